@@ -1,0 +1,1 @@
+"""What the packages agree on: recipes, tables, reasons, identities, buckets and the shard format."""

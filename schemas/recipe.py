@@ -1,0 +1,202 @@
+"""The data recipe: every knob between a folder of raw images and the shards, with its unit and default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from schemas.strict import StrictModel, fingerprint
+
+JOBS = (
+    "ingest",
+    "fingerprint",
+    "aesthetic",
+    "dedup",
+    "select",
+    "caption",
+    "mix",
+    "nouns",
+    "statistics",
+    "shard",
+)
+"""The jobs in the order they run; each has a section of its own in the recipe."""
+
+
+class FolderSource(StrictModel):
+    """A folder of images, searched recursively; captions lie beside them."""
+
+    kind: Literal["folder"] = "folder"
+    path: str
+    """The folder; `~` is the home directory."""
+    name: str = ""
+    """Short name that shards carry as provenance; the folder's own name where empty."""
+
+    def resolved_path(self) -> Path:
+        """The absolute path, `~` expanded."""
+        return Path(self.path).expanduser().absolute()
+
+    def label(self) -> str:
+        """The name that shards carry."""
+        return self.name or self.resolved_path().name or "root"
+
+
+class Ingest(StrictModel):
+    """Read each original once: sha256, header, decode, proxy."""
+
+    proxy_px: Annotated[int, Field(ge=32, le=8192)] = 1024
+    """Longest side of the proxy that scorers, captioners and the report look at, in px."""
+    proxy_quality: Annotated[int, Field(ge=1, le=100)] = 90
+    """JPEG quality of the proxy."""
+    max_megapixels: Annotated[float, Field(gt=0)] = 300.0
+    """Larger pictures are refused from their header as decompression bombs."""
+
+
+class Fingerprint(StrictModel):
+    """Hash the picture: a 64-bit pHash and the sha256 of its pixels. Nothing to set."""
+
+
+class Aesthetic(StrictModel):
+    """Score every picture; the threshold lives in `select`."""
+
+    scorer: Literal["photographic"] = "photographic"
+    """`photographic` measures sharpness, contrast, colourfulness and exposure, on a scale of 1 to 10. No weights."""
+
+
+class Dedup(StrictModel):
+    """Group pictures that are the same."""
+
+    max_distance: Annotated[int, Field(ge=0, le=3)] | None = 3
+    """Largest Hamming distance between two pHashes that still counts as the same picture, in bits; null finds exact
+    copies only. Up to 3 is found without comparing all pairs."""
+
+
+class Select(StrictModel):
+    """Decide which pictures stay. Moving a threshold recomputes nothing but this."""
+
+    min_short_side_px: Annotated[int, Field(ge=1)] = 512
+    """Shortest allowed short side, in upright px. PixArt-Σ's internal set starts at 1024."""
+    max_aspect: Annotated[float, Field(ge=1)] = 4.0
+    """Largest allowed long side / short side; the widest bucket is 4."""
+    min_aesthetic: float | None = None
+    """Lowest allowed aesthetic score, on the scorer's scale of 1 to 10; null keeps all."""
+    drop_duplicates: bool = True
+    """Keep one picture per group: the largest, then the highest score, then the first listed."""
+    subsets: dict[str, str] = {}
+    """Named subsets of the kept pictures, as SQL conditions over width, height, short_side, long_side, megapixels,
+    aspect (height / width), aesthetic, format and source_name. An image can be in several."""
+
+
+class Caption(StrictModel):
+    """Write a synthetic caption for every kept picture."""
+
+    captioner: Literal["attributes"] = "attributes"
+    """`attributes` says what it measures in the picture (palette, light, framing). No weights."""
+
+
+class Mix(StrictModel):
+    """Toss the caption coin: which of the two captions a sample carries."""
+
+    synthetic_share: Annotated[float, Field(ge=0, le=1)] = 0.6
+    """Share of samples that carry the synthetic caption. The paper: 60 % Share-Captioner, 40 % raw."""
+    salt: str = "mix"
+    """Names the coin; another salt tosses again."""
+
+
+class Nouns(StrictModel):
+    """Find the nouns of every caption."""
+
+    extractor: str = "lexicon"
+    """`lexicon` is a spaCy pipeline on TextBlob's word list, without a model; else the name of an installed spaCy
+    model with a tagger, such as en_core_web_sm."""
+
+
+class Statistics(StrictModel):
+    """Count the nouns: the paper's Table 1."""
+
+    valid_above: Annotated[int, Field(ge=0)] = 10
+    """A distinct noun is valid when it occurs more often than this. The paper: 10."""
+
+
+class Shard(StrictModel):
+    """Pack kept pictures into WebDataset tars, one aspect bucket per tar."""
+
+    megabytes: Annotated[float, Field(gt=0)] = 512.0
+    """A shard is closed once it holds this many MB (10^6 bytes) of images."""
+    max_samples: Annotated[int, Field(ge=1)] = 10_000
+    """Most samples in a shard."""
+    resize_longest_px: Annotated[int, Field(ge=16)] | None = None
+    """Re-encode larger pictures to this longest side, as JPEG; null stores the original bytes untouched."""
+    resize_quality: Annotated[int, Field(ge=1, le=100)] = 95
+    """JPEG quality where a picture is resized."""
+
+
+class Run(StrictModel):
+    """How the jobs run. Nothing here changes a byte of the result."""
+
+    runner: Literal["ray", "local"] = "ray"
+    """`ray` joins the cluster that RAY_ADDRESS names or starts a local one; `local` stays in this process."""
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Workers at once; null takes one per CPU of the cluster."""
+    threads: Annotated[int, Field(ge=1, le=64)] = 2
+    """Threads of each worker that read and decode ahead."""
+    retries: Annotated[int, Field(ge=0)] = 3
+    """How often a part is handed out again after its worker or node was lost."""
+    duckdb_memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)?(MB|GB|TB)$")] = "4GB"
+    """Memory that a reduce job may take; beyond it DuckDB spills to disk."""
+
+
+class DataRecipe(StrictModel):
+    """One recipe makes one dataset."""
+
+    images: str | None = None
+    """A folder of images; short for one entry in `sources`."""
+    sources: tuple[FolderSource, ...] = ()
+    """Where images come from. A source added at the end later appends parts; it never renumbers."""
+    out: str
+    """The dataset folder to write."""
+    seed: int = 0
+    """Seeds the order of samples in the shards."""
+    part_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
+    """Inputs per part: the unit of work, of a commit and of a retry."""
+    ingest: Ingest = Ingest()
+    fingerprint: Fingerprint = Fingerprint()
+    aesthetic: Aesthetic = Aesthetic()
+    dedup: Dedup = Dedup()
+    select: Select = Select()
+    caption: Caption = Caption()
+    mix: Mix = Mix()
+    nouns: Nouns = Nouns()
+    statistics: Statistics = Statistics()
+    shard: Shard = Shard()
+    run: Run = Run()
+
+    @model_validator(mode="after")
+    def _one_way_to_name_inputs(self) -> Self:
+        if bool(self.images) == bool(self.sources):
+            raise ValueError("give either images: FOLDER or a list of sources")
+        if not self.out:
+            raise ValueError("out: name the dataset folder to write")
+        paths = [source.resolved_path() for source in self.all_sources()]
+        if len(set(paths)) != len(paths):
+            raise ValueError("sources: the same folder is named twice")
+        return self
+
+    def all_sources(self) -> tuple[FolderSource, ...]:
+        """The sources in order, `images` spelled out."""
+        return (FolderSource(path=self.images),) if self.images else self.sources
+
+    def out_path(self) -> Path:
+        """The dataset folder, `~` expanded."""
+        return Path(self.out).expanduser().absolute()
+
+    def sample_fingerprint(self) -> str:
+        """16 hex digits that name the knobs which shape a sample; every sample of a shard carries them.
+
+        What decides whether an image stays, or how shards are cut, is left out: a sample that stays is the same.
+        """
+        knobs = self.resolved()
+        shaping: dict[str, Any] = {name: knobs[name] for name in ("ingest", "aesthetic", "caption", "mix")}
+        shaping["resize"] = [self.shard.resize_longest_px, self.shard.resize_quality]
+        return fingerprint(shaping)

@@ -1,0 +1,120 @@
+"""One sample in a tar: the names of its members, their bytes, and the fixed header that makes tars repeatable."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Mapping
+from typing import Any, TypedDict
+
+BLOCK = 512
+"""Size of a tar header, and what every member is padded to."""
+
+EXTENSIONS = {
+    "JPEG": "jpg",
+    "MPO": "jpg",
+    "PNG": "png",
+    "WEBP": "webp",
+    "AVIF": "avif",
+    "GIF": "gif",
+    "TIFF": "tif",
+    "BMP": "bmp",
+    "JPEG2000": "jp2",
+    "PPM": "ppm",
+    "TGA": "tga",
+    "HEIF": "heic",
+    "JXL": "jxl",
+    "ICO": "ico",
+}
+"""Pillow's format name -> the extension of the image member."""
+
+
+class SampleMetadata(TypedDict, total=False):
+    """The `.json` member. Keys that a sample has nothing for hold null."""
+
+    image_id: str
+    caption_raw: str | None
+    captions_synthetic: list[dict[str, str]]
+    """Each with 'captioner' and 'caption'."""
+    caption_source: str
+    """'synthetic' or 'raw': which one the `.txt` member holds."""
+    caption_coin: float
+    """unit_interval(image_id, salt); under the synthetic share the coin says 'synthetic'."""
+    caption_fallback: str | None
+    width: int
+    height: int
+    """Upright px of the image member."""
+    aspect: float
+    """height / width."""
+    bucket: str
+    aesthetic: float | None
+    aesthetic_scorer: str | None
+    phash: str
+    """16 hex digits."""
+    subsets: list[str]
+    source: str
+    """Name of the source and the path inside it."""
+    url: str | None
+    license: str | None
+    sha256: str
+    """Of the original bytes; of the image member too unless the recipe resized it."""
+    resized: bool
+    recipe: str
+    """Fingerprint of the knobs that shaped the sample (`DataRecipe.sample_fingerprint`)."""
+
+
+def extension(image_format: str) -> str:
+    """The extension of the image member for a Pillow format name; lower-cased for one not in the list."""
+    return EXTENSIONS.get(image_format, "".join(c for c in image_format.lower() if c.isalnum()) or "img")
+
+
+def shard_path(bucket: str, number: int) -> str:
+    """Path of a shard under `shards/`: the bucket's folder, then bucket and number."""
+    return f"{bucket}/{bucket}-{number:06d}.tar"
+
+
+def encode_json(metadata: SampleMetadata | Mapping[str, Any]) -> bytes:
+    """The bytes of the `.json` member: sorted keys, UTF-8, no needless spaces, so equal samples give equal bytes."""
+    text = json.dumps(metadata, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    return text.encode("utf-8")
+
+
+def decode_json(data: bytes) -> SampleMetadata:
+    """The `.json` member as a mapping.
+
+    Raises:
+        ValueError: the bytes are not the JSON object of a sample.
+    """
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"not the JSON of a sample: {error}") from None
+    if not isinstance(value, dict) or "image_id" not in value:
+        raise ValueError("not the JSON of a sample: no image_id")
+    return SampleMetadata(**value)
+
+
+def member_header(name: str, size: int) -> bytes:
+    """The 512-byte header of a member: mtime 0, owner 0, mode 0644, so that only name and size can differ.
+
+    Raises:
+        ValueError: the name needs more than one header block, or holds a dot before its extension.
+    """
+    if name.count(".") != 1:
+        raise ValueError(f"member {name!r}: a key holds no dot, WebDataset would split it there")
+    info = tarfile.TarInfo(name)
+    info.size = size
+    info.mode = 0o644
+    header = info.tobuf(format=tarfile.USTAR_FORMAT)
+    if len(header) != BLOCK:
+        raise ValueError(f"member {name!r}: name too long for a tar header")
+    return header
+
+
+def padding(size: int) -> int:
+    """Zero bytes that follow a member of `size` bytes."""
+    return -size % BLOCK
+
+
+END_OF_ARCHIVE = bytes(2 * BLOCK)
+"""Two empty blocks end a tar."""

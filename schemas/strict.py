@@ -1,0 +1,188 @@
+"""Strict, frozen recipe models: unknown keys and impossible values are refused with the path of the key."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class StrictModel(BaseModel):
+    """Base of every recipe section: frozen, and a key it does not know is an error.
+
+    Field docstrings become descriptions, so `model_json_schema()` documents every knob.
+    """
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, arbitrary_types_allowed=False
+    )
+
+    @classmethod
+    def from_mapping(cls, values: dict[str, Any], origin: str = "recipe") -> Self:
+        """Build from plain values.
+
+        Raises:
+            ValueError: one line per problem, naming `origin`, the dotted key and, for a key that does
+                not exist, the nearest one that does.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ValueError("\n".join(f"{origin}: {line}" for line in _explain(cls, error))) from None
+
+    @classmethod
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
+        """Read a YAML recipe and apply `key=value` overrides (dotted keys, YAML values).
+
+        Raises:
+            ValueError: the file is missing, is no YAML mapping, or holds what the model refuses.
+        """
+        return cls.from_mapping(read_yaml(path, overrides), origin=str(path))
+
+    def resolved(self) -> dict[str, Any]:
+        """Every knob with its value, defaults filled in, as plain JSON types."""
+        return self.model_dump(mode="json")
+
+    def write(self, path: Path) -> None:
+        """Write the resolved recipe as YAML."""
+        path.write_text(yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The mapping in a YAML file with `key=value` overrides applied.
+
+    Raises:
+        ValueError: the file cannot be read, is not YAML, or is not a mapping; an override is malformed.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ValueError(f"{path}: no such recipe file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: cannot be read as a recipe: {error}") from None
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
+    values = {} if values is None else values
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a recipe is a mapping of keys to values, this is a {type(values).__name__}")
+    for override in overrides:
+        apply_override(values, override)
+    return values
+
+
+def apply_override(values: dict[str, Any], override: str) -> None:
+    """Set one `dotted.key=value` in place; the value is read as YAML (`true`, `0.5`, `[1, 2]`, `null`, text).
+
+    A number in the path indexes into a list (`stages.0.steps=10`).
+
+    Raises:
+        ValueError: no `=`, or the path runs through something that is not a mapping or list.
+    """
+    key, equals, text = override.partition("=")
+    if not equals or not key.strip():
+        raise ValueError(f"override {override!r}: write it as key=value, for example seed=7 or shard.megabytes=256")
+    try:
+        value = yaml.safe_load(text) if text.strip() else None
+    except yaml.YAMLError:
+        value = text
+    *parents, last = key.strip().split(".")
+    node: Any = values
+    for name in parents:
+        node = _child(node, name, override)
+    if isinstance(node, list):
+        _child(node, last, override)
+        node[int(last)] = value
+    elif isinstance(node, dict):
+        node[last] = value
+    else:
+        raise ValueError(f"override {override!r}: {'.'.join(parents)} is a value, not a section")
+
+
+def _child(node: Any, name: str, override: str) -> Any:
+    if isinstance(node, list):
+        if not name.isdigit() or int(name) >= len(node):
+            raise ValueError(f"override {override!r}: {name!r} is not a position in a list of {len(node)}")
+        return node[int(name)]
+    if not isinstance(node, dict):
+        raise ValueError(f"override {override!r}: {name!r} lies inside a value, not a section")
+    if node.get(name) is None:
+        node[name] = {}
+    return node[name]
+
+
+def fingerprint(value: Any) -> str:
+    """16 hex digits that name a JSON-like value; equal values give equal digits on every machine."""
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def _explain(model: type[BaseModel], error: ValidationError) -> list[str]:
+    lines = []
+    for problem in error.errors(include_url=False):
+        path = ".".join(str(part) for part in problem["loc"]) or "recipe"
+        if problem["type"] == "extra_forbidden":
+            lines.append(_unknown_key(model, tuple(problem["loc"]), path))
+        elif problem["type"] == "missing":
+            lines.append(f"{path} is required")
+        else:
+            message = problem["msg"].removeprefix("Value error, ")
+            given = problem.get("input")
+            shown = f" (got {given!r})" if isinstance(given, str | int | float | bool | None) else ""
+            lines.append(f"{path}: {message[:1].lower()}{message[1:]}{shown}")
+    return lines
+
+
+def _unknown_key(model: type[BaseModel], location: tuple[int | str, ...], path: str) -> str:
+    known = sorted(_section(model, location[:-1]).model_fields)
+    near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+    return f"unknown key {path!r}; {hint}"
+
+
+def _section(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
+    """The model class that a location of a validation error lies in (list positions and union tags are skipped)."""
+    for name in location:
+        field = model.model_fields.get(str(name))
+        if field is not None:
+            found = _first_model(field.annotation)
+            model = found if found is not None else model
+    return model
+
+
+def _first_model(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for inner in getattr(annotation, "__args__", ()):
+        if (found := _first_model(inner)) is not None:
+            return found
+    return None
+
+
+def documented_yaml(model: type[BaseModel], indent: int = 0) -> str:
+    """Every knob of a recipe model as YAML with its default, its docstring above it as a comment."""
+    lines = []
+    pad = " " * indent
+    for name, field in model.model_fields.items():
+        described = field.description or ""
+        lines += [f"{pad}# {text}" for text in textwrap.wrap(" ".join(described.split()), 110 - indent)]
+        if isinstance(field.default, BaseModel):
+            lines += [f"{pad}# {' '.join((type(field.default).__doc__ or '').split())}", f"{pad}{name}:"]
+            lines.append(documented_yaml(type(field.default), indent + 2) or f"{pad}  {{}}")
+        else:
+            value = "REQUIRED" if field.is_required() else json.dumps(_plain(field.default))
+            lines.append(f"{pad}{name}: {value}")
+    return "\n".join(lines)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,247 @@
+"""The Arrow schema of every table of a dataset, and what a table's file is called.
+
+Every row of every table carries `row_id`: the ordinal of the input in the listing, fixed when the listing is
+taken. It orders rows, joins tables and never repeats, where `image_id` names content: two files with the same
+bytes are two rows with one image_id, and a file that cannot be read is a row with none.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+PROXY_MODE = "RGB"
+
+_ROW = pa.field("row_id", pa.int64(), nullable=False)
+_IMAGE = pa.field("image_id", pa.string())
+
+LISTING = pa.schema(
+    [
+        _ROW,
+        pa.field("source", pa.string(), nullable=False),  # where the input comes from: a folder's absolute path
+        pa.field("source_name", pa.string(), nullable=False),  # its short name, which shards carry
+        pa.field("member", pa.string(), nullable=False),  # the input inside its source: a relative path
+        pa.field("byte_offset", pa.int64()),  # inside a container; null for a whole file
+        pa.field("num_bytes", pa.int64()),  # as listed; null where the file cannot be looked at
+        pa.field("sidecar", pa.string()),  # relative path of a caption file beside the image
+        pa.field("raw_caption", pa.string()),  # from a captions table beside the images
+        pa.field("url", pa.string()),
+        pa.field("license", pa.string()),
+    ]
+)
+
+IMAGES = pa.schema(
+    [
+        _ROW,
+        _IMAGE,
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("source_name", pa.string(), nullable=False),
+        pa.field("member", pa.string(), nullable=False),
+        pa.field("byte_offset", pa.int64()),
+        pa.field("num_bytes", pa.int64()),
+        pa.field("sha256", pa.string()),  # of the original bytes
+        pa.field("format", pa.string()),  # Pillow's name: JPEG, PNG, WEBP, ...
+        pa.field("mode", pa.string()),  # Pillow's mode of the original
+        pa.field("width", pa.int32()),  # px, upright
+        pa.field("height", pa.int32()),  # px, upright
+        pa.field("exif_orientation", pa.int8()),  # 1 to 8; 1 where there is no tag
+        pa.field("frames", pa.int32()),
+        pa.field("icc", pa.bool_()),  # the original embeds a colour profile (the proxy is converted to sRGB)
+        pa.field("alpha", pa.float32()),  # share of the picture that is see-through, 0 to 1; null where opaque
+        pa.field("raw_caption", pa.string()),
+        pa.field("url", pa.string()),
+        pa.field("license", pa.string()),
+        pa.field("reason", pa.string()),  # schemas.reasons.ImageError, or null where there is a picture
+        pa.field("detail", pa.string()),
+    ]
+)
+
+PROXIES = pa.schema(
+    [
+        _ROW,
+        _IMAGE,
+        pa.field("jpeg", pa.binary()),  # upright sRGB, longest side at most ingest.proxy_px
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+    ]
+)
+
+FINGERPRINTS = pa.schema(
+    [
+        _ROW,
+        _IMAGE,
+        pa.field("phash", pa.uint64()),  # 64-bit DCT hash of the proxy
+        pa.field("pixel_sha256", pa.string()),  # of the original's size and the proxy's decoded RGB pixels
+    ]
+)
+
+SCORES = pa.schema(
+    [
+        _ROW,
+        _IMAGE,
+        pa.field("aesthetic", pa.float32()),  # 1 to 10
+        pa.field("aesthetic_scorer", pa.string()),  # who gave it
+    ]
+)
+
+DUPLICATES = pa.schema(
+    [
+        _ROW,
+        _IMAGE,
+        pa.field("group_id", pa.int64(), nullable=False),  # lowest row_id of the group
+        pa.field("method", pa.string(), nullable=False),  # 'bytes', 'pixels' or 'phash': the strongest evidence
+        pa.field("distance", pa.int32(), nullable=False),  # bits between the pHashes of this row and its nearest
+    ]
+)
+
+SELECTION = pa.schema(
+    [
+        _ROW,
+        _IMAGE,
+        pa.field("rejected_by", pa.string()),  # schemas.reasons.Rejection; null where kept or where ingest failed
+        pa.field("value", pa.float64()),
+        pa.field("threshold", pa.float64()),
+        pa.field("duplicate_of", pa.string()),  # image_id of the survivor
+        pa.field("duplicate_of_row", pa.int64()),  # row_id of the survivor (an exact copy shares its image_id)
+        pa.field("kept", pa.bool_(), nullable=False),
+        pa.field("subsets", pa.list_(pa.string()), nullable=False),
+    ]
+)
+
+CAPTIONS = pa.schema(
+    [
+        _ROW,
+        _IMAGE,
+        pa.field("captioner", pa.string(), nullable=False),
+        pa.field("prompt", pa.string()),
+        pa.field("caption", pa.string()),
+        pa.field("num_tokens", pa.int32()),
+        pa.field("reason", pa.string()),  # schemas.reasons.CaptionReason; null where there is a caption
+    ]
+)
+
+MIX = pa.schema(
+    [
+        _ROW,
+        _IMAGE,
+        pa.field("caption", pa.string()),
+        pa.field("caption_source", pa.string()),  # 'synthetic' or 'raw'; null where there is no caption
+        pa.field("coin", pa.float64()),  # unit_interval(image_id, salt)
+        pa.field("fallback", pa.string()),  # schemas.reasons.Fallback; null where the coin was followed
+        pa.field("num_tokens", pa.int32()),
+        pa.field("truncated", pa.bool_()),  # longer than the trainer reads
+    ]
+)
+
+NOUNS = pa.schema(
+    [
+        _ROW,
+        _IMAGE,
+        pa.field("caption_source", pa.string(), nullable=False),  # 'raw' or 'synthetic': two rows per image
+        pa.field("nouns", pa.list_(pa.string())),  # lemmas in reading order; null where there is no caption
+        pa.field("num_words", pa.int32()),
+    ]
+)
+
+NOUN_SOURCES = ("raw", "synthetic")
+"""The rows that `nouns` holds per image, in this order."""
+
+STATISTICS = pa.schema(
+    [
+        pa.field("caption_source", pa.string(), nullable=False),  # raw, synthetic, mix
+        pa.field("num_images", pa.int64(), nullable=False),
+        pa.field("valid_nouns", pa.int64(), nullable=False),  # VN: distinct nouns with more than `valid_above` uses
+        pa.field("distinct_nouns", pa.int64(), nullable=False),  # DN
+        pa.field("total_nouns", pa.int64(), nullable=False),
+        pa.field("average_caption_words", pa.float64()),  # ACL
+        pa.field("average_nouns", pa.float64()),  # nouns per image
+    ]
+)
+
+SHARD_PLAN = pa.schema(
+    [
+        pa.field("shard_id", pa.int32(), nullable=False),  # ordinal over all shards: the part of `samples`
+        pa.field("position", pa.int32(), nullable=False),  # of the sample inside its shard
+        pa.field("shard", pa.string(), nullable=False),  # path under shards/
+        pa.field("bucket", pa.string(), nullable=False),
+        _ROW,
+        pa.field("image_id", pa.string(), nullable=False),
+        # what the shard's writer needs to know, so that it reads nothing but this and the original:
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("source_name", pa.string(), nullable=False),
+        pa.field("member", pa.string(), nullable=False),
+        pa.field("byte_offset", pa.int64()),
+        pa.field("num_bytes", pa.int64(), nullable=False),
+        pa.field("sha256", pa.string(), nullable=False),
+        pa.field("format", pa.string(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("url", pa.string()),
+        pa.field("license", pa.string()),
+        pa.field("phash", pa.uint64()),
+        pa.field("aesthetic", pa.float32()),
+        pa.field("aesthetic_scorer", pa.string()),
+        pa.field("subsets", pa.list_(pa.string()), nullable=False),
+        pa.field("raw_caption", pa.string()),
+        pa.field("captioner", pa.string()),
+        pa.field("synthetic_caption", pa.string()),
+        pa.field("caption", pa.string(), nullable=False),
+        pa.field("caption_source", pa.string(), nullable=False),
+        pa.field("coin", pa.float64(), nullable=False),
+        pa.field("fallback", pa.string()),
+        pa.field("num_tokens", pa.int32(), nullable=False),
+        pa.field("recipe", pa.string(), nullable=False),  # fingerprint of the knobs that shaped the sample
+    ]
+)
+"""Sorted by shard_id and position, so that a shard's rows are read without the rest."""
+
+SAMPLES = pa.schema(
+    [
+        _ROW,
+        pa.field("image_id", pa.string(), nullable=False),
+        pa.field("key", pa.string()),
+        pa.field("shard", pa.string()),
+        pa.field("bucket", pa.string(), nullable=False),
+        pa.field("width", pa.int32()),  # px, of the stored image, upright
+        pa.field("height", pa.int32()),
+        pa.field("aesthetic", pa.float32()),
+        pa.field("num_tokens", pa.int32()),
+        pa.field("caption_source", pa.string()),
+        pa.field("subsets", pa.list_(pa.string())),
+        pa.field("weight", pa.float32()),
+        pa.field("image_ext", pa.string()),
+        pa.field("image_offset", pa.int64()),
+        pa.field("image_size", pa.int64()),
+        pa.field("txt_offset", pa.int64()),
+        pa.field("txt_size", pa.int64()),
+        pa.field("json_offset", pa.int64()),
+        pa.field("json_size", pa.int64()),
+        pa.field("reason", pa.string()),  # schemas.reasons.ShardError; null where the sample lies in the shard
+        pa.field("detail", pa.string()),
+    ]
+)
+
+MAP_TABLES: dict[str, pa.Schema] = {
+    "listing": LISTING,
+    "images": IMAGES,
+    "proxies": PROXIES,
+    "fingerprints": FINGERPRINTS,
+    "scores": SCORES,
+    "captions": CAPTIONS,
+    "mix": MIX,
+    "nouns": NOUNS,
+    "samples": SAMPLES,
+}
+"""Tables in parts: `tables/<name>/part-00000.parquet`, part n of each holding the same inputs in the same order.
+
+Two differ: `nouns` holds `len(NOUN_SOURCES)` rows per input, and the parts of `samples` are shards.
+"""
+
+REDUCE_TABLES: dict[str, pa.Schema] = {
+    "duplicates": DUPLICATES,
+    "selection": SELECTION,
+    "statistics": STATISTICS,
+    "shard_plan": SHARD_PLAN,
+}
+"""Tables in one file, `tables/<name>.parquet`, computed over all parts and sorted by row_id where they have one."""
+
+SCHEMAS: dict[str, pa.Schema] = MAP_TABLES | REDUCE_TABLES

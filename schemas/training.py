@@ -1,0 +1,289 @@
+"""The training recipe: the model, the data and the chain of stages, as strict types that refuse the impossible."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from schemas.strict import StrictModel
+from schemas.tokens import MAX_TOKENS
+
+LATENT_DOWNSAMPLING = 8
+"""Pixels per latent cell and axis, of every codec."""
+SCRATCH = "scratch"
+"""The parent of a stage that starts from random weights."""
+
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Model(StrictModel):
+    """The transformer; the defaults are PixArt-Σ-XL/2's."""
+
+    depth: Positive = 28
+    """Number of blocks."""
+    hidden_size: Positive = 1152
+    """Width of a token."""
+    num_heads: Positive = 16
+    """Attention heads; must divide `hidden_size`."""
+    patch_size: Positive = 2
+    """Latent cells per token and axis."""
+    mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
+    """Inner width of the MLP over `hidden_size`."""
+
+    @model_validator(mode="after")
+    def _widths_divide(self) -> Model:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}")
+        if self.hidden_size % 4:
+            raise ValueError(f"hidden_size {self.hidden_size} is not divisible by 4, which position tables need")
+        return self
+
+
+class Latents(StrictModel):
+    """How pixels become what the model sees."""
+
+    codec: Literal["dct"] = "dct"
+    """`dct`: the lowest coefficients of 8x8-block cosine transforms; works offline, is no learned VAE."""
+    channels: Annotated[int, Field(ge=1, le=192)] = 12
+    """Latent channels: coefficients kept per block of 8x8 px over Y, Cb and Cr. 12 decode recognisably, 4 do not."""
+
+
+class Text(StrictModel):
+    """How captions become what the model reads."""
+
+    encoder: Literal["hashed"] = "hashed"
+    """`hashed`: fixed-seed vectors of hashed words; works offline, knows no language."""
+    channels: Positive = 64
+    """Width of a caption token."""
+    max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] = MAX_TOKENS
+    """Captions are cut to this many tokens."""
+
+
+class Optimizer(StrictModel):
+    """CAME with a constant learning rate after a linear warm-up."""
+
+    lr: Annotated[float, Field(gt=0)] = 2e-5
+    """Learning rate after the warm-up; a stage may set its own. CAME's first steps move about ten times this."""
+    betas: tuple[Share, Share, Share] = (0.9, 0.999, 0.9999)
+    """Decay of the update's mean, the squared gradient and the squared instability."""
+    eps: tuple[float, float] = (1e-30, 1e-16)
+    """Added to the squared gradient and to the squared instability."""
+    clip_threshold: Annotated[float, Field(gt=0)] = 1.0
+    """Largest root mean square of a tensor's normalised gradient."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled, per unit of learning rate."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 1000
+    """Steps over which the learning rate grows from 0; a stage may set its own."""
+    gradient_clip: Annotated[float, Field(gt=0)] = 0.01
+    """Largest global norm of the gradient."""
+
+    @model_validator(mode="after")
+    def _betas_below_one(self) -> Optimizer:
+        if max(self.betas) >= 1:
+            raise ValueError(f"betas {self.betas} must be below 1")
+        return self
+
+
+class Data(StrictModel):
+    """How samples become batches."""
+
+    batch: Positive = 64
+    """Pictures per optimizer step over all processes; a stage may set its own."""
+    micro_batch: Positive | None = None
+    """Most pictures per forward pass of one process; more are accumulated. Null: no accumulation."""
+    timesteps_per_image: Positive = 1
+    """Noise draws per picture and step; above 1 a decoded picture is used that many times."""
+    synthetic_share: Share = 0.6
+    """Chance that a picture's synthetic caption is read in an epoch, where it has both; the paper's 0.6."""
+    caption_drop: Share = 0.1
+    """Chance that the caption is replaced by the null caption, for classifier-free guidance."""
+    window: Positive = 65536
+    """Rows that are shuffled together after the shards are; bounds how far reads jump."""
+    threads: Positive = 2
+    """Threads that read and decode ahead, per process."""
+    prefetch: Positive = 4
+    """Batches kept ready, per process."""
+    cache_mb: Annotated[int, Field(ge=0)] = 256
+    """Memory for decoded pictures, per process, in MiB; a data set that fits is decoded once per stage."""
+    max_damaged: Annotated[int, Field(ge=0)] = 100
+    """Samples that may fail to decode, per process and run, before training stops."""
+
+
+class Ema(StrictModel):
+    """The running average of the weights that sampling and the next stage use."""
+
+    enabled: bool = True
+    """Keep an average at all."""
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.9999
+    """Weight of the past per step, once warmed up."""
+    warmup: bool = True
+    """Grow the decay as (1 + step) / (10 + step) until it reaches `decay`."""
+
+
+class KVCompression(StrictModel):
+    """Which blocks compress keys and values."""
+
+    layers: tuple[Annotated[int, Field(ge=0)], ...]
+    """0-based block numbers; the paper's are the last half, 14 to 27."""
+    ratio: Annotated[int, Field(ge=2)] = 2
+    """Per axis: tokens shrink by ratio²."""
+
+    @model_validator(mode="after")
+    def _some_layers(self) -> KVCompression:
+        if not self.layers or len(set(self.layers)) != len(self.layers):
+            raise ValueError(f"layers {list(self.layers)} must name at least one block, each once")
+        return self
+
+
+class Stage(StrictModel):
+    """One link of the weak-to-strong chain."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    """Letters, digits, `_` and `-`; names the stage's folder."""
+    parent: str | None = None
+    """Where the weights come from: an earlier stage's name, a weights file or folder (a path with a `/` or a suffix),
+    or `scratch`. Null: the stage before, and `scratch` for the first."""
+    resolution: Positive
+    """Side in px of the square with as many pixels as a training picture."""
+    pe_interpolation: Annotated[float, Field(gt=0)] | None = None
+    """Position-embedding interpolation. Null: resolution / 512, the paper's law."""
+    kv_compression: KVCompression | None = None
+    """KV-token compression, or none."""
+    steps: Positive
+    """Optimizer steps."""
+    batch: Positive | None = None
+    """Pictures per optimizer step over all processes. Null: `data.batch`."""
+    timesteps_per_image: Positive | None = None
+    """Noise draws per picture and step. Null: `data.timesteps_per_image`."""
+    lr: Annotated[float, Field(gt=0)] | None = None
+    """Learning rate. Null: `optimizer.lr`."""
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    """Warm-up in steps. Null: `optimizer.warmup_steps`."""
+    where: str | None = None
+    """SQL condition on the columns of the shard index, for example `width * height >= 1048576`. Null: every sample."""
+    multi_aspect: bool = True
+    """Crop to the nearest of the 40 aspect buckets; false crops to the square."""
+
+    @property
+    def interpolation(self) -> float:
+        return self.resolution / 512 if self.pe_interpolation is None else self.pe_interpolation
+
+
+class Sample(StrictModel):
+    """Pictures that training draws of itself."""
+
+    prompts: tuple[str, ...] = ()
+    """Prompts of the pictures drawn during training."""
+    every: Annotated[int, Field(ge=0)] = 0
+    """Steps between them; 0 draws none."""
+    steps: Positive = 20
+    """Steps of the DPM-Solver++."""
+    guidance: Annotated[float, Field(ge=0)] = 4.5
+    """Classifier-free guidance; 1 is none."""
+
+
+class TrainingRecipe(StrictModel):
+    """Everything a training run depends on."""
+
+    dataset: Path
+    """Dataset folder; its `shards/index.parquet` is read."""
+    out: Path
+    """Folder of the run; each stage gets its own inside."""
+    seed: int = 0
+    """Every random choice is a function of this, the stage, the epoch and the image's id."""
+    model: Model = Model()
+    """The transformer."""
+    latents: Latents = Latents()
+    """The codec of the pictures."""
+    text: Text = Text()
+    """The encoder of the captions."""
+    optimizer: Optimizer = Optimizer()
+    """The optimizer."""
+    data: Data = Data()
+    """How batches are made."""
+    ema: Ema = Ema()
+    """The average of the weights."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """Precision of the matrix products; weights, optimizer and loss are fp32 always."""
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
+    """The weak-to-strong chain, in order."""
+    sample: Sample = Sample()
+    """Pictures drawn during training, and how any are sampled."""
+    checkpoint_every: Positive = 1000
+    """Steps between checkpoints; a multiple of `log_every`. The last step of a stage has one always."""
+    keep_checkpoints: Positive = 2
+    """Checkpoints kept per stage, the newest."""
+    log_every: Positive = 20
+    """Steps between lines of metrics; each averages over the steps since the line before."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> TrainingRecipe:
+        if self.checkpoint_every % self.log_every:
+            raise ValueError(
+                f"checkpoint_every {self.checkpoint_every} is no multiple of log_every {self.log_every}; "
+                "a resumed run could not repeat its metrics"
+            )
+        for number, stage in enumerate(self.stages):
+            self._check_stage(number, stage)
+        return self
+
+    def _check_stage(self, number: int, stage: Stage) -> None:
+        where = f"stages.{number} ({stage.name})"
+        earlier = [other.name for other in self.stages[:number]]
+        if stage.name in earlier:
+            raise ValueError(f"{where}: an earlier stage has the same name")
+        unit = LATENT_DOWNSAMPLING * self.model.patch_size
+        if stage.resolution % unit:
+            raise ValueError(f"{where}: resolution {stage.resolution} is no multiple of {unit} px, the side of a patch")
+        if stage.kv_compression is not None:
+            outside = [layer for layer in stage.kv_compression.layers if layer >= self.model.depth]
+            if outside:
+                raise ValueError(f"{where}: kv_compression layers {outside} lie outside 0..{self.model.depth - 1}")
+        parent = stage.parent
+        if parent is None or parent == SCRATCH or parent in earlier or is_path(parent):
+            return
+        if parent in [other.name for other in self.stages[number:]]:
+            raise ValueError(f"{where}: parent {parent!r} comes later in the list; move it before this stage")
+        near = difflib.get_close_matches(parent, earlier, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"earlier stages: {', '.join(earlier) or 'none'}"
+        raise ValueError(f"{where}: parent {parent!r} is no earlier stage, nor a path (with a / or a suffix); {hint}")
+
+    def parent_of(self, stage: Stage) -> str:
+        """The name of the parent stage, a path to weights, or `scratch`."""
+        if stage.parent is not None:
+            return stage.parent
+        number = self.stages.index(stage)
+        return self.stages[number - 1].name if number else SCRATCH
+
+    def data_of(self, stage: Stage) -> Data:
+        """The data section with the stage's own values in it."""
+        return self.data.model_copy(
+            update={
+                "batch": stage.batch or self.data.batch,
+                "timesteps_per_image": stage.timesteps_per_image or self.data.timesteps_per_image,
+            }
+        )
+
+    def stage_folder(self, stage: Stage) -> Path:
+        """`out/<nn>-<name>`, numbered from 01."""
+        return self.out / f"{self.stages.index(stage) + 1:02d}-{stage.name}"
+
+    def stage_named(self, name: str) -> Stage:
+        """The stage of this name.
+
+        Raises:
+            ValueError: there is none; the message names those that exist.
+        """
+        for stage in self.stages:
+            if stage.name == name:
+                return stage
+        raise ValueError(f"no stage {name!r} in the recipe; its stages are {', '.join(s.name for s in self.stages)}")
+
+
+def is_path(parent: str) -> bool:
+    """Whether a stage's parent names weights on disk rather than a stage."""
+    return "/" in parent or Path(parent).suffix != ""
