@@ -1,0 +1,33 @@
+"""Run a function over rows on threads: results in order, a bounded number in flight."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+Row = TypeVar("Row")
+Result = TypeVar("Result")
+
+
+def ahead(function: Callable[[Row], Result], rows: Iterable[Row], threads: int) -> Iterator[Result]:
+    """`map(function, rows)` with `threads` threads that run at most two rows each ahead of the reader.
+
+    Memory is bounded by 2 * threads rows, whatever the number of rows. The first error is raised where its result
+    was due; rows that have not begun are dropped.
+    """
+    if threads == 1:
+        yield from map(function, rows)
+        return
+    pool = ThreadPoolExecutor(threads)
+    pending: deque[Future[Result]] = deque()
+    try:
+        for row in rows:
+            pending.append(pool.submit(function, row))
+            if len(pending) >= 2 * threads:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

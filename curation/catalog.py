@@ -1,0 +1,146 @@
+"""DuckDB over a dataset: one view per table, and the ledger, in which every input is one row."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib import resources
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from curation.dataset import TEMPORARY, Dataset
+from schemas.tables import MAP_TABLES, SCHEMAS
+
+_DUCKDB_TYPES = {
+    "string": "VARCHAR",
+    "binary": "BLOB",
+    "bool": "BOOLEAN",
+    "int8": "TINYINT",
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "uint64": "UBIGINT",
+    "float": "FLOAT",
+    "double": "DOUBLE",
+    "list<item: string>": "VARCHAR[]",
+    "list<element: string>": "VARCHAR[]",
+}
+
+
+_EXPLAIN = re.compile(r"^\s*EXPLAIN\s+(ANALYZE\s+)?", re.IGNORECASE)
+
+_AS_IS = "hive_partitioning=false"
+"""A folder named `width=7` above a dataset is no column of its tables."""
+
+
+def connect(dataset: Dataset, memory: str = "4GB", threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    """An in-memory connection with a view per table and the ledger; it spills into the dataset folder.
+
+    Raises:
+        ValueError: the folder is no dataset.
+    """
+    require_dataset(dataset)
+    connection = duckdb.connect(config={"memory_limit": memory, **({"threads": threads} if threads else {})})
+    connection.execute(f"SET temp_directory = {literal(str(dataset.root / '.duckdb-spill'))}")
+    connection.execute("SET preserve_insertion_order = true")
+    create_views(connection, dataset)
+    return connection
+
+
+def connect_read_only(dataset: Dataset) -> duckdb.DuckDBPyConnection:
+    """A connection that sees the dataset and nothing else, and cannot be told otherwise."""
+    connection = connect(dataset)
+    connection.execute(f"SET allowed_directories = [{literal(str(dataset.root))}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    return connection
+
+
+def require_dataset(dataset: Dataset) -> None:
+    """Refuse a folder that holds no dataset.
+
+    Raises:
+        ValueError: with the command that makes one.
+    """
+    if not dataset.parts("listing"):
+        raise ValueError(f"{dataset.root}: no dataset here; make one with sigma build RECIPE out={dataset.root}")
+
+
+def query(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyConnection:
+    """Run one SELECT of a user.
+
+    Raises:
+        ValueError: it is not one statement that only reads, or DuckDB refuses it.
+    """
+    try:
+        statements = connection.extract_statements(sql)
+        if len(statements) != 1:
+            raise ValueError(f"one statement at a time, this has {len(statements)}")
+        if statements[0].type == duckdb.StatementType.EXPLAIN:  # EXPLAIN ANALYZE runs what it explains
+            statements += connection.extract_statements(_EXPLAIN.sub("", sql, count=1))
+        if statements[-1].type != duckdb.StatementType.SELECT:
+            kind = str(statements[-1].type).rsplit(".", 1)[-1]
+            raise ValueError(f"a dataset is read-only here: SELECT (or FROM, DESCRIBE, EXPLAIN) works, {kind} does not")
+        return connection.execute(statements[0])
+    except duckdb.Error as error:
+        raise ValueError(" ".join(str(error).split())) from None
+
+
+def write_catalog(dataset: Dataset) -> Path:
+    """Write `catalog.duckdb`: the views over absolute paths, so that `duckdb catalog.duckdb` works from anywhere."""
+    aside = dataset.catalog.with_name(f"{TEMPORARY}{dataset.catalog.name}")
+    aside.unlink(missing_ok=True)
+    with duckdb.connect(str(aside)) as connection:
+        create_views(connection, dataset)
+    aside.rename(dataset.catalog)
+    return dataset.catalog
+
+
+def create_views(connection: duckdb.DuckDBPyConnection, dataset: Dataset) -> None:
+    """One view per table (empty where its job has not run), then the ledger."""
+    for table in SCHEMAS:
+        connection.execute(f"CREATE OR REPLACE VIEW {table} AS {select_table(dataset, table)}")
+    connection.execute(resources.files("curation").joinpath("ledger.sql").read_text(encoding="utf-8"))
+
+
+def select_table(dataset: Dataset, table: str) -> str:
+    """SELECT of a whole table, or of no rows of its contract where it does not exist."""
+    if table in MAP_TABLES and dataset.parts(table):
+        path = dataset.tables / table / "part-*.parquet"
+        return f"SELECT * FROM read_parquet({literal(_glob_safe(path.parent) + '/' + path.name)}, {_AS_IS})"
+    if table not in MAP_TABLES and dataset.reduced(table).is_file():
+        return f"SELECT * FROM read_parquet({literal(_glob_safe(dataset.reduced(table)))}, {_AS_IS})"
+    columns = ", ".join(f"CAST(NULL AS {duckdb_type(field.type)}) AS {field.name}" for field in SCHEMAS[table])
+    return f"SELECT {columns} WHERE false"
+
+
+def duckdb_type(arrow: pa.DataType) -> str:
+    """The DuckDB name of an Arrow type that the tables use."""
+    return _DUCKDB_TYPES[str(arrow)]
+
+
+def literal(text: str) -> str:
+    """A text as a SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _glob_safe(path: Path) -> str:
+    """A path in which no character means a pattern to DuckDB."""
+    return "".join(f"[{character}]" if character in "*?[" else character for character in str(path))
+
+
+def ledger_counts(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str | None, str | None, int]]:
+    """(outcome, stage, reason, count) of every kind of row in the ledger, kept first."""
+    return connection.execute(
+        "SELECT outcome, stage, reason, num FROM "
+        "(SELECT outcome, stage, reason, count(*) AS num FROM ledger GROUP BY ALL) "
+        "ORDER BY array_position(['kept', 'rejected', 'error', 'pending'], outcome), num DESC, stage, reason"
+    ).fetchall()
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """A JSON object from a file of the dataset."""
+    value = json.loads(path.read_text(encoding="utf-8"))
+    assert isinstance(value, dict)
+    return value

@@ -1,0 +1,298 @@
+"""A dataset on disk: where everything lies, how a file is committed, and what made each table."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas import shard_index, tables
+
+DIGEST_KEY = b"sigma.digest"
+"""Parquet metadata: what a part was computed from, so that an unchanged part is never computed again."""
+
+ROW_GROUP_ROWS = 65536
+
+WIDS_FILE = "wids.json"
+
+PREVIOUS_SHARDS = ".previous"
+
+DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)
+"""What reading a damaged Parquet file raises."""
+
+TEMPORARY = ".tmp-"
+"""Prefix of a file that is being written; it is renamed when whole, and swept when a job starts."""
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """What made a table: kept beside it, compared with the recipe before anything is reused."""
+
+    job: str
+    knobs: dict[str, Any]
+    """The part of the recipe the job depends on, keyed by dotted path."""
+    upstream: dict[str, str]
+    """Fingerprint of every table it read."""
+    fingerprint: str
+    """Names knobs and upstream together."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Paths of one dataset folder. Making one touches nothing."""
+
+    root: Path
+
+    @property
+    def tables(self) -> Path:
+        """Folder of the Parquet tables."""
+        return self.root / "tables"
+
+    @property
+    def shards(self) -> Path:
+        """Folder of the tars and their index."""
+        return self.root / "shards"
+
+    @property
+    def runs(self) -> Path:
+        """Folder of one JSON file per job that ran."""
+        return self.root / "runs"
+
+    @property
+    def recipe(self) -> Path:
+        """The resolved recipe that made this dataset."""
+        return self.root / "recipe.yaml"
+
+    @property
+    def catalog(self) -> Path:
+        """DuckDB views; may be deleted."""
+        return self.root / "catalog.duckdb"
+
+    @property
+    def report(self) -> Path:
+        """The HTML page."""
+        return self.root / "report.html"
+
+    def part(self, table: str, number: int) -> Path:
+        """Path of part `number` of a map table."""
+        return self.tables / table / f"part-{number:05d}.parquet"
+
+    def parts(self, table: str) -> list[Path]:
+        """The committed parts of a map table, in order."""
+        return sorted((self.tables / table).glob("part-*.parquet"), key=lambda path: (len(path.name), path.name))
+
+    def reduced(self, table: str) -> Path:
+        """Path of a reduce table."""
+        return self.tables / f"{table}.parquet"
+
+    def previous(self, table: str) -> Path:
+        """Where the parts of an outdated map table wait for their unchanged rows to be taken over."""
+        return self.tables / ".previous" / table
+
+    def record_path(self, table: str) -> Path:
+        """Where the record of what made a table lies."""
+        return self.tables / ".records" / f"{table}.json"
+
+    def record(self, table: str) -> JobRecord | None:
+        """What made a table, or None where it was never begun."""
+        path = self.record_path(table)
+        if not path.is_file():
+            return None
+        try:
+            return JobRecord(**json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{path}: damaged ({error}); delete it to have {table} computed again") from None
+
+    def write_record(self, table: str, record: JobRecord) -> None:
+        """Remember what makes a table; written before its first part."""
+        write_atomically(self.record_path(table), json.dumps(vars(record), indent=1, sort_keys=True).encode())
+
+    def num_parts(self) -> int:
+        """Parts of the listing, which is what every map table is divided into."""
+        return len(self.parts("listing"))
+
+    def part_done(self, table: str, number: int) -> bool:
+        """A part that exists under its name is whole."""
+        return self.part(table, number).is_file()
+
+    def read_part(self, table: str, number: int, columns: list[str] | None = None) -> pa.Table:
+        """One part of a map table.
+
+        Raises:
+            ValueError: it is damaged; the message names the job that writes it again.
+        """
+        return read_parquet(self.part(table, number), columns)
+
+    def read_range(self, table: str, column: str, first: int, last: int) -> pa.Table:
+        """The rows of a reduce table with first <= column <= last; only their row groups are read."""
+        path = self.reduced(table)
+        try:
+            wanted = [(column, ">=", first), (column, "<=", last)]
+            return pq.read_table(path, filters=wanted, partitioning=None, page_checksum_verification=True)
+        except FileNotFoundError:
+            raise ValueError(f"{path}: missing; run sigma build again to have it written") from None
+        except DAMAGE as error:
+            raise ValueError(f"{path}: damaged ({error}); delete it and run sigma build again") from None
+
+    def sweep(self) -> None:
+        """Delete what a killed run left half written. Call with the lock held."""
+        for folder in (self.tables, self.shards, self.runs):
+            for path in folder.rglob(f"{TEMPORARY}*"):
+                path.unlink(missing_ok=True)
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the dataset for writing; the lock goes with the process, however it ends.
+
+        Raises:
+            ValueError: another process holds it; the message names it.
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        path = self.root / ".lock"
+        with path.open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                raise ValueError(
+                    f"{self.root}: {holder} is writing this dataset; wait for it, or stop it and run again"
+                ) from None
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+
+
+def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
+    """A whole Parquet file.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
+    try:
+        return pq.read_table(path, columns=columns, partitioning=None, page_checksum_verification=True)
+    except FileNotFoundError:
+        raise ValueError(f"{path}: missing; run sigma build again to have it written") from None
+    except DAMAGE as error:
+        raise ValueError(f"{path}: damaged ({error}); delete it and run sigma build again") from None
+
+
+def count_rows(path: Path) -> int:
+    """Rows of a Parquet file, from its footer.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
+    try:
+        return int(pq.read_metadata(path).num_rows)
+    except DAMAGE as error:
+        raise ValueError(f"{path}: damaged ({error}); delete it and run sigma build again") from None
+
+
+def digest_of(path: Path) -> str | None:
+    """What a committed part was computed from, out of its footer; None where that cannot be read."""
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except DAMAGE:
+        return None
+    value = metadata.get(DIGEST_KEY)
+    return value.decode() if value else None
+
+
+def commit_table(
+    path: Path, table: pa.Table, schema: pa.Schema, metadata: Mapping[str, str], row_group_rows: int = ROW_GROUP_ROWS
+) -> None:
+    """Write a table aside, make it durable, and give it its name: it is there whole, or not at all.
+
+    The bytes depend on the rows, the schema and the metadata only.
+    """
+    described = schema.with_metadata({key: metadata[key] for key in sorted(metadata)})
+    table = table.select(schema.names).cast(schema).replace_schema_metadata(described.metadata)
+    with published(path) as file:
+        pq.write_table(table, file, compression="zstd", row_group_size=row_group_rows, write_page_checksum=True)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Commit bytes under a name."""
+    with published(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def published(path: Path) -> Iterator[IO[bytes]]:
+    """A file that gets its name only once it is whole and on the disk; on an error nothing is left."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    try:
+        with aside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        aside.rename(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def retire(dataset: Dataset, table: str) -> None:
+    """Put an outdated map table aside, so that what has not changed in it can be taken over part by part.
+
+    Shards go with their rows of `samples`: a tar is never overwritten by another. The index, which would point into
+    tars that have moved, goes first, and the rows go before their tars, so that no row is left without one.
+    """
+    previous = dataset.previous(table)
+    if table == "samples":
+        forget_previous(dataset, table)
+        forget_index(dataset)
+    for path in dataset.parts(table):
+        previous.mkdir(parents=True, exist_ok=True)
+        path.rename(previous / path.name)
+    if table == "samples":
+        old_shards = dataset.shards / PREVIOUS_SHARDS
+        for path in sorted(dataset.shards.glob("*/*.tar")):
+            target = old_shards / path.relative_to(dataset.shards)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(target)
+
+
+def forget_index(dataset: Dataset) -> None:
+    """Delete the index of the shards, before a shard changes."""
+    for name in (shard_index.INDEX_FILE, WIDS_FILE):
+        (dataset.shards / name).unlink(missing_ok=True)
+
+
+def forget_previous(dataset: Dataset, table: str) -> None:
+    """Drop what `retire` put aside, once the new table is whole."""
+    shutil.rmtree(dataset.previous(table), ignore_errors=True)
+    if table == "samples":
+        shutil.rmtree(dataset.shards / PREVIOUS_SHARDS, ignore_errors=True)
+
+
+def restore_shard(dataset: Dataset, shard: str) -> bool:
+    """Move a shard that `retire` put aside back to its place; False where it is in neither."""
+    place, aside = dataset.shards / shard, dataset.shards / PREVIOUS_SHARDS / shard
+    if aside.is_file():
+        place.parent.mkdir(parents=True, exist_ok=True)
+        aside.rename(place)
+    return place.is_file()
+
+
+def schema_of(table: str) -> pa.Schema:
+    """The contract of a table."""
+    return tables.SCHEMAS[table]

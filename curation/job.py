@@ -1,0 +1,290 @@
+"""Bring one job up to date: what is done stays, what is outdated is redone, what the recipe contradicts is refused."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import socket
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import Enum
+from importlib import metadata
+from typing import Any
+
+import duckdb
+
+from curation import catalog
+from curation.dataset import (
+    ROW_GROUP_ROWS,
+    Dataset,
+    JobRecord,
+    commit_table,
+    count_rows,
+    forget_index,
+    forget_previous,
+    read_parquet,
+    retire,
+    schema_of,
+    write_atomically,
+)
+from curation.reduce import Reduce
+from curation.runner import Runner
+from curation.stage import Stage
+from schemas import tables
+from schemas.strict import fingerprint
+
+PLAN_ROW_GROUP_ROWS = 4096
+"""Rows per row group of the shard plan: its rows are wide, and each shard's writer reads a few hundred of them."""
+
+
+class State(Enum):
+    """How a job stands against the recipe."""
+
+    DONE = "done"
+    BEGUN = "begun"
+    """Some parts are missing; those that exist are right."""
+    OUTDATED = "outdated"
+    """A table it reads has been computed anew."""
+    NEW = "new"
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """What running a job did."""
+
+    job: str
+    tables: tuple[str, ...]
+    parts: int
+    computed: int
+    """Parts that were computed; the others were there already, or were taken over unchanged."""
+    rows: int
+    reasons: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """One job of the pipeline, with what it takes to know whether it is done."""
+
+    work: Stage | Reduce
+
+    @property
+    def job(self) -> str:
+        """The job's name, which is also its section of the recipe."""
+        return self.work.job
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The tables it writes; the last one marks a part as done."""
+        return self.work.outputs if isinstance(self.work, Stage) else (self.work.output,)
+
+    def record(self, dataset: Dataset) -> JobRecord:
+        """What its tables must be recorded as to be up to date."""
+        upstream = {}
+        for table in self.work.inputs:
+            made_by = dataset.record(table)
+            upstream[table] = made_by.fingerprint if made_by else ""
+        knobs = json.loads(json.dumps(dict(self.work.knobs)))
+        return JobRecord(self.job, knobs, upstream, fingerprint([self.job, knobs, upstream]))
+
+    def num_parts(self, dataset: Dataset) -> int:
+        """Parts that its tables have when it is done; a reduce table is one part."""
+        if isinstance(self.work, Reduce):
+            return 1
+        return num_shards(dataset) if self.work.parts_by == "shard_id" else dataset.num_parts()
+
+    def missing(self, dataset: Dataset) -> list[int]:
+        """Parts that are not committed yet."""
+        if isinstance(self.work, Reduce):
+            return [] if dataset.reduced(self.work.output).is_file() else [0]
+        wanted = range(self.num_parts(dataset))
+        present = set.intersection(*({path.name for path in dataset.parts(table)} for table in self.outputs))
+        return [number for number in wanted if dataset.part(self.outputs[0], number).name not in present]
+
+
+def num_shards(dataset: Dataset) -> int:
+    """Shards that the plan has; 0 without a plan."""
+    path = dataset.reduced("shard_plan")
+    if not path.is_file():
+        return 0
+    ids = read_parquet(path, ["shard_id"])["shard_id"]
+    return ids[-1].as_py() + 1 if len(ids) else 0
+
+
+def state_of(dataset: Dataset, step: Step, redo: bool = False) -> State:
+    """Compare what made a job's tables with the recipe.
+
+    Raises:
+        ValueError: a knob of the job itself was changed, and `redo` does not allow it; the message names the knob.
+    """
+    made_by = dataset.record(step.outputs[-1])
+    if made_by is None:
+        return State.NEW
+    wanted = step.record(dataset)
+    if made_by.knobs != wanted.knobs:
+        if not redo:
+            raise ValueError(_changed_knob(dataset, step.job, made_by.knobs, wanted.knobs))
+        return State.OUTDATED
+    if made_by.upstream != wanted.upstream:
+        return State.OUTDATED
+    return State.BEGUN if step.missing(dataset) else State.DONE
+
+
+def _changed_knob(dataset: Dataset, job: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    changed = [name for name in sorted({*was, *now}) if was.get(name) != now.get(name)]
+    what = ", ".join(f"{name} was {was.get(name)!r} and is now {now.get(name)!r}" for name in changed)
+    return (
+        f"{dataset.root}: made by another recipe: {what}; add --redo {job} to compute {job} and what depends on it "
+        "anew, set it back, or name another out"
+    )
+
+
+def run_step(
+    dataset: Dataset,
+    step: Step,
+    runner: Callable[[], Runner],
+    on_rows: Callable[[int], None],
+    redo: bool = False,
+    memory: str = "4GB",
+) -> JobResult | None:
+    """Bring a job's tables up to date.
+
+    Args:
+        runner: gives the runner, and is only called when there is a part to compute.
+        redo: compute it although it is done, and although its knobs were changed.
+        memory: limit of a reduce job, as DuckDB writes it.
+
+    Returns:
+        What was done, or None where the job was done already.
+    """
+    state = state_of(dataset, step, redo)
+    if state is State.DONE and not redo:
+        return None
+    begun = time.perf_counter()
+    prepare(dataset, step, state, redo)
+    if isinstance(step.work, Reduce):
+        result = _run_reduce(dataset, step.work, memory)
+    else:
+        result = _run_stage(dataset, step, step.work, runner, on_rows)
+    result = JobResult(**{**vars(result), "seconds": round(time.perf_counter() - begun, 3)})
+    write_run(dataset, result)
+    return result
+
+
+def prepare(dataset: Dataset, step: Step, state: State, redo: bool) -> None:
+    """Put outdated tables aside and record what the new ones are made by, before the first part is written."""
+    if state is State.BEGUN and not redo:
+        if "samples" in step.outputs:
+            forget_index(dataset)  # a shard that is written again need not hold what the index says
+        return
+    if redo and state in (State.DONE, State.BEGUN):  # same knobs, same inputs: the user wants it computed all the same
+        for table in step.outputs:
+            discard(dataset, table)
+    elif isinstance(step.work, Stage):
+        for table in step.outputs:
+            retire(dataset, table)
+    else:
+        dataset.reduced(step.work.output).unlink(missing_ok=True)
+    record = step.record(dataset)
+    for table in step.outputs:
+        dataset.write_record(table, record)
+
+
+def discard(dataset: Dataset, table: str) -> None:
+    """Delete a table, nothing of it to be taken over."""
+    if table in tables.MAP_TABLES:
+        retire(dataset, table)
+        forget_previous(dataset, table)
+    else:
+        dataset.reduced(table).unlink(missing_ok=True)
+
+
+def _run_stage(
+    dataset: Dataset, step: Step, stage: Stage, runner: Callable[[], Runner], on_rows: Callable[[int], None]
+) -> JobResult:
+    missing = step.missing(dataset)
+    done = runner().run(dataset, stage, missing, on_rows) if missing else []
+    _drop_surplus(dataset, step)
+    for table in stage.outputs:
+        forget_previous(dataset, table)
+    rows, reasons = _count_rows(dataset, stage.outputs[-1])
+    computed = sum(part.computed for part in done)
+    return JobResult(stage.job, stage.outputs, step.num_parts(dataset), computed, rows, reasons)
+
+
+def _drop_surplus(dataset: Dataset, step: Step) -> None:
+    """Parts beyond the last: left by an earlier plan with more shards."""
+    for table in step.outputs:
+        for path in dataset.parts(table)[step.num_parts(dataset) :]:
+            path.unlink()
+
+
+def _count_rows(dataset: Dataset, table: str) -> tuple[int, dict[str, int]]:
+    has_reason = "reason" in schema_of(table).names
+    rows, reasons = 0, Counter[str]()
+    for path in dataset.parts(table):
+        rows += count_rows(path)
+        if has_reason:
+            reasons.update(read_parquet(path, ["reason"])["reason"].drop_null().to_pylist())
+    return rows, dict(sorted(reasons.items()))
+
+
+def _run_reduce(dataset: Dataset, reduce: Reduce, memory: str) -> JobResult:
+    with catalog.connect(dataset, memory) as connection:
+        try:
+            table = connection.sql(reduce.query(connection)).to_arrow_table()
+        except duckdb.OutOfMemoryException as error:
+            why = str(error).splitlines()[0]
+            raise ValueError(f"{reduce.job}: run.duckdb_memory={memory} does not suffice ({why})") from None
+        except (duckdb.DataError, duckdb.IOException, duckdb.InvalidInputException) as error:
+            why = str(error).splitlines()[0]
+            raise ValueError(
+                f"{reduce.job}: {why}; where a file is damaged, sigma doctor {dataset.root} names it"
+            ) from None
+    shutil.rmtree(dataset.root / ".duckdb-spill", ignore_errors=True)
+    record = dataset.record(reduce.output)
+    assert record is not None
+    group_rows = PLAN_ROW_GROUP_ROWS if reduce.output == "shard_plan" else ROW_GROUP_ROWS
+    schema = schema_of(reduce.output)
+    commit_table(dataset.reduced(reduce.output), table, schema, {"sigma.made_by": record.fingerprint}, group_rows)
+    reasons: dict[str, int] = {}
+    if "rejected_by" in table.column_names:
+        reasons = dict(sorted(Counter(table["rejected_by"].drop_null().to_pylist()).items()))
+    return JobResult(reduce.job, (reduce.output,), 1, 1, table.num_rows, reasons)
+
+
+def write_run(dataset: Dataset, result: JobResult) -> None:
+    """Write `runs/<time>-<job>.json`: what ran, where, how long, and with which versions."""
+    now = datetime.now(UTC)
+    packages = ("sigma-pipeline", "duckdb", "pillow", "pyarrow", "ray", "spacy", "torch", "transformers")
+    entry = {
+        "job": result.job,
+        "tables": list(result.tables),
+        "finished": now.isoformat(timespec="seconds"),
+        "seconds": result.seconds,
+        "parts": result.parts,
+        "parts_computed": result.computed,
+        "rows": result.rows,
+        "rows_by_reason": result.reasons,
+        "host": socket.gethostname(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in packages},
+    }
+    name = f"{now.strftime('%Y%m%dT%H%M%S%f')}-{result.job}.json"
+    write_atomically(dataset.runs / name, json.dumps(entry, indent=1).encode())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def read_runs(dataset: Dataset) -> Sequence[dict[str, Any]]:
+    """What has run, oldest first."""
+    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(dataset.runs.glob("*.json"))]

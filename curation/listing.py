@@ -1,0 +1,135 @@
+"""The listing: every input gets its row_id and its part, once and for all, before anything is read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from curation.dataset import DIGEST_KEY, Dataset, JobRecord, commit_table, count_rows
+from curation.sources import list_source
+from curation.stage import content_digest
+from schemas.recipe import DataRecipe, FolderSource
+from schemas.strict import fingerprint
+from schemas.tables import LISTING
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What the listing of a recipe's sources found."""
+
+    num_inputs: int
+    num_new: int
+    """Inputs of sources that were not listed before."""
+    ignored: dict[str, int]
+    """What lay beside the images and is no input, by kind."""
+
+
+def update_listing(dataset: Dataset, recipe: DataRecipe) -> Listed:
+    """List the sources that are not listed yet; each starts a new part, so nothing before it moves.
+
+    Raises:
+        ValueError: the dataset lists other sources than the recipe, or in parts of another size; or a source has
+            no image.
+    """
+    record = dataset.record("listing")
+    listed = _recorded_sources(record)
+    _refuse_other_inputs(dataset, recipe, record, listed)
+    fresh = recipe.all_sources()[len(listed) :]
+    for path in dataset.parts("listing")[_count(listed, "parts") :]:
+        path.unlink()  # a listing that was cut off before it was recorded
+    num_new = 0
+    for source in fresh:
+        entry = _list_one(dataset, recipe, source, _count(listed, "parts"), _count(listed, "rows"))
+        num_new += entry["rows"]
+        listed.append(entry)
+        knobs = {"part_rows": recipe.part_rows, "sources": listed}
+        dataset.write_record("listing", JobRecord("ingest", knobs, {}, fingerprint(knobs)))
+    ignored: dict[str, int] = {}
+    for entry in listed:
+        for kind, count in entry["ignored"].items():
+            ignored[kind] = ignored.get(kind, 0) + count
+    return Listed(_count(listed, "rows"), num_new, ignored)
+
+
+def is_listed(dataset: Dataset, recipe: DataRecipe) -> bool:
+    """Whether every source of the recipe is in the listing already. Raises as `update_listing` does."""
+    record = dataset.record("listing")
+    listed = _recorded_sources(record)
+    _refuse_other_inputs(dataset, recipe, record, listed)
+    return len(listed) == len(recipe.all_sources())
+
+
+def _recorded_sources(record: JobRecord | None) -> list[dict[str, Any]]:
+    return list(record.knobs["sources"]) if record else []
+
+
+def _count(listed: list[dict[str, Any]], what: str) -> int:
+    return sum(entry[what] for entry in listed)
+
+
+def _refuse_other_inputs(
+    dataset: Dataset, recipe: DataRecipe, record: JobRecord | None, listed: list[dict[str, Any]]
+) -> None:
+    if record is None:
+        return
+    if record.knobs["part_rows"] != recipe.part_rows:
+        raise ValueError(
+            f"{dataset.root}: was made with part_rows={record.knobs['part_rows']}, the recipe says {recipe.part_rows}; "
+            "parts are never cut anew: set it back, or name another out"
+        )
+    sources = recipe.all_sources()
+    parts = [dataset.part("listing", number) for number in range(_count(listed, "parts"))]
+    if lost := [path for path in parts if not path.is_file()]:
+        raise ValueError(
+            f"{lost[0]}: missing; a listing is taken once and cannot be computed again: put the file back, "
+            "or name another out"
+        )
+    if (rows := sum(count_rows(path) for path in parts)) != _count(listed, "rows"):
+        raise ValueError(
+            f"{dataset.root}: the listing has {rows} rows where {_count(listed, 'rows')} were listed; name another out"
+        )
+    for position, entry in enumerate(listed):
+        named = str(sources[position].resolved_path()) if position < len(sources) else None
+        if named != entry["path"]:
+            raise ValueError(
+                f"{dataset.root}: was made from {entry['path']}, the recipe has {named or 'nothing'} in its place; "
+                "sources may be added at the end, never changed: name another out for another dataset"
+            )
+        if (label := sources[position].label()) != entry["name"]:
+            raise ValueError(
+                f"{dataset.root}: {entry['path']} was listed under the name {entry['name']!r}, the recipe says "
+                f"{label!r}; samples carry the name: set it back, or name another out"
+            )
+
+
+def _list_one(dataset: Dataset, recipe: DataRecipe, source: FolderSource, part: int, row: int) -> dict[str, Any]:
+    listing = list_source(source)
+    items = listing.items
+    for begin in range(0, len(items), recipe.part_rows):
+        rows = [
+            {
+                "row_id": row + begin + offset,
+                "source": str(source.resolved_path()),
+                "source_name": source.label(),
+                "member": item.member,
+                "byte_offset": None,
+                "num_bytes": item.num_bytes,
+                "sidecar": item.sidecar,
+                "raw_caption": item.raw_caption,
+                "url": item.url,
+                "license": item.license,
+            }
+            for offset, item in enumerate(items[begin : begin + recipe.part_rows])
+        ]
+        table = pa.Table.from_pylist(rows, schema=LISTING)
+        path = dataset.part("listing", part + begin // recipe.part_rows)
+        commit_table(path, table, LISTING, {DIGEST_KEY.decode(): content_digest(table)})
+    return {
+        "path": str(source.resolved_path()),
+        "name": source.label(),
+        "rows": len(items),
+        "parts": -(-len(items) // recipe.part_rows),
+        "ignored": dict(sorted(listing.ignored.items())),
+    }

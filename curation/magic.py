@@ -1,0 +1,281 @@
+"""What a file's own bytes say: which format it is, how many pages a TIFF holds, and whether its end is missing."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+
+class Kind(NamedTuple):
+    """A format told by its first bytes."""
+
+    name: str
+    """Pillow's name where Pillow may know the format, else what people call it."""
+    is_image: bool
+
+
+_SIGNATURES: tuple[tuple[bytes, Kind], ...] = (
+    (b"\xff\xd8\xff", Kind("JPEG", True)),
+    (b"\x89PNG\r\n\x1a\n", Kind("PNG", True)),
+    (b"GIF87a", Kind("GIF", True)),
+    (b"GIF89a", Kind("GIF", True)),
+    (b"II*\x00", Kind("TIFF", True)),
+    (b"MM\x00*", Kind("TIFF", True)),
+    (b"II+\x00", Kind("TIFF", True)),
+    (b"MM\x00+", Kind("TIFF", True)),
+    (b"8BPS", Kind("PSD", True)),
+    (b"qoif", Kind("QOI", True)),
+    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", Kind("JPEG2000", True)),
+    (b"\xff\x4f\xff\x51", Kind("JPEG2000", True)),
+    (b"\x00\x00\x00\x0cJXL \r\n\x87\n", Kind("JXL", True)),
+    (b"\xff\x0a", Kind("JXL", True)),
+    (b"II\xbc", Kind("JPEG XR", True)),
+    (b"BPG\xfb", Kind("BPG", True)),
+    (b"FLIF", Kind("FLIF", True)),
+    (b"%!PS", Kind("EPS", True)),
+    (b"\xc5\xd0\xd3\xc6", Kind("EPS", True)),
+    (b"%PDF", Kind("PDF", False)),
+    (b"PK\x03\x04", Kind("a zip archive", False)),
+    (b"\x1f\x8b", Kind("gzip data", False)),
+    (b"7z\xbc\xaf\x27\x1c", Kind("a 7z archive", False)),
+    (b"Rar!", Kind("a rar archive", False)),
+    (b"\x1aE\xdf\xa3", Kind("a Matroska or WebM video", False)),
+    (b"OggS", Kind("Ogg media", False)),
+    (b"ID3", Kind("an MP3", False)),
+    (b"\x7fELF", Kind("a program", False)),
+    (b"SQLite format 3\x00", Kind("an SQLite database", False)),
+    (b"\x89HDF", Kind("HDF5 data", False)),
+)
+
+_RIFF = {b"WEBP": Kind("WEBP", True), b"AVI ": Kind("an AVI video", False), b"WAVE": Kind("a WAV sound", False)}
+
+_BRANDS = {
+    **dict.fromkeys((b"avif", b"avis"), Kind("AVIF", True)),
+    **dict.fromkeys(
+        (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"mif2"), Kind("HEIF", True)
+    ),
+    b"crx ": Kind("Canon CR3", True),
+}
+"""Major brand of an ISO base media file (ISO/IEC 14496-12 `ftyp`) -> format; other brands are video."""
+
+_MARKUP = (
+    (b"<!doctype html", Kind("HTML", False)),
+    (b"<html", Kind("HTML", False)),
+    (b"<head", Kind("HTML", False)),
+    (b"<body", Kind("HTML", False)),
+    (b"<svg", Kind("SVG", True)),
+)
+
+
+def sniff(data: bytes) -> Kind | None:
+    """The format that the first bytes tell, or None where they tell nothing."""
+    for signature, kind in _SIGNATURES:
+        if data.startswith(signature):
+            return kind
+    if data[:4] == b"RIFF" and data[8:12] in _RIFF:
+        return _RIFF[data[8:12]]
+    if data[4:8] == b"ftyp":
+        return _sniff_iso_media(data)
+    return _sniff_text(data[:1024])
+
+
+def _sniff_iso_media(data: bytes) -> Kind:
+    if (kind := _BRANDS.get(data[8:12])) and kind.name != "HEIF":
+        return kind
+    size = min(int.from_bytes(data[:4], "big"), 256)
+    compatible = [data[at : at + 4] for at in range(16, size, 4)]
+    if b"avif" in compatible:  # `mif1` says only "a still picture"; the codec is among the compatible brands
+        return Kind("AVIF", True)
+    return kind or Kind("an MP4 or QuickTime video", False)
+
+
+def _sniff_text(start: bytes) -> Kind | None:
+    text = start.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for tag, kind in _MARKUP:
+        if text.startswith(tag):
+            return kind
+    if text.startswith((b"<?xml", b"<!--", b"<!doctype")):
+        inner = next((kind for tag, kind in _MARKUP if tag in text), None)
+        return inner or Kind("XML", False)
+    if re.match(rb'[\[{]\s*(["\[{\]}]|-?\d|true|false|null)', text):
+        return Kind("JSON", False)
+    if text[:2] in (b"p1", b"p2", b"p3", b"p4", b"p5", b"p6", b"p7", b"pf") or text.startswith((b"#define", b"/* xpm")):
+        return None  # picture formats that begin with readable letters
+    printable = sum(32 <= byte < 127 or byte in b"\t\n\r" or byte >= 128 for byte in start)
+    if start and printable == len(start):
+        try:
+            start[:1000].decode("utf-8", errors="strict" if len(start) < 1000 else "ignore")
+        except UnicodeDecodeError:
+            return None
+        return Kind("text", False)
+    return None
+
+
+def cut_short(data: bytes, image_format: str) -> str | None:
+    """How the structure of a file shows that its end is missing, or None where it does not.
+
+    Args:
+        data: the whole file.
+        image_format: Pillow's name; formats whose structure says nothing about their end give None.
+    """
+    check = _ENDS.get(image_format)
+    return check(data) if check else None
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """(type, offset of the payload, its length) of each chunk of a PNG; the last may reach past the end."""
+    at = 8
+    while at + 8 <= len(data):
+        length, name = struct.unpack_from(">I4s", data, at)
+        yield name, at + 8, length
+        at += length + 12
+
+
+def tiff_pages(data: bytes) -> int:
+    """Number of image directories of a TIFF that lie inside the file; a loop in the chain ends the count."""
+    seen: set[int] = set()
+    layout = _TiffLayout.of(data)
+    if layout is None:
+        return 0
+    at = layout.first
+    while at and at not in seen:
+        end = layout.directory_end(data, at)
+        if end is None:
+            break
+        seen.add(at)
+        at = layout.offset(data, end - layout.offset_size)
+    return len(seen)
+
+
+class _TiffLayout(NamedTuple):
+    """Byte order and field sizes of a TIFF (6.0) or BigTIFF."""
+
+    order: str
+    big: bool
+    first: int
+
+    @classmethod
+    def of(cls, data: bytes) -> _TiffLayout | None:
+        if len(data) < 16:
+            return None
+        order = "<" if data[:2] == b"II" else ">"
+        big = data[2:4] in (b"+\x00", b"\x00+")
+        first = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0]
+        return cls(order, big, first)
+
+    @property
+    def offset_size(self) -> int:
+        return 8 if self.big else 4
+
+    def offset(self, data: bytes, at: int) -> int:
+        return int(struct.unpack_from(self.order + ("Q" if self.big else "I"), data, at)[0])
+
+    def directory_end(self, data: bytes, at: int) -> int | None:
+        """First byte behind the directory at `at`, its link to the next included; None where the file ends before."""
+        count_size, entry_size = (8, 20) if self.big else (2, 12)
+        if at < 8 or at + count_size > len(data):
+            return None
+        count = int(struct.unpack_from(self.order + ("Q" if self.big else "H"), data, at)[0])
+        end = at + count_size + count * entry_size + self.offset_size
+        return end if end <= len(data) else None
+
+
+def _png_end(data: bytes) -> str | None:
+    for name, start, length in png_chunks(data):
+        if name == b"IEND":
+            return None
+        if start + length > len(data):
+            return f"ends inside its {name.decode('ascii', 'replace')} chunk"
+    return "no IEND chunk at its end"
+
+
+def _jpeg_end(data: bytes) -> str | None:
+    last_scan = data.rfind(b"\xff\xda")  # a thumbnail has an end of its own, so the last end must follow the last scan
+    return None if data.rfind(b"\xff\xd9") > last_scan >= 0 else "no end-of-image marker"
+
+
+def _gif_end(data: bytes) -> str | None:
+    """Walk the blocks up to the trailer (GIF89a appendix A)."""
+    missing = "ends before its trailer"
+    if len(data) < 13:
+        return missing
+    at = 13 + _gif_table(data[10])
+    while at < len(data):
+        block = data[at]
+        if block == 0x3B:
+            return None
+        if block == 0x2C:
+            if at + 10 > len(data):
+                return missing
+            at += 11 + _gif_table(data[at + 9])
+        elif block == 0x21:
+            at += 2
+        else:
+            return None  # no block of GIF: corrupt rather than cut, and the decoder's business
+        while at < len(data) and data[at]:
+            at += 1 + data[at]
+        at += 1
+    return missing
+
+
+def _gif_table(flags: int) -> int:
+    return 3 * (2 << (flags & 7)) if flags & 0x80 else 0
+
+
+def _webp_end(data: bytes) -> str | None:
+    declared = int.from_bytes(data[4:8], "little") + 8
+    return f"holds {len(data)} of {declared} bytes" if declared > len(data) else None
+
+
+def _tiff_end(data: bytes) -> str | None:
+    layout = _TiffLayout.of(data)
+    if layout is None or layout.directory_end(data, layout.first) is None:
+        return "ends before its image directory"
+    end = layout.directory_end(data, layout.first) or 0
+    entry_size, inline = (20, 8) if layout.big else (12, 4)
+    first = layout.first + (8 if layout.big else 2)
+    for at in range(first, end - layout.offset_size, entry_size):
+        kind = struct.unpack_from(layout.order + "H", data, at + 2)[0]
+        count = layout.offset(data, at + 4)
+        size = count * _TIFF_SIZES.get(kind, 0)
+        if size > inline and layout.offset(data, at + 4 + layout.offset_size) + size > len(data):
+            return "ends before the values of its image directory"
+    return None
+
+
+_TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+"""Field type -> bytes per value (TIFF 6.0 section 2 and BigTIFF)."""
+
+
+def _iso_media_end(data: bytes) -> str | None:
+    at = 0
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        if size == 0:  # reaches to the end of the file, wherever that is
+            return None
+        if size == 1:
+            size = int.from_bytes(data[at + 8 : at + 16], "big")
+        if size < 8:
+            return None
+        at += size
+    return None if at == len(data) else "ends inside a box"
+
+
+def _jpeg2000_end(data: bytes) -> str | None:
+    return None if data.rstrip(b"\x00").endswith(b"\xff\xd9") else "no end-of-codestream marker"
+
+
+_ENDS = {
+    "PNG": _png_end,
+    "JPEG": _jpeg_end,
+    "GIF": _gif_end,
+    "WEBP": _webp_end,
+    "TIFF": _tiff_end,
+    "AVIF": _iso_media_end,
+    "HEIF": _iso_media_end,
+    "JPEG2000": _jpeg2000_end,
+}
+"""Pillow's format -> how to see that the end is missing. JPEG is only asked once the decoder has failed: Pillow
+itself refuses one whose data stops early."""

@@ -1,0 +1,173 @@
+"""Run the jobs of a recipe in order on one dataset: preflight, lock, list, then each job to the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import pyarrow.parquet as pq
+
+from curation import catalog, listing, shard_writer
+from curation.dataset import Dataset
+from curation.job import JobResult, State, Step, run_step, state_of
+from curation.reduce import Reduce
+from curation.runner import LocalRunner, Runner
+from schemas.recipe import DataRecipe
+
+
+class Observer(Protocol):
+    """Is told what happens, to show it."""
+
+    def listed(self, found: listing.Listed) -> None:
+        """The inputs are known."""
+
+    def begin(self, job: str, rows: int) -> None:
+        """A job starts on this many rows."""
+
+    def advance(self, rows: int) -> None:
+        """Rows of the current job have been finished."""
+
+    def end(self, job: str, result: JobResult | None) -> None:
+        """A job has ended; None where it was done already."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build did."""
+
+    results: list[JobResult]
+    """Jobs that had something to do."""
+    counts: list[tuple[str, str | None, str | None, int]]
+    """(outcome, stage, reason, count) over the ledger."""
+    num_inputs: int
+
+
+def build(recipe: DataRecipe, steps: Sequence[Step], observer: Observer, redo: frozenset[str] = frozenset()) -> Built:
+    """Bring the steps up to date.
+
+    Raises:
+        ValueError: the dataset was made by another recipe, is being written by another process, or no image is left.
+        PartFailed: a part could not be computed.
+        OSError: the dataset cannot be written.
+    """
+    dataset = Dataset(recipe.out_path())
+    _refuse_foreign_folder(dataset)
+    is_new = not dataset.root.exists()
+    results: list[JobResult] = []
+    with dataset.lock(), _Runners(recipe) as runners:
+        dataset.sweep()
+        preflight(dataset, recipe, steps, redo)
+        try:
+            observer.listed(listing.update_listing(dataset, recipe))
+        except ValueError:
+            if is_new:
+                _remove_empty(dataset)
+            raise
+        recipe.write(dataset.recipe)
+        for step in steps:
+            force = step.job in redo
+            if state_of(dataset, step, force) is State.DONE and not force:
+                observer.end(step.job, None)
+            else:
+                observer.begin(step.job, _rows_to_do(dataset, step, force))
+                result = run_step(dataset, step, runners.get, observer.advance, force, recipe.run.duckdb_memory)
+                observer.end(step.job, result)
+                results += [result] if result else []
+            if step.outputs == ("shard_plan",):
+                _refuse_empty_plan(dataset)
+            if step.outputs == ("samples",) and not shard_writer.index_is_current(dataset):
+                shard_writer.write_index(dataset)
+        if results or not dataset.catalog.is_file():
+            catalog.write_catalog(dataset)
+    return Built(results, *conserve(dataset))
+
+
+def preflight(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Step], redo: frozenset[str]) -> None:
+    """Find every contradiction between recipe and dataset before anything is touched.
+
+    Raises:
+        ValueError: the first one.
+    """
+    listing.is_listed(dataset, recipe)
+    for step in steps:
+        state_of(dataset, step, step.job in redo)
+
+
+def conserve(dataset: Dataset) -> tuple[list[tuple[str, str | None, str | None, int]], int]:
+    """The ledger's counts, and the number of inputs they add up to.
+
+    Raises:
+        RuntimeError: they do not.
+    """
+    with catalog.connect(dataset) as connection:
+        counts = catalog.ledger_counts(connection)
+    num_inputs = sum(pq.read_metadata(path).num_rows for path in dataset.parts("listing"))
+    total = sum(count for *_, count in counts)
+    if total != num_inputs:
+        raise RuntimeError(f"{dataset.root}: the ledger has {total} rows for {num_inputs} inputs; run sigma doctor")
+    return counts, num_inputs
+
+
+class _Runners:
+    """The runner of a recipe, made when the first part needs it and closed at the end."""
+
+    def __init__(self, recipe: DataRecipe) -> None:
+        self._recipe = recipe
+        self._runner: Runner | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._runner is not None:
+            self._runner.close()
+
+    def get(self) -> Runner:
+        """The runner that `run.runner` names."""
+        if self._runner is None:
+            self._runner = _make_runner(self._recipe)
+        return self._runner
+
+
+def _make_runner(recipe: DataRecipe) -> Runner:
+    if recipe.run.runner == "local":
+        return LocalRunner()
+    from curation.ray_runner import RayRunner  # ray takes a second to import, and a finished dataset needs none
+
+    return RayRunner(recipe.run.workers, recipe.run.retries)
+
+
+def _rows_to_do(dataset: Dataset, step: Step, redo: bool) -> int:
+    """Rows that a job is about to go through; 0 for a reduce job, whose progress is DuckDB's."""
+    if isinstance(step.work, Reduce):
+        return 0
+    if step.work.parts_by == "shard_id":
+        return pq.read_metadata(dataset.reduced("shard_plan")).num_rows
+    every = redo or state_of(dataset, step, redo) is not State.BEGUN
+    numbers = range(dataset.num_parts()) if every else step.missing(dataset)
+    return sum(pq.read_metadata(dataset.part("listing", number)).num_rows for number in numbers)
+
+
+def _refuse_empty_plan(dataset: Dataset) -> None:
+    if pq.read_metadata(dataset.reduced("shard_plan")).num_rows == 0:
+        raise ValueError(
+            f"{dataset.root}: no image is left to pack; sigma status {dataset.root} shows which rule took them, "
+            "then loosen it in the recipe's select section and add --redo select"
+        )
+
+
+def _refuse_foreign_folder(dataset: Dataset) -> None:
+    if dataset.root.exists() and not dataset.root.is_dir():
+        raise ValueError(f"out={dataset.root}: is a file; name a folder for the dataset")
+    ours = (".lock", "tables", "shards", "recipe.yaml")
+    foreign = dataset.root.is_dir() and any(dataset.root.iterdir())
+    if foreign and not any((dataset.root / name).exists() for name in ours):
+        raise ValueError(f"out={dataset.root}: holds other files and no dataset; name an empty or new folder")
+
+
+def _remove_empty(dataset: Dataset) -> None:
+    """Leave nothing of a dataset that was refused before its first part."""
+    if {path.name for path in dataset.root.iterdir()} <= {".lock"}:
+        (dataset.root / ".lock").unlink(missing_ok=True)
+        dataset.root.rmdir()

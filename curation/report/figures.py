@@ -1,0 +1,237 @@
+"""What the report says in numbers: one query per figure over the views of a dataset."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+Connection = duckdb.DuckDBPyConnection
+Row = dict[str, Any]
+
+CAPTION_SOURCES = ("raw", "synthetic", "mix")
+OUTCOMES = ("kept", "rejected", "error", "pending")
+
+NUM_BINS = 32
+"""Most bars of the caption-length histogram."""
+MOST_POINTS = 1500
+"""Most pictures in the scatter of sizes: those with the lowest ids, which are hashes, so a fair sample."""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Caption lengths of every source on one axis."""
+
+    bin_words: int
+    """Width of a bin."""
+    num_bins: int
+    """The last one also holds everything longer."""
+    counts: dict[str, list[int]]
+    """Captions per bin, by source; sources without captions are absent."""
+    means: dict[str, float]
+    """Mean words by source."""
+
+
+def rows(connection: Connection, sql: str, parameters: dict[str, Any] | None = None) -> list[Row]:
+    """The rows of a query as dicts."""
+    result = connection.execute(sql, parameters or {})
+    names = [column[0] for column in result.description or ()]
+    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
+
+
+def funnel(connection: Connection) -> list[Row]:
+    """(outcome, stage, reason, num): every input in exactly one row; kept first, then the most frequent."""
+    return rows(
+        connection,
+        """
+        SELECT * FROM (SELECT outcome, stage, reason, count(*) AS num FROM ledger GROUP BY ALL)
+        ORDER BY array_position(['kept', 'rejected', 'error', 'pending'], outcome), num DESC, stage, reason
+        """,
+    )
+
+
+def num_inputs(connection: Connection) -> int:
+    """Inputs in the listing, counted apart from the ledger so that the two can be compared."""
+    (count,) = connection.execute("SELECT count(*) FROM listing").fetchone() or (0,)
+    return int(count)
+
+
+def table_1(connection: Connection) -> list[Row]:
+    """The rows of the table `statistics`."""
+    return rows(
+        connection,
+        "SELECT * FROM statistics ORDER BY array_position(['raw', 'synthetic', 'mix'], caption_source)",
+    )
+
+
+def realised_mix(connection: Connection) -> Row:
+    """How the coin fell: captions by source, fallbacks, and captions that the trainer will cut."""
+    return rows(
+        connection,
+        """
+        SELECT
+            count(*) FILTER (caption_source = 'synthetic') AS synthetic,
+            count(*) FILTER (caption_source = 'raw') AS raw,
+            count(*) FILTER (fallback = 'synthetic_missing') AS synthetic_missing,
+            count(*) FILTER (fallback = 'raw_missing') AS raw_missing,
+            count(*) FILTER (truncated) AS truncated
+        FROM mix
+        """,
+    )[0]
+
+
+def caption_lengths(connection: Connection) -> Histogram:
+    """Words per caption, binned so that 99 % of the captions lie inside the axis."""
+    connection.execute(
+        """
+        CREATE OR REPLACE TEMPORARY VIEW report_lengths AS
+        SELECT caption_source, num_words FROM nouns WHERE num_words IS NOT NULL
+        UNION ALL
+        SELECT 'mix', num_words FROM nouns JOIN mix USING (row_id, caption_source) WHERE num_words IS NOT NULL
+        """
+    )
+    (longest,) = connection.execute("SELECT quantile_disc(num_words, 0.99) FROM report_lengths").fetchone() or (None,)
+    bin_words = max(1, -(-(int(longest or 0) + 1) // NUM_BINS))
+    num_bins = int(longest or 0) // bin_words + 1
+    counts = {source: [0] * num_bins for source in CAPTION_SOURCES}
+    found = connection.execute(
+        """
+        SELECT caption_source, least(num_words // $bin_words, $last)::INTEGER AS bin, count(*)
+        FROM report_lengths GROUP BY ALL
+        """,
+        {"bin_words": bin_words, "last": num_bins - 1},
+    ).fetchall()
+    for source, place, count in found:
+        counts[source][place] = count
+    means = dict(
+        connection.execute("SELECT caption_source, avg(num_words) FROM report_lengths GROUP BY ALL").fetchall()
+    )
+    return Histogram(bin_words, num_bins, {source: bins for source, bins in counts.items() if sum(bins)}, means)
+
+
+def noun_counts(connection: Connection, limit: int) -> list[tuple[str, str, int, int]]:
+    """The most frequent nouns of each caption source.
+
+    Returns:
+        (caption source, noun, occurrences, images that have it), at most `limit` per source, most frequent first;
+        nouns that occur equally often stand in alphabetical order.
+    """
+    found: list[tuple[str, str, int, int]] = connection.execute(
+        """
+        WITH found AS (
+            SELECT row_id, caption_source, unnest(nouns) AS noun FROM nouns
+            UNION ALL
+            SELECT nouns.row_id, 'mix', unnest(nouns.nouns) FROM nouns JOIN mix USING (row_id, caption_source)
+        )
+        SELECT caption_source, noun, count(*) AS num_uses, count(DISTINCT row_id) AS num_images
+        FROM found
+        GROUP BY caption_source, noun
+        QUALIFY row_number() OVER (PARTITION BY caption_source ORDER BY num_uses DESC, noun) <= $limit
+        ORDER BY array_position(['raw', 'synthetic', 'mix'], caption_source), num_uses DESC, noun
+        """,
+        {"limit": limit},
+    ).fetchall()
+    return found
+
+
+def sizes(connection: Connection) -> list[Row]:
+    """(width, height, outcome) of a sample of the pictures, in upright px; kept ones last, so that they lie on top."""
+    return rows(
+        connection,
+        """
+        SELECT width, height, outcome FROM (
+            SELECT images.width, images.height, ledger.outcome, ledger.row_id
+            FROM images JOIN ledger USING (row_id)
+            WHERE images.width > 0 AND images.height > 0
+            ORDER BY images.image_id, images.row_id
+            LIMIT $limit
+        )
+        ORDER BY outcome = 'kept', row_id
+        """,
+        {"limit": MOST_POINTS},
+    )
+
+
+def buckets(connection: Connection) -> list[Row]:
+    """(bucket, num, num_shards), fullest first."""
+    return rows(
+        connection,
+        """
+        SELECT bucket, count(*) AS num, count(DISTINCT shard) AS num_shards
+        FROM samples WHERE reason IS NULL GROUP BY bucket ORDER BY num DESC, bucket
+        """,
+    )
+
+
+def pictures(connection: Connection, limit: int) -> list[Row]:
+    """Pictures that `select` kept, those with the lowest ids, with both captions, score, size and file name."""
+    return rows(
+        connection,
+        """
+        WITH chosen AS (
+            SELECT row_id FROM selection WHERE kept ORDER BY image_id, row_id LIMIT $limit
+        )
+        SELECT
+            images.row_id, images.member, images.width, images.height, images.raw_caption,
+            captions.caption AS synthetic_caption, captions.captioner, mix.caption_source, mix.fallback,
+            scores.aesthetic, samples.bucket
+        FROM chosen
+        JOIN images USING (row_id)
+        LEFT JOIN captions USING (row_id)
+        LEFT JOIN mix USING (row_id)
+        LEFT JOIN scores USING (row_id)
+        LEFT JOIN samples USING (row_id)
+        ORDER BY images.image_id, images.row_id
+        """,
+        {"limit": limit},
+    )
+
+
+def duplicates(connection: Connection, limit: int) -> list[Row]:
+    """Pairs of a refused duplicate and its survivor, with sizes, distance and evidence."""
+    return rows(
+        connection,
+        """
+        SELECT
+            refused.row_id, refused.member, refused.width, refused.height,
+            survivor.row_id AS survivor_row, survivor.member AS survivor_member,
+            survivor.width AS survivor_width, survivor.height AS survivor_height,
+            duplicates.method, duplicates.distance
+        FROM selection
+        JOIN images AS refused USING (row_id)
+        JOIN images AS survivor ON survivor.row_id = selection.duplicate_of_row
+        LEFT JOIN duplicates ON duplicates.row_id = selection.row_id
+        WHERE selection.rejected_by = 'duplicate'
+        ORDER BY refused.row_id
+        LIMIT $limit
+        """,
+        {"limit": limit},
+    )
+
+
+def refused(connection: Connection, limit: int) -> list[Row]:
+    """Inputs that were rejected or ended in an error, in the order of the listing."""
+    return rows(
+        connection,
+        """
+        SELECT ledger.row_id, ledger.member, outcome, stage, ledger.reason, value, threshold,
+               coalesce(images.detail, samples.detail) AS detail
+        FROM ledger
+        LEFT JOIN images USING (row_id)
+        LEFT JOIN samples USING (row_id)
+        WHERE outcome IN ('rejected', 'error')
+        ORDER BY ledger.row_id
+        LIMIT $limit
+        """,
+        {"limit": limit},
+    )
+
+
+def proxies(connection: Connection, row_ids: list[int]) -> dict[int, bytes]:
+    """row_id -> the JPEG of its proxy."""
+    found = connection.execute(
+        "SELECT row_id, jpeg FROM proxies WHERE jpeg IS NOT NULL AND row_id IN (SELECT unnest($row_ids::BIGINT[]))",
+        {"row_ids": row_ids},
+    ).fetchall()
+    return {row_id: bytes(jpeg) for row_id, jpeg in found}

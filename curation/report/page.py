@@ -1,0 +1,159 @@
+"""Write the report: gather the figures, shrink the pictures, fill the template, publish one file."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from PIL import Image
+
+from curation.dataset import write_atomically
+from curation.report import charts, figures
+from curation.report.figures import Connection, Row
+from schemas.paper import TABLE_1
+from schemas.pixels import PixelError, open_rgb
+
+MOST_PICTURES = 60
+MOST_PAIRS = 24
+MOST_REFUSED = 200
+MOST_NOUNS = 20
+MOST_BUCKETS = 20
+MOST_CHARACTERS = 700
+"""A longer caption is cut on the page, which says how long it is."""
+THUMBNAIL_PX = 240
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+def write_report(connection: Connection, dataset_root: Path, out: Path) -> None:
+    """Write one self-contained HTML page about a dataset, finished or half built.
+
+    Args:
+        connection: DuckDB with a view per table of `schemas.tables.SCHEMAS` and the view `ledger`; tables whose job
+            has not run are empty.
+        dataset_root: the dataset folder; it names the page.
+        out: the file to write. It is replaced whole or not at all.
+    """
+    page = _environment().get_template("page.html.jinja").render(**_content(connection, dataset_root))
+    write_atomically(out, page.encode("utf-8", errors="replace"))
+
+
+def _content(connection: Connection, dataset_root: Path) -> dict[str, Any]:
+    """Everything the template shows, by the names it uses."""
+    funnel = figures.funnel(connection)
+    by_outcome = {
+        outcome: sum(row["num"] for row in funnel if row["outcome"] == outcome) for outcome in figures.OUTCOMES
+    }
+    pictures = figures.pictures(connection, MOST_PICTURES)
+    pairs = figures.duplicates(connection, MOST_PAIRS)
+    buckets = figures.buckets(connection)
+    wanted = [row["row_id"] for row in pictures + pairs] + [row["survivor_row"] for row in pairs]
+    return {
+        "name": dataset_root.absolute().name or str(dataset_root),
+        "root": str(dataset_root.absolute()),
+        "num_inputs": figures.num_inputs(connection),
+        "by_outcome": by_outcome,
+        "num_in_ledger": sum(by_outcome.values()),
+        "funnel": funnel,
+        "statistics": {row["caption_source"]: row for row in figures.table_1(connection)},
+        "paper": TABLE_1,
+        "mix": figures.realised_mix(connection),
+        "lengths": charts.length_chart(figures.caption_lengths(connection)),
+        "nouns": _top_nouns(connection),
+        "sizes": charts.size_chart(figures.sizes(connection)),
+        "buckets": buckets[:MOST_BUCKETS],
+        "num_buckets": len(buckets),
+        "num_shards": sum(row["num_shards"] for row in buckets),
+        "num_samples": sum(row["num"] for row in buckets),
+        "pictures": pictures,
+        "pairs": pairs,
+        "num_duplicates": sum(row["num"] for row in funnel if row["reason"] == "duplicate"),
+        "refused": figures.refused(connection, MOST_REFUSED),
+        "thumbnails": _thumbnails(figures.proxies(connection, wanted)),
+        "chart": {"width": charts.WIDTH, "height": charts.HEIGHT, "left": charts.LEFT, "right": charts.RIGHT,
+                  "top": charts.TOP, "bottom": charts.BOTTOM},
+    }  # fmt: skip
+
+
+def _top_nouns(connection: Connection) -> dict[str, list[Row]]:
+    """Per caption source its most frequent nouns, each with its size relative to the first."""
+    found: dict[str, list[Row]] = {}
+    for source, noun, num_uses, num_images in figures.noun_counts(connection, MOST_NOUNS):
+        top = found.setdefault(source, [])
+        highest = top[0]["num_uses"] if top else num_uses
+        top.append({"noun": noun, "num_uses": num_uses, "num_images": num_images, "share": num_uses / highest})
+    return found
+
+
+def _thumbnails(jpegs: dict[int, bytes]) -> dict[int, str]:
+    """row_id -> data URI; a proxy that cannot be decoded has none, and the page shows an empty frame."""
+    found = {}
+    for row_id, jpeg in jpegs.items():
+        try:
+            image = open_rgb(jpeg, longest_px=THUMBNAIL_PX)
+        except PixelError:
+            continue
+        found[row_id] = f"data:image/jpeg;base64,{base64.b64encode(_encoded(image)).decode('ascii')}"
+    return found
+
+
+def _encoded(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=72, optimize=True)
+    return file.getvalue()
+
+
+def _environment() -> jinja2.Environment:
+    """Templates with every value escaped."""
+    folder = resources.files("curation.report")
+    sources = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.html.jinja", "style.css")}
+    environment = jinja2.Environment(
+        loader=jinja2.DictLoader(sources), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {
+        "shorten": shorten,
+        "number": number,
+        "percent": percent,
+        "decimal": decimal,
+        "words": words,
+    }
+    return environment
+
+
+def shorten(text: str | None, most: int = MOST_CHARACTERS) -> str:
+    """A text of at most `most` characters, without control characters; a cut says how long the text is."""
+    shown = _CONTROL.sub("\ufffd", text or "")
+    return shown if len(shown) <= most else f"{shown[:most]}\u2026 ({len(shown):,} characters)"
+
+
+def number(value: float | None) -> str:
+    """1234567 as 1,234,567; 12.345 as 12.35; None as a dash."""
+    if value is None:
+        return "\u2013"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def decimal(value: float | None) -> str:
+    """1234.56 as 1,234.6; None as a dash."""
+    return "\u2013" if value is None else f"{value:,.1f}"
+
+
+def percent(part: float, whole: float) -> str:
+    """A share as a percentage, never rounded to 0 or 100 when it is neither."""
+    if not whole:
+        return "\u2013"
+    share = 100 * part / whole
+    if 0 < share < 0.1:
+        return "< 0.1 %"
+    return "> 99.9 %" if 99.9 < share < 100 else f"{share:.3g} %"
+
+
+def words(name: str | None) -> str:
+    """too_small as "too small"."""
+    return (name or "").replace("_", " ")

@@ -1,0 +1,79 @@
+"""Plan the shards from metadata alone: which sample lies where, before a byte is copied."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from curation.catalog import literal
+from curation.reduce import Connection, Reduce
+from schemas import buckets
+from schemas.recipe import DataRecipe, Shard
+
+_PLAN = """
+WITH kept AS (
+    SELECT row_id, images.image_id, images.source, images.source_name, images.member, images.byte_offset,
+           images.num_bytes, images.sha256, images.format, images.width, images.height, images.url, images.license,
+           fingerprints.phash, scores.aesthetic, scores.aesthetic_scorer, selection.subsets, images.raw_caption,
+           captions.captioner, captions.caption AS synthetic_caption,
+           mix.caption, mix.caption_source, mix.coin, mix.fallback, mix.num_tokens
+    FROM selection
+    JOIN images USING (row_id)
+    JOIN fingerprints USING (row_id)
+    JOIN scores USING (row_id)
+    JOIN captions USING (row_id)
+    JOIN mix USING (row_id)
+    WHERE selection.kept AND mix.caption IS NOT NULL
+),
+bucketed AS (  -- the label nearest to height / width on a linear scale, the lower one of two equally near
+    SELECT kept.row_id, arg_min(label, (abs(ratio - height::DOUBLE / width), ratio)) AS bucket
+    FROM kept CROSS JOIN bucket_labels GROUP BY kept.row_id
+),
+ordered AS (
+    SELECT kept.*, bucket,
+           row_number() OVER shuffled - 1 AS rank,
+           coalesce(sum(num_bytes) OVER (shuffled ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
+    FROM kept JOIN bucketed USING (row_id)
+    WINDOW shuffled AS (PARTITION BY bucket ORDER BY md5($seed || ':' || image_id), row_id)
+),
+numbered AS (  -- a shard ends where the bytes or the samples before a row pass a multiple of their limit
+    SELECT *, dense_rank() OVER (PARTITION BY bucket ORDER BY bytes_before // $bytes, rank // $samples) - 1 AS number
+    FROM ordered
+)
+SELECT dense_rank() OVER (ORDER BY bucket::DOUBLE, number) - 1 AS shard_id,
+       row_number() OVER (PARTITION BY bucket, number ORDER BY image_id) - 1 AS position,
+       printf('%s/%s-%06d.tar', bucket, bucket, number) AS shard,
+       numbered.* EXCLUDE (rank, bytes_before, number),
+       $recipe AS recipe
+FROM numbered
+ORDER BY shard_id, position
+"""
+
+
+def reduce(recipe: DataRecipe) -> Reduce:
+    """The planning half of the shard job."""
+    return Reduce(
+        job="shard",
+        output="shard_plan",
+        inputs=("images", "fingerprints", "scores", "selection", "captions", "mix"),
+        query=partial(plan, limits=recipe.shard, seed=recipe.seed, shaped_by=recipe.sample_fingerprint()),
+        knobs={
+            "seed": recipe.seed,
+            "shard.megabytes": recipe.shard.megabytes,
+            "shard.max_samples": recipe.shard.max_samples,
+        },
+    )
+
+
+def plan(connection: Connection, limits: Shard, seed: int, shaped_by: str) -> str:
+    """The SELECT of the plan. Within a bucket samples are dealt to shards by a hash of the seed and their id, and lie
+    in a shard by their id, itself a hash: the plan depends on neither the order of the input nor the workers."""
+    connection.execute("CREATE TEMP TABLE bucket_labels (label VARCHAR, ratio DOUBLE)")
+    connection.executemany(
+        "INSERT INTO bucket_labels VALUES (?, ?)", [(label, float(label)) for label in buckets.LABELS]
+    )
+    return (
+        _PLAN.replace("$seed", f"'{int(seed)}'")
+        .replace("$recipe", literal(shaped_by))
+        .replace("$bytes", str(max(1, int(limits.megabytes * 1_000_000))))
+        .replace("$samples", str(limits.max_samples))
+    )

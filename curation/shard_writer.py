@@ -1,0 +1,179 @@
+"""Write one shard: original bytes are copied into a tar, and where each member lies is remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation.dataset import WIDS_FILE, Dataset, commit_table, published, write_atomically
+from curation.sources import read_original
+from curation.stage import Progress, Stage, naming
+from schemas import shard, shard_index
+from schemas.pixels import open_rgb
+from schemas.reasons import ShardError
+from schemas.recipe import DataRecipe, Shard
+from schemas.tables import SAMPLES
+
+
+def stage(recipe: DataRecipe, dataset: Dataset) -> Stage:
+    """The packing half of the shard job: part n of `samples` is shard n."""
+    knobs = {
+        "shard.resize_longest_px": recipe.shard.resize_longest_px,
+        "shard.resize_quality": recipe.shard.resize_quality,
+    }
+    return Stage(
+        job="shard",
+        outputs=("samples",),
+        inputs=("shard_plan",),
+        build=partial(ShardWriter, str(dataset.root), recipe.shard),
+        knobs=knobs,
+        parts_by="shard_id",
+    )
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The image member of a sample."""
+
+    data: bytes
+    extension: str
+    width: int
+    height: int
+    resized: bool
+
+
+class ShardWriter:
+    """Writes shards into a dataset's `shards/` folder."""
+
+    def __init__(self, root: str, recipe: Shard) -> None:
+        self._dataset = Dataset(Path(root))
+        self._recipe = recipe
+
+    def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
+        """One shard. A sample whose original is gone or changed is left out, and its row says so."""
+        plan = inputs["shard_plan"].to_pylist()
+        path = self._dataset.shards / plan[0]["shard"]
+        with published(path) as tar:
+            rows = list(self._write(tar, plan, progress))
+            tar.write(shard.END_OF_ARCHIVE)
+        if all(row["shard"] is None for row in rows):
+            path.unlink()
+        return {"samples": pa.Table.from_pylist(rows, schema=SAMPLES)}
+
+    def _write(self, tar: IO[bytes], plan: list[dict[str, Any]], progress: Progress) -> Iterator[dict[str, Any]]:
+        for sample in plan:
+            with naming(f"{sample['source_name']}/{sample['member']}"):
+                yield self._write_sample(tar, sample)
+            progress(1)
+
+    def _write_sample(self, tar: IO[bytes], sample: dict[str, Any]) -> dict[str, Any]:
+        row: dict[str, Any] = {name: sample.get(name) for name in SAMPLES.names} | {"shard": None, "weight": 1.0}
+        try:
+            data = read_original(sample["source"], sample["member"], sample["byte_offset"], sample["num_bytes"])
+        except OSError as error:
+            return row | {"reason": ShardError.SOURCE_MISSING.value, "detail": error.strerror or "cannot be read"}
+        if hashlib.sha256(data).hexdigest() != sample["sha256"]:
+            return row | {"reason": ShardError.SOURCE_CHANGED.value, "detail": "other bytes than when it was ingested"}
+        image = self._pack(data, sample)
+        key = sample["image_id"]
+        row |= {"key": key, "shard": sample["shard"], "image_ext": image.extension}
+        row |= {"width": image.width, "height": image.height}
+        members = (
+            ("image", f"{key}.{image.extension}", image.data),
+            ("txt", f"{key}.txt", sample["caption"].encode()),
+            ("json", f"{key}.json", shard.encode_json(self._metadata(sample, image))),
+        )
+        for name, member, content in sorted(members, key=lambda named: named[1]):
+            tar.write(shard.member_header(member, len(content)))
+            row |= {f"{name}_offset": tar.tell(), f"{name}_size": len(content)}
+            tar.write(content)
+            tar.write(bytes(shard.padding(len(content))))
+        return row
+
+    def _pack(self, data: bytes, sample: dict[str, Any]) -> Packed:
+        longest = self._recipe.resize_longest_px
+        if longest is None or max(sample["width"], sample["height"]) <= longest:
+            extension = shard.extension(sample["format"])
+            return Packed(data, extension, sample["width"], sample["height"], resized=False)
+        picture = open_rgb(data, longest_px=longest)
+        jpeg = io.BytesIO()
+        picture.save(jpeg, "JPEG", quality=self._recipe.resize_quality)
+        return Packed(jpeg.getvalue(), "jpg", picture.width, picture.height, resized=True)
+
+    def _metadata(self, sample: dict[str, Any], image: Packed) -> shard.SampleMetadata:
+        synthetic = []
+        if sample["synthetic_caption"] is not None:
+            synthetic = [{"captioner": sample["captioner"], "caption": sample["synthetic_caption"]}]
+        return shard.SampleMetadata(
+            image_id=sample["image_id"],
+            caption_raw=sample["raw_caption"],
+            captions_synthetic=synthetic,
+            caption_source=sample["caption_source"],
+            caption_coin=sample["coin"],
+            caption_fallback=sample["fallback"],
+            width=image.width,
+            height=image.height,
+            aspect=image.height / image.width,
+            bucket=sample["bucket"],
+            aesthetic=sample["aesthetic"],
+            aesthetic_scorer=sample["aesthetic_scorer"],
+            phash=f"{sample['phash']:016x}",
+            subsets=sample["subsets"],
+            source=f"{sample['source_name']}/{sample['member']}",
+            url=sample["url"],
+            license=sample["license"],
+            sha256=sample["sha256"],
+            resized=image.resized,
+            recipe=sample["recipe"],
+        )
+
+
+INDEX_KEY = b"sigma.samples"
+"""Parquet metadata of the index: fingerprint of the samples it was made from."""
+
+
+def index_is_current(dataset: Dataset) -> bool:
+    """Whether the index was written from the samples that are there now."""
+    record = dataset.record("samples")
+    path = dataset.shards / shard_index.INDEX_FILE
+    if record is None or not path.is_file() or not (dataset.shards / WIDS_FILE).is_file():
+        return False
+    return (pq.read_schema(path).metadata or {}).get(INDEX_KEY) == record.fingerprint.encode()
+
+
+def write_index(dataset: Dataset) -> int:
+    """Write `shards/index.parquet` (every sample that lies in a shard, in tar order) and `shards/wids.json`.
+
+    Returns:
+        The number of samples.
+    """
+    record = dataset.record("samples")
+    assert record is not None
+    parts = [dataset.read_part("samples", number) for number in range(len(dataset.parts("samples")))]
+    samples = pa.concat_tables(parts)
+    samples = samples.filter(samples["shard"].is_valid())
+    entries = [
+        {"url": path, "nsamples": count, "filesize": (dataset.shards / path).stat().st_size}
+        for path, count in Counter(samples["shard"].to_pylist()).items()
+    ]
+    wids = {
+        "__kind__": "wids-shard-index-v1",
+        "wids_version": 1,
+        "name": "sigma",
+        "base": "",
+        "shardlist": sorted(entries, key=lambda entry: entry["url"]),
+    }
+    write_atomically(dataset.shards / WIDS_FILE, json.dumps(wids, indent=1).encode())
+    metadata = {INDEX_KEY.decode(): record.fingerprint}
+    commit_table(dataset.shards / shard_index.INDEX_FILE, samples, shard_index.INDEX_SCHEMA, metadata)
+    return samples.num_rows

@@ -1,0 +1,159 @@
+"""A map job: part n of its inputs becomes part n of its outputs, same rows, same order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from curation.dataset import DIGEST_KEY, Dataset, commit_table, digest_of, read_parquet, restore_shard, schema_of
+from schemas import tables
+from schemas.strict import fingerprint
+
+Progress = Callable[[int], None]
+"""Called by a worker with the number of rows it has finished since the last call."""
+
+
+class Worker(Protocol):
+    """What a stage builds once per process (weights are loaded here) and then calls once per part."""
+
+    def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
+        """Tables in, tables out, by name. A bad image is a row with a reason, never an exception."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A map job as data: it can be sent to any machine, and compared with what made an existing table."""
+
+    job: str
+    """A verb of `schemas.recipe.JOBS`."""
+    outputs: tuple[str, ...]
+    """Map tables it writes, one row (or `rows_per_input`) per input row each. The last one committed marks the part
+    as done."""
+    inputs: tuple[str, ...]
+    """Tables it reads. Of a map table a worker gets part n; of a reduce table the rows
+    whose row_id lies in that part."""
+    build: Callable[[], Worker]
+    """Makes the worker; must be picklable (a `functools.partial` of a class and a recipe section)."""
+    knobs: Mapping[str, Any]
+    """The part of the recipe it depends on, keyed by dotted path."""
+    rows_per_input: int = 1
+    parts_by: str = "row_id"
+    """How the first input is cut: 'row_id' by the parts of a map table, or the column of a reduce table whose value n
+    makes part n ('shard_id')."""
+    reuses: bool = False
+    """Hand the worker the outdated version of its own part as `<table>.previous`, so that it can take rows over that
+    cost too much to compute again."""
+
+
+@contextmanager
+def naming(image: str) -> Iterator[None]:
+    """Make an error inside name the image it happened on; the runner shows it."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"image: {image}")
+        raise
+
+
+def run_part(dataset: Dataset, stage: Stage, worker: Callable[[], Worker], number: int, progress: Progress) -> bool:
+    """Compute and commit one part, unless an outdated version of it was computed from the very same inputs.
+
+    Args:
+        worker: gives the worker, and is only called when there is something to compute.
+
+    Returns:
+        True where it was computed, False where the old part was taken over.
+    """
+    inputs, digest = read_inputs(dataset, stage, number)
+    num_rows = inputs[stage.inputs[0]].num_rows
+    if take_over(dataset, stage, number, digest):
+        progress(num_rows)
+        return False
+    if stage.reuses:
+        for table in stage.outputs:
+            old = dataset.previous(table) / dataset.part(table, number).name
+            if old.is_file():
+                inputs[f"{table}.previous"] = read_parquet(old)
+    outputs = worker()(inputs, progress)
+    check_rows(stage, inputs[stage.inputs[0]], outputs)
+    for table in stage.outputs:
+        path = dataset.part(table, number)
+        commit_table(path, outputs[table], schema_of(table), {DIGEST_KEY.decode(): digest})
+    return True
+
+
+def read_inputs(dataset: Dataset, stage: Stage, number: int) -> tuple[dict[str, pa.Table], str]:
+    """The input tables of a part, and the digest that names everything its output depends on."""
+    inputs: dict[str, pa.Table] = {}
+    names: list[str] = []
+    for table in stage.inputs:
+        if stage.parts_by != "row_id":
+            inputs[table] = dataset.read_range(table, stage.parts_by, number, number)
+            names.append(content_digest(inputs[table]))
+        elif table in tables.MAP_TABLES:
+            inputs[table] = dataset.read_part(table, number)
+            names.append(digest_of(dataset.part(table, number)) or "")
+        else:
+            row_ids = inputs[stage.inputs[0]]["row_id"]
+            inputs[table] = dataset.read_range(table, "row_id", row_ids[0].as_py(), row_ids[-1].as_py())
+            names.append(content_digest(inputs[table]))
+    return inputs, fingerprint([stage.job, dict(stage.knobs), dict(zip(stage.inputs, names, strict=True))])
+
+
+def take_over(dataset: Dataset, stage: Stage, number: int, digest: str) -> bool:
+    """Move the outdated part back into place when it was computed from the same inputs."""
+    old = [dataset.previous(table) / dataset.part(table, number).name for table in stage.outputs]
+    if not all(path.is_file() and digest_of(path) == digest for path in old):
+        return False
+    if "samples" in stage.outputs:
+        shards = set(read_parquet(old[-1], ["shard"])["shard"].drop_null().to_pylist())
+        if not all(restore_shard(dataset, shard) for shard in shards):
+            return False
+    for table, path in zip(stage.outputs, old, strict=True):
+        target = dataset.part(table, number)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+    return True
+
+
+def check_rows(stage: Stage, rows: pa.Table, outputs: Mapping[str, pa.Table]) -> None:
+    """Refuse a stage that adds, drops or reorders a row.
+
+    Raises:
+        RuntimeError: it did; this is a defect of the stage, not of the data.
+    """
+    expected = [row for row in rows["row_id"].to_pylist() for _ in range(stage.rows_per_input)]
+    if set(outputs) != set(stage.outputs):
+        raise RuntimeError(f"{stage.job}: wrote {sorted(outputs)}, declared {sorted(stage.outputs)}")
+    for table, output in outputs.items():
+        found = output["row_id"].to_pylist()
+        if found != expected:
+            raise RuntimeError(
+                f"{stage.job}: {table} must hold the rows of {stage.inputs[0]} in their order; "
+                f"it has {len(found)} rows where {len(expected)} belong" + _first_difference(found, expected)
+            )
+
+
+def _first_difference(found: list[int], expected: list[int]) -> str:
+    for position, (have, want) in enumerate(zip(found, expected, strict=False)):
+        if have != want:
+            return f", and at position {position} row {have} where row {want} belongs"
+    return ""
+
+
+def content_digest(table: pa.Table) -> str:
+    """16 hex digits that name the rows of a table, however it is chunked."""
+    sink = hashlib.sha256(str(table.schema.remove_metadata()).encode())
+    fresh = table.take(pa.array(range(table.num_rows), pa.int64()))  # a slice and its copy differ in their buffers
+    for batch in fresh.combine_chunks().to_batches(max_chunksize=65536):
+        buffer = pa.BufferOutputStream()
+        with pa.ipc.new_stream(buffer, batch.schema.remove_metadata()) as writer:
+            writer.write_batch(batch.replace_schema_metadata(None))
+        sink.update(buffer.getvalue())
+    return sink.hexdigest()[:16]

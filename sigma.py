@@ -1,0 +1,386 @@
+"""The front door: the `sigma` command, and the order of the jobs."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+
+from schemas.recipe import JOBS, DataRecipe
+from schemas.strict import documented_yaml
+
+if TYPE_CHECKING:  # imported where they are used: the command starts fast
+    from curation.job import Step
+    from curation.reduce import Connection
+    from schemas.training import TrainingRecipe
+    from training.train import StageSummary
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Raw photos to a PixArt-Σ-style dataset, and the trainer that learns from it.\n\n"
+    "Start with [bold]sigma demo[/], or with your own folder:\n\n"
+    "  sigma build recipes/folder.yaml images=~/Pictures out=my-dataset",
+)
+console = Console(highlight=False)
+complaints = Console(stderr=True, highlight=False)
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A data recipe (YAML); see recipes/folder.yaml.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE...", help="Knobs to set: out=my-dataset mix.synthetic_share=0.5"),
+]
+DatasetFolder = Annotated[Path, typer.Argument(metavar="DATASET", help="A dataset folder.")]
+Redo = Annotated[
+    list[str] | None,
+    typer.Option("--redo", metavar="JOB", help="Compute this job and what depends on it anew. May be repeated."),
+]
+TrainingFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A training recipe; see recipes/train_demo.yaml.")]
+StageName = Annotated[str | None, typer.Option("--stage", help="This stage only; the last trained one for sample.")]
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Options of every command."""
+    if debug:
+        os.environ["SIGMA_DEBUG"] = "1"
+
+
+# ------------------------------------------------------------------------------------------------ the order of the jobs
+
+
+def pipeline(recipe: DataRecipe) -> list[Step]:
+    """Every step from raw images to shards, in order."""
+    from captioning import mix, nouns, recaption, statistics
+    from curation import aesthetic, dedup, fingerprint, ingest, select, shard_plan, shard_writer
+    from curation.dataset import Dataset
+    from curation.job import Step
+
+    return [
+        Step(ingest.stage(recipe)),
+        Step(fingerprint.stage(recipe)),
+        Step(aesthetic.stage(recipe)),
+        Step(dedup.reduce(recipe)),
+        Step(select.reduce(recipe)),
+        Step(recaption.stage(recipe)),
+        Step(mix.stage(recipe)),
+        Step(nouns.stage(recipe)),
+        Step(statistics.reduce(recipe)),
+        Step(shard_plan.reduce(recipe)),
+        Step(shard_writer.stage(recipe, Dataset(recipe.out_path()))),
+    ]
+
+
+def build_dataset(recipe: DataRecipe, upto: str = JOBS[-1], redo: list[str] | None = None) -> dict[str, float]:
+    """Run the jobs up to one of them and show what came of it; seconds by job."""
+    from curation import pipeline as runs
+    from curation import select
+    from curation.console import JobProgress, ledger_table
+
+    unknown = [job for job in redo or [] if job not in JOBS]
+    if unknown:
+        raise ValueError(f"--redo {unknown[0]}: no such job; there are {', '.join(JOBS)}")
+    select.check_subsets(recipe.select)
+    wanted = JOBS[: JOBS.index(upto) + 1]
+    steps = [step for step in pipeline(recipe) if step.job in wanted]
+    with JobProgress(console) as progress:
+        built = runs.build(recipe, steps, progress, frozenset(redo or []))
+    if not built.results:
+        console.print(f"{recipe.out_path()}: finished already, nothing to do")
+    console.print(ledger_table(built.counts, built.num_inputs))
+    if any(outcome == "error" and stage == "shard" for outcome, stage, *_ in built.counts):
+        complaints.print("some originals changed or vanished since they were ingested: see outcome 'error' above")
+    return progress.seconds
+
+
+@app.command()
+def build(recipe: RecipeFile, overrides: Overrides = None, redo: Redo = None) -> None:
+    """Build a dataset: every job in order. Run it again after anything; it goes on where it was."""
+    with refusals():
+        data = DataRecipe.load(recipe, overrides or [])
+        build_dataset(data, redo=redo)
+        console.print(f"shards: {data.out_path() / 'shards'}   next: sigma report {data.out_path()}")
+
+
+def _add_job_command(job: str, what: str) -> None:
+    def command(recipe: RecipeFile, overrides: Overrides = None, redo: Redo = None) -> None:
+        with refusals():
+            build_dataset(DataRecipe.load(recipe, overrides or []), upto=job, redo=redo)
+
+    app.command(job, rich_help_panel="Single jobs (each brings what it needs up to date first)", help=what)(command)
+
+
+for _job, _what in {
+    "ingest": "List the inputs, read each once: size, sha256, upright sRGB proxy.",
+    "fingerprint": "Hash every picture: pHash and pixels.",
+    "aesthetic": "Score every picture.",
+    "dedup": "Group pictures that are the same.",
+    "select": "Apply the rules: what stays, what goes, why.",
+    "caption": "Write a synthetic caption for every kept picture.",
+    "mix": "Toss the caption coin: synthetic or raw.",
+    "nouns": "Find the nouns of every caption.",
+    "statistics": "Count them: the paper's Table 1.",
+    "shard": "Pack WebDataset tars and their index.",
+}.items():
+    _add_job_command(_job, _what)
+
+
+# ------------------------------------------------------------------------------------------------- looking at a dataset
+
+
+@app.command()
+def status(dataset: DatasetFolder) -> None:
+    """Show parts done per job, and the ledger."""
+    from curation import catalog
+    from curation.console import ledger_table, rows_table
+    from curation.dataset import Dataset
+
+    with refusals():
+        data = Dataset(dataset.absolute())
+        catalog.require_dataset(data)
+        recipe = DataRecipe.load(data.recipe, [f"out={data.root}"])
+        rows = []
+        for step in pipeline(recipe):
+            total, missing = step.num_parts(data), len(step.missing(data))
+            rows.append((step.job, step.outputs[-1], f"{total - missing:,} of {total:,}"))
+        console.print(rows_table(["job", "table", "parts done"], rows))
+        with catalog.connect(data) as connection:
+            counts = catalog.ledger_counts(connection)
+        console.print(ledger_table(counts, sum(count for *_, count in counts)))
+
+
+@app.command()
+def stats(dataset: DatasetFolder, top: Annotated[int, typer.Option(help="How many nouns to list.")] = 15) -> None:
+    """Show the caption statistics: Table 1 beside the paper's, and the commonest nouns."""
+    from captioning import statistics
+    from curation import catalog
+    from curation.console import rows_table
+    from curation.dataset import Dataset
+
+    with refusals(), catalog.connect(Dataset(dataset.absolute())) as connection:
+        console.print(statistics.format_table1(table_1(connection)))
+        nouns = statistics.noun_counts(connection, top)
+        console.print(rows_table(["caption source", "noun", "occurrences", "images"], nouns))
+
+
+def table_1(connection: Connection) -> list[dict[str, Any]]:
+    """The rows of the statistics table."""
+    rows: list[dict[str, Any]] = connection.sql("SELECT * FROM statistics").to_arrow_table().to_pylist()
+    return rows
+
+
+@app.command()
+def sql(
+    dataset: DatasetFolder,
+    query: Annotated[str | None, typer.Argument(help="One SELECT.")] = None,
+    tables: Annotated[bool, typer.Option("--tables", help="Print the views and their columns.")] = False,
+    limit: Annotated[int, typer.Option(help="Most rows to print.")] = 1000,
+) -> None:
+    """Query a dataset with SQL, read-only. Views: every table, and `ledger` with one row per input."""
+    from curation import catalog
+    from curation.console import rows_table
+    from curation.dataset import Dataset
+
+    with refusals():
+        if query is None and not tables:
+            raise ValueError("give a query, or --tables to see what there is to query")
+        with catalog.connect_read_only(Dataset(dataset.absolute())) as connection:
+            text = query if query is not None else "SELECT table_name, column_name, data_type FROM duckdb_columns()"
+            result = catalog.query(connection, text)
+            names = [column[0] for column in result.description or []]
+            rows = result.fetchmany(limit + 1)
+            console.print(rows_table(names, rows[:limit]))
+            if len(rows) > limit:
+                complaints.print(f"more than {limit} rows: the rest is not shown (--limit)")
+
+
+@app.command()
+def report(dataset: DatasetFolder, out: Annotated[Path | None, typer.Option(help="Where to write it.")] = None) -> None:
+    """Write report.html: the funnel, the statistics, and pictures with their captions, in one file."""
+    with refusals():
+        console.print(f"report: {write_report_page(dataset.absolute(), out)}")
+
+
+def write_report_page(dataset: Path, out: Path | None = None) -> Path:
+    """Write the page of a dataset; where it lies."""
+    from curation import catalog
+    from curation.dataset import Dataset
+    from curation.report import write_report
+
+    data = Dataset(dataset)
+    path = out or data.report
+    with catalog.connect(data) as connection:
+        write_report(connection, data.root, path)
+    return path
+
+
+@app.command()
+def doctor(dataset: Annotated[Path | None, typer.Argument(metavar="DATASET")] = None) -> None:
+    """Check this machine, or every file of a dataset."""
+    from curation import doctor as checks
+
+    with refusals():
+        findings = checks.check_machine() if dataset is None else checks.check_dataset(dataset.absolute())
+        for finding in findings:
+            mark = "[green]ok[/] " if finding.fine else "[red]bad[/]"
+            console.print(f"{mark} {finding.subject}: {finding.text}")
+        if not all(finding.fine for finding in findings):
+            raise typer.Exit(1)
+
+
+@app.command()
+def recipe() -> None:
+    """Print every knob of a data recipe with its default and what it means."""
+    console.print(documented_yaml(DataRecipe), markup=False)
+
+
+# ----------------------------------------------------------------------------------------------------- training
+
+
+@app.command()
+def train(recipe: TrainingFile, overrides: Overrides = None, stage: StageName = None) -> None:
+    """Train the stages of a recipe; run it again to go on. Under torchrun every process takes its share."""
+    from schemas.training import TrainingRecipe
+
+    with refusals():
+        train_stages(TrainingRecipe.load(recipe, overrides or []), stage)
+
+
+@app.command()
+def sample(
+    recipe: TrainingFile,
+    overrides: Overrides = None,
+    stage: StageName = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="A text to draw; training captions where none.")] = None,
+    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("samples.png"),
+    count: Annotated[int, typer.Option(help="How many training captions to draw.")] = 12,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+) -> None:
+    """Sample pictures from a trained model."""
+    from schemas.training import TrainingRecipe
+    from training.sample import sample_grid, sample_prompts
+
+    with refusals():
+        trained = TrainingRecipe.load(recipe, overrides or [])
+        if prompt:
+            drawn = sample_prompts(trained, prompt, out, stage=stage, seed=seed)
+        else:
+            drawn = sample_grid(trained, stage=stage, out=out, count=count, seed=seed)
+        console.print(f"{len(drawn.captions)} pictures from stage {drawn.stage}: {drawn.path}")
+
+
+def train_stages(recipe: TrainingRecipe, stage: str | None = None) -> list[StageSummary]:
+    """Train and show a bar per stage, then a line each."""
+    from curation.console import duration, stage_bars
+    from training.train import train as run
+
+    with stage_bars(console) as show:
+        summaries = run(recipe, only_stage=stage, on_progress=show)
+    for done in summaries:
+        took = "finished already" if done.skipped else duration(done.seconds)
+        console.print(
+            f"[green]✓[/] {done.name:<18} {done.steps:>7,} steps   loss {done.first_loss:.3f} → {done.last_loss:.3f}   {took}"
+        )
+    return summaries
+
+
+# ----------------------------------------------------------------------------------------------------- the demo
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where everything goes.")] = Path("demo"),
+    runner: Annotated[str, typer.Option(help="ray or local.")] = "ray",
+) -> None:
+    """Build a dataset from real photographs, train on it, and show what the model draws. About five minutes."""
+    from captioning import statistics
+    from curation import catalog
+    from curation.console import duration
+    from curation.dataset import Dataset
+    from curation.sources.demo_photos import write_demo_photos
+    from schemas.training import TrainingRecipe
+    from training.sample import sample_grid
+
+    with refusals():
+        recipes = Path(__file__).parent / "recipes"
+        clock = {"start": time.perf_counter()}
+        console.rule("1. photographs")
+        console.print(f"{write_demo_photos(out / 'photos')} files in {out / 'photos'}, some bad on purpose")
+        console.rule("2. dataset")
+        where = [f"images={out / 'photos'}", f"out={out / 'dataset'}", f"run.runner={runner}"]
+        jobs = build_dataset(DataRecipe.load(recipes / "demo.yaml", where))
+        clock["dataset"] = time.perf_counter()
+        console.rule("3. training, weak to strong")
+        where = [f"dataset={out / 'dataset'}", f"out={out / 'model'}"]
+        trained = TrainingRecipe.load(recipes / "train_demo.yaml", where)
+        train_stages(trained)
+        clock["training"] = time.perf_counter()
+        console.rule("4. pictures and report")
+        drawn = sample_grid(trained, out=out / "samples.png", count=12)
+        page = write_report_page((out / "dataset").absolute())
+        clock["pictures"] = time.perf_counter()
+        console.rule("done")
+        with catalog.connect(Dataset((out / "dataset").absolute())) as connection:
+            console.print(statistics.format_table1(table_1(connection)))
+        times = list(clock.items())
+        for (_, before), (phase, after) in pairwise(times):
+            console.print(f"{phase:<10} {duration(after - before):>14}")
+        console.print(f"  of which jobs: {', '.join(f'{job} {duration(s)}' for job, s in jobs.items()) or 'none'}")
+        console.print(f"photographs   {out / 'photos'}")
+        console.print(f"dataset       {out / 'dataset'}   (sigma sql {out / 'dataset'} --tables)")
+        console.print(f"shards        {out / 'dataset' / 'shards'}")
+        console.print(f"model         {out / 'model'}")
+        console.print(f"pictures      {drawn.path}   (each photograph above what the model draws from its caption)")
+        console.print(f"report        {page}")
+
+
+# ----------------------------------------------------------------------------------------------------- errors
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn what a user can mend into one line and exit status 1; a traceback only with --debug."""
+    from curation.runner import PartFailed, describe
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        complaints.print("stopped; what was finished stays, run the same command to go on")
+        raise typer.Exit(130) from None
+    except (ValueError, OSError, PartFailed) as error:
+        if os.environ.get("SIGMA_DEBUG"):
+            raise
+        complaints.print("[red]error:[/] ", end="")
+        complaints.print(str(error) if isinstance(error, PartFailed) else describe(error), markup=False)
+        raise typer.Exit(1) from None
+
+
+def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Last resort for a defect of ours: say so in one line, the traceback only with --debug."""
+    if os.environ.get("SIGMA_DEBUG"):
+        sys.__excepthook__(kind, error, trace)
+        return
+    complaints.print(f"internal error: {kind.__name__}: {error}", markup=False)
+    complaints.print("This is a defect of sigma, not of your data; sigma --debug COMMAND shows where it happened.")
+
+
+def main() -> None:
+    """Entry point of the `sigma` command."""
+    sys.excepthook = _one_line
+    typer.main.get_command(app)()
+
+
+if __name__ == "__main__":
+    main()
