@@ -1,0 +1,243 @@
+"""The offline tagger: a spaCy component on TextBlob's word list, with context rules that settle noun or not.
+
+TextBlob's lexicon (Brill's, from the Brown corpus and the Penn Treebank) gives each word its most frequent tag and
+its suffix rules guess the rest. Its own 290 context rules are slow and, on English web text, no better than none,
+so the rules here are few and look at one question only: is this word, in this place, a noun? They are grammar
+(what follows a determiner, what follows a modal), not fitted to any corpus.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from spacy.language import Language
+from spacy.tokens import Doc
+from textblob.en import lexicon, parser
+
+APOSTROPHES = ("'", "\u2019")
+
+FACTORY = "lexicon_tagger"
+"""The name under which spaCy knows the component."""
+
+_UNIVERSAL = {
+    "NOUN": "NN NNS",
+    "PROPN": "NNP NNPS",
+    "VERB": "VB VBD VBG VBN VBP VBZ",
+    "ADJ": "JJ JJR JJS",
+    "ADV": "RB RBR RBS WRB",
+    "PRON": "PRP PRP$ WP WP$ EX",
+    "DET": "DT PDT WDT",
+    "ADP": "IN RP",
+    "PART": "TO POS",
+    "CCONJ": "CC",
+    "NUM": "CD",
+    "AUX": "MD",
+    "INTJ": "UH",
+    "SYM": "SYM",
+    "PUNCT": "PUNCT",
+}
+"""Universal part of speech -> the Penn Treebank tags it takes in; any other tag is X."""
+
+_FIXED_WORDS = {
+    "PRP": "anyone anybody anything someone somebody something everyone everybody everything nobody nothing none "
+    "myself yourself himself herself itself ourselves themselves mine yours hers ours theirs",
+    "RB": "nt n't not",
+    "MD": "ca wo m 'm ve 've 're 'll 'd ll",
+    "UH": "ok okay yes oh wow hey please thanks lol haha",
+    "JJ": "first second third last next teal beige turquoise maroon fuchsia cyan grayish greyish reddish",
+    "NN": "foreground background close-up closeup t-shirt e-mail selfie",
+}
+"""Words whose tag does not hang on their place, or which the word list of 1992 gets wrong or does not know."""
+
+_POS = {tag: pos for pos, tags in _UNIVERSAL.items() for tag in tags.split()}
+_FIXED = {word: tag for tag, words in _FIXED_WORDS.items() for word in words.split()}
+
+_PEOPLES = {
+    "arab",
+    "czech",
+    "dutch",
+    "french",
+    "german",
+    "greek",
+    "israeli",
+    "iraqi",
+    "muslim",
+    "sikh",
+    "swiss",
+    "thai",
+}
+"""Names of peoples without a telling ending, which are adjectives before a noun."""
+
+_SUBJECTS = {"i", "you", "we", "they", "who"}
+_SINGULAR_SUBJECTS = {"he", "she", "it", "who", "which", "that", "this"}
+_GOVERNORS = {"do", "does", "did", "let", "lets", "please", "not", "n't", "nt", "never"}
+_OPENS_NOUN = frozenset(("DT", "PRP$", "POS", "PDT", "WP$"))
+_ENDS_NOUN = frozenset(("IN", "PUNCT", "CC", "VBZ", "VBD", "VBP", "MD", "TO", "WDT", "WP", "WRB", "END", "RB", "PRP"))
+_SENTENCE_END = frozenset((".", "!", "?", "...", "\n", ":"))
+
+
+def tag_words(words: list[str]) -> list[str]:
+    """Penn Treebank tags of the tokens of one text, which may hold several sentences."""
+    tags = []
+    start = True
+    for word in words:
+        tags.append(_word_tag(word, start))
+        start = word in _SENTENCE_END or (start and not word[:1].isalnum())
+    _settle(words, tags)
+    return tags
+
+
+def lemma_of(word: str, tag: str) -> str:
+    """The lower-cased base form of a noun; other words are only lower-cased."""
+    lower = word.lower()
+    if tag in ("NNS", "NNPS"):
+        return _singular(lower)
+    if tag == "NNP" and lower.endswith(("ians", "ists", "icans")):
+        return lower[:-1]
+    return lower
+
+
+@lru_cache(maxsize=65536)
+def _word_tag(word: str, start: bool) -> str:
+    """The tag of a word by itself: fixed table, word list, then what its letters tell."""
+    lower = word.lower()
+    if not any(map(str.isalnum, word)):
+        return "SYM" if word in ("$", "%", "+", "=", "#", "&") else "PUNCT"
+    if word == "US":
+        return "NNP"
+    fixed = _FIXED.get(lower)
+    if fixed:
+        return fixed
+    if start and word.istitle() and lower in lexicon:
+        return str(lexicon[lower])
+    if word in lexicon:
+        return str(lexicon[word])
+    if word[0].isdigit():
+        return "CD" if not word.endswith("s") else "NNS"
+    if word.istitle():
+        return "NNP"
+    if "-" in word:
+        return _compound_tag(lower)
+    return str(parser.find_tags([word])[0][1])
+
+
+def _compound_tag(word: str) -> str:
+    """A hyphenated word is an adjective (dark-haired, two-story) unless it ends like a noun phrase (T-shirts)."""
+    last = word.rsplit("-", 1)[1]
+    return "NNS" if lexicon.get(last) == "NNS" else "JJ"
+
+
+@lru_cache(maxsize=65536)
+def _can_be_verb(word: str) -> bool:
+    """The word list knows its -ing or -ed form."""
+    stem = word.removesuffix("e")
+    return stem + "ing" in lexicon or stem + "ed" in lexicon
+
+
+def _settle(words: list[str], tags: list[str]) -> None:
+    """Decide noun or not by the neighbours, left to right, in place."""
+    for place, tag in enumerate(tags):
+        before = tags[place - 1] if place else "START"
+        after = tags[place + 1] if place + 1 < len(tags) else "END"
+        word, previous = words[place].lower(), words[place - 1].lower() if place else ""
+        if tag in ("NN", "NNS"):
+            tags[place] = _noun_or_verb(word, tag, previous, before, after)
+        elif tag in ("VB", "VBP", "VBZ", "VBD"):
+            tags[place] = _verb_or_noun(tag, previous, before, after)
+        elif tag == "VBG" and before in _OPENS_NOUN and after in _ENDS_NOUN and after != "RB":
+            tags[place] = "NN"
+        elif tag == "JJ" and before in _OPENS_NOUN and after in ("PUNCT", "IN", "END", "VBZ", "VBD", "MD"):
+            tags[place] = "NN" if previous not in ("this", "that", "these", "those", "all") else tag
+        elif tag == "NNP" and _names_people(word) and after in ("NN", "NNS", "NNP", "NNPS", "JJ"):
+            tags[place] = "JJ"
+
+
+def _noun_or_verb(word: str, tag: str, previous: str, before: str, after: str) -> str:
+    if tag == "NNS":
+        return "VBZ" if previous in _SINGULAR_SUBJECTS and after in ("DT", "IN", "PRP", "PRP$", "TO") else tag
+    governed = (
+        before in ("TO", "MD")
+        or previous in _SUBJECTS
+        or previous in _GOVERNORS
+        or (before in ("START", "PUNCT") and after in ("DT", "PRP", "PRP$"))
+    )
+    if governed and _can_be_verb(word):
+        return "VB"
+    return tag
+
+
+def _verb_or_noun(tag: str, previous: str, before: str, after: str) -> str:
+    if tag == "VBD":
+        return "NN" if before in ("DT", "PRP$") and after in ("PUNCT", "IN", "END") else tag
+    opened = before in _OPENS_NOUN and previous not in ("that", "this", "these", "those", "all", "both")
+    described = before in ("JJ", "CD") or (before == "IN" and previous not in ("that", "if", "because", "while", "as"))
+    if not (opened or described):
+        return tag
+    return "NNS" if tag == "VBZ" else "NN"
+
+
+def _names_people(word: str) -> bool:
+    return word in _PEOPLES or word.endswith(("ese", "ish", "ian", "ean", "ican"))
+
+
+_INVARIANT = (
+    "people police clothes troops news series species dice sheep fish glasses sunglasses jeans trousers pants shorts "
+    "scissors binoculars tights pyjamas pajamas goggles headquarters outskirts surroundings savings thanks goods "
+    "physics politics mathematics athletics gymnastics electronics graphics means crossroads"
+)
+_IRREGULAR = (
+    "men:man women:woman children:child feet:foot teeth:tooth geese:goose mice:mouse lice:louse oxen:ox lives:life "
+    "leaves:leaf knives:knife wives:wife shelves:shelf loaves:loaf wolves:wolf halves:half calves:calf scarves:scarf "
+    "hooves:hoof thieves:thief elves:elf pies:pie ties:tie movies:movie cookies:cookie zombies:zombie selfies:selfie "
+    "buses:bus lenses:lens canvases:canvas irises:iris gases:gas viruses:virus shoes:shoe toes:toe canoes:canoe "
+    "axes:axe cacti:cactus fungi:fungus"
+)
+_SINGULARS = {word: word for word in _INVARIANT.split()} | dict(pair.split(":") for pair in _IRREGULAR.split())
+"""Plurals that the rules below get wrong, and words which are no plural though they look like one."""
+
+
+@lru_cache(maxsize=65536)
+def _singular(word: str) -> str:
+    found = _SINGULARS.get(word)
+    if found:
+        return found
+    head, hyphen, last = word.rpartition("-")
+    if hyphen and last:
+        return f"{head}-{_singular(last)}"
+    for suffix, singular in (("women", "woman"), ("men", "man"), ("children", "child"), ("people", "people")):
+        if word.endswith(suffix):
+            return word.removesuffix(suffix) + singular
+    if word[-2:-1] in APOSTROPHES:  # CD's, the 90's
+        return word[:-2]
+    if not word.endswith("s") or word.endswith(("ss", "us", "is")) or not word.isalpha():  # 1990s, file.names
+        return word
+    if word.endswith(("ches", "shes", "sses", "xes", "zzes")):
+        return word[:-2]
+    if word.endswith("ies") and len(word) > 4:
+        return word[:-3] + "y"
+    return word[:-2] if word.endswith("oes") else word[:-1]
+
+
+class LexiconTagger:
+    """Sets tag, part of speech and lemma of every token of a spaCy document."""
+
+    def __init__(self, nlp: Language) -> None:
+        self._add = nlp.vocab.strings.add
+        self._hashes = {
+            tag: (self._add(tag), self._add(_POS.get(tag, "X"))) for tag in {*lexicon.values(), *_POS, *_FIXED.values()}
+        }
+
+    def __call__(self, doc: Doc) -> Doc:
+        words = [token.text for token in doc]
+        values = np.zeros((len(words), 3), dtype=np.uint64)
+        for place, (word, tag) in enumerate(zip(words, tag_words(words), strict=True)):
+            values[place] = *self._hashes[tag], self._add(lemma_of(word, tag))
+        doc.from_array(["TAG", "POS", "LEMMA"], values)  # type: ignore[arg-type]
+        return doc
+
+
+@Language.factory(FACTORY, assigns=["token.tag", "token.pos", "token.lemma"])
+def make_lexicon_tagger(nlp: Language, name: str) -> LexiconTagger:
+    """What spaCy calls for `nlp.add_pipe("lexicon_tagger")`."""
+    return LexiconTagger(nlp)

@@ -1,0 +1,155 @@
+"""The nouns of captions: spaCy pipelines behind one interface, and the job `nouns`.
+
+A noun is a token that the pipeline tags as common noun or proper noun (Universal POS NOUN or PROPN) and that holds a
+letter; its concept is the lower-cased lemma. Compounds count as their words. A word is a token that is neither
+punctuation nor white space, so "don't" is two words, as in spaCy and the Penn Treebank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from captioning.text import clean, kept_mask
+from curation.stage import Progress, Stage
+from schemas import recipe, tables
+
+if TYPE_CHECKING:
+    from spacy.language import Language
+    from spacy.tokens import Doc, Token
+
+LEXICON = "lexicon"
+"""The offline extractor: TextBlob's word list as a spaCy component, see `captioning.lexicon_tagger`."""
+
+NOT_NEEDED = ["parser", "ner", "senter", "entity_linker", "textcat"]
+"""Components of an installed model that nouns do not depend on."""
+
+ROWS_AT_ONCE = 256
+
+
+def stage(data_recipe: recipe.DataRecipe) -> Stage:
+    """The job as a map stage: reads `images`, `captions` and `selection`, writes `nouns`, two rows per input."""
+    extractor = data_recipe.nouns.extractor
+    return Stage(
+        job="nouns",
+        outputs=("nouns",),
+        inputs=("images", "captions", "selection"),
+        build=partial(NounWorker, extractor),
+        knobs={"nouns.extractor": extractor},
+        rows_per_input=len(tables.NOUN_SOURCES),
+    )
+
+
+def load_extractor(name: str) -> NounExtractor:
+    """The extractor that a recipe names.
+
+    Args:
+        name: `lexicon`, or an installed spaCy model such as en_core_web_sm.
+
+    Raises:
+        ValueError: the model is not installed (the message has the command that installs it) or cannot tag.
+    """
+    import spacy  # takes half a second; only workers pay it
+
+    if name == LEXICON:
+        from captioning.lexicon_tagger import FACTORY
+
+        nlp = spacy.blank("en")
+        nlp.add_pipe(FACTORY)
+        return NounExtractor(nlp)
+    try:
+        nlp = spacy.load(name, exclude=NOT_NEEDED)
+    except OSError:
+        raise ValueError(
+            f"nouns.extractor: the spaCy model {name!r} is not installed; install it with "
+            f"`python -m spacy download {name}` or choose nouns.extractor={LEXICON}, which needs no model"
+        ) from None
+    if not {"tagger", "morphologizer"} & set(nlp.pipe_names):
+        parts = ", ".join(nlp.pipe_names) or "a tokenizer"
+        raise ValueError(
+            f"nouns.extractor: the spaCy model {name!r} has no tagger (only {parts}); "
+            f"choose one with a tagger, such as en_core_web_sm, or {LEXICON}"
+        )
+    return NounExtractor(nlp)
+
+
+class NounExtractor:
+    """A spaCy pipeline, asked for nouns only. Its memory does not grow with what it has read."""
+
+    def __init__(self, nlp: Language) -> None:
+        nlp.max_length = 10_000_000  # the limit of spaCy is there for parser and ner, which are not here
+        self._nlp = nlp
+
+    def tag(self, sentences: Iterable[list[str]]) -> list[list[tuple[str, bool]]]:
+        """For each sentence of tokens, one (lower-cased lemma, is it a noun) per token."""
+        from spacy.tokens import Doc
+
+        with self._nlp.memory_zone():
+            docs = self._nlp.pipe(Doc(self._nlp.vocab, words=sentence) for sentence in sentences)
+            return [[(_lemma(token), _is_noun(token)) for token in doc] for doc in docs]
+
+    def nouns(self, texts: Iterable[str]) -> list[list[str]]:
+        """For each caption, the lemmas of its nouns in reading order, repeats included."""
+        return [lemmas for lemmas, _ in self.count(texts)]
+
+    def count(self, texts: Iterable[str]) -> list[tuple[list[str], int]]:
+        """For each caption, the lemmas of its nouns in reading order, and its number of words."""
+        with self._nlp.memory_zone():
+            return [_count(doc) for doc in self._nlp.pipe(texts)]
+
+
+class NounWorker:
+    """The worker: one pipeline, built once."""
+
+    def __init__(self, extractor: str) -> None:
+        self._extractor = load_extractor(extractor)
+
+    def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
+        """The nouns of both captions of each row; a row that was not kept, or a missing caption, has null."""
+        images = inputs["images"]
+        sources = len(tables.NOUN_SOURCES)
+        captions = list(_captions(images, inputs["captions"], kept_mask(images, inputs["selection"])))
+        found: list[tuple[list[str] | None, int | None]] = []
+        for first in range(0, len(captions), ROWS_AT_ONCE * sources):
+            some = captions[first : first + ROWS_AT_ONCE * sources]
+            counted = iter(self._extractor.count([caption for caption in some if caption is not None]))
+            found += [(None, None) if caption is None else next(counted) for caption in some]
+            progress(len(some) // sources)
+        ids = zip(images["row_id"].to_pylist(), images["image_id"].to_pylist(), strict=True)
+        repeated = [pair for pair in ids for _ in range(sources)]
+        return {
+            "nouns": pa.table(
+                {
+                    "row_id": [row_id for row_id, _ in repeated],
+                    "image_id": [image_id for _, image_id in repeated],
+                    "caption_source": list(tables.NOUN_SOURCES) * images.num_rows,
+                    "nouns": [nouns for nouns, _ in found],
+                    "num_words": [num_words for _, num_words in found],
+                },
+                schema=tables.NOUNS,
+            )
+        }
+
+
+def _captions(images: pa.Table, captions: pa.Table, kept: list[bool]) -> Iterator[str | None]:
+    """Per row its captions in the order of `NOUN_SOURCES`: raw, then synthetic; None where there is none."""
+    raws, synthetics = images["raw_caption"].to_pylist(), captions["caption"].to_pylist()
+    for raw, synthetic, row_kept in zip(raws, synthetics, kept, strict=True):
+        yield clean(raw) if row_kept else None
+        yield synthetic if row_kept else None
+
+
+def _count(doc: Doc) -> tuple[list[str], int]:
+    nouns = [_lemma(token) for token in doc if _is_noun(token)]
+    return nouns, sum(not (token.is_punct or token.is_space) for token in doc)
+
+
+def _is_noun(token: Token) -> bool:
+    return token.pos_ in ("NOUN", "PROPN") and any(map(str.isalpha, token.text))
+
+
+def _lemma(token: Token) -> str:
+    return (token.lemma_ or token.text).lower()
