@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+import spacy
+
+from captioning.nouns import NounExtractor, NounWorker, load_extractor, stage
+from schemas import tables
+from schemas.recipe import DataRecipe
+
+Part = Callable[..., pa.Table]
+Token = tuple[str, str, bool]
+
+
+@pytest.fixture(scope="module")
+def lexicon() -> NounExtractor:
+    return load_extractor("lexicon")
+
+
+@pytest.fixture(scope="module")
+def treebank(fixtures: Path) -> list[list[Token]]:
+    """The sentences of UD English EWT dev: (token, lemma, is it a noun)."""
+    sentences: list[list[Token]] = [[]]
+    for line in (fixtures / "nouns" / "en_ewt-ud-dev.conllu").read_text(encoding="utf-8").splitlines():
+        fields = line.split("\t")
+        if not line:
+            sentences.append([])
+        elif fields[0].isdigit():
+            sentences[-1].append((fields[1], fields[2].lower(), fields[3] in ("NOUN", "PROPN")))
+    return [sentence for sentence in sentences if sentence]
+
+
+def test_nouns_of_web_text_are_found(lexicon: NounExtractor, treebank: list[list[Token]]) -> None:
+    tagged = lexicon.tag([[word for word, _, _ in sentence] for sentence in treebank])
+    pairs = [
+        (noun, found_noun, lemma, found_lemma)
+        for sentence, found in zip(treebank, tagged, strict=True)
+        for (_, lemma, noun), (found_lemma, found_noun) in zip(sentence, found, strict=True)
+    ]
+    hits = sum(noun and found for noun, found, _, _ in pairs)
+    f1 = 2 * hits / sum(noun + found for noun, found, _, _ in pairs)
+    lemmas = [lemma == found for noun, _, lemma, found in pairs if noun]
+    assert f1 >= 0.93
+    assert sum(lemmas) / len(lemmas) >= 0.97
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("Two brown cats are sleeping on red benches.", ["cat", "bench"]),
+        ("A woman walks her dogs near the churches of Paris.", ["woman", "dog", "church", "paris"]),
+        ("The leaves and knives of children, men and wolves", ["leaf", "knife", "child", "man", "wolf"]),
+        ("People in jeans and sunglasses talk to the police", ["people", "jeans", "sunglasses", "police"]),
+        ("She needs a drink; they drink to the talk of the town.", ["drink", "talk", "town"]),
+        ("An astronaut's photos from the 1990s", ["astronaut", "photo", "1990s"]),
+        ("Buses, boxes, waves, cities, toes, ties and heroes", ["bus", "box", "wave", "city", "toe", "tie", "hero"]),
+        ("!!! ... <<>> $ 42", []),
+        ("", []),
+    ],
+)
+def test_nouns_of_captions(lexicon: NounExtractor, caption: str, expected: list[str]) -> None:
+    assert lexicon.nouns([caption]) == [expected]
+
+
+def test_words_are_tokens_without_punctuation_and_space(lexicon: NounExtractor) -> None:
+    assert [words for _, words in lexicon.count(["A cat, a dog!", "  It isn't\n a cat. ", "...", ""])] == [4, 5, 0, 0]
+
+
+def test_a_caption_of_100_kb_and_markup_are_only_text(lexicon: NounExtractor) -> None:
+    (many, num_words), (markup, _) = lexicon.count(["cat " * 25_000, "<script>alert('cat')</script>"])
+    assert (many, num_words) == (["cat"] * 25_000, 25_000)
+    assert all(isinstance(noun, str) for noun in markup)
+
+
+def test_tokens_come_back_one_to_one(lexicon: NounExtractor) -> None:
+    sentences = [["The", "T-shirts", "'s", " ", "color"], [], ["Hello", "world"]]
+    assert [len(tagged) for tagged in lexicon.tag(sentences)] == [5, 0, 2]
+    assert lexicon.tag([["cats", "and", "T-shirts"]]) == [[("cat", True), ("and", False), ("t-shirt", True)]]
+
+
+def test_it_is_quick(lexicon: NounExtractor) -> None:
+    text = "A wide photograph of two brown cats sleeping on red benches near the old churches in Paris. " * 4
+    texts = [text] * 250
+    lexicon.count(texts[:10])
+    start = time.perf_counter()
+    num_words = sum(words for _, words in lexicon.count(texts))
+    assert num_words / (time.perf_counter() - start) > 20_000  # 100,000 and more on an idle core
+
+
+def test_a_model_that_is_missing_is_an_error_with_the_command() -> None:
+    with pytest.raises(ValueError, match=r"'en_core_web_zz' is not installed.*python -m spacy download en_core_web_zz"):
+        load_extractor("en_core_web_zz")
+
+
+def test_a_model_without_tagger_is_refused(tmp_path: Path) -> None:
+    blank = spacy.blank("en")
+    blank.add_pipe("sentencizer")
+    blank.to_disk(tmp_path / "blank")
+    with pytest.raises(ValueError, match=r"has no tagger \(only sentencizer\)"):
+        load_extractor(str(tmp_path / "blank"))
+
+
+def test_any_spacy_model_with_a_tagger_is_taken(tmp_path: Path) -> None:
+    model = spacy.blank("en")
+    model.add_pipe("tagger").add_label("NN")  # type: ignore[attr-defined]
+    ruler = model.add_pipe("attribute_ruler")
+    model.initialize()
+    ruler.add([[{"IS_ALPHA": True}]], {"POS": "NOUN", "LEMMA": "Thing"})  # type: ignore[attr-defined]
+    model.to_disk(tmp_path / "model")
+    assert load_extractor(str(tmp_path / "model")).nouns(["cats sleep"]) == [["thing", "thing"]]
+
+
+def test_a_part_has_two_rows_per_input_and_null_where_nothing_is_to_count(part: Part) -> None:
+    ids = ["a", "b", "c", None]
+    inputs = {
+        "images": part("images", image_id=ids, raw_caption=["two cats", " ", "a dog", None]),
+        "captions": part("captions", image_id=ids, caption=["a picture of cats", "a sky", None, None]),
+        "selection": part("selection", image_id=ids, kept=[True, True, False, False]),
+    }
+    progress: list[int] = []
+    output = NounWorker("lexicon")(inputs, progress.append)["nouns"]
+    assert output.schema == tables.NOUNS
+    assert output["row_id"].to_pylist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert output["caption_source"].to_pylist() == ["raw", "synthetic"] * 4
+    assert output["nouns"].to_pylist() == [["cat"], ["picture", "cat"], None, ["sky"], None, None, None, None]
+    assert output["num_words"].to_pylist() == [2, 4, None, 2, None, None, None, None]
+    assert sum(progress) == 4
+
+
+def test_the_stage() -> None:
+    job = stage(DataRecipe(images="photos", out="out"))
+    assert (job.job, job.outputs, job.inputs) == ("nouns", ("nouns",), ("images", "captions", "selection"))
+    assert job.rows_per_input == 2
+    assert job.knobs == {"nouns.extractor": "lexicon"}
+    assert isinstance(pickle.loads(pickle.dumps(job)).build(), NounWorker)

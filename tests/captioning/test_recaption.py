@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from captioning.recaption import Recaptioner, stage
+from curation.dataset import Dataset, commit_table
+from curation.stage import run_part
+from schemas import tables
+from schemas.recipe import DataRecipe
+from schemas.tokens import count_tokens
+
+Part = Callable[..., pa.Table]
+
+
+class Counting:
+    """A captioner that tells a picture by its size, counts what it was asked, and fails on some widths."""
+
+    prompt: str | None = "Describe."
+    batch_size = 3
+
+    def __init__(self, name: str = "counting", fails: type[Exception] = RuntimeError, empty_width: int = -1) -> None:
+        self.name = name
+        self.fails = fails
+        self.empty_width = empty_width
+        self.fail_width = -1
+        self.calls: list[int] = []
+        self.seen: list[int] = []
+
+    def caption(self, images: Sequence[Image.Image]) -> list[str]:
+        self.calls.append(len(images))
+        if any(image.width == self.fail_width for image in images):
+            raise self.fails("no memory left")
+        self.seen += [image.width for image in images]
+        return ["" if image.width == self.empty_width else f" a picture  {image.width} wide " for image in images]
+
+
+@pytest.fixture(scope="module")
+def proxies(part: Part, jpeg: Callable[[Image.Image], bytes], image_ids: Callable[[int], list[str]]) -> pa.Table:
+    """Eight proxies, 10 to 17 px wide; the last two rows are inputs that gave no picture."""
+    jpegs = [jpeg(Image.new("RGB", (10 + number, 8), (40 * number % 255, 90, 30))) for number in range(8)]
+    return part("proxies", image_id=[*image_ids(8), None, None], jpeg=[*jpegs, None, None])
+
+
+@pytest.fixture(scope="module")
+def selection(part: Part, proxies: pa.Table) -> pa.Table:
+    """Rows 0 to 6 are kept."""
+    return part("selection", image_id=proxies["image_id"].to_pylist(), kept=[True] * 7 + [False] * 3)
+
+
+def run(
+    captioner: Counting, inputs: dict[str, pa.Table], threads: int = 2
+) -> tuple[list[dict[str, object]], list[int]]:
+    progress: list[int] = []
+    output = Recaptioner(lambda: captioner, threads)(inputs, progress.append)["captions"]
+    assert output.schema == tables.CAPTIONS
+    return output.to_pylist(), progress
+
+
+def test_kept_rows_are_captioned_in_batches_and_others_say_why_not(proxies: pa.Table, selection: pa.Table) -> None:
+    captioner = Counting()
+    rows, progress = run(captioner, {"proxies": proxies, "selection": selection})
+    assert [row["row_id"] for row in rows] == list(range(10))
+    assert [row["caption"] for row in rows] == [f"a picture {10 + number} wide" for number in range(7)] + [None] * 3
+    assert [row["reason"] for row in rows] == [None] * 7 + ["not_selected"] * 3
+    assert {row["captioner"] for row in rows} == {"counting"}
+    assert {row["prompt"] for row in rows} == {"Describe."}
+    assert rows[0]["num_tokens"] == count_tokens("a picture 10 wide")
+    assert captioner.calls == [3, 3, 1]
+    assert sum(progress) == 10
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, OSError])
+def test_a_picture_that_fails_gets_a_reason_and_spoils_no_other(
+    proxies: pa.Table, selection: pa.Table, error: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    captioner = Counting(fails=error)
+    captioner.fail_width = 11
+    rows, _ = run(captioner, {"proxies": proxies, "selection": selection})
+    assert [row["reason"] for row in rows[:4]] == [None, "captioner_failed", None, None]
+    assert rows[1]["caption"] is None and rows[1]["num_tokens"] is None
+    assert captioner.calls == [3, 1, 1, 1, 3, 1]
+    assert f"image {1:032x}: captioner counting failed: no memory left" in caplog.text
+
+
+def test_a_defect_of_the_captioner_is_not_taken_for_a_bad_picture(proxies: pa.Table, selection: pa.Table) -> None:
+    captioner = Counting(fails=TypeError)
+    captioner.fail_width = 11
+    with pytest.raises(TypeError, match="no memory left") as raised:
+        run(captioner, {"proxies": proxies, "selection": selection})
+    assert any(f"{1:032x}" in note for note in raised.value.__notes__)
+
+
+def test_a_captioner_that_loses_a_caption_stops_the_job(proxies: pa.Table, selection: pa.Table) -> None:
+    captioner = Counting()
+    captioner.caption = lambda images: ["one"]  # type: ignore[method-assign]
+    with pytest.raises(AssertionError, match="1 captions of 3 pictures"):
+        run(captioner, {"proxies": proxies, "selection": selection})
+
+
+def test_an_empty_caption_is_a_reason(proxies: pa.Table, selection: pa.Table) -> None:
+    rows, _ = run(Counting(empty_width=12), {"proxies": proxies, "selection": selection})
+    assert [row["reason"] for row in rows[:4]] == [None, None, "empty_caption", None]
+
+
+def test_a_damaged_proxy_is_a_reason(
+    part: Part, proxies: pa.Table, selection: pa.Table, caplog: pytest.LogCaptureFixture
+) -> None:
+    jpegs = proxies["jpeg"].to_pylist()
+    jpegs[2] = jpegs[2][:60]
+    damaged = part("proxies", image_id=proxies["image_id"].to_pylist(), jpeg=jpegs)
+    rows, _ = run(Counting(), {"proxies": damaged, "selection": selection})
+    assert [row["reason"] for row in rows[:4]] == [None, None, "captioner_failed", None]
+    assert f"image {2:032x}: its proxy cannot be decoded" in caplog.text
+
+
+def test_what_was_captioned_before_is_taken_over(part: Part, proxies: pa.Table, selection: pa.Table) -> None:
+    first = Counting()
+    few = part("selection", image_id=proxies["image_id"].to_pylist(), kept=[True, True, True] + [False] * 7)
+    previous = Recaptioner(lambda: first, 1)({"proxies": proxies, "selection": few}, lambda rows: None)["captions"]
+    second = Counting()
+    rows, progress = run(second, {"proxies": proxies, "selection": selection, "captions.previous": previous})
+    assert second.seen == [13, 14, 15, 16]
+    assert [row["caption"] for row in rows[:7]] == [f"a picture {10 + number} wide" for number in range(7)]
+    assert sum(progress) == 10
+
+
+def test_a_failure_of_before_is_tried_again(proxies: pa.Table, selection: pa.Table) -> None:
+    first = Counting()
+    first.fail_width = 11
+    inputs = {"proxies": proxies, "selection": selection}
+    previous = Recaptioner(lambda: first, 1)(inputs, lambda rows: None)["captions"]
+    second = Counting()
+    rows, _ = run(second, inputs | {"captions.previous": previous})
+    assert second.seen == [11]
+    assert rows[1]["caption"] == "a picture 11 wide"
+
+
+@pytest.mark.parametrize(("name", "prompt"), [("another", "Describe."), ("counting", "Name it."), ("counting", None)])
+def test_another_captioner_or_prompt_starts_afresh(
+    proxies: pa.Table, selection: pa.Table, name: str, prompt: str | None
+) -> None:
+    inputs = {"proxies": proxies, "selection": selection}
+    previous = Recaptioner(Counting, 1)(inputs, lambda rows: None)["captions"]
+    second = Counting(name)
+    second.prompt = prompt
+    run(second, inputs | {"captions.previous": previous})
+    assert len(second.seen) == 7
+
+
+def test_rows_that_share_a_picture_share_its_caption(part: Part, proxies: pa.Table) -> None:
+    first, second = proxies["jpeg"].to_pylist()[:2]
+    twice = part("proxies", image_id=["a", "b", "a"], jpeg=[first, second, first])
+    captioner = Counting()
+    rows, progress = run(
+        captioner, {"proxies": twice, "selection": part("selection", image_id=["a", "b", "a"], kept=[True] * 3)}
+    )
+    assert captioner.seen == [10, 11]
+    assert rows[0]["caption"] == rows[2]["caption"] == "a picture 10 wide"
+    assert sum(progress) == 3
+
+
+def test_the_number_of_threads_changes_nothing(proxies: pa.Table, selection: pa.Table) -> None:
+    inputs = {"proxies": proxies, "selection": selection}
+    assert run(Counting(), inputs, threads=1)[0] == run(Counting(), inputs, threads=5)[0]
+
+
+def test_the_stage_runs_on_real_photos_through_a_committed_part(
+    part: Part,
+    photos: dict[str, Image.Image],
+    jpeg: Callable[[Image.Image], bytes],
+    tmp_path: object,
+) -> None:
+    dataset = Dataset(tmp_path)  # type: ignore[arg-type]
+    ids = [f"{number:032x}" for number in range(len(photos))]
+    inputs = {
+        "proxies": part("proxies", image_id=ids, jpeg=[jpeg(photo) for photo in photos.values()]),
+        "selection": part("selection", image_id=ids, kept=[True] * len(ids)),
+    }
+    commit_table(dataset.part("proxies", 0), inputs["proxies"], tables.PROXIES, {})
+    commit_table(dataset.reduced("selection"), inputs["selection"], tables.SELECTION, {})
+    job = stage(DataRecipe(images="photos", out="out"))
+    assert (job.job, job.outputs, job.inputs, job.reuses) == ("caption", ("captions",), ("proxies", "selection"), True)
+    worker = pickle.loads(pickle.dumps(job)).build()
+    assert run_part(dataset, job, lambda: worker, 0, lambda rows: None)
+    captions = pq.read_table(dataset.part("captions", 0)).to_pylist()
+    assert [row["captioner"] for row in captions] == ["attributes"] * len(ids)
+    assert all("photograph" in row["caption"] for row in captions)

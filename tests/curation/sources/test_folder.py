@@ -1,0 +1,246 @@
+"""A folder is listed whole, in an order of names alone, and what is no input is counted."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curation.sources import SourceListing, list_source, original_path, read_original
+from curation.sources.folder import image_extensions
+from curation.sources.item import member_name, member_path
+from schemas.recipe import FolderSource
+from tests.photos import write_files
+
+
+def listed(folder: Path) -> SourceListing:
+    """The listing of a folder."""
+    return list_source(FolderSource(path=str(folder)))
+
+
+def members(folder: Path) -> list[str]:
+    """The inputs of a folder."""
+    return [item.member for item in listed(folder).items]
+
+
+def refusal(folder: Path) -> str:
+    """The message a folder is refused with."""
+    with pytest.raises(ValueError) as caught:
+        listed(folder)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message.replace(str(folder), "FOLDER")
+
+
+def test_order_is_that_of_the_paths_as_bytes(tmp_path: Path) -> None:
+    names = ["a/b.jpg", "a.jpg", "a0.jpg", "a/é.jpg", "a/z/1.jpg", "B.jpg", "ä.jpg", "a-b/c.jpg", "z.jpg", "10.jpg"]
+    shuffled = random.Random(0).sample(names, len(names))
+    write_files(tmp_path, dict.fromkeys(shuffled, b"x"))
+    assert members(tmp_path) == sorted(names, key=os.fsencode)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.sets(st.lists(st.sampled_from(["a", "b", "a.b", "a-", "é", "0"]), min_size=1, max_size=3).map("/".join)))
+def test_depth_first_gives_the_order_of_whole_paths(paths: set[str]) -> None:
+    files = {f"{path}.jpg": b"" for path in paths}
+    if not files:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        assert members(write_files(Path(folder), files)) == sorted(files, key=os.fsencode)
+
+
+def test_what_an_input_is(tmp_path: Path) -> None:
+    inputs = ["a.JPG", "b.jpeg", "c.Png", "d.webp", "e.heic", "f.HEIF", "g.jxl", "h.avif", "i.tiff", "j.gif", "k.jp2"]
+    others = ["l.txt", "m.pdf", "n.PDF", "o", "p.mp4", "q.eps", "r.h5", ".hidden.jpg", ".git/s.jpg", "t.mpg"]
+    write_files(tmp_path, dict.fromkeys([*inputs, *others], b""))
+    listing = listed(tmp_path)
+    assert [item.member for item in listing.items] == inputs
+    assert listing.ignored == {
+        "txt": 1,
+        "pdf": 2,
+        "no extension": 1,
+        "mp4": 1,
+        "eps": 1,
+        "h5": 1,
+        "hidden": 2,
+        "mpg": 1,
+    }
+    assert {".jpg", ".jxl", ".heic"} <= image_extensions()
+
+
+def test_sizes_and_sidecars(tmp_path: Path) -> None:
+    write_files(
+        tmp_path,
+        {
+            "s/a.jpg": b"12345",
+            "s/a.txt": b"",
+            "s/b.jpg": b"",
+            "s/b.jpg.txt": b"",
+            "s/c.d.jpg": b"",
+            "s/c.d.TXT": b"",
+            "s/c.txt": b"",
+            "s/e.jpg": b"",
+            "s/e.json": b"",
+            "s/e.txt": b"",
+            "s/f.jpg": b"",
+            "a.txt": b"",
+        },
+    )
+    listing = listed(tmp_path)
+    assert [(item.member, item.num_bytes, item.sidecar) for item in listing.items] == [
+        ("s/a.jpg", 5, "s/a.txt"),
+        ("s/b.jpg", 0, "s/b.jpg.txt"),
+        ("s/c.d.jpg", 0, "s/c.d.TXT"),
+        ("s/e.jpg", 0, "s/e.json"),
+        ("s/f.jpg", 0, None),
+    ]
+    assert listing.ignored == {"txt (captions)": 4, "txt": 2, "json (captions)": 1}
+
+
+def test_links_and_special_files(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "in", {"a.jpg": b"1", "deep/b.jpg": b"2"})
+    (folder / "link.jpg").symlink_to(folder / "a.jpg")
+    (folder / "linked").symlink_to(folder / "deep")
+    (folder / "loop").symlink_to(folder)
+    (folder / "gone.jpg").symlink_to(folder / "nowhere")
+    (folder / "itself.jpg").symlink_to(folder / "itself.jpg")
+    os.mkfifo(folder / "pipe.jpg")
+    listing = listed(folder)
+    assert [(item.member, item.num_bytes) for item in listing.items] == [
+        ("a.jpg", 1),
+        ("deep/b.jpg", 1),
+        ("gone.jpg", None),
+        ("itself.jpg", None),
+        ("link.jpg", 1),
+    ]
+    assert listing.ignored == {"linked folder": 2, "special file": 1}
+
+
+def test_a_folder_that_cannot_be_listed_does_not_vanish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_files(tmp_path, {"a/1.jpg": b"", "locked/2.jpg": b"", "z/3.jpg": b""})
+    scandir = os.scandir
+
+    def locked(path: Path) -> Iterator[os.DirEntry[str]]:
+        if path.name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    items = listed(tmp_path).items
+    assert [(item.member, item.num_bytes) for item in items] == [("a/1.jpg", 0), ("locked", None), ("z/3.jpg", 0)]
+
+
+def test_a_dataset_inside_the_folder_is_left_out(tmp_path: Path) -> None:
+    write_files(
+        tmp_path, {"a.jpg": b"", "out/recipe.yaml": b"", "out/tables/x.parquet": b"", "out/samples/grid.png": b""}
+    )
+    listing = listed(tmp_path)
+    assert [item.member for item in listing.items] == ["a.jpg"]
+    assert listing.ignored == {"dataset folder": 1}
+
+
+def test_names_that_are_not_utf8_survive(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9 100%.jpg")).write_bytes(b"bytes of it")
+    (tmp_path / "50%E9.jpg").write_bytes(b"another")
+    names = members(tmp_path)
+    assert names == ["50%25E9.jpg", "caf%E9 100%.jpg"]
+    assert [read_original(str(tmp_path), name) for name in names] == [b"another", b"bytes of it"]
+    pa.array(names, pa.string())
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=30))
+def test_escaping_is_reversible(path: bytes) -> None:
+    name = member_name(path)
+    name.encode("utf-8")
+    assert member_path(name) == path
+
+
+@settings(deadline=None)
+@given(st.text(alphabet="%25E9aé/", max_size=12))
+def test_escaping_of_escapes_is_reversible(path: str) -> None:
+    assert member_path(member_name(path.encode())) == path.encode()
+
+
+def test_originals_by_offset(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a/b.bin": b"0123456789"})
+    assert original_path(str(tmp_path), "a/b.bin") == tmp_path / "a" / "b.bin"
+    assert read_original(str(tmp_path), "a/b.bin") == b"0123456789"
+    assert read_original(str(tmp_path), "a/b.bin", 2, 3) == b"234"
+    with pytest.raises(FileNotFoundError):
+        read_original(str(tmp_path), "a/c.bin")
+
+
+@pytest.mark.parametrize("name", ["captions.csv", "captions.jsonl", "captions.parquet"])
+def test_captions_tables(tmp_path: Path, name: str) -> None:
+    write_files(tmp_path, {"a.jpg": b"", "s/b.jpg": b"", "s/c.jpg": b"", "d é.jpg": b""})
+    rows = [
+        ("a.jpg", 'one, "two"\nthree', "http://x/a"),
+        ("./s/b.jpg", " b ", ""),
+        (str(tmp_path / "s" / "c.jpg"), "c", None),
+        ("d e\u0301.jpg", "decomposed", None),
+        ("gone.jpg", "of nothing", None),
+        ("a.jpg", "a second one", None),
+    ]
+    if name.endswith("csv"):
+        quoted = ["image,text,url"]
+        quoted += [f'"{file}","{text.replace(chr(34), chr(34) * 2)}",{url or ""}' for file, text, url in rows]
+        (tmp_path / name).write_text("\n".join(quoted), encoding="utf-8-sig")
+    elif name.endswith("jsonl"):
+        lines = [json.dumps({"file_name": file, "caption": text, "url": url}) for file, text, url in rows]
+        (tmp_path / name).write_text("\n\n".join(lines))
+    else:
+        files, texts, urls = zip(*rows, strict=True)
+        pq.write_table(pa.table({"path": files, "prompt": texts, "url": urls, "other": range(6)}), tmp_path / name)
+    listing = listed(tmp_path)
+    assert [(item.member, item.raw_caption, item.url) for item in listing.items] == [
+        ("a.jpg", 'one, "two"\nthree', "http://x/a"),
+        ("d é.jpg", "decomposed", None),
+        ("s/b.jpg", "b", None),
+        ("s/c.jpg", "c", None),
+    ]
+    kind = name.split(".")[1]
+    assert listing.ignored == {
+        f"{kind} (captions)": 1,
+        "captions without an image": 1,
+        "further captions of an image": 1,
+    }
+
+
+def test_captions_tables_that_are_refused(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a.jpg": b"", "captions.csv": b"name,words\na.jpg,x\n"})
+    assert refusal(tmp_path) == (
+        "FOLDER/captions.csv: needs a column of file names, one of file_name, file, path, image, member; "
+        "it has name, words"
+    )
+    write_files(tmp_path, {"captions.csv": b"file_name,words\na.jpg,x\n"})
+    assert "needs a column of captions, one of caption, text, prompt, raw_caption" in refusal(tmp_path)
+    write_files(tmp_path, {"captions.jsonl": b"{}"})
+    assert refusal(tmp_path) == "FOLDER: holds captions.csv and captions.jsonl; keep one captions table"
+    (tmp_path / "captions.csv").unlink()
+    assert "it has none" in refusal(tmp_path)
+    write_files(tmp_path, {"captions.jsonl": b'{"file": "a.jpg", "text": "x"}\n{broken\n'})
+    assert refusal(tmp_path).startswith("FOLDER/captions.jsonl: line 2 is not JSON")
+    write_files(tmp_path, {"captions.jsonl": b"[1]\n"})
+    assert refusal(tmp_path) == "FOLDER/captions.jsonl: line 1 is no JSON object"
+    (tmp_path / "captions.jsonl").unlink()
+    write_files(tmp_path, {"captions.parquet": b"PAR1 not really"})
+    assert "cannot be read as Parquet" in refusal(tmp_path)
+
+
+def test_folders_that_are_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path / "nowhere").startswith("FOLDER: no such folder; check the spelling")
+    (tmp_path / "file").write_bytes(b"")
+    assert refusal(tmp_path / "file") == "FOLDER: is a file, not a folder; name the folder that holds it"
+    (tmp_path / "file").unlink()
+    write_files(tmp_path, {"notes.txt": b""})
+    assert refusal(tmp_path).startswith("FOLDER: holds no image; name a folder with .jpg, .png or .webp files")

@@ -1,0 +1,312 @@
+from __future__ import annotations
+
+import html.parser
+import io
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from curation.catalog import connect
+from curation.dataset import Dataset, commit_table
+from curation.report import charts, figures, write_report
+from curation.report.page import MOST_CHARACTERS, MOST_REFUSED, number, percent, shorten
+from schemas import tables
+
+PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
+NASTY = (
+    "<script>alert('x')</script>",
+    """" onload="alert(1)' <img src=x onerror=alert(2)> {{ 7 * 7 }} &amp;""",
+    "\u202egnitirw\u202c \u05e9\u05dc\u05d5\u05dd \x00\x1b[31m",
+    "x" * 100_000,
+)
+
+
+def photo(name: str, longest_px: int = 400) -> bytes:
+    with (files("skimage") / "data" / name).open("rb") as file:
+        image = Image.open(file).convert("RGB")
+    image.thumbnail((longest_px, longest_px))
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def write(dataset: Dataset, table: str, **columns: Sequence[object]) -> None:
+    """Commit a whole table; row_id is 0, 1, 2, ... unless given, and what is not given is null."""
+    num_rows = len(next(iter(columns.values())))
+    columns.setdefault("row_id", range(num_rows))
+    schema = tables.SCHEMAS[table]
+    arrays = {field.name: pa.array(columns.get(field.name, [None] * num_rows), field.type) for field in schema}
+    path = dataset.part(table, 0) if table in tables.MAP_TABLES else dataset.reduced(table)
+    commit_table(path, pa.table(arrays, schema=schema), schema, {})
+
+
+def build(root: Path, members: Sequence[str], captions: Sequence[str]) -> Dataset:
+    """A finished dataset of four photographs, one duplicate, one that is too small and one broken input."""
+    dataset = Dataset(root)
+    ids = ["a", "b", "c", "d", "a", "e", None]
+    where: dict[str, Sequence[object]] = {
+        "source": ["/photos"] * 7,
+        "source_name": ["photos"] * 7,
+        "member": [*members, "copy.png", "small.png", "broken.jpg"],
+    }
+    write(dataset, "listing", **where)
+    write(
+        dataset,
+        "images",
+        image_id=ids,
+        width=[512, 451, 600, 640, 512, 90, None],
+        height=[512, 300, 400, 427, 512, 70, None],
+        raw_caption=[*captions, None, "tiny", None],
+        reason=[None] * 6 + ["truncated"],
+        detail=[None] * 6 + ["cut <b>short</b>"],
+        **where,
+    )
+    write(dataset, "proxies", image_id=ids, jpeg=[*map(photo, PHOTOS), photo(PHOTOS[0]), photo(PHOTOS[1]), None])
+    write(dataset, "scores", image_id=ids, aesthetic=[5.5, 6, 7, 8, 5, 2, None])
+    write(
+        dataset,
+        "selection",
+        image_id=ids,
+        kept=[True] * 4 + [False] * 3,
+        rejected_by=[None] * 4 + ["duplicate", "too_small", None],
+        value=[None] * 4 + [0, 70, None],
+        threshold=[None] * 4 + [3, 256, None],
+        duplicate_of=[None] * 4 + ["a", None, None],
+        duplicate_of_row=[None] * 4 + [0, None, None],
+        subsets=[[]] * 7,
+    )
+    write(
+        dataset,
+        "duplicates",
+        row_id=[0, 4],
+        image_id=["a", "a"],
+        group_id=[0, 0],
+        method=["bytes"] * 2,
+        distance=[0, 0],
+    )
+    write(dataset, "captions", image_id=ids, captioner=["attributes"] * 7, caption=[*captions, None, None, None])
+    sources = ["synthetic", "raw", "synthetic", "raw", None, None, None]
+    coins = [0.1, 0.9, 0.2, 0.8, None, None, None]
+    write(dataset, "mix", image_id=ids, coin=coins, caption_source=sources, caption=[*captions, None, None, None])
+    write(
+        dataset,
+        "nouns",
+        row_id=[row for row in range(7) for _ in range(2)],
+        caption_source=["raw", "synthetic"] * 7,
+        nouns=[["cat"], ["sky", captions[0][:30]]] * 4 + [None] * 6,
+        num_words=[3, 30] * 4 + [None] * 6,
+    )
+    write(
+        dataset,
+        "statistics",
+        row_id=[0],
+        caption_source=["mix"],
+        num_images=[4],
+        valid_nouns=[1],
+        distinct_nouns=[3],
+        total_nouns=[6],
+        average_caption_words=[16.5],
+        average_nouns=[1.5],
+    )
+    write(
+        dataset, "samples", image_id=["a", "b", "c", "d"], key=list("abcd"), shard=["s.tar"] * 4, bucket=["512x512"] * 4
+    )
+    return dataset
+
+
+class Page(html.parser.HTMLParser):
+    """What a browser would see: tags, attributes and text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text += data + " "
+
+
+def report(dataset: Dataset, tmp_path: Path) -> tuple[str, Page]:
+    out = tmp_path / "report.html"
+    write_report(connect(dataset, threads=1), dataset.root, out)
+    text = out.read_text(encoding="utf-8")
+    page = Page(text)
+    page.text = " ".join(page.text.split())
+    return text, page
+
+
+def test_the_page_shows_every_input_and_every_reason(tmp_path: Path) -> None:
+    text, page = report(build(tmp_path / "my-dataset", PHOTOS, ["one", "two", "three", "four"]), tmp_path)
+    assert "my-dataset" in page.text
+    assert "all inputs 7 = 7 listed: nothing is lost" in page.text
+    assert "kept 4 57.1 %" in page.text
+    for reason in ("rejected select too small 1", "rejected select duplicate 1", "error ingest truncated 1"):
+        assert reason in page.text
+    assert "small.png rejected too small 70 256" in page.text
+    assert "broken.jpg error truncated cut <b>short</b>" in page.text
+    assert "Internal-\u03a3 the paper's Share-Captioner 33M 77K 714K 1804M 180 53.6" in page.text
+    assert "this dataset mixed 4 1 3 6 16.5 1.5" in page.text
+    assert "this dataset raw not counted yet" in page.text
+    assert "same bytes" in page.text
+    assert page.tags.count("img") == 4 + 2
+    assert text.count("in the mix</span>") == 4
+
+
+def test_the_page_needs_no_network_and_no_script(tmp_path: Path) -> None:
+    text, page = report(build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"]), tmp_path)
+    assert "script" not in page.tags and "link" not in page.tags
+    assert all((value or "").startswith("data:image/jpeg;base64,") for name, value in page.attributes if name == "src")
+    assert all((value or "").startswith("#") for name, value in page.attributes if name == "href")
+    assert not any(name.startswith("on") for name, _ in page.attributes)
+    assert "http://" not in text and "https://" not in text
+    assert "default-src &#39;none&#39;" in text or "default-src 'none'" in text
+
+
+def test_captions_and_names_are_text_never_markup(tmp_path: Path) -> None:
+    text, page = report(build(tmp_path / "<i>set</i>", NASTY, NASTY), tmp_path)
+    assert "script" not in page.tags and "i" not in page.tags
+    assert not any(name.startswith("on") for name, _ in page.attributes)
+    assert "<script>alert('x')</script>" in page.text
+    assert "{{ 7 * 7 }}" in page.text and " 49 " not in page.text
+    assert "<i>set</i>" in page.text
+    assert "\x00" not in text and "\x1b" not in text
+    assert "(100,000 characters)" in page.text
+    assert len(text) < 1_000_000
+    assert "x" * (MOST_CHARACTERS + 1) not in text
+
+
+@pytest.mark.parametrize("done", [0, 1, 2, 3, 4, 6, 8])
+def test_a_half_built_dataset_has_a_page_too(tmp_path: Path, done: int) -> None:
+    whole = build(tmp_path / "whole", PHOTOS, ["one", "two", "three", "four"])
+    order = ("listing", "images", "proxies", "scores", "selection", "captions", "mix", "nouns")
+    half = Dataset(tmp_path / "half")
+    for table in order[:done]:
+        for path in (whole.part(table, 0), whole.reduced(table)):
+            target = half.root / path.relative_to(whole.root)
+            if path.is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(path.read_bytes())
+    connection = duckdb.connect()
+    if done:
+        connection = connect(half, threads=1)
+    else:
+        for table, schema in tables.SCHEMAS.items():
+            connection.register(table, schema.empty_table())
+        ledger = (files("curation") / "ledger.sql").read_text(encoding="utf-8")
+        connection.execute(ledger.replace("CREATE OR REPLACE VIEW", "CREATE OR REPLACE TEMPORARY VIEW"))
+    out = tmp_path / "half.html"
+    write_report(connection, half.root, out)
+    page = Page(out.read_text(encoding="utf-8"))
+    text = " ".join(page.text.split())
+    assert ("Nothing has been listed yet." in text) == (done == 0)
+    assert ("all inputs 7 = 7 listed: nothing is lost" in text) == (done > 0)
+    assert ("the build is unfinished" in text) == (done > 0)
+
+
+def test_counts_that_do_not_add_up_are_said_loudly(tmp_path: Path) -> None:
+    dataset = build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
+    connection = connect(dataset, threads=1)
+    connection.execute("CREATE TABLE short AS SELECT * FROM ledger LIMIT 6")
+    connection.execute("CREATE OR REPLACE VIEW ledger AS SELECT * FROM short")
+    write_report(connection, dataset.root, tmp_path / "report.html")
+    assert "but 7 were listed: the counts do not add up" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_many_refused_inputs_are_capped_with_the_total_said(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path / "data")
+    names: dict[str, Sequence[object]] = {name: ["x"] * 1234 for name in ("source", "source_name", "member")}
+    write(dataset, "listing", **names)
+    write(dataset, "images", reason=["empty"] * 1234, **names)
+    text, page = report(dataset, tmp_path)
+    assert f"The first {MOST_REFUSED} of 1,234." in page.text
+    assert text.count('<td class="file">') == MOST_REFUSED
+
+
+def test_the_same_dataset_gives_the_same_page(tmp_path: Path) -> None:
+    dataset = build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
+    assert report(dataset, tmp_path)[0] == report(dataset, tmp_path)[0]
+
+
+def test_a_damaged_proxy_leaves_an_empty_frame(tmp_path: Path) -> None:
+    dataset = build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
+    write(
+        dataset,
+        "proxies",
+        image_id=[*"abcdae", None],
+        jpeg=[b"no jpeg", *map(photo, PHOTOS[1:])] + [None] * 3,
+    )
+    _, page = report(dataset, tmp_path)
+    assert page.text.count("no picture") >= 2
+
+
+def test_caption_lengths_share_one_axis() -> None:
+    connection = duckdb.connect()
+    connection.execute(
+        "CREATE TABLE nouns AS SELECT i AS row_id, 'raw' AS caption_source, i % 50 AS num_words FROM range(1000) r(i)"
+    )
+    connection.execute("INSERT INTO nouns SELECT i, 'synthetic', 180 FROM range(10) r(i)")
+    connection.execute("CREATE TABLE mix AS SELECT i AS row_id, 'raw' AS caption_source FROM range(5) r(i)")
+    histogram = figures.caption_lengths(connection)
+    assert {source: sum(bins) for source, bins in histogram.counts.items()} == {"raw": 1000, "synthetic": 10, "mix": 5}
+    assert histogram.means == {"raw": 24.5, "synthetic": 180.0, "mix": 2.0}
+    assert histogram.num_bins <= figures.NUM_BINS
+    assert histogram.counts["synthetic"][-1] == 10
+    chart = charts.length_chart(histogram)
+    assert chart is not None and [series.name for series in chart.series] == ["raw", "synthetic", "mix"]
+    assert all(charts.LEFT <= tick.at <= charts.WIDTH - charts.RIGHT for tick in chart.x_ticks)
+
+
+@given(st.lists(st.tuples(st.integers(1, 100_000), st.integers(1, 100_000)), min_size=1, max_size=20))
+def test_points_stay_inside_the_plot(sides: list[tuple[int, int]]) -> None:
+    chart = charts.size_chart([{"width": width, "height": height, "outcome": "kept"} for width, height in sides])
+    assert chart is not None
+    for point in chart.points:
+        assert charts.LEFT <= point.x <= charts.WIDTH - charts.RIGHT
+        assert charts.TOP <= point.y <= charts.HEIGHT - charts.BOTTOM
+
+
+@given(st.floats(1e-6, 1e9), st.integers(1, 12))
+def test_a_nice_step_reaches_the_top_in_time(highest: float, num_steps: int) -> None:
+    step = charts.nice_step(highest, num_steps)
+    assert highest <= step * num_steps * (1 + 1e-6)
+    assert step <= highest / num_steps * 2.5 * (1 + 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "expected"),
+    [
+        (1, 4, "25 %"),
+        (0, 4, "0 %"),
+        (1, 100_000, "< 0.1 %"),
+        (99_999, 100_000, "> 99.9 %"),
+        (4, 4, "100 %"),
+        (0, 0, "\u2013"),
+    ],
+)
+def test_percent_never_rounds_something_to_nothing(part: int, whole: int, expected: str) -> None:
+    assert percent(part, whole) == expected
+
+
+def test_numbers_and_texts_are_shortened_for_readers() -> None:
+    assert [number(value) for value in (None, 1234567, 12.3456, 123456.7)] == [
+        "\u2013",
+        "1,234,567",
+        "12.35",
+        "123,457",
+    ]
+    assert shorten("a\x07b") == "a\ufffdb"
+    assert shorten(None) == ""
+    assert shorten("abcdef", 3) == "abc\u2026 (6 characters)"

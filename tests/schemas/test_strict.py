@@ -1,0 +1,121 @@
+"""Recipes refuse what they do not know, in words that mend it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from schemas.recipe import DataRecipe
+from schemas.strict import apply_override, fingerprint, read_yaml
+
+
+def refusal(values: dict[str, Any]) -> str:
+    """The message a recipe with these values is refused with."""
+    with pytest.raises(ValueError) as caught:
+        DataRecipe.from_mapping({"images": "photos", "out": "dataset"} | values)
+    return str(caught.value)
+
+
+def test_unknown_keys_name_the_nearest() -> None:
+    assert refusal({"sead": 1}) == "recipe: unknown key 'sead'; did you mean 'seed'?"
+    assert refusal({"select": {"min_short_side": 3}}) == (
+        "recipe: unknown key 'select.min_short_side'; did you mean 'min_short_side_px'?"
+    )
+    assert "known keys: synthetic_share" in refusal({"mix": {"zzz": 3}}).replace("salt, ", "")
+
+
+def test_unknown_key_inside_a_list() -> None:
+    message = refusal({"images": None, "sources": [{"path": "a", "nmae": "b"}]})
+    assert message == "recipe: unknown key 'sources.0.nmae'; did you mean 'name'?"
+
+
+def test_impossible_values_name_key_and_value() -> None:
+    assert refusal({"mix": {"synthetic_share": 1.5}}) == (
+        "recipe: mix.synthetic_share: input should be less than or equal to 1 (got 1.5)"
+    )
+    assert refusal({"run": {"runner": "spark"}}) == "recipe: run.runner: input should be 'ray' or 'local' (got 'spark')"
+    assert refusal({"ingest": {"proxy_px": "big"}}).startswith(
+        "recipe: ingest.proxy_px: input should be a valid integer"
+    )
+
+
+def test_every_problem_has_a_line() -> None:
+    message = refusal({"sead": 1, "part_rows": 0})
+    assert len(message.splitlines()) == 2
+
+
+def test_required() -> None:
+    with pytest.raises(ValueError, match="recipe: out is required"):
+        DataRecipe.from_mapping({"images": "photos"})
+
+
+def test_frozen() -> None:
+    recipe: Any = DataRecipe(images="photos", out="dataset")
+    with pytest.raises(ValueError, match="frozen"):
+        recipe.seed = 3
+
+
+def test_overrides() -> None:
+    values: dict[str, Any] = {"shard": {"megabytes": 1}, "stages": [{"steps": 1}, {"steps": 2}]}
+    apply_override(values, "shard.megabytes=256")
+    apply_override(values, "mix.salt=again")
+    apply_override(values, "stages.1.steps=10")
+    apply_override(values, "select.min_aesthetic=null")
+    apply_override(values, "flags=[1, true]")
+    apply_override(values, "images=~/My = Pictures")
+    apply_override(values, "empty=")
+    assert values == {
+        "shard": {"megabytes": 256},
+        "stages": [{"steps": 1}, {"steps": 10}],
+        "mix": {"salt": "again"},
+        "select": {"min_aesthetic": None},
+        "flags": [1, True],
+        "images": "~/My = Pictures",
+        "empty": None,
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("seed", "write it as key=value"),
+        ("=7", "write it as key=value"),
+        ("seed.deep=1", "seed is a value, not a section"),
+        ("seed.deep.er=1", "'deep' lies inside a value, not a section"),
+        ("stages.5.steps=1", "'5' is not a position in a list of 1"),
+        ("stages.x=1", "'x' is not a position in a list of 1"),
+    ],
+)
+def test_malformed_overrides(override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        apply_override({"seed": 1, "stages": [{"steps": 1}]}, override)
+
+
+def test_files_that_are_no_recipe(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no such recipe file"):
+        read_yaml(tmp_path / "none.yaml")
+    with pytest.raises(ValueError, match="cannot be read as a recipe"):
+        read_yaml(tmp_path)
+    (tmp_path / "list.yaml").write_text("- 1\n")
+    with pytest.raises(ValueError, match="a recipe is a mapping of keys to values, this is a list"):
+        read_yaml(tmp_path / "list.yaml")
+    (tmp_path / "broken.yaml").write_text("a: [1\n")
+    with pytest.raises(ValueError, match=r"broken\.yaml: is not YAML"):
+        read_yaml(tmp_path / "broken.yaml")
+
+
+def test_resolved_recipe_reads_back(tmp_path: Path) -> None:
+    recipe = DataRecipe(images="photos", out="dataset", seed=4)
+    recipe.write(tmp_path / "recipe.yaml")
+    assert DataRecipe.load(tmp_path / "recipe.yaml") == recipe
+    assert yaml.safe_load((tmp_path / "recipe.yaml").read_text())["select"]["max_aspect"] == 4.0
+    assert DataRecipe.load(tmp_path / "recipe.yaml", ["seed=5"]).seed == 5
+
+
+def test_fingerprint_names_values_not_their_order() -> None:
+    assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+    assert fingerprint({}) == "44136fa355b3678a"

@@ -1,0 +1,26 @@
+"""The offline tokenizer: what a token is, and ids that stay."""
+
+from __future__ import annotations
+
+from schemas.tokens import MAX_TOKENS, VOCABULARY, count_tokens, token_ids, tokenize
+
+
+def test_words_and_marks() -> None:
+    assert tokenize("A cat's red bowl, half-full.") == ["a", "cat's", "red", "bowl", ",", "half", "-", "full", "."]
+    assert tokenize("Übergröße 2×3 日本") == ["übergröße", "2", "×", "3", "日本"]
+    assert tokenize("") == []
+
+
+def test_ids_stay_and_end() -> None:
+    assert token_ids("red cat")[-1] == 1
+    assert token_ids("Red CAT") == token_ids("red cat")
+    assert all(2 <= token < VOCABULARY for token in token_ids("a long caption about things")[:-1])
+    assert token_ids("cat") == [2531, 1]
+
+
+def test_cut_keeps_the_end_and_the_count_does_not_cut() -> None:
+    long = "word " * 500
+    assert len(token_ids(long)) == MAX_TOKENS
+    assert token_ids(long)[-1] == 1
+    assert count_tokens(long) == 501
+    assert count_tokens("") == 1

@@ -1,0 +1,61 @@
+"""kill -9 a build wherever it is, run it again: the result is byte for byte what an undisturbed run writes."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from curation.sources.demo_photos import write_demo_photos
+from tests.trees import content, count_published, kill_when, sigma
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    write_demo_photos(folder)
+    return folder
+
+
+def arguments(photos: Path, out: Path, runner: str) -> list[str | Path]:
+    recipe = ROOT / "recipes" / "demo.yaml"
+    return ["build", recipe, f"images={photos}", f"out={out}", f"run.runner={runner}", "part_rows=6"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("undisturbed") / "dataset"
+    done = sigma(*arguments(photos, out, "local"))
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_killed_at_many_points_the_result_is_the_same(photos: Path, undisturbed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "dataset"
+    whole = count_published(undisturbed)
+    points = sorted(random.Random(7).sample(range(1, whole), 8))
+    kills = [kill_when(out, point, arguments(photos, out, "local")) for point in points]
+    assert sum(kills) >= 6, "the build must really have been interrupted"
+    done = sigma(*arguments(photos, out, "local"))
+    assert done.returncode == 0, done.stderr
+    assert content(out) == content(undisturbed)
+
+
+def test_killed_on_ray_then_finished_the_result_is_the_same(photos: Path, undisturbed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "dataset"
+    assert kill_when(out, count_published(undisturbed) // 2, arguments(photos, out, "ray"))
+    done = sigma(*arguments(photos, out, "ray"))
+    assert done.returncode == 0, done.stderr
+    assert content(out) == content(undisturbed)
+
+
+def test_a_finished_part_is_not_written_again(photos: Path, undisturbed: Path, tmp_path: Path) -> None:
+    out = tmp_path / "dataset"
+    assert kill_when(out, 20, arguments(photos, out, "local"))
+    before = {path: path.stat().st_ino for path in (out / "tables").rglob("part-*.parquet")}
+    assert before
+    assert sigma(*arguments(photos, out, "local")).returncode == 0
+    assert {path: path.stat().st_ino for path in before} == before

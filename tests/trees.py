@@ -1,0 +1,64 @@
+"""Compare datasets byte for byte, and kill a build when it has got somewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from curation.dataset import TEMPORARY
+
+
+def content(root: Path) -> dict[str, str]:
+    """sha256 of everything that a build promises to repeat: tables with their records, shards, indexes."""
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for folder in ("tables", "shards")
+        for path in sorted((root / folder).rglob("*"))
+        if path.is_file()
+    }
+
+
+def count_published(root: Path) -> int:
+    """Files that have got their name so far."""
+    return sum(1 for folder in ("tables", "shards") for path in (root / folder).rglob("*") if _published(path))
+
+
+def _published(path: Path) -> bool:
+    return path.is_file() and not path.name.startswith(TEMPORARY)
+
+
+def sigma(
+    *arguments: str | Path, env: dict[str, str] | None = None, timeout: float = 240
+) -> subprocess.CompletedProcess[str]:
+    """Run the real command in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "sigma", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=os.environ | {"COLUMNS": "200"} | (env or {}),
+        check=False,
+    )
+
+
+def kill_when(root: Path, num_published: int, arguments: Sequence[str | Path], timeout: float = 120) -> bool:
+    """Start sigma and send SIGKILL once that many files are published; False where it ended before."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "sigma", *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + timeout
+    while process.poll() is None and time.monotonic() < deadline:
+        if count_published(root) >= num_published:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return True
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    return False
