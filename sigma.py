@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from schemas.recipe import JOBS, DataRecipe
-from schemas.strict import documented_yaml
+from schemas.strict import documented_yaml, read_yaml
 
 if TYPE_CHECKING:  # imported where they are used: the command starts fast
     from curation.job import Step
@@ -56,6 +57,11 @@ def options(
     """Options of every command."""
     if debug:
         os.environ["SIGMA_DEBUG"] = "1"
+
+
+def shown(text: str | Path) -> str:
+    """A path or text for the console: never read as markup."""
+    return escape(str(text))
 
 
 # ------------------------------------------------------------------------------------------------ the order of the jobs
@@ -98,7 +104,7 @@ def build_dataset(recipe: DataRecipe, upto: str = JOBS[-1], redo: list[str] | No
     with JobProgress(console) as progress:
         built = runs.build(recipe, steps, progress, frozenset(redo or []))
     if not built.results:
-        console.print(f"{recipe.out_path()}: finished already, nothing to do")
+        console.print(f"{shown(recipe.out_path())}: finished already, nothing to do")
     console.print(ledger_table(built.counts, built.num_inputs))
     if any(outcome == "error" and stage == "shard" for outcome, stage, *_ in built.counts):
         complaints.print("some originals changed or vanished since they were ingested: see outcome 'error' above")
@@ -111,7 +117,7 @@ def build(recipe: RecipeFile, overrides: Overrides = None, redo: Redo = None) ->
     with refusals():
         data = DataRecipe.load(recipe, overrides or [])
         build_dataset(data, redo=redo)
-        console.print(f"shards: {data.out_path() / 'shards'}   next: sigma report {data.out_path()}")
+        console.print(f"shards: {shown(data.out_path() / 'shards')}   next: sigma report {shown(data.out_path())}")
 
 
 def _add_job_command(job: str, what: str) -> None:
@@ -210,7 +216,7 @@ def sql(
 def report(dataset: DatasetFolder, out: Annotated[Path | None, typer.Option(help="Where to write it.")] = None) -> None:
     """Write report.html: the funnel, the statistics, and pictures with their captions, in one file."""
     with refusals():
-        console.print(f"report: {write_report_page(dataset.absolute(), out)}")
+        console.print(f"report: {shown(write_report_page(dataset.absolute(), out))}")
 
 
 def write_report_page(dataset: Path, out: Path | None = None) -> Path:
@@ -235,7 +241,7 @@ def doctor(dataset: Annotated[Path | None, typer.Argument(metavar="DATASET")] = 
         findings = checks.check_machine() if dataset is None else checks.check_dataset(dataset.absolute())
         for finding in findings:
             mark = "[green]ok[/] " if finding.fine else "[red]bad[/]"
-            console.print(f"{mark} {finding.subject}: {finding.text}")
+            console.print(f"{mark} {shown(finding.subject)}: {shown(finding.text)}")
         if not all(finding.fine for finding in findings):
             raise typer.Exit(1)
 
@@ -243,7 +249,7 @@ def doctor(dataset: Annotated[Path | None, typer.Argument(metavar="DATASET")] = 
 @app.command()
 def recipe() -> None:
     """Print every knob of a data recipe with its default and what it means."""
-    console.print(documented_yaml(DataRecipe), markup=False)
+    console.print(documented_yaml(DataRecipe), markup=False, soft_wrap=True)
 
 
 # ----------------------------------------------------------------------------------------------------- training
@@ -278,7 +284,7 @@ def sample(
             drawn = sample_prompts(trained, prompt, out, stage=stage, seed=seed)
         else:
             drawn = sample_grid(trained, stage=stage, out=out, count=count, seed=seed)
-        console.print(f"{len(drawn.captions)} pictures from stage {drawn.stage}: {drawn.path}")
+        console.print(f"{len(drawn.captions)} pictures from stage {drawn.stage}: {shown(drawn.path)}")
 
 
 def train_stages(recipe: TrainingRecipe, stage: str | None = None) -> list[StageSummary]:
@@ -291,7 +297,8 @@ def train_stages(recipe: TrainingRecipe, stage: str | None = None) -> list[Stage
     for done in summaries:
         took = "finished already" if done.skipped else duration(done.seconds)
         console.print(
-            f"[green]✓[/] {done.name:<18} {done.steps:>7,} steps   loss {done.first_loss:.3f} → {done.last_loss:.3f}   {took}"
+            f"[green]✓[/] {done.name:<18} {done.steps:>7,} steps   "
+            f"loss {done.first_loss:.3f} → {done.last_loss:.3f}   {took}"
         )
     return summaries
 
@@ -317,14 +324,15 @@ def demo(
         recipes = Path(__file__).parent / "recipes"
         clock = {"start": time.perf_counter()}
         console.rule("1. photographs")
-        console.print(f"{write_demo_photos(out / 'photos')} files in {out / 'photos'}, some bad on purpose")
+        console.print(f"{write_demo_photos(out / 'photos')} files in {shown(out / 'photos')}, some bad on purpose")
         console.rule("2. dataset")
-        where = [f"images={out / 'photos'}", f"out={out / 'dataset'}", f"run.runner={runner}"]
-        jobs = build_dataset(DataRecipe.load(recipes / "demo.yaml", where))
+        knobs = read_yaml(recipes / "demo.yaml") | {"images": str(out / "photos"), "out": str(out / "dataset")}
+        knobs["run"] = {"runner": runner}
+        jobs = build_dataset(DataRecipe.from_mapping(knobs))
         clock["dataset"] = time.perf_counter()
         console.rule("3. training, weak to strong")
-        where = [f"dataset={out / 'dataset'}", f"out={out / 'model'}"]
-        trained = TrainingRecipe.load(recipes / "train_demo.yaml", where)
+        knobs = read_yaml(recipes / "train_demo.yaml") | {"dataset": str(out / "dataset"), "out": str(out / "model")}
+        trained = TrainingRecipe.from_mapping(knobs)
         train_stages(trained)
         clock["training"] = time.perf_counter()
         console.rule("4. pictures and report")
@@ -338,12 +346,14 @@ def demo(
         for (_, before), (phase, after) in pairwise(times):
             console.print(f"{phase:<10} {duration(after - before):>14}")
         console.print(f"  of which jobs: {', '.join(f'{job} {duration(s)}' for job, s in jobs.items()) or 'none'}")
-        console.print(f"photographs   {out / 'photos'}")
-        console.print(f"dataset       {out / 'dataset'}   (sigma sql {out / 'dataset'} --tables)")
-        console.print(f"shards        {out / 'dataset' / 'shards'}")
-        console.print(f"model         {out / 'model'}")
-        console.print(f"pictures      {drawn.path}   (each photograph above what the model draws from its caption)")
-        console.print(f"report        {page}")
+        console.print(f"photographs   {shown(out / 'photos')}")
+        console.print(f"dataset       {shown(out / 'dataset')}   (sigma sql {shown(out / 'dataset')} --tables)")
+        console.print(f"shards        {shown(out / 'dataset' / 'shards')}")
+        console.print(f"model         {shown(out / 'model')}")
+        console.print(
+            f"pictures      {shown(drawn.path)}   (each photograph above what the model draws from its caption)"
+        )
+        console.print(f"report        {shown(page)}")
 
 
 # ----------------------------------------------------------------------------------------------------- errors

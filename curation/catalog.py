@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import tempfile
 from importlib import resources
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
-from curation.dataset import TEMPORARY, Dataset
+from curation.dataset import Dataset, write_atomically
 from schemas.tables import MAP_TABLES, SCHEMAS
 
 _DUCKDB_TYPES = {
@@ -89,11 +90,11 @@ def query(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyCon
 
 def write_catalog(dataset: Dataset) -> Path:
     """Write `catalog.duckdb`: the views over absolute paths, so that `duckdb catalog.duckdb` works from anywhere."""
-    aside = dataset.catalog.with_name(f"{TEMPORARY}{dataset.catalog.name}")
-    aside.unlink(missing_ok=True)
-    with duckdb.connect(str(aside)) as connection:
-        create_views(connection, dataset)
-    aside.rename(dataset.catalog)
+    with tempfile.TemporaryDirectory() as folder:  # DuckDB cannot write a database under a folder with ? in its name
+        aside = Path(folder) / dataset.catalog.name
+        with duckdb.connect(str(aside)) as connection:
+            create_views(connection, dataset)
+        write_atomically(dataset.catalog, aside.read_bytes())
     return dataset.catalog
 
 

@@ -21,6 +21,9 @@ from schemas import shard_index, tables
 DIGEST_KEY = b"sigma.digest"
 """Parquet metadata: what a part was computed from, so that an unchanged part is never computed again."""
 
+CONTENT_KEY = b"sigma.content"
+"""Parquet metadata: digest of the rows of a part, which is what the parts made from it depend on."""
+
 ROW_GROUP_ROWS = 65536
 
 WIDS_FILE = "wids.json"
@@ -149,6 +152,8 @@ class Dataset:
         for folder in (self.tables, self.shards, self.runs):
             for path in folder.rglob(f"{TEMPORARY}*"):
                 path.unlink(missing_ok=True)
+        for path in self.root.glob(f"{TEMPORARY}*"):
+            path.unlink(missing_ok=True)
 
     @contextmanager
     def lock(self) -> Iterator[None]:
@@ -200,13 +205,13 @@ def count_rows(path: Path) -> int:
         raise ValueError(f"{path}: damaged ({error}); delete it and run sigma build again") from None
 
 
-def digest_of(path: Path) -> str | None:
-    """What a committed part was computed from, out of its footer; None where that cannot be read."""
+def digest_of(path: Path, key: bytes = DIGEST_KEY) -> str | None:
+    """What a committed part was computed from (or its `CONTENT_KEY`), out of its footer; None where it has none."""
     try:
         metadata = pq.read_schema(path).metadata or {}
     except DAMAGE:
         return None
-    value = metadata.get(DIGEST_KEY)
+    value = metadata.get(key)
     return value.decode() if value else None
 
 

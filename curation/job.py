@@ -9,7 +9,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
 from importlib import metadata
@@ -181,7 +181,10 @@ def prepare(dataset: Dataset, step: Step, state: State, redo: bool) -> None:
         if "samples" in step.outputs:
             forget_index(dataset)  # a shard that is written again need not hold what the index says
         return
-    if redo and state in (State.DONE, State.BEGUN):  # same knobs, same inputs: the user wants it computed all the same
+    record = step.record(dataset)
+    made_by = dataset.record(step.outputs[-1])
+    if redo and made_by is not None and made_by.knobs == record.knobs:  # the user wants it computed all the same
+        outdate_dependents(dataset, step.outputs)
         for table in step.outputs:
             discard(dataset, table)
     elif isinstance(step.work, Stage):
@@ -189,9 +192,21 @@ def prepare(dataset: Dataset, step: Step, state: State, redo: bool) -> None:
             retire(dataset, table)
     else:
         dataset.reduced(step.work.output).unlink(missing_ok=True)
-    record = step.record(dataset)
     for table in step.outputs:
         dataset.write_record(table, record)
+
+
+def outdate_dependents(dataset: Dataset, outputs: Sequence[str]) -> None:
+    """Mark every table that was made from these as outdated, on the disk, before they are computed anew.
+
+    Their rows may come out other than before with the same knobs: originals change, and so do the answers of a server.
+    """
+    records = {table: record for table in tables.SCHEMAS if (record := dataset.record(table)) is not None}
+    changed = set(outputs)
+    while found := {table for table, record in records.items() if changed & set(record.upstream)} - changed:
+        for table in found:
+            dataset.write_record(table, replace(records[table], upstream={}))
+        changed |= found
 
 
 def discard(dataset: Dataset, table: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curation.dataset import DIGEST_KEY, Dataset, JobRecord, commit_table, count_rows
+from curation.dataset import CONTENT_KEY, Dataset, JobRecord, commit_table, count_rows
 from curation.sources import list_source
 from curation.stage import content_digest
 from schemas.recipe import DataRecipe, FolderSource
@@ -125,7 +125,7 @@ def _list_one(dataset: Dataset, recipe: DataRecipe, source: FolderSource, part: 
         ]
         table = pa.Table.from_pylist(rows, schema=LISTING)
         path = dataset.part("listing", part + begin // recipe.part_rows)
-        commit_table(path, table, LISTING, {DIGEST_KEY.decode(): content_digest(table)})
+        commit_table(path, table, LISTING, {CONTENT_KEY.decode(): content_digest(table)})
     return {
         "path": str(source.resolved_path()),
         "name": source.label(),

@@ -32,6 +32,7 @@ SELECT row_id, images.image_id, images.reason, sha256, images.width, images.heig
        images.width::DOUBLE * images.height / 1e6 AS megapixels,
        images.height::DOUBLE / images.width AS aspect,
        scores.aesthetic,
+       raw_caption IS NOT NULL AS has_caption,
        coalesce(duplicates.group_id, row_id) AS group_id,
        duplicates.distance
 FROM images LEFT JOIN scores USING (row_id) LEFT JOIN duplicates USING (row_id)
@@ -59,7 +60,7 @@ FROM ruled
 WHERE reason IS NULL AND rule IS NULL
 WINDOW stay AS (
     PARTITION BY CASE WHEN $drop_duplicates THEN group_id::VARCHAR ELSE sha256 END
-    ORDER BY width::BIGINT * height DESC, aesthetic DESC NULLS LAST, row_id
+    ORDER BY width::BIGINT * height DESC, aesthetic DESC NULLS LAST, has_caption DESC, row_id
 )
 """
 

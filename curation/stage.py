@@ -10,12 +10,25 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from curation.dataset import DIGEST_KEY, Dataset, commit_table, digest_of, read_parquet, restore_shard, schema_of
+from curation.dataset import (
+    CONTENT_KEY,
+    DIGEST_KEY,
+    Dataset,
+    commit_table,
+    digest_of,
+    read_parquet,
+    restore_shard,
+    schema_of,
+)
 from schemas import tables
 from schemas.strict import fingerprint
 
 Progress = Callable[[int], None]
 """Called by a worker with the number of rows it has finished since the last call."""
+
+
+ROWS_PER_DIGEST = 1024
+"""Rows that are copied at once to be digested: a part of proxies is large."""
 
 
 class Worker(Protocol):
@@ -84,7 +97,10 @@ def run_part(dataset: Dataset, stage: Stage, worker: Callable[[], Worker], numbe
     check_rows(stage, inputs[stage.inputs[0]], outputs)
     for table in stage.outputs:
         path = dataset.part(table, number)
-        commit_table(path, outputs[table], schema_of(table), {DIGEST_KEY.decode(): digest})
+        content = content_digest(outputs[table])
+        commit_table(
+            path, outputs[table], schema_of(table), {DIGEST_KEY.decode(): digest, CONTENT_KEY.decode(): content}
+        )
     return True
 
 
@@ -98,7 +114,7 @@ def read_inputs(dataset: Dataset, stage: Stage, number: int) -> tuple[dict[str, 
             names.append(content_digest(inputs[table]))
         elif table in tables.MAP_TABLES:
             inputs[table] = dataset.read_part(table, number)
-            names.append(digest_of(dataset.part(table, number)) or "")
+            names.append(digest_of(dataset.part(table, number), CONTENT_KEY) or "")
         else:
             row_ids = inputs[stage.inputs[0]]["row_id"]
             inputs[table] = dataset.read_range(table, "row_id", row_ids[0].as_py(), row_ids[-1].as_py())
@@ -150,10 +166,11 @@ def _first_difference(found: list[int], expected: list[int]) -> str:
 def content_digest(table: pa.Table) -> str:
     """16 hex digits that name the rows of a table, however it is chunked."""
     sink = hashlib.sha256(str(table.schema.remove_metadata()).encode())
-    fresh = table.take(pa.array(range(table.num_rows), pa.int64()))  # a slice and its copy differ in their buffers
-    for batch in fresh.combine_chunks().to_batches(max_chunksize=65536):
+    for begin in range(0, table.num_rows, ROWS_PER_DIGEST):
+        piece = table.slice(begin, ROWS_PER_DIGEST).replace_schema_metadata(None)
+        fresh = piece.take(pa.array(range(piece.num_rows), pa.int64()))  # a slice and its copy differ in their buffers
         buffer = pa.BufferOutputStream()
-        with pa.ipc.new_stream(buffer, batch.schema.remove_metadata()) as writer:
-            writer.write_batch(batch.replace_schema_metadata(None))
+        with pa.ipc.new_stream(buffer, fresh.schema) as writer:
+            writer.write_table(fresh.combine_chunks())
         sink.update(buffer.getvalue())
     return sink.hexdigest()[:16]

@@ -82,7 +82,8 @@ class Select(StrictModel):
     min_aesthetic: float | None = None
     """Lowest allowed aesthetic score, on the scorer's scale of 1 to 10; null keeps all."""
     drop_duplicates: bool = True
-    """Keep one picture per group: the largest, then the highest score, then the first listed."""
+    """Keep one picture per group: the largest, then the highest score, then one with a raw caption, then the first
+    listed."""
     subsets: dict[str, str] = {}
     """Named subsets of the kept pictures, as SQL conditions over width, height, short_side, long_side, megapixels,
     aspect (height / width), aesthetic, format and source_name. An image can be in several."""

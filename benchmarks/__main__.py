@@ -1,0 +1,29 @@
+"""Run every benchmark and print a Markdown table with the machine it ran on."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import tempfile
+from datetime import UTC, datetime
+from pathlib import Path
+
+from benchmarks import curation_speed
+
+
+def main() -> None:
+    """`python -m benchmarks [substring]`: those whose name holds the substring."""
+    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
+    print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.processor() or platform.machine()}, "
+          f"Python {platform.python_version()}\n")  # fmt: skip
+    print("| benchmark | ours | ceiling | ratio |\n|---|---|---|---|")
+    for benchmark in curation_speed.BENCHMARKS:
+        if wanted in benchmark.__name__:
+            with tempfile.TemporaryDirectory() as folder:
+                for line in benchmark(Path(folder)):
+                    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
