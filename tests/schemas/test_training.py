@@ -73,7 +73,7 @@ def test_parents():
 
 def test_it_survives_writing(tmp_path):
     r = recipe(stages=stages({"name": "b", "kv_compression": {"layers": [14, 15]}, "where": "width > 3"}))
-    r.write(tmp_path / "r.yaml")
+    (tmp_path / "r.yaml").write_text(r.to_yaml())
     assert TrainingRecipe.load(tmp_path / "r.yaml") == r
     assert TrainingRecipe.load(tmp_path / "r.yaml", ["stages.0.steps=9"]).stages[0].steps == 9
 
@@ -90,4 +90,4 @@ def test_the_demo_recipe_is_valid_and_walks_the_papers_chain():
     resolutions = [stage.resolution for stage in r.stages]
     assert resolutions == sorted(resolutions) and resolutions[0] < resolutions[-1]
     assert r.stages[-1].kv_compression is not None
-    assert all(stage.interpolation == stage.resolution / 512 for stage in r.stages)
+    assert len({stage.resolution / stage.interpolation for stage in r.stages}) == 1  # positions span one range

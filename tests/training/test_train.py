@@ -1,0 +1,196 @@
+"""The loop as a whole: it learns, resumes to the bit after kill -9, skips what is done, and splits over processes."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from schemas.training import TrainingRecipe
+from training.distributed import World, world
+from training.inputs import ModelInputs, padded
+from training.metrics import METRICS_FILE, read_metrics
+from training.model import PixArt, PixArtConfig
+from training.sample import sample_grid, sample_prompts
+from training.train import accumulate_gradients, finite_mean, train
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+NUMBERS = ("step", "loss", "mse", "vb", "grad_norm", "lr", "epoch")
+PROGRAM = """
+import sys, torch
+torch.set_num_threads(1)
+from schemas.training import TrainingRecipe
+from training.train import train
+train(TrainingRecipe.load(sys.argv[1]))
+"""
+
+
+def numbers(recipe: TrainingRecipe) -> list[tuple]:
+    """What must be equal to the bit between runs: everything but speed."""
+    lines = [line for stage in recipe.stages for line in read_metrics(recipe.stage_folder(stage))]
+    return [tuple(line[name] for name in NUMBERS) for line in lines]
+
+
+def start(recipe: TrainingRecipe, folder: Path, *launcher: str) -> subprocess.Popen:
+    path = folder / f"{recipe.out.name}.yaml"
+    path.write_text(recipe.to_yaml())
+    (folder / "program.py").write_text(PROGRAM)
+    command = [sys.executable, *launcher, str(folder / "program.py"), str(path)]
+    return subprocess.Popen(command, cwd=REPOSITORY, env={"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"})
+
+
+def test_a_chain_trains_samples_and_is_skipped_the_second_time(recipe_values, tmp_path):
+    seen = []
+    recipe = TrainingRecipe.from_mapping(recipe_values | {"sample": {"prompts": ["a b"], "every": 4, "steps": 2}})
+    summaries = train(recipe, on_progress=seen.append)
+    assert [summary.name for summary in summaries] == ["small", "compressed"]
+    assert [(p.stage, p.step) for p in seen] == [("small", s) for s in (2, 4, 6, 8)] + [
+        ("compressed", s) for s in (2, 4)
+    ]
+    assert all(summary.checkpoint.is_file() and math.isfinite(summary.last_loss) for summary in summaries)
+    folder = recipe.stage_folder(recipe.stages[0])
+    assert sorted(p.name for p in folder.glob("step-*.pt")) == ["step-00000004.pt", "step-00000008.pt"]
+    assert len(list((folder / "samples").glob("*.png"))) == 2
+
+    started = time.perf_counter()
+    again = train(recipe)
+    assert all(summary.skipped for summary in again) and time.perf_counter() - started < 2
+    assert [s.last_loss for s in again] == [s.last_loss for s in summaries]
+    assert train(recipe, only_stage="small")[0].skipped
+
+    report = sample_grid(recipe, out=tmp_path / "grid.png", count=3)
+    assert report.stage == "compressed" and len(report.likeness) == len(report.captions) == 3
+    assert (tmp_path / "grid.png").read_bytes()[1:4] == b"PNG"
+    once = (tmp_path / "grid.png").read_bytes()
+    sample_grid(recipe, out=tmp_path / "grid.png", count=3)
+    assert (tmp_path / "grid.png").read_bytes() == once
+    sample_prompts(recipe, ["a boat", "a house"], tmp_path / "prompts.png", stage="small", aspect="0.5")
+    assert (tmp_path / "prompts.png").is_file()
+
+
+def test_it_learns(recipe_values):
+    values = recipe_values | {"stages": [recipe_values["stages"][0] | {"steps": 100}]}
+    (summary,) = train(TrainingRecipe.from_mapping(values | {"checkpoint_every": 200, "log_every": 20}))
+    assert summary.last_loss < 0.6 * summary.first_loss
+
+
+def test_a_stage_can_be_trained_longer(recipe_values):
+    short = TrainingRecipe.from_mapping(recipe_values | {"stages": recipe_values["stages"][:1]})
+    train(short)
+    longer = TrainingRecipe.from_mapping(recipe_values | {"stages": [recipe_values["stages"][0] | {"steps": 12}]})
+    assert train(longer)[0].steps == 12
+    assert [line["step"] for line in read_metrics(longer.stage_folder(longer.stages[0]))] == [2, 4, 6, 8, 10, 12]
+
+
+def test_refusals(recipe_values, tmp_path):
+    recipe = TrainingRecipe.from_mapping(recipe_values)
+    with pytest.raises(ValueError, match="no stage 'smal' in the recipe; its stages are small, compressed"):
+        train(recipe, only_stage="smal")
+    with pytest.raises(ValueError, match="train that stage first"):
+        train(recipe, only_stage="compressed")
+    with pytest.raises(ValueError, match="no checkpoint of any stage here"):
+        sample_grid(recipe, out=tmp_path / "g.png")
+    with pytest.raises(ValueError, match="no prompt to sample"):
+        sample_prompts(recipe, [], tmp_path / "g.png")
+    with pytest.raises(ValueError, match=r"no aspect bucket '9\.9'"):
+        sample_prompts(recipe, ["x"], tmp_path / "g.png", aspect="9.9")
+
+
+def test_killed_at_any_step_and_resumed_the_losses_are_equal_to_the_bit(recipe_values, tmp_path):
+    values = recipe_values | {"log_every": 1, "checkpoint_every": 3}
+    values["stages"] = [values["stages"][0] | {"steps": 40}, values["stages"][1] | {"steps": 10}]
+    undisturbed, killed = (
+        TrainingRecipe.from_mapping(values | {"out": str(tmp_path / n)}) for n in ("whole", "killed")
+    )
+    assert start(undisturbed, tmp_path).wait(timeout=60) == 0
+    chance = random.Random(time.time_ns())
+    for target in sorted(chance.sample(range(2, 45), 2)):
+        process = start(killed, tmp_path)
+        deadline = time.monotonic() + 60
+        while process.poll() is None and len(numbers(killed)) < target and time.monotonic() < deadline:
+            time.sleep(0.002)
+        process.kill()  # SIGKILL
+        process.wait()
+    assert start(killed, tmp_path).wait(timeout=60) == 0
+    assert len(numbers(undisturbed)) == 50
+    assert numbers(killed) == numbers(undisturbed)
+    for stage in undisturbed.stages:
+        name = f"step-{stage.steps:08d}.pt"
+        a, b = (torch.load(r.stage_folder(stage) / name, weights_only=True) for r in (undisturbed, killed))
+        assert all(torch.equal(a["state_dict_ema"][key], b["state_dict_ema"][key]) for key in a["state_dict_ema"])
+
+
+def test_two_processes_train_like_one(recipe_values, tmp_path):
+    one, two = (TrainingRecipe.from_mapping(recipe_values | {"out": str(tmp_path / n)}) for n in ("one", "two"))
+    assert start(one, tmp_path).wait(timeout=60) == 0
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    assert start(two, tmp_path, *launcher).wait(timeout=90) == 0
+    assert len(numbers(one)) == 6
+    for a, b in zip(numbers(one), numbers(two), strict=True):
+        assert a == pytest.approx(b, rel=1e-3, abs=1e-6)
+
+
+def inputs_of(count: int) -> ModelInputs:
+    torch.manual_seed(1)
+    caption, mask = padded([torch.randn(1 + i % 3, 8) for i in range(count)])
+    latents, noise = torch.randn(count, 4, 4, 4), torch.randn(count, 4, 4, 4)
+    return ModelInputs(latents, noise, torch.arange(count) * 100, caption, mask, torch.arange(count) % 2 == 0)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 3, 5])
+def test_accumulated_gradients_are_those_of_the_whole_batch(recipe_values, micro_batch):
+    model = PixArt(PixArtConfig(depth=1, hidden_size=16, num_heads=2, caption_channels=8, max_caption_tokens=4))
+    torch.nn.init.normal_(model.final_layer.linear.weight)
+    results = []
+    for size in (None, micro_batch):
+        data = {"timesteps_per_image": 1, "micro_batch": size}
+        recipe = TrainingRecipe.from_mapping(recipe_values | {"data": data})
+        model.zero_grad()
+        terms = accumulate_gradients(model, inputs_of(5), recipe, recipe.data, World(0, 1, torch.device("cpu")))
+        results.append((terms, [p.grad.clone() for p in model.parameters() if p.grad is not None]))
+    assert torch.allclose(results[0][0], results[1][0], rtol=1e-5)
+    for a, b in zip(results[0][1], results[1][1], strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_images():
+    good, bad = torch.tensor([1.0, 0.5, 0.5, 2.0]), torch.tensor([math.nan, 0.5, 0.5, 2.0])
+    here = World(0, 1, torch.device("cpu"))
+    assert finite_mean([(1, ["a"], good), (2, ["b"], 3 * good)], "s", here)["loss"] == 2
+    with pytest.raises(ValueError, match=r"stage s, step 2: loss nan, .* images b, c; lower lr"):
+        finite_mean([(1, ["a"], good), (2, ["b", "c"], bad), (3, ["d"], bad)], "s", here)
+
+
+def test_training_stops_before_a_bad_checkpoint(recipe_values):
+    values = recipe_values | {"optimizer": {"lr": 1e30, "warmup_steps": 0}}
+    recipe = TrainingRecipe.from_mapping(values)
+    with pytest.raises(ValueError, match=r"are not finite; images [0-9a-f]{32}"):
+        train(recipe)
+    assert not list(recipe.stage_folder(recipe.stages[0]).glob("step-*.pt"))
+
+
+def test_the_metrics_hold_what_is_promised(recipe_values):
+    recipe = TrainingRecipe.from_mapping(recipe_values | {"precision": "bf16"})
+    train(recipe, only_stage="small")
+    text = (recipe.stage_folder(recipe.stages[0]) / METRICS_FILE).read_text()
+    for line in map(json.loads, text.splitlines()):
+        assert {*NUMBERS, "images_per_s", "wait_share", "num_damaged"} <= line.keys()
+        assert math.isclose(line["loss"], line["mse"] + line["vb"], rel_tol=1e-5)
+        assert 0 <= line["wait_share"] <= 1
+
+
+def test_half_a_torchrun_is_named(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(ValueError, match="start with torchrun"), world():
+        pass
+    monkeypatch.setenv("WORLD_SIZE", "two")
+    with pytest.raises(ValueError, match="torchrun's variables are damaged"), world():
+        pass

@@ -1,0 +1,167 @@
+"""Batches ready before they are needed: threads read, decode and draw ahead; the wait for them is measured."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from schemas.training import Data
+from training.chance import Chance
+from training.data.order import BatchOrder, Shape
+from training.data.reader import DamagedSample, Sample, ShardReader
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 20
+"""Substitutes tried for one damaged sample before training stops."""
+
+
+@dataclass(frozen=True)
+class TrainingBatch:
+    """What one process trains on in one step; B pictures, each with R noise draws.
+
+    Attributes:
+        image_ids: one per picture.
+        pixels: (B, 3, height, width) uint8.
+        captions: one per picture.
+        drop: (B * R,) bool, true where the null caption takes the caption's place.
+        timestep: (B * R,) in 0..999.
+        noise_seeds: one per draw, B * R; `training.chance.noise` turns them into noise of the latents' shape.
+    """
+
+    image_ids: list[str]
+    pixels: Tensor
+    captions: list[str]
+    drop: Tensor
+    timestep: Tensor
+    noise_seeds: list[int]
+
+
+class SampleCache:
+    """The least recently used samples go when the memory is full; an epoch that fits is decoded once."""
+
+    def __init__(self, reader: ShardReader, megabytes: int) -> None:
+        self._reader = reader
+        self._room = megabytes * 2**20
+        self._samples: OrderedDict[tuple[int, Shape], Sample] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, row: int, shape: Shape) -> Sample:
+        with self._lock:
+            if (row, shape) in self._samples:
+                self._samples.move_to_end((row, shape))
+                return self._samples[row, shape]
+        sample = self._reader.read(row, shape)
+        with self._lock:
+            if (row, shape) not in self._samples:
+                self._samples[row, shape] = sample
+                self._room -= sample.pixels.nbytes
+            while self._room < 0:
+                self._room += self._samples.popitem(last=False)[1].pixels.nbytes
+        return sample
+
+
+class Loader:
+    """Iterates over the batches of one process from a given step on.
+
+    Attributes:
+        waited_s: seconds that the training loop has waited for data so far.
+        num_damaged: samples that could not be used so far, each named in the log once.
+    """
+
+    def __init__(
+        self,
+        reader: ShardReader,
+        order: BatchOrder,
+        chance: Chance,
+        data: Data,
+        *,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self._cache = SampleCache(reader, data.cache_mb)
+        self._order, self._chance, self._data = order, chance, data
+        self._rank, self._world_size = rank, world_size
+        self._damaged: set[int] = set()
+        self._lock = threading.Lock()
+        self.waited_s = 0.0
+
+    @property
+    def num_damaged(self) -> int:
+        return len(self._damaged)
+
+    def batches(self, first_step: int, last_step: int) -> Iterator[TrainingBatch]:
+        """The batches of steps `first_step`..`last_step` - 1, prepared ahead on threads.
+
+        Raises:
+            ValueError: the index does not fit its tars, or too many samples are damaged.
+        """
+        with ThreadPoolExecutor(self._data.threads, thread_name_prefix="loader") as pool:
+            ready: list[Future[TrainingBatch]] = []
+            steps = iter(range(first_step, last_step))
+            try:
+                for _ in range(first_step, last_step):
+                    while len(ready) < self._data.prefetch and (ahead := next(steps, None)) is not None:
+                        ready.append(pool.submit(self.prepare, ahead))
+                    started = time.perf_counter()
+                    batch = ready.pop(0).result()
+                    self.waited_s += time.perf_counter() - started
+                    yield batch
+            finally:
+                for future in ready:
+                    future.cancel()
+
+    def prepare(self, step: int) -> TrainingBatch:
+        """This process's share of a step's batch: a pure function of the step."""
+        with self._lock:  # the order plans one epoch at a time
+            batch = self._order.batch(step).part(self._rank, self._world_size)
+        repeats = self._data.timesteps_per_image
+        samples, captions, drops, timesteps, seeds = [], [], [], [], []
+        for row, occurrence in zip(batch.rows.tolist(), batch.occurrences.tolist(), strict=True):
+            sample = self._read(row, batch.shape)
+            samples.append(sample)
+            synthetic = self._chance.coin(sample.image_id, "caption", batch.epoch, 0) < self._data.synthetic_share
+            captions.append(sample.caption(synthetic))
+            for draw in range(occurrence * repeats, (occurrence + 1) * repeats):
+                drop = self._chance.coin(sample.image_id, "drop", batch.epoch, draw) < self._data.caption_drop
+                drops.append(drop)
+                timesteps.append(self._chance.timestep(sample.image_id, batch.epoch, draw))
+                seeds.append(self._chance.noise_seed(sample.image_id, batch.epoch, draw))
+        return TrainingBatch(
+            image_ids=[sample.image_id for sample in samples],
+            pixels=torch.from_numpy(np.stack([sample.pixels for sample in samples])),
+            captions=captions,
+            drop=torch.tensor(drops),
+            timestep=torch.tensor(timesteps),
+            noise_seeds=seeds,
+        )
+
+    def _read(self, row: int, shape: Shape) -> Sample:
+        for attempt in range(ATTEMPTS):
+            candidate = self._order.substitute(row, attempt)
+            try:
+                return self._cache.read(candidate, shape)
+            except DamagedSample as damage:
+                self._note(candidate, damage)
+        raise ValueError(f"{ATTEMPTS} samples in a row are damaged, the first at index row {row}; check the shards")
+
+    def _note(self, row: int, damage: DamagedSample) -> None:
+        with self._lock:
+            if row in self._damaged:
+                return
+            self._damaged.add(row)
+            count = len(self._damaged)
+        log.warning("damaged sample, the next of its shape stands in: %s", damage)
+        if count > self._data.max_damaged:
+            raise ValueError(
+                f"{count} damaged samples, data.max_damaged allows {self._data.max_damaged}; the last: {damage}"
+            )

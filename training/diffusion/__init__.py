@@ -1,0 +1,7 @@
+"""The diffusion that PixArt-Σ is trained and sampled with."""
+
+from training.diffusion.loss import LossTerms, training_loss
+from training.diffusion.sampler import guided, sample
+from training.diffusion.schedule import NUM_TIMESTEPS, q_sample
+
+__all__ = ["NUM_TIMESTEPS", "LossTerms", "guided", "q_sample", "sample", "training_loss"]

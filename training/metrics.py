@@ -1,0 +1,68 @@
+"""Metrics of a stage: one JSON line per log step, and the same in TensorBoard."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from torch.utils.tensorboard import SummaryWriter
+
+from training.checkpoint import sync_folder
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class Metrics:
+    """Appends to a stage's `metrics.jsonl`; lines after the step that training resumes from are cut off first."""
+
+    def __init__(self, folder: Path, resume_step: int) -> None:
+        self._path = folder / METRICS_FILE
+        kept = [line for line in read_metrics(folder) if line["step"] <= resume_step]
+        aside = self._path.with_suffix(".partial")
+        with aside.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(line) + "\n" for line in kept)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(self._path)
+        sync_folder(folder)
+        self._file = self._path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        self._file.write(json.dumps({"step": step} | values) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._board.add_scalar(name, value, step)
+
+    def sync(self) -> None:
+        """Make all lines so far survive a power cut; called before the checkpoint that follows them."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+        self._board.close()
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """The lines of a stage's metrics, in order; a last line that a kill cut short is left out."""
+    path = folder / METRICS_FILE
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines
+
+
+def smoothed_ends(lines: list[dict[str, Any]], share: float = 0.1) -> tuple[float, float]:
+    """Mean loss over the first and over the last tenth of the lines; nan where there are none."""
+    losses = [line["loss"] for line in lines]
+    count = max(1, round(len(losses) * share))
+    if not losses:
+        return float("nan"), float("nan")
+    return sum(losses[:count]) / len(losses[:count]), sum(losses[-count:]) / len(losses[-count:])

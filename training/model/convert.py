@@ -1,0 +1,206 @@
+"""Weights from disk into a model: the official layout, a diffusers folder, or our own checkpoint."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from training.model.pixart import PixArt
+
+NULL_CAPTION = "y_embedder.y_embedding"
+IGNORED_BUFFERS = ("pos_embed",)
+"""Recomputed by us for every grid, so a stored one is not read."""
+
+KV_COMPRESSION_KEY = re.compile(r"blocks\.(\d+)\.attn\.(sr|norm)\.(weight|bias)")
+MICRO_CONDITIONING_KEY = re.compile(r"(csize_embedder|ar_embedder)\.|.*(resolution_embedder|aspect_ratio_embedder)")
+
+DIFFUSERS_NAMES = {
+    "pos_embed.proj": "x_embedder.proj",
+    "caption_projection.linear_1": "y_embedder.y_proj.fc1",
+    "caption_projection.linear_2": "y_embedder.y_proj.fc2",
+    "adaln_single.emb.timestep_embedder.linear_1": "t_embedder.mlp.0",
+    "adaln_single.emb.timestep_embedder.linear_2": "t_embedder.mlp.2",
+    "adaln_single.linear": "t_block.1",
+    "proj_out": "final_layer.linear",
+}
+DIFFUSERS_BLOCK_NAMES = {
+    "attn1.to_out.0": "attn.proj",
+    "attn2.to_q": "cross_attn.q_linear",
+    "attn2.to_out.0": "cross_attn.proj",
+    "ff.net.0.proj": "mlp.fc1",
+    "ff.net.2": "mlp.fc2",
+}
+DIFFUSERS_FUSED = {
+    "attn.qkv": ("attn1.to_q", "attn1.to_k", "attn1.to_v"),
+    "cross_attn.kv_linear": ("attn2.to_k", "attn2.to_v"),
+}
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a load did besides copying.
+
+    Attributes:
+        initialised: KV-compression keys that the file lacks and that got their Conv-Avg-Init.
+        ignored: keys of the file that were not read, because the model computes them or its text encoder does.
+    """
+
+    initialised: tuple[str, ...]
+    ignored: tuple[str, ...]
+
+
+def load_weights(model: PixArt, path: str | Path, *, ema: bool = True) -> LoadReport:
+    """Copy the weights at `path` into `model`, whatever of the known layouts they have.
+
+    KV-compression weights that the file lacks get their Conv-Avg-Init. A null caption of another number of
+    tokens (PixArt-alpha has 120) is left out and reported: it is the text encoder's to write.
+
+    Args:
+        path: an official `.pth`, one of our checkpoints, a `.safetensors` file, or a diffusers folder
+            (a pipeline or its `transformer/`).
+        ema: where a file holds averaged weights too, take those.
+
+    Raises:
+        ValueError: the file is missing or unreadable, or a key is missing, unexpected or of another shape.
+    """
+    return assign_weights(model, read_weights(Path(path), ema=ema), origin=str(path))
+
+
+def assign_weights(model: PixArt, weights: dict[str, Tensor], origin: str) -> LoadReport:
+    """Copy weights in the official layout into `model`; see `load_weights`."""
+    own = model.state_dict()
+    ignored = [key for key in weights if key in IGNORED_BUFFERS]
+    null = weights.get(NULL_CAPTION)
+    if null is not None and null.shape[-1:] == own[NULL_CAPTION].shape[-1:] and null.shape != own[NULL_CAPTION].shape:
+        ignored.append(NULL_CAPTION)
+    given = {key: value for key, value in weights.items() if key not in ignored}
+
+    micro = sorted(key for key in given if MICRO_CONDITIONING_KEY.match(key))
+    if micro:
+        raise ValueError(
+            f"{origin}: holds PixArt-alpha's size and aspect-ratio conditioning ({micro[0]}, ...), which PixArt-Σ does "
+            "not have; start from a checkpoint without it (alpha-256, alpha-512)"
+        )
+    layers = {key: (match[1], match[2]) for key in own if (match := KV_COMPRESSION_KEY.fullmatch(key))}
+    given_layers = {layer for key, (layer, _) in layers.items() if key in given}
+    initialised = [key for key, (layer, _) in layers.items() if layer not in given_layers]
+    missing = [key for key in own if key not in given and key not in initialised and key != NULL_CAPTION]
+    unexpected = [key for key in given if key not in own]
+    reshaped = [
+        f"{key} {tuple(given[key].shape)} where the model has {tuple(own[key].shape)}"
+        for key in own
+        if key in given and given[key].shape != own[key].shape
+    ]
+    problems = [
+        f"{what}: {', '.join(keys[:4])}{f' and {len(keys) - 4} more' if len(keys) > 4 else ''}"
+        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+        if keys
+    ]
+    if problems:
+        raise ValueError(f"{origin}: does not fit this model; {'; '.join(problems)}")
+    with torch.no_grad():
+        for key, value in given.items():
+            own[key].copy_(value)
+    for layer in {int(layers[key][0]) for key in initialised}:
+        model.initialise_compression(layer)
+    return LoadReport(tuple(initialised), tuple(ignored))
+
+
+def read_weights(path: Path, *, ema: bool = True) -> dict[str, Tensor]:
+    """The weights at `path` as a flat dict in the official layout, on the CPU.
+
+    Raises:
+        ValueError: nothing is there, or it cannot be read as weights.
+    """
+    if path.is_dir():
+        return from_diffusers(_read_diffusers_folder(path), origin=str(path))
+    if not path.is_file():
+        raise ValueError(f"{path}: no such weights file or folder")
+    if path.suffix == ".safetensors":
+        weights = _read_safetensors(path)
+        return from_diffusers(weights, origin=str(path)) if "pos_embed.proj.weight" in weights else weights
+    content = read_torch_file(path)
+    for name in ("state_dict_ema", "state_dict") if ema else ("state_dict",):
+        if isinstance(content.get(name), dict):
+            content = content[name]
+            break
+    if not content or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{path}: holds no weights (expected a dict of tensors, or one under 'state_dict')")
+    return content
+
+
+def read_torch_file(path: Path) -> dict:
+    """A file of `torch.save` read with `weights_only`, so that no code of its runs.
+
+    Raises:
+        ValueError: it is cut short, no such file at all, or holds more than tensors and plain values.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError) as error:
+        raise ValueError(f"{path}: cannot be read as weights ({str(error).splitlines()[0]})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds a {type(content).__name__} where a dict of weights is expected")
+    return content
+
+
+def from_diffusers(weights: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
+    """Rename the tensors of a diffusers `PixArtTransformer2DModel` to the official layout.
+
+    Keys it does not know are passed on under their own name, for the caller to refuse by name.
+    """
+    left = dict(weights)
+    official = {}
+    if "scale_shift_table" in left:
+        official["final_layer.scale_shift_table"] = left.pop("scale_shift_table")
+    for key in list(left):
+        stem, _, leaf = key.rpartition(".")
+        if stem in DIFFUSERS_NAMES:
+            official[f"{DIFFUSERS_NAMES[stem]}.{leaf}"] = left.pop(key)
+    blocks = sorted({int(match[1]) for key in left if (match := re.match(r"transformer_blocks\.(\d+)\.", key))})
+    for i in blocks:
+        theirs, ours = f"transformer_blocks.{i}", f"blocks.{i}"
+        if f"{theirs}.scale_shift_table" in left:
+            official[f"{ours}.scale_shift_table"] = left.pop(f"{theirs}.scale_shift_table")
+        for leaf in ("weight", "bias"):
+            for name, target in DIFFUSERS_BLOCK_NAMES.items():
+                if f"{theirs}.{name}.{leaf}" in left:
+                    official[f"{ours}.{target}.{leaf}"] = left.pop(f"{theirs}.{name}.{leaf}")
+            for target, names in DIFFUSERS_FUSED.items():
+                parts = [f"{theirs}.{name}.{leaf}" for name in names]
+                absent = [part for part in parts if part not in left]
+                if absent and len(absent) < len(parts):
+                    raise ValueError(f"{origin}: {absent[0]} is missing")
+                if not absent:
+                    official[f"{ours}.{target}.{leaf}"] = torch.cat([left.pop(part) for part in parts])
+    return official | left
+
+
+def _read_diffusers_folder(folder: Path) -> dict[str, Tensor]:
+    folder = folder / "transformer" if (folder / "transformer").is_dir() else folder
+    index = folder / "diffusion_pytorch_model.safetensors.index.json"
+    if index.is_file():
+        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+    else:
+        files = ["diffusion_pytorch_model.safetensors"]
+    weights: dict[str, Tensor] = {}
+    for name in files:
+        if Path(name).name != name or not (folder / name).is_file():
+            raise ValueError(f"{folder}: no {name} in this folder; a diffusers model folder is expected")
+        weights |= _read_safetensors(folder / name)
+    return weights
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path}: cannot be read as safetensors ({error})") from None

@@ -1,0 +1,209 @@
+"""Pictures from a trained stage: a grid beside its training pictures, or of any prompts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from schemas.buckets import LABELS, sizes
+from schemas.ids import counter
+from schemas.training import Stage, TrainingRecipe
+from training.chance import noise
+from training.checkpoint import latest_checkpoint
+from training.data.order import Shape
+from training.data.reader import Sample, ShardReader
+from training.data.transform import from_unit_range
+from training.diffusion import guided, sample
+from training.diffusion.sampler import NoiseModel
+from training.encoders import codec_for, text_encoder_for
+from training.inputs import padded
+from training.model import PixArt, load_weights
+from training.stages import pixel_multiple, stage_data
+from training.weak_to_strong import model_config
+
+GAP_PX = 6
+"""White between the pictures of a grid."""
+THUMBNAIL_PX = 16
+"""Side at which a sampled picture's likeness to its training picture is measured."""
+
+
+@dataclass(frozen=True)
+class SampleReport:
+    """What was drawn.
+
+    Attributes:
+        captions: one per picture.
+        likeness: correlation of each sampled picture with its training picture, at 16 x 16 px; empty for prompts.
+        recognised: sampled pictures that are more like their own training picture than like any other.
+    """
+
+    path: Path
+    stage: str
+    captions: list[str]
+    likeness: list[float]
+    recognised: int
+    seconds: float
+
+
+def sample_grid(
+    recipe: TrainingRecipe, *, stage: str | None = None, out: Path, count: int = 12, seed: int = 0
+) -> SampleReport:
+    """Draw training captions and write a PNG: each training picture with the sampled one below it.
+
+    Args:
+        stage: the stage to sample from; None is the last one that has a checkpoint.
+        count: pictures, spread evenly over the stage's samples; fewer where there are fewer.
+        seed: of the starting noise.
+
+    Raises:
+        ValueError: nothing is trained yet, or there is no such stage.
+    """
+    started = time.perf_counter()
+    model, trained = load_trained(recipe, stage)
+    data = stage_data(recipe, trained)
+    num_rows = data.rows.num_rows
+    chosen = sorted({int(i) for i in np.linspace(0, num_rows - 1, min(count, num_rows))})
+    reader = ShardReader(recipe.dataset / "shards", data.rows)
+    samples = [reader.read(row, data.shapes[row]) for row in chosen]
+    reader.close()
+    drawn = draw(
+        model,
+        recipe,
+        [item.mixed for item in samples],
+        [data.shapes[row] for row in chosen],
+        [counter(item.image_id, f"sample/{seed}") for item in samples],
+    )
+    pairs = [(item.pixels, picture) for item, picture in zip(samples, drawn, strict=True)]
+    write_grid([list(pair) for pair in pairs], out)
+    likeness, recognised = likenesses(samples, drawn)
+    seconds = time.perf_counter() - started
+    return SampleReport(out, trained.name, [item.mixed for item in samples], likeness, recognised, seconds)
+
+
+def sample_prompts(
+    recipe: TrainingRecipe,
+    prompts: Sequence[str],
+    out: Path,
+    *,
+    stage: str | None = None,
+    aspect: str = "1.0",
+    seed: int = 0,
+) -> SampleReport:
+    """Draw any prompts and write them side by side as a PNG.
+
+    Args:
+        aspect: label of the aspect bucket, height / width.
+
+    Raises:
+        ValueError: no prompt, no such bucket, nothing trained yet, or no such stage.
+    """
+    started = time.perf_counter()
+    if not prompts:
+        raise ValueError("no prompt to sample; give at least one")
+    if aspect not in LABELS:
+        raise ValueError(f"no aspect bucket {aspect!r}; there are {', '.join(LABELS)}")
+    model, trained = load_trained(recipe, stage)
+    shape = sizes(trained.resolution, pixel_multiple(recipe, trained))[aspect]
+    seeds = [counter(prompt, f"sample/{seed}/{number}") for number, prompt in enumerate(prompts)]
+    drawn = draw(model, recipe, list(prompts), [shape] * len(prompts), seeds)
+    write_grid([[picture] for picture in drawn], out)
+    return SampleReport(out, trained.name, list(prompts), [], 0, time.perf_counter() - started)
+
+
+def draw_prompts(model: PixArt, recipe: TrainingRecipe, stage: Stage, out: Path) -> None:
+    """Draw the recipe's own prompts with a model that is being trained."""
+    if recipe.sample.prompts:
+        shape = (stage.resolution, stage.resolution)
+        prompts = list(recipe.sample.prompts)
+        seeds = [counter(prompt, f"sample/{recipe.seed}") for prompt in prompts]
+        write_grid([[picture] for picture in draw(model, recipe, prompts, [shape] * len(prompts), seeds)], out)
+
+
+def load_trained(recipe: TrainingRecipe, stage: str | None) -> tuple[PixArt, Stage]:
+    """The averaged model of a stage, or of the last stage that has a checkpoint."""
+    candidates = [recipe.stage_named(stage)] if stage is not None else list(reversed(recipe.stages))
+    for candidate in candidates:
+        last = latest_checkpoint(recipe.stage_folder(candidate))
+        if last is not None:
+            model = PixArt(model_config(recipe, candidate))
+            load_weights(model, last[1])
+            return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), candidate
+    raise ValueError(f"{recipe.out}: no checkpoint of {stage or 'any stage'} here; train first (sigma train)")
+
+
+@torch.no_grad()
+def draw(
+    model: PixArt, recipe: TrainingRecipe, captions: Sequence[str], shapes: Sequence[Shape], seeds: Sequence[int]
+) -> list[np.ndarray]:
+    """One picture per caption, (3, height, width) uint8; those of one shape are drawn together."""
+    codec, text_encoder = codec_for(recipe.latents), text_encoder_for(recipe.text)
+    device = next(model.parameters()).device
+    pictures: list[np.ndarray | None] = [None] * len(captions)
+    for shape in dict.fromkeys(shapes):
+        members = [i for i, other in enumerate(shapes) if other == shape]
+        caption, mask = (t.to(device) for t in padded([text_encoder.encode(captions[i]) for i in members]))
+        start = noise([seeds[i] for i in members], (codec.channels, shape[0] // 8, shape[1] // 8)).to(device)
+
+        conditional = noise_model(model, caption, mask, recipe, dropped=False)
+        unconditional = noise_model(model, caption, mask, recipe, dropped=True)
+        latents = sample(guided(conditional, unconditional, recipe.sample.guidance), start, recipe.sample.steps)
+        pixels = from_unit_range(codec.decode(latents)).cpu().numpy()
+        for i, picture in zip(members, pixels, strict=True):
+            pictures[i] = picture
+    return [picture for picture in pictures if picture is not None]
+
+
+def noise_model(model: PixArt, caption: Tensor, mask: Tensor, recipe: TrainingRecipe, *, dropped: bool) -> NoiseModel:
+    """The model's noise for fixed captions; where `dropped`, for the null caption under the captions' own masks."""
+
+    def predict(latents: Tensor, timestep: Tensor) -> Tensor:
+        drop = torch.full((len(latents),), dropped, device=latents.device)
+        with torch.autocast(latents.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+            output = model(latents, timestep, caption, mask, drop)
+        return output.float().chunk(2, dim=1)[0]  # the variance half is not sampled with
+
+    return predict
+
+
+def likenesses(samples: Sequence[Sample], drawn: Sequence[np.ndarray]) -> tuple[list[float], int]:
+    """Correlation of each drawn picture with its own training picture, and how many are most like their own."""
+    known = np.stack([_thumbnail(item.pixels) for item in samples])
+    made = np.stack([_thumbnail(picture) for picture in drawn])
+    correlation = made @ known.T
+    recognised = int((correlation.argmax(axis=1) == np.arange(len(samples))).sum())
+    return [float(value) for value in correlation.diagonal()], recognised
+
+
+def _thumbnail(pixels: np.ndarray) -> np.ndarray:
+    size = (THUMBNAIL_PX, THUMBNAIL_PX)
+    small = np.asarray(Image.fromarray(pixels.transpose(1, 2, 0)).resize(size, Image.Resampling.BOX), dtype=np.float64)
+    centred = small.ravel() - small.mean()
+    return centred / max(float(np.linalg.norm(centred)), 1e-9)
+
+
+def write_grid(columns: Sequence[Sequence[np.ndarray]], out: Path, per_row: int = 6) -> None:
+    """Write columns of pictures, `per_row` columns beside each other, as a PNG on white."""
+    cell_height = max(picture.shape[1] for column in columns for picture in column) + GAP_PX
+    cell_width = max(picture.shape[2] for column in columns for picture in column) + GAP_PX
+    depth = max(len(column) for column in columns)
+    bands = -(-len(columns) // per_row)
+    width = min(per_row, len(columns)) * cell_width + GAP_PX
+    canvas = Image.new("RGB", (width, bands * (depth * cell_height + GAP_PX) + GAP_PX), "white")
+    for number, column in enumerate(columns):
+        band, place = divmod(number, per_row)
+        for line, picture in enumerate(column):
+            image = Image.fromarray(picture.transpose(1, 2, 0))
+            left = GAP_PX + place * cell_width + (cell_width - GAP_PX - image.width) // 2
+            top = GAP_PX + band * (depth * cell_height + GAP_PX) + line * cell_height
+            canvas.paste(image, (left, top + (cell_height - GAP_PX - image.height) // 2))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    aside = out.with_suffix(".partial")
+    canvas.save(aside, format="PNG")
+    aside.replace(out)

@@ -1,0 +1,77 @@
+"""What training carries from step to step: weights, their average, the optimizer and one integer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from schemas.training import Stage, TrainingRecipe
+from training.came import CAME
+from training.checkpoint import read_checkpoint
+from training.ema import AveragedModel
+from training.model import PixArt
+from training.model.convert import assign_weights
+
+
+@dataclass
+class TrainState:
+    """Everything a checkpoint holds.
+
+    Attributes:
+        step: optimizer steps taken; the only thing that says where in the data training is.
+    """
+
+    model: PixArt
+    average: AveragedModel
+    optimizer: CAME
+    step: int = 0
+
+    @classmethod
+    def begin(cls, model: PixArt, recipe: TrainingRecipe, stage: Stage) -> TrainState:
+        """A stage's first state, from a model that already has its parent's weights."""
+        knobs = recipe.optimizer
+        optimizer = CAME(
+            model.parameters(),
+            lr=stage.lr or knobs.lr,
+            betas=knobs.betas,
+            eps=knobs.eps,
+            clip_threshold=knobs.clip_threshold,
+            weight_decay=knobs.weight_decay,
+        )
+        return cls(model, AveragedModel(model, recipe.ema), optimizer)
+
+    def content(self) -> dict[str, Any]:
+        """What a checkpoint stores: weights under the official names, so that others can read them."""
+        return {
+            "state_dict": self.model.state_dict(),
+            "state_dict_ema": self.average.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+        }
+
+    def restore(self, path: Path) -> None:
+        """Take over a checkpoint of the same stage.
+
+        Raises:
+            ValueError: it is cut short, or of another model; the first keys that differ are named.
+        """
+        content = read_checkpoint(path)
+        for model, name in ((self.model, "state_dict"), (self.average.model, "state_dict_ema")):
+            report = assign_weights(model, content[name], origin=f"{path} ({name})")
+            if report.initialised:
+                raise ValueError(f"{path}: lacks {report.initialised[0]}; it was written without KV compression")
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.step = content["step"]
+
+
+def learning_rate(step: int, peak: float, warmup_steps: int) -> float:
+    """Rate of the step after `step` steps: linear to `peak` over the warm-up, then constant."""
+    return peak * min(1.0, (step + 1) / warmup_steps) if warmup_steps else peak
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate

@@ -1,0 +1,78 @@
+"""From a stage to the next: the same weights in a model of another resolution, with or without KV compression."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import torch
+
+from schemas.training import SCRATCH, Stage, TrainingRecipe, is_path
+from training.checkpoint import latest_checkpoint
+from training.encoders import TextEncoder
+from training.model import KVCompression, PixArt, PixArtConfig, load_weights
+
+log = logging.getLogger(__name__)
+
+
+def model_config(recipe: TrainingRecipe, stage: Stage) -> PixArtConfig:
+    """The architecture of a stage.
+
+    Stages differ in the base and interpolation of the position table, which no weight depends on, and in KV
+    compression, whose weights are new.
+    """
+    compression = stage.kv_compression
+    return PixArtConfig(
+        depth=recipe.model.depth,
+        hidden_size=recipe.model.hidden_size,
+        num_heads=recipe.model.num_heads,
+        caption_channels=recipe.text.channels,
+        max_caption_tokens=recipe.text.max_tokens,
+        image_size=stage.resolution,
+        pe_interpolation=stage.interpolation,
+        kv_compression=KVCompression(compression.layers, compression.ratio) if compression else None,
+        in_channels=recipe.latents.channels,
+        patch_size=recipe.model.patch_size,
+        mlp_ratio=recipe.model.mlp_ratio,
+    )
+
+
+def parent_weights(recipe: TrainingRecipe, stage: Stage) -> Path | None:
+    """The file or folder a stage starts from: its parent's last checkpoint; None from scratch.
+
+    Raises:
+        ValueError: the parent is not trained to its end, or the path does not exist.
+    """
+    parent = recipe.parent_of(stage)
+    if parent == SCRATCH:
+        return None
+    if is_path(parent):
+        if not Path(parent).exists():
+            raise ValueError(f"stage {stage.name}: parent {parent} does not exist; get these weights")
+        return Path(parent)
+    parent_stage = recipe.stage_named(parent)
+    last = latest_checkpoint(recipe.stage_folder(parent_stage))
+    if last is None or last[0] < parent_stage.steps:
+        done = last[0] if last else 0
+        raise ValueError(
+            f"stage {stage.name}: its parent {parent} has {done} of {parent_stage.steps} steps; train that stage first"
+        )
+    return last[1]
+
+
+def starting_model(recipe: TrainingRecipe, stage: Stage, text_encoder: TextEncoder) -> PixArt:
+    """The model a stage begins with: its parent's average, positions interpolated, new KV compression averaging.
+
+    Raises:
+        ValueError: the parent is missing or of another shape.
+    """
+    torch.manual_seed(recipe.seed)
+    model = PixArt(model_config(recipe, stage))
+    path = parent_weights(recipe, stage)
+    if path is not None:
+        report = load_weights(model, path)
+        if report.initialised:
+            log.info("stage %s: Conv-Avg-Init of %d new tensors", stage.name, len(report.initialised))
+    with torch.no_grad():
+        model.y_embedder.y_embedding.copy_(text_encoder.null())
+    return model
