@@ -52,7 +52,8 @@ def connect(dataset: Dataset, memory: str = "4GB", threads: int | None = None) -
 def connect_read_only(dataset: Dataset) -> duckdb.DuckDBPyConnection:
     """A connection that sees the dataset and nothing else, and cannot be told otherwise."""
     connection = connect(dataset)
-    connection.execute(f"SET allowed_directories = [{literal(str(dataset.root))}]")
+    roots = [literal(str(dataset.root)), literal(_glob_safe(dataset.root))]  # a pattern is checked as it is written
+    connection.execute(f"SET allowed_directories = [{', '.join(roots)}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
     return connection

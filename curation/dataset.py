@@ -102,6 +102,10 @@ class Dataset:
         """Where the parts of an outdated map table wait for their unchanged rows to be taken over."""
         return self.tables / ".previous" / table
 
+    def paid(self, table: str, number: int) -> Path:
+        """Rows of a part that cost much and that a rule has dropped since; taken up again when it is loosened."""
+        return self.root / ".paid" / table / f"part-{number:05d}.parquet"
+
     def record_path(self, table: str) -> Path:
         """Where the record of what made a table lies."""
         return self.tables / ".records" / f"{table}.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 import platform
@@ -141,23 +142,29 @@ def _check_shards(dataset: Dataset) -> Iterator[Finding]:
 
 
 def _shard_problem(path: Path, rows: list[dict[str, object]]) -> str | None:
-    """Compare every member's header with the index, and the json member's own id with the key."""
+    """Compare every member's header with the index, the json member's own id with the key, and the image's bytes with
+    their sha256."""
     if not path.is_file():
         return "missing"
     with path.open("rb") as tar:
         for row in rows:
+            sha256 = ""
             for member in ("image", "txt", "json"):
                 offset, size = int(str(row[f"{member}_offset"])), int(str(row[f"{member}_size"]))
                 name = f"{row['key']}.{row['image_ext'] if member == 'image' else member}"
                 tar.seek(offset - shard.BLOCK)
                 if tar.read(shard.BLOCK) != shard.member_header(name, size):
                     return f"does not hold {name} where the index says"
+                data = tar.read(size)
+                sha256 = hashlib.sha256(data).hexdigest() if member == "image" else sha256
             try:
-                metadata = shard.decode_json(tar.read(size))
+                metadata = shard.decode_json(data)
             except ValueError:
                 return f"{row['key']}.json is damaged"
             if metadata["image_id"] != row["image_id"]:
                 return f"{row['key']}.json speaks of another image"
+            if not metadata["resized"] and sha256 != metadata["sha256"]:
+                return f"{row['key']}.{row['image_ext']} has other bytes than the original"
         tar.seek(-len(shard.END_OF_ARCHIVE), os.SEEK_END)
         return None if tar.read() == shard.END_OF_ARCHIVE else "is cut short"
 

@@ -9,7 +9,7 @@ from typing import Protocol, Self
 import pyarrow.parquet as pq
 
 from curation import catalog, listing, shard_writer
-from curation.dataset import Dataset
+from curation.dataset import Dataset, write_atomically
 from curation.job import JobResult, State, Step, run_step, state_of
 from curation.reduce import Reduce
 from curation.runner import LocalRunner, Runner
@@ -64,7 +64,7 @@ def build(recipe: DataRecipe, steps: Sequence[Step], observer: Observer, redo: f
             if is_new:
                 _remove_empty(dataset)
             raise
-        recipe.write(dataset.recipe)
+        write_atomically(dataset.recipe, recipe.to_yaml().encode())
         for step in steps:
             force = step.job in redo
             if state_of(dataset, step, force) is State.DONE and not force:

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.dataset import WIDS_FILE, Dataset, commit_table, published, write_atomically
+from curation.dataset_card import CARD_FILE, dataset_card
 from curation.sources import read_original
 from curation.stage import Progress, Stage, naming
 from schemas import shard, shard_index
@@ -152,7 +153,7 @@ def index_is_current(dataset: Dataset) -> bool:
 
 
 def write_index(dataset: Dataset) -> int:
-    """Write `shards/index.parquet` (every sample that lies in a shard, in tar order) and `shards/wids.json`.
+    """Write `shards/index.parquet` (every sample that lies in a shard, in tar order), `wids.json` and the dataset card.
 
     Returns:
         The number of samples.
@@ -174,6 +175,8 @@ def write_index(dataset: Dataset) -> int:
         "shardlist": sorted(entries, key=lambda entry: entry["url"]),
     }
     write_atomically(dataset.shards / WIDS_FILE, json.dumps(wids, indent=1).encode())
+    card = dataset_card(set(samples["image_ext"].to_pylist()), samples.num_rows, len(entries))
+    write_atomically(dataset.shards / CARD_FILE, card.encode())
     metadata = {INDEX_KEY.decode(): record.fingerprint}
     commit_table(dataset.shards / shard_index.INDEX_FILE, samples, shard_index.INDEX_SCHEMA, metadata)
     return samples.num_rows

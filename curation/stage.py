@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curation.dataset import (
     CONTENT_KEY,
@@ -60,8 +61,8 @@ class Stage:
     """How the first input is cut: 'row_id' by the parts of a map table, or the column of a reduce table whose value n
     makes part n ('shard_id')."""
     reuses: bool = False
-    """Hand the worker the outdated version of its own part as `<table>.previous`, so that it can take rows over that
-    cost too much to compute again."""
+    """Hand the worker what it computed for this part before as `<table>.previous`, so that it can take rows over that
+    cost too much to compute again. Its tables have a `reason` column, null where there is something to take."""
 
 
 @contextmanager
@@ -90,12 +91,14 @@ def run_part(dataset: Dataset, stage: Stage, worker: Callable[[], Worker], numbe
         return False
     if stage.reuses:
         for table in stage.outputs:
-            old = dataset.previous(table) / dataset.part(table, number).name
-            if old.is_file():
-                inputs[f"{table}.previous"] = read_parquet(old)
+            paid = read_paid(dataset, table, number)
+            if paid is not None:
+                inputs[f"{table}.previous"] = paid
     outputs = worker()(inputs, progress)
     check_rows(stage, inputs[stage.inputs[0]], outputs)
     for table in stage.outputs:
+        if f"{table}.previous" in inputs and "reason" in schema_of(table).names:
+            keep_paid(dataset, table, number, inputs[f"{table}.previous"], outputs[table])
         path = dataset.part(table, number)
         content = content_digest(outputs[table])
         commit_table(
@@ -136,6 +139,24 @@ def take_over(dataset: Dataset, stage: Stage, number: int, digest: str) -> bool:
         target.parent.mkdir(parents=True, exist_ok=True)
         path.rename(target)
     return True
+
+
+def read_paid(dataset: Dataset, table: str, number: int) -> pa.Table | None:
+    """What was paid for in earlier versions of a part: its outdated version, and the rows that fell out before."""
+    paths = (dataset.previous(table) / dataset.part(table, number).name, dataset.paid(table, number))
+    found = [read_parquet(path).replace_schema_metadata(None) for path in paths if path.is_file()]
+    return pa.concat_tables(found) if found else None
+
+
+def keep_paid(dataset: Dataset, table: str, number: int, paid: pa.Table, output: pa.Table) -> None:
+    """Put aside the paid rows that a new version of a part no longer holds, so that they outlive the rule that
+    dropped them: loosening it again pays nothing."""
+    held = pa.array(output.filter(output["reason"].is_null())["row_id"])
+    dropped = paid.filter(pc.and_(paid["reason"].is_null(), pc.invert(pc.is_in(paid["row_id"], value_set=held))))
+    if dropped.num_rows:
+        commit_table(dataset.paid(table, number), dropped, schema_of(table), {})
+    else:
+        dataset.paid(table, number).unlink(missing_ok=True)
 
 
 def check_rows(stage: Stage, rows: pa.Table, outputs: Mapping[str, pa.Table]) -> None:

@@ -23,6 +23,7 @@ class StrictModel(BaseModel):
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
+        allow_inf_nan=False,
         use_attribute_docstrings=True,
         validate_default=True,
         coerce_numbers_to_str=True,  # out=2026 is a folder
@@ -54,9 +55,9 @@ class StrictModel(BaseModel):
         """Every knob with its value, defaults filled in, as plain JSON types."""
         return self.model_dump(mode="json")
 
-    def write(self, path: Path) -> None:
-        """Write the resolved recipe as YAML."""
-        path.write_text(yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    def to_yaml(self) -> str:
+        """The resolved recipe as YAML."""
+        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
 
 
 def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

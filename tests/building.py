@@ -1,0 +1,133 @@
+"""Small datasets for tests: pictures that are quick to make, a build in this process, tables made by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+import sigma
+from curation import pipeline
+from curation.dataset import Dataset
+from curation.job import JobResult
+from curation.listing import Listed
+from schemas import tables
+from schemas.recipe import DataRecipe
+
+LIGHT = ("nouns", "statistics")
+"""Jobs that no other job reads; the extractor takes seconds to load."""
+
+
+class Told:
+    """An observer that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.inputs: Listed | None = None
+        self.began: list[str] = []
+        self.results: list[tuple[str, JobResult | None]] = []
+        self.rows: dict[str, int] = {}
+
+    def listed(self, found: Listed) -> None:
+        self.inputs = found
+
+    def begin(self, job: str, rows: int) -> None:
+        self.began.append(job)
+
+    def advance(self, rows: int) -> None:
+        self.rows[self.began[-1]] = self.rows.get(self.began[-1], 0) + rows
+
+    def end(self, job: str, result: JobResult | None) -> None:
+        self.results.append((job, result))
+
+
+def picture(seed: int, width: int = 96, height: int = 64) -> Image.Image:
+    """A smooth random picture; two seeds never look alike."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def write_pictures(
+    folder: Path,
+    sizes: Sequence[tuple[int, int]] = ((96, 64),) * 8,
+    captions: bool = True,
+    first_seed: int = 0,
+    extension: str = "jpg",
+) -> list[str]:
+    """Pictures 000.jpg, 001.jpg, ... of the given (width, height), with captions beside them; their names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    names = []
+    for number, (width, height) in enumerate(sizes):
+        name = f"{number:03d}.{extension}"
+        picture(first_seed + number, width, height).save(folder / name)
+        names.append(name)
+    if captions:
+        lines = (json.dumps({"file_name": name, "caption": f"Picture number {name[:3]}."}) + "\n" for name in names)
+        (folder / "captions.jsonl").write_text("".join(lines), encoding="utf-8")
+    return names
+
+
+def recipe(images: Path | None, out: Path, **sections: Any) -> DataRecipe:
+    """A recipe for pictures of any size, run in this process; sections of the recipe by name."""
+    values: dict[str, Any] = {"out": str(out), "part_rows": 3, "run": {"runner": "local", "threads": 1}}
+    values |= {"images": str(images)} if images is not None else {}
+    values["select"] = {"min_short_side_px": 1, **sections.pop("select", {})}
+    return DataRecipe.from_mapping(values | sections)
+
+
+def steps(made: DataRecipe, upto: str = "shard", without: Iterable[str] = LIGHT) -> list[Any]:
+    """The steps of a recipe's pipeline up to a job, without those that nothing depends on."""
+    found = [step for step in sigma.pipeline(made) if step.job not in without]
+    last = max(place for place, step in enumerate(found) if step.job == upto)
+    return found[: last + 1]
+
+
+def build(
+    made: DataRecipe, upto: str = "shard", without: Iterable[str] = LIGHT, redo: Iterable[str] = ()
+) -> tuple[Dataset, Told]:
+    """Build a dataset in this process; what was built, and what the observer was told."""
+    told = Told()
+    pipeline.build(made, steps(made, upto, without), told, frozenset(redo))
+    return Dataset(made.out_path()), told
+
+
+def computed(told: Told) -> dict[str, int]:
+    """Table -> parts that were computed, of the jobs that had something to do."""
+    return {result.tables[-1]: result.computed for _, result in told.results if result}
+
+
+def rows(dataset: Dataset, table: str) -> list[dict[str, Any]]:
+    """A whole table as Python values."""
+    if table in tables.MAP_TABLES:
+        parts = [dataset.read_part(table, number) for number in range(len(dataset.parts(table)))]
+        found: list[dict[str, Any]] = pa.concat_tables(parts).to_pylist()
+        return found
+    from curation.dataset import read_parquet
+
+    whole: list[dict[str, Any]] = read_parquet(dataset.reduced(table)).to_pylist()
+    return whole
+
+
+def table_of(name: str, values: Iterable[Mapping[str, Any]]) -> pa.Table:
+    """Rows of the contract of a table; a column that a row does not give is null."""
+    return pa.Table.from_pylist([dict(row) for row in values], schema=tables.SCHEMAS[name])
+
+
+def connection_with(**given: pa.Table) -> duckdb.DuckDBPyConnection:
+    """A connection that holds every table of the contract: those given, the others empty."""
+    connection = duckdb.connect(config={"threads": 2})
+    for name, schema in tables.SCHEMAS.items():
+        connection.register(f"_{name}", given.get(name, schema.empty_table()))
+        connection.execute(f"CREATE TABLE {name} AS SELECT * FROM _{name}")
+    return connection
+
+
+def run_query(connection: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:
+    """The rows of a query as Python values."""
+    found: list[dict[str, Any]] = connection.sql(sql).to_arrow_table().to_pylist()
+    return found

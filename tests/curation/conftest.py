@@ -1,0 +1,47 @@
+"""Datasets that tests only look at are built once."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from curation.dataset import Dataset
+from curation.sources.demo_photos import write_demo_photos
+from tests.building import build, recipe, write_pictures
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The demo's photographs through every job; not to be changed."""
+    folder = tmp_path_factory.mktemp("demo")
+    write_demo_photos(folder / "photos")
+    made = recipe(
+        folder / "photos",
+        folder / "dataset",
+        part_rows=12,
+        select={"min_short_side_px": 160, "subsets": {"wide": "aspect < 0.8"}},
+        shard={"megabytes": 2},
+    )
+    return build(made, without=())[0]
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Eight pictures in two buckets and three shards; not to be changed."""
+    folder = tmp_path_factory.mktemp("small")
+    write_pictures(folder / "photos", [(96, 64)] * 5 + [(64, 96)] * 3)
+    return build(recipe(folder / "photos", folder / "dataset", shard={"max_samples": 3}))[0]
+
+
+@pytest.fixture
+def copy_of(tmp_path: Path) -> Callable[[Dataset], Dataset]:
+    """A copy of a dataset that a test may damage."""
+
+    def copy(dataset: Dataset) -> Dataset:
+        shutil.copytree(dataset.root, tmp_path / "copy")
+        return Dataset(tmp_path / "copy")
+
+    return copy

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+
+from curation import catalog
+from curation.dataset import Dataset
+from schemas.tables import SCHEMAS
+from tests.building import build, computed, recipe, write_pictures
+
+UGLY = """it's [a] "set" * and ?/width=7/Übung 照片 😀 $HOME {x} %s;--"""
+
+
+def ask(dataset: Dataset, sql: str) -> list[tuple[Any, ...]]:
+    with catalog.connect(dataset) as connection:
+        return connection.execute(sql).fetchall()
+
+
+# ------------------------------------------------------------------------------------------------ the ledger
+
+
+def test_the_ledger_adds_up_at_every_step(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "photos", [(96, 64)] * 4 + [(96, 30)])
+    (tmp_path / "photos" / "zero.jpg").write_bytes(b"")
+    made = recipe(tmp_path / "photos", tmp_path / "ds", select={"min_short_side_px": 50})
+    empty, small = ("error", "ingest", "empty", 1), ("rejected", "select", "too_small", 1)
+    for upto, counts in {
+        "ingest": [empty, ("pending", "select", None, 5)],
+        "dedup": [empty, ("pending", "select", None, 5)],
+        "select": [small, empty, ("pending", "mix", None, 4)],
+        "mix": [small, empty, ("pending", "shard", None, 4)],
+        "shard": [("kept", None, None, 4), small, empty],
+    }.items():
+        dataset, _ = build(made, upto=upto)
+        with catalog.connect(dataset) as connection:
+            assert catalog.ledger_counts(connection) == counts
+
+
+def test_parts_that_are_missing_are_pending(demo: Dataset, copy_of: Any) -> None:
+    dataset = copy_of(demo)
+    dataset.part("images", 1).unlink()
+    dataset.part("samples", 0).unlink()
+    outcomes = dict(ask(dataset, "SELECT outcome, count(*) FROM ledger GROUP BY ALL"))
+    assert sum(outcomes.values()) == 22
+    assert outcomes["pending"] >= 10
+
+
+def test_a_picture_that_is_kept_anew_is_pending_until_it_has_a_caption(tmp_path: Path) -> None:
+    """The old `mix` has no caption for it, which does not mean that there is none."""
+    write_pictures(tmp_path / "photos", [(96, 64), (96, 64), (40, 30)])
+    strict, loose = (recipe(tmp_path / "photos", tmp_path / "ds", select={"min_short_side_px": px}) for px in (50, 1))
+    build(strict)
+    dataset, _ = build(loose, upto="select", redo=["select"])
+    query = "SELECT outcome, stage, reason FROM ledger"
+    assert ask(dataset, query) == [("kept", None, None), ("kept", None, None), ("pending", "mix", None)]
+    build(loose)
+    assert ask(dataset, query) == [("kept", None, None)] * 3
+
+
+def test_a_picture_without_any_caption_is_rejected_by_the_mix(tmp_path: Path, monkeypatch: Any) -> None:
+    from captioning.captioner import CAPTIONERS
+
+    class Silent:
+        name, prompt, batch_size = "silent", None, 4
+
+        def caption(self, images: list[Any]) -> list[str]:
+            return [""] * len(images)
+
+    monkeypatch.setitem(CAPTIONERS, "attributes", lambda section: Silent())
+    names = write_pictures(tmp_path / "photos", [(96, 64)] * 3, captions=False)
+    (tmp_path / "photos" / names[1]).with_suffix(".txt").write_text("words")
+    dataset, _ = build(recipe(tmp_path / "photos", tmp_path / "ds"))
+    assert ask(dataset, "SELECT outcome, stage, reason, shard IS NULL FROM ledger") == [
+        ("rejected", "mix", "no_caption", True),
+        ("kept", None, None, False),
+        ("rejected", "mix", "no_caption", True),
+    ]
+
+
+def test_the_ledger_says_why(demo: Dataset) -> None:
+    rows = ask(
+        demo,
+        "SELECT member, outcome, stage, reason, value, threshold, duplicate_of IS NOT NULL, key IS NOT NULL "
+        "FROM ledger WHERE member LIKE 'bad/%'",
+    )
+    assert {row[0].removeprefix("bad/"): row[1:] for row in rows} == {
+        "blinking.gif": ("error", "ingest", "animated", None, None, False, False),
+        "coffee_copy.png": ("rejected", "select", "duplicate", 0, 3, True, False),
+        "cut_in_half.jpg": ("error", "ingest", "truncated", None, None, False, False),
+        "empty.jpg": ("error", "ingest", "empty", None, None, False, False),
+        "error_page.jpg": ("error", "ingest", "not_an_image", None, None, False, False),
+        "thumbnail.png": ("rejected", "select", "too_small", 72, 160, False, False),
+    } | {"hubble_recompressed.jpg": rows[[row[0] for row in rows].index("bad/hubble_recompressed.jpg")][1:]}
+    assert [row[1:4] for row in rows if "hubble" in row[0]] == [("rejected", "select", "duplicate")]
+
+
+# ------------------------------------------------------------------------------------------------ views
+
+
+def test_every_table_is_a_view_before_its_job_has_run(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "photos", [(20, 10)])
+    dataset, _ = build(recipe(tmp_path / "photos", tmp_path / "ds"), upto="ingest")
+    for table, schema in SCHEMAS.items():
+        names = [row[0] for row in ask(dataset, f"DESCRIBE {table}")]
+        assert names == schema.names
+        assert ask(dataset, f"SELECT count(*) FROM {table}") == [(table in ("listing", "images", "proxies"),)]
+
+
+def test_types_do_not_change_when_a_job_runs(demo: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "tables" / "listing").mkdir(parents=True)
+    (tmp_path / "tables" / "listing" / "part-00000.parquet").write_bytes(demo.part("listing", 0).read_bytes())
+    for table in SCHEMAS:
+        described = f"SELECT column_name, column_type FROM (DESCRIBE {table})"
+        assert ask(Dataset(tmp_path), described) == ask(demo, described), table
+
+
+def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no dataset here; make one with sigma build RECIPE out="):
+        catalog.connect(Dataset(tmp_path))
+
+
+def test_any_folder_name_will_do(tmp_path: Path) -> None:
+    photos = tmp_path / UGLY / "photos"
+    write_pictures(photos, [(96, 64)] * 3 + [(20, 10)])
+    made = recipe(photos, tmp_path / UGLY / "ds", select={"min_short_side_px": 50})
+    dataset, told = build(made)
+    assert computed(told)["samples"] == 1
+    assert computed(build(made)[1]) == {}
+    expected = [("kept", 3), ("rejected", 1)]
+    query = "SELECT outcome, count(*) FROM ledger GROUP BY ALL ORDER BY 1"
+    assert ask(dataset, query) == expected
+    assert ask(dataset, "SELECT width FROM images ORDER BY row_id LIMIT 1") == [(96,)]
+    with catalog.connect_read_only(dataset) as connection:
+        assert catalog.query(connection, query).fetchall() == expected
+    with duckdb.connect(str(dataset.catalog), read_only=True) as connection:
+        assert connection.execute(query).fetchall() == expected
+
+
+def test_duckdb_alone_opens_the_catalog_from_anywhere(demo: Dataset) -> None:
+    script = (
+        "import duckdb, sys; c = duckdb.connect(sys.argv[1], read_only=True); "
+        "print(c.execute('SELECT count(*), count(key) FROM ledger').fetchall())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(demo.catalog)], cwd="/", capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "[(22, 15)]", done.stderr
+
+
+def test_a_lost_catalog_is_written_again(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "photos", [(20, 10)])
+    made = recipe(tmp_path / "photos", tmp_path / "ds")
+    dataset, _ = build(made)
+    dataset.catalog.unlink()
+    assert computed(build(made)[1]) == {}
+    with duckdb.connect(str(dataset.catalog), read_only=True) as connection:
+        assert connection.execute("SELECT outcome FROM ledger").fetchall() == [("kept",)]
+
+
+# ------------------------------------------------------------------------------------------------ a user's query
+
+
+@pytest.fixture
+def connection(demo: Dataset) -> Any:
+    with catalog.connect_read_only(demo) as found:
+        yield found
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "SELECT count(*) FROM ledger",
+        "FROM images LIMIT 1",
+        "WITH big AS (SELECT * FROM images WHERE width > 500) SELECT count(*) FROM big",
+        "DESCRIBE ledger",
+        "SHOW TABLES",
+        "SUMMARIZE scores",
+        "EXPLAIN SELECT * FROM ledger",
+        "  explain  analyze\nSELECT * FROM ledger",
+        "VALUES (1)",
+        "SELECT 1;",
+        "SELECT * FROM nouns JOIN images USING (row_id)",
+    ],
+)
+def test_what_only_reads_works(connection: Any, sql: str) -> None:
+    assert catalog.query(connection, sql).fetchall()
+
+
+@pytest.mark.parametrize(
+    ("sql", "why"),
+    [
+        ("COPY (SELECT 1) TO '{root}/x.csv'", "a dataset is read-only here: SELECT .* works, COPY does not"),
+        ("ATTACH '{root}/x.db'", "ATTACH does not"),
+        ("INSERT INTO images VALUES (1)", "INSERT does not"),
+        ("DELETE FROM images", "DELETE does not"),
+        ("UPDATE images SET width = 1", "UPDATE does not"),
+        ("CREATE TABLE t AS SELECT 1", "CREATE does not"),
+        ("DROP VIEW images", "DROP does not"),
+        ("SET memory_limit = '1GB'", "SET does not"),
+        ("SET enable_external_access = true", "SET does not"),
+        ("PRAGMA threads = 1", "a dataset is read-only here"),
+        ("INSTALL httpfs", "a dataset is read-only here"),
+        ("LOAD httpfs", "LOAD does not"),
+        ("EXPORT DATABASE '{root}/x'", "EXPORT does not"),
+        ("PREPARE p AS COPY (SELECT 1) TO '{root}/x.csv'", "PREPARE does not"),
+        ("EXPLAIN ANALYZE COPY (SELECT 1) TO '{root}/x.csv'", "COPY does not"),
+        ("EXPLAIN COPY (SELECT 1) TO '{root}/x.csv'", "COPY does not"),
+        ("EXPLAIN ANALYZE CREATE TABLE t AS SELECT 1", "CREATE does not"),
+        ("/**/ EXPLAIN ANALYZE CREATE TABLE t AS SELECT 1", "EXPLAIN does not"),
+        ("EXPLAIN /**/ ANALYZE CREATE TABLE t AS SELECT 1", "CREATE does not|Parser Error"),
+        ("EXPLAIN (ANALYZE) CREATE TABLE t AS SELECT 1", "CREATE does not|Parser Error"),
+        ("EXPLAIN (FORMAT json, ANALYZE) COPY (SELECT 1) TO '{root}/x.csv'", "EXPLAIN does not|Parser Error"),
+        ("SELECT 1; DROP VIEW images", "one statement at a time, this has 2"),
+        ("", "one statement at a time, this has 0"),
+        ("SELECT * FROM read_text('/etc/passwd')", "Permission Error: Cannot access file"),
+        ("SELECT * FROM read_csv('/etc/passwd')", "Permission Error: Cannot access file"),
+        ("SELECT * FROM read_text('{root}/../../../../../../etc/passwd')", "Permission Error: Cannot access file"),
+        ("SELECT * FROM glob('/etc/*')", "Permission Error: Cannot access file"),
+        ("SELECT * FROM '/etc/passwd'", "Error"),
+        ("SELECT * FROM nothing", "Catalog Error: Table with name nothing does not exist"),
+        ("SELECT widht FROM images", "Binder Error"),
+        ("SELEC 1", "Parser Error: syntax error"),
+    ],
+)
+def test_what_does_more_than_read_the_dataset_is_refused(connection: Any, demo: Dataset, sql: str, why: str) -> None:
+    before = sorted(os.listdir(demo.root))
+    with pytest.raises(ValueError, match=why) as refused:
+        catalog.query(connection, sql.replace("{root}", str(demo.root)))
+    assert "\n" not in str(refused.value)
+    assert sorted(os.listdir(demo.root)) == before
+    assert connection.execute("SELECT count(*) FROM duckdb_tables()").fetchall() == [(0,)]
+
+
+def test_the_connection_itself_sees_nothing_else(connection: Any) -> None:
+    """Even a statement that got past the first look can read no other file and not change the rules."""
+    for sql in ("SELECT * FROM read_text('/etc/passwd')", "ATTACH '/tmp/x.db'", "COPY (SELECT 1) TO '/tmp/x.csv'"):
+        with pytest.raises(duckdb.PermissionException):
+            connection.execute(sql)
+    for sql in ("SET enable_external_access = true", "RESET allowed_directories", "SET lock_configuration = false"):
+        with pytest.raises(duckdb.Error):
+            connection.execute(sql)

@@ -1,0 +1,266 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from curation.dataset import (
+    DIGEST_KEY,
+    TEMPORARY,
+    Dataset,
+    JobRecord,
+    commit_table,
+    count_rows,
+    digest_of,
+    forget_previous,
+    published,
+    read_parquet,
+    restore_shard,
+    retire,
+    write_atomically,
+)
+from schemas.tables import SCORES
+from tests.building import table_of
+
+
+def scores(*values: float) -> pa.Table:
+    return table_of("scores", ({"row_id": row, "aesthetic": value} for row, value in enumerate(values)))
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+# ------------------------------------------------------------------------------------------------ a commit
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("mine")])
+def test_a_commit_that_fails_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
+    with pytest.raises(type(error)), published(tmp_path / "deep" / "file") as file:
+        file.write(b"half")
+        raise error
+    assert files(tmp_path) == []
+
+
+def test_a_commit_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "file", b"old")
+    with pytest.raises(RuntimeError), published(tmp_path / "file") as file:
+        file.write(b"new")
+        raise RuntimeError
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert files(tmp_path) == ["file"]
+
+
+def test_nothing_has_the_name_before_it_is_whole(tmp_path: Path) -> None:
+    with published(tmp_path / "file") as file:
+        file.write(b"all")
+        assert not (tmp_path / "file").exists()
+        assert [name for name in os.listdir(tmp_path) if name.startswith(TEMPORARY)] == os.listdir(tmp_path)
+    assert (tmp_path / "file").read_bytes() == b"all"
+
+
+def test_a_commit_over_an_old_file_gives_a_new_one(tmp_path: Path) -> None:
+    """A reader that has the old file open keeps reading the old bytes."""
+    write_atomically(tmp_path / "file", b"old")
+    with (tmp_path / "file").open("rb") as reader:
+        write_atomically(tmp_path / "file", b"new")
+        assert reader.read() == b"old"
+
+
+def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
+    table = scores(1.5, 2.5, 3.5)
+    pieces = pa.concat_tables([table.slice(0, 1), table.slice(1).replace_schema_metadata({"x": "y"})])
+    described = {"b": "2", DIGEST_KEY.decode(): "1"}
+    commit_table(tmp_path / "a.parquet", table, SCORES, described)
+    commit_table(tmp_path / "b.parquet", pieces, SCORES, dict(reversed(described.items())))
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+    assert digest_of(tmp_path / "a.parquet") == "1"
+
+
+def test_a_commit_keeps_the_contract(tmp_path: Path) -> None:
+    loose = pa.table({"aesthetic": [1.0], "aesthetic_scorer": ["s"], "image_id": ["i"], "row_id": [0], "more": [1]})
+    commit_table(tmp_path / "a.parquet", loose, SCORES, {})
+    assert pq.read_schema(tmp_path / "a.parquet").remove_metadata() == SCORES
+
+
+def test_a_missing_row_id_is_refused(tmp_path: Path) -> None:
+    table = pa.table({f.name: pa.array([None], f.type) for f in SCORES})
+    with pytest.raises(ValueError, match="row_id"):
+        commit_table(tmp_path / "a.parquet", table, SCORES, {})
+    assert files(tmp_path) == []
+
+
+# ------------------------------------------------------------------------------------------------ damage
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: b"",
+        lambda data: b"PAR1",
+        lambda data: data[: len(data) // 2],
+        lambda data: data[:-1],
+        lambda data: data[:8] + bytes(16) + data[24:],
+        lambda data: b"<html>" * 100,
+    ],
+    ids=["empty", "head only", "half", "last byte gone", "zeros in the data", "html"],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, damage: object) -> None:
+    path = tmp_path / "part-00000.parquet"
+    commit_table(path, scores(*range(100)), SCORES, {})
+    path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
+    with pytest.raises(ValueError) as refused:
+        read_parquet(path)
+    message = str(refused.value)
+    assert message.startswith(f"{path}: damaged (")
+    assert message.endswith("; delete it and run sigma build again")
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_never_another_value(tmp_path: Path, place: float, bit: int) -> None:
+    path = tmp_path / "part.parquet"
+    table = scores(*range(50))
+    commit_table(path, table, SCORES, {})
+    data = bytearray(path.read_bytes())
+    data[int(place * len(data))] ^= 1 << bit
+    path.write_bytes(bytes(data))
+    try:
+        found = read_parquet(path)
+    except ValueError as error:
+        assert str(error).startswith(f"{path}: damaged (")
+    else:  # the bit lies in what the values do not depend on: statistics, the name of the writer, a column's name
+        same_names = [name for name in found.column_names if name in table.column_names]
+        if found.schema.types == table.schema.types:
+            assert found.select(same_names).equals(table.select(same_names))
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path)
+    with pytest.raises(ValueError, match=r"part-00007\.parquet: missing; run sigma build again"):
+        dataset.read_part("images", 7)
+    with pytest.raises(ValueError, match=r"selection\.parquet: missing; run sigma build again"):
+        dataset.read_range("selection", "row_id", 0, 1)
+
+
+def test_a_damaged_reduce_table_is_named(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path)
+    write_atomically(dataset.reduced("selection"), b"PAR1")
+    with pytest.raises(ValueError, match=r"selection\.parquet: damaged"):
+        dataset.read_range("selection", "row_id", 0, 1)
+    with pytest.raises(ValueError, match=r"selection\.parquet: damaged"):
+        count_rows(dataset.reduced("selection"))
+    assert digest_of(dataset.reduced("selection")) is None
+
+
+def test_a_range_reads_its_rows_alone(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path)
+    commit_table(dataset.reduced("selection"), scores(*range(100)), SCORES, {}, row_group_rows=10)
+    assert dataset.read_range("selection", "row_id", 25, 31)["row_id"].to_pylist() == list(range(25, 32))
+    assert dataset.read_range("selection", "row_id", 100, 200).num_rows == 0
+
+
+def test_a_folder_above_is_no_column(tmp_path: Path) -> None:
+    """Arrow would take `width=7` in a path for a partition."""
+    dataset = Dataset(tmp_path / "aesthetic=7" / "x=1")
+    commit_table(dataset.reduced("selection"), scores(1.0), SCORES, {})
+    assert dataset.read_range("selection", "row_id", 0, 1).column_names == SCORES.names
+    assert read_parquet(dataset.reduced("selection"))["aesthetic"].to_pylist() == [1.0]
+
+
+# ------------------------------------------------------------------------------------------------ what lies where
+
+
+def test_parts_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path)
+    for number in (99_999, 100_000, 2, 100_001, 10):
+        write_atomically(dataset.part("images", number), b"")
+    numbers = [int(path.stem.removeprefix("part-")) for path in dataset.parts("images")]
+    assert numbers == [2, 10, 99_999, 100_000, 100_001]
+
+
+def test_a_sweep_takes_what_is_half_written_and_nothing_else(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path)
+    whole = [
+        dataset.part("images", 0),
+        dataset.shards / "1.0" / "1.0-000000.tar",
+        dataset.runs / "now-ingest.json",
+        dataset.record_path("images"),
+    ]
+    for path in whole:
+        write_atomically(path, b"{}")
+        path.with_name(f"{TEMPORARY}4711-{path.name}").write_bytes(b"half")
+    dataset.sweep()
+    assert files(tmp_path) == sorted(str(path.relative_to(tmp_path)) for path in whole)
+
+
+def test_a_record_is_read_back(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path)
+    assert dataset.record("images") is None
+    record = JobRecord("ingest", {"ingest.proxy_px": 1024}, {"listing": "abc"}, "def")
+    dataset.write_record("images", record)
+    assert dataset.record("images") == record
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b'{"job": 1}', b"[]", b"\xff\xfe"])
+def test_a_damaged_record_is_named(tmp_path: Path, text: bytes) -> None:
+    dataset = Dataset(tmp_path)
+    write_atomically(dataset.record_path("images"), text)
+    with pytest.raises(ValueError, match=r"images\.json: damaged .*; delete it to have images computed again"):
+        dataset.record("images")
+
+
+def test_retired_shards_go_with_their_rows(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path)
+    write_atomically(dataset.shards / "1.0/1.0-000000.tar", b"tar")
+    write_atomically(dataset.shards / "index.parquet", b"index")
+    write_atomically(dataset.shards / "wids.json", b"{}")
+    write_atomically(dataset.part("samples", 0), b"rows")
+    retire(dataset, "samples")
+    assert files(dataset.shards) == [".previous/1.0/1.0-000000.tar"]
+    assert files(dataset.tables) == [".previous/samples/part-00000.parquet"]
+    assert restore_shard(dataset, "1.0/1.0-000000.tar")
+    assert restore_shard(dataset, "1.0/1.0-000000.tar")
+    assert not restore_shard(dataset, "1.0/1.0-000001.tar")
+    forget_previous(dataset, "samples")
+    assert files(dataset.root) == ["shards/1.0/1.0-000000.tar"]
+
+
+# ------------------------------------------------------------------------------------------------ the lock
+
+HOLD = """
+import sys
+from pathlib import Path
+from curation.dataset import Dataset
+with Dataset(Path(sys.argv[1])).lock():
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_second_process_is_refused_by_the_pid_of_the_first(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path / "ds")
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(dataset.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        for _ in range(2):
+            with pytest.raises(ValueError) as refused, dataset.lock():
+                pytest.fail("two writers")
+            message = str(refused.value)
+            assert message.startswith(f"{dataset.root}: process {holder.pid} on ")
+            assert message.endswith(" is writing this dataset; wait for it, or stop it and run again")
+    finally:
+        holder.kill()
+        holder.wait()
+    with dataset.lock():  # the lock went with the process, and says who holds it now
+        assert (dataset.root / ".lock").read_text().startswith(f"process {os.getpid()} on ")

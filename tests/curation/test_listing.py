@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curation.dataset import Dataset
+from curation.listing import Listed, is_listed, update_listing
+from schemas.recipe import DataRecipe
+from tests.building import build, computed, recipe, rows, write_pictures
+from tests.trees import content
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    for number, name in enumerate("abc"):
+        write_pictures(tmp_path / name, [(20, 10)] * (3 + number), first_seed=10 * number)
+    return [tmp_path / name for name in "abc"]
+
+
+def from_folders(out: Path, *folders: Path, part_rows: int = 2, **names: str) -> DataRecipe:
+    sources: list[dict[str, Any]] = [{"path": str(folder), "name": names.get(folder.name, "")} for folder in folders]
+    return recipe(None, out, sources=sources, part_rows=part_rows)
+
+
+def listed(made: DataRecipe) -> tuple[Dataset, Listed]:
+    dataset = Dataset(made.out_path())
+    return dataset, update_listing(dataset, made)
+
+
+def test_every_input_has_an_ordinal_and_a_part(tmp_path: Path, folders: list[Path]) -> None:
+    dataset, found = listed(from_folders(tmp_path / "ds", *folders, b="second"))
+    assert (found.num_inputs, found.num_new) == (12, 12)
+    assert found.ignored == {"jsonl (captions)": 3}
+    assert [dataset.read_part("listing", n).num_rows for n in range(7)] == [2, 1, 2, 2, 2, 2, 1]
+    listing = rows(dataset, "listing")
+    assert [row["row_id"] for row in listing] == list(range(12))
+    assert [(row["source"], row["source_name"], row["member"]) for row in listing[2:5]] == [
+        (str(folders[0]), "a", "002.jpg"),
+        (str(folders[1]), "second", "000.jpg"),
+        (str(folders[1]), "second", "001.jpg"),
+    ]
+    assert listing[3]["raw_caption"] == "Picture number 000."
+    assert listing[3]["num_bytes"] == (folders[1] / "000.jpg").stat().st_size
+
+
+def test_a_second_look_lists_nothing(tmp_path: Path, folders: list[Path]) -> None:
+    made = from_folders(tmp_path / "ds", *folders)
+    assert not is_listed(Dataset(made.out_path()), made)
+    dataset, _ = listed(made)
+    before = content(dataset.root)
+    write_pictures(folders[0], [(20, 10)] * 9, first_seed=90)  # the listing was taken: it is not taken again
+    assert is_listed(dataset, made)
+    _, again = listed(made)
+    assert (again.num_inputs, again.num_new, again.ignored) == (12, 0, {"jsonl (captions)": 3})
+    assert content(dataset.root) == before
+
+
+def test_an_added_source_appends_and_renumbers_nothing(tmp_path: Path, folders: list[Path]) -> None:
+    dataset, _ = listed(from_folders(tmp_path / "ds", *folders[:2]))
+    before = content(dataset.root)
+    _, found = listed(from_folders(tmp_path / "ds", *folders))
+    assert (found.num_inputs, found.num_new) == (12, 5)
+    after = content(dataset.root)
+    parts = {name: digest for name, digest in before.items() if name.endswith(".parquet")}
+    assert parts.items() <= after.items()
+    once, _ = listed(from_folders(tmp_path / "once", *folders))
+    assert content(once.root) == after
+
+
+def test_an_added_source_is_all_that_is_read(tmp_path: Path, folders: list[Path]) -> None:
+    dataset, _ = build(from_folders(tmp_path / "ds", *folders[:2]), upto="aesthetic")
+    tables = ("images", "proxies", "fingerprints", "scores")
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for table in tables for path in dataset.parts(table)}
+    _, told = build(from_folders(tmp_path / "ds", *folders), upto="aesthetic")
+    assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in before} == before
+    assert computed(told) == {"images": 3, "fingerprints": 3, "scores": 3}
+    once, _ = build(from_folders(tmp_path / "once", *folders), upto="aesthetic")
+    assert content(once.root) == content(dataset.root)
+
+
+def refusal(made: DataRecipe) -> str:
+    dataset = Dataset(made.out_path())
+    with pytest.raises(ValueError) as refused:
+        is_listed(dataset, made)
+    with pytest.raises(ValueError) as again:
+        update_listing(dataset, made)
+    assert str(again.value) == str(refused.value)
+    return str(refused.value)
+
+
+def test_another_folder_in_its_place_is_refused(tmp_path: Path, folders: list[Path]) -> None:
+    out = tmp_path / "ds"
+    dataset, _ = listed(from_folders(out, *folders[:2]))
+    before = content(dataset.root)
+    a, b, c = folders
+    assert refusal(from_folders(out, b, a)).startswith(f"{out}: was made from {a}, the recipe has {b} in its place; ")
+    assert f"was made from {b}, the recipe has {c} in its place" in refusal(from_folders(out, a, c))
+    assert f"was made from {b}, the recipe has nothing in its place" in refusal(from_folders(out, a))
+    assert "sources may be added at the end, never changed" in refusal(from_folders(out, c))
+    assert content(dataset.root) == before
+
+
+def test_another_name_of_a_source_is_refused(tmp_path: Path, folders: list[Path]) -> None:
+    listed(from_folders(tmp_path / "ds", *folders, b="holiday"))
+    assert "was listed under the name 'holiday', the recipe says 'trip'" in refusal(
+        from_folders(tmp_path / "ds", *folders, b="trip")
+    )
+
+
+def test_parts_of_another_size_are_refused(tmp_path: Path, folders: list[Path]) -> None:
+    listed(from_folders(tmp_path / "ds", *folders))
+    assert "was made with part_rows=2, the recipe says 3; parts are never cut anew" in refusal(
+        from_folders(tmp_path / "ds", *folders, part_rows=3)
+    )
+
+
+def test_a_listing_that_lost_a_part_is_refused(tmp_path: Path, folders: list[Path]) -> None:
+    """Without this, the inputs of the last part would be gone and the ledger would add up all the same."""
+    made = from_folders(tmp_path / "ds", *folders)
+    dataset, _ = listed(made)
+    for number in (6, 0):
+        part = dataset.part("listing", number)
+        data = part.read_bytes()
+        part.unlink()
+        assert refusal(made).startswith(f"{part}: missing; a listing is taken once")
+        part.write_bytes(data)
+    part.write_bytes(data[:50])
+    assert refusal(made).startswith(f"{part}: damaged (")
+    part.write_bytes(dataset.part("listing", 1).read_bytes())
+    assert "the listing has 11 rows where 12 were listed" in refusal(made)
+
+
+def test_what_a_killed_listing_left_is_removed(tmp_path: Path, folders: list[Path]) -> None:
+    """Parts are written before the record: a kill between the two leaves parts that no record knows."""
+    made = from_folders(tmp_path / "ds", *folders)
+    undisturbed, _ = listed(from_folders(tmp_path / "once", *folders))
+    dataset, _ = listed(from_folders(tmp_path / "ds", folders[0]))
+    record = dataset.record_path("listing").read_bytes()
+    listed(made)
+    dataset.record_path("listing").write_bytes(record)
+    stray = dataset.part("listing", 9)
+    stray.write_bytes(dataset.part("listing", 1).read_bytes())
+    _, found = listed(made)
+    assert not stray.exists()
+    assert found.num_inputs == 12
+    assert content(dataset.root) == content(undisturbed.root)
+
+
+def test_what_a_killed_listing_left_of_a_shrunken_folder_is_removed(tmp_path: Path, folders: list[Path]) -> None:
+    dataset, _ = listed(from_folders(tmp_path / "ds", folders[2]))
+    dataset.record_path("listing").unlink()
+    for name in ("001.jpg", "002.jpg", "003.jpg", "004.jpg"):
+        (folders[2] / name).unlink()
+    _, found = listed(from_folders(tmp_path / "ds", folders[2]))
+    assert (found.num_inputs, len(dataset.parts("listing"))) == (1, 1)
+
+
+def test_a_source_without_an_image_keeps_what_was_listed(tmp_path: Path, folders: list[Path]) -> None:
+    (tmp_path / "empty").mkdir()
+    made = from_folders(tmp_path / "ds", folders[0], tmp_path / "empty")
+    with pytest.raises(ValueError, match="empty: holds no image"):
+        update_listing(Dataset(made.out_path()), made)
+    assert is_listed(Dataset(made.out_path()), from_folders(tmp_path / "ds", folders[0]))

@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from curation.select import SUBSET_COLUMNS, check_subsets, choose, reduce
+from schemas.recipe import DataRecipe, Select
+from tests.building import connection_with, run_query, table_of
+
+
+def image(row_id: int, width: int = 100, height: int = 100, **more: Any) -> dict[str, Any]:
+    return {
+        "row_id": row_id,
+        "image_id": f"id{row_id}",
+        "source": "/photos",
+        "source_name": "photos",
+        "member": f"{row_id}.jpg",
+        "sha256": f"sha{row_id}",
+        "format": "JPEG",
+        "width": width,
+        "height": height,
+        "aesthetic": 5.0,
+        "group_id": None,
+        "distance": 0,
+    } | more
+
+
+def chosen(images: list[dict[str, Any]], max_distance: int | None = 3, **rules: Any) -> dict[int, dict[str, Any]]:
+    """Row -> its row of `selection`; without rules of size or score unless they are given."""
+    section = Select(**({"min_short_side_px": 1, "max_aspect": 1000} | rules))
+    scores = [{key: each[key] for key in ("row_id", "image_id", "aesthetic")} for each in images]
+    doubles = [each for each in images if each["group_id"] is not None]
+    keys = ("row_id", "image_id", "group_id", "distance")
+    tables = {
+        "images": table_of("images", ({k: v for k, v in each.items() if k in IMAGE_COLUMNS} for each in images)),
+        "scores": table_of("scores", scores),
+        "duplicates": table_of("duplicates", ({k: each[k] for k in keys} | {"method": "phash"} for each in doubles)),
+    }
+    with connection_with(**tables) as connection:
+        rows = run_query(connection, choose(connection, section, max_distance))
+    assert [row["row_id"] for row in rows] == sorted(each["row_id"] for each in images)
+    return {row["row_id"]: row for row in rows}
+
+
+IMAGE_COLUMNS = (
+    *("row_id", "image_id", "source", "source_name", "member", "sha256", "format", "width", "height", "reason"),
+)
+
+
+def verdict(row: dict[str, Any]) -> tuple[Any, Any, Any]:
+    return row["rejected_by"], row["value"], row["threshold"]
+
+
+KEPT = (None, None, None)
+
+
+# ------------------------------------------------------------------------------------------------ the rules
+
+
+def test_a_picture_that_passes_is_kept() -> None:
+    assert chosen([image(0)])[0] == {
+        "row_id": 0,
+        "image_id": "id0",
+        "rejected_by": None,
+        "value": None,
+        "threshold": None,
+        "duplicate_of": None,
+        "duplicate_of_row": None,
+        "kept": True,
+        "subsets": [],
+    }
+
+
+def test_too_small() -> None:
+    rows = chosen([image(0, 511, 2000), image(1, 2000, 511), image(2, 512, 512)], min_short_side_px=512)
+    assert [verdict(row) for row in rows.values()] == [("too_small", 511, 512), ("too_small", 511, 512), KEPT]
+    assert [row["kept"] for row in rows.values()] == [False, False, True]
+
+
+def test_extreme_aspect() -> None:
+    rows = chosen([image(0, 401, 100), image(1, 100, 401), image(2, 400, 100), image(3, 100, 400)], max_aspect=4)
+    assert [verdict(row) for row in rows.values()] == [
+        ("extreme_aspect", 4.01, 4),
+        ("extreme_aspect", 4.01, 4),
+        KEPT,
+        KEPT,
+    ]
+
+
+@pytest.mark.parametrize(("long", "short"), [(115, 100), (11, 10), (229, 100), (1024, 683), (16, 9)])
+def test_an_aspect_on_the_limit_is_kept(long: int, short: int) -> None:
+    """115 / 100 is 1.15, though 1.15 * 100 is a little less than 115."""
+    assert verdict(chosen([image(0, long, short)], max_aspect=long / short)[0]) == KEPT
+
+
+def test_low_aesthetic() -> None:
+    rows = chosen([image(0, aesthetic=4.25), image(1, aesthetic=4.5), image(2, aesthetic=None)], min_aesthetic=4.5)
+    assert [verdict(row) for row in rows.values()] == [("low_aesthetic", 4.25, 4.5), KEPT, KEPT]
+
+
+@pytest.mark.parametrize("score", [5.1, 4.7, 6.3, 1.1, 9.9])
+def test_a_score_on_the_limit_is_kept(score: float) -> None:
+    """Scores are stored in 32 bits, where 5.1 is a little less than the 5.1 of a recipe."""
+    below = float(np.nextafter(np.float32(score), np.float32(0)))
+    rows = chosen([image(0, aesthetic=score), image(1, aesthetic=below)], min_aesthetic=score)
+    assert verdict(rows[0]) == KEPT
+    assert rows[1]["rejected_by"] == "low_aesthetic"
+
+
+def test_without_a_threshold_no_score_is_too_low() -> None:
+    assert verdict(chosen([image(0, aesthetic=-100.0)], min_aesthetic=None)[0]) == KEPT
+
+
+def test_the_first_rule_that_fails_is_named() -> None:
+    limits = {"min_short_side_px": 50, "max_aspect": 4, "min_aesthetic": 5}
+    rows = chosen([image(0, 10, 100, aesthetic=1.0), image(1, 60, 600, aesthetic=1.0)], **limits)
+    assert [row["rejected_by"] for row in rows.values()] == ["too_small", "extreme_aspect"]
+
+
+def test_what_ingest_refused_is_neither_kept_nor_rejected() -> None:
+    rows = chosen([image(0, 10, 10, reason="truncated"), image(1, None, None, reason="empty")], min_short_side_px=50)
+    assert [(verdict(row), row["kept"], row["subsets"]) for row in rows.values()] == [(KEPT, False, [])] * 2
+
+
+# ------------------------------------------------------------------------------------------------ who survives
+
+
+def doubles(*images: dict[str, Any], **rules: Any) -> dict[int, dict[str, Any]]:
+    group = min(each["row_id"] for each in images)
+    return chosen([each | {"group_id": group} for each in images], **rules)
+
+
+def survivors(rows: dict[int, dict[str, Any]]) -> list[int]:
+    return [row_id for row_id, row in rows.items() if row["kept"]]
+
+
+def test_a_double_names_its_survivor_and_the_distance() -> None:
+    rows = doubles(image(0, 50, 50, distance=2), image(1), max_distance=3)
+    assert verdict(rows[0]) == ("duplicate", 2, 3)
+    assert (rows[0]["duplicate_of"], rows[0]["duplicate_of_row"]) == ("id1", 1)
+    assert (rows[1]["kept"], rows[1]["duplicate_of"], rows[1]["duplicate_of_row"]) == (True, None, None)
+
+
+def test_the_largest_stays_then_the_best_then_the_first() -> None:
+    assert survivors(doubles(image(0, 100, 100), image(1, 100, 101), image(2, 90, 110))) == [1]
+    assert survivors(doubles(image(0, aesthetic=4.0), image(1, aesthetic=6.0), image(2, aesthetic=None))) == [1]
+    assert survivors(doubles(image(0, aesthetic=None), image(1, aesthetic=None), image(2, aesthetic=None))) == [0]
+    assert survivors(doubles(image(0, 10, 10, aesthetic=9.0), image(1, 20, 20, aesthetic=1.0))) == [1]
+
+
+def test_an_area_over_32_bits_is_still_the_largest() -> None:
+    assert survivors(doubles(image(0, 70_000, 70_000), image(1, 100, 100))) == [0]
+
+
+def test_only_pictures_that_pass_compete() -> None:
+    """The largest of the group fails a rule: the next one stays, instead of none."""
+    rows = doubles(image(0, 4000, 400, aesthetic=9.0), image(1, 200, 200), image(2, 100, 100), max_aspect=4)
+    assert [row["rejected_by"] for row in rows.values()] == ["extreme_aspect", None, "duplicate"]
+    assert rows[2]["duplicate_of_row"] == 1
+    assert rows[0]["duplicate_of"] is None
+
+
+def test_a_group_of_which_none_passes_keeps_none() -> None:
+    rows = doubles(image(0, 10, 10), image(1, 20, 20), min_short_side_px=50)
+    assert [row["rejected_by"] for row in rows.values()] == ["too_small", "too_small"]
+
+
+def test_doubles_may_stay_but_byte_copies_fall() -> None:
+    """Two files of the same bytes have one key: both cannot lie in the shards."""
+    rows = doubles(image(0), image(1, sha256="same"), image(2, sha256="same"), drop_duplicates=False)
+    assert survivors(rows) == [0, 1]
+    assert verdict(rows[2]) == ("duplicate", 0, 3)
+    assert rows[2]["duplicate_of_row"] == 1
+
+
+def test_without_a_distance_the_threshold_of_an_exact_copy_is_0() -> None:
+    assert verdict(doubles(image(0), image(1), max_distance=None)[1]) == ("duplicate", 0, 0)
+
+
+# ------------------------------------------------------------------------------------------------ subsets
+
+
+def test_a_picture_can_be_in_several_subsets() -> None:
+    rows = chosen(
+        [image(0, 200, 100), image(1, 100, 200, aesthetic=8.0), image(2, 300, 300, format="PNG"), image(3, 5, 5)],
+        min_short_side_px=50,
+        subsets={
+            "wide": "aspect < 1",
+            "good-ones": "aesthetic >= 8 OR format = 'PNG'",
+            "png": "format = 'PNG' AND megapixels = 0.09 AND short_side = long_side AND source_name LIKE '%oto%'",
+            "texts": "format <> 'random() now()'",
+            "braces": "format <> '{oops}' AND 'it''s' <> format",
+        },
+    )
+    assert [row["subsets"] for row in rows.values()] == [
+        ["braces", "texts", "wide"],
+        ["braces", "good-ones", "texts"],
+        ["braces", "good-ones", "png", "texts"],
+        [],
+    ]
+
+
+def test_every_column_of_the_contract_can_be_asked_for() -> None:
+    subsets = {name: f"{name} IS NOT NULL" for name in SUBSET_COLUMNS}
+    assert chosen([image(0)], subsets=subsets)[0]["subsets"] == sorted(SUBSET_COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("condition", "why"),
+    [
+        ("widht > 5", 'is no condition (Binder Error: Referenced column "widht"'),
+        ("raw_caption LIKE '%cat%'", 'Referenced column "raw_caption"'),
+        ("width > 5; DROP TABLE pictures", "is no condition (Parser Error"),
+        ("1) THEN 1 END; DROP TABLE pictures; SELECT CASE WHEN (1", "select.subsets.mine"),
+        ("DROP TABLE pictures", "is no condition (Parser Error"),
+        ("", "a condition is missing"),
+        (" ", "a condition is missing"),
+        ("random() < 0.5", "random depends on more than the picture"),
+        ("uuid()::VARCHAR < 'a'", "uuid depends on more than the picture"),
+        ("now() > '2030-01-01'", "now depends on more than the picture"),
+        ("width >", "is no condition (Parser Error"),
+        ("true) --", "is no condition (Parser Error"),
+        ("count(*) > 1", "is no condition (Binder Error: WHERE clause cannot contain aggregates"),
+        ("row_number() OVER () = 1", "WHERE clause cannot contain window functions"),
+        ("exists (SELECT * FROM read_text('/etc/passwd'))", "is no condition (Permission Error"),
+        ("width IN (SELECT row_id FROM images)", "is no condition (Catalog Error: Table with name images"),
+        ("format = current_setting('memory_limit')", "current_setting depends on more than the picture"),
+        ("shout(format)", "is no condition (Catalog Error"),
+    ],
+)
+def test_what_is_no_condition_is_refused_by_name(condition: str, why: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        check_subsets(Select(subsets={"mine": condition}))
+    message = str(refused.value)
+    assert message.startswith("select.subsets.mine: ")
+    assert why in message
+    assert "\n" not in message
+
+
+def test_a_refusal_names_the_columns_there_are() -> None:
+    with pytest.raises(ValueError, match="columns: width, height, short_side, long_side, megapixels, aspect"):
+        check_subsets(Select(subsets={"x": "nothing"}))
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a'b", "--", "a;b", "a.b"])
+def test_a_name_is_a_plain_word(name: str) -> None:
+    with pytest.raises(ValueError, match="a name is letters, digits, - and _"):
+        check_subsets(Select(subsets={name: "true"}))
+
+
+# ------------------------------------------------------------------------------------------------ properties
+
+PICTURES = st.lists(
+    st.fixed_dictionaries(
+        {
+            "width": st.integers(1, 60),
+            "height": st.integers(1, 60),
+            "aesthetic": st.none() | st.floats(1, 10, width=32),
+            "reason": st.sampled_from([None, None, None, "truncated"]),
+            "group_id": st.none() | st.integers(0, 2),
+            "copy": st.integers(0, 5),
+        }
+    ),
+    min_size=1,
+    max_size=25,
+)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    pictures=PICTURES,
+    min_short_side_px=st.integers(1, 30),
+    max_aspect=st.floats(1, 5),
+    min_aesthetic=st.none() | st.floats(1, 10),
+    drop_duplicates=st.booleans(),
+)
+def test_every_row_is_kept_rejected_or_refused_by_ingest(pictures: list[dict[str, Any]], **rules: Any) -> None:
+    images = []
+    for row_id, values in enumerate(pictures):
+        group = values["group_id"]
+        copy = values.pop("copy")
+        sha256 = f"group{group}copy{copy}" if group is not None else f"sha{row_id}"
+        images.append(image(row_id, **(values | {"sha256": sha256})))
+    rows = chosen(images, **rules)
+    for each in images:
+        row = rows[each["row_id"]]
+        outcomes = [row["kept"], row["rejected_by"] is not None, each.get("reason") is not None]
+        assert sum(outcomes) == 1
+        assert (row["value"] is None) == (row["rejected_by"] is None) == (row["threshold"] is None)
+        if row["rejected_by"] == "duplicate":
+            survivor = rows[row["duplicate_of_row"]]
+            assert survivor["kept"]
+            assert survivor["image_id"] == row["duplicate_of"]
+    kept = [each for each in images if rows[each["row_id"]]["kept"]]
+    assert len({each["sha256"] for each in kept}) == len(kept)
+    if rules["drop_duplicates"]:
+        grouped = [each["group_id"] for each in kept if each["group_id"] is not None]
+        assert len(set(grouped)) == len(grouped)
+
+
+def test_the_job_depends_on_its_section_and_nothing_else() -> None:
+    made = DataRecipe.from_mapping({"images": "a", "out": "b", "select": {"subsets": {"wide": "aspect < 1"}}})
+    assert set(reduce(made).knobs) == {f"select.{name}" for name in Select.model_fields}
+    assert reduce(made).knobs["select.subsets"] == {"wide": "aspect < 1"}

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from curation.dataset import CONTENT_KEY, Dataset, commit_table, digest_of, retire
+from curation.runner import LocalRunner, PartFailed
+from curation.stage import Progress, Stage, check_rows, content_digest, naming, run_part
+from schemas.tables import LISTING, NOUNS
+from tests.building import table_of
+
+Change = Callable[[pa.Table], pa.Table]
+
+
+class Scorer:
+    """Scores a row by its id; what it does to the rows besides is up to the test."""
+
+    calls: list[tuple[int, ...]] = []
+    seen: list[dict[str, pa.Table]] = []
+
+    def __init__(self, change: Change | None = None) -> None:
+        self.change = change
+
+    def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
+        row_ids = inputs["listing"]["row_id"].to_pylist()
+        self.calls.append(tuple(row_ids))
+        self.seen.append(dict(inputs))
+        scores = table_of("scores", ({"row_id": row, "aesthetic": float(row)} for row in row_ids))
+        progress(len(row_ids))
+        return {"scores": self.change(scores) if self.change else scores}
+
+
+@pytest.fixture(autouse=True)
+def forget_calls() -> None:
+    Scorer.calls.clear()
+    Scorer.seen.clear()
+
+
+def scoring(change: Change | None = None, **more: object) -> Stage:
+    values: dict[str, object] = {
+        "job": "aesthetic",
+        "outputs": ("scores",),
+        "inputs": ("listing",),
+        "build": partial(Scorer, change),
+        "knobs": {"aesthetic.scorer": "test"},
+    }
+    return Stage(**(values | more))  # type: ignore[arg-type]
+
+
+def write_listing(dataset: Dataset, part: int, row_ids: range, source: str = "/photos") -> None:
+    listing = table_of(
+        "listing",
+        ({"row_id": row, "source": source, "source_name": "photos", "member": f"{row}.jpg"} for row in row_ids),
+    )
+    commit_table(dataset.part("listing", part), listing, LISTING, {CONTENT_KEY.decode(): content_digest(listing)})
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    made = Dataset(tmp_path / "ds")
+    write_listing(made, 0, range(3))
+    write_listing(made, 1, range(3, 5))
+    return made
+
+
+def run(dataset: Dataset, stage: Stage, parts: tuple[int, ...] = (0, 1)) -> list[bool]:
+    return [done.computed for done in LocalRunner().run(dataset, stage, parts, lambda rows: None)]
+
+
+def test_part_n_of_the_input_becomes_part_n_of_the_output(dataset: Dataset) -> None:
+    assert run(dataset, scoring()) == [True, True]
+    assert dataset.read_part("scores", 0)["row_id"].to_pylist() == [0, 1, 2]
+    assert dataset.read_part("scores", 1)["aesthetic"].to_pylist() == [3.0, 4.0]
+    assert Scorer.calls == [(0, 1, 2), (3, 4)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.slice(1), "it has 2 rows where 3 belong, and at position 0 row 1 where row 0 belongs"),
+        (lambda t: t.slice(0, 2), "it has 2 rows where 3 belong"),
+        (lambda t: pa.concat_tables([t, t.slice(2)]), "it has 4 rows where 3 belong"),
+        (lambda t: t.take([0, 2, 1]), "it has 3 rows where 3 belong, and at position 1 row 2 where row 1 belongs"),
+        (lambda t: t.take([0, 1, 1]), "it has 3 rows where 3 belong, and at position 2 row 1 where row 2 belongs"),
+        (lambda t: t.slice(0, 0), "it has 0 rows where 3 belong"),
+    ],
+    ids=["drops the first", "drops the last", "adds", "reorders", "repeats", "drops all"],
+)
+def test_a_stage_that_does_not_keep_the_rows_is_refused(dataset: Dataset, change: Change, message: str) -> None:
+    with pytest.raises(PartFailed) as failed:
+        run(dataset, scoring(change))
+    expected = "aesthetic: scores must hold the rows of listing in their order; "
+    assert str(failed.value) == f"aesthetic stopped at part 0: RuntimeError: {expected}{message}"
+    assert not dataset.parts("scores")
+
+
+def test_a_stage_that_writes_another_table_than_it_declared_is_refused(dataset: Dataset) -> None:
+    stage = scoring(outputs=("scores", "mix"))
+    with pytest.raises(PartFailed, match=r"aesthetic: wrote \['scores'\], declared \['mix', 'scores'\]"):
+        run(dataset, stage)
+
+
+def test_rows_per_input_counts_each_input_row_that_often() -> None:
+    two = scoring(job="nouns", outputs=("nouns",), rows_per_input=2)
+    listing = table_of("listing", ({"row_id": n, "source": "s", "source_name": "s", "member": "m"} for n in (7, 8)))
+
+    def nouns(*row_ids: int) -> pa.Table:
+        columns = {"row_id": list(row_ids), "caption_source": ["raw"] * len(row_ids)}
+        return pa.table({f.name: pa.array(columns.get(f.name, [None] * len(row_ids)), f.type) for f in NOUNS})
+
+    check_rows(two, listing, {"nouns": nouns(7, 7, 8, 8)})
+    with pytest.raises(RuntimeError, match="it has 4 rows where 4 belong, and at position 1 row 8 where row 7"):
+        check_rows(two, listing, {"nouns": nouns(7, 8, 7, 8)})
+    with pytest.raises(RuntimeError, match="it has 2 rows where 4 belong"):
+        check_rows(two, listing, {"nouns": nouns(7, 8)})
+
+
+def test_a_column_of_another_type_is_refused_and_nothing_is_written(dataset: Dataset) -> None:
+    def as_text(scores: pa.Table) -> pa.Table:
+        return scores.set_column(2, "aesthetic", pa.array(["good"] * scores.num_rows))
+
+    with pytest.raises(PartFailed, match="part 0"):
+        run(dataset, scoring(as_text))
+    assert not dataset.parts("scores")
+
+
+def test_an_unchanged_part_is_taken_over_without_building_a_worker(dataset: Dataset) -> None:
+    run(dataset, scoring())
+    before = dataset.part("scores", 1).stat()
+    retire(dataset, "scores")
+    write_listing(dataset, 0, range(3), source="/elsewhere")  # what part 0 was computed from is another now
+    rows: list[int] = []
+    worker = scoring().build
+    assert not run_part(dataset, scoring(), pytest.fail, 1, rows.append)  # type: ignore[arg-type]
+    assert rows == [2]
+    assert run_part(dataset, scoring(), worker, 0, rows.append)
+    after = dataset.part("scores", 1).stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_another_knob_or_job_is_another_digest(dataset: Dataset) -> None:
+    run(dataset, scoring())
+    first = digest_of(dataset.part("scores", 0))
+    retire(dataset, "scores")
+    assert run(dataset, scoring(knobs={"aesthetic.scorer": "other"})) == [True, True]
+    assert digest_of(dataset.part("scores", 0)) != first
+
+
+def test_a_damaged_old_part_is_computed_again(dataset: Dataset) -> None:
+    run(dataset, scoring())
+    retire(dataset, "scores")
+    (dataset.previous("scores") / "part-00000.parquet").write_bytes(b"PAR1 no more")
+    assert run(dataset, scoring()) == [True, False]
+
+
+def test_reuse_hands_over_the_outdated_part(dataset: Dataset) -> None:
+    run(dataset, scoring())
+    retire(dataset, "scores")
+    changed = scoring(knobs={"aesthetic.scorer": "other"}, reuses=True)
+    Scorer.seen.clear()
+    run(dataset, changed, (0,))
+    assert Scorer.seen[0]["scores.previous"]["aesthetic"].to_pylist() == [0.0, 1.0, 2.0]
+    dataset.part("scores", 0).unlink()
+    (dataset.previous("scores") / "part-00000.parquet").unlink()
+    run(dataset, changed, (0,))
+    assert "scores.previous" not in Scorer.seen[-1]
+
+
+def test_the_error_names_the_image_and_finished_parts_stay(dataset: Dataset) -> None:
+    def broken(scores: pa.Table) -> pa.Table:
+        for row in scores["row_id"].to_pylist():
+            with naming(f"part of {row}"), naming(f"{row}.jpg"):
+                if row == 4:
+                    raise ValueError("the scorer\n  gave up")
+        return scores
+
+    with pytest.raises(PartFailed) as failed:
+        run(dataset, scoring(broken))
+    assert str(failed.value) == "aesthetic stopped at part 1 (image 4.jpg): the scorer gave up"
+    assert failed.value.part == 1
+    assert dataset.part_done("scores", 0)
+    assert not dataset.part_done("scores", 1)
+
+
+def test_a_full_disk_says_what_to_do(dataset: Dataset) -> None:
+    def full(scores: pa.Table) -> pa.Table:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(PartFailed, match="no space left on the disk; free some and run the same command again"):
+        run(dataset, scoring(full))
+
+
+ROWS = st.lists(
+    st.fixed_dictionaries(
+        {
+            "row_id": st.integers(0, 1000),
+            "image_id": st.none() | st.text(max_size=5),
+            "value": st.none() | st.floats(allow_nan=False),
+            "kept": st.booleans(),
+            "subsets": st.lists(st.text(max_size=3), max_size=3),
+        }
+    ),
+    min_size=1,
+    max_size=20,
+)
+
+
+@given(values=ROWS, cuts=st.lists(st.integers(0, 20), max_size=4), before=ROWS)
+def test_the_digest_of_rows_does_not_depend_on_how_they_lie_in_memory(
+    values: list[dict[str, object]], cuts: list[int], before: list[dict[str, object]]
+) -> None:
+    whole = table_of("selection", values)
+    longer = table_of("selection", before + values + before)
+    edges = sorted({0, len(values), *(min(cut, len(values)) for cut in cuts)})
+    pieces = [longer.slice(len(before) + begin, end - begin) for begin, end in itertools.pairwise(edges)]
+    cut = pa.concat_tables(pieces) if pieces else whole
+    assert cut.equals(whole)
+    assert content_digest(cut) == content_digest(whole)
+    assert content_digest(whole.replace_schema_metadata({"a": "b"})) == content_digest(whole)
+
+
+@given(values=ROWS, change=st.data())
+def test_the_digest_changes_with_any_value(values: list[dict[str, object]], change: st.DataObject) -> None:
+    row = change.draw(st.integers(0, len(values) - 1))
+    changed = [dict(value) for value in values]
+    changed[row]["image_id"] = f"not {values[row]['image_id']}"
+    assert content_digest(table_of("selection", values)) != content_digest(table_of("selection", changed))
