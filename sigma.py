@@ -270,6 +270,7 @@ def sample(
     overrides: Overrides = None,
     stage: StageName = None,
     prompt: Annotated[list[str] | None, typer.Option(help="A text to draw; training captions where none.")] = None,
+    aspect: Annotated[str, typer.Option(help="Height / width of what a prompt draws: a bucket's label.")] = "1.0",
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("samples.png"),
     count: Annotated[int, typer.Option(help="How many training captions to draw.")] = 12,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
@@ -281,7 +282,7 @@ def sample(
     with refusals():
         trained = TrainingRecipe.load(recipe, overrides or [])
         if prompt:
-            drawn = sample_prompts(trained, prompt, out, stage=stage, seed=seed)
+            drawn = sample_prompts(trained, prompt, out, stage=stage, aspect=aspect, seed=seed)
         else:
             drawn = sample_grid(trained, stage=stage, out=out, count=count, seed=seed)
         console.print(f"{len(drawn.captions)} pictures from stage {drawn.stage}: {shown(drawn.path)}")

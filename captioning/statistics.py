@@ -52,31 +52,33 @@ def table_1_sql(valid_above: int) -> str:
 
 
 def format_table1(rows: Iterable[Mapping[str, Any]]) -> Table:
-    """Table 1 for a terminal: the rows of the table `statistics`, and under them the paper's, marked as such."""
+    """Table 1 for a terminal: the rows of the table `statistics`, and under them the paper's, marked as such.
+
+    VN and DN: valid and all distinct nouns; ACL: average caption length in words.
+    """
     from rich.table import Table
 
-    table = Table(title="Nouns in the captions (Table 1)", title_justify="left")
+    table = Table(title="Nouns in the captions (Table 1)", title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("data set")
     table.add_column("caption")
-    for header in ("images", "VN / DN", "total nouns", "ACL (words)", "nouns per image"):
+    for header in ("images", "VN/DN", "nouns", "ACL", "per image"):
         table.add_column(header, justify="right")
     for row in rows:
         table.add_row(
-            "this dataset",
+            "this one",
             str(row["caption_source"]),
             f"{row['num_images']:,}",
-            f"{row['valid_nouns']:,} / {row['distinct_nouns']:,}",
+            f"{row['valid_nouns']:,}/{row['distinct_nouns']:,}",
             f"{row['total_nouns']:,}",
             _decimal(row["average_caption_words"]),
             _decimal(row["average_nouns"]),
         )
-    table.add_section()
     for paper in TABLE_1:
         table.add_row(
-            f"{paper.dataset} (paper)",
+            f"paper: {paper.dataset}",
             paper.caption,
             paper.volume,
-            f"{paper.valid_nouns} / {paper.distinct_nouns}",
+            f"{paper.valid_nouns}/{paper.distinct_nouns}",
             paper.total_nouns,
             paper.average_caption_words,
             paper.average_nouns,

@@ -106,7 +106,7 @@ def test_status_shows_every_job_and_the_ledger(dataset: Path) -> None:
 def test_stats_show_table_1_beside_the_papers(dataset: Path) -> None:
     shown = sigma("stats", dataset).stdout
     assert "synthetic" in shown
-    assert "(paper)" in shown
+    assert "paper: Internal" in shown
     assert "294K" in shown
 
 

@@ -177,5 +177,5 @@ def test_table_1_stands_beside_the_papers_rows() -> None:
     console = Console(width=140, record=True, file=io.StringIO())
     console.print(format_table1([row]))
     text = console.export_text()
-    assert "1,200" in text and "3 / 40" in text and "12.3" in text
-    assert "Internal-\u03a3 (paper)" in text and "77K / 714K" in text and "53.6" in text
+    assert "1,200" in text and "3/40" in text and "12.3" in text
+    assert "paper: Internal-Σ" in text and "77K/714K" in text and "53.6" in text
