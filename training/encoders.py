@@ -22,7 +22,7 @@ BLOCK = 8
 
 
 class Codec(Protocol):
-    """Pictures to latents and back; 8 times smaller per axis, about unit variance per channel."""
+    """Pictures to latents and back; 8 times smaller per axis, about unit variance."""
 
     channels: int
 
@@ -66,8 +66,10 @@ YCBCR = torch.tensor(
 LUMA_STD = 3.6
 CHROMA_STD = 0.9
 """Standard deviation of the mean (DC) coefficient, over photographs of 64 to 256 px in [-1, 1]."""
-FALL_OFF = 1.5
-"""Coefficients shrink about as (frequency + 0.7)^-FALL_OFF relative to DC at small sizes."""
+FALL_OFF = 0.6
+"""Coefficients are divided by (frequency + 0.7)^-FALL_OFF. Photographs of these sizes fall off about with 1.5, which
+would give every channel unit variance; with less, fine detail keeps less weight, and a small model spends itself on
+the colours and shapes that one sees."""
 
 
 class BlockDCT:

@@ -30,6 +30,8 @@ from training.weak_to_strong import model_config
 
 GAP_PX = 6
 """White between the pictures of a grid."""
+CELL_PX = 144
+"""Height that small pictures of a grid are enlarged towards."""
 THUMBNAIL_PX = 16
 """Side at which a sampled picture's likeness to its training picture is measured."""
 
@@ -189,7 +191,10 @@ def _thumbnail(pixels: np.ndarray) -> np.ndarray:
 
 
 def write_grid(columns: Sequence[Sequence[np.ndarray]], out: Path, per_row: int = 6) -> None:
-    """Write columns of pictures, `per_row` columns beside each other, as a PNG on white."""
+    """Write columns of pictures, `per_row` columns beside each other, as a PNG on white; small ones are enlarged by
+    a whole number, pixel by pixel."""
+    zoom = max(1, CELL_PX // max(picture.shape[1] for column in columns for picture in column))
+    columns = [[picture.repeat(zoom, axis=1).repeat(zoom, axis=2) for picture in column] for column in columns]
     cell_height = max(picture.shape[1] for column in columns for picture in column) + GAP_PX
     cell_width = max(picture.shape[2] for column in columns for picture in column) + GAP_PX
     depth = max(len(column) for column in columns)
