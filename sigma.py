@@ -312,7 +312,7 @@ def demo(
     out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where everything goes.")] = Path("demo"),
     runner: Annotated[str, typer.Option(help="ray or local.")] = "ray",
 ) -> None:
-    """Build a dataset from real photographs, train on it, and show what the model draws. About five minutes."""
+    """Build a dataset from real photographs, train on it, and show what the model draws. About four minutes."""
     from captioning import statistics
     from curation import catalog
     from curation.console import duration
@@ -353,6 +353,10 @@ def demo(
         console.print(f"model         {shown(out / 'model')}")
         console.print(
             f"pictures      {shown(drawn.path)}   (each photograph above what the model draws from its caption)"
+        )
+        console.print(
+            f"              {drawn.recognised} of {len(drawn.captions)} are closest to their own photograph; "
+            f"mean correlation with it at 16 x 16 px {sum(drawn.likeness) / len(drawn.likeness):.2f}"
         )
         console.print(f"report        {shown(page)}")
 

@@ -25,14 +25,21 @@ def test_pictures_are_recognised_as_their_own():
     assert recognised == 0 and max(values) < 0.5
 
 
-def test_the_grid_holds_every_picture_unscaled(tmp_path):
-    columns = [[picture(2 * i, 16, 24), picture(2 * i + 1, 16, 24)] for i in range(7)]
+def test_the_grid_holds_every_picture_as_it_is(tmp_path):
+    columns = [[picture(2 * i, 160, 240), picture(2 * i + 1, 160, 240)] for i in range(7)]
     write_grid(columns, tmp_path / "new" / "grid.png", per_row=3)
     canvas = np.asarray(Image.open(tmp_path / "new" / "grid.png"))
-    assert canvas.shape == (3 * (2 * (16 + GAP_PX) + GAP_PX) + GAP_PX, 3 * (24 + GAP_PX) + GAP_PX, 3)
-    assert np.array_equal(canvas[GAP_PX : GAP_PX + 16, GAP_PX : GAP_PX + 24], columns[0][0].transpose(1, 2, 0))
-    below = GAP_PX + 16 + GAP_PX
-    assert np.array_equal(canvas[below : below + 16, GAP_PX : GAP_PX + 24], columns[0][1].transpose(1, 2, 0))
+    assert canvas.shape == (3 * (2 * (160 + GAP_PX) + GAP_PX) + GAP_PX, 3 * (240 + GAP_PX) + GAP_PX, 3)
+    assert np.array_equal(canvas[GAP_PX : GAP_PX + 160, GAP_PX : GAP_PX + 240], columns[0][0].transpose(1, 2, 0))
+    below = GAP_PX + 160 + GAP_PX
+    assert np.array_equal(canvas[below : below + 160, GAP_PX : GAP_PX + 240], columns[0][1].transpose(1, 2, 0))
+
+
+def test_small_pictures_of_a_grid_are_enlarged_pixel_by_pixel(tmp_path):
+    small = picture(0, 64, 64)
+    write_grid([[small]], tmp_path / "grid.png")
+    canvas = np.asarray(Image.open(tmp_path / "grid.png"))
+    assert np.array_equal(canvas[GAP_PX : GAP_PX + 128 : 2, GAP_PX : GAP_PX + 128 : 2], small.transpose(1, 2, 0))
 
 
 def test_the_unconditional_half_hears_no_caption(recipe_values):
