@@ -78,8 +78,8 @@ def missing_weights(weight: Weight, key: str, given: str | None = None) -> Value
         key: the knob to set, such as `text.weights`.
         given: what the knob is set to now; None where it is not set.
     """
-    here = "" if given is None else f"; {key}={given} is no folder here and not in the local hub cache"
+    here = "" if given is None else f"; {given} holds none, or is neither a folder nor in the local hub cache"
     return ValueError(
-        f"weights missing: {weight.hub_id} ({weight.size}){here}: get them with `{weight.command}`, "
-        f"then set {key}={weight.folder}"
+        f"weights missing: {weight.hub_id} ({weight.what}, {weight.size}){here}: get them with `{weight.command}`, "
+        f"then set {key}{' ' if key.startswith('--') else '='}{weight.folder}"
     )

@@ -82,12 +82,7 @@ def fit_weights(own: dict[str, Tensor], weights: dict[str, Tensor], origin: str)
         ignored.append(NULL_CAPTION)
     given = {key: value for key, value in weights.items() if key not in ignored}
 
-    micro = sorted(key for key in given if MICRO_CONDITIONING_KEY.match(key))
-    if micro:
-        raise ValueError(
-            f"{origin}: holds PixArt-alpha's size and aspect-ratio conditioning ({micro[0]}, ...), which PixArt-Σ does "
-            "not have; start from a checkpoint without it (alpha-256, alpha-512)"
-        )
+    refuse_micro_conditioning(given, origin)
     layers = {key: (match[1], match[2]) for key in own if (match := KV_COMPRESSION_KEY.fullmatch(key))}
     given_layers = {layer for key, (layer, _) in layers.items() if key in given}
     initialised = [key for key, (layer, _) in layers.items() if layer not in given_layers]
@@ -106,6 +101,16 @@ def fit_weights(own: dict[str, Tensor], weights: dict[str, Tensor], origin: str)
     if problems:
         raise ValueError(f"{origin}: does not fit this model; {'; '.join(problems)}")
     return LoadReport(tuple(initialised), tuple(ignored))
+
+
+def refuse_micro_conditioning(weights: dict[str, Tensor], origin: str) -> None:
+    """Raise a ValueError where weights condition on size and aspect ratio, as PixArt-alpha's at 1024 px do."""
+    micro = sorted(key for key in weights if MICRO_CONDITIONING_KEY.match(key))
+    if micro:
+        raise ValueError(
+            f"{origin}: holds PixArt-alpha's size and aspect-ratio conditioning ({micro[0]}, ...), which PixArt-Σ does "
+            "not have; start from a checkpoint without it (alpha-256, alpha-512)"
+        )
 
 
 def read_weights(path: Path, *, ema: bool = True) -> dict[str, Tensor]:
