@@ -77,7 +77,9 @@ def convert(
         elif to == "official":
             torch.save({"state_dict": {POSITION_TABLE: square_position_table(config), **model_weights}}, aside)
         else:
-            save_file(_contiguous(model_weights), aside, {"format": "pt", CONFIG_KEY: json.dumps(asdict(config))})
+            save_file(
+                _contiguous(model_weights), aside, {CONFIG_KEY: json.dumps(asdict(config))}
+            )  # one key: same bytes
     if NULL_CAPTION not in model_weights:
         notes += ("the source holds no null caption: write the text encoder's answer to '' before sampling",)
     return Converted(target, config, notes)

@@ -78,7 +78,9 @@ def copy_files(source: Path, target: Path, names: re.Pattern[str]) -> None:
     """
     files = sorted(path for path in source.iterdir() if path.is_file() and names.fullmatch(path.name))
     if not any(path.suffix in (".safetensors", ".model") or path.name == "tokenizer.json" for path in files):
-        raise ValueError(f"{source}: no .safetensors weights (nor a vocabulary) in this folder; found {len(files)} files")
+        raise ValueError(
+            f"{source}: no .safetensors weights (nor a vocabulary) in this folder; found {len(files)} files"
+        )
     target.mkdir()
     for path in files:
         shutil.copyfile(path, target / path.name)
