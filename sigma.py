@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
@@ -286,6 +287,55 @@ def sample(
         else:
             drawn = sample_grid(trained, stage=stage, out=out, count=count, seed=seed)
         console.print(f"{len(drawn.captions)} pictures from stage {drawn.stage}: {shown(drawn.path)}")
+
+
+class LayoutName(StrEnum):
+    """The layouts that weights are written in."""
+
+    sigma = "sigma"
+    official = "official"
+    diffusers = "diffusers"
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="A .pth, a checkpoint, .safetensors or a folder.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="The file or folder to write; must not exist.")],
+    to: Annotated[LayoutName, typer.Option(help="The layout to write.")],
+    drop_kv_compression: Annotated[
+        bool, typer.Option("--drop-kv-compression", help="Leave KV compression out, which changes the model.")
+    ] = False,
+    vae: Annotated[Path | None, typer.Option(help="Folder of the VAE: makes diffusers' a whole pipeline.")] = None,
+    text_encoder: Annotated[Path | None, typer.Option(help="Folder of T5 and its tokenizer: as --vae.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Of a checkpoint the last weights, not their average.")] = False,
+    num_heads: Annotated[int | None, typer.Option(help="Where SRC does not tell; else its width / 72.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Where SRC does not tell, px.")] = None,
+    pe_interpolation: Annotated[float | None, typer.Option(help="Where it is not image size / 512.")] = None,
+) -> None:
+    """Write weights in another layout: ours, the official .pth, diffusers' folder or a whole pipeline of it."""
+    from training.export import convert as rewrite
+    from training.model.architecture import Hints
+    from training.pipeline_export import export_pipeline
+
+    with refusals():
+        hints = Hints(num_heads, image_size, pe_interpolation)
+        if vae is None and text_encoder is None:
+            done = rewrite(source, target, to.value, drop_kv_compression=drop_kv_compression, ema=not raw, hints=hints)
+        elif vae is None or text_encoder is None or to is not LayoutName.diffusers:
+            raise ValueError("a whole pipeline needs --vae and --text-encoder, both, and --to diffusers")
+        else:
+            done = export_pipeline(
+                source,
+                target,
+                vae=vae,
+                text_encoder=text_encoder,
+                drop_kv_compression=drop_kv_compression,
+                ema=not raw,
+                hints=hints,
+            )
+        for note in done.notes:
+            complaints.print(f"note: {note}", markup=False)
+        console.print(f"weights: {shown(done.path)}")
 
 
 def train_stages(recipe: TrainingRecipe, stage: str | None = None) -> list[StageSummary]:

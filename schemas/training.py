@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -13,6 +13,9 @@ from schemas.tokens import MAX_TOKENS
 
 LATENT_DOWNSAMPLING = 8
 """Pixels per latent cell and axis, of every codec."""
+SDXL_CHANNELS = 4
+T5_CHANNELS = 4096
+"""Of T5-v1.1-XXL."""
 SCRATCH = "scratch"
 """The parent of a stage that starts from random weights."""
 
@@ -46,21 +49,61 @@ class Model(StrictModel):
 class Latents(StrictModel):
     """How pixels become what the model sees."""
 
-    codec: Literal["dct"] = "dct"
-    """`dct`: the lowest coefficients of 8x8-block cosine transforms; works offline, is no learned VAE."""
+    codec: Literal["dct", "sdxl"] = "dct"
+    """`dct`: the lowest coefficients of 8x8-block cosine transforms; works offline, is no learned VAE. `sdxl`: the
+    SDXL VAE, PixArt-Σ's."""
     channels: Annotated[int, Field(ge=1, le=192)] = 12
-    """Latent channels: coefficients kept per block of 8x8 px over Y, Cb and Cr. 12 decode recognisably, 4 do not."""
+    """Latent channels. `dct`: coefficients kept per block of 8x8 px over Y, Cb and Cr; 12 decode recognisably, 4 do
+    not. `sdxl`: 4, also where it is left out."""
+    weights: str | None = None
+    """`sdxl`: a folder, or a hub id in the local hub cache. Null: the published id there. Nothing is downloaded."""
+    posterior: Literal["sample", "mean"] = "sample"
+    """`sdxl`: draw each picture's latents from the encoder's Gaussian, anew per epoch, or take its mean."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """`sdxl`: of the VAE's weights and sums."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _channels_of_codec(cls, values: Any) -> Any:
+        is_sdxl = isinstance(values, dict) and values.get("codec") == "sdxl"
+        return {"channels": SDXL_CHANNELS} | values if is_sdxl else values
+
+    @model_validator(mode="after")
+    def _fits_codec(self) -> Latents:
+        if self.codec == "sdxl" and self.channels != SDXL_CHANNELS:
+            raise ValueError(f"channels {self.channels}: the SDXL VAE has {SDXL_CHANNELS}")
+        if self.codec == "dct" and self.weights is not None:
+            raise ValueError("weights are for codec sdxl, dct has none")
+        return self
 
 
 class Text(StrictModel):
     """How captions become what the model reads."""
 
-    encoder: Literal["hashed"] = "hashed"
-    """`hashed`: fixed-seed vectors of hashed words; works offline, knows no language."""
+    encoder: Literal["hashed", "t5"] = "hashed"
+    """`hashed`: fixed-seed vectors of hashed words; works offline, knows no language. `t5`: the T5-v1.1-XXL encoder,
+    PixArt-Σ's."""
     channels: Positive = 64
-    """Width of a caption token."""
+    """Width of a caption token. `t5`: 4096 where it is left out."""
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] = MAX_TOKENS
     """Captions are cut to this many tokens."""
+    weights: str | None = None
+    """`t5`: a folder with encoder and tokenizer, or a hub id in the local hub cache. Null: the published id there.
+    Nothing is downloaded."""
+    precision: Literal["bf16", "fp32"] = "bf16"
+    """`t5`: of the encoder's weights and sums."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _channels_of_encoder(cls, values: Any) -> Any:
+        is_t5 = isinstance(values, dict) and values.get("encoder") == "t5"
+        return {"channels": T5_CHANNELS} | values if is_t5 else values
+
+    @model_validator(mode="after")
+    def _fits_encoder(self) -> Text:
+        if self.encoder == "hashed" and self.weights is not None:
+            raise ValueError("weights are for encoder t5, hashed has none")
+        return self
 
 
 class Optimizer(StrictModel):

@@ -34,6 +34,11 @@ class Chance:
         return f"{self.seed}/{self.stage}/{purpose}/{epoch}/{draw}"
 
 
+def derived_seed(seed: int, purpose: str) -> int:
+    """Another seed that depends on this one and the purpose alone, for noise that must not repeat the first's."""
+    return counter(str(seed), purpose)
+
+
 def noise(seeds: Sequence[int], shape: tuple[int, ...]) -> Tensor:
     """Standard normal noise (len(seeds), *shape), each row from its own seed alone, drawn on the CPU."""
     generator = torch.Generator()

@@ -1,5 +1,6 @@
 """Pixels to latents and captions to vectors: the slots that the VAE and T5 fill, and their offline defaults.
 
+The real encoders are in `training.pretrained`, imported only where a recipe asks for them.
 The defaults need no download and say what they are: `dct` is a block cosine transform, not a learned VAE, and
 `hashed` gives each word a fixed random vector and knows no language. Both are enough to train a toy model
 end to end, and a checkpoint records which were used.
@@ -8,6 +9,7 @@ end to end, and a checkpoint records which were used.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
 
@@ -26,8 +28,11 @@ class Codec(Protocol):
 
     channels: int
 
-    def encode(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> (B, channels, H / 8, W / 8)."""
+    def encode(self, pixels: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, channels, H / 8, W / 8).
+
+        A codec that draws its latents draws picture i's from `seeds[i]` alone; without seeds it gives their mean.
+        """
         ...
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -51,11 +56,29 @@ class TextEncoder(Protocol):
 
 
 def codec_for(latents: Latents) -> Codec:
-    return {"dct": BlockDCT}[latents.codec](latents.channels)
+    """The codec that a recipe names.
+
+    Raises:
+        ValueError: its weights are not on this machine, or are of another kind.
+    """
+    if latents.codec == "sdxl":
+        from training.pretrained import sdxl_vae
+
+        return sdxl_vae(latents)
+    return BlockDCT(latents.channels)
 
 
 def text_encoder_for(text: Text) -> TextEncoder:
-    return {"hashed": HashedText}[text.encoder](text.channels, text.max_tokens)
+    """The text encoder that a recipe names.
+
+    Raises:
+        ValueError: its weights are not on this machine, or are of another kind.
+    """
+    if text.encoder == "t5":
+        from training.pretrained import t5_text
+
+        return t5_text(text)
+    return HashedText(text.channels, text.max_tokens)
 
 
 YCBCR = torch.tensor(
@@ -102,7 +125,7 @@ class BlockDCT:
         scale = torch.tensor(scales, dtype=torch.float64)[:, None, None, None]
         self._analysis, self._synthesis = (self._analysis * scale).float(), (self._synthesis / scale).float()
 
-    def encode(self, pixels: Tensor) -> Tensor:
+    def encode(self, pixels: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         batch, _, height, width = pixels.shape
         blocks = pixels.reshape(batch, 3, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
         return torch.einsum("bchywx,kcyx->bkhw", blocks, self._analysis.to(pixels.device))

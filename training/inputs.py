@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from training.chance import noise
+from training.chance import derived_seed, noise
 from training.data.loader import TrainingBatch
 from training.data.transform import to_unit_range
 from training.encoders import Codec, TextEncoder
@@ -45,7 +45,8 @@ class ModelInputs:
 def model_inputs(batch: TrainingBatch, codec: Codec, text_encoder: TextEncoder, device: torch.device) -> ModelInputs:
     """Encode a batch; each picture and caption once, however many draws it has."""
     draws = len(batch.timestep) // len(batch.image_ids)
-    latents = codec.encode(to_unit_range(batch.pixels.to(device, non_blocking=True)))
+    seeds = [derived_seed(seed, "latents") for seed in batch.noise_seeds[::draws]]  # of each picture's first draw
+    latents = codec.encode(to_unit_range(batch.pixels.to(device, non_blocking=True)), seeds)
     caption, mask = padded([text_encoder.encode(caption) for caption in batch.captions])
     return ModelInputs(
         latents=latents.repeat_interleave(draws, 0),

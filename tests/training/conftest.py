@@ -135,3 +135,32 @@ def recipe_values(dataset: Path, tmp_path: Path) -> dict[str, Any]:
             {"name": "compressed", "resolution": 64, "steps": 4, "kv_compression": {"layers": [1], "ratio": 2}},
         ],
     }
+
+
+@pytest.fixture(scope="session")
+def real_components(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `vae/`, `text_encoder/` and `tokenizer/`: the real classes, tiny, with random weights."""
+    import sentencepiece
+    from diffusers import AutoencoderKL
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    folder = tmp_path_factory.mktemp("components")
+    lines = [f"A red boat on the lake, seen from hill {i} at DAWN." for i in range(40)]
+    (folder / "lines.txt").write_text("\n".join(lines))
+    sentencepiece.SentencePieceTrainer.train(
+        input=str(folder / "lines.txt"), model_prefix=str(folder / "spiece"), vocab_size=60, hard_vocab_limit=False,
+        pad_id=0, eos_id=1, unk_id=2, bos_id=-1, minloglevel=2, normalization_rule_name="nmt_nfkc",
+    )  # fmt: skip
+    tokenizer = T5Tokenizer.from_pretrained(folder, extra_ids=0)
+    tokenizer.save_pretrained(folder / "tokenizer")
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=100, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=4, feed_forward_proj="gated-gelu"
+    )
+    T5EncoderModel(config).save_pretrained(folder / "text_encoder")
+    AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8), down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4, latent_channels=4, layers_per_block=1, norm_num_groups=4,
+        sample_size=64, scaling_factor=0.13025,
+    ).save_pretrained(folder / "vae")  # fmt: skip
+    return folder

@@ -13,35 +13,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from training.model.layouts import NULL_CAPTION, POSITION_TABLE, from_diffusers
 from training.model.pixart import PixArt
 
-NULL_CAPTION = "y_embedder.y_embedding"
-IGNORED_BUFFERS = ("pos_embed",)
+IGNORED_BUFFERS = (POSITION_TABLE,)
 """Recomputed by us for every grid, so a stored one is not read."""
+
+NULL_CAPTION_FILE = "null_caption.safetensors"
+"""Beside the transformer in a diffusers folder that we wrote: the null caption, for which that layout has no place."""
 
 KV_COMPRESSION_KEY = re.compile(r"blocks\.(\d+)\.attn\.(sr|norm)\.(weight|bias)")
 MICRO_CONDITIONING_KEY = re.compile(r"(csize_embedder|ar_embedder)\.|.*(resolution_embedder|aspect_ratio_embedder)")
-
-DIFFUSERS_NAMES = {
-    "pos_embed.proj": "x_embedder.proj",
-    "caption_projection.linear_1": "y_embedder.y_proj.fc1",
-    "caption_projection.linear_2": "y_embedder.y_proj.fc2",
-    "adaln_single.emb.timestep_embedder.linear_1": "t_embedder.mlp.0",
-    "adaln_single.emb.timestep_embedder.linear_2": "t_embedder.mlp.2",
-    "adaln_single.linear": "t_block.1",
-    "proj_out": "final_layer.linear",
-}
-DIFFUSERS_BLOCK_NAMES = {
-    "attn1.to_out.0": "attn.proj",
-    "attn2.to_q": "cross_attn.q_linear",
-    "attn2.to_out.0": "cross_attn.proj",
-    "ff.net.0.proj": "mlp.fc1",
-    "ff.net.2": "mlp.fc2",
-}
-DIFFUSERS_FUSED = {
-    "attn.qkv": ("attn1.to_q", "attn1.to_k", "attn1.to_v"),
-    "cross_attn.kv_linear": ("attn2.to_k", "attn2.to_v"),
-}
 
 
 @dataclass(frozen=True)
@@ -77,18 +59,30 @@ def load_weights(model: PixArt, path: str | Path, *, ema: bool = True) -> LoadRe
 def assign_weights(model: PixArt, weights: dict[str, Tensor], origin: str) -> LoadReport:
     """Copy weights in the official layout into `model`; see `load_weights`."""
     own = model.state_dict()
+    fit = fit_weights(own, weights, origin)
+    with torch.no_grad():
+        for key, value in weights.items():
+            if key not in fit.ignored:
+                own[key].copy_(value)
+    layers = {int(match[1]) for key in fit.initialised if (match := KV_COMPRESSION_KEY.fullmatch(key))}
+    for layer in layers:
+        model.initialise_compression(layer)
+    return fit
+
+
+def fit_weights(own: dict[str, Tensor], weights: dict[str, Tensor], origin: str) -> LoadReport:
+    """Compare weights in the official layout with a model's own state, by name and shape; copies nothing.
+
+    Raises:
+        ValueError: a key is missing, unexpected or of another shape.
+    """
     ignored = [key for key in weights if key in IGNORED_BUFFERS]
     null = weights.get(NULL_CAPTION)
     if null is not None and null.shape[-1:] == own[NULL_CAPTION].shape[-1:] and null.shape != own[NULL_CAPTION].shape:
         ignored.append(NULL_CAPTION)
     given = {key: value for key, value in weights.items() if key not in ignored}
 
-    micro = sorted(key for key in given if MICRO_CONDITIONING_KEY.match(key))
-    if micro:
-        raise ValueError(
-            f"{origin}: holds PixArt-alpha's size and aspect-ratio conditioning ({micro[0]}, ...), which PixArt-Σ does "
-            "not have; start from a checkpoint without it (alpha-256, alpha-512)"
-        )
+    refuse_micro_conditioning(given, origin)
     layers = {key: (match[1], match[2]) for key in own if (match := KV_COMPRESSION_KEY.fullmatch(key))}
     given_layers = {layer for key, (layer, _) in layers.items() if key in given}
     initialised = [key for key, (layer, _) in layers.items() if layer not in given_layers]
@@ -106,12 +100,17 @@ def assign_weights(model: PixArt, weights: dict[str, Tensor], origin: str) -> Lo
     ]
     if problems:
         raise ValueError(f"{origin}: does not fit this model; {'; '.join(problems)}")
-    with torch.no_grad():
-        for key, value in given.items():
-            own[key].copy_(value)
-    for layer in {int(layers[key][0]) for key in initialised}:
-        model.initialise_compression(layer)
     return LoadReport(tuple(initialised), tuple(ignored))
+
+
+def refuse_micro_conditioning(weights: dict[str, Tensor], origin: str) -> None:
+    """Raise a ValueError where weights condition on size and aspect ratio, as PixArt-alpha's at 1024 px do."""
+    micro = sorted(key for key in weights if MICRO_CONDITIONING_KEY.match(key))
+    if micro:
+        raise ValueError(
+            f"{origin}: holds PixArt-alpha's size and aspect-ratio conditioning ({micro[0]}, ...), which PixArt-Σ does "
+            "not have; start from a checkpoint without it (alpha-256, alpha-512)"
+        )
 
 
 def read_weights(path: Path, *, ema: bool = True) -> dict[str, Tensor]:
@@ -121,7 +120,10 @@ def read_weights(path: Path, *, ema: bool = True) -> dict[str, Tensor]:
         ValueError: nothing is there, or it cannot be read as weights.
     """
     if path.is_dir():
-        return from_diffusers(_read_diffusers_folder(path), origin=str(path))
+        folder = path / "transformer" if (path / "transformer").is_dir() else path
+        weights = from_diffusers(_read_diffusers_folder(folder), origin=str(path))
+        null = folder / NULL_CAPTION_FILE
+        return weights | (_read_safetensors(null) if null.is_file() else {})
     if not path.is_file():
         raise ValueError(f"{path}: no such weights file or folder")
     if path.suffix == ".safetensors":
@@ -152,40 +154,7 @@ def read_torch_file(path: Path) -> dict:
     return content
 
 
-def from_diffusers(weights: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
-    """Rename the tensors of a diffusers `PixArtTransformer2DModel` to the official layout.
-
-    Keys it does not know are passed on under their own name, for the caller to refuse by name.
-    """
-    left = dict(weights)
-    official = {}
-    if "scale_shift_table" in left:
-        official["final_layer.scale_shift_table"] = left.pop("scale_shift_table")
-    for key in list(left):
-        stem, _, leaf = key.rpartition(".")
-        if stem in DIFFUSERS_NAMES:
-            official[f"{DIFFUSERS_NAMES[stem]}.{leaf}"] = left.pop(key)
-    blocks = sorted({int(match[1]) for key in left if (match := re.match(r"transformer_blocks\.(\d+)\.", key))})
-    for i in blocks:
-        theirs, ours = f"transformer_blocks.{i}", f"blocks.{i}"
-        if f"{theirs}.scale_shift_table" in left:
-            official[f"{ours}.scale_shift_table"] = left.pop(f"{theirs}.scale_shift_table")
-        for leaf in ("weight", "bias"):
-            for name, target in DIFFUSERS_BLOCK_NAMES.items():
-                if f"{theirs}.{name}.{leaf}" in left:
-                    official[f"{ours}.{target}.{leaf}"] = left.pop(f"{theirs}.{name}.{leaf}")
-            for target, names in DIFFUSERS_FUSED.items():
-                parts = [f"{theirs}.{name}.{leaf}" for name in names]
-                absent = [part for part in parts if part not in left]
-                if absent and len(absent) < len(parts):
-                    raise ValueError(f"{origin}: {absent[0]} is missing")
-                if not absent:
-                    official[f"{ours}.{target}.{leaf}"] = torch.cat([left.pop(part) for part in parts])
-    return official | left
-
-
 def _read_diffusers_folder(folder: Path) -> dict[str, Tensor]:
-    folder = folder / "transformer" if (folder / "transformer").is_dir() else folder
     index = folder / "diffusion_pytorch_model.safetensors.index.json"
     if index.is_file():
         files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from training.model import KVCompression, PixArt, PixArtConfig, load_weights
-from training.model.convert import DIFFUSERS_BLOCK_NAMES, DIFFUSERS_FUSED, DIFFUSERS_NAMES, from_diffusers
+from training.model.layouts import DIFFUSERS_BLOCK_NAMES, DIFFUSERS_FUSED, DIFFUSERS_NAMES, from_diffusers
 
 
 def small(kv: KVCompression | None = None) -> PixArt:

@@ -1,0 +1,166 @@
+"""Weights written in every layout: back again to the bit, the same answers in diffusers, and what cannot be."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from sigma import app
+from training.export import convert
+from training.model import KVCompression, PixArt, PixArtConfig, load_weights
+from training.model.architecture import Hints
+from training.model.convert import read_torch_file, read_weights
+from training.pipeline_export import export_pipeline
+
+HINTS = Hints(num_heads=4, image_size=128, pe_interpolation=1.0)
+
+
+def small(kv: KVCompression | None = None, **knobs) -> PixArt:
+    knobs = {"image_size": 256, "pe_interpolation": 0.5} | knobs
+    config = PixArtConfig(
+        depth=2, hidden_size=32, num_heads=4, caption_channels=32, max_caption_tokens=300, kv_compression=kv, **knobs
+    )
+    model = PixArt(config).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def saved(model: PixArt, path):
+    torch.save({"state_dict": model.state_dict()}, path)
+    c = model.config
+    return path, Hints(c.num_heads, c.image_size, c.pe_interpolation)
+
+
+def equal(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) and a[key].dtype == b[key].dtype for key in a)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_round_trips_are_bit_exact(tmp_path, dtype):
+    source, hints = saved(small().to(dtype), tmp_path / "a.pth")
+    convert(source, tmp_path / "b.safetensors", "sigma", hints=hints)
+    convert(tmp_path / "b.safetensors", tmp_path / "c", "diffusers")  # knows its heads and size from here on
+    convert(tmp_path / "c", tmp_path / "d.pth", "official")
+    official = read_torch_file(tmp_path / "d.pth")["state_dict"]
+    assert official.pop("pos_embed").shape == (1, 256, 32)
+    assert equal(official, read_weights(source))
+    assert equal(read_weights(tmp_path / "b.safetensors"), read_weights(source))
+    assert "y_embedder.y_embedding" in official
+    done = convert(tmp_path / "c", tmp_path / "e.safetensors", "sigma")
+    assert (done.config.num_heads, done.config.image_size, done.config.pe_interpolation) == (4, 256, 0.5)
+    assert (tmp_path / "e.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+def test_kv_compression_survives_where_it_can_and_is_refused_where_not(tmp_path):
+    source, hints = saved(small(KVCompression((1,), 2)), tmp_path / "a.pth")
+    done = convert(source, tmp_path / "b.safetensors", "sigma", hints=hints)
+    assert done.config.kv_compression == KVCompression((1,), 2)
+    convert(tmp_path / "b.safetensors", tmp_path / "c.pth", "official", hints=hints)
+    assert equal(read_weights(source), {k: v for k, v in read_weights(tmp_path / "c.pth").items() if k != "pos_embed"})
+    with pytest.raises(ValueError, match=r"no KV compression .* --drop-kv-compression"):
+        convert(source, tmp_path / "d", "diffusers", hints=hints)
+    assert not list(tmp_path.glob("d*"))
+    done = convert(source, tmp_path / "d", "diffusers", hints=hints, drop_kv_compression=True)
+    assert "4 tensors" in done.notes[0]
+    left = read_weights(tmp_path / "d")
+    assert equal(left, {k: v for k, v in read_weights(source).items() if ".sr." not in k and ".attn.norm." not in k})
+
+
+def test_diffusers_answers_as_the_published_numbers(tmp_path, published, pixart_fixtures):
+    from diffusers import PixArtTransformer2DModel
+
+    convert(pixart_fixtures / "base.pth", tmp_path / "t", "diffusers", hints=HINTS)
+    theirs = PixArtTransformer2DModel.from_pretrained(tmp_path / "t").eval()
+    assert theirs.config.use_additional_conditions is False and theirs.config.interpolation_scale == 1
+    case = published("case_a_square")
+    with torch.no_grad():
+        output = theirs(
+            case["latents"],
+            encoder_hidden_states=case["caption"][:, 0],
+            timestep=case["timestep"],
+            encoder_attention_mask=case["attention_mask"][:, 0, 0],
+            added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+        ).sample
+    assert (output - published("case_a_diffusers")["output"]).abs().max() < 1e-4
+    assert (output - case["output"]).abs().max() < 1e-4
+    convert(tmp_path / "t", tmp_path / "back.pth", "official")
+    mine, fixture = (read_weights(path) for path in (tmp_path / "back.pth", pixart_fixtures / "base.pth"))
+    assert torch.allclose(mine.pop("pos_embed"), fixture.pop("pos_embed"), atol=1e-6)
+    assert equal(mine, fixture)
+
+
+@pytest.mark.parametrize(("size", "pe"), [(256, 0.5), (1024, 2.0)])
+def test_the_whole_pipeline_loads_samples_and_answers_as_we_do(tmp_path, real_components, size, pe):
+    from diffusers import PixArtSigmaPipeline
+
+    model = small(image_size=size, pe_interpolation=pe)
+    source, hints = saved(model, tmp_path / "a.pth")
+    done = export_pipeline(source, tmp_path / "p", vae=real_components, text_encoder=real_components, hints=hints)
+    assert not any("aspect table" in note for note in done.notes)
+    pipe = PixArtSigmaPipeline.from_pretrained(tmp_path / "p")
+    pipe.set_progress_bar_config(disable=True)
+    pictures = pipe(
+        "a red boat", num_inference_steps=2, height=32, width=48, use_resolution_binning=False, clean_caption=False,
+        output_type="np", generator=torch.Generator().manual_seed(0),
+    ).images  # fmt: skip
+    assert pictures.shape == (1, 32, 48, 3)
+    latents, caption = torch.randn(2, 4, 12, 8), torch.randn(2, 9, 32)
+    timestep, mask = torch.tensor([999, 20]), torch.tensor([[1] * 9, [1] * 4 + [0] * 5])
+    conditions = {"resolution": None, "aspect_ratio": None}
+    with torch.no_grad():
+        theirs = pipe.transformer(latents, caption, timestep, conditions, encoder_attention_mask=mask).sample
+        ours = model(latents, timestep, caption, mask)
+    assert (theirs - ours).abs().max() < 1e-4
+    other = small(image_size=size, pe_interpolation=pe)
+    load_weights(other, tmp_path / "p")  # a pipeline is read as weights, too
+    assert equal(other.state_dict(), model.state_dict())
+
+
+def test_components_that_do_not_fit_are_refused(tmp_path, real_components):
+    source, hints = saved(small(in_channels=12), tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=r"latent_channels is 4, the transformer of .* needs 12"):
+        export_pipeline(source, tmp_path / "p", vae=real_components, text_encoder=real_components, hints=hints)
+    with pytest.raises(ValueError, match=r"weights missing: .*then set --vae "):
+        export_pipeline(source, tmp_path / "p", vae=tmp_path, text_encoder=real_components, hints=hints)
+    assert not (tmp_path / "p").exists()
+
+
+def test_alphas_micro_conditioning_is_refused_by_name(tmp_path, pixart_fixtures):
+    path = pixart_fixtures / "micro_condition_depth1_h24.pth"
+    model = PixArt(PixArtConfig(depth=1, hidden_size=24, num_heads=2, caption_channels=32, max_caption_tokens=12))
+    with pytest.raises(ValueError, match=r"size and aspect-ratio conditioning \((csize|ar)_embedder"):
+        load_weights(model, path)
+    with pytest.raises(ValueError, match=r"size and aspect-ratio conditioning \((csize|ar)_embedder"):
+        convert(path, tmp_path / "x.pth", "official", hints=HINTS)
+
+
+def test_what_a_source_does_not_tell_is_asked_for(tmp_path, pixart_fixtures):
+    source, hints = saved(small(), tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="--num-heads"):
+        convert(source, tmp_path / "b.pth", "official")
+    with pytest.raises(ValueError, match="--image-size"):
+        convert(source, tmp_path / "b.pth", "official", hints=Hints(num_heads=4))
+    with pytest.raises(ValueError, match=r"not that of 128 px at pe_interpolation 0\.25.*--pe-interpolation"):
+        convert(pixart_fixtures / "base.pth", tmp_path / "b.pth", "official", hints=Hints(num_heads=4))
+    convert(source, tmp_path / "b.pth", "official", hints=hints)
+    with pytest.raises(ValueError, match="exists already"):
+        convert(source, tmp_path / "b.pth", "official", hints=hints)
+
+
+def test_the_command(tmp_path):
+    source, _ = saved(small(KVCompression((1,), 2)), tmp_path / "a.pth")
+    known = ["--num-heads", "4", "--image-size", "256"]
+
+    def sigma(*arguments: str):
+        return CliRunner().invoke(app, ["convert", str(source), str(tmp_path / "out"), *arguments])
+
+    refused = sigma("--to", "diffusers", *known)
+    assert refused.exit_code == 1 and "--drop-kv-compression" in " ".join(refused.output.split())
+    assert sigma("--to", "diffusers", "--vae", "x", *known).exit_code == 1
+    done = sigma("--to", "diffusers", "--drop-kv-compression", *known)
+    assert done.exit_code == 0, done.output
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["interpolation_scale"] == 0.5

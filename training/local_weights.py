@@ -1,0 +1,86 @@
+"""Where published weights lie on this machine: a folder, or the local hub cache. Nothing is ever downloaded."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from schemas.weights import Weight, missing_weights
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def find_weights(given: str | None, weight: Weight, key: str) -> Path:
+    """The folder of a model: the one given, or the local hub cache's copy of an id.
+
+    Args:
+        given: a folder or a hub id; None is the published one, `weight`.
+        key: the knob, for the message.
+
+    Raises:
+        ValueError: it is not on this machine; the message names the id, the size and the command to get it.
+    """
+    if given is not None and Path(given).is_dir():
+        return Path(given)
+    if given is not None and not HUB_ID.fullmatch(given):
+        raise missing_weights(weight, key, given)
+    if given is not None and given != weight.hub_id:
+        weight = replace(weight, hub_id=given, pattern="*", revision=None)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(weight.hub_id, revision=weight.revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        raise missing_weights(weight, key, given) from None
+
+
+def component(folder: Path, name: str) -> Path | None:
+    """The folder of one model: `folder` itself, or its part of that name where `folder` is a pipeline; or None."""
+    for candidate in (folder / name, folder):
+        if (candidate / "config.json").is_file():
+            return candidate
+    return None
+
+
+def tokenizer_folder(folder: Path) -> Path | None:
+    """The folder that holds a T5 tokenizer: `tokenizer/` in or beside a text encoder, or the same folder; or None."""
+    for candidate in (folder / "tokenizer", folder, folder.parent / "tokenizer"):
+        if any((candidate / name).is_file() for name in ("tokenizer.json", "spiece.model")):
+            return candidate
+    return None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        ValueError: it cannot be read, or is none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds no JSON object")
+    return content
+
+
+def copy_files(source: Path, target: Path, names: re.Pattern[str]) -> None:
+    """Copy the files of one folder whose names match into a new one.
+
+    Raises:
+        ValueError: none of them holds weights or a vocabulary.
+    """
+    files = sorted(path for path in source.iterdir() if path.is_file() and names.fullmatch(path.name))
+    if not any(path.suffix in (".safetensors", ".model") or path.name == "tokenizer.json" for path in files):
+        raise ValueError(
+            f"{source}: no .safetensors weights (nor a vocabulary) in this folder; found {len(files)} files"
+        )
+    target.mkdir()
+    for path in files:
+        shutil.copyfile(path, target / path.name)

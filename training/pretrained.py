@@ -1,0 +1,173 @@
+"""The real encoders behind the slots: the SDXL VAE and the T5-v1.1 encoder, from weights on this machine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from schemas.training import Latents, Text
+from schemas.weights import SDXL_VAE, T5_XXL, missing_weights
+from training.chance import noise
+from training.local_weights import component, find_weights, tokenizer_folder
+
+if TYPE_CHECKING:  # imported where they are used: they take seconds
+    from diffusers import AutoencoderKL
+    from transformers import PreTrainedTokenizerBase, T5EncoderModel
+
+SCALING_FACTOR = 0.13025
+"""Latents of the SDXL VAE are multiplied by this, which brings them to about unit variance; PixArt-Σ's."""
+DOWNSAMPLING = 8
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def best_device() -> torch.device:
+    """The current GPU, which is the process's own under torchrun, or the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+class SdxlVae:
+    """The SDXL autoencoder as a codec: 4 channels, 8 times smaller per axis, scaled by 0.13025.
+
+    Pictures go through one at a time, so that a latent does not depend on what else is in the batch.
+
+    Args:
+        posterior: `sample` draws a latent from the encoder's Gaussian, as PixArt-Σ trains; `mean` takes its mean.
+    """
+
+    def __init__(self, vae: AutoencoderKL, posterior: str = "sample") -> None:
+        self._vae = vae
+        self._posterior = posterior
+        self.channels: int = vae.config.latent_channels
+        vae.enable_slicing()
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, 4, H / 8, W / 8) float32; the mean where there are no seeds."""
+        vae = self._vae.to(pixels.device)
+        posterior = vae.encode(pixels.to(vae.dtype)).latent_dist
+        latents = posterior.mean.float()
+        if self._posterior == "sample" and seeds is not None:
+            drawn = noise(seeds, tuple(latents.shape[1:])).to(latents.device)
+            latents = latents + posterior.std.float() * drawn
+        return latents * SCALING_FACTOR
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """(B, 4, h, w) -> (B, 3, 8h, 8w) float32, about [-1, 1]."""
+        vae = self._vae.to(latents.device)
+        return vae.decode((latents.float() / SCALING_FACTOR).to(vae.dtype)).sample.float()
+
+
+class T5Text:
+    """The T5 encoder as a text encoder. The text is taken as it is: no cleaning, no lower-casing.
+
+    Captions go through one at a time and without padding, so that a row depends on its caption alone.
+    """
+
+    def __init__(self, model: T5EncoderModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
+        self._model, self._tokenizer = model, tokenizer
+        self.channels: int = model.config.d_model
+        self.max_tokens = max_tokens
+
+    @torch.no_grad()
+    def encode(self, caption: str) -> Tensor:
+        """(L, channels) float32 on the encoder's device, the end of the text included; cut to `max_tokens`."""
+        tokens = self._tokenizer(caption, truncation=True, max_length=self.max_tokens, return_tensors="pt")
+        return self._model(tokens["input_ids"].to(self._model.device)).last_hidden_state[0].float()
+
+    @torch.no_grad()
+    def null(self) -> Tensor:
+        """(max_tokens, channels) float32: T5's answer to "" padded to `max_tokens`, padding masked, as published."""
+        tokens = self._tokenizer(
+            "", padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        ).to(self._model.device)
+        answer = self._model(tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        return answer.last_hidden_state[0].float()
+
+
+def sdxl_vae(latents: Latents, device: torch.device | None = None) -> SdxlVae:
+    """The VAE that a recipe names.
+
+    Raises:
+        ValueError: it is not on this machine, is damaged, or is no SDXL VAE.
+    """
+    found = find_weights(latents.weights, SDXL_VAE, "latents.weights")
+    folder = component(found, "vae")
+    if folder is None:
+        raise missing_weights(SDXL_VAE, "latents.weights", str(found))
+    return SdxlVae(_load_vae(folder, latents.precision, device or best_device()), latents.posterior)
+
+
+def t5_text(text: Text, device: torch.device | None = None) -> T5Text:
+    """The T5 encoder that a recipe names, with its tokenizer.
+
+    Raises:
+        ValueError: it is not on this machine, is damaged, or is of another width than the recipe says.
+    """
+    found = find_weights(text.weights, T5_XXL, "text.weights")
+    folder, tokenizer = component(found, "text_encoder"), tokenizer_folder(found)
+    if folder is None or tokenizer is None:
+        raise missing_weights(T5_XXL, "text.weights", str(found))
+    model, words = _load_t5(folder, tokenizer, text.precision, device or best_device())
+    if model.config.d_model != text.channels:
+        raise ValueError(f"{folder}: gives {model.config.d_model} channels; set text.channels={model.config.d_model}")
+    return T5Text(model, words, text.max_tokens)
+
+
+@lru_cache(maxsize=1)  # training and the pictures it draws of itself share one copy
+def _load_vae(folder: Path, precision: str, device: torch.device) -> AutoencoderKL:
+    from diffusers import AutoencoderKL
+
+    vae = _loaded(AutoencoderKL.from_pretrained, folder, torch_dtype=DTYPES[precision])
+    config = vae.config
+    for name, value, needed in (
+        ("scaling_factor", config.scaling_factor, SCALING_FACTOR),
+        ("latent_channels", config.latent_channels, 4),
+        ("downsampling", 2 ** (len(config.block_out_channels) - 1), DOWNSAMPLING),
+        ("shift_factor", config.get("shift_factor"), None),
+        ("latents_mean", config.get("latents_mean"), None),
+    ):
+        if value != needed:
+            raise ValueError(f"{folder}: is no SDXL VAE, {name} is {value} where {needed} is needed")
+    return vae.to(device)
+
+
+@lru_cache(maxsize=1)
+def _load_t5(
+    folder: Path, tokenizer: Path, precision: str, device: torch.device
+) -> tuple[T5EncoderModel, PreTrainedTokenizerBase]:
+    from transformers import T5EncoderModel, T5Tokenizer
+
+    model = _loaded(T5EncoderModel.from_pretrained, folder, dtype=DTYPES[precision])
+    try:
+        words = T5Tokenizer.from_pretrained(tokenizer, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{tokenizer}: cannot be loaded as a T5 tokenizer ({str(error).splitlines()[0]})") from None
+    return model.to(device), words
+
+
+def _loaded(from_pretrained: Callable[..., Any], folder: Path, **knobs: Any) -> Any:
+    """A model from a folder, frozen; unlike the library alone, refuses weights that lack a tensor."""
+    from safetensors import SafetensorError
+
+    chatter = logging.getLogger("transformers.modeling_utils")
+    level = chatter.level
+    chatter.setLevel(logging.ERROR)  # of the T5 decoder's tensors, which are not needed
+    try:
+        model, info = from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **knobs
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{folder}: cannot be loaded ({str(error).strip().splitlines()[0]})") from None
+    finally:
+        chatter.setLevel(level)
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ValueError(f"{folder}: lacks {missing[0]} and {len(missing) - 1} more tensors; get it anew")
+    return model.eval().requires_grad_(False)
