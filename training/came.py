@@ -19,8 +19,9 @@ class CAME(Optimizer):
     """Confidence-guided Adaptive Memory Efficient optimizer.
 
     Parameters of equal shape are updated together, stacked along a new first axis: the arithmetic of one
-    tensor, with one kernel where a loop would launch as many as there are blocks. Their state is kept stacked
-    under the first parameter of its shape. Tensors of two or more axes are factored over the last two.
+    tensor, with one kernel where a loop would launch as many as there are blocks. On a CPU, where launches are
+    cheap and caches small, they take turns instead. Either way their state is kept stacked under the first
+    parameter of its shape. Tensors of two or more axes are factored over the last two.
 
     Args:
         params: parameters or parameter groups; all of them must receive a gradient at every step.
@@ -62,11 +63,17 @@ class CAME(Optimizer):
                     continue
                 if missing:
                     raise ValueError(f"{missing} of {len(params)} parameters of one shape lack a gradient; freeze them")
-                grads = torch.stack([p.grad for p in params if p.grad is not None])  # (n, *shape)
-                update = self._update(grads.float(), self.state[params[0]], group)
-                if group["weight_decay"]:
-                    torch._foreach_mul_(params, 1 - group["weight_decay"] * group["lr"])
-                torch._foreach_add_(params, list(update.to(params[0].dtype).unbind()), alpha=-group["lr"])
+                state = self.state[params[0]]
+                if not state:
+                    state.update(_zeros(params))
+                at_once = 1 if params[0].is_cpu else len(params)
+                for start in range(0, len(params), at_once):
+                    part = slice(start, start + at_once)
+                    update = self._update(_stacked_grads(params[part]), {k: v[part] for k, v in state.items()}, group)
+                    if group["weight_decay"]:
+                        torch._foreach_mul_(params[part], 1 - group["weight_decay"] * group["lr"])
+                    update = update.to(params[0].dtype)
+                    torch._foreach_add_(params[part], list(update.unbind()), alpha=-group["lr"])
         return loss
 
     def _update(self, grads: Tensor, state: dict[str, Tensor], group: dict[str, Any]) -> Tensor:
@@ -74,19 +81,10 @@ class CAME(Optimizer):
         beta_mean, beta_square, beta_instability = group["betas"]
         eps_square, eps_instability = group["eps"]
         factored = grads.dim() > 2  # the first axis is the stack
-        if not state:
-            state["exp_avg"] = torch.zeros_like(grads)
-            if factored:
-                for name in ("sq", "res"):
-                    state[f"exp_avg_{name}_row"] = torch.zeros_like(grads[..., 0])
-                    state[f"exp_avg_{name}_col"] = torch.zeros_like(grads[..., 0, :])
-            else:
-                state["exp_avg_sq"] = torch.zeros_like(grads)
-
-        square = grads.square().add_(eps_square)
         if factored:
-            update = _over_root(grads, state, "exp_avg_sq", square, beta_square)
+            update = _over_root(grads, state, "exp_avg_sq", grads.square(), eps_square, beta_square)
         else:
+            square = grads.square().add_(eps_square)
             update = grads * state["exp_avg_sq"].lerp_(square, 1 - beta_square).rsqrt()
         rms = update.flatten(1).square().mean(dim=1).sqrt()  # (n,), of each tensor by itself
         clip = (rms / group["clip_threshold"]).clamp(min=1.0)
@@ -95,19 +93,39 @@ class CAME(Optimizer):
         mean = state["exp_avg"].lerp_(update, 1 - beta_mean)
         if not factored:
             return mean
-        instability = update.sub_(mean).square_().add_(eps_instability)
-        return _over_root(mean, state, "exp_avg_res", instability, beta_instability)
+        instability = update.sub_(mean).square_()
+        return _over_root(mean, state, "exp_avg_res", instability, eps_instability, beta_instability)
 
 
-def _over_root(x: Tensor, state: dict[str, Tensor], name: str, square: Tensor, beta: float) -> Tensor:
-    """Average the row and column means of `square` (..., R, C) into the state, and divide x by the root of their span.
+def _over_root(x: Tensor, state: dict[str, Tensor], name: str, square: Tensor, eps: float, beta: float) -> Tensor:
+    """Average the row and column means of `square` + eps into the state, and divide x by the root of their span.
 
-    The span is the rank-1 matrix (rows / mean(rows)) x columns, which is never built.
+    The span is the rank-1 matrix (rows / mean(rows)) x columns, which is never built. `square` (..., R, C) is used
+    up: its memory becomes the result's.
     """
-    rows = state[f"{name}_row"].lerp_(square.mean(dim=-1), 1 - beta)  # (..., R)
-    columns = state[f"{name}_col"].lerp_(square.mean(dim=-2), 1 - beta)  # (..., C)
+    rows = state[f"{name}_row"].lerp_(square.mean(dim=-1).add_(eps), 1 - beta)  # (..., R)
+    columns = state[f"{name}_col"].lerp_(square.mean(dim=-2).add_(eps), 1 - beta)  # (..., C)
     of_row = (rows / rows.mean(dim=-1, keepdim=True)).rsqrt().unsqueeze(-1)
-    return (x * of_row).mul_(columns.rsqrt().unsqueeze(-2))
+    return torch.mul(x, of_row, out=square).mul_(columns.rsqrt().unsqueeze(-2))
+
+
+def _stacked_grads(params: list[Tensor]) -> Tensor:
+    """Gradients (n, *shape) in float32; of one parameter without a copy."""
+    grads = [p.grad for p in params if p.grad is not None]
+    return (torch.stack(grads) if len(grads) > 1 else grads[0].unsqueeze(0)).float()
+
+
+def _zeros(params: list[Tensor]) -> dict[str, Tensor]:
+    """The state before the first step, stacked, float32."""
+    shape, device = (len(params), *params[0].shape), params[0].device
+    shapes = {"exp_avg": shape}
+    if len(shape) > 2:
+        for name in ("sq", "res"):
+            shapes[f"exp_avg_{name}_row"] = shape[:-1]
+            shapes[f"exp_avg_{name}_col"] = (*shape[:-2], shape[-1])
+    else:
+        shapes["exp_avg_sq"] = shape
+    return {name: torch.zeros(shape, device=device) for name, shape in shapes.items()}
 
 
 def _by_shape(params: list[Tensor]) -> list[list[Tensor]]:

@@ -87,3 +87,20 @@ def test_refusals():
     p.grad = torch.ones(2)
     with pytest.raises(ValueError, match="1 of 2 parameters of one shape lack a gradient"):
         optimizer.step()
+
+
+def test_a_hundred_steps_drift_less_than_a_millionth_from_came_pytorch():
+    came_pytorch = pytest.importorskip("came_pytorch", reason="pip install -e '.[bench]'")
+    torch.manual_seed(0)
+    shapes = [(48, 32), (48, 32), (7, 5), (6, 1, 2, 2), (32,), (32,)]
+    ours = [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+    theirs = [torch.nn.Parameter(p.detach().clone()) for p in ours]
+    optimizers = CAME(ours, lr=2e-5), came_pytorch.CAME(theirs, lr=2e-5)
+    for _ in range(100):
+        for p, q in zip(ours, theirs, strict=True):
+            p.grad = torch.randn_like(p) * 1e-2
+            q.grad = p.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for p, q in zip(ours, theirs, strict=True):
+        assert (p - q).norm() / q.norm() < 1e-6
