@@ -52,10 +52,17 @@ class ModelInputs:
         return replace(self, caption=self.caption[:, :longest], mask=self.mask[:, :longest])
 
 
-def model_inputs(batch: TrainingBatch, codec: Codec, text_encoder: TextEncoder, device: torch.device) -> ModelInputs:
-    """Encode a batch; each picture and caption once, however many draws it has."""
+def model_inputs(
+    batch: TrainingBatch, codec: Codec, text_encoder: TextEncoder, device: torch.device, *, one_by_one: bool = False
+) -> ModelInputs:
+    """Encode a batch; each picture and caption once, however many draws it has.
+
+    Args:
+        one_by_one: encode pictures singly, so that latents do not depend on what else is in the batch.
+    """
     draws = len(batch.timestep) // len(batch.image_ids)
-    latents = codec.encode(to_unit_range(batch.pixels.to(device, non_blocking=True)))
+    pixels = to_unit_range(batch.pixels.to(device, non_blocking=True))
+    latents = torch.cat([codec.encode(part) for part in pixels.split(1 if one_by_one else len(pixels))])
     encoded = [text_encoder.encode(caption) for caption in batch.captions]
     caption, mask = padded(encoded)
     return ModelInputs(

@@ -113,7 +113,7 @@ def train_stage(
             warmup = recipe.optimizer.warmup_steps if stage.warmup_steps is None else stage.warmup_steps
             rate = learning_rate(state.step, stage.lr or recipe.optimizer.lr, warmup)
             set_learning_rate(state.optimizer, rate)
-            inputs = model_inputs(batch, codec, text_encoder, here.device)
+            inputs = model_inputs(batch, codec, text_encoder, here.device, one_by_one=recipe.exact_sums)
             terms = accumulate_gradients(model, inputs, recipe, knobs, here)
             grad_norm = nn.utils.clip_grad_norm_(state.model.parameters(), recipe.optimizer.gradient_clip)
             state.optimizer.step()
