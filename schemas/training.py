@@ -229,6 +229,23 @@ class Sample(StrictModel):
     """Classifier-free guidance; 1 is none."""
 
 
+class Validation(StrictModel):
+    """The loss of the averaged weights on a fixed grid of pictures, timesteps and noise."""
+
+    every: Annotated[int, Field(ge=0)] = 0
+    """Steps between them, a multiple of `log_every`; 0 computes none."""
+    samples: Positive = 16
+    """Pictures, spread evenly over the stage's samples; fewer where there are fewer."""
+    timesteps: Annotated[tuple[Annotated[int, Field(ge=0, le=999)], ...], Field(min_length=1)] = (
+        100,
+        300,
+        500,
+        700,
+        900,
+    )
+    """Noise levels that each picture is tried at."""
+
+
 class TrainingRecipe(StrictModel):
     """Everything a training run depends on."""
 
@@ -252,10 +269,15 @@ class TrainingRecipe(StrictModel):
     """The average of the weights."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Precision of the matrix products; weights, optimizer and loss are fp32 always."""
+    exact_sums: bool = False
+    """Sum the gradients of micro-batches in float64: losses then do not depend on the number of processes, where
+    `data.micro_batch` divides each one's share. Costs memory for one more float64 copy of the weights."""
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     """The weak-to-strong chain, in order."""
     sample: Sample = Sample()
     """Pictures drawn during training, and how any are sampled."""
+    validation: Validation = Validation()
+    """The validation loss."""
     checkpoint_every: Positive = 1000
     """Steps between checkpoints; a multiple of `log_every`. The last step of a stage has one always."""
     keep_checkpoints: Positive = 2
@@ -269,6 +291,11 @@ class TrainingRecipe(StrictModel):
             raise ValueError(
                 f"checkpoint_every {self.checkpoint_every} is no multiple of log_every {self.log_every}; "
                 "a resumed run could not repeat its metrics"
+            )
+        if self.validation.every % self.log_every:
+            raise ValueError(
+                f"validation.every {self.validation.every} is no multiple of log_every {self.log_every}; "
+                "its loss stands in a line of the metrics"
             )
         for number, stage in enumerate(self.stages):
             self._check_stage(number, stage)

@@ -1,13 +1,16 @@
-"""Checkpoints: written aside, synced and renamed, so that the newest one on disk is always whole."""
+"""Checkpoints: copied, then written aside, synced and renamed by a thread, so that the newest on disk is whole."""
 
 from __future__ import annotations
 
 import os
 import re
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
+from torch import Tensor
 
 from training.model.convert import read_torch_file
 
@@ -30,6 +33,60 @@ def latest_checkpoint(folder: Path) -> tuple[int, Path] | None:
     return next(iter(reversed(checkpoints(folder))), None)
 
 
+class CheckpointWriter:
+    """Writes checkpoints on a thread of its own while training goes on.
+
+    As a context manager it waits for the last write at the end; an error of that write is raised there, unless
+    another one is already on its way.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self._folder, self._keep = folder, keep
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._running: Future[Path] | None = None
+
+    def begin(self, step: int, content: dict[str, Any]) -> None:
+        """Copy the content to the CPU and start to write it; waits only for a write that is still under way.
+
+        Raises:
+            ValueError: the write before failed; see `write_checkpoint`.
+        """
+        self.wait()
+        self._running = self._pool.submit(write_checkpoint, self._folder, step, copied(content), self._keep)
+
+    def check(self) -> None:
+        """Raise the error of a write that has failed by now; never waits."""
+        if self._running is not None and self._running.done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is on disk, and raise the error of its write."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown(wait=True)
+        if error is None:
+            self.wait()
+
+
+def copied(content: Any) -> Any:
+    """Nested content with every tensor copied to the CPU, so that training may go on changing the original."""
+    if isinstance(content, Tensor):
+        return content.detach().to("cpu", copy=True)
+    if isinstance(content, dict):
+        return {key: copied(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return type(content)(copied(value) for value in content)
+    return content
+
+
 def write_checkpoint(folder: Path, step: int, content: dict[str, Any], keep: int) -> Path:
     """Write a checkpoint and remove all but the newest `keep`.
 
@@ -46,7 +103,8 @@ def write_checkpoint(folder: Path, step: int, content: dict[str, Any], keep: int
         aside.replace(path)
         sync_folder(folder)
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
-        aside.unlink(missing_ok=True)
+        if aside.is_file():
+            aside.unlink()
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path}: the checkpoint cannot be written ({reason}); free space and run again") from error
     for _, old in checkpoints(folder)[:-keep]:
@@ -58,12 +116,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content, on the CPU.
 
     Raises:
-        ValueError: it is cut short or is no checkpoint of ours.
+        ValueError: it is cut short or is no checkpoint of ours; the one before it is named.
     """
     try:
         content = read_torch_file(path)
     except ValueError as error:
-        raise ValueError(f"{error}; remove it to go on from the one before") from None
+        before = [older for _, older in checkpoints(path.parent) if older.name < path.name]
+        go_on = f"go on from {before[-1].name}" if before else "train the stage anew, there is no older one"
+        raise ValueError(f"{error}; remove it to {go_on}") from None
     missing = [key for key in ("state_dict", "state_dict_ema", "optimizer", "step") if key not in content]
     if missing:
         raise ValueError(f"{path}: is no training checkpoint ({missing[0]} is missing); weights alone can be a parent")

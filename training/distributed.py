@@ -12,6 +12,16 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+SIGNS_OF_A_LOST_PROCESS = (
+    "Connection closed",
+    "Connection reset",
+    "Broken pipe",
+    "Timed out",
+    "NCCL",
+    "closed by peer",
+)
+"""Parts of what gloo and NCCL say when a peer is gone."""
+
 
 @dataclass(frozen=True)
 class World:
@@ -42,6 +52,25 @@ class World:
             dist.all_reduce(values)
             values /= self.size
         return values
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum over all processes, in place."""
+        if self.size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def split(self, batch: int, what: str) -> int:
+        """Pictures per process.
+
+        Raises:
+            ValueError: the processes do not divide the batch.
+        """
+        if batch % self.size:
+            raise ValueError(
+                f"{what}: a batch of {batch} cannot be split over {self.size} processes evenly; "
+                "set another batch or start another number of processes"
+            )
+        return batch // self.size
 
     def barrier(self) -> None:
         if self.size > 1:
@@ -76,5 +105,12 @@ def world() -> Iterator[World]:
     dist.init_process_group("nccl" if has_gpu else "gloo")
     try:
         yield World(rank, size, device)
+    except RuntimeError as error:  # what gloo and NCCL raise
+        if not any(sign in str(error) for sign in SIGNS_OF_A_LOST_PROCESS):
+            raise
+        raise ValueError(
+            f"process {rank} of {size}: another process of this run was lost ({str(error).splitlines()[-1][:120]}); "
+            "the last checkpoint is intact, run the same command to go on from it"
+        ) from None
     finally:
         dist.destroy_process_group()

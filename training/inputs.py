@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ class ModelInputs:
         caption: (N, L, caption channels), padded to the batch's longest.
         mask: (N, L) bool, true where a token is valid.
         drop: (N,) bool.
+        lengths: (N,) valid tokens of each caption, on the CPU.
     """
 
     latents: Tensor
@@ -32,22 +33,41 @@ class ModelInputs:
     caption: Tensor
     mask: Tensor
     drop: Tensor
+    lengths: Tensor
 
     def __len__(self) -> int:
         return len(self.latents)
 
     def split(self, size: int) -> list[ModelInputs]:
-        """Parts of at most `size` draws, in order."""
+        """Parts of at most `size` draws, in order, each padded to its own longest caption.
+
+        So a part's numbers depend on its own draws alone, wherever it is computed and beside whatever else.
+        """
         columns = [getattr(self, name).split(size) for name in self.__dataclass_fields__]
-        return [ModelInputs(*part) for part in zip(*columns, strict=True)]
+        return [ModelInputs(*part).trimmed() for part in zip(*columns, strict=True)]
+
+    def trimmed(self) -> ModelInputs:
+        """The same without the padding that no caption here needs."""
+        longest = int(self.lengths.max())
+        return replace(self, caption=self.caption[:, :longest], mask=self.mask[:, :longest])
 
 
-def model_inputs(batch: TrainingBatch, codec: Codec, text_encoder: TextEncoder, device: torch.device) -> ModelInputs:
-    """Encode a batch; each picture and caption once, however many draws it has."""
+def model_inputs(
+    batch: TrainingBatch, codec: Codec, text_encoder: TextEncoder, device: torch.device, *, one_by_one: bool = False
+) -> ModelInputs:
+    """Encode a batch; each picture and caption once, however many draws it has.
+
+    Args:
+        one_by_one: encode pictures singly, so that latents do not depend on what else is in the batch.
+    """
     draws = len(batch.timestep) // len(batch.image_ids)
     seeds = [derived_seed(seed, "latents") for seed in batch.noise_seeds[::draws]]  # of each picture's first draw
-    latents = codec.encode(to_unit_range(batch.pixels.to(device, non_blocking=True)), seeds)
-    caption, mask = padded([text_encoder.encode(caption) for caption in batch.captions])
+    pixels = to_unit_range(batch.pixels.to(device, non_blocking=True))
+    size = 1 if one_by_one else len(pixels)
+    starts = range(0, len(pixels), size)
+    latents = torch.cat([codec.encode(pixels[at : at + size], seeds[at : at + size]) for at in starts])
+    encoded = [text_encoder.encode(caption) for caption in batch.captions]
+    caption, mask = padded(encoded)
     return ModelInputs(
         latents=latents.repeat_interleave(draws, 0),
         noise=noise(batch.noise_seeds, tuple(latents.shape[1:])).to(device, non_blocking=True),
@@ -55,6 +75,7 @@ def model_inputs(batch: TrainingBatch, codec: Codec, text_encoder: TextEncoder, 
         caption=caption.to(device, non_blocking=True).repeat_interleave(draws, 0),
         mask=mask.to(device, non_blocking=True).repeat_interleave(draws, 0),
         drop=batch.drop.to(device, non_blocking=True),
+        lengths=torch.tensor([len(tokens) for tokens in encoded]).repeat_interleave(draws, 0),
     )
 
 

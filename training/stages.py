@@ -73,11 +73,16 @@ def stage_data(recipe: TrainingRecipe, stage: Stage) -> StageData:
     """A stage's rows, their shapes and the order of the batches.
 
     Raises:
-        ValueError: there is no index, or the condition selects nothing.
+        ValueError: there is no index, or the condition selects less than one batch.
     """
     rows = select_rows(read_index(recipe.dataset / "shards"), stage.where, stage.name)
     shapes = shapes_of(rows, stage.resolution, pixel_multiple(recipe, stage), stage.multi_aspect)
     batch = recipe.data_of(stage).batch
+    if stage.where is not None and rows.num_rows < batch:
+        raise ValueError(
+            f"stage {stage.name}: where: {stage.where!r} selects {rows.num_rows} samples, "
+            f"less than one batch of {batch}; widen the condition or lower the batch"
+        )
     order = BatchOrder(rows["shard"].to_pylist(), shapes, batch, recipe.seed, recipe.data.window)
     return StageData(rows, shapes, order)
 
@@ -88,7 +93,10 @@ def identity(recipe: TrainingRecipe, stage: Stage, rows: pa.Table) -> dict[str, 
     digest = hashlib.sha256()
     for column in ("image_id", "shard"):
         digest.update("\n".join(rows[column].to_pylist()).encode())
-    parts = {key: whole[key] for key in ("seed", "model", "latents", "text", "optimizer", "data", "ema", "precision")}
+    parts = {
+        key: whole[key]
+        for key in ("seed", "model", "latents", "text", "optimizer", "data", "ema", "precision", "exact_sums")
+    }
     for knob in SPEED_KNOBS:
         del parts["data"][knob]
     stage_knobs = stage.model_dump(mode="json")

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
 import pytest
 import torch
 
 from schemas.training import TrainingRecipe
-from training.checkpoint import checkpoints, latest_checkpoint, read_checkpoint, write_checkpoint
+from training.checkpoint import CheckpointWriter, checkpoints, latest_checkpoint, read_checkpoint, write_checkpoint
 from training.encoders import text_encoder_for
 from training.state import TrainState, learning_rate
 from training.weak_to_strong import starting_model
@@ -37,10 +42,68 @@ def test_a_write_that_fails_leaves_the_others(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000005.pt"]
 
 
+def test_training_goes_on_while_a_copy_is_written(tmp_path, monkeypatch):
+    gate, save = threading.Event(), torch.save
+
+    def slow(*args):
+        assert gate.wait(10)
+        save(*args)
+
+    monkeypatch.setattr(torch, "save", slow)
+    weights = torch.ones(3)
+    with CheckpointWriter(tmp_path, keep=2) as writer:
+        writer.begin(5, content(5) | {"state_dict": {"w": weights}})
+        weights += 1  # training goes on: the write has not even begun
+        writer.check()
+        assert latest_checkpoint(tmp_path) is None
+        gate.set()
+    found = latest_checkpoint(tmp_path)
+    assert found is not None and torch.equal(read_checkpoint(found[1])["state_dict"]["w"], torch.ones(3))
+
+
+def test_an_error_of_the_writer_surfaces(tmp_path):
+    (tmp_path / "step-00000005.partial").mkdir()  # in the way
+    writer = CheckpointWriter(tmp_path, keep=2)
+    writer.begin(5, content(5))
+    with pytest.raises(ValueError, match="the checkpoint cannot be written"):
+        writer.wait()
+    with pytest.raises(ValueError, match="cannot be written"), CheckpointWriter(tmp_path, keep=2) as another:
+        another.begin(5, content(5))
+
+
+def test_killed_during_the_write_the_one_before_is_whole(tmp_path):
+    write_checkpoint(tmp_path, 5, content(5), keep=1)
+    program = f"""
+import os, signal, torch
+from pathlib import Path
+from training.checkpoint import CheckpointWriter
+def half(content, file):
+    file.write(b"half a checkpoint"); file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+torch.save = half
+with CheckpointWriter(Path({str(tmp_path)!r}), 1) as writer:
+    writer.begin(10, {{}})
+"""
+    killed = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], check=False)
+    assert killed.returncode == -9 and (tmp_path / "step-00000010.partial").is_file()
+    found = latest_checkpoint(tmp_path)
+    assert found is not None and found[0] == 5 and read_checkpoint(found[1])["step"] == 5
+
+
+def test_a_checkpoint_cut_short_names_the_one_before(tmp_path):
+    for step in (5, 10):
+        path = write_checkpoint(tmp_path, step, content(step), keep=2)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"step-00000010\.pt: .*remove it to go on from step-00000005\.pt"):
+        read_checkpoint(path)
+
+
 def test_unusable_files_are_named(tmp_path):
     path = write_checkpoint(tmp_path, 5, content(5) | {"state_dict": {"w": torch.ones(100)}}, keep=1)
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ValueError, match="remove it to go on from the one before"):
+    with pytest.raises(
+        ValueError, match=r"step-00000005.pt: .*remove it to train the stage anew, there is no older one"
+    ):
         read_checkpoint(path)
     torch.save({"state_dict": {}}, tmp_path / "weights.pth")
     with pytest.raises(ValueError, match="state_dict_ema is missing"):

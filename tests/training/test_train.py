@@ -141,7 +141,8 @@ def inputs_of(count: int) -> ModelInputs:
     torch.manual_seed(1)
     caption, mask = padded([torch.randn(1 + i % 3, 8) for i in range(count)])
     latents, noise = torch.randn(count, 4, 4, 4), torch.randn(count, 4, 4, 4)
-    return ModelInputs(latents, noise, torch.arange(count) * 100, caption, mask, torch.arange(count) % 2 == 0)
+    lengths = mask.sum(dim=1)
+    return ModelInputs(latents, noise, torch.arange(count) * 100, caption, mask, torch.arange(count) % 2 == 0, lengths)
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 3, 5])

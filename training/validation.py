@@ -1,0 +1,83 @@
+"""Validation loss: the averaged weights on a fixed grid of pictures, timesteps and noise, equal on every machine."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from schemas.ids import counter
+from schemas.training import TrainingRecipe
+from training.chance import noise
+from training.data.reader import DamagedSample, ShardReader
+from training.data.transform import to_unit_range
+from training.diffusion import q_sample, training_loss
+from training.distributed import World
+from training.encoders import Codec, TextEncoder
+from training.inputs import ModelInputs
+from training.model import PixArt
+from training.stages import StageData
+
+log = logging.getLogger(__name__)
+
+
+class Validation:
+    """Pictures spread evenly over a stage's samples, each noised to every timestep of `recipe.validation`.
+
+    Noise depends on the image id and the timestep alone, so two stages, seeds or runs see the same task. The
+    pictures are not held out: the curve says how well the average fits its data, free of the noise of sampling.
+    """
+
+    def __init__(
+        self, recipe: TrainingRecipe, data: StageData, reader: ShardReader, codec: Codec, text_encoder: TextEncoder
+    ) -> None:
+        self._recipe, self._data, self._reader = recipe, data, reader
+        self._codec, self._text_encoder = codec, text_encoder
+        count = min(recipe.validation.samples, len(reader))
+        self._rows = sorted({int(row) for row in np.linspace(0, len(reader) - 1, count)})
+
+    @torch.no_grad()
+    def losses(self, model: PixArt, here: World) -> dict[str, float]:
+        """`val_loss`, `val_mse` and `val_vb`: means over the grid, bit for bit the same at any number of processes.
+
+        Every process must call this; each computes its share of the pictures.
+        """
+        table = torch.zeros(len(self._rows), 3, dtype=torch.float64, device=here.device)  # mse, vb, pictures
+        for place, inputs in self._inputs(here):
+            with torch.autocast(here.device.type, torch.bfloat16, enabled=self._recipe.precision == "bf16"):
+                noised = q_sample(inputs.latents, inputs.timestep, inputs.noise)
+                predicted = model(noised, inputs.timestep, inputs.caption, inputs.mask, inputs.drop)
+            terms = training_loss(predicted, inputs.latents, inputs.noise, inputs.timestep)
+            table[place] = torch.stack([terms.mse.mean(), terms.vb.mean(), torch.ones((), device=here.device)])
+        mse, vb, pictures = here.sum(table).sum(dim=0).tolist()  # rows of other processes are 0: an exact sum
+        if not pictures:
+            raise ValueError("every picture of the validation grid is damaged; check the shards")
+        return {"val_loss": (mse + vb) / pictures, "val_mse": mse / pictures, "val_vb": vb / pictures}
+
+    def _inputs(self, here: World) -> Iterator[tuple[int, ModelInputs]]:
+        steps = self._recipe.validation.timesteps
+        for place in range(here.rank, len(self._rows), here.size):
+            row = self._rows[place]
+            try:
+                sample = self._reader.read(row, self._data.shapes[row])
+            except DamagedSample as damage:
+                log.warning("damaged sample, left out of the validation grid: %s", damage)
+                continue
+            pixels = to_unit_range(torch.from_numpy(sample.pixels)[None].to(here.device))
+            latents = self._codec.encode(pixels).repeat_interleave(len(steps), 0)
+            tokens = self._text_encoder.encode(sample.mixed)
+            seeds = [counter(sample.image_id, f"validation/{timestep}") for timestep in steps]
+            yield (
+                place,
+                ModelInputs(
+                    latents=latents,
+                    noise=noise(seeds, tuple(latents.shape[1:])).to(here.device),
+                    timestep=torch.tensor(steps, device=here.device),
+                    caption=tokens.to(here.device).expand(len(steps), -1, -1),
+                    mask=torch.ones(len(steps), len(tokens), dtype=torch.bool, device=here.device),
+                    drop=torch.zeros(len(steps), dtype=torch.bool, device=here.device),
+                    lengths=torch.full((len(steps),), len(tokens)),
+                ),
+            )
