@@ -91,3 +91,12 @@ def test_the_demo_recipe_is_valid_and_walks_the_papers_chain():
     assert resolutions == sorted(resolutions) and resolutions[0] < resolutions[-1]
     assert r.stages[-1].kv_compression is not None
     assert len({stage.resolution / stage.interpolation for stage in r.stages}) == 1  # positions span one range
+
+
+def test_the_papers_chain_is_a_recipe():
+    recipe = TrainingRecipe.load(Path(__file__).parents[2] / "recipes" / "train_sigma.yaml")
+    chain = [(stage.resolution, stage.interpolation, stage.steps, stage.batch) for stage in recipe.stages]
+    assert chain[:4] == [(256, 0.5, 8000, 1024), (256, 0.5, 80000, 1024), (512, 1, 10000, 1024), (1024, 2, 5000, 384)]
+    assert chain[5][:2] == (2048, 4)
+    assert [stage.kv_compression is not None for stage in recipe.stages] == [False] * 4 + [True] * 3
+    assert recipe.latents.channels == 4 and recipe.text.channels == 4096
