@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,11 +13,6 @@ def clean(text: str | None) -> str | None:
     if text is None:
         return None
     return " ".join(unicodedata.normalize("NFC", text).split()) or None
-
-
-def clean_all(texts: Iterable[str | None]) -> list[str | None]:
-    """`clean` of each."""
-    return [clean(text) for text in texts]
 
 
 def kept_mask(rows: pa.Table, selection: pa.Table) -> list[bool]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tempfile
 from importlib import resources
@@ -139,10 +138,3 @@ def ledger_counts(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str 
         "(SELECT outcome, stage, reason, count(*) AS num FROM ledger GROUP BY ALL) "
         "ORDER BY array_position(['kept', 'rejected', 'error', 'pending'], outcome), num DESC, stage, reason"
     ).fetchall()
-
-
-def read_json(path: Path) -> dict[str, object]:
-    """A JSON object from a file of the dataset."""
-    value = json.loads(path.read_text(encoding="utf-8"))
-    assert isinstance(value, dict)
-    return value

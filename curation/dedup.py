@@ -11,8 +11,6 @@ from functools import partial
 from curation.reduce import Connection, Reduce
 from schemas.recipe import DataRecipe
 
-NUM_BANDS = 4
-
 _ROWS = """
 CREATE TEMP TABLE candidates AS
 SELECT row_id, images.image_id, sha256, pixel_sha256,

@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-import pyarrow.parquet as pq
-
 from curation import catalog, listing, shard_writer
-from curation.dataset import Dataset, write_atomically
+from curation.dataset import Dataset, count_rows, write_atomically
 from curation.job import JobResult, State, Step, run_step, state_of
 from curation.reduce import Reduce
 from curation.runner import LocalRunner, Runner
@@ -102,7 +100,7 @@ def conserve(dataset: Dataset) -> tuple[list[tuple[str, str | None, str | None, 
     """
     with catalog.connect(dataset) as connection:
         counts = catalog.ledger_counts(connection)
-    num_inputs = sum(pq.read_metadata(path).num_rows for path in dataset.parts("listing"))
+    num_inputs = sum(count_rows(path) for path in dataset.parts("listing"))
     total = sum(count for *_, count in counts)
     if total != num_inputs:
         raise RuntimeError(f"{dataset.root}: the ledger has {total} rows for {num_inputs} inputs; run sigma doctor")
@@ -143,14 +141,14 @@ def _rows_to_do(dataset: Dataset, step: Step, redo: bool) -> int:
     if isinstance(step.work, Reduce):
         return 0
     if step.work.parts_by == "shard_id":
-        return pq.read_metadata(dataset.reduced("shard_plan")).num_rows
+        return count_rows(dataset.reduced("shard_plan"))
     every = redo or state_of(dataset, step, redo) is not State.BEGUN
     numbers = range(dataset.num_parts()) if every else step.missing(dataset)
-    return sum(pq.read_metadata(dataset.part("listing", number)).num_rows for number in numbers)
+    return sum(count_rows(dataset.part("listing", number)) for number in numbers)
 
 
 def _refuse_empty_plan(dataset: Dataset) -> None:
-    if pq.read_metadata(dataset.reduced("shard_plan")).num_rows == 0:
+    if count_rows(dataset.reduced("shard_plan")) == 0:
         raise ValueError(
             f"{dataset.root}: no image is left to pack; sigma status {dataset.root} shows which rule took them, "
             "then loosen it in the recipe's select section and add --redo select"

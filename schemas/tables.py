@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-PROXY_MODE = "RGB"
-
 _ROW = pa.field("row_id", pa.int64(), nullable=False)
 _IMAGE = pa.field("image_id", pa.string())
 
