@@ -8,12 +8,14 @@ import tarfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from schemas.pixels import PixelError, open_rgb
+from schemas.shard_index import ShardIndex
 from training.data.order import Shape
+from training.data.selection import MEMBERS, Entry, Selection
 from training.data.transform import Pixels, crop_to
 
 TAR_BLOCK = 512
@@ -46,17 +48,29 @@ class Sample:
         return first or second or self.mixed
 
 
-class ShardReader:
-    """Reads samples of the selected index rows. Safe to share between threads."""
+class Members(NamedTuple):
+    """A sample's members as they lie in the tar: views of what was read in one go."""
 
-    def __init__(self, shards: Path, index: pa.Table) -> None:
+    image: memoryview
+    txt: memoryview
+    json: memoryview
+
+
+class ShardReader:
+    """Reads samples of the selected index rows. Safe to share between threads.
+
+    Args:
+        rows: the selection, or an index as a table.
+    """
+
+    def __init__(self, shards: Path, rows: Selection | pa.Table) -> None:
         self._shards = shards
-        self._index = index
+        self._rows = Selection(ShardIndex.of(rows)) if isinstance(rows, pa.Table) else rows
         self._files: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return self._index.num_rows
+        return self._rows.num_rows
 
     def read(self, row: int, shape: Shape) -> Sample:
         """The sample of an index row, its picture scaled to cover `shape` and cropped.
@@ -65,17 +79,25 @@ class ShardReader:
             DamagedSample: the sample's bytes cannot be used.
             ValueError: the index does not fit its tar, or the tar is gone.
         """
-        entry = self._index.slice(row, 1).to_pylist()[0]
-        image, text, facts = (self._member(entry, kind) for kind in ("image", "txt", "json"))
+        entry = self._rows.entry(row)
+        members = self._members(entry)
         try:
-            pixels = crop_to(open_rgb(image, cover_px=shape), shape)
-            mixed = text.decode("utf-8").strip()
-            raw, synthetic = captions_of(json.loads(facts))
+            pixels = crop_to(open_rgb(bytes(members.image), cover_px=shape), shape)
+            mixed = str(members.txt, "utf-8").strip()
+            raw, synthetic = captions_of(json.loads(bytes(members.json)))
         except (PixelError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise DamagedSample(f"{entry['image_id']} in {entry['shard']}: {error}") from error
+            raise DamagedSample(f"{entry.image_id} in {entry.shard}: {error}") from error
         if not (mixed or raw or synthetic):
-            raise DamagedSample(f"{entry['image_id']} in {entry['shard']}: has no caption")
-        return Sample(entry["image_id"], pixels, mixed, raw, synthetic)
+            raise DamagedSample(f"{entry.image_id} in {entry.shard}: has no caption")
+        return Sample(entry.image_id, pixels, mixed, raw, synthetic)
+
+    def members(self, row: int) -> Members:
+        """The bytes of an index row's sample, undecoded.
+
+        Raises:
+            ValueError: the index does not fit its tar, or the tar is gone.
+        """
+        return self._members(self._rows.entry(row))
 
     def close(self) -> None:
         with self._lock:
@@ -83,19 +105,25 @@ class ShardReader:
                 os.close(descriptor)
             self._files.clear()
 
-    def _member(self, entry: dict[str, Any], kind: str) -> bytes:
-        extension = entry["image_ext"] if kind == "image" else kind
-        name, offset, size = f"{entry['key']}.{extension}", entry[f"{kind}_offset"], entry[f"{kind}_size"]
-        descriptor = self._open(entry["shard"])
-        # A thread-safe read that moves no shared file position.
-        data = os.pread(descriptor, TAR_BLOCK + size, offset - TAR_BLOCK) if offset >= TAR_BLOCK else b""
-        found = member_of(data[:TAR_BLOCK])
-        if len(data) != TAR_BLOCK + size or found != (name, size):
-            raise ValueError(
-                f"{self._shards / entry['shard']}: the index says {name} of {size} bytes lies at {offset}, the tar has "
-                f"{f'{found[0]} of {found[1]} bytes' if found else 'no member'} there; rebuild the shards"
-            )
-        return data[TAR_BLOCK:]
+    def _members(self, entry: Entry) -> Members:
+        descriptor = self._open(entry.shard)
+        spans = [(at - TAR_BLOCK, at + size) for at, size in zip(entry.offsets, entry.sizes, strict=True)]
+        begin, end = min(first for first, _ in spans), max(last for _, last in spans)
+        # Members that lie next to each other add a header and padding each: then one read has them all.
+        if end - begin <= sum(entry.sizes) + 2 * len(spans) * TAR_BLOCK:
+            whole = _read_at(descriptor, begin, end)
+            pieces = [whole[first - begin : last - begin] for first, last in spans]
+        else:
+            pieces = [_read_at(descriptor, first, last) for first, last in spans]
+        for kind, piece, offset, size in zip(MEMBERS, pieces, entry.offsets, entry.sizes, strict=True):
+            name = f"{entry.image_id}.{entry.image_ext if kind == 'image' else kind}"
+            if len(piece) != TAR_BLOCK + size or not _is_header_of(piece[:TAR_BLOCK], name, size):
+                found = member_of(bytes(piece[:TAR_BLOCK]))
+                raise ValueError(
+                    f"{self._shards / entry.shard}: the index says {name} of {size} bytes lies at {offset}, the tar "
+                    f"has {f'{found[0]} of {found[1]} bytes' if found else 'no member'} there; rebuild the shards"
+                )
+        return Members(*(piece[TAR_BLOCK:] for piece in pieces))
 
     def _open(self, shard: str) -> int:
         with self._lock:
@@ -108,6 +136,17 @@ class ShardReader:
                 except OSError as error:
                     raise ValueError(f"{path}: the index names this shard, but {error.strerror}") from None
             return self._files[shard]
+
+
+def _read_at(descriptor: int, begin: int, end: int) -> memoryview:
+    """Bytes begin..end - 1 of a file, fewer at its end; moves no file position that threads would share."""
+    return memoryview(os.pread(descriptor, end - begin, begin) if 0 <= begin < end else b"")
+
+
+def _is_header_of(header: memoryview, name: str, size: int) -> bool:
+    """Whether a tar header is that of a member, without parsing it where the fields are the plain ones."""
+    plain = header[:100] == name.encode().ljust(100, b"\0") and header[124:136] == b"%011o\0" % size
+    return plain or member_of(bytes(header)) == (name, size)
 
 
 def member_of(header: bytes) -> tuple[str, int] | None:
