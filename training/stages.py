@@ -60,15 +60,26 @@ def _rows_where(index: ShardIndex, where: str) -> NDArray[np.int32]:
         # A column is read only if the condition names it; the table's name or COLUMNS(...) may stand for any.
         named = [name for name in INDEX_SCHEMA.names if name in text or "columns" in text or "samples" in text]
         schema = pa.schema([INDEX_SCHEMA.field(name) for name in named]).append(whole.field("index_row"))
+        unreadable: list[ValueError] = []
 
         def batches() -> Iterator[pa.RecordBatch]:
-            for start, part in zip(index.part_starts.tolist(), index.parts(named or ["width"]), strict=False):
-                numbers = pa.array(np.arange(start, start + part.num_rows, dtype=np.int32))
-                yield from part.select(named).append_column("index_row", numbers).cast(schema).to_batches()
+            starts = index.part_starts[:-1].tolist()
+            try:
+                for start, part in zip(starts, index.parts(named or ["width"]), strict=True):
+                    numbers = pa.array(np.arange(start, start + part.num_rows, dtype=np.int32))
+                    yield from part.select(named).append_column("index_row", numbers).cast(schema).to_batches()
+            except ValueError as error:  # DuckDB would pass on its words, but as if the condition were wrong
+                unreadable.append(error)
+                raise
 
         samples: Any = pa.RecordBatchReader.from_batches(schema, batches())
-        connection.register("samples", samples.read_all() if "samples" in text else samples)  # a reader reads once
-        return np.sort(np.asarray(connection.execute(query).fetchnumpy()["index_row"]))
+        try:
+            connection.register("samples", samples.read_all() if "samples" in text else samples)  # it reads once only
+            return np.sort(np.asarray(connection.execute(query).fetchnumpy()["index_row"]))
+        except (duckdb.Error, pa.ArrowInvalid):
+            if unreadable:
+                raise unreadable[0] from None
+            raise
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import os
 import tarfile
 import threading
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +21,8 @@ from training.data.transform import Pixels, crop_to
 
 TAR_BLOCK = 512
 """A member's header fills the 512 bytes before its data."""
+MOST_OPEN = 256
+"""Tars kept open; a dataset may have more of them than a process may have files."""
 
 
 class DamagedSample(ValueError):
@@ -66,7 +69,7 @@ class ShardReader:
     def __init__(self, shards: Path, rows: Selection | pa.Table) -> None:
         self._shards = shards
         self._rows = Selection(ShardIndex.of(rows)) if isinstance(rows, pa.Table) else rows
-        self._files: dict[str, int] = {}
+        self._tars: OrderedDict[str, _Tar] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -101,20 +104,18 @@ class ShardReader:
 
     def close(self) -> None:
         with self._lock:
-            for descriptor in self._files.values():
-                os.close(descriptor)
-            self._files.clear()
+            self._tars.clear()
 
     def _members(self, entry: Entry) -> Members:
-        descriptor = self._open(entry.shard)
+        tar = self._open(entry.shard)
         spans = [(at - TAR_BLOCK, at + size) for at, size in zip(entry.offsets, entry.sizes, strict=True)]
         begin, end = min(first for first, _ in spans), max(last for _, last in spans)
         # Members that lie next to each other add a header and padding each: then one read has them all.
         if end - begin <= sum(entry.sizes) + 2 * len(spans) * TAR_BLOCK:
-            whole = _read_at(descriptor, begin, end)
+            whole = tar.read(begin, end)
             pieces = [whole[first - begin : last - begin] for first, last in spans]
         else:
-            pieces = [_read_at(descriptor, first, last) for first, last in spans]
+            pieces = [tar.read(first, last) for first, last in spans]
         for kind, piece, offset, size in zip(MEMBERS, pieces, entry.offsets, entry.sizes, strict=True):
             name = f"{entry.image_id}.{entry.image_ext if kind == 'image' else kind}"
             if len(piece) != TAR_BLOCK + size or not _is_header_of(piece[:TAR_BLOCK], name, size):
@@ -125,22 +126,35 @@ class ShardReader:
                 )
         return Members(*(piece[TAR_BLOCK:] for piece in pieces))
 
-    def _open(self, shard: str) -> int:
+    def _open(self, shard: str) -> _Tar:
         with self._lock:
-            if shard not in self._files:
+            tar = self._tars.get(shard)
+            if tar is None:
                 path = self._shards / shard
                 if not path.resolve().is_relative_to(self._shards.resolve()):
                     raise ValueError(f"{shard}: the index names a shard outside {self._shards}")
                 try:
-                    self._files[shard] = os.open(path, os.O_RDONLY)
+                    tar = self._tars[shard] = _Tar(os.open(path, os.O_RDONLY))
                 except OSError as error:
                     raise ValueError(f"{path}: the index names this shard, but {error.strerror}") from None
-            return self._files[shard]
+                if len(self._tars) > MOST_OPEN:
+                    self._tars.popitem(last=False)
+            self._tars.move_to_end(shard)
+            return tar
 
 
-def _read_at(descriptor: int, begin: int, end: int) -> memoryview:
-    """Bytes begin..end - 1 of a file, fewer at its end; moves no file position that threads would share."""
-    return memoryview(os.pread(descriptor, end - begin, begin) if 0 <= begin < end else b"")
+class _Tar:
+    """An open tar; closed when the last thread that reads from it lets go of it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def read(self, begin: int, end: int) -> memoryview:
+        """Bytes begin..end - 1, fewer at the tar's end; moves no file position that threads would share."""
+        return memoryview(os.pread(self._descriptor, end - begin, begin) if 0 <= begin < end else b"")
 
 
 def _is_header_of(header: memoryview, name: str, size: int) -> bool:
