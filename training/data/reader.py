@@ -7,9 +7,10 @@ import os
 import tarfile
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 
@@ -30,17 +31,14 @@ class DamagedSample(ValueError):
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A training picture and its captions.
+class Captions:
+    """The captions of a picture.
 
     Attributes:
-        pixels: (3, height, width) uint8, cropped.
         mixed: the caption the dataset chose.
         raw, synthetic: either may be missing, not both.
     """
 
-    image_id: str
-    pixels: Pixels
     mixed: str
     raw: str | None
     synthetic: str | None
@@ -51,12 +49,16 @@ class Sample:
         return first or second or self.mixed
 
 
-class Members(NamedTuple):
-    """A sample's members as they lie in the tar: views of what was read in one go."""
+@dataclass(frozen=True)
+class Sample(Captions):
+    """A training picture and its captions.
 
-    image: memoryview
-    txt: memoryview
-    json: memoryview
+    Attributes:
+        pixels: (3, height, width) uint8, cropped.
+    """
+
+    image_id: str
+    pixels: Pixels
 
 
 class ShardReader:
@@ -83,40 +85,51 @@ class ShardReader:
             ValueError: the index does not fit its tar, or the tar is gone.
         """
         entry = self._rows.entry(row)
-        members = self._members(entry)
+        image, text, facts = self._members(entry, MEMBERS)
+        captions = _captions(entry, text, facts)
         try:
-            pixels = crop_to(open_rgb(bytes(members.image), cover_px=shape), shape)
-            mixed = str(members.txt, "utf-8").strip()
-            raw, synthetic = captions_of(json.loads(bytes(members.json)))
-        except (PixelError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            pixels = crop_to(open_rgb(bytes(image), cover_px=shape), shape)
+        except PixelError as error:
             raise DamagedSample(f"{entry.image_id} in {entry.shard}: {error}") from error
-        if not (mixed or raw or synthetic):
-            raise DamagedSample(f"{entry.image_id} in {entry.shard}: has no caption")
-        return Sample(entry.image_id, pixels, mixed, raw, synthetic)
+        return Sample(captions.mixed, captions.raw, captions.synthetic, entry.image_id, pixels)
 
-    def members(self, row: int) -> Members:
-        """The bytes of an index row's sample, undecoded.
+    def captions(self, row: int) -> Captions:
+        """The captions of an index row; its picture is not read.
 
         Raises:
-            ValueError: the index does not fit its tar, or the tar is gone.
+            DamagedSample, ValueError: as `read`.
         """
-        return self._members(self._rows.entry(row))
+        entry = self._rows.entry(row)
+        return _captions(entry, *self._members(entry, ("txt", "json")))
+
+    def members(self, row: int) -> dict[str, memoryview]:
+        """What an index row's sample consists of, undecoded: 'image', 'txt' and 'json'.
+
+        Raises:
+            ValueError: as `read`.
+        """
+        return dict(zip(MEMBERS, self._members(self._rows.entry(row), MEMBERS), strict=True))
+
+    def entry(self, row: int) -> Entry:
+        """Which sample an index row is, and where it lies."""
+        return self._rows.entry(row)
 
     def close(self) -> None:
         with self._lock:
             self._tars.clear()
 
-    def _members(self, entry: Entry) -> Members:
+    def _members(self, entry: Entry, kinds: Sequence[str]) -> list[memoryview]:
         tar = self._open(entry.shard)
-        spans = [(at - TAR_BLOCK, at + size) for at, size in zip(entry.offsets, entry.sizes, strict=True)]
+        places = [(kind, *entry.place(kind)) for kind in kinds]
+        spans = [(offset - TAR_BLOCK, offset + size) for _, offset, size in places]
         begin, end = min(first for first, _ in spans), max(last for _, last in spans)
         # Members that lie next to each other add a header and padding each: then one read has them all.
-        if end - begin <= sum(entry.sizes) + 2 * len(spans) * TAR_BLOCK:
+        if end - begin <= sum(size for *_, size in places) + 2 * len(places) * TAR_BLOCK:
             whole = tar.read(begin, end)
             pieces = [whole[first - begin : last - begin] for first, last in spans]
         else:
             pieces = [tar.read(first, last) for first, last in spans]
-        for kind, piece, offset, size in zip(MEMBERS, pieces, entry.offsets, entry.sizes, strict=True):
+        for (kind, offset, size), piece in zip(places, pieces, strict=True):
             name = f"{entry.image_id}.{entry.image_ext if kind == 'image' else kind}"
             if len(piece) != TAR_BLOCK + size or not _is_header_of(piece[:TAR_BLOCK], name, size):
                 found = member_of(bytes(piece[:TAR_BLOCK]))
@@ -124,7 +137,7 @@ class ShardReader:
                     f"{self._shards / entry.shard}: the index says {name} of {size} bytes lies at {offset}, the tar "
                     f"has {f'{found[0]} of {found[1]} bytes' if found else 'no member'} there; rebuild the shards"
                 )
-        return Members(*(piece[TAR_BLOCK:] for piece in pieces))
+        return [piece[TAR_BLOCK:] for piece in pieces]
 
     def _open(self, shard: str) -> _Tar:
         with self._lock:
@@ -170,6 +183,17 @@ def member_of(header: bytes) -> tuple[str, int] | None:
     except tarfile.HeaderError:
         return None
     return info.name, info.size
+
+
+def _captions(entry: Entry, text: memoryview, facts: memoryview) -> Captions:
+    try:
+        mixed = str(text, "utf-8").strip()
+        raw, synthetic = captions_of(json.loads(bytes(facts)))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DamagedSample(f"{entry.image_id} in {entry.shard}: {error}") from error
+    if not (mixed or raw or synthetic):
+        raise DamagedSample(f"{entry.image_id} in {entry.shard}: has no caption")
+    return Captions(mixed, raw, synthetic)
 
 
 def captions_of(facts: Any) -> tuple[str | None, str | None]:

@@ -31,6 +31,11 @@ class Entry(NamedTuple):
     offsets: tuple[int, int, int]
     sizes: tuple[int, int, int]
 
+    def place(self, kind: str) -> tuple[int, int]:
+        """Offset and size of one of `MEMBERS`."""
+        number = MEMBERS.index(kind)
+        return self.offsets[number], self.sizes[number]
+
 
 class _Block(NamedTuple):
     image_ids: pa.Array

@@ -19,7 +19,7 @@ from PIL import Image
 
 import training.data.reader as reader_module
 from schemas.shard_index import INDEX_SCHEMA, read_index
-from training.data.reader import DamagedSample, ShardReader, member_of
+from training.data.reader import Captions, DamagedSample, ShardReader, member_of
 
 Member = tuple[str, bytes]
 """Name and content."""
@@ -51,6 +51,9 @@ def test_the_caption_asked_for_or_the_other(dataset):
     assert both.caption(True).startswith("a synthetic sentence")
     assert both.caption(False).startswith("raw words")
     assert only_raw.caption(True) == only_raw.raw
+    for row, sample in enumerate(samples):
+        assert reader.captions(row) == Captions(sample.mixed, sample.raw, sample.synthetic)
+        assert reader.entry(row).image_id == sample.image_id
 
 
 @pytest.mark.parametrize("change", [1, 512, -600, 10**9])
@@ -115,8 +118,8 @@ def test_members_are_one_read_where_they_lie_together(dataset, tmp_path, monkeyp
         found = reader.members(row)
         if shard.startswith("1.0/"):  # four samples; where there is one, its members cannot lie far apart
             assert len(spans) == reads
-        assert [bytes(member) for member in found] == [bytes(member) for member in expected.members(row)]
-        assert json.loads(bytes(found.json))["image_id"] == index["key"][row].as_py()
+        assert found == expected.members(row) and list(found) == ["image", "txt", "json"]
+        assert json.loads(bytes(found["json"]))["image_id"] == index["key"][row].as_py()
 
 
 def test_few_tars_stay_open(dataset, monkeypatch):
@@ -126,9 +129,9 @@ def test_few_tars_stay_open(dataset, monkeypatch):
 
     monkeypatch.setattr(reader_module, "MOST_OPEN", 1)
     reader = reader_of(dataset)
-    expected = [reader_of(dataset).members(row).json for row in range(7)]
+    expected = [reader_of(dataset).members(row)["json"] for row in range(7)]
     with ThreadPoolExecutor(3) as pool:
-        found = list(pool.map(lambda number: reader.members(number * 3 % 7).json, range(70)))
+        found = list(pool.map(lambda number: reader.members(number * 3 % 7)["json"], range(70)))
     assert found == [expected[number * 3 % 7] for number in range(70)]
     assert num_open() == 1
     reader.close()
