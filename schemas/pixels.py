@@ -101,8 +101,8 @@ def draft(image: Image.Image, longest_px: int | None, cover_px: tuple[int, int] 
     if longest_px is not None:
         image.draft(None, shrunk_size(image.size, longest_px))
     elif cover_px is not None:
-        side = max(cover_px)  # the picture may still have to be turned, so both sides must cover the longer one
-        image.draft(None, (side, side))
+        height, width = cover_px
+        image.draft(None, upright_size(width, height, exif_orientation(image)))  # as the picture lies in its file
 
 
 def shrunk_size(size: tuple[int, int], longest_px: int) -> tuple[int, int]:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import yaml
+from numpy.typing import NDArray
 
-from schemas.shard_index import read_index
+from schemas.shard_index import INDEX_SCHEMA, ShardIndex
 from schemas.training import Stage, TrainingRecipe
-from training.data.order import BatchOrder, Shape
+from training.data.order import BatchOrder, Shapes
+from training.data.selection import Selection
 from training.data.transform import shapes_of
 from training.weak_to_strong import parent_weights
 
@@ -26,27 +30,56 @@ SPEED_KNOBS = ("micro_batch", "threads", "prefetch", "cache_mb", "max_damaged")
 """Of `data`: they change how fast a batch is made and whether it fits, not what is in it."""
 
 
-def select_rows(index: pa.Table, where: str | None, stage: str) -> pa.Table:
+def select_rows(index: ShardIndex, where: str | None, stage: str) -> Selection:
     """The index rows that a stage trains on, in tar order.
 
     Raises:
         ValueError: the condition is no valid SQL over the index's columns, or selects nothing.
     """
+    numbers = None
     if where is not None:
-        numbered = index.append_column("index_row", pa.array(range(index.num_rows), pa.int64()))
-        with duckdb.connect(":memory:", config={"enable_external_access": "false"}) as connection:
-            connection.register("samples", numbered)
-            try:
-                found = connection.execute(
-                    f"select index_row from samples where ({where}) order by index_row"
-                ).fetchnumpy()
-            except duckdb.Error as error:
-                reason = str(error).splitlines()[0]
-                raise ValueError(f"stage {stage}: where: {where!r} is no condition on the index: {reason}") from None
-        index = index.take(pa.array(found["index_row"]))
-    if not index.num_rows:
+        try:
+            numbers = _rows_where(index, where)
+        except duckdb.Error as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"stage {stage}: where: {where!r} is no condition on the index: {reason}") from None
+    rows = Selection(index, numbers)
+    if not rows.num_rows:
         raise ValueError(f"stage {stage}: where: {where!r} selects no sample of the index")
-    return index
+    return rows
+
+
+def _rows_where(index: ShardIndex, where: str) -> NDArray[np.int32]:
+    """Numbers of the rows that meet the condition, ascending."""
+    query = f"select index_row from samples where ({where})"
+    with duckdb.connect(":memory:", config={"enable_external_access": "false"}) as connection:
+        whole = INDEX_SCHEMA.append(pa.field("index_row", pa.int32()))
+        connection.register("samples", whole.empty_table())
+        connection.execute(query)  # an error here knows all columns
+        text = where.lower()
+        # A column is read only if the condition names it; the table's name or COLUMNS(...) may stand for any.
+        named = [name for name in INDEX_SCHEMA.names if name in text or "columns" in text or "samples" in text]
+        schema = pa.schema([INDEX_SCHEMA.field(name) for name in named]).append(whole.field("index_row"))
+        unreadable: list[ValueError] = []
+
+        def batches() -> Iterator[pa.RecordBatch]:
+            starts = index.part_starts[:-1].tolist()
+            try:
+                for start, part in zip(starts, index.parts(named or ["width"]), strict=True):
+                    numbers = pa.array(np.arange(start, start + part.num_rows, dtype=np.int32))
+                    yield from part.select(named).append_column("index_row", numbers).cast(schema).to_batches()
+            except ValueError as error:  # DuckDB would pass on its words, but as if the condition were wrong
+                unreadable.append(error)
+                raise
+
+        samples: Any = pa.RecordBatchReader.from_batches(schema, batches())
+        try:
+            connection.register("samples", samples.read_all() if "samples" in text else samples)  # it reads once only
+            return np.sort(np.asarray(connection.execute(query).fetchnumpy()["index_row"]))
+        except (duckdb.Error, pa.ArrowInvalid):
+            if unreadable:
+                raise unreadable[0] from None
+            raise
 
 
 @dataclass(frozen=True)
@@ -59,8 +92,8 @@ class StageData:
         order: the batches.
     """
 
-    rows: pa.Table
-    shapes: Sequence[Shape]
+    rows: Selection
+    shapes: Shapes
     order: BatchOrder
 
 
@@ -72,27 +105,38 @@ def pixel_multiple(recipe: TrainingRecipe, stage: Stage) -> int:
 def stage_data(recipe: TrainingRecipe, stage: Stage) -> StageData:
     """A stage's rows, their shapes and the order of the batches.
 
+    A stage without a condition may have fewer samples than a batch: it repeats them, each time under other noise.
+
     Raises:
         ValueError: there is no index, or the condition selects less than one batch.
     """
-    rows = select_rows(read_index(recipe.dataset / "shards"), stage.where, stage.name)
-    shapes = shapes_of(rows, stage.resolution, pixel_multiple(recipe, stage), stage.multi_aspect)
+    rows = select_rows(ShardIndex(recipe.dataset / "shards"), stage.where, stage.name)
     batch = recipe.data_of(stage).batch
     if stage.where is not None and rows.num_rows < batch:
         raise ValueError(
             f"stage {stage.name}: where: {stage.where!r} selects {rows.num_rows} samples, "
             f"less than one batch of {batch}; widen the condition or lower the batch"
         )
-    order = BatchOrder(rows["shard"].to_pylist(), shapes, batch, recipe.seed, recipe.data.window)
+    shapes = shapes_of(rows, stage.resolution, pixel_multiple(recipe, stage), stage.multi_aspect)
+    order = BatchOrder(rows.codes("shard"), shapes, batch, recipe.seed, recipe.data.window)
     return StageData(rows, shapes, order)
 
 
-def identity(recipe: TrainingRecipe, stage: Stage, rows: pa.Table) -> dict[str, Any]:
-    """Everything the numbers of a stage depend on, as plain values."""
-    whole = recipe.resolved()
+def rows_sha256(rows: Selection) -> str:
+    """sha256 of the image ids and then the shards of all rows, one a line, the last without a line's end."""
     digest = hashlib.sha256()
     for column in ("image_id", "shard"):
-        digest.update("\n".join(rows[column].to_pylist()).encode())
+        for number, part in enumerate(rows.parts([column])):
+            digest.update(b"\n" if number else b"")
+            values = part[column].cast(pa.string()).combine_chunks()
+            lines = pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+            digest.update(pc.binary_join(lines, "\n")[0].as_buffer())
+    return digest.hexdigest()
+
+
+def identity(recipe: TrainingRecipe, stage: Stage, rows: Selection) -> dict[str, Any]:
+    """Everything the numbers of a stage depend on, as plain values."""
+    whole = recipe.resolved()
     parts = {
         key: whole[key]
         for key in ("seed", "model", "latents", "text", "optimizer", "data", "ema", "precision", "exact_sums")
@@ -105,7 +149,7 @@ def identity(recipe: TrainingRecipe, stage: Stage, rows: pa.Table) -> dict[str, 
     return parts | {
         "stage": stage_knobs | {"parent": recipe.parent_of(stage)},
         "parent_weights": path.name if path else None,
-        "dataset": {"samples": rows.num_rows, "sha256": digest.hexdigest()[:16]},
+        "dataset": {"samples": rows.num_rows, "sha256": rows_sha256(rows)[:16]},
     }
 
 

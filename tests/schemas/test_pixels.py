@@ -194,11 +194,18 @@ def test_shrinks_but_never_enlarges() -> None:
     assert shrunk_size((4000, 1), 64) == (64, 1)
 
 
-def test_cover_hint_never_goes_below_what_is_needed() -> None:
-    data = encode(Image.new("RGB", (1200, 800)), "JPEG")
-    for cover in ((100, 100), (256, 128), (700, 700)):
-        image = open_rgb(data, cover_px=cover)
-        assert min(image.size) >= max(cover)
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_cover_hint_never_goes_below_what_is_needed(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(Image.new("RGB", (1200, 800)), "JPEG", exif=exif)
+    upright = (1200, 800) if orientation == 1 else (800, 1200)
+    for height, width in ((100, 100), (256, 128), (700, 700), (400, 600), (600, 400), (401, 600), (150, 100)):
+        image = open_rgb(data, cover_px=(height, width))
+        assert image.height >= height and image.width >= width
+        least = min(upright[0] // width, upright[1] // height)  # it is scaled as far as a JPEG decoder can
+        scale = next(scale for scale in (8, 4, 2, 1) if scale <= max(least, 1))
+        assert image.size == (upright[0] // scale, upright[1] // scale)
 
 
 def test_a_bomb_is_refused_from_its_header() -> None:

@@ -2,23 +2,50 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from schemas.shard_index import read_index
+from schemas.shard_index import ShardIndex, read_index
 from schemas.training import TrainingRecipe
-from training.stages import check_identity, identity, locked, select_rows, stage_data
+from training.data.selection import Selection
+from training.stages import check_identity, identity, locked, rows_sha256, select_rows, stage_data
 
 
-def test_the_condition_selects_rows_in_tar_order(dataset):
-    index = read_index(dataset / "shards")
+def ids(rows: Selection) -> list[str]:
+    return [row for part in rows.parts(["image_id"]) for row in part["image_id"].to_pylist()]
+
+
+@pytest.mark.parametrize("part_rows", [2, 100])
+def test_the_condition_selects_rows_in_tar_order(dataset, part_rows):
+    table = read_index(dataset / "shards")
+    index = ShardIndex.of(table, part_rows)
     chosen = select_rows(index, "width > height or caption_source = 'raw'", "s")
-    expected = [r["key"] for r in index.to_pylist() if r["width"] > r["height"] or r["caption_source"] == "raw"]
-    assert chosen["key"].to_pylist() == expected and chosen.schema == index.schema
-    assert select_rows(index, None, "s").num_rows == 7
+    expected = [r for r in table.to_pylist() if r["width"] > r["height"] or r["caption_source"] == "raw"]
+    assert 0 < len(expected) < 7 and ids(chosen) == [row["key"] for row in expected]
+    for row, facts in enumerate(expected):
+        entry = chosen.entry(row)
+        assert (entry.image_id, entry.shard, entry.image_ext) == (facts["key"], facts["shard"], "png")
+        assert entry.offsets == (facts["image_offset"], facts["txt_offset"], facts["json_offset"])
+        assert entry.sizes == (facts["image_size"], facts["txt_size"], facts["json_size"])
+    assert ids(select_rows(index, None, "s")) == table["key"].to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("where", "count"),
+    [
+        ('WIDTH * "Height" >= 6400', 4),
+        ("width = (select max(width) from samples)", 2),
+        ("COLUMNS(['width', 'height']) > 64", 4),
+        ("true", 7),
+    ],
+)
+def test_conditions_read_the_columns_they_need(dataset, where, count):
+    assert select_rows(ShardIndex(dataset / "shards"), where, "s").num_rows == count
 
 
 @pytest.mark.parametrize(
@@ -27,12 +54,14 @@ def test_the_condition_selects_rows_in_tar_order(dataset):
         ("widht > 3", r"stage s: where: 'widht > 3' is no condition on the index: .*widht"),
         ("width >", "is no condition on the index"),
         ("width > 100000", "selects no sample"),
+        ("image_id::int > 0", "is no condition on the index: Conversion Error"),
+        ("true); drop table samples; --", "is no condition on the index"),
         ("key in (select content from read_text('/etc/passwd'))", "is no condition on the index"),
     ],
 )
 def test_conditions_that_cannot_be(dataset, where, message):
     with pytest.raises(ValueError, match=message):
-        select_rows(read_index(dataset / "shards"), where, "s")
+        select_rows(ShardIndex(dataset / "shards"), where, "s")
 
 
 def test_no_dataset_is_named(recipe_values, tmp_path):
@@ -66,10 +95,32 @@ def test_a_changed_knob_is_named(recipe_values, tmp_path):
 
 def test_another_dataset_is_noticed(recipe_values, dataset, tmp_path):
     recipe = TrainingRecipe.from_mapping(recipe_values)
-    rows = read_index(dataset / "shards")
-    check_identity(tmp_path / "stage", identity(recipe, recipe.stages[0], rows))
+    index = ShardIndex(dataset / "shards")
+    check_identity(tmp_path / "stage", identity(recipe, recipe.stages[0], Selection(index)))
     with pytest.raises(ValueError, match=r"dataset\.samples = 7, the recipe now has 6"):
-        check_identity(tmp_path / "stage", identity(recipe, recipe.stages[0], rows.slice(1)))
+        fewer = Selection(index, np.arange(1, 7, dtype=np.int32))
+        check_identity(tmp_path / "stage", identity(recipe, recipe.stages[0], fewer))
+
+
+def test_the_fingerprint_is_of_ids_and_shards_however_they_are_cut(dataset):
+    table = read_index(dataset / "shards")
+    lines = "\n".join(table["image_id"].to_pylist()) + "\n".join(table["shard"].to_pylist())
+    for part_rows in (1, 3, 100):
+        rows = Selection(ShardIndex.of(table, part_rows))
+        assert rows_sha256(rows) == hashlib.sha256(lines.encode()).hexdigest()
+
+
+def test_a_condition_must_fill_a_batch_and_a_small_dataset_repeats(recipe_values):
+    values = recipe_values | {"data": recipe_values["data"] | {"batch": 16}}
+    recipe = TrainingRecipe.from_mapping(values)
+    order = stage_data(recipe, recipe.stages[0]).order
+    assert all(len(order.batch(step).rows) == 16 for step in range(len(order)))
+    assert max(order.batch(0).occurrences) >= 2
+    recipe = TrainingRecipe.from_mapping(values | {"stages": [recipe_values["stages"][0] | {"where": "width > 70"}]})
+    with pytest.raises(
+        ValueError, match=r"stage small: where: 'width > 70' selects 5 samples, less than one batch of 16"
+    ):
+        stage_data(recipe, recipe.stages[0])
 
 
 def test_two_processes_in_one_folder(tmp_path):

@@ -4,12 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 Shape = tuple[int, int]
 """(height, width) of a training picture in px."""
+
+SCAN_ROWS = 65536
+"""Rows looked through at a time for the next one of a shape."""
+
+
+class Shapes(Sequence[Shape]):
+    """The shape of every row: a number per row, into a table of the few shapes there are.
+
+    Args:
+        table: the shapes; equal ones become one.
+        codes: (rows,) positions in `table`.
+    """
+
+    def __init__(self, table: Sequence[Shape], codes: NDArray[np.integer]) -> None:
+        self.table = sorted(set(table))
+        places = np.array([self.table.index(shape) for shape in table], np.min_scalar_type(len(self.table)))
+        self.codes = places[codes]
+
+    @classmethod
+    def of(cls, shapes: Sequence[Shape]) -> Shapes:
+        """From one shape per row."""
+        table = sorted(set(shapes))
+        numbers = {shape: number for number, shape in enumerate(table)}
+        return cls(table, np.array([numbers[shape] for shape in shapes], np.int64))
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @overload
+    def __getitem__(self, row: int) -> Shape: ...
+    @overload
+    def __getitem__(self, row: slice) -> Sequence[Shape]: ...
+    def __getitem__(self, row: int | slice) -> Shape | Sequence[Shape]:
+        return Shapes(self.table, self.codes[row]) if isinstance(row, slice) else self.table[self.codes[row]]
 
 
 @dataclass(frozen=True)
@@ -41,64 +76,114 @@ class Batch:
         return Batch(self.epoch, self.shape, self.rows[mine], self.occurrences[mine])
 
 
+@dataclass(frozen=True)
+class Plan:
+    """One epoch: the rows as they are dealt, and where each batch takes its own.
+
+    Attributes:
+        rows: (rows,) all rows, one shape after another, each shape's in the order of the walk.
+        codes: (batches,) number of each batch's shape.
+        starts: (batches,) how many rows of its shape were dealt before the batch.
+    """
+
+    epoch: int
+    rows: NDArray[np.int32]
+    codes: NDArray[np.int64]
+    starts: NDArray[np.int64]
+
+
 class BatchOrder:
     """Deals every row of the index into batches of one shape, anew each epoch.
 
-    Shards are permuted, then rows within a window of consecutive ones, so that reads stay near each other;
-    then each shape's rows are cut into batches. Nothing is left over: the last batch of a shape is filled from
-    the shape's first rows, as often as it takes, so a shape with fewer rows than a batch still trains. A row
-    that comes again within an epoch has a higher occurrence, which gives it other noise.
+    Shards are permuted, then rows within a window of consecutive ones, so that reads stay near each other: this is
+    the walk. Then each shape's rows are cut into batches, which come in the order in which the walk meets their first
+    rows. Nothing is left over: the last batch of a shape is filled from the shape's first rows, as often as it takes,
+    so a shape with fewer rows than a batch still trains. A row that comes again within an epoch has a higher
+    occurrence, which gives it other noise.
 
-    Every epoch has the same number of batches, so step k is batch k % len of epoch k // len.
+    Every epoch has the same number of batches, so step k is batch k % len of epoch k // len. Not safe to share
+    between threads: it plans one epoch at a time, 4 bytes per row.
 
     Args:
-        shards: the shard of each row, rows in tar order.
+        shards: the shard of each row, as names or numbers, rows in tar order.
         shapes: the shape of each row.
         batch: pictures per global batch.
         window: rows shuffled together.
     """
 
-    def __init__(self, shards: Sequence[str], shapes: Sequence[Shape], batch: int, seed: int, window: int) -> None:
+    def __init__(
+        self, shards: Sequence[str] | NDArray[np.integer], shapes: Sequence[Shape], batch: int, seed: int, window: int
+    ) -> None:
         if not len(shards) or len(shards) != len(shapes):
             raise ValueError(f"{len(shards)} rows of {len(shapes)} shapes: there is nothing to order")
+        assert len(shards) < 2**31, "rows are counted in 32 bits"
         self._batch, self._seed, self._window = batch, seed, window
-        names = {name: number for number, name in enumerate(dict.fromkeys(shards))}
-        self._shard_of = np.array([names[name] for name in shards], dtype=np.int64)
-        self._shapes = sorted(set(shapes))
-        numbers = {shape: number for number, shape in enumerate(self._shapes)}
-        self._shape_of = np.array([numbers[shape] for shape in shapes], dtype=np.int64)
-        self._length = int(np.ceil(np.bincount(self._shape_of) / batch).sum())
-        self._planned: tuple[int, list[Batch]] | None = None
+        self._shard_ends = _run_ends(shards)
+        self._shapes = shapes if isinstance(shapes, Shapes) else Shapes.of(shapes)
+        self._counts = np.bincount(self._shapes.codes, minlength=len(self._shapes.table))
+        self._num_batches = -(-self._counts // batch)
+        self._planned: Plan | None = None
 
     def __len__(self) -> int:
         """Batches per epoch."""
-        return self._length
+        return int(self._num_batches.sum())
 
     def batch(self, step: int) -> Batch:
         """The global batch of a step, counted from 0 over all epochs."""
-        epoch, position = divmod(step, self._length)
-        if self._planned is None or self._planned[0] != epoch:
-            self._planned = (epoch, self._plan(epoch))
-        return self._planned[1][position]
+        epoch, position = divmod(step, len(self))
+        if self._planned is None or self._planned.epoch != epoch:
+            self._planned = None  # its memory first
+            self._planned = self._plan(epoch)
+        code, start = self._planned.codes[position], self._planned.starts[position]
+        dealt_before, count = self._counts[:code].sum(), self._counts[code]
+        draws = np.arange(start, start + self._batch)
+        rows = self._planned.rows[dealt_before + draws % count].astype(np.int64)
+        return Batch(epoch, self._shapes.table[code], rows, draws // count)
 
     def substitute(self, row: int, attempt: int) -> int:
         """The row that stands in for a damaged one: the `attempt`-th after it of the same shape, going round."""
-        same = np.flatnonzero(self._shape_of == self._shape_of[row])
-        return int(same[(np.searchsorted(same, row) + attempt) % len(same)])
+        for _ in range(attempt):
+            row = self._next_of_shape(row)
+        return row
 
-    def _plan(self, epoch: int) -> list[Batch]:
+    def _next_of_shape(self, row: int) -> int:
+        codes = self._shapes.codes
+        for begin, end in ((row + 1, len(codes)), (0, row + 1)):
+            for start in range(begin, end, SCAN_ROWS):
+                found = np.flatnonzero(codes[start : min(start + SCAN_ROWS, end)] == codes[row])
+                if len(found):
+                    return start + int(found[0])
+        raise AssertionError("a row has its own shape")
+
+    def _plan(self, epoch: int) -> Plan:
         random = np.random.Generator(np.random.Philox(key=np.array([self._seed % 2**64, epoch], np.uint64)))
-        rank = random.permutation(self._shard_of.max() + 1)
-        rows = np.argsort(rank[self._shard_of], kind="stable")  # whole shards, in permuted order
-        for start in range(0, len(rows), self._window):
-            rows[start : start + self._window] = random.permutation(rows[start : start + self._window])
+        walk = self._walk(random)
+        walk_codes = self._shapes.codes[walk]
+        rows, first_places, end = np.empty_like(walk), [], 0
+        for code, count in enumerate(self._counts):
+            places = np.flatnonzero(walk_codes == code)
+            begin, end = end, end + count
+            rows[begin:end] = walk[places]
+            first_places.append(places[:: self._batch])
+        codes = np.repeat(np.arange(len(self._counts)), self._num_batches)
+        starts = np.concatenate([np.arange(0, count, self._batch) for count in self._counts])
+        met = np.argsort(np.concatenate(first_places))
+        return Plan(epoch, rows, codes[met], starts[met])
 
-        planned = []  # (place of its first row in the walk, batch)
-        walk_shapes = self._shape_of[rows]
-        for number, shape in enumerate(self._shapes):
-            places = np.flatnonzero(walk_shapes == number)
-            for start in range(0, len(places), self._batch):
-                draws = np.arange(start, start + self._batch)
-                chosen = rows[places[draws % len(places)]]
-                planned.append((places[start], Batch(epoch, shape, chosen, draws // len(places))))
-        return [batch for _, batch in sorted(planned, key=lambda pair: pair[0])]
+    def _walk(self, random: np.random.Generator) -> NDArray[np.int32]:
+        """All rows: whole shards in permuted order, then windows of them shuffled."""
+        walk = np.empty(len(self._shapes), np.int32)
+        begins = np.concatenate([[0], self._shard_ends[:-1]])
+        end = 0
+        for shard in np.argsort(random.permutation(len(begins))):
+            begin, end = end, end + int(self._shard_ends[shard] - begins[shard])
+            walk[begin:end] = np.arange(begins[shard], self._shard_ends[shard])
+        for start in range(0, len(walk), self._window):
+            random.shuffle(walk[start : start + self._window])
+        return walk
+
+
+def _run_ends(values: Sequence[str] | NDArray[np.integer]) -> NDArray[np.int64]:
+    """Where each run of equal values ends."""
+    array = np.asarray(values)
+    return np.append(np.flatnonzero(array[1:] != array[:-1]) + 1, len(array))

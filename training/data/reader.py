@@ -6,6 +6,8 @@ import json
 import os
 import tarfile
 import threading
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,15 @@ from typing import Any
 import pyarrow as pa
 
 from schemas.pixels import PixelError, open_rgb
+from schemas.shard_index import ShardIndex
 from training.data.order import Shape
+from training.data.selection import MEMBERS, Entry, Selection
 from training.data.transform import Pixels, crop_to
 
 TAR_BLOCK = 512
 """A member's header fills the 512 bytes before its data."""
+MOST_OPEN = 256
+"""Tars kept open; a dataset may have more of them than a process may have files."""
 
 
 class DamagedSample(ValueError):
@@ -25,17 +31,14 @@ class DamagedSample(ValueError):
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A training picture and its captions.
+class Captions:
+    """The captions of a picture.
 
     Attributes:
-        pixels: (3, height, width) uint8, cropped.
         mixed: the caption the dataset chose.
         raw, synthetic: either may be missing, not both.
     """
 
-    image_id: str
-    pixels: Pixels
     mixed: str
     raw: str | None
     synthetic: str | None
@@ -46,17 +49,33 @@ class Sample:
         return first or second or self.mixed
 
 
-class ShardReader:
-    """Reads samples of the selected index rows. Safe to share between threads."""
+@dataclass(frozen=True)
+class Sample(Captions):
+    """A training picture and its captions.
 
-    def __init__(self, shards: Path, index: pa.Table) -> None:
+    Attributes:
+        pixels: (3, height, width) uint8, cropped.
+    """
+
+    image_id: str
+    pixels: Pixels
+
+
+class ShardReader:
+    """Reads samples of the selected index rows. Safe to share between threads.
+
+    Args:
+        rows: the selection, or an index as a table.
+    """
+
+    def __init__(self, shards: Path, rows: Selection | pa.Table) -> None:
         self._shards = shards
-        self._index = index
-        self._files: dict[str, int] = {}
+        self._rows = Selection(ShardIndex.of(rows)) if isinstance(rows, pa.Table) else rows
+        self._tars: OrderedDict[str, _Tar] = OrderedDict()
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return self._index.num_rows
+        return self._rows.num_rows
 
     def read(self, row: int, shape: Shape) -> Sample:
         """The sample of an index row, its picture scaled to cover `shape` and cropped.
@@ -65,49 +84,96 @@ class ShardReader:
             DamagedSample: the sample's bytes cannot be used.
             ValueError: the index does not fit its tar, or the tar is gone.
         """
-        entry = self._index.slice(row, 1).to_pylist()[0]
-        image, text, facts = (self._member(entry, kind) for kind in ("image", "txt", "json"))
+        entry = self._rows.entry(row)
+        image, text, facts = self._members(entry, MEMBERS)
+        captions = _captions(entry, text, facts)
         try:
-            pixels = crop_to(open_rgb(image, cover_px=shape), shape)
-            mixed = text.decode("utf-8").strip()
-            raw, synthetic = captions_of(json.loads(facts))
-        except (PixelError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise DamagedSample(f"{entry['image_id']} in {entry['shard']}: {error}") from error
-        if not (mixed or raw or synthetic):
-            raise DamagedSample(f"{entry['image_id']} in {entry['shard']}: has no caption")
-        return Sample(entry["image_id"], pixels, mixed, raw, synthetic)
+            pixels = crop_to(open_rgb(bytes(image), cover_px=shape), shape)
+        except PixelError as error:
+            raise DamagedSample(f"{entry.image_id} in {entry.shard}: {error}") from error
+        return Sample(captions.mixed, captions.raw, captions.synthetic, entry.image_id, pixels)
+
+    def captions(self, row: int) -> Captions:
+        """The captions of an index row; its picture is not read.
+
+        Raises:
+            DamagedSample, ValueError: as `read`.
+        """
+        entry = self._rows.entry(row)
+        return _captions(entry, *self._members(entry, ("txt", "json")))
+
+    def members(self, row: int) -> dict[str, memoryview]:
+        """What an index row's sample consists of, undecoded: 'image', 'txt' and 'json'.
+
+        Raises:
+            ValueError: as `read`.
+        """
+        return dict(zip(MEMBERS, self._members(self._rows.entry(row), MEMBERS), strict=True))
+
+    def entry(self, row: int) -> Entry:
+        """Which sample an index row is, and where it lies."""
+        return self._rows.entry(row)
 
     def close(self) -> None:
         with self._lock:
-            for descriptor in self._files.values():
-                os.close(descriptor)
-            self._files.clear()
+            self._tars.clear()
 
-    def _member(self, entry: dict[str, Any], kind: str) -> bytes:
-        extension = entry["image_ext"] if kind == "image" else kind
-        name, offset, size = f"{entry['key']}.{extension}", entry[f"{kind}_offset"], entry[f"{kind}_size"]
-        descriptor = self._open(entry["shard"])
-        # A thread-safe read that moves no shared file position.
-        data = os.pread(descriptor, TAR_BLOCK + size, offset - TAR_BLOCK) if offset >= TAR_BLOCK else b""
-        found = member_of(data[:TAR_BLOCK])
-        if len(data) != TAR_BLOCK + size or found != (name, size):
-            raise ValueError(
-                f"{self._shards / entry['shard']}: the index says {name} of {size} bytes lies at {offset}, the tar has "
-                f"{f'{found[0]} of {found[1]} bytes' if found else 'no member'} there; rebuild the shards"
-            )
-        return data[TAR_BLOCK:]
+    def _members(self, entry: Entry, kinds: Sequence[str]) -> list[memoryview]:
+        tar = self._open(entry.shard)
+        places = [(kind, *entry.place(kind)) for kind in kinds]
+        spans = [(offset - TAR_BLOCK, offset + size) for _, offset, size in places]
+        begin, end = min(first for first, _ in spans), max(last for _, last in spans)
+        # Members that lie next to each other add a header and padding each: then one read has them all.
+        if end - begin <= sum(size for *_, size in places) + 2 * len(places) * TAR_BLOCK:
+            whole = tar.read(begin, end)
+            pieces = [whole[first - begin : last - begin] for first, last in spans]
+        else:
+            pieces = [tar.read(first, last) for first, last in spans]
+        for (kind, offset, size), piece in zip(places, pieces, strict=True):
+            name = f"{entry.image_id}.{entry.image_ext if kind == 'image' else kind}"
+            if len(piece) != TAR_BLOCK + size or not _is_header_of(piece[:TAR_BLOCK], name, size):
+                found = member_of(bytes(piece[:TAR_BLOCK]))
+                raise ValueError(
+                    f"{self._shards / entry.shard}: the index says {name} of {size} bytes lies at {offset}, the tar "
+                    f"has {f'{found[0]} of {found[1]} bytes' if found else 'no member'} there; rebuild the shards"
+                )
+        return [piece[TAR_BLOCK:] for piece in pieces]
 
-    def _open(self, shard: str) -> int:
+    def _open(self, shard: str) -> _Tar:
         with self._lock:
-            if shard not in self._files:
+            tar = self._tars.get(shard)
+            if tar is None:
                 path = self._shards / shard
                 if not path.resolve().is_relative_to(self._shards.resolve()):
                     raise ValueError(f"{shard}: the index names a shard outside {self._shards}")
                 try:
-                    self._files[shard] = os.open(path, os.O_RDONLY)
+                    tar = self._tars[shard] = _Tar(os.open(path, os.O_RDONLY))
                 except OSError as error:
                     raise ValueError(f"{path}: the index names this shard, but {error.strerror}") from None
-            return self._files[shard]
+                if len(self._tars) > MOST_OPEN:
+                    self._tars.popitem(last=False)
+            self._tars.move_to_end(shard)
+            return tar
+
+
+class _Tar:
+    """An open tar; closed when the last thread that reads from it lets go of it."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self._descriptor)
+
+    def read(self, begin: int, end: int) -> memoryview:
+        """Bytes begin..end - 1, fewer at the tar's end; moves no file position that threads would share."""
+        return memoryview(os.pread(self._descriptor, end - begin, begin) if 0 <= begin < end else b"")
+
+
+def _is_header_of(header: memoryview, name: str, size: int) -> bool:
+    """Whether a tar header is that of a member, without parsing it where the fields are the plain ones."""
+    plain = header[:100] == name.encode().ljust(100, b"\0") and header[124:136] == b"%011o\0" % size
+    return plain or member_of(bytes(header)) == (name, size)
 
 
 def member_of(header: bytes) -> tuple[str, int] | None:
@@ -117,6 +183,17 @@ def member_of(header: bytes) -> tuple[str, int] | None:
     except tarfile.HeaderError:
         return None
     return info.name, info.size
+
+
+def _captions(entry: Entry, text: memoryview, facts: memoryview) -> Captions:
+    try:
+        mixed = str(text, "utf-8").strip()
+        raw, synthetic = captions_of(json.loads(bytes(facts)))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DamagedSample(f"{entry.image_id} in {entry.shard}: {error}") from error
+    if not (mixed or raw or synthetic):
+        raise DamagedSample(f"{entry.image_id} in {entry.shard}: has no caption")
+    return Captions(mixed, raw, synthetic)
 
 
 def captions_of(facts: Any) -> tuple[str | None, str | None]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from schemas.buckets import TABLES, nearest, sizes
-from training.data.order import Shape
+from schemas.buckets import TABLES, sizes
+from training.data.order import Shape, Shapes
+from training.data.selection import Selection
 
 Pixels = NDArray[np.uint8]
 """(3, height, width)."""
@@ -43,8 +41,8 @@ def from_unit_range(pixels: Tensor) -> Tensor:
     return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 
-def shapes_of(index: pa.Table, resolution: int, multiple: int, multi_aspect: bool) -> Sequence[Shape]:
-    """The training shape of every index row.
+def shapes_of(rows: Selection, resolution: int, multiple: int, multi_aspect: bool) -> Shapes:
+    """The training shape of every selected row.
 
     Args:
         resolution: side of the square with as many px.
@@ -52,14 +50,26 @@ def shapes_of(index: pa.Table, resolution: int, multiple: int, multi_aspect: boo
         multi_aspect: the nearest aspect bucket; false is the square for all.
     """
     if not multi_aspect:
-        return [(resolution, resolution)] * index.num_rows
+        return Shapes([(resolution, resolution)], np.zeros(rows.num_rows, np.uint8))
+    labels = list(TABLES.get(resolution, TABLES[1024]))
+    ratios = np.array([float(label) for label in labels])
+    sides = rows.parts(("height", "width"))
+    codes = [nearest_codes(part["height"].to_numpy(), part["width"].to_numpy(), ratios) for part in sides]
     table = sizes(resolution, multiple)
-    labels = resolution if resolution in TABLES else 1024
-    sides = zip(index["height"].to_pylist(), index["width"].to_pylist(), strict=True)
-    known: dict[tuple[int, int], Shape] = {}
-    shapes = []
-    for side in sides:
-        if side not in known:
-            known[side] = table[nearest(*side, labels)]
-        shapes.append(known[side])
-    return shapes
+    return Shapes([table[label] for label in labels], np.concatenate(codes))
+
+
+def nearest_codes(
+    height: NDArray[np.int32], width: NDArray[np.int32], ratios: NDArray[np.float64]
+) -> NDArray[np.uint8]:
+    """Which of the ascending `ratios` is nearest to each height / width; `schemas.buckets.nearest` for many at once.
+
+    Raises:
+        ValueError: a side is not positive.
+    """
+    if len(height) and min(height.min(), width.min()) <= 0:
+        raise ValueError("the index holds a picture without height or width; rebuild the shards")
+    wanted = height / width
+    above = np.searchsorted(ratios, wanted).clip(1, len(ratios) - 1)
+    lower_is_nearer = np.abs(ratios[above - 1] - wanted) <= np.abs(ratios[above] - wanted)
+    return (above - lower_is_nearer).astype(np.uint8)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.data.order import BatchOrder
+import training.data.order
+from training.data.order import BatchOrder, Shapes
 
 rows_strategy = st.lists(
     st.tuples(st.sampled_from("abcd"), st.sampled_from([(16, 16), (16, 32), (32, 16)])), min_size=1, max_size=60
@@ -52,26 +55,41 @@ def test_a_batch_depends_on_its_step_alone(rows, steps):
         assert np.array_equal(a.rows, b.rows) and np.array_equal(a.occurrences, b.occurrences)
 
 
-def test_epochs_and_seeds_differ():
+@given(seed=st.integers(-(2**40), 2**40), epoch=st.integers(0, 3))
+@settings(max_examples=30, deadline=None)
+def test_epochs_and_seeds_differ_and_one_seed_is_one_order(seed, epoch):
     rows = [("a", (16, 16))] * 40
-    first, other_seed = order_of(rows, seed=1), order_of(rows, seed=2)
-    epoch = [first.batch(step).rows.tolist() for step in range(10)]
-    assert epoch != [first.batch(10 + step).rows.tolist() for step in range(10)]
-    assert epoch != [other_seed.batch(step).rows.tolist() for step in range(10)]
+
+    def walk(seed: int, epoch: int) -> list[int]:
+        order = order_of(rows, seed=seed)
+        return [row for step in range(10) for row in order.batch(epoch * 10 + step).rows.tolist()]
+
+    assert walk(seed, epoch) == walk(seed, epoch)
+    assert walk(seed, epoch) != walk(seed, epoch + 1)
+    assert walk(seed, epoch) != walk(seed + 1, epoch)
 
 
-def test_reads_stay_within_a_window_of_whole_shards():
-    rows = [(f"shard{i // 10}", (16, 16)) for i in range(100)]
-    order = order_of(rows, batch=10, window=10)
-    for step in range(10):
-        assert len({row // 10 for row in order.batch(step).rows.tolist()}) == 1
+@given(
+    shard_rows=st.integers(1, 40), num_shards=st.integers(1, 30), window=st.integers(1, 200), seed=st.integers(0, 99)
+)
+@settings(max_examples=60, deadline=None)
+def test_reads_stay_within_a_window_of_whole_shards(shard_rows, num_shards, window, seed):
+    rows = [(f"shard{i // shard_rows:03d}", (16, 16)) for i in range(shard_rows * num_shards)]
+    order = order_of(rows, batch=1, seed=seed, window=window)
+    walk = [int(order.batch(step).rows[0]) for step in range(len(order))]
+    for start in range(0, len(walk), window):
+        ahead = walk[start : start + window]
+        assert len({row // shard_rows for row in ahead}) <= (len(ahead) - 2) // shard_rows + 2
+    if shard_rows > 1 and window > shard_rows * num_shards > 20:
+        assert any(abs(a - b) > 1 for a, b in pairwise(walk))  # shuffled all the same
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_processes_share_the_same_global_batch(world_size):
-    order = order_of([("a", (16, 16))] * 9, batch=8)
-    whole = order.batch(1)
+@given(rows=rows_strategy, share=st.integers(1, 5), world_size=st.integers(1, 8), step=st.integers(0, 50))
+@settings(max_examples=60, deadline=None)
+def test_processes_share_the_same_global_batch(rows, share, world_size, step):
+    whole = order_of(rows, batch=share * world_size).batch(step)
     parts = [whole.part(rank, world_size) for rank in range(world_size)]
+    assert all(len(part.rows) == share and (part.epoch, part.shape) == (whole.epoch, whole.shape) for part in parts)
     assert np.concatenate([part.rows for part in parts]).tolist() == whole.rows.tolist()
     assert np.concatenate([part.occurrences for part in parts]).tolist() == whole.occurrences.tolist()
 
@@ -84,14 +102,36 @@ def test_refusals():
         BatchOrder([], [], 4, 0, 10)
 
 
-def test_substitutes_have_the_same_shape_and_go_round():
-    shapes = [(16, 16), (32, 32), (16, 16), (16, 16)]
-    order = BatchOrder(["a"] * 4, shapes, 2, 0, 10)
-    assert [order.substitute(2, attempt) for attempt in range(4)] == [2, 3, 0, 2]
+@given(rows=rows_strategy, row=st.integers(0, 59), attempt=st.integers(0, 9))
+@settings(max_examples=60, deadline=None)
+def test_substitutes_have_the_same_shape_and_go_round(rows, row, attempt):
+    shapes = [shape for _, shape in sorted(rows)]
+    row %= len(rows)
+    same = [other for other, shape in enumerate(shapes) if shape == shapes[row]]
+    expected = same[(same.index(row) + attempt) % len(same)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training.data.order, "SCAN_ROWS", 5)
+        assert order_of(rows).substitute(row, attempt) == expected
 
 
-def test_a_large_index_is_planned_in_seconds():
-    count = 300_000
-    shards = [f"{i // 1000}" for i in range(count)]
-    order = BatchOrder(shards, [(16, 16 + 16 * (i % 40)) for i in range(count)], 64, 0, 65536)
+def test_shapes_are_a_sequence_and_equal_ones_are_one():
+    shapes = Shapes([(32, 16), (16, 16), (32, 16)], np.array([0, 1, 2, 2]))
+    assert list(shapes) == [(32, 16), (16, 16), (32, 16), (32, 16)] and len(shapes) == 4
+    assert list(shapes[1:3]) == [(16, 16), (32, 16)] and shapes[-1] == (32, 16)
+    assert len(set(shapes.codes.tolist())) == 2
+    assert list(Shapes.of(list(shapes))) == list(shapes)
+
+
+def test_a_large_index_is_planned_in_little_memory():
+    count = 1_000_000
+    shards = np.arange(count, dtype=np.int32) // 1000
+    shapes = Shapes([(16, 16 + 16 * i) for i in range(40)], (np.arange(count) % 40).astype(np.uint8))
+    tracemalloc.start()
+    try:
+        order = BatchOrder(shards, shapes, 64, 0, 65536)
+        order.batch(0)
+        kept, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 5 * count and most < 20 * count  # bytes: 33 million rows keep 0.2 GB
     assert sum(len(set(order.batch(step).rows.tolist())) for step in range(len(order))) >= count

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 import shutil
 import tarfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
 
-from schemas.shard_index import read_index
-from training.data.reader import DamagedSample, ShardReader, member_of
+import training.data.reader as reader_module
+from schemas.shard_index import INDEX_SCHEMA, read_index
+from training.data.reader import Captions, DamagedSample, ShardReader, member_of
+
+Member = tuple[str, bytes]
+"""Name and content."""
 
 
 def reader_of(dataset) -> ShardReader:
@@ -41,6 +51,9 @@ def test_the_caption_asked_for_or_the_other(dataset):
     assert both.caption(True).startswith("a synthetic sentence")
     assert both.caption(False).startswith("raw words")
     assert only_raw.caption(True) == only_raw.raw
+    for row, sample in enumerate(samples):
+        assert reader.captions(row) == Captions(sample.mixed, sample.raw, sample.synthetic)
+        assert reader.entry(row).image_id == sample.image_id
 
 
 @pytest.mark.parametrize("change", [1, 512, -600, 10**9])
@@ -66,6 +79,91 @@ def test_a_missing_or_foreign_shard(dataset, tmp_path):
     index = index.set_column(index.column_names.index("shard"), index.schema.field("shard"), outside)
     with pytest.raises(ValueError, match="names a shard outside"):
         ShardReader(dataset / "shards", index).read(0, (32, 32))
+
+
+def rewritten(dataset: Path, folder: Path, members: Callable[[list[Member]], list[Member]], **options: Any) -> pa.Table:
+    """Writes every tar anew with its members as `members` has them; the index that fits it then."""
+    index = read_index(dataset / "shards")
+    rows = {row["key"]: row for row in index.to_pylist()}
+    for shard in sorted({row["shard"] for row in rows.values()}):
+        with tarfile.open(dataset / "shards" / shard) as tar:
+            found = [(info.name, tar.extractfile(info).read()) for info in tar]
+        (folder / shard).parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(folder / shard, "w", **options) as tar:
+            for name, content in members(found):
+                key, extension = name.split(".")
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+                kind = "image" if extension == "png" else extension
+                rows[key] |= {f"{kind}_offset": tar.offset - len(content) - -len(content) % 512}
+                rows[key] |= {f"{kind}_size": len(content)}
+    return pa.Table.from_pylist(list(rows.values()), schema=INDEX_SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("members", "reads"),
+    [(list, 1), (lambda found: found[::-1], 1), (lambda found: sorted(found, key=lambda m: m[0].split(".")[1]), 3)],
+    ids=["as written", "backwards", "far apart"],
+)
+@pytest.mark.parametrize("tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_members_are_one_read_where_they_lie_together(dataset, tmp_path, monkeypatch, members, reads, tar_format):
+    index = rewritten(dataset, tmp_path, members, format=tar_format)
+    reader, expected = ShardReader(tmp_path, index), reader_of(dataset)
+    spans = []
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda *arguments: spans.append(arguments) or pread(*arguments))
+    for row, shard in enumerate(index["shard"].to_pylist()):
+        spans.clear()
+        found = reader.members(row)
+        if shard.startswith("1.0/"):  # four samples; where there is one, its members cannot lie far apart
+            assert len(spans) == reads
+        assert found == expected.members(row) and list(found) == ["image", "txt", "json"]
+        assert json.loads(bytes(found["json"]))["image_id"] == index["key"][row].as_py()
+
+
+def test_few_tars_stay_open(dataset, monkeypatch):
+    def num_open() -> int:
+        targets = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.exists()]
+        return sum(target.startswith(str(dataset)) for target in targets)
+
+    monkeypatch.setattr(reader_module, "MOST_OPEN", 1)
+    reader = reader_of(dataset)
+    expected = [reader_of(dataset).members(row)["json"] for row in range(7)]
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda number: reader.members(number * 3 % 7)["json"], range(70)))
+    assert found == [expected[number * 3 % 7] for number in range(70)]
+    assert num_open() == 1
+    reader.close()
+    assert num_open() == 0
+
+
+@pytest.mark.parametrize("change", ["other", "shorter", "longer", "cut", "empty"])
+def test_a_tar_that_was_changed_is_an_error(dataset, tmp_path, change):
+    def changed(found: list[Member]) -> list[Member]:
+        if change == "other":
+            return [(f"{'0' * 32}.{name.split('.')[1]}", content) for name, content in found]
+        size = {"shorter": -1, "longer": 1}.get(change, 0)
+        return [(name, (content + b"x")[: len(content) + size]) for name, content in found]
+
+    shutil.copytree(dataset, tmp_path / "copy")
+    shard = read_index(dataset / "shards")["shard"][0].as_py()
+    if change in ("cut", "empty"):
+        path = tmp_path / "copy" / "shards" / shard
+        path.write_bytes(path.read_bytes()[: 700 if change == "cut" else 0])
+    else:
+        with tarfile.open(dataset / "shards" / shard) as tar:
+            found = [(info.name, tar.extractfile(info).read()) for info in tar]
+        with tarfile.open(tmp_path / "copy" / "shards" / shard, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for name, content in changed(found):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    with pytest.raises(
+        ValueError, match=r"the index says [0-9a-f]{32}\.\w+ of \d+ bytes .*; rebuild the shards"
+    ) as caught:
+        reader_of(tmp_path / "copy").read(0, (32, 32))
+    assert not isinstance(caught.value, DamagedSample)
 
 
 def test_damage_is_told_apart(make_dataset, tmp_path):

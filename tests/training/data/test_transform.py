@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from training.data.transform import crop_to, from_unit_range, shapes_of, to_unit_range
+from schemas.buckets import TABLES, nearest
+from schemas.shard_index import INDEX_SCHEMA, ShardIndex
+from training.data.selection import Selection
+from training.data.transform import crop_to, from_unit_range, nearest_codes, shapes_of, to_unit_range
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 6), st.integers(1, 6))
@@ -35,10 +39,34 @@ def test_range_round_trip():
     assert from_unit_range(torch.tensor([-9.0, 9.0])).tolist() == [0, 255]
 
 
+def selection_of(sides: list[tuple[int, int]]) -> Selection:
+    """Rows of (height, width)."""
+    values = {"string": "a", "int32": 1, "int64": 1, "float": 1.0}
+    columns = {f.name: pa.array([values.get(str(f.type))] * len(sides), f.type) for f in INDEX_SCHEMA}
+    columns |= {"height": [height for height, _ in sides], "width": [width for _, width in sides]}
+    return Selection(ShardIndex.of(pa.table(columns, schema=INDEX_SCHEMA), part_rows=2))
+
+
 def test_shapes_are_those_of_the_buckets():
-    index = pa.table({"height": [1024, 600, 300], "width": [1024, 900, 1200]})
-    assert list(shapes_of(index, 1024, 16, True)) == [(1024, 1024), (832, 1216), (512, 2048)]
-    assert list(shapes_of(index, 256, 16, False)) == [(256, 256)] * 3
-    toy = list(shapes_of(index, 64, 32, True))
+    rows = selection_of([(1024, 1024), (600, 900), (300, 1200)])
+    assert list(shapes_of(rows, 1024, 16, True)) == [(1024, 1024), (832, 1216), (512, 2048)]
+    assert list(shapes_of(rows, 256, 16, False)) == [(256, 256)] * 3
+    toy = list(shapes_of(rows, 64, 32, True))
     assert toy[0] == (64, 64) and all(side % 32 == 0 for shape in toy for side in shape)
-    assert next(iter(shapes_of(index, 2880, 64, True))) == (2880, 2880)
+    assert next(iter(shapes_of(rows, 2880, 64, True))) == (2880, 2880)
+
+
+@given(st.lists(st.tuples(st.integers(1, 9000), st.integers(1, 9000)), min_size=1), st.sampled_from([1024, 2880]))
+@settings(max_examples=100, deadline=None)
+def test_many_buckets_at_once_are_those_of_one_by_one(sides, resolution):
+    labels = list(TABLES[resolution])
+    height, width = np.array(sides, np.int32).T
+    codes = nearest_codes(height, width, np.array([float(label) for label in labels]))
+    assert [labels[code] for code in codes] == [nearest(*side, resolution) for side in sides]
+
+
+def test_ties_go_to_the_lower_bucket_and_sides_are_positive():
+    ratios = np.array([0.5, 1.0, 2.0])
+    assert nearest_codes(np.array([3, 3]), np.array([4, 2]), ratios).tolist() == [0, 1]
+    with pytest.raises(ValueError, match="a picture without height or width; rebuild the shards"):
+        nearest_codes(np.array([3, 0]), np.array([4, 2]), ratios)

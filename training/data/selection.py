@@ -1,0 +1,116 @@
+"""The rows of a shard index that a stage trains on, and where the members of each lie; read when asked for."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from schemas.shard_index import ShardIndex
+
+BLOCK_ROWS = 4096
+"""Selected rows whose entries are read together: neighbours in a tar are asked for soon after each other."""
+MOST_BLOCKS = 256
+"""Blocks kept, some 100 MB; a window of 65536 rows touches few of them."""
+
+MEMBERS = ("image", "txt", "json")
+_COLUMNS = ("image_id", "shard", "image_ext", *(f"{kind}_{fact}" for fact in ("offset", "size") for kind in MEMBERS))
+
+
+class Entry(NamedTuple):
+    """Where one sample lies: bytes of the tar at which each member's data begins, and their counts, as in `MEMBERS`."""
+
+    image_id: str
+    shard: str
+    image_ext: str
+    offsets: tuple[int, int, int]
+    sizes: tuple[int, int, int]
+
+    def place(self, kind: str) -> tuple[int, int]:
+        """Offset and size of one of `MEMBERS`."""
+        number = MEMBERS.index(kind)
+        return self.offsets[number], self.sizes[number]
+
+
+class _Block(NamedTuple):
+    image_ids: pa.Array
+    shards: pa.Array
+    image_exts: pa.Array
+    places: NDArray[np.int64]  # (rows, 6): offsets, then sizes
+
+
+class Selection:
+    """Rows of an index, in tar order. `entry` is safe to share between threads.
+
+    Args:
+        numbers: index rows that are selected, ascending; None selects all.
+    """
+
+    def __init__(self, index: ShardIndex, numbers: NDArray[np.int32] | None = None) -> None:
+        self._index, self._numbers = index, numbers
+        starts = index.part_starts
+        self._part_starts = starts if numbers is None else np.searchsorted(numbers, starts)
+        self._blocks: OrderedDict[int, _Block] = OrderedDict()
+        self._lock = threading.Lock()
+
+    @property
+    def num_rows(self) -> int:
+        return int(self._part_starts[-1])
+
+    def parts(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Columns of the selected rows, one part of the index after another."""
+        for number in np.flatnonzero(np.diff(self._part_starts)).tolist():
+            yield self._rows(number, columns, 0, self.num_rows)
+
+    def codes(self, column: str) -> NDArray[np.int32]:
+        """A dictionary-encoded column as numbers, equal where the values are, (num_rows,)."""
+        codes = np.empty(self.num_rows, np.int32)
+        known: dict[str, int] = {}
+        end = 0
+        for part in self.parts([column]):
+            values = part[column].combine_chunks()
+            numbers = [known.setdefault(name, len(known)) for name in values.dictionary.to_pylist()]
+            begin, end = end, end + len(values)
+            codes[begin:end] = np.array(numbers, np.int32)[values.indices.to_numpy()]
+        return codes
+
+    def entry(self, row: int) -> Entry:
+        """Where the `row`-th selected sample lies."""
+        number, place = divmod(row, BLOCK_ROWS)
+        with self._lock:
+            block = self._blocks.get(number)
+            if block is None:
+                block = self._blocks[number] = self._read_block(number * BLOCK_ROWS)
+                if len(self._blocks) > MOST_BLOCKS:
+                    self._blocks.popitem(last=False)
+            self._blocks.move_to_end(number)
+        places = block.places[place].tolist()
+        names = (block.image_ids[place].as_py(), block.shards[place].as_py(), block.image_exts[place].as_py())
+        return Entry(*names, tuple(places[:3]), tuple(places[3:]))
+
+    def _read_block(self, begin: int) -> _Block:
+        end = min(begin + BLOCK_ROWS, self.num_rows)
+        assert 0 <= begin < end, f"row {begin} of {self.num_rows}"
+        first = int(np.searchsorted(self._part_starts, begin, side="right")) - 1
+        last = int(np.searchsorted(self._part_starts, end, side="left"))
+        rows = [self._rows(number, _COLUMNS, begin, end) for number in range(first, last)]
+        table = pa.concat_tables(part.unify_dictionaries() for part in rows).unify_dictionaries()
+        table = table.take(pa.array(np.arange(table.num_rows)))  # a copy: a slice would keep the whole part alive
+        image_ids, shards, image_exts = (table[name].combine_chunks() for name in _COLUMNS[:3])
+        places = np.stack([table[name].to_numpy() for name in _COLUMNS[3:]], axis=1)
+        return _Block(image_ids, shards, image_exts, places)
+
+    def _rows(self, number: int, columns: Sequence[str], begin: int, end: int) -> pa.Table:
+        """Columns of one part's selected rows, those that are among the selection's rows begin..end - 1."""
+        part = self._index.part(number, columns)
+        start = int(self._part_starts[number])
+        begin, end = max(begin - start, 0), min(end, int(self._part_starts[number + 1])) - start
+        if self._numbers is None:
+            return part.slice(begin, end - begin)
+        chosen = self._numbers[start + begin : start + end] - self._index.part_starts[number]
+        return part.take(pa.array(chosen))
