@@ -17,7 +17,7 @@ def picture(seed: int, height: int = 32, width: int = 32) -> np.ndarray:
 
 
 def test_pictures_are_recognised_as_their_own():
-    samples = [Sample(str(i), picture(i), "x", None, None) for i in range(4)]
+    samples = [Sample("x", None, None, image_id=str(i), pixels=picture(i)) for i in range(4)]
     own = [sample.pixels for sample in samples]
     values, recognised = likenesses(samples, own)
     assert recognised == 4 and np.allclose(values, 1)

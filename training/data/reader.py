@@ -25,17 +25,14 @@ class DamagedSample(ValueError):
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A training picture and its captions.
+class Captions:
+    """The captions of a picture.
 
     Attributes:
-        pixels: (3, height, width) uint8, cropped.
         mixed: the caption the dataset chose.
         raw, synthetic: either may be missing, not both.
     """
 
-    image_id: str
-    pixels: Pixels
     mixed: str
     raw: str | None
     synthetic: str | None
@@ -44,6 +41,18 @@ class Sample:
         """The synthetic or the raw caption; where the one asked for is missing, the other."""
         first, second = (self.synthetic, self.raw) if synthetic else (self.raw, self.synthetic)
         return first or second or self.mixed
+
+
+@dataclass(frozen=True)
+class Sample(Captions):
+    """A training picture and its captions.
+
+    Attributes:
+        pixels: (3, height, width) uint8, cropped.
+    """
+
+    image_id: str
+    pixels: Pixels
 
 
 class ShardReader:
@@ -66,22 +75,38 @@ class ShardReader:
             ValueError: the index does not fit its tar, or the tar is gone.
         """
         entry = self._index.slice(row, 1).to_pylist()[0]
-        image, text, facts = (self._member(entry, kind) for kind in ("image", "txt", "json"))
+        image = self._member(entry, "image")
+        captions = self._captions(entry)
         try:
             pixels = crop_to(open_rgb(image, cover_px=shape), shape)
-            mixed = text.decode("utf-8").strip()
-            raw, synthetic = captions_of(json.loads(facts))
-        except (PixelError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        except PixelError as error:
             raise DamagedSample(f"{entry['image_id']} in {entry['shard']}: {error}") from error
-        if not (mixed or raw or synthetic):
-            raise DamagedSample(f"{entry['image_id']} in {entry['shard']}: has no caption")
-        return Sample(entry["image_id"], pixels, mixed, raw, synthetic)
+        return Sample(captions.mixed, captions.raw, captions.synthetic, entry["image_id"], pixels)
+
+    def captions(self, row: int) -> Captions:
+        """The captions of an index row; its picture is not read.
+
+        Raises:
+            DamagedSample, ValueError: as `read`.
+        """
+        return self._captions(self._index.slice(row, 1).to_pylist()[0])
 
     def close(self) -> None:
         with self._lock:
             for descriptor in self._files.values():
                 os.close(descriptor)
             self._files.clear()
+
+    def _captions(self, entry: dict[str, Any]) -> Captions:
+        text, facts = self._member(entry, "txt"), self._member(entry, "json")
+        try:
+            mixed = text.decode("utf-8").strip()
+            raw, synthetic = captions_of(json.loads(facts))
+        except (UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise DamagedSample(f"{entry['image_id']} in {entry['shard']}: {error}") from error
+        if not (mixed or raw or synthetic):
+            raise DamagedSample(f"{entry['image_id']} in {entry['shard']}: has no caption")
+        return Captions(mixed, raw, synthetic)
 
     def _member(self, entry: dict[str, Any], kind: str) -> bytes:
         extension = entry["image_ext"] if kind == "image" else kind
