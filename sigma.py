@@ -256,21 +256,31 @@ def recipe() -> None:
 # ----------------------------------------------------------------------------------------------------- training
 
 
+class Kind(StrEnum):
+    """The kinds of features."""
+
+    text = "text"
+    latents = "latents"
+
+
 @app.command()
 def encode(
     recipe: TrainingFile,
     overrides: Overrides = None,
-    stage: StageName = None,
+    stage: Annotated[str | None, typer.Option("--stage", help="The latents of this stage only.")] = None,
+    only: Annotated[Kind | None, typer.Option(help="One kind; embeddings of text take most of the space.")] = None,
     redo: Annotated[bool, typer.Option("--redo", help="Encode anew what is there.")] = False,
 ) -> None:
     """Encode pictures and captions once, so that training need not. Run it again to go on where it was."""
     from schemas.training import TrainingRecipe
 
     with refusals():
-        encode_dataset(TrainingRecipe.load(recipe, overrides or []), stage, redo)
+        encode_dataset(TrainingRecipe.load(recipe, overrides or []), stage, only, redo)
 
 
-def encode_dataset(recipe: TrainingRecipe, stage: str | None = None, redo: bool = False) -> None:
+def encode_dataset(
+    recipe: TrainingRecipe, stage: str | None = None, only: Kind | None = None, redo: bool = False
+) -> None:
     """Encode the sets that the stages want, on the runner that the recipe names, and show a line each."""
     from curation.console import JobProgress, duration
     from curation.dataset import Dataset
@@ -293,7 +303,7 @@ def encode_dataset(recipe: TrainingRecipe, stage: str | None = None, redo: bool 
 
     with dataset.lock(), JobProgress(console) as bar:
         try:
-            for done in encode_features(recipe, run, bar.begin, only_stage=stage, redo=redo):
+            for done in encode_features(recipe, run, bar.begin, only_stage=stage, only_kind=only, redo=redo):
                 record = done.record
                 damaged = f", [yellow]{record.num_damaged:,} damaged[/]" if record.num_damaged else ""
                 console.print(

@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from schemas.strict import StrictModel
 from schemas.tokens import MAX_TOKENS
@@ -156,10 +156,14 @@ class Data(StrictModel):
     """Samples that may fail to decode, per process and run, before training stops."""
 
 
+def _yaml_off(value: Any) -> Any:
+    return "off" if value is False else value  # YAML reads an unquoted off as false
+
+
 class Features(StrictModel):
     """Latents and captions that `sigma encode` has encoded once, so that training need not."""
 
-    use: Literal["auto", "require", "off"] = "auto"
+    use: Annotated[Literal["auto", "require", "off"], BeforeValidator(_yaml_off)] = "auto"
     """`auto`: use what is there for a stage and encode the rest while training. `require`: refuse to train without.
     `off`: encode while training."""
     folder: Path | None = None

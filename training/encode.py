@@ -260,12 +260,14 @@ def encode_features(
     begin: Callable[[str, int], None],
     *,
     only_stage: str | None = None,
+    only_kind: str | None = None,
     redo: bool = False,
 ) -> Iterator[SetDone]:
     """Bring the features of the recipe's stages up to date, set after set: the text, then latents per resolution.
 
     Args:
         begin: told the name of a set and its number of samples before they are encoded.
+        only_kind: `text` or `latents`; None is both.
         redo: encode anew what is there.
 
     Raises:
@@ -273,7 +275,9 @@ def encode_features(
     """
     recipe = with_absolute_paths(recipe)
     stages = recipe.stages if only_stage is None else (recipe.stage_named(only_stage),)
-    sets = {found.name: found for found in (text_set(recipe), *(latents_set(recipe, stage) for stage in stages))}
+    texts = [text_set(recipe)] if only_kind != "latents" else []
+    latents = [latents_set(recipe, stage) for stage in stages] if only_kind != "text" else []
+    sets = {found.name: found for found in (*texts, *latents)}
     for wanted in sets.values():
         record = read_record(wanted.folder)
         if record is not None and not redo:

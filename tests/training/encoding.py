@@ -11,7 +11,12 @@ from training.encode import EncodeJob, SetDone, encode_features
 
 
 def encode(
-    recipe: TrainingRecipe, runner: Runner | None = None, *, stage: str | None = None, redo: bool = False
+    recipe: TrainingRecipe,
+    runner: Runner | None = None,
+    *,
+    stage: str | None = None,
+    kind: str | None = None,
+    redo: bool = False,
 ) -> list[SetDone]:
     """Bring the features of a recipe up to date."""
 
@@ -19,7 +24,7 @@ def encode(
         done = (runner or LocalRunner()).run(Dataset(recipe.dataset), job, parts, lambda rows: None)
         return sum(part.computed for part in done)
 
-    return list(encode_features(recipe, run, lambda name, rows: None, only_stage=stage, redo=redo))
+    return list(encode_features(recipe, run, lambda name, rows: None, only_stage=stage, only_kind=kind, redo=redo))
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -65,10 +65,7 @@ def test_losses_are_equal_to_the_bit_with_features_and_without(encoders, request
 def test_one_kind_of_features_is_enough(real_values, kind, caplog):
     without, recipe = with_features(real_values, use="off"), with_features(real_values)
     train(without)
-    encode(recipe)
-    for folder in recipe.features_folder.iterdir():
-        if not folder.name.startswith(kind):
-            shutil.rmtree(folder)
+    encode(recipe, kind=kind)
     with caplog.at_level(logging.INFO):
         train(recipe)
     assert losses(recipe) == losses(without)
