@@ -145,8 +145,6 @@ def test_features_are_encoded_once_and_training_says_that_it_uses_them(dataset: 
     short = ("stages.0.steps=20", "--stage", "vae_adaptation")
     told = " ".join(sigma("train", recipe, *knobs, *short).stdout.split())
     assert "latents from" in told and "text from" in told
-    told = " ".join(sigma("train", recipe, *knobs, *short, f"out={tmp_path}/off", "features.use=off").stdout.split())
-    assert "encoded while training: features.use is off" in told
     refused(
         sigma("train", recipe, *knobs, *short, f"out={tmp_path}/other", "text.max_tokens=9"),
         "text.max_tokens = 16, the recipe now has 9",
