@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from itertools import pairwise
@@ -256,6 +256,67 @@ def recipe() -> None:
 # ----------------------------------------------------------------------------------------------------- training
 
 
+class Kind(StrEnum):
+    """The kinds of features."""
+
+    text = "text"
+    latents = "latents"
+
+
+@app.command()
+def encode(
+    recipe: TrainingFile,
+    overrides: Overrides = None,
+    stage: Annotated[str | None, typer.Option("--stage", help="The latents of this stage only.")] = None,
+    only: Annotated[Kind | None, typer.Option(help="One kind; embeddings of text take most of the space.")] = None,
+    redo: Annotated[bool, typer.Option("--redo", help="Encode anew what is there.")] = False,
+) -> None:
+    """Encode pictures and captions once, so that training need not. Run it again to go on where it was."""
+    from schemas.training import TrainingRecipe
+
+    with refusals():
+        encode_dataset(TrainingRecipe.load(recipe, overrides or []), stage, only, redo)
+
+
+def encode_dataset(
+    recipe: TrainingRecipe, stage: str | None = None, only: Kind | None = None, redo: bool = False
+) -> None:
+    """Encode the sets that the stages want, on the runner that the recipe names, and show a line each."""
+    from curation.console import JobProgress, duration
+    from curation.dataset import Dataset
+    from curation.runner import LocalRunner, Runner
+    from training.encode import EncodeJob, encode_features
+    from training.features import index_digest
+
+    index_digest(recipe)  # refuses a folder that is no dataset, before a lock is made in it
+    dataset, knobs, runners = Dataset(recipe.dataset.absolute()), recipe.features, list[Runner]()
+
+    def run(job: EncodeJob, parts: Sequence[int]) -> int:
+        if not runners:
+            if knobs.runner == "local":
+                runners.append(LocalRunner())
+            else:
+                from curation.ray_runner import RayRunner
+
+                runners.append(RayRunner(knobs.workers, knobs.retries, knobs.gpus_per_worker))
+        return sum(part.computed for part in runners[0].run(dataset, job, parts, bar.advance))
+
+    with dataset.lock(), JobProgress(console) as bar:
+        try:
+            for done in encode_features(recipe, run, bar.begin, only_stage=stage, only_kind=only, redo=redo):
+                record = done.record
+                damaged = f", [yellow]{record.num_damaged:,} damaged[/]" if record.num_damaged else ""
+                console.print(
+                    f"[green]✓[/] {done.name:<22} {record.num_samples:>9,} samples, {done.bytes_per_image:,.0f} bytes "
+                    f"each{damaged}; {done.num_computed:,} of {done.num_shards:,} shards encoded now, "
+                    f"{duration(done.seconds)}: {shown(done.folder)}",
+                    soft_wrap=True,
+                )
+        finally:
+            for runner in runners:
+                runner.close()
+
+
 @app.command()
 def train(recipe: TrainingFile, overrides: Overrides = None, stage: StageName = None) -> None:
     """Train the stages of a recipe; run it again to go on. Under torchrun every process takes its share."""
@@ -340,10 +401,10 @@ def convert(
 
 def train_stages(recipe: TrainingRecipe, stage: str | None = None) -> list[StageSummary]:
     """Train and show a bar per stage, then a line each."""
-    from curation.console import duration, stage_bars
+    from curation.console import duration, stage_bars, told
     from training.train import train as run
 
-    with stage_bars(console) as show:
+    with stage_bars(console) as show, told(console, "training"):
         summaries = run(recipe, only_stage=stage, on_progress=show)
     for done in summaries:
         took = "finished already" if done.skipped else duration(done.seconds)

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas import shard_index, tables
+from schemas.commit import TEMPORARY, published
 
 DIGEST_KEY = b"sigma.digest"
 """Parquet metadata: what a part was computed from, so that an unchanged part is never computed again."""
@@ -32,9 +33,6 @@ PREVIOUS_SHARDS = ".previous"
 
 DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)
 """What reading a damaged Parquet file raises."""
-
-TEMPORARY = ".tmp-"
-"""Prefix of a file that is being written; it is renamed when whole, and swept when a job starts."""
 
 
 @dataclass(frozen=True)
@@ -238,27 +236,6 @@ def write_atomically(path: Path, data: bytes) -> None:
     """Commit bytes under a name."""
     with published(path) as file:
         file.write(data)
-
-
-@contextmanager
-def published(path: Path) -> Iterator[IO[bytes]]:
-    """A file that gets its name only once it is whole and on the disk; on an error nothing is left."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
-    try:
-        with aside.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def retire(dataset: Dataset, table: str) -> None:

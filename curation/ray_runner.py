@@ -17,8 +17,7 @@ import ray
 import ray.exceptions
 
 from curation.dataset import Dataset
-from curation.runner import PartDone, PartFailed, once
-from curation.stage import Stage, Worker, run_part
+from curation.runner import PartDone, PartFailed, PartJob, once
 
 POLL_S = 0.3
 """How often the driver asks busy workers how far they are, in seconds."""
@@ -30,23 +29,23 @@ OBJECT_STORE_BYTES = 80_000_000
 
 
 class PartWorker:
-    """One actor: builds the worker of a stage once, then runs the parts it is handed."""
+    """One actor: builds the worker of a job once, then runs the parts it is handed."""
 
     def __init__(self, root: str) -> None:
         self._dataset = Dataset(Path(root))
         self._turn = -1
-        self._worker: Callable[[], Worker] | None = None
+        self._worker: Callable[[], Any] | None = None
         self._rows = 0
 
-    def run(self, turn: int, stage: Stage, number: int) -> bool:
+    def run(self, turn: int, job: PartJob, number: int) -> bool:
         """Compute and commit a part; True unless it was taken over.
 
         Args:
-            turn: counts the stages of the runner; a new one drops the last stage's worker and its weights.
+            turn: counts the jobs of the runner; a new one drops the last job's worker and its weights.
         """
         if self._worker is None or turn != self._turn:
-            self._turn, self._worker = turn, once(stage.build)
-        return run_part(self._dataset, stage, self._worker, number, self._count)
+            self._turn, self._worker = turn, once(job.build)
+        return job.run_part(self._dataset, self._worker, number, self._count)
 
     def take_rows(self) -> int:
         """Rows finished since the last call."""
@@ -58,26 +57,37 @@ class PartWorker:
 
 
 class RayRunner:
-    """Runs stages on a Ray cluster: the one RAY_ADDRESS names, or one started here and stopped by `close`."""
+    """Runs jobs on a Ray cluster: the one RAY_ADDRESS names, or one started here and stopped by `close`."""
 
-    def __init__(self, workers: int | None, retries: int) -> None:
+    def __init__(self, workers: int | None, retries: int, gpus_per_worker: float | None = 0.0) -> None:
         """Connect.
 
+        Args:
+            workers: None is one per CPU, or as many as the GPUs allow where a worker takes some.
+            gpus_per_worker: a share of a GPU, or whole ones; None is one where the cluster has any, else none.
+
         Raises:
-            ValueError: RAY_ADDRESS names a cluster that does not answer.
+            ValueError: RAY_ADDRESS names a cluster that does not answer, or it has too few GPUs for one worker.
         """
         self._wanted, self._retries = workers, retries
-        self._owns = not ray.is_initialized()
-        if self._owns:
-            connect()
         self._actors: list[Any] = []
         self._idle: list[Any] = []
         self._starting: dict[Any, Any] = {}
         self._root = ""
         self._turn = 0
+        self._owns = not ray.is_initialized()
+        if self._owns:
+            connect()
+        num_gpus = float(ray.cluster_resources().get("GPU", 0))
+        self._gpus = min(num_gpus, 1.0) if gpus_per_worker is None else gpus_per_worker
+        if self._gpus > num_gpus:
+            self.close()
+            raise ValueError(
+                f"a worker wants {self._gpus:g} GPUs and the cluster has {num_gpus:g}; lower gpus_per_worker"
+            )
 
     def run(
-        self, dataset: Dataset, stage: Stage, parts: Sequence[int], on_rows: Callable[[int], None]
+        self, dataset: Dataset, job: PartJob, parts: Sequence[int], on_rows: Callable[[int], None]
     ) -> list[PartDone]:
         """See `Runner.run`. A part whose worker or node is lost is handed out again, `retries` times."""
         if self._root != str(dataset.root):
@@ -85,7 +95,7 @@ class RayRunner:
             self._root = str(dataset.root)
         self._grow(min(self._num_workers(), len(parts)))
         self._turn += 1
-        stage_ref = ray.put(stage)
+        job_ref = ray.put(job)
         waiting = deque(parts)
         busy: dict[Any, tuple[Any, int]] = {}
         lost: dict[int, int] = {}
@@ -94,7 +104,7 @@ class RayRunner:
             while waiting or busy:
                 while self._idle and waiting:
                     actor, number = self._idle.pop(), waiting.popleft()
-                    busy[actor.run.remote(self._turn, stage_ref, number)] = (actor, number)
+                    busy[actor.run.remote(self._turn, job_ref, number)] = (actor, number)
                 ready, _ = ray.wait([*busy, *self._starting], timeout=POLL_S)
                 self._poll([actor for actor, _ in busy.values()], on_rows)
                 for ref in ready:
@@ -107,11 +117,11 @@ class RayRunner:
                     except ray.exceptions.RayActorError as error:
                         lost[number] = lost.get(number, 0) + 1
                         if lost[number] > self._retries:
-                            raise PartFailed(stage.job, number, _lost(lost[number], error)) from error
+                            raise PartFailed(job.job, number, _lost(lost[number], error)) from error
                         waiting.append(number)
                         self._start()
                     except ray.exceptions.RayTaskError as error:
-                        raise PartFailed(stage.job, number, error.cause or error) from error
+                        raise PartFailed(job.job, number, error.cause or error) from error
                     else:
                         self._poll([actor], on_rows)
                         self._idle.append(actor)
@@ -127,7 +137,9 @@ class RayRunner:
             ray.shutdown()
 
     def _num_workers(self) -> int:
-        return self._wanted or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        resources = ray.cluster_resources()
+        most = resources.get("GPU", 0) / self._gpus if self._gpus else resources.get("CPU", 1)
+        return self._wanted or max(1, int(most))
 
     def _grow(self, count: int) -> None:
         while len(self._idle) + len(self._starting) < count:
@@ -138,7 +150,7 @@ class RayRunner:
         and a part that was promised to it would wait for ever while the others stand idle."""
         actor: Any = ray.remote(PartWorker)
         # one thread works, one answers take_rows
-        started = actor.options(num_cpus=1, max_concurrency=2).remote(self._root)
+        started = actor.options(num_cpus=1, num_gpus=self._gpus, max_concurrency=2).remote(self._root)
         self._actors.append(started)
         self._starting[started.take_rows.remote()] = started
 

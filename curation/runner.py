@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from curation.dataset import Dataset
-from curation.stage import Stage, Worker, run_part
+from curation.stage import Progress
 
 
 class PartFailed(Exception):
@@ -43,11 +43,36 @@ class PartDone:
     """False where an outdated version was taken over unchanged."""
 
 
+class PartJob(Protocol):
+    """What a runner can run: numbered parts, each of which commits its own output. It must be picklable.
+
+    A `curation.stage.Stage` is one; so is a set of features, whose parts are shards.
+    """
+
+    @property
+    def job(self) -> str:
+        """Its name, for messages."""
+        ...
+
+    @property
+    def build(self) -> Callable[[], Any]:
+        """Makes what a process needs once, such as loaded weights."""
+        ...
+
+    def run_part(self, dataset: Dataset, worker: Callable[[], Any], number: int, progress: Progress) -> bool:
+        """Compute and commit a part; False where it was there already.
+
+        Args:
+            worker: gives what `build` made; calling it first makes it.
+        """
+        ...
+
+
 class Runner(Protocol):
-    """Runs parts of stages; `close` frees what it holds."""
+    """Runs parts of jobs; `close` frees what it holds."""
 
     def run(
-        self, dataset: Dataset, stage: Stage, parts: Sequence[int], on_rows: Callable[[int], None]
+        self, dataset: Dataset, job: PartJob, parts: Sequence[int], on_rows: Callable[[int], None]
     ) -> list[PartDone]:
         """Compute and commit the parts.
 
@@ -68,27 +93,27 @@ class LocalRunner:
     """Runs every part in this process, one after the other."""
 
     def run(
-        self, dataset: Dataset, stage: Stage, parts: Sequence[int], on_rows: Callable[[int], None]
+        self, dataset: Dataset, job: PartJob, parts: Sequence[int], on_rows: Callable[[int], None]
     ) -> list[PartDone]:
         """See `Runner.run`."""
-        worker = once(stage.build)
+        worker = once(job.build)
         done = []
         for number in parts:
             try:
-                done.append(PartDone(number, run_part(dataset, stage, worker, number, on_rows)))
+                done.append(PartDone(number, job.run_part(dataset, worker, number, on_rows)))
             except Exception as error:
-                raise PartFailed(stage.job, number, error) from error
+                raise PartFailed(job.job, number, error) from error
         return done
 
     def close(self) -> None:
         """Nothing is held."""
 
 
-def once(build: Callable[[], Worker]) -> Callable[[], Worker]:
+def once(build: Callable[[], Any]) -> Callable[[], Any]:
     """A worker that is built at the first call and kept: weights are loaded once, and only if they are needed."""
-    built: list[Worker] = []
+    built: list[Any] = []
 
-    def get() -> Worker:
+    def get() -> Any:
         if not built:
             built.append(build())
         return built[0]

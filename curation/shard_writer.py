@@ -15,11 +15,12 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.dataset import WIDS_FILE, Dataset, commit_table, published, write_atomically
+from curation.dataset import WIDS_FILE, Dataset, commit_table, write_atomically
 from curation.dataset_card import CARD_FILE, dataset_card
 from curation.sources import read_original
 from curation.stage import Progress, Stage, naming
 from schemas import shard, shard_index
+from schemas.commit import published
 from schemas.pixels import open_rgb
 from schemas.reasons import ShardError
 from schemas.recipe import DataRecipe, Shard

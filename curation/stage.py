@@ -64,6 +64,10 @@ class Stage:
     """Hand the worker what it computed for this part before as `<table>.previous`, so that it can take rows over that
     cost too much to compute again. Its tables have a `reason` column, null where there is something to take."""
 
+    def run_part(self, dataset: Dataset, worker: Callable[[], Worker], number: int, progress: Progress) -> bool:
+        """See `run_part`; this is how a runner calls it."""
+        return run_part(dataset, self, worker, number, progress)
+
 
 @contextmanager
 def naming(image: str) -> Iterator[None]:

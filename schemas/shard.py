@@ -94,13 +94,16 @@ def decode_json(data: bytes) -> SampleMetadata:
     return SampleMetadata(**value)
 
 
-def member_header(name: str, size: int) -> bytes:
+def member_header(name: str, size: int, extension_dots: int = 1) -> bytes:
     """The 512-byte header of a member: mtime 0, owner 0, mode 0644, so that only name and size can differ.
+
+    Args:
+        extension_dots: dots of the extension, its first included: `.jpg` has 1, `.raw.npy` 2.
 
     Raises:
         ValueError: the name needs more than one header block, or holds a dot before its extension.
     """
-    if name.count(".") != 1:
+    if name.count(".") != extension_dots:
         raise ValueError(f"member {name!r}: a key holds no dot, WebDataset would split it there")
     info = tarfile.TarInfo(name)
     info.size = size

@@ -6,7 +6,7 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from schemas.strict import StrictModel
 from schemas.tokens import MAX_TOKENS
@@ -156,6 +156,34 @@ class Data(StrictModel):
     """Samples that may fail to decode, per process and run, before training stops."""
 
 
+def _yaml_off(value: Any) -> Any:
+    return "off" if value is False else value  # YAML reads an unquoted off as false
+
+
+class Features(StrictModel):
+    """Latents and captions that `sigma encode` has encoded once, so that training need not."""
+
+    use: Annotated[Literal["auto", "require", "off"], BeforeValidator(_yaml_off)] = "auto"
+    """`auto`: use what is there for a stage and encode the rest while training. `require`: refuse to train without.
+    `off`: encode while training."""
+    folder: Path | None = None
+    """Where they lie. Null: `features/` in the dataset."""
+    dtype: Literal["bf16", "fp32"] = "bf16"
+    """What a value is stored as. `bf16` takes half the space and rounds what an encoder gives in fp32; what it gives
+    in bf16 is kept to the bit. With `fp32` training is the same with and without features."""
+    captions_at_once: Positive | None = None
+    """Most captions that go through the text encoder together while encoding; only captions of one length do, so none
+    is padded, but a GPU rounds the last bits otherwise than for one alone. Null: 1 on a CPU, 32 on a GPU."""
+    runner: Literal["ray", "local"] = "ray"
+    """`ray`: shards are encoded in parallel on a Ray cluster. `local`: one after the other in this process."""
+    workers: Positive | None = None
+    """Processes that encode. Null: as many as GPUs allow, or one per CPU; each loads an encoder."""
+    gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
+    """GPUs that each takes. Null: one where the cluster has any, else none."""
+    retries: Annotated[int, Field(ge=0)] = 3
+    """How often a shard is handed out again after its worker or node was lost."""
+
+
 class Ema(StrictModel):
     """The running average of the weights that sampling and the next stage use."""
 
@@ -265,6 +293,8 @@ class TrainingRecipe(StrictModel):
     """The optimizer."""
     data: Data = Data()
     """How batches are made."""
+    features: Features = Features()
+    """What is encoded before training, and whether it is used."""
     ema: Ema = Ema()
     """The average of the weights."""
     precision: Literal["bf16", "fp32"] = "bf16"
@@ -337,6 +367,10 @@ class TrainingRecipe(StrictModel):
                 "timesteps_per_image": stage.timesteps_per_image or self.data.timesteps_per_image,
             }
         )
+
+    @property
+    def features_folder(self) -> Path:
+        return self.features.folder or self.dataset / "features"
 
     def stage_folder(self, stage: Stage) -> Path:
         """`out/<nn>-<name>`, numbered from 01."""

@@ -134,6 +134,24 @@ def test_every_run_leaves_a_record(dataset: Path) -> None:
     assert ingest["versions"]["pillow"]
 
 
+def test_features_are_encoded_once_and_training_says_that_it_uses_them(dataset: Path, tmp_path: Path) -> None:
+    knobs = (f"dataset={dataset}", f"out={tmp_path}/model", "features.runner=local", f"features.folder={tmp_path}/f")
+    recipe = ROOT / "recipes" / "train_demo.yaml"
+    first, second = (sigma("encode", recipe, *knobs, "--stage", "vae_adaptation") for _ in range(2))
+    for done, share in ((first, "5 of 5 shards encoded now"), (second, "0 of 5 shards encoded now")):
+        assert done.returncode == 0, done.stderr
+        assert "text-hashed" in done.stdout and "latents-dct-32px-square" in done.stdout
+        assert done.stdout.count(share) == 2 and "bytes each" in done.stdout
+    short = ("stages.0.steps=20", "--stage", "vae_adaptation")
+    told = " ".join(sigma("train", recipe, *knobs, *short).stdout.split())
+    assert "latents from" in told and "text from" in told
+    refused(
+        sigma("train", recipe, *knobs, *short, f"out={tmp_path}/other", "text.max_tokens=9"),
+        "text.max_tokens = 16, the recipe now has 9",
+        "sigma encode RECIPE --redo",
+    )
+
+
 def test_help_teaches(dataset: Path) -> None:
     shown = sigma("--help").stdout
     assert "sigma build recipes/folder.yaml" in shown

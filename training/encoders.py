@@ -9,15 +9,16 @@ end to end, and a checkpoint records which were used.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from functools import lru_cache
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from schemas.tokens import VOCABULARY, token_ids
-from schemas.training import Latents, Text
+from schemas.training import Latents, Text, TrainingRecipe
+from training.chance import noise
 
 BLOCK = 8
 """Pixels per latent cell and axis."""
@@ -27,12 +28,18 @@ class Codec(Protocol):
     """Pictures to latents and back; 8 times smaller per axis, about unit variance."""
 
     channels: int
+    scale: float
+    """What latents are multiplied by once they are drawn."""
+
+    def moments(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, 1 or 2, channels, H / 8, W / 8) float32: mean, and deviation where it draws.
+
+        Each picture goes through alone, so that nothing depends on what else is in the batch.
+        """
+        ...
 
     def encode(self, pixels: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> (B, channels, H / 8, W / 8).
-
-        A codec that draws its latents draws picture i's from `seeds[i]` alone; without seeds it gives their mean.
-        """
+        """(B, 3, H, W) in [-1, 1] -> (B, channels, H / 8, W / 8): `draw_latents` of the moments."""
         ...
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -47,7 +54,11 @@ class TextEncoder(Protocol):
     max_tokens: int
 
     def encode(self, caption: str) -> Tensor:
-        """(L, channels), L between 1 and `max_tokens`."""
+        """(L, channels) float32, L between 1 and `max_tokens`."""
+        ...
+
+    def encode_many(self, captions: Sequence[str], at_once: int | None) -> Iterator[Tensor]:
+        """`encode` of each, in order, on the CPU; up to `at_once` captions of one length go through together."""
         ...
 
     def null(self) -> Tensor:
@@ -81,6 +92,67 @@ def text_encoder_for(text: Text) -> TextEncoder:
     return HashedText(text.channels, text.max_tokens)
 
 
+class Encoders:
+    """A recipe's encoders, each loaded when it is first asked for: stored features need neither."""
+
+    def __init__(self, recipe: TrainingRecipe) -> None:
+        self._recipe = recipe
+
+    @cached_property
+    def codec(self) -> Codec:
+        return codec_for(self._recipe.latents)
+
+    @cached_property
+    def text(self) -> TextEncoder:
+        return text_encoder_for(self._recipe.text)
+
+    @property
+    def latent_scale(self) -> float:
+        """`Codec.scale`, without loading it."""
+        return latent_scale(self._recipe.latents)
+
+
+def latent_scale(latents: Latents) -> float:
+    """What the latents of a recipe's codec are multiplied by."""
+    if latents.codec == "sdxl":
+        from training.pretrained import SCALING_FACTOR
+
+        return SCALING_FACTOR
+    return BlockDCT.scale
+
+
+def weights_digests(latents: Latents, text: Text) -> dict[str, str | None]:
+    """What names the content of each encoder's weights, by knob; None where they are not on this machine.
+
+    Encoders without weights are left out.
+    """
+    digests: dict[str, str | None] = {}
+    if latents.codec == "sdxl":
+        from training.pretrained import vae_digest
+
+        digests["latents.weights"] = _or_none(vae_digest, latents)
+    if text.encoder == "t5":
+        from training.pretrained import t5_digest
+
+        digests["text.weights"] = _or_none(t5_digest, text)
+    return digests
+
+
+def _or_none(digest: Callable[[Any], str], knobs: Latents | Text) -> str | None:
+    try:
+        return digest(knobs)
+    except ValueError:  # what find_weights raises where there are none
+        return None
+
+
+def draw_latents(moments: Tensor, seeds: Sequence[int] | None, scale: float) -> Tensor:
+    """(B, 1 or 2, C, h, w) -> (B, C, h, w): picture i's latents drawn from `seeds[i]` alone; without seeds the mean."""
+    latents = moments[:, 0]
+    if moments.shape[1] == 2 and seeds is not None:
+        latents = latents + moments[:, 1] * noise(seeds, tuple(latents.shape[1:])).to(latents.device)
+    return latents * scale
+
+
 YCBCR = torch.tensor(
     [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], dtype=torch.float64
 )
@@ -101,6 +173,8 @@ class BlockDCT:
     Coefficients are taken in order of frequency, where one of Cb or Cr counts double, so that 12 channels are
     6 of Y and 3 each of Cb and Cr. `decode` inverts `encode` up to the coefficients that were dropped.
     """
+
+    scale = 1.0
 
     def __init__(self, channels: int) -> None:
         self.channels = channels
@@ -125,10 +199,14 @@ class BlockDCT:
         scale = torch.tensor(scales, dtype=torch.float64)[:, None, None, None]
         self._analysis, self._synthesis = (self._analysis * scale).float(), (self._synthesis / scale).float()
 
-    def encode(self, pixels: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+    def moments(self, pixels: Tensor) -> Tensor:
         batch, _, height, width = pixels.shape
         blocks = pixels.reshape(batch, 3, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
-        return torch.einsum("bchywx,kcyx->bkhw", blocks, self._analysis.to(pixels.device))
+        analysis = self._analysis.to(pixels.device)
+        return torch.stack([torch.einsum("chywx,kcyx->khw", picture, analysis) for picture in blocks])[:, None]
+
+    def encode(self, pixels: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+        return draw_latents(self.moments(pixels), seeds, self.scale)
 
     def decode(self, latents: Tensor) -> Tensor:
         blocks = torch.einsum("bkhw,kcyx->bchywx", latents.float(), self._synthesis.to(latents.device))
@@ -172,6 +250,9 @@ class HashedText:
     def encode(self, caption: str) -> Tensor:
         ids = token_ids(caption)
         return self._encode((*ids[: self.max_tokens - 1], ids[-1]) if len(ids) > self.max_tokens else tuple(ids))
+
+    def encode_many(self, captions: Sequence[str], at_once: int | None) -> Iterator[Tensor]:
+        return map(self.encode, captions)
 
     def null(self) -> Tensor:
         padding = 0

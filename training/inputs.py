@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from training.chance import derived_seed, noise
-from training.data.loader import TrainingBatch
+from training.data.loader import PaddedText, TrainingBatch
 from training.data.transform import to_unit_range
-from training.encoders import Codec, TextEncoder
+from training.encoders import Encoders, draw_latents
 
 
 @dataclass(frozen=True)
@@ -52,35 +52,35 @@ class ModelInputs:
         return replace(self, caption=self.caption[:, :longest], mask=self.mask[:, :longest])
 
 
-def model_inputs(
-    batch: TrainingBatch, codec: Codec, text_encoder: TextEncoder, device: torch.device, *, one_by_one: bool = False
-) -> ModelInputs:
-    """Encode a batch; each picture and caption once, however many draws it has.
-
-    Args:
-        one_by_one: encode pictures singly, so that latents do not depend on what else is in the batch.
-    """
+def model_inputs(batch: TrainingBatch, encoders: Encoders, device: torch.device) -> ModelInputs:
+    """Encode what the batch does not hold encoded; each picture and caption once, however many draws it has."""
     draws = len(batch.timestep) // len(batch.image_ids)
     seeds = [derived_seed(seed, "latents") for seed in batch.noise_seeds[::draws]]  # of each picture's first draw
-    pixels = to_unit_range(batch.pixels.to(device, non_blocking=True))
-    size = 1 if one_by_one else len(pixels)
-    starts = range(0, len(pixels), size)
-    latents = torch.cat([codec.encode(pixels[at : at + size], seeds[at : at + size]) for at in starts])
-    encoded = [text_encoder.encode(caption) for caption in batch.captions]
-    caption, mask = padded(encoded)
+    latents = draw_latents(moments_of(batch.pictures, encoders, device), seeds, encoders.latent_scale)
+    text = batch.captions
+    if not isinstance(text, PaddedText):
+        text = PaddedText.of([encoders.text.encode(caption) for caption in text])
     return ModelInputs(
         latents=latents.repeat_interleave(draws, 0),
         noise=noise(batch.noise_seeds, tuple(latents.shape[1:])).to(device, non_blocking=True),
         timestep=batch.timestep.to(device, non_blocking=True),
-        caption=caption.to(device, non_blocking=True).repeat_interleave(draws, 0),
-        mask=mask.to(device, non_blocking=True).repeat_interleave(draws, 0),
+        caption=text.tokens.to(device, non_blocking=True).float().repeat_interleave(draws, 0),
+        mask=text.mask.to(device, non_blocking=True).repeat_interleave(draws, 0),
         drop=batch.drop.to(device, non_blocking=True),
-        lengths=torch.tensor([len(tokens) for tokens in encoded]).repeat_interleave(draws, 0),
+        lengths=text.lengths.repeat_interleave(draws, 0),
     )
+
+
+def moments_of(pictures: Tensor, encoders: Encoders, device: torch.device) -> Tensor:
+    """Pixels (B, 3, H, W) uint8, or moments as they are stored -> moments (B, 1 or 2, C, h, w) float32 on the device.
+
+    A latent does not depend on what else is in the batch, and not on where it was encoded but for rounding.
+    """
+    pictures = pictures.to(device, non_blocking=True)
+    return encoders.codec.moments(to_unit_range(pictures)) if pictures.dtype == torch.uint8 else pictures.float()
 
 
 def padded(captions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Captions of (L_i, C) -> (B, max L, C) filled up with zeros, and the mask of valid tokens (B, max L)."""
-    lengths = torch.tensor([len(caption) for caption in captions])
-    stacked = torch.nn.utils.rnn.pad_sequence(list(captions), batch_first=True)
-    return stacked, torch.arange(stacked.shape[1]) < lengths[:, None]
+    text = PaddedText.of(captions)
+    return text.tokens, text.mask

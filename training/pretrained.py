@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from schemas.training import Latents, Text
 from schemas.weights import SDXL_VAE, T5_XXL, missing_weights
-from training.chance import noise
-from training.local_weights import component, find_weights, tokenizer_folder
+from training.encoders import draw_latents
+from training.local_weights import component, content_digest, find_weights, tokenizer_folder
 
 if TYPE_CHECKING:  # imported where they are used: they take seconds
     from diffusers import AutoencoderKL
@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # imported where they are used: they take seconds
 SCALING_FACTOR = 0.13025
 """Latents of the SDXL VAE are multiplied by this, which brings them to about unit variance; PixArt-Σ's."""
 DOWNSAMPLING = 8
+CAPTIONS_AT_ONCE = 32
+"""Captions of one length that go through T5 together on a GPU."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -44,18 +46,20 @@ class SdxlVae:
         self._vae = vae
         self._posterior = posterior
         self.channels: int = vae.config.latent_channels
+        self.scale = SCALING_FACTOR
         vae.enable_slicing()
 
     @torch.no_grad()
-    def encode(self, pixels: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> (B, 4, H / 8, W / 8) float32; the mean where there are no seeds."""
+    def moments(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, 1 or 2, 4, H / 8, W / 8) float32, unscaled: mean, and deviation to sample."""
         vae = self._vae.to(pixels.device)
         posterior = vae.encode(pixels.to(vae.dtype)).latent_dist
-        latents = posterior.mean.float()
-        if self._posterior == "sample" and seeds is not None:
-            drawn = noise(seeds, tuple(latents.shape[1:])).to(latents.device)
-            latents = latents + posterior.std.float() * drawn
-        return latents * SCALING_FACTOR
+        kept = [posterior.mean, posterior.std] if self._posterior == "sample" else [posterior.mean]
+        return torch.stack(kept, dim=1).float()
+
+    def encode(self, pixels: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, 4, H / 8, W / 8) float32; the mean where there are no seeds."""
+        return draw_latents(self.moments(pixels), seeds, SCALING_FACTOR)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
@@ -82,6 +86,26 @@ class T5Text:
         return self._model(tokens["input_ids"].to(self._model.device)).last_hidden_state[0].float()
 
     @torch.no_grad()
+    def encode_many(self, captions: Sequence[str], at_once: int | None) -> Iterator[Tensor]:
+        """`encode` of each, in order, on the CPU; up to `at_once` captions of one length go through together.
+
+        Args:
+            at_once: None is 1 on a CPU, where a batch gains little and rounds otherwise, and 32 on a GPU.
+        """
+        size = at_once or (1 if self._model.device.type == "cpu" else CAPTIONS_AT_ONCE)
+        ids = [self._tokenizer(text, truncation=True, max_length=self.max_tokens)["input_ids"] for text in captions]
+        by_length: dict[int, list[int]] = {}
+        for place, tokens in enumerate(ids):
+            by_length.setdefault(len(tokens), []).append(place)
+        encoded: dict[int, Tensor] = {}
+        for places in by_length.values():
+            for start in range(0, len(places), size):
+                batch = places[start : start + size]
+                answer = self._model(torch.tensor([ids[place] for place in batch], device=self._model.device))
+                encoded |= zip(batch, answer.last_hidden_state.float().cpu(), strict=True)
+        return (encoded[place] for place in range(len(captions)))
+
+    @torch.no_grad()
     def null(self) -> Tensor:
         """(max_tokens, channels) float32: T5's answer to "" padded to `max_tokens`, padding masked, as published."""
         tokens = self._tokenizer(
@@ -97,11 +121,7 @@ def sdxl_vae(latents: Latents, device: torch.device | None = None) -> SdxlVae:
     Raises:
         ValueError: it is not on this machine, is damaged, or is no SDXL VAE.
     """
-    found = find_weights(latents.weights, SDXL_VAE, "latents.weights")
-    folder = component(found, "vae")
-    if folder is None:
-        raise missing_weights(SDXL_VAE, "latents.weights", str(found))
-    return SdxlVae(_load_vae(folder, latents.precision, device or best_device()), latents.posterior)
+    return SdxlVae(_load_vae(_vae_folder(latents), latents.precision, device or best_device()), latents.posterior)
 
 
 def t5_text(text: Text, device: torch.device | None = None) -> T5Text:
@@ -110,14 +130,45 @@ def t5_text(text: Text, device: torch.device | None = None) -> T5Text:
     Raises:
         ValueError: it is not on this machine, is damaged, or is of another width than the recipe says.
     """
-    found = find_weights(text.weights, T5_XXL, "text.weights")
-    folder, tokenizer = component(found, "text_encoder"), tokenizer_folder(found)
-    if folder is None or tokenizer is None:
-        raise missing_weights(T5_XXL, "text.weights", str(found))
+    folder, tokenizer = _t5_folders(text)
     model, words = _load_t5(folder, tokenizer, text.precision, device or best_device())
     if model.config.d_model != text.channels:
         raise ValueError(f"{folder}: gives {model.config.d_model} channels; set text.channels={model.config.d_model}")
     return T5Text(model, words, text.max_tokens)
+
+
+def vae_digest(latents: Latents) -> str:
+    """What names the content of the VAE that a recipe names, wherever it lies.
+
+    Raises:
+        ValueError: it is not on this machine.
+    """
+    return content_digest([_vae_folder(latents)])
+
+
+def t5_digest(text: Text) -> str:
+    """What names the content of the T5 encoder and tokenizer that a recipe names, wherever they lie.
+
+    Raises:
+        ValueError: it is not on this machine.
+    """
+    return content_digest(_t5_folders(text))
+
+
+def _vae_folder(latents: Latents) -> Path:
+    found = find_weights(latents.weights, SDXL_VAE, "latents.weights")
+    folder = component(found, "vae")
+    if folder is None:
+        raise missing_weights(SDXL_VAE, "latents.weights", str(found))
+    return folder
+
+
+def _t5_folders(text: Text) -> tuple[Path, Path]:
+    found = find_weights(text.weights, T5_XXL, "text.weights")
+    folder, tokenizer = component(found, "text_encoder"), tokenizer_folder(found)
+    if folder is None or tokenizer is None:
+        raise missing_weights(T5_XXL, "text.weights", str(found))
+    return folder, tokenizer
 
 
 @lru_cache(maxsize=1)  # training and the pictures it draws of itself share one copy

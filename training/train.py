@@ -17,9 +17,11 @@ from training.chance import Chance
 from training.checkpoint import CheckpointWriter, latest_checkpoint
 from training.data.loader import Loader
 from training.data.reader import ShardReader
+from training.data.source import Source
 from training.diffusion import q_sample, training_loss
 from training.distributed import World, world
-from training.encoders import codec_for, text_encoder_for
+from training.encoders import Encoders
+from training.features import keep_features, stage_features
 from training.inputs import ModelInputs, model_inputs
 from training.metrics import Metrics, read_metrics, smoothed_ends
 from training.sample import draw_prompts
@@ -88,22 +90,30 @@ def train_stage(
     folder = recipe.stage_folder(stage)
     data = stage_data(recipe, stage)
     here.split(recipe.data_of(stage).batch, f"stage {stage.name}")
+    last = latest_checkpoint(folder)
+    finished = last is not None and last[0] >= stage.steps
+    features = None if finished else stage_features(recipe, stage)  # refused before the folder remembers a recipe
     if here.is_first:
         check_identity(folder, identity(recipe, stage, data.rows))
-    last = latest_checkpoint(folder)
-    if last is not None and last[0] >= stage.steps:
+    if last is not None and features is None:
         return StageSummary(stage.name, last[0], *smoothed_ends(read_metrics(folder)), 0.0, last[1], skipped=True)
 
-    codec, text_encoder = codec_for(recipe.latents), text_encoder_for(recipe.text)
-    state = TrainState.begin(starting_model(recipe, stage, text_encoder).to(here.device), recipe, stage)
+    assert features is not None
+    encoders = Encoders(recipe)
+    if here.is_first:
+        keep_features(folder, features, begun=last is not None)
+        log.info("stage %s: %s", stage.name, features.told)
+    beginning = starting_model(recipe, stage, features.null_caption(encoders))
+    state = TrainState.begin(beginning.to(here.device), recipe, stage)
     if last is not None:
         state.restore(last[1])
     model = state.model if recipe.exact_sums else here.parallel(state.model)
-    reader = ShardReader(recipe.dataset / "shards", data.rows)
+    source = Source(ShardReader(recipe.dataset / "shards", data.rows), *features.arrays())
     chance = Chance(recipe.seed, stage.name)
     knobs = recipe.data_of(stage)
-    loader = Loader(reader, data.order, chance, knobs, rank=here.rank, world_size=here.size)
-    validation = Validation(recipe, data, reader, codec, text_encoder)
+    pin = here.device.type == "cuda"
+    loader = Loader(source, data.order, chance, knobs, rank=here.rank, world_size=here.size, pin=pin)
+    validation = Validation(recipe, data, source, encoders)
     metrics = Metrics(folder, state.step) if here.is_first else None
     pending: list[tuple[int, list[str], Tensor]] = []  # not looked at yet: a look waits for the device
     window_start, waited_before = time.perf_counter(), 0.0
@@ -113,7 +123,7 @@ def train_stage(
             warmup = recipe.optimizer.warmup_steps if stage.warmup_steps is None else stage.warmup_steps
             rate = learning_rate(state.step, stage.lr or recipe.optimizer.lr, warmup)
             set_learning_rate(state.optimizer, rate)
-            inputs = model_inputs(batch, codec, text_encoder, here.device, one_by_one=recipe.exact_sums)
+            inputs = model_inputs(batch, encoders, here.device)
             terms = accumulate_gradients(model, inputs, recipe, knobs, here)
             grad_norm = nn.utils.clip_grad_norm_(state.model.parameters(), recipe.optimizer.gradient_clip)
             state.optimizer.step()
@@ -144,7 +154,7 @@ def train_stage(
                 metrics.sync()
                 writer.begin(state.step, state.content())
 
-    reader.close()
+    source.close()
     here.barrier()  # the next stage reads the checkpoint that the first process has written by now
     if metrics is not None:
         metrics.close()

@@ -11,12 +11,12 @@ import torch
 from schemas.ids import counter
 from schemas.training import TrainingRecipe
 from training.chance import noise
-from training.data.reader import DamagedSample, ShardReader
-from training.data.transform import to_unit_range
+from training.data.reader import DamagedSample
+from training.data.source import Source
 from training.diffusion import q_sample, training_loss
 from training.distributed import World
-from training.encoders import Codec, TextEncoder
-from training.inputs import ModelInputs
+from training.encoders import Encoders, draw_latents
+from training.inputs import ModelInputs, moments_of
 from training.model import PixArt
 from training.stages import StageData
 
@@ -30,13 +30,10 @@ class Validation:
     pictures are not held out: the curve says how well the average fits its data, free of the noise of sampling.
     """
 
-    def __init__(
-        self, recipe: TrainingRecipe, data: StageData, reader: ShardReader, codec: Codec, text_encoder: TextEncoder
-    ) -> None:
-        self._recipe, self._data, self._reader = recipe, data, reader
-        self._codec, self._text_encoder = codec, text_encoder
-        count = min(recipe.validation.samples, len(reader))
-        self._rows = sorted({int(row) for row in np.linspace(0, len(reader) - 1, count)})
+    def __init__(self, recipe: TrainingRecipe, data: StageData, source: Source, encoders: Encoders) -> None:
+        self._recipe, self._data, self._source, self._encoders = recipe, data, source, encoders
+        count = min(recipe.validation.samples, len(source))
+        self._rows = sorted({int(row) for row in np.linspace(0, len(source) - 1, count)})
 
     @torch.no_grad()
     def losses(self, model: PixArt, here: World) -> dict[str, float]:
@@ -61,13 +58,14 @@ class Validation:
         for place in range(here.rank, len(self._rows), here.size):
             row = self._rows[place]
             try:
-                sample = self._reader.read(row, self._data.shapes[row])
+                sample = self._source.read(row, self._data.shapes[row])
             except DamagedSample as damage:
                 log.warning("damaged sample, left out of the validation grid: %s", damage)
                 continue
-            pixels = to_unit_range(torch.from_numpy(sample.pixels)[None].to(here.device))
-            latents = self._codec.encode(pixels).repeat_interleave(len(steps), 0)
-            tokens = self._text_encoder.encode(sample.mixed)
+            moments = moments_of(sample.picture[None], self._encoders, here.device)
+            latents = draw_latents(moments, None, self._encoders.latent_scale).repeat_interleave(len(steps), 0)
+            mixed = sample.captions.mixed
+            tokens = self._encoders.text.encode(mixed) if isinstance(mixed, str) else mixed.float()
             seeds = [counter(sample.image_id, f"validation/{timestep}") for timestep in steps]
             yield (
                 place,

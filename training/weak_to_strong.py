@@ -6,10 +6,10 @@ import logging
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from schemas.training import SCRATCH, Stage, TrainingRecipe, is_path
 from training.checkpoint import latest_checkpoint
-from training.encoders import TextEncoder
 from training.model import KVCompression, PixArt, PixArtConfig, load_weights
 
 log = logging.getLogger(__name__)
@@ -60,8 +60,11 @@ def parent_weights(recipe: TrainingRecipe, stage: Stage) -> Path | None:
     return last[1]
 
 
-def starting_model(recipe: TrainingRecipe, stage: Stage, text_encoder: TextEncoder) -> PixArt:
+def starting_model(recipe: TrainingRecipe, stage: Stage, null_caption: Tensor) -> PixArt:
     """The model a stage begins with: its parent's average, positions interpolated, new KV compression averaging.
+
+    Args:
+        null_caption: (max_tokens, caption channels), what stands in for a dropped caption.
 
     Raises:
         ValueError: the parent is missing or of another shape.
@@ -74,5 +77,5 @@ def starting_model(recipe: TrainingRecipe, stage: Stage, text_encoder: TextEncod
         if report.initialised:
             log.info("stage %s: Conv-Avg-Init of %d new tensors", stage.name, len(report.initialised))
     with torch.no_grad():
-        model.y_embedder.y_embedding.copy_(text_encoder.null())
+        model.y_embedder.y_embedding.copy_(null_caption)
     return model

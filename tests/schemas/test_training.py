@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from schemas.training import TrainingRecipe, is_path
 
@@ -15,6 +16,12 @@ RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 def recipe(**changes: Any) -> TrainingRecipe:
     values = {"dataset": "d", "out": "o", "stages": [{"name": "a", "resolution": 256, "steps": 5}]}
     return TrainingRecipe.from_mapping(values | changes)
+
+
+def test_features_are_off_however_yaml_reads_the_word():
+    values = {"dataset": "d", "out": "o", "stages": stages()}
+    assert TrainingRecipe.from_mapping(values | {"features": yaml.safe_load("use: off")}).features.use == "off"
+    assert recipe().features.use == "auto" and recipe().features_folder == Path("d/features")
 
 
 def stages(*extra: dict) -> list[dict]:

@@ -25,20 +25,20 @@ def test_stages_share_one_range_of_positions(recipe):
 
 
 def test_a_child_starts_from_the_average_with_averaging_compression(recipe):
-    encoder = text_encoder_for(recipe.text)
+    null = text_encoder_for(recipe.text).null()
     small, compressed = recipe.stages
-    state = TrainState.begin(starting_model(recipe, small, encoder), recipe, small)
+    state = TrainState.begin(starting_model(recipe, small, null), recipe, small)
     for parameter in state.average.model.parameters():
         torch.nn.init.normal_(parameter)
     state.step = small.steps
     write_checkpoint(_folder(recipe, 0), small.steps, state.content(), keep=1)
-    child = starting_model(recipe, compressed, encoder)
+    child = starting_model(recipe, compressed, null)
     parent = dict(state.average.model.named_parameters())
     for name, parameter in child.named_parameters():
         if name in parent:
             assert torch.equal(parameter, parent[name]), name
     assert child.blocks[1].attn.sr.weight.eq(0.25).all()
-    assert torch.equal(child.y_embedder.y_embedding, encoder.null())
+    assert torch.equal(child.y_embedder.y_embedding, null)
 
 
 def _folder(recipe, number):
@@ -48,8 +48,8 @@ def _folder(recipe, number):
 
 
 def test_scratch_is_the_same_every_time(recipe):
-    encoder = text_encoder_for(recipe.text)
-    a, b = (starting_model(recipe, recipe.stages[0], encoder) for _ in range(2))
+    null = text_encoder_for(recipe.text).null()
+    a, b = (starting_model(recipe, recipe.stages[0], null) for _ in range(2))
     assert parent_weights(recipe, recipe.stages[0]) is None
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
 
@@ -63,4 +63,4 @@ def test_parents_that_cannot_be(recipe, recipe_values, tmp_path):
         parent_weights(other, other.stages[0])
     torch.save({"state_dict": {"w": torch.ones(1)}}, tmp_path / "no.pth")
     with pytest.raises(ValueError, match="does not fit this model; missing: "):
-        starting_model(other, other.stages[0], text_encoder_for(other.text))
+        starting_model(other, other.stages[0], text_encoder_for(other.text).null())

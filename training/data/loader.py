@@ -6,18 +6,18 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from schemas.training import Data
 from training.chance import Chance
 from training.data.order import BatchOrder, Shape
-from training.data.reader import DamagedSample, Sample, ShardReader
+from training.data.reader import DamagedSample
+from training.data.source import Source, TrainingSample
 
 log = logging.getLogger(__name__)
 
@@ -26,52 +26,83 @@ ATTEMPTS = 20
 
 
 @dataclass(frozen=True)
+class PaddedText:
+    """Encoded captions (B, L, channels), filled up with zeros to the longest; `lengths` (B,) on the CPU."""
+
+    tokens: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def of(cls, captions: Sequence[Tensor]) -> PaddedText:
+        """From captions of (L_i, channels)."""
+        lengths = torch.tensor([len(caption) for caption in captions])
+        return cls(torch.nn.utils.rnn.pad_sequence(list(captions), batch_first=True), lengths)
+
+    @property
+    def mask(self) -> Tensor:
+        """(B, L) bool, true where a token is valid."""
+        return torch.arange(self.tokens.shape[1]) < self.lengths[:, None]
+
+    def pinned(self) -> PaddedText:
+        return replace(self, tokens=self.tokens.pin_memory())
+
+
+@dataclass(frozen=True)
 class TrainingBatch:
     """What one process trains on in one step; B pictures, each with R noise draws.
 
     Attributes:
         image_ids: one per picture.
-        pixels: (B, 3, height, width) uint8.
-        captions: one per picture.
+        pictures: pixels (B, 3, height, width) uint8, or stored moments (B, 1 or 2, channels, h, w).
+        captions: one per picture, as text or encoded.
         drop: (B * R,) bool, true where the null caption takes the caption's place.
         timestep: (B * R,) in 0..999.
         noise_seeds: one per draw, B * R; `training.chance.noise` turns them into noise of the latents' shape.
     """
 
     image_ids: list[str]
-    pixels: Tensor
-    captions: list[str]
+    pictures: Tensor
+    captions: list[str] | PaddedText
     drop: Tensor
     timestep: Tensor
     noise_seeds: list[int]
+
+    def pinned(self) -> TrainingBatch:
+        """The same in page-locked memory, from which a GPU copies while it computes."""
+        captions = self.captions if isinstance(self.captions, list) else self.captions.pinned()
+        tensors = {name: getattr(self, name).pin_memory() for name in ("pictures", "drop", "timestep")}
+        return replace(self, captions=captions, **tensors)
 
 
 class SampleCache:
     """The least recently used samples go when the memory is full; an epoch that fits is decoded once."""
 
-    def __init__(self, reader: ShardReader, megabytes: int) -> None:
-        self._reader = reader
+    def __init__(self, source: Source, megabytes: int) -> None:
+        self._source = source
         self._room = megabytes * 2**20
-        self._samples: OrderedDict[tuple[int, Shape], Sample] = OrderedDict()
+        self._samples: OrderedDict[tuple[int, Shape], TrainingSample] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, row: int, shape: Shape) -> Sample:
+    def read(self, row: int, shape: Shape) -> TrainingSample:
         with self._lock:
             if (row, shape) in self._samples:
                 self._samples.move_to_end((row, shape))
                 return self._samples[row, shape]
-        sample = self._reader.read(row, shape)
+        sample = self._source.read(row, shape)
         with self._lock:
             if (row, shape) not in self._samples:
                 self._samples[row, shape] = sample
-                self._room -= sample.pixels.nbytes
+                self._room -= sample.picture.nbytes
             while self._room < 0:
-                self._room += self._samples.popitem(last=False)[1].pixels.nbytes
+                self._room += self._samples.popitem(last=False)[1].picture.nbytes
         return sample
 
 
 class Loader:
     """Iterates over the batches of one process from a given step on.
+
+    Args:
+        pin: give batches in page-locked memory, for a GPU.
 
     Attributes:
         waited_s: seconds that the training loop has waited for data so far.
@@ -80,15 +111,17 @@ class Loader:
 
     def __init__(
         self,
-        reader: ShardReader,
+        source: Source,
         order: BatchOrder,
         chance: Chance,
         data: Data,
         *,
         rank: int = 0,
         world_size: int = 1,
+        pin: bool = False,
     ) -> None:
-        self._cache = SampleCache(reader, data.cache_mb)
+        self._cache = SampleCache(source, data.cache_mb)
+        self._pin = pin
         self._order, self._chance, self._data = order, chance, data
         self._rank, self._world_size = rank, world_size
         self._damaged: set[int] = set()
@@ -125,27 +158,31 @@ class Loader:
         with self._lock:  # the order plans one epoch at a time
             batch = self._order.batch(step).part(self._rank, self._world_size)
         repeats = self._data.timesteps_per_image
-        samples, captions, drops, timesteps, seeds = [], [], [], [], []
+        samples, drops, timesteps, seeds = [], [], [], []
+        captions: list[str | Tensor] = []
         for row, occurrence in zip(batch.rows.tolist(), batch.occurrences.tolist(), strict=True):
             sample = self._read(row, batch.shape)
             samples.append(sample)
             synthetic = self._chance.coin(sample.image_id, "caption", batch.epoch, 0) < self._data.synthetic_share
-            captions.append(sample.caption(synthetic))
+            captions.append(sample.captions.caption(synthetic))
             for draw in range(occurrence * repeats, (occurrence + 1) * repeats):
                 drop = self._chance.coin(sample.image_id, "drop", batch.epoch, draw) < self._data.caption_drop
                 drops.append(drop)
                 timesteps.append(self._chance.timestep(sample.image_id, batch.epoch, draw))
                 seeds.append(self._chance.noise_seed(sample.image_id, batch.epoch, draw))
-        return TrainingBatch(
+        texts = [caption for caption in captions if isinstance(caption, str)]
+        encoded = [caption for caption in captions if isinstance(caption, Tensor)]
+        made = TrainingBatch(
             image_ids=[sample.image_id for sample in samples],
-            pixels=torch.from_numpy(np.stack([sample.pixels for sample in samples])),
-            captions=captions,
+            pictures=torch.stack([sample.picture for sample in samples]),
+            captions=texts or PaddedText.of(encoded),
             drop=torch.tensor(drops),
             timestep=torch.tensor(timesteps),
             noise_seeds=seeds,
         )
+        return made.pinned() if self._pin else made
 
-    def _read(self, row: int, shape: Shape) -> Sample:
+    def _read(self, row: int, shape: Shape) -> TrainingSample:
         for attempt in range(ATTEMPTS):
             candidate = self._order.substitute(row, attempt)
             try:

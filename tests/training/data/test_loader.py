@@ -13,13 +13,14 @@ from training.chance import Chance
 from training.data.loader import Loader, SampleCache
 from training.data.order import BatchOrder
 from training.data.reader import ShardReader
+from training.data.source import Source
 
 
 def loader_of(dataset, data: Data, rank: int = 0, world_size: int = 1, seed: int = 0) -> Loader:
     rows = read_index(dataset / "shards")
     order = BatchOrder(rows["shard"].to_pylist(), [(32, 32)] * rows.num_rows, data.batch, seed, 100)
-    reader = ShardReader(dataset / "shards", rows)
-    return Loader(reader, order, Chance(seed, "stage"), data, rank=rank, world_size=world_size)
+    source = Source(ShardReader(dataset / "shards", rows))
+    return Loader(source, order, Chance(seed, "stage"), data, rank=rank, world_size=world_size)
 
 
 def equal(a, b) -> bool:
@@ -27,7 +28,7 @@ def equal(a, b) -> bool:
         a.image_ids == b.image_ids
         and a.captions == b.captions
         and a.noise_seeds == b.noise_seeds
-        and torch.equal(a.pixels, b.pixels)
+        and torch.equal(a.pictures, b.pictures)
         and torch.equal(a.drop, b.drop)
         and torch.equal(a.timestep, b.timestep)
     )
@@ -104,8 +105,8 @@ def test_the_cache_is_bounded_and_forgets_the_oldest(dataset):
             Counting.reads += 1
             return super().read(row, shape)
 
-    reader = Counting(dataset / "shards", read_index(dataset / "shards"))
-    cache = SampleCache(reader, megabytes=1)
+    rows = read_index(dataset / "shards")
+    cache = SampleCache(Source(Counting(dataset / "shards", rows)), megabytes=1)
     big = (416, 416)  # 0.5 MiB: one fits, three do not
     cache.read(0, big), cache.read(0, big)
     assert Counting.reads == 1

@@ -1,0 +1,147 @@
+"""Stored features: latents and text embeddings in tars beside the shards, what made them, and where each array lies.
+
+    FEATURES/<set>/features.json              what made the set, and of which shard index it is a whole copy
+    FEATURES/<set>/<shard>.tar                one .npy member per array, keys and their order as in the image shard
+    FEATURES/<set>/<shard>.parquet            one row per sample: where its arrays lie, or why it has none
+
+A set of latents has `<key>.latents.npy` per sample; a set of text `<key>.raw.npy`, `<key>.synthetic.npy` and, where
+it is neither of the two, `<key>.mixed.npy`. numpy has no bfloat16: its bits are stored as uint16.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from schemas.commit import published
+
+RECORD_FILE = "features.json"
+NULL_FILE = "null.npy"
+"""Of a set of text: the null caption, (max_tokens, channels) float32."""
+VERSION = 1
+"""Of this layout, and of the offline encoders, whose constants are no knobs."""
+
+LATENTS = ("latents",)
+"""Arrays of a set of latents: (1 or 2, channels, height / 8, width / 8), the mean and, where latents are drawn, the
+standard deviation of the encoder's Gaussian, neither scaled."""
+CAPTIONS = ("raw", "synthetic", "mixed")
+"""Arrays of a set of text: (tokens, channels), unpadded. Equal captions share one array, which the first one names."""
+
+SOURCE_KEY = b"sigma.source"
+"""Parquet metadata: digest of the index rows that a shard was encoded from."""
+MADE_BY_KEY = b"sigma.made_by"
+"""Parquet metadata: fingerprint of the knobs that it was encoded with."""
+TAR_BYTES_KEY = b"sigma.tar_bytes"
+"""Parquet metadata: size of the tar beside it."""
+
+
+def places_schema(arrays: tuple[str, ...]) -> pa.Schema:
+    """Columns of the Parquet file beside a tar of features."""
+    places = [(f"{array}_{what}", pa.int64()) for array in arrays for what in ("offset", "size")]
+    return pa.schema([pa.field("key", pa.string(), nullable=False), ("damage", pa.string()), *places])
+
+
+def member_name(key: str, array: str) -> str:
+    """The name of an array in a tar."""
+    return f"{key}.{array}.npy"
+
+
+MEMBER_DOTS = 2
+"""Dots of a member's extension; the key holds none."""
+
+
+@dataclass(frozen=True)
+class SetRecord:
+    """What is known of a set as a whole.
+
+    Attributes:
+        made_by: the knobs that its numbers depend on, by their dotted path.
+        index: sha256 of the shard index of which every sample is there; None until then.
+        num_damaged: samples that could not be encoded.
+        num_bytes: of the tars.
+    """
+
+    made_by: dict[str, Any]
+    index: str | None = None
+    num_samples: int = 0
+    num_damaged: int = 0
+    num_bytes: int = 0
+
+    def unfinished(self) -> SetRecord:
+        return replace(self, index=None)
+
+
+def read_record(folder: Path) -> SetRecord | None:
+    """The record of a set; None where none was begun.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = folder / RECORD_FILE
+    try:
+        return SetRecord(**json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f"{path}: damaged ({error}); remove {folder} and encode it anew") from None
+
+
+def write_record(folder: Path, record: SetRecord) -> None:
+    """Commit the record of a set."""
+    with published(folder / RECORD_FILE) as file:
+        file.write(json.dumps(asdict(record), indent=1, sort_keys=True).encode())
+
+
+def difference(made_by: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """The first knob in which a set differs from what is wanted, with both values; None where there is none.
+
+    A wanted value of None is not known here, and taken on trust.
+    """
+    for key in sorted({*made_by, *wanted}):
+        if key in wanted and wanted[key] is None:
+            continue
+        if made_by.get(key) != wanted.get(key):
+            return f"{key} = {made_by.get(key)}, the recipe now has {wanted.get(key)}"
+    return None
+
+
+def encode_npy(array: NDArray[Any]) -> bytes:
+    """An array as the bytes of a .npy file; equal arrays give equal bytes."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def decode_npy(data: memoryview) -> NDArray[Any]:
+    """The array in the bytes of a .npy file; it shares them.
+
+    Raises:
+        ValueError: they are none.
+    """
+    prefix = np.lib.format.MAGIC_LEN + 2
+    start = prefix + int.from_bytes(data[prefix - 2 : prefix], "little")
+    shape, dtype = _npy_header(bytes(data[:start]))
+    count = int(np.prod(shape))
+    if len(data) != start + count * dtype.itemsize:
+        raise ValueError(f"{len(data) - start} bytes for an array of {shape} {dtype}")
+    return np.frombuffer(data, dtype, count, start).reshape(shape)
+
+
+@lru_cache(maxsize=4096)  # parsing one takes longer than reading a small array, and they repeat
+def _npy_header(header: bytes) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    buffer = io.BytesIO(header)
+    if np.lib.format.read_magic(buffer) != (1, 0):
+        raise ValueError("another version of .npy")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(buffer)
+    if fortran or dtype.hasobject:
+        raise ValueError("no plain C-ordered array")
+    return shape, dtype

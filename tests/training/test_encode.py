@@ -1,0 +1,235 @@
+"""Encoding once: what is stored is what the encoders give, whole or absent, whoever computed it and however often."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import ray
+import torch
+import webdataset
+
+from schemas.features import read_record
+from schemas.shard_index import read_index
+from schemas.training import TrainingRecipe
+from tests.training.encoding import content, encode
+from training.data.reader import DamagedSample, ShardReader
+from training.data.stored import StoredArrays
+from training.data.transform import to_unit_range
+from training.encoders import Encoders, draw_latents
+from training.features import latents_set, text_set
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PROGRAM = """
+import sys, time, torch
+torch.set_num_threads(1)
+from curation.runner import LocalRunner
+from schemas.training import TrainingRecipe
+from tests.training.encoding import encode
+from training.encoders import BlockDCT
+whole = BlockDCT.moments
+def slowly(self, pixels):
+    time.sleep(0.05)  # so that there is a middle to be killed in
+    return whole(self, pixels)
+BlockDCT.moments = slowly
+encode(TrainingRecipe.load(sys.argv[1]))
+"""
+
+
+@pytest.fixture
+def recipe(recipe_values, tmp_path) -> TrainingRecipe:
+    features = {"folder": str(tmp_path / "features"), "dtype": "fp32", "runner": "local"}
+    return TrainingRecipe.from_mapping(recipe_values | {"features": features})
+
+
+@pytest.fixture
+def real_recipe(recipe_values, real_components, tmp_path) -> TrainingRecipe:
+    values = recipe_values | {
+        "latents": {"codec": "sdxl", "weights": str(real_components)},
+        "text": {"encoder": "t5", "channels": 32, "weights": str(real_components), "precision": "fp32"},
+        "features": {"folder": str(tmp_path / "features"), "dtype": "fp32"},
+    }
+    return TrainingRecipe.from_mapping(values)
+
+
+def test_what_is_stored_is_what_the_encoders_give(real_recipe):
+    encode(real_recipe)
+    stage, encoders = real_recipe.stages[0], Encoders(real_recipe)
+    rows = read_index(real_recipe.dataset / "shards")
+    reader = ShardReader(real_recipe.dataset / "shards", rows)
+    latents, text = (StoredArrays(s.folder) for s in (latents_set(real_recipe, stage), text_set(real_recipe)))
+    num_synthetic = 0
+    for row, entry in enumerate(rows.to_pylist()):
+        moments = latents.read(entry["shard"], entry["key"], "latents")
+        shape = tuple(8 * side for side in moments.shape[-2:])
+        sample = reader.read(row, shape)
+        pixels = to_unit_range(torch.from_numpy(sample.pixels)[None])
+        assert moments.shape[:2] == (2, 4)
+        for seeds in (None, [7]):
+            drawn = draw_latents(moments[None], seeds, encoders.latent_scale)
+            assert torch.equal(drawn, encoders.codec.encode(pixels, seeds))
+        for array in ("raw", "synthetic", "mixed"):
+            caption, stored = getattr(sample, array), text.read(entry["shard"], entry["key"], array)
+            assert (stored is None) == (caption is None)
+            assert stored is None or torch.equal(stored, encoders.text.encode(caption))
+        num_synthetic += sample.synthetic is not None
+    assert num_synthetic == 6  # both captions of six pictures are there
+    null = np.load(text_set(real_recipe).folder / "null.npy")
+    assert torch.equal(torch.from_numpy(null), encoders.text.null())
+
+
+def test_bf16_keeps_what_an_encoder_gives_in_bf16_and_rounds_the_rest(real_recipe):
+    values = real_recipe.resolved()
+    values["features"]["dtype"] = values["text"]["precision"] = "bf16"
+    rounding = TrainingRecipe.from_mapping(values)
+    latents, text = latents_set(rounding, rounding.stages[0]), text_set(rounding)
+    assert (latents.rounded, text.rounded) == ("bf16", None)
+    encode(rounding, stage="small")
+    entry = read_index(rounding.dataset / "shards").to_pylist()[0]
+    stored = StoredArrays(text.folder).read(entry["shard"], entry["key"], "mixed")
+    reader = ShardReader(rounding.dataset / "shards", read_index(rounding.dataset / "shards"))
+    assert stored.dtype == torch.bfloat16
+    assert torch.equal(stored.float(), Encoders(rounding).text.encode(reader.captions(0).mixed))
+
+
+def test_captions_that_go_through_together_give_the_same(real_recipe):
+    encoder = Encoders(real_recipe).text
+    captions = ["A red boat", "on the lake", "A red lake", "seen from hill 3 at DAWN", "A red boat"]
+    together = list(encoder.encode_many(captions, 4))
+    for caption, batched in zip(captions, together, strict=True):
+        assert torch.allclose(batched, encoder.encode(caption), atol=1e-5)
+    alone = list(encoder.encode_many(captions, None))
+    assert all(torch.equal(one, encoder.encode(caption)) for one, caption in zip(alone, captions, strict=True))
+
+
+def test_a_second_run_does_nothing_and_stages_of_one_shape_share_a_set(recipe):
+    first = encode(recipe)
+    assert [done.name for done in first] == ["text-hashed", "latents-dct-32px-by16", "latents-dct-64px-by32"]
+    assert all(done.num_computed == done.num_shards == 3 for done in first)
+    before = content(recipe.features_folder)
+    assert [done.num_computed for done in encode(recipe)] == [0, 0, 0]
+    assert content(recipe.features_folder) == before
+    assert [done.num_computed for done in encode(recipe, redo=True)] == [3, 3, 3]
+    assert content(recipe.features_folder) == before
+
+
+def test_killed_in_the_middle_and_run_again_the_bytes_are_equal(recipe, tmp_path):
+    encode(recipe)
+    whole = content(recipe.features_folder)
+    values = recipe.resolved()
+    values["features"]["folder"] = str(tmp_path / "killed")
+    killed = TrainingRecipe.from_mapping(values)
+    (tmp_path / "recipe.yaml").write_text(killed.to_yaml())
+    (tmp_path / "program.py").write_text(PROGRAM)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.Popen([sys.executable, tmp_path / "program.py", tmp_path / "recipe.yaml"], env=environment)
+    folder, deadline = tmp_path / "killed" / "latents-dct-32px-by16", time.monotonic() + 60
+    while not list(folder.glob("*/[0-9]*.tar")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert read_record(folder).index is None, "it was killed with shards still to do"
+    done = encode(killed)
+    assert 0 < done[1].num_computed < 3
+    assert content(tmp_path / "killed") == whole
+
+
+def test_ray_writes_what_one_process_writes(recipe, tmp_path):
+    from curation.ray_runner import RayRunner
+
+    encode(recipe)
+    values = recipe.resolved()
+    values["features"]["folder"] = str(tmp_path / "ray")
+    runner = RayRunner(2, 0, None)
+    try:
+        encode(TrainingRecipe.from_mapping(values), runner)
+        assert ray.is_initialized()
+        with pytest.raises(ValueError, match=r"a worker wants 999 GPUs and the cluster has \d+; lower gpus_per_worker"):
+            RayRunner(1, 0, 999.0)
+    finally:
+        runner.close()
+    assert content(tmp_path / "ray") == content(recipe.features_folder)
+
+
+def test_others_read_the_tars(recipe):
+    encode(recipe)
+    rows = read_index(recipe.dataset / "shards").to_pylist()
+    for found, arrays in ((latents_set(recipe, recipe.stages[0]), {"latents.npy"}), (text_set(recipe), {"raw.npy"})):
+        tars = sorted(str(path) for path in found.folder.glob("*/*.tar"))
+        samples = list(webdataset.WebDataset(tars, shardshuffle=False).decode())
+        assert sorted(sample["__key__"] for sample in samples) == sorted(row["key"] for row in rows)
+        for tar in tars:  # the order of the image shard
+            shard = str(Path(tar).relative_to(found.folder))
+            keys = [s["__key__"] for s in samples if s["__url__"] == tar]
+            assert keys == [row["key"] for row in rows if row["shard"] == shard]
+        assert all(arrays <= set(sample) for sample in samples)
+        assert all(isinstance(sample[name], np.ndarray) for sample in samples for name in arrays)
+    assert sum("synthetic.npy" in sample for sample in samples) == 6
+    assert not any("mixed.npy" in sample for sample in samples), "the mix chose one of the two, which is not repeated"
+
+
+def test_a_damaged_sample_is_left_out_by_name(recipe_values, make_dataset, tmp_path):
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 40), "red").save(buffer, "PNG")
+    pictures = [
+        (buffer.getvalue()[:-30], "cut short", None),
+        (buffer.getvalue(), None, None),
+        (buffer.getvalue(), "a", "b"),
+    ]
+    dataset = make_dataset(tmp_path / "ds", pictures, [(40, 40)] * 3)
+    recipe = TrainingRecipe.from_mapping(recipe_values | {"dataset": str(dataset)})
+    text, latents, _ = encode(recipe)
+    assert (text.record.num_damaged, latents.record.num_damaged, latents.record.num_samples) == (1, 2, 3)
+    whys = []
+    for row in read_index(dataset / "shards").to_pylist():
+        try:
+            assert StoredArrays(latents.folder).read(row["shard"], row["key"], "latents") is not None
+        except DamagedSample as damage:
+            whys.append(str(damage))
+            assert row["key"] in str(damage)
+    assert len(whys) == 2 and any("has no caption" in why for why in whys)
+
+
+def test_another_encoder_is_refused_unless_redo(recipe):
+    encode(recipe)
+    values = recipe.resolved()
+    values["text"]["max_tokens"] = 12
+    other = TrainingRecipe.from_mapping(values)
+    with pytest.raises(ValueError, match=r"text-hashed: was encoded with text\.max_tokens = 20, the recipe now has 12"):
+        encode(other)
+    assert encode(other, redo=True)[0].record.made_by["text.max_tokens"] == 12
+
+
+def test_missing_weights_are_named_before_anything_is_written(recipe, tmp_path):
+    values = recipe.resolved()
+    values["latents"] = {"codec": "sdxl", "weights": str(tmp_path)}
+    with pytest.raises(ValueError, match=r"weights missing: .*set latents\.weights="):
+        encode(TrainingRecipe.from_mapping(values))
+    assert not recipe.features_folder.exists()
+
+
+def test_only_shards_that_changed_are_encoded_anew(recipe_values, make_dataset, tmp_path):
+    from tests.training.conftest import photo
+
+    sizes = [(64, 64), (64, 64), (90, 60), (60, 90)]
+    pictures = [(photo(i, *size), f"raw {i}", f"synthetic {i}") for i, size in enumerate(sizes)]
+    dataset = make_dataset(tmp_path / "ds", pictures, sizes)
+    recipe = TrainingRecipe.from_mapping(recipe_values | {"dataset": str(dataset)})
+    encode(recipe)
+    pictures[0] = (pictures[0][0], "other words", "synthetic 0")
+    for tar in (dataset / "shards").glob("*/*.tar"):
+        tar.unlink()
+    make_dataset(dataset, pictures[:3], sizes[:3])
+    text = encode(recipe)[0]
+    assert (text.num_shards, text.num_computed) == (2, 1)
+    assert len(list(text.folder.glob("*/*.tar"))) == 2, "features of a shard that is gone are deleted"

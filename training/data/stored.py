@@ -1,0 +1,99 @@
+"""Arrays out of a set of features: found by key in the table beside each tar, read by offset."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from schemas.features import decode_npy, member_name
+from training.data.reader import TAR_BLOCK, DamagedSample, member_of
+
+SHARDS_OPEN = 128
+"""Shards of a set whose tables are kept in memory; a window of the order touches fewer."""
+
+
+MEND = "sigma encode RECIPE writes it again"
+"""What to do about features that do not fit."""
+
+
+class StoredShard:
+    """One tar of features and its table."""
+
+    def __init__(self, tar: Path) -> None:
+        self._tar = tar
+        try:
+            self._places = pq.read_table(tar.with_suffix(".parquet"), partitioning=None, memory_map=False).to_pydict()
+            self._file = tar.open("rb", buffering=0)
+        except (OSError, pa.ArrowException) as error:
+            why = str(error).splitlines()[0]
+            raise ValueError(f"{tar}: cannot be read ({why}); {MEND}") from None
+        self._row_of = {key: row for row, key in enumerate(self._places["key"])}
+
+    def __del__(self) -> None:  # a shard that another thread still reads is closed when that one is done
+        if hasattr(self, "_file"):
+            self._file.close()
+
+    def read(self, key: str, array: str) -> Tensor | None:
+        """An array of a sample as it is stored; None where the sample has no such one.
+
+        Raises:
+            DamagedSample: it could not be encoded.
+            ValueError: the set does not fit its own table, or the shard that it was made from.
+        """
+        row = self._row_of.get(key)
+        if row is None:
+            raise ValueError(f"{self._tar}: holds no features of {key}; {MEND}")
+        if self._places["damage"][row] is not None:
+            raise DamagedSample(f"{self._places['damage'][row]} (when it was encoded)")
+        offset, size = self._places[f"{array}_offset"][row], self._places[f"{array}_size"][row]
+        if offset is None:
+            return None
+        data = bytearray(TAR_BLOCK + size)
+        num_read = os.preadv(self._file.fileno(), [data], offset - TAR_BLOCK)
+        found = member_of(bytes(data[:TAR_BLOCK]))
+        try:  # an equal caption lies under another array's name
+            if num_read != len(data) or found is None or found[1] != size or not found[0].startswith(f"{key}."):
+                raise ValueError(f"its table says {member_name(key, array)} lies at {offset}, it does not")
+            return as_tensor(decode_npy(memoryview(data)[TAR_BLOCK:]))
+        except ValueError as error:
+            raise ValueError(f"{self._tar}: damaged ({error}); delete it, then {MEND}") from None
+
+
+class StoredArrays:
+    """Reads the arrays of a set. Safe to share between threads; keeps the shards that it used last."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._shards: OrderedDict[str, StoredShard] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(self, shard: str, key: str, array: str) -> Tensor | None:
+        """An array of a sample; see `StoredShard.read`."""
+        with self._lock:
+            opened = self._shards.get(shard)
+            if opened is None:
+                opened = self._shards[shard] = StoredShard(self.folder / shard)
+            self._shards.move_to_end(shard)
+            if len(self._shards) > SHARDS_OPEN:
+                self._shards.popitem(last=False)
+        return opened.read(key, array)
+
+
+def as_stored(values: Tensor, dtype: str) -> Any:
+    """A float tensor as a numpy array to store: float32, or the bits of bfloat16 as uint16."""
+    values = values.detach().cpu().contiguous()
+    return values.float().numpy() if dtype == "fp32" else values.bfloat16().view(torch.uint16).numpy()
+
+
+def as_tensor(array: Any) -> Tensor:
+    """The inverse of `as_stored`: float32 or bfloat16."""
+    tensor = torch.from_numpy(array)
+    return tensor.view(torch.bfloat16) if tensor.dtype == torch.uint16 else tensor

@@ -1,0 +1,344 @@
+"""Encode a dataset once: each shard's pictures and captions become a tar of features, committed shard by shard."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from schemas.commit import TEMPORARY, published
+from schemas.features import (
+    MADE_BY_KEY,
+    MEMBER_DOTS,
+    NULL_FILE,
+    SOURCE_KEY,
+    TAR_BYTES_KEY,
+    SetRecord,
+    encode_npy,
+    member_name,
+    places_schema,
+    read_record,
+    write_record,
+)
+from schemas.shard import END_OF_ARCHIVE, member_header, padding
+from schemas.shard_index import INDEX_FILE, ShardIndex, read_index
+from schemas.strict import fingerprint
+from schemas.training import TrainingRecipe
+from training.data.reader import Captions, DamagedSample, Sample, ShardReader
+from training.data.selection import Selection
+from training.data.stored import as_stored
+from training.data.transform import shapes_of, to_unit_range
+from training.encoders import codec_for, text_encoder_for
+from training.features import FeatureSet, index_digest, latents_set, refuse_other, text_set
+from training.pretrained import best_device
+from training.stages import pixel_multiple
+
+CAPTIONS_AHEAD = 256
+"""Samples whose captions are encoded together, which bounds memory: 2 x 180 tokens of T5-XXL in fp32 take 6 MB."""
+
+Encoded = tuple[dict[str, Tensor], str | None]
+"""The arrays of a sample by name, one object where two hold the same; and why there are none."""
+
+
+class ShardEncoder(Protocol):
+    """What a process builds once (an encoder is loaded here) and calls once per shard."""
+
+    def __call__(self, reader: ShardReader, rows: pa.Table) -> Iterator[Encoded]:
+        """The features of each row, in order."""
+        ...
+
+    def null(self) -> Tensor | None:
+        """The null caption; None for latents."""
+        ...
+
+
+class LatentsEncoder:
+    """Pictures to moments, cropped to a stage's shapes. Threads decode ahead of the codec."""
+
+    def __init__(self, recipe: TrainingRecipe, wanted: FeatureSet) -> None:
+        assert wanted.stage is not None
+        self._recipe, self._stage = recipe, wanted.stage
+        self._codec = codec_for(recipe.latents)
+        self._device = best_device()
+
+    def __call__(self, reader: ShardReader, rows: pa.Table) -> Iterator[Encoded]:
+        stage, threads = self._stage, self._recipe.data.threads
+        selection = Selection(ShardIndex.of(rows))
+        shapes = shapes_of(selection, stage.resolution, pixel_multiple(self._recipe, stage), stage.multi_aspect)
+
+        def decoded(row: int) -> Sample | str:
+            try:
+                return reader.read(row, shapes[row])
+            except DamagedSample as damage:
+                return str(damage)
+
+        pending: deque[Future[Sample | str]] = deque()
+        with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
+            numbers = iter(range(len(shapes)))
+            for _ in range(len(shapes)):
+                while len(pending) < 2 * threads and (number := next(numbers, None)) is not None:
+                    pending.append(pool.submit(decoded, number))
+                sample = pending.popleft().result()
+                if isinstance(sample, str):
+                    yield {}, sample
+                    continue
+                pixels = to_unit_range(torch.from_numpy(sample.pixels)[None].to(self._device))
+                yield {"latents": self._codec.moments(pixels)[0]}, None
+
+    def null(self) -> None:
+        return None
+
+
+class TextFeaturesEncoder:
+    """Captions to unpadded embeddings, both of them, so that a coin can still choose."""
+
+    def __init__(self, recipe: TrainingRecipe) -> None:
+        self._encoder = text_encoder_for(recipe.text)
+        self._at_once = recipe.features.captions_at_once
+
+    def __call__(self, reader: ShardReader, rows: pa.Table) -> Iterator[Encoded]:
+        for start in range(0, rows.num_rows, CAPTIONS_AHEAD):
+            found = [_captions(reader, row) for row in range(start, min(start + CAPTIONS_AHEAD, rows.num_rows))]
+            named = [{} if isinstance(captions, str) else by_name(captions) for captions in found]
+            texts = list(dict.fromkeys(text for arrays in named for text in arrays.values()))
+            encoded = dict(zip(texts, self._encoder.encode_many(texts, self._at_once), strict=True))
+            for captions, arrays in zip(found, named, strict=True):
+                damage = captions if isinstance(captions, str) else None
+                yield {name: encoded[text] for name, text in arrays.items()}, damage
+
+    def null(self) -> Tensor:
+        return self._encoder.null()
+
+
+def _captions(reader: ShardReader, row: int) -> Captions | str:
+    try:
+        return reader.captions(row)
+    except DamagedSample as damage:
+        return str(damage)
+
+
+def by_name(captions: Captions) -> dict[str, str]:
+    """The text of each array that a sample has."""
+    texts = {"raw": captions.raw, "synthetic": captions.synthetic, "mixed": captions.mixed}
+    return {name: text for name, text in texts.items() if text is not None}
+
+
+@dataclass(frozen=True)
+class EncodeJob:
+    """A set as a job whose parts are the shards; a runner hands out their numbers."""
+
+    recipe: TrainingRecipe
+    wanted: FeatureSet
+    shards: tuple[str, ...]
+
+    @property
+    def job(self) -> str:
+        return f"encode {self.wanted.name}"
+
+    @property
+    def build(self) -> Callable[[], ShardEncoder]:
+        if self.wanted.stage is None:
+            return partial(TextFeaturesEncoder, self.recipe)
+        return partial(LatentsEncoder, self.recipe, self.wanted)
+
+    def run_part(
+        self, dataset: object, worker: Callable[[], ShardEncoder], number: int, progress: Callable[[int], None]
+    ) -> bool:
+        """Encode and commit a shard; False where it was there already.
+
+        Args:
+            dataset: a runner passes it; the recipe names it here.
+        """
+        shard, images = self.shards[number], self.recipe.dataset / "shards"
+        rows = pq.read_table(images / INDEX_FILE, filters=[("shard", "=", shard)], partitioning=None)
+        if self.is_stored(shard, rows):
+            progress(rows.num_rows)
+            return False
+        encoder = worker()
+        null_file = self.wanted.folder / NULL_FILE
+        if not null_file.is_file() and (null := encoder.null()) is not None:
+            with published(null_file) as file:
+                file.write(encode_npy(as_stored(null, "fp32")))
+        tar = self.wanted.folder / shard
+        tar.unlink(missing_ok=True)  # an outdated one must not lie beside the new table
+        reader = ShardReader(images, rows)
+        try:
+            with published(tar) as file:
+                places = list(self._write(file, rows["key"].to_pylist(), encoder(reader, rows), progress))
+                file.write(END_OF_ARCHIVE)
+                self._commit_places(tar, places, rows, file.tell())
+        finally:
+            reader.close()
+        return True
+
+    def is_stored(self, shard: str, rows: pa.Table) -> bool:
+        """Whether a shard was encoded whole from these very index rows."""
+        tar = self.wanted.folder / shard
+        try:
+            found = pq.read_schema(tar.with_suffix(".parquet")).metadata or {}
+            num_bytes = tar.stat().st_size
+        except (OSError, pa.ArrowException):
+            return False
+        return all(found.get(key) == value for key, value in self._metadata(rows, num_bytes).items())
+
+    def _write(
+        self, tar: IO[bytes], keys: Sequence[str], samples: Iterator[Encoded], progress: Callable[[int], None]
+    ) -> Iterator[dict[str, Any]]:
+        dtype = self.recipe.features.dtype
+        for key, (arrays, damage) in zip(keys, samples, strict=True):
+            place: dict[str, Any] = {"key": key, "damage": damage}
+            lies: dict[int, tuple[int, int]] = {}  # where an array was written; equal captions share one
+            for name, values in arrays.items():
+                if id(values) not in lies:
+                    data = encode_npy(as_stored(values, dtype))
+                    tar.write(member_header(member_name(key, name), len(data), MEMBER_DOTS))
+                    lies[id(values)] = (tar.tell(), len(data))
+                    tar.write(data)
+                    tar.write(bytes(padding(len(data))))
+                place[f"{name}_offset"], place[f"{name}_size"] = lies[id(values)]
+            yield place
+            progress(1)
+
+    def _commit_places(self, tar: Path, places: list[dict[str, Any]], rows: pa.Table, num_bytes: int) -> None:
+        schema = places_schema(self.wanted.arrays).with_metadata(self._metadata(rows, num_bytes))
+        with published(tar.with_suffix(".parquet")) as file:
+            pq.write_table(pa.Table.from_pylist(places, schema=schema), file, compression="zstd")
+
+    def _metadata(self, rows: pa.Table, num_bytes: int) -> dict[bytes, bytes]:
+        made_by = fingerprint(self.wanted.made_by)
+        return {
+            MADE_BY_KEY: made_by.encode(),
+            SOURCE_KEY: rows_digest(rows).encode(),
+            TAR_BYTES_KEY: str(num_bytes).encode(),
+        }
+
+
+def rows_digest(rows: pa.Table) -> str:
+    """What names a shard's content: its keys and where each member lies. Other captions have other sizes."""
+    digest = hashlib.sha256("\n".join(rows["key"].to_pylist()).encode())
+    for column in ("image_offset", "image_size", "txt_offset", "txt_size", "json_offset", "json_size"):
+        digest.update(rows[column].to_numpy().astype(np.int64).tobytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class SetDone:
+    """A finished set; `num_computed` shards were encoded now, the others were there."""
+
+    name: str
+    folder: Path
+    num_shards: int
+    num_computed: int
+    record: SetRecord
+    seconds: float
+
+    @property
+    def bytes_per_image(self) -> float:
+        return self.record.num_bytes / max(1, self.record.num_samples)
+
+
+class RunJob(Protocol):
+    """Runs parts of a job somewhere and gives how many of them were computed."""
+
+    def __call__(self, job: EncodeJob, parts: Sequence[int]) -> int: ...
+
+
+def encode_features(
+    recipe: TrainingRecipe,
+    run: RunJob,
+    begin: Callable[[str, int], None],
+    *,
+    only_stage: str | None = None,
+    only_kind: str | None = None,
+    redo: bool = False,
+) -> Iterator[SetDone]:
+    """Bring the features of the recipe's stages up to date, set after set: the text, then latents per resolution.
+
+    Args:
+        begin: told the name of a set and its number of samples before they are encoded.
+        only_kind: `text` or `latents`; None is both.
+        redo: encode anew what is there.
+
+    Raises:
+        ValueError: a set was made by another encoder (and no `redo`), or an encoder is not on this machine.
+    """
+    recipe = with_absolute_paths(recipe)
+    stages = recipe.stages if only_stage is None else (recipe.stage_named(only_stage),)
+    texts = [text_set(recipe)] if only_kind != "latents" else []
+    latents = [latents_set(recipe, stage) for stage in stages] if only_kind != "text" else []
+    sets = {found.name: found for found in (*texts, *latents)}
+    for wanted in sets.values():
+        record = read_record(wanted.folder)
+        if record is not None and not redo:
+            refuse_other(wanted, record.made_by)
+        for knob, value in wanted.made_by.items():
+            if value is None:  # says in one line what is missing and how to get it, before a worker fails on it
+                (text_encoder_for(recipe.text) if knob.startswith("text.") else codec_for(recipe.latents))
+    index = read_index(recipe.dataset / "shards", ["shard"])
+    shards = tuple(dict.fromkeys(index["shard"].to_pylist()))
+    digest = index_digest(recipe)
+    for wanted in sets.values():
+        begin(wanted.name, index.num_rows)
+        yield encode_set(EncodeJob(recipe, wanted, shards), run, digest, redo)
+
+
+def with_absolute_paths(recipe: TrainingRecipe) -> TrainingRecipe:
+    """The recipe as a worker on another node, or in another folder, must read it."""
+    weights = {
+        section: knobs.model_copy(update={"weights": str(Path(knobs.weights).absolute())})
+        for section, knobs in (("latents", recipe.latents), ("text", recipe.text))
+        if knobs.weights is not None and Path(knobs.weights).is_dir()
+    }
+    features = recipe.features.model_copy(update={"folder": recipe.features_folder.absolute()})
+    return recipe.model_copy(update={"dataset": recipe.dataset.absolute(), "features": features, **weights})
+
+
+def encode_set(job: EncodeJob, run: RunJob, index: str, redo: bool) -> SetDone:
+    """Bring one set up to date. Its record names the index only once every shard is there."""
+    started = time.perf_counter()
+    wanted, folder = job.wanted, job.wanted.folder
+    if redo and folder.is_dir():
+        shutil.rmtree(folder)
+    for path in folder.rglob(f"{TEMPORARY}*"):
+        path.unlink(missing_ok=True)
+    record = read_record(folder)
+    num_computed = 0
+    if record is None or record.index != index or not all((folder / shard).is_file() for shard in job.shards):
+        write_record(folder, SetRecord(wanted.made_by))
+        num_computed = run(job, range(len(job.shards)))
+        _drop_surplus(folder, job.shards)
+        record = _measured(job, index)
+        write_record(folder, record)
+    return SetDone(wanted.name, folder, len(job.shards), num_computed, record, time.perf_counter() - started)
+
+
+def _drop_surplus(folder: Path, shards: Sequence[str]) -> None:
+    """Delete the features of shards that are no longer there."""
+    kept = {(folder / shard).with_suffix(suffix) for shard in shards for suffix in (".tar", ".parquet")}
+    for path in [*folder.rglob("*.tar"), *folder.rglob("*.parquet")]:
+        if path not in kept:
+            path.unlink()
+
+
+def _measured(job: EncodeJob, index: str) -> SetRecord:
+    num_samples = num_damaged = num_bytes = 0
+    for shard in job.shards:
+        tar = job.wanted.folder / shard
+        damage = pq.read_table(tar.with_suffix(".parquet"), columns=["damage"], partitioning=None)["damage"]
+        num_samples += len(damage)
+        num_damaged += len(damage) - damage.null_count
+        num_bytes += tar.stat().st_size
+    return SetRecord(job.wanted.made_by, index, num_samples, num_damaged, num_bytes)

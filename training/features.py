@@ -1,0 +1,215 @@
+"""Which sets of features a recipe and its stages want, and whether those that are there can be used."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from schemas.buckets import TABLES
+from schemas.commit import published
+from schemas.features import CAPTIONS, LATENTS, NULL_FILE, VERSION, difference, read_record
+from schemas.shard_index import INDEX_FILE
+from schemas.training import Stage, TrainingRecipe
+from training.data.stored import StoredArrays
+from training.encoders import Encoders, weights_digests
+from training.stages import pixel_multiple
+
+USED_FILE = "features.json"
+"""In a stage's folder: what it trains on."""
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """One set: what it is called, where it lies, and what its numbers depend on.
+
+    Attributes:
+        stage: whose pictures a set of latents holds; None is a set of text.
+        made_by: knobs by their dotted path; None where a value is not known on this machine.
+        rounded: the dtype, where storing rounds what the encoder gives.
+    """
+
+    name: str
+    folder: Path
+    arrays: tuple[str, ...]
+    stage: Stage | None
+    made_by: dict[str, Any]
+    rounded: str | None
+
+
+def text_set(recipe: TrainingRecipe) -> FeatureSet:
+    """The captions; they are the same for every stage."""
+    knobs = recipe.text
+    made_by: dict[str, Any] = {f"text.{name}": getattr(knobs, name) for name in ("encoder", "channels", "max_tokens")}
+    if knobs.encoder == "t5":
+        made_by["text.precision"] = knobs.precision
+    precision = knobs.precision if knobs.encoder == "t5" else "fp32"
+    return _set(recipe, f"text-{knobs.encoder}", CAPTIONS, None, made_by, precision)
+
+
+def latents_set(recipe: TrainingRecipe, stage: Stage) -> FeatureSet:
+    """The pictures of a stage; stages that crop to the same shapes share a set."""
+    knobs = recipe.latents
+    made_by: dict[str, Any] = {"latents.codec": knobs.codec, "latents.channels": knobs.channels}
+    if knobs.codec == "sdxl":
+        made_by |= {"latents.posterior": knobs.posterior, "latents.precision": knobs.precision}
+    made_by |= {"stage.resolution": stage.resolution, "stage.multi_aspect": stage.multi_aspect}
+    name = f"latents-{knobs.codec}-{stage.resolution}px"
+    if not stage.multi_aspect:
+        name += "-square"
+    elif stage.resolution not in TABLES:  # sides are then rounded to what the model divides them into
+        made_by["pixel_multiple"] = pixel_multiple(recipe, stage)
+        name += f"-by{made_by['pixel_multiple']}"
+    precision = knobs.precision if knobs.codec == "sdxl" else "fp32"
+    return _set(recipe, name, LATENTS, stage, made_by, precision)
+
+
+def _set(
+    recipe: TrainingRecipe,
+    name: str,
+    arrays: tuple[str, ...],
+    stage: Stage | None,
+    made_by: dict[str, Any],
+    precision: str,
+) -> FeatureSet:
+    digests = weights_digests(recipe.latents, recipe.text)
+    kind = "text.weights" if stage is None else "latents.weights"
+    weights = {f"{kind} (content)": digests[kind]} if kind in digests else {}
+    dtype = recipe.features.dtype
+    made_by = {"version": VERSION} | made_by | weights | {"features.dtype": dtype}
+    rounded = dtype if dtype == "bf16" and precision == "fp32" else None
+    return FeatureSet(name, recipe.features_folder / name, arrays, stage, made_by, rounded)
+
+
+def index_digest(recipe: TrainingRecipe) -> str:
+    """What names the shard index: every sample, where its bytes lie and how many they are.
+
+    Raises:
+        ValueError: there is none.
+    """
+    path = recipe.dataset / "shards" / INDEX_FILE
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}); build the dataset first (sigma build)") from None
+
+
+@dataclass(frozen=True)
+class StageFeatures:
+    """What a stage takes from features; None is encoded while training."""
+
+    latents: FeatureSet | None
+    text: FeatureSet | None
+    told: str
+    """One line for the log."""
+
+    def arrays(self) -> tuple[StoredArrays | None, StoredArrays | None]:
+        """Readers of latents and text."""
+        latents, text = (None if found is None else StoredArrays(found.folder) for found in (self.latents, self.text))
+        return latents, text
+
+    @property
+    def rounded(self) -> dict[str, str]:
+        """The dtype of each kind whose numbers differ from those encoded while training; exact ones are left out."""
+        kinds = (("latents", self.latents), ("text", self.text))
+        return {kind: found.rounded for kind, found in kinds if found is not None and found.rounded is not None}
+
+    def null_caption(self, encoders: Encoders) -> Tensor:
+        """The null caption, (max_tokens, channels), without loading a text encoder where the features have it."""
+        if self.text is None:
+            return encoders.text.null()
+        path = self.text.folder / NULL_FILE
+        try:
+            return torch.from_numpy(np.load(path, allow_pickle=False))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path}: cannot be read ({error}); delete {self.text.folder} and encode anew") from None
+
+
+def stage_features(recipe: TrainingRecipe, stage: Stage) -> StageFeatures:
+    """The features that a stage trains on.
+
+    Raises:
+        ValueError: a set was made by another encoder or of another index, is not finished, or is required and absent.
+    """
+    if recipe.features.use == "off":
+        return StageFeatures(None, None, "latents and text are encoded while training: features.use is off")
+    index = index_digest(recipe)
+    latents, text = latents_set(recipe, stage), text_set(recipe)
+    has_latents, has_text = (_usable(found, index) for found in (latents, text))
+    missing = [found.name for found, usable in ((latents, has_latents), (text, has_text)) if not usable]
+    if missing and recipe.features.use == "require":
+        raise ValueError(
+            f"{recipe.features_folder}: no {' and no '.join(missing)} here, and features.use is require; "
+            "make them with sigma encode RECIPE, or set features.use=auto"
+        )
+    told = ", ".join(
+        f"{kind} {f'from {found.folder}' if usable else 'encoded while training'}"
+        for kind, found, usable in (("latents", latents, has_latents), ("text", text, has_text))
+    )
+    if missing:
+        told += f" (sigma encode RECIPE makes {' and '.join(missing)})"
+    return StageFeatures(latents if has_latents else None, text if has_text else None, told)
+
+
+def keep_features(folder: Path, features: StageFeatures, begun: bool) -> None:
+    """Write what a stage trains on into its folder, or compare with what is there: exact features may come and go.
+
+    Args:
+        begun: the stage has a checkpoint; one without the file was trained without features.
+
+    Raises:
+        ValueError: the stage began with features that are rounded otherwise, or with none.
+    """
+    path = folder / USED_FILE
+    if path.is_file() or begun:
+        stored = json.loads(path.read_text(encoding="utf-8"))["rounded"] if path.is_file() else {}
+        if stored != features.rounded:
+            was, now = (", ".join(f"{k} in {v}" for k, v in found.items()) for found in (stored, features.rounded))
+            raise ValueError(
+                f"{folder}: was trained with {f'features that round {was}' if was else 'no features that round'}, now "
+                f"there are {f'some that round {now}' if now else 'none'}; set features.use or features.dtype back, or "
+                "remove this folder to train the stage anew"
+            )
+    with published(path) as file:
+        file.write(json.dumps({"used": features.told, "rounded": features.rounded}, indent=1).encode())
+
+
+def _usable(wanted: FeatureSet, index: str) -> bool:
+    """Whether a set is there.
+
+    Raises:
+        ValueError: it is, and cannot be used.
+    """
+    record = read_record(wanted.folder)
+    if record is None:
+        return False
+    refuse_other(wanted, record.made_by)
+    if record.index is None:
+        raise ValueError(f"{wanted.folder}: is not finished; run sigma encode RECIPE again, or set features.use=off")
+    if record.index != index:
+        raise ValueError(
+            f"{wanted.folder}: was made of another shard index than is there now; run sigma encode RECIPE again, "
+            "which encodes what changed, or set features.use=off"
+        )
+    return True
+
+
+def refuse_other(wanted: FeatureSet, made_by: dict[str, Any]) -> None:
+    """Refuse a set that another encoder made.
+
+    Raises:
+        ValueError: it was; the message names the first knob.
+    """
+    differs = difference(made_by, wanted.made_by)
+    if differs is not None:
+        raise ValueError(
+            f"{wanted.folder}: was encoded with {differs}; set it back, encode anew with sigma encode RECIPE --redo, "
+            "name another features.folder, or set features.use=off"
+        )
