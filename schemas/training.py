@@ -270,8 +270,9 @@ class TrainingRecipe(StrictModel):
     precision: Literal["bf16", "fp32"] = "bf16"
     """Precision of the matrix products; weights, optimizer and loss are fp32 always."""
     exact_sums: bool = False
-    """Sum the gradients of micro-batches in float64: losses then do not depend on the number of processes, where
-    `data.micro_batch` divides each one's share. Costs memory for one more float64 copy of the weights."""
+    """Sum the gradients of micro-batches in float64: losses then do not depend on the number of processes. Needs a
+    `data.micro_batch` that divides each one's share. Costs memory for one more float64 copy of the weights, and
+    the overlap of sums and backward pass; on a CPU each process computes with one thread."""
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     """The weak-to-strong chain, in order."""
     sample: Sample = Sample()

@@ -5,22 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from schemas.training import Data, Stage, TrainingRecipe
+from schemas.training import Stage, TrainingRecipe
 from training.chance import Chance
 from training.checkpoint import CheckpointWriter, latest_checkpoint
 from training.data.loader import Loader
 from training.data.reader import ShardReader
-from training.diffusion import q_sample, training_loss
 from training.distributed import World, world
 from training.encoders import codec_for, text_encoder_for
-from training.inputs import ModelInputs, model_inputs
+from training.gradients import accumulate_gradients, check_micro_batch, fixed_threads
+from training.inputs import model_inputs
 from training.metrics import Metrics, read_metrics, smoothed_ends
 from training.sample import draw_prompts
 from training.stages import check_identity, identity, locked, stage_data
@@ -87,7 +86,7 @@ def train_stage(
     started = time.perf_counter()
     folder = recipe.stage_folder(stage)
     data = stage_data(recipe, stage)
-    here.split(recipe.data_of(stage).batch, f"stage {stage.name}")
+    check_micro_batch(recipe, recipe.data_of(stage), here, stage.name)
     if here.is_first:
         check_identity(folder, identity(recipe, stage, data.rows))
     last = latest_checkpoint(folder)
@@ -108,7 +107,7 @@ def train_stage(
     pending: list[tuple[int, list[str], Tensor]] = []  # not looked at yet: a look waits for the device
     window_start, waited_before = time.perf_counter(), 0.0
 
-    with CheckpointWriter(folder, recipe.keep_checkpoints) as writer:
+    with fixed_threads(recipe, here), CheckpointWriter(folder, recipe.keep_checkpoints) as writer:
         for batch in loader.batches(state.step, stage.steps):
             warmup = recipe.optimizer.warmup_steps if stage.warmup_steps is None else stage.warmup_steps
             rate = learning_rate(state.step, stage.lr or recipe.optimizer.lr, warmup)
@@ -152,49 +151,6 @@ def train_stage(
     assert path is not None and path[0] == stage.steps
     seconds = time.perf_counter() - started
     return StageSummary(stage.name, stage.steps, *smoothed_ends(read_metrics(folder)), seconds, path[1], skipped=False)
-
-
-def accumulate_gradients(
-    model: nn.Module, inputs: ModelInputs, recipe: TrainingRecipe, knobs: Data, here: World
-) -> Tensor:
-    """Forward and backward over a batch, in parts that fit; the mean (loss, mse, vb) of the batch, detached, (3,)."""
-    exact = ExactSums(model) if recipe.exact_sums else None
-    size = (knobs.micro_batch or len(inputs)) * knobs.timesteps_per_image
-    parts = inputs.split(min(size, len(inputs)))
-    total = torch.zeros(3, device=here.device)
-    for number, part in enumerate(parts):
-        with here.unsynchronised(model) if number < len(parts) - 1 else nullcontext():
-            with torch.autocast(here.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                noised = q_sample(part.latents, part.timestep, part.noise)
-                predicted = model(noised, part.timestep, part.caption, part.mask, part.drop)
-            terms = training_loss(predicted, part.latents, part.noise, part.timestep)
-            (terms.loss.sum() / len(inputs)).backward()
-            if exact is not None:
-                exact.take()
-        total += torch.stack([terms.loss.sum(), terms.mse.sum(), terms.vb.sum()]).detach() / len(inputs)
-    if exact is not None:
-        exact.give(here)
-    return total
-
-
-class ExactSums:
-    """Gradients of micro-batches summed in float64: the order and grouping of the sum vanish in the rounding."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._sums = [torch.zeros_like(parameter, dtype=torch.float64) for parameter in self._parameters]
-
-    def take(self) -> None:
-        """Add the gradients of a backward pass and clear them."""
-        for parameter, total in zip(self._parameters, self._sums, strict=True):
-            if parameter.grad is not None:
-                total += parameter.grad
-                parameter.grad = None
-
-    def give(self, here: World) -> None:
-        """Leave the mean over all processes as the gradients."""
-        for parameter, total in zip(self._parameters, self._sums, strict=True):
-            parameter.grad = here.mean(total).to(parameter.dtype)
 
 
 def finite_mean(pending: list[tuple[int, list[str], Tensor]], stage: str, here: World) -> dict[str, float]:

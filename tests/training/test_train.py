@@ -19,7 +19,8 @@ from training.inputs import ModelInputs, padded
 from training.metrics import METRICS_FILE, read_metrics
 from training.model import PixArt, PixArtConfig
 from training.sample import sample_grid, sample_prompts
-from training.train import accumulate_gradients, finite_mean, train
+from training.gradients import accumulate_gradients
+from training.train import finite_mean, train
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NUMBERS = ("step", "loss", "mse", "vb", "grad_norm", "lr", "epoch")
