@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +19,13 @@ from training.data.loader import Loader
 from training.data.reader import ShardReader
 from training.distributed import World, world
 from training.encoders import codec_for, text_encoder_for
+from training.failures import full_memory_named
 from training.gradients import accumulate_gradients, check_micro_batch, fixed_threads
 from training.inputs import model_inputs
 from training.metrics import Metrics, read_metrics, smoothed_ends
 from training.sample import draw_prompts
+from training.sharding import gathered
+from training.speed import Speed
 from training.stages import check_identity, identity, locked, stage_data
 from training.state import TrainState, learning_rate, set_learning_rate
 from training.validation import Validation
@@ -68,13 +72,11 @@ def train(
         ValueError: anything the user can mend, in one line.
     """
     wanted = recipe.stages if only_stage is None else (recipe.stage_named(only_stage),)
-    with world() as here:
-        if here.is_first:
-            with locked(recipe.out):
-                summaries = [train_stage(recipe, stage, here, on_progress) for stage in wanted]
-                here.barrier()
-                return summaries
-        summaries = [train_stage(recipe, stage, here, None) for stage in wanted]
+    with world(recipe.process_timeout_s) as here, locked(recipe.out) if here.is_first else nullcontext():
+        summaries = []
+        for stage in wanted:
+            with full_memory_named(stage.name, recipe.data_of(stage), here.size):
+                summaries.append(train_stage(recipe, stage, here, on_progress if here.is_first else None))
         here.barrier()
         return summaries
 
@@ -86,7 +88,8 @@ def train_stage(
     started = time.perf_counter()
     folder = recipe.stage_folder(stage)
     data = stage_data(recipe, stage)
-    check_micro_batch(recipe, recipe.data_of(stage), here, stage.name)
+    knobs = recipe.data_of(stage)
+    check_micro_batch(recipe, knobs, here, stage.name)
     if here.is_first:
         check_identity(folder, identity(recipe, stage, data.rows))
     last = latest_checkpoint(folder)
@@ -94,18 +97,17 @@ def train_stage(
         return StageSummary(stage.name, last[0], *smoothed_ends(read_metrics(folder)), 0.0, last[1], skipped=True)
 
     codec, text_encoder = codec_for(recipe.latents), text_encoder_for(recipe.text)
-    state = TrainState.begin(starting_model(recipe, stage, text_encoder).to(here.device), recipe, stage)
+    state = TrainState.begin(starting_model(recipe, stage, text_encoder).to(here.device), recipe, stage, here.size)
     if last is not None:
         state.restore(last[1])
     model = state.model if recipe.exact_sums else here.parallel(state.model)
     reader = ShardReader(recipe.dataset / "shards", data.rows)
     chance = Chance(recipe.seed, stage.name)
-    knobs = recipe.data_of(stage)
     loader = Loader(reader, data.order, chance, knobs, rank=here.rank, world_size=here.size)
     validation = Validation(recipe, data, reader, codec, text_encoder)
     metrics = Metrics(folder, state.step) if here.is_first else None
     pending: list[tuple[int, list[str], Tensor]] = []  # not looked at yet: a look waits for the device
-    window_start, waited_before = time.perf_counter(), 0.0
+    speed = Speed(state.model.config, loader, here)
 
     with fixed_threads(recipe, here), CheckpointWriter(folder, recipe.keep_checkpoints) as writer:
         for batch in loader.batches(state.step, stage.steps):
@@ -113,8 +115,9 @@ def train_stage(
             rate = learning_rate(state.step, stage.lr or recipe.optimizer.lr, warmup)
             set_learning_rate(state.optimizer, rate)
             inputs = model_inputs(batch, codec, text_encoder, here.device, one_by_one=recipe.exact_sums)
+            speed.count(len(batch.image_ids), inputs)
             terms = accumulate_gradients(model, inputs, recipe, knobs, here)
-            grad_norm = nn.utils.clip_grad_norm_(state.model.parameters(), recipe.optimizer.gradient_clip)
+            grad_norm = gathered(nn.utils.clip_grad_norm_(state.model.parameters(), recipe.optimizer.gradient_clip))
             state.optimizer.step()
             state.optimizer.zero_grad(set_to_none=True)
             state.step += 1
@@ -124,24 +127,28 @@ def train_stage(
 
             if state.step % recipe.log_every == 0 or state.step == stage.steps:
                 values = finite_mean(pending, stage.name, here)
-                elapsed, waited = time.perf_counter() - window_start, loader.waited_s - waited_before
-                images_per_s = len(pending) * len(batch.image_ids) * here.size / elapsed
-                values |= {"lr": rate, "images_per_s": images_per_s, "wait_share": waited / elapsed}
+                values |= {"lr": rate} | speed.read()
                 values |= {"epoch": (state.step - 1) // len(data.order), "num_damaged": loader.num_damaged}
                 if recipe.validation.every and state.step % recipe.validation.every == 0:
-                    values |= validation.losses(state.average.model, here)
+                    values |= validation.losses(state.average.whole(), here)
                 if metrics is not None:
                     metrics.write(state.step, values)
                 if on_progress is not None:
-                    on_progress(StageProgress(stage.name, state.step, stage.steps, values["loss"], images_per_s))
+                    on_progress(
+                        StageProgress(stage.name, state.step, stage.steps, values["loss"], values["images_per_s"])
+                    )
                 pending.clear()
-                window_start, waited_before = time.perf_counter(), loader.waited_s
+                speed.restart()
 
-            if metrics is not None and recipe.sample.every and state.step % recipe.sample.every == 0:
-                draw_prompts(state.average.model, recipe, stage, folder / "samples" / f"step-{state.step:08d}.png")
-            if metrics is not None and (state.step % recipe.checkpoint_every == 0 or state.step == stage.steps):
-                metrics.sync()
-                writer.begin(state.step, state.content())
+            if recipe.sample.every and state.step % recipe.sample.every == 0:
+                average = state.average.whole()
+                if here.is_first:
+                    draw_prompts(average, recipe, stage, folder / "samples" / f"step-{state.step:08d}.png")
+            if state.step % recipe.checkpoint_every == 0 or state.step == stage.steps:
+                content = state.content(keep=here.is_first)
+                if metrics is not None:
+                    metrics.sync()
+                    writer.begin(state.step, content)
 
     reader.close()
     here.barrier()  # the next stage reads the checkpoint that the first process has written by now

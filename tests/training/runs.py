@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,8 @@ def traced(self, first_step, last_step):
             yield batch
 
 Loader.batches = traced
+if extra := os.environ.get("BEFORE_TRAINING"):
+    exec(extra)
 try:
     train(TrainingRecipe.load(recipe_file))
 except ValueError as refusal:
@@ -47,31 +50,46 @@ except ValueError as refusal:
 
 
 class Run:
-    """A training run that has been started, in one process or under torchrun in several.
+    """A training run that has been started: one process, or several under torchrun or by themselves.
 
     Attributes:
         folder: holds a trace per process: its process id, then (step, image ids, timesteps, noise seeds, caption
             drops) of each step.
     """
 
-    def __init__(self, recipe: TrainingRecipe, processes: int = 1, *, threads: int = 1) -> None:
+    def __init__(
+        self, recipe: TrainingRecipe, processes: int = 1, *, threads: int = 1, before: str = "", torchrun: bool = True
+    ) -> None:
         self.recipe, self.processes = recipe, processes
         self.folder = Path(tempfile.mkdtemp(dir=recipe.out.parent))
         (self.folder / "recipe.yaml").write_text(recipe.to_yaml())
         (self.folder / "program.py").write_text(PROGRAM)
+        program = [str(self.folder / "program.py"), str(self.folder / "recipe.yaml"), str(self.folder), str(threads)]
         launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        self._process = subprocess.Popen(
-            [sys.executable, *(launcher if processes > 1 else []), str(self.folder / "program.py"),
-             str(self.folder / "recipe.yaml"), str(self.folder), str(threads)],
-            env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-            stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-        )  # fmt: skip
+        environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "BEFORE_TRAINING": before}
+
+        def started(arguments: list[str], **variables: str) -> subprocess.Popen[str]:
+            return subprocess.Popen(
+                [sys.executable, *arguments], env=environment | variables,
+                stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+            )  # fmt: skip
+
+        if processes == 1 or torchrun:
+            self._processes = [started(program if processes == 1 else launcher + program)]
+            return
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        self._processes = [
+            started(program, MASTER_ADDR="127.0.0.1", MASTER_PORT=port, WORLD_SIZE=str(processes), RANK=str(rank))
+            for rank in range(processes)
+        ]
 
     def wait_for(self, step: int, timeout_s: float = 60) -> Run:
         """Until the metrics hold this step."""
         deadline = time.monotonic() + timeout_s
         while not any(line["step"] >= step for line in metrics_of(self.recipe)):
-            assert self._process.poll() is None, f"ended before step {step}: {self._process.communicate()[1]}"
+            assert self._processes[0].poll() is None, f"ended before step {step}: {self.end()[1]}"
             assert time.monotonic() < deadline, f"not at step {step} after {timeout_s} s"
             time.sleep(0.005)
         return self
@@ -82,14 +100,14 @@ class Run:
 
     def kill(self) -> None:
         """SIGKILL to every process at once, the launcher first."""
-        for pid in dict.fromkeys([self._process.pid, *self.pids()]):
+        for pid in dict.fromkeys([*(process.pid for process in self._processes), *self.pids()]):
             os.kill(pid, signal.SIGKILL)
-        self._process.communicate()
+        self.end()
 
     def end(self, timeout_s: float = 90) -> tuple[int, str]:
-        """Exit code and stderr."""
-        _, complaints = self._process.communicate(timeout=timeout_s)
-        return self._process.returncode, complaints
+        """Exit code, of torchrun or the first process, and what all wrote to stderr."""
+        complaints = [process.communicate(timeout=timeout_s)[1] for process in self._processes]
+        return self._processes[0].returncode, "".join(complaints)
 
     def finish(self) -> None:
         code, complaints = self.end()
@@ -104,7 +122,8 @@ class Run:
         assert len(traces) == self.processes
         common = set.intersection(*(set(trace) for trace in traces))
         return {
-            step: [sum((trace[step][column] for trace in traces), []) for column in range(4)] for step in sorted(common)
+            step: [[value for trace in traces for value in trace[step][column]] for column in range(4)]
+            for step in sorted(common)
         }
 
 
