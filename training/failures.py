@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ SIGNS_OF_A_LOST_PROCESS = (
     "closed by peer",
 )
 """Parts of what gloo and NCCL say when a peer is gone."""
+GRACE_S = 15
+"""From a signal or a lost process to an exit without clean-up; torchrun kills after 30."""
 SIGNS_OF_A_FULL_MEMORY = ("can't allocate memory", "out of memory")
 """Parts of what the CPU's allocator and CUDA libraries say, in lower case."""
 
@@ -33,20 +36,25 @@ def lost_process_named(rank: int, size: int) -> Iterator[None]:
     torchrun sends SIGTERM to the processes that are left when one is lost, and a batch system before it takes a
     machine away.
 
+    The process then has `GRACE_S` to end by itself.
+
     Raises:
         ValueError: a process of this run was lost, or this one was told to stop.
     """
 
     in_main = threading.current_thread() is threading.main_thread()  # only there can a signal be handled
 
-    def end_in_peace() -> None:
-        """The line is on its way to the console: a signal that comes now must not cut it off."""
+    def ending(line: str) -> ValueError:
+        """The error to raise; a signal no longer cuts it off, and no wait for a lost process holds up the end."""
         if in_main:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        last_resort = threading.Timer(GRACE_S, _exit_with, [line])
+        last_resort.daemon = True
+        last_resort.start()
+        return ValueError(line)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        end_in_peace()
-        raise ValueError(
+        raise ending(
             f"process {rank} of {size}: was told to stop ({signal.Signals(number).name}), by torchrun because another "
             f"process was lost or failed, or by the batch system; {GO_ON}"
         )
@@ -57,15 +65,19 @@ def lost_process_named(rank: int, size: int) -> Iterator[None]:
     except RuntimeError as error:
         if size == 1 or not any(sign in str(error) for sign in SIGNS_OF_A_LOST_PROCESS):
             raise
-        end_in_peace()
         reason = str(error).splitlines()[0][:160]
-        raise ValueError(
+        raise ending(
             f"process {rank} of {size}: another process of this run was lost or does not answer ({reason}); what it "
             f"said last stands above; {GO_ON}"
         ) from None
     finally:
         if in_main and signal.getsignal(signal.SIGTERM) is stop:
             signal.signal(signal.SIGTERM, before)
+
+
+def _exit_with(line: str) -> None:
+    os.write(2, f"{line}\n".encode())
+    os._exit(1)
 
 
 @contextmanager
