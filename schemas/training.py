@@ -300,8 +300,16 @@ class TrainingRecipe(StrictModel):
     precision: Literal["bf16", "fp32"] = "bf16"
     """Precision of the matrix products; weights, optimizer and loss are fp32 always."""
     exact_sums: bool = False
-    """Sum the gradients of micro-batches in float64: losses then do not depend on the number of processes, where
-    `data.micro_batch` divides each one's share. Costs memory for one more float64 copy of the weights."""
+    """Sum the gradients of micro-batches in float64: losses then do not depend on the number of processes. Needs a
+    `data.micro_batch` that divides each one's share. Costs memory for one more float64 copy of the weights, and
+    the overlap of sums and backward pass; on a CPU each process computes with one thread."""
+    parallel: Literal["ddp", "fsdp"] = "ddp"
+    """With several processes: `ddp` keeps a copy of everything on each; `fsdp` (FSDP2) cuts weights, their average,
+    gradients and optimizer into slices, for models or GPUs where a copy does not fit, and costs traffic. Checkpoints
+    are the same whole file, so the mode may change between runs."""
+    process_timeout_s: Positive = 600
+    """With several processes: one that the others wait for longer than this counts as lost. Drawing samples, which
+    the first process does alone, must fit into it."""
     stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     """The weak-to-strong chain, in order."""
     sample: Sample = Sample()
@@ -327,6 +335,8 @@ class TrainingRecipe(StrictModel):
                 f"validation.every {self.validation.every} is no multiple of log_every {self.log_every}; "
                 "its loss stands in a line of the metrics"
             )
+        if self.exact_sums and self.parallel == "fsdp":
+            raise ValueError("exact_sums sums whole gradients, parallel fsdp never has them; set parallel: ddp")
         for number, stage in enumerate(self.stages):
             self._check_stage(number, stage)
         return self

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
-SIGNS_OF_A_LOST_PROCESS = (
-    "Connection closed",
-    "Connection reset",
-    "Broken pipe",
-    "Timed out",
-    "NCCL",
-    "closed by peer",
-)
-"""Parts of what gloo and NCCL say when a peer is gone."""
+from training.failures import lost_process_named
 
 
 @dataclass(frozen=True)
@@ -36,15 +30,24 @@ class World:
         return self.rank == 0
 
     def parallel(self, model: nn.Module) -> nn.Module:
-        """The module to call in training: it averages gradients over the processes."""
-        if self.size == 1:
+        """The module to call in training: it averages gradients over the processes, as sharded ones do themselves."""
+        if self.size == 1 or isinstance(model, FSDPModule):
             return model
         ids = [self.device] if self.device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=ids, gradient_as_bucket_view=True)
 
-    def unsynchronised(self, module: nn.Module) -> AbstractContextManager[None]:
+    @contextmanager
+    def unsynchronised(self, module: nn.Module) -> Iterator[None]:
         """Accumulate gradients without averaging them yet."""
-        return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
+        if isinstance(module, DistributedDataParallel):
+            with module.no_sync():
+                yield
+        elif isinstance(module, FSDPModule):
+            module.set_requires_gradient_sync(False)
+            yield
+            module.set_requires_gradient_sync(True)
+        else:
+            yield
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over all processes, in place."""
@@ -78,11 +81,14 @@ class World:
 
 
 @contextmanager
-def world() -> Iterator[World]:
+def world(timeout_s: int = 600) -> Iterator[World]:
     """Join the processes that torchrun started, or be the only one; leaves the group at the end.
 
+    Args:
+        timeout_s: a process that the others wait for longer than this counts as lost.
+
     Raises:
-        ValueError: the variables of torchrun are there in part, or are no numbers.
+        ValueError: the variables of torchrun are there in part, or are no numbers; or a process was lost.
     """
     size_text = os.environ.get("WORLD_SIZE", "1")
     try:
@@ -98,19 +104,14 @@ def world() -> Iterator[World]:
     if has_gpu:
         torch.cuda.set_device(device)
     if size == 1:
-        yield World(0, 1, device)
+        with lost_process_named(0, 1):
+            yield World(0, 1, device)
         return
     if "RANK" not in os.environ or "MASTER_ADDR" not in os.environ:
         raise ValueError(f"WORLD_SIZE is {size} but RANK or MASTER_ADDR is not set; start with torchrun")
-    dist.init_process_group("nccl" if has_gpu else "gloo")
-    try:
-        yield World(rank, size, device)
-    except RuntimeError as error:  # what gloo and NCCL raise
-        if not any(sign in str(error) for sign in SIGNS_OF_A_LOST_PROCESS):
-            raise
-        raise ValueError(
-            f"process {rank} of {size}: another process of this run was lost ({str(error).splitlines()[-1][:120]}); "
-            "the last checkpoint is intact, run the same command to go on from it"
-        ) from None
-    finally:
-        dist.destroy_process_group()
+    with lost_process_named(rank, size):
+        dist.init_process_group("nccl" if has_gpu else "gloo", timeout=timedelta(seconds=timeout_s))
+        try:
+            yield World(rank, size, device)
+        finally:
+            dist.destroy_process_group()

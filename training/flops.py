@@ -7,6 +7,23 @@ from training.model.pixart import PixArtConfig
 
 BACKWARD = 2
 """A backward pass over a forward pass: each matrix product has two gradients."""
+PEAK_TERA_FLOPS = (
+    ("B200", 2250),
+    ("H100 PCIe", 756),
+    ("H100 NVL", 835),
+    ("H100", 989),
+    ("H800", 989),
+    ("H200", 989),
+    ("A100", 312),
+    ("A800", 312),
+    ("L40S", 362),
+    ("L4", 121),
+    ("A10", 125),
+    ("RTX 4090", 165),
+    ("RTX 3090", 71),
+)
+"""bf16 matrix products with fp32 sums, without sparsity, in 10^12 FLOP/s: NVIDIA's data sheets, for the RTX cards the
+Ada and GA102 whitepapers. The first entry whose words follow each other in the device's name counts."""
 
 
 def kv_tokens(config: PixArtConfig, layer: int, grid: tuple[int, int]) -> int:
@@ -62,3 +79,13 @@ def mfu(images_per_s: float, flops_per_image: float, peak_flops_per_s: float) ->
     if peak_flops_per_s <= 0:
         raise ValueError(f"peak {peak_flops_per_s} FLOP/s is not positive")
     return images_per_s * flops_per_image / peak_flops_per_s
+
+
+def peak_flops_per_s(device_name: str) -> float | None:
+    """The dense bf16 peak of a GPU by the name that `torch.cuda.get_device_name` gives; None where it is not known."""
+    words = device_name.replace("-", " ").split()
+    for name, tera in PEAK_TERA_FLOPS:
+        wanted = name.split()
+        if any(words[at : at + len(wanted)] == wanted for at in range(len(words))):
+            return tera * 1e12
+    return None

@@ -14,6 +14,7 @@ from training.checkpoint import read_checkpoint
 from training.ema import AveragedModel
 from training.model import PixArt
 from training.model.convert import assign_weights
+from training.sharding import shard, sliced_like, whole
 
 
 @dataclass
@@ -30,9 +31,13 @@ class TrainState:
     step: int = 0
 
     @classmethod
-    def begin(cls, model: PixArt, recipe: TrainingRecipe, stage: Stage) -> TrainState:
-        """A stage's first state, from a model that already has its parent's weights."""
+    def begin(cls, model: PixArt, recipe: TrainingRecipe, stage: Stage, processes: int = 1) -> TrainState:
+        """A stage's first state, from a model that already has its parent's weights; sharded under FSDP."""
         knobs = recipe.optimizer
+        average = AveragedModel(model, recipe.ema)
+        if recipe.parallel == "fsdp" and processes > 1:
+            shard(model, processes)
+            average.shard_like(model)
         optimizer = CAME(
             model.parameters(),
             lr=stage.lr or knobs.lr,
@@ -41,16 +46,21 @@ class TrainState:
             clip_threshold=knobs.clip_threshold,
             weight_decay=knobs.weight_decay,
         )
-        return cls(model, AveragedModel(model, recipe.ema), optimizer)
+        return cls(model, average, optimizer)
 
-    def content(self) -> dict[str, Any]:
-        """What a checkpoint stores: weights under the official names, so that others can read them."""
-        return {
+    def content(self, *, keep: bool = True) -> dict[str, Any]:
+        """What a checkpoint stores: weights under the official names, so that others can read them.
+
+        Tensors are whole in every mode, so that any number of processes can read them. Under FSDP every process must
+        call this; those that do not `keep` help to gather and hold nothing.
+        """
+        content = {
             "state_dict": self.model.state_dict(),
             "state_dict_ema": self.average.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
         }
+        return whole(content, keep=keep)
 
     def restore(self, path: Path) -> None:
         """Take over a checkpoint of the same stage.
@@ -60,7 +70,9 @@ class TrainState:
         """
         content = read_checkpoint(path)
         for model, name in ((self.model, "state_dict"), (self.average.model, "state_dict_ema")):
-            report = assign_weights(model, content[name], origin=f"{path} ({name})")
+            own = model.state_dict()
+            weights = {key: sliced_like(value, own.get(key)) for key, value in content[name].items()}
+            report = assign_weights(model, weights, origin=f"{path} ({name})")
             if report.initialised:
                 raise ValueError(f"{path}: lacks {report.initialised[0]}; it was written without KV compression")
         self.optimizer.load_state_dict(content["optimizer"])

@@ -12,19 +12,22 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from schemas.training import Data, Stage, TrainingRecipe
+from schemas.training import Stage, TrainingRecipe
 from training.chance import Chance
 from training.checkpoint import CheckpointWriter, latest_checkpoint
 from training.data.loader import Loader
 from training.data.reader import ShardReader
 from training.data.source import Source
-from training.diffusion import q_sample, training_loss
 from training.distributed import World, world
 from training.encoders import Encoders
+from training.failures import full_memory_named
 from training.features import keep_features, stage_features
-from training.inputs import ModelInputs, model_inputs
+from training.gradients import accumulate_gradients, check_micro_batch, fixed_threads
+from training.inputs import model_inputs
 from training.metrics import Metrics, read_metrics, smoothed_ends
 from training.sample import draw_prompts
+from training.sharding import gathered
+from training.speed import Speed
 from training.stages import check_identity, identity, locked, stage_data
 from training.state import TrainState, learning_rate, set_learning_rate
 from training.validation import Validation
@@ -71,13 +74,11 @@ def train(
         ValueError: anything the user can mend, in one line.
     """
     wanted = recipe.stages if only_stage is None else (recipe.stage_named(only_stage),)
-    with world() as here:
-        if here.is_first:
-            with locked(recipe.out):
-                summaries = [train_stage(recipe, stage, here, on_progress) for stage in wanted]
-                here.barrier()
-                return summaries
-        summaries = [train_stage(recipe, stage, here, None) for stage in wanted]
+    with world(recipe.process_timeout_s) as here, locked(recipe.out) if here.is_first else nullcontext():
+        summaries = []
+        for stage in wanted:
+            with full_memory_named(stage.name, recipe.data_of(stage), here.size):
+                summaries.append(train_stage(recipe, stage, here, on_progress if here.is_first else None))
         here.barrier()
         return summaries
 
@@ -89,7 +90,8 @@ def train_stage(
     started = time.perf_counter()
     folder = recipe.stage_folder(stage)
     data = stage_data(recipe, stage)
-    here.split(recipe.data_of(stage).batch, f"stage {stage.name}")
+    knobs = recipe.data_of(stage)
+    check_micro_batch(recipe, knobs, here, stage.name)
     last = latest_checkpoint(folder)
     finished = last is not None and last[0] >= stage.steps
     features = None if finished else stage_features(recipe, stage)  # refused before the folder remembers a recipe
@@ -104,28 +106,28 @@ def train_stage(
         keep_features(folder, features, begun=last is not None)
         log.info("stage %s: %s", stage.name, features.told)
     beginning = starting_model(recipe, stage, features.null_caption(encoders))
-    state = TrainState.begin(beginning.to(here.device), recipe, stage)
+    state = TrainState.begin(beginning.to(here.device), recipe, stage, here.size)
     if last is not None:
         state.restore(last[1])
     model = state.model if recipe.exact_sums else here.parallel(state.model)
     source = Source(ShardReader(recipe.dataset / "shards", data.rows), *features.arrays())
     chance = Chance(recipe.seed, stage.name)
-    knobs = recipe.data_of(stage)
     pin = here.device.type == "cuda"
     loader = Loader(source, data.order, chance, knobs, rank=here.rank, world_size=here.size, pin=pin)
     validation = Validation(recipe, data, source, encoders)
     metrics = Metrics(folder, state.step) if here.is_first else None
     pending: list[tuple[int, list[str], Tensor]] = []  # not looked at yet: a look waits for the device
-    window_start, waited_before = time.perf_counter(), 0.0
+    speed = Speed(state.model.config, loader, here)
 
-    with CheckpointWriter(folder, recipe.keep_checkpoints) as writer:
+    with fixed_threads(recipe, here), CheckpointWriter(folder, recipe.keep_checkpoints) as writer:
         for batch in loader.batches(state.step, stage.steps):
             warmup = recipe.optimizer.warmup_steps if stage.warmup_steps is None else stage.warmup_steps
             rate = learning_rate(state.step, stage.lr or recipe.optimizer.lr, warmup)
             set_learning_rate(state.optimizer, rate)
             inputs = model_inputs(batch, encoders, here.device)
+            speed.count(len(batch.image_ids), inputs)
             terms = accumulate_gradients(model, inputs, recipe, knobs, here)
-            grad_norm = nn.utils.clip_grad_norm_(state.model.parameters(), recipe.optimizer.gradient_clip)
+            grad_norm = gathered(nn.utils.clip_grad_norm_(state.model.parameters(), recipe.optimizer.gradient_clip))
             state.optimizer.step()
             state.optimizer.zero_grad(set_to_none=True)
             state.step += 1
@@ -135,24 +137,28 @@ def train_stage(
 
             if state.step % recipe.log_every == 0 or state.step == stage.steps:
                 values = finite_mean(pending, stage.name, here)
-                elapsed, waited = time.perf_counter() - window_start, loader.waited_s - waited_before
-                images_per_s = len(pending) * len(batch.image_ids) * here.size / elapsed
-                values |= {"lr": rate, "images_per_s": images_per_s, "wait_share": waited / elapsed}
+                values |= {"lr": rate} | speed.read()
                 values |= {"epoch": (state.step - 1) // len(data.order), "num_damaged": loader.num_damaged}
                 if recipe.validation.every and state.step % recipe.validation.every == 0:
-                    values |= validation.losses(state.average.model, here)
+                    values |= validation.losses(state.average.whole(), here)
                 if metrics is not None:
                     metrics.write(state.step, values)
                 if on_progress is not None:
-                    on_progress(StageProgress(stage.name, state.step, stage.steps, values["loss"], images_per_s))
+                    on_progress(
+                        StageProgress(stage.name, state.step, stage.steps, values["loss"], values["images_per_s"])
+                    )
                 pending.clear()
-                window_start, waited_before = time.perf_counter(), loader.waited_s
+                speed.restart()
 
-            if metrics is not None and recipe.sample.every and state.step % recipe.sample.every == 0:
-                draw_prompts(state.average.model, recipe, stage, folder / "samples" / f"step-{state.step:08d}.png")
-            if metrics is not None and (state.step % recipe.checkpoint_every == 0 or state.step == stage.steps):
-                metrics.sync()
-                writer.begin(state.step, state.content())
+            if recipe.sample.every and state.step % recipe.sample.every == 0:
+                average = state.average.whole()
+                if here.is_first:
+                    draw_prompts(average, recipe, stage, folder / "samples" / f"step-{state.step:08d}.png")
+            if state.step % recipe.checkpoint_every == 0 or state.step == stage.steps:
+                content = state.content(keep=here.is_first)
+                if metrics is not None:
+                    metrics.sync()
+                    writer.begin(state.step, content)
 
     source.close()
     here.barrier()  # the next stage reads the checkpoint that the first process has written by now
@@ -162,49 +168,6 @@ def train_stage(
     assert path is not None and path[0] == stage.steps
     seconds = time.perf_counter() - started
     return StageSummary(stage.name, stage.steps, *smoothed_ends(read_metrics(folder)), seconds, path[1], skipped=False)
-
-
-def accumulate_gradients(
-    model: nn.Module, inputs: ModelInputs, recipe: TrainingRecipe, knobs: Data, here: World
-) -> Tensor:
-    """Forward and backward over a batch, in parts that fit; the mean (loss, mse, vb) of the batch, detached, (3,)."""
-    exact = ExactSums(model) if recipe.exact_sums else None
-    size = (knobs.micro_batch or len(inputs)) * knobs.timesteps_per_image
-    parts = inputs.split(min(size, len(inputs)))
-    total = torch.zeros(3, device=here.device)
-    for number, part in enumerate(parts):
-        with here.unsynchronised(model) if number < len(parts) - 1 else nullcontext():
-            with torch.autocast(here.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                noised = q_sample(part.latents, part.timestep, part.noise)
-                predicted = model(noised, part.timestep, part.caption, part.mask, part.drop)
-            terms = training_loss(predicted, part.latents, part.noise, part.timestep)
-            (terms.loss.sum() / len(inputs)).backward()
-            if exact is not None:
-                exact.take()
-        total += torch.stack([terms.loss.sum(), terms.mse.sum(), terms.vb.sum()]).detach() / len(inputs)
-    if exact is not None:
-        exact.give(here)
-    return total
-
-
-class ExactSums:
-    """Gradients of micro-batches summed in float64: the order and grouping of the sum vanish in the rounding."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._sums = [torch.zeros_like(parameter, dtype=torch.float64) for parameter in self._parameters]
-
-    def take(self) -> None:
-        """Add the gradients of a backward pass and clear them."""
-        for parameter, total in zip(self._parameters, self._sums, strict=True):
-            if parameter.grad is not None:
-                total += parameter.grad
-                parameter.grad = None
-
-    def give(self, here: World) -> None:
-        """Leave the mean over all processes as the gradients."""
-        for parameter, total in zip(self._parameters, self._sums, strict=True):
-            parameter.grad = here.mean(total).to(parameter.dtype)
 
 
 def finite_mean(pending: list[tuple[int, list[str], Tensor]], stage: str, here: World) -> dict[str, float]:

@@ -15,11 +15,12 @@ import torch
 
 from schemas.training import TrainingRecipe
 from training.distributed import World, world
+from training.gradients import accumulate_gradients
 from training.inputs import ModelInputs, padded
 from training.metrics import METRICS_FILE, read_metrics
 from training.model import PixArt, PixArtConfig
 from training.sample import sample_grid, sample_prompts
-from training.train import accumulate_gradients, finite_mean, train
+from training.train import finite_mean, train, train_stage
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NUMBERS = ("step", "loss", "mse", "vb", "grad_norm", "lr", "epoch")
@@ -182,9 +183,17 @@ def test_the_metrics_hold_what_is_promised(recipe_values):
     train(recipe, only_stage="small")
     text = (recipe.stage_folder(recipe.stages[0]) / METRICS_FILE).read_text()
     for line in map(json.loads, text.splitlines()):
-        assert {*NUMBERS, "images_per_s", "wait_share", "num_damaged"} <= line.keys()
+        assert {*NUMBERS, "images_per_s", "wait_share", "tflops_per_s", "num_damaged"} <= line.keys()
+        assert "mfu" not in line and line["tflops_per_s"] > 0  # no peak is known of a CPU
         assert math.isclose(line["loss"], line["mse"] + line["vb"], rel_tol=1e-5)
         assert 0 <= line["wait_share"] <= 1
+
+
+def test_processes_that_do_not_divide_the_batch_are_refused(recipe_values):
+    recipe = TrainingRecipe.from_mapping(recipe_values)
+    with pytest.raises(ValueError, match=r"stage small: a batch of 4 cannot be split over 3 processes evenly; set"):
+        train_stage(recipe, recipe.stages[0], World(0, 3, torch.device("cpu")), None)
+    assert not recipe.stage_folder(recipe.stages[0]).exists()
 
 
 def test_half_a_torchrun_is_named(monkeypatch):

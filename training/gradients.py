@@ -1,0 +1,101 @@
+"""The gradient of a batch: micro-batches that fit the memory, their sums, and the sum over processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from schemas.training import Data, TrainingRecipe
+from training.diffusion import q_sample, training_loss
+from training.distributed import World
+from training.inputs import ModelInputs
+
+
+def accumulate_gradients(
+    model: nn.Module, inputs: ModelInputs, recipe: TrainingRecipe, knobs: Data, here: World
+) -> Tensor:
+    """Forward and backward over this process's share of a batch, in micro-batches.
+
+    Leaves the gradient of the whole batch's mean loss in the parameters: averaged over the processes by the model
+    itself (DDP, FSDP), or here by `ExactSums`.
+
+    Returns:
+        This process's mean (loss, mse, vb), detached, (3,) float64.
+    """
+    exact = ExactSums(model) if recipe.exact_sums else None
+    draws_of_batch = len(inputs) * (here.size if exact else 1)  # DDP and FSDP divide by the processes themselves
+    size = (knobs.micro_batch or len(inputs)) * knobs.timesteps_per_image
+    parts = inputs.split(min(size, len(inputs)))
+    total = torch.zeros(3, device=here.device, dtype=torch.float64)
+    for number, part in enumerate(parts):
+        with here.unsynchronised(model) if number < len(parts) - 1 else nullcontext():
+            with torch.autocast(here.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                noised = q_sample(part.latents, part.timestep, part.noise)
+                predicted = model(noised, part.timestep, part.caption, part.mask, part.drop)
+            terms = training_loss(predicted, part.latents, part.noise, part.timestep)
+            (terms.loss.sum() / draws_of_batch).backward()
+            if exact is not None:
+                exact.take()
+        total += torch.stack([terms.loss.sum(), terms.mse.sum(), terms.vb.sum()]).detach()
+    if exact is not None:
+        exact.give(here)
+    return total / len(inputs)
+
+
+class ExactSums:
+    """Gradients of micro-batches summed in float64 over the whole batch, wherever each was computed.
+
+    A micro-batch gives the same float32 gradient on any process. Their float64 sum depends on the grouping only in
+    its last bits, which the rounding to float32 drops but for once in some 10^8 values.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        sizes = [parameter.numel() for parameter in self._parameters]
+        self._flat = torch.zeros(sum(sizes), dtype=torch.float64, device=self._parameters[0].device)
+        self._sums = [
+            part.view_as(parameter) for part, parameter in zip(self._flat.split(sizes), self._parameters, strict=True)
+        ]
+
+    def take(self) -> None:
+        """Add the gradients of a backward pass and clear them."""
+        for parameter, total in zip(self._parameters, self._sums, strict=True):
+            if parameter.grad is not None:
+                total += parameter.grad
+                parameter.grad = None
+
+    def give(self, here: World) -> None:
+        """Leave the sum over all processes as the gradients."""
+        here.sum(self._flat)
+        for parameter, total in zip(self._parameters, self._sums, strict=True):
+            parameter.grad = total.to(parameter.dtype)
+
+
+def check_micro_batch(recipe: TrainingRecipe, knobs: Data, here: World, stage: str) -> None:
+    """Refuse what exact sums cannot be had with.
+
+    Raises:
+        ValueError: `exact_sums` without a `micro_batch` that divides this process's share: another number of
+            processes would then cut the batch into other micro-batches.
+    """
+    share = here.split(knobs.batch, f"stage {stage}")
+    if recipe.exact_sums and (knobs.micro_batch is None or share % knobs.micro_batch):
+        raise ValueError(
+            f"stage {stage}: exact_sums needs a data.micro_batch that divides each process's share of the batch, "
+            f"{share}; it is {knobs.micro_batch or 'null'}; set data.micro_batch=1 or another divisor"
+        )
+
+
+@contextmanager
+def fixed_threads(recipe: TrainingRecipe, here: World) -> Iterator[None]:
+    """With `exact_sums` on a CPU: one thread per process, since a kernel's sums are cut by the number of threads."""
+    threads = torch.get_num_threads()
+    if recipe.exact_sums and here.device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
