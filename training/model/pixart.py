@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from training.model.blocks import Block, FinalLayer
 from training.model.embed import CaptionEmbedder, PatchEmbedder, TimestepEmbedder, position_table
+from training.model.padding import Packing
 
 LATENT_DOWNSAMPLING = 8
 """Pixels per latent cell and axis."""
@@ -160,10 +161,10 @@ class PixArt(nn.Module):
         x = x + self.positions(grid, x)
         t = self.t_embedder(timestep)  # (B, C)
         modulation = self.t_block(t).reshape(batch, 6, -1)  # (B, 6, C)
-        y = self.y_embedder(caption, drop_caption)  # (B, L, C)
-        mask = None if caption_mask is None else caption_mask.bool()[:, None, None, :]  # (B, 1, 1, L)
+        packing = None if caption_mask is None else Packing.of(caption_mask)
+        y = self.y_embedder(caption, drop_caption, packing)  # (T, C), the valid tokens; without a mask (B, L, C)
         for block in self.blocks:
-            x = block(x, y, modulation, mask, grid)
+            x = block(x, y, modulation, packing, grid)
         return self.unpatchify(self.final_layer(x, t), grid)
 
     def unpatchify(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
