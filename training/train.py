@@ -21,6 +21,7 @@ from training.diffusion import q_sample, training_loss
 from training.distributed import World, world
 from training.encoders import codec_for, text_encoder_for
 from training.inputs import ModelInputs, model_inputs
+from training.memory import fitting
 from training.metrics import Metrics, read_metrics, smoothed_ends
 from training.sample import draw_prompts
 from training.stages import check_identity, identity, locked, stage_data
@@ -98,6 +99,9 @@ def train_stage(
     state = TrainState.begin(starting_model(recipe, stage, text_encoder).to(here.device), recipe, stage)
     if last is not None:
         state.restore(last[1])
+    state.model.activation_checkpointing = fitting(recipe, stage, state.model, here.size)
+    if recipe.compile:
+        state.model.compile_blocks()
     model = state.model if recipe.exact_sums else here.parallel(state.model)
     reader = ShardReader(recipe.dataset / "shards", data.rows)
     chance = Chance(recipe.seed, stage.name)

@@ -33,8 +33,8 @@ class Packing(NamedTuple):
         rank = (valid.cumsum(dim=1) - 1).flatten()[source]  # of each valid token within its caption
         slot = source // mask.shape[1] * longest + rank
         keys = None if bool((lengths == longest).all()) else torch.arange(longest) < lengths[:, None]
-        tables = (None if table is None else table.to(mask.device, non_blocking=True) for table in (source, slot, keys))
-        return cls(*tables, longest)
+        source, slot = source.to(mask.device, non_blocking=True), slot.to(mask.device, non_blocking=True)
+        return cls(source, slot, None if keys is None else keys.to(mask.device, non_blocking=True), longest)
 
     def pack(self, padded: Tensor) -> Tensor:
         """(B, L, C) -> (T, C)."""
