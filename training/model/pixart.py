@@ -125,10 +125,13 @@ class PixArt(nn.Module):
         assert isinstance(block, Block)
         block.attn.initialise_compression()
 
-    def compile_blocks(self) -> None:
-        """Compile the block, which all of them share: one graph for every depth, token grid and caption length."""
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """Compile the block, whose one graph serves every token grid, batch and caption length.
+
+        Another is made for blocks with KV compression, for a single picture, and for captions of equal length.
+        """
         for block in self.blocks:
-            block.compile(dynamic=True)
+            block.compile(dynamic=True, backend=backend)
 
     def positions(self, grid: tuple[int, int], like: Tensor) -> Tensor:
         """The position table of a token grid, (1, N, C), computed once per grid, device and dtype."""
