@@ -6,13 +6,16 @@ import logging
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from schemas.training import Stage, TrainingRecipe
 from training.model import PixArt, PixArtConfig
 from training.model.recompute import Keep
+
+if TYPE_CHECKING:  # the formula needs torch alone, so that a benchmark can run where little is installed
+    from schemas.training import Stage, TrainingRecipe
 
 log = logging.getLogger(__name__)
 

@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from training.came import CAME
 from training.model import PixArt, PixArtConfig
 
+
 class Operations(TorchDispatchMode):
     """Counts what reaches the device, views included."""
 
