@@ -274,7 +274,8 @@ class TrainingRecipe(StrictModel):
     matrix products and attention, `full` each block's input alone. `auto` takes the first of these that fits the GPU,
     by formula, and logs why; on a CPU it is `none`. Changes memory and time, no number."""
     compile: bool = False
-    """Compile the transformer's block with `torch.compile`; needs a C++ compiler on a CPU. Rounds differently."""
+    """Compile the transformer's block with `torch.compile`; needs a C++ compiler on a CPU. Rounds differently.
+    `selective` does not see into compiled code and may compute more again than it says."""
     exact_sums: bool = False
     """Sum the gradients of micro-batches in float64: losses then do not depend on the number of processes, where
     `data.micro_batch` divides each one's share. Costs memory for one more float64 copy of the weights."""

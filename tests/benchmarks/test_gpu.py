@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks import gpu
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 
 
@@ -53,6 +57,11 @@ def test_a_measurement_that_fails_is_a_row_and_the_others_go_on(tmp_path, monkey
     assert memory["failed"] == "out of memory: tried to allocate 90 GiB"
     assert peer["not_run"] == "a_peer_that_is_not_installed is not installed"
     assert fine["what"] == "fine"
+
+
+def test_torch_numpy_and_safetensors_are_enough():
+    missing = "import sys; sys.modules |= dict.fromkeys(('pydantic', 'pyarrow', 'diffusers', 'PIL', 'yaml', 'ray'))"
+    subprocess.run([sys.executable, "-c", f"{missing}; import benchmarks.gpu"], cwd=REPOSITORY, check=True)
 
 
 def test_nothing_begins_after_the_deadline(tmp_path):

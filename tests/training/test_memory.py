@@ -13,6 +13,7 @@ from training.came import CAME
 from training.diffusion import training_loss
 from training.memory import came_state, fitting, predict
 from training.model import KVCompression, PixArt, PixArtConfig
+from training.train import train
 
 GRID, TOKENS, BATCH = (16, 24), 12, 4
 KV = KVCompression((0, 1, 2, 3), 2)
@@ -94,3 +95,12 @@ def test_on_a_cpu_auto_is_none_and_a_wish_is_obeyed(recipe_values):
     assert fitting(recipe, recipe.stages[0], model, 1) == "none"
     wished = recipe.model_copy(update={"activation_checkpointing": "full"})
     assert fitting(wished, recipe.stages[0], model, 1) == "full"
+
+
+def test_a_stage_trains_to_the_same_numbers_whatever_is_kept(recipe_values, tmp_path):
+    numbers = []
+    for keep in ("auto", "selective", "full"):
+        values = recipe_values | {"out": str(tmp_path / keep), "activation_checkpointing": keep}
+        summaries = train(TrainingRecipe.from_mapping(values))
+        numbers.append([(summary.first_loss, summary.last_loss) for summary in summaries])
+    assert numbers[0] == numbers[1] == numbers[2]
