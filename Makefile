@@ -1,11 +1,15 @@
 # make demo   sets everything up in .venv, builds a dataset from real photos, trains on it, shows pictures
 # make test   ruff, mypy, import-linter, pytest
+# make bench  our own speed; bench-peers: beside other projects'; bench-gpu: on a GPU, in under ten minutes
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
-.PHONY: setup demo test lint bench clean
+PEERS := .venv-peers
+GPU_PYTHON ?= python3
+
+.PHONY: setup demo test lint bench bench-peers bench-gpu clean
 
 setup: $(STAMP)
 
@@ -33,5 +37,19 @@ test: lint
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
+# The others' packages live in an environment of their own: they pin what ours may not want. ONLY=name runs a part.
+bench-peers: $(PEERS)/.set-up
+	$(PEERS)/bin/python -m benchmarks $(ONLY)
+
+$(PEERS)/.set-up: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --constraint constraints.txt torch
+	$(PEERS)/bin/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	@touch $@
+
+# Needs torch for the GPU, numpy and safetensors in GPU_PYTHON; compares with diffusers and came-pytorch where they are.
+bench-gpu:
+	$(GPU_PYTHON) -m benchmarks.gpu --out bench-gpu
+
 clean:
-	rm -rf $(VENV) demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) bench-gpu demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -9,7 +9,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import curation_speed, loader_speed, training_speed
+from benchmarks import curation_speed, kv_compression, loader_speed, memory_table, training_speed
 
 
 def main() -> None:
@@ -18,7 +18,13 @@ def main() -> None:
     print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.processor() or platform.machine()}, "
           f"Python {platform.python_version()}\n")  # fmt: skip
     print("| benchmark | ours | beside it | ratio | goal |\n|---|---|---|---|---|")
-    for benchmark in (*curation_speed.BENCHMARKS, *loader_speed.BENCHMARKS, *training_speed.BENCHMARKS):
+    for benchmark in (
+        *curation_speed.BENCHMARKS,
+        *loader_speed.BENCHMARKS,
+        *training_speed.BENCHMARKS,
+        *kv_compression.BENCHMARKS,
+        *memory_table.BENCHMARKS,
+    ):
         if wanted in benchmark.__name__:
             with tempfile.TemporaryDirectory() as folder:
                 for line in benchmark(Path(folder)):

@@ -299,6 +299,13 @@ class TrainingRecipe(StrictModel):
     """The average of the weights."""
     precision: Literal["bf16", "fp32"] = "bf16"
     """Precision of the matrix products; weights, optimizer and loss are fp32 always."""
+    activation_checkpointing: Literal["auto", "none", "selective", "full"] = "auto"
+    """What a forward pass keeps for the backward pass: `none` of it is computed again, `selective` keeps the outputs of
+    matrix products and attention, `full` each block's input alone. `auto` takes the first of these that fits the GPU,
+    by formula, and logs why; on a CPU it is `none`. Changes memory and time, no number."""
+    compile: bool = False
+    """Compile the transformer's block with `torch.compile`; needs a C++ compiler on a CPU. Rounds differently.
+    `selective` does not see into compiled code and may compute more again than it says."""
     exact_sums: bool = False
     """Sum the gradients of micro-batches in float64: losses then do not depend on the number of processes. Needs a
     `data.micro_batch` that divides each one's share. Costs memory for one more float64 copy of the weights, and

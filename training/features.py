@@ -115,6 +115,13 @@ class StageFeatures:
         latents, text = (None if found is None else StoredArrays(found.folder) for found in (self.latents, self.text))
         return latents, text
 
+    def load_others(self, encoders: Encoders) -> None:
+        """Load the encoders that these features do not stand in for, so that what is left of a device is known."""
+        if self.latents is None:
+            _ = encoders.codec
+        if self.text is None:
+            _ = encoders.text
+
     @property
     def rounded(self) -> dict[str, str]:
         """The dtype of each kind whose numbers differ from those encoded while training; exact ones are left out."""

@@ -24,6 +24,7 @@ from training.failures import full_memory_named
 from training.features import keep_features, stage_features
 from training.gradients import accumulate_gradients, check_micro_batch, fixed_threads
 from training.inputs import model_inputs
+from training.memory import fitting
 from training.metrics import Metrics, read_metrics, smoothed_ends
 from training.sample import draw_prompts
 from training.sharding import gathered
@@ -102,13 +103,17 @@ def train_stage(
 
     assert features is not None
     encoders = Encoders(recipe)
+    features.load_others(encoders)
     if here.is_first:
         keep_features(folder, features, begun=last is not None)
         log.info("stage %s: %s", stage.name, features.told)
     beginning = starting_model(recipe, stage, features.null_caption(encoders))
+    if recipe.compile:
+        beginning.compile_blocks()
     state = TrainState.begin(beginning.to(here.device), recipe, stage, here.size)
     if last is not None:
         state.restore(last[1])
+    state.model.activation_checkpointing = fitting(recipe, stage, state.model, here.size)
     model = state.model if recipe.exact_sums else here.parallel(state.model)
     source = Source(ShardReader(recipe.dataset / "shards", data.rows), *features.arrays())
     chance = Chance(recipe.seed, stage.name)

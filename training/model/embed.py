@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.model.padding import Packing
+
 SINUSOID_CHANNELS = 256
 """Width of the timestep sinusoid before its MLP."""
 
@@ -98,9 +100,9 @@ class CaptionEmbedder(nn.Module):
         self.y_proj = CaptionProjection(caption_channels, hidden_size)
         self.register_buffer("y_embedding", torch.randn(max_tokens, caption_channels) / caption_channels**0.5)
 
-    def forward(self, caption: Tensor, drop: Tensor | None = None) -> Tensor:
-        """(B, L, cap) -> (B, L, C). Where `drop` (B,) is true, every row is the null caption's."""
+    def forward(self, caption: Tensor, drop: Tensor | None = None, packing: Packing | None = None) -> Tensor:
+        """(B, L, cap) -> (B, L, C), or (T, C) if packed. Where `drop` (B,) is true, every row is the null caption's."""
         if drop is not None:
             null = self.y_embedding[: caption.shape[1]].to(caption.dtype)  # (L, cap)
             caption = torch.where(drop[:, None, None], null, caption)
-        return self.y_proj(caption)
+        return self.y_proj(caption if packing is None else packing.pack(caption))

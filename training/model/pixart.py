@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from training.model.blocks import Block, FinalLayer
 from training.model.embed import CaptionEmbedder, PatchEmbedder, TimestepEmbedder, position_table
+from training.model.padding import Packing
+from training.model.recompute import Keep, run_block
 
 LATENT_DOWNSAMPLING = 8
 """Pixels per latent cell and axis."""
@@ -76,7 +78,10 @@ class PixArtConfig:
 
 
 class PixArt(nn.Module):
-    """Predicts the noise in a latent, and how uncertain each reverse step is."""
+    """Predicts the noise in a latent, and how uncertain each reverse step is.
+
+    `activation_checkpointing` may be set at any time; it changes memory and time, and no number.
+    """
 
     def __init__(self, config: PixArtConfig) -> None:
         super().__init__()
@@ -90,6 +95,7 @@ class PixArt(nn.Module):
             Block(c, config.num_heads, config.mlp_ratio, config.kv_ratio(i)) for i in range(config.depth)
         )
         self.final_layer = FinalLayer(c, config.patch_size**2 * 2 * config.in_channels)
+        self.activation_checkpointing: Keep = "none"
         self._positions: dict[tuple[int, int, torch.device, torch.dtype], Tensor] = {}
         self.initialise()
 
@@ -118,6 +124,14 @@ class PixArt(nn.Module):
         block = self.blocks[layer]
         assert isinstance(block, Block)
         block.attn.initialise_compression()
+
+    def compile_blocks(self, backend: str = "inductor") -> None:
+        """Compile the block, whose one graph serves every token grid, batch and caption length.
+
+        Another is made for blocks with KV compression, for a single picture, and for captions of equal length.
+        """
+        for block in self.blocks:
+            block.compile(dynamic=True, backend=backend)
 
     def positions(self, grid: tuple[int, int], like: Tensor) -> Tensor:
         """The position table of a token grid, (1, N, C), computed once per grid, device and dtype."""
@@ -160,10 +174,10 @@ class PixArt(nn.Module):
         x = x + self.positions(grid, x)
         t = self.t_embedder(timestep)  # (B, C)
         modulation = self.t_block(t).reshape(batch, 6, -1)  # (B, 6, C)
-        y = self.y_embedder(caption, drop_caption)  # (B, L, C)
-        mask = None if caption_mask is None else caption_mask.bool()[:, None, None, :]  # (B, 1, 1, L)
+        packing = None if caption_mask is None else Packing.of(caption_mask)
+        y = self.y_embedder(caption, drop_caption, packing)  # (T, C), the valid tokens; without a mask (B, L, C)
         for block in self.blocks:
-            x = block(x, y, modulation, mask, grid)
+            x = run_block(block, self.activation_checkpointing, x, y, modulation, packing, grid)
         return self.unpatchify(self.final_layer(x, t), grid)
 
     def unpatchify(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
