@@ -65,7 +65,7 @@ class Runner(Protocol):
 
 
 class LocalRunner:
-    """Runs every part in this process, one after the other."""
+    """Runs every part in this process, one after the other; `workers` and `num_gpus` of a stage say nothing here."""
 
     def run(
         self, dataset: Dataset, stage: Stage, parts: Sequence[int], on_rows: Callable[[int], None]
