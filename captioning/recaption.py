@@ -18,6 +18,7 @@ from captioning.captioner import (
     Captioner,
     CaptionerUnusable,
     CaptionFailure,
+    Generated,
     make_captioner,
     seed_of,
 )
@@ -29,6 +30,9 @@ from schemas.reasons import CaptionReason
 from schemas.tokens import count_tokens
 
 log = logging.getLogger(__name__)
+
+FAILURES_IN_A_ROW = 64
+"""Pictures that fail one after the other before the job stops: then it is the captioner, not the pictures."""
 
 Decoded = tuple[str, Image.Image | None]
 """(image_id, picture); the picture is None where its proxy cannot be decoded."""
@@ -62,6 +66,7 @@ class Recaptioner:
         self._captioner = make()
         self._parameters = json.dumps(dict(self._captioner.parameters), sort_keys=True)
         self._threads = threads
+        self._num_failures = 0
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
         """Caption the kept rows of one part.
@@ -145,6 +150,8 @@ class Recaptioner:
                     results |= self._caption_batch([image_id], [picture])
                 return results
             return {image_ids[0]: self._failed(image_ids[0], error)}
+        if any(isinstance(answer, Generated) for answer in answers):
+            self._num_failures = 0
         assert len(answers) == len(pictures), f"{self._captioner.name}: {len(answers)} for {len(pictures)} pictures"
         return {
             image_id: self._failed(image_id, answer.reason)
@@ -155,6 +162,12 @@ class Recaptioner:
 
     def _failed(self, image_id: str, why: object) -> CaptionReason:
         log.warning("image %s: captioner %s failed: %s", image_id, self._captioner.name, why)
+        self._num_failures += 1
+        if self._num_failures >= FAILURES_IN_A_ROW:
+            raise CaptionerUnusable(
+                f"captioner {self._captioner.name} failed on {FAILURES_IN_A_ROW} pictures one after the other, "
+                f"the last time with: {' '.join(str(why).split())}"
+            )
         return CaptionReason.CAPTIONER_FAILED
 
     def _marks(self) -> dict[str, str | None]:

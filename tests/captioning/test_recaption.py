@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from captioning.captioner import Answer, CaptionerUnusable, CaptionFailure, Generated, seed_of
-from captioning.recaption import Recaptioner, stage
+from captioning.recaption import FAILURES_IN_A_ROW, Recaptioner, stage
 from curation.dataset import Dataset, commit_table
 from curation.stage import run_part
 from schemas import tables
@@ -120,6 +120,21 @@ def test_a_captioner_that_cannot_work_at_all_stops_the_job(proxies: pa.Table, se
     with pytest.raises(CaptionerUnusable, match="no memory left"):
         run(captioner, {"proxies": proxies, "selection": selection})
     assert captioner.calls == [3]
+
+
+def test_a_captioner_that_fails_on_everything_stops_the_job(
+    part: Part, jpeg: Callable[[Image.Image], bytes], image_ids: Callable[[int], list[str]]
+) -> None:
+    many = FAILURES_IN_A_ROW + 5
+    ids = image_ids(many)
+    inputs = {
+        "proxies": part("proxies", image_id=ids, jpeg=[jpeg(Image.new("RGB", (11, 8)))] * many),
+        "selection": part("selection", image_id=ids, kept=[True] * many),
+    }
+    captioner = Counting()
+    captioner.fail_width = 11
+    with pytest.raises(CaptionerUnusable, match=r"failed on 64 pictures one after the other, .* no memory left"):
+        run(captioner, inputs)
 
 
 def test_a_defect_of_the_captioner_is_not_taken_for_a_bad_picture(proxies: pa.Table, selection: pa.Table) -> None:
