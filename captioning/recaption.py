@@ -141,7 +141,8 @@ class Recaptioner:
         try:
             with naming(f"one of {', '.join(image_ids)}"):
                 answers = self._captioner.caption(pictures, [seed_of(image_id) for image_id in image_ids])
-        except CaptionerUnusable:
+        except CaptionerUnusable as error:
+            error.__notes__.clear()  # it is not about these pictures
             raise
         except CAPTIONER_ERRORS as error:
             if len(pictures) > 1:

@@ -117,8 +117,9 @@ def test_a_picture_that_is_refused_costs_its_batch_mates_nothing(
 def test_a_captioner_that_cannot_work_at_all_stops_the_job(proxies: pa.Table, selection: pa.Table) -> None:
     captioner = Counting(fails=CaptionerUnusable)
     captioner.fail_width = 11
-    with pytest.raises(CaptionerUnusable, match="no memory left"):
+    with pytest.raises(CaptionerUnusable, match="no memory left") as stopped:
         run(captioner, {"proxies": proxies, "selection": selection})
+    assert not stopped.value.__notes__, "no picture is to blame"
     assert captioner.calls == [3]
 
 
