@@ -298,7 +298,7 @@ def encode_dataset(
             else:
                 from curation.ray_runner import RayRunner
 
-                runners.append(RayRunner(knobs.workers, knobs.retries, knobs.gpus_per_worker))
+                runners.append(RayRunner(knobs.workers, knobs.retries))
         return sum(part.computed for part in runners[0].run(dataset, job, parts, bar.advance))
 
     with dataset.lock(), JobProgress(console) as bar:

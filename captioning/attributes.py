@@ -6,13 +6,14 @@ that wants those names a model instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from captioning.captioner import Generated, Plain
 from captioning.colours import NAMES, PALETTE_CHROMA, Floats, nearest_names, to_lab
 
 GRID_PX = 64
@@ -68,16 +69,19 @@ class AttributesCaptioner:
     """The captioner `attributes`: deterministic, no weights, a few milliseconds per picture."""
 
     name = "attributes"
+    revision = None
     prompt = None
+    parameters: Mapping[str, Plain] = {}
+    retries_help = False
     batch_size = 16
 
-    def caption(self, images: Sequence[Image.Image]) -> list[str]:
-        """One caption of about 20 to 50 words per RGB picture.
+    def caption(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> list[Generated]:
+        """One caption of about 20 to 50 words per RGB picture; the seeds change nothing.
 
         Raises:
             ValueError: a picture is not of mode RGB.
         """
-        return [describe(measure(image)) for image in images]
+        return [Generated(describe(measure(image))) for image in images]
 
 
 def measure(image: Image.Image) -> Attributes:

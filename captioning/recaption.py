@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -12,7 +13,15 @@ from itertools import islice
 import pyarrow as pa
 from PIL import Image
 
-from captioning.captioner import CAPTIONER_ERRORS, Captioner, make_captioner
+from captioning.captioner import (
+    CAPTIONER_ERRORS,
+    Captioner,
+    CaptionerUnusable,
+    CaptionFailure,
+    Generated,
+    make_captioner,
+    seed_of,
+)
 from captioning.text import clean, kept_mask
 from curation.stage import Progress, Stage, naming
 from schemas import recipe, tables
@@ -22,19 +31,25 @@ from schemas.tokens import count_tokens
 
 log = logging.getLogger(__name__)
 
+FAILURES_IN_A_ROW = 64
+"""Pictures that fail one after the other before the job stops: then it is the captioner, not the pictures."""
+
 Decoded = tuple[str, Image.Image | None]
 """(image_id, picture); the picture is None where its proxy cannot be decoded."""
 
 
 def stage(data_recipe: recipe.DataRecipe) -> Stage:
     """The job as a map stage: reads `proxies` and `selection`, writes `captions`, takes finished captions over."""
+    section = data_recipe.caption
     return Stage(
         job="caption",
         outputs=("captions",),
         inputs=("proxies", "selection"),
-        build=partial(Recaptioner, partial(make_captioner, data_recipe.caption), data_recipe.run.threads),
-        knobs={"caption.captioner": data_recipe.caption.captioner},
+        build=partial(Recaptioner, partial(make_captioner, section), data_recipe.run.threads),
+        knobs={f"caption.{name}": value for name, value in section.knobs().items()},
         reuses=True,
+        workers=section.num_workers(),
+        num_gpus=section.num_gpus(),
     )
 
 
@@ -49,13 +64,15 @@ class Recaptioner:
             threads: how many threads decode proxies ahead of it.
         """
         self._captioner = make()
+        self._parameters = json.dumps(dict(self._captioner.parameters), sort_keys=True)
         self._threads = threads
+        self._num_failures = 0
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
         """Caption the kept rows of one part.
 
         A picture that several rows share is captioned once. Its caption in `captions.previous` is taken over where
-        captioner and prompt are the same.
+        captioner, revision, prompt and parameters are the same.
         """
         proxies = inputs["proxies"]
         image_ids: list[str | None] = proxies["image_id"].to_pylist()
@@ -85,11 +102,11 @@ class Recaptioner:
         """image_id -> caption, of what this captioner has written before."""
         if previous is None:
             return {}
-        wanted = (self._captioner.name, self._captioner.prompt)
+        marks = self._marks()
         return {
             row["image_id"]: row["caption"]
-            for row in previous.select(["image_id", "captioner", "prompt", "caption"]).to_pylist()
-            if row["caption"] is not None and (row["captioner"], row["prompt"]) == wanted
+            for row in previous.select(["image_id", "caption", *marks]).to_pylist()
+            if row["caption"] is not None and all(row[name] == mark for name, mark in marks.items())
         }
 
     def _caption_all(
@@ -123,32 +140,52 @@ class Recaptioner:
             return {}
         try:
             with naming(f"one of {', '.join(image_ids)}"):
-                texts = self._captioner.caption(pictures)
+                answers = self._captioner.caption(pictures, [seed_of(image_id) for image_id in image_ids])
+        except CaptionerUnusable as error:
+            error.__notes__.clear()  # it is not about these pictures
+            raise
         except CAPTIONER_ERRORS as error:
             if len(pictures) > 1:
                 results: dict[str, str | CaptionReason] = {}
                 for image_id, picture in zip(image_ids, pictures, strict=True):
                     results |= self._caption_batch([image_id], [picture])
                 return results
-            log.warning("image %s: captioner %s failed: %s", image_ids[0], self._captioner.name, error)
-            return {image_ids[0]: CaptionReason.CAPTIONER_FAILED}
-        assert len(texts) == len(pictures), f"{self._captioner.name}: {len(texts)} captions of {len(pictures)} pictures"
+            return {image_ids[0]: self._failed(image_ids[0], error)}
+        if any(isinstance(answer, Generated) for answer in answers):
+            self._num_failures = 0
+        assert len(answers) == len(pictures), f"{self._captioner.name}: {len(answers)} for {len(pictures)} pictures"
         return {
-            image_id: clean(text) or CaptionReason.EMPTY_CAPTION
-            for image_id, text in zip(image_ids, texts, strict=True)
+            image_id: self._failed(image_id, answer.reason)
+            if isinstance(answer, CaptionFailure)
+            else clean(answer.text) or CaptionReason.EMPTY_CAPTION
+            for image_id, answer in zip(image_ids, answers, strict=True)
+        }
+
+    def _failed(self, image_id: str, why: object) -> CaptionReason:
+        log.warning("image %s: captioner %s failed: %s", image_id, self._captioner.name, why)
+        self._num_failures += 1
+        if self._num_failures >= FAILURES_IN_A_ROW:
+            raise CaptionerUnusable(
+                f"captioner {self._captioner.name} failed on {FAILURES_IN_A_ROW} pictures one after the other, "
+                f"the last time with: {' '.join(str(why).split())}"
+            )
+        return CaptionReason.CAPTIONER_FAILED
+
+    def _marks(self) -> dict[str, str | None]:
+        """Who writes, and how: the columns in which a caption must agree to be taken over."""
+        return {
+            "captioner": self._captioner.name,
+            "revision": self._captioner.revision,
+            "prompt": self._captioner.prompt,
+            "parameters": self._parameters,
         }
 
     def _row(self, result: str | CaptionReason) -> dict[str, str | int | None]:
         """The columns of one row beyond its identity."""
         reason = str(result) if isinstance(result, CaptionReason) else None
         caption = None if reason else str(result)
-        return {
-            "captioner": self._captioner.name,
-            "prompt": self._captioner.prompt,
-            "caption": caption,
-            "num_tokens": None if caption is None else count_tokens(caption),
-            "reason": reason,
-        }
+        num_tokens = None if caption is None else count_tokens(caption)
+        return {**self._marks(), "caption": caption, "num_tokens": num_tokens, "reason": reason}
 
 
 def _decode(image_id: str, jpeg: bytes | None) -> Decoded:

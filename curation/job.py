@@ -126,12 +126,20 @@ def state_of(dataset: Dataset, step: Step, redo: bool = False) -> State:
         return State.NEW
     wanted = step.record(dataset)
     if made_by.knobs != wanted.knobs:
-        if not redo:
+        if not redo and _has_begun(dataset, step):
             raise ValueError(_changed_knob(dataset, step.job, made_by.knobs, wanted.knobs))
         return State.OUTDATED
     if made_by.upstream != wanted.upstream:
         return State.OUTDATED
     return State.BEGUN if step.missing(dataset) else State.DONE
+
+
+def _has_begun(dataset: Dataset, step: Step) -> bool:
+    """Whether anything was written by the knobs on record: a job that stopped before its first part, for want of
+    weights say, may be told another way to run."""
+    if isinstance(step.work, Reduce):
+        return dataset.reduced(step.work.output).is_file()
+    return any(dataset.parts(table) for table in step.outputs)
 
 
 def _changed_knob(dataset: Dataset, job: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> str:

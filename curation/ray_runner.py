@@ -10,6 +10,7 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,36 @@ CONNECT_TIMEOUT_S = 10.0
 
 OBJECT_STORE_BYTES = 80_000_000
 """Object store of a cluster started here: nothing of size goes through it."""
+
+
+@dataclass(frozen=True)
+class GpuSlots:
+    """What a job gets of the cluster's GPUs."""
+
+    num_gpus: float
+    """of each worker"""
+    count: int
+    """workers that have room at once; 0 where they hold none"""
+
+
+def gpu_slots(job: PartJob, gpus_of_nodes: Sequence[float]) -> GpuSlots:
+    """Share the GPUs out. A worker lies on one node, so a node's remainder is of no use to it.
+
+    Raises:
+        ValueError: no node has as many as a worker needs, and it would wait for ever.
+    """
+    num_gpus = job.num_gpus
+    if num_gpus is None:
+        num_gpus = 1 if any(gpus >= 1 for gpus in gpus_of_nodes) else 0
+    if not num_gpus:
+        return GpuSlots(0, 0)
+    count = sum(int(gpus / num_gpus + 1e-6) for gpus in gpus_of_nodes)
+    if not count:
+        raise ValueError(
+            f"{job.job}: gpus_per_worker={num_gpus:g}: the largest node of the cluster has "
+            f"{max(gpus_of_nodes, default=0):g} GPUs; set it to 0 to compute on the CPU, or add a node that has them"
+        )
+    return GpuSlots(num_gpus, count)
 
 
 class PartWorker:
@@ -59,41 +90,40 @@ class PartWorker:
 class RayRunner:
     """Runs jobs on a Ray cluster: the one RAY_ADDRESS names, or one started here and stopped by `close`."""
 
-    def __init__(self, workers: int | None, retries: int, gpus_per_worker: float | None = 0.0) -> None:
+    def __init__(self, workers: int | None, retries: int) -> None:
         """Connect.
 
         Args:
-            workers: None is one per CPU, or as many as the GPUs allow where a worker takes some.
-            gpus_per_worker: a share of a GPU, or whole ones; None is one where the cluster has any, else none.
+            workers: of a job that asks for no number; None is one per CPU, or as many as the GPUs allow.
 
         Raises:
-            ValueError: RAY_ADDRESS names a cluster that does not answer, or it has too few GPUs for one worker.
+            ValueError: RAY_ADDRESS names a cluster that does not answer.
         """
         self._wanted, self._retries = workers, retries
         self._actors: list[Any] = []
         self._idle: list[Any] = []
         self._starting: dict[Any, Any] = {}
-        self._root = ""
+        self._kind: tuple[str, float, int | None] = ("", 0, None)
+        """Of the actors that are up: the dataset, the GPUs each holds, and how many workers a job asked for."""
         self._turn = 0
         self._owns = not ray.is_initialized()
         if self._owns:
             connect()
-        num_gpus = float(ray.cluster_resources().get("GPU", 0))
-        self._gpus = min(num_gpus, 1.0) if gpus_per_worker is None else gpus_per_worker
-        if self._gpus > num_gpus:
-            self.close()
-            raise ValueError(
-                f"a worker wants {self._gpus:g} GPUs and the cluster has {num_gpus:g}; lower gpus_per_worker"
-            )
 
     def run(
         self, dataset: Dataset, job: PartJob, parts: Sequence[int], on_rows: Callable[[int], None]
     ) -> list[PartDone]:
-        """See `Runner.run`. A part whose worker or node is lost is handed out again, `retries` times."""
-        if self._root != str(dataset.root):
+        """See `Runner.run`. A part whose worker or node is lost is handed out again, `retries` times.
+
+        Raises:
+            ValueError: a worker needs more GPUs than any node of the cluster has.
+        """
+        slots = gpu_slots(job, [node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]])
+        kind = (str(dataset.root), slots.num_gpus, job.workers)
+        if self._kind != kind:
             self._stop_actors()
-            self._root = str(dataset.root)
-        self._grow(min(self._num_workers(), len(parts)))
+            self._kind = kind
+        self._grow(min(self._num_workers(job, slots), len(parts)))
         self._turn += 1
         job_ref = ray.put(job)
         waiting = deque(parts)
@@ -136,10 +166,10 @@ class RayRunner:
         if self._owns and ray.is_initialized():
             ray.shutdown()
 
-    def _num_workers(self) -> int:
-        resources = ray.cluster_resources()
-        most = resources.get("GPU", 0) / self._gpus if self._gpus else resources.get("CPU", 1)
-        return self._wanted or max(1, int(most))
+    def _num_workers(self, job: PartJob, slots: GpuSlots) -> int:
+        if slots.num_gpus:
+            return min(job.workers or self._wanted or slots.count, slots.count)
+        return job.workers or self._wanted or max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     def _grow(self, count: int) -> None:
         while len(self._idle) + len(self._starting) < count:
@@ -150,7 +180,8 @@ class RayRunner:
         and a part that was promised to it would wait for ever while the others stand idle."""
         actor: Any = ray.remote(PartWorker)
         # one thread works, one answers take_rows
-        started = actor.options(num_cpus=1, num_gpus=self._gpus, max_concurrency=2).remote(self._root)
+        root, num_gpus, _ = self._kind
+        started = actor.options(num_cpus=1, num_gpus=num_gpus, max_concurrency=2).remote(root)
         self._actors.append(started)
         self._starting[started.take_rows.remote()] = started
 

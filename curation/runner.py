@@ -59,6 +59,16 @@ class PartJob(Protocol):
         """Makes what a process needs once, such as loaded weights."""
         ...
 
+    @property
+    def workers(self) -> int | None:
+        """Workers at once; None is as many as the runner has for any job."""
+        ...
+
+    @property
+    def num_gpus(self) -> float | None:
+        """GPUs that each worker holds, a part of one where it is under 1; None takes one where there are any."""
+        ...
+
     def run_part(self, dataset: Dataset, worker: Callable[[], Any], number: int, progress: Progress) -> bool:
         """Compute and commit a part; False where it was there already.
 
@@ -90,7 +100,7 @@ class Runner(Protocol):
 
 
 class LocalRunner:
-    """Runs every part in this process, one after the other."""
+    """Runs every part in this process, one after the other; `workers` and `num_gpus` of a job say nothing here."""
 
     def run(
         self, dataset: Dataset, job: PartJob, parts: Sequence[int], on_rows: Callable[[int], None]

@@ -63,6 +63,11 @@ class Stage:
     reuses: bool = False
     """Hand the worker what it computed for this part before as `<table>.previous`, so that it can take rows over that
     cost too much to compute again. Its tables have a `reason` column, null where there is something to take."""
+    workers: int | None = None
+    """Workers at once; None is as many as the runner has for any stage. Changes no row, as `num_gpus`."""
+    num_gpus: float | None = 0
+    """GPUs that each worker holds for itself, a part of one where it is under 1; None takes one where there are any
+    and none where there are none."""
 
     def run_part(self, dataset: Dataset, worker: Callable[[], Worker], number: int, progress: Progress) -> bool:
         """See `run_part`; this is how a runner calls it."""
@@ -149,7 +154,8 @@ def read_paid(dataset: Dataset, table: str, number: int) -> pa.Table | None:
     """What was paid for in earlier versions of a part: its outdated version, and the rows that fell out before."""
     paths = (dataset.previous(table) / dataset.part(table, number).name, dataset.paid(table, number))
     found = [read_parquet(path).replace_schema_metadata(None) for path in paths if path.is_file()]
-    return pa.concat_tables(found) if found else None
+    # of a table that was written before a column was added, that column is null
+    return pa.concat_tables([schema_of(table).empty_table(), *found], promote_options="default") if found else None
 
 
 def keep_paid(dataset: Dataset, table: str, number: int, paid: pa.Table, output: pa.Table) -> None:

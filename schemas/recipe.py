@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from schemas.captioners import Caption
 from schemas.strict import StrictModel, fingerprint
 
 JOBS = (
@@ -87,13 +88,6 @@ class Select(StrictModel):
     subsets: dict[str, str] = {}
     """Named subsets of the kept pictures, as SQL conditions over width, height, short_side, long_side, megapixels,
     aspect (height / width), aesthetic, format and source_name. An image can be in several."""
-
-
-class Caption(StrictModel):
-    """Write a synthetic caption for every kept picture."""
-
-    captioner: Literal["attributes"] = "attributes"
-    """`attributes` says what it measures in the picture (palette, light, framing). No weights."""
 
 
 class Mix(StrictModel):
@@ -198,6 +192,7 @@ class DataRecipe(StrictModel):
         What decides whether an image stays, or how shards are cut, is left out: a sample that stays is the same.
         """
         knobs = self.resolved()
-        shaping: dict[str, Any] = {name: knobs[name] for name in ("ingest", "aesthetic", "caption", "mix")}
+        shaping: dict[str, Any] = {name: knobs[name] for name in ("ingest", "aesthetic", "mix")}
+        shaping["caption"] = self.caption.knobs()
         shaping["resize"] = [self.shard.resize_longest_px, self.shard.resize_quality]
         return fingerprint(shaping)

@@ -109,10 +109,12 @@ CAPTIONS = pa.schema(
     [
         _ROW,
         _IMAGE,
-        pa.field("captioner", pa.string(), nullable=False),
-        pa.field("prompt", pa.string()),
+        pa.field("captioner", pa.string(), nullable=False),  # the model, with the start of its revision
+        pa.field("revision", pa.string()),  # the model's commit, or the digest of its folder; null where it has none
+        pa.field("prompt", pa.string()),  # null where the captioner takes none
+        pa.field("parameters", pa.string()),  # JSON: decoding, limits, precision
         pa.field("caption", pa.string()),
-        pa.field("num_tokens", pa.int32()),
+        pa.field("num_tokens", pa.int32()),  # as schemas.tokens counts them
         pa.field("reason", pa.string()),  # schemas.reasons.CaptionReason; null where there is a caption
     ]
 )

@@ -1,4 +1,4 @@
-"""Every external weight the trainer knows: where it is published, how large it is, and under which licence."""
+"""Every external weight the project knows: where it is published, how large it is, and under which licence."""
 
 from __future__ import annotations
 
@@ -66,8 +66,15 @@ ALPHA_256 = Weight(
     size="2.4 GB",
     licence="openrail++",
 )
+LLAVA = Weight(
+    what="LLaVA-1.5-7B, for the LLaVA that captioned PixArt-α's data",
+    hub_id="llava-hf/llava-1.5-7b-hf",
+    pattern="*",
+    size="14 GB",
+    licence="Llama 2 Community License",
+)
 
-WEIGHTS = (SDXL_VAE, T5_XXL, SIGMA_256, SIGMA_512, SIGMA_1024, SIGMA_2K, ALPHA_256)
+WEIGHTS = (SDXL_VAE, T5_XXL, SIGMA_256, SIGMA_512, SIGMA_1024, SIGMA_2K, ALPHA_256, LLAVA)
 """All of them. No revision is pinned: none could be checked without the hub."""
 
 

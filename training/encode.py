@@ -154,6 +154,14 @@ class EncodeJob:
             return partial(TextFeaturesEncoder, self.recipe)
         return partial(LatentsEncoder, self.recipe, self.wanted)
 
+    @property
+    def workers(self) -> int | None:
+        return self.recipe.features.workers
+
+    @property
+    def num_gpus(self) -> float | None:
+        return self.recipe.features.gpus_per_worker
+
     def run_part(
         self, dataset: object, worker: Callable[[], ShardEncoder], number: int, progress: Callable[[int], None]
     ) -> bool:

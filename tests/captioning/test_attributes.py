@@ -13,7 +13,7 @@ def flat(colour: tuple[int, int, int], size: tuple[int, int] = (120, 80)) -> Ima
 
 
 def test_every_photo_gets_its_own_caption_of_readable_length(photos: dict[str, Image.Image]) -> None:
-    captions = AttributesCaptioner().caption(list(photos.values()))
+    captions = [answer.text for answer in AttributesCaptioner().caption(list(photos.values()), range(len(photos)))]
     assert len(set(captions)) == len(photos)
     for caption in captions:
         assert 18 <= len(caption.split()) <= 60, caption
@@ -23,7 +23,7 @@ def test_every_photo_gets_its_own_caption_of_readable_length(photos: dict[str, I
 def test_the_same_picture_gets_the_same_caption_in_any_batch(photos: dict[str, Image.Image]) -> None:
     captioner = AttributesCaptioner()
     pictures = list(photos.values())
-    assert captioner.caption(pictures) == [captioner.caption([picture])[0] for picture in pictures]
+    assert captioner.caption(pictures, range(len(pictures))) == [captioner.caption([one], [9])[0] for one in pictures]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_the_smallest_pictures_are_described_too(size: tuple[int, int]) -> None:
 
 def test_another_mode_than_rgb_is_refused() -> None:
     with pytest.raises(ValueError, match="RGB pictures, this is L"):
-        AttributesCaptioner().caption([Image.new("L", (8, 8))])
+        AttributesCaptioner().caption([Image.new("L", (8, 8))], [0])
 
 
 def test_each_colour_name_is_nearest_to_itself() -> None:

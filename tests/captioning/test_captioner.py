@@ -1,22 +1,41 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import typing
 
 import pytest
 
-from captioning.captioner import CAPTIONERS, make_captioner
+from captioning.captioner import CAPTIONERS, make_captioner, seed_of
 from schemas.recipe import Caption
 
 
-def test_every_captioner_of_the_recipe_can_be_made() -> None:
-    (names,) = [typing.get_args(Caption.model_fields["captioner"].annotation)]
-    assert set(CAPTIONERS) == set(names)
-    for name in names:
-        captioner = make_captioner(Caption(captioner=name))
-        assert captioner.name == name
-        assert captioner.batch_size >= 1
+def test_the_recipe_knows_every_captioner() -> None:
+    assert set(CAPTIONERS) <= set(typing.get_args(Caption.model_fields["captioner"].annotation))
+
+
+def test_the_default_needs_nothing() -> None:
+    captioner = make_captioner(Caption())
+    assert (captioner.name, captioner.revision, captioner.prompt) == ("attributes", None, None)
+    assert captioner.batch_size >= 1
 
 
 def test_an_unknown_captioner_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"caption.captioner: no captioner 'poet'; there are attributes"):
         make_captioner(Caption.model_construct(captioner="poet"))
+
+
+def test_a_recipe_pays_for_the_captioner_it_names_only() -> None:
+    code = (
+        "import sys; from captioning.captioner import make_captioner; from schemas.recipe import Caption;"
+        "make_captioner(Caption()); print({'torch', 'transformers', 'aiohttp'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_a_seed_comes_from_the_image_and_the_attempt() -> None:
+    seeds = {seed_of(image_id, attempt) for image_id in ("a" * 32, "b" * 32) for attempt in (0, 1)}
+    assert len(seeds) == 4
+    assert all(0 <= seed < 2**53 for seed in seeds)
+    assert seed_of("a" * 32) == seed_of("a" * 32, 0)

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from captioning.recaption import Recaptioner, stage
+from captioning.captioner import Answer, CaptionerUnusable, CaptionFailure, Generated, seed_of
+from captioning.recaption import FAILURES_IN_A_ROW, Recaptioner, stage
 from curation.dataset import Dataset, commit_table
 from curation.stage import run_part
 from schemas import tables
@@ -21,7 +22,9 @@ Part = Callable[..., pa.Table]
 class Counting:
     """A captioner that tells a picture by its size, counts what it was asked, and fails on some widths."""
 
+    revision: str | None = "r1"
     prompt: str | None = "Describe."
+    retries_help = False
     batch_size = 3
 
     def __init__(self, name: str = "counting", fails: type[Exception] = RuntimeError, empty_width: int = -1) -> None:
@@ -29,15 +32,24 @@ class Counting:
         self.fails = fails
         self.empty_width = empty_width
         self.fail_width = -1
+        self.parameters: dict[str, str | int | float | bool | None] = {"max_new_tokens": 9, "decoding": "greedy"}
+        self.refuses_width = -1
         self.calls: list[int] = []
+        self.seeds: list[int] = []
         self.seen: list[int] = []
 
-    def caption(self, images: Sequence[Image.Image]) -> list[str]:
+    def caption(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> list[Answer]:
         self.calls.append(len(images))
+        self.seeds += seeds
         if any(image.width == self.fail_width for image in images):
             raise self.fails("no memory left")
         self.seen += [image.width for image in images]
-        return ["" if image.width == self.empty_width else f" a picture  {image.width} wide " for image in images]
+        return [
+            CaptionFailure("not this one")
+            if image.width == self.refuses_width
+            else Generated("" if image.width == self.empty_width else f" a picture  {image.width} wide ")
+            for image in images
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +82,11 @@ def test_kept_rows_are_captioned_in_batches_and_others_say_why_not(proxies: pa.T
     assert [row["reason"] for row in rows] == [None] * 7 + ["not_selected"] * 3
     assert {row["captioner"] for row in rows} == {"counting"}
     assert {row["prompt"] for row in rows} == {"Describe."}
+    assert {row["revision"] for row in rows} == {"r1"}
+    assert {row["parameters"] for row in rows} == {'{"decoding": "greedy", "max_new_tokens": 9}'}
     assert rows[0]["num_tokens"] == count_tokens("a picture 10 wide")
     assert captioner.calls == [3, 3, 1]
+    assert captioner.seeds == [seed_of(f"{number:032x}") for number in range(7)]
     assert sum(progress) == 10
 
 
@@ -88,6 +103,41 @@ def test_a_picture_that_fails_gets_a_reason_and_spoils_no_other(
     assert f"image {1:032x}: captioner counting failed: no memory left" in caplog.text
 
 
+def test_a_picture_that_is_refused_costs_its_batch_mates_nothing(
+    proxies: pa.Table, selection: pa.Table, caplog: pytest.LogCaptureFixture
+) -> None:
+    captioner = Counting()
+    captioner.refuses_width = 11
+    rows, _ = run(captioner, {"proxies": proxies, "selection": selection})
+    assert [row["reason"] for row in rows[:4]] == [None, "captioner_failed", None, None]
+    assert captioner.calls == [3, 3, 1], "nobody is asked twice"
+    assert f"image {1:032x}: captioner counting failed: not this one" in caplog.text
+
+
+def test_a_captioner_that_cannot_work_at_all_stops_the_job(proxies: pa.Table, selection: pa.Table) -> None:
+    captioner = Counting(fails=CaptionerUnusable)
+    captioner.fail_width = 11
+    with pytest.raises(CaptionerUnusable, match="no memory left") as stopped:
+        run(captioner, {"proxies": proxies, "selection": selection})
+    assert not stopped.value.__notes__, "no picture is to blame"
+    assert captioner.calls == [3]
+
+
+def test_a_captioner_that_fails_on_everything_stops_the_job(
+    part: Part, jpeg: Callable[[Image.Image], bytes], image_ids: Callable[[int], list[str]]
+) -> None:
+    many = FAILURES_IN_A_ROW + 5
+    ids = image_ids(many)
+    inputs = {
+        "proxies": part("proxies", image_id=ids, jpeg=[jpeg(Image.new("RGB", (11, 8)))] * many),
+        "selection": part("selection", image_id=ids, kept=[True] * many),
+    }
+    captioner = Counting()
+    captioner.fail_width = 11
+    with pytest.raises(CaptionerUnusable, match=r"failed on 64 pictures one after the other, .* no memory left"):
+        run(captioner, inputs)
+
+
 def test_a_defect_of_the_captioner_is_not_taken_for_a_bad_picture(proxies: pa.Table, selection: pa.Table) -> None:
     captioner = Counting(fails=TypeError)
     captioner.fail_width = 11
@@ -98,8 +148,8 @@ def test_a_defect_of_the_captioner_is_not_taken_for_a_bad_picture(proxies: pa.Ta
 
 def test_a_captioner_that_loses_a_caption_stops_the_job(proxies: pa.Table, selection: pa.Table) -> None:
     captioner = Counting()
-    captioner.caption = lambda images: ["one"]  # type: ignore[method-assign]
-    with pytest.raises(AssertionError, match="1 captions of 3 pictures"):
+    captioner.caption = lambda images, seeds: [Generated("one")]  # type: ignore[method-assign]
+    with pytest.raises(AssertionError, match="1 for 3 pictures"):
         run(captioner, {"proxies": proxies, "selection": selection})
 
 
@@ -141,14 +191,19 @@ def test_a_failure_of_before_is_tried_again(proxies: pa.Table, selection: pa.Tab
     assert rows[1]["caption"] == "a picture 11 wide"
 
 
-@pytest.mark.parametrize(("name", "prompt"), [("another", "Describe."), ("counting", "Name it."), ("counting", None)])
-def test_another_captioner_or_prompt_starts_afresh(
-    proxies: pa.Table, selection: pa.Table, name: str, prompt: str | None
+@pytest.mark.parametrize(
+    "differs",
+    [{"name": "another"}, {"prompt": "Name it."}, {"prompt": None}, {"revision": "r2"}, {"parameters": {}}],
+    ids=str,
+)
+def test_another_captioner_prompt_or_parameter_starts_afresh(
+    proxies: pa.Table, selection: pa.Table, differs: dict[str, object]
 ) -> None:
     inputs = {"proxies": proxies, "selection": selection}
     previous = Recaptioner(Counting, 1)(inputs, lambda rows: None)["captions"]
-    second = Counting(name)
-    second.prompt = prompt
+    second = Counting()
+    for name, value in differs.items():
+        setattr(second, name, value)
     run(second, inputs | {"captions.previous": previous})
     assert len(second.seen) == 7
 

@@ -3,12 +3,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
+from captioning.attributes import AttributesCaptioner
+from captioning.captioner import CAPTIONERS, Generated
 from curation import catalog
 from curation.dataset import Dataset
 from schemas.tables import SCHEMAS
@@ -64,13 +67,11 @@ def test_a_picture_that_is_kept_anew_is_pending_until_it_has_a_caption(tmp_path:
 
 
 def test_a_picture_without_any_caption_is_rejected_by_the_mix(tmp_path: Path, monkeypatch: Any) -> None:
-    from captioning.captioner import CAPTIONERS
+    class Silent(AttributesCaptioner):
+        name = "silent"
 
-    class Silent:
-        name, prompt, batch_size = "silent", None, 4
-
-        def caption(self, images: list[Any]) -> list[str]:
-            return [""] * len(images)
+        def caption(self, images: Sequence[Any], seeds: Sequence[int]) -> list[Generated]:
+            return [Generated("")] * len(images)
 
     monkeypatch.setitem(CAPTIONERS, "attributes", lambda section: Silent())
     names = write_pictures(tmp_path / "photos", [(96, 64)] * 3, captions=False)

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from captioning.captioner import CAPTIONERS
+from captioning.attributes import AttributesCaptioner
+from captioning.captioner import CAPTIONERS, Generated
 from curation import catalog, pipeline
 from curation.dataset import Dataset
 from curation.job import State, num_shards, read_runs, state_of
+from curation.runner import PartFailed
 from schemas.recipe import DataRecipe
 from tests.building import build, computed, recipe, rows, steps, write_pictures
 from tests.trees import content
@@ -19,15 +21,15 @@ SIZES = [(96, 64)] * 4 + [(80, 60)] * 2 + [(64, 96)] * 2
 """Two of them fall to a short side of 62 px."""
 
 
-class CountingCaptioner:
+class CountingCaptioner(AttributesCaptioner):
     """Says how large a picture is, and counts how often it was asked."""
 
-    name, prompt, batch_size = "counting", None, 2
+    name, batch_size = "counting", 2
     asked = 0
 
-    def caption(self, images: Sequence[Image.Image]) -> list[str]:
+    def caption(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> list[Generated]:
         CountingCaptioner.asked += len(images)
-        return [f"A picture {image.width} px wide." for image in images]
+        return [Generated(f"A picture {image.width} px wide.") for image in images]
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +103,15 @@ def test_a_part_that_was_lost_is_all_that_is_computed(photos: Path, tmp_path: Pa
     _, told = build(made(photos, tmp_path / "ds"))
     assert computed(told) == {"images": 1, "scores": 1, "captions": 1}
     assert content(dataset.root) == before
+
+
+def test_a_job_that_wrote_nothing_may_be_told_another_way_to_run(photos: Path, tmp_path: Path) -> None:
+    server = {"url": "http://127.0.0.1:1/v1", "model": "m", "api_key_env": "SIGMA_NOT_SET"}
+    with pytest.raises(PartFailed, match=r"caption stopped at part 0: .* SIGMA_NOT_SET is not set"):
+        build(made(photos, tmp_path / "ds", caption={"captioner": "endpoint", "endpoint": server}))
+    dataset, _ = build(made(photos, tmp_path / "ds"))
+    reference, _ = build(made(photos, tmp_path / "undisturbed"))
+    assert content(dataset.root) == content(reference.root)
 
 
 def test_a_lost_record_takes_the_parts_over(photos: Path, tmp_path: Path) -> None:

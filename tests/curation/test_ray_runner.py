@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import ray
 from ray.cluster_utils import Cluster
 
 import sigma
 from curation import pipeline
+from curation.dataset import Dataset, commit_table
 from curation.job import JobResult
 from curation.listing import Listed
+from curation.ray_runner import RayRunner, connect, gpu_slots
 from curation.runner import PartFailed
 from curation.sources.demo_photos import write_demo_photos
+from curation.stage import Stage
+from schemas import tables
 from schemas.recipe import DataRecipe
 from tests.trees import content
 
@@ -108,9 +115,74 @@ def test_an_error_names_part_and_image_and_keeps_finished_parts(photos: Path, tm
     assert done == ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
 
 
-def test_an_address_without_a_cluster_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from curation.ray_runner import connect
+def worker_of_nothing() -> None:
+    raise AssertionError("no worker may be built")
 
+
+def stage_on(num_gpus: float | None) -> Stage:
+    return Stage("caption", ("captions",), ("proxies",), worker_of_nothing, {}, num_gpus=num_gpus)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "nodes", "slots"),
+    [
+        (0, [8, 8], (0, 0)),
+        (1, [0, 8, 8], (1, 16)),
+        (2, [3, 3], (2, 2)),
+        (0.5, [1, 2], (0.5, 6)),
+        (0.1, [1], (0.1, 10)),
+        (None, [0, 4], (1, 4)),
+        (None, [0, 0], (0, 0)),
+    ],
+)
+def test_gpus_are_shared_out_node_by_node(num_gpus: float | None, nodes: list[float], slots: tuple[float, int]) -> None:
+    found = gpu_slots(stage_on(num_gpus), nodes)
+    assert (found.num_gpus, found.count) == slots
+
+
+def test_a_stage_that_needs_more_gpus_than_there_are_is_refused_at_once(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
+    cluster.wait_for_nodes()
+    runner = RayRunner(None, 0)
+    with pytest.raises(ValueError, match=r"caption: gpus_per_worker=1: the largest node of the cluster has 0 GPUs"):
+        runner.run(Dataset(tmp_path), stage_on(1), [0], lambda rows: None)
+    runner.close()
+
+
+class Placed:
+    """A worker that writes down which GPU it was given."""
+
+    def __call__(self, inputs: dict[str, pa.Table], progress: object) -> dict[str, pa.Table]:
+        rows = inputs["listing"]
+        where = f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {os.getpid()}"
+        columns = {"row_id": rows["row_id"], "captioner": [where] * rows.num_rows}
+        nothing = [None] * rows.num_rows
+        return {
+            "captions": pa.table(
+                {name: columns.get(name, nothing) for name in tables.CAPTIONS.names}, schema=tables.CAPTIONS
+            )
+        }
+
+
+def test_each_worker_holds_a_gpu_of_its_own(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.add_node(num_cpus=4, num_gpus=2, object_store_memory=80_000_000)
+    cluster.wait_for_nodes()
+    dataset = Dataset(tmp_path)
+    schema = tables.LISTING
+    for number in range(6):
+        row = [{"row_id": number, "source": "a", "source_name": "a", "member": "b"}]
+        commit_table(dataset.part("listing", number), pa.Table.from_pylist(row, schema=schema), schema, {})
+    runner = RayRunner(None, 0)
+    runner.run(
+        dataset, Stage("caption", ("captions",), ("listing",), Placed, {}, num_gpus=1), range(6), lambda rows: None
+    )
+    runner.close()
+    seen = {pq.read_table(path)["captioner"][0].as_py() for path in dataset.parts("captions")}
+    assert {place.split()[0] for place in seen} <= {"0", "1"}
+    assert len(seen) <= 2, "as many workers as GPUs"
+
+
+def test_an_address_without_a_cluster_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(ValueError, match=r"RAY_ADDRESS=127\.0\.0\.1:1: no Ray cluster answers there"):
         connect()

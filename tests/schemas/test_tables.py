@@ -18,7 +18,7 @@ CONTRACT = {
     "fingerprints": "image_id phash pixel_sha256",
     "scores": "image_id aesthetic",
     "selection": "image_id rejected_by value threshold duplicate_of subsets",
-    "captions": "image_id captioner prompt caption num_tokens reason",
+    "captions": "image_id captioner revision prompt parameters caption num_tokens reason",
     "mix": "image_id caption caption_source num_tokens truncated",
     "nouns": "image_id caption_source nouns num_words",
     "samples": "image_id key shard bucket width height num_tokens",

@@ -148,12 +148,15 @@ def test_ray_writes_what_one_process_writes(recipe, tmp_path):
     encode(recipe)
     values = recipe.resolved()
     values["features"]["folder"] = str(tmp_path / "ray")
-    runner = RayRunner(2, 0, None)
+    runner = RayRunner(2, 0)
     try:
         encode(TrainingRecipe.from_mapping(values), runner)
         assert ray.is_initialized()
-        with pytest.raises(ValueError, match=r"a worker wants 999 GPUs and the cluster has \d+; lower gpus_per_worker"):
-            RayRunner(1, 0, 999.0)
+        values["features"] |= {"folder": str(tmp_path / "none"), "gpus_per_worker": 999}
+        with pytest.raises(
+            ValueError, match=r"encode text-hashed: gpus_per_worker=999: the largest node .* has \d+ GPU"
+        ):
+            encode(TrainingRecipe.from_mapping(values), runner)
     finally:
         runner.close()
     assert content(tmp_path / "ray") == content(recipe.features_folder)

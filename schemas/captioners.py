@@ -1,0 +1,175 @@
+"""The recipe's section `caption`: which captioner, and the knobs of each."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import Field, field_validator, model_validator
+
+from schemas.strict import StrictModel
+
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+Dtype = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+class CaptionerSection(StrictModel):
+    """Base of a captioner's own section."""
+
+    how_it_runs: ClassVar[frozenset[str]] = frozenset()
+    """Knobs that change how fast captions come, not what they say."""
+    only_sampled: ClassVar[frozenset[str]] = frozenset()
+    """Knobs that mean nothing unless `decoding` is 'sampled'."""
+
+    def knobs(self) -> dict[str, Any]:
+        """The knobs that decide what a caption says."""
+        left_out = set(self.how_it_runs)
+        if getattr(self, "decoding", "sampled") != "sampled":
+            left_out |= self.only_sampled
+        return {name: value for name, value in self.resolved().items() if name not in left_out}
+
+
+class ShareCaptioner(CaptionerSection):
+    """Share-Captioner, the captioner of PixArt-Σ."""
+
+    how_it_runs = frozenset({"batch_size", "device"})
+
+    weights: str | None = None
+    """Folder, or hub id in the local hub cache; nothing is downloaded. Null is the published one."""
+    decoding: Literal["published", "greedy", "sampled"] = "published"
+    """`published` is the authors' beam search with sampling, seeded per image; `greedy` takes the likeliest token."""
+    rotary: Literal["reference", "exact"] = "reference"
+    """`reference` takes the rotary frequencies as the checkpoint rounded them, as published captions were made."""
+    dtype: Dtype = "auto"
+    """Precision; `auto` is bf16 on a GPU and fp32 on a CPU."""
+    device: Device = "auto"
+    """auto, cpu, mps, cuda or cuda:N."""
+    batch_size: Annotated[int, Field(ge=1)] = 4
+    """Pictures that the model reads at once."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 500
+    """Longest caption, in the model's tokens."""
+
+
+class Vlm(CaptionerSection):
+    """Any image-text-to-text model of transformers: LLaVA, Qwen-VL, InternVL, Florence-2, BLIP-2 and their like."""
+
+    how_it_runs = frozenset({"batch_size", "device"})
+    only_sampled = frozenset({"temperature", "top_p"})
+
+    weights: str | None = None
+    """Folder, or hub id (`org/name` or `org/name@commit`) in the local hub cache; nothing is downloaded. Null is
+    LLaVA-1.5-7B, which stands in for the LLaVA that captioned PixArt-α's data."""
+    prompt: str | None = None
+    """What is asked about each picture. Null is PixArt-α's question, or what a model without chat was trained on
+    (Florence-2's task, nothing for BLIP). An empty text asks nothing."""
+    max_new_tokens: Annotated[int, Field(ge=1)] = 512
+    """Longest caption, in the model's tokens."""
+    decoding: Literal["greedy", "sampled"] = "greedy"
+    """`greedy` takes the likeliest token; `sampled` draws, seeded per image, so that a rerun draws the same."""
+    temperature: Annotated[float, Field(gt=0, le=5)] = 0.2
+    """Of `sampled`: under 1 sharpens. PixArt-α used 0.2."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Of `sampled`: draws among the likeliest tokens that together have this probability."""
+    batch_size: Annotated[int, Field(ge=1)] = 8
+    """Pictures that the model reads at once."""
+    dtype: Dtype = "auto"
+    """Precision; `auto` is bf16 on a GPU and fp32 on a CPU. In fp32 a caption does not depend on its batch."""
+    device: Device = "auto"
+    """auto, cpu, mps, cuda or cuda:N."""
+
+
+class Endpoint(CaptionerSection):
+    """A server with OpenAI's API, such as vLLM or SGLang."""
+
+    how_it_runs = frozenset({"url", "concurrency", "timeout_s", "retries", "backoff_s", "api_key_env"})
+
+    url: str | None = None
+    """Up to and with /v1: http://gpu-7:8000/v1."""
+    model: str | None = None
+    """The model as the server names it."""
+    prompt: Annotated[str, Field(min_length=1)] = "Describe this image and its style in a very detailed manner"
+    """What is asked about each picture; the default is PixArt-α's."""
+    max_tokens: Annotated[int, Field(ge=1)] = 512
+    """Longest caption, in the model's tokens."""
+    temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
+    """0 takes the likeliest token; above it draws, with the image's own seed."""
+    image_px: Annotated[int, Field(ge=32, le=8192)] = 1024
+    """Longest side that is sent, in px; a smaller picture is sent as it is."""
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 90
+    """Quality of the JPEG that is sent."""
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
+    """Requests in flight per worker."""
+    timeout_s: Annotated[float, Field(gt=0)] = 120.0
+    """Longest wait for one answer, in s."""
+    retries: Annotated[int, Field(ge=0, le=20)] = 5
+    """How often a request is sent again after 429, 5xx, a timeout, a cut connection or an answer that is no JSON."""
+    backoff_s: Annotated[float, Field(gt=0)] = 1.0
+    """Wait before the first retry, in s; doubled each time up to a minute. A server's Retry-After goes first."""
+    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    """Name of the environment variable that holds the key. The key itself is in no recipe, table or log."""
+
+    @field_validator("url")
+    @classmethod
+    def _plain_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("write it as http://HOST:PORT/v1")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError("no key, user or query belongs in it; name the key's variable in api_key_env")
+        return url.rstrip("/").removesuffix("/chat/completions")
+
+
+class Caption(StrictModel):
+    """Write a synthetic caption for every kept picture."""
+
+    captioner: Literal["attributes", "share_captioner", "vlm", "endpoint"] = "attributes"
+    """`attributes` says what it measures in the picture (palette, light, framing), without weights; the others are
+    models, each with a section below. Only the section of the one chosen counts; the others may stand."""
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Workers at once; null takes one per GPU for a model that runs here, one for `endpoint`, else as `run.workers`."""
+    gpus_per_worker: Annotated[float, Field(ge=0, le=64)] | None = None
+    """GPUs that each worker holds, under 1 to share one; null takes one for a model that runs here where the cluster
+    has GPUs, else none."""
+    share_captioner: ShareCaptioner = ShareCaptioner()
+    vlm: Vlm = Vlm()
+    endpoint: Endpoint = Endpoint()
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.captioner == "endpoint":
+            for name in ("url", "model"):
+                if not getattr(self.endpoint, name):
+                    raise ValueError(f"captioner endpoint needs endpoint.{name}")
+        gpus = self.gpus_per_worker
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise ValueError("gpus_per_worker above 1 is a whole number")
+        return self
+
+    def chosen(self) -> CaptionerSection:
+        """The section of the captioner that is chosen; an empty one for `attributes`."""
+        section = getattr(self, self.captioner, None)
+        return section if isinstance(section, CaptionerSection) else CaptionerSection()
+
+    def knobs(self) -> dict[str, Any]:
+        """What decides what a caption says, by dotted key: the captioner, and the knobs of the one that is chosen."""
+        own = {f"{self.captioner}.{name}": value for name, value in self.chosen().knobs().items()}
+        return {"captioner": self.captioner, **own}
+
+    def num_workers(self) -> int | None:
+        """Workers of the job; None leaves it to the runner."""
+        return 1 if self.workers is None and self.captioner == "endpoint" else self.workers
+
+    def num_gpus(self) -> float | None:
+        """GPUs of each worker; None leaves it to what the cluster has."""
+        if self.gpus_per_worker is not None:
+            return self.gpus_per_worker
+        device = getattr(self.chosen(), "device", "cpu")
+        return None if device == "auto" or device.startswith("cuda") else 0
+
+    def device_of(self, device: str) -> str:
+        """A section's `device`, where 'auto' follows what the workers were given: GPUs, none, or nothing said."""
+        if device != "auto" or self.gpus_per_worker is None:
+            return device
+        return "cuda" if self.gpus_per_worker else "cpu"

@@ -1,0 +1,317 @@
+"""A real server on loopback that misbehaves on purpose: what is tried again, what fails, what stops."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from captioning.captioner import Answer, CaptionerUnusable, CaptionFailure, Generated, make_captioner
+from captioning.chat_reply import message_of, read_reply, retry_after_s
+from captioning.endpoint import EndpointCaptioner, data_uri, proxy_of
+from captioning.recaption import Recaptioner
+from schemas.captioners import Caption, Endpoint
+from tests.captioning import chat_server as server_that
+from tests.captioning.chat_server import Behaviour, ChatServer
+
+PROMPT = "What is it?"
+KEY = "sk-top-secret-9f2c"
+
+
+def picture(tag: int, size: tuple[int, int] = (32, 24)) -> Image.Image:
+    return Image.new("RGB", size, (tag, 100, 100))
+
+
+def captioner(server: ChatServer | str, **knobs: Any) -> EndpointCaptioner:
+    url = server if isinstance(server, str) else server.url
+    quick = {"retries": 2, "backoff_s": 0.01, "timeout_s": 5, "concurrency": 4}
+    section = {"url": url, "model": "tiny", "prompt": PROMPT} | quick | knobs
+    return EndpointCaptioner(Endpoint.from_mapping(section))
+
+
+def ask(server: ChatServer, tags: list[int], **knobs: Any) -> list[Answer]:
+    return captioner(server, **knobs).caption([picture(tag) for tag in tags], range(len(tags)))
+
+
+def test_answers_come_in_the_order_of_the_pictures_with_prompt_and_seed() -> None:
+    with ChatServer() as server:
+        answers = captioner(server, temperature=0.5, max_tokens=77).caption(
+            [picture(tag) for tag in (200, 40, 120)], [7, 2**53 - 1, 9]
+        )
+    assert answers == [
+        Generated(f"{PROMPT} 200 7", True, 5),
+        Generated(f"{PROMPT} 40 {2**53 - 1}", True, 5),
+        Generated(f"{PROMPT} 120 9", True, 5),
+    ]
+    body = server.bodies[0]
+    assert {name: body[name] for name in ("model", "max_tokens", "temperature")} == {
+        "model": "tiny",
+        "max_tokens": 77,
+        "temperature": 0.5,
+    }
+
+
+def test_as_many_requests_are_in_flight_as_the_recipe_says() -> None:
+    with ChatServer(delay_s=0.05) as server:
+        answers = ask(server, [20] * 24, concurrency=6)
+    assert len(answers) == 24
+    assert server.most_in_flight == 6
+    assert server.asked.total() == 24
+
+
+def test_a_picture_is_sent_no_larger_than_image_px() -> None:
+    with ChatServer() as server:
+        captioner(server, image_px=64, concurrency=1).caption(
+            [picture(20, (256, 128)), picture(40, (40, 50)), picture(60, (3, 900))], [0, 1, 2]
+        )
+    assert sorted(server.sizes) == sorted([(64, 32), (40, 50), (1, 64)])
+    assert data_uri(picture(20), 64, 90).startswith("data:image/jpeg;base64,/9j/")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        server_that.status(429, Retry_After="0"),
+        server_that.status(500),
+        server_that.status(503),
+        server_that.cut_connection,
+        server_that.cut_reply,
+        server_that.bad_json,
+        server_that.no_choices,
+    ],
+    ids=["429", "500", "503", "cut connection", "cut reply", "bad json", "no choices"],
+)
+def test_what_may_pass_is_tried_again(bad: Behaviour) -> None:
+    with ChatServer({40: server_that.first(2, bad)}) as server:
+        answers = ask(server, [20, 40, 60])
+    assert answers == [Generated(f"{PROMPT} {tag} {seed}", True, 5) for seed, tag in enumerate((20, 40, 60))]
+    assert server.asked == {20: 1, 40: 3, 60: 1}
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (server_that.status(429, "slow down"), "the server says 429: slow down, 3 times"),
+        (server_that.status(500, "oops"), "the server says 500: oops, 3 times"),
+        (server_that.cut_connection, "the connection was cut"),
+        (server_that.bad_json, "the reply is no chat completion: <html>gateway</html>, 3 times"),
+        (server_that.no_choices, "the reply is no chat completion"),
+    ],
+    ids=["429", "500", "cut connection", "bad json", "no choices"],
+)
+def test_what_does_not_pass_is_that_pictures_failure_alone(bad: Behaviour, reason: str) -> None:
+    with ChatServer({40: bad}) as server:
+        answers = ask(server, [20, 40, 60])
+    assert [type(answer) for answer in answers] == [Generated, CaptionFailure, Generated]
+    assert isinstance(answers[1], CaptionFailure) and reason in answers[1].reason
+    assert server.asked == {20: 1, 40: 3, 60: 1}
+
+
+def test_a_server_that_hangs_is_waited_for_so_long_and_no_longer() -> None:
+    with ChatServer({40: server_that.hang}) as server:
+        begun = time.perf_counter()
+        answers = ask(server, [20, 40], timeout_s=0.3, retries=1)
+        took = time.perf_counter() - begun
+    assert answers[1] == CaptionFailure("no answer within 0.3 s, 2 times")
+    assert isinstance(answers[0], Generated)
+    assert server.asked[40] == 2
+    assert 0.6 <= took < 3
+
+
+def test_a_slow_server_is_no_failure() -> None:
+    with ChatServer(delay_s=0.3) as server:
+        assert all(isinstance(answer, Generated) for answer in ask(server, [20, 40], timeout_s=2))
+
+
+def test_a_wait_that_the_server_asks_for_is_kept() -> None:
+    with ChatServer({40: server_that.first(1, server_that.status(429, Retry_After="1"))}) as server:
+        begun = time.perf_counter()
+        ask(server, [40])
+        assert 1 <= time.perf_counter() - begun < 3
+
+
+def test_waits_grow_and_are_spread() -> None:
+    waits = captioner("http://127.0.0.1:1/v1", backoff_s=1)
+    for attempt, least in enumerate((1, 2, 4, 8, 16, 32, 60, 60)):
+        found = {waits._wait_s(attempt, server_that_is_busy(None), seed) for seed in range(50)}
+        assert min(found) >= least and max(found) <= 1.5 * least and len(found) > 40
+    assert 100 <= waits._wait_s(0, server_that_is_busy(100.0), 1) <= 150
+    assert waits._wait_s(0, server_that_is_busy(1e9), 1) <= 450
+
+
+def server_that_is_busy(retry_after: float | None) -> Any:
+    from captioning.chat_reply import Busy
+
+    return Busy("busy", retry_after)
+
+
+@pytest.mark.parametrize("code", [400, 413, 422])
+def test_a_picture_that_is_refused_is_not_tried_again(code: int) -> None:
+    with ChatServer({40: server_that.status(code, "image too odd\nTraceback ...")}) as server:
+        answers = ask(server, [20, 40, 60])
+    assert answers[1] == CaptionFailure(f"the server says {code}: image too odd")
+    assert server.asked[40] == 1
+    assert isinstance(answers[0], Generated) and isinstance(answers[2], Generated)
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        (401, "caption.endpoint.api_key_env names the variable"),
+        (403, "its key does not allow this"),
+        (404, "check caption.endpoint.url"),
+        (307, "name that address in caption.endpoint.url"),
+    ],
+)
+def test_a_mistake_in_the_recipe_stops_at_once(code: int, advice: str) -> None:
+    with ChatServer({tag: server_that.status(code, "not you") for tag in (20, 40)}) as server:
+        with pytest.raises(CaptionerUnusable) as stopped:
+            ask(server, [20, 40])
+        assert max(server.asked.values()) == 1
+    message = str(stopped.value)
+    assert message.startswith(f"{server.url}: the server says {code}: not you") and advice in message
+    assert "\n" not in message
+
+
+def test_a_server_that_is_not_there_is_named_in_one_line() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with pytest.raises(CaptionerUnusable, match=rf"http://127\.0\.0\.1:{port}/v1: no server answers there \(.*{port}"):
+        captioner(f"http://127.0.0.1:{port}/v1").caption([picture(20), picture(40)], [0, 1])
+
+
+def test_an_empty_caption_is_an_answer() -> None:
+    with ChatServer({40: server_that.empty}) as server:
+        assert ask(server, [40]) == [Generated("", True, 5)]
+    assert server.asked[40] == 1
+
+
+def test_a_caption_that_was_cut_says_so() -> None:
+    with ChatServer({40: server_that.cut_short}) as server:
+        (answer,) = ask(server, [40])
+    assert isinstance(answer, Generated) and not answer.ended
+
+
+def test_a_caption_that_was_held_back_is_a_failure() -> None:
+    with ChatServer({40: server_that.filtered}) as server:
+        assert ask(server, [40]) == [CaptionFailure("the server's content filter held the text back")]
+
+
+# ------------------------------------------------------------------------------------------------ the key
+
+
+def test_the_key_goes_to_the_server_and_nowhere_else(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    part: Callable[..., pa.Table],
+    jpeg: Callable[[Image.Image], bytes],
+    image_ids: Callable[[int], list[str]],
+) -> None:
+    monkeypatch.setenv("SIGMA_TEST_KEY", f" {KEY}\n")
+    caplog.set_level(logging.DEBUG)
+    behaviours = {
+        40: server_that.status(400, f"Bearer {KEY} may not"),
+        60: server_that.status(500, f"lost {KEY}"),
+    }
+    tags = [20, 40, 60, 80]
+    inputs = {
+        "proxies": part("proxies", image_id=image_ids(4), jpeg=[jpeg(picture(tag)) for tag in tags]),
+        "selection": part("selection", image_id=image_ids(4), kept=[True] * 4),
+    }
+    with ChatServer(behaviours) as server:
+        made = captioner(server, api_key_env="SIGMA_TEST_KEY")
+        table = Recaptioner(lambda: made, 1)(inputs, lambda rows: None)["captions"]
+    assert {headers["Authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
+    assert table["reason"].to_pylist() == [None, "captioner_failed", "captioner_failed", None]
+    assert "*** may not" in caplog.text and "lost ***" in caplog.text
+    printed = capfd.readouterr()
+    for text in (caplog.text, printed.out, printed.err, str(table.to_pylist()), repr(vars(made)["parameters"])):
+        assert KEY not in text
+
+
+def test_a_key_in_the_error_that_stops_the_job_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIGMA_TEST_KEY", KEY)
+    said = f"{'x' * 190} {KEY}"  # where the message is cut, the key must not begin
+    with ChatServer({20: server_that.status(401, said)}) as server, pytest.raises(CaptionerUnusable) as stopped:
+        ask(server, [20], api_key_env="SIGMA_TEST_KEY")
+    assert "xxx ***" in str(stopped.value) and KEY[:4] not in str(stopped.value)
+    assert KEY not in str(stopped.value) and stopped.value.__cause__ is None
+
+
+def test_without_a_key_none_is_sent() -> None:
+    with ChatServer() as server:
+        ask(server, [20])
+    assert "Authorization" not in server.headers[0]
+
+
+def test_a_variable_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SIGMA_TEST_KEY", raising=False)
+    with pytest.raises(ValueError, match="the environment variable SIGMA_TEST_KEY is not set"):
+        captioner("http://127.0.0.1:1/v1", api_key_env="SIGMA_TEST_KEY")
+    monkeypatch.setenv("SIGMA_TEST_KEY", "two words")
+    with pytest.raises(ValueError, match="what SIGMA_TEST_KEY holds is no key") as refused:
+        captioner("http://127.0.0.1:1/v1", api_key_env="SIGMA_TEST_KEY")
+    assert "two words" not in str(refused.value)
+
+
+# ------------------------------------------------------------------------------------------------ its parts
+
+
+def test_a_row_says_model_prompt_and_parameters() -> None:
+    section = {"url": "http://127.0.0.1:1/v1", "model": "org/qwen", "temperature": 0.3}
+    made = make_captioner(Caption.from_mapping({"captioner": "endpoint", "endpoint": section}))
+    assert (made.name, made.revision, made.retries_help) == ("org/qwen", None, True)
+    assert made.prompt == "Describe this image and its style in a very detailed manner"
+    assert made.parameters == {
+        "api": "chat/completions",
+        "image_px": 1024,
+        "jpeg_quality": 90,
+        "max_tokens": 512,
+        "temperature": 0.3,
+    }
+
+
+def test_a_proxy_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    assert proxy_of("http://example.org/v1") == "http://127.0.0.1:1"
+    for host in ("localhost:8000", "127.0.0.1:8000", "[::1]:8000"):
+        assert proxy_of(f"http://{host}/v1") is None
+    monkeypatch.setenv("no_proxy", "example.org")
+    assert proxy_of("http://example.org/v1") is None
+    with ChatServer() as server:
+        assert isinstance(ask(server, [20])[0], Generated)
+
+
+def test_the_wait_a_server_asks_for_is_a_number_or_a_date() -> None:
+    assert retry_after_s(None) is None
+    assert retry_after_s("2.5") == 2.5
+    assert retry_after_s("-1") == 0
+    assert retry_after_s("soon") is None and retry_after_s("nan") is None
+    in_a_minute = datetime.now(UTC) + timedelta(seconds=60)
+    assert 55 < (retry_after_s(format_datetime(in_a_minute, usegmt=True)) or 0) <= 60
+    assert retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+
+
+def test_what_a_server_says_is_shown_in_one_bounded_line() -> None:
+    assert message_of(b'{"error": {"message": "first\\nsecond"}}') == "first"
+    assert message_of(b'{"message": "old vllm"}') == "old vllm"
+    assert message_of(b'{"detail": "fastapi"}') == "fastapi"
+    assert message_of(b"") == "nothing"
+    assert len(message_of(b"x" * 5000)) < 210
+
+
+def test_text_in_parts_is_joined() -> None:
+    parts = b'{"choices": [{"message": {"content": [{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]}}]}'
+    assert read_reply(parts) == Generated("a b", True, None)
