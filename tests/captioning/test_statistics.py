@@ -136,7 +136,7 @@ def test_from_captions_to_the_table_through_parquet(
     synthetic = ["A photograph of cats and a dog.", None, "A wide sky over a city."]
     ids, kept = ["a", "b", "c"], [True] * 3
     inputs = {
-        "images": part("images", image_id=ids, raw_caption=raw),
+        "raw_captions": part("raw_captions", image_id=ids, caption=raw),
         "captions": part("captions", image_id=ids, caption=synthetic),
         "selection": part("selection", image_id=ids, kept=kept),
     }
