@@ -47,10 +47,10 @@ _BRANDS = _words_of(
 )
 _CAMERA_WORDS = _words_of(
     "air alpha camera cameras cam co coolpix corp corporation corporations cyber cybershot digilux digital dmc dsc "
-    "dslr easyshare electronics eos eastman company exif exilim finepix galaxy hero hs ii iii iv imaging inc ixus iphone "
-    "jpeg kiss limited lens lt ltd lumia lumix mark mate mavic max mc mini mirrorless mju mk model note optical optio "
-    "pen phantom picture pictures pixel plus power powershot pro rebel redmi shot slr stylus systems tech technologies "
-    "the ti ultra xperia xs xr se x z s d by with on taken captured using af f is usm vr ed mm os hsm"
+    "dslr easyshare electronics eos eastman company exif exilim finepix galaxy hero hs ii iii iv imaging inc ixus "
+    "iphone jpeg kiss limited lens lt ltd lumia lumix mark mate mavic max mc mini mirrorless mju mk model note optical "
+    "optio pen phantom picture pictures pixel plus power powershot pro rebel redmi shot slr stylus systems tech "
+    "technologies the ti ultra xperia xs xr se x z s d by with on taken captured using af f is usm vr ed mm os hsm"
 )
 _PLACEHOLDERS = _words_of(
     "alt|alt text|caption|default|default alt text|description|enter caption|featured image|file photo|icon|image|"

@@ -125,7 +125,7 @@ class Mix(StrictModel):
     tokenizer: str = "words"
     """Counts tokens, and so says where a caption of more than 300 is cut. `words` counts words and punctuation marks
     and needs no file; `t5` is PixArt-Σ's own, from the local hub cache; else a folder with a T5 tokenizer. T5 makes
-    about a quarter more tokens of a text than it has words, so with `words` the trainer may still cut some."""
+    more tokens of a text than it has words and marks, so with `words` the trainer may still cut some."""
 
 
 class Nouns(StrictModel):
