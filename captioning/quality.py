@@ -63,7 +63,7 @@ def judged(text: str, prompt: str | None, ended: bool) -> str | CaptionReason:
 def judge(text: str, prompt: str | None, ended: bool) -> CaptionReason | None:
     """Why a text is no caption to train on; None where it is one.
 
-    Takes time linear in the length of the text: 100 kB in some ten milliseconds.
+    Takes time linear in the length of the text.
 
     Args:
         text: as it was written, line breaks included: they show Markdown.
