@@ -70,7 +70,7 @@ def shown(text: str | Path) -> str:
 
 def pipeline(recipe: DataRecipe) -> list[Step]:
     """Every step from raw images to shards, in order."""
-    from captioning import mix, nouns, recaption, statistics
+    from captioning import clean, mix, nouns, recaption, statistics
     from curation import aesthetic, dedup, fingerprint, ingest, select, shard_plan, shard_writer
     from curation.dataset import Dataset
     from curation.job import Step
@@ -80,6 +80,7 @@ def pipeline(recipe: DataRecipe) -> list[Step]:
         Step(fingerprint.stage(recipe)),
         Step(aesthetic.stage(recipe)),
         Step(dedup.reduce(recipe)),
+        Step(clean.stage(recipe)),
         Step(select.reduce(recipe)),
         Step(recaption.stage(recipe)),
         Step(mix.stage(recipe)),
@@ -134,6 +135,7 @@ for _job, _what in {
     "fingerprint": "Hash every picture: pHash and pixels.",
     "aesthetic": "Score every picture.",
     "dedup": "Group pictures that are the same.",
+    "clean": "Clean the raw captions: take out HTML and addresses, refuse junk.",
     "select": "Apply the rules: what stays, what goes, why.",
     "caption": "Write a synthetic caption for every kept picture.",
     "mix": "Toss the caption coin: synthetic or raw.",
@@ -170,7 +172,7 @@ def status(dataset: DatasetFolder) -> None:
 
 @app.command()
 def stats(dataset: DatasetFolder, top: Annotated[int, typer.Option(help="How many nouns to list.")] = 15) -> None:
-    """Show the caption statistics: Table 1 beside the paper's, and the commonest nouns."""
+    """Show the caption statistics: Table 1 beside the paper's, the realised mix, and the commonest nouns."""
     from captioning import statistics
     from curation import catalog
     from curation.console import rows_table
@@ -178,6 +180,8 @@ def stats(dataset: DatasetFolder, top: Annotated[int, typer.Option(help="How man
 
     with refusals(), catalog.connect(Dataset(dataset.absolute())) as connection:
         console.print(statistics.format_table1(table_1(connection)))
+        mix = statistics.realised_mix(connection)
+        console.print(statistics.format_mix(mix, statistics.refused_captions(connection)))
         nouns = statistics.noun_counts(connection, top)
         console.print(rows_table(["caption source", "noun", "occurrences", "images"], nouns))
 
@@ -454,6 +458,8 @@ def demo(
         console.rule("done")
         with catalog.connect(Dataset((out / "dataset").absolute())) as connection:
             console.print(statistics.format_table1(table_1(connection)))
+        mix = statistics.realised_mix(connection)
+        console.print(statistics.format_mix(mix, statistics.refused_captions(connection)))
         times = list(clock.items())
         for (_, before), (phase, after) in pairwise(times):
             console.print(f"{phase:<10} {duration(after - before):>14}")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
 
-from captioning.text import clean, kept_mask
+from captioning.quality import GATE
+from captioning.text import kept_mask
+from captioning.tokenizer import fit, load_tokenizer
 from curation.stage import Progress, Stage
 from schemas import recipe, tables
 from schemas.ids import unit_interval
-from schemas.reasons import Fallback
-from schemas.tokens import MAX_TOKENS, count_tokens
+from schemas.reasons import Fallback, RawCaptionReason
+from schemas.tokens import MAX_TOKENS
 
 SYNTHETIC, RAW = "synthetic", "raw"
 
@@ -20,20 +23,28 @@ Choice = tuple[str | None, str | None, Fallback | None]
 """(caption, its source, why it is not the one that the coin said)"""
 
 
+@dataclass(frozen=True)
+class Offer:
+    """A caption that an image has, or the reason why it has none."""
+
+    caption: str | None
+    reason: str | None = None
+
+
 def stage(data_recipe: recipe.DataRecipe) -> Stage:
-    """The job as a map stage: reads `images`, `captions` and `selection`, writes `mix`."""
+    """The job as a map stage: reads `raw_captions`, `captions` and `selection`, writes `mix`."""
     section = data_recipe.mix
     return Stage(
         job="mix",
         outputs=("mix",),
-        inputs=("images", "captions", "selection"),
+        inputs=("raw_captions", "captions", "selection"),
         build=partial(Mixer, section),
-        knobs={"mix.synthetic_share": section.synthetic_share, "mix.salt": section.salt},
+        knobs={f"mix.{name}": value for name, value in section.resolved().items()},
     )
 
 
-def choose(raw: str | None, synthetic: str | None, coin: float, synthetic_share: float) -> Choice:
-    """Follow the coin, or fall back to the other caption where the one it names is missing.
+def choose(raw: Offer, synthetic: Offer, coin: float, synthetic_share: float) -> Choice:
+    """Follow the coin, or fall back to the other caption where the one it names is missing or was refused.
 
     A coin under `synthetic_share` takes the synthetic caption, so raising the share only ever moves images from raw
     to synthetic.
@@ -41,55 +52,90 @@ def choose(raw: str | None, synthetic: str | None, coin: float, synthetic_share:
     Returns:
         The caption, its source and the reason of a fallback; three times None where there is no caption at all.
     """
-    if coin < synthetic_share:
-        if synthetic is not None:
-            return synthetic, SYNTHETIC, None
-        return (raw, RAW, Fallback.SYNTHETIC_MISSING) if raw is not None else (None, None, None)
-    if raw is not None:
-        return raw, RAW, None
-    return (synthetic, SYNTHETIC, Fallback.RAW_MISSING) if synthetic is not None else (None, None, None)
+    wanted, other = (SYNTHETIC, RAW) if coin < synthetic_share else (RAW, SYNTHETIC)
+    offers = {SYNTHETIC: synthetic, RAW: raw}
+    if offers[wanted].caption is not None:
+        return offers[wanted].caption, wanted, None
+    if offers[other].caption is not None:
+        why = _synthetic_fallback(synthetic.reason) if wanted == SYNTHETIC else _raw_fallback(raw.reason)
+        return offers[other].caption, other, why
+    return None, None, None
+
+
+def _synthetic_fallback(reason: str | None) -> Fallback:
+    return Fallback.SYNTHETIC_REFUSED if reason in GATE else Fallback.SYNTHETIC_MISSING
+
+
+def _raw_fallback(reason: str | None) -> Fallback:
+    missing = reason is None or reason == RawCaptionReason.NO_RAW_CAPTION
+    return Fallback.RAW_MISSING if missing else Fallback.RAW_REFUSED
 
 
 class Mixer:
     """The worker."""
 
     def __init__(self, section: recipe.Mix) -> None:
+        """Load the tokenizer.
+
+        Raises:
+            ValueError: it is not on this machine.
+        """
         self._section = section
+        self._tokenizer = load_tokenizer(section.tokenizer)
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
-        """Toss for the kept rows of one part; a row that was not kept has neither coin nor caption."""
-        images = inputs["images"]
-        kept = kept_mask(images, inputs["selection"])
+        """Toss for the kept rows of one part; a row that was not kept has neither coin nor caption.
+
+        A caption of more than `MAX_TOKENS` tokens is cut behind its last sentence that fits.
+        """
+        raws, synthetics = inputs["raw_captions"], inputs["captions"]
+        kept = kept_mask(raws, inputs["selection"])
         coins: list[float | None] = []
         choices: list[Choice] = []
         for image_id, row_kept, raw, synthetic in zip(
-            images["image_id"].to_pylist(),
-            kept,
-            images["raw_caption"].to_pylist(),
-            inputs["captions"]["caption"].to_pylist(),
-            strict=True,
+            raws["image_id"].to_pylist(), kept, _offers(raws), _offers(synthetics), strict=True
         ):
             coin = unit_interval(image_id, self._section.salt) if row_kept else None
             coins.append(coin)
             choices.append(
-                (None, None, None)
-                if coin is None
-                else choose(clean(raw), synthetic, coin, self._section.synthetic_share)
+                (None, None, None) if coin is None else choose(raw, synthetic, coin, self._section.synthetic_share)
             )
-        num_tokens = [None if caption is None else count_tokens(caption) for caption, _, _ in choices]
-        progress(images.num_rows)
+        fitted = self._fitted([caption for caption, _, _ in choices])
+        progress(raws.num_rows)
         return {
             "mix": pa.table(
                 {
-                    "row_id": images["row_id"],
-                    "image_id": images["image_id"],
-                    "caption": [caption for caption, _, _ in choices],
+                    "row_id": raws["row_id"],
+                    "image_id": raws["image_id"],
+                    "caption": [caption for caption, _, _ in fitted],
                     "caption_source": [source for _, source, _ in choices],
                     "coin": coins,
                     "fallback": [fallback for _, _, fallback in choices],
-                    "num_tokens": num_tokens,
-                    "truncated": [None if count is None else count > MAX_TOKENS for count in num_tokens],
+                    "num_tokens": [num_tokens for _, num_tokens, _ in fitted],
+                    "tokenizer": [None if caption is None else self._tokenizer.name for caption, _, _ in fitted],
+                    "truncated": [truncated for _, _, truncated in fitted],
                 },
                 schema=tables.MIX,
             )
         }
+
+    def _fitted(self, captions: list[str | None]) -> list[tuple[str | None, int | None, bool | None]]:
+        """(caption, tokens, was it cut) of each, three times None where there is none."""
+        counts = iter(self._tokenizer.count([caption for caption in captions if caption is not None]))
+        found: list[tuple[str | None, int | None, bool | None]] = []
+        for caption in captions:
+            num_tokens = None if caption is None else next(counts)
+            if caption is None or num_tokens is None:
+                found.append((None, None, None))
+            elif num_tokens <= MAX_TOKENS:
+                found.append((caption, num_tokens, False))
+            else:
+                found.append((*fit(caption, MAX_TOKENS, self._tokenizer.count), True))
+        return found
+
+
+def _offers(table: pa.Table) -> list[Offer]:
+    return [
+        Offer(caption, reason)
+        for caption, reason in zip(table["caption"].to_pylist(), table["reason"].to_pylist(), strict=True)
+    ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from captioning.text import clean, kept_mask
+from captioning.text import kept_mask
 from curation.stage import Progress, Stage
 from schemas import recipe, tables
 
@@ -31,12 +31,12 @@ ROWS_AT_ONCE = 256
 
 
 def stage(data_recipe: recipe.DataRecipe) -> Stage:
-    """The job as a map stage: reads `images`, `captions` and `selection`, writes `nouns`, two rows per input."""
+    """The job as a map stage: reads `raw_captions`, `captions` and `selection`, writes `nouns`, two rows per input."""
     extractor = data_recipe.nouns.extractor
     return Stage(
         job="nouns",
         outputs=("nouns",),
-        inputs=("images", "captions", "selection"),
+        inputs=("raw_captions", "captions", "selection"),
         build=partial(NounWorker, extractor),
         knobs={"nouns.extractor": extractor},
         rows_per_input=len(tables.NOUN_SOURCES),
@@ -109,23 +109,23 @@ class NounWorker:
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
         """The nouns of both captions of each row; a row that was not kept, or a missing caption, has null."""
-        images = inputs["images"]
+        raws = inputs["raw_captions"]
         sources = len(tables.NOUN_SOURCES)
-        captions = list(_captions(images, inputs["captions"], kept_mask(images, inputs["selection"])))
+        captions = list(_captions(raws, inputs["captions"], kept_mask(raws, inputs["selection"])))
         found: list[tuple[list[str] | None, int | None]] = []
         for first in range(0, len(captions), ROWS_AT_ONCE * sources):
             some = captions[first : first + ROWS_AT_ONCE * sources]
             counted = iter(self._extractor.count([caption for caption in some if caption is not None]))
             found += [(None, None) if caption is None else next(counted) for caption in some]
             progress(len(some) // sources)
-        ids = zip(images["row_id"].to_pylist(), images["image_id"].to_pylist(), strict=True)
+        ids = zip(raws["row_id"].to_pylist(), raws["image_id"].to_pylist(), strict=True)
         repeated = [pair for pair in ids for _ in range(sources)]
         return {
             "nouns": pa.table(
                 {
                     "row_id": [row_id for row_id, _ in repeated],
                     "image_id": [image_id for _, image_id in repeated],
-                    "caption_source": list(tables.NOUN_SOURCES) * images.num_rows,
+                    "caption_source": list(tables.NOUN_SOURCES) * raws.num_rows,
                     "nouns": [nouns for nouns, _ in found],
                     "num_words": [num_words for _, num_words in found],
                 },
@@ -134,11 +134,11 @@ class NounWorker:
         }
 
 
-def _captions(images: pa.Table, captions: pa.Table, kept: list[bool]) -> Iterator[str | None]:
+def _captions(raws: pa.Table, captions: pa.Table, kept: list[bool]) -> Iterator[str | None]:
     """Per row its captions in the order of `NOUN_SOURCES`: raw, then synthetic; None where there is none."""
-    raws, synthetics = images["raw_caption"].to_pylist(), captions["caption"].to_pylist()
-    for raw, synthetic, row_kept in zip(raws, synthetics, kept, strict=True):
-        yield clean(raw) if row_kept else None
+    pairs = zip(raws["caption"].to_pylist(), captions["caption"].to_pylist(), kept, strict=True)
+    for raw, synthetic, row_kept in pairs:
+        yield raw if row_kept else None
         yield synthetic if row_kept else None
 
 

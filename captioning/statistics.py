@@ -9,14 +9,24 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 
 from curation.reduce import Connection, Reduce
-from curation.report.figures import noun_counts
+from curation.report.figures import noun_counts, realised_mix, refused_captions
 from schemas import recipe
 from schemas.paper import TABLE_1
+from schemas.tokens import MAX_TOKENS
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["SOURCES", "format_table1", "noun_counts", "reduce", "table_1_sql"]
+__all__ = [
+    "SOURCES",
+    "format_mix",
+    "format_table1",
+    "noun_counts",
+    "realised_mix",
+    "reduce",
+    "refused_captions",
+    "table_1_sql",
+]
 
 SOURCES = ("raw", "synthetic", "mix")
 """The caption sources of Table 1, in its order."""
@@ -84,6 +94,40 @@ def format_table1(rows: Iterable[Mapping[str, Any]]) -> Table:
             paper.average_nouns,
             style="dim",
         )
+    return table
+
+
+def format_mix(mix: Mapping[str, Any], refused: Iterable[Mapping[str, Any]]) -> Table:
+    """What the mix came to, for a terminal: the realised ratio beside the coin's, fallbacks, cuts, refused captions.
+
+    Args:
+        mix: as `curation.report.figures.realised_mix` counts it.
+        refused: as `curation.report.figures.refused_captions` counts it.
+    """
+    from rich.table import Table
+
+    table = Table(title="The captions of the samples", title_justify="left", box=None, padding=(0, 1, 0, 0))
+    table.add_column("caption")
+    table.add_column("what")
+    table.add_column("images", justify="right")
+    table.add_column("share", justify="right")
+    num_mixed = mix["synthetic"] + mix["raw"]
+
+    def add(caption: str, what: str, num: int) -> None:
+        table.add_row(caption, what, f"{num:,}", f"{100 * num / num_mixed:.1f} %" if num_mixed else "-")
+
+    add("synthetic", "in the mix", mix["synthetic"])
+    add("synthetic", "said the coin", mix["coin_synthetic"])
+    add("synthetic", "the raw one was missing", mix["raw_missing"])
+    add("synthetic", "the raw one was refused", mix["raw_refused"])
+    add("raw", "in the mix", mix["raw"])
+    add("raw", "said the coin", num_mixed - mix["coin_synthetic"])
+    add("raw", "the synthetic one was missing", mix["synthetic_missing"])
+    add("raw", "the synthetic one was refused", mix["synthetic_refused"])
+    add("both", f"cut to {MAX_TOKENS} tokens ({mix['tokenizer'] or 'not counted yet'})", mix["truncated"])
+    add("none", "no caption is left", mix["without_caption"])
+    for row in refused:
+        add(row["caption_source"], f"none: {row['reason'].replace('_', ' ')}", row["num"])
     return table
 
 

@@ -1,18 +1,83 @@
-"""What a caption is as text: normalised, or missing; and which rows of a part may have one."""
+"""What a caption is as text: normalised, its words, where its sentences end; and which rows may have a caption."""
 
 from __future__ import annotations
 
+import re
 import unicodedata
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+_INVISIBLE = "\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
+"""Characters that print nothing: soft hyphens, zero-width spaces, byte order marks, marks of direction, tags."""
+
+_REMOVED = re.compile(f"[{_INVISIBLE}]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_STRAY_JOINER = re.compile(
+    "(?<![^\x00-\x7f\\s\u200c\u200d])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f\\s\u200c\u200d])"
+)
+"""A zero-width joiner shapes Persian, Hindi and emoji; beside a space, Latin letters or another joiner it is dirt."""
+
+_SPACELESS = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd"
+)
+"""Scripts that put no spaces between words (Thai, Lao, Burmese, Khmer, Kana, Han): each character counts as a word."""
+
+_WORD = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+(?:['’][^\W{_SPACELESS}]+)*")
+
+_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s|\Z)|[。！？]++[\"'”’」』）]*+")
+
+_ABBREVIATIONS = frozenset(
+    ("approx", "dr", "e.g", "fig", "ft", "i.e", "jr", "mr", "mrs", "ms", "mt", "mts", "no", "prof", "sr", "st", "vs")
+)
+_LONGEST_ABBREVIATION = max(map(len, _ABBREVIATIONS)) + 2
+
 
 def clean(text: str | None) -> str | None:
-    """A caption in Unicode NFC with single spaces and none at its ends; None where nothing is left of it."""
+    """A caption in Unicode NFC with single spaces and none at its ends; None where nothing is left of it.
+
+    Control characters become spaces. Characters that print nothing are dropped.
+    """
     if text is None:
         return None
-    return " ".join(unicodedata.normalize("NFC", text).split()) or None
+    if not text.isascii():
+        text = _REMOVED.sub("", unicodedata.normalize("NFC", text))
+        text = unicodedata.normalize("NFC", _STRAY_JOINER.sub("", text))
+    return " ".join(_CONTROL.sub(" ", text).split()) or None
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in lower case, without punctuation; a character each in scripts without spaces."""
+    return _WORD.findall(text.lower())
+
+
+def sentence_ends(text: str) -> list[int]:
+    """Where the sentences of a text end: positions behind their last mark and its closing quotes.
+
+    A full stop ends no sentence after an abbreviation or an initial ("St. Paul", "J. Smith"), nor before a small
+    letter ("approx. three"). Takes time linear in the length of the text.
+    """
+    return [match.end() for match in _SENTENCE_END.finditer(text) if _ends_sentence(text, match)]
+
+
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, spaces stripped; what follows the last end is one more."""
+    ends = sentence_ends(text)
+    pieces = (text[begin:end].strip() for begin, end in zip([0, *ends], [*ends, len(text)], strict=True))
+    return [piece for piece in pieces if piece]
+
+
+def _ends_sentence(text: str, mark: re.Match[str]) -> bool:
+    following = text[mark.end() : mark.end() + 2].strip()
+    if not following:
+        return True
+    if following[0].islower():
+        return False
+    if mark.group() != ".":
+        return True
+    before = text[max(0, mark.start() - _LONGEST_ABBREVIATION) : mark.start()].split()
+    last = before[-1].lstrip("(\"'“‘") if before and not text[mark.start() - 1].isspace() else ""
+    return last.lower() not in _ABBREVIATIONS and not (len(last) == 1 and last.isupper())
 
 
 def kept_mask(rows: pa.Table, selection: pa.Table) -> list[bool]:

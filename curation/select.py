@@ -32,10 +32,10 @@ SELECT row_id, images.image_id, images.reason, sha256, images.width, images.heig
        images.width::DOUBLE * images.height / 1e6 AS megapixels,
        images.height::DOUBLE / images.width AS aspect,
        scores.aesthetic,
-       raw_caption IS NOT NULL AS has_caption,
+       raw_captions.caption IS NOT NULL AS has_caption,
        coalesce(duplicates.group_id, row_id) AS group_id,
        duplicates.distance
-FROM images LEFT JOIN scores USING (row_id) LEFT JOIN duplicates USING (row_id)
+FROM images LEFT JOIN scores USING (row_id) LEFT JOIN duplicates USING (row_id) LEFT JOIN raw_captions USING (row_id)
 """
 
 _RULES = f"""
@@ -95,7 +95,7 @@ def reduce(recipe: DataRecipe) -> Reduce:
     return Reduce(
         job="select",
         output="selection",
-        inputs=("images", "scores", "duplicates"),
+        inputs=("images", "scores", "duplicates", "raw_captions"),
         query=partial(choose, rules=recipe.select, max_distance=recipe.dedup.max_distance),
         knobs=knobs,
     )

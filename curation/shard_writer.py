@@ -119,6 +119,8 @@ class ShardWriter:
         return shard.SampleMetadata(
             image_id=sample["image_id"],
             caption_raw=sample["raw_caption"],
+            caption_raw_reason=sample["raw_reason"],
+            caption_original=sample["original_caption"],
             captions_synthetic=synthetic,
             caption_source=sample["caption_source"],
             caption_coin=sample["coin"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from schemas.captioners import Caption
 from schemas.strict import StrictModel, fingerprint
@@ -15,6 +15,7 @@ JOBS = (
     "fingerprint",
     "aesthetic",
     "dedup",
+    "clean",
     "select",
     "caption",
     "mix",
@@ -73,6 +74,24 @@ class Dedup(StrictModel):
     copies only. Up to 3 is found without comparing all pairs."""
 
 
+class Clean(StrictModel):
+    """Clean the raw captions: take out HTML, addresses and hashtags, refuse what is no caption."""
+
+    languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")], ...] | None = ("en",)
+    """ISO 639 codes of the languages that are kept; null keeps all. T5-v1.1, the text encoder of PixArt-Σ, has read
+    English only, so a caption in another language would be noise to it. A caption is refused only where its language
+    is sure, and the language is in the table `raw_captions` whatever is kept."""
+    min_words: Annotated[int, Field(ge=1, le=100)] = 2
+    """Fewest words of a raw caption."""
+
+    @field_validator("languages")
+    @classmethod
+    def _names_one(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value == ():
+            raise ValueError("name at least one language, or null to keep all")
+        return value
+
+
 class Select(StrictModel):
     """Decide which pictures stay. Moving a threshold recomputes nothing but this."""
 
@@ -83,8 +102,8 @@ class Select(StrictModel):
     min_aesthetic: float | None = None
     """Lowest allowed aesthetic score, on the scorer's scale of 1 to 10; null keeps all."""
     drop_duplicates: bool = True
-    """Keep one picture per group: the largest, then the highest score, then one with a raw caption, then the first
-    listed."""
+    """Keep one picture per group: the largest, then the highest score, then one whose raw caption `clean` kept, then
+    the first listed."""
     subsets: dict[str, str] = {}
     """Named subsets of the kept pictures, as SQL conditions over width, height, short_side, long_side, megapixels,
     aspect (height / width), aesthetic, format and source_name. An image can be in several."""
@@ -97,6 +116,10 @@ class Mix(StrictModel):
     """Share of samples that carry the synthetic caption. The paper: 60 % Share-Captioner, 40 % raw."""
     salt: str = "mix"
     """Names the coin; another salt tosses again."""
+    tokenizer: str = "words"
+    """Counts tokens, and so says where a caption of more than 300 is cut. `words` counts words and punctuation marks
+    and needs no file; `t5` is PixArt-Σ's own, from the local hub cache; else a folder with a T5 tokenizer. T5 makes
+    more tokens of a text than it has words and marks, so with `words` the trainer may still cut some."""
 
 
 class Nouns(StrictModel):
@@ -159,6 +182,7 @@ class DataRecipe(StrictModel):
     fingerprint: Fingerprint = Fingerprint()
     aesthetic: Aesthetic = Aesthetic()
     dedup: Dedup = Dedup()
+    clean: Clean = Clean()
     select: Select = Select()
     caption: Caption = Caption()
     mix: Mix = Mix()
@@ -192,7 +216,7 @@ class DataRecipe(StrictModel):
         What decides whether an image stays, or how shards are cut, is left out: a sample that stays is the same.
         """
         knobs = self.resolved()
-        shaping: dict[str, Any] = {name: knobs[name] for name in ("ingest", "aesthetic", "mix")}
+        shaping: dict[str, Any] = {name: knobs[name] for name in ("ingest", "aesthetic", "clean", "mix")}
         shaping["caption"] = self.caption.knobs()
         shaping["resize"] = [self.shard.resize_longest_px, self.shard.resize_quality]
         return fingerprint(shaping)

@@ -34,6 +34,11 @@ class SampleMetadata(TypedDict, total=False):
 
     image_id: str
     caption_raw: str | None
+    """What came with the image, cleaned; null where it is no caption to train on."""
+    caption_raw_reason: str | None
+    """Why it is none (`schemas.reasons.RawCaptionReason`)."""
+    caption_original: str | None
+    """What came with the image, as it came."""
     captions_synthetic: list[dict[str, str]]
     """Each with 'captioner' and 'caption'."""
     caption_source: str

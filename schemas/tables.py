@@ -91,6 +91,17 @@ DUPLICATES = pa.schema(
     ]
 )
 
+RAW_CAPTIONS = pa.schema(
+    [
+        _ROW,
+        _IMAGE,
+        pa.field("caption", pa.string()),  # the raw caption, cleaned; null where there is a reason
+        pa.field("language", pa.string()),  # ISO 639 code; null where it is not sure
+        pa.field("removed", pa.list_(pa.string()), nullable=False),  # taken out: html, urls, hashtags, extension
+        pa.field("reason", pa.string()),  # schemas.reasons.RawCaptionReason
+    ]
+)
+
 SELECTION = pa.schema(
     [
         _ROW,
@@ -127,8 +138,9 @@ MIX = pa.schema(
         pa.field("caption_source", pa.string()),  # 'synthetic' or 'raw'; null where there is no caption
         pa.field("coin", pa.float64()),  # unit_interval(image_id, salt)
         pa.field("fallback", pa.string()),  # schemas.reasons.Fallback; null where the coin was followed
-        pa.field("num_tokens", pa.int32()),
-        pa.field("truncated", pa.bool_()),  # longer than the trainer reads
+        pa.field("num_tokens", pa.int32()),  # of the caption as it is here, the end of the text included
+        pa.field("tokenizer", pa.string()),  # who counted
+        pa.field("truncated", pa.bool_()),  # was longer than the trainer reads, and is cut
     ]
 )
 
@@ -181,7 +193,9 @@ SHARD_PLAN = pa.schema(
         pa.field("aesthetic", pa.float32()),
         pa.field("aesthetic_scorer", pa.string()),
         pa.field("subsets", pa.list_(pa.string()), nullable=False),
-        pa.field("raw_caption", pa.string()),
+        pa.field("original_caption", pa.string()),  # as it came with the image
+        pa.field("raw_caption", pa.string()),  # cleaned
+        pa.field("raw_reason", pa.string()),  # schemas.reasons.RawCaptionReason
         pa.field("captioner", pa.string()),
         pa.field("synthetic_caption", pa.string()),
         pa.field("caption", pa.string(), nullable=False),
@@ -226,6 +240,7 @@ MAP_TABLES: dict[str, pa.Schema] = {
     "proxies": PROXIES,
     "fingerprints": FINGERPRINTS,
     "scores": SCORES,
+    "raw_captions": RAW_CAPTIONS,
     "captions": CAPTIONS,
     "mix": MIX,
     "nouns": NOUNS,

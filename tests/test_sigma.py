@@ -95,6 +95,7 @@ def test_status_shows_every_job_and_the_ledger(dataset: Path) -> None:
         "fingerprint",
         "aesthetic",
         "dedup",
+        "clean",
         "select",
         "caption",
         "mix",
@@ -111,6 +112,8 @@ def test_stats_show_table_1_beside_the_papers(dataset: Path) -> None:
     assert "synthetic" in shown
     assert "paper: Internal" in shown
     assert "294K" in shown
+    assert "said the coin" in shown
+    assert "cut to 300 tokens (words)" in shown
 
 
 def test_a_single_job_stops_there(photos: Path, tmp_path: Path) -> None:

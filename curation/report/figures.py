@@ -66,19 +66,60 @@ def table_1(connection: Connection) -> list[Row]:
 
 
 def realised_mix(connection: Connection) -> Row:
-    """How the coin fell: captions by source, fallbacks, and captions that the trainer will cut."""
+    """How the coin fell over the kept images: captions by source, what the coin said, fallbacks by reason, captions
+    that were cut to what the trainer reads, and images without any caption."""
     return rows(
         connection,
         """
         SELECT
             count(*) FILTER (caption_source = 'synthetic') AS synthetic,
             count(*) FILTER (caption_source = 'raw') AS raw,
+            count(*) FILTER (caption_source = 'synthetic' AND fallback IS NULL OR starts_with(fallback, 'synthetic'))
+                AS coin_synthetic,
             count(*) FILTER (fallback = 'synthetic_missing') AS synthetic_missing,
+            count(*) FILTER (fallback = 'synthetic_refused') AS synthetic_refused,
             count(*) FILTER (fallback = 'raw_missing') AS raw_missing,
-            count(*) FILTER (truncated) AS truncated
+            count(*) FILTER (fallback = 'raw_refused') AS raw_refused,
+            count(*) FILTER (truncated) AS truncated,
+            count(*) FILTER (coin IS NOT NULL AND caption IS NULL) AS without_caption,
+            min(tokenizer) AS tokenizer
         FROM mix
         """,
     )[0]
+
+
+def refused_captions(connection: Connection) -> list[Row]:
+    """(caption_source, reason, num): why kept images lack a raw or a synthetic caption, the most frequent first."""
+    return rows(
+        connection,
+        """
+        SELECT caption_source, reason, count(*) AS num
+        FROM (
+            SELECT 'raw' AS caption_source, row_id, reason FROM raw_captions
+            UNION ALL
+            SELECT 'synthetic', row_id, reason FROM captions
+        )
+        JOIN selection USING (row_id)
+        WHERE kept AND reason IS NOT NULL
+        GROUP BY caption_source, reason
+        ORDER BY caption_source, num DESC, reason
+        """,
+    )
+
+
+def cleaned_captions(connection: Connection) -> list[Row]:
+    """(removed, num): what was taken out of the raw captions of kept images that stayed."""
+    return rows(
+        connection,
+        """
+        SELECT removed, count(*) AS num
+        FROM (SELECT row_id, unnest(removed) AS removed FROM raw_captions WHERE caption IS NOT NULL)
+        JOIN selection USING (row_id)
+        WHERE kept
+        GROUP BY removed
+        ORDER BY num DESC, removed
+        """,
+    )
 
 
 def caption_lengths(connection: Connection) -> Histogram:
@@ -174,10 +215,12 @@ def pictures(connection: Connection, limit: int) -> list[Row]:
         )
         SELECT
             images.row_id, images.member, images.width, images.height, images.raw_caption,
-            captions.caption AS synthetic_caption, captions.captioner, mix.caption_source, mix.fallback,
+            raw_captions.reason AS raw_reason, captions.caption AS synthetic_caption,
+            captions.reason AS synthetic_reason, captions.captioner, mix.caption_source, mix.fallback,
             scores.aesthetic, samples.bucket
         FROM chosen
         JOIN images USING (row_id)
+        LEFT JOIN raw_captions USING (row_id)
         LEFT JOIN captions USING (row_id)
         LEFT JOIN mix USING (row_id)
         LEFT JOIN scores USING (row_id)

@@ -63,6 +63,8 @@ def _content(connection: Connection, dataset_root: Path) -> dict[str, Any]:
         "statistics": {row["caption_source"]: row for row in figures.table_1(connection)},
         "paper": TABLE_1,
         "mix": figures.realised_mix(connection),
+        "refused_captions": figures.refused_captions(connection),
+        "cleaned_captions": figures.cleaned_captions(connection),
         "lengths": charts.length_chart(figures.caption_lengths(connection)),
         "nouns": _top_nouns(connection),
         "sizes": charts.size_chart(figures.sizes(connection)),

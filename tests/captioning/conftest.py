@@ -64,6 +64,8 @@ def part() -> Callable[..., pa.Table]:
         defaults: dict[str, Sequence[object]] = {"row_id": range(num_rows)}
         if table == "selection":
             defaults["subsets"] = [[] for _ in range(num_rows)]
+        if table == "raw_captions":
+            defaults["removed"] = [[] for _ in range(num_rows)]
         if table == "images":
             defaults |= {name: ["photos"] * num_rows for name in ("source", "source_name", "member")}
         if table == "captions":

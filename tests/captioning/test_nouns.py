@@ -118,7 +118,7 @@ def test_any_spacy_model_with_a_tagger_is_taken(tmp_path: Path) -> None:
 def test_a_part_has_two_rows_per_input_and_null_where_nothing_is_to_count(part: Part) -> None:
     ids = ["a", "b", "c", None]
     inputs = {
-        "images": part("images", image_id=ids, raw_caption=["two cats", " ", "a dog", None]),
+        "raw_captions": part("raw_captions", image_id=ids, caption=["two cats", None, "a dog", None]),
         "captions": part("captions", image_id=ids, caption=["a picture of cats", "a sky", None, None]),
         "selection": part("selection", image_id=ids, kept=[True, True, False, False]),
     }
@@ -134,7 +134,7 @@ def test_a_part_has_two_rows_per_input_and_null_where_nothing_is_to_count(part: 
 
 def test_the_stage() -> None:
     job = stage(DataRecipe(images="photos", out="out"))
-    assert (job.job, job.outputs, job.inputs) == ("nouns", ("nouns",), ("images", "captions", "selection"))
+    assert (job.job, job.outputs, job.inputs) == ("nouns", ("nouns",), ("raw_captions", "captions", "selection"))
     assert job.rows_per_input == 2
     assert job.knobs == {"nouns.extractor": "lexicon"}
     assert isinstance(pickle.loads(pickle.dumps(job)).build(), NounWorker)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from captioning.nouns import NounWorker
-from captioning.statistics import format_table1, noun_counts, reduce
+from captioning.statistics import format_mix, format_table1, noun_counts, reduce
 from schemas import tables
 from schemas.recipe import DataRecipe, Statistics
 
@@ -136,7 +136,7 @@ def test_from_captions_to_the_table_through_parquet(
     synthetic = ["A photograph of cats and a dog.", None, "A wide sky over a city."]
     ids, kept = ["a", "b", "c"], [True] * 3
     inputs = {
-        "images": part("images", image_id=ids, raw_caption=raw),
+        "raw_captions": part("raw_captions", image_id=ids, caption=raw),
         "captions": part("captions", image_id=ids, caption=synthetic),
         "selection": part("selection", image_id=ids, kept=kept),
     }
@@ -169,6 +169,19 @@ def test_the_result_meets_the_contract_of_the_table(connection: duckdb.DuckDBPyC
     query = reduce(DataRecipe(images="photos", out="out")).query(connection)
     table = connection.sql(query).to_arrow_table().cast(tables.STATISTICS)
     assert table.schema == tables.STATISTICS
+
+
+def test_the_mix_is_shown_beside_what_the_coin_said() -> None:
+    mix = {"synthetic": 6, "raw": 4, "coin_synthetic": 7, "synthetic_missing": 1, "synthetic_refused": 2}
+    mix |= {"raw_missing": 0, "raw_refused": 2, "truncated": 3, "without_caption": 1, "tokenizer": "words"}
+    console = Console(width=140, record=True, file=io.StringIO())
+    console.print(format_mix(mix, [{"caption_source": "raw", "reason": "file_name", "num": 2}]))
+    lines = [" ".join(line.split()) for line in console.export_text().splitlines()]
+    assert "synthetic in the mix 6 60.0 %" in lines and "synthetic said the coin 7 70.0 %" in lines
+    assert "raw said the coin 3 30.0 %" in lines and "raw the synthetic one was refused 2 20.0 %" in lines
+    assert "both cut to 300 tokens (words) 3 30.0 %" in lines and "raw none: file name 2 20.0 %" in lines
+    console.print(format_mix(dict.fromkeys(mix, 0) | {"tokenizer": None}, []))
+    assert "not counted yet" in console.export_text()
 
 
 def test_table_1_stands_beside_the_papers_rows() -> None:

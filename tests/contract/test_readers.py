@@ -115,6 +115,8 @@ def features(*images: str) -> Any:
     metadata = {
         "image_id": text,
         "caption_raw": text,
+        "caption_raw_reason": text,
+        "caption_original": text,
         "captions_synthetic": [{"captioner": text, "caption": text}],
         "caption_source": text,
         "caption_coin": number,

@@ -75,7 +75,7 @@ def test_a_picture_without_any_caption_is_rejected_by_the_mix(tmp_path: Path, mo
 
     monkeypatch.setitem(CAPTIONERS, "attributes", lambda section: Silent())
     names = write_pictures(tmp_path / "photos", [(96, 64)] * 3, captions=False)
-    (tmp_path / "photos" / names[1]).with_suffix(".txt").write_text("words")
+    (tmp_path / "photos" / names[1]).with_suffix(".txt").write_text("two words")
     dataset, _ = build(recipe(tmp_path / "photos", tmp_path / "ds"))
     assert ask(dataset, "SELECT outcome, stage, reason, shard IS NULL FROM ledger") == [
         ("rejected", "mix", "no_caption", True),

@@ -89,7 +89,7 @@ def test_a_finished_dataset_starts_no_runner(photos: Path, tmp_path: Path, monke
     monkeypatch.setattr(pipeline, "_make_runner", lambda recipe: pytest.fail("a runner was started"))
     _, told = build(first)
     assert all(result is None for _, result in told.results)
-    assert len(told.results) == 9
+    assert len(told.results) == 10
     assert told.began == []
     assert content(dataset.root) == before
     assert len(read_runs(dataset)) == num_runs

@@ -91,10 +91,28 @@ def build(root: Path, members: Sequence[str], captions: Sequence[str]) -> Datase
         method=["bytes"] * 2,
         distance=[0, 0],
     )
+    write(
+        dataset,
+        "raw_captions",
+        image_id=ids,
+        caption=[captions[0], captions[1], None, captions[3], None, None, None],
+        removed=[["html"], [], [], [], [], [], []],
+        reason=[None, None, "file_name", None, "no_raw_caption", "too_short", "no_raw_caption"],
+    )
     write(dataset, "captions", image_id=ids, captioner=["attributes"] * 7, caption=[*captions, None, None, None])
     sources = ["synthetic", "raw", "synthetic", "raw", None, None, None]
     coins = [0.1, 0.9, 0.2, 0.8, None, None, None]
-    write(dataset, "mix", image_id=ids, coin=coins, caption_source=sources, caption=[*captions, None, None, None])
+    write(
+        dataset,
+        "mix",
+        image_id=ids,
+        coin=coins,
+        caption_source=sources,
+        caption=[*captions, None, None, None],
+        fallback=[None, "synthetic_refused", "raw_refused", None, None, None, None],
+        tokenizer=["words"] * 4 + [None] * 3,
+        truncated=[True, False, False, False, None, None, None],
+    )
     write(
         dataset,
         "nouns",
@@ -162,7 +180,18 @@ def test_the_page_shows_every_input_and_every_reason(tmp_path: Path) -> None:
     assert "this dataset raw not counted yet" in page.text
     assert "same bytes" in page.text
     assert page.tags.count("img") == 4 + 2
-    assert text.count("in the mix</span>") == 4
+    assert text.count("chip in-mix") == 4
+    assert "in the mix: raw refused" in page.text and "in the mix: synthetic refused" in page.text
+
+
+def test_the_page_counts_the_mix_and_the_refused_captions_of_kept_images(tmp_path: Path) -> None:
+    _, page = report(build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"]), tmp_path)
+    assert "The coin said synthetic for 50 %; the mix holds 50 % synthetic and 50 % raw captions." in page.text
+    assert "1 took the synthetic one for want of a raw one (0 missing, 1 refused)" in page.text
+    assert "1 the raw one for want of a synthetic one (0 missing, 1 refused)" in page.text
+    assert "1 had more tokens than the trainer reads and were cut (counted by words)" in page.text
+    assert "raw file name 1 raw html taken out 1" in page.text
+    assert "too short" not in page.text  # of an image that was not kept
 
 
 def test_the_page_needs_no_network_and_no_script(tmp_path: Path) -> None:

@@ -38,6 +38,13 @@ def chosen(images: list[dict[str, Any]], max_distance: int | None = 3, **rules: 
     tables = {
         "images": table_of("images", ({k: v for k, v in each.items() if k in IMAGE_COLUMNS} for each in images)),
         "scores": table_of("scores", scores),
+        "raw_captions": table_of(
+            "raw_captions",
+            (
+                {k: each[k] for k in ("row_id", "image_id")} | {"caption": each.get("caption"), "removed": []}
+                for each in images
+            ),
+        ),
         "duplicates": table_of("duplicates", ({k: each[k] for k in keys} | {"method": "phash"} for each in doubles)),
     }
     with connection_with(**tables) as connection:
@@ -150,6 +157,10 @@ def test_the_largest_stays_then_the_best_then_the_first() -> None:
     assert survivors(doubles(image(0, aesthetic=4.0), image(1, aesthetic=6.0), image(2, aesthetic=None))) == [1]
     assert survivors(doubles(image(0, aesthetic=None), image(1, aesthetic=None), image(2, aesthetic=None))) == [0]
     assert survivors(doubles(image(0, 10, 10, aesthetic=9.0), image(1, 20, 20, aesthetic=1.0))) == [1]
+
+
+def test_of_two_equals_the_one_with_a_raw_caption_that_was_not_refused_stays() -> None:
+    assert survivors(doubles(image(0), image(1, caption="A red house."), image(2))) == [1]
 
 
 def test_an_area_over_32_bits_is_still_the_largest() -> None:

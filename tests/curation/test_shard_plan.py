@@ -20,6 +20,7 @@ TABLES: dict[str, tuple[str, ...]] = {
     "fingerprints": ("phash",),
     "scores": ("aesthetic", "aesthetic_scorer"),
     "selection": ("kept", "subsets"),
+    "raw_captions": ("removed",),
     "captions": ("captioner",),
     "mix": ("caption", "caption_source", "coin", "num_tokens"),
 }
@@ -42,6 +43,7 @@ def sample(row_id: int, width: int = 100, height: int = 100, num_bytes: int = 10
         "aesthetic_scorer": "test",
         "kept": True,
         "subsets": ["a"],
+        "removed": [],
         "captioner": "test",
         "caption": "a picture",
         "caption_source": "raw",
@@ -73,7 +75,7 @@ def mixture(count: int, seed: int = 0) -> list[dict[str, Any]]:
 
 def test_a_row_carries_what_the_writer_needs() -> None:
     (row,) = planned([sample(3)])
-    assert row == {key: value for key, value in sample(3).items() if key != "kept"} | {
+    assert row == {key: value for key, value in sample(3).items() if key not in ("kept", "removed")} | {
         "shard_id": 0,
         "position": 0,
         "shard": "1.0/1.0-000000.tar",
@@ -81,7 +83,9 @@ def test_a_row_carries_what_the_writer_needs() -> None:
         "byte_offset": None,
         "url": None,
         "license": None,
+        "original_caption": None,
         "raw_caption": None,
+        "raw_reason": None,
         "synthetic_caption": None,
         "fallback": None,
         "recipe": "recipe's name",

@@ -86,17 +86,22 @@ def test_the_text_is_the_mixed_caption(demo: Dataset) -> None:
 
 
 def test_the_json_tells_where_a_sample_comes_from(demo: Dataset) -> None:
-    tables = {name: {row["row_id"]: row for row in rows(demo, name)} for name in ("images", "mix", "captions")}
+    tables = {
+        name: {row["row_id"]: row for row in rows(demo, name)} for name in ("images", "mix", "captions", "raw_captions")
+    }
     prints = {row["row_id"]: row["phash"] for row in rows(demo, "fingerprints")}
     scores = {row["row_id"]: row for row in rows(demo, "scores")}
     recipes = set()
     for row in rows(demo, "samples"):
         image, mix, caption = (tables[name][row["row_id"]] for name in ("images", "mix", "captions"))
+        raw = tables["raw_captions"][row["row_id"]]
         found = metadata_of(demo, row)
         recipes.add(found.pop("recipe"))
         assert found == {
             "image_id": row["image_id"],
-            "caption_raw": image["raw_caption"],
+            "caption_raw": raw["caption"],
+            "caption_raw_reason": raw["reason"],
+            "caption_original": image["raw_caption"],
             "captions_synthetic": [{"captioner": caption["captioner"], "caption": caption["caption"]}],
             "caption_source": mix["caption_source"],
             "caption_coin": mix["coin"],

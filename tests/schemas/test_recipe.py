@@ -50,4 +50,5 @@ def test_a_sample_depends_on_what_shapes_it_only() -> None:
 
     assert name(out="elsewhere", run={"workers": 7}, select={"max_aspect": 2}, shard={"megabytes": 1}) == name()
     assert name(mix={"salt": "again"}) != name()
+    assert name(clean={"min_words": 3}) != name()
     assert name(shard={"resize_longest_px": 64}) != name()

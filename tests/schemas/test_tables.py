@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ CONTRACT = {
     "proxies": "image_id jpeg width height",
     "fingerprints": "image_id phash pixel_sha256",
     "scores": "image_id aesthetic",
+    "raw_captions": "image_id caption language removed reason",
     "selection": "image_id rejected_by value threshold duplicate_of subsets",
     "captions": "image_id captioner revision prompt parameters caption num_tokens reason",
     "mix": "image_id caption caption_source num_tokens truncated",
@@ -59,8 +61,11 @@ def test_the_index_repeats_what_samples_say() -> None:
         assert tables.SAMPLES.field(field.name).type == field.type
 
 
+CAPTION_REASONS: tuple[type[StrEnum], ...] = (reasons.CaptionReason, reasons.RawCaptionReason, reasons.Fallback)
+
+
 def test_reasons_are_plain_words_and_never_mean_two_things() -> None:
     words = [reason.value for kind in (reasons.ImageError, reasons.ShardError, reasons.Rejection) for reason in kind]
     assert len(words) == len(set(words))
-    every = [*words, *(reason.value for kind in (reasons.CaptionReason, reasons.Fallback) for reason in kind)]
+    every = [*words, *(reason.value for kind in CAPTION_REASONS for reason in kind)]
     assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", word) for word in every)

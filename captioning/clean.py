@@ -1,0 +1,153 @@
+"""The job `clean`: the raw caption of every image, cleaned, with its language; or the reason why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import pyarrow as pa
+
+from captioning import junk, markup, text
+from captioning.language import LanguageGuesser
+from captioning.quality import is_language
+from captioning.repetition import repeats_itself
+from curation.stage import Progress, Stage
+from schemas import recipe, tables
+from schemas.reasons import RawCaptionReason
+
+ROWS_PER_PROGRESS = 1024
+
+HTML, URLS, HASHTAGS, EXTENSION = "html", "urls", "hashtags", "extension"
+"""What cleaning takes out of a caption, as the column `removed` has it."""
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """A raw caption after cleaning."""
+
+    caption: str | None
+    """None where there is a reason."""
+    reason: RawCaptionReason | None = None
+    removed: tuple[str, ...] = ()
+    """What was taken out, beyond white space and characters that print nothing."""
+    language: str | None = None
+    """ISO 639 code; None where the language is not sure."""
+
+
+def stage(data_recipe: recipe.DataRecipe) -> Stage:
+    """The job as a map stage: reads `images`, writes `raw_captions`."""
+    section = data_recipe.clean
+    return Stage(
+        job="clean",
+        outputs=("raw_captions",),
+        inputs=("images",),
+        build=partial(Cleaner, section),
+        knobs={f"clean.{name}": value for name, value in section.resolved().items()},
+    )
+
+
+class Cleaner:
+    """The worker."""
+
+    def __init__(self, section: recipe.Clean) -> None:
+        """Check the section.
+
+        Raises:
+            ValueError: the recipe names a language that is never found.
+        """
+        self._section = section
+        self._guesser = LanguageGuesser()
+        unknown = sorted({*(section.languages or ())} - {*self._guesser.languages()}) if section.languages else []
+        if unknown:
+            known = ", ".join(self._guesser.languages())
+            raise ValueError(f"clean.languages: {unknown[0]!r} is no language that can be told; there are {known}")
+
+    def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
+        """Clean the raw captions of one part, also of images that are refused later: it depends on no threshold."""
+        images = inputs["images"]
+        raws = images["raw_caption"].to_pylist()
+        found = []
+        for begin in range(0, len(raws), ROWS_PER_PROGRESS):
+            some = [self.clean(raw) for raw in raws[begin : begin + ROWS_PER_PROGRESS]]
+            found += some
+            progress(len(some))
+        return {
+            "raw_captions": pa.table(
+                {
+                    "row_id": images["row_id"],
+                    "image_id": images["image_id"],
+                    "caption": [row.caption for row in found],
+                    "language": [row.language for row in found],
+                    "removed": [list(row.removed) for row in found],
+                    "reason": [row.reason for row in found],
+                },
+                schema=tables.RAW_CAPTIONS,
+            )
+        }
+
+    def clean(self, raw: str | None) -> Cleaned:
+        """Take out what is no caption, then judge what is left."""
+        if raw is None:
+            return Cleaned(None, RawCaptionReason.NO_RAW_CAPTION)
+        caption, removed = cleaned_text(raw)
+        reason = junk_reason(raw, caption, self._section.min_words)
+        if caption is None or reason is not None:
+            return Cleaned(None, reason, removed)
+        guess = self._guesser.guess(caption)
+        wanted = self._section.languages
+        if wanted is not None and guess.rules_out(wanted):
+            return Cleaned(None, RawCaptionReason.OTHER_LANGUAGE, removed, guess.language)
+        return Cleaned(caption, None, removed, guess.language)
+
+
+def cleaned_text(raw: str) -> tuple[str | None, tuple[str, ...]]:
+    """A raw caption without HTML, addresses, trailing hashtags and the extension of a descriptive file name.
+
+    Returns:
+        The text, normalised, or None where nothing is left; and what was taken out.
+    """
+    removed = []
+    caption = raw
+    for name, take_out in (
+        (HTML, markup.without_html),
+        (URLS, markup.without_urls),
+        (HASHTAGS, junk.without_hashtags),
+        (EXTENSION, junk.without_extension),
+    ):
+        before = text.clean(caption) or ""
+        caption = take_out(before)
+        if caption != before:
+            removed.append(name)
+    return text.clean(caption), tuple(removed)
+
+
+def junk_reason(raw: str, caption: str | None, min_words: int) -> RawCaptionReason | None:
+    """Why a raw caption is none to train on; None where it is one.
+
+    Args:
+        raw: as it came with the image.
+        caption: what `cleaned_text` made of it.
+    """
+    given = text.clean(markup.without_html(raw))
+    if given is None:
+        return RawCaptionReason.NOTHING_LEFT
+    if not text.words(caption or "") and markup.without_urls(given) != given:
+        return RawCaptionReason.ONLY_URL
+    if junk.is_keywords(given):  # before its hashtags are taken out
+        return RawCaptionReason.KEYWORDS
+    if caption is None:
+        return RawCaptionReason.NOTHING_LEFT
+    if junk.is_file_name(caption):
+        return RawCaptionReason.FILE_NAME
+    if junk.is_camera_name(caption):
+        return RawCaptionReason.CAMERA_NAME
+    if junk.is_placeholder(caption):
+        return RawCaptionReason.PLACEHOLDER
+    if junk.is_keywords(caption):
+        return RawCaptionReason.KEYWORDS
+    if not is_language(caption) or repeats_itself(caption):
+        return RawCaptionReason.GIBBERISH
+    if len(text.words(caption)) < min_words:
+        return RawCaptionReason.TOO_SHORT
+    return None

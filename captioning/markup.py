@@ -1,0 +1,111 @@
+"""Markup and addresses in captions: HTML is taken out or found, URLs are told apart from writing in the picture."""
+
+from __future__ import annotations
+
+import html
+import re
+
+_BLOCKS = (
+    "address article aside blockquote body br button caption center dd div dl dt figcaption figure footer form h1 h2 "
+    "h3 h4 h5 h6 head header hr html iframe img input label li link main meta nav object ol option p pre section "
+    "select table tbody td textarea tfoot th thead title tr ul video audio source svg path canvas embed noscript"
+)
+_INLINE = "a abbr b big cite code del em font i ins kbd mark q s small span strike strong sub sup time tt u var"
+
+_BLOCK_TAG = re.compile(rf"</?(?:{'|'.join(_BLOCKS.split())})\b[^<>]*>", re.IGNORECASE)
+_INLINE_TAG = re.compile(rf"</?(?:{'|'.join(_INLINE.split())})(?:\s[^<>]*)?/?>", re.IGNORECASE)
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_HIDDEN = (("<!--", "-->"), ("<script", "</script>"), ("<style", "</style>"))
+_ENTITY_ROUNDS = 3
+"""`&amp;amp;lt;` needs as many; text is not escaped more often by accident."""
+
+_URL = re.compile(r"(?:https?://|www\.)[^\s<>\"”’)\]]+", re.IGNORECASE)
+_QUOTED = re.compile(r"\"[^\"]*\"|“[^“”]*”|«[^«»]*»|‘[^‘’]*’(?!\w)|「[^「」]*」")
+_WRITING = re.compile(
+    r"\b(?:read(?:s|ing)?|say(?:s|ing)?|text|sign|sticker|label(?:l?ed)?|written|printed|painted|engraved|word(?:s|ing)?|"
+    r"lettering|address|website|url|link|watermark(?:ed)?|logo|banner|billboard|poster|show(?:s|ing)?|display(?:s|ing|ed)?)\b",
+    re.IGNORECASE,
+)
+_BEFORE_A_URL = 100
+"""Characters before a URL in which a word of writing makes it part of the picture."""
+
+_MARKDOWN = re.compile(
+    r"```|\*\*[^*\s][^*\n]{0,200}\*\*|(?:\A|\n)[ \t]{0,3}(?:#{1,6} |[-*+] \S)|!?\[[^\[\]\n]{0,200}\]\([^()\s]{1,500}\)"
+)
+_SPECIAL_TOKEN = re.compile(
+    r"<\|[^|<>\n]{1,40}\|>|</?s>(?!\w)|\[/?INST\]|<(?:image|img|unk|pad|eos|bos|eot|end_of_turn|start_of_turn)>|"
+    r"<tokens_unused_\d+>|</?(?:ref|box|quad|think|answer)>|<loc_?\d+>",
+    re.IGNORECASE,
+)
+_JSON = re.compile(r"\A\s*(?:\{\s*\"|\[\s*[{\"\[\d])")
+
+
+def without_html(text: str) -> str:
+    """The text that HTML stands for: entities decoded, tags, comments, scripts and styles taken out.
+
+    Only names of HTML elements are tags, so that "I <3 cats" and "x < y > z" stay. Takes linear time.
+    """
+    for _ in range(_ENTITY_ROUNDS):
+        text = _without_tags(text)
+        decoded = _ENTITY.sub(lambda match: html.unescape(match.group()), text)
+        if decoded == text:
+            return text
+        text = decoded
+    return _without_tags(text)
+
+
+def without_urls(text: str) -> str:
+    """A text without the addresses that are no writing in the picture."""
+    stray = [match.span() for match in _stray_urls(text)]
+    kept = [text[begin:end] for (_, begin), (end, _) in zip([(0, 0), *stray], [*stray, (len(text), 0)], strict=True)]
+    return " ".join(kept) if stray else text
+
+
+def has_markup(text: str) -> bool:
+    """Whether a caption holds HTML, Markdown, JSON, control tokens of a language model or a stray URL.
+
+    What stands in quotes is writing in the picture, and no markup; so is a URL after "a sign that reads".
+    """
+    bare = without_quotes(text)
+    found = (_BLOCK_TAG, _INLINE_TAG, _MARKDOWN, _SPECIAL_TOKEN)
+    return any(pattern.search(bare) for pattern in found) or bool(_JSON.match(text)) or bool(_stray_urls(text))
+
+
+def without_quotes(text: str) -> str:
+    """A text with everything between quotation marks replaced by an empty pair."""
+    return _QUOTED.sub('""', text)
+
+
+def _stray_urls(text: str) -> list[re.Match[str]]:
+    quoted = [match.span() for match in _QUOTED.finditer(text)]
+    found, place = [], 0
+    for match in _URL.finditer(text):
+        while place < len(quoted) and quoted[place][1] < match.start():
+            place += 1
+        inside = place < len(quoted) and quoted[place][0] < match.start()
+        if not inside and not _WRITING.search(text, max(0, match.start() - _BEFORE_A_URL), match.start()):
+            found.append(match)
+    return found
+
+
+def _without_tags(text: str) -> str:
+    if "<" not in text:
+        return text
+    for opening, closing in _HIDDEN:
+        text = _without_hidden(text, opening, closing)
+    return _INLINE_TAG.sub("", _BLOCK_TAG.sub(" ", text))
+
+
+def _without_hidden(text: str, opening: str, closing: str) -> str:
+    """Drop what lies between two marks; what is opened and never closed stays."""
+    lowered = text.lower()
+    if len(lowered) != len(text):  # a few letters change their length with their case
+        lowered = text
+    kept, begin = [], 0
+    while (start := lowered.find(opening, begin)) >= 0:
+        end = lowered.find(closing, start)
+        if end < 0:
+            break
+        kept.append(text[begin:start])
+        begin = end + len(closing)
+    return " ".join([*kept, text[begin:]])
