@@ -85,6 +85,11 @@ class ShareCaptioner:
         return self.model.flag_image_start.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are stored and multiplied in."""
+        return self.model.flag_image_start.dtype
+
+    @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer.
 
@@ -108,7 +113,7 @@ class ShareCaptioner:
         size = self.image_size
         if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, size, size):
             raise ValueError(f"pixel_values {list(pixel_values.shape)}: expected (B, 3, {size}, {size})")
-        return self.model.encode_image(pixel_values.to(self.device, self.model.flag_image_start.dtype))
+        return self.model.encode_image(pixel_values.to(self.device, self.dtype))
 
     @torch.inference_mode()
     def prompt(self, pixel_values: Tensor, ids_before: Tensor, ids_after: Tensor) -> Tensor:

@@ -40,6 +40,13 @@ class Resampler(nn.Module):
         self.attn = nn.MultiheadAttention(dim, choices.heads, batch_first=True)
         self.ln_q, self.ln_kv, self.ln_post = (nn.LayerNorm(dim, eps=choices.ln_eps) for _ in range(3))
 
+    def read_as(self, choices: ResamplerChoices) -> None:
+        """Take other choices for the same weights."""
+        self.choices = choices
+        self.attn.num_heads, self.attn.head_dim = choices.heads, self.attn.embed_dim // choices.heads
+        for norm in (self.ln_q, self.ln_kv, self.ln_post):
+            norm.eps = choices.ln_eps
+
     def forward(self, vision: Tensor) -> Tensor:
         """Args: vision (B, 1 + patches, vision width), the first token being CLS."""
         if self.choices.cls == "drop":
