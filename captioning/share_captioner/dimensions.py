@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
+
+from captioning.share_captioner.layout import first_names
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Tensor name -> shape."""
@@ -105,7 +107,8 @@ def read_dimensions(shapes: Shapes, config: Mapping[str, Any]) -> Dimensions:
     """
     if not any(name.startswith("visual_encoder.") for name in shapes):
         raise ValueError(
-            f"no tensor visual_encoder.*: neither Share-Captioner nor InternLM-XComposer-7B; found {_first(shapes)}"
+            "no tensor visual_encoder.*: neither Share-Captioner nor InternLM-XComposer-7B; "
+            f"found {first_names(shapes) or 'nothing'}"
         )
     width, _, patch, _ = _shape(shapes, "visual_encoder.patch_embed.proj.weight", 4)
     num_positions = _shape(shapes, "visual_encoder.pos_embed", 3)[1]
@@ -181,9 +184,7 @@ def _depth(shapes: Shapes, pattern: str) -> int:
     """Layers, counted from the names; a gap among them shows later as missing names."""
     numbers = [int(found[1]) for name in shapes if (found := re.match(pattern, name))]
     if not numbers:
-        raise ValueError(
-            f"no tensor {pattern}: a file of the checkpoint is missing, or it is another model".replace("\\", "")
-        )
+        raise ValueError(f"no tensor like {pattern}: a file of the checkpoint is missing, or it is another model")
     return max(numbers) + 1
 
 
@@ -194,9 +195,3 @@ def _heads(config: Mapping[str, Any], key: str, width: int, head_dim: int) -> in
     if type(heads) is not int or heads < 1 or width % heads:
         raise ValueError(f"config.json: {key}={heads!r} does not divide a width of {width}")
     return heads
-
-
-def _first(names: Iterable[str]) -> str:
-    """The first few of some names, for a message."""
-    listed = sorted(names)
-    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "") if listed else "none"

@@ -35,22 +35,33 @@ SENTENCES = [
     "Analyze the image in a comprehensive and detailed manner.",
     "<|User|>: what is that? <|Bot|>: a photograph of two people who walk along the beach at sunset.",
 ]
+WORDS = [
+    f"{first}{second}"
+    for first in ("Small", "Large", "Red", "Blue", "Old")
+    for second in ("Dog", "Cat", "House", "Tree", "Boat", "Car", "Bird", "Lamp", "Road", "Hill", "Cup", "Hat")
+]
+
+
+@pytest.fixture(scope="session")
+def words() -> list[str]:
+    """Texts of one id each, whose every sequence is encoded as just these ids."""
+    return WORDS
 
 
 @pytest.fixture(scope="session")
 def tokenizer_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sentencepiece model of InternLM's kind, with 340 pieces."""
+    """A sentencepiece model of InternLM's kind, with 400 pieces."""
     prefix = tmp_path_factory.mktemp("tokenizer") / "tokenizer"
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(SENTENCES * 20),
         model_prefix=str(prefix),
-        vocab_size=340,
+        vocab_size=400,
         model_type="bpe",
         byte_fallback=True,
         add_dummy_prefix=False,
         remove_extra_whitespaces=False,
         normalization_rule_name="identity",
-        user_defined_symbols=["<TOKENS_UNUSED_0>", "<TOKENS_UNUSED_1>"],
+        user_defined_symbols=["<TOKENS_UNUSED_0>", "<TOKENS_UNUSED_1>", *WORDS],
         minloglevel=2,
     )
     return prefix.with_suffix(".model")
@@ -70,9 +81,9 @@ def checkpoint(
 
     def write(state: dict[str, Tensor] | None = None) -> Path:
         folder = tmp_path_factory.mktemp("checkpoint")
-        save_file(_tensors(344) if state is None else state, folder / "model.safetensors")
+        save_file(_tensors(404) if state is None else state, folder / "model.safetensors")
         (folder / "config.json").write_text(json.dumps(CONFIG))
-        (folder / "added_tokens.json").write_text(json.dumps({"<box>": 340, "</box>": 341}))
+        (folder / "added_tokens.json").write_text(json.dumps({"<box>": 400, "</box>": 401}))
         (folder / "tokenizer.model").write_bytes(tokenizer_model.read_bytes())
         return folder
 

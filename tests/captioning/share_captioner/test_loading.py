@@ -25,7 +25,7 @@ def pixels() -> Tensor:
 def test_shards_of_bin_give_the_logits_of_safetensors(
     tmp_path: Path, captioner: ShareCaptioner, tensors: Tensors, checkpoint: Checkpoint, pixels: Tensor
 ) -> None:
-    state = tensors(344)
+    state = tensors(404)
     names = sorted(state)
     shards = {"pytorch_model-00001-of-00002.bin": names[::2], "pytorch_model-00002-of-00002.bin": names[1::2]}
     for file, part in shards.items():  # a layer's tensors lie in both, as in the published files
@@ -42,10 +42,10 @@ def test_shards_of_bin_give_the_logits_of_safetensors(
 
 
 def test_sizes_are_read_from_the_tensors(checkpoint: Checkpoint, tensors: Tensors, pixels: Tensor) -> None:
-    captioner = ShareCaptioner.load(checkpoint(tensors(351)))
+    captioner = ShareCaptioner.load(checkpoint(tensors(411)))
     assert captioner.image_size == 56
     assert captioner.encode_image(pixels).shape == (2, 4, 64)
-    assert captioner.logits(pixels, *IDS).shape == (2, 3 + 1 + 4 + 1 + 2, 351)
+    assert captioner.logits(pixels, *IDS).shape == (2, 3 + 1 + 4 + 1 + 2, 411)
     with pytest.raises(ValueError, match=r"pixel_values \[2, 3, 28, 28\]: expected \(B, 3, 56, 56\)"):
         captioner.encode_image(pixels[..., :28, :28])
 
@@ -60,7 +60,10 @@ def test_sizes_are_read_from_the_tensors(checkpoint: Checkpoint, tensors: Tensor
             "missing from the files: visual_encoder.blocks.0.attn.proj.bias, .* and 2 more$",
         ),
         (lambda state: state.pop("visual_encoder.pos_embed"), "no tensor visual_encoder.pos_embed: a file"),
-        (lambda state: state.update({"flag_image_end": torch.zeros(1, 1, 9)}), r"flag_image_end \[1, 1, 9\]: the model"),
+        (
+            lambda state: state.update({"flag_image_end": torch.zeros(1, 1, 9)}),
+            r"flag_image_end \[1, 1, 9\]: the model",
+        ),
         (
             lambda state: state.update({"internlm_proj.bias": torch.zeros(64, dtype=torch.int64)}),
             "internlm_proj.bias is torch.int64, not a floating-point tensor",
@@ -79,7 +82,7 @@ def test_sizes_are_read_from_the_tensors(checkpoint: Checkpoint, tensors: Tensor
 def test_a_checkpoint_that_is_not_this_model(
     checkpoint: Checkpoint, tensors: Tensors, spoil: Callable[[dict[str, Tensor]], object], message: str
 ) -> None:
-    state = tensors(344)
+    state = tensors(404)
     spoil(state)
     with pytest.raises(ValueError, match=message):
         ShareCaptioner.load(checkpoint(state))
@@ -89,9 +92,9 @@ def test_a_checkpoint_that_is_not_this_model(
 def test_a_cut_file(tmp_path: Path, tensors: Tensors, suffix: str) -> None:
     path = tmp_path / f"model{suffix}"
     if suffix == ".bin":
-        torch.save(tensors(344), path)
+        torch.save(tensors(404), path)
     else:
-        save_file(tensors(344), path)
+        save_file(tensors(404), path)
     path.write_bytes(path.read_bytes()[:-4000])
     with pytest.raises(ValueError, match=rf"model\{suffix}: not a whole .*download it again"):
         ShareCaptioner.load(tmp_path)
@@ -115,7 +118,7 @@ def test_rotary_frequencies_of_the_file_or_exact_ones(
 ) -> None:
     folder = checkpoint(None)
     exact = ShareCaptioner.load(folder, rotary="exact")
-    stored = tensors(344)["internlm_model.model.layers.0.self_attn.rotary_emb.inv_freq"]
+    stored = tensors(404)["internlm_model.model.layers.0.self_attn.rotary_emb.inv_freq"]
     assert torch.equal(captioner.model.language.model.rotary_emb.inv_freq, stored)
     frequencies = exact.model.language.model.rotary_emb.inv_freq
     torch.testing.assert_close(frequencies, 10_000 ** (-torch.arange(0, 16, 2) / 16))
@@ -125,10 +128,28 @@ def test_rotary_frequencies_of_the_file_or_exact_ones(
     assert bf16.model.language.model.rotary_emb.inv_freq.dtype == torch.float32
     assert torch.equal(bf16.model.language.model.rotary_emb.inv_freq, stored)
     assert {parameter.dtype for parameter in bf16.model.parameters()} == {torch.bfloat16}
-    state = {name: tensor for name, tensor in tensors(344).items() if "inv_freq" not in name}
-    with pytest.raises(ValueError, match="holds no rotary_emb.inv_freq; load it with rotary=exact"):
+    state = {name: tensor for name, tensor in tensors(404).items() if "inv_freq" not in name}
+    with pytest.raises(ValueError, match=r"holds no rotary_emb\.inv_freq; load it with rotary=exact"):
         ShareCaptioner.load(checkpoint(state))
-    assert torch.equal(ShareCaptioner.load(checkpoint(state), rotary="exact").logits(pixels, *IDS), exact.logits(pixels, *IDS))
+    assert torch.equal(
+        ShareCaptioner.load(checkpoint(state), rotary="exact").logits(pixels, *IDS), exact.logits(pixels, *IDS)
+    )
+
+
+def test_lora_pairs_are_merged(checkpoint: Checkpoint, tensors: Tensors, pixels: Tensor) -> None:
+    """As the v1 base holds them: weight + alpha / rank * B A, alpha and rank being alike where nothing is said."""
+    name = "internlm_model.model.layers.1.mlp.up_proj."
+    down, up = torch.randn(2, 64), torch.randn(96, 2)
+    pair = tensors(404) | {f"{name}lora_A.weight": down, f"{name}lora_B.weight": up}
+    merged = tensors(404)
+    merged[f"{name}weight"] = merged[f"{name}weight"] + up @ down
+    ours = ShareCaptioner.load(checkpoint(pair)).logits(pixels, *IDS)
+    torch.testing.assert_close(ours, ShareCaptioner.load(checkpoint(merged)).logits(pixels, *IDS))
+    half = ShareCaptioner.load(checkpoint(pair), overrides={"lora": {"lora_alpha": 4, "lora_r": 8}})
+    assert not torch.allclose(half.logits(pixels, *IDS), ours)
+    del pair[f"{name}lora_A.weight"]
+    with pytest.raises(ValueError, match=r"missing from the files: .*up_proj\.lora_A\.weight$"):
+        ShareCaptioner.load(checkpoint(pair))
 
 
 def test_guesses_are_said_once(

@@ -66,7 +66,8 @@ def test_greedy_ids(numbers: Numbers, penalty: float, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("overrides", "suffix"), [({"resampler_cls": "drop"}, "__cls_dropped"), ({"resampler_key_pos": False}, "__key_nopos")]
+    ("overrides", "suffix"),
+    [({"resampler_cls": "drop"}, "__cls_dropped"), ({"resampler_key_pos": False}, "__key_nopos")],
 )
 def test_the_other_readings_of_the_resampler(fixtures: Path, overrides: dict[str, object], suffix: str) -> None:
     numbers = Numbers(fixtures / "share_captioner", **overrides)
@@ -123,5 +124,5 @@ def test_the_published_tokenizer(fixtures: Path) -> None:
 
 def test_a_tokenizer_that_is_larger_than_the_model(fixtures: Path) -> None:
     captioner = ShareCaptioner.load(fixtures / "share_captioner")
-    with pytest.raises(ValueError, match="tokenizer.model has 103168 pieces, the model 128 embeddings"):
+    with pytest.raises(ValueError, match=r"tokenizer\.model has 103168 pieces, the model 128 embeddings"):
         captioner.caption([Image.new("RGB", (20, 20))], [0])
