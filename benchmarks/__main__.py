@@ -9,7 +9,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import curation_speed, training_speed
+from benchmarks import captioning_speed, curation_speed, training_speed
 
 
 def main() -> None:
@@ -18,7 +18,7 @@ def main() -> None:
     print(f"{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} cores, {platform.processor() or platform.machine()}, "
           f"Python {platform.python_version()}\n")  # fmt: skip
     print("| benchmark | ours | beside it | ratio |\n|---|---|---|---|")
-    for benchmark in (*curation_speed.BENCHMARKS, *training_speed.BENCHMARKS):
+    for benchmark in (*curation_speed.BENCHMARKS, *captioning_speed.BENCHMARKS, *training_speed.BENCHMARKS):
         if wanted in benchmark.__name__:
             with tempfile.TemporaryDirectory() as folder:
                 for line in benchmark(Path(folder)):
