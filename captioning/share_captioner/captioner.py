@@ -110,7 +110,7 @@ class ShareCaptioner:
         Raises:
             ValueError: the pictures have another size.
         """
-        size = self.image_size
+        pixel_values, size = torch.as_tensor(pixel_values), self.image_size
         if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, size, size):
             raise ValueError(f"pixel_values {list(pixel_values.shape)}: expected (B, 3, {size}, {size})")
         return self.model.encode_image(pixel_values.to(self.device, self.dtype))

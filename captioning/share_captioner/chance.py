@@ -24,9 +24,6 @@ class GumbelDice:
     def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
         self._state = _mixed(torch.tensor([seed % 2**63 for seed in seeds], dtype=torch.int64, device=device) + GOLDEN)
 
-    def __len__(self) -> int:
-        return len(self._state)
-
     def noise(self, step: int, choices: Tensor) -> Tensor:
         """Float64 noise of the shape of `choices`, (rows, k) integers that name what is drawn from."""
         state = _mixed(self._state + (step + 1) * 0x9E3779B1)  # (rows,)

@@ -92,6 +92,7 @@ def generate_ids(
         eos_token_id=list(ends) or [NEVER],
         pad_token_id=EOS,  # the published -1 is no id
     )
+    processors = LogitsProcessorList() if dice is None or beams else LogitsProcessorList([Roll(dice, decoding.top_k)])
     language.dice, language.top_k = (dice if beams else None), decoding.top_k
     draws_before = language.num_draws
     try:
@@ -101,7 +102,7 @@ def generate_ids(
                 inputs_embeds=prompt,
                 attention_mask=torch.ones(prompt.shape[:2], dtype=torch.long, device=prompt.device),
                 generation_config=config,
-                logits_processor=LogitsProcessorList([Roll(dice, decoding.top_k)] if dice and not beams else []),
+                logits_processor=processors,
             )
     finally:
         language.dice = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from captioning.share_captioner.captioner import Generated, ShareCaptioner
@@ -122,6 +123,4 @@ def find_folder(given: str | None, key: str) -> Path:
 
 
 def _best_device() -> str:
-    import torch
-
     return "cuda" if torch.cuda.is_available() else "cpu"

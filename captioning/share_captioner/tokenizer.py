@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import sentencepiece
 
+from captioning.share_captioner.files import read_json
 from captioning.share_captioner.language import BOS, EOS
 
 QUESTION = "Analyze the image in a comprehensive and detailed manner."
@@ -39,10 +39,7 @@ class Tokenizer:
         if self._pieces.unk_id() in (self.end_of_answer, self._pieces.piece_to_id(END_OF_HUMAN)):
             raise ValueError(f"{path}: has no {END_OF_HUMAN} and {END_OF_ANSWER}: another tokenizer")
         added = folder / "added_tokens.json"
-        self._added = {
-            number: text
-            for text, number in json.loads(added.read_text(encoding="utf-8") if added.is_file() else "{}").items()
-        }
+        self._added = {number: text for text, number in (read_json(added) if added.is_file() else {}).items()}
 
     def __len__(self) -> int:
         """Pieces of `tokenizer.model`, without the added tokens."""

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -101,6 +103,23 @@ def test_a_caption_that_is_cut_off_says_so(captioner: ShareCaptioner, pictures: 
     for generated in long:
         assert generated.ended == (generated.num_tokens < 1500)
         assert generated.text == generated.text.strip() and "<TOKENS_UNUSED_1>" not in generated.text
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_half_precision_follows_float32(
+    checkpoint: Callable[[None], Path], captioner: ShareCaptioner, pictures: list[Image.Image], dtype: str
+) -> None:
+    half = ShareCaptioner.load(checkpoint(None), dtype=dtype)
+    pixels = preprocess(pictures, 56)
+    ids = [torch.tensor(part) for part in captioner.tokenizer.prompt()]
+    exact, rounded = captioner.logits(pixels, *ids), half.logits(pixels, *ids).float()
+    assert rounded.isfinite().all()
+    assert (rounded - exact).std() < 0.1 * exact.std()
+    for mode in MODES:
+        decoding = Decoding(mode, max_new_tokens=8)  # type: ignore[arg-type]
+        captions = half.caption(pictures, range(len(pictures)), decoding)
+        assert captions == half.caption(pictures, range(len(pictures)), decoding)
+        assert all(captions)
 
 
 def test_pictures_and_seeds_that_do_not_match(captioner: ShareCaptioner, pictures: list[Image.Image]) -> None:
