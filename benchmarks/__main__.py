@@ -9,7 +9,14 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import curation_speed, kv_compression, loader_speed, memory_table, training_speed
+from benchmarks import (
+    captioning_speed,
+    curation_speed,
+    kv_compression,
+    loader_speed,
+    memory_table,
+    training_speed,
+)
 
 
 def main() -> None:
@@ -20,6 +27,7 @@ def main() -> None:
     print("| benchmark | ours | beside it | ratio | goal |\n|---|---|---|---|---|")
     for benchmark in (
         *curation_speed.BENCHMARKS,
+        *captioning_speed.BENCHMARKS,
         *loader_speed.BENCHMARKS,
         *training_speed.BENCHMARKS,
         *kv_compression.BENCHMARKS,

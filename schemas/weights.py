@@ -73,9 +73,26 @@ LLAVA = Weight(
     size="14 GB",
     licence="Llama 2 Community License",
 )
+SHARE_CAPTIONER = Weight(
+    what="Share-Captioner (8.4 billion parameters, bfloat16) and its tokenizer",
+    hub_id="Lin-Chen/ShareCaptioner",
+    pattern="*[!i]?",  # everything but .bin, which holds the same tensors again
+    size="16.8 GB",
+    licence="not checked: see the repository",
+    revision="4a825ed7b2e2bff57237b0bee887fe6cc9d91c91",  # where the tensors are safetensors; main has .bin alone
+)
+XCOMPOSER = Weight(
+    what="InternLM-XComposer-7B, Share-Captioner's v1 base (bfloat16), and its tokenizer",
+    hub_id="internlm/internlm-xcomposer-7b",
+    pattern="*",
+    size="18.6 GB",
+    licence="not checked: see the repository",
+)
 
-WEIGHTS = (SDXL_VAE, T5_XXL, SIGMA_256, SIGMA_512, SIGMA_1024, SIGMA_2K, ALPHA_256, LLAVA)
-"""All of them. No revision is pinned: none could be checked without the hub."""
+WEIGHTS = (
+    SDXL_VAE, T5_XXL, SIGMA_256, SIGMA_512, SIGMA_1024, SIGMA_2K, ALPHA_256, LLAVA, SHARE_CAPTIONER, XCOMPOSER,
+)  # fmt: skip
+"""All of them. A revision is pinned only where one was recorded: none could be checked without the hub."""
 
 
 def missing_weights(weight: Weight, key: str, given: str | None = None) -> ValueError:

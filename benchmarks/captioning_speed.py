@@ -1,0 +1,200 @@
+"""Share-Captioner: a batch against one picture after the other; and, on a GPU, pictures per second at full size.
+
+`python -m benchmarks.captioning_speed` builds the full model with random weights on a GPU, measures, and says how
+many GPU-days 33 million pictures take. `--device cpu --tiny` runs the same lines on a toy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import GenerationConfig
+
+from captioning.share_captioner import Decoding, ShareCaptioner
+from captioning.share_captioner.dimensions import Dimensions, ResamplerChoices
+from captioning.share_captioner.generation import Mode, generate_ids
+from captioning.share_captioner.model import ShareCaptionerModel
+from captioning.share_captioner.pixels import preprocess
+
+FULL = Dimensions(
+    image_size=448,
+    patch_size=14,
+    vision_width=1408,
+    vision_depth=39,
+    vision_heads=16,
+    vision_mlp=6144,
+    vision_ln_eps=1e-6,
+    ln_vision_eps=1e-5,
+    num_queries=256,
+    connector=ResamplerChoices(),
+    connector_width=4096,
+    hidden_size=4096,
+    intermediate_size=11008,
+    num_layers=32,
+    num_heads=32,
+    vocab_size=103168,
+    rms_norm_eps=1e-5,
+    rope_theta=10_000.0,
+    max_positions=2048,
+)
+TINY = replace(
+    FULL,
+    image_size=112,
+    vision_width=64,
+    vision_depth=2,
+    vision_heads=4,
+    vision_mlp=128,
+    num_queries=16,
+    connector=ResamplerChoices(heads=4),
+    connector_width=128,
+    hidden_size=128,
+    intermediate_size=256,
+    num_layers=2,
+    num_heads=4,
+    vocab_size=2000,
+)
+IDS = (torch.arange(1, 7), torch.arange(10, 28))
+"""As many ids before and after the picture as the published prompt has."""
+NUM_PICTURES = 33_000_000
+
+
+def random_captioner(dimensions: Dimensions, device: str, dtype: torch.dtype) -> ShareCaptioner:
+    """The model with random weights and no tokenizer, made on the device."""
+    with torch.device("meta"):
+        model = ShareCaptionerModel(dimensions).to(dtype)
+    model.to_empty(device=device).eval().requires_grad_(False)
+    for name, parameter in model.named_parameters():
+        parameter.fill_(1.0) if "norm" in name or ".ln_" in name else parameter.normal_(std=0.05)
+    head_dim = dimensions.hidden_size // dimensions.num_heads
+    frequencies = dimensions.rope_theta ** (-torch.arange(0, head_dim, 2, device=device) / head_dim)
+    model.language.model.rotary_emb.inv_freq = frequencies
+    model.language.model.rotary_emb.original_inv_freq = frequencies
+    return ShareCaptioner(model, None, "random")
+
+
+def ids_of(captioner: ShareCaptioner, pictures: Sequence[Image.Image], decoding: Decoding) -> list[list[int]]:
+    """Pictures to ids, all together; none ends before `max_new_tokens`."""
+    prompt = captioner.prompt(preprocess(pictures, captioner.image_size), *IDS)
+    return generate_ids(captioner.model.language, prompt, decoding, range(len(pictures)), [])
+
+
+def ids_one_by_one(captioner: ShareCaptioner, pictures: Sequence[Image.Image], decoding: Decoding) -> list[list[int]]:
+    """Pictures to ids by a plain loop over transformers' `generate`, greedily, as a script would do it."""
+    config = GenerationConfig(
+        max_new_tokens=decoding.max_new_tokens,
+        repetition_penalty=decoding.repetition_penalty,
+        do_sample=False,
+        eos_token_id=2**31 - 1,
+        pad_token_id=2,
+    )
+    rows = []
+    for picture in pictures:
+        prompt = captioner.prompt(preprocess([picture], captioner.image_size), *IDS)
+        with torch.inference_mode(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Passing `repetition_penalty`")
+            rows += captioner.model.language.generate(inputs_embeds=prompt, generation_config=config).tolist()
+    return rows
+
+
+def pictures_of_noise(count: int) -> list[Image.Image]:
+    """1024 x 768 px, no two alike."""
+    rng = np.random.default_rng(0)
+    small = rng.integers(0, 256, (count, 12, 16, 3), np.uint8)
+    return [Image.fromarray(pixels).resize((1024, 768)) for pixels in small]
+
+
+def share_captioner_batches(
+    _folder: Path, num_pictures: int = 200, num_tokens: int = 40, batch: int = 25
+) -> Iterator[str]:
+    """A tiny random model in float32: batches against one picture after the other, same weights, same ids."""
+    captioner = random_captioner(TINY, "cpu", torch.float32)
+    pictures = pictures_of_noise(num_pictures)
+    decoding = Decoding("greedy", max_new_tokens=num_tokens)
+    ids_of(captioner, pictures[:2], decoding)
+    best: dict[str, float] = {}
+    for _ in range(3):
+        begun = time.perf_counter()
+        together = [
+            ids for i in range(0, num_pictures, batch) for ids in ids_of(captioner, pictures[i : i + batch], decoding)
+        ]
+        middle = time.perf_counter()
+        alone = ids_one_by_one(captioner, pictures, decoding)
+        ended = time.perf_counter()
+        assert together == alone, "a batch gives other captions"
+        best = {
+            "ours": min(best.get("ours", 1e9), middle - begun),
+            "plain": min(best.get("plain", 1e9), ended - middle),
+        }
+    ours, plain = num_pictures / best["ours"], num_pictures / best["plain"]
+    yield (
+        f"| Share-Captioner, tiny, greedy, {num_tokens} tokens, batches of {batch} against a loop | "
+        f"{ours:.0f} pictures/s | {plain:.0f} pictures/s | {ours / plain:.1f} |"
+    )
+
+
+def share_captioner_gpu(device: str, tiny: bool, num_tokens: int, batches: Sequence[int]) -> Iterator[str]:
+    """Pictures per second and GPU-days for 33 million, by decoding and batch size; random weights, no early end."""
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    begun = time.perf_counter()
+    captioner = random_captioner(TINY if tiny else FULL, device, dtype)
+    size_gb = sum(parameter.nbytes for parameter in captioner.model.parameters()) / 1e9
+    built_s = time.perf_counter() - begun
+    yield f"{_device_name(device)}, torch {torch.__version__}, {size_gb:.2f} GB of weights, built in {built_s:.0f} s\n"
+    yield "| decoding | batch | seconds/batch | pictures/s | GPU-days for 33 million | peak GB |"
+    yield "|---|---|---|---|---|---|"
+    modes: tuple[Mode, ...] = ("greedy", "sampled", "published")
+    for mode in modes:
+        decoding = Decoding(mode, max_new_tokens=num_tokens)
+        for batch in batches:
+            pictures = pictures_of_noise(batch)
+            try:
+                ids_of(captioner, pictures, replace(decoding, max_new_tokens=4))
+                _reset_peak(device)
+                begun = time.perf_counter()
+                ids_of(captioner, pictures, decoding)  # its ids come back to the host: nothing is left to wait for
+                seconds = time.perf_counter() - begun
+            except torch.OutOfMemoryError:
+                yield f"| {mode} | {batch} | out of memory | | | |"
+                continue
+            days = NUM_PICTURES * seconds / batch / 86_400
+            yield f"| {mode} | {batch} | {seconds:.2f} | {batch / seconds:.2f} | {days:,.0f} | {_peak_gb(device):.1f} |"
+
+
+def _device_name(device: str) -> str:
+    return "cpu" if device == "cpu" else torch.cuda.get_device_name(device)
+
+
+def _reset_peak(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak_gb(device: str) -> float:
+    return 0.0 if device == "cpu" else torch.cuda.max_memory_allocated(device) / 1e9
+
+
+BENCHMARKS = (share_captioner_batches,)
+
+
+def main() -> None:
+    """Print the table of `share_captioner_gpu`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda", help="as torch names it")
+    parser.add_argument("--tiny", action="store_true", help="a toy model, to try the lines")
+    parser.add_argument("--tokens", type=int, default=180, help="new tokens per caption")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
+    given = parser.parse_args()
+    for line in share_captioner_gpu(given.device, given.tiny, given.tokens, given.batches):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""The dice of a caption: noise that depends on its seed, the step and the token alone, so not on its batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+GOLDEN = -7046029254386353131
+"""2^64 divided by the golden ratio, as a signed integer: the step of splitmix64."""
+ROUNDS = ((30, -4658895280553007687), (27, -7723592293110705685), (31, 1))
+"""Shift and factor of each round of splitmix64's finaliser (Steele, Lea, Flood 2014), as signed integers."""
+
+
+class GumbelDice:
+    """Standard Gumbel noise for a batch of captions; one row per seed.
+
+    The largest of `score + noise` is a draw from softmax(score), and the k largest are k draws without replacement
+    (Gumbel-max; Kool, van Hoof, Welling 2019). The noise is a hash, computed on the device, so that no generator is
+    carried: a caption comes out the same in any batch, on any worker, and again tomorrow.
+    """
+
+    def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
+        self._state = _mixed(torch.tensor([seed % 2**63 for seed in seeds], dtype=torch.int64, device=device) + GOLDEN)
+
+    def noise(self, step: int, choices: Tensor) -> Tensor:
+        """Float64 noise of the shape of `choices`, (rows, k) integers that name what is drawn from."""
+        state = _mixed(self._state + (step + 1) * 0x9E3779B1)  # (rows,)
+        bits = _mixed(_mixed(state[:, None] + choices * GOLDEN) + GOLDEN)
+        uniform = (((bits >> 11) & (2**53 - 1)).double() + 0.5) / 2**53
+        return -(-uniform.log()).log()
+
+
+def _mixed(bits: Tensor) -> Tensor:
+    """Every bit of an int64 stirred into every other; multiplication wraps around."""
+    for shift, factor in ROUNDS:
+        bits = (bits ^ ((bits >> shift) & (2 ** (64 - shift) - 1))) * factor
+    return bits

@@ -1,0 +1,108 @@
+"""The weight files of a checkpoint folder, read tensor by tensor: safetensors or `.bin`, one file or shards."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+
+class WeightFiles:
+    """Random access to the tensors of one folder; nothing is read before it is asked for.
+
+    Safetensors are preferred where both kinds lie in the folder. `.bin` files are unpickled with `weights_only`, and
+    mapped rather than read, so that a checkpoint never lies twice in memory.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Open every file.
+
+        Raises:
+            ValueError: there are no weights, a shard named by the index is missing, or a file is cut or foreign.
+        """
+        self.folder = folder
+        self._mapped: dict[str, Tensor] = {}
+        self._safetensors: dict[str, Path] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.paths = _weight_paths(folder)
+        for path in self.paths:
+            shapes = self._open_safetensors(path) if path.suffix == ".safetensors" else self._open_bin(path)
+            twice = sorted(self.shapes.keys() & shapes.keys())
+            if twice:
+                raise ValueError(f"{path}: {twice[0]} is in another file as well")
+            self.shapes |= shapes
+
+    def read(self, name: str) -> Tensor:
+        """One tensor, on the CPU, in the file's own dtype."""
+        if name in self._mapped:
+            return self._mapped[name]
+        with safe_open(self._safetensors[name], framework="pt") as file:
+            return file.get_tensor(name)
+
+    def fingerprint(self) -> str:
+        """Twelve hex digits that tell one checkpoint from another: names, shapes, and the bytes of two tensors.
+
+        The same weights give the same digits from either kind of file.
+        """
+        digest = hashlib.sha256(repr(sorted(self.shapes.items())).encode())
+        for name in ("flag_image_start", "internlm_proj.bias"):
+            if name in self.shapes:
+                digest.update(self.read(name).float().numpy().tobytes())
+        return digest.hexdigest()[:12]
+
+    def _open_safetensors(self, path: Path) -> dict[str, tuple[int, ...]]:
+        try:
+            with safe_open(path, framework="pt") as file:
+                shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path}: not a whole safetensors file ({error}); download it again") from None
+        self._safetensors |= dict.fromkeys(shapes, path)
+        return shapes
+
+    def _open_bin(self, path: Path) -> dict[str, tuple[int, ...]]:
+        try:
+            tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ValueError(f"{path}: not a whole torch file of tensors alone ({reason}); download it again") from None
+        if not isinstance(tensors, Mapping) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+            raise ValueError(f"{path}: holds no state dict (name -> tensor)")
+        self._mapped |= tensors
+        return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+
+
+def _weight_paths(folder: Path) -> list[Path]:
+    """The weight files of a folder: those of an index, else the files themselves; safetensors before `.bin`."""
+    for suffix in (".safetensors", ".bin"):
+        for index in sorted(folder.glob(f"*{suffix}.index.json")):
+            shards = sorted(set(read_json(index).get("weight_map", {}).values()))
+            absent = [name for name in shards if not (folder / name).is_file()]
+            if shards and not absent:
+                return [folder / name for name in shards]
+            if any((folder / name).is_file() for name in shards):
+                raise ValueError(f"{index}: {absent[0]} is missing ({len(absent)} of {len(shards)} shards are)")
+        if files := sorted(folder.glob(f"*{suffix}")):
+            return files
+    raise ValueError(f"{folder}: no .safetensors or .bin weights in this folder")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        ValueError: it cannot be read, or is none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds no JSON object")
+    return content
