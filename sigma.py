@@ -70,7 +70,7 @@ def shown(text: str | Path) -> str:
 
 def pipeline(recipe: DataRecipe) -> list[Step]:
     """Every step from raw images to shards, in order."""
-    from captioning import clean, mix, nouns, recaption, statistics
+    from captioning import clean, ground, mix, nouns, recaption, statistics
     from curation import aesthetic, dedup, fingerprint, ingest, select, shard_plan, shard_writer
     from curation.dataset import Dataset
     from curation.job import Step
@@ -85,6 +85,7 @@ def pipeline(recipe: DataRecipe) -> list[Step]:
         Step(recaption.stage(recipe)),
         Step(mix.stage(recipe)),
         Step(nouns.stage(recipe)),
+        *([Step(ground.stage(recipe))] if recipe.ground.enabled else []),
         Step(statistics.reduce(recipe)),
         Step(shard_plan.reduce(recipe)),
         Step(shard_writer.stage(recipe, Dataset(recipe.out_path()))),
@@ -100,6 +101,8 @@ def build_dataset(recipe: DataRecipe, upto: str = JOBS[-1], redo: list[str] | No
     unknown = [job for job in redo or [] if job not in JOBS]
     if unknown:
         raise ValueError(f"--redo {unknown[0]}: no such job; there are {', '.join(JOBS)}")
+    if upto == "ground" and not recipe.ground.enabled:
+        raise ValueError("ground.enabled is false; set ground.enabled=true, the job needs the weights of ground.clip")
     select.check_subsets(recipe.select)
     wanted = JOBS[: JOBS.index(upto) + 1]
     steps = [step for step in pipeline(recipe) if step.job in wanted]
@@ -140,6 +143,7 @@ for _job, _what in {
     "caption": "Write a synthetic caption for every kept picture.",
     "mix": "Toss the caption coin: synthetic or raw.",
     "nouns": "Find the nouns of every caption.",
+    "ground": "Score how well captions fit their pictures (off by default; needs weights).",
     "statistics": "Count them: the paper's Table 1.",
     "shard": "Pack WebDataset tars and their index.",
 }.items():

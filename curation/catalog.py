@@ -25,6 +25,7 @@ _DUCKDB_TYPES = {
     "double": "DOUBLE",
     "list<item: string>": "VARCHAR[]",
     "list<element: string>": "VARCHAR[]",
+    "list<item: float>": "FLOAT[]",
 }
 
 

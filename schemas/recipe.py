@@ -20,6 +20,7 @@ JOBS = (
     "caption",
     "mix",
     "nouns",
+    "ground",
     "statistics",
     "shard",
 )
@@ -130,6 +131,25 @@ class Nouns(StrictModel):
     model with a tagger, such as en_core_web_sm."""
 
 
+class Ground(StrictModel):
+    """Score how well each synthetic caption fits its picture. Evidence only: nothing is refused for it."""
+
+    enabled: bool = False
+    """Run the job at all; it needs weights."""
+    clip: str | None = None
+    """A CLIP model, which scores sentences: a folder, or a hub id in the local cache. Null: CLIP ViT-L/14."""
+    nouns: bool = False
+    """Also look for every noun with an open-vocabulary detector."""
+    detector: str | None = None
+    """An OWLv2 model: a folder, or a hub id in the local cache. Null: OWLv2 base."""
+    min_noun_score: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """A noun whose best box scores less is called ungrounded; 0.1 is the detector's own default."""
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    """Pictures per pass."""
+    device: str = "auto"
+    """`auto` takes a GPU where there is one; else a name of torch, such as cuda:1 or cpu."""
+
+
 class Statistics(StrictModel):
     """Count the nouns: the paper's Table 1."""
 
@@ -187,6 +207,7 @@ class DataRecipe(StrictModel):
     caption: Caption = Caption()
     mix: Mix = Mix()
     nouns: Nouns = Nouns()
+    ground: Ground = Ground()
     statistics: Statistics = Statistics()
     shard: Shard = Shard()
     run: Run = Run()

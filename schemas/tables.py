@@ -157,6 +157,25 @@ NOUNS = pa.schema(
 NOUN_SOURCES = ("raw", "synthetic")
 """The rows that `nouns` holds per image, in this order."""
 
+GROUNDING = pa.schema(
+    [
+        _ROW,
+        _IMAGE,
+        pa.field("scorer", pa.string()),  # the CLIP model; null where there is no caption or no picture
+        pa.field("sentences", pa.list_(pa.string())),  # of the synthetic caption, in order
+        pa.field("sentence_scores", pa.list_(pa.float32())),  # cosine of each with the picture
+        pa.field("lowest_sentence", pa.string()),
+        pa.field("lowest_score", pa.float32()),
+        pa.field("mean_score", pa.float32()),
+        pa.field("num_cut", pa.int32()),  # sentences that are longer than the scorer reads
+        pa.field("detector", pa.string()),  # the open-vocabulary detector; null where it was not asked
+        pa.field("nouns", pa.list_(pa.string())),  # distinct, in reading order
+        pa.field("noun_scores", pa.list_(pa.float32())),  # of the best box, 0 to 1
+        pa.field("ungrounded", pa.list_(pa.string())),  # nouns under `ground.min_noun_score`
+        pa.field("ungrounded_share", pa.float32()),
+    ]
+)
+
 STATISTICS = pa.schema(
     [
         pa.field("caption_source", pa.string(), nullable=False),  # raw, synthetic, mix
@@ -244,6 +263,7 @@ MAP_TABLES: dict[str, pa.Schema] = {
     "captions": CAPTIONS,
     "mix": MIX,
     "nouns": NOUNS,
+    "grounding": GROUNDING,
     "samples": SAMPLES,
 }
 """Tables in parts: `tables/<name>/part-00000.parquet`, part n of each holding the same inputs in the same order.

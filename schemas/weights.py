@@ -1,9 +1,14 @@
-"""Every external weight the project knows: where it is published, how large it is, and under which licence."""
+"""Every external weight: where it is published, how large it is, under which licence, and where it lies here."""
 
 from __future__ import annotations
 
+import logging
+import re
 import shlex
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -89,8 +94,24 @@ XCOMPOSER = Weight(
     licence="not checked: see the repository",
 )
 
+CLIP_L14 = Weight(
+    what="CLIP ViT-L/14, which scores pictures against texts",
+    hub_id="openai/clip-vit-large-patch14",
+    pattern="*",
+    size="1.7 GB",
+    licence="MIT",
+)
+OWLV2 = Weight(
+    what="OWLv2 base, an open-vocabulary detector",
+    hub_id="google/owlv2-base-patch16-ensemble",
+    pattern="*",
+    size="0.6 GB",
+    licence="Apache-2.0",
+)
+
 WEIGHTS = (
-    SDXL_VAE, T5_XXL, SIGMA_256, SIGMA_512, SIGMA_1024, SIGMA_2K, ALPHA_256, LLAVA, SHARE_CAPTIONER, XCOMPOSER,
+    CLIP_L14, OWLV2, SDXL_VAE, T5_XXL, SIGMA_256, SIGMA_512, SIGMA_1024, SIGMA_2K, ALPHA_256, LLAVA,
+    SHARE_CAPTIONER, XCOMPOSER,
 )  # fmt: skip
 """All of them. A revision is pinned only where one was recorded: none could be checked without the hub."""
 
@@ -107,3 +128,68 @@ def missing_weights(weight: Weight, key: str, given: str | None = None) -> Value
         f"weights missing: {weight.hub_id} ({weight.what}, {weight.size}){here}: get them with `{weight.command}`, "
         f"then set {key}{' ' if key.startswith('--') else '='}{weight.folder}"
     )
+
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+def find_weights(given: str | None, weight: Weight, key: str) -> Path:
+    """The folder of a model: the one given, or the local hub cache's copy of an id.
+
+    Args:
+        given: a folder or a hub id; None is the published one, `weight`.
+        key: the knob, for the message.
+
+    Raises:
+        ValueError: it is not on this machine; the message names the id, the size and the command to get it.
+    """
+    if given is not None and Path(given).is_dir():
+        return Path(given)
+    if given is not None and not HUB_ID.fullmatch(given):
+        raise missing_weights(weight, key, given)
+    if given is not None and given != weight.hub_id:
+        weight = replace(weight, hub_id=given, pattern="*", revision=None)
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(weight.hub_id, revision=weight.revision, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        raise missing_weights(weight, key, given) from None
+
+
+def component(folder: Path, name: str) -> Path | None:
+    """The folder of one model: `folder` itself, or its part of that name where `folder` is a pipeline; or None."""
+    for candidate in (folder / name, folder):
+        if (candidate / "config.json").is_file():
+            return candidate
+    return None
+
+
+def load_frozen(from_pretrained: Callable[..., Any], folder: Path, **knobs: Any) -> Any:
+    """A model from a folder, for inference; unlike the library alone, refuses weights that lack a tensor.
+
+    Args:
+        from_pretrained: of a model class of transformers or diffusers.
+        knobs: for it, such as the dtype.
+
+    Raises:
+        ValueError: the folder holds no such model, or a damaged one.
+    """
+    from safetensors import SafetensorError
+
+    chatter = logging.getLogger("transformers.modeling_utils")
+    level = chatter.level
+    chatter.setLevel(logging.ERROR)  # of tensors that are in the file and not needed, such as T5's decoder
+    try:
+        model, info = from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **knobs
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ValueError(f"{folder}: cannot be loaded ({str(error).strip().splitlines()[0]})") from None
+    finally:
+        chatter.setLevel(level)
+    missing = sorted(info["missing_keys"])
+    if missing:
+        raise ValueError(f"{folder}: lacks {missing[0]} and {len(missing) - 1} more tensors; get it anew")
+    return model.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Where published weights lie on this machine: a folder, or the local hub cache. Nothing is ever downloaded."""
+"""The files of weights on this machine: where a tokenizer lies, configurations, and copies of them."""
 
 from __future__ import annotations
 
@@ -7,46 +7,8 @@ import json
 import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from schemas.weights import Weight, missing_weights
-
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-
-
-def find_weights(given: str | None, weight: Weight, key: str) -> Path:
-    """The folder of a model: the one given, or the local hub cache's copy of an id.
-
-    Args:
-        given: a folder or a hub id; None is the published one, `weight`.
-        key: the knob, for the message.
-
-    Raises:
-        ValueError: it is not on this machine; the message names the id, the size and the command to get it.
-    """
-    if given is not None and Path(given).is_dir():
-        return Path(given)
-    if given is not None and not HUB_ID.fullmatch(given):
-        raise missing_weights(weight, key, given)
-    if given is not None and given != weight.hub_id:
-        weight = replace(weight, hub_id=given, pattern="*", revision=None)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(weight.hub_id, revision=weight.revision, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        raise missing_weights(weight, key, given) from None
-
-
-def component(folder: Path, name: str) -> Path | None:
-    """The folder of one model: `folder` itself, or its part of that name where `folder` is a pipeline; or None."""
-    for candidate in (folder / name, folder):
-        if (candidate / "config.json").is_file():
-            return candidate
-    return None
 
 
 def tokenizer_folder(folder: Path) -> Path | None:

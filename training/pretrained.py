@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from schemas.training import Latents, Text
-from schemas.weights import SDXL_VAE, T5_XXL, missing_weights
+from schemas.weights import SDXL_VAE, T5_XXL, component, find_weights, load_frozen, missing_weights
 from training.encoders import draw_latents
-from training.local_weights import component, content_digest, find_weights, tokenizer_folder
+from training.local_weights import content_digest, tokenizer_folder
 
 if TYPE_CHECKING:  # imported where they are used: they take seconds
     from diffusers import AutoencoderKL
@@ -175,7 +174,7 @@ def _t5_folders(text: Text) -> tuple[Path, Path]:
 def _load_vae(folder: Path, precision: str, device: torch.device) -> AutoencoderKL:
     from diffusers import AutoencoderKL
 
-    vae = _loaded(AutoencoderKL.from_pretrained, folder, torch_dtype=DTYPES[precision])
+    vae = load_frozen(AutoencoderKL.from_pretrained, folder, torch_dtype=DTYPES[precision])
     config = vae.config
     for name, value, needed in (
         ("scaling_factor", config.scaling_factor, SCALING_FACTOR),
@@ -195,30 +194,9 @@ def _load_t5(
 ) -> tuple[T5EncoderModel, PreTrainedTokenizerBase]:
     from transformers import T5EncoderModel, T5Tokenizer
 
-    model = _loaded(T5EncoderModel.from_pretrained, folder, dtype=DTYPES[precision])
+    model = load_frozen(T5EncoderModel.from_pretrained, folder, dtype=DTYPES[precision])
     try:
         words = T5Tokenizer.from_pretrained(tokenizer, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{tokenizer}: cannot be loaded as a T5 tokenizer ({str(error).splitlines()[0]})") from None
     return model.to(device), words
-
-
-def _loaded(from_pretrained: Callable[..., Any], folder: Path, **knobs: Any) -> Any:
-    """A model from a folder, frozen; unlike the library alone, refuses weights that lack a tensor."""
-    from safetensors import SafetensorError
-
-    chatter = logging.getLogger("transformers.modeling_utils")
-    level = chatter.level
-    chatter.setLevel(logging.ERROR)  # of the T5 decoder's tensors, which are not needed
-    try:
-        model, info = from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **knobs
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{folder}: cannot be loaded ({str(error).strip().splitlines()[0]})") from None
-    finally:
-        chatter.setLevel(level)
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ValueError(f"{folder}: lacks {missing[0]} and {len(missing) - 1} more tensors; get it anew")
-    return model.eval().requires_grad_(False)

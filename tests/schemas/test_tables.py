@@ -48,8 +48,9 @@ def test_duckdb_knows_every_type() -> None:
 
 
 def test_every_table_is_written_by_one_job_and_read_after_it(tmp_path: Path) -> None:
+    everything = DataRecipe.from_mapping({"images": str(tmp_path), "out": "out", "ground": {"enabled": True}})
     made = {"listing"}
-    for step in sigma.pipeline(DataRecipe(images=str(tmp_path), out=str(tmp_path / "out"))):
+    for step in sigma.pipeline(everything):
         assert set(step.work.inputs) <= made, step.job
         assert not set(step.outputs) & made, step.job
         made |= set(step.outputs)

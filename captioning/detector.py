@@ -1,0 +1,65 @@
+"""OWLv2: looks in a picture for things that are named in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+
+from curation.clip import best_device, on_device, weights_name
+from schemas.weights import OWLV2, find_weights, load_frozen
+
+if TYPE_CHECKING:  # imported where they are used: they take seconds
+    from transformers import Owlv2ForObjectDetection, Owlv2Processor
+
+QUERIES_AT_ONCE = 32
+"""Words that are looked for in one pass."""
+
+
+class NounDetector:
+    """How sure an open-vocabulary detector is that a picture shows a thing."""
+
+    def __init__(self, model: Owlv2ForObjectDetection, processor: Owlv2Processor, name: str, device: str) -> None:
+        self._model: Any = on_device(model, device)
+        self._processor = processor
+        self.name = name
+
+    @classmethod
+    def load(cls, weights: str | None, key: str, device: str = "auto") -> NounDetector:
+        """The detector that a recipe names; None is OWLv2 base.
+
+        Raises:
+            ValueError: it is not on this machine, or is no OWLv2 model.
+        """
+        from transformers import Owlv2ForObjectDetection, Owlv2Processor
+
+        folder = find_weights(weights, OWLV2, key)
+        model = load_frozen(Owlv2ForObjectDetection.from_pretrained, folder)
+        try:
+            processor = Owlv2Processor.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{folder}: has no OWLv2 preprocessing ({str(error).splitlines()[0]})") from None
+        return cls(model, processor, weights_name(weights, folder, OWLV2.hub_id), best_device(device))
+
+    def scores(self, image: Image.Image, nouns: Sequence[str]) -> list[float]:
+        """For each noun the score, 0 to 1, of the box that fits "a photo of a NOUN" best."""
+        import torch
+
+        found: list[float] = []
+        if not nouns:
+            return found
+        pixels = self._processor.image_processor(image, return_tensors="pt")["pixel_values"].to(self._model.device)
+        for begin in range(0, len(nouns), QUERIES_AT_ONCE):
+            queries = [f"a photo of a {noun}" for noun in nouns[begin : begin + QUERIES_AT_ONCE]]
+            tokens = self._processor.tokenizer(
+                queries,
+                padding="max_length",
+                truncation=True,
+                max_length=self._model.config.text_config.max_position_embeddings,
+                return_tensors="pt",
+            ).to(self._model.device)
+            with torch.inference_mode():
+                answer = self._model(pixel_values=pixels, **tokens)
+            found += answer.logits[0].float().sigmoid().amax(dim=0).tolist()  # (boxes, queries)
+        return found

@@ -1,0 +1,112 @@
+"""CLIP: pictures and texts in one space, where the cosine says how well they fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from schemas.weights import CLIP_L14, find_weights, load_frozen
+
+if TYPE_CHECKING:  # imported where they are used: they take seconds
+    from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+Embeddings = NDArray[np.float32]
+
+
+class Clip:
+    """A CLIP model with its own preprocessing. Embeddings are as projected, not normalised; see `cosine`."""
+
+    def __init__(
+        self, model: CLIPModel, processor: CLIPImageProcessorPil, tokenizer: CLIPTokenizer, name: str, device: str
+    ) -> None:
+        self._model: Any = on_device(model, device)
+        self._processor, self._tokenizer = processor, tokenizer
+        self.name = name
+        self.max_tokens: int = self._model.config.text_config.max_position_embeddings
+        """Of a text, its begin and end included: 77 as published. More is cut off."""
+
+    @classmethod
+    def load(cls, weights: str | None, key: str, device: str = "auto") -> Clip:
+        """The model that a recipe names.
+
+        Args:
+            weights: a folder or a hub id in the local cache; None is CLIP ViT-L/14.
+            key: the knob, for the message.
+            device: `auto` takes a GPU where there is one.
+
+        Raises:
+            ValueError: it is not on this machine, or is no CLIP model.
+        """
+        from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+        folder = find_weights(weights, CLIP_L14, key)
+        model = load_frozen(CLIPModel.from_pretrained, folder)
+        try:
+            processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
+            tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{folder}: has no CLIP preprocessing ({str(error).splitlines()[0]})") from None
+        return cls(model, processor, tokenizer, weights_name(weights, folder, CLIP_L14.hub_id), best_device(device))
+
+    def embed_images(self, images: Sequence[Image.Image]) -> Embeddings:
+        """RGB pictures -> (n, dim) float32."""
+        import torch
+
+        pixels = self._processor(list(images), return_tensors="pt")["pixel_values"]
+        with torch.inference_mode():
+            found = self._model.get_image_features(pixel_values=pixels.to(self._model.device, self._model.dtype))
+        return _numpy(found.pooler_output)
+
+    def embed_texts(self, texts: Sequence[str]) -> Embeddings:
+        """Texts -> (n, dim) float32; what is longer than `max_tokens` is cut."""
+        import torch
+
+        if not texts:
+            return np.zeros((0, self._model.config.projection_dim), np.float32)
+        tokens = self._tokenizer(
+            list(texts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        )
+        with torch.inference_mode():
+            found = self._model.get_text_features(**tokens.to(self._model.device))
+        return _numpy(found.pooler_output)
+
+    def num_tokens(self, text: str) -> int:
+        """Tokens of a text before any cut, begin and end included."""
+        return len(self._tokenizer(text)["input_ids"])
+
+
+def cosine(first: Embeddings, second: Embeddings) -> Embeddings:
+    """Cosine of every row of (n, dim) with every row of (m, dim) -> (n, m)."""
+    unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (first, second)]
+    return np.asarray(unit[0] @ unit[1].T, np.float32)
+
+
+def best_device(device: str) -> str:
+    """`auto` as the current GPU where there is one, else the CPU; other names as they are."""
+    import torch
+
+    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def on_device(model: Any, device: str) -> Any:
+    """A model moved to a device; the stubs of `to` know no device."""
+    return model.to(device)
+
+
+def weights_name(given: str | None, folder: Path, published: str) -> str:
+    """How a row names a model: the hub id with the commit where it comes from the cache, else the folder's name."""
+    if given is not None and Path(given).is_dir():
+        return folder.absolute().name
+    return f"{given or published}@{folder.name[:8]}"  # the cache keeps each commit in a folder of its hash
+
+
+def _numpy(features: object) -> Embeddings:
+    import torch
+
+    assert isinstance(features, torch.Tensor)
+    return features.float().cpu().numpy()

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from curation.clip import Clip, cosine
+from tests.tiny_models import save_clip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_clip(tmp_path_factory.mktemp("clip") / "tiny-clip")
+
+
+@pytest.fixture(scope="module")
+def clip(folder: Path) -> Clip:
+    return Clip.load(str(folder), "ground.clip", "cpu")
+
+
+def test_embeddings_are_the_model_s_own_not_normalised(clip: Clip, folder: Path) -> None:
+    import torch
+    from transformers import CLIPModel, CLIPProcessor
+
+    image = Image.radial_gradient("L").convert("RGB")
+    inputs = CLIPProcessor.from_pretrained(folder)(text=["a ring"], images=[image], return_tensors="pt", padding=True)
+    with torch.inference_mode():
+        expected = CLIPModel.from_pretrained(folder)(**inputs)
+    images, texts = clip.embed_images([image]), clip.embed_texts(["a ring"])
+    assert images.shape == texts.shape == (1, 8) and images.dtype == np.float32
+    assert cosine(texts, images)[0, 0] == pytest.approx(
+        (expected.image_embeds @ expected.text_embeds.T).item(), abs=1e-5
+    )
+    assert abs(np.linalg.norm(images) - 1) > 1e-3
+    assert clip.name == "tiny-clip"
+
+
+def test_a_batch_gives_what_each_gives_alone(clip: Clip) -> None:
+    pictures = [Image.new("RGB", (40 + 9 * n, 30), (60 * n, 90, 255 - 60 * n)) for n in range(4)]
+    words = ["a", "a much longer text than the first", "boat"]
+    together = clip.embed_images(pictures), clip.embed_texts(words)
+    assert np.allclose(together[0], np.concatenate([clip.embed_images([p]) for p in pictures]), atol=1e-5)
+    assert np.allclose(together[1], np.concatenate([clip.embed_texts([w]) for w in words]), atol=1e-5)
+    assert clip.embed_texts([]).shape == (0, 8)
+
+
+def test_a_text_beyond_the_limit_is_cut_and_can_be_told(clip: Clip) -> None:
+    long = "boats " * 40
+    assert clip.num_tokens(long) > clip.max_tokens == 77
+    assert np.isfinite(clip.embed_texts([long])).all()
+
+
+def test_missing_weights_name_the_model_its_size_and_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ValueError, match=r"openai/clip-vit-large-patch14 .*1\.7 GB.*hf download .*set ground\.clip="):
+        Clip.load(None, "ground.clip")
+    with pytest.raises(ValueError, match="no/such-model"):
+        Clip.load("no/such-model", "ground.clip")
+
+
+def test_a_folder_that_is_no_clip_is_refused_in_a_line(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        Clip.load(str(tmp_path), "ground.clip")
+    cut = shutil.copytree(folder, tmp_path / "cut")
+    weights = cut / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-500])
+    with pytest.raises(ValueError, match="cut: cannot be loaded"):
+        Clip.load(str(cut), "ground.clip")
+    bare = shutil.copytree(folder, tmp_path / "bare")
+    (bare / "preprocessor_config.json").unlink()
+    with pytest.raises(ValueError, match="bare: has no CLIP preprocessing"):
+        Clip.load(str(bare), "ground.clip")

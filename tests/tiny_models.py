@@ -1,0 +1,64 @@
+"""Tiny random models of the real classes, saved in the real layouts: what a recipe can name without a download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+SIDE_PX = 32
+TEXT_TOKENS = 77
+
+
+def clip_tokenizer_files() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """A byte-level vocabulary without merges: every letter is a token."""
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    letters = list(bytes_to_unicode().values())
+    words = [*letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    return {word: number for number, word in enumerate(words)}, []
+
+
+def _clip_parts() -> tuple[dict[str, int], dict[str, int]]:
+    vocabulary, _ = clip_tokenizer_files()
+    text = {
+        "vocab_size": len(vocabulary), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
+        "num_attention_heads": 2, "max_position_embeddings": TEXT_TOKENS, "projection_dim": 8,
+        "bos_token_id": vocabulary["<|startoftext|>"], "eos_token_id": vocabulary["<|endoftext|>"],
+        "pad_token_id": vocabulary["<|endoftext|>"],
+    }  # fmt: skip
+    vision = {
+        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "image_size": SIDE_PX, "patch_size": 8, "projection_dim": 8,
+    }  # fmt: skip
+    return text, vision
+
+
+def save_clip(folder: Path) -> Path:
+    """A CLIP model with processor and tokenizer; embeddings of 8 numbers."""
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+    text, vision = _clip_parts()
+    torch.manual_seed(0)
+    CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8)).save_pretrained(folder)
+    vocabulary, merges = clip_tokenizer_files()
+    CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TEXT_TOKENS).save_pretrained(folder)
+    size = {"height": SIDE_PX, "width": SIDE_PX}
+    CLIPImageProcessorPil(size={"shortest_edge": SIDE_PX}, crop_size=size).save_pretrained(folder)
+    return folder
+
+
+def save_owlv2(folder: Path) -> Path:
+    """An OWLv2 detector with its processor."""
+    from transformers import CLIPTokenizer, Owlv2Config, Owlv2ForObjectDetection, Owlv2ImageProcessorPil, Owlv2Processor
+
+    text, vision = _clip_parts()
+    text |= {"max_position_embeddings": 24, "projection_dim": 16}  # the detection head is as wide as the text
+    torch.manual_seed(0)
+    config = Owlv2Config(text_config=text, vision_config=vision | {"projection_dim": 16}, projection_dim=16)
+    Owlv2ForObjectDetection(config).save_pretrained(folder)
+    vocabulary, merges = clip_tokenizer_files()
+    tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=24)
+    images = Owlv2ImageProcessorPil(size={"height": SIDE_PX, "width": SIDE_PX})
+    Owlv2Processor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
+    return folder
