@@ -9,7 +9,7 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import curation_speed, kv_compression, loader_speed, memory_table, training_speed
+from benchmarks import curation_speed, kv_compression, loader_speed, memory_table, training_cost, training_speed
 
 
 def main() -> None:
@@ -24,6 +24,7 @@ def main() -> None:
         *training_speed.BENCHMARKS,
         *kv_compression.BENCHMARKS,
         *memory_table.BENCHMARKS,
+        *training_cost.BENCHMARKS,
     ):
         if wanted in benchmark.__name__:
             with tempfile.TemporaryDirectory() as folder:
