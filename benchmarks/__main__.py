@@ -15,6 +15,7 @@ from benchmarks import (
     kv_compression,
     loader_speed,
     memory_table,
+    training_cost,
     training_speed,
 )
 
@@ -32,6 +33,7 @@ def main() -> None:
         *training_speed.BENCHMARKS,
         *kv_compression.BENCHMARKS,
         *memory_table.BENCHMARKS,
+        *training_cost.BENCHMARKS,
     ):
         if wanted in benchmark.__name__:
             with tempfile.TemporaryDirectory() as folder:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 PROGRAM = """
-import sys, torch, numpy, safetensors.torch
+import sys, torch, torch.distributed.tensor, numpy, safetensors.torch  # and what these bring with them
 before = set(sys.modules)
 import training.model, training.diffusion, training.came
 new = {name.split(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)

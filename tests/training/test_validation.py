@@ -6,8 +6,9 @@ import pytest
 
 from schemas.training import TrainingRecipe
 from training.data.reader import ShardReader
+from training.data.source import Source
 from training.distributed import World
-from training.encoders import codec_for, text_encoder_for
+from training.encoders import Encoders
 from training.metrics import read_metrics
 from training.stages import stage_data
 from training.train import train
@@ -26,11 +27,11 @@ def test_the_same_weights_have_the_same_loss(recipe_values):
     losses = []
     for seed in (0, 1):  # the grid depends on no seed
         recipe = TrainingRecipe.from_mapping(recipe_values | {"seed": seed, "validation": {"every": 2, "samples": 4}})
-        stage, encoder = recipe.stages[0], text_encoder_for(recipe.text)
-        model = starting_model(TrainingRecipe.from_mapping(recipe_values), stage, encoder)
+        stage, encoders = recipe.stages[0], Encoders(recipe)
+        model = starting_model(TrainingRecipe.from_mapping(recipe_values), stage, encoders.text.null())
         data = stage_data(recipe, stage)
-        reader = ShardReader(recipe.dataset / "shards", data.rows)
-        validation = Validation(recipe, data, reader, codec_for(recipe.latents), encoder)
+        source = Source(ShardReader(recipe.dataset / "shards", data.rows))
+        validation = Validation(recipe, data, source, encoders)
         device = next(model.parameters()).device
         losses += [validation.losses(model, World(0, 1, device)) for _ in range(2)]
         halves = [validation.losses(model, Part(rank, 2, device)) for rank in range(2)]
