@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from curation.sources.folder import list_folder
-from curation.sources.item import Item, SourceListing, member_name, original_path, read_original
-from schemas.recipe import FolderSource
+from curation.sources.item import Item, SourceListing, member_name
+from curation.sources.read import original_path, read_original
+from schemas.sources import AnySource, FolderSource
 
 
-def list_source(source: FolderSource) -> SourceListing:
+def list_source(source: AnySource, fetch_into: str | None = None) -> SourceListing:
     """The inputs of a source of any kind, and what was left out.
+
+    Args:
+        fetch_into: folder for what has to be downloaded first; of a URL list that names no other.
 
     Raises:
         ValueError: the source cannot be used; one line saying what and how to mend it.
     """
+    assert isinstance(source, FolderSource)
     return list_folder(source)
 
 
