@@ -5,7 +5,8 @@ from __future__ import annotations
 from curation.sources.folder import list_folder
 from curation.sources.item import Item, SourceListing, member_name
 from curation.sources.read import original_path, read_original
-from schemas.sources import AnySource, FolderSource
+from curation.sources.tars import list_webdataset
+from schemas.sources import AnySource, FolderSource, WebDatasetSource
 
 
 def list_source(source: AnySource, fetch_into: str | None = None) -> SourceListing:
@@ -17,6 +18,8 @@ def list_source(source: AnySource, fetch_into: str | None = None) -> SourceListi
     Raises:
         ValueError: the source cannot be used; one line saying what and how to mend it.
     """
+    if isinstance(source, WebDatasetSource):
+        return list_webdataset(source)
     assert isinstance(source, FolderSource)
     return list_folder(source)
 

@@ -100,6 +100,8 @@ def explain(error: Exception) -> RemoteError:
     """An error of a storage client as a reason and a detail that names no address and no key."""
     if isinstance(error, RemoteError):
         return error
+    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, REMOTE_ERRORS):
+        return explain(error.__cause__)  # fsspec says so of any answer it cannot use
     if isinstance(error, aiohttp.ClientResponseError):
         return RemoteError(reason_of_status(error.status), f"HTTP {error.status}")
     if isinstance(error, FileNotFoundError | IsADirectoryError):
