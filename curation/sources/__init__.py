@@ -5,8 +5,9 @@ from __future__ import annotations
 from curation.sources.folder import list_folder
 from curation.sources.item import Item, SourceListing, member_name
 from curation.sources.read import original_path, read_original
+from curation.sources.tables import list_hf_dataset, list_table
 from curation.sources.tars import list_webdataset
-from schemas.sources import AnySource, FolderSource, WebDatasetSource
+from schemas.sources import AnySource, FolderSource, HFDatasetSource, TableSource, WebDatasetSource
 
 
 def list_source(source: AnySource, fetch_into: str | None = None) -> SourceListing:
@@ -20,6 +21,10 @@ def list_source(source: AnySource, fetch_into: str | None = None) -> SourceListi
     """
     if isinstance(source, WebDatasetSource):
         return list_webdataset(source)
+    if isinstance(source, TableSource):
+        return list_table(source)
+    if isinstance(source, HFDatasetSource):
+        return list_hf_dataset(source)
     assert isinstance(source, FolderSource)
     return list_folder(source)
 

@@ -143,7 +143,7 @@ def clean_url(value: Any) -> str | None:
     return None if text is None else public_url(text)
 
 
-def _first(row: Mapping[str, Any], names: Iterable[str]) -> str | None:
+def _first(row: Mapping[Any, Any], names: Iterable[str]) -> str | None:
     return next((text for name in names if (text := clean_text(row.get(name))) is not None), None)
 
 
@@ -170,7 +170,7 @@ CheckNames = Callable[[Iterable[str]], None]
 """Raises where a table lacks a column."""
 
 
-def read_rows(path: str, check: CheckNames, columns: Iterable[str]) -> Iterator[Mapping[str, Any]]:
+def read_rows(path: str, check: CheckNames, columns: Iterable[str]) -> Iterator[Mapping[str | None, Any]]:
     """The rows of a .parquet, .csv or .jsonl file, local or remote, one after the other.
 
     Args:
@@ -198,7 +198,9 @@ def read_rows(path: str, check: CheckNames, columns: Iterable[str]) -> Iterator[
         raise ValueError(f"{shown}: cannot be read: {local or explain(error).detail}") from None
 
 
-def _parquet_rows(path: str, opened: IO[bytes], check: CheckNames, columns: set[str]) -> Iterator[Mapping[str, Any]]:
+def _parquet_rows(
+    path: str, opened: IO[bytes], check: CheckNames, columns: set[str]
+) -> Iterator[Mapping[str | None, Any]]:
     try:
         with pq.ParquetFile(opened) as file:
             names = file.schema_arrow.names
@@ -209,7 +211,7 @@ def _parquet_rows(path: str, opened: IO[bytes], check: CheckNames, columns: set[
         raise ValueError(f"{path}: cannot be read as Parquet: {error}") from None
 
 
-def _csv_rows(path: str, opened: IO[bytes], check: CheckNames) -> Iterator[Mapping[str, Any]]:
+def _csv_rows(path: str, opened: IO[bytes], check: CheckNames) -> Iterator[Mapping[str | None, Any]]:
     csv.field_size_limit(_CSV_FIELD_LIMIT)
     try:
         reader = csv.DictReader(io.TextIOWrapper(opened, encoding="utf-8-sig", errors="replace", newline=""))
@@ -219,7 +221,7 @@ def _csv_rows(path: str, opened: IO[bytes], check: CheckNames) -> Iterator[Mappi
         raise ValueError(f"{path}: cannot be read as CSV: {error}") from None
 
 
-def _jsonl_rows(path: str, opened: IO[bytes], check: CheckNames) -> Iterator[Mapping[str, Any]]:
+def _jsonl_rows(path: str, opened: IO[bytes], check: CheckNames) -> Iterator[Mapping[str | None, Any]]:
     names: dict[str, None] = {}
     for number, line in enumerate(io.TextIOWrapper(opened, encoding="utf-8-sig", errors="replace"), start=1):
         if not line.strip():

@@ -15,6 +15,7 @@ from PIL import Image
 from curation.probe import NOT_PICTURES
 from curation.sources.captions import TABLE_NAMES, CaptionTable, read_caption_table
 from curation.sources.item import Item, SourceListing, member_name
+from curation.sources.patterns import is_pattern, split_pattern
 from curation.sources.storage import RemoteError, filesystem, patiently
 from schemas.locations import is_remote
 from schemas.sources import FolderSource
@@ -45,20 +46,6 @@ def list_folder(source: FolderSource) -> SourceListing:
         _check_folder(Path(root))
     listing = _ignoring()
     return SourceListing(_items(location, root, listing), listing.ignored)
-
-
-def is_pattern(location: str) -> bool:
-    """Whether a path is a pattern; a local folder that has such a name is none."""
-    if not is_remote(location):
-        return any(character in location for character in "*?[") and not Path(location).exists()
-    return any(character in location for character in "*[")  # a `?` begins the query of a URL
-
-
-def split_pattern(location: str) -> tuple[str, str]:
-    """(the last folder before the first magic character, the rest)."""
-    first = min(place for character in "*?[" if (place := location.find(character)) >= 0)
-    root, _, _ = location[:first].rpartition("/")
-    return root or "/", location[len(root) + 1 :]
 
 
 def _items(location: str, root: str, listing: SourceListing) -> Iterator[Item]:

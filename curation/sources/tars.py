@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from itertools import product
 from pathlib import Path
 from typing import IO, Any
 
 from curation.probe import clean
 from curation.sources.captions import RawCaption, read_sidecar
-from curation.sources.folder import image_extensions, is_pattern, split_pattern
+from curation.sources.folder import image_extensions
 from curation.sources.item import Item, SourceListing, inside, member_name
+from curation.sources.patterns import find_files
 from curation.sources.storage import RemoteError, filesystem, patiently
 from schemas.locations import absolute, is_remote
 from schemas.reasons import FetchError, ImageError
@@ -29,8 +28,6 @@ COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 _LOST = "the rest of it is lost"
 
-_BRACES = re.compile(r"\{([^{}]*)\}")
-
 
 def list_webdataset(source: WebDatasetSource) -> SourceListing:
     """Every image member of every tar, tar by tar in the order of their names, in a tar in the order they lie.
@@ -43,66 +40,12 @@ def list_webdataset(source: WebDatasetSource) -> SourceListing:
         ValueError: no tar is found.
     """
     found = SourceListing([], {})
-    tars = [tar for url in source.urls for tar in find_tars(absolute(url))]
+    tars = [tar for url in source.urls for tar in find_files(absolute(url), (".tar", *COMPRESSED), "tar")]
     repeated = {tar for tar in tars if tars.count(tar) > 1} if len(source.urls) > 1 else set()
     if repeated:
         raise ValueError(f"{min(repeated)}: is named by more than one of urls; name it once")
     items = (item for tar in tars for item in list_tar(tar, source.captions, found))
     return SourceListing(items, found.ignored)
-
-
-def find_tars(location: str) -> list[str]:
-    """The tars of a folder (itself, not below it), a pattern with braces, `*`, `?` or `[`, or one tar; sorted.
-
-    Raises:
-        ValueError: there is none.
-    """
-    tars: list[str] = []
-    for path in expand_braces(location):
-        try:
-            tars += _tars_at(path)
-        except (RemoteError, FileNotFoundError, NotADirectoryError) as error:
-            why = error.strerror or "not found"
-            raise ValueError(f"{path}: cannot be listed ({why}); check the spelling and the rights") from None
-    if not tars:
-        raise ValueError(f"{location}: no tar found; name a folder with .tar files in it, a tar, or a pattern")
-    return tars
-
-
-def _tars_at(path: str) -> list[str]:
-    if is_pattern(path):
-        root = split_pattern(path)[0]
-        fs, pattern = filesystem(path)
-        top = filesystem(root)[1].rstrip("/")
-        names = [name.removeprefix(top + "/") for name in patiently(lambda: fs.glob(pattern))]
-    elif path.lower().endswith((".tar", *COMPRESSED)):
-        return [path]
-    else:
-        root = path
-        fs, folder = filesystem(path)
-        index = "/" if path.startswith("http") else ""
-        names = [
-            found.rstrip("/").rpartition("/")[2] for found in patiently(lambda: fs.ls(folder + index, detail=False))
-        ]
-    return [f"{root.rstrip('/')}/{name}" for name in sorted(names) if name.lower().endswith((".tar", *COMPRESSED))]
-
-
-def expand_braces(pattern: str) -> list[str]:
-    """`{00..03}` counts, `{a,b}` names: as a shell has it."""
-    pieces: list[list[str]] = []
-    end = 0
-    for match in _BRACES.finditer(pattern):
-        pieces += [[pattern[end : match.start()]], _alternatives(match[1])]
-        end = match.end()
-    return ["".join(chosen) for chosen in product(*pieces, [pattern[end:]])]
-
-
-def _alternatives(inner: str) -> list[str]:
-    counted = re.fullmatch(r"(\d+)\.\.(\d+)", inner)
-    if counted is None:
-        return inner.split(",") if "," in inner else ["{" + inner + "}"]
-    first, last = int(counted[1]), int(counted[2])
-    return [str(number).zfill(len(counted[1])) for number in range(first, last + 1)]
 
 
 @dataclass

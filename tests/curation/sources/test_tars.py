@@ -12,7 +12,8 @@ import pytest
 import webdataset
 
 from curation.sources import SourceListing, list_source, read_original
-from curation.sources.tars import expand_braces, split_key
+from curation.sources.patterns import expand_braces
+from curation.sources.tars import split_key
 from schemas.sources import WebDatasetSource
 from tests.building import build, picture, recipe, rows
 from tests.photos import encode
@@ -196,7 +197,7 @@ def test_a_remote_tar_is_read_by_ranges(tmp_path: Path) -> None:
 
 
 def test_sources_that_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no tar found; name a folder with \.tar files"):
+    with pytest.raises(ValueError, match=r"no tar found; name a tar \(\.tar, "):
         listed(tmp_path)
     with pytest.raises(ValueError, match=r"nowhere: cannot be listed"):
         listed(tmp_path / "nowhere")
