@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from curation.sources.folder import list_folder
+from curation.sources.img2dataset_output import list_img2dataset
 from curation.sources.item import Item, SourceListing, member_name
 from curation.sources.read import original_path, read_original
 from curation.sources.tables import list_hf_dataset, list_table
 from curation.sources.tars import list_webdataset
-from schemas.sources import AnySource, FolderSource, HFDatasetSource, TableSource, WebDatasetSource
+from curation.sources.urls import list_urls
+from schemas.sources import (
+    AnySource,
+    FolderSource,
+    HFDatasetSource,
+    Img2datasetSource,
+    TableSource,
+    UrlSource,
+    WebDatasetSource,
+)
 
 
 def list_source(source: AnySource, fetch_into: str | None = None) -> SourceListing:
@@ -19,14 +29,20 @@ def list_source(source: AnySource, fetch_into: str | None = None) -> SourceListi
     Raises:
         ValueError: the source cannot be used; one line saying what and how to mend it.
     """
-    if isinstance(source, WebDatasetSource):
-        return list_webdataset(source)
-    if isinstance(source, TableSource):
-        return list_table(source)
-    if isinstance(source, HFDatasetSource):
-        return list_hf_dataset(source)
-    assert isinstance(source, FolderSource)
-    return list_folder(source)
+    match source:
+        case FolderSource():
+            return list_folder(source)
+        case WebDatasetSource():
+            return list_webdataset(source)
+        case Img2datasetSource():
+            return list_img2dataset(source)
+        case TableSource():
+            return list_table(source)
+        case HFDatasetSource():
+            return list_hf_dataset(source)
+        case UrlSource():
+            assert fetch_into is not None
+            return list_urls(source, fetch_into)
 
 
 __all__ = ["Item", "SourceListing", "list_source", "member_name", "original_path", "read_original"]
