@@ -139,7 +139,9 @@ def _walk(
             entries = list_entries(prefix, listing)
         except RemoteError as error:
             member = _member(prefix.rstrip("/"))
-            yield Item(member, None, reason=error.reason, detail=f"a folder that cannot be listed: {error.detail}")
+            yield Item(
+                member, None, reason=error.reason.value, detail=f"a folder that cannot be listed: {error.detail}"
+            )
             return
         except OSError:
             yield Item(member=_member(prefix.rstrip("/")), num_bytes=None)

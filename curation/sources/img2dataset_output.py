@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.probe import clean
@@ -17,8 +16,9 @@ from curation.sources.folder import image_extensions
 from curation.sources.item import Item, SourceListing, inside, member_name
 from curation.sources.patterns import find_files
 from curation.sources.rows import DAMAGE, open_table
-from curation.sources.storage import REMOTE_ERRORS, filesystem, patiently, reason_of_status
+from curation.sources.storage import RemoteError, filesystem, patiently, reason_of_status
 from curation.sources.tars import list_tar, split_key
+from schemas.locations import is_remote
 from schemas.reasons import FetchError, ImageError
 from schemas.sources import Img2datasetSource, TarCaptions
 
@@ -69,15 +69,14 @@ def list_shard(stem: str, listing: SourceListing) -> Iterator[Item]:
     folder, _, name = stem.rpartition("/")
     images = _Images()
     try:
-        with pq.ParquetFile(open_table(f"{stem}.parquet")) as table:
-            names = table.schema_arrow.names
-            rows = table.read([column for column in _COLUMNS if column in names]).to_pylist()
-    except FileNotFoundError:
-        rows, names = [], []
-    except (*DAMAGE, *REMOTE_ERRORS, pa.ArrowException):
-        rows, names = [], []
-        detail = "img2dataset's table cannot be read: what it failed to fetch for this shard is not known"
-        images.broken.append(Item(f"{name}.parquet", None, source=folder, reason=ImageError.CORRUPT, detail=detail))
+        names, rows = _read_table(f"{stem}.parquet")
+    except DAMAGE as error:
+        names, rows = [], []
+        if not isinstance(error, FileNotFoundError):
+            detail = "img2dataset's table cannot be read: what it failed to fetch for this shard is not known"
+            images.broken.append(
+                Item(f"{name}.parquet", None, source=folder, reason=ImageError.CORRUPT.value, detail=detail)
+            )
     column = next((column for column in _IMAGE_COLUMNS if column in names), None)
     if column is None:
         _find_images(stem, images, listing)
@@ -93,6 +92,21 @@ def list_shard(stem: str, listing: SourceListing) -> Iterator[Item]:
     yield from images.broken
 
 
+def _read_table(path: str) -> tuple[list[str], list[dict[str, Any]]]:
+    """Its columns, and those of its rows that matter here."""
+    try:
+        opened = patiently(lambda: open_table(path)) if is_remote(path) else path
+    except RemoteError as error:
+        if error.reason is FetchError.NOT_FOUND:
+            raise FileNotFoundError(path) from None
+        raise ValueError(f"{path}: cannot be read ({error.detail}); run again once it can be") from None
+    with pq.ParquetFile(opened) as table:
+        names = table.schema_arrow.names
+        if lacking := [column for column in ("key", "status") if column not in names]:
+            raise ValueError(f"{path}: is no table of img2dataset, it lacks the column {lacking[0]!r}")
+        return names, table.read([column for column in _COLUMNS if column in names]).to_pylist()
+
+
 def _row_items(row: dict[str, Any], images: list[Item], container: str, folder: str) -> Iterator[Item]:
     words = {"url": clean_url(row.get("url")), "license": clean_text(row.get("license"))}
     caption = clean_text(row.get("caption"))
@@ -101,7 +115,7 @@ def _row_items(row: dict[str, Any], images: list[Item], container: str, folder: 
         images = [Item(inside(container, str(row.get("key"))), None, source=folder, reason=reason, detail=detail)]
     elif not images:
         detail = "img2dataset's table says it was fetched, but it is not there"
-        reason = ImageError.UNREADABLE
+        reason = ImageError.UNREADABLE.value
         images = [Item(inside(container, str(row.get("key"))), None, source=folder, reason=reason, detail=detail)]
     for item in images:
         yield replace(
