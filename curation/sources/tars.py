@@ -7,9 +7,11 @@ import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from curation.ahead import ahead
 from curation.probe import clean
 from curation.sources.captions import RawCaption, read_sidecar
 from curation.sources.folder import image_extensions
@@ -24,6 +26,8 @@ BLOCK_BYTES = 1 << 18
 """What is fetched at once of a remote tar: its headers lie between images that are skipped."""
 LONGEST_CAPTION_BYTES = 1 << 20
 """A larger `.txt` or `.json` is no caption; it is counted."""
+REMOTE_TARS_AT_ONCE = 8
+"""Remote tars whose headers are read at the same time: most of it is waiting."""
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
 _LOST = "the rest of it is lost"
@@ -44,7 +48,10 @@ def list_webdataset(source: WebDatasetSource) -> SourceListing:
     repeated = {tar for tar in tars if tars.count(tar) > 1} if len(source.urls) > 1 else set()
     if repeated:
         raise ValueError(f"{min(repeated)}: is named by more than one of urls; name it once")
-    items = (item for tar in tars for item in list_tar(tar, source.captions, found))
+    scan = partial(_scan_patiently, captions=source.captions)
+    threads = REMOTE_TARS_AT_ONCE if any(map(is_remote, tars)) else 1
+    scanned = zip(tars, ahead(scan, tars, threads), strict=True)
+    items = (item for tar, headers in scanned for item in _items(tar, headers, source.captions, found))
     return SourceListing(items, found.ignored)
 
 
@@ -69,9 +76,11 @@ def list_tar(tar: str, captions: TarCaptions, found: SourceListing) -> Iterator[
     Raises:
         ValueError: a remote tar cannot be reached now; what is listed is listed for good, so nothing of it is guessed.
     """
-    folder, _, name = tar.rpartition("/")
-    container = member_name(os.fsencode(name))
-    scanned = _scan_patiently(tar, container, captions)
+    yield from _items(tar, _scan_patiently(tar, captions), captions, found)
+
+
+def _items(tar: str, scanned: _Scanned, captions: TarCaptions, found: SourceListing) -> Iterator[Item]:
+    folder, container = _names(tar)
     keys = {key for key, _ in scanned.images}
     for key, item in scanned.images:
         yield replace(_captioned(item, scanned.words.get(key, {}), captions), source=folder)
@@ -85,6 +94,12 @@ def list_tar(tar: str, captions: TarCaptions, found: SourceListing) -> Iterator[
         yield Item(container, None, source=folder, reason=reason.value, detail=detail)
 
 
+def _names(tar: str) -> tuple[str, str]:
+    """The folder of a tar, and its own name as the listing has it."""
+    folder, _, name = tar.rpartition("/")
+    return folder or "/", member_name(os.fsencode(name))
+
+
 def split_key(path: str) -> tuple[str, str]:
     """(key, extension) as webdataset has it: the path up to the first dot of the file name, and what follows it in
     lower case."""
@@ -93,7 +108,8 @@ def split_key(path: str) -> tuple[str, str]:
     return folder + slash + stem, extension.lower()
 
 
-def _scan_patiently(tar: str, container: str, captions: TarCaptions) -> _Scanned:
+def _scan_patiently(tar: str, captions: TarCaptions) -> _Scanned:
+    container = _names(tar)[1]
     if tar.lower().endswith(COMPRESSED):
         broken = (ImageError.UNSUPPORTED, "a compressed tar cannot be read by offset: decompress it")
         return _Scanned(broken=broken)
