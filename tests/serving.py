@@ -37,12 +37,14 @@ def serving(folder: Path) -> Iterator[Served]:
     served = Served()
     loop = asyncio.new_event_loop()
     started = threading.Event()
+    runners: list[web.AppRunner] = []
 
     async def start() -> None:
         app = web.Application()
         app.router.add_get("/{kind}/{tail:.*}", lambda request: _answer(request, folder, served))
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
+        runners.append(runner)
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         port = runner.addresses[0][1]
@@ -60,8 +62,17 @@ def serving(folder: Path) -> Iterator[Served]:
     try:
         yield served
     finally:
+        asyncio.run_coroutine_threadsafe(_end(runners[0]), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
+
+
+async def _end(runner: web.AppRunner) -> None:
+    await runner.cleanup()
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 async def _answer(request: web.Request, folder: Path, served: Served) -> web.StreamResponse:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import groupby
 from pathlib import Path
@@ -61,7 +61,7 @@ def _items(location: str, root: str, listing: SourceListing) -> Iterator[Item]:
     num_items = 0
     for item in found:
         num_items += 1
-        yield item
+        yield item if location == root else replace(item, source=root)
     if not num_items and location != root:
         raise ValueError(f"{location}: matches no image; check the pattern")
     if not num_items:
@@ -196,7 +196,10 @@ def _remote_entries(root: str, prefix: str, listing: SourceListing) -> list[_Ent
     fs, path = filesystem(root)
     folder = f"{path.rstrip('/')}/{prefix}".rstrip("/")
     entries = []
-    for found in patiently(lambda: fs.ls(folder + ("/" if root.startswith("http") else ""), detail=True)):
+    index = "/" if root.startswith("http") else ""  # an index page is asked for with its slash
+    listed = patiently(lambda: fs.ls(folder + index, detail=True))
+    fs.invalidate_cache()  # fsspec would keep every folder it has seen
+    for found in listed:
         name = found["name"].rstrip("/")
         inner = name.removeprefix(folder + "/")
         if inner == name or not inner or "/" in inner:  # links out of an index page, and the folder's own marker

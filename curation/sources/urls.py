@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation.dataset import write_atomically
 from curation.sources.captions import clean_text, clean_url, read_rows
 from curation.sources.img2dataset_output import list_shard
 from curation.sources.item import Item, SourceListing, inside
@@ -60,8 +61,23 @@ def list_urls(source: UrlSource, fetch_into: str) -> SourceListing:
         ValueError: the list cannot be read, or img2dataset could not finish; run again, it goes on where it was.
     """
     fetch = first_fetch(source, fetch_into)
+    _refuse_other_list(source, fetch.work)
     rows = (dict(row, number=number) for number, row in enumerate(_read_list(source)))
     return SourceListing((item for _, item in fetch_rows(fetch, rows)), {})
+
+
+def _refuse_other_list(source: UrlSource, work: Path) -> None:
+    """Refuse to go on with what was begun for another list: its rows would get the pictures of this one."""
+    path = work / "list.json"
+    made_for = {"path": source.location(), **source.listing_options()}
+    if not path.is_file():
+        work.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(made_for, indent=1).encode())
+    elif json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(made_for)):
+        raise ValueError(
+            f"{work}: holds what was fetched for another list, or with other options ({path.name} says which); set the "
+            "recipe back, or delete this folder"
+        )
 
 
 def first_fetch(source: UrlSource, fetch_into: str) -> Fetch:
@@ -224,7 +240,10 @@ def _fetched(fetch: Fetch, files: list[Path]) -> Iterator[tuple[int, Item]]:
                     rest.append(item)
             for place, row in enumerate(some):
                 key = f"{10**digits * shard + place:0{digits + 5}d}"
-                yield row["number"], _described(found.get(key) or _lost(fetch, shard, key, rest), row)
+                item = found.get(key) or _lost(fetch, shard, key, rest)
+                if key in found and item.url != clean_url(row["url"]):
+                    raise ValueError(f"{fetch.into}: holds the tars of another list; name another folder with into")
+                yield row["number"], _described(item, row)
             shard += 1
 
 

@@ -57,8 +57,9 @@ def test_a_remote_folder_is_listed_as_a_local_one(memory: str, tmp_path: Path) -
     assert remote.items[2].sidecar == "deep/b.txt"
 
 
-def test_a_remote_folder_becomes_a_dataset(memory: str, tmp_path: Path) -> None:
-    made = recipe(None, tmp_path / "ds", sources=[{"path": memory}], select={"drop_duplicates": False})
+@pytest.mark.parametrize("path", ["{}", "{}/**/*.[jJ][pP][gG]"])
+def test_a_remote_folder_or_pattern_becomes_a_dataset(path: str, memory: str, tmp_path: Path) -> None:
+    made = recipe(None, tmp_path / "ds", sources=[{"path": path.format(memory)}], select={"drop_duplicates": False})
     dataset, _ = build(made)
     images = rows(dataset, "images")
     assert [(row["source"], row["reason"], row["raw_caption"]) for row in images] == [
@@ -72,7 +73,13 @@ def test_a_remote_folder_becomes_a_dataset(memory: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("pattern", ["deep*", "deep*/*.[jJ]*", "**/*.[jJ][pP][gG]"])
 def test_patterns(pattern: str, memory: str, tmp_path: Path) -> None:
     remote, local = listed(f"{memory}/{pattern}"), listed(f"{write_files(tmp_path, FILES)}/{pattern}")
-    assert remote.items == local.items
+    assert [item.row(0, "", "") | {"source": 0} for item in remote.items] == [
+        item.row(0, "", "") | {"source": 0} for item in local.items
+    ]
+    assert ({item.source for item in remote.items}, {item.source for item in local.items}) == (
+        {memory},
+        {str(tmp_path)},
+    )
     named = [item.member for item in remote.items if item.member != "a.jpg"]
     assert named == ["deep-er/c.jpg", "deep/b.JPG"]
     assert next(item for item in remote.items if item.member == "deep/b.JPG").sidecar == "deep/b.txt"

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from curation.dataset import Dataset
+from curation.sources import list_source
 from schemas.recipe import DataRecipe
+from schemas.sources import UrlSource
 from tests.building import build, computed, picture, recipe, rows
 from tests.photos import encode, write_files
 from tests.serving import Served, serving
@@ -97,6 +99,15 @@ def test_every_url_is_a_row_and_only_what_can_succeed_is_retried(fetched: Fetche
     assert computed(told) == {"images": 2}
 
     served.requests.clear()
+    source = fetched.made.all_sources()[0]
+    assert isinstance(source, UrlSource)
+    begun = source.model_copy(update={"columns": source.columns.model_copy(update={"caption": None})})
+    with pytest.raises(ValueError, match=r"source-00: holds what was fetched for another list, or with other options"):
+        list_source(begun, str(dataset.fetched(0)))
+    shared = source.model_copy(update={"into": str(dataset.fetched(0) / "tars")})
+    (dataset.root.parent / "list.csv").write_text("link,words,rights\nhttp://x/1.jpg,a,b\n")
+    with pytest.raises(ValueError, match="tars: holds the tars of another list; name another folder with into"):
+        list(list_source(shared, str(dataset.root.parent / "other")).items)
     (dataset.root.parent / "list.csv").unlink()  # the list was taken: it is not read again
     finished, told = build(fetched.made)
     assert told.results[0] == ("ingest", None)
