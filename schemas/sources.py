@@ -83,6 +83,7 @@ class WebDatasetSource(_Source):
     urls: Annotated[tuple[Where, ...], BeforeValidator(_one_or_many), Field(min_length=1)]
     """A folder of tars, a tar, or patterns: `tars/{00000..00099}.tar`, `s3://bucket/*.tar`; one or a list."""
     captions: TarCaptions = TarCaptions()
+    """Which members of a sample hold its caption."""
 
     def location(self) -> str:
         """The patterns, in their order."""
@@ -117,6 +118,7 @@ class Columns(StrictModel):
     url: str | None = None
     """Where a picture was found; provenance only."""
     license: str | None = None
+    """Under which licence it may be used."""
 
 
 class ImageColumns(Columns):
@@ -185,6 +187,7 @@ class UrlColumns(StrictModel):
     caption: str | None = None
     """Raw captions."""
     license: str | None = None
+    """Under which licence each may be used."""
 
 
 class Img2dataset(StrictModel):
