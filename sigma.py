@@ -92,7 +92,9 @@ def pipeline(recipe: DataRecipe) -> list[Step]:
     ]
 
 
-def build_dataset(recipe: DataRecipe, upto: str = JOBS[-1], redo: list[str] | None = None) -> dict[str, float]:
+def build_dataset(
+    recipe: DataRecipe, upto: str = JOBS[-1], redo: list[str] | None = None, retry_failed: bool = False
+) -> dict[str, float]:
     """Run the jobs up to one of them and show what came of it; seconds by job."""
     from curation import pipeline as runs
     from curation import select
@@ -107,7 +109,7 @@ def build_dataset(recipe: DataRecipe, upto: str = JOBS[-1], redo: list[str] | No
     wanted = JOBS[: JOBS.index(upto) + 1]
     steps = [step for step in pipeline(recipe) if step.job in wanted]
     with JobProgress(console) as progress:
-        built = runs.build(recipe, steps, progress, frozenset(redo or []))
+        built = runs.build(recipe, steps, progress, frozenset(redo or []), retry_failed)
     if not built.results:
         console.print(f"{shown(recipe.out_path())}: finished already, nothing to do")
     console.print(ledger_table(built.counts, built.num_inputs))
@@ -125,16 +127,33 @@ def build(recipe: RecipeFile, overrides: Overrides = None, redo: Redo = None) ->
         console.print(f"shards: {shown(data.out_path() / 'shards')}   next: sigma report {shown(data.out_path())}")
 
 
+_SINGLE = "Single jobs (each brings what it needs up to date first)"
+
+
+@app.command(rich_help_panel=_SINGLE)
+def ingest(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    redo: Redo = None,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Fetch again what timed out, was refused for now or had no connection."),
+    ] = False,
+) -> None:
+    """List the inputs, read each once: size, sha256, upright sRGB proxy."""
+    with refusals():
+        build_dataset(DataRecipe.load(recipe, overrides or []), upto="ingest", redo=redo, retry_failed=retry_failed)
+
+
 def _add_job_command(job: str, what: str) -> None:
     def command(recipe: RecipeFile, overrides: Overrides = None, redo: Redo = None) -> None:
         with refusals():
             build_dataset(DataRecipe.load(recipe, overrides or []), upto=job, redo=redo)
 
-    app.command(job, rich_help_panel="Single jobs (each brings what it needs up to date first)", help=what)(command)
+    app.command(job, rich_help_panel=_SINGLE, help=what)(command)
 
 
 for _job, _what in {
-    "ingest": "List the inputs, read each once: size, sha256, upright sRGB proxy.",
     "fingerprint": "Hash every picture: pHash and pixels.",
     "aesthetic": "Score every picture.",
     "dedup": "Group pictures that are the same.",

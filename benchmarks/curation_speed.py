@@ -31,6 +31,9 @@ class Times:
     def listed(self, found: Listed) -> None:
         """Nothing to show."""
 
+    def retried(self, rows: int) -> None:
+        """Nothing failed."""
+
     def begin(self, job: str, rows: int) -> None:
         """Nothing to show."""
 

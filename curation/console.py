@@ -72,6 +72,10 @@ class JobProgress:
         told = f"{found.num_inputs:,} inputs" + (f" (beside them: {beside})" if beside else "")
         self.console.print(told, markup=False)  # an extension is never markup
 
+    def retried(self, rows: int) -> None:
+        """Say how many inputs are tried again."""
+        self.console.print(f"{rows:,} inputs are tried again" if rows else "nothing failed that could succeed now")
+
     def begin(self, job: str, rows: int) -> None:
         """Start a job's bar."""
         self._job, self._rows, self._total = job, 0, rows

@@ -64,6 +64,10 @@ class Dataset:
         """Folder of the tars and their index."""
         return self.root / "shards"
 
+    def fetched(self, source: int) -> Path:
+        """Folder of what was downloaded for a source, by its place in the recipe."""
+        return self.root / "fetched" / f"source-{source:02d}"
+
     @property
     def runs(self) -> Path:
         """Folder of one JSON file per job that ran."""

@@ -14,8 +14,9 @@ from PIL import Image
 from curation.ahead import ahead
 from curation.decode import Decoded, decode
 from curation.probe import Header, Unreadable, picture_formats
-from curation.sources import original_path, read_original
+from curation.sources import read_original
 from curation.sources.captions import RawCaption, read_sidecar
+from curation.sources.storage import RemoteError
 from curation.stage import Progress, Stage, Worker, naming
 from schemas.ids import image_id
 from schemas.reasons import ImageError
@@ -80,9 +81,12 @@ def ingest_row(listed: Mapping[str, Any], knobs: Ingest) -> tuple[dict[str, Any]
     Bytes that give no picture are a row with a reason, and have an id all the same.
     """
     row_id = listed["row_id"]
+    found_bad = listed.get("reason")  # a part that was listed by an earlier version has no such column
     image: dict[str, Any] = {name: listed[name] for name in ("source", "source_name", "member", "byte_offset")}
     image |= {"row_id": row_id, "num_bytes": listed["num_bytes"]} | _caption(listed)
     proxy: dict[str, Any] = {"row_id": row_id}
+    if found_bad is not None:
+        return proxy, image | {"reason": found_bad, "detail": listed["detail"]}
     try:
         data = _read(listed)
         digest = hashlib.sha256(data).hexdigest()
@@ -114,6 +118,8 @@ def _rows(listing: pa.Table) -> Iterator[dict[str, Any]]:
 def _read(listed: Mapping[str, Any]) -> bytes:
     try:
         return read_original(listed["source"], listed["member"], listed["byte_offset"], listed["num_bytes"])
+    except RemoteError as error:
+        raise Unreadable(error.reason, error.detail) from None
     except IsADirectoryError:
         raise Unreadable(ImageError.UNREADABLE, "a folder that cannot be listed") from None
     except OSError as error:
@@ -135,15 +141,18 @@ def _read_sidecars(source: str, member: str) -> RawCaption:
 
     One that cannot be read is as good as none: the image is not at fault.
     """
-    path = original_path(source, member)
-    is_json = path.suffix.lower() == ".json"
+    stem, _, extension = member.rpartition(".")
+    is_json = extension.lower() == "json"
     try:
-        found = read_sidecar(path.read_bytes(), is_json)
-        if is_json and found.caption is None and path.with_suffix(".txt").is_file():
-            text = read_sidecar(path.with_suffix(".txt").read_bytes(), is_json=False)
-            return RawCaption(text.caption, found.url, found.license)
+        found = read_sidecar(read_original(source, member), is_json)
     except OSError:
         return RawCaption(None)
+    if is_json and found.caption is None:
+        try:
+            text = read_sidecar(read_original(source, f"{stem}.txt"), is_json=False)
+        except OSError:
+            return found
+        return RawCaption(text.caption, found.url, found.license)
     return found
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 
 from curation.dataset import CONTENT_KEY, Dataset, JobRecord, commit_table, count_rows
-from curation.sources import list_source
+from curation.sources import Item, list_source
 from curation.stage import content_digest
-from schemas.recipe import DataRecipe, FolderSource
+from schemas.recipe import DataRecipe
+from schemas.sources import AnySource
 from schemas.strict import fingerprint
 from schemas.tables import LISTING
 
@@ -36,12 +39,12 @@ def update_listing(dataset: Dataset, recipe: DataRecipe) -> Listed:
     record = dataset.record("listing")
     listed = _recorded_sources(record)
     _refuse_other_inputs(dataset, recipe, record, listed)
-    fresh = recipe.all_sources()[len(listed) :]
+    fresh = range(len(listed), len(recipe.all_sources()))
     for path in dataset.parts("listing")[_count(listed, "parts") :]:
         path.unlink()  # a listing that was cut off before it was recorded
     num_new = 0
-    for source in fresh:
-        entry = _list_one(dataset, recipe, source, _count(listed, "parts"), _count(listed, "rows"))
+    for position in fresh:
+        entry = _list_one(dataset, recipe, position, _count(listed, "parts"), _count(listed, "rows"))
         num_new += entry["rows"]
         listed.append(entry)
         knobs = {"part_rows": recipe.part_rows, "sources": listed}
@@ -91,45 +94,61 @@ def _refuse_other_inputs(
             f"{dataset.root}: the listing has {rows} rows where {_count(listed, 'rows')} were listed; name another out"
         )
     for position, entry in enumerate(listed):
-        named = str(sources[position].resolved_path()) if position < len(sources) else None
-        if named != entry["path"]:
-            raise ValueError(
-                f"{dataset.root}: was made from {entry['path']}, the recipe has {named or 'nothing'} in its place; "
-                "sources may be added at the end, never changed: name another out for another dataset"
-            )
-        if (label := sources[position].label()) != entry["name"]:
-            raise ValueError(
-                f"{dataset.root}: {entry['path']} was listed under the name {entry['name']!r}, the recipe says "
-                f"{label!r}; samples carry the name: set it back, or name another out"
-            )
+        _refuse_other_source(dataset, entry, sources[position] if position < len(sources) else None)
 
 
-def _list_one(dataset: Dataset, recipe: DataRecipe, source: FolderSource, part: int, row: int) -> dict[str, Any]:
-    listing = list_source(source)
-    items = listing.items
-    for begin in range(0, len(items), recipe.part_rows):
+def _refuse_other_source(dataset: Dataset, entry: dict[str, Any], source: AnySource | None) -> None:
+    named = None if source is None else _shown(source.kind, source.location())
+    was = _shown(entry.get("kind", "folder"), entry["path"])
+    if source is None or named != was:
+        raise ValueError(
+            f"{dataset.root}: was made from {was}, the recipe has {named or 'nothing'} in its place; "
+            "sources may be added at the end, never changed: name another out for another dataset"
+        )
+    if (label := source.label()) != entry["name"]:
+        raise ValueError(
+            f"{dataset.root}: {entry['path']} was listed under the name {entry['name']!r}, the recipe says "
+            f"{label!r}; samples carry the name: set it back, or name another out"
+        )
+    options = source.listing_options()
+    if changed := [name for name in options if options[name] != entry.get("options", {}).get(name)]:
+        raise ValueError(
+            f"{dataset.root}: {entry['path']} was listed with {changed[0]}={entry['options'].get(changed[0])}, the "
+            f"recipe says {options[changed[0]]}; a listing is taken once: set it back, or name another out"
+        )
+
+
+def _shown(kind: str, location: str) -> str:
+    return location if kind == "folder" else f"{kind} {location}"
+
+
+def _list_one(dataset: Dataset, recipe: DataRecipe, position: int, part: int, row: int) -> dict[str, Any]:
+    """List one source part by part; no more than one part of it is held in memory."""
+    source = recipe.all_sources()[position]
+    listing = list_source(source, str(dataset.fetched(position)))
+    num_rows = num_parts = 0
+    for items in _chunks(iter(listing.items), recipe.part_rows):
         rows = [
-            {
-                "row_id": row + begin + offset,
-                "source": str(source.resolved_path()),
-                "source_name": source.label(),
-                "member": item.member,
-                "byte_offset": None,
-                "num_bytes": item.num_bytes,
-                "sidecar": item.sidecar,
-                "raw_caption": item.raw_caption,
-                "url": item.url,
-                "license": item.license,
-            }
-            for offset, item in enumerate(items[begin : begin + recipe.part_rows])
+            item.row(row + num_rows + offset, source.location(), source.label()) for offset, item in enumerate(items)
         ]
         table = pa.Table.from_pylist(rows, schema=LISTING)
-        path = dataset.part("listing", part + begin // recipe.part_rows)
-        commit_table(path, table, LISTING, {CONTENT_KEY.decode(): content_digest(table)})
-    return {
-        "path": str(source.resolved_path()),
+        commit_table(
+            dataset.part("listing", part + num_parts), table, LISTING, {CONTENT_KEY.decode(): content_digest(table)}
+        )
+        num_rows += len(items)
+        num_parts += 1
+    entry = {
+        "path": source.location(),
         "name": source.label(),
-        "rows": len(items),
-        "parts": -(-len(items) // recipe.part_rows),
+        "rows": num_rows,
+        "parts": num_parts,
         "ignored": dict(sorted(listing.ignored.items())),
     }
+    if source.kind != "folder":
+        entry |= {"kind": source.kind, "options": source.listing_options()}
+    return entry
+
+
+def _chunks(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    for first in items:
+        yield [first, *islice(items, size - 1)]

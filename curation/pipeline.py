@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
-from curation import catalog, listing, shard_writer
+from curation import catalog, listing, retry, shard_writer
 from curation.dataset import Dataset, count_rows, write_atomically
 from curation.job import JobResult, State, Step, run_step, state_of
 from curation.reduce import Reduce
@@ -19,6 +19,9 @@ class Observer(Protocol):
 
     def listed(self, found: listing.Listed) -> None:
         """The inputs are known."""
+
+    def retried(self, rows: int) -> None:
+        """This many inputs that had failed were fetched again."""
 
     def begin(self, job: str, rows: int) -> None:
         """A job starts on this many rows."""
@@ -41,8 +44,14 @@ class Built:
     num_inputs: int
 
 
-def build(recipe: DataRecipe, steps: Sequence[Step], observer: Observer, redo: frozenset[str] = frozenset()) -> Built:
-    """Bring the steps up to date.
+def build(
+    recipe: DataRecipe,
+    steps: Sequence[Step],
+    observer: Observer,
+    redo: frozenset[str] = frozenset(),
+    retry_failed: bool = False,
+) -> Built:
+    """Bring the steps up to date; with `retry_failed` fetch first again what failed for a passing reason.
 
     Raises:
         ValueError: the dataset was made by another recipe, is being written by another process, or no image is left.
@@ -63,6 +72,8 @@ def build(recipe: DataRecipe, steps: Sequence[Step], observer: Observer, redo: f
                 _remove_empty(dataset)
             raise
         write_atomically(dataset.recipe, recipe.to_yaml().encode())
+        if retry_failed:
+            observer.retried(retry.retry_failed(dataset, recipe))
         for step in steps:
             force = step.job in redo
             if state_of(dataset, step, force) is State.DONE and not force:

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from curation import magic
 from schemas.pixels import DECODER_ERRORS, MAX_PIXELS, exif_orientation, has_alpha, upright_size
-from schemas.reasons import ImageError
+from schemas.reasons import FetchError, ImageError
 
 NOT_PICTURES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 """Formats that Pillow names but that hold no raster picture it decodes itself (EPS would start Ghostscript)."""
@@ -54,7 +54,7 @@ class Header:
 class Unreadable(Exception):
     """The bytes give no picture; a row with this reason, never a crash."""
 
-    def __init__(self, reason: ImageError, detail: str, header: Header | None = None) -> None:
+    def __init__(self, reason: ImageError | FetchError, detail: str, header: Header | None = None) -> None:
         """Keep what is known: the header too, where that much could be read."""
         super().__init__(f"{reason}: {detail}")
         self.reason = reason

@@ -26,6 +26,33 @@ class ImageError(StrEnum):
     """A pixel bomb: refused from the header, before decoding."""
 
 
+class FetchError(StrEnum):
+    """Why an input could not be fetched over the network; ends as outcome 'error' in the ledger."""
+
+    NOT_FOUND = "not_found"
+    """404 or 410: it is not there any more."""
+    FORBIDDEN = "forbidden"
+    """401, 403 or 451."""
+    RATE_LIMITED = "rate_limited"
+    """429: the server asks for patience."""
+    SERVER_ERROR = "server_error"
+    """5xx."""
+    TIMEOUT = "timeout"
+    """No answer in time, or one that stopped half way."""
+    UNREACHABLE = "unreachable"
+    """No connection: refused, reset, no such host, a bad certificate."""
+    OPTED_OUT = "opted_out"
+    """The owner's X-Robots-Tag header asks not to be used."""
+    BAD_URL = "bad_url"
+    """The text is no address that can be fetched."""
+    FETCH_FAILED = "fetch_failed"
+    """Anything else (the detail says what the downloader said)."""
+
+
+TRANSIENT = frozenset({FetchError.RATE_LIMITED, FetchError.SERVER_ERROR, FetchError.TIMEOUT, FetchError.UNREACHABLE})
+"""What may be over later: `sigma ingest --retry-failed` fetches these again, and no other."""
+
+
 class ShardError(StrEnum):
     """Why a kept image could not be packed; ends as outcome 'error' in the ledger."""
 

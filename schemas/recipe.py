@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from schemas.captioners import Caption
+from schemas.sources import AnySource, FolderSource, Source
 from schemas.strict import StrictModel, fingerprint
 
 JOBS = (
@@ -25,24 +26,6 @@ JOBS = (
     "shard",
 )
 """The jobs in the order they run; each has a section of its own in the recipe."""
-
-
-class FolderSource(StrictModel):
-    """A folder of images, searched recursively; captions lie beside them."""
-
-    kind: Literal["folder"] = "folder"
-    path: str
-    """The folder; `~` is the home directory."""
-    name: str = ""
-    """Short name that shards carry as provenance; the folder's own name where empty."""
-
-    def resolved_path(self) -> Path:
-        """The absolute path, `~` expanded."""
-        return Path(self.path).expanduser().absolute()
-
-    def label(self) -> str:
-        """The name that shards carry."""
-        return self.name or self.resolved_path().name or "root"
 
 
 class Ingest(StrictModel):
@@ -190,8 +173,9 @@ class DataRecipe(StrictModel):
 
     images: str | None = None
     """A folder of images; short for one entry in `sources`."""
-    sources: tuple[FolderSource, ...] = ()
-    """Where images come from. A source added at the end later appends parts; it never renumbers."""
+    sources: tuple[Source, ...] = ()
+    """Where images come from, each of a `kind`: folder, webdataset, img2dataset, table, hf_dataset or urls, whose knobs
+    are in docs/curation.md. A source added at the end later appends parts; it never renumbers."""
     out: str
     """The dataset folder to write."""
     seed: int = 0
@@ -218,12 +202,12 @@ class DataRecipe(StrictModel):
             raise ValueError("give either images: FOLDER or a list of sources")
         if not self.out:
             raise ValueError("out: name the dataset folder to write")
-        paths = [source.resolved_path() for source in self.all_sources()]
-        if len(set(paths)) != len(paths):
-            raise ValueError("sources: the same folder is named twice")
+        named = [(source.kind, source.location()) for source in self.all_sources()]
+        if twice := [what for what in named if named.count(what) > 1]:
+            raise ValueError(f"sources: the same {twice[0][0]} is named twice")
         return self
 
-    def all_sources(self) -> tuple[FolderSource, ...]:
+    def all_sources(self) -> tuple[AnySource, ...]:
         """The sources in order, `images` spelled out."""
         return (FolderSource(path=self.images),) if self.images else self.sources
 

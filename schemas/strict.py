@@ -13,6 +13,8 @@ from typing import Any, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from schemas.locations import public_url
+
 
 class StrictModel(BaseModel):
     """Base of every recipe section: frozen, and a key it does not know is an error.
@@ -134,7 +136,7 @@ def fingerprint(value: Any) -> str:
 def _explain(model: type[BaseModel], error: ValidationError) -> list[str]:
     lines = []
     for problem in error.errors(include_url=False):
-        path = ".".join(str(part) for part in problem["loc"]) or "recipe"
+        path = ".".join(str(part) for part in _locate(model, tuple(problem["loc"]))[0]) or "recipe"
         if problem["type"] == "extra_forbidden":
             lines.append(_unknown_key(model, tuple(problem["loc"]), path))
         elif problem["type"] == "missing":
@@ -142,35 +144,44 @@ def _explain(model: type[BaseModel], error: ValidationError) -> list[str]:
         else:
             message = problem["msg"].removeprefix("Value error, ")
             given = problem.get("input")
+            given = public_url(given) if isinstance(given, str) else given
             shown = f" (got {given!r})" if isinstance(given, str | int | float | bool | None) else ""
             lines.append(f"{path}: {message[:1].lower()}{message[1:]}{shown}")
     return lines
 
 
 def _unknown_key(model: type[BaseModel], location: tuple[int | str, ...], path: str) -> str:
-    known = sorted(_section(model, location[:-1]).model_fields)
+    known = sorted(_locate(model, location[:-1])[1].model_fields)
     near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
     return f"unknown key {path!r}; {hint}"
 
 
-def _section(model: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
-    """The model class that a location of a validation error lies in (list positions and union tags are skipped)."""
+def _locate(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[tuple[int | str, ...], type[BaseModel]]:
+    """A location of a validation error as the user writes it, and the model class it lies in.
+
+    Where a list holds models of several kinds, pydantic puts the kind into the location: it names the class, and is no
+    key.
+    """
+    kept: list[int | str] = []
+    models = [model]
     for name in location:
-        field = model.model_fields.get(str(name))
+        kinds = [one for one in models if "kind" in one.model_fields and one.model_fields["kind"].default == name]
+        field = next((one.model_fields[name] for one in models if name in one.model_fields), None)
+        if len(models) > 1 and kinds:
+            models = kinds
+            continue
         if field is not None:
-            found = _first_model(field.annotation)
-            model = found if found is not None else model
-    return model
+            models = _models(field.annotation) or models
+        kept.append(name)
+    return tuple(kept), models[0]
 
 
-def _first_model(annotation: Any) -> type[BaseModel] | None:
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The model classes that a field's type is made of."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for inner in getattr(annotation, "__args__", ()):
-        if (found := _first_model(inner)) is not None:
-            return found
-    return None
+        return [annotation]
+    return [found for inner in getattr(annotation, "__args__", ()) for found in _models(inner)]
 
 
 def documented_yaml(model: type[BaseModel], indent: int = 0) -> str:

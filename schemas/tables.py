@@ -15,15 +15,17 @@ _IMAGE = pa.field("image_id", pa.string())
 LISTING = pa.schema(
     [
         _ROW,
-        pa.field("source", pa.string(), nullable=False),  # where the input comes from: a folder's absolute path
+        pa.field("source", pa.string(), nullable=False),  # a folder's absolute path or URL, never with credentials
         pa.field("source_name", pa.string(), nullable=False),  # its short name, which shards carry
-        pa.field("member", pa.string(), nullable=False),  # the input inside its source: a relative path
-        pa.field("byte_offset", pa.int64()),  # inside a container; null for a whole file
+        pa.field("member", pa.string(), nullable=False),  # below it: a file, tar#member or table.parquet#row/column
+        pa.field("byte_offset", pa.int64()),  # inside a tar, or the row in a table; null for a file
         pa.field("num_bytes", pa.int64()),  # as listed; null where the file cannot be looked at
         pa.field("sidecar", pa.string()),  # relative path of a caption file beside the image
         pa.field("raw_caption", pa.string()),  # from a captions table beside the images
         pa.field("url", pa.string()),
         pa.field("license", pa.string()),
+        pa.field("reason", pa.string()),  # where listing found that there is no picture: ImageError or FetchError
+        pa.field("detail", pa.string()),
     ]
 )
 
@@ -48,7 +50,7 @@ IMAGES = pa.schema(
         pa.field("raw_caption", pa.string()),
         pa.field("url", pa.string()),
         pa.field("license", pa.string()),
-        pa.field("reason", pa.string()),  # schemas.reasons.ImageError, or null where there is a picture
+        pa.field("reason", pa.string()),  # ImageError or FetchError of schemas.reasons; null where there is a picture
         pa.field("detail", pa.string()),
     ]
 )

@@ -29,12 +29,16 @@ class Told:
 
     def __init__(self) -> None:
         self.inputs: Listed | None = None
+        self.num_retried: int | None = None
         self.began: list[str] = []
         self.results: list[tuple[str, JobResult | None]] = []
         self.rows: dict[str, int] = {}
 
     def listed(self, found: Listed) -> None:
         self.inputs = found
+
+    def retried(self, rows: int) -> None:
+        self.num_retried = rows
 
     def begin(self, job: str, rows: int) -> None:
         self.began.append(job)
@@ -88,11 +92,15 @@ def steps(made: DataRecipe, upto: str = "shard", without: Iterable[str] = LIGHT)
 
 
 def build(
-    made: DataRecipe, upto: str = "shard", without: Iterable[str] = LIGHT, redo: Iterable[str] = ()
+    made: DataRecipe,
+    upto: str = "shard",
+    without: Iterable[str] = LIGHT,
+    redo: Iterable[str] = (),
+    retry_failed: bool = False,
 ) -> tuple[Dataset, Told]:
     """Build a dataset in this process; what was built, and what the observer was told."""
     told = Told()
-    pipeline.build(made, steps(made, upto, without), told, frozenset(redo))
+    pipeline.build(made, steps(made, upto, without), told, frozenset(redo), retry_failed)
     return Dataset(made.out_path()), told
 
 

@@ -143,8 +143,6 @@ def write_files(folder: Path, contents: dict[str, bytes]) -> Path:
 
 def listing_table(folder: Path) -> pa.Table:
     """The rows of `listing` for a folder."""
-    rows = [
-        {"row_id": row_id, "source": str(folder), "source_name": folder.name, "byte_offset": None} | vars(item)
-        for row_id, item in enumerate(list_source(FolderSource(path=str(folder))).items)
-    ]
+    items = list_source(FolderSource(path=str(folder))).items
+    rows = [item.row(row_id, str(folder), folder.name) for row_id, item in enumerate(items)]
     return pa.Table.from_pylist(rows, schema=LISTING)

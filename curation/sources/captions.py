@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import sqlite3
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.sources.item import member_name
+from curation.sources.storage import REMOTE_ERRORS, explain, filesystem
+from schemas.locations import is_remote, public_url
 
 TABLE_NAMES = ("captions.parquet", "captions.csv", "captions.jsonl")
 """What a captions table in the root of a folder is called."""
 
 FILE_COLUMNS = ("file_name", "file", "path", "image", "member")
 CAPTION_COLUMNS = ("caption", "text", "prompt", "raw_caption")
-_SIDECAR_KEYS = ("caption", "text", "prompt")
+SIDECAR_FIELDS = ("caption", "text", "prompt")
 _CSV_FIELD_LIMIT = 1 << 24
 
 
@@ -33,50 +37,84 @@ class RawCaption:
     license: str | None = None
 
 
-@dataclass
 class CaptionTable:
-    """The captions of a folder, looked up by member name."""
+    """The captions of a folder, looked up by member name.
 
-    path: Path
-    captions: dict[str, RawCaption] = field(default_factory=dict)
-    num_repeated: int = 0
-    """Rows for an image that an earlier row had named; the first row counts."""
+    They lie in a temporary SQLite file, not in memory: a table of tens of millions of captions is larger than that.
+    """
+
+    def __init__(self) -> None:
+        """An empty table."""
+        self._rows = sqlite3.connect("")  # a file that SQLite deletes itself
+        self._rows.execute("PRAGMA cache_size = -65536")  # KiB
+        self._rows.execute("PRAGMA journal_mode = OFF")
+        self._rows.execute("CREATE TABLE captions (key TEXT PRIMARY KEY, caption, url, license) WITHOUT ROWID")
+        self.num_repeated = 0
+        """Rows for an image that an earlier row had named; the first row counts."""
+
+    def add(self, rows: Iterable[tuple[str, RawCaption]]) -> None:
+        """Keep captions by member name."""
+        num_before, num_rows = self.num_left(), 0
+        for member, raw in rows:
+            num_rows += 1
+            self._rows.execute(
+                "INSERT OR IGNORE INTO captions VALUES (?, ?, ?, ?)",
+                (_lookup_key(member), raw.caption, raw.url, raw.license),
+            )
+        self.num_repeated += num_rows - (self.num_left() - num_before)
 
     def take(self, member: str) -> RawCaption | None:
         """The caption of an image, removed so that what is left at the end belongs to no image."""
-        return self.captions.pop(_lookup_key(member), None)
+        key = (_lookup_key(member),)
+        row = self._rows.execute("SELECT caption, url, license FROM captions WHERE key = ?", key).fetchone()
+        if row is None:
+            return None
+        self._rows.execute("DELETE FROM captions WHERE key = ?", key)
+        return RawCaption(*row)
+
+    def num_left(self) -> int:
+        """Captions that no image has taken."""
+        (count,) = self._rows.execute("SELECT count(*) FROM captions").fetchone()
+        return int(count)
 
 
-def read_caption_table(root: Path) -> CaptionTable | None:
+def read_caption_table(root: str, names: Iterable[str]) -> CaptionTable | None:
     """The captions table of a folder, or None where there is none.
+
+    Args:
+        root: the folder, absolute, or its URL.
+        names: what lies in it.
 
     Raises:
         ValueError: there are several, it cannot be read, or it lacks a column for file names or for captions.
     """
-    found = [root / name for name in TABLE_NAMES if (root / name).is_file()]
+    present = set(names)
+    found = [name for name in TABLE_NAMES if name in present]
     if not found:
         return None
     if len(found) > 1:
-        raise ValueError(f"{root}: holds {' and '.join(path.name for path in found)}; keep one captions table")
-    path = found[0]
-    table = CaptionTable(path)
-    rows = {".parquet": _parquet_rows, ".csv": _csv_rows, ".jsonl": _jsonl_rows}[path.suffix](path)
-    for row in rows:
-        name = _first(row, FILE_COLUMNS)
-        if name is None:
-            continue
-        key = _lookup_key(_relative(root, name))
-        if key in table.captions:
-            table.num_repeated += 1
-            continue
-        table.captions[key] = RawCaption(
-            _first(row, CAPTION_COLUMNS), clean_text(row.get("url")), clean_text(row.get("license"))
-        )
+        raise ValueError(f"{root}: holds {' and '.join(found)}; keep one captions table")
+    table = CaptionTable()
+    table.add(_captions(root, f"{root}/{found[0]}"))
     return table
 
 
-def read_sidecar(data: bytes, is_json: bool) -> RawCaption:
+def _captions(root: str, path: str) -> Iterator[tuple[str, RawCaption]]:
+    wanted = ((FILE_COLUMNS, "file names"), (CAPTION_COLUMNS, "captions"))
+    known = (*FILE_COLUMNS, *CAPTION_COLUMNS, "url", "license")
+    for row in read_rows(path, lambda names: _check_columns(path, names, wanted), known):
+        name = _first(row, FILE_COLUMNS)
+        if name is not None:
+            yield (
+                _relative(root, name),
+                RawCaption(_first(row, CAPTION_COLUMNS), clean_url(row.get("url")), clean_text(row.get("license"))),
+            )
+
+
+def read_sidecar(data: bytes, is_json: bool, fields: Iterable[str] = SIDECAR_FIELDS) -> RawCaption:
     """The caption in a `.txt` or `.json` file beside an image; bytes that are not UTF-8 become U+FFFD.
+
+    Of a `.json` the first of `fields` that holds text is the caption.
 
     A `.json` that is no object, or holds no caption, gives none: it is not the image that is broken.
     """
@@ -89,7 +127,7 @@ def read_sidecar(data: bytes, is_json: bool) -> RawCaption:
         return RawCaption(None)
     if not isinstance(value, dict):
         return RawCaption(None)
-    return RawCaption(_first(value, _SIDECAR_KEYS), clean_text(value.get("url")), clean_text(value.get("license")))
+    return RawCaption(_first(value, fields), clean_url(value.get("url")), clean_text(value.get("license")))
 
 
 def clean_text(value: Any) -> str | None:
@@ -99,11 +137,17 @@ def clean_text(value: Any) -> str | None:
     return value.encode("utf-8", "replace").decode("utf-8").strip() or None
 
 
-def _first(row: Mapping[str, Any], names: Iterable[str]) -> str | None:
+def clean_url(value: Any) -> str | None:
+    """A URL as provenance: `clean_text` without credentials."""
+    text = clean_text(value)
+    return None if text is None else public_url(text)
+
+
+def _first(row: Mapping[Any, Any], names: Iterable[str]) -> str | None:
     return next((text for name in names if (text := clean_text(row.get(name))) is not None), None)
 
 
-def _relative(root: Path, name: str) -> str:
+def _relative(root: str, name: str) -> str:
     path = PurePosixPath(name.replace("\\", "/") if "/" not in name else name)
     if path.is_absolute() and path.is_relative_to(root):
         path = path.relative_to(root)
@@ -114,51 +158,80 @@ def _lookup_key(member: str) -> str:
     return unicodedata.normalize("NFC", member)  # a table typed on one system may name files written on another
 
 
-def _check_columns(path: Path, names: Iterable[str]) -> None:
+def _check_columns(path: str, names: Iterable[str], wanted: Iterable[tuple[tuple[str, ...], str]]) -> None:
     names = list(names)
-    for wanted, what in ((FILE_COLUMNS, "file names"), (CAPTION_COLUMNS, "captions")):
-        if not set(wanted) & set(names):
+    for columns, what in wanted:
+        if not set(columns) & set(names):
             have = ", ".join(names) or "none"
-            raise ValueError(f"{path}: needs a column of {what}, one of {', '.join(wanted)}; it has {have}")
+            raise ValueError(f"{path}: needs a column of {what}, one of {', '.join(columns)}; it has {have}")
 
 
-def _parquet_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+CheckNames = Callable[[Iterable[str]], None]
+"""Raises where a table lacks a column."""
+
+
+def read_rows(path: str, check: CheckNames, columns: Iterable[str]) -> Iterator[Mapping[str | None, Any]]:
+    """The rows of a .parquet, .csv or .jsonl file, local or remote, one after the other.
+
+    Args:
+        check: called with the names of its columns; for .jsonl after the last row, since any row may bring one.
+        columns: those that are wanted; others may be left out.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    extension = path.rpartition(".")[2].lower()
+    shown = public_url(path)
     try:
-        with pq.ParquetFile(path) as file:
+        fs, inner = filesystem(path)
+        with fs.open(inner, "rb") as file:
+            if extension == "parquet":
+                yield from _parquet_rows(shown, file, check, set(columns))
+            elif extension == "csv":
+                yield from _csv_rows(shown, file, check)
+            elif extension == "jsonl":
+                yield from _jsonl_rows(shown, file, check)
+            else:
+                raise ValueError(f"{shown}: is no table; name a .parquet, .jsonl or .csv file")
+    except REMOTE_ERRORS as error:
+        local = not is_remote(path) and isinstance(error, OSError) and error.strerror
+        raise ValueError(f"{shown}: cannot be read: {local or explain(error).detail}") from None
+
+
+def _parquet_rows(
+    path: str, opened: IO[bytes], check: CheckNames, columns: set[str]
+) -> Iterator[Mapping[str | None, Any]]:
+    try:
+        with pq.ParquetFile(opened) as file:
             names = file.schema_arrow.names
-            _check_columns(path, names)
-            known = [name for name in names if name in (*FILE_COLUMNS, *CAPTION_COLUMNS, "url", "license")]
-            for batch in file.iter_batches(columns=known):
+            check(names)
+            for batch in file.iter_batches(columns=[name for name in names if name in columns]):
                 yield from batch.to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
+    except pa.ArrowException as error:
         raise ValueError(f"{path}: cannot be read as Parquet: {error}") from None
 
 
-def _csv_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+def _csv_rows(path: str, opened: IO[bytes], check: CheckNames) -> Iterator[Mapping[str | None, Any]]:
     csv.field_size_limit(_CSV_FIELD_LIMIT)
     try:
-        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-            reader = csv.DictReader(file)
-            _check_columns(path, reader.fieldnames or ())
-            yield from reader
-    except (csv.Error, OSError) as error:
+        reader = csv.DictReader(io.TextIOWrapper(opened, encoding="utf-8-sig", errors="replace", newline=""))
+        check(reader.fieldnames or ())
+        yield from reader
+    except csv.Error as error:
         raise ValueError(f"{path}: cannot be read as CSV: {error}") from None
 
 
-def _jsonl_rows(path: Path) -> Iterator[Mapping[str, Any]]:
+def _jsonl_rows(path: str, opened: IO[bytes], check: CheckNames) -> Iterator[Mapping[str | None, Any]]:
     names: dict[str, None] = {}
-    try:
-        with path.open(encoding="utf-8-sig", errors="replace") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                row = json.loads(line)
-                if type(row) is not dict:
-                    raise ValueError(f"{path}: line {number} is no JSON object")
-                names |= dict.fromkeys(row)
-                yield row
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: line {number} is not JSON: {error}") from None
-    except OSError as error:
-        raise ValueError(f"{path}: cannot be read: {error.strerror}") from None
-    _check_columns(path, names)
+    for number, line in enumerate(io.TextIOWrapper(opened, encoding="utf-8-sig", errors="replace"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}: line {number} is not JSON: {error}") from None
+        if type(row) is not dict:
+            raise ValueError(f"{path}: line {number} is no JSON object")
+        names |= dict.fromkeys(row)
+        yield row
+    check(names)

@@ -1,19 +1,24 @@
-"""List a folder of images: every input once, in an order that depends on nothing but the names."""
+"""List a folder or a pattern, local or remote: every image once, in an order that depends on nothing but the names."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from itertools import groupby
 from pathlib import Path
+from typing import Any, Protocol
 
 from PIL import Image
 
 from curation.probe import NOT_PICTURES
 from curation.sources.captions import TABLE_NAMES, CaptionTable, read_caption_table
 from curation.sources.item import Item, SourceListing, member_name
-from schemas.recipe import FolderSource
+from curation.sources.patterns import is_pattern, split_pattern
+from curation.sources.storage import RemoteError, filesystem, patiently
+from schemas.locations import is_remote
+from schemas.sources import FolderSource
 
 UNDECODED = frozenset(
     {".heic", ".heif", ".hif", ".jxl", ".avif", ".jxr", ".wdp", ".bpg", ".flif", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
@@ -28,23 +33,53 @@ def list_folder(source: FolderSource) -> SourceListing:
 
     An input is a file whose extension names an image format, in any case. Links to files are followed, links to
     folders are not. Hidden files and folders, and folders that hold a dataset, are left out and counted. A folder
-    that cannot be listed is an input itself, so that it ends in the ledger as unreadable.
+    that cannot be listed is an input itself, so that it ends in the ledger as unreadable. Of a pattern every folder
+    and image that matches is listed; inputs are named below the last folder before the first `*`, `?` or `[`.
 
     Raises:
-        ValueError: no such folder, not a folder, cannot be opened, no image in it, or an unusable captions table.
+        ValueError: no such folder, not a folder, cannot be opened, no image in it, or an unusable captions table; the
+            last two while the items are read.
     """
-    root = source.resolved_path()
-    _check_folder(root)
-    captions = read_caption_table(root)
-    ignored: dict[str, int] = {}
-    items = list(_walk(root, "", captions, ignored))
-    if not items:
-        raise ValueError(f"{root}: holds no image; name a folder with .jpg, .png or .webp files in it or below it")
-    if captions is not None and captions.captions:
-        ignored["captions without an image"] = len(captions.captions)
-    if captions is not None and captions.num_repeated:
-        ignored["further captions of an image"] = captions.num_repeated
-    return SourceListing(items, ignored)
+    location = source.location()
+    root = split_pattern(location)[0] if is_pattern(location) else location
+    if not is_remote(root):
+        _check_folder(Path(root))
+    listing = _ignoring()
+    return SourceListing(_items(location, root, listing), listing.ignored)
+
+
+def _items(location: str, root: str, listing: SourceListing) -> Iterator[Item]:
+    entries = partial(_remote_entries, root) if is_remote(root) else partial(_entries, Path(root))
+    try:
+        names = _table_names(root, entries)
+    except RemoteError as error:
+        raise ValueError(f"{location}: cannot be listed ({error.detail}); check the spelling and the rights") from None
+    captions = read_caption_table(root, names)
+    found = _walk(entries, "", captions, listing)
+    if location != root:
+        found = _walk_matches(entries, _matches(location, root), captions, listing)
+    num_items = 0
+    for item in found:
+        num_items += 1
+        yield item if location == root else replace(item, source=root)
+    if not num_items and location != root:
+        raise ValueError(f"{location}: matches no image; check the pattern")
+    if not num_items:
+        raise ValueError(f"{location}: holds no image; name a folder with .jpg, .png or .webp files in it or below it")
+    if captions is not None:
+        listing.count("captions without an image", captions.num_left())
+        listing.count("further captions of an image", captions.num_repeated)
+
+
+def _table_names(root: str, entries: _Entries) -> list[str]:
+    if is_remote(root):
+        return [entry.name for entry in entries("", _ignoring())]
+    return [name for name in TABLE_NAMES if (Path(root) / name).is_file()]
+
+
+def _ignoring() -> SourceListing:
+    """A listing whose counts nobody reads."""
+    return SourceListing([], {})
 
 
 @lru_cache(maxsize=1)
@@ -73,7 +108,7 @@ def _check_folder(root: Path) -> None:
         raise ValueError(f"{root}: cannot be opened ({error.strerror}); give yourself leave to read it") from None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Entry:
     """A name in a folder, with what sorting and counting need to know of it."""
 
@@ -82,23 +117,45 @@ class _Entry:
     num_bytes: int | None
 
 
-def _walk(root: Path, prefix: str, captions: CaptionTable | None, ignored: dict[str, int]) -> Iterator[Item]:
-    """Depth first. A folder sorts as its name with the `/` that follows it, which gives the order of whole paths."""
-    try:
-        entries = _entries(root / prefix, ignored)
-    except OSError:
-        yield Item(member=_member(prefix.rstrip("/")), num_bytes=None)
-        return
+class _Entries(Protocol):
+    def __call__(self, prefix: str, listing: SourceListing) -> list[_Entry]: ...
+
+
+def _walk(
+    list_entries: _Entries,
+    prefix: str,
+    captions: CaptionTable | None,
+    listing: SourceListing,
+    entries: list[_Entry] | None = None,
+) -> Iterator[Item]:
+    """Depth first. A folder sorts as its name with the `/` that follows it, which gives the order of whole paths.
+
+    Args:
+        list_entries: gives what lies in a folder, sorted.
+        entries: what lies in this one, where it is known.
+    """
+    if entries is None:
+        try:
+            entries = list_entries(prefix, listing)
+        except RemoteError as error:
+            member = _member(prefix.rstrip("/"))
+            yield Item(
+                member, None, reason=error.reason.value, detail=f"a folder that cannot be listed: {error.detail}"
+            )
+            return
+        except OSError:
+            yield Item(member=_member(prefix.rstrip("/")), num_bytes=None)
+            return
     names = {entry.name for entry in entries}
     if prefix and {"recipe.yaml", "tables"} <= names:
-        _count("dataset folder", ignored)
+        listing.count("dataset folder")
         return
     sidecars = {"".join(_split(name)): name for name in names if _split(name)[1] in _SIDECARS}
     used: set[str] = set()
     others: list[str] = []
     for entry in entries:
         if entry.is_folder:
-            yield from _walk(root, f"{prefix}{entry.name}/", captions, ignored)
+            yield from _walk(list_entries, f"{prefix}{entry.name}/", captions, listing)
         elif _split(entry.name)[1] in image_extensions():
             beside = _sidecars_of(entry.name, sidecars)
             used.update(beside)
@@ -108,26 +165,83 @@ def _walk(root: Path, prefix: str, captions: CaptionTable | None, ignored: dict[
     for name in others:
         is_captions = name in used or (not prefix and name in TABLE_NAMES)
         kind = _member(_split(name)[1].removeprefix(".")) or "no extension"
-        _count(f"{kind} (captions)" if is_captions else kind, ignored)
+        listing.count(f"{kind} (captions)" if is_captions else kind)
 
 
-def _entries(folder: Path, ignored: dict[str, int]) -> list[_Entry]:
+def _order(entry: _Entry) -> bytes:
+    return os.fsencode(entry.name + "/" if entry.is_folder else entry.name)
+
+
+def _entries(root: Path, prefix: str, listing: SourceListing) -> list[_Entry]:
     """What lies in a folder, sorted; hidden names, linked folders and special files are counted and left out."""
     entries = []
-    with os.scandir(folder) as scan:
+    with os.scandir(root / prefix) as scan:
         for entry in scan:
             is_folder, is_file = _look(entry)
             if entry.name.startswith("."):
-                _count("hidden", ignored)
+                listing.count("hidden")
             elif is_folder and entry.is_symlink():
-                _count("linked folder", ignored)
+                listing.count("linked folder")
             elif is_folder:
                 entries.append(_Entry(entry.name, True, None))
             elif is_file or entry.is_symlink():  # a link that leads nowhere is an input that cannot be read
                 entries.append(_Entry(entry.name, False, _size(entry)))
             else:
-                _count("special file", ignored)
-    return sorted(entries, key=lambda entry: os.fsencode(entry.name + "/" if entry.is_folder else entry.name))
+                listing.count("special file")
+    return sorted(entries, key=_order)
+
+
+def _remote_entries(root: str, prefix: str, listing: SourceListing) -> list[_Entry]:
+    """What lies in a remote folder, sorted; hidden names are counted and left out."""
+    fs, path = filesystem(root)
+    folder = f"{path.rstrip('/')}/{prefix}".rstrip("/")
+    entries = []
+    index = "/" if root.startswith("http") else ""  # an index page is asked for with its slash
+    listed = patiently(lambda: fs.ls(folder + index, detail=True))
+    fs.invalidate_cache()  # fsspec would keep every folder it has seen
+    for found in listed:
+        name = found["name"].rstrip("/")
+        inner = name.removeprefix(folder + "/")
+        if inner == name or not inner or "/" in inner:  # links out of an index page, and the folder's own marker
+            continue
+        if inner.startswith("."):
+            listing.count("hidden")
+        else:
+            is_folder = found["type"] == "directory"
+            entries.append(_Entry(inner, is_folder, None if is_folder else found.get("size")))
+    return sorted(entries, key=_order)
+
+
+def _matches(location: str, root: str) -> list[_Entry]:
+    """The folders and files that a pattern matches, named below `root`; what lies in a matched folder is left out."""
+    fs, path = filesystem(location)
+    top = filesystem(root)[1].rstrip("/")
+    found: dict[str, Any] = patiently(lambda: fs.glob(path, detail=True))
+    kept: list[_Entry] = []
+    last_folder = None
+    entries = (
+        _Entry(name.rstrip("/").removeprefix(top + "/"), info["type"] == "directory", info.get("size"))
+        for name, info in found.items()
+    )
+    for entry in sorted(entries, key=_order):
+        if last_folder is None or not entry.name.startswith(last_folder):
+            kept.append(entry)
+            last_folder = entry.name + "/" if entry.is_folder else last_folder
+    return kept
+
+
+def _walk_matches(
+    list_entries: _Entries, matches: list[_Entry], captions: CaptionTable | None, listing: SourceListing
+) -> Iterator[Item]:
+    """What lies in the matched folders, and the matched images with the caption files beside them."""
+    for parent, group in groupby(matches, key=lambda entry: entry.name[: entry.name.rfind("/") + 1]):
+        matched = {entry.name.removeprefix(parent) for entry in group}
+        entries = [
+            entry
+            for entry in list_entries(parent, _ignoring())
+            if entry.name in matched or (not entry.is_folder and _split(entry.name)[1] in _SIDECARS)
+        ]
+        yield from _walk(list_entries, parent, captions, listing, entries)
 
 
 def _look(entry: os.DirEntry[str]) -> tuple[bool, bool]:
@@ -172,7 +286,3 @@ def _split(name: str) -> tuple[str, str]:
 
 def _member(path: str) -> str:
     return member_name(os.fsencode(path))
-
-
-def _count(kind: str, ignored: dict[str, int]) -> None:
-    ignored[kind] = ignored.get(kind, 0) + 1

@@ -1,40 +1,58 @@
-"""One input of a source, and how its name and bytes are told apart from the file system's."""
+"""One input of a source as the listing keeps it, and how names of any bytes become text."""
 
 from __future__ import annotations
 
-import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
 class Item:
-    """One input file, as the listing keeps it."""
+    """One input."""
 
     member: str
-    """Path relative to the source, `/` between folders, escaped by `member_name`."""
+    """Path relative to `source`, `/` between folders, escaped by `member_name`; inside a container `tar#member`
+    or `table.parquet#row/column` (`inside`)."""
     num_bytes: int | None
     """As listed; None where the file cannot be looked at."""
     sidecar: str | None = None
     """Member name of the caption file beside the image."""
     raw_caption: str | None = None
-    """From a captions table of the source."""
     url: str | None = None
     license: str | None = None
+    byte_offset: int | None = None
+    """Of the bytes inside a tar."""
+    source: str | None = None
+    """Folder or URL that `member` lies below, where it is not the one the source names."""
+    reason: str | None = None
+    """Why there is no picture, where listing has found that out: an ImageError or a FetchError."""
+    detail: str | None = None
+
+    def row(self, row_id: int, source: str, source_name: str) -> dict[str, Any]:
+        """The row of `listing`."""
+        return {**vars(self), "row_id": row_id, "source": self.source or source, "source_name": source_name}
 
 
 @dataclass(frozen=True)
 class SourceListing:
     """What listing a source gives."""
 
-    items: list[Item]
-    """The inputs in an order that depends on their names alone."""
+    items: Iterable[Item]
+    """The inputs, one after the other, in an order that depends on their names alone; read once."""
     ignored: dict[str, int]
-    """What is no input, by kind: {"txt (captions)": 12, "pdf": 1, "hidden": 3, "captions without an image": 2}."""
+    """What is no input, by kind: {"txt (captions)": 12, "pdf": 1, "hidden": 3, "captions without an image": 2}.
+    Filled while `items` is read."""
+
+    def count(self, kind: str, num: int = 1) -> None:
+        """Add to what is no input."""
+        if num:
+            self.ignored[kind] = self.ignored.get(kind, 0) + num
 
 
 _ESCAPED = re.compile(rb"%(25|[89A-F][0-9A-F])")
+_ESCAPED_CONTAINER = re.compile("%(?=2[35])")
 
 
 def member_name(path: bytes) -> str:
@@ -55,19 +73,12 @@ def member_path(member: str) -> bytes:
     return _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), member.encode("utf-8"))
 
 
-def original_path(source: str, member: str) -> Path:
-    """Where an input lies: `source` (a folder's absolute path) and `member` as the listing has them."""
-    return Path(source) / os.fsdecode(member_path(member))
+def inside(container: str, inner: str) -> str:
+    """The member name of something in a container: `container#inner`, a `#` of the container's name written `%23`."""
+    return _ESCAPED_CONTAINER.sub("%25", container).replace("#", "%23") + "#" + inner
 
 
-def read_original(source: str, member: str, byte_offset: int | None = None, num_bytes: int | None = None) -> bytes:
-    """The bytes of an input: a whole file, or `num_bytes` from `byte_offset` of a container.
-
-    Raises:
-        OSError: it cannot be read any more.
-    """
-    with original_path(source, member).open("rb") as file:
-        if byte_offset is None:
-            return file.read()
-        file.seek(byte_offset)
-        return file.read(-1 if num_bytes is None else num_bytes)
+def split_inside(member: str) -> tuple[str, str]:
+    """(container, inner) of what `inside` made."""
+    container, _, inner = member.partition("#")
+    return re.sub("%2([35])", lambda match: "#" if match[1] == "3" else "%", container), inner

@@ -3,9 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from curation.dataset import Dataset
+from curation.doctor import check_dataset
 from curation.listing import Listed, is_listed, update_listing
 from schemas.recipe import DataRecipe
 from tests.building import build, computed, recipe, rows, write_pictures
@@ -163,3 +165,30 @@ def test_a_source_without_an_image_keeps_what_was_listed(tmp_path: Path, folders
     with pytest.raises(ValueError, match="empty: holds no image"):
         update_listing(Dataset(made.out_path()), made)
     assert is_listed(Dataset(made.out_path()), from_folders(tmp_path / "ds", folders[0]))
+
+
+def test_other_options_of_a_listed_source_are_refused(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in", [(20, 10)] * 2)
+    (tmp_path / "in" / "list.csv").write_text("file,words,more\n000.jpg,a,b\n001.jpg,c,d\n")
+
+    def made(kind: str = "table", **columns: str) -> DataRecipe:
+        source = {"kind": kind, "path": str(tmp_path / "in" / "list.csv"), "columns": {"path": "file"} | columns}
+        return recipe(None, tmp_path / "ds", sources=[source])
+
+    dataset, _ = listed(made(caption="words"))
+    assert [row["raw_caption"] for row in rows(dataset, "listing")] == ["a", "c"]
+    assert is_listed(dataset, made(caption="words"))
+    assert "list.csv was listed with columns={" in refusal(made(caption="more"))
+    folder = recipe(None, tmp_path / "ds", sources=[{"path": str(tmp_path / "in" / "list.csv")}])
+    assert "was made from table " in refusal(folder)
+
+
+def test_parts_that_were_listed_before_a_column_was_added_are_as_good(tmp_path: Path, folders: list[Path]) -> None:
+    made = from_folders(tmp_path / "ds", folders[0])
+    dataset, _ = listed(made)
+    for path in dataset.parts("listing"):
+        pq.write_table(pq.read_table(path).drop_columns(["reason", "detail"]), path)
+    more = from_folders(tmp_path / "ds", *folders[:2])
+    built, _ = build(more, upto="ingest")
+    assert [row["reason"] for row in rows(built, "images")] == [None] * 7
+    assert all(finding.fine for finding in check_dataset(built.root))

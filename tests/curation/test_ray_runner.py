@@ -35,6 +35,8 @@ class Watcher:
     def listed(self, found: Listed) -> None:
         pass
 
+    def retried(self, rows: int) -> None: ...
+
     def begin(self, job: str, rows: int) -> None:
         self.current, self.seen = job, 0
 

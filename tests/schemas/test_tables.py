@@ -66,7 +66,8 @@ CAPTION_REASONS: tuple[type[StrEnum], ...] = (reasons.CaptionReason, reasons.Raw
 
 
 def test_reasons_are_plain_words_and_never_mean_two_things() -> None:
-    words = [reason.value for kind in (reasons.ImageError, reasons.ShardError, reasons.Rejection) for reason in kind]
+    kinds = (reasons.ImageError, reasons.FetchError, reasons.ShardError, reasons.Rejection)
+    words = [reason.value for kind in kinds for reason in kind]
     assert len(words) == len(set(words))
     every = [*words, *(reason.value for kind in CAPTION_REASONS for reason in kind)]
     assert all(re.fullmatch(r"[a-z]+(_[a-z]+)*", word) for word in every)

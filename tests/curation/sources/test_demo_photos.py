@@ -30,7 +30,8 @@ def test_bytes_are_the_same_each_time(tmp_path: Path) -> None:
 def test_photos_and_what_is_wrong_with_the_others(tmp_path: Path) -> None:
     num_images = write_demo_photos(tmp_path)
     listing = list_source(FolderSource(path=str(tmp_path)))
-    assert len(listing.items) == num_images
+    items = list(listing.items)
+    assert len(items) == num_images
     assert listing.ignored == {"jsonl (captions)": 1, "txt (captions)": 1, "json (captions)": 1}
     recipe = DataRecipe(images=str(tmp_path), out="unused")
     images = stage(recipe).build()({"listing": listing_table(tmp_path)}, lambda n: None)["images"].to_pylist()

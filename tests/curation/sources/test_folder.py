@@ -24,7 +24,8 @@ from tests.photos import write_files
 
 def listed(folder: Path) -> SourceListing:
     """The listing of a folder."""
-    return list_source(FolderSource(path=str(folder)))
+    listing = list_source(FolderSource(path=str(folder)))
+    return SourceListing(list(listing.items), listing.ignored)
 
 
 def members(folder: Path) -> list[str]:

@@ -1,0 +1,27 @@
+"""Run img2dataset in a process of its own, which ends with the process that started it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+
+
+def main() -> None:
+    """Read img2dataset's arguments as one line of JSON, then download; when the input closes, everything stops."""
+    from img2dataset import download
+
+    arguments = json.loads(sys.stdin.readline())
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    download(**arguments)
+
+
+def _end_with_parent() -> None:
+    sys.stdin.read()
+    os.killpg(0, signal.SIGKILL)  # the pool's processes too: two downloads must never write the same tar
+
+
+if __name__ == "__main__":
+    main()

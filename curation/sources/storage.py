@@ -1,0 +1,130 @@
+"""Reach local and remote storage through one door: fsspec for URLs, and its errors as reasons."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import aiohttp
+import fsspec
+
+from schemas.locations import is_remote
+from schemas.reasons import TRANSIENT, FetchError
+
+ATTEMPTS = 3
+"""How often a read is tried whose error may be over in a moment."""
+FIRST_PAUSE_S = 0.5
+
+REMOTE_ERRORS = (OSError, aiohttp.ClientError)
+"""What reading from a remote storage raises; its timeouts are OSErrors too."""
+
+PACKAGES = {
+    "s3": "s3fs",
+    "s3a": "s3fs",
+    "gs": "gcsfs",
+    "gcs": "gcsfs",
+    "abfs": "adlfs",
+    "abfss": "adlfs",
+    "az": "adlfs",
+}
+"""Scheme -> what fsspec needs for it, all in the `cloud` extra."""
+
+Result = TypeVar("Result")
+
+
+class RemoteError(OSError):
+    """A remote input could not be read; the reason is one for the ledger."""
+
+    def __init__(self, reason: FetchError, detail: str) -> None:
+        """`strerror` is the detail, as of any OSError."""
+        super().__init__(errno.EIO, detail)
+        self.reason = reason
+        self.detail = detail
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL or a local path, and the path in it.
+
+    Raises:
+        ValueError: no such scheme, or the package for it is not installed; the message names the command.
+    """
+    if not is_remote(url):
+        return fsspec.filesystem("file"), url
+    scheme = url.partition("://")[0].lower()
+    try:
+        fs, path = fsspec.core.url_to_fs(url)
+    except ImportError:
+        package = PACKAGES.get(scheme, scheme)
+        raise ValueError(
+            f"{scheme}://: {package} is not installed; pip install {package}, or 'sigma-pipeline[cloud]'"
+        ) from None
+    except ValueError as error:
+        raise ValueError(f"{scheme}://: {' '.join(str(error).split())}; name a scheme that fsspec knows") from None
+    return fs, str(path)
+
+
+def read_remote(url: str, begin: int | None = None, num_bytes: int | None = None) -> bytes:
+    """The bytes of a remote file, or a range of them and nothing else.
+
+    Raises:
+        RemoteError: it cannot be read, after a few attempts where that may help.
+    """
+    fs, path = filesystem(url)
+    end = None if begin is None or num_bytes is None else begin + num_bytes
+    data: bytes = patiently(lambda: fs.cat_file(path, start=begin, end=end))
+    if begin is not None and num_bytes is not None and len(data) > num_bytes:
+        return data[begin : begin + num_bytes]  # a server that knows no ranges sends everything
+    return data
+
+
+def patiently(read: Callable[[], Result]) -> Result:
+    """What `read` gives, tried again with a pause where its error may be over in a moment.
+
+    Raises:
+        RemoteError: of the last attempt.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            return read()
+        except REMOTE_ERRORS as error:
+            failed = explain(error)
+            if failed.reason not in TRANSIENT or attempt == ATTEMPTS - 1:
+                raise failed from None
+        time.sleep(FIRST_PAUSE_S * 2**attempt)
+    raise AssertionError("unreachable")
+
+
+def explain(error: Exception) -> RemoteError:
+    """An error of a storage client as a reason and a detail that names no address and no key."""
+    if isinstance(error, RemoteError):
+        return error
+    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, REMOTE_ERRORS):
+        return explain(error.__cause__)  # fsspec says so of any answer it cannot use
+    if isinstance(error, aiohttp.ClientResponseError):
+        return RemoteError(reason_of_status(error.status), f"HTTP {error.status}")
+    if isinstance(error, FileNotFoundError | IsADirectoryError):
+        return RemoteError(FetchError.NOT_FOUND, "not found")
+    if isinstance(error, PermissionError):
+        return RemoteError(FetchError.FORBIDDEN, "permission denied")
+    if isinstance(error, TimeoutError):
+        return RemoteError(FetchError.TIMEOUT, "timed out")
+    if isinstance(error, aiohttp.InvalidURL):
+        return RemoteError(FetchError.BAD_URL, "not a valid URL")
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return RemoteError(FetchError.TIMEOUT, "the answer stopped half way")
+    return RemoteError(FetchError.UNREACHABLE, type(error).__name__)
+
+
+def reason_of_status(status: int) -> FetchError:
+    """What an HTTP status other than 2xx means for an input."""
+    if status in (404, 410):
+        return FetchError.NOT_FOUND
+    if status in (401, 403, 451):
+        return FetchError.FORBIDDEN
+    if status == 429:
+        return FetchError.RATE_LIMITED
+    if status == 408:
+        return FetchError.TIMEOUT
+    return FetchError.SERVER_ERROR if status >= 500 else FetchError.FETCH_FAILED

@@ -1,0 +1,257 @@
+"""A list of URLs: img2dataset fetches it into tars, and every URL is an input, fetched or not."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation.dataset import write_atomically
+from curation.sources.captions import clean_text, clean_url, read_rows
+from curation.sources.img2dataset_output import list_shard
+from curation.sources.item import Item, SourceListing, inside
+from curation.sources.patterns import find_files
+from curation.sources.storage import REMOTE_ERRORS, explain, filesystem
+from schemas.locations import absolute, is_remote
+from schemas.reasons import FetchError
+from schemas.sources import Img2dataset, UrlSource
+
+EXTENSIONS = (".txt", ".csv", ".jsonl", ".parquet")
+SHARDS_PER_LIST = 100
+"""img2dataset reads a whole file of its list into memory; none holds the rows of more tars than this."""
+
+WANTED = pa.schema(
+    [
+        pa.field("number", pa.int64()),  # of the URL in the list, from 0
+        pa.field("url", pa.string()),  # what is fetched; empty where the text is no http address
+        pa.field("given", pa.string()),  # the text of the list
+        pa.field("caption", pa.string()),
+        pa.field("license", pa.string()),
+    ]
+)
+"""A list as it is handed to img2dataset; it stays, so that a row keeps its URL however the user's list changes."""
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """One download: what is asked for, where it goes, and how."""
+
+    work: Path
+    """Local folder for the list and img2dataset's log."""
+    into: str
+    """Folder or URL of the tars."""
+    options: Img2dataset
+
+
+def list_urls(source: UrlSource, fetch_into: str) -> SourceListing:
+    """Fetch what is not fetched yet, then list every URL in the order of the list.
+
+    Raises:
+        ValueError: the list cannot be read, or img2dataset could not finish; run again, it goes on where it was.
+    """
+    fetch = first_fetch(source, fetch_into)
+    _refuse_other_list(source, fetch.work)
+    rows = (dict(row, number=number) for number, row in enumerate(_read_list(source)))
+    return SourceListing((item for _, item in fetch_rows(fetch, rows)), {})
+
+
+def _refuse_other_list(source: UrlSource, work: Path) -> None:
+    """Refuse to go on with what was begun for another list: its rows would get the pictures of this one."""
+    path = work / "list.json"
+    made_for = {"path": source.location(), **source.listing_options()}
+    if not path.is_file():
+        work.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, json.dumps(made_for, indent=1).encode())
+    elif json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(made_for)):
+        raise ValueError(
+            f"{work}: holds what was fetched for another list, or with other options ({path.name} says which); set the "
+            "recipe back, or delete this folder"
+        )
+
+
+def first_fetch(source: UrlSource, fetch_into: str) -> Fetch:
+    """The download of a whole list."""
+    into = f"{fetch_into}/tars" if source.into is None else absolute(source.into)
+    return Fetch(Path(fetch_into), into, source.img2dataset)
+
+
+def retry_of(fetch: Fetch, number: int) -> Fetch:
+    """The `number`th download of what failed before, from 1."""
+    name = f"retry-{number:03d}"
+    return Fetch(fetch.work / name, f"{fetch.into}/{name}", fetch.options)
+
+
+def wanted_rows(work: Path, numbers: set[int]) -> Iterator[dict[str, Any]]:
+    """The rows of a list that was handed to img2dataset before, by number."""
+    for path in sorted((work / "urls").glob("*.parquet")):
+        for batch in pq.ParquetFile(path).iter_batches():
+            yield from (row for row in batch.to_pylist() if row["number"] in numbers)
+
+
+def fetch_rows(fetch: Fetch, rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, Item]]:
+    """Download rows of `WANTED`; every one with the item it became, in their order.
+
+    Where the list was written before, it is the one that counts: a download that was cut off goes on with it.
+    """
+    lists = fetch.work / "urls"
+    if not lists.is_dir():
+        _write_lists(lists, rows, fetch.options.number_sample_per_shard)
+    files = sorted(lists.glob("*.parquet"))
+    per_shard = fetch.options.number_sample_per_shard
+    num_shards = sum(-(-pq.read_metadata(path).num_rows // per_shard) for path in files)
+    if _unfinished(fetch, num_shards):
+        _run_img2dataset(fetch, lists)
+    if missing := _unfinished(fetch, num_shards):
+        raise ValueError(
+            f"img2dataset left {len(missing)} of {num_shards} tars unfinished; see {_log(fetch)}, then run again"
+        )
+    yield from _fetched(fetch, files)
+
+
+def _read_list(source: UrlSource) -> Iterator[Mapping[str, Any]]:
+    columns = source.columns
+    for file in find_files(source.location(), EXTENSIONS, "URL list"):
+        if file.lower().endswith(".txt"):
+            found: Iterable[Mapping[Any, Any]] = ({columns.url: line} for line in _lines(file))
+        else:
+            wanted = [name for name in (columns.url, columns.caption, columns.license) if name is not None]
+            found = read_rows(file, partial(_check, file, wanted), wanted)
+        for row in found:
+            given = clean_text(row.get(columns.url))
+            is_http = given is not None and given.lower().startswith(("http://", "https://"))
+            yield {
+                "url": given if is_http else "",  # never file:, which would read this machine's own files
+                "given": given,
+                "caption": clean_text(row.get(columns.caption)),
+                "license": clean_text(row.get(columns.license)),
+            }
+
+
+def _check(file: str, wanted: list[str], names: Iterable[str]) -> None:
+    names = list(names)
+    if lacking := [name for name in wanted if name not in names]:
+        raise ValueError(f"{file}: has no column {lacking[0]!r}; it has {', '.join(names) or 'none'}")
+
+
+def _lines(file: str) -> Iterator[str]:
+    fs, path = filesystem(file)
+    try:
+        with fs.open(path, "rb") as opened:
+            yield from (line.decode("utf-8-sig", "replace") for line in opened if line.strip())
+    except REMOTE_ERRORS as error:
+        why = explain(error).detail if is_remote(file) else getattr(error, "strerror", None)
+        raise ValueError(f"{file}: cannot be read: {why}") from None
+
+
+def _write_lists(lists: Path, rows: Iterable[Mapping[str, Any]], per_shard: int) -> None:
+    """Write the list in files of whole tars; the folder is there whole or not at all."""
+    aside = lists.with_name(".tmp-urls")
+    aside.mkdir(parents=True, exist_ok=True)
+    for old in aside.iterdir():
+        old.unlink()
+    rest = iter(rows)
+    number = 0
+    while some := list(islice(rest, per_shard * SHARDS_PER_LIST)):
+        pq.write_table(
+            pa.Table.from_pylist([dict(row) for row in some], schema=WANTED), aside / f"{number:05d}.parquet"
+        )
+        number += 1
+    if not number:
+        aside.rmdir()
+        raise ValueError("the URL list is empty; name one with a URL per row")
+    aside.rename(lists)
+
+
+def _unfinished(fetch: Fetch, num_shards: int) -> list[int]:
+    """Tars that img2dataset has not finished: it writes their statistics last."""
+    fs, into = filesystem(fetch.into)
+    names = {name.rpartition("/")[2] for name in (fs.ls(into, detail=False) if fs.exists(into) else ())}
+    return [shard for shard in range(num_shards) if f"{shard:05d}_stats.json" not in names]
+
+
+def _log(fetch: Fetch) -> Path:
+    return fetch.work / "img2dataset.log"
+
+
+def _run_img2dataset(fetch: Fetch, lists: Path) -> None:
+    options = fetch.options
+    arguments = {
+        "url_list": str(lists),
+        "input_format": "parquet",
+        "caption_col": "caption",
+        "output_folder": fetch.into,
+        "output_format": "webdataset",
+        "resize_mode": "no",
+        "disable_all_reencoding": True,  # skip_reencode would still turn PNG and WebP into JPEG
+        "extract_exif": False,
+        "incremental_mode": "incremental",
+        **options.resolved(),
+    }
+    root = Path(__file__).parents[2]
+    path = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "NO_ALBUMENTATIONS_UPDATE": "1", "WANDB_MODE": "disabled"}
+    with _log(fetch).open("ab") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "curation.sources.fetch_child"],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env=environment,
+            start_new_session=True,
+        )
+        assert child.stdin is not None
+        try:
+            child.stdin.write(json.dumps(arguments).encode() + b"\n")
+            child.stdin.flush()
+            code = child.wait()
+        finally:  # it ends when its input does
+            child.stdin.close()
+            child.wait()
+    if code:
+        raise ValueError(f"img2dataset stopped with exit status {code}; see {_log(fetch)}, then run again")
+
+
+def _fetched(fetch: Fetch, files: list[Path]) -> Iterator[tuple[int, Item]]:
+    """Every row of the list with the item it became: joined by img2dataset's key, which is its place."""
+    per_shard = fetch.options.number_sample_per_shard
+    digits = math.ceil(math.log10(per_shard))
+    shard = 0
+    for path in files:
+        rows = (row for batch in pq.ParquetFile(path).iter_batches() for row in batch.to_pylist())
+        while some := list(islice(rows, per_shard)):
+            found: dict[str, Item] = {}
+            rest: list[Item] = []
+            for item in list_shard(f"{fetch.into}/{shard:05d}", SourceListing([], {})):
+                inner = item.member.partition("#")[2]
+                if inner:
+                    found[inner.partition(".")[0]] = item
+                else:
+                    rest.append(item)
+            for place, row in enumerate(some):
+                key = f"{10**digits * shard + place:0{digits + 5}d}"
+                item = found.get(key) or _lost(fetch, shard, key, rest)
+                if key in found and item.url != clean_url(row["url"]):
+                    raise ValueError(f"{fetch.into}: holds the tars of another list; name another folder with into")
+                yield row["number"], _described(item, row)
+            shard += 1
+
+
+def _lost(fetch: Fetch, shard: int, key: str, rest: list[Item]) -> Item:
+    detail = (rest[0].detail if rest else None) or "img2dataset has no row for it"
+    reason = FetchError.FETCH_FAILED.value
+    return Item(inside(f"{shard:05d}.tar", key), None, source=fetch.into, reason=reason, detail=detail)
+
+
+def _described(item: Item, row: Mapping[str, Any]) -> Item:
+    return replace(item, raw_caption=row["caption"], url=clean_url(row["given"]), license=row["license"])

@@ -1,0 +1,37 @@
+"""Paths and URLs of storage: which is which, and how one is shown without what opens doors."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+_REMOTE = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
+_SECRET = re.compile(
+    r"sig$|signature|token|secret|passw|credential|api[-_]?key|access[-_]?key|^key$|^auth|^x-amz-|^x-goog-|^policy$",
+    re.I,
+)
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is a URL (`s3://bucket/photos`) and not one of the local file system."""
+    return bool(_REMOTE.match(path))
+
+
+def public_url(url: str) -> str:
+    """A URL without what opens doors: no user, no password, no query parameter that signs or authorises."""
+    if not is_remote(url):
+        return url
+    try:
+        parts = urlsplit(url)
+        query = parse_qsl(parts.query, keep_blank_values=True)
+    except ValueError:
+        return re.sub(r"//[^/?#]*@", "//", url).partition("?")[0]
+    kept = [(name, value) for name, value in query if not _SECRET.search(name)]
+    shown = parts.query if len(kept) == len(query) else urlencode(kept)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, shown, parts.fragment))
+
+
+def absolute(path: str) -> str:
+    """A local path made absolute, `~` expanded; a URL as it is, without a slash at its end."""
+    return path.rstrip("/") if is_remote(path) else str(Path(path).expanduser().absolute())
