@@ -82,7 +82,7 @@ def pipeline(recipe: DataRecipe) -> list[Step]:
         Step(dedup.reduce(recipe)),
         Step(clean.stage(recipe)),
         Step(select.reduce(recipe)),
-        Step(recaption.stage(recipe)),
+        *map(Step, recaption.stages(recipe)),
         Step(mix.stage(recipe)),
         Step(nouns.stage(recipe)),
         *([Step(ground.stage(recipe))] if recipe.ground.enabled else []),

@@ -7,9 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from curation.dataset import CONTENT_KEY, Dataset, JobRecord, commit_table, count_rows
+from curation.dataset import CONTENT_KEY, Dataset, JobRecord, commit_table, content_digest, count_rows
 from curation.sources import list_source
-from curation.stage import content_digest
 from schemas.recipe import DataRecipe, FolderSource
 from schemas.strict import fingerprint
 from schemas.tables import LISTING
