@@ -13,6 +13,7 @@ Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 
 
+ResamplerKey = Literal["resampler_heads", "resampler_cls", "resampler_key_pos", "resampler_ln_eps"]
 CaptionerName = Literal["attributes", "share_captioner", "vlm", "endpoint"]
 
 
@@ -38,7 +39,8 @@ class ShareCaptioner(CaptionerSection):
     how_it_runs = frozenset({"batch_size", "device"})
 
     weights: str | None = None
-    """Folder, or hub id in the local hub cache; nothing is downloaded. Null is the published one."""
+    """Folder, or hub id (`org/name` or `org/name@commit`) in the local hub cache; nothing is downloaded. Null is the
+    published one."""
     decoding: Literal["published", "greedy", "sampled"] = "published"
     """`published` is the authors' beam search with sampling, seeded per image; `greedy` takes the likeliest token."""
     rotary: Literal["reference", "exact"] = "reference"
@@ -51,6 +53,8 @@ class ShareCaptioner(CaptionerSection):
     """Pictures that the model reads at once."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 500
     """Longest caption, in the model's tokens."""
+    overrides: dict[ResamplerKey, bool | int | float | str] = {}
+    """Keys of config.json to be taken instead of the file's, as `sigma captioner validate` prints them."""
 
 
 class Vlm(CaptionerSection):

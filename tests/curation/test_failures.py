@@ -88,7 +88,7 @@ def test_the_same_command_asks_again_for_what_failed_alone(
     assert sorted(Moody.asked) == [80, 90, 130, 140]
     monkeypatch.setattr(Moody, "failing", frozenset())
     Moody.asked.clear()
-    dataset, told = build(made)
+    dataset, _ = build(made)
     assert sorted(Moody.asked) == [90, 140]
     assert [row["reason"] for row in rows(dataset, "captions")] == [None] * 7 + ["refusal"]
     undisturbed, _ = build(limited(photos, tmp_path / "undisturbed", 0.125))
