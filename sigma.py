@@ -82,7 +82,7 @@ def pipeline(recipe: DataRecipe) -> list[Step]:
         Step(dedup.reduce(recipe)),
         Step(clean.stage(recipe)),
         Step(select.reduce(recipe)),
-        Step(recaption.stage(recipe)),
+        *map(Step, recaption.stages(recipe)),
         Step(mix.stage(recipe)),
         Step(nouns.stage(recipe)),
         *([Step(ground.stage(recipe))] if recipe.ground.enabled else []),
@@ -278,6 +278,30 @@ def doctor(dataset: Annotated[Path | None, typer.Argument(metavar="DATASET")] = 
 def recipe() -> None:
     """Print every knob of a data recipe with its default and what it means."""
     console.print(documented_yaml(DataRecipe), markup=False, soft_wrap=True)
+
+
+captioners = typer.Typer(no_args_is_help=True, help="Check a captioner's weights.")
+app.add_typer(captioners, name="captioner")
+
+
+@captioners.callback()
+def captioner_commands() -> None:
+    """Keeps `validate` a command of its own while it is the only one."""
+
+
+@captioners.command()
+def validate(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Share-Captioner's weights: a folder or hub id.")],
+    images: Annotated[Path, typer.Option(help="Captions it has written: folder with .txt, .tsv, or ShareGPT4V .json.")],
+    root: Annotated[Path | None, typer.Option(help="Where the pictures of a .tsv or .json lie.")] = None,
+    limit: Annotated[int, typer.Option(help="Most pairs to read.")] = 200,
+    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Tell which reading of the weights' resampler makes published captions likeliest."""
+    with refusals():
+        from captioning.share_captioner.validate import validate_weights
+
+        validate_weights(folder, images, root, limit, device, console)
 
 
 # ----------------------------------------------------------------------------------------------------- training

@@ -103,6 +103,13 @@ def _attributes(section: recipe.Caption) -> Captioner:
     return AttributesCaptioner()
 
 
+def _share_captioner(section: recipe.Caption) -> Captioner:
+    from captioning.share_captioner import RecipeCaptioner  # imports torch and transformers
+
+    own = section.share_captioner
+    return RecipeCaptioner(own, section.device_of(own.device))
+
+
 def _vlm(section: recipe.Caption) -> Captioner:
     from captioning.vlm import VlmCaptioner  # imports torch and transformers
 
@@ -117,6 +124,7 @@ def _endpoint(section: recipe.Caption) -> Captioner:
 
 CAPTIONERS: dict[str, Callable[[recipe.Caption], Captioner]] = {
     "attributes": _attributes,
+    "share_captioner": _share_captioner,
     "vlm": _vlm,
     "endpoint": _endpoint,
 }

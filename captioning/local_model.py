@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from schemas.weights import Weight, missing_weights
+from schemas.weights import Weight, find_weights, missing_weights
 
-HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DIGESTED_BYTES = 1 << 20
 """Of each end of a file: a folder of weights is told from another without reading all of it."""
@@ -27,38 +26,20 @@ class LocalModel:
 
 
 def find_model(given: str | None, weight: Weight, key: str) -> LocalModel:
-    """The model that a recipe names.
-
-    Args:
-        given: a folder, or a hub id with or without `@commit`; None is the published one, `weight`.
-        key: the knob, for the message.
+    """The model that a recipe names; arguments as of `schemas.weights.find_weights`.
 
     Raises:
         ValueError: it is not on this machine; the message names the id, the size and the command to get it.
     """
+    found = find_weights(given, weight, key)
+    if not (found / "config.json").is_file():
+        raise missing_weights(weight, key, given or weight.hub_id)
     if given is not None and Path(given).expanduser().is_dir():
-        folder = Path(given).expanduser().resolve()
-        if not (folder / "config.json").is_file():
-            raise missing_weights(weight, key, given)
+        folder = found.resolve()
         revision = downloaded_commit(folder) or folder_digest(folder)
         return LocalModel(folder, _named(folder.name, revision), revision)
-    if given is not None:
-        match = HUB_ID.fullmatch(given)
-        if match is None:
-            raise missing_weights(weight, key, given)
-        if match["id"] != weight.hub_id:
-            weight = Weight("a model", match["id"], "*", "see its page for the size", "see its page")
-        weight = replace(weight, revision=match["revision"] or weight.revision)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(weight.hub_id, revision=weight.revision, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        raise missing_weights(weight, key, given) from None
-    if not (folder / "config.json").is_file():
-        raise missing_weights(weight, key, given or weight.hub_id)
-    return LocalModel(folder, _named(weight.hub_id, folder.name), folder.name)
+    hub_id = weight.hub_id if given is None else given.partition("@")[0]
+    return LocalModel(found, _named(hub_id, found.name), found.name)
 
 
 def downloaded_commit(folder: Path) -> str | None:

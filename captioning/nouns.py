@@ -7,7 +7,7 @@ punctuation nor white space, so "don't" is two words, as in spaCy and the Penn T
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -31,15 +31,18 @@ ROWS_AT_ONCE = 256
 
 
 def stage(data_recipe: recipe.DataRecipe) -> Stage:
-    """The job as a map stage: reads `raw_captions`, `captions` and `selection`, writes `nouns`, two rows per input."""
-    extractor = data_recipe.nouns.extractor
+    """The job as a map stage: reads `raw_captions`, `captions` and `selection`, writes `nouns`, two rows per input.
+
+    Each captioner beside the primary one adds its table and a row per input.
+    """
+    extractor, beside = data_recipe.nouns.extractor, tuple(data_recipe.caption.beside)
     return Stage(
         job="nouns",
         outputs=("nouns",),
-        inputs=("raw_captions", "captions", "selection"),
-        build=partial(NounWorker, extractor),
+        inputs=("raw_captions", "captions", "selection", *(f"{tables.BESIDE}{name}" for name in beside)),
+        build=partial(NounWorker, extractor, beside),
         knobs={"nouns.extractor": extractor},
-        rows_per_input=len(tables.NOUN_SOURCES),
+        rows_per_input=len(tables.NOUN_SOURCES) + len(beside),
     )
 
 
@@ -104,14 +107,22 @@ class NounExtractor:
 class NounWorker:
     """The worker: one pipeline, built once."""
 
-    def __init__(self, extractor: str) -> None:
+    def __init__(self, extractor: str, beside: Sequence[str] = ()) -> None:
+        """Load the extractor.
+
+        Args:
+            beside: captioners whose captions are read beside those of `NOUN_SOURCES`.
+        """
         self._extractor = load_extractor(extractor)
+        self._beside = tuple(beside)
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
-        """The nouns of both captions of each row; a row that was not kept, or a missing caption, has null."""
+        """The nouns of every caption of each row; a row that was not kept, or a missing caption, has null."""
         raws = inputs["raw_captions"]
-        sources = len(tables.NOUN_SOURCES)
-        captions = list(_captions(raws, inputs["captions"], kept_mask(raws, inputs["selection"])))
+        names = (*tables.NOUN_SOURCES, *self._beside)
+        sources = len(names)
+        written = [raws, inputs["captions"], *(inputs[f"{tables.BESIDE}{name}"] for name in self._beside)]
+        captions = list(_captions(written, kept_mask(raws, inputs["selection"])))
         found: list[tuple[list[str] | None, int | None]] = []
         for first in range(0, len(captions), ROWS_AT_ONCE * sources):
             some = captions[first : first + ROWS_AT_ONCE * sources]
@@ -125,7 +136,7 @@ class NounWorker:
                 {
                     "row_id": [row_id for row_id, _ in repeated],
                     "image_id": [image_id for _, image_id in repeated],
-                    "caption_source": list(tables.NOUN_SOURCES) * raws.num_rows,
+                    "caption_source": list(names) * raws.num_rows,
                     "nouns": [nouns for nouns, _ in found],
                     "num_words": [num_words for _, num_words in found],
                 },
@@ -134,12 +145,10 @@ class NounWorker:
         }
 
 
-def _captions(raws: pa.Table, captions: pa.Table, kept: list[bool]) -> Iterator[str | None]:
-    """Per row its captions in the order of `NOUN_SOURCES`: raw, then synthetic; None where there is none."""
-    pairs = zip(raws["caption"].to_pylist(), captions["caption"].to_pylist(), kept, strict=True)
-    for raw, synthetic, row_kept in pairs:
-        yield raw if row_kept else None
-        yield synthetic if row_kept else None
+def _captions(written: Sequence[pa.Table], kept: list[bool]) -> Iterator[str | None]:
+    """Per row its captions in the order of the tables; None where there is none."""
+    for row_kept, *captions in zip(kept, *(table["caption"].to_pylist() for table in written), strict=True):
+        yield from captions if row_kept else [None] * len(captions)
 
 
 def _count(doc: Doc) -> tuple[list[str], int]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 
@@ -15,14 +16,17 @@ from PIL import Image
 
 from captioning.captioner import (
     CAPTIONER_ERRORS,
+    Answer,
     Captioner,
     CaptionerUnusable,
     CaptionFailure,
-    Generated,
     make_captioner,
     seed_of,
 )
-from captioning.text import clean, kept_mask
+from captioning.meter import Meter, uses_gpu
+from captioning.quality import judged
+from captioning.text import kept_mask
+from curation.journal import Journal
 from curation.stage import Progress, Stage, naming
 from schemas import recipe, tables
 from schemas.pixels import PixelError, open_rgb
@@ -38,89 +42,138 @@ Decoded = tuple[str, Image.Image | None]
 """(image_id, picture); the picture is None where its proxy cannot be decoded."""
 
 
-def stage(data_recipe: recipe.DataRecipe) -> Stage:
-    """The job as a map stage: reads `proxies` and `selection`, writes `captions`, takes finished captions over."""
+@dataclass(frozen=True)
+class Verdict:
+    """What came of asking about one picture: a caption, or the reason why there is none."""
+
+    caption: str | None = None
+    num_tokens: int | None = None
+    """as the captioner counted; None where it does not tell"""
+    reason: str | None = None
+
+
+FAILED = Verdict(reason=CaptionReason.CAPTIONER_FAILED)
+
+
+def stages(data_recipe: recipe.DataRecipe) -> list[Stage]:
+    """The job as map stages: the captioner that the mix takes, then those beside it.
+
+    Each reads `proxies` and `selection`, writes a table of its own, and takes finished captions over.
+    """
     section = data_recipe.caption
+    beside = [_stage(data_recipe, section.of_beside(name), f"{tables.BESIDE}{name}") for name in section.beside]
+    return [_stage(data_recipe, section, "captions"), *beside]
+
+
+def _stage(data_recipe: recipe.DataRecipe, section: recipe.Caption, table: str) -> Stage:
     return Stage(
         job="caption",
-        outputs=("captions",),
+        outputs=(table,),
         inputs=("proxies", "selection"),
-        build=partial(Recaptioner, partial(make_captioner, section), data_recipe.run.threads),
+        build=partial(
+            Recaptioner,
+            partial(make_captioner, section),
+            data_recipe.run.threads,
+            table,
+            section.gpus_per_worker,
+            section.price_per_gpu_hour,
+        ),
         knobs={f"caption.{name}": value for name, value in section.knobs().items()},
         reuses=True,
         workers=section.num_workers(),
         num_gpus=section.num_gpus(),
+        max_failed_share=section.max_failed_share,
     )
 
 
 class Recaptioner:
     """The worker: the captioner is built once, then part after part is captioned in batches."""
 
-    def __init__(self, make: Callable[[], Captioner], threads: int) -> None:
+    def __init__(
+        self,
+        make: Callable[[], Captioner],
+        threads: int,
+        table: str = "captions",
+        gpus: float | None = 0,
+        price_per_gpu_hour: float | None = None,
+    ) -> None:
         """Load the captioner.
 
         Args:
             make: gives the captioner.
             threads: how many threads decode proxies ahead of it.
+            table: what is written.
+            gpus: that this worker holds; None is one where the captioner has put itself on a GPU.
+            price_per_gpu_hour: for the counters; None counts no cost.
         """
         self._captioner = make()
-        self._parameters = json.dumps(dict(self._captioner.parameters), sort_keys=True)
-        self._threads = threads
+        self._marks: dict[str, str | None] = {
+            "captioner": self._captioner.name,
+            "revision": self._captioner.revision,
+            "prompt": self._captioner.prompt,
+            "parameters": json.dumps(dict(self._captioner.parameters), sort_keys=True),
+        }
+        """Who writes, and how: the columns in which a caption must agree to be taken over."""
+        self._threads, self._table = threads, table
+        self._meter = Meter(float(uses_gpu()) if gpus is None else gpus, price_per_gpu_hour)
         self._num_failures = 0
 
-    def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
+    def __call__(
+        self, inputs: Mapping[str, pa.Table], progress: Progress, journal: Journal | None = None
+    ) -> dict[str, pa.Table]:
         """Caption the kept rows of one part.
 
-        A picture that several rows share is captioned once. Its caption in `captions.previous` is taken over where
-        captioner, revision, prompt and parameters are the same.
+        A picture that several rows share is captioned once. Its caption in `<table>.previous` or in the journal is
+        taken over where captioner, revision, prompt and parameters are the same; so is a refusal in the journal, which
+        this very part has come to before it was interrupted. Each batch goes to the journal before the next is begun.
         """
         proxies = inputs["proxies"]
         image_ids: list[str | None] = proxies["image_id"].to_pylist()
         kept = kept_mask(proxies, inputs["selection"])
-        captions = self._finished(inputs.get("captions.previous"))
+        known = self._finished(inputs.get(f"{self._table}.previous"), captions_only=True)
+        known |= self._finished(journal.rows() if journal else None, captions_only=False)
         todo = {
             image_id: row
             for row, image_id in enumerate(image_ids)
-            if kept[row] and image_id is not None and image_id not in captions
+            if kept[row] and image_id is not None and image_id not in known
         }
         progress(len(image_ids) - len(todo))
-        captions |= self._caption_all(proxies["jpeg"], todo, progress)
-        rows = [
-            self._row(captions.get(image_id or "", CaptionReason.CAPTIONER_FAILED))
-            if row_kept
-            else self._row(CaptionReason.NOT_SELECTED)
+        identities = proxies.select(["row_id", "image_id"])
+        for batch in self._batches(proxies["jpeg"], todo):
+            verdicts = self._caption_all(batch)
+            if journal is not None:
+                rows = [todo[image_id] for image_id in verdicts]
+                journal.append(self._rows(identities.take(rows), list(verdicts.values())))
+            known |= verdicts
+            progress(self._meter.take(len(batch)))
+        not_selected = Verdict(reason=CaptionReason.NOT_SELECTED)
+        found = [
+            known.get(image_id or "", FAILED) if row_kept else not_selected
             for image_id, row_kept in zip(image_ids, kept, strict=True)
         ]
-        columns = {"row_id": proxies["row_id"], "image_id": proxies["image_id"]}
-        schema = pa.schema([field for field in tables.CAPTIONS if field.name not in columns])
-        table = pa.Table.from_pylist(rows, schema=schema)
-        for place, (name, column) in enumerate(columns.items()):
-            table = table.add_column(place, tables.CAPTIONS.field(name), column)
-        return {"captions": table}
+        return {self._table: self._rows(proxies, found)}
 
-    def _finished(self, previous: pa.Table | None) -> dict[str, str | CaptionReason]:
-        """image_id -> caption, of what this captioner has written before."""
-        if previous is None:
+    def _finished(self, rows: pa.Table | None, captions_only: bool) -> dict[str, Verdict]:
+        """image_id -> verdict, of what this captioner has written before. What failed is asked about again."""
+        if rows is None:
             return {}
-        marks = self._marks()
-        return {
-            row["image_id"]: row["caption"]
-            for row in previous.select(["image_id", "caption", *marks]).to_pylist()
-            if row["caption"] is not None and all(row[name] == mark for name, mark in marks.items())
-        }
+        columns = ["image_id", "caption", "num_tokens", "reason", *self._marks]
+        found = {}
+        for row in rows.select(columns).to_pylist():
+            usable = row["caption"] is not None if captions_only else row["reason"] != CaptionReason.CAPTIONER_FAILED
+            if usable and all(row[name] == mark for name, mark in self._marks.items()):
+                found[row["image_id"]] = Verdict(row["caption"], row["num_tokens"], row["reason"])
+        return found
 
-    def _caption_all(
-        self, jpegs: pa.ChunkedArray, todo: Mapping[str, int], progress: Progress
-    ) -> dict[str, str | CaptionReason]:
-        """image_id -> its caption, or the reason why there is none, for the rows (image_id -> row) to do."""
-        results: dict[str, str | CaptionReason] = {}
+    def _batches(self, jpegs: pa.ChunkedArray, todo: Mapping[str, int]) -> Iterator[list[Decoded]]:
+        """The pictures of the rows (image_id -> row), as many at once as the captioner takes."""
         pictures = self._decoded_ahead(jpegs, todo)
-        while batch := list(islice(pictures, self._captioner.batch_size)):
-            whole = [(image_id, picture) for image_id, picture in batch if picture is not None]
-            results |= dict.fromkeys((image_id for image_id, _ in batch), CaptionReason.CAPTIONER_FAILED)
-            results |= self._caption_batch([image_id for image_id, _ in whole], [picture for _, picture in whole])
-            progress(len(batch))
-        return results
+        while True:
+            with self._meter.timing("waiting_s"):
+                batch = list(islice(pictures, self._captioner.batch_size))
+            if not batch:
+                return
+            yield batch
 
     def _decoded_ahead(self, jpegs: pa.ChunkedArray, todo: Mapping[str, int]) -> Iterator[Decoded]:
         """The pictures in order, decoded on threads; at most two batches and one per thread wait in memory."""
@@ -134,34 +187,63 @@ class Recaptioner:
             while waiting:
                 yield waiting.popleft().result()
 
-    def _caption_batch(self, image_ids: list[str], pictures: list[Image.Image]) -> dict[str, str | CaptionReason]:
-        """Caption a batch; where it fails, caption its pictures one by one, so that one cannot spoil the others."""
+    def _caption_all(self, batch: Sequence[Decoded]) -> dict[str, Verdict]:
+        """A verdict on every picture of a batch; the refused are asked about once more, together, where that helps."""
+        pictures = {image_id: picture for image_id, picture in batch if picture is not None}
+        verdicts = {image_id: FAILED for image_id, _ in batch} | self._judge(self._ask(pictures, attempt=0))
+        if self._captioner.retries_help:
+            refused = {image_id: pictures[image_id] for image_id, found in verdicts.items() if _is_refused(found)}
+            again = self._judge(self._ask(refused, attempt=1))
+            # where the second asking fails, the reason of the first answer stays
+            verdicts |= {image_id: found for image_id, found in again.items() if found is not FAILED}
+        self._meter.add(images=len(pictures))
+        return verdicts
+
+    def _ask(self, pictures: Mapping[str, Image.Image], attempt: int) -> dict[str, Answer]:
+        """Ask about some pictures at once; where that fails, one by one, so that one cannot spoil the others."""
         if not pictures:
             return {}
+        image_ids = list(pictures)
         try:
-            with naming(f"one of {', '.join(image_ids)}"):
-                answers = self._captioner.caption(pictures, [seed_of(image_id) for image_id in image_ids])
+            with naming(f"one of {', '.join(image_ids)}"), self._meter.timing("model_s"):
+                answers = self._captioner.caption(
+                    list(pictures.values()), [seed_of(image_id, attempt) for image_id in image_ids]
+                )
         except CaptionerUnusable as error:
             error.__notes__.clear()  # it is not about these pictures
             raise
         except CAPTIONER_ERRORS as error:
-            if len(pictures) > 1:
-                results: dict[str, str | CaptionReason] = {}
-                for image_id, picture in zip(image_ids, pictures, strict=True):
-                    results |= self._caption_batch([image_id], [picture])
-                return results
-            return {image_ids[0]: self._failed(image_ids[0], error)}
-        if any(isinstance(answer, Generated) for answer in answers):
-            self._num_failures = 0
+            if len(pictures) == 1:
+                self._count_failure(image_ids[0], error)
+                return {image_ids[0]: CaptionFailure(str(error))}
+            found: dict[str, Answer] = {}
+            for image_id, picture in pictures.items():
+                found |= self._ask({image_id: picture}, attempt)
+            return found
         assert len(answers) == len(pictures), f"{self._captioner.name}: {len(answers)} for {len(pictures)} pictures"
-        return {
-            image_id: self._failed(image_id, answer.reason)
-            if isinstance(answer, CaptionFailure)
-            else clean(answer.text) or CaptionReason.EMPTY_CAPTION
-            for image_id, answer in zip(image_ids, answers, strict=True)
-        }
+        if not all(isinstance(answer, CaptionFailure) for answer in answers):
+            self._num_failures = 0
+        for image_id, answer in zip(image_ids, answers, strict=True):
+            if isinstance(answer, CaptionFailure):
+                self._count_failure(image_id, answer.reason)
+        return dict(zip(image_ids, answers, strict=True))
 
-    def _failed(self, image_id: str, why: object) -> CaptionReason:
+    def _judge(self, answers: Mapping[str, Answer]) -> dict[str, Verdict]:
+        """The quality gate's word on every answer."""
+        verdicts: dict[str, Verdict] = {}
+        for image_id, answer in answers.items():
+            if isinstance(answer, CaptionFailure):
+                verdicts[image_id] = FAILED
+                continue
+            result = judged(answer.text, self._captioner.prompt, answer.ended)
+            if isinstance(result, CaptionReason):
+                verdicts[image_id] = Verdict(reason=result)
+            else:
+                verdicts[image_id] = Verdict(result, answer.num_tokens)
+            self._meter.add(tokens=count_tokens(answer.text) if answer.num_tokens is None else answer.num_tokens)
+        return verdicts
+
+    def _count_failure(self, image_id: str, why: object) -> None:
         log.warning("image %s: captioner %s failed: %s", image_id, self._captioner.name, why)
         self._num_failures += 1
         if self._num_failures >= FAILURES_IN_A_ROW:
@@ -169,23 +251,21 @@ class Recaptioner:
                 f"captioner {self._captioner.name} failed on {FAILURES_IN_A_ROW} pictures one after the other, "
                 f"the last time with: {' '.join(str(why).split())}"
             )
-        return CaptionReason.CAPTIONER_FAILED
 
-    def _marks(self) -> dict[str, str | None]:
-        """Who writes, and how: the columns in which a caption must agree to be taken over."""
-        return {
-            "captioner": self._captioner.name,
-            "revision": self._captioner.revision,
-            "prompt": self._captioner.prompt,
-            "parameters": self._parameters,
+    def _rows(self, proxies: pa.Table, verdicts: Sequence[Verdict]) -> pa.Table:
+        """Rows of the table, one per verdict, on the rows of `proxies`."""
+        columns = {"row_id": proxies["row_id"], "image_id": proxies["image_id"]}
+        columns |= {name: pa.array([mark] * len(verdicts), pa.string()) for name, mark in self._marks.items()}
+        columns |= {
+            "caption": pa.array([found.caption for found in verdicts], pa.string()),
+            "num_tokens": pa.array([found.num_tokens for found in verdicts], pa.int32()),
+            "reason": pa.array([found.reason and str(found.reason) for found in verdicts], pa.string()),
         }
+        return pa.table(columns, schema=tables.CAPTIONS)
 
-    def _row(self, result: str | CaptionReason) -> dict[str, str | int | None]:
-        """The columns of one row beyond its identity."""
-        reason = str(result) if isinstance(result, CaptionReason) else None
-        caption = None if reason else str(result)
-        num_tokens = None if caption is None else count_tokens(caption)
-        return {**self._marks(), "caption": caption, "num_tokens": num_tokens, "reason": reason}
+
+def _is_refused(verdict: Verdict) -> bool:
+    return verdict.reason is not None and verdict is not FAILED
 
 
 def _decode(image_id: str, jpeg: bytes | None) -> Decoded:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from captioning.text import sentence_ends
 from schemas.tokens import count_tokens
-from schemas.weights import T5_XXL, missing_weights
+from schemas.weights import T5_XXL, find_weights, missing_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
 WORDS, T5 = "words", "t5"
 KNOB = "mix.tokenizer"
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 _VOCABULARIES = ("spiece.model", "tokenizer.json")
 
 
@@ -73,7 +70,7 @@ def load_tokenizer(given: str) -> Tokenizer:
     """
     if given == WORDS:
         return WordTokenizer()
-    folder = _find(given)
+    folder = find_weights(None if given == T5 else given, T5_XXL, KNOB)
     vocabulary = _vocabulary(folder)
     if vocabulary is None:
         raise missing_weights(T5_XXL, KNOB, str(folder))
@@ -112,21 +109,6 @@ def fit(text: str, most: int, count: Callable[[Sequence[str]], list[int]]) -> tu
             if kept:
                 return kept, count([kept])[0]
     return text[:0], count([""])[0]
-
-
-def _find(given: str) -> Path:
-    if given != T5 and Path(given).expanduser().is_dir():
-        return Path(given).expanduser()
-    if given != T5 and not _HUB_ID.fullmatch(given):
-        raise missing_weights(T5_XXL, KNOB, given)
-    weight = T5_XXL if given in (T5, T5_XXL.hub_id) else replace(T5_XXL, hub_id=given, pattern="*", revision=None)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(weight.hub_id, revision=weight.revision, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):
-        raise missing_weights(weight, KNOB, None if given == T5 else given) from None
 
 
 def _vocabulary(folder: Path) -> Path | None:

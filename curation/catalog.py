@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from curation.dataset import Dataset, write_atomically
-from schemas.tables import MAP_TABLES, SCHEMAS
+from schemas.tables import BESIDE, CAPTIONS, MAP_TABLES, SCHEMAS
 
 _DUCKDB_TYPES = {
     "string": "VARCHAR",
@@ -100,20 +100,39 @@ def write_catalog(dataset: Dataset) -> Path:
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, dataset: Dataset) -> None:
-    """One view per table (empty where its job has not run), then the ledger."""
+    """One view per table (empty where its job has not run), the captions of captioners beside the primary one, then
+    the ledger."""
     for table in SCHEMAS:
         connection.execute(f"CREATE OR REPLACE VIEW {table} AS {select_table(dataset, table)}")
+    connection.execute(f"CREATE OR REPLACE VIEW captions_beside AS {_select_beside(dataset)}")
     connection.execute(resources.files("curation").joinpath("ledger.sql").read_text(encoding="utf-8"))
 
 
 def select_table(dataset: Dataset, table: str) -> str:
     """SELECT of a whole table, or of no rows of its contract where it does not exist."""
     if table in MAP_TABLES and dataset.parts(table):
-        path = dataset.tables / table / "part-*.parquet"
-        return f"SELECT * FROM read_parquet({literal(_glob_safe(path.parent) + '/' + path.name)}, {_AS_IS})"
+        return _select_parts(dataset, table)
     if table not in MAP_TABLES and dataset.reduced(table).is_file():
         return f"SELECT * FROM read_parquet({literal(_glob_safe(dataset.reduced(table)))}, {_AS_IS})"
-    columns = ", ".join(f"CAST(NULL AS {duckdb_type(field.type)}) AS {field.name}" for field in SCHEMAS[table])
+    return _select_nothing(SCHEMAS[table])
+
+
+def _select_beside(dataset: Dataset) -> str:
+    """SELECT of the captions of all captioners beside, and `source`, each one's name in the recipe."""
+    selects = [
+        f"SELECT *, {literal(source)} AS source FROM ({_select_parts(dataset, BESIDE + source)})"
+        for source in dataset.beside()
+    ]
+    return " UNION ALL BY NAME ".join(selects) or _select_nothing(CAPTIONS.append(pa.field("source", pa.string())))
+
+
+def _select_parts(dataset: Dataset, table: str) -> str:
+    path = dataset.tables / table / "part-*.parquet"
+    return f"SELECT * FROM read_parquet({literal(_glob_safe(path.parent) + '/' + path.name)}, {_AS_IS})"
+
+
+def _select_nothing(schema: pa.Schema) -> str:
+    columns = ", ".join(f"CAST(NULL AS {duckdb_type(field.type)}) AS {field.name}" for field in schema)
     return f"SELECT {columns} WHERE false"
 
 

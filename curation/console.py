@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Protocol, Self
 
@@ -23,8 +24,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from curation.job import JobResult
+from curation.job import JobResult, throughput
 from curation.listing import Listed
+from curation.stage import counts_of
 
 QUIET_LINE_EVERY_S = 30.0
 """Seconds between two lines of progress where the output is a file."""
@@ -50,11 +52,13 @@ class JobProgress:
             MofNCompleteColumn(),
             RateColumn(),
             TimeRemainingColumn(),
+            TextColumn("{task.fields[told]}"),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bars.add_task("", visible=False)
+        self._task = self._bars.add_task("", visible=False, told="")
+        self._counts = Counter[str]()
         self._job, self._rows, self._total, self._begun, self._spoke = "", 0, 0, 0.0, 0.0
         self.seconds: dict[str, float] = {}
         """Wall-clock seconds by job, of the jobs that had something to do."""
@@ -80,19 +84,23 @@ class JobProgress:
         """Start a job's bar."""
         self._job, self._rows, self._total = job, 0, rows
         self._begun = self._spoke = time.monotonic()
-        self._bars.reset(self._task, description=job, total=rows or None, visible=True)
+        self._counts.clear()
+        self._bars.reset(self._task, description=job, total=rows or None, visible=True, told="")
 
     def advance(self, rows: int) -> None:
         """Move the bar; now and then a line where there is no bar."""
         self._rows += rows
-        self._bars.advance(self._task, rows)
+        self._counts.update(counts_of(rows))
         now = time.monotonic()
+        told = told_throughput(throughput(self._counts, now - self._begun))
+        self._bars.update(self._task, advance=rows, told=told)
         if not self.console.is_terminal and now - self._spoke > QUIET_LINE_EVERY_S:
             self._spoke = now
             rate = self._rows / (now - self._begun)
             left = (self._total - self._rows) / rate if rate else 0.0
             self.console.print(
                 f"{self._job:<12} {self._rows:,} of {self._total:,}, {rate:,.1f}/s, {duration(left)} left"
+                + (told and f", {told}")
             )
 
     def end(self, job: str, result: JobResult | None) -> None:
@@ -109,10 +117,19 @@ class JobProgress:
         self.console.print(
             f"[green]✓[/] {job:<12} {result.rows:>9,} rows of {table:<12} {duration(result.seconds):>8}  {rate:>9}"
             + (f"  [yellow]{reasons}[/]" if reasons else "")
-            + reused,
+            + reused
+            + (f"  {told}" if (told := told_throughput(result.rates())) else ""),
             highlight=False,
             soft_wrap=True,
         )
+
+
+def told_throughput(rates: Mapping[str, float]) -> str:
+    """What a captioning job has come to, as `curation.job.throughput` gives it; '' where nothing was counted."""
+    if not rates.get("images_per_s"):
+        return ""
+    told = f"{rates['images_per_s']:,.1f} images/s, {rates['tokens_per_s']:,.0f} tokens/s"
+    return told + (f", cost {rates['cost']:,.2f}" if "cost" in rates else "")
 
 
 def duration(seconds: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -26,6 +27,9 @@ CONTENT_KEY = b"sigma.content"
 """Parquet metadata: digest of the rows of a part, which is what the parts made from it depend on."""
 
 ROW_GROUP_ROWS = 65536
+
+ROWS_PER_DIGEST = 1024
+"""Rows that are copied at once to be digested: a part of proxies is large."""
 
 WIDS_FILE = "wids.json"
 
@@ -96,6 +100,11 @@ class Dataset:
         """The committed parts of a map table, in order."""
         return sorted((self.tables / table).glob("part-*.parquet"), key=lambda path: (len(path.name), path.name))
 
+    def beside(self) -> list[str]:
+        """The captioners that have written captions beside the primary one's, by name."""
+        folders = (path for path in (self.tables / tables.BESIDE).glob("[!.]*") if path.is_dir())
+        return sorted(folder.name for folder in folders if any(folder.glob("part-*.parquet")))
+
     def reduced(self, table: str) -> Path:
         """Path of a reduce table."""
         return self.tables / f"{table}.parquet"
@@ -121,6 +130,11 @@ class Dataset:
             return JobRecord(**json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}: damaged ({error}); delete it to have {table} computed again") from None
+
+    def recorded(self) -> list[str]:
+        """The tables that were begun."""
+        folder = self.tables / ".records"
+        return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.json"))
 
     def write_record(self, table: str, record: JobRecord) -> None:
         """Remember what makes a table; written before its first part."""
@@ -155,7 +169,7 @@ class Dataset:
 
     def sweep(self) -> None:
         """Delete what a killed run left half written. Call with the lock held."""
-        for folder in (self.tables, self.shards, self.runs):
+        for folder in (self.tables, self.shards, self.runs, self.root / ".paid"):
             for path in folder.rglob(f"{TEMPORARY}*"):
                 path.unlink(missing_ok=True)
         for path in self.root.glob(f"{TEMPORARY}*"):
@@ -287,4 +301,17 @@ def restore_shard(dataset: Dataset, shard: str) -> bool:
 
 def schema_of(table: str) -> pa.Schema:
     """The contract of a table."""
-    return tables.SCHEMAS[table]
+    return tables.schema_of(table)
+
+
+def content_digest(table: pa.Table) -> str:
+    """16 hex digits that name the rows of a table, however it is chunked."""
+    sink = hashlib.sha256(str(table.schema.remove_metadata()).encode())
+    for begin in range(0, table.num_rows, ROWS_PER_DIGEST):
+        piece = table.slice(begin, ROWS_PER_DIGEST).replace_schema_metadata(None)
+        fresh = piece.take(pa.array(range(piece.num_rows), pa.int64()))  # a slice and its copy differ in their buffers
+        buffer = pa.BufferOutputStream()
+        with pa.ipc.new_stream(buffer, fresh.schema) as writer:
+            writer.write_table(fresh.combine_chunks())
+        sink.update(buffer.getvalue())
+    return sink.hexdigest()[:16]

@@ -71,7 +71,7 @@ def check_dataset(root: Path) -> list[Finding]:
 
 
 def _check_tables(dataset: Dataset) -> Iterator[Finding]:
-    for table in tables.MAP_TABLES:
+    for table in (*tables.MAP_TABLES, *(f"{tables.BESIDE}{name}" for name in dataset.beside())):
         parts = dataset.parts(table)
         problems = [problem for path in parts if (problem := _problem(path, schema_of(table)))]
         if problems:

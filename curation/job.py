@@ -31,9 +31,11 @@ from curation.dataset import (
     schema_of,
     write_atomically,
 )
+from curation.failures import ask_again, check_failures, failed_parts, forget_failures, has_too_many
+from curation.journal import forget_journals
 from curation.reduce import Reduce
 from curation.runner import Runner
-from curation.stage import Stage
+from curation.stage import Stage, counts_of
 from schemas import tables
 from schemas.strict import fingerprint
 
@@ -46,7 +48,7 @@ class State(Enum):
 
     DONE = "done"
     BEGUN = "begun"
-    """Some parts are missing; those that exist are right."""
+    """Some parts are missing, or hold too many failures; the others are right."""
     OUTDATED = "outdated"
     """A table it reads has been computed anew."""
     NEW = "new"
@@ -64,6 +66,31 @@ class JobResult:
     rows: int
     reasons: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    counts: dict[str, float] = field(default_factory=dict)
+    """What its workers have counted (`curation.stage.Finished`)."""
+
+    def rates(self) -> dict[str, float]:
+        """Throughput of the whole job, where its workers have counted images and tokens; see `throughput`."""
+        return throughput(self.counts, self.seconds)
+
+
+def throughput(counts: Mapping[str, float], seconds: float) -> dict[str, float]:
+    """What counters come to: `images_per_s` and `tokens_per_s` over the wall time of all workers together,
+    `model_share` (of a worker's time, inside the model), `gpu_hours`, and `cost` where a price is known.
+
+    Args:
+        counts: images, tokens, and seconds summed over the workers: model_s, worker_s, gpu_s.
+        seconds: wall time.
+    """
+    if not counts.get("worker_s") or not seconds:
+        return {}
+    rates = {
+        "images_per_s": counts.get("images", 0) / seconds,
+        "tokens_per_s": counts.get("tokens", 0) / seconds,
+        "model_share": counts.get("model_s", 0) / counts["worker_s"],
+        "gpu_hours": counts.get("gpu_s", 0) / 3600,
+    }
+    return rates | ({"cost": counts["cost"]} if "cost" in counts else {})
 
 
 @dataclass(frozen=True)
@@ -106,6 +133,14 @@ class Step:
         return [number for number in wanted if dataset.part(self.outputs[0], number).name not in present]
 
 
+def open_parts(dataset: Dataset, step: Step) -> list[int]:
+    """The parts of a job that has begun which it will compute: those missing, and those that are asked for again."""
+    stage, missing = step.work, step.missing(dataset)
+    if isinstance(stage, Stage) and has_too_many(dataset, stage):
+        return sorted({*missing, *failed_parts(dataset, stage)})
+    return missing
+
+
 def num_shards(dataset: Dataset) -> int:
     """Shards that the plan has; 0 without a plan."""
     path = dataset.reduced("shard_plan")
@@ -131,7 +166,8 @@ def state_of(dataset: Dataset, step: Step, redo: bool = False) -> State:
         return State.OUTDATED
     if made_by.upstream != wanted.upstream:
         return State.OUTDATED
-    return State.BEGUN if step.missing(dataset) else State.DONE
+    failed = isinstance(step.work, Stage) and has_too_many(dataset, step.work)
+    return State.BEGUN if failed or step.missing(dataset) else State.DONE
 
 
 def _has_begun(dataset: Dataset, step: Step) -> bool:
@@ -168,6 +204,9 @@ def run_step(
 
     Returns:
         What was done, or None where the job was done already.
+
+    Raises:
+        ValueError: more rows failed than the job allows; its parts are committed.
     """
     state = state_of(dataset, step, redo)
     if state is State.DONE and not redo:
@@ -180,6 +219,8 @@ def run_step(
         result = _run_stage(dataset, step, step.work, runner, on_rows)
     result = JobResult(**{**vars(result), "seconds": round(time.perf_counter() - begun, 3)})
     write_run(dataset, result)
+    if isinstance(step.work, Stage):
+        check_failures(dataset, step.work, result.rows, result.reasons)
     return result
 
 
@@ -188,7 +229,11 @@ def prepare(dataset: Dataset, step: Step, state: State, redo: bool) -> None:
     if state is State.BEGUN and not redo:
         if "samples" in step.outputs:
             forget_index(dataset)  # a shard that is written again need not hold what the index says
+        if isinstance(step.work, Stage) and has_too_many(dataset, step.work):
+            ask_again(dataset, step.work)
         return
+    if isinstance(step.work, Stage):
+        forget_failures(dataset, step.work)
     record = step.record(dataset)
     made_by = dataset.record(step.outputs[-1])
     if redo and made_by is not None and made_by.knobs == record.knobs:  # the user wants it computed all the same
@@ -209,7 +254,7 @@ def outdate_dependents(dataset: Dataset, outputs: Sequence[str]) -> None:
 
     Their rows may come out other than before with the same knobs: originals change, and so do the answers of a server.
     """
-    records = {table: record for table in tables.SCHEMAS if (record := dataset.record(table)) is not None}
+    records = {table: record for table in dataset.recorded() if (record := dataset.record(table)) is not None}
     changed = set(outputs)
     while found := {table for table, record in records.items() if changed & set(record.upstream)} - changed:
         for table in found:
@@ -219,9 +264,10 @@ def outdate_dependents(dataset: Dataset, outputs: Sequence[str]) -> None:
 
 def discard(dataset: Dataset, table: str) -> None:
     """Delete a table, nothing of it to be taken over."""
-    if table in tables.MAP_TABLES:
+    if tables.is_map_table(table):
         retire(dataset, table)
         forget_previous(dataset, table)
+        forget_journals(dataset, table)
     else:
         dataset.reduced(table).unlink(missing_ok=True)
 
@@ -230,13 +276,20 @@ def _run_stage(
     dataset: Dataset, step: Step, stage: Stage, runner: Callable[[], Runner], on_rows: Callable[[int], None]
 ) -> JobResult:
     missing = step.missing(dataset)
-    done = runner().run(dataset, stage, missing, on_rows) if missing else []
+    counts = Counter[str]()
+
+    def count(rows: int) -> None:
+        counts.update(counts_of(rows))
+        on_rows(rows)
+
+    done = runner().run(dataset, stage, missing, count) if missing else []
     _drop_surplus(dataset, step)
     for table in stage.outputs:
         forget_previous(dataset, table)
+        forget_journals(dataset, table)
     rows, reasons = _count_rows(dataset, stage.outputs[-1])
     computed = sum(part.computed for part in done)
-    return JobResult(stage.job, stage.outputs, step.num_parts(dataset), computed, rows, reasons)
+    return JobResult(stage.job, stage.outputs, step.num_parts(dataset), computed, rows, reasons, counts=dict(counts))
 
 
 def _drop_surplus(dataset: Dataset, step: Step) -> None:
@@ -293,6 +346,8 @@ def write_run(dataset: Dataset, result: JobResult) -> None:
         "parts_computed": result.computed,
         "rows": result.rows,
         "rows_by_reason": result.reasons,
+        **{name: round(count, 3) for name, count in result.counts.items() if name != "cost"},
+        **{name: round(rate, 4) for name, rate in result.rates().items()},
         "host": socket.gethostname(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in packages},

@@ -9,9 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from curation.dataset import CONTENT_KEY, Dataset, JobRecord, commit_table, count_rows
+from curation.dataset import CONTENT_KEY, Dataset, JobRecord, commit_table, content_digest, count_rows
 from curation.sources import Item, list_source
-from curation.stage import content_digest
 from schemas.recipe import DataRecipe
 from schemas.sources import AnySource
 from schemas.strict import fingerprint

@@ -8,7 +8,7 @@ from typing import Protocol, Self
 
 from curation import catalog, listing, retry, shard_writer
 from curation.dataset import Dataset, count_rows, write_atomically
-from curation.job import JobResult, State, Step, run_step, state_of
+from curation.job import JobResult, State, Step, open_parts, run_step, state_of
 from curation.reduce import Reduce
 from curation.runner import LocalRunner, Runner
 from schemas.recipe import DataRecipe
@@ -154,7 +154,7 @@ def _rows_to_do(dataset: Dataset, step: Step, redo: bool) -> int:
     if step.work.parts_by == "shard_id":
         return count_rows(dataset.reduced("shard_plan"))
     every = redo or state_of(dataset, step, redo) is not State.BEGUN
-    numbers = range(dataset.num_parts()) if every else step.missing(dataset)
+    numbers = range(dataset.num_parts()) if every else open_parts(dataset, step)
     return sum(count_rows(dataset.part("listing", number)) for number in numbers)
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import ray
@@ -19,6 +20,7 @@ import ray.exceptions
 
 from curation.dataset import Dataset
 from curation.runner import PartDone, PartFailed, PartJob, once
+from curation.stage import Finished, counts_of
 
 POLL_S = 0.3
 """How often the driver asks busy workers how far they are, in seconds."""
@@ -64,9 +66,11 @@ class PartWorker:
 
     def __init__(self, root: str) -> None:
         self._dataset = Dataset(Path(root))
+        self._lock = Lock()  # one thread counts, another asks
         self._turn = -1
         self._worker: Callable[[], Any] | None = None
         self._rows = 0
+        self._counts = Counter[str]()
 
     def run(self, turn: int, job: PartJob, number: int) -> bool:
         """Compute and commit a part; True unless it was taken over.
@@ -79,12 +83,16 @@ class PartWorker:
         return job.run_part(self._dataset, self._worker, number, self._count)
 
     def take_rows(self) -> int:
-        """Rows finished since the last call."""
-        rows, self._rows = self._rows, 0
-        return rows
+        """Rows finished since the last call, and what was counted over them."""
+        with self._lock:
+            rows, self._rows = self._rows, 0
+            counts, self._counts = self._counts, Counter()
+        return Finished(rows, **counts)
 
     def _count(self, rows: int) -> None:
-        self._rows += rows
+        with self._lock:
+            self._rows += rows
+            self._counts.update(counts_of(rows))
 
 
 class RayRunner:

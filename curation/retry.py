@@ -7,10 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from curation.dataset import CONTENT_KEY, Dataset, JobRecord, commit_table
+from curation.dataset import CONTENT_KEY, Dataset, JobRecord, commit_table, content_digest
 from curation.sources.item import Item
 from curation.sources.urls import fetch_rows, first_fetch, retry_of, wanted_rows
-from curation.stage import content_digest
 from schemas.reasons import TRANSIENT
 from schemas.recipe import DataRecipe
 from schemas.sources import AnySource, UrlSource

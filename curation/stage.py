@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +15,13 @@ from curation.dataset import (
     DIGEST_KEY,
     Dataset,
     commit_table,
+    content_digest,
     digest_of,
     read_parquet,
     restore_shard,
     schema_of,
 )
+from curation.journal import Journal
 from schemas import tables
 from schemas.strict import fingerprint
 
@@ -28,8 +29,28 @@ Progress = Callable[[int], None]
 """Called by a worker with the number of rows it has finished since the last call."""
 
 
-ROWS_PER_DIGEST = 1024
-"""Rows that are copied at once to be digested: a part of proxies is large."""
+class Finished(int):
+    """A number of rows, and what else a worker has counted over them (images, tokens, seconds by what they went to)."""
+
+    counts: Mapping[str, float]
+
+    def __new__(cls, rows: int, **counts: float) -> Finished:
+        """Any names; the sums over all workers end in `runs/`."""
+        made = super().__new__(cls, rows)
+        made.counts = counts
+        return made
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _finished, (int(self), dict(self.counts))
+
+
+def _finished(rows: int, counts: Mapping[str, float]) -> Finished:
+    return Finished(rows, **counts)
+
+
+def counts_of(rows: int) -> Mapping[str, float]:
+    """What was counted over some finished rows; nothing where a worker tells the rows alone."""
+    return rows.counts if isinstance(rows, Finished) else {}
 
 
 class Worker(Protocol):
@@ -37,6 +58,14 @@ class Worker(Protocol):
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
         """Tables in, tables out, by name. A bad image is a row with a reason, never an exception."""
+        ...
+
+
+class PayingWorker(Protocol):
+    """The worker of a stage that `reuses`: what it pays for goes to the journal at once."""
+
+    def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress, journal: Journal) -> Mapping[str, pa.Table]:
+        """As `Worker`; `journal` holds what this part has paid for before it was interrupted."""
         ...
 
 
@@ -52,7 +81,7 @@ class Stage:
     inputs: tuple[str, ...]
     """Tables it reads. Of a map table a worker gets part n; of a reduce table the rows
     whose row_id lies in that part."""
-    build: Callable[[], Worker]
+    build: Callable[[], Worker | PayingWorker]
     """Makes the worker; must be picklable (a `functools.partial` of a class and a recipe section)."""
     knobs: Mapping[str, Any]
     """The part of the recipe it depends on, keyed by dotted path."""
@@ -62,14 +91,19 @@ class Stage:
     makes part n ('shard_id')."""
     reuses: bool = False
     """Hand the worker what it computed for this part before as `<table>.previous`, so that it can take rows over that
-    cost too much to compute again. Its tables have a `reason` column, null where there is something to take."""
+    cost too much to compute again, and a journal, in which it notes such rows before the part is whole (a
+    `PayingWorker`). It has one table; where that has a `reason` column, rows without a reason outlive a rule that
+    drops them."""
+    max_failed_share: float | None = None
+    """Of the rows that were asked about, how many may have a reason in place of a result before the job stops at its
+    end (see `curation.failures`); None is all. Changes no row."""
     workers: int | None = None
     """Workers at once; None is as many as the runner has for any stage. Changes no row, as `num_gpus`."""
     num_gpus: float | None = 0
     """GPUs that each worker holds for itself, a part of one where it is under 1; None takes one where there are any
     and none where there are none."""
 
-    def run_part(self, dataset: Dataset, worker: Callable[[], Worker], number: int, progress: Progress) -> bool:
+    def run_part(self, dataset: Dataset, worker: Callable[[], Any], number: int, progress: Progress) -> bool:
         """See `run_part`; this is how a runner calls it."""
         return run_part(dataset, self, worker, number, progress)
 
@@ -84,7 +118,7 @@ def naming(image: str) -> Iterator[None]:
         raise
 
 
-def run_part(dataset: Dataset, stage: Stage, worker: Callable[[], Worker], number: int, progress: Progress) -> bool:
+def run_part(dataset: Dataset, stage: Stage, worker: Callable[[], Any], number: int, progress: Progress) -> bool:
     """Compute and commit one part, unless an outdated version of it was computed from the very same inputs.
 
     Args:
@@ -99,21 +133,38 @@ def run_part(dataset: Dataset, stage: Stage, worker: Callable[[], Worker], numbe
         progress(num_rows)
         return False
     if stage.reuses:
-        for table in stage.outputs:
-            paid = read_paid(dataset, table, number)
-            if paid is not None:
-                inputs[f"{table}.previous"] = paid
-    outputs = worker()(inputs, progress)
-    check_rows(stage, inputs[stage.inputs[0]], outputs)
+        outputs = _compute_on(dataset, stage, worker(), number, inputs, progress)
+    else:
+        outputs = worker()(inputs, progress)
+        check_rows(stage, inputs[stage.inputs[0]], outputs)
     for table in stage.outputs:
-        if f"{table}.previous" in inputs and "reason" in schema_of(table).names:
-            keep_paid(dataset, table, number, inputs[f"{table}.previous"], outputs[table])
-        path = dataset.part(table, number)
         content = content_digest(outputs[table])
         commit_table(
-            path, outputs[table], schema_of(table), {DIGEST_KEY.decode(): digest, CONTENT_KEY.decode(): content}
+            dataset.part(table, number),
+            outputs[table],
+            schema_of(table),
+            {DIGEST_KEY.decode(): digest, CONTENT_KEY.decode(): content},
         )
+    if stage.reuses:
+        Journal.of(dataset, stage.outputs[0], number).forget()
     return True
+
+
+def _compute_on(
+    dataset: Dataset, stage: Stage, worker: PayingWorker, number: int, inputs: dict[str, pa.Table], progress: Progress
+) -> Mapping[str, pa.Table]:
+    """Compute a part of which some rows may have been paid for already; none of them is lost."""
+    (table,) = stage.outputs
+    journal = Journal.of(dataset, table, number)
+    paid = read_paid(dataset, table, number)
+    if paid is not None:
+        inputs[f"{table}.previous"] = paid
+    outputs = worker(inputs, progress, journal)
+    check_rows(stage, inputs[stage.inputs[0]], outputs)
+    if "reason" in schema_of(table).names:
+        noted = journal.rows()
+        keep_paid(dataset, table, number, noted if paid is None else pa.concat_tables([paid, noted]), outputs[table])
+    return outputs
 
 
 def read_inputs(dataset: Dataset, stage: Stage, number: int) -> tuple[dict[str, pa.Table], str]:
@@ -124,7 +175,7 @@ def read_inputs(dataset: Dataset, stage: Stage, number: int) -> tuple[dict[str, 
         if stage.parts_by != "row_id":
             inputs[table] = dataset.read_range(table, stage.parts_by, number, number)
             names.append(content_digest(inputs[table]))
-        elif table in tables.MAP_TABLES:
+        elif tables.is_map_table(table):
             inputs[table] = dataset.read_part(table, number)
             names.append(digest_of(dataset.part(table, number), CONTENT_KEY) or "")
         else:
@@ -192,16 +243,3 @@ def _first_difference(found: list[int], expected: list[int]) -> str:
         if have != want:
             return f", and at position {position} row {have} where row {want} belongs"
     return ""
-
-
-def content_digest(table: pa.Table) -> str:
-    """16 hex digits that name the rows of a table, however it is chunked."""
-    sink = hashlib.sha256(str(table.schema.remove_metadata()).encode())
-    for begin in range(0, table.num_rows, ROWS_PER_DIGEST):
-        piece = table.slice(begin, ROWS_PER_DIGEST).replace_schema_metadata(None)
-        fresh = piece.take(pa.array(range(piece.num_rows), pa.int64()))  # a slice and its copy differ in their buffers
-        buffer = pa.BufferOutputStream()
-        with pa.ipc.new_stream(buffer, fresh.schema) as writer:
-            writer.write_table(fresh.combine_chunks())
-        sink.update(buffer.getvalue())
-    return sink.hexdigest()[:16]

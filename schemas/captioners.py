@@ -13,6 +13,10 @@ Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 
 
+ResamplerKey = Literal["resampler_heads", "resampler_cls", "resampler_key_pos", "resampler_ln_eps"]
+CaptionerName = Literal["attributes", "share_captioner", "vlm", "endpoint"]
+
+
 class CaptionerSection(StrictModel):
     """Base of a captioner's own section."""
 
@@ -35,7 +39,8 @@ class ShareCaptioner(CaptionerSection):
     how_it_runs = frozenset({"batch_size", "device"})
 
     weights: str | None = None
-    """Folder, or hub id in the local hub cache; nothing is downloaded. Null is the published one."""
+    """Folder, or hub id (`org/name` or `org/name@commit`) in the local hub cache; nothing is downloaded. Null is the
+    published one."""
     decoding: Literal["published", "greedy", "sampled"] = "published"
     """`published` is the authors' beam search with sampling, seeded per image; `greedy` takes the likeliest token."""
     rotary: Literal["reference", "exact"] = "reference"
@@ -48,6 +53,8 @@ class ShareCaptioner(CaptionerSection):
     """Pictures that the model reads at once."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 500
     """Longest caption, in the model's tokens."""
+    overrides: dict[ResamplerKey, bool | int | float | str] = {}
+    """Keys of config.json to be taken instead of the file's, as `sigma captioner validate` prints them."""
 
 
 class Vlm(CaptionerSection):
@@ -124,7 +131,7 @@ class Endpoint(CaptionerSection):
 class Caption(StrictModel):
     """Write a synthetic caption for every kept picture."""
 
-    captioner: Literal["attributes", "share_captioner", "vlm", "endpoint"] = "attributes"
+    captioner: CaptionerName = "attributes"
     """`attributes` says what it measures in the picture (palette, light, framing), without weights; the others are
     models, each with a section below. Only the section of the one chosen counts; the others may stand."""
     workers: Annotated[int, Field(ge=1)] | None = None
@@ -132,13 +139,25 @@ class Caption(StrictModel):
     gpus_per_worker: Annotated[float, Field(ge=0, le=64)] | None = None
     """GPUs that each worker holds, under 1 to share one; null takes one for a model that runs here where the cluster
     has GPUs, else none."""
+    beside: list[CaptionerName] = []
+    """Further captioners, each of which captions the same pictures into `captions/<captioner>`, to be compared; the
+    mix takes none of theirs."""
+    max_failed_share: Annotated[float, Field(ge=0, le=1)] = 0.05
+    """Of the pictures asked about, how many may be left without a caption (failed, empty or refused) before the job
+    stops at its end. A run after that asks again for these alone."""
+    price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
+    """Of one GPU, in any currency, to show what the captions have cost so far; null shows none."""
     share_captioner: ShareCaptioner = ShareCaptioner()
     vlm: Vlm = Vlm()
     endpoint: Endpoint = Endpoint()
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
-        if self.captioner == "endpoint":
+        names = [self.captioner, *self.beside]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"captioner {twice} is named twice; each captioner writes once")
+        if "endpoint" in names:
             for name in ("url", "model"):
                 if not getattr(self.endpoint, name):
                     raise ValueError(f"captioner endpoint needs endpoint.{name}")
@@ -151,6 +170,10 @@ class Caption(StrictModel):
         """The section of the captioner that is chosen; an empty one for `attributes`."""
         section = getattr(self, self.captioner, None)
         return section if isinstance(section, CaptionerSection) else CaptionerSection()
+
+    def of_beside(self, captioner: CaptionerName) -> Caption:
+        """The section as it is for one of the captioners beside."""
+        return self.model_copy(update={"captioner": captioner, "beside": []})
 
     def knobs(self) -> dict[str, Any]:
         """What decides what a caption says, by dotted key: the captioner, and the knobs of the one that is chosen."""

@@ -127,7 +127,7 @@ CAPTIONS = pa.schema(
         pa.field("prompt", pa.string()),  # null where the captioner takes none
         pa.field("parameters", pa.string()),  # JSON: decoding, limits, precision
         pa.field("caption", pa.string()),
-        pa.field("num_tokens", pa.int32()),  # as schemas.tokens counts them
+        pa.field("num_tokens", pa.int32()),  # as the captioner counted what it wrote; null where it does not tell
         pa.field("reason", pa.string()),  # schemas.reasons.CaptionReason; null where there is a caption
     ]
 )
@@ -150,14 +150,14 @@ NOUNS = pa.schema(
     [
         _ROW,
         _IMAGE,
-        pa.field("caption_source", pa.string(), nullable=False),  # 'raw' or 'synthetic': two rows per image
+        pa.field("caption_source", pa.string(), nullable=False),  # 'raw', 'synthetic', or a captioner beside
         pa.field("nouns", pa.list_(pa.string())),  # lemmas in reading order; null where there is no caption
         pa.field("num_words", pa.int32()),
     ]
 )
 
 NOUN_SOURCES = ("raw", "synthetic")
-"""The rows that `nouns` holds per image, in this order."""
+"""The rows that `nouns` holds per image, in this order; one for each captioner beside the primary one follows."""
 
 GROUNDING = pa.schema(
     [
@@ -270,7 +270,7 @@ MAP_TABLES: dict[str, pa.Schema] = {
 }
 """Tables in parts: `tables/<name>/part-00000.parquet`, part n of each holding the same inputs in the same order.
 
-Two differ: `nouns` holds `len(NOUN_SOURCES)` rows per input, and the parts of `samples` are shards.
+Two differ: `nouns` holds a row per input and caption source, and the parts of `samples` are shards.
 """
 
 REDUCE_TABLES: dict[str, pa.Schema] = {
@@ -282,3 +282,17 @@ REDUCE_TABLES: dict[str, pa.Schema] = {
 """Tables in one file, `tables/<name>.parquet`, computed over all parts and sorted by row_id where they have one."""
 
 SCHEMAS: dict[str, pa.Schema] = MAP_TABLES | REDUCE_TABLES
+
+BESIDE = "captions/"
+"""Prefix of the captions that another captioner of the recipe wrote beside the primary one: `captions/<captioner>`, a
+map table of the same contract in a folder of its own."""
+
+
+def is_map_table(table: str) -> bool:
+    """Whether a table is in parts."""
+    return table in MAP_TABLES or table.startswith(BESIDE)
+
+
+def schema_of(table: str) -> pa.Schema:
+    """The contract of a table, one of a captioner beside included."""
+    return CAPTIONS if table.startswith(BESIDE) else SCHEMAS[table]

@@ -130,25 +130,28 @@ def missing_weights(weight: Weight, key: str, given: str | None = None) -> Value
     )
 
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
 
 
 def find_weights(given: str | None, weight: Weight, key: str) -> Path:
-    """The folder of a model: the one given, or the local hub cache's copy of an id.
+    """The folder of a model: the one given, or the local hub cache's copy of an id. Nothing is ever downloaded.
 
     Args:
-        given: a folder or a hub id; None is the published one, `weight`.
+        given: a folder, or a hub id with or without `@commit`; None is the published one, `weight`.
         key: the knob, for the message.
 
     Raises:
         ValueError: it is not on this machine; the message names the id, the size and the command to get it.
     """
-    if given is not None and Path(given).is_dir():
-        return Path(given)
-    if given is not None and not HUB_ID.fullmatch(given):
-        raise missing_weights(weight, key, given)
-    if given is not None and given != weight.hub_id:
-        weight = replace(weight, hub_id=given, pattern="*", revision=None)
+    if given is not None and Path(given).expanduser().is_dir():
+        return Path(given).expanduser()
+    if given is not None:
+        match = HUB_ID.fullmatch(given)
+        if match is None:
+            raise missing_weights(weight, key, given)
+        if match["id"] != weight.hub_id:
+            weight = Weight("a model", match["id"], "*", "see its page for the size", "see its page")
+        weight = replace(weight, revision=match["revision"] or weight.revision)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 

@@ -2,6 +2,6 @@
 
 from captioning.share_captioner.captioner import Generated, ShareCaptioner
 from captioning.share_captioner.generation import Decoding
-from captioning.share_captioner.recipe_captioner import RecipeCaptioner, ShareCaptionerSettings
+from captioning.share_captioner.recipe_captioner import RecipeCaptioner
 
-__all__ = ["Decoding", "Generated", "RecipeCaptioner", "ShareCaptioner", "ShareCaptionerSettings"]
+__all__ = ["Decoding", "Generated", "RecipeCaptioner", "ShareCaptioner"]

@@ -20,6 +20,8 @@ from captioning.share_captioner.dimensions import Cls, ResamplerChoices
 from captioning.share_captioner.loading import Rotary
 from captioning.share_captioner.pixels import preprocess
 from captioning.share_captioner.resampler import Resampler
+from captioning.vlm import choose_device
+from schemas.weights import SHARE_CAPTIONER, find_weights
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +93,24 @@ def validate(
         )
         for number in order
     ]
+
+
+def validate_weights(
+    given: str, captions: Path, images: Path | None, limit: int, device: str, console: Console
+) -> None:
+    """The command `sigma captioner validate`: read the pairs, score every reading, print the table.
+
+    Args:
+        given: a folder or hub id, as `caption.share_captioner.weights` takes it.
+        captions, images, limit: as of `read_pairs`.
+        device: auto, cpu, mps, cuda or cuda:N.
+
+    Raises:
+        ValueError: as of `validate` and `read_pairs`; or the weights or the device are not here.
+    """
+    folder = find_weights(given, SHARE_CAPTIONER, "FOLDER")
+    pairs = read_pairs(captions, images, limit)
+    print_rows(validate(folder, pairs, device=str(choose_device(device))), console)
 
 
 def read_pairs(captions: str | Path, images: str | Path | None = None, limit: int | None = None) -> list[Pair]:

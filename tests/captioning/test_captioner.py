@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import typing
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from schemas.recipe import Caption
 
 
 def test_the_recipe_knows_every_captioner() -> None:
-    assert set(CAPTIONERS) <= set(typing.get_args(Caption.model_fields["captioner"].annotation))
+    assert set(CAPTIONERS) == set(typing.get_args(Caption.model_fields["captioner"].annotation))
 
 
 def test_the_default_needs_nothing() -> None:
@@ -23,6 +24,20 @@ def test_the_default_needs_nothing() -> None:
 def test_an_unknown_captioner_is_refused_with_the_known_ones() -> None:
     with pytest.raises(ValueError, match=r"caption.captioner: no captioner 'poet'; there are attributes"):
         make_captioner(Caption.model_construct(captioner="poet"))
+
+
+@pytest.mark.parametrize(
+    ("captioner", "hub_id"), [("share_captioner", "Lin-Chen/ShareCaptioner"), ("vlm", "llava-hf/llava-1.5-7b-hf")]
+)
+def test_missing_weights_are_one_line_with_the_command(
+    captioner: str, hub_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ValueError) as missing:
+        make_captioner(Caption(captioner=captioner))  # type: ignore[arg-type]
+    message = str(missing.value)
+    assert message.startswith(f"weights missing: {hub_id} ") and "\n" not in message
+    assert f"`hf download {hub_id}" in message and f"set caption.{captioner}.weights=" in message
 
 
 def test_a_recipe_pays_for_the_captioner_it_names_only() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from aiohttp import web
 from PIL import Image
 
 from captioning.captioner import Answer, CaptionerUnusable, CaptionFailure, Generated, make_captioner
@@ -219,9 +220,15 @@ def test_the_key_goes_to_the_server_and_nowhere_else(
 ) -> None:
     monkeypatch.setenv("SIGMA_TEST_KEY", f" {KEY}\n")
     caplog.set_level(logging.DEBUG)
+
+    async def describes(server: ChatServer, request: web.Request, text: str, times: int) -> web.StreamResponse:
+        return server_that.completion("A dog on a lawn.")
+
     behaviours = {
+        20: describes,
         40: server_that.status(400, f"Bearer {KEY} may not"),
         60: server_that.status(500, f"lost {KEY}"),
+        80: describes,
     }
     tags = [20, 40, 60, 80]
     inputs = {

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import pickle
+from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,12 +11,12 @@ import pytest
 from PIL import Image
 
 from captioning.captioner import Answer, CaptionerUnusable, CaptionFailure, Generated, seed_of
-from captioning.recaption import FAILURES_IN_A_ROW, Recaptioner, stage
+from captioning.recaption import FAILURES_IN_A_ROW, Recaptioner, stages
 from curation.dataset import Dataset, commit_table
-from curation.stage import run_part
+from curation.journal import Journal
+from curation.stage import counts_of, run_part
 from schemas import tables
 from schemas.recipe import DataRecipe
-from schemas.tokens import count_tokens
 
 Part = Callable[..., pa.Table]
 
@@ -47,7 +49,7 @@ class Counting:
         return [
             CaptionFailure("not this one")
             if image.width == self.refuses_width
-            else Generated("" if image.width == self.empty_width else f" a picture  {image.width} wide ")
+            else Generated("" if image.width == self.empty_width else f" a picture  {image.width} wide ", num_tokens=4)
             for image in images
         ]
 
@@ -84,7 +86,7 @@ def test_kept_rows_are_captioned_in_batches_and_others_say_why_not(proxies: pa.T
     assert {row["prompt"] for row in rows} == {"Describe."}
     assert {row["revision"] for row in rows} == {"r1"}
     assert {row["parameters"] for row in rows} == {'{"decoding": "greedy", "max_new_tokens": 9}'}
-    assert rows[0]["num_tokens"] == count_tokens("a picture 10 wide")
+    assert [row["num_tokens"] for row in rows] == [4] * 7 + [None] * 3
     assert captioner.calls == [3, 3, 1]
     assert captioner.seeds == [seed_of(f"{number:032x}") for number in range(7)]
     assert sum(progress) == 10
@@ -239,10 +241,116 @@ def test_the_stage_runs_on_real_photos_through_a_committed_part(
     }
     commit_table(dataset.part("proxies", 0), inputs["proxies"], tables.PROXIES, {})
     commit_table(dataset.reduced("selection"), inputs["selection"], tables.SELECTION, {})
-    job = stage(DataRecipe(images="photos", out="out"))
+    (job,) = stages(DataRecipe(images="photos", out="out"))
     assert (job.job, job.outputs, job.inputs, job.reuses) == ("caption", ("captions",), ("proxies", "selection"), True)
     worker = pickle.loads(pickle.dumps(job)).build()
     assert run_part(dataset, job, lambda: worker, 0, lambda rows: None)
     captions = pq.read_table(dataset.part("captions", 0)).to_pylist()
     assert [row["captioner"] for row in captions] == ["attributes"] * len(ids)
     assert all("photograph" in row["caption"] for row in captions)
+
+
+class Sworn(Counting):
+    """Refuses to describe some widths at the first asking, and some at every asking."""
+
+    retries_help = True
+
+    def __init__(self, once: set[int], always: set[int], retries_help: bool = True) -> None:
+        super().__init__()
+        self.once, self.always, self.retries_help = once, always, retries_help
+        self.asked: list[tuple[int, ...]] = []
+
+    def caption(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> list[Answer]:
+        first = {seed_of(f"{number:032x}") for number in range(10)}
+        self.asked.append(tuple(image.width for image in images))
+        self.seeds += seeds
+        return [
+            Generated("I'm sorry, but I cannot see the image.")
+            if image.width in self.always or (image.width in self.once and seed in first)
+            else Generated(f"A picture {image.width} wide.")
+            for image, seed in zip(images, seeds, strict=True)
+        ]
+
+
+def test_the_refused_of_a_batch_are_asked_once_more_together(proxies: pa.Table, selection: pa.Table) -> None:
+    captioner = Sworn(once={10, 12}, always={11, 16})
+    rows, progress = run(captioner, {"proxies": proxies, "selection": selection})
+    assert captioner.asked == [(10, 11, 12), (10, 11, 12), (13, 14, 15), (16,), (16,)]
+    assert captioner.seeds[3:6] == [seed_of(f"{number:032x}", attempt=1) for number in range(3)]
+    assert [row["reason"] for row in rows[:7]] == [None, "refusal", None, None, None, None, "refusal"]
+    assert [row["caption"] for row in rows[:3]] == ["A picture 10 wide.", None, "A picture 12 wide."]
+    assert sum(progress) == 10
+
+
+def test_where_no_seed_helps_nobody_is_asked_twice(proxies: pa.Table, selection: pa.Table) -> None:
+    captioner = Sworn(once={10}, always=set(), retries_help=False)
+    rows, _ = run(captioner, {"proxies": proxies, "selection": selection})
+    assert captioner.asked == [(10, 11, 12), (13, 14, 15), (16,)]
+    assert rows[0]["reason"] == "refusal"
+
+
+@pytest.mark.parametrize(
+    ("text", "ended", "reason"),
+    [
+        ("# A dog\n\n* brown\n* small", True, "markup"),
+        ("A dog on a lawn, and", False, "cut"),
+        ("A dog on a lawn.", False, None),
+        ("Describe.", True, "prompt_echo"),
+    ],
+)
+def test_the_gate_judges_the_text_as_it_was_written(
+    proxies: pa.Table, selection: pa.Table, text: str, ended: bool, reason: str | None
+) -> None:
+    captioner = Counting()
+    captioner.caption = lambda images, seeds: [Generated(text, ended) for _ in images]  # type: ignore[method-assign]
+    rows, _ = run(captioner, {"proxies": proxies, "selection": selection})
+    assert {row["reason"] for row in rows[:7]} == {reason}
+
+
+class StopsAt(Counting):
+    """Dies at its n-th batch."""
+
+    def __init__(self, batch: int) -> None:
+        super().__init__()
+        self.batch = batch
+
+    def caption(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> list[Answer]:
+        if len(self.calls) == self.batch:
+            raise KeyboardInterrupt
+        return super().caption(images, seeds)
+
+
+def test_an_interrupted_part_goes_on_behind_its_last_batch(
+    proxies: pa.Table, selection: pa.Table, tmp_path: Path
+) -> None:
+    journal = Journal.of(Dataset(tmp_path), "captions", 0)
+    inputs = {"proxies": proxies, "selection": selection}
+    first = StopsAt(batch=2)
+    first.refuses_width, first.empty_width = 11, 12
+    with pytest.raises(KeyboardInterrupt):
+        Recaptioner(lambda: first, 1)(inputs, lambda rows: None, journal)
+    second = Counting(empty_width=12)
+    table = Recaptioner(lambda: second, 1)(inputs, lambda rows: None, journal)["captions"]
+    assert second.seen == [11, 16], "what failed, and what was not come to; an empty answer is an answer"
+    assert table.equals(Recaptioner(lambda: Counting(empty_width=12), 1)(inputs, lambda rows: None)["captions"])
+
+
+def test_a_journal_of_another_prompt_is_no_help(proxies: pa.Table, selection: pa.Table, tmp_path: Path) -> None:
+    journal = Journal.of(Dataset(tmp_path), "captions", 0)
+    inputs = {"proxies": proxies, "selection": selection}
+    Recaptioner(Counting, 1)(inputs, lambda rows: None, journal)
+    other = Counting()
+    other.prompt = "Name it."
+    table = Recaptioner(lambda: other, 1)(inputs, lambda rows: None, journal)["captions"]
+    assert len(other.seen) == 7
+    assert set(table["prompt"].to_pylist()) == {"Name it."}
+
+
+def test_a_worker_tells_what_it_did_and_where_its_time_went(proxies: pa.Table, selection: pa.Table) -> None:
+    counts: Counter[str] = Counter()
+    Recaptioner(Counting, 1, gpus=2, price_per_gpu_hour=3600)(
+        {"proxies": proxies, "selection": selection}, lambda rows: counts.update(counts_of(rows))
+    )
+    assert (counts["images"], counts["tokens"]) == (7, 28)
+    assert 0 < counts["model_s"] + counts["waiting_s"] < counts["worker_s"]
+    assert counts["gpu_s"] == pytest.approx(2 * counts["worker_s"]) == pytest.approx(counts["cost"])

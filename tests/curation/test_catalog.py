@@ -13,7 +13,7 @@ import pytest
 from captioning.attributes import AttributesCaptioner
 from captioning.captioner import CAPTIONERS, Generated
 from curation import catalog
-from curation.dataset import Dataset
+from curation.dataset import Dataset, commit_table
 from schemas.tables import SCHEMAS
 from tests.building import build, computed, recipe, write_pictures
 
@@ -76,7 +76,7 @@ def test_a_picture_without_any_caption_is_rejected_by_the_mix(tmp_path: Path, mo
     monkeypatch.setitem(CAPTIONERS, "attributes", lambda section: Silent())
     names = write_pictures(tmp_path / "photos", [(96, 64)] * 3, captions=False)
     (tmp_path / "photos" / names[1]).with_suffix(".txt").write_text("two words")
-    dataset, _ = build(recipe(tmp_path / "photos", tmp_path / "ds"))
+    dataset, _ = build(recipe(tmp_path / "photos", tmp_path / "ds", caption={"max_failed_share": 1}))
     assert ask(dataset, "SELECT outcome, stage, reason, shard IS NULL FROM ledger") == [
         ("rejected", "mix", "no_caption", True),
         ("kept", None, None, False),
@@ -246,3 +246,26 @@ def test_the_connection_itself_sees_nothing_else(connection: Any) -> None:
     for sql in ("SET enable_external_access = true", "RESET allowed_directories", "SET lock_configuration = false"):
         with pytest.raises(duckdb.Error):
             connection.execute(sql)
+
+
+def test_captions_beside_are_one_view_with_their_source(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "photos", [(96, 64)] * 4)
+    dataset, _ = build(recipe(tmp_path / "photos", tmp_path / "ds"))
+    names = [*SCHEMAS["captions"].names, "source"]
+    with catalog.connect(dataset) as connection:
+        empty = connection.sql("SELECT * FROM captions_beside")
+        assert (empty.columns, empty.fetchall()) == (names, [])
+    for source in ("vlm", "endpoint"):
+        for number in range(dataset.num_parts()):
+            commit_table(
+                dataset.part(f"captions/{source}", number),
+                dataset.read_part("captions", number),
+                SCHEMAS["captions"],
+                {},
+            )
+    assert dataset.beside() == ["endpoint", "vlm"]
+    with catalog.connect(dataset) as connection:
+        assert connection.sql("SELECT * FROM captions_beside").columns == names
+        counts = connection.sql("SELECT source, count(*), min(row_id) FROM captions_beside GROUP BY 1 ORDER BY 1")
+        assert counts.fetchall() == [("endpoint", 4, 0), ("vlm", 4, 0)]
+        assert connection.sql("SELECT count(*) FROM captions").fetchall() == [(4,)]

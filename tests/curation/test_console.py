@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 
 from curation import console
-from curation.console import JobProgress, duration, ledger_table, rows_table, stage_bars
-from curation.job import JobResult
+from curation.console import JobProgress, duration, ledger_table, rows_table, stage_bars, told_throughput
+from curation.job import JobResult, throughput
 from curation.listing import Listed
+from curation.stage import Finished
 
 
 def paper(terminal: bool = False, width: int = 160) -> Console:
@@ -147,3 +148,25 @@ def test_training_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> N
     assert [" ".join(line.split()) for line in text_of(shown).splitlines()] == [
         "align-256 step 20 of 1,000, loss 0.123, 1,234 images/s"
     ]
+
+
+def test_captions_show_images_tokens_and_cost() -> None:
+    shown = paper()
+    counts = {"images": 40.0, "tokens": 4_000.0, "model_s": 9.0, "worker_s": 10.0, "gpu_s": 10.0, "cost": 1.5}
+    with JobProgress(shown) as progress:
+        progress.begin("caption", 40)
+        progress.advance(Finished(40, **counts))
+        progress.end("caption", result(job="caption", tables=("captions",), rows=40, counts=counts))
+    (line,) = text_of(shown).splitlines()
+    assert line.endswith("10.0 images/s, 1,000 tokens/s, cost 1.50")
+
+
+def test_throughput_is_of_all_workers_together() -> None:
+    counts = {"images": 40.0, "tokens": 4_000.0, "model_s": 18.0, "worker_s": 20.0, "gpu_s": 20.0}
+    assert throughput(counts, 10.0) == {
+        "images_per_s": 4.0,
+        "tokens_per_s": 400.0,
+        "model_share": 0.9,
+        "gpu_hours": 20 / 3600,
+    }
+    assert throughput({}, 10.0) == {} and told_throughput({}) == ""

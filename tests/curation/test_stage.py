@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import pickle
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -10,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curation.dataset import CONTENT_KEY, Dataset, commit_table, digest_of, retire
+from curation.dataset import CONTENT_KEY, Dataset, commit_table, content_digest, digest_of, retire
+from curation.journal import Journal
 from curation.runner import LocalRunner, PartFailed
-from curation.stage import Progress, Stage, check_rows, content_digest, naming, run_part
+from curation.stage import Finished, Progress, Stage, check_rows, counts_of, naming, run_part
 from schemas.tables import LISTING, NOUNS
 from tests.building import table_of
 
@@ -28,7 +30,9 @@ class Scorer:
     def __init__(self, change: Change | None = None) -> None:
         self.change = change
 
-    def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
+    def __call__(
+        self, inputs: Mapping[str, pa.Table], progress: Progress, journal: Journal | None = None
+    ) -> Mapping[str, pa.Table]:
         row_ids = inputs["listing"]["row_id"].to_pylist()
         self.calls.append(tuple(row_ids))
         self.seen.append(dict(inputs))
@@ -232,3 +236,10 @@ def test_the_digest_changes_with_any_value(values: list[dict[str, object]], chan
     changed = [dict(value) for value in values]
     changed[row]["image_id"] = f"not {values[row]['image_id']}"
     assert content_digest(table_of("selection", values)) != content_digest(table_of("selection", changed))
+
+
+def test_finished_rows_are_a_number_that_carries_counts_through_a_pickle() -> None:
+    finished = pickle.loads(pickle.dumps(Finished(3, images=2, model_s=0.5)))
+    assert finished == 3 and finished + 1 == 4
+    assert counts_of(finished) == {"images": 2, "model_s": 0.5}
+    assert counts_of(3) == {}

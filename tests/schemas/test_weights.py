@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from schemas.training import Latents, Text
-from schemas.weights import SDXL_VAE, WEIGHTS, missing_weights
+from schemas.weights import LLAVA, SDXL_VAE, WEIGHTS, find_weights, missing_weights
 
 
 def test_every_weight_says_what_a_user_needs():
@@ -39,3 +41,19 @@ def test_a_recipe_takes_the_real_encoders_width_unless_told():
 def test_impossible_encoders_are_refused(kind, values, message):
     with pytest.raises(ValueError, match=message):
         kind.from_mapping(values)
+
+
+def test_an_id_may_name_a_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commit, other = "b" * 40, "c" * 40
+    for found in (commit, other):
+        (tmp_path / "models--org--tiny" / "snapshots" / found).mkdir(parents=True)
+    refs = tmp_path / "models--org--tiny" / "refs"
+    refs.mkdir()
+    (refs / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert find_weights("org/tiny", LLAVA, "k").name == commit
+    assert find_weights(f"org/tiny@{other}", LLAVA, "k").name == other
+    with pytest.raises(ValueError, match=r"weights missing: org/tiny .* --revision ddd"):
+        find_weights(f"org/tiny@{'d' * 40}", LLAVA, "k")
+    with pytest.raises(ValueError, match="weights missing: llava-hf"):
+        find_weights("no id", LLAVA, "k")

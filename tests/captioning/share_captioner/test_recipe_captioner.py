@@ -1,70 +1,101 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from torch import Tensor
 
-from captioning.captioner import Captioner
-from captioning.share_captioner import Decoding, RecipeCaptioner, ShareCaptionerSettings
+from captioning.captioner import Generated, make_captioner, seed_of
+from captioning.local_model import folder_digest
+from captioning.share_captioner import RecipeCaptioner
+from schemas.captioners import Caption, ShareCaptioner
 from schemas.weights import SHARE_CAPTIONER
 
 Checkpoint = Callable[[dict[str, Tensor] | None], Path]
 
 
 @pytest.fixture(scope="module")
-def settings(checkpoint: Checkpoint) -> ShareCaptionerSettings:
-    decoding = Decoding("sampled", max_new_tokens=12)
-    return ShareCaptionerSettings(weights=str(checkpoint(None)), decoding=decoding, dtype=None, device="cpu")
+def section(checkpoint: Checkpoint) -> ShareCaptioner:
+    return ShareCaptioner(weights=str(checkpoint(None)), decoding="sampled", max_new_tokens=12, device="cpu")
 
 
-def test_it_is_a_captioner_seeded_by_the_picture(
-    settings: ShareCaptionerSettings, photos: dict[str, Image.Image]
-) -> None:
-    captioner: Captioner = RecipeCaptioner(settings)
+def changed(section: ShareCaptioner, **knobs: Any) -> RecipeCaptioner:
+    return RecipeCaptioner(ShareCaptioner(**(section.model_dump() | knobs)), "cpu")
+
+
+def test_the_recipe_makes_it(section: ShareCaptioner, photos: dict[str, Image.Image]) -> None:
+    captioner = make_captioner(Caption(captioner="share_captioner", share_captioner=section))
     pictures = list(photos.values())
-    captions = captioner.caption(pictures)
-    assert captions == [captioner.caption([picture])[0] for picture in pictures]
+    seeds = [seed_of(name) for name in photos]
+    answers = captioner.caption(pictures, seeds)
+    assert answers == [captioner.caption([picture], [seed])[0] for picture, seed in zip(pictures, seeds, strict=True)]
+    assert all(isinstance(answer, Generated) and answer.num_tokens == 12 for answer in answers)
+    assert not all(isinstance(answer, Generated) and answer.ended for answer in answers), "12 tokens end no caption"
     assert captioner.prompt == "Analyze the image in a comprehensive and detailed manner."
-    assert captioner.batch_size == 8
+    assert captioner.batch_size == 4
 
 
-def test_an_image_id_fixes_the_caption(settings: ShareCaptionerSettings, photos: dict[str, Image.Image]) -> None:
-    captioner, picture = RecipeCaptioner(settings), photos["coffee"]
-    first, second, again = captioner.generate([picture] * 3, ["a" * 32, "b" * 32, "a" * 32])
-    assert first == again != second
-    other = RecipeCaptioner(replace(settings, seed=1)).generate([picture], ["a" * 32])[0]
-    assert other != first
+def test_it_says_who_it_is_and_how_it_writes(section: ShareCaptioner) -> None:
+    captioner = RecipeCaptioner(section)
+    folder = Path(section.weights or "")
+    assert captioner.revision == folder_digest(folder)
+    assert captioner.name == f"{folder.name}@{captioner.revision.removeprefix('folder-')[:8]}"
+    assert captioner.parameters == {
+        "decoding": "sampled",
+        "dtype": "fp32",
+        "max_new_tokens": 12,
+        "repetition_penalty": 1.5,
+        "rotary": "reference",
+        "top_k": 50,
+        "resampler_heads": 4,
+        "resampler_cls": "keep",
+        "resampler_key_pos": True,
+        "resampler_ln_eps": 1e-6,
+    }
 
 
-def test_the_name_tells_what_changes_a_caption(settings: ShareCaptionerSettings) -> None:
-    name = RecipeCaptioner(settings).name
-    assert RecipeCaptioner(replace(settings, batch_size=3)).name == name
-    for change in (
-        {"seed": 1},
+@pytest.mark.parametrize(
+    "knobs",
+    [
         {"rotary": "exact"},
         {"dtype": "bf16"},
-        {"decoding": Decoding("published", max_new_tokens=12)},
-        {"decoding": Decoding("sampled", max_new_tokens=13)},
+        {"decoding": "published"},
+        {"max_new_tokens": 13},
         {"overrides": {"resampler_cls": "drop"}},
-    ):
-        assert RecipeCaptioner(replace(settings, **change)).name != name  # type: ignore[arg-type]
-    greedy = replace(settings, decoding=Decoding("greedy"))
-    assert RecipeCaptioner(greedy).name == RecipeCaptioner(replace(greedy, seed=9)).name
+        {"overrides": {"resampler_key_pos": False}},
+    ],
+    ids=str,
+)
+def test_what_changes_a_caption_is_in_its_parameters(section: ShareCaptioner, knobs: dict[str, Any]) -> None:
+    assert changed(section, **knobs).parameters != RecipeCaptioner(section).parameters
+
+
+def test_a_batch_size_changes_nothing(section: ShareCaptioner) -> None:
+    other = changed(section, batch_size=9)
+    assert (other.batch_size, other.parameters) == (9, RecipeCaptioner(section).parameters)
+
+
+def test_another_seed_helps_unless_it_is_greedy(section: ShareCaptioner, photos: dict[str, Image.Image]) -> None:
+    sampled, greedy = RecipeCaptioner(section), changed(section, decoding="greedy")
+    assert (sampled.retries_help, greedy.retries_help) == (True, False)
+    picture = photos["coffee"]
+    for captioner in (sampled, greedy):
+        first, second = (captioner.caption([picture], [seed_of("a", attempt)])[0] for attempt in (0, 1))
+        assert (first != second) == captioner.retries_help
 
 
 @pytest.mark.parametrize("given", [None, "Lin-Chen/ShareCaptioner", "/no/such/folder"])
 def test_weights_that_are_not_here(given: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ValueError) as error:
-        RecipeCaptioner(ShareCaptionerSettings(weights=given))
+        RecipeCaptioner(ShareCaptioner(weights=given))
     message = str(error.value)
     assert "\n" not in message
-    for part in ("Lin-Chen/ShareCaptioner", "16.8 GB", "hf download", "caption.weights=ShareCaptioner"):
+    for part in ("Lin-Chen/ShareCaptioner", "16.8 GB", "hf download", "caption.share_captioner.weights=ShareCaptioner"):
         assert part in message
 
 
@@ -79,4 +110,4 @@ def test_a_folder_without_its_tokenizer_stops_at_once(checkpoint: Checkpoint) ->
     folder = checkpoint(None)
     (folder / "tokenizer.model").unlink()
     with pytest.raises(ValueError, match=r"tokenizer\.model is missing"):
-        RecipeCaptioner(ShareCaptionerSettings(weights=str(folder), device="cpu"))
+        RecipeCaptioner(ShareCaptioner(weights=str(folder)), "cpu")

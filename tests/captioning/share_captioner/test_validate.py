@@ -11,7 +11,9 @@ from PIL import Image
 from rich.console import Console
 from sentencepiece import SentencePieceProcessor
 from torch import Tensor
+from typer.testing import CliRunner
 
+import sigma
 from captioning.share_captioner import Decoding, ShareCaptioner
 from captioning.share_captioner.dimensions import ResamplerChoices
 from captioning.share_captioner.validate import Pair, print_rows, read_pairs, validate
@@ -95,3 +97,18 @@ def test_what_cannot_be_validated(checkpoint: Checkpoint, tmp_path: Path) -> Non
     (tmp_path / "broken.png").write_bytes(b"not a picture")
     with pytest.raises(ValueError, match=r"broken\.png: cannot be read as a picture"):
         validate(checkpoint(None), [(tmp_path / "broken.png", "A dog.")])
+
+
+def test_the_command_prints_the_readings_and_what_is_missing(
+    folder: Path, pairs: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = tmp_path / "captions.tsv"
+    told.write_text("".join(f"{path}\t{caption}\n" for path, caption in pairs[:2]), encoding="utf-8")
+    run = CliRunner()
+    done = run.invoke(sigma.app, ["captioner", "validate", str(folder), "--images", str(told), "--device", "cpu"])
+    assert done.exit_code == 0, done.output
+    assert '"resampler_heads": 8' in done.output
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    missing = run.invoke(sigma.app, ["captioner", "validate", "Lin-Chen/ShareCaptioner", "--images", str(told)])
+    assert missing.exit_code == 1
+    assert "weights missing: Lin-Chen/ShareCaptioner" in " ".join(missing.output.split())
