@@ -161,8 +161,9 @@ GROUNDING = pa.schema(
     [
         _ROW,
         _IMAGE,
+        pa.field("caption_source", pa.string(), nullable=False),  # one row per image and entry of `ground.sources`
         pa.field("scorer", pa.string()),  # the CLIP model; null where there is no caption or no picture
-        pa.field("sentences", pa.list_(pa.string())),  # of the synthetic caption, in order
+        pa.field("sentences", pa.list_(pa.string())),  # of the caption, in order
         pa.field("sentence_scores", pa.list_(pa.float32())),  # cosine of each with the picture
         pa.field("lowest_sentence", pa.string()),
         pa.field("lowest_score", pa.float32()),
@@ -268,7 +269,8 @@ MAP_TABLES: dict[str, pa.Schema] = {
 }
 """Tables in parts: `tables/<name>/part-00000.parquet`, part n of each holding the same inputs in the same order.
 
-Two differ: `nouns` holds `len(NOUN_SOURCES)` rows per input, and the parts of `samples` are shards.
+Three differ: `nouns` holds `len(NOUN_SOURCES)` rows per input, `grounding` one per caption source that the recipe
+names, and the parts of `samples` are shards.
 """
 
 REDUCE_TABLES: dict[str, pa.Schema] = {
