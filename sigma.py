@@ -11,7 +11,7 @@ from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -22,7 +22,6 @@ from schemas.strict import documented_yaml, read_yaml
 
 if TYPE_CHECKING:  # imported where they are used: the command starts fast
     from curation.job import Step
-    from curation.reduce import Connection
     from schemas.training import TrainingRecipe
     from training.train import StageSummary
 
@@ -175,25 +174,31 @@ def status(dataset: DatasetFolder) -> None:
 
 
 @app.command()
-def stats(dataset: DatasetFolder, top: Annotated[int, typer.Option(help="How many nouns to list.")] = 15) -> None:
+def stats(
+    dataset: DatasetFolder,
+    top: Annotated[int, typer.Option(help="How many nouns to list.")] = 15,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="A B", help="Two caption sources side by side: raw, synthetic, mix, or a captioner's name."
+        ),
+    ] = None,
+    form: Annotated[str, typer.Option("--format", help="text, or Table 1 as json, csv, markdown or latex.")] = "text",
+) -> None:
     """Show the caption statistics: Table 1 beside the paper's, the realised mix, and the commonest nouns."""
-    from captioning import statistics
+    from captioning.stats import shown_stats
     from curation import catalog
-    from curation.console import rows_table
     from curation.dataset import Dataset
 
-    with refusals(), catalog.connect(Dataset(dataset.absolute())) as connection:
-        console.print(statistics.format_table1(table_1(connection)))
-        mix = statistics.realised_mix(connection)
-        console.print(statistics.format_mix(mix, statistics.refused_captions(connection)))
-        nouns = statistics.noun_counts(connection, top)
-        console.print(rows_table(["caption source", "noun", "occurrences", "images"], nouns))
-
-
-def table_1(connection: Connection) -> list[dict[str, Any]]:
-    """The rows of the statistics table."""
-    rows: list[dict[str, Any]] = connection.sql("SELECT * FROM statistics").to_arrow_table().to_pylist()
-    return rows
+    with refusals():
+        data = Dataset(dataset.absolute())
+        with catalog.connect(data) as connection:
+            valid_above = DataRecipe.load(data.recipe, [f"out={data.root}"]).statistics.valid_above
+            for part in shown_stats(connection, top=top, form=form, compared=compare, valid_above=valid_above):
+                if isinstance(part, str):
+                    sys.stdout.write(part)  # as it is: a console would wrap it
+                else:
+                    console.print(part)
 
 
 @app.command()
@@ -432,7 +437,7 @@ def demo(
     runner: Annotated[str, typer.Option(help="ray or local.")] = "ray",
 ) -> None:
     """Build a dataset from real photographs, train on it, and show what the model draws. About four minutes."""
-    from captioning import statistics
+    from captioning.stats import shown_stats
     from curation import catalog
     from curation.console import duration
     from curation.dataset import Dataset
@@ -461,9 +466,8 @@ def demo(
         clock["pictures"] = time.perf_counter()
         console.rule("done")
         with catalog.connect(Dataset((out / "dataset").absolute())) as connection:
-            console.print(statistics.format_table1(table_1(connection)))
-        mix = statistics.realised_mix(connection)
-        console.print(statistics.format_mix(mix, statistics.refused_captions(connection)))
+            for part in shown_stats(connection, top=5, form="text", compared=None, valid_above=10):
+                console.print(part)
         times = list(clock.items())
         for (_, before), (phase, after) in pairwise(times):
             console.print(f"{phase:<10} {duration(after - before):>14}")

@@ -179,12 +179,15 @@ GROUNDING = pa.schema(
 
 STATISTICS = pa.schema(
     [
-        pa.field("caption_source", pa.string(), nullable=False),  # raw, synthetic, mix
+        pa.field("caption_source", pa.string(), nullable=False),  # raw, synthetic, mix, or a captioner's name
+        pa.field("subset", pa.string()),  # of `select.subsets`; null for the whole set
         pa.field("num_images", pa.int64(), nullable=False),
         pa.field("valid_nouns", pa.int64(), nullable=False),  # VN: distinct nouns with more than `valid_above` uses
         pa.field("distinct_nouns", pa.int64(), nullable=False),  # DN
         pa.field("total_nouns", pa.int64(), nullable=False),
-        pa.field("average_caption_words", pa.float64()),  # ACL
+        pa.field("average_caption_words", pa.float64()),  # ACL in words
+        pa.field("average_caption_tokens", pa.float64()),  # ACL in tokens
+        pa.field("tokenizer", pa.string()),  # who counted them; null without captions
         pa.field("average_nouns", pa.float64()),  # nouns per image
     ]
 )
