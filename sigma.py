@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
@@ -183,22 +183,31 @@ def stats(
             metavar="A B", help="Two caption sources side by side: raw, synthetic, mix, or a captioner's name."
         ),
     ] = None,
-    form: Annotated[str, typer.Option("--format", help="text, or Table 1 as json, csv, markdown or latex.")] = "text",
+    against: Annotated[
+        Path | None, typer.Option(metavar="DATASET", help="Nouns gained and lost since another dataset.")
+    ] = None,
+    nouns: Annotated[bool, typer.Option("--nouns", help="Nouns with the share of captions that have them.")] = False,
+    growth: Annotated[bool, typer.Option("--growth", help="Distinct nouns against the number of captions.")] = False,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Nouns that stand together in a caption.")] = False,
+    source: Annotated[str, typer.Option(help="Whose captions the last four ask about.")] = "mix",
+    form: Annotated[str, typer.Option("--format", help="text, or one table as json, csv, markdown or latex.")] = "text",
 ) -> None:
     """Show the caption statistics: Table 1 beside the paper's, the realised mix, and the commonest nouns."""
-    from captioning.stats import shown_stats
+    from captioning.stats import Question, shown_stats
     from curation import catalog
     from curation.dataset import Dataset
 
-    with refusals():
+    with refusals(), ExitStack() as open_until_then:
         data = Dataset(dataset.absolute())
-        with catalog.connect(data) as connection:
-            valid_above = DataRecipe.load(data.recipe, [f"out={data.root}"]).statistics.valid_above
-            for part in shown_stats(connection, top=top, form=form, compared=compare, valid_above=valid_above):
-                if isinstance(part, str):
-                    sys.stdout.write(part)  # as it is: a console would wrap it
-                else:
-                    console.print(part)
+        connection = open_until_then.enter_context(catalog.connect(data))
+        other = open_until_then.enter_context(catalog.connect(Dataset(against.absolute()))) if against else None
+        valid_above = DataRecipe.load(data.recipe, [f"out={data.root}"]).statistics.valid_above
+        question = Question(top, form, compare, source, nouns, growth, pairs)
+        for part in shown_stats(connection, question, valid_above, other):
+            if isinstance(part, str):
+                sys.stdout.write(part)  # as it is: a console would wrap it
+            else:
+                console.print(part)
 
 
 @app.command()
@@ -437,7 +446,7 @@ def demo(
     runner: Annotated[str, typer.Option(help="ray or local.")] = "ray",
 ) -> None:
     """Build a dataset from real photographs, train on it, and show what the model draws. About four minutes."""
-    from captioning.stats import shown_stats
+    from captioning.stats import Question, shown_stats
     from curation import catalog
     from curation.console import duration
     from curation.dataset import Dataset
@@ -466,7 +475,7 @@ def demo(
         clock["pictures"] = time.perf_counter()
         console.rule("done")
         with catalog.connect(Dataset((out / "dataset").absolute())) as connection:
-            for part in shown_stats(connection, top=5, form="text", compared=None, valid_above=10):
+            for part in shown_stats(connection, Question(top=5), valid_above=10):
                 console.print(part)
         times = list(clock.items())
         for (_, before), (phase, after) in pairwise(times):

@@ -124,6 +124,11 @@ def test_stats_in_other_forms_and_side_by_side(dataset: Path) -> None:
     shown = " ".join(sigma("stats", dataset, "--compare", "synthetic", "raw").stdout.split())
     assert "Captions of synthetic and raw" in shown and "nouns per caption" in shown and "Not scored" in shown
     refused(sigma("stats", dataset, "--compare", "raw", "vlm"), "no captions of 'vlm' in this dataset; there are raw,")
+    nouns = json.loads(sigma("stats", dataset, "--nouns", "--source", "synthetic", "--format", "json").stdout)
+    assert nouns["rows"][0]["share of captions"] <= 1 and "Zipf slope" in nouns["notes"][0]
+    unchanged = sigma("stats", dataset, "--against", dataset).stdout
+    assert "0 nouns gained, 0 lost" in unchanged
+    refused(sigma("stats", dataset, "--growth", "--pairs"), "one question at a time")
     refused(sigma("stats", dataset, "--format", "yaml"), "--format yaml: there are text, json, csv, markdown, latex")
 
 
