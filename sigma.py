@@ -6,12 +6,12 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -22,7 +22,6 @@ from schemas.strict import documented_yaml, read_yaml
 
 if TYPE_CHECKING:  # imported where they are used: the command starts fast
     from curation.job import Step
-    from curation.reduce import Connection
     from schemas.training import TrainingRecipe
     from training.train import StageSummary
 
@@ -194,25 +193,40 @@ def status(dataset: DatasetFolder) -> None:
 
 
 @app.command()
-def stats(dataset: DatasetFolder, top: Annotated[int, typer.Option(help="How many nouns to list.")] = 15) -> None:
+def stats(
+    dataset: DatasetFolder,
+    top: Annotated[int, typer.Option(help="How many nouns to list.")] = 15,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="A B", help="Two caption sources side by side: raw, synthetic, mix, or a captioner's name."
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="DATASET", help="Nouns gained and lost since another dataset.")
+    ] = None,
+    nouns: Annotated[bool, typer.Option("--nouns", help="Nouns with the share of captions that have them.")] = False,
+    growth: Annotated[bool, typer.Option("--growth", help="Distinct nouns against the number of captions.")] = False,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Nouns that stand together in a caption.")] = False,
+    source: Annotated[str, typer.Option(help="Whose captions the last four ask about.")] = "mix",
+    form: Annotated[str, typer.Option("--format", help="text, or one table as json, csv, markdown or latex.")] = "text",
+) -> None:
     """Show the caption statistics: Table 1 beside the paper's, the realised mix, and the commonest nouns."""
-    from captioning import statistics
+    from captioning.stats import Question, shown_stats
     from curation import catalog
-    from curation.console import rows_table
     from curation.dataset import Dataset
 
-    with refusals(), catalog.connect(Dataset(dataset.absolute())) as connection:
-        console.print(statistics.format_table1(table_1(connection)))
-        mix = statistics.realised_mix(connection)
-        console.print(statistics.format_mix(mix, statistics.refused_captions(connection)))
-        nouns = statistics.noun_counts(connection, top)
-        console.print(rows_table(["caption source", "noun", "occurrences", "images"], nouns))
-
-
-def table_1(connection: Connection) -> list[dict[str, Any]]:
-    """The rows of the statistics table."""
-    rows: list[dict[str, Any]] = connection.sql("SELECT * FROM statistics").to_arrow_table().to_pylist()
-    return rows
+    with refusals(), ExitStack() as open_until_then:
+        data = Dataset(dataset.absolute())
+        connection = open_until_then.enter_context(catalog.connect(data))
+        other = open_until_then.enter_context(catalog.connect(Dataset(against.absolute()))) if against else None
+        valid_above = DataRecipe.load(data.recipe, [f"out={data.root}"]).statistics.valid_above
+        question = Question(top, form, compare, source, nouns, growth, pairs)
+        for part in shown_stats(connection, question, valid_above, other):
+            if isinstance(part, str):
+                sys.stdout.write(part)  # as it is: a console would wrap it
+            else:
+                console.print(part)
 
 
 @app.command()
@@ -475,7 +489,7 @@ def demo(
     runner: Annotated[str, typer.Option(help="ray or local.")] = "ray",
 ) -> None:
     """Build a dataset from real photographs, train on it, and show what the model draws. About four minutes."""
-    from captioning import statistics
+    from captioning.stats import Question, shown_stats
     from curation import catalog
     from curation.console import duration
     from curation.dataset import Dataset
@@ -504,9 +518,8 @@ def demo(
         clock["pictures"] = time.perf_counter()
         console.rule("done")
         with catalog.connect(Dataset((out / "dataset").absolute())) as connection:
-            console.print(statistics.format_table1(table_1(connection)))
-        mix = statistics.realised_mix(connection)
-        console.print(statistics.format_mix(mix, statistics.refused_captions(connection)))
+            for part in shown_stats(connection, Question(top=5), valid_above=10):
+                console.print(part)
         times = list(clock.items())
         for (_, before), (phase, after) in pairwise(times):
             console.print(f"{phase:<10} {duration(after - before):>14}")

@@ -15,6 +15,7 @@ from benchmarks import (
     kv_compression,
     loader_speed,
     memory_table,
+    statistics_speed,
     training_cost,
     training_speed,
 )
@@ -29,6 +30,7 @@ def main() -> None:
     for benchmark in (
         *curation_speed.BENCHMARKS,
         *captioning_speed.BENCHMARKS,
+        *statistics_speed.BENCHMARKS,
         *loader_speed.BENCHMARKS,
         *training_speed.BENCHMARKS,
         *kv_compression.BENCHMARKS,

@@ -15,7 +15,7 @@ import pyarrow as pa
 from PIL import Image
 
 from captioning.detector import NounDetector
-from captioning.sentences import sentences
+from captioning.text import kept_mask, sentences
 from curation.ahead import ahead
 from curation.clip import Clip, cosine
 from curation.stage import Progress, Stage
@@ -29,16 +29,24 @@ Picture = tuple[int, Image.Image | None]
 
 
 def stage(data_recipe: recipe.DataRecipe) -> Stage:
-    """The job as a map stage: reads `proxies`, `captions` and `nouns`, writes `grounding`."""
+    """The job as a map stage: reads `proxies`, `nouns` and the tables of the captions, writes `grounding`, one row per
+    input and caption source."""
     section = data_recipe.ground
     speed = {"enabled", "batch_size", "device"}
+    captions = tuple(table for source in section.sources for table in caption_tables(source))
     return Stage(
         job="ground",
         outputs=("grounding",),
-        inputs=("proxies", "captions", "nouns"),
+        inputs=("proxies", *captions, "nouns"),
         build=partial(Grounder, section, data_recipe.run.threads),
         knobs={f"ground.{name}": value for name, value in section.resolved().items() if name not in speed},
+        rows_per_input=len(section.sources),
     )
+
+
+def caption_tables(source: str) -> tuple[str, ...]:
+    """The tables that the captions of a source are read from."""
+    return {"synthetic": ("captions",), "raw": ("raw_captions", "selection")}.get(source, (f"captions/{source}",))
 
 
 class Grounder:
@@ -57,17 +65,17 @@ class Grounder:
         )
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
-        """Score the synthetic captions of one part; a row without caption or picture has nulls."""
-        proxies = inputs["proxies"]
-        captions: list[str | None] = inputs["captions"]["caption"].to_pylist()
-        nouns = synthetic_nouns(inputs["nouns"])
-        row_ids: list[int] = proxies["row_id"].to_pylist()
-        rows: list[dict[str, Any]] = [
-            {"row_id": row_id, "image_id": image_id}
-            for row_id, image_id in zip(row_ids, proxies["image_id"].to_pylist(), strict=True)
+        """Score the captions of one part; a row without caption or picture has nulls."""
+        proxies, sources = inputs["proxies"], self._section.sources
+        captions = [_captions(inputs, source) for source in sources]
+        nouns = nouns_by_caption(inputs["nouns"])
+        ids = zip(proxies["row_id"].to_pylist(), proxies["image_id"].to_pylist(), strict=True)
+        rows: list[list[dict[str, Any]]] = [
+            [{"row_id": row_id, "image_id": image_id, "caption_source": source} for source in sources]
+            for row_id, image_id in ids
         ]
-        todo = [number for number, caption in enumerate(captions) if caption is not None]
-        progress(len(captions) - len(todo))
+        todo = [number for number in range(len(rows)) if any(texts[number] is not None for texts in captions)]
+        progress(len(rows) - len(todo))
         batch: list[tuple[int, Image.Image]] = []
         for number, picture in ahead(partial(_decoded, proxies["jpeg"]), todo, self._threads):
             if picture is None:
@@ -80,38 +88,44 @@ class Grounder:
                 batch = []
         self._score(batch, captions, nouns, rows)
         progress(len(batch))
-        return {"grounding": pa.Table.from_pylist(rows, schema=tables.GROUNDING)}
+        flat = [row for of_image in rows for row in of_image]
+        return {"grounding": pa.Table.from_pylist(flat, schema=tables.GROUNDING)}
 
     def _score(
         self,
         batch: Sequence[tuple[int, Image.Image]],
-        captions: Sequence[str | None],
-        nouns: Mapping[int, list[str]],
-        rows: list[dict[str, Any]],
+        captions: Sequence[Sequence[str | None]],
+        nouns: Mapping[tuple[int, str], list[str]],
+        rows: Sequence[Sequence[dict[str, Any]]],
     ) -> None:
-        """Fill in the rows of a batch."""
+        """Fill in the rows of a batch; a picture is looked at once for all its captions."""
         if not batch:
             return
-        texts = [sentences(captions[number] or "") for number, _ in batch]
+        todo = [
+            (place, rows[number][source], sentences(texts[number] or ""))
+            for place, (number, _) in enumerate(batch)
+            for source, texts in enumerate(captions)
+            if texts[number] is not None
+        ]
         pictures = self._clip.embed_images([picture for _, picture in batch])
-        words = self._clip.embed_texts([sentence for sentences_ in texts for sentence in sentences_])
+        words = self._clip.embed_texts([sentence for _, _, texts in todo for sentence in texts])
         begin = 0
-        for place, (number, picture) in enumerate(batch):
-            end = begin + len(texts[place])
+        for place, row, texts in todo:
+            end = begin + len(texts)
             scores = cosine(words[begin:end], pictures[place : place + 1])[:, 0].tolist()
             begin = end
             lowest = min(range(len(scores)), key=scores.__getitem__)
-            rows[number] |= {
+            row |= {
                 "scorer": self._clip.name,
-                "sentences": texts[place],
+                "sentences": texts,
                 "sentence_scores": scores,
-                "lowest_sentence": texts[place][lowest],
+                "lowest_sentence": texts[lowest],
                 "lowest_score": scores[lowest],
                 "mean_score": sum(scores) / len(scores),
-                "num_cut": sum(self._clip.num_tokens(text) > self._clip.max_tokens for text in texts[place]),
+                "num_cut": sum(self._clip.num_tokens(text) > self._clip.max_tokens for text in texts),
             }
             if self._detector is not None:
-                rows[number] |= self._nouns(picture, nouns.get(rows[number]["row_id"], []))
+                row |= self._nouns(batch[place][1], nouns.get((row["row_id"], row["caption_source"]), []))
 
     def _nouns(self, picture: Image.Image, nouns: Sequence[str]) -> dict[str, Any]:
         """The columns of the detector."""
@@ -130,10 +144,20 @@ class Grounder:
         }
 
 
-def synthetic_nouns(table: pa.Table) -> dict[int, list[str]]:
-    """row_id -> the nouns of its synthetic caption, of a part of `nouns`."""
+def nouns_by_caption(table: pa.Table) -> dict[tuple[int, str], list[str]]:
+    """(row_id, caption source) -> the nouns of that caption, of a part of `nouns`."""
     columns = (table[name].to_pylist() for name in ("row_id", "caption_source", "nouns"))
-    return {row_id: nouns for row_id, source, nouns in zip(*columns, strict=True) if source == "synthetic" and nouns}
+    return {(row_id, source): nouns for row_id, source, nouns in zip(*columns, strict=True) if nouns}
+
+
+def _captions(inputs: Mapping[str, pa.Table], source: str) -> list[str | None]:
+    """The captions of a source by row of the part; of a raw one only where the row was kept."""
+    table = inputs[caption_tables(source)[0]]
+    captions: list[str | None] = table["caption"].to_pylist()
+    if source == "raw":
+        kept = kept_mask(table, inputs["selection"])
+        return [caption if row_kept else None for caption, row_kept in zip(captions, kept, strict=True)]
+    return captions
 
 
 def _decoded(jpegs: pa.ChunkedArray, number: int) -> Picture:

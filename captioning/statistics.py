@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from importlib import resources
-from string import Template
 from typing import TYPE_CHECKING, Any
 
+from captioning.compare import has_view, read_sql
+from captioning.sheet import Sheet, Value
 from curation.reduce import Connection, Reduce
 from curation.report.figures import noun_counts, realised_mix, refused_captions
 from schemas import recipe
@@ -18,22 +18,18 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = [
-    "SOURCES",
     "format_mix",
-    "format_table1",
     "noun_counts",
     "realised_mix",
     "reduce",
     "refused_captions",
+    "table_1_sheet",
     "table_1_sql",
 ]
 
-SOURCES = ("raw", "synthetic", "mix")
-"""The caption sources of Table 1, in its order."""
-
 
 def reduce(data_recipe: recipe.DataRecipe) -> Reduce:
-    """The job as a reduce: reads `nouns` and `mix`, writes `statistics`, one row per caption source.
+    """The job as a reduce: writes `statistics`, one row per caption source for the whole set and for each subset.
 
     Rows that were not kept have no nouns, so what is counted are the kept images that have a caption.
     """
@@ -41,60 +37,80 @@ def reduce(data_recipe: recipe.DataRecipe) -> Reduce:
     return Reduce(
         job="statistics",
         output="statistics",
-        inputs=("nouns", "mix"),
+        inputs=("nouns", "mix", "selection", "raw_captions", "captions"),
         query=partial(_query, valid_above),
         knobs={"statistics.valid_above": valid_above},
     )
 
 
 def _query(valid_above: int, connection: Connection) -> str:
-    return table_1_sql(valid_above)
+    connection.execute(read_sql("num_tokens.sql"))
+    return table_1_sql(valid_above, beside=has_view(connection, "captions_beside"))
 
 
-def table_1_sql(valid_above: int) -> str:
-    """The SELECT of Table 1 over the views `nouns` and `mix`.
+def table_1_sql(valid_above: int, beside: bool = False) -> str:
+    """The SELECT of Table 1 over the views of a dataset; it needs the macro of num_tokens.sql.
 
     Args:
         valid_above: a distinct noun is valid when it occurs more often than this.
+        beside: whether there is a view `captions_beside`.
     """
-    sql = resources.files("captioning").joinpath("statistics.sql").read_text(encoding="utf-8")
-    return Template(sql).substitute(valid_above=int(valid_above))  # an integer is the only thing it can become
+    tokens = (
+        "UNION ALL SELECT source, row_id, num_tokens_of(caption), 'words' FROM captions_beside "
+        "WHERE caption IS NOT NULL"
+    )
+    return read_sql("table_1.sql", valid_above=int(valid_above), beside=tokens if beside else "")
 
 
-def format_table1(rows: Iterable[Mapping[str, Any]]) -> Table:
-    """Table 1 for a terminal: the rows of the table `statistics`, and under them the paper's, marked as such.
-
-    VN and DN: valid and all distinct nouns; ACL: average caption length in words.
-    """
-    from rich.table import Table
-
-    table = Table(title="Nouns in the captions (Table 1)", title_justify="left", box=None, padding=(0, 1, 0, 0))
-    table.add_column("data set")
-    table.add_column("caption")
-    for header in ("images", "VN/DN", "nouns", "ACL", "per image"):
-        table.add_column(header, justify="right")
-    for row in rows:
-        table.add_row(
-            "this one",
-            str(row["caption_source"]),
-            f"{row['num_images']:,}",
-            f"{row['valid_nouns']:,}/{row['distinct_nouns']:,}",
-            f"{row['total_nouns']:,}",
-            _decimal(row["average_caption_words"]),
-            _decimal(row["average_nouns"]),
+def table_1_sheet(rows: Iterable[Mapping[str, Any]]) -> Sheet:
+    """Table 1: the rows of the table `statistics`, and under them the paper's, marked as such."""
+    headers = (
+        "data set",
+        "captions",
+        "images",
+        "VN",
+        "DN",
+        "nouns",
+        "ACL words",
+        "ACL tokens",
+        "tokenizer",
+        "per image",
+    )
+    ours: list[tuple[Value, ...]] = [
+        (
+            f"subset {row['subset']}" if row["subset"] is not None else "this one",
+            row["caption_source"],
+            row["num_images"],
+            row["valid_nouns"],
+            row["distinct_nouns"],
+            row["total_nouns"],
+            row["average_caption_words"],
+            row["average_caption_tokens"],
+            row["tokenizer"],
+            row["average_nouns"],
         )
-    for paper in TABLE_1:
-        table.add_row(
-            f"paper: {paper.dataset}",
-            paper.caption,
-            paper.volume,
-            f"{paper.valid_nouns}/{paper.distinct_nouns}",
-            paper.total_nouns,
-            paper.average_caption_words,
-            paper.average_nouns,
-            style="dim",
+        for row in rows
+    ]
+    papers: list[tuple[Value, ...]] = [
+        (
+            f"paper: {row.dataset}",
+            row.caption,
+            row.volume,
+            row.valid_nouns,
+            row.distinct_nouns,
+            row.total_nouns,
+            row.average_caption_words,
+            None,
+            None,
+            row.average_nouns,
         )
-    return table
+        for row in TABLE_1
+    ]
+    notes = (
+        "VN and DN: valid and all distinct nouns. ACL: average caption length, in words and in tokens as the tokenizer "
+        "named counts them. Rows that begin with paper: are printed in the PixArt-Σ paper, which counts words.",
+    )
+    return Sheet("Nouns in the captions (Table 1)", headers, [*ours, *papers], notes, num_quoted=len(papers))
 
 
 def format_mix(mix: Mapping[str, Any], refused: Iterable[Mapping[str, Any]]) -> Table:
@@ -129,7 +145,3 @@ def format_mix(mix: Mapping[str, Any], refused: Iterable[Mapping[str, Any]]) -> 
     for row in refused:
         add(row["caption_source"], f"none: {row['reason'].replace('_', ' ')}", row["num"])
     return table
-
-
-def _decimal(value: float | None) -> str:
-    return "-" if value is None else f"{value:.1f}"

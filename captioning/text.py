@@ -25,7 +25,7 @@ _SPACELESS = (
 
 _WORD = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+(?:['’][^\W{_SPACELESS}]+)*")
 
-_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s|\Z)|[。！？]++[\"'”’」』）]*+")
+_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s|\Z)|[。！？]++[\"'”’」』）]*+|\n++")
 
 _ABBREVIATIONS = frozenset(
     ("approx", "dr", "e.g", "fig", "ft", "i.e", "jr", "mr", "mrs", "ms", "mt", "mts", "no", "prof", "sr", "st", "vs")
@@ -54,8 +54,8 @@ def words(text: str) -> list[str]:
 def sentence_ends(text: str) -> list[int]:
     """Where the sentences of a text end: positions behind their last mark and its closing quotes.
 
-    A full stop ends no sentence after an abbreviation or an initial ("St. Paul", "J. Smith"), nor before a small
-    letter ("approx. three"). Takes time linear in the length of the text.
+    A line break ends one as well. A full stop ends no sentence after an abbreviation or an initial ("St. Paul",
+    "J. Smith"), nor before a small letter ("approx. three"). Takes time linear in the length of the text.
     """
     return [match.end() for match in _SENTENCE_END.finditer(text) if _ends_sentence(text, match)]
 
@@ -68,6 +68,8 @@ def sentences(text: str) -> list[str]:
 
 
 def _ends_sentence(text: str, mark: re.Match[str]) -> bool:
+    if mark.group()[0] == "\n":
+        return True
     following = text[mark.end() : mark.end() + 2].strip()
     if not following:
         return True

@@ -115,10 +115,12 @@ class Nouns(StrictModel):
 
 
 class Ground(StrictModel):
-    """Score how well each synthetic caption fits its picture. Evidence only: nothing is refused for it."""
+    """Score how well captions fit their pictures. Evidence only: nothing is refused for it."""
 
     enabled: bool = False
     """Run the job at all; it needs weights."""
+    sources: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], ...] = ("synthetic",)
+    """Whose captions are scored: `synthetic`, `raw`, or the name of a captioner whose captions lie beside."""
     clip: str | None = None
     """A CLIP model, which scores sentences: a folder, or a hub id in the local cache. Null: CLIP ViT-L/14."""
     nouns: bool = False
@@ -131,6 +133,15 @@ class Ground(StrictModel):
     """Pictures per pass."""
     device: str = "auto"
     """`auto` takes a GPU where there is one; else a name of torch, such as cuda:1 or cpu."""
+
+    @field_validator("sources")
+    @classmethod
+    def _captions_to_score(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value or len(set(value)) < len(value):
+            raise ValueError("name at least one caption source, and each once")
+        if "mix" in value:
+            raise ValueError("the mix holds the other sources' captions: name those, such as [synthetic, raw]")
+        return value
 
 
 class Statistics(StrictModel):

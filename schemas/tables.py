@@ -163,8 +163,9 @@ GROUNDING = pa.schema(
     [
         _ROW,
         _IMAGE,
+        pa.field("caption_source", pa.string(), nullable=False),  # one row per image and entry of `ground.sources`
         pa.field("scorer", pa.string()),  # the CLIP model; null where there is no caption or no picture
-        pa.field("sentences", pa.list_(pa.string())),  # of the synthetic caption, in order
+        pa.field("sentences", pa.list_(pa.string())),  # of the caption, in order
         pa.field("sentence_scores", pa.list_(pa.float32())),  # cosine of each with the picture
         pa.field("lowest_sentence", pa.string()),
         pa.field("lowest_score", pa.float32()),
@@ -180,12 +181,15 @@ GROUNDING = pa.schema(
 
 STATISTICS = pa.schema(
     [
-        pa.field("caption_source", pa.string(), nullable=False),  # raw, synthetic, mix
+        pa.field("caption_source", pa.string(), nullable=False),  # raw, synthetic, mix, or a captioner's name
+        pa.field("subset", pa.string()),  # of `select.subsets`; null for the whole set
         pa.field("num_images", pa.int64(), nullable=False),
         pa.field("valid_nouns", pa.int64(), nullable=False),  # VN: distinct nouns with more than `valid_above` uses
         pa.field("distinct_nouns", pa.int64(), nullable=False),  # DN
         pa.field("total_nouns", pa.int64(), nullable=False),
-        pa.field("average_caption_words", pa.float64()),  # ACL
+        pa.field("average_caption_words", pa.float64()),  # ACL in words
+        pa.field("average_caption_tokens", pa.float64()),  # ACL in tokens
+        pa.field("tokenizer", pa.string()),  # who counted them; null without captions
         pa.field("average_nouns", pa.float64()),  # nouns per image
     ]
 )
@@ -270,7 +274,8 @@ MAP_TABLES: dict[str, pa.Schema] = {
 }
 """Tables in parts: `tables/<name>/part-00000.parquet`, part n of each holding the same inputs in the same order.
 
-Two differ: `nouns` holds a row per input and caption source, and the parts of `samples` are shards.
+Three differ: `nouns` holds a row per input and caption source, `grounding` one per source that the recipe names, and
+the parts of `samples` are shards.
 """
 
 REDUCE_TABLES: dict[str, pa.Schema] = {

@@ -116,6 +116,22 @@ def test_stats_show_table_1_beside_the_papers(dataset: Path) -> None:
     assert "cut to 300 tokens (words)" in shown
 
 
+def test_stats_in_other_forms_and_side_by_side(dataset: Path) -> None:
+    rows = json.loads(sigma("stats", dataset, "--format", "json").stdout)["rows"]
+    assert [row["captions"] for row in rows[:3]] == ["raw", "synthetic", "mix"]
+    assert all(row["tokenizer"] == "words" and row["ACL tokens"] > row["ACL words"] > 1 for row in rows[:3])
+    assert sum(row["data set"].startswith("paper: ") for row in rows) == 6
+    shown = " ".join(sigma("stats", dataset, "--compare", "synthetic", "raw").stdout.split())
+    assert "Captions of synthetic and raw" in shown and "nouns per caption" in shown and "Not scored" in shown
+    refused(sigma("stats", dataset, "--compare", "raw", "vlm"), "no captions of 'vlm' in this dataset; there are raw,")
+    nouns = json.loads(sigma("stats", dataset, "--nouns", "--source", "synthetic", "--format", "json").stdout)
+    assert nouns["rows"][0]["share of captions"] <= 1 and "Zipf slope" in nouns["notes"][0]
+    unchanged = sigma("stats", dataset, "--against", dataset).stdout
+    assert "0 nouns gained, 0 lost" in unchanged
+    refused(sigma("stats", dataset, "--growth", "--pairs"), "one question at a time")
+    refused(sigma("stats", dataset, "--format", "yaml"), "--format yaml: there are text, json, csv, markdown, latex")
+
+
 def test_a_single_job_stops_there(photos: Path, tmp_path: Path) -> None:
     done = sigma("fingerprint", RECIPE, f"images={photos}", f"out={tmp_path / 'd'}", "run.runner=local")
     assert done.returncode == 0, done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import resources
 from typing import Any
 
 import duckdb
@@ -58,11 +59,8 @@ def num_inputs(connection: Connection) -> int:
 
 
 def table_1(connection: Connection) -> list[Row]:
-    """The rows of the table `statistics`."""
-    return rows(
-        connection,
-        "SELECT * FROM statistics ORDER BY array_position(['raw', 'synthetic', 'mix'], caption_source)",
-    )
+    """The rows of the table `statistics` as it stands: the whole set first, then its subsets."""
+    return rows(connection, "SELECT * FROM statistics")
 
 
 def realised_mix(connection: Connection) -> Row:
@@ -127,7 +125,8 @@ def caption_lengths(connection: Connection) -> Histogram:
     connection.execute(
         """
         CREATE OR REPLACE TEMPORARY VIEW report_lengths AS
-        SELECT caption_source, num_words FROM nouns WHERE num_words IS NOT NULL
+        SELECT caption_source, num_words FROM nouns
+        WHERE num_words IS NOT NULL AND caption_source IN ('raw', 'synthetic')
         UNION ALL
         SELECT 'mix', num_words FROM nouns JOIN mix USING (row_id, caption_source) WHERE num_words IS NOT NULL
         """
@@ -159,21 +158,22 @@ def noun_counts(connection: Connection, limit: int) -> list[tuple[str, str, int,
         nouns that occur equally often stand in alphabetical order.
     """
     found: list[tuple[str, str, int, int]] = connection.execute(
-        """
-        WITH found AS (
-            SELECT row_id, caption_source, unnest(nouns) AS noun FROM nouns
-            UNION ALL
-            SELECT nouns.row_id, 'mix', unnest(nouns.nouns) FROM nouns JOIN mix USING (row_id, caption_source)
-        )
-        SELECT caption_source, noun, count(*) AS num_uses, count(DISTINCT row_id) AS num_images
-        FROM found
-        GROUP BY caption_source, noun
+        f"""
+        SELECT caption_source, noun, num_uses, num_images
+        FROM ({noun_uses_sql()})
         QUALIFY row_number() OVER (PARTITION BY caption_source ORDER BY num_uses DESC, noun) <= $limit
-        ORDER BY array_position(['raw', 'synthetic', 'mix'], caption_source), num_uses DESC, noun
+        ORDER BY
+            coalesce(array_position(['raw', 'synthetic', 'mix'], caption_source), 4),
+            caption_source, num_uses DESC, noun
         """,
         {"limit": limit},
     ).fetchall()
     return found
+
+
+def noun_uses_sql() -> str:
+    """The SELECT of (caption_source, noun, num_uses, num_images) over `nouns` and `mix`."""
+    return resources.files("curation.report").joinpath("noun_uses.sql").read_text(encoding="utf-8")
 
 
 def sizes(connection: Connection) -> list[Row]:

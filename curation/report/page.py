@@ -15,11 +15,13 @@ from PIL import Image
 from curation.dataset import write_atomically
 from curation.report import charts, figures
 from curation.report.figures import Connection, Row
+from curation.report.grounding import worst_grounded
 from schemas.paper import TABLE_1
 from schemas.pixels import PixelError, open_rgb
 
 MOST_PICTURES = 60
 MOST_PAIRS = 24
+MOST_WORST = 24
 MOST_REFUSED = 200
 MOST_NOUNS = 20
 MOST_BUCKETS = 20
@@ -51,8 +53,10 @@ def _content(connection: Connection, dataset_root: Path) -> dict[str, Any]:
     }
     pictures = figures.pictures(connection, MOST_PICTURES)
     pairs = figures.duplicates(connection, MOST_PAIRS)
+    statistics = figures.table_1(connection)
+    worst = worst_grounded(connection, MOST_WORST)
     buckets = figures.buckets(connection)
-    wanted = [row["row_id"] for row in pictures + pairs] + [row["survivor_row"] for row in pairs]
+    wanted = [row["row_id"] for row in pictures + pairs + worst] + [row["survivor_row"] for row in pairs]
     return {
         "name": dataset_root.absolute().name or str(dataset_root),
         "root": str(dataset_root.absolute()),
@@ -60,7 +64,8 @@ def _content(connection: Connection, dataset_root: Path) -> dict[str, Any]:
         "by_outcome": by_outcome,
         "num_in_ledger": sum(by_outcome.values()),
         "funnel": funnel,
-        "statistics": {row["caption_source"]: row for row in figures.table_1(connection)},
+        "table_1": statistics,
+        "statistics": {row["caption_source"]: row for row in statistics if row["subset"] is None},
         "paper": TABLE_1,
         "mix": figures.realised_mix(connection),
         "refused_captions": figures.refused_captions(connection),
@@ -73,6 +78,7 @@ def _content(connection: Connection, dataset_root: Path) -> dict[str, Any]:
         "num_shards": sum(row["num_shards"] for row in buckets),
         "num_samples": sum(row["num"] for row in buckets),
         "pictures": pictures,
+        "worst": worst,
         "pairs": pairs,
         "num_duplicates": sum(row["num"] for row in funnel if row["reason"] == "duplicate"),
         "refused": figures.refused(connection, MOST_REFUSED),

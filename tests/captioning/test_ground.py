@@ -131,6 +131,43 @@ def test_the_detector_s_scores_are_the_published_post_processing_s(
     assert detector.scores(pictures[0], []) == []
 
 
+def test_captions_of_several_sources_are_rows_beside_each_other(
+    inputs: dict[str, pa.Table], models: dict[str, str], part: Callable[..., pa.Table],
+    image_ids: Callable[[int], list[str]],
+) -> None:  # fmt: skip
+    """Raw ones of kept rows only, those that lie beside from their own table, nouns by the source's name."""
+    given = dict(inputs)
+    given["raw_captions"] = part("raw_captions", caption=["A red boat.", "A hill.", "Not kept.", None, None])
+    given["selection"] = part("selection", kept=[True, True, False, True, True])
+    given["captions/vlm"] = part("captions", caption=["A boat lies on the lake. The sky is red.", *[None] * 4])
+    vlm = part("nouns", row_id=[0], caption_source=["vlm"], nouns=[["heron"]])
+    given["nouns"] = pa.concat_tables([inputs["nouns"], vlm])
+    names = ["synthetic", "raw", "vlm"]
+    rows = run(given, **models, nouns=True, sources=names)
+    assert [(row["row_id"], row["caption_source"]) for row in rows] == [(n, name) for n in range(5) for name in names]
+    scored = {(row["row_id"], row["caption_source"]) for row in rows if row["scorer"] is not None}
+    assert scored == {(0, "synthetic"), (0, "raw"), (0, "vlm"), (1, "raw"), (2, "synthetic"), (3, "synthetic")}
+    synthetic, raw, vlm_row = rows[:3]
+    assert np.allclose(synthetic["sentence_scores"], vlm_row["sentence_scores"], atol=1e-5)
+    alone = run(inputs, **models, nouns=True)[0]
+    assert [synthetic[name] for name in ("sentences", "nouns")] == [alone[name] for name in ("sentences", "nouns")]
+    assert np.allclose(synthetic["noun_scores"], alone["noun_scores"], atol=1e-5)
+    assert (raw["sentences"], raw["nouns"], vlm_row["nouns"]) == (["A red boat."], ["raw"], ["heron"])
+
+
+def test_the_stage_reads_the_tables_of_its_sources() -> None:
+    def made(**ground: Any) -> Any:
+        return stage(DataRecipe.from_mapping({"images": "a", "out": "b", "ground": ground}))
+
+    assert made().inputs == ("proxies", "captions", "nouns") and made().rows_per_input == 1
+    three = made(sources=["synthetic", "raw", "vlm"])
+    assert three.inputs == ("proxies", "captions", "raw_captions", "selection", "captions/vlm", "nouns")
+    assert three.rows_per_input == 3
+    for sources, said in (([], "at least one"), (["raw", "raw"], "each once"), (["mix"], "name those")):
+        with pytest.raises(ValueError, match=f"ground.sources.*{said}"):
+            made(sources=sources)
+
+
 def test_missing_models_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: dict[str, str]) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ValueError, match=r"openai/clip-vit-large-patch14.*ground\.clip"):

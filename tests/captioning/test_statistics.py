@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from captioning.nouns import NounWorker
-from captioning.statistics import format_mix, format_table1, noun_counts, reduce
+from captioning.statistics import format_mix, noun_counts, reduce, table_1_sheet
 from schemas import tables
 from schemas.recipe import DataRecipe, Statistics
 
@@ -21,6 +21,13 @@ Part = Callable[..., pa.Table]
 Caption = tuple[list[str], int] | None
 Image = tuple[Caption, Caption, str | None]
 """(raw, synthetic, which the mix took)"""
+SUBSETS = ((), ("wide",), ("large", "wide"))
+"""Row n is in the subsets SUBSETS[n % 3]."""
+
+
+def text_of(caption: Caption, end: str = "") -> str | None:
+    """A caption of as many words as were counted."""
+    return None if caption is None else " ".join(["w"] * caption[1]) + end
 
 
 def fill(connection: duckdb.DuckDBPyConnection, images: list[Image]) -> None:
@@ -40,31 +47,62 @@ def fill(connection: duckdb.DuckDBPyConnection, images: list[Image]) -> None:
         },
         schema=tables.NOUNS,
     )
-    mix = pa.table(
-        {
-            "row_id": pa.array(range(len(images)), pa.int64()),
-            "caption_source": pa.array([chosen for _, _, chosen in images], pa.string()),
-        }
-    )
+    given = {
+        "mix": {
+            "caption_source": [chosen for _, _, chosen in images],
+            "caption": [
+                text_of(raw if chosen == "raw" else synthetic if chosen else None) for raw, synthetic, chosen in images
+            ],
+            "num_tokens": [None if chosen is None else 7 + row for row, (_, _, chosen) in enumerate(images)],
+            "tokenizer": [None if chosen is None else "t5" for _, _, chosen in images],
+        },
+        "selection": {"kept": [True] * len(images), "subsets": [list(SUBSETS[row % 3]) for row in range(len(images))]},
+        "raw_captions": {"caption": [text_of(raw) for raw, _, _ in images], "removed": [[] for _ in images]},
+        "captions": {
+            "caption": [text_of(synthetic) for _, synthetic, _ in images],
+            "captioner": ["attributes"] * len(images),
+            "num_tokens": [None if synthetic is None else synthetic[1] + 2 for _, synthetic, _ in images],
+        },
+    }
     connection.register("nouns", nouns)
-    connection.register("mix", mix)
+    for name, columns in given.items():
+        values = {"row_id": list(range(len(images)))} | columns
+        arrays = [pa.array(values.get(field.name, [None] * len(images)), field.type) for field in tables.SCHEMAS[name]]
+        connection.register(name, pa.table(arrays, schema=tables.SCHEMAS[name]))
 
 
 def by_hand(images: list[Image], valid_above: int) -> list[tuple[object, ...]]:
-    """Table 1 in plain Python, from the definitions of the paper."""
-    captions: dict[str, list[Caption]] = {
-        "raw": [raw for raw, _, _ in images],
-        "synthetic": [synthetic for _, synthetic, _ in images],
-        "mix": [{"raw": raw, "synthetic": synthetic, None: None}[chosen] for raw, synthetic, chosen in images],
-    }
+    """Table 1 in plain Python, from the definitions of the paper: the whole set, then each subset that has an image."""
+    names = sorted({name for row in range(len(images)) for name in SUBSETS[row % 3]})
     table: list[tuple[object, ...]] = []
-    for source, found in captions.items():
-        there = [caption for caption in found if caption is not None]
-        uses = Counter(noun for nouns, _ in there for noun in nouns)
-        valid = sum(count > valid_above for count in uses.values())
-        num_words = sum(words for _, words in there) / len(there) if there else None
-        average = uses.total() / len(there) if there else None
-        table.append((source, len(there), valid, len(uses), uses.total(), num_words, average))
+    for subset in (None, *names):
+        rows = [row for row in range(len(images)) if subset is None or subset in SUBSETS[row % 3]]
+        for source in ("raw", "synthetic", "mix"):
+            counted: list[tuple[list[str], int, int]] = []  # (nouns, words, tokens)
+            for row in rows:
+                raw, synthetic, chosen = images[row]
+                wanted = chosen if source == "mix" else source
+                caption = {"raw": raw, "synthetic": synthetic, None: None}[wanted]
+                if caption is not None:
+                    num_tokens = {"raw": caption[1] + 1, "synthetic": caption[1] + 2, "mix": 7 + row}[source]
+                    counted.append((*caption, num_tokens))
+            uses = Counter(noun for nouns, _, _ in counted for noun in nouns)
+            valid = sum(count > valid_above for count in uses.values())
+            num = len(counted)
+            table.append(
+                (
+                    source,
+                    subset,
+                    num,
+                    valid,
+                    len(uses),
+                    uses.total(),
+                    sum(words for _, words, _ in counted) / num if num else None,
+                    sum(tokens for _, _, tokens in counted) / num if num else None,
+                    ("t5" if source == "mix" else "words") if num else None,
+                    uses.total() / num if num else None,
+                )
+            )
     return table
 
 
@@ -75,7 +113,9 @@ def in_sql(connection: duckdb.DuckDBPyConnection, valid_above: int) -> list[tupl
 
 def same(ours: list[tuple[object, ...]], theirs: list[tuple[object, ...]]) -> bool:
     return len(ours) == len(theirs) and all(
-        one[:5] == other[:5] and one[5:] == pytest.approx(other[5:]) for one, other in zip(ours, theirs, strict=True)
+        (*one[:6], one[8]) == (*other[:6], other[8])
+        and [one[place] for place in (6, 7, 9)] == pytest.approx([other[place] for place in (6, 7, 9)])
+        for one, other in zip(ours, theirs, strict=True)
     )
 
 
@@ -91,22 +131,32 @@ def test_hand_counted_captions(connection: duckdb.DuckDBPyConnection) -> None:
             (None, None, None),
         ],
     )
-    assert in_sql(connection, 1) == [
-        ("raw", 4, 1, 3, 4, 11 / 4, 4 / 4),
-        ("synthetic", 3, 2, 3, 6, 24 / 3, 6 / 3),
-        ("mix", 5, 2, 4, 7, 23 / 5, 7 / 5),
+    assert in_sql(connection, 1)[:3] == [
+        ("raw", None, 4, 1, 3, 4, 11 / 4, 15 / 4, "words", 4 / 4),
+        ("synthetic", None, 3, 2, 3, 6, 24 / 3, 30 / 3, "words", 6 / 3),
+        ("mix", None, 5, 2, 4, 7, 23 / 5, (7 + 8 + 9 + 10 + 11) / 5, "t5", 7 / 5),
+    ]
+    assert in_sql(connection, 1)[3:] == [  # rows 2 and 5; then rows 1, 2, 4, 5
+        ("raw", "large", 0, 0, 0, 0, None, None, None, None),
+        ("synthetic", "large", 1, 0, 2, 2, 8.0, 10.0, "words", 2.0),
+        ("mix", "large", 1, 0, 2, 2, 8.0, 9.0, "t5", 2.0),
+        ("raw", "wide", 2, 0, 1, 1, 3 / 2, 5 / 2, "words", 1 / 2),
+        ("synthetic", "wide", 2, 1, 2, 3, 15 / 2, 19 / 2, "words", 3 / 2),
+        ("mix", "wide", 3, 0, 3, 3, 11 / 3, (8 + 9 + 11) / 3, "t5", 3 / 3),
     ]
 
 
 def test_valid_means_more_than(connection: duckdb.DuckDBPyConnection) -> None:
     fill(connection, [((["ten"] * 10 + ["eleven"] * 11, 21), None, "raw")])
-    assert [row[2:4] for row in in_sql(connection, 10)] == [(1, 2), (0, 0), (1, 2)]
-    assert [row[2:4] for row in in_sql(connection, 9)] == [(2, 2), (0, 0), (2, 2)]
+    assert [row[3:5] for row in in_sql(connection, 10)] == [(1, 2), (0, 0), (1, 2)]
+    assert [row[3:5] for row in in_sql(connection, 9)] == [(2, 2), (0, 0), (2, 2)]
 
 
 def test_without_captions_every_source_has_a_row_of_zeros(connection: duckdb.DuckDBPyConnection) -> None:
     fill(connection, [])
-    assert in_sql(connection, 10) == [(source, 0, 0, 0, 0, None, None) for source in ("raw", "synthetic", "mix")]
+    assert in_sql(connection, 10) == [
+        (source, None, 0, 0, 0, 0, None, None, None, None) for source in ("raw", "synthetic", "mix")
+    ]
 
 
 found = st.none() | st.tuples(st.lists(st.sampled_from("abcdef'"), max_size=6), st.integers(0, 40))
@@ -140,13 +190,12 @@ def test_from_captions_to_the_table_through_parquet(
         "captions": part("captions", image_id=ids, caption=synthetic),
         "selection": part("selection", image_id=ids, kept=kept),
     }
-    pq.write_table(NounWorker("lexicon")(inputs, lambda rows: None)["nouns"], f"{tmp_path}/nouns.parquet")
-    pq.write_table(
-        part("mix", image_id=ids, caption_source=["synthetic", "raw", "synthetic"]), f"{tmp_path}/mix.parquet"
-    )
-    for name in ("nouns", "mix"):
+    inputs["nouns"] = NounWorker("lexicon")(inputs, lambda rows: None)["nouns"]
+    inputs["mix"] = part("mix", image_id=ids, caption_source=["synthetic", "raw", "synthetic"])
+    for name, table in inputs.items():
+        pq.write_table(table, f"{tmp_path}/{name}.parquet")
         connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{tmp_path}/{name}.parquet')")
-    assert in_sql(connection, 0) == [
+    assert [(row[0], *row[2:7], row[9]) for row in in_sql(connection, 0)] == [
         ("raw", 2, 3, 3, 3, 7 / 2, 3 / 2),
         ("synthetic", 2, 5, 5, 5, 13 / 2, 5 / 2),
         ("mix", 3, 5, 5, 6, 15 / 3, 6 / 3),
@@ -184,11 +233,28 @@ def test_the_mix_is_shown_beside_what_the_coin_said() -> None:
     assert "not counted yet" in console.export_text()
 
 
+def test_a_captioner_beside_has_a_row_of_its_own(connection: duckdb.DuckDBPyConnection, part: Part) -> None:
+    fill(connection, [((["cat"], 2), (["sky"], 3), "raw")] * 2)
+    vlm = part("nouns", row_id=[0], caption_source=["vlm"], nouns=[["sea", "sea"]], num_words=[9])
+    connection.register("vlm", vlm)
+    connection.register("nouns", connection.sql("FROM nouns UNION ALL BY NAME FROM vlm").to_arrow_table())
+    connection.register("beside", part("captions", caption=["a sea"], num_tokens=[4]))
+    connection.execute("CREATE TEMPORARY VIEW captions_beside AS SELECT *, 'vlm' AS source FROM beside")
+    rows = in_sql(connection, 1)
+    assert [row[0] for row in rows if row[1] is None] == ["raw", "synthetic", "vlm", "mix"]
+    assert rows[2] == ("vlm", None, 1, 1, 1, 2, 9.0, 4.0, "words", 2.0)
+
+
 def test_table_1_stands_beside_the_papers_rows() -> None:
     row: dict[str, object] = {"caption_source": "raw", "num_images": 1200, "valid_nouns": 3, "distinct_nouns": 40}
-    row |= {"total_nouns": 5000, "average_caption_words": 12.34, "average_nouns": None}
+    row |= {"total_nouns": 5000, "average_caption_words": 12.34, "average_nouns": None, "subset": None}
+    row |= {"average_caption_tokens": 15.67, "tokenizer": "t5"}
+    sheet = table_1_sheet([row, row | {"subset": "wide"}])
+    assert sheet.rows[0] == ("this one", "raw", 1200, 3, 40, 5000, 12.34, 15.67, "t5", None)
+    assert sheet.rows[1][0] == "subset wide" and sheet.num_quoted == 6
+    assert all(str(quoted[0]).startswith("paper: ") for quoted in sheet.rows[2:])
+    assert sheet.rows[6][:7] == ("paper: Internal-Σ", "Share-Captioner", "33M", "77K", "714K", "1804M", "180")
     console = Console(width=140, record=True, file=io.StringIO())
-    console.print(format_table1([row]))
+    console.print(sheet.text())
     text = console.export_text()
-    assert "1,200" in text and "3/40" in text and "12.3" in text
-    assert "paper: Internal-Σ" in text and "77K/714K" in text and "53.6" in text
+    assert "1,200" in text and "12.3" in text and "paper: Internal-Σ" in text and "ACL tokens" in text

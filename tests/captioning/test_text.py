@@ -54,6 +54,11 @@ def test_words() -> None:
         ("Version 3.5 of it... And more.", ["Version 3.5 of it...", "And more."]),
         ("www.example.org is a site", ["www.example.org is a site"]),
         ("\u4e00\u732b\u3002\u4e8c\u732b\u3002", ["\u4e00\u732b\u3002", "\u4e8c\u732b\u3002"]),
+        ("It is 3.5 m long. Dr. Smith stands by.", ["It is 3.5 m long.", "Dr. Smith stands by."]),
+        ("Fruit, e.g. pears. J. Doe", ["Fruit, e.g. pears.", "J. Doe"]),
+        ("Wait... what?! Yes", ["Wait... what?!", "Yes"]),
+        ("first line\nsecond line.\n\nthird", ["first line", "second line.", "third"]),
+        ("...", ["..."]),
         ("", []),
     ],
 )
@@ -61,11 +66,15 @@ def test_sentences(text: str, expected: list[str]) -> None:
     assert sentences(text) == expected
 
 
-@given(st.text(alphabet='aA.!? "\u3002)', max_size=40))
+@given(st.text(alphabet='aA.!? "\u3002)\n', max_size=40))
 def test_sentences_lose_nothing(text: str) -> None:
     ends = sentence_ends(text)
     assert ends == sorted(set(ends)) and all(0 < end <= len(text) for end in ends)
     assert "".join("".join(sentences(text)).split()) == "".join(text.split())
+
+
+def test_a_long_text_takes_linear_time() -> None:
+    assert len(sentences("A dog runs. " * 10_000)) == 10_000
 
 
 def test_a_row_that_selection_does_not_know_was_not_kept(part: Callable[..., pa.Table]) -> None:

@@ -16,6 +16,7 @@ from PIL import Image
 from curation.catalog import connect
 from curation.dataset import Dataset, commit_table
 from curation.report import charts, figures, write_report
+from curation.report.grounding import marked
 from curation.report.page import MOST_CHARACTERS, MOST_REFUSED, number, percent, shorten
 from schemas import tables
 
@@ -124,14 +125,17 @@ def build(root: Path, members: Sequence[str], captions: Sequence[str]) -> Datase
     write(
         dataset,
         "statistics",
-        row_id=[0],
-        caption_source=["mix"],
-        num_images=[4],
-        valid_nouns=[1],
-        distinct_nouns=[3],
-        total_nouns=[6],
-        average_caption_words=[16.5],
-        average_nouns=[1.5],
+        row_id=[0, 1],
+        caption_source=["mix", "mix"],
+        subset=[None, "wide"],
+        num_images=[4, 1],
+        valid_nouns=[1, 0],
+        distinct_nouns=[3, 2],
+        total_nouns=[6, 2],
+        average_caption_words=[16.5, 9.0],
+        average_caption_tokens=[20.5, 11.0],
+        tokenizer=["t5", "t5"],
+        average_nouns=[1.5, 2.0],
     )
     write(
         dataset, "samples", image_id=["a", "b", "c", "d"], key=list("abcd"), shard=["s.tar"] * 4, bucket=["512x512"] * 4
@@ -175,9 +179,11 @@ def test_the_page_shows_every_input_and_every_reason(tmp_path: Path) -> None:
         assert reason in page.text
     assert "small.png rejected too small 70 256" in page.text
     assert "broken.jpg error truncated cut <b>short</b>" in page.text
-    assert "Internal-\u03a3 the paper's Share-Captioner 33M 77K 714K 1804M 180 53.6" in page.text
-    assert "this dataset mixed 4 1 3 6 16.5 1.5" in page.text
+    assert "Internal-\u03a3 the paper's Share-Captioner 33M 77K 714K 1804M 180 \u2013 53.6" in page.text
+    assert "this dataset mixed 4 1 3 6 16.5 20.5 t5 1.5" in page.text
     assert "this dataset raw not counted yet" in page.text
+    assert "subset wide mixed 1 0 2 2 9.0 11.0 t5 2.0" in page.text
+    assert "words per caption" in page.text and "16.5 in the mix" in page.text  # the whole set's, not a subset's
     assert "same bytes" in page.text
     assert page.tags.count("img") == 4 + 2
     assert text.count("chip in-mix") == 4
@@ -262,6 +268,42 @@ def test_many_refused_inputs_are_capped_with_the_total_said(tmp_path: Path) -> N
     text, page = report(dataset, tmp_path)
     assert f"The first {MOST_REFUSED} of 1,234." in page.text
     assert text.count('<td class="file">') == MOST_REFUSED
+
+
+def test_the_worst_grounded_captions_are_shown_with_their_pictures(tmp_path: Path) -> None:
+    dataset = build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
+    assert "Worst grounded" not in report(dataset, tmp_path)[1].text  # nothing was scored
+    sentences = [["A man in a suit.", "Two <b>herons</b> stand by."], ["A cat."], None, ["A rocket."], None, None, None]
+    scores = [[0.3, 0.05], [0.2], None, [0.1], None, None, None]
+    write(
+        dataset,
+        "grounding",
+        image_id=[*"abcdae", None],
+        caption_source=["synthetic"] * 7,
+        scorer=["clip" if found else None for found in scores],
+        detector=["owl" if found else None for found in scores],
+        sentences=sentences,
+        sentence_scores=scores,
+        lowest_sentence=[texts[-1] if texts else None for texts in sentences],
+        lowest_score=[found[-1] if found else None for found in scores],
+        ungrounded=[["heron"], [], None, [], None, None, None],
+    )
+    text, page = report(dataset, tmp_path)
+    section = text[text.index('id="grounding"') : text.index('id="duplicates"')]
+    assert section.count("data:image/jpeg") == 3 and "b" not in page.tags[page.tags.index("u") - 1 :][:3]
+    places = [section.index(f"lowest sentence {score}") for score in ("0.050", "0.100", "0.200")]
+    assert places == sorted(places)
+    assert 'lowest" title="score 0.050">Two &lt;b&gt;<u>herons</u>&lt;/b&gt; stand by.</span>' in section
+    assert 'sentence" title="score 0.300">A man in a suit.</span>' in section
+    assert "not found: <bdi>heron</bdi>" in section and section.count("<u>") == 1
+    assert 'href="#grounding"' in text
+
+
+def test_an_ungrounded_noun_is_marked_as_a_whole_word() -> None:
+    (sentence,) = marked(["Dogs and a hotdog by boxes, a DOG."], [0.1], ["dog", "box"])
+    assert [piece.text for piece in sentence.pieces if piece.ungrounded] == ["Dogs", "boxes", "DOG"]
+    assert "".join(piece.text for piece in sentence.pieces) == "Dogs and a hotdog by boxes, a DOG."
+    assert [sentence.lowest for sentence in marked(["a", "b", "c"], [0.2, 0.1, 0.1], [])] == [False, True, False]
 
 
 def test_the_same_dataset_gives_the_same_page(tmp_path: Path) -> None:

@@ -1,0 +1,103 @@
+"""Figures as a table that can be read in a terminal or written as JSON, CSV, Markdown or LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Value = str | int | float | None
+
+FORMATS = ("text", "json", "csv", "markdown", "latex")
+
+_LATEX = {character: f"\\{character}" for character in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "Σ": r"$\Sigma$",
+    "α": r"$\alpha$",
+}
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A titled table; a column whose values are all numbers or missing is set to the right."""
+
+    title: str
+    headers: tuple[str, ...]
+    rows: Sequence[tuple[Value, ...]]
+    notes: tuple[str, ...] = ()
+    """Sentences under it: what the columns mean, and whose rows are whose."""
+    num_quoted: int = 0
+    """How many of the last rows are somebody else's; a terminal shows them dim."""
+
+    def text(self) -> Table:
+        """For a terminal; texts of the data are shown as they are, never as markup."""
+        from rich.table import Table
+        from rich.text import Text
+
+        caption = Text("\n".join(self.notes)) if self.notes else None
+        table = Table(title=self.title, title_justify="left", box=None, padding=(0, 1, 0, 0), caption=caption,
+                      caption_justify="left")  # fmt: skip
+        for place, header in enumerate(self.headers):
+            table.add_column(header, justify="right" if self._is_number(place) else "left")
+        for number, row in enumerate(self.rows):
+            quoted = number >= len(self.rows) - self.num_quoted
+            table.add_row(*(Text(shown(value)) for value in row), style="dim" if quoted else "")
+        return table
+
+    def write(self, form: str) -> str:
+        """The sheet in one of `FORMATS` other than text, ending in a line break; JSON and CSV keep every digit."""
+        return {"json": self._json, "csv": self._csv, "markdown": self._markdown, "latex": self._latex}[form]()
+
+    def _json(self) -> str:
+        rows = [dict(zip(self.headers, row, strict=True)) for row in self.rows]
+        whole = {"title": self.title, "rows": rows, "notes": self.notes}
+        return json.dumps(whole, ensure_ascii=False, indent=1) + "\n"
+
+    def _csv(self) -> str:
+        file = io.StringIO()
+        csv.writer(file, lineterminator="\n").writerows([self.headers, *self.rows])
+        return file.getvalue()
+
+    def _markdown(self) -> str:
+        def line(cells: Sequence[str]) -> str:
+            return "| " + " | ".join(cell.replace("\\", "\\\\").replace("|", "\\|") for cell in cells) + " |\n"
+
+        rule = "|" + "|".join("---:" if self._is_number(place) else "---" for place in range(len(self.headers))) + "|\n"
+        body = "".join(line([shown(value) for value in row]) for row in self.rows)
+        return line(self.headers) + rule + body + "".join(f"\n{note}\n" for note in self.notes)
+
+    def _latex(self) -> str:
+        def line(cells: Sequence[str]) -> str:
+            return " & ".join("".join(_LATEX.get(letter, letter) for letter in cell) for cell in cells) + r" \\" + "\n"
+
+        columns = "".join("r" if self._is_number(place) else "l" for place in range(len(self.headers)))
+        begin_quoted = len(self.rows) - self.num_quoted
+        body = "".join(
+            (r"\hline" + "\n" if self.num_quoted and number == begin_quoted else "")
+            + line([shown(value) for value in row])
+            for number, row in enumerate(self.rows)
+        )
+        notes = "".join(f"% {note}\n" for note in self.notes)
+        head = line(self.headers)
+        return f"\\begin{{tabular}}{{{columns}}}\n\\hline\n{head}\\hline\n{body}\\hline\n\\end{{tabular}}\n{notes}"
+
+    def _is_number(self, place: int) -> bool:
+        ours = self.rows[: len(self.rows) - self.num_quoted]
+        return bool(ours) and all(row[place] is None or isinstance(row[place], int | float) for row in ours)
+
+
+def shown(value: Value) -> str:
+    """A value for a reader: 1,234; 12.3; 0.215; a dash where there is none."""
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.1f}" if abs(value) >= 10 else f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) else value
