@@ -26,6 +26,7 @@ _DUCKDB_TYPES = {
     "list<item: string>": "VARCHAR[]",
     "list<element: string>": "VARCHAR[]",
     "list<item: float>": "FLOAT[]",
+    "list<item: halffloat>": "FLOAT[]",  # DuckDB reads 16 bits as 32
 }
 
 

@@ -60,11 +60,78 @@ class Fingerprint(StrictModel):
     """Hash the picture: a 64-bit pHash and the sha256 of its pixels. Nothing to set."""
 
 
-class Aesthetic(StrictModel):
+class Models(StrictModel):
+    """How a job runs its models. Nothing here changes a result but for the last digits."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    """Pictures per pass."""
+    device: str = "auto"
+    """`auto` takes a GPU where there is one; else a name of torch, such as cuda:1 or cpu."""
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Workers at once; null takes one per GPU for a job with models where there are GPUs, else as `run.workers`."""
+    gpus_per_worker: Annotated[float, Field(ge=0, le=64)] | None = None
+    """GPUs that each worker holds, under 1 to share one; null takes one for a job with models where the cluster has
+    GPUs, else none."""
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _whole_above_1(cls, value: float | None) -> float | None:
+        if value is not None and value > 1 and value != int(value):
+            raise ValueError("above 1 it is a whole number")
+        return value
+
+    def uses_models(self) -> bool:
+        """Whether the job has a model to run."""
+        raise NotImplementedError
+
+    def num_gpus(self) -> float | None:
+        """GPUs of each worker; None leaves it to what the cluster has."""
+        if not self.uses_models():
+            return 0
+        if self.gpus_per_worker is not None:
+            return self.gpus_per_worker
+        return None if self.device == "auto" or self.device.startswith("cuda") else 0
+
+    def chosen_device(self) -> str:
+        """`device`, where `auto` follows what the workers were given: GPUs, none, or nothing said."""
+        if self.device != "auto" or self.gpus_per_worker is None:
+            return self.device
+        return "cuda" if self.gpus_per_worker else "cpu"
+
+    def content(self) -> dict[str, Any]:
+        """The knobs that decide what comes out."""
+        return {name: value for name, value in self.resolved().items() if name not in Models.model_fields}
+
+
+class Aesthetic(Models):
     """Score every picture; the threshold lives in `select`."""
 
-    scorer: Literal["photographic"] = "photographic"
-    """`photographic` measures sharpness, contrast, colourfulness and exposure, on a scale of 1 to 10. No weights."""
+    scorer: Literal["photographic", "laion"] = "photographic"
+    """`photographic` measures sharpness, contrast, colourfulness and exposure, on a scale of 1 to 10. No weights.
+    `laion` is the predictor of PixArt-Σ's data: CLIP ViT-L/14 and a linear head, trained on people's ratings of 1
+    to 10."""
+    clip: str | None = None
+    """CLIP for `laion`: a folder, or a hub id in the local cache. Null: CLIP ViT-L/14, the only one the published
+    head fits."""
+    head: str | None = None
+    """Head for `laion`: a .pth or .safetensors file, a folder with one, or a hub id in the local cache. Null: LAION's
+    sac+logos+ava1-l14-linearMSE."""
+    store_embeddings: bool = False
+    """Keep the CLIP embeddings of `laion` in the table `embeddings`, in 16 bits: 1.5 kB a picture."""
+
+    @model_validator(mode="after")
+    def _has_embeddings_to_store(self) -> Self:
+        if self.store_embeddings and self.scorer != "laion":
+            raise ValueError("store_embeddings needs scorer: laion, which makes them")
+        return self
+
+    def uses_models(self) -> bool:
+        """Only `laion` has models."""
+        return self.scorer == "laion"
+
+    def knobs(self) -> dict[str, Any]:
+        """What decides the scores: the scorer, and what it reads."""
+        return self.content() if self.uses_models() else {"scorer": self.scorer}
 
 
 class Dedup(StrictModel):
@@ -237,7 +304,8 @@ class DataRecipe(StrictModel):
         What decides whether an image stays, or how shards are cut, is left out: a sample that stays is the same.
         """
         knobs = self.resolved()
-        shaping: dict[str, Any] = {name: knobs[name] for name in ("ingest", "aesthetic", "clean", "mix")}
+        shaping: dict[str, Any] = {name: knobs[name] for name in ("ingest", "clean", "mix")}
+        shaping["aesthetic"] = self.aesthetic.knobs()
         shaping["caption"] = self.caption.knobs()
         shaping["resize"] = [self.shard.resize_longest_px, self.shard.resize_quality]
         return fingerprint(shaping)

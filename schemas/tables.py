@@ -81,6 +81,16 @@ SCORES = pa.schema(
     ]
 )
 
+EMBEDDINGS = pa.schema(
+    [
+        _ROW,
+        _IMAGE,
+        pa.field("model", pa.string()),  # the CLIP that gave it; null where there is no picture
+        pa.field("embedding", pa.list_(pa.float16())),  # of the picture, as projected: not normalised
+    ]
+)
+"""Only where `aesthetic.store_embeddings` asks for it."""
+
 DUPLICATES = pa.schema(
     [
         _ROW,
@@ -259,6 +269,7 @@ MAP_TABLES: dict[str, pa.Schema] = {
     "proxies": PROXIES,
     "fingerprints": FINGERPRINTS,
     "scores": SCORES,
+    "embeddings": EMBEDDINGS,
     "raw_captions": RAW_CAPTIONS,
     "captions": CAPTIONS,
     "mix": MIX,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -62,3 +63,16 @@ def save_owlv2(folder: Path) -> Path:
     images = Owlv2ImageProcessorPil(size={"height": SIDE_PX, "width": SIDE_PX})
     Owlv2Processor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
     return folder
+
+
+def save_aesthetic_head(file: Path, dim: int = 8) -> Path:
+    """An aesthetic head in the published layout: linear layers 0, 2 and 4, with dropout (which holds nothing) between
+    them."""
+    torch.manual_seed(0)
+    sizes = (dim, 6, 4, 1)
+    dropout = torch.nn.Dropout
+    linear = [torch.nn.Linear(*pair) for pair in pairwise(sizes)]
+    head = torch.nn.Sequential(linear[0], dropout(), linear[1], dropout(), linear[2])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({f"layers.{name}": tensor for name, tensor in head.state_dict().items()}, file)
+    return file
