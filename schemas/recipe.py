@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from schemas.captioners import Caption
+from schemas.scores import LIMITS, Aesthetic, Screen
 from schemas.strict import StrictModel, fingerprint
 
 JOBS = (
@@ -16,6 +18,7 @@ JOBS = (
     "aesthetic",
     "dedup",
     "clean",
+    "screen",
     "select",
     "caption",
     "mix",
@@ -60,80 +63,6 @@ class Fingerprint(StrictModel):
     """Hash the picture: a 64-bit pHash and the sha256 of its pixels. Nothing to set."""
 
 
-class Models(StrictModel):
-    """How a job runs its models. Nothing here changes a result but for the last digits."""
-
-    batch_size: Annotated[int, Field(ge=1)] = 64
-    """Pictures per pass."""
-    device: str = "auto"
-    """`auto` takes a GPU where there is one; else a name of torch, such as cuda:1 or cpu."""
-    workers: Annotated[int, Field(ge=1)] | None = None
-    """Workers at once; null takes one per GPU for a job with models where there are GPUs, else as `run.workers`."""
-    gpus_per_worker: Annotated[float, Field(ge=0, le=64)] | None = None
-    """GPUs that each worker holds, under 1 to share one; null takes one for a job with models where the cluster has
-    GPUs, else none."""
-
-    @field_validator("gpus_per_worker")
-    @classmethod
-    def _whole_above_1(cls, value: float | None) -> float | None:
-        if value is not None and value > 1 and value != int(value):
-            raise ValueError("above 1 it is a whole number")
-        return value
-
-    def uses_models(self) -> bool:
-        """Whether the job has a model to run."""
-        raise NotImplementedError
-
-    def num_gpus(self) -> float | None:
-        """GPUs of each worker; None leaves it to what the cluster has."""
-        if not self.uses_models():
-            return 0
-        if self.gpus_per_worker is not None:
-            return self.gpus_per_worker
-        return None if self.device == "auto" or self.device.startswith("cuda") else 0
-
-    def chosen_device(self) -> str:
-        """`device`, where `auto` follows what the workers were given: GPUs, none, or nothing said."""
-        if self.device != "auto" or self.gpus_per_worker is None:
-            return self.device
-        return "cuda" if self.gpus_per_worker else "cpu"
-
-    def content(self) -> dict[str, Any]:
-        """The knobs that decide what comes out."""
-        return {name: value for name, value in self.resolved().items() if name not in Models.model_fields}
-
-
-class Aesthetic(Models):
-    """Score every picture; the threshold lives in `select`."""
-
-    scorer: Literal["photographic", "laion"] = "photographic"
-    """`photographic` measures sharpness, contrast, colourfulness and exposure, on a scale of 1 to 10. No weights.
-    `laion` is the predictor of PixArt-Σ's data: CLIP ViT-L/14 and a linear head, trained on people's ratings of 1
-    to 10."""
-    clip: str | None = None
-    """CLIP for `laion`: a folder, or a hub id in the local cache. Null: CLIP ViT-L/14, the only one the published
-    head fits."""
-    head: str | None = None
-    """Head for `laion`: a .pth or .safetensors file, a folder with one, or a hub id in the local cache. Null: LAION's
-    sac+logos+ava1-l14-linearMSE."""
-    store_embeddings: bool = False
-    """Keep the CLIP embeddings of `laion` in the table `embeddings`, in 16 bits: 1.5 kB a picture."""
-
-    @model_validator(mode="after")
-    def _has_embeddings_to_store(self) -> Self:
-        if self.store_embeddings and self.scorer != "laion":
-            raise ValueError("store_embeddings needs scorer: laion, which makes them")
-        return self
-
-    def uses_models(self) -> bool:
-        """Only `laion` has models."""
-        return self.scorer == "laion"
-
-    def knobs(self) -> dict[str, Any]:
-        """What decides the scores: the scorer, and what it reads."""
-        return self.content() if self.uses_models() else {"scorer": self.scorer}
-
-
 class Dedup(StrictModel):
     """Group pictures that are the same."""
 
@@ -169,12 +98,26 @@ class Select(StrictModel):
     """Largest allowed long side / short side; the widest bucket is 4."""
     min_aesthetic: float | None = None
     """Lowest allowed aesthetic score, on the scorer's scale of 1 to 10; null keeps all."""
+    min_sharpness: Annotated[float, Field(ge=0)] | None = None
+    """Lowest allowed `screens.sharpness`, in grey levels; null keeps all, as in every limit below. A limit needs the
+    screen of its name."""
+    max_upscale: Annotated[float, Field(ge=1)] | None = None
+    """Largest allowed `screens.upscale`: 2 refuses what looks enlarged more than twofold."""
+    max_border: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Largest allowed share of the picture that is frame or bars."""
+    max_nsfw: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Largest allowed probability of the classifier `nsfw`."""
+    max_watermark: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Largest allowed probability of the classifier `watermark`."""
+    min_clip_similarity: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """Lowest allowed cosine between picture and raw caption; a picture without a raw caption has none, and stays."""
     drop_duplicates: bool = True
     """Keep one picture per group: the largest, then the highest score, then one whose raw caption `clean` kept, then
     the first listed."""
     subsets: dict[str, str] = {}
     """Named subsets of the kept pictures, as SQL conditions over width, height, short_side, long_side, megapixels,
-    aspect (height / width), aesthetic, format and source_name. An image can be in several."""
+    aspect (height / width), aesthetic, format, source_name and the columns of `screens` that are computed: for
+    example "width * height >= 3840 * 2160 and aesthetic >= 5.5". An image can be in several."""
 
 
 class Mix(StrictModel):
@@ -270,6 +213,7 @@ class DataRecipe(StrictModel):
     aesthetic: Aesthetic = Aesthetic()
     dedup: Dedup = Dedup()
     clean: Clean = Clean()
+    screen: Screen = Screen()
     select: Select = Select()
     caption: Caption = Caption()
     mix: Mix = Mix()
@@ -288,6 +232,23 @@ class DataRecipe(StrictModel):
         paths = [source.resolved_path() for source in self.all_sources()]
         if len(set(paths)) != len(paths):
             raise ValueError("sources: the same folder is named twice")
+        return self
+
+    @model_validator(mode="after")
+    def _limits_have_their_screens(self) -> Self:
+        computed = self.screen.columns()
+        for knob, column in LIMITS.items():
+            if getattr(self.select, knob) is not None and column not in computed:
+                raise ValueError(
+                    f"select.{knob}: the screen {column} is not computed; set {self.screen.how_to_compute(column)}"
+                )
+        for name, condition in self.select.subsets.items():
+            words = set(re.findall(r"\w+", re.sub(r"'[^']*'", "", condition.lower())))
+            for column in sorted(words & ({*LIMITS.values(), "classes"} - computed)):
+                raise ValueError(
+                    f"select.subsets.{name}: the screen {column} is not computed; "
+                    f"set {self.screen.how_to_compute(column)}"
+                )
         return self
 
     def all_sources(self) -> tuple[FolderSource, ...]:

@@ -76,3 +76,21 @@ def save_aesthetic_head(file: Path, dim: int = 8) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     torch.save({f"layers.{name}": tensor for name, tensor in head.state_dict().items()}, file)
     return file
+
+
+def save_classifier(folder: Path, labels: tuple[str, ...], seed: int = 0, **config: object) -> Path:
+    """A ViT image classifier with its processor."""
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+
+    torch.manual_seed(seed)
+    names = dict(enumerate(labels))
+    model = ViTForImageClassification(
+        ViTConfig(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=SIDE_PX,
+            patch_size=8, id2label=names, label2id={label: number for number, label in names.items()}, **config,
+        )
+    )  # fmt: skip
+    torch.nn.init.normal_(model.classifier.weight, std=3.0)  # as it is, every answer is near 1 / n
+    model.save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": SIDE_PX, "width": SIDE_PX}).save_pretrained(folder)
+    return folder
