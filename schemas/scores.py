@@ -72,8 +72,7 @@ class Aesthetic(Models):
 
     scorer: Literal["photographic", "laion"] = "photographic"
     """`photographic` measures sharpness, contrast, colourfulness and exposure, on a scale of 1 to 10. No weights.
-    `laion` is the predictor of PixArt-Σ's data: CLIP ViT-L/14 and a linear head, trained on people's ratings of 1
-    to 10."""
+    `laion` is LAION's predictor: CLIP ViT-L/14 and a linear head, trained on people's ratings of 1 to 10."""
     clip: str | None = None
     """CLIP for `laion`: a folder, or a hub id in the local cache. Null: CLIP ViT-L/14, the only one the published
     head fits."""
