@@ -70,7 +70,7 @@ def shown(text: str | Path) -> str:
 def pipeline(recipe: DataRecipe) -> list[Step]:
     """Every step from raw images to shards, in order."""
     from captioning import clean, ground, mix, nouns, recaption, statistics
-    from curation import aesthetic, dedup, fingerprint, ingest, select, shard_plan, shard_writer
+    from curation import aesthetic, dedup, fingerprint, ingest, screen, select, shard_plan, shard_writer
     from curation.dataset import Dataset
     from curation.job import Step
 
@@ -80,6 +80,7 @@ def pipeline(recipe: DataRecipe) -> list[Step]:
         Step(aesthetic.stage(recipe)),
         Step(dedup.reduce(recipe)),
         Step(clean.stage(recipe)),
+        *([Step(screen.stage(recipe))] if recipe.screen.columns() else []),
         Step(select.reduce(recipe)),
         *map(Step, recaption.stages(recipe)),
         Step(mix.stage(recipe)),
@@ -104,6 +105,8 @@ def build_dataset(
         raise ValueError(f"--redo {unknown[0]}: no such job; there are {', '.join(JOBS)}")
     if upto == "ground" and not recipe.ground.enabled:
         raise ValueError("ground.enabled is false; set ground.enabled=true, the job needs the weights of ground.clip")
+    if upto == "screen" and not recipe.screen.columns():
+        raise ValueError("no screen is on; set one, such as screen.sharpness=true")
     select.check_subsets(recipe.select)
     wanted = JOBS[: JOBS.index(upto) + 1]
     steps = [step for step in pipeline(recipe) if step.job in wanted]
@@ -157,6 +160,7 @@ for _job, _what in {
     "aesthetic": "Score every picture.",
     "dedup": "Group pictures that are the same.",
     "clean": "Clean the raw captions: take out HTML and addresses, refuse junk.",
+    "screen": "Look for blur, enlarging, borders, and what classifiers know (off by default).",
     "select": "Apply the rules: what stays, what goes, why.",
     "caption": "Write a synthetic caption for every kept picture.",
     "mix": "Toss the caption coin: synthetic or raw.",

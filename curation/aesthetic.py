@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,23 +11,33 @@ import pyarrow as pa
 from PIL import Image
 
 from curation.ahead import ahead
+from curation.laion import LaionWorker, load_head
 from curation.stage import Progress, Stage, Worker, naming
 from schemas.pixels import open_rgb, shrunk_size
 from schemas.recipe import DataRecipe
 from schemas.tables import SCORES
+
+__all__ = ["AestheticWorker", "Measures", "load_head", "measure", "photographic", "stage"]
 
 SCORED_PX = 512
 """Pictures are measured at this longest side, so that a score does not depend on the size of the proxy."""
 
 
 def stage(recipe: DataRecipe) -> Stage:
-    """The job that turns proxies into `scores`."""
+    """The job that turns proxies into `scores`, and into `embeddings` where `aesthetic.store_embeddings` asks."""
+    section, threads = recipe.aesthetic, recipe.run.threads
+    if section.scorer == "laion":
+        build: Callable[[], Worker] = partial(LaionWorker, section, threads)
+    else:
+        build = partial(AestheticWorker, section.scorer, threads)
     return Stage(
         job="aesthetic",
         inputs=("proxies",),
-        outputs=("scores",),
-        build=partial(AestheticWorker, recipe.aesthetic.scorer, recipe.run.threads),
-        knobs={f"aesthetic.{name}": value for name, value in recipe.aesthetic.resolved().items()},
+        outputs=("embeddings", "scores") if section.store_embeddings else ("scores",),
+        build=build,
+        knobs={f"aesthetic.{name}": value for name, value in section.knobs().items()},
+        workers=section.workers,
+        num_gpus=section.num_gpus(),
     )
 
 

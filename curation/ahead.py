@@ -11,21 +11,24 @@ Row = TypeVar("Row")
 Result = TypeVar("Result")
 
 
-def ahead(function: Callable[[Row], Result], rows: Iterable[Row], threads: int) -> Iterator[Result]:
-    """`map(function, rows)` with `threads` threads that run at most two rows each ahead of the reader.
+def ahead(
+    function: Callable[[Row], Result], rows: Iterable[Row], threads: int, window: int | None = None
+) -> Iterator[Result]:
+    """`map(function, rows)` with `threads` threads that run at most `window` rows ahead of the reader.
 
-    Memory is bounded by 2 * threads rows, whatever the number of rows. The first error is raised where its result
-    was due; rows that have not begun are dropped.
+    Memory is bounded by that many rows, whatever the number of rows; None is two per thread. The first error is
+    raised where its result was due; rows that have not begun are dropped.
     """
     if threads == 1:
         yield from map(function, rows)
         return
+    window = window or 2 * threads
     pool = ThreadPoolExecutor(threads)
     pending: deque[Future[Result]] = deque()
     try:
         for row in rows:
             pending.append(pool.submit(function, row))
-            if len(pending) >= 2 * threads:
+            if len(pending) >= window:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

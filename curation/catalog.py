@@ -26,6 +26,10 @@ _DUCKDB_TYPES = {
     "list<item: string>": "VARCHAR[]",
     "list<element: string>": "VARCHAR[]",
     "list<item: float>": "FLOAT[]",
+    "list<item: int32>": "INTEGER[]",
+    "map<string, float>": "MAP(VARCHAR, FLOAT)",
+    "map<string, string>": "MAP(VARCHAR, VARCHAR)",
+    "list<item: halffloat>": "FLOAT[]",  # DuckDB reads 16 bits as 32
 }
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # imported where they are used: they take seconds
     from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
 Embeddings = NDArray[np.float32]
+Pixels = NDArray[np.float32]
+"""(3, height, width), resized, cropped and normalised as the model wants it."""
 
 
 class Clip:
@@ -53,21 +55,35 @@ class Clip:
             raise ValueError(f"{folder}: has no CLIP preprocessing ({str(error).splitlines()[0]})") from None
         return cls(model, processor, tokenizer, weights_name(weights, folder, CLIP_L14.hub_id), best_device(device))
 
-    def embed_images(self, images: Sequence[Image.Image]) -> Embeddings:
-        """RGB pictures -> (n, dim) float32."""
+    @property
+    def dim(self) -> int:
+        """Numbers in an embedding: 768 as published."""
+        return int(self._model.config.projection_dim)
+
+    def pixels(self, image: Image.Image) -> Pixels:
+        """What the model sees of an RGB picture, (3, side, side): work for the threads that decode."""
+        found: Pixels = self._processor(image, return_tensors="np")["pixel_values"][0]
+        return found
+
+    def embed_pixels(self, pixels: Sequence[Pixels]) -> Embeddings:
+        """Pictures as `pixels` gives them -> (n, dim) float32."""
         import torch
 
-        pixels = self._processor(list(images), return_tensors="pt")["pixel_values"]
+        batch = torch.from_numpy(np.stack(pixels)).to(self._model.device, self._model.dtype)
         with torch.inference_mode():
-            found = self._model.get_image_features(pixel_values=pixels.to(self._model.device, self._model.dtype))
+            found = self._model.get_image_features(pixel_values=batch)
         return _numpy(found.pooler_output)
+
+    def embed_images(self, images: Sequence[Image.Image]) -> Embeddings:
+        """RGB pictures -> (n, dim) float32."""
+        return self.embed_pixels([self.pixels(image) for image in images])
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
         """Texts -> (n, dim) float32; what is longer than `max_tokens` is cut."""
         import torch
 
         if not texts:
-            return np.zeros((0, self._model.config.projection_dim), np.float32)
+            return np.zeros((0, self.dim), np.float32)
         tokens = self._tokenizer(
             list(texts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
         )

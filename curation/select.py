@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from functools import partial
+from typing import NamedTuple
 
 import duckdb
 
@@ -21,6 +23,13 @@ SUBSET_COLUMNS = {
     "aesthetic": "FLOAT",
     "format": "VARCHAR",
     "source_name": "VARCHAR",
+    "sharpness": "FLOAT",
+    "upscale": "FLOAT",
+    "border": "FLOAT",
+    "nsfw": "FLOAT",
+    "watermark": "FLOAT",
+    "clip_similarity": "FLOAT",
+    "classes": "MAP(VARCHAR, FLOAT)",
 }
 """What the condition of a subset may speak of."""
 
@@ -32,22 +41,43 @@ SELECT row_id, images.image_id, images.reason, sha256, images.width, images.heig
        images.width::DOUBLE * images.height / 1e6 AS megapixels,
        images.height::DOUBLE / images.width AS aspect,
        scores.aesthetic,
+       screens.sharpness, screens.upscale, screens.border, screens.nsfw, screens.watermark, screens.clip_similarity,
+       screens.classes,
        raw_captions.caption IS NOT NULL AS has_caption,
        coalesce(duplicates.group_id, row_id) AS group_id,
        duplicates.distance
 FROM images LEFT JOIN scores USING (row_id) LEFT JOIN duplicates USING (row_id) LEFT JOIN raw_captions USING (row_id)
+            LEFT JOIN screens USING (row_id)
 """
 
-_RULES = f"""
-CREATE TEMP TABLE ruled AS
-SELECT *,
-       CASE WHEN reason IS NOT NULL THEN NULL
-            WHEN short_side < $min_short_side_px THEN '{Rejection.TOO_SMALL}'
-            WHEN long_side / short_side::DOUBLE > $max_aspect THEN '{Rejection.EXTREME_ASPECT}'
-            WHEN aesthetic < $min_aesthetic::FLOAT THEN '{Rejection.LOW_AESTHETIC}'
-       END AS rule
-FROM pictures
-"""
+
+class Rule(NamedTuple):
+    """What is refused: a value under a knob that begins with `min_`, or over one that begins with `max_`."""
+
+    reason: Rejection
+    value: str
+    """SQL over `pictures`; a picture for which it is null passes."""
+    knob: str
+    stored: str
+    """DuckDB type of the value. Scores are stored in 32 bits, so the limit is rounded likewise before they meet."""
+
+    def fails(self, limit: float) -> str:
+        """The SQL condition of a picture that is refused."""
+        return f"{self.value} {'<' if self.knob.startswith('min_') else '>'} {limit!r}::DOUBLE::{self.stored}"
+
+
+RULES = (
+    Rule(Rejection.TOO_SMALL, "short_side", "min_short_side_px", "INTEGER"),
+    Rule(Rejection.EXTREME_ASPECT, "(long_side / short_side::DOUBLE)", "max_aspect", "DOUBLE"),
+    Rule(Rejection.LOW_AESTHETIC, "aesthetic", "min_aesthetic", "FLOAT"),
+    Rule(Rejection.BLURRED, "sharpness", "min_sharpness", "FLOAT"),
+    Rule(Rejection.UPSCALED, "upscale", "max_upscale", "FLOAT"),
+    Rule(Rejection.BORDERED, "border", "max_border", "FLOAT"),
+    Rule(Rejection.NSFW, "nsfw", "max_nsfw", "FLOAT"),
+    Rule(Rejection.WATERMARKED, "watermark", "max_watermark", "FLOAT"),
+    Rule(Rejection.CAPTION_OFF, "clip_similarity", "min_clip_similarity", "FLOAT"),
+)
+"""In the order they are asked: the first that fails is named."""
 
 # Only pictures that pass the rules compete to be the one that stays. Exact copies always fall: a key is the id of
 # the bytes, so two of them cannot lie in the shards.
@@ -69,16 +99,8 @@ SELECT row_id, image_id,
        CASE WHEN rule IS NOT NULL THEN rule
             WHEN survivor_row <> row_id THEN '{Rejection.DUPLICATE}'
        END AS rejected_by,
-       CASE WHEN rule = '{Rejection.TOO_SMALL}' THEN short_side
-            WHEN rule = '{Rejection.EXTREME_ASPECT}' THEN long_side / short_side::DOUBLE
-            WHEN rule = '{Rejection.LOW_AESTHETIC}' THEN aesthetic
-            WHEN survivor_row <> row_id THEN coalesce(distance, 0)
-       END AS value,
-       CASE WHEN rule = '{Rejection.TOO_SMALL}' THEN {{min_short_side_px}}
-            WHEN rule = '{Rejection.EXTREME_ASPECT}' THEN {{max_aspect}}
-            WHEN rule = '{Rejection.LOW_AESTHETIC}' THEN {{min_aesthetic}}
-            WHEN survivor_row <> row_id THEN {{max_distance}}
-       END AS threshold,
+       CASE WHEN rule IS NOT NULL THEN value WHEN survivor_row <> row_id THEN coalesce(distance, 0) END AS value,
+       CASE WHEN rule IS NOT NULL THEN threshold WHEN survivor_row <> row_id THEN {{max_distance}} END AS threshold,
        CASE WHEN survivor_row <> row_id THEN survivor END AS duplicate_of,
        CASE WHEN survivor_row <> row_id THEN survivor_row END AS duplicate_of_row,
        reason IS NULL AND rule IS NULL AND survivor_row = row_id AS kept,
@@ -95,34 +117,35 @@ def reduce(recipe: DataRecipe) -> Reduce:
     return Reduce(
         job="select",
         output="selection",
-        inputs=("images", "scores", "duplicates", "raw_captions"),
+        inputs=("images", "scores", "duplicates", "raw_captions", *(["screens"] if recipe.screen.columns() else [])),
         query=partial(choose, rules=recipe.select, max_distance=recipe.dedup.max_distance),
         knobs=knobs,
     )
 
 
 def choose(connection: Connection, rules: Select, max_distance: int | None) -> str:
-    """Apply the rules in their order (size, aspect, score, then duplicates) and give the SELECT of the outcome."""
+    """Apply the rules in their order (`RULES`, then duplicates) and give the SELECT of the outcome."""
     connection.execute(_PICTURES)
-    connection.execute(
-        _RULES,
-        {
-            "min_short_side_px": rules.min_short_side_px,
-            "max_aspect": rules.max_aspect,
-            "min_aesthetic": rules.min_aesthetic,
-        },
-    )
+    connection.execute(_ruled(rules))
     connection.execute(_SURVIVORS, {"drop_duplicates": rules.drop_duplicates})
     conditions = [
         f"CASE WHEN ({condition}) THEN '{name}' END" for name, condition in sorted(check_subsets(rules).items())
     ]
-    return _SELECTION.format(
-        min_short_side_px=rules.min_short_side_px,
-        max_aspect=rules.max_aspect,
-        min_aesthetic="NULL" if rules.min_aesthetic is None else rules.min_aesthetic,
-        max_distance=max_distance or 0,
-        subsets=", ".join(conditions),
-    )
+    return _SELECTION.format(max_distance=max_distance or 0, subsets=", ".join(conditions))
+
+
+def _ruled(rules: Select) -> str:
+    """`pictures` with the first rule that each one fails, its value and its limit."""
+    limits = {rule: getattr(rules, rule.knob) for rule in RULES}
+    asked = {rule: float(limit) for rule, limit in limits.items() if limit is not None}
+    failed = " ".join(f"WHEN {rule.fails(limit)} THEN '{rule.reason}'" for rule, limit in asked.items())
+    values = " ".join(f"WHEN '{rule.reason}' THEN {rule.value}::DOUBLE" for rule in asked)
+    thresholds = " ".join(f"WHEN '{rule.reason}' THEN {limit!r}::DOUBLE" for rule, limit in asked.items())
+    return f"""
+    CREATE TEMP TABLE ruled AS
+    SELECT *, CASE rule {values} END AS value, CASE rule {thresholds} END AS threshold
+    FROM (SELECT *, CASE WHEN reason IS NOT NULL THEN NULL {failed} END AS rule FROM pictures)
+    """
 
 
 def check_subsets(rules: Select) -> dict[str, str]:
@@ -147,13 +170,27 @@ def check_subsets(rules: Select) -> dict[str, str]:
                 if len(connection.extract_statements(sql)) != 1:
                     raise ValueError(f"select.subsets.{name}: one condition, no semicolon")
                 connection.execute(sql)
+                [(kind,)] = connection.sql(
+                    f"SELECT column_type FROM (DESCRIBE SELECT ({condition}) FROM pictures)"
+                ).fetchall()
             except duckdb.Error as error:
                 why = str(error).splitlines()[0]
                 raise ValueError(
-                    f"select.subsets.{name}: {condition!r} is no condition ({why}); "
+                    f"select.subsets.{name}: {condition!r} is no condition ({why}); {_nearest(why)}"
                     f"columns: {', '.join(SUBSET_COLUMNS)}"
                 ) from None
+            if kind != "BOOLEAN":
+                raise ValueError(
+                    f"select.subsets.{name}: {condition!r} is no condition: it gives {kind}, not yes or no"
+                )
     return dict(rules.subsets)
+
+
+def _nearest(why: str) -> str:
+    """The column that an unknown one may have meant, as a hint."""
+    unknown = re.search(r'column "(\w+)" not found', why)
+    near = difflib.get_close_matches(unknown[1], SUBSET_COLUMNS, n=1) if unknown else []
+    return f"did you mean {near[0]}? " if near else ""
 
 
 def _words(condition: str) -> set[str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from schemas.captioners import Caption
+from schemas.scores import LIMITS, Aesthetic, Screen
 from schemas.sources import AnySource, FolderSource, Source
 from schemas.strict import StrictModel, fingerprint
 
@@ -17,6 +19,7 @@ JOBS = (
     "aesthetic",
     "dedup",
     "clean",
+    "screen",
     "select",
     "caption",
     "mix",
@@ -41,13 +44,6 @@ class Ingest(StrictModel):
 
 class Fingerprint(StrictModel):
     """Hash the picture: a 64-bit pHash and the sha256 of its pixels. Nothing to set."""
-
-
-class Aesthetic(StrictModel):
-    """Score every picture; the threshold lives in `select`."""
-
-    scorer: Literal["photographic"] = "photographic"
-    """`photographic` measures sharpness, contrast, colourfulness and exposure, on a scale of 1 to 10. No weights."""
 
 
 class Dedup(StrictModel):
@@ -85,12 +81,26 @@ class Select(StrictModel):
     """Largest allowed long side / short side; the widest bucket is 4."""
     min_aesthetic: float | None = None
     """Lowest allowed aesthetic score, on the scorer's scale of 1 to 10; null keeps all."""
+    min_sharpness: Annotated[float, Field(ge=0)] | None = None
+    """Lowest allowed `screens.sharpness`, in grey levels; null keeps all, as in every limit below. A limit needs the
+    screen of its name."""
+    max_upscale: Annotated[float, Field(ge=1)] | None = None
+    """Largest allowed `screens.upscale`: 2 refuses what looks enlarged more than twofold."""
+    max_border: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Largest allowed share of the picture that is frame or bars."""
+    max_nsfw: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Largest allowed probability of the classifier `nsfw`."""
+    max_watermark: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Largest allowed probability of the classifier `watermark`."""
+    min_clip_similarity: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """Lowest allowed cosine between picture and raw caption; a picture without a raw caption has none, and stays."""
     drop_duplicates: bool = True
     """Keep one picture per group: the largest, then the highest score, then one whose raw caption `clean` kept, then
     the first listed."""
     subsets: dict[str, str] = {}
     """Named subsets of the kept pictures, as SQL conditions over width, height, short_side, long_side, megapixels,
-    aspect (height / width), aesthetic, format and source_name. An image can be in several."""
+    aspect (height / width), aesthetic, format, source_name and the columns of `screens` that are computed: for
+    example "width * height >= 3840 * 2160 and aesthetic >= 5.5". An image can be in several."""
 
 
 class Mix(StrictModel):
@@ -198,6 +208,7 @@ class DataRecipe(StrictModel):
     aesthetic: Aesthetic = Aesthetic()
     dedup: Dedup = Dedup()
     clean: Clean = Clean()
+    screen: Screen = Screen()
     select: Select = Select()
     caption: Caption = Caption()
     mix: Mix = Mix()
@@ -218,6 +229,23 @@ class DataRecipe(StrictModel):
             raise ValueError(f"sources: the same {twice[0][0]} is named twice")
         return self
 
+    @model_validator(mode="after")
+    def _limits_have_their_screens(self) -> Self:
+        computed = self.screen.columns()
+        for knob, column in LIMITS.items():
+            if getattr(self.select, knob) is not None and column not in computed:
+                raise ValueError(
+                    f"select.{knob}: the screen {column} is not computed; set {self.screen.how_to_compute(column)}"
+                )
+        for name, condition in self.select.subsets.items():
+            words = set(re.findall(r"\w+", re.sub(r"'[^']*'", "", condition.lower())))
+            for column in sorted(words & ({*LIMITS.values(), "classes"} - computed)):
+                raise ValueError(
+                    f"select.subsets.{name}: the screen {column} is not computed; "
+                    f"set {self.screen.how_to_compute(column)}"
+                )
+        return self
+
     def all_sources(self) -> tuple[AnySource, ...]:
         """The sources in order, `images` spelled out."""
         return (FolderSource(path=self.images),) if self.images else self.sources
@@ -232,7 +260,8 @@ class DataRecipe(StrictModel):
         What decides whether an image stays, or how shards are cut, is left out: a sample that stays is the same.
         """
         knobs = self.resolved()
-        shaping: dict[str, Any] = {name: knobs[name] for name in ("ingest", "aesthetic", "clean", "mix")}
+        shaping: dict[str, Any] = {name: knobs[name] for name in ("ingest", "clean", "mix")}
+        shaping["aesthetic"] = self.aesthetic.knobs()
         shaping["caption"] = self.caption.knobs()
         shaping["resize"] = [self.shard.resize_longest_px, self.shard.resize_quality]
         return fingerprint(shaping)

@@ -83,6 +83,33 @@ SCORES = pa.schema(
     ]
 )
 
+EMBEDDINGS = pa.schema(
+    [
+        _ROW,
+        _IMAGE,
+        pa.field("model", pa.string()),  # the CLIP that gave it; null where there is no picture
+        pa.field("embedding", pa.list_(pa.float16())),  # of the picture, as projected: not normalised
+    ]
+)
+"""Only where `aesthetic.store_embeddings` asks for it."""
+
+SCREENS = pa.schema(
+    [
+        _ROW,
+        _IMAGE,
+        pa.field("sharpness", pa.float32()),  # grey levels, of the sharpest tenth
+        pa.field("upscale", pa.float32()),  # looks enlarged by this factor; 1 is native
+        pa.field("border", pa.float32()),  # share of the area that is frame or bars, 0 to 1
+        pa.field("border_box", pa.list_(pa.int32())),  # left, top, right, bottom of the picture inside, upright px
+        pa.field("nsfw", pa.float32()),  # 0 to 1
+        pa.field("watermark", pa.float32()),  # 0 to 1
+        pa.field("classes", pa.map_(pa.string(), pa.float32())),  # of the recipe's other classifiers, by their names
+        pa.field("clip_similarity", pa.float32()),  # cosine of the picture and its raw caption
+        pa.field("models", pa.map_(pa.string(), pa.string())),  # column or class -> the model that gave it
+    ]
+)
+"""A column is null where its screen is off, or cannot say anything of the picture."""
+
 DUPLICATES = pa.schema(
     [
         _ROW,
@@ -265,7 +292,9 @@ MAP_TABLES: dict[str, pa.Schema] = {
     "proxies": PROXIES,
     "fingerprints": FINGERPRINTS,
     "scores": SCORES,
+    "embeddings": EMBEDDINGS,
     "raw_captions": RAW_CAPTIONS,
+    "screens": SCREENS,
     "captions": CAPTIONS,
     "mix": MIX,
     "nouns": NOUNS,

@@ -100,6 +100,29 @@ CLIP_L14 = Weight(
     pattern="*",
     size="1.7 GB",
     licence="MIT",
+    revision="32bd64288804d66eefd0ccbe215aa642df71cc41",
+)
+AESTHETIC_HEAD = Weight(
+    what="LAION's aesthetic head sac+logos+ava1-l14-linearMSE, for CLIP ViT-L/14",
+    hub_id="ttj/sac-logos-ava1-l14-linearMSE",
+    pattern="*.safetensors",
+    size="0.004 GB",
+    licence="Apache-2.0",
+    revision="1e77fa05081323d99725fc40a9bf9f88180490e7",
+)
+NSFW = Weight(
+    what="a ViT that tells pictures not safe for work",
+    hub_id="Falconsai/nsfw_image_detection",
+    pattern="*",
+    size="0.34 GB",
+    licence="Apache-2.0",
+)
+WATERMARK = Weight(
+    what="a ViT that tells pictures with a watermark",
+    hub_id="amrul-hzz/watermark_detector",
+    pattern="*",
+    size="0.34 GB",
+    licence="not checked: see the repository",
 )
 OWLV2 = Weight(
     what="OWLv2 base, an open-vocabulary detector",
@@ -110,8 +133,8 @@ OWLV2 = Weight(
 )
 
 WEIGHTS = (
-    CLIP_L14, OWLV2, SDXL_VAE, T5_XXL, SIGMA_256, SIGMA_512, SIGMA_1024, SIGMA_2K, ALPHA_256, LLAVA,
-    SHARE_CAPTIONER, XCOMPOSER,
+    CLIP_L14, AESTHETIC_HEAD, NSFW, WATERMARK, OWLV2, SDXL_VAE, T5_XXL, SIGMA_256, SIGMA_512, SIGMA_1024, SIGMA_2K,
+    ALPHA_256, LLAVA, SHARE_CAPTIONER, XCOMPOSER,
 )  # fmt: skip
 """All of them. A revision is pinned only where one was recorded: none could be checked without the hub."""
 

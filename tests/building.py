@@ -126,11 +126,16 @@ def table_of(name: str, values: Iterable[Mapping[str, Any]]) -> pa.Table:
     return pa.Table.from_pylist([dict(row) for row in values], schema=tables.SCHEMAS[name])
 
 
+_AS_DUCKDB = {"list<item: halffloat>": pa.list_(pa.float32())}
+"""Types that DuckDB reads from Parquet but not from Arrow, and as what."""
+
+
 def connection_with(**given: pa.Table) -> duckdb.DuckDBPyConnection:
     """A connection that holds every table of the contract: those given, the others empty."""
     connection = duckdb.connect(config={"threads": 2})
     for name, schema in tables.SCHEMAS.items():
-        connection.register(f"_{name}", given.get(name, schema.empty_table()))
+        schema = pa.schema([(field.name, _AS_DUCKDB.get(str(field.type), field.type)) for field in schema])
+        connection.register(f"_{name}", given.get(name, schema.empty_table()).cast(schema))
         connection.execute(f"CREATE TABLE {name} AS SELECT * FROM _{name}")
     return connection
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -61,4 +62,35 @@ def save_owlv2(folder: Path) -> Path:
     tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=24)
     images = Owlv2ImageProcessorPil(size={"height": SIDE_PX, "width": SIDE_PX})
     Owlv2Processor(image_processor=images, tokenizer=tokenizer).save_pretrained(folder)
+    return folder
+
+
+def save_aesthetic_head(file: Path, dim: int = 8) -> Path:
+    """An aesthetic head in the published layout: linear layers 0, 2 and 4, with dropout (which holds nothing) between
+    them."""
+    torch.manual_seed(0)
+    sizes = (dim, 6, 4, 1)
+    dropout = torch.nn.Dropout
+    linear = [torch.nn.Linear(*pair) for pair in pairwise(sizes)]
+    head = torch.nn.Sequential(linear[0], dropout(), linear[1], dropout(), linear[2])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({f"layers.{name}": tensor for name, tensor in head.state_dict().items()}, file)
+    return file
+
+
+def save_classifier(folder: Path, labels: tuple[str, ...], seed: int = 0, **config: object) -> Path:
+    """A ViT image classifier with its processor."""
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+
+    torch.manual_seed(seed)
+    names = dict(enumerate(labels))
+    model = ViTForImageClassification(
+        ViTConfig(
+            hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=SIDE_PX,
+            patch_size=8, id2label=names, label2id={label: number for number, label in names.items()}, **config,
+        )
+    )  # fmt: skip
+    torch.nn.init.normal_(model.classifier.weight, std=3.0)  # as it is, every answer is near 1 / n
+    model.save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": SIDE_PX, "width": SIDE_PX}).save_pretrained(folder)
     return folder

@@ -7,8 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.select import SUBSET_COLUMNS, check_subsets, choose, reduce
+from curation.select import RULES, SUBSET_COLUMNS, check_subsets, choose, reduce
 from schemas.recipe import DataRecipe, Select
+from schemas.scores import LIMITS
+from schemas.tables import SCREENS
 from tests.building import connection_with, run_query, table_of
 
 
@@ -32,12 +34,14 @@ def image(row_id: int, width: int = 100, height: int = 100, **more: Any) -> dict
 def chosen(images: list[dict[str, Any]], max_distance: int | None = 3, **rules: Any) -> dict[int, dict[str, Any]]:
     """Row -> its row of `selection`; without rules of size or score unless they are given."""
     section = Select(**({"min_short_side_px": 1, "max_aspect": 1000} | rules))
+    screened = [{k: v for k, v in each.items() if k in SCREENS.names} for each in images]
     scores = [{key: each[key] for key in ("row_id", "image_id", "aesthetic")} for each in images]
     doubles = [each for each in images if each["group_id"] is not None]
     keys = ("row_id", "image_id", "group_id", "distance")
     tables = {
         "images": table_of("images", ({k: v for k, v in each.items() if k in IMAGE_COLUMNS} for each in images)),
         "scores": table_of("scores", scores),
+        "screens": table_of("screens", screened),
         "raw_captions": table_of(
             "raw_captions",
             (
@@ -120,6 +124,34 @@ def test_a_score_on_the_limit_is_kept(score: float) -> None:
 
 def test_without_a_threshold_no_score_is_too_low() -> None:
     assert verdict(chosen([image(0, aesthetic=-100.0)], min_aesthetic=None)[0]) == KEPT
+
+
+@pytest.mark.parametrize(
+    ("knob", "reason"),
+    [
+        ("min_sharpness", "blurred"),
+        ("max_upscale", "upscaled"),
+        ("max_border", "bordered"),
+        ("max_nsfw", "nsfw"),
+        ("max_watermark", "watermarked"),
+        ("min_clip_similarity", "caption_off"),
+    ],
+)
+def test_a_screen_refuses_beyond_its_limit_with_its_reason(knob: str, reason: str) -> None:
+    column, lowest = LIMITS[knob], knob.startswith("min_")
+    limit = 1.1 if knob == "max_upscale" else 0.1  # neither is a number of 32 bits
+    beyond = float(np.nextafter(np.float32(limit), np.float32(0 if lowest else 9)))
+    images = [image(n, **{column: value}) for n, value in enumerate((beyond, limit, None))]
+    rows = chosen(images, **{knob: limit})
+    assert verdict(rows[0]) == (reason, pytest.approx(beyond), limit)
+    assert [verdict(rows[1]), verdict(rows[2])] == [KEPT, KEPT]
+    assert [verdict(row) for row in chosen(images).values()] == [KEPT] * 3
+    assert {rule.knob: rule.reason.value for rule in RULES}[knob] == reason
+
+
+def test_every_rule_of_the_recipe_is_asked() -> None:
+    assert {rule.knob for rule in RULES} == {name for name in Select.model_fields if name.startswith(("min_", "max_"))}
+    assert {rule.knob for rule in RULES} > LIMITS.keys()
 
 
 def test_the_first_rule_that_fails_is_named() -> None:
@@ -217,13 +249,41 @@ def test_a_picture_can_be_in_several_subsets() -> None:
 
 def test_every_column_of_the_contract_can_be_asked_for() -> None:
     subsets = {name: f"{name} IS NOT NULL" for name in SUBSET_COLUMNS}
-    assert chosen([image(0)], subsets=subsets)[0]["subsets"] == sorted(SUBSET_COLUMNS)
+    columns = dict.fromkeys(LIMITS.values(), 1.0) | {"classes": [("cartoon", 0.75)]}
+    assert chosen([image(0, **columns)], subsets=subsets)[0]["subsets"] == sorted(SUBSET_COLUMNS)
+
+
+def test_the_paper_s_sets_and_a_classifier_of_one_s_own() -> None:
+    rows = chosen(
+        [
+            image(0, 3840, 2160, aesthetic=5.5),
+            image(1, 3840, 2160, aesthetic=5.25),
+            image(2, 1024, 1024, classes=[("cartoon", 0.75)]),
+            image(3, 512, 1024, nsfw=0.5, classes=[("cartoon", 0.25)]),
+        ],
+        subsets={
+            "internal_sigma": "short_side >= 1024",
+            "4k": "width * height >= 3840 * 2160 and aesthetic >= 5.5",
+            "drawn": "classes['cartoon'] > 0.5",
+            "safe": "coalesce(nsfw, 0) < 0.5",
+        },
+    )
+    assert [row["subsets"] for row in rows.values()] == [
+        ["4k", "internal_sigma", "safe"],
+        ["internal_sigma", "safe"],
+        ["drawn", "internal_sigma", "safe"],
+        [],
+    ]
 
 
 @pytest.mark.parametrize(
     ("condition", "why"),
     [
         ("widht > 5", 'is no condition (Binder Error: Referenced column "widht"'),
+        ("widht > 5", "; did you mean width? columns: "),
+        ("width", "is no condition: it gives INTEGER, not yes or no"),
+        ("format", "is no condition: it gives VARCHAR, not yes or no"),
+        ("NULL", "is no condition: it gives "),
         ("raw_caption LIKE '%cat%'", 'Referenced column "raw_caption"'),
         ("width > 5; DROP TABLE pictures", "is no condition (Parser Error"),
         ("1) THEN 1 END; DROP TABLE pictures; SELECT CASE WHEN (1", "select.subsets.mine"),
@@ -317,3 +377,9 @@ def test_the_job_depends_on_its_section_and_nothing_else() -> None:
     made = DataRecipe.from_mapping({"images": "a", "out": "b", "select": {"subsets": {"wide": "aspect < 1"}}})
     assert set(reduce(made).knobs) == {f"select.{name}" for name in Select.model_fields}
     assert reduce(made).knobs["select.subsets"] == {"wide": "aspect < 1"}
+
+
+def test_screens_are_read_where_they_are_computed() -> None:
+    bare = {"images": "a", "out": "b"}
+    assert "screens" not in reduce(DataRecipe.from_mapping(bare)).inputs
+    assert "screens" in reduce(DataRecipe.from_mapping(bare | {"screen": {"border": True}})).inputs

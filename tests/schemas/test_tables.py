@@ -48,7 +48,10 @@ def test_duckdb_knows_every_type() -> None:
 
 
 def test_every_table_is_written_by_one_job_and_read_after_it(tmp_path: Path) -> None:
-    everything = DataRecipe.from_mapping({"images": str(tmp_path), "out": "out", "ground": {"enabled": True}})
+    laion = {"scorer": "laion", "store_embeddings": True}
+    screen = {"sharpness": True, "clip_similarity": True}
+    sections = {"ground": {"enabled": True}, "aesthetic": laion, "screen": screen}
+    everything = DataRecipe.from_mapping({"images": str(tmp_path), "out": "out"} | sections)
     made = {"listing"}
     for step in sigma.pipeline(everything):
         assert set(step.work.inputs) <= made, step.job

@@ -1,0 +1,156 @@
+"""What is measured of every picture: the aesthetic score and the screens, and how their models run."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from schemas.strict import StrictModel
+from schemas.weights import NSFW, WATERMARK, Weight
+
+PUBLISHED: dict[str, tuple[Weight, str]] = {"nsfw": (NSFW, "nsfw"), "watermark": (WATERMARK, "watermark")}
+"""Columns that a published classifier fills where the recipe names no other: the model, and its label."""
+
+LIMITS = {
+    "min_sharpness": "sharpness",
+    "max_upscale": "upscale",
+    "max_border": "border",
+    "max_nsfw": "nsfw",
+    "max_watermark": "watermark",
+    "min_clip_similarity": "clip_similarity",
+}
+"""Knob of `select` -> the column of `screens` that it limits."""
+
+
+class Models(StrictModel):
+    """How a job runs its models. Nothing here changes a result but for the last digits."""
+
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    """Pictures per pass."""
+    device: str = "auto"
+    """`auto` takes a GPU where there is one; else a name of torch, such as cuda:1 or cpu."""
+    workers: Annotated[int, Field(ge=1)] | None = None
+    """Workers at once; null takes one per GPU for a job with models where there are GPUs, else as `run.workers`."""
+    gpus_per_worker: Annotated[float, Field(ge=0, le=64)] | None = None
+    """GPUs that each worker holds, under 1 to share one; null takes one for a job with models where the cluster has
+    GPUs, else none."""
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _whole_above_1(cls, value: float | None) -> float | None:
+        if value is not None and value > 1 and value != int(value):
+            raise ValueError("above 1 it is a whole number")
+        return value
+
+    def uses_models(self) -> bool:
+        """Whether the job has a model to run."""
+        raise NotImplementedError
+
+    def num_gpus(self) -> float | None:
+        """GPUs of each worker; None leaves it to what the cluster has."""
+        if not self.uses_models():
+            return 0
+        if self.gpus_per_worker is not None:
+            return self.gpus_per_worker
+        return None if self.device == "auto" or self.device.startswith("cuda") else 0
+
+    def chosen_device(self) -> str:
+        """`device`, where `auto` follows what the workers were given: GPUs, none, or nothing said."""
+        if self.device != "auto" or self.gpus_per_worker is None:
+            return self.device
+        return "cuda" if self.gpus_per_worker else "cpu"
+
+    def content(self) -> dict[str, Any]:
+        """The knobs that decide what comes out."""
+        return {name: value for name, value in self.resolved().items() if name not in Models.model_fields}
+
+
+class Aesthetic(Models):
+    """Score every picture; the threshold lives in `select`."""
+
+    scorer: Literal["photographic", "laion"] = "photographic"
+    """`photographic` measures sharpness, contrast, colourfulness and exposure, on a scale of 1 to 10. No weights.
+    `laion` is LAION's predictor: CLIP ViT-L/14 and a linear head, trained on people's ratings of 1 to 10."""
+    clip: str | None = None
+    """CLIP for `laion`: a folder, or a hub id in the local cache. Null: CLIP ViT-L/14, the only one the published
+    head fits."""
+    head: str | None = None
+    """Head for `laion`: a .pth or .safetensors file, a folder with one, or a hub id in the local cache. Null: LAION's
+    sac+logos+ava1-l14-linearMSE."""
+    store_embeddings: bool = False
+    """Keep the CLIP embeddings of `laion` in the table `embeddings`, in 16 bits: 1.5 kB a picture."""
+
+    @model_validator(mode="after")
+    def _has_embeddings_to_store(self) -> Self:
+        if self.store_embeddings and self.scorer != "laion":
+            raise ValueError("store_embeddings needs scorer: laion, which makes them")
+        return self
+
+    def uses_models(self) -> bool:
+        """Only `laion` has models."""
+        return self.scorer == "laion"
+
+    def knobs(self) -> dict[str, Any]:
+        """What decides the scores: the scorer, and what it reads."""
+        return self.content() if self.uses_models() else {"scorer": self.scorer}
+
+
+class Classifier(StrictModel):
+    """An image classifier of transformers, and which of its labels is read."""
+
+    model: str | None = None
+    """A folder, or a hub id in the local cache. Null: the published model of the columns `nsfw` and `watermark`."""
+    label: str | None = None
+    """The label whose probability is the score. Null: `nsfw` or `watermark`, in the columns of these names."""
+
+
+class Screen(Models):
+    """Look for what spoils a picture: columns of `screens`. All off by default; the limits live in `select`."""
+
+    sharpness: bool = False
+    """Measure how sharp the sharpest tenth of the picture is."""
+    upscale: bool = False
+    """Estimate by what factor the picture was enlarged, from its spectrum. Reads each original that is larger than
+    its proxy once more."""
+    border: bool = False
+    """Measure frames and letterbox bars."""
+    classifiers: dict[str, Classifier] = {}
+    """Column -> image classifier. `nsfw: {}` and `watermark: {}` take the published ones; a column of any other name
+    names its `model` and `label`, and lies in the column `classes`."""
+    clip_similarity: bool = False
+    """Cosine of CLIP between the picture and its raw caption, as `clean` left it."""
+    clip: str | None = None
+    """CLIP for `clip_similarity`: a folder, or a hub id in the local cache. Null: CLIP ViT-L/14."""
+
+    @field_validator("classifiers")
+    @classmethod
+    def _can_be_columns(cls, value: dict[str, Classifier]) -> dict[str, Classifier]:
+        for name, classifier in value.items():
+            if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+                raise ValueError(f"{name!r}: the name of a column is lower-case letters, digits and _")
+            if name not in PUBLISHED and not (classifier.model and classifier.label):
+                raise ValueError(f"{name} needs a model and a label; only {' and '.join(PUBLISHED)} have their own")
+        return value
+
+    def uses_models(self) -> bool:
+        """Classifiers and CLIP are models; the other screens are arithmetic."""
+        return bool(self.classifiers) or self.clip_similarity
+
+    def columns(self) -> frozenset[str]:
+        """The columns of `screens` that the job fills."""
+        measured = {name for name in ("sharpness", "upscale", "border", "clip_similarity") if getattr(self, name)}
+        own = {name for name in self.classifiers if name in PUBLISHED}
+        others = {"classes"} if self.classifiers.keys() - own else set()
+        return frozenset(measured | own | others)
+
+    def knobs(self) -> dict[str, Any]:
+        """What decides what comes out."""
+        return {name: value for name, value in self.content().items() if name != "clip" or self.clip_similarity}
+
+    def how_to_compute(self, column: str) -> str:
+        """The knob that fills a column, as an override."""
+        if column in PUBLISHED:
+            return f"screen.classifiers.{column}={{}}"
+        return "a classifier in screen.classifiers" if column == "classes" else f"screen.{column}=true"
