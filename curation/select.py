@@ -24,43 +24,46 @@ SUBSET_COLUMNS = {
 }
 """What the condition of a subset may speak of."""
 
+# Views, not tables: what is not asked for is not read, and no wide row is held twice.
 _PICTURES = """
-CREATE TEMP TABLE pictures AS
+CREATE TEMP VIEW pictures AS
 SELECT row_id, images.image_id, images.reason, sha256, images.width, images.height, format, source_name,
        least(images.width, images.height) AS short_side,
        greatest(images.width, images.height) AS long_side,
        images.width::DOUBLE * images.height / 1e6 AS megapixels,
        images.height::DOUBLE / images.width AS aspect,
        scores.aesthetic,
-       raw_captions.caption IS NOT NULL AS has_caption,
-       coalesce(duplicates.group_id, row_id) AS group_id,
-       duplicates.distance
-FROM images LEFT JOIN scores USING (row_id) LEFT JOIN duplicates USING (row_id) LEFT JOIN raw_captions USING (row_id)
+       group_id, duplicates.distance, duplicates.method,
+       other_dataset, other_image_id, other_method, other_distance
+FROM images LEFT JOIN scores USING (row_id) LEFT JOIN duplicates USING (row_id)
 """
 
 _RULES = f"""
-CREATE TEMP TABLE ruled AS
+CREATE TEMP VIEW ruled AS
 SELECT *,
        CASE WHEN reason IS NOT NULL THEN NULL
             WHEN short_side < $min_short_side_px THEN '{Rejection.TOO_SMALL}'
             WHEN long_side / short_side::DOUBLE > $max_aspect THEN '{Rejection.EXTREME_ASPECT}'
             WHEN aesthetic < $min_aesthetic::FLOAT THEN '{Rejection.LOW_AESTHETIC}'
+            WHEN other_dataset IS NOT NULL THEN '{Rejection.IN_OTHER_DATASET}'
        END AS rule
 FROM pictures
 """
 
-# Only pictures that pass the rules compete to be the one that stays. Exact copies always fall: a key is the id of
-# the bytes, so two of them cannot lie in the shards.
+# Only pictures that pass the rules compete to be the one that stays; one without a double has won. Exact copies always
+# fall: a key is the id of the bytes, so two of them cannot lie in the shards.
 _SURVIVORS = """
 CREATE TEMP TABLE survivors AS
 SELECT row_id,
        first_value(row_id) OVER stay AS survivor_row,
-       first_value(image_id) OVER stay AS survivor
-FROM ruled
-WHERE reason IS NULL AND rule IS NULL
+       first_value(ruled.image_id) OVER stay AS survivor
+FROM ruled JOIN (SELECT row_id FROM duplicates WHERE method IS NOT NULL) USING (row_id)
+     LEFT JOIN raw_captions USING (row_id)
+WHERE ruled.reason IS NULL AND rule IS NULL
 WINDOW stay AS (
     PARTITION BY CASE WHEN $drop_duplicates THEN group_id::VARCHAR ELSE sha256 END
-    ORDER BY width::BIGINT * height DESC, aesthetic DESC NULLS LAST, has_caption DESC, row_id
+    ORDER BY width::BIGINT * height DESC, aesthetic DESC NULLS LAST, raw_captions.caption IS NOT NULL DESC,
+             ruled.image_id, row_id
 )
 """
 
@@ -72,17 +75,24 @@ SELECT row_id, image_id,
        CASE WHEN rule = '{Rejection.TOO_SMALL}' THEN short_side
             WHEN rule = '{Rejection.EXTREME_ASPECT}' THEN long_side / short_side::DOUBLE
             WHEN rule = '{Rejection.LOW_AESTHETIC}' THEN aesthetic
+            WHEN rule = '{Rejection.IN_OTHER_DATASET}' THEN other_distance
             WHEN survivor_row <> row_id THEN coalesce(distance, 0)
        END AS value,
        CASE WHEN rule = '{Rejection.TOO_SMALL}' THEN {{min_short_side_px}}
             WHEN rule = '{Rejection.EXTREME_ASPECT}' THEN {{max_aspect}}
             WHEN rule = '{Rejection.LOW_AESTHETIC}' THEN {{min_aesthetic}}
-            WHEN survivor_row <> row_id THEN {{max_distance}}
+            WHEN rule = '{Rejection.IN_OTHER_DATASET}' OR survivor_row <> row_id THEN {{max_distance}}
        END AS threshold,
-       CASE WHEN survivor_row <> row_id THEN survivor END AS duplicate_of,
+       CASE WHEN rule = '{Rejection.IN_OTHER_DATASET}' THEN other_image_id
+            WHEN survivor_row <> row_id THEN survivor
+       END AS duplicate_of,
        CASE WHEN survivor_row <> row_id THEN survivor_row END AS duplicate_of_row,
-       reason IS NULL AND rule IS NULL AND survivor_row = row_id AS kept,
-       CASE WHEN reason IS NULL AND rule IS NULL AND survivor_row = row_id
+       CASE WHEN rule = '{Rejection.IN_OTHER_DATASET}' THEN other_method
+            WHEN survivor_row <> row_id THEN coalesce(method, 'bytes')
+       END AS duplicate_method,
+       CASE WHEN rule = '{Rejection.IN_OTHER_DATASET}' THEN other_dataset END AS other_dataset,
+       reason IS NULL AND rule IS NULL AND coalesce(survivor_row, row_id) = row_id AS kept,
+       CASE WHEN reason IS NULL AND rule IS NULL AND coalesce(survivor_row, row_id) = row_id
             THEN list_filter([{{subsets}}]::VARCHAR[], lambda name: name IS NOT NULL) ELSE [] END AS subsets
 FROM ruled LEFT JOIN survivors USING (row_id)
 ORDER BY row_id
@@ -102,16 +112,14 @@ def reduce(recipe: DataRecipe) -> Reduce:
 
 
 def choose(connection: Connection, rules: Select, max_distance: int | None) -> str:
-    """Apply the rules in their order (size, aspect, score, then duplicates) and give the SELECT of the outcome."""
+    """Apply the rules in order (size, aspect, score, other datasets, doubles) and give the SELECT of the outcome."""
     connection.execute(_PICTURES)
-    connection.execute(
-        _RULES,
-        {
-            "min_short_side_px": rules.min_short_side_px,
-            "max_aspect": rules.max_aspect,
-            "min_aesthetic": rules.min_aesthetic,
-        },
-    )
+    limits = {
+        "min_short_side_px": rules.min_short_side_px,
+        "max_aspect": rules.max_aspect,
+        "min_aesthetic": rules.min_aesthetic,
+    }
+    connection.execute(_with_limits(_RULES, limits))
     connection.execute(_SURVIVORS, {"drop_duplicates": rules.drop_duplicates})
     conditions = [
         f"CASE WHEN ({condition}) THEN '{name}' END" for name, condition in sorted(check_subsets(rules).items())
@@ -154,6 +162,11 @@ def check_subsets(rules: Select) -> dict[str, str]:
                     f"columns: {', '.join(SUBSET_COLUMNS)}"
                 ) from None
     return dict(rules.subsets)
+
+
+def _with_limits(sql: str, limits: dict[str, float | None]) -> str:
+    """A statement with `$name` replaced by numbers: a view takes no parameters."""
+    return re.sub(r"\$(\w+)", lambda found: "NULL" if limits[found[1]] is None else repr(limits[found[1]]), sql)
 
 
 def _words(condition: str) -> set[str]:
