@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from curation.magic import cut_short
+from curation.png_rows import missing_rows
 from curation.probe import Header, Unreadable, clean, probe
 from schemas.pixels import MAX_PIXELS, PixelError, open_picture
 from schemas.reasons import ImageError
@@ -47,6 +48,8 @@ def decode(data: bytes, *, longest_px: int | None = None, max_pixels: int = MAX_
     except PixelError as error:
         raise _refused(data, header, clean(str(error))) from error
     cut = None if header.format in ("JPEG", "MPO") else cut_short(data, header.format)
+    if cut is None and header.format == "PNG":
+        cut = missing_rows(data)
     if cut is not None:  # the decoder was content, but the file is not whole
         raise Unreadable(ImageError.TRUNCATED, f"{header.format}: {cut}", header)
     return Decoded(picture.rgb, header, picture.see_through)
