@@ -1,4 +1,4 @@
-"""Group pictures that are the same: equal bytes, equal pixels, pHashes within a few bits of each other.
+"""Group pictures that are the same: equal bytes, equal pixels, pHashes within a few bits, embeddings that are close.
 
 A group is a connected component: two pictures are in one group where a chain of such pairs joins them, though the
 ends of the chain may be further apart. What another dataset holds is found the same way, pair by pair and without
@@ -15,12 +15,13 @@ from curation.catalog import literal, select_table
 from curation.dataset import Dataset
 from curation.near_hashes import find_pairs
 from curation.reduce import Connection, Reduce
+from curation.semantic import find_similar
 from schemas.recipe import DataRecipe, Dedup
 
-METHODS = ("bytes", "pixels", "phash")
+METHODS = ("bytes", "pixels", "phash", "semantic")
 """Kinds of evidence, strongest first."""
 
-_METHOD = "list_extract(['bytes', 'pixels', 'phash'], strength + 1)"
+_METHOD = f"list_extract({list(METHODS)}, strength + 1)"
 
 # a flat picture has no structure to hash: only its bytes or pixels can show that it is the same
 _HASHED = "phash IS NOT NULL AND phash NOT IN (0, 18446744073709551615)"
@@ -111,10 +112,11 @@ def reduce(recipe: DataRecipe) -> Reduce:
     knobs = {f"dedup.{name}": value for name, value in recipe.dedup.resolved().items()}
     if recipe.dedup.against:
         knobs["dedup.against"] = [_state(path) for path in recipe.dedup.against_paths()]
+    embeddings = () if recipe.dedup.semantic_threshold is None else ("embeddings",)
     return Reduce(
         job="dedup",
         output="duplicates",
-        inputs=("images", "fingerprints"),
+        inputs=("images", "fingerprints", *embeddings),
         query=partial(find_groups, section=recipe.dedup),
         knobs=knobs,
     )
@@ -124,7 +126,8 @@ def find_groups(connection: Connection, section: Dedup) -> str:
     """Connected components over the evidence; the label of a group is its lowest row_id, whatever the order of work.
 
     Raises:
-        ValueError: `against` names a folder that holds no dataset, or one without fingerprints.
+        ValueError: `against` names a folder that holds no dataset, or one without fingerprints; embeddings are
+            asked for and there are none.
     """
     connection.execute("SET preserve_insertion_order = false")  # the outcome is sorted; in between it costs memory
     connection.execute(_EDGES)
@@ -132,6 +135,9 @@ def find_groups(connection: Connection, section: Dedup) -> str:
     connection.execute(_HASHES)
     if section.max_distance is not None:
         find_near(connection, section.max_distance)
+    if section.semantic_threshold is not None:
+        find_similar(connection, section.semantic_threshold, into="alike")
+        connection.execute("INSERT INTO edges SELECT a, b, 3, distance FROM alike")
     connection.execute(_MATCHES)
     if section.against:
         find_in_others(connection, section.against_paths(), section.max_distance)

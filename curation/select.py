@@ -81,6 +81,7 @@ SELECT row_id, image_id,
        CASE WHEN rule = '{Rejection.TOO_SMALL}' THEN {{min_short_side_px}}
             WHEN rule = '{Rejection.EXTREME_ASPECT}' THEN {{max_aspect}}
             WHEN rule = '{Rejection.LOW_AESTHETIC}' THEN {{min_aesthetic}}
+            WHEN survivor_row <> row_id AND method = 'semantic' THEN {{max_cosine_distance}}
             WHEN rule = '{Rejection.IN_OTHER_DATASET}' OR survivor_row <> row_id THEN {{max_distance}}
        END AS threshold,
        CASE WHEN rule = '{Rejection.IN_OTHER_DATASET}' THEN other_image_id
@@ -106,12 +107,19 @@ def reduce(recipe: DataRecipe) -> Reduce:
         job="select",
         output="selection",
         inputs=("images", "scores", "duplicates", "raw_captions"),
-        query=partial(choose, rules=recipe.select, max_distance=recipe.dedup.max_distance),
+        query=partial(
+            choose,
+            rules=recipe.select,
+            max_distance=recipe.dedup.max_distance,
+            semantic_threshold=recipe.dedup.semantic_threshold,
+        ),
         knobs=knobs,
     )
 
 
-def choose(connection: Connection, rules: Select, max_distance: int | None) -> str:
+def choose(
+    connection: Connection, rules: Select, max_distance: int | None, semantic_threshold: float | None = None
+) -> str:
     """Apply the rules in order (size, aspect, score, other datasets, doubles) and give the SELECT of the outcome."""
     connection.execute(_PICTURES)
     limits = {
@@ -129,6 +137,7 @@ def choose(connection: Connection, rules: Select, max_distance: int | None) -> s
         max_aspect=rules.max_aspect,
         min_aesthetic="NULL" if rules.min_aesthetic is None else rules.min_aesthetic,
         max_distance=max_distance or 0,
+        max_cosine_distance="NULL" if semantic_threshold is None else 1 - semantic_threshold,
         subsets=", ".join(conditions),
     )
 

@@ -73,6 +73,9 @@ class Dedup(StrictModel):
     max_distance: Annotated[int, Field(ge=0, le=6)] | None = 3
     """Largest Hamming distance between two pHashes that still counts as the same picture, in bits; null finds exact
     copies only. Every pair is found; up to 3 takes minutes for 33 million pictures, beyond it more tables and time."""
+    semantic_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Smallest cosine of two embeddings that counts as the same picture; null compares none. Pairs are looked for in
+    clusters of about a thousand, so a few are missed. Needs the table `embeddings` and faiss."""
     against: tuple[str, ...] = ()
     """Folders of other datasets, evaluation sets say: a picture that is also in one of them, by bytes, pixels or
     pHash, is refused. They need to be built up to fingerprint. `~` is the home directory."""

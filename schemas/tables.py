@@ -81,13 +81,22 @@ SCORES = pa.schema(
     ]
 )
 
+EMBEDDINGS = pa.schema(
+    [
+        _ROW,
+        _IMAGE,
+        pa.field("model", pa.string()),
+        pa.field("embedding", pa.list_(pa.float16())),  # of the proxy; null where there is none
+    ]
+)
+
 DUPLICATES = pa.schema(
     [
         _ROW,
         _IMAGE,
         pa.field("group_id", pa.int64(), nullable=False),  # lowest row_id of the group
-        pa.field("method", pa.string()),  # 'bytes', 'pixels' or 'phash': the strongest evidence; null where alone
-        pa.field("distance", pa.float32()),  # by that method, to its nearest: bits between pHashes
+        pa.field("method", pa.string()),  # 'bytes', 'pixels', 'phash' or 'semantic', the strongest; null if alone
+        pa.field("distance", pa.float32()),  # to its nearest by that method: bits between pHashes, or 1 - cosine
         # a picture of a dataset that `dedup.against` names; null where there is none:
         pa.field("other_dataset", pa.string()),  # its folder
         pa.field("other_image_id", pa.string()),

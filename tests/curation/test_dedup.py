@@ -312,5 +312,5 @@ def test_the_job_notices_when_another_dataset_is_built_anew(tmp_path: Path) -> N
 
 def test_the_job_names_its_knob() -> None:
     made = DataRecipe.from_mapping({"images": "photos", "out": str(Path("out")), "dedup": {"max_distance": 2}})
-    assert reduce(made).knobs == {"dedup.max_distance": 2, "dedup.against": []}
+    assert reduce(made).knobs == {"dedup.max_distance": 2, "dedup.semantic_threshold": None, "dedup.against": []}
     assert reduce(made).inputs == ("images", "fingerprints")

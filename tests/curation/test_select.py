@@ -179,6 +179,17 @@ def test_of_equals_the_lowest_id_stays_wherever_it_is_listed() -> None:
     assert survivors(doubles(image(4, image_id="a"), image(2, image_id="a"), image(3, image_id="b"))) == [2]
 
 
+def test_the_threshold_of_a_semantic_double_is_a_distance_of_cosines() -> None:
+    alike = [{"row_id": row, "image_id": f"id{row}", "group_id": 0, "method": "semantic", "distance": 0.125}
+             for row in (0, 1)]  # fmt: skip
+    images = [{key: value for key, value in image(row).items() if key in IMAGE_COLUMNS} for row in (0, 1)]
+    with connection_with(images=table_of("images", images), duplicates=table_of("duplicates", alike)) as connection:
+        sql = choose(connection, Select(min_short_side_px=1), max_distance=3, semantic_threshold=0.75)
+        rows = run_query(connection, sql)
+    assert verdict(rows[1]) == ("duplicate", 0.125, 0.25)
+    assert (rows[0]["kept"], rows[1]["duplicate_method"]) == (True, "semantic")
+
+
 OTHER = {"other_dataset": "/eval", "other_image_id": "theirs", "other_method": "phash", "other_distance": 2}
 
 
