@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from curation.jpeg_scan import has_flat_corner, missing_blocks
 from curation.magic import cut_short
 from curation.png_rows import missing_rows
 from curation.probe import Header, Unreadable, clean, probe
@@ -50,6 +51,8 @@ def decode(data: bytes, *, longest_px: int | None = None, max_pixels: int = MAX_
     cut = None if header.format in ("JPEG", "MPO") else cut_short(data, header.format)
     if cut is None and header.format == "PNG":
         cut = missing_rows(data)
+    if header.format == "JPEG" and has_flat_corner(picture.rgb):
+        cut = missing_blocks(data)
     if cut is not None:  # the decoder was content, but the file is not whole
         raise Unreadable(ImageError.TRUNCATED, f"{header.format}: {cut}", header)
     return Decoded(picture.rgb, header, picture.see_through)
