@@ -12,9 +12,11 @@ from pathlib import Path
 from benchmarks import (
     captioning_speed,
     curation_speed,
+    dedup_speed,
     kv_compression,
     loader_speed,
     memory_table,
+    mutations,
     statistics_speed,
     training_cost,
     training_speed,
@@ -29,6 +31,8 @@ def main() -> None:
     print("| benchmark | ours | beside it | ratio | goal |\n|---|---|---|---|---|")
     for benchmark in (
         *curation_speed.BENCHMARKS,
+        *dedup_speed.BENCHMARKS,
+        *mutations.BENCHMARKS,
         *captioning_speed.BENCHMARKS,
         *statistics_speed.BENCHMARKS,
         *loader_speed.BENCHMARKS,

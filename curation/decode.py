@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from curation.jpeg_scan import has_flat_corner, missing_blocks
 from curation.magic import cut_short
+from curation.png_rows import missing_rows
 from curation.probe import Header, Unreadable, clean, probe
 from schemas.pixels import MAX_PIXELS, PixelError, open_picture
 from schemas.reasons import ImageError
@@ -47,6 +49,10 @@ def decode(data: bytes, *, longest_px: int | None = None, max_pixels: int = MAX_
     except PixelError as error:
         raise _refused(data, header, clean(str(error))) from error
     cut = None if header.format in ("JPEG", "MPO") else cut_short(data, header.format)
+    if cut is None and header.format == "PNG":
+        cut = missing_rows(data)
+    if header.format == "JPEG" and has_flat_corner(picture.rgb):
+        cut = missing_blocks(data)
     if cut is not None:  # the decoder was content, but the file is not whole
         raise Unreadable(ImageError.TRUNCATED, f"{header.format}: {cut}", header)
     return Decoded(picture.rgb, header, picture.see_through)

@@ -22,7 +22,6 @@ from curation.dataset import (
     ROW_GROUP_ROWS,
     Dataset,
     JobRecord,
-    commit_table,
     count_rows,
     forget_index,
     forget_previous,
@@ -33,7 +32,7 @@ from curation.dataset import (
 )
 from curation.failures import ask_again, check_failures, failed_parts, forget_failures, has_too_many
 from curation.journal import forget_journals
-from curation.reduce import Reduce
+from curation.reduce import Reduce, commit_batches, stream
 from curation.runner import Runner
 from curation.stage import Stage, counts_of
 from schemas import tables
@@ -310,9 +309,14 @@ def _count_rows(dataset: Dataset, table: str) -> tuple[int, dict[str, int]]:
 
 
 def _run_reduce(dataset: Dataset, reduce: Reduce, memory: str) -> JobResult:
+    record = dataset.record(reduce.output)
+    assert record is not None
+    path, schema = dataset.reduced(reduce.output), schema_of(reduce.output)
+    group_rows = PLAN_ROW_GROUP_ROWS if reduce.output == "shard_plan" else ROW_GROUP_ROWS
     with catalog.connect(dataset, memory) as connection:
         try:
-            table = connection.sql(reduce.query(connection)).to_arrow_table()
+            batches = stream(connection, reduce.query(connection), group_rows)
+            rows, reasons = commit_batches(path, batches, schema, {"sigma.made_by": record.fingerprint}, group_rows)
         except duckdb.OutOfMemoryException as error:
             why = str(error).splitlines()[0]
             raise ValueError(f"{reduce.job}: run.duckdb_memory={memory} does not suffice ({why})") from None
@@ -322,15 +326,7 @@ def _run_reduce(dataset: Dataset, reduce: Reduce, memory: str) -> JobResult:
                 f"{reduce.job}: {why}; where a file is damaged, sigma doctor {dataset.root} names it"
             ) from None
     shutil.rmtree(dataset.root / ".duckdb-spill", ignore_errors=True)
-    record = dataset.record(reduce.output)
-    assert record is not None
-    group_rows = PLAN_ROW_GROUP_ROWS if reduce.output == "shard_plan" else ROW_GROUP_ROWS
-    schema = schema_of(reduce.output)
-    commit_table(dataset.reduced(reduce.output), table, schema, {"sigma.made_by": record.fingerprint}, group_rows)
-    reasons: dict[str, int] = {}
-    if "rejected_by" in table.column_names:
-        reasons = dict(sorted(Counter(table["rejected_by"].drop_null().to_pylist()).items()))
-    return JobResult(reduce.job, (reduce.output,), 1, 1, table.num_rows, reasons)
+    return JobResult(reduce.job, (reduce.output,), 1, 1, rows, reasons)
 
 
 def write_run(dataset: Dataset, result: JobResult) -> None:

@@ -33,8 +33,9 @@ SUBSET_COLUMNS = {
 }
 """What the condition of a subset may speak of."""
 
+# Views, not tables: what is not asked for is not read, and no wide row is held twice.
 _PICTURES = """
-CREATE TEMP TABLE pictures AS
+CREATE TEMP VIEW pictures AS
 SELECT row_id, images.image_id, images.reason, sha256, images.width, images.height, format, source_name,
        least(images.width, images.height) AS short_side,
        greatest(images.width, images.height) AS long_side,
@@ -43,11 +44,9 @@ SELECT row_id, images.image_id, images.reason, sha256, images.width, images.heig
        scores.aesthetic,
        screens.sharpness, screens.upscale, screens.border, screens.nsfw, screens.watermark, screens.clip_similarity,
        screens.classes,
-       raw_captions.caption IS NOT NULL AS has_caption,
-       coalesce(duplicates.group_id, row_id) AS group_id,
-       duplicates.distance
-FROM images LEFT JOIN scores USING (row_id) LEFT JOIN duplicates USING (row_id) LEFT JOIN raw_captions USING (row_id)
-            LEFT JOIN screens USING (row_id)
+       group_id, duplicates.distance, duplicates.method,
+       other_dataset, other_image_id, other_method, other_distance
+FROM images LEFT JOIN scores USING (row_id) LEFT JOIN duplicates USING (row_id) LEFT JOIN screens USING (row_id)
 """
 
 
@@ -79,18 +78,20 @@ RULES = (
 )
 """In the order they are asked: the first that fails is named."""
 
-# Only pictures that pass the rules compete to be the one that stays. Exact copies always fall: a key is the id of
-# the bytes, so two of them cannot lie in the shards.
+# Only pictures that pass the rules compete to be the one that stays; one without a double has won. Exact copies always
+# fall: a key is the id of the bytes, so two of them cannot lie in the shards.
 _SURVIVORS = """
 CREATE TEMP TABLE survivors AS
 SELECT row_id,
        first_value(row_id) OVER stay AS survivor_row,
-       first_value(image_id) OVER stay AS survivor
-FROM ruled
-WHERE reason IS NULL AND rule IS NULL
+       first_value(ruled.image_id) OVER stay AS survivor
+FROM ruled JOIN (SELECT row_id FROM duplicates WHERE method IS NOT NULL) USING (row_id)
+     LEFT JOIN raw_captions USING (row_id)
+WHERE ruled.reason IS NULL AND rule IS NULL
 WINDOW stay AS (
     PARTITION BY CASE WHEN $drop_duplicates THEN group_id::VARCHAR ELSE sha256 END
-    ORDER BY width::BIGINT * height DESC, aesthetic DESC NULLS LAST, has_caption DESC, row_id
+    ORDER BY width::BIGINT * height DESC, aesthetic DESC NULLS LAST, raw_captions.caption IS NOT NULL DESC,
+             ruled.image_id, row_id
 )
 """
 
@@ -99,12 +100,23 @@ SELECT row_id, image_id,
        CASE WHEN rule IS NOT NULL THEN rule
             WHEN survivor_row <> row_id THEN '{Rejection.DUPLICATE}'
        END AS rejected_by,
-       CASE WHEN rule IS NOT NULL THEN value WHEN survivor_row <> row_id THEN coalesce(distance, 0) END AS value,
-       CASE WHEN rule IS NOT NULL THEN threshold WHEN survivor_row <> row_id THEN {{max_distance}} END AS threshold,
-       CASE WHEN survivor_row <> row_id THEN survivor END AS duplicate_of,
+       CASE WHEN rule IS NOT NULL THEN value
+            WHEN survivor_row <> row_id THEN coalesce(distance, 0)
+       END AS value,
+       CASE WHEN rule IS NOT NULL THEN threshold
+            WHEN survivor_row <> row_id AND method = 'semantic' THEN {{max_cosine_distance}}
+            WHEN survivor_row <> row_id THEN {{max_distance}}
+       END AS threshold,
+       CASE WHEN rule = '{Rejection.IN_OTHER_DATASET}' THEN other_image_id
+            WHEN survivor_row <> row_id THEN survivor
+       END AS duplicate_of,
        CASE WHEN survivor_row <> row_id THEN survivor_row END AS duplicate_of_row,
-       reason IS NULL AND rule IS NULL AND survivor_row = row_id AS kept,
-       CASE WHEN reason IS NULL AND rule IS NULL AND survivor_row = row_id
+       CASE WHEN rule = '{Rejection.IN_OTHER_DATASET}' THEN other_method
+            WHEN survivor_row <> row_id THEN coalesce(method, 'bytes')
+       END AS duplicate_method,
+       CASE WHEN rule = '{Rejection.IN_OTHER_DATASET}' THEN other_dataset END AS other_dataset,
+       reason IS NULL AND rule IS NULL AND coalesce(survivor_row, row_id) = row_id AS kept,
+       CASE WHEN reason IS NULL AND rule IS NULL AND coalesce(survivor_row, row_id) = row_id
             THEN list_filter([{{subsets}}]::VARCHAR[], lambda name: name IS NOT NULL) ELSE [] END AS subsets
 FROM ruled LEFT JOIN survivors USING (row_id)
 ORDER BY row_id
@@ -118,33 +130,51 @@ def reduce(recipe: DataRecipe) -> Reduce:
         job="select",
         output="selection",
         inputs=("images", "scores", "duplicates", "raw_captions", *(["screens"] if recipe.screen.columns() else [])),
-        query=partial(choose, rules=recipe.select, max_distance=recipe.dedup.max_distance),
+        query=partial(
+            choose,
+            rules=recipe.select,
+            max_distance=recipe.dedup.max_distance,
+            semantic_threshold=recipe.dedup.semantic_threshold,
+        ),
         knobs=knobs,
     )
 
 
-def choose(connection: Connection, rules: Select, max_distance: int | None) -> str:
-    """Apply the rules in their order (`RULES`, then duplicates) and give the SELECT of the outcome."""
+def choose(
+    connection: Connection, rules: Select, max_distance: int | None, semantic_threshold: float | None = None
+) -> str:
+    """Apply the rules in their order (`RULES`, other datasets, duplicates) and give the SELECT of the outcome."""
     connection.execute(_PICTURES)
-    connection.execute(_ruled(rules))
+    connection.execute(_ruled(rules, max_distance or 0))
     connection.execute(_SURVIVORS, {"drop_duplicates": rules.drop_duplicates})
     conditions = [
         f"CASE WHEN ({condition}) THEN '{name}' END" for name, condition in sorted(check_subsets(rules).items())
     ]
-    return _SELECTION.format(max_distance=max_distance or 0, subsets=", ".join(conditions))
+    return _SELECTION.format(
+        max_distance=max_distance or 0,
+        max_cosine_distance="NULL" if semantic_threshold is None else 1 - semantic_threshold,
+        subsets=", ".join(conditions),
+    )
 
 
-def _ruled(rules: Select) -> str:
+def _ruled(rules: Select, max_distance: int) -> str:
     """`pictures` with the first rule that each one fails, its value and its limit."""
     limits = {rule: getattr(rules, rule.knob) for rule in RULES}
     asked = {rule: float(limit) for rule, limit in limits.items() if limit is not None}
     failed = " ".join(f"WHEN {rule.fails(limit)} THEN '{rule.reason}'" for rule, limit in asked.items())
     values = " ".join(f"WHEN '{rule.reason}' THEN {rule.value}::DOUBLE" for rule in asked)
     thresholds = " ".join(f"WHEN '{rule.reason}' THEN {limit!r}::DOUBLE" for rule, limit in asked.items())
+    other = Rejection.IN_OTHER_DATASET
     return f"""
-    CREATE TEMP TABLE ruled AS
-    SELECT *, CASE rule {values} END AS value, CASE rule {thresholds} END AS threshold
-    FROM (SELECT *, CASE WHEN reason IS NOT NULL THEN NULL {failed} END AS rule FROM pictures)
+    CREATE TEMP VIEW ruled AS
+    SELECT *,
+           CASE rule {values} WHEN '{other}' THEN other_distance::DOUBLE END AS value,
+           CASE rule {thresholds} WHEN '{other}' THEN {max_distance}::DOUBLE END AS threshold
+    FROM (
+        SELECT *,
+               CASE WHEN reason IS NOT NULL THEN NULL {failed} WHEN other_dataset IS NOT NULL THEN '{other}' END AS rule
+        FROM pictures
+    )
     """
 
 

@@ -85,6 +85,8 @@ class Rejection(StrEnum):
     """CLIP sees the raw caption in the picture less than `select.min_clip_similarity`."""
     DUPLICATE = "duplicate"
     """Another image of the same group was kept; `duplicate_of` names it."""
+    IN_OTHER_DATASET = "in_other_dataset"
+    """A dataset of `dedup.against` holds the picture; `other_dataset` and `duplicate_of` name it."""
     NO_CAPTION = "no_caption"
     """Neither a raw nor a synthetic caption is left to train on."""
 

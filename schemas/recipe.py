@@ -49,9 +49,19 @@ class Fingerprint(StrictModel):
 class Dedup(StrictModel):
     """Group pictures that are the same."""
 
-    max_distance: Annotated[int, Field(ge=0, le=3)] | None = 3
+    max_distance: Annotated[int, Field(ge=0, le=6)] | None = 3
     """Largest Hamming distance between two pHashes that still counts as the same picture, in bits; null finds exact
-    copies only. Up to 3 is found without comparing all pairs."""
+    copies only. Every pair is found; up to 3 takes minutes for 33 million pictures, beyond it more tables and time."""
+    semantic_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Smallest cosine of two embeddings that counts as the same picture; null compares none. Pairs are looked for in
+    clusters of about a thousand, so a few are missed. Needs the table `embeddings` and faiss."""
+    against: tuple[str, ...] = ()
+    """Folders of other datasets, evaluation sets say: a picture that is also in one of them, by bytes, pixels or
+    pHash, is refused. They need to be built up to fingerprint. `~` is the home directory."""
+
+    def against_paths(self) -> tuple[Path, ...]:
+        """The absolute paths of `against`, `~` expanded."""
+        return tuple(Path(path).expanduser().absolute() for path in self.against)
 
 
 class Clean(StrictModel):
@@ -96,7 +106,7 @@ class Select(StrictModel):
     """Lowest allowed cosine between picture and raw caption; a picture without a raw caption has none, and stays."""
     drop_duplicates: bool = True
     """Keep one picture per group: the largest, then the highest score, then one whose raw caption `clean` kept, then
-    the first listed."""
+    the lowest id, so that the order of the inputs does not matter."""
     subsets: dict[str, str] = {}
     """Named subsets of the kept pictures, as SQL conditions over width, height, short_side, long_side, megapixels,
     aspect (height / width), aesthetic, format, source_name and the columns of `screens` that are computed: for

@@ -115,8 +115,13 @@ DUPLICATES = pa.schema(
         _ROW,
         _IMAGE,
         pa.field("group_id", pa.int64(), nullable=False),  # lowest row_id of the group
-        pa.field("method", pa.string(), nullable=False),  # 'bytes', 'pixels' or 'phash': the strongest evidence
-        pa.field("distance", pa.int32(), nullable=False),  # bits between the pHashes of this row and its nearest
+        pa.field("method", pa.string()),  # 'bytes', 'pixels', 'phash' or 'semantic', the strongest; null if alone
+        pa.field("distance", pa.float32()),  # to its nearest by that method: bits between pHashes, or 1 - cosine
+        # a picture of a dataset that `dedup.against` names; null where there is none:
+        pa.field("other_dataset", pa.string()),  # its folder
+        pa.field("other_image_id", pa.string()),
+        pa.field("other_method", pa.string()),
+        pa.field("other_distance", pa.float32()),
     ]
 )
 
@@ -138,8 +143,10 @@ SELECTION = pa.schema(
         pa.field("rejected_by", pa.string()),  # schemas.reasons.Rejection; null where kept or where ingest failed
         pa.field("value", pa.float64()),
         pa.field("threshold", pa.float64()),
-        pa.field("duplicate_of", pa.string()),  # image_id of the survivor
+        pa.field("duplicate_of", pa.string()),  # image_id of the survivor, or of the picture in the other dataset
         pa.field("duplicate_of_row", pa.int64()),  # row_id of the survivor (an exact copy shares its image_id)
+        pa.field("duplicate_method", pa.string()),  # of `duplicates`; its distance is the value
+        pa.field("other_dataset", pa.string()),  # folder of the dataset of `dedup.against` that holds the picture
         pa.field("kept", pa.bool_(), nullable=False),
         pa.field("subsets", pa.list_(pa.string()), nullable=False),
     ]

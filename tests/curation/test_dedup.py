@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curation.dataset import Dataset, JobRecord, commit_table
 from curation.dedup import find_groups, reduce
-from schemas.recipe import DataRecipe
+from schemas.recipe import DataRecipe, Dedup
+from schemas.tables import SCHEMAS
 from tests.building import connection_with, run_query, table_of
 
 FLAT = (0, 2**64 - 1)
@@ -39,7 +41,7 @@ def found(rows: Iterable[dict[str, Any]], max_distance: int | None = 3) -> list[
         name: table_of(name, ({key: each[key] for key in keys} for each in rows)) for name, keys in columns.items()
     }
     with connection_with(**tables) as connection:
-        return run_query(connection, find_groups(connection, max_distance))
+        return run_query(connection, find_groups(connection, Dedup(max_distance=max_distance)))
 
 
 COLUMNS = {
@@ -178,7 +180,7 @@ def planted(seed: int, count: int, doubles: int) -> list[int]:
     return hashes
 
 
-@pytest.mark.parametrize("max_distance", [0, 1, 2, 3])
+@pytest.mark.parametrize("max_distance", [0, 1, 2, 3, 5, 6])
 def test_every_near_pair_among_many_is_found(max_distance: int) -> None:
     hashes = planted(max_distance, 1500, 400)
     expected = brute_force(hashes, max_distance)
@@ -189,7 +191,7 @@ def test_every_near_pair_among_many_is_found(max_distance: int) -> None:
 @settings(deadline=None, max_examples=25)
 @given(
     hashes=st.lists(st.integers(0, 12) | st.integers(2**63 - 2, 2**63 + 8), min_size=1, max_size=14),
-    max_distance=st.integers(0, 3),
+    max_distance=st.integers(0, 6),
 )
 def test_dense_hashes_group_as_all_pairs_do(hashes: list[int], max_distance: int) -> None:
     hashes = [phash + 1 for phash in hashes]  # 0 is a flat picture
@@ -204,7 +206,111 @@ def test_the_order_of_the_rows_does_not_matter() -> None:
         assert found(rows) == first
 
 
+def by_content(rows: list[dict[str, Any]]) -> set[tuple[frozenset[str], str]]:
+    """Groups as sets of pictures, whatever their row_ids."""
+    members: dict[int, list[dict[str, Any]]] = {}
+    for each in rows:
+        members.setdefault(each["group_id"], []).append(each)
+    return {
+        (frozenset(each["image_id"] for each in group), str(sorted((e["image_id"], e["distance"]) for e in group)))
+        for group in members.values()
+    }
+
+
+def test_the_order_of_the_inputs_changes_no_group() -> None:
+    """Other row_ids for the same pictures: the same groups, of the same pictures at the same distances."""
+    hashes = planted(5, 200, 200)
+    before = by_content(found(row(number, phash) for number, phash in enumerate(hashes)))
+    order = list(range(len(hashes)))
+    random.Random(1).shuffle(order)
+    moved = [row(place, hashes[number]) | {"image_id": f"id{number}"} for place, number in enumerate(order)]
+    assert by_content(found(moved)) == before
+    assert len(before) > 50
+
+
+# ------------------------------------------------------------------------------------------------ other datasets
+
+
+def write_dataset(folder: Path, rows: Iterable[dict[str, Any]], part_rows: int = 2) -> Path:
+    """images and fingerprints of a dataset, as `find_in_others` reads them."""
+    rows = list(rows)
+    for number, begin in enumerate(range(0, len(rows), part_rows)):
+        for name, more in COLUMNS.items():
+            part = (
+                {key: each[key] for key in ("row_id", "image_id", *more)} for each in rows[begin : begin + part_rows]
+            )
+            commit_table(Dataset(folder).part(name, number), table_of(name, part), SCHEMAS[name], {})
+    return folder
+
+
+def matched(rows: list[dict[str, Any]], *others: Path, max_distance: int | None = 3) -> dict[int, tuple[Any, ...]]:
+    section = Dedup(max_distance=max_distance, against=tuple(str(path) for path in others))
+    columns = {name: ("row_id", "image_id", *more) for name, more in COLUMNS.items()}
+    tables = {name: table_of(name, ({k: r[k] for k in keys} for r in rows)) for name, keys in columns.items()}
+    with connection_with(**tables) as connection:
+        result = run_query(connection, find_groups(connection, section))
+    names = ("other_dataset", "other_image_id", "other_method", "other_distance")
+    return {each["row_id"]: tuple(each[name] for name in names) for each in result}
+
+
+BASE = 0x0123_4567_89AB_CDEF
+
+
+def other(number: int, phash: int | None, sha256: str = "", pixels: str = "") -> dict[str, Any]:
+    return row(number, phash, sha256 or f"other{number}", pixels or f"other pixels{number}") | {
+        "image_id": f"other{number}"
+    }
+
+
+def test_what_another_dataset_holds_is_named_with_its_evidence(tmp_path: Path) -> None:
+    theirs = write_dataset(
+        tmp_path / "eval", [other(0, None, "same"), other(1, 77 << 30, "", "same px"), other(2, BASE), other(3, BASE)]
+    )
+    ours = [row(0, 5, "same"), row(1, 9 << 50, "", "same px"), row(2, BASE ^ 0b101), row(3, 0xABCD << 33)]
+    folder = str(theirs)
+    assert matched(ours, theirs) == {
+        0: (folder, "other0", "bytes", 0),
+        1: (folder, "other1", "pixels", 0),
+        2: (folder, "other2", "phash", 2),
+    }
+    assert set(matched(ours, theirs, max_distance=None)) == {0, 1}
+    assert set(matched(ours, theirs, max_distance=1)) == {0, 1}
+
+
+def test_the_strongest_and_nearest_match_is_named(tmp_path: Path) -> None:
+    one = write_dataset(tmp_path / "a", [other(0, BASE ^ 0b11), other(1, BASE ^ 1)])
+    two = write_dataset(tmp_path / "b", [other(2, BASE, "same")])
+    assert matched([row(0, BASE, "same")], one, two) == {0: (str(two), "other2", "bytes", 0)}
+    assert matched([row(0, BASE)], one) == {0: (str(one), "other1", "phash", 1)}
+
+
+def test_a_match_with_another_dataset_does_not_pass_along_a_chain(tmp_path: Path) -> None:
+    """Row 1 is near row 0, which is near theirs; row 1 is too far from theirs."""
+    theirs = write_dataset(tmp_path / "eval", [other(0, BASE)])
+    rows = matched([row(0, BASE ^ 0b111), row(1, BASE ^ 0b111111)], theirs)
+    assert rows == {0: (str(theirs), "other0", "phash", 3), 1: (None, None, None, None)}
+
+
+def test_a_flat_picture_is_in_no_other_dataset_by_its_hash(tmp_path: Path) -> None:
+    assert matched([row(0, 0), row(1, 2**64 - 1)], write_dataset(tmp_path / "o", [other(0, 0), other(1, 1)])) == {}
+
+
+def test_a_folder_without_a_dataset_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=rf"dedup.against: {tmp_path}: no dataset with images"):
+        matched([row(0, 5)], tmp_path)
+
+
+def test_the_job_notices_when_another_dataset_is_built_anew(tmp_path: Path) -> None:
+    theirs = write_dataset(tmp_path / "eval", [other(0, BASE)])
+    against = {"against": [str(theirs)]}
+    made = DataRecipe.from_mapping({"images": "photos", "out": "out", "dedup": against})
+    before = reduce(made).knobs
+    assert str(theirs) in str(before["dedup.against"])
+    Dataset(theirs).write_record("fingerprints", JobRecord("fingerprint", {}, {}, "abc"))
+    assert reduce(made).knobs != before
+
+
 def test_the_job_names_its_knob() -> None:
     made = DataRecipe.from_mapping({"images": "photos", "out": str(Path("out")), "dedup": {"max_distance": 2}})
-    assert reduce(made).knobs == {"dedup.max_distance": 2}
+    assert reduce(made).knobs == {"dedup.max_distance": 2, "dedup.semantic_threshold": None, "dedup.against": []}
     assert reduce(made).inputs == ("images", "fingerprints")

@@ -38,6 +38,7 @@ def chosen(images: list[dict[str, Any]], max_distance: int | None = 3, **rules: 
     scores = [{key: each[key] for key in ("row_id", "image_id", "aesthetic")} for each in images]
     doubles = [each for each in images if each["group_id"] is not None]
     keys = ("row_id", "image_id", "group_id", "distance")
+    others = ("other_dataset", "other_image_id", "other_method", "other_distance")
     tables = {
         "images": table_of("images", ({k: v for k, v in each.items() if k in IMAGE_COLUMNS} for each in images)),
         "scores": table_of("scores", scores),
@@ -49,7 +50,10 @@ def chosen(images: list[dict[str, Any]], max_distance: int | None = 3, **rules: 
                 for each in images
             ),
         ),
-        "duplicates": table_of("duplicates", ({k: each[k] for k in keys} | {"method": "phash"} for each in doubles)),
+        "duplicates": table_of(
+            "duplicates",
+            ({k: each[k] for k in keys} | {"method": "phash"} | {k: each.get(k) for k in others} for each in doubles),
+        ),
     }
     with connection_with(**tables) as connection:
         rows = run_query(connection, choose(connection, section, max_distance))
@@ -81,6 +85,8 @@ def test_a_picture_that_passes_is_kept() -> None:
         "threshold": None,
         "duplicate_of": None,
         "duplicate_of_row": None,
+        "duplicate_method": None,
+        "other_dataset": None,
         "kept": True,
         "subsets": [],
     }
@@ -181,6 +187,7 @@ def test_a_double_names_its_survivor_and_the_distance() -> None:
     rows = doubles(image(0, 50, 50, distance=2), image(1), max_distance=3)
     assert verdict(rows[0]) == ("duplicate", 2, 3)
     assert (rows[0]["duplicate_of"], rows[0]["duplicate_of_row"]) == ("id1", 1)
+    assert (rows[0]["duplicate_method"], rows[0]["other_dataset"]) == ("phash", None)
     assert (rows[1]["kept"], rows[1]["duplicate_of"], rows[1]["duplicate_of_row"]) == (True, None, None)
 
 
@@ -197,6 +204,34 @@ def test_of_two_equals_the_one_with_a_raw_caption_that_was_not_refused_stays() -
 
 def test_an_area_over_32_bits_is_still_the_largest() -> None:
     assert survivors(doubles(image(0, 70_000, 70_000), image(1, 100, 100))) == [0]
+
+
+def test_of_equals_the_lowest_id_stays_wherever_it_is_listed() -> None:
+    assert survivors(doubles(image(0, image_id="c"), image(1, image_id="a"), image(2, image_id="b"))) == [1]
+    assert survivors(doubles(image(4, image_id="a"), image(2, image_id="a"), image(3, image_id="b"))) == [2]
+
+
+def test_the_threshold_of_a_semantic_double_is_a_distance_of_cosines() -> None:
+    alike = [{"row_id": row, "image_id": f"id{row}", "group_id": 0, "method": "semantic", "distance": 0.125}
+             for row in (0, 1)]  # fmt: skip
+    images = [{key: value for key, value in image(row).items() if key in IMAGE_COLUMNS} for row in (0, 1)]
+    with connection_with(images=table_of("images", images), duplicates=table_of("duplicates", alike)) as connection:
+        sql = choose(connection, Select(min_short_side_px=1), max_distance=3, semantic_threshold=0.75)
+        rows = run_query(connection, sql)
+    assert verdict(rows[1]) == ("duplicate", 0.125, 0.25)
+    assert (rows[0]["kept"], rows[1]["duplicate_method"]) == (True, "semantic")
+
+
+OTHER = {"other_dataset": "/eval", "other_image_id": "theirs", "other_method": "phash", "other_distance": 2}
+
+
+def test_what_another_dataset_holds_is_refused_and_names_it() -> None:
+    rows = doubles(image(0, 200, 200, **OTHER), image(1))
+    assert verdict(rows[0]) == ("in_other_dataset", 2, 3)
+    assert (rows[0]["duplicate_of"], rows[0]["duplicate_of_row"]) == ("theirs", None)
+    assert (rows[0]["duplicate_method"], rows[0]["other_dataset"]) == ("phash", "/eval")
+    assert rows[1]["kept"]  # a double of what falls does not fall with it
+    assert rows[1]["other_dataset"] is None
 
 
 def test_only_pictures_that_pass_compete() -> None:
