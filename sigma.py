@@ -21,6 +21,7 @@ from schemas.recipe import JOBS, DataRecipe
 from schemas.strict import documented_yaml, read_yaml
 
 if TYPE_CHECKING:  # imported where they are used: the command starts fast
+    from curation.dataset import Dataset
     from curation.job import Step
     from curation.reduce import Connection
     from schemas.training import TrainingRecipe
@@ -253,6 +254,46 @@ def doctor(dataset: Annotated[Path | None, typer.Argument(metavar="DATASET")] = 
             console.print(f"{mark} {shown(finding.subject)}: {shown(finding.text)}")
         if not all(finding.fine for finding in findings):
             raise typer.Exit(1)
+
+
+@app.command()
+def purge(
+    dataset: DatasetFolder,
+    why: Annotated[str | None, typer.Option(help="Goes into the log and the ledger; needed.")] = None,
+    image_id: Annotated[list[str] | None, typer.Option(help="May be repeated, as every selector.")] = None,
+    sha256: Annotated[list[str] | None, typer.Option(help="Of the original bytes.")] = None,
+    url: Annotated[list[str] | None, typer.Option(help="Exactly.")] = None,
+    domain: Annotated[list[str] | None, typer.Option(help="Of the URL, and all its subdomains.")] = None,
+    phash: Annotated[list[str] | None, typer.Option(help="16 hex digits; pictures within --distance bits.")] = None,
+    distance: Annotated[int, typer.Option(help="Of --phash, in bits.")] = 0,
+    duplicates: Annotated[bool, typer.Option("--duplicates", help="Near doubles of a match go too.")] = False,
+    features: Annotated[list[Path] | None, typer.Option(help="Stored features that lie outside the dataset.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go; change nothing.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Only finish a takedown that was interrupted.")] = False,
+) -> None:
+    """Take images out for good: of tables, captions, shards and features. They are never ingested again."""
+    from curation import purge as takedown
+
+    with refusals():
+        hashes = (tuple(image_id or ()), tuple(sha256 or ()), tuple(url or ()), tuple(domain or ()), tuple(phash or ()))
+        wanted = None if resume else takedown.Wanted(*hashes, distance=distance, duplicates=duplicates)
+        data, made_by, steps = opened(dataset)
+        if wanted is not None and not dry_run and not (why and why.strip()):
+            raise ValueError("--why is missing: the log says why an image was taken out")
+        told = takedown.show_and_purge(data, steps, wanted, why or "", features or [], dry_run, made_by.run)
+        for line in told:
+            console.print(line, markup=False, soft_wrap=True)
+
+
+def opened(dataset: Path) -> tuple[Dataset, DataRecipe, list[Step]]:
+    """A dataset, the recipe that made it, and the steps of that recipe."""
+    from curation import catalog
+    from curation.dataset import Dataset
+
+    data = Dataset(dataset.absolute())
+    catalog.require_dataset(data)
+    made_by = DataRecipe.load(data.recipe, [f"out={data.root}"])
+    return data, made_by, pipeline(made_by)
 
 
 @app.command()

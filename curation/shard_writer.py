@@ -64,6 +64,8 @@ class ShardWriter:
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
         """One shard. A sample whose original is gone or changed is left out, and its row says so."""
         plan = inputs["shard_plan"].to_pylist()
+        if not plan:  # every sample of the shard was taken out; its number stays, so that no other shard moves
+            return {"samples": SAMPLES.empty_table()}
         path = self._dataset.shards / plan[0]["shard"]
         with published(path) as tar:
             rows = list(self._write(tar, plan, progress))
