@@ -243,12 +243,31 @@ def write_report_page(dataset: Path, out: Path | None = None) -> Path:
 
 
 @app.command()
-def doctor(dataset: Annotated[Path | None, typer.Argument(metavar="DATASET")] = None) -> None:
+def doctor(
+    dataset: Annotated[Path | None, typer.Argument(metavar="DATASET")] = None,
+    mend: Annotated[bool, typer.Option("--repair", help="Make again what is broken, and nothing else.")] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Files that are looked at at once.")] = os.cpu_count() or 1,
+) -> None:
     """Check this machine, or every file of a dataset."""
     from curation import doctor as checks
+    from curation.console import JobProgress
+    from curation.repair import repair
 
     with refusals():
-        findings = checks.check_machine() if dataset is None else checks.check_dataset(dataset.absolute())
+        if mend and dataset is None:
+            raise ValueError("--repair mends a dataset: name its folder")
+        with JobProgress(console) as bar:
+            if mend and dataset is not None:
+                _, made_by, steps = opened(dataset)
+                for line in repair(made_by, steps, bar):
+                    console.print(line, markup=False, soft_wrap=True)
+            if dataset is not None:
+                root = dataset.absolute()
+                bar.begin("doctor", checks.num_to_check(root))
+                findings = checks.check_dataset(root, threads, bar.advance)
+                bar.end("doctor", None)
+            else:
+                findings = checks.check_machine()
         for finding in findings:
             mark = "[green]ok[/] " if finding.fine else "[red]bad[/]"
             console.print(f"{mark} {shown(finding.subject)}: {shown(finding.text)}")

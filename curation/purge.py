@@ -30,7 +30,7 @@ from curation.purge_log import IDENTITY, Entry, KeepValue, blank, finished, log_
 from curation.reduce import Reduce
 from curation.shard_rewriter import drop_samples, members_of, placed
 from curation.shard_writer import index_is_current, write_index
-from curation.stage import Stage, content_digest, input_digest
+from curation.stage import Stage, as_stored, content_digest, input_digest
 from schemas.features import RECORD_FILE
 from schemas.recipe import Run
 from schemas.tables import MAP_TABLES, REDUCE_TABLES, SAMPLES, SCHEMAS
@@ -356,6 +356,7 @@ class _Takedown:
                 continue
             rows = read_parquet(path)
             metadata = _metadata(rows)
+            rows = as_stored(table, rows)
             emptied = self._emptied(rows, self._mask(rows))
             fresh = {CONTENT_KEY.decode(): content_digest(emptied)}
             if table in made_by:
