@@ -276,6 +276,26 @@ def doctor(
 
 
 @app.command()
+def cuts(
+    dataset: DatasetFolder,
+    overrides: Annotated[list[str], typer.Argument(metavar="select.KEY=VALUE...", help="Thresholds to move.")],
+    pictures: Annotated[int, typer.Option(min=0, help="To name on each side of a moved threshold.")] = 10,
+    page: Annotated[Path | None, typer.Option("--html", help="Write a page that shows them.")] = None,
+) -> None:
+    """Show what other thresholds would keep, from the tables alone; nothing is computed or changed."""
+    from curation import cuts as comparison
+
+    with refusals():
+        data, made_by, _ = opened(dataset)
+        found = comparison.what_if(data, made_by, comparison.changed_recipe(made_by, overrides), pictures)
+        for line in comparison.lines(found):
+            console.print(line, markup=False, soft_wrap=True)
+        if page is not None:
+            comparison.write_page(data, found, page)
+            console.print(f"page: {shown(page)}")
+
+
+@app.command()
 def purge(
     dataset: DatasetFolder,
     why: Annotated[str | None, typer.Option(help="Goes into the log and the ledger; needed.")] = None,
