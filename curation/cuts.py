@@ -111,7 +111,8 @@ def what_if(dataset: Dataset, recipe: DataRecipe, changed: DataRecipe, num_borde
         _bucket(connection)
         moved = connection.execute(
             "SELECT count(*) FILTER (was.kept), count(*) FILTER (now.kept), "
-            "count(*) FILTER (was.kept AND NOT now.kept), count(*) FILTER (now.kept AND NOT was.kept) FROM was JOIN now USING (row_id)"
+            "count(*) FILTER (was.kept AND NOT now.kept), count(*) FILTER (now.kept AND NOT was.kept) "
+            "FROM was JOIN now USING (row_id)"
         ).fetchone()
         assert moved is not None
         counts = {title: _counts(connection, rows) for title, rows in _BY.items()}
