@@ -311,15 +311,16 @@ def purge(
     resume: Annotated[bool, typer.Option("--resume", help="Only finish a takedown that was interrupted.")] = False,
 ) -> None:
     """Take images out for good: of tables, captions, shards and features. They are never ingested again."""
-    from curation import purge as takedown
+    from curation import purge as takedowns
+    from curation.takedown import Wanted
 
     with refusals():
         hashes = (tuple(image_id or ()), tuple(sha256 or ()), tuple(url or ()), tuple(domain or ()), tuple(phash or ()))
-        wanted = None if resume else takedown.Wanted(*hashes, distance=distance, duplicates=duplicates)
+        wanted = None if resume else Wanted(*hashes, distance=distance, duplicates=duplicates)
         data, made_by, steps = opened(dataset)
         if wanted is not None and not dry_run and not (why and why.strip()):
             raise ValueError("--why is missing: the log says why an image was taken out")
-        told = takedown.show_and_purge(data, steps, wanted, why or "", features or [], dry_run, made_by.run)
+        told = takedowns.show_and_purge(data, steps, wanted, why or "", features or [], dry_run, made_by.run)
         for line in told:
             console.print(line, markup=False, soft_wrap=True)
 

@@ -11,9 +11,9 @@ import sigma as command
 from curation import catalog
 from curation.dataset import Dataset, commit_table, write_atomically
 from curation.doctor import check_dataset
-from curation.purge import Wanted, find
 from curation.purge_log import write_log
 from curation.repair import repair
+from curation.takedown import Wanted, find
 from schemas.features import RECORD_FILE
 from schemas.recipe import DataRecipe
 from schemas.shard_index import read_index
