@@ -160,5 +160,5 @@ def ledger_counts(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str 
     return connection.execute(
         "SELECT outcome, stage, reason, num FROM "
         "(SELECT outcome, stage, reason, count(*) AS num FROM ledger GROUP BY ALL) "
-        "ORDER BY array_position(['kept', 'rejected', 'error', 'pending'], outcome), num DESC, stage, reason"
+        "ORDER BY array_position(['kept', 'rejected', 'error', 'purged', 'pending'], outcome), num DESC, stage, reason"
     ).fetchall()

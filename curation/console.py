@@ -150,7 +150,7 @@ def ledger_table(counts: Iterable[tuple[str, str | None, str | None, int]], num_
     table.add_column("stage")
     table.add_column("reason")
     table.add_column("count", f"{num_inputs:,}", justify="right")
-    style = {"kept": "green", "rejected": "yellow", "error": "red", "pending": "dim"}
+    style = {"kept": "green", "rejected": "yellow", "error": "red", "purged": "magenta", "pending": "dim"}
     for outcome, stage, reason, count in counts:
         table.add_row(outcome, stage or "", reason or "", f"{count:,}", style=style[outcome])
     return table

@@ -1,24 +1,28 @@
-"""Check a machine, or every file of a dataset: what is damaged, and which command mends it."""
+"""Check a machine, or every file of a dataset: what is damaged, and what mends it."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import os
 import platform
 import shutil
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
-import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from curation import catalog
-from curation.dataset import TEMPORARY, WIDS_FILE, Dataset, count_rows, read_parquet, schema_of
+from curation.ahead import ahead
+from curation.dataset import CONTENT_KEY, DAMAGE, TEMPORARY, WIDS_FILE, Dataset, count_rows, read_parquet, schema_of
 from curation.job import num_shards
-from schemas import shard, shard_index, tables
+from curation.purge_log import read_log
+from curation.shard_check import check_shards, index_problem
+from curation.stage import content_digest
+from schemas import shard_index, tables
+from schemas.features import RECORD_FILE, TAR_BYTES_KEY, read_record
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,12 @@ class Finding:
     subject: str
     text: str
     fine: bool = True
+    remove: tuple[Path, ...] = field(default=(), compare=False)
+    """Files that are to go, so that what they should hold is made again."""
+    shard: int | None = field(default=None, compare=False)
+    """The part of `samples` whose shard is to be written again."""
+    lost: bool = field(default=False, compare=False)
+    """Whether nothing here can make it again."""
 
 
 def check_machine() -> list[Finding]:
@@ -53,42 +63,106 @@ def _accelerator() -> str:
     return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none; training runs on the CPU"
 
 
-def check_dataset(root: Path) -> list[Finding]:
-    """Every part, every shard against the index, stray files, and the ledger.
+def check_dataset(root: Path, threads: int = 2, progress: Callable[[int], None] = lambda files: None) -> list[Finding]:
+    """Every table and its record, every shard against index and plan, features, catalog, stray files, the ledger.
+
+    Args:
+        progress: called with the number of files and samples looked at since the last call; `num_to_check` in all.
 
     Raises:
         ValueError: the folder is no dataset.
     """
     dataset = Dataset(root)
     catalog.require_dataset(dataset)
-    findings = list(_check_tables(dataset))
+    findings = list(_check_records(dataset))
+    records_are_fine = not findings
+    findings += _check_tables(dataset, threads, progress)
     tables_are_fine = all(finding.fine for finding in findings)
+    findings += _check_takedowns(dataset)
     findings += _check_strays(dataset)
-    findings += _check_shards(dataset)
+    findings += _check_shards(dataset, threads, progress) if records_are_fine else []
+    findings += _check_features(dataset)
     if tables_are_fine:
+        findings += _check_catalog(dataset)
         findings.append(_check_ledger(dataset))
     return findings
 
 
-def _check_tables(dataset: Dataset) -> Iterator[Finding]:
-    for table in (*tables.MAP_TABLES, *(f"{tables.BESIDE}{name}" for name in dataset.beside())):
+def num_to_check(root: Path) -> int:
+    """Files of tables, and samples in shards."""
+    dataset = Dataset(root)
+    num_files = sum(len(dataset.parts(table)) for table in _map_tables(dataset))
+    try:
+        return num_files + count_rows(dataset.shards / shard_index.INDEX_FILE)
+    except ValueError:
+        return num_files
+
+
+def _map_tables(dataset: Dataset) -> tuple[str, ...]:
+    """Tables in parts, those of captioners beside included."""
+    return (*tables.MAP_TABLES, *(f"{tables.BESIDE}{name}" for name in dataset.beside()))
+
+
+def _check_records(dataset: Dataset) -> Iterator[Finding]:
+    """Records that cannot be read, and tables that have none: then nothing says what made them."""
+    for table in tables.SCHEMAS:
+        there = dataset.parts(table) if table in tables.MAP_TABLES else dataset.reduced(table).is_file()
+        path = dataset.record_path(table)
+        try:
+            record = dataset.record(table)
+        except ValueError:
+            yield Finding(f"record of {table}", f"{path} is damaged", False, (path,), lost=table == "listing")
+            continue
+        if there and record is None:
+            text = f"{path} is missing: sigma build compares the table with the recipe and makes it anew where it must"
+            yield Finding(f"record of {table}", text, False, lost=table == "listing")
+
+
+def _check_tables(dataset: Dataset, threads: int, progress: Callable[[int], None]) -> Iterator[Finding]:
+    read_by = _read_by(dataset)
+    for table in _map_tables(dataset):
         parts = dataset.parts(table)
-        problems = [problem for path in parts if (problem := _problem(path, schema_of(table)))]
+        schema = schema_of(table)
+
+        def looked_at(path: Path, schema: pa.Schema = schema) -> str | None:
+            progress(1)
+            return _problem(path, schema)
+
+        found = zip(parts, ahead(looked_at, parts, threads), strict=True)
+        problems = [(path, problem) for path, problem in found if problem]
         if problems:
             mend = "put it back from a copy" if table == "listing" else "delete it and run sigma build again"
-            yield Finding(table, f"{problems[0]} ({len(problems)} damaged): {mend}", False)
+            damaged = tuple(path for path, _ in problems)
+            text = f"{problems[0][1]} ({len(problems)} damaged): {mend}"
+            yield Finding(table, text, False, damaged, lost=table == "listing")
             continue
         expected = _expected_parts(dataset, table)
-        fine = len(parts) in (0, expected)
+        fine = len(parts) in ((0, expected) if table not in read_by else (expected,))
         yield Finding(
             table, f"{len(parts)} of {expected} parts" + ("" if fine else ": run sigma build again to finish"), fine
         )
     for table in tables.REDUCE_TABLES:
         path = dataset.reduced(table)
         if path.is_file() and (problem := _problem(path, schema_of(table))):
-            yield Finding(table, f"{problem}: delete it and run sigma build again", False)
+            yield Finding(table, f"{problem}: delete it and run sigma build again", False, (path,))
+        elif not path.is_file() and table in read_by:
+            yield Finding(table, f"missing, and {read_by[table]} was made from it: run sigma build again", False)
         else:
             yield Finding(table, "there" if path.is_file() else "not computed yet")
+
+
+def _read_by(dataset: Dataset) -> dict[str, str]:
+    """Table -> a table that is there and was made from it."""
+    found: dict[str, str] = {}
+    for table in tables.SCHEMAS:
+        try:
+            record = dataset.record(table)
+        except ValueError:
+            continue
+        there = dataset.parts(table) if table in tables.MAP_TABLES else dataset.reduced(table).is_file()
+        if record is not None and there:
+            found |= dict.fromkeys(record.upstream, table)
+    return found
 
 
 def _expected_parts(dataset: Dataset, table: str) -> int:
@@ -108,13 +182,32 @@ def _problem(path: Path, schema: pa.Schema) -> str | None:
     names = schema.names
     if path.parent.name == "listing":  # a part that was listed when the table had fewer columns is as good
         names = names[: max(len(table.schema.names), names.index("license") + 1)]
-    return None if table.schema.names == names else f"{path} has other columns than its table"
+    if table.schema.names != names:
+        return f"{path} has other columns than its table"
+    promised = (table.schema.metadata or {}).get(CONTENT_KEY)  # footers have no checksum, and a page may be misplaced
+    if (
+        promised is not None
+        and content_digest(table.cast(pa.schema([schema.field(name) for name in names]))).encode() != promised
+    ):
+        return f"{path} is damaged"
+    return None
+
+
+def _check_takedowns(dataset: Dataset) -> Iterator[Finding]:
+    try:
+        unfinished = [entry for entry in read_log(dataset) if not entry.finished]
+    except ValueError as error:
+        yield Finding("takedowns", str(error), False, lost=True)
+        return
+    if unfinished:
+        yield Finding("takedowns", f"{len(unfinished)} unfinished: sigma purge {dataset.root} --resume", False)
 
 
 def _check_strays(dataset: Dataset) -> Iterator[Finding]:
-    strays = [path for folder in (dataset.tables, dataset.shards) for path in folder.rglob(f"{TEMPORARY}*")]
+    strays = [path for path in dataset.root.rglob(f"{TEMPORARY}*") if path.is_file()]
     if strays:
-        yield Finding("half-written files", f"{len(strays)}, e.g. {strays[0]}: the next sigma build sweeps them", False)
+        text = f"{len(strays)}, e.g. {strays[0]}: the next sigma build sweeps them"
+        yield Finding("half-written files", text, False, tuple(strays))
     try:
         parts = [read_parquet(path, ["shard"]) for path in dataset.parts("samples")]
     except ValueError:
@@ -122,54 +215,79 @@ def _check_strays(dataset: Dataset) -> Iterator[Finding]:
     known = {name for part in parts for name in part["shard"].to_pylist()}
     tars = [path for path in sorted(dataset.shards.glob("*/*.tar")) if not path.name.startswith(TEMPORARY)]
     extra = [path for path in tars if str(path.relative_to(dataset.shards)) not in known]
+    whole = len(parts) == _expected_parts(dataset, "samples")
     if extra:
-        yield Finding("unknown shards", f"{len(extra)}, e.g. {extra[0]}: no table knows them; delete them", False)
+        text = f"{len(extra)}, e.g. {extra[0]}: no table knows them; delete them"
+        yield Finding("unknown shards", text, False, tuple(extra) if whole else ())
 
 
-def _check_shards(dataset: Dataset) -> Iterator[Finding]:
+def _check_shards(dataset: Dataset, threads: int, progress: Callable[[int], None]) -> Iterator[Finding]:
     if not dataset.parts("samples"):
         return
+    indexes = (dataset.shards / shard_index.INDEX_FILE, dataset.shards / WIDS_FILE)
     try:
-        index = shard_index.read_index(dataset.shards)
+        index = read_parquet(indexes[0])
     except ValueError as error:
-        yield Finding("shards", str(error), False)
+        yield Finding("shards", str(error), False, indexes)
         return
-    counts = Counter(index["shard"].to_pylist())
-    for path in counts:
-        rows = index.filter(pc.equal(index["shard"], path)).to_pylist()
-        if problem := _shard_problem(dataset.shards / path, rows):
-            yield Finding(path, f"{problem}; sigma build --redo shard writes it again", False)
-    wids = (dataset.shards / WIDS_FILE).is_file()
-    told = f"{len(counts)} tars, {index.num_rows} samples; wids index {'there' if wids else 'missing'}"
-    yield Finding("shards", told, fine=wids)
+    if index.schema.names != shard_index.INDEX_SCHEMA.names:
+        yield Finding("shards", f"{indexes[0]} has other columns than an index", False, indexes)
+        return
+    broken = set()
+    for problem in check_shards(dataset, index, threads, progress):
+        broken.add(problem.shard)
+        text = f"{problem.text}; sigma doctor --repair writes it again"
+        remove = indexes if "index.parquet" in problem.text else ()
+        yield Finding(problem.shard, text, False, remove, None if remove else problem.number)
+    trouble = index_problem(dataset, index, broken)
+    num_tars = len(index["shard"].unique())
+    told = f"{num_tars} tars, {index.num_rows} samples; {trouble or 'wids index there'}"
+    yield Finding("shards", told, fine=trouble is None, remove=indexes if trouble else ())
 
 
-def _shard_problem(path: Path, rows: list[dict[str, object]]) -> str | None:
-    """Compare every member's header with the index, the json member's own id with the key, and the image's bytes with
-    their sha256."""
-    if not path.is_file():
-        return "missing"
-    with path.open("rb") as tar:
-        for row in rows:
-            sha256 = ""
-            for member in ("image", "txt", "json"):
-                offset, size = int(str(row[f"{member}_offset"])), int(str(row[f"{member}_size"]))
-                name = f"{row['key']}.{row['image_ext'] if member == 'image' else member}"
-                tar.seek(offset - shard.BLOCK)
-                if tar.read(shard.BLOCK) != shard.member_header(name, size):
-                    return f"does not hold {name} where the index says"
-                data = tar.read(size)
-                sha256 = hashlib.sha256(data).hexdigest() if member == "image" else sha256
-            try:
-                metadata = shard.decode_json(data)
-            except ValueError:
-                return f"{row['key']}.json is damaged"
-            if metadata["image_id"] != row["image_id"]:
-                return f"{row['key']}.json speaks of another image"
-            if not metadata["resized"] and sha256 != metadata["sha256"]:
-                return f"{row['key']}.{row['image_ext']} has other bytes than the original"
-        tar.seek(-len(shard.END_OF_ARCHIVE), os.SEEK_END)
-        return None if tar.read() == shard.END_OF_ARCHIVE else "is cut short"
+def _check_features(dataset: Dataset) -> Iterator[Finding]:
+    """Sets of stored features inside the dataset: tars of the size that their tables say, for shards that exist."""
+    for record in sorted((dataset.root / "features").glob(f"*/{RECORD_FILE}")):
+        folder = record.parent
+        bad: list[Path] = []
+        try:
+            read_record(folder)
+        except ValueError:
+            bad.append(record)
+        for tar in sorted(
+            {path.with_suffix(".tar") for path in folder.rglob("*-*.*") if path.suffix in (".tar", ".parquet")}
+        ):
+            places = tar.with_suffix(".parquet")
+            if not (dataset.shards / tar.relative_to(folder)).is_file() or not _features_fit(tar, places):
+                bad += [path for path in (tar, places) if path.exists()]
+        if bad:
+            text = f"{len(bad)} files are damaged or of no shard, e.g. {bad[0]}: sigma encode makes them again"
+            yield Finding(f"features {folder.name}", text, False, tuple(bad))
+
+
+def _features_fit(tar: Path, places: Path) -> bool:
+    try:
+        read_parquet(places, ["key"])
+        promised = (pq.read_schema(places).metadata or {}).get(TAR_BYTES_KEY)
+        return promised is not None and tar.stat().st_size == int(promised)
+    except (ValueError, *DAMAGE):
+        return False
+
+
+def _check_catalog(dataset: Dataset) -> Iterator[Finding]:
+    """The views in `catalog.duckdb`, which name absolute paths, against those that belong there."""
+    if not dataset.catalog.is_file():
+        return
+    sql = "SELECT view_name, sql FROM duckdb_views() WHERE NOT internal ORDER BY ALL"
+    text = "names other files than this dataset's: it was moved, or copied"
+    try:
+        with duckdb.connect(str(dataset.catalog), read_only=True) as written, duckdb.connect() as fresh:
+            catalog.create_views(fresh, dataset)
+            stale = written.execute(sql).fetchall() != fresh.execute(sql).fetchall()
+    except duckdb.Error:
+        stale, text = True, "is damaged"
+    if stale:
+        yield Finding("catalog", f"{dataset.catalog} {text}", False, (dataset.catalog,))
 
 
 def _check_ledger(dataset: Dataset) -> Finding:

@@ -6,14 +6,17 @@ import hashlib
 import io
 from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 from PIL import Image
 
 from curation.ahead import ahead
+from curation.dataset import Dataset
 from curation.decode import Decoded, decode
 from curation.probe import Header, Unreadable, picture_formats
+from curation.purge_log import Withheld, read_log
 from curation.sources import read_original
 from curation.sources.captions import RawCaption, read_sidecar
 from curation.sources.storage import RemoteError
@@ -33,7 +36,7 @@ def stage(recipe: DataRecipe) -> Stage:
         job="ingest",
         inputs=("listing",),
         outputs=("proxies", "images"),
-        build=partial(IngestWorker, recipe.ingest, recipe.run.threads),
+        build=partial(IngestWorker, recipe.ingest, recipe.run.threads, recipe.out_path()),
         knobs={f"ingest.{name}": value for name, value in recipe.ingest.resolved().items()},
     )
 
@@ -41,9 +44,10 @@ def stage(recipe: DataRecipe) -> Stage:
 class IngestWorker(Worker):
     """Reads and decodes on threads, a bounded number of images ahead."""
 
-    def __init__(self, knobs: Ingest, threads: int) -> None:
-        """Load Pillow's decoders, before several threads need them at once."""
+    def __init__(self, knobs: Ingest, threads: int, root: Path | None = None) -> None:
+        """Load Pillow's decoders, before several threads need them at once, and what was taken out of a dataset."""
         picture_formats()
+        self.withheld = Withheld(read_log(Dataset(root)) if root else [])
         self.knobs = knobs
         self.threads = threads
 
@@ -72,7 +76,7 @@ class IngestWorker(Worker):
 
     def _named_row(self, listed: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         with naming(listed["member"]):
-            return ingest_row(listed, self.knobs)
+            return self.withheld.hold_back(*ingest_row(listed, self.knobs))
 
 
 def ingest_row(listed: Mapping[str, Any], knobs: Ingest) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -213,7 +213,7 @@ def run_step(
     begun = time.perf_counter()
     prepare(dataset, step, state, redo)
     if isinstance(step.work, Reduce):
-        result = _run_reduce(dataset, step.work, memory)
+        result = run_reduce(dataset, step.work, memory)
     else:
         result = _run_stage(dataset, step, step.work, runner, on_rows)
     result = JobResult(**{**vars(result), "seconds": round(time.perf_counter() - begun, 3)})
@@ -308,7 +308,12 @@ def _count_rows(dataset: Dataset, table: str) -> tuple[int, dict[str, int]]:
     return rows, dict(sorted(reasons.items()))
 
 
-def _run_reduce(dataset: Dataset, reduce: Reduce, memory: str) -> JobResult:
+def run_reduce(dataset: Dataset, reduce: Reduce, memory: str) -> JobResult:
+    """Compute a reduce table and commit it under the record that is there.
+
+    Raises:
+        ValueError: the memory does not suffice, or a table it reads is damaged.
+    """
     record = dataset.record(reduce.output)
     assert record is not None
     path, schema = dataset.reduced(reduce.output), schema_of(reduce.output)

@@ -1,5 +1,5 @@
--- Every input is one row, always: kept, rejected (rule, value, threshold), error (where, what), or pending while a
--- build is unfinished. Conservation: count(*) = the number of inputs in the listing.
+-- Every input is one row, always: kept, rejected (rule, value, threshold), error (where, what), purged (taken
+-- out, why), or pending while a build is unfinished. Conservation: count(*) = the number of inputs in the listing.
 CREATE OR REPLACE VIEW ledger AS
 SELECT
     listing.row_id,
@@ -8,6 +8,7 @@ SELECT
     images.image_id,
     CASE
         WHEN images.row_id IS NULL THEN 'pending'
+        WHEN images.reason = 'purged' THEN 'purged' -- taken out; detail says why, purged.jsonl when
         WHEN images.reason IS NOT NULL THEN 'error'
         WHEN selection.row_id IS NULL THEN 'pending'
         WHEN selection.rejected_by IS NOT NULL THEN 'rejected'
@@ -18,6 +19,7 @@ SELECT
         ELSE 'pending'
     END AS outcome,
     CASE
+        WHEN images.reason = 'purged' THEN 'purge'
         WHEN images.row_id IS NULL OR images.reason IS NOT NULL THEN 'ingest'
         WHEN selection.row_id IS NULL OR selection.rejected_by IS NOT NULL THEN 'select'
         WHEN mix.coin IS NULL OR mix.caption IS NULL THEN 'mix'

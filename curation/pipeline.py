@@ -9,6 +9,7 @@ from typing import Protocol, Self
 from curation import catalog, listing, retry, shard_writer
 from curation.dataset import Dataset, count_rows, write_atomically
 from curation.job import JobResult, State, Step, open_parts, run_step, state_of
+from curation.purge_log import refuse_unfinished
 from curation.reduce import Reduce
 from curation.runner import LocalRunner, Runner
 from schemas.recipe import DataRecipe
@@ -63,6 +64,7 @@ def build(
     is_new = not dataset.root.exists()
     results: list[JobResult] = []
     with dataset.lock(), _Runners(recipe) as runners:
+        refuse_unfinished(dataset)
         dataset.sweep()
         preflight(dataset, recipe, steps, redo)
         try:

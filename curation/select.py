@@ -10,7 +10,7 @@ from typing import NamedTuple
 import duckdb
 
 from curation.reduce import Connection, Reduce
-from schemas.reasons import Rejection
+from schemas.reasons import PURGED, Rejection
 from schemas.recipe import DataRecipe, Select
 
 SUBSET_COLUMNS = {
@@ -97,7 +97,8 @@ WINDOW stay AS (
 
 _SELECTION = f"""
 SELECT row_id, image_id,
-       CASE WHEN rule IS NOT NULL THEN rule
+       CASE WHEN reason = '{PURGED}' THEN reason
+            WHEN rule IS NOT NULL THEN rule
             WHEN survivor_row <> row_id THEN '{Rejection.DUPLICATE}'
        END AS rejected_by,
        CASE WHEN rule IS NOT NULL THEN value

@@ -54,6 +54,14 @@ class Packed:
     resized: bool
 
 
+class Unpackable(Exception):
+    """There is no image to pack; ends as a row with a reason."""
+
+    def __init__(self, reason: ShardError, detail: str) -> None:
+        self.reason, self.detail = reason, detail
+        super().__init__(f"{reason}: {detail}")
+
+
 class ShardWriter:
     """Writes shards into a dataset's `shards/` folder."""
 
@@ -64,6 +72,8 @@ class ShardWriter:
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
         """One shard. A sample whose original is gone or changed is left out, and its row says so."""
         plan = inputs["shard_plan"].to_pylist()
+        if not plan:  # every sample of the shard was taken out; its number stays, so that no other shard moves
+            return {"samples": SAMPLES.empty_table()}
         path = self._dataset.shards / plan[0]["shard"]
         with published(path) as tar:
             rows = list(self._write(tar, plan, progress))
@@ -81,19 +91,16 @@ class ShardWriter:
     def _write_sample(self, tar: IO[bytes], sample: dict[str, Any]) -> dict[str, Any]:
         row: dict[str, Any] = {name: sample.get(name) for name in SAMPLES.names} | {"shard": None, "weight": 1.0}
         try:
-            data = read_original(sample["source"], sample["member"], sample["byte_offset"], sample["num_bytes"])
-        except OSError as error:
-            return row | {"reason": ShardError.SOURCE_MISSING.value, "detail": error.strerror or "cannot be read"}
-        if hashlib.sha256(data).hexdigest() != sample["sha256"]:
-            return row | {"reason": ShardError.SOURCE_CHANGED.value, "detail": "other bytes than when it was ingested"}
-        image = self._pack(data, sample)
+            image = self.image_of(sample)
+        except Unpackable as error:
+            return row | {"reason": error.reason.value, "detail": error.detail}
         key = sample["image_id"]
         row |= {"key": key, "shard": sample["shard"], "image_ext": image.extension}
         row |= {"width": image.width, "height": image.height}
         members = (
             ("image", f"{key}.{image.extension}", image.data),
             ("txt", f"{key}.txt", sample["caption"].encode()),
-            ("json", f"{key}.json", shard.encode_json(self._metadata(sample, image))),
+            ("json", f"{key}.json", shard.encode_json(metadata_of(sample, image))),
         )
         for name, member, content in sorted(members, key=lambda named: named[1]):
             tar.write(shard.member_header(member, len(content)))
@@ -102,44 +109,64 @@ class ShardWriter:
             tar.write(bytes(shard.padding(len(content))))
         return row
 
-    def _pack(self, data: bytes, sample: dict[str, Any]) -> Packed:
+    def image_of(self, sample: Mapping[str, Any]) -> Packed:
+        """The image member of a row of the plan.
+
+        Raises:
+            Unpackable: the original is gone or changed.
+        """
+        try:
+            data = read_original(sample["source"], sample["member"], sample["byte_offset"], sample["num_bytes"])
+        except OSError as error:
+            raise Unpackable(ShardError.SOURCE_MISSING, error.strerror or "cannot be read") from None
+        if hashlib.sha256(data).hexdigest() != sample["sha256"]:
+            raise Unpackable(ShardError.SOURCE_CHANGED, "other bytes than when it was ingested")
+        return self._pack(data, sample)
+
+    def resizes(self, sample: Mapping[str, Any]) -> bool:
+        """Whether the image member is not the original's bytes."""
         longest = self._recipe.resize_longest_px
-        if longest is None or max(sample["width"], sample["height"]) <= longest:
+        return longest is not None and max(sample["width"], sample["height"]) > longest
+
+    def _pack(self, data: bytes, sample: Mapping[str, Any]) -> Packed:
+        if not self.resizes(sample):
             extension = shard.extension(sample["format"])
             return Packed(data, extension, sample["width"], sample["height"], resized=False)
-        picture = open_rgb(data, longest_px=longest)
+        picture = open_rgb(data, longest_px=self._recipe.resize_longest_px)
         jpeg = io.BytesIO()
         picture.save(jpeg, "JPEG", quality=self._recipe.resize_quality)
         return Packed(jpeg.getvalue(), "jpg", picture.width, picture.height, resized=True)
 
-    def _metadata(self, sample: dict[str, Any], image: Packed) -> shard.SampleMetadata:
-        synthetic = []
-        if sample["synthetic_caption"] is not None:
-            synthetic = [{"captioner": sample["captioner"], "caption": sample["synthetic_caption"]}]
-        return shard.SampleMetadata(
-            image_id=sample["image_id"],
-            caption_raw=sample["raw_caption"],
-            caption_raw_reason=sample["raw_reason"],
-            caption_original=sample["original_caption"],
-            captions_synthetic=synthetic,
-            caption_source=sample["caption_source"],
-            caption_coin=sample["coin"],
-            caption_fallback=sample["fallback"],
-            width=image.width,
-            height=image.height,
-            aspect=image.height / image.width,
-            bucket=sample["bucket"],
-            aesthetic=sample["aesthetic"],
-            aesthetic_scorer=sample["aesthetic_scorer"],
-            phash=f"{sample['phash']:016x}",
-            subsets=sample["subsets"],
-            source=f"{sample['source_name']}/{sample['member']}",
-            url=sample["url"],
-            license=sample["license"],
-            sha256=sample["sha256"],
-            resized=image.resized,
-            recipe=sample["recipe"],
-        )
+
+def metadata_of(sample: Mapping[str, Any], image: Packed) -> shard.SampleMetadata:
+    """The `.json` member of a row of the plan; of the image only what is said about it."""
+    synthetic = []
+    if sample["synthetic_caption"] is not None:
+        synthetic = [{"captioner": sample["captioner"], "caption": sample["synthetic_caption"]}]
+    return shard.SampleMetadata(
+        image_id=sample["image_id"],
+        caption_raw=sample["raw_caption"],
+        caption_raw_reason=sample["raw_reason"],
+        caption_original=sample["original_caption"],
+        captions_synthetic=synthetic,
+        caption_source=sample["caption_source"],
+        caption_coin=sample["coin"],
+        caption_fallback=sample["fallback"],
+        width=image.width,
+        height=image.height,
+        aspect=image.height / image.width,
+        bucket=sample["bucket"],
+        aesthetic=sample["aesthetic"],
+        aesthetic_scorer=sample["aesthetic_scorer"],
+        phash=f"{sample['phash']:016x}",
+        subsets=sample["subsets"],
+        source=f"{sample['source_name']}/{sample['member']}",
+        url=sample["url"],
+        license=sample["license"],
+        sha256=sample["sha256"],
+        resized=image.resized,
+        recipe=sample["recipe"],
+    )
 
 
 INDEX_KEY = b"sigma.samples"

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+PURGED = "purged"
+"""The image was taken out (`sigma purge`): the reason of its row in every table that has reasons, and its outcome in
+the ledger. `purged.jsonl` says on whose word and when."""
+
 
 class ImageError(StrEnum):
     """Why the bytes of an input gave no picture; ends as outcome 'error' in the ledger."""

@@ -12,7 +12,7 @@ Connection = duckdb.DuckDBPyConnection
 Row = dict[str, Any]
 
 CAPTION_SOURCES = ("raw", "synthetic", "mix")
-OUTCOMES = ("kept", "rejected", "error", "pending")
+OUTCOMES = ("kept", "rejected", "error", "purged", "pending")
 
 NUM_BINS = 32
 """Most bars of the caption-length histogram."""
@@ -47,7 +47,7 @@ def funnel(connection: Connection) -> list[Row]:
         connection,
         """
         SELECT * FROM (SELECT outcome, stage, reason, count(*) AS num FROM ledger GROUP BY ALL)
-        ORDER BY array_position(['kept', 'rejected', 'error', 'pending'], outcome), num DESC, stage, reason
+        ORDER BY array_position(['kept', 'rejected', 'error', 'purged', 'pending'], outcome), num DESC, stage, reason
         """,
     )
 

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from curation import catalog
 from curation.dataset import Dataset, commit_table, write_atomically
 from curation.doctor import Finding, check_dataset, check_machine
 from schemas.shard_index import read_index
@@ -16,7 +17,9 @@ from tests.building import build, recipe, write_pictures
 
 @pytest.fixture
 def dataset(demo: Dataset, copy_of: Callable[[Dataset], Dataset]) -> Dataset:
-    return copy_of(demo)
+    copy = copy_of(demo)
+    catalog.write_catalog(copy)  # its views name absolute paths
+    return copy
 
 
 def bad(dataset: Dataset) -> list[Finding]:
@@ -157,7 +160,7 @@ def test_a_deleted_shard_is_named(dataset: Dataset) -> None:
     found = only(dataset)
     assert (found.subject, found.text) == (
         name_of(dataset, tar),
-        "missing; sigma build --redo shard writes it again",
+        "missing; sigma doctor --repair writes it again",
     )
 
 
@@ -184,7 +187,7 @@ def test_a_flipped_byte_in_a_header_is_named(dataset: Dataset, member: str, plac
     found = only(dataset)
     assert (found.subject, found.text) == (
         row["shard"],
-        f"does not hold {row['key']}.{extension} where the index says; sigma build --redo shard writes it again",
+        f"does not hold {row['key']}.{extension} where the index says; sigma doctor --repair writes it again",
     )
 
 
