@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import statistics
-import time
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np

@@ -8,7 +8,7 @@ from typing import Any
 
 from curation.browse.filters import with_literals
 from curation.browse.pictures import cards
-from curation.browse.queries import Database
+from curation.browse.queries import RULES_TABLE, Database
 from curation.report import jobs
 from curation.report.figures import Row
 from schemas.reasons import Rejection
@@ -17,17 +17,6 @@ MOST_MOVED = 12
 """Pictures that are shown of those that fall, and of those that come back."""
 
 HIGHEST_SIDE_PX = 1_000_000
-
-_RULED = f"""
-    SELECT images.row_id, images.sha256, coalesce(duplicates.group_id, images.row_id) AS group_id, selection.kept,
-           selection.rejected_by, least(images.width, images.height) AS short_side, scores.aesthetic,
-           greatest(images.width, images.height) / least(images.width, images.height)::DOUBLE AS aspect,
-           CASE WHEN short_side < $p0 THEN '{Rejection.TOO_SMALL}'
-                WHEN aspect > CAST($p1 AS DOUBLE) THEN '{Rejection.EXTREME_ASPECT}'
-                WHEN aesthetic < CAST($p2 AS FLOAT) THEN '{Rejection.LOW_AESTHETIC}' END AS rule
-    FROM images LEFT JOIN scores USING (row_id) LEFT JOIN duplicates USING (row_id) LEFT JOIN selection USING (row_id)
-    WHERE images.reason IS NULL
-"""
 
 
 @dataclass(frozen=True)
@@ -72,52 +61,62 @@ class Outcome:
     sql: str
 
 
-def outcome(database: Database, cut: Cut, now: jobs.Thresholds) -> Outcome:
+def outcome(database: Database, cut: Cut) -> Outcome:
     """Count the rules in their order (size, aspect, score, then duplicates), as `select` applies them."""
-    sql = counts_sql(now.drop_duplicates)
-    found = {row["what"]: row for row in database.rows(sql, cut.values)}
+    facts = RULES_TABLE if database.ready(RULES_TABLE) else f"({database.rules_sql()})"
+    found = {row["what"]: row for row in database.rows(counts_sql(facts), cut.values)}
     rules = tuple(str(rule) for rule in Rejection if rule is not Rejection.NO_CAPTION)
     counts = [found.get(what, {"what": what, "num": 0, "now": 0}) for what in ("kept", *rules)]
     thresholds = ", ".join(f"'{rule}'" for rule in rules if rule != Rejection.DUPLICATE)
-    fell = "kept AND rule IS NOT NULL"
-    came = f"rejected_by IN ({thresholds}) AND rule IS NULL"
-    (moved,) = database.rows(
-        f"SELECT count(*) FILTER ({fell}) AS fallen, count(*) FILTER ({came}) AS returned FROM ({_RULED})", cut.values
+    fell, came = "kept AND rule IS NOT NULL", f"rejected_by IN ({thresholds}) AND rule IS NULL"
+    (num,) = database.rows(
+        f"SELECT count(*) FILTER ({fell}) AS fallen, count(*) FILTER ({came}) AS returned FROM ({_ruled(facts)})",
+        cut.values,
     )
     return Outcome(
         counts,
-        _moved(database, fell, cut),
-        moved["fallen"],
-        _moved(database, came, cut),
-        moved["returned"],
-        with_literals(sql, cut.values),
+        _moved(database, facts, fell, cut) if num["fallen"] else [],
+        num["fallen"],
+        _moved(database, facts, came, cut) if num["returned"] else [],
+        num["returned"],
+        with_literals(counts_sql(f"({database.rules_sql()})"), cut.values),
     )
 
 
-def counts_sql(drop_duplicates: bool) -> str:
+def counts_sql(facts: str) -> str:
     """Pictures by rule under the thresholds $p0, $p1 and $p2, beside what `selection` holds.
 
     Of a group of duplicates that pass the rules one stays, whichever it is, so counting needs no choice between them.
     """
-    same = "group_id::VARCHAR" if drop_duplicates else "sha256"
-    return f"""WITH ruled AS ({_RULED}),
+    return f"""WITH ruled AS ({_ruled(facts)}),
 counted AS (
     SELECT rule AS what, count(*) AS num, 0 AS now FROM ruled WHERE rule IS NOT NULL GROUP BY rule
-    UNION ALL SELECT 'kept', count(DISTINCT {same}), 0 FROM ruled WHERE rule IS NULL
-    UNION ALL SELECT '{Rejection.DUPLICATE}', count(*) - count(DISTINCT {same}), 0 FROM ruled WHERE rule IS NULL
+    UNION ALL SELECT 'kept', count(DISTINCT same), 0 FROM ruled WHERE rule IS NULL
+    UNION ALL SELECT '{Rejection.DUPLICATE}', count(*) - count(DISTINCT same), 0 FROM ruled WHERE rule IS NULL
     UNION ALL SELECT if(kept, 'kept', rejected_by), 0, count(*) FROM ruled WHERE kept OR rejected_by IS NOT NULL
     GROUP BY ALL
 )
 SELECT what, sum(num)::BIGINT AS num, sum(now)::BIGINT AS now FROM counted GROUP BY what ORDER BY what"""
 
 
-def _moved(database: Database, which: str, cut: Cut) -> list[Row]:
+def _ruled(facts: str) -> str:
+    """The facts with the rule that each picture fails first, null where it passes."""
+    return (
+        f"SELECT *, CASE WHEN short_side < $p0 THEN '{Rejection.TOO_SMALL}' "
+        f"WHEN aspect > CAST($p1 AS DOUBLE) THEN '{Rejection.EXTREME_ASPECT}' "
+        f"WHEN aesthetic < CAST($p2 AS FLOAT) THEN '{Rejection.LOW_AESTHETIC}' END AS rule FROM {facts}"
+    )
+
+
+def _moved(database: Database, facts: str, which: str, cut: Cut) -> list[Row]:
     """Cards of the pictures that change sides, those nearest to a threshold first."""
-    nearness = """least(
-        abs(ln(short_side / $p0::DOUBLE)), abs(ln(aspect / CAST($p1 AS DOUBLE))),
-        coalesce(abs(aesthetic - CAST($p2 AS FLOAT)), 100))"""
+    nearness = (
+        "least(abs(ln(short_side / $p0::DOUBLE)), abs(ln(aspect / CAST($p1 AS DOUBLE))), "
+        "coalesce(abs(aesthetic - CAST($p2 AS FLOAT)), 100))"
+    )
     found = database.rows(
-        f"SELECT row_id, rule, rejected_by FROM ({_RULED}) WHERE {which} ORDER BY {nearness}, row_id LIMIT {MOST_MOVED}",
+        f"SELECT row_id, rule, rejected_by FROM ({_ruled(facts)}) WHERE {which} "
+        f"ORDER BY {nearness}, row_id LIMIT {MOST_MOVED}",
         cut.values,
     )
     why = {row["row_id"]: row["rule"] or row["rejected_by"] for row in found}

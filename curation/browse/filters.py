@@ -235,11 +235,11 @@ class Filter:
             value = "" if condition.operator in NEEDS_NO_VALUE else where.value(condition.parsed(), kind)
             where.terms.append(sql.format(field.sql, value))
         if self.text:
-            where.need("images")
-            where.need("captions")
             value = where.value(self.text, "VARCHAR")
             where.terms.append(
-                f"(contains(lower(images.raw_caption), lower({value})) OR contains(lower(captions.caption), lower({value})))"
+                "listing.row_id IN ("
+                f"SELECT row_id FROM images WHERE contains(lower(raw_caption), lower({value})) UNION ALL "
+                f"SELECT row_id FROM captions WHERE contains(lower(caption), lower({value})))"
             )
         if self.noun:
             value = where.value(self.noun, "VARCHAR")

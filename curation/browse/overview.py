@@ -8,7 +8,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, Timeo
 from typing import Any
 
 from curation.browse.pictures import cards
-from curation.browse.queries import BACKGROUND_SECONDS, LEDGER_TABLE, NOUNS_TABLE, Database
+from curation.browse.queries import BACKGROUND_SECONDS, LEDGER_TABLE, NOUNS_TABLE, RULES_TABLE, Database
 from curation.report import charts, figures, jobs
 from curation.report.page import score_chart
 from schemas.paper import TABLE_1
@@ -61,7 +61,8 @@ def sizes(database: Database) -> Content:
 
 
 def scores(database: Database) -> Content:
-    """The histogram of scores with the threshold."""
+    """The histogram of scores with the threshold; the page of thresholds is prepared along with it."""
+    database.prepare(RULES_TABLE)
     with database.cursor(BACKGROUND_SECONDS) as cursor:
         return {"scores": score_chart(cursor, database.dataset)}
 

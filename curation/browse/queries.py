@@ -11,6 +11,7 @@ import duckdb
 
 from curation import catalog
 from curation.dataset import Dataset
+from curation.report import jobs
 from curation.report.figures import NOUN_TABLE, Connection, Row
 from schemas.reasons import ImageError, Rejection, ShardError
 from schemas.tables import MAP_TABLES, SCHEMAS
@@ -24,7 +25,18 @@ BACKGROUND_SECONDS = 900.0
 
 LEDGER_TABLE = "browse_ledger"
 NOUNS_TABLE = "browse_nouns"
-"""Tables in memory, counted once: the ledger's outcomes without their five-way join, and images by noun."""
+RULES_TABLE = "browse_rules"
+"""Tables in memory, counted once: the ledger's outcomes without their five-way join, images by noun, and what the
+rules of `select` look at."""
+
+RULES = """
+    SELECT images.row_id, hash({same}) AS same, selection.kept, selection.rejected_by,
+           least(images.width, images.height) AS short_side, scores.aesthetic,
+           greatest(images.width, images.height) / least(images.width, images.height)::DOUBLE AS aspect
+    FROM images LEFT JOIN scores USING (row_id) LEFT JOIN duplicates USING (row_id) LEFT JOIN selection USING (row_id)
+    WHERE images.reason IS NULL
+"""
+"""What the rules look at; pictures with one value of `same` are one picture."""
 
 _REASONS = ", ".join(f"'{reason}'" for reasons in (ImageError, Rejection, ShardError) for reason in reasons)
 _PREPARED = {
@@ -90,13 +102,19 @@ class Database:
 
     def prepare(self, table: str) -> None:
         """Count a table of this module in memory; nothing is written to the dataset."""
+        sql = self.rules_sql() if table == RULES_TABLE else _PREPARED[table]
         with self.cursor(BACKGROUND_SECONDS) as cursor:
-            cursor.execute(f"CREATE OR REPLACE TABLE {table} AS {_PREPARED[table]}")
+            cursor.execute(f"CREATE OR REPLACE TABLE {table} AS {sql}")
         self._prepared.add(table)
 
     def ready(self, table: str) -> bool:
         """Whether a table of this module can be asked."""
         return table in self._prepared
+
+    def rules_sql(self) -> str:
+        """`RULES`, by the notion of one picture that `select` has on record."""
+        groups = jobs.thresholds(self.dataset).drop_duplicates
+        return RULES.format(same="coalesce(duplicates.group_id, images.row_id)" if groups else "images.sha256")
 
     def shadow_ledger(self, cursor: Connection) -> None:
         """Let figures over the ledger, asked of this cursor, use the prepared table."""

@@ -28,7 +28,7 @@ from curation.report.page import environment
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LOOK_EVERY_S = 1.0
 """How often the dataset is looked at for new tables."""
-PAINT_S = 0.4
+PAINT_S = 0.3
 """How long the overview waits for its sections; the rest follow."""
 NUM_NOUNS = 200
 LONGEST_QUERY = 16_000
@@ -123,6 +123,8 @@ class Pages:
         self.live = Live(dataset)
         self._name = dataset.root.name or str(dataset.root)
         self._templates = environment("curation.browse")
+        for template in self._templates.list_templates(["jinja"]):
+            self._templates.get_template(template)  # compiled now, not while the first page is waited for
         self._style = "".join(
             resources.files(package).joinpath(name).read_text(encoding="utf-8")
             for package, name in (("curation.report", "style.css"), ("curation.browse", "browse.css"))
@@ -217,7 +219,7 @@ class Pages:
         database = self.live.now().database
         now = jobs.thresholds(database.dataset)
         cut = cuts.Cut.of(request.query_params, now)
-        return self._page("cuts.html.jinja", cut=cut, now=now, found=cuts.outcome(database, cut, now))
+        return self._page("cuts.html.jinja", cut=cut, now=now, found=cuts.outcome(database, cut))
 
     def style(self, request: Request) -> Response:
         """The style sheet."""
@@ -310,8 +312,8 @@ def serve(
         with _listen(host, port) as listener:
             shown = f"[{host}]" if ":" in host else host
             on_ready(f"http://{shown}:{listener.getsockname()[1]}/")
-            config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, proxy_headers=False,
-                                    timeout_graceful_shutdown=1, lifespan="off")  # fmt: skip
+            config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False,
+                                    proxy_headers=False, timeout_graceful_shutdown=1, lifespan="off")  # fmt: skip
             uvicorn.Server(config).run(sockets=[listener])
     except KeyboardInterrupt:
         return
