@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import (
+    browse_speed,
     captioning_speed,
     curation_speed,
     kv_compression,
@@ -28,6 +29,7 @@ def main() -> None:
     print("| benchmark | ours | beside it | ratio | goal |\n|---|---|---|---|---|")
     for benchmark in (
         *curation_speed.BENCHMARKS,
+        *browse_speed.BENCHMARKS,
         *captioning_speed.BENCHMARKS,
         *loader_speed.BENCHMARKS,
         *training_speed.BENCHMARKS,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import statistics
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -107,3 +109,67 @@ def _table(name: str, columns: dict[str, Any]) -> pa.Table:
         for field in schema
     }
     return pa.table(arrays, schema=schema)
+
+
+PATHS = {
+    "overview": "/",
+    "all images": "/images",
+    "filter by size": "/images?column=picture.short_side&op=ge&value=500",
+    "filter by score, sorted by it": "/images?column=scores.aesthetic&op=lt&value=4&sort=scores.aesthetic&order=down",
+    "filter by outcome": "/images?column=ledger.outcome&op=is&value=error",
+    "search in all captions": "/images?q=word777",
+    "images of a noun": "/nouns/word777",
+    "nouns": "/nouns",
+    "thresholds": "/cuts?min_short_side_px=300&min_aesthetic=5",
+    "one image, whole": "/images/543210",
+    "a thumbnail": "/thumb/543210",
+}
+
+
+def browse_speed(folder: Path) -> Iterator[str]:
+    """Seconds until an answer is complete, over loopback: first just after the start, then with everything counted."""
+    import socket
+    import threading
+
+    import httpx
+    import uvicorn
+
+    from curation.browse import make_app
+
+    write_rows(Dataset(folder / "million"))
+    begun = time.perf_counter()
+    app = make_app(Dataset(folder / "million"))
+    opened = time.perf_counter() - begun
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True).start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        while not server.started:
+            time.sleep(0.01)
+        with httpx.Client(base_url=address, timeout=60) as client:
+            cold = _seconds(client, "/")
+            yield f"| browse, 1,000,000 rows: overview just after the start | {cold:.2f} s | | | 1 s, {_reached(cold)} |"
+            while client.get("/overview/nouns").status_code == 202:
+                pass
+            counted = time.perf_counter() - begun
+            yield f"| browse: until everything is counted in the background | {counted:.1f} s; opened in {opened:.2f} | | | |"
+            for name, path in PATHS.items():
+                taken = statistics.median(_seconds(client, path) for _ in range(ROUNDS))
+                goal = f"1 s, {_reached(taken)}" if name.startswith(("overview", "filter")) else ""
+                yield f"| browse: {name} | {taken:.2f} s | | | {goal} |"
+        server.should_exit = True
+    app.state.pages.live.close()
+
+
+def _seconds(client: Any, path: str) -> float:
+    begun = time.perf_counter()
+    client.get(path).raise_for_status()
+    return time.perf_counter() - begun
+
+
+def _reached(seconds: float) -> str:
+    return "reached" if seconds < 1 else "missed"
+
+
+BENCHMARKS = (browse_speed,)

@@ -20,7 +20,7 @@ from tests.serving import served
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     """Four photographs whose captions, nouns and names are what an attacker would write."""
-    return build(tmp_path_factory.mktemp("hostile") / "<b>set</b>", NASTY[:2] + PHOTOS[2:], NASTY)
+    return build(tmp_path_factory.mktemp("hostile") / "<b>set", NASTY[:2] + PHOTOS[2:], NASTY)
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +53,11 @@ def test_captions_and_names_are_text_never_markup(client: httpx.Client, path: st
     assert answer.status_code == 200
     page = Page(answer.text)
     assert page.tags.count("script") == 1  # ours
-    assert [value for name, value in page.attributes if name == "src" and "js" in (value or "")] == ["/browse.js"]
     assert not [name for name, _ in page.attributes if name.startswith("on")]
-    assert "b" not in page.tags or "<b>set</b>" in page.text
-    assert "{{ 7 * 7 }}" not in page.text or "49 &" not in page.text
+    sources = [value or "" for name, value in page.attributes if name == "src"]
+    assert all(re.fullmatch(r"/browse\.js|/(thumb|image)/\d+", source) for source in sources)
+    assert "<b>set" in page.text
+    assert "49 &" not in page.text  # a template in a caption is not run
     assert "\x1b" not in answer.text and "\x00" not in answer.text
 
 
@@ -116,7 +117,7 @@ def test_looking_writes_nothing(hostile: Dataset, client: httpx.Client) -> None:
 
 
 def test_another_address_needs_a_name(hostile: Dataset) -> None:
-    with pytest.raises(ValueError, match="can be reached from other machines; name the Host .*--allow-host"):
+    with pytest.raises(ValueError, match=r"can be reached from other machines; name the Host .*--allow-host"):
         serve(hostile, host="0.0.0.0", port=0)
     assert [is_loopback(host) for host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "10.0.0.1", "x")] == [
         True, True, True, False, False, False,
