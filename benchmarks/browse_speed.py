@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
