@@ -144,7 +144,8 @@ def browse_speed(folder: Path) -> Iterator[str]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
-        threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True).start()
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         while not server.started:
             time.sleep(0.01)
@@ -160,6 +161,7 @@ def browse_speed(folder: Path) -> Iterator[str]:
                 goal = f"1 s, {_reached(taken)}" if name.startswith(("overview", "filter")) else ""
                 yield f"| browse: {name} | {taken:.2f} s | | | {goal} |"
         server.should_exit = True
+        thread.join(10)
     app.state.pages.live.close()
 
 
