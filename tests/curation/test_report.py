@@ -350,9 +350,9 @@ def test_the_page_draws_tokens_scores_bucket_lines_and_changed_nouns(tmp_path: P
     dataset = build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
     dataset.write_record("selection", JobRecord("select", {"select.min_aesthetic": 4.5}, {}, "f"))
     dataset.runs.mkdir()
-    for number, seconds in enumerate((4.0, 2.0)):
+    for run, seconds in enumerate((4.0, 2.0)):
         entry = {"job": "ingest", "tables": ["images"], "seconds": seconds, "rows": 8, "parts": 1, "parts_computed": 1}
-        (dataset.runs / f"{number}.json").write_text(json.dumps(entry | {"finished": "2026-01-01"}), encoding="utf-8")
+        (dataset.runs / f"{run}.json").write_text(json.dumps(entry | {"finished": "2026-01-01"}), encoding="utf-8")
     (dataset.runs / "broken.json").write_text("{", encoding="utf-8")
     text, page = report(dataset, tmp_path)
     assert text.count('class="bucket-line"') > 20
