@@ -280,6 +280,38 @@ def write_report_page(dataset: Path, out: Path | None = None) -> Path:
 
 
 @app.command()
+def browse(
+    dataset: DatasetFolder,
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
+    host: Annotated[str, typer.Option(help="The address to listen on; only this machine reaches the default.")] = (
+        "127.0.0.1"
+    ),
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", metavar="NAME", help="A name that browsers may ask for. May be repeated."),
+    ] = None,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
+) -> None:
+    """Look at a dataset in a browser: search, filter, nouns, thresholds, every row. Read-only; Ctrl-C ends it."""
+    import webbrowser
+
+    from curation import browse as pages
+    from curation.dataset import Dataset
+
+    def ready(url: str) -> None:
+        console.print(f"browse: {shown(url)}   (Ctrl-C ends it)")
+        if not no_open:
+            webbrowser.open(url)
+
+    with refusals():
+        if not pages.is_loopback(host):
+            complaints.print(
+                f"warning: {shown(host)} can be reached from other machines, and nobody is asked who they are"
+            )
+        pages.serve(Dataset(dataset.absolute()), host, port, allow_host or [], ready)
+
+
+@app.command()
 def doctor(
     dataset: Annotated[Path | None, typer.Argument(metavar="DATASET")] = None,
     mend: Annotated[bool, typer.Option("--repair", help="Make again what is broken, and nothing else.")] = False,

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import (
+    browse_speed,
     captioning_speed,
     curation_speed,
     dedup_speed,
@@ -33,6 +34,7 @@ def main() -> None:
         *curation_speed.BENCHMARKS,
         *dedup_speed.BENCHMARKS,
         *mutations.BENCHMARKS,
+        *browse_speed.BENCHMARKS,
         *captioning_speed.BENCHMARKS,
         *statistics_speed.BENCHMARKS,
         *loader_speed.BENCHMARKS,

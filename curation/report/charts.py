@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from curation.report.figures import OUTCOMES, Histogram, Row
+from schemas.buckets import LABELS
 
 WIDTH, HEIGHT = 720, 300
 """Size of a chart in its own units; it scales with the page."""
@@ -66,6 +67,8 @@ class SizeChart:
     y_ticks: list[Tick]
     diagonals: list[tuple[str, float, float, float, float]]
     """(label, x1, y1, x2, y2) of the aspects 2:1, 1:1 and 1:2"""
+    buckets: list[tuple[str, float, float, float, float]]
+    """the same for the aspect of every bucket"""
 
 
 def length_chart(histogram: Histogram) -> LengthChart | None:
@@ -118,19 +121,23 @@ def size_chart(pictures: Sequence[Row]) -> SizeChart | None:
     ]
     powers = list(range(math.ceil(low), math.floor(high) + 1)) or [round(low)]
     steps = powers[:: 1 + len(powers) // 9]
-    diagonals = []
-    for label, aspect in (("2:1", 1.0), ("1:1", 0.0), ("1:2", -1.0)):  # log2 of width / height
-        start, end = max(low, low + aspect), min(high, high + aspect)
-        if start < end:
-            diagonals.append(
-                (label, x_of(2**start), y_of(2 ** (start - aspect)), x_of(2**end), y_of(2 ** (end - aspect)))
-            )
+
+    def diagonals(aspects: Sequence[tuple[str, float]]) -> list[tuple[str, float, float, float, float]]:
+        """Lines of one shape each, given as log2 of width / height, where they cross the plot."""
+        spans = ((label, aspect, max(low, low + aspect), min(high, high + aspect)) for label, aspect in aspects)
+        return [
+            (label, x_of(2**start), y_of(2 ** (start - aspect)), x_of(2**end), y_of(2 ** (end - aspect)))
+            for label, aspect, start, end in spans
+            if start < end
+        ]
+
     return SizeChart(
         points,
         [outcome for outcome in OUTCOMES if any(point.outcome == outcome for point in points)],
         [Tick(x_of(2.0**power), f"{2.0**power:,.0f}") for power in steps],
         [Tick(y_of(2.0**power), f"{2.0**power:,.0f}") for power in steps],
-        diagonals,
+        diagonals((("2:1", 1.0), ("1:1", 0.0), ("1:2", -1.0))),
+        diagonals([(label, -math.log2(float(label))) for label in LABELS]),
     )
 
 
@@ -139,3 +146,90 @@ def nice_step(highest: float, num_steps: int) -> float:
     rough = highest / num_steps
     power = 10.0 ** math.floor(math.log10(rough))
     return next(factor * power for factor in (1.0, 2.0, 2.5, 5.0, 10.0) if factor * power >= rough * (1 - 1e-9))
+
+
+@dataclass(frozen=True)
+class TokenChart:
+    """Fig. 6 in tokens, with a line where the trainer stops reading."""
+
+    lengths: LengthChart
+    limit: int
+    limit_at: float
+
+
+def token_chart(histogram: Histogram, limit: int) -> TokenChart | None:
+    """As `length_chart`, for captions counted in tokens; the axis must reach `limit`. None without captions."""
+    lengths = length_chart(histogram)
+    if lengths is None:
+        return None
+    reach = histogram.num_bins * histogram.bin_words
+    return TokenChart(lengths, limit, LEFT + (WIDTH - LEFT - RIGHT) * min(1.0, limit / reach))
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A rectangle of a bar chart."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    kind: str
+    label: str
+
+
+@dataclass(frozen=True)
+class ScoreChart:
+    """Pictures over their aesthetic score, kept ones below, the others on top of them."""
+
+    bars: list[Bar]
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+    threshold: float | None
+    threshold_at: float
+
+
+def score_chart(bins: Sequence[Row], bin_width: float, threshold: float | None) -> ScoreChart | None:
+    """The histogram of scores on their scale of 1 to 10; None without scores.
+
+    Args:
+        bins: `bin` (ordinal from 1 on, in steps of `bin_width`), `kept` and `others`, the pictures in it.
+        threshold: lowest score that is kept, where there is one.
+    """
+    if not bins:
+        return None
+    highest = max(row["kept"] + row["others"] for row in bins)
+    step = max(1.0, nice_step(highest, 4))
+    top = step * math.ceil(highest / step - 1e-9)
+    plot_width, plot_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+    bar_width = plot_width * bin_width / 9
+
+    def x_of(score: float) -> float:
+        return LEFT + plot_width * (min(max(score, 1.0), 10.0) - 1) / 9
+
+    bars = []
+    for row in bins:
+        score, height = 1 + row["bin"] * bin_width, 0.0
+        for kind, count in (("kept", row["kept"]), ("rejected", row["others"])):
+            if count:
+                tall = plot_height * count / top
+                label = f"{score:g} to {score + bin_width:g}: {count:,} {'kept' if kind == 'kept' else 'not kept'}"
+                y = HEIGHT - BOTTOM - height - tall
+                bars.append(Bar(x_of(score) + 0.5, y, max(1.0, bar_width - 1), tall, kind, label))
+                height += tall
+    levels = [step * number for number in range(round(top / step) + 1)]
+    return ScoreChart(
+        bars,
+        [Tick(x_of(score), str(score)) for score in range(1, 11)],
+        [Tick(HEIGHT - BOTTOM - plot_height * level / top, compact(level)) for level in levels],
+        threshold,
+        0.0 if threshold is None else x_of(threshold),
+    )
+
+
+def compact(value: float) -> str:
+    """1500 as 1.5k, 2000000 as 2M: a count that fits beside an axis."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"

@@ -278,3 +278,106 @@ def proxies(connection: Connection, row_ids: list[int]) -> dict[int, bytes]:
         {"row_ids": row_ids},
     ).fetchall()
     return {row_id: bytes(jpeg) for row_id, jpeg in found}
+
+
+def caption_tokens(connection: Connection, reach: int) -> Histogram:
+    """Tokens per caption, on an axis that holds 99 % of the captions and `reach`.
+
+    Synthetic captions are counted before any cut, raw ones where the mix took them, and mixed ones as they are stored.
+    """
+    lengths = """
+        SELECT 'synthetic' AS caption_source, num_tokens FROM captions WHERE caption IS NOT NULL
+        UNION ALL SELECT 'raw', num_tokens FROM mix WHERE caption_source = 'raw'
+        UNION ALL SELECT 'mix', num_tokens FROM mix WHERE caption_source IS NOT NULL
+    """
+    (longest,) = connection.execute(
+        f"SELECT quantile_disc(num_tokens, 0.99) FROM ({lengths}) WHERE num_tokens IS NOT NULL"
+    ).fetchone() or (None,)
+    bin_tokens = -(-(max(int(longest or 0), reach) + 1) // NUM_BINS)
+    num_bins = max(int(longest or 0), reach) // bin_tokens + 1
+    counts = {source: [0] * num_bins for source in CAPTION_SOURCES}
+    sums = dict.fromkeys(CAPTION_SOURCES, 0)
+    for source, place, count, total in connection.execute(
+        f"SELECT caption_source, least(num_tokens // $bin_tokens, $last)::INTEGER, count(*), sum(num_tokens) "
+        f"FROM ({lengths}) WHERE num_tokens IS NOT NULL GROUP BY ALL",
+        {"bin_tokens": bin_tokens, "last": num_bins - 1},
+    ).fetchall():
+        counts[source][place] = count
+        sums[source] += int(total)
+    found = {source: bins for source, bins in counts.items() if sum(bins)}
+    return Histogram(bin_tokens, num_bins, found, {source: sums[source] / sum(bins) for source, bins in found.items()})
+
+
+SCORE_BIN = 0.25
+"""Width of a bar of the histogram of scores."""
+
+
+def scores(connection: Connection) -> list[Row]:
+    """(bin, kept, others): pictures per step of `SCORE_BIN` of the aesthetic score, from 1 on."""
+    return rows(
+        connection,
+        """
+        SELECT
+            greatest(0, least($last, floor((aesthetic - 1) / $width)))::INTEGER AS bin,
+            count(*) FILTER (coalesce(kept, false)) AS kept,
+            count(*) FILTER (NOT coalesce(kept, false)) AS others
+        FROM scores LEFT JOIN selection USING (row_id)
+        WHERE aesthetic IS NOT NULL
+        GROUP BY bin ORDER BY bin
+        """,
+        {"width": SCORE_BIN, "last": round(9 / SCORE_BIN) - 1},
+    )
+
+
+NOUN_TABLE = """
+SELECT noun,
+    coalesce(sum(num_images) FILTER (caption_source = 'raw'), 0)::BIGINT AS raw_images,
+    coalesce(sum(num_images) FILTER (caption_source = 'synthetic'), 0)::BIGINT AS synthetic_images,
+    sum(mixed_images)::BIGINT AS mix_images
+FROM (
+    SELECT caption_source, noun, count(*) AS num_images, count(*) FILTER (mixed) AS mixed_images
+    FROM (
+        SELECT nouns.caption_source, coalesce(mix.caption_source = nouns.caption_source, false) AS mixed,
+               unnest(list_distinct(nouns.nouns)) AS noun
+        FROM nouns LEFT JOIN mix USING (row_id)
+    )
+    GROUP BY ALL
+)
+GROUP BY noun
+"""
+"""One row per noun: the images whose raw, synthetic and mixed caption has it."""
+
+
+def changed_nouns(connection: Connection, limit: int, table: str = f"({NOUN_TABLE})") -> dict[str, list[Row]]:
+    """Nouns that only the synthetic captions use ("gained") and that only the raw ones use ("lost").
+
+    Args:
+        table: where the rows of `NOUN_TABLE` are, if they are counted already.
+
+    Returns:
+        rows of (noun, num_images), the most frequent first, at most `limit` of each.
+    """
+    found = rows(
+        connection,
+        f"""
+        SELECT if(raw_images = 0, 'gained', 'lost') AS change, noun,
+               greatest(raw_images, synthetic_images) AS num_images
+        FROM {table} WHERE raw_images = 0 OR synthetic_images = 0
+        QUALIFY row_number() OVER (PARTITION BY change ORDER BY num_images DESC, noun) <= $limit
+        ORDER BY change, num_images DESC, noun
+        """,
+        {"limit": limit},
+    )
+    return {change: [row for row in found if row["change"] == change] for change in ("gained", "lost")}
+
+
+def worst_pictures(connection: Connection, limit: int) -> list[Row]:
+    """(row_id, aesthetic) of the kept pictures with the lowest score, the lowest first."""
+    return rows(
+        connection,
+        """
+        SELECT row_id, aesthetic FROM selection JOIN scores USING (row_id)
+        WHERE kept AND aesthetic IS NOT NULL ORDER BY aesthetic, row_id LIMIT $limit
+        """,
+        {"limit": limit},
+    )

@@ -12,12 +12,13 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from curation.dataset import write_atomically
-from curation.report import charts, figures
+from curation.dataset import Dataset, write_atomically
+from curation.report import charts, figures, jobs
 from curation.report.figures import Connection, Row
 from curation.report.grounding import worst_grounded
 from schemas.paper import TABLE_1
 from schemas.pixels import PixelError, open_rgb
+from schemas.tokens import MAX_TOKENS
 
 MOST_PICTURES = 60
 MOST_PAIRS = 24
@@ -41,12 +42,13 @@ def write_report(connection: Connection, dataset_root: Path, out: Path) -> None:
         dataset_root: the dataset folder; it names the page.
         out: the file to write. It is replaced whole or not at all.
     """
-    page = _environment().get_template("page.html.jinja").render(**_content(connection, dataset_root))
+    page = environment().get_template("page.html.jinja").render(**_content(connection, dataset_root))
     write_atomically(out, page.encode("utf-8", errors="replace"))
 
 
 def _content(connection: Connection, dataset_root: Path) -> dict[str, Any]:
     """Everything the template shows, by the names it uses."""
+    dataset = Dataset(dataset_root)
     funnel = figures.funnel(connection)
     by_outcome = {
         outcome: sum(row["num"] for row in funnel if row["outcome"] == outcome) for outcome in figures.OUTCOMES
@@ -71,7 +73,9 @@ def _content(connection: Connection, dataset_root: Path) -> dict[str, Any]:
         "refused_captions": figures.refused_captions(connection),
         "cleaned_captions": figures.cleaned_captions(connection),
         "lengths": charts.length_chart(figures.caption_lengths(connection)),
+        "tokens": charts.token_chart(figures.caption_tokens(connection, MAX_TOKENS), MAX_TOKENS),
         "nouns": _top_nouns(connection),
+        "changed": figures.changed_nouns(connection, MOST_NOUNS),
         "sizes": charts.size_chart(figures.sizes(connection)),
         "buckets": buckets[:MOST_BUCKETS],
         "num_buckets": len(buckets),
@@ -82,10 +86,15 @@ def _content(connection: Connection, dataset_root: Path) -> dict[str, Any]:
         "pairs": pairs,
         "num_duplicates": sum(row["num"] for row in funnel if row["reason"] == "duplicate"),
         "refused": figures.refused(connection, MOST_REFUSED),
+        "scores": score_chart(connection, dataset),
+        "jobs": jobs.job_costs(dataset),
         "thumbnails": _thumbnails(figures.proxies(connection, wanted)),
-        "chart": {"width": charts.WIDTH, "height": charts.HEIGHT, "left": charts.LEFT, "right": charts.RIGHT,
-                  "top": charts.TOP, "bottom": charts.BOTTOM},
-    }  # fmt: skip
+    }
+
+
+def score_chart(connection: Connection, dataset: Dataset) -> charts.ScoreChart | None:
+    """The histogram of scores with the threshold that `select` applied."""
+    return charts.score_chart(figures.scores(connection), figures.SCORE_BIN, jobs.thresholds(dataset).min_aesthetic)
 
 
 def _top_nouns(connection: Connection) -> dict[str, list[Row]]:
@@ -116,14 +125,23 @@ def _encoded(image: Image.Image) -> bytes:
     return file.getvalue()
 
 
-def _environment() -> jinja2.Environment:
-    """Templates with every value escaped."""
-    folder = resources.files("curation.report")
-    sources = {name: folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.html.jinja", "style.css")}
+def environment(*packages: str) -> jinja2.Environment:
+    """The templates of the report and of other packages, with every value escaped."""
+    folders = [resources.files(package) for package in ("curation.report", *packages)]
+    sources = {
+        file.name: file.read_text(encoding="utf-8")
+        for folder in folders
+        for file in folder.iterdir()
+        if file.name.endswith((".jinja", ".css"))
+    }
     environment = jinja2.Environment(
         loader=jinja2.DictLoader(sources), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
+    environment.globals["chart"] = {
+        "width": charts.WIDTH, "height": charts.HEIGHT, "left": charts.LEFT, "right": charts.RIGHT,
+        "top": charts.TOP, "bottom": charts.BOTTOM,
+    }  # fmt: skip
     environment.filters |= {
         "shorten": shorten,
         "number": number,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import html.parser
 import io
+import json
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -14,11 +15,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from curation.catalog import connect
-from curation.dataset import Dataset, commit_table
+from curation.dataset import Dataset, JobRecord, commit_table
 from curation.report import charts, figures, write_report
 from curation.report.grounding import marked
 from curation.report.page import MOST_CHARACTERS, MOST_REFUSED, number, percent, shorten
 from schemas import tables
+from tests.building import connection_with
 
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 NASTY = (
@@ -381,3 +383,53 @@ def test_numbers_and_texts_are_shortened_for_readers() -> None:
     assert shorten("a\x07b") == "a\ufffdb"
     assert shorten(None) == ""
     assert shorten("abcdef", 3) == "abc\u2026 (6 characters)"
+
+
+# ------------------------------------------------------------------------------------------------ charts
+
+
+def test_the_page_draws_tokens_scores_bucket_lines_and_changed_nouns(tmp_path: Path) -> None:
+    dataset = build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
+    dataset.write_record("selection", JobRecord("select", {"select.min_aesthetic": 4.5}, {}, "f"))
+    dataset.runs.mkdir()
+    for run, seconds in enumerate((4.0, 2.0)):
+        entry = {"job": "ingest", "tables": ["images"], "seconds": seconds, "rows": 8, "parts": 1, "parts_computed": 1}
+        (dataset.runs / f"{run}.json").write_text(json.dumps(entry | {"finished": "2026-01-01"}), encoding="utf-8")
+    (dataset.runs / "broken.json").write_text("{", encoding="utf-8")
+    text, page = report(dataset, tmp_path)
+    assert text.count('class="bucket-line"') > 20
+    assert "threshold 4.5" in page.text
+    assert "Gained: only in synthetic captions one 4 sky 4" in page.text
+    assert "Lost: only in raw captions cat 4" in page.text
+    assert "ingest \u2192 images 2 2 8 6 4 69.44" in page.text  # 8 rows in the last 2 s: 69 h for a million
+
+
+def test_the_token_chart_reaches_its_limit() -> None:
+    def tokens(**counts: Sequence[int]) -> pa.Table:
+        rows = [(source, num) for source, nums in counts.items() for num in nums]
+        values = [
+            {"row_id": row, "caption_source": source, "num_tokens": num} for row, (source, num) in enumerate(rows)
+        ]
+        return pa.Table.from_pylist(values, schema=tables.SCHEMAS["mix"])
+
+    histogram = figures.caption_tokens(connection_with(mix=tokens(raw=[10, 20], synthetic=[30])), 300)
+    assert histogram.num_bins * histogram.bin_words > 300
+    assert {source: sum(bins) for source, bins in histogram.counts.items()} == {"raw": 2, "mix": 3}
+    assert histogram.means == {"raw": 15, "mix": 20}
+    chart = charts.token_chart(histogram, 300)
+    assert chart is not None
+    share = (chart.limit_at - charts.LEFT) / (charts.WIDTH - charts.LEFT - charts.RIGHT)
+    assert share == pytest.approx(300 / (histogram.num_bins * histogram.bin_words))
+    assert charts.token_chart(figures.caption_tokens(connection_with(), 300), 300) is None
+
+
+def test_bars_of_the_scores_stand_on_each_other_inside_the_plot() -> None:
+    bins = [{"bin": 0, "kept": 0, "others": 3}, {"bin": 35, "kept": 5, "others": 2}]
+    chart = charts.score_chart(bins, 0.25, 5.5)
+    assert chart is not None
+    assert [bar.kind for bar in chart.bars] == ["rejected", "kept", "rejected"]
+    assert chart.bars[2].y + chart.bars[2].height == pytest.approx(chart.bars[1].y)
+    assert all(bar.y >= charts.TOP - 1e-6 and bar.x + bar.width <= charts.WIDTH - charts.RIGHT for bar in chart.bars)
+    assert chart.bars[0].label == "1 to 1.25: 3 not kept"
+    assert chart.threshold_at == pytest.approx(charts.LEFT + (charts.WIDTH - charts.LEFT - charts.RIGHT) / 2)
+    assert charts.score_chart([], 0.25, None) is None

@@ -1,0 +1,173 @@
+"""Images for the live pages: a page of them, one with all its rows and history, and thumbnails kept in memory."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Any
+
+from curation.browse.filters import Filter
+from curation.browse.queries import Database
+from curation.report import jobs
+from curation.report.figures import Row
+from schemas.pixels import PixelError, open_rgb
+from schemas.tables import SCHEMAS
+
+PAGE = 24
+"""Images per page of a list."""
+MOST_COUNTED = 10_000
+"""A longer list is said to be longer than this, not counted to its end."""
+THUMBNAIL_PX = 320
+THUMBNAIL_BYTES = 64_000_000
+"""Thumbnails that stay in memory."""
+
+CARD = """
+SELECT
+    listing.row_id, listing.member, images.width, images.height, images.raw_caption, raw_captions.reason AS raw_reason,
+    captions.caption AS synthetic_caption, captions.reason AS synthetic_reason, mix.caption_source, mix.fallback,
+    scores.aesthetic, selection.rejected_by, images.reason AS error, grounding.lowest_sentence, grounding.lowest_score,
+    grounding.ungrounded
+FROM listing
+LEFT JOIN images USING (row_id) LEFT JOIN raw_captions USING (row_id) LEFT JOIN captions USING (row_id)
+LEFT JOIN mix USING (row_id) LEFT JOIN scores USING (row_id) LEFT JOIN selection USING (row_id)
+LEFT JOIN grounding USING (row_id)
+"""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of a list of images."""
+
+    cards: list[Row]
+    num: int
+    """Images of the filter, counted up to `MOST_COUNTED` + 1."""
+    next: tuple[float, int] | None
+    """Where the next page begins."""
+
+    @property
+    def more(self) -> bool:
+        """Whether there are more than were counted."""
+        return self.num > MOST_COUNTED
+
+
+def page(database: Database, wanted: Filter) -> Page:
+    """The images of a filter from its place on."""
+    found = database.rows(*wanted.page(PAGE + 1, database.relation))
+    (counted,) = database.rows(*wanted.count(MOST_COUNTED + 1, database.relation))
+    shown = found[:PAGE]
+    following = (shown[-1]["sort_key"], shown[-1]["row_id"]) if len(found) > PAGE else None
+    return Page(cards(database, [row["row_id"] for row in shown]), counted["num"], following)
+
+
+def cards(database: Database, row_ids: list[int]) -> list[Row]:
+    """What the list shows of these images, in their order."""
+    if not row_ids:
+        return []
+    places = ", ".join(str(int(row_id)) for row_id in row_ids)  # literals: DuckDB skips row groups by them
+    found = {row["row_id"]: row for row in database.rows(f"{CARD} WHERE listing.row_id IN ({places})")}
+    return [found[row_id] for row_id in row_ids if row_id in found]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What made a table, for the history of a row."""
+
+    table: str
+    job: str
+    finished: str
+    knobs: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Everything that is known of one input."""
+
+    row_id: int
+    ledger: Row
+    card: Row
+    tables: dict[str, list[Row]]
+    """Its rows, by table; tables without one are absent."""
+    group: list[Row]
+    """Inputs of the same group of duplicates: row_id, member, rejected_by."""
+    history: list[Made]
+
+
+def whole(database: Database, row_id: int) -> Whole | None:
+    """All rows of an input over all tables; None where nothing was listed under this number."""
+    ledger = database.rows(f"SELECT * FROM ledger WHERE row_id = {int(row_id)}")
+    if not ledger:
+        return None
+    found = {}
+    for table, schema in SCHEMAS.items():
+        if "row_id" in schema.names:
+            columns = "* EXCLUDE (jpeg), octet_length(jpeg) AS jpeg_bytes" if table == "proxies" else "*"
+            rows = database.rows(f"SELECT {columns} FROM {table} WHERE row_id = {int(row_id)}", limit=20)
+            if rows:
+                found[table] = rows
+    group: list[Row] = []
+    if "duplicates" in found:
+        group = database.rows(
+            "SELECT row_id, listing.member, selection.rejected_by FROM duplicates "
+            "JOIN listing USING (row_id) LEFT JOIN selection USING (row_id) WHERE group_id = $group ORDER BY row_id",
+            {"group": found["duplicates"][0]["group_id"]},
+            limit=PAGE,
+        )
+    return Whole(row_id, ledger[0], cards(database, [row_id])[0], found, group, history(database, list(found)))
+
+
+def history(database: Database, tables: list[str]) -> list[Made]:
+    """Which job made each of these tables, when it last ran, and by which knobs, in the order of the runs."""
+    last = {table: entry for entry in jobs.runs(database.dataset) for table in entry["tables"]}
+    made = []
+    for table in tables:
+        record = database.dataset.record(table)
+        if record is not None or table in last:
+            entry = last.get(table, {})
+            made.append(
+                Made(
+                    table,
+                    str(entry.get("job") or (record.job if record else "")),
+                    str(entry.get("finished", "")),
+                    record.knobs if record else {},
+                )
+            )
+    return sorted(made, key=lambda item: item.finished)
+
+
+def proxy(database: Database, row_id: int) -> bytes | None:
+    """The JPEG of an input's proxy; only its row is read."""
+    found = database.rows(f"SELECT jpeg FROM proxies WHERE row_id = {int(row_id)} AND jpeg IS NOT NULL", limit=1)
+    return bytes(found[0]["jpeg"]) if found else None
+
+
+class Thumbnails:
+    """The last thumbnails that were asked for, as JPEGs; at most `THUMBNAIL_BYTES` of them."""
+
+    def __init__(self, most_bytes: int = THUMBNAIL_BYTES) -> None:
+        self._kept: OrderedDict[int, bytes] = OrderedDict()
+        self._most_bytes, self.num_bytes, self._lock = most_bytes, 0, threading.Lock()
+
+    def get(self, database: Database, row_id: int) -> bytes | None:
+        """The thumbnail of an input; None where it has no proxy, or one that cannot be decoded."""
+        with self._lock:
+            if row_id in self._kept:
+                self._kept.move_to_end(row_id)
+                return self._kept[row_id]
+        jpeg = proxy(database, row_id)
+        if jpeg is None:
+            return None
+        try:
+            image = open_rgb(jpeg, longest_px=THUMBNAIL_PX)
+        except PixelError:
+            return None
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=80)
+        with self._lock:
+            if row_id not in self._kept:
+                self._kept[row_id] = file.getvalue()
+                self.num_bytes += len(file.getvalue())
+            while self.num_bytes > self._most_bytes and len(self._kept) > 1:
+                self.num_bytes -= len(self._kept.popitem(last=False)[1])
+        return file.getvalue()

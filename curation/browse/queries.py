@@ -1,0 +1,140 @@
+"""Queries of the live pages: read-only, bounded in rows and in time, over the dataset as it is now."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import duckdb
+
+from curation import catalog
+from curation.dataset import Dataset
+from curation.report import jobs
+from curation.report.figures import NOUN_TABLE, Connection, Row
+from schemas.reasons import ImageError, Rejection, ShardError
+from schemas.tables import MAP_TABLES, SCHEMAS
+
+MOST_ROWS = 1000
+"""A query of a page gives no more."""
+MOST_SECONDS = 10.0
+"""A query of a page is interrupted after this."""
+BACKGROUND_SECONDS = 900.0
+"""What is counted in the background, once per state of the dataset, may take this long."""
+
+LEDGER_TABLE = "browse_ledger"
+NOUNS_TABLE = "browse_nouns"
+RULES_TABLE = "browse_rules"
+"""Tables in memory, counted once: the ledger's outcomes without their five-way join, images by noun, and what the
+rules of `select` look at."""
+
+RULES = """
+    SELECT images.row_id, hash({same}) AS same, selection.kept, selection.rejected_by,
+           least(images.width, images.height) AS short_side, scores.aesthetic,
+           greatest(images.width, images.height) / least(images.width, images.height)::DOUBLE AS aspect
+    FROM images LEFT JOIN scores USING (row_id) LEFT JOIN duplicates USING (row_id) LEFT JOIN selection USING (row_id)
+    WHERE images.reason IS NULL
+"""
+"""What the rules look at; pictures with one value of `same` are one picture."""
+
+_REASONS = ", ".join(f"'{reason}'" for reasons in (ImageError, Rejection, ShardError) for reason in reasons)
+_PREPARED = {
+    LEDGER_TABLE: f"""
+        SELECT row_id, outcome::ENUM('kept', 'rejected', 'error', 'pending') AS outcome,
+               stage::ENUM('ingest', 'select', 'mix', 'shard') AS stage, reason::ENUM({_REASONS}) AS reason
+        FROM ledger""",
+    NOUNS_TABLE: NOUN_TABLE,
+}
+
+Signature = tuple[tuple[str, int], ...]
+
+
+class TooSlow(ValueError):
+    """A query was interrupted."""
+
+
+class Database:
+    """One state of a dataset: a read-only connection, and what has been prepared over it."""
+
+    def __init__(self, dataset: Dataset, seconds: float = MOST_SECONDS) -> None:
+        """Open it.
+
+        Raises:
+            ValueError: the folder is no dataset.
+        """
+        self.dataset, self.signature = dataset, signature(dataset)
+        self._connection, self.seconds = catalog.connect_read_only(dataset), seconds
+        self._prepared: set[str] = set()
+        self._active: set[Connection] = set()
+
+    @contextmanager
+    def cursor(self, seconds: float | None = None) -> Iterator[Connection]:
+        """A connection for one request, interrupted when its time is over.
+
+        Raises:
+            TooSlow: it was.
+            ValueError: DuckDB refuses what it is asked, or a file is gone or damaged.
+        """
+        seconds = self.seconds if seconds is None else seconds
+        cursor = self._connection.cursor()
+        self._active.add(cursor)
+        timer = threading.Timer(seconds, cursor.interrupt)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield cursor
+        except duckdb.InterruptException:
+            raise TooSlow(f"this takes longer than {seconds:g} s; narrow the filter") from None
+        except duckdb.Error as error:
+            raise ValueError(str(error).splitlines()[0]) from None
+        finally:
+            timer.cancel()
+            self._active.discard(cursor)
+            cursor.close()
+
+    def rows(self, sql: str, values: Mapping[str, Any] | None = None, limit: int = MOST_ROWS) -> list[Row]:
+        """At most `limit` rows of a query."""
+        with self.cursor() as cursor:
+            result = cursor.execute(sql, dict(values or {}))
+            names = [column[0] for column in result.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in result.fetchmany(limit)]
+
+    def prepare(self, table: str) -> None:
+        """Count a table of this module in memory; nothing is written to the dataset."""
+        sql = self.rules_sql() if table == RULES_TABLE else _PREPARED[table]
+        with self.cursor(BACKGROUND_SECONDS) as cursor:
+            cursor.execute(f"CREATE OR REPLACE TABLE {table} AS {sql}")
+        self._prepared.add(table)
+
+    def ready(self, table: str) -> bool:
+        """Whether a table of this module can be asked."""
+        return table in self._prepared
+
+    def rules_sql(self) -> str:
+        """`RULES`, by the notion of one picture that `select` has on record."""
+        groups = jobs.thresholds(self.dataset).drop_duplicates
+        return RULES.format(same="coalesce(duplicates.group_id, images.row_id)" if groups else "images.sha256")
+
+    def shadow_ledger(self, cursor: Connection) -> None:
+        """Let figures over the ledger, asked of this cursor, use the prepared table."""
+        if self.ready(LEDGER_TABLE):
+            cursor.execute(
+                "CREATE OR REPLACE TEMPORARY VIEW ledger AS SELECT row_id, outcome::VARCHAR AS outcome, "
+                f"stage::VARCHAR AS stage, reason::VARCHAR AS reason FROM memory.main.{LEDGER_TABLE}"
+            )
+
+    def close(self) -> None:
+        """Stop what is still running."""
+        for cursor in list(self._active):
+            cursor.interrupt()
+
+    def relation(self, view: str) -> str:
+        """What to write after FROM or JOIN for a view: the prepared table under the view's name, where there is one."""
+        return f"{LEDGER_TABLE} AS ledger" if view == "ledger" and self.ready(LEDGER_TABLE) else view
+
+
+def signature(dataset: Dataset) -> Signature:
+    """Changes whenever a table gains, loses or replaces a file."""
+    paths = [dataset.tables / table if table in MAP_TABLES else dataset.reduced(table) for table in SCHEMAS]
+    return tuple((path.name, path.stat().st_mtime_ns) for path in [*paths, dataset.runs] if path.exists())

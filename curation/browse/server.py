@@ -1,0 +1,343 @@
+"""The server of `sigma browse`: pages over one dataset, for a browser on this machine unless told otherwise."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from importlib import resources
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from curation.browse import cuts, filters, overview, pictures
+from curation.browse.filters import Filter
+from curation.browse.queries import NOUNS_TABLE, Database, TooSlow, signature
+from curation.dataset import Dataset
+from curation.report import jobs
+from curation.report.page import environment
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOK_EVERY_S = 1.0
+"""How often the dataset is looked at for new tables."""
+PAINT_S = 0.3
+"""How long the overview waits for its sections; the rest follow."""
+NUM_NOUNS = 200
+LONGEST_QUERY = 16_000
+
+HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "script-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+}
+
+
+class Guard:
+    """Refuses foreign Host headers and everything that is not reading; adds the security headers.
+
+    A foreign Host is how a page of the internet would ask a server on loopback (DNS rebinding).
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
+        self._app, self._hosts = app, {host.lower().strip("[]") for host in hosts}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                added = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+                message = {**message, "headers": [*message.get("headers", []), *added]}
+            await send(message)
+
+        answer: ASGIApp = self._app
+        if len(given) != 1 or _host_name(given[0]) not in self._hosts:
+            answer = PlainTextResponse("this server is not known by that name; see --allow-host\n", 421)
+        elif scope["method"] not in ("GET", "HEAD"):
+            answer = PlainTextResponse("a dataset is read-only here\n", 405, {"allow": "GET, HEAD"})
+        elif len(scope["query_string"]) > LONGEST_QUERY:
+            answer = PlainTextResponse("too long an address\n", 414)
+        await answer(scope, receive, send_guarded)
+
+
+def _host_name(header: str) -> str:
+    """The name in a Host header, without port and brackets."""
+    name = header.strip().lower()
+    if name.startswith("["):
+        return name[1:].partition("]")[0]
+    return name.rpartition(":")[0] if ":" in name else name
+
+
+class Live:
+    """The dataset as it is now: opened anew when its tables change."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        """Open it.
+
+        Raises:
+            ValueError: the folder is no dataset.
+        """
+        self._dataset, self._lock, self._looked = dataset, threading.Lock(), time.monotonic()
+        self._open()
+
+    def _open(self) -> None:
+        self.database = Database(self._dataset)
+        self.overview = overview.Overview(self.database)
+        self.thumbnails = pictures.Thumbnails()
+
+    def now(self) -> Live:
+        """Itself, up to date."""
+        with self._lock:
+            if time.monotonic() - self._looked > LOOK_EVERY_S:
+                self._looked = time.monotonic()
+                if signature(self._dataset) != self.database.signature:
+                    self.overview.close()
+                    self._open()
+        return self
+
+    def close(self) -> None:
+        """Stop what runs in the background."""
+        self.overview.close()
+        self.database.close()
+
+
+class Pages:
+    """One method per page."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.live = Live(dataset)
+        self._name = dataset.root.name or str(dataset.root)
+        self._templates = environment("curation.browse")
+        for template in self._templates.list_templates(["jinja"]):
+            self._templates.get_template(template)  # compiled now, not while the first page is waited for
+        self._style = "".join(
+            resources.files(package).joinpath(name).read_text(encoding="utf-8")
+            for package, name in (("curation.report", "style.css"), ("curation.browse", "browse.css"))
+        )
+        self._script = resources.files("curation.browse").joinpath("browse.js").read_text(encoding="utf-8")
+
+    def _page(self, template: str, status: int = 200, **content: Any) -> Response:
+        page = self._templates.get_template(template).render(name=self._name, **content)
+        return Response(page.encode("utf-8", errors="replace"), status, media_type="text/html; charset=utf-8")
+
+    def index(self, request: Request) -> Response:
+        """The overview: sections that are ready; the script fetches the others."""
+        found = self.live.now().overview.ready(PAINT_S)
+        titles = {name: title for name, (title, _) in overview.SECTIONS.items()}
+        return self._page(
+            "overview.html.jinja", sections=found, titles=titles, root=str(self.live.database.dataset.root)
+        )
+
+    def section(self, request: Request) -> Response:
+        """One section by itself; it is waited for."""
+        name = request.path_params["name"]
+        if name not in overview.SECTIONS:
+            raise HTTPException(404)
+        live = self.live.now()
+        content = live.overview.get(name, live.database.seconds)
+        return self._page(
+            "section.html.jinja", 200 if content is not None else 202, part=name, content=content,
+            title=overview.SECTIONS[name][0], bare=request.headers.get("x-part") == "1",
+        )  # fmt: skip
+
+    def images(self, request: Request) -> Response:
+        """A filtered list of images."""
+        wanted = Filter.of(request.query_params.multi_items())
+        found = pictures.page(self.live.now().database, wanted)
+        return self._page(
+            "images.html.jinja", wanted=wanted, found=found, sql=wanted.sql(), most=pictures.MOST_COUNTED,
+            columns=filters.FIELDS, operators=filters.OPERATORS, sorts=filters.SORTS,
+        )  # fmt: skip
+
+    def sql(self, request: Request) -> Response:
+        """The filter as SQL, to keep."""
+        text = Filter.of(request.query_params.multi_items()).sql()
+        disposition = {"content-disposition": 'attachment; filename="filter.sql"'}
+        return PlainTextResponse(text.encode("utf-8", errors="replace"), headers=disposition)
+
+    def image(self, request: Request) -> Response:
+        """One input: its rows over all tables, and its history."""
+        found = pictures.whole(self.live.now().database, request.path_params["row_id"])
+        if found is None:
+            raise HTTPException(404, "nothing was listed under this number")
+        return self._page("image.html.jinja", found=found, card=found.card)
+
+    def proxy(self, request: Request) -> Response:
+        """The JPEG of a proxy, as it is stored."""
+        return _jpeg(pictures.proxy(self.live.now().database, request.path_params["row_id"]))
+
+    def thumbnail(self, request: Request) -> Response:
+        """A small JPEG of a proxy."""
+        live = self.live.now()
+        return _jpeg(live.thumbnails.get(live.database, request.path_params["row_id"]))
+
+    def nouns(self, request: Request) -> Response:
+        """The commonest nouns, or those that hold a text."""
+        database = self.live.now().database
+        text = request.query_params.get("q", "").strip()
+        sort = request.query_params.get("sort", "mix")
+        if sort not in ("raw", "synthetic", "mix"):
+            raise ValueError("nouns are sorted by raw, synthetic or mix")
+        found = None
+        if database.ready(NOUNS_TABLE):
+            found = database.rows(
+                f"SELECT * FROM {NOUNS_TABLE} WHERE contains(lower(noun), lower($text)) "
+                f"ORDER BY {sort}_images DESC, noun",
+                {"text": text},
+                limit=NUM_NOUNS,
+            )
+        return self._page("nouns.html.jinja", found=found, text=text, sort=sort, most=NUM_NOUNS)
+
+    def noun(self, request: Request) -> Response:
+        """The images of one noun."""
+        database = self.live.now().database
+        wanted = Filter.of([("noun", request.path_params["noun"]), *request.query_params.multi_items()])
+        counts = None
+        if database.ready(NOUNS_TABLE):
+            counts = database.rows(f"SELECT * FROM {NOUNS_TABLE} WHERE noun = $noun", {"noun": wanted.noun})
+        found = pictures.page(database, wanted)
+        return self._page("noun.html.jinja", wanted=wanted, found=found, counts=counts, sql=wanted.sql(),
+                          most=pictures.MOST_COUNTED)  # fmt: skip
+
+    def cuts(self, request: Request) -> Response:
+        """What if a threshold were another."""
+        database = self.live.now().database
+        now = jobs.thresholds(database.dataset)
+        cut = cuts.Cut.of(request.query_params, now)
+        return self._page("cuts.html.jinja", cut=cut, now=now, found=cuts.outcome(database, cut))
+
+    def style(self, request: Request) -> Response:
+        """The style sheet."""
+        return Response(self._style, media_type="text/css")
+
+    def script(self, request: Request) -> Response:
+        """The script."""
+        return Response(self._script, media_type="text/javascript")
+
+    def nothing(self, request: Request) -> Response:
+        """No icon."""
+        return Response(status_code=204)
+
+    def refused(self, request: Request, error: Exception) -> Response:
+        """A page for what cannot be answered: 400 for a wrong question, 503 for one that takes too long, 404."""
+        if isinstance(error, HTTPException):
+            status, text = error.status_code, str(error.detail)
+        else:
+            status, text = 503 if isinstance(error, TooSlow) else 400, str(error)
+        return self._page("refused.html.jinja", status, code=status, text=text)
+
+
+def _jpeg(found: bytes | None) -> Response:
+    if found is None:
+        raise HTTPException(404, "there is no picture")
+    return Response(found, media_type="image/jpeg", headers={"cache-control": "private, max-age=60"})
+
+
+def make_app(dataset: Dataset, hosts: Iterable[str] = LOOPBACK) -> Starlette:
+    """The pages of a dataset as an ASGI application; `app.state.pages.live.close()` stops its background.
+
+    Args:
+        hosts: names that a Host header may give.
+
+    Raises:
+        ValueError: the folder is no dataset.
+    """
+    pages = Pages(dataset)
+
+    def get(path: str, page: Callable[[Request], Response]) -> Route:
+        return Route(path, page)
+
+    app = Starlette(
+        routes=[
+            get("/", pages.index),
+            get("/overview/{name}", pages.section),
+            get("/images", pages.images),
+            get("/images.sql", pages.sql),
+            get("/images/{row_id:int}", pages.image),
+            get("/image/{row_id:int}", pages.proxy),
+            get("/thumb/{row_id:int}", pages.thumbnail),
+            get("/nouns", pages.nouns),
+            get("/nouns/{noun:path}", pages.noun),
+            get("/cuts", pages.cuts),
+            get("/style.css", pages.style),
+            get("/browse.js", pages.script),
+            get("/favicon.ico", pages.nothing),
+        ],
+        exception_handlers={ValueError: pages.refused, HTTPException: pages.refused},
+    )
+    app.add_middleware(Guard, hosts=tuple(hosts))
+    app.state.pages = pages
+    return app
+
+
+def serve(
+    dataset: Dataset,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    allow_hosts: Iterable[str] = (),
+    on_ready: Callable[[str], None] = lambda url: None,
+) -> None:
+    """Serve until interrupted.
+
+    Args:
+        host: the address to listen on. On another one than loopback only the names in `allow_hosts` are answered.
+        port: 0 takes a free one.
+        on_ready: gets the address of the pages once the port is open.
+
+    Raises:
+        ValueError: no dataset, no such address, the port is taken, or another address without `allow_hosts`.
+    """
+    allowed = tuple(allow_hosts)
+    if not is_loopback(host) and not allowed:
+        raise ValueError(
+            f"{host} can be reached from other machines; name the Host that they will ask for: --allow-host"
+        )
+    app = make_app(dataset, (*LOOPBACK, *allowed) if is_loopback(host) else allowed)
+    try:
+        with _listen(host, port) as listener:
+            shown = f"[{host}]" if ":" in host else host
+            on_ready(f"http://{shown}:{listener.getsockname()[1]}/")
+            config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False,
+                                    proxy_headers=False, timeout_graceful_shutdown=1, lifespan="off")  # fmt: skip
+            uvicorn.Server(config).run(sockets=[listener])
+    except KeyboardInterrupt:
+        return
+    finally:
+        app.state.pages.live.close()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach an address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise ValueError(f"cannot listen on {host}, port {port}: {why}; name another with --port or --host") from None
+    return listener

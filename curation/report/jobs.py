@@ -1,0 +1,86 @@
+"""What a dataset remembers beside its tables: how long each job took, and by which thresholds pictures were chosen."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from curation.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class JobCost:
+    """One job, over all its runs so far."""
+
+    job: str
+    num_runs: int
+    """Times it had something to do."""
+    parts: int
+    """Parts that were computed, over all runs; parts that were there already cost nothing."""
+    seconds: float
+    """Wall clock, over all runs."""
+    rows: int
+    """Rows of its table after the last run."""
+    rows_per_s: float | None
+    """Of the last run that computed every part; None where there is none."""
+    hours_per_million: float | None
+    """What a million inputs cost at that speed, on the machines it ran on."""
+    finished: str
+    """When the last run ended, ISO 8601."""
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The rules that `select` applied."""
+
+    min_short_side_px: int = 1
+    max_aspect: float | None = None
+    min_aesthetic: float | None = None
+    drop_duplicates: bool = True
+
+
+def runs(dataset: Dataset) -> list[dict[str, Any]]:
+    """What ran, oldest first; a file that is no record of a run is passed over."""
+    found = []
+    for path in sorted(dataset.runs.glob("*.json")):
+        try:
+            entry = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, OSError):
+            continue
+        if isinstance(entry, dict) and {"job", "seconds", "rows", "tables", "finished"} <= entry.keys():
+            found.append(entry)
+    return found
+
+
+def job_costs(dataset: Dataset) -> list[JobCost]:
+    """Throughput and cost of every step, in the order in which they first ran."""
+    by_job: dict[str, list[dict[str, Any]]] = {}
+    for entry in runs(dataset):
+        name = entry["job"] if entry["tables"] == [] else f"{entry['job']} → {', '.join(entry['tables'])}"
+        by_job.setdefault(name, []).append(entry)
+    costs = []
+    for name, entries in by_job.items():
+        whole = [e for e in entries if e["seconds"] > 0 and e["rows"] and e.get("parts_computed") == e.get("parts")]
+        rate = whole[-1]["rows"] / whole[-1]["seconds"] if whole else None
+        costs.append(
+            JobCost(
+                job=name,
+                num_runs=len(entries),
+                parts=sum(int(entry.get("parts_computed", 0)) for entry in entries),
+                seconds=sum(entry["seconds"] for entry in entries),
+                rows=entries[-1]["rows"],
+                rows_per_s=rate,
+                hours_per_million=1e6 / rate / 3600 if rate else None,
+                finished=entries[-1]["finished"],
+            )
+        )
+    return costs
+
+
+def thresholds(dataset: Dataset) -> Thresholds:
+    """The rules on record for `selection`; those that keep everything where `select` has not run."""
+    record = dataset.record("selection")
+    knobs = {} if record is None else record.knobs
+    known = {name: knobs[f"select.{name}"] for name in vars(Thresholds()) if f"select.{name}" in knobs}
+    return Thresholds(**known)

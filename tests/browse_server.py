@@ -1,0 +1,33 @@
+"""A real server of the live pages on loopback, in a thread."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from curation.browse import LOOPBACK, make_app
+from curation.dataset import Dataset
+
+
+@contextmanager
+def served(dataset: Dataset, hosts: tuple[str, ...] = LOOPBACK) -> Iterator[str]:
+    """The address of the pages of a dataset, while they are served."""
+    app = make_app(dataset, hosts)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join(10)
+            app.state.pages.live.close()

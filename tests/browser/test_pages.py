@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from curation.dataset import Dataset
+from tests.browse_server import served
+from tests.building import build, recipe, write_pictures
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine (apt install chromium)")
+
+CHARTS = {
+    "in words": "path.line",
+    "in tokens": "path.line",
+    "Height over width": ".mark",
+    "aesthetic scores": "rect.column",
+}
+"""The label of every chart, and what its data is drawn with."""
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Nine pictures through every job; one is too small, one is a copy. SIGMA_SHOTS_OF names another to look at."""
+    if "SIGMA_SHOTS_OF" in os.environ:
+        return Dataset(Path(os.environ["SIGMA_SHOTS_OF"]))
+    folder = tmp_path_factory.mktemp("browser")
+    write_pictures(folder / "photos", [(96, 64)] * 5 + [(64, 96)] * 2 + [(30, 20)])
+    shutil.copy(folder / "photos" / "000.jpg", folder / "photos" / "copy.jpg")
+    made = recipe(folder / "photos", folder / "photographs", select={"min_short_side_px": 40, "min_aesthetic": 1.5})
+    return build(made, without=())[0]
+
+
+@pytest.fixture(scope="module")
+def site(dataset: Dataset) -> Iterator[str]:
+    with served(dataset) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+@pytest.fixture(params=["light", "dark", "phone"])
+def look(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def page(browser: Any, look: str) -> Iterator[Any]:
+    """A page that fails its test on any error in the console, and on any request that leaves loopback."""
+    size = {"width": 380, "height": 800} if look == "phone" else {"width": 1200, "height": 900}
+    context = browser.new_context(viewport=size, color_scheme="dark" if look == "dark" else "light")
+    opened = context.new_page()
+    opened.set_default_timeout(20_000)
+    errors: list[str] = []
+    opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.on(
+        "request",
+        lambda request: None if request.url.startswith(("http://127.0.0.1:", "file://", "data:")) else
+        errors.append(f"asks for {request.url}"),
+    )  # fmt: skip
+    yield opened
+    context.close()
+    assert not errors
+
+
+def shoot(page: Any, name: str, whole: bool = False) -> None:
+    if folder := os.environ.get("SIGMA_SHOTS"):
+        page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=whole)
+
+
+def fits(page: Any) -> bool:
+    """Nothing makes the page wider than the screen."""
+    wide: bool = page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+    return wide
+
+
+def assert_charts(page: Any) -> None:
+    for label, data in CHARTS.items():
+        chart = page.locator(f'svg[role=img][aria-label*="{label}"]')
+        chart.first.wait_for(state="visible")
+        assert chart.locator(data).count() > 0, label
+    assert page.locator(".limit").count() >= 2  # the line of 300 tokens, and the threshold
+    assert page.locator(".bucket-line").count() == 40
+    assert page.locator(".buckets li").count() >= 1
+    assert page.locator("#jobs tbody tr").count() >= 10
+
+
+def test_the_report_from_disk(page: Any, look: str, dataset: Dataset, tmp_path: Path) -> None:
+    import sigma
+
+    page.goto(sigma.write_report_page(dataset.root, tmp_path / "report.html").as_uri())
+    assert_charts(page)
+    assert fits(page)
+    shoot(page, f"report-{look}", whole=True)
+
+
+def test_the_overview_draws_every_chart(page: Any, look: str, site: str) -> None:
+    page.goto(site)
+    sync_api.expect(page.locator("[data-part]")).to_have_count(0)
+    assert_charts(page)
+    assert "nothing is lost" in page.inner_text("#inputs")
+    assert fits(page)
+    shoot(page, f"overview-{look}", whole=True)
+    shoot(page, f"overview-top-{look}")
+
+
+def test_search_finds_and_a_click_shows_the_whole_row(page: Any, look: str, site: str) -> None:
+    page.goto(site)
+    page.keyboard.press("/")
+    word = "number 003" if "SIGMA_SHOTS_OF" not in os.environ else "sky"
+    page.keyboard.type(word)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/images?q=*")
+    assert page.locator("article").count() >= 1
+    assert word in page.locator("article").first.inner_text().lower()
+    assert fits(page)
+    shoot(page, f"images-{look}")
+    page.locator("article a.frame").first.click()
+    page.wait_for_url("**/images/*")
+    assert page.locator("#captions").count() == 1
+    assert page.locator(".frame.large img").evaluate("image => image.naturalWidth") > 0
+    assert fits(page)
+    shoot(page, f"image-{look}", whole=True)
+
+
+def test_a_noun_leads_to_its_images(page: Any, look: str, site: str) -> None:
+    page.goto(f"{site}/")
+    sync_api.expect(page.locator("[data-part]")).to_have_count(0)
+    page.goto(f"{site}/nouns")
+    shoot(page, f"nouns-{look}")
+    page.locator(".noun-table a").first.click()
+    page.wait_for_url("**/nouns/*")
+    assert page.locator("article").count() >= 1
+    assert fits(page)
+
+
+def test_a_threshold_moves_the_counts(page: Any, look: str, site: str) -> None:
+    page.goto(f"{site}/cuts")
+    kept = page.locator('tr[data-what="kept"] .num')
+    before = int(kept.inner_text().replace(",", ""))
+    assert before > 0
+    slider = page.locator("#min_aesthetic")
+    slider.focus()
+    page.keyboard.press("End")  # as a keyboard moves it: nothing scores 10
+    sync_api.expect(kept).to_have_text("0")
+    assert f"{before} would fall" in page.inner_text("#outcome")
+    page.keyboard.press("Home")
+    sync_api.expect(kept).not_to_have_text("0")
+    for _ in range(70):
+        page.keyboard.press("ArrowRight")
+    sync_api.expect(page.locator("output[for=min_aesthetic]")).to_have_text("4.5")
+    page.wait_for_url("**min_aesthetic=4.5")
+    sync_api.expect(page.locator("#outcome.busy")).to_have_count(0)
+    assert fits(page)
+    shoot(page, f"cuts-{look}")
+
+
+def test_everything_works_without_a_script(browser: Any, site: str) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"{site}/images")
+    page.fill("#q", "picture" if "SIGMA_SHOTS_OF" not in os.environ else "sky")
+    page.click("form.filter button")
+    assert page.locator("article").count() >= 1
+    page.goto(f"{site}/overview/captions")
+    assert page.locator("svg[role=img]").count() == 2
+    context.close()

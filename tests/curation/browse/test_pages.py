@@ -1,0 +1,182 @@
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+from curation import catalog
+from curation.browse import cuts, pictures, server
+from curation.browse.filters import Condition, Filter
+from curation.browse.queries import LEDGER_TABLE, NOUNS_TABLE, RULES_TABLE, Database, TooSlow
+from curation.dataset import Dataset
+from curation.report import jobs
+from tests.browse_server import served
+from tests.building import build as build_dataset
+from tests.building import recipe, write_pictures
+from tests.curation.test_report import Page
+
+
+@pytest.fixture(scope="module")
+def client(demo: Dataset) -> Iterator[httpx.Client]:
+    with served(demo) as address, httpx.Client(base_url=address, timeout=30) as found:
+        assert found.get("/overview/nouns").status_code == 200
+        yield found
+
+
+@pytest.fixture(scope="module")
+def database(demo: Dataset) -> Database:
+    return Database(demo)
+
+
+def text(answer: httpx.Response) -> str:
+    assert answer.status_code == 200
+    return " ".join(Page(answer.text).text.split())
+
+
+def test_the_overview_has_the_funnel_and_a_chart_of_each_kind(client: httpx.Client) -> None:
+    page = client.get("/")
+    assert "all inputs 22 = 22 listed: nothing is lost" in text(page)
+    assert page.text.count('<svg viewBox="0 0 720') == 4
+    assert "data-part" not in page.text
+    assert "300 tokens" in text(page)
+
+
+def test_what_the_funnel_links_to_is_what_it_counts(client: httpx.Client) -> None:
+    rows = re.findall(r'<a class="chip \w+" href="(/images[^"]*)">.*?<td class="right">([\d,]+)</td>',
+                      client.get("/overview/inputs").text)  # fmt: skip
+    assert len(rows) >= 6
+    for link, num in rows:
+        found = client.get(link.replace("&amp;", "&"))
+        assert f"{num} image{'' if num == '1' else 's'}." in text(found)
+
+
+FILTERS = (
+    Filter(),
+    Filter(text="CAT"),
+    Filter(noun="sky"),
+    Filter((Condition("ledger.outcome", "is", "rejected"),)),
+    Filter((Condition("ledger.reason", "given", ""),), sort="listing.num_bytes", descending=True),
+    Filter((Condition("scores.aesthetic", "ge", "4.2"),), sort="scores.aesthetic"),
+    Filter((Condition("selection.subsets", "has", "wide"),)),
+    Filter((Condition("listing.member", "contains", "BAD/"), Condition("images.width", "empty", ""))),
+    Filter((Condition("picture.height_over_width", "lt", "0.8"),), sort="picture.megapixels", descending=True),
+    Filter((Condition("fingerprints.phash", "gt", "9223372036854775807"),)),
+)
+
+
+@pytest.mark.parametrize("wanted", FILTERS, ids=lambda wanted: wanted.address() or "all")
+def test_the_sql_to_copy_gives_the_rows_of_the_pages(
+    demo: Dataset, database: Database, wanted: Filter, monkeypatch: Any
+) -> None:
+    """All pages together, before and after the ledger is prepared; nothing twice, nothing left out."""
+    monkeypatch.setattr(pictures, "PAGE", 4)
+    with catalog.connect_read_only(demo) as connection:
+        expected = [row[0] for row in catalog.query(connection, wanted.sql()).fetchall()]
+    assert expected
+    assert Filter.of(httpx.QueryParams(wanted.address()).multi_items()) == wanted
+    database._prepared.clear()
+    for _ in range(2):
+        found, place = list[int](), wanted
+        while True:
+            page = pictures.page(database, place)
+            found += [card["row_id"] for card in page.cards]
+            assert page.num == len(expected)
+            if page.next is None:
+                break
+            place = Filter.of(httpx.QueryParams(wanted.address(after=page.next)).multi_items())
+        assert found == expected
+        database.prepare(LEDGER_TABLE)
+
+
+def test_a_picture_shows_all_its_rows_and_its_history(client: httpx.Client, demo: Dataset, database: Database) -> None:
+    (row_id,) = database.rows("SELECT row_id FROM ledger WHERE member = 'bad/coffee_copy.png'")[0].values()
+    page = client.get(f"/images/{row_id}")
+    assert "rejected in select: duplicate" in text(page)
+    assert "The same picture" in text(page)
+    for table in ("listing", "images", "proxies", "fingerprints", "scores", "selection", "captions", "mix", "nouns"):
+        assert f'<h3 id="{table}">' in page.text
+    assert "select.min_short_side_px = 160" in text(page)
+    assert demo.record("selection") is not None
+    full, small = client.get(f"/image/{row_id}"), client.get(f"/thumb/{row_id}")
+    assert max(Image.open(io.BytesIO(small.content)).size) <= pictures.THUMBNAIL_PX
+    assert full.headers["content-type"] == "image/jpeg" and full.content[:2] == b"\xff\xd8"
+
+
+def test_a_noun_leads_to_the_images_that_have_it(client: httpx.Client, database: Database) -> None:
+    database.prepare(NOUNS_TABLE)
+    for row in database.rows(f"SELECT * FROM {NOUNS_TABLE} ORDER BY mix_images DESC, noun", limit=3):
+        (counted,) = database.rows(
+            "SELECT count(DISTINCT row_id) AS num FROM nouns WHERE list_contains(nouns, $noun)", {"noun": row["noun"]}
+        )
+        page = text(client.get(f"/nouns/{row['noun']}"))
+        assert f"{counted['num']} image" in page
+        assert f"raw: {row['raw_images']} image" in page
+        assert row["noun"] in text(client.get("/nouns", params={"q": row["noun"][1:].upper()}))
+
+
+@pytest.mark.parametrize("drop_duplicates", [True, False])
+def test_the_counts_of_a_threshold_are_what_select_then_does(tmp_path: Path, drop_duplicates: bool) -> None:
+    write_pictures(tmp_path / "photos", [(96, 64)] * 3 + [(64, 64)] * 2 + [(96, 30), (40, 30), (120, 80)])
+    shutil.copy(tmp_path / "photos" / "000.jpg", tmp_path / "photos" / "same.jpg")
+    before = recipe(tmp_path / "photos", tmp_path / "ds", select={"drop_duplicates": drop_duplicates})
+    dataset, _ = build_dataset(before, upto="select")
+    scores = sorted(row["aesthetic"] for row in Database(dataset).rows("SELECT aesthetic FROM scores"))
+    rules = {"min_short_side_px": 40, "max_aspect": 1.6, "min_aesthetic": scores[len(scores) // 2]}
+    cut = cuts.Cut(**rules)
+    database = Database(dataset)
+    found = cuts.outcome(database, cut)
+    database.prepare(RULES_TABLE)
+    assert cuts.outcome(database, cut) == found
+    assert {row["what"]: row["num"] for row in found.counts} == {
+        row["what"]: row["num"] for row in database.rows(found.sql)
+    } | {row["what"]: 0 for row in found.counts if not row["num"]}
+    after = recipe(tmp_path / "photos", tmp_path / "ds", select={"drop_duplicates": drop_duplicates, **rules})
+    build_dataset(after, upto="select", redo=["select"])
+    moved = cuts.outcome(Database(dataset), cut)
+    assert jobs.thresholds(dataset).min_short_side_px == 40
+    assert {row["what"]: row["num"] for row in found.counts} == {row["what"]: row["now"] for row in moved.counts}
+    assert found.num_fallen == len(found.fallen) > 0
+    assert moved.num_fallen == 0
+
+
+def test_a_query_is_interrupted_when_its_time_is_over(demo: Dataset) -> None:
+    database, begun = Database(demo, seconds=0.2), time.monotonic()
+    with pytest.raises(TooSlow, match=r"this takes longer than 0\.2 s; narrow the filter"):
+        database.rows("SELECT count(*) FROM range(10000000) a, range(10000000) b WHERE a.range * b.range % 7 = 3")
+    assert time.monotonic() - begun < 5
+    assert database.rows("SELECT 1 AS one") == [{"one": 1}]
+
+
+def test_a_query_gives_no_more_rows_than_it_may(database: Database) -> None:
+    assert len(database.rows("SELECT * FROM range(100000)")) == 1000
+
+
+def test_thumbnails_stay_within_their_bound(demo: Dataset, database: Database) -> None:
+    one = pictures.Thumbnails(most_bytes=1)
+    rows = [row["row_id"] for row in database.rows("SELECT row_id FROM proxies WHERE jpeg IS NOT NULL", limit=4)]
+    assert all(one.get(database, row_id) for row_id in rows)
+    assert len(one._kept) == 1 and one.num_bytes == len(next(iter(one._kept.values())))
+    many = pictures.Thumbnails()
+    first = many.get(database, rows[0])
+    assert many.get(database, rows[0]) is first
+
+
+def test_a_dataset_that_changes_is_shown_as_it_is(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(server, "LOOK_EVERY_S", 0.0)
+    write_pictures(tmp_path / "photos", [(96, 64)] * 3)
+    made = recipe(tmp_path / "photos", tmp_path / "ds")
+    dataset, _ = build_dataset(made, upto="ingest")
+    with served(dataset) as address:
+        assert "pending 3" in text(httpx.get(f"{address}/overview/inputs"))
+        assert "No picture has been scored yet" in text(httpx.get(f"{address}/overview/scores"))
+        build_dataset(made)
+        assert "pending" not in text(httpx.get(f"{address}/overview/inputs"))
+        assert httpx.get(f"{address}/overview/scores").text.count("rect class=") >= 1
