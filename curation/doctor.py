@@ -126,7 +126,7 @@ def _check_tables(dataset: Dataset, threads: int, progress: Callable[[int], None
 
         def looked_at(path: Path, schema: pa.Schema = schema) -> str | None:
             progress(1)
-            return _problem(path, schema)
+            return problem_of(path, schema)
 
         found = zip(parts, ahead(looked_at, parts, threads), strict=True)
         problems = [(path, problem) for path, problem in found if problem]
@@ -143,7 +143,7 @@ def _check_tables(dataset: Dataset, threads: int, progress: Callable[[int], None
         )
     for table in tables.REDUCE_TABLES:
         path = dataset.reduced(table)
-        if path.is_file() and (problem := _problem(path, schema_of(table))):
+        if path.is_file() and (problem := problem_of(path, schema_of(table))):
             yield Finding(table, f"{problem}: delete it and run sigma build again", False, (path,))
         elif not path.is_file() and table in read_by:
             yield Finding(table, f"missing, and {read_by[table]} was made from it: run sigma build again", False)
@@ -174,7 +174,8 @@ def _expected_parts(dataset: Dataset, table: str) -> int:
         return len(dataset.parts(table))  # the plan is damaged, which is a finding of its own
 
 
-def _problem(path: Path, schema: pa.Schema) -> str | None:
+def problem_of(path: Path, schema: pa.Schema) -> str | None:
+    """What is wrong with a part, in a few words; None where nothing is."""
     try:
         table = read_parquet(path)
     except ValueError:
@@ -185,10 +186,8 @@ def _problem(path: Path, schema: pa.Schema) -> str | None:
     if table.schema.names != names:
         return f"{path} has other columns than its table"
     promised = (table.schema.metadata or {}).get(CONTENT_KEY)  # footers have no checksum, and a page may be misplaced
-    if (
-        promised is not None
-        and content_digest(table.cast(pa.schema([schema.field(name) for name in names]))).encode() != promised
-    ):
+    contract = pa.schema([schema.field(name) for name in names])
+    if promised is not None and content_digest(table.cast(contract)).encode() != promised:
         return f"{path} is damaged"
     return None
 
