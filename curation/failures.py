@@ -9,10 +9,10 @@ from pathlib import Path
 from curation.dataset import Dataset, read_parquet, write_atomically
 from curation.journal import Journal
 from curation.stage import Stage
-from schemas.reasons import CaptionReason
+from schemas.reasons import PURGED, CaptionReason
 
-NOT_ASKED = CaptionReason.NOT_SELECTED
-"""The reason of a row that nothing was asked about, and which is no failure."""
+NOT_ASKED = frozenset({CaptionReason.NOT_SELECTED.value, PURGED})
+"""The reasons of rows that nothing was asked about, and which are no failures."""
 REASONS_SHOWN = 3
 
 
@@ -27,8 +27,8 @@ def check_failures(dataset: Dataset, stage: Stage, num_rows: int, reasons: Mappi
         ValueError: there are too many; the message has the count, the commonest reasons and how to go on.
     """
     note = _note(dataset, stage)
-    failed = {reason: count for reason, count in reasons.items() if reason != NOT_ASKED}
-    num_failed, num_asked = sum(failed.values()), num_rows - reasons.get(NOT_ASKED, 0)
+    failed = {reason: count for reason, count in reasons.items() if reason not in NOT_ASKED}
+    num_failed, num_asked = sum(failed.values()), num_rows - sum(reasons.get(reason, 0) for reason in NOT_ASKED)
     if not _above(stage, num_failed, num_asked):
         note.unlink(missing_ok=True)
         return
@@ -59,7 +59,7 @@ def failed_parts(dataset: Dataset, stage: Stage) -> list[int]:
         for number in range(dataset.num_parts())
         if dataset.part_done(table, number)
         and any(
-            reason not in (None, NOT_ASKED)
+            reason is not None and reason not in NOT_ASKED
             for reason in read_parquet(dataset.part(table, number), ["reason"])["reason"].unique().to_pylist()
         )
     ]

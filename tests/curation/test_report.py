@@ -236,12 +236,10 @@ def test_a_half_built_dataset_has_a_page_too(tmp_path: Path, done: int) -> None:
             if path.is_file():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 target.write_bytes(path.read_bytes())
-    connection = duckdb.connect()
     if done:
         connection = connect(half, threads=1)
     else:
-        for table, schema in tables.SCHEMAS.items():
-            connection.register(table, schema.empty_table())
+        connection = connection_with()
         ledger = (files("curation") / "ledger.sql").read_text(encoding="utf-8")
         connection.execute(ledger.replace("CREATE OR REPLACE VIEW", "CREATE OR REPLACE TEMPORARY VIEW"))
     out = tmp_path / "half.html"
