@@ -239,7 +239,7 @@ def connect() -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    ray.init(address=address, **options)
+    ray.init(address=address or "local", **options)  # None would join a cluster that somebody else runs here
 
 
 def _knock(address: str) -> None:
