@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import shlex
@@ -219,3 +220,18 @@ def load_frozen(from_pretrained: Callable[..., Any], folder: Path, **knobs: Any)
     if missing:
         raise ValueError(f"{folder}: lacks {missing[0]} and {len(missing) - 1} more tensors; get it anew")
     return model.eval().requires_grad_(False)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        ValueError: it cannot be read, or is none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds no JSON object")
+    return content

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 
 def tokenizer_folder(folder: Path) -> Path | None:
@@ -42,21 +40,6 @@ def content_digest(folders: Sequence[Path]) -> str:
                         file.seek(start)
                         digest.update(file.read(BLOCK_BYTES))
     return digest.hexdigest()[:16]
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        ValueError: it cannot be read, or is none.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds no JSON object")
-    return content
 
 
 def copy_files(source: Path, target: Path, names: re.Pattern[str]) -> None:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from schemas.weights import SDXL_VAE, T5_XXL, component, missing_weights
+from schemas.weights import SDXL_VAE, T5_XXL, component, missing_weights, read_json
 from training.export import (
     BINNED_SAMPLE_SIZES,
     Converted,
@@ -18,7 +18,7 @@ from training.export import (
     write_transformer,
     written_aside,
 )
-from training.local_weights import copy_files, read_json, tokenizer_folder
+from training.local_weights import copy_files, tokenizer_folder
 from training.model.architecture import Hints
 from training.model.layouts import NULL_CAPTION
 from training.pretrained import SCALING_FACTOR

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+from schemas.weights import read_json
 
 
 class WeightFiles:
@@ -91,18 +91,3 @@ def _weight_paths(folder: Path) -> list[Path]:
         if files := sorted(folder.glob(f"*{suffix}")):
             return files
     raise ValueError(f"{folder}: no .safetensors or .bin weights in this folder")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        ValueError: it cannot be read, or is none.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds no JSON object")
-    return content

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from captioning.share_captioner.dimensions import OPEN_POINTS, read_dimensions
-from captioning.share_captioner.files import WeightFiles, read_json
+from captioning.share_captioner.files import WeightFiles
 from captioning.share_captioner.layout import ROTARY, Source, check_names, source_of
 from captioning.share_captioner.model import ShareCaptionerModel
 from captioning.share_captioner.resampler import Resampler, sincos_2d
+from schemas.weights import read_json
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import sentencepiece
 
-from captioning.share_captioner.files import read_json
 from captioning.share_captioner.language import BOS, EOS
+from schemas.weights import read_json
 
 QUESTION = "Analyze the image in a comprehensive and detailed manner."
 """What the published Share-Captioner is asked."""
