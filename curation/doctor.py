@@ -16,11 +16,20 @@ import pyarrow.parquet as pq
 
 from curation import catalog
 from curation.ahead import ahead
-from curation.dataset import CONTENT_KEY, DAMAGE, TEMPORARY, WIDS_FILE, Dataset, count_rows, read_parquet, schema_of
+from curation.dataset import (
+    CONTENT_KEY,
+    DAMAGE,
+    TEMPORARY,
+    WIDS_FILE,
+    Dataset,
+    content_digest,
+    count_rows,
+    read_parquet,
+    schema_of,
+)
 from curation.job import num_shards
 from curation.purge_log import read_log
 from curation.shard_check import check_shards, index_problem
-from curation.stage import content_digest
 from schemas import shard_index, tables
 from schemas.features import RECORD_FILE, TAR_BYTES_KEY, read_record
 

@@ -16,6 +16,7 @@ from curation.dataset import (
     PREVIOUS_SHARDS,
     Dataset,
     commit_table,
+    content_digest,
     count_rows,
     forget_index,
     read_parquet,
@@ -26,7 +27,7 @@ from curation.purge_log import IDENTITY, Entry, KeepValue, blank, finished, log_
 from curation.reduce import Reduce
 from curation.shard_rewriter import drop_samples, members_of, placed
 from curation.shard_writer import index_is_current, write_index
-from curation.stage import Stage, as_stored, content_digest, input_digest
+from curation.stage import Stage, as_stored, input_digest
 from curation.takedown import Found, Wanted, find
 from schemas.features import RECORD_FILE
 from schemas.recipe import Run

@@ -18,6 +18,9 @@ MOST_MOVED = 12
 
 HIGHEST_SIDE_PX = 1_000_000
 
+MOVABLE = (Rejection.TOO_SMALL, Rejection.EXTREME_ASPECT, Rejection.LOW_AESTHETIC)
+"""The rules whose thresholds are tried here; what `select` refused by another rule stays refused."""
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -67,7 +70,7 @@ def outcome(database: Database, cut: Cut) -> Outcome:
     found = {row["what"]: row for row in database.rows(counts_sql(facts), cut.values)}
     rules = tuple(str(rule) for rule in Rejection if rule is not Rejection.NO_CAPTION)
     counts = [found.get(what, {"what": what, "num": 0, "now": 0}) for what in ("kept", *rules)]
-    thresholds = ", ".join(f"'{rule}'" for rule in rules if rule != Rejection.DUPLICATE)
+    thresholds = ", ".join(f"'{rule}'" for rule in MOVABLE)
     fell, came = "kept AND rule IS NOT NULL", f"rejected_by IN ({thresholds}) AND rule IS NULL"
     (num,) = database.rows(
         f"SELECT count(*) FILTER ({fell}) AS fallen, count(*) FILTER ({came}) AS returned FROM ({_ruled(facts)})",
@@ -101,10 +104,12 @@ SELECT what, sum(num)::BIGINT AS num, sum(now)::BIGINT AS now FROM counted GROUP
 
 def _ruled(facts: str) -> str:
     """The facts with the rule that each picture fails first, null where it passes."""
+    undecided = ", ".join(f"'{rule}'" for rule in (*MOVABLE, Rejection.DUPLICATE))
     return (
         f"SELECT *, CASE WHEN short_side < $p0 THEN '{Rejection.TOO_SMALL}' "
         f"WHEN aspect > CAST($p1 AS DOUBLE) THEN '{Rejection.EXTREME_ASPECT}' "
-        f"WHEN aesthetic < CAST($p2 AS FLOAT) THEN '{Rejection.LOW_AESTHETIC}' END AS rule FROM {facts}"
+        f"WHEN aesthetic < CAST($p2 AS FLOAT) THEN '{Rejection.LOW_AESTHETIC}' "
+        f"WHEN rejected_by NOT IN ({undecided}) THEN rejected_by END AS rule FROM {facts}"
     )
 
 
