@@ -1,0 +1,1 @@
+"""The commands of `sigma`, by what one wants of them."""

@@ -1,0 +1,95 @@
+"""Commands that build a dataset: all jobs, or up to one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+
+from commands.order import pipeline
+from commands.terminal import Overrides, RecipeFile, Redo, complaints, console, refusals, shown
+from schemas.recipe import JOBS, DataRecipe
+from schemas.strict import documented_yaml
+
+
+def build_dataset(
+    recipe: DataRecipe, upto: str = JOBS[-1], redo: list[str] | None = None, retry_failed: bool = False
+) -> dict[str, float]:
+    """Run the jobs up to one of them and show what came of it; seconds by job."""
+    from curation import pipeline as runs
+    from curation import select
+    from curation.console import JobProgress, ledger_table
+
+    unknown = [job for job in redo or [] if job not in JOBS]
+    if unknown:
+        raise ValueError(f"--redo {unknown[0]}: no such job; there are {', '.join(JOBS)}")
+    if upto == "ground" and not recipe.ground.enabled:
+        raise ValueError("ground.enabled is false; set ground.enabled=true, the job needs the weights of ground.clip")
+    if upto == "screen" and not recipe.screen.columns():
+        raise ValueError("no screen is on; set one, such as screen.sharpness=true")
+    select.check_subsets(recipe.select)
+    wanted = JOBS[: JOBS.index(upto) + 1]
+    steps = [step for step in pipeline(recipe) if step.job in wanted]
+    with JobProgress(console) as progress:
+        built = runs.build(recipe, steps, progress, frozenset(redo or []), retry_failed)
+    if not built.results:
+        console.print(f"{shown(recipe.out_path())}: finished already, nothing to do")
+    console.print(ledger_table(built.counts, built.num_inputs))
+    if any(outcome == "error" and stage == "shard" for outcome, stage, *_ in built.counts):
+        complaints.print("some originals changed or vanished since they were ingested: see outcome 'error' above")
+    return progress.seconds
+
+
+def build(recipe: RecipeFile, overrides: Overrides = None, redo: Redo = None) -> None:
+    """Build a dataset: every job in order. Run it again after anything; it goes on where it was."""
+    with refusals():
+        data = DataRecipe.load(recipe, overrides or [])
+        build_dataset(data, redo=redo)
+        console.print(f"shards: {shown(data.out_path() / 'shards')}   next: sigma report {shown(data.out_path())}")
+
+
+def ingest(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    redo: Redo = None,
+    retry_failed: Annotated[
+        bool,
+        typer.Option("--retry-failed", help="Fetch again what timed out, was refused for now or had no connection."),
+    ] = False,
+) -> None:
+    """List the inputs, read each once: size, sha256, upright sRGB proxy."""
+    with refusals():
+        build_dataset(DataRecipe.load(recipe, overrides or []), upto="ingest", redo=redo, retry_failed=retry_failed)
+
+
+def job_command(job: str) -> Callable[..., None]:
+    """The command that builds up to one job."""
+
+    def command(recipe: RecipeFile, overrides: Overrides = None, redo: Redo = None) -> None:
+        with refusals():
+            build_dataset(DataRecipe.load(recipe, overrides or []), upto=job, redo=redo)
+
+    return command
+
+
+def recipe() -> None:
+    """Print every knob of a data recipe with its default and what it means."""
+    console.print(documented_yaml(DataRecipe), markup=False, soft_wrap=True)
+
+
+JOB_COMMANDS = {
+    "fingerprint": "Hash every picture: pHash and pixels.",
+    "aesthetic": "Score every picture.",
+    "dedup": "Group pictures that are the same.",
+    "clean": "Clean the raw captions: take out HTML and addresses, refuse junk.",
+    "screen": "Look for blur, enlarging, borders, and what classifiers know (off by default).",
+    "select": "Apply the rules: what stays, what goes, why.",
+    "caption": "Write a synthetic caption for every kept picture.",
+    "mix": "Toss the caption coin: synthetic or raw.",
+    "nouns": "Find the nouns of every caption.",
+    "ground": "Score how well captions fit their pictures (off by default; needs weights).",
+    "statistics": "Count them: the paper's Table 1.",
+    "shard": "Pack WebDataset tars and their index.",
+}
+"""Job -> what its command does; ingest, which takes more, is a function of its own."""

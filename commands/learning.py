@@ -1,0 +1,185 @@
+"""Commands around models: encode features, train, sample, convert weights, check a captioner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from commands.terminal import Overrides, StageName, TrainingFile, complaints, console, refusals, shown
+
+if TYPE_CHECKING:  # imported where they are used: the command starts fast
+    from schemas.training import TrainingRecipe
+    from training.train import StageSummary
+
+
+class Kind(StrEnum):
+    """The kinds of features."""
+
+    text = "text"
+    latents = "latents"
+
+
+def encode(
+    recipe: TrainingFile,
+    overrides: Overrides = None,
+    stage: Annotated[str | None, typer.Option("--stage", help="The latents of this stage only.")] = None,
+    only: Annotated[Kind | None, typer.Option(help="One kind; embeddings of text take most of the space.")] = None,
+    redo: Annotated[bool, typer.Option("--redo", help="Encode anew what is there.")] = False,
+) -> None:
+    """Encode pictures and captions once, so that training need not. Run it again to go on where it was."""
+    from schemas.training import TrainingRecipe
+
+    with refusals():
+        encode_dataset(TrainingRecipe.load(recipe, overrides or []), stage, only, redo)
+
+
+def encode_dataset(
+    recipe: TrainingRecipe, stage: str | None = None, only: Kind | None = None, redo: bool = False
+) -> None:
+    """Encode the sets that the stages want, on the runner that the recipe names, and show a line each."""
+    from curation.console import JobProgress, duration
+    from curation.dataset import Dataset
+    from curation.runner import LocalRunner, Runner
+    from training.encode import EncodeJob, encode_features
+    from training.features import index_digest
+
+    index_digest(recipe)  # refuses a folder that is no dataset, before a lock is made in it
+    dataset, knobs, runners = Dataset(recipe.dataset.absolute()), recipe.features, list[Runner]()
+
+    def run(job: EncodeJob, parts: Sequence[int]) -> int:
+        if not runners:
+            if knobs.runner == "local":
+                runners.append(LocalRunner())
+            else:
+                from curation.ray_runner import RayRunner
+
+                runners.append(RayRunner(knobs.workers, knobs.retries))
+        return sum(part.computed for part in runners[0].run(dataset, job, parts, bar.advance))
+
+    with dataset.lock(), JobProgress(console) as bar:
+        try:
+            for done in encode_features(recipe, run, bar.begin, only_stage=stage, only_kind=only, redo=redo):
+                record = done.record
+                damaged = f", [yellow]{record.num_damaged:,} damaged[/]" if record.num_damaged else ""
+                console.print(
+                    f"[green]✓[/] {done.name:<22} {record.num_samples:>9,} samples, {done.bytes_per_image:,.0f} bytes "
+                    f"each{damaged}; {done.num_computed:,} of {done.num_shards:,} shards encoded now, "
+                    f"{duration(done.seconds)}: {shown(done.folder)}",
+                    soft_wrap=True,
+                )
+        finally:
+            for runner in runners:
+                runner.close()
+
+
+def train(recipe: TrainingFile, overrides: Overrides = None, stage: StageName = None) -> None:
+    """Train the stages of a recipe; run it again to go on. Under torchrun every process takes its share."""
+    from schemas.training import TrainingRecipe
+
+    with refusals():
+        train_stages(TrainingRecipe.load(recipe, overrides or []), stage)
+
+
+def train_stages(recipe: TrainingRecipe, stage: str | None = None) -> list[StageSummary]:
+    """Train and show a bar per stage, then a line each."""
+    from curation.console import duration, stage_bars, told
+    from training.train import train as run
+
+    with stage_bars(console) as show, told(console, "training"):
+        summaries = run(recipe, only_stage=stage, on_progress=show)
+    for done in summaries:
+        took = "finished already" if done.skipped else duration(done.seconds)
+        console.print(
+            f"[green]✓[/] {done.name:<18} {done.steps:>7,} steps   "
+            f"loss {done.first_loss:.3f} → {done.last_loss:.3f}   {took}"
+        )
+    return summaries
+
+
+def sample(
+    recipe: TrainingFile,
+    overrides: Overrides = None,
+    stage: StageName = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="A text to draw; training captions where none.")] = None,
+    aspect: Annotated[str, typer.Option(help="Height / width of what a prompt draws: a bucket's label.")] = "1.0",
+    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("samples.png"),
+    count: Annotated[int, typer.Option(help="How many training captions to draw.")] = 12,
+    seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+) -> None:
+    """Sample pictures from a trained model."""
+    from schemas.training import TrainingRecipe
+    from training.sample import sample_grid, sample_prompts
+
+    with refusals():
+        trained = TrainingRecipe.load(recipe, overrides or [])
+        if prompt:
+            drawn = sample_prompts(trained, prompt, out, stage=stage, aspect=aspect, seed=seed)
+        else:
+            drawn = sample_grid(trained, stage=stage, out=out, count=count, seed=seed)
+        console.print(f"{len(drawn.captions)} pictures from stage {drawn.stage}: {shown(drawn.path)}")
+
+
+class LayoutName(StrEnum):
+    """The layouts that weights are written in."""
+
+    sigma = "sigma"
+    official = "official"
+    diffusers = "diffusers"
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="A .pth, a checkpoint, .safetensors or a folder.")],
+    target: Annotated[Path, typer.Argument(metavar="DST", help="The file or folder to write; must not exist.")],
+    to: Annotated[LayoutName, typer.Option(help="The layout to write.")],
+    drop_kv_compression: Annotated[
+        bool, typer.Option("--drop-kv-compression", help="Leave KV compression out, which changes the model.")
+    ] = False,
+    vae: Annotated[Path | None, typer.Option(help="Folder of the VAE: makes diffusers' a whole pipeline.")] = None,
+    text_encoder: Annotated[Path | None, typer.Option(help="Folder of T5 and its tokenizer: as --vae.")] = None,
+    raw: Annotated[bool, typer.Option("--raw", help="Of a checkpoint the last weights, not their average.")] = False,
+    num_heads: Annotated[int | None, typer.Option(help="Where SRC does not tell; else its width / 72.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Where SRC does not tell, px.")] = None,
+    pe_interpolation: Annotated[float | None, typer.Option(help="Where it is not image size / 512.")] = None,
+) -> None:
+    """Write weights in another layout: ours, the official .pth, diffusers' folder or a whole pipeline of it."""
+    from training.export import convert as rewrite
+    from training.model.architecture import Hints
+    from training.pipeline_export import export_pipeline
+
+    with refusals():
+        hints = Hints(num_heads, image_size, pe_interpolation)
+        if vae is None and text_encoder is None:
+            done = rewrite(source, target, to.value, drop_kv_compression=drop_kv_compression, ema=not raw, hints=hints)
+        elif vae is None or text_encoder is None or to is not LayoutName.diffusers:
+            raise ValueError("a whole pipeline needs --vae and --text-encoder, both, and --to diffusers")
+        else:
+            done = export_pipeline(
+                source,
+                target,
+                vae=vae,
+                text_encoder=text_encoder,
+                drop_kv_compression=drop_kv_compression,
+                ema=not raw,
+                hints=hints,
+            )
+        for note in done.notes:
+            complaints.print(f"note: {note}", markup=False)
+        console.print(f"weights: {shown(done.path)}")
+
+
+def validate(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Share-Captioner's weights: a folder or hub id.")],
+    images: Annotated[Path, typer.Option(help="Captions it has written: folder with .txt, .tsv, or ShareGPT4V .json.")],
+    root: Annotated[Path | None, typer.Option(help="Where the pictures of a .tsv or .json lie.")] = None,
+    limit: Annotated[int, typer.Option(help="Most pairs to read.")] = 200,
+    device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Tell which reading of the weights' resampler makes published captions likeliest."""
+    with refusals():
+        from captioning.share_captioner.validate import validate_weights
+
+        validate_weights(folder, images, root, limit, device, console)

@@ -1,0 +1,163 @@
+"""Commands that look at a dataset and change nothing."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands.order import opened, pipeline
+from commands.terminal import DatasetFolder, complaints, console, refusals, shown
+from schemas.recipe import DataRecipe
+
+
+def status(dataset: DatasetFolder) -> None:
+    """Show parts done per job, and the ledger."""
+    from curation import catalog
+    from curation.console import ledger_table, rows_table
+    from curation.dataset import Dataset
+
+    with refusals():
+        data = Dataset(dataset.absolute())
+        catalog.require_dataset(data)
+        recipe = DataRecipe.load(data.recipe, [f"out={data.root}"])
+        rows = []
+        for step in pipeline(recipe):
+            total, missing = step.num_parts(data), len(step.missing(data))
+            rows.append((step.job, step.outputs[-1], f"{total - missing:,} of {total:,}"))
+        console.print(rows_table(["job", "table", "parts done"], rows))
+        with catalog.connect(data) as connection:
+            counts = catalog.ledger_counts(connection)
+        console.print(ledger_table(counts, sum(count for *_, count in counts)))
+
+
+def stats(
+    dataset: DatasetFolder,
+    top: Annotated[int, typer.Option(help="How many nouns to list.")] = 15,
+    compare: Annotated[
+        tuple[str, str] | None,
+        typer.Option(
+            metavar="A B", help="Two caption sources side by side: raw, synthetic, mix, or a captioner's name."
+        ),
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="DATASET", help="Nouns gained and lost since another dataset.")
+    ] = None,
+    nouns: Annotated[bool, typer.Option("--nouns", help="Nouns with the share of captions that have them.")] = False,
+    growth: Annotated[bool, typer.Option("--growth", help="Distinct nouns against the number of captions.")] = False,
+    pairs: Annotated[bool, typer.Option("--pairs", help="Nouns that stand together in a caption.")] = False,
+    source: Annotated[str, typer.Option(help="Whose captions the last four ask about.")] = "mix",
+    form: Annotated[str, typer.Option("--format", help="text, or one table as json, csv, markdown or latex.")] = "text",
+) -> None:
+    """Show the caption statistics: Table 1 beside the paper's, the realised mix, and the commonest nouns."""
+    from captioning.stats import Question, shown_stats
+    from curation import catalog
+    from curation.dataset import Dataset
+
+    with refusals(), ExitStack() as open_until_then:
+        data = Dataset(dataset.absolute())
+        connection = open_until_then.enter_context(catalog.connect(data))
+        other = open_until_then.enter_context(catalog.connect(Dataset(against.absolute()))) if against else None
+        valid_above = DataRecipe.load(data.recipe, [f"out={data.root}"]).statistics.valid_above
+        question = Question(top, form, compare, source, nouns, growth, pairs)
+        for part in shown_stats(connection, question, valid_above, other):
+            if isinstance(part, str):
+                sys.stdout.write(part)  # as it is: a console would wrap it
+            else:
+                console.print(part)
+
+
+def sql(
+    dataset: DatasetFolder,
+    query: Annotated[str | None, typer.Argument(help="One SELECT.")] = None,
+    tables: Annotated[bool, typer.Option("--tables", help="Print the views and their columns.")] = False,
+    limit: Annotated[int, typer.Option(help="Most rows to print.")] = 1000,
+) -> None:
+    """Query a dataset with SQL, read-only. Views: every table, and `ledger` with one row per input."""
+    from curation import catalog
+    from curation.console import rows_table
+    from curation.dataset import Dataset
+
+    with refusals():
+        if query is None and not tables:
+            raise ValueError("give a query, or --tables to see what there is to query")
+        with catalog.connect_read_only(Dataset(dataset.absolute())) as connection:
+            text = query if query is not None else "SELECT table_name, column_name, data_type FROM duckdb_columns()"
+            result = catalog.query(connection, text)
+            names = [column[0] for column in result.description or []]
+            rows = result.fetchmany(limit + 1)
+            console.print(rows_table(names, rows[:limit]))
+            if len(rows) > limit:
+                complaints.print(f"more than {limit} rows: the rest is not shown (--limit)")
+
+
+def report(dataset: DatasetFolder, out: Annotated[Path | None, typer.Option(help="Where to write it.")] = None) -> None:
+    """Write report.html: the funnel, the statistics, and pictures with their captions, in one file."""
+    with refusals():
+        console.print(f"report: {shown(write_report_page(dataset.absolute(), out))}")
+
+
+def write_report_page(dataset: Path, out: Path | None = None) -> Path:
+    """Write the page of a dataset; where it lies."""
+    from curation import catalog
+    from curation.dataset import Dataset
+    from curation.report import write_report
+
+    data = Dataset(dataset)
+    path = out or data.report
+    with catalog.connect(data) as connection:
+        write_report(connection, data.root, path)
+    return path
+
+
+def browse(
+    dataset: DatasetFolder,
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8000,
+    host: Annotated[str, typer.Option(help="The address to listen on; only this machine reaches the default.")] = (
+        "127.0.0.1"
+    ),
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option("--allow-host", metavar="NAME", help="A name that browsers may ask for. May be repeated."),
+    ] = None,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
+) -> None:
+    """Look at a dataset in a browser: search, filter, nouns, thresholds, every row. Read-only; Ctrl-C ends it."""
+    import webbrowser
+
+    from curation import browse as pages
+    from curation.dataset import Dataset
+
+    def ready(url: str) -> None:
+        console.print(f"browse: {shown(url)}   (Ctrl-C ends it)")
+        if not no_open:
+            webbrowser.open(url)
+
+    with refusals():
+        if not pages.is_loopback(host):
+            complaints.print(
+                f"warning: {shown(host)} can be reached from other machines, and nobody is asked who they are"
+            )
+        pages.serve(Dataset(dataset.absolute()), host, port, allow_host or [], ready)
+
+
+def cuts(
+    dataset: DatasetFolder,
+    overrides: Annotated[list[str], typer.Argument(metavar="select.KEY=VALUE...", help="Thresholds to move.")],
+    pictures: Annotated[int, typer.Option(min=0, help="To name on each side of a moved threshold.")] = 10,
+    page: Annotated[Path | None, typer.Option("--html", help="Write a page that shows them.")] = None,
+) -> None:
+    """Show what other thresholds would keep, from the tables alone; nothing is computed or changed."""
+    from curation import cuts as comparison
+
+    with refusals():
+        data, made_by, _ = opened(dataset)
+        found = comparison.what_if(data, made_by, comparison.changed_recipe(made_by, overrides), pictures)
+        for line in comparison.lines(found):
+            console.print(line, markup=False, soft_wrap=True)
+        if page is not None:
+            comparison.write_page(data, found, page)
+            console.print(f"page: {shown(page)}")

@@ -1,0 +1,48 @@
+"""The order of the jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from schemas.recipe import DataRecipe
+
+if TYPE_CHECKING:  # imported where they are used: the command starts fast
+    from curation.dataset import Dataset
+    from curation.job import Step
+
+
+def pipeline(recipe: DataRecipe) -> list[Step]:
+    """Every step from raw images to shards, in order."""
+    from captioning import clean, ground, mix, nouns, recaption, statistics
+    from curation import aesthetic, dedup, fingerprint, ingest, screen, select, shard_plan, shard_writer
+    from curation.dataset import Dataset
+    from curation.job import Step
+
+    return [
+        Step(ingest.stage(recipe)),
+        Step(fingerprint.stage(recipe)),
+        Step(aesthetic.stage(recipe)),
+        Step(dedup.reduce(recipe)),
+        Step(clean.stage(recipe)),
+        *([Step(screen.stage(recipe))] if recipe.screen.columns() else []),
+        Step(select.reduce(recipe)),
+        *map(Step, recaption.stages(recipe)),
+        Step(mix.stage(recipe)),
+        Step(nouns.stage(recipe)),
+        *([Step(ground.stage(recipe))] if recipe.ground.enabled else []),
+        Step(statistics.reduce(recipe)),
+        Step(shard_plan.reduce(recipe)),
+        Step(shard_writer.stage(recipe, Dataset(recipe.out_path()))),
+    ]
+
+
+def opened(dataset: Path) -> tuple[Dataset, DataRecipe, list[Step]]:
+    """A dataset, the recipe that made it, and the steps of that recipe."""
+    from curation import catalog
+    from curation.dataset import Dataset
+
+    data = Dataset(dataset.absolute())
+    catalog.require_dataset(data)
+    made_by = DataRecipe.load(data.recipe, [f"out={data.root}"])
+    return data, made_by, pipeline(made_by)

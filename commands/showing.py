@@ -1,0 +1,71 @@
+"""The demo: a dataset from real photographs, a model trained on it, and what it draws."""
+
+from __future__ import annotations
+
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands.building import build_dataset
+from commands.learning import train_stages
+from commands.looking import write_report_page
+from commands.terminal import console, refusals, shown
+from schemas.recipe import DataRecipe
+from schemas.strict import read_yaml
+
+
+def demo(
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where everything goes.")] = Path("demo"),
+    runner: Annotated[str, typer.Option(help="ray or local.")] = "ray",
+) -> None:
+    """Build a dataset from real photographs, train on it, and show what the model draws. About four minutes."""
+    from captioning.stats import Question, shown_stats
+    from curation import catalog
+    from curation.console import duration
+    from curation.dataset import Dataset
+    from curation.sources.demo_photos import write_demo_photos
+    from schemas.training import TrainingRecipe
+    from training.sample import sample_grid
+
+    with refusals():
+        recipes = Path(__file__).parents[1] / "recipes"
+        clock = {"start": time.perf_counter()}
+        console.rule("1. photographs")
+        console.print(f"{write_demo_photos(out / 'photos')} files in {shown(out / 'photos')}, some bad on purpose")
+        console.rule("2. dataset")
+        knobs = read_yaml(recipes / "demo.yaml") | {"images": str(out / "photos"), "out": str(out / "dataset")}
+        knobs["run"] = {"runner": runner}
+        jobs = build_dataset(DataRecipe.from_mapping(knobs))
+        clock["dataset"] = time.perf_counter()
+        console.rule("3. training, weak to strong")
+        knobs = read_yaml(recipes / "train_demo.yaml") | {"dataset": str(out / "dataset"), "out": str(out / "model")}
+        trained = TrainingRecipe.from_mapping(knobs)
+        train_stages(trained)
+        clock["training"] = time.perf_counter()
+        console.rule("4. pictures and report")
+        drawn = sample_grid(trained, out=out / "samples.png", count=12)
+        page = write_report_page((out / "dataset").absolute())
+        clock["pictures"] = time.perf_counter()
+        console.rule("done")
+        with catalog.connect(Dataset((out / "dataset").absolute())) as connection:
+            for part in shown_stats(connection, Question(top=5), valid_above=10):
+                console.print(part)
+        times = list(clock.items())
+        for (_, before), (phase, after) in pairwise(times):
+            console.print(f"{phase:<10} {duration(after - before):>14}")
+        console.print(f"  of which jobs: {', '.join(f'{job} {duration(s)}' for job, s in jobs.items()) or 'none'}")
+        console.print(f"photographs   {shown(out / 'photos')}")
+        console.print(f"dataset       {shown(out / 'dataset')}   (sigma sql {shown(out / 'dataset')} --tables)")
+        console.print(f"shards        {shown(out / 'dataset' / 'shards')}")
+        console.print(f"model         {shown(out / 'model')}")
+        console.print(
+            f"pictures      {shown(drawn.path)}   (each photograph above what the model draws from its caption)"
+        )
+        console.print(
+            f"              {drawn.recognised} of {len(drawn.captions)} are closest to their own photograph; "
+            f"mean correlation with it at 16 x 16 px {sum(drawn.likeness) / len(drawn.likeness):.2f}"
+        )
+        console.print(f"report        {shown(page)}")

@@ -1,0 +1,52 @@
+"""What every command shares: the two consoles, the arguments, and one line for an error."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+console = Console(highlight=False)
+complaints = Console(stderr=True, highlight=False)
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A data recipe (YAML); see recipes/folder.yaml.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="KEY=VALUE...", help="Knobs to set: out=my-dataset mix.synthetic_share=0.5"),
+]
+DatasetFolder = Annotated[Path, typer.Argument(metavar="DATASET", help="A dataset folder.")]
+Redo = Annotated[
+    list[str] | None,
+    typer.Option("--redo", metavar="JOB", help="Compute this job and what depends on it anew. May be repeated."),
+]
+TrainingFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A training recipe; see recipes/train_demo.yaml.")]
+StageName = Annotated[str | None, typer.Option("--stage", help="This stage only; the last trained one for sample.")]
+
+
+def shown(text: str | Path) -> str:
+    """A path or text for the console: never read as markup."""
+    return escape(str(text))
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Turn what a user can mend into one line and exit status 1; a traceback only with --debug."""
+    from curation.runner import PartFailed, describe
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        complaints.print("stopped; what was finished stays, run the same command to go on")
+        raise typer.Exit(130) from None
+    except (ValueError, OSError, PartFailed) as error:
+        if os.environ.get("SIGMA_DEBUG"):
+            raise
+        complaints.print("[red]error:[/] ", end="")
+        complaints.print(str(error) if isinstance(error, PartFailed) else describe(error), markup=False)
+        raise typer.Exit(1) from None
