@@ -210,6 +210,19 @@ def run_step(
     state = state_of(dataset, step, redo)
     if state is State.DONE and not redo:
         return None
+    return run_from(dataset, step, state, runner, on_rows, redo, memory)
+
+
+def run_from(
+    dataset: Dataset,
+    step: Step,
+    state: State,
+    runner: Callable[[], Runner],
+    on_rows: Callable[[int], None],
+    redo: bool,
+    memory: str,
+) -> JobResult:
+    """`run_step` from a state that the caller has asked for, and that leaves something to do."""
     begun = time.perf_counter()
     prepare(dataset, step, state, redo)
     if isinstance(step.work, Reduce):

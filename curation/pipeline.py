@@ -8,11 +8,15 @@ from typing import Protocol, Self
 
 from curation import catalog, listing, retry, shard_writer
 from curation.dataset import Dataset, count_rows, write_atomically
-from curation.job import JobResult, State, Step, open_parts, run_step, state_of
+from curation.job import JobResult, State, Step, open_parts, run_from, state_of
 from curation.purge_log import refuse_unfinished
 from curation.reduce import Reduce
 from curation.runner import LocalRunner, Runner
 from schemas.recipe import DataRecipe
+
+
+class NothingLeft(ValueError):
+    """No image passes every rule; the tables that say why are whole."""
 
 
 class Observer(Protocol):
@@ -60,7 +64,7 @@ def build(
         OSError: the dataset cannot be written.
     """
     dataset = Dataset(recipe.out_path())
-    _refuse_foreign_folder(dataset)
+    refuse_foreign_folder(dataset)
     is_new = not dataset.root.exists()
     results: list[JobResult] = []
     with dataset.lock(), _Runners(recipe) as runners:
@@ -78,13 +82,15 @@ def build(
             observer.retried(retry.retry_failed(dataset, recipe))
         for step in steps:
             force = step.job in redo
-            if state_of(dataset, step, force) is State.DONE and not force:
+            state = state_of(dataset, step, force)
+            if state is State.DONE and not force:
                 observer.end(step.job, None)
             else:
-                observer.begin(step.job, _rows_to_do(dataset, step, force))
-                result = run_step(dataset, step, runners.get, observer.advance, force, recipe.run.duckdb_memory)
+                observer.begin(step.job, _rows_to_do(dataset, step, state, force))
+                memory = recipe.run.duckdb_memory
+                result = run_from(dataset, step, state, runners.get, observer.advance, force, memory)
                 observer.end(step.job, result)
-                results += [result] if result else []
+                results.append(result)
             if step.outputs == ("shard_plan",):
                 _refuse_empty_plan(dataset)
             if step.outputs == ("samples",) and not shard_writer.index_is_current(dataset):
@@ -149,26 +155,31 @@ def _make_runner(recipe: DataRecipe) -> Runner:
     return RayRunner(recipe.run.workers, recipe.run.retries)
 
 
-def _rows_to_do(dataset: Dataset, step: Step, redo: bool) -> int:
+def _rows_to_do(dataset: Dataset, step: Step, state: State, redo: bool) -> int:
     """Rows that a job is about to go through; 0 for a reduce job, whose progress is DuckDB's."""
     if isinstance(step.work, Reduce):
         return 0
     if step.work.parts_by == "shard_id":
         return count_rows(dataset.reduced("shard_plan"))
-    every = redo or state_of(dataset, step, redo) is not State.BEGUN
+    every = redo or state is not State.BEGUN
     numbers = range(dataset.num_parts()) if every else open_parts(dataset, step)
     return sum(count_rows(dataset.part("listing", number)) for number in numbers)
 
 
 def _refuse_empty_plan(dataset: Dataset) -> None:
     if count_rows(dataset.reduced("shard_plan")) == 0:
-        raise ValueError(
+        raise NothingLeft(
             f"{dataset.root}: no image is left to pack; sigma status {dataset.root} shows which rule took them, "
             "then loosen it in the recipe's select section and add --redo select"
         )
 
 
-def _refuse_foreign_folder(dataset: Dataset) -> None:
+def refuse_foreign_folder(dataset: Dataset) -> None:
+    """Leave alone what is no dataset.
+
+    Raises:
+        ValueError: `out` is a file, or a folder that holds other things.
+    """
     if dataset.root.exists() and not dataset.root.is_dir():
         raise ValueError(f"out={dataset.root}: is a file; name a folder for the dataset")
     ours = (".lock", "tables", "shards", "recipe.yaml")
