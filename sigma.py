@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from commands import building, keeping, learning, looking, showing
+from commands import building, keeping, learning, looking, planning, showing
 from commands.building import build_dataset
 from commands.looking import write_report_page
 from commands.order import opened, pipeline
@@ -39,6 +39,7 @@ def options(
 SINGLE = "Single jobs (each brings what it needs up to date first)"
 
 app.command()(building.build)
+app.command()(planning.plan)
 app.command(rich_help_panel=SINGLE)(building.ingest)
 for _job, _what in building.JOB_COMMANDS.items():
     app.command(_job, rich_help_panel=SINGLE, help=_what)(building.job_command(_job))
