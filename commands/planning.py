@@ -92,7 +92,7 @@ def sheets(made: Forecast) -> list[Sheet]:
         Sheet("Disk", ("what", "size", "95 % interval"), _disk_rows(made)),
         Sheet(
             "Jobs",
-            ("job: table", "CPU-hours", "GPU-hours", *_time_headers(made), "loading", "how"),
+            ("job", "table", "CPU-hours", "GPU-hours", *_time_headers(made), "loading", "how"),
             _job_rows(made),
         ),
         Sheet(
@@ -154,7 +154,7 @@ def _job_rows(made: Forecast) -> list[tuple[str | float | None, ...]]:
         )
     sums = (_hours(sum(getattr(job, what) or 0 for job in made.jobs)) for what in ("cpu_hours", "gpu_hours"))
     walls = (duration(sum(job.wall_s.get(number, 0) for job in made.jobs)) for number in numbers)
-    return [*rows, ("all", *sums, *walls, "", "")]
+    return [*rows, ("all", "", *sums, *walls, "", "")]
 
 
 def _bucket_rows(made: Forecast) -> list[tuple[str | int | float | None, ...]]:
