@@ -4,22 +4,35 @@ from __future__ import annotations
 
 import io
 import shutil
+import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import simplejpeg
 from PIL import Image
 
 import sigma
 from curation import pipeline
 from curation.job import JobResult
+from curation.jpeg_scan import missing_scans
 from curation.listing import Listed
+from curation.png_rows import missing_rows
 from curation.probe import probe
+from schemas.pixels import shrunk_size
 from schemas.recipe import DataRecipe
 
 NUM_PHOTOS = 48
 PHOTO_PX = (3000, 2000)
+SIZES = {6: (3000, 2000), 12: (4243, 2828), 24: (6000, 4000)}
+"""Megapixels -> width and height of the photos of `ingest`."""
+INGEST_PHOTOS = 8
+COPIES = 12
+"""Of each photo, told apart by a byte behind the end marker: what a job costs once must not be seen."""
+PROXY_PX = 1024
 
 
 class Times:
@@ -46,16 +59,16 @@ class Times:
             self.seconds[result.tables[-1]] = result.seconds
 
 
-def write_photos(folder: Path) -> list[Path]:
+def write_photos(folder: Path, count: int = NUM_PHOTOS, size: tuple[int, int] = PHOTO_PX) -> list[Path]:
     """Multi-megapixel JPEGs with the statistics of photographs: enlarged real ones, each with its own noise."""
     from skimage import data
 
     folder.mkdir(parents=True)
     originals = [Image.fromarray(picture()) for picture in (data.astronaut, data.coffee, data.chelsea, data.rocket)]
     paths = []
-    for number in range(NUM_PHOTOS):
-        base = originals[number % len(originals)].resize(PHOTO_PX, Image.Resampling.BICUBIC)
-        noise = np.random.default_rng(number).normal(0, 4, (PHOTO_PX[1], PHOTO_PX[0], 3))
+    for number in range(count):
+        base = originals[number % len(originals)].resize(size, Image.Resampling.BICUBIC)
+        noise = np.random.default_rng(number).normal(0, 4, (size[1], size[0], 3))
         pixels = np.clip(np.asarray(base) + noise, 0, 255).astype(np.uint8)
         paths.append(folder / f"{number:04d}.jpg")
         Image.fromarray(pixels).save(paths[-1], quality=90)
@@ -109,4 +122,101 @@ def ingest_and_shards(folder: Path) -> Iterator[str]:
     )
 
 
-BENCHMARKS = (header_probe, ingest_and_shards)
+def _pillow(data: bytes) -> None:
+    image = Image.open(io.BytesIO(data))
+    image.draft(None, shrunk_size(image.size, PROXY_PX))
+    image.load()
+
+
+def _simplejpeg(data: bytes) -> None:
+    height, width = simplejpeg.decode_jpeg_header(data)[:2]
+    least = shrunk_size((width, height), PROXY_PX)
+    simplejpeg.decode_jpeg(data, min_width=least[0], min_height=least[1])
+
+
+def _cpu_seconds(work: Callable[[], object]) -> float:
+    begun = time.process_time()
+    work()
+    return time.process_time() - begun
+
+
+def ingest(folder: Path) -> Iterator[str]:
+    """Jobs ingest and fingerprint, tables and all, against the faster of two bare decodes to at least a proxy's size.
+
+    CPU time of this process; ours and both decoders in turn, three rounds of which the first is not counted; medians.
+    """
+    for megapixels, size in SIZES.items():
+        base = folder / str(megapixels)
+        paths = write_photos(base / "photos", INGEST_PHOTOS, size)
+        photos = [path.read_bytes() + bytes([copy]) for copy in range(COPIES) for path in paths]
+        for number, photo in enumerate(photos):
+            (base / "photos" / f"{number:04d}.jpg").write_bytes(photo)
+        rounds: list[tuple[float, float, float]] = []
+        for number in range(3):
+            recipe = DataRecipe.from_mapping(
+                {
+                    "images": str(base / "photos"),
+                    "out": str(base / f"dataset-{number}"),
+                    "ingest": {"proxy_px": PROXY_PX},
+                    "run": {"runner": "local", "threads": 1},
+                }
+            )
+            steps = [step for step in sigma.pipeline(recipe) if step.job in ("ingest", "fingerprint")]
+            ours = _cpu_seconds(lambda recipe=recipe, steps=steps: pipeline.build(recipe, steps, Times()))
+            decoders = [
+                _cpu_seconds(lambda decoder=decoder, photos=photos: [decoder(photo) for photo in photos])
+                for decoder in (_pillow, _simplejpeg)
+            ]
+            rounds.append((ours, *decoders))
+        ours, pillow, strict = (statistics.median(column) for column in zip(*rounds[1:], strict=True))
+        name, ceiling = min(("Pillow's draft", pillow), ("simplejpeg", strict), key=lambda found: found[1])
+        count, num_bytes = len(photos), sum(map(len, photos)) / len(photos)
+        yield (
+            f"| ingest and fingerprint, {megapixels} MP, {num_bytes / 1e6:.1f} MB each, 1 thread "
+            f"| {ours / count * 1e3:.1f} ms | {name} alone {ceiling / count * 1e3:.1f} ms | {ceiling / ours:.2f} |"
+        )
+
+
+def truncation_checks(folder: Path) -> Iterator[str]:
+    """What it costs to see that a file is whole, beside decoding it."""
+    (path,) = write_photos(folder / "photos", 1)
+    image = Image.open(path)
+    for name, options, check in (
+        ("baseline JPEG", {"format": "JPEG", "quality": 90}, missing_scans),
+        ("progressive JPEG", {"format": "JPEG", "quality": 90, "progressive": True}, missing_scans),
+        ("PNG", {"format": "PNG", "compress_level": 1}, missing_rows),
+    ):
+        buffer = io.BytesIO()
+        image.save(buffer, **options)
+        data = buffer.getvalue()
+        checked = min(_cpu_seconds(lambda check=check, data=data: check(data)) for _ in range(3))
+        decoded = min(_cpu_seconds(lambda data=data: _pillow(data)) for _ in range(3))
+        yield (
+            f"| is a {name} of 6 MP whole? | {checked * 1e3:.2f} ms | decoding it {decoded * 1e3:.1f} ms "
+            f"| {checked / decoded:.3f} |"
+        )
+
+
+_PARTS = """
+import resource, sys
+from pathlib import Path
+from curation.ingest import IngestWorker
+from schemas.recipe import Ingest
+from tests.photos import listing_table
+worker, listing = IngestWorker(Ingest(), threads=1), listing_table(Path(sys.argv[1]))
+for number in range(20):
+    worker({"listing": listing}, lambda rows: None)
+    if number in (1, 19):
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def ingest_memory(folder: Path) -> Iterator[str]:
+    """Peak memory of a worker of ingest after 2 parts and after 20, in a process of its own."""
+    write_photos(folder / "photos", INGEST_PHOTOS)
+    command = [sys.executable, "-c", _PARTS, str(folder / "photos")]
+    two, twenty = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    yield f"| peak memory of ingest, {INGEST_PHOTOS} photos of 6 MP a part | {twenty} MB after 20 | after 2: {two} MB | |"
+
+
+BENCHMARKS = (header_probe, ingest, ingest_and_shards, ingest_memory, truncation_checks)

@@ -6,14 +6,23 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from curation.jpeg_scan import has_flat_corner, missing_blocks
+from curation.jpeg_blocks import has_flat_corner, missing_blocks
+from curation.jpeg_scan import missing_scans
 from curation.magic import cut_short
 from curation.png_rows import missing_rows
 from curation.probe import Header, Unreadable, clean, probe
 from schemas.pixels import MAX_PIXELS, PixelError, open_picture
 from schemas.reasons import ImageError
 
-_ENDS_EARLY = ("truncated", "not enough image data", "unexpected end", "premature", "ended before", "no more data")
+_ENDS_EARLY = (
+    "truncated",
+    "not enough image data",
+    "unexpected end",
+    "premature",
+    "ended before",
+    "ends before",
+    "no more data",
+)
 """What decoders say of data that stops too early."""
 
 
@@ -45,14 +54,14 @@ def decode(data: bytes, *, longest_px: int | None = None, max_pixels: int = MAX_
         word = "pages" if header.format == "TIFF" else "frames"
         raise Unreadable(ImageError.ANIMATED, f"{header.frames} {word}", header)
     try:
-        picture = open_picture(data, longest_px=longest_px, max_pixels=max_pixels)
+        picture = open_picture(data, longest_px=longest_px, max_pixels=max_pixels, whole=True)
     except PixelError as error:
         raise _refused(data, header, clean(str(error))) from error
-    cut = None if header.format in ("JPEG", "MPO") else cut_short(data, header.format)
+    cut = missing_scans(data) if header.format in ("JPEG", "MPO") else cut_short(data, header.format)
     if cut is None and header.format == "PNG":
         cut = missing_rows(data)
-    if header.format == "JPEG" and has_flat_corner(picture.rgb):
-        cut = missing_blocks(data)
+    if cut is None and header.mode == "CMYK" and has_flat_corner(picture.rgb):
+        cut = missing_blocks(data)  # inks that are subsampled are beyond the strict decoder
     if cut is not None:  # the decoder was content, but the file is not whole
         raise Unreadable(ImageError.TRUNCATED, f"{header.format}: {cut}", header)
     return Decoded(picture.rgb, header, picture.see_through)

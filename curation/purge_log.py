@@ -11,8 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from curation.dataset import Dataset, write_atomically
-from curation.fingerprint import hamming, phash
-from schemas.pixels import open_rgb
+from curation.fingerprint import hamming, proxy_phash
 from schemas.reasons import PURGED
 from schemas.tables import IMAGES, PROXIES
 
@@ -135,7 +134,7 @@ class Withheld:
         """Rows of `proxies` and `images` as they are, or emptied where the log names them."""
         why = self._rows.get(image["row_id"]) or self._images.get(image.get("image_id") or "")
         if why is None and self._pictures and proxy.get("jpeg") is not None:
-            found = phash(open_rgb(proxy["jpeg"]))
+            found = proxy_phash(proxy["jpeg"])
             why = next((why for (near, bits), why in self._pictures.items() if hamming(near, found) <= bits), None)
         if why is None:
             return proxy, image

@@ -14,7 +14,10 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
+from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions, Resizer
 from PIL import Image, ImageCms
+
+from schemas.whole_jpeg import decode_whole
 
 Image.MAX_IMAGE_PIXELS = None  # the limit is ours, checked from the header: see `open_picture`
 # A warning about odd metadata says nothing about the pixels. Set once: `catch_warnings` is not safe with threads.
@@ -68,6 +71,7 @@ def open_picture(
     longest_px: int | None = None,
     cover_px: tuple[int, int] | None = None,
     max_pixels: int = MAX_PIXELS,
+    whole: bool = False,
 ) -> Picture:
     """Decode to an upright 8-bit sRGB picture, and say how much of it was transparent.
 
@@ -77,6 +81,7 @@ def open_picture(
         cover_px: (height, width) that the result may shrink towards but still covers; only a hint for
             the decoder (JPEG halves, quarters or eighths while decoding), no exact size.
         max_pixels: refuse a larger picture from its header, before any memory is taken.
+        whole: refuse a JPEG that was cut and given an end marker too, which Pillow takes. The pixels are the same.
 
     Raises:
         PixelError: not an image, cut short, or too large.
@@ -86,8 +91,11 @@ def open_picture(
         if image.width * image.height > max_pixels:
             raise PixelError(f"{image.width}x{image.height} px is over the limit of {max_pixels} px")
         draft(image, longest_px, cover_px)
-        image.load()
-        return render(image, longest_px)
+        loaded = decode_whole(image, data) if whole and image.format in ("JPEG", "MPO") else None
+        if loaded is None:
+            image.load()
+            loaded = image
+        return render(loaded, longest_px)
     except PixelError:
         raise
     except DECODER_ERRORS as error:
@@ -128,6 +136,8 @@ def render(image: Image.Image, longest_px: int | None = None) -> Picture:
     """
     profile = image.info.get("icc_profile")
     orientation = exif_orientation(image)
+    if image.mode == "YCbCr":
+        image = image.convert("RGB")
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _to_8_bit(image)
         profile = None  # a profile of 16-bit grey is a tone curve that Pillow cannot apply
@@ -147,12 +157,19 @@ def render(image: Image.Image, longest_px: int | None = None) -> Picture:
     return Picture(rgb, see_through)
 
 
+LANCZOS = ResizeOptions(resize_alg=ResizeAlg.convolution(FilterType.lanczos3), use_alpha=False)
+"""For `Resizer.resize_pil`."""
+
+
 def _shrunk(image: Image.Image, longest_px: int | None) -> Image.Image:
+    """Shrunk by Lanczos: Pillow's own to a rounding, in an eighth of its time, and alike on every CPU."""
     if longest_px is None or max(image.size) <= longest_px:
         return image
-    if image.mode not in ("L", "RGB", "CMYK", "YCbCr"):  # bits, Lab and the like do not mix as they are
+    if image.mode not in ("L", "RGB", "CMYK"):  # bits, Lab and the like do not mix as they are
         image = image.convert("RGB")
-    return image.resize(shrunk_size(image.size, longest_px), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    small = Image.new(image.mode, shrunk_size(image.size, longest_px))
+    Resizer().resize_pil(image, small, LANCZOS)
+    return small
 
 
 _TRANSPOSE = {

@@ -70,7 +70,7 @@ FINGERPRINTS = pa.schema(
         _ROW,
         _IMAGE,
         pa.field("phash", pa.uint64()),  # 64-bit DCT hash of the proxy
-        pa.field("pixel_sha256", pa.string()),  # of the original's size and the proxy's decoded RGB pixels
+        pa.field("pixel_sha256", pa.string()),  # of the original's size and the proxy, which is its pixels
     ]
 )
 

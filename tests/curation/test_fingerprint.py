@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from curation import fingerprint, ingest
-from curation.fingerprint import hamming, phash, pixel_sha256
+from curation.fingerprint import hamming, phash, pixel_sha256, proxy_phash
+from curation.ingest import encode_proxy
 from schemas.pixels import open_rgb
 from schemas.recipe import DataRecipe
 from schemas.tables import FINGERPRINTS
@@ -84,12 +85,32 @@ def test_hamming() -> None:
     assert [hamming(0, 0), hamming(0b1011, 0b0001), hamming(0, 2**64 - 1)] == [0, 2, 64]
 
 
+@pytest.mark.parametrize("name", PHOTOS)
+@pytest.mark.parametrize("longest_px", [1024, 512, 100])
+def test_a_proxy_that_is_decoded_small_hashes_as_a_whole_one(name: str, longest_px: int) -> None:
+    picture = photo(name)
+    picture = picture.resize((longest_px, max(1, longest_px * picture.height // picture.width)))
+    jpeg = encode_proxy(picture, 90)
+    assert hamming(proxy_phash(jpeg), phash(open_rgb(jpeg))) <= 2
+
+
+@pytest.mark.parametrize("size", [(1024, 683), (64, 64), (1, 320), (320, 2)])
+def test_a_flat_proxy_is_hashed_by_its_colour(size: tuple[int, int]) -> None:
+    hashes = [proxy_phash(encode_proxy(Image.new("RGB", size, colour), 90)) for colour in ("black", "white", "navy")]
+    assert hashes == [
+        phash(open_rgb(encode_proxy(Image.new("RGB", size, colour), 90))) for colour in ("black", "white", "navy")
+    ]
+    assert len(set(hashes)) == 3
+
+
 def test_pixel_sha256_ignores_the_wrapping_but_not_the_size() -> None:
     image = photo("coffee.png")
-    again = open_rgb(encode(image, "PNG", compress_level=1))
-    assert pixel_sha256(600, 400, image) == pixel_sha256(600, 400, again)
-    assert pixel_sha256(600, 400, image) != pixel_sha256(1200, 800, image)
-    assert pixel_sha256(600, 400, image) != pixel_sha256(600, 400, image.transpose(Image.Transpose.ROTATE_180))
+    proxy = encode_proxy(image, 90)
+    again = encode_proxy(open_rgb(encode(image, "PNG", compress_level=1)), 90)
+    turned = encode_proxy(image.transpose(Image.Transpose.ROTATE_180), 90)
+    assert pixel_sha256(600, 400, proxy) == pixel_sha256(600, 400, again)
+    assert pixel_sha256(600, 400, proxy) != pixel_sha256(1200, 800, proxy)
+    assert pixel_sha256(600, 400, proxy) != pixel_sha256(600, 400, turned)
 
 
 def test_stage(tmp_path: Path) -> None:

@@ -194,6 +194,25 @@ def test_shrinks_but_never_enlarges() -> None:
     assert shrunk_size((4000, 1), 64) == (64, 1)
 
 
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("longest_px", [1023, 700, 500, 137, 20])
+def test_shrinking_is_pillows_lanczos(mode: str, longest_px: int) -> None:
+    image = photo("retina.jpg").resize((1024, 1024)).convert(mode)
+    image.putpixel((0, 0), (0,) * len(image.getbands()) if mode != "L" else 0)
+    ours = open_rgb(encode(image, "TIFF"), longest_px=longest_px)
+    reference = to_rgb(image.resize((longest_px, longest_px), Image.Resampling.LANCZOS))
+    difference = np.abs(np.asarray(ours, int) - np.asarray(reference, int))
+    assert difference.max() <= 4
+    assert difference.mean() < 0.3
+
+
+def test_a_very_long_picture_is_shrunk_evenly() -> None:
+    ramp = np.linspace(0, 255, 20_000).round().astype(np.uint8)[None].repeat(3, axis=0)
+    ours = np.asarray(open_rgb(encode(Image.fromarray(ramp), "PNG"), longest_px=64))
+    assert ours.shape == (1, 64, 3)
+    assert np.abs(ours[0, :, 0].astype(int) - np.linspace(2, 253, 64)).max() <= 2
+
+
 @pytest.mark.parametrize("orientation", [1, 6])
 def test_cover_hint_never_goes_below_what_is_needed(orientation: int) -> None:
     exif = Image.Exif()
