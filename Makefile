@@ -9,7 +9,7 @@ STAMP := $(VENV)/.set-up
 PEERS := .venv-peers
 GPU_PYTHON ?= python3
 
-.PHONY: setup demo test lint bench bench-peers bench-gpu clean
+.PHONY: setup demo test lint bench bench-peers bench-peers-probe bench-gpu clean
 
 setup: $(STAMP)
 
@@ -41,6 +41,15 @@ bench: $(STAMP)
 bench-peers: $(PEERS)/.set-up
 	$(PEERS)/bin/python -m benchmarks $(ONLY)
 
+# Data-Juicer pins what we may not: it and Daft stand alone, and are run as processes of their own.
+bench-peers-probe: $(STAMP) $(PEERS)-data/.set-up
+	PEERS_PYTHON=$(PEERS)-data/bin/python $(BIN)/python -m benchmarks probe_
+
+$(PEERS)-data/.set-up: pyproject.toml
+	$(PYTHON) -m venv $(PEERS)-data
+	$(PEERS)-data/bin/pip install --quiet py-data-juicer aiohttp daft
+	@touch $@
+
 $(PEERS)/.set-up: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/pip install --quiet --constraint constraints.txt torch
@@ -52,4 +61,4 @@ bench-gpu:
 	$(GPU_PYTHON) -m benchmarks.gpu --out bench-gpu
 
 clean:
-	rm -rf $(VENV) $(PEERS) bench-gpu demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(PEERS)-data bench-gpu demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

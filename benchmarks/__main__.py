@@ -18,6 +18,7 @@ from benchmarks import (
     loader_speed,
     memory_table,
     mutations,
+    peers_probe,
     statistics_speed,
     training_cost,
     training_speed,
@@ -32,6 +33,7 @@ def main() -> None:
     print("| benchmark | ours | beside it | ratio | goal |\n|---|---|---|---|---|")
     for benchmark in (
         *curation_speed.BENCHMARKS,
+        *peers_probe.BENCHMARKS,
         *dedup_speed.BENCHMARKS,
         *mutations.BENCHMARKS,
         *browse_speed.BENCHMARKS,

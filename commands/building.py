@@ -49,6 +49,30 @@ def build(recipe: RecipeFile, overrides: Overrides = None, redo: Redo = None) ->
         console.print(f"shards: {shown(data.out_path() / 'shards')}   next: sigma report {shown(data.out_path())}")
 
 
+def survey_dataset(recipe: DataRecipe, redo: list[str] | None = None) -> None:
+    """Read every header that is not read yet, and show what the collection holds.
+
+    Raises:
+        ValueError: as `pipeline.build`; or `redo` names a job other than headers.
+    """
+    from curation import headers, survey
+    from curation import pipeline as runs
+    from curation.console import JobProgress
+    from curation.dataset import Dataset
+    from curation.job import Step
+
+    if other := [job for job in redo or [] if job != headers.JOB]:
+        raise ValueError(
+            f"--redo {other[0]}: --probe-only reads headers and nothing else; --redo headers reads all of them anew"
+        )
+    dataset = Dataset(recipe.out_path())
+    force = bool(redo) or headers.other_knobs(dataset, recipe)
+    with JobProgress(console) as progress:
+        runs.build(recipe, [Step(headers.stage(recipe))], progress, frozenset({headers.JOB} if force else ()))
+    for line in survey.lines(survey.survey(dataset, recipe.select), recipe.select):
+        console.print(line, markup=False, soft_wrap=True)
+
+
 def ingest(
     recipe: RecipeFile,
     overrides: Overrides = None,
@@ -57,9 +81,23 @@ def ingest(
         bool,
         typer.Option("--retry-failed", help="Fetch again what timed out, was refused for now or had no connection."),
     ] = False,
+    probe_only: Annotated[
+        bool,
+        typer.Option(
+            "--probe-only", help="Read headers only and show what the collection holds; ingest goes on from there."
+        ),
+    ] = False,
 ) -> None:
     """List the inputs, read each once: size, sha256, upright sRGB proxy."""
     with refusals():
+        if probe_only and retry_failed:
+            raise ValueError(
+                "--retry-failed fetches again what a full ingest could not read; leave out --probe-only, or read all "
+                "headers anew with --redo headers"
+            )
+        if probe_only:
+            survey_dataset(DataRecipe.load(recipe, overrides or []), redo)
+            return
         build_dataset(DataRecipe.load(recipe, overrides or []), upto="ingest", redo=redo, retry_failed=retry_failed)
 
 

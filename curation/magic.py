@@ -4,8 +4,23 @@ from __future__ import annotations
 
 import re
 import struct
+import zlib
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+LATE_BYTES = 64 * 1024
+"""How far before the end of a PNG that is read by range its EXIF block is looked for."""
+
+
+class Sliced(Protocol):
+    """Bytes, or what reads them where they are looked at."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, place: slice, /) -> bytes: ...
+    def __bytes__(self) -> bytes: ...
+    def startswith(self, start: bytes, /) -> bool:
+        """As of bytes."""
+        ...
 
 
 class Kind(NamedTuple):
@@ -69,7 +84,7 @@ _MARKUP = (
 )
 
 
-def sniff(data: bytes) -> Kind | None:
+def sniff(data: Sliced) -> Kind | None:
     """The format that the first bytes tell, or None where they tell nothing."""
     for signature, kind in _SIGNATURES:
         if data.startswith(signature):
@@ -81,7 +96,7 @@ def sniff(data: bytes) -> Kind | None:
     return _sniff_text(data[:1024])
 
 
-def _sniff_iso_media(data: bytes) -> Kind:
+def _sniff_iso_media(data: Sliced) -> Kind:
     if (kind := _BRANDS.get(data[8:12])) and kind.name != "HEIF":
         return kind
     size = min(int.from_bytes(data[:4], "big"), 256)
@@ -133,7 +148,46 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         at += length + 12
 
 
-def tiff_pages(data: bytes) -> int:
+def late_png_exif(data: Sliced) -> bytes | None:
+    """The EXIF block behind the pixels of a PNG, looked for in its last `LATE_BYTES`; None where there is none."""
+    end = data[max(0, len(data) - LATE_BYTES) : len(data)]
+    at = end.find(b"eXIf")
+    while at >= 4:
+        length = int.from_bytes(end[at - 4 : at], "big")
+        if zlib.crc32(end[at : at + 4 + length]) == int.from_bytes(end[at + 4 + length : at + 8 + length], "big"):
+            return end[at + 4 : at + 4 + length]
+        at = end.find(b"eXIf", at + 1)
+    return None
+
+
+def webp_outline(data: Sliced) -> bytes:
+    """A WebP of the same length and header, whose coded pixels are zeros: what tells its size, frames, colour profile,
+    EXIF and XMP (RIFF container of the WebP specification). Chunk heads are read, and what is no pixels; of a file of
+    very many chunks everything, which is less work."""
+    outline = bytearray(len(data))
+    outline[:12] = data[0:12]
+    at, num_chunks = 12, 0
+    while at + 8 <= len(data):
+        num_chunks += 1
+        if num_chunks > _WEBP_MOST_CHUNKS:
+            return bytes(data)
+        head = data[at : at + 8 + _WEBP_HEAD_BYTES]
+        name, length = head[:4], int.from_bytes(head[4:8], "little")
+        if name not in _WEBP_PIXELS and name != b"ANMF":
+            head = data[at : at + 8 + length]
+        outline[at : at + len(head)] = head
+        # the chunks of a frame follow its 16 bytes, and those of the next frame follow them
+        at += 8 + (16 if name == b"ANMF" else length + length % 2)
+    return bytes(outline)
+
+
+_WEBP_PIXELS = (b"VP8 ", b"VP8L", b"ALPH")
+_WEBP_MOST_CHUNKS = 64
+_WEBP_HEAD_BYTES = 32
+"""Of a chunk of pixels, what holds its size and whether it has alpha; of a frame, its 16 bytes."""
+
+
+def tiff_pages(data: Sliced) -> int:
     """Number of image directories of a TIFF that lie inside the file; a loop in the chain ends the count."""
     seen: set[int] = set()
     layout = _TiffLayout.of(data)
@@ -157,27 +211,28 @@ class _TiffLayout(NamedTuple):
     first: int
 
     @classmethod
-    def of(cls, data: bytes) -> _TiffLayout | None:
+    def of(cls, data: Sliced) -> _TiffLayout | None:
         if len(data) < 16:
             return None
-        order = "<" if data[:2] == b"II" else ">"
-        big = data[2:4] in (b"+\x00", b"\x00+")
-        first = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)[0]
+        head = data[0:16]
+        order = "<" if head[:2] == b"II" else ">"
+        big = head[2:4] in (b"+\x00", b"\x00+")
+        first = struct.unpack_from(order + ("Q" if big else "I"), head, 8 if big else 4)[0]
         return cls(order, big, first)
 
     @property
     def offset_size(self) -> int:
         return 8 if self.big else 4
 
-    def offset(self, data: bytes, at: int) -> int:
-        return int(struct.unpack_from(self.order + ("Q" if self.big else "I"), data, at)[0])
+    def offset(self, data: Sliced, at: int) -> int:
+        return int(struct.unpack(self.order + ("Q" if self.big else "I"), data[at : at + self.offset_size])[0])
 
-    def directory_end(self, data: bytes, at: int) -> int | None:
+    def directory_end(self, data: Sliced, at: int) -> int | None:
         """First byte behind the directory at `at`, its link to the next included; None where the file ends before."""
         count_size, entry_size = (8, 20) if self.big else (2, 12)
         if at < 8 or at + count_size > len(data):
             return None
-        count = int(struct.unpack_from(self.order + ("Q" if self.big else "H"), data, at)[0])
+        count = int(struct.unpack(self.order + ("Q" if self.big else "H"), data[at : at + count_size])[0])
         end = at + count_size + count * entry_size + self.offset_size
         return end if end <= len(data) else None
 

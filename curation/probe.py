@@ -7,10 +7,12 @@ import re
 import struct
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import IO, cast
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from curation import magic
+from curation.lazy_bytes import LazyBytes
 from schemas.pixels import DECODER_ERRORS, MAX_PIXELS, exif_orientation, has_alpha, upright_size
 from schemas.reasons import FetchError, ImageError
 
@@ -62,18 +64,20 @@ class Unreadable(Exception):
         self.header = header
 
 
-def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
+def probe(data: bytes | LazyBytes, max_pixels: int = MAX_PIXELS) -> Header:
     """Read the header; no pixel is decoded and no memory taken for any.
 
     Args:
-        data: the whole file.
+        data: the whole file. One that is read lazily gives the same header from a few KiB (GIF, AVIF and HEIF, whose
+            frames and tags lie anywhere, are read whole); an EXIF block of a PNG that lies behind its pixels is only
+            found in its last `magic.LATE_BYTES`. See `LazyBytes.failed`.
         max_pixels: a larger picture is refused.
 
     Raises:
         Unreadable: empty, not_an_image, unsupported, truncated (the header itself is cut), corrupt,
             too_many_pixels.
     """
-    if not data:
+    if not len(data):
         raise Unreadable(ImageError.EMPTY, "zero bytes")
     kind = magic.sniff(data)
     if kind is not None and not kind.is_image:
@@ -82,7 +86,7 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
     if kind is not None and kind.name not in formats:
         raise Unreadable(ImageError.UNSUPPORTED, _no_decoder(kind.name))
     try:
-        image = Image.open(io.BytesIO(data), formats=formats if kind is None else (kind.name,))
+        image = _opened(data, kind, formats if kind is None else (kind.name,))
         header = _read_header(image, data)
     except DECODER_ERRORS as error:
         raise _not_opened(data, kind, error) from error
@@ -90,6 +94,17 @@ def probe(data: bytes, max_pixels: int = MAX_PIXELS) -> Header:
         detail = f"{header.width}x{header.height} px, the limit is {max_pixels} px"
         raise Unreadable(ImageError.TOO_MANY_PIXELS, detail, header)
     return header
+
+
+def refuse_animated(header: Header) -> None:
+    """Refuse what moves or has pages.
+
+    Raises:
+        Unreadable: animated.
+    """
+    if header.animated:
+        word = "pages" if header.format == "TIFF" else "frames"
+        raise Unreadable(ImageError.ANIMATED, f"{header.frames} {word}", header)
 
 
 @lru_cache(maxsize=1)
@@ -118,7 +133,28 @@ def _no_decoder(name: str) -> str:
     return f"{name}: no decoder for this format"
 
 
-def _read_header(image: Image.Image, data: bytes) -> Header:
+def _opened(data: bytes | LazyBytes, kind: magic.Kind | None, formats: tuple[str, ...]) -> Image.Image:
+    """Pillow's view of a file whose header is read."""
+    if isinstance(data, bytes):
+        return Image.open(io.BytesIO(data), formats=formats)
+    name = kind.name if kind else ""
+    if name in _IN_FRONT or name == "WEBP":
+        try:
+            return Image.open(io.BytesIO(magic.webp_outline(data) if name == "WEBP" else data.first), formats=formats)
+        except DECODER_ERRORS:
+            pass  # the header is longer, or broken: the whole file tells
+    if name in _ANYWHERE or name == "WEBP":
+        return Image.open(io.BytesIO(bytes(data)), formats=formats)
+    return Image.open(cast(IO[bytes], data), formats=formats)
+
+
+_IN_FRONT = ("JPEG", "PNG")
+"""Formats whose header ends before their pixels, and that Pillow does not open before it has read all of it."""
+_ANYWHERE = ("GIF", "AVIF", "HEIF")
+"""Formats of which Pillow reads everything to know frames and tags."""
+
+
+def _read_header(image: Image.Image, data: bytes | LazyBytes) -> Header:
     image_format = image.format or "unknown"
     orientation = _orientation(image, data)
     # Pillow gives the size of a TIFF upright already
@@ -142,27 +178,34 @@ def _num_frames(image: Image.Image) -> int:
         return 1
 
 
-def _orientation(image: Image.Image, data: bytes) -> int:
+def _orientation(image: Image.Image, data: bytes | LazyBytes) -> int:
     """Orientation without decoding: Pillow would decode a whole PNG to look for EXIF behind its pixels."""
     if image.format != "PNG" or "exif" in image.info:
         return exif_orientation(image)
+    block = _late_exif(data) if isinstance(data, bytes) else magic.late_png_exif(data)
+    if block is None:
+        return 1
+    exif = Image.Exif()
+    try:
+        exif.load(block)
+        value = exif.get(ExifTags.Base.Orientation, 1)
+    except DECODER_ERRORS:
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _late_exif(data: bytes) -> bytes | None:
     for name, start, length in magic.png_chunks(data):
         if name == b"eXIf":
-            exif = Image.Exif()
-            try:
-                exif.load(data[start : start + length])
-                value = exif.get(ExifTags.Base.Orientation, 1)
-            except DECODER_ERRORS:
-                return 1
-            return value if isinstance(value, int) and 1 <= value <= 8 else 1
-    return 1
+            return data[start : start + length]
+    return None
 
 
-def _not_opened(data: bytes, kind: magic.Kind | None, error: Exception) -> Unreadable:
+def _not_opened(data: bytes | LazyBytes, kind: magic.Kind | None, error: Exception) -> Unreadable:
     """The reason behind an image that Pillow would not open."""
     if kind is None:
-        return Unreadable(ImageError.NOT_AN_IMAGE, f"unknown format, begins with {data[:8].hex(' ')}")
-    cut = magic.cut_short(data, kind.name)
+        return Unreadable(ImageError.NOT_AN_IMAGE, f"unknown format, begins with {data[0:8].hex(' ')}")
+    cut = magic.cut_short(bytes(data), kind.name)
     if cut is not None:
         return Unreadable(ImageError.TRUNCATED, f"{kind.name}: {cut}")
     if isinstance(error, UnidentifiedImageError | struct.error):

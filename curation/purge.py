@@ -205,7 +205,7 @@ class _Takedown:
     def _rewrite_parts(self, number: int) -> int:
         """Empty the purged rows of part `number` of every table, and name anew what each was computed from."""
         made_by = {table: step for step in self._steps for table in step.outputs if table != "samples"}
-        for table in dict.fromkeys(("listing", *made_by, *self._beside())):
+        for table in dict.fromkeys(("listing", "headers", *made_by, *self._beside())):
             path = self._dataset.part(table, number)
             if table in REDUCE_TABLES or not path.is_file():
                 continue

@@ -74,7 +74,7 @@ class Stage:
     """A map job as data: it can be sent to any machine, and compared with what made an existing table."""
 
     job: str
-    """A verb of `schemas.recipe.JOBS`."""
+    """A verb of `schemas.recipe.JOBS`; `headers`, which no build runs, is none of them."""
     outputs: tuple[str, ...]
     """Map tables it writes, one row (or `rows_per_input`) per input row each. The last one committed marks the part
     as done."""

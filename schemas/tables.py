@@ -55,6 +55,23 @@ IMAGES = pa.schema(
     ]
 )
 
+HEADERS = pa.schema(
+    [
+        _ROW,
+        pa.field("num_bytes", pa.int64()),  # as found, or as listed where it could not be read
+        pa.field("format", pa.string()),  # these seven as in `images`
+        pa.field("mode", pa.string()),
+        pa.field("width", pa.int32()),  # px, upright
+        pa.field("height", pa.int32()),  # px, upright
+        pa.field("exif_orientation", pa.int8()),
+        pa.field("frames", pa.int32()),
+        pa.field("icc", pa.bool_()),
+        pa.field("reason", pa.string()),  # as in `images`, where the header alone tells it
+        pa.field("detail", pa.string()),
+    ]
+)
+"""What `sigma ingest --probe-only` read of each input. No other table depends on it; the paths are in `listing`."""
+
 PROXIES = pa.schema(
     [
         _ROW,
@@ -295,6 +312,7 @@ SAMPLES = pa.schema(
 
 MAP_TABLES: dict[str, pa.Schema] = {
     "listing": LISTING,
+    "headers": HEADERS,
     "images": IMAGES,
     "proxies": PROXIES,
     "fingerprints": FINGERPRINTS,

@@ -51,15 +51,15 @@ def read_original(source: str, member: str, byte_offset: int | None = None, num_
         return read_cell(path, byte_offset, inner.partition("/")[2])
     if is_remote(source):
         return read_remote(path, byte_offset, num_bytes)
-    file = _opened(path)
+    file = opened_file(path)
     if num_bytes is not None:
         return os.pread(file.fileno(), num_bytes, byte_offset)
     file.seek(byte_offset)
     return file.read()
 
 
-def _opened(path: str) -> IO[bytes]:
-    """A file that this thread has open, unless it has been replaced meanwhile."""
+def opened_file(path: str) -> IO[bytes]:
+    """A file that this thread keeps open; opened anew where it has been replaced meanwhile."""
     files: OrderedDict[str, tuple[IO[bytes], tuple[int, int, int]]] = _open.__dict__.setdefault("files", OrderedDict())
     now = Path(path).stat()
     identity = (now.st_ino, now.st_size, now.st_mtime_ns)

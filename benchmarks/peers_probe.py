@@ -1,0 +1,173 @@
+"""Sizes from headers: `ingest --probe-only` on Ray, Data-Juicer's image_shape_filter and Daft, the same files."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from benchmarks.curation_speed import Times
+from curation import headers, pipeline
+from curation.dataset import Dataset, count_rows
+from curation.job import Step
+from curation.probe import picture_formats
+from curation.ray_runner import connect
+from schemas.recipe import DataRecipe
+
+NUM_FILES = 20_000
+CORE_GOAL = 15_000
+"""Headers per second and core."""
+DATA_JUICER_GOAL, DAFT_GOAL = 10.0, 2.0
+ROUNDS = 3
+PART_ROWS = 1000
+
+PEERS_PYTHON = os.environ.get("PEERS_PYTHON", sys.executable)
+"""The interpreter of the environment that holds the peers."""
+
+_DAFT = """
+import json, sys, time
+import daft
+from daft.functions import image_file, image_file_metadata
+def sizes(pattern):
+    begun = time.perf_counter()
+    table = daft.from_glob_path(pattern).select(image_file_metadata(image_file(daft.col("path"))).alias("size")).to_pydict()
+    return time.perf_counter() - begun, sum(size is not None for size in table["size"])
+started, _ = sizes(sys.argv[1] + "/*0000.*")
+seconds, count = sizes(sys.argv[1] + "/*")
+print("RESULT " + json.dumps([started, seconds, count]))
+"""
+
+_DATA_JUICER = """
+project_name: probe
+dataset_path: {lines}
+export_path: {out}/kept.jsonl
+np: 2
+use_cache: false
+process:
+  - image_shape_filter: {{min_width: 1, min_height: 1}}
+"""
+
+
+def write_many(folder: Path, count: int = NUM_FILES) -> None:
+    """Photographs of three sizes as JPEG, PNG and WebP; each JPEG has a comment of its own, so no two are equal."""
+    from skimage import data
+
+    folder.mkdir(parents=True)
+    bodies = []
+    for pixels in (data.astronaut(), data.coffee(), data.chelsea(), data.rocket()):
+        for longest_px in (96, 160, 224):
+            picture = Image.fromarray(pixels)
+            picture.thumbnail((longest_px, longest_px))
+            for image_format, extension in (("JPEG", "jpg"), ("PNG", "png"), ("WEBP", "webp")):
+                buffer = io.BytesIO()
+                picture.save(buffer, image_format)
+                bodies.append((extension, buffer.getvalue()))
+    for number in range(count):
+        extension, body = bodies[number % len(bodies)]
+        if extension == "jpg":
+            body = body[:2] + b"\xff\xfe\x00\x0a" + b"%08d" % number + body[2:]
+        (folder / f"{number:06d}.{extension}").write_bytes(body)
+
+
+def probe_one_core(folder: Path) -> Iterator[str]:
+    """Open, read, close and parse, row by row, in this process; files in the page cache."""
+    write_many(folder / "photos")
+    picture_formats()
+    rows: list[headers.Listed] = [
+        (number, str(folder / "photos"), name, None, None, None, None)
+        for number, name in enumerate(sorted(os.listdir(folder / "photos")))
+    ]
+    best = 0.0
+    for _ in range(ROUNDS):
+        begun = time.process_time()
+        for row in rows:
+            assert headers.header_row(row, 300_000_000)[4] is not None
+        best = max(best, len(rows) / (time.process_time() - begun))
+    verdict = "reached" if best >= CORE_GOAL else "missed"
+    yield f"| header of a local file, 1 core | {best:,.0f} images/s | | | {CORE_GOAL:,}, {verdict} |"
+
+
+def probe_beside_peers(folder: Path) -> Iterator[str]:
+    """The whole of each path, start-up taken off: what the same takes for a few files."""
+    write_many(folder / "photos")
+    write_many(folder / "few", 4)
+    begun = time.perf_counter()
+    connect()
+    connected = time.perf_counter() - begun
+    _ours(folder / "few", folder / "first", 2)  # Ray forks its first workers
+    few, many, daft = [], [], []
+    for number in range(ROUNDS):
+        few.append(_ours(folder / "few", folder / f"few-{number}", 2))
+        many.append(_ours(folder / "photos", folder / f"many-{number}", PART_ROWS))
+        daft += _daft(folder / "photos")
+    juicer = _data_juicer(folder)
+    started = statistics.median(few)
+    ours = statistics.median(many) - started
+    yield (
+        f"| ingest --probe-only on Ray, listing and commits included | {NUM_FILES / ours:,.0f} images/s | "
+        f"start-up: Ray {connected:.1f} s, workers {started:.1f} s | | |"
+    )
+    for name, found, goal in (
+        ("Daft image_file_metadata", daft, DAFT_GOAL),
+        ("Data-Juicer image_shape_filter, its operator alone", juicer, DATA_JUICER_GOAL),
+    ):
+        if not found:
+            yield f"| {name} | | skipped: not in {PEERS_PYTHON}, or it failed | | {goal:g} |"
+            continue
+        seconds, kept = sorted(found)[len(found) // 2]
+        ratio = seconds / ours
+        yield (
+            f"| sizes of {NUM_FILES:,} files | {NUM_FILES / ours:,.0f} images/s | {name} {NUM_FILES / seconds:,.0f} "
+            f"images/s, {kept:,} kept | {ratio:.1f} | {goal:g}, {'reached' if ratio >= goal else 'missed'} |"
+        )
+
+
+def _ours(photos: Path, out: Path, part_rows: int) -> float:
+    """Seconds of the whole command but for imports and the cluster: listing, workers, headers, commits."""
+    recipe = DataRecipe.from_mapping({"images": str(photos), "out": str(out), "part_rows": part_rows})
+    begun = time.perf_counter()
+    pipeline.build(recipe, [Step(headers.stage(recipe))], Times())
+    seconds = time.perf_counter() - begun
+    assert sum(count_rows(path) for path in Dataset(out).parts("headers")) == len(os.listdir(photos))
+    return seconds
+
+
+def _daft(photos: Path) -> list[tuple[float, int]]:
+    done = subprocess.run([PEERS_PYTHON, "-c", _DAFT, str(photos)], capture_output=True, text=True, check=False)
+    for line in done.stdout.splitlines():
+        if line.startswith("RESULT "):
+            _, seconds, count = json.loads(line.removeprefix("RESULT "))
+            return [(seconds, count)]
+    print(*done.stderr.strip().splitlines()[-1:], file=sys.stderr)
+    return []
+
+
+def _data_juicer(folder: Path) -> list[tuple[float, int]]:
+    """The seconds that it logs for its operator, so that its start-up does not count."""
+    lines = folder / "photos.jsonl"
+    with lines.open("w", encoding="utf-8") as file:
+        for path in sorted((folder / "photos").iterdir()):
+            file.write(json.dumps({"text": "", "images": [str(path)]}) + "\n")
+    config = folder / "data_juicer.yaml"
+    config.write_text(_DATA_JUICER.format(lines=lines, out=folder / "data-juicer"), encoding="utf-8")
+    command = Path(PEERS_PYTHON).with_name("dj-process")
+    if not command.is_file():
+        return []
+    done = subprocess.run([command, "--config", config], capture_output=True, text=True, cwd=folder, check=False)
+    found = re.search(r"Done in ([\d.]+)s\. Left (\d+) samples", done.stdout + done.stderr)
+    if found is None:
+        print(*(done.stdout + done.stderr).strip().splitlines()[-1:], file=sys.stderr)
+        return []
+    return [(float(found[1]), int(found[2]))]
+
+
+BENCHMARKS = (probe_one_core, probe_beside_peers)
