@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import sigma
 from curation import catalog
 from curation.dataset import Dataset
+from curation.doctor import check_dataset
+from curation.purge import purge
+from curation.takedown import Wanted, find
 from schemas.recipe import DataRecipe
 from schemas.shard import decode_json
 from schemas.shard_index import read_index
+from schemas.tables import SCHEMAS
 from tests.building import build, picture, recipe, rows
 
 WORDS = "A red lighthouse above the harbour."
@@ -124,3 +130,30 @@ def test_other_names_and_parts_give_the_same_captions(dataset: Dataset, tmp_path
                 for row in rows(found, "selection")}  # fmt: skip
 
     assert taken(turned_around) == taken(dataset)
+
+
+def test_a_caption_of_a_purged_picture_goes_from_whoever_took_it_over(dataset: Dataset, tmp_path: Path) -> None:
+    image = ids(dataset)
+    copy = Dataset(tmp_path / "copy")
+    shutil.copytree(dataset.root, copy.root)
+    plan = DataRecipe.load(copy.recipe, [f"out={copy.root}"])
+    steps = sigma.pipeline(plan)
+    found = find(copy, Wanted(image_ids=(image["small1"],)), "asked")
+    assert found.num_heirs == 1
+    purge(copy, steps, found)
+    said = [path for path in copy.root.rglob("*") if path.is_file() and WORDS.encode() in path.read_bytes()]
+    said += [table for table in SCHEMAS if copy.record(table) and WORDS in repr(rows(copy, table))]
+    assert said == []
+    nouns = [row["nouns"] for row in rows(copy, "nouns") if row["image_id"] == image["large"]]
+    assert nouns == [None, None]
+    with catalog.connect(copy) as connection:
+        states = dict(connection.execute("SELECT image_id, outcome FROM ledger").fetchall())
+    assert (states[image["small1"]], states[image["large"]]) == ("purged", "pending")
+    assert image["large"] not in read_index(copy.shards)["key"].to_pylist()
+    build(plan, without=())
+    mixed = next(row for row in rows(copy, "mix") if row["image_id"] == image["large"])
+    assert mixed["caption"] == "A lighthouse."
+    sample = next(row for row in rows(copy, "shard_plan") if row["image_id"] == image["large"])
+    assert sample["raw_caption_from"] == image["small2"]
+    assert image["large"] in read_index(copy.shards)["key"].to_pylist()
+    assert [finding for finding in check_dataset(copy.root) if not finding.fine] == []
