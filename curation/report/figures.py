@@ -261,10 +261,11 @@ def refused(connection: Connection, limit: int) -> list[Row]:
     return rows(
         connection,
         """
-        SELECT ledger.row_id, ledger.member, outcome, stage, ledger.reason, value, threshold,
-               coalesce(images.detail, samples.detail) AS detail
+        SELECT ledger.row_id, ledger.member, outcome, stage, ledger.reason, ledger.value, ledger.threshold,
+               coalesce(images.detail, samples.detail) AS detail, duplicate_method AS method, other_dataset
         FROM ledger
         LEFT JOIN images USING (row_id)
+        LEFT JOIN selection USING (row_id)
         LEFT JOIN samples USING (row_id)
         WHERE outcome IN ('rejected', 'error')
         ORDER BY ledger.row_id

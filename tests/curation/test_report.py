@@ -447,3 +447,21 @@ def test_a_duplicate_is_labelled_by_its_evidence(tmp_path: Path, method: str, di
     found = {"image_id": ["a", "a"], "group_id": [0, 0], "method": [method] * 2, "distance": [distance] * 2}
     write(dataset, "duplicates", row_id=[0, 4], **found)
     assert said in report(dataset, tmp_path)[1].text
+
+
+def test_what_another_dataset_holds_names_it_and_the_evidence(tmp_path: Path) -> None:
+    dataset = build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
+    write(
+        dataset,
+        "selection",
+        kept=[True] * 4 + [False] * 3,
+        rejected_by=[None] * 4 + ["in_other_dataset"] * 2 + [None],
+        value=[None] * 4 + [2, 0, None],
+        threshold=[None] * 4 + [3, 3, None],
+        duplicate_method=[None] * 4 + ["phash", "pixels", None],
+        other_dataset=[None] * 4 + ["/eval"] * 2 + [None],
+        subsets=[[]] * 7,
+    )
+    said = report(dataset, tmp_path)[1].text
+    assert "in other dataset 2 3 pHash differs in 2 of 64 bits, also in /eval" in said
+    assert "same pixels, also in /eval" in said

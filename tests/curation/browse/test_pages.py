@@ -103,7 +103,7 @@ def test_a_picture_shows_all_its_rows_and_its_history(client: httpx.Client, demo
     (row_id,) = database.rows("SELECT row_id FROM ledger WHERE member = 'bad/coffee_copy.png'")[0].values()
     page = client.get(f"/images/{row_id}")
     assert "rejected in select: duplicate" in text(page)
-    assert "The same picture" in text(page)
+    assert "Its group of duplicates" in text(page) and "(same bytes)" in text(page)
     for table in ("listing", "images", "proxies", "fingerprints", "scores", "selection", "captions", "mix", "nouns"):
         assert f'<h3 id="{table}">' in page.text
     assert "select.min_short_side_px = 160" in text(page)
