@@ -10,6 +10,7 @@ import duckdb
 
 from captioning.sheet import Sheet, Value
 from curation.reduce import Connection
+from schemas.tokens import num_tokens_sql
 
 STATED = ("raw", "synthetic", "mix")
 """The caption sources that every dataset has; captioners whose captions lie beside come on top, by their names."""
@@ -26,10 +27,16 @@ def read_sql(name: str, **knobs: str | int) -> str:
     return Template(sql).substitute(knobs) if knobs else sql
 
 
+def create_token_macro(connection: Connection) -> None:
+    """The macro `num_tokens_of(caption)`: what the offline tokenizer makes of a caption."""
+    sql = num_tokens_sql("caption")
+    connection.execute(f"CREATE OR REPLACE TEMPORARY MACRO num_tokens_of(caption) AS {sql}")
+
+
 def create_caption_views(connection: Connection) -> None:
     """The temporary views `each_caption`, `each_nouns` and `each_grounding` over the views of a dataset."""
     beside = _BESIDE if has_view(connection, "captions_beside") else ""
-    connection.execute(read_sql("num_tokens.sql"))
+    create_token_macro(connection)
     connection.execute(read_sql("each_caption.sql", beside=beside))
 
 

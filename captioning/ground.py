@@ -15,7 +15,7 @@ import pyarrow as pa
 from PIL import Image
 
 from captioning.detector import NounDetector
-from captioning.text import kept_mask, sentences
+from captioning.text import kept_mask, raw_offers, sentences
 from curation.ahead import ahead
 from curation.clip import Clip, cosine
 from curation.stage import Progress, Stage
@@ -153,11 +153,12 @@ def nouns_by_caption(table: pa.Table) -> dict[tuple[int, str], list[str]]:
 def _captions(inputs: Mapping[str, pa.Table], source: str) -> list[str | None]:
     """The captions of a source by row of the part; of a raw one only where the row was kept."""
     table = inputs[caption_tables(source)[0]]
-    captions: list[str | None] = table["caption"].to_pylist()
-    if source == "raw":
-        kept = kept_mask(table, inputs["selection"])
-        return [caption if row_kept else None for caption, row_kept in zip(captions, kept, strict=True)]
-    return captions
+    if source != "raw":
+        captions: list[str | None] = table["caption"].to_pylist()
+        return captions
+    offered = raw_offers(table, inputs["selection"])["caption"].to_pylist()
+    kept = kept_mask(table, inputs["selection"])
+    return [caption if row_kept else None for caption, row_kept in zip(offered, kept, strict=True)]
 
 
 def _decoded(jpegs: pa.ChunkedArray, number: int) -> Picture:

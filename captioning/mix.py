@@ -9,7 +9,7 @@ from functools import partial
 import pyarrow as pa
 
 from captioning.quality import GATE
-from captioning.text import kept_mask
+from captioning.text import kept_mask, raw_offers
 from captioning.tokenizer import fit, load_tokenizer
 from curation.stage import Progress, Stage
 from schemas import recipe, tables
@@ -88,7 +88,7 @@ class Mixer:
 
         A caption of more than `MAX_TOKENS` tokens is cut behind its last sentence that fits.
         """
-        raws, synthetics = inputs["raw_captions"], inputs["captions"]
+        raws, synthetics = raw_offers(inputs["raw_captions"], inputs["selection"]), inputs["captions"]
         kept = kept_mask(raws, inputs["selection"])
         coins: list[float | None] = []
         choices: list[Choice] = []

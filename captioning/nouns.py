@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from captioning.text import kept_mask
+from captioning.text import kept_mask, raw_offers
 from curation.stage import Progress, Stage
 from schemas import recipe, tables
 
@@ -118,7 +118,7 @@ class NounWorker:
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
         """The nouns of every caption of each row; a row that was not kept, or a missing caption, has null."""
-        raws = inputs["raw_captions"]
+        raws = raw_offers(inputs["raw_captions"], inputs["selection"])
         names = (*tables.NOUN_SOURCES, *self._beside)
         sources = len(names)
         written = [raws, inputs["captions"], *(inputs[f"{tables.BESIDE}{name}"] for name in self._beside)]

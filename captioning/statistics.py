@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from captioning.compare import has_view, read_sql
+from captioning.compare import create_token_macro, has_view, read_sql
 from captioning.sheet import Sheet, Value
 from curation.reduce import Connection, Reduce
 from curation.report.figures import noun_counts, realised_mix, refused_captions
@@ -44,12 +44,12 @@ def reduce(data_recipe: recipe.DataRecipe) -> Reduce:
 
 
 def _query(valid_above: int, connection: Connection) -> str:
-    connection.execute(read_sql("num_tokens.sql"))
+    create_token_macro(connection)
     return table_1_sql(valid_above, beside=has_view(connection, "captions_beside"))
 
 
 def table_1_sql(valid_above: int, beside: bool = False) -> str:
-    """The SELECT of Table 1 over the views of a dataset; it needs the macro of num_tokens.sql.
+    """The SELECT of Table 1 over the views of a dataset; it needs the macro `num_tokens_of`.
 
     Args:
         valid_above: a distinct noun is valid when it occurs more often than this.

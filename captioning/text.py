@@ -82,6 +82,19 @@ def _ends_sentence(text: str, mark: re.Match[str]) -> bool:
     return last.lower() not in _ABBREVIATIONS and not (len(last) == 1 and last.isupper())
 
 
+def raw_offers(raws: pa.Table, selection: pa.Table) -> pa.Table:
+    """A part of `raw_captions` as the mix is offered it: where a picture took over a duplicate's caption, that one and
+    no reason. The view `raw_offers` says the same in SQL."""
+    taken = selection.filter(selection["inherited_caption"].is_valid())
+    place = pc.index_in(raws["row_id"], value_set=taken["row_id"].combine_chunks())
+    caption = pc.coalesce(taken["inherited_caption"].combine_chunks().take(place), raws["caption"])
+    reason = pc.if_else(place.is_valid(), pa.scalar(None, pa.string()), raws["reason"])
+    columns = {"caption": caption, "reason": reason}
+    for name, column in columns.items():
+        raws = raws.set_column(raws.schema.get_field_index(name), name, column)
+    return raws
+
+
 def kept_mask(rows: pa.Table, selection: pa.Table) -> list[bool]:
     """For each row of a part, whether `selection` kept it; a row that selection does not know was not kept."""
     kept = selection.filter(selection["kept"])["row_id"]

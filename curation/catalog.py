@@ -9,9 +9,10 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from curation.dataset import Dataset, write_atomically
-from schemas.tables import BESIDE, CAPTIONS, MAP_TABLES, SCHEMAS
+from schemas.tables import ADDED, BESIDE, CAPTIONS, MAP_TABLES, SCHEMAS
 
 _DUCKDB_TYPES = {
     "string": "VARCHAR",
@@ -104,12 +105,13 @@ def write_catalog(dataset: Dataset) -> Path:
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, dataset: Dataset) -> None:
-    """One view per table (empty where its job has not run), the captions of captioners beside the primary one, then
-    the ledger."""
+    """One view per table (empty where its job has not run), the captions of captioners beside the primary one, the raw
+    captions as the mix is offered them, then the ledger."""
     for table in SCHEMAS:
         connection.execute(f"CREATE OR REPLACE VIEW {table} AS {select_table(dataset, table)}")
     connection.execute(f"CREATE OR REPLACE VIEW captions_beside AS {_select_beside(dataset)}")
-    connection.execute(resources.files("curation").joinpath("ledger.sql").read_text(encoding="utf-8"))
+    for view in ("raw_offers", "ledger"):
+        connection.execute(resources.files("curation").joinpath(f"{view}.sql").read_text(encoding="utf-8"))
 
 
 def select_table(dataset: Dataset, table: str) -> str:
@@ -117,7 +119,8 @@ def select_table(dataset: Dataset, table: str) -> str:
     if table in MAP_TABLES and dataset.parts(table):
         return _select_parts(dataset, table)
     if table not in MAP_TABLES and dataset.reduced(table).is_file():
-        return f"SELECT * FROM read_parquet({literal(_glob_safe(dataset.reduced(table)))}, {_AS_IS})"
+        columns = ", ".join(["*", *_added(dataset.reduced(table), table)])
+        return f"SELECT {columns} FROM read_parquet({literal(_glob_safe(dataset.reduced(table)))}, {_AS_IS})"
     return _select_nothing(SCHEMAS[table])
 
 
@@ -133,6 +136,16 @@ def _select_beside(dataset: Dataset) -> str:
 def _select_parts(dataset: Dataset, table: str) -> str:
     path = dataset.tables / table / "part-*.parquet"
     return f"SELECT * FROM read_parquet({literal(_glob_safe(path.parent) + '/' + path.name)}, {_AS_IS})"
+
+
+def _added(path: Path, table: str) -> list[str]:
+    """Columns that the table has gained since the file was written, as nulls; a damaged file is for its reader."""
+    try:
+        there = pq.read_schema(path).names if table in ADDED else SCHEMAS[table].names
+    except (OSError, pa.ArrowException):
+        return []
+    missing = [name for name in ADDED.get(table, ()) if name not in there]
+    return [f"CAST(NULL AS {duckdb_type(SCHEMAS[table].field(name).type)}) AS {name}" for name in missing]
 
 
 def _select_nothing(schema: pa.Schema) -> str:

@@ -18,6 +18,7 @@ METADATA_TYPES: dict[str, dict[str, Any]] = {
     "image_id": _TEXT,
     "caption_raw": _TEXT,
     "caption_raw_reason": _TEXT,
+    "caption_raw_from": _TEXT,
     "caption_original": _TEXT,
     "captions_synthetic": {"list": [{"name": "captioner", **_TEXT}, {"name": "caption", **_TEXT}]},
     "caption_source": _TEXT,

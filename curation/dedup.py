@@ -23,8 +23,10 @@ METHODS = ("bytes", "pixels", "phash", "semantic")
 
 _METHOD = f"list_extract({list(METHODS)}, strength + 1)"
 
-# a flat picture has no structure to hash: only its bytes or pixels can show that it is the same
-_HASHED = "phash IS NOT NULL AND phash NOT IN (0, 18446744073709551615)"
+FLAT_HASHES = "0, 18446744073709551615"
+"""pHashes of flat pictures, which have no structure to hash: only bytes or pixels can show that they are the same."""
+
+_HASHED = f"phash IS NOT NULL AND phash NOT IN ({FLAT_HASHES})"
 
 _EDGES = "CREATE TEMP TABLE edges (a BIGINT, b BIGINT, strength INTEGER, distance FLOAT)"
 

@@ -178,11 +178,15 @@ def _has_begun(dataset: Dataset, step: Step) -> bool:
 
 
 def _changed_knob(dataset: Dataset, job: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    changed = [name for name in sorted({*was, *now}) if was.get(name) != now.get(name)]
-    what = ", ".join(f"{name} was {was.get(name)!r} and is now {now.get(name)!r}" for name in changed)
+    new = [f"{name} is a new knob, now {now[name]!r}" for name in sorted(now.keys() - was.keys())]
+    gone = [f"{name} was {was[name]!r} and is no knob any more" for name in sorted(was.keys() - now.keys())]
+    common = sorted(was.keys() & now.keys())
+    changed = [f"{name} was {was[name]!r} and is now {now[name]!r}" for name in common if was[name] != now[name]]
+    made = "another recipe" if changed else "another version of sigma"
+    what = ", ".join(changed + new + gone)
     return (
-        f"{dataset.root}: made by another recipe: {what}; add --redo {job} to compute {job} and what depends on it "
-        "anew, set it back, or name another out"
+        f"{dataset.root}: made by {made}: {what}; add --redo {job} to compute {job} and what depends on it anew, "
+        "set it back, or name another out"
     )
 
 

@@ -35,6 +35,7 @@ SELECT
     selection.value,
     selection.threshold,
     selection.duplicate_of,
+    selection.inherited_from,
     samples.shard,
     samples.key
 FROM listing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from curation.dataset import (
     read_parquet,
     schema_of,
 )
-from curation.job import PLAN_ROW_GROUP_ROWS, State, Step, num_shards, run_reduce, state_of
+from curation.job import PLAN_ROW_GROUP_ROWS, State, Step, num_shards, outdate_dependents, run_reduce, state_of
 from curation.purge_log import IDENTITY, Entry, KeepValue, blank, finished, log_path, read_log, write_log
 from curation.reduce import Reduce
 from curation.shard_rewriter import drop_samples, members_of, placed
@@ -31,7 +32,10 @@ from curation.stage import Stage, as_stored, input_digest
 from curation.takedown import Found, Wanted, find
 from schemas.features import RECORD_FILE
 from schemas.recipe import Run
-from schemas.tables import BESIDE, MAP_TABLES, REDUCE_TABLES, SAMPLES, SCHEMAS
+from schemas.tables import ADDED, BESIDE, MAP_TABLES, REDUCE_TABLES, SAMPLES, SCHEMAS
+
+WORDED = ("mix", "nouns", "grounding")
+"""Map tables that say what a raw caption says, in the row of whoever carries it."""
 
 MOST_SHOWN = 20
 """Matches that are named on the console."""
@@ -75,6 +79,11 @@ def show_and_purge(
             yield (
                 f"{found.num_beside:,} near doubles of these were dropped in their favour and stay out until select "
                 "runs anew; --duplicates takes them out as well"
+            )
+        if found.num_heirs:
+            yield (
+                f"{found.num_heirs:,} pictures carry a raw caption of these: it goes, and they are pending until the "
+                "next sigma build"
             )
         if dry_run:
             yield f"{found.num_rows:,} inputs would be taken out; nothing was changed"
@@ -126,7 +135,9 @@ class _Takedown:
         self._dataset, self._steps, self._pending = dataset, steps, pending
         self._threads, self._memory = threads, memory
         self._row_ids = pa.array(sorted(pending), pa.int64())
-        self._keys = frozenset(entry.image_id for entry in pending.values() if entry.image_id)
+        heirs = {row: key for entry in pending.values() for row, key in entry.heirs if row not in pending}
+        self._heirs = pa.array(sorted(heirs), pa.int64())
+        self._keys = frozenset(entry.image_id for entry in pending.values() if entry.image_id) | {*heirs.values()}
         self._whys = {row_id: entry.why for row_id, entry in pending.items()}
         self._consistent = frozenset(step.outputs for step in steps if _is_consistent(dataset, step))
 
@@ -153,11 +164,20 @@ class _Takedown:
         self._recount()
         if not self._missing("samples") and dataset.parts("samples") and not index_is_current(dataset):
             write_index(dataset)
+        if len(self._heirs):
+            self._outdate_selection()
         return len(shards)
 
+    def _outdate_selection(self) -> None:
+        """Let the next build choose captions anew for the pictures that had one of a purged picture."""
+        outdate_dependents(self._dataset, ("selection",))
+        record = self._dataset.record("selection")
+        if record is not None:
+            self._dataset.write_record("selection", replace(record, upstream={}))
+
     def _parts(self) -> list[int]:
-        """Parts of the map tables that hold a purged row."""
-        numbers, begin, left = [], 0, sorted(self._pending)
+        """Parts of the map tables that hold a purged row, or one that had taken over its caption."""
+        numbers, begin, left = [], 0, sorted({*self._pending, *self._heirs.to_pylist()})
         for number, path in enumerate(self._dataset.parts("listing")):
             begin += count_rows(path)
             inside = [row_id for row_id in left if row_id < begin]
@@ -168,7 +188,7 @@ class _Takedown:
     def _shards(self) -> list[int]:
         """Parts of `samples` that hold a purged row."""
         paths = self._dataset.parts("samples")
-        held = ahead(lambda path: self._mask(read_parquet(path, ["row_id"])), paths, self._threads)
+        held = ahead(lambda path: self._worded(read_parquet(path, ["row_id"])), paths, self._threads)
         return [int(path.stem.removeprefix("part-")) for path, mask in zip(paths, held, strict=True) if pc.any(mask)]
 
     def _unknown_shards(self) -> list[Path]:
@@ -183,6 +203,13 @@ class _Takedown:
     def _mask(self, table: pa.Table) -> pa.ChunkedArray:
         return pc.is_in(table["row_id"], value_set=self._row_ids)
 
+    def _inherits(self, table: pa.Table) -> pa.ChunkedArray:
+        return pc.is_in(table["row_id"], value_set=self._heirs)
+
+    def _worded(self, table: pa.Table) -> pa.ChunkedArray:
+        """The purged rows, and those that say the words of one."""
+        return pc.or_(self._mask(table), self._inherits(table))
+
     def _missing(self, table: str) -> list[int]:
         return next((step.missing(self._dataset) for step in self._steps if table in step.outputs), [0])
 
@@ -192,10 +219,16 @@ class _Takedown:
         path = self._dataset.reduced(table)
         rows = read_parquet(path)
         metadata = _metadata(rows)
-        mask = self._mask(rows)
+        for name in set(ADDED.get(table, ())) - set(rows.schema.names):  # written before there was such a column
+            field = SCHEMAS[table].field(name)
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+        mask = self._worded(rows) if table in ("selection", "shard_plan") else self._mask(rows)
         if not pc.any(mask).as_py():
             return
-        rows = self._emptied(rows, mask) if table == "selection" else rows.filter(pc.invert(mask))
+        if table == "selection":
+            rows = self._disinherited(self._emptied(rows, self._mask(rows)))
+        else:
+            rows = rows.filter(pc.invert(mask))
         if table == "shard_plan":
             rows = _renumbered(rows)
             commit_table(path, rows, SCHEMAS[table], metadata, PLAN_ROW_GROUP_ROWS)
@@ -212,9 +245,12 @@ class _Takedown:
             rows = read_parquet(path)
             metadata = _metadata(rows)
             rows = as_stored(table, rows)
-            emptied = self._emptied(rows, self._mask(rows))
+            inherits = table in WORDED and bool(pc.any(self._inherits(rows)).as_py())
+            emptied = self._emptied(rows, self._worded(rows) if inherits else self._mask(rows))
             fresh = {CONTENT_KEY.decode(): content_digest(emptied)}
-            if table in made_by:
+            if (
+                table in made_by and not inherits
+            ):  # a part with such a row is not what its inputs make: never taken over
                 fresh |= self._digest(made_by[table], number)
             if metadata != fresh or not emptied.equals(rows):
                 commit_table(path, emptied, schema_of(table), fresh)
@@ -247,6 +283,15 @@ class _Takedown:
             columns.append(column)
         return pa.table(columns, schema=rows.schema)
 
+    def _disinherited(self, selection: pa.Table) -> pa.Table:
+        """The selection without the captions that were taken over from a purged picture."""
+        mask = self._inherits(selection)
+        for name in ADDED["selection"]:
+            field = selection.schema.field(name)
+            column = pc.if_else(mask, pa.scalar(None, field.type), selection[name])
+            selection = selection.set_column(selection.schema.get_field_index(name), field, column)
+        return selection
+
     def _recount(self) -> None:
         """Reduce tables that only count, such as the statistics."""
         for step in self._steps:
@@ -267,7 +312,7 @@ class _Takedown:
         """A shard, then its part of `samples`: what says that it is to be rewritten goes last."""
         path = self._dataset.part("samples", number)
         rows = read_parquet(path)
-        keep = rows.filter(pc.invert(self._mask(rows))).to_pylist()
+        keep = rows.filter(pc.invert(self._worded(rows))).to_pylist()
         names = set(rows["shard"].drop_null().to_pylist())
         assert len(names) <= 1, "a part of samples is a shard"
         places = {}
@@ -292,14 +337,15 @@ class _Takedown:
             paid = self._dataset.paid(table, number)
             noted = paid.with_suffix(".batches").glob("*.parquet")  # by a part that was not finished
             for path in (self._dataset.previous(table) / name, paid, *noted):
+                goes = self._worded if table in WORDED else self._mask
                 if path.is_file():
-                    _keep_rows(path, lambda rows: pc.invert(self._mask(rows)))
+                    _keep_rows(path, lambda rows, goes=goes: pc.invert(goes(rows)))  # type: ignore[misc]
 
     def _drop_previous_shards(self) -> None:
         """Outdated shards that wait to be taken over, where they hold a purged picture."""
         for path in self._dataset.previous("samples").glob("part-*.parquet"):
             rows = read_parquet(path, ["row_id", "shard"])
-            if pc.any(self._mask(rows)).as_py():
+            if pc.any(self._worded(rows)).as_py():
                 for name in rows["shard"].drop_null().unique().to_pylist():
                     (self._dataset.shards / PREVIOUS_SHARDS / name).unlink(missing_ok=True)
                 path.unlink()

@@ -33,6 +33,7 @@ class Entry:
         matched_by: the selector, such as `url=https://...`.
         phash: 16 hex digits: pictures within `distance` bits of it are refused too.
         when: UTC, ISO 8601.
+        heirs: (row_id, image_id) of pictures that stay and had taken over its raw caption.
         features: folders of stored features outside the dataset that were to be cleaned too.
         finished: whether nothing of it is left in the dataset.
     """
@@ -47,6 +48,7 @@ class Entry:
     phash: str | None = None
     distance: int = 0
     features: tuple[str, ...] = ()
+    heirs: tuple[tuple[int, str], ...] = ()
     finished: bool = False
 
 
@@ -68,7 +70,8 @@ def read_log(dataset: Dataset) -> list[Entry]:
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             values = json.loads(line)
-            entries.append(Entry(**values | {"features": tuple(values["features"])}))
+            heirs = tuple((row_id, image_id) for row_id, image_id in values.get("heirs", ()))
+            entries.append(Entry(**values | {"features": tuple(values["features"]), "heirs": heirs}))
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path}: line {number} is damaged ({error}); put the file back from a copy") from None
     return entries

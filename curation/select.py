@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import duckdb
 
+from curation.inherit import best_first, inherited_sql
 from curation.reduce import Connection, Reduce
 from schemas.reasons import PURGED, Rejection
 from schemas.recipe import DataRecipe, Select
@@ -33,9 +34,7 @@ SUBSET_COLUMNS = {
 }
 """What the condition of a subset may speak of."""
 
-# Views, not tables: what is not asked for is not read, and no wide row is held twice.
-_PICTURES = """
-CREATE TEMP VIEW pictures AS
+PICTURES = """
 SELECT row_id, images.image_id, images.reason, sha256, images.width, images.height, format, source_name,
        least(images.width, images.height) AS short_side,
        greatest(images.width, images.height) AS long_side,
@@ -48,6 +47,7 @@ SELECT row_id, images.image_id, images.reason, sha256, images.width, images.heig
        other_dataset, other_image_id, other_method, other_distance
 FROM images LEFT JOIN scores USING (row_id) LEFT JOIN duplicates USING (row_id) LEFT JOIN screens USING (row_id)
 """
+"""What the rules, the duplicates and the subsets look at: one row per input."""
 
 
 class Rule(NamedTuple):
@@ -79,24 +79,30 @@ RULES = (
 """In the order they are asked: the first that fails is named."""
 
 # Only pictures that pass the rules compete to be the one that stays; one without a double has won. Exact copies always
-# fall: a key is the id of the bytes, so two of them cannot lie in the shards.
+# fall: a key is the id of the bytes, so two of them cannot lie in the shards. They share all that the choice looks at:
+# of them the file stays that brings the best raw caption, since its URL and licence belong to it.
 _SURVIVORS = """
-CREATE TEMP TABLE survivors AS
-SELECT row_id,
+SELECT row_id, ruled.image_id,
        first_value(row_id) OVER stay AS survivor_row,
        first_value(ruled.image_id) OVER stay AS survivor
 FROM ruled JOIN (SELECT row_id FROM duplicates WHERE method IS NOT NULL) USING (row_id)
-     LEFT JOIN raw_captions USING (row_id)
+     LEFT JOIN {captions} AS own USING (row_id)
 WHERE ruled.reason IS NULL AND rule IS NULL
 WINDOW stay AS (
-    PARTITION BY CASE WHEN $drop_duplicates THEN group_id::VARCHAR ELSE sha256 END
-    ORDER BY width::BIGINT * height DESC, aesthetic DESC NULLS LAST, raw_captions.caption IS NOT NULL DESC,
-             ruled.image_id, row_id
+    PARTITION BY {of_one_group}
+    ORDER BY width::BIGINT * height DESC, aesthetic DESC NULLS LAST, ruled.image_id, {of_copies}
 )
 """
 
+NO_CAPTIONS = "(SELECT NULL::BIGINT AS row_id, NULL::VARCHAR AS caption WHERE false)"
+
+_NOTHING_INHERITED = (
+    "SELECT NULL::BIGINT AS row_id, NULL::VARCHAR AS caption, NULL::VARCHAR AS caption_image, "
+    "NULL::BIGINT AS caption_row WHERE false"
+)
+
 _SELECTION = f"""
-SELECT row_id, image_id,
+SELECT row_id, ruled.image_id,
        CASE WHEN reason = '{PURGED}' THEN reason
             WHEN rule IS NOT NULL THEN rule
             WHEN survivor_row <> row_id THEN '{Rejection.DUPLICATE}'
@@ -118,8 +124,9 @@ SELECT row_id, image_id,
        CASE WHEN rule = '{Rejection.IN_OTHER_DATASET}' THEN other_dataset END AS other_dataset,
        reason IS NULL AND rule IS NULL AND coalesce(survivor_row, row_id) = row_id AS kept,
        CASE WHEN reason IS NULL AND rule IS NULL AND coalesce(survivor_row, row_id) = row_id
-            THEN list_filter([{{subsets}}]::VARCHAR[], lambda name: name IS NOT NULL) ELSE [] END AS subsets
-FROM ruled LEFT JOIN survivors USING (row_id)
+            THEN list_filter([{{subsets}}]::VARCHAR[], lambda name: name IS NOT NULL) ELSE [] END AS subsets,
+       inherited.caption AS inherited_caption, caption_image AS inherited_from, caption_row AS inherited_from_row
+FROM ruled LEFT JOIN survivors USING (row_id) LEFT JOIN inherited USING (row_id)
 ORDER BY row_id
 """
 
@@ -127,10 +134,12 @@ ORDER BY row_id
 def reduce(recipe: DataRecipe) -> Reduce:
     """The select job: one row per input, kept or named with the rule, the value and the threshold."""
     knobs = {f"select.{name}": value for name, value in recipe.select.resolved().items()}
+    prints = ("fingerprints",) if recipe.select.inherit_captions else ()
+    screens = ("screens",) if recipe.screen.columns() else ()
     return Reduce(
         job="select",
         output="selection",
-        inputs=("images", "scores", "duplicates", "raw_captions", *(["screens"] if recipe.screen.columns() else [])),
+        inputs=("images", "scores", "duplicates", "raw_captions", *prints, *screens),
         query=partial(
             choose,
             rules=recipe.select,
@@ -144,18 +153,62 @@ def reduce(recipe: DataRecipe) -> Reduce:
 def choose(
     connection: Connection, rules: Select, max_distance: int | None, semantic_threshold: float | None = None
 ) -> str:
-    """Apply the rules in their order (`RULES`, other datasets, duplicates) and give the SELECT of the outcome."""
-    connection.execute(_PICTURES)
-    connection.execute(_ruled(rules, max_distance or 0))
-    connection.execute(_SURVIVORS, {"drop_duplicates": rules.drop_duplicates})
-    conditions = [
-        f"CASE WHEN ({condition}) THEN '{name}' END" for name, condition in sorted(check_subsets(rules).items())
-    ]
-    return _SELECTION.format(
+    """Apply the rules in their order (`RULES`, other datasets, duplicates) and give the SELECT of the outcome.
+
+    Every picture is a view and only those that have a double are a table: what is not asked for is not read, and
+    33 million wide rows are never held.
+    """
+    check_subsets(rules)
+    *first, (_, outcome) = _steps(rules, max_distance, semantic_threshold)
+    for name, sql in first:
+        connection.execute(f"CREATE TEMP {'VIEW' if name in ('pictures', 'ruled') else 'TABLE'} {name} AS {sql}")
+    return outcome
+
+
+def statement(
+    rules: Select,
+    max_distance: int | None,
+    semantic_threshold: float | None = None,
+    pictures: str = PICTURES,
+    captions: str = "raw_captions",
+) -> str:
+    """The same outcome as one SELECT over the views of a dataset, for those who only look.
+
+    Args:
+        pictures: SELECT of `PICTURES` from where it was put before; columns that no rule and no subset asks for may be
+            missing.
+        captions: `NO_CAPTIONS` where it does not matter which of several copies of one file stays.
+    """
+    *first, (_, outcome) = _steps(rules, max_distance, semantic_threshold, pictures, captions)
+    return f"WITH {', '.join(f'{name} AS ({sql})' for name, sql in first)} {outcome}"
+
+
+def _steps(
+    rules: Select,
+    max_distance: int | None,
+    semantic_threshold: float | None,
+    pictures: str = PICTURES,
+    captions: str = "raw_captions",
+) -> list[tuple[str, str]]:
+    """(name, SELECT) of each step, the outcome last."""
+    conditions = [f"CASE WHEN ({condition}) THEN '{name}' END" for name, condition in sorted(rules.subsets.items())]
+    outcome = _SELECTION.format(
         max_distance=max_distance or 0,
         max_cosine_distance="NULL" if semantic_threshold is None else 1 - semantic_threshold,
         subsets=", ".join(conditions),
     )
+    survivors = _SURVIVORS.format(
+        of_one_group="group_id" if rules.drop_duplicates else "sha256",
+        captions=captions,
+        of_copies=best_first("own.caption", "ruled.image_id", "row_id"),
+    )
+    return [
+        ("pictures", pictures),
+        ("ruled", _ruled(rules, max_distance or 0)),
+        ("survivors", survivors),
+        ("inherited", inherited_sql(max_distance) if rules.inherit_captions else _NOTHING_INHERITED),
+        ("outcome", outcome),
+    ]
 
 
 def _ruled(rules: Select, max_distance: int) -> str:
@@ -167,7 +220,6 @@ def _ruled(rules: Select, max_distance: int) -> str:
     thresholds = " ".join(f"WHEN '{rule.reason}' THEN {limit!r}::DOUBLE" for rule, limit in asked.items())
     other = Rejection.IN_OTHER_DATASET
     return f"""
-    CREATE TEMP VIEW ruled AS
     SELECT *,
            CASE rule {values} WHEN '{other}' THEN other_distance::DOUBLE END AS value,
            CASE rule {thresholds} WHEN '{other}' THEN {max_distance}::DOUBLE END AS threshold

@@ -14,14 +14,15 @@ WITH kept AS (
     SELECT row_id, images.image_id, images.source, images.source_name, images.member, images.byte_offset,
            images.num_bytes, images.sha256, images.format, images.width, images.height, images.url, images.license,
            fingerprints.phash, scores.aesthetic, scores.aesthetic_scorer, selection.subsets,
-           images.raw_caption AS original_caption, raw_captions.caption AS raw_caption,
-           raw_captions.reason AS raw_reason, captions.captioner, captions.caption AS synthetic_caption,
+           images.raw_caption AS original_caption, raw_offers.caption AS raw_caption,
+           raw_offers.reason AS raw_reason, raw_offers.inherited_from AS raw_caption_from,
+           captions.captioner, captions.caption AS synthetic_caption,
            mix.caption, mix.caption_source, mix.coin, mix.fallback, mix.num_tokens
     FROM selection
     JOIN images USING (row_id)
     JOIN fingerprints USING (row_id)
     JOIN scores USING (row_id)
-    JOIN raw_captions USING (row_id)
+    JOIN raw_offers USING (row_id)
     JOIN captions USING (row_id)
     JOIN mix USING (row_id)
     WHERE selection.kept AND mix.caption IS NOT NULL

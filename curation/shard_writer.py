@@ -147,6 +147,7 @@ def metadata_of(sample: Mapping[str, Any], image: Packed) -> shard.SampleMetadat
         image_id=sample["image_id"],
         caption_raw=sample["raw_caption"],
         caption_raw_reason=sample["raw_reason"],
+        caption_raw_from=sample["raw_caption_from"],
         caption_original=sample["original_caption"],
         captions_synthetic=synthetic,
         caption_source=sample["caption_source"],

@@ -22,6 +22,18 @@ JOIN listing USING (row_id) LEFT JOIN images USING (row_id)
 ORDER BY row_id
 """
 
+# of the selection as it is, and of the plan, which may be older while a build is unfinished
+_HEIRS = """
+SELECT DISTINCT giver, row_id, image_id FROM (
+    SELECT inherited_from_row AS giver, row_id, image_id FROM selection
+    UNION ALL
+    SELECT images.row_id, shard_plan.row_id, shard_plan.image_id
+    FROM shard_plan JOIN images ON images.image_id = raw_caption_from
+)
+WHERE giver IN (SELECT row_id FROM matched) AND row_id NOT IN (SELECT row_id FROM matched)
+ORDER BY giver, row_id
+"""
+
 _HOST = r"lower(regexp_extract({url}, '^[a-zA-Z][a-zA-Z0-9+.-]*://(?:[^/@?#]*@)?([^/:?#]+)', 1))"
 """Host of a URL."""
 
@@ -96,6 +108,11 @@ class Found:
     num_beside: int
 
     @property
+    def num_heirs(self) -> int:
+        """Pictures that stay and lose a caption that they had taken over."""
+        return len({heir for entry in self.entries for heir in entry.heirs})
+
+    @property
     def num_rows(self) -> int:
         """Inputs to take out."""
         return sum(entry.row_id is not None for entry in self.entries)
@@ -130,13 +147,23 @@ def find(dataset: Dataset, wanted: Wanted, why: str, features: Sequence[Path] = 
         )
         rows = connection.execute(_MATCHES).fetchall()
         matched = {name.removesuffix(" and its doubles") for _, _, _, _, name, _ in rows}
+        heirs: dict[int, list[tuple[int, str]]] = {}
+        for giver, row_id, image_id in connection.execute(_HEIRS).fetchall():
+            heirs.setdefault(giver, []).append((row_id, image_id))
         beside = connection.execute(
             "SELECT count(*) FROM selection WHERE rejected_by = 'duplicate' AND row_id NOT IN "
             "(SELECT row_id FROM matched) AND duplicate_of_row IN (SELECT row_id FROM matched)"
         ).fetchone()
     assert beside is not None
     entries = [
-        entry(matched_by=by, row_id=row_id, image_id=image_id or None, sha256=sha256, name=name)
+        entry(
+            matched_by=by,
+            row_id=row_id,
+            image_id=image_id or None,
+            sha256=sha256,
+            name=name,
+            heirs=tuple(heirs.get(row_id, ())),
+        )
         for row_id, image_id, sha256, name, by, gone in rows
         if not gone
     ]

@@ -105,8 +105,12 @@ class Select(StrictModel):
     min_clip_similarity: Annotated[float, Field(ge=-1, le=1)] | None = None
     """Lowest allowed cosine between picture and raw caption; a picture without a raw caption has none, and stays."""
     drop_duplicates: bool = True
-    """Keep one picture per group: the largest, then the highest score, then one whose raw caption `clean` kept, then
-    the lowest id, so that the order of the inputs does not matter."""
+    """Keep one picture per group: the largest, then the highest score, then the lowest id, so that the order of the
+    inputs does not matter. Of copies, which share their id, the file with the best raw caption."""
+    inherit_captions: bool = True
+    """The picture that stays of a group takes over a raw caption where its own was refused or is missing: the one with
+    the most tokens among duplicates that are the same picture by bytes, pixels or pHash, never by embeddings. Its URL
+    and licence stay its own; the sample names the image whose caption it carries."""
     subsets: dict[str, str] = {}
     """Named subsets of the kept pictures, as SQL conditions over width, height, short_side, long_side, megapixels,
     aspect (height / width), aesthetic, format, source_name and the columns of `screens` that are computed: for
@@ -272,6 +276,7 @@ class DataRecipe(StrictModel):
         knobs = self.resolved()
         shaping: dict[str, Any] = {name: knobs[name] for name in ("ingest", "clean", "mix")}
         shaping["aesthetic"] = self.aesthetic.knobs()
+        shaping["inherit_captions"] = self.select.inherit_captions
         shaping["caption"] = self.caption.knobs()
         shaping["resize"] = [self.shard.resize_longest_px, self.shard.resize_quality]
         return fingerprint(shaping)

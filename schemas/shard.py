@@ -34,9 +34,11 @@ class SampleMetadata(TypedDict, total=False):
 
     image_id: str
     caption_raw: str | None
-    """What came with the image, cleaned; null where it is no caption to train on."""
+    """What came with the image, or with a duplicate of it, cleaned; null where there is no caption to train on."""
     caption_raw_reason: str | None
-    """Why it is none (`schemas.reasons.RawCaptionReason`)."""
+    """Why there is none (`schemas.reasons.RawCaptionReason`)."""
+    caption_raw_from: str | None
+    """The image_id of the duplicate that `caption_raw` came with; null where it is the image's own."""
     caption_original: str | None
     """What came with the image, as it came."""
     captions_synthetic: list[dict[str, str]]

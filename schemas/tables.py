@@ -166,6 +166,10 @@ SELECTION = pa.schema(
         pa.field("other_dataset", pa.string()),  # folder of the dataset of `dedup.against` that holds the picture
         pa.field("kept", pa.bool_(), nullable=False),
         pa.field("subsets", pa.list_(pa.string()), nullable=False),
+        # a raw caption taken over from a duplicate; null where the picture has its own, or none:
+        pa.field("inherited_caption", pa.string()),  # cleaned
+        pa.field("inherited_from", pa.string()),  # image_id of the duplicate that it came with
+        pa.field("inherited_from_row", pa.int64()),
     ]
 )
 
@@ -270,8 +274,8 @@ SHARD_PLAN = pa.schema(
         pa.field("aesthetic_scorer", pa.string()),
         pa.field("subsets", pa.list_(pa.string()), nullable=False),
         pa.field("original_caption", pa.string()),  # as it came with the image
-        pa.field("raw_caption", pa.string()),  # cleaned
-        pa.field("raw_reason", pa.string()),  # schemas.reasons.RawCaptionReason
+        pa.field("raw_caption", pa.string()),  # cleaned: its own, or a duplicate's
+        pa.field("raw_reason", pa.string()),  # schemas.reasons.RawCaptionReason; null where one was taken over
         pa.field("captioner", pa.string()),
         pa.field("synthetic_caption", pa.string()),
         pa.field("caption", pa.string(), nullable=False),
@@ -280,6 +284,7 @@ SHARD_PLAN = pa.schema(
         pa.field("fallback", pa.string()),
         pa.field("num_tokens", pa.int32(), nullable=False),
         pa.field("recipe", pa.string(), nullable=False),  # fingerprint of the knobs that shaped the sample
+        pa.field("raw_caption_from", pa.string()),  # image_id of the duplicate whose raw caption it carries
     ]
 )
 """Sorted by shard_id and position, so that a shard's rows are read without the rest."""
@@ -341,6 +346,13 @@ REDUCE_TABLES: dict[str, pa.Schema] = {
 """Tables in one file, `tables/<name>.parquet`, computed over all parts and sorted by row_id where they have one."""
 
 SCHEMAS: dict[str, pa.Schema] = MAP_TABLES | REDUCE_TABLES
+
+ADDED = {
+    "listing": ("reason", "detail"),
+    "selection": ("inherited_caption", "inherited_from", "inherited_from_row"),
+    "shard_plan": ("raw_caption_from",),
+}
+"""Last columns that a table has gained: a file that was written before is as good, and reads as null there."""
 
 BESIDE = "captions/"
 """Prefix of the captions that another captioner of the recipe wrote beside the primary one: `captions/<captioner>`, a

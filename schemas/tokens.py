@@ -34,6 +34,12 @@ def count_tokens(text: str) -> int:
     return len(tokenize(text)) + 1
 
 
+def num_tokens_sql(caption: str) -> str:
+    """`count_tokens` as DuckDB's SQL over a column; a test compares the two."""
+    word = r"[\p{L}\p{N}_]+(?:[''’][\p{L}\p{N}_]+)?|[^\p{L}\p{N}_\s]"
+    return f"len(regexp_extract_all({caption}, '{word}')) + 1"
+
+
 @lru_cache(maxsize=65536)
 def _word_id(word: str, vocabulary: int) -> int:
     digest = hashlib.sha256(word.encode()).digest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +138,14 @@ def connection_with(**given: pa.Table) -> duckdb.DuckDBPyConnection:
         schema = pa.schema([(field.name, _AS_DUCKDB.get(str(field.type), field.type)) for field in schema])
         connection.register(f"_{name}", given.get(name, schema.empty_table()).cast(schema))
         connection.execute(f"CREATE TABLE {name} AS SELECT * FROM _{name}")
+    create_raw_offers(connection)
     return connection
+
+
+def create_raw_offers(connection: duckdb.DuckDBPyConnection) -> None:
+    """The view of the raw captions as the mix is offered them, over tables that are there."""
+    sql = resources.files("curation").joinpath("raw_offers.sql").read_text(encoding="utf-8")
+    connection.execute(sql.replace("CREATE OR REPLACE VIEW", "CREATE OR REPLACE TEMPORARY VIEW"))
 
 
 def run_query(connection: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:

@@ -1,14 +1,14 @@
 -- Views of what the kept images have from each caption source, alike for all of them. The mix has what the source
 -- that the coin took has; its caption may be cut.
 --
--- Reads   selection, raw_captions, captions, mix, nouns, grounding
+-- Reads   selection, raw_offers, captions, mix, nouns, grounding
 -- Knob    $beside: SELECT statements for captioners whose captions lie beside, each begun by UNION ALL, or nothing
 
 -- (source, row_id, caption, reason)
 CREATE OR REPLACE TEMPORARY VIEW each_caption AS
 SELECT source, row_id, caption, reason
 FROM (
-    SELECT 'raw' AS source, row_id, caption, reason FROM raw_captions
+    SELECT 'raw' AS source, row_id, caption, reason FROM raw_offers
     UNION ALL
     SELECT 'synthetic', row_id, caption, reason FROM captions
     UNION ALL

@@ -4,7 +4,7 @@
 -- Reads   nouns        (row_id, caption_source, nouns, num_words; null nouns where there is no caption)
 --         mix          (row_id, caption_source: the source that the sample carries; num_tokens, tokenizer)
 --         selection    (row_id, kept, subsets)
---         raw_captions, captions: lengths in tokens; the macro num_tokens_of
+--         raw_offers, captions: lengths in tokens; the macro num_tokens_of
 -- Knobs   $valid_above: a distinct noun is valid when it occurs more often than this; the paper takes 10
 --         $beside: SELECT statements that add the tokens of captions beside, each begun by UNION ALL, or nothing
 WITH
@@ -75,7 +75,7 @@ caption_figures AS (
 -- Lengths in tokens of kept images' captions. Stored counts where there are any; raw captions are counted here.
 tokens AS (
     SELECT 'raw' AS caption_source, row_id, num_tokens_of(caption) AS num_tokens, 'words' AS tokenizer
-    FROM raw_captions WHERE caption IS NOT NULL
+    FROM raw_offers WHERE caption IS NOT NULL
     UNION ALL
     SELECT 'synthetic', row_id, num_tokens_of(caption), 'words' FROM captions WHERE caption IS NOT NULL
     UNION ALL

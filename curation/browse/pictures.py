@@ -25,7 +25,9 @@ THUMBNAIL_BYTES = 64_000_000
 
 CARD = """
 SELECT
-    listing.row_id, listing.member, images.width, images.height, images.raw_caption, raw_captions.reason AS raw_reason,
+    listing.row_id, listing.member, images.width, images.height, selection.inherited_from,
+    coalesce(selection.inherited_caption, images.raw_caption) AS raw_caption,
+    CASE WHEN selection.inherited_caption IS NULL THEN raw_captions.reason END AS raw_reason,
     captions.caption AS synthetic_caption, captions.reason AS synthetic_reason, mix.caption_source, mix.fallback,
     scores.aesthetic, selection.rejected_by, images.reason AS error, grounding.lowest_sentence, grounding.lowest_score,
     grounding.ungrounded

@@ -13,7 +13,7 @@ from curation import catalog
 from curation.dataset import Dataset
 from curation.report import jobs
 from curation.report.figures import NOUN_TABLE, Connection, Row
-from schemas.reasons import ImageError, Rejection, ShardError
+from schemas.reasons import PURGED, FetchError, ImageError, Rejection, ShardError
 from schemas.tables import MAP_TABLES, SCHEMAS
 
 MOST_ROWS = 1000
@@ -38,11 +38,12 @@ RULES = """
 """
 """What the rules look at; pictures with one value of `same` are one picture."""
 
-_REASONS = ", ".join(f"'{reason}'" for reasons in (ImageError, Rejection, ShardError) for reason in reasons)
+_KINDS = (ImageError, FetchError, Rejection, ShardError, (PURGED,))
+_REASONS = ", ".join(f"'{reason}'" for reasons in _KINDS for reason in reasons)
 _PREPARED = {
     LEDGER_TABLE: f"""
-        SELECT row_id, outcome::ENUM('kept', 'rejected', 'error', 'pending') AS outcome,
-               stage::ENUM('ingest', 'select', 'mix', 'shard') AS stage, reason::ENUM({_REASONS}) AS reason
+        SELECT row_id, outcome::ENUM('kept', 'rejected', 'error', 'purged', 'pending') AS outcome,
+               stage::ENUM('ingest', 'purge', 'select', 'mix', 'shard') AS stage, reason::ENUM({_REASONS}) AS reason
         FROM ledger""",
     NOUNS_TABLE: NOUN_TABLE,
 }

@@ -93,7 +93,7 @@ def refused_captions(connection: Connection) -> list[Row]:
         """
         SELECT caption_source, reason, count(*) AS num
         FROM (
-            SELECT 'raw' AS caption_source, row_id, reason FROM raw_captions
+            SELECT 'raw' AS caption_source, row_id, reason FROM raw_offers
             UNION ALL
             SELECT 'synthetic', row_id, reason FROM captions
         )
@@ -214,12 +214,15 @@ def pictures(connection: Connection, limit: int) -> list[Row]:
             SELECT row_id FROM selection WHERE kept ORDER BY image_id, row_id LIMIT $limit
         )
         SELECT
-            images.row_id, images.member, images.width, images.height, images.raw_caption,
-            raw_captions.reason AS raw_reason, captions.caption AS synthetic_caption,
+            images.row_id, images.member, images.width, images.height,
+            coalesce(selection.inherited_caption, images.raw_caption) AS raw_caption, selection.inherited_from,
+            CASE WHEN selection.inherited_caption IS NULL THEN raw_captions.reason END AS raw_reason,
+            captions.caption AS synthetic_caption,
             captions.reason AS synthetic_reason, captions.captioner, mix.caption_source, mix.fallback,
             scores.aesthetic, samples.bucket
         FROM chosen
         JOIN images USING (row_id)
+        JOIN selection USING (row_id)
         LEFT JOIN raw_captions USING (row_id)
         LEFT JOIN captions USING (row_id)
         LEFT JOIN mix USING (row_id)
@@ -258,10 +261,11 @@ def refused(connection: Connection, limit: int) -> list[Row]:
     return rows(
         connection,
         """
-        SELECT ledger.row_id, ledger.member, outcome, stage, ledger.reason, value, threshold,
-               coalesce(images.detail, samples.detail) AS detail
+        SELECT ledger.row_id, ledger.member, outcome, stage, ledger.reason, ledger.value, ledger.threshold,
+               coalesce(images.detail, samples.detail) AS detail, duplicate_method AS method, other_dataset
         FROM ledger
         LEFT JOIN images USING (row_id)
+        LEFT JOIN selection USING (row_id)
         LEFT JOIN samples USING (row_id)
         WHERE outcome IN ('rejected', 'error')
         ORDER BY ledger.row_id

@@ -16,6 +16,7 @@ from captioning.nouns import NounWorker
 from captioning.statistics import format_mix, noun_counts, reduce, table_1_sheet
 from schemas import tables
 from schemas.recipe import DataRecipe, Statistics
+from tests.building import create_raw_offers
 
 Part = Callable[..., pa.Table]
 Caption = tuple[list[str], int] | None
@@ -69,6 +70,7 @@ def fill(connection: duckdb.DuckDBPyConnection, images: list[Image]) -> None:
         values = {"row_id": list(range(len(images)))} | columns
         arrays = [pa.array(values.get(field.name, [None] * len(images)), field.type) for field in tables.SCHEMAS[name]]
         connection.register(name, pa.table(arrays, schema=tables.SCHEMAS[name]))
+    create_raw_offers(connection)
 
 
 def by_hand(images: list[Image], valid_above: int) -> list[tuple[object, ...]]:
@@ -195,6 +197,7 @@ def test_from_captions_to_the_table_through_parquet(
     for name, table in inputs.items():
         pq.write_table(table, f"{tmp_path}/{name}.parquet")
         connection.execute(f"CREATE VIEW {name} AS SELECT * FROM read_parquet('{tmp_path}/{name}.parquet')")
+    create_raw_offers(connection)
     assert [(row[0], *row[2:7], row[9]) for row in in_sql(connection, 0)] == [
         ("raw", 2, 3, 3, 3, 7 / 2, 3 / 2),
         ("synthetic", 2, 5, 5, 5, 13 / 2, 5 / 2),

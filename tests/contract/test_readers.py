@@ -116,6 +116,7 @@ def features(*images: str) -> Any:
         "image_id": text,
         "caption_raw": text,
         "caption_raw_reason": text,
+        "caption_raw_from": text,
         "caption_original": text,
         "captions_synthetic": [{"captioner": text, "caption": text}],
         "caption_source": text,

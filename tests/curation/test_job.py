@@ -11,7 +11,7 @@ from captioning.attributes import AttributesCaptioner
 from captioning.captioner import CAPTIONERS, Generated
 from curation import catalog, pipeline
 from curation.dataset import Dataset
-from curation.job import State, num_shards, read_runs, state_of
+from curation.job import State, _changed_knob, num_shards, read_runs, state_of
 from curation.runner import PartFailed
 from schemas.recipe import DataRecipe
 from tests.building import build, computed, recipe, rows, steps, write_pictures
@@ -152,6 +152,16 @@ def test_a_changed_knob_is_refused_by_name(
         "set it back, or name another out"
     )
     assert content(built.root) == before
+
+
+def test_a_knob_that_came_or_went_with_a_version_is_named_although_it_is_null() -> None:
+    was = {"select.max_aspect": 4.0, "select.old": None}
+    now = {"select.max_aspect": 4.0, "select.max_nsfw": None}
+    assert _changed_knob(Dataset(Path("/d")), "select", was, now) == (
+        "/d: made by another version of sigma: select.max_nsfw is a new knob, now None, select.old was None and is no "
+        "knob any more; add --redo select to compute select and what depends on it anew, set it back, or name "
+        "another out"
+    )
 
 
 @pytest.fixture(scope="module")

@@ -431,3 +431,37 @@ def test_bars_of_the_scores_stand_on_each_other_inside_the_plot() -> None:
     assert chart.bars[0].label == "1 to 1.25: 3 not kept"
     assert chart.threshold_at == pytest.approx(charts.LEFT + (charts.WIDTH - charts.LEFT - charts.RIGHT) / 2)
     assert charts.score_chart([], 0.25, None) is None
+
+
+@pytest.mark.parametrize(
+    ("method", "distance", "said"),
+    [
+        ("bytes", 0, "same bytes"),
+        ("pixels", 0, "same pixels"),
+        ("phash", 2, "pHash differs in 2 of 64 bits"),
+        ("semantic", 0.03, "alike: cosine 0.970"),
+    ],
+)
+def test_a_duplicate_is_labelled_by_its_evidence(tmp_path: Path, method: str, distance: float, said: str) -> None:
+    dataset = build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
+    found = {"image_id": ["a", "a"], "group_id": [0, 0], "method": [method] * 2, "distance": [distance] * 2}
+    write(dataset, "duplicates", row_id=[0, 4], **found)
+    assert said in report(dataset, tmp_path)[1].text
+
+
+def test_what_another_dataset_holds_names_it_and_the_evidence(tmp_path: Path) -> None:
+    dataset = build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
+    write(
+        dataset,
+        "selection",
+        kept=[True] * 4 + [False] * 3,
+        rejected_by=[None] * 4 + ["in_other_dataset"] * 2 + [None],
+        value=[None] * 4 + [2, 0, None],
+        threshold=[None] * 4 + [3, 3, None],
+        duplicate_method=[None] * 4 + ["phash", "pixels", None],
+        other_dataset=[None] * 4 + ["/eval"] * 2 + [None],
+        subsets=[[]] * 7,
+    )
+    said = report(dataset, tmp_path)[1].text
+    assert "in other dataset 2 3 pHash differs in 2 of 64 bits, also in /eval" in said
+    assert "same pixels, also in /eval" in said

@@ -1,16 +1,18 @@
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
+import duckdb
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.select import RULES, SUBSET_COLUMNS, check_subsets, choose, reduce
+from curation.select import RULES, SUBSET_COLUMNS, check_subsets, choose, reduce, statement
 from schemas.recipe import DataRecipe, Select
 from schemas.scores import LIMITS
-from schemas.tables import SCREENS
+from schemas.tables import FINGERPRINTS, SCREENS
 from tests.building import connection_with, run_query, table_of
 
 
@@ -34,6 +36,14 @@ def image(row_id: int, width: int = 100, height: int = 100, **more: Any) -> dict
 def chosen(images: list[dict[str, Any]], max_distance: int | None = 3, **rules: Any) -> dict[int, dict[str, Any]]:
     """Row -> its row of `selection`; without rules of size or score unless they are given."""
     section = Select(**({"min_short_side_px": 1, "max_aspect": 1000} | rules))
+    with chosen_from(images) as connection:
+        rows = run_query(connection, choose(connection, section, max_distance))
+    assert [row["row_id"] for row in rows] == sorted(each["row_id"] for each in images)
+    return {row["row_id"]: row for row in rows}
+
+
+def chosen_from(images: list[dict[str, Any]]) -> duckdb.DuckDBPyConnection:
+    """The tables that `select` reads."""
     screened = [{k: v for k, v in each.items() if k in SCREENS.names} for each in images]
     scores = [{key: each[key] for key in ("row_id", "image_id", "aesthetic")} for each in images]
     doubles = [each for each in images if each["group_id"] is not None]
@@ -43,6 +53,7 @@ def chosen(images: list[dict[str, Any]], max_distance: int | None = 3, **rules: 
         "images": table_of("images", ({k: v for k, v in each.items() if k in IMAGE_COLUMNS} for each in images)),
         "scores": table_of("scores", scores),
         "screens": table_of("screens", screened),
+        "fingerprints": table_of("fingerprints", ({k: each.get(k) for k in FINGERPRINTS.names} for each in images)),
         "raw_captions": table_of(
             "raw_captions",
             (
@@ -55,10 +66,7 @@ def chosen(images: list[dict[str, Any]], max_distance: int | None = 3, **rules: 
             ({k: each[k] for k in keys} | {"method": "phash"} | {k: each.get(k) for k in others} for each in doubles),
         ),
     }
-    with connection_with(**tables) as connection:
-        rows = run_query(connection, choose(connection, section, max_distance))
-    assert [row["row_id"] for row in rows] == sorted(each["row_id"] for each in images)
-    return {row["row_id"]: row for row in rows}
+    return connection_with(**tables)
 
 
 IMAGE_COLUMNS = (
@@ -89,6 +97,9 @@ def test_a_picture_that_passes_is_kept() -> None:
         "other_dataset": None,
         "kept": True,
         "subsets": [],
+        "inherited_caption": None,
+        "inherited_from": None,
+        "inherited_from_row": None,
     }
 
 
@@ -198,8 +209,8 @@ def test_the_largest_stays_then_the_best_then_the_first() -> None:
     assert survivors(doubles(image(0, 10, 10, aesthetic=9.0), image(1, 20, 20, aesthetic=1.0))) == [1]
 
 
-def test_of_two_equals_the_one_with_a_raw_caption_that_was_not_refused_stays() -> None:
-    assert survivors(doubles(image(0), image(1, caption="A red house."), image(2))) == [1]
+def test_a_caption_decides_nothing_about_who_stays() -> None:
+    assert survivors(doubles(image(0), image(1, caption="A red house."), image(2))) == [0]
 
 
 def test_an_area_over_32_bits_is_still_the_largest() -> None:
@@ -220,6 +231,109 @@ def test_the_threshold_of_a_semantic_double_is_a_distance_of_cosines() -> None:
         rows = run_query(connection, sql)
     assert verdict(rows[1]) == ("duplicate", 0.125, 0.25)
     assert (rows[0]["kept"], rows[1]["duplicate_method"]) == (True, "semantic")
+
+
+# ------------------------------------------------------------------------------------------------ inherited captions
+
+
+HASH = 0b1011 << 40
+
+
+def inherited(rows: dict[int, dict[str, Any]]) -> tuple[Any, Any, Any]:
+    """What the one picture that stays took over, and from which image and row."""
+    (row,) = (row for row in rows.values() if row["kept"])
+    assert all(row["inherited_caption"] is row["inherited_from"] is None for row in rows.values() if not row["kept"])
+    return row["inherited_caption"], row["inherited_from"], row["inherited_from_row"]
+
+
+NOTHING = (None, None, None)
+
+
+def test_the_picture_that_stays_takes_the_longest_caption_of_its_duplicates() -> None:
+    images = [
+        image(0, 200, 200, phash=HASH),
+        image(1, caption="A red house.", phash=HASH),
+        image(2, caption="A red house by the sea.", phash=HASH ^ 0b111),
+        image(3, phash=HASH),
+    ]
+    assert inherited(doubles(*images)) == ("A red house by the sea.", "id2", 2)
+    assert inherited(doubles(*images, inherit_captions=False)) == NOTHING
+
+
+def test_of_captions_of_equal_length_the_lowest_id_gives_its_own() -> None:
+    images = [image(0, 200, 200, phash=HASH)]
+    images += [image(n, image_id=name, caption=f"House {name}.", phash=HASH) for n, name in ((1, "c"), (2, "a"))]
+    assert inherited(doubles(*images)) == ("House a.", "a", 2)
+
+
+def test_an_own_caption_stays_whatever_other_files_say() -> None:
+    long = "A red house by the sea, at dusk."
+    assert (
+        inherited(doubles(image(0, 200, 200, caption="A house.", phash=1), image(1, caption=long, phash=1))) == NOTHING
+    )
+
+
+@pytest.mark.parametrize(
+    ("theirs", "max_distance", "taken"),
+    [
+        ({"phash": HASH ^ 0b111}, 3, True),
+        ({"phash": HASH ^ 0b1111}, 3, False),  # one group by a chain alone
+        ({"phash": HASH}, None, False),
+        ({"phash": HASH ^ 0xFFFF, "pixel_sha256": "same"}, None, True),
+        ({"phash": None}, 3, False),  # by embeddings, say
+    ],
+)
+def test_no_caption_travels_through_a_chain_or_for_a_likeness(
+    theirs: dict[str, Any], max_distance: int | None, taken: bool
+) -> None:
+    images = (image(0, 200, 200, phash=HASH, pixel_sha256="same"), image(1, caption="A house.", **theirs))
+    assert (inherited(doubles(*images, max_distance=max_distance)) != NOTHING) == taken
+
+
+def test_flat_pictures_share_no_caption_for_their_hash() -> None:
+    assert inherited(doubles(image(0, 200, 200, phash=0), image(1, caption="A wall.", phash=0))) == NOTHING
+
+
+def test_what_another_rule_refused_gives_nothing() -> None:
+    images = (image(0, 200, 200, phash=HASH), image(1, 20, 20, caption="A house.", phash=HASH))
+    assert inherited(doubles(*images, min_short_side_px=50)) == NOTHING
+
+
+def test_of_copies_the_file_with_the_best_caption_stays_wherever_it_is_listed() -> None:
+    """They share their id, so the rule says nothing about them; URL and licence lie beside the caption."""
+    captions = ["A house.", "A red house.", None, "A pink house."]
+    for order in itertools.permutations(captions):
+        rows = doubles(*(image(n, image_id="a", sha256="s", caption=text) for n, text in enumerate(order)))
+        assert survivors(rows) == [order.index("A pink house.")]
+        assert inherited(rows) == NOTHING
+
+
+def test_doubles_that_stay_give_their_caption_to_nobody() -> None:
+    rows = doubles(image(0, phash=HASH), image(1, caption="A house.", phash=HASH), drop_duplicates=False)
+    assert [row["inherited_caption"] for row in rows.values()] == [None, None]
+
+
+@settings(deadline=None, max_examples=5)
+@given(st.randoms(use_true_random=False), st.lists(st.sampled_from([None, "A.", "A b.", "B c.", "D."]), min_size=2))
+def test_the_order_of_the_inputs_changes_no_caption(chance: Any, captions: list[str | None]) -> None:
+    images = [image(0, image_id=f"id{n:03}", caption=text, phash=HASH) for n, text in enumerate(captions)]
+    found = set()
+    for _ in range(2):
+        given_ = [each | {"row_id": row_id, "group_id": 0} for row_id, each in enumerate(images)]
+        rows = chosen(given_)
+        (kept,) = (row for row in rows.values() if row["kept"])
+        found.add((kept["image_id"], kept["inherited_caption"], kept["inherited_from"]))
+        chance.shuffle(images)
+    assert len(found) == 1
+
+
+def test_one_select_says_what_the_job_says() -> None:
+    images = [image(n, 90 + n % 3, 100, phash=HASH ^ n, group_id=n // 4 * 4, caption="x y" if n % 2 else None)
+              for n in range(12)]  # fmt: skip
+    rules = Select(min_short_side_px=91, subsets={"wide": "aspect < 1.1"})
+    expected = chosen(images, **rules.model_dump())
+    with chosen_from(images) as connection:
+        assert run_query(connection, statement(rules, 3)) == list(expected.values())
 
 
 OTHER = {"other_dataset": "/eval", "other_image_id": "theirs", "other_method": "phash", "other_distance": 2}

@@ -89,6 +89,7 @@ def test_a_row_carries_what_the_writer_needs() -> None:
         "synthetic_caption": None,
         "fallback": None,
         "recipe": "recipe's name",
+        "raw_caption_from": None,
     }
 
 

@@ -101,6 +101,7 @@ def test_the_json_tells_where_a_sample_comes_from(demo: Dataset) -> None:
             "image_id": row["image_id"],
             "caption_raw": raw["caption"],
             "caption_raw_reason": raw["reason"],
+            "caption_raw_from": None,
             "caption_original": image["raw_caption"],
             "captions_synthetic": [{"captioner": caption["captioner"], "caption": caption["caption"]}],
             "caption_source": mix["caption_source"],

@@ -12,12 +12,15 @@ import httpx
 import pytest
 from PIL import Image
 
+import sigma
 from curation import catalog
 from curation.browse import cuts, pictures, server
 from curation.browse.filters import Condition, Filter
 from curation.browse.queries import LEDGER_TABLE, NOUNS_TABLE, RULES_TABLE, Database, TooSlow
 from curation.dataset import Dataset
+from curation.purge import purge
 from curation.report import jobs
+from curation.takedown import Wanted, find
 from tests.browse_server import served
 from tests.building import build as build_dataset
 from tests.building import recipe, write_pictures
@@ -100,7 +103,7 @@ def test_a_picture_shows_all_its_rows_and_its_history(client: httpx.Client, demo
     (row_id,) = database.rows("SELECT row_id FROM ledger WHERE member = 'bad/coffee_copy.png'")[0].values()
     page = client.get(f"/images/{row_id}")
     assert "rejected in select: duplicate" in text(page)
-    assert "The same picture" in text(page)
+    assert "Its group of duplicates" in text(page) and "(same bytes)" in text(page)
     for table in ("listing", "images", "proxies", "fingerprints", "scores", "selection", "captions", "mix", "nouns"):
         assert f'<h3 id="{table}">' in page.text
     assert "select.min_short_side_px = 160" in text(page)
@@ -180,3 +183,16 @@ def test_a_dataset_that_changes_is_shown_as_it_is(tmp_path: Path, monkeypatch: A
         build_dataset(made)
         assert "pending" not in text(httpx.get(f"{address}/overview/inputs"))
         assert httpx.get(f"{address}/overview/scores").text.count("rect class=") >= 1
+
+
+def test_a_picture_that_was_taken_out_is_counted_as_such(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "photos", [(96, 64)] * 3)
+    made = recipe(tmp_path / "photos", tmp_path / "ds")
+    dataset, _ = build_dataset(made)
+    (first, *_) = Database(dataset).rows("SELECT image_id FROM images ORDER BY row_id")
+    purge(dataset, sigma.pipeline(made), find(dataset, Wanted(image_ids=(first["image_id"],)), "asked"))
+    database = Database(dataset)
+    database.prepare(LEDGER_TABLE)
+    assert database.rows(f"SELECT outcome, stage, reason FROM {LEDGER_TABLE} WHERE row_id = 0") == [
+        {"outcome": "purged", "stage": "purge", "reason": "purged"}
+    ]
