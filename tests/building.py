@@ -13,6 +13,7 @@ import pyarrow as pa
 from PIL import Image
 
 import sigma
+from captioning.compare import read_sql
 from curation import pipeline
 from curation.dataset import Dataset
 from curation.job import JobResult
@@ -137,6 +138,12 @@ def connection_with(**given: pa.Table) -> duckdb.DuckDBPyConnection:
         schema = pa.schema([(field.name, _AS_DUCKDB.get(str(field.type), field.type)) for field in schema])
         connection.register(f"_{name}", given.get(name, schema.empty_table()).cast(schema))
         connection.execute(f"CREATE TABLE {name} AS SELECT * FROM _{name}")
+    return connection
+
+
+def count_nouns(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """Fill `noun_uses` from the captions that the connection holds, as the job `statistics` does."""
+    connection.execute(f"INSERT INTO noun_uses {read_sql('noun_uses.sql')}")
     return connection
 
 

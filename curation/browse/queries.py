@@ -42,7 +42,7 @@ _REASONS = ", ".join(f"'{reason}'" for reasons in (ImageError, Rejection, ShardE
 _PREPARED = {
     LEDGER_TABLE: f"""
         SELECT row_id, outcome::ENUM('kept', 'rejected', 'error', 'pending') AS outcome,
-               stage::ENUM('ingest', 'select', 'mix', 'shard') AS stage, reason::ENUM({_REASONS}) AS reason
+               stage::ENUM('ingest', 'select', 'mix', 'balance', 'shard') AS stage, reason::ENUM({_REASONS}) AS reason
         FROM ledger""",
     NOUNS_TABLE: NOUN_TABLE,
 }
