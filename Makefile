@@ -43,7 +43,7 @@ bench-peers: $(PEERS)/.set-up
 
 # Data-Juicer pins what we may not: it and Daft stand alone, and are run as processes of their own.
 bench-peers-probe: $(STAMP) $(PEERS)-data/.set-up
-	PEERS_PYTHON=$(PEERS)-data/bin/python $(BIN)/python -m benchmarks probe_
+	PEERS_PYTHON=$(CURDIR)/$(PEERS)-data/bin/python $(BIN)/python -m benchmarks probe_
 
 $(PEERS)-data/.set-up: pyproject.toml
 	$(PYTHON) -m venv $(PEERS)-data

@@ -39,7 +39,8 @@ import daft
 from daft.functions import image_file, image_file_metadata
 def sizes(pattern):
     begun = time.perf_counter()
-    table = daft.from_glob_path(pattern).select(image_file_metadata(image_file(daft.col("path"))).alias("size")).to_pydict()
+    files = daft.from_glob_path(pattern)
+    table = files.select(image_file_metadata(image_file(daft.col("path"))).alias("size")).to_pydict()
     return time.perf_counter() - begun, sum(size is not None for size in table["size"])
 started, _ = sizes(sys.argv[1] + "/*0000.*")
 seconds, count = sizes(sys.argv[1] + "/*")
@@ -84,7 +85,7 @@ def probe_one_core(folder: Path) -> Iterator[str]:
     picture_formats()
     rows: list[headers.Listed] = [
         (number, str(folder / "photos"), name, None, None, None, None)
-        for number, name in enumerate(sorted(os.listdir(folder / "photos")))
+        for number, name in enumerate(sorted(path.name for path in (folder / "photos").iterdir()))
     ]
     best = 0.0
     for _ in range(ROUNDS):
@@ -137,7 +138,7 @@ def _ours(photos: Path, out: Path, part_rows: int) -> float:
     begun = time.perf_counter()
     pipeline.build(recipe, [Step(headers.stage(recipe))], Times())
     seconds = time.perf_counter() - begun
-    assert sum(count_rows(path) for path in Dataset(out).parts("headers")) == len(os.listdir(photos))
+    assert sum(count_rows(path) for path in Dataset(out).parts("headers")) == len(list(photos.iterdir()))
     return seconds
 
 

@@ -9,8 +9,8 @@ from typing import Any
 import duckdb
 
 from captioning.sheet import Sheet, Value
+from curation.catalog import literal
 from curation.reduce import Connection
-from schemas.tokens import num_tokens_sql
 
 STATED = ("raw", "synthetic", "mix")
 """The caption sources that every dataset has; captioners whose captions lie beside come on top, by their names."""
@@ -27,16 +27,9 @@ def read_sql(name: str, **knobs: str | int) -> str:
     return Template(sql).substitute(knobs) if knobs else sql
 
 
-def create_token_macro(connection: Connection) -> None:
-    """The macro `num_tokens_of(caption)`: what the offline tokenizer makes of a caption."""
-    sql = num_tokens_sql("caption")
-    connection.execute(f"CREATE OR REPLACE TEMPORARY MACRO num_tokens_of(caption) AS {sql}")
-
-
 def create_caption_views(connection: Connection) -> None:
     """The temporary views `each_caption`, `each_nouns` and `each_grounding` over the views of a dataset."""
     beside = _BESIDE if has_view(connection, "captions_beside") else ""
-    create_token_macro(connection)
     connection.execute(read_sql("each_caption.sql", beside=beside))
 
 
@@ -70,6 +63,34 @@ def require_captions(connection: Connection, *sources: str) -> None:
             raise ValueError(f"no captions of {source!r} in this dataset; {there}")
 
 
+def require_nouns(connection: Connection, *sources: str) -> None:
+    """Refuse sources whose nouns are not counted.
+
+    Raises:
+        ValueError: naming the job to run.
+    """
+    for source in sources:
+        counted = "SELECT count(*) FROM noun_uses WHERE subset IS NULL AND caption_source = $source"
+        found = "SELECT count(*) FROM (SELECT 1 FROM each_nouns WHERE source = $source AND len(nouns) > 0 LIMIT 1)"
+        if not _number(connection, counted, source) and _number(connection, found, source):
+            raise ValueError(f"the nouns of {source!r} have not been counted yet; run the job statistics")
+
+
+def _number(connection: Connection, sql: str, source: str) -> int:
+    (number,) = connection.execute(sql, {"source": source}).fetchone() or (0,)
+    return int(number)
+
+
+def create_uses(connection: Connection, table: str, source: str) -> None:
+    """A temporary view (noun, num_uses, num_images) of a source of the table `noun_uses`."""
+    connection.execute(
+        f"""
+        CREATE OR REPLACE TEMPORARY VIEW {table} AS
+        SELECT noun, num_uses, num_images FROM noun_uses WHERE subset IS NULL AND caption_source = {literal(source)}
+        """
+    )
+
+
 def compare(connection: Connection, source_a: str, source_b: str, valid_above: int = 10) -> Sheet:
     """Two caption sources of the kept images side by side.
 
@@ -82,6 +103,7 @@ def compare(connection: Connection, source_a: str, source_b: str, valid_above: i
     """
     create_caption_views(connection)
     require_captions(connection, source_a, source_b)
+    require_nouns(connection, source_a, source_b)
     if source_a == source_b:
         raise ValueError(f"--compare {source_a} {source_b}: name two different sources")
     both = {"source_a": source_a, "source_b": source_b}
@@ -104,7 +126,7 @@ def compare(connection: Connection, source_a: str, source_b: str, valid_above: i
     only, examples = _only_here(connection, source_a, source_b)
     rows.append(("nouns that the other lacks", *only))
     notes = [
-        "Words are those of the job nouns; tokens are counted by `words` for both: words and marks, before any cut.",
+        f"Words are those of the job nouns; tokens are counted by {a['tokenizer'] or b['tokenizer']}, before any cut.",
         *(
             f"Commonest nouns of {source} alone: {', '.join(nouns)}."
             for source, nouns in zip((source_a, source_b), examples, strict=True)
@@ -146,14 +168,7 @@ def _reasons(connection: Connection, source_a: str, source_b: str) -> list[tuple
 def _only_here(connection: Connection, source_a: str, source_b: str) -> tuple[tuple[int, int], list[list[str]]]:
     """How many nouns only a and only b use, and the commonest of them."""
     for name, source in (("uses_before", source_b), ("uses_after", source_a)):
-        connection.execute(
-            f"""
-            CREATE OR REPLACE TEMPORARY TABLE {name} AS
-            SELECT noun, count(*) AS num_uses, 0 AS num_images
-            FROM (SELECT unnest(nouns) AS noun FROM each_nouns WHERE source = $source) GROUP BY noun
-            """,
-            {"source": source},
-        )
+        create_uses(connection, name, source)
     changed = f"({read_sql('nouns_changed.sql')})"
     nums = dict(connection.execute(f"SELECT change, count(*) FROM {changed} GROUP BY change").fetchall())
     examples = [

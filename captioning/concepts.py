@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
-from captioning.compare import create_caption_views, read_sql, require_captions
+from captioning.compare import create_caption_views, create_uses, read_sql, require_captions, require_nouns
 from captioning.sheet import Sheet, Value
 from curation.reduce import Connection
-from curation.report.figures import noun_uses_sql
 
 PAIR_VOCABULARY = 1000
 """Of so many of the commonest nouns pairs are counted."""
@@ -101,21 +100,11 @@ def against(connection: Connection, other: Connection, source: str, top: int) ->
     return Sheet(f"Nouns gained and lost, {source}", ("change", "noun", "occurrences", "images"), rows, (note,))
 
 
-def create_uses(connection: Connection, table: str, source: str) -> None:
-    """A temporary table (noun, num_uses, num_images) of a source; all of them are counted in one pass."""
-    connection.execute(
-        f"""
-        CREATE OR REPLACE TEMPORARY TABLE {table} AS
-        SELECT noun, num_uses, num_images FROM ({noun_uses_sql()}) WHERE caption_source = $source
-        """,
-        {"source": source},
-    )
-
-
 def _num_described(connection: Connection, source: str) -> int:
     """Captions of a source whose nouns were found."""
     create_caption_views(connection)
     require_captions(connection, source)
+    require_nouns(connection, source)
     (count,) = connection.execute(
         "SELECT count(*) FROM each_nouns WHERE source = $source", {"source": source}
     ).fetchone() or (0,)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from captioning.text import kept_mask, raw_offers
+from captioning.tokenizer import WORDS, load_tokenizer
 from curation.stage import Progress, Stage
 from schemas import recipe, tables
 
@@ -36,12 +37,13 @@ def stage(data_recipe: recipe.DataRecipe) -> Stage:
     Each captioner beside the primary one adds its table and a row per input.
     """
     extractor, beside = data_recipe.nouns.extractor, tuple(data_recipe.caption.beside)
+    tokenizer = data_recipe.mix.tokenizer
     return Stage(
         job="nouns",
         outputs=("nouns",),
         inputs=("raw_captions", "captions", "selection", *(f"{tables.BESIDE}{name}" for name in beside)),
-        build=partial(NounWorker, extractor, beside),
-        knobs={"nouns.extractor": extractor},
+        build=partial(NounWorker, extractor, tokenizer, beside),
+        knobs={"nouns.extractor": extractor, "mix.tokenizer": tokenizer},
         rows_per_input=len(tables.NOUN_SOURCES) + len(beside),
     )
 
@@ -105,15 +107,17 @@ class NounExtractor:
 
 
 class NounWorker:
-    """The worker: one pipeline, built once."""
+    """The worker: one pipeline and one tokenizer, built once."""
 
-    def __init__(self, extractor: str, beside: Sequence[str] = ()) -> None:
-        """Load the extractor.
+    def __init__(self, extractor: str, tokenizer: str = WORDS, beside: Sequence[str] = ()) -> None:
+        """Load the extractor and the tokenizer.
 
         Args:
+            tokenizer: counts the tokens of every caption, so that they compare; the one that the mix is cut by.
             beside: captioners whose captions are read beside those of `NOUN_SOURCES`.
         """
         self._extractor = load_extractor(extractor)
+        self._tokenizer = load_tokenizer(tokenizer)
         self._beside = tuple(beside)
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
@@ -123,11 +127,14 @@ class NounWorker:
         sources = len(names)
         written = [raws, inputs["captions"], *(inputs[f"{tables.BESIDE}{name}"] for name in self._beside)]
         captions = list(_captions(written, kept_mask(raws, inputs["selection"])))
-        found: list[tuple[list[str] | None, int | None]] = []
+        found: list[tuple[list[str] | None, int | None, int | None]] = []
         for first in range(0, len(captions), ROWS_AT_ONCE * sources):
             some = captions[first : first + ROWS_AT_ONCE * sources]
-            counted = iter(self._extractor.count([caption for caption in some if caption is not None]))
-            found += [(None, None) if caption is None else next(counted) for caption in some]
+            texts = [caption for caption in some if caption is not None]
+            counted = zip(self._extractor.count(texts), self._tokenizer.count(texts), strict=True)
+            for caption in some:
+                (nouns, num_words), num_tokens = ((None, None), None) if caption is None else next(counted)
+                found.append((nouns, num_words, num_tokens))
             progress(len(some) // sources)
         ids = zip(raws["row_id"].to_pylist(), raws["image_id"].to_pylist(), strict=True)
         repeated = [pair for pair in ids for _ in range(sources)]
@@ -137,8 +144,10 @@ class NounWorker:
                     "row_id": [row_id for row_id, _ in repeated],
                     "image_id": [image_id for _, image_id in repeated],
                     "caption_source": list(names) * raws.num_rows,
-                    "nouns": [nouns for nouns, _ in found],
-                    "num_words": [num_words for _, num_words in found],
+                    "nouns": [nouns for nouns, _, _ in found],
+                    "num_words": [num_words for _, num_words, _ in found],
+                    "num_tokens": [num_tokens for _, _, num_tokens in found],
+                    "tokenizer": [None if nouns is None else self._tokenizer.name for nouns, _, _ in found],
                 },
                 schema=tables.NOUNS,
             )

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from captioning.compare import create_token_macro, has_view, read_sql
+from captioning.compare import read_sql
 from captioning.sheet import Sheet, Value
-from curation.reduce import Connection, Reduce
+from curation.reduce import Reduce
 from curation.report.figures import noun_counts, realised_mix, refused_captions
 from schemas import recipe
 from schemas.paper import TABLE_1
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 __all__ = [
+    "count_nouns",
     "format_mix",
     "noun_counts",
     "realised_mix",
@@ -28,8 +28,19 @@ __all__ = [
 ]
 
 
+def count_nouns(data_recipe: recipe.DataRecipe) -> Reduce:
+    """The first half of the job: writes `noun_uses`. The recipe has no knob for it."""
+    return Reduce(
+        job="statistics",
+        output="noun_uses",
+        inputs=("nouns", "mix", "selection"),
+        query=lambda _: read_sql("noun_uses.sql"),
+        knobs={},
+    )
+
+
 def reduce(data_recipe: recipe.DataRecipe) -> Reduce:
-    """The job as a reduce: writes `statistics`, one row per caption source for the whole set and for each subset.
+    """The second half: writes `statistics`, one row per caption source for the whole set and for each subset.
 
     Rows that were not kept have no nouns, so what is counted are the kept images that have a caption.
     """
@@ -37,29 +48,19 @@ def reduce(data_recipe: recipe.DataRecipe) -> Reduce:
     return Reduce(
         job="statistics",
         output="statistics",
-        inputs=("nouns", "mix", "selection", "raw_captions", "captions"),
-        query=partial(_query, valid_above),
+        inputs=("noun_uses", "nouns", "mix", "selection"),
+        query=lambda _: table_1_sql(valid_above),
         knobs={"statistics.valid_above": valid_above},
     )
 
 
-def _query(valid_above: int, connection: Connection) -> str:
-    create_token_macro(connection)
-    return table_1_sql(valid_above, beside=has_view(connection, "captions_beside"))
-
-
-def table_1_sql(valid_above: int, beside: bool = False) -> str:
-    """The SELECT of Table 1 over the views of a dataset; it needs the macro `num_tokens_of`.
+def table_1_sql(valid_above: int) -> str:
+    """The SELECT of Table 1 over the views of a dataset.
 
     Args:
         valid_above: a distinct noun is valid when it occurs more often than this.
-        beside: whether there is a view `captions_beside`.
     """
-    tokens = (
-        "UNION ALL SELECT source, row_id, num_tokens_of(caption), 'words' FROM captions_beside "
-        "WHERE caption IS NOT NULL"
-    )
-    return read_sql("table_1.sql", valid_above=int(valid_above), beside=tokens if beside else "")
+    return read_sql("table_1.sql", valid_above=int(valid_above))
 
 
 def table_1_sheet(rows: Iterable[Mapping[str, Any]]) -> Sheet:

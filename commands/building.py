@@ -28,6 +28,8 @@ def build_dataset(
         raise ValueError("ground.enabled is false; set ground.enabled=true, the job needs the weights of ground.clip")
     if upto == "screen" and not recipe.screen.columns():
         raise ValueError("no screen is on; set one, such as screen.sharpness=true")
+    if upto == "balance" and recipe.balance.most_images is None:
+        raise ValueError("balance.most_images is null; set one, such as balance.most_images=20000")
     select.check_subsets(recipe.select)
     wanted = JOBS[: JOBS.index(upto) + 1]
     steps = [step for step in pipeline(recipe) if step.job in wanted]
@@ -128,6 +130,7 @@ JOB_COMMANDS = {
     "nouns": "Find the nouns of every caption.",
     "ground": "Score how well captions fit their pictures (off by default; needs weights).",
     "statistics": "Count them: the paper's Table 1.",
+    "balance": "Weigh images by how common their concepts are (off by default).",
     "shard": "Pack WebDataset tars and their index.",
 }
 """Job -> what its command does; ingest, which takes more, is a function of its own."""

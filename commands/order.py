@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # imported where they are used: the command starts fast
 
 def pipeline(recipe: DataRecipe) -> list[Step]:
     """Every step from raw images to shards, in order."""
-    from captioning import clean, ground, mix, nouns, recaption, statistics
+    from captioning import balance, clean, ground, mix, nouns, recaption, statistics
     from curation import aesthetic, dedup, fingerprint, ingest, screen, select, shard_plan, shard_writer
     from curation.dataset import Dataset
     from curation.job import Step
@@ -31,7 +31,9 @@ def pipeline(recipe: DataRecipe) -> list[Step]:
         Step(mix.stage(recipe)),
         Step(nouns.stage(recipe)),
         *([Step(ground.stage(recipe))] if recipe.ground.enabled else []),
+        Step(statistics.count_nouns(recipe)),
         Step(statistics.reduce(recipe)),
+        *([Step(balance.reduce(recipe))] if recipe.balance.most_images else []),
         Step(shard_plan.reduce(recipe)),
         Step(shard_writer.stage(recipe, Dataset(recipe.out_path()))),
     ]

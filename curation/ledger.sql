@@ -16,6 +16,7 @@ SELECT
         WHEN mix.coin IS NULL THEN 'pending' -- no coin was tossed: mix has not run since this image was kept
         WHEN samples.reason IS NOT NULL THEN 'error'
         WHEN samples.row_id IS NOT NULL THEN 'kept'
+        WHEN balance.dropped THEN 'rejected'
         ELSE 'pending'
     END AS outcome,
     CASE
@@ -23,17 +24,19 @@ SELECT
         WHEN images.row_id IS NULL OR images.reason IS NOT NULL THEN 'ingest'
         WHEN selection.row_id IS NULL OR selection.rejected_by IS NOT NULL THEN 'select'
         WHEN mix.coin IS NULL OR mix.caption IS NULL THEN 'mix'
+        WHEN samples.row_id IS NULL AND balance.dropped THEN 'balance'
         WHEN samples.row_id IS NULL OR samples.reason IS NOT NULL THEN 'shard'
     END AS stage,
     CASE
         WHEN images.reason IS NOT NULL THEN images.reason
         WHEN selection.rejected_by IS NOT NULL THEN selection.rejected_by
         WHEN mix.coin IS NOT NULL AND mix.caption IS NULL AND selection.kept THEN 'no_caption'
+        WHEN samples.row_id IS NULL AND balance.dropped THEN 'too_common'
         ELSE samples.reason
     END AS reason,
     coalesce(images.detail, samples.detail) AS detail,
-    selection.value,
-    selection.threshold,
+    coalesce(selection.value, if(samples.row_id IS NULL AND balance.dropped, balance.weight, NULL)) AS value,
+    coalesce(selection.threshold, if(samples.row_id IS NULL AND balance.dropped, balance.coin, NULL)) AS threshold,
     selection.duplicate_of,
     selection.inherited_from,
     samples.shard,
@@ -42,5 +45,6 @@ FROM listing
 LEFT JOIN images USING (row_id)
 LEFT JOIN selection USING (row_id)
 LEFT JOIN mix USING (row_id)
+LEFT JOIN balance USING (row_id)
 LEFT JOIN samples USING (row_id)
 ORDER BY listing.row_id;

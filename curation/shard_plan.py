@@ -17,7 +17,8 @@ WITH kept AS (
            images.raw_caption AS original_caption, raw_offers.caption AS raw_caption,
            raw_offers.reason AS raw_reason, raw_offers.inherited_from AS raw_caption_from,
            captions.captioner, captions.caption AS synthetic_caption,
-           mix.caption, mix.caption_source, mix.coin, mix.fallback, mix.num_tokens
+           mix.caption, mix.caption_source, mix.coin, mix.fallback, mix.num_tokens,
+           $weight AS weight
     FROM selection
     JOIN images USING (row_id)
     JOIN fingerprints USING (row_id)
@@ -25,6 +26,7 @@ WITH kept AS (
     JOIN raw_offers USING (row_id)
     JOIN captions USING (row_id)
     JOIN mix USING (row_id)
+    $balance
     WHERE selection.kept AND mix.caption IS NOT NULL
 ),
 bucketed AS (  -- the label nearest to height / width on a linear scale, the lower one of two equally near
@@ -51,14 +53,25 @@ FROM numbered
 ORDER BY shard_id, position
 """
 
+_BALANCE = "ANTI JOIN (FROM balance WHERE dropped) AS dropped USING (row_id) LEFT JOIN balance USING (row_id)"
+
 
 def reduce(recipe: DataRecipe) -> Reduce:
     """The planning half of the shard job."""
     return Reduce(
         job="shard",
         output="shard_plan",
-        inputs=("images", "fingerprints", "scores", "selection", "raw_captions", "captions", "mix"),
-        query=partial(plan, limits=recipe.shard, seed=recipe.seed, shaped_by=recipe.sample_fingerprint()),
+        inputs=(
+            *("images", "fingerprints", "scores", "selection", "raw_captions", "captions", "mix"),
+            *(("balance",) if recipe.balance.most_images else ()),
+        ),
+        query=partial(
+            plan,
+            limits=recipe.shard,
+            seed=recipe.seed,
+            shaped_by=recipe.sample_fingerprint(),
+            balanced=recipe.balance.most_images is not None,
+        ),
         knobs={
             "seed": recipe.seed,
             "shard.megabytes": recipe.shard.megabytes,
@@ -67,15 +80,21 @@ def reduce(recipe: DataRecipe) -> Reduce:
     )
 
 
-def plan(connection: Connection, limits: Shard, seed: int, shaped_by: str) -> str:
+def plan(connection: Connection, limits: Shard, seed: int, shaped_by: str, balanced: bool = False) -> str:
     """The SELECT of the plan. Within a bucket samples are dealt to shards by a hash of the seed and their id, and lie
-    in a shard by their id, itself a hash: the plan depends on neither the order of the input nor the workers."""
+    in a shard by their id, itself a hash: the plan depends on neither the order of the input nor the workers.
+
+    Args:
+        balanced: take the weights of `balance`, and leave out what it dropped.
+    """
     connection.execute("CREATE TEMP TABLE bucket_labels (label VARCHAR, ratio DOUBLE)")
     connection.executemany(
         "INSERT INTO bucket_labels VALUES (?, ?)", [(label, float(label)) for label in buckets.LABELS]
     )
     return (
-        _PLAN.replace("$seed", f"'{int(seed)}'")
+        _PLAN.replace("$weight", "coalesce(balance.weight, 1)" if balanced else "1")
+        .replace("$balance", _BALANCE if balanced else "")
+        .replace("$seed", f"'{int(seed)}'")
         .replace("$recipe", literal(shaped_by))
         .replace("$bytes", str(max(1, int(limits.megabytes * 1_000_000))))
         .replace("$samples", str(limits.max_samples))

@@ -89,7 +89,7 @@ class ShardWriter:
             progress(1)
 
     def _write_sample(self, tar: IO[bytes], sample: dict[str, Any]) -> dict[str, Any]:
-        row: dict[str, Any] = {name: sample.get(name) for name in SAMPLES.names} | {"shard": None, "weight": 1.0}
+        row: dict[str, Any] = {name: sample.get(name) for name in SAMPLES.names} | {"shard": None}
         try:
             image = self.image_of(sample)
         except Unpackable as error:

@@ -75,6 +75,9 @@ class Rejection(StrEnum):
     """The long side is more than `select.max_aspect` times the short side."""
     LOW_AESTHETIC = "low_aesthetic"
     """The aesthetic score is under `select.min_aesthetic`."""
+    TOO_COMMON = "too_common"
+    """Every noun of its caption is in more images than `balance.most_images`, and the coin, which is the threshold, is
+    not under its weight, which is the value."""
     BLURRED = "blurred"
     """The sharpness is under `select.min_sharpness`."""
     UPSCALED = "upscaled"

@@ -26,6 +26,7 @@ JOBS = (
     "nouns",
     "ground",
     "statistics",
+    "balance",
     "shard",
 )
 """The jobs in the order they run; each has a section of its own in the recipe."""
@@ -175,6 +176,24 @@ class Statistics(StrictModel):
     """A distinct noun is valid when it occurs more often than this. The paper: 10."""
 
 
+class Balance(StrictModel):
+    """Weigh images by how common the nouns of their captions are, as MetaCLIP weighs its concepts. Off by default."""
+
+    most_images: Annotated[int, Field(ge=1)] | None = None
+    """A noun is common where more images have it in their mixed caption; null balances nothing, and every image weighs
+    1. An image all of whose nouns are common weighs 1 - product of (1 - most_images / images of the noun); any other
+    weighs 1. MetaCLIP takes 20,000 for 400 million pairs."""
+    drop: bool = False
+    """Leave an image out of the shards with probability 1 - weight, by a coin of its id. Else it only carries its
+    weight, for a trainer to draw by (`data.balance_concepts`)."""
+
+    @model_validator(mode="after")
+    def _drops_by_weight(self) -> Self:
+        if self.drop and self.most_images is None:
+            raise ValueError("balance.drop: there are no weights to drop by; set balance.most_images")
+        return self
+
+
 class Shard(StrictModel):
     """Pack kept pictures into WebDataset tars, one aspect bucket per tar."""
 
@@ -229,6 +248,7 @@ class DataRecipe(StrictModel):
     nouns: Nouns = Nouns()
     ground: Ground = Ground()
     statistics: Statistics = Statistics()
+    balance: Balance = Balance()
     shard: Shard = Shard()
     run: Run = Run()
 

@@ -208,6 +208,8 @@ NOUNS = pa.schema(
         pa.field("caption_source", pa.string(), nullable=False),  # 'raw', 'synthetic', or a captioner beside
         pa.field("nouns", pa.list_(pa.string())),  # lemmas in reading order; null where there is no caption
         pa.field("num_words", pa.int32()),
+        pa.field("num_tokens", pa.int32()),  # of the caption before any cut, the end of the text included
+        pa.field("tokenizer", pa.string()),  # who counted: that of the mix
     ]
 )
 
@@ -233,6 +235,30 @@ GROUNDING = pa.schema(
         pa.field("ungrounded_share", pa.float32()),
     ]
 )
+
+NOUN_USES = pa.schema(
+    [
+        pa.field("caption_source", pa.string(), nullable=False),  # raw, synthetic, mix, or a captioner's name
+        pa.field("subset", pa.string()),  # of `select.subsets`; null for the whole set
+        pa.field("noun", pa.string(), nullable=False),
+        pa.field("num_uses", pa.int64(), nullable=False),  # occurrences
+        pa.field("num_images", pa.int64(), nullable=False),  # images whose caption has it
+    ]
+)
+"""The whole set first, then its subsets; of each source the most used noun first."""
+
+BALANCE = pa.schema(
+    [
+        _ROW,
+        _IMAGE,
+        pa.field("num_nouns", pa.int32(), nullable=False),  # distinct nouns of the mixed caption
+        pa.field("num_common", pa.int32(), nullable=False),  # of them, those in more images than `balance.most_images`
+        pa.field("weight", pa.float32(), nullable=False),  # how much the image should count, over 0 to 1
+        pa.field("coin", pa.float64(), nullable=False),  # unit_interval(image_id, 'balance')
+        pa.field("dropped", pa.bool_(), nullable=False),  # left out of the shards, where `balance.drop` asks for it
+    ]
+)
+"""Only where `balance.most_images` is set; a row per kept image that has a caption."""
 
 STATISTICS = pa.schema(
     [
@@ -283,6 +309,7 @@ SHARD_PLAN = pa.schema(
         pa.field("coin", pa.float64(), nullable=False),
         pa.field("fallback", pa.string()),
         pa.field("num_tokens", pa.int32(), nullable=False),
+        pa.field("weight", pa.float32(), nullable=False),  # of `balance`; 1 where concepts are not balanced
         pa.field("recipe", pa.string(), nullable=False),  # fingerprint of the knobs that shaped the sample
         pa.field("raw_caption_from", pa.string()),  # image_id of the duplicate whose raw caption it carries
     ]
@@ -340,7 +367,9 @@ the parts of `samples` are shards.
 REDUCE_TABLES: dict[str, pa.Schema] = {
     "duplicates": DUPLICATES,
     "selection": SELECTION,
+    "noun_uses": NOUN_USES,
     "statistics": STATISTICS,
+    "balance": BALANCE,
     "shard_plan": SHARD_PLAN,
 }
 """Tables in one file, `tables/<name>.parquet`, computed over all parts and sorted by row_id where they have one."""

@@ -142,6 +142,9 @@ class Data(StrictModel):
     """Noise draws per picture and step; above 1 a decoded picture is used that many times."""
     synthetic_share: Share = 0.6
     """Chance that a picture's synthetic caption is read in an epoch, where it has both; the paper's 0.6."""
+    balance_concepts: bool = False
+    """Draw pictures by their weight in the index, which says how uncommon the concepts of their captions are: an epoch
+    has as many of a shape as their weights sum up to, others each time. Needs a dataset with `balance.most_images`."""
     caption_drop: Share = 0.1
     """Chance that the caption is replaced by the null caption, for classifier-free guidance."""
     window: Positive = 65536

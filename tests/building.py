@@ -14,6 +14,7 @@ import pyarrow as pa
 from PIL import Image
 
 import sigma
+from captioning.compare import read_sql
 from curation import pipeline
 from curation.dataset import Dataset
 from curation.job import JobResult
@@ -146,6 +147,12 @@ def create_raw_offers(connection: duckdb.DuckDBPyConnection) -> None:
     """The view of the raw captions as the mix is offered them, over tables that are there."""
     sql = resources.files("curation").joinpath("raw_offers.sql").read_text(encoding="utf-8")
     connection.execute(sql.replace("CREATE OR REPLACE VIEW", "CREATE OR REPLACE TEMPORARY VIEW"))
+
+
+def count_nouns(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """Fill `noun_uses` from the captions that the connection holds, as the job `statistics` does."""
+    connection.execute(f"INSERT INTO noun_uses {read_sql('noun_uses.sql')}")
+    return connection
 
 
 def run_query(connection: duckdb.DuckDBPyConnection, sql: str) -> list[dict[str, Any]]:

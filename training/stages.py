@@ -118,7 +118,13 @@ def stage_data(recipe: TrainingRecipe, stage: Stage) -> StageData:
             f"less than one batch of {batch}; widen the condition or lower the batch"
         )
     shapes = shapes_of(rows, stage.resolution, pixel_multiple(recipe, stage), stage.multi_aspect)
-    order = BatchOrder(rows.codes("shard"), shapes, batch, recipe.seed, recipe.data.window)
+    weights = rows.weights() if recipe.data.balance_concepts else None
+    if weights is not None and (weights == 1).all():
+        raise ValueError(
+            "data.balance_concepts: every sample of the stage weighs 1; build the dataset with balance.most_images, or "
+            "set data.balance_concepts=false"
+        )
+    order = BatchOrder(rows.codes("shard"), shapes, batch, recipe.seed, recipe.data.window, weights)
     return StageData(rows, shapes, order)
 
 
@@ -143,13 +149,18 @@ def identity(recipe: TrainingRecipe, stage: Stage, rows: Selection) -> dict[str,
     }
     for knob in SPEED_KNOBS:
         del parts["data"][knob]
+    dataset: dict[str, Any] = {"samples": rows.num_rows, "sha256": rows_sha256(rows)[:16]}
+    if recipe.data.balance_concepts:
+        dataset["weights_sha256"] = hashlib.sha256(rows.weights().tobytes()).hexdigest()[:16]
+    else:  # as a stage that was trained before there was the knob
+        del parts["data"]["balance_concepts"]
     stage_knobs = stage.model_dump(mode="json")
     del stage_knobs["steps"]  # a stage may be trained longer
     path = parent_weights(recipe, stage)
     return parts | {
         "stage": stage_knobs | {"parent": recipe.parent_of(stage)},
         "parent_weights": path.name if path else None,
-        "dataset": {"samples": rows.num_rows, "sha256": rows_sha256(rows)[:16]},
+        "dataset": dataset,
     }
 
 

@@ -1,5 +1,6 @@
 -- Two caption sources side by side, one row each; over the views of each_caption.sql.
 --
+-- Reads   each_caption, each_nouns, each_grounding, noun_uses
 -- Knobs   $source_a, $source_b, $valid_above
 WITH
 caption_figures AS (
@@ -8,14 +9,8 @@ caption_figures AS (
         count(*) AS num_images,
         count(caption) AS num_captions,
         -- what was written, or came with the image, and was not taken; a missing one is not refused
-        count(*) FILTER (reason NOT IN ('no_raw_caption', 'captioner_failed', 'no_caption')) AS num_refused,
-        avg(num_tokens) AS mean_tokens,
-        quantile_cont(num_tokens, 0.5) AS median_tokens,
-        quantile_cont(num_tokens, 0.95) AS p95_tokens
-    FROM (
-        SELECT source, caption, reason, num_tokens_of(caption) AS num_tokens
-        FROM each_caption WHERE source IN ($source_a, $source_b)
-    )
+        count(*) FILTER (reason NOT IN ('no_raw_caption', 'captioner_failed', 'no_caption')) AS num_refused
+    FROM each_caption WHERE source IN ($source_a, $source_b)
     GROUP BY source
 ),
 noun_figures AS (
@@ -24,18 +19,21 @@ noun_figures AS (
         avg(num_words) AS mean_words,
         quantile_cont(num_words, 0.5) AS median_words,
         quantile_cont(num_words, 0.95) AS p95_words,
+        avg(num_tokens) AS mean_tokens,
+        quantile_cont(num_tokens, 0.5) AS median_tokens,
+        quantile_cont(num_tokens, 0.95) AS p95_tokens,
+        min(tokenizer) AS tokenizer,
         avg(len(nouns)) AS mean_nouns
     FROM each_nouns WHERE source IN ($source_a, $source_b)
     GROUP BY source
 ),
-uses AS (
-    SELECT source, noun, count(*) AS num_uses
-    FROM (SELECT source, unnest(nouns) AS noun FROM each_nouns WHERE source IN ($source_a, $source_b))
-    GROUP BY source, noun
-),
 distinct_nouns AS (
-    SELECT source, count(*) AS distinct_nouns, count(*) FILTER (num_uses > $valid_above) AS valid_nouns
-    FROM uses GROUP BY source
+    SELECT
+        caption_source AS source,
+        count(*) AS distinct_nouns,
+        count(*) FILTER (num_uses > $valid_above) AS valid_nouns
+    FROM noun_uses WHERE subset IS NULL AND caption_source IN ($source_a, $source_b)
+    GROUP BY caption_source
 ),
 grounding_figures AS (
     SELECT

@@ -43,7 +43,8 @@ _REASONS = ", ".join(f"'{reason}'" for reasons in _KINDS for reason in reasons)
 _PREPARED = {
     LEDGER_TABLE: f"""
         SELECT row_id, outcome::ENUM('kept', 'rejected', 'error', 'purged', 'pending') AS outcome,
-               stage::ENUM('ingest', 'purge', 'select', 'mix', 'shard') AS stage, reason::ENUM({_REASONS}) AS reason
+               stage::ENUM('ingest', 'purge', 'select', 'mix', 'balance', 'shard') AS stage,
+               reason::ENUM({_REASONS}) AS reason
         FROM ledger""",
     NOUNS_TABLE: NOUN_TABLE,
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import resources
 from typing import Any
 
 import duckdb
@@ -158,9 +157,9 @@ def noun_counts(connection: Connection, limit: int) -> list[tuple[str, str, int,
         nouns that occur equally often stand in alphabetical order.
     """
     found: list[tuple[str, str, int, int]] = connection.execute(
-        f"""
+        """
         SELECT caption_source, noun, num_uses, num_images
-        FROM ({noun_uses_sql()})
+        FROM noun_uses WHERE subset IS NULL
         QUALIFY row_number() OVER (PARTITION BY caption_source ORDER BY num_uses DESC, noun) <= $limit
         ORDER BY
             coalesce(array_position(['raw', 'synthetic', 'mix'], caption_source), 4),
@@ -169,11 +168,6 @@ def noun_counts(connection: Connection, limit: int) -> list[tuple[str, str, int,
         {"limit": limit},
     ).fetchall()
     return found
-
-
-def noun_uses_sql() -> str:
-    """The SELECT of (caption_source, noun, num_uses, num_images) over `nouns` and `mix`."""
-    return resources.files("curation.report").joinpath("noun_uses.sql").read_text(encoding="utf-8")
 
 
 def sizes(connection: Connection) -> list[Row]:
@@ -287,11 +281,10 @@ def proxies(connection: Connection, row_ids: list[int]) -> dict[int, bytes]:
 def caption_tokens(connection: Connection, reach: int) -> Histogram:
     """Tokens per caption, on an axis that holds 99 % of the captions and `reach`.
 
-    Synthetic captions are counted before any cut, raw ones where the mix took them, and mixed ones as they are stored.
+    Raw and synthetic captions are counted before any cut, mixed ones as they are stored.
     """
     lengths = """
-        SELECT 'synthetic' AS caption_source, num_tokens FROM captions WHERE caption IS NOT NULL
-        UNION ALL SELECT 'raw', num_tokens FROM mix WHERE caption_source = 'raw'
+        SELECT caption_source, num_tokens FROM nouns WHERE caption_source IN ('raw', 'synthetic')
         UNION ALL SELECT 'mix', num_tokens FROM mix WHERE caption_source IS NOT NULL
     """
     (longest,) = connection.execute(
@@ -337,16 +330,8 @@ NOUN_TABLE = """
 SELECT noun,
     coalesce(sum(num_images) FILTER (caption_source = 'raw'), 0)::BIGINT AS raw_images,
     coalesce(sum(num_images) FILTER (caption_source = 'synthetic'), 0)::BIGINT AS synthetic_images,
-    sum(mixed_images)::BIGINT AS mix_images
-FROM (
-    SELECT caption_source, noun, count(*) AS num_images, count(*) FILTER (mixed) AS mixed_images
-    FROM (
-        SELECT nouns.caption_source, coalesce(mix.caption_source = nouns.caption_source, false) AS mixed,
-               unnest(list_distinct(nouns.nouns)) AS noun
-        FROM nouns LEFT JOIN mix USING (row_id)
-    )
-    GROUP BY ALL
-)
+    coalesce(sum(num_images) FILTER (caption_source = 'mix'), 0)::BIGINT AS mix_images
+FROM noun_uses WHERE subset IS NULL
 GROUP BY noun
 """
 """One row per noun: the images whose raw, synthetic and mixed caption has it."""

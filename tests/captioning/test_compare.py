@@ -6,13 +6,10 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from captioning.compare import compare, create_caption_views
-from captioning.text import clean
+from captioning.compare import compare
 from schemas.tokens import count_tokens
-from tests.building import connection_with
+from tests.building import connection_with, count_nouns
 
 Part = Callable[..., pa.Table]
 RAW = ["a cat", None, "two dogs", None, "not kept"]
@@ -53,6 +50,8 @@ def dataset(part: Part) -> duckdb.DuckDBPyConnection:
             caption_source=[source for source in nouns for _ in range(5)],
             nouns=stacked(nouns),
             num_words=stacked(words),
+            num_tokens=[count_tokens(text) if text else None for text in (*RAW[:3], None, None, *SYNTHETIC, *VLM)],
+            tokenizer=["words"] * 15,
         ),
         grounding=part(
             "grounding",
@@ -67,7 +66,7 @@ def dataset(part: Part) -> duckdb.DuckDBPyConnection:
     beside = part("captions", caption=VLM, reason=[None] * 3 + ["refusal", "not_selected"])
     connection.register("vlm_captions", beside)
     connection.execute("CREATE VIEW captions_beside AS SELECT *, 'vlm' AS source FROM vlm_captions")
-    return connection
+    return count_nouns(connection)
 
 
 def figures(connection: duckdb.DuckDBPyConnection, a: str, b: str, **knobs: int) -> dict[Any, tuple[Any, Any]]:
@@ -133,16 +132,3 @@ def test_a_source_without_captions_is_refused_with_those_there_are(
         compare(alone, "raw", "vlm")
     with pytest.raises(ValueError, match="no captions of 'raw' in this dataset; there are none at all yet"):
         compare(connection_with(), "raw", "synthetic")
-
-
-@given(st.text(max_size=60) | st.text(alphabet="aé9_'’.,! —\u4e00\u0301\u00b2", max_size=40))
-def test_sql_counts_the_tokens_that_the_tokenizer_makes(text: str) -> None:
-    caption = clean(text)
-    if caption is None or "\x1c" in caption:
-        return
-    counted = TOKENS.execute("SELECT num_tokens_of($caption)", {"caption": caption}).fetchone()
-    assert counted == (count_tokens(caption),)
-
-
-TOKENS = connection_with()
-create_caption_views(TOKENS)

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from captioning.concepts import against, frequencies, growth, pairs
-from tests.building import connection_with
+from tests.building import connection_with, count_nouns
 
 Part = Callable[..., pa.Table]
 
@@ -19,7 +19,7 @@ def dataset(part: Part, raw: list[list[str]], synthetic: list[list[str]] | None 
     """A raw caption per image with these nouns, and synthetic ones; the mix takes both by turns."""
     num = len(raw)
     synthetic = synthetic or raw
-    return connection_with(
+    connection = connection_with(
         selection=part("selection", kept=[True] * num),
         raw_captions=part("raw_captions", caption=["words"] * num),
         captions=part("captions", caption=["words"] * num),
@@ -32,6 +32,7 @@ def dataset(part: Part, raw: list[list[str]], synthetic: list[list[str]] | None 
             num_words=[5] * (2 * num),
         ),
     )
+    return count_nouns(connection)
 
 
 def test_shares_and_the_zipf_slope(part: Part) -> None:

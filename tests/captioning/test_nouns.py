@@ -129,6 +129,8 @@ def test_a_part_has_two_rows_per_input_and_null_where_nothing_is_to_count(part: 
     assert output["caption_source"].to_pylist() == ["raw", "synthetic"] * 4
     assert output["nouns"].to_pylist() == [["cat"], ["picture", "cat"], None, ["sky"], None, None, None, None]
     assert output["num_words"].to_pylist() == [2, 4, None, 2, None, None, None, None]
+    assert output["num_tokens"].to_pylist() == [3, 5, None, 3, None, None, None, None]  # and the end of the text
+    assert output["tokenizer"].to_pylist() == ["words", "words", None, "words", None, None, None, None]
     assert sum(progress) == 4
 
 
@@ -136,5 +138,5 @@ def test_the_stage() -> None:
     job = stage(DataRecipe(images="photos", out="out"))
     assert (job.job, job.outputs, job.inputs) == ("nouns", ("nouns",), ("raw_captions", "captions", "selection"))
     assert job.rows_per_input == 2
-    assert job.knobs == {"nouns.extractor": "lexicon"}
+    assert job.knobs == {"nouns.extractor": "lexicon", "mix.tokenizer": "words"}
     assert isinstance(pickle.loads(pickle.dumps(job)).build(), NounWorker)

@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from captioning.compare import read_sql
 from captioning.nouns import NounWorker
-from captioning.statistics import format_mix, noun_counts, reduce, table_1_sheet
+from captioning.statistics import count_nouns, format_mix, noun_counts, reduce, table_1_sheet
 from schemas import tables
 from schemas.recipe import DataRecipe, Statistics
 from tests.building import create_raw_offers
@@ -45,6 +46,8 @@ def fill(connection: duckdb.DuckDBPyConnection, images: list[Image]) -> None:
             "caption_source": [source for _, source, _ in rows],
             "nouns": pa.array([None if found is None else found[0] for _, _, found in rows], pa.list_(pa.string())),
             "num_words": pa.array([None if found is None else found[1] for _, _, found in rows], pa.int32()),
+            "num_tokens": pa.array([None if found is None else found[1] + 1 for _, _, found in rows], pa.int32()),
+            "tokenizer": pa.array([None if found is None else "words" for _, _, found in rows], pa.string()),
         },
         schema=tables.NOUNS,
     )
@@ -110,6 +113,7 @@ def by_hand(images: list[Image], valid_above: int) -> list[tuple[object, ...]]:
 
 def in_sql(connection: duckdb.DuckDBPyConnection, valid_above: int) -> list[tuple[object, ...]]:
     recipe = DataRecipe(images="photos", out="out", statistics=Statistics(valid_above=valid_above))
+    connection.execute(f"CREATE OR REPLACE TEMPORARY TABLE noun_uses AS {count_nouns(recipe).query(connection)}")
     return connection.execute(reduce(recipe).query(connection)).fetchall()
 
 
@@ -213,14 +217,36 @@ def test_from_captions_to_the_table_through_parquet(
 def test_nouns_are_text_and_not_sql(connection: duckdb.DuckDBPyConnection) -> None:
     nasty = "'; DROP VIEW nouns; --"
     fill(connection, [(([nasty, "cat", "cat"], 3), None, "raw")])
+    in_sql(connection, 0)
     assert noun_counts(connection, 5)[:2] == [("raw", "cat", 2, 1), ("raw", nasty, 1, 1)]
 
 
 def test_the_result_meets_the_contract_of_the_table(connection: duckdb.DuckDBPyConnection) -> None:
     fill(connection, [((["cat"], 1), None, "raw")])
-    query = reduce(DataRecipe(images="photos", out="out")).query(connection)
-    table = connection.sql(query).to_arrow_table().cast(tables.STATISTICS)
-    assert table.schema == tables.STATISTICS
+    in_sql(connection, 0)
+    recipe = DataRecipe(images="photos", out="out")
+    for step, schema in ((count_nouns(recipe), tables.NOUN_USES), (reduce(recipe), tables.STATISTICS)):
+        assert connection.sql(step.query(connection)).to_arrow_table().cast(schema).schema == schema
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(image, max_size=25))
+def test_uses_and_images_of_every_noun_agree_with_plain_python(
+    connection: duckdb.DuckDBPyConnection, images: list[Image]
+) -> None:
+    fill(connection, images)
+    uses, having = Counter[tuple[str, str | None, str]](), Counter[tuple[str, str | None, str]]()
+    for row, (raw, synthetic, chosen) in enumerate(images):
+        for source, caption in (("raw", raw), ("synthetic", synthetic)):
+            for told in (source, "mix") if chosen == source else (source,):
+                for subset in (None, *SUBSETS[row % 3]):
+                    nouns = [] if caption is None else caption[0]
+                    uses.update((told, subset, noun) for noun in nouns)
+                    having.update((told, subset, noun) for noun in set(nouns))
+    found = connection.execute(read_sql("noun_uses.sql")).fetchall()
+    assert {row[:3]: row[3:] for row in found} == {key: (uses[key], having[key]) for key in uses}
+    order = [(row[1] is not None, row[1] or "", row[0], -row[3], row[2]) for row in found]
+    assert order == sorted(order)
 
 
 def test_the_mix_is_shown_beside_what_the_coin_said() -> None:
@@ -238,11 +264,10 @@ def test_the_mix_is_shown_beside_what_the_coin_said() -> None:
 
 def test_a_captioner_beside_has_a_row_of_its_own(connection: duckdb.DuckDBPyConnection, part: Part) -> None:
     fill(connection, [((["cat"], 2), (["sky"], 3), "raw")] * 2)
-    vlm = part("nouns", row_id=[0], caption_source=["vlm"], nouns=[["sea", "sea"]], num_words=[9])
+    columns = {"nouns": [["sea", "sea"]], "num_words": [9], "num_tokens": [3], "tokenizer": ["words"]}
+    vlm = part("nouns", row_id=[0], caption_source=["vlm"], **columns)
     connection.register("vlm", vlm)
     connection.register("nouns", connection.sql("FROM nouns UNION ALL BY NAME FROM vlm").to_arrow_table())
-    connection.register("beside", part("captions", caption=["a sea"], num_tokens=[4]))
-    connection.execute("CREATE TEMPORARY VIEW captions_beside AS SELECT *, 'vlm' AS source FROM beside")
     rows = in_sql(connection, 1)
     assert [row[0] for row in rows if row[1] is None] == ["raw", "synthetic", "vlm", "mix"]
     assert rows[2] == ("vlm", None, 1, 1, 1, 2, 9.0, 3.0, "words", 2.0)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from captioning.compare import read_sql
 from curation.catalog import connect
 from curation.dataset import Dataset, JobRecord, commit_table
 from curation.report import charts, figures, write_report
@@ -124,6 +125,10 @@ def build(root: Path, members: Sequence[str], captions: Sequence[str]) -> Datase
         nouns=[["cat"], ["sky", captions[0][:30]]] * 4 + [None] * 6,
         num_words=[3, 30] * 4 + [None] * 6,
     )
+    with connect(dataset, threads=1) as connection:
+        counted = connection.execute(read_sql("noun_uses.sql")).fetchall()
+    columns = dict(zip(tables.NOUN_USES.names, zip(*counted, strict=True), strict=True))
+    write(dataset, "noun_uses", row_id=range(len(counted)), **columns)
     write(
         dataset,
         "statistics",
@@ -403,17 +408,21 @@ def test_the_page_draws_tokens_scores_bucket_lines_and_changed_nouns(tmp_path: P
 
 
 def test_the_token_chart_reaches_its_limit() -> None:
-    def tokens(**counts: Sequence[int]) -> pa.Table:
+    def tokens(table: str, **counts: Sequence[int]) -> pa.Table:
         rows = [(source, num) for source, nums in counts.items() for num in nums]
         values = [
             {"row_id": row, "caption_source": source, "num_tokens": num} for row, (source, num) in enumerate(rows)
         ]
-        return pa.Table.from_pylist(values, schema=tables.SCHEMAS["mix"])
+        return pa.Table.from_pylist(values, schema=tables.SCHEMAS[table])
 
-    histogram = figures.caption_tokens(connection_with(mix=tokens(raw=[10, 20], synthetic=[30])), 300)
+    given = {
+        "nouns": tokens("nouns", raw=[10, 20], synthetic=[30, 400]),
+        "mix": tokens("mix", raw=[10], synthetic=[300]),
+    }
+    histogram = figures.caption_tokens(connection_with(**given), 300)
     assert histogram.num_bins * histogram.bin_words > 300
-    assert {source: sum(bins) for source, bins in histogram.counts.items()} == {"raw": 2, "mix": 3}
-    assert histogram.means == {"raw": 15, "mix": 20}
+    assert {source: sum(bins) for source, bins in histogram.counts.items()} == {"raw": 2, "synthetic": 2, "mix": 2}
+    assert histogram.means == {"raw": 15, "synthetic": 215, "mix": 155}
     chart = charts.token_chart(histogram, 300)
     assert chart is not None
     share = (chart.limit_at - charts.LEFT) / (charts.WIDTH - charts.LEFT - charts.RIGHT)

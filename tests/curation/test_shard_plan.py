@@ -88,6 +88,7 @@ def test_a_row_carries_what_the_writer_needs() -> None:
         "raw_reason": None,
         "synthetic_caption": None,
         "fallback": None,
+        "weight": 1,
         "recipe": "recipe's name",
         "raw_caption_from": None,
     }

@@ -23,7 +23,7 @@ CONTRACT = {
     "selection": "image_id rejected_by value threshold duplicate_of subsets",
     "captions": "image_id captioner revision prompt parameters caption num_tokens reason",
     "mix": "image_id caption caption_source num_tokens truncated",
-    "nouns": "image_id caption_source nouns num_words",
+    "nouns": "image_id caption_source nouns num_words num_tokens tokenizer",
     "samples": "image_id key shard bucket width height num_tokens",
 }
 
@@ -51,7 +51,7 @@ def test_duckdb_knows_every_type() -> None:
 def test_every_table_is_written_by_one_job_and_read_after_it(tmp_path: Path) -> None:
     laion = {"scorer": "laion", "store_embeddings": True}
     screen = {"sharpness": True, "clip_similarity": True}
-    sections = {"ground": {"enabled": True}, "aesthetic": laion, "screen": screen}
+    sections = {"ground": {"enabled": True}, "aesthetic": laion, "screen": screen, "balance": {"most_images": 1}}
     everything = DataRecipe.from_mapping({"images": str(tmp_path), "out": "out"} | sections)
     made = {"listing", *headers.stage(everything).outputs}  # which no job of the pipeline reads or writes
     for step in sigma.pipeline(everything):

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from schemas.tokens import MAX_TOKENS, VOCABULARY, count_tokens, token_ids, tokenize
+import duckdb
+from hypothesis import given
+from hypothesis import strategies as st
+
+from captioning.text import clean
+from schemas.tokens import MAX_TOKENS, VOCABULARY, count_tokens, num_tokens_sql, token_ids, tokenize
 
 
 def test_words_and_marks() -> None:
@@ -24,3 +29,12 @@ def test_cut_keeps_the_end_and_the_count_does_not_cut() -> None:
     assert token_ids(long)[-1] == 1
     assert count_tokens(long) == 501
     assert count_tokens("") == 1
+
+
+@given(st.text(max_size=60) | st.text(alphabet="aé9_'’.,! —\u4e00\u0301\u00b2", max_size=40))
+def test_sql_counts_the_tokens_that_the_tokenizer_makes(text: str) -> None:
+    caption = clean(text)
+    if caption is None or "\x1c" in caption:
+        return
+    sql = f"SELECT {num_tokens_sql('$caption')}"
+    assert duckdb.execute(sql, {"caption": caption}).fetchone() == (count_tokens(caption),)

@@ -109,10 +109,18 @@ class BatchOrder:
         shapes: the shape of each row.
         batch: pictures per global batch.
         window: rows shuffled together.
+        weights: (rows,) of each row, over 0 to 1: an epoch deals a row with about this chance. Of each shape it deals
+            as many rows as their weights sum up to, rounded down, at least one. None deals every row.
     """
 
     def __init__(
-        self, shards: Sequence[str] | NDArray[np.integer], shapes: Sequence[Shape], batch: int, seed: int, window: int
+        self,
+        shards: Sequence[str] | NDArray[np.integer],
+        shapes: Sequence[Shape],
+        batch: int,
+        seed: int,
+        window: int,
+        weights: NDArray[np.float32] | None = None,
     ) -> None:
         if not len(shards) or len(shards) != len(shapes):
             raise ValueError(f"{len(shards)} rows of {len(shapes)} shapes: there is nothing to order")
@@ -121,6 +129,11 @@ class BatchOrder:
         self._shard_ends = _run_ends(shards)
         self._shapes = shapes if isinstance(shapes, Shapes) else Shapes.of(shapes)
         self._counts = np.bincount(self._shapes.codes, minlength=len(self._shapes.table))
+        self._weights = weights
+        if weights is not None:
+            assert len(weights) == len(shapes) and (weights > 0).all() and (weights <= 1).all()
+            sums = np.bincount(self._shapes.codes, weights, len(self._counts))
+            self._counts = np.minimum(self._counts, np.maximum(1, np.floor(sums + 1e-6))).astype(np.int64)
         self._num_batches = -(-self._counts // batch)
         self._planned: Plan | None = None
 
@@ -159,9 +172,11 @@ class BatchOrder:
         random = np.random.Generator(np.random.Philox(key=np.array([self._seed % 2**64, epoch], np.uint64)))
         walk = self._walk(random)
         walk_codes = self._shapes.codes[walk]
-        rows, first_places, end = np.empty_like(walk), [], 0
+        rows, first_places, end = np.empty(self._counts.sum(), walk.dtype), [], 0
         for code, count in enumerate(self._counts):
             places = np.flatnonzero(walk_codes == code)
+            if self._weights is not None:
+                places = places[_drawn(self._weights[walk[places]], count, random.random())]
             begin, end = end, end + count
             rows[begin:end] = walk[places]
             first_places.append(places[:: self._batch])
@@ -181,6 +196,20 @@ class BatchOrder:
         for start in range(0, len(walk), self._window):
             random.shuffle(walk[start : start + self._window])
         return walk
+
+
+def _drawn(weights: NDArray[np.float32], count: int, offset: float) -> NDArray[np.intp]:
+    """`count` places, each with a chance in proportion to its weight: systematic sampling, one random number for all.
+
+    The weights lie end to end on a line that is `count` long; every unit of it has one mark, at `offset`, and a place
+    is drawn where a mark falls on it.
+    """
+    ends = np.cumsum(weights, dtype=np.float64)
+    marks = np.floor(ends * (count / ends[-1]) + offset).astype(np.int64)
+    marks[-1] = count  # what rounding may have missed
+    drawn = np.flatnonzero(np.diff(marks, prepend=0))
+    assert len(drawn) == count, f"{len(drawn)} of {count} drawn: no weight may be over a whole unit"
+    return drawn
 
 
 def _run_ends(values: Sequence[str] | NDArray[np.integer]) -> NDArray[np.int64]:

@@ -79,6 +79,15 @@ class Selection:
             codes[begin:end] = np.array(numbers, np.int32)[values.indices.to_numpy()]
         return codes
 
+    def weights(self) -> NDArray[np.float32]:
+        """The sampling weight of every selected row, (num_rows,); 1 where the index has none."""
+        weights = np.empty(self.num_rows, np.float32)
+        end = 0
+        for part in self.parts(["weight"]):
+            begin, end = end, end + part.num_rows
+            weights[begin:end] = part["weight"].fill_null(1.0).to_numpy()
+        return weights
+
     def entry(self, row: int) -> Entry:
         """Where the `row`-th selected sample lies."""
         number, place = divmod(row, BLOCK_ROWS)

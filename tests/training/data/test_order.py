@@ -135,3 +135,39 @@ def test_a_large_index_is_planned_in_little_memory():
         tracemalloc.stop()
     assert kept < 5 * count and most < 20 * count  # bytes: 33 million rows keep 0.2 GB
     assert sum(len(set(order.batch(step).rows.tolist())) for step in range(len(order))) >= count
+
+
+@given(rows=rows_strategy, batch=st.integers(1, 9), data=st.data())
+@settings(max_examples=40, deadline=None)
+def test_weights_choose_as_many_of_a_shape_as_they_sum_up_to(rows, batch, data):
+    rows = sorted(rows)
+    shapes = [shape for _, shape in rows]
+    weights = np.array(data.draw(st.lists(st.floats(0.01, 1), min_size=len(rows), max_size=len(rows))), np.float32)
+    order = BatchOrder([shard for shard, _ in rows], shapes, batch, 0, 1000, weights)
+    for epoch in range(3):
+        dealt = [order.batch(epoch * len(order) + step) for step in range(len(order))]
+        assert {batch.epoch for batch in dealt} == {epoch}
+        for shape in set(shapes):
+            sums = sum(float(weight) for weight, its in zip(weights, shapes, strict=True) if its == shape)
+            seen = {row for batch in dealt if batch.shape == shape for row in batch.rows.tolist()}
+            assert len(seen) in {max(1, int(sums + slack)) for slack in (-1e-5, 1e-5)}
+
+
+def test_a_row_is_dealt_in_as_many_epochs_as_it_weighs():
+    weights = np.array([1.0, 0.5, 0.25, 0.25] * 25, np.float32)
+    order = BatchOrder(["a"] * 100, [(16, 16)] * 100, 1, 3, 100, weights)
+    assert len(order) == 50
+    seen = np.bincount(np.concatenate([order.batch(step).rows for step in range(400 * len(order))]), minlength=100)
+    assert (seen[weights == 1] == 400).all()  # a full weight is in every epoch
+    assert np.abs(seen / 400 - weights).max() < 0.13  # five standard deviations of a coin
+    assert seen.sum() == 400 * 50
+
+
+def test_equal_weights_change_nothing_but_the_number_and_none_changes_nothing():
+    rows = [("a", (16, 16))] * 30
+    plain, full = order_of(rows), BatchOrder(["a"] * 30, [(16, 16)] * 30, 4, 0, 1000, np.ones(30, np.float32))
+    assert len(plain) == len(full)
+    for step in range(3 * len(plain)):
+        assert np.array_equal(plain.batch(step).rows, full.batch(step).rows)
+    halved = BatchOrder(["a"] * 30, [(16, 16)] * 30, 4, 0, 1000, np.full(30, 0.5, np.float32))
+    assert len(halved) == 4  # 15 rows in batches of 4

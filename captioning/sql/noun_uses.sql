@@ -1,0 +1,47 @@
+-- How often each noun occurs and in how many images, for each caption source and the mix, over the whole set (subset is
+-- null) and over each of its subsets. Every other question about nouns is asked of this.
+--
+-- Reads   nouns      (row_id, caption_source, nouns; null nouns where there is no caption)
+--         mix        (row_id, caption_source: the source that the sample carries)
+--         selection  (row_id, subsets)
+WITH
+-- Images in subsets, by which combination of them: a number, so that what follows groups by it and not by a list.
+combinations AS MATERIALIZED (
+    SELECT row_number() OVER (ORDER BY subsets) AS combination, subsets
+    FROM (SELECT DISTINCT subsets FROM selection WHERE len(subsets) > 0)
+),
+members AS (SELECT row_id, combination FROM selection JOIN combinations USING (subsets)),
+-- What counts into what: everything into the whole set, a combination into each of its subsets.
+belongs (combination, subset) AS MATERIALIZED (
+    SELECT 0, NULL::VARCHAR
+    UNION ALL
+    SELECT combination, NULL FROM combinations
+    UNION ALL
+    SELECT combination, unnest(subsets) FROM combinations
+),
+-- Each caption becomes a row per noun before anything is joined or grouped: an image then needs no count of distinct
+-- row_ids. The captions are gone through once; the mix and the subsets are added up from what comes of it.
+uses AS MATERIALIZED (
+    SELECT caption_source, mixed, combination, entry.key AS noun, sum(entry.value) AS num_uses, count(*) AS num_images
+    FROM (
+        SELECT
+            nouns.caption_source,
+            coalesce(mix.caption_source = nouns.caption_source, false) AS mixed,
+            coalesce(combination, 0) AS combination,
+            unnest(map_entries(list_histogram(nouns.nouns))) AS entry
+        FROM nouns
+        LEFT JOIN mix USING (row_id)
+        LEFT JOIN members USING (row_id)
+        WHERE nouns.nouns IS NOT NULL
+    )
+    GROUP BY ALL
+)
+SELECT caption_source, subset, noun, sum(num_uses)::BIGINT AS num_uses, sum(num_images)::BIGINT AS num_images
+FROM (
+    SELECT caption_source, combination, noun, num_uses, num_images FROM uses
+    UNION ALL
+    SELECT 'mix', combination, noun, num_uses, num_images FROM uses WHERE mixed
+)
+JOIN belongs USING (combination)
+GROUP BY ALL
+ORDER BY subset NULLS FIRST, caption_source, num_uses DESC, noun
