@@ -37,6 +37,7 @@ METADATA_TYPES: dict[str, dict[str, Any]] = {
     "license": _TEXT,
     "sha256": _TEXT,
     "resized": _BOOL,
+    "image_sha256": _TEXT,
     "recipe": _TEXT,
 }
 """Column types of the `.json` member, for every key of `schemas.shard.SampleMetadata`."""

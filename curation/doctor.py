@@ -249,14 +249,20 @@ def _check_shards(dataset: Dataset, threads: int, progress: Callable[[int], None
         yield Finding("shards", f"{indexes[0]} has other columns than an index", False, indexes)
         return
     broken = set()
-    for problem in check_shards(dataset, index, threads, progress):
-        broken.add(problem.shard)
-        text = f"{problem.text}; sigma doctor --repair writes it again"
-        remove = indexes if "index.parquet" in problem.text else ()
-        yield Finding(problem.shard, text, False, remove, None if remove else problem.number)
+    num_unchecked = 0
+    for checked in check_shards(dataset, index, threads, progress):
+        num_unchecked += checked.num_unchecked
+        if checked.problem is None:
+            continue
+        broken.add(checked.shard)
+        text = f"{checked.problem}; sigma doctor --repair writes it again"
+        remove = indexes if "index.parquet" in checked.problem else ()
+        yield Finding(checked.shard, text, False, remove, None if remove else checked.number)
     trouble = index_problem(dataset, index, broken)
     num_tars = len(index["shard"].unique())
     told = f"{num_tars} tars, {index.num_rows} samples; {trouble or 'wids index there'}"
+    if num_unchecked:
+        told += f"; {num_unchecked} re-encoded images not checked: written before checksums"
     yield Finding("shards", told, fine=trouble is None, remove=indexes if trouble else ())
 
 

@@ -16,11 +16,12 @@ from curation.doctor import Finding, check_dataset
 from curation.job import Step
 from curation.purge import finish
 from curation.shard_rewriter import members_of
-from curation.shard_writer import Packed, ShardWriter, Unpackable
+from curation.shard_writer import Packed, ShardWriter, Unpackable, re_encoded
 from curation.sources import read_original
 from curation.stage import Stage, run_part
 from schemas.pixels import PixelError, open_rgb
 from schemas.recipe import DataRecipe, Shard
+from schemas.shard import decode_json
 
 MOST_NAMED = 5
 """Inputs that a line names."""
@@ -140,36 +141,50 @@ class ShardMender(ShardWriter):
         place = self._places(sample["shard"], int(sample["shard_id"])).get(sample["image_id"])
         if place is None or not path.is_file():
             return None
-        extension, offset, size = place
+        extension, offset, size, json_offset, json_size = place
         with path.open("rb") as tar:
             tar.seek(offset)
             data = tar.read(size)
+            tar.seek(json_offset)
+            words = tar.read(json_size)
         if not self.resizes(sample):
             if hashlib.sha256(data).hexdigest() != sample["sha256"]:
                 return None
             return Packed(data, extension, sample["width"], sample["height"], resized=False)
         try:
             picture = open_rgb(data)
-        except PixelError:
+            promised = decode_json(words).get("image_sha256")
+        except (PixelError, ValueError):
             return None
-        return Packed(data, extension, picture.width, picture.height, resized=True)
+        if promised is not None and hashlib.sha256(data).hexdigest() != promised:
+            return None
+        return re_encoded(data, extension, picture.width, picture.height)
 
-    def _places(self, shard: str, number: int) -> dict[str, tuple[str, int, int]]:
-        """Key -> (extension, offset, size) of the image members, from the samples or, where they are damaged too, from
-        the headers of the tar."""
+    def _places(self, shard: str, number: int) -> dict[str, tuple[str, int, int, int, int]]:
+        """Key -> (extension, offset, size) of the image members and (offset, size) of the json beside them, from the
+        samples or, where they are damaged too, from the headers of the tar."""
         with suppress(ValueError):
             rows = self._dataset.read_part("samples", number).to_pylist()
             return {
-                row["key"]: (row["image_ext"], row["image_offset"], row["image_size"]) for row in rows if row["key"]
+                row["key"]: (
+                    row["image_ext"],
+                    row["image_offset"],
+                    row["image_size"],
+                    row["json_offset"],
+                    row["json_size"],
+                )
+                for row in rows
+                if row["key"]
             }
         try:
             members = members_of(self._dataset.shards / shard)
         except (ValueError, OSError):
             return {}
+        words = {member.key: (member.offset, member.size) for member in members if member.extension == "json"}
         return {
-            member.key: (member.extension, member.offset, member.size)
+            member.key: (member.extension, member.offset, member.size, *words[member.key])
             for member in members
-            if member.extension not in ("txt", "json")
+            if member.extension not in ("txt", "json") and member.key in words
         }
 
 

@@ -22,18 +22,20 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class ShardProblem:
-    """What is wrong with one shard; `number` is its part of `samples`, None where no plan knows it."""
+class CheckedShard:
+    """What was found in one shard; `number` is its part of `samples`, None where no plan knows it."""
 
     shard: str
-    text: str
+    problem: str | None
     number: int | None
+    num_unchecked: int
+    """Re-encoded images without a checksum: the shard was written before there were any."""
 
 
 def check_shards(
     dataset: Dataset, index: pa.Table, threads: int, progress: Callable[[int], None]
-) -> Iterator[ShardProblem]:
-    """Problems of the shards that an index names, in its order.
+) -> Iterator[CheckedShard]:
+    """The shards that an index names, in its order.
 
     Args:
         progress: called with the number of samples looked at since the last call.
@@ -42,18 +44,16 @@ def check_shards(
     begins = dict(zip(counts, _begins(counts), strict=True))
     numbers = _numbers(dataset)
 
-    def check(name: str) -> str | None:
+    def check(name: str) -> CheckedShard:
         rows = index.slice(begins[name], counts[name]).to_pylist()
         number = numbers.get(name)
-        problem = _shard_problem(dataset.shards / name, rows, _plan(dataset, number))
+        problem, num_unchecked = _shard_problem(dataset.shards / name, rows, _plan(dataset, number))
         if problem is None and number is not None and dataset.part_done("samples", number):
             problem = _differs_from_samples(dataset, number, rows)
         progress(len(rows))
-        return problem
+        return CheckedShard(name, problem, number, num_unchecked)
 
-    for name, problem in zip(counts, ahead(check, counts, threads), strict=True):
-        if problem:
-            yield ShardProblem(name, problem, numbers.get(name))
+    yield from ahead(check, counts, threads)
 
 
 def _begins(counts: Counter[str]) -> Iterator[int]:
@@ -92,48 +92,63 @@ def _differs_from_samples(dataset: Dataset, number: int, rows: list[dict[str, An
     return None if samples.to_pylist() == rows else "lies otherwise in index.parquet than in the table samples"
 
 
-def _shard_problem(path: Path, rows: list[dict[str, Any]], plan: Mapping[str, Row]) -> str | None:
+def _shard_problem(path: Path, rows: list[dict[str, Any]], plan: Mapping[str, Row]) -> tuple[str | None, int]:
     """Compare every member's header with the index, the json member's own id with the key, the image's bytes with
-    their sha256, and both texts with the plan."""
+    their sha256, and both texts with the plan; what is wrong, and how many images have no sha256."""
+    num_unchecked = 0
     if not path.is_file():
-        return "missing"
+        return "missing", 0
     with path.open("rb") as tar:
         for row in rows:
-            if problem := _sample_problem(tar, row, plan.get(row["image_id"])):
-                return problem
+            problem, is_checked = _sample_problem(tar, row, plan.get(row["image_id"]))
+            num_unchecked += not is_checked
+            if problem:
+                return problem, num_unchecked
         end = max(
             row[f"{member}_offset"] + row[f"{member}_size"] for row in rows for member in ("image", "txt", "json")
         )
         tar.seek(end)
         rest = bytes(shard.padding(end)) + shard.END_OF_ARCHIVE
         if tar.read() != rest:
-            return "is cut short" if path.stat().st_size < end + len(rest) else "holds more than the index says"
-    return None
+            size = path.stat().st_size
+            return _wrong_end(size, end + len(rest)), num_unchecked
+    return None, num_unchecked
 
 
-def _sample_problem(tar: IO[bytes], row: Row, planned: Row | None) -> str | None:
+def _wrong_end(size: int, expected: int) -> str:
+    if size == expected:
+        return "does not end in zeros"
+    return "is cut short" if size < expected else "holds more than the index says"
+
+
+def _sample_problem(tar: IO[bytes], row: Row, planned: Row | None) -> tuple[str | None, bool]:
+    """What is wrong with a sample, and whether its image could be checked."""
     key, found = row["key"], {}
     for member in ("image", "txt", "json"):
         name = f"{key}.{row['image_ext'] if member == 'image' else member}"
         tar.seek(row[f"{member}_offset"] - shard.BLOCK)
         if tar.read(shard.BLOCK) != shard.member_header(name, row[f"{member}_size"]):
-            return f"does not hold {name} where the index says"
+            return f"does not hold {name} where the index says", True
         found[member] = tar.read(row[f"{member}_size"])
+        if any(tar.read(shard.padding(len(found[member])))):
+            return f"holds something behind {name}, where zeros belong", True
     try:
         metadata = shard.decode_json(found["json"])
     except ValueError:
-        return f"{key}.json is damaged"
+        return f"{key}.json is damaged", True
     if metadata["image_id"] != row["image_id"]:
-        return f"{key}.json speaks of another image"
-    if not metadata["resized"] and hashlib.sha256(found["image"]).hexdigest() != metadata["sha256"]:
-        return f"{key}.{row['image_ext']} has other bytes than the original"
+        return f"{key}.json speaks of another image", True
+    resized, stored = metadata.get("resized", False), metadata.get("image_sha256")
+    expected = stored if resized else metadata.get("sha256")
+    if expected is not None and hashlib.sha256(found["image"]).hexdigest() != expected:
+        return f"{key}.{row['image_ext']} has other bytes than {'were packed' if resized else 'the original'}", True
     if planned is not None:
-        image = Packed(b"", row["image_ext"], row["width"], row["height"], metadata["resized"])
+        image = Packed(b"", row["image_ext"], row["width"], row["height"], resized, stored)
         if found["json"] != shard.encode_json(metadata_of(planned, image)):
-            return f"{key}.json is not what the plan says"
+            return f"{key}.json is not what the plan says", True
         if found["txt"] != planned["caption"].encode():
-            return f"{key}.txt is not the caption of the plan"
-    return None
+            return f"{key}.txt is not the caption of the plan", True
+    return None, expected is not None
 
 
 def index_problem(dataset: Dataset, index: pa.Table, broken: Container[str]) -> str | None:

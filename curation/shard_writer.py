@@ -52,6 +52,8 @@ class Packed:
     width: int
     height: int
     resized: bool
+    image_sha256: str | None = None
+    """Of re-encoded bytes; None where they are the original's, whose sha256 the plan has."""
 
 
 class Unpackable(Exception):
@@ -135,7 +137,12 @@ class ShardWriter:
         picture = open_rgb(data, longest_px=self._recipe.resize_longest_px)
         jpeg = io.BytesIO()
         picture.save(jpeg, "JPEG", quality=self._recipe.resize_quality)
-        return Packed(jpeg.getvalue(), "jpg", picture.width, picture.height, resized=True)
+        return re_encoded(jpeg.getvalue(), "jpg", picture.width, picture.height)
+
+
+def re_encoded(data: bytes, extension: str, width: int, height: int) -> Packed:
+    """An image member whose bytes are not the original's, with their checksum."""
+    return Packed(data, extension, width, height, True, hashlib.sha256(data).hexdigest())
 
 
 def metadata_of(sample: Mapping[str, Any], image: Packed) -> shard.SampleMetadata:
@@ -143,7 +150,7 @@ def metadata_of(sample: Mapping[str, Any], image: Packed) -> shard.SampleMetadat
     synthetic = []
     if sample["synthetic_caption"] is not None:
         synthetic = [{"captioner": sample["captioner"], "caption": sample["synthetic_caption"]}]
-    return shard.SampleMetadata(
+    metadata = shard.SampleMetadata(
         image_id=sample["image_id"],
         caption_raw=sample["raw_caption"],
         caption_raw_reason=sample["raw_reason"],
@@ -168,6 +175,9 @@ def metadata_of(sample: Mapping[str, Any], image: Packed) -> shard.SampleMetadat
         resized=image.resized,
         recipe=sample["recipe"],
     )
+    if image.image_sha256 is not None:  # no null elsewhere: the bytes of untouched samples stay as they always were
+        metadata["image_sha256"] = image.image_sha256
+    return metadata
 
 
 INDEX_KEY = b"sigma.samples"

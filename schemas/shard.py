@@ -66,6 +66,8 @@ class SampleMetadata(TypedDict, total=False):
     sha256: str
     """Of the original bytes; of the image member too unless the recipe resized it."""
     resized: bool
+    image_sha256: str
+    """Of the image member, only where it was re-encoded; shards from before this key lack it."""
     recipe: str
     """Fingerprint of the knobs that shaped the sample (`DataRecipe.sample_fingerprint`)."""
 

@@ -135,6 +135,7 @@ def features(*images: str) -> Any:
         "license": text,
         "sha256": text,
         "resized": datasets.Value("bool"),
+        "image_sha256": text,
         "recipe": text,
     }
     members = {"json": metadata, "txt": text, **{image: datasets.Image() for image in images}}

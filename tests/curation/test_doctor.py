@@ -2,17 +2,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from curation import catalog
 from curation.dataset import Dataset, commit_table, write_atomically
 from curation.doctor import Finding, check_dataset, check_machine
+from curation.repair import repair
+from curation.shard_check import check_shards
+from curation.shard_writer import Packed
+from schemas import shard
+from schemas.recipe import DataRecipe
 from schemas.shard_index import read_index
 from schemas.tables import SCHEMAS
-from tests.building import build, recipe, write_pictures
+from tests.building import Told, build, recipe, steps, write_pictures
+from tests.trees import content
 
 
 @pytest.fixture
@@ -263,3 +272,88 @@ def test_a_flipped_byte_inside_an_image_is_found(dataset: Dataset) -> None:
         tar.write(bytes([byte ^ 1]))
     assert only(dataset).subject == row["shard"]
     assert "has other bytes than the original" in only(dataset).text
+
+
+# ------------------------------------------------------------------------------------------------ every byte
+
+
+@pytest.fixture(scope="module")
+def resized(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("resized")
+    write_pictures(folder / "photos", [(96, 64)] * 4 + [(40, 30)])
+    built, _ = build(recipe(folder / "photos", folder / "ds", shard={"resize_longest_px": 60}))
+    return built
+
+
+def spans(dataset: Dataset) -> dict[str, list[tuple[Path, int, int]]]:
+    """Class of bytes -> (tar, begin, end) of every stretch of it."""
+    found: dict[str, list[tuple[Path, int, int]]] = {}
+    ends: dict[Path, int] = {}
+    for row in read_index(dataset.shards).to_pylist():
+        tar = dataset.shards / row["shard"]
+        for member in ("image", "txt", "json"):
+            begin = row[f"{member}_offset"]
+            end = begin + row[f"{member}_size"]
+            padded = end + shard.padding(end)
+            found.setdefault("header", []).append((tar, begin - shard.BLOCK, begin))
+            found.setdefault(member, []).append((tar, begin, end))
+            found.setdefault("padding", []).append((tar, end, padded))
+            ends[tar] = max(ends.get(tar, 0), padded)
+    found["end"] = [(tar, end, tar.stat().st_size) for tar, end in ends.items()]
+    assert sum(end - begin for every in found.values() for _, begin, end in every) == sum(
+        tar.stat().st_size for tar in ends
+    )
+    return found
+
+
+@pytest.mark.parametrize("kind", ["header", "image", "txt", "json", "padding", "end"])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), which=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_a_flipped_bit_anywhere_in_a_tar_is_found(
+    resized: Dataset, kind: str, place: float, which: int, bit: int
+) -> None:
+    stretches = [span for span in spans(resized)[kind] if span[1] < span[2]]
+    tar, begin, end = stretches[which % len(stretches)]
+    whole = tar.read_bytes()
+    data = bytearray(whole)
+    data[begin + int(place * (end - begin))] ^= 1 << bit
+    tar.write_bytes(bytes(data))
+    try:
+        index = read_index(resized.shards)
+        found = list(check_shards(resized, index, 1, lambda rows: None))
+    finally:
+        tar.write_bytes(whole)
+    assert [checked.shard for checked in found if checked.problem] == [str(tar.relative_to(resized.shards))]
+
+
+def test_a_re_encoded_image_that_changed_is_written_again_alone(resized: Dataset, copy_of: Any) -> None:
+    dataset = copy_of(resized)
+    whole = content(dataset.root)
+    row = next(row for row in read_index(dataset.shards).to_pylist() if row["width"] == 60)
+    tar = dataset.shards / row["shard"]
+    data = bytearray(tar.read_bytes())
+    data[row["image_offset"] + row["image_size"] // 2] ^= 1
+    inodes = {path: path.stat().st_ino for path in dataset.shards.glob("*/*.tar")}
+    tar.write_bytes(bytes(data))
+    [finding] = [finding for finding in bad(dataset) if finding.subject == row["shard"]]
+    assert "has other bytes than were packed" in finding.text
+    made = DataRecipe.load(dataset.recipe, [f"out={dataset.root}"])
+    list(repair(made, steps(made), Told()))
+    assert bad(dataset) == []
+    assert {path: path.stat().st_ino for path in inodes} == inodes | {tar: tar.stat().st_ino}
+    assert content(dataset.root) == whole
+
+
+def test_shards_from_before_checksums_are_told_once_and_are_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_checksum(data: bytes, extension: str, width: int, height: int) -> Packed:
+        return Packed(data, extension, width, height, resized=True)
+
+    monkeypatch.setattr("curation.shard_writer.re_encoded", without_checksum)  # as it was written then
+    write_pictures(tmp_path / "photos", [(96, 64)] * 3)
+    dataset, _ = build(recipe(tmp_path / "photos", tmp_path / "ds", shard={"resize_longest_px": 60}))
+    told = [finding for finding in check_dataset(dataset.root) if "before checksums" in finding.text]
+    assert bad(dataset) == []
+    [finding] = told
+    assert finding.text.endswith("; 3 re-encoded images not checked: written before checksums")
