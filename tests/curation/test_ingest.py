@@ -249,13 +249,15 @@ def test_ahead_raises_where_the_result_was_due() -> None:
         next(results)
 
 
-def test_running_out_of_memory_is_no_bad_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = write_files(tmp_path / "in", {"a.jpg": COFFEE})
+@pytest.mark.parametrize("decoder", ["PIL.ImageFile.ImageFile.load", "simplejpeg.decode_jpeg"])
+def test_running_out_of_memory_is_no_bad_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoder: str) -> None:
+    data = encode(photo("coffee.png"), "PNG") if decoder.startswith("PIL") else COFFEE
+    folder = write_files(tmp_path / "in", {"a.jpg": data})
 
-    def exhausted(self: Image.Image) -> None:
+    def exhausted(*args: object, **options: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", exhausted)
+    monkeypatch.setattr(decoder, exhausted)
     with pytest.raises(MemoryError) as caught:
         run(folder)
     assert caught.value.__notes__ == ["image: a.jpg"]

@@ -176,6 +176,7 @@ def test_no_job_brings_it_back(dataset: Dataset, job: str) -> None:
             "captions": 0,
             "mix": 0,
             "nouns": 0,
+            "noun_uses": 1,
             "statistics": 1,
             "shard_plan": 1,
             "samples": 0,
