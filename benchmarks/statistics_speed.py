@@ -70,8 +70,8 @@ def write_tables(folder: Path, num_images: int, seed: int = 0) -> None:
 
 
 def measure(folder: Path) -> tuple[list[float], list[float], float]:
-    """Seconds by the clock, and of the cores, to count the nouns (`noun_uses`), to make Table 1 of them and to balance the concepts, over a folder of
-    `write_tables`; and this process's peak GiB."""
+    """Seconds by the clock, and of the cores, to count the nouns (`noun_uses`), to make Table 1 of them and to balance
+    the concepts, over a folder of `write_tables`; and this process's peak GiB."""
     import duckdb
 
     from captioning import balance
