@@ -8,6 +8,7 @@ punctuation nor white space, so "don't" is two words, as in spaCy and the Penn T
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,9 @@ NOT_NEEDED = ["parser", "ner", "senter", "entity_linker", "textcat"]
 """Components of an installed model that nouns do not depend on."""
 
 ROWS_AT_ONCE = 256
+
+KEPT_STRINGS = 200_000
+"""Strings (words, and pieces of text between spaces) that an extractor learns before it begins to forget again."""
 
 
 def stage(data_recipe: recipe.DataRecipe) -> Stage:
@@ -82,17 +86,25 @@ def load_extractor(name: str) -> NounExtractor:
 
 
 class NounExtractor:
-    """A spaCy pipeline, asked for nouns only. Its memory does not grow with what it has read."""
+    """A spaCy pipeline, asked for nouns only.
+
+    spaCy takes text apart four times as fast where it knows the pieces, but what it learns inside a memory zone is
+    forgotten with it. So the first texts are read outside of one, and once `KEPT_STRINGS` are known (some 60 MB),
+    its memory does not grow with what it has read.
+    """
 
     def __init__(self, nlp: Language) -> None:
         nlp.max_length = 10_000_000  # the limit of spaCy is there for parser and ner, which are not here
+        if hasattr(nlp.tokenizer, "max_cache_size"):  # a tokenizer of another make has no such cache
+            nlp.tokenizer.max_cache_size = KEPT_STRINGS
         self._nlp = nlp
+        self._most_strings = len(nlp.vocab.strings) + KEPT_STRINGS
 
     def tag(self, sentences: Iterable[list[str]]) -> list[list[tuple[str, bool]]]:
         """For each sentence of tokens, one (lower-cased lemma, is it a noun) per token."""
         from spacy.tokens import Doc
 
-        with self._nlp.memory_zone():
+        with self._zone():
             docs = self._nlp.pipe(Doc(self._nlp.vocab, words=sentence) for sentence in sentences)
             return [[(_lemma(token), _is_noun(token)) for token in doc] for doc in docs]
 
@@ -102,8 +114,12 @@ class NounExtractor:
 
     def count(self, texts: Iterable[str]) -> list[tuple[list[str], int]]:
         """For each caption, the lemmas of its nouns in reading order, and its number of words."""
-        with self._nlp.memory_zone():
+        with self._zone():
             return [_count(doc) for doc in self._nlp.pipe(texts)]
+
+    def _zone(self) -> AbstractContextManager[object]:
+        """Inside it new strings are forgotten at the end, if as many are known as may be."""
+        return self._nlp.memory_zone() if len(self._nlp.vocab.strings) >= self._most_strings else nullcontext()
 
 
 class NounWorker:
@@ -161,8 +177,18 @@ def _captions(written: Sequence[pa.Table], kept: list[bool]) -> Iterator[str | N
 
 
 def _count(doc: Doc) -> tuple[list[str], int]:
-    nouns = [_lemma(token) for token in doc if _is_noun(token)]
-    return nouns, sum(not (token.is_punct or token.is_space) for token in doc)
+    """As `_is_noun` and `_lemma` say of each token; a Python object per token that is no noun would cost much time."""
+    from spacy.parts_of_speech import NOUN, PROPN
+
+    nouns, num_words = [], 0
+    rows = doc.to_array(["POS", "IS_PUNCT", "IS_SPACE"]).reshape(-1, 3).tolist()
+    for place, (pos, is_punct, is_space) in enumerate(rows):
+        num_words += not (is_punct or is_space)
+        if pos in (NOUN, PROPN):
+            token = doc[place]
+            if _is_noun(token):
+                nouns.append(_lemma(token))
+    return nouns, num_words
 
 
 def _is_noun(token: Token) -> bool:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 import spacy
 
+from captioning import nouns
 from captioning.nouns import NounExtractor, NounWorker, load_extractor, stage
 from schemas import tables
 from schemas.recipe import DataRecipe
@@ -81,6 +82,21 @@ def test_tokens_come_back_one_to_one(lexicon: NounExtractor) -> None:
     sentences = [["The", "T-shirts", "'s", " ", "color"], [], ["Hello", "world"]]
     assert [len(tagged) for tagged in lexicon.tag(sentences)] == [5, 0, 2]
     assert lexicon.tag([["cats", "and", "T-shirts"]]) == [[("cat", True), ("and", False), ("t-shirt", True)]]
+
+
+def test_what_it_remembers_is_bounded_and_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"a cat{number} beside a dog" for number in range(300)]
+    expected = [([f"cat{number}", "dog"], 5) for number in range(300)]
+    extractor = load_extractor("lexicon")
+    assert extractor.count(texts[:100]) == expected[:100]
+    monkeypatch.setattr(nouns, "KEPT_STRINGS", 100)
+    forgetful = load_extractor("lexicon")
+    known = []
+    for first in range(0, 300, 100):
+        assert forgetful.count(texts[first : first + 100]) == expected[first : first + 100]
+        known.append(len(forgetful._nlp.vocab.strings))
+    assert known[0] == known[1] == known[2], "strings of the second and third hundred were kept"
+    assert forgetful.count(texts) == extractor.count(texts) == expected
 
 
 def test_it_is_quick(lexicon: NounExtractor) -> None:
