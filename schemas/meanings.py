@@ -127,7 +127,7 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
     },
     "nouns": {
         "caption_source": "raw, synthetic, or a captioner beside",
-        "nouns": "lemmas in reading order, repeats included; null where there is no caption",
+        "nouns": "lemmas (or compounds, if asked for) in reading order, with repeats; null where there is no caption",
         "num_words": "tokens of the caption that are neither punctuation nor space",
         "num_tokens": "of the caption before any cut, the end of the text included",
         "tokenizer": "who counted: that of the mix",
@@ -150,7 +150,7 @@ MEANINGS: Mapping[str, Mapping[str, str]] = {
     "noun_uses": {
         "caption_source": "raw, synthetic, mix, or a captioner's name",
         "subset": "of select.subsets; null for the whole set",
-        "noun": "lemma",
+        "noun": "lemma or compound, as in nouns",
         "num_uses": "occurrences",
         "num_images": "images whose caption has it",
     },
