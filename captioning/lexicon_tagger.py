@@ -230,9 +230,9 @@ class LexiconTagger:
 
     def __call__(self, doc: Doc) -> Doc:
         words = [token.text for token in doc]
-        values = np.zeros((len(words), 3), dtype=np.uint64)
-        for place, (word, tag) in enumerate(zip(words, tag_words(words), strict=True)):
-            values[place] = *self._hashes[tag], self._add(lemma_of(word, tag))
+        add, hashes = self._add, self._hashes
+        rows = [(*hashes[tag], add(lemma_of(word, tag))) for word, tag in zip(words, tag_words(words), strict=True)]
+        values = np.array(rows, dtype=np.uint64).reshape(-1, 3)
         doc.from_array(["TAG", "POS", "LEMMA"], values)  # type: ignore[arg-type]
         return doc
 

@@ -1,13 +1,20 @@
 """The nouns of captions: spaCy pipelines behind one interface, and the job `nouns`.
 
 A noun is a token that the pipeline tags as common noun or proper noun (Universal POS NOUN or PROPN) and that holds a
-letter; its concept is the lower-cased lemma. Compounds count as their words. A word is a token that is neither
-punctuation nor white space, so "don't" is two words, as in spaCy and the Penn Treebank.
+letter; its concept is the lower-cased lemma. A word is a token that is neither punctuation nor white space, so "don't"
+is two words, as in spaCy and the Penn Treebank.
+
+Compounds count as their words, or, where the recipe asks for it, as one concept in place of them, so that nothing is
+counted twice: a run of nouns beside each other, all common or all proper ("coffee table", "eiffel tower", but not
+"paris street"), of at most `LONGEST_COMPOUND`. Only the last of them, the head, is a lemma: "sports cars" are a
+"sports car". A longer run is no phrase but a list of tags, and counts as its words. What stands between nouns, a hyphen
+or an 's as well, parts them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -28,7 +35,13 @@ LEXICON = "lexicon"
 NOT_NEEDED = ["parser", "ner", "senter", "entity_linker", "textcat"]
 """Components of an installed model that nouns do not depend on."""
 
+LONGEST_COMPOUND = 4
+"""Most nouns that are taken for one concept."""
+
 ROWS_AT_ONCE = 256
+
+KEPT_STRINGS = 200_000
+"""Strings (words, and pieces of text between spaces) that an extractor learns before it begins to forget again."""
 
 
 def stage(data_recipe: recipe.DataRecipe) -> Stage:
@@ -37,22 +50,24 @@ def stage(data_recipe: recipe.DataRecipe) -> Stage:
     Each captioner beside the primary one adds its table and a row per input.
     """
     extractor, beside = data_recipe.nouns.extractor, tuple(data_recipe.caption.beside)
+    compounds = data_recipe.nouns.compounds
     tokenizer = data_recipe.mix.tokenizer
     return Stage(
         job="nouns",
         outputs=("nouns",),
         inputs=("raw_captions", "captions", "selection", *(f"{tables.BESIDE}{name}" for name in beside)),
-        build=partial(NounWorker, extractor, tokenizer, beside),
-        knobs={"nouns.extractor": extractor, "mix.tokenizer": tokenizer},
+        build=partial(NounWorker, extractor, tokenizer, beside, compounds),
+        knobs={"nouns.extractor": extractor, "nouns.compounds": compounds, "mix.tokenizer": tokenizer},
         rows_per_input=len(tables.NOUN_SOURCES) + len(beside),
     )
 
 
-def load_extractor(name: str) -> NounExtractor:
+def load_extractor(name: str, compounds: bool = False) -> NounExtractor:
     """The extractor that a recipe names.
 
     Args:
         name: `lexicon`, or an installed spaCy model such as en_core_web_sm.
+        compounds: "coffee table" is one concept, in place of its words.
 
     Raises:
         ValueError: the model is not installed (the message has the command that installs it) or cannot tag.
@@ -64,7 +79,7 @@ def load_extractor(name: str) -> NounExtractor:
 
         nlp = spacy.blank("en")
         nlp.add_pipe(FACTORY)
-        return NounExtractor(nlp)
+        return NounExtractor(nlp, compounds)
     try:
         nlp = spacy.load(name, exclude=NOT_NEEDED)
     except OSError:
@@ -78,45 +93,61 @@ def load_extractor(name: str) -> NounExtractor:
             f"nouns.extractor: the spaCy model {name!r} has no tagger (only {parts}); "
             f"choose one with a tagger, such as en_core_web_sm, or {LEXICON}"
         )
-    return NounExtractor(nlp)
+    return NounExtractor(nlp, compounds)
 
 
 class NounExtractor:
-    """A spaCy pipeline, asked for nouns only. Its memory does not grow with what it has read."""
+    """A spaCy pipeline, asked for nouns only.
 
-    def __init__(self, nlp: Language) -> None:
+    spaCy takes text apart four times as fast where it knows the pieces, but what it learns inside a memory zone is
+    forgotten with it. So the first texts are read outside of one, and once `KEPT_STRINGS` are known (some 60 MB),
+    its memory does not grow with what it has read.
+    """
+
+    def __init__(self, nlp: Language, compounds: bool = False) -> None:
         nlp.max_length = 10_000_000  # the limit of spaCy is there for parser and ner, which are not here
+        if hasattr(nlp.tokenizer, "max_cache_size"):  # a tokenizer of another make has no such cache
+            nlp.tokenizer.max_cache_size = KEPT_STRINGS
         self._nlp = nlp
+        self._compounds = compounds
+        self._most_strings = len(nlp.vocab.strings) + KEPT_STRINGS
 
     def tag(self, sentences: Iterable[list[str]]) -> list[list[tuple[str, bool]]]:
         """For each sentence of tokens, one (lower-cased lemma, is it a noun) per token."""
         from spacy.tokens import Doc
 
-        with self._nlp.memory_zone():
+        with self._zone():
             docs = self._nlp.pipe(Doc(self._nlp.vocab, words=sentence) for sentence in sentences)
             return [[(_lemma(token), _is_noun(token)) for token in doc] for doc in docs]
 
     def nouns(self, texts: Iterable[str]) -> list[list[str]]:
-        """For each caption, the lemmas of its nouns in reading order, repeats included."""
+        """For each caption, its nouns (lemmas, and compounds where asked for) in reading order, repeats included."""
         return [lemmas for lemmas, _ in self.count(texts)]
 
     def count(self, texts: Iterable[str]) -> list[tuple[list[str], int]]:
-        """For each caption, the lemmas of its nouns in reading order, and its number of words."""
-        with self._nlp.memory_zone():
-            return [_count(doc) for doc in self._nlp.pipe(texts)]
+        """For each caption, its nouns as `nouns` gives them, and its number of words."""
+        with self._zone():
+            return [_count(doc, self._compounds) for doc in self._nlp.pipe(texts)]
+
+    def _zone(self) -> AbstractContextManager[object]:
+        """Inside it new strings are forgotten at the end, if as many are known as may be."""
+        return self._nlp.memory_zone() if len(self._nlp.vocab.strings) >= self._most_strings else nullcontext()
 
 
 class NounWorker:
     """The worker: one pipeline and one tokenizer, built once."""
 
-    def __init__(self, extractor: str, tokenizer: str = WORDS, beside: Sequence[str] = ()) -> None:
+    def __init__(
+        self, extractor: str, tokenizer: str = WORDS, beside: Sequence[str] = (), compounds: bool = False
+    ) -> None:
         """Load the extractor and the tokenizer.
 
         Args:
             tokenizer: counts the tokens of every caption, so that they compare; the one that the mix is cut by.
             beside: captioners whose captions are read beside those of `NOUN_SOURCES`.
+            compounds: adjacent nouns are one concept.
         """
-        self._extractor = load_extractor(extractor)
+        self._extractor = load_extractor(extractor, compounds)
         self._tokenizer = load_tokenizer(tokenizer)
         self._beside = tuple(beside)
 
@@ -160,9 +191,38 @@ def _captions(written: Sequence[pa.Table], kept: list[bool]) -> Iterator[str | N
         yield from captions if row_kept else [None] * len(captions)
 
 
-def _count(doc: Doc) -> tuple[list[str], int]:
-    nouns = [_lemma(token) for token in doc if _is_noun(token)]
-    return nouns, sum(not (token.is_punct or token.is_space) for token in doc)
+def _count(doc: Doc, compounds: bool) -> tuple[list[str], int]:
+    """As `_is_noun` and `_lemma` say of each token; a Python object per token that is no noun would cost much time."""
+    from spacy.parts_of_speech import NOUN, PROPN
+
+    nouns: list[Token] = []
+    num_words = 0
+    rows = doc.to_array(["POS", "IS_PUNCT", "IS_SPACE"]).reshape(-1, 3).tolist()
+    for place, (pos, is_punct, is_space) in enumerate(rows):
+        num_words += not (is_punct or is_space)
+        if pos in (NOUN, PROPN):
+            token = doc[place]
+            if _is_noun(token):
+                nouns.append(token)
+    return (_joined(nouns) if compounds else [_lemma(token) for token in nouns]), num_words
+
+
+def _joined(nouns: list[Token]) -> list[str]:
+    """Nouns in reading order as concepts: those that stand beside each other and are of one kind are one."""
+    runs: list[list[Token]] = []
+    for token in nouns:
+        last = runs[-1][-1] if runs else None
+        if last is not None and token.i == last.i + 1 and token.pos == last.pos and last.whitespace_:
+            runs[-1].append(token)
+        else:
+            runs.append([token])
+    concepts = []
+    for run in runs:
+        if len(run) > LONGEST_COMPOUND:
+            concepts += [_lemma(token) for token in run]
+        else:
+            concepts.append(" ".join([*(token.text.lower() for token in run[:-1]), _lemma(run[-1])]))
+    return concepts
 
 
 def _is_noun(token: Token) -> bool:

@@ -73,20 +73,24 @@ def stats(
 def sql(
     dataset: DatasetFolder,
     query: Annotated[str | None, typer.Argument(help="One SELECT.")] = None,
-    tables: Annotated[bool, typer.Option("--tables", help="Print the views and their columns.")] = False,
+    tables: Annotated[
+        bool, typer.Option("--tables", help="Print the views, their columns and what these mean.")
+    ] = False,
     limit: Annotated[int, typer.Option(help="Most rows to print.")] = 1000,
 ) -> None:
     """Query a dataset with SQL, read-only. Views: every table, and `ledger` with one row per input."""
     from curation import catalog
-    from curation.console import rows_table
+    from curation.console import columns_table, rows_table
     from curation.dataset import Dataset
 
     with refusals():
         if query is None and not tables:
             raise ValueError("give a query, or --tables to see what there is to query")
         with catalog.connect_read_only(Dataset(dataset.absolute())) as connection:
-            text = query if query is not None else "SELECT table_name, column_name, data_type FROM duckdb_columns()"
-            result = catalog.query(connection, text)
+            if query is None:
+                console.print(columns_table(catalog.told_columns(connection)))
+                return
+            result = catalog.query(connection, query)
             names = [column[0] for column in result.description or []]
             rows = result.fetchmany(limit + 1)
             console.print(rows_table(names, rows[:limit]))

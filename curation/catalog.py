@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.dataset import Dataset, write_atomically
+from schemas.meanings import MEANINGS, meaning
 from schemas.tables import ADDED, BESIDE, CAPTIONS, MAP_TABLES, SCHEMAS
 
 _DUCKDB_TYPES = {
@@ -95,11 +96,15 @@ def query(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyCon
 
 
 def write_catalog(dataset: Dataset) -> Path:
-    """Write `catalog.duckdb`: the views over absolute paths, so that `duckdb catalog.duckdb` works from anywhere."""
+    """Write `catalog.duckdb`: the views over absolute paths, so that `duckdb catalog.duckdb` works from anywhere.
+
+    The meaning of each column is its comment there.
+    """
     with tempfile.TemporaryDirectory() as folder:  # DuckDB cannot write a database under a folder with ? in its name
         aside = Path(folder) / dataset.catalog.name
         with duckdb.connect(str(aside)) as connection:
             create_views(connection, dataset)
+            _comment(connection)
         write_atomically(dataset.catalog, aside.read_bytes())
     return dataset.catalog
 
@@ -112,6 +117,25 @@ def create_views(connection: duckdb.DuckDBPyConnection, dataset: Dataset) -> Non
     connection.execute(f"CREATE OR REPLACE VIEW captions_beside AS {_select_beside(dataset)}")
     for view in ("raw_offers", "ledger"):
         connection.execute(resources.files("curation").joinpath(f"{view}.sql").read_text(encoding="utf-8"))
+
+
+def told_columns(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str, str]]:
+    """(view, column, type, meaning) of every column, views in the order of the jobs, the ledger last."""
+    found = connection.execute(
+        "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal ORDER BY column_index"
+    ).fetchall()
+    views = list(MEANINGS)
+    told = [(view, column, kind, meaning(view, column) or "") for view, column, kind in found if view in MEANINGS]
+    return sorted(told, key=lambda row: views.index(row[0]))
+
+
+def _comment(connection: duckdb.DuckDBPyConnection) -> None:
+    """Give each column its meaning as a comment, which `duckdb_columns()` shows."""
+    connection.execute("BEGIN")
+    for view, column, _, text in told_columns(connection):
+        if text:
+            connection.execute(f"COMMENT ON COLUMN {view}.{column} IS {literal(text)}")
+    connection.execute("COMMIT")
 
 
 def select_table(dataset: Dataset, table: str) -> str:

@@ -166,6 +166,23 @@ def rows_table(names: list[str], rows: Iterable[tuple[object, ...]]) -> Table:
     return table
 
 
+def columns_table(rows: Iterable[tuple[str, str, str, str]]) -> Table:
+    """(view, column, type, meaning) of columns, each view a heading above its own; as wide as the terminal allows."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column()
+    heading = None
+    for view, column, kind, text in rows:
+        if view != heading:
+            if heading is not None:
+                table.add_row()
+            table.add_row(Text(view, style="bold"))
+            heading = view
+        table.add_row(Text(f"  {column}"), Text(kind), Text(text))
+    return table
+
+
 @contextmanager
 def told(console: Console, package: str) -> Iterator[None]:
     """Show what a package logs on the console, between its bars."""

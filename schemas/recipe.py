@@ -137,6 +137,9 @@ class Nouns(StrictModel):
     extractor: str = "lexicon"
     """`lexicon` is a spaCy pipeline on TextBlob's word list, without a model; else the name of an installed spaCy
     model with a tagger, such as en_core_web_sm."""
+    compounds: bool = False
+    """Count up to four nouns beside each other as one concept in place of their words, as "coffee table", where all are
+    common or all are proper. The paper's Table 1 does not say that it does."""
 
 
 class Ground(StrictModel):

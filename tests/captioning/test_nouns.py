@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 import spacy
 
+from captioning import nouns
 from captioning.nouns import NounExtractor, NounWorker, load_extractor, stage
 from schemas import tables
 from schemas.recipe import DataRecipe
@@ -67,6 +68,38 @@ def test_nouns_of_captions(lexicon: NounExtractor, caption: str, expected: list[
     assert lexicon.nouns([caption]) == [expected]
 
 
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("A cup on a coffee table.", ["cup", "coffee table"]),
+        ("Two sports cars near wooden coffee tables", ["sports car", "coffee table"]),
+        ("Tourists near the Eiffel Tower in Paris", ["tourist", "eiffel tower", "paris"]),
+        ("The street lamp, garden gate and fence", ["street lamp", "garden gate", "fence"]),
+        ("The woman's hat", ["woman", "hat"]),
+        ("a door\n\nwindow", ["door", "window"]),
+        ("cat dog bird fish horse", ["cat", "dog", "bird", "fish", "horse"]),
+        ("cat", ["cat"]),
+        ("!!!", []),
+    ],
+)
+def test_nouns_beside_each_other_are_one_concept_where_asked_for(caption: str, expected: list[str]) -> None:
+    assert load_extractor("lexicon", compounds=True).nouns([caption]) == [expected]
+
+
+def test_a_common_noun_after_a_name_is_its_own_concept() -> None:
+    assert load_extractor("lexicon", compounds=True).nouns(["A Zürich street at night"]) == [
+        ["zürich", "street", "night"]
+    ]
+    assert load_extractor("lexicon").nouns(["A coffee table"]) == [["coffee", "table"]]
+
+
+def test_compounds_change_neither_tags_nor_words(lexicon: NounExtractor) -> None:
+    joined, sentence = load_extractor("lexicon", compounds=True), ["a", "coffee", "table"]
+    assert joined.tag([sentence]) == lexicon.tag([sentence])
+    ((nouns_joined, num_words),) = joined.count(["a coffee table"])
+    assert (nouns_joined, num_words) == (["coffee table"], lexicon.count(["a coffee table"])[0][1])
+
+
 def test_words_are_tokens_without_punctuation_and_space(lexicon: NounExtractor) -> None:
     assert [words for _, words in lexicon.count(["A cat, a dog!", "  It isn't\n a cat. ", "...", ""])] == [4, 5, 0, 0]
 
@@ -81,6 +114,21 @@ def test_tokens_come_back_one_to_one(lexicon: NounExtractor) -> None:
     sentences = [["The", "T-shirts", "'s", " ", "color"], [], ["Hello", "world"]]
     assert [len(tagged) for tagged in lexicon.tag(sentences)] == [5, 0, 2]
     assert lexicon.tag([["cats", "and", "T-shirts"]]) == [[("cat", True), ("and", False), ("t-shirt", True)]]
+
+
+def test_what_it_remembers_is_bounded_and_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"a cat{number} beside a dog" for number in range(300)]
+    expected = [([f"cat{number}", "dog"], 5) for number in range(300)]
+    extractor = load_extractor("lexicon")
+    assert extractor.count(texts[:100]) == expected[:100]
+    monkeypatch.setattr(nouns, "KEPT_STRINGS", 100)
+    forgetful = load_extractor("lexicon")
+    known = []
+    for first in range(0, 300, 100):
+        assert forgetful.count(texts[first : first + 100]) == expected[first : first + 100]
+        known.append(len(forgetful._nlp.vocab.strings))
+    assert known[0] == known[1] == known[2], "strings of the second and third hundred were kept"
+    assert forgetful.count(texts) == extractor.count(texts) == expected
 
 
 def test_it_is_quick(lexicon: NounExtractor) -> None:
@@ -138,5 +186,13 @@ def test_the_stage() -> None:
     job = stage(DataRecipe(images="photos", out="out"))
     assert (job.job, job.outputs, job.inputs) == ("nouns", ("nouns",), ("raw_captions", "captions", "selection"))
     assert job.rows_per_input == 2
-    assert job.knobs == {"nouns.extractor": "lexicon", "mix.tokenizer": "words"}
+    assert job.knobs == {"nouns.extractor": "lexicon", "nouns.compounds": False, "mix.tokenizer": "words"}
     assert isinstance(pickle.loads(pickle.dumps(job)).build(), NounWorker)
+
+
+def test_compounds_are_a_knob_of_the_job() -> None:
+    job = stage(DataRecipe.from_mapping({"images": "photos", "out": "out", "nouns": {"compounds": True}}))
+    assert job.knobs == {"nouns.extractor": "lexicon", "nouns.compounds": True, "mix.tokenizer": "words"}
+    worker = job.build()
+    assert isinstance(worker, NounWorker)
+    assert worker._extractor.nouns(["a coffee table"]) == [["coffee table"]]
