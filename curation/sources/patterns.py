@@ -14,6 +14,8 @@ from curation.sources.storage import RemoteError, filesystem, patiently
 from schemas.locations import is_remote
 from schemas.reasons import FetchError
 
+_INDEXED = {"http", "https", "hf"}
+"""File systems that match by themselves: what is a folder is a matter of pages, or all is known from one answer."""
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
@@ -88,7 +90,7 @@ def match_all(fs: AbstractFileSystem, pattern: str) -> tuple[dict[str, Any], dic
     parts = pattern.split("/")
     if wrong := [part for part in parts if "**" in part and part != "**"]:
         raise ValueError(f"{pattern}: ** stands alone between two slashes; write {wrong[0].replace('**', '*')}")
-    if type(fs).glob is not AbstractFileSystem.glob:
+    if not _INDEXED.isdisjoint([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol):
         return patiently(lambda: fs.glob(pattern, detail=True)), {}
     num_plain = next(place for place, part in enumerate(parts) if any(character in part for character in "*?["))
     found: dict[str, Any] = {}

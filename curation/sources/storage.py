@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import aiohttp
 import fsspec
 
-from curation.sources.stores import explain_store, open_store, reason_of_status
+from curation.sources.stores import explain_store, open_s3, reason_of_status
 from schemas.locations import is_remote
 from schemas.reasons import TRANSIENT, FetchError
 
@@ -20,6 +20,9 @@ FIRST_PAUSE_S = 0.5
 
 REMOTE_ERRORS = (OSError, aiohttp.ClientError)
 """What reading from a remote storage raises; its timeouts are OSErrors too."""
+
+PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs"}
+"""Scheme -> what fsspec needs for it, all in the `cloud` extra."""
 
 Result = TypeVar("Result")
 
@@ -44,12 +47,14 @@ def filesystem(url: str) -> tuple[Any, str]:
         return fsspec.filesystem("file"), url
     scheme, _, rest = url.partition("://")
     scheme = scheme.lower()
-    if (store := open_store(scheme, rest.partition("/")[0])) is not None:
-        return store, rest.rstrip("/")
+    if scheme in ("s3", "s3a"):
+        return open_s3(rest.partition("/")[0]), rest.rstrip("/")
     try:
         fs, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
-        raise ValueError(f"{scheme}://: its client is not installed: {' '.join(str(error).split())}") from None
+        package = PACKAGES.get(scheme)
+        how = f"pip install {package}, or 'sigma-pipeline[cloud]'" if package else " ".join(str(error).split())
+        raise ValueError(f"{scheme}://: its client is not installed; {how}") from None
     except ValueError as error:
         raise ValueError(f"{scheme}://: {' '.join(str(error).split())}; name a scheme that fsspec knows") from None
     return fs, str(path)

@@ -1,4 +1,4 @@
-"""Open object stores with the clients inside pyarrow: credentials and endpoints come from the environment alone."""
+"""Open S3 with the client inside pyarrow: credentials and the endpoint come from the environment alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import re
 import threading
 from collections import OrderedDict
 from contextlib import suppress
-from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,19 +27,14 @@ SILENCE_S = 30
 
 TWO_SLASHES = "a key below it has two slashes in a row, which no folder has: give it another key"
 
-_ENVIRONMENT = ("AWS_", "GOOGLE_", "AZURE_", "STORAGE_EMULATOR_HOST")
-"""Beginnings of the variables that decide how a client is made."""
-_CODE = re.compile(r"AWS Error ([A-Z_0-9]+)|google::cloud::Status\(([A-Z_]+)")
+_CODE = re.compile(r"AWS Error ([A-Z_0-9]+)")
 _STATUS = re.compile(r"HTTP status (\d{3})")
 
 _REASONS = {
     "NO_SUCH_BUCKET": (FetchError.NOT_FOUND, "no such bucket"),
     "NO_SUCH_KEY": (FetchError.NOT_FOUND, "not found"),
     "RESOURCE_NOT_FOUND": (FetchError.NOT_FOUND, "not found"),
-    "NOT_FOUND": (FetchError.NOT_FOUND, "not found"),
     "ACCESS_DENIED": (FetchError.FORBIDDEN, "permission denied"),
-    "PERMISSION_DENIED": (FetchError.FORBIDDEN, "permission denied"),
-    "UNAUTHENTICATED": (FetchError.FORBIDDEN, "the credentials are refused"),
     "INVALID_ACCESS_KEY_ID": (FetchError.FORBIDDEN, "the credentials are refused"),
     "INVALID_CLIENT_TOKEN_ID": (FetchError.FORBIDDEN, "the credentials are refused"),
     "INVALID_SIGNATURE": (FetchError.FORBIDDEN, "the credentials are refused"),
@@ -51,16 +45,12 @@ _REASONS = {
     "REQUEST_TIME_TOO_SKEWED": (FetchError.FORBIDDEN, "this machine's clock is wrong"),
     "SLOW_DOWN": (FetchError.RATE_LIMITED, "slow down"),
     "THROTTLING": (FetchError.RATE_LIMITED, "slow down"),
-    "RESOURCE_EXHAUSTED": (FetchError.RATE_LIMITED, "slow down"),
     "SERVICE_UNAVAILABLE": (FetchError.SERVER_ERROR, "the store is unavailable"),
     "INTERNAL_FAILURE": (FetchError.SERVER_ERROR, "an error inside the store"),
-    "INTERNAL": (FetchError.SERVER_ERROR, "an error inside the store"),
     "REQUEST_TIMEOUT": (FetchError.TIMEOUT, "timed out"),
-    "DEADLINE_EXCEEDED": (FetchError.TIMEOUT, "timed out"),
     "NETWORK_CONNECTION": (FetchError.UNREACHABLE, "no connection"),
-    "UNAVAILABLE": (FetchError.UNREACHABLE, "no connection"),
 }
-"""What the clients call an error, as a reason and in words: their own message may hold the key that was used."""
+"""What the client calls an error, as a reason and in words: its own message may hold the key that was used."""
 
 
 class ObjectStore(ArrowFSWrapper):
@@ -152,58 +142,28 @@ class _StoreFile(AbstractBufferedFile):
         return data
 
 
-def open_store(scheme: str, bucket: str) -> ObjectStore | None:
-    """The store behind `scheme://bucket`; None where pyarrow has no client for the scheme.
+def open_s3(bucket: str) -> ObjectStore:
+    """The store that holds a bucket.
 
     Raises:
-        ValueError: the environment lacks something, or says something that is no address.
+        ValueError: no bucket is named, or the environment names an endpoint that is no address.
     """
-    if scheme not in _CLIENTS:
-        return None
     if not bucket:
-        raise ValueError(f"{scheme}://: names no bucket; write {scheme}://BUCKET/FOLDER")
+        raise ValueError("s3://: names no bucket; write s3://BUCKET/FOLDER")
     # a hash: nothing here keeps a secret
-    return _open_store(scheme, bucket, hash(frozenset(i for i in os.environ.items() if i[0].startswith(_ENVIRONMENT))))
+    return _open_s3(bucket, hash(frozenset(item for item in os.environ.items() if item[0].startswith("AWS_"))))
 
 
 @lru_cache(maxsize=16)
-def _open_store(scheme: str, bucket: str, environment: int) -> ObjectStore:
-    try:
-        return ObjectStore(_CLIENTS[scheme](bucket))
-    except AttributeError:
-        raise ValueError(f"{scheme}://: this pyarrow is built without it; install a wheel of pyarrow") from None
-
-
-def _s3(bucket: str) -> arrow.FileSystem:
+def _open_s3(bucket: str, environment: int) -> ObjectStore:
     options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT_S, "request_timeout": SILENCE_S}
     for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
         if os.environ.get(name):
             region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-            return arrow.S3FileSystem(**options, **_endpoint(name), region=region)
+            return ObjectStore(arrow.S3FileSystem(**options, **_endpoint(name), region=region))
     with suppress(OSError, pa.ArrowInvalid):  # the read that follows says what is wrong
         options["region"] = arrow.resolve_s3_region(bucket)  # the client looks for it in the environment alone
-    return arrow.S3FileSystem(**options)
-
-
-def _gcs(bucket: str) -> arrow.FileSystem:
-    options: dict[str, Any] = {"retry_time_limit": timedelta(seconds=SILENCE_S)}
-    if os.environ.get("STORAGE_EMULATOR_HOST"):
-        options |= {"anonymous": True, **_endpoint("STORAGE_EMULATOR_HOST")}
-    return arrow.GcsFileSystem(**options)
-
-
-def _azure(container: str) -> arrow.FileSystem:
-    account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
-    if not account:
-        raise ValueError(
-            "abfs://: the storage account is not known; set AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ACCOUNT_KEY "
-            "or AZURE_STORAGE_SAS_TOKEN unless this machine is logged in"
-        )
-    key, token = os.environ.get("AZURE_STORAGE_ACCOUNT_KEY"), os.environ.get("AZURE_STORAGE_SAS_TOKEN")
-    return arrow.AzureFileSystem(account, account_key=key or None, **({"sas_token": token} if token else {}))
-
-
-_CLIENTS = {"s3": _s3, "s3a": _s3, "gs": _gcs, "gcs": _gcs, "abfs": _azure, "abfss": _azure, "az": _azure}
+    return ObjectStore(arrow.S3FileSystem(**options))
 
 
 def _endpoint(name: str) -> dict[str, str]:
@@ -216,12 +176,12 @@ def _endpoint(name: str) -> dict[str, str]:
 
 
 def explain_store(error: OSError) -> tuple[FetchError, str] | None:
-    """What an error of pyarrow's clients means, in words that name no key; None where it is none of theirs."""
+    """What an error of pyarrow's client means, in words that name no key; None where it is none of theirs."""
     said = " ".join(map(str, error.args))
     found = _CODE.search(said)
     if found is None:
         return None
-    code = found[1] or found[2]
+    code = found[1]
     if code == "NETWORK_CONNECTION" and re.search(r"curlCode: 28\b", said):
         return FetchError.TIMEOUT, "timed out"
     if code in _REASONS:

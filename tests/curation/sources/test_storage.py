@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import fsspec
@@ -142,8 +143,14 @@ def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
     assert failed.value.reason is FetchError.UNREACHABLE
 
 
+@pytest.mark.skipif(find_spec("gcsfs") is not None, reason="gcsfs is installed here")
+def test_a_missing_client_names_its_package() -> None:
+    with pytest.raises(ValueError, match="gs://: its client is not installed; pip install gcsfs, or 'sigma-pipeline"):
+        filesystem("gs://bucket/a")
+
+
 def test_a_scheme_without_a_client_is_refused() -> None:
-    with pytest.raises(ValueError, match="gdrive://: its client is not installed: Please install gdrive"):
+    with pytest.raises(ValueError, match="gdrive://: its client is not installed; Please install gdrive"):
         filesystem("gdrive://folder/a")
     with pytest.raises(ValueError, match="nope://: Protocol not known: nope; name a scheme that fsspec knows"):
         filesystem("nope://bucket/a")

@@ -273,10 +273,6 @@ def test_an_object_that_grew_is_read_whole(store: Store) -> None:
 
 def test_what_is_no_error_of_a_store_is_not_explained() -> None:
     assert explain_store(OSError("disk full")) is None
-    assert explain_store(OSError("google::cloud::Status(PERMISSION_DENIED: key x)")) == (
-        FetchError.FORBIDDEN,
-        "permission denied",
-    )
     stalled = "AWS Error NETWORK_CONNECTION during GetObject operation: curlCode: 28, Timeout was reached"
     assert explain_store(OSError(stalled)) == (FetchError.TIMEOUT, "timed out")
 
