@@ -27,7 +27,7 @@ def _one_or_many(value: Any) -> Any:
 
 
 Where = Annotated[str, AfterValidator(_without_credentials)]
-"""A local path (`~` is the home directory) or a URL that fsspec opens: s3://, gs://, abfs://, hf://, https://, ..."""
+"""A local path (`~` is the home directory) or a URL: s3://, gs://, abfs://, hf://, https://, ..."""
 
 
 class _Source(StrictModel):
@@ -54,8 +54,8 @@ class FolderSource(_Source):
 
     kind: Literal["folder"] = "folder"
     path: Where
-    """A folder, or a pattern of folders and images (`photos/2024-*`): local (`~` is the home directory), or a URL that
-    fsspec opens: s3://, gs://, abfs://, hf://, https://."""
+    """A folder, or a pattern of folders and images (`photos/2024-*`): local (`~` is the home directory), or a URL:
+    s3://, gs://, abfs://, hf://, https://, ..."""
 
     def location(self) -> str:
         """The folder or the pattern."""

@@ -8,16 +8,17 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from PIL import Image
 
 from curation.probe import NOT_PICTURES
 from curation.sources.captions import TABLE_NAMES, CaptionTable, read_caption_table
 from curation.sources.item import Item, SourceListing, member_name
-from curation.sources.patterns import is_pattern, split_pattern
+from curation.sources.patterns import is_pattern, match_all, split_pattern
 from curation.sources.storage import RemoteError, filesystem, patiently
 from schemas.locations import is_remote
+from schemas.reasons import TRANSIENT
 from schemas.sources import FolderSource
 
 UNDECODED = frozenset(
@@ -138,6 +139,11 @@ def _walk(
         try:
             entries = list_entries(prefix, listing)
         except RemoteError as error:
+            if error.reason in TRANSIENT:  # what is listed is listed for good, so nothing of it is guessed
+                raise ValueError(
+                    f"{prefix.rstrip('/')}: this folder of the source cannot be listed ({error.detail}); run again "
+                    "once it can be"
+                ) from None
             member = _member(prefix.rstrip("/"))
             yield Item(
                 member, None, reason=error.reason.value, detail=f"a folder that cannot be listed: {error.detail}"
@@ -213,15 +219,17 @@ def _remote_entries(root: str, prefix: str, listing: SourceListing) -> list[_Ent
 
 
 def _matches(location: str, root: str) -> list[_Entry]:
-    """The folders and files that a pattern matches, named below `root`; what lies in a matched folder is left out."""
+    """The folders and files that a pattern matches, named below `root`, and folders that cannot be looked into; what
+    lies in a matched folder is left out."""
     fs, path = filesystem(location)
     top = filesystem(root)[1].rstrip("/")
-    found: dict[str, Any] = patiently(lambda: fs.glob(path, detail=True))
+    found, failed = match_all(fs, path)
+    closed = {folder: {"type": "directory"} for folder in failed}  # each becomes a row that says so
     kept: list[_Entry] = []
     last_folder = None
     entries = (
         _Entry(name.rstrip("/").removeprefix(top + "/"), info["type"] == "directory", info.get("size"))
-        for name, info in found.items()
+        for name, info in (closed | found).items()
     )
     for entry in sorted(entries, key=_order):
         if last_folder is None or not entry.name.startswith(last_folder):

@@ -16,7 +16,8 @@ from curation.sources.folder import image_extensions
 from curation.sources.item import Item, SourceListing, inside, member_name
 from curation.sources.patterns import find_files
 from curation.sources.rows import DAMAGE, open_table
-from curation.sources.storage import RemoteError, filesystem, patiently, reason_of_status
+from curation.sources.storage import RemoteError, filesystem, patiently
+from curation.sources.stores import reason_of_status
 from curation.sources.tars import list_tar, split_key
 from schemas.locations import is_remote
 from schemas.reasons import FetchError, ImageError

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 from itertools import product
 from pathlib import Path
+from typing import Any
+
+from fsspec.spec import AbstractFileSystem
 
 from curation.sources.storage import RemoteError, filesystem, patiently
 from schemas.locations import is_remote
+from schemas.reasons import FetchError
 
+_INDEXED = {"http", "https", "hf"}
+"""File systems that match by themselves: what is a folder is a matter of pages, or all is known from one answer."""
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
@@ -55,16 +62,68 @@ def _files_at(path: str, extensions: tuple[str, ...]) -> list[str]:
         root = split_pattern(path)[0]
         fs, pattern = filesystem(path)
         top = filesystem(root)[1].rstrip("/")
-        names = [name.removeprefix(top + "/") for name in patiently(lambda: fs.glob(pattern))]
+        found, failed = match_all(fs, pattern)
+        for error in failed.values():
+            raise error
+        names = [name.removeprefix(top + "/") for name in found]
     elif path.lower().endswith(extensions) and (is_remote(path) or not Path(path).is_dir()):
         return [path]
     else:
         root = path
         fs, folder = filesystem(path)
         index = "/" if path.startswith("http") else ""  # an index page is asked for with its slash
-        found = patiently(lambda: fs.ls(folder + index, detail=False))
-        names = [name.rstrip("/").rpartition("/")[2] for name in found]
+        listed = patiently(lambda: fs.ls(folder + index, detail=False))
+        names = [name.rstrip("/").rpartition("/")[2] for name in listed]
     return [f"{root.rstrip('/')}/{name}" for name in sorted(names) if name.lower().endswith(extensions)]
+
+
+def match_all(fs: AbstractFileSystem, pattern: str) -> tuple[dict[str, Any], dict[str, RemoteError]]:
+    """What a pattern matches, path by path with fsspec's facts, and the folders that might hold more but cannot be
+    listed. `**` does not follow links to folders.
+
+    fsspec's own walk leaves such folders out and tells nobody.
+
+    Raises:
+        ValueError: `**` together with something else between two slashes.
+        RemoteError: of a file system that has its own way of matching.
+    """
+    parts = pattern.split("/")
+    if wrong := [part for part in parts if "**" in part and part != "**"]:
+        raise ValueError(f"{pattern}: ** stands alone between two slashes; write {wrong[0].replace('**', '*')}")
+    if not _INDEXED.isdisjoint([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol):
+        return patiently(lambda: fs.glob(pattern, detail=True)), {}
+    num_plain = next(place for place, part in enumerate(parts) if any(character in part for character in "*?["))
+    found: dict[str, Any] = {}
+    failed: dict[str, RemoteError] = {}
+    _match(fs, "/".join(parts[:num_plain]) or "/", parts[num_plain:], found, failed)
+    return found, failed
+
+
+def _match(
+    fs: AbstractFileSystem, folder: str, parts: list[str], found: dict[str, Any], failed: dict[str, RemoteError]
+) -> None:
+    try:
+        entries = patiently(lambda: fs.ls(folder, detail=True))
+    except RemoteError as error:
+        if error.reason is not FetchError.NOT_FOUND:  # gone meanwhile: it holds nothing
+            failed[folder] = error
+        return
+    finally:
+        fs.invalidate_cache()  # fsspec would keep every folder it has seen
+    any_depth = parts[0] == "**"
+    part, *rest = parts[1:] if any_depth and len(parts) > 1 else parts
+    for entry in entries:
+        path = entry["name"].rstrip("/")
+        if path == folder.rstrip("/"):
+            continue
+        is_folder = entry["type"] == "directory"
+        if fnmatchcase(path.rpartition("/")[2], part):
+            if not rest:
+                found[path] = entry
+            elif is_folder:
+                _match(fs, path, rest, found, failed)
+        if any_depth and is_folder and not entry.get("islink"):
+            _match(fs, path, parts, found, failed)
 
 
 def expand_braces(pattern: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Reach local and remote storage through one door: fsspec for URLs, and its errors as reasons."""
+"""Reach local and remote storage through one door: a client for each kind of URL, and its errors as reasons."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import aiohttp
 import fsspec
 
+from curation.sources.stores import explain_store, open_s3, reason_of_status
 from schemas.locations import is_remote
 from schemas.reasons import TRANSIENT, FetchError
 
@@ -20,15 +21,7 @@ FIRST_PAUSE_S = 0.5
 REMOTE_ERRORS = (OSError, aiohttp.ClientError)
 """What reading from a remote storage raises; its timeouts are OSErrors too."""
 
-PACKAGES = {
-    "s3": "s3fs",
-    "s3a": "s3fs",
-    "gs": "gcsfs",
-    "gcs": "gcsfs",
-    "abfs": "adlfs",
-    "abfss": "adlfs",
-    "az": "adlfs",
-}
+PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs"}
 """Scheme -> what fsspec needs for it, all in the `cloud` extra."""
 
 Result = TypeVar("Result")
@@ -52,14 +45,16 @@ def filesystem(url: str) -> tuple[Any, str]:
     """
     if not is_remote(url):
         return fsspec.filesystem("file"), url
-    scheme = url.partition("://")[0].lower()
+    scheme, _, rest = url.partition("://")
+    scheme = scheme.lower()
+    if scheme in ("s3", "s3a"):
+        return open_s3(rest.partition("/")[0]), rest.rstrip("/")
     try:
         fs, path = fsspec.core.url_to_fs(url)
-    except ImportError:
-        package = PACKAGES.get(scheme, scheme)
-        raise ValueError(
-            f"{scheme}://: {package} is not installed; pip install {package}, or 'sigma-pipeline[cloud]'"
-        ) from None
+    except ImportError as error:
+        package = PACKAGES.get(scheme)
+        how = f"pip install {package}, or 'sigma-pipeline[cloud]'" if package else " ".join(str(error).split())
+        raise ValueError(f"{scheme}://: its client is not installed; {how}") from None
     except ValueError as error:
         raise ValueError(f"{scheme}://: {' '.join(str(error).split())}; name a scheme that fsspec knows") from None
     return fs, str(path)
@@ -114,17 +109,8 @@ def explain(error: Exception) -> RemoteError:
         return RemoteError(FetchError.BAD_URL, "not a valid URL")
     if isinstance(error, aiohttp.ClientPayloadError):
         return RemoteError(FetchError.TIMEOUT, "the answer stopped half way")
+    if isinstance(error, OSError) and (said := explain_store(error)) is not None:
+        return RemoteError(*said)
+    if isinstance(error, OSError) and error.errno == errno.EINVAL:
+        return RemoteError(FetchError.BAD_URL, error.strerror or "not a valid path")
     return RemoteError(FetchError.UNREACHABLE, type(error).__name__)
-
-
-def reason_of_status(status: int) -> FetchError:
-    """What an HTTP status other than 2xx means for an input."""
-    if status in (404, 410):
-        return FetchError.NOT_FOUND
-    if status in (401, 403, 451):
-        return FetchError.FORBIDDEN
-    if status == 429:
-        return FetchError.RATE_LIMITED
-    if status == 408:
-        return FetchError.TIMEOUT
-    return FetchError.SERVER_ERROR if status >= 500 else FetchError.FETCH_FAILED

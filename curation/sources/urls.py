@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -186,6 +187,7 @@ def _log(fetch: Fetch) -> Path:
 
 def _run_img2dataset(fetch: Fetch, lists: Path) -> None:
     options = fetch.options
+    _check_client(fetch.into)
     arguments = {
         "url_list": str(lists),
         "input_format": "parquet",
@@ -220,6 +222,17 @@ def _run_img2dataset(fetch: Fetch, lists: Path) -> None:
             child.wait()
     if code:
         raise ValueError(f"img2dataset stopped with exit status {code}; see {_log(fetch)}, then run again")
+
+
+def _check_client(into: str) -> None:
+    """img2dataset writes with fsspec's own clients, which reading does without."""
+    try:
+        fsspec.get_filesystem_class(into.partition("://")[0].lower() if is_remote(into) else "file")
+    except ImportError as error:
+        raise ValueError(
+            f"{into}: img2dataset cannot write there ({' '.join(str(error).split())}); pip install "
+            "'sigma-pipeline[cloud]', or name a local folder with into"
+        ) from None
 
 
 def _fetched(fetch: Fetch, files: list[Path]) -> Iterator[tuple[int, Item]]:

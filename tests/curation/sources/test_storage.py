@@ -143,9 +143,16 @@ def test_nobody_listens(monkeypatch: pytest.MonkeyPatch) -> None:
     assert failed.value.reason is FetchError.UNREACHABLE
 
 
-@pytest.mark.skipif(find_spec("s3fs") is not None, reason="s3fs is installed here")
+@pytest.mark.skipif(find_spec("gcsfs") is not None, reason="gcsfs is installed here")
 def test_a_missing_client_names_its_package() -> None:
-    with pytest.raises(ValueError, match="s3://: s3fs is not installed; pip install s3fs, or 'sigma-pipeline"):
-        filesystem("s3://bucket/a")
+    with pytest.raises(ValueError, match="gs://: its client is not installed; pip install gcsfs, or 'sigma-pipeline"):
+        filesystem("gs://bucket/a")
+
+
+def test_a_scheme_without_a_client_is_refused() -> None:
+    with pytest.raises(ValueError, match="gdrive://: its client is not installed; Please install gdrive"):
+        filesystem("gdrive://folder/a")
     with pytest.raises(ValueError, match="nope://: Protocol not known: nope; name a scheme that fsspec knows"):
         filesystem("nope://bucket/a")
+    with pytest.raises(ValueError, match="s3://: names no bucket; write s3://BUCKET/FOLDER"):
+        filesystem("s3://")

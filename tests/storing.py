@@ -1,0 +1,138 @@
+"""A real S3 server on loopback for tests: moto, behind a gate that counts what it sends and can refuse it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+
+KEY, SECRET = "AKIALOOPBACKTESTS", "tresor-of-the-loopback"
+
+pytest.importorskip("moto.server", reason="needs moto: pip install 'moto[server]'")
+
+
+class Store:
+    """A bucket, and what the server was asked for it."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.bucket = "photos"
+        self.requests: Counter[tuple[str, str]] = Counter()
+        """(method, key or listed prefix) -> requests."""
+        self.num_sent: Counter[str] = Counter()
+        """Key -> bytes of its content that were sent."""
+        self.refused: dict[str, int] = {}
+        """Beginning of a key or of a listed prefix -> HTTP status of every answer."""
+        self._client: Any = None
+
+    def put(self, files: Mapping[str, bytes]) -> None:
+        """Store objects by key."""
+        for key, data in files.items():
+            self._client.put_object(Bucket=self.bucket, Key=key, Body=data)
+
+    def delete(self, key: str) -> None:
+        """Delete an object."""
+        self._client.delete_object(Bucket=self.bucket, Key=key)
+
+    def empty(self) -> None:
+        """Delete every object."""
+        for found in self._client.list_objects_v2(Bucket=self.bucket).get("Contents", []):
+            self.delete(found["Key"])
+        self.forget()
+
+    @contextmanager
+    def asking_for_credentials(self) -> Iterator[tuple[str, str]]:
+        """Answer signed requests alone, as long as this lasts; the key and the secret of an account that may all."""
+        import boto3
+        from moto import settings
+
+        iam = boto3.client(
+            "iam", endpoint_url=self.url, aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name="us-east-1"
+        )
+        iam.create_user(UserName="reader")
+        statement = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+        iam.put_user_policy(UserName="reader", PolicyName="all", PolicyDocument=policy)
+        made = iam.create_access_key(UserName="reader")["AccessKey"]
+        before, settings.INITIAL_NO_AUTH_ACTION_COUNT = settings.INITIAL_NO_AUTH_ACTION_COUNT, 0
+        try:
+            yield made["AccessKeyId"], made["SecretAccessKey"]
+        finally:
+            settings.INITIAL_NO_AUTH_ACTION_COUNT = before
+
+    def forget(self) -> None:
+        """Count from nothing."""
+        self.requests.clear()
+        self.num_sent.clear()
+
+
+def environment(url: str) -> dict[str, str]:
+    """What a user sets for a server like MinIO."""
+    return {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET,
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+@contextmanager
+def storing() -> Iterator[Store]:
+    """Serve an empty bucket `photos`; the environment stays as it is."""
+    import boto3
+    from botocore.config import Config
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import WSGIRequestHandler, make_server
+
+    class Quiet(WSGIRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def log(self, type: str, message: str, *args: Any) -> None:
+            """Say nothing."""
+
+    store = Store()
+    inner = DomainDispatcherApplication(create_backend_app)
+    server = make_server(
+        "127.0.0.1", 0, lambda env, start: _gate(store, inner, env, start), threaded=True, request_handler=Quiet
+    )
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    store.url = f"http://127.0.0.1:{server.server_port}"
+    store._client = boto3.client(
+        "s3",
+        endpoint_url=store.url,
+        aws_access_key_id=KEY,
+        aws_secret_access_key=SECRET,
+        region_name="us-east-1",
+        config=Config(s3={"addressing_style": "path"}),
+    )
+    store._client.create_bucket(Bucket=store.bucket)
+    store.forget()
+    try:
+        yield store
+    finally:
+        server.shutdown()
+        thread.join(10)
+        server.server_close()
+
+
+def _gate(store: Store, inner: Any, env: dict[str, Any], start: Any) -> Iterable[bytes]:
+    path = env["PATH_INFO"].encode("latin-1").decode("utf-8").removeprefix(f"/{store.bucket}").lstrip("/")
+    query = parse_qs(env.get("QUERY_STRING", ""))
+    asked = path or query.get("prefix", [""])[0]
+    store.requests[env["REQUEST_METHOD"], asked] += 1
+    for beginning, status in store.refused.items():
+        if asked.startswith(beginning):
+            code = {403: "AccessDenied", 503: "SlowDown", 500: "InternalError"}[status]
+            start(f"{status} {code}", [("Content-Type", "application/xml")])
+            return [f"<Error><Code>{code}</Code><Message>No.</Message></Error>".encode()]
+    answer = list(inner(env, start))
+    if path and env["REQUEST_METHOD"] == "GET":
+        store.num_sent[path] += sum(map(len, answer))
+    return answer
