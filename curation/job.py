@@ -25,6 +25,7 @@ from curation.dataset import (
     count_rows,
     forget_index,
     forget_previous,
+    last_value,
     read_parquet,
     retire,
     schema_of,
@@ -145,8 +146,8 @@ def num_shards(dataset: Dataset) -> int:
     path = dataset.reduced("shard_plan")
     if not path.is_file():
         return 0
-    ids = read_parquet(path, ["shard_id"])["shard_id"]
-    return ids[-1].as_py() + 1 if len(ids) else 0
+    last = last_value(path, "shard_id")  # the plan is sorted by it
+    return 0 if last is None else int(last) + 1
 
 
 def state_of(dataset: Dataset, step: Step, redo: bool = False) -> State:
