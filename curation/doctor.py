@@ -29,9 +29,11 @@ from curation.dataset import (
 )
 from curation.job import num_shards
 from curation.purge_log import read_log
+from curation.reduce import explaining_memory
 from curation.shard_check import check_shards, index_problem
 from schemas import shard_index, tables
 from schemas.features import RECORD_FILE, TAR_BYTES_KEY, read_record
+from schemas.recipe import DataRecipe, Run
 
 
 @dataclass(frozen=True)
@@ -312,8 +314,17 @@ def _check_catalog(dataset: Dataset) -> Iterator[Finding]:
 
 
 def _check_ledger(dataset: Dataset) -> Finding:
-    with catalog.connect(dataset) as connection:
+    memory = _memory(dataset)
+    with catalog.connect(dataset, memory) as connection, explaining_memory("counting the ledger", memory):
         counts = catalog.ledger_counts(connection)
     total = sum(count for *_, count in counts)
     num_inputs = sum(count_rows(path) for path in dataset.parts("listing"))
     return Finding("ledger", f"{total} rows for {num_inputs} inputs", fine=total == num_inputs)
+
+
+def _memory(dataset: Dataset) -> str:
+    """What the dataset's recipe lets DuckDB take; the default where there is no recipe that can be read."""
+    try:
+        return DataRecipe.load(dataset.recipe).run.duckdb_memory
+    except (OSError, ValueError):
+        return Run().duckdb_memory
