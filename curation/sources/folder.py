@@ -150,7 +150,9 @@ def _walk(
     if prefix and {"recipe.yaml", "tables"} <= names:
         listing.count("dataset folder")
         return
-    sidecars = {"".join(_split(name)): name for name in names if _split(name)[1] in _SIDECARS}
+    sidecars = {  # of `a.TXT` and `a.txt` the last in the order, which is the one in small letters
+        "".join(_split(entry.name)): entry.name for entry in entries if _split(entry.name)[1] in _SIDECARS
+    }
     used: set[str] = set()
     others: list[str] = []
     for entry in entries:

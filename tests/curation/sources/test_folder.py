@@ -107,6 +107,15 @@ def test_sizes_and_sidecars(tmp_path: Path) -> None:
     assert listing.ignored == {"txt (captions)": 4, "txt": 2, "json (captions)": 1}
 
 
+def test_of_caption_files_that_differ_in_case_the_small_letters_are_taken(tmp_path: Path) -> None:
+    """Whatever order the names are kept in: with 20 images chance would hardly choose alike."""
+    names = [f"{number:02d}" for number in range(20)]
+    write_files(tmp_path, {f"{name}.{end}": b"" for name in names for end in ("jpg", "TXT", "Txt", "txt", "tXT")})
+    listing = listed(tmp_path)
+    assert [item.sidecar for item in listing.items] == [f"{name}.txt" for name in names]
+    assert listing.ignored == {"txt (captions)": 20, "txt": 60}
+
+
 def test_links_and_special_files(tmp_path: Path) -> None:
     folder = write_files(tmp_path / "in", {"a.jpg": b"1", "deep/b.jpg": b"2"})
     (folder / "link.jpg").symlink_to(folder / "a.jpg")
