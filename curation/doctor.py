@@ -226,13 +226,15 @@ def _check_strays(dataset: Dataset) -> Iterator[Finding]:
         text = f"{len(strays)}, e.g. {strays[0]}: the next sigma build sweeps them"
         yield Finding("half-written files", text, False, tuple(strays))
     try:
-        parts = [read_parquet(path, ["shard"]) for path in dataset.parts("samples")]
+        known, num_parts = set[str | None](), 0
+        for path in dataset.parts("samples"):
+            known.update(read_parquet(path, ["shard"])["shard"].unique().to_pylist())
+            num_parts += 1
     except ValueError:
         return  # found already; which shards are known cannot be said
-    known = {name for part in parts for name in part["shard"].to_pylist()}
     tars = [path for path in sorted(dataset.shards.glob("*/*.tar")) if not path.name.startswith(TEMPORARY)]
     extra = [path for path in tars if str(path.relative_to(dataset.shards)) not in known]
-    whole = len(parts) == _expected_parts(dataset, "samples")
+    whole = num_parts == _expected_parts(dataset, "samples")
     if extra:
         text = f"{len(extra)}, e.g. {extra[0]}: no table knows them; delete them"
         yield Finding("unknown shards", text, False, tuple(extra) if whole else ())
