@@ -270,11 +270,12 @@ IN_DUCKDB = ("dedup", "select", "shard_plan", "conserve")
 
 def measure(root: Path, num_rows: int, memories: list[str], phases: list[str]) -> Iterator[str]:
     """A line per phase and limit: seconds, peak memory of its process, what it did."""
-    write_tables(root, num_rows)
+    if set(phases) - {"list_table", "list_folder"}:  # these two list sources of their own
+        write_tables(root, num_rows)
     for name in phases:
         if name == "list_table":
             write_table_source(root / "table.parquet", num_rows)
-        if name == "list_folder":
+        elif name == "list_folder":
             write_files(root / "files", min(num_rows, MOST_FILES))
         for memory in memories if name in IN_DUCKDB else memories[:1]:
             command = [sys.executable, "-m", "benchmarks.driver_memory", "phase", name, str(root), memory]
