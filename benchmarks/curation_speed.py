@@ -30,6 +30,8 @@ PHOTO_PX = (3000, 2000)
 SIZES = {6: (3000, 2000), 12: (4243, 2828), 24: (6000, 4000)}
 """Megapixels -> width and height of the photos of `ingest`."""
 INGEST_PHOTOS = 8
+MEMORY_PHOTOS = 4
+"""A part of `workers_memory`."""
 COPIES = 12
 """Of each photo, told apart by a byte behind the end marker: what a job costs once must not be seen."""
 PROXY_PX = 1024
@@ -198,8 +200,9 @@ def truncation_checks(folder: Path) -> Iterator[str]:
 
 
 _PARTS = """
-import re, sys
+import sys
 from pathlib import Path
+from benchmarks.dedup_speed import peak_gb
 from curation.ingest import IngestWorker
 from schemas.recipe import Ingest
 from tests.photos import listing_table
@@ -207,9 +210,7 @@ worker, listing = IngestWorker(Ingest(), threads=1), listing_table(Path(sys.argv
 for number in range(20):
     worker({"listing": listing}, lambda rows: None)
     if number in (1, 19):
-        # ru_maxrss would begin at the peak of the process that started this one
-        status = Path("/proc/self/status").read_text()
-        print(int(re.search(r"VmHWM:\\s+(\\d+)", status)[1]) // 1024)
+        print(round(peak_gb() * 1000))
 """
 
 
@@ -221,4 +222,48 @@ def ingest_memory(folder: Path) -> Iterator[str]:
     yield f"| peak memory of ingest, {INGEST_PHOTOS} photos a part | {twenty} MB after 20 | after 2: {two} MB | |"
 
 
-BENCHMARKS = (header_probe, ingest, ingest_and_shards, ingest_memory, truncation_checks)
+_JOB_PARTS = """
+import sys
+import sigma
+from benchmarks.dedup_speed import peak_gb
+from curation.dataset import Dataset
+from curation.runner import once
+from schemas.recipe import DataRecipe
+recipe = DataRecipe.load(sys.argv[1])
+(stage,) = (step.work for step in sigma.pipeline(recipe) if step.outputs[-1] == sys.argv[2])
+dataset, worker = Dataset(recipe.out_path()), once(stage.build)
+for number in range(20):
+    assert stage.run_part(dataset, worker, number, lambda rows: None)
+    if number in (1, 19):
+        print(round(peak_gb() * 1000))
+"""
+
+
+def workers_memory(folder: Path) -> Iterator[str]:
+    """Peak memory of workers of fingerprint, aesthetic and shard after 2 whole parts and after 20: read, compute,
+    commit, in a process of its own for each job."""
+    for path in write_photos(folder / "photos", MEMORY_PHOTOS):
+        data = path.read_bytes()
+        for copy in range(20):
+            path.with_name(f"{path.stem}-{copy:02d}.jpg").write_bytes(data + bytes([copy]))
+        path.unlink()
+    recipe = DataRecipe.from_mapping(
+        {
+            "images": str(folder / "photos"),
+            "out": str(folder / "dataset"),
+            "part_rows": MEMORY_PHOTOS,
+            "select": {"drop_duplicates": False},
+            "shard": {"max_samples": MEMORY_PHOTOS},
+            "run": {"runner": "local", "threads": 1},
+        }
+    )
+    steps = [step for step in sigma.pipeline(recipe) if step.job not in ("nouns", "statistics")]
+    pipeline.build(recipe, steps, Times())
+    for job, table in (("fingerprint", "fingerprints"), ("aesthetic", "scores"), ("shard", "samples")):
+        command = [sys.executable, "-c", _JOB_PARTS, str(folder / "dataset" / "recipe.yaml"), table]
+        two, twenty = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+        what = f"peak memory of {job}, {MEMORY_PHOTOS} photos of 6 MP a part"
+        yield f"| {what} | {twenty} MB after 20 | after 2: {two} MB | |"
+
+
+BENCHMARKS = (header_probe, ingest, ingest_and_shards, ingest_memory, workers_memory, truncation_checks)

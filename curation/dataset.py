@@ -227,6 +227,23 @@ def count_rows(path: Path) -> int:
         raise ValueError(f"{path}: damaged ({error}); delete it and run sigma build again") from None
 
 
+def last_value(path: Path, column: str) -> Any:
+    """A column's value in the last row of a Parquet file, of which only the last row group is read; None without rows.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
+    try:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            if not file.metadata.num_rows:
+                return None
+            return file.read_row_group(file.num_row_groups - 1, [column])[column][-1].as_py()
+    except FileNotFoundError:
+        raise ValueError(f"{path}: missing; run sigma build again to have it written") from None
+    except DAMAGE as error:
+        raise ValueError(f"{path}: damaged ({error}); delete it and run sigma build again") from None
+
+
 def digest_of(path: Path, key: bytes = DIGEST_KEY) -> str | None:
     """What a committed part was computed from (or its `CONTENT_KEY`), out of its footer; None where it has none."""
     try:

@@ -29,9 +29,11 @@ from curation.dataset import (
 )
 from curation.job import num_shards
 from curation.purge_log import read_log
+from curation.reduce import explaining_memory
 from curation.shard_check import check_shards, index_problem
 from schemas import shard_index, tables
 from schemas.features import RECORD_FILE, TAR_BYTES_KEY, read_record
+from schemas.recipe import DataRecipe, Run
 
 
 @dataclass(frozen=True)
@@ -224,13 +226,15 @@ def _check_strays(dataset: Dataset) -> Iterator[Finding]:
         text = f"{len(strays)}, e.g. {strays[0]}: the next sigma build sweeps them"
         yield Finding("half-written files", text, False, tuple(strays))
     try:
-        parts = [read_parquet(path, ["shard"]) for path in dataset.parts("samples")]
+        known, num_parts = set[str | None](), 0
+        for path in dataset.parts("samples"):
+            known.update(read_parquet(path, ["shard"])["shard"].unique().to_pylist())
+            num_parts += 1
     except ValueError:
         return  # found already; which shards are known cannot be said
-    known = {name for part in parts for name in part["shard"].to_pylist()}
     tars = [path for path in sorted(dataset.shards.glob("*/*.tar")) if not path.name.startswith(TEMPORARY)]
     extra = [path for path in tars if str(path.relative_to(dataset.shards)) not in known]
-    whole = len(parts) == _expected_parts(dataset, "samples")
+    whole = num_parts == _expected_parts(dataset, "samples")
     if extra:
         text = f"{len(extra)}, e.g. {extra[0]}: no table knows them; delete them"
         yield Finding("unknown shards", text, False, tuple(extra) if whole else ())
@@ -312,8 +316,17 @@ def _check_catalog(dataset: Dataset) -> Iterator[Finding]:
 
 
 def _check_ledger(dataset: Dataset) -> Finding:
-    with catalog.connect(dataset) as connection:
+    memory = _memory(dataset)
+    with catalog.connect(dataset, memory) as connection, explaining_memory("counting the ledger", memory):
         counts = catalog.ledger_counts(connection)
     total = sum(count for *_, count in counts)
     num_inputs = sum(count_rows(path) for path in dataset.parts("listing"))
     return Finding("ledger", f"{total} rows for {num_inputs} inputs", fine=total == num_inputs)
+
+
+def _memory(dataset: Dataset) -> str:
+    """What the dataset's recipe lets DuckDB take; the default where there is no recipe that can be read."""
+    try:
+        return DataRecipe.load(dataset.recipe).run.duckdb_memory
+    except (OSError, ValueError):
+        return Run().duckdb_memory

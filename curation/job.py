@@ -25,6 +25,7 @@ from curation.dataset import (
     count_rows,
     forget_index,
     forget_previous,
+    last_value,
     read_parquet,
     retire,
     schema_of,
@@ -32,7 +33,7 @@ from curation.dataset import (
 )
 from curation.failures import ask_again, check_failures, failed_parts, forget_failures, has_too_many
 from curation.journal import forget_journals
-from curation.reduce import Reduce, commit_batches, stream
+from curation.reduce import Reduce, commit_batches, explaining_memory, stream
 from curation.runner import Runner
 from curation.stage import Stage, counts_of
 from schemas import tables
@@ -145,8 +146,8 @@ def num_shards(dataset: Dataset) -> int:
     path = dataset.reduced("shard_plan")
     if not path.is_file():
         return 0
-    ids = read_parquet(path, ["shard_id"])["shard_id"]
-    return ids[-1].as_py() + 1 if len(ids) else 0
+    last = last_value(path, "shard_id")  # the plan is sorted by it
+    return 0 if last is None else int(last) + 1
 
 
 def state_of(dataset: Dataset, step: Step, redo: bool = False) -> State:
@@ -335,13 +336,10 @@ def run_reduce(dataset: Dataset, reduce: Reduce, memory: str) -> JobResult:
     assert record is not None
     path, schema = dataset.reduced(reduce.output), schema_of(reduce.output)
     group_rows = PLAN_ROW_GROUP_ROWS if reduce.output == "shard_plan" else ROW_GROUP_ROWS
-    with catalog.connect(dataset, memory) as connection:
+    with catalog.connect(dataset, memory) as connection, explaining_memory(reduce.job, memory):
         try:
             batches = stream(connection, reduce.query(connection), group_rows)
             rows, reasons = commit_batches(path, batches, schema, {"sigma.made_by": record.fingerprint}, group_rows)
-        except duckdb.OutOfMemoryException as error:
-            why = str(error).splitlines()[0]
-            raise ValueError(f"{reduce.job}: run.duckdb_memory={memory} does not suffice ({why})") from None
         except (duckdb.DataError, duckdb.IOException, duckdb.InvalidInputException) as error:
             why = str(error).splitlines()[0]
             raise ValueError(

@@ -10,7 +10,7 @@ from curation import catalog, listing, retry, shard_writer
 from curation.dataset import Dataset, count_rows, write_atomically
 from curation.job import JobResult, State, Step, open_parts, run_from, state_of
 from curation.purge_log import refuse_unfinished
-from curation.reduce import Reduce
+from curation.reduce import Reduce, explaining_memory
 from curation.runner import LocalRunner, Runner
 from schemas.recipe import DataRecipe
 
@@ -97,7 +97,7 @@ def build(
                 shard_writer.write_index(dataset)
         if results or not dataset.catalog.is_file():
             catalog.write_catalog(dataset)
-    return Built(results, *conserve(dataset))
+    return Built(results, *conserve(dataset, recipe.run.duckdb_memory))
 
 
 def preflight(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Step], redo: frozenset[str]) -> None:
@@ -111,13 +111,17 @@ def preflight(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Step], redo:
         state_of(dataset, step, step.job in redo)
 
 
-def conserve(dataset: Dataset) -> tuple[list[tuple[str, str | None, str | None, int]], int]:
+def conserve(dataset: Dataset, memory: str = "4GB") -> tuple[list[tuple[str, str | None, str | None, int]], int]:
     """The ledger's counts, and the number of inputs they add up to.
+
+    Args:
+        memory: limit of DuckDB, as `run.duckdb_memory`.
 
     Raises:
         RuntimeError: they do not.
+        ValueError: the memory does not suffice.
     """
-    with catalog.connect(dataset) as connection:
+    with catalog.connect(dataset, memory) as connection, explaining_memory("counting the ledger", memory):
         counts = catalog.ledger_counts(connection)
     num_inputs = sum(count_rows(path) for path in dataset.parts("listing"))
     total = sum(count for *_, count in counts)

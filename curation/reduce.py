@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,20 @@ class Reduce:
     """May create temporary tables; gives the SELECT whose rows become the table. Columns are cast to the contract."""
     knobs: Mapping[str, Any]
     """The part of the recipe it depends on, keyed by dotted path."""
+
+
+@contextmanager
+def explaining_memory(job: str, memory: str) -> Iterator[None]:
+    """Name the knob where DuckDB's memory does not suffice.
+
+    Raises:
+        ValueError: in place of `duckdb.OutOfMemoryException`.
+    """
+    try:
+        yield
+    except duckdb.OutOfMemoryException as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(f"{job}: run.duckdb_memory={memory} does not suffice ({why})") from None
 
 
 def stream(connection: Connection, sql: str, batch_rows: int) -> Iterator[pa.RecordBatch]:

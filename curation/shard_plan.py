@@ -9,47 +9,54 @@ from curation.reduce import Connection, Reduce
 from schemas import buckets
 from schemas.recipe import DataRecipe, Shard
 
-_PLAN = """
-WITH kept AS (
-    SELECT row_id, images.image_id, images.source, images.source_name, images.member, images.byte_offset,
-           images.num_bytes, images.sha256, images.format, images.width, images.height, images.url, images.license,
-           fingerprints.phash, scores.aesthetic, scores.aesthetic_scorer, selection.subsets,
-           images.raw_caption AS original_caption, raw_offers.caption AS raw_caption,
-           raw_offers.reason AS raw_reason, raw_offers.inherited_from AS raw_caption_from,
-           captions.captioner, captions.caption AS synthetic_caption,
-           mix.caption, mix.caption_source, mix.coin, mix.fallback, mix.num_tokens,
-           $weight AS weight
+_PLACES = """
+CREATE TEMP TABLE places AS
+WITH kept AS (  -- the label nearest to height / width on a linear scale, the lower one of two equally near
+    SELECT row_id, images.image_id, images.num_bytes, $weight AS weight,
+           list_min(list_transform($labels, lambda each: {
+               'distance': abs(each.ratio - height::DOUBLE / width), 'ratio': each.ratio, 'label': each.label
+           })).label AS bucket
     FROM selection
     JOIN images USING (row_id)
-    JOIN fingerprints USING (row_id)
-    JOIN scores USING (row_id)
-    JOIN raw_offers USING (row_id)
-    JOIN captions USING (row_id)
     JOIN mix USING (row_id)
     $balance
     WHERE selection.kept AND mix.caption IS NOT NULL
 ),
-bucketed AS (  -- the label nearest to height / width on a linear scale, the lower one of two equally near
-    SELECT kept.row_id, arg_min(label, (abs(ratio - height::DOUBLE / width), ratio)) AS bucket
-    FROM kept CROSS JOIN bucket_labels GROUP BY kept.row_id
-),
 ordered AS (
-    SELECT kept.*, bucket,
+    SELECT *,
            row_number() OVER shuffled - 1 AS rank,
            coalesce(sum(num_bytes) OVER (shuffled ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
-    FROM kept JOIN bucketed USING (row_id)
+    FROM kept
     WINDOW shuffled AS (PARTITION BY bucket ORDER BY md5($seed || ':' || image_id), row_id)
 ),
 numbered AS (  -- a shard ends where the bytes or the samples before a row pass a multiple of their limit
     SELECT *, dense_rank() OVER (PARTITION BY bucket ORDER BY bytes_before // $bytes, rank // $samples) - 1 AS number
     FROM ordered
 )
-SELECT dense_rank() OVER (ORDER BY bucket::DOUBLE, number) - 1 AS shard_id,
+SELECT row_id, dense_rank() OVER (ORDER BY bucket::DOUBLE, number) - 1 AS shard_id,
        row_number() OVER (PARTITION BY bucket, number ORDER BY image_id) - 1 AS position,
-       printf('%s/%s-%06d.tar', bucket, bucket, number) AS shard,
-       numbered.* EXCLUDE (rank, bytes_before, number),
-       $recipe AS recipe
+       printf('%s/%s-%06d.tar', bucket, bucket, number) AS shard, bucket, weight
 FROM numbered
+"""
+"""Where each sample lies, from a few narrow columns: wide rows go through no window."""
+
+_PLAN = """
+SELECT shard_id, position, shard, bucket, row_id,
+       images.image_id, images.source, images.source_name, images.member, images.byte_offset,
+       images.num_bytes, images.sha256, images.format, images.width, images.height, images.url, images.license,
+       fingerprints.phash, scores.aesthetic, scores.aesthetic_scorer, selection.subsets,
+       images.raw_caption AS original_caption, raw_offers.caption AS raw_caption,
+       raw_offers.reason AS raw_reason, raw_offers.inherited_from AS raw_caption_from,
+       captions.captioner, captions.caption AS synthetic_caption,
+       mix.caption, mix.caption_source, mix.coin, mix.fallback, mix.num_tokens, weight, $recipe AS recipe
+FROM places
+JOIN selection USING (row_id)
+JOIN images USING (row_id)
+JOIN fingerprints USING (row_id)
+JOIN scores USING (row_id)
+JOIN raw_offers USING (row_id)
+JOIN captions USING (row_id)
+JOIN mix USING (row_id)
 ORDER BY shard_id, position
 """
 
@@ -87,15 +94,14 @@ def plan(connection: Connection, limits: Shard, seed: int, shaped_by: str, balan
     Args:
         balanced: take the weights of `balance`, and leave out what it dropped.
     """
-    connection.execute("CREATE TEMP TABLE bucket_labels (label VARCHAR, ratio DOUBLE)")
-    connection.executemany(
-        "INSERT INTO bucket_labels VALUES (?, ?)", [(label, float(label)) for label in buckets.LABELS]
-    )
-    return (
-        _PLAN.replace("$weight", "coalesce(balance.weight, 1)" if balanced else "1")
+    connection.execute("SET preserve_insertion_order = false")  # the outcome is sorted; in between it costs memory
+    labels = ", ".join(f"{{'label': {literal(label)}, 'ratio': {label}::DOUBLE}}" for label in buckets.LABELS)
+    connection.execute(
+        _PLACES.replace("$weight", "coalesce(balance.weight, 1)" if balanced else "1")
         .replace("$balance", _BALANCE if balanced else "")
+        .replace("$labels", f"[{labels}]")
         .replace("$seed", f"'{int(seed)}'")
-        .replace("$recipe", literal(shaped_by))
         .replace("$bytes", str(max(1, int(limits.megabytes * 1_000_000))))
         .replace("$samples", str(limits.max_samples))
     )
+    return _PLAN.replace("$recipe", literal(shaped_by))

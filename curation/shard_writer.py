@@ -15,8 +15,9 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.dataset import WIDS_FILE, Dataset, commit_table, write_atomically
+from curation.dataset import ROW_GROUP_ROWS, WIDS_FILE, Dataset, write_atomically
 from curation.dataset_card import CARD_FILE, dataset_card
+from curation.reduce import commit_batches
 from curation.sources import read_original
 from curation.stage import Progress, Stage, naming
 from schemas import shard, shard_index
@@ -196,19 +197,22 @@ def index_is_current(dataset: Dataset) -> bool:
 def write_index(dataset: Dataset) -> int:
     """Write `shards/index.parquet` (every sample that lies in a shard, in tar order), `wids.json` and the dataset card.
 
+    The samples are read twice, a part at a time: the index comes last, and what is written before it counts them all.
+
     Returns:
         The number of samples.
     """
     record = dataset.record("samples")
     assert record is not None
-    parts = [dataset.read_part("samples", number) for number in range(len(dataset.parts("samples")))]
-    samples = pa.concat_tables(parts)
-    samples = samples.filter(samples["shard"].is_valid())
-    entries = [
+    num_samples, extensions = Counter[str](), set[str]()
+    for part in _packed(dataset, ["shard", "image_ext"]):
+        num_samples.update(part["shard"].to_pylist())
+        extensions.update(part["image_ext"].unique().to_pylist())
+    entries: list[dict[str, Any]] = [
         {"url": path, "nsamples": count, "filesize": (dataset.shards / path).stat().st_size}
-        for path, count in Counter(samples["shard"].to_pylist()).items()
+        for path, count in num_samples.items()
     ]
-    wids = {
+    wids: dict[str, Any] = {
         "__kind__": "wids-shard-index-v1",
         "wids_version": 1,
         "name": "sigma",
@@ -216,8 +220,16 @@ def write_index(dataset: Dataset) -> int:
         "shardlist": sorted(entries, key=lambda entry: entry["url"]),
     }
     write_atomically(dataset.shards / WIDS_FILE, json.dumps(wids, indent=1).encode())
-    card = dataset_card(set(samples["image_ext"].to_pylist()), samples.num_rows, len(entries))
+    card = dataset_card(extensions, num_samples.total(), len(entries))
     write_atomically(dataset.shards / CARD_FILE, card.encode())
-    metadata = {INDEX_KEY.decode(): record.fingerprint}
-    commit_table(dataset.shards / shard_index.INDEX_FILE, samples, shard_index.INDEX_SCHEMA, metadata)
-    return samples.num_rows
+    path, metadata = dataset.shards / shard_index.INDEX_FILE, {INDEX_KEY.decode(): record.fingerprint}
+    batches = (batch for part in _packed(dataset, None) for batch in part.to_batches())
+    num_rows, _ = commit_batches(path, batches, shard_index.INDEX_SCHEMA, metadata, ROW_GROUP_ROWS)
+    return num_rows
+
+
+def _packed(dataset: Dataset, columns: list[str] | None) -> Iterator[pa.Table]:
+    """The samples that lie in a shard, part by part."""
+    for number in range(len(dataset.parts("samples"))):
+        part = dataset.read_part("samples", number, columns)
+        yield part.filter(part["shard"].is_valid())

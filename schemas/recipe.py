@@ -222,7 +222,8 @@ class Run(StrictModel):
     retries: Annotated[int, Field(ge=0)] = 3
     """How often a part is handed out again after its worker or node was lost."""
     duckdb_memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)?(MB|GB|TB)$")] = "4GB"
-    """Memory that a reduce job may take; beyond it DuckDB spills to disk."""
+    """Memory that DuckDB may take for a reduce job or for counting the ledger; beyond it DuckDB spills into the
+    dataset folder. The process holds some 0.3 GB more, so 1.5GB keeps it under 2 GiB."""
 
 
 class DataRecipe(StrictModel):

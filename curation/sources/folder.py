@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from itertools import groupby
@@ -16,6 +16,7 @@ from curation.probe import NOT_PICTURES
 from curation.sources.captions import TABLE_NAMES, CaptionTable, read_caption_table
 from curation.sources.item import Item, SourceListing, member_name
 from curation.sources.patterns import is_pattern, match_all, split_pattern
+from curation.sources.sorting import sorted_on_disk
 from curation.sources.storage import RemoteError, filesystem, patiently
 from schemas.locations import is_remote
 from schemas.reasons import TRANSIENT
@@ -27,6 +28,9 @@ UNDECODED = frozenset(
 """Extensions of image formats that Pillow may lack a decoder for: listed all the same, and reported as unsupported."""
 
 _SIDECARS = (".json", ".txt")
+
+_DATASET = {"recipe.yaml", "tables"}
+"""What lies in a folder that holds a dataset."""
 
 
 def list_folder(source: FolderSource) -> SourceListing:
@@ -74,7 +78,7 @@ def _items(location: str, root: str, listing: SourceListing) -> Iterator[Item]:
 
 def _table_names(root: str, entries: _Entries) -> list[str]:
     if is_remote(root):
-        return [entry.name for entry in entries("", _ignoring())]
+        return [entry.name for entry in entries("", _ignoring()).entries if entry.name in TABLE_NAMES]
     return [name for name in TABLE_NAMES if (Path(root) / name).is_file()]
 
 
@@ -118,8 +122,16 @@ class _Entry:
     num_bytes: int | None
 
 
+@dataclass(frozen=True)
+class _Folder:
+    """What lies in a folder, sorted."""
+
+    entries: Iterable[_Entry]
+    holds_dataset: bool
+
+
 class _Entries(Protocol):
-    def __call__(self, prefix: str, listing: SourceListing) -> list[_Entry]: ...
+    def __call__(self, prefix: str, listing: SourceListing) -> _Folder: ...
 
 
 def _walk(
@@ -127,17 +139,17 @@ def _walk(
     prefix: str,
     captions: CaptionTable | None,
     listing: SourceListing,
-    entries: list[_Entry] | None = None,
+    folder: _Folder | None = None,
 ) -> Iterator[Item]:
     """Depth first. A folder sorts as its name with the `/` that follows it, which gives the order of whole paths.
 
     Args:
         list_entries: gives what lies in a folder, sorted.
-        entries: what lies in this one, where it is known.
+        folder: what lies in this one, where it is known.
     """
-    if entries is None:
+    if folder is None:
         try:
-            entries = list_entries(prefix, listing)
+            folder = list_entries(prefix, listing)
         except RemoteError as error:
             if error.reason in TRANSIENT:  # what is listed is listed for good, so nothing of it is guessed
                 raise ValueError(
@@ -152,36 +164,76 @@ def _walk(
         except OSError:
             yield Item(member=_member(prefix.rstrip("/")), num_bytes=None)
             return
-    names = {entry.name for entry in entries}
-    if prefix and {"recipe.yaml", "tables"} <= names:
+    if prefix and folder.holds_dataset:
         listing.count("dataset folder")
         return
-    sidecars = {"".join(_split(name)): name for name in names if _split(name)[1] in _SIDECARS}
-    used: set[str] = set()
-    others: list[str] = []
+    for together in _neighbours(folder.entries):
+        sidecars = {  # of `a.TXT` and `a.txt` the last in the order, which is the one in small letters
+            "".join(_split(entry.name)): entry.name for entry in together if _split(entry.name)[1] in _SIDECARS
+        }
+        used: set[str] = set()
+        others: list[str] = []
+        for entry in together:
+            if entry.is_folder:
+                yield from _walk(list_entries, f"{prefix}{entry.name}/", captions, listing)
+            elif _split(entry.name)[1] in image_extensions():
+                beside = _sidecars_of(entry.name, sidecars)
+                used.update(beside)
+                yield _item(prefix, entry, beside[0] if beside else None, captions)
+            else:
+                others.append(entry.name)
+        for name in others:
+            is_captions = name in used or (not prefix and name in TABLE_NAMES)
+            kind = _member(_split(name)[1].removeprefix(".")) or "no extension"
+            listing.count(f"{kind} (captions)" if is_captions else kind)
+
+
+def _neighbours(entries: Iterable[_Entry]) -> Iterator[list[_Entry]]:
+    """Sorted entries in groups that hold every caption file of their images, so that no folder is held whole.
+
+    An image `a.b.jpg` and its caption files all begin with `a.b.`, and so does what lies between them in the order;
+    whichever of them comes first opens the group, or lies in one that was opened with fewer letters.
+    """
+    together: list[_Entry] = []
+    begins = ""
     for entry in entries:
-        if entry.is_folder:
-            yield from _walk(list_entries, f"{prefix}{entry.name}/", captions, listing)
-        elif _split(entry.name)[1] in image_extensions():
-            beside = _sidecars_of(entry.name, sidecars)
-            used.update(beside)
-            yield _item(prefix, entry, beside[0] if beside else None, captions)
-        else:
-            others.append(entry.name)
-    for name in others:
-        is_captions = name in used or (not prefix and name in TABLE_NAMES)
-        kind = _member(_split(name)[1].removeprefix(".")) or "no extension"
-        listing.count(f"{kind} (captions)" if is_captions else kind)
+        if together and not entry.name.startswith(begins):
+            yield together
+            together = []
+        if not together:
+            stem, extension = _split(entry.name)
+            alone = extension not in _SIDECARS and extension not in image_extensions()
+            begins = f"{entry.name}/" if alone else f"{stem}."
+        together.append(entry)
+    if together:
+        yield together
 
 
 def _order(entry: _Entry) -> bytes:
     return os.fsencode(entry.name + "/" if entry.is_folder else entry.name)
 
 
-def _entries(root: Path, prefix: str, listing: SourceListing) -> list[_Entry]:
-    """What lies in a folder, sorted; hidden names, linked folders and special files are counted and left out."""
-    entries = []
-    with os.scandir(root / prefix) as scan:
+def _entries(root: Path, prefix: str, listing: SourceListing) -> _Folder:
+    """What lies in a folder, sorted; hidden names, linked folders and special files are counted and left out.
+
+    Raises:
+        OSError: it cannot be listed.
+        ValueError: it is too large to be sorted in memory, and there is no room in the temporary folder.
+    """
+    marks: set[str] = set()
+
+    def marking() -> Iterator[_Entry]:
+        for entry in _scan(root / prefix, listing):
+            if entry.name in _DATASET:
+                marks.add(entry.name)
+            yield entry
+
+    entries = sorted_on_disk(marking(), _order)
+    return _Folder(entries, marks == _DATASET)
+
+
+def _scan(folder: Path, listing: SourceListing) -> Iterator[_Entry]:
+    with os.scandir(folder) as scan:
         for entry in scan:
             is_folder, is_file = _look(entry)
             if entry.name.startswith("."):
@@ -189,16 +241,15 @@ def _entries(root: Path, prefix: str, listing: SourceListing) -> list[_Entry]:
             elif is_folder and entry.is_symlink():
                 listing.count("linked folder")
             elif is_folder:
-                entries.append(_Entry(entry.name, True, None))
+                yield _Entry(entry.name, True, None)
             elif is_file or entry.is_symlink():  # a link that leads nowhere is an input that cannot be read
-                entries.append(_Entry(entry.name, False, _size(entry)))
+                yield _Entry(entry.name, False, _size(entry))
             else:
                 listing.count("special file")
-    return sorted(entries, key=_order)
 
 
-def _remote_entries(root: str, prefix: str, listing: SourceListing) -> list[_Entry]:
-    """What lies in a remote folder, sorted; hidden names are counted and left out."""
+def _remote_entries(root: str, prefix: str, listing: SourceListing) -> _Folder:
+    """What lies in a remote folder, sorted; hidden names are counted and left out. Its client gives it as one list."""
     fs, path = filesystem(root)
     folder = f"{path.rstrip('/')}/{prefix}".rstrip("/")
     entries = []
@@ -215,7 +266,11 @@ def _remote_entries(root: str, prefix: str, listing: SourceListing) -> list[_Ent
         else:
             is_folder = found["type"] == "directory"
             entries.append(_Entry(inner, is_folder, None if is_folder else found.get("size")))
-    return sorted(entries, key=_order)
+    return _known(sorted(entries, key=_order))
+
+
+def _known(entries: list[_Entry]) -> _Folder:
+    return _Folder(entries, {entry.name for entry in entries} >= _DATASET)
 
 
 def _matches(location: str, root: str) -> list[_Entry]:
@@ -246,10 +301,10 @@ def _walk_matches(
         matched = {entry.name.removeprefix(parent) for entry in group}
         entries = [
             entry
-            for entry in list_entries(parent, _ignoring())
+            for entry in list_entries(parent, _ignoring()).entries
             if entry.name in matched or (not entry.is_folder and _split(entry.name)[1] in _SIDECARS)
         ]
-        yield from _walk(list_entries, parent, captions, listing, entries)
+        yield from _walk(list_entries, parent, captions, listing, _known(entries))
 
 
 def _look(entry: os.DirEntry[str]) -> tuple[bool, bool]:

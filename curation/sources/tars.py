@@ -45,7 +45,7 @@ def list_webdataset(source: WebDatasetSource) -> SourceListing:
     """
     found = SourceListing([], {})
     tars = [tar for url in source.urls for tar in find_files(absolute(url), (".tar", *COMPRESSED), "tar")]
-    repeated = {tar for tar in tars if tars.count(tar) > 1} if len(source.urls) > 1 else set()
+    repeated = {tar for tar, num in Counter(tars).items() if num > 1} if len(source.urls) > 1 else set()
     if repeated:
         raise ValueError(f"{min(repeated)}: is named by more than one of urls; name it once")
     scan = partial(_scan_patiently, captions=source.captions)

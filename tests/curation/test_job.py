@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -330,6 +331,31 @@ def test_a_smaller_plan_leaves_no_shard_behind(photos: Path, tmp_path: Path, bui
     assert len(dataset.parts("samples")) == len(list(dataset.shards.glob("*/*.tar"))) == 3
     fresh, _ = build(made(photos, tmp_path / "fresh", shard={}))
     assert content(dataset.root) == content(fresh.root)
+
+
+def test_shards_are_counted_from_the_last_row_group_alone(built: Dataset, copy_of: Any) -> None:
+    dataset = copy_of(built)
+    path = dataset.reduced("shard_plan")
+    plan = pq.read_table(path)
+    pq.write_table(plan, path, row_group_size=2, write_page_checksum=True)
+    _damage_ids(path, group=0)
+    assert num_shards(dataset) == 4
+    _damage_ids(path, group=pq.read_metadata(path).num_row_groups - 1)
+    with pytest.raises(ValueError, match=r"shard_plan\.parquet: damaged"):
+        num_shards(dataset)
+    pq.write_table(plan.slice(0, 0), path)
+    assert num_shards(dataset) == 0
+
+
+def _damage_ids(path: Path, group: int) -> None:
+    """Blank the shard ids of one row group."""
+    found = pq.read_metadata(path)
+    assert found.num_row_groups > 2
+    column = found.row_group(group).column(found.schema.names.index("shard_id"))
+    begin = column.dictionary_page_offset or column.data_page_offset
+    data = bytearray(path.read_bytes())
+    data[begin : begin + column.total_compressed_size] = bytes(column.total_compressed_size)
+    path.write_bytes(data)
 
 
 def test_a_bucket_that_empties_leaves_no_folder_of_tars(photos: Path, built: Dataset, copy_of: Any) -> None:

@@ -9,14 +9,16 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
 from curation import catalog
-from curation.dataset import Dataset
+from curation.dataset import Dataset, commit_table
 from curation.shard_writer import index_is_current, write_index
 from schemas.shard import END_OF_ARCHIVE
-from schemas.shard_index import read_index
+from schemas.shard_index import INDEX_SCHEMA, read_index
+from schemas.tables import SAMPLES
 from tests.building import build, computed, picture, recipe, rows, write_pictures
 from tests.trees import content
 
@@ -255,6 +257,31 @@ def test_the_index_is_written_again_when_it_is_lost(small: Dataset, copy_of: Any
         assert not index_is_current(dataset)
         assert write_index(dataset) == 8
         assert content(dataset.root) == before
+
+
+def test_the_index_has_the_bytes_of_all_samples_written_at_once(
+    small: Dataset, copy_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Row groups end inside parts and parts inside row groups, and a sample that lies in no shard is left out."""
+    dataset = copy_of(small)
+    first = dataset.read_part("samples", 0)
+    lost = first.set_column(
+        first.schema.get_field_index("shard"), SAMPLES.field("shard"), pa.array([None, *first["shard"].to_pylist()[1:]])
+    )
+    commit_table(dataset.part("samples", 0), lost, SAMPLES, {})
+    parts = [dataset.read_part("samples", number) for number in range(3)]
+    assert [len(part) for part in parts] == [3, 2, 3]
+    whole = pa.concat_tables(parts)
+    record = dataset.record("samples")
+    assert record is not None
+    made_by = {"sigma.samples": record.fingerprint}
+    for group_rows in (2, 3, 5, 100):
+        monkeypatch.setattr("curation.shard_writer.ROW_GROUP_ROWS", group_rows)
+        assert write_index(dataset) == 7
+        expected = tmp_path / f"{group_rows}.parquet"
+        commit_table(expected, whole.filter(whole["shard"].is_valid()), INDEX_SCHEMA, made_by, group_rows)
+        assert (dataset.shards / "index.parquet").read_bytes() == expected.read_bytes()
+    assert sum(entry["nsamples"] for entry in json.loads((dataset.shards / "wids.json").read_text())["shardlist"]) == 7
 
 
 def test_a_shard_that_is_written_again_renews_the_index(planned: Dataset) -> None:

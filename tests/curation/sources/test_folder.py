@@ -7,6 +7,7 @@ import os
 import random
 import tempfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from curation.sources import SourceListing, list_source, original_path, read_original
 from curation.sources.folder import image_extensions
 from curation.sources.item import member_name, member_path
+from curation.sources.sorting import sorted_on_disk
 from schemas.recipe import FolderSource
 from tests.photos import write_files
 
@@ -105,6 +107,37 @@ def test_sizes_and_sidecars(tmp_path: Path) -> None:
         ("s/f.jpg", 0, None),
     ]
     assert listing.ignored == {"txt (captions)": 4, "txt": 2, "json (captions)": 1}
+
+
+def test_of_caption_files_that_differ_in_case_the_small_letters_are_taken(tmp_path: Path) -> None:
+    """Whatever order the names are kept in: with 20 images chance would hardly choose alike."""
+    names = [f"{number:02d}" for number in range(20)]
+    write_files(tmp_path, {f"{name}.{end}": b"" for name in names for end in ("jpg", "TXT", "Txt", "txt", "tXT")})
+    listing = listed(tmp_path)
+    assert [item.sidecar for item in listing.items] == [f"{name}.txt" for name in names]
+    assert listing.ignored == {"txt (captions)": 20, "txt": 60}
+
+
+def test_a_folder_that_is_sorted_on_disk_gives_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names that begin alike, so that images, their captions and other files lie mixed in the order."""
+    chance = random.Random(0)
+    ends = ("jpg", "png", "txt", "json", "TXT", "jpg.txt", "b", "b.jpg", "b.json", "b.jpg.json", "b.c.webp", "c.txt")
+    names = {
+        f"{chance.choice(('a', 'b', 'a.b', 'ab', 'a-b'))}{number % 7}.{chance.choice(ends)}" for number in range(300)
+    }
+    write_files(tmp_path, {f"{folder}/{name}": b"" for folder in ("x", "y") for name in names})
+    write_files(tmp_path, {"y/a.d/b.jpg": b"", "z/.hidden": b"", "z/recipe.yaml": b"", "z/tables/x.jpg": b""})
+    whole = listed(tmp_path)
+    found = list(whole.items)
+    for member, sidecar in ((item.member, item.sidecar) for item in found):
+        stem, folder = member.rpartition(".")[0], tmp_path
+        beside = [f"{base}{end}" for base in (stem, member) for end in (".json", ".txt", ".TXT")]
+        assert sidecar == next((name for name in beside if (folder / name).is_file()), None)
+    monkeypatch.setattr("curation.sources.folder.sorted_on_disk", partial(sorted_on_disk, run_entries=5))
+    again = listed(tmp_path)
+    assert list(again.items) == found
+    assert again.ignored == whole.ignored
+    assert again.ignored["dataset folder"] == again.ignored["hidden"] == 1
 
 
 def test_links_and_special_files(tmp_path: Path) -> None:
