@@ -127,11 +127,12 @@ def outcome(database: Database, rules: Select) -> Outcome:
         fallen, num_fallen = _moved(cursor, facts, "was_kept AND NOT kept", rules)
         returned, num_returned = _moved(cursor, facts, "kept AND NOT was_kept", rules)
     refused = {row["row_id"]: row["rejected_by"] for row in fallen}
+    shown = {card["row_id"]: card for card in cards(database, [row["row_id"] for row in [*fallen, *returned]])}
     return Outcome(
         [{"what": what, "num": 0, "now": 0} | found.pop(what, {}) for what in OUTCOMES] + list(found.values()),
-        [card | {"rule": refused[card["row_id"]]} for card in cards(database, list(refused))],
+        [shown[row_id] | {"rule": rule} for row_id, rule in refused.items()],
         num_fallen,
-        cards(database, [row["row_id"] for row in returned]),
+        [shown[row["row_id"]] for row in returned],
         num_returned,
         _counts(f"({chosen(rules)})", "selection"),
     )
