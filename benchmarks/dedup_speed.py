@@ -147,7 +147,8 @@ def dedup_distances(folder: Path) -> Iterator[str]:
         measured = measure(folder / f"distance-{max_distance}", SIZES[0], max_distance)
         yield (
             f"| dedup, {SIZES[0] / 1e6:g} million rows, {max_distance} bits | {measured['dedup']:.0f} s, "
-            f"{measured['dedup_cpu']:.0f} s of CPU, peak {measured['peak_gb']:.1f} GB | recall of planted pairs {measured['recall']:.6f} | | |"
+            f"{measured['dedup_cpu']:.0f} s of CPU, peak {measured['peak_gb']:.1f} GB | "
+            f"recall of planted pairs {measured['recall']:.6f} | | |"
         )
 
 
