@@ -1,6 +1,6 @@
 """Dedup and select over synthetic tables of millions of rows: time, growth, peak memory, recall of planted pairs.
 
-`python -m benchmarks.dedup_speed ROWS [FOLDER]` measures one size in this process; `make bench` takes the small sizes.
+`python -m benchmarks.dedup_speed ROWS FOLDER [MAX_DISTANCE]` measures one size; `make bench` takes the small sizes.
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ SIZES = (1_000_000, 8_000_000)
 MEMORY = "4GB"
 PART_ROWS = 1_000_000
 PLANTED_SHARE = 0.05
-"""Share of rows whose hash is another row's with 0 to 3 bits flipped."""
+"""Share of rows whose hash is another row's with 0 to `dedup.max_distance` bits flipped."""
 NUM_PLAIN = 20
 """Plain backgrounds: patterns that the first 32 bits of some hashes share, as those of real photographs do."""
 PLAIN_SHARE = 0.05
+MAX_DISTANCE = 3
+DISTANCES = (4, 5, 6)
 
 
-def write_tables(root: Path, num_rows: int) -> np.ndarray:
+def write_tables(root: Path, num_rows: int, max_distance: int = MAX_DISTANCE) -> np.ndarray:
     """images, fingerprints and scores of a dataset that nobody photographed; the planted pairs (P, 3): a, b, bits."""
     rng = np.random.default_rng(num_rows)
     hashes = rng.integers(1, 2**64 - 1, num_rows, dtype=np.uint64)
@@ -43,9 +45,9 @@ def write_tables(root: Path, num_rows: int) -> np.ndarray:
     low = hashes[plain] & np.uint64(2**32 - 1)
     hashes[plain] = (patterns[rng.integers(0, NUM_PLAIN, int(plain.sum()))] << np.uint64(32)) | low
     places = rng.permutation(num_rows)[: 2 * int(num_rows * PLANTED_SHARE)].reshape(-1, 2)
-    bits = np.arange(len(places)) % 4
-    flips = np.argsort(rng.random((len(places), 64)), axis=1)[:, :3].astype(np.uint64)
-    masks = (np.uint64(1) << flips) * (np.arange(3) < bits[:, None]).astype(np.uint64)
+    bits = np.arange(len(places)) % (max_distance + 1)
+    flips = np.argsort(rng.random((len(places), 64)), axis=1)[:, :max_distance].astype(np.uint64)
+    masks = (np.uint64(1) << flips) * (np.arange(max_distance) < bits[:, None]).astype(np.uint64)
     hashes[places[:, 1]] = hashes[places[:, 0]] ^ np.bitwise_or.reduce(masks, axis=1)
     for number, begin in enumerate(range(0, num_rows, PART_ROWS)):
         _write_part(root, number, begin, hashes[begin : begin + PART_ROWS], rng)
@@ -77,27 +79,29 @@ def _write_part(root: Path, number: int, begin: int, hashes: np.ndarray, rng: np
         pq.write_table(pa.table(filled).cast(schema), path, compression="zstd", row_group_size=65536)
 
 
-def measure(root: Path, num_rows: int) -> dict[str, float]:
+def measure(root: Path, num_rows: int, max_distance: int = MAX_DISTANCE) -> dict[str, float]:
     """Seconds of dedup and select, peak memory of a process that does both, and the share of planted pairs found."""
-    planted = write_tables(root, num_rows)
+    planted = write_tables(root, num_rows, max_distance)
     np.save(root / "planted.npy", planted)
     del planted
-    command = [sys.executable, "-m", "benchmarks.dedup_speed", "jobs", str(root)]
+    command = [sys.executable, "-m", "benchmarks.dedup_speed", "jobs", str(root), str(max_distance)]
     found: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     found["recall"], found["num_planted"] = recall(root)
     return found
 
 
-def run_jobs(root: Path) -> dict[str, float]:
+def run_jobs(root: Path, max_distance: int) -> dict[str, float]:
     """Both jobs in this process, as `sigma build` runs them."""
-    recipe = DataRecipe.from_mapping({"images": str(root), "out": str(root), "run": {"duckdb_memory": MEMORY}})
+    knobs = {"dedup": {"max_distance": max_distance}, "run": {"duckdb_memory": MEMORY}}
+    recipe = DataRecipe.from_mapping({"images": str(root), "out": str(root), **knobs})
     dataset, seconds = Dataset(root), {}
     before = peak_gb()
     for work in (dedup.reduce(recipe), select.reduce(recipe)):
-        begun = time.perf_counter()
+        begun, used = time.perf_counter(), time.process_time()
         result = run_step(dataset, Step(work), LocalRunner, lambda rows: None, memory=MEMORY)
         assert result is not None
         seconds[work.job] = time.perf_counter() - begun
+        seconds[f"{work.job}_cpu"] = time.process_time() - used
         seconds[f"{work.job}_rows"] = result.rows
         print(work.job, round(seconds[work.job], 1), "s,", result.rows, "rows", file=sys.stderr, flush=True)
     return seconds | {"start_gb": before, "peak_gb": peak_gb()}
@@ -137,16 +141,27 @@ def dedup_and_select(folder: Path) -> Iterator[str]:
         )
 
 
-BENCHMARKS = (dedup_and_select,)
+def dedup_distances(folder: Path) -> Iterator[str]:
+    """The same for pHashes that may differ in more bits, over the smallest size."""
+    for max_distance in DISTANCES:
+        measured = measure(folder / f"distance-{max_distance}", SIZES[0], max_distance)
+        yield (
+            f"| dedup, {SIZES[0] / 1e6:g} million rows, {max_distance} bits | {measured['dedup']:.0f} s, "
+            f"{measured['dedup_cpu']:.0f} s of CPU, peak {measured['peak_gb']:.1f} GB | "
+            f"recall of planted pairs {measured['recall']:.6f} | | |"
+        )
+
+
+BENCHMARKS = (dedup_and_select, dedup_distances)
 
 
 def main() -> None:
     """One size, or (as the child of `measure`) the jobs alone."""
     if sys.argv[1] == "jobs":
-        print(json.dumps(run_jobs(Path(sys.argv[2]))))
+        print(json.dumps(run_jobs(Path(sys.argv[2]), int(sys.argv[3]))))
         return
-    num_rows = int(float(sys.argv[1]))
-    print(json.dumps(measure(Path(sys.argv[2]), num_rows)))
+    num_rows, max_distance = int(float(sys.argv[1])), int(sys.argv[3]) if len(sys.argv) > 3 else MAX_DISTANCE
+    print(json.dumps(measure(Path(sys.argv[2]), num_rows, max_distance)))
 
 
 if __name__ == "__main__":

@@ -14,26 +14,18 @@ from curation.dataset import Dataset, write_atomically
 from curation.reduce import Connection
 from schemas import buckets
 from schemas.pixels import open_rgb
-from schemas.reasons import Rejection
 from schemas.recipe import DataRecipe
 from schemas.strict import apply_override
 
 THUMBNAIL_PX = 160
 
-MEASURES = {
-    "min_short_side_px": (Rejection.TOO_SMALL, "least(images.width, images.height)"),
-    "max_aspect": (
-        Rejection.EXTREME_ASPECT,
-        "greatest(images.width, images.height) / least(images.width, images.height)::DOUBLE",
-    ),
-    "min_aesthetic": (Rejection.LOW_AESTHETIC, "scores.aesthetic"),
-}
-"""Threshold -> its rule, and what it is compared with."""
+MEASURES = {rule.knob: rule for rule in select.RULES}
+"""Threshold -> its rule."""
 
 _KEPT_SIDE = """
 SELECT row_id, listing.source_name || '/' || listing.member, {measure} AS value, true
-FROM now JOIN listing USING (row_id) JOIN images USING (row_id) LEFT JOIN scores USING (row_id)
-WHERE now.kept AND {measure} IS NOT NULL ORDER BY abs(value - {threshold}), row_id LIMIT {count}
+FROM now JOIN listing USING (row_id) JOIN pictures USING (row_id)
+WHERE now.kept AND {measure} IS NOT NULL ORDER BY abs({measure} - {threshold}), row_id LIMIT {count}
 """
 
 _FALLEN_SIDE = """
@@ -147,8 +139,9 @@ def _counts(connection: Connection, rows: str) -> list[tuple[str, int, int]]:
 
 
 def _borders(connection: Connection, knob: str, threshold: float, count: int) -> Iterator[Border]:
-    rule, measure = MEASURES[knob]
-    values = {"rule": rule, "measure": measure, "threshold": float(threshold), "count": int(count)}
+    """`pictures` is what `select` looked at."""
+    rule = MEASURES[knob]
+    values = {"rule": rule.reason, "measure": rule.value, "threshold": float(threshold), "count": int(count)}
     for sql in (_KEPT_SIDE, _FALLEN_SIDE):
         for row_id, name, value, kept in connection.execute(sql.format(**values)).fetchall():
             yield Border(row_id, name, value, kept)

@@ -94,8 +94,6 @@ WINDOW stay AS (
 )
 """
 
-NO_CAPTIONS = "(SELECT NULL::BIGINT AS row_id, NULL::VARCHAR AS caption WHERE false)"
-
 _NOTHING_INHERITED = (
     "SELECT NULL::BIGINT AS row_id, NULL::VARCHAR AS caption, NULL::VARCHAR AS caption_image, "
     "NULL::BIGINT AS caption_row WHERE false"
@@ -177,7 +175,7 @@ def statement(
     Args:
         pictures: SELECT of `PICTURES` from where it was put before; columns that no rule and no subset asks for may be
             missing.
-        captions: `NO_CAPTIONS` where it does not matter which of several copies of one file stays.
+        captions: relation of (row_id, caption) of at least the copies of one file, which decide which of them stays.
     """
     *first, (_, outcome) = _steps(rules, max_distance, semantic_threshold, pictures, captions)
     return f"WITH {', '.join(f'{name} AS ({sql})' for name, sql in first)} {outcome}"

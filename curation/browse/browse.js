@@ -34,7 +34,9 @@ function liveThresholds(form) {
     history.replaceState(null, "", address);
   };
   form.addEventListener("input", (event) => {
-    event.target.parentElement.querySelector("output").value = event.target.value;
+    const slider = event.target, unlimited = slider.dataset.unlimited;
+    const open = unlimited !== undefined && Number(slider.value) === Number(unlimited);
+    slider.parentElement.querySelector("output").value = open ? "none" : slider.value;
     clearTimeout(timer);
     timer = setTimeout(show, 150);
   });

@@ -1,52 +1,99 @@
-"""What if a threshold of `select` were another: counts, and the pictures that would fall or come back."""
+"""What if a threshold of `select` were another: counts, and the pictures that would fall or come in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from curation.browse.filters import with_literals
+from curation import select
 from curation.browse.pictures import cards
 from curation.browse.queries import RULES_TABLE, Database
 from curation.report import jobs
-from curation.report.figures import Row
+from curation.report.figures import Connection, Row, rows
 from schemas.reasons import Rejection
+from schemas.recipe import Select
 
 MOST_MOVED = 12
-"""Pictures that are shown of those that fall, and of those that come back."""
+"""Pictures that are shown of those that fall, and of those that come in."""
 
 HIGHEST_SIDE_PX = 1_000_000
 
-MOVABLE = (Rejection.TOO_SMALL, Rejection.EXTREME_ASPECT, Rejection.LOW_AESTHETIC)
-"""The rules whose thresholds are tried here; what `select` refused by another rule stays refused."""
+OUTCOMES = tuple(
+    str(name)
+    for name in ("kept", *(rule.reason for rule in select.RULES), Rejection.IN_OTHER_DATASET, Rejection.DUPLICATE)
+)
+"""What may become of a picture, in the order it is asked."""
+
+_STEP = 0.05
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Thresholds to try."""
+class Slider:
+    """A threshold that can be tried here; what other rules refuse stays refused."""
 
-    min_short_side_px: int
-    max_aspect: float
-    min_aesthetic: float
+    knob: str
+    label: str
+    low: float
+    high: float
+    step: float
+    value: float
+    """Where it stands."""
+    now: float | None
+    """As `select` has it; None where there is no limit."""
+    unlimited: float | None
+    """The end that means no limit, if one does."""
 
-    @classmethod
-    def of(cls, given: Mapping[str, str], now: jobs.Thresholds) -> Cut:
-        """From the parameters of an address; those that are not given are as `select` has them.
 
-        Raises:
-            ValueError: a value that is no threshold.
-        """
-        return cls(
-            int(_number(given, "min_short_side_px", now.min_short_side_px, 1, HIGHEST_SIDE_PX)),
-            _number(given, "max_aspect", now.max_aspect or 100.0, 1, 1000),
-            _number(given, "min_aesthetic", now.min_aesthetic or 1.0, 1, 10),
-        )
+def sliders(tried: Select, now: Select) -> tuple[Slider, ...]:
+    """The thresholds of `tried` beside those of `select`.
 
-    @property
-    def values(self) -> dict[str, Any]:
-        """The parameters of the SQL."""
-        return {"p0": self.min_short_side_px, "p1": self.max_aspect, "p2": self.min_aesthetic}
+    The lower end of the score means no limit, since scores may lie below it. An end of the aspect does only before
+    `select` has run: a recipe always has that limit.
+    """
+    unlimited = jobs.EVERYTHING.max_aspect
+    widest = 8.0 if now.max_aspect == unlimited else max(8.0, now.max_aspect, tried.max_aspect)
+    least, scores = lowest_score(now), (tried.min_aesthetic, now.min_aesthetic)
+    return (
+        Slider(
+            "min_short_side_px", "Shortest short side, px", 1,
+            max(2048, now.min_short_side_px * 2, tried.min_short_side_px), 1,
+            tried.min_short_side_px, now.min_short_side_px, None,
+        ),
+        Slider(
+            "max_aspect", "Longest side / short side", 1, widest, _STEP, min(tried.max_aspect, widest),
+            *((None, widest) if now.max_aspect == unlimited else (now.max_aspect, None)),
+        ),
+        Slider(
+            "min_aesthetic", "Lowest aesthetic score", least, max(10.0, *(score or 0.0 for score in scores)), _STEP,
+            least if tried.min_aesthetic is None else tried.min_aesthetic, now.min_aesthetic, least,
+        ),
+    )  # fmt: skip
+
+
+def lowest_score(now: Select) -> float:
+    """The end of the slider, below what `select` has."""
+    return 1.0 if now.min_aesthetic is None else min(1.0, round(now.min_aesthetic - _STEP, 6))
+
+
+def tried(given: Mapping[str, str], now: Select) -> Select:
+    """The rules of `select` with the thresholds that an address names.
+
+    Raises:
+        ValueError: a value that is no threshold.
+    """
+    standing = {slider.knob: slider for slider in sliders(now, now)}
+    side, aspect, score = (standing[name] for name in ("min_short_side_px", "max_aspect", "min_aesthetic"))
+    wide = _number(given, aspect, max(1000.0, aspect.high))
+    moved: dict[str, float | None] = {
+        "min_short_side_px": int(_number(given, side, HIGHEST_SIDE_PX)),
+        "max_aspect": wide,
+        "min_aesthetic": _number(given, score, score.high),
+    }
+    if aspect.unlimited is not None and wide >= aspect.unlimited:
+        moved["max_aspect"] = jobs.EVERYTHING.max_aspect
+    if moved["min_aesthetic"] == score.unlimited:
+        moved["min_aesthetic"] = None
+    return now.model_copy(update=moved)
 
 
 @dataclass(frozen=True)
@@ -56,84 +103,81 @@ class Outcome:
     counts: list[Row]
     """(what, num, now): pictures kept and refused by each rule, here and as `select` left them."""
     fallen: list[Row]
-    """Kept now, refused by these thresholds, nearest to the threshold first."""
+    """Kept now, refused by these thresholds or as a duplicate, nearest to a threshold first."""
     num_fallen: int
     returned: list[Row]
-    """Refused now by a threshold, kept or a duplicate by these."""
+    """Refused now, kept by these."""
     num_returned: int
     sql: str
 
 
-def outcome(database: Database, cut: Cut) -> Outcome:
-    """Count the rules in their order (size, aspect, score, then duplicates), as `select` applies them."""
-    facts = RULES_TABLE if database.ready(RULES_TABLE) else f"({database.rules_sql()})"
-    found = {row["what"]: row for row in database.rows(counts_sql(facts), cut.values)}
-    rules = tuple(str(rule) for rule in Rejection if rule is not Rejection.NO_CAPTION)
-    counts = [found.get(what, {"what": what, "num": 0, "now": 0}) for what in ("kept", *rules)]
-    thresholds = ", ".join(f"'{rule}'" for rule in MOVABLE)
-    fell, came = "kept AND rule IS NOT NULL", f"rejected_by IN ({thresholds}) AND rule IS NULL"
-    (num,) = database.rows(
-        f"SELECT count(*) FILTER ({fell}) AS fallen, count(*) FILTER ({came}) AS returned FROM ({_ruled(facts)})",
-        cut.values,
-    )
+def outcome(database: Database, rules: Select) -> Outcome:
+    """What `select`'s own query gives by these rules, beside what it chose."""
+    with database.cursor() as cursor:
+        facts = RULES_TABLE
+        if not database.ready(RULES_TABLE):
+            facts = "looked_at"
+            cursor.execute(f"CREATE TEMP TABLE {facts} AS {database.rules_sql()}")
+        captions = f"(SELECT row_id, caption FROM {facts} WHERE caption IS NOT NULL)"
+        cursor.execute(
+            f"CREATE TEMP TABLE moved AS SELECT row_id, kept, rejected_by, was_kept, was_rejected_by "
+            f"FROM ({chosen(rules, f'FROM {facts}', captions)}) JOIN {facts} USING (row_id)"
+        )
+        found = {row["what"]: row for row in rows(cursor, _counts("moved", "moved", "was_"))}
+        fallen, num_fallen = _moved(cursor, facts, "was_kept AND NOT kept", rules)
+        returned, num_returned = _moved(cursor, facts, "kept AND NOT was_kept", rules)
+    refused = {row["row_id"]: row["rejected_by"] for row in fallen}
+    shown = {card["row_id"]: card for card in cards(database, [row["row_id"] for row in [*fallen, *returned]])}
     return Outcome(
-        counts,
-        _moved(database, facts, fell, cut) if num["fallen"] else [],
-        num["fallen"],
-        _moved(database, facts, came, cut) if num["returned"] else [],
-        num["returned"],
-        with_literals(counts_sql(f"({database.rules_sql()})"), cut.values),
+        [{"what": what, "num": 0, "now": 0} | found.pop(what, {}) for what in OUTCOMES] + list(found.values()),
+        [shown[row_id] | {"rule": rule} for row_id, rule in refused.items()],
+        num_fallen,
+        [shown[row["row_id"]] for row in returned],
+        num_returned,
+        _counts(f"({chosen(rules)})", "selection"),
     )
 
 
-def counts_sql(facts: str) -> str:
-    """Pictures by rule under the thresholds $p0, $p1 and $p2, beside what `selection` holds.
-
-    Of a group of duplicates that pass the rules one stays, whichever it is, so counting needs no choice between them.
-    """
-    return f"""WITH ruled AS ({_ruled(facts)}),
-counted AS (
-    SELECT rule AS what, count(*) AS num, 0 AS now FROM ruled WHERE rule IS NOT NULL GROUP BY rule
-    UNION ALL SELECT 'kept', count(DISTINCT same), 0 FROM ruled WHERE rule IS NULL
-    UNION ALL SELECT '{Rejection.DUPLICATE}', count(*) - count(DISTINCT same), 0 FROM ruled WHERE rule IS NULL
-    UNION ALL SELECT if(kept, 'kept', rejected_by), 0, count(*) FROM ruled WHERE kept OR rejected_by IS NOT NULL
-    GROUP BY ALL
-)
-SELECT what, sum(num)::BIGINT AS num, sum(now)::BIGINT AS now FROM counted GROUP BY what ORDER BY what"""
+def chosen(rules: Select, pictures: str = select.PICTURES, captions: str = "raw_captions") -> str:
+    """SELECT of what `select` would make of every picture; captions that are taken over and subsets are left out."""
+    bare = rules.model_copy(update={"inherit_captions": False, "subsets": {}})
+    return select.statement(bare, max_distance=None, pictures=pictures, captions=captions)
 
 
-def _ruled(facts: str) -> str:
-    """The facts with the rule that each picture fails first, null where it passes."""
-    undecided = ", ".join(f"'{rule}'" for rule in (*MOVABLE, Rejection.DUPLICATE))
-    return (
-        f"SELECT *, CASE WHEN short_side < $p0 THEN '{Rejection.TOO_SMALL}' "
-        f"WHEN aspect > CAST($p1 AS DOUBLE) THEN '{Rejection.EXTREME_ASPECT}' "
-        f"WHEN aesthetic < CAST($p2 AS FLOAT) THEN '{Rejection.LOW_AESTHETIC}' "
-        f"WHEN rejected_by NOT IN ({undecided}) THEN rejected_by END AS rule FROM {facts}"
+def _counts(then: str, now: str, prefix: str = "") -> str:
+    """Pictures kept and refused by each rule, `then` beside `now`."""
+    return f"""SELECT what, sum(num)::BIGINT AS num, sum(now)::BIGINT AS now FROM (
+    SELECT if(kept, 'kept', rejected_by) AS what, count(*) AS num, 0 AS now FROM {then} GROUP BY what
+    UNION ALL
+    SELECT if({prefix}kept, 'kept', {prefix}rejected_by) AS what, 0, count(*) FROM {now} GROUP BY what
+) WHERE what IS NOT NULL GROUP BY what ORDER BY what"""
+
+
+def _moved(cursor: Connection, facts: str, which: str, rules: Select) -> tuple[list[Row], int]:
+    """The pictures that change sides, those nearest to a threshold first, and how many there are."""
+    [(num,)] = cursor.execute(f"SELECT count(*) FROM moved WHERE {which}").fetchall()
+    if not num:
+        return [], 0
+    nearness = [
+        f"abs(ln(short_side / {rules.min_short_side_px}::DOUBLE))",
+        f"abs(ln(long_side / short_side::DOUBLE / {rules.max_aspect!r}::DOUBLE))",
+    ]
+    if rules.min_aesthetic is not None:
+        nearness.append(f"abs(aesthetic - {rules.min_aesthetic!r}::FLOAT)")  # least passes over a null
+    found = rows(
+        cursor,
+        f"SELECT row_id, rejected_by FROM (SELECT row_id, rejected_by FROM moved WHERE {which}) JOIN {facts} AS facts "
+        f"USING (row_id) ORDER BY least({', '.join(nearness)}), row_id LIMIT {MOST_MOVED}",
     )
+    return found, num
 
 
-def _moved(database: Database, facts: str, which: str, cut: Cut) -> list[Row]:
-    """Cards of the pictures that change sides, those nearest to a threshold first."""
-    nearness = (
-        "least(abs(ln(short_side / $p0::DOUBLE)), abs(ln(aspect / CAST($p1 AS DOUBLE))), "
-        "coalesce(abs(aesthetic - CAST($p2 AS FLOAT)), 100))"
-    )
-    found = database.rows(
-        f"SELECT row_id, rule, rejected_by FROM ({_ruled(facts)}) WHERE {which} "
-        f"ORDER BY {nearness}, row_id LIMIT {MOST_MOVED}",
-        cut.values,
-    )
-    why = {row["row_id"]: row["rule"] or row["rejected_by"] for row in found}
-    return [card | {"rule": why[card["row_id"]]} for card in cards(database, [row["row_id"] for row in found])]
-
-
-def _number(given: Mapping[str, str], name: str, default: float, low: float, high: float) -> float:
-    text = given.get(name, "").strip()
+def _number(given: Mapping[str, str], slider: Slider, high: float) -> float:
+    text = given.get(slider.knob, "").strip()
     try:
-        number = float(text) if text else float(default)
+        number = float(text) if text else float(slider.value)
     except ValueError:
-        raise ValueError(f"{name} is a number, not {text[:40]!r}") from None
-    if not low <= number <= high:
-        raise ValueError(f"{name} lies between {low:g} and {high:g}, not at {number:g}")
+        raise ValueError(f"{slider.knob} is a number, not {text[:40]!r}") from None
+    if not slider.low <= number <= high:
+        raise ValueError(f"{slider.knob} lies between {slider.low:g} and {high:g}, not at {number:g}")
     return number

@@ -9,12 +9,12 @@ from typing import Any
 
 import duckdb
 
-from curation import catalog
+from curation import catalog, select
 from curation.dataset import Dataset
 from curation.report import jobs
 from curation.report.figures import NOUN_TABLE, Connection, Row
 from schemas.reasons import PURGED, FetchError, ImageError, Rejection, ShardError
-from schemas.tables import MAP_TABLES, SCHEMAS
+from schemas.tables import MAP_TABLES, SCHEMAS, SCREENS
 
 MOST_ROWS = 1000
 """A query of a page gives no more."""
@@ -29,14 +29,25 @@ RULES_TABLE = "browse_rules"
 """Tables in memory, counted once: the ledger's outcomes without their five-way join, images by noun, and what the
 rules of `select` look at."""
 
-RULES = """
-    SELECT images.row_id, hash({same}) AS same, selection.kept, selection.rejected_by,
-           least(images.width, images.height) AS short_side, scores.aesthetic,
-           greatest(images.width, images.height) / least(images.width, images.height)::DOUBLE AS aspect
-    FROM images LEFT JOIN scores USING (row_id) LEFT JOIN duplicates USING (row_id) LEFT JOIN selection USING (row_id)
-    WHERE images.reason IS NULL
+_LOOKED_AT = (
+    "row_id", "reason", "width", "height", "short_side", "long_side", "group_id", "distance", "method",
+    "other_dataset", "other_image_id", "other_method", "other_distance",
+)  # fmt: skip
+"""Columns of `select.PICTURES` that are asked for whatever the thresholds are."""
+
+# Texts that only decide between doubles are taken for doubles alone: a million of each would fill the memory.
+_RULES = """
+SELECT {columns}, aesthetic,
+       CASE WHEN method IS NOT NULL THEN pictures.image_id END AS image_id,
+       CASE WHEN method IS NOT NULL THEN sha256 END AS sha256,
+       CASE WHEN method = 'bytes' THEN raw_captions.caption END AS caption,
+       coalesce(selection.kept, false) AS was_kept, selection.rejected_by AS was_rejected_by
+FROM ({pictures}) AS pictures
+     LEFT JOIN (SELECT row_id, caption FROM raw_captions WHERE row_id IN
+                (SELECT row_id FROM duplicates WHERE method = 'bytes')) AS raw_captions USING (row_id)
+     LEFT JOIN selection USING (row_id)
+WHERE coalesce(pictures.reason, '{purged}') = '{purged}'
 """
-"""What the rules look at; pictures with one value of `same` are one picture."""
 
 _KINDS = (ImageError, FetchError, Rejection, ShardError, (PURGED,))
 _REASONS = ", ".join(f"'{reason}'" for reasons in _KINDS for reason in reasons)
@@ -114,9 +125,12 @@ class Database:
         return table in self._prepared
 
     def rules_sql(self) -> str:
-        """`RULES`, by the notion of one picture that `select` has on record."""
-        groups = jobs.thresholds(self.dataset).drop_duplicates
-        return RULES.format(same="coalesce(duplicates.group_id, images.row_id)" if groups else "images.sha256")
+        """SELECT of what the rules on record look at, and `was_kept` and `was_rejected_by` as `select` left them."""
+        rules = jobs.rules(self.dataset)
+        limits = [rule.value for rule in select.RULES if getattr(rules, rule.knob) is not None]
+        screens = [value for value in limits if value in SCREENS.names]
+        columns = ", ".join(f"pictures.{name}" for name in (*_LOOKED_AT, *screens))
+        return _RULES.format(columns=columns, pictures=select.PICTURES, purged=PURGED)
 
     def shadow_ledger(self, cursor: Connection) -> None:
         """Let figures over the ledger, asked of this cursor, use the prepared table."""

@@ -217,9 +217,11 @@ class Pages:
     def cuts(self, request: Request) -> Response:
         """What if a threshold were another."""
         database = self.live.now().database
-        now = jobs.thresholds(database.dataset)
-        cut = cuts.Cut.of(request.query_params, now)
-        return self._page("cuts.html.jinja", cut=cut, now=now, found=cuts.outcome(database, cut))
+        now = jobs.rules(database.dataset)
+        rules = cuts.tried(request.query_params, now)
+        return self._page(
+            "cuts.html.jinja", sliders=cuts.sliders(rules, now), found=cuts.outcome(database, rules)
+        )  # fmt: skip
 
     def style(self, request: Request) -> Response:
         """The style sheet."""

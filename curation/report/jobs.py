@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from curation.dataset import Dataset
+from schemas.recipe import Select
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,8 @@ class JobCost:
     """When the last run ended, ISO 8601."""
 
 
-@dataclass(frozen=True)
-class Thresholds:
-    """The rules that `select` applied."""
-
-    min_short_side_px: int = 1
-    max_aspect: float | None = None
-    min_aesthetic: float | None = None
-    drop_duplicates: bool = True
+EVERYTHING = Select(min_short_side_px=1, max_aspect=1e9)
+"""Rules that refuse no picture but for its doubles."""
 
 
 def runs(dataset: Dataset) -> list[dict[str, Any]]:
@@ -78,9 +73,13 @@ def job_costs(dataset: Dataset) -> list[JobCost]:
     return costs
 
 
-def thresholds(dataset: Dataset) -> Thresholds:
-    """The rules on record for `selection`; those that keep everything where `select` has not run."""
+def rules(dataset: Dataset) -> Select:
+    """The rules on record for `selection`; `EVERYTHING` where `select` has not run.
+
+    A knob that came after the record was written is at its default, a limit that is null.
+    """
     record = dataset.record("selection")
-    knobs = {} if record is None else record.knobs
-    known = {name: knobs[f"select.{name}"] for name in vars(Thresholds()) if f"select.{name}" in knobs}
-    return Thresholds(**known)
+    if record is None:
+        return EVERYTHING
+    known = {name: record.knobs[f"select.{name}"] for name in Select.model_fields if f"select.{name}" in record.knobs}
+    return Select.from_mapping(known, origin=f"{dataset.root}: record of selection")

@@ -94,7 +94,7 @@ def _content(connection: Connection, dataset_root: Path) -> dict[str, Any]:
 
 def score_chart(connection: Connection, dataset: Dataset) -> charts.ScoreChart | None:
     """The histogram of scores with the threshold that `select` applied."""
-    return charts.score_chart(figures.scores(connection), figures.SCORE_BIN, jobs.thresholds(dataset).min_aesthetic)
+    return charts.score_chart(figures.scores(connection), figures.SCORE_BIN, jobs.rules(dataset).min_aesthetic)
 
 
 def _top_nouns(connection: Connection) -> dict[str, list[Row]]:

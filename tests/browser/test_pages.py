@@ -158,6 +158,7 @@ def test_a_threshold_moves_the_counts(page: Any, look: str, site: str) -> None:
     sync_api.expect(kept).to_have_text("0")
     assert f"{before} would fall" in page.inner_text("#outcome")
     page.keyboard.press("Home")
+    sync_api.expect(page.locator("output[for=min_aesthetic]")).to_have_text("none")
     sync_api.expect(kept).not_to_have_text("0")
     for _ in range(70):
         page.keyboard.press("ArrowRight")

@@ -48,6 +48,18 @@ def test_it_says_what_select_would_do_and_changes_nothing(dataset: Dataset, tmp_
     assert next(lines(found)) == "kept: 5 now, 2 then (-3): 3 would fall, 0 would come in"
 
 
+def test_a_moved_limit_of_a_screen_shows_its_border(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "photos", [(96, 64)] * 4)
+    made = recipe(tmp_path / "photos", tmp_path / "dataset", screen={"sharpness": True})
+    screened, _ = build(made, upto="select")
+    sharpness = sorted((row["sharpness"], row["row_id"]) for row in rows(screened, "screens"))
+    limit = sharpness[2][0]
+    found = what_if(screened, made, changed_recipe(made, [f"select.min_sharpness={limit!r}"]), num_borders=1)
+    assert (found.kept, found.counts["rejected by"]) == ((4, 2), [("kept", 4, 2), ("blurred", 0, 2)])
+    borders = [(border.value, border.row_id, border.kept) for border in found.borders["min_sharpness"]]
+    assert borders == [(*sharpness[2], True), (*sharpness[1], False)]
+
+
 def test_the_page_shows_pictures_and_escapes_names(dataset: Dataset, tmp_path: Path) -> None:
     made = recipe_of(dataset)
     found = what_if(dataset, made, changed_recipe(made, ["select.min_short_side_px=61"]), num_borders=2)

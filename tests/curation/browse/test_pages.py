@@ -10,10 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 import sigma
-from curation import catalog
+from curation import catalog, select
+from curation import cuts as command
 from curation.browse import cuts, pictures, server
 from curation.browse.filters import Condition, Filter
 from curation.browse.queries import LEDGER_TABLE, NOUNS_TABLE, RULES_TABLE, Database, TooSlow
@@ -21,6 +22,7 @@ from curation.dataset import Dataset
 from curation.purge import purge
 from curation.report import jobs
 from curation.takedown import Wanted, find
+from schemas.recipe import DataRecipe, Select
 from tests.browse_server import served
 from tests.building import build as build_dataset
 from tests.building import recipe, write_pictures
@@ -125,29 +127,136 @@ def test_a_noun_leads_to_the_images_that_have_it(client: httpx.Client, database:
         assert row["noun"] in text(client.get("/nouns", params={"q": row["noun"][1:].upper()}))
 
 
+def counts(found: cuts.Outcome, column: str = "num") -> dict[str, int]:
+    """What -> how many, without the rules that refuse nothing."""
+    return {row["what"]: row[column] for row in found.counts if row[column]}
+
+
+def write_doubles(folder: Path) -> None:
+    """Small, wide and blurred pictures, near doubles of two sizes, and copies of which the last brings the
+    longest caption."""
+    write_pictures(folder, [(96, 64)] * 3 + [(64, 64)] * 2 + [(96, 30), (40, 30), (120, 80)], captions=False)
+    Image.open(folder / "001.jpg").resize((144, 96)).save(folder / "near.jpg")
+    Image.open(folder / "006.jpg").filter(ImageFilter.GaussianBlur(9)).save(folder / "soft.jpg")
+    for name in ("a_copy.jpg", "b_copy.jpg"):
+        shutil.copy(folder / "000.jpg", folder / name)
+    (folder / "b_copy.txt").write_text("A picture of a red house by the sea.")
+
+
+@pytest.fixture(scope="module")
+def doubles(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Chosen with a screen, and with a size that refuses a picture which is blurred too."""
+    folder = tmp_path_factory.mktemp("doubles")
+    write_doubles(folder / "photos")
+    chosen = {"min_short_side_px": 40, "min_sharpness": 3.55, "subsets": {"wide": "aspect < 0.7"}}
+    made = recipe(folder / "photos", folder / "ds", screen={"sharpness": True}, select=chosen)
+    return build_dataset(made, upto="select")[0]
+
+
+TRIED: tuple[dict[str, str], ...] = (
+    {},
+    {"min_short_side_px": "20"},
+    {"min_short_side_px": "70"},
+    {"min_short_side_px": "85", "max_aspect": "1.6"},
+    {"max_aspect": "1.2"},
+    {"min_aesthetic": "MIDDLE"},
+    {"min_short_side_px": "1", "max_aspect": "3.1", "min_aesthetic": "MIDDLE"},
+)
+
+
+@pytest.mark.parametrize("given", TRIED, ids=str)
+def test_the_page_and_the_command_tell_the_same_of_a_threshold(doubles: Dataset, given: dict[str, str]) -> None:
+    scores = sorted(row["aesthetic"] for row in Database(doubles).rows("SELECT aesthetic FROM scores"))
+    given = {name: value.replace("MIDDLE", repr(scores[len(scores) // 2])) for name, value in given.items()}
+    made = DataRecipe.load(doubles.recipe)
+    changed = command.changed_recipe(made, [f"select.{name}={value}" for name, value in given.items()])
+    expected = command.what_if(doubles, made, changed)
+    database = Database(doubles)
+    rules = cuts.tried(given, jobs.rules(doubles))
+    found = cuts.outcome(database, rules)
+    assert [
+        (row["what"], row["now"], row["num"]) for row in sorted(found.counts, key=str) if row["now"] or row["num"]
+    ] == sorted(expected.counts["rejected by"], key=str)
+    assert (found.num_fallen, found.num_returned) == (expected.num_left, expected.num_come)
+    with catalog.connect(doubles) as connection:
+        connection.execute(f"CREATE TABLE afterwards AS {select.reduce(changed).query(connection)}")
+        for moved, which in (
+            (found.fallen, "was.kept AND NOT afterwards.kept"),
+            (found.returned, "afterwards.kept AND NOT was.kept"),
+        ):
+            told = connection.execute(
+                "SELECT row_id, afterwards.rejected_by FROM afterwards JOIN selection AS was USING (row_id) "
+                f"WHERE {which}"
+            )
+            assert {(card["row_id"], card.get("rule")) for card in moved} == set(told.fetchall())
+    database.prepare(RULES_TABLE)
+    assert cuts.outcome(database, rules) == found
+    assert {row["what"]: row["num"] for row in database.rows(found.sql) if row["num"]} == counts(found)
+
+
+def test_a_picture_that_another_rule_refuses_too_does_not_come_in(doubles: Dataset) -> None:
+    """It is too small now, and would be blurred."""
+    database = Database(doubles)
+    (soft,) = database.rows(
+        "SELECT row_id, rejected_by FROM selection JOIN listing USING (row_id) WHERE member = 'soft.jpg'"
+    )
+    assert soft["rejected_by"] == "too_small"
+    found = cuts.outcome(database, cuts.tried({"min_short_side_px": "1"}, jobs.rules(doubles)))
+    assert soft["row_id"] not in [card["row_id"] for card in found.returned]
+    assert counts(found)["blurred"] == counts(found, "now").get("blurred", 0) + 1
+
+
+def test_of_copies_the_one_that_select_kept_stays(doubles: Dataset) -> None:
+    """The one with the longest caption, which is not the first: moving nothing moves no picture."""
+    database = Database(doubles)
+    kept = database.rows("SELECT member FROM selection JOIN listing USING (row_id) WHERE kept AND member LIKE '%copy%'")
+    assert kept == [{"member": "b_copy.jpg"}]
+    found = cuts.outcome(database, jobs.rules(doubles))
+    assert (found.num_fallen, found.num_returned) == (0, 0)
+    assert counts(found) == counts(found, "now")
+
+
 @pytest.mark.parametrize("drop_duplicates", [True, False])
 def test_the_counts_of_a_threshold_are_what_select_then_does(tmp_path: Path, drop_duplicates: bool) -> None:
-    write_pictures(tmp_path / "photos", [(96, 64)] * 3 + [(64, 64)] * 2 + [(96, 30), (40, 30), (120, 80)])
-    shutil.copy(tmp_path / "photos" / "000.jpg", tmp_path / "photos" / "same.jpg")
+    write_doubles(tmp_path / "photos")
     before = recipe(tmp_path / "photos", tmp_path / "ds", select={"drop_duplicates": drop_duplicates})
     dataset, _ = build_dataset(before, upto="select")
-    scores = sorted(row["aesthetic"] for row in Database(dataset).rows("SELECT aesthetic FROM scores"))
-    rules = {"min_short_side_px": 40, "max_aspect": 1.6, "min_aesthetic": scores[len(scores) // 2]}
-    cut = cuts.Cut(**rules)
-    database = Database(dataset)
-    found = cuts.outcome(database, cut)
-    database.prepare(RULES_TABLE)
-    assert cuts.outcome(database, cut) == found
-    assert {row["what"]: row["num"] for row in found.counts} == {
-        row["what"]: row["num"] for row in database.rows(found.sql)
-    } | {row["what"]: 0 for row in found.counts if not row["num"]}
-    after = recipe(tmp_path / "photos", tmp_path / "ds", select={"drop_duplicates": drop_duplicates, **rules})
+    moved = {"min_short_side_px": 40, "max_aspect": 1.6}
+    found = cuts.outcome(Database(dataset), cuts.tried({k: str(v) for k, v in moved.items()}, jobs.rules(dataset)))
+    after = recipe(tmp_path / "photos", tmp_path / "ds", select={"drop_duplicates": drop_duplicates, **moved})
     build_dataset(after, upto="select", redo=["select"])
-    moved = cuts.outcome(Database(dataset), cut)
-    assert jobs.thresholds(dataset).min_short_side_px == 40
-    assert {row["what"]: row["num"] for row in found.counts} == {row["what"]: row["now"] for row in moved.counts}
+    then = cuts.outcome(Database(dataset), jobs.rules(dataset))
+    assert jobs.rules(dataset) == after.select
+    assert counts(found) == counts(then, "now")
     assert found.num_fallen == len(found.fallen) > 0
-    assert moved.num_fallen == 0
+    assert then.num_fallen == 0
+
+
+def test_the_end_of_a_slider_is_no_limit_where_there_is_none() -> None:
+    """LAION's scores go below 1."""
+    free = Select(min_short_side_px=1)
+    assert cuts.tried({"min_aesthetic": "1"}, free) == cuts.tried({}, free) == free
+    assert cuts.tried({"min_aesthetic": "1.05"}, free).min_aesthetic == 1.05
+    low = Select(min_short_side_px=1, min_aesthetic=0.5)
+    assert cuts.tried({}, low) == low
+    assert cuts.tried({"min_aesthetic": "1"}, low).min_aesthetic == 1
+    (*_, slider) = cuts.sliders(low, low)
+    assert (slider.low, slider.unlimited) == (0.45, 0.45)
+    assert cuts.tried({"min_aesthetic": "0.45"}, low).min_aesthetic is None
+    with pytest.raises(ValueError, match=r"min_aesthetic lies between 0\.45 and 10, not at 0\.4"):
+        cuts.tried({"min_aesthetic": "0.4"}, low)
+    assert cuts.tried({"max_aspect": "8"}, jobs.EVERYTHING) == jobs.EVERYTHING
+    assert cuts.tried({"max_aspect": "8"}, free).max_aspect == 8
+
+
+def test_thresholds_can_be_tried_before_select_has_run(tmp_path: Path) -> None:
+    write_doubles(tmp_path / "photos")
+    dataset, _ = build_dataset(recipe(tmp_path / "photos", tmp_path / "ds"), upto="dedup")
+    assert jobs.rules(dataset) == jobs.EVERYTHING
+    found = cuts.outcome(Database(dataset), cuts.tried({"min_short_side_px": "31"}, jobs.EVERYTHING))
+    assert counts(found) == {"kept": 6, "too_small": 3, "duplicate": 3}
+    assert counts(found, "now") == {}
+    assert (found.num_fallen, found.num_returned) == (0, 6)
 
 
 def test_a_query_is_interrupted_when_its_time_is_over(demo: Dataset) -> None:
