@@ -66,10 +66,12 @@ def forecast_build(recipe: DataRecipe, size: int, workers: int | None, keep: Pat
     from curation import select
     from curation.console import JobProgress
     from curation.forecast import forecast, with_remarks
+    from curation.needs import check_needs
     from curation.plan_sample import build_sample, sampled
     from curation.sample_facts import facts_of
 
     select.check_subsets(recipe.select)
+    check_needs(pipeline(recipe))  # of listing the whole nothing would be left
     out = recipe.out_path()
     with sampled(recipe, size, keep) as sample:
         steps = pipeline(sample.recipe)

@@ -32,6 +32,8 @@ class Reduce:
     """May create temporary tables; gives the SELECT whose rows become the table. Columns are cast to the contract."""
     knobs: Mapping[str, Any]
     """The part of the recipe it depends on, keyed by dotted path."""
+    needs: tuple[Callable[[], object], ...] = ()
+    """As `curation.stage.Stage.needs`."""
 
 
 def stream(connection: Connection, sql: str, batch_rows: int) -> Iterator[pa.RecordBatch]:
