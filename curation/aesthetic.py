@@ -40,6 +40,7 @@ def stage(recipe: DataRecipe) -> Stage:
         knobs={f"aesthetic.{name}": value for name, value in section.knobs().items()},
         workers=section.workers,
         num_gpus=section.num_gpus(),
+        drops=() if section.store_embeddings else ("embeddings",),
         needs=needs,
     )
 

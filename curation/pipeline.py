@@ -8,7 +8,7 @@ from typing import Protocol, Self
 
 from curation import catalog, listing, retry, shard_writer
 from curation.dataset import Dataset, count_rows, write_atomically
-from curation.job import JobResult, State, Step, open_parts, run_from, state_of
+from curation.job import JobResult, State, Step, drop_unasked, open_parts, run_from, state_of
 from curation.needs import check_needs
 from curation.purge_log import refuse_unfinished
 from curation.reduce import Reduce
@@ -81,6 +81,8 @@ def build(
             if is_new:
                 _remove_empty(dataset)
             raise
+        for step in steps:
+            drop_unasked(dataset, step)
         write_atomically(dataset.recipe, recipe.to_yaml().encode())
         if retry_failed:
             observer.retried(retry.retry_failed(dataset, recipe))
