@@ -37,6 +37,8 @@ class Job:
     """it would take a GPU where there is one"""
     max_workers: int | None = None
     """as the recipe sets for this job alone"""
+    gpu_workers: int | None = None
+    """workers that the GPUs there are have room for at once; None where they hold none"""
 
 
 @dataclass(frozen=True)
@@ -252,7 +254,7 @@ def _job(job: Job, facts: Facts, workers: Sequence[int]) -> JobForecast:
     factor = population / sampled
     wall = {}
     for number in workers:
-        at_once = min(job.max_workers or number, max(facts.num_parts, 1))
+        at_once = min(job.max_workers or number, job.gpu_workers or number, max(facts.num_parts, 1))
         wall[number] = job.start_s + job.busy_s * factor / at_once
     gpu_hours = job.gpu_s * factor / 3600 if job.gpu_s else None
     return JobForecast(job.job, job.table, MEASURED, job.start_s, job.cpu_s * factor / 3600, gpu_hours, wall)
