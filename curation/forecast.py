@@ -302,6 +302,10 @@ def with_remarks(made: Forecast, facts: Facts, free_bytes: int, held_bytes: int,
         notes.append(_of_duplicates(made))
     if cpu_only := [job.table for job in facts.jobs if job.wants_gpu and not job.gpu_s]:
         notes.append(f"{', '.join(cpu_only)}: run on a CPU here; what a GPU would take is not forecast")
+    if held := [f"{job.table} {job.gpu_workers:,}" for job in facts.jobs if job.gpu_workers]:
+        notes.append(
+            f"the GPUs there are have room for so many workers at once, and no more are reckoned: {', '.join(held)}"
+        )
     referenced = [job.table for job in made.jobs if job.basis == REFERENCED]
     if referenced:
         notes.append(
