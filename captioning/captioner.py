@@ -8,6 +8,7 @@ from typing import Protocol
 
 from PIL import Image
 
+from captioning.local_model import find_share_captioner, find_vlm
 from schemas import recipe
 from schemas.ids import counter
 
@@ -142,3 +143,20 @@ def make_captioner(section: recipe.Caption) -> Captioner:
     if make is None:
         raise ValueError(f"caption.captioner: no captioner {section.captioner!r}; there are {', '.join(CAPTIONERS)}")
     return make(section)
+
+
+def find_captioner(section: recipe.Caption) -> None:
+    """See that what the captioner needs is on this machine, by the functions that it finds it with: weights, or a key
+    for a server. Nothing is loaded and no server is asked.
+
+    Raises:
+        ValueError: it is not; the message says what to do.
+    """
+    if section.captioner == "share_captioner":
+        find_share_captioner(section.share_captioner)
+    elif section.captioner == "vlm":
+        find_vlm(section.vlm)
+    elif section.captioner == "endpoint":
+        from captioning.endpoint import read_key
+
+        read_key(section.endpoint.api_key_env)

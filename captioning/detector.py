@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
 from curation.clip import best_device, on_device, weights_name
-from schemas.weights import OWLV2, find_weights, load_frozen
+from schemas.weights import OWLV2, find_frozen, load_frozen
 
 if TYPE_CHECKING:  # imported where they are used: they take seconds
     from transformers import Owlv2ForObjectDetection, Owlv2Processor
@@ -34,7 +35,7 @@ class NounDetector:
         """
         from transformers import Owlv2ForObjectDetection, Owlv2Processor
 
-        folder = find_weights(weights, OWLV2, key)
+        folder = find_detector(weights, key)
         model = load_frozen(Owlv2ForObjectDetection.from_pretrained, folder)
         try:
             processor = Owlv2Processor.from_pretrained(folder, local_files_only=True)
@@ -63,3 +64,12 @@ class NounDetector:
                 answer = self._model(pixel_values=pixels, **tokens)
             found += answer.logits[0].float().sigmoid().amax(dim=0).tolist()  # (boxes, queries)
         return found
+
+
+def find_detector(weights: str | None, key: str) -> Path:
+    """The folder of the detector that a recipe names; nothing is loaded.
+
+    Raises:
+        ValueError: it is not on this machine.
+    """
+    return find_frozen(weights, OWLV2, key)

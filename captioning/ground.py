@@ -14,10 +14,10 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from captioning.detector import NounDetector
+from captioning.detector import NounDetector, find_detector
 from captioning.text import kept_mask, raw_offers, sentences
 from curation.ahead import ahead
-from curation.clip import Clip, cosine
+from curation.clip import Clip, cosine, find_clip
 from curation.stage import Progress, Stage
 from schemas import recipe, tables
 from schemas.pixels import PixelError, open_rgb
@@ -41,6 +41,10 @@ def stage(data_recipe: recipe.DataRecipe) -> Stage:
         build=partial(Grounder, section, data_recipe.run.threads),
         knobs={f"ground.{name}": value for name, value in section.resolved().items() if name not in speed},
         rows_per_input=len(section.sources),
+        needs=(
+            partial(find_clip, section.clip, "ground.clip"),
+            *([partial(find_detector, section.detector, "ground.detector")] if section.nouns else []),
+        ),
     )
 
 

@@ -7,9 +7,13 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from schemas.weights import Weight, find_weights, missing_weights
+from schemas import captioners
+from schemas.weights import LLAVA, SHARE_CAPTIONER, Weight, find_weights, missing_weights, read_json
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+SUFFIXES = (".safetensors", ".bin")
+"""Files of weights, the better kind first."""
+TOKENIZER = "tokenizer.model"
 DIGESTED_BYTES = 1 << 20
 """Of each end of a file: a folder of weights is told from another without reading all of it."""
 
@@ -40,6 +44,50 @@ def find_model(given: str | None, weight: Weight, key: str) -> LocalModel:
         return LocalModel(folder, _named(folder.name, revision), revision)
     hub_id = weight.hub_id if given is None else given.partition("@")[0]
     return LocalModel(found, _named(hub_id, found.name), found.name)
+
+
+def find_share_captioner(section: captioners.ShareCaptioner) -> LocalModel:
+    """The Share-Captioner of a recipe: config, weights and tokenizer.
+
+    Raises:
+        ValueError: it is not on this machine, or not all of it is.
+    """
+    found = find_model(section.weights, SHARE_CAPTIONER, "caption.share_captioner.weights")
+    weight_paths(found.folder)
+    if not (found.folder / TOKENIZER).is_file():
+        raise ValueError(f"{found.folder}: {TOKENIZER} is missing; copy it from the weights' repository")
+    return found
+
+
+def find_vlm(section: captioners.Vlm) -> LocalModel:
+    """The image-text-to-text model of a recipe: config and weights.
+
+    Raises:
+        ValueError: it is not on this machine, or not all of it is.
+    """
+    found = find_model(section.weights, LLAVA, "caption.vlm.weights")
+    if not any(any(found.folder.glob(f"*{suffix}")) for suffix in SUFFIXES):
+        raise ValueError(f"{found.folder}: no {' or '.join(SUFFIXES)} weights in this folder; get them anew")
+    return found
+
+
+def weight_paths(folder: Path) -> list[Path]:
+    """The weight files of a folder: those of an index, else the files themselves; safetensors before `.bin`.
+
+    Raises:
+        ValueError: there are none, or an index names some that are missing.
+    """
+    for suffix in SUFFIXES:
+        for index in sorted(folder.glob(f"*{suffix}.index.json")):
+            shards = sorted(set(read_json(index).get("weight_map", {}).values()))
+            absent = [name for name in shards if not (folder / name).is_file()]
+            if shards and not absent:
+                return [folder / name for name in shards]
+            if any((folder / name).is_file() for name in shards):
+                raise ValueError(f"{index}: {absent[0]} is missing ({len(absent)} of {len(shards)} shards are)")
+        if files := sorted(folder.glob(f"*{suffix}")):
+            return files
+    raise ValueError(f"{folder}: no .safetensors or .bin weights in this folder")
 
 
 def downloaded_commit(folder: Path) -> str | None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from captioning.quality import GATE
 from captioning.text import kept_mask, raw_offers
-from captioning.tokenizer import fit, load_tokenizer
+from captioning.tokenizer import find_vocabulary, fit, load_tokenizer
 from curation.stage import Progress, Stage
 from schemas import recipe, tables
 from schemas.ids import unit_interval
@@ -40,6 +40,7 @@ def stage(data_recipe: recipe.DataRecipe) -> Stage:
         inputs=("raw_captions", "captions", "selection"),
         build=partial(Mixer, section),
         knobs={f"mix.{name}": value for name, value in section.resolved().items()},
+        needs=(partial(find_vocabulary, section.tokenizer),),
     )
 
 

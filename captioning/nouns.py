@@ -16,12 +16,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
 from captioning.text import kept_mask, raw_offers
-from captioning.tokenizer import WORDS, load_tokenizer
+from captioning.tokenizer import WORDS, find_vocabulary, load_tokenizer
 from curation.stage import Progress, Stage
 from schemas import recipe, tables
 
@@ -59,6 +61,25 @@ def stage(data_recipe: recipe.DataRecipe) -> Stage:
         build=partial(NounWorker, extractor, tokenizer, beside, compounds),
         knobs={"nouns.extractor": extractor, "nouns.compounds": compounds, "mix.tokenizer": tokenizer},
         rows_per_input=len(tables.NOUN_SOURCES) + len(beside),
+        needs=(partial(find_extractor, extractor), partial(find_vocabulary, tokenizer)),
+    )
+
+
+def find_extractor(name: str) -> None:
+    """See that a spaCy model of that name is installed, or is a folder; nothing is imported.
+
+    Raises:
+        ValueError: it is not; the message has the command that installs it.
+    """
+    package = find_spec(name) if name.isidentifier() else None
+    if name != LEXICON and (package is None or package.origin is None) and not Path(name).is_dir():
+        raise _not_installed(name)
+
+
+def _not_installed(name: str) -> ValueError:
+    return ValueError(
+        f"nouns.extractor: the spaCy model {name!r} is not installed; install it with "
+        f"`python -m spacy download {name}` or choose nouns.extractor={LEXICON}, which needs no model"
     )
 
 
@@ -72,6 +93,7 @@ def load_extractor(name: str, compounds: bool = False) -> NounExtractor:
     Raises:
         ValueError: the model is not installed (the message has the command that installs it) or cannot tag.
     """
+    find_extractor(name)
     import spacy  # takes half a second; only workers pay it
 
     if name == LEXICON:
@@ -83,10 +105,7 @@ def load_extractor(name: str, compounds: bool = False) -> NounExtractor:
     try:
         nlp = spacy.load(name, exclude=NOT_NEEDED)
     except OSError:
-        raise ValueError(
-            f"nouns.extractor: the spaCy model {name!r} is not installed; install it with "
-            f"`python -m spacy download {name}` or choose nouns.extractor={LEXICON}, which needs no model"
-        ) from None
+        raise _not_installed(name) from None
     if not {"tagger", "morphologizer"} & set(nlp.pipe_names):
         parts = ", ".join(nlp.pipe_names) or "a tokenizer"
         raise ValueError(

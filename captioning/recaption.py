@@ -20,6 +20,7 @@ from captioning.captioner import (
     Captioner,
     CaptionerUnusable,
     CaptionFailure,
+    find_captioner,
     make_captioner,
     seed_of,
 )
@@ -83,6 +84,7 @@ def _stage(data_recipe: recipe.DataRecipe, section: recipe.Caption, table: str) 
         workers=section.num_workers(),
         num_gpus=section.num_gpus(),
         max_failed_share=section.max_failed_share,
+        needs=(partial(find_captioner, section),),
     )
 
 

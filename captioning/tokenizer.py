@@ -68,18 +68,30 @@ def load_tokenizer(given: str) -> Tokenizer:
     Raises:
         ValueError: it is not on this machine, or is damaged; the message says how to get it. Nothing is downloaded.
     """
-    if given == WORDS:
-        return WordTokenizer()
-    folder = find_weights(None if given == T5 else given, T5_XXL, KNOB)
-    vocabulary = _vocabulary(folder)
+    vocabulary = find_vocabulary(given)
     if vocabulary is None:
-        raise missing_weights(T5_XXL, KNOB, str(folder))
+        return WordTokenizer()
     from transformers import T5Tokenizer as Pieces  # takes seconds; only workers pay it
 
     try:
         return T5Tokenizer(Pieces.from_pretrained(vocabulary.parent, local_files_only=True), vocabulary)
     except (OSError, ValueError, RuntimeError, TypeError) as error:
         raise ValueError(f"{KNOB}: {vocabulary} is no T5 tokenizer ({str(error).splitlines()[0]})") from None
+
+
+def find_vocabulary(given: str) -> Path | None:
+    """The file that the tokenizer of a recipe reads, None where it reads none; nothing is loaded.
+
+    Raises:
+        ValueError: it is not on this machine.
+    """
+    if given == WORDS:
+        return None
+    folder = find_weights(None if given == T5 else given, T5_XXL, KNOB)
+    for candidate in (place / name for place in (folder / "tokenizer", folder) for name in _VOCABULARIES):
+        if candidate.is_file():
+            return candidate
+    raise missing_weights(T5_XXL, KNOB, str(folder))
 
 
 def fit(text: str, most: int, count: Callable[[Sequence[str]], list[int]]) -> tuple[str, int]:
@@ -109,8 +121,3 @@ def fit(text: str, most: int, count: Callable[[Sequence[str]], list[int]]) -> tu
             if kept:
                 return kept, count([kept])[0]
     return text[:0], count([""])[0]
-
-
-def _vocabulary(folder: Path) -> Path | None:
-    candidates = (place / name for place in (folder / "tokenizer", folder) for name in _VOCABULARIES)
-    return next((path for path in candidates if path.is_file()), None)

@@ -11,10 +11,9 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from captioning.captioner import Answer, CaptionerUnusable, Generated, Plain
-from captioning.local_model import find_model
+from captioning.local_model import find_vlm
 from captioning.processors import load_config, load_model, load_processor, one_line
 from schemas.captioners import Vlm
-from schemas.weights import LLAVA
 
 ALPHA_PROMPT = "Describe this image and its style in a very detailed manner"
 """What PixArt-α asked LLaVA; from its paper."""
@@ -55,7 +54,7 @@ class VlmCaptioner:
         """
         self._device = choose_device(device)
         self._section = section
-        found = find_model(section.weights, LLAVA, "caption.vlm.weights")
+        found = find_vlm(section)
         config = load_config(found.folder)
         self._processor = load_processor(found.folder, config)
         self._kind: str = config.model_type

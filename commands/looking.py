@@ -16,16 +16,19 @@ from schemas.recipe import DataRecipe
 
 def status(dataset: DatasetFolder) -> None:
     """Show parts done per job, and the ledger."""
-    from curation import catalog
+    from curation import catalog, headers
     from curation.console import ledger_table, rows_table
     from curation.dataset import Dataset
+    from curation.job import Step
 
     with refusals():
         data = Dataset(dataset.absolute())
         catalog.require_dataset(data)
         recipe = DataRecipe.load(data.recipe, [f"out={data.root}"])
         rows = []
-        for step in pipeline(recipe):
+        survey = Step(headers.stage(recipe))  # no build runs it: it is shown where there is something of it
+        surveyed = [survey] if data.parts(headers.JOB) else []
+        for step in [*surveyed, *pipeline(recipe)]:
             total, missing = step.num_parts(data), len(step.missing(data))
             rows.append((step.job, step.outputs[-1], f"{total - missing:,} of {total:,}"))
         console.print(rows_table(["job", "table", "parts done"], rows))

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -34,10 +37,11 @@ def plan(
     """Forecast a build from a sample: survivors, disk, hours per job, shards per bucket. Leaves `out` alone."""
     with refusals():
         try:
-            made = forecast_build(DataRecipe.load(recipe, overrides or []), sample, workers, keep)
-        except KeyboardInterrupt:
+            with interrupted_by_sigterm():
+                made = forecast_build(DataRecipe.load(recipe, overrides or []), sample, workers, keep)
+        except KeyboardInterrupt as stopped:
             complaints.print("stopped; nothing was forecast" + ("" if keep else ", and nothing is left of the sample"))
-            raise typer.Exit(130) from None
+            raise typer.Exit(128 + (stopped.args[0] if stopped.args else signal.SIGINT)) from None
         if form == "json":
             sys.stdout.write(json.dumps(as_json(made), ensure_ascii=False, indent=1) + "\n")
         elif form == "markdown":
@@ -61,15 +65,31 @@ def plan(
             )
 
 
+@contextmanager
+def interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM unwind as Ctrl-C does, so that the temporary folder goes; the exception carries its number."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def forecast_build(recipe: DataRecipe, size: int, workers: int | None, keep: Path | None) -> Forecast:
     """Build a sample of a recipe aside and project it; progress goes to stderr."""
     from curation import select
     from curation.console import JobProgress
     from curation.forecast import forecast, with_remarks
+    from curation.needs import check_needs
     from curation.plan_sample import build_sample, sampled
     from curation.sample_facts import facts_of
 
     select.check_subsets(recipe.select)
+    check_needs(pipeline(recipe))  # of listing the whole nothing would be left
     out = recipe.out_path()
     with sampled(recipe, size, keep) as sample:
         steps = pipeline(sample.recipe)

@@ -37,6 +37,7 @@ def shown(text: str | Path) -> str:
 @contextmanager
 def refusals() -> Iterator[None]:
     """Turn what a user can mend into one line and exit status 1; a traceback only with --debug."""
+    from curation.needs import NeedsMissing
     from curation.runner import PartFailed, describe
 
     try:
@@ -47,6 +48,12 @@ def refusals() -> Iterator[None]:
     except (ValueError, OSError, PartFailed) as error:
         if os.environ.get("SIGMA_DEBUG"):
             raise
-        complaints.print("[red]error:[/] ", end="")
-        complaints.print(str(error) if isinstance(error, PartFailed) else describe(error), markup=False)
+        lines = (
+            error.lines
+            if isinstance(error, NeedsMissing)
+            else [str(error) if isinstance(error, PartFailed) else describe(error)]
+        )
+        for line in lines:
+            complaints.print("[red]error:[/] ", end="")
+            complaints.print(line, markup=False)
         raise typer.Exit(1) from None

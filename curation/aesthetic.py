@@ -11,7 +11,8 @@ import pyarrow as pa
 from PIL import Image
 
 from curation.ahead import ahead
-from curation.laion import LaionWorker, load_head
+from curation.clip import find_clip
+from curation.laion import LaionWorker, find_head_file, load_head
 from curation.stage import Progress, Stage, Worker, naming
 from schemas.pixels import open_rgb, shrunk_size
 from schemas.recipe import DataRecipe
@@ -26,10 +27,11 @@ SCORED_PX = 512
 def stage(recipe: DataRecipe) -> Stage:
     """The job that turns proxies into `scores`, and into `embeddings` where `aesthetic.store_embeddings` asks."""
     section, threads = recipe.aesthetic, recipe.run.threads
+    build: Callable[[], Worker] = partial(AestheticWorker, section.scorer, threads)
+    needs: tuple[Callable[[], object], ...] = ()
     if section.scorer == "laion":
-        build: Callable[[], Worker] = partial(LaionWorker, section, threads)
-    else:
-        build = partial(AestheticWorker, section.scorer, threads)
+        build = partial(LaionWorker, section, threads)
+        needs = (partial(find_head_file, section.head), partial(find_clip, section.clip, "aesthetic.clip"))
     return Stage(
         job="aesthetic",
         inputs=("proxies",),
@@ -38,6 +40,8 @@ def stage(recipe: DataRecipe) -> Stage:
         knobs={f"aesthetic.{name}": value for name, value in section.knobs().items()},
         workers=section.workers,
         num_gpus=section.num_gpus(),
+        drops=() if section.store_embeddings else ("embeddings",),
+        needs=needs,
     )
 
 

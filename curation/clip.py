@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from schemas.weights import CLIP_L14, find_weights, load_frozen
+from schemas.weights import CLIP_L14, find_frozen, load_frozen
 
 if TYPE_CHECKING:  # imported where they are used: they take seconds
     from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
@@ -46,7 +46,7 @@ class Clip:
         """
         from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
-        folder = find_weights(weights, CLIP_L14, key)
+        folder = find_clip(weights, key)
         model = load_frozen(CLIPModel.from_pretrained, folder)
         try:
             processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
@@ -94,6 +94,15 @@ class Clip:
     def num_tokens(self, text: str) -> int:
         """Tokens of a text before any cut, begin and end included."""
         return len(self._tokenizer(text)["input_ids"])
+
+
+def find_clip(weights: str | None, key: str) -> Path:
+    """The folder of the model that a recipe names; nothing is loaded. Arguments as of `Clip.load`.
+
+    Raises:
+        ValueError: it is not on this machine.
+    """
+    return find_frozen(weights, CLIP_L14, key)
 
 
 def cosine(first: Embeddings, second: Embeddings) -> Embeddings:

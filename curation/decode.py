@@ -10,7 +10,7 @@ from curation.jpeg_blocks import has_flat_corner, missing_blocks
 from curation.jpeg_scan import missing_scans
 from curation.magic import cut_short
 from curation.png_rows import missing_rows
-from curation.probe import Header, Unreadable, clean, probe
+from curation.probe import Header, Unreadable, clean, probe, refuse_animated
 from schemas.pixels import MAX_PIXELS, PixelError, open_picture
 from schemas.reasons import ImageError
 
@@ -50,9 +50,7 @@ def decode(data: bytes, *, longest_px: int | None = None, max_pixels: int = MAX_
             carries the header where that could be read.
     """
     header = probe(data, max_pixels)
-    if header.animated:
-        word = "pages" if header.format == "TIFF" else "frames"
-        raise Unreadable(ImageError.ANIMATED, f"{header.frames} {word}", header)
+    refuse_animated(header)
     try:
         picture = open_picture(data, longest_px=longest_px, max_pixels=max_pixels, whole=True)
     except PixelError as error:

@@ -15,7 +15,7 @@ from curation.catalog import literal, select_table
 from curation.dataset import Dataset
 from curation.near_hashes import find_pairs
 from curation.reduce import Connection, Reduce
-from curation.semantic import find_similar
+from curation.semantic import find_similar, require_faiss
 from schemas.recipe import DataRecipe, Dedup
 
 METHODS = ("bytes", "pixels", "phash", "semantic")
@@ -114,13 +114,17 @@ def reduce(recipe: DataRecipe) -> Reduce:
     knobs = {f"dedup.{name}": value for name, value in recipe.dedup.resolved().items()}
     if recipe.dedup.against:
         knobs["dedup.against"] = [_state(path) for path in recipe.dedup.against_paths()]
-    embeddings = () if recipe.dedup.semantic_threshold is None else ("embeddings",)
+    is_semantic = recipe.dedup.semantic_threshold is not None
     return Reduce(
         job="dedup",
         output="duplicates",
-        inputs=("images", "fingerprints", *embeddings),
+        inputs=("images", "fingerprints", *(["embeddings"] if is_semantic else [])),
         query=partial(find_groups, section=recipe.dedup),
         knobs=knobs,
+        needs=(
+            *([require_faiss] if is_semantic else []),
+            *(partial(_require, path) for path in recipe.dedup.against_paths()),
+        ),
     )
 
 

@@ -37,6 +37,8 @@ class Job:
     """it would take a GPU where there is one"""
     max_workers: int | None = None
     """as the recipe sets for this job alone"""
+    gpu_workers: int | None = None
+    """workers that the GPUs there are have room for at once; None where they hold none"""
 
 
 @dataclass(frozen=True)
@@ -252,7 +254,7 @@ def _job(job: Job, facts: Facts, workers: Sequence[int]) -> JobForecast:
     factor = population / sampled
     wall = {}
     for number in workers:
-        at_once = min(job.max_workers or number, max(facts.num_parts, 1))
+        at_once = min(job.max_workers or number, job.gpu_workers or number, max(facts.num_parts, 1))
         wall[number] = job.start_s + job.busy_s * factor / at_once
     gpu_hours = job.gpu_s * factor / 3600 if job.gpu_s else None
     return JobForecast(job.job, job.table, MEASURED, job.start_s, job.cpu_s * factor / 3600, gpu_hours, wall)
@@ -300,6 +302,10 @@ def with_remarks(made: Forecast, facts: Facts, free_bytes: int, held_bytes: int,
         notes.append(_of_duplicates(made))
     if cpu_only := [job.table for job in facts.jobs if job.wants_gpu and not job.gpu_s]:
         notes.append(f"{', '.join(cpu_only)}: run on a CPU here; what a GPU would take is not forecast")
+    if held := [f"{job.table} {job.gpu_workers:,}" for job in facts.jobs if job.gpu_workers]:
+        notes.append(
+            f"the GPUs there are have room for so many workers at once, and no more are reckoned: {', '.join(held)}"
+        )
     referenced = [job.table for job in made.jobs if job.basis == REFERENCED]
     if referenced:
         notes.append(

@@ -289,6 +289,15 @@ def discard(dataset: Dataset, table: str) -> None:
         dataset.reduced(table).unlink(missing_ok=True)
 
 
+def drop_unasked(dataset: Dataset, step: Step) -> None:
+    """Delete the tables that a job has written by other knobs and does not write by these, so that nothing reads what
+    is never brought up to date. Call once the knobs were found to be allowed."""
+    for table in step.work.drops if isinstance(step.work, Stage) else ():
+        if dataset.record(table) is not None or dataset.parts(table):
+            discard(dataset, table)
+            dataset.record_path(table).unlink(missing_ok=True)
+
+
 def _run_stage(
     dataset: Dataset, step: Step, stage: Stage, runner: Callable[[], Runner], on_rows: Callable[[int], None]
 ) -> JobResult:

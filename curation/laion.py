@@ -88,12 +88,22 @@ def find_head(given: str | None) -> Head:
     Raises:
         ValueError: it is not on this machine, or is no head.
     """
-    if given is not None and Path(given).is_file():
-        return load_head(given)
-    folder = find_weights(given, AESTHETIC_HEAD, "aesthetic.head")
-    head = load_head(folder)
-    head.name = weights_name(given, folder, AESTHETIC_HEAD.hub_id)
+    file = find_head_file(given)
+    head = load_head(file)
+    if given is None or not Path(given).is_file():
+        head.name = weights_name(given, file.parent, AESTHETIC_HEAD.hub_id)
     return head
+
+
+def find_head_file(given: str | None) -> Path:
+    """The file that `find_head` reads; nothing is loaded.
+
+    Raises:
+        ValueError: it is not on this machine.
+    """
+    if given is not None and Path(given).is_file():
+        return Path(given)
+    return _head_file(find_weights(given, AESTHETIC_HEAD, "aesthetic.head"))
 
 
 def _head_file(path: Path) -> Path:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
 from curation import catalog, listing, retry, shard_writer
 from curation.dataset import Dataset, count_rows, write_atomically
-from curation.job import JobResult, State, Step, open_parts, run_from, state_of
+from curation.job import JobResult, State, Step, drop_unasked, open_parts, run_from, state_of
+from curation.needs import check_needs
 from curation.purge_log import refuse_unfinished
 from curation.reduce import Reduce, explaining_memory
 from curation.runner import LocalRunner, Runner
@@ -59,6 +60,7 @@ def build(
     """Bring the steps up to date; with `retry_failed` fetch first again what failed for a passing reason.
 
     Raises:
+        NeedsMissing: something that a job will load is not on this machine; nothing was written.
         ValueError: the dataset was made by another recipe, is being written by another process, or no image is left.
         PartFailed: a part could not be computed.
         OSError: the dataset cannot be written.
@@ -66,6 +68,8 @@ def build(
     dataset = Dataset(recipe.out_path())
     refuse_foreign_folder(dataset)
     is_new = not dataset.root.exists()
+    if is_new:
+        check_needs(steps)  # here, so that a refusal does not even leave a folder
     results: list[JobResult] = []
     with dataset.lock(), _Runners(recipe) as runners:
         refuse_unfinished(dataset)
@@ -77,6 +81,8 @@ def build(
             if is_new:
                 _remove_empty(dataset)
             raise
+        for step in steps:
+            drop_unasked(dataset, step)
         write_atomically(dataset.recipe, recipe.to_yaml().encode())
         if retry_failed:
             observer.retried(retry.retry_failed(dataset, recipe))
@@ -101,14 +107,30 @@ def build(
 
 
 def preflight(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Step], redo: frozenset[str]) -> None:
-    """Find every contradiction between recipe and dataset before anything is touched.
+    """Find every contradiction between recipe and dataset, and what the jobs to be run lack, before anything is
+    touched.
 
     Raises:
-        ValueError: the first one.
+        ValueError: the first contradiction.
+        NeedsMissing: all that is lacking.
     """
-    listing.is_listed(dataset, recipe)
-    for step in steps:
-        state_of(dataset, step, step.job in redo)
+    is_listed = listing.is_listed(dataset, recipe)
+    states = [(step, state_of(dataset, step, step.job in redo)) for step in steps]
+    if is_listed:
+        check_needs(_to_run(states, redo))
+    else:  # new inputs go through every job
+        check_needs(steps)
+
+
+def _to_run(states: Sequence[tuple[Step, State]], redo: frozenset[str]) -> Iterator[Step]:
+    """The steps that are not done, and those whose tables will be outdated once the ones before have run."""
+    anew: set[str] = set()
+    for step, state in states:
+        will_be_outdated = step.job in redo or not anew.isdisjoint(step.work.inputs)
+        if will_be_outdated or state in (State.NEW, State.OUTDATED):
+            anew.update(step.outputs)
+        if will_be_outdated or state is not State.DONE:
+            yield step
 
 
 def conserve(dataset: Dataset, memory: str = "4GB") -> tuple[list[tuple[str, str | None, str | None, int]], int]:

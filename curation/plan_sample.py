@@ -100,7 +100,8 @@ class TimedStage(Stage):
     """A map job that counts, beside its rows, what its parts took and what its worker took to start."""
 
     def run_part(self, dataset: Dataset, worker: Callable[[], Any], number: int, progress: Progress) -> bool:
-        """See `run_part`. Counts: start_s and how many starts, busy_s, cpu_s, busy_gpu_s, timed_parts."""
+        """See `run_part`. Counts: start_s and how many starts, busy_s, cpu_s, busy_gpu_s, timed_parts, and over these
+        parts visible_gpus: a worker that is given GPUs for itself sees no others."""
         begun = time.perf_counter()
         worker()
         loaded, cpu = time.perf_counter(), time.process_time()
@@ -112,7 +113,8 @@ class TimedStage(Stage):
         start_s = loaded - begun
         started = int(start_s > NO_START_S)
         counts = {"start_s": start_s, "starts": started, "busy_s": busy_s, "cpu_s": cpu_s, "busy_gpu_s": gpu_s}
-        progress(Finished(0, **counts, timed_parts=1))
+        visible_gpus = torch.cuda.device_count() if on_gpu and torch is not None else 0
+        progress(Finished(0, **counts, timed_parts=1, visible_gpus=visible_gpus))
         return computed
 
 

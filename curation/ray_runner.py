@@ -131,6 +131,8 @@ class RayRunner:
         if self._kind != kind:
             self._stop_actors()
             self._kind = kind
+        if slots.count:
+            on_rows(Finished(0, gpu_workers=slots.count))
         self._grow(min(self._num_workers(job, slots), len(parts)))
         self._turn += 1
         job_ref = ray.put(job)

@@ -33,6 +33,8 @@ class Reduce:
     """May create temporary tables; gives the SELECT whose rows become the table. Columns are cast to the contract."""
     knobs: Mapping[str, Any]
     """The part of the recipe it depends on, keyed by dotted path."""
+    needs: tuple[Callable[[], object], ...] = ()
+    """As `curation.stage.Stage.needs`."""
 
 
 @contextmanager

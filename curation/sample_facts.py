@@ -158,4 +158,21 @@ def _job(step: Step, entry: Mapping[str, Any]) -> Job:
         start_s=entry.get("start_s", 0.0) / max(entry.get("starts", 0), 1),
         wants_gpu=step.work.num_gpus is None or step.work.num_gpus > 0,
         max_workers=step.work.workers,
+        gpu_workers=gpu_workers(step.work.num_gpus, entry),
     )
+
+
+def gpu_workers(num_gpus: float | None, entry: Mapping[str, Any]) -> int | None:
+    """Workers of a job that the GPUs have room for: as the cluster shared them out, else by the GPUs that this
+    machine's one worker saw; None where it ran on a CPU.
+
+    Args:
+        num_gpus: of each worker; None is one.
+        entry: of `runs/`.
+    """
+    if shared_out := entry.get("gpu_workers"):
+        return int(shared_out)
+    if not entry.get("visible_gpus") or not entry.get("busy_gpu_s"):
+        return None
+    seen = entry["visible_gpus"] / entry["timed_parts"]
+    return max(1, int(seen / (num_gpus or 1) + 1e-6))

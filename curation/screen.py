@@ -12,9 +12,9 @@ import pyarrow as pa
 from PIL import Image
 
 from curation.ahead import ahead
-from curation.clip import Clip, Pixels, cosine
+from curation.clip import Clip, Pixels, cosine, find_clip
 from curation.screens.border import border
-from curation.screens.classifier import ImageClassifier
+from curation.screens.classifier import ImageClassifier, find_classifier
 from curation.screens.sharpness import sharpness
 from curation.screens.upscale import upscale
 from curation.sources import read_original
@@ -40,6 +40,10 @@ def stage(recipe: DataRecipe) -> Stage:
         knobs={f"screen.{name}": value for name, value in section.knobs().items()},
         workers=section.workers,
         num_gpus=section.num_gpus(),
+        needs=(
+            *(partial(find_classifier, name, each) for name, each in sorted(section.classifiers.items())),
+            *([partial(find_clip, section.clip, "screen.clip")] if section.clip_similarity else []),
+        ),
     )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any
 
@@ -62,6 +63,18 @@ def find_similar(connection: Connection, threshold: float, into: str) -> None:
                     _insert(connection, pairs, into)
 
 
+def require_faiss() -> None:
+    """See that faiss is installed; it is not imported.
+
+    Raises:
+        ValueError: it is not; the message has the command that installs it.
+    """
+    if find_spec("faiss") is None:
+        raise ValueError(
+            "dedup.semantic_threshold needs faiss: pip install 'sigma-pipeline[semantic]', or set it to null"
+        )
+
+
 def similar_pairs(row_ids: np.ndarray, vectors: np.ndarray, threshold: float) -> Iterator[dict[str, np.ndarray]]:
     """All pairs of one cluster, a block of rows at a time.
 
@@ -81,12 +94,9 @@ def similar_pairs(row_ids: np.ndarray, vectors: np.ndarray, threshold: float) ->
 
 def _train(connection: Connection, num_rows: int) -> Any:
     """A faiss index of the centroids, spherical k-means over pictures that a hash of their ids picks."""
-    try:
-        import faiss
-    except ImportError:
-        raise ValueError(
-            "dedup.semantic_threshold needs faiss: pip install 'sigma-pipeline[semantic]', or set it to null"
-        ) from None
+    require_faiss()
+    import faiss
+
     num_clusters = max(1, min(MAX_CLUSTERS, num_rows // CLUSTER_ROWS))
     picked = (
         f"SELECT embedding FROM ({_VECTORS.replace('row_id,', 'row_id, image_id,')}) "

@@ -102,6 +102,11 @@ class Stage:
     num_gpus: float | None = 0
     """GPUs that each worker holds for itself, a part of one where it is under 1; None takes one where there are any
     and none where there are none."""
+    drops: tuple[str, ...] = ()
+    """Map tables that it writes with other knobs: one that is there belongs to rows which are no longer."""
+    needs: tuple[Callable[[], object], ...] = ()
+    """See, one each, whether what a worker will load is on the machine: the functions that the worker finds it by, so
+    that they say the same. They load nothing and raise `ValueError`; see `curation.needs`. Picklable, as `build`."""
 
     def run_part(self, dataset: Dataset, worker: Callable[[], Any], number: int, progress: Progress) -> bool:
         """See `run_part`; this is how a runner calls it."""

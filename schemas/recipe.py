@@ -55,7 +55,7 @@ class Dedup(StrictModel):
     copies only. Every pair is found; up to 3 takes minutes for 33 million pictures, beyond it more tables and time."""
     semantic_threshold: Annotated[float, Field(gt=0, le=1)] | None = None
     """Smallest cosine of two embeddings that counts as the same picture; null compares none. Pairs are looked for in
-    clusters of about a thousand, so a few are missed. Needs the table `embeddings` and faiss."""
+    clusters of about a thousand, so a few are missed. Needs `aesthetic.store_embeddings` and faiss."""
     against: tuple[str, ...] = ()
     """Folders of other datasets, evaluation sets say: a picture that is also in one of them, by bytes, pixels or
     pHash, is refused. They need to be built up to fingerprint. `~` is the home directory."""
@@ -265,6 +265,15 @@ class DataRecipe(StrictModel):
         named = [(source.kind, source.location()) for source in self.all_sources()]
         if twice := [what for what in named if named.count(what) > 1]:
             raise ValueError(f"sources: the same {twice[0][0]} is named twice")
+        return self
+
+    @model_validator(mode="after")
+    def _compares_stored_embeddings(self) -> Self:
+        if self.dedup.semantic_threshold is not None and not self.aesthetic.store_embeddings:
+            raise ValueError(
+                "dedup.semantic_threshold: no embeddings are stored; set aesthetic.store_embeddings=true, or "
+                "semantic_threshold to null"
+            )
         return self
 
     @model_validator(mode="after")

@@ -80,7 +80,8 @@ class Aesthetic(Models):
     """Head for `laion`: a .pth or .safetensors file, a folder with one, or a hub id in the local cache. Null: LAION's
     sac+logos+ava1-l14-linearMSE."""
     store_embeddings: bool = False
-    """Keep the CLIP embeddings of `laion` in the table `embeddings`, in 16 bits: 1.5 kB a picture."""
+    """Keep the CLIP embeddings of `laion` in the table `embeddings`, in 16 bits: 1.5 kB a picture.
+    False deletes those of an earlier run."""
 
     @model_validator(mode="after")
     def _has_embeddings_to_store(self) -> Self:

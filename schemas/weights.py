@@ -185,6 +185,18 @@ def find_weights(given: str | None, weight: Weight, key: str) -> Path:
         raise missing_weights(weight, key, given) from None
 
 
+def find_frozen(given: str | None, weight: Weight, key: str) -> Path:
+    """`find_weights` of what `load_frozen` reads: the folder has a config.json and safetensors beside it.
+
+    Raises:
+        ValueError: it is not on this machine, or not all of it is.
+    """
+    folder = find_weights(given, weight, key)
+    if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
+        raise missing_weights(weight, key, given or weight.hub_id)
+    return folder
+
+
 def component(folder: Path, name: str) -> Path | None:
     """The folder of one model: `folder` itself, or its part of that name where `folder` is a pipeline; or None."""
     for candidate in (folder / name, folder):

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from schemas.weights import read_json
+from captioning.local_model import weight_paths
 
 
 class WeightFiles:
@@ -31,7 +31,7 @@ class WeightFiles:
         self._mapped: dict[str, Tensor] = {}
         self._safetensors: dict[str, Path] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self.paths = _weight_paths(folder)
+        self.paths = weight_paths(folder)
         for path in self.paths:
             shapes = self._open_safetensors(path) if path.suffix == ".safetensors" else self._open_bin(path)
             twice = sorted(self.shapes.keys() & shapes.keys())
@@ -76,18 +76,3 @@ class WeightFiles:
             raise ValueError(f"{path}: holds no state dict (name -> tensor)")
         self._mapped |= tensors
         return {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-
-
-def _weight_paths(folder: Path) -> list[Path]:
-    """The weight files of a folder: those of an index, else the files themselves; safetensors before `.bin`."""
-    for suffix in (".safetensors", ".bin"):
-        for index in sorted(folder.glob(f"*{suffix}.index.json")):
-            shards = sorted(set(read_json(index).get("weight_map", {}).values()))
-            absent = [name for name in shards if not (folder / name).is_file()]
-            if shards and not absent:
-                return [folder / name for name in shards]
-            if any((folder / name).is_file() for name in shards):
-                raise ValueError(f"{index}: {absent[0]} is missing ({len(absent)} of {len(shards)} shards are)")
-        if files := sorted(folder.glob(f"*{suffix}")):
-            return files
-    raise ValueError(f"{folder}: no .safetensors or .bin weights in this folder")

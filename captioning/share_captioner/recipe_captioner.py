@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from PIL import Image
 
 from captioning.captioner import Answer, Generated, Plain
-from captioning.local_model import find_model
+from captioning.local_model import find_share_captioner
 from captioning.share_captioner.captioner import ShareCaptioner
 from captioning.share_captioner.dimensions import ResamplerChoices
 from captioning.share_captioner.generation import Decoding
 from captioning.share_captioner.tokenizer import QUESTION
 from captioning.vlm import choose_device
 from schemas import captioners
-from schemas.weights import SHARE_CAPTIONER
 
 
 class RecipeCaptioner:
@@ -33,7 +32,7 @@ class RecipeCaptioner:
                 model's, or there is no such device.
         """
         place = choose_device(device)
-        found = find_model(section.weights, SHARE_CAPTIONER, "caption.share_captioner.weights")
+        found = find_share_captioner(section)
         dtype = section.dtype
         if dtype == "auto":
             dtype = "bf16" if place.type == "cuda" else "fp32"

@@ -12,7 +12,7 @@ from PIL import Image
 
 from curation.clip import Pixels, best_device, on_device, weights_name
 from schemas.scores import PUBLISHED, Classifier
-from schemas.weights import Weight, find_weights, load_frozen, missing_weights
+from schemas.weights import Weight, find_frozen, load_frozen, missing_weights
 
 
 class ImageClassifier:
@@ -31,9 +31,8 @@ class ImageClassifier:
         """
         from transformers import AutoImageProcessor, AutoModelForImageClassification
 
-        key = f"screen.classifiers.{column}.model"
+        folder = find_classifier(column, section)
         published, label = PUBLISHED.get(column, (None, None))
-        folder = _find(section.model, published, key)
         model = load_frozen(AutoModelForImageClassification.from_pretrained, folder)
         try:  # by Pillow: the other backend is torchvision's
             processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
@@ -70,14 +69,18 @@ class ImageClassifier:
         return found
 
 
-def _find(given: str | None, published: Weight | None, key: str) -> Path:
-    if published is not None:
-        return find_weights(given, published, key)
-    assert given is not None, key  # the recipe refuses a column without a published model that names none
-    if Path(given).is_dir():
-        return Path(given)
-    own = Weight("an image classifier", given, "*", "size not known", "see the repository")
+def find_classifier(column: str, section: Classifier) -> Path:
+    """The folder of the classifier of a column; nothing is loaded.
+
+    Raises:
+        ValueError: it is not on this machine.
+    """
+    key = f"screen.classifiers.{column}.model"
+    if column in PUBLISHED:
+        return find_frozen(section.model, PUBLISHED[column][0], key)
+    assert section.model is not None, key  # the recipe refuses a column without a published model that names none
+    own = Weight("an image classifier", section.model, "*", "size not known", "see the repository")
     try:
-        return find_weights(given, own, key)
+        return find_frozen(section.model, own, key)
     except ValueError:
-        raise missing_weights(own, key, given) from None
+        raise missing_weights(own, key, section.model) from None

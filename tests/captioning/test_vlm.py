@@ -202,8 +202,9 @@ def test_weights_that_lack_a_tensor_are_not_made_up(folder: Callable[[str], Path
 def test_a_folder_without_weights_or_processor_is_named(folder: Callable[[str], Path], tmp_path: Path) -> None:
     broken = tmp_path / "llava"
     shutil.copytree(folder("llava"), broken)
-    (broken / "model.safetensors").unlink()
-    assert "the weights cannot be loaded" in refusal(broken)
+    (broken / "model.safetensors").rename(tmp_path / "aside")
+    assert f"{broken}: no .safetensors or .bin weights in this folder" in refusal(broken)
+    (tmp_path / "aside").rename(broken / "model.safetensors")
     for name in ("preprocessor_config.json", "processor_config.json", "tokenizer.json"):
         (broken / name).unlink(missing_ok=True)
     assert "its processor" in refusal(broken)
@@ -214,6 +215,7 @@ def test_a_folder_without_weights_or_processor_is_named(folder: Callable[[str], 
 def test_code_that_comes_with_weights_is_not_run(tmp_path: Path) -> None:
     config = {"model_type": "shiny", "auto_map": {"AutoConfig": "configuration_shiny.ShinyConfig"}}
     (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "model.safetensors").touch()
     (tmp_path / "configuration_shiny.py").write_text("raise SystemExit('it was run')")
     assert "code that comes with weights is never run" in refusal(tmp_path)
 

@@ -70,7 +70,8 @@ def test_refusals_are_one_line(photos: Path, tmp_path: Path, more: tuple[str, ..
     assert not (tmp_path / "out").exists()
 
 
-def test_ctrl_c_leaves_nothing_behind(photos: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_it_leaves_nothing_behind(photos: Path, tmp_path: Path, stop: signal.Signals) -> None:
     (tmp_path / "tmp").mkdir()
     command = [sys.executable, "-m", "sigma", "plan", str(RECIPE), f"images={photos}", f"out={tmp_path / 'out'}"]
     more = ["select.min_short_side_px=1", "select.subsets={}", "run.runner=local"]
@@ -86,9 +87,28 @@ def test_ctrl_c_leaves_nothing_behind(photos: Path, tmp_path: Path) -> None:
     while not list((tmp_path / "tmp").glob("sigma-plan-*/dataset/tables/images/part-*")) and time.monotonic() < until:
         assert running.poll() is None, running.communicate()
         time.sleep(0.01)
-    running.send_signal(signal.SIGINT)
+    running.send_signal(stop)
     _, complaint = running.communicate(timeout=60)
-    assert running.returncode == 130, complaint
+    assert running.returncode == 128 + stop, complaint
     assert "nothing is left of the sample" in " ".join(complaint.split())
     assert list((tmp_path / "tmp").glob("sigma-plan-*")) == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_on_ray_it_forecasts_the_same(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "tmp").mkdir()
+    found = {}
+    for runner in ("local", "ray"):
+        knobs = ("--sample", "12", "--format", "json", "--keep", str(tmp_path / runner), "run.workers=2")
+        done = plan(photos, tmp_path / "out", *knobs, f"run.runner={runner}")
+        assert done.returncode == 0, done.stderr
+        found[runner] = json.loads(done.stdout)
+    local, ray = found["local"], found["ray"]
+    for same in ("num_inputs", "num_sampled", "survivors", "outcomes", "disk", "buckets"):
+        assert ray[same] == local[same], same
+    assert [(job["job"], job["table"], job["basis"]) for job in ray["jobs"]] == [
+        (job["job"], job["table"], job["basis"]) for job in local["jobs"]
+    ]
+    measured = next(job for job in ray["jobs"] if job["table"] == "images")
+    assert measured["cpu_hours"] > 0 and list(measured["wall_s"]) == ["2"]
     assert not (tmp_path / "out").exists()

@@ -10,9 +10,20 @@ import pytest
 import sigma
 from curation.dataset import Dataset
 from curation.estimate import Estimate
-from curation.forecast import MEASURED, REFERENCED, UNKNOWN, Forecast, forecast, shards_of, size_of, with_remarks
+from curation.forecast import (
+    MEASURED,
+    REFERENCED,
+    UNKNOWN,
+    Facts,
+    Forecast,
+    Job,
+    forecast,
+    shards_of,
+    size_of,
+    with_remarks,
+)
 from curation.plan_sample import build_sample, sampled
-from curation.sample_facts import facts_of
+from curation.sample_facts import facts_of, gpu_workers
 from schemas.recipe import DataRecipe
 from tests.building import Told, build, recipe, write_pictures
 
@@ -101,6 +112,36 @@ def test_every_job_is_measured_scaled_or_said_to_be_unknown(of_60: Forecast) -> 
     assert ingest.wall_s[1] - ingest.start_s == pytest.approx(3 * (ingest.wall_s[4] - ingest.start_s))  # it has 3 parts
     assert any("shard_plan: not forecast" in note for note in of_60.notes)
     assert any("benchmarks.md" in note for note in of_60.notes)
+
+
+@pytest.mark.parametrize(("gpu_workers", "at_once"), [(None, 8), (2, 2), (100, 8)])
+def test_a_job_that_holds_gpus_gets_no_more_workers_than_they_have_room_for(
+    gpu_workers: int | None, at_once: int
+) -> None:
+    job = Job("caption", "captions", False, 12.0, busy_s=10.0, gpu_s=10.0, start_s=3.0, gpu_workers=gpu_workers)
+    facts = Facts(1000, 10, 50, [], 0, {}, [1.0] * 10, [0.0] * 10, {}, [job])
+    found = forecast(facts, 512, 100, [1, 8])
+    assert found.jobs[0].wall_s == {1: 3 + 1000, 8: 3 + 1000 / at_once}
+    assert found.jobs[0].gpu_hours == pytest.approx(1000 / 3600)
+    told = [note for note in with_remarks(found, facts, 10**12, 0, "there").notes if "have room for" in note]
+    assert [f"captions {gpu_workers}" in note for note in told] == ([True] if gpu_workers else [])
+
+
+@pytest.mark.parametrize(
+    ("num_gpus", "entry", "wanted"),
+    [
+        (None, {}, None),  # nothing ran on a GPU
+        (None, {"timed_parts": 4, "visible_gpus": 0, "busy_gpu_s": 0.0}, None),
+        (None, {"timed_parts": 4, "visible_gpus": 8, "busy_gpu_s": 3.0}, 2),
+        (0.25, {"timed_parts": 4, "visible_gpus": 8, "busy_gpu_s": 3.0}, 8),
+        (4, {"timed_parts": 4, "visible_gpus": 8, "busy_gpu_s": 3.0}, 1),
+        (1, {"timed_parts": 4, "visible_gpus": 4, "busy_gpu_s": 3.0, "gpu_workers": 6.0}, 6),  # of a cluster
+    ],
+)
+def test_how_many_workers_gpus_have_room_for(
+    num_gpus: float | None, entry: dict[str, float], wanted: int | None
+) -> None:
+    assert gpu_workers(num_gpus, entry) == wanted
 
 
 def test_a_sample_of_everything_is_the_whole_and_has_no_interval(photos: Path, built: Dataset, tmp_path: Path) -> None:

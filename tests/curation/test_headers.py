@@ -149,6 +149,17 @@ def test_a_build_after_it_is_the_build_without_it(tmp_path: Path) -> None:
     assert tree == content(plain.root)
 
 
+def test_status_shows_it_where_it_was_read(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "photos", [(20, 10)] * 4)
+    made = recipe(tmp_path / "photos", tmp_path / "ds")
+    dataset, _ = build(made, upto="ingest")
+    assert "headers" not in sigma("status", dataset.root).stdout
+    probed(made)
+    dataset.part("headers", 1).unlink()
+    shown = sigma("status", dataset.root).stdout.splitlines()
+    assert [line.split() for line in shown if line.startswith("headers")] == [["headers", "headers", "1", "of", "2"]]
+
+
 def test_other_knobs_read_all_again_and_missing_parts_alone(tmp_path: Path) -> None:
     write_pictures(tmp_path / "photos", [(96, 64)] * 7)
     made = recipe(tmp_path / "photos", tmp_path / "ds")

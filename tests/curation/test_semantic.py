@@ -128,7 +128,9 @@ def test_without_embeddings_the_knob_is_named() -> None:
 
 def test_the_job_reads_embeddings_only_where_they_are_asked_for() -> None:
     def job(**section: Any) -> Any:
-        return reduce(DataRecipe.from_mapping({"images": "photos", "out": str(Path("out")), "dedup": section}))
+        stored = {"scorer": "laion", "store_embeddings": True}
+        recipe = {"images": "photos", "out": str(Path("out")), "aesthetic": stored, "dedup": section}
+        return reduce(DataRecipe.from_mapping(recipe))
 
     assert job().inputs == ("images", "fingerprints")
     assert job(semantic_threshold=0.9).inputs == ("images", "fingerprints", "embeddings")
