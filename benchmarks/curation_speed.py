@@ -79,8 +79,8 @@ def write_photos(
             left, top = random.uniform(0, 0.4, 2) * original.size
             box = (left, top, left + 0.6 * original.width, top + 0.6 * original.height)
         base = original.resize(size, Image.Resampling.BICUBIC, box)
-        noise = random.normal(0, 4, (size[1], size[0], 3))
-        pixels = np.clip(np.asarray(base) + noise, 0, 255).astype(np.uint8)
+        noise = random.integers(-7, 8, (size[1], size[0], 3), np.int8)
+        pixels = np.clip(np.asarray(base, np.int16) + noise, 0, 255).astype(np.uint8)
         paths.append(folder / f"{number:04d}.jpg")
         Image.fromarray(pixels).save(paths[-1], quality=90)
     return paths

@@ -18,7 +18,7 @@ from curation.dataset import Dataset, read_parquet
 from curation.ray_runner import connect
 from schemas.recipe import DataRecipe
 
-NUM_PHOTOS = 16
+NUM_PHOTOS = 32
 """Of each size."""
 NUM_FEW = 4
 """Photos of the run that tells what starting costs."""
