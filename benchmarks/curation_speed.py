@@ -73,7 +73,7 @@ def write_photos(
     originals = [Image.fromarray(picture()) for picture in (data.astronaut, data.coffee, data.chelsea, data.rocket)]
     paths = []
     for number in range(count):
-        original, random = originals[number % len(originals)], np.random.default_rng(number)
+        original, random = originals[number % len(originals)], np.random.default_rng((number, *size))
         box = None
         if windows:
             left, top = random.uniform(0, 0.4, 2) * original.size
