@@ -1,6 +1,7 @@
 # make demo   sets everything up in .venv, builds a dataset from real photos, trains on it, shows pictures
 # make test   ruff, mypy, import-linter, pytest
-# make bench  our own speed; bench-peers: beside other projects'; bench-gpu: on a GPU, in under ten minutes
+# make bench  our own speed; bench-peers: training beside other projects', bench-peers-data: curation beside theirs;
+#             bench-gpu: on a GPU, in under ten minutes
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +10,7 @@ STAMP := $(VENV)/.set-up
 PEERS := .venv-peers
 GPU_PYTHON ?= python3
 
-.PHONY: setup demo test lint bench bench-peers bench-peers-probe bench-gpu clean
+.PHONY: setup demo test lint bench bench-peers bench-peers-data bench-gpu clean
 
 setup: $(STAMP)
 
@@ -41,13 +42,14 @@ bench: $(STAMP)
 bench-peers: $(PEERS)/.set-up
 	$(PEERS)/bin/python -m benchmarks $(ONLY)
 
-# Data-Juicer pins what we may not: it and Daft stand alone, and are run as processes of their own.
-bench-peers-probe: $(STAMP) $(PEERS)-data/.set-up
-	PEERS_PYTHON=$(CURDIR)/$(PEERS)-data/bin/python $(BIN)/python -m benchmarks probe_
+# Peers of the data side pin what we may not: they stand alone, and are run as processes of their own.
+bench-peers-data: $(STAMP) $(PEERS)-data/.set-up
+	PEERS_PYTHON=$(CURDIR)/$(PEERS)-data/bin/python $(BIN)/python -m benchmarks $(or $(ONLY),probe_ ingest_beside_peers hard_cases)
 
-$(PEERS)-data/.set-up: pyproject.toml
+$(PEERS)-data/.set-up: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(PEERS)-data
-	$(PEERS)-data/bin/pip install --quiet py-data-juicer aiohttp daft
+	grep -E '^torch==' constraints.txt | $(PEERS)-data/bin/pip install --quiet --requirement /dev/stdin
+	$(PEERS)-data/bin/pip install --quiet py-data-juicer==1.6.1 aiohttp==3.14.5 imagededup==0.3.3.post2 daft==0.7.26 img2dataset==1.47.0
 	@touch $@
 
 $(PEERS)/.set-up: pyproject.toml constraints.txt

@@ -61,17 +61,28 @@ class Times:
             self.seconds[result.tables[-1]] = result.seconds
 
 
-def write_photos(folder: Path, count: int = NUM_PHOTOS, size: tuple[int, int] = PHOTO_PX) -> list[Path]:
-    """Multi-megapixel JPEGs with the statistics of photographs: enlarged real ones, each with its own noise."""
+def write_photos(
+    folder: Path, count: int = NUM_PHOTOS, size: tuple[int, int] = PHOTO_PX, windows: bool = False
+) -> list[Path]:
+    """Multi-megapixel JPEGs with the statistics of photographs: enlarged real ones, each with its own noise.
+
+    Args:
+        windows: each shows a window of its own, so that a perceptual hash tells them apart.
+    """
     from skimage import data
 
     folder.mkdir(parents=True)
     originals = [Image.fromarray(picture()) for picture in (data.astronaut, data.coffee, data.chelsea, data.rocket)]
     paths = []
     for number in range(count):
-        base = originals[number % len(originals)].resize(size, Image.Resampling.BICUBIC)
-        noise = np.random.default_rng(number).normal(0, 4, (size[1], size[0], 3))
-        pixels = np.clip(np.asarray(base) + noise, 0, 255).astype(np.uint8)
+        original, random = originals[number % len(originals)], np.random.default_rng((number, *size))
+        box = None
+        if windows:
+            left, top = random.uniform(0, 0.4, 2) * original.size
+            box = (left, top, left + 0.6 * original.width, top + 0.6 * original.height)
+        base = original.resize(size, Image.Resampling.BICUBIC, box)
+        noise = random.integers(-7, 8, (size[1], size[0], 3), np.int8)
+        pixels = np.clip(np.asarray(base, np.int16) + noise, 0, 255).astype(np.uint8)
         paths.append(folder / f"{number:04d}.jpg")
         Image.fromarray(pixels).save(paths[-1], quality=90)
     return paths

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import io
-import json
-import os
-import re
 import statistics
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from PIL import Image
 
 from benchmarks.curation_speed import Times
+from benchmarks.peers import PEERS_PYTHON, PeerMissing, data_juicer, operator_seconds, script
 from curation import headers, pipeline
 from curation.dataset import Dataset, count_rows
 from curation.job import Step
@@ -30,9 +27,6 @@ DATA_JUICER_GOAL, DAFT_GOAL = 10.0, 2.0
 ROUNDS = 3
 PART_ROWS = 1000
 
-PEERS_PYTHON = os.environ.get("PEERS_PYTHON", sys.executable)
-"""The interpreter of the environment that holds the peers."""
-
 _DAFT = """
 import json, sys, time
 import daft
@@ -45,16 +39,6 @@ def sizes(pattern):
 started, _ = sizes(sys.argv[1] + "/*0000.*")
 seconds, count = sizes(sys.argv[1] + "/*")
 print("RESULT " + json.dumps([started, seconds, count]))
-"""
-
-_DATA_JUICER = """
-project_name: probe
-dataset_path: {lines}
-export_path: {out}/kept.jsonl
-np: 2
-use_cache: false
-process:
-  - image_shape_filter: {{min_width: 1, min_height: 1}}
 """
 
 
@@ -105,12 +89,12 @@ def probe_beside_peers(folder: Path) -> Iterator[str]:
     connect()
     connected = time.perf_counter() - begun
     _ours(folder / "few", folder / "first", 2)  # Ray forks its first workers
-    few, many, daft = [], [], []
+    few, many, daft, juicer = [], [], [], []
     for number in range(ROUNDS):
         few.append(_ours(folder / "few", folder / f"few-{number}", 2))
         many.append(_ours(folder / "photos", folder / f"many-{number}", PART_ROWS))
-        daft += _daft(folder / "photos")
-    juicer = _data_juicer(folder)
+        daft += _answers(lambda: _daft(folder / "photos"))
+        juicer += _answers(lambda number=number: _data_juicer(folder / "photos", folder / f"juicer-{number}"))
     started = statistics.median(few)
     ours = statistics.median(many) - started
     yield (
@@ -122,7 +106,7 @@ def probe_beside_peers(folder: Path) -> Iterator[str]:
         ("Data-Juicer image_shape_filter, its operator alone", juicer, DATA_JUICER_GOAL),
     ):
         if not found:
-            yield f"| {name} | | skipped: not in {PEERS_PYTHON}, or it failed | | {goal:g} |"
+            yield f"| {name} | | skipped: not in {PEERS_PYTHON} (make bench-peers-data), or it failed | | {goal:g} |"
             continue
         seconds, kept = sorted(found)[len(found) // 2]
         ratio = seconds / ours
@@ -142,33 +126,24 @@ def _ours(photos: Path, out: Path, part_rows: int) -> float:
     return seconds
 
 
-def _daft(photos: Path) -> list[tuple[float, int]]:
-    done = subprocess.run([PEERS_PYTHON, "-c", _DAFT, str(photos)], capture_output=True, text=True, check=False)
-    for line in done.stdout.splitlines():
-        if line.startswith("RESULT "):
-            _, seconds, count = json.loads(line.removeprefix("RESULT "))
-            return [(seconds, count)]
-    print(*done.stderr.strip().splitlines()[-1:], file=sys.stderr)
-    return []
+def _daft(photos: Path) -> tuple[float, int]:
+    _, seconds, count = script(_DAFT, [str(photos)])
+    return seconds, count
 
 
-def _data_juicer(folder: Path) -> list[tuple[float, int]]:
+def _data_juicer(photos: Path, out: Path) -> tuple[float, int]:
     """The seconds that it logs for its operator, so that its start-up does not count."""
-    lines = folder / "photos.jsonl"
-    with lines.open("w", encoding="utf-8") as file:
-        for path in sorted((folder / "photos").iterdir()):
-            file.write(json.dumps({"text": "", "images": [str(path)]}) + "\n")
-    config = folder / "data_juicer.yaml"
-    config.write_text(_DATA_JUICER.format(lines=lines, out=folder / "data-juicer"), encoding="utf-8")
-    command = Path(PEERS_PYTHON).with_name("dj-process")
-    if not command.is_file():
+    operators = [{"image_shape_filter": {"min_width": 1, "min_height": 1}}]
+    _, kept, log = data_juicer(sorted(photos.iterdir()), out, operators)
+    return operator_seconds(log), kept
+
+
+def _answers(measure: Callable[[], tuple[float, int]]) -> list[tuple[float, int]]:
+    try:
+        return [measure()]
+    except PeerMissing as error:
+        print(error, file=sys.stderr)
         return []
-    done = subprocess.run([command, "--config", config], capture_output=True, text=True, cwd=folder, check=False)
-    found = re.search(r"Done in ([\d.]+)s\. Left (\d+) samples", done.stdout + done.stderr)
-    if found is None:
-        print(*(done.stdout + done.stderr).strip().splitlines()[-1:], file=sys.stderr)
-        return []
-    return [(float(found[1]), int(found[2]))]
 
 
 BENCHMARKS = (probe_one_core, probe_beside_peers)

@@ -125,11 +125,10 @@ def _list_one(dataset: Dataset, recipe: DataRecipe, position: int, part: int, ro
     """List one source part by part; no more than one part of it is held in memory."""
     source = recipe.all_sources()[position]
     listing = list_source(source, str(dataset.fetched(position)))
+    location, label = source.location(), source.label()
     num_rows = num_parts = 0
     for items in _chunks(iter(listing.items), recipe.part_rows):
-        rows = [
-            item.row(row + num_rows + offset, source.location(), source.label()) for offset, item in enumerate(items)
-        ]
+        rows = [item.row(row + num_rows + offset, location, label) for offset, item in enumerate(items)]
         table = pa.Table.from_pylist(rows, schema=LISTING)
         commit_table(
             dataset.part("listing", part + num_parts), table, LISTING, {CONTENT_KEY.decode(): content_digest(table)}
@@ -137,8 +136,8 @@ def _list_one(dataset: Dataset, recipe: DataRecipe, position: int, part: int, ro
         num_rows += len(items)
         num_parts += 1
     entry = {
-        "path": source.location(),
-        "name": source.label(),
+        "path": location,
+        "name": label,
         "rows": num_rows,
         "parts": num_parts,
         "ignored": dict(sorted(listing.ignored.items())),

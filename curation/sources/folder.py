@@ -337,6 +337,8 @@ def _item(prefix: str, entry: _Entry, sidecar: str | None, captions: CaptionTabl
 
 def _sidecars_of(name: str, sidecars: dict[str, str]) -> list[str]:
     """The caption files of an image, the first to be asked first: `<stem>.json`, `<stem>.txt`, `<name>.json`, ..."""
+    if not sidecars:
+        return []
     names = (base + extension for base in (_split(name)[0], name) for extension in _SIDECARS)
     return [sidecars[name] for name in names if name in sidecars]
 

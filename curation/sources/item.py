@@ -61,6 +61,8 @@ def member_name(path: bytes) -> str:
     Valid UTF-8 stays as it is. A byte that is not becomes `%` and two upper-case hex digits (`%E9`); a `%` of the
     path itself becomes `%25` where it would otherwise read as such an escape. `member_path` is the inverse.
     """
+    if path.isascii() and b"%" not in path:
+        return path.decode("ascii")
     escaped = _ESCAPED.sub(rb"%25\1", path)
     return "".join(
         f"%{ord(c) - 0xDC00:02X}" if "\udc80" <= c <= "\udcff" else c

@@ -18,7 +18,7 @@ from curation.sources.ranges import open_lazily
 from curation.takedown import Wanted, find
 from schemas.recipe import DataRecipe
 from tests.building import Told, build, recipe, rows, steps, write_pictures
-from tests.curation.test_conformance import PIXELS, REASONS
+from tests.hard_cases import PIXELS, REASONS
 from tests.photos import animation, encode, orientation_tag, oriented, photo, png_chunk, write_files
 from tests.serving import serving
 from tests.trees import content, kill_when, sigma

@@ -1,0 +1,149 @@
+"""Files that image pipelines get wrong, each with the pixels it must give or the reason to refuse it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image, features
+
+from curation.probe import picture_formats
+from tests.photos import (
+    BLUE,
+    GREEN,
+    HEIC,
+    HTML,
+    JXL,
+    MP4,
+    RED,
+    WHITE,
+    animation,
+    encode,
+    orientation_tag,
+    oriented,
+    photo,
+    png_bomb,
+    quadrants,
+    swapped_primaries,
+)
+
+SIZE = (640, 320)
+QUADRANTS = (RED, GREEN, BLUE, WHITE)
+TOLERANCE = 12
+"""Largest difference of a channel that a JPEG of good quality may make in a plain field."""
+
+
+def whole(**options: Any) -> bytes:
+    return encode(quadrants(*SIZE), options.pop("format", "PNG"), **options)
+
+
+def see_through() -> Image.Image:
+    """The red quadrant is hidden."""
+    image = quadrants(*SIZE).convert("RGBA")
+    image.paste((255, 0, 0, 0), (0, 0, SIZE[0] // 2, SIZE[1] // 2))
+    return image
+
+
+def grey_16_bit() -> bytes:
+    levels = np.full((SIZE[1], SIZE[0]), 0x4000, np.uint16)
+    levels[:, SIZE[0] // 2 :] = 0xC000
+    return encode(Image.fromarray(levels), "PNG")
+
+
+def binary_palette() -> Image.Image:
+    return quadrants(*SIZE).convert("P", palette=Image.Palette.ADAPTIVE, colors=4)
+
+
+JPEG = whole(format="JPEG", quality=95, subsampling=0)
+PHOTO = encode(photo("chelsea.png"), "JPEG", quality=90)
+PHOTO_PNG = encode(photo("chelsea.png"), "PNG")
+
+PIXELS: dict[str, tuple[bytes, tuple[tuple[int, int, int], ...]]] = {
+    "plain.jpg": (JPEG, QUADRANTS),
+    "plain.png": (whole(), QUADRANTS),
+    "plain.webp": (whole(format="WEBP", lossless=True), QUADRANTS),
+    "plain.tif": (whole(format="TIFF", compression="tiff_lzw"), QUADRANTS),
+    "plain.bmp": (whole(format="BMP"), QUADRANTS),
+    "one_frame.gif": (encode(binary_palette(), "GIF"), QUADRANTS),
+    "plain.jp2": (whole(format="JPEG2000"), QUADRANTS),
+    "progressive.jpg": (whole(format="JPEG", quality=95, subsampling=0, progressive=True), QUADRANTS),
+    "palette.png": (encode(binary_palette(), "PNG"), QUADRANTS),
+    "cmyk.jpg": (encode(quadrants(*SIZE).convert("CMYK"), "JPEG", quality=95), QUADRANTS),
+    "icc.jpg": (
+        whole(format="JPEG", quality=95, subsampling=0, icc_profile=swapped_primaries()),
+        (GREEN, RED, BLUE, WHITE),
+    ),
+    "icc.png": (whole(icc_profile=swapped_primaries()), (GREEN, RED, BLUE, WHITE)),
+    "alpha.png": (encode(see_through(), "PNG"), (WHITE, GREEN, BLUE, WHITE)),
+    "alpha.webp": (encode(see_through(), "WEBP", lossless=True), (WHITE, GREEN, BLUE, WHITE)),
+    "16_bit.png": (grey_16_bit(), ((64,) * 3, (191,) * 3, (64,) * 3, (191,) * 3)),
+    "grey.jpg": (
+        encode(Image.new("L", SIZE, 90), "JPEG", quality=95),
+        ((90, 90, 90),) * 4,
+    ),
+    "second_view.jpg": (animation("MPO", 2, SIZE), ((0, 40, 200),) * 4),
+    "a png named.jpg": (whole(), QUADRANTS),
+    "a_jpeg_named.png": (JPEG, QUADRANTS),
+    "many.dots.in.the.name.jpg": (JPEG, QUADRANTS),
+    "zażółć gęślą 猫 🐈.jpg": (JPEG, QUADRANTS),
+    "ünter/ordner.d/ß.JPEG": (JPEG, QUADRANTS),
+    **{
+        f"orientation_{number}.jpg": (
+            encode(
+                oriented(quadrants(*SIZE), number),
+                "JPEG",
+                quality=95,
+                subsampling=0,
+                exif=orientation_tag(number),
+            ),
+            QUADRANTS,
+        )
+        for number in range(1, 9)
+    },
+    **{
+        f"orientation_{number}.png": (
+            encode(oriented(quadrants(*SIZE), number), "PNG", exif=orientation_tag(number)),
+            QUADRANTS,
+        )
+        for number in (3, 6, 8)
+    },
+}
+"""File name -> its bytes, and the colours at a quarter and three quarters of its upright picture, row by row."""
+
+if features.check("avif"):
+    PIXELS["plain.avif"] = (whole(format="AVIF", quality=95, subsampling="4:4:4"), QUADRANTS)
+
+REASONS: dict[str, tuple[bytes, str, str]] = {
+    "empty.jpg": (b"", "empty", "zero bytes"),
+    "not_found.jpg": (HTML, "not_an_image", "HTML"),
+    "page.png": (b'{"error": "gone"}', "not_an_image", "JSON"),
+    "film.jpg": (MP4, "not_an_image", "video"),
+    "noise.jpg": (bytes(range(128, 256)) * 4, "not_an_image", "unknown format"),
+    "cut.jpg": (PHOTO[: len(PHOTO) // 2], "truncated", "JPEG"),
+    "cut.png": (PHOTO_PNG[: len(PHOTO_PNG) // 2], "truncated", "PNG"),
+    "cut_header.png": (PHOTO_PNG[:20], "truncated", "PNG"),
+    "cut.webp": (encode(photo("chelsea.png"), "WEBP")[:-100], "truncated", "WEBP"),
+    "hole.png": (PHOTO_PNG[:5000] + bytes(300) + PHOTO_PNG[5300:], "corrupt", "PNG"),
+    "animated.gif": (animation("GIF", 4), "animated", "4 frames"),
+    "animated.png": (animation("PNG", 2), "animated", "2 frames"),
+    "animated.webp": (animation("WEBP", 3), "animated", "3 frames"),
+    "pages.tif": (animation("TIFF", 3), "animated", "3 pages"),
+    "bomb.png": (png_bomb(30_000, 30_000), "too_many_pixels", "30000x30000 px, the limit is 50000000 px"),
+    "drawing.jpg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "unsupported", "SVG: no decoder"),
+}
+"""File name -> its bytes, its reason, and words of the detail."""
+
+for _format, _data, _plugin in (
+    ("HEIF", HEIC, "HEIF: no decoder installed (pip install pillow-heif)"),
+    ("JXL", JXL, "JXL: no decoder installed (pip install pillow-jxl-plugin)"),
+):
+    # where the plug-in is installed, 64 zero bytes behind the signature are no picture to it
+    installed = _format in picture_formats()
+    REASONS[f"phone.{_format.lower()}"] = (_data, "corrupt", _format) if installed else (_data, "unsupported", _plugin)
+
+
+def furthest(picture: Image.Image, colours: tuple[tuple[int, int, int], ...]) -> int:
+    """Largest difference of a channel between an RGB picture and the colours of `PIXELS`."""
+    places = [(picture.width * x // 4, picture.height * y // 4) for y in (1, 3) for x in (1, 3)]
+    seen = [picture.getpixel(place) for place in places]
+    return int(np.abs(np.subtract(seen, colours)).max())
