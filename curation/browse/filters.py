@@ -20,9 +20,13 @@ MOST_CONDITIONS = 8
 MOST_CHARACTERS = 500
 """Of a value that is looked for."""
 
-TABLES = ("listing", "images", "scores", "selection", "duplicates", "fingerprints", "raw_captions", "captions", "mix",
-          "grounding", "samples")  # fmt: skip
+TABLES = ("listing", "images", "scores", "screens", "selection", "duplicates", "fingerprints", "raw_captions",
+          "captions", "mix", "grounding", "samples")  # fmt: skip
 """Tables with one row per input, whose columns can be filtered by."""
+
+
+_COMPARED = ("VARCHAR", "VARCHAR[]", "BOOLEAN", "TINYINT", "INTEGER", "BIGINT", "UBIGINT", "FLOAT", "DOUBLE")
+"""Types of columns that a person can compare with something typed; not bytes, maps and lists of numbers."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def _fields() -> dict[str, Field]:
     for table in TABLES:
         for column in SCHEMAS[table]:
             kind = duckdb_type(column.type)
-            if kind not in ("BLOB", "FLOAT[]") and (column.name != "row_id" or table == "listing"):
+            if kind in _COMPARED and (column.name != "row_id" or table == "listing"):
                 found.append(Field(f"{table}.{column.name}", table, f"{table}.{column.name}", kind))
     return {field.name: field for field in found}
 

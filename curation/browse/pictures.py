@@ -29,7 +29,8 @@ SELECT
     coalesce(selection.inherited_caption, images.raw_caption) AS raw_caption,
     CASE WHEN selection.inherited_caption IS NULL THEN raw_captions.reason END AS raw_reason,
     captions.caption AS synthetic_caption, captions.reason AS synthetic_reason, mix.caption_source, mix.fallback,
-    scores.aesthetic, selection.rejected_by, images.reason AS error, grounding.lowest_sentence, grounding.lowest_score,
+    scores.aesthetic, selection.rejected_by, selection.duplicate_method, selection.value, images.reason AS error,
+    grounding.lowest_sentence, grounding.lowest_score,
     grounding.ungrounded
 FROM listing
 LEFT JOIN images USING (row_id) LEFT JOIN raw_captions USING (row_id) LEFT JOIN captions USING (row_id)

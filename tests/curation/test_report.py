@@ -17,7 +17,7 @@ from PIL import Image
 from captioning.compare import read_sql
 from curation.catalog import connect
 from curation.dataset import Dataset, JobRecord, commit_table
-from curation.report import charts, figures, write_report
+from curation.report import charts, figures, grounding, write_report
 from curation.report.grounding import marked
 from curation.report.page import MOST_CHARACTERS, MOST_REFUSED, number, percent, shorten
 from schemas import tables
@@ -192,8 +192,8 @@ def test_the_page_shows_every_input_and_every_reason(tmp_path: Path) -> None:
     assert "subset wide mixed 1 0 2 2 9.0 11.0 t5 2.0" in page.text
     assert "words per caption" in page.text and "16.5 in the mix" in page.text  # the whole set's, not a subset's
     assert "same bytes" in page.text
-    assert page.tags.count("img") == 4 + 2
-    assert text.count("chip in-mix") == 4
+    assert page.tags.count("img") == 4 + 4 + 2  # at random, by the worst score, and a pair of duplicates
+    assert text.count("chip in-mix") == 4 + 4
     assert "in the mix: raw refused" in page.text and "in the mix: synthetic refused" in page.text
 
 
@@ -302,13 +302,26 @@ def test_the_worst_grounded_captions_are_shown_with_their_pictures(tmp_path: Pat
     assert 'sentence" title="score 0.300">A man in a suit.</span>' in section
     assert "not found: <bdi>heron</bdi>" in section and section.count("<u>") == 1
     assert 'href="#grounding"' in text
+    for name in ("pictures", "worst"):  # the same marks where the pictures stand with both captions
+        section = text[text.index(f'<section id="{name}">') :].split("</section>")[0]
+        assert section.count('sentence lowest"') == 3 and section.count("<u>herons</u>") == 1
+        assert section.index("two") < section.index('title="score 0.200"')  # the raw caption, which has no scores
 
 
 def test_an_ungrounded_noun_is_marked_as_a_whole_word() -> None:
-    (sentence,) = marked(["Dogs and a hotdog by boxes, a DOG."], [0.1], ["dog", "box"])
+    (sentence,) = marked(["Dogs and a hotdog by boxes, a DOG."], [0.1], ["dog", "box"]).sentences
     assert [piece.text for piece in sentence.pieces if piece.ungrounded] == ["Dogs", "boxes", "DOG"]
     assert "".join(piece.text for piece in sentence.pieces) == "Dogs and a hotdog by boxes, a DOG."
-    assert [sentence.lowest for sentence in marked(["a", "b", "c"], [0.2, 0.1, 0.1], [])] == [False, True, False]
+    found = marked(["a", "b", "c"], [0.2, 0.1, 0.1], [])
+    assert [sentence.lowest for sentence in found.sentences] == [False, True, False]
+
+
+def test_a_marked_caption_is_cut_but_never_its_lowest_sentence() -> None:
+    found = marked(["a" * 700, "b" * 700, "c" * 5000, "d"], [0.3, 0.2, 0.1, 0.4], [])
+    assert [sentence.pieces[0].text[0] for sentence in found.sentences] == ["c"]
+    assert len(found.sentences[0].pieces[0].text) == grounding.MOST_CHARACTERS + 1 and found.num_left_out == 3
+    found = marked([*"a" * 100, "z"], [0.3] * 100 + [0.1], [])
+    assert len(found.sentences) == grounding.MOST_SENTENCES + 1 and found.sentences[-1].lowest
 
 
 def test_the_same_dataset_gives_the_same_page(tmp_path: Path) -> None:

@@ -24,7 +24,8 @@ from curation.takedown import Wanted, find
 from tests.browse_server import served
 from tests.building import build as build_dataset
 from tests.building import recipe, write_pictures
-from tests.curation.test_report import Page
+from tests.curation.test_report import PHOTOS, Page, write
+from tests.curation.test_report import build as build_by_hand
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,25 @@ def test_what_the_funnel_links_to_is_what_it_counts(client: httpx.Client) -> Non
     for link, num in rows:
         found = client.get(link.replace("&amp;", "&"))
         assert f"{num} image{'' if num == '1' else 's'}." in text(found)
+
+
+def test_the_worst_by_every_screen_that_ran_are_a_link_to_the_sorted_list(tmp_path: Path) -> None:
+    dataset = build_by_hand(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
+    write(dataset, "screens", image_id=[*"abcdae", None], sharpness=[9, 2, 1, 4, 0, None, None],
+          nsfw=[0.2, 0.9, 0.3, 0.1, 1, None, None])  # fmt: skip
+    with served(dataset) as address, httpx.Client(base_url=address, timeout=30) as client:
+        section = client.get("/overview/samples").text
+        found = re.search(r'<p class="worst-by">.*?</p>', section)
+        assert found is not None
+        links = [link.replace("&amp;", "&") for link in re.findall(r'href="([^"]*)"', found.group())]
+        assert [link.split("&sort=")[1] for link in links] == [
+            "scores.aesthetic&order=up", "screens.sharpness&order=up", "screens.nsfw&order=down",
+        ]  # fmt: skip
+        pages = [client.get(link).text for link in links]
+        assert [re.findall(r'<a class="frame" href="/images/(\d)"', page) for page in pages] == [
+            [*"0123"], [*"2130"], [*"1203"],
+        ]  # fmt: skip
+        assert "screens.sharpness 1" in pages[1] and "screens.nsfw 0.9" in pages[2]
 
 
 FILTERS = (
