@@ -111,8 +111,9 @@ def test_the_sql_to_copy_gives_the_rows_of_the_pages(
         while True:
             page = pictures.page(database, place)
             found += [card["row_id"] for card in page.cards]
-            assert page.num == len(expected)
+            assert page.num == len(expected) or page.counting
             if page.next is None:
+                assert not page.counting
                 break
             place = Filter.of(httpx.QueryParams(wanted.address(after=page.next)).multi_items())
         assert found == expected
