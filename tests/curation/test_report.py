@@ -17,7 +17,7 @@ from PIL import Image
 from captioning.compare import read_sql
 from curation.catalog import connect
 from curation.dataset import Dataset, JobRecord, commit_table
-from curation.report import charts, figures, grounding, write_report
+from curation.report import charts, figures, grounding, jobs, write_report
 from curation.report.grounding import marked
 from curation.report.page import MOST_CHARACTERS, MOST_REFUSED, number, percent, shorten
 from schemas import tables
@@ -418,6 +418,25 @@ def test_the_page_draws_tokens_scores_bucket_lines_and_changed_nouns(tmp_path: P
     assert "Gained: only in synthetic captions one 4 sky 4" in page.text
     assert "Lost: only in raw captions cat 4" in page.text
     assert "ingest \u2192 images 2 2 8 6 4 69.44" in page.text  # 8 rows in the last 2 s: 69 h for a million
+
+
+def test_gpu_hours_and_cost_are_summed_over_the_runs_that_know_them(tmp_path: Path) -> None:
+    dataset = build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
+    dataset.runs.mkdir()
+    runs = [("ingest", {}), ("recaption", {"gpu_hours": 1.5, "cost": 3.0}), ("recaption", {"gpu_hours": 0.25})]
+    for run, (job, more) in enumerate(runs):
+        entry = {"job": job, "tables": ["captions"], "seconds": 2.0, "rows": 8, "parts": 1, "parts_computed": 1}
+        text = json.dumps(entry | more | {"finished": "2026-01-01"})
+        (dataset.runs / f"{run}.json").write_text(text, encoding="utf-8")
+    found = {cost.job.split()[0]: (cost.gpu_hours, cost.cost) for cost in jobs.job_costs(dataset)}
+    assert found == {"ingest": (None, None), "recaption": (1.75, 3.0)}
+    said = report(dataset, tmp_path)[1].text
+    assert "hours per million GPU hours cost" in said and "all 6 1.75 3 Wall clock" in said
+    assert "Cost is these at the recipe's price" in said
+    for run in (1, 2):
+        (dataset.runs / f"{run}.json").unlink()
+    said = report(dataset, tmp_path)[1].text
+    assert "GPU hours" not in said and "hours per million ingest" in said
 
 
 def test_the_token_chart_reaches_its_limit() -> None:
