@@ -21,6 +21,7 @@ from curation.report import charts, figures, grounding, jobs, write_report
 from curation.report.grounding import marked
 from curation.report.page import MOST_CHARACTERS, MOST_REFUSED, number, percent, shorten
 from schemas import tables
+from schemas.reasons import PURGED
 from tests.building import connection_with
 
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
@@ -205,6 +206,15 @@ def test_the_page_counts_the_mix_and_the_refused_captions_of_kept_images(tmp_pat
     assert "1 had more tokens than the trainer reads and were cut (counted by words)" in page.text
     assert "raw file name 1 raw html taken out 1" in page.text
     assert "too short" not in page.text  # of an image that was not kept
+
+
+def test_what_was_purged_has_a_number_of_its_own(tmp_path: Path) -> None:
+    dataset = build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
+    assert '<div class="purged">' not in report(dataset, tmp_path)[0]
+    names: dict[str, Sequence[object]] = {name: ["x"] * 7 for name in ("source", "source_name", "member")}
+    write(dataset, "images", reason=[None] * 5 + [PURGED] * 2, **names)
+    text, _ = report(dataset, tmp_path)
+    assert '<div class="purged"><dt>purged</dt><dd>2</dd><dd class="note">28.6 %</dd></div>' in text
 
 
 def test_the_page_needs_no_network_and_no_script(tmp_path: Path) -> None:

@@ -120,6 +120,11 @@ def test_the_sql_to_copy_gives_the_rows_of_the_pages(
         database.prepare(LEDGER_TABLE)
 
 
+def test_a_card_of_a_duplicate_names_the_evidence(client: httpx.Client) -> None:
+    page = text(client.get("/images?column=listing.member&op=is&value=bad/coffee_copy.png"))
+    assert "duplicate: same bytes" in page and "1 image." in page
+
+
 def test_a_picture_shows_all_its_rows_and_its_history(client: httpx.Client, demo: Dataset, database: Database) -> None:
     (row_id,) = database.rows("SELECT row_id FROM ledger WHERE member = 'bad/coffee_copy.png'")[0].values()
     page = client.get(f"/images/{row_id}")
