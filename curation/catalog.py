@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 
@@ -160,6 +161,11 @@ def _select_beside(dataset: Dataset) -> str:
 def _select_parts(dataset: Dataset, table: str) -> str:
     path = dataset.tables / table / "part-*.parquet"
     return f"SELECT * FROM read_parquet({literal(_glob_safe(path.parent) + '/' + path.name)}, {_AS_IS})"
+
+
+def read_parts(paths: Iterable[Path]) -> str:
+    """What to write after FROM for some parts of a table."""
+    return f"read_parquet([{', '.join(literal(_glob_safe(path)) for path in paths)}], {_AS_IS})"
 
 
 def _added(path: Path, table: str) -> list[str]:

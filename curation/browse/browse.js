@@ -20,6 +20,19 @@ async function fillAll() {
   for (const part of document.querySelectorAll("[data-part]")) await fill(part);
 }
 
+async function countOn(line) {
+  while (line && "counting" in line.dataset) {
+    await new Promise((wait) => setTimeout(wait, 700));
+    const [, page] = await fetched(location.href, {});
+    const fresh = page.querySelector(".found"), list = document.getElementById("list"), more = page.getElementById("list");
+    if (!fresh || !more) return;
+    const [now, then] = [list, more].map((part) => part.querySelectorAll("article, .pages a").length);
+    if (now !== then || !("counting" in fresh.dataset)) list.replaceWith(more); // while nothing is new, the list stays
+    line.replaceWith(fresh);
+    line = fresh;
+  }
+}
+
 function liveThresholds(form) {
   let timer = 0, latest = 0;
   const show = async () => {
@@ -57,3 +70,4 @@ document.addEventListener("keydown", (event) => {
 if (navigator.clipboard) for (const button of document.querySelectorAll("button.copy")) button.hidden = false;
 for (const form of document.querySelectorAll("form.cuts")) liveThresholds(form);
 fillAll();
+countOn(document.querySelector(".found"));

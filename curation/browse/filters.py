@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
@@ -20,9 +20,13 @@ MOST_CONDITIONS = 8
 MOST_CHARACTERS = 500
 """Of a value that is looked for."""
 
-TABLES = ("listing", "images", "scores", "selection", "duplicates", "fingerprints", "raw_captions", "captions", "mix",
-          "grounding", "samples")  # fmt: skip
+TABLES = ("listing", "images", "scores", "screens", "selection", "duplicates", "fingerprints", "raw_captions",
+          "captions", "mix", "grounding", "samples")  # fmt: skip
 """Tables with one row per input, whose columns can be filtered by."""
+
+
+_COMPARED = ("VARCHAR", "VARCHAR[]", "BOOLEAN", "TINYINT", "INTEGER", "BIGINT", "UBIGINT", "FLOAT", "DOUBLE")
+"""Types of columns that a person can compare with something typed; not bytes, maps and lists of numbers."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ def _fields() -> dict[str, Field]:
     for table in TABLES:
         for column in SCHEMAS[table]:
             kind = duckdb_type(column.type)
-            if kind not in ("BLOB", "FLOAT[]") and (column.name != "row_id" or table == "listing"):
+            if kind in _COMPARED and (column.name != "row_id" or table == "listing"):
                 found.append(Field(f"{table}.{column.name}", table, f"{table}.{column.name}", kind))
     return {field.name: field for field in found}
 
@@ -225,8 +229,20 @@ class Filter:
         last = "-infinity" if self.descending else "infinity"
         return f"coalesce(CAST({FIELDS[self.sort].sql} AS DOUBLE), CAST('{last}' AS DOUBLE))"
 
-    def where(self) -> Where:
-        """The conditions, the place in the list left out."""
+    @property
+    def only_looks(self) -> str:
+        """ "text" or "noun" where the filter is that alone, in the order of the listing; else nothing."""
+        kinds = [kind for kind in ("text", "noun") if getattr(self, kind)]
+        alone = len(kinds) == 1 and not self.conditions and self.sort == "listing.row_id" and not self.descending
+        return kinds[0] if alone else ""
+
+    def where(self, found: Mapping[str, Sequence[int]] | None = None) -> Where:
+        """The conditions, the place in the list left out.
+
+        Args:
+            found: the rows that have the text or the noun, where they are known already.
+        """
+        found = found or {}
         where = Where()
         for condition in self.conditions:
             field, (_, sql, _) = FIELDS[condition.column], OPERATORS[condition.operator]
@@ -234,14 +250,17 @@ class Filter:
             kind = field.type.removesuffix("[]")
             value = "" if condition.operator in NEEDS_NO_VALUE else where.value(condition.parsed(), kind)
             where.terms.append(sql.format(field.sql, value))
-        if self.text:
+        for rows in found.values():
+            value = where.value(list(rows), "BIGINT[]")
+            where.terms.append(f"listing.row_id IN (SELECT unnest({value}))")
+        if self.text and "text" not in found:
             value = where.value(self.text, "VARCHAR")
             where.terms.append(
                 "listing.row_id IN ("
                 f"SELECT row_id FROM images WHERE contains(lower(raw_caption), lower({value})) UNION ALL "
                 f"SELECT row_id FROM captions WHERE contains(lower(caption), lower({value})))"
             )
-        if self.noun:
+        if self.noun and "noun" not in found:
             value = where.value(self.noun, "VARCHAR")
             where.terms.append(
                 f"listing.row_id IN (SELECT nouns.row_id FROM nouns WHERE list_contains(nouns.nouns, {value}))"
@@ -249,9 +268,11 @@ class Filter:
         where.need(FIELDS[self.sort].table)
         return where
 
-    def page(self, limit: int, relation: Callable[[str], str]) -> tuple[str, dict[str, Any]]:
+    def page(
+        self, limit: int, relation: Callable[[str], str], found: Mapping[str, Sequence[int]] | None = None
+    ) -> tuple[str, dict[str, Any]]:
         """(row_id, sort_key) of the images from `after` on, with their parameters."""
-        where = self.where()
+        where = self.where(found)
         if self.after is not None:
             key, row_id = where.value(self.after[0], "DOUBLE"), where.value(self.after[1], "BIGINT")
             beyond = "<" if self.descending else ">"
@@ -262,9 +283,11 @@ class Filter:
         )
         return sql, where.values
 
-    def count(self, most: int, relation: Callable[[str], str]) -> tuple[str, dict[str, Any]]:
+    def count(
+        self, most: int, relation: Callable[[str], str], found: Mapping[str, Sequence[int]] | None = None
+    ) -> tuple[str, dict[str, Any]]:
         """The number of images, at most `most`."""
-        where = replace(self, sort="listing.row_id").where()
+        where = replace(self, sort="listing.row_id").where(found)
         return f"SELECT count(*) AS num FROM (SELECT 1 {_body(where, relation)} LIMIT {int(most)})", where.values
 
     def sql(self) -> str:

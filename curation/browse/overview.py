@@ -10,6 +10,7 @@ from typing import Any
 from curation.browse.pictures import cards
 from curation.browse.queries import BACKGROUND_SECONDS, LEDGER_TABLE, NOUNS_TABLE, RULES_TABLE, Database
 from curation.report import charts, figures, jobs
+from curation.report import samples as sampled
 from curation.report.page import score_chart
 from schemas.paper import TABLE_1
 from schemas.tokens import MAX_TOKENS
@@ -68,14 +69,19 @@ def scores(database: Database) -> Content:
 
 
 def samples(database: Database) -> Content:
-    """Random and worst pictures with their captions, and duplicates with their survivors."""
+    """Random and worst pictures with their captions, and duplicates with their survivors.
+
+    The worst by the score are shown; those by the screens that have run are links to the sorted list.
+    """
     with database.cursor(BACKGROUND_SECONDS) as cursor:
-        random = figures.pictures(cursor, NUM_PICTURES)
-        worst = figures.worst_pictures(cursor, NUM_PICTURES)
-        pairs = figures.duplicates(cursor, NUM_PAIRS)
+        random = sampled.random(cursor, NUM_PICTURES)
+        worst = {by.measure: by.found for by in sampled.worst(cursor, NUM_PICTURES)}
+        pairs = sampled.duplicates(cursor, NUM_PAIRS)
+    by_score = next((found for measure, found in worst.items() if measure.table == "scores"), [])
     return {
-        "random": cards(database, [row["row_id"] for row in random]),
-        "worst": cards(database, [row["row_id"] for row in worst]),
+        "random": cards(database, random),
+        "worst": cards(database, [row_id for row_id, _ in by_score]),
+        "measures": list(worst),
         "pairs": pairs,
     }
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import math
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
 from curation.browse.filters import Filter
-from curation.browse.queries import Database
+from curation.browse.queries import Database, TooSlow
 from curation.report import jobs
 from curation.report.figures import Row
 from schemas.pixels import PixelError, open_rgb
@@ -19,6 +20,8 @@ PAGE = 24
 """Images per page of a list."""
 MOST_COUNTED = 10_000
 """A longer list is said to be longer than this, not counted to its end."""
+FIRST_S, COUNT_S = 2.0, 0.2
+"""How long a search is waited for: until it fills a page, and then until it has found everything."""
 THUMBNAIL_PX = 320
 THUMBNAIL_BYTES = 64_000_000
 """Thumbnails that stay in memory."""
@@ -29,7 +32,8 @@ SELECT
     coalesce(selection.inherited_caption, images.raw_caption) AS raw_caption,
     CASE WHEN selection.inherited_caption IS NULL THEN raw_captions.reason END AS raw_reason,
     captions.caption AS synthetic_caption, captions.reason AS synthetic_reason, mix.caption_source, mix.fallback,
-    scores.aesthetic, selection.rejected_by, images.reason AS error, grounding.lowest_sentence, grounding.lowest_score,
+    scores.aesthetic, selection.rejected_by, selection.duplicate_method, selection.value, images.reason AS error,
+    grounding.lowest_sentence, grounding.lowest_score,
     grounding.ungrounded
 FROM listing
 LEFT JOIN images USING (row_id) LEFT JOIN raw_captions USING (row_id) LEFT JOIN captions USING (row_id)
@@ -47,6 +51,8 @@ class Page:
     """Images of the filter, counted up to `MOST_COUNTED` + 1."""
     next: tuple[float, int] | None
     """Where the next page begins."""
+    counting: bool = False
+    """Whether a search still goes on, so that `num` is what it has found so far."""
 
     @property
     def more(self) -> bool:
@@ -55,12 +61,35 @@ class Page:
 
 
 def page(database: Database, wanted: Filter) -> Page:
-    """The images of a filter from its place on."""
-    found = database.rows(*wanted.page(PAGE + 1, database.relation))
-    (counted,) = database.rows(*wanted.count(MOST_COUNTED + 1, database.relation))
+    """The images of a filter from its place on.
+
+    Raises:
+        TooSlow: they are not found in time.
+    """
+    searches = {kind: database.searches.get(kind, value)
+                for kind, value in (("text", wanted.text), ("noun", wanted.noun)) if value}  # fmt: skip
+    if wanted.only_looks:
+        search = searches[wanted.only_looks]
+        after = wanted.after[1] if wanted.after else -1
+        rows = search.wait(PAGE + 1, after, FIRST_S)
+        if len(rows) > PAGE or not search.cut:
+            search.finished(COUNT_S)
+            rows = search.wait(PAGE + 1, after, 0)
+            num = min(len(search.rows), MOST_COUNTED + 1)
+            following = (float(rows[PAGE - 1]), rows[PAGE - 1]) if len(rows) > PAGE else None
+            counting = not search.done and num <= MOST_COUNTED
+            return Page(cards(database, list(rows[:PAGE])), num, following, counting)
+    for search in searches.values():
+        if not search.finished(database.seconds):
+            raise TooSlow(f"this takes longer than {database.seconds:g} s; narrow the filter")
+    looked = {kind: search.rows for kind, search in searches.items() if not search.cut}
+    found = database.rows(*wanted.page(PAGE + 1, database.relation, looked))
+    (counted,) = database.rows(*wanted.count(MOST_COUNTED + 1, database.relation, looked))
     shown = found[:PAGE]
     following = (shown[-1]["sort_key"], shown[-1]["row_id"]) if len(found) > PAGE else None
-    return Page(cards(database, [row["row_id"] for row in shown]), counted["num"], following)
+    keys = {row["row_id"]: row["sort_key"] if math.isfinite(row["sort_key"]) else None for row in shown}
+    with_keys = [card | {"sort_key": keys[card["row_id"]]} for card in cards(database, list(keys))]
+    return Page(with_keys, counted["num"], following)
 
 
 def cards(database: Database, row_ids: list[int]) -> list[Row]:

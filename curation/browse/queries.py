@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 
 from curation import catalog, select
+from curation.browse.search import Searches
 from curation.dataset import Dataset
 from curation.report import jobs
 from curation.report.figures import NOUN_TABLE, Connection, Row
@@ -80,6 +81,7 @@ class Database:
         self._connection, self.seconds = catalog.connect_read_only(dataset), seconds
         self._prepared: set[str] = set()
         self._active: set[Connection] = set()
+        self.searches = Searches(dataset, lambda: self.cursor(BACKGROUND_SECONDS))
 
     @contextmanager
     def cursor(self, seconds: float | None = None) -> Iterator[Connection]:
@@ -142,6 +144,7 @@ class Database:
 
     def close(self) -> None:
         """Stop what is still running."""
+        self.searches.close()
         for cursor in list(self._active):
             cursor.interrupt()
 

@@ -199,57 +199,6 @@ def buckets(connection: Connection) -> list[Row]:
     )
 
 
-def pictures(connection: Connection, limit: int) -> list[Row]:
-    """Pictures that `select` kept, those with the lowest ids, with both captions, score, size and file name."""
-    return rows(
-        connection,
-        """
-        WITH chosen AS (
-            SELECT row_id FROM selection WHERE kept ORDER BY image_id, row_id LIMIT $limit
-        )
-        SELECT
-            images.row_id, images.member, images.width, images.height,
-            coalesce(selection.inherited_caption, images.raw_caption) AS raw_caption, selection.inherited_from,
-            CASE WHEN selection.inherited_caption IS NULL THEN raw_captions.reason END AS raw_reason,
-            captions.caption AS synthetic_caption,
-            captions.reason AS synthetic_reason, captions.captioner, mix.caption_source, mix.fallback,
-            scores.aesthetic, samples.bucket
-        FROM chosen
-        JOIN images USING (row_id)
-        JOIN selection USING (row_id)
-        LEFT JOIN raw_captions USING (row_id)
-        LEFT JOIN captions USING (row_id)
-        LEFT JOIN mix USING (row_id)
-        LEFT JOIN scores USING (row_id)
-        LEFT JOIN samples USING (row_id)
-        ORDER BY images.image_id, images.row_id
-        """,
-        {"limit": limit},
-    )
-
-
-def duplicates(connection: Connection, limit: int) -> list[Row]:
-    """Pairs of a refused duplicate and its survivor, with sizes, distance and evidence."""
-    return rows(
-        connection,
-        """
-        SELECT
-            refused.row_id, refused.member, refused.width, refused.height,
-            survivor.row_id AS survivor_row, survivor.member AS survivor_member,
-            survivor.width AS survivor_width, survivor.height AS survivor_height,
-            duplicates.method, duplicates.distance
-        FROM selection
-        JOIN images AS refused USING (row_id)
-        JOIN images AS survivor ON survivor.row_id = selection.duplicate_of_row
-        LEFT JOIN duplicates ON duplicates.row_id = selection.row_id
-        WHERE selection.rejected_by = 'duplicate'
-        ORDER BY refused.row_id
-        LIMIT $limit
-        """,
-        {"limit": limit},
-    )
-
-
 def refused(connection: Connection, limit: int) -> list[Row]:
     """Inputs that were rejected or ended in an error, in the order of the listing."""
     return rows(
@@ -267,15 +216,6 @@ def refused(connection: Connection, limit: int) -> list[Row]:
         """,
         {"limit": limit},
     )
-
-
-def proxies(connection: Connection, row_ids: list[int]) -> dict[int, bytes]:
-    """row_id -> the JPEG of its proxy."""
-    found = connection.execute(
-        "SELECT row_id, jpeg FROM proxies WHERE jpeg IS NOT NULL AND row_id IN (SELECT unnest($row_ids::BIGINT[]))",
-        {"row_ids": row_ids},
-    ).fetchall()
-    return {row_id: bytes(jpeg) for row_id, jpeg in found}
 
 
 def caption_tokens(connection: Connection, reach: int) -> Histogram:
@@ -358,15 +298,3 @@ def changed_nouns(connection: Connection, limit: int, table: str = f"({NOUN_TABL
         {"limit": limit},
     )
     return {change: [row for row in found if row["change"] == change] for change in ("gained", "lost")}
-
-
-def worst_pictures(connection: Connection, limit: int) -> list[Row]:
-    """(row_id, aesthetic) of the kept pictures with the lowest score, the lowest first."""
-    return rows(
-        connection,
-        """
-        SELECT row_id, aesthetic FROM selection JOIN scores USING (row_id)
-        WHERE kept AND aesthetic IS NOT NULL ORDER BY aesthetic, row_id LIMIT $limit
-        """,
-        {"limit": limit},
-    )

@@ -1,4 +1,4 @@
-"""The report's worst grounded captions: those whose lowest sentence fits its picture least, cut up to be marked."""
+"""Captions with scores of their sentences, cut up so that the report can mark what fits the picture least."""
 
 from __future__ import annotations
 
@@ -7,6 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from curation.report.figures import Connection, Row, rows
+
+MOST_SENTENCES = 40
+MOST_CHARACTERS = 1200
+"""Of one marked caption; the lowest sentence stays, whatever its place."""
 
 
 @dataclass(frozen=True)
@@ -26,18 +30,30 @@ class Sentence:
     lowest: bool
 
 
+@dataclass(frozen=True)
+class Marked:
+    """A caption in sentences."""
+
+    sentences: list[Sentence]
+    num_left_out: int
+    """Sentences for which there was no room."""
+
+
+_COLUMNS = """
+    grounding.row_id, grounding.caption_source, grounding.scorer, grounding.detector, grounding.sentences,
+    grounding.sentence_scores, grounding.lowest_sentence, grounding.lowest_score, grounding.ungrounded
+"""
+
+
 def worst_grounded(connection: Connection, limit: int) -> list[Row]:
-    """Captions with the lowest scores of a sentence, lowest first; each row with its `marked` sentences.
+    """Captions with the lowest scores of a sentence, lowest first; each row with its `marked` caption.
 
     Empty where nothing has been scored.
     """
     found = rows(
         connection,
-        """
-        SELECT
-            grounding.row_id, grounding.caption_source, grounding.scorer, grounding.detector, grounding.sentences,
-            grounding.sentence_scores, grounding.lowest_sentence, grounding.lowest_score, grounding.ungrounded,
-            images.member, images.width, images.height
+        f"""
+        SELECT {_COLUMNS}, images.member, images.width, images.height
         FROM grounding JOIN images USING (row_id)
         WHERE grounding.lowest_score IS NOT NULL
         ORDER BY grounding.lowest_score, grounding.row_id, grounding.caption_source
@@ -45,21 +61,46 @@ def worst_grounded(connection: Connection, limit: int) -> list[Row]:
         """,
         {"limit": limit},
     )
-    return [
-        row | {"marked": marked(row["sentences"], row["sentence_scores"], row["ungrounded"] or [])} for row in found
-    ]
+    return [row | {"marked": _of(row)} for row in found]
 
 
-def marked(sentences: Sequence[str], scores: Sequence[float], ungrounded: Sequence[str]) -> list[Sentence]:
+def marks(connection: Connection, row_ids: Sequence[int]) -> dict[tuple[int, str], Marked]:
+    """(row_id, caption source) -> the marked caption, for those of these pictures that have been scored."""
+    if not row_ids:
+        return {}
+    places = ", ".join(str(int(row_id)) for row_id in row_ids)
+    found = rows(
+        connection,
+        f"SELECT {_COLUMNS} FROM grounding WHERE lowest_score IS NOT NULL AND row_id IN ({places})",
+    )
+    return {(row["row_id"], row["caption_source"]): _of(row) for row in found}
+
+
+def _of(row: Row) -> Marked:
+    return marked(row["sentences"], row["sentence_scores"], row["ungrounded"] or [])
+
+
+def marked(sentences: Sequence[str], scores: Sequence[float], ungrounded: Sequence[str]) -> Marked:
     """The sentences of a caption; the first with the lowest score is marked, and every ungrounded noun.
 
     Nouns are lemmas: "dog" also marks "dogs", "box" also "boxes"; an irregular plural stays unmarked.
     """
     lowest = min(range(len(scores)), key=scores.__getitem__)
-    return [
-        Sentence(_pieces(text, ungrounded), score, place == lowest)
-        for place, (text, score) in enumerate(zip(sentences, scores, strict=True))
-    ]
+    texts = [text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…" for text in sentences]
+    places = _fitting([len(text) for text in texts], lowest)
+    found = [Sentence(_pieces(texts[place], ungrounded), scores[place], place == lowest) for place in places]
+    return Marked(found, len(texts) - len(found))
+
+
+def _fitting(lengths: Sequence[int], lowest: int) -> list[int]:
+    """Places of the first sentences that there is room for, and of the lowest."""
+    room, found = MOST_CHARACTERS - lengths[lowest], []
+    for place, length in enumerate(lengths):
+        if place != lowest:
+            room -= length
+        if place == lowest or (room >= 0 and place < MOST_SENTENCES):
+            found.append(place)
+    return found
 
 
 def _pieces(text: str, ungrounded: Sequence[str]) -> list[Piece]:

@@ -13,22 +13,26 @@ import jinja2
 from PIL import Image
 
 from curation.dataset import Dataset, write_atomically
-from curation.report import charts, figures, jobs
+from curation.report import charts, figures, jobs, samples
 from curation.report.figures import Connection, Row
-from curation.report.grounding import worst_grounded
+from curation.report.grounding import marks, worst_grounded
 from schemas.paper import TABLE_1
 from schemas.pixels import PixelError, open_rgb
 from schemas.tokens import MAX_TOKENS
 
 MOST_PICTURES = 60
 MOST_PAIRS = 24
-MOST_WORST = 24
+MOST_WORST = 8
+"""Pictures per measure."""
+MOST_GROUNDED = 24
 MOST_REFUSED = 200
 MOST_NOUNS = 20
 MOST_BUCKETS = 20
 MOST_CHARACTERS = 700
 """A longer caption is cut on the page, which says how long it is."""
 THUMBNAIL_PX = 240
+THUMBNAIL_BYTES = 18_000
+"""Of one picture; a larger one is compressed harder. With the numbers above it keeps the page under 10 MB."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
@@ -53,12 +57,14 @@ def _content(connection: Connection, dataset_root: Path) -> dict[str, Any]:
     by_outcome = {
         outcome: sum(row["num"] for row in funnel if row["outcome"] == outcome) for outcome in figures.OUTCOMES
     }
-    pictures = figures.pictures(connection, MOST_PICTURES)
-    pairs = figures.duplicates(connection, MOST_PAIRS)
+    pictures = samples.pictures(connection, samples.random(connection, MOST_PICTURES))
+    worst = _worst(connection)
+    pairs = samples.duplicates(connection, MOST_PAIRS)
     statistics = figures.table_1(connection)
-    worst = worst_grounded(connection, MOST_WORST)
+    grounded = worst_grounded(connection, MOST_GROUNDED)
     buckets = figures.buckets(connection)
-    wanted = [row["row_id"] for row in pictures + pairs + worst] + [row["survivor_row"] for row in pairs]
+    with_captions = [row["row_id"] for row in pictures + [row for grid in worst for row in grid["pictures"]]]
+    wanted = with_captions + [row["row_id"] for row in pairs + grounded] + [row["survivor_row"] for row in pairs]
     return {
         "name": dataset_root.absolute().name or str(dataset_root),
         "root": str(dataset_root.absolute()),
@@ -83,13 +89,30 @@ def _content(connection: Connection, dataset_root: Path) -> dict[str, Any]:
         "num_samples": sum(row["num"] for row in buckets),
         "pictures": pictures,
         "worst": worst,
+        "grounded": grounded,
+        "marks": marks(connection, with_captions),
         "pairs": pairs,
         "num_duplicates": sum(row["num"] for row in funnel if row["reason"] == "duplicate"),
         "refused": figures.refused(connection, MOST_REFUSED),
         "scores": score_chart(connection, dataset),
         "jobs": jobs.job_costs(dataset),
-        "thumbnails": _thumbnails(figures.proxies(connection, wanted)),
+        "thumbnails": _thumbnails(samples.proxies(connection, wanted)),
     }
+
+
+def _worst(connection: Connection) -> list[Row]:
+    """Per measure its worst pictures: those that no measure before it shows, and the others as (row, value)."""
+    found = samples.worst(connection, MOST_WORST)
+    by_id = {
+        row["row_id"]: row for row in samples.pictures(connection, [row_id for by in found for row_id, _ in by.found])
+    }
+    grids, shown = [], set[int]()
+    for by in found:
+        new = [by_id[row_id] | {"worst_value": value} for row_id, value in by.found if row_id not in shown]
+        again = [by_id[row_id] | {"worst_value": value} for row_id, value in by.found if row_id in shown]
+        shown |= {row["row_id"] for row in new}
+        grids.append({"measure": by.measure, "pictures": new, "again": again})
+    return grids
 
 
 def score_chart(connection: Connection, dataset: Dataset) -> charts.ScoreChart | None:
@@ -120,9 +143,13 @@ def _thumbnails(jpegs: dict[int, bytes]) -> dict[int, str]:
 
 
 def _encoded(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=72, optimize=True)
-    return file.getvalue()
+    """A JPEG of at most `THUMBNAIL_BYTES`, but for noise that no quality makes so small, which is halved in size."""
+    for quality in (72, 50, 30):
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=quality, optimize=True)
+        if file.tell() <= THUMBNAIL_BYTES:
+            return file.getvalue()
+    return _encoded(image.reduce(2))
 
 
 def environment(*packages: str) -> jinja2.Environment:

@@ -87,6 +87,46 @@ def fits(page: Any) -> bool:
     return wide
 
 
+CONTRASTS = """() => {
+  const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const rgba = (colour) => {
+    canvas.clearRect(0, 0, 1, 1);
+    canvas.fillStyle = colour;
+    canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data].map((value) => value / 255);
+  };
+  const over = (top, alpha, below) => below.map((value, place) => top[place] * alpha + value * (1 - alpha));
+  const behind = (element) => {
+    if (element === null) return [1, 1, 1];
+    const [red, green, blue, alpha] = rgba(getComputedStyle(element).backgroundColor);
+    return over([red, green, blue], alpha, behind(element.parentElement));
+  };
+  const luminance = (colour) => colour
+    .map((share) => share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, share, place) => sum + share * [0.2126, 0.7152, 0.0722][place], 0);
+  const found = [];
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const element = walk.currentNode.parentElement, text = walk.currentNode.data.trim();
+    if (!text || element.closest("title, script, style, option, datalist") || !element.checkVisibility()) continue;
+    const style = getComputedStyle(element), back = behind(element);
+    const [red, green, blue, alpha] = rgba(element.closest("svg") ? style.fill : style.color);
+    let opacity = alpha;
+    for (let at = element; at; at = at.parentElement) opacity *= Number(getComputedStyle(at).opacity);
+    const [low, high] = [luminance(over([red, green, blue], opacity, back)), luminance(back)].sort((a, b) => a - b);
+    found.push([(high + 0.05) / (low + 0.05), element.className.baseVal ?? element.className, text.slice(0, 40)]);
+  }
+  return found.sort((a, b) => a[0] - b[0]);
+}"""
+"""Contrast of every text of a page with what lies behind it, the lowest first: (ratio, class, text)."""
+
+
+def assert_readable(page: Any) -> None:
+    """Every text stands out 4.5:1, as it is drawn (WCAG 2.2, 1.4.3)."""
+    found = page.evaluate(CONTRASTS)
+    assert len(found) > 20 and found[0][0] >= 4.5, found[:3]
+
+
 def assert_charts(page: Any) -> None:
     for label, data in CHARTS.items():
         chart = page.locator(f'svg[role=img][aria-label*="{label}"]')
@@ -104,6 +144,7 @@ def test_the_report_from_disk(page: Any, look: str, dataset: Dataset, tmp_path: 
     page.goto(sigma.write_report_page(dataset.root, tmp_path / "report.html").as_uri())
     assert_charts(page)
     assert fits(page)
+    assert_readable(page)
     shoot(page, f"report-{look}", whole=True)
 
 
@@ -113,6 +154,7 @@ def test_the_overview_draws_every_chart(page: Any, look: str, site: str) -> None
     assert_charts(page)
     assert "nothing is lost" in page.inner_text("#inputs")
     assert fits(page)
+    assert_readable(page)
     shoot(page, f"overview-{look}", whole=True)
     shoot(page, f"overview-top-{look}")
 
@@ -127,12 +169,14 @@ def test_search_finds_and_a_click_shows_the_whole_row(page: Any, look: str, site
     assert page.locator("article").count() >= 1
     assert word in page.locator("article").first.inner_text().lower()
     assert fits(page)
+    assert_readable(page)
     shoot(page, f"images-{look}")
     page.locator("article a.frame").first.click()
     page.wait_for_url("**/images/*")
     assert page.locator("#captions").count() == 1
     assert page.locator(".frame.large img").evaluate("image => image.naturalWidth") > 0
     assert fits(page)
+    assert_readable(page)
     shoot(page, f"image-{look}", whole=True)
 
 
@@ -145,6 +189,7 @@ def test_a_noun_leads_to_its_images(page: Any, look: str, site: str) -> None:
     page.wait_for_url("**/nouns/*")
     assert page.locator("article").count() >= 1
     assert fits(page)
+    assert_readable(page)
 
 
 def test_a_threshold_moves_the_counts(page: Any, look: str, site: str) -> None:
@@ -166,6 +211,7 @@ def test_a_threshold_moves_the_counts(page: Any, look: str, site: str) -> None:
     page.wait_for_url("**min_aesthetic=4.5")
     sync_api.expect(page.locator("#outcome.busy")).to_have_count(0)
     assert fits(page)
+    assert_readable(page)
     shoot(page, f"cuts-{look}")
 
 

@@ -17,10 +17,11 @@ from PIL import Image
 from captioning.compare import read_sql
 from curation.catalog import connect
 from curation.dataset import Dataset, JobRecord, commit_table
-from curation.report import charts, figures, write_report
+from curation.report import charts, figures, grounding, jobs, write_report
 from curation.report.grounding import marked
 from curation.report.page import MOST_CHARACTERS, MOST_REFUSED, number, percent, shorten
 from schemas import tables
+from schemas.reasons import PURGED
 from tests.building import connection_with
 
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
@@ -192,8 +193,8 @@ def test_the_page_shows_every_input_and_every_reason(tmp_path: Path) -> None:
     assert "subset wide mixed 1 0 2 2 9.0 11.0 t5 2.0" in page.text
     assert "words per caption" in page.text and "16.5 in the mix" in page.text  # the whole set's, not a subset's
     assert "same bytes" in page.text
-    assert page.tags.count("img") == 4 + 2
-    assert text.count("chip in-mix") == 4
+    assert page.tags.count("img") == 4 + 4 + 2  # at random, by the worst score, and a pair of duplicates
+    assert text.count("chip in-mix") == 4 + 4
     assert "in the mix: raw refused" in page.text and "in the mix: synthetic refused" in page.text
 
 
@@ -205,6 +206,15 @@ def test_the_page_counts_the_mix_and_the_refused_captions_of_kept_images(tmp_pat
     assert "1 had more tokens than the trainer reads and were cut (counted by words)" in page.text
     assert "raw file name 1 raw html taken out 1" in page.text
     assert "too short" not in page.text  # of an image that was not kept
+
+
+def test_what_was_purged_has_a_number_of_its_own(tmp_path: Path) -> None:
+    dataset = build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
+    assert '<div class="purged">' not in report(dataset, tmp_path)[0]
+    names: dict[str, Sequence[object]] = {name: ["x"] * 7 for name in ("source", "source_name", "member")}
+    write(dataset, "images", reason=[None] * 5 + [PURGED] * 2, **names)
+    text, _ = report(dataset, tmp_path)
+    assert '<div class="purged"><dt>purged</dt><dd>2</dd><dd class="note">28.6 %</dd></div>' in text
 
 
 def test_the_page_needs_no_network_and_no_script(tmp_path: Path) -> None:
@@ -302,13 +312,26 @@ def test_the_worst_grounded_captions_are_shown_with_their_pictures(tmp_path: Pat
     assert 'sentence" title="score 0.300">A man in a suit.</span>' in section
     assert "not found: <bdi>heron</bdi>" in section and section.count("<u>") == 1
     assert 'href="#grounding"' in text
+    for name in ("pictures", "worst"):  # the same marks where the pictures stand with both captions
+        section = text[text.index(f'<section id="{name}">') :].split("</section>")[0]
+        assert section.count('sentence lowest"') == 3 and section.count("<u>herons</u>") == 1
+        assert section.index("two") < section.index('title="score 0.200"')  # the raw caption, which has no scores
 
 
 def test_an_ungrounded_noun_is_marked_as_a_whole_word() -> None:
-    (sentence,) = marked(["Dogs and a hotdog by boxes, a DOG."], [0.1], ["dog", "box"])
+    (sentence,) = marked(["Dogs and a hotdog by boxes, a DOG."], [0.1], ["dog", "box"]).sentences
     assert [piece.text for piece in sentence.pieces if piece.ungrounded] == ["Dogs", "boxes", "DOG"]
     assert "".join(piece.text for piece in sentence.pieces) == "Dogs and a hotdog by boxes, a DOG."
-    assert [sentence.lowest for sentence in marked(["a", "b", "c"], [0.2, 0.1, 0.1], [])] == [False, True, False]
+    found = marked(["a", "b", "c"], [0.2, 0.1, 0.1], [])
+    assert [sentence.lowest for sentence in found.sentences] == [False, True, False]
+
+
+def test_a_marked_caption_is_cut_but_never_its_lowest_sentence() -> None:
+    found = marked(["a" * 700, "b" * 700, "c" * 5000, "d"], [0.3, 0.2, 0.1, 0.4], [])
+    assert [sentence.pieces[0].text[0] for sentence in found.sentences] == ["c"]
+    assert len(found.sentences[0].pieces[0].text) == grounding.MOST_CHARACTERS + 1 and found.num_left_out == 3
+    found = marked([*"a" * 100, "z"], [0.3] * 100 + [0.1], [])
+    assert len(found.sentences) == grounding.MOST_SENTENCES + 1 and found.sentences[-1].lowest
 
 
 def test_the_same_dataset_gives_the_same_page(tmp_path: Path) -> None:
@@ -405,6 +428,25 @@ def test_the_page_draws_tokens_scores_bucket_lines_and_changed_nouns(tmp_path: P
     assert "Gained: only in synthetic captions one 4 sky 4" in page.text
     assert "Lost: only in raw captions cat 4" in page.text
     assert "ingest \u2192 images 2 2 8 6 4 69.44" in page.text  # 8 rows in the last 2 s: 69 h for a million
+
+
+def test_gpu_hours_and_cost_are_summed_over_the_runs_that_know_them(tmp_path: Path) -> None:
+    dataset = build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
+    dataset.runs.mkdir()
+    runs = [("ingest", {}), ("recaption", {"gpu_hours": 1.5, "cost": 3.0}), ("recaption", {"gpu_hours": 0.25})]
+    for run, (job, more) in enumerate(runs):
+        entry = {"job": job, "tables": ["captions"], "seconds": 2.0, "rows": 8, "parts": 1, "parts_computed": 1}
+        text = json.dumps(entry | more | {"finished": "2026-01-01"})
+        (dataset.runs / f"{run}.json").write_text(text, encoding="utf-8")
+    found = {cost.job.split()[0]: (cost.gpu_hours, cost.cost) for cost in jobs.job_costs(dataset)}
+    assert found == {"ingest": (None, None), "recaption": (1.75, 3.0)}
+    said = report(dataset, tmp_path)[1].text
+    assert "hours per million GPU hours cost" in said and "all 6 1.75 3 Wall clock" in said
+    assert "Cost is these at the recipe's price" in said
+    for run in (1, 2):
+        (dataset.runs / f"{run}.json").unlink()
+    said = report(dataset, tmp_path)[1].text
+    assert "GPU hours" not in said and "hours per million ingest" in said
 
 
 def test_the_token_chart_reaches_its_limit() -> None:

@@ -1,0 +1,147 @@
+"""Searches for a text or a noun: the parts are read in order, once, in the background; the first images are there at
+once. Nothing is prepared and nothing is written; a search keeps the row_ids that it found."""
+
+from __future__ import annotations
+
+import threading
+from array import array
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+from curation.catalog import read_parts
+from curation.dataset import Dataset
+from curation.report.figures import Connection
+
+MOST_FOUND = 100_000
+"""A search stops here; what lies beyond is asked of the tables each time."""
+MOST_KEPT = 8
+"""Searches whose findings stay, the last ones."""
+FIRST_PARTS, MOST_PARTS = 2, 32
+"""Parts per query: few at first, so that the first images come soon, then twice as many each time."""
+
+Cursors = Callable[[], AbstractContextManager[Connection]]
+
+
+def condition(column: str) -> str:
+    """SQL of a column that contains `$value` in any case."""
+    return f"contains(lower({column}), lower($value))"
+
+
+def text_condition(column: str, text: str) -> str:
+    """The same for an ASCII text, several times as fast: a pattern passes over the rows that surely lack it.
+
+    The pattern also takes the one letter beyond ASCII that `lower` makes ASCII and a pattern in any case does not, the
+    dotted I, so it lets through all that the exact condition does.
+    """
+    if not text.isascii():
+        return condition(column)
+    pattern = "".join(
+        "[iİ]" if letter in "iI" else letter if letter.isalnum() else f"\\x{{{ord(letter):x}}}" for letter in text
+    )
+    return f"CASE WHEN regexp_matches({column}, '(?i){pattern}') THEN {condition(column)} ELSE false END"
+
+
+def looked_for(kind: str, value: str) -> list[tuple[str, str]]:
+    """(table, SQL condition) of what a search of a kind, text or noun, reads."""
+    if kind == "noun":
+        return [("nouns", "list_contains(nouns, $value)")]
+    return [("images", text_condition("raw_caption", value)), ("captions", text_condition("caption", value))]
+
+
+class Search:
+    """One search, begun when it is made."""
+
+    def __init__(self, dataset: Dataset, cursors: Cursors, kind: str, value: str) -> None:
+        self._cursors, self._value = cursors, value
+        self._sources = [
+            ({path.name: path for path in dataset.parts(table)}, sql) for table, sql in looked_for(kind, value)
+        ]
+        self._changed, self._stopped = threading.Condition(), False
+        self._error: ValueError | None = None
+        self.rows = array("q")
+        """Found so far, ascending."""
+        self.done = False
+        self.cut = False
+        """Whether it stopped at `MOST_FOUND`."""
+        threading.Thread(target=self._run, name="search", daemon=True).start()
+
+    def wait(self, num: int, after: int, seconds: float) -> Sequence[int]:
+        """At most `num` of the rows beyond `after`; fewer where there are no more, or not yet within `seconds`.
+
+        Raises:
+            ValueError: a part cannot be read.
+        """
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self.done or len(self.rows) - bisect_right(self.rows, after) >= num, timeout=seconds
+            )
+            if self._error is not None:
+                raise self._error
+            begin = bisect_right(self.rows, after)
+            return self.rows[begin : begin + num]
+
+    def finished(self, seconds: float) -> bool:
+        """Whether everything is found within `seconds`."""
+        self.wait(MOST_FOUND + 1, -1, seconds)
+        return self.done
+
+    def stop(self) -> None:
+        """Read no further part."""
+        self._stopped = True
+
+    def _run(self) -> None:
+        names = sorted({name for parts, _ in self._sources for name in parts}, key=lambda name: (len(name), name))
+        begin, step = 0, FIRST_PARTS
+        try:
+            while begin < len(names) and not self._stopped and not self.cut:
+                found = self._read(names[begin : begin + step])
+                begin, step = begin + step, min(2 * step, MOST_PARTS)
+                with self._changed:
+                    self.rows.extend(found)
+                    self.cut = len(self.rows) > MOST_FOUND
+                    self._changed.notify_all()
+        except ValueError as error:
+            self._error = error
+        finally:
+            with self._changed:
+                self.done = True
+                self._changed.notify_all()
+
+    def _read(self, names: Sequence[str]) -> list[int]:
+        """The rows of some parts, ascending, each once."""
+        selects = []
+        for parts, sql in self._sources:
+            paths = [parts[name] for name in names if name in parts]
+            if paths:
+                selects.append(f"SELECT row_id FROM {read_parts(paths)} WHERE {sql}")
+        with self._cursors() as cursor:
+            found = cursor.execute(" UNION ".join(selects), {"value": self._value}).fetchall()
+        return sorted({row_id for (row_id,) in found})
+
+
+class Searches:
+    """The last searches over one state of a dataset."""
+
+    def __init__(self, dataset: Dataset, cursors: Cursors) -> None:
+        self._dataset, self._cursors = dataset, cursors
+        self._kept: OrderedDict[tuple[str, str], Search] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, kind: str, value: str) -> Search:
+        """The search for a text or a noun: a new one, or one that was begun before."""
+        with self._lock:
+            key = (kind, value)
+            if key not in self._kept:
+                self._kept[key] = Search(self._dataset, self._cursors, kind, value)
+            self._kept.move_to_end(key)
+            while len(self._kept) > MOST_KEPT:
+                self._kept.popitem(last=False)[1].stop()
+            return self._kept[key]
+
+    def close(self) -> None:
+        """Stop those that are still reading."""
+        with self._lock:
+            for search in self._kept.values():
+                search.stop()
