@@ -13,6 +13,7 @@ from curation.sources import list_source
 from curation.sources.patterns import find_files, match_all
 from schemas.reasons import FetchError
 from schemas.sources import FolderSource
+from tests.building import build, recipe, rows, write_pictures
 from tests.photos import write_files
 
 FILES = dict.fromkeys(("a.jpg", "x/b.jpg", "x/y/c.jpg", "x/y/d.png", "x1/y/e.jpg", "[z]/f.jpg", ".h/i.jpg"), b"x")
@@ -75,3 +76,21 @@ def test_a_closed_folder_is_a_row_and_stops_a_list_of_tars(tmp_path: Path) -> No
     finally:
         (root / "closed").chmod(0o700)
     assert [(item.member, item.reason) for item in items] == [("closed", None), ("x/a.jpg", None)]
+
+
+@pytest.mark.parametrize("pattern", ["", "/**/*.jpg"])
+def test_a_folder_too_deep_to_be_opened_is_a_row(pattern: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system refuses it even to root; what lies beside it is not lost."""
+    monkeypatch.setattr("curation.sources.storage.FIRST_PAUSE_S", 0.01)
+    write_pictures(tmp_path / "root", ((96, 64),) * 2, captions=False)
+    folder = os.open(tmp_path / "root", os.O_RDONLY)
+    for _ in range(20):  # 20 times 251 bytes are more than the 4096 that a path may have
+        os.mkdir("d" * 250, dir_fd=folder)
+        folder, above = os.open("d" * 250, os.O_RDONLY, dir_fd=folder), folder
+        os.close(above)
+    os.close(folder)
+    dataset, told = build(recipe(None, tmp_path / "ds", sources=[{"path": f"{tmp_path / 'root'}{pattern}"}]), "ingest")
+    found = [(row["member"].count("/"), row["reason"]) for row in rows(dataset, "images")]
+    assert sorted(found[:2]) == [(0, None), (0, None)]
+    assert [(depth > 10, reason) for depth, reason in found[2:]] == [(True, "unreadable")]
+    assert told.inputs is not None and told.inputs.num_inputs == 3

@@ -6,6 +6,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from curation.sources.ranges import open_lazily
 from curation.sources.storage import RemoteError, read_remote
 from curation.sources.stores import explain_store
 from schemas.reasons import FetchError
-from schemas.sources import FolderSource, WebDatasetSource
+from schemas.sources import FolderSource, UrlSource, WebDatasetSource
 from tests.building import build, recipe, rows, write_pictures
 from tests.photos import write_files
 from tests.storing import KEY, SECRET, Store, environment, storing
@@ -234,6 +235,16 @@ def test_wrong_credentials_are_one_line_and_the_secret_is_nowhere(
     for word in (secret, key, SECRET):
         assert word not in done.stdout + done.stderr
         assert word.encode() not in everything and word not in repr(rows(dataset, "images"))
+
+
+@pytest.mark.skipif(find_spec("s3fs") is not None, reason="s3fs is installed here")
+def test_fetching_into_a_store_that_img2dataset_cannot_write_is_refused(store: Store, tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("http://127.0.0.1:9/a.jpg\n")
+    source = UrlSource(path=str(tmp_path / "list.txt"), into="s3://photos/tars")
+    with pytest.raises(
+        ValueError, match=r"^s3://photos/tars: img2dataset cannot write there \(.*s3fs.*\); pip install"
+    ):
+        list(list_source(source, str(tmp_path / "work")).items)
 
 
 def test_no_server_is_a_clear_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
