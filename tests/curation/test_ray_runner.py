@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from curation.listing import Listed
 from curation.ray_runner import RayRunner, connect, gpu_slots
 from curation.runner import PartFailed
 from curation.sources.demo_photos import write_demo_photos
-from curation.stage import Stage
+from curation.stage import Stage, counts_of
 from schemas import tables
 from schemas.recipe import DataRecipe
 from tests.trees import content
@@ -175,10 +176,11 @@ def test_each_worker_holds_a_gpu_of_its_own(cluster: Cluster, tmp_path: Path) ->
         row = [{"row_id": number, "source": "a", "source_name": "a", "member": "b"}]
         commit_table(dataset.part("listing", number), pa.Table.from_pylist(row, schema=schema), schema, {})
     runner = RayRunner(None, 0)
-    runner.run(
-        dataset, Stage("caption", ("captions",), ("listing",), Placed, {}, num_gpus=1), range(6), lambda rows: None
-    )
+    counts = Counter[str]()
+    stage = Stage("caption", ("captions",), ("listing",), Placed, {}, num_gpus=1)
+    runner.run(dataset, stage, range(6), lambda rows: counts.update(counts_of(rows)))
     runner.close()
+    assert counts == {"gpu_workers": 2}, "what the forecast reckons with"
     seen = {pq.read_table(path)["captioner"][0].as_py() for path in dataset.parts("captions")}
     assert {place.split()[0] for place in seen} <= {"0", "1"}
     assert len(seen) <= 2, "as many workers as GPUs"
