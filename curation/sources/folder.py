@@ -151,11 +151,6 @@ def _walk(
         try:
             folder = list_entries(prefix, listing)
         except RemoteError as error:
-            if error.reason in TRANSIENT:  # what is listed is listed for good, so nothing of it is guessed
-                raise ValueError(
-                    f"{prefix.rstrip('/')}: this folder of the source cannot be listed ({error.detail}); run again "
-                    "once it can be"
-                ) from None
             member = _member(prefix.rstrip("/"))
             yield Item(
                 member, None, reason=error.reason.value, detail=f"a folder that cannot be listed: {error.detail}"
@@ -249,12 +244,23 @@ def _scan(folder: Path, listing: SourceListing) -> Iterator[_Entry]:
 
 
 def _remote_entries(root: str, prefix: str, listing: SourceListing) -> _Folder:
-    """What lies in a remote folder, sorted; hidden names are counted and left out. Its client gives it as one list."""
+    """What lies in a remote folder, sorted; hidden names are counted and left out. Its client gives it as one list.
+
+    Raises:
+        RemoteError: it cannot be listed.
+        ValueError: it does not answer now; what is listed is listed for good, so nothing of it is guessed.
+    """
     fs, path = filesystem(root)
     folder = f"{path.rstrip('/')}/{prefix}".rstrip("/")
     entries = []
     index = "/" if root.startswith("http") else ""  # an index page is asked for with its slash
-    listed = patiently(lambda: fs.ls(folder + index, detail=True))
+    try:
+        listed = patiently(lambda: fs.ls(folder + index, detail=True))
+    except RemoteError as error:
+        if prefix and error.reason in TRANSIENT:
+            shown = f"{root}/{prefix}".rstrip("/")
+            raise ValueError(f"{shown}: cannot be listed ({error.detail}); run again once it can be") from None
+        raise
     fs.invalidate_cache()  # fsspec would keep every folder it has seen
     for found in listed:
         name = found["name"].rstrip("/")

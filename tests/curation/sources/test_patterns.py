@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import fsspec
@@ -94,3 +95,4 @@ def test_a_folder_too_deep_to_be_opened_is_a_row(pattern: str, tmp_path: Path, m
     assert sorted(found[:2]) == [(0, None), (0, None)]
     assert [(depth > 10, reason) for depth, reason in found[2:]] == [(True, "unreadable")]
     assert told.inputs is not None and told.inputs.num_inputs == 3
+    shutil.rmtree(tmp_path / "root")

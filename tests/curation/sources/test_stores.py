@@ -14,12 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import sigma as command
 from curation.dataset import Dataset
 from curation.doctor import check_dataset
+from curation.purge import purge
 from curation.sources import list_source, read_original
 from curation.sources.ranges import open_lazily
 from curation.sources.storage import RemoteError, read_remote
 from curation.sources.stores import explain_store
+from curation.takedown import Wanted, find
 from schemas.reasons import FetchError
 from schemas.sources import FolderSource, UrlSource, WebDatasetSource
 from tests.building import build, recipe, rows, write_pictures
@@ -167,7 +170,9 @@ def test_what_cannot_be_listed_for_now_stops_the_listing_and_the_next_one_has_al
     store.put({f"in/{name[2]}/{name}": data for name, data in files.items()})
     made = recipe(None, tmp_path / "ds", sources=[{"path": "s3://photos/in"}])
     store.refused["in/6"] = 503
-    with pytest.raises(ValueError, match=r"^6: this folder of the source cannot be listed \(slow down\); run again"):
+    with pytest.raises(
+        ValueError, match=r"^s3://photos/in/6: cannot be listed \(slow down\); run again once it can be$"
+    ):
         build(made, "ingest")
     store.refused.clear()
     dataset, _ = build(made, "ingest")
@@ -300,6 +305,21 @@ def test_a_damaged_picture_is_written_again_from_the_store(store: Store, tmp_pat
     data[place.offset_data + place.size // 2] ^= 1
     tar.write_bytes(data)
     assert packed(dataset) != before
+    damaged = [str(finding) for finding in check_dataset(dataset.root) if not finding.fine]
+    assert len(damaged) == 1 and tar.name in damaged[0]
     done = sigma("doctor", dataset.root, "--repair")
     assert done.returncode == 0, done.stdout + done.stderr
     assert packed(dataset) == before
+
+
+def test_a_picture_is_taken_out_of_a_dataset_from_the_store(store: Store, tmp_path: Path) -> None:
+    store.put({f"in/{name}": data for name, data in pictures(tmp_path / "pictures").items()})
+    made = recipe(None, tmp_path / "ds", sources=[{"path": "s3://photos/in"}], shard={"max_samples": 3})
+    dataset, _ = build(made, without=())
+    image = next(row for row in rows(dataset, "images") if row["member"] == "002.jpg")
+    purge(dataset, command.pipeline(made), find(dataset, Wanted(image_ids=(image["image_id"],)), "the owner asked"))
+    assert [row["reason"] for row in rows(dataset, "images")].count(None) == 7
+    assert len(packed(dataset)) == 7
+    build(made, without=())
+    assert len(packed(dataset)) == 7
+    assert [finding for finding in check_dataset(dataset.root) if not finding.fine] == []
