@@ -46,6 +46,12 @@ def contrast(one: str, other: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
+def mixed(top: str, share: float, below: str) -> str:
+    """A colour over another, as `color-mix` with transparent gives it."""
+    pairs = ((int(top[place : place + 2], 16), int(below[place : place + 2], 16)) for place in (1, 3, 5))
+    return "#" + "".join(f"{round(one * share + other * (1 - share)):02x}" for one, other in pairs)
+
+
 def lab(rgb: np.ndarray) -> np.ndarray:
     """CIE L*a*b* under D65 of linear sRGB."""
     to_xyz = [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
@@ -80,6 +86,12 @@ def test_text_stands_out_from_every_surface(theme: str) -> None:
     text = set(written) - {"paper"}  # on ink, below
     assert text == {"ink", "soft", "synthetic"}
     measured = {(name, surface): contrast(colours[name], colours[surface]) for name in text for surface in SURFACES}
+    (percent,) = re.findall(
+        r"lowest \{ color: var\(--ink\); background: color-mix\(in srgb, var\(--error\) (\d+)%", STYLE
+    )
+    measured["ink", "marked sentence"] = contrast(
+        colours["ink"], mixed(colours["error"], int(percent) / 100, colours["card"])
+    )
     measured["paper", "ink"] = contrast(colours["paper"], colours["ink"])
     assert min(measured.values()) >= 4.5, min(measured.items(), key=lambda item: item[1])
 
