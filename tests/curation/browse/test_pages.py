@@ -331,3 +331,5 @@ def test_a_picture_that_was_taken_out_is_counted_as_such(tmp_path: Path) -> None
     assert database.rows(f"SELECT outcome, stage, reason FROM {LEDGER_TABLE} WHERE row_id = 0") == [
         {"outcome": "purged", "stage": "purge", "reason": "purged"}
     ]
+    found = cuts.outcome(database, jobs.rules(dataset))
+    assert counts(found) == counts(found, "now") == {"kept": 2, "purged": 1}
