@@ -223,7 +223,7 @@ class Run(StrictModel):
     """How often a part is handed out again after its worker or node was lost."""
     duckdb_memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)?(MB|GB|TB)$")] = "4GB"
     """Memory that DuckDB may take for a reduce job or for counting the ledger; beyond it DuckDB spills into the
-    dataset folder. The process holds some 0.3 GB more, so 1.5GB keeps it under 2 GiB."""
+    dataset folder. The process holds some 0.3 GB more, so 1.5GB keeps it under 2 GiB where it suffices."""
 
 
 class DataRecipe(StrictModel):
