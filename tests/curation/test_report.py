@@ -495,7 +495,12 @@ def test_bars_of_the_scores_stand_on_each_other_inside_the_plot() -> None:
 )
 def test_a_duplicate_is_labelled_by_its_evidence(tmp_path: Path, method: str, distance: float, said: str) -> None:
     dataset = build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
-    found = {"image_id": ["a", "a"], "group_id": [0, 0], "method": [method] * 2, "distance": [distance] * 2}
+    found: dict[str, Sequence[object]] = {
+        "image_id": ["a", "a"],
+        "group_id": [0, 0],
+        "method": [method] * 2,
+        "distance": [distance] * 2,
+    }
     write(dataset, "duplicates", row_id=[0, 4], **found)
     assert said in report(dataset, tmp_path)[1].text
 
