@@ -24,6 +24,11 @@ OUTCOMES = tuple(
 )
 """What may become of a picture, in the order it is asked."""
 
+ALWAYS_SHOWN = frozenset(
+    {"kept", Rejection.TOO_SMALL, Rejection.EXTREME_ASPECT, Rejection.LOW_AESTHETIC, Rejection.DUPLICATE}
+)
+"""Of them, those that have a row although they happen to no picture: what the sliders move."""
+
 _STEP = 0.05
 
 
@@ -129,7 +134,12 @@ def outcome(database: Database, rules: Select) -> Outcome:
     refused = {row["row_id"]: row["rejected_by"] for row in fallen}
     shown = {card["row_id"]: card for card in cards(database, [row["row_id"] for row in [*fallen, *returned]])}
     return Outcome(
-        [{"what": what, "num": 0, "now": 0} | found.pop(what, {}) for what in OUTCOMES] + list(found.values()),
+        [
+            {"what": what, "num": 0, "now": 0} | found.pop(what, {})
+            for what in OUTCOMES
+            if what in found or what in ALWAYS_SHOWN
+        ]
+        + list(found.values()),
         [shown[row_id] | {"rule": rule} for row_id, rule in refused.items()],
         num_fallen,
         [shown[row["row_id"]] for row in returned],
