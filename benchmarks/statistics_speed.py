@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from schemas import tables
 
-NUM_IMAGES = (1_000_000, 4_000_000)
+NUM_IMAGES = (1_000_000,)
 NOUNS_PER_CAPTION = 50
 VOCABULARY = 1_000_000
 """Words to draw from, as many as the paper's raw captions have distinct nouns, to the order."""
