@@ -20,6 +20,7 @@ __all__ = [
     "count_nouns",
     "format_mix",
     "noun_counts",
+    "noun_uses_sql",
     "realised_mix",
     "reduce",
     "refused_captions",
@@ -34,7 +35,7 @@ def count_nouns(data_recipe: recipe.DataRecipe) -> Reduce:
         job="statistics",
         output="noun_uses",
         inputs=("nouns", "mix", "selection"),
-        query=lambda _: read_sql("noun_uses.sql"),
+        query=lambda _: noun_uses_sql(),
         knobs={},
     )
 
@@ -54,13 +55,18 @@ def reduce(data_recipe: recipe.DataRecipe) -> Reduce:
     )
 
 
+def noun_uses_sql() -> str:
+    """The SELECT of `noun_uses` over the views of a dataset."""
+    return read_sql("noun_uses.sql", subsets=read_sql("subsets.sql"))
+
+
 def table_1_sql(valid_above: int) -> str:
     """The SELECT of Table 1 over the views of a dataset.
 
     Args:
         valid_above: a distinct noun is valid when it occurs more often than this.
     """
-    return read_sql("table_1.sql", valid_above=int(valid_above))
+    return read_sql("table_1.sql", subsets=read_sql("subsets.sql"), valid_above=int(valid_above))
 
 
 def table_1_sheet(rows: Iterable[Mapping[str, Any]]) -> Sheet:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from PIL import Image
 
 import sigma
-from captioning.compare import read_sql
+from captioning.statistics import noun_uses_sql
 from curation import pipeline
 from curation.dataset import Dataset
 from curation.job import JobResult
@@ -151,7 +151,7 @@ def create_raw_offers(connection: duckdb.DuckDBPyConnection) -> None:
 
 def count_nouns(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
     """Fill `noun_uses` from the captions that the connection holds, as the job `statistics` does."""
-    connection.execute(f"INSERT INTO noun_uses {read_sql('noun_uses.sql')}")
+    connection.execute(f"INSERT INTO noun_uses {noun_uses_sql()}")
     return connection
 
 

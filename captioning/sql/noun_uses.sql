@@ -4,21 +4,9 @@
 -- Reads   nouns      (row_id, caption_source, nouns; null nouns where there is no caption)
 --         mix        (row_id, caption_source: the source that the sample carries)
 --         selection  (row_id, subsets)
+-- Knobs   subsets: the text of subsets.sql, which gives members (row_id, combination) and belongs (combination, subset)
 WITH
--- Images in subsets, by which combination of them: a number, so that what follows groups by it and not by a list.
-combinations AS MATERIALIZED (
-    SELECT row_number() OVER (ORDER BY subsets) AS combination, subsets
-    FROM (SELECT DISTINCT subsets FROM selection WHERE len(subsets) > 0)
-),
-members AS (SELECT row_id, combination FROM selection JOIN combinations USING (subsets)),
--- What counts into what: everything into the whole set, a combination into each of its subsets.
-belongs (combination, subset) AS MATERIALIZED (
-    SELECT 0, NULL::VARCHAR
-    UNION ALL
-    SELECT combination, NULL FROM combinations
-    UNION ALL
-    SELECT combination, unnest(subsets) FROM combinations
-),
+$subsets,
 -- Each caption becomes a row per noun before anything is joined or grouped: an image then needs no count of distinct
 -- row_ids. The captions are gone through once; the mix and the subsets are added up from what comes of it.
 uses AS MATERIALIZED (

@@ -5,22 +5,10 @@
 --         nouns        (row_id, caption_source, num_words, num_tokens, tokenizer; null where there is no caption)
 --         mix          (row_id, caption_source: the source that the sample carries; num_tokens, tokenizer)
 --         selection    (row_id, subsets)
--- Knobs   $valid_above: a distinct noun is valid when it occurs more often than this; the paper takes 10
+-- Knobs   subsets: the text of subsets.sql, which gives members (row_id, combination) and belongs (combination, subset)
+--         $valid_above: a distinct noun is valid when it occurs more often than this; the paper takes 10
 WITH
--- Images in subsets, by which combination of them: a number, so that what follows groups by it and not by a list.
-combinations AS MATERIALIZED (
-    SELECT row_number() OVER (ORDER BY subsets) AS combination, subsets
-    FROM (SELECT DISTINCT subsets FROM selection WHERE len(subsets) > 0)
-),
-members AS (SELECT row_id, combination FROM selection JOIN combinations USING (subsets)),
--- What counts into what: everything into the whole set, a combination into each of its subsets.
-belongs (combination, subset) AS MATERIALIZED (
-    SELECT 0, NULL::VARCHAR
-    UNION ALL
-    SELECT combination, NULL FROM combinations
-    UNION ALL
-    SELECT combination, unnest(subsets) FROM combinations
-),
+$subsets,
 noun_figures AS (
     SELECT
         caption_source,

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 import spacy
 
+from benchmarks import noun_speed
 from captioning import nouns
 from captioning.nouns import NounExtractor, NounWorker, load_extractor, stage
 from schemas import tables
@@ -26,14 +27,7 @@ def lexicon() -> NounExtractor:
 @pytest.fixture(scope="module")
 def treebank(fixtures: Path) -> list[list[Token]]:
     """The sentences of UD English EWT dev: (token, lemma, is it a noun)."""
-    sentences: list[list[Token]] = [[]]
-    for line in (fixtures / "nouns" / "en_ewt-ud-dev.conllu").read_text(encoding="utf-8").splitlines():
-        fields = line.split("\t")
-        if not line:
-            sentences.append([])
-        elif fields[0].isdigit():
-            sentences[-1].append((fields[1], fields[2].lower(), fields[3] in ("NOUN", "PROPN")))
-    return [sentence for sentence in sentences if sentence]
+    return noun_speed.treebank(fixtures / "nouns" / "en_ewt-ud-dev.conllu")
 
 
 def test_nouns_of_web_text_are_found(lexicon: NounExtractor, treebank: list[list[Token]]) -> None:

@@ -12,9 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from captioning.compare import read_sql
 from captioning.nouns import NounWorker
-from captioning.statistics import count_nouns, format_mix, noun_counts, reduce, table_1_sheet
+from captioning.statistics import count_nouns, format_mix, noun_counts, noun_uses_sql, reduce, table_1_sheet
 from schemas import tables
 from schemas.recipe import DataRecipe, Statistics
 from tests.building import create_raw_offers
@@ -243,7 +242,7 @@ def test_uses_and_images_of_every_noun_agree_with_plain_python(
                     nouns = [] if caption is None else caption[0]
                     uses.update((told, subset, noun) for noun in nouns)
                     having.update((told, subset, noun) for noun in set(nouns))
-    found = connection.execute(read_sql("noun_uses.sql")).fetchall()
+    found = connection.execute(noun_uses_sql()).fetchall()
     assert {row[:3]: row[3:] for row in found} == {key: (uses[key], having[key]) for key in uses}
     order = [(row[1] is not None, row[1] or "", row[0], -row[3], row[2]) for row in found]
     assert order == sorted(order)

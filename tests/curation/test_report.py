@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from captioning.compare import read_sql
+from captioning.statistics import noun_uses_sql
 from curation.catalog import connect
 from curation.dataset import Dataset, JobRecord, commit_table
 from curation.report import charts, figures, grounding, jobs, write_report
@@ -127,7 +127,7 @@ def build(root: Path, members: Sequence[str], captions: Sequence[str]) -> Datase
         num_words=[3, 30] * 4 + [None] * 6,
     )
     with connect(dataset, threads=1) as connection:
-        counted = connection.execute(read_sql("noun_uses.sql")).fetchall()
+        counted = connection.execute(noun_uses_sql()).fetchall()
     columns = dict(zip(tables.NOUN_USES.names, zip(*counted, strict=True), strict=True))
     write(dataset, "noun_uses", row_id=range(len(counted)), **columns)
     write(
