@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from curation.dataset import Dataset, commit_table
+from engine.dataset import Dataset, commit_table
 from schemas import tables
 
 NUM_ROWS = 1_000_000

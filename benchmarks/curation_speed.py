@@ -16,12 +16,12 @@ import simplejpeg
 from PIL import Image
 
 import sigma
-from curation import pipeline
-from curation.job import JobResult
-from curation.jpeg_scan import missing_scans
-from curation.listing import Listed
-from curation.png_rows import missing_rows
-from curation.probe import probe
+from curation import build as pipeline
+from curation.images.jpeg_scan import missing_scans
+from curation.images.png_rows import missing_rows
+from curation.images.probe import probe
+from curation.ingest.listing import Listed
+from engine.job import JobResult
 from schemas.pixels import shrunk_size
 from schemas.recipe import DataRecipe
 
@@ -214,7 +214,7 @@ _PARTS = """
 import sys
 from pathlib import Path
 from benchmarks.dedup_speed import peak_gb
-from curation.ingest import IngestWorker
+from curation.ingest.ingest import IngestWorker
 from schemas.recipe import Ingest
 from tests.photos import listing_table
 worker, listing = IngestWorker(Ingest(), threads=1), listing_table(Path(sys.argv[1]))
@@ -237,8 +237,8 @@ _JOB_PARTS = """
 import sys
 import sigma
 from benchmarks.dedup_speed import peak_gb
-from curation.dataset import Dataset
-from curation.runner import once
+from engine.dataset import Dataset
+from engine.runner import once
 from schemas.recipe import DataRecipe
 recipe = DataRecipe.load(sys.argv[1])
 (stage,) = (step.work for step in sigma.pipeline(recipe) if step.outputs[-1] == sys.argv[2])

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from curation import catalog, select
-from curation.cuts import changed_recipe, what_if
-from curation.dataset import Dataset, commit_table
+from curation.selection import select
+from curation.selection.cuts import changed_recipe, what_if
+from engine import catalog
+from engine.dataset import Dataset, commit_table
 from schemas.recipe import DataRecipe
 from schemas.tables import SCHEMAS
 

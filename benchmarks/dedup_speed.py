@@ -17,10 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation import dedup, select
-from curation.dataset import Dataset, JobRecord
-from curation.job import Step, run_step
-from curation.runner import LocalRunner
+from curation.dedup import dedup
+from curation.selection import select
+from engine.dataset import Dataset, JobRecord
+from engine.job import Step, run_step
+from engine.runner import LocalRunner
 from schemas import tables
 from schemas.recipe import DataRecipe
 

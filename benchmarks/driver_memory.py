@@ -27,12 +27,14 @@ import pyarrow.parquet as pq
 
 import sigma
 from benchmarks.dedup_speed import peak_gb
-from curation import catalog, listing, pipeline
-from curation.dataset import Dataset, JobRecord
-from curation.job import Step, open_parts, run_step
-from curation.runner import LocalRunner
-from curation.shard_writer import write_index
-from curation.stage import Progress, Stage
+from curation import build as pipeline
+from curation.ingest import listing
+from curation.shards.writer import write_index
+from engine import catalog
+from engine.dataset import Dataset, JobRecord
+from engine.job import Step, open_parts, run_step
+from engine.runner import LocalRunner
+from engine.stage import Progress, Stage
 from schemas import tables
 from schemas.recipe import DataRecipe
 from schemas.strict import fingerprint

@@ -13,8 +13,8 @@ from PIL import Image
 import sigma
 from benchmarks.curation_speed import Times
 from benchmarks.peers import PeerMissing, addresses, data_juicer, img2dataset, img2dataset_rows, script, served
-from curation import pipeline
-from curation.dataset import Dataset
+from curation import build as pipeline
+from engine.dataset import Dataset
 from schemas.recipe import DataRecipe
 from tests.hard_cases import PIXELS, REASONS, SIZE, TOLERANCE, furthest
 from tests.photos import write_files

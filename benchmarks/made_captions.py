@@ -8,8 +8,8 @@ from typing import TypeVar
 import numpy as np
 from textblob.en import lexicon
 
-from captioning.attributes import Attributes, Patch, describe
-from captioning.colours import NAMES
+from captioning.captioners.attributes import Attributes, Patch, describe
+from captioning.captioners.colours import NAMES
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from curation.ingest import ingest_row
+from curation.ingest.ingest import ingest_row
 from schemas.reasons import ImageError
 from schemas.recipe import Ingest
 from tests.mutants import mutants

@@ -13,9 +13,9 @@ import sigma
 from benchmarks.cpu_time import descendants_cpu
 from benchmarks.curation_speed import SIZES, Times, write_photos
 from benchmarks.peers import NUM_WORKERS, PeerMissing, addresses, data_juicer, img2dataset, img2dataset_rows, served
-from curation import pipeline
-from curation.dataset import Dataset, read_parquet
-from curation.ray_runner import connect
+from curation import build as pipeline
+from engine.dataset import Dataset, read_parquet
+from engine.ray_runner import connect
 from schemas.recipe import DataRecipe
 
 NUM_PHOTOS = 100

@@ -13,11 +13,12 @@ from PIL import Image
 
 from benchmarks.curation_speed import Times
 from benchmarks.peers import PEERS_PYTHON, PeerMissing, data_juicer, operator_seconds, script
-from curation import headers, pipeline
-from curation.dataset import Dataset, count_rows
-from curation.job import Step
-from curation.probe import picture_formats
-from curation.ray_runner import connect
+from curation import build as pipeline
+from curation.images.probe import picture_formats
+from curation.ingest import headers
+from engine.dataset import Dataset, count_rows
+from engine.job import Step
+from engine.ray_runner import connect
 from schemas.recipe import DataRecipe
 
 NUM_FILES = 20_000

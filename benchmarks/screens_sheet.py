@@ -10,9 +10,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFilter
 
-from curation.screens.border import border
-from curation.screens.sharpness import sharpness
-from curation.screens.upscale import upscale
+from curation.scores.border import border
+from curation.scores.sharpness import sharpness
+from curation.scores.upscale import upscale
 
 TILE_PX = (208, 140)
 LINE_PX = 18

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.dedup_speed import MEMORY, peak_gb
-from curation import catalog
-from curation.dataset import Dataset, commit_table
-from curation.semantic import find_similar
+from curation.dedup.semantic import find_similar
+from engine import catalog
+from engine.dataset import Dataset, commit_table
 from schemas.tables import EMBEDDINGS, LISTING
 
 NUM_ROWS = 100_000

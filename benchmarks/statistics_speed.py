@@ -75,7 +75,7 @@ def measure(folder: Path) -> tuple[list[float], list[float], float]:
     import duckdb
 
     from captioning import balance
-    from captioning.statistics import count_nouns, noun_counts, reduce
+    from captioning.figures.statistics import count_nouns, noun_counts, reduce
     from schemas.recipe import Balance, DataRecipe
 
     connection = duckdb.connect(config={"memory_limit": MEMORY, "threads": THREADS})

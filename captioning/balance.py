@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from captioning.compare import read_sql
-from curation.reduce import Reduce
+from captioning.figures.compare import read_sql
+from engine.reduce import Reduce
 from schemas.recipe import DataRecipe
 
 

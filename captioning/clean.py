@@ -8,11 +8,11 @@ from functools import partial
 
 import pyarrow as pa
 
-from captioning import junk, markup, text
-from captioning.language import LanguageGuesser
-from captioning.quality import is_language
-from captioning.repetition import repeats_itself
-from curation.stage import Progress, Stage
+from captioning.texts import junk, markup, text
+from captioning.texts.language import LanguageGuesser
+from captioning.texts.quality import is_language
+from captioning.texts.repetition import repeats_itself
+from engine.stage import Progress, Stage
 from schemas import recipe, tables
 from schemas.reasons import RawCaptionReason
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from curation.clip import best_device, on_device, weights_name
+from models.clip import best_device, on_device, weights_name
 from schemas.weights import OWLV2, find_frozen, load_frozen
 
 if TYPE_CHECKING:  # imported where they are used: they take seconds

@@ -15,10 +15,10 @@ import pyarrow as pa
 from PIL import Image
 
 from captioning.detector import NounDetector, find_detector
-from captioning.text import kept_mask, raw_offers, sentences
-from curation.ahead import ahead
-from curation.clip import Clip, cosine, find_clip
-from curation.stage import Progress, Stage
+from captioning.texts.text import kept_mask, raw_offers, sentences
+from engine.ahead import ahead
+from engine.stage import Progress, Stage
+from models.clip import Clip, cosine, find_clip
 from schemas import recipe, tables
 from schemas.pixels import PixelError, open_rgb
 

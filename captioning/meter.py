@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from curation.stage import Finished
+from engine.stage import Finished
 
 
 class Meter:

@@ -8,10 +8,10 @@ from functools import partial
 
 import pyarrow as pa
 
-from captioning.quality import GATE
-from captioning.text import kept_mask, raw_offers
-from captioning.tokenizer import find_vocabulary, fit, load_tokenizer
-from curation.stage import Progress, Stage
+from captioning.texts.quality import GATE
+from captioning.texts.text import kept_mask, raw_offers
+from captioning.texts.tokenizer import find_vocabulary, fit, load_tokenizer
+from engine.stage import Progress, Stage
 from schemas import recipe, tables
 from schemas.ids import unit_interval
 from schemas.reasons import Fallback, RawCaptionReason

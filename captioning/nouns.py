@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from captioning.text import kept_mask, raw_offers
-from captioning.tokenizer import WORDS, find_vocabulary, load_tokenizer
-from curation.stage import Progress, Stage
+from captioning.texts.text import kept_mask, raw_offers
+from captioning.texts.tokenizer import WORDS, find_vocabulary, load_tokenizer
+from engine.stage import Progress, Stage
 from schemas import recipe, tables
 
 if TYPE_CHECKING:

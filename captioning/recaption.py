@@ -14,21 +14,13 @@ from itertools import islice
 import pyarrow as pa
 from PIL import Image
 
-from captioning.captioner import (
-    CAPTIONER_ERRORS,
-    Answer,
-    Captioner,
-    CaptionerUnusable,
-    CaptionFailure,
-    find_captioner,
-    make_captioner,
-    seed_of,
-)
+from captioning.captioners.base import CAPTIONER_ERRORS, Answer, Captioner, CaptionerUnusable, CaptionFailure, seed_of
+from captioning.captioners.make import find_captioner, make_captioner
 from captioning.meter import Meter, uses_gpu
-from captioning.quality import judged
-from captioning.text import kept_mask
-from curation.journal import Journal
-from curation.stage import Progress, Stage, naming
+from captioning.texts.quality import judged
+from captioning.texts.text import kept_mask
+from engine.journal import Journal
+from engine.stage import Progress, Stage, naming
 from schemas import recipe, tables
 from schemas.pixels import PixelError, open_rgb
 from schemas.reasons import CaptionReason

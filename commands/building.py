@@ -17,9 +17,9 @@ def build_dataset(
     recipe: DataRecipe, upto: str = JOBS[-1], redo: list[str] | None = None, retry_failed: bool = False
 ) -> dict[str, float]:
     """Run the jobs up to one of them and show what came of it; seconds by job."""
-    from curation import pipeline as runs
-    from curation import select
-    from curation.console import JobProgress, ledger_table
+    from commands.console import JobProgress, ledger_table
+    from curation import build as runs
+    from curation.selection import select
 
     unknown = [job for job in redo or [] if job not in JOBS]
     if unknown:
@@ -57,11 +57,12 @@ def survey_dataset(recipe: DataRecipe, redo: list[str] | None = None) -> None:
     Raises:
         ValueError: as `pipeline.build`; or `redo` names a job other than headers.
     """
-    from curation import headers, survey
-    from curation import pipeline as runs
-    from curation.console import JobProgress
-    from curation.dataset import Dataset
-    from curation.job import Step
+    from commands.console import JobProgress
+    from curation import build as runs
+    from curation.forecast import survey
+    from curation.ingest import headers
+    from engine.dataset import Dataset
+    from engine.job import Step
 
     if other := [job for job in redo or [] if job != headers.JOB]:
         raise ValueError(

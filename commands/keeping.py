@@ -18,9 +18,9 @@ def doctor(
     threads: Annotated[int, typer.Option(min=1, help="Files that are looked at at once.")] = os.cpu_count() or 1,
 ) -> None:
     """Check this machine, or every file of a dataset."""
-    from curation import doctor as checks
-    from curation.console import JobProgress
-    from curation.repair import repair
+    from commands.console import JobProgress
+    from curation.upkeep import doctor as checks
+    from curation.upkeep.repair import repair
 
     with refusals():
         if mend and dataset is None:
@@ -59,8 +59,8 @@ def purge(
     resume: Annotated[bool, typer.Option("--resume", help="Only finish a takedown that was interrupted.")] = False,
 ) -> None:
     """Take images out for good: of tables, captions, shards and features. They are never ingested again."""
-    from curation import purge as takedowns
-    from curation.takedown import Wanted
+    from curation.upkeep import purge as takedowns
+    from curation.upkeep.takedown import Wanted
 
     with refusals():
         hashes = (tuple(image_id or ()), tuple(sha256 or ()), tuple(url or ()), tuple(domain or ()), tuple(phash or ()))

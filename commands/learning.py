@@ -41,9 +41,9 @@ def encode_dataset(
     recipe: TrainingRecipe, stage: str | None = None, only: Kind | None = None, redo: bool = False
 ) -> None:
     """Encode the sets that the stages want, on the runner that the recipe names, and show a line each."""
-    from curation.console import JobProgress, duration
-    from curation.dataset import Dataset
-    from curation.runner import LocalRunner, Runner
+    from commands.console import JobProgress, duration
+    from engine.dataset import Dataset
+    from engine.runner import LocalRunner, Runner
     from training.encode import EncodeJob, encode_features
     from training.features import index_digest
 
@@ -55,7 +55,7 @@ def encode_dataset(
             if knobs.runner == "local":
                 runners.append(LocalRunner())
             else:
-                from curation.ray_runner import RayRunner
+                from engine.ray_runner import RayRunner
 
                 runners.append(RayRunner(knobs.workers, knobs.retries))
         return sum(part.computed for part in runners[0].run(dataset, job, parts, bar.advance))
@@ -86,7 +86,7 @@ def train(recipe: TrainingFile, overrides: Overrides = None, stage: StageName = 
 
 def train_stages(recipe: TrainingRecipe, stage: str | None = None) -> list[StageSummary]:
     """Train and show a bar per stage, then a line each."""
-    from curation.console import duration, stage_bars, told
+    from commands.console import duration, stage_bars, told
     from training.train import train as run
 
     with stage_bars(console) as show, told(console, "training"):
@@ -146,9 +146,9 @@ def convert(
     pe_interpolation: Annotated[float | None, typer.Option(help="Where it is not image size / 512.")] = None,
 ) -> None:
     """Write weights in another layout: ours, the official .pth, diffusers' folder or a whole pipeline of it."""
-    from training.export import convert as rewrite
+    from training.export.export import convert as rewrite
+    from training.export.pipeline_export import export_pipeline
     from training.model.architecture import Hints
-    from training.pipeline_export import export_pipeline
 
     with refusals():
         hints = Hints(num_heads, image_size, pe_interpolation)

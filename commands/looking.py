@@ -16,10 +16,11 @@ from schemas.recipe import DataRecipe
 
 def status(dataset: DatasetFolder) -> None:
     """Show parts done per job, and the ledger."""
-    from curation import catalog, headers
-    from curation.console import ledger_table, rows_table
-    from curation.dataset import Dataset
-    from curation.job import Step
+    from commands.console import ledger_table, rows_table
+    from curation.ingest import headers
+    from engine import catalog
+    from engine.dataset import Dataset
+    from engine.job import Step
 
     with refusals():
         data = Dataset(dataset.absolute())
@@ -56,9 +57,9 @@ def stats(
     form: Annotated[str, typer.Option("--format", help="text, or one table as json, csv, markdown or latex.")] = "text",
 ) -> None:
     """Show the caption statistics: Table 1 beside the paper's, the realised mix, and the commonest nouns."""
-    from captioning.stats import Question, shown_stats
-    from curation import catalog
-    from curation.dataset import Dataset
+    from captioning.figures.stats import Question, shown_stats
+    from engine import catalog
+    from engine.dataset import Dataset
 
     with refusals(), ExitStack() as open_until_then:
         data = Dataset(dataset.absolute())
@@ -82,9 +83,9 @@ def sql(
     limit: Annotated[int, typer.Option(help="Most rows to print.")] = 1000,
 ) -> None:
     """Query a dataset with SQL, read-only. Views: every table, and `ledger` with one row per input."""
-    from curation import catalog
-    from curation.console import columns_table, rows_table
-    from curation.dataset import Dataset
+    from commands.console import columns_table, rows_table
+    from engine import catalog
+    from engine.dataset import Dataset
 
     with refusals():
         if query is None and not tables:
@@ -109,9 +110,9 @@ def report(dataset: DatasetFolder, out: Annotated[Path | None, typer.Option(help
 
 def write_report_page(dataset: Path, out: Path | None = None) -> Path:
     """Write the page of a dataset; where it lies."""
-    from curation import catalog
-    from curation.dataset import Dataset
     from curation.report import write_report
+    from engine import catalog
+    from engine.dataset import Dataset
 
     data = Dataset(dataset)
     path = out or data.report
@@ -136,7 +137,7 @@ def browse(
     import webbrowser
 
     from curation import browse as pages
-    from curation.dataset import Dataset
+    from engine.dataset import Dataset
 
     def ready(url: str) -> None:
         console.print(f"browse: {shown(url)}   (Ctrl-C ends it)")
@@ -158,7 +159,7 @@ def cuts(
     page: Annotated[Path | None, typer.Option("--html", help="Write a page that shows them.")] = None,
 ) -> None:
     """Show what other thresholds would keep, from the tables alone; nothing is computed or changed."""
-    from curation import cuts as comparison
+    from curation.selection import cuts as comparison
 
     with refusals():
         data, made_by, _ = opened(dataset)

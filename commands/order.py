@@ -8,16 +8,22 @@ from typing import TYPE_CHECKING
 from schemas.recipe import DataRecipe
 
 if TYPE_CHECKING:  # imported where they are used: the command starts fast
-    from curation.dataset import Dataset
-    from curation.job import Step
+    from engine.dataset import Dataset
+    from engine.job import Step
 
 
 def pipeline(recipe: DataRecipe) -> list[Step]:
     """Every step from raw images to shards, in order."""
-    from captioning import balance, clean, ground, mix, nouns, recaption, statistics
-    from curation import aesthetic, dedup, fingerprint, ingest, screen, select, shard_plan, shard_writer
-    from curation.dataset import Dataset
-    from curation.job import Step
+    from captioning import balance, clean, ground, mix, nouns, recaption
+    from captioning.figures import statistics
+    from curation.dedup import dedup, fingerprint
+    from curation.ingest import ingest
+    from curation.scores import aesthetic, screen
+    from curation.selection import select
+    from curation.shards import plan as shard_plan
+    from curation.shards import writer as shard_writer
+    from engine.dataset import Dataset
+    from engine.job import Step
 
     return [
         Step(ingest.stage(recipe)),
@@ -41,8 +47,8 @@ def pipeline(recipe: DataRecipe) -> list[Step]:
 
 def opened(dataset: Path) -> tuple[Dataset, DataRecipe, list[Step]]:
     """A dataset, the recipe that made it, and the steps of that recipe."""
-    from curation import catalog
-    from curation.dataset import Dataset
+    from engine import catalog
+    from engine.dataset import Dataset
 
     data = Dataset(dataset.absolute())
     catalog.require_dataset(data)

@@ -20,8 +20,8 @@ from commands.terminal import Overrides, RecipeFile, complaints, console, refusa
 from schemas.recipe import DataRecipe
 
 if TYPE_CHECKING:  # imported where they are used: the command starts fast
-    from captioning.sheet import Sheet
-    from curation.forecast import Estimate, Forecast
+    from captioning.figures.sheet import Sheet
+    from curation.forecast.forecast import Estimate, Forecast
 
 
 def plan(
@@ -81,12 +81,12 @@ def interrupted_by_sigterm() -> Iterator[None]:
 
 def forecast_build(recipe: DataRecipe, size: int, workers: int | None, keep: Path | None) -> Forecast:
     """Build a sample of a recipe aside and project it; progress goes to stderr."""
-    from curation import select
-    from curation.console import JobProgress
-    from curation.forecast import forecast, with_remarks
-    from curation.needs import check_needs
-    from curation.plan_sample import build_sample, sampled
-    from curation.sample_facts import facts_of
+    from commands.console import JobProgress
+    from curation.forecast.forecast import forecast, with_remarks
+    from curation.forecast.plan_sample import build_sample, sampled
+    from curation.forecast.sample_facts import facts_of
+    from curation.selection import select
+    from engine.needs import check_needs
 
     select.check_subsets(recipe.select)
     check_needs(pipeline(recipe))  # of listing the whole nothing would be left
@@ -104,7 +104,7 @@ def forecast_build(recipe: DataRecipe, size: int, workers: int | None, keep: Pat
 
 def sheets(made: Forecast) -> list[Sheet]:
     """The forecast as tables: outcomes, disk, jobs, buckets."""
-    from captioning.sheet import Sheet
+    from captioning.figures.sheet import Sheet
 
     what = f"{made.num_inputs:,} inputs, forecast from {made.num_sampled:,} of them"
     return [
@@ -148,7 +148,7 @@ def _outcome_rows(made: Forecast) -> list[tuple[str, str, int, int, str]]:
 
 
 def _disk_rows(made: Forecast) -> list[tuple[str, str, str]]:
-    from curation.forecast import size_of
+    from curation.forecast.forecast import size_of
 
     return [
         (name, size_of(size.value), "" if size.low == size.high else f"{size_of(size.low)} to {size_of(size.high)}")
@@ -162,7 +162,7 @@ def _time_headers(made: Forecast) -> list[str]:
 
 
 def _job_rows(made: Forecast) -> list[tuple[str | float | None, ...]]:
-    from curation.console import duration
+    from commands.console import duration
 
     numbers = sorted({number for job in made.jobs for number in job.wall_s})
     rows: list[tuple[str | float | None, ...]] = []

@@ -37,8 +37,8 @@ def shown(text: str | Path) -> str:
 @contextmanager
 def refusals() -> Iterator[None]:
     """Turn what a user can mend into one line and exit status 1; a traceback only with --debug."""
-    from curation.needs import NeedsMissing
-    from curation.runner import PartFailed, describe
+    from engine.needs import NeedsMissing
+    from engine.runner import PartFailed, describe
 
     try:
         yield

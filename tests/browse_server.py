@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import uvicorn
 
 from curation.browse import LOOPBACK, make_app
-from curation.dataset import Dataset
+from engine.dataset import Dataset
 
 
 @contextmanager

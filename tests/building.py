@@ -14,11 +14,11 @@ import pyarrow as pa
 from PIL import Image
 
 import sigma
-from captioning.statistics import noun_uses_sql
-from curation import pipeline
-from curation.dataset import Dataset
-from curation.job import JobResult
-from curation.listing import Listed
+from captioning.figures.statistics import noun_uses_sql
+from curation import build as pipeline
+from curation.ingest.listing import Listed
+from engine.dataset import Dataset
+from engine.job import JobResult
 from schemas import tables
 from schemas.recipe import DataRecipe
 
@@ -117,7 +117,7 @@ def rows(dataset: Dataset, table: str) -> list[dict[str, Any]]:
         parts = [dataset.read_part(table, number) for number in range(len(dataset.parts(table)))]
         found: list[dict[str, Any]] = pa.concat_tables(parts).to_pylist()
         return found
-    from curation.dataset import read_parquet
+    from engine.dataset import read_parquet
 
     whole: list[dict[str, Any]] = read_parquet(dataset.reduced(table)).to_pylist()
     return whole
@@ -145,7 +145,7 @@ def connection_with(**given: pa.Table) -> duckdb.DuckDBPyConnection:
 
 def create_raw_offers(connection: duckdb.DuckDBPyConnection) -> None:
     """The view of the raw captions as the mix is offered them, over tables that are there."""
-    sql = resources.files("curation").joinpath("raw_offers.sql").read_text(encoding="utf-8")
+    sql = resources.files("engine").joinpath("raw_offers.sql").read_text(encoding="utf-8")
     connection.execute(sql.replace("CREATE OR REPLACE VIEW", "CREATE OR REPLACE TEMPORARY VIEW"))
 
 

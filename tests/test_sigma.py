@@ -235,7 +235,7 @@ class TestRefusals:
             [
                 sys.executable,
                 "-c",
-                "import sys, time; from pathlib import Path; from curation.dataset import Dataset\n"
+                "import sys, time; from pathlib import Path; from engine.dataset import Dataset\n"
                 f"with Dataset(Path({str(dataset)!r})).lock():\n print('held', flush=True); time.sleep(60)",
             ],
             stdout=subprocess.PIPE,

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from curation import catalog
-from curation.dataset import Dataset
+from engine import catalog
+from engine.dataset import Dataset
 from tests.building import build, recipe, write_pictures
 
 PAGE = (Path(__file__).parents[1] / "docs" / "sql.md").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from curation.dataset import TEMPORARY
+from engine.dataset import TEMPORARY
 
 
 def content(root: Path) -> dict[str, str]:

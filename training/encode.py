@@ -41,9 +41,9 @@ from training.data.reader import Captions, DamagedSample, Sample, ShardReader
 from training.data.selection import Selection
 from training.data.stored import as_stored
 from training.data.transform import shapes_of, to_unit_range
-from training.encoders import codec_for, text_encoder_for
+from training.encoders.encoders import codec_for, text_encoder_for
+from training.encoders.pretrained import best_device
 from training.features import FeatureSet, index_digest, latents_set, refuse_other, text_set
-from training.pretrained import best_device
 from training.stages import pixel_multiple
 
 CAPTIONS_AHEAD = 256

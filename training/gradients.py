@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from schemas.training import Data, TrainingRecipe
 from training.diffusion import q_sample, training_loss
-from training.distributed import World
 from training.inputs import ModelInputs
+from training.parallel.distributed import World
 
 
 def accumulate_gradients(

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from training.chance import derived_seed, noise
+from training.data.chance import derived_seed, noise
 from training.data.loader import PaddedText, TrainingBatch
 from training.data.transform import to_unit_range
-from training.encoders import Encoders, draw_latents
+from training.encoders.base import draw_latents
+from training.encoders.encoders import Encoders
 
 
 @dataclass(frozen=True)

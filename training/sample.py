@@ -15,14 +15,14 @@ from torch import Tensor
 from schemas.buckets import LABELS, sizes
 from schemas.ids import counter
 from schemas.training import Stage, TrainingRecipe
-from training.chance import noise
 from training.checkpoint import latest_checkpoint
+from training.data.chance import noise
 from training.data.order import Shape
 from training.data.reader import Sample, ShardReader
 from training.data.transform import from_unit_range
 from training.diffusion import guided, sample
 from training.diffusion.sampler import NoiseModel
-from training.encoders import codec_for, text_encoder_for
+from training.encoders.encoders import codec_for, text_encoder_for
 from training.inputs import padded
 from training.model import PixArt, load_weights
 from training.stages import pixel_multiple, stage_data

@@ -7,10 +7,10 @@ import time
 import torch
 
 from training.data.loader import Loader
-from training.distributed import World
 from training.flops import mfu, peak_flops_per_s, training_flops
 from training.inputs import ModelInputs
 from training.model import PixArtConfig
+from training.parallel.distributed import World
 
 
 class Speed:

@@ -10,14 +10,15 @@ import torch
 
 from schemas.ids import counter
 from schemas.training import TrainingRecipe
-from training.chance import noise
+from training.data.chance import noise
 from training.data.reader import DamagedSample
 from training.data.source import Source
 from training.diffusion import q_sample, training_loss
-from training.distributed import World
-from training.encoders import Encoders, draw_latents
+from training.encoders.base import draw_latents
+from training.encoders.encoders import Encoders
 from training.inputs import ModelInputs, moments_of
 from training.model import PixArt
+from training.parallel.distributed import World
 from training.stages import StageData
 
 log = logging.getLogger(__name__)

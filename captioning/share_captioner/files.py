@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from captioning.local_model import weight_paths
+from captioning.captioners.local_model import weight_paths
 
 
 class WeightFiles:

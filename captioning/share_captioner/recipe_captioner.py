@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from captioning.captioner import Answer, Generated, Plain
-from captioning.local_model import find_share_captioner
+from captioning.captioners.base import Answer, Generated, Plain
+from captioning.captioners.device import choose_device
+from captioning.captioners.local_model import find_share_captioner
 from captioning.share_captioner.captioner import ShareCaptioner
 from captioning.share_captioner.dimensions import ResamplerChoices
 from captioning.share_captioner.generation import Decoding
 from captioning.share_captioner.tokenizer import QUESTION
-from captioning.vlm import choose_device
 from schemas import captioners
 
 
 class RecipeCaptioner:
-    """Implements `captioning.captioner.Captioner`. Built once per worker."""
+    """Implements `captioning.captioners.base.Captioner`. Built once per worker."""
 
     prompt: str | None = QUESTION
 

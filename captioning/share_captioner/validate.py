@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from captioning.captioners.device import choose_device
 from captioning.share_captioner.captioner import ShareCaptioner
 from captioning.share_captioner.dimensions import Cls, ResamplerChoices
 from captioning.share_captioner.loading import Rotary
 from captioning.share_captioner.pixels import preprocess
 from captioning.share_captioner.resampler import Resampler
-from captioning.vlm import choose_device
 from schemas.weights import SHARE_CAPTIONER, find_weights
 
 log = logging.getLogger(__name__)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from curation import select
 from curation.browse.pictures import cards
 from curation.browse.queries import RULES_TABLE, Database
 from curation.report import jobs
 from curation.report.figures import Connection, Row, rows
+from curation.selection import select
 from schemas.reasons import Rejection
 from schemas.recipe import Select
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
-from curation.catalog import duckdb_type, literal
+from engine.catalog import duckdb_type, literal
 from schemas.tables import SCHEMAS
 
 MOST_CONDITIONS = 8

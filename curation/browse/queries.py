@@ -9,11 +9,12 @@ from typing import Any
 
 import duckdb
 
-from curation import catalog, select
 from curation.browse.search import Searches
-from curation.dataset import Dataset
 from curation.report import jobs
 from curation.report.figures import NOUN_TABLE, Connection, Row
+from curation.selection import select
+from engine import catalog
+from engine.dataset import Dataset
 from schemas.reasons import PURGED, FetchError, ImageError, Rejection, ShardError
 from schemas.tables import MAP_TABLES, SCHEMAS, SCREENS
 

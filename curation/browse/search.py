@@ -10,9 +10,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
-from curation.catalog import read_parts
-from curation.dataset import Dataset
 from curation.report.figures import Connection
+from engine.catalog import read_parts
+from engine.dataset import Dataset
 
 MOST_FOUND = 100_000
 """A search stops here; what lies beyond is asked of the tables each time."""

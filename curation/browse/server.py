@@ -21,9 +21,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from curation.browse import cuts, filters, overview, pictures
 from curation.browse.filters import Filter
 from curation.browse.queries import NOUNS_TABLE, Database, TooSlow, signature
-from curation.dataset import Dataset
 from curation.report import jobs
 from curation.report.page import environment
+from engine.dataset import Dataset
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LOOK_EVERY_S = 1.0

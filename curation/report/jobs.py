@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from curation.dataset import Dataset
+from engine.dataset import Dataset
 from schemas.recipe import Select
 
 

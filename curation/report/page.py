@@ -12,10 +12,10 @@ from typing import Any
 import jinja2
 from PIL import Image
 
-from curation.dataset import Dataset, write_atomically
 from curation.report import charts, figures, jobs, samples
 from curation.report.figures import Connection, Row
 from curation.report.grounding import marks, worst_grounded
+from engine.dataset import Dataset, write_atomically
 from schemas.paper import TABLE_1
 from schemas.pixels import PixelError, open_rgb
 from schemas.tokens import MAX_TOKENS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from curation.lazy_bytes import FIRST_BYTES, LazyBytes
+from curation.images.lazy_bytes import FIRST_BYTES, LazyBytes
 from curation.sources.item import member_path, split_inside
 from curation.sources.read import opened_file
 from curation.sources.rows import is_table, read_cell

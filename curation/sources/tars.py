@@ -11,13 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from curation.ahead import ahead
-from curation.probe import clean
+from curation.images.probe import clean
 from curation.sources.captions import RawCaption, read_sidecar
 from curation.sources.folder import image_extensions
 from curation.sources.item import Item, SourceListing, inside, member_name
 from curation.sources.patterns import find_files
 from curation.sources.storage import RemoteError, filesystem, patiently
+from engine.ahead import ahead
 from schemas.locations import absolute, is_remote
 from schemas.reasons import FetchError, ImageError
 from schemas.sources import TarCaptions, WebDatasetSource

@@ -18,12 +18,12 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.dataset import write_atomically
 from curation.sources.captions import clean_text, clean_url, read_rows
 from curation.sources.img2dataset_output import list_shard
 from curation.sources.item import Item, SourceListing, inside
 from curation.sources.patterns import find_files
 from curation.sources.storage import REMOTE_ERRORS, explain, filesystem
+from engine.dataset import write_atomically
 from schemas.locations import absolute, is_remote
 from schemas.reasons import FetchError
 from schemas.sources import Img2dataset, UrlSource

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from curation.dataset import Dataset
+from engine.dataset import Dataset
 from tests.browse_server import served
 from tests.building import build, recipe, write_pictures
 

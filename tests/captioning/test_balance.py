@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from captioning.balance import reduce
 from commands.order import pipeline as pipeline_of
-from curation import catalog, pipeline
-from curation.dataset import Dataset
+from curation import build as pipeline
+from engine import catalog
+from engine.dataset import Dataset
 from schemas.ids import unit_interval
 from schemas.recipe import Balance, DataRecipe
 from schemas.shard_index import read_index

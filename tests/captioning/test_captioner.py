@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from captioning.captioner import CAPTIONERS, make_captioner, seed_of
+from captioning.captioners.base import seed_of
+from captioning.captioners.make import CAPTIONERS, make_captioner
 from schemas.recipe import Caption
 
 
@@ -42,7 +43,7 @@ def test_missing_weights_are_one_line_with_the_command(
 
 def test_a_recipe_pays_for_the_captioner_it_names_only() -> None:
     code = (
-        "import sys; from captioning.captioner import make_captioner; from schemas.recipe import Caption;"
+        "import sys; from captioning.captioners.make import make_captioner; from schemas.recipe import Caption;"
         "make_captioner(Caption()); print({'torch', 'transformers', 'aiohttp'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioning.clean import Cleaner, cleaned_text, stage
-from captioning.text import clean as normalised
+from captioning.texts.text import clean as normalised
 from schemas import tables
 from schemas.reasons import RawCaptionReason
 from schemas.recipe import Clean, DataRecipe

@@ -7,7 +7,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from captioning.compare import compare
+from captioning.figures.compare import compare
 from schemas.tokens import count_tokens
 from tests.building import connection_with, count_nouns
 

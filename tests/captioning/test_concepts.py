@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from captioning.concepts import against, frequencies, growth, pairs
+from captioning.figures.concepts import against, frequencies, growth, pairs
 from tests.building import connection_with, count_nouns
 
 Part = Callable[..., pa.Table]

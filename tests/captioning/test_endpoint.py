@@ -15,9 +15,10 @@ import pytest
 from aiohttp import web
 from PIL import Image
 
-from captioning.captioner import Answer, CaptionerUnusable, CaptionFailure, Generated, make_captioner
-from captioning.chat_reply import message_of, read_reply, retry_after_s
-from captioning.endpoint import EndpointCaptioner, data_uri, proxy_of
+from captioning.captioners.base import Answer, CaptionerUnusable, CaptionFailure, Generated
+from captioning.captioners.chat_reply import message_of, read_reply, retry_after_s
+from captioning.captioners.endpoint import EndpointCaptioner, data_uri, proxy_of
+from captioning.captioners.make import make_captioner
 from captioning.recaption import Recaptioner
 from schemas.captioners import Caption, Endpoint
 from tests.captioning import chat_server as server_that
@@ -149,7 +150,7 @@ def test_waits_grow_and_are_spread() -> None:
 
 
 def server_that_is_busy(retry_after: float | None) -> Any:
-    from captioning.chat_reply import Busy
+    from captioning.captioners.chat_reply import Busy
 
     return Busy("busy", retry_after)
 

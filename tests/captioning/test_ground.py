@@ -11,7 +11,7 @@ from PIL import Image
 
 from captioning.detector import NounDetector
 from captioning.ground import Grounder, stage
-from curation.clip import Clip, cosine
+from models.clip import Clip, cosine
 from schemas import tables
 from schemas.recipe import DataRecipe, Ground
 from tests.tiny_models import save_clip, save_owlv2

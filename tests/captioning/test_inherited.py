@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 import sigma
-from curation import catalog
-from curation.dataset import Dataset
-from curation.doctor import check_dataset
-from curation.purge import purge
-from curation.takedown import Wanted, find
+from curation.upkeep.doctor import check_dataset
+from curation.upkeep.purge import purge
+from curation.upkeep.takedown import Wanted, find
+from engine import catalog
+from engine.dataset import Dataset
 from schemas.recipe import DataRecipe
 from schemas.shard import decode_json
 from schemas.shard_index import read_index

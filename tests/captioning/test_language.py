@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from captioning.language import LanguageGuesser
+from captioning.texts.language import LanguageGuesser
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from captioning.local_model import downloaded_commit, find_model, folder_digest
+from captioning.captioners.local_model import downloaded_commit, find_model, folder_digest
 from schemas.weights import LLAVA
 
 COMMIT = "b234b804b114d9e37bb655e11cbbb5f5e971b7a9"

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captioning.mix import Mixer, Offer, choose, stage
-from captioning.quality import GATE
-from captioning.text import sentence_ends
+from captioning.texts.quality import GATE
+from captioning.texts.text import sentence_ends
 from schemas import tables
 from schemas.ids import unit_interval
 from schemas.reasons import CaptionReason, RawCaptionReason

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioning.quality import GATE, echoes, judge, judged
-from captioning.text import clean
+from captioning.texts.quality import GATE, echoes, judge, judged
+from captioning.texts.text import clean
 from schemas.reasons import CaptionReason
 
 PROMPT = "Analyze the image in a comprehensive and detailed manner."

@@ -10,11 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from captioning.captioner import Answer, CaptionerUnusable, CaptionFailure, Generated, seed_of
+from captioning.captioners.base import Answer, CaptionerUnusable, CaptionFailure, Generated, seed_of
 from captioning.recaption import FAILURES_IN_A_ROW, Recaptioner, stages
-from curation.dataset import Dataset, commit_table
-from curation.journal import Journal
-from curation.stage import counts_of, run_part
+from engine.dataset import Dataset, commit_table
+from engine.journal import Journal
+from engine.stage import counts_of, run_part
 from schemas import tables
 from schemas.recipe import DataRecipe
 

@@ -10,9 +10,10 @@ import pytest
 from aiohttp import web
 from pydantic import ValidationError
 
-from curation import catalog, doctor
-from curation.dataset import Dataset
-from curation.job import read_runs
+from curation.upkeep import doctor
+from engine import catalog
+from engine.dataset import Dataset
+from engine.job import read_runs
 from schemas.recipe import Caption
 from tests.building import build, computed, recipe, rows, write_pictures
 from tests.captioning.chat_server import ChatServer, completion

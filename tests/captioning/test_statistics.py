@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from captioning.figures.statistics import count_nouns, format_mix, noun_counts, noun_uses_sql, reduce, table_1_sheet
 from captioning.nouns import NounWorker
-from captioning.statistics import count_nouns, format_mix, noun_counts, noun_uses_sql, reduce, table_1_sheet
 from schemas import tables
 from schemas.recipe import DataRecipe, Statistics
 from tests.building import create_raw_offers

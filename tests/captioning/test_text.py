@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioning.text import clean, kept_mask, sentence_ends, sentences, words
+from captioning.texts.text import clean, kept_mask, sentence_ends, sentences, words
 
 
 @pytest.mark.parametrize(

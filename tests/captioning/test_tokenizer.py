@@ -9,8 +9,8 @@ import sentencepiece
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioning.text import clean, sentence_ends
-from captioning.tokenizer import fit, load_tokenizer
+from captioning.texts.text import clean, sentence_ends
+from captioning.texts.tokenizer import fit, load_tokenizer
 from schemas.tokens import count_tokens
 
 CAPTIONS = (

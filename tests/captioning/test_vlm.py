@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
-from captioning.captioner import CaptionerUnusable, Generated, make_captioner
-from captioning.vlm import ALPHA_PROMPT, SeededSampler, VlmCaptioner, by_size, choose_device, prompt_length
+from captioning.captioners.base import CaptionerUnusable, Generated
+from captioning.captioners.make import make_captioner
+from captioning.captioners.vlm import ALPHA_PROMPT, SeededSampler, VlmCaptioner, by_size, choose_device, prompt_length
 from schemas.captioners import Caption, Vlm
 from tests.captioning.tiny_models import FAMILIES, text_only
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from curation.dataset import Dataset
+from engine.dataset import Dataset
 from tests.curation.test_report import PHOTOS, build
 
 WIDE = {**os.environ, "COLUMNS": "1000", "PYTHONUNBUFFERED": "1"}

@@ -15,8 +15,8 @@ import pytest
 import webdataset
 from PIL import Image
 
-from curation.dataset import Dataset
-from curation.dataset_card import METADATA_TYPES
+from curation.shards.dataset_card import METADATA_TYPES
+from engine.dataset import Dataset
 from schemas.shard import SampleMetadata
 from schemas.shard_index import read_index
 from tests.building import build, picture, recipe, rows

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from curation.dataset import Dataset
 from curation.sources.demo_photos import write_demo_photos
+from engine.dataset import Dataset
 from tests.building import build, recipe, write_pictures
 
 

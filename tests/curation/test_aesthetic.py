@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter
 
-from curation import aesthetic, ingest
-from curation.aesthetic import measure, photographic
+from curation.ingest import ingest
+from curation.scores import aesthetic
+from curation.scores.aesthetic import measure, photographic
 from schemas.recipe import DataRecipe
 from schemas.tables import SCORES
 from tests.photos import encode, listing_table, photo, write_files

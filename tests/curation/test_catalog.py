@@ -10,10 +10,11 @@ from typing import Any
 import duckdb
 import pytest
 
-from captioning.attributes import AttributesCaptioner
-from captioning.captioner import CAPTIONERS, Generated
-from curation import catalog
-from curation.dataset import Dataset, commit_table
+from captioning.captioners.attributes import AttributesCaptioner
+from captioning.captioners.base import Generated
+from captioning.captioners.make import CAPTIONERS
+from engine import catalog
+from engine.dataset import Dataset, commit_table
 from schemas.tables import SCHEMAS
 from tests.building import build, computed, recipe, write_pictures
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curation.clip import Clip, cosine
+from models.clip import Clip, cosine
 from tests.tiny_models import save_clip
 
 

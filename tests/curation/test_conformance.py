@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from curation.ingest import IngestWorker
+from curation.ingest.ingest import IngestWorker
 from schemas.recipe import Ingest
 from tests.hard_cases import PIXELS, REASONS, SIZE, TOLERANCE, furthest
 from tests.photos import BLUE, RED, encode, listing_table, write_files

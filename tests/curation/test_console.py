@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from curation import console
-from curation.console import JobProgress, duration, ledger_table, rows_table, stage_bars, told_throughput
-from curation.job import JobResult, throughput
-from curation.listing import Listed
-from curation.stage import Finished
+from commands import console
+from commands.console import JobProgress, duration, ledger_table, rows_table, stage_bars, told_throughput
+from curation.ingest.listing import Listed
+from engine.job import JobResult, throughput
+from engine.stage import Finished
 
 
 def paper(terminal: bool = False, width: int = 160) -> Console:

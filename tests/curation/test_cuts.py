@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from curation.cuts import changed_recipe, lines, what_if, write_page
-from curation.dataset import Dataset
+from curation.selection.cuts import changed_recipe, lines, what_if, write_page
+from engine.dataset import Dataset
 from schemas.recipe import DataRecipe
 from tests.building import build, recipe, rows, write_pictures
 from tests.trees import content

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from curation.dataset import (
+from curation.upkeep.doctor import problem_of
+from engine.dataset import (
     CONTENT_KEY,
     DIGEST_KEY,
     TEMPORARY,
@@ -28,7 +29,6 @@ from curation.dataset import (
     retire,
     write_atomically,
 )
-from curation.doctor import problem_of
 from schemas.tables import SCORES
 from tests.building import table_of
 
@@ -245,7 +245,7 @@ def test_retired_shards_go_with_their_rows(tmp_path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from curation.dataset import Dataset
+from engine.dataset import Dataset
 with Dataset(Path(sys.argv[1])).lock():
     print("held", flush=True)
     sys.stdin.read()

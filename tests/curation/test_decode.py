@@ -14,9 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from curation.decode import decode
-from curation.ingest import ingest_row
-from curation.probe import Unreadable
+from curation.images.decode import decode
+from curation.images.probe import Unreadable
+from curation.ingest.ingest import ingest_row
 from schemas.reasons import ImageError
 from schemas.recipe import Ingest
 from tests.photos import (

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.dataset import Dataset, JobRecord, commit_table
-from curation.dedup import find_groups, reduce
+from curation.dedup.dedup import find_groups, reduce
+from engine.dataset import Dataset, JobRecord, commit_table
 from schemas.recipe import DataRecipe, Dedup
 from schemas.tables import SCHEMAS
 from tests.building import connection_with, run_query, table_of

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from curation import catalog
-from curation.dataset import Dataset, commit_table, write_atomically
-from curation.doctor import Finding, check_dataset, check_machine
-from curation.repair import repair
-from curation.shard_check import check_shards
-from curation.shard_writer import Packed
+from curation.shards.check import check_shards
+from curation.shards.writer import Packed
+from curation.upkeep.doctor import Finding, check_dataset, check_machine
+from curation.upkeep.repair import repair
+from engine import catalog
+from engine.dataset import Dataset, commit_table, write_atomically
 from schemas import shard
 from schemas.recipe import DataRecipe
 from schemas.shard_index import read_index
@@ -350,7 +350,7 @@ def test_shards_from_before_checksums_are_told_once_and_are_no_error(
     def without_checksum(data: bytes, extension: str, width: int, height: int) -> Packed:
         return Packed(data, extension, width, height, resized=True)
 
-    monkeypatch.setattr("curation.shard_writer.re_encoded", without_checksum)  # as it was written then
+    monkeypatch.setattr("curation.shards.writer.re_encoded", without_checksum)  # as it was written then
     write_pictures(tmp_path / "photos", [(96, 64)] * 3)
     dataset, _ = build(recipe(tmp_path / "photos", tmp_path / "ds", shard={"resize_longest_px": 60}))
     told = [finding for finding in check_dataset(dataset.root) if "before checksums" in finding.text]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from curation.estimate import pairs_of, share_of, student_95, total_of
+from curation.forecast.estimate import pairs_of, share_of, student_95, total_of
 
 
 def test_wilson_is_the_published_interval_where_the_population_is_large() -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from captioning.attributes import AttributesCaptioner
-from captioning.captioner import CAPTIONERS, Answer, CaptionFailure, Generated
-from curation.dataset import Dataset
-from curation.job import read_runs
+from captioning.captioners.attributes import AttributesCaptioner
+from captioning.captioners.base import Answer, CaptionFailure, Generated
+from captioning.captioners.make import CAPTIONERS
+from engine.dataset import Dataset
+from engine.job import read_runs
 from tests.building import build, recipe, rows, write_pictures
 from tests.trees import content
 

@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageEnhance
 
-from curation import fingerprint, ingest
-from curation.fingerprint import hamming, phash, pixel_sha256, proxy_phash
-from curation.ingest import encode_proxy
+from curation.dedup import fingerprint
+from curation.dedup.fingerprint import hamming, phash, pixel_sha256, proxy_phash
+from curation.ingest import ingest
+from curation.ingest.ingest import encode_proxy
 from schemas.pixels import open_rgb
 from schemas.recipe import DataRecipe
 from schemas.tables import FINGERPRINTS

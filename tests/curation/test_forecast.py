@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 import sigma
-from curation.dataset import Dataset
-from curation.estimate import Estimate
-from curation.forecast import (
+from curation.forecast.estimate import Estimate
+from curation.forecast.forecast import (
     MEASURED,
     REFERENCED,
     UNKNOWN,
@@ -22,8 +21,9 @@ from curation.forecast import (
     size_of,
     with_remarks,
 )
-from curation.plan_sample import build_sample, sampled
-from curation.sample_facts import facts_of, gpu_workers
+from curation.forecast.plan_sample import build_sample, sampled
+from curation.forecast.sample_facts import facts_of, gpu_workers
+from engine.dataset import Dataset
 from schemas.recipe import DataRecipe
 from tests.building import Told, build, recipe, write_pictures
 

@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from curation import headers, pipeline, survey
-from curation.dataset import Dataset
-from curation.job import Step
-from curation.lazy_bytes import FIRST_BYTES, LazyBytes
-from curation.probe import probe
-from curation.purge import purge
+from curation import build as pipeline
+from curation.forecast import survey
+from curation.images.lazy_bytes import FIRST_BYTES, LazyBytes
+from curation.images.probe import probe
+from curation.ingest import headers
 from curation.sources.ranges import open_lazily
-from curation.takedown import Wanted, find
+from curation.upkeep.purge import purge
+from curation.upkeep.takedown import Wanted, find
+from engine.dataset import Dataset
+from engine.job import Step
 from schemas.recipe import DataRecipe
 from tests.building import Told, build, recipe, rows, steps, write_pictures
 from tests.hard_cases import PIXELS, REASONS

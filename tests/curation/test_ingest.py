@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from curation.ahead import ahead
-from curation.ingest import encode_proxy, stage
+from curation.ingest.ingest import encode_proxy, stage
+from engine.ahead import ahead
 from schemas.recipe import DataRecipe
 from schemas.tables import IMAGES, PROXIES
 from tests.photos import (

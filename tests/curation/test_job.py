@@ -8,12 +8,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from captioning.attributes import AttributesCaptioner
-from captioning.captioner import CAPTIONERS, Generated
-from curation import catalog, pipeline
-from curation.dataset import Dataset
-from curation.job import State, _changed_knob, num_shards, read_runs, state_of
-from curation.runner import PartFailed
+from captioning.captioners.attributes import AttributesCaptioner
+from captioning.captioners.base import Generated
+from captioning.captioners.make import CAPTIONERS
+from curation import build as pipeline
+from engine import catalog
+from engine.dataset import Dataset
+from engine.job import State, _changed_knob, num_shards, read_runs, state_of
+from engine.runner import PartFailed
 from schemas.recipe import DataRecipe
 from tests.building import build, computed, recipe, rows, steps, write_pictures
 from tests.trees import content

@@ -8,8 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from curation.dataset import TEMPORARY, Dataset
-from curation.journal import Journal, forget_journals
+from engine.dataset import TEMPORARY, Dataset
+from engine.journal import Journal, forget_journals
 from tests.building import table_of
 
 
@@ -61,7 +61,7 @@ def test_a_full_disk_loses_no_earlier_batch(journal: Journal, monkeypatch: pytes
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as disk:
-        disk.setattr("curation.dataset.pq.write_table", full)
+        disk.setattr("engine.dataset.pq.write_table", full)
         with pytest.raises(OSError, match="No space left"):
             journal.append(captions(2))
     assert row_ids(journal) == [1]

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from curation.decode import decode
-from curation.jpeg_scan import missing_scans
-from curation.probe import Unreadable
+from curation.images.decode import decode
+from curation.images.jpeg_scan import missing_scans
+from curation.images.probe import Unreadable
 from schemas.reasons import ImageError
 from tests.photos import encode, orientation_tag, oriented, photo
 

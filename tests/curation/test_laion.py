@@ -12,11 +12,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from curation import aesthetic
-from curation.aesthetic import load_head
-from curation.clip import Clip
-from curation.ingest import encode_proxy
-from curation.laion import find_head
+from curation.ingest.ingest import encode_proxy
+from curation.scores import aesthetic
+from curation.scores.aesthetic import load_head
+from curation.scores.laion import find_head
+from models.clip import Clip
 from schemas.pixels import open_rgb
 from schemas.recipe import DataRecipe
 from schemas.tables import EMBEDDINGS, SCORES
@@ -177,7 +177,7 @@ def test_a_part_without_a_picture_has_nulls(models: dict[str, str]) -> None:
 
 
 def test_embeddings_lie_in_16_bits_and_duckdb_reads_them(models: dict[str, str], tmp_path: Path) -> None:
-    from curation import catalog
+    from engine import catalog
 
     write_pictures(tmp_path / "photos", [(96, 64)] * 4)
     section = models | {"store_embeddings": True}

@@ -6,9 +6,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from curation.dataset import CONTENT_KEY, Dataset, content_digest
-from curation.doctor import check_dataset
-from curation.listing import Listed, is_listed, update_listing
+from curation.ingest.listing import Listed, is_listed, update_listing
+from curation.upkeep.doctor import check_dataset
+from engine.dataset import CONTENT_KEY, Dataset, content_digest
 from schemas.recipe import DataRecipe
 from tests.building import build, computed, recipe, rows, write_pictures
 from tests.trees import content

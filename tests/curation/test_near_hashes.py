@@ -7,8 +7,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from curation import near_hashes
-from curation.near_hashes import choose_blocks, cut, find_pairs, masks
+from curation.dedup import near_hashes
+from curation.dedup.near_hashes import choose_blocks, cut, find_pairs, masks
 
 ALL = 2**64 - 1
 

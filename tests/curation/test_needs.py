@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import sigma
-from curation.job import Step
-from curation.needs import NeedsMissing, check_needs
-from curation.stage import Stage
+from engine.job import Step
+from engine.needs import NeedsMissing, check_needs
+from engine.stage import Stage
 from schemas.recipe import DataRecipe
 from tests.building import recipe
 from tests.trees import sigma as run_sigma
@@ -61,7 +61,7 @@ def lacking(made: DataRecipe) -> list[str]:
 def test_all_that_is_missing_is_said_at_once_a_line_each(
     no_hub: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("curation.semantic.find_spec", lambda name: None)
+    monkeypatch.setattr("curation.dedup.semantic.find_spec", lambda name: None)
     lines = lacking(recipe(tmp_path, tmp_path / "out", **EVERYTHING))
     named = [
         "set aesthetic.head=",
@@ -137,7 +137,7 @@ def test_a_command_refuses_before_it_makes_or_reads_anything(command: str, tmp_p
 def test_looking_imports_neither_torch_nor_transformers(no_hub: None, tmp_path: Path) -> None:
     program = (
         "import sys, sigma\n"
-        "from curation.needs import NeedsMissing, check_needs\n"
+        "from engine.needs import NeedsMissing, check_needs\n"
         "from schemas.recipe import DataRecipe\n"
         f"try: check_needs(sigma.pipeline(DataRecipe.from_mapping({ ({'images': 'a', 'out': 'b'} | EVERYTHING)!r})))\n"
         "except NeedsMissing: print([name for name in ('torch', 'transformers', 'spacy', 'faiss', 'ray') "

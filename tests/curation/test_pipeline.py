@@ -11,13 +11,14 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from curation import catalog, pipeline
-from curation.dataset import Dataset, commit_table
-from curation.doctor import check_dataset
-from curation.job import JobResult, read_runs
-from curation.listing import Listed
-from curation.needs import NeedsMissing
-from curation.pipeline import conserve
+from curation import build as pipeline
+from curation.build import conserve
+from curation.ingest.listing import Listed
+from curation.upkeep.doctor import check_dataset
+from engine import catalog
+from engine.dataset import Dataset, commit_table
+from engine.job import JobResult, read_runs
+from engine.needs import NeedsMissing
 from schemas.recipe import DataRecipe
 from schemas.tables import EMBEDDINGS
 from tests.building import Told, build, recipe, rows, steps, write_pictures

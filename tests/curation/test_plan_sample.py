@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from curation.dataset import Dataset
-from curation.plan_sample import sampled, shares
-from curation.purge_log import Entry, log_path, read_log, write_log
+from curation.forecast.plan_sample import sampled, shares
+from curation.ingest.purge_log import Entry, log_path, read_log, write_log
+from engine.dataset import Dataset
 from schemas.recipe import DataRecipe
 from tests.building import build, recipe, rows, write_pictures
 from tests.trees import content

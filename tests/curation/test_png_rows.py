@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curation.decode import decode
-from curation.png_rows import missing_rows, stream_bytes
-from curation.probe import Unreadable
+from curation.images.decode import decode
+from curation.images.png_rows import missing_rows, stream_bytes
+from curation.images.probe import Unreadable
 from schemas.reasons import ImageError
 from tests.photos import encode, photo, png_chunk
 

@@ -8,8 +8,8 @@ import zipfile
 import pytest
 from PIL import Image
 
-from curation.magic import cut_short, png_chunks, sniff, tiff_pages
-from curation.probe import Header, Unreadable, clean, probe
+from curation.images.magic import cut_short, png_chunks, sniff, tiff_pages
+from curation.images.probe import Header, Unreadable, clean, probe
 from schemas.reasons import ImageError
 from tests.photos import (
     HEIC,

@@ -13,15 +13,15 @@ import pyarrow as pa
 import pytest
 
 import sigma as command
-from curation import catalog
-from curation.dataset import Dataset, commit_table, digest_of
-from curation.doctor import check_dataset
-from curation.fingerprint import phash
-from curation.purge import purge, show_and_purge
-from curation.purge_log import read_log
-from curation.shard_rewriter import members_of
-from curation.stage import Stage, input_digest, read_inputs
-from curation.takedown import Wanted, find
+from curation.dedup.fingerprint import phash
+from curation.ingest.purge_log import read_log
+from curation.shards.rewriter import members_of
+from curation.upkeep.doctor import check_dataset
+from curation.upkeep.purge import purge, show_and_purge
+from curation.upkeep.takedown import Wanted, find
+from engine import catalog
+from engine.dataset import Dataset, commit_table, digest_of
+from engine.stage import Stage, input_digest, read_inputs
 from schemas.features import RECORD_FILE
 from schemas.recipe import DataRecipe, Run
 from schemas.shard_index import read_index

@@ -14,14 +14,14 @@ import ray
 from ray.cluster_utils import Cluster
 
 import sigma
-from curation import pipeline
-from curation.dataset import Dataset, commit_table
-from curation.job import JobResult
-from curation.listing import Listed
-from curation.ray_runner import RayRunner, connect, gpu_slots
-from curation.runner import PartFailed
+from curation import build as pipeline
+from curation.ingest.listing import Listed
 from curation.sources.demo_photos import write_demo_photos
-from curation.stage import Stage, counts_of
+from engine.dataset import Dataset, commit_table
+from engine.job import JobResult
+from engine.ray_runner import RayRunner, connect, gpu_slots
+from engine.runner import PartFailed
+from engine.stage import Stage, counts_of
 from schemas import tables
 from schemas.recipe import DataRecipe
 from tests.trees import content

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from curation.dataset import commit_table
-from curation.reduce import commit_batches, stream
+from engine.dataset import commit_table
+from engine.reduce import commit_batches, stream
 from schemas.tables import SELECTION
 from tests.building import table_of
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 import sigma as command
-from curation import catalog
-from curation.dataset import Dataset, commit_table, write_atomically
-from curation.doctor import check_dataset
-from curation.purge_log import write_log
-from curation.repair import repair
-from curation.takedown import Wanted, find
+from curation.ingest.purge_log import write_log
+from curation.upkeep.doctor import check_dataset
+from curation.upkeep.repair import repair
+from curation.upkeep.takedown import Wanted, find
+from engine import catalog
+from engine.dataset import Dataset, commit_table, write_atomically
 from schemas.features import RECORD_FILE
 from schemas.recipe import DataRecipe
 from schemas.shard_index import read_index

@@ -14,12 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from captioning.statistics import noun_uses_sql
-from curation.catalog import connect
-from curation.dataset import Dataset, JobRecord, commit_table
+from captioning.figures.statistics import noun_uses_sql
 from curation.report import charts, figures, grounding, jobs, write_report
 from curation.report.grounding import marked
 from curation.report.page import MOST_CHARACTERS, MOST_REFUSED, number, percent, shorten
+from engine.catalog import connect
+from engine.dataset import Dataset, JobRecord, commit_table
 from schemas import tables
 from schemas.reasons import PURGED
 from tests.building import connection_with
@@ -255,7 +255,7 @@ def test_a_half_built_dataset_has_a_page_too(tmp_path: Path, done: int) -> None:
         connection = connect(half, threads=1)
     else:
         connection = connection_with()
-        ledger = (files("curation") / "ledger.sql").read_text(encoding="utf-8")
+        ledger = (files("engine") / "ledger.sql").read_text(encoding="utf-8")
         connection.execute(ledger.replace("CREATE OR REPLACE VIEW", "CREATE OR REPLACE TEMPORARY VIEW"))
     out = tmp_path / "half.html"
     write_report(connection, half.root, out)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from curation.dataset import Dataset, JobRecord
+from engine.dataset import Dataset, JobRecord
 from schemas.recipe import DataRecipe
 from tests.building import build, computed, recipe, rows, write_pictures
 from tests.serving import Served, serving

@@ -10,11 +10,12 @@ import pyarrow as pa
 import pytest
 from PIL import Image, ImageFilter
 
-from curation import ingest, screen
-from curation.clip import Clip, cosine
-from curation.screens.classifier import ImageClassifier
-from curation.screens.sharpness import sharpness
-from curation.screens.upscale import upscale
+from curation.ingest import ingest
+from curation.scores import screen
+from curation.scores.classifier import ImageClassifier
+from curation.scores.sharpness import sharpness
+from curation.scores.upscale import upscale
+from models.clip import Clip, cosine
 from schemas.pixels import open_rgb
 from schemas.recipe import DataRecipe
 from schemas.tables import SCREENS

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.select import RULES, SUBSET_COLUMNS, check_subsets, choose, reduce, statement
+from curation.selection.select import RULES, SUBSET_COLUMNS, check_subsets, choose, reduce, statement
 from schemas.recipe import DataRecipe, Select
 from schemas.scores import LIMITS
 from schemas.tables import FINGERPRINTS, SCREENS

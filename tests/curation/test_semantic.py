@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from curation import semantic
-from curation.dedup import find_groups, reduce
-from curation.semantic import find_similar, similar_pairs
+from curation.dedup import semantic
+from curation.dedup.dedup import find_groups, reduce
+from curation.dedup.semantic import find_similar, similar_pairs
 from schemas.recipe import DataRecipe, Dedup
 from schemas.tables import EMBEDDINGS
 from tests.building import connection_with, run_query, table_of

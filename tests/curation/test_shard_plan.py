@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.shard_plan import plan, reduce
+from curation.shards.plan import plan, reduce
 from schemas import buckets
 from schemas.recipe import DataRecipe, Shard
 from schemas.shard import shard_path

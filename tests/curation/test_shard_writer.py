@@ -13,9 +13,9 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from curation import catalog
-from curation.dataset import Dataset, commit_table
-from curation.shard_writer import index_is_current, write_index
+from curation.shards.writer import index_is_current, write_index
+from engine import catalog
+from engine.dataset import Dataset, commit_table
 from schemas.shard import END_OF_ARCHIVE
 from schemas.shard_index import INDEX_SCHEMA, read_index
 from schemas.tables import SAMPLES
@@ -276,7 +276,7 @@ def test_the_index_has_the_bytes_of_all_samples_written_at_once(
     assert record is not None
     made_by = {"sigma.samples": record.fingerprint}
     for group_rows in (2, 3, 5, 100):
-        monkeypatch.setattr("curation.shard_writer.ROW_GROUP_ROWS", group_rows)
+        monkeypatch.setattr("curation.shards.writer.ROW_GROUP_ROWS", group_rows)
         assert write_index(dataset) == 7
         expected = tmp_path / f"{group_rows}.parquet"
         commit_table(expected, whole.filter(whole["shard"].is_valid()), INDEX_SCHEMA, made_by, group_rows)

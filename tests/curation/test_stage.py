@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from curation.dataset import CONTENT_KEY, Dataset, commit_table, content_digest, digest_of, retire
-from curation.journal import Journal
-from curation.runner import LocalRunner, PartFailed
-from curation.stage import Finished, Progress, Stage, check_rows, counts_of, naming, run_part
+from engine.dataset import CONTENT_KEY, Dataset, commit_table, content_digest, digest_of, retire
+from engine.journal import Journal
+from engine.runner import LocalRunner, PartFailed
+from engine.stage import Finished, Progress, Stage, check_rows, counts_of, naming, run_part
 from schemas.tables import LISTING, NOUNS
 from tests.building import table_of
 

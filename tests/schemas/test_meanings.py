@@ -6,9 +6,9 @@ import duckdb
 import pytest
 from rich.console import Console
 
-from curation import catalog
-from curation.console import columns_table
-from curation.dataset import Dataset
+from commands.console import columns_table
+from engine import catalog
+from engine.dataset import Dataset
 from schemas.meanings import MEANINGS, meaning
 from schemas.tables import SCHEMAS
 from tests.building import build, recipe, write_pictures

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 import sigma
-from curation import headers
-from curation.catalog import duckdb_type
+from curation.ingest import headers
+from engine.catalog import duckdb_type
 from schemas import reasons, tables
 from schemas.recipe import DataRecipe
 from schemas.shard_index import INDEX_SCHEMA

@@ -6,7 +6,7 @@ import duckdb
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioning.text import clean
+from captioning.texts.text import clean
 from schemas.tokens import MAX_TOKENS, VOCABULARY, count_tokens, num_tokens_sql, token_ids, tokenize
 
 

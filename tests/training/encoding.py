@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curation.dataset import Dataset
-from curation.runner import LocalRunner, Runner
+from engine.dataset import Dataset
+from engine.runner import LocalRunner, Runner
 from schemas.training import TrainingRecipe
 from training.encode import EncodeJob, SetDone, encode_features
 

@@ -13,8 +13,8 @@ from PIL import Image
 
 from schemas.shard_index import read_index
 from schemas.training import TrainingRecipe
-from training.distributed import World
 from training.metrics import read_metrics
+from training.parallel.distributed import World
 from training.train import train, train_stage
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from training.chance import Chance, noise
+from training.data.chance import Chance, noise
 
 
 def test_the_same_question_has_the_same_answer():

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from schemas.training import Ema
-from training.ema import AveragedModel, decay_at
 from training.model import PixArt, PixArtConfig
+from training.optim.ema import AveragedModel, decay_at
 
 
 def tiny() -> PixArt:

@@ -23,17 +23,18 @@ from tests.training.encoding import content, encode
 from training.data.reader import DamagedSample, ShardReader
 from training.data.stored import StoredArrays
 from training.data.transform import to_unit_range
-from training.encoders import Encoders, draw_latents
+from training.encoders.base import draw_latents
+from training.encoders.encoders import Encoders
 from training.features import latents_set, text_set
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import sys, time, torch
 torch.set_num_threads(1)
-from curation.runner import LocalRunner
+from engine.runner import LocalRunner
 from schemas.training import TrainingRecipe
 from tests.training.encoding import encode
-from training.encoders import BlockDCT
+from training.encoders.encoders import BlockDCT
 whole = BlockDCT.moments
 def slowly(self, pixels):
     time.sleep(0.05)  # so that there is a middle to be killed in
@@ -143,7 +144,7 @@ def test_killed_in_the_middle_and_run_again_the_bytes_are_equal(recipe, tmp_path
 
 
 def test_ray_writes_what_one_process_writes(recipe, tmp_path):
-    from curation.ray_runner import RayRunner
+    from engine.ray_runner import RayRunner
 
     encode(recipe)
     values = recipe.resolved()

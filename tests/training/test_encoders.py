@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from schemas.training import Latents, Text
-from training.encoders import BlockDCT, HashedText, codec_for, cosine_basis, text_encoder_for
+from training.encoders.encoders import BlockDCT, HashedText, codec_for, cosine_basis, text_encoder_for
 
 
 def smooth(batch: int, height: int, width: int) -> torch.Tensor:

@@ -9,11 +9,11 @@ import torch
 from typer.testing import CliRunner
 
 from sigma import app
-from training.export import convert
+from training.export.export import convert
+from training.export.pipeline_export import export_pipeline
 from training.model import KVCompression, PixArt, PixArtConfig, load_weights
 from training.model.architecture import Hints
 from training.model.convert import read_torch_file, read_weights
-from training.pipeline_export import export_pipeline
 
 HINTS = Hints(num_heads=4, image_size=128, pe_interpolation=1.0)
 

@@ -11,7 +11,7 @@ import torch
 from schemas.training import Data, TrainingRecipe
 from tests.training.runs import Run
 from training.checkpoint import latest_checkpoint, read_checkpoint
-from training.failures import full_memory_named, lost_process_named
+from training.parallel.failures import full_memory_named, lost_process_named
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from pathlib import Path
 PROGRAM = """
 import sys, torch, torch.distributed.tensor, numpy, safetensors.torch  # and what these bring with them
 before = set(sys.modules)
-import training.model, training.diffusion, training.came
+import training.model, training.diffusion, training.optim.came
 new = {name.split(".")[0] for name in set(sys.modules) - before} - set(sys.stdlib_module_names)
 print(*sorted(new - {"training", "torch", "numpy", "safetensors"}))
 """

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from schemas.training import Latents, Text
-from training.encoders import codec_for, text_encoder_for
-from training.pretrained import SCALING_FACTOR
+from training.encoders.encoders import codec_for, text_encoder_for
+from training.encoders.pretrained import SCALING_FACTOR
 
 CAPTION = "A red boat on the lake"
 

@@ -69,8 +69,8 @@ import copy
 import torch
 import torch.distributed as dist
 from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
-from training.came import CAME
-from training.sharding import whole
+from training.optim.came import CAME
+from training.parallel.sharding import whole
 
 dist.init_process_group("gloo")
 mesh = init_device_mesh("cpu", (dist.get_world_size(),))

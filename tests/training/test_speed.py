@@ -8,10 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from training.distributed import World
 from training.flops import peak_flops_per_s, training_flops
 from training.inputs import ModelInputs, padded
 from training.model import KVCompression, PixArtConfig
+from training.parallel.distributed import World
 from training.speed import Speed
 
 CONFIG = PixArtConfig(

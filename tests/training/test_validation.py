@@ -7,9 +7,9 @@ import pytest
 from schemas.training import TrainingRecipe
 from training.data.reader import ShardReader
 from training.data.source import Source
-from training.distributed import World
-from training.encoders import Encoders
+from training.encoders.encoders import Encoders
 from training.metrics import read_metrics
+from training.parallel.distributed import World
 from training.stages import stage_data
 from training.train import train
 from training.validation import Validation

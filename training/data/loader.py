@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from schemas.training import Data
-from training.chance import Chance
+from training.data.chance import Chance
 from training.data.order import BatchOrder, Shape
 from training.data.reader import DamagedSample
 from training.data.source import Source, TrainingSample
@@ -57,7 +57,7 @@ class TrainingBatch:
         captions: one per picture, as text or encoded.
         drop: (B * R,) bool, true where the null caption takes the caption's place.
         timestep: (B * R,) in 0..999.
-        noise_seeds: one per draw, B * R; `training.chance.noise` turns them into noise of the latents' shape.
+        noise_seeds: one per draw, B * R; `training.data.chance.noise` turns them into noise of the latents' shape.
     """
 
     image_ids: list[str]

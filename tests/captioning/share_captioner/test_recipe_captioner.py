@@ -9,8 +9,9 @@ import pytest
 from PIL import Image
 from torch import Tensor
 
-from captioning.captioner import Generated, make_captioner, seed_of
-from captioning.local_model import folder_digest
+from captioning.captioners.base import Generated, seed_of
+from captioning.captioners.local_model import folder_digest
+from captioning.captioners.make import make_captioner
 from captioning.share_captioner import RecipeCaptioner
 from schemas.captioners import Caption, ShareCaptioner
 from schemas.weights import SHARE_CAPTIONER

@@ -13,15 +13,16 @@ import pytest
 from PIL import Image, ImageFilter
 
 import sigma
-from curation import catalog, select
-from curation import cuts as command
 from curation.browse import cuts, pictures, server
 from curation.browse.filters import Condition, Filter
 from curation.browse.queries import LEDGER_TABLE, NOUNS_TABLE, RULES_TABLE, Database, TooSlow
-from curation.dataset import Dataset
-from curation.purge import purge
 from curation.report import jobs
-from curation.takedown import Wanted, find
+from curation.selection import cuts as command
+from curation.selection import select
+from curation.upkeep.purge import purge
+from curation.upkeep.takedown import Wanted, find
+from engine import catalog
+from engine.dataset import Dataset
 from schemas.recipe import DataRecipe, Select
 from tests.browse_server import served
 from tests.building import build as build_dataset

@@ -15,7 +15,7 @@ from curation.browse import pictures, search
 from curation.browse.filters import Filter
 from curation.browse.queries import Database, TooSlow
 from curation.browse.search import condition, text_condition
-from curation.dataset import Dataset
+from engine.dataset import Dataset
 from schemas import tables
 from tests.browse_server import served
 
@@ -28,7 +28,7 @@ def many(tmp_path: Path) -> Dataset:
     folder has a name that is a pattern."""
     import pyarrow as pa
 
-    from curation.dataset import commit_table
+    from engine.dataset import commit_table
 
     dataset = Dataset(tmp_path / "set [1]?")
     for number in range(NUM_PARTS):

@@ -9,10 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from curation import catalog
 from curation.browse import is_loopback, serve
 from curation.browse.filters import FIELDS, OPERATORS
-from curation.dataset import Dataset
+from engine import catalog
+from engine.dataset import Dataset
 from tests.browse_server import served
 from tests.curation.test_report import NASTY, PHOTOS, Page, build
 

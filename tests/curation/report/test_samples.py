@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curation.catalog import connect
-from curation.dataset import Dataset
 from curation.report import page as report_page
 from curation.report import samples, write_report
+from engine.catalog import connect
+from engine.dataset import Dataset
 from schemas.recipe import Select
 from schemas.scores import LIMITS
 from tests.curation.test_report import PHOTOS, build, report, write

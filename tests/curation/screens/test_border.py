@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curation.screens.border import border
+from curation.scores.border import border
 from tests.photos import encode, photo
 
 NAMES = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "hubble_deep_field.jpg")

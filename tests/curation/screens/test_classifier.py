@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from curation.screens.classifier import ImageClassifier
+from curation.scores.classifier import ImageClassifier
 from schemas.scores import Classifier
 from tests.photos import photo
 from tests.tiny_models import save_classifier, save_clip

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image, ImageFilter
 
-from curation.screens.sharpness import sharpness
+from curation.scores.sharpness import sharpness
 from tests.photos import photo
 
 NAMES = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "camera.png")

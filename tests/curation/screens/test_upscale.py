@@ -5,7 +5,7 @@ import io
 import pytest
 from PIL import Image, ImageFilter
 
-from curation.screens.upscale import upscale
+from curation.scores.upscale import upscale
 from tests.photos import encode, photo
 
 NAMES = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg", "hubble_deep_field.jpg")

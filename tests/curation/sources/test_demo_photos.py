@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from curation.fingerprint import hamming, phash
-from curation.ingest import stage
+from curation.dedup.fingerprint import hamming, phash
+from curation.ingest.ingest import stage
 from curation.sources import list_source
 from curation.sources.demo_photos import PHOTOS, write_demo_photos
 from schemas.pixels import open_rgb

@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 
 import sigma as command
-from curation.dataset import Dataset
-from curation.doctor import check_dataset
-from curation.purge import purge
 from curation.sources import list_source, read_original
 from curation.sources.ranges import open_lazily
 from curation.sources.storage import RemoteError, read_remote
 from curation.sources.stores import explain_store
-from curation.takedown import Wanted, find
+from curation.upkeep.doctor import check_dataset
+from curation.upkeep.purge import purge
+from curation.upkeep.takedown import Wanted, find
+from engine.dataset import Dataset
 from schemas.reasons import FetchError
 from schemas.sources import FolderSource, UrlSource, WebDatasetSource
 from tests.building import build, recipe, rows, write_pictures

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from curation.dataset import Dataset
 from curation.sources import list_source
+from engine.dataset import Dataset
 from schemas.recipe import DataRecipe
 from schemas.sources import UrlSource
 from tests.building import build, computed, picture, recipe, rows

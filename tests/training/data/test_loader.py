@@ -9,7 +9,7 @@ import torch
 
 from schemas.shard_index import read_index
 from schemas.training import Data
-from training.chance import Chance
+from training.data.chance import Chance
 from training.data.loader import Loader, SampleCache
 from training.data.order import BatchOrder
 from training.data.reader import ShardReader

@@ -1,0 +1,246 @@
+"""What a terminal shows while jobs run: a bar per job with rate and time left, a line per job where there is none."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from curation.ingest.listing import Listed
+from engine.job import JobResult, throughput
+from engine.stage import counts_of
+
+QUIET_LINE_EVERY_S = 30.0
+"""Seconds between two lines of progress where the output is a file."""
+
+
+class RateColumn(ProgressColumn):
+    """Rows per second."""
+
+    def render(self, task: Task) -> Text:
+        """The rate of a task, once there is one."""
+        speed = task.finished_speed or task.speed
+        return Text("" if not speed else f"{speed:,.1f}/s", style="cyan")
+
+
+class JobProgress:
+    """An `Observer` that draws; use it as a context."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._bars = Progress(
+            TextColumn("{task.description:<12}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            RateColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[told]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task = self._bars.add_task("", visible=False, told="")
+        self._counts = Counter[str]()
+        self._job, self._rows, self._total, self._begun, self._spoke = "", 0, 0, 0.0, 0.0
+        self.seconds: dict[str, float] = {}
+        """Wall-clock seconds by job, of the jobs that had something to do."""
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def listed(self, found: Listed) -> None:
+        """Say how many inputs there are, and what lay beside them."""
+        beside = ", ".join(f"{count:,} {kind}" for kind, count in found.ignored.items())
+        told = f"{found.num_inputs:,} inputs" + (f" (beside them: {beside})" if beside else "")
+        self.console.print(told, markup=False)  # an extension is never markup
+
+    def retried(self, rows: int) -> None:
+        """Say how many inputs are tried again."""
+        self.console.print(f"{rows:,} inputs are tried again" if rows else "nothing failed that could succeed now")
+
+    def begin(self, job: str, rows: int) -> None:
+        """Start a job's bar."""
+        self._job, self._rows, self._total = job, 0, rows
+        self._begun = self._spoke = time.monotonic()
+        self._counts.clear()
+        self._bars.reset(self._task, description=job, total=rows or None, visible=True, told="")
+
+    def advance(self, rows: int) -> None:
+        """Move the bar; now and then a line where there is no bar."""
+        self._rows += rows
+        self._counts.update(counts_of(rows))
+        now = time.monotonic()
+        told = told_throughput(throughput(self._counts, now - self._begun))
+        self._bars.update(self._task, advance=rows, told=told)
+        if not self.console.is_terminal and now - self._spoke > QUIET_LINE_EVERY_S:
+            self._spoke = now
+            rate = self._rows / (now - self._begun)
+            left = (self._total - self._rows) / rate if rate else 0.0
+            self.console.print(
+                f"{self._job:<12} {self._rows:,} of {self._total:,}, {rate:,.1f}/s, {duration(left)} left"
+                + (told and f", {told}")
+            )
+
+    def end(self, job: str, result: JobResult | None) -> None:
+        """One line that stays."""
+        self._bars.update(self._task, visible=False)
+        if result is None:
+            return
+        self.seconds[job] = self.seconds.get(job, 0.0) + result.seconds
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in result.reasons.items())
+        rate = f"{result.rows / result.seconds:,.0f}/s" if result.seconds else ""
+        taken = result.parts - result.computed
+        reused = f", {taken:,} of {result.parts:,} parts unchanged" if taken else ""
+        table = result.tables[-1]
+        self.console.print(
+            f"[green]✓[/] {job:<12} {result.rows:>9,} rows of {table:<12} {duration(result.seconds):>8}  {rate:>9}"
+            + (f"  [yellow]{reasons}[/]" if reasons else "")
+            + reused
+            + (f"  {told}" if (told := told_throughput(result.rates())) else ""),
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def told_throughput(rates: Mapping[str, float]) -> str:
+    """What a captioning job has come to, as `engine.job.throughput` gives it; '' where nothing was counted."""
+    if not rates.get("images_per_s"):
+        return ""
+    told = f"{rates['images_per_s']:,.1f} images/s, {rates['tokens_per_s']:,.0f} tokens/s"
+    return told + (f", cost {rates['cost']:,.2f}" if "cost" in rates else "")
+
+
+def duration(seconds: float) -> str:
+    """1.4 s, 3 min 12 s, 5 h 03 min."""
+    if round(seconds, 1) < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min"
+
+
+def ledger_table(counts: Iterable[tuple[str, str | None, str | None, int]], num_inputs: int) -> Table:
+    """The ledger as a table whose last line is the sum."""
+    table = Table(title="Ledger", title_justify="left", show_footer=True, box=None, pad_edge=False)
+    table.add_column("outcome", "inputs")
+    table.add_column("stage")
+    table.add_column("reason")
+    table.add_column("count", f"{num_inputs:,}", justify="right")
+    style = {"kept": "green", "rejected": "yellow", "error": "red", "purged": "magenta", "pending": "dim"}
+    for outcome, stage, reason, count in counts:
+        table.add_row(outcome, stage or "", reason or "", f"{count:,}", style=style[outcome])
+    return table
+
+
+def rows_table(names: list[str], rows: Iterable[tuple[object, ...]]) -> Table:
+    """The result of a query; texts of the data are shown as they are, never as markup."""
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        table.add_column(Text(name, style="bold"))
+    for row in rows:
+        table.add_row(*(Text("NULL", style="dim") if value is None else Text(str(value)) for value in row))
+    return table
+
+
+def columns_table(rows: Iterable[tuple[str, str, str, str]]) -> Table:
+    """(view, column, type, meaning) of columns, each view a heading above its own; as wide as the terminal allows."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column()
+    heading = None
+    for view, column, kind, text in rows:
+        if view != heading:
+            if heading is not None:
+                table.add_row()
+            table.add_row(Text(view, style="bold"))
+            heading = view
+        table.add_row(Text(f"  {column}"), Text(kind), Text(text))
+    return table
+
+
+@contextmanager
+def told(console: Console, package: str) -> Iterator[None]:
+    """Show what a package logs on the console, between its bars."""
+    handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
+    logger = logging.getLogger(package)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
+class _StageProgress(Protocol):
+    """What a trainer reports (see `training.train.StageProgress`)."""
+
+    @property
+    def stage(self) -> str: ...
+    @property
+    def step(self) -> int: ...
+    @property
+    def total_steps(self) -> int: ...
+    @property
+    def loss(self) -> float: ...
+    @property
+    def images_per_s(self) -> float: ...
+
+
+@contextmanager
+def stage_bars(console: Console) -> Iterator[Callable[[_StageProgress], None]]:
+    """Bars of a training run, one per stage; gives what is to be called with each report."""
+    bars = Progress(
+        TextColumn("{task.description:<18}"),
+        BarColumn(bar_width=30),
+        MofNCompleteColumn(),
+        TextColumn("loss {task.fields[loss]:.3f}  {task.fields[images_per_s]:,.0f} images/s"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    tasks: dict[str, TaskID] = {}
+    spoke = time.monotonic()
+
+    def show(at: _StageProgress) -> None:
+        nonlocal spoke
+        if at.stage not in tasks:
+            tasks[at.stage] = bars.add_task(at.stage, total=at.total_steps, loss=at.loss, images_per_s=0.0)
+        bars.update(tasks[at.stage], completed=at.step, loss=at.loss, images_per_s=at.images_per_s)
+        now = time.monotonic()
+        if not console.is_terminal and now - spoke > QUIET_LINE_EVERY_S:
+            spoke = now
+            console.print(
+                f"{at.stage:<18} step {at.step:,} of {at.total_steps:,}, loss {at.loss:.3f}, "
+                f"{at.images_per_s:,.0f} images/s"
+            )
+
+    with bars:
+        yield show

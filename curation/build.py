@@ -1,0 +1,223 @@
+"""Run the jobs of a recipe in order on one dataset: preflight, lock, list, then each job to the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+from curation.ingest import listing, retry
+from curation.ingest.purge_log import refuse_unfinished
+from curation.shards import writer as shard_writer
+from engine import catalog
+from engine.dataset import Dataset, count_rows, write_atomically
+from engine.job import JobResult, State, Step, drop_unasked, open_parts, run_from, state_of
+from engine.needs import check_needs
+from engine.reduce import Reduce, explaining_memory
+from engine.runner import LocalRunner, Runner
+from schemas.recipe import DataRecipe
+
+
+class NothingLeft(ValueError):
+    """No image passes every rule; the tables that say why are whole."""
+
+
+class Observer(Protocol):
+    """Is told what happens, to show it."""
+
+    def listed(self, found: listing.Listed) -> None:
+        """The inputs are known."""
+
+    def retried(self, rows: int) -> None:
+        """This many inputs that had failed were fetched again."""
+
+    def begin(self, job: str, rows: int) -> None:
+        """A job starts on this many rows."""
+
+    def advance(self, rows: int) -> None:
+        """Rows of the current job have been finished."""
+
+    def end(self, job: str, result: JobResult | None) -> None:
+        """A job has ended; None where it was done already."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build did."""
+
+    results: list[JobResult]
+    """Jobs that had something to do."""
+    counts: list[tuple[str, str | None, str | None, int]]
+    """(outcome, stage, reason, count) over the ledger."""
+    num_inputs: int
+
+
+def build(
+    recipe: DataRecipe,
+    steps: Sequence[Step],
+    observer: Observer,
+    redo: frozenset[str] = frozenset(),
+    retry_failed: bool = False,
+) -> Built:
+    """Bring the steps up to date; with `retry_failed` fetch first again what failed for a passing reason.
+
+    Raises:
+        NeedsMissing: something that a job will load is not on this machine; nothing was written.
+        ValueError: the dataset was made by another recipe, is being written by another process, or no image is left.
+        PartFailed: a part could not be computed.
+        OSError: the dataset cannot be written.
+    """
+    dataset = Dataset(recipe.out_path())
+    refuse_foreign_folder(dataset)
+    is_new = not dataset.root.exists()
+    if is_new:
+        check_needs(steps)  # here, so that a refusal does not even leave a folder
+    results: list[JobResult] = []
+    with dataset.lock(), _Runners(recipe) as runners:
+        refuse_unfinished(dataset)
+        dataset.sweep()
+        preflight(dataset, recipe, steps, redo)
+        try:
+            observer.listed(listing.update_listing(dataset, recipe))
+        except ValueError:
+            if is_new:
+                _remove_empty(dataset)
+            raise
+        for step in steps:
+            drop_unasked(dataset, step)
+        write_atomically(dataset.recipe, recipe.to_yaml().encode())
+        if retry_failed:
+            observer.retried(retry.retry_failed(dataset, recipe))
+        for step in steps:
+            force = step.job in redo
+            state = state_of(dataset, step, force)
+            if state is State.DONE and not force:
+                observer.end(step.job, None)
+            else:
+                observer.begin(step.job, _rows_to_do(dataset, step, state, force))
+                memory = recipe.run.duckdb_memory
+                result = run_from(dataset, step, state, runners.get, observer.advance, force, memory)
+                observer.end(step.job, result)
+                results.append(result)
+            if step.outputs == ("shard_plan",):
+                _refuse_empty_plan(dataset)
+            if step.outputs == ("samples",) and not shard_writer.index_is_current(dataset):
+                shard_writer.write_index(dataset)
+        if results or not dataset.catalog.is_file():
+            catalog.write_catalog(dataset)
+    return Built(results, *conserve(dataset, recipe.run.duckdb_memory))
+
+
+def preflight(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Step], redo: frozenset[str]) -> None:
+    """Find every contradiction between recipe and dataset, and what the jobs to be run lack, before anything is
+    touched.
+
+    Raises:
+        ValueError: the first contradiction.
+        NeedsMissing: all that is lacking.
+    """
+    is_listed = listing.is_listed(dataset, recipe)
+    states = [(step, state_of(dataset, step, step.job in redo)) for step in steps]
+    if is_listed:
+        check_needs(_to_run(states, redo))
+    else:  # new inputs go through every job
+        check_needs(steps)
+
+
+def _to_run(states: Sequence[tuple[Step, State]], redo: frozenset[str]) -> Iterator[Step]:
+    """The steps that are not done, and those whose tables will be outdated once the ones before have run."""
+    anew: set[str] = set()
+    for step, state in states:
+        will_be_outdated = step.job in redo or not anew.isdisjoint(step.work.inputs)
+        if will_be_outdated or state in (State.NEW, State.OUTDATED):
+            anew.update(step.outputs)
+        if will_be_outdated or state is not State.DONE:
+            yield step
+
+
+def conserve(dataset: Dataset, memory: str = "4GB") -> tuple[list[tuple[str, str | None, str | None, int]], int]:
+    """The ledger's counts, and the number of inputs they add up to.
+
+    Args:
+        memory: limit of DuckDB, as `run.duckdb_memory`.
+
+    Raises:
+        RuntimeError: they do not.
+        ValueError: the memory does not suffice.
+    """
+    with catalog.connect(dataset, memory) as connection, explaining_memory("counting the ledger", memory):
+        counts = catalog.ledger_counts(connection)
+    num_inputs = sum(count_rows(path) for path in dataset.parts("listing"))
+    total = sum(count for *_, count in counts)
+    if total != num_inputs:
+        raise RuntimeError(f"{dataset.root}: the ledger has {total} rows for {num_inputs} inputs; run sigma doctor")
+    return counts, num_inputs
+
+
+class _Runners:
+    """The runner of a recipe, made when the first part needs it and closed at the end."""
+
+    def __init__(self, recipe: DataRecipe) -> None:
+        self._recipe = recipe
+        self._runner: Runner | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._runner is not None:
+            self._runner.close()
+
+    def get(self) -> Runner:
+        """The runner that `run.runner` names."""
+        if self._runner is None:
+            self._runner = _make_runner(self._recipe)
+        return self._runner
+
+
+def _make_runner(recipe: DataRecipe) -> Runner:
+    if recipe.run.runner == "local":
+        return LocalRunner()
+    from engine.ray_runner import RayRunner  # ray takes a second to import, and a finished dataset needs none
+
+    return RayRunner(recipe.run.workers, recipe.run.retries)
+
+
+def _rows_to_do(dataset: Dataset, step: Step, state: State, redo: bool) -> int:
+    """Rows that a job is about to go through; 0 for a reduce job, whose progress is DuckDB's."""
+    if isinstance(step.work, Reduce):
+        return 0
+    if step.work.parts_by == "shard_id":
+        return count_rows(dataset.reduced("shard_plan"))
+    every = redo or state is not State.BEGUN
+    numbers = range(dataset.num_parts()) if every else open_parts(dataset, step)
+    return sum(count_rows(dataset.part("listing", number)) for number in numbers)
+
+
+def _refuse_empty_plan(dataset: Dataset) -> None:
+    if count_rows(dataset.reduced("shard_plan")) == 0:
+        raise NothingLeft(
+            f"{dataset.root}: no image is left to pack; sigma status {dataset.root} shows which rule took them, "
+            "then loosen it in the recipe's select section and add --redo select"
+        )
+
+
+def refuse_foreign_folder(dataset: Dataset) -> None:
+    """Leave alone what is no dataset.
+
+    Raises:
+        ValueError: `out` is a file, or a folder that holds other things.
+    """
+    if dataset.root.exists() and not dataset.root.is_dir():
+        raise ValueError(f"out={dataset.root}: is a file; name a folder for the dataset")
+    ours = (".lock", "tables", "shards", "recipe.yaml")
+    foreign = dataset.root.is_dir() and any(dataset.root.iterdir())
+    if foreign and not any((dataset.root / name).exists() for name in ours):
+        raise ValueError(f"out={dataset.root}: holds other files and no dataset; name an empty or new folder")
+
+
+def _remove_empty(dataset: Dataset) -> None:
+    """Leave nothing of a dataset that was refused before its first part."""
+    if {path.name for path in dataset.root.iterdir()} <= {".lock"}:
+        (dataset.root / ".lock").unlink(missing_ok=True)
+        dataset.root.rmdir()

@@ -1,0 +1,145 @@
+"""Read the header of each input and no more: format, upright size, or the reason that the header alone can tell.
+
+A survey of a collection before it is ingested. No job of `build` reads the table, so it may be there or not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import pyarrow as pa
+
+from curation.images.lazy_bytes import LazyBytes
+from curation.images.probe import Unreadable, picture_formats, probe, refuse_animated
+from curation.sources.ranges import open_lazily
+from curation.sources.storage import RemoteError
+from engine.ahead import ahead
+from engine.dataset import Dataset
+from engine.job import Step
+from engine.stage import Progress, Stage, Worker, naming
+from schemas.reasons import ImageError
+from schemas.recipe import DataRecipe
+from schemas.tables import HEADERS
+
+JOB = "headers"
+"""Its name, and its table's."""
+
+ROWS_PER_TURN = 64
+"""Rows that a thread takes at once: handing them over one by one would cost more than reading a header."""
+
+Listed = tuple[int, str, str, int | None, int | None, str | None, str | None]
+Row = tuple[Any, ...]
+"""A row of `headers`, in the order of its columns."""
+
+_LISTED = ["row_id", "source", "member", "byte_offset", "num_bytes", "reason", "detail"]
+
+
+def stage(recipe: DataRecipe) -> Stage:
+    """The job that turns the listing into `headers`."""
+    return Stage(
+        job=JOB,
+        inputs=("listing",),
+        outputs=(JOB,),
+        build=partial(HeaderWorker, int(recipe.ingest.max_megapixels * 1e6), recipe.run.threads),
+        knobs={"ingest.max_megapixels": recipe.ingest.max_megapixels},
+    )
+
+
+def other_knobs(dataset: Dataset, recipe: DataRecipe) -> bool:
+    """Whether the headers that are there were judged by other knobs. They are cheap: read them again, and do not ask
+    for `--redo` as a job that costs hours does."""
+    step = Step(stage(recipe))
+    made_by = dataset.record(JOB)
+    return made_by is not None and made_by.knobs != step.record(dataset).knobs
+
+
+class HeaderWorker(Worker):
+    """Reads headers on threads, some batches of rows ahead."""
+
+    def __init__(self, max_pixels: int, threads: int) -> None:
+        """Load Pillow's decoders, before several threads need them at once."""
+        picture_formats()
+        self._max_pixels = max_pixels
+        self._threads = threads
+
+    def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
+        """`listing` in, `headers` out."""
+        rows: list[Row] = []
+        for done in ahead(self._read_some, _turns(inputs["listing"]), self._threads):
+            rows += done
+            progress(len(done))
+        columns = zip(*rows, strict=True) if rows else [()] * len(HEADERS)
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, HEADERS, strict=True)]
+        return {JOB: pa.Table.from_arrays(arrays, schema=HEADERS)}
+
+    def _read_some(self, listed: list[Listed]) -> list[Row]:
+        done: list[Row] = []
+        try:
+            for row in listed:
+                done.append(header_row(row, self._max_pixels))
+        except Exception as error:
+            with naming(listed[len(done)][2]):
+                raise error
+        return done
+
+
+def header_row(listed: Listed, max_pixels: int) -> Row:
+    """One row of the listing as a row of `headers`."""
+    row_id, source, member, byte_offset, num_bytes, reason, detail = listed
+    if reason is not None:
+        return (row_id, num_bytes, *_NOTHING, reason, detail)
+    try:
+        data = open_lazily(source, member, byte_offset, num_bytes)
+    except OSError as error:
+        refused = _unreadable(error)
+        return (row_id, num_bytes, *_NOTHING, refused.reason.value, refused.detail)
+    try:
+        header = probe(data, max_pixels)
+        refuse_animated(header)
+    except Unreadable as error:
+        header, reason, detail = error.header, error.reason.value, error.detail  # type: ignore[assignment]
+    finally:
+        failed = None
+        if isinstance(data, LazyBytes):
+            failed = data.failed
+            data.close()
+    if failed is not None:  # what was made of half the bytes says nothing
+        refused = _unreadable(failed)
+        return (row_id, num_bytes, *_NOTHING, refused.reason.value, refused.detail)
+    if header is None:
+        return (row_id, len(data), *_NOTHING, reason, detail)
+    return (
+        row_id,
+        len(data),
+        header.format,
+        header.mode,
+        header.width,
+        header.height,
+        header.exif_orientation,
+        header.frames,
+        header.icc,
+        reason,
+        detail,
+    )
+
+
+_NOTHING = (None,) * 7
+"""Of the columns that a header fills."""
+
+
+def _unreadable(error: OSError) -> Unreadable:
+    if isinstance(error, RemoteError):
+        return Unreadable(error.reason, error.detail)
+    if isinstance(error, IsADirectoryError):
+        return Unreadable(ImageError.UNREADABLE, "a folder that cannot be listed")
+    return Unreadable(ImageError.UNREADABLE, error.strerror or type(error).__name__)
+
+
+def _turns(listing: pa.Table) -> Iterator[list[Listed]]:
+    names = listing.schema.names
+    for batch in listing.to_batches(max_chunksize=ROWS_PER_TURN):
+        # a part that was listed by an earlier version has no reasons
+        columns = [batch[name].to_pylist() if name in names else [None] * batch.num_rows for name in _LISTED]
+        yield list(zip(*columns, strict=True))

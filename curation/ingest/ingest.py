@@ -1,0 +1,170 @@
+"""Read each original once: sha256, header, decode, proxy; a row with a reason where it gives no picture."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image
+
+from curation.images.decode import Decoded, decode
+from curation.images.probe import Header, Unreadable, picture_formats
+from curation.ingest.purge_log import Withheld, read_log
+from curation.sources import read_original
+from curation.sources.captions import RawCaption, read_sidecar
+from curation.sources.storage import RemoteError
+from engine.ahead import ahead
+from engine.dataset import Dataset
+from engine.stage import Progress, Stage, Worker, naming
+from schemas.ids import image_id
+from schemas.reasons import ImageError
+from schemas.recipe import DataRecipe, Ingest
+from schemas.tables import IMAGES, PROXIES
+
+ROWS_PER_BATCH = 64
+"""Rows that wait as Python objects before they become Arrow; keeps a part of proxies from lying in memory twice."""
+
+
+def stage(recipe: DataRecipe) -> Stage:
+    """The job that turns the listing into `proxies` and `images`."""
+    return Stage(
+        job="ingest",
+        inputs=("listing",),
+        outputs=("proxies", "images"),
+        build=partial(IngestWorker, recipe.ingest, recipe.run.threads, recipe.out_path()),
+        knobs={f"ingest.{name}": value for name, value in recipe.ingest.resolved().items()},
+    )
+
+
+class IngestWorker(Worker):
+    """Reads and decodes on threads, a bounded number of images ahead."""
+
+    def __init__(self, knobs: Ingest, threads: int, root: Path | None = None) -> None:
+        """Load Pillow's decoders, before several threads need them at once, and what was taken out of a dataset."""
+        picture_formats()
+        self.withheld = Withheld(read_log(Dataset(root)) if root else [])
+        self.knobs = knobs
+        self.threads = threads
+
+    def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
+        """`listing` in, `proxies` and `images` out."""
+        proxies: list[pa.RecordBatch] = []
+        images: list[pa.RecordBatch] = []
+        rows = ahead(self._named_row, _rows(inputs["listing"]), self.threads)
+        waiting: list[tuple[dict[str, Any], dict[str, Any]]] = []
+
+        def flush() -> None:
+            proxies.append(pa.RecordBatch.from_pylist([proxy for proxy, _ in waiting], schema=PROXIES))
+            images.append(pa.RecordBatch.from_pylist([image for _, image in waiting], schema=IMAGES))
+            waiting.clear()
+
+        for row in rows:
+            waiting.append(row)
+            progress(1)
+            if len(waiting) == ROWS_PER_BATCH:
+                flush()
+        flush()
+        return {
+            "proxies": pa.Table.from_batches(proxies, PROXIES),
+            "images": pa.Table.from_batches(images, IMAGES),
+        }
+
+    def _named_row(self, listed: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        with naming(listed["member"]):
+            return self.withheld.hold_back(*ingest_row(listed, self.knobs))
+
+
+def ingest_row(listed: Mapping[str, Any], knobs: Ingest) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One row of the listing as a row of `proxies` and a row of `images`.
+
+    Bytes that give no picture are a row with a reason, and have an id all the same.
+    """
+    row_id = listed["row_id"]
+    found_bad = listed.get("reason")  # a part that was listed by an earlier version has no such column
+    image: dict[str, Any] = {name: listed[name] for name in ("source", "source_name", "member", "byte_offset")}
+    image |= {"row_id": row_id, "num_bytes": listed["num_bytes"]} | _caption(listed)
+    proxy: dict[str, Any] = {"row_id": row_id}
+    if found_bad is not None:
+        return proxy, image | {"reason": found_bad, "detail": listed["detail"]}
+    try:
+        data = _read(listed)
+        digest = hashlib.sha256(data).hexdigest()
+        image |= {"image_id": image_id(digest), "sha256": digest, "num_bytes": len(data)}
+        proxy["image_id"] = image["image_id"]
+        decoded = decode(data, longest_px=knobs.proxy_px, max_pixels=int(knobs.max_megapixels * 1e6))
+    except Unreadable as refused:
+        image |= {"reason": refused.reason.value, "detail": refused.detail}
+        if refused.header is not None:
+            image |= _header_columns(refused.header)
+        return proxy, image
+    image |= _header_columns(decoded.header) | {"alpha": decoded.alpha}
+    proxy |= _proxy_columns(decoded, knobs.proxy_quality)
+    return proxy, image
+
+
+def encode_proxy(picture: Image.Image, quality: int) -> bytes:
+    """A picture as a baseline JPEG, 4:2:0, without metadata: the same pixels give the same bytes."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=quality, subsampling="4:2:0")
+    return buffer.getvalue()
+
+
+def _rows(listing: pa.Table) -> Iterator[dict[str, Any]]:
+    for batch in listing.to_batches(max_chunksize=ROWS_PER_BATCH):
+        yield from batch.to_pylist()
+
+
+def _read(listed: Mapping[str, Any]) -> bytes:
+    try:
+        return read_original(listed["source"], listed["member"], listed["byte_offset"], listed["num_bytes"])
+    except RemoteError as error:
+        raise Unreadable(error.reason, error.detail) from None
+    except IsADirectoryError:
+        raise Unreadable(ImageError.UNREADABLE, "a folder that cannot be listed") from None
+    except OSError as error:
+        raise Unreadable(ImageError.UNREADABLE, error.strerror or type(error).__name__) from None
+
+
+def _caption(listed: Mapping[str, Any]) -> dict[str, str | None]:
+    """Caption, url and license: what the captions table says, else what lies beside the image."""
+    beside = _read_sidecars(listed["source"], listed["sidecar"]) if listed["sidecar"] else RawCaption(None)
+    return {
+        "raw_caption": listed["raw_caption"] or beside.caption,
+        "url": listed["url"] or beside.url,
+        "license": listed["license"] or beside.license,
+    }
+
+
+def _read_sidecars(source: str, member: str) -> RawCaption:
+    """The caption file, and the `.txt` of the same name where a `.json` holds everything but a caption.
+
+    One that cannot be read is as good as none: the image is not at fault.
+    """
+    stem, _, extension = member.rpartition(".")
+    is_json = extension.lower() == "json"
+    try:
+        found = read_sidecar(read_original(source, member), is_json)
+    except OSError:
+        return RawCaption(None)
+    if is_json and found.caption is None:
+        try:
+            text = read_sidecar(read_original(source, f"{stem}.txt"), is_json=False)
+        except OSError:
+            return found
+        return RawCaption(text.caption, found.url, found.license)
+    return found
+
+
+def _header_columns(header: Header) -> dict[str, Any]:
+    columns = ("format", "mode", "width", "height", "exif_orientation", "frames", "icc")
+    return {name: getattr(header, name) for name in columns}
+
+
+def _proxy_columns(decoded: Decoded, quality: int) -> dict[str, Any]:
+    picture = decoded.image
+    return {"jpeg": encode_proxy(picture, quality), "width": picture.width, "height": picture.height}

@@ -1,0 +1,152 @@
+"""The listing: every input gets its row_id and its part, once and for all, before anything is read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+
+from curation.sources import Item, list_source
+from engine.dataset import CONTENT_KEY, Dataset, JobRecord, commit_table, content_digest, count_rows
+from schemas.recipe import DataRecipe
+from schemas.sources import AnySource
+from schemas.strict import fingerprint
+from schemas.tables import LISTING
+
+
+@dataclass(frozen=True)
+class Listed:
+    """What the listing of a recipe's sources found."""
+
+    num_inputs: int
+    num_new: int
+    """Inputs of sources that were not listed before."""
+    ignored: dict[str, int]
+    """What lay beside the images and is no input, by kind."""
+
+
+def update_listing(dataset: Dataset, recipe: DataRecipe) -> Listed:
+    """List the sources that are not listed yet; each starts a new part, so nothing before it moves.
+
+    Raises:
+        ValueError: the dataset lists other sources than the recipe, or in parts of another size; or a source has
+            no image.
+    """
+    record = dataset.record("listing")
+    listed = _recorded_sources(record)
+    _refuse_other_inputs(dataset, recipe, record, listed)
+    fresh = range(len(listed), len(recipe.all_sources()))
+    for path in dataset.parts("listing")[_count(listed, "parts") :]:
+        path.unlink()  # a listing that was cut off before it was recorded
+    num_new = 0
+    for position in fresh:
+        entry = _list_one(dataset, recipe, position, _count(listed, "parts"), _count(listed, "rows"))
+        num_new += entry["rows"]
+        listed.append(entry)
+        knobs = {"part_rows": recipe.part_rows, "sources": listed}
+        dataset.write_record("listing", JobRecord("ingest", knobs, {}, fingerprint(knobs)))
+    ignored: dict[str, int] = {}
+    for entry in listed:
+        for kind, count in entry["ignored"].items():
+            ignored[kind] = ignored.get(kind, 0) + count
+    return Listed(_count(listed, "rows"), num_new, ignored)
+
+
+def is_listed(dataset: Dataset, recipe: DataRecipe) -> bool:
+    """Whether every source of the recipe is in the listing already. Raises as `update_listing` does."""
+    record = dataset.record("listing")
+    listed = _recorded_sources(record)
+    _refuse_other_inputs(dataset, recipe, record, listed)
+    return len(listed) == len(recipe.all_sources())
+
+
+def _recorded_sources(record: JobRecord | None) -> list[dict[str, Any]]:
+    return list(record.knobs["sources"]) if record else []
+
+
+def _count(listed: list[dict[str, Any]], what: str) -> int:
+    return sum(entry[what] for entry in listed)
+
+
+def _refuse_other_inputs(
+    dataset: Dataset, recipe: DataRecipe, record: JobRecord | None, listed: list[dict[str, Any]]
+) -> None:
+    if record is None:
+        return
+    if record.knobs["part_rows"] != recipe.part_rows:
+        raise ValueError(
+            f"{dataset.root}: was made with part_rows={record.knobs['part_rows']}, the recipe says {recipe.part_rows}; "
+            "parts are never cut anew: set it back, or name another out"
+        )
+    sources = recipe.all_sources()
+    parts = [dataset.part("listing", number) for number in range(_count(listed, "parts"))]
+    if lost := [path for path in parts if not path.is_file()]:
+        raise ValueError(
+            f"{lost[0]}: missing; a listing is taken once and cannot be computed again: put the file back, "
+            "or name another out"
+        )
+    if (rows := sum(count_rows(path) for path in parts)) != _count(listed, "rows"):
+        raise ValueError(
+            f"{dataset.root}: the listing has {rows} rows where {_count(listed, 'rows')} were listed; name another out"
+        )
+    for position, entry in enumerate(listed):
+        _refuse_other_source(dataset, entry, sources[position] if position < len(sources) else None)
+
+
+def _refuse_other_source(dataset: Dataset, entry: dict[str, Any], source: AnySource | None) -> None:
+    named = None if source is None else _shown(source.kind, source.location())
+    was = _shown(entry.get("kind", "folder"), entry["path"])
+    if source is None or named != was:
+        raise ValueError(
+            f"{dataset.root}: was made from {was}, the recipe has {named or 'nothing'} in its place; "
+            "sources may be added at the end, never changed: name another out for another dataset"
+        )
+    if (label := source.label()) != entry["name"]:
+        raise ValueError(
+            f"{dataset.root}: {entry['path']} was listed under the name {entry['name']!r}, the recipe says "
+            f"{label!r}; samples carry the name: set it back, or name another out"
+        )
+    options = source.listing_options()
+    if changed := [name for name in options if options[name] != entry.get("options", {}).get(name)]:
+        raise ValueError(
+            f"{dataset.root}: {entry['path']} was listed with {changed[0]}={entry['options'].get(changed[0])}, the "
+            f"recipe says {options[changed[0]]}; a listing is taken once: set it back, or name another out"
+        )
+
+
+def _shown(kind: str, location: str) -> str:
+    return location if kind == "folder" else f"{kind} {location}"
+
+
+def _list_one(dataset: Dataset, recipe: DataRecipe, position: int, part: int, row: int) -> dict[str, Any]:
+    """List one source part by part; no more than one part of it is held in memory."""
+    source = recipe.all_sources()[position]
+    listing = list_source(source, str(dataset.fetched(position)))
+    location, label = source.location(), source.label()
+    num_rows = num_parts = 0
+    for items in _chunks(iter(listing.items), recipe.part_rows):
+        rows = [item.row(row + num_rows + offset, location, label) for offset, item in enumerate(items)]
+        table = pa.Table.from_pylist(rows, schema=LISTING)
+        commit_table(
+            dataset.part("listing", part + num_parts), table, LISTING, {CONTENT_KEY.decode(): content_digest(table)}
+        )
+        num_rows += len(items)
+        num_parts += 1
+    entry = {
+        "path": location,
+        "name": label,
+        "rows": num_rows,
+        "parts": num_parts,
+        "ignored": dict(sorted(listing.ignored.items())),
+    }
+    if source.kind != "folder":
+        entry |= {"kind": source.kind, "options": source.listing_options()}
+    return entry
+
+
+def _chunks(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
+    for first in items:
+        yield [first, *islice(items, size - 1)]

@@ -1,0 +1,144 @@
+"""The log of takedowns, `purged.jsonl`: what was taken out and why, and what must never be ingested again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from curation.dedup.fingerprint import hamming, proxy_phash
+from engine.dataset import Dataset, write_atomically
+from schemas.reasons import PURGED
+from schemas.tables import IMAGES, PROXIES
+
+IDENTITY = frozenset({"row_id", "image_id", "source", "source_name", "member", "byte_offset", "num_bytes", "sha256"})
+"""Columns that a purged row keeps: which input it was, and the hash of what it must not become again."""
+
+REASONS = ("reason", "rejected_by")
+"""Columns that say `purged` in a purged row."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One input that was taken out, or one hash that is refused before anything has matched it.
+
+    Attributes:
+        row_id: None where no input of the dataset matched.
+        image_id: None where no byte of the input was read yet, or where only a pHash is refused.
+        name: `<name of the source>/<member>`.
+        matched_by: the selector, such as `url=https://...`.
+        phash: 16 hex digits: pictures within `distance` bits of it are refused too.
+        when: UTC, ISO 8601.
+        heirs: (row_id, image_id) of pictures that stay and had taken over its raw caption.
+        features: folders of stored features outside the dataset that were to be cleaned too.
+        finished: whether nothing of it is left in the dataset.
+    """
+
+    matched_by: str
+    why: str
+    when: str
+    row_id: int | None = None
+    image_id: str | None = None
+    sha256: str | None = None
+    name: str | None = None
+    phash: str | None = None
+    distance: int = 0
+    features: tuple[str, ...] = ()
+    heirs: tuple[tuple[int, str], ...] = ()
+    finished: bool = False
+
+
+def log_path(dataset: Dataset) -> Path:
+    """Where the log lies."""
+    return dataset.root / "purged.jsonl"
+
+
+def read_log(dataset: Dataset) -> list[Entry]:
+    """Every entry, oldest first; none where nothing was ever taken out.
+
+    Raises:
+        ValueError: the log is damaged.
+    """
+    path = log_path(dataset)
+    if not path.is_file():
+        return []
+    entries = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            values = json.loads(line)
+            heirs = tuple((row_id, image_id) for row_id, image_id in values.get("heirs", ()))
+            entries.append(Entry(**values | {"features": tuple(values["features"]), "heirs": heirs}))
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path}: line {number} is damaged ({error}); put the file back from a copy") from None
+    return entries
+
+
+def write_log(dataset: Dataset, entries: Iterable[Entry]) -> None:
+    """Commit the whole log."""
+    lines = (json.dumps(asdict(entry), ensure_ascii=False, sort_keys=True) + "\n" for entry in entries)
+    write_atomically(log_path(dataset), "".join(lines).encode())
+
+
+def finished(entries: Iterable[Entry]) -> list[Entry]:
+    """The same entries, carried out."""
+    return [replace(entry, finished=True) for entry in entries]
+
+
+def refuse_unfinished(dataset: Dataset) -> None:
+    """Refuse to compute over a takedown that was interrupted.
+
+    Raises:
+        ValueError: with the command that finishes it.
+    """
+    if any(not entry.finished for entry in read_log(dataset)):
+        raise ValueError(
+            f"{dataset.root}: a takedown was interrupted; finish it first: sigma purge {dataset.root} --resume"
+        )
+
+
+def blank(field: pa.Field) -> Any:
+    """What a column holds in a purged row: nothing, or `KeepValue` where the contract wants something."""
+    if field.name in REASONS:
+        return PURGED
+    if field.nullable:
+        return None
+    if pa.types.is_list(field.type):
+        return []
+    return False if pa.types.is_boolean(field.type) else KeepValue
+
+
+class KeepValue:
+    """Stands for a value that stays: of a column of `IDENTITY`, or one that may not be null, such as who captions."""
+
+
+def blank_row(row: Mapping[str, Any], schema: pa.Schema, why: str) -> dict[str, Any]:
+    """A row of a table with nothing of the image left in it."""
+    values: dict[str, Any] = {}
+    for field in schema:
+        value = KeepValue if field.name in IDENTITY else blank(field)
+        values[field.name] = row.get(field.name) if value is KeepValue else value
+    return values | ({"detail": why} if "detail" in schema.names else {})
+
+
+class Withheld:
+    """What `ingest` must not let in: inputs by number, bytes by their hash, pictures by their likeness."""
+
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        entries = list(entries)
+        self._rows = {entry.row_id: entry.why for entry in entries if entry.row_id is not None}
+        self._images = {entry.image_id: entry.why for entry in entries if entry.image_id is not None}
+        self._pictures = {(int(entry.phash, 16), entry.distance): entry.why for entry in entries if entry.phash}
+
+    def hold_back(self, proxy: dict[str, Any], image: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Rows of `proxies` and `images` as they are, or emptied where the log names them."""
+        why = self._rows.get(image["row_id"]) or self._images.get(image.get("image_id") or "")
+        if why is None and self._pictures and proxy.get("jpeg") is not None:
+            found = proxy_phash(proxy["jpeg"])
+            why = next((why for (near, bits), why in self._pictures.items() if hamming(near, found) <= bits), None)
+        if why is None:
+            return proxy, image
+        return blank_row(proxy, PROXIES, why), blank_row(image, IMAGES, why)

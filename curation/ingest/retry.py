@@ -1,0 +1,103 @@
+"""Fetch again what failed for a reason that may be over: rows keep their place, what succeeded is left alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from curation.sources.item import Item
+from curation.sources.urls import fetch_rows, first_fetch, retry_of, wanted_rows
+from engine.dataset import CONTENT_KEY, Dataset, JobRecord, commit_table, content_digest
+from schemas.reasons import TRANSIENT
+from schemas.recipe import DataRecipe
+from schemas.sources import AnySource, UrlSource
+from schemas.strict import fingerprint
+from schemas.tables import LISTING
+
+_TRANSIENT = pa.array(sorted(TRANSIENT))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part with rows to try again."""
+
+    number: int
+    row_ids: set[int]
+
+
+def retry_failed(dataset: Dataset, recipe: DataRecipe) -> int:
+    """Fetch again the rows that failed for a transient reason, and have `ingest` read their parts anew.
+
+    The URLs among them are fetched into tars of their own, and their rows of the listing are rewritten in place: the
+    same row_id, another address or another reason. Every other part of the listing stays as it is, so `ingest` and
+    what follows take their parts over. A retry that is cut off goes on when it is called again.
+
+    Returns:
+        How many rows are tried again.
+
+    Raises:
+        ValueError: img2dataset could not finish; run it again.
+    """
+    record = dataset.record("listing")
+    if record is None:
+        return 0
+    listed = [dict(entry) for entry in record.knobs["sources"]]
+    num_rows = first_part = first_row = 0
+    for position, entry in enumerate(listed):
+        parts = _failed_parts(dataset, range(first_part, first_part + entry["parts"]))
+        if parts:
+            attempt = entry.get("retries", 0) + 1
+            fetched = _fetch(dataset, recipe.all_sources()[position], position, first_row, parts, attempt)
+            for part in parts:
+                _rewrite(dataset, part, fetched, attempt)
+            entry["retries"] = attempt
+            num_rows += sum(len(part.row_ids) for part in parts)
+        first_part += entry["parts"]
+        first_row += entry["rows"]
+    if num_rows:
+        knobs = {**record.knobs, "sources": listed}
+        dataset.write_record("listing", JobRecord(record.job, knobs, {}, fingerprint(knobs)))
+    return num_rows
+
+
+def _failed_parts(dataset: Dataset, numbers: range) -> list[_Part]:
+    parts = []
+    for number in numbers:
+        if not dataset.part_done("images", number):
+            continue
+        images = dataset.read_part("images", number, ["row_id", "reason"])
+        failed = images.filter(pa.compute.is_in(images["reason"], value_set=_TRANSIENT))["row_id"].to_pylist()
+        if failed:
+            parts.append(_Part(number, set(failed)))
+    return parts
+
+
+def _fetch(
+    dataset: Dataset, source: AnySource, position: int, first_row: int, parts: list[_Part], attempt: int
+) -> dict[int, Item]:
+    """What became of the URLs that failed, by row_id; nothing of a source that downloads nothing itself."""
+    if not isinstance(source, UrlSource):
+        return {}
+    numbers: set[int] = set()
+    for part in parts:
+        for row in dataset.read_part("listing", part.number).to_pylist():
+            if row["row_id"] in part.row_ids and row["reason"] in TRANSIENT:  # others lie in a tar that failed to open
+                numbers.add(row["row_id"] - first_row)
+    if not numbers:
+        return {}
+    first = first_fetch(source, str(dataset.fetched(position)))
+    found = fetch_rows(retry_of(first, attempt), wanted_rows(first.work, numbers))
+    return {first_row + number: item for number, item in found}
+
+
+def _rewrite(dataset: Dataset, part: _Part, fetched: dict[int, Item], attempt: int) -> None:
+    """Put what was fetched into a part of the listing, and give the part another name for those that depend on it."""
+    rows: list[dict[str, Any]] = dataset.read_part("listing", part.number).to_pylist()
+    for place, row in enumerate(rows):
+        if (item := fetched.get(row["row_id"])) is not None:
+            rows[place] = item.row(row["row_id"], row["source"], row["source_name"])
+    table = pa.Table.from_pylist(rows, schema=LISTING)
+    name = fingerprint([content_digest(table), attempt])
+    commit_table(dataset.part("listing", part.number), table, LISTING, {CONTENT_KEY.decode(): name})

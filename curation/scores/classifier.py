@@ -1,0 +1,86 @@
+"""Any image classifier of transformers as a screen: how sure it is that a picture has one of its labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.clip import Pixels, best_device, on_device, weights_name
+from schemas.scores import PUBLISHED, Classifier
+from schemas.weights import Weight, find_frozen, load_frozen, missing_weights
+
+
+class ImageClassifier:
+    """A classifier with its own preprocessing, and the label that is read of it."""
+
+    def __init__(self, model: Any, processor: Any, label: int, name: str, device: str) -> None:
+        self._model, self._processor, self._label = on_device(model, device), processor, label
+        self.name = name
+
+    @classmethod
+    def load(cls, column: str, section: Classifier, device: str = "auto") -> ImageClassifier:
+        """The classifier of a column of the recipe.
+
+        Raises:
+            ValueError: it is not on this machine, is no image classifier, or has no such label.
+        """
+        from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+        folder = find_classifier(column, section)
+        published, label = PUBLISHED.get(column, (None, None))
+        model = load_frozen(AutoModelForImageClassification.from_pretrained, folder)
+        try:  # by Pillow: the other backend is torchvision's
+            processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{folder}: has no preprocessing ({str(error).splitlines()[0]})") from None
+        wanted = section.label or label or ""
+        labels = {str(word).lower(): int(number) for number, word in model.config.id2label.items()}
+        if wanted.lower() not in labels:
+            there = ", ".join(str(word) for word in model.config.id2label.values())
+            raise ValueError(f"screen.classifiers.{column}.label={wanted}: the labels of {folder.name} are {there}")
+        name = weights_name(section.model, folder, published.hub_id if published else "")
+        return cls(model, processor, labels[wanted.lower()], name, best_device(device))
+
+    def pixels(self, image: Image.Image) -> Pixels:
+        """What the model sees of an RGB picture, (3, height, width): work for the threads that decode."""
+        found: Pixels = self._processor(image, return_tensors="np")["pixel_values"][0]
+        return found
+
+    def scores(self, pixels: Sequence[Pixels]) -> NDArray[np.float32]:
+        """Pictures as `pixels` gives them -> (n,) probabilities of the label.
+
+        By softmax over the labels; where they do not exclude each other (a multi-label model, or one label), by the
+        sigmoid of this one.
+        """
+        import torch
+
+        batch = torch.from_numpy(np.stack(pixels)).to(self._model.device, self._model.dtype)
+        with torch.inference_mode():
+            logits = self._model(pixel_values=batch).logits.float()
+        config = self._model.config
+        alone = config.problem_type == "multi_label_classification" or config.num_labels == 1
+        probabilities = logits.sigmoid() if alone else logits.softmax(dim=1)
+        found: NDArray[np.float32] = probabilities[:, self._label].cpu().numpy()
+        return found
+
+
+def find_classifier(column: str, section: Classifier) -> Path:
+    """The folder of the classifier of a column; nothing is loaded.
+
+    Raises:
+        ValueError: it is not on this machine.
+    """
+    key = f"screen.classifiers.{column}.model"
+    if column in PUBLISHED:
+        return find_frozen(section.model, PUBLISHED[column][0], key)
+    assert section.model is not None, key  # the recipe refuses a column without a published model that names none
+    own = Weight("an image classifier", section.model, "*", "size not known", "see the repository")
+    try:
+        return find_frozen(section.model, own, key)
+    except ValueError:
+        raise missing_weights(own, key, section.model) from None

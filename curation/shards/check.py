@@ -1,0 +1,175 @@
+"""Check every shard against what the tables say it holds, byte for byte where that is known."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+
+from curation.shards.writer import Packed, index_is_current, metadata_of
+from engine.ahead import ahead
+from engine.dataset import WIDS_FILE, Dataset, digest_of, read_parquet
+from engine.stage import Stage, input_digest
+from schemas import shard, shard_index
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class CheckedShard:
+    """What was found in one shard; `number` is its part of `samples`, None where no plan knows it."""
+
+    shard: str
+    problem: str | None
+    number: int | None
+    num_unchecked: int
+    """Re-encoded images without a checksum: the shard was written before there were any."""
+
+
+def check_shards(
+    dataset: Dataset, index: pa.Table, threads: int, progress: Callable[[int], None]
+) -> Iterator[CheckedShard]:
+    """The shards that an index names, in its order.
+
+    Args:
+        progress: called with the number of samples looked at since the last call.
+    """
+    counts = Counter(index["shard"].to_pylist())
+    begins = dict(zip(counts, _begins(counts), strict=True))
+    numbers = _numbers(dataset)
+
+    def check(name: str) -> CheckedShard:
+        rows = index.slice(begins[name], counts[name]).to_pylist()
+        number = numbers.get(name)
+        problem, num_unchecked = _shard_problem(dataset.shards / name, rows, _plan(dataset, number))
+        if problem is None and number is not None and dataset.part_done("samples", number):
+            problem = _differs_from_samples(dataset, number, rows)
+        progress(len(rows))
+        return CheckedShard(name, problem, number, num_unchecked)
+
+    yield from ahead(check, counts, threads)
+
+
+def _begins(counts: Counter[str]) -> Iterator[int]:
+    begin = 0
+    for count in counts.values():
+        yield begin
+        begin += count
+
+
+def _numbers(dataset: Dataset) -> dict[str, int]:
+    """Shard -> its number in the plan; nothing where the plan is missing or damaged."""
+    try:
+        plan = read_parquet(dataset.reduced("shard_plan"), ["shard", "shard_id"])
+    except ValueError:
+        return {}
+    return dict(zip(plan["shard"].to_pylist(), plan["shard_id"].to_pylist(), strict=True))
+
+
+def _plan(dataset: Dataset, number: int | None) -> dict[str, Row]:
+    """image_id -> row of the plan, where the shard was written from the plan that is there now."""
+    record = dataset.record("samples")
+    if number is None or record is None or not dataset.part_done("samples", number):
+        return {}
+    made = Stage(record.job, ("samples",), ("shard_plan",), dict, record.knobs, parts_by="shard_id")  # type: ignore[arg-type]
+    if digest_of(dataset.part("samples", number)) != input_digest(dataset, made, number):
+        return {}
+    return {row["image_id"]: row for row in dataset.read_range("shard_plan", "shard_id", number, number).to_pylist()}
+
+
+def _differs_from_samples(dataset: Dataset, number: int, rows: list[dict[str, Any]]) -> str | None:
+    try:
+        samples = dataset.read_part("samples", number, shard_index.INDEX_SCHEMA.names)
+    except ValueError:
+        return None  # a finding of its own
+    samples = samples.filter(samples["shard"].is_valid())
+    return None if samples.to_pylist() == rows else "lies otherwise in index.parquet than in the table samples"
+
+
+def _shard_problem(path: Path, rows: list[dict[str, Any]], plan: Mapping[str, Row]) -> tuple[str | None, int]:
+    """Compare every member's header with the index, the json member's own id with the key, the image's bytes with
+    their sha256, and both texts with the plan; what is wrong, and how many images have no sha256."""
+    num_unchecked = 0
+    if not path.is_file():
+        return "missing", 0
+    with path.open("rb") as tar:
+        for row in rows:
+            problem, is_checked = _sample_problem(tar, row, plan.get(row["image_id"]))
+            num_unchecked += not is_checked
+            if problem:
+                return problem, num_unchecked
+        end = max(
+            row[f"{member}_offset"] + row[f"{member}_size"] for row in rows for member in ("image", "txt", "json")
+        )
+        tar.seek(end)
+        rest = bytes(shard.padding(end)) + shard.END_OF_ARCHIVE
+        if tar.read() != rest:
+            size = path.stat().st_size
+            return _wrong_end(size, end + len(rest)), num_unchecked
+    return None, num_unchecked
+
+
+def _wrong_end(size: int, expected: int) -> str:
+    if size == expected:
+        return "does not end in zeros"
+    return "is cut short" if size < expected else "holds more than the index says"
+
+
+def _sample_problem(tar: IO[bytes], row: Row, planned: Row | None) -> tuple[str | None, bool]:
+    """What is wrong with a sample, and whether its image could be checked."""
+    key, found = row["key"], {}
+    for member in ("image", "txt", "json"):
+        name = f"{key}.{row['image_ext'] if member == 'image' else member}"
+        tar.seek(row[f"{member}_offset"] - shard.BLOCK)
+        if tar.read(shard.BLOCK) != shard.member_header(name, row[f"{member}_size"]):
+            return f"does not hold {name} where the index says", True
+        found[member] = tar.read(row[f"{member}_size"])
+        if any(tar.read(shard.padding(len(found[member])))):
+            return f"holds something behind {name}, where zeros belong", True
+    try:
+        metadata = shard.decode_json(found["json"])
+    except ValueError:
+        return f"{key}.json is damaged", True
+    if metadata["image_id"] != row["image_id"]:
+        return f"{key}.json speaks of another image", True
+    resized, stored = metadata.get("resized", False), metadata.get("image_sha256")
+    expected = stored if resized else metadata.get("sha256")
+    if expected is not None and hashlib.sha256(found["image"]).hexdigest() != expected:
+        return f"{key}.{row['image_ext']} has other bytes than {'were packed' if resized else 'the original'}", True
+    if planned is not None:
+        image = Packed(b"", row["image_ext"], row["width"], row["height"], resized, stored)
+        if found["json"] != shard.encode_json(metadata_of(planned, image)):
+            return f"{key}.json is not what the plan says", True
+        if found["txt"] != planned["caption"].encode():
+            return f"{key}.txt is not the caption of the plan", True
+    return None, expected is not None
+
+
+def index_problem(dataset: Dataset, index: pa.Table, broken: Container[str]) -> str | None:
+    """What is wrong with the indexes themselves; None where they fit each other, the samples and the tars' sizes.
+
+    Args:
+        broken: shards that have a problem of their own, whose sizes say nothing.
+    """
+    complete = len(dataset.parts("samples")) == len(set(_numbers(dataset).values()))
+    if complete and (dataset.shards / WIDS_FILE).is_file() and not index_is_current(dataset):
+        return "index.parquet was made from other samples"
+    path = dataset.shards / WIDS_FILE
+    if not path.is_file():
+        return "wids index missing"
+    try:
+        listed = {
+            entry["url"]: (entry["nsamples"], entry["filesize"]) for entry in json.loads(path.read_bytes())["shardlist"]
+        }
+    except (ValueError, KeyError, TypeError):
+        return "wids index damaged"
+    for name, count in Counter(index["shard"].to_pylist()).items():
+        if name not in broken and listed.get(name) != (count, (dataset.shards / name).stat().st_size):
+            return f"wids index says something else of {name}"
+    return None

@@ -1,0 +1,130 @@
+"""Plan the shards from metadata alone: which sample lies where, before a byte is copied."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from engine.catalog import literal
+from engine.reduce import Connection, Reduce
+from schemas import buckets
+from schemas.recipe import DataRecipe, Shard
+
+_DEALT = """
+CREATE TEMP TABLE dealt AS  -- the label nearest to height / width on a linear scale, the lower one of two equally near
+SELECT row_id, images.image_id, images.num_bytes, $weight AS weight, md5($seed || ':' || images.image_id) AS shuffle,
+       list_min(list_transform($labels, lambda each: {
+           'distance': abs(each.ratio - height::DOUBLE / width), 'ratio': each.ratio, 'label': each.label
+       })).label AS bucket
+FROM selection
+JOIN images USING (row_id)
+JOIN mix USING (row_id)
+$balance
+WHERE selection.kept AND mix.caption IS NOT NULL
+"""
+
+_COUNTED = """
+CREATE TEMP TABLE counted AS
+WITH sliced AS (SELECT *, shuffle[:2] AS slice FROM dealt),
+slices AS (
+    SELECT bucket, slice, coalesce(sum(num) OVER earlier, 0) AS num_before,
+           coalesce(sum(bytes) OVER earlier, 0) AS bytes_before
+    FROM (SELECT bucket, slice, count(*) AS num, sum(num_bytes) AS bytes FROM sliced GROUP BY bucket, slice)
+    WINDOW earlier AS (PARTITION BY bucket ORDER BY slice ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+),
+ordered AS (
+    SELECT row_id, image_id, weight, bucket, slice, row_number() OVER shuffled - 1 AS num,
+           coalesce(sum(num_bytes) OVER (shuffled ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes
+    FROM sliced
+    WINDOW shuffled AS (PARTITION BY bucket, slice ORDER BY shuffle, row_id)
+)
+SELECT row_id, image_id, weight, bucket,
+       (bytes_before + bytes) // $bytes AS by_bytes, (num_before + num) // $samples AS by_samples
+FROM ordered JOIN slices USING (bucket, slice)
+"""
+"""A shard ends where the bytes or the samples before a row pass a multiple of their limit. DuckDB holds a window's
+partition in memory, so a bucket is cut into slices of the shuffled order, and what lies before a slice is added."""
+
+_NUMBERED = """
+CREATE TEMP TABLE numbered AS
+SELECT *, row_number() OVER (ORDER BY bucket::DOUBLE, by_bytes, by_samples) - 1 AS shard_id,
+       row_number() OVER (PARTITION BY bucket ORDER BY by_bytes, by_samples) - 1 AS number
+FROM (SELECT DISTINCT bucket, by_bytes, by_samples FROM counted)
+"""
+
+_PLACES = """
+CREATE TEMP TABLE places AS
+SELECT row_id, shard_id, row_number() OVER (PARTITION BY shard_id ORDER BY image_id) - 1 AS position,
+       printf('%s/%s-%06d.tar', bucket, bucket, number) AS shard, bucket, weight
+FROM counted JOIN numbered USING (bucket, by_bytes, by_samples)
+"""
+"""Where each sample lies, from a few narrow columns: wide rows go through no window."""
+
+_PLAN = """
+SELECT shard_id, position, shard, bucket, row_id,
+       images.image_id, images.source, images.source_name, images.member, images.byte_offset,
+       images.num_bytes, images.sha256, images.format, images.width, images.height, images.url, images.license,
+       fingerprints.phash, scores.aesthetic, scores.aesthetic_scorer, selection.subsets,
+       images.raw_caption AS original_caption, raw_offers.caption AS raw_caption,
+       raw_offers.reason AS raw_reason, raw_offers.inherited_from AS raw_caption_from,
+       captions.captioner, captions.caption AS synthetic_caption,
+       mix.caption, mix.caption_source, mix.coin, mix.fallback, mix.num_tokens, weight, $recipe AS recipe
+FROM places
+JOIN selection USING (row_id)
+JOIN images USING (row_id)
+JOIN fingerprints USING (row_id)
+JOIN scores USING (row_id)
+JOIN raw_offers USING (row_id)
+JOIN captions USING (row_id)
+JOIN mix USING (row_id)
+ORDER BY shard_id, position
+"""
+
+_BALANCE = "ANTI JOIN (FROM balance WHERE dropped) AS dropped USING (row_id) LEFT JOIN balance USING (row_id)"
+
+
+def reduce(recipe: DataRecipe) -> Reduce:
+    """The planning half of the shard job."""
+    return Reduce(
+        job="shard",
+        output="shard_plan",
+        inputs=(
+            *("images", "fingerprints", "scores", "selection", "raw_captions", "captions", "mix"),
+            *(("balance",) if recipe.balance.most_images else ()),
+        ),
+        query=partial(
+            plan,
+            limits=recipe.shard,
+            seed=recipe.seed,
+            shaped_by=recipe.sample_fingerprint(),
+            balanced=recipe.balance.most_images is not None,
+        ),
+        knobs={
+            "seed": recipe.seed,
+            "shard.megabytes": recipe.shard.megabytes,
+            "shard.max_samples": recipe.shard.max_samples,
+        },
+    )
+
+
+def plan(connection: Connection, limits: Shard, seed: int, shaped_by: str, balanced: bool = False) -> str:
+    """The SELECT of the plan. Within a bucket samples are dealt to shards by a hash of the seed and their id, and lie
+    in a shard by their id, itself a hash: the plan depends on neither the order of the input nor the workers.
+
+    Args:
+        balanced: take the weights of `balance`, and leave out what it dropped.
+    """
+    connection.execute("SET preserve_insertion_order = false")  # the outcome is sorted; in between it costs memory
+    labels = ", ".join(f"{{'label': {literal(label)}, 'ratio': {label}::DOUBLE}}" for label in buckets.LABELS)
+    connection.execute(
+        _DEALT.replace("$weight", "coalesce(balance.weight, 1)" if balanced else "1")
+        .replace("$balance", _BALANCE if balanced else "")
+        .replace("$labels", f"[{labels}]")
+        .replace("$seed", f"'{int(seed)}'")
+    )
+    num_bytes = max(1, int(limits.megabytes * 1_000_000))
+    connection.execute(_COUNTED.replace("$bytes", str(num_bytes)).replace("$samples", str(limits.max_samples)))
+    connection.execute("DROP TABLE dealt")
+    connection.execute(_NUMBERED)
+    connection.execute(_PLACES)
+    connection.execute("DROP TABLE counted")
+    return _PLAN.replace("$recipe", literal(shaped_by))

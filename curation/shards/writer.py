@@ -1,0 +1,235 @@
+"""Write one shard: original bytes are copied into a tar, and where each member lies is remembered."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from curation.shards.dataset_card import CARD_FILE, dataset_card
+from curation.sources import read_original
+from engine.dataset import ROW_GROUP_ROWS, WIDS_FILE, Dataset, write_atomically
+from engine.reduce import commit_batches
+from engine.stage import Progress, Stage, naming
+from schemas import shard, shard_index
+from schemas.commit import published
+from schemas.pixels import open_rgb
+from schemas.reasons import ShardError
+from schemas.recipe import DataRecipe, Shard
+from schemas.tables import SAMPLES
+
+
+def stage(recipe: DataRecipe, dataset: Dataset) -> Stage:
+    """The packing half of the shard job: part n of `samples` is shard n."""
+    knobs = {
+        "shard.resize_longest_px": recipe.shard.resize_longest_px,
+        "shard.resize_quality": recipe.shard.resize_quality,
+    }
+    return Stage(
+        job="shard",
+        outputs=("samples",),
+        inputs=("shard_plan",),
+        build=partial(ShardWriter, str(dataset.root), recipe.shard),
+        knobs=knobs,
+        parts_by="shard_id",
+    )
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The image member of a sample."""
+
+    data: bytes
+    extension: str
+    width: int
+    height: int
+    resized: bool
+    image_sha256: str | None = None
+    """Of re-encoded bytes; None where they are the original's, whose sha256 the plan has."""
+
+
+class Unpackable(Exception):
+    """There is no image to pack; ends as a row with a reason."""
+
+    def __init__(self, reason: ShardError, detail: str) -> None:
+        self.reason, self.detail = reason, detail
+        super().__init__(f"{reason}: {detail}")
+
+
+class ShardWriter:
+    """Writes shards into a dataset's `shards/` folder."""
+
+    def __init__(self, root: str, recipe: Shard) -> None:
+        self._dataset = Dataset(Path(root))
+        self._recipe = recipe
+
+    def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
+        """One shard. A sample whose original is gone or changed is left out, and its row says so."""
+        plan = inputs["shard_plan"].to_pylist()
+        if not plan:  # every sample of the shard was taken out; its number stays, so that no other shard moves
+            return {"samples": SAMPLES.empty_table()}
+        path = self._dataset.shards / plan[0]["shard"]
+        with published(path) as tar:
+            rows = list(self._write(tar, plan, progress))
+            tar.write(shard.END_OF_ARCHIVE)
+        if all(row["shard"] is None for row in rows):
+            path.unlink()
+        return {"samples": pa.Table.from_pylist(rows, schema=SAMPLES)}
+
+    def _write(self, tar: IO[bytes], plan: list[dict[str, Any]], progress: Progress) -> Iterator[dict[str, Any]]:
+        for sample in plan:
+            with naming(f"{sample['source_name']}/{sample['member']}"):
+                yield self._write_sample(tar, sample)
+            progress(1)
+
+    def _write_sample(self, tar: IO[bytes], sample: dict[str, Any]) -> dict[str, Any]:
+        row: dict[str, Any] = {name: sample.get(name) for name in SAMPLES.names} | {"shard": None}
+        try:
+            image = self.image_of(sample)
+        except Unpackable as error:
+            return row | {"reason": error.reason.value, "detail": error.detail}
+        key = sample["image_id"]
+        row |= {"key": key, "shard": sample["shard"], "image_ext": image.extension}
+        row |= {"width": image.width, "height": image.height}
+        members = (
+            ("image", f"{key}.{image.extension}", image.data),
+            ("txt", f"{key}.txt", sample["caption"].encode()),
+            ("json", f"{key}.json", shard.encode_json(metadata_of(sample, image))),
+        )
+        for name, member, content in sorted(members, key=lambda named: named[1]):
+            tar.write(shard.member_header(member, len(content)))
+            row |= {f"{name}_offset": tar.tell(), f"{name}_size": len(content)}
+            tar.write(content)
+            tar.write(bytes(shard.padding(len(content))))
+        return row
+
+    def image_of(self, sample: Mapping[str, Any]) -> Packed:
+        """The image member of a row of the plan.
+
+        Raises:
+            Unpackable: the original is gone or changed.
+        """
+        try:
+            data = read_original(sample["source"], sample["member"], sample["byte_offset"], sample["num_bytes"])
+        except OSError as error:
+            raise Unpackable(ShardError.SOURCE_MISSING, error.strerror or "cannot be read") from None
+        if hashlib.sha256(data).hexdigest() != sample["sha256"]:
+            raise Unpackable(ShardError.SOURCE_CHANGED, "other bytes than when it was ingested")
+        return self._pack(data, sample)
+
+    def resizes(self, sample: Mapping[str, Any]) -> bool:
+        """Whether the image member is not the original's bytes."""
+        longest = self._recipe.resize_longest_px
+        return longest is not None and max(sample["width"], sample["height"]) > longest
+
+    def _pack(self, data: bytes, sample: Mapping[str, Any]) -> Packed:
+        if not self.resizes(sample):
+            extension = shard.extension(sample["format"])
+            return Packed(data, extension, sample["width"], sample["height"], resized=False)
+        picture = open_rgb(data, longest_px=self._recipe.resize_longest_px)
+        jpeg = io.BytesIO()
+        picture.save(jpeg, "JPEG", quality=self._recipe.resize_quality)
+        return re_encoded(jpeg.getvalue(), "jpg", picture.width, picture.height)
+
+
+def re_encoded(data: bytes, extension: str, width: int, height: int) -> Packed:
+    """An image member whose bytes are not the original's, with their checksum."""
+    return Packed(data, extension, width, height, True, hashlib.sha256(data).hexdigest())
+
+
+def metadata_of(sample: Mapping[str, Any], image: Packed) -> shard.SampleMetadata:
+    """The `.json` member of a row of the plan; of the image only what is said about it."""
+    synthetic = []
+    if sample["synthetic_caption"] is not None:
+        synthetic = [{"captioner": sample["captioner"], "caption": sample["synthetic_caption"]}]
+    metadata = shard.SampleMetadata(
+        image_id=sample["image_id"],
+        caption_raw=sample["raw_caption"],
+        caption_raw_reason=sample["raw_reason"],
+        caption_raw_from=sample["raw_caption_from"],
+        caption_original=sample["original_caption"],
+        captions_synthetic=synthetic,
+        caption_source=sample["caption_source"],
+        caption_coin=sample["coin"],
+        caption_fallback=sample["fallback"],
+        width=image.width,
+        height=image.height,
+        aspect=image.height / image.width,
+        bucket=sample["bucket"],
+        aesthetic=sample["aesthetic"],
+        aesthetic_scorer=sample["aesthetic_scorer"],
+        phash=f"{sample['phash']:016x}",
+        subsets=sample["subsets"],
+        source=f"{sample['source_name']}/{sample['member']}",
+        url=sample["url"],
+        license=sample["license"],
+        sha256=sample["sha256"],
+        resized=image.resized,
+        recipe=sample["recipe"],
+    )
+    if image.image_sha256 is not None:  # no null elsewhere: the bytes of untouched samples stay as they always were
+        metadata["image_sha256"] = image.image_sha256
+    return metadata
+
+
+INDEX_KEY = b"sigma.samples"
+"""Parquet metadata of the index: fingerprint of the samples it was made from."""
+
+
+def index_is_current(dataset: Dataset) -> bool:
+    """Whether the index was written from the samples that are there now."""
+    record = dataset.record("samples")
+    path = dataset.shards / shard_index.INDEX_FILE
+    if record is None or not path.is_file() or not (dataset.shards / WIDS_FILE).is_file():
+        return False
+    return (pq.read_schema(path).metadata or {}).get(INDEX_KEY) == record.fingerprint.encode()
+
+
+def write_index(dataset: Dataset) -> int:
+    """Write `shards/index.parquet` (every sample that lies in a shard, in tar order), `wids.json` and the dataset card.
+
+    The samples are read twice, a part at a time: the index comes last, and what is written before it counts them all.
+
+    Returns:
+        The number of samples.
+    """
+    record = dataset.record("samples")
+    assert record is not None
+    num_samples, extensions = Counter[str](), set[str]()
+    for part in _packed(dataset, ["shard", "image_ext"]):
+        num_samples.update(part["shard"].to_pylist())
+        extensions.update(part["image_ext"].unique().to_pylist())
+    entries: list[dict[str, Any]] = [
+        {"url": path, "nsamples": count, "filesize": (dataset.shards / path).stat().st_size}
+        for path, count in num_samples.items()
+    ]
+    wids: dict[str, Any] = {
+        "__kind__": "wids-shard-index-v1",
+        "wids_version": 1,
+        "name": "sigma",
+        "base": "",
+        "shardlist": sorted(entries, key=lambda entry: entry["url"]),
+    }
+    write_atomically(dataset.shards / WIDS_FILE, json.dumps(wids, indent=1).encode())
+    card = dataset_card(extensions, num_samples.total(), len(entries))
+    write_atomically(dataset.shards / CARD_FILE, card.encode())
+    path, metadata = dataset.shards / shard_index.INDEX_FILE, {INDEX_KEY.decode(): record.fingerprint}
+    batches = (batch for part in _packed(dataset, None) for batch in part.to_batches())
+    num_rows, _ = commit_batches(path, batches, shard_index.INDEX_SCHEMA, metadata, ROW_GROUP_ROWS)
+    return num_rows
+
+
+def _packed(dataset: Dataset, columns: list[str] | None) -> Iterator[pa.Table]:
+    """The samples that lie in a shard, part by part."""
+    for number in range(len(dataset.parts("samples"))):
+        part = dataset.read_part("samples", number, columns)
+        yield part.filter(part["shard"].is_valid())

@@ -1,0 +1,395 @@
+"""Take images out of a dataset for good: out of its tables, its shards, and whatever was kept to be used again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from curation.ingest.purge_log import IDENTITY, Entry, KeepValue, blank, finished, log_path, read_log, write_log
+from curation.shards.rewriter import drop_samples, members_of, placed
+from curation.shards.writer import index_is_current, write_index
+from curation.upkeep.takedown import Found, Wanted, find
+from engine.ahead import ahead
+from engine.dataset import (
+    CONTENT_KEY,
+    DIGEST_KEY,
+    PREVIOUS_SHARDS,
+    Dataset,
+    commit_table,
+    content_digest,
+    count_rows,
+    forget_index,
+    read_parquet,
+    schema_of,
+)
+from engine.job import PLAN_ROW_GROUP_ROWS, State, Step, num_shards, outdate_dependents, run_reduce, state_of
+from engine.reduce import Reduce
+from engine.stage import Stage, as_stored, input_digest
+from schemas.features import RECORD_FILE
+from schemas.recipe import Run
+from schemas.tables import ADDED, BESIDE, MAP_TABLES, REDUCE_TABLES, SAMPLES, SCHEMAS
+
+WORDED = ("mix", "nouns", "grounding")
+"""Map tables that say what a raw caption says, in the row of whoever carries it."""
+
+MOST_SHOWN = 20
+"""Matches that are named on the console."""
+
+
+def show_and_purge(
+    dataset: Dataset,
+    steps: Sequence[Step],
+    wanted: Wanted | None,
+    why: str,
+    features: Sequence[Path],
+    dry_run: bool,
+    run: Run,
+) -> Iterator[str]:
+    """The whole command under the dataset's lock; lines for the user as it goes.
+
+    Args:
+        wanted: None only finishes what was interrupted.
+
+    Raises:
+        ValueError: as `find` and `purge`.
+    """
+    with dataset.lock():
+        if not dry_run:
+            dataset.sweep()
+            if any(not entry.finished for entry in read_log(dataset)):
+                num_rewritten = finish(dataset, steps, run.threads, run.duckdb_memory)
+                yield f"finished the takedown that was interrupted; shards rewritten: {num_rewritten:,}"
+            elif wanted is None:
+                yield "no takedown was interrupted"
+        if wanted is None:
+            return
+        found = find(dataset, wanted, why, features)
+        for entry in found.entries[:MOST_SHOWN]:
+            yield f"{entry.name or 'no input of this dataset; refused if it comes'}  {entry.matched_by}"
+        if len(found.entries) > MOST_SHOWN:
+            yield f"... and {len(found.entries) - MOST_SHOWN:,} more"
+        if found.num_gone:
+            yield f"{found.num_gone:,} were taken out before"
+        if found.num_beside:
+            yield (
+                f"{found.num_beside:,} near doubles of these were dropped in their favour and stay out until select "
+                "runs anew; --duplicates takes them out as well"
+            )
+        if found.num_heirs:
+            yield (
+                f"{found.num_heirs:,} pictures carry a raw caption of these: it goes, and they are pending until the "
+                "next sigma build"
+            )
+        if dry_run:
+            yield f"{found.num_rows:,} inputs would be taken out; nothing was changed"
+            return
+        num_rewritten = purge(dataset, steps, found, run.threads, run.duckdb_memory)
+        yield f"{found.num_rows:,} inputs taken out, {num_rewritten:,} shards rewritten; logged in {log_path(dataset)}"
+
+
+def purge(dataset: Dataset, steps: Sequence[Step], found: Found, threads: int = 2, memory: str = "4GB") -> int:
+    """Take out what was found: the intent is logged first, so that a run which is killed can be finished.
+
+    Returns:
+        Shards that were rewritten or removed.
+
+    Raises:
+        ValueError: a table or a shard is damaged; nothing is lost, `sigma doctor --repair` goes on from there.
+    """
+    if found.entries:
+        write_log(dataset, [*read_log(dataset), *found.entries])
+    return finish(dataset, steps, threads, memory)
+
+
+def finish(dataset: Dataset, steps: Sequence[Step], threads: int = 2, memory: str = "4GB") -> int:
+    """Carry out every entry of the log that is not finished. May be called again wherever it stopped.
+
+    Call with the lock held, and steps of the dataset's own recipe.
+    """
+    log = read_log(dataset)
+    pending = {entry.row_id: entry for entry in log if not entry.finished and entry.row_id is not None}
+    if all(entry.finished for entry in log):
+        return 0
+    takedown = _Takedown(dataset, steps, pending, threads, memory)
+    num_shards_rewritten = takedown.run(_feature_folders(dataset, log)) if pending else 0
+    write_log(dataset, finished(log))
+    return num_shards_rewritten
+
+
+def _feature_folders(dataset: Dataset, log: Iterable[Entry]) -> list[Path]:
+    named = {Path(folder) for entry in log if not entry.finished for folder in entry.features}
+    return [dataset.root / "features", *sorted(named)]
+
+
+class _Takedown:
+    """One pass over a dataset. Every step of it can be repeated."""
+
+    def __init__(
+        self, dataset: Dataset, steps: Sequence[Step], pending: dict[int, Entry], threads: int, memory: str
+    ) -> None:
+        self._dataset, self._steps, self._pending = dataset, steps, pending
+        self._threads, self._memory = threads, memory
+        self._row_ids = pa.array(sorted(pending), pa.int64())
+        heirs = {row: key for entry in pending.values() for row, key in entry.heirs if row not in pending}
+        self._heirs = pa.array(sorted(heirs), pa.int64())
+        self._keys = frozenset(entry.image_id for entry in pending.values() if entry.image_id) | {*heirs.values()}
+        self._whys = {row_id: entry.why for row_id, entry in pending.items()}
+        self._consistent = frozenset(step.outputs for step in steps if _is_consistent(dataset, step))
+
+    def run(self, feature_folders: Sequence[Path]) -> int:
+        dataset = self._dataset
+        shards = self._shards()
+        if shards or self._unknown_shards():
+            forget_index(dataset)
+        dataset.report.unlink(missing_ok=True)  # it shows pictures
+        for folder in feature_folders:
+            self._drop_features(folder)
+        for table, schema in REDUCE_TABLES.items():
+            if "row_id" in schema.names and dataset.reduced(table).is_file():
+                self._rewrite_reduced(table)
+        for number in ahead(self._rewrite_parts, self._parts(), self._threads):
+            self._drop_kept_aside(number)
+        self._drop_previous_shards()
+        for path in self._unknown_shards():
+            path.unlink()
+        for _ in ahead(self._rewrite_shard, shards, self._threads):
+            pass
+        for path in dataset.parts("samples")[num_shards(dataset) :]:
+            path.unlink()
+        self._recount()
+        if not self._missing("samples") and dataset.parts("samples") and not index_is_current(dataset):
+            write_index(dataset)
+        if len(self._heirs):
+            self._outdate_selection()
+        return len(shards)
+
+    def _outdate_selection(self) -> None:
+        """Let the next build choose captions anew for the pictures that had one of a purged picture."""
+        outdate_dependents(self._dataset, ("selection",))
+        record = self._dataset.record("selection")
+        if record is not None:
+            self._dataset.write_record("selection", replace(record, upstream={}))
+
+    def _parts(self) -> list[int]:
+        """Parts of the map tables that hold a purged row, or one that had taken over its caption."""
+        numbers, begin, left = [], 0, sorted({*self._pending, *self._heirs.to_pylist()})
+        for number, path in enumerate(self._dataset.parts("listing")):
+            begin += count_rows(path)
+            inside = [row_id for row_id in left if row_id < begin]
+            left = left[len(inside) :]
+            numbers += [number] if inside else []
+        return numbers
+
+    def _shards(self) -> list[int]:
+        """Parts of `samples` that hold a purged row."""
+        paths = self._dataset.parts("samples")
+        held = ahead(lambda path: self._worded(read_parquet(path, ["row_id"])), paths, self._threads)
+        return [int(path.stem.removeprefix("part-")) for path, mask in zip(paths, held, strict=True) if pc.any(mask)]
+
+    def _unknown_shards(self) -> list[Path]:
+        """Tars that hold a purged picture and whose rows are not written yet: the build that was killed goes on."""
+        known: set[str] = set()
+        for path in self._dataset.parts("samples"):
+            known.update(read_parquet(path, ["shard"])["shard"].drop_null().unique().to_pylist())
+        shards = self._dataset.shards
+        unknown = [path for path in shards.glob("*/*.tar") if str(path.relative_to(shards)) not in known]
+        return [path for path in unknown if any(member.key in self._keys for member in members_of(path))]
+
+    def _mask(self, table: pa.Table) -> pa.ChunkedArray:
+        return pc.is_in(table["row_id"], value_set=self._row_ids)
+
+    def _inherits(self, table: pa.Table) -> pa.ChunkedArray:
+        return pc.is_in(table["row_id"], value_set=self._heirs)
+
+    def _worded(self, table: pa.Table) -> pa.ChunkedArray:
+        """The purged rows, and those that say the words of one."""
+        return pc.or_(self._mask(table), self._inherits(table))
+
+    def _missing(self, table: str) -> list[int]:
+        return next((step.missing(self._dataset) for step in self._steps if table in step.outputs), [0])
+
+    # -------------------------------------------------------------------------------------------- tables
+
+    def _rewrite_reduced(self, table: str) -> None:
+        path = self._dataset.reduced(table)
+        rows = read_parquet(path)
+        metadata = _metadata(rows)
+        for name in set(ADDED.get(table, ())) - set(rows.schema.names):  # written before there was such a column
+            field = SCHEMAS[table].field(name)
+            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+        mask = self._worded(rows) if table in ("selection", "shard_plan") else self._mask(rows)
+        if not pc.any(mask).as_py():
+            return
+        if table == "selection":
+            rows = self._disinherited(self._emptied(rows, self._mask(rows)))
+        else:
+            rows = rows.filter(pc.invert(mask))
+        if table == "shard_plan":
+            rows = _renumbered(rows)
+            commit_table(path, rows, SCHEMAS[table], metadata, PLAN_ROW_GROUP_ROWS)
+        else:
+            commit_table(path, rows, SCHEMAS[table], metadata)
+
+    def _rewrite_parts(self, number: int) -> int:
+        """Empty the purged rows of part `number` of every table, and name anew what each was computed from."""
+        made_by = {table: step for step in self._steps for table in step.outputs if table != "samples"}
+        for table in dict.fromkeys(("listing", "headers", *made_by, *self._beside())):
+            path = self._dataset.part(table, number)
+            if table in REDUCE_TABLES or not path.is_file():
+                continue
+            rows = read_parquet(path)
+            metadata = _metadata(rows)
+            rows = as_stored(table, rows)
+            inherits = table in WORDED and bool(pc.any(self._inherits(rows)).as_py())
+            emptied = self._emptied(rows, self._worded(rows) if inherits else self._mask(rows))
+            fresh = {CONTENT_KEY.decode(): content_digest(emptied)}
+            if (
+                table in made_by and not inherits
+            ):  # a part with such a row is not what its inputs make: never taken over
+                fresh |= self._digest(made_by[table], number)
+            if metadata != fresh or not emptied.equals(rows):
+                commit_table(path, emptied, schema_of(table), fresh)
+        return number
+
+    def _beside(self) -> list[str]:
+        """The tables of captioners beside the primary one."""
+        return [f"{BESIDE}{name}" for name in self._dataset.beside()]
+
+    def _digest(self, step: Step, number: int) -> dict[str, str]:
+        """What a part counts as computed from: its inputs as they are now, or nothing that can be taken over."""
+        assert isinstance(step.work, Stage)
+        if step.outputs not in self._consistent:
+            return {}
+        return {DIGEST_KEY.decode(): input_digest(self._dataset, step.work, number)}
+
+    def _emptied(self, rows: pa.Table, mask: pa.ChunkedArray) -> pa.Table:
+        """A table whose rows under the mask hold nothing of their images."""
+        whys = (
+            [self._whys.get(row_id) for row_id in rows["row_id"].to_pylist()] if "detail" in rows.schema.names else []
+        )
+        columns = []
+        for field in rows.schema:
+            column = rows[field.name]
+            value = KeepValue if field.name in IDENTITY else blank(field)
+            if field.name == "detail":
+                column = pc.if_else(mask, pa.array(whys, field.type), column)
+            elif value is not KeepValue:
+                column = pc.if_else(mask, pa.scalar(value, field.type), column)
+            columns.append(column)
+        return pa.table(columns, schema=rows.schema)
+
+    def _disinherited(self, selection: pa.Table) -> pa.Table:
+        """The selection without the captions that were taken over from a purged picture."""
+        mask = self._inherits(selection)
+        for name in ADDED["selection"]:
+            field = selection.schema.field(name)
+            column = pc.if_else(mask, pa.scalar(None, field.type), selection[name])
+            selection = selection.set_column(selection.schema.get_field_index(name), field, column)
+        return selection
+
+    def _recount(self) -> None:
+        """Reduce tables that only count, such as the statistics."""
+        for step in self._steps:
+            work = step.work
+            if (
+                isinstance(work, Reduce)
+                and "row_id" not in SCHEMAS[work.output].names
+                and not step.missing(self._dataset)
+            ):
+                if step.outputs in self._consistent and not any(self._missing(table) for table in work.inputs):
+                    run_reduce(self._dataset, work, self._memory)
+                else:
+                    self._dataset.reduced(work.output).unlink(missing_ok=True)
+
+    # -------------------------------------------------------------------------------------------- shards
+
+    def _rewrite_shard(self, number: int) -> None:
+        """A shard, then its part of `samples`: what says that it is to be rewritten goes last."""
+        path = self._dataset.part("samples", number)
+        rows = read_parquet(path)
+        keep = rows.filter(pc.invert(self._worded(rows))).to_pylist()
+        names = set(rows["shard"].drop_null().to_pylist())
+        assert len(names) <= 1, "a part of samples is a shard"
+        places = {}
+        for name in names:
+            tar = self._dataset.shards / name
+            if not tar.is_file():
+                path.unlink()  # it is written again with what is left
+                return
+            places = drop_samples(tar, self._keys)
+        moved = [row if row["shard"] is None else placed(row, places.get(row["key"], [])) for row in keep]
+        left = pa.Table.from_pylist(moved, schema=SAMPLES)
+        fresh = {CONTENT_KEY.decode(): content_digest(left)}
+        made_by = next((step for step in self._steps if "samples" in step.outputs), None)
+        commit_table(path, left, SAMPLES, fresh | (self._digest(made_by, number) if made_by else {}))
+
+    # -------------------------------------------------------------------------------------------- what lies beside
+
+    def _drop_kept_aside(self, number: int) -> None:
+        """Rows of outdated parts, and of what was paid for and dropped: they stay for the other images only."""
+        for table in (MAP_TABLES.keys() - {"samples"}) | set(self._beside()):
+            name = self._dataset.part(table, number).name
+            paid = self._dataset.paid(table, number)
+            noted = paid.with_suffix(".batches").glob("*.parquet")  # by a part that was not finished
+            for path in (self._dataset.previous(table) / name, paid, *noted):
+                goes = self._worded if table in WORDED else self._mask
+                if path.is_file():
+                    _keep_rows(path, lambda rows, goes=goes: pc.invert(goes(rows)))  # type: ignore[misc]
+
+    def _drop_previous_shards(self) -> None:
+        """Outdated shards that wait to be taken over, where they hold a purged picture."""
+        for path in self._dataset.previous("samples").glob("part-*.parquet"):
+            rows = read_parquet(path, ["row_id", "shard"])
+            if pc.any(self._worded(rows)).as_py():
+                for name in rows["shard"].drop_null().unique().to_pylist():
+                    (self._dataset.shards / PREVIOUS_SHARDS / name).unlink(missing_ok=True)
+                path.unlink()
+
+    def _drop_features(self, folder: Path) -> None:
+        """Delete the features of each shard that holds a purged key; `sigma encode` makes them again without it."""
+        keys = pa.array(sorted(self._keys), pa.string())
+        for record in folder.glob(f"*/{RECORD_FILE}"):
+            places = [path for path in record.parent.rglob("*.parquet") if not path.name.startswith(".")]
+            for path in places:
+                if pc.any(pc.is_in(read_parquet(path, ["key"])["key"], value_set=keys)).as_py():
+                    path.with_suffix(".tar").unlink(missing_ok=True)
+                    path.unlink()
+
+
+def _is_consistent(dataset: Dataset, step: Step) -> bool:
+    """Whether a step's tables were made by the recipe from the tables that are there now. A takedown changes no record,
+    so the answer is the same before and after."""
+    try:
+        return state_of(dataset, step) in (State.DONE, State.BEGUN)
+    except ValueError:
+        return False
+
+
+def _metadata(table: pa.Table) -> dict[str, str]:
+    return {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+
+
+def _keep_rows(path: Path, mask: Callable[[pa.Table], pa.ChunkedArray]) -> None:
+    """Rewrite a file that is read row by row with fewer rows; it is not to be taken over as a whole any more."""
+    rows = read_parquet(path)
+    kept = rows.filter(mask(rows))
+    if kept.num_rows == 0:
+        path.unlink()
+    elif kept.num_rows < rows.num_rows:
+        commit_table(path, kept, rows.schema.remove_metadata(), {})
+
+
+def _renumbered(plan: pa.Table) -> pa.Table:
+    """A plan whose samples are counted anew within each shard; shards keep their numbers."""
+    counts: dict[Any, int] = {}
+    positions = []
+    for shard_id in plan["shard_id"].to_pylist():
+        positions.append(counts.get(shard_id, 0))
+        counts[shard_id] = positions[-1] + 1
+    place = plan.schema.get_field_index("position")
+    return plan.set_column(place, plan.schema.field(place), pa.array(positions, pa.int32()))

@@ -1,0 +1,230 @@
+"""Mend a damaged dataset: take away what is broken and make it again, and touch nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from curation import build as pipeline
+from curation.shards.rewriter import members_of
+from curation.shards.writer import Packed, ShardWriter, Unpackable, re_encoded
+from curation.sources import read_original
+from curation.upkeep.doctor import Finding, check_dataset
+from curation.upkeep.purge import finish
+from engine import catalog
+from engine.dataset import Dataset, forget_index, read_parquet
+from engine.job import Step
+from engine.stage import Stage, run_part
+from schemas.pixels import PixelError, open_rgb
+from schemas.recipe import DataRecipe, Shard
+from schemas.shard import decode_json
+
+MOST_NAMED = 5
+"""Inputs that a line names."""
+
+
+def repair(recipe: DataRecipe, steps: Sequence[Step], observer: pipeline.Observer) -> Iterator[str]:
+    """Mend what `sigma doctor` finds, with the dataset's own recipe; a line for each thing done or not to be done.
+
+    Damaged parts are deleted and computed again from what is whole. A damaged shard is written again from the
+    originals; of samples whose original is gone, from what the damaged shard still holds. A part of ingest whose
+    originals are gone is left as it is: computing it again would lose more.
+
+    Raises:
+        ValueError, PartFailed, OSError: as `pipeline.build`.
+    """
+    dataset = Dataset(recipe.out_path())
+    begun = [step for step in steps if any(_is_there(dataset, table) for table in step.outputs)]
+    bad = [finding for finding in check_dataset(dataset.root, recipe.run.threads) if not finding.fine]
+    if not bad:
+        yield "nothing is damaged"
+        return
+    numbers = set()
+    with dataset.lock():
+        dataset.sweep()
+        for finding in bad:
+            removed, kept = _remove(dataset, finding)
+            yield from kept
+            if finding.shard is not None:
+                numbers.add(finding.shard)
+            if removed:
+                yield f"{finding.subject}: took away {', '.join(removed[:MOST_NAMED])}" + _more(len(removed))
+        numbers |= _missing_samples(dataset, begun)
+        yield from _mend_shards(dataset, recipe, begun, numbers)
+        finish(dataset, steps, recipe.run.threads, recipe.run.duckdb_memory)
+    before_shards = [step for step in begun if "samples" not in step.outputs]
+    if before_shards:
+        yield from _build(recipe, before_shards, observer)
+    with dataset.lock():
+        yield from _mend_shards(dataset, recipe, begun, _missing_samples(dataset, begun))
+    if len(before_shards) < len(begun):
+        yield from _build(recipe, begun, observer)
+    catalog.write_catalog(dataset)
+
+
+def _is_there(dataset: Dataset, table: str) -> bool:
+    return dataset.record_path(table).is_file() or bool(dataset.parts(table)) or dataset.reduced(table).is_file()
+
+
+def _more(count: int) -> str:
+    return f" and {count - MOST_NAMED:,} more" if count > MOST_NAMED else ""
+
+
+def _build(recipe: DataRecipe, steps: Sequence[Step], observer: pipeline.Observer) -> Iterator[str]:
+    for result in pipeline.build(recipe, steps, observer).results:
+        yield f"{result.job}: made {result.computed:,} of {result.parts:,} parts again"
+
+
+def _remove(dataset: Dataset, finding: Finding) -> tuple[list[str], list[str]]:
+    """Delete the damaged files that can be made again: (those deleted, lines about those that stay)."""
+    if finding.lost:
+        return [], [f"{finding.subject}: cannot be mended: {finding.text}"]
+    removed, lines = [], []
+    for path in finding.remove:
+        gone = _lost_inputs(dataset, path)
+        if gone:
+            lines.append(
+                f"{path}: cannot be made again, {len(gone):,} originals are gone: {', '.join(gone[:MOST_NAMED])}"
+                + _more(len(gone))
+            )
+            continue
+        path.unlink(missing_ok=True)
+        removed.append(str(path.relative_to(dataset.root)))
+    return removed, lines
+
+
+def _lost_inputs(dataset: Dataset, path: Path) -> list[str]:
+    """Inputs that a damaged part of ingest was made from and that are no more as they were."""
+    if path.parent not in (dataset.tables / "proxies", dataset.tables / "images"):
+        return []
+    number = int(path.stem.removeprefix("part-"))
+    known: dict[int, Any] = {}
+    with suppress(ValueError):  # where images is the damaged one, every input is asked for
+        known = {row["row_id"]: row for row in dataset.read_part("images", number).to_pylist()}
+    gone = []
+    for row in dataset.read_part("listing", number).to_pylist():
+        image = known.get(row["row_id"])
+        if image is not None and image["reason"] is not None:
+            continue
+        try:
+            data = read_original(row["source"], row["member"], row["byte_offset"], row["num_bytes"])
+        except OSError:
+            gone.append(f"{row['source_name']}/{row['member']}")
+            continue
+        if image is not None and hashlib.sha256(data).hexdigest() != image["sha256"]:
+            gone.append(f"{row['source_name']}/{row['member']} (changed)")
+    return gone
+
+
+# ------------------------------------------------------------------------------------------------ shards
+
+
+class ShardMender(ShardWriter):
+    """Writes a shard again; where an original is gone, takes the picture from the damaged shard where it is whole."""
+
+    def image_of(self, sample: Mapping[str, Any]) -> Packed:
+        """See `ShardWriter.image_of`."""
+        try:
+            return super().image_of(sample)
+        except Unpackable:
+            stored = self._stored(sample)
+            if stored is None:
+                raise
+            return stored
+
+    def _stored(self, sample: Mapping[str, Any]) -> Packed | None:
+        path = self._dataset.shards / sample["shard"]
+        place = self._places(sample["shard"], int(sample["shard_id"])).get(sample["image_id"])
+        if place is None or not path.is_file():
+            return None
+        extension, offset, size, json_offset, json_size = place
+        with path.open("rb") as tar:
+            tar.seek(offset)
+            data = tar.read(size)
+            tar.seek(json_offset)
+            words = tar.read(json_size)
+        if not self.resizes(sample):
+            if hashlib.sha256(data).hexdigest() != sample["sha256"]:
+                return None
+            return Packed(data, extension, sample["width"], sample["height"], resized=False)
+        try:
+            picture = open_rgb(data)
+            promised = decode_json(words).get("image_sha256")
+        except (PixelError, ValueError):
+            return None
+        if promised is not None and hashlib.sha256(data).hexdigest() != promised:
+            return None
+        return re_encoded(data, extension, picture.width, picture.height)
+
+    def _places(self, shard: str, number: int) -> dict[str, tuple[str, int, int, int, int]]:
+        """Key -> (extension, offset, size) of the image members and (offset, size) of the json beside them, from the
+        samples or, where they are damaged too, from the headers of the tar."""
+        with suppress(ValueError):
+            rows = self._dataset.read_part("samples", number).to_pylist()
+            return {
+                row["key"]: (
+                    row["image_ext"],
+                    row["image_offset"],
+                    row["image_size"],
+                    row["json_offset"],
+                    row["json_size"],
+                )
+                for row in rows
+                if row["key"]
+            }
+        try:
+            members = members_of(self._dataset.shards / shard)
+        except (ValueError, OSError):
+            return {}
+        words = {member.key: (member.offset, member.size) for member in members if member.extension == "json"}
+        return {
+            member.key: (member.extension, member.offset, member.size, *words[member.key])
+            for member in members
+            if member.extension not in ("txt", "json") and member.key in words
+        }
+
+
+def _missing_samples(dataset: Dataset, steps: Sequence[Step]) -> set[int]:
+    """Shards of the plan that have no part of `samples`, in a dataset whose shards were begun."""
+    step = next((step for step in steps if "samples" in step.outputs), None)
+    if step is None or not dataset.reduced("shard_plan").is_file():
+        return set()
+    return set(step.missing(dataset))
+
+
+def _mend_shards(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Step], numbers: set[int]) -> Iterator[str]:
+    """Write shards again where the plan is there; the index is written by the build that follows."""
+    stage = next((step.work for step in steps if "samples" in step.outputs), None)
+    if not numbers or stage is None or not dataset.reduced("shard_plan").is_file():
+        return
+    assert isinstance(stage, Stage)
+    mending = replace(stage, build=partial(_mender, str(dataset.root), recipe.shard))
+    forget_index(dataset)
+    for number in sorted(numbers):
+        run_part(dataset, mending, mending.build, number, lambda rows: None)
+        rows = read_parquet(dataset.part("samples", number))
+        lost = [row for row in rows.to_pylist() if row["reason"] is not None]
+        names = _names(dataset, [row["row_id"] for row in lost])
+        yield f"shard {number}: written again, {rows.num_rows - len(lost):,} samples"
+        if lost:
+            yield (
+                f"shard {number}: {len(lost):,} samples are lost, their originals are gone and the shard does not hold "
+                f"them whole: {', '.join(names[:MOST_NAMED])}" + _more(len(names))
+            )
+
+
+def _mender(root: str, shard: Shard) -> ShardMender:
+    return ShardMender(root, shard)
+
+
+def _names(dataset: Dataset, row_ids: list[int]) -> list[str]:
+    with catalog.connect(dataset) as connection:
+        found = connection.execute(
+            "SELECT source_name || '/' || member FROM listing WHERE list_contains(?, row_id) ORDER BY row_id", [row_ids]
+        )
+        return [name for (name,) in found.fetchall()]

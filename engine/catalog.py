@@ -1,0 +1,207 @@
+"""DuckDB over a dataset: one view per table, and the ledger, in which every input is one row."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.dataset import Dataset, write_atomically
+from schemas.meanings import MEANINGS, meaning
+from schemas.tables import ADDED, BESIDE, CAPTIONS, MAP_TABLES, SCHEMAS
+
+_DUCKDB_TYPES = {
+    "string": "VARCHAR",
+    "binary": "BLOB",
+    "bool": "BOOLEAN",
+    "int8": "TINYINT",
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "uint64": "UBIGINT",
+    "float": "FLOAT",
+    "double": "DOUBLE",
+    "list<item: string>": "VARCHAR[]",
+    "list<element: string>": "VARCHAR[]",
+    "list<item: float>": "FLOAT[]",
+    "list<item: int32>": "INTEGER[]",
+    "map<string, float>": "MAP(VARCHAR, FLOAT)",
+    "map<string, string>": "MAP(VARCHAR, VARCHAR)",
+    "list<item: halffloat>": "FLOAT[]",  # DuckDB reads 16 bits as 32
+}
+
+
+_EXPLAIN = re.compile(r"^\s*EXPLAIN\s+(ANALYZE\s+)?", re.IGNORECASE)
+
+_AS_IS = "hive_partitioning=false"
+"""A folder named `width=7` above a dataset is no column of its tables."""
+
+
+def connect(dataset: Dataset, memory: str = "4GB", threads: int | None = None) -> duckdb.DuckDBPyConnection:
+    """An in-memory connection with a view per table and the ledger; it spills into the dataset folder.
+
+    Raises:
+        ValueError: the folder is no dataset.
+    """
+    require_dataset(dataset)
+    connection = duckdb.connect(config={"memory_limit": memory, **({"threads": threads} if threads else {})})
+    connection.execute(f"SET temp_directory = {literal(str(dataset.root / '.duckdb-spill'))}")
+    connection.execute("SET preserve_insertion_order = true")
+    create_views(connection, dataset)
+    return connection
+
+
+def connect_read_only(dataset: Dataset) -> duckdb.DuckDBPyConnection:
+    """A connection that sees the dataset and nothing else, and cannot be told otherwise."""
+    connection = connect(dataset)
+    roots = [literal(str(dataset.root)), literal(_glob_safe(dataset.root))]  # a pattern is checked as it is written
+    connection.execute(f"SET allowed_directories = [{', '.join(roots)}]")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
+    return connection
+
+
+def require_dataset(dataset: Dataset) -> None:
+    """Refuse a folder that holds no dataset.
+
+    Raises:
+        ValueError: with the command that makes one.
+    """
+    if not dataset.parts("listing"):
+        raise ValueError(f"{dataset.root}: no dataset here; make one with sigma build RECIPE out={dataset.root}")
+
+
+def query(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyConnection:
+    """Run one SELECT of a user.
+
+    Raises:
+        ValueError: it is not one statement that only reads, or DuckDB refuses it.
+    """
+    try:
+        statements = connection.extract_statements(sql)
+        if len(statements) != 1:
+            raise ValueError(f"one statement at a time, this has {len(statements)}")
+        if statements[0].type == duckdb.StatementType.EXPLAIN:  # EXPLAIN ANALYZE runs what it explains
+            statements += connection.extract_statements(_EXPLAIN.sub("", sql, count=1))
+        if statements[-1].type != duckdb.StatementType.SELECT:
+            kind = str(statements[-1].type).rsplit(".", 1)[-1]
+            raise ValueError(f"a dataset is read-only here: SELECT (or FROM, DESCRIBE, EXPLAIN) works, {kind} does not")
+        return connection.execute(statements[0])
+    except duckdb.Error as error:
+        raise ValueError(" ".join(str(error).split())) from None
+
+
+def write_catalog(dataset: Dataset) -> Path:
+    """Write `catalog.duckdb`: the views over absolute paths, so that `duckdb catalog.duckdb` works from anywhere.
+
+    The meaning of each column is its comment there.
+    """
+    with tempfile.TemporaryDirectory() as folder:  # DuckDB cannot write a database under a folder with ? in its name
+        aside = Path(folder) / dataset.catalog.name
+        with duckdb.connect(str(aside)) as connection:
+            create_views(connection, dataset)
+            _comment(connection)
+        write_atomically(dataset.catalog, aside.read_bytes())
+    return dataset.catalog
+
+
+def create_views(connection: duckdb.DuckDBPyConnection, dataset: Dataset) -> None:
+    """One view per table (empty where its job has not run), the captions of captioners beside the primary one, the raw
+    captions as the mix is offered them, then the ledger."""
+    for table in SCHEMAS:
+        connection.execute(f"CREATE OR REPLACE VIEW {table} AS {select_table(dataset, table)}")
+    connection.execute(f"CREATE OR REPLACE VIEW captions_beside AS {_select_beside(dataset)}")
+    for view in ("raw_offers", "ledger"):
+        connection.execute(resources.files("engine").joinpath(f"{view}.sql").read_text(encoding="utf-8"))
+
+
+def told_columns(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str, str]]:
+    """(view, column, type, meaning) of every column, views in the order of the jobs, the ledger last."""
+    found = connection.execute(
+        "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal ORDER BY column_index"
+    ).fetchall()
+    views = list(MEANINGS)
+    told = [(view, column, kind, meaning(view, column) or "") for view, column, kind in found if view in MEANINGS]
+    return sorted(told, key=lambda row: views.index(row[0]))
+
+
+def _comment(connection: duckdb.DuckDBPyConnection) -> None:
+    """Give each column its meaning as a comment, which `duckdb_columns()` shows."""
+    connection.execute("BEGIN")
+    for view, column, _, text in told_columns(connection):
+        if text:
+            connection.execute(f"COMMENT ON COLUMN {view}.{column} IS {literal(text)}")
+    connection.execute("COMMIT")
+
+
+def select_table(dataset: Dataset, table: str) -> str:
+    """SELECT of a whole table, or of no rows of its contract where it does not exist."""
+    if table in MAP_TABLES and dataset.parts(table):
+        return _select_parts(dataset, table)
+    if table not in MAP_TABLES and dataset.reduced(table).is_file():
+        columns = ", ".join(["*", *_added(dataset.reduced(table), table)])
+        return f"SELECT {columns} FROM read_parquet({literal(_glob_safe(dataset.reduced(table)))}, {_AS_IS})"
+    return _select_nothing(SCHEMAS[table])
+
+
+def _select_beside(dataset: Dataset) -> str:
+    """SELECT of the captions of all captioners beside, and `source`, each one's name in the recipe."""
+    selects = [
+        f"SELECT *, {literal(source)} AS source FROM ({_select_parts(dataset, BESIDE + source)})"
+        for source in dataset.beside()
+    ]
+    return " UNION ALL BY NAME ".join(selects) or _select_nothing(CAPTIONS.append(pa.field("source", pa.string())))
+
+
+def _select_parts(dataset: Dataset, table: str) -> str:
+    path = dataset.tables / table / "part-*.parquet"
+    return f"SELECT * FROM read_parquet({literal(_glob_safe(path.parent) + '/' + path.name)}, {_AS_IS})"
+
+
+def read_parts(paths: Iterable[Path]) -> str:
+    """What to write after FROM for some parts of a table."""
+    return f"read_parquet([{', '.join(literal(_glob_safe(path)) for path in paths)}], {_AS_IS})"
+
+
+def _added(path: Path, table: str) -> list[str]:
+    """Columns that the table has gained since the file was written, as nulls; a damaged file is for its reader."""
+    try:
+        there = pq.read_schema(path).names if table in ADDED else SCHEMAS[table].names
+    except (OSError, pa.ArrowException):
+        return []
+    missing = [name for name in ADDED.get(table, ()) if name not in there]
+    return [f"CAST(NULL AS {duckdb_type(SCHEMAS[table].field(name).type)}) AS {name}" for name in missing]
+
+
+def _select_nothing(schema: pa.Schema) -> str:
+    columns = ", ".join(f"CAST(NULL AS {duckdb_type(field.type)}) AS {field.name}" for field in schema)
+    return f"SELECT {columns} WHERE false"
+
+
+def duckdb_type(arrow: pa.DataType) -> str:
+    """The DuckDB name of an Arrow type that the tables use."""
+    return _DUCKDB_TYPES[str(arrow)]
+
+
+def literal(text: str) -> str:
+    """A text as a SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _glob_safe(path: Path) -> str:
+    """A path in which no character means a pattern to DuckDB."""
+    return "".join(f"[{character}]" if character in "*?[" else character for character in str(path))
+
+
+def ledger_counts(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str | None, str | None, int]]:
+    """(outcome, stage, reason, count) of every kind of row in the ledger, kept first."""
+    return connection.execute(
+        "SELECT outcome, stage, reason, num FROM "
+        "(SELECT outcome, stage, reason, count(*) AS num FROM ledger GROUP BY ALL) "
+        "ORDER BY array_position(['kept', 'rejected', 'error', 'purged', 'pending'], outcome), num DESC, stage, reason"
+    ).fetchall()

@@ -1,0 +1,131 @@
+"""What runs the parts of a stage: the protocol, its errors, and the runner that stays in this process."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from engine.dataset import Dataset
+from engine.stage import Progress
+
+
+class PartFailed(Exception):
+    """A part could not be computed; finished parts stay."""
+
+    def __init__(self, job: str, part: int, cause: BaseException) -> None:
+        self.job, self.part, self.cause = job, part, cause
+        super().__init__(f"{job} stopped at part {part}{_where(cause)}: {describe(cause)}")
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line, with what to do about the ones a user can mend."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "no space left on the disk; free some and run the same command again, finished parts stay"
+    text = " ".join(str(error).split())
+    if isinstance(error, ValueError | OSError) and text:
+        return text
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _where(error: BaseException) -> str:
+    notes = [note.removeprefix("image: ") for note in getattr(error, "__notes__", []) if note.startswith("image: ")]
+    return f" (image {notes[0]})" if notes else ""
+
+
+@dataclass(frozen=True)
+class PartDone:
+    """A committed part."""
+
+    number: int
+    computed: bool
+    """False where an outdated version was taken over unchanged."""
+
+
+class PartJob(Protocol):
+    """What a runner can run: numbered parts, each of which commits its own output. It must be picklable.
+
+    A `engine.stage.Stage` is one; so is a set of features, whose parts are shards.
+    """
+
+    @property
+    def job(self) -> str:
+        """Its name, for messages."""
+        ...
+
+    @property
+    def build(self) -> Callable[[], Any]:
+        """Makes what a process needs once, such as loaded weights."""
+        ...
+
+    @property
+    def workers(self) -> int | None:
+        """Workers at once; None is as many as the runner has for any job."""
+        ...
+
+    @property
+    def num_gpus(self) -> float | None:
+        """GPUs that each worker holds, a part of one where it is under 1; None takes one where there are any."""
+        ...
+
+    def run_part(self, dataset: Dataset, worker: Callable[[], Any], number: int, progress: Progress) -> bool:
+        """Compute and commit a part; False where it was there already.
+
+        Args:
+            worker: gives what `build` made; calling it first makes it.
+        """
+        ...
+
+
+class Runner(Protocol):
+    """Runs parts of jobs; `close` frees what it holds."""
+
+    def run(
+        self, dataset: Dataset, job: PartJob, parts: Sequence[int], on_rows: Callable[[int], None]
+    ) -> list[PartDone]:
+        """Compute and commit the parts.
+
+        Args:
+            on_rows: called with the number of rows finished since the last call.
+
+        Raises:
+            PartFailed: the first real error, with the part and the image it happened on.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free workers and connections."""
+        ...
+
+
+class LocalRunner:
+    """Runs every part in this process, one after the other; `workers` and `num_gpus` of a job say nothing here."""
+
+    def run(
+        self, dataset: Dataset, job: PartJob, parts: Sequence[int], on_rows: Callable[[int], None]
+    ) -> list[PartDone]:
+        """See `Runner.run`."""
+        worker = once(job.build)
+        done = []
+        for number in parts:
+            try:
+                done.append(PartDone(number, job.run_part(dataset, worker, number, on_rows)))
+            except Exception as error:
+                raise PartFailed(job.job, number, error) from error
+        return done
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def once(build: Callable[[], Any]) -> Callable[[], Any]:
+    """A worker that is built at the first call and kept: weights are loaded once, and only if they are needed."""
+    built: list[Any] = []
+
+    def get() -> Any:
+        if not built:
+            built.append(build())
+        return built[0]
+
+    return get

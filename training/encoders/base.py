@@ -1,0 +1,60 @@
+"""The slots that the VAE and T5 fill."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from training.data.chance import noise
+
+
+class Codec(Protocol):
+    """Pictures to latents and back; 8 times smaller per axis, about unit variance."""
+
+    channels: int
+    scale: float
+    """What latents are multiplied by once they are drawn."""
+
+    def moments(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, 1 or 2, channels, H / 8, W / 8) float32: mean, and deviation where it draws.
+
+        Each picture goes through alone, so that nothing depends on what else is in the batch.
+        """
+        ...
+
+    def encode(self, pixels: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, channels, H / 8, W / 8): `draw_latents` of the moments."""
+        ...
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """(B, channels, h, w) -> (B, 3, 8h, 8w), about [-1, 1]."""
+        ...
+
+
+class TextEncoder(Protocol):
+    """Captions to vectors, unpadded."""
+
+    channels: int
+    max_tokens: int
+
+    def encode(self, caption: str) -> Tensor:
+        """(L, channels) float32, L between 1 and `max_tokens`."""
+        ...
+
+    def encode_many(self, captions: Sequence[str], at_once: int | None) -> Iterator[Tensor]:
+        """`encode` of each, in order, on the CPU; up to `at_once` captions of one length go through together."""
+        ...
+
+    def null(self) -> Tensor:
+        """(max_tokens, channels): the empty caption with its padding, which stands in for a dropped caption."""
+        ...
+
+
+def draw_latents(moments: Tensor, seeds: Sequence[int] | None, scale: float) -> Tensor:
+    """(B, 1 or 2, C, h, w) -> (B, C, h, w): picture i's latents drawn from `seeds[i]` alone; without seeds the mean."""
+    latents = moments[:, 0]
+    if moments.shape[1] == 2 and seeds is not None:
+        latents = latents + moments[:, 1] * noise(seeds, tuple(latents.shape[1:])).to(latents.device)
+    return latents * scale

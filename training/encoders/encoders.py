@@ -1,0 +1,215 @@
+"""Pixels to latents and captions to vectors: the slots that the VAE and T5 fill, and their offline defaults.
+
+The real encoders are in `training.encoders.pretrained`, imported only where a recipe asks for them.
+The defaults need no download and say what they are: `dct` is a block cosine transform, not a learned VAE, and
+`hashed` gives each word a fixed random vector and knows no language. Both are enough to train a toy model
+end to end, and a checkpoint records which were used.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from schemas.tokens import VOCABULARY, token_ids
+from schemas.training import Latents, Text, TrainingRecipe
+from training.encoders.base import Codec, TextEncoder, draw_latents
+
+BLOCK = 8
+"""Pixels per latent cell and axis."""
+
+
+def codec_for(latents: Latents) -> Codec:
+    """The codec that a recipe names.
+
+    Raises:
+        ValueError: its weights are not on this machine, or are of another kind.
+    """
+    if latents.codec == "sdxl":
+        from training.encoders.pretrained import sdxl_vae
+
+        return sdxl_vae(latents)
+    return BlockDCT(latents.channels)
+
+
+def text_encoder_for(text: Text) -> TextEncoder:
+    """The text encoder that a recipe names.
+
+    Raises:
+        ValueError: its weights are not on this machine, or are of another kind.
+    """
+    if text.encoder == "t5":
+        from training.encoders.pretrained import t5_text
+
+        return t5_text(text)
+    return HashedText(text.channels, text.max_tokens)
+
+
+class Encoders:
+    """A recipe's encoders, each loaded when it is first asked for: stored features need neither."""
+
+    def __init__(self, recipe: TrainingRecipe) -> None:
+        self._recipe = recipe
+
+    @cached_property
+    def codec(self) -> Codec:
+        return codec_for(self._recipe.latents)
+
+    @cached_property
+    def text(self) -> TextEncoder:
+        return text_encoder_for(self._recipe.text)
+
+    @property
+    def latent_scale(self) -> float:
+        """`Codec.scale`, without loading it."""
+        return latent_scale(self._recipe.latents)
+
+
+def latent_scale(latents: Latents) -> float:
+    """What the latents of a recipe's codec are multiplied by."""
+    if latents.codec == "sdxl":
+        from training.encoders.pretrained import SCALING_FACTOR
+
+        return SCALING_FACTOR
+    return BlockDCT.scale
+
+
+def weights_digests(latents: Latents, text: Text) -> dict[str, str | None]:
+    """What names the content of each encoder's weights, by knob; None where they are not on this machine.
+
+    Encoders without weights are left out.
+    """
+    digests: dict[str, str | None] = {}
+    if latents.codec == "sdxl":
+        from training.encoders.pretrained import vae_digest
+
+        digests["latents.weights"] = _or_none(vae_digest, latents)
+    if text.encoder == "t5":
+        from training.encoders.pretrained import t5_digest
+
+        digests["text.weights"] = _or_none(t5_digest, text)
+    return digests
+
+
+def _or_none(digest: Callable[[Any], str], knobs: Latents | Text) -> str | None:
+    try:
+        return digest(knobs)
+    except ValueError:  # what find_weights raises where there are none
+        return None
+
+
+YCBCR = torch.tensor(
+    [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], dtype=torch.float64
+)
+"""RGB -> Y, Cb, Cr of JPEG (ITU-T T.871), without the offset: [-1, 1] maps to [-1, 1]."""
+
+LUMA_STD = 3.6
+CHROMA_STD = 0.9
+"""Standard deviation of the mean (DC) coefficient, over photographs of 64 to 256 px in [-1, 1]."""
+FALL_OFF = 0.6
+"""Coefficients are divided by (frequency + 0.7)^-FALL_OFF. Photographs of these sizes fall off about with 1.5, which
+would give every channel unit variance; with less, fine detail keeps less weight, and a small model spends itself on
+the colours and shapes that one sees."""
+
+
+class BlockDCT:
+    """Keeps the lowest cosine coefficients of every 8x8 block of Y, Cb and Cr.
+
+    Coefficients are taken in order of frequency, where one of Cb or Cr counts double, so that 12 channels are
+    6 of Y and 3 each of Cb and Cr. `decode` inverts `encode` up to the coefficients that were dropped.
+    """
+
+    scale = 1.0
+
+    def __init__(self, channels: int) -> None:
+        self.channels = channels
+        kept = sorted(
+            ((u + v) * (1 if plane == 0 else 2), plane, u, v)
+            for plane in range(3)
+            for u in range(BLOCK)
+            for v in range(BLOCK)
+        )[:channels]
+        cosine = cosine_basis()
+        bases, scales = [], []
+        for _, plane, u, v in kept:
+            pattern = torch.outer(cosine[u], cosine[v])  # (8, 8), unit norm
+            bases.append(torch.einsum("c,yx->cyx", YCBCR[plane], pattern))
+            std = (LUMA_STD if plane == 0 else CHROMA_STD) * ((u + v + 0.7) / 0.7) ** -FALL_OFF
+            scales.append(1 / std)
+        self._analysis = torch.stack(bases)  # (C, 3, 8, 8)
+        to_rgb = torch.linalg.inv(YCBCR)
+        self._synthesis = torch.stack(
+            [torch.einsum("c,yx->cyx", to_rgb[:, plane], torch.outer(cosine[u], cosine[v])) for _, plane, u, v in kept]
+        )
+        scale = torch.tensor(scales, dtype=torch.float64)[:, None, None, None]
+        self._analysis, self._synthesis = (self._analysis * scale).float(), (self._synthesis / scale).float()
+
+    def moments(self, pixels: Tensor) -> Tensor:
+        batch, _, height, width = pixels.shape
+        blocks = pixels.reshape(batch, 3, height // BLOCK, BLOCK, width // BLOCK, BLOCK)
+        analysis = self._analysis.to(pixels.device)
+        return torch.stack([torch.einsum("chywx,kcyx->khw", picture, analysis) for picture in blocks])[:, None]
+
+    def encode(self, pixels: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+        return draw_latents(self.moments(pixels), seeds, self.scale)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        blocks = torch.einsum("bkhw,kcyx->bchywx", latents.float(), self._synthesis.to(latents.device))
+        return blocks.flatten(4, 5).flatten(2, 3)  # (B, 3, 8h, 8w)
+
+
+def cosine_basis() -> Tensor:
+    """The orthonormal DCT-II matrix, (8 frequencies, 8 positions), float64."""
+    position = torch.arange(BLOCK, dtype=torch.float64) + 0.5
+    basis = torch.cos(math.pi / BLOCK * torch.arange(BLOCK, dtype=torch.float64)[:, None] * position)
+    basis *= math.sqrt(2 / BLOCK)
+    basis[0] /= math.sqrt(2)
+    return basis
+
+
+class HashedText:
+    """A fixed random vector per hashed word, mixed with its neighbours and its position. Not learned.
+
+    Word order counts through the position and through the share of the preceding word, so two captions of the
+    same words differ.
+    """
+
+    SEED = 300
+    NEIGHBOUR = 0.5
+    """Weight of the preceding word's vector."""
+    POSITION = 0.3
+    """Weight of the position's sinusoid."""
+    NORM = 64.0
+    """Length of every row: that of 4096 channels of unit size, the width which the model's initialisation of the
+    caption projection is made for. Shorter rows are hardly heard early in training."""
+
+    def __init__(self, channels: int, max_tokens: int) -> None:
+        self.channels = channels
+        self.max_tokens = max_tokens
+        self._words = torch.randn(VOCABULARY, channels, generator=torch.Generator().manual_seed(self.SEED))
+        half = (channels + 1) // 2
+        angle = torch.arange(max_tokens)[:, None] * 10000.0 ** (-torch.arange(half) / half)
+        self._positions = torch.cat([angle.sin(), angle.cos()], dim=1)[:, :channels]  # (max tokens, channels)
+        self._encode = lru_cache(maxsize=4096)(self._encode_ids)
+
+    def encode(self, caption: str) -> Tensor:
+        ids = token_ids(caption)
+        return self._encode((*ids[: self.max_tokens - 1], ids[-1]) if len(ids) > self.max_tokens else tuple(ids))
+
+    def encode_many(self, captions: Sequence[str], at_once: int | None) -> Iterator[Tensor]:
+        return map(self.encode, captions)
+
+    def null(self) -> Tensor:
+        padding = 0
+        return self._encode((*token_ids(""), *[padding] * (self.max_tokens - 1)))
+
+    def _encode_ids(self, ids: tuple[int, ...]) -> Tensor:
+        words = self._words[list(ids)]  # (L, channels)
+        before = torch.cat([torch.zeros(1, self.channels), words[:-1]])
+        mixed = words + self.NEIGHBOUR * before + self.POSITION * self._positions[: len(ids)]
+        return mixed / mixed.norm(dim=1, keepdim=True) * self.NORM

@@ -1,0 +1,202 @@
+"""The real encoders behind the slots: the SDXL VAE and the T5-v1.1 encoder, from weights on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from schemas.training import Latents, Text
+from schemas.weights import SDXL_VAE, T5_XXL, component, find_weights, load_frozen, missing_weights
+from training.encoders.base import draw_latents
+from training.encoders.local_weights import content_digest, tokenizer_folder
+
+if TYPE_CHECKING:  # imported where they are used: they take seconds
+    from diffusers import AutoencoderKL
+    from transformers import PreTrainedTokenizerBase, T5EncoderModel
+
+SCALING_FACTOR = 0.13025
+"""Latents of the SDXL VAE are multiplied by this, which brings them to about unit variance; PixArt-Σ's."""
+DOWNSAMPLING = 8
+CAPTIONS_AT_ONCE = 32
+"""Captions of one length that go through T5 together on a GPU."""
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def best_device() -> torch.device:
+    """The current GPU, which is the process's own under torchrun, or the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+class SdxlVae:
+    """The SDXL autoencoder as a codec: 4 channels, 8 times smaller per axis, scaled by 0.13025.
+
+    Pictures go through one at a time, so that a latent does not depend on what else is in the batch.
+
+    Args:
+        posterior: `sample` draws a latent from the encoder's Gaussian, as PixArt-Σ trains; `mean` takes its mean.
+    """
+
+    def __init__(self, vae: AutoencoderKL, posterior: str = "sample") -> None:
+        self._vae = vae
+        self._posterior = posterior
+        self.channels: int = vae.config.latent_channels
+        self.scale = SCALING_FACTOR
+        vae.enable_slicing()
+
+    @torch.no_grad()
+    def moments(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, 1 or 2, 4, H / 8, W / 8) float32, unscaled: mean, and deviation to sample."""
+        vae = self._vae.to(pixels.device)
+        posterior = vae.encode(pixels.to(vae.dtype)).latent_dist
+        kept = [posterior.mean, posterior.std] if self._posterior == "sample" else [posterior.mean]
+        return torch.stack(kept, dim=1).float()
+
+    def encode(self, pixels: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, 4, H / 8, W / 8) float32; the mean where there are no seeds."""
+        return draw_latents(self.moments(pixels), seeds, SCALING_FACTOR)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """(B, 4, h, w) -> (B, 3, 8h, 8w) float32, about [-1, 1]."""
+        vae = self._vae.to(latents.device)
+        return vae.decode((latents.float() / SCALING_FACTOR).to(vae.dtype)).sample.float()
+
+
+class T5Text:
+    """The T5 encoder as a text encoder. The text is taken as it is: no cleaning, no lower-casing.
+
+    Captions go through one at a time and without padding, so that a row depends on its caption alone.
+    """
+
+    def __init__(self, model: T5EncoderModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
+        self._model, self._tokenizer = model, tokenizer
+        self.channels: int = model.config.d_model
+        self.max_tokens = max_tokens
+
+    @torch.no_grad()
+    def encode(self, caption: str) -> Tensor:
+        """(L, channels) float32 on the encoder's device, the end of the text included; cut to `max_tokens`."""
+        tokens = self._tokenizer(caption, truncation=True, max_length=self.max_tokens, return_tensors="pt")
+        return self._model(tokens["input_ids"].to(self._model.device)).last_hidden_state[0].float()
+
+    @torch.no_grad()
+    def encode_many(self, captions: Sequence[str], at_once: int | None) -> Iterator[Tensor]:
+        """`encode` of each, in order, on the CPU; up to `at_once` captions of one length go through together.
+
+        Args:
+            at_once: None is 1 on a CPU, where a batch gains little and rounds otherwise, and 32 on a GPU.
+        """
+        size = at_once or (1 if self._model.device.type == "cpu" else CAPTIONS_AT_ONCE)
+        ids = [self._tokenizer(text, truncation=True, max_length=self.max_tokens)["input_ids"] for text in captions]
+        by_length: dict[int, list[int]] = {}
+        for place, tokens in enumerate(ids):
+            by_length.setdefault(len(tokens), []).append(place)
+        encoded: dict[int, Tensor] = {}
+        for places in by_length.values():
+            for start in range(0, len(places), size):
+                batch = places[start : start + size]
+                answer = self._model(torch.tensor([ids[place] for place in batch], device=self._model.device))
+                encoded |= zip(batch, answer.last_hidden_state.float().cpu(), strict=True)
+        return (encoded[place] for place in range(len(captions)))
+
+    @torch.no_grad()
+    def null(self) -> Tensor:
+        """(max_tokens, channels) float32: T5's answer to "" padded to `max_tokens`, padding masked, as published."""
+        tokens = self._tokenizer(
+            "", padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
+        ).to(self._model.device)
+        answer = self._model(tokens["input_ids"], attention_mask=tokens["attention_mask"])
+        return answer.last_hidden_state[0].float()
+
+
+def sdxl_vae(latents: Latents, device: torch.device | None = None) -> SdxlVae:
+    """The VAE that a recipe names.
+
+    Raises:
+        ValueError: it is not on this machine, is damaged, or is no SDXL VAE.
+    """
+    return SdxlVae(_load_vae(_vae_folder(latents), latents.precision, device or best_device()), latents.posterior)
+
+
+def t5_text(text: Text, device: torch.device | None = None) -> T5Text:
+    """The T5 encoder that a recipe names, with its tokenizer.
+
+    Raises:
+        ValueError: it is not on this machine, is damaged, or is of another width than the recipe says.
+    """
+    folder, tokenizer = _t5_folders(text)
+    model, words = _load_t5(folder, tokenizer, text.precision, device or best_device())
+    if model.config.d_model != text.channels:
+        raise ValueError(f"{folder}: gives {model.config.d_model} channels; set text.channels={model.config.d_model}")
+    return T5Text(model, words, text.max_tokens)
+
+
+def vae_digest(latents: Latents) -> str:
+    """What names the content of the VAE that a recipe names, wherever it lies.
+
+    Raises:
+        ValueError: it is not on this machine.
+    """
+    return content_digest([_vae_folder(latents)])
+
+
+def t5_digest(text: Text) -> str:
+    """What names the content of the T5 encoder and tokenizer that a recipe names, wherever they lie.
+
+    Raises:
+        ValueError: it is not on this machine.
+    """
+    return content_digest(_t5_folders(text))
+
+
+def _vae_folder(latents: Latents) -> Path:
+    found = find_weights(latents.weights, SDXL_VAE, "latents.weights")
+    folder = component(found, "vae")
+    if folder is None:
+        raise missing_weights(SDXL_VAE, "latents.weights", str(found))
+    return folder
+
+
+def _t5_folders(text: Text) -> tuple[Path, Path]:
+    found = find_weights(text.weights, T5_XXL, "text.weights")
+    folder, tokenizer = component(found, "text_encoder"), tokenizer_folder(found)
+    if folder is None or tokenizer is None:
+        raise missing_weights(T5_XXL, "text.weights", str(found))
+    return folder, tokenizer
+
+
+@lru_cache(maxsize=1)  # training and the pictures it draws of itself share one copy
+def _load_vae(folder: Path, precision: str, device: torch.device) -> AutoencoderKL:
+    from diffusers import AutoencoderKL
+
+    vae = load_frozen(AutoencoderKL.from_pretrained, folder, torch_dtype=DTYPES[precision])
+    config = vae.config
+    for name, value, needed in (
+        ("scaling_factor", config.scaling_factor, SCALING_FACTOR),
+        ("latent_channels", config.latent_channels, 4),
+        ("downsampling", 2 ** (len(config.block_out_channels) - 1), DOWNSAMPLING),
+        ("shift_factor", config.get("shift_factor"), None),
+        ("latents_mean", config.get("latents_mean"), None),
+    ):
+        if value != needed:
+            raise ValueError(f"{folder}: is no SDXL VAE, {name} is {value} where {needed} is needed")
+    return vae.to(device)
+
+
+@lru_cache(maxsize=1)
+def _load_t5(
+    folder: Path, tokenizer: Path, precision: str, device: torch.device
+) -> tuple[T5EncoderModel, PreTrainedTokenizerBase]:
+    from transformers import T5EncoderModel, T5Tokenizer
+
+    model = load_frozen(T5EncoderModel.from_pretrained, folder, dtype=DTYPES[precision])
+    try:
+        words = T5Tokenizer.from_pretrained(tokenizer, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{tokenizer}: cannot be loaded as a T5 tokenizer ({str(error).splitlines()[0]})") from None
+    return model.to(device), words
