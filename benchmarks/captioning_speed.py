@@ -24,11 +24,11 @@ from transformers import GenerationConfig
 
 from captioning import recaption
 from captioning.captioners.base import Answer, Generated, Plain
-from captioning.share_captioner import Decoding, ShareCaptioner
-from captioning.share_captioner.dimensions import Dimensions, ResamplerChoices
-from captioning.share_captioner.generation import Mode, generate_ids
-from captioning.share_captioner.model import ShareCaptionerModel
-from captioning.share_captioner.pixels import preprocess
+from captioning.captioners.share_captioner import Decoding, ShareCaptioner
+from captioning.captioners.share_captioner.dimensions import Dimensions, ResamplerChoices
+from captioning.captioners.share_captioner.generation import Mode, generate_ids
+from captioning.captioners.share_captioner.model import ShareCaptionerModel
+from captioning.captioners.share_captioner.pixels import preprocess
 from engine.dataset import Dataset, commit_table
 from engine.stage import counts_of, run_part
 from schemas import tables

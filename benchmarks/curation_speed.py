@@ -17,9 +17,9 @@ from PIL import Image
 
 import sigma
 from curation import build as pipeline
+from curation.images.header import probe
 from curation.images.jpeg_scan import missing_scans
 from curation.images.png_rows import missing_rows
-from curation.images.probe import probe
 from curation.ingest.listing import Listed
 from engine.job import JobResult
 from schemas.pixels import shrunk_size

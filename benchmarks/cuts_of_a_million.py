@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.selection import select
-from curation.selection.cuts import changed_recipe, what_if
+from curation.selection.thresholds import changed_recipe, what_if
 from engine import catalog
 from engine.dataset import Dataset, commit_table
 from schemas.recipe import DataRecipe

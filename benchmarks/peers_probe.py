@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.curation_speed import Times
 from benchmarks.peers import PEERS_PYTHON, PeerMissing, data_juicer, operator_seconds, script
 from curation import build as pipeline
-from curation.images.probe import picture_formats
+from curation.images.header import picture_formats
 from curation.ingest import headers
 from engine.dataset import Dataset, count_rows
 from engine.job import Step

@@ -60,7 +60,7 @@ def purge(
 ) -> None:
     """Take images out for good: of tables, captions, shards and features. They are never ingested again."""
     from curation.upkeep import purge as takedowns
-    from curation.upkeep.takedown import Wanted
+    from curation.upkeep.find import Wanted
 
     with refusals():
         hashes = (tuple(image_id or ()), tuple(sha256 or ()), tuple(url or ()), tuple(domain or ()), tuple(phash or ()))

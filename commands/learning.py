@@ -180,6 +180,6 @@ def validate(
 ) -> None:
     """Tell which reading of the weights' resampler makes published captions likeliest."""
     with refusals():
-        from captioning.share_captioner.validate import validate_weights
+        from captioning.captioners.share_captioner.validate import validate_weights
 
         validate_weights(folder, images, root, limit, device, console)

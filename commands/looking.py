@@ -159,7 +159,7 @@ def cuts(
     page: Annotated[Path | None, typer.Option("--html", help="Write a page that shows them.")] = None,
 ) -> None:
     """Show what other thresholds would keep, from the tables alone; nothing is computed or changed."""
-    from curation.selection import cuts as comparison
+    from curation.selection import thresholds as comparison
 
     with refusals():
         data, made_by, _ = opened(dataset)

@@ -82,11 +82,11 @@ def interrupted_by_sigterm() -> Iterator[None]:
 def forecast_build(recipe: DataRecipe, size: int, workers: int | None, keep: Path | None) -> Forecast:
     """Build a sample of a recipe aside and project it; progress goes to stderr."""
     from commands.console import JobProgress
+    from curation.forecast.facts import facts_of
     from curation.forecast.forecast import forecast, with_remarks
-    from curation.forecast.plan_sample import build_sample, sampled
-    from curation.forecast.sample_facts import facts_of
+    from curation.forecast.sample import build_sample, sampled
     from curation.selection import select
-    from engine.needs import check_needs
+    from engine.preflight import check_needs
 
     select.check_subsets(recipe.select)
     check_needs(pipeline(recipe))  # of listing the whole nothing would be left

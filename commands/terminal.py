@@ -37,7 +37,7 @@ def shown(text: str | Path) -> str:
 @contextmanager
 def refusals() -> Iterator[None]:
     """Turn what a user can mend into one line and exit status 1; a traceback only with --debug."""
-    from engine.needs import NeedsMissing
+    from engine.preflight import NeedsMissing
     from engine.runner import PartFailed, describe
 
     try:

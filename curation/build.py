@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from curation.ingest import listing, retry
-from curation.ingest.purge_log import refuse_unfinished
+from curation.ingest.takedown_log import refuse_unfinished
 from curation.shards import writer as shard_writer
 from engine import catalog
 from engine.dataset import Dataset, count_rows, write_atomically
 from engine.job import JobResult, State, Step, drop_unasked, open_parts, run_from, state_of
-from engine.needs import check_needs
+from engine.preflight import check_needs
 from engine.reduce import Reduce, explaining_memory
 from engine.runner import LocalRunner, Runner
 from schemas.recipe import DataRecipe

@@ -31,7 +31,7 @@ from engine.dataset import (
     schema_of,
     write_atomically,
 )
-from engine.failures import ask_again, check_failures, failed_parts, forget_failures, has_too_many
+from engine.failed_rows import ask_again, check_failures, failed_parts, forget_failures, has_too_many
 from engine.journal import forget_journals
 from engine.reduce import Reduce, commit_batches, explaining_memory, stream
 from engine.runner import Runner

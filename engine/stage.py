@@ -96,7 +96,7 @@ class Stage:
     drops them."""
     max_failed_share: float | None = None
     """Of the rows that were asked about, how many may have a reason in place of a result before the job stops at its
-    end (see `engine.failures`); None is all. Changes no row."""
+    end (see `engine.failed_rows`); None is all. Changes no row."""
     workers: int | None = None
     """Workers at once; None is as many as the runner has for any stage. Changes no row, as `num_gpus`."""
     num_gpus: float | None = 0
@@ -106,7 +106,7 @@ class Stage:
     """Map tables that it writes with other knobs: one that is there belongs to rows which are no longer."""
     needs: tuple[Callable[[], object], ...] = ()
     """See, one each, whether what a worker will load is on the machine: the functions that the worker finds it by, so
-    that they say the same. They load nothing and raise `ValueError`; see `engine.needs`. Picklable, as `build`."""
+    that they say the same. They load nothing and raise `ValueError`; see `engine.preflight`. Picklable, as `build`."""
 
     def run_part(self, dataset: Dataset, worker: Callable[[], Any], number: int, progress: Progress) -> bool:
         """See `run_part`; this is how a runner calls it."""

@@ -22,7 +22,7 @@ from training.data.reader import Sample, ShardReader
 from training.data.transform import from_unit_range
 from training.diffusion import guided, sample
 from training.diffusion.sampler import NoiseModel
-from training.encoders.encoders import codec_for, text_encoder_for
+from training.encoders.offline import codec_for, text_encoder_for
 from training.inputs import padded
 from training.model import PixArt, load_weights
 from training.stages import pixel_multiple, stage_data

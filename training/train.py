@@ -18,14 +18,14 @@ from training.data.chance import Chance
 from training.data.loader import Loader
 from training.data.reader import ShardReader
 from training.data.source import Source
-from training.encoders.encoders import Encoders
+from training.encoders.offline import Encoders
 from training.features import keep_features, stage_features
 from training.gradients import accumulate_gradients, check_micro_batch, fixed_threads
 from training.inputs import model_inputs
 from training.memory import fitting
 from training.metrics import Metrics, read_metrics, smoothed_ends
 from training.parallel.distributed import World, world
-from training.parallel.failures import full_memory_named
+from training.parallel.lost_process import full_memory_named
 from training.parallel.sharding import gathered
 from training.sample import draw_prompts
 from training.speed import Speed

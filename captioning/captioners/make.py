@@ -16,7 +16,7 @@ def _attributes(section: recipe.Caption) -> Captioner:
 
 
 def _share_captioner(section: recipe.Caption) -> Captioner:
-    from captioning.share_captioner import RecipeCaptioner  # imports torch and transformers
+    from captioning.captioners.share_captioner import RecipeCaptioner  # imports torch and transformers
 
     own = section.share_captioner
     return RecipeCaptioner(own, section.device_of(own.device))

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from PIL import Image
 
+from curation.images.formats import cut_short
+from curation.images.header import Header, Unreadable, clean, probe, refuse_animated
 from curation.images.jpeg_blocks import has_flat_corner, missing_blocks
 from curation.images.jpeg_scan import missing_scans
-from curation.images.magic import cut_short
 from curation.images.png_rows import missing_rows
-from curation.images.probe import Header, Unreadable, clean, probe, refuse_animated
 from schemas.pixels import MAX_PIXELS, PixelError, open_picture
 from schemas.reasons import ImageError
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 import zlib
 
-from curation.images.magic import png_chunks
+from curation.images.formats import png_chunks
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Colour type (PNG specification, 11.2.2) -> channels."""

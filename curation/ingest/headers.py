@@ -11,8 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from curation.images.header import Unreadable, picture_formats, probe, refuse_animated
 from curation.images.lazy_bytes import LazyBytes
-from curation.images.probe import Unreadable, picture_formats, probe, refuse_animated
 from curation.sources.ranges import open_lazily
 from curation.sources.storage import RemoteError
 from engine.ahead import ahead

@@ -13,8 +13,8 @@ import pyarrow as pa
 from PIL import Image
 
 from curation.images.decode import Decoded, decode
-from curation.images.probe import Header, Unreadable, picture_formats
-from curation.ingest.purge_log import Withheld, read_log
+from curation.images.header import Header, Unreadable, picture_formats
+from curation.ingest.takedown_log import Withheld, read_log
 from curation.sources import read_original
 from curation.sources.captions import RawCaption, read_sidecar
 from curation.sources.storage import RemoteError

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from PIL import Image
 
-from curation.images.probe import NOT_PICTURES
+from curation.images.header import NOT_PICTURES
 from curation.sources.captions import TABLE_NAMES, CaptionTable, read_caption_table
 from curation.sources.item import Item, SourceListing, member_name
 from curation.sources.patterns import is_pattern, match_all, split_pattern

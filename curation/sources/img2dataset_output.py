@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from curation.images.probe import clean
+from curation.images.header import clean
 from curation.sources.captions import clean_text, clean_url
 from curation.sources.folder import image_extensions
 from curation.sources.item import Item, SourceListing, inside, member_name

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from curation.images.probe import clean
+from curation.images.header import clean
 from curation.sources.captions import RawCaption, read_sidecar
 from curation.sources.folder import image_extensions
 from curation.sources.item import Item, SourceListing, inside, member_name

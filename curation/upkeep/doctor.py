@@ -14,7 +14,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.ingest.purge_log import read_log
+from curation.ingest.takedown_log import read_log
 from curation.shards.check import check_shards, index_problem
 from engine import catalog
 from engine.ahead import ahead

@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.ingest.purge_log import IDENTITY, Entry, KeepValue, blank, finished, log_path, read_log, write_log
+from curation.ingest.takedown_log import IDENTITY, Entry, KeepValue, blank, finished, log_path, read_log, write_log
 from curation.shards.rewriter import drop_samples, members_of, placed
 from curation.shards.writer import index_is_current, write_index
-from curation.upkeep.takedown import Found, Wanted, find
+from curation.upkeep.find import Found, Wanted, find
 from engine.ahead import ahead
 from engine.dataset import (
     CONTENT_KEY,

@@ -11,8 +11,8 @@ import pytest
 
 import sigma
 from curation.upkeep.doctor import check_dataset
+from curation.upkeep.find import Wanted, find
 from curation.upkeep.purge import purge
-from curation.upkeep.takedown import Wanted, find
 from engine import catalog
 from engine.dataset import Dataset
 from schemas.recipe import DataRecipe

@@ -24,7 +24,7 @@ from training.data.reader import DamagedSample, ShardReader
 from training.data.stored import StoredArrays
 from training.data.transform import to_unit_range
 from training.encoders.base import draw_latents
-from training.encoders.encoders import Encoders
+from training.encoders.offline import Encoders
 from training.features import latents_set, text_set
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -34,7 +34,7 @@ torch.set_num_threads(1)
 from engine.runner import LocalRunner
 from schemas.training import TrainingRecipe
 from tests.training.encoding import encode
-from training.encoders.encoders import BlockDCT
+from training.encoders.offline import BlockDCT
 whole = BlockDCT.moments
 def slowly(self, pixels):
     time.sleep(0.05)  # so that there is a middle to be killed in

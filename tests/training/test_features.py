@@ -9,7 +9,7 @@ import shutil
 import pytest
 import torch
 
-import training.encoders.encoders
+import training.encoders.offline
 from schemas.training import TrainingRecipe
 from tests.training.encoding import encode
 from training.data.reader import ShardReader

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
-from training.parallel.failures import lost_process_named
+from training.parallel.lost_process import lost_process_named
 
 
 @dataclass(frozen=True)

@@ -17,18 +17,18 @@ from curation.browse import cuts, pictures, server
 from curation.browse.filters import Condition, Filter
 from curation.browse.queries import LEDGER_TABLE, NOUNS_TABLE, RULES_TABLE, Database, TooSlow
 from curation.report import jobs
-from curation.selection import cuts as command
 from curation.selection import select
+from curation.selection import thresholds as command
+from curation.upkeep.find import Wanted, find
 from curation.upkeep.purge import purge
-from curation.upkeep.takedown import Wanted, find
 from engine import catalog
 from engine.dataset import Dataset
 from schemas.recipe import DataRecipe, Select
 from tests.browse_server import served
 from tests.building import build as build_dataset
 from tests.building import recipe, write_pictures
-from tests.curation.test_report import PHOTOS, Page, write
-from tests.curation.test_report import build as build_by_hand
+from tests.curation.report.test_report import PHOTOS, Page, write
+from tests.curation.report.test_report import build as build_by_hand
 
 
 @pytest.fixture(scope="module")

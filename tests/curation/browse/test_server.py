@@ -14,7 +14,7 @@ from curation.browse.filters import FIELDS, OPERATORS
 from engine import catalog
 from engine.dataset import Dataset
 from tests.browse_server import served
-from tests.curation.test_report import NASTY, PHOTOS, Page, build
+from tests.curation.report.test_report import NASTY, PHOTOS, Page, build
 
 
 @pytest.fixture(scope="module")

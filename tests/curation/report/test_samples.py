@@ -14,7 +14,7 @@ from engine.catalog import connect
 from engine.dataset import Dataset
 from schemas.recipe import Select
 from schemas.scores import LIMITS
-from tests.curation.test_report import PHOTOS, build, report, write
+from tests.curation.report.test_report import PHOTOS, build, report, write
 
 SCREENS: dict[str, Any] = {
     "sharpness": [9.0, 2.0, 1.0, 4.0, 0.1, None, None],

@@ -20,8 +20,8 @@ from curation.sources.ranges import open_lazily
 from curation.sources.storage import RemoteError, read_remote
 from curation.sources.stores import explain_store
 from curation.upkeep.doctor import check_dataset
+from curation.upkeep.find import Wanted, find
 from curation.upkeep.purge import purge
-from curation.upkeep.takedown import Wanted, find
 from engine.dataset import Dataset
 from schemas.reasons import FetchError
 from schemas.sources import FolderSource, UrlSource, WebDatasetSource

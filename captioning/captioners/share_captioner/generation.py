@@ -1,0 +1,118 @@
+"""Prompt embeddings to caption ids: the published beam sampling, plain sampling, or greedy, for a whole batch."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from captioning.captioners.share_captioner.chance import GumbelDice
+from captioning.captioners.share_captioner.language import EOS, InternLM, draw_without_replacement
+
+Mode = Literal["published", "greedy", "sampled"]
+NEVER = 2**31 - 1
+"""No token has this id."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How ids are chosen. The defaults are those of the published batch script, at temperature 1.
+
+    Raises:
+        ValueError: a value is impossible.
+    """
+
+    mode: Mode = "published"
+    """`published` samples three beams, `sampled` one; `greedy` takes the likeliest token and needs no seed."""
+    max_new_tokens: int = 500
+    """Longest caption, in tokens."""
+    repetition_penalty: float = 1.5
+    """Makes the tokens that were generated before less likely; 1 does not."""
+    top_k: int = 50
+    """Sampling looks at so many tokens per beam."""
+    num_beams: int = 3
+    """Beams of `published`."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"decoding={self.mode!r}: one of {', '.join(get_args(Mode))}")
+        for name, least in (("max_new_tokens", 1), ("top_k", 2), ("num_beams", 2)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}={getattr(self, name)}: at least {least}")
+        if self.repetition_penalty <= 0:
+            raise ValueError(f"repetition_penalty={self.repetition_penalty}: above 0")
+
+
+class Roll(LogitsProcessor):
+    """Turns greedy search into sampling: the one token that the dice draw keeps a finite score."""
+
+    def __init__(self, dice: GumbelDice, top_k: int) -> None:
+        self._dice = dice
+        self._top_k = top_k
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Args: input_ids (B, step), generated so far; scores (B, V)."""
+        likeliest, tokens = scores.topk(min(self._top_k, scores.shape[1]), dim=1)
+        place = draw_without_replacement(likeliest, tokens, self._dice, input_ids.shape[1], 1)
+        drawn = tokens.gather(1, place)
+        return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0.0)
+
+
+def generate_ids(
+    language: InternLM, prompt: Tensor, decoding: Decoding, seeds: Sequence[int], ends: Sequence[int]
+) -> list[list[int]]:
+    """The ids of one caption per row of `prompt`, without what pads the shorter ones.
+
+    Row i depends on row i and seed i alone, up to the rounding of the matrix products, which may differ between
+    batch sizes; in bfloat16 a near tie can then fall the other way.
+
+    Args:
+        prompt: (B, L, hidden). Every row has the same length, so nothing is padded: padding would shift the
+            repetition penalty.
+        seeds: B numbers; not used by `greedy`.
+        ends: the ids after which a row is complete; none comes first. Without any, every row is as long as may be.
+
+    Returns:
+        Each row up to and including its first end; without an end where `max_new_tokens` cut it off.
+    """
+    assert len(seeds) == len(prompt), f"{len(seeds)} seeds for {len(prompt)} prompts"
+    beams = decoding.mode == "published"
+    dice = None if decoding.mode == "greedy" else GumbelDice(seeds, prompt.device)
+    config = GenerationConfig(
+        max_new_tokens=decoding.max_new_tokens,  # `max_length` would count the prompt too
+        min_new_tokens=1 if ends else None,
+        repetition_penalty=decoding.repetition_penalty,
+        do_sample=beams,
+        **({"num_beams": decoding.num_beams, "top_k": decoding.top_k, "length_penalty": 1.0} if beams else {}),
+        eos_token_id=list(ends) or [NEVER],
+        pad_token_id=EOS,  # the published -1 is no id
+    )
+    processors = LogitsProcessorList() if dice is None or beams else LogitsProcessorList([Roll(dice, decoding.top_k)])
+    language.dice, language.top_k = (dice if beams else None), decoding.top_k
+    draws_before = language.num_draws
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Passing `repetition_penalty` with `inputs_embeds`")  # as is meant
+            rows = language.generate(
+                inputs_embeds=prompt,
+                attention_mask=torch.ones(prompt.shape[:2], dtype=torch.long, device=prompt.device),
+                generation_config=config,
+                logits_processor=processors,
+            )
+    finally:
+        language.dice = None
+    assert not beams or language.num_draws > draws_before, "this transformers draws its beams elsewhere"
+    return [_up_to_end(row, ends) for row in rows.tolist()]
+
+
+def _up_to_end(ids: list[int], ends: Sequence[int]) -> list[int]:
+    """The ids up to and including the first end."""
+    for place, number in enumerate(ids):
+        if number in ends:
+            return ids[: place + 1]
+    return ids

@@ -1,0 +1,71 @@
+"""The captioner `share_captioner`: Share-Captioner as the recipe asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PIL import Image
+
+from captioning.captioners.base import Answer, Generated, Plain
+from captioning.captioners.device import choose_device
+from captioning.captioners.local_model import find_share_captioner
+from captioning.captioners.share_captioner.captioner import ShareCaptioner
+from captioning.captioners.share_captioner.dimensions import ResamplerChoices
+from captioning.captioners.share_captioner.generation import Decoding
+from captioning.captioners.share_captioner.tokenizer import QUESTION
+from schemas import captioners
+
+
+class RecipeCaptioner:
+    """Implements `captioning.captioners.base.Captioner`. Built once per worker."""
+
+    prompt: str | None = QUESTION
+
+    def __init__(self, section: captioners.ShareCaptioner, device: str = "auto") -> None:
+        """Load the model.
+
+        Args:
+            device: auto, cpu, mps, cuda or cuda:N.
+
+        Raises:
+            ValueError: its weights are not on this machine (the message says how to get them) or are not this
+                model's, or there is no such device.
+        """
+        place = choose_device(device)
+        found = find_share_captioner(section)
+        dtype = section.dtype
+        if dtype == "auto":
+            dtype = "bf16" if place.type == "cuda" else "fp32"
+        self._captioner = ShareCaptioner.load(
+            found.folder,
+            section.rotary,
+            dtype=dtype,
+            device=place,
+            overrides={str(key): value for key, value in section.overrides.items()},
+        )
+        _ = self._captioner.tokenizer  # a missing one stops the job now, not at the first picture
+        self._decoding = Decoding(section.decoding, max_new_tokens=section.max_new_tokens)
+        self.name, self.revision = found.name, found.revision
+        self.retries_help = section.decoding != "greedy"
+        self.batch_size = section.batch_size
+        choices = self._captioner.model.dimensions.connector
+        readings = choices.as_config() if isinstance(choices, ResamplerChoices) else {}
+        self.parameters: dict[str, Plain] = {
+            "decoding": section.decoding,
+            "dtype": dtype,
+            "max_new_tokens": section.max_new_tokens,
+            "repetition_penalty": self._decoding.repetition_penalty,
+            "rotary": section.rotary,
+            **({"top_k": self._decoding.top_k} if self.retries_help else {}),
+            **({"num_beams": self._decoding.num_beams} if section.decoding == "published" else {}),
+            **readings,
+        }
+
+    def caption(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> list[Answer]:
+        """One answer per picture, in order.
+
+        Raises:
+            RuntimeError: the device gives up, for want of memory for one.
+        """
+        written = self._captioner.generate(images, seeds, self._decoding)
+        return [Generated(each.text, each.ended, each.num_tokens) for each in written]

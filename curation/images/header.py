@@ -1,0 +1,213 @@
+"""Format, size and orientation of an image from its header, or the reason why the bytes are no image."""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import IO, cast
+
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from curation.images import formats as magic
+from curation.images.lazy_bytes import LazyBytes
+from schemas.pixels import DECODER_ERRORS, MAX_PIXELS, exif_orientation, has_alpha, upright_size
+from schemas.reasons import FetchError, ImageError
+
+NOT_PICTURES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
+"""Formats that Pillow names but that hold no raster picture it decodes itself (EPS would start Ghostscript)."""
+
+STILL = frozenset({"MPO", "PSD", "HEIF"})
+"""Formats whose further frames are no animation: a phone's second picture or depth map, layers, burst shots."""
+
+PLUGINS = {"HEIF": "pillow-heif", "JXL": "pillow-jxl-plugin", "AVIF": "pillow built with libavif"}
+"""Format -> what would make Pillow read it."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the header of an image says."""
+
+    format: str
+    """Pillow's name: JPEG, MPO, PNG, WEBP, ..."""
+    mode: str
+    """Pillow's mode of the stored picture."""
+    width: int
+    """px, upright."""
+    height: int
+    """px, upright."""
+    exif_orientation: int
+    """1 to 8; 1 where there is no tag."""
+    frames: int
+    """Pictures in the file: frames of an animation, pages of a TIFF, views of an MPO."""
+    icc: bool
+    """A colour profile is embedded."""
+    alpha: bool
+    """Transparent pixels are possible."""
+
+    @property
+    def animated(self) -> bool:
+        """More than one picture, and not of a format where only the first counts."""
+        return self.frames > 1 and self.format not in STILL
+
+
+class Unreadable(Exception):
+    """The bytes give no picture; a row with this reason, never a crash."""
+
+    def __init__(self, reason: ImageError | FetchError, detail: str, header: Header | None = None) -> None:
+        """Keep what is known: the header too, where that much could be read."""
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+        self.header = header
+
+
+def probe(data: bytes | LazyBytes, max_pixels: int = MAX_PIXELS) -> Header:
+    """Read the header; no pixel is decoded and no memory taken for any.
+
+    Args:
+        data: the whole file. One that is read lazily gives the same header from a few KiB (GIF, AVIF and HEIF, whose
+            frames and tags lie anywhere, are read whole); an EXIF block of a PNG that lies behind its pixels is only
+            found in its last `magic.LATE_BYTES`. See `LazyBytes.failed`.
+        max_pixels: a larger picture is refused.
+
+    Raises:
+        Unreadable: empty, not_an_image, unsupported, truncated (the header itself is cut), corrupt,
+            too_many_pixels.
+    """
+    if not len(data):
+        raise Unreadable(ImageError.EMPTY, "zero bytes")
+    kind = magic.sniff(data)
+    if kind is not None and not kind.is_image:
+        raise Unreadable(ImageError.NOT_AN_IMAGE, f"the file holds {kind.name}")
+    formats = picture_formats()
+    if kind is not None and kind.name not in formats:
+        raise Unreadable(ImageError.UNSUPPORTED, _no_decoder(kind.name))
+    try:
+        image = _opened(data, kind, formats if kind is None else (kind.name,))
+        header = _read_header(image, data)
+    except DECODER_ERRORS as error:
+        raise _not_opened(data, kind, error) from error
+    if header.width * header.height > max_pixels:
+        detail = f"{header.width}x{header.height} px, the limit is {max_pixels} px"
+        raise Unreadable(ImageError.TOO_MANY_PIXELS, detail, header)
+    return header
+
+
+def refuse_animated(header: Header) -> None:
+    """Refuse what moves or has pages.
+
+    Raises:
+        Unreadable: animated.
+    """
+    if header.animated:
+        word = "pages" if header.format == "TIFF" else "frames"
+        raise Unreadable(ImageError.ANIMATED, f"{header.frames} {word}", header)
+
+
+@lru_cache(maxsize=1)
+def picture_formats() -> tuple[str, ...]:
+    """Names of the formats that this installation decodes, frequent ones first."""
+    Image.init()
+    frequent = ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF", "BMP"]
+    known = [name for name in Image.ID if name not in NOT_PICTURES]
+    return tuple(sorted(known, key=lambda name: frequent.index(name) if name in frequent else len(frequent)))
+
+
+def clean(message: str) -> str:
+    """An error message that is the same on every run: no memory address, one line, at most 200 characters."""
+    message = re.sub(r"<[^<>]* object at 0x[0-9a-fA-F]+>", "the file", message)
+    return " ".join(message.split())[:200]
+
+
+def describe(error: BaseException) -> str:
+    """A decoder's error as a detail."""
+    return clean(str(error)) or type(error).__name__
+
+
+def _no_decoder(name: str) -> str:
+    if name in PLUGINS:
+        return f"{name}: no decoder installed (pip install {PLUGINS[name]})"
+    return f"{name}: no decoder for this format"
+
+
+def _opened(data: bytes | LazyBytes, kind: magic.Kind | None, formats: tuple[str, ...]) -> Image.Image:
+    """Pillow's view of a file whose header is read."""
+    if isinstance(data, bytes):
+        return Image.open(io.BytesIO(data), formats=formats)
+    name = kind.name if kind else ""
+    if name in _IN_FRONT or name == "WEBP":
+        try:
+            return Image.open(io.BytesIO(magic.webp_outline(data) if name == "WEBP" else data.first), formats=formats)
+        except DECODER_ERRORS:
+            pass  # the header is longer, or broken: the whole file tells
+    if name in _ANYWHERE or name == "WEBP":
+        return Image.open(io.BytesIO(bytes(data)), formats=formats)
+    return Image.open(cast(IO[bytes], data), formats=formats)
+
+
+_IN_FRONT = ("JPEG", "PNG")
+"""Formats whose header ends before their pixels, and that Pillow does not open before it has read all of it."""
+_ANYWHERE = ("GIF", "AVIF", "HEIF")
+"""Formats of which Pillow reads everything to know frames and tags."""
+
+
+def _read_header(image: Image.Image, data: bytes | LazyBytes) -> Header:
+    image_format = image.format or "unknown"
+    orientation = _orientation(image, data)
+    # Pillow gives the size of a TIFF upright already
+    upright = image.size if image_format == "TIFF" else upright_size(*image.size, orientation)
+    return Header(
+        format=image_format,
+        mode=image.mode,
+        width=upright[0],
+        height=upright[1],
+        exif_orientation=orientation,
+        frames=max(1, magic.tiff_pages(data) if image_format == "TIFF" else _num_frames(image)),
+        icc=bool(image.info.get("icc_profile")),
+        alpha=has_alpha(image),
+    )
+
+
+def _num_frames(image: Image.Image) -> int:
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except DECODER_ERRORS:  # the chain of frames breaks somewhere behind the first
+        return 1
+
+
+def _orientation(image: Image.Image, data: bytes | LazyBytes) -> int:
+    """Orientation without decoding: Pillow would decode a whole PNG to look for EXIF behind its pixels."""
+    if image.format != "PNG" or "exif" in image.info:
+        return exif_orientation(image)
+    block = _late_exif(data) if isinstance(data, bytes) else magic.late_png_exif(data)
+    if block is None:
+        return 1
+    exif = Image.Exif()
+    try:
+        exif.load(block)
+        value = exif.get(ExifTags.Base.Orientation, 1)
+    except DECODER_ERRORS:
+        return 1
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _late_exif(data: bytes) -> bytes | None:
+    for name, start, length in magic.png_chunks(data):
+        if name == b"eXIf":
+            return data[start : start + length]
+    return None
+
+
+def _not_opened(data: bytes | LazyBytes, kind: magic.Kind | None, error: Exception) -> Unreadable:
+    """The reason behind an image that Pillow would not open."""
+    if kind is None:
+        return Unreadable(ImageError.NOT_AN_IMAGE, f"unknown format, begins with {data[0:8].hex(' ')}")
+    cut = magic.cut_short(bytes(data), kind.name)
+    if cut is not None:
+        return Unreadable(ImageError.TRUNCATED, f"{kind.name}: {cut}")
+    if isinstance(error, UnidentifiedImageError | struct.error):
+        return Unreadable(ImageError.CORRUPT, f"{kind.name}: the header cannot be read")
+    return Unreadable(ImageError.CORRUPT, f"{kind.name}: {describe(error)}")

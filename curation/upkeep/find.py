@@ -1,0 +1,185 @@
+"""Look up which images a takedown names, and what would go with them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from curation.ingest.takedown_log import Entry, read_log
+from engine import catalog
+from engine.dataset import Dataset
+
+_MATCHES = """
+SELECT row_id, coalesce(images.image_id, '') AS image_id, images.sha256, listing.source_name || '/' || listing.member,
+       matched_by, images.reason = 'purged'
+FROM (SELECT row_id, min(matched_by) AS matched_by FROM matched GROUP BY row_id)
+JOIN listing USING (row_id) LEFT JOIN images USING (row_id)
+ORDER BY row_id
+"""
+
+# of the selection as it is, and of the plan, which may be older while a build is unfinished
+_HEIRS = """
+SELECT DISTINCT giver, row_id, image_id FROM (
+    SELECT inherited_from_row AS giver, row_id, image_id FROM selection
+    UNION ALL
+    SELECT images.row_id, shard_plan.row_id, shard_plan.image_id
+    FROM shard_plan JOIN images ON images.image_id = raw_caption_from
+)
+WHERE giver IN (SELECT row_id FROM matched) AND row_id NOT IN (SELECT row_id FROM matched)
+ORDER BY giver, row_id
+"""
+
+_HOST = r"lower(regexp_extract({url}, '^[a-zA-Z][a-zA-Z0-9+.-]*://(?:[^/@?#]*@)?([^/:?#]+)', 1))"
+"""Host of a URL."""
+
+_URL = "coalesce(images.url, listing.url)"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be taken out; an input that any of them names goes, and every byte-for-byte copy with it.
+
+    Attributes:
+        domains: of the URL, with all that end in `.domain`.
+        phashes: 16 hex digits; pictures within `distance` bits.
+        duplicates: also everything that `dedup` put into one group with a match.
+    """
+
+    image_ids: tuple[str, ...] = ()
+    sha256s: tuple[str, ...] = ()
+    urls: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    phashes: tuple[str, ...] = ()
+    distance: int = 0
+    duplicates: bool = False
+
+    def conditions(self) -> list[tuple[str, str, list[object]]]:
+        """(selector, SQL condition, its values) of each.
+
+        Raises:
+            ValueError: a selector is none.
+        """
+        if not 0 <= self.distance <= 16:
+            raise ValueError(f"--distance {self.distance}: 0 to 16 bits; beyond, pictures have little in common")
+        found: list[tuple[str, str, list[object]]] = []
+        for name, values, digits in (("image_id", self.image_ids, 32), ("sha256", self.sha256s, 64)):
+            for value in values:
+                _refuse_other_than_hex(name, value, digits)
+                found.append((f"{name}={value.lower()}", f"images.{name} = ?", [value.lower()]))
+        for url in self.urls:
+            found.append((f"url={url}", f"{_URL} = ?", [url]))
+        for domain in self.domains:
+            host = domain.lower().strip(".")
+            if not re.fullmatch(r"[^\s/:@]+", host):
+                raise ValueError(f"--domain {domain}: a name such as example.org, without scheme or path")
+            condition = f"({_HOST.format(url=_URL)} = ? OR ends_with({_HOST.format(url=_URL)}, ?))"
+            found.append((f"domain={host}", condition, [host, f".{host}"]))
+        for value in self.phashes:
+            _refuse_other_than_hex("phash", value, 16)
+            condition = "bit_count(xor(fingerprints.phash, ?::UBIGINT)) <= ?"
+            found.append((f"phash={value.lower()}", condition, [int(value, 16), self.distance]))
+        if not found:
+            raise ValueError("say what to take out: --image-id, --sha256, --url, --domain or --phash")
+        return found
+
+
+def _refuse_other_than_hex(name: str, value: str, digits: int) -> None:
+    if not re.fullmatch(rf"[0-9a-fA-F]{{{digits}}}", value):
+        raise ValueError(f"--{name.replace('_', '-')} {value}: {digits} hex digits are wanted")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What would be taken out.
+
+    Attributes:
+        entries: of the log, unfinished; the first ones match an input, those without a row refuse a hash in future.
+        num_gone: matches that were taken out before.
+        num_beside: inputs that stay, but were dropped as near doubles of a picture that goes.
+    """
+
+    entries: list[Entry]
+    num_gone: int
+    num_beside: int
+
+    @property
+    def num_heirs(self) -> int:
+        """Pictures that stay and lose a caption that they had taken over."""
+        return len({heir for entry in self.entries for heir in entry.heirs})
+
+    @property
+    def num_rows(self) -> int:
+        """Inputs to take out."""
+        return sum(entry.row_id is not None for entry in self.entries)
+
+
+def find(dataset: Dataset, wanted: Wanted, why: str, features: Sequence[Path] = ()) -> Found:
+    """Look up what the selectors name. Reads tables, changes nothing.
+
+    Raises:
+        ValueError: a selector is none; or a URL or domain matches nothing, now or before.
+    """
+    conditions = wanted.conditions()
+    logged = read_log(dataset)
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    entry = partial(Entry, why=why, when=when, features=tuple(str(folder.absolute()) for folder in features))
+    with catalog.connect(dataset) as connection:
+        connection.execute("CREATE TEMP TABLE matched (row_id BIGINT, matched_by VARCHAR)")
+        for selector, condition, values in conditions:
+            connection.execute(
+                "INSERT INTO matched SELECT row_id, ? FROM listing LEFT JOIN images USING (row_id) "
+                f"LEFT JOIN fingerprints USING (row_id) WHERE {condition}",
+                [selector, *values],
+            )
+        if wanted.duplicates:
+            connection.execute(
+                "INSERT INTO matched SELECT other.row_id, matched_by || ' and its doubles' FROM matched "
+                "JOIN duplicates USING (row_id) JOIN duplicates AS other USING (group_id)"
+            )
+        connection.execute(  # bytes are taken out wherever they lie
+            "INSERT INTO matched SELECT other.row_id, matched_by FROM matched JOIN images USING (row_id) "
+            "JOIN images AS other USING (sha256) WHERE images.sha256 IS NOT NULL"
+        )
+        rows = connection.execute(_MATCHES).fetchall()
+        matched = {name.removesuffix(" and its doubles") for _, _, _, _, name, _ in rows}
+        heirs: dict[int, list[tuple[int, str]]] = {}
+        for giver, row_id, image_id in connection.execute(_HEIRS).fetchall():
+            heirs.setdefault(giver, []).append((row_id, image_id))
+        beside = connection.execute(
+            "SELECT count(*) FROM selection WHERE rejected_by = 'duplicate' AND row_id NOT IN "
+            "(SELECT row_id FROM matched) AND duplicate_of_row IN (SELECT row_id FROM matched)"
+        ).fetchone()
+    assert beside is not None
+    entries = [
+        entry(
+            matched_by=by,
+            row_id=row_id,
+            image_id=image_id or None,
+            sha256=sha256,
+            name=name,
+            heirs=tuple(heirs.get(row_id, ())),
+        )
+        for row_id, image_id, sha256, name, by, gone in rows
+        if not gone
+    ]
+    known = {(old.matched_by, old.phash, old.distance, old.row_id is None) for old in logged}
+    for selector, _, _ in conditions:
+        kind, _, value = selector.partition("=")
+        hashes: dict[str, Any] | None = {
+            "image_id": {"image_id": value},
+            "sha256": {"image_id": value[:32], "sha256": value},
+            "phash": {"phash": value, "distance": wanted.distance},
+        }.get(kind)  # type: ignore[assignment]
+        noted = any(old.matched_by.removesuffix(" and its doubles") == selector for old in logged)
+        if hashes is not None and (kind == "phash" or selector not in matched):
+            refused: Entry = entry(matched_by=selector, **hashes)
+            if (selector, refused.phash, refused.distance, True) not in known and (kind == "phash" or not noted):
+                entries.append(refused)
+        elif selector not in matched and not noted:
+            raise ValueError(f"{dataset.root}: nothing matches {selector}")
+    return Found(entries, sum(bool(gone) for *_, gone in rows), beside[0])

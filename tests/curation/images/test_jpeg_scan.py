@@ -1,0 +1,144 @@
+"""A JPEG that was cut and given an end marker is found, wherever it was cut; a whole one of any make is not."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from curation.images.decode import decode
+from curation.images.header import Unreadable
+from curation.images.jpeg_scan import missing_scans
+from schemas.reasons import ImageError
+from tests.photos import encode, orientation_tag, oriented, photo
+
+END = b"\xff\xd9"
+PHOTO = photo("chelsea.png")
+KINDS: dict[str, dict[str, Any]] = {
+    "4:4:4": {"subsampling": 0},
+    "4:2:2": {"subsampling": 1},
+    "4:2:0": {"subsampling": 2},
+    "restart markers": {"restart_marker_blocks": 5},
+    "optimised tables": {"optimize": True},
+    "low quality": {"quality": 20},
+    "progressive 4:4:4": {"subsampling": 0, "progressive": True},
+    "progressive 4:2:2": {"subsampling": 1, "progressive": True},
+    "progressive 4:2:0": {"subsampling": 2, "progressive": True},
+    "progressive with restart markers": {"restart_marker_blocks": 5, "progressive": True},
+    "progressive of low quality": {"quality": 20, "progressive": True},
+}
+PROGRESSIVE = [kind for kind in KINDS if "progressive" in kind]
+
+
+def jpeg(mode: str = "RGB", **options: Any) -> bytes:
+    return encode(PHOTO.convert(mode), "JPEG", **{"quality": 90, **options})
+
+
+def scan_starts(data: bytes) -> list[int]:
+    """Where each scan begins, the tables before it included."""
+    tables = r"(?:\xff\xc4..(?s:.{0,500}?))*"
+    starts = re.finditer(f"{tables}\\xff\\xda\x00.[\x01-\x04]".encode("latin-1"), data, re.DOTALL)
+    return [match.start() for match in starts]
+
+
+def refusal(data: bytes, longest_px: int | None = None) -> tuple[ImageError, str]:
+    with pytest.raises(Unreadable) as caught:
+        decode(data, longest_px=longest_px)
+    return ImageError(caught.value.reason), caught.value.detail
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9, 0.97])
+@pytest.mark.parametrize("longest_px", [None, 120])
+def test_half_a_jpeg_with_an_end_marker_is_truncated(kind: str, kept: float, longest_px: int | None) -> None:
+    """Pillow takes it: what is missing is flat, or coarse."""
+    data = jpeg(**KINDS[kind])
+    forged = data[: int(len(data) * kept)] + END
+    Image.open(io.BytesIO(forged)).load()
+    assert refusal(forged, longest_px) == (ImageError.TRUNCATED, "JPEG: its data ends before its last block")
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_in_every_colour_space(mode: str, progressive: bool) -> None:
+    data = jpeg(mode, progressive=progressive)
+    reason, detail = refusal(data[: len(data) * 2 // 3] + END)
+    assert (reason, detail) == (ImageError.TRUNCATED, "JPEG: its data ends before its last block")
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
+def test_inks_that_are_subsampled(kept: float) -> None:
+    data = jpeg("CMYK", subsampling=2)
+    assert decode(data).image.size == PHOTO.size
+    forged = data[: int(len(data) * kept)] + END
+    assert refusal(forged) == (ImageError.TRUNCATED, "JPEG: its data ends before its last block")
+
+
+@pytest.mark.parametrize("kind", PROGRESSIVE)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_progressive_file_cut_between_two_scans_is_truncated(kind: str, mode: str) -> None:
+    """No decoder has anything to say of it: all that is there is whole."""
+    data = jpeg(mode, **KINDS[kind])
+    starts = scan_starts(data)
+    assert len(starts) >= 6
+    for start in starts[1:]:
+        forged = data[:start] + END
+        Image.open(io.BytesIO(forged)).load()
+        reason, detail = refusal(forged)
+        assert reason == ImageError.TRUNCATED
+        assert re.fullmatch(r"JPEG: its last scans are missing: \d+ of \d+ frequencies are unfinished", detail), detail
+
+
+def test_a_sequential_file_without_its_last_component_is_truncated() -> None:
+    scans = b"".join(
+        b"\xff\xda\x00\x08\x01" + bytes([component, 0, 0, 63, 0]) + b"\x12\x34\xff\x00\x56" for component in (1, 2, 3)
+    )
+    frame = b"\xff\xd8\xff\xc0\x00\x11\x08\x00\x08\x00\x08\x03\x01\x11\x00\x02\x11\x00\x03\x11\x00"
+    assert missing_scans(frame + scans + END) is None
+    two = scans[: len(scans) * 2 // 3]
+    assert missing_scans(frame + two + END) == "its last scans are missing: 64 of 192 frequencies are unfinished"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_on_its_side_too(orientation: int) -> None:
+    data = encode(oriented(PHOTO, orientation), "JPEG", quality=90, exif=orientation_tag(orientation))
+    with pytest.raises(Unreadable):
+        decode(data[: len(data) * 4 // 5] + END)
+    decode(data)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_a_whole_one_is_not(kind: str, mode: str) -> None:
+    data = jpeg(mode, **KINDS[kind])
+    assert missing_scans(data) is None
+    assert decode(data, longest_px=120).image.width == 120
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 8), (17, 9), (3000, 40)])
+@pytest.mark.parametrize("colour", ["white", "black", "navy"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_plain_picture_is_whole(size: tuple[int, int], colour: str, progressive: bool) -> None:
+    data = encode(Image.new("RGB", size, colour), "JPEG", progressive=progressive)
+    assert decode(data).image.size == size
+
+
+@pytest.mark.parametrize("behind", [b"\x00" * 100, b"\n", b"junk behind the end", END])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_lies_behind_the_end_does_no_harm(behind: bytes, progressive: bool) -> None:
+    assert decode(jpeg(progressive=progressive) + behind).image.size == PHOTO.size
+
+
+@pytest.mark.parametrize("between", [b"\x00" * 4, b"junk"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_what_lies_before_the_end_marker_does_none_either(between: bytes, progressive: bool) -> None:
+    data = jpeg(progressive=progressive)
+    assert decode(data[:-2] + between + END).image.tobytes() == decode(data).image.tobytes()
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"\xff\xd8\xff\xda\x00\x02", b"\xff\xd8\xff\xc2\x00\x02\xff\xd9"])
+def test_what_is_no_jpeg_is_not_judged(data: bytes) -> None:
+    assert missing_scans(data) is None

@@ -1,0 +1,73 @@
+"""What a lost process and a full memory say: one line, with the way to go on, and the checkpoints stay good."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+import torch
+
+from schemas.training import Data, TrainingRecipe
+from tests.training.runs import Run
+from training.checkpoint import latest_checkpoint, read_checkpoint
+from training.parallel.lost_process import full_memory_named, lost_process_named
+
+
+@pytest.fixture
+def long_recipe(recipe_values, tmp_path) -> TrainingRecipe:
+    """Runs until it is killed."""
+    values = recipe_values | {"log_every": 1, "checkpoint_every": 2, "out": str(tmp_path / "long")}
+    return TrainingRecipe.from_mapping(values | {"stages": [values["stages"][0] | {"steps": 100_000}]})
+
+
+def refusals(stderr: str) -> list[str]:
+    return [line for line in stderr.splitlines() if line.startswith(("refused: ", "process 0 "))]
+
+
+@pytest.mark.parametrize("torchrun", [True, False])
+def test_the_other_process_of_a_lost_one_says_so_at_once(long_recipe, torchrun):
+    run = Run(long_recipe, processes=2, torchrun=torchrun).wait_for(step=4)
+    os.kill(run.pids()[1], signal.SIGKILL)
+    code, stderr = run.end(timeout_s=60)
+    assert code != 0
+    assert refusals(stderr), stderr
+    (line,) = refusals(stderr)
+    assert line.removeprefix("refused: ").startswith("process 0 of 2: ")
+    assert "another process of this run was lost" in line or "SIGTERM" in line  # whichever reaches it first
+    assert "run the same command to go on from the last one" in line
+    assert stderr.count("Traceback") == int(torchrun), stderr  # torchrun's own report, none of ours
+    found = latest_checkpoint(long_recipe.stage_folder(long_recipe.stages[0]))
+    assert found is not None and read_checkpoint(found[1])["step"] == found[0] >= 2
+
+
+def test_told_to_stop_it_says_how_to_go_on(long_recipe):
+    run = Run(long_recipe).wait_for(step=2)
+    os.kill(run.pids()[0], signal.SIGTERM)
+    code, stderr = run.end(timeout_s=60)
+    assert code == 1 and stderr.count("\n") == 1
+    assert stderr.startswith("refused: process 0 of 1: was told to stop (SIGTERM)")
+
+
+def test_a_full_memory_names_the_knobs(recipe_values):
+    stage = recipe_values["stages"][0] | {"resolution": 2048, "steps": 1}
+    data = {"batch": 64, "timesteps_per_image": 4, "cache_mb": 0}
+    recipe = TrainingRecipe.from_mapping(recipe_values | {"stages": [stage], "data": data})
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30,) * 2)"
+    code, stderr = Run(recipe, before=limit).end()
+    assert code == 1
+    (line,) = refusals(stderr)
+    assert line.startswith("refused: stage small: the memory is full with 256 noised pictures at once (")
+    assert "data.micro_batch (now null)" in line and stderr.count("\n") == 1
+
+
+def test_other_errors_pass_as_they_are():
+    with pytest.raises(RuntimeError, match="shapes differ"), full_memory_named("s", Data(), 1):
+        raise RuntimeError("shapes differ")
+    with pytest.raises(RuntimeError, match="shapes differ"), lost_process_named(0, 2):
+        raise RuntimeError("shapes differ")
+    with (
+        pytest.raises(ValueError, match=r"stage s: .* 6 noised pictures at once \(CUDA .* 2 GiB\.\); lower"),
+        full_memory_named("s", Data(micro_batch=3, timesteps_per_image=2), 2),
+    ):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
