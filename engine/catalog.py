@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -14,7 +15,11 @@ import pyarrow.parquet as pq
 
 from engine.dataset import Dataset, write_atomically
 from schemas.meanings import MEANINGS, meaning
+from schemas.reasons import OUTCOMES
 from schemas.tables import ADDED, BESIDE, CAPTIONS, MAP_TABLES, SCHEMAS
+
+Connection = duckdb.DuckDBPyConnection
+Row = dict[str, Any]
 
 _DUCKDB_TYPES = {
     "string": "VARCHAR",
@@ -94,6 +99,16 @@ def query(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyCon
         return connection.execute(statements[0])
     except duckdb.Error as error:
         raise ValueError(" ".join(str(error).split())) from None
+
+
+def rows(
+    connection: Connection, sql: str, parameters: Mapping[str, Any] | None = None, limit: int | None = None
+) -> list[Row]:
+    """The rows of a query as dicts by column name, at most `limit` of them."""
+    result = connection.execute(sql, dict(parameters or {}))
+    names = [column[0] for column in result.description or ()]
+    found = result.fetchall() if limit is None else result.fetchmany(limit)
+    return [dict(zip(names, row, strict=True)) for row in found]
 
 
 def write_catalog(dataset: Dataset) -> Path:
@@ -198,10 +213,19 @@ def _glob_safe(path: Path) -> str:
     return "".join(f"[{character}]" if character in "*?[" else character for character in str(path))
 
 
-def ledger_counts(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str | None, str | None, int]]:
-    """(outcome, stage, reason, count) of every kind of row in the ledger, kept first."""
-    return connection.execute(
-        "SELECT outcome, stage, reason, num FROM "
-        "(SELECT outcome, stage, reason, count(*) AS num FROM ledger GROUP BY ALL) "
-        "ORDER BY array_position(['kept', 'rejected', 'error', 'purged', 'pending'], outcome), num DESC, stage, reason"
-    ).fetchall()
+class LedgerCount(NamedTuple):
+    """The number of inputs that have one outcome for one reason."""
+
+    outcome: str
+    stage: str | None
+    reason: str | None
+    num: int
+
+
+def ledger_counts(connection: Connection) -> list[LedgerCount]:
+    """The inputs of every kind in the ledger: in the order of `OUTCOMES`, then the most frequent first."""
+    found = connection.execute(
+        "SELECT * FROM (SELECT outcome, stage, reason, count(*) AS num FROM ledger GROUP BY ALL) "
+        f"ORDER BY array_position({list(OUTCOMES)}, outcome), num DESC, stage, reason"
+    )
+    return [LedgerCount(*row) for row in found.fetchall()]

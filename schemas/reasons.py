@@ -8,6 +8,9 @@ PURGED = "purged"
 """The image was taken out (`sigma purge`): the reason of its row in every table that has reasons, and its outcome in
 the ledger. `purged.jsonl` says on whose word and when."""
 
+OUTCOMES = ("kept", "rejected", "error", PURGED, "pending")
+"""Every outcome that an input can have in the ledger, in the order in which all tables and pages list them."""
+
 
 class ImageError(StrEnum):
     """Why the bytes of an input gave no picture; ends as outcome 'error' in the ledger."""

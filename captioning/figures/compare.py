@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from importlib import resources
 from string import Template
-from typing import Any
 
 import duckdb
 
 from captioning.figures.sheet import Sheet, Value
+from engine import catalog
 from engine.catalog import literal
 from engine.reduce import Connection
 
@@ -107,7 +107,7 @@ def compare(connection: Connection, source_a: str, source_b: str, valid_above: i
     if source_a == source_b:
         raise ValueError(f"--compare {source_a} {source_b}: name two different sources")
     both = {"source_a": source_a, "source_b": source_b}
-    a, b = _dicts(connection, read_sql("compare.sql"), both | {"valid_above": valid_above})
+    a, b = catalog.rows(connection, read_sql("compare.sql"), both | {"valid_above": valid_above})
     rows: list[tuple[Value, ...]] = [
         (what, a[name], b[name]) for what, name in (("kept images", "num_images"), ("captions", "num_captions"))
     ]
@@ -179,9 +179,3 @@ def _only_here(connection: Connection, source_a: str, source_b: str) -> tuple[tu
         for change in ("gained", "lost")
     ]  # fmt: skip
     return (nums.get("gained", 0), nums.get("lost", 0)), examples
-
-
-def _dicts(connection: Connection, sql: str, parameters: dict[str, Any]) -> list[dict[str, Any]]:
-    result = connection.execute(sql, parameters)
-    names = [column[0] for column in result.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]

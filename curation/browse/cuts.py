@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from curation.browse.pictures import cards
 from curation.browse.queries import RULES_TABLE, Database
 from curation.report import jobs
-from curation.report.figures import Connection, Row, rows
 from curation.selection import select
+from engine.catalog import Connection, Row, rows
 from schemas.reasons import Rejection
 from schemas.recipe import Select
 

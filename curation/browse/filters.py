@@ -89,7 +89,6 @@ OPERATORS: dict[str, tuple[str, str, frozenset[str]]] = {
 
 NEEDS_NO_VALUE = ("empty", "given")
 SORTS = tuple(name for name, field in FIELDS.items() if field.kind == "number")
-OUTCOMES = ("kept", "rejected", "error", "purged", "pending")
 
 _PLACE = re.compile(r"\$p\d+")
 

@@ -12,7 +12,9 @@ from curation.browse.queries import BACKGROUND_SECONDS, LEDGER_TABLE, NOUNS_TABL
 from curation.report import charts, figures, jobs
 from curation.report import samples as sampled
 from curation.report.page import score_chart
+from engine.catalog import ledger_counts
 from schemas.paper import TABLE_1
+from schemas.reasons import OUTCOMES
 from schemas.tokens import MAX_TOKENS
 
 NUM_NOUNS = 20
@@ -28,11 +30,9 @@ def inputs(database: Database) -> Content:
     database.prepare(LEDGER_TABLE)
     with database.cursor(BACKGROUND_SECONDS) as cursor:
         database.shadow_ledger(cursor)
-        funnel = figures.funnel(cursor)
+        funnel = ledger_counts(cursor)
         listed = figures.num_inputs(cursor)
-    by_outcome = {
-        outcome: sum(row["num"] for row in funnel if row["outcome"] == outcome) for outcome in figures.OUTCOMES
-    }
+    by_outcome = {outcome: sum(row.num for row in funnel if row.outcome == outcome) for outcome in OUTCOMES}
     return {"funnel": funnel, "by_outcome": by_outcome, "num_inputs": listed, "num": sum(by_outcome.values())}
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from curation.browse.filters import Filter
 from curation.browse.queries import Database, TooSlow
 from curation.report import jobs
-from curation.report.figures import Row
+from engine.catalog import Row
 from schemas.pixels import PixelError, open_rgb
 from schemas.tables import SCHEMAS
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,11 +11,12 @@ import duckdb
 
 from curation.browse.search import Searches
 from curation.report import jobs
-from curation.report.figures import NOUN_TABLE, Connection, Row
+from curation.report.figures import NOUN_TABLE
 from curation.selection import select
 from engine import catalog
+from engine.catalog import Connection, Row
 from engine.dataset import Dataset
-from schemas.reasons import PURGED, FetchError, ImageError, Rejection, ShardError
+from schemas.reasons import OUTCOMES, PURGED, FetchError, ImageError, Rejection, ShardError
 from schemas.tables import MAP_TABLES, SCHEMAS, SCREENS
 
 MOST_ROWS = 1000
@@ -51,13 +52,18 @@ FROM ({pictures}) AS pictures
 WHERE coalesce(pictures.reason, '{purged}') = '{purged}'
 """
 
-_KINDS = (ImageError, FetchError, Rejection, ShardError, (PURGED,))
-_REASONS = ", ".join(f"'{reason}'" for reasons in _KINDS for reason in reasons)
+
+def _in_sql(names: Iterable[str]) -> str:
+    """The names as SQL strings, with commas between them."""
+    return ", ".join(f"'{name}'" for name in names)
+
+
+_REASONS = (*ImageError, *FetchError, *Rejection, *ShardError, PURGED)
 _PREPARED = {
     LEDGER_TABLE: f"""
-        SELECT row_id, outcome::ENUM('kept', 'rejected', 'error', 'purged', 'pending') AS outcome,
+        SELECT row_id, outcome::ENUM({_in_sql(OUTCOMES)}) AS outcome,
                stage::ENUM('ingest', 'purge', 'select', 'mix', 'balance', 'shard') AS stage,
-               reason::ENUM({_REASONS}) AS reason
+               reason::ENUM({_in_sql(_REASONS)}) AS reason
         FROM ledger""",
     NOUNS_TABLE: NOUN_TABLE,
 }
@@ -112,9 +118,7 @@ class Database:
     def rows(self, sql: str, values: Mapping[str, Any] | None = None, limit: int = MOST_ROWS) -> list[Row]:
         """At most `limit` rows of a query."""
         with self.cursor() as cursor:
-            result = cursor.execute(sql, dict(values or {}))
-            names = [column[0] for column in result.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in result.fetchmany(limit)]
+            return catalog.rows(cursor, sql, values, limit)
 
     def prepare(self, table: str) -> None:
         """Count a table of this module in memory; nothing is written to the dataset."""

@@ -10,8 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
-from curation.report.figures import Connection
-from engine.catalog import read_parts
+from engine.catalog import Connection, read_parts
 from engine.dataset import Dataset
 
 MOST_FOUND = 100_000

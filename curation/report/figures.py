@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import duckdb
-
-Connection = duckdb.DuckDBPyConnection
-Row = dict[str, Any]
+from engine.catalog import Connection, Row, rows
 
 CAPTION_SOURCES = ("raw", "synthetic", "mix")
-OUTCOMES = ("kept", "rejected", "error", "purged", "pending")
 
 NUM_BINS = 32
 """Most bars of the caption-length histogram."""
@@ -31,24 +26,6 @@ class Histogram:
     """Captions per bin, by source; sources without captions are absent."""
     means: dict[str, float]
     """Mean words by source."""
-
-
-def rows(connection: Connection, sql: str, parameters: dict[str, Any] | None = None) -> list[Row]:
-    """The rows of a query as dicts."""
-    result = connection.execute(sql, parameters or {})
-    names = [column[0] for column in result.description or ()]
-    return [dict(zip(names, row, strict=True)) for row in result.fetchall()]
-
-
-def funnel(connection: Connection) -> list[Row]:
-    """(outcome, stage, reason, num): every input in exactly one row; kept first, then the most frequent."""
-    return rows(
-        connection,
-        """
-        SELECT * FROM (SELECT outcome, stage, reason, count(*) AS num FROM ledger GROUP BY ALL)
-        ORDER BY array_position(['kept', 'rejected', 'error', 'purged', 'pending'], outcome), num DESC, stage, reason
-        """,
-    )
 
 
 def num_inputs(connection: Connection) -> int:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from curation.report.figures import Connection, Row, rows
+from engine.catalog import Connection, Row, rows
 
 MOST_SENTENCES = 40
 MOST_CHARACTERS = 1200

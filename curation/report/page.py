@@ -13,11 +13,12 @@ import jinja2
 from PIL import Image
 
 from curation.report import charts, figures, jobs, samples
-from curation.report.figures import Connection, Row
 from curation.report.grounding import marks, worst_grounded
+from engine.catalog import Connection, Row, ledger_counts
 from engine.dataset import Dataset, write_atomically
 from schemas.paper import TABLE_1
 from schemas.pixels import PixelError, open_rgb
+from schemas.reasons import OUTCOMES
 from schemas.tokens import MAX_TOKENS
 
 MOST_PICTURES = 60
@@ -53,10 +54,8 @@ def write_report(connection: Connection, dataset_root: Path, out: Path) -> None:
 def _content(connection: Connection, dataset_root: Path) -> dict[str, Any]:
     """Everything the template shows, by the names it uses."""
     dataset = Dataset(dataset_root)
-    funnel = figures.funnel(connection)
-    by_outcome = {
-        outcome: sum(row["num"] for row in funnel if row["outcome"] == outcome) for outcome in figures.OUTCOMES
-    }
+    funnel = ledger_counts(connection)
+    by_outcome = {outcome: sum(row.num for row in funnel if row.outcome == outcome) for outcome in OUTCOMES}
     pictures = samples.pictures(connection, samples.random(connection, MOST_PICTURES))
     worst = _worst(connection)
     pairs = samples.duplicates(connection, MOST_PAIRS)
@@ -92,7 +91,7 @@ def _content(connection: Connection, dataset_root: Path) -> dict[str, Any]:
         "grounded": grounded,
         "marks": marks(connection, with_captions),
         "pairs": pairs,
-        "num_duplicates": sum(row["num"] for row in funnel if row["reason"] == "duplicate"),
+        "num_duplicates": sum(row.num for row in funnel if row.reason == "duplicate"),
         "refused": figures.refused(connection, MOST_REFUSED),
         "scores": score_chart(connection, dataset),
         "jobs": jobs.job_costs(dataset),

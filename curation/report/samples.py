@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from curation.report.figures import Connection, Row, rows
+from engine.catalog import Connection, Row, rows
 from schemas.scores import LIMITS
 
 

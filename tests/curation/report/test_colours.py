@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from schemas.reasons import OUTCOMES
+
 STYLE = files("curation.report").joinpath("style.css").read_text(encoding="utf-8")
 SHEETS = STYLE + files("curation.browse").joinpath("browse.css").read_text(encoding="utf-8")
 THEMES = {
@@ -20,7 +22,6 @@ THEMES = {
 SURFACES = ("paper", "card", "wash")
 """What text stands on."""
 SOURCES = ("raw", "synthetic", "mix")
-OUTCOMES = ("kept", "rejected", "error", "purged", "pending")
 MARKS = (*SOURCES, *OUTCOMES)
 GUIDES = ("line",)
 """Rules between rows and lines of a grid, which say nothing by themselves."""
