@@ -47,7 +47,7 @@ class Built:
 
     results: list[JobResult]
     """Jobs that had something to do."""
-    counts: list[tuple[str, str | None, str | None, int]]
+    counts: list[catalog.LedgerCount]
     """(outcome, stage, reason, count) over the ledger."""
     num_inputs: int
 
@@ -135,7 +135,7 @@ def _to_run(states: Sequence[tuple[Step, State]], redo: frozenset[str]) -> Itera
             yield step
 
 
-def conserve(dataset: Dataset, memory: str = "4GB") -> tuple[list[tuple[str, str | None, str | None, int]], int]:
+def conserve(dataset: Dataset, memory: str = "4GB") -> tuple[list[catalog.LedgerCount], int]:
     """The ledger's counts, and the number of inputs they add up to.
 
     Args:
