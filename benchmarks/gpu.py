@@ -22,11 +22,11 @@ from torch import nn
 from benchmarks.kv_compression import PAPER_SAVING, saving
 from benchmarks.timing import median_seconds, paired
 from benchmarks.training_step import Batch, caption_lengths, diffusers_twin
-from training.flops import training_flops
+from training.came import CAME
 from training.memory import GIB, USABLE, predict
 from training.model import KVCompression, PixArt, PixArtConfig
 from training.model.recompute import Keep
-from training.optim.came import CAME
+from training.speed import training_flops
 
 Row = dict[str, Any]
 KEEPS: tuple[Keep, ...] = ("none", "selective", "full")

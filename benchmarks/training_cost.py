@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from schemas.training import TrainingRecipe
-from training.flops import peak_flops_per_s, training_flops
+from training.speed import peak_flops_per_s, training_flops
 from training.weak_to_strong import model_config
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "train_sigma.yaml"

@@ -10,8 +10,8 @@ import torch
 
 from benchmarks.timing import paired
 from benchmarks.training_step import Batch, caption_lengths, diffusers_twin
+from training.came import CAME
 from training.model import PixArt, PixArtConfig
-from training.optim.came import CAME
 
 INSTALL = "not run: make bench-peers"
 

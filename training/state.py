@@ -9,10 +9,10 @@ from typing import Any
 import torch
 
 from schemas.training import Stage, TrainingRecipe
+from training.came import CAME
 from training.checkpoint import read_checkpoint
 from training.model import PixArt
 from training.model.convert import assign_weights
-from training.optim.came import CAME
 from training.optim.ema import AveragedModel
 from training.parallel.sharding import shard, sliced_like, whole
 

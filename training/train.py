@@ -20,10 +20,10 @@ from training.data.reader import ShardReader
 from training.data.source import Source
 from training.encoders.offline import Encoders
 from training.features import keep_features, stage_features
-from training.gradients import accumulate_gradients, check_micro_batch, fixed_threads
 from training.inputs import model_inputs
 from training.memory import fitting
 from training.metrics import Metrics, read_metrics, smoothed_ends
+from training.optim.gradients import accumulate_gradients, check_micro_batch, fixed_threads
 from training.parallel.distributed import World, world
 from training.parallel.lost_process import full_memory_named
 from training.parallel.sharding import gathered
@@ -80,7 +80,6 @@ def train(
         for stage in wanted:
             with full_memory_named(stage.name, recipe.data_of(stage), here.size):
                 summaries.append(train_stage(recipe, stage, here, on_progress if here.is_first else None))
-        here.barrier()
         return summaries
 
 

@@ -9,10 +9,10 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from schemas.training import TrainingRecipe
+from training.came import CAME
 from training.diffusion import training_loss
 from training.memory import came_state, fitting, predict
 from training.model import KVCompression, PixArt, PixArtConfig
-from training.optim.came import CAME
 from training.train import train
 
 GRID, TOKENS, BATCH = (16, 24), 12, 4

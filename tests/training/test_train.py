@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from schemas.training import TrainingRecipe
-from training.gradients import accumulate_gradients
 from training.inputs import ModelInputs, padded
 from training.metrics import METRICS_FILE, read_metrics
 from training.model import PixArt, PixArtConfig
+from training.optim.gradients import accumulate_gradients
 from training.parallel.distributed import World, world
 from training.sample import sample_grid, sample_prompts
 from training.train import finite_mean, train, train_stage

@@ -113,5 +113,6 @@ def world(timeout_s: int = 600) -> Iterator[World]:
         dist.init_process_group("nccl" if has_gpu else "gloo", timeout=timedelta(seconds=timeout_s))
         try:
             yield World(rank, size, device)
+            dist.barrier()  # on success only: a process that leaves early would abort while others still talk to it
         finally:
             dist.destroy_process_group()

@@ -69,7 +69,7 @@ import copy
 import torch
 import torch.distributed as dist
 from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
-from training.optim.came import CAME
+from training.came import CAME
 from training.parallel.sharding import whole
 
 dist.init_process_group("gloo")
@@ -96,6 +96,7 @@ for step in range(30):
 for p, q in zip(plain, cut):
     difference = (q.full_tensor() - p).norm() / p.norm()
     assert difference < 1e-6, (p.shape, difference)
+dist.barrier()
 dist.destroy_process_group()
 """
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from training.came import CAME
 from training.model import PixArt, PixArtConfig
-from training.optim.came import CAME
 
 
 class Operations(TorchDispatchMode):

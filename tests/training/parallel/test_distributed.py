@@ -1,0 +1,59 @@
+"""The end of a group of processes: they leave together after a success, and at once after an error."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+from tests.training.runs import REPOSITORY
+
+PROGRAM = """
+import sys, time
+from training.parallel.distributed import world
+
+slow, fails = sys.argv[1] == "slow", sys.argv[2] == "fails"
+try:
+    with world(timeout_s=60):
+        time.sleep(2 if slow else 0)
+        if fails:
+            raise KeyError("an error of this process alone")
+        print("inside", time.time())
+except (KeyError, ValueError) as error:
+    print("failed", time.time(), error)
+else:
+    print("left", time.time())
+"""
+
+
+def outputs(tmp_path, fails: str) -> list[dict[str, float]]:
+    """What two processes print, a quick one and a slow one, as the moment of each word; both exit with 0."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(program), pace, fails if pace == "quick" else "succeeds"],
+            env=os.environ | variables | {"PYTHONPATH": str(REPOSITORY), "RANK": str(rank)},
+            stdout=subprocess.PIPE, text=True,
+        )
+        for rank, pace in enumerate(["quick", "slow"])
+    ]  # fmt: skip
+    lines = [process.communicate(timeout=60)[0].splitlines() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    return [{line.split()[0]: float(line.split()[1]) for line in found} for found in lines]
+
+
+def test_a_finished_process_leaves_the_group_only_when_the_others_have_finished(tmp_path):
+    quick, slow = outputs(tmp_path, fails="succeeds")
+    assert quick["inside"] < slow["inside"] < quick["left"]
+
+
+def test_a_failed_process_leaves_at_once_and_the_others_take_it_for_lost(tmp_path):
+    started = time.time()
+    quick, slow = outputs(tmp_path, fails="fails")
+    assert started < quick["failed"] < slow["inside"] < slow["failed"]
