@@ -19,7 +19,7 @@ from PIL import Image
 
 from benchmarks.curation_speed import write_photos
 from schemas import shard
-from schemas.buckets import nearest, sizes
+from schemas.buckets import LABELS, nearest_codes, sizes
 from schemas.shard_index import INDEX_FILE, INDEX_SCHEMA, ShardIndex
 from schemas.training import TrainingRecipe
 from training.data.reader import ShardReader
@@ -31,9 +31,14 @@ PLANNING_GOAL_GB = 2.0
 SHARD_ROWS = 10_000
 
 
+def bucket_of(size: tuple[int, int]) -> str:
+    """The label of the bucket of a picture of (width, height)."""
+    return LABELS[nearest_codes(np.array([size[1] / size[0]]))[0]]
+
+
 def write_shards(folder: Path, pictures: Sequence[bytes], size: tuple[int, int], copies: int) -> list[str]:
     """Tars of a hundred samples each and their index; every picture comes `copies` times. Returns the tars' paths."""
-    bucket = nearest(size[1], size[0])
+    bucket = bucket_of(size)
     rows: list[dict[str, Any]] = []
     for begin in range(0, len(pictures) * copies, 100):
         name = shard.shard_path(bucket, begin // 100)
@@ -119,7 +124,7 @@ def decoded(folder: Path) -> Iterator[str]:
     urls = write_shards(folder / "shards", pictures, size, 1)
     reader = ShardReader(folder / "shards", Selection(ShardIndex(folder / "shards")))
     for resolution in (512, 1024):
-        shape = sizes(resolution)[nearest(size[1], size[0])]
+        shape = sizes(resolution)[bucket_of(size)]
 
         def ours(shape: tuple[int, int] = shape) -> None:
             for row in range(len(reader)):

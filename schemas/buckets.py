@@ -5,7 +5,12 @@ Source: PixArt-Σ's `ASPECT_RATIO_256/512/1024/2048/2880`. A label is height / w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
@@ -51,28 +56,32 @@ LABELS: tuple[str, ...] = tuple(_1024)
 """The 40 labels that the 256, 512, 1024 and 2048 tables share, from widest to tallest."""
 
 
-def nearest(height: int, width: int, resolution: int = 1024) -> str:
-    """The label of the bucket nearest to height / width, on a linear scale as PixArt-Σ assigns it.
+def nearest_codes(aspects: NDArray[np.float64], labels: Sequence[str] = LABELS) -> NDArray[np.uint8]:
+    """The index into `labels` of the bucket nearest to each height / width, on a linear scale as PixArt-Σ assigns it.
 
-    Raises:
-        ValueError: a side is not positive, or there is no published table for `resolution`.
+    Of two buckets that are equally near, the lower one is taken.
+
+    Args:
+        aspects: height / width.
+        labels: ascending.
     """
-    if height <= 0 or width <= 0:
-        raise ValueError(f"a picture has positive sides, this has {width}x{height}")
-    table = published(resolution)
-    ratio = height / width
-    return min(table, key=lambda label: (abs(float(label) - ratio), float(label)))
+    ratios = np.array([float(label) for label in labels])
+    above = np.searchsorted(ratios, aspects).clip(1, len(ratios) - 1)
+    lower_is_nearer = np.abs(ratios[above - 1] - aspects) <= np.abs(ratios[above] - aspects)
+    return (above - lower_is_nearer).astype(np.uint8)
 
 
-def published(resolution: int) -> dict[str, Size]:
-    """The published table of a resolution.
+def nearest_sql(aspect: str) -> str:
+    """An SQL expression with the label of the bucket nearest to `aspect`; it agrees with `nearest_codes` to the bit.
 
-    Raises:
-        ValueError: there is none; the message names those that exist.
+    Args:
+        aspect: an SQL expression with height / width as a DOUBLE, such as `height::DOUBLE / width`.
     """
-    if resolution not in TABLES:
-        raise ValueError(f"no bucket table for {resolution}; there are {', '.join(map(str, TABLES))}")
-    return TABLES[resolution]
+    cases = " ".join(
+        f"WHEN abs({lower}::DOUBLE - ({aspect})) <= abs({upper}::DOUBLE - ({aspect})) THEN '{lower}'"
+        for lower, upper in pairwise(LABELS)
+    )
+    return f"CASE {cases} ELSE '{LABELS[-1]}' END"
 
 
 @lru_cache(maxsize=64)

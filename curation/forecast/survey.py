@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from curation.selection.select import RULES
 from engine import catalog
 from engine.dataset import Dataset
-from schemas.buckets import LABELS, sizes
+from schemas.buckets import nearest_sql, sizes
 from schemas.reasons import Rejection
 from schemas.recipe import Select
 
@@ -24,12 +24,7 @@ SELECT *, least(width, height) AS short_side, greatest(width, height) AS long_si
 """
 
 _BUCKETS = """
-WITH shapes AS (SELECT height::DOUBLE / width AS aspect, count(*) AS num FROM pictures WHERE {passes} GROUP BY aspect),
-labelled AS (
-    SELECT aspect, any_value(num) AS num, arg_min(label, (abs(ratio - aspect), ratio)) AS bucket
-    FROM shapes CROSS JOIN (SELECT unnest($labels) AS label, unnest($ratios) AS ratio) GROUP BY aspect
-)
-SELECT bucket, sum(num)::BIGINT AS num FROM labelled GROUP BY bucket ORDER BY bucket::DOUBLE
+SELECT {bucket} AS bucket, count(*) AS num FROM pictures WHERE {passes} GROUP BY bucket ORDER BY bucket::DOUBLE
 """
 
 
@@ -103,8 +98,8 @@ def survey(dataset: Dataset, select: Select) -> Survey:
             f"SELECT quantile_cont(short_side, {shares}), quantile_cont(width::DOUBLE * height / 1e6, {shares}) "
             "FROM pictures"
         ).fetchone() or (None, None)
-        labels = {"labels": list(LABELS), "ratios": [float(label) for label in LABELS]}
-        buckets = connection.execute(_BUCKETS.format(passes=f"{large} AND {shapely}"), labels).fetchall()
+        bucket = nearest_sql("height::DOUBLE / width")
+        buckets = connection.execute(_BUCKETS.format(bucket=bucket, passes=f"{large} AND {shapely}")).fetchall()
     return Survey(
         num_inputs=num_inputs,
         num_probed=num_probed,

@@ -6,15 +6,13 @@ from functools import partial
 
 from engine.catalog import literal
 from engine.reduce import Connection, Reduce
-from schemas import buckets
+from schemas.buckets import nearest_sql
 from schemas.recipe import DataRecipe, Shard
 
 _DEALT = """
-CREATE TEMP TABLE dealt AS  -- the label nearest to height / width on a linear scale, the lower one of two equally near
+CREATE TEMP TABLE dealt AS
 SELECT row_id, images.image_id, images.num_bytes, $weight AS weight, md5($seed || ':' || images.image_id) AS shuffle,
-       list_min(list_transform($labels, lambda each: {
-           'distance': abs(each.ratio - height::DOUBLE / width), 'ratio': each.ratio, 'label': each.label
-       })).label AS bucket
+       $bucket AS bucket
 FROM selection
 JOIN images USING (row_id)
 JOIN mix USING (row_id)
@@ -114,11 +112,10 @@ def plan(connection: Connection, limits: Shard, seed: int, shaped_by: str, balan
         balanced: take the weights of `balance`, and leave out what it dropped.
     """
     connection.execute("SET preserve_insertion_order = false")  # the outcome is sorted; in between it costs memory
-    labels = ", ".join(f"{{'label': {literal(label)}, 'ratio': {label}::DOUBLE}}" for label in buckets.LABELS)
     connection.execute(
         _DEALT.replace("$weight", "coalesce(balance.weight, 1)" if balanced else "1")
         .replace("$balance", _BALANCE if balanced else "")
-        .replace("$labels", f"[{labels}]")
+        .replace("$bucket", nearest_sql("height::DOUBLE / width"))
         .replace("$seed", f"'{int(seed)}'")
     )
     num_bytes = max(1, int(limits.megabytes * 1_000_000))

@@ -18,7 +18,7 @@ import pytest
 import torch
 from PIL import Image
 
-from schemas.buckets import nearest
+from schemas.buckets import LABELS, nearest_codes
 from schemas.shard_index import INDEX_FILE, INDEX_SCHEMA
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -67,7 +67,8 @@ def write_dataset(
     buckets: dict[str, list[tuple[str, bytes, str | None, str | None, int, int]]] = {}
     for (data, raw, synthetic), (width, height) in zip(pictures, sizes, strict=True):
         key = hashlib.sha256(data + repr((raw, synthetic)).encode()).hexdigest()[:32]
-        buckets.setdefault(nearest(height, width), []).append((key, data, raw, synthetic, width, height))
+        bucket = LABELS[nearest_codes(np.array([height / width]))[0]]
+        buckets.setdefault(bucket, []).append((key, data, raw, synthetic, width, height))
     rows: list[dict[str, Any]] = []
     for bucket, members in sorted(buckets.items()):
         (shards / bucket).mkdir(parents=True, exist_ok=True)

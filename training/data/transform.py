@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from schemas.buckets import TABLES, sizes
+from schemas.buckets import TABLES, nearest_codes, sizes
 from training.data.order import Shape, Shapes
 from training.data.selection import Selection
 
@@ -52,24 +52,18 @@ def shapes_of(rows: Selection, resolution: int, multiple: int, multi_aspect: boo
     if not multi_aspect:
         return Shapes([(resolution, resolution)], np.zeros(rows.num_rows, np.uint8))
     labels = list(TABLES.get(resolution, TABLES[1024]))
-    ratios = np.array([float(label) for label in labels])
     sides = rows.parts(("height", "width"))
-    codes = [nearest_codes(part["height"].to_numpy(), part["width"].to_numpy(), ratios) for part in sides]
+    codes = [nearest_codes(_aspects(part["height"].to_numpy(), part["width"].to_numpy()), labels) for part in sides]
     table = sizes(resolution, multiple)
     return Shapes([table[label] for label in labels], np.concatenate(codes))
 
 
-def nearest_codes(
-    height: NDArray[np.int32], width: NDArray[np.int32], ratios: NDArray[np.float64]
-) -> NDArray[np.uint8]:
-    """Which of the ascending `ratios` is nearest to each height / width; `schemas.buckets.nearest` for many at once.
+def _aspects(height: NDArray[np.int32], width: NDArray[np.int32]) -> NDArray[np.float64]:
+    """Height / width.
 
     Raises:
         ValueError: a side is not positive.
     """
     if len(height) and min(height.min(), width.min()) <= 0:
         raise ValueError("the index holds a picture without height or width; rebuild the shards")
-    wanted = height / width
-    above = np.searchsorted(ratios, wanted).clip(1, len(ratios) - 1)
-    lower_is_nearer = np.abs(ratios[above - 1] - wanted) <= np.abs(ratios[above] - wanted)
-    return (above - lower_is_nearer).astype(np.uint8)
+    return height / width

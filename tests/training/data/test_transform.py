@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from schemas.buckets import TABLES, nearest
 from schemas.shard_index import INDEX_SCHEMA, ShardIndex
 from training.data.selection import Selection
-from training.data.transform import crop_to, from_unit_range, nearest_codes, shapes_of, to_unit_range
+from training.data.transform import crop_to, from_unit_range, shapes_of, to_unit_range
 
 
 @given(st.integers(1, 90), st.integers(1, 90), st.integers(1, 6), st.integers(1, 6))
@@ -56,17 +55,6 @@ def test_shapes_are_those_of_the_buckets():
     assert next(iter(shapes_of(rows, 2880, 64, True))) == (2880, 2880)
 
 
-@given(st.lists(st.tuples(st.integers(1, 9000), st.integers(1, 9000)), min_size=1), st.sampled_from([1024, 2880]))
-@settings(max_examples=100, deadline=None)
-def test_many_buckets_at_once_are_those_of_one_by_one(sides, resolution):
-    labels = list(TABLES[resolution])
-    height, width = np.array(sides, np.int32).T
-    codes = nearest_codes(height, width, np.array([float(label) for label in labels]))
-    assert [labels[code] for code in codes] == [nearest(*side, resolution) for side in sides]
-
-
-def test_ties_go_to_the_lower_bucket_and_sides_are_positive():
-    ratios = np.array([0.5, 1.0, 2.0])
-    assert nearest_codes(np.array([3, 3]), np.array([4, 2]), ratios).tolist() == [0, 1]
+def test_a_picture_without_a_side_is_refused():
     with pytest.raises(ValueError, match="a picture without height or width; rebuild the shards"):
-        nearest_codes(np.array([3, 0]), np.array([4, 2]), ratios)
+        shapes_of(selection_of([(3, 4), (0, 2)]), 1024, 16, True)
