@@ -142,7 +142,7 @@ def browse_speed(folder: Path, num_rows: int = NUM_ROWS, only: str = "") -> Iter
     import httpx
     import uvicorn
 
-    from curation.browse import make_app
+    from viewer.server import make_app
 
     dataset = Dataset(folder / str(num_rows))
     if not dataset.reduced("duplicates").is_file():  # the last table to be written

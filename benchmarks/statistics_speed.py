@@ -75,7 +75,8 @@ def measure(folder: Path) -> tuple[list[float], list[float], float]:
     import duckdb
 
     from captioning import balance
-    from captioning.figures.statistics import count_nouns, noun_counts, reduce
+    from captioning.figures.queries import noun_counts
+    from captioning.figures.statistics import count_nouns, reduce
     from schemas.recipe import Balance, DataRecipe
 
     connection = duckdb.connect(config={"memory_limit": MEMORY, "threads": THREADS})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from captioning.figures.compare import read_sql
+from captioning.figures.queries import read_sql
 from engine.reduce import Reduce
 from schemas.recipe import DataRecipe
 

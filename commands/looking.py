@@ -57,9 +57,9 @@ def stats(
     form: Annotated[str, typer.Option("--format", help="text, or one table as json, csv, markdown or latex.")] = "text",
 ) -> None:
     """Show the caption statistics: Table 1 beside the paper's, the realised mix, and the commonest nouns."""
-    from captioning.figures.stats import Question, shown_stats
     from engine import catalog
     from engine.dataset import Dataset
+    from viewer.sheets.stats import Question, shown_stats
 
     with refusals(), ExitStack() as open_until_then:
         data = Dataset(dataset.absolute())
@@ -110,9 +110,9 @@ def report(dataset: DatasetFolder, out: Annotated[Path | None, typer.Option(help
 
 def write_report_page(dataset: Path, out: Path | None = None) -> Path:
     """Write the page of a dataset; where it lies."""
-    from curation.report import write_report
     from engine import catalog
     from engine.dataset import Dataset
+    from viewer.report import write_report
 
     data = Dataset(dataset)
     path = out or data.report
@@ -136,8 +136,8 @@ def browse(
     """Look at a dataset in a browser: search, filter, nouns, thresholds, every row. Read-only; Ctrl-C ends it."""
     import webbrowser
 
-    from curation import browse as pages
     from engine.dataset import Dataset
+    from viewer import server as pages
 
     def ready(url: str) -> None:
         console.print(f"browse: {shown(url)}   (Ctrl-C ends it)")

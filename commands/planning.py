@@ -20,8 +20,8 @@ from commands.terminal import Overrides, RecipeFile, complaints, console, refusa
 from schemas.recipe import DataRecipe
 
 if TYPE_CHECKING:  # imported where they are used: the command starts fast
-    from captioning.figures.sheet import Sheet
     from curation.forecast.forecast import Estimate, Forecast
+    from viewer.sheets.sheet import Sheet
 
 
 def plan(
@@ -104,7 +104,7 @@ def forecast_build(recipe: DataRecipe, size: int, workers: int | None, keep: Pat
 
 def sheets(made: Forecast) -> list[Sheet]:
     """The forecast as tables: outcomes, disk, jobs, buckets."""
-    from captioning.figures.sheet import Sheet
+    from viewer.sheets.sheet import Sheet
 
     what = f"{made.num_inputs:,} inputs, forecast from {made.num_sampled:,} of them"
     return [

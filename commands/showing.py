@@ -22,13 +22,13 @@ def demo(
     runner: Annotated[str, typer.Option(help="ray or local.")] = "ray",
 ) -> None:
     """Build a dataset from real photographs, train on it, and show what the model draws. About four minutes."""
-    from captioning.figures.stats import Question, shown_stats
     from commands.console import duration
     from curation.sources.demo_photos import write_demo_photos
     from engine import catalog
     from engine.dataset import Dataset
     from schemas.training import TrainingRecipe
     from training.sample import sample_grid
+    from viewer.sheets.stats import Question, shown_stats
 
     with refusals():
         recipes = Path(__file__).parents[1] / "recipes"

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from curation.browse import LOOPBACK, make_app
 from engine.dataset import Dataset
+from viewer.server import LOOPBACK, make_app
 
 
 @contextmanager

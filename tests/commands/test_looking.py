@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from engine.dataset import Dataset
-from tests.curation.report.test_report import PHOTOS, build
+from tests.viewer.test_report import PHOTOS, build
 
 WIDE = {**os.environ, "COLUMNS": "1000", "PYTHONUNBUFFERED": "1"}
 """A console so wide that a message that should be one line is one."""

@@ -9,12 +9,12 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
-from curation.browse.filters import Filter
-from curation.browse.queries import Database, TooSlow
-from curation.report import jobs
 from engine.catalog import Row
 from schemas.pixels import PixelError, open_rgb
 from schemas.tables import SCHEMAS
+from viewer import costs
+from viewer.database import Database, TooSlow
+from viewer.filters import Filter
 
 PAGE = 24
 """Images per page of a list."""
@@ -150,7 +150,7 @@ def whole(database: Database, row_id: int) -> Whole | None:
 
 def history(database: Database, tables: list[str]) -> list[Made]:
     """Which job made each of these tables, when it last ran, and by which knobs, in the order of the runs."""
-    last = {table: entry for entry in jobs.runs(database.dataset) for table in entry["tables"]}
+    last = {table: entry for entry in costs.runs(database.dataset) for table in entry["tables"]}
     made = []
     for table in tables:
         record = database.dataset.record(table)

@@ -9,15 +9,15 @@ from typing import Any
 
 import duckdb
 
-from curation.browse.search import Searches
-from curation.report import jobs
-from curation.report.figures import NOUN_TABLE
 from curation.selection import select
 from engine import catalog
 from engine.catalog import Connection, Row
 from engine.dataset import Dataset
 from schemas.reasons import OUTCOMES, PURGED, FetchError, ImageError, Rejection, ShardError
 from schemas.tables import MAP_TABLES, SCHEMAS, SCREENS
+from viewer import costs
+from viewer.figures import NOUN_TABLE
+from viewer.search import Searches
 
 MOST_ROWS = 1000
 """A query of a page gives no more."""
@@ -133,7 +133,7 @@ class Database:
 
     def rules_sql(self) -> str:
         """SELECT of what the rules on record look at, and `was_kept` and `was_rejected_by` as `select` left them."""
-        rules = jobs.rules(self.dataset)
+        rules = costs.rules(self.dataset)
         limits = [rule.value for rule in select.RULES if getattr(rules, rule.knob) is not None]
         screens = [value for value in limits if value in SCREENS.names]
         columns = ", ".join(f"pictures.{name}" for name in (*_LOOKED_AT, *screens))

@@ -7,7 +7,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
-from importlib import resources
 from typing import Any
 
 import uvicorn
@@ -18,12 +17,11 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from curation.browse import cuts, filters, overview, pictures
-from curation.browse.filters import Filter
-from curation.browse.queries import NOUNS_TABLE, Database, TooSlow, signature
-from curation.report import jobs
-from curation.report.page import environment
 from engine.dataset import Dataset
+from viewer import costs, filters, images, sections, thresholds
+from viewer.database import NOUNS_TABLE, Database, TooSlow, signature
+from viewer.filters import Filter
+from viewer.rendering import TEMPLATES, environment
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LOOK_EVERY_S = 1.0
@@ -97,8 +95,8 @@ class Live:
 
     def _open(self) -> None:
         self.database = Database(self._dataset)
-        self.overview = overview.Overview(self.database)
-        self.thumbnails = pictures.Thumbnails()
+        self.overview = sections.Overview(self.database)
+        self.thumbnails = images.Thumbnails()
 
     def now(self) -> Live:
         """Itself, up to date."""
@@ -123,14 +121,13 @@ class Pages:
     def __init__(self, dataset: Dataset) -> None:
         self.live = Live(dataset)
         self._name = dataset.root.name or str(dataset.root)
-        self._templates = environment("curation.browse")
+        self._templates = environment()
         for template in self._templates.list_templates(["jinja"]):
             self._templates.get_template(template)  # compiled now, not while the first page is waited for
         self._style = "".join(
-            resources.files(package).joinpath(name).read_text(encoding="utf-8")
-            for package, name in (("curation.report", "style.css"), ("curation.browse", "browse.css"))
+            TEMPLATES.joinpath(name).read_text(encoding="utf-8") for name in ("style.css", "browse.css")
         )
-        self._script = resources.files("curation.browse").joinpath("browse.js").read_text(encoding="utf-8")
+        self._script = TEMPLATES.joinpath("browse.js").read_text(encoding="utf-8")
 
     def _page(self, template: str, status: int = 200, **content: Any) -> Response:
         page = self._templates.get_template(template).render(name=self._name, **content)
@@ -139,7 +136,7 @@ class Pages:
     def index(self, request: Request) -> Response:
         """The overview: sections that are ready; the script fetches the others."""
         found = self.live.now().overview.ready(PAINT_S)
-        titles = {name: title for name, (title, _) in overview.SECTIONS.items()}
+        titles = {name: title for name, (title, _) in sections.SECTIONS.items()}
         return self._page(
             "overview.html.jinja", sections=found, titles=titles, root=str(self.live.database.dataset.root)
         )
@@ -147,21 +144,21 @@ class Pages:
     def section(self, request: Request) -> Response:
         """One section by itself; it is waited for."""
         name = request.path_params["name"]
-        if name not in overview.SECTIONS:
+        if name not in sections.SECTIONS:
             raise HTTPException(404)
         live = self.live.now()
         content = live.overview.get(name, live.database.seconds)
         return self._page(
             "section.html.jinja", 200 if content is not None else 202, part=name, content=content,
-            title=overview.SECTIONS[name][0], bare=request.headers.get("x-part") == "1",
+            title=sections.SECTIONS[name][0], bare=request.headers.get("x-part") == "1",
         )  # fmt: skip
 
     def images(self, request: Request) -> Response:
         """A filtered list of images."""
         wanted = Filter.of(request.query_params.multi_items())
-        found = pictures.page(self.live.now().database, wanted)
+        found = images.page(self.live.now().database, wanted)
         return self._page(
-            "images.html.jinja", wanted=wanted, found=found, sql=wanted.sql(), most=pictures.MOST_COUNTED,
+            "images.html.jinja", wanted=wanted, found=found, sql=wanted.sql(), most=images.MOST_COUNTED,
             columns=filters.FIELDS, operators=filters.OPERATORS, sorts=filters.SORTS,
         )  # fmt: skip
 
@@ -173,14 +170,14 @@ class Pages:
 
     def image(self, request: Request) -> Response:
         """One input: its rows over all tables, and its history."""
-        found = pictures.whole(self.live.now().database, request.path_params["row_id"])
+        found = images.whole(self.live.now().database, request.path_params["row_id"])
         if found is None:
             raise HTTPException(404, "nothing was listed under this number")
         return self._page("image.html.jinja", found=found, card=found.card)
 
     def proxy(self, request: Request) -> Response:
         """The JPEG of a proxy, as it is stored."""
-        return _jpeg(pictures.proxy(self.live.now().database, request.path_params["row_id"]))
+        return _jpeg(images.proxy(self.live.now().database, request.path_params["row_id"]))
 
     def thumbnail(self, request: Request) -> Response:
         """A small JPEG of a proxy."""
@@ -211,17 +208,17 @@ class Pages:
         counts = None
         if database.ready(NOUNS_TABLE):
             counts = database.rows(f"SELECT * FROM {NOUNS_TABLE} WHERE noun = $noun", {"noun": wanted.noun})
-        found = pictures.page(database, wanted)
+        found = images.page(database, wanted)
         return self._page("noun.html.jinja", wanted=wanted, found=found, counts=counts, sql=wanted.sql(),
-                          most=pictures.MOST_COUNTED)  # fmt: skip
+                          most=images.MOST_COUNTED)  # fmt: skip
 
     def cuts(self, request: Request) -> Response:
         """What if a threshold were another."""
         database = self.live.now().database
-        now = jobs.rules(database.dataset)
-        rules = cuts.tried(request.query_params, now)
+        now = costs.rules(database.dataset)
+        rules = thresholds.tried(request.query_params, now)
         return self._page(
-            "cuts.html.jinja", sliders=cuts.sliders(rules, now), found=cuts.outcome(database, rules)
+            "thresholds.html.jinja", sliders=thresholds.sliders(rules, now), found=thresholds.outcome(database, rules)
         )  # fmt: skip
 
     def style(self, request: Request) -> Response:

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from curation.report.figures import Histogram
 from engine.catalog import Row
 from schemas.buckets import LABELS
 from schemas.reasons import OUTCOMES
+from viewer.figures import Histogram
 
 WIDTH, HEIGHT = 720, 300
 """Size of a chart in its own units; it scales with the page."""

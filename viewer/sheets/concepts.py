@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-from captioning.figures.compare import create_caption_views, create_uses, read_sql, require_captions, require_nouns
-from captioning.figures.sheet import Sheet, Value
+from captioning.figures.queries import read_sql
 from engine.reduce import Connection
+from viewer.sheets.compare import create_caption_views, create_uses, require_captions, require_nouns
+from viewer.sheets.sheet import Sheet, Value
 
 PAIR_VOCABULARY = 1000
 """Of so many of the commonest nouns pairs are counted."""

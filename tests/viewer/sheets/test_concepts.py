@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from captioning.figures.concepts import against, frequencies, growth, pairs
 from tests.building import connection_with, count_nouns
+from viewer.sheets.concepts import against, frequencies, growth, pairs
 
 Part = Callable[..., pa.Table]
 

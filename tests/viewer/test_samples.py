@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from curation.report import page as report_page
-from curation.report import samples, write_report
 from engine.catalog import connect
 from engine.dataset import Dataset
 from schemas.recipe import Select
 from schemas.scores import LIMITS
-from tests.curation.report.test_report import PHOTOS, build, report, write
+from tests.viewer.test_report import PHOTOS, build, report, write
+from viewer import report as report_page
+from viewer import samples
+from viewer.report import write_report
 
 SCREENS: dict[str, Any] = {
     "sharpness": [9.0, 2.0, 1.0, 4.0, 0.1, None, None],

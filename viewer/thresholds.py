@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from curation.browse.pictures import cards
-from curation.browse.queries import RULES_TABLE, Database
-from curation.report import jobs
 from curation.selection import select
 from engine.catalog import Connection, Row, rows
 from schemas.reasons import Rejection
 from schemas.recipe import Select
+from viewer import costs
+from viewer.database import RULES_TABLE, Database
+from viewer.images import cards
 
 MOST_MOVED = 12
 """Pictures that are shown of those that fall, and of those that come in."""
@@ -55,7 +55,7 @@ def sliders(tried: Select, now: Select) -> tuple[Slider, ...]:
     The lower end of the score means no limit, since scores may lie below it. An end of the aspect does only before
     `select` has run: a recipe always has that limit.
     """
-    unlimited = jobs.EVERYTHING.max_aspect
+    unlimited = costs.EVERYTHING.max_aspect
     widest = 8.0 if now.max_aspect == unlimited else max(8.0, now.max_aspect, tried.max_aspect)
     least, scores = lowest_score(now), (tried.min_aesthetic, now.min_aesthetic)
     return (
@@ -95,7 +95,7 @@ def tried(given: Mapping[str, str], now: Select) -> Select:
         "min_aesthetic": _number(given, score, score.high),
     }
     if aspect.unlimited is not None and wide >= aspect.unlimited:
-        moved["max_aspect"] = jobs.EVERYTHING.max_aspect
+        moved["max_aspect"] = costs.EVERYTHING.max_aspect
     if moved["min_aesthetic"] == score.unlimited:
         moved["min_aesthetic"] = None
     return now.model_copy(update=moved)

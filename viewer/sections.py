@@ -7,15 +7,16 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, TimeoutError
 from typing import Any
 
-from curation.browse.pictures import cards
-from curation.browse.queries import BACKGROUND_SECONDS, LEDGER_TABLE, NOUNS_TABLE, RULES_TABLE, Database
-from curation.report import charts, figures, jobs
-from curation.report import samples as sampled
-from curation.report.page import score_chart
+from captioning.figures import queries
 from engine.catalog import ledger_counts
 from schemas.paper import TABLE_1
 from schemas.reasons import OUTCOMES
 from schemas.tokens import MAX_TOKENS
+from viewer import charts, costs, figures
+from viewer import samples as sampled
+from viewer.database import BACKGROUND_SECONDS, LEDGER_TABLE, NOUNS_TABLE, RULES_TABLE, Database
+from viewer.images import cards
+from viewer.report import score_chart
 
 NUM_NOUNS = 20
 NUM_BUCKETS = 20
@@ -40,9 +41,9 @@ def captions(database: Database) -> Content:
     """Table 1 beside the paper's, and Fig. 6 in words and in tokens."""
     with database.cursor(BACKGROUND_SECONDS) as cursor:
         return {
-            "statistics": {row["caption_source"]: row for row in figures.table_1(cursor)},
+            "statistics": {row["caption_source"]: row for row in queries.table_1(cursor)},
             "paper": TABLE_1,
-            "mix": figures.realised_mix(cursor),
+            "mix": queries.realised_mix(cursor),
             "lengths": charts.length_chart(figures.caption_lengths(cursor)),
             "tokens": charts.token_chart(figures.caption_tokens(cursor, MAX_TOKENS), MAX_TOKENS),
         }
@@ -101,7 +102,7 @@ def nouns(database: Database) -> Content:
 
 def took(database: Database) -> Content:
     """Throughput and cost of every job."""
-    return {"jobs": jobs.job_costs(database.dataset)}
+    return {"jobs": costs.job_costs(database.dataset)}
 
 
 SECTIONS: dict[str, tuple[str, Callable[[Database], Content]]] = {

@@ -12,8 +12,8 @@ import pytest
 
 from schemas.reasons import OUTCOMES
 
-STYLE = files("curation.report").joinpath("style.css").read_text(encoding="utf-8")
-SHEETS = STYLE + files("curation.browse").joinpath("browse.css").read_text(encoding="utf-8")
+STYLE = files("viewer").joinpath("templates/style.css").read_text(encoding="utf-8")
+SHEETS = STYLE + files("viewer").joinpath("templates/browse.css").read_text(encoding="utf-8")
 THEMES = {
     theme: dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6});", block))
     for theme, block in zip(("light", "dark"), re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL), strict=True)

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import base64
 import io
-import re
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from PIL import Image
 
-from curation.report import charts, figures, jobs, samples
-from curation.report.grounding import marks, worst_grounded
+from captioning.figures import queries
 from engine.catalog import Connection, Row, ledger_counts
 from engine.dataset import Dataset, write_atomically
 from schemas.paper import TABLE_1
 from schemas.pixels import PixelError, open_rgb
 from schemas.reasons import OUTCOMES
 from schemas.tokens import MAX_TOKENS
+from viewer import charts, costs, figures, samples
+from viewer.grounding import marks, worst_grounded
+from viewer.rendering import environment
 
 MOST_PICTURES = 60
 MOST_PAIRS = 24
@@ -29,13 +28,9 @@ MOST_GROUNDED = 24
 MOST_REFUSED = 200
 MOST_NOUNS = 20
 MOST_BUCKETS = 20
-MOST_CHARACTERS = 700
-"""A longer caption is cut on the page, which says how long it is."""
 THUMBNAIL_PX = 240
 THUMBNAIL_BYTES = 18_000
 """Of one picture; a larger one is compressed harder. With the numbers above it keeps the page under 10 MB."""
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 def write_report(connection: Connection, dataset_root: Path, out: Path) -> None:
@@ -47,7 +42,7 @@ def write_report(connection: Connection, dataset_root: Path, out: Path) -> None:
         dataset_root: the dataset folder; it names the page.
         out: the file to write. It is replaced whole or not at all.
     """
-    page = environment().get_template("page.html.jinja").render(**_content(connection, dataset_root))
+    page = environment().get_template("report.html.jinja").render(**_content(connection, dataset_root))
     write_atomically(out, page.encode("utf-8", errors="replace"))
 
 
@@ -59,7 +54,7 @@ def _content(connection: Connection, dataset_root: Path) -> dict[str, Any]:
     pictures = samples.pictures(connection, samples.random(connection, MOST_PICTURES))
     worst = _worst(connection)
     pairs = samples.duplicates(connection, MOST_PAIRS)
-    statistics = figures.table_1(connection)
+    statistics = queries.table_1(connection)
     grounded = worst_grounded(connection, MOST_GROUNDED)
     buckets = figures.buckets(connection)
     with_captions = [row["row_id"] for row in pictures + [row for grid in worst for row in grid["pictures"]]]
@@ -74,8 +69,8 @@ def _content(connection: Connection, dataset_root: Path) -> dict[str, Any]:
         "table_1": statistics,
         "statistics": {row["caption_source"]: row for row in statistics if row["subset"] is None},
         "paper": TABLE_1,
-        "mix": figures.realised_mix(connection),
-        "refused_captions": figures.refused_captions(connection),
+        "mix": queries.realised_mix(connection),
+        "refused_captions": queries.refused_captions(connection),
         "cleaned_captions": figures.cleaned_captions(connection),
         "lengths": charts.length_chart(figures.caption_lengths(connection)),
         "tokens": charts.token_chart(figures.caption_tokens(connection, MAX_TOKENS), MAX_TOKENS),
@@ -94,7 +89,7 @@ def _content(connection: Connection, dataset_root: Path) -> dict[str, Any]:
         "num_duplicates": sum(row.num for row in funnel if row.reason == "duplicate"),
         "refused": figures.refused(connection, MOST_REFUSED),
         "scores": score_chart(connection, dataset),
-        "jobs": jobs.job_costs(dataset),
+        "jobs": costs.job_costs(dataset),
         "thumbnails": _thumbnails(samples.proxies(connection, wanted)),
     }
 
@@ -116,13 +111,13 @@ def _worst(connection: Connection) -> list[Row]:
 
 def score_chart(connection: Connection, dataset: Dataset) -> charts.ScoreChart | None:
     """The histogram of scores with the threshold that `select` applied."""
-    return charts.score_chart(figures.scores(connection), figures.SCORE_BIN, jobs.rules(dataset).min_aesthetic)
+    return charts.score_chart(figures.scores(connection), figures.SCORE_BIN, costs.rules(dataset).min_aesthetic)
 
 
 def _top_nouns(connection: Connection) -> dict[str, list[Row]]:
     """Per caption source its most frequent nouns, each with its size relative to the first."""
     found: dict[str, list[Row]] = {}
-    for source, noun, num_uses, num_images in figures.noun_counts(connection, MOST_NOUNS):
+    for source, noun, num_uses, num_images in queries.noun_counts(connection, MOST_NOUNS):
         top = found.setdefault(source, [])
         highest = top[0]["num_uses"] if top else num_uses
         top.append({"noun": noun, "num_uses": num_uses, "num_images": num_images, "share": num_uses / highest})
@@ -149,63 +144,3 @@ def _encoded(image: Image.Image) -> bytes:
         if file.tell() <= THUMBNAIL_BYTES:
             return file.getvalue()
     return _encoded(image.reduce(2))
-
-
-def environment(*packages: str) -> jinja2.Environment:
-    """The templates of the report and of other packages, with every value escaped."""
-    folders = [resources.files(package) for package in ("curation.report", *packages)]
-    sources = {
-        file.name: file.read_text(encoding="utf-8")
-        for folder in folders
-        for file in folder.iterdir()
-        if file.name.endswith((".jinja", ".css"))
-    }
-    environment = jinja2.Environment(
-        loader=jinja2.DictLoader(sources), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
-    environment.globals["chart"] = {
-        "width": charts.WIDTH, "height": charts.HEIGHT, "left": charts.LEFT, "right": charts.RIGHT,
-        "top": charts.TOP, "bottom": charts.BOTTOM,
-    }  # fmt: skip
-    environment.filters |= {
-        "shorten": shorten,
-        "number": number,
-        "percent": percent,
-        "decimal": decimal,
-        "words": words,
-    }
-    return environment
-
-
-def shorten(text: str | None, most: int = MOST_CHARACTERS) -> str:
-    """A text of at most `most` characters, without control characters; a cut says how long the text is."""
-    shown = _CONTROL.sub("\ufffd", text or "")
-    return shown if len(shown) <= most else f"{shown[:most]}\u2026 ({len(shown):,} characters)"
-
-
-def number(value: float | None) -> str:
-    """1234567 as 1,234,567; 12.345 as 12.35; None as a dash."""
-    if value is None:
-        return "\u2013"
-    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
-
-
-def decimal(value: float | None) -> str:
-    """1234.56 as 1,234.6; None as a dash."""
-    return "\u2013" if value is None else f"{value:,.1f}"
-
-
-def percent(part: float, whole: float) -> str:
-    """A share as a percentage, never rounded to 0 or 100 when it is neither."""
-    if not whole:
-        return "\u2013"
-    share = 100 * part / whole
-    if 0 < share < 0.1:
-        return "< 0.1 %"
-    return "> 99.9 %" if 99.9 < share < 100 else f"{share:.3g} %"
-
-
-def words(name: str | None) -> str:
-    """too_small as "too small"."""
-    return (name or "").replace("_", " ")

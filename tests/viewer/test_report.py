@@ -15,14 +15,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captioning.figures.statistics import noun_uses_sql
-from curation.report import charts, figures, grounding, jobs, write_report
-from curation.report.grounding import marked
-from curation.report.page import MOST_CHARACTERS, MOST_REFUSED, number, percent, shorten
 from engine.catalog import connect
 from engine.dataset import Dataset, JobRecord, commit_table
 from schemas import tables
 from schemas.reasons import PURGED
 from tests.building import connection_with
+from viewer import charts, costs, figures, grounding
+from viewer.grounding import marked
+from viewer.rendering import MOST_CHARACTERS, number, percent, shorten
+from viewer.report import MOST_REFUSED, write_report
 
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 NASTY = (
@@ -438,7 +439,7 @@ def test_gpu_hours_and_cost_are_summed_over_the_runs_that_know_them(tmp_path: Pa
         entry = {"job": job, "tables": ["captions"], "seconds": 2.0, "rows": 8, "parts": 1, "parts_computed": 1}
         text = json.dumps(entry | more | {"finished": "2026-01-01"})
         (dataset.runs / f"{run}.json").write_text(text, encoding="utf-8")
-    found = {cost.job.split()[0]: (cost.gpu_hours, cost.cost) for cost in jobs.job_costs(dataset)}
+    found = {cost.job.split()[0]: (cost.gpu_hours, cost.cost) for cost in costs.job_costs(dataset)}
     assert found == {"ingest": (None, None), "recaption": (1.75, 3.0)}
     said = report(dataset, tmp_path)[1].text
     assert "hours per million GPU hours cost" in said and "all 6 1.75 3 Wall clock" in said

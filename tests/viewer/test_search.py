@@ -11,13 +11,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from curation.browse import pictures, search
-from curation.browse.filters import Filter
-from curation.browse.queries import Database, TooSlow
-from curation.browse.search import condition, text_condition
 from engine.dataset import Dataset
 from schemas import tables
 from tests.browse_server import served
+from viewer import images, search
+from viewer.database import Database, TooSlow
+from viewer.filters import Filter
+from viewer.search import condition, text_condition
 
 NUM_PARTS, PART_ROWS = 12, 50
 
@@ -47,20 +47,20 @@ def many(tmp_path: Path) -> Dataset:
     return dataset
 
 
-def ids(page: pictures.Page) -> list[int]:
+def ids(page: images.Page) -> list[int]:
     return [card["row_id"] for card in page.cards]
 
 
 def test_a_search_finds_in_both_captions_each_image_once_and_goes_on(many: Dataset) -> None:
     database = Database(many)
-    first = pictures.page(database, Filter(text="cat"))
+    first = images.page(database, Filter(text="cat"))
     assert ids(first) == list(range(0, 48, 2)) and first.next == (46.0, 46)
-    assert ids(pictures.page(database, Filter(text="cat", after=first.next))) == list(range(48, 96, 2))
+    assert ids(images.page(database, Filter(text="cat", after=first.next))) == list(range(48, 96, 2))
     assert database.searches.get("text", "cat").finished(10)
-    assert pictures.page(database, Filter(text="cat")).num == 300
-    last = pictures.page(database, Filter(text="yak"))
+    assert images.page(database, Filter(text="cat")).num == 300
+    last = images.page(database, Filter(text="yak"))
     assert (ids(last), last.num, last.next, last.counting) == ([577], 1, None, False)
-    assert ids(pictures.page(database, Filter(text="0% D")))[:2] == [1, 3]
+    assert ids(images.page(database, Filter(text="0% D")))[:2] == [1, 3]
 
 
 def test_the_first_images_are_there_before_the_last_part_is_read(
@@ -70,7 +70,7 @@ def test_the_first_images_are_there_before_the_last_part_is_read(
     monkeypatch.setattr(search, "MOST_PARTS", 2)
     many.part("images", NUM_PARTS - 1).write_bytes(b"no parquet")
     database = Database(many)
-    found = database.searches.get("text", "cat").wait(pictures.PAGE + 1, -1, 10)
+    found = database.searches.get("text", "cat").wait(images.PAGE + 1, -1, 10)
     assert list(found) == list(range(0, 50, 2))
     with pytest.raises(ValueError, match="part-00011"):
         database.searches.get("text", "cat").finished(10)
@@ -79,8 +79,8 @@ def test_the_first_images_are_there_before_the_last_part_is_read(
 def test_a_search_that_goes_on_says_so_and_a_second_look_has_the_rest(
     many: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pictures, "FIRST_S", 0.0)
-    monkeypatch.setattr(pictures, "COUNT_S", 0.0)
+    monkeypatch.setattr(images, "FIRST_S", 0.0)
+    monkeypatch.setattr(images, "COUNT_S", 0.0)
     read = search.Search._read
 
     def slowly(self: search.Search, names: Any) -> list[int]:
@@ -105,22 +105,22 @@ def test_a_search_that_is_cut_is_asked_of_the_tables(many: Dataset, monkeypatch:
     monkeypatch.setattr(search, "MOST_PARTS", 2)
     database, found, after = Database(many), list[int](), None
     while True:
-        page = pictures.page(database, Filter(text="cat", after=after))
+        page = images.page(database, Filter(text="cat", after=after))
         found, after = found + ids(page), page.next
         if after is None:
             break
     assert database.searches.get("text", "cat").cut and len(database.searches.get("text", "cat").rows) < 300
     assert found == list(range(0, 600, 2))
-    assert ids(pictures.page(database, Filter(text="cat", descending=True)))[:2] == [598, 596]
+    assert ids(images.page(database, Filter(text="cat", descending=True)))[:2] == [598, 596]
 
 
 def test_a_search_with_an_order_takes_what_was_found(many: Dataset) -> None:
     database = Database(many)
-    page = pictures.page(database, Filter(text="cat", descending=True))
+    page = images.page(database, Filter(text="cat", descending=True))
     assert ids(page)[:2] == [598, 596] and page.num == 300
     with pytest.raises(TooSlow, match="takes longer than 0 s"):
         database.seconds = 0
-        pictures.page(database, Filter(text="dog", noun="cat"))
+        images.page(database, Filter(text="dog", noun="cat"))
 
 
 def test_only_the_last_searches_stay(many: Dataset) -> None:

@@ -7,9 +7,9 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from captioning.figures.compare import compare
 from schemas.tokens import count_tokens
 from tests.building import connection_with, count_nouns
+from viewer.sheets.compare import compare
 
 Part = Callable[..., pa.Table]
 RAW = ["a cat", None, "two dogs", None, "not kept"]

@@ -13,10 +13,6 @@ import pytest
 from PIL import Image, ImageFilter
 
 import sigma
-from curation.browse import cuts, pictures, server
-from curation.browse.filters import Condition, Filter
-from curation.browse.queries import LEDGER_TABLE, NOUNS_TABLE, RULES_TABLE, Database, TooSlow
-from curation.report import jobs
 from curation.selection import select
 from curation.selection import thresholds as command
 from curation.upkeep.find import Wanted, find
@@ -27,8 +23,11 @@ from schemas.recipe import DataRecipe, Select
 from tests.browse_server import served
 from tests.building import build as build_dataset
 from tests.building import recipe, write_pictures
-from tests.curation.report.test_report import PHOTOS, Page, write
-from tests.curation.report.test_report import build as build_by_hand
+from tests.viewer.test_report import PHOTOS, Page, write
+from tests.viewer.test_report import build as build_by_hand
+from viewer import costs, images, server, thresholds
+from viewer.database import LEDGER_TABLE, NOUNS_TABLE, RULES_TABLE, Database, TooSlow
+from viewer.filters import Condition, Filter
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +102,7 @@ def test_the_sql_to_copy_gives_the_rows_of_the_pages(
     demo: Dataset, database: Database, wanted: Filter, monkeypatch: Any
 ) -> None:
     """All pages together, before and after the ledger is prepared; nothing twice, nothing left out."""
-    monkeypatch.setattr(pictures, "PAGE", 4)
+    monkeypatch.setattr(images, "PAGE", 4)
     with catalog.connect_read_only(demo) as connection:
         expected = [row[0] for row in catalog.query(connection, wanted.sql()).fetchall()]
     assert expected
@@ -112,7 +111,7 @@ def test_the_sql_to_copy_gives_the_rows_of_the_pages(
     for _ in range(2):
         found, place = list[int](), wanted
         while True:
-            page = pictures.page(database, place)
+            page = images.page(database, place)
             found += [card["row_id"] for card in page.cards]
             assert page.num == len(expected) or page.counting
             if page.next is None:
@@ -138,7 +137,7 @@ def test_a_picture_shows_all_its_rows_and_its_history(client: httpx.Client, demo
     assert "select.min_short_side_px = 160" in text(page)
     assert demo.record("selection") is not None
     full, small = client.get(f"/image/{row_id}"), client.get(f"/thumb/{row_id}")
-    assert max(Image.open(io.BytesIO(small.content)).size) <= pictures.THUMBNAIL_PX
+    assert max(Image.open(io.BytesIO(small.content)).size) <= images.THUMBNAIL_PX
     assert full.headers["content-type"] == "image/jpeg" and full.content[:2] == b"\xff\xd8"
 
 
@@ -154,7 +153,7 @@ def test_a_noun_leads_to_the_images_that_have_it(client: httpx.Client, database:
         assert row["noun"] in text(client.get("/nouns", params={"q": row["noun"][1:].upper()}))
 
 
-def counts(found: cuts.Outcome, column: str = "num") -> dict[str, int]:
+def counts(found: thresholds.Outcome, column: str = "num") -> dict[str, int]:
     """What -> how many, without the rules that refuse nothing."""
     return {row["what"]: row[column] for row in found.counts if row[column]}
 
@@ -199,8 +198,8 @@ def test_the_page_and_the_command_tell_the_same_of_a_threshold(doubles: Dataset,
     changed = command.changed_recipe(made, [f"select.{name}={value}" for name, value in given.items()])
     expected = command.what_if(doubles, made, changed)
     database = Database(doubles)
-    rules = cuts.tried(given, jobs.rules(doubles))
-    found = cuts.outcome(database, rules)
+    rules = thresholds.tried(given, costs.rules(doubles))
+    found = thresholds.outcome(database, rules)
     assert [
         (row["what"], row["now"], row["num"]) for row in sorted(found.counts, key=str) if row["now"] or row["num"]
     ] == sorted(expected.counts["rejected by"], key=str)
@@ -217,7 +216,7 @@ def test_the_page_and_the_command_tell_the_same_of_a_threshold(doubles: Dataset,
             )
             assert {(card["row_id"], card.get("rule")) for card in moved} == set(told.fetchall())
     database.prepare(RULES_TABLE)
-    assert cuts.outcome(database, rules) == found
+    assert thresholds.outcome(database, rules) == found
     assert {row["what"]: row["num"] for row in database.rows(found.sql) if row["num"]} == counts(found)
 
 
@@ -228,7 +227,7 @@ def test_a_picture_that_another_rule_refuses_too_does_not_come_in(doubles: Datas
         "SELECT row_id, rejected_by FROM selection JOIN listing USING (row_id) WHERE member = 'soft.jpg'"
     )
     assert soft["rejected_by"] == "too_small"
-    found = cuts.outcome(database, cuts.tried({"min_short_side_px": "1"}, jobs.rules(doubles)))
+    found = thresholds.outcome(database, thresholds.tried({"min_short_side_px": "1"}, costs.rules(doubles)))
     assert soft["row_id"] not in [card["row_id"] for card in found.returned]
     assert counts(found)["blurred"] == counts(found, "now").get("blurred", 0) + 1
 
@@ -238,7 +237,7 @@ def test_of_copies_the_one_that_select_kept_stays(doubles: Dataset) -> None:
     database = Database(doubles)
     kept = database.rows("SELECT member FROM selection JOIN listing USING (row_id) WHERE kept AND member LIKE '%copy%'")
     assert kept == [{"member": "b_copy.jpg"}]
-    found = cuts.outcome(database, jobs.rules(doubles))
+    found = thresholds.outcome(database, costs.rules(doubles))
     assert (found.num_fallen, found.num_returned) == (0, 0)
     assert counts(found) == counts(found, "now")
 
@@ -249,11 +248,13 @@ def test_the_counts_of_a_threshold_are_what_select_then_does(tmp_path: Path, dro
     before = recipe(tmp_path / "photos", tmp_path / "ds", select={"drop_duplicates": drop_duplicates})
     dataset, _ = build_dataset(before, upto="select")
     moved = {"min_short_side_px": 40, "max_aspect": 1.6}
-    found = cuts.outcome(Database(dataset), cuts.tried({k: str(v) for k, v in moved.items()}, jobs.rules(dataset)))
+    found = thresholds.outcome(
+        Database(dataset), thresholds.tried({k: str(v) for k, v in moved.items()}, costs.rules(dataset))
+    )
     after = recipe(tmp_path / "photos", tmp_path / "ds", select={"drop_duplicates": drop_duplicates, **moved})
     build_dataset(after, upto="select", redo=["select"])
-    then = cuts.outcome(Database(dataset), jobs.rules(dataset))
-    assert jobs.rules(dataset) == after.select
+    then = thresholds.outcome(Database(dataset), costs.rules(dataset))
+    assert costs.rules(dataset) == after.select
     assert counts(found) == counts(then, "now")
     assert found.num_fallen == len(found.fallen) > 0
     assert then.num_fallen == 0
@@ -262,25 +263,25 @@ def test_the_counts_of_a_threshold_are_what_select_then_does(tmp_path: Path, dro
 def test_the_end_of_a_slider_is_no_limit_where_there_is_none() -> None:
     """LAION's scores go below 1."""
     free = Select(min_short_side_px=1)
-    assert cuts.tried({"min_aesthetic": "1"}, free) == cuts.tried({}, free) == free
-    assert cuts.tried({"min_aesthetic": "1.05"}, free).min_aesthetic == 1.05
+    assert thresholds.tried({"min_aesthetic": "1"}, free) == thresholds.tried({}, free) == free
+    assert thresholds.tried({"min_aesthetic": "1.05"}, free).min_aesthetic == 1.05
     low = Select(min_short_side_px=1, min_aesthetic=0.5)
-    assert cuts.tried({}, low) == low
-    assert cuts.tried({"min_aesthetic": "1"}, low).min_aesthetic == 1
-    (*_, slider) = cuts.sliders(low, low)
+    assert thresholds.tried({}, low) == low
+    assert thresholds.tried({"min_aesthetic": "1"}, low).min_aesthetic == 1
+    (*_, slider) = thresholds.sliders(low, low)
     assert (slider.low, slider.unlimited) == (0.45, 0.45)
-    assert cuts.tried({"min_aesthetic": "0.45"}, low).min_aesthetic is None
+    assert thresholds.tried({"min_aesthetic": "0.45"}, low).min_aesthetic is None
     with pytest.raises(ValueError, match=r"min_aesthetic lies between 0\.45 and 10, not at 0\.4"):
-        cuts.tried({"min_aesthetic": "0.4"}, low)
-    assert cuts.tried({"max_aspect": "8"}, jobs.EVERYTHING) == jobs.EVERYTHING
-    assert cuts.tried({"max_aspect": "8"}, free).max_aspect == 8
+        thresholds.tried({"min_aesthetic": "0.4"}, low)
+    assert thresholds.tried({"max_aspect": "8"}, costs.EVERYTHING) == costs.EVERYTHING
+    assert thresholds.tried({"max_aspect": "8"}, free).max_aspect == 8
 
 
 def test_thresholds_can_be_tried_before_select_has_run(tmp_path: Path) -> None:
     write_doubles(tmp_path / "photos")
     dataset, _ = build_dataset(recipe(tmp_path / "photos", tmp_path / "ds"), upto="dedup")
-    assert jobs.rules(dataset) == jobs.EVERYTHING
-    found = cuts.outcome(Database(dataset), cuts.tried({"min_short_side_px": "31"}, jobs.EVERYTHING))
+    assert costs.rules(dataset) == costs.EVERYTHING
+    found = thresholds.outcome(Database(dataset), thresholds.tried({"min_short_side_px": "31"}, costs.EVERYTHING))
     assert counts(found) == {"kept": 6, "too_small": 3, "duplicate": 3}
     assert counts(found, "now") == {}
     assert (found.num_fallen, found.num_returned) == (0, 6)
@@ -299,11 +300,11 @@ def test_a_query_gives_no_more_rows_than_it_may(database: Database) -> None:
 
 
 def test_thumbnails_stay_within_their_bound(demo: Dataset, database: Database) -> None:
-    one = pictures.Thumbnails(most_bytes=1)
+    one = images.Thumbnails(most_bytes=1)
     rows = [row["row_id"] for row in database.rows("SELECT row_id FROM proxies WHERE jpeg IS NOT NULL", limit=4)]
     assert all(one.get(database, row_id) for row_id in rows)
     assert len(one._kept) == 1 and one.num_bytes == len(next(iter(one._kept.values())))
-    many = pictures.Thumbnails()
+    many = images.Thumbnails()
     first = many.get(database, rows[0])
     assert many.get(database, rows[0]) is first
 
@@ -332,5 +333,5 @@ def test_a_picture_that_was_taken_out_is_counted_as_such(tmp_path: Path) -> None
     assert database.rows(f"SELECT outcome, stage, reason FROM {LEDGER_TABLE} WHERE row_id = 0") == [
         {"outcome": "purged", "stage": "purge", "reason": "purged"}
     ]
-    found = cuts.outcome(database, jobs.rules(dataset))
+    found = thresholds.outcome(database, costs.rules(dataset))
     assert counts(found) == counts(found, "now") == {"kept": 2, "purged": 1}

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 
-from captioning.figures.sheet import Sheet, shown
+from viewer.sheets.sheet import Sheet, shown
 
 SHEET = Sheet(
     "Figures",

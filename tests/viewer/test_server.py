@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
-from curation.browse import is_loopback, serve
-from curation.browse.filters import FIELDS, OPERATORS
 from engine import catalog
 from engine.dataset import Dataset
 from tests.browse_server import served
-from tests.curation.report.test_report import NASTY, PHOTOS, Page, build
+from tests.viewer.test_report import NASTY, PHOTOS, Page, build
+from viewer.filters import FIELDS, OPERATORS
+from viewer.server import is_loopback, serve
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import resources
-from string import Template
-
 import duckdb
 
-from captioning.figures.sheet import Sheet, Value
+from captioning.figures.queries import read_sql
 from engine import catalog
 from engine.catalog import literal
 from engine.reduce import Connection
+from viewer.sheets.sheet import Sheet, Value
 
 STATED = ("raw", "synthetic", "mix")
 """The caption sources that every dataset has; captioners whose captions lie beside come on top, by their names."""
@@ -19,12 +17,6 @@ MOST_EXAMPLES = 5
 """Gained and lost nouns that are named."""
 
 _BESIDE = "UNION ALL SELECT source, row_id, caption, reason FROM captions_beside"
-
-
-def read_sql(name: str, **knobs: str | int) -> str:
-    """A file of captioning/sql with its knobs filled in; a text becomes a SQL string unless it is SQL itself."""
-    sql = resources.files("captioning").joinpath("sql", name).read_text(encoding="utf-8")
-    return Template(sql).substitute(knobs) if knobs else sql
 
 
 def create_caption_views(connection: Connection) -> None:

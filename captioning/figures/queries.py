@@ -1,0 +1,82 @@
+"""SQL files of captioning, and queries over the captions and nouns of a dataset."""
+
+from __future__ import annotations
+
+from importlib import resources
+from string import Template
+
+from engine.catalog import Connection, Row, rows
+
+
+def read_sql(name: str, **knobs: str | int) -> str:
+    """A file of captioning/sql with its knobs filled in; a text becomes a SQL string unless it is SQL itself."""
+    sql = resources.files("captioning").joinpath("sql", name).read_text(encoding="utf-8")
+    return Template(sql).substitute(knobs) if knobs else sql
+
+
+def table_1(connection: Connection) -> list[Row]:
+    """The rows of the table `statistics` as it stands: the whole set first, then its subsets."""
+    return rows(connection, "SELECT * FROM statistics")
+
+
+def realised_mix(connection: Connection) -> Row:
+    """How the coin fell over the kept images: captions by source, what the coin said, fallbacks by reason, captions
+    that were cut to what the trainer reads, and images without any caption."""
+    return rows(
+        connection,
+        """
+        SELECT
+            count(*) FILTER (caption_source = 'synthetic') AS synthetic,
+            count(*) FILTER (caption_source = 'raw') AS raw,
+            count(*) FILTER (caption_source = 'synthetic' AND fallback IS NULL OR starts_with(fallback, 'synthetic'))
+                AS coin_synthetic,
+            count(*) FILTER (fallback = 'synthetic_missing') AS synthetic_missing,
+            count(*) FILTER (fallback = 'synthetic_refused') AS synthetic_refused,
+            count(*) FILTER (fallback = 'raw_missing') AS raw_missing,
+            count(*) FILTER (fallback = 'raw_refused') AS raw_refused,
+            count(*) FILTER (truncated) AS truncated,
+            count(*) FILTER (coin IS NOT NULL AND caption IS NULL) AS without_caption,
+            min(tokenizer) AS tokenizer
+        FROM mix
+        """,
+    )[0]
+
+
+def refused_captions(connection: Connection) -> list[Row]:
+    """(caption_source, reason, num): why kept images lack a raw or a synthetic caption, the most frequent first."""
+    return rows(
+        connection,
+        """
+        SELECT caption_source, reason, count(*) AS num
+        FROM (
+            SELECT 'raw' AS caption_source, row_id, reason FROM raw_offers
+            UNION ALL
+            SELECT 'synthetic', row_id, reason FROM captions
+        )
+        JOIN selection USING (row_id)
+        WHERE kept AND reason IS NOT NULL
+        GROUP BY caption_source, reason
+        ORDER BY caption_source, num DESC, reason
+        """,
+    )
+
+
+def noun_counts(connection: Connection, limit: int) -> list[tuple[str, str, int, int]]:
+    """The most frequent nouns of each caption source.
+
+    Returns:
+        (caption source, noun, occurrences, images that have it), at most `limit` per source, most frequent first;
+        nouns that occur equally often stand in alphabetical order.
+    """
+    found: list[tuple[str, str, int, int]] = connection.execute(
+        """
+        SELECT caption_source, noun, num_uses, num_images
+        FROM noun_uses WHERE subset IS NULL
+        QUALIFY row_number() OVER (PARTITION BY caption_source ORDER BY num_uses DESC, noun) <= $limit
+        ORDER BY
+            coalesce(array_position(['raw', 'synthetic', 'mix'], caption_source), 4),
+            caption_source, num_uses DESC, noun
+        """,
+        {"limit": limit},
+    ).fetchall()
+    return found
