@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from models.clip import best_device, on_device, weights_name
-from schemas.weights import OWLV2, find_frozen, load_frozen
+from models.device import choose_device
+from models.weights import OWLV2, find_frozen, load_frozen, weights_name
 
 if TYPE_CHECKING:  # imported where they are used: they take seconds
-    from transformers import Owlv2ForObjectDetection, Owlv2Processor
+    from transformers import Owlv2Processor
 
 QUERIES_AT_ONCE = 32
 """Words that are looked for in one pass."""
@@ -21,27 +21,26 @@ QUERIES_AT_ONCE = 32
 class NounDetector:
     """How sure an open-vocabulary detector is that a picture shows a thing."""
 
-    def __init__(self, model: Owlv2ForObjectDetection, processor: Owlv2Processor, name: str, device: str) -> None:
-        self._model: Any = on_device(model, device)
-        self._processor = processor
-        self.name = name
+    def __init__(self, model: Any, processor: Owlv2Processor, name: str) -> None:
+        self._model, self._processor, self.name = model, processor, name
 
     @classmethod
     def load(cls, weights: str | None, key: str, device: str = "auto") -> NounDetector:
         """The detector that a recipe names; None is OWLv2 base.
 
         Raises:
-            ValueError: it is not on this machine, or is no OWLv2 model.
+            ValueError: it or the device is not on this machine, or it is no OWLv2 model.
         """
         from transformers import Owlv2ForObjectDetection, Owlv2Processor
 
         folder = find_detector(weights, key)
-        model = load_frozen(Owlv2ForObjectDetection.from_pretrained, folder)
+        place = choose_device(device, "ground.device")
+        model = load_frozen(Owlv2ForObjectDetection.from_pretrained, folder).to(place)
         try:
             processor = Owlv2Processor.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError) as error:
             raise ValueError(f"{folder}: has no OWLv2 preprocessing ({str(error).splitlines()[0]})") from None
-        return cls(model, processor, weights_name(weights, folder, OWLV2.hub_id), best_device(device))
+        return cls(model, processor, weights_name(weights, folder, OWLV2))
 
     def scores(self, image: Image.Image, nouns: Sequence[str]) -> list[float]:
         """For each noun the score, 0 to 1, of the box that fits "a photo of a NOUN" best."""

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from schemas.weights import CLIP_L14, find_frozen, load_frozen
+from models.device import choose_device
+from models.weights import CLIP_L14, find_frozen, load_frozen, weights_name
 
 if TYPE_CHECKING:  # imported where they are used: they take seconds
-    from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+    from transformers import CLIPImageProcessorPil, CLIPTokenizer
 
 Embeddings = NDArray[np.float32]
 Pixels = NDArray[np.float32]
@@ -23,11 +24,8 @@ Pixels = NDArray[np.float32]
 class Clip:
     """A CLIP model with its own preprocessing. Embeddings are as projected, not normalised; see `cosine`."""
 
-    def __init__(
-        self, model: CLIPModel, processor: CLIPImageProcessorPil, tokenizer: CLIPTokenizer, name: str, device: str
-    ) -> None:
-        self._model: Any = on_device(model, device)
-        self._processor, self._tokenizer = processor, tokenizer
+    def __init__(self, model: Any, processor: CLIPImageProcessorPil, tokenizer: CLIPTokenizer, name: str) -> None:
+        self._model, self._processor, self._tokenizer = model, processor, tokenizer
         self.name = name
         self.max_tokens: int = self._model.config.text_config.max_position_embeddings
         """Of a text, its begin and end included: 77 as published. More is cut off."""
@@ -39,21 +37,22 @@ class Clip:
         Args:
             weights: a folder or a hub id in the local cache; None is CLIP ViT-L/14.
             key: the knob, for the message.
-            device: `auto` takes a GPU where there is one.
+            device: as of `choose_device`.
 
         Raises:
-            ValueError: it is not on this machine, or is no CLIP model.
+            ValueError: it or the device is not on this machine, or it is no CLIP model.
         """
         from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
         folder = find_clip(weights, key)
-        model = load_frozen(CLIPModel.from_pretrained, folder)
+        place = choose_device(device, f"{key.partition('.')[0]}.device")
+        model = load_frozen(CLIPModel.from_pretrained, folder).to(place)
         try:
             processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
             tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError) as error:
             raise ValueError(f"{folder}: has no CLIP preprocessing ({str(error).splitlines()[0]})") from None
-        return cls(model, processor, tokenizer, weights_name(weights, folder, CLIP_L14.hub_id), best_device(device))
+        return cls(model, processor, tokenizer, weights_name(weights, folder, CLIP_L14))
 
     @property
     def dim(self) -> int:
@@ -109,25 +108,6 @@ def cosine(first: Embeddings, second: Embeddings) -> Embeddings:
     """Cosine of every row of (n, dim) with every row of (m, dim) -> (n, m)."""
     unit = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (first, second)]
     return np.asarray(unit[0] @ unit[1].T, np.float32)
-
-
-def best_device(device: str) -> str:
-    """`auto` as the current GPU where there is one, else the CPU; other names as they are."""
-    import torch
-
-    return device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def on_device(model: Any, device: str) -> Any:
-    """A model moved to a device; the stubs of `to` know no device."""
-    return model.to(device)
-
-
-def weights_name(given: str | None, folder: Path, published: str) -> str:
-    """How a row names a model: the hub id with the commit where it comes from the cache, else the folder's name."""
-    if given is not None and Path(given).is_dir():
-        return folder.absolute().name
-    return f"{given or published}@{folder.name[:8]}"  # the cache keeps each commit in a folder of its hash
 
 
 def _numpy(features: object) -> Embeddings:

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
+from schemas.devices import OnDevice
 from schemas.strict import StrictModel
 
 Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
@@ -128,17 +129,12 @@ class Endpoint(CaptionerSection):
         return url.rstrip("/").removesuffix("/chat/completions")
 
 
-class Caption(StrictModel):
+class Caption(OnDevice):
     """Write a synthetic caption for every kept picture."""
 
     captioner: CaptionerName = "attributes"
     """`attributes` says what it measures in the picture (palette, light, framing), without weights; the others are
     models, each with a section below. Only the section of the one chosen counts; the others may stand."""
-    workers: Annotated[int, Field(ge=1)] | None = None
-    """Workers at once; null takes one per GPU for a model that runs here, one for `endpoint`, else as `run.workers`."""
-    gpus_per_worker: Annotated[float, Field(ge=0, le=64)] | None = None
-    """GPUs that each worker holds, under 1 to share one; null takes one for a model that runs here where the cluster
-    has GPUs, else none."""
     beside: list[CaptionerName] = []
     """Further captioners, each of which captions the same pictures into `captions/<captioner>`, to be compared; the
     mix takes none of theirs."""
@@ -161,9 +157,6 @@ class Caption(StrictModel):
             for name in ("url", "model"):
                 if not getattr(self.endpoint, name):
                     raise ValueError(f"captioner endpoint needs endpoint.{name}")
-        gpus = self.gpus_per_worker
-        if gpus is not None and gpus > 1 and gpus != int(gpus):
-            raise ValueError("gpus_per_worker above 1 is a whole number")
         return self
 
     def chosen(self) -> CaptionerSection:
@@ -184,15 +177,7 @@ class Caption(StrictModel):
         """Workers of the job; None leaves it to the runner."""
         return 1 if self.workers is None and self.captioner == "endpoint" else self.workers
 
-    def num_gpus(self) -> float | None:
-        """GPUs of each worker; None leaves it to what the cluster has."""
-        if self.gpus_per_worker is not None:
-            return self.gpus_per_worker
-        device = getattr(self.chosen(), "device", "cpu")
-        return None if device == "auto" or device.startswith("cuda") else 0
-
-    def device_of(self, device: str) -> str:
-        """A section's `device`, where 'auto' follows what the workers were given: GPUs, none, or nothing said."""
-        if device != "auto" or self.gpus_per_worker is None:
-            return device
-        return "cuda" if self.gpus_per_worker else "cpu"
+    def model_device(self) -> str:
+        """The knob `device` of the captioner that is chosen."""
+        device: str = getattr(self.chosen(), "device", "cpu")
+        return device

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
+from schemas.devices import OnDevice
 from schemas.strict import StrictModel
-from schemas.weights import NSFW, WATERMARK, Weight
 
-PUBLISHED: dict[str, tuple[Weight, str]] = {"nsfw": (NSFW, "nsfw"), "watermark": (WATERMARK, "watermark")}
-"""Columns that a published classifier fills where the recipe names no other: the model, and its label."""
+PUBLISHED = ("nsfw", "watermark")
+"""Columns that a published classifier fills where the recipe names no other; its label has the column's name."""
 
 LIMITS = {
     "min_sharpness": "sharpness",
@@ -24,46 +24,28 @@ LIMITS = {
 """Knob of `select` -> the column of `screens` that it limits."""
 
 
-class Models(StrictModel):
+class Models(OnDevice):
     """How a job runs its models. Nothing here changes a result but for the last digits."""
 
     batch_size: Annotated[int, Field(ge=1)] = 64
     """Pictures per pass."""
     device: str = "auto"
     """`auto` takes a GPU where there is one; else a name of torch, such as cuda:1 or cpu."""
-    workers: Annotated[int, Field(ge=1)] | None = None
-    """Workers at once; null takes one per GPU for a job with models where there are GPUs, else as `run.workers`."""
-    gpus_per_worker: Annotated[float, Field(ge=0, le=64)] | None = None
-    """GPUs that each worker holds, under 1 to share one; null takes one for a job with models where the cluster has
-    GPUs, else none."""
-
-    @field_validator("gpus_per_worker")
-    @classmethod
-    def _whole_above_1(cls, value: float | None) -> float | None:
-        if value is not None and value > 1 and value != int(value):
-            raise ValueError("above 1 it is a whole number")
-        return value
 
     def uses_models(self) -> bool:
         """Whether the job has a model to run."""
         raise NotImplementedError
 
-    def num_gpus(self) -> float | None:
-        """GPUs of each worker; None leaves it to what the cluster has."""
-        if not self.uses_models():
-            return 0
-        if self.gpus_per_worker is not None:
-            return self.gpus_per_worker
-        return None if self.device == "auto" or self.device.startswith("cuda") else 0
+    def model_device(self) -> str:
+        """The knob `device`."""
+        return self.device
 
-    def chosen_device(self) -> str:
-        """`device`, where `auto` follows what the workers were given: GPUs, none, or nothing said."""
-        if self.device != "auto" or self.gpus_per_worker is None:
-            return self.device
-        return "cuda" if self.gpus_per_worker else "cpu"
+    def num_gpus(self) -> float | None:
+        """A job without models has no use for a GPU, whatever the recipe says."""
+        return super().num_gpus() if self.uses_models() else 0
 
     def content(self) -> dict[str, Any]:
-        """The knobs that decide what comes out."""
+        """The knobs that decide the job's results."""
         return {name: value for name, value in self.resolved().items() if name not in Models.model_fields}
 
 

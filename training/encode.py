@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from models.device import choose_device
 from schemas.commit import TEMPORARY, published
 from schemas.features import (
     MADE_BY_KEY,
@@ -42,7 +43,6 @@ from training.data.selection import Selection
 from training.data.stored import as_stored
 from training.data.transform import shapes_of, to_unit_range
 from training.encoders.offline import codec_for, text_encoder_for
-from training.encoders.pretrained import best_device
 from training.features import FeatureSet, index_digest, latents_set, refuse_other, text_set
 from training.stages import pixel_multiple
 
@@ -72,7 +72,7 @@ class LatentsEncoder:
         assert wanted.stage is not None
         self._recipe, self._stage = recipe, wanted.stage
         self._codec = codec_for(recipe.latents)
-        self._device = best_device()
+        self._device = choose_device()
 
     def __call__(self, reader: ShardReader, rows: pa.Table) -> Iterator[Encoded]:
         stage, threads = self._stage, self._recipe.data.threads

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from models.digest import weights_digest
+from models.weights import LLAVA, SHARE_CAPTIONER, Weight, find_weights, missing_weights, read_json
 from schemas import captioners
-from schemas.weights import LLAVA, SHARE_CAPTIONER, Weight, find_weights, missing_weights, read_json
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SUFFIXES = (".safetensors", ".bin")
 """Files of weights, the better kind first."""
 TOKENIZER = "tokenizer.model"
-DIGESTED_BYTES = 1 << 20
-"""Of each end of a file: a folder of weights is told from another without reading all of it."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +24,11 @@ class LocalModel:
     name: str
     """hub id, or the folder's own name, and the first 8 digits of the revision"""
     revision: str
-    """commit of the hub's repository, or `folder-` and 16 hex digits of the files' sizes and ends"""
+    """commit of the hub's repository, or `folder-` and 16 hex digits, the digest of the folder's files"""
 
 
 def find_model(given: str | None, weight: Weight, key: str) -> LocalModel:
-    """The model that a recipe names; arguments as of `schemas.weights.find_weights`.
+    """The model that a recipe names; arguments as of `models.weights.find_weights`.
 
     Raises:
         ValueError: it is not on this machine; the message names the id, the size and the command to get it.
@@ -103,17 +101,9 @@ def downloaded_commit(folder: Path) -> str | None:
 
 
 def folder_digest(folder: Path) -> str:
-    """`folder-` and 16 hex digits: names, sizes and both ends of its files, hidden ones left out."""
-    sink = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith(".")):
-        size = path.stat().st_size
-        sink.update(f"{path.name}\x00{size}\x00".encode())
-        with path.open("rb") as file:
-            sink.update(file.read(DIGESTED_BYTES))
-            if size > DIGESTED_BYTES:
-                file.seek(max(DIGESTED_BYTES, size - DIGESTED_BYTES))
-                sink.update(file.read(DIGESTED_BYTES))
-    return f"folder-{sink.hexdigest()[:16]}"
+    """`folder-` and the digest of all its files but hidden ones."""
+    paths = sorted(path for path in folder.iterdir() if path.is_file() and not path.name.startswith("."))
+    return f"folder-{weights_digest(paths)}"
 
 
 def _named(model: str, revision: str) -> str:

@@ -19,13 +19,13 @@ def _share_captioner(section: recipe.Caption) -> Captioner:
     from captioning.captioners.share_captioner import RecipeCaptioner  # imports torch and transformers
 
     own = section.share_captioner
-    return RecipeCaptioner(own, section.device_of(own.device))
+    return RecipeCaptioner(own, section.chosen_device())
 
 
 def _vlm(section: recipe.Caption) -> Captioner:
     from captioning.captioners.vlm import VlmCaptioner  # imports torch and transformers
 
-    return VlmCaptioner(section.vlm, section.device_of(section.vlm.device))
+    return VlmCaptioner(section.vlm, section.chosen_device())
 
 
 def _endpoint(section: recipe.Caption) -> Captioner:

@@ -11,9 +11,9 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from captioning.captioners.base import Answer, Generated, Plain
-from captioning.captioners.device import choose_device
 from captioning.captioners.local_model import find_vlm
 from captioning.captioners.processors import load_config, load_model, load_processor, one_line
+from models.device import choose_device
 from schemas.captioners import Vlm
 
 ALPHA_PROMPT = "Describe this image and its style in a very detailed manner"
@@ -53,7 +53,7 @@ class VlmCaptioner:
         Raises:
             ValueError: it is not on this machine, is damaged, takes no pictures, or there is no such device.
         """
-        self._device = choose_device(device)
+        self._device = choose_device(device, "caption.vlm.device")
         self._section = section
         found = find_vlm(section)
         config = load_config(found.folder)

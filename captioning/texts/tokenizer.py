@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from captioning.texts.text import sentence_ends
+from models import tokenizers
+from models.weights import T5_XXL, find_weights, missing_weights
 from schemas.tokens import count_tokens
-from schemas.weights import T5_XXL, find_weights, missing_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 WORDS, T5 = "words", "t5"
 KNOB = "mix.tokenizer"
-
-_VOCABULARIES = ("spiece.model", "tokenizer.json")
 
 
 class Tokenizer(Protocol):
@@ -88,10 +87,10 @@ def find_vocabulary(given: str) -> Path | None:
     if given == WORDS:
         return None
     folder = find_weights(None if given == T5 else given, T5_XXL, KNOB)
-    for candidate in (place / name for place in (folder / "tokenizer", folder) for name in _VOCABULARIES):
-        if candidate.is_file():
-            return candidate
-    raise missing_weights(T5_XXL, KNOB, str(folder))
+    vocabulary = tokenizers.find_vocabulary(folder)
+    if vocabulary is None:
+        raise missing_weights(T5_XXL, KNOB, str(folder))
+    return vocabulary
 
 
 def fit(text: str, most: int, count: Callable[[Sequence[str]], list[int]]) -> tuple[str, int]:

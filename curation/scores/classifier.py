@@ -10,16 +10,20 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.clip import Pixels, best_device, on_device, weights_name
-from schemas.scores import PUBLISHED, Classifier
-from schemas.weights import Weight, find_frozen, load_frozen, missing_weights
+from models.clip import Pixels
+from models.device import choose_device
+from models.weights import NSFW, WATERMARK, Weight, find_frozen, load_frozen, missing_weights, weights_name
+from schemas.scores import Classifier
+
+PUBLISHED = {"nsfw": NSFW, "watermark": WATERMARK}
+"""The model of each column that may name none: `schemas.scores.PUBLISHED`."""
 
 
 class ImageClassifier:
     """A classifier with its own preprocessing, and the label that is read of it."""
 
-    def __init__(self, model: Any, processor: Any, label: int, name: str, device: str) -> None:
-        self._model, self._processor, self._label = on_device(model, device), processor, label
+    def __init__(self, model: Any, processor: Any, label: int, name: str) -> None:
+        self._model, self._processor, self._label = model, processor, label
         self.name = name
 
     @classmethod
@@ -27,24 +31,23 @@ class ImageClassifier:
         """The classifier of a column of the recipe.
 
         Raises:
-            ValueError: it is not on this machine, is no image classifier, or has no such label.
+            ValueError: it or the device is not on this machine, or it is no image classifier, or has no such label.
         """
         from transformers import AutoImageProcessor, AutoModelForImageClassification
 
         folder = find_classifier(column, section)
-        published, label = PUBLISHED.get(column, (None, None))
-        model = load_frozen(AutoModelForImageClassification.from_pretrained, folder)
+        place = choose_device(device, "screen.device")
+        model = load_frozen(AutoModelForImageClassification.from_pretrained, folder).to(place)
         try:  # by Pillow: the other backend is torchvision's
             processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
         except (OSError, ValueError) as error:
             raise ValueError(f"{folder}: has no preprocessing ({str(error).splitlines()[0]})") from None
-        wanted = section.label or label or ""
+        wanted = section.label or column
         labels = {str(word).lower(): int(number) for number, word in model.config.id2label.items()}
         if wanted.lower() not in labels:
             there = ", ".join(str(word) for word in model.config.id2label.values())
             raise ValueError(f"screen.classifiers.{column}.label={wanted}: the labels of {folder.name} are {there}")
-        name = weights_name(section.model, folder, published.hub_id if published else "")
-        return cls(model, processor, labels[wanted.lower()], name, best_device(device))
+        return cls(model, processor, labels[wanted.lower()], weights_name(section.model, folder, PUBLISHED.get(column)))
 
     def pixels(self, image: Image.Image) -> Pixels:
         """What the model sees of an RGB picture, (3, height, width): work for the threads that decode."""
@@ -77,9 +80,9 @@ def find_classifier(column: str, section: Classifier) -> Path:
     """
     key = f"screen.classifiers.{column}.model"
     if column in PUBLISHED:
-        return find_frozen(section.model, PUBLISHED[column][0], key)
+        return find_frozen(section.model, PUBLISHED[column], key)
     assert section.model is not None, key  # the recipe refuses a column without a published model that names none
-    own = Weight("an image classifier", section.model, "*", "size not known", "see the repository")
+    own = Weight("an image classifier", section.model, "size not known", "see the repository")
     try:
         return find_frozen(section.model, own, key)
     except ValueError:

@@ -16,11 +16,11 @@ from safetensors import SafetensorError
 
 from engine.ahead import ahead
 from engine.stage import Progress, Worker, naming
-from models.clip import Clip, Embeddings, Pixels, weights_name
+from models.clip import Clip, Embeddings, Pixels
+from models.weights import AESTHETIC_HEAD, find_weights, weights_name
 from schemas.pixels import open_rgb
 from schemas.recipe import Aesthetic
 from schemas.tables import EMBEDDINGS, SCORES
-from schemas.weights import AESTHETIC_HEAD, find_weights
 
 _TENSOR = re.compile(r"(?:.*\.)?(\d+)\.(weight|bias)")
 """layers.0.weight: which layer of the chain, and what of it."""
@@ -91,7 +91,7 @@ def find_head(given: str | None) -> Head:
     file = find_head_file(given)
     head = load_head(file)
     if given is None or not Path(given).is_file():
-        head.name = weights_name(given, file.parent, AESTHETIC_HEAD.hub_id)
+        head.name = weights_name(given, file.parent, AESTHETIC_HEAD)
     return head
 
 

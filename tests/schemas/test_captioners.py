@@ -77,7 +77,7 @@ def test_workers_and_gpus_count_for_nothing() -> None:
         ({"vlm": {"temperature": 0}}, "caption.vlm.temperature"),
         ({"vlm": {"device": "tpu"}}, "caption.vlm.device"),
         ({"captioner": "poet"}, "caption.captioner"),
-        ({"gpus_per_worker": 1.5}, "gpus_per_worker above 1 is a whole number"),
+        ({"gpus_per_worker": 1.5}, "caption.gpus_per_worker: above 1 it is a whole number (got 1.5)"),
     ],
 )
 def test_the_impossible_is_refused(values: dict[str, Any], message: str) -> None:
@@ -110,4 +110,5 @@ def test_one_worker_suffices_for_a_server() -> None:
     [(None, "auto", "auto"), (1, "auto", "cuda"), (0, "auto", "cpu"), (0, "cuda:1", "cuda:1"), (1, "cpu", "cpu")],
 )
 def test_an_automatic_device_is_what_the_workers_were_given(gpus: float | None, given: str, device: str) -> None:
-    assert caption(gpus_per_worker=gpus).device_of(given) == device
+    chosen = caption(captioner="vlm", vlm={"device": given}, gpus_per_worker=gpus)
+    assert chosen.chosen_device() == device

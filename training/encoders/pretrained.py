@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from models.device import choose_device
+from models.digest import weights_digest
+from models.tokenizers import find_vocabulary
+from models.weights import SDXL_VAE, T5_XXL, component, find_weights, load_frozen, missing_weights
 from schemas.training import Latents, Text
-from schemas.weights import SDXL_VAE, T5_XXL, component, find_weights, load_frozen, missing_weights
 from training.encoders.base import draw_latents
-from training.encoders.local_weights import content_digest, tokenizer_folder
+from training.encoders.local_weights import digested_files
 
 if TYPE_CHECKING:  # imported where they are used: they take seconds
     from diffusers import AutoencoderKL
@@ -25,11 +28,6 @@ DOWNSAMPLING = 8
 CAPTIONS_AT_ONCE = 32
 """Captions of one length that go through T5 together on a GPU."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-
-
-def best_device() -> torch.device:
-    """The current GPU, which is the process's own under torchrun, or the CPU."""
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 class SdxlVae:
@@ -120,7 +118,7 @@ def sdxl_vae(latents: Latents, device: torch.device | None = None) -> SdxlVae:
     Raises:
         ValueError: it is not on this machine, is damaged, or is no SDXL VAE.
     """
-    return SdxlVae(_load_vae(_vae_folder(latents), latents.precision, device or best_device()), latents.posterior)
+    return SdxlVae(_load_vae(_vae_folder(latents), latents.precision, device or choose_device()), latents.posterior)
 
 
 def t5_text(text: Text, device: torch.device | None = None) -> T5Text:
@@ -130,7 +128,7 @@ def t5_text(text: Text, device: torch.device | None = None) -> T5Text:
         ValueError: it is not on this machine, is damaged, or is of another width than the recipe says.
     """
     folder, tokenizer = _t5_folders(text)
-    model, words = _load_t5(folder, tokenizer, text.precision, device or best_device())
+    model, words = _load_t5(folder, tokenizer, text.precision, device or choose_device())
     if model.config.d_model != text.channels:
         raise ValueError(f"{folder}: gives {model.config.d_model} channels; set text.channels={model.config.d_model}")
     return T5Text(model, words, text.max_tokens)
@@ -142,7 +140,7 @@ def vae_digest(latents: Latents) -> str:
     Raises:
         ValueError: it is not on this machine.
     """
-    return content_digest([_vae_folder(latents)])
+    return weights_digest(digested_files([_vae_folder(latents)]))
 
 
 def t5_digest(text: Text) -> str:
@@ -151,7 +149,7 @@ def t5_digest(text: Text) -> str:
     Raises:
         ValueError: it is not on this machine.
     """
-    return content_digest(_t5_folders(text))
+    return weights_digest(digested_files(_t5_folders(text)))
 
 
 def _vae_folder(latents: Latents) -> Path:
@@ -164,10 +162,10 @@ def _vae_folder(latents: Latents) -> Path:
 
 def _t5_folders(text: Text) -> tuple[Path, Path]:
     found = find_weights(text.weights, T5_XXL, "text.weights")
-    folder, tokenizer = component(found, "text_encoder"), tokenizer_folder(found)
-    if folder is None or tokenizer is None:
+    folder, vocabulary = component(found, "text_encoder"), find_vocabulary(found)
+    if folder is None or vocabulary is None:
         raise missing_weights(T5_XXL, "text.weights", str(found))
-    return folder, tokenizer
+    return folder, vocabulary.parent
 
 
 @lru_cache(maxsize=1)  # training and the pictures it draws of itself share one copy

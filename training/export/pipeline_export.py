@@ -6,8 +6,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from schemas.weights import SDXL_VAE, T5_XXL, component, missing_weights, read_json
-from training.encoders.local_weights import copy_files, tokenizer_folder
+from models.tokenizers import find_vocabulary
+from models.weights import SDXL_VAE, T5_XXL, component, missing_weights, read_json
+from training.encoders.local_weights import copy_files
 from training.encoders.pretrained import SCALING_FACTOR
 from training.export.export import (
     BINNED_SAMPLE_SIZES,
@@ -69,8 +70,8 @@ def export_pipeline(
     codec = component(vae, "vae")
     if codec is None:
         raise missing_weights(SDXL_VAE, "--vae", str(vae))
-    encoder, tokenizer = component(text_encoder, "text_encoder"), tokenizer_folder(text_encoder)
-    if encoder is None or tokenizer is None:
+    encoder, vocabulary = component(text_encoder, "text_encoder"), find_vocabulary(text_encoder)
+    if encoder is None or vocabulary is None:
         raise missing_weights(T5_XXL, "--text-encoder", str(text_encoder))
     settings, text_settings = read_json(codec / "config.json"), read_json(encoder / "config.json")
     for where, name, value, needed in (
@@ -85,7 +86,7 @@ def export_pipeline(
         write_transformer(aside / "transformer", weights, config)
         copy_files(codec, aside / "vae", VAE_FILES)
         copy_files(encoder, aside / "text_encoder", TEXT_ENCODER_FILES)
-        copy_files(tokenizer, aside / "tokenizer", TOKENIZER_FILES)
+        copy_files(vocabulary.parent, aside / "tokenizer", TOKENIZER_FILES)
         (aside / "scheduler").mkdir()
         write_json(
             aside / "scheduler" / "scheduler_config.json", SCHEDULER | {"_diffusers_version": diffusers_version()}

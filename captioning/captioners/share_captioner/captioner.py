@@ -34,16 +34,12 @@ class Generated:
 class ShareCaptioner:
     """Share-Captioner, or its v1 base InternLM-XComposer-7B, from the published tensors; no remote code."""
 
-    def __init__(
-        self, model: ShareCaptionerModel, tokenizer: Tokenizer | None, fingerprint: str, question: str = QUESTION
-    ) -> None:
+    def __init__(self, model: ShareCaptionerModel, tokenizer: Tokenizer | None, question: str = QUESTION) -> None:
         """Args:
         tokenizer: needed for `caption` alone.
-        fingerprint: tells these weights from others.
         question: what the model is asked about each picture.
         """
         self.model = model
-        self.fingerprint = fingerprint
         self.question = question
         self.image_size: int = model.dimensions.image_size
         self._tokenizer = tokenizer
@@ -77,7 +73,7 @@ class ShareCaptioner:
         files = WeightFiles(folder)
         model = load_model(files, rotary, dtype, torch.device(device), overrides or {})
         tokenizer = Tokenizer(folder) if (folder / "tokenizer.model").is_file() else None
-        return cls(model, tokenizer, files.fingerprint(), question)
+        return cls(model, tokenizer, question)
 
     @property
     def device(self) -> torch.device:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,17 +44,6 @@ class WeightFiles:
             return self._mapped[name]
         with safe_open(self._safetensors[name], framework="pt") as file:
             return file.get_tensor(name)
-
-    def fingerprint(self) -> str:
-        """Twelve hex digits that tell one checkpoint from another: names, shapes, and the bytes of two tensors.
-
-        The same weights give the same digits from either kind of file.
-        """
-        digest = hashlib.sha256(repr(sorted(self.shapes.items())).encode())
-        for name in ("flag_image_start", "internlm_proj.bias"):
-            if name in self.shapes:
-                digest.update(self.read(name).float().numpy().tobytes())
-        return digest.hexdigest()[:12]
 
     def _open_safetensors(self, path: Path) -> dict[str, tuple[int, ...]]:
         try:

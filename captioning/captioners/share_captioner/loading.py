@@ -14,7 +14,7 @@ from captioning.captioners.share_captioner.files import WeightFiles
 from captioning.captioners.share_captioner.layout import ROTARY, Source, check_names, source_of
 from captioning.captioners.share_captioner.model import ShareCaptionerModel
 from captioning.captioners.share_captioner.resampler import Resampler, sincos_2d
-from schemas.weights import read_json
+from models.weights import read_json
 
 log = logging.getLogger(__name__)
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from PIL import Image
 
 from captioning.captioners.base import Answer, Generated, Plain
-from captioning.captioners.device import choose_device
 from captioning.captioners.local_model import find_share_captioner
 from captioning.captioners.share_captioner.captioner import ShareCaptioner
 from captioning.captioners.share_captioner.dimensions import ResamplerChoices
 from captioning.captioners.share_captioner.generation import Decoding
 from captioning.captioners.share_captioner.tokenizer import QUESTION
+from models.device import choose_device
 from schemas import captioners
 
 
@@ -31,7 +31,7 @@ class RecipeCaptioner:
             ValueError: its weights are not on this machine (the message says how to get them) or are not this
                 model's, or there is no such device.
         """
-        place = choose_device(device)
+        place = choose_device(device, "caption.share_captioner.device")
         found = find_share_captioner(section)
         dtype = section.dtype
         if dtype == "auto":

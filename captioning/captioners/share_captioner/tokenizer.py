@@ -8,7 +8,7 @@ from pathlib import Path
 import sentencepiece
 
 from captioning.captioners.share_captioner.language import BOS, EOS
-from schemas.weights import read_json
+from models.weights import read_json
 
 QUESTION = "Analyze the image in a comprehensive and detailed manner."
 """What the published Share-Captioner is asked."""

@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from captioning.captioners.device import choose_device
 from captioning.captioners.share_captioner.captioner import ShareCaptioner
 from captioning.captioners.share_captioner.dimensions import Cls, ResamplerChoices
 from captioning.captioners.share_captioner.loading import Rotary
 from captioning.captioners.share_captioner.pixels import preprocess
 from captioning.captioners.share_captioner.resampler import Resampler
-from schemas.weights import SHARE_CAPTIONER, find_weights
+from models.device import choose_device
+from models.weights import SHARE_CAPTIONER, find_weights
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def validate_weights(
     """
     folder = find_weights(given, SHARE_CAPTIONER, "FOLDER")
     pairs = read_pairs(captions, images, limit)
-    print_rows(validate(folder, pairs, device=str(choose_device(device))), console)
+    print_rows(validate(folder, pairs, device=str(choose_device(device, "--device"))), console)
 
 
 def read_pairs(captions: str | Path, images: str | Path | None = None, limit: int | None = None) -> list[Pair]:

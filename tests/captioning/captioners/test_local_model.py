@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from captioning.captioners.local_model import downloaded_commit, find_model, folder_digest
-from schemas.weights import LLAVA
+from models.weights import LLAVA
 
 COMMIT = "b234b804b114d9e37bb655e11cbbb5f5e971b7a9"
 
@@ -35,6 +35,26 @@ def test_other_weights_are_another_revision(folder: Path, place: int) -> None:
     content = bytearray((folder / "model.safetensors").read_bytes())
     content[place] ^= 1
     (folder / "model.safetensors").write_bytes(content)
+    assert folder_digest(folder) != before
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model-00001-of-00002.bin"])
+def test_weights_that_differ_in_the_middle_are_another_revision(folder: Path, file: str) -> None:
+    content = bytearray(8 << 20)
+    (folder / file).write_bytes(content)
+    before = find_model(str(folder), LLAVA, "caption.vlm.weights")
+    content[3 << 20 : 5 << 20] = b"\1" * (2 << 20)  # both ends stay as they were
+    (folder / file).write_bytes(content)
+    after = find_model(str(folder), LLAVA, "caption.vlm.weights")
+    assert after.revision != before.revision and after.name != before.name
+    assert len(after.revision) == len("folder-") + 16
+
+
+def test_another_tokenizer_is_another_revision_and_a_hidden_file_is_none(folder: Path) -> None:
+    before = folder_digest(folder)
+    (folder / ".DS_Store").write_text("of the file manager")
+    assert folder_digest(folder) == before
+    (folder / "tokenizer_config.json").write_text("{}")
     assert folder_digest(folder) != before
 
 

@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
-from captioning.captioners.base import CaptionerUnusable, Generated
+from captioning.captioners.base import Generated
 from captioning.captioners.make import make_captioner
-from captioning.captioners.vlm import ALPHA_PROMPT, SeededSampler, VlmCaptioner, by_size, choose_device, prompt_length
+from captioning.captioners.vlm import ALPHA_PROMPT, SeededSampler, VlmCaptioner, by_size, prompt_length
 from schemas.captioners import Caption, Vlm
 from tests.captioning.tiny_models import FAMILIES, text_only
 
@@ -221,10 +221,9 @@ def test_code_that_comes_with_weights_is_not_run(tmp_path: Path) -> None:
     assert "code that comes with weights is never run" in refusal(tmp_path)
 
 
-def test_a_gpu_that_is_not_here_is_refused() -> None:
-    with pytest.raises(CaptionerUnusable, match=r"device cuda:99 is asked for and torch finds \d+ GPUs"):
-        choose_device("cuda:99")
-    assert choose_device("cpu").type == "cpu"
+def test_a_gpu_that_this_machine_lacks_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^caption\.vlm\.device: this machine has no cuda:99 "):
+        VlmCaptioner(Vlm(), "cuda:99")
 
 
 # ------------------------------------------------------------------------------------------------ its parts

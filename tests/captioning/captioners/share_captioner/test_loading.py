@@ -35,7 +35,6 @@ def test_shards_of_bin_give_the_logits_of_safetensors(
     (tmp_path / "config.json").write_bytes((checkpoint(None) / "config.json").read_bytes())
     sharded = ShareCaptioner.load(tmp_path)
     assert torch.equal(sharded.logits(pixels, *IDS), captioner.logits(pixels, *IDS))
-    assert sharded.fingerprint == captioner.fingerprint
     (tmp_path / "pytorch_model-00002-of-00002.bin").unlink()
     with pytest.raises(ValueError, match=r"pytorch_model-00002-of-00002\.bin is missing \(1 of 2 shards are\)"):
         ShareCaptioner.load(tmp_path)

@@ -13,8 +13,8 @@ from captioning.captioners.base import Generated, seed_of
 from captioning.captioners.local_model import folder_digest
 from captioning.captioners.make import make_captioner
 from captioning.captioners.share_captioner import RecipeCaptioner
+from models.weights import SHARE_CAPTIONER
 from schemas.captioners import Caption, ShareCaptioner
-from schemas.weights import SHARE_CAPTIONER
 
 Checkpoint = Callable[[dict[str, Tensor] | None], Path]
 

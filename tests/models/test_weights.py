@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 
+from models import weights
+from models.weights import LLAVA, SDXL_VAE, Weight, find_weights, missing_weights
 from schemas.training import Latents, Text
-from schemas.weights import LLAVA, SDXL_VAE, WEIGHTS, find_weights, missing_weights
 
 
 def test_every_weight_says_what_a_user_needs():
-    assert len({(weight.hub_id, weight.pattern) for weight in WEIGHTS}) == len(WEIGHTS)
-    for weight in WEIGHTS:
-        assert weight.size.endswith("GB") and weight.licence and weight.what
+    known = [value for value in vars(weights).values() if isinstance(value, Weight)]
+    assert len({(weight.hub_id, weight.pattern) for weight in known}) == len(known) == 15
+    for weight in known:
+        assert weight.size.endswith("GB") and weight.licence and weight.description
 
 
 def test_the_error_is_one_line_with_id_size_command_and_knob():

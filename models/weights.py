@@ -14,32 +14,25 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Weight:
-    """One published set of weights.
+    """One published set of weights."""
 
-    Attributes:
-        what: what it is, in a few words.
-        hub_id: repository on the Hugging Face hub.
-        pattern: the files of it that are needed, as `hf download --include` takes them; `*` is all of them.
-        size: about how much is downloaded.
-        licence: as the repository states it.
-        revision: the commit it is pinned to. None: no commit is pinned yet, so the repository's newest is meant.
-    """
-
-    what: str
+    description: str
     hub_id: str
-    pattern: str
+    """The repository on the Hugging Face hub."""
     size: str
+    """About how much is downloaded."""
     licence: str
+    """As the repository states it."""
+    pattern: str = "*"
+    """The files that are needed, as `hf download --include` takes them."""
     revision: str | None = None
+    """The commit, pinned only where one was recorded: none could be checked without the hub. None: the newest one."""
 
     @property
     def command(self) -> str:
-        """What to type to get it into a folder of its own name."""
+        """The command that downloads the files into `folder`."""
         pinned = f" --revision {self.revision}" if self.revision else ""
-        return (
-            f"hf download {self.hub_id}{pinned} --include {shlex.quote(self.pattern)} "
-            f"--local-dir {self.hub_id.rpartition('/')[2]}"
-        )
+        return f"hf download {self.hub_id}{pinned} --include {shlex.quote(self.pattern)} --local-dir {self.folder}"
 
     @property
     def folder(self) -> str:
@@ -47,97 +40,46 @@ class Weight:
         return self.hub_id.rpartition("/")[2]
 
 
+UNCHECKED = "not checked: see the repository"
+SIGMA_PARTS = "PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers"
+
+# fmt: off
 SDXL_VAE = Weight(
-    what="the SDXL autoencoder, in the weights that are safe in 16 bit",
-    hub_id="PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers",
-    pattern="vae/*",
-    size="0.34 GB",
-    licence="MIT",
-)
-T5_XXL = Weight(
-    what="the T5-v1.1-XXL encoder (4.76 billion parameters, float32) and its tokenizer",
-    hub_id="PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers",
-    pattern="t*/*",  # text_encoder/ and tokenizer/
-    size="19 GB",
-    licence="Apache-2.0",
-)
-SIGMA_256 = Weight("PixArt-Σ-XL/2 at 256 px", "PixArt-alpha/PixArt-Sigma", "*256x256.pth", "2.4 GB", "openrail++")
-SIGMA_512 = Weight("PixArt-Σ-XL/2 at 512 px", "PixArt-alpha/PixArt-Sigma", "*512-MS.pth", "2.4 GB", "openrail++")
-SIGMA_1024 = Weight("PixArt-Σ-XL/2 at 1024 px", "PixArt-alpha/PixArt-Sigma", "*1024-MS.pth", "2.4 GB", "openrail++")
-SIGMA_2K = Weight("PixArt-Σ-XL/2 at 2048 px", "PixArt-alpha/PixArt-Sigma", "*2K-MS.pth", "2.4 GB", "openrail++")
+    "the SDXL autoencoder, in the weights that are safe in 16 bit", SIGMA_PARTS, "0.34 GB", "MIT", "vae/*")
+T5_XXL = Weight(  # the pattern means text_encoder/ and tokenizer/
+    "the T5-v1.1-XXL encoder (4.76 billion parameters, float32) and its tokenizer",
+    SIGMA_PARTS, "19 GB", "Apache-2.0", "t*/*")
+SIGMA_256, SIGMA_512, SIGMA_1024, SIGMA_2K = (
+    Weight(f"PixArt-Σ-XL/2 at {px} px", "PixArt-alpha/PixArt-Sigma", "2.4 GB", "openrail++", pattern)
+    for px, pattern in ((256, "*256x256.pth"), (512, "*512-MS.pth"), (1024, "*1024-MS.pth"), (2048, "*2K-MS.pth")))
 ALPHA_256 = Weight(
-    what="PixArt-α-XL/2 at 256 px, from which the paper's VAE adaptation starts",
-    hub_id="PixArt-alpha/PixArt-alpha",
-    pattern="PixArt-XL-2-256x256.pth",
-    size="2.4 GB",
-    licence="openrail++",
-)
+    "PixArt-α-XL/2 at 256 px, from which the paper's VAE adaptation starts",
+    "PixArt-alpha/PixArt-alpha", "2.4 GB", "openrail++", "PixArt-XL-2-256x256.pth")
 LLAVA = Weight(
-    what="LLaVA-1.5-7B, for the LLaVA that captioned PixArt-α's data",
-    hub_id="llava-hf/llava-1.5-7b-hf",
-    pattern="*",
-    size="14 GB",
-    licence="Llama 2 Community License",
-)
+    "LLaVA-1.5-7B, for the LLaVA that captioned PixArt-α's data",
+    "llava-hf/llava-1.5-7b-hf", "14 GB", "Llama 2 Community License")
 SHARE_CAPTIONER = Weight(
-    what="Share-Captioner (8.4 billion parameters, bfloat16) and its tokenizer",
-    hub_id="Lin-Chen/ShareCaptioner",
+    "Share-Captioner (8.4 billion parameters, bfloat16) and its tokenizer",
+    "Lin-Chen/ShareCaptioner", "16.8 GB", UNCHECKED,
     pattern="*[!i]?",  # everything but .bin, which holds the same tensors again
-    size="16.8 GB",
-    licence="not checked: see the repository",
-    revision="4a825ed7b2e2bff57237b0bee887fe6cc9d91c91",  # where the tensors are safetensors; main has .bin alone
-)
+    revision="4a825ed7b2e2bff57237b0bee887fe6cc9d91c91")  # here the tensors are safetensors; main has .bin alone
 XCOMPOSER = Weight(
-    what="InternLM-XComposer-7B, Share-Captioner's v1 base (bfloat16), and its tokenizer",
-    hub_id="internlm/internlm-xcomposer-7b",
-    pattern="*",
-    size="18.6 GB",
-    licence="not checked: see the repository",
-)
-
+    "InternLM-XComposer-7B, Share-Captioner's v1 base (bfloat16), and its tokenizer",
+    "internlm/internlm-xcomposer-7b", "18.6 GB", UNCHECKED)
 CLIP_L14 = Weight(
-    what="CLIP ViT-L/14, which scores pictures against texts",
-    hub_id="openai/clip-vit-large-patch14",
-    pattern="*",
-    size="1.7 GB",
-    licence="MIT",
-    revision="32bd64288804d66eefd0ccbe215aa642df71cc41",
-)
+    "CLIP ViT-L/14, which scores pictures against texts", "openai/clip-vit-large-patch14", "1.7 GB", "MIT",
+    revision="32bd64288804d66eefd0ccbe215aa642df71cc41")
 AESTHETIC_HEAD = Weight(
-    what="LAION's aesthetic head sac+logos+ava1-l14-linearMSE, for CLIP ViT-L/14",
-    hub_id="ttj/sac-logos-ava1-l14-linearMSE",
-    pattern="*.safetensors",
-    size="0.004 GB",
-    licence="Apache-2.0",
-    revision="1e77fa05081323d99725fc40a9bf9f88180490e7",
-)
+    "LAION's aesthetic head sac+logos+ava1-l14-linearMSE, for CLIP ViT-L/14",
+    "ttj/sac-logos-ava1-l14-linearMSE", "0.004 GB", "Apache-2.0", "*.safetensors",
+    revision="1e77fa05081323d99725fc40a9bf9f88180490e7")
 NSFW = Weight(
-    what="a ViT that tells pictures not safe for work",
-    hub_id="Falconsai/nsfw_image_detection",
-    pattern="*",
-    size="0.34 GB",
-    licence="Apache-2.0",
-)
+    "a ViT that tells pictures not safe for work", "Falconsai/nsfw_image_detection", "0.34 GB", "Apache-2.0")
 WATERMARK = Weight(
-    what="a ViT that tells pictures with a watermark",
-    hub_id="amrul-hzz/watermark_detector",
-    pattern="*",
-    size="0.34 GB",
-    licence="not checked: see the repository",
-)
+    "a ViT that tells pictures with a watermark", "amrul-hzz/watermark_detector", "0.34 GB", UNCHECKED)
 OWLV2 = Weight(
-    what="OWLv2 base, an open-vocabulary detector",
-    hub_id="google/owlv2-base-patch16-ensemble",
-    pattern="*",
-    size="0.6 GB",
-    licence="Apache-2.0",
-)
-
-WEIGHTS = (
-    CLIP_L14, AESTHETIC_HEAD, NSFW, WATERMARK, OWLV2, SDXL_VAE, T5_XXL, SIGMA_256, SIGMA_512, SIGMA_1024, SIGMA_2K,
-    ALPHA_256, LLAVA, SHARE_CAPTIONER, XCOMPOSER,
-)  # fmt: skip
-"""All of them. A revision is pinned only where one was recorded: none could be checked without the hub."""
+    "OWLv2 base, an open-vocabulary detector", "google/owlv2-base-patch16-ensemble", "0.6 GB", "Apache-2.0")
+# fmt: on
 
 
 def missing_weights(weight: Weight, key: str, given: str | None = None) -> ValueError:
@@ -149,8 +91,8 @@ def missing_weights(weight: Weight, key: str, given: str | None = None) -> Value
     """
     here = "" if given is None else f"; {given} holds none, or is neither a folder nor in the local hub cache"
     return ValueError(
-        f"weights missing: {weight.hub_id} ({weight.what}, {weight.size}){here}: get them with `{weight.command}`, "
-        f"then set {key}{' ' if key.startswith('--') else '='}{weight.folder}"
+        f"weights missing: {weight.hub_id} ({weight.description}, {weight.size}){here}: "
+        f"get them with `{weight.command}`, then set {key}{' ' if key.startswith('--') else '='}{weight.folder}"
     )
 
 
@@ -174,7 +116,7 @@ def find_weights(given: str | None, weight: Weight, key: str) -> Path:
         if match is None:
             raise missing_weights(weight, key, given)
         if match["id"] != weight.hub_id:
-            weight = Weight("a model", match["id"], "*", "see its page for the size", "see its page")
+            weight = Weight("a model", match["id"], "see its page for the size", "see its page")
         weight = replace(weight, revision=match["revision"] or weight.revision)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
@@ -195,6 +137,22 @@ def find_frozen(given: str | None, weight: Weight, key: str) -> Path:
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise missing_weights(weight, key, given or weight.hub_id)
     return folder
+
+
+def weights_name(given: str | None, folder: Path, published: Weight | None) -> str:
+    """How a row names a model: the hub id with the commit where it comes from the cache, else the folder's name.
+
+    Args:
+        given: the knob.
+        folder: where `find_weights` found it.
+        published: the model that stands for None.
+    """
+    if given is None:
+        assert published is not None, "the knob names no model"
+        given = published.hub_id
+    elif Path(given).is_dir():
+        return folder.absolute().name
+    return f"{given}@{folder.name[:8]}"  # the cache keeps each commit in a folder of its hash
 
 
 def component(folder: Path, name: str) -> Path | None:
