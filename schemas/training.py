@@ -381,12 +381,13 @@ class TrainingRecipe(StrictModel):
 
     def data_of(self, stage: Stage) -> Data:
         """The data section with the stage's own values in it."""
-        return self.data.model_copy(
-            update={
-                "batch": stage.batch or self.data.batch,
-                "timesteps_per_image": stage.timesteps_per_image or self.data.timesteps_per_image,
-            }
-        )
+        own = {"batch": stage.batch, "timesteps_per_image": stage.timesteps_per_image}
+        return self.data.model_copy(update={knob: value for knob, value in own.items() if value is not None})
+
+    def optimizer_of(self, stage: Stage) -> Optimizer:
+        """The optimizer section with the stage's own values in it."""
+        own = {"lr": stage.lr, "warmup_steps": stage.warmup_steps}
+        return self.optimizer.model_copy(update={knob: value for knob, value in own.items() if value is not None})
 
     @property
     def features_folder(self) -> Path:

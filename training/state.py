@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+from torch import Tensor, nn
 
 from schemas.training import Stage, TrainingRecipe
 from training.came import CAME
@@ -14,7 +14,7 @@ from training.checkpoint import read_checkpoint
 from training.model import PixArt
 from training.model.convert import assign_weights
 from training.optim.ema import AveragedModel
-from training.parallel.sharding import shard, sliced_like, whole
+from training.parallel.sharding import gathered, shard, sliced_like, whole
 
 
 @dataclass
@@ -33,20 +33,35 @@ class TrainState:
     @classmethod
     def begin(cls, model: PixArt, recipe: TrainingRecipe, stage: Stage, processes: int = 1) -> TrainState:
         """A stage's first state, from a model that already has its parent's weights; sharded under FSDP."""
-        knobs = recipe.optimizer
+        knobs = recipe.optimizer_of(stage)
         average = AveragedModel(model, recipe.ema)
         if recipe.parallel == "fsdp" and processes > 1:
             shard(model, processes)
             average.shard_like(model)
         optimizer = CAME(
             model.parameters(),
-            lr=stage.lr or knobs.lr,
+            lr=knobs.lr,
             betas=knobs.betas,
             eps=knobs.eps,
             clip_threshold=knobs.clip_threshold,
             weight_decay=knobs.weight_decay,
         )
         return cls(model, average, optimizer)
+
+    def take_step(self, rate: float, gradient_clip: float) -> Tensor:
+        """Clip the gradient, move the weights at this learning rate and then their average; clear the gradient.
+
+        Returns:
+            The gradient's norm before it was clipped, a scalar.
+        """
+        norm = gathered(nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        self.average.update(self.model, self.step)
+        return norm
 
     def content(self, *, keep: bool = True) -> dict[str, Any]:
         """What a checkpoint stores: weights under the official names, so that others can read them.
@@ -82,8 +97,3 @@ class TrainState:
 def learning_rate(step: int, peak: float, warmup_steps: int) -> float:
     """Rate of the step after `step` steps: linear to `peak` over the warm-up, then constant."""
     return peak * min(1.0, (step + 1) / warmup_steps) if warmup_steps else peak
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
-        group["lr"] = rate

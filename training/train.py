@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from schemas.training import Stage, TrainingRecipe
 from training.checkpoint import CheckpointWriter, latest_checkpoint
@@ -19,18 +19,17 @@ from training.data.loader import Loader
 from training.data.reader import ShardReader
 from training.data.source import Source
 from training.encoders.offline import Encoders
-from training.features import keep_features, stage_features
+from training.features import StageFeatures, keep_features, stage_features
 from training.inputs import model_inputs
 from training.memory import fitting
 from training.metrics import Metrics, read_metrics, smoothed_ends
 from training.optim.gradients import accumulate_gradients, check_micro_batch, fixed_threads
 from training.parallel.distributed import World, world
 from training.parallel.lost_process import full_memory_named
-from training.parallel.sharding import gathered
 from training.sample import draw_prompts
 from training.speed import Speed
-from training.stages import check_identity, identity, locked, stage_data
-from training.state import TrainState, learning_rate, set_learning_rate
+from training.stages import StageData, check_identity, identity, locked, stage_data
+from training.state import TrainState, learning_rate
 from training.validation import Validation
 from training.weak_to_strong import starting_model
 
@@ -88,60 +87,37 @@ def train_stage(
 ) -> StageSummary:
     """Train one stage to its last step. The position in the data is `state.step` and nothing else."""
     started = time.perf_counter()
-    folder = recipe.stage_folder(stage)
-    data = stage_data(recipe, stage)
-    knobs = recipe.data_of(stage)
-    check_micro_batch(recipe, knobs, here, stage.name)
-    last = latest_checkpoint(folder)
-    finished = last is not None and last[0] >= stage.steps
-    features = None if finished else stage_features(recipe, stage)  # refused before the folder remembers a recipe
-    if here.is_first:
-        check_identity(folder, identity(recipe, stage, data.rows))
-    if last is not None and features is None:
-        return StageSummary(stage.name, last[0], *smoothed_ends(read_metrics(folder)), 0.0, last[1], skipped=True)
-
-    assert features is not None
-    encoders = Encoders(recipe)
-    features.load_others(encoders)
-    if here.is_first:
-        keep_features(folder, features, begun=last is not None)
-        log.info("stage %s: %s", stage.name, features.told)
-    beginning = starting_model(recipe, stage, features.null_caption(encoders))
-    if recipe.compile:
-        beginning.compile_blocks()
-    state = TrainState.begin(beginning.to(here.device), recipe, stage, here.size)
-    if last is not None:
-        state.restore(last[1])
-    state.model.activation_checkpointing = fitting(recipe, stage, state.model, here.size)
+    folder, data, encoders = recipe.stage_folder(stage), stage_data(recipe, stage), Encoders(recipe)
+    features = checked_features(recipe, stage, here, data, encoders)
+    if features is None:
+        return summary_of(folder, stage, seconds=0.0, skipped=True)
+    knobs, optimizer = recipe.data_of(stage), recipe.optimizer_of(stage)
+    state = begin_state(recipe, stage, here, features.null_caption(encoders))
     model = state.model if recipe.exact_sums else here.parallel(state.model)
     source = Source(ShardReader(recipe.dataset / "shards", data.rows), *features.arrays())
-    chance = Chance(recipe.seed, stage.name)
-    pin = here.device.type == "cuda"
+    chance, pin = Chance(recipe.seed, stage.name), here.device.type == "cuda"
     loader = Loader(source, data.order, chance, knobs, rank=here.rank, world_size=here.size, pin=pin)
     validation = Validation(recipe, data, source, encoders)
-    metrics = Metrics(folder, state.step) if here.is_first else None
-    pending: list[tuple[int, list[str], Tensor]] = []  # not looked at yet: a look waits for the device
     speed = Speed(state.model.config, loader, here)
+    pending: list[tuple[int, list[str], Tensor]] = []  # not looked at yet: a look waits for the device
 
-    with fixed_threads(recipe, here), CheckpointWriter(folder, recipe.keep_checkpoints) as writer:
+    with (
+        fixed_threads(recipe, here),
+        CheckpointWriter(folder, recipe.keep_checkpoints) as writer,
+        closing(Metrics(folder, state.step)) if here.is_first else nullcontext() as metrics,
+        closing(source),
+    ):
         for batch in loader.batches(state.step, stage.steps):
-            warmup = recipe.optimizer.warmup_steps if stage.warmup_steps is None else stage.warmup_steps
-            rate = learning_rate(state.step, stage.lr or recipe.optimizer.lr, warmup)
-            set_learning_rate(state.optimizer, rate)
             inputs = model_inputs(batch, encoders, here.device)
-            speed.count(len(batch.image_ids), inputs)
             terms = accumulate_gradients(model, inputs, recipe, knobs, here)
-            grad_norm = gathered(nn.utils.clip_grad_norm_(state.model.parameters(), recipe.optimizer.gradient_clip))
-            state.optimizer.step()
-            state.optimizer.zero_grad(set_to_none=True)
-            state.step += 1
-            writer.check()
-            state.average.update(state.model, state.step)
+            rate = learning_rate(state.step, optimizer.lr, optimizer.warmup_steps)
+            grad_norm = state.take_step(rate, optimizer.gradient_clip)
+            speed.count(len(batch.image_ids), inputs)
             pending.append((state.step, batch.image_ids, torch.cat([terms, grad_norm[None].to(terms)])))
+            writer.check()
 
             if state.step % recipe.log_every == 0 or state.step == stage.steps:
-                values = finite_mean(pending, stage.name, here)
-                values |= {"lr": rate} | speed.read()
+                values = finite_mean(pending, stage.name, here) | {"lr": rate} | speed.read()
                 values |= {"epoch": (state.step - 1) // len(data.order), "num_damaged": loader.num_damaged}
                 if recipe.validation.every and state.step % recipe.validation.every == 0:
                     values |= validation.losses(state.average.whole(), here)
@@ -153,7 +129,6 @@ def train_stage(
                     )
                 pending.clear()
                 speed.restart()
-
             if recipe.sample.every and state.step % recipe.sample.every == 0:
                 average = state.average.whole()
                 if here.is_first:
@@ -163,15 +138,52 @@ def train_stage(
                 if metrics is not None:
                     metrics.sync()
                     writer.begin(state.step, content)
-
-    source.close()
     here.barrier()  # the next stage reads the checkpoint that the first process has written by now
-    if metrics is not None:
-        metrics.close()
-    path = latest_checkpoint(folder)
-    assert path is not None and path[0] == stage.steps
-    seconds = time.perf_counter() - started
-    return StageSummary(stage.name, stage.steps, *smoothed_ends(read_metrics(folder)), seconds, path[1], skipped=False)
+    return summary_of(folder, stage, seconds=time.perf_counter() - started, skipped=False)
+
+
+def checked_features(
+    recipe: TrainingRecipe, stage: Stage, here: World, data: StageData, encoders: Encoders
+) -> StageFeatures | None:
+    """The features that a stage trains on, with the encoders loaded that they do not replace; None if it is finished.
+
+    Raises:
+        ValueError: the stage cannot be trained as the recipe says, or its folder holds another one.
+    """
+    check_micro_batch(recipe, recipe.data_of(stage), here, stage.name)
+    folder = recipe.stage_folder(stage)
+    last = latest_checkpoint(folder)
+    finished = last is not None and last[0] >= stage.steps
+    features = None if finished else stage_features(recipe, stage)  # refused before the folder remembers a recipe
+    if here.is_first:
+        check_identity(folder, identity(recipe, stage, data.rows))
+    if features is None:
+        return None
+    features.load_others(encoders)
+    if here.is_first:
+        keep_features(folder, features, begun=last is not None)
+        log.info("stage %s: %s", stage.name, features.told)
+    return features
+
+
+def begin_state(recipe: TrainingRecipe, stage: Stage, here: World, null_caption: Tensor) -> TrainState:
+    """Where a stage goes on: its newest checkpoint, or the weights of its parent."""
+    model = starting_model(recipe, stage, null_caption)
+    if recipe.compile:
+        model.compile_blocks()
+    state = TrainState.begin(model.to(here.device), recipe, stage, here.size)
+    last = latest_checkpoint(recipe.stage_folder(stage))
+    if last is not None:
+        state.restore(last[1])
+    state.model.activation_checkpointing = fitting(recipe, stage, state.model, here.size)
+    return state
+
+
+def summary_of(folder: Path, stage: Stage, seconds: float, skipped: bool) -> StageSummary:
+    """How a finished stage went, read from its folder."""
+    last = latest_checkpoint(folder)
+    assert last is not None and last[0] >= stage.steps
+    return StageSummary(stage.name, last[0], *smoothed_ends(read_metrics(folder)), seconds, last[1], skipped)
 
 
 def finite_mean(pending: list[tuple[int, list[str], Tensor]], stage: str, here: World) -> dict[str, float]:

@@ -55,8 +55,8 @@ def test_losses_are_equal_to_the_bit_with_features_and_without(encoders, request
         raise AssertionError("with features no picture is decoded and no encoder is loaded")
 
     monkeypatch.setattr(ShardReader, "read", never)
-    monkeypatch.setattr(training.encoders.encoders, "codec_for", never)
-    monkeypatch.setattr(training.encoders.encoders, "text_encoder_for", never)
+    monkeypatch.setattr(training.encoders.offline, "codec_for", never)
+    monkeypatch.setattr(training.encoders.offline, "text_encoder_for", never)
     train(recipe)
     assert len(losses(recipe)) == 6 and losses(recipe) == losses(without)
 
