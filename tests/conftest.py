@@ -11,6 +11,11 @@ import pytest
 from curation.sources.demo_photos import write_demo_photos
 from engine.dataset import Dataset
 from tests.building import build, recipe, write_pictures
+from tests.processes import stop_server
+
+
+def pytest_sessionfinish() -> None:
+    stop_server()
 
 
 @pytest.fixture(scope="session")

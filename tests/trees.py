@@ -6,12 +6,13 @@ import hashlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from engine.dataset import TEMPORARY
+from tests.processes import Python, run_python
 
 
 def content(root: Path) -> dict[str, str]:
@@ -37,21 +38,17 @@ def sigma(
     *arguments: str | Path, env: dict[str, str] | None = None, timeout: float = 240
 ) -> subprocess.CompletedProcess[str]:
     """Run the real command in a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "sigma", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        env=os.environ | {"COLUMNS": "200"} | (env or {}),
-        check=False,
-    )
+    return run_python("-m", "sigma", *arguments, env=os.environ | {"COLUMNS": "200"} | (env or {}), timeout=timeout)
+
+
+def start_sigma(*arguments: str | Path, **options: Any) -> Python:
+    """Start the real command in a process of its own, which says nothing unless `options` give it files to write to."""
+    return Python("-m", "sigma", *arguments, **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | options)
 
 
 def kill_when(root: Path, num_published: int, arguments: Sequence[str | Path], timeout: float = 120) -> bool:
     """Start sigma and send SIGKILL once that many files are published; False where it ended before."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sigma", *map(str, arguments)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = start_sigma(*arguments)
     deadline = time.monotonic() + timeout
     while process.poll() is None and time.monotonic() < deadline:
         if count_published(root) >= num_published:

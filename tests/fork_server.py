@@ -1,0 +1,165 @@
+"""A Python that has imported the project already, and forks a process for each program it is sent.
+
+Most of what a test of a command costs is Python starting up. This server pays for it once. In a forked child the loop
+of the server is over: the program runs as the main program of a real process, with its own environment, folder, files,
+session and signals. `tests.processes` sends the programs.
+
+Unlike fresh interpreters, its children share the seed of `hash`, the modules that are imported, and what those read
+from the environment at their import; and at their end no object is taken apart. A test about these starts
+`sys.executable`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import runpy
+import select
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import types
+from pathlib import Path
+from typing import Any, NoReturn
+
+PACKAGES = ("schemas", "engine", "models", "curation", "captioning", "training", "commands")
+LATE = ("sigma", "diffusers", "torch.distributed.fsdp")
+"""What the project imports inside functions, or above its packages."""
+RAY = "engine.ray_runner"
+"""Ray starts threads, and a thread does not live through a fork."""
+OWN = ("sigma", "commands")
+"""Every child imports these again: the console looks for its width while it is imported."""
+REQUEST_BYTES = 200_000
+NUMBER_BYTES = 4
+"""A child's pipe gives its process id, and once it has ended its exit code."""
+
+
+def import_everything() -> None:
+    """Import what programs need. It must compute nothing: the threads of a pool would be missing in every child."""
+    for package in PACKAGES:
+        for found in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+            if found.name != RAY:
+                importlib.import_module(found.name)
+    for name in LATE:
+        importlib.import_module(name)
+    for name in [name for name in sys.modules if name.partition(".")[0] in OWN]:
+        del sys.modules[name]
+    gc.collect()
+    gc.freeze()  # or every child would copy these objects' pages when it collects
+
+
+def serve(requests: socket.socket) -> dict[str, Any] | None:
+    """Fork a child for each request, and report how each one ends.
+
+    Returns:
+        In a child, the request it has to run; in the server None, once the tests have gone.
+    """
+    pipes: dict[int, int] = {}
+    woken, wake = os.pipe()
+    os.set_blocking(wake, False)
+    signal.set_wakeup_fd(wake)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    while True:
+        ready, _, _ = select.select([requests, woken], [], [])
+        if woken in ready:
+            os.read(woken, 4096)
+            report_ended(pipes)
+        if requests not in ready:
+            continue
+        message, descriptors, _, _ = socket.recv_fds(requests, REQUEST_BYTES, 4)
+        if not message:
+            for pid in pipes:
+                os.killpg(pid, signal.SIGKILL)
+            return None
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            for descriptor in (woken, wake, requests.detach(), descriptors.pop(), *pipes.values()):
+                os.close(descriptor)
+            request: dict[str, Any] = json.loads(message)
+            become(request, descriptors)
+            return request
+        *files, pipes[pid] = descriptors
+        os.write(pipes[pid], pid.to_bytes(NUMBER_BYTES, "little"))
+        for descriptor in files:
+            os.close(descriptor)
+
+
+def report_ended(pipes: dict[int, int]) -> None:
+    """Write the exit codes of the children that have ended; a signal is a negative one."""
+    while pipes:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            return
+        pipe = pipes.pop(pid)
+        with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
+            os.write(pipe, os.waitstatus_to_exitcode(status).to_bytes(NUMBER_BYTES, "little", signed=True))
+        os.close(pipe)
+
+
+def become(request: dict[str, Any], descriptors: list[int]) -> None:
+    """Give this child its own session, signals, files, environment and folder."""
+    os.setsid()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number, descriptor in enumerate(descriptors):
+        os.dup2(descriptor, number)
+    for descriptor in descriptors:
+        os.close(descriptor)
+    os.environ.clear()
+    os.environ.update(request["env"])
+    os.chdir(request["cwd"])
+    tempfile.tempdir = None
+    at_once = bool(os.environ.get("PYTHONUNBUFFERED"))
+    sys.stdout.reconfigure(line_buffering=at_once, write_through=at_once)  # type: ignore[union-attr]
+
+
+def run(arguments: list[str]) -> None:
+    """Run what `python` would with these arguments: `-m module`, `-c code` or a file."""
+    first, *more = arguments
+    if first == "-m":
+        sys.argv = list(more)
+        runpy.run_module(more[0], run_name="__main__", alter_sys=True)
+    elif first == "-c":
+        sys.argv = ["-c", *more[1:]]
+        main = types.ModuleType("__main__")
+        sys.modules["__main__"] = main
+        exec(compile(more[0], "<string>", "exec"), main.__dict__)
+    else:
+        sys.argv = list(arguments)
+        sys.path.insert(0, str(Path(first).parent))
+        runpy.run_path(first, run_name="__main__")
+
+
+def run_and_exit(arguments: list[str]) -> NoReturn:
+    """Run a program and end as the interpreter does, but leave taking every imported object apart to the kernel."""
+    code = 0
+    try:
+        run(arguments)
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+        if code and ended.code is not code:
+            print(ended.code, file=sys.stderr)
+    except BaseException as error:  # noqa: BLE001, as the interpreter does
+        sys.excepthook(type(error), error, error.__traceback__)
+        code = -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if code == -signal.SIGINT:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(code & 0xFF)
+
+
+if __name__ == "__main__":
+    import_everything()
+    if (asked := serve(socket.socket(fileno=int(sys.argv[1])))) is not None:
+        run_and_exit(asked["arguments"])

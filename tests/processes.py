@@ -1,0 +1,102 @@
+"""Python processes for tests: as `subprocess` starts them, but forked from a server that has imported everything."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.fork_server import NUMBER_BYTES
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class _Server:
+    """The fork server of this pytest process."""
+
+    def __init__(self) -> None:
+        self.requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.fork_server", str(theirs.fileno())],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+
+
+_servers: list[_Server] = []
+
+
+def stop_server() -> None:
+    """End the server, and whatever of its processes is still there."""
+    while _servers:
+        server = _servers.pop()
+        server.requests.close()
+        server.process.wait()
+
+
+class Python(subprocess.Popen[Any]):
+    """A `subprocess.Popen` of `[sys.executable, *arguments]`, started by the fork server.
+
+    It takes stdin, stdout, stderr, text, env and cwd. Its process leads a session of its own.
+    """
+
+    def __init__(self, *arguments: str | Path, **options: Any) -> None:
+        super().__init__(list(map(str, arguments)), **options)
+
+    def _execute_child(  # type: ignore[override]
+        self, args: list[str], executable: object, preexec_fn: object, close_fds: object, pass_fds: object,
+        cwd: str | None, env: dict[str, str] | None, startupinfo: object, creationflags: object, shell: object,
+        p2cread: int, p2cwrite: int, c2pread: int, c2pwrite: int, errread: int, errwrite: int, *_: object,
+    ) -> None:  # fmt: skip
+        if not _servers:
+            _servers.append(_Server())
+        request = {
+            "arguments": args,
+            "cwd": os.fspath(cwd or Path.cwd()),
+            "env": dict(os.environ if env is None else env),
+        }
+        self._ended, status = os.pipe()
+        files = [own if own != -1 else inherited for inherited, own in enumerate((p2cread, c2pwrite, errwrite))]
+        socket.send_fds(_servers[0].requests, [json.dumps(request).encode()], [*files, status])
+        os.close(status)
+        self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)
+        self.pid = self._number()
+        self._child_created = True
+
+    def _number(self) -> int:
+        data = os.read(self._ended, NUMBER_BYTES)
+        if not data:
+            raise ChildProcessError("the fork server is gone")
+        return int.from_bytes(data, "little", signed=True)
+
+    def _internal_poll(self, *_: object, **__: object) -> int | None:
+        return self._wait(0, None)
+
+    def _wait(self, timeout: float | None, otherwise: Any = subprocess.TimeoutExpired) -> int | None:
+        if self.returncode is None:
+            if not select.select([self._ended], [], [], timeout)[0]:
+                if otherwise is None:
+                    return None
+                raise otherwise(self.args, timeout)
+            self.returncode = self._number()
+            os.close(self._ended)
+        return self.returncode
+
+
+def run_python(*arguments: str | Path, timeout: float = 240, **options: Any) -> subprocess.CompletedProcess[str]:
+    """`subprocess.run` of `[sys.executable, *arguments]` with its output captured as text."""
+    with Python(*arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options) as process:
+        try:
+            out, complaints = process.communicate(timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, complaints)
