@@ -27,8 +27,7 @@ from captioning.captioners.base import Answer, Generated, Plain
 from captioning.captioners.share_captioner import Decoding, ShareCaptioner
 from captioning.captioners.share_captioner.dimensions import Dimensions, ResamplerChoices
 from captioning.captioners.share_captioner.generation import Mode, generate_ids
-from captioning.captioners.share_captioner.model import ShareCaptionerModel
-from captioning.captioners.share_captioner.pixels import preprocess
+from captioning.captioners.share_captioner.model import ShareCaptionerModel, preprocess
 from engine.dataset import Dataset, commit_table
 from engine.stage import counts_of, run_part
 from schemas import tables

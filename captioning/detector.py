@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from models.device import choose_device
-from models.weights import OWLV2, find_frozen, load_frozen, weights_name
+from models.weights import OWLV2, find_frozen, load_frozen, load_preprocessing, weights_name
 
 if TYPE_CHECKING:  # imported where they are used: they take seconds
     from transformers import Owlv2Processor
@@ -36,10 +36,7 @@ class NounDetector:
         folder = find_detector(weights, key)
         place = choose_device(device, "ground.device")
         model = load_frozen(Owlv2ForObjectDetection.from_pretrained, folder).to(place)
-        try:
-            processor = Owlv2Processor.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{folder}: has no OWLv2 preprocessing ({str(error).splitlines()[0]})") from None
+        processor = load_preprocessing(Owlv2Processor.from_pretrained, folder, "OWLv2")
         return cls(model, processor, weights_name(weights, folder, OWLV2))
 
     def scores(self, image: Image.Image, nouns: Sequence[str]) -> list[float]:

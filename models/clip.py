@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.device import choose_device
-from models.weights import CLIP_L14, find_frozen, load_frozen, weights_name
+from models.weights import CLIP_L14, find_frozen, load_frozen, load_preprocessing, weights_name
 
 if TYPE_CHECKING:  # imported where they are used: they take seconds
     from transformers import CLIPImageProcessorPil, CLIPTokenizer
@@ -47,11 +47,8 @@ class Clip:
         folder = find_clip(weights, key)
         place = choose_device(device, f"{key.partition('.')[0]}.device")
         model = load_frozen(CLIPModel.from_pretrained, folder).to(place)
-        try:
-            processor = CLIPImageProcessorPil.from_pretrained(folder, local_files_only=True)
-            tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{folder}: has no CLIP preprocessing ({str(error).splitlines()[0]})") from None
+        processor = load_preprocessing(CLIPImageProcessorPil.from_pretrained, folder, "CLIP")
+        tokenizer = load_preprocessing(CLIPTokenizer.from_pretrained, folder, "CLIP")
         return cls(model, processor, tokenizer, weights_name(weights, folder, CLIP_L14))
 
     @property

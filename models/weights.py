@@ -6,10 +6,16 @@ import json
 import logging
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
+
+UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, SafetensorError)
+"""What transformers and diffusers raise on a folder that is damaged or holds another kind of model."""
 
 
 @dataclass(frozen=True)
@@ -173,23 +179,31 @@ def load_frozen(from_pretrained: Callable[..., Any], folder: Path, **knobs: Any)
     Raises:
         ValueError: the folder holds no such model, or a damaged one.
     """
-    from safetensors import SafetensorError
-
-    chatter = logging.getLogger("transformers.modeling_utils")
-    level = chatter.level
-    chatter.setLevel(logging.ERROR)  # of tensors that are in the file and not needed, such as T5's decoder
+    knobs = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True} | knobs
     try:
-        model, info = from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, **knobs
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ValueError(f"{folder}: cannot be loaded ({str(error).strip().splitlines()[0]})") from None
-    finally:
-        chatter.setLevel(level)
+        with quiet():  # of tensors that are in the file and not needed, such as T5's decoder
+            model, info = from_pretrained(folder, **knobs)
+    except UNREADABLE as error:
+        raise ValueError(f"{folder}: the weights cannot be loaded ({one_line(error)}); get them anew") from None
     missing = sorted(info["missing_keys"])
     if missing:
-        raise ValueError(f"{folder}: lacks {missing[0]} and {len(missing) - 1} more tensors; get it anew")
+        raise ValueError(f"{folder}: lacks {missing[0]} and {len(missing) - 1} more tensors; get them anew")
     return model.eval().requires_grad_(False)
+
+
+def load_preprocessing(from_pretrained: Callable[..., Any], folder: Path, kind: str, **knobs: Any) -> Any:
+    """The processor or tokenizer that a model's folder holds.
+
+    Args:
+        kind: of model, for the message.
+
+    Raises:
+        ValueError: the folder holds none, or a damaged one.
+    """
+    try:
+        return from_pretrained(folder, local_files_only=True, **knobs)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{folder}: has no {kind} preprocessing ({one_line(error)}); get it anew") from None
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -205,3 +219,26 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds no JSON object")
     return content
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text that is not blank, at most 200 letters of it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:200]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back the warnings and progress bars of transformers while the caller checks what they warn of."""
+    from transformers.utils import logging as theirs
+
+    chatter = logging.getLogger("transformers")
+    level, bars = chatter.level, theirs.is_progress_bar_enabled()
+    chatter.setLevel(logging.ERROR)
+    theirs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        chatter.setLevel(level)
+        if bars:
+            theirs.enable_progress_bar()

@@ -1,24 +1,20 @@
-"""Loads a model with its processor from a folder, and says in one line what is wrong with the folder."""
+"""Loads the configuration and the processor of an image-text-to-text model, or says in one line what is wrong."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoImageProcessor, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
+from transformers import AutoConfig, AutoImageProcessor, AutoProcessor, AutoTokenizer
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING
 from transformers.utils import is_torchvision_available
 
+from models.weights import UNREADABLE, one_line, quiet
+
 LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, SafetensorError)
-"""What transformers raises on a folder that is damaged or of another kind."""
 
 
 def load_config(folder: Path) -> Any:
@@ -40,26 +36,6 @@ def load_config(folder: Path) -> Any:
             "name an image-text-to-text model"
         )
     return config
-
-
-def load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> Any:
-    """A model on its device, frozen.
-
-    Raises:
-        ValueError: weights are missing, cut or of another model; unlike the library alone, none is made up at random.
-    """
-    with quiet():
-        try:
-            loaded: Any = AutoModelForImageTextToText.from_pretrained(
-                folder, dtype=dtype, output_loading_info=True, **LOCAL
-            )
-        except UNREADABLE as error:
-            raise ValueError(f"{folder}: the weights cannot be loaded ({one_line(error)}); get them anew") from None
-    model, info = loaded
-    missing = sorted(info["missing_keys"])
-    if missing:
-        raise ValueError(f"{folder}: lacks {missing[0]} and {len(missing) - 1} more tensors; get it anew")
-    return model.eval().requires_grad_(False).to(device)
 
 
 def load_processor(folder: Path, config: Any) -> Any:
@@ -105,24 +81,3 @@ def without_videos(kind: Any, folder: Path) -> Any:
     parts = [load[name](folder, **LOCAL) if name in load else None for name in kind.get_attributes()]
     settings, _ = kind.get_processor_dict(folder, local_files_only=True)
     return StillPictures.from_args_and_dict(parts, settings)
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error that says something, at most 200 letters of it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:200]
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep the library's warnings and bars back while what they warn of is checked here."""
-    chatter = logging.getLogger("transformers")
-    level, bars = chatter.level, transformers.utils.logging.is_progress_bar_enabled()
-    chatter.setLevel(logging.ERROR)
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        chatter.setLevel(level)
-        if bars:
-            transformers.utils.logging.enable_progress_bar()

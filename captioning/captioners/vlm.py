@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import AutoModelForImageTextToText, LogitsProcessor, LogitsProcessorList
 
 from captioning.captioners.base import Answer, Generated, Plain
 from captioning.captioners.local_model import find_vlm
-from captioning.captioners.processors import load_config, load_model, load_processor, one_line
+from captioning.captioners.processors import LOCAL, load_config, load_processor
 from models.device import choose_device
+from models.weights import load_frozen, one_line
 from schemas.captioners import Vlm
 
 ALPHA_PROMPT = "Describe this image and its style in a very detailed manner"
@@ -72,7 +73,8 @@ class VlmCaptioner:
         dtype = section.dtype
         if dtype == "auto":
             dtype = "bf16" if self._device.type == "cuda" else "fp32"
-        self._model = load_model(found.folder, DTYPES[dtype], self._device)
+        knobs = {**LOCAL, "dtype": DTYPES[dtype], "use_safetensors": None}  # None takes `.bin` as well
+        self._model = load_frozen(AutoModelForImageTextToText.from_pretrained, found.folder, **knobs).to(self._device)
         settings = self._model.generation_config
         self._ends = _as_ids(settings.eos_token_id, self._processor.tokenizer.eos_token_id)
         self.retries_help = section.decoding == "sampled"

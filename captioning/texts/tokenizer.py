@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from captioning.texts.text import sentence_ends
 from models import tokenizers
-from models.weights import T5_XXL, find_weights, missing_weights
+from models.weights import T5_XXL, find_weights, missing_weights, one_line
 from schemas.tokens import count_tokens
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def load_tokenizer(given: str) -> Tokenizer:
     try:
         return T5Tokenizer(Pieces.from_pretrained(vocabulary.parent, local_files_only=True), vocabulary)
     except (OSError, ValueError, RuntimeError, TypeError) as error:
-        raise ValueError(f"{KNOB}: {vocabulary} is no T5 tokenizer ({str(error).splitlines()[0]})") from None
+        raise ValueError(f"{KNOB}: {vocabulary} is no T5 tokenizer ({one_line(error)})") from None
 
 
 def find_vocabulary(given: str) -> Path | None:

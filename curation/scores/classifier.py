@@ -12,7 +12,16 @@ from PIL import Image
 
 from models.clip import Pixels
 from models.device import choose_device
-from models.weights import NSFW, WATERMARK, Weight, find_frozen, load_frozen, missing_weights, weights_name
+from models.weights import (
+    NSFW,
+    WATERMARK,
+    Weight,
+    find_frozen,
+    load_frozen,
+    load_preprocessing,
+    missing_weights,
+    weights_name,
+)
 from schemas.scores import Classifier
 
 PUBLISHED = {"nsfw": NSFW, "watermark": WATERMARK}
@@ -38,10 +47,8 @@ class ImageClassifier:
         folder = find_classifier(column, section)
         place = choose_device(device, "screen.device")
         model = load_frozen(AutoModelForImageClassification.from_pretrained, folder).to(place)
-        try:  # by Pillow: the other backend is torchvision's
-            processor = AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{folder}: has no preprocessing ({str(error).splitlines()[0]})") from None
+        # by Pillow: the other backend is torchvision's
+        processor = load_preprocessing(AutoImageProcessor.from_pretrained, folder, "image", backend="pil")
         wanted = section.label or column
         labels = {str(word).lower(): int(number) for number, word in model.config.id2label.items()}
         if wanted.lower() not in labels:

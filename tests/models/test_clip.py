@@ -69,7 +69,7 @@ def test_a_folder_that_is_no_clip_is_refused_in_a_line(folder: Path, tmp_path: P
     cut = shutil.copytree(folder, tmp_path / "cut")
     weights = cut / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-500])
-    with pytest.raises(ValueError, match="cut: cannot be loaded"):
+    with pytest.raises(ValueError, match="cut: the weights cannot be loaded"):
         Clip.load(str(cut), "ground.clip")
     bare = shutil.copytree(folder, tmp_path / "bare")
     (bare / "preprocessor_config.json").unlink()

@@ -1,7 +1,10 @@
-"""Share-Captioner, the captioner of PixArt-Σ's data, on transformers' own classes."""
+"""Share-Captioner, the captioner of PixArt-Σ's data, on transformers' own classes.
 
-from captioning.captioners.share_captioner.captioner import Generated, ShareCaptioner
+A recipe uses `RecipeCaptioner`; `ShareCaptioner` with a `Decoding` captions pictures without one.
+"""
+
+from captioning.captioners.share_captioner.captioner import RecipeCaptioner
+from captioning.captioners.share_captioner.checkpoint import ShareCaptioner
 from captioning.captioners.share_captioner.generation import Decoding
-from captioning.captioners.share_captioner.recipe_captioner import RecipeCaptioner
 
-__all__ = ["Decoding", "Generated", "RecipeCaptioner", "ShareCaptioner"]
+__all__ = ["Decoding", "RecipeCaptioner", "ShareCaptioner"]

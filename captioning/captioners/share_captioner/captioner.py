@@ -1,160 +1,70 @@
-"""`ShareCaptioner`: a checkpoint folder as something that captions pictures."""
+"""The captioner `share_captioner`: Share-Captioner with the knobs of a recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-import torch
 from PIL import Image
-from torch import Tensor
 
-from captioning.captioners.share_captioner.files import WeightFiles
-from captioning.captioners.share_captioner.generation import Decoding, generate_ids
-from captioning.captioners.share_captioner.language import EOS
-from captioning.captioners.share_captioner.loading import Rotary, load_model
-from captioning.captioners.share_captioner.model import ShareCaptionerModel
-from captioning.captioners.share_captioner.pixels import preprocess
-from captioning.captioners.share_captioner.tokenizer import QUESTION, Tokenizer
-
-
-@dataclass(frozen=True)
-class Generated:
-    """One caption and how it ended."""
-
-    text: str
-    ended: bool
-    """False where `max_new_tokens` cut it off."""
-    num_tokens: int
-    """Ids generated for it, its end among them."""
+from captioning.captioners.base import Generated, Plain
+from captioning.captioners.local_model import find_share_captioner
+from captioning.captioners.share_captioner.checkpoint import ShareCaptioner
+from captioning.captioners.share_captioner.dimensions import ResamplerChoices
+from captioning.captioners.share_captioner.generation import Decoding
+from captioning.captioners.share_captioner.tokenizer import QUESTION
+from models.device import choose_device
+from schemas import captioners
 
 
-class ShareCaptioner:
-    """Share-Captioner, or its v1 base InternLM-XComposer-7B, from the published tensors; no remote code."""
+class RecipeCaptioner:
+    """Share-Captioner as a `captioning.captioners.base.Captioner`. Each worker builds one."""
 
-    def __init__(self, model: ShareCaptionerModel, tokenizer: Tokenizer | None, question: str = QUESTION) -> None:
-        """Args:
-        tokenizer: needed for `caption` alone.
-        question: what the model is asked about each picture.
-        """
-        self.model = model
-        self.question = question
-        self.image_size: int = model.dimensions.image_size
-        self._tokenizer = tokenizer
+    prompt: str | None = QUESTION
 
-    @classmethod
-    def load(
-        cls,
-        folder: str | Path,
-        rotary: Rotary = "reference",
-        *,
-        dtype: str | None = None,
-        device: str | torch.device = "cpu",
-        question: str = QUESTION,
-        overrides: Mapping[str, Any] | None = None,
-    ) -> ShareCaptioner:
-        """Read a folder of `config.json`, weights (safetensors or `.bin`, whole or in shards) and `tokenizer.model`.
+    def __init__(self, section: captioners.ShareCaptioner, device: str = "auto") -> None:
+        """Load the model.
 
         Args:
-            rotary: `reference` takes the rotary frequencies of the file, which the published one holds rounded to
-                bfloat16, as the published captions were made; `exact` computes them.
-            dtype: `fp32`, `bf16` or `fp16`; None keeps the file's (the published one is bf16).
-            overrides: keys of config.json to be taken instead of the file's, such as `resampler_heads`.
+            device: auto, cpu, mps, cuda or cuda:N.
 
         Raises:
-            ValueError: a file is missing, cut or foreign; names or shapes are not this model's. The tokenizer alone
-                may be missing until a caption is asked for.
+            ValueError: its weights are not on this machine (the message says how to get them) or are not this
+                model's, or there is no such device.
         """
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise ValueError(f"{folder}: no such folder")
-        files = WeightFiles(folder)
-        model = load_model(files, rotary, dtype, torch.device(device), overrides or {})
-        tokenizer = Tokenizer(folder) if (folder / "tokenizer.model").is_file() else None
-        return cls(model, tokenizer, question)
+        place = choose_device(device, "caption.share_captioner.device")
+        found = find_share_captioner(section)
+        dtype = section.dtype
+        if dtype == "auto":
+            dtype = "bf16" if place.type == "cuda" else "fp32"
+        self._captioner = ShareCaptioner.load(
+            found.folder,
+            section.rotary,
+            dtype=dtype,
+            device=place,
+            overrides={str(key): value for key, value in section.overrides.items()},
+        )
+        _ = self._captioner.tokenizer  # a missing one stops the job now, not at the first picture
+        self._decoding = Decoding(section.decoding, max_new_tokens=section.max_new_tokens)
+        self.name, self.revision = found.name, found.revision
+        self.retries_help = section.decoding != "greedy"
+        self.batch_size = section.batch_size
+        choices = self._captioner.model.dimensions.connector
+        readings = choices.as_config() if isinstance(choices, ResamplerChoices) else {}
+        self.parameters: dict[str, Plain] = {
+            "decoding": section.decoding,
+            "dtype": dtype,
+            "max_new_tokens": section.max_new_tokens,
+            "repetition_penalty": self._decoding.repetition_penalty,
+            "rotary": section.rotary,
+            **({"top_k": self._decoding.top_k} if self.retries_help else {}),
+            **({"num_beams": self._decoding.num_beams} if section.decoding == "published" else {}),
+            **readings,
+        }
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        return self.model.flag_image_start.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """What the weights are stored and multiplied in."""
-        return self.model.flag_image_start.dtype
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer.
+    def caption(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> list[Generated]:
+        """One answer per picture, in order.
 
         Raises:
-            ValueError: the folder had none, or one with more pieces than the model has embeddings.
+            RuntimeError: the device gives up, for want of memory for one.
         """
-        if self._tokenizer is None:
-            raise ValueError("tokenizer.model is missing from the folder of the weights: copy it from the repository")
-        num_rows = self.model.dimensions.vocab_size
-        if len(self._tokenizer) > num_rows:
-            raise ValueError(f"tokenizer.model has {len(self._tokenizer)} pieces, the model {num_rows} embeddings")
-        return self._tokenizer
-
-    @torch.inference_mode()
-    def encode_image(self, pixel_values: Tensor) -> Tensor:
-        """What stands between the two image flags: (B, 3, image_size, image_size) -> (B, positions, hidden).
-
-        Raises:
-            ValueError: the pictures have another size.
-        """
-        pixel_values, size = torch.as_tensor(pixel_values), self.image_size
-        if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, size, size):
-            raise ValueError(f"pixel_values {list(pixel_values.shape)}: expected (B, 3, {size}, {size})")
-        return self.model.encode_image(pixel_values.to(self.device, self.dtype))
-
-    @torch.inference_mode()
-    def prompt(self, pixel_values: Tensor, ids_before: Tensor, ids_after: Tensor) -> Tensor:
-        """Embeddings of the text before, the flags around the picture, and the text after: (B, L, hidden).
-
-        Args:
-            ids_before, ids_after: (L1,) and (L2,), or (B, L1) and (B, L2).
-        """
-        before, after = (torch.as_tensor(ids, device=self.device) for ids in (ids_before, ids_after))
-        return self.model.prompt(self.encode_image(pixel_values), before, after)
-
-    @torch.inference_mode()
-    def logits(self, pixel_values: Tensor, ids_before: Tensor, ids_after: Tensor) -> Tensor:
-        """Logits of the next token at every position of the prompt, (B, L, V); arguments as of `prompt`."""
-        return self.model.language(inputs_embeds=self.prompt(pixel_values, ids_before, ids_after)).logits
-
-    def caption(
-        self, images: Sequence[Image.Image], seeds: Sequence[int], decoding: Decoding | None = None
-    ) -> list[str]:
-        """One caption per picture; the same picture, seed and decoding give the same text, whatever stands beside.
-
-        Args:
-            images: upright sRGB pictures of any size.
-            seeds: one number per picture; `greedy` does not look at them.
-            decoding: None is the published one.
-        """
-        return [generated.text for generated in self.generate(images, seeds, decoding or Decoding())]
-
-    @torch.inference_mode()
-    def generate(self, images: Sequence[Image.Image], seeds: Sequence[int], decoding: Decoding) -> list[Generated]:
-        """As `caption`, and how each one ended.
-
-        Raises:
-            ValueError: there are not as many seeds as pictures, or no tokenizer that fits.
-            RuntimeError: the device ran out of memory.
-        """
-        if len(images) != len(seeds):
-            raise ValueError(f"{len(images)} pictures, {len(seeds)} seeds")
-        if not images:
-            return []
-        tokenizer = self.tokenizer
-        before, after = (torch.tensor(ids) for ids in tokenizer.prompt(self.question))
-        embeds = self.prompt(preprocess(images, self.image_size), before, after)
-        # The published script stops its beams at EOS alone and cuts the text; the others need not write on.
-        ends = {EOS, tokenizer.end_of_answer}
-        stops = [EOS] if decoding.mode == "published" else sorted(ends)
-        rows = generate_ids(self.model.language, embeds, decoding, seeds, stops)
-        return [Generated(tokenizer.answer(ids), not ends.isdisjoint(ids), len(ids)) for ids in rows]
+        return self._captioner.generate(images, seeds, self._decoding)

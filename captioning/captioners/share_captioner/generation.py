@@ -9,10 +9,10 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessorList
 
-from captioning.captioners.share_captioner.chance import GumbelDice
-from captioning.captioners.share_captioner.language import EOS, InternLM, draw_without_replacement
+from captioning.captioners.share_captioner.language import EOS, InternLM
+from captioning.captioners.share_captioner.sampling import DrawOneToken, GumbelDice
 
 Mode = Literal["published", "greedy", "sampled"]
 NEVER = 2**31 - 1
@@ -48,21 +48,6 @@ class Decoding:
             raise ValueError(f"repetition_penalty={self.repetition_penalty}: above 0")
 
 
-class Roll(LogitsProcessor):
-    """Turns greedy search into sampling: the one token that the dice draw keeps a finite score."""
-
-    def __init__(self, dice: GumbelDice, top_k: int) -> None:
-        self._dice = dice
-        self._top_k = top_k
-
-    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Args: input_ids (B, step), generated so far; scores (B, V)."""
-        likeliest, tokens = scores.topk(min(self._top_k, scores.shape[1]), dim=1)
-        place = draw_without_replacement(likeliest, tokens, self._dice, input_ids.shape[1], 1)
-        drawn = tokens.gather(1, place)
-        return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0.0)
-
-
 def generate_ids(
     language: InternLM, prompt: Tensor, decoding: Decoding, seeds: Sequence[int], ends: Sequence[int]
 ) -> list[list[int]]:
@@ -92,7 +77,7 @@ def generate_ids(
         eos_token_id=list(ends) or [NEVER],
         pad_token_id=EOS,  # the published -1 is no id
     )
-    processors = LogitsProcessorList() if dice is None or beams else LogitsProcessorList([Roll(dice, decoding.top_k)])
+    processors = [] if dice is None or beams else [DrawOneToken(dice, decoding.top_k)]
     language.dice, language.top_k = (dice if beams else None), decoding.top_k
     draws_before = language.num_draws
     try:
@@ -102,7 +87,7 @@ def generate_ids(
                 inputs_embeds=prompt,
                 attention_mask=torch.ones(prompt.shape[:2], dtype=torch.long, device=prompt.device),
                 generation_config=config,
-                logits_processor=processors,
+                logits_processor=LogitsProcessorList(processors),
             )
     finally:
         language.dice = None

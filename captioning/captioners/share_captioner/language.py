@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from captioning.captioners.share_captioner.chance import GumbelDice
 from captioning.captioners.share_captioner.dimensions import Dimensions
+from captioning.captioners.share_captioner.sampling import GumbelDice, draw_without_replacement
 
 BOS, EOS = 1, 2
 
@@ -104,12 +104,3 @@ class InternLM(LlamaForCausalLM):
         first_beams = torch.arange(batch_size, device=beams.device)[:, None] * num_beams
         indices[:, :, place] = (beams + first_beams).to(indices.dtype)
         return log_probs, sequences, indices
-
-
-def draw_without_replacement(log_probs: Tensor, names: Tensor, dice: GumbelDice, step: int, num_draws: int) -> Tensor:
-    """(B, num_draws) columns of `log_probs` (B, N), drawn one after the other from its softmax.
-
-    Args:
-        names: (B, N), the integers that the dice are thrown for.
-    """
-    return (log_probs.double() + dice.noise(step, names)).topk(num_draws, dim=1).indices

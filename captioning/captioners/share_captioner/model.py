@@ -1,14 +1,21 @@
-"""Share-Captioner as a module: EVA ViT-g, a connector, InternLM-7B; and the prompt they share."""
+"""Share-Captioner as a module: EVA ViT-g, a connector, InternLM-7B; with the prompt they share and their pixels."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from transformers import Blip2QFormerConfig, Blip2QFormerModel, Blip2VisionConfig, Blip2VisionModel
 
 from captioning.captioners.share_captioner.dimensions import Dimensions, QFormerDimensions, ResamplerChoices
 from captioning.captioners.share_captioner.language import InternLM, language_config
 from captioning.captioners.share_captioner.resampler import Resampler
+
+PIXEL_MEAN = np.array((0.48145466, 0.4578275, 0.40821073), np.float32)
+PIXEL_STD = np.array((0.26862954, 0.26130258, 0.27577711), np.float32)
 
 
 class QFormer(nn.Module):
@@ -85,3 +92,17 @@ class ShareCaptionerModel(nn.Module):
         before, after = (embed(ids).expand(batch, -1, -1) for ids in (ids_before, ids_after))
         start, end = (flag.expand(batch, -1, -1) for flag in (self.flag_image_start, self.flag_image_end))
         return torch.cat((before, start, image_embeds, end, after), dim=1)
+
+
+def preprocess(images: Sequence[Image.Image], size_px: int) -> Tensor:
+    """(B, 3, size, size) float32: squashed to a square by bicubic resampling, without crop or padding, normalised.
+
+    Alpha is dropped, as published, not composited: the colours under transparent pixels count.
+    """
+    return torch.stack([_normalised(image, size_px) for image in images])
+
+
+def _normalised(image: Image.Image, size_px: int) -> Tensor:
+    squashed = image.convert("RGB").resize((size_px, size_px), Image.Resampling.BICUBIC)
+    pixels = (np.asarray(squashed, np.float32) / np.float32(255) - PIXEL_MEAN) / PIXEL_STD
+    return torch.from_numpy(pixels.transpose(2, 0, 1).copy())

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from captioning.captioners.share_captioner.captioner import ShareCaptioner
+from captioning.captioners.share_captioner.checkpoint import ShareCaptioner
 from captioning.captioners.share_captioner.dimensions import Cls, ResamplerChoices
 from captioning.captioners.share_captioner.loading import Rotary
-from captioning.captioners.share_captioner.pixels import preprocess
+from captioning.captioners.share_captioner.model import preprocess
 from captioning.captioners.share_captioner.resampler import Resampler
 from models.device import choose_device
 from models.weights import SHARE_CAPTIONER, find_weights

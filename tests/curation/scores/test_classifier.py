@@ -75,6 +75,6 @@ def test_a_folder_that_is_no_classifier_is_refused_in_a_line(folder: Path, tmp_p
     with pytest.raises(ValueError, match=r"clip: lacks classifier"):
         ImageClassifier.load("nsfw", Classifier(model=str(clip)), "cpu")
     (folder / "preprocessor_config.json").rename(folder / "aside")
-    with pytest.raises(ValueError, match="tiny: has no preprocessing"):
+    with pytest.raises(ValueError, match="tiny: has no image preprocessing"):
         ImageClassifier.load("nsfw", Classifier(model=str(folder)), "cpu")
     (folder / "aside").rename(folder / "preprocessor_config.json")

@@ -11,10 +11,10 @@ from torch import Tensor
 from transformers import GenerationConfig
 
 from captioning.captioners.share_captioner import Decoding, ShareCaptioner
-from captioning.captioners.share_captioner.chance import GumbelDice
 from captioning.captioners.share_captioner.generation import generate_ids
 from captioning.captioners.share_captioner.language import EOS, InternLM
-from captioning.captioners.share_captioner.pixels import preprocess
+from captioning.captioners.share_captioner.model import preprocess
+from captioning.captioners.share_captioner.sampling import GumbelDice
 
 MODES = ("published", "greedy", "sampled")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from captioning.captioners.share_captioner import Decoding, ShareCaptioner
 from captioning.captioners.share_captioner.generation import generate_ids
-from captioning.captioners.share_captioner.pixels import preprocess
+from captioning.captioners.share_captioner.model import preprocess
 from captioning.captioners.share_captioner.resampler import sincos_2d
 from captioning.captioners.share_captioner.tokenizer import Tokenizer
 

@@ -1,4 +1,4 @@
-"""The dice of a caption: noise that depends on its seed, the step and the token alone, so not on its batch."""
+"""Draws the tokens of a caption with noise that depends on its seed, the step and the token, but not on its batch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from transformers import LogitsProcessor
 
 GOLDEN = -7046029254386353131
 """2^64 divided by the golden ratio, as a signed integer: the step of splitmix64."""
@@ -30,6 +31,30 @@ class GumbelDice:
         bits = _mixed(_mixed(state[:, None] + choices * GOLDEN) + GOLDEN)
         uniform = (((bits >> 11) & (2**53 - 1)).double() + 0.5) / 2**53
         return -(-uniform.log()).log()
+
+
+class DrawOneToken(LogitsProcessor):
+    """Turns greedy search into sampling: only the token that the dice draw keeps a finite score."""
+
+    def __init__(self, dice: GumbelDice, top_k: int) -> None:
+        self._dice = dice
+        self._top_k = top_k
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """Args: input_ids (B, step), generated so far; scores (B, V)."""
+        likeliest, tokens = scores.topk(min(self._top_k, scores.shape[1]), dim=1)
+        place = draw_without_replacement(likeliest, tokens, self._dice, input_ids.shape[1], 1)
+        drawn = tokens.gather(1, place)
+        return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0.0)
+
+
+def draw_without_replacement(log_probs: Tensor, names: Tensor, dice: GumbelDice, step: int, num_draws: int) -> Tensor:
+    """(B, num_draws) columns of `log_probs` (B, N), drawn one after the other from its softmax.
+
+    Args:
+        names: (B, N), the integers that the dice are thrown for.
+    """
+    return (log_probs.double() + dice.noise(step, names)).topk(num_draws, dim=1).indices
 
 
 def _mixed(bits: Tensor) -> Tensor:

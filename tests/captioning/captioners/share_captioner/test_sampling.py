@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from captioning.captioners.share_captioner.chance import GumbelDice
+from captioning.captioners.share_captioner.sampling import GumbelDice
 
 CPU = torch.device("cpu")
 NUM_SEEDS = 100_000
