@@ -37,6 +37,11 @@ class Model(StrictModel):
     mlp_ratio: Annotated[float, Field(gt=0)] = 4.0
     """Inner width of the MLP over `hidden_size`."""
 
+    @property
+    def patch_px(self) -> int:
+        """Side of a patch in px of the picture."""
+        return LATENT_DOWNSAMPLING * self.patch_size
+
     @model_validator(mode="after")
     def _widths_divide(self) -> Model:
         if self.hidden_size % self.num_heads:
@@ -356,7 +361,7 @@ class TrainingRecipe(StrictModel):
         earlier = [other.name for other in self.stages[:number]]
         if stage.name in earlier:
             raise ValueError(f"{where}: an earlier stage has the same name")
-        unit = LATENT_DOWNSAMPLING * self.model.patch_size
+        unit = self.model.patch_px
         if stage.resolution % unit:
             raise ValueError(f"{where}: resolution {stage.resolution} is no multiple of {unit} px, the side of a patch")
         if stage.kv_compression is not None:

@@ -42,7 +42,7 @@ from training.data.reader import Captions, DamagedSample, Sample, ShardReader
 from training.data.selection import Selection
 from training.data.stored import as_stored
 from training.data.transform import shapes_of, to_unit_range
-from training.encoders.offline import codec_for, text_encoder_for
+from training.encoders.make import codec_for, text_encoder_for
 from training.features import FeatureSet, index_digest, latents_set, refuse_other, text_set
 from training.stages import pixel_multiple
 

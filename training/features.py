@@ -18,7 +18,7 @@ from schemas.features import CAPTIONS, LATENTS, NULL_FILE, VERSION, difference, 
 from schemas.shard_index import INDEX_FILE
 from schemas.training import Stage, TrainingRecipe
 from training.data.stored import StoredArrays
-from training.encoders.offline import Encoders, weights_digests
+from training.encoders.make import Encoders, weights_digests
 from training.stages import pixel_multiple
 
 USED_FILE = "features.json"

@@ -12,7 +12,7 @@ from training.data.chance import derived_seed, noise
 from training.data.loader import PaddedText, TrainingBatch
 from training.data.transform import to_unit_range
 from training.encoders.base import draw_latents
-from training.encoders.offline import Encoders
+from training.encoders.make import Encoders
 
 
 @dataclass(frozen=True)

@@ -176,7 +176,7 @@ def fitting(recipe: TrainingRecipe, stage: Stage, model: PixArt, world_size: int
     knobs = recipe.data_of(stage)
     pictures = knobs.batch // world_size
     per_pass = min(pictures, knobs.micro_batch or pictures) * knobs.timesteps_per_image
-    side = stage.resolution // (8 * recipe.model.patch_size)
+    side = stage.resolution // recipe.model.patch_px
     held = sum(p.numel() for p in model.parameters()) * FP32 * (1 + recipe.ema.enabled)
     budget = USABLE * torch.cuda.get_device_properties(device).total_memory
     tried = []

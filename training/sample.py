@@ -14,7 +14,7 @@ from torch import Tensor
 
 from schemas.buckets import LABELS, sizes
 from schemas.ids import counter
-from schemas.training import Stage, TrainingRecipe
+from schemas.training import LATENT_DOWNSAMPLING, Stage, TrainingRecipe
 from training.checkpoint import latest_checkpoint
 from training.data.chance import noise
 from training.data.order import Shape
@@ -22,7 +22,7 @@ from training.data.reader import Sample, ShardReader
 from training.data.transform import from_unit_range
 from training.diffusion import guided, sample
 from training.diffusion.sampler import NoiseModel
-from training.encoders.offline import codec_for, text_encoder_for
+from training.encoders.make import codec_for, text_encoder_for
 from training.inputs import padded
 from training.model import PixArt, load_weights
 from training.stages import pixel_multiple, stage_data
@@ -151,7 +151,8 @@ def draw(
     for shape in dict.fromkeys(shapes):
         members = [i for i, other in enumerate(shapes) if other == shape]
         caption, mask = (t.to(device) for t in padded([text_encoder.encode(captions[i]) for i in members]))
-        start = noise([seeds[i] for i in members], (codec.channels, shape[0] // 8, shape[1] // 8)).to(device)
+        cells = (shape[0] // LATENT_DOWNSAMPLING, shape[1] // LATENT_DOWNSAMPLING)
+        start = noise([seeds[i] for i in members], (codec.channels, *cells)).to(device)
 
         conditional = noise_model(model, caption, mask, recipe, dropped=False)
         unconditional = noise_model(model, caption, mask, recipe, dropped=True)

@@ -99,7 +99,7 @@ class StageData:
 
 def pixel_multiple(recipe: TrainingRecipe, stage: Stage) -> int:
     """What a training picture's sides are multiples of, px: whole patches, and whole groups under compression."""
-    return 8 * recipe.model.patch_size * (stage.kv_compression.ratio if stage.kv_compression else 1)
+    return recipe.model.patch_px * (stage.kv_compression.ratio if stage.kv_compression else 1)
 
 
 def stage_data(recipe: TrainingRecipe, stage: Stage) -> StageData:

@@ -18,7 +18,7 @@ from training.data.chance import Chance
 from training.data.loader import Loader
 from training.data.reader import ShardReader
 from training.data.source import Source
-from training.encoders.offline import Encoders
+from training.encoders.make import Encoders
 from training.features import StageFeatures, keep_features, stage_features
 from training.inputs import model_inputs
 from training.memory import fitting

@@ -15,7 +15,7 @@ from training.data.reader import DamagedSample
 from training.data.source import Source
 from training.diffusion import q_sample, training_loss
 from training.encoders.base import draw_latents
-from training.encoders.offline import Encoders
+from training.encoders.make import Encoders
 from training.inputs import ModelInputs, moments_of
 from training.model import PixArt
 from training.parallel.distributed import World

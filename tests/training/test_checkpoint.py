@@ -12,7 +12,7 @@ import torch
 
 from schemas.training import TrainingRecipe
 from training.checkpoint import CheckpointWriter, checkpoints, latest_checkpoint, read_checkpoint, write_checkpoint
-from training.encoders.offline import text_encoder_for
+from training.encoders.make import text_encoder_for
 from training.state import TrainState, learning_rate
 from training.weak_to_strong import starting_model
 

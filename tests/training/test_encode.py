@@ -24,7 +24,7 @@ from training.data.reader import DamagedSample, ShardReader
 from training.data.stored import StoredArrays
 from training.data.transform import to_unit_range
 from training.encoders.base import draw_latents
-from training.encoders.offline import Encoders
+from training.encoders.make import Encoders
 from training.features import latents_set, text_set
 
 REPOSITORY = Path(__file__).resolve().parents[2]

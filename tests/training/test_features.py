@@ -9,7 +9,7 @@ import shutil
 import pytest
 import torch
 
-import training.encoders.offline
+import training.encoders.make
 from schemas.training import TrainingRecipe
 from tests.training.encoding import encode
 from training.data.reader import ShardReader
@@ -55,8 +55,8 @@ def test_losses_are_equal_to_the_bit_with_features_and_without(encoders, request
         raise AssertionError("with features no picture is decoded and no encoder is loaded")
 
     monkeypatch.setattr(ShardReader, "read", never)
-    monkeypatch.setattr(training.encoders.offline, "codec_for", never)
-    monkeypatch.setattr(training.encoders.offline, "text_encoder_for", never)
+    monkeypatch.setattr(training.encoders.make, "codec_for", never)
+    monkeypatch.setattr(training.encoders.make, "text_encoder_for", never)
     train(recipe)
     assert len(losses(recipe)) == 6 and losses(recipe) == losses(without)
 

@@ -7,7 +7,7 @@ import pytest
 from schemas.training import TrainingRecipe
 from training.data.reader import ShardReader
 from training.data.source import Source
-from training.encoders.offline import Encoders
+from training.encoders.make import Encoders
 from training.metrics import read_metrics
 from training.parallel.distributed import World
 from training.stages import stage_data

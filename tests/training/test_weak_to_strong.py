@@ -7,7 +7,7 @@ import torch
 
 from schemas.training import TrainingRecipe
 from training.checkpoint import write_checkpoint
-from training.encoders.offline import text_encoder_for
+from training.encoders.make import text_encoder_for
 from training.state import TrainState
 from training.weak_to_strong import model_config, parent_weights, starting_model
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from engine.ahead import ahead
+from schemas.lru import Lru
 from schemas.training import Data
 from training.data.chance import Chance
 from training.data.order import BatchOrder, Shape
@@ -75,27 +76,15 @@ class TrainingBatch:
 
 
 class SampleCache:
-    """The least recently used samples go when the memory is full; an epoch that fits is decoded once."""
+    """Samples that were read last, within so many MiB; an epoch that fits is decoded once."""
 
     def __init__(self, source: Source, megabytes: int) -> None:
         self._source = source
-        self._room = megabytes * 2**20
-        self._samples: OrderedDict[tuple[int, Shape], TrainingSample] = OrderedDict()
-        self._lock = threading.Lock()
+        self._samples = Lru[tuple[int, Shape], TrainingSample](megabytes * 2**20, lambda sample: sample.picture.nbytes)
 
     def read(self, row: int, shape: Shape) -> TrainingSample:
-        with self._lock:
-            if (row, shape) in self._samples:
-                self._samples.move_to_end((row, shape))
-                return self._samples[row, shape]
-        sample = self._source.read(row, shape)
-        with self._lock:
-            if (row, shape) not in self._samples:
-                self._samples[row, shape] = sample
-                self._room -= sample.picture.nbytes
-            while self._room < 0:
-                self._room += self._samples.popitem(last=False)[1].picture.nbytes
-        return sample
+        """The sample of an index row; see `Source.read`."""
+        return self._samples.get((row, shape), partial(self._source.read, row, shape))
 
 
 class Loader:
@@ -138,20 +127,13 @@ class Loader:
         Raises:
             ValueError: the index does not fit its tars, or too many samples are damaged.
         """
-        with ThreadPoolExecutor(self._data.threads, thread_name_prefix="loader") as pool:
-            ready: list[Future[TrainingBatch]] = []
-            steps = iter(range(first_step, last_step))
-            try:
-                for _ in range(first_step, last_step):
-                    while len(ready) < self._data.prefetch and (ahead := next(steps, None)) is not None:
-                        ready.append(pool.submit(self.prepare, ahead))
-                    started = time.perf_counter()
-                    batch = ready.pop(0).result()
-                    self.waited_s += time.perf_counter() - started
-                    yield batch
-            finally:
-                for future in ready:
-                    future.cancel()
+        steps = range(first_step, last_step)
+        prepared = ahead(self.prepare, steps, self._data.threads, window=self._data.prefetch)
+        for _ in steps:
+            started = time.perf_counter()
+            batch = next(prepared)
+            self.waited_s += time.perf_counter() - started
+            yield batch
 
     def prepare(self, step: int) -> TrainingBatch:
         """This process's share of a step's batch: a pure function of the step."""

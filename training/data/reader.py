@@ -5,23 +5,22 @@ from __future__ import annotations
 import json
 import os
 import tarfile
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from schemas.lru import Lru
 from schemas.pixels import PixelError, open_rgb
+from schemas.shard import BLOCK
 from schemas.shard_index import ShardIndex
 from training.data.order import Shape
 from training.data.selection import MEMBERS, Entry, Selection
 from training.data.transform import Pixels, crop_to
 
-TAR_BLOCK = 512
-"""A member's header fills the 512 bytes before its data."""
 MOST_OPEN = 256
 """Tars kept open; a dataset may have more of them than a process may have files."""
 
@@ -71,8 +70,7 @@ class ShardReader:
     def __init__(self, shards: Path, rows: Selection | pa.Table) -> None:
         self._shards = shards
         self._rows = Selection(ShardIndex.of(rows)) if isinstance(rows, pa.Table) else rows
-        self._tars: OrderedDict[str, _Tar] = OrderedDict()
-        self._lock = threading.Lock()
+        self._tars = Lru[str, _Tar](MOST_OPEN)
 
     def __len__(self) -> int:
         return self._rows.num_rows
@@ -115,45 +113,37 @@ class ShardReader:
         return self._rows.entry(row)
 
     def close(self) -> None:
-        with self._lock:
-            self._tars.clear()
+        self._tars.clear()
 
     def _members(self, entry: Entry, kinds: Sequence[str]) -> list[memoryview]:
-        tar = self._open(entry.shard)
+        tar = self._tars.get(entry.shard, partial(self._open, entry.shard))
         places = [(kind, *entry.place(kind)) for kind in kinds]
-        spans = [(offset - TAR_BLOCK, offset + size) for _, offset, size in places]
+        spans = [(offset - BLOCK, offset + size) for _, offset, size in places]  # its header fills the block before
         begin, end = min(first for first, _ in spans), max(last for _, last in spans)
         # Members that lie next to each other add a header and padding each: then one read has them all.
-        if end - begin <= sum(size for *_, size in places) + 2 * len(places) * TAR_BLOCK:
+        if end - begin <= sum(size for *_, size in places) + 2 * len(places) * BLOCK:
             whole = tar.read(begin, end)
             pieces = [whole[first - begin : last - begin] for first, last in spans]
         else:
             pieces = [tar.read(first, last) for first, last in spans]
         for (kind, offset, size), piece in zip(places, pieces, strict=True):
             name = f"{entry.image_id}.{entry.image_ext if kind == 'image' else kind}"
-            if len(piece) != TAR_BLOCK + size or not _is_header_of(piece[:TAR_BLOCK], name, size):
-                found = member_of(bytes(piece[:TAR_BLOCK]))
+            if len(piece) != BLOCK + size or not _is_header_of(piece[:BLOCK], name, size):
+                found = member_of(bytes(piece[:BLOCK]))
                 raise ValueError(
                     f"{self._shards / entry.shard}: the index says {name} of {size} bytes lies at {offset}, the tar "
                     f"has {f'{found[0]} of {found[1]} bytes' if found else 'no member'} there; rebuild the shards"
                 )
-        return [piece[TAR_BLOCK:] for piece in pieces]
+        return [piece[BLOCK:] for piece in pieces]
 
     def _open(self, shard: str) -> _Tar:
-        with self._lock:
-            tar = self._tars.get(shard)
-            if tar is None:
-                path = self._shards / shard
-                if not path.resolve().is_relative_to(self._shards.resolve()):
-                    raise ValueError(f"{shard}: the index names a shard outside {self._shards}")
-                try:
-                    tar = self._tars[shard] = _Tar(os.open(path, os.O_RDONLY))
-                except OSError as error:
-                    raise ValueError(f"{path}: the index names this shard, but {error.strerror}") from None
-                if len(self._tars) > MOST_OPEN:
-                    self._tars.popitem(last=False)
-            self._tars.move_to_end(shard)
-            return tar
+        path = self._shards / shard
+        if not path.resolve().is_relative_to(self._shards.resolve()):
+            raise ValueError(f"{shard}: the index names a shard outside {self._shards}")
+        try:
+            return _Tar(os.open(path, os.O_RDONLY))
+        except OSError as error:
+            raise ValueError(f"{path}: the index names this shard, but {error.strerror}") from None
 
 
 class _Tar:

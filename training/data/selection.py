@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from schemas.lru import Lru
 from schemas.shard_index import ShardIndex
 
 BLOCK_ROWS = 4096
@@ -55,7 +56,7 @@ class Selection:
         self._index, self._numbers = index, numbers
         starts = index.part_starts
         self._part_starts = starts if numbers is None else np.searchsorted(numbers, starts)
-        self._blocks: OrderedDict[int, _Block] = OrderedDict()
+        self._blocks = Lru[int, _Block](MOST_BLOCKS)
         self._lock = threading.Lock()
 
     @property
@@ -91,13 +92,8 @@ class Selection:
     def entry(self, row: int) -> Entry:
         """Where the `row`-th selected sample lies."""
         number, place = divmod(row, BLOCK_ROWS)
-        with self._lock:
-            block = self._blocks.get(number)
-            if block is None:
-                block = self._blocks[number] = self._read_block(number * BLOCK_ROWS)
-                if len(self._blocks) > MOST_BLOCKS:
-                    self._blocks.popitem(last=False)
-            self._blocks.move_to_end(number)
+        with self._lock:  # one thread at a time reads the index
+            block = self._blocks.get(number, partial(self._read_block, number * BLOCK_ROWS))
         places = block.places[place].tolist()
         names = (block.image_ids[place].as_py(), block.shards[place].as_py(), block.image_exts[place].as_py())
         return Entry(*names, tuple(places[:3]), tuple(places[3:]))

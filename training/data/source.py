@@ -8,11 +8,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from schemas.training import LATENT_DOWNSAMPLING
 from training.data.order import Shape
 from training.data.reader import DamagedSample, ShardReader
 from training.data.stored import MEND, StoredArrays
-
-LATENT_CELL_PX = 8
 
 
 class CaptionsOf(Protocol):
@@ -78,7 +77,7 @@ class Source:
             moments = self._latents.read(shard, key, "latents")
         except DamagedSample as damage:
             raise DamagedSample(f"{key} in {shard}: {damage}") from None
-        cells = (shape[0] // LATENT_CELL_PX, shape[1] // LATENT_CELL_PX)
+        cells = (shape[0] // LATENT_DOWNSAMPLING, shape[1] // LATENT_DOWNSAMPLING)
         if moments is None or tuple(moments.shape[2:]) != cells:
             what = "nothing" if moments is None else f"{tuple(moments.shape[2:])} latent cells"
             raise ValueError(f"{self._latents.folder / shard}: has {what} for {key}, not {cells}; {MEND}")

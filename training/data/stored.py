@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,9 @@ import torch
 from torch import Tensor
 
 from schemas.features import decode_npy, member_name
-from training.data.reader import TAR_BLOCK, DamagedSample, member_of
+from schemas.lru import Lru
+from schemas.shard import BLOCK
+from training.data.reader import DamagedSample, member_of
 
 SHARDS_OPEN = 128
 """Shards of a set whose tables are kept in memory; a window of the order touches fewer."""
@@ -56,13 +57,13 @@ class StoredShard:
         offset, size = self._places[f"{array}_offset"][row], self._places[f"{array}_size"][row]
         if offset is None:
             return None
-        data = bytearray(TAR_BLOCK + size)
-        num_read = os.preadv(self._file.fileno(), [data], offset - TAR_BLOCK)
-        found = member_of(bytes(data[:TAR_BLOCK]))
+        data = bytearray(BLOCK + size)
+        num_read = os.preadv(self._file.fileno(), [data], offset - BLOCK)
+        found = member_of(bytes(data[:BLOCK]))
         try:  # an equal caption lies under another array's name
             if num_read != len(data) or found is None or found[1] != size or not found[0].startswith(f"{key}."):
                 raise ValueError(f"its table says {member_name(key, array)} lies at {offset}, it does not")
-            return as_tensor(decode_npy(memoryview(data)[TAR_BLOCK:]))
+            return as_tensor(decode_npy(memoryview(data)[BLOCK:]))
         except ValueError as error:
             raise ValueError(f"{self._tar}: damaged ({error}); delete it, then {MEND}") from None
 
@@ -72,19 +73,11 @@ class StoredArrays:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._shards: OrderedDict[str, StoredShard] = OrderedDict()
-        self._lock = threading.Lock()
+        self._shards = Lru[str, StoredShard](SHARDS_OPEN)
 
     def read(self, shard: str, key: str, array: str) -> Tensor | None:
         """An array of a sample; see `StoredShard.read`."""
-        with self._lock:
-            opened = self._shards.get(shard)
-            if opened is None:
-                opened = self._shards[shard] = StoredShard(self.folder / shard)
-            self._shards.move_to_end(shard)
-            if len(self._shards) > SHARDS_OPEN:
-                self._shards.popitem(last=False)
-        return opened.read(key, array)
+        return self._shards.get(shard, partial(StoredShard, self.folder / shard)).read(key, array)
 
 
 def as_stored(values: Tensor, dtype: str) -> Any:

@@ -1,108 +1,24 @@
-"""Pixels to latents and captions to vectors: the slots that the VAE and T5 fill, and their offline defaults.
+"""The offline defaults: encoders that need no download and learned nothing.
 
-The real encoders are in `training.encoders.pretrained`, imported only where a recipe asks for them.
-The defaults need no download and say what they are: `dct` is a block cosine transform, not a learned VAE, and
-`hashed` gives each word a fixed random vector and knows no language. Both are enough to train a toy model
-end to end, and a checkpoint records which were used.
+`BlockDCT` is a block cosine transform, not a learned VAE, and `HashedText` gives each word a fixed random vector and
+knows no language. Both are enough to train a toy model end to end; a checkpoint records which encoders were used.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property, lru_cache
-from typing import Any
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from schemas.tokens import VOCABULARY, token_ids
-from schemas.training import Latents, Text, TrainingRecipe
-from training.encoders.base import Codec, TextEncoder, draw_latents
+from schemas.training import LATENT_DOWNSAMPLING
+from training.encoders.base import draw_latents
 
-BLOCK = 8
-"""Pixels per latent cell and axis."""
-
-
-def codec_for(latents: Latents) -> Codec:
-    """The codec that a recipe names.
-
-    Raises:
-        ValueError: its weights are not on this machine, or are of another kind.
-    """
-    if latents.codec == "sdxl":
-        from training.encoders.pretrained import sdxl_vae
-
-        return sdxl_vae(latents)
-    return BlockDCT(latents.channels)
-
-
-def text_encoder_for(text: Text) -> TextEncoder:
-    """The text encoder that a recipe names.
-
-    Raises:
-        ValueError: its weights are not on this machine, or are of another kind.
-    """
-    if text.encoder == "t5":
-        from training.encoders.pretrained import t5_text
-
-        return t5_text(text)
-    return HashedText(text.channels, text.max_tokens)
-
-
-class Encoders:
-    """A recipe's encoders, each loaded when it is first asked for: stored features need neither."""
-
-    def __init__(self, recipe: TrainingRecipe) -> None:
-        self._recipe = recipe
-
-    @cached_property
-    def codec(self) -> Codec:
-        return codec_for(self._recipe.latents)
-
-    @cached_property
-    def text(self) -> TextEncoder:
-        return text_encoder_for(self._recipe.text)
-
-    @property
-    def latent_scale(self) -> float:
-        """`Codec.scale`, without loading it."""
-        return latent_scale(self._recipe.latents)
-
-
-def latent_scale(latents: Latents) -> float:
-    """What the latents of a recipe's codec are multiplied by."""
-    if latents.codec == "sdxl":
-        from training.encoders.pretrained import SCALING_FACTOR
-
-        return SCALING_FACTOR
-    return BlockDCT.scale
-
-
-def weights_digests(latents: Latents, text: Text) -> dict[str, str | None]:
-    """What names the content of each encoder's weights, by knob; None where they are not on this machine.
-
-    Encoders without weights are left out.
-    """
-    digests: dict[str, str | None] = {}
-    if latents.codec == "sdxl":
-        from training.encoders.pretrained import vae_digest
-
-        digests["latents.weights"] = _or_none(vae_digest, latents)
-    if text.encoder == "t5":
-        from training.encoders.pretrained import t5_digest
-
-        digests["text.weights"] = _or_none(t5_digest, text)
-    return digests
-
-
-def _or_none(digest: Callable[[Any], str], knobs: Latents | Text) -> str | None:
-    try:
-        return digest(knobs)
-    except ValueError:  # what find_weights raises where there are none
-        return None
-
-
+BLOCK = LATENT_DOWNSAMPLING
+"""Side in px of a block of the cosine transform, which becomes one latent cell."""
 YCBCR = torch.tensor(
     [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]], dtype=torch.float64
 )

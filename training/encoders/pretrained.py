@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +14,8 @@ from models.device import choose_device
 from models.digest import weights_digest
 from models.tokenizers import find_vocabulary
 from models.weights import SDXL_VAE, T5_XXL, component, find_weights, load_frozen, missing_weights
-from schemas.training import Latents, Text
+from schemas.training import LATENT_DOWNSAMPLING, Latents, Text
 from training.encoders.base import draw_latents
-from training.encoders.local_weights import digested_files
 
 if TYPE_CHECKING:  # imported where they are used: they take seconds
     from diffusers import AutoencoderKL
@@ -24,9 +23,10 @@ if TYPE_CHECKING:  # imported where they are used: they take seconds
 
 SCALING_FACTOR = 0.13025
 """Latents of the SDXL VAE are multiplied by this, which brings them to about unit variance; PixArt-Σ's."""
-DOWNSAMPLING = 8
 CAPTIONS_AT_ONCE = 32
 """Captions of one length that go through T5 together on a GPU."""
+DIGESTED_SUFFIXES, DIGESTED_NAMES = (".safetensors", ".model"), ("config.json", "tokenizer.json")
+"""The files that name the content of a folder of weights: weights, vocabularies and configurations."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -112,44 +112,44 @@ class T5Text:
         return answer.last_hidden_state[0].float()
 
 
-def sdxl_vae(latents: Latents, device: torch.device | None = None) -> SdxlVae:
+def sdxl_vae(latents: Latents) -> SdxlVae:
     """The VAE that a recipe names.
 
     Raises:
         ValueError: it is not on this machine, is damaged, or is no SDXL VAE.
     """
-    return SdxlVae(_load_vae(_vae_folder(latents), latents.precision, device or choose_device()), latents.posterior)
+    return SdxlVae(_load_vae(_vae_folder(latents), latents.precision, choose_device()), latents.posterior)
 
 
-def t5_text(text: Text, device: torch.device | None = None) -> T5Text:
+def t5_text(text: Text) -> T5Text:
     """The T5 encoder that a recipe names, with its tokenizer.
 
     Raises:
         ValueError: it is not on this machine, is damaged, or is of another width than the recipe says.
     """
     folder, tokenizer = _t5_folders(text)
-    model, words = _load_t5(folder, tokenizer, text.precision, device or choose_device())
+    model, words = _load_t5(folder, tokenizer, text.precision, choose_device())
     if model.config.d_model != text.channels:
         raise ValueError(f"{folder}: gives {model.config.d_model} channels; set text.channels={model.config.d_model}")
     return T5Text(model, words, text.max_tokens)
 
 
-def vae_digest(latents: Latents) -> str:
-    """What names the content of the VAE that a recipe names, wherever it lies.
-
-    Raises:
-        ValueError: it is not on this machine.
-    """
-    return weights_digest(digested_files([_vae_folder(latents)]))
+def vae_digest(latents: Latents) -> str | None:
+    """The digest of the VAE that a recipe names, in whatever folder it is; None where this machine does not have it."""
+    return _digest(lambda: [_vae_folder(latents)])
 
 
-def t5_digest(text: Text) -> str:
-    """What names the content of the T5 encoder and tokenizer that a recipe names, wherever they lie.
+def t5_digest(text: Text) -> str | None:
+    """The digest of the T5 encoder and tokenizer that a recipe names; None where this machine does not have them."""
+    return _digest(lambda: _t5_folders(text))
 
-    Raises:
-        ValueError: it is not on this machine.
-    """
-    return weights_digest(digested_files(_t5_folders(text)))
+
+def _digest(find: Callable[[], Iterable[Path]]) -> str | None:
+    try:
+        files = [path for folder in find() for path in sorted(folder.iterdir())]
+    except ValueError:  # what find_weights raises where there are none
+        return None
+    return weights_digest(path for path in files if path.suffix in DIGESTED_SUFFIXES or path.name in DIGESTED_NAMES)
 
 
 def _vae_folder(latents: Latents) -> Path:
@@ -177,7 +177,7 @@ def _load_vae(folder: Path, precision: str, device: torch.device) -> Autoencoder
     for name, value, needed in (
         ("scaling_factor", config.scaling_factor, SCALING_FACTOR),
         ("latent_channels", config.latent_channels, 4),
-        ("downsampling", 2 ** (len(config.block_out_channels) - 1), DOWNSAMPLING),
+        ("downsampling", 2 ** (len(config.block_out_channels) - 1), LATENT_DOWNSAMPLING),
         ("shift_factor", config.get("shift_factor"), None),
         ("latents_mean", config.get("latents_mean"), None),
     ):

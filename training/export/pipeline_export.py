@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 from models.tokenizers import find_vocabulary
 from models.weights import SDXL_VAE, T5_XXL, component, missing_weights, read_json
-from training.encoders.local_weights import copy_files
 from training.encoders.pretrained import SCALING_FACTOR
 from training.export.export import (
     BINNED_SAMPLE_SIZES,
@@ -111,3 +111,19 @@ def model_index() -> dict[str, Any]:
         "transformer": ["diffusers", "PixArtTransformer2DModel"],
         "vae": ["diffusers", "AutoencoderKL"],
     }
+
+
+def copy_files(source: Path, target: Path, names: re.Pattern[str]) -> None:
+    """Copy the files of one folder whose names match into a new one.
+
+    Raises:
+        ValueError: none of them holds weights or a vocabulary.
+    """
+    files = sorted(path for path in source.iterdir() if path.is_file() and names.fullmatch(path.name))
+    if not any(path.suffix in (".safetensors", ".model") or path.name == "tokenizer.json" for path in files):
+        raise ValueError(
+            f"{source}: no .safetensors weights (nor a vocabulary) in this folder; found {len(files)} files"
+        )
+    target.mkdir()
+    for path in files:
+        shutil.copyfile(path, target / path.name)

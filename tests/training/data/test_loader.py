@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 
 import pytest
 import torch
@@ -40,6 +41,20 @@ def test_threads_and_the_start_change_nothing(dataset):
     late = list(loader_of(dataset, Data(batch=3)).batches(5, 9))
     assert len(one) == 9 and all(equal(a, b) for a, b in zip(one, many, strict=True))
     assert all(equal(a, b) for a, b in zip(one[5:], late, strict=True))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batches_are_prepared_while_the_one_before_is_used(dataset, monkeypatch, threads):
+    prepared: list[int] = []
+    prepare = Loader.prepare
+    monkeypatch.setattr(Loader, "prepare", lambda self, step: (prepare(self, step), prepared.append(step))[0])
+    batches = loader_of(dataset, Data(batch=3, threads=threads, prefetch=4)).batches(0, 9)
+    next(batches)
+    deadline = time.monotonic() + 30
+    while len(prepared) < 4 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert sorted(prepared) == [0, 1, 2, 3]
+    batches.close()
 
 
 def test_processes_split_the_batch(dataset):

@@ -29,6 +29,7 @@ def test_values_come_back(dtype, expected):
 
 def test_few_shards_stay_open(latents, dataset, monkeypatch):
     monkeypatch.setattr(stored, "SHARDS_OPEN", 1)
+    latents = StoredArrays(latents.folder)
     rows = read_index(dataset / "shards").to_pylist()
     for row in [*rows, *rows]:
         assert latents.read(row["shard"], row["key"], "latents").shape[:2] == (1, 4)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from schemas.training import Latents, Text
-from training.encoders.offline import BlockDCT, HashedText, codec_for, cosine_basis, text_encoder_for
+from training.encoders.make import codec_for, text_encoder_for
+from training.encoders.offline import BlockDCT, HashedText, cosine_basis
 
 
 def smooth(batch: int, height: int, width: int) -> torch.Tensor:

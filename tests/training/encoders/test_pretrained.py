@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from schemas.training import Latents, Text
-from training.encoders.offline import codec_for, text_encoder_for
+from training.encoders.make import codec_for, text_encoder_for
 from training.encoders.pretrained import SCALING_FACTOR
 
 CAPTION = "A red boat on the lake"

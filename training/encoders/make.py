@@ -1,0 +1,61 @@
+"""The encoders that a recipe names: the published ones or the offline defaults, each loaded when it is needed."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from schemas.training import Latents, Text, TrainingRecipe
+from training.encoders.base import Codec, TextEncoder
+from training.encoders.offline import BlockDCT, HashedText
+from training.encoders.pretrained import SCALING_FACTOR, sdxl_vae, t5_digest, t5_text, vae_digest
+
+
+def codec_for(latents: Latents) -> Codec:
+    """The codec that a recipe names.
+
+    Raises:
+        ValueError: its weights are not on this machine, or are of another kind.
+    """
+    return sdxl_vae(latents) if latents.codec == "sdxl" else BlockDCT(latents.channels)
+
+
+def text_encoder_for(text: Text) -> TextEncoder:
+    """The text encoder that a recipe names.
+
+    Raises:
+        ValueError: its weights are not on this machine, or are of another kind.
+    """
+    return t5_text(text) if text.encoder == "t5" else HashedText(text.channels, text.max_tokens)
+
+
+class Encoders:
+    """A recipe's encoders, each loaded at its first use: stored features need neither."""
+
+    def __init__(self, recipe: TrainingRecipe) -> None:
+        self._recipe = recipe
+
+    @cached_property
+    def codec(self) -> Codec:
+        return codec_for(self._recipe.latents)
+
+    @cached_property
+    def text(self) -> TextEncoder:
+        return text_encoder_for(self._recipe.text)
+
+    @property
+    def latent_scale(self) -> float:
+        """`Codec.scale`, without loading the codec."""
+        return SCALING_FACTOR if self._recipe.latents.codec == "sdxl" else BlockDCT.scale
+
+
+def weights_digests(latents: Latents, text: Text) -> dict[str, str | None]:
+    """The digest of each encoder's weights, by knob; None where the weights are not on this machine.
+
+    Encoders without weights are left out.
+    """
+    digests = {}
+    if latents.codec == "sdxl":
+        digests["latents.weights"] = vae_digest(latents)
+    if text.encoder == "t5":
+        digests["text.weights"] = t5_digest(text)
+    return digests
