@@ -21,7 +21,7 @@ from curation.images.header import probe
 from curation.images.jpeg_scan import missing_scans
 from curation.images.png_rows import missing_rows
 from curation.ingest.listing import Listed
-from engine.job import JobResult
+from engine.run_log import JobResult
 from schemas.pixels import shrunk_size
 from schemas.recipe import DataRecipe
 

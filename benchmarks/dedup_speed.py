@@ -99,7 +99,7 @@ def run_jobs(root: Path, max_distance: int) -> dict[str, float]:
     before = peak_gb()
     for work in (dedup.reduce(recipe), select.reduce(recipe)):
         begun, used = time.perf_counter(), time.process_time()
-        result = run_step(dataset, Step(work), LocalRunner, lambda rows: None, memory=MEMORY)
+        result = run_step(dataset, Step(work), LocalRunner(), lambda rows: None, memory=MEMORY)
         assert result is not None
         seconds[work.job] = time.perf_counter() - begun
         seconds[f"{work.job}_cpu"] = time.process_time() - used

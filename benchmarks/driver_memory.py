@@ -187,7 +187,7 @@ def _stage_loop(root: Path, memory: str) -> str:
     assert isinstance(step.work, Stage)
     for path in dataset.parts("scores")[::MISSING_EVERY]:
         path.unlink()
-    result = run_step(dataset, Step(replace(step.work, build=_Constant)), LocalRunner, lambda rows: None)
+    result = run_step(dataset, Step(replace(step.work, build=_Constant)), LocalRunner(), lambda rows: None)
     assert result is not None
     return f"{result.computed} of {result.parts:,} parts computed"
 
@@ -198,7 +198,7 @@ def _reduce(output: str) -> Callable[[Path, str], str]:
         dataset = Dataset(recipe.out_path())
         (step,) = (step for step in steps_of(recipe) if step.outputs == (output,))
         dataset.reduced(output).unlink(missing_ok=True)
-        result = run_step(dataset, step, LocalRunner, lambda rows: None, memory=memory)
+        result = run_step(dataset, step, LocalRunner(), lambda rows: None, memory=memory)
         assert result is not None
         return f"{result.rows:,} rows"
 

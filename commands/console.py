@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from curation.ingest.listing import Listed
-from engine.job import JobResult, throughput
+from engine.run_log import JobResult, throughput
 from engine.stage import counts_of
 
 QUIET_LINE_EVERY_S = 30.0

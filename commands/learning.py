@@ -43,37 +43,30 @@ def encode_dataset(
     """Encode the sets that the stages want, on the runner that the recipe names, and show a line each."""
     from commands.console import JobProgress, duration
     from engine.dataset import Dataset
-    from engine.runner import LocalRunner, Runner
+    from engine.runner import LazyRunner
     from training.encode import EncodeJob, encode_features
     from training.features import index_digest
 
     index_digest(recipe)  # refuses a folder that is no dataset, before a lock is made in it
-    dataset, knobs, runners = Dataset(recipe.dataset.absolute()), recipe.features, list[Runner]()
+    dataset, knobs = Dataset(recipe.dataset.absolute()), recipe.features
+    with (
+        dataset.lock(),
+        LazyRunner(knobs.runner, knobs.workers, knobs.retries) as runner,
+        JobProgress(console) as bar,
+    ):
 
-    def run(job: EncodeJob, parts: Sequence[int]) -> int:
-        if not runners:
-            if knobs.runner == "local":
-                runners.append(LocalRunner())
-            else:
-                from engine.ray_runner import RayRunner
+        def run(job: EncodeJob, parts: Sequence[int]) -> int:
+            return sum(part.computed for part in runner.run(dataset, job, parts, bar.advance))
 
-                runners.append(RayRunner(knobs.workers, knobs.retries))
-        return sum(part.computed for part in runners[0].run(dataset, job, parts, bar.advance))
-
-    with dataset.lock(), JobProgress(console) as bar:
-        try:
-            for done in encode_features(recipe, run, bar.begin, only_stage=stage, only_kind=only, redo=redo):
-                record = done.record
-                damaged = f", [yellow]{record.num_damaged:,} damaged[/]" if record.num_damaged else ""
-                console.print(
-                    f"[green]✓[/] {done.name:<22} {record.num_samples:>9,} samples, {done.bytes_per_image:,.0f} bytes "
-                    f"each{damaged}; {done.num_computed:,} of {done.num_shards:,} shards encoded now, "
-                    f"{duration(done.seconds)}: {shown(done.folder)}",
-                    soft_wrap=True,
-                )
-        finally:
-            for runner in runners:
-                runner.close()
+        for done in encode_features(recipe, run, bar.begin, only_stage=stage, only_kind=only, redo=redo):
+            record = done.record
+            damaged = f", [yellow]{record.num_damaged:,} damaged[/]" if record.num_damaged else ""
+            console.print(
+                f"[green]✓[/] {done.name:<22} {record.num_samples:>9,} samples, {done.bytes_per_image:,.0f} bytes "
+                f"each{damaged}; {done.num_computed:,} of {done.num_shards:,} shards encoded now, "
+                f"{duration(done.seconds)}: {shown(done.folder)}",
+                soft_wrap=True,
+            )
 
 
 def train(recipe: TrainingFile, overrides: Overrides = None, stage: StageName = None) -> None:

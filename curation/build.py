@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol
 
 from curation.ingest import listing, retry
 from curation.ingest.takedown_log import refuse_unfinished
 from curation.shards import writer as shard_writer
 from engine import catalog
-from engine.dataset import Dataset, count_rows, write_atomically
-from engine.job import JobResult, State, Step, drop_unasked, open_parts, run_from, state_of
+from engine.dataset import Dataset, count_rows
+from engine.job import State, Step, drop_unasked, open_parts, run_from, state_of
 from engine.preflight import check_needs
 from engine.reduce import Reduce, explaining_memory
-from engine.runner import LocalRunner, Runner
+from engine.run_log import JobResult
+from engine.runner import LazyRunner
+from schemas.commit import write_bytes
 from schemas.recipe import DataRecipe
 
 
@@ -73,7 +75,7 @@ def build(
     if is_new:
         check_needs(steps)  # here, so that a refusal does not even leave a folder
     results: list[JobResult] = []
-    with dataset.lock(), _Runners(recipe) as runners:
+    with dataset.lock(), LazyRunner(recipe.run.runner, recipe.run.workers, recipe.run.retries) as runner:
         refuse_unfinished(dataset)
         dataset.sweep()
         preflight(dataset, recipe, steps, redo)
@@ -85,7 +87,7 @@ def build(
             raise
         for step in steps:
             drop_unasked(dataset, step)
-        write_atomically(dataset.recipe, recipe.to_yaml().encode())
+        write_bytes(dataset.recipe, recipe.to_yaml().encode())
         if retry_failed:
             observer.retried(retry.retry_failed(dataset, recipe))
         for step in steps:
@@ -96,7 +98,7 @@ def build(
             else:
                 observer.begin(step.job, _rows_to_do(dataset, step, state, force))
                 memory = recipe.run.duckdb_memory
-                result = run_from(dataset, step, state, runners.get, observer.advance, force, memory)
+                result = run_from(dataset, step, state, runner, observer.advance, force, memory)
                 observer.end(step.job, result)
                 results.append(result)
             if step.outputs == ("shard_plan",):
@@ -152,35 +154,6 @@ def conserve(dataset: Dataset, memory: str = "4GB") -> tuple[list[catalog.Ledger
     if total != num_inputs:
         raise RuntimeError(f"{dataset.root}: the ledger has {total} rows for {num_inputs} inputs; run sigma doctor")
     return counts, num_inputs
-
-
-class _Runners:
-    """The runner of a recipe, made when the first part needs it and closed at the end."""
-
-    def __init__(self, recipe: DataRecipe) -> None:
-        self._recipe = recipe
-        self._runner: Runner | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._runner is not None:
-            self._runner.close()
-
-    def get(self) -> Runner:
-        """The runner that `run.runner` names."""
-        if self._runner is None:
-            self._runner = _make_runner(self._recipe)
-        return self._runner
-
-
-def _make_runner(recipe: DataRecipe) -> Runner:
-    if recipe.run.runner == "local":
-        return LocalRunner()
-    from engine.ray_runner import RayRunner  # ray takes a second to import, and a finished dataset needs none
-
-    return RayRunner(recipe.run.workers, recipe.run.retries)
 
 
 def _rows_to_do(dataset: Dataset, step: Step, state: State, redo: bool) -> int:

@@ -13,7 +13,8 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.dataset import Dataset, write_atomically
+from engine.dataset import Dataset
+from schemas.commit import write_bytes
 from schemas.meanings import MEANINGS, meaning
 from schemas.reasons import OUTCOMES
 from schemas.tables import ADDED, BESIDE, CAPTIONS, MAP_TABLES, SCHEMAS
@@ -121,7 +122,7 @@ def write_catalog(dataset: Dataset) -> Path:
         with duckdb.connect(str(aside)) as connection:
             create_views(connection, dataset)
             _comment(connection)
-        write_atomically(dataset.catalog, aside.read_bytes())
+        write_bytes(dataset.catalog, aside.read_bytes())
     return dataset.catalog
 
 
@@ -167,8 +168,9 @@ def select_table(dataset: Dataset, table: str) -> str:
 def _select_beside(dataset: Dataset) -> str:
     """SELECT of the captions of all captioners beside, and `source`, each one's name in the recipe."""
     selects = [
-        f"SELECT *, {literal(source)} AS source FROM ({_select_parts(dataset, BESIDE + source)})"
-        for source in dataset.beside()
+        f"SELECT *, {literal(table.removeprefix(BESIDE))} AS source FROM ({_select_parts(dataset, table)})"
+        for table in dataset.extra_captions()
+        if dataset.parts(table)
     ]
     return " UNION ALL BY NAME ".join(selects) or _select_nothing(CAPTIONS.append(pa.field("source", pa.string())))
 

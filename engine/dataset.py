@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
-import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas import shard_index, tables
-from schemas.commit import TEMPORARY, published
+from schemas.commit import TEMPORARY, atomic_write, file_lock, write_bytes
 
 DIGEST_KEY = b"sigma.digest"
 """Parquet metadata: what a part was computed from, so that an unchanged part is never computed again."""
@@ -100,10 +97,21 @@ class Dataset:
         """The committed parts of a map table, in order."""
         return sorted((self.tables / table).glob("part-*.parquet"), key=lambda path: (len(path.name), path.name))
 
-    def beside(self) -> list[str]:
-        """The captioners that have written captions beside the primary one's, by name."""
-        folders = (path for path in (self.tables / tables.BESIDE).glob("[!.]*") if path.is_dir())
-        return sorted(folder.name for folder in folders if any(folder.glob("part-*.parquet")))
+    def map_tables(self) -> list[str]:
+        """Every map table: those of the contract, written or not, then `captions/<captioner>` of each extra captioner
+        that has a part or a record."""
+        return [*tables.MAP_TABLES, *self.extra_captions()]
+
+    def extra_captions(self) -> list[str]:
+        """The map tables `captions/<captioner>` that have a part or a record, by name."""
+        parts = (self.tables / tables.BESIDE).glob("[!.]*/part-*.parquet")
+        records = (self.tables / ".records" / tables.BESIDE).glob("[!.]*.json")
+        names = {path.parent.name for path in parts} | {path.stem for path in records}
+        return sorted(tables.BESIDE + name for name in names)
+
+    def has_rows(self, table: str) -> bool:
+        """Whether anything of a table is on the disk."""
+        return bool(self.parts(table)) if tables.is_map_table(table) else self.reduced(table).is_file()
 
     def reduced(self, table: str) -> Path:
         """Path of a reduce table."""
@@ -138,7 +146,7 @@ class Dataset:
 
     def write_record(self, table: str, record: JobRecord) -> None:
         """Remember what makes a table; written before its first part."""
-        write_atomically(self.record_path(table), json.dumps(vars(record), indent=1, sort_keys=True).encode())
+        write_bytes(self.record_path(table), json.dumps(vars(record), indent=1, sort_keys=True).encode())
 
     def num_parts(self) -> int:
         """Parts of the listing, which is what every map table is divided into."""
@@ -175,28 +183,16 @@ class Dataset:
         for path in self.root.glob(f"{TEMPORARY}*"):
             path.unlink(missing_ok=True)
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the dataset for writing; the lock goes with the process, however it ends.
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the dataset for writing, as a context.
 
         Raises:
             ValueError: another process holds it; the message names it.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        path = self.root / ".lock"
-        with path.open("a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
-                raise ValueError(
-                    f"{self.root}: {holder} is writing this dataset; wait for it, or stop it and run again"
-                ) from None
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}")
-            file.flush()
-            yield
+        return file_lock(
+            self.root / ".lock",
+            lambda holder: f"{self.root}: {holder} is writing this dataset; wait for it, or stop it and run again",
+        )
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
@@ -263,14 +259,8 @@ def commit_table(
     """
     described = schema.with_metadata({key: metadata[key] for key in sorted(metadata)})
     table = table.select(schema.names).cast(schema).replace_schema_metadata(described.metadata)
-    with published(path) as file:
+    with atomic_write(path) as file:
         pq.write_table(table, file, compression="zstd", row_group_size=row_group_rows, write_page_checksum=True)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Commit bytes under a name."""
-    with published(path) as file:
-        file.write(data)
 
 
 def retire(dataset: Dataset, table: str) -> None:

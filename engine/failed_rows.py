@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from engine.dataset import Dataset, read_parquet, write_atomically
+from engine.dataset import Dataset, read_parquet
 from engine.journal import Journal
 from engine.stage import Stage
+from schemas.commit import write_bytes
 from schemas.reasons import PURGED, CaptionReason
 
 NOT_ASKED = frozenset({CaptionReason.NOT_SELECTED.value, PURGED})
@@ -32,7 +33,7 @@ def check_failures(dataset: Dataset, stage: Stage, num_rows: int, reasons: Mappi
     if not _above(stage, num_failed, num_asked):
         note.unlink(missing_ok=True)
         return
-    write_atomically(note, json.dumps({"num_failed": num_failed, "num_asked": num_asked}).encode())
+    write_bytes(note, json.dumps({"num_failed": num_failed, "num_asked": num_asked}).encode())
     commonest = sorted(failed.items(), key=lambda item: (-item[1], item[0]))[:REASONS_SHOWN]
     told = ", ".join(f"{count:,} {reason}" for reason, count in commonest)
     raise ValueError(

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import platform
 import shutil
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from enum import Enum
-from importlib import metadata
 from typing import Any
 
 import duckdb
@@ -29,11 +25,11 @@ from engine.dataset import (
     read_parquet,
     retire,
     schema_of,
-    write_atomically,
 )
 from engine.failed_rows import ask_again, check_failures, failed_parts, forget_failures, has_too_many
 from engine.journal import forget_journals
 from engine.reduce import Reduce, commit_batches, explaining_memory, stream
+from engine.run_log import JobResult, write_run
 from engine.runner import Runner
 from engine.stage import Stage, counts_of
 from schemas import tables
@@ -52,45 +48,6 @@ class State(Enum):
     OUTDATED = "outdated"
     """A table it reads has been computed anew."""
     NEW = "new"
-
-
-@dataclass(frozen=True)
-class JobResult:
-    """What running a job did."""
-
-    job: str
-    tables: tuple[str, ...]
-    parts: int
-    computed: int
-    """Parts that were computed; the others were there already, or were taken over unchanged."""
-    rows: int
-    reasons: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-    counts: dict[str, float] = field(default_factory=dict)
-    """What its workers have counted (`engine.stage.Finished`)."""
-
-    def rates(self) -> dict[str, float]:
-        """Throughput of the whole job, where its workers have counted images and tokens; see `throughput`."""
-        return throughput(self.counts, self.seconds)
-
-
-def throughput(counts: Mapping[str, float], seconds: float) -> dict[str, float]:
-    """What counters come to: `images_per_s` and `tokens_per_s` over the wall time of all workers together,
-    `model_share` (of a worker's time, inside the model), `gpu_hours`, and `cost` where a price is known.
-
-    Args:
-        counts: images, tokens, and seconds summed over the workers: model_s, worker_s, gpu_s.
-        seconds: wall time.
-    """
-    if not counts.get("worker_s") or not seconds:
-        return {}
-    rates = {
-        "images_per_s": counts.get("images", 0) / seconds,
-        "tokens_per_s": counts.get("tokens", 0) / seconds,
-        "model_share": counts.get("model_s", 0) / counts["worker_s"],
-        "gpu_hours": counts.get("gpu_s", 0) / 3600,
-    }
-    return rates | ({"cost": counts["cost"]} if "cost" in counts else {})
 
 
 @dataclass(frozen=True)
@@ -194,7 +151,7 @@ def _changed_knob(dataset: Dataset, job: str, was: Mapping[str, Any], now: Mappi
 def run_step(
     dataset: Dataset,
     step: Step,
-    runner: Callable[[], Runner],
+    runner: Runner,
     on_rows: Callable[[int], None],
     redo: bool = False,
     memory: str = "4GB",
@@ -202,7 +159,6 @@ def run_step(
     """Bring a job's tables up to date.
 
     Args:
-        runner: gives the runner, and is only called when there is a part to compute.
         redo: compute it although it is done, and although its knobs were changed.
         memory: limit of a reduce job, as DuckDB writes it.
 
@@ -222,7 +178,7 @@ def run_from(
     dataset: Dataset,
     step: Step,
     state: State,
-    runner: Callable[[], Runner],
+    runner: Runner,
     on_rows: Callable[[int], None],
     redo: bool,
     memory: str,
@@ -298,9 +254,7 @@ def drop_unasked(dataset: Dataset, step: Step) -> None:
             dataset.record_path(table).unlink(missing_ok=True)
 
 
-def _run_stage(
-    dataset: Dataset, step: Step, stage: Stage, runner: Callable[[], Runner], on_rows: Callable[[int], None]
-) -> JobResult:
+def _run_stage(dataset: Dataset, step: Step, stage: Stage, runner: Runner, on_rows: Callable[[int], None]) -> JobResult:
     missing = step.missing(dataset)
     counts = Counter[str]()
 
@@ -308,7 +262,7 @@ def _run_stage(
         counts.update(counts_of(rows))
         on_rows(rows)
 
-    done = runner().run(dataset, stage, missing, count) if missing else []
+    done = runner.run(dataset, stage, missing, count) if missing else []
     _drop_surplus(dataset, step)
     for table in stage.outputs:
         forget_previous(dataset, table)
@@ -356,38 +310,3 @@ def run_reduce(dataset: Dataset, reduce: Reduce, memory: str) -> JobResult:
             ) from None
     shutil.rmtree(dataset.root / ".duckdb-spill", ignore_errors=True)
     return JobResult(reduce.job, (reduce.output,), 1, 1, rows, reasons)
-
-
-def write_run(dataset: Dataset, result: JobResult) -> None:
-    """Write `runs/<time>-<job>.json`: what ran, where, how long, and with which versions."""
-    now = datetime.now(UTC)
-    packages = ("sigma-pipeline", "duckdb", "pillow", "pyarrow", "ray", "spacy", "torch", "transformers")
-    entry = {
-        "job": result.job,
-        "tables": list(result.tables),
-        "finished": now.isoformat(timespec="seconds"),
-        "seconds": result.seconds,
-        "parts": result.parts,
-        "parts_computed": result.computed,
-        "rows": result.rows,
-        "rows_by_reason": result.reasons,
-        **{name: round(count, 3) for name, count in result.counts.items() if name != "cost"},
-        **{name: round(rate, 4) for name, rate in result.rates().items()},
-        "host": socket.gethostname(),
-        "python": platform.python_version(),
-        "versions": {name: _version(name) for name in packages},
-    }
-    name = f"{now.strftime('%Y%m%dT%H%M%S%f')}-{result.job}.json"
-    write_atomically(dataset.runs / name, json.dumps(entry, indent=1).encode())
-
-
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def read_runs(dataset: Dataset) -> Sequence[dict[str, Any]]:
-    """What has run, oldest first."""
-    return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(dataset.runs.glob("*.json"))]

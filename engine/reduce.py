@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from schemas.commit import published
+from schemas.commit import atomic_write
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -82,7 +82,7 @@ def commit_batches(
     described = schema.with_metadata({key: metadata[key] for key in sorted(metadata)})
     num_rows, reasons = 0, Counter[str]()
     with (
-        published(path) as file,
+        atomic_write(path) as file,
         pq.ParquetWriter(file, described, compression="zstd", write_page_checksum=True) as writer,
     ):
         for rows in _row_groups(batches, group_rows):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from engine.dataset import Dataset
 from engine.stage import Progress
@@ -117,6 +117,48 @@ class LocalRunner:
 
     def close(self) -> None:
         """Nothing is held."""
+
+
+class LazyRunner:
+    """The runner that a recipe names, made when the first part needs it; use it as a context, which closes it.
+
+    Ray takes a second to import and more to start, and a dataset that is finished needs none of it.
+    """
+
+    def __init__(self, kind: str, workers: int | None, retries: int) -> None:
+        """Make nothing yet.
+
+        Args:
+            kind: `local` or `ray`; the others are those of `RayRunner`.
+        """
+        self._kind, self._workers, self._retries = kind, workers, retries
+        self._runner: Runner | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def run(
+        self, dataset: Dataset, job: PartJob, parts: Sequence[int], on_rows: Callable[[int], None]
+    ) -> list[PartDone]:
+        """See `Runner.run`."""
+        if self._runner is None:
+            self._runner = self._make()
+        return self._runner.run(dataset, job, parts, on_rows)
+
+    def close(self) -> None:
+        """Close the runner, where one was made."""
+        if self._runner is not None:
+            self._runner.close()
+
+    def _make(self) -> Runner:
+        if self._kind == "local":
+            return LocalRunner()
+        from engine.ray_runner import RayRunner
+
+        return RayRunner(self._workers, self._retries)
 
 
 def once(build: Callable[[], Any]) -> Callable[[], Any]:

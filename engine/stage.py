@@ -199,7 +199,7 @@ def input_digest(dataset: Dataset, stage: Stage, number: int) -> str:
     else:
         first = last = number
     for table in stage.inputs:
-        if stage.parts_by == "row_id" and table in tables.MAP_TABLES:
+        if stage.parts_by == "row_id" and tables.is_map_table(table):
             names.append(digest_of(dataset.part(table, number), CONTENT_KEY) or "")
         else:
             names.append(content_digest(dataset.read_range(table, stage.parts_by, first, last)))

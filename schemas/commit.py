@@ -1,9 +1,14 @@
-"""Commit a file: written aside, made durable, renamed. Under its name it is whole, or it is not there."""
+"""Commit a file: written under another name, made durable, renamed. A file under its own name is whole.
+
+Also the lock that keeps a second process away from a folder of such files.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -13,8 +18,8 @@ TEMPORARY = ".tmp-"
 
 
 @contextmanager
-def published(path: Path) -> Iterator[IO[bytes]]:
-    """A file that gets its name only once it is whole and on the disk; on an error nothing is left."""
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """Write a file that gets its name only once it is whole and on the disk; on an error nothing is left."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
@@ -31,3 +36,33 @@ def published(path: Path) -> Iterator[IO[bytes]]:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Commit bytes under a name."""
+    with atomic_write(path) as file:
+        file.write(data)
+
+
+@contextmanager
+def file_lock(path: Path, refusal: Callable[[str], str]) -> Iterator[None]:
+    """Hold a lock file, and write into it who does; the kernel frees it when the process ends, however it ends.
+
+    Args:
+        refusal: makes the error's text from the name of the process that holds the lock.
+
+    Raises:
+        ValueError: another process holds it.
+        OSError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(refusal(file.read().strip() or "another process")) from None
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield

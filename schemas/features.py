@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from schemas.commit import published
+from schemas.commit import atomic_write
 
 RECORD_FILE = "features.json"
 NULL_FILE = "null.npy"
@@ -97,7 +97,7 @@ def read_record(folder: Path) -> SetRecord | None:
 
 def write_record(folder: Path, record: SetRecord) -> None:
     """Commit the record of a set."""
-    with published(folder / RECORD_FILE) as file:
+    with atomic_write(folder / RECORD_FILE) as file:
         file.write(json.dumps(asdict(record), indent=1, sort_keys=True).encode())
 
 

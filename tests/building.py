@@ -18,7 +18,7 @@ from captioning.figures.statistics import noun_uses_sql
 from curation import build as pipeline
 from curation.ingest.listing import Listed
 from engine.dataset import Dataset
-from engine.job import JobResult
+from engine.run_log import JobResult
 from schemas import tables
 from schemas.recipe import DataRecipe
 
@@ -113,7 +113,7 @@ def computed(told: Told) -> dict[str, int]:
 
 def rows(dataset: Dataset, table: str) -> list[dict[str, Any]]:
     """A whole table as Python values."""
-    if table in tables.MAP_TABLES:
+    if tables.is_map_table(table):
         parts = [dataset.read_part(table, number) for number in range(len(dataset.parts(table)))]
         found: list[dict[str, Any]] = pa.concat_tables(parts).to_pylist()
         return found

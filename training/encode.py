@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from models.device import choose_device
-from schemas.commit import TEMPORARY, published
+from schemas.commit import TEMPORARY, atomic_write
 from schemas.features import (
     MADE_BY_KEY,
     MEMBER_DOTS,
@@ -178,13 +178,13 @@ class EncodeJob:
         encoder = worker()
         null_file = self.wanted.folder / NULL_FILE
         if not null_file.is_file() and (null := encoder.null()) is not None:
-            with published(null_file) as file:
+            with atomic_write(null_file) as file:
                 file.write(encode_npy(as_stored(null, "fp32")))
         tar = self.wanted.folder / shard
         tar.unlink(missing_ok=True)  # an outdated one must not lie beside the new table
         reader = ShardReader(images, rows)
         try:
-            with published(tar) as file:
+            with atomic_write(tar) as file:
                 places = list(self._write(file, rows["key"].to_pylist(), encoder(reader, rows), progress))
                 file.write(END_OF_ARCHIVE)
                 self._commit_places(tar, places, rows, file.tell())
@@ -222,7 +222,7 @@ class EncodeJob:
 
     def _commit_places(self, tar: Path, places: list[dict[str, Any]], rows: pa.Table, num_bytes: int) -> None:
         schema = places_schema(self.wanted.arrays).with_metadata(self._metadata(rows, num_bytes))
-        with published(tar.with_suffix(".parquet")) as file:
+        with atomic_write(tar.with_suffix(".parquet")) as file:
             pq.write_table(pa.Table.from_pylist(places, schema=schema), file, compression="zstd")
 
     def _metadata(self, rows: pa.Table, num_bytes: int) -> dict[bytes, bytes]:

@@ -11,7 +11,8 @@ from PIL import Image
 
 from captioning.figures import queries
 from engine.catalog import Connection, Row, ledger_counts
-from engine.dataset import Dataset, write_atomically
+from engine.dataset import Dataset
+from schemas.commit import write_bytes
 from schemas.paper import TABLE_1
 from schemas.pixels import PixelError, open_rgb
 from schemas.reasons import OUTCOMES
@@ -43,7 +44,7 @@ def write_report(connection: Connection, dataset_root: Path, out: Path) -> None:
         out: the file to write. It is replaced whole or not at all.
     """
     page = environment().get_template("report.html.jinja").render(**_content(connection, dataset_root))
-    write_atomically(out, page.encode("utf-8", errors="replace"))
+    write_bytes(out, page.encode("utf-8", errors="replace"))
 
 
 def _content(connection: Connection, dataset_root: Path) -> dict[str, Any]:

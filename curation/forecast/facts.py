@@ -13,8 +13,9 @@ from curation.forecast.forecast import BucketFacts, Facts, Job, TableSize
 from curation.forecast.sample import Sample
 from engine import catalog
 from engine.dataset import ROW_GROUP_ROWS, Dataset, read_parquet
-from engine.job import Step, read_runs
+from engine.job import Step
 from engine.reduce import Reduce
+from engine.run_log import read_runs
 from schemas import tables
 from schemas.shard import BLOCK
 from schemas.shard_index import INDEX_FILE
@@ -59,14 +60,12 @@ def _samples(dataset: Dataset) -> pa.Table:
 def _table_sizes(dataset: Dataset, num_sampled: int) -> dict[str, TableSize]:
     """Every table but the proxies, by name; the index of the shards among them."""
     found = {}
-    for table in sorted({path.parent for path in dataset.tables.rglob("part-*.parquet")}):
-        name = str(table.relative_to(dataset.tables))
-        if name == "proxies" or name.startswith("."):
-            continue
-        paths = sorted(table.glob("part-*.parquet"))
-        rows = pa.concat_tables([read_parquet(path).replace_schema_metadata(None) for path in paths])
-        on_disk = sum(path.stat().st_size for path in paths)
-        found[name] = table_size(rows, num_sampled, on_disk, "shards" if name == "samples" else "parts")
+    for table in sorted(set(dataset.map_tables()) - {"proxies"}):
+        paths = dataset.parts(table)
+        if paths:
+            rows = pa.concat_tables([read_parquet(path).replace_schema_metadata(None) for path in paths])
+            on_disk = sum(path.stat().st_size for path in paths)
+            found[table] = table_size(rows, num_sampled, on_disk, "shards" if table == "samples" else "parts")
     for path in [*sorted(dataset.tables.glob("*.parquet")), dataset.shards / INDEX_FILE]:
         if path.is_file():
             rows = read_parquet(path).replace_schema_metadata(None)

@@ -11,7 +11,8 @@ from typing import Any
 import pyarrow as pa
 
 from curation.dedup.fingerprint import hamming, proxy_phash
-from engine.dataset import Dataset, write_atomically
+from engine.dataset import Dataset
+from schemas.commit import write_bytes
 from schemas.reasons import PURGED
 from schemas.tables import IMAGES, PROXIES
 
@@ -80,7 +81,7 @@ def read_log(dataset: Dataset) -> list[Entry]:
 def write_log(dataset: Dataset, entries: Iterable[Entry]) -> None:
     """Commit the whole log."""
     lines = (json.dumps(asdict(entry), ensure_ascii=False, sort_keys=True) + "\n" for entry in entries)
-    write_atomically(log_path(dataset), "".join(lines).encode())
+    write_bytes(log_path(dataset), "".join(lines).encode())
 
 
 def finished(entries: Iterable[Entry]) -> list[Entry]:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from curation.selection import select
 from engine import catalog
-from engine.dataset import Dataset, write_atomically
+from engine.dataset import Dataset
 from engine.reduce import Connection
 from schemas import buckets
+from schemas.commit import write_bytes
 from schemas.pixels import open_rgb
 from schemas.recipe import DataRecipe
 from schemas.strict import apply_override
@@ -185,7 +186,7 @@ def write_page(dataset: Dataset, cuts: Cuts, path: Path) -> None:
         body.append("</div>")
     style = "div{display:flex;flex-wrap:wrap;gap:8px}figure{width:170px;margin:0;font:12px sans-serif}"
     page = f'<!doctype html><meta charset="utf-8"><title>cuts</title><style>{style}</style>{"".join(body)}'
-    write_atomically(path, page.encode())
+    write_bytes(path, page.encode())
 
 
 def _thumbnail(jpeg: bytes) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from schemas import shard
-from schemas.commit import published
+from schemas.commit import atomic_write
 
 COPY_BYTES = 1 << 22
 
@@ -62,7 +62,7 @@ def drop_samples(path: Path, keys: Container[str]) -> dict[str, list[Member]]:
 
 def _copy(path: Path, kept: list[Member]) -> list[Member]:
     moved = []
-    with path.open("rb") as source, published(path) as target:
+    with path.open("rb") as source, atomic_write(path) as target:
         for member in kept:
             place = target.tell() + shard.BLOCK
             source.seek(member.offset - shard.BLOCK)

@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 
 from curation.shards.dataset_card import CARD_FILE, dataset_card
 from curation.sources import read_original
-from engine.dataset import ROW_GROUP_ROWS, WIDS_FILE, Dataset, write_atomically
+from engine.dataset import ROW_GROUP_ROWS, WIDS_FILE, Dataset
 from engine.reduce import commit_batches
 from engine.stage import Progress, Stage, naming
 from schemas import shard, shard_index
-from schemas.commit import published
+from schemas.commit import atomic_write, write_bytes
 from schemas.pixels import open_rgb
 from schemas.reasons import ShardError
 from schemas.recipe import DataRecipe, Shard
@@ -78,7 +78,7 @@ class ShardWriter:
         if not plan:  # every sample of the shard was taken out; its number stays, so that no other shard moves
             return {"samples": SAMPLES.empty_table()}
         path = self._dataset.shards / plan[0]["shard"]
-        with published(path) as tar:
+        with atomic_write(path) as tar:
             rows = list(self._write(tar, plan, progress))
             tar.write(shard.END_OF_ARCHIVE)
         if all(row["shard"] is None for row in rows):
@@ -219,9 +219,9 @@ def write_index(dataset: Dataset) -> int:
         "base": "",
         "shardlist": sorted(entries, key=lambda entry: entry["url"]),
     }
-    write_atomically(dataset.shards / WIDS_FILE, json.dumps(wids, indent=1).encode())
+    write_bytes(dataset.shards / WIDS_FILE, json.dumps(wids, indent=1).encode())
     card = dataset_card(extensions, num_samples.total(), len(entries))
-    write_atomically(dataset.shards / CARD_FILE, card.encode())
+    write_bytes(dataset.shards / CARD_FILE, card.encode())
     path, metadata = dataset.shards / shard_index.INDEX_FILE, {INDEX_KEY.decode(): record.fingerprint}
     batches = (batch for part in _packed(dataset, None) for batch in part.to_batches())
     num_rows, _ = commit_batches(path, batches, shard_index.INDEX_SCHEMA, metadata, ROW_GROUP_ROWS)

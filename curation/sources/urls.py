@@ -23,7 +23,7 @@ from curation.sources.img2dataset_output import list_shard
 from curation.sources.item import Item, SourceListing, inside
 from curation.sources.patterns import find_files
 from curation.sources.storage import REMOTE_ERRORS, explain, filesystem
-from engine.dataset import write_atomically
+from schemas.commit import write_bytes
 from schemas.locations import absolute, is_remote
 from schemas.reasons import FetchError
 from schemas.sources import Img2dataset, UrlSource
@@ -73,7 +73,7 @@ def _refuse_other_list(source: UrlSource, work: Path) -> None:
     made_for = {"path": source.location(), **source.listing_options()}
     if not path.is_file():
         work.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps(made_for, indent=1).encode())
+        write_bytes(path, json.dumps(made_for, indent=1).encode())
     elif json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(made_for)):
         raise ValueError(
             f"{work}: holds what was fetched for another list, or with other options ({path.name} says which); set the "

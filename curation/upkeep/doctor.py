@@ -102,36 +102,30 @@ def check_dataset(root: Path, threads: int = 2, progress: Callable[[int], None] 
 def num_to_check(root: Path) -> int:
     """Files of tables, and samples in shards."""
     dataset = Dataset(root)
-    num_files = sum(len(dataset.parts(table)) for table in _map_tables(dataset))
+    num_files = sum(len(dataset.parts(table)) for table in dataset.map_tables())
     try:
         return num_files + count_rows(dataset.shards / shard_index.INDEX_FILE)
     except ValueError:
         return num_files
 
 
-def _map_tables(dataset: Dataset) -> tuple[str, ...]:
-    """Tables in parts, those of captioners beside included."""
-    return (*tables.MAP_TABLES, *(f"{tables.BESIDE}{name}" for name in dataset.beside()))
-
-
 def _check_records(dataset: Dataset) -> Iterator[Finding]:
     """Records that cannot be read, and tables that have none: then nothing says what made them."""
-    for table in tables.SCHEMAS:
-        there = dataset.parts(table) if table in tables.MAP_TABLES else dataset.reduced(table).is_file()
+    for table in (*dataset.map_tables(), *tables.REDUCE_TABLES):
         path = dataset.record_path(table)
         try:
             record = dataset.record(table)
         except ValueError:
             yield Finding(f"record of {table}", f"{path} is damaged", False, (path,), lost=table == "listing")
             continue
-        if there and record is None:
+        if record is None and dataset.has_rows(table):
             text = f"{path} is missing: sigma build compares the table with the recipe and makes it anew where it must"
             yield Finding(f"record of {table}", text, False, lost=table == "listing")
 
 
 def _check_tables(dataset: Dataset, threads: int, progress: Callable[[int], None]) -> Iterator[Finding]:
     read_by = _read_by(dataset)
-    for table in _map_tables(dataset):
+    for table in dataset.map_tables():
         parts = dataset.parts(table)
         schema = schema_of(table)
 
@@ -173,13 +167,12 @@ _MEND = {
 def _read_by(dataset: Dataset) -> dict[str, str]:
     """Table -> a table that is there and was made from it."""
     found: dict[str, str] = {}
-    for table in tables.SCHEMAS:
+    for table in (*dataset.map_tables(), *tables.REDUCE_TABLES):
         try:
             record = dataset.record(table)
         except ValueError:
             continue
-        there = dataset.parts(table) if table in tables.MAP_TABLES else dataset.reduced(table).is_file()
-        if record is not None and there:
+        if record is not None and dataset.has_rows(table):
             found |= dict.fromkeys(record.upstream, table)
     return found
 

@@ -32,7 +32,7 @@ from engine.reduce import Reduce
 from engine.stage import Stage, as_stored, input_digest
 from schemas.features import RECORD_FILE
 from schemas.recipe import Run
-from schemas.tables import ADDED, BESIDE, MAP_TABLES, REDUCE_TABLES, SAMPLES, SCHEMAS
+from schemas.tables import ADDED, REDUCE_TABLES, SAMPLES, SCHEMAS
 
 WORDED = ("mix", "nouns", "grounding")
 """Map tables that say what a raw caption says, in the row of whoever carries it."""
@@ -238,7 +238,7 @@ class _Takedown:
     def _rewrite_parts(self, number: int) -> int:
         """Empty the purged rows of part `number` of every table, and name anew what each was computed from."""
         made_by = {table: step for step in self._steps for table in step.outputs if table != "samples"}
-        for table in dict.fromkeys(("listing", "headers", *made_by, *self._beside())):
+        for table in dict.fromkeys(("listing", "headers", *made_by, *self._dataset.extra_captions())):
             path = self._dataset.part(table, number)
             if table in REDUCE_TABLES or not path.is_file():
                 continue
@@ -255,10 +255,6 @@ class _Takedown:
             if metadata != fresh or not emptied.equals(rows):
                 commit_table(path, emptied, schema_of(table), fresh)
         return number
-
-    def _beside(self) -> list[str]:
-        """The tables of captioners beside the primary one."""
-        return [f"{BESIDE}{name}" for name in self._dataset.beside()]
 
     def _digest(self, step: Step, number: int) -> dict[str, str]:
         """What a part counts as computed from: its inputs as they are now, or nothing that can be taken over."""
@@ -332,7 +328,7 @@ class _Takedown:
 
     def _drop_kept_aside(self, number: int) -> None:
         """Rows of outdated parts, and of what was paid for and dropped: they stay for the other images only."""
-        for table in (MAP_TABLES.keys() - {"samples"}) | set(self._beside()):
+        for table in set(self._dataset.map_tables()) - {"samples"}:
             name = self._dataset.part(table, number).name
             paid = self._dataset.paid(table, number)
             noted = paid.with_suffix(".batches").glob("*.parquet")  # by a part that was not finished

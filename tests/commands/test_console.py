@@ -10,7 +10,7 @@ from rich.console import Console
 from commands import console
 from commands.console import JobProgress, duration, ledger_table, rows_table, stage_bars, told_throughput
 from curation.ingest.listing import Listed
-from engine.job import JobResult, throughput
+from engine.run_log import JobResult, throughput
 from engine.stage import Finished
 
 

@@ -17,8 +17,8 @@ from curation.ingest.listing import Listed
 from curation.upkeep.doctor import check_dataset
 from engine import catalog
 from engine.dataset import Dataset, commit_table
-from engine.job import JobResult, read_runs
 from engine.preflight import NeedsMissing
+from engine.run_log import JobResult, read_runs
 from schemas.recipe import DataRecipe
 from schemas.tables import EMBEDDINGS
 from tests.building import Told, build, recipe, rows, steps, write_pictures

@@ -264,7 +264,7 @@ def test_captions_beside_are_one_view_with_their_source(tmp_path: Path) -> None:
                 SCHEMAS["captions"],
                 {},
             )
-    assert dataset.beside() == ["endpoint", "vlm"]
+    assert dataset.extra_captions() == ["captions/endpoint", "captions/vlm"]
     with catalog.connect(dataset) as connection:
         assert connection.sql("SELECT * FROM captions_beside").columns == names
         counts = connection.sql("SELECT source, count(*), min(row_id) FROM captions_beside GROUP BY 1 ORDER BY 1")

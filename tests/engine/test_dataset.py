@@ -23,12 +23,11 @@ from engine.dataset import (
     count_rows,
     digest_of,
     forget_previous,
-    published,
     read_parquet,
     restore_shard,
     retire,
-    write_atomically,
 )
+from schemas.commit import atomic_write, write_bytes
 from schemas.tables import SCORES
 from tests.building import table_of
 
@@ -46,15 +45,15 @@ def files(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), ValueError("mine")])
 def test_a_commit_that_fails_leaves_nothing(tmp_path: Path, error: BaseException) -> None:
-    with pytest.raises(type(error)), published(tmp_path / "deep" / "file") as file:
+    with pytest.raises(type(error)), atomic_write(tmp_path / "deep" / "file") as file:
         file.write(b"half")
         raise error
     assert files(tmp_path) == []
 
 
 def test_a_commit_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "file", b"old")
-    with pytest.raises(RuntimeError), published(tmp_path / "file") as file:
+    write_bytes(tmp_path / "file", b"old")
+    with pytest.raises(RuntimeError), atomic_write(tmp_path / "file") as file:
         file.write(b"new")
         raise RuntimeError
     assert (tmp_path / "file").read_bytes() == b"old"
@@ -62,7 +61,7 @@ def test_a_commit_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 def test_nothing_has_the_name_before_it_is_whole(tmp_path: Path) -> None:
-    with published(tmp_path / "file") as file:
+    with atomic_write(tmp_path / "file") as file:
         file.write(b"all")
         assert not (tmp_path / "file").exists()
         assert [name for name in os.listdir(tmp_path) if name.startswith(TEMPORARY)] == os.listdir(tmp_path)
@@ -71,9 +70,9 @@ def test_nothing_has_the_name_before_it_is_whole(tmp_path: Path) -> None:
 
 def test_a_commit_over_an_old_file_gives_a_new_one(tmp_path: Path) -> None:
     """A reader that has the old file open keeps reading the old bytes."""
-    write_atomically(tmp_path / "file", b"old")
+    write_bytes(tmp_path / "file", b"old")
     with (tmp_path / "file").open("rb") as reader:
-        write_atomically(tmp_path / "file", b"new")
+        write_bytes(tmp_path / "file", b"new")
         assert reader.read() == b"old"
 
 
@@ -159,7 +158,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_a_damaged_reduce_table_is_named(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path)
-    write_atomically(dataset.reduced("selection"), b"PAR1")
+    write_bytes(dataset.reduced("selection"), b"PAR1")
     with pytest.raises(ValueError, match=r"selection\.parquet: damaged"):
         dataset.read_range("selection", "row_id", 0, 1)
     with pytest.raises(ValueError, match=r"selection\.parquet: damaged"):
@@ -188,7 +187,7 @@ def test_a_folder_above_is_no_column(tmp_path: Path) -> None:
 def test_parts_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path)
     for number in (99_999, 100_000, 2, 100_001, 10):
-        write_atomically(dataset.part("images", number), b"")
+        write_bytes(dataset.part("images", number), b"")
     numbers = [int(path.stem.removeprefix("part-")) for path in dataset.parts("images")]
     assert numbers == [2, 10, 99_999, 100_000, 100_001]
 
@@ -202,7 +201,7 @@ def test_a_sweep_takes_what_is_half_written_and_nothing_else(tmp_path: Path) -> 
         dataset.record_path("images"),
     ]
     for path in whole:
-        write_atomically(path, b"{}")
+        write_bytes(path, b"{}")
         path.with_name(f"{TEMPORARY}4711-{path.name}").write_bytes(b"half")
     dataset.sweep()
     assert files(tmp_path) == sorted(str(path.relative_to(tmp_path)) for path in whole)
@@ -219,17 +218,17 @@ def test_a_record_is_read_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", [b"", b"{", b'{"job": 1}', b"[]", b"\xff\xfe"])
 def test_a_damaged_record_is_named(tmp_path: Path, text: bytes) -> None:
     dataset = Dataset(tmp_path)
-    write_atomically(dataset.record_path("images"), text)
+    write_bytes(dataset.record_path("images"), text)
     with pytest.raises(ValueError, match=r"images\.json: damaged .*; delete it to have images computed again"):
         dataset.record("images")
 
 
 def test_retired_shards_go_with_their_rows(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path)
-    write_atomically(dataset.shards / "1.0/1.0-000000.tar", b"tar")
-    write_atomically(dataset.shards / "index.parquet", b"index")
-    write_atomically(dataset.shards / "wids.json", b"{}")
-    write_atomically(dataset.part("samples", 0), b"rows")
+    write_bytes(dataset.shards / "1.0/1.0-000000.tar", b"tar")
+    write_bytes(dataset.shards / "index.parquet", b"index")
+    write_bytes(dataset.shards / "wids.json", b"{}")
+    write_bytes(dataset.part("samples", 0), b"rows")
     retire(dataset, "samples")
     assert files(dataset.shards) == [".previous/1.0/1.0-000000.tar"]
     assert files(dataset.tables) == [".previous/samples/part-00000.parquet"]

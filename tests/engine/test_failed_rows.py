@@ -13,7 +13,7 @@ from captioning.captioners.attributes import AttributesCaptioner
 from captioning.captioners.base import Answer, CaptionFailure, Generated
 from captioning.captioners.make import CAPTIONERS
 from engine.dataset import Dataset
-from engine.job import read_runs
+from engine.run_log import read_runs
 from tests.building import build, recipe, rows, write_pictures
 from tests.trees import content
 

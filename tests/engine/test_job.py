@@ -11,11 +11,11 @@ from PIL import Image
 from captioning.captioners.attributes import AttributesCaptioner
 from captioning.captioners.base import Generated
 from captioning.captioners.make import CAPTIONERS
-from curation import build as pipeline
 from engine import catalog
 from engine.dataset import Dataset
-from engine.job import State, _changed_knob, num_shards, read_runs, state_of
-from engine.runner import PartFailed
+from engine.job import State, _changed_knob, num_shards, state_of
+from engine.run_log import read_runs
+from engine.runner import LazyRunner, PartFailed
 from schemas.recipe import DataRecipe
 from tests.building import build, computed, recipe, rows, steps, write_pictures
 from tests.trees import content
@@ -89,7 +89,7 @@ def test_a_finished_dataset_starts_no_runner(photos: Path, tmp_path: Path, monke
     dataset, _ = build(first)
     before = content(dataset.root)
     num_runs = len(read_runs(dataset))
-    monkeypatch.setattr(pipeline, "_make_runner", lambda recipe: pytest.fail("a runner was started"))
+    monkeypatch.setattr(LazyRunner, "run", lambda *_: pytest.fail("a runner was started"))
     _, told = build(first)
     assert all(result is None for _, result in told.results)
     assert len(told.results) == 10

@@ -18,8 +18,8 @@ from curation import build as pipeline
 from curation.ingest.listing import Listed
 from curation.sources.demo_photos import write_demo_photos
 from engine.dataset import Dataset, commit_table
-from engine.job import JobResult
 from engine.ray_runner import RayRunner, connect, gpu_slots
+from engine.run_log import JobResult
 from engine.runner import PartFailed
 from engine.stage import Stage, counts_of
 from schemas import tables

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
-from schemas.commit import published
+from schemas.commit import atomic_write, file_lock
 
 
 def test_a_file_gets_its_name_when_it_is_whole(tmp_path):
     path = tmp_path / "new" / "file"
-    with published(path) as file:
+    with atomic_write(path) as file:
         file.write(b"content")
         assert not path.exists()
     assert path.read_bytes() == b"content" and list(path.parent.iterdir()) == [path]
@@ -18,7 +20,19 @@ def test_a_file_gets_its_name_when_it_is_whole(tmp_path):
 def test_an_error_leaves_the_old_one_and_nothing_else(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
-    with pytest.raises(RuntimeError, match="in the middle"), published(path) as file:
+    with pytest.raises(RuntimeError, match="in the middle"), atomic_write(path) as file:
         file.write(b"new")
         raise RuntimeError("in the middle")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_lock_is_held_by_one_which_is_named_to_the_other(tmp_path):
+    path = tmp_path / "new" / ".lock"
+    with (
+        file_lock(path, str),
+        pytest.raises(ValueError, match=rf"^busy: process {os.getpid()} on "),
+        file_lock(path, lambda holder: f"busy: {holder}"),
+    ):
+        pytest.fail("two hold it")
+    with file_lock(path, str):
+        pass

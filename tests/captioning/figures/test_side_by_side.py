@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from curation.upkeep import doctor
 from engine import catalog
 from engine.dataset import Dataset
-from engine.job import read_runs
+from engine.run_log import read_runs
 from schemas.recipe import Caption
 from tests.building import build, computed, recipe, rows, write_pictures
 from tests.captioning.chat_server import ChatServer, completion

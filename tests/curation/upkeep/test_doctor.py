@@ -15,8 +15,9 @@ from curation.shards.writer import Packed
 from curation.upkeep.doctor import Finding, check_dataset, check_machine
 from curation.upkeep.repair import repair
 from engine import catalog
-from engine.dataset import Dataset, commit_table, write_atomically
+from engine.dataset import Dataset, commit_table
 from schemas import shard
+from schemas.commit import write_bytes
 from schemas.recipe import DataRecipe
 from schemas.shard_index import read_index
 from schemas.tables import SCHEMAS
@@ -118,6 +119,22 @@ def test_what_doctor_says_mends_a_part(tmp_path: Path) -> None:
 def test_a_missing_part_is_named(dataset: Dataset) -> None:
     dataset.part("scores", 0).unlink()
     assert only(dataset) == Finding("scores", "1 of 2 parts: run sigma build again to finish", fine=False)
+
+
+def test_a_damaged_or_missing_record_of_an_extra_captioner_is_named(dataset: Dataset) -> None:
+    table, record = "captions/endpoint", dataset.record("captions")
+    assert record is not None
+    for number in range(dataset.num_parts()):
+        commit_table(dataset.part(table, number), dataset.read_part("captions", number), SCHEMAS["captions"], {})
+    dataset.write_record(table, record)
+    catalog.write_catalog(dataset)
+    assert bad(dataset) == []
+    path = dataset.record_path(table)
+    path.write_text("{")
+    assert (only(dataset).subject, only(dataset).text) == (f"record of {table}", f"{path} is damaged")
+    path.unlink()
+    assert only(dataset).subject == f"record of {table}"
+    assert only(dataset).text.startswith(f"{path} is missing: sigma build compares the table with the recipe")
 
 
 def test_other_columns_are_named(dataset: Dataset) -> None:
@@ -238,7 +255,7 @@ def test_several_problems_are_all_named(dataset: Dataset) -> None:
     dataset.part("images", 0).write_bytes(b"")
     dataset.part("samples", 0).write_bytes(b"")
     a_tar(dataset).unlink()
-    write_atomically(dataset.shards / "1.0" / ".tmp-1-x.tar", b"")
+    write_bytes(dataset.shards / "1.0" / ".tmp-1-x.tar", b"")
     assert {finding.subject for finding in bad(dataset)} == {
         "images",
         "samples",

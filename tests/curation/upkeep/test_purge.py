@@ -5,12 +5,13 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from aiohttp import web
 
 import sigma as command
 from curation.dedup.fingerprint import phash
@@ -27,14 +28,25 @@ from schemas.recipe import DataRecipe, Run
 from schemas.shard_index import read_index
 from schemas.tables import SCHEMAS
 from tests.building import build, computed, picture, recipe, rows, write_pictures
+from tests.captioning.chat_server import ChatServer, completion
 from tests.trees import content, sigma
 
 WHY = "the photographer asked"
 
 
+async def describe(server: ChatServer, request: web.Request, text: str, times: int) -> web.StreamResponse:
+    return completion("A striped zebra on a lawn.")
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """Nine pictures of two hosts in two buckets, one of them twice; not to be changed."""
+def server() -> Iterator[ChatServer]:
+    with ChatServer(dict.fromkeys(range(0, 280, 20), describe)) as serving:
+        yield serving
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, server: ChatServer) -> Dataset:
+    """Nine pictures of two hosts in two buckets, one of them twice, with two captioners; not to be changed."""
     folder = tmp_path_factory.mktemp("made")
     names = write_pictures(folder / "photos", [(96, 64)] * 5 + [(64, 96)] * 3, captions=False)
     shutil.copy(folder / "photos" / "001.jpg", folder / "photos" / "copy.jpg")
@@ -44,7 +56,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
             "url": f"https://{'a.' if number % 2 else ''}example.org/{name}",
         }
         (folder / "photos" / name).with_suffix(".json").write_text(json.dumps(beside))
-    return build(recipe(folder / "photos", folder / "dataset", shard={"max_samples": 3}), without=())[0]
+    captioners = {"beside": ["endpoint"], "endpoint": {"url": server.url, "model": "m", "concurrency": 1}}
+    made = recipe(folder / "photos", folder / "dataset", shard={"max_samples": 3}, caption=captioners)
+    return build(made, without=())[0]
 
 
 @pytest.fixture
@@ -69,7 +83,7 @@ def image_of(dataset: Dataset, member: str) -> dict[str, Any]:
 
 def everything(dataset: Dataset) -> bytes:
     """All that a dataset says, decompressed: tables as text, shards as they are."""
-    said = [repr(rows(dataset, table)).encode() for table in SCHEMAS if dataset.record(table)]
+    said = [repr(rows(dataset, table)).encode() for table in dataset.recorded()]
     return b"".join(said + [path.read_bytes() for path in sorted(dataset.root.rglob("*.tar"))])
 
 
@@ -149,7 +163,7 @@ def test_the_statistics_are_those_of_what_is_left(dataset: Dataset) -> None:
     before = {row["caption_source"]: row["num_images"] for row in rows(dataset, "statistics")}
     take_out(dataset, image_ids=(image_of(dataset, "003.jpg")["image_id"],))
     after = {row["caption_source"]: row["num_images"] for row in rows(dataset, "statistics")}
-    assert after == before | {"raw": before["raw"] - 1, "synthetic": before["synthetic"] - 1, "mix": before["mix"] - 1}
+    assert after == before | {name: before[name] - 1 for name in ("raw", "synthetic", "endpoint", "mix")}
 
 
 def test_a_build_afterwards_does_nothing_and_doctor_is_happy(dataset: Dataset) -> None:
@@ -174,6 +188,7 @@ def test_no_job_brings_it_back(dataset: Dataset, job: str) -> None:
         assert computed(told) == {
             "selection": 1,
             "captions": 0,
+            "captions/endpoint": 0,
             "mix": 0,
             "nouns": 0,
             "noun_uses": 1,

@@ -13,7 +13,8 @@ from curation.upkeep.doctor import check_dataset
 from curation.upkeep.find import Wanted, find
 from curation.upkeep.repair import repair
 from engine import catalog
-from engine.dataset import Dataset, commit_table, write_atomically
+from engine.dataset import Dataset, commit_table
+from schemas.commit import write_bytes
 from schemas.features import RECORD_FILE
 from schemas.recipe import DataRecipe
 from schemas.shard_index import read_index
@@ -107,7 +108,7 @@ DAMAGES: dict[str, tuple[Callable[[Dataset], None], set[str]]] = {
         INDEXES,
     ),
     "damaged wids": (lambda d: cut(d.shards / "wids.json"), INDEXES),
-    "stray files": (lambda d: write_atomically(d.shards / "1.5" / ".tmp-1-1.5-000000.tar", b""), set()),
+    "stray files": (lambda d: write_bytes(d.shards / "1.5" / ".tmp-1-1.5-000000.tar", b""), set()),
     "stale catalog": (lambda d: d.catalog.write_bytes(b"no database"), set()),
 }
 
