@@ -17,9 +17,9 @@ from PIL import Image
 
 import sigma
 from curation import build as pipeline
-from curation.images.header import probe
-from curation.images.jpeg_scan import missing_scans
-from curation.images.png_rows import missing_rows
+from curation.images.header import read_header
+from curation.images.whole import missing_rows
+from curation.images.whole_jpeg import missing_scans
 from curation.ingest.listing import Listed
 from engine.run_log import JobResult
 from schemas.pixels import shrunk_size
@@ -98,7 +98,7 @@ def header_probe(folder: Path) -> Iterator[str]:
     """Images per second and core whose header is read, bytes in memory."""
     photos = [path.read_bytes() for path in write_photos(folder / "photos")]
     rounds = 40
-    ours = _seconds(lambda: [probe(photo) for _ in range(rounds) for photo in photos])
+    ours = _seconds(lambda: [read_header(photo) for _ in range(rounds) for photo in photos])
     raw = _seconds(lambda: [Image.open(io.BytesIO(photo)).size for _ in range(rounds) for photo in photos])
     count = rounds * len(photos)
     alone = f"Pillow alone {count / raw:,.0f}"

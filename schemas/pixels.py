@@ -17,8 +17,6 @@ import numpy as np
 from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions, Resizer
 from PIL import Image, ImageCms
 
-from schemas.whole_jpeg import decode_whole
-
 Image.MAX_IMAGE_PIXELS = None  # the limit is ours, checked from the header: see `open_picture`
 # A warning about odd metadata says nothing about the pixels. Set once: `catch_warnings` is not safe with threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -71,7 +69,6 @@ def open_picture(
     longest_px: int | None = None,
     cover_px: tuple[int, int] | None = None,
     max_pixels: int = MAX_PIXELS,
-    whole: bool = False,
 ) -> Picture:
     """Decode to an upright 8-bit sRGB picture, and say how much of it was transparent.
 
@@ -81,7 +78,6 @@ def open_picture(
         cover_px: (height, width) that the result may shrink towards but still covers; only a hint for
             the decoder (JPEG halves, quarters or eighths while decoding), no exact size.
         max_pixels: refuse a larger picture from its header, before any memory is taken.
-        whole: refuse a JPEG that was cut and given an end marker too, which Pillow takes. The pixels are the same.
 
     Raises:
         PixelError: not an image, cut short, or too large.
@@ -91,11 +87,8 @@ def open_picture(
         if image.width * image.height > max_pixels:
             raise PixelError(f"{image.width}x{image.height} px is over the limit of {max_pixels} px")
         draft(image, longest_px, cover_px)
-        loaded = decode_whole(image, data) if whole and image.format in ("JPEG", "MPO") else None
-        if loaded is None:
-            image.load()
-            loaded = image
-        return render(loaded, longest_px)
+        image.load()
+        return render(image, longest_px)
     except PixelError:
         raise
     except DECODER_ERRORS as error:

@@ -6,12 +6,10 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from curation.images.formats import cut_short
-from curation.images.header import Header, Unreadable, clean, probe, refuse_animated
-from curation.images.jpeg_blocks import has_flat_corner, missing_blocks
-from curation.images.jpeg_scan import missing_scans
-from curation.images.png_rows import missing_rows
-from schemas.pixels import MAX_PIXELS, PixelError, open_picture
+from curation.images.header import Header, Unreadable, describe, open_image, refuse_animated
+from curation.images.whole import cut_short, missing_part
+from curation.images.whole_jpeg import decode_whole
+from schemas.pixels import DECODER_ERRORS, MAX_PIXELS, draft, render
 from schemas.reasons import ImageError
 
 _ENDS_EARLY = (
@@ -23,7 +21,7 @@ _ENDS_EARLY = (
     "ends before",
     "no more data",
 )
-"""What decoders say of data that stops too early."""
+"""Words of decoders' errors about data that stops too early."""
 
 
 @dataclass(frozen=True)
@@ -49,24 +47,25 @@ def decode(data: bytes, *, longest_px: int | None = None, max_pixels: int = MAX_
         Unreadable: with a reason of `schemas.reasons.ImageError` and a detail that names no path and no address;
             carries the header where that could be read.
     """
-    header = probe(data, max_pixels)
+    image, header = open_image(data, max_pixels)
     refuse_animated(header)
     try:
-        picture = open_picture(data, longest_px=longest_px, max_pixels=max_pixels, whole=True)
-    except PixelError as error:
-        raise _refused(data, header, clean(str(error))) from error
-    cut = missing_scans(data) if header.format in ("JPEG", "MPO") else cut_short(data, header.format)
-    if cut is None and header.format == "PNG":
-        cut = missing_rows(data)
-    if cut is None and header.mode == "CMYK" and has_flat_corner(picture.rgb):
-        cut = missing_blocks(data)  # inks that are subsampled are beyond the strict decoder
-    if cut is not None:  # the decoder was content, but the file is not whole
-        raise Unreadable(ImageError.TRUNCATED, f"{header.format}: {cut}", header)
+        draft(image, longest_px, None)
+        loaded = decode_whole(image, data) if header.format in ("JPEG", "MPO") else None
+        if loaded is None:
+            image.load()
+            loaded = image
+        picture = render(loaded, longest_px)
+    except DECODER_ERRORS as error:
+        raise _refused(data, header, describe(error)) from error
+    missing = missing_part(data, header.format, loaded, picture.rgb)
+    if missing is not None:  # the decoder took the file, but it is not whole
+        raise Unreadable(ImageError.TRUNCATED, f"{header.format}: {missing}", header)
     return Decoded(picture.rgb, header, picture.see_through)
 
 
 def _refused(data: bytes, header: Header, message: str) -> Unreadable:
-    cut = cut_short(data, header.format)
     early = any(word in message.lower() for word in _ENDS_EARLY)
-    reason = ImageError.TRUNCATED if cut is not None or early else ImageError.CORRUPT
+    is_cut = early or cut_short(data, header.format) is not None
+    reason = ImageError.TRUNCATED if is_cut else ImageError.CORRUPT
     return Unreadable(reason, f"{header.format}: {message}", header)

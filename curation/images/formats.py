@@ -1,4 +1,4 @@
-"""What a file's own bytes say: which format it is, how many pages a TIFF holds, and whether its end is missing."""
+"""Containers of pictures, read from their bytes: which format a file has, and how it is laid out."""
 
 from __future__ import annotations
 
@@ -128,17 +128,6 @@ def _sniff_text(start: bytes) -> Kind | None:
     return None
 
 
-def cut_short(data: bytes, image_format: str) -> str | None:
-    """How the structure of a file shows that its end is missing, or None where it does not.
-
-    Args:
-        data: the whole file.
-        image_format: Pillow's name; formats whose structure says nothing about their end give None.
-    """
-    check = _ENDS.get(image_format)
-    return check(data) if check else None
-
-
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """(type, offset of the payload, its length) of each chunk of a PNG; the last may reach past the end."""
     at = 8
@@ -190,7 +179,7 @@ _WEBP_HEAD_BYTES = 32
 def tiff_pages(data: Sliced) -> int:
     """Number of image directories of a TIFF that lie inside the file; a loop in the chain ends the count."""
     seen: set[int] = set()
-    layout = _TiffLayout.of(data)
+    layout = TiffLayout.of(data)
     if layout is None:
         return 0
     at = layout.first
@@ -203,7 +192,7 @@ def tiff_pages(data: Sliced) -> int:
     return len(seen)
 
 
-class _TiffLayout(NamedTuple):
+class TiffLayout(NamedTuple):
     """Byte order and field sizes of a TIFF (6.0) or BigTIFF."""
 
     order: str
@@ -211,7 +200,7 @@ class _TiffLayout(NamedTuple):
     first: int
 
     @classmethod
-    def of(cls, data: Sliced) -> _TiffLayout | None:
+    def of(cls, data: Sliced) -> TiffLayout | None:
         if len(data) < 16:
             return None
         head = data[0:16]
@@ -235,102 +224,3 @@ class _TiffLayout(NamedTuple):
         count = int(struct.unpack(self.order + ("Q" if self.big else "H"), data[at : at + count_size])[0])
         end = at + count_size + count * entry_size + self.offset_size
         return end if end <= len(data) else None
-
-
-def _png_end(data: bytes) -> str | None:
-    for name, start, length in png_chunks(data):
-        if name == b"IEND":
-            return None
-        if start + length > len(data):
-            return f"ends inside its {name.decode('ascii', 'replace')} chunk"
-    return "no IEND chunk at its end"
-
-
-def _jpeg_end(data: bytes) -> str | None:
-    last_scan = data.rfind(b"\xff\xda")  # a thumbnail has an end of its own, so the last end must follow the last scan
-    return None if data.rfind(b"\xff\xd9") > last_scan >= 0 else "no end-of-image marker"
-
-
-def _gif_end(data: bytes) -> str | None:
-    """Walk the blocks up to the trailer (GIF89a appendix A)."""
-    missing = "ends before its trailer"
-    if len(data) < 13:
-        return missing
-    at = 13 + _gif_table(data[10])
-    while at < len(data):
-        block = data[at]
-        if block == 0x3B:
-            return None
-        if block == 0x2C:
-            if at + 10 > len(data):
-                return missing
-            at += 11 + _gif_table(data[at + 9])
-        elif block == 0x21:
-            at += 2
-        else:
-            return None  # no block of GIF: corrupt rather than cut, and the decoder's business
-        while at < len(data) and data[at]:
-            at += 1 + data[at]
-        at += 1
-    return missing
-
-
-def _gif_table(flags: int) -> int:
-    return 3 * (2 << (flags & 7)) if flags & 0x80 else 0
-
-
-def _webp_end(data: bytes) -> str | None:
-    declared = int.from_bytes(data[4:8], "little") + 8
-    return f"holds {len(data)} of {declared} bytes" if declared > len(data) else None
-
-
-def _tiff_end(data: bytes) -> str | None:
-    layout = _TiffLayout.of(data)
-    if layout is None or layout.directory_end(data, layout.first) is None:
-        return "ends before its image directory"
-    end = layout.directory_end(data, layout.first) or 0
-    entry_size, inline = (20, 8) if layout.big else (12, 4)
-    first = layout.first + (8 if layout.big else 2)
-    for at in range(first, end - layout.offset_size, entry_size):
-        kind = struct.unpack_from(layout.order + "H", data, at + 2)[0]
-        count = layout.offset(data, at + 4)
-        size = count * _TIFF_SIZES.get(kind, 0)
-        if size > inline and layout.offset(data, at + 4 + layout.offset_size) + size > len(data):
-            return "ends before the values of its image directory"
-    return None
-
-
-_TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-"""Field type -> bytes per value (TIFF 6.0 section 2 and BigTIFF)."""
-
-
-def _iso_media_end(data: bytes) -> str | None:
-    at = 0
-    while at + 8 <= len(data):
-        size = int.from_bytes(data[at : at + 4], "big")
-        if size == 0:  # reaches to the end of the file, wherever that is
-            return None
-        if size == 1:
-            size = int.from_bytes(data[at + 8 : at + 16], "big")
-        if size < 8:
-            return None
-        at += size
-    return None if at == len(data) else "ends inside a box"
-
-
-def _jpeg2000_end(data: bytes) -> str | None:
-    return None if data.rstrip(b"\x00").endswith(b"\xff\xd9") else "no end-of-codestream marker"
-
-
-_ENDS = {
-    "PNG": _png_end,
-    "JPEG": _jpeg_end,
-    "GIF": _gif_end,
-    "WEBP": _webp_end,
-    "TIFF": _tiff_end,
-    "AVIF": _iso_media_end,
-    "HEIF": _iso_media_end,
-    "JPEG2000": _jpeg2000_end,
-}
-"""Pillow's format -> how to see that the end is missing. JPEG is only asked once the decoder has failed: Pillow
-itself refuses one whose data stops early."""

@@ -11,8 +11,9 @@ from typing import IO, cast
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from curation.images import formats as magic
+from curation.images import formats
 from curation.images.lazy_bytes import LazyBytes
+from curation.images.whole import cut_short
 from schemas.pixels import DECODER_ERRORS, MAX_PIXELS, exif_orientation, has_alpha, upright_size
 from schemas.reasons import FetchError, ImageError
 
@@ -64,13 +65,18 @@ class Unreadable(Exception):
         self.header = header
 
 
-def probe(data: bytes | LazyBytes, max_pixels: int = MAX_PIXELS) -> Header:
-    """Read the header; no pixel is decoded and no memory taken for any.
+def read_header(data: bytes | LazyBytes, max_pixels: int = MAX_PIXELS) -> Header:
+    """Read the header; no pixel is decoded and no memory taken for any. Arguments and errors are `open_image`'s."""
+    return open_image(data, max_pixels)[1]
+
+
+def open_image(data: bytes | LazyBytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, Header]:
+    """Open an image and read its header; it can then be loaded.
 
     Args:
         data: the whole file. One that is read lazily gives the same header from a few KiB (GIF, AVIF and HEIF, whose
-            frames and tags lie anywhere, are read whole); an EXIF block of a PNG that lies behind its pixels is only
-            found in its last `magic.LATE_BYTES`. See `LazyBytes.failed`.
+            frames and tags may be anywhere, are read whole); an EXIF block of a PNG behind its pixels is only found in
+            the last `formats.LATE_BYTES`. See `LazyBytes.failed`.
         max_pixels: a larger picture is refused.
 
     Raises:
@@ -79,21 +85,24 @@ def probe(data: bytes | LazyBytes, max_pixels: int = MAX_PIXELS) -> Header:
     """
     if not len(data):
         raise Unreadable(ImageError.EMPTY, "zero bytes")
-    kind = magic.sniff(data)
+    kind = formats.sniff(data)
     if kind is not None and not kind.is_image:
         raise Unreadable(ImageError.NOT_AN_IMAGE, f"the file holds {kind.name}")
-    formats = picture_formats()
-    if kind is not None and kind.name not in formats:
+    known = picture_formats()
+    if kind is not None and kind.name not in known:
         raise Unreadable(ImageError.UNSUPPORTED, _no_decoder(kind.name))
     try:
-        image = _opened(data, kind, formats if kind is None else (kind.name,))
-        header = _read_header(image, data)
+        decoders = known if kind is None else (kind.name,)
+        image = _opened(data, kind, decoders)
+        header = header_of(image, data)
+        if header.format == "GIF":  # counting its frames may have moved past the first one
+            image = _opened(data, kind, decoders)
     except DECODER_ERRORS as error:
         raise _not_opened(data, kind, error) from error
     if header.width * header.height > max_pixels:
         detail = f"{header.width}x{header.height} px, the limit is {max_pixels} px"
         raise Unreadable(ImageError.TOO_MANY_PIXELS, detail, header)
-    return header
+    return image, header
 
 
 def refuse_animated(header: Header) -> None:
@@ -133,19 +142,20 @@ def _no_decoder(name: str) -> str:
     return f"{name}: no decoder for this format"
 
 
-def _opened(data: bytes | LazyBytes, kind: magic.Kind | None, formats: tuple[str, ...]) -> Image.Image:
+def _opened(data: bytes | LazyBytes, kind: formats.Kind | None, decoders: tuple[str, ...]) -> Image.Image:
     """Pillow's view of a file whose header is read."""
     if isinstance(data, bytes):
-        return Image.open(io.BytesIO(data), formats=formats)
+        return Image.open(io.BytesIO(data), formats=decoders)
     name = kind.name if kind else ""
     if name in _IN_FRONT or name == "WEBP":
         try:
-            return Image.open(io.BytesIO(magic.webp_outline(data) if name == "WEBP" else data.first), formats=formats)
+            front = formats.webp_outline(data) if name == "WEBP" else data.first
+            return Image.open(io.BytesIO(front), formats=decoders)
         except DECODER_ERRORS:
             pass  # the header is longer, or broken: the whole file tells
     if name in _ANYWHERE or name == "WEBP":
-        return Image.open(io.BytesIO(bytes(data)), formats=formats)
-    return Image.open(cast(IO[bytes], data), formats=formats)
+        return Image.open(io.BytesIO(bytes(data)), formats=decoders)
+    return Image.open(cast(IO[bytes], data), formats=decoders)
 
 
 _IN_FRONT = ("JPEG", "PNG")
@@ -154,7 +164,8 @@ _ANYWHERE = ("GIF", "AVIF", "HEIF")
 """Formats of which Pillow reads everything to know frames and tags."""
 
 
-def _read_header(image: Image.Image, data: bytes | LazyBytes) -> Header:
+def header_of(image: Image.Image, data: bytes | LazyBytes) -> Header:
+    """The header of an opened image."""
     image_format = image.format or "unknown"
     orientation = _orientation(image, data)
     # Pillow gives the size of a TIFF upright already
@@ -165,7 +176,7 @@ def _read_header(image: Image.Image, data: bytes | LazyBytes) -> Header:
         width=upright[0],
         height=upright[1],
         exif_orientation=orientation,
-        frames=max(1, magic.tiff_pages(data) if image_format == "TIFF" else _num_frames(image)),
+        frames=max(1, formats.tiff_pages(data) if image_format == "TIFF" else _num_frames(image)),
         icc=bool(image.info.get("icc_profile")),
         alpha=has_alpha(image),
     )
@@ -182,7 +193,7 @@ def _orientation(image: Image.Image, data: bytes | LazyBytes) -> int:
     """Orientation without decoding: Pillow would decode a whole PNG to look for EXIF behind its pixels."""
     if image.format != "PNG" or "exif" in image.info:
         return exif_orientation(image)
-    block = _late_exif(data) if isinstance(data, bytes) else magic.late_png_exif(data)
+    block = _late_exif(data) if isinstance(data, bytes) else formats.late_png_exif(data)
     if block is None:
         return 1
     exif = Image.Exif()
@@ -195,17 +206,17 @@ def _orientation(image: Image.Image, data: bytes | LazyBytes) -> int:
 
 
 def _late_exif(data: bytes) -> bytes | None:
-    for name, start, length in magic.png_chunks(data):
+    for name, start, length in formats.png_chunks(data):
         if name == b"eXIf":
             return data[start : start + length]
     return None
 
 
-def _not_opened(data: bytes | LazyBytes, kind: magic.Kind | None, error: Exception) -> Unreadable:
+def _not_opened(data: bytes | LazyBytes, kind: formats.Kind | None, error: Exception) -> Unreadable:
     """The reason behind an image that Pillow would not open."""
     if kind is None:
         return Unreadable(ImageError.NOT_AN_IMAGE, f"unknown format, begins with {data[0:8].hex(' ')}")
-    cut = magic.cut_short(bytes(data), kind.name)
+    cut = cut_short(bytes(data), kind.name)
     if cut is not None:
         return Unreadable(ImageError.TRUNCATED, f"{kind.name}: {cut}")
     if isinstance(error, UnidentifiedImageError | struct.error):

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curation.images.header import Unreadable, picture_formats, probe, refuse_animated
+from curation.images.header import Unreadable, picture_formats, read_header, refuse_animated
 from curation.images.lazy_bytes import LazyBytes
 from curation.sources.ranges import open_lazily
 from curation.sources.storage import RemoteError
@@ -96,7 +96,7 @@ def header_row(listed: Listed, max_pixels: int) -> Row:
         refused = _unreadable(error)
         return (row_id, num_bytes, *_NOTHING, refused.reason.value, refused.detail)
     try:
-        header = probe(data, max_pixels)
+        header = read_header(data, max_pixels)
         refuse_animated(header)
     except Unreadable as error:
         header, reason, detail = error.header, error.reason.value, error.detail  # type: ignore[assignment]

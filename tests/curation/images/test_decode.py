@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import random
 import re
 import resource
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,9 @@ from PIL import Image
 
 from curation.images.decode import decode
 from curation.images.header import Unreadable
+from curation.images.whole import cut_short
 from curation.ingest.ingest import ingest_row
+from schemas.pixels import open_picture
 from schemas.reasons import ImageError
 from schemas.recipe import Ingest
 from tests.photos import (
@@ -131,6 +135,28 @@ def test_pages() -> None:
 
 def test_the_first_view_of_an_mpo() -> None:
     assert decode(animation("MPO", 2)).image.getpixel((10, 10)) == pytest.approx((0, 40, 200), abs=4)
+
+
+def test_the_first_frame_counts_where_a_later_one_is_broken() -> None:
+    """Pillow moves to the broken frame while it counts them, and fills the screen around the first one otherwise."""
+    frame = quadrants(32, 16).convert("P", palette=Image.Palette.ADAPTIVE, colors=4)
+    frames = [frame, frame.transpose(Image.Transpose.ROTATE_180), frame]
+    whole = encode(frame, "GIF", save_all=True, append_images=frames[1:], transparency=2, disposal=2)
+    whole = whole[:6] + bytes([64, 0, 32, 0]) + whole[10:]  # a screen that is larger than its frames
+    broken = []
+    for at in range(len(whole) // 3, len(whole)):
+        for level in (0, 1, 255):
+            changed = whole[:at] + bytes([level]) + whole[at + 1 :]
+            try:
+                getattr(Image.open(io.BytesIO(changed)), "n_frames")  # noqa: B009  mypy does not know it
+            except (IndexError, struct.error):
+                broken.append(changed)
+    pictures = [decode(data) for data in broken if cut_short(data, "GIF") is None]
+    assert pictures
+    expected = open_picture(whole)
+    for picture in pictures:
+        assert (picture.header.frames, picture.alpha) == (1, expected.see_through)
+        assert picture.image.tobytes() == expected.rgb.tobytes()
 
 
 def test_one_frame_is_no_animation() -> None:

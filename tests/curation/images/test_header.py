@@ -8,8 +8,9 @@ import zipfile
 import pytest
 from PIL import Image
 
-from curation.images.formats import cut_short, png_chunks, sniff, tiff_pages
-from curation.images.header import Header, Unreadable, clean, probe
+from curation.images.formats import png_chunks, sniff, tiff_pages
+from curation.images.header import Header, Unreadable, clean, read_header
+from curation.images.whole import cut_short
 from schemas.reasons import ImageError
 from tests.photos import (
     HEIC,
@@ -31,7 +32,7 @@ from tests.photos import (
 def refusal(data: bytes, **options: int) -> Unreadable:
     """What the bytes are refused with."""
     with pytest.raises(Unreadable) as caught:
-        probe(data, **options)
+        read_header(data, **options)
     return caught.value
 
 
@@ -45,33 +46,35 @@ def zip_archive() -> bytes:
 
 def test_everything_a_header_says() -> None:
     data = encode(oriented(quadrants(), 6), "JPEG", exif=orientation_tag(6), icc_profile=swapped_primaries())
-    assert probe(data) == Header("JPEG", "RGB", 64, 32, exif_orientation=6, frames=1, icc=True, alpha=False)
+    assert read_header(data) == Header("JPEG", "RGB", 64, 32, exif_orientation=6, frames=1, icc=True, alpha=False)
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_upright_size(image_format: str, orientation: int) -> None:
     data = encode(oriented(quadrants(64, 32), orientation), image_format, exif=orientation_tag(orientation))
-    header = probe(data)
+    header = read_header(data)
     assert (header.width, header.height, header.exif_orientation) == (64, 32, orientation)
 
 
 def test_orientation_behind_the_pixels_is_found_without_decoding_them() -> None:
     data = encode(oriented(quadrants(), 6), "PNG")
     exif = png_chunk(b"eXIf", orientation_tag(6).tobytes().removeprefix(b"Exif\x00\x00"))
-    header = probe(data[:-12] + exif + data[-12:])
+    header = read_header(data[:-12] + exif + data[-12:])
     assert (header.exif_orientation, header.width, header.height) == (6, 64, 32)
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "RGBA", "LA"])
 def test_modes(mode: str) -> None:
-    header = probe(encode(quadrants().convert(mode), "PNG"))
+    header = read_header(encode(quadrants().convert(mode), "PNG"))
     assert header.mode == mode
     assert header.alpha == mode.endswith("A")
 
 
 def test_name_of_the_file_plays_no_part() -> None:
-    assert [probe(encode(quadrants(), name)).format for name in ("PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")] == [
+    assert [
+        read_header(encode(quadrants(), name)).format for name in ("PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF")
+    ] == [
         "PNG",
         "WEBP",
         "BMP",
@@ -83,13 +86,13 @@ def test_name_of_the_file_plays_no_part() -> None:
 
 @pytest.mark.parametrize("image_format", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
 def test_frames(image_format: str) -> None:
-    header = probe(animation(image_format, 3))
+    header = read_header(animation(image_format, 3))
     assert (header.frames, header.animated) == (3, True)
-    assert not probe(encode(quadrants(), image_format)).animated
+    assert not read_header(encode(quadrants(), image_format)).animated
 
 
 def test_a_second_view_is_no_animation() -> None:
-    header = probe(animation("MPO", 2))
+    header = read_header(animation("MPO", 2))
     assert (header.format, header.frames, header.animated) == ("MPO", 2, False)
 
 
@@ -153,7 +156,7 @@ def test_no_pixel_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", refuse)
     for image_format in ("JPEG", "PNG", "TIFF", "GIF", "BMP"):
-        probe(encode(quadrants(), image_format))
+        read_header(encode(quadrants(), image_format))
 
 
 def test_details_are_the_same_on_every_run() -> None:

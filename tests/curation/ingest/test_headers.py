@@ -10,7 +10,7 @@ from PIL import Image
 
 from curation import build as pipeline
 from curation.forecast import survey
-from curation.images.header import probe
+from curation.images.header import read_header
 from curation.images.lazy_bytes import FIRST_BYTES, LazyBytes
 from curation.ingest import headers
 from curation.sources.ranges import open_lazily
@@ -103,7 +103,7 @@ def test_of_a_big_file_only_the_header_is_read(tmp_path: Path, name: str) -> Non
     (tmp_path / name).write_bytes(BIG[name])
     data = open_lazily(str(tmp_path), name)
     assert isinstance(data, LazyBytes)
-    assert probe(data) == probe(BIG[name])
+    assert read_header(data) == read_header(BIG[name])
     few = FIRST_BYTES + 66_000 if name in ("photo.png", "late.png", "photo.tif") else FIRST_BYTES + 1_000
     assert data.num_read <= few < len(BIG[name]) or name == "frames.webp"
     data.close()
@@ -115,7 +115,7 @@ def test_a_long_header_is_read_on(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(whole)
     data = open_lazily(str(tmp_path), "a.jpg")
     assert isinstance(data, LazyBytes)
-    assert probe(data) == probe(whole) and probe(whole).icc
+    assert read_header(data) == read_header(whole) and read_header(whole).icc
     assert data.num_read < 200_000
 
 
@@ -124,7 +124,7 @@ def test_over_http_ranges_are_asked_for(tmp_path: Path) -> None:
     with serving(tmp_path) as served:
         data = open_lazily(f"{served.url}/files", "a.jpg", None, len(BIG["photo.jpg"]))
         assert isinstance(data, LazyBytes)
-        assert probe(data) == probe(BIG["photo.jpg"])
+        assert read_header(data) == read_header(BIG["photo.jpg"])
         assert served.ranges == [f"bytes=0-{FIRST_BYTES - 1}"]
         assert data.num_read == FIRST_BYTES
 

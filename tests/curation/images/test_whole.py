@@ -4,6 +4,7 @@ import io
 import struct
 import zlib
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from PIL import Image
 
 from curation.images.decode import decode
 from curation.images.header import Unreadable
-from curation.images.png_rows import missing_rows, stream_bytes
+from curation.images.whole import ADAM7, missing_rows, stream_bytes
 from schemas.reasons import ImageError
 from tests.photos import encode, photo, png_chunk
 
@@ -22,6 +23,18 @@ def png(width: int, height: int, rows: bytes, depth: int = 8, colour: int = 2, p
     cuts = [len(stream) * piece // pieces for piece in range(pieces + 1)]
     chunks = [png_chunk(b"IDAT", stream[begin:end]) for begin, end in pairwise(cuts)]
     return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + b"".join(chunks) + png_chunk(b"IEND", b"")
+
+
+def png_interlaced(width: int, height: int, pixels: bytes, num_missing: int = 0) -> bytes:
+    """A grey Adam7 file of one level, without the last bytes of its stream."""
+    rows = b""
+    for x, y, step_x, step_y in ADAM7:
+        columns = len(range(x, width, step_x))
+        rows += (b"\x00" + pixels[:columns]) * len(range(y, height, step_y)) if columns else b""
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 1)
+    stream = zlib.compress(rows[: len(rows) - num_missing])
+    chunks = ((b"IHDR", header), (b"IDAT", stream), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
 
 
 def filtered(image: Image.Image) -> bytes:
@@ -39,6 +52,47 @@ def test_a_valid_stream_that_ends_early_is_truncated(kept: float) -> None:
         decode(data)
     assert caught.value.reason == ImageError.TRUNCATED
     assert caught.value.detail == f"PNG: its stream holds {int(len(rows) * kept)} of {len(rows)} bytes of pixels"
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+@pytest.mark.parametrize("num_missing", [1, 7, 40])
+def test_a_missing_last_row_is_found_in_every_colour_type(mode: str, num_missing: int) -> None:
+    image = photo("chelsea.png").resize((5, 3)).convert(mode)
+    rows = filtered(image)
+    colour = {"L": 0, "LA": 4, "RGB": 2, "RGBA": 6}[mode]
+    decode(png(5, 3, rows, colour=colour))
+    num_missing = min(num_missing, len(rows))
+    with pytest.raises(Unreadable) as caught:
+        decode(png(5, 3, rows[: len(rows) - num_missing], colour=colour))
+    assert caught.value.reason == ImageError.TRUNCATED
+
+
+def test_missing_rows_of_an_interlaced_file_are_found() -> None:
+    """Its last row comes before its last pass, so that the last row says nothing."""
+    white = png_interlaced(8, 7, b"\xff" * 8 * 7)
+    decode(white)
+    half = png_interlaced(8, 7, b"\xff" * 8 * 7, num_missing=9)
+    loaded = Image.open(io.BytesIO(half))
+    assert any(loaded.convert("L").crop((0, 6, 8, 7)).tobytes())
+    with pytest.raises(Unreadable) as caught:
+        decode(half)
+    assert (caught.value.reason, caught.value.detail) == (
+        ImageError.TRUNCATED,
+        f"PNG: its stream holds {stream_bytes(8, 7, 8, True) - 9} of {stream_bytes(8, 7, 8, True)} bytes of pixels",
+    )
+
+
+def test_a_normal_file_is_inflated_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow inflates it in C; we do again only where the last row is zero, as Pillow leaves a missing one."""
+    inflaters: list[Any] = []
+    make_inflater = zlib.decompressobj
+    monkeypatch.setattr(zlib, "decompressobj", lambda: inflaters.append(make_inflater()) or inflaters[-1])
+    image = photo("chelsea.png")
+    decode(png(*image.size, filtered(image)))
+    decode(encode(Image.new("RGB", (9, 9), "white"), "PNG"))
+    assert inflaters == []
+    decode(encode(Image.new("RGB", (9, 9), "black"), "PNG"))
+    assert len(inflaters) == 1
 
 
 def test_one_missing_byte_counts_and_more_than_enough_does_not() -> None:

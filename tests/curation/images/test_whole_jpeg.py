@@ -6,17 +6,83 @@ import io
 import re
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from curation.images.decode import decode
 from curation.images.header import Unreadable
-from curation.images.jpeg_scan import missing_scans
+from curation.images.whole_jpeg import EndsEarly, decode_whole, missing_scans
+from schemas.pixels import draft, exif_orientation, open_rgb
 from schemas.reasons import ImageError
-from tests.photos import encode, orientation_tag, oriented, photo
+from tests.photos import animation, encode, orientation_tag, oriented, photo, swapped_primaries
+
+PHOTO = photo("chelsea.png")
+
+
+def opened(data: bytes, longest_px: int | None = None) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    draft(image, longest_px, None)
+    return image
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("longest_px", [None, 200, 100, 30])
+@pytest.mark.parametrize(
+    "options",
+    [{"subsampling": 0}, {"subsampling": 1}, {"subsampling": 2}, {"subsampling": 2, "progressive": True}],
+    ids=["4:4:4", "4:2:2", "4:2:0", "progressive"],
+)
+def test_the_strict_decoder_gives_pillows_pixels(mode: str, longest_px: int | None, options: dict[str, Any]) -> None:
+    if mode == "CMYK":
+        options = options | {"subsampling": 0}  # the strict decoder knows no other
+    data = encode(PHOTO.convert(mode), "JPEG", **options)
+    ours = decode_whole(opened(data, longest_px), data)
+    assert ours is not None
+    assert ours.mode == mode
+    assert np.array_equal(np.asarray(ours), np.asarray(opened(data, longest_px)))
+
+
+def test_the_metadata_is_kept() -> None:
+    data = encode(PHOTO, "JPEG", exif=orientation_tag(6), icc_profile=swapped_primaries())
+    loaded = decode_whole(opened(data), data)
+    assert loaded is not None
+    assert (exif_orientation(loaded), loaded.info["icc_profile"]) == (6, swapped_primaries())
+    strict, lenient = decode(data, longest_px=120).image, open_rgb(data, 120)
+    assert np.array_equal(np.asarray(strict), np.asarray(lenient))
+
+
+def test_the_first_view_of_an_mpo_is_decoded() -> None:
+    data = animation("MPO", 2, (640, 320))
+    assert np.array_equal(np.asarray(decode(data, longest_px=100).image), np.asarray(open_rgb(data, 100)))
+
+
+@pytest.mark.parametrize("end", [b"", b"\xff\xd9"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_missing_end_is_named(end: bytes, progressive: bool) -> None:
+    data = encode(PHOTO, "JPEG", progressive=progressive)
+    cut = data[: len(data) // 2] + end
+    what = "its data ends before its last block" if end else "the file ends before its end marker"
+    with pytest.raises(EndsEarly, match=what):
+        decode_whole(opened(cut), cut)
+    with pytest.raises(Unreadable) as caught:
+        decode(cut)
+    assert (caught.value.reason, caught.value.detail) == (ImageError.TRUNCATED, f"JPEG: {what}")
+
+
+def test_pillow_decodes_the_layouts_that_the_strict_decoder_does_not_know() -> None:
+    data = encode(PHOTO.convert("CMYK"), "JPEG", subsampling=2)
+    assert decode_whole(opened(data), data) is None
+    assert decode(data).image.tobytes() == open_rgb(data).tobytes()
+
+
+def test_bytes_before_the_end_marker_are_no_missing_end() -> None:
+    data = encode(PHOTO, "JPEG")
+    with_junk = data[:-2] + b"junk" + data[-2:]
+    assert decode(with_junk).image.tobytes() == open_rgb(data).tobytes()
+
 
 END = b"\xff\xd9"
-PHOTO = photo("chelsea.png")
 KINDS: dict[str, dict[str, Any]] = {
     "4:4:4": {"subsampling": 0},
     "4:2:2": {"subsampling": 1},
@@ -63,14 +129,14 @@ def test_half_a_jpeg_with_an_end_marker_is_truncated(kind: str, kept: float, lon
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_in_every_colour_space(mode: str, progressive: bool) -> None:
+def test_half_a_jpeg_is_truncated_in_every_colour_space(mode: str, progressive: bool) -> None:
     data = jpeg(mode, progressive=progressive)
     reason, detail = refusal(data[: len(data) * 2 // 3] + END)
     assert (reason, detail) == (ImageError.TRUNCATED, "JPEG: its data ends before its last block")
 
 
 @pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
-def test_inks_that_are_subsampled(kept: float) -> None:
+def test_half_a_jpeg_of_subsampled_inks_is_truncated(kept: float) -> None:
     data = jpeg("CMYK", subsampling=2)
     assert decode(data).image.size == PHOTO.size
     forged = data[: int(len(data) * kept)] + END
@@ -103,7 +169,7 @@ def test_a_sequential_file_without_its_last_component_is_truncated() -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_on_its_side_too(orientation: int) -> None:
+def test_a_cut_is_found_in_every_orientation(orientation: int) -> None:
     data = encode(oriented(PHOTO, orientation), "JPEG", quality=90, exif=orientation_tag(orientation))
     with pytest.raises(Unreadable):
         decode(data[: len(data) * 4 // 5] + END)
@@ -112,7 +178,7 @@ def test_on_its_side_too(orientation: int) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
-def test_a_whole_one_is_not(kind: str, mode: str) -> None:
+def test_a_whole_jpeg_is_decoded(kind: str, mode: str) -> None:
     data = jpeg(mode, **KINDS[kind])
     assert missing_scans(data) is None
     assert decode(data, longest_px=120).image.width == 120
@@ -128,17 +194,17 @@ def test_a_plain_picture_is_whole(size: tuple[int, int], colour: str, progressiv
 
 @pytest.mark.parametrize("behind", [b"\x00" * 100, b"\n", b"junk behind the end", END])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_what_lies_behind_the_end_does_no_harm(behind: bytes, progressive: bool) -> None:
+def test_bytes_behind_the_end_marker_do_no_harm(behind: bytes, progressive: bool) -> None:
     assert decode(jpeg(progressive=progressive) + behind).image.size == PHOTO.size
 
 
 @pytest.mark.parametrize("between", [b"\x00" * 4, b"junk"])
 @pytest.mark.parametrize("progressive", [False, True])
-def test_what_lies_before_the_end_marker_does_none_either(between: bytes, progressive: bool) -> None:
+def test_bytes_before_the_end_marker_do_no_harm(between: bytes, progressive: bool) -> None:
     data = jpeg(progressive=progressive)
     assert decode(data[:-2] + between + END).image.tobytes() == decode(data).image.tobytes()
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"\xff\xd8\xff\xda\x00\x02", b"\xff\xd8\xff\xc2\x00\x02\xff\xd9"])
-def test_what_is_no_jpeg_is_not_judged(data: bytes) -> None:
+def test_bytes_that_are_no_jpeg_have_no_missing_scans(data: bytes) -> None:
     assert missing_scans(data) is None

@@ -1,0 +1,195 @@
+"""Whether a file holds its whole picture: decoders fill in what is missing of some formats, and say nothing."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+from PIL import Image
+
+from curation.images.formats import TiffLayout, png_chunks
+from curation.images.whole_jpeg import has_flat_corner, missing_blocks, missing_scans
+
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Colour type (PNG specification, 11.2.2) -> channels."""
+
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+"""Interlace passes: first column, first row, step of columns, step of rows (section 8.2)."""
+
+_STEP_BYTES = 1 << 20
+
+
+def missing_part(data: bytes, image_format: str, loaded: Image.Image, rgb: Image.Image) -> str | None:
+    """The part that is missing of a file whose picture was decoded, or None where it is whole.
+
+    Args:
+        data: the whole file.
+        image_format: Pillow's name.
+        loaded: the picture as the decoder gave it.
+        rgb: the same, upright and in sRGB.
+    """
+    if image_format in ("JPEG", "MPO"):
+        missing = missing_scans(data)
+        if missing is None and loaded.mode == "CMYK" and has_flat_corner(rgb):
+            missing = missing_blocks(data)  # the strict decoder knows no subsampled inks
+        return missing
+    missing = cut_short(data, image_format)
+    if missing is None and image_format == "PNG" and may_lack_rows(loaded):
+        missing = missing_rows(data)
+    return missing
+
+
+def cut_short(data: bytes, image_format: str) -> str | None:
+    """How the structure of a file shows that its end is missing, or None where it does not.
+
+    Args:
+        data: the whole file.
+        image_format: Pillow's name; formats whose structure says nothing about their end give None.
+    """
+    check = _ENDS.get(image_format)
+    return check(data) if check else None
+
+
+def may_lack_rows(loaded: Image.Image) -> bool:
+    """Whether Pillow may have left out the last rows of a PNG: it leaves them zero, and says nothing.
+
+    An interlaced PNG does not end with its last row, so it always may.
+    """
+    if loaded.info.get("interlace"):
+        return True
+    last_row = loaded.crop((0, loaded.height - 1, loaded.width, loaded.height))
+    return not any(last_row.tobytes())
+
+
+def missing_rows(data: bytes) -> str | None:
+    """The part that is missing of the compressed stream of a PNG, or None where it holds all rows.
+
+    The stream is inflated a megabyte at a time and thrown away, which costs as much as a third of decoding it.
+    """
+    header = next(((start, length) for name, start, length in png_chunks(data) if name == b"IHDR"), None)
+    if header is None or header[1] < 13:
+        return None
+    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, header[0])
+    expected = stream_bytes(width, height, depth * _CHANNELS.get(colour, 0), bool(interlaced))
+    inflater, num = zlib.decompressobj(), 0
+    for name, start, length in png_chunks(data):
+        if name != b"IDAT":
+            continue
+        piece = data[start : start + length]
+        while piece and not inflater.eof:
+            try:
+                num += len(inflater.decompress(piece, _STEP_BYTES))
+            except zlib.error:
+                return None  # the file is corrupt rather than cut, and the decoder refuses it
+            piece = inflater.unconsumed_tail
+    return None if num >= expected else f"its stream holds {num} of {expected} bytes of pixels"
+
+
+def stream_bytes(width: int, height: int, bits_per_pixel: int, interlaced: bool) -> int:
+    """Bytes of the inflated stream: each row of each pass is a filter byte and its pixels, padded to whole bytes."""
+    passes = ADAM7 if interlaced else ((0, 0, 1, 1),)
+    num = 0
+    for first_column, first_row, column_step, row_step in passes:
+        columns = max(0, -(-(width - first_column) // column_step))
+        rows = max(0, -(-(height - first_row) // row_step))
+        num += rows * (1 + -(-columns * bits_per_pixel // 8)) if columns else 0
+    return num
+
+
+def _png_end(data: bytes) -> str | None:
+    for name, start, length in png_chunks(data):
+        if name == b"IEND":
+            return None
+        if start + length > len(data):
+            return f"ends inside its {name.decode('ascii', 'replace')} chunk"
+    return "no IEND chunk at its end"
+
+
+def _jpeg_end(data: bytes) -> str | None:
+    """Only used once the decoder has failed: a whole decode needs no end marker."""
+    last_scan = data.rfind(b"\xff\xda")  # a thumbnail has an end of its own, so the last end must follow the last scan
+    return None if data.rfind(b"\xff\xd9") > last_scan >= 0 else "no end-of-image marker"
+
+
+def _gif_end(data: bytes) -> str | None:
+    """Walk the blocks up to the trailer (GIF89a appendix A)."""
+    missing = "ends before its trailer"
+    if len(data) < 13:
+        return missing
+    at = 13 + _gif_table(data[10])
+    while at < len(data):
+        block = data[at]
+        if block == 0x3B:
+            return None
+        if block == 0x2C:
+            if at + 10 > len(data):
+                return missing
+            at += 11 + _gif_table(data[at + 9])
+        elif block == 0x21:
+            at += 2
+        else:
+            return None  # no block of GIF: the file is corrupt rather than cut, and the decoder refuses it
+        while at < len(data) and data[at]:
+            at += 1 + data[at]
+        at += 1
+    return missing
+
+
+def _gif_table(flags: int) -> int:
+    return 3 * (2 << (flags & 7)) if flags & 0x80 else 0
+
+
+def _webp_end(data: bytes) -> str | None:
+    declared = int.from_bytes(data[4:8], "little") + 8
+    return f"holds {len(data)} of {declared} bytes" if declared > len(data) else None
+
+
+def _tiff_end(data: bytes) -> str | None:
+    layout = TiffLayout.of(data)
+    if layout is None or layout.directory_end(data, layout.first) is None:
+        return "ends before its image directory"
+    end = layout.directory_end(data, layout.first) or 0
+    entry_size, inline = (20, 8) if layout.big else (12, 4)
+    first = layout.first + (8 if layout.big else 2)
+    for at in range(first, end - layout.offset_size, entry_size):
+        kind = struct.unpack_from(layout.order + "H", data, at + 2)[0]
+        count = layout.offset(data, at + 4)
+        size = count * _TIFF_SIZES.get(kind, 0)
+        if size > inline and layout.offset(data, at + 4 + layout.offset_size) + size > len(data):
+            return "ends before the values of its image directory"
+    return None
+
+
+_TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+"""Field type -> bytes per value (TIFF 6.0 section 2 and BigTIFF)."""
+
+
+def _iso_media_end(data: bytes) -> str | None:
+    at = 0
+    while at + 8 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        if size == 0:  # reaches to the end of the file, wherever that is
+            return None
+        if size == 1:
+            size = int.from_bytes(data[at + 8 : at + 16], "big")
+        if size < 8:
+            return None
+        at += size
+    return None if at == len(data) else "ends inside a box"
+
+
+def _jpeg2000_end(data: bytes) -> str | None:
+    return None if data.rstrip(b"\x00").endswith(b"\xff\xd9") else "no end-of-codestream marker"
+
+
+_ENDS = {
+    "PNG": _png_end,
+    "JPEG": _jpeg_end,
+    "GIF": _gif_end,
+    "WEBP": _webp_end,
+    "TIFF": _tiff_end,
+    "AVIF": _iso_media_end,
+    "HEIF": _iso_media_end,
+    "JPEG2000": _jpeg2000_end,
+}
+"""Pillow's format -> the check whether its end is missing."""
