@@ -8,8 +8,7 @@ from typing import TypeVar
 import numpy as np
 from textblob.en import lexicon
 
-from captioning.captioners.attributes import Attributes, Patch, describe
-from captioning.captioners.colours import NAMES
+from captioning.captioners.attributes import NAMES, Attributes, Patch, describe
 
 T = TypeVar("T")
 

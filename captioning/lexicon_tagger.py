@@ -20,23 +20,11 @@ APOSTROPHES = ("'", "\u2019")
 FACTORY = "lexicon_tagger"
 """The name under which spaCy knows the component."""
 
-_UNIVERSAL = {
-    "NOUN": "NN NNS",
-    "PROPN": "NNP NNPS",
-    "VERB": "VB VBD VBG VBN VBP VBZ",
-    "ADJ": "JJ JJR JJS",
-    "ADV": "RB RBR RBS WRB",
-    "PRON": "PRP PRP$ WP WP$ EX",
-    "DET": "DT PDT WDT",
-    "ADP": "IN RP",
-    "PART": "TO POS",
-    "CCONJ": "CC",
-    "NUM": "CD",
-    "AUX": "MD",
-    "INTJ": "UH",
-    "SYM": "SYM",
-    "PUNCT": "PUNCT",
-}
+_UNIVERSAL = (
+    "NOUN: NN NNS; PROPN: NNP NNPS; VERB: VB VBD VBG VBN VBP VBZ; ADJ: JJ JJR JJS; ADV: RB RBR RBS WRB; "
+    "PRON: PRP PRP$ WP WP$ EX; DET: DT PDT WDT; ADP: IN RP; PART: TO POS; CCONJ: CC; NUM: CD; AUX: MD; INTJ: UH; "
+    "SYM: SYM; PUNCT: PUNCT"
+)
 """Universal part of speech -> the Penn Treebank tags it takes in; any other tag is X."""
 
 _FIXED_WORDS = {
@@ -50,23 +38,12 @@ _FIXED_WORDS = {
 }
 """Words whose tag does not hang on their place, or which the word list of 1992 gets wrong or does not know."""
 
-_POS = {tag: pos for pos, tags in _UNIVERSAL.items() for tag in tags.split()}
+_POS = {tag: pos for pos, _, tags in (line.partition(": ") for line in _UNIVERSAL.split("; ")) for tag in tags.split()}
 _FIXED = {word: tag for tag, words in _FIXED_WORDS.items() for word in words.split()}
 
-_PEOPLES = {
-    "arab",
-    "czech",
-    "dutch",
-    "french",
-    "german",
-    "greek",
-    "israeli",
-    "iraqi",
-    "muslim",
-    "sikh",
-    "swiss",
-    "thai",
-}
+_PEOPLES = frozenset(
+    ["arab", "czech", "dutch", "french", "german", "greek", "israeli", "iraqi", "muslim", "sikh", "swiss", "thai"]
+)
 """Names of peoples without a telling ending, which are adjectives before a noun."""
 
 _SUBJECTS = {"i", "you", "we", "they", "who"}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import deque
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -16,11 +17,11 @@ from PIL import Image
 
 from captioning.captioners.base import CAPTIONER_ERRORS, Answer, Captioner, CaptionerUnusable, CaptionFailure, seed_of
 from captioning.captioners.make import find_captioner, make_captioner
-from captioning.meter import Meter, uses_gpu
 from captioning.texts.quality import judged
 from captioning.texts.text import kept_mask
+from engine.ahead import ahead
 from engine.journal import Journal
-from engine.stage import Progress, Stage, naming
+from engine.stage import Finished, Progress, Stage, naming
 from schemas import recipe, tables
 from schemas.pixels import PixelError, open_rgb
 from schemas.reasons import CaptionReason
@@ -36,7 +37,7 @@ Decoded = tuple[str, Image.Image | None]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CaptionResult:
     """What came of asking about one picture: a caption, or the reason why there is none."""
 
     caption: str | None = None
@@ -45,7 +46,7 @@ class Verdict:
     reason: str | None = None
 
 
-FAILED = Verdict(reason=CaptionReason.CAPTIONER_FAILED)
+FAILED = CaptionResult(reason=CaptionReason.CAPTIONER_FAILED)
 
 
 def stages(data_recipe: recipe.DataRecipe) -> list[Stage]:
@@ -80,6 +81,43 @@ def _stage(data_recipe: recipe.DataRecipe, section: recipe.Caption, table: str) 
     )
 
 
+class Meter:
+    """Counts a worker's pictures, tokens, seconds, GPU seconds and cost. They go to `runs/`, never to a table.
+
+    The clock runs from batch to batch, so that reading a part, committing it and waiting for the next one count too.
+    """
+
+    def __init__(self, gpus: float, price_per_gpu_hour: float | None) -> None:
+        self._gpus, self._price = gpus, price_per_gpu_hour
+        self._counts: dict[str, float] = {}
+        self._since = time.perf_counter()
+
+    def add(self, **counts: float) -> None:
+        """Add to the counts of these names."""
+        for name, count in counts.items():
+            self._counts[name] = self._counts.get(name, 0) + count
+
+    @contextmanager
+    def timing(self, name: str) -> Iterator[None]:
+        """Add the seconds that the block takes."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.add(**{name: time.perf_counter() - begun})
+
+    def take(self, rows: int) -> Finished:
+        """The rows with everything counted since the last call: images, tokens, model_s, waiting_s, worker_s, gpu_s,
+        and the cost in the currency of the price."""
+        now = time.perf_counter()
+        worker_s, self._since = now - self._since, now
+        self.add(worker_s=worker_s, gpu_s=worker_s * self._gpus)
+        if self._price is not None:
+            self.add(cost=worker_s * self._gpus / 3600 * self._price)
+        counts, self._counts = self._counts, {}
+        return Finished(rows, **counts)
+
+
 class Recaptioner:
     """The worker: the captioner is built once, then part after part is captioned in batches."""
 
@@ -109,7 +147,7 @@ class Recaptioner:
         }
         """Who writes, and how: the columns in which a caption must agree to be taken over."""
         self._threads, self._table = threads, table
-        self._meter = Meter(float(uses_gpu()) if gpus is None else gpus, price_per_gpu_hour)
+        self._meter = Meter(float(_uses_gpu()) if gpus is None else gpus, price_per_gpu_hour)
         self._num_failures = 0
 
     def __call__(
@@ -134,21 +172,21 @@ class Recaptioner:
         progress(len(image_ids) - len(todo))
         identities = proxies.select(["row_id", "image_id"])
         for batch in self._batches(proxies["jpeg"], todo):
-            verdicts = self._caption_all(batch)
+            results = self._caption_all(batch)
             if journal is not None:
-                rows = [todo[image_id] for image_id in verdicts]
-                journal.append(self._rows(identities.take(rows), list(verdicts.values())))
-            known |= verdicts
+                rows = [todo[image_id] for image_id in results]
+                journal.append(self._rows(identities.take(rows), list(results.values())))
+            known |= results
             progress(self._meter.take(len(batch)))
-        not_selected = Verdict(reason=CaptionReason.NOT_SELECTED)
+        not_selected = CaptionResult(reason=CaptionReason.NOT_SELECTED)
         found = [
             known.get(image_id or "", FAILED) if row_kept else not_selected
             for image_id, row_kept in zip(image_ids, kept, strict=True)
         ]
         return {self._table: self._rows(proxies, found)}
 
-    def _finished(self, rows: pa.Table | None, captions_only: bool) -> dict[str, Verdict]:
-        """image_id -> verdict, of what this captioner has written before. What failed is asked about again."""
+    def _finished(self, rows: pa.Table | None, captions_only: bool) -> dict[str, CaptionResult]:
+        """image_id -> result, of what this captioner has written before. What failed is asked about again."""
         if rows is None:
             return {}
         columns = ["image_id", "caption", "num_tokens", "reason", *self._marks]
@@ -156,12 +194,16 @@ class Recaptioner:
         for row in rows.select(columns).to_pylist():
             usable = row["caption"] is not None if captions_only else row["reason"] != CaptionReason.CAPTIONER_FAILED
             if usable and all(row[name] == mark for name, mark in self._marks.items()):
-                found[row["image_id"]] = Verdict(row["caption"], row["num_tokens"], row["reason"])
+                found[row["image_id"]] = CaptionResult(row["caption"], row["num_tokens"], row["reason"])
         return found
 
     def _batches(self, jpegs: pa.ChunkedArray, todo: Mapping[str, int]) -> Iterator[list[Decoded]]:
-        """The pictures of the rows (image_id -> row), as many at once as the captioner takes."""
-        pictures = self._decoded_ahead(jpegs, todo)
+        """The pictures of the rows (image_id -> row), as many at once as the captioner takes.
+
+        Threads decode ahead; at most two batches and one picture per thread wait in memory.
+        """
+        window = 2 * self._captioner.batch_size + self._threads
+        pictures = ahead(partial(_decode, jpegs), todo.items(), self._threads, window)
         while True:
             with self._meter.timing("waiting_s"):
                 batch = list(islice(pictures, self._captioner.batch_size))
@@ -169,29 +211,17 @@ class Recaptioner:
                 return
             yield batch
 
-    def _decoded_ahead(self, jpegs: pa.ChunkedArray, todo: Mapping[str, int]) -> Iterator[Decoded]:
-        """The pictures in order, decoded on threads; at most two batches and one per thread wait in memory."""
-        window = 2 * self._captioner.batch_size + self._threads
-        with ThreadPoolExecutor(self._threads, thread_name_prefix="decode") as pool:
-            waiting: deque[Future[Decoded]] = deque()
-            for image_id, row in todo.items():
-                waiting.append(pool.submit(_decode, image_id, jpegs[row].as_py()))
-                if len(waiting) >= window:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-
-    def _caption_all(self, batch: Sequence[Decoded]) -> dict[str, Verdict]:
-        """A verdict on every picture of a batch; the refused are asked about once more, together, where that helps."""
+    def _caption_all(self, batch: Sequence[Decoded]) -> dict[str, CaptionResult]:
+        """A result on every picture of a batch; the refused are asked about once more, together, where that helps."""
         pictures = {image_id: picture for image_id, picture in batch if picture is not None}
-        verdicts = {image_id: FAILED for image_id, _ in batch} | self._judge(self._ask(pictures, attempt=0))
+        results = {image_id: FAILED for image_id, _ in batch} | self._judge(self._ask(pictures, attempt=0))
         if self._captioner.retries_help:
-            refused = {image_id: pictures[image_id] for image_id, found in verdicts.items() if _is_refused(found)}
+            refused = {image_id: pictures[image_id] for image_id, found in results.items() if _is_refused(found)}
             again = self._judge(self._ask(refused, attempt=1))
             # where the second asking fails, the reason of the first answer stays
-            verdicts |= {image_id: found for image_id, found in again.items() if found is not FAILED}
+            results |= {image_id: found for image_id, found in again.items() if found is not FAILED}
         self._meter.add(images=len(pictures))
-        return verdicts
+        return results
 
     def _ask(self, pictures: Mapping[str, Image.Image], attempt: int) -> dict[str, Answer]:
         """Ask about some pictures at once; where that fails, one by one, so that one cannot spoil the others."""
@@ -222,20 +252,20 @@ class Recaptioner:
                 self._count_failure(image_id, answer.reason)
         return dict(zip(image_ids, answers, strict=True))
 
-    def _judge(self, answers: Mapping[str, Answer]) -> dict[str, Verdict]:
+    def _judge(self, answers: Mapping[str, Answer]) -> dict[str, CaptionResult]:
         """The quality gate's word on every answer."""
-        verdicts: dict[str, Verdict] = {}
+        results: dict[str, CaptionResult] = {}
         for image_id, answer in answers.items():
             if isinstance(answer, CaptionFailure):
-                verdicts[image_id] = FAILED
+                results[image_id] = FAILED
                 continue
             result = judged(answer.text, self._captioner.prompt, answer.ended)
             if isinstance(result, CaptionReason):
-                verdicts[image_id] = Verdict(reason=result)
+                results[image_id] = CaptionResult(reason=result)
             else:
-                verdicts[image_id] = Verdict(result, answer.num_tokens)
+                results[image_id] = CaptionResult(result, answer.num_tokens)
             self._meter.add(tokens=count_tokens(answer.text) if answer.num_tokens is None else answer.num_tokens)
-        return verdicts
+        return results
 
     def _count_failure(self, image_id: str, why: object) -> None:
         log.warning("image %s: captioner %s failed: %s", image_id, self._captioner.name, why)
@@ -246,26 +276,33 @@ class Recaptioner:
                 f"the last time with: {' '.join(str(why).split())}"
             )
 
-    def _rows(self, proxies: pa.Table, verdicts: Sequence[Verdict]) -> pa.Table:
-        """Rows of the table, one per verdict, on the rows of `proxies`."""
+    def _rows(self, proxies: pa.Table, results: Sequence[CaptionResult]) -> pa.Table:
+        """Rows of the table, one per result, on the rows of `proxies`."""
         columns = {"row_id": proxies["row_id"], "image_id": proxies["image_id"]}
-        columns |= {name: pa.array([mark] * len(verdicts), pa.string()) for name, mark in self._marks.items()}
+        columns |= {name: pa.array([mark] * len(results), pa.string()) for name, mark in self._marks.items()}
         columns |= {
-            "caption": pa.array([found.caption for found in verdicts], pa.string()),
-            "num_tokens": pa.array([found.num_tokens for found in verdicts], pa.int32()),
-            "reason": pa.array([found.reason and str(found.reason) for found in verdicts], pa.string()),
+            "caption": pa.array([found.caption for found in results], pa.string()),
+            "num_tokens": pa.array([found.num_tokens for found in results], pa.int32()),
+            "reason": pa.array([found.reason and str(found.reason) for found in results], pa.string()),
         }
         return pa.table(columns, schema=tables.CAPTIONS)
 
 
-def _is_refused(verdict: Verdict) -> bool:
-    return verdict.reason is not None and verdict is not FAILED
+def _is_refused(result: CaptionResult) -> bool:
+    return result.reason is not None and result is not FAILED
 
 
-def _decode(image_id: str, jpeg: bytes | None) -> Decoded:
-    """A proxy as a picture; a damaged one is logged, not raised."""
+def _decode(jpegs: pa.ChunkedArray, todo: tuple[str, int]) -> Decoded:
+    """The proxy of an (image_id, row) as a picture; a damaged proxy is logged, not raised."""
+    image_id, row = todo
     try:
-        return image_id, open_rgb(jpeg or b"")
+        return image_id, open_rgb(jpegs[row].as_py() or b"")
     except PixelError as error:
         log.warning("image %s: its proxy cannot be decoded: %s", image_id, error)
         return image_id, None
+
+
+def _uses_gpu() -> bool:
+    """Whether the captioner that was just made is on a GPU; torch is not imported for captioners without it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and bool(torch.cuda.is_initialized())

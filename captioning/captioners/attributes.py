@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from captioning.captioners.base import Generated, Plain
-from captioning.captioners.colours import NAMES, PALETTE_CHROMA, Floats, nearest_names, to_lab
+
+Floats = NDArray[np.float64]
 
 GRID_PX = 64
 """Longest side at which colours are measured."""
@@ -25,6 +26,24 @@ SMALLEST_SHARE = 0.06
 MOST_COLOURS = 4
 ACCENT_SHARE, ACCENT_CHROMA = 0.015, 45.0
 """A smaller area is still named as an accent when its colour is this far from grey in CIELAB."""
+
+
+_COLOURS = (
+    "black 0c0c0c, charcoal 303032, dark grey 525254, grey 808080, light grey b9b9b9, white f5f5f5, cream f6eed5, "
+    "beige d8c8aa, tan c4a073, taupe 8a7a6c, brown 7c5230, dark brown 3e2a1c, chestnut 88422c, rust b04e24, "
+    "terracotta cc6e50, dark red 6e1218, red cd2026, salmon ee8c76, peach f8caa8, pink f0aaba, hot pink ec4696, "
+    "orange f0841e, amber e2a628, gold cca84a, yellow f6dc32, pale yellow f6ec96, olive 706c2a, khaki aca46c, "
+    "lime green 96cc2c, green 3a8e3e, dark green 184224, sage green 92a480, mint green a6deba, teal 167678, "
+    "turquoise 40beba, pale blue bed6e8, sky blue 78b2e2, blue 245cc4, navy blue 142052, slate blue 546882, "
+    "steel blue 608cb4, indigo 3e2c86, violet 8052be, purple 62226c, lavender c4b8e4, mauve ac7e98, magenta c42896, "
+    "plum 5c324c"
+)
+"""48 everyday names with their sRGB colour, chosen to be roughly evenly spread in CIELAB."""
+
+PALETTE: dict[str, tuple[int, ...]] = {
+    colour[:-7]: tuple(bytes.fromhex(colour[-6:])) for colour in _COLOURS.split(", ")
+}
+NAMES = tuple(PALETTE)
 
 
 @dataclass(frozen=True)
@@ -192,8 +211,8 @@ def _patches(names: NDArray[np.intp]) -> tuple[Patch, ...]:
 def _accent(names: NDArray[np.intp], patches: Sequence[Patch]) -> str:
     """The largest vivid colour that is not among the dominant ones."""
     counts = np.bincount(names.ravel(), minlength=len(NAMES))
-    told = np.isin(NAMES, [patch.name for patch in patches])
-    counts[told | (PALETTE_CHROMA < ACCENT_CHROMA)] = 0
+    named = np.isin(NAMES, [patch.name for patch in patches])
+    counts[named | (PALETTE_CHROMA < ACCENT_CHROMA)] = 0
     index = int(counts.argmax())
     return NAMES[index] if counts[index] >= ACCENT_SHARE * names.size else ""
 
@@ -255,15 +274,38 @@ def _tone(found: Attributes) -> str:
 def _detail(found: Attributes) -> str:
     grades = ((1.2, "smooth surfaces"), (3.0, "gentle texture"), (6.5, "clear detail"), (999, "dense fine detail"))
     texture = next(word for limit, word in grades if found.detail < limit)
-    verb = "lie" if texture.endswith("surfaces") else "lies"
+    surfaces = texture.endswith("surfaces")
     if not found.detail_place:
-        return (
-            f"{texture} {verb.removesuffix('s')}s across the frame" if verb == "lies" else f"{texture} fill the frame"
-        )
-    where = "in the centre" if found.detail_place == "centre" else _PLACES[found.detail_place]
-    return f"{texture} {verb} mostly {where} of the frame"
+        return f"{texture} fill the frame" if surfaces else f"{texture} lies across the frame"
+    return f"{texture} {'lie' if surfaces else 'lies'} mostly {_PLACES[found.detail_place]} of the frame"
 
 
 def _listed(items: Sequence[str]) -> str:
     """a / a and b / a, b and c"""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def to_lab(rgb: NDArray[np.uint8]) -> Floats:
+    """sRGB (..., 3) of 0 to 255 to CIELAB (..., 3), D65 white: L in 0 to 100 (IEC 61966-2-1 and CIE 15)."""
+    scaled = rgb.astype(np.float64) / 255.0
+    linear = np.where(scaled <= 0.04045, scaled / 12.92, ((scaled + 0.055) / 1.055) ** 2.4)
+    red, green, blue = linear[..., 0], linear[..., 1], linear[..., 2]
+    x = _lab_curve((0.4124 * red + 0.3576 * green + 0.1805 * blue) / 0.95047)
+    y = _lab_curve(0.2126 * red + 0.7152 * green + 0.0722 * blue)
+    z = _lab_curve((0.0193 * red + 0.1192 * green + 0.9505 * blue) / 1.08883)
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
+
+
+def nearest_names(lab: Floats) -> NDArray[np.intp]:
+    """For CIELAB colours (..., 3), the index into `NAMES` of the nearest one (CIE76 distance)."""
+    difference = lab[..., None, :] - _PALETTE_LAB
+    return np.argmin((difference * difference).sum(axis=-1), axis=-1)
+
+
+def _lab_curve(ratio: Floats) -> Floats:
+    return np.where(ratio > 216 / 24389, np.cbrt(ratio), (24389 / 27 * ratio + 16) / 116)
+
+
+_PALETTE_LAB = to_lab(np.array(list(PALETTE.values()), dtype=np.uint8))
+PALETTE_CHROMA: Floats = np.hypot(_PALETTE_LAB[:, 1], _PALETTE_LAB[:, 2])
+"""Distance from grey of each name's colour, in the order of `NAMES`."""

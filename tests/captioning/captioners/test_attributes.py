@@ -4,8 +4,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captioning.captioners.attributes import AttributesCaptioner, describe, measure
-from captioning.captioners.colours import NAMES, PALETTE, nearest_names, to_lab
+from captioning.captioners.attributes import (
+    NAMES,
+    PALETTE,
+    AttributesCaptioner,
+    describe,
+    measure,
+    nearest_names,
+    to_lab,
+)
 
 
 def flat(colour: tuple[int, int, int], size: tuple[int, int] = (120, 80)) -> Image.Image:
