@@ -139,26 +139,20 @@ def convert(
     pe_interpolation: Annotated[float | None, typer.Option(help="Where it is not image size / 512.")] = None,
 ) -> None:
     """Write weights in another layout: ours, the official .pth, diffusers' folder or a whole pipeline of it."""
-    from training.export.export import convert as rewrite
-    from training.export.pipeline_export import export_pipeline
+    from training.export.pipeline import write_pipeline
+    from training.export.weights import read_model, write_weights
     from training.model.architecture import Hints
 
     with refusals():
-        hints = Hints(num_heads, image_size, pe_interpolation)
-        if vae is None and text_encoder is None:
-            done = rewrite(source, target, to.value, drop_kv_compression=drop_kv_compression, ema=not raw, hints=hints)
-        elif vae is None or text_encoder is None or to is not LayoutName.diffusers:
+        is_pipeline = vae is not None or text_encoder is not None
+        if is_pipeline and (vae is None or text_encoder is None or to is not LayoutName.diffusers):
             raise ValueError("a whole pipeline needs --vae and --text-encoder, both, and --to diffusers")
+        hints = Hints(num_heads, image_size, pe_interpolation)
+        model = read_model(source, drop_kv_compression=drop_kv_compression, ema=not raw, hints=hints)
+        if vae is not None and text_encoder is not None:
+            done = write_pipeline(model, target, vae=vae, text_encoder=text_encoder)
         else:
-            done = export_pipeline(
-                source,
-                target,
-                vae=vae,
-                text_encoder=text_encoder,
-                drop_kv_compression=drop_kv_compression,
-                ema=not raw,
-                hints=hints,
-            )
+            done = write_weights(model, target, to.value)
         for note in done.notes:
             complaints.print(f"note: {note}", markup=False)
         console.print(f"weights: {shown(done.path)}")

@@ -9,13 +9,21 @@ import torch
 from typer.testing import CliRunner
 
 from sigma import app
-from training.export.export import convert
-from training.export.pipeline_export import export_pipeline
+from training.export.pipeline import write_pipeline
+from training.export.weights import read_model, write_weights
 from training.model import KVCompression, PixArt, PixArtConfig, load_weights
 from training.model.architecture import Hints
 from training.model.convert import read_torch_file, read_weights
 
 HINTS = Hints(num_heads=4, image_size=128, pe_interpolation=1.0)
+
+
+def convert(source, target, to, **reading):
+    return write_weights(read_model(source, **reading), target, to)
+
+
+def export_pipeline(source, target, vae, text_encoder, **reading):
+    return write_pipeline(read_model(source, **reading), target, vae=vae, text_encoder=text_encoder)
 
 
 def small(kv: KVCompression | None = None, **knobs) -> PixArt:

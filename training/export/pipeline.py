@@ -10,18 +10,17 @@ from typing import Any
 from models.tokenizers import find_vocabulary
 from models.weights import SDXL_VAE, T5_XXL, component, missing_weights, read_json
 from training.encoders.pretrained import SCALING_FACTOR
-from training.export.export import (
+from training.export.weights import (
     BINNED_SAMPLE_SIZES,
     Converted,
+    SourceModel,
     diffusers_version,
-    read_model,
     require_diffusers_can,
     transformer_config,
     write_json,
     write_transformer,
     written_aside,
 )
-from training.model.architecture import Hints
 from training.model.layouts import NULL_CAPTION
 
 VAE_FILES = re.compile(r"config\.json|diffusion_pytorch_model(-\d+-of-\d+)?\.safetensors(\.index\.json)?")
@@ -45,28 +44,18 @@ SCHEDULER = {
 """The scheduler of the published pipelines."""
 
 
-def export_pipeline(
-    source: Path,
-    target: Path,
-    *,
-    vae: Path,
-    text_encoder: Path,
-    drop_kv_compression: bool = False,
-    ema: bool = True,
-    hints: Hints | None = None,
-) -> Converted:
+def write_pipeline(model: SourceModel, target: Path, *, vae: Path, text_encoder: Path) -> Converted:
     """Write transformer, VAE, text encoder, tokenizer and scheduler into one folder; files are copied, not loaded.
 
     Args:
-        source: weights of any known layout.
         vae: folder of an `AutoencoderKL`, or of a pipeline that holds `vae/`.
         text_encoder: folder of a T5 encoder with its tokenizer, or of a pipeline that holds both.
 
     Raises:
         ValueError: a component is missing, does not fit the transformer, or cannot be expressed.
     """
-    weights, config, notes = read_model(source, drop_kv_compression=drop_kv_compression, ema=ema, hints=hints)
-    require_diffusers_can(config, source)
+    require_diffusers_can(model)
+    weights, config, notes = model.weights, model.config, model.notes
     codec = component(vae, "vae")
     if codec is None:
         raise missing_weights(SDXL_VAE, "--vae", str(vae))
@@ -80,7 +69,7 @@ def export_pipeline(
         (encoder, "d_model", text_settings.get("d_model"), config.caption_channels),
     ):
         if value != needed:
-            raise ValueError(f"{where}: {name} is {value}, the transformer of {source} needs {needed}")
+            raise ValueError(f"{where}: {name} is {value}, the transformer of {model.path} needs {needed}")
     with written_aside(target) as aside:
         (aside / "transformer").mkdir(parents=True)
         write_transformer(aside / "transformer", weights, config)

@@ -33,62 +33,39 @@ BINNED_SAMPLE_SIZES = (32, 64, 128, 256)
 
 
 @dataclass(frozen=True)
-class Converted:
-    """What a conversion wrote.
+class SourceModel:
+    """Weights that were read to be written elsewhere.
 
     Attributes:
-        path: the file or folder.
-        notes: what a user should know about it, one sentence each.
+        path: where they come from.
+        weights: in the official layout, without the position table.
+        notes: what a user should know about them, one sentence each.
     """
+
+    path: Path
+    weights: dict[str, Tensor]
+    config: PixArtConfig
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion wrote: the file or folder, and what a user should know about it, one sentence each."""
 
     path: Path
     config: PixArtConfig
     notes: tuple[str, ...]
 
 
-def convert(
-    source: Path,
-    target: Path,
-    to: Layout,
-    *,
-    drop_kv_compression: bool = False,
-    ema: bool = True,
-    hints: Hints | None = None,
-) -> Converted:
-    """Read weights of any known layout and write them in another, every value to the bit.
-
-    Args:
-        to: `sigma` is one `.safetensors` file with the architecture in it, `official` a `.pth` of a `state_dict`,
-            `diffusers` the folder of a `PixArtTransformer2DModel`.
-        drop_kv_compression: leave the weights of KV compression out; the model then answers differently.
-        ema: of our checkpoints take the average.
-        hints: what the source does not tell, or tells wrongly.
-
-    Raises:
-        ValueError: the source cannot be read or is no whole PixArt, `to` cannot express it, or `target` exists.
-    """
-    model_weights, config, notes = read_model(source, drop_kv_compression=drop_kv_compression, ema=ema, hints=hints)
-    if to == "diffusers":
-        require_diffusers_can(config, source)
-    with written_aside(target) as aside:
-        if to == "diffusers":
-            aside.mkdir()
-            write_transformer(aside, model_weights, config)
-        elif to == "official":
-            torch.save({"state_dict": {POSITION_TABLE: square_position_table(config), **model_weights}}, aside)
-        else:
-            save_file(
-                _contiguous(model_weights), aside, {CONFIG_KEY: json.dumps(asdict(config))}
-            )  # one key: same bytes
-    if NULL_CAPTION not in model_weights:
-        notes += ("the source holds no null caption: write the text encoder's answer to '' before sampling",)
-    return Converted(target, config, notes)
-
-
 def read_model(
     source: Path, *, drop_kv_compression: bool = False, ema: bool = True, hints: Hints | None = None
-) -> tuple[dict[str, Tensor], PixArtConfig, tuple[str, ...]]:
-    """Weights in the official layout without the position table, their architecture, and what was left out.
+) -> SourceModel:
+    """Read weights of any known layout, and infer their architecture.
+
+    Args:
+        drop_kv_compression: leave the weights of KV compression out; the model then answers differently.
+        ema: of our checkpoints take the average.
+        hints: what the source does not say, or says wrongly.
 
     Raises:
         ValueError: the source cannot be read, or a key is missing, unexpected or of another shape.
@@ -106,14 +83,41 @@ def read_model(
     fit = fit_weights(own, weights, origin)
     assert not fit.initialised  # the compressed layers were read off the keys
     weights = {key: value for key, value in weights.items() if key != POSITION_TABLE}
-    return weights, config, notes
+    return SourceModel(source, weights, config, notes)
+
+
+def write_weights(model: SourceModel, target: Path, to: Layout) -> Converted:
+    """Write weights in a layout, every value to the bit.
+
+    Args:
+        to: `sigma` is one `.safetensors` file with the architecture in it, `official` a `.pth` of a `state_dict`,
+            `diffusers` the folder of a `PixArtTransformer2DModel`.
+
+    Raises:
+        ValueError: `to` cannot express the model, or `target` exists or cannot be written.
+    """
+    weights, config, notes = model.weights, model.config, model.notes
+    if to == "diffusers":
+        require_diffusers_can(model)
+    with written_aside(target) as aside:
+        if to == "diffusers":
+            aside.mkdir()
+            write_transformer(aside, weights, config)
+        elif to == "official":
+            torch.save({"state_dict": {POSITION_TABLE: square_position_table(config), **weights}}, aside)
+        else:
+            metadata = {CONFIG_KEY: json.dumps(asdict(config))}  # one key: same bytes
+            save_file(_contiguous(weights), aside, metadata)
+    if NULL_CAPTION not in weights:
+        notes += ("the source holds no null caption: write the text encoder's answer to '' before sampling",)
+    return Converted(target, config, notes)
 
 
 def stored_hints(source: Path) -> Hints:
-    """What a source tells about itself beside its tensors.
+    """What a source says about its model in addition to its tensors.
 
-    That is the metadata of our safetensors files, diffusers' `config.json`, or the `recipe.yaml` that lies beside
-    the checkpoints of a stage.
+    The source is the metadata of our safetensors files, diffusers' `config.json`, or the `recipe.yaml` in the folder
+    of a stage's checkpoints.
 
     Raises:
         ValueError: one of these is there and cannot be read.
@@ -138,19 +142,22 @@ def stored_hints(source: Path) -> Hints:
     return Hints()
 
 
-def require_diffusers_can(config: PixArtConfig, source: Path) -> None:
+def require_diffusers_can(model: SourceModel) -> None:
     """Refuse what diffusers' transformer cannot express.
 
     Raises:
         ValueError: KV compression, or an MLP of another width.
     """
+    config = model.config
     if config.kv_compression is not None:
         raise ValueError(
-            f"{source}: diffusers has no KV compression (blocks {list(config.kv_compression.layers)}); "
+            f"{model.path}: diffusers has no KV compression (blocks {list(config.kv_compression.layers)}); "
             "--drop-kv-compression leaves it out, and the model then answers differently"
         )
     if config.mlp_ratio != DIFFUSERS_MLP_RATIO:
-        raise ValueError(f"{source}: diffusers' MLPs are 4 times as wide as a token, these {config.mlp_ratio:g} times")
+        raise ValueError(
+            f"{model.path}: diffusers' MLPs are 4 times as wide as a token, these {config.mlp_ratio:g} times"
+        )
 
 
 def write_transformer(folder: Path, weights: dict[str, Tensor], config: PixArtConfig) -> None:
