@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,23 +41,10 @@ def encode_dataset(
 ) -> None:
     """Encode the sets that the stages want, on the runner that the recipe names, and show a line each."""
     from commands.console import JobProgress, duration
-    from engine.dataset import Dataset
-    from engine.runner import LazyRunner
-    from training.encode import EncodeJob, encode_features
-    from training.features import index_digest
+    from training.encode import encode_features
 
-    index_digest(recipe)  # refuses a folder that is no dataset, before a lock is made in it
-    dataset, knobs = Dataset(recipe.dataset.absolute()), recipe.features
-    with (
-        dataset.lock(),
-        LazyRunner(knobs.runner, knobs.workers, knobs.retries) as runner,
-        JobProgress(console) as bar,
-    ):
-
-        def run(job: EncodeJob, parts: Sequence[int]) -> int:
-            return sum(part.computed for part in runner.run(dataset, job, parts, bar.advance))
-
-        for done in encode_features(recipe, run, bar.begin, only_stage=stage, only_kind=only, redo=redo):
+    with JobProgress(console) as bar:
+        for done in encode_features(recipe, bar, only_stage=stage, only_kind=only, redo=redo):
             record = done.record
             damaged = f", [yellow]{record.num_damaged:,} damaged[/]" if record.num_damaged else ""
             console.print(

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +17,12 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from engine.ahead import ahead
+from engine.dataset import Dataset
+from engine.runner import LazyRunner, Runner
+from engine.stage import Progress
 from models.device import choose_device
-from schemas.commit import TEMPORARY, atomic_write
+from schemas.commit import TEMPORARY, atomic_write, write_bytes
 from schemas.features import (
     MADE_BY_KEY,
     MEMBER_DOTS,
@@ -85,18 +87,12 @@ class LatentsEncoder:
             except DamagedSample as damage:
                 return str(damage)
 
-        pending: deque[Future[Sample | str]] = deque()
-        with ThreadPoolExecutor(threads, thread_name_prefix="decode") as pool:
-            numbers = iter(range(len(shapes)))
-            for _ in range(len(shapes)):
-                while len(pending) < 2 * threads and (number := next(numbers, None)) is not None:
-                    pending.append(pool.submit(decoded, number))
-                sample = pending.popleft().result()
-                if isinstance(sample, str):
-                    yield {}, sample
-                    continue
-                pixels = to_unit_range(torch.from_numpy(sample.pixels)[None].to(self._device))
-                yield {"latents": self._codec.moments(pixels)[0]}, None
+        for sample in ahead(decoded, range(len(shapes)), threads, window=2 * threads):
+            if isinstance(sample, str):
+                yield {}, sample
+                continue
+            pixels = to_unit_range(torch.from_numpy(sample.pixels)[None].to(self._device))
+            yield {"latents": self._codec.moments(pixels)[0]}, None
 
     def null(self) -> None:
         return None
@@ -162,15 +158,9 @@ class EncodeJob:
     def num_gpus(self) -> float | None:
         return self.recipe.features.gpus_per_worker
 
-    def run_part(
-        self, dataset: object, worker: Callable[[], ShardEncoder], number: int, progress: Callable[[int], None]
-    ) -> bool:
-        """Encode and commit a shard; False where it was there already.
-
-        Args:
-            dataset: a runner passes it; the recipe names it here.
-        """
-        shard, images = self.shards[number], self.recipe.dataset / "shards"
+    def run_part(self, dataset: Dataset, worker: Callable[[], ShardEncoder], number: int, progress: Progress) -> bool:
+        """Encode and commit a shard; False where it was there already."""
+        shard, images = self.shards[number], dataset.root / "shards"
         rows = pq.read_table(images / INDEX_FILE, filters=[("shard", "=", shard)], partitioning=None)
         if self.is_stored(shard, rows):
             progress(rows.num_rows)
@@ -178,8 +168,7 @@ class EncodeJob:
         encoder = worker()
         null_file = self.wanted.folder / NULL_FILE
         if not null_file.is_file() and (null := encoder.null()) is not None:
-            with atomic_write(null_file) as file:
-                file.write(encode_npy(as_stored(null, "fp32")))
+            write_bytes(null_file, encode_npy(as_stored(null, "fp32")))
         tar = self.wanted.folder / shard
         tar.unlink(missing_ok=True)  # an outdated one must not lie beside the new table
         reader = ShardReader(images, rows)
@@ -203,7 +192,7 @@ class EncodeJob:
         return all(found.get(key) == value for key, value in self._metadata(rows, num_bytes).items())
 
     def _write(
-        self, tar: IO[bytes], keys: Sequence[str], samples: Iterator[Encoded], progress: Callable[[int], None]
+        self, tar: IO[bytes], keys: Sequence[str], samples: Iterator[Encoded], progress: Progress
     ) -> Iterator[dict[str, Any]]:
         dtype = self.recipe.features.dtype
         for key, (arrays, damage) in zip(keys, samples, strict=True):
@@ -258,16 +247,21 @@ class SetDone:
         return self.record.num_bytes / max(1, self.record.num_samples)
 
 
-class RunJob(Protocol):
-    """Runs parts of a job somewhere and gives how many of them were computed."""
+class Observer(Protocol):
+    """Follows an encoding."""
 
-    def __call__(self, job: EncodeJob, parts: Sequence[int]) -> int: ...
+    def begin(self, job: str, rows: int) -> None:
+        """A set begins that has so many samples."""
+        ...
+
+    def advance(self, rows: int) -> None:
+        """So many further samples are encoded, or were already."""
+        ...
 
 
 def encode_features(
     recipe: TrainingRecipe,
-    run: RunJob,
-    begin: Callable[[str, int], None],
+    observer: Observer,
     *,
     only_stage: str | None = None,
     only_kind: str | None = None,
@@ -275,14 +269,16 @@ def encode_features(
 ) -> Iterator[SetDone]:
     """Bring the features of the recipe's stages up to date, set after set: the text, then latents per resolution.
 
+    The shards of a set go to the runner that the recipe names; the dataset is locked meanwhile.
+
     Args:
-        begin: told the name of a set and its number of samples before they are encoded.
         only_kind: `text` or `latents`; None is both.
         redo: encode anew what is there.
 
     Raises:
         ValueError: a set was made by another encoder (and no `redo`), or an encoder is not on this machine.
     """
+    digest = index_digest(recipe)  # refuses a folder that is no dataset, before a lock is made in it
     recipe = with_absolute_paths(recipe)
     stages = recipe.stages if only_stage is None else (recipe.stage_named(only_stage),)
     texts = [text_set(recipe)] if only_kind != "latents" else []
@@ -297,10 +293,11 @@ def encode_features(
                 (text_encoder_for(recipe.text) if knob.startswith("text.") else codec_for(recipe.latents))
     index = read_index(recipe.dataset / "shards", ["shard"])
     shards = tuple(dict.fromkeys(index["shard"].to_pylist()))
-    digest = index_digest(recipe)
-    for wanted in sets.values():
-        begin(wanted.name, index.num_rows)
-        yield encode_set(EncodeJob(recipe, wanted, shards), run, digest, redo)
+    dataset, knobs = Dataset(recipe.dataset), recipe.features
+    with dataset.lock(), LazyRunner(knobs.runner, knobs.workers, knobs.retries) as runner:
+        for wanted in sets.values():
+            observer.begin(wanted.name, index.num_rows)
+            yield encode_set(EncodeJob(recipe, wanted, shards), dataset, runner, observer.advance, digest, redo)
 
 
 def with_absolute_paths(recipe: TrainingRecipe) -> TrainingRecipe:
@@ -314,7 +311,7 @@ def with_absolute_paths(recipe: TrainingRecipe) -> TrainingRecipe:
     return recipe.model_copy(update={"dataset": recipe.dataset.absolute(), "features": features, **weights})
 
 
-def encode_set(job: EncodeJob, run: RunJob, index: str, redo: bool) -> SetDone:
+def encode_set(job: EncodeJob, dataset: Dataset, runner: Runner, progress: Progress, index: str, redo: bool) -> SetDone:
     """Bring one set up to date. Its record names the index only once every shard is there."""
     started = time.perf_counter()
     wanted, folder = job.wanted, job.wanted.folder
@@ -326,7 +323,8 @@ def encode_set(job: EncodeJob, run: RunJob, index: str, redo: bool) -> SetDone:
     num_computed = 0
     if record is None or record.index != index or not all((folder / shard).is_file() for shard in job.shards):
         write_record(folder, SetRecord(wanted.made_by))
-        num_computed = run(job, range(len(job.shards)))
+        parts = runner.run(dataset, job, range(len(job.shards)), progress)
+        num_computed = sum(part.computed for part in parts)
         _drop_surplus(folder, job.shards)
         record = _measured(job, index)
         write_record(folder, record)

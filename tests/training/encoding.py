@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.dataset import Dataset
-from engine.runner import LocalRunner, Runner
 from schemas.training import TrainingRecipe
-from training.encode import EncodeJob, SetDone, encode_features
+from training.encode import SetDone, encode_features
+
+
+class Unobserved:
+    """An observer that looks away."""
+
+    def begin(self, job: str, rows: int) -> None: ...
+
+    def advance(self, rows: int) -> None: ...
 
 
 def encode(
     recipe: TrainingRecipe,
-    runner: Runner | None = None,
     *,
     stage: str | None = None,
     kind: str | None = None,
     redo: bool = False,
+    runner: str = "local",
 ) -> list[SetDone]:
     """Bring the features of a recipe up to date."""
-
-    def run(job: EncodeJob, parts: range) -> int:
-        done = (runner or LocalRunner()).run(Dataset(recipe.dataset), job, parts, lambda rows: None)
-        return sum(part.computed for part in done)
-
-    return list(encode_features(recipe, run, lambda name, rows: None, only_stage=stage, only_kind=kind, redo=redo))
+    recipe = recipe.model_copy(update={"features": recipe.features.model_copy(update={"runner": runner})})
+    return list(encode_features(recipe, Unobserved(), only_stage=stage, only_kind=kind, redo=redo))
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -31,7 +31,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import sys, time, torch
 torch.set_num_threads(1)
-from engine.runner import LocalRunner
 from schemas.training import TrainingRecipe
 from tests.training.encoding import encode
 from training.encoders.offline import BlockDCT
@@ -143,21 +142,24 @@ def test_killed_in_the_middle_and_run_again_the_bytes_are_equal(recipe, tmp_path
     assert content(tmp_path / "killed") == whole
 
 
-def test_ray_writes_what_one_process_writes(recipe, tmp_path):
-    from engine.ray_runner import RayRunner
+def test_ray_writes_what_one_process_writes(recipe, tmp_path, monkeypatch):
+    from engine.ray_runner import RayRunner, connect
 
     encode(recipe)
+    ran = []
+    run = RayRunner.run
+    monkeypatch.setattr(RayRunner, "run", lambda self, *arguments: ran.append(run(self, *arguments)) or ran[-1])
     values = recipe.resolved()
-    values["features"]["folder"] = str(tmp_path / "ray")
-    runner = RayRunner(2, 0)
+    values["features"] |= {"folder": str(tmp_path / "ray"), "workers": 2, "retries": 0}
+    connect()
     try:
-        encode(TrainingRecipe.from_mapping(values), runner)
-        assert ray.is_initialized()
+        encode(TrainingRecipe.from_mapping(values), runner="ray")
+        assert [len(parts) for parts in ran] == [3, 3, 3]
         values["features"] |= {"folder": str(tmp_path / "none"), "gpus_per_worker": 999}
         with pytest.raises(ValueError, match=r"encode text-hashed: gpus_per_worker=999: the largest node .* \d+ GPU"):
-            encode(TrainingRecipe.from_mapping(values), runner)
+            encode(TrainingRecipe.from_mapping(values), runner="ray")
     finally:
-        runner.close()
+        ray.shutdown()
     assert content(tmp_path / "ray") == content(recipe.features_folder)
 
 
