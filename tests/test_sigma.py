@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from curation.sources.demo_photos import write_demo_photos
+from tests.processes import Python, run_python
 from tests.trees import content, sigma
 
 ROOT = Path(__file__).parents[1]
@@ -231,15 +231,11 @@ class TestRefusals:
         refused(build(photos, dataset, "--redo", "sharding"), "--redo sharding", "no such job")
 
     def test_two_processes_at_once(self, photos: Path, dataset: Path) -> None:
-        holder = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                "import sys, time; from pathlib import Path; from engine.dataset import Dataset\n"
-                f"with Dataset(Path({str(dataset)!r})).lock():\n print('held', flush=True); time.sleep(60)",
-            ],
+        holder = Python(
+            "-c",
+            "import sys, time; from pathlib import Path; from engine.dataset import Dataset\n"
+            f"with Dataset(Path({str(dataset)!r})).lock():\n print('held', flush=True); time.sleep(60)",
             stdout=subprocess.PIPE,
-            cwd=ROOT,
         )
         assert holder.stdout is not None
         holder.stdout.readline()
@@ -257,9 +253,7 @@ class TestRefusals:
             "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)); import sigma; sigma.main()"
         )
         arguments = ["build", str(RECIPE), f"images={photos}", f"out={tmp_path / 'd'}", "run.runner=local"]
-        full = subprocess.run(
-            [sys.executable, "-c", code, *arguments], capture_output=True, text=True, cwd=ROOT, check=False
-        )
+        full = run_python("-c", code, *arguments)
         refused(full, "ingest stopped at part 0", "File too large")
         assert not list((tmp_path / "d").rglob(".tmp-*"))
         assert build(photos, tmp_path / "d").returncode == 0, "with room again it goes on"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +17,8 @@ from aiohttp import web
 from PIL import Image
 
 from tests.captioning.chat_server import ChatServer, completion
-from tests.trees import content, sigma
+from tests.processes import Python
+from tests.trees import content, sigma, start_sigma
 
 ROOT = Path(__file__).parents[2]
 TAGS = tuple(range(0, 260, 20))
@@ -69,11 +68,9 @@ def batches(out: Path) -> list[Path]:
     return list(out.glob(".paid/captions/part-*.batches/[!.]*.parquet"))
 
 
-def started(out: Path, arguments: list[str], num_batches: int) -> subprocess.Popen[bytes]:
+def started(out: Path, arguments: list[str], num_batches: int) -> Python:
     """sigma in a process of its own, once so many batches of the parts in progress are on the disk."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "sigma", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    process = start_sigma(*arguments)
     deadline = time.monotonic() + 60
     while process.poll() is None and len(batches(out)) < num_batches and time.monotonic() < deadline:
         time.sleep(0.005)

@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from engine.dataset import Dataset
+from tests.processes import run_python
 from tests.viewer.test_report import PHOTOS, build
 
 WIDE = {**os.environ, "COLUMNS": "1000", "PYTHONUNBUFFERED": "1"}
@@ -27,7 +28,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 @contextmanager
 def browsing(dataset: Dataset, *arguments: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """`sigma browse` in a process of its own, and the address that it prints."""
+    """`sigma browse` as a fresh interpreter, and the address that it prints."""
     command = [sys.executable, "-m", "sigma", "browse", str(dataset.root), "--port", "0", "--no-open", *arguments]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=WIDE) as process:
         try:
@@ -42,8 +43,7 @@ def browsing(dataset: Dataset, *arguments: str) -> Iterator[tuple[subprocess.Pop
 
 def refused(*arguments: str) -> str:
     """The one line of a `sigma browse` that ends with status 1."""
-    command = [sys.executable, "-m", "sigma", "browse", *arguments, "--no-open"]
-    ended = subprocess.run(command, capture_output=True, text=True, env=WIDE, timeout=120, check=False)
+    ended = run_python("-m", "sigma", "browse", *arguments, "--no-open", env=WIDE)
     assert ended.returncode == 1 and ended.stdout == "", ended
     assert ended.stderr.count("\n") == 1 and ended.stderr.startswith("error: "), ended.stderr
     return ended.stderr

@@ -6,14 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.building import write_pictures
-from tests.trees import sigma
+from tests.trees import sigma, start_sigma
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "folder.yaml"
@@ -73,16 +72,11 @@ def test_refusals_are_one_line(photos: Path, tmp_path: Path, more: tuple[str, ..
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
 def test_stopped_it_leaves_nothing_behind(photos: Path, tmp_path: Path, stop: signal.Signals) -> None:
     (tmp_path / "tmp").mkdir()
-    command = [sys.executable, "-m", "sigma", "plan", str(RECIPE), f"images={photos}", f"out={tmp_path / 'out'}"]
-    more = ["select.min_short_side_px=1", "select.subsets={}", "run.runner=local"]
-    running = subprocess.Popen(
-        [*command, *more],
-        cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(tmp_path / "tmp")},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    knobs = ["select.min_short_side_px=1", "select.subsets={}", "run.runner=local"]
+    files = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = os.environ | {"TMPDIR": str(tmp_path / "tmp")}
+    plan_it = ("plan", RECIPE, f"images={photos}", f"out={tmp_path / 'out'}", *knobs)
+    running = start_sigma(*plan_it, cwd=ROOT, env=environment, **files)
     until = time.monotonic() + 60
     while not list((tmp_path / "tmp").glob("sigma-plan-*/dataset/tables/images/part-*")) and time.monotonic() < until:
         assert running.poll() is None, running.communicate()

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow as pa
@@ -30,6 +29,7 @@ from engine.dataset import (
 from schemas.commit import atomic_write, write_bytes
 from schemas.tables import SCORES
 from tests.building import table_of
+from tests.processes import Python
 
 
 def scores(*values: float) -> pa.Table:
@@ -253,9 +253,7 @@ with Dataset(Path(sys.argv[1])).lock():
 
 def test_a_second_process_is_refused_by_the_pid_of_the_first(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path / "ds")
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(dataset.root)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+    holder = Python("-c", HOLD, dataset.root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"

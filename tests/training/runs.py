@@ -10,10 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from subprocess import Popen
 from typing import Any
 
 from schemas.training import TrainingRecipe
+from tests.processes import Python
 from training.metrics import read_metrics
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -49,8 +52,21 @@ except ValueError as refusal:
 """What `sigma train` does, without its console: a refusal is one line on stderr and exit code 1."""
 
 
+def start_group(programs: Sequence[Sequence[str | Path]], env: Mapping[str, str], **options: Any) -> list[Popen[str]]:
+    """Start one process per program, which find each other as under torchrun; a single one knows of no others."""
+    if len(programs) == 1:
+        return [Python(*programs[0], env=dict(env), **options)]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": str(len(programs))}
+    return [
+        Python(*program, env={**env, **group, "RANK": str(rank)}, **options) for rank, program in enumerate(programs)
+    ]
+
+
 class Run:
-    """A training run that has been started: one process, or several under torchrun or by themselves.
+    """A training run that has been started: one process, or several by themselves or under torchrun.
 
     Attributes:
         folder: holds a trace per process: its process id, then (step, image ids, timesteps, noise seeds, caption
@@ -58,32 +74,20 @@ class Run:
     """
 
     def __init__(
-        self, recipe: TrainingRecipe, processes: int = 1, *, threads: int = 1, before: str = "", torchrun: bool = True
+        self, recipe: TrainingRecipe, processes: int = 1, *, threads: int = 1, before: str = "", torchrun: bool = False
     ) -> None:
         self.recipe, self.processes = recipe, processes
         self.folder = Path(tempfile.mkdtemp(dir=recipe.out.parent))
         (self.folder / "recipe.yaml").write_text(recipe.to_yaml())
         (self.folder / "program.py").write_text(PROGRAM)
         program = [str(self.folder / "program.py"), str(self.folder / "recipe.yaml"), str(self.folder), str(threads)]
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "BEFORE_TRAINING": before}
-
-        def started(arguments: list[str], **variables: str) -> subprocess.Popen[str]:
-            return subprocess.Popen(
-                [sys.executable, *arguments], env=environment | variables,
-                stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-            )  # fmt: skip
-
-        if processes == 1 or torchrun:
-            self._processes = [started(program if processes == 1 else launcher + program)]
-            return
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = str(free.getsockname()[1])
-        self._processes = [
-            started(program, MASTER_ADDR="127.0.0.1", MASTER_PORT=port, WORLD_SIZE=str(processes), RANK=str(rank))
-            for rank in range(processes)
-        ]
+        options: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
+        if torchrun:
+            launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+            self._processes = [subprocess.Popen(launcher + program, env=environment, **options)]
+        else:
+            self._processes = start_group([program] * processes, environment, **options)
 
     def wait_for(self, step: int, timeout_s: float = 60) -> Run:
         """Until the metrics hold this step."""

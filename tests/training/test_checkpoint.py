@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
-from pathlib import Path
 
 import pytest
 import torch
 
 from schemas.training import TrainingRecipe
+from tests.processes import run_python
 from training.checkpoint import CheckpointWriter, checkpoints, latest_checkpoint, read_checkpoint, write_checkpoint
 from training.encoders.make import text_encoder_for
 from training.state import TrainState, learning_rate
@@ -84,7 +82,7 @@ torch.save = half
 with CheckpointWriter(Path({str(tmp_path)!r}), 1) as writer:
     writer.begin(10, {{}})
 """
-    killed = subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[2], check=False)
+    killed = run_python("-c", program)
     assert killed.returncode == -9 and (tmp_path / "step-00000010.partial").is_file()
     found = latest_checkpoint(tmp_path)
     assert found is not None and found[0] == 5 and read_checkpoint(found[1])["step"] == 5

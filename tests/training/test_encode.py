@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import webdataset
 from schemas.features import read_record
 from schemas.shard_index import read_index
 from schemas.training import TrainingRecipe
+from tests.processes import Python
 from tests.training.encoding import content, encode
 from training.data.reader import DamagedSample, ShardReader
 from training.data.stored import StoredArrays
@@ -129,7 +128,7 @@ def test_killed_in_the_middle_and_run_again_the_bytes_are_equal(recipe, tmp_path
     (tmp_path / "recipe.yaml").write_text(killed.to_yaml())
     (tmp_path / "program.py").write_text(PROGRAM)
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    process = subprocess.Popen([sys.executable, tmp_path / "program.py", tmp_path / "recipe.yaml"], env=environment)
+    process = Python(tmp_path / "program.py", tmp_path / "recipe.yaml", env=environment)
     folder, deadline = tmp_path / "killed" / "latents-dct-32px-by16", time.monotonic() + 60
     while not list(folder.glob("*/[0-9]*.tar")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.002)

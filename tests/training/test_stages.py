@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from schemas.shard_index import ShardIndex, read_index
 from schemas.training import TrainingRecipe
+from tests.processes import run_python
 from training.data.selection import Selection
 from training.stages import check_identity, identity, locked, rows_sha256, select_rows, stage_data
 
@@ -128,9 +126,7 @@ def test_two_processes_in_one_folder(tmp_path):
         f"from pathlib import Path\nfrom training.stages import locked\nwith locked(Path({str(tmp_path)!r})): pass"
     )
     with locked(tmp_path):
-        result = subprocess.run(
-            [sys.executable, "-c", program], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False
-        )
+        result = run_python("-c", program)
     assert result.returncode != 0 and "another process is training here" in result.stderr
     with locked(tmp_path):
         pass

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from schemas.training import TrainingRecipe
+from tests.processes import Python
 from training.inputs import ModelInputs, padded
 from training.metrics import METRICS_FILE, read_metrics
 from training.model import PixArt, PixArtConfig
@@ -43,8 +44,10 @@ def start(recipe: TrainingRecipe, folder: Path, *launcher: str) -> subprocess.Po
     path = folder / f"{recipe.out.name}.yaml"
     path.write_text(recipe.to_yaml())
     (folder / "program.py").write_text(PROGRAM)
-    command = [sys.executable, *launcher, str(folder / "program.py"), str(path)]
-    return subprocess.Popen(command, cwd=REPOSITORY, env={"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"})
+    where = {"cwd": REPOSITORY, "env": {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}}
+    if not launcher:
+        return Python(folder / "program.py", path, **where)
+    return subprocess.Popen([sys.executable, *launcher, str(folder / "program.py"), str(path)], **where)
 
 
 def test_a_chain_trains_samples_and_is_skipped_the_second_time(recipe_values, tmp_path):

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 
 import pytest
 
 from benchmarks import mutations
 from schemas.reasons import ImageError
 from tests.mutants import SEEDS, mutants
+from tests.processes import run_python
 
 
 def test_every_mutant_is_a_picture_or_has_a_reason() -> None:
@@ -43,7 +42,7 @@ def test_what_breaks_a_limit_ends_the_process(bad: str, why: str) -> None:
         "mutations.limit_this_process()\n"
         "mutations.survey(pathlib.Path(tempfile.mkdtemp()), 1, 0)\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = run_python("-c", code)
     assert done.returncode != 0
     assert why in f"exit {done.returncode} {done.stderr}"
     assert "0/0: 16 bit PNG" in done.stderr  # the file that it died of

@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from schemas.shard_index import read_index
 from schemas.tables import SCHEMAS
 from tests.building import build, computed, picture, recipe, rows, write_pictures
 from tests.captioning.chat_server import ChatServer, completion
+from tests.processes import run_python
 from tests.trees import content, sigma
 
 WHY = "the photographer asked"
@@ -395,7 +394,7 @@ def test_killed_at_many_points_a_takedown_is_finished_by_the_next_one(made: Data
         dataset = Dataset(tmp_path / str(num_renamed))
         shutil.copytree(made.root, dataset.root)
         command_line = ["purge", dataset.root, "--domain", "a.example.org", "--why", WHY]
-        done = subprocess.run([sys.executable, "-c", KILLED, str(num_renamed), *map(str, command_line)], check=False)
+        done = run_python("-c", KILLED, str(num_renamed), *command_line)
         assert done.returncode == -signal.SIGKILL, f"it renames no {num_renamed} files any more"
         assert content(dataset.root) != expected or num_renamed == 38
         with pytest.raises(ValueError, match=r"finish it first: sigma purge .* --resume"):

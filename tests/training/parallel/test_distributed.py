@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
-import sys
 import time
 
-from tests.training.runs import REPOSITORY
+from tests.training.runs import start_group
 
 PROGRAM = """
 import sys, time
@@ -32,17 +30,8 @@ def outputs(tmp_path, fails: str) -> list[dict[str, float]]:
     """What two processes print, a quick one and a slow one, as the moment of each word; both exit with 0."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, str(program), pace, fails if pace == "quick" else "succeeds"],
-            env=os.environ | variables | {"PYTHONPATH": str(REPOSITORY), "RANK": str(rank)},
-            stdout=subprocess.PIPE, text=True,
-        )
-        for rank, pace in enumerate(["quick", "slow"])
-    ]  # fmt: skip
+    programs = [(program, "quick", fails), (program, "slow", "succeeds")]
+    processes = start_group(programs, os.environ, stdout=subprocess.PIPE, text=True)
     lines = [process.communicate(timeout=60)[0].splitlines() for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     return [{line.split()[0]: float(line.split()[1]) for line in found} for found in lines]

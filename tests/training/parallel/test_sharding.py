@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 
 import pytest
 import torch
 
 from schemas.training import TrainingRecipe
-from tests.training.runs import REPOSITORY, Run, metrics_of
+from tests.training.runs import Run, metrics_of, start_group
 from training.train import train
 
 NUMBERS = ("loss", "mse", "vb", "grad_norm")
@@ -72,6 +71,7 @@ from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
 from training.came import CAME
 from training.parallel.sharding import whole
 
+torch.set_num_threads(1)
 dist.init_process_group("gloo")
 mesh = init_device_mesh("cpu", (dist.get_world_size(),))
 sliced = lambda value: distribute_tensor(value, mesh, [Shard(0)])
@@ -104,12 +104,9 @@ dist.destroy_process_group()
 def test_came_on_slices_gives_the_numbers_of_whole_tensors(tmp_path):
     program = tmp_path / "came_on_slices.py"
     program.write_text(CAME_ON_SLICES)
-    done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=3", str(program)],
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, timeout=90, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    processes = start_group([[program]] * 3, os.environ, stderr=subprocess.PIPE, text=True)
+    complaints = [process.communicate(timeout=90)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0, 0], complaints
 
 
 def test_exact_sums_and_fsdp_exclude_each_other(recipe_values):
