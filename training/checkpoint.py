@@ -1,8 +1,7 @@
-"""Checkpoints: copied, then written aside, synced and renamed by a thread, so that the newest on disk is whole."""
+"""Checkpoints: a thread writes a copy of the state under another name and renames it, so every one on disk is whole."""
 
 from __future__ import annotations
 
-import os
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from schemas.commit import TEMPORARY, atomic_write
 from training.model.convert import read_torch_file
 
 CHECKPOINT_NAME = re.compile(r"step-(\d{8})\.pt")
@@ -94,17 +94,12 @@ def write_checkpoint(folder: Path, step: int, content: dict[str, Any], keep: int
         ValueError: the disk is full or the folder cannot be written; older checkpoints are untouched.
     """
     path = checkpoint_path(folder, step)
-    aside = path.with_suffix(".partial")
     try:
-        with aside.open("wb") as file:
+        for left in folder.glob(f"{TEMPORARY}*"):  # by a run that was killed while it wrote
+            left.unlink()
+        with atomic_write(path) as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        sync_folder(folder)
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
-        if aside.is_file():
-            aside.unlink()
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path}: the checkpoint cannot be written ({reason}); free space and run again") from error
     for _, old in checkpoints(folder)[:-keep]:
@@ -128,12 +123,3 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{path}: is no training checkpoint ({missing[0]} is missing); weights alone can be a parent")
     return content
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames within a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from schemas.buckets import TABLES
-from schemas.commit import atomic_write
+from schemas.commit import write_bytes
 from schemas.features import CAPTIONS, LATENTS, NULL_FILE, VERSION, difference, read_record
 from schemas.shard_index import INDEX_FILE
 from schemas.training import Stage, TrainingRecipe
@@ -184,8 +184,7 @@ def keep_features(folder: Path, features: StageFeatures, begun: bool) -> None:
                 f"there are {f'some that round {now}' if now else 'none'}; set features.use or features.dtype back, or "
                 "remove this folder to train the stage anew"
             )
-    with atomic_write(path) as file:
-        file.write(json.dumps({"used": features.told, "rounded": features.rounded}, indent=1).encode())
+    write_bytes(path, json.dumps({"used": features.told, "rounded": features.rounded}, indent=1).encode())
 
 
 def _usable(wanted: FeatureSet, index: str) -> bool:

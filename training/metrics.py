@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.utils.tensorboard import SummaryWriter
 
-from training.checkpoint import sync_folder
+from schemas.commit import write_bytes
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -20,13 +20,7 @@ class Metrics:
     def __init__(self, folder: Path, resume_step: int) -> None:
         self._path = folder / METRICS_FILE
         kept = [line for line in read_metrics(folder) if line["step"] <= resume_step]
-        aside = self._path.with_suffix(".partial")
-        with aside.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(line) + "\n" for line in kept)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(self._path)
-        sync_folder(folder)
+        write_bytes(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._file = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
 

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from schemas.buckets import LABELS, sizes
+from schemas.commit import atomic_write
 from schemas.ids import counter
 from schemas.training import LATENT_DOWNSAMPLING, Stage, TrainingRecipe
 from training.checkpoint import latest_checkpoint
@@ -209,7 +210,5 @@ def write_grid(columns: Sequence[Sequence[np.ndarray]], out: Path, per_row: int 
             left = GAP_PX + place * cell_width + (cell_width - GAP_PX - image.width) // 2
             top = GAP_PX + band * (depth * cell_height + GAP_PX) + line * cell_height
             canvas.paste(image, (left, top + (cell_height - GAP_PX - image.height) // 2))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    aside = out.with_suffix(".partial")
-    canvas.save(aside, format="PNG")
-    aside.replace(out)
+    with atomic_write(out) as file:
+        canvas.save(file, format="PNG")

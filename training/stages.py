@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pyarrow.compute as pc
 import yaml
 from numpy.typing import NDArray
 
+from schemas.commit import file_lock, write_bytes
 from schemas.shard_index import INDEX_SCHEMA, ShardIndex
 from schemas.training import Stage, TrainingRecipe
 from training.data.order import BatchOrder, Shapes
@@ -172,10 +172,7 @@ def check_identity(folder: Path, expected: dict[str, Any]) -> None:
     """
     path = folder / RECIPE_FILE
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(".partial")
-        aside.write_text(yaml.safe_dump(expected, sort_keys=False, allow_unicode=True), encoding="utf-8")
-        aside.replace(path)
+        write_bytes(path, yaml.safe_dump(expected, sort_keys=False, allow_unicode=True).encode())
         return
     stored = _flat(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
     wanted = _flat(expected)
@@ -201,14 +198,13 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         ValueError: another process has it, or it cannot be written.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / ".lock").open("w")
-    except OSError as error:
-        raise ValueError(f"{folder}: cannot be written ({error.strerror}); choose another out") from None
-    with file:
+
+    def busy(holder: str) -> str:
+        return f"{folder}: {holder} is training here; wait for it or choose another out"
+
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{folder}: another process is training here; wait for it or choose another out") from None
+            stack.enter_context(file_lock(folder / ".lock", busy))
+        except OSError as error:
+            raise ValueError(f"{folder}: cannot be written ({error.strerror}); choose another out") from None
         yield

@@ -60,7 +60,7 @@ def test_training_goes_on_while_a_copy_is_written(tmp_path, monkeypatch):
 
 
 def test_an_error_of_the_writer_surfaces(tmp_path):
-    (tmp_path / "step-00000005.partial").mkdir()  # in the way
+    (tmp_path / "step-00000005.pt").mkdir()  # in the way
     writer = CheckpointWriter(tmp_path, keep=2)
     writer.begin(5, content(5))
     with pytest.raises(ValueError, match="the checkpoint cannot be written"):
@@ -83,9 +83,11 @@ with CheckpointWriter(Path({str(tmp_path)!r}), 1) as writer:
     writer.begin(10, {{}})
 """
     killed = run_python("-c", program)
-    assert killed.returncode == -9 and (tmp_path / "step-00000010.partial").is_file()
+    assert killed.returncode == -9 and len(list(tmp_path.glob(".tmp-*-step-00000010.pt"))) == 1
     found = latest_checkpoint(tmp_path)
     assert found is not None and found[0] == 5 and read_checkpoint(found[1])["step"] == 5
+    write_checkpoint(tmp_path, 10, content(10), keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000010.pt"]
 
 
 def test_a_checkpoint_cut_short_names_the_one_before(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 
 import numpy as np
 import pytest
@@ -127,7 +128,8 @@ def test_two_processes_in_one_folder(tmp_path):
     )
     with locked(tmp_path):
         result = run_python("-c", program)
-    assert result.returncode != 0 and "another process is training here" in result.stderr
+    assert result.returncode != 0 and f"process {os.getpid()} on " in result.stderr
+    assert "is training here; wait for it or choose another out" in result.stderr
     with locked(tmp_path):
         pass
     (tmp_path / "file").write_text("")
