@@ -128,7 +128,7 @@ PATHS = {
     "search in all captions, asked again": "/images?q=word777",
     "images of a noun, a new one each time, first page": "/nouns/word77{round}",
     "nouns": "/nouns",
-    "thresholds": "/cuts?min_short_side_px=300&min_aesthetic=5",
+    "thresholds": "/thresholds?min_short_side_px=300&min_aesthetic=5",
     "one image, whole": "/images/543210",
     "a thumbnail": "/thumb/543210",
 }

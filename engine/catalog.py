@@ -224,10 +224,15 @@ class LedgerCount(NamedTuple):
     num: int
 
 
-def ledger_counts(connection: Connection) -> list[LedgerCount]:
-    """The inputs of every kind in the ledger: in the order of `OUTCOMES`, then the most frequent first."""
+def ledger_counts(connection: Connection, ledger: str = "ledger") -> list[LedgerCount]:
+    """The inputs of every kind in the ledger: in the order of `OUTCOMES`, then the most frequent first.
+
+    Args:
+        ledger: the relation with the outcomes.
+    """
     found = connection.execute(
-        "SELECT * FROM (SELECT outcome, stage, reason, count(*) AS num FROM ledger GROUP BY ALL) "
+        f"SELECT * FROM (SELECT outcome::VARCHAR AS outcome, stage::VARCHAR AS stage, reason::VARCHAR AS reason, "
+        f"count(*) AS num FROM {ledger} GROUP BY ALL) "
         f"ORDER BY array_position({list(OUTCOMES)}, outcome), num DESC, stage, reason"
     )
     return [LedgerCount(*row) for row in found.fetchall()]

@@ -1,4 +1,4 @@
-"""The geometry of the report's charts; the template draws it, so that every label is escaped there."""
+"""The geometry of the charts; the templates draw it, so that every label is escaped there."""
 
 from __future__ import annotations
 
@@ -41,11 +41,13 @@ class Series:
 
 @dataclass(frozen=True)
 class LengthChart:
-    """Fig. 6 of the paper: share of captions over words."""
+    """Fig. 6 of the paper: share of captions over words, or over tokens with a line where the trainer stops reading."""
 
     series: list[Series]
     x_ticks: list[Tick]
     y_ticks: list[Tick]
+    limit: int | None
+    limit_at: float
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class SizeChart:
     """the same for the aspect of every bucket"""
 
 
-def length_chart(histogram: Histogram) -> LengthChart | None:
+def length_chart(histogram: Histogram, limit: int | None = None) -> LengthChart | None:
     """Outlines of the histogram, each as the share of its own source; None without captions."""
     if not histogram.counts:
         return None
@@ -94,13 +96,14 @@ def length_chart(histogram: Histogram) -> LengthChart | None:
         )
         path += f"V{floor:.1f}"
         mean = histogram.means[source]
-        mean_at = LEFT + min(mean / histogram.bin_words * bin_width, plot_width)
+        mean_at = LEFT + min(mean / histogram.bin_width * bin_width, plot_width)
         series.append(Series(source, path, path + "Z", mean_at, sum(histogram.counts[source]), mean))
-    words = histogram.num_bins * histogram.bin_words
-    word_step = max(1, int(nice_step(words, 8)))
-    x_ticks = [Tick(LEFT + plot_width * word / words, str(word)) for word in range(0, words + 1, word_step)]
+    reach = histogram.num_bins * histogram.bin_width
+    x_step = max(1, int(nice_step(reach, 8)))
+    x_ticks = [Tick(LEFT + plot_width * length / reach, str(length)) for length in range(0, reach + 1, x_step)]
     levels = [step * number for number in range(round(highest / step) + 1)]
-    return LengthChart(series, x_ticks, [Tick(y_of(level), f"{100 * level:g} %") for level in levels])
+    y_ticks = [Tick(y_of(level), f"{100 * level:g} %") for level in levels]
+    return LengthChart(series, x_ticks, y_ticks, limit, LEFT + plot_width * min(1.0, (limit or 0) / reach))
 
 
 def size_chart(pictures: Sequence[Row]) -> SizeChart | None:
@@ -148,24 +151,6 @@ def nice_step(highest: float, num_steps: int) -> float:
     rough = highest / num_steps
     power = 10.0 ** math.floor(math.log10(rough))
     return next(factor * power for factor in (1.0, 2.0, 2.5, 5.0, 10.0) if factor * power >= rough * (1 - 1e-9))
-
-
-@dataclass(frozen=True)
-class TokenChart:
-    """Fig. 6 in tokens, with a line where the trainer stops reading."""
-
-    lengths: LengthChart
-    limit: int
-    limit_at: float
-
-
-def token_chart(histogram: Histogram, limit: int) -> TokenChart | None:
-    """As `length_chart`, for captions counted in tokens; the axis must reach `limit`. None without captions."""
-    lengths = length_chart(histogram)
-    if lengths is None:
-        return None
-    reach = histogram.num_bins * histogram.bin_words
-    return TokenChart(lengths, limit, LEFT + (WIDTH - LEFT - RIGHT) * min(1.0, limit / reach))
 
 
 @dataclass(frozen=True)

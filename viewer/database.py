@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,10 +13,10 @@ from curation.selection import select
 from engine import catalog
 from engine.catalog import Connection, Row
 from engine.dataset import Dataset
-from schemas.reasons import OUTCOMES, PURGED, FetchError, ImageError, Rejection, ShardError
+from schemas.reasons import PURGED
 from schemas.tables import MAP_TABLES, SCHEMAS, SCREENS
 from viewer import costs
-from viewer.figures import NOUN_TABLE
+from viewer.figures import COUNTED, LEDGER_TABLE
 from viewer.search import Searches
 
 MOST_ROWS = 1000
@@ -26,11 +26,8 @@ MOST_SECONDS = 10.0
 BACKGROUND_SECONDS = 900.0
 """What is counted in the background, once per state of the dataset, may take this long."""
 
-LEDGER_TABLE = "browse_ledger"
-NOUNS_TABLE = "browse_nouns"
-RULES_TABLE = "browse_rules"
-"""Tables in memory, counted once: the ledger's outcomes without their five-way join, images by noun, and what the
-rules of `select` look at."""
+RULES_TABLE = "counted_rules"
+"""A table in memory with what the rules of `select` look at."""
 
 _LOOKED_AT = (
     "row_id", "reason", "width", "height", "short_side", "long_side", "group_id", "distance", "method",
@@ -52,21 +49,6 @@ FROM ({pictures}) AS pictures
 WHERE coalesce(pictures.reason, '{purged}') = '{purged}'
 """
 
-
-def _in_sql(names: Iterable[str]) -> str:
-    """The names as SQL strings, with commas between them."""
-    return ", ".join(f"'{name}'" for name in names)
-
-
-_REASONS = (*ImageError, *FetchError, *Rejection, *ShardError, PURGED)
-_PREPARED = {
-    LEDGER_TABLE: f"""
-        SELECT row_id, outcome::ENUM({_in_sql(OUTCOMES)}) AS outcome,
-               stage::ENUM('ingest', 'purge', 'select', 'mix', 'balance', 'shard') AS stage,
-               reason::ENUM({_in_sql(_REASONS)}) AS reason
-        FROM ledger""",
-    NOUNS_TABLE: NOUN_TABLE,
-}
 
 Signature = tuple[tuple[str, int], ...]
 
@@ -121,14 +103,14 @@ class Database:
             return catalog.rows(cursor, sql, values, limit)
 
     def prepare(self, table: str) -> None:
-        """Count a table of this module in memory; nothing is written to the dataset."""
-        sql = self.rules_sql() if table == RULES_TABLE else _PREPARED[table]
+        """Count `RULES_TABLE` or a table of `figures.COUNTED` in memory; nothing is written to the dataset."""
+        sql = self.rules_sql() if table == RULES_TABLE else COUNTED[table]
         with self.cursor(BACKGROUND_SECONDS) as cursor:
             cursor.execute(f"CREATE OR REPLACE TABLE {table} AS {sql}")
         self._prepared.add(table)
 
     def ready(self, table: str) -> bool:
-        """Whether a table of this module can be asked."""
+        """Whether a table has been counted."""
         return table in self._prepared
 
     def rules_sql(self) -> str:
@@ -138,14 +120,6 @@ class Database:
         screens = [value for value in limits if value in SCREENS.names]
         columns = ", ".join(f"pictures.{name}" for name in (*_LOOKED_AT, *screens))
         return _RULES.format(columns=columns, pictures=select.PICTURES, purged=PURGED)
-
-    def shadow_ledger(self, cursor: Connection) -> None:
-        """Let figures over the ledger, asked of this cursor, use the prepared table."""
-        if self.ready(LEDGER_TABLE):
-            cursor.execute(
-                "CREATE OR REPLACE TEMPORARY VIEW ledger AS SELECT row_id, outcome::VARCHAR AS outcome, "
-                f"stage::VARCHAR AS stage, reason::VARCHAR AS reason FROM memory.main.{LEDGER_TABLE}"
-            )
 
     def close(self) -> None:
         """Stop what is still running."""

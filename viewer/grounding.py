@@ -1,4 +1,4 @@
-"""Captions with scores of their sentences, cut up so that the report can mark what fits the picture least."""
+"""Captions with scores of their sentences, cut up so that a page can mark what fits the picture least."""
 
 from __future__ import annotations
 
@@ -37,11 +37,15 @@ class Marked:
     sentences: list[Sentence]
     num_left_out: int
     """Sentences for which there was no room."""
+    lowest_score: float
+    ungrounded: Sequence[str]
+    detector: str | None
+    """The model that looked for the nouns, if one did."""
 
 
 _COLUMNS = """
     grounding.row_id, grounding.caption_source, grounding.scorer, grounding.detector, grounding.sentences,
-    grounding.sentence_scores, grounding.lowest_sentence, grounding.lowest_score, grounding.ungrounded
+    grounding.sentence_scores, grounding.ungrounded
 """
 
 
@@ -64,23 +68,25 @@ def worst_grounded(connection: Connection, limit: int) -> list[Row]:
     return [row | {"marked": _of(row)} for row in found]
 
 
-def marks(connection: Connection, row_ids: Sequence[int]) -> dict[tuple[int, str], Marked]:
-    """(row_id, caption source) -> the marked caption, for those of these pictures that have been scored."""
-    if not row_ids:
-        return {}
+def marks(connection: Connection, row_ids: Sequence[int]) -> dict[int, dict[str, Marked]]:
+    """row_id -> caption source -> the marked caption, for those of these pictures that have been scored."""
     places = ", ".join(str(int(row_id)) for row_id in row_ids)
-    found = rows(
+    found = dict[int, dict[str, Marked]]()
+    for row in rows(
         connection,
         f"SELECT {_COLUMNS} FROM grounding WHERE lowest_score IS NOT NULL AND row_id IN ({places})",
-    )
-    return {(row["row_id"], row["caption_source"]): _of(row) for row in found}
+    ):
+        found.setdefault(row["row_id"], {})[row["caption_source"]] = _of(row)
+    return found
 
 
 def _of(row: Row) -> Marked:
-    return marked(row["sentences"], row["sentence_scores"], row["ungrounded"] or [])
+    return marked(row["sentences"], row["sentence_scores"], row["ungrounded"] or [], row["detector"])
 
 
-def marked(sentences: Sequence[str], scores: Sequence[float], ungrounded: Sequence[str]) -> Marked:
+def marked(
+    sentences: Sequence[str], scores: Sequence[float], ungrounded: Sequence[str], detector: str | None = None
+) -> Marked:
     """The sentences of a caption; the first with the lowest score is marked, and every ungrounded noun.
 
     Nouns are lemmas: "dog" also marks "dogs", "box" also "boxes"; an irregular plural stays unmarked.
@@ -89,7 +95,7 @@ def marked(sentences: Sequence[str], scores: Sequence[float], ungrounded: Sequen
     texts = [text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…" for text in sentences]
     places = _fitting([len(text) for text in texts], lowest)
     found = [Sentence(_pieces(texts[place], ungrounded), scores[place], place == lowest) for place in places]
-    return Marked(found, len(texts) - len(found))
+    return Marked(found, len(texts) - len(found), scores[lowest], ungrounded, detector)
 
 
 def _fitting(lengths: Sequence[int], lowest: int) -> list[int]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import math
-import threading
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any
 
 from engine.catalog import Row
-from schemas.pixels import PixelError, open_rgb
+from schemas.lru import Lru
 from schemas.tables import SCHEMAS
 from viewer import costs
+from viewer.cards import cards, proxies, thumbnail
 from viewer.database import Database, TooSlow
 from viewer.filters import Filter
 
@@ -23,23 +21,8 @@ MOST_COUNTED = 10_000
 FIRST_S, COUNT_S = 2.0, 0.2
 """How long a search is waited for: until it fills a page, and then until it has found everything."""
 THUMBNAIL_PX = 320
-THUMBNAIL_BYTES = 64_000_000
-"""Thumbnails that stay in memory."""
-
-CARD = """
-SELECT
-    listing.row_id, listing.member, images.width, images.height, selection.inherited_from,
-    coalesce(selection.inherited_caption, images.raw_caption) AS raw_caption,
-    CASE WHEN selection.inherited_caption IS NULL THEN raw_captions.reason END AS raw_reason,
-    captions.caption AS synthetic_caption, captions.reason AS synthetic_reason, mix.caption_source, mix.fallback,
-    scores.aesthetic, selection.rejected_by, selection.duplicate_method, selection.value, images.reason AS error,
-    grounding.lowest_sentence, grounding.lowest_score,
-    grounding.ungrounded
-FROM listing
-LEFT JOIN images USING (row_id) LEFT JOIN raw_captions USING (row_id) LEFT JOIN captions USING (row_id)
-LEFT JOIN mix USING (row_id) LEFT JOIN scores USING (row_id) LEFT JOIN selection USING (row_id)
-LEFT JOIN grounding USING (row_id)
-"""
+MOST_THUMBNAIL_BYTES = 64_000_000
+"""The memory for the last thumbnails."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +61,7 @@ def page(database: Database, wanted: Filter) -> Page:
             num = min(len(search.rows), MOST_COUNTED + 1)
             following = (float(rows[PAGE - 1]), rows[PAGE - 1]) if len(rows) > PAGE else None
             counting = not search.done and num <= MOST_COUNTED
-            return Page(cards(database, list(rows[:PAGE])), num, following, counting)
+            return Page(_cards(database, list(rows[:PAGE])), num, following, counting)
     for search in searches.values():
         if not search.finished(database.seconds):
             raise TooSlow(f"this takes longer than {database.seconds:g} s; narrow the filter")
@@ -88,17 +71,14 @@ def page(database: Database, wanted: Filter) -> Page:
     shown = found[:PAGE]
     following = (shown[-1]["sort_key"], shown[-1]["row_id"]) if len(found) > PAGE else None
     keys = {row["row_id"]: row["sort_key"] if math.isfinite(row["sort_key"]) else None for row in shown}
-    with_keys = [card | {"sort_key": keys[card["row_id"]]} for card in cards(database, list(keys))]
+    with_keys = [card | {"sort_key": keys[card["row_id"]]} for card in _cards(database, list(keys))]
     return Page(with_keys, counted["num"], following)
 
 
-def cards(database: Database, row_ids: list[int]) -> list[Row]:
-    """What the list shows of these images, in their order."""
-    if not row_ids:
-        return []
-    places = ", ".join(str(int(row_id)) for row_id in row_ids)  # literals: DuckDB skips row groups by them
-    found = {row["row_id"]: row for row in database.rows(f"{CARD} WHERE listing.row_id IN ({places})")}
-    return [found[row_id] for row_id in row_ids if row_id in found]
+def _cards(database: Database, row_ids: list[int]) -> list[Row]:
+    """The cards of these images, within the time of a page."""
+    with database.cursor() as cursor:
+        return cards(cursor, row_ids)
 
 
 @dataclass(frozen=True)
@@ -145,7 +125,7 @@ def whole(database: Database, row_id: int) -> Whole | None:
             {"group": found["duplicates"][0]["group_id"]},
             limit=PAGE,
         )
-    return Whole(row_id, ledger[0], cards(database, [row_id])[0], found, group, history(database, list(found)))
+    return Whole(row_id, ledger[0], _cards(database, [row_id])[0], found, group, history(database, list(found)))
 
 
 def history(database: Database, tables: list[str]) -> list[Made]:
@@ -168,37 +148,22 @@ def history(database: Database, tables: list[str]) -> list[Made]:
 
 
 def proxy(database: Database, row_id: int) -> bytes | None:
-    """The JPEG of an input's proxy; only its row is read."""
-    found = database.rows(f"SELECT jpeg FROM proxies WHERE row_id = {int(row_id)} AND jpeg IS NOT NULL", limit=1)
-    return bytes(found[0]["jpeg"]) if found else None
+    """The JPEG of an input's proxy."""
+    with database.cursor() as cursor:
+        return proxies(cursor, [row_id]).get(row_id)
 
 
-class Thumbnails:
-    """The last thumbnails that were asked for, as JPEGs; at most `THUMBNAIL_BYTES` of them."""
+class Thumbnails(Lru[int, bytes | None]):
+    """The last thumbnails, by row_id, as JPEGs."""
 
-    def __init__(self, most_bytes: int = THUMBNAIL_BYTES) -> None:
-        self._kept: OrderedDict[int, bytes] = OrderedDict()
-        self._most_bytes, self.num_bytes, self._lock = most_bytes, 0, threading.Lock()
+    def __init__(self, max_bytes: int = MOST_THUMBNAIL_BYTES) -> None:
+        super().__init__(max_bytes, size_of=lambda jpeg: len(jpeg or b""))
 
-    def get(self, database: Database, row_id: int) -> bytes | None:
+    def of(self, database: Database, row_id: int) -> bytes | None:
         """The thumbnail of an input; None where it has no proxy, or one that cannot be decoded."""
-        with self._lock:
-            if row_id in self._kept:
-                self._kept.move_to_end(row_id)
-                return self._kept[row_id]
-        jpeg = proxy(database, row_id)
-        if jpeg is None:
-            return None
-        try:
-            image = open_rgb(jpeg, longest_px=THUMBNAIL_PX)
-        except PixelError:
-            return None
-        file = io.BytesIO()
-        image.save(file, "JPEG", quality=80)
-        with self._lock:
-            if row_id not in self._kept:
-                self._kept[row_id] = file.getvalue()
-                self.num_bytes += len(file.getvalue())
-            while self.num_bytes > self._most_bytes and len(self._kept) > 1:
-                self.num_bytes -= len(self._kept.popitem(last=False)[1])
-        return file.getvalue()
+
+        def make() -> bytes | None:
+            jpeg = proxy(database, row_id)
+            return None if jpeg is None else thumbnail(jpeg, THUMBNAIL_PX)
+
+        return self.get(row_id, make)

@@ -17,13 +17,18 @@ MOST_CHARACTERS = 700
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
-def environment() -> jinja2.Environment:
-    """The templates of the report and of the live pages, with every value escaped."""
+def environment(live: bool) -> jinja2.Environment:
+    """The templates, with every value escaped.
+
+    Args:
+        live: whether the pages are served, and so can link to each other; the report is one file.
+    """
     sources = {file.name: file.read_text(encoding="utf-8") for file in TEMPLATES.iterdir() if file.is_file()}
     environment = jinja2.Environment(
         loader=jinja2.DictLoader(sources), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
+    environment.globals["live"] = live
     environment.globals["chart"] = {
         "width": charts.WIDTH, "height": charts.HEIGHT, "left": charts.LEFT, "right": charts.RIGHT,
         "top": charts.TOP, "bottom": charts.BOTTOM,

@@ -6,12 +6,12 @@ from __future__ import annotations
 import threading
 from array import array
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
 from engine.catalog import Connection, read_parts
 from engine.dataset import Dataset
+from schemas.lru import Lru
 
 MOST_FOUND = 100_000
 """A search stops here; what lies beyond is asked of the tables each time."""
@@ -125,22 +125,12 @@ class Searches:
 
     def __init__(self, dataset: Dataset, cursors: Cursors) -> None:
         self._dataset, self._cursors = dataset, cursors
-        self._kept: OrderedDict[tuple[str, str], Search] = OrderedDict()
-        self._lock = threading.Lock()
+        self._kept = Lru[tuple[str, str], Search](MOST_KEPT, on_drop=Search.stop)
 
     def get(self, kind: str, value: str) -> Search:
         """The search for a text or a noun: a new one, or one that was begun before."""
-        with self._lock:
-            key = (kind, value)
-            if key not in self._kept:
-                self._kept[key] = Search(self._dataset, self._cursors, kind, value)
-            self._kept.move_to_end(key)
-            while len(self._kept) > MOST_KEPT:
-                self._kept.popitem(last=False)[1].stop()
-            return self._kept[key]
+        return self._kept.get((kind, value), lambda: Search(self._dataset, self._cursors, kind, value))
 
     def close(self) -> None:
         """Stop those that are still reading."""
-        with self._lock:
-            for search in self._kept.values():
-                search.stop()
+        self._kept.clear()

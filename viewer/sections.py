@@ -1,136 +1,208 @@
-"""The overview: its sections are worked out once per state of the dataset, in the background, in the order shown."""
+"""The sections of the report and of the overview: the content of each, from the queries to the templates."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, TimeoutError
+from dataclasses import dataclass
 from typing import Any
 
 from captioning.figures import queries
-from engine.catalog import ledger_counts
+from engine.catalog import Connection, ledger_counts
+from engine.dataset import Dataset
 from schemas.paper import TABLE_1
 from schemas.reasons import OUTCOMES
 from schemas.tokens import MAX_TOKENS
-from viewer import charts, costs, figures
-from viewer import samples as sampled
-from viewer.database import BACKGROUND_SECONDS, LEDGER_TABLE, NOUNS_TABLE, RULES_TABLE, Database
-from viewer.images import cards
-from viewer.report import score_chart
-
-NUM_NOUNS = 20
-NUM_BUCKETS = 20
-NUM_PICTURES = 12
-NUM_PAIRS = 8
+from viewer import cards, charts, costs, figures
+from viewer.database import BACKGROUND_SECONDS, RULES_TABLE, Database
+from viewer.figures import LEDGER_TABLE, NOUNS_TABLE
+from viewer.grounding import worst_grounded
 
 Content = dict[str, Any]
+"""The values of one section by the names in its template; empty where the section has nothing to show."""
 
 
-def inputs(database: Database) -> Content:
-    """The funnel: every input, every reason."""
-    database.prepare(LEDGER_TABLE)
-    with database.cursor(BACKGROUND_SECONDS) as cursor:
-        database.shadow_ledger(cursor)
-        funnel = ledger_counts(cursor)
-        listed = figures.num_inputs(cursor)
+@dataclass(frozen=True)
+class Amounts:
+    """The most that a page shows of each kind."""
+
+    pictures: int
+    worst: int
+    """Pictures per measure."""
+    grounded: int
+    pairs: int
+    refused: int
+    nouns: int = 20
+    buckets: int = 20
+
+
+REPORT = Amounts(pictures=60, worst=8, grounded=24, pairs=24, refused=200)
+LIVE = Amounts(pictures=12, worst=4, grounded=4, pairs=8, refused=20)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset, a connection with the tables of `figures.COUNTED`, and how much of it to show."""
+
+    connection: Connection
+    dataset: Dataset
+    amounts: Amounts
+
+
+def inputs(source: Source) -> Content:
+    """Every input and every reason, and the numbers at the head of the page."""
+    funnel = ledger_counts(source.connection, LEDGER_TABLE)
     by_outcome = {outcome: sum(row.num for row in funnel if row.outcome == outcome) for outcome in OUTCOMES}
-    return {"funnel": funnel, "by_outcome": by_outcome, "num_inputs": listed, "num": sum(by_outcome.values())}
-
-
-def captions(database: Database) -> Content:
-    """Table 1 beside the paper's, and Fig. 6 in words and in tokens."""
-    with database.cursor(BACKGROUND_SECONDS) as cursor:
-        return {
-            "statistics": {row["caption_source"]: row for row in queries.table_1(cursor)},
-            "paper": TABLE_1,
-            "mix": queries.realised_mix(cursor),
-            "lengths": charts.length_chart(figures.caption_lengths(cursor)),
-            "tokens": charts.token_chart(figures.caption_tokens(cursor, MAX_TOKENS), MAX_TOKENS),
-        }
-
-
-def sizes(database: Database) -> Content:
-    """The scatter of sizes with the lines of the buckets, and how full each bucket is."""
-    with database.cursor(BACKGROUND_SECONDS) as cursor:
-        database.shadow_ledger(cursor)
-        buckets = figures.buckets(cursor)
-        return {
-            "sizes": charts.size_chart(figures.sizes(cursor)),
-            "num_inputs": figures.num_inputs(cursor),
-            "buckets": buckets[:NUM_BUCKETS],
-            "num_buckets": len(buckets),
-        }
-
-
-def scores(database: Database) -> Content:
-    """The histogram of scores with the threshold; the page of thresholds is prepared along with it."""
-    database.prepare(RULES_TABLE)
-    with database.cursor(BACKGROUND_SECONDS) as cursor:
-        return {"scores": score_chart(cursor, database.dataset)}
-
-
-def samples(database: Database) -> Content:
-    """Random and worst pictures with their captions, and duplicates with their survivors.
-
-    The worst by the score are shown; those by the screens that have run are links to the sorted list.
-    """
-    with database.cursor(BACKGROUND_SECONDS) as cursor:
-        random = sampled.random(cursor, NUM_PICTURES)
-        worst = {by.measure: by.found for by in sampled.worst(cursor, NUM_PICTURES)}
-        pairs = sampled.duplicates(cursor, NUM_PAIRS)
-    by_score = next((found for measure, found in worst.items() if measure.table == "scores"), [])
+    buckets = figures.buckets(source.connection)
     return {
-        "random": cards(database, random),
-        "worst": cards(database, [row_id for row_id, _ in by_score]),
-        "measures": list(worst),
-        "pairs": pairs,
+        "funnel": funnel,
+        "by_outcome": by_outcome,
+        "num_in_ledger": sum(by_outcome.values()),
+        "num_inputs": figures.num_inputs(source.connection),
+        "num_shards": sum(row["num_shards"] for row in buckets),
+        "num_samples": sum(row["num"] for row in buckets),
+        "mixed": _whole_set(queries.table_1(source.connection)).get("mix"),
     }
 
 
-def nouns(database: Database) -> Content:
+def captions(source: Source) -> Content:
+    """Table 1 above the paper's, Fig. 6 in words and in tokens, the mix, and captions that were refused or cleaned."""
+    statistics = queries.table_1(source.connection)
+    return {
+        "table_1": statistics,
+        "statistics": _whole_set(statistics),
+        "paper": TABLE_1,
+        "mix": queries.realised_mix(source.connection),
+        "refused": queries.refused_captions(source.connection),
+        "cleaned": figures.cleaned_captions(source.connection),
+        "words": charts.length_chart(figures.caption_words(source.connection)),
+        "tokens": charts.length_chart(figures.caption_tokens(source.connection, MAX_TOKENS), MAX_TOKENS),
+    }
+
+
+def _whole_set(statistics: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The rows of Table 1 that are not a subset's, by caption source."""
+    return {row["caption_source"]: row for row in statistics if row["subset"] is None}
+
+
+def nouns(source: Source) -> Content:
     """The most frequent nouns of each source, and those that only one of them has."""
-    database.prepare(NOUNS_TABLE)
-    top = {}
-    for source in figures.CAPTION_SOURCES:
-        column = f"{source}_images"
-        top[source] = database.rows(
-            f"SELECT noun, {column} AS num FROM {NOUNS_TABLE} WHERE num > 0 ORDER BY num DESC, noun", limit=NUM_NOUNS
-        )
-    with database.cursor() as cursor:
-        return {"top": top, "changed": figures.changed_nouns(cursor, NUM_NOUNS, NOUNS_TABLE)}
+    top = {name: list[dict[str, Any]]() for name in queries.CAPTION_SOURCES}
+    for name, noun, num_uses, num_images in queries.noun_counts(source.connection, source.amounts.nouns):
+        if name in top:
+            top[name].append({"name": noun, "num": num_uses, "num_images": num_images})
+    return {"top": top, "changed": figures.changed_nouns(source.connection, source.amounts.nouns)}
 
 
-def took(database: Database) -> Content:
+def sizes(source: Source) -> Content:
+    """The scatter of sizes with the lines of the buckets, and the number of samples in each bucket."""
+    buckets = figures.buckets(source.connection)
+    return {
+        "sizes": charts.size_chart(figures.sizes(source.connection)),
+        "num_inputs": figures.num_inputs(source.connection),
+        "buckets": buckets[: source.amounts.buckets],
+        "num_buckets": len(buckets),
+    }
+
+
+def scores(source: Source) -> Content:
+    """The histogram of scores with the threshold that `select` applied."""
+    threshold = costs.rules(source.dataset).min_aesthetic
+    return {"scores": charts.score_chart(figures.scores(source.connection), figures.SCORE_BIN, threshold)}
+
+
+def pictures(source: Source) -> Content:
+    """Kept pictures with their captions, as good as at random."""
+    found = cards.cards(source.connection, cards.random(source.connection, source.amounts.pictures))
+    return {"cards": found, "marked": [marked for card in found for marked in card["marks"].values()]}
+
+
+def worst(source: Source) -> Content:
+    """A grid per measure of its worst pictures: cards of those that no grid above shows, names of the others."""
+    found = cards.worst(source.connection, source.amounts.worst)
+    row_ids = [row_id for by in found for row_id, _ in by.found]
+    by_id = {card["row_id"]: card for card in cards.cards(source.connection, row_ids)}
+    grids, shown = [], set[int]()
+    for by in found:
+        rows = [by_id[row_id] | {"worst_value": value} for row_id, value in by.found]
+        new = [row for row in rows if row["row_id"] not in shown]
+        grids.append({"measure": by.measure, "cards": new, "again": [row for row in rows if row not in new]})
+        shown |= {row["row_id"] for row in new}
+    return {"grids": grids} if grids else {}
+
+
+def grounding(source: Source) -> Content:
+    """The captions that fit their pictures least."""
+    found = worst_grounded(source.connection, source.amounts.grounded)
+    return {"cards": found} if found else {}
+
+
+def duplicates(source: Source) -> Content:
+    """Duplicates beside their survivors."""
+    [[num]] = source.connection.execute("SELECT count(*) FROM selection WHERE rejected_by = 'duplicate'").fetchall()
+    return {"pairs": cards.duplicates(source.connection, source.amounts.pairs), "num": num}
+
+
+def refused(source: Source) -> Content:
+    """The first inputs that were refused, with value, threshold and detail."""
+    num = sum(row.num for row in ledger_counts(source.connection, LEDGER_TABLE) if row.outcome in ("rejected", "error"))
+    return {"rows": figures.refused(source.connection, source.amounts.refused), "num": num}
+
+
+def jobs(source: Source) -> Content:
     """Throughput and cost of every job."""
-    return {"jobs": costs.job_costs(database.dataset)}
+    return {"jobs": costs.job_costs(source.dataset)}
 
 
-SECTIONS: dict[str, tuple[str, Callable[[Database], Content]]] = {
-    "inputs": ("Every input, accounted for", inputs),
-    "captions": ("Captions", captions),
-    "sizes": ("Sizes and buckets", sizes),
-    "scores": ("Aesthetic scores", scores),
-    "samples": ("Pictures", samples),
-    "jobs": ("What each job took", took),
-    "nouns": ("Nouns", nouns),
+@dataclass(frozen=True)
+class Section:
+    """A part of the page with a title of its own."""
+
+    title: str
+    content: Callable[[Source], Content]
+    needs: str | None = None
+    """The table that the live pages count before this section, for it or for the page that it links to."""
+
+
+SECTIONS = {
+    "inputs": Section("Every input, accounted for", inputs, LEDGER_TABLE),
+    "captions": Section("Captions", captions),
+    "nouns": Section("Most frequent nouns", nouns, NOUNS_TABLE),
+    "sizes": Section("Sizes and buckets", sizes, LEDGER_TABLE),
+    "scores": Section("Aesthetic scores", scores, RULES_TABLE),
+    "pictures": Section("Pictures and their captions", pictures),
+    "worst": Section("The worst of what is kept", worst),
+    "grounding": Section("Worst grounded captions", grounding),
+    "duplicates": Section("Duplicates and their survivors", duplicates),
+    "refused": Section("Refused inputs", refused, LEDGER_TABLE),
+    "jobs": Section("What each job took", jobs),
 }
-"""Section -> (title, what works it out); the slowest last."""
+"""In the order of the page."""
+
+
+def live_content(database: Database, section: Section) -> Content:
+    """A section of the live pages, counted in the background."""
+    if section.needs and not database.ready(section.needs):
+        database.prepare(section.needs)
+    with database.cursor(BACKGROUND_SECONDS) as cursor:
+        return section.content(Source(cursor, database.dataset, LIVE))
 
 
 class Overview:
-    """The sections of one state of the dataset."""
+    """The sections of one state of the dataset, each counted once, in the background, in the order of the page."""
 
     def __init__(self, database: Database) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="overview")
         self._found: dict[str, Future[Content]] = {
-            name: self._pool.submit(work, database) for name, (_, work) in SECTIONS.items()
+            name: self._pool.submit(live_content, database, section) for name, section in SECTIONS.items()
         }
 
     def get(self, name: str, seconds: float) -> Content | None:
-        """A section, or None where it is not worked out yet within `seconds`.
+        """A section, or None where it has not been counted within `seconds`.
 
         Raises:
-            ValueError: it cannot be worked out.
+            ValueError: it cannot be counted.
         """
         try:
             return self._found[name].result(timeout=max(0.0, seconds))
@@ -138,7 +210,7 @@ class Overview:
             return None
 
     def ready(self, seconds: float) -> dict[str, Content | str | None]:
-        """Every section, as far as they are there in `seconds` altogether; a text says why one cannot be."""
+        """Every section that is ready within `seconds` altogether, None for the others; a text is an error."""
         until, found = time.monotonic() + seconds, dict[str, Content | str | None]()
         for name in SECTIONS:
             try:

@@ -19,7 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from engine.dataset import Dataset
 from viewer import costs, filters, images, sections, thresholds
-from viewer.database import NOUNS_TABLE, Database, TooSlow, signature
+from viewer.database import Database, TooSlow, signature
+from viewer.figures import NOUNS_TABLE
 from viewer.filters import Filter
 from viewer.rendering import TEMPLATES, environment
 
@@ -121,12 +122,10 @@ class Pages:
     def __init__(self, dataset: Dataset) -> None:
         self.live = Live(dataset)
         self._name = dataset.root.name or str(dataset.root)
-        self._templates = environment()
+        self._templates = environment(live=True)
         for template in self._templates.list_templates(["jinja"]):
             self._templates.get_template(template)  # compiled now, not while the first page is waited for
-        self._style = "".join(
-            TEMPLATES.joinpath(name).read_text(encoding="utf-8") for name in ("style.css", "browse.css")
-        )
+        self._style = TEMPLATES.joinpath("style.css").read_text(encoding="utf-8")
         self._script = TEMPLATES.joinpath("browse.js").read_text(encoding="utf-8")
 
     def _page(self, template: str, status: int = 200, **content: Any) -> Response:
@@ -136,7 +135,7 @@ class Pages:
     def index(self, request: Request) -> Response:
         """The overview: sections that are ready; the script fetches the others."""
         found = self.live.now().overview.ready(PAINT_S)
-        titles = {name: title for name, (title, _) in sections.SECTIONS.items()}
+        titles = {name: section.title for name, section in sections.SECTIONS.items()}
         return self._page(
             "overview.html.jinja", sections=found, titles=titles, root=str(self.live.database.dataset.root)
         )
@@ -150,7 +149,7 @@ class Pages:
         content = live.overview.get(name, live.database.seconds)
         return self._page(
             "section.html.jinja", 200 if content is not None else 202, part=name, content=content,
-            title=sections.SECTIONS[name][0], bare=request.headers.get("x-part") == "1",
+            title=sections.SECTIONS[name].title, bare=request.headers.get("x-part") == "1",
         )  # fmt: skip
 
     def images(self, request: Request) -> Response:
@@ -182,7 +181,7 @@ class Pages:
     def thumbnail(self, request: Request) -> Response:
         """A small JPEG of a proxy."""
         live = self.live.now()
-        return _jpeg(live.thumbnails.get(live.database, request.path_params["row_id"]))
+        return _jpeg(live.thumbnails.of(live.database, request.path_params["row_id"]))
 
     def nouns(self, request: Request) -> Response:
         """The commonest nouns, or those that hold a text."""
@@ -212,7 +211,7 @@ class Pages:
         return self._page("noun.html.jinja", wanted=wanted, found=found, counts=counts, sql=wanted.sql(),
                           most=images.MOST_COUNTED)  # fmt: skip
 
-    def cuts(self, request: Request) -> Response:
+    def thresholds(self, request: Request) -> Response:
         """What if a threshold were another."""
         database = self.live.now().database
         now = costs.rules(database.dataset)
@@ -273,7 +272,7 @@ def make_app(dataset: Dataset, hosts: Iterable[str] = LOOPBACK) -> Starlette:
             get("/thumb/{row_id:int}", pages.thumbnail),
             get("/nouns", pages.nouns),
             get("/nouns/{noun:path}", pages.noun),
-            get("/cuts", pages.cuts),
+            get("/thresholds", pages.thresholds),
             get("/style.css", pages.style),
             get("/browse.js", pages.script),
             get("/favicon.ico", pages.nothing),

@@ -10,8 +10,8 @@ from engine.catalog import Connection, Row, rows
 from schemas.reasons import Rejection
 from schemas.recipe import Select
 from viewer import costs
+from viewer.cards import cards
 from viewer.database import RULES_TABLE, Database
-from viewer.images import cards
 
 MOST_MOVED = 12
 """Pictures that are shown of those that fall, and of those that come in."""
@@ -131,8 +131,8 @@ def outcome(database: Database, rules: Select) -> Outcome:
         found = {row["what"]: row for row in rows(cursor, _counts("moved", "moved", "was_"))}
         fallen, num_fallen = _moved(cursor, facts, "was_kept AND NOT kept", rules)
         returned, num_returned = _moved(cursor, facts, "kept AND NOT was_kept", rules)
+        shown = {card["row_id"]: card for card in cards(cursor, [row["row_id"] for row in [*fallen, *returned]])}
     refused = {row["row_id"]: row["rejected_by"] for row in fallen}
-    shown = {card["row_id"]: card for card in cards(database, [row["row_id"] for row in [*fallen, *returned]])}
     return Outcome(
         [
             {"what": what, "num": 0, "now": 0} | found.pop(what, {})

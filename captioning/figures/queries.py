@@ -7,6 +7,9 @@ from string import Template
 
 from engine.catalog import Connection, Row, rows
 
+CAPTION_SOURCES = ("raw", "synthetic", "mix")
+"""The caption sources that every dataset has; further captioners come on top, by their names."""
+
 
 def read_sql(name: str, **knobs: str | int) -> str:
     """A file of captioning/sql with its knobs filled in; a text becomes a SQL string unless it is SQL itself."""
@@ -69,12 +72,12 @@ def noun_counts(connection: Connection, limit: int) -> list[tuple[str, str, int,
         nouns that occur equally often stand in alphabetical order.
     """
     found: list[tuple[str, str, int, int]] = connection.execute(
-        """
+        f"""
         SELECT caption_source, noun, num_uses, num_images
         FROM noun_uses WHERE subset IS NULL
         QUALIFY row_number() OVER (PARTITION BY caption_source ORDER BY num_uses DESC, noun) <= $limit
         ORDER BY
-            coalesce(array_position(['raw', 'synthetic', 'mix'], caption_source), 4),
+            coalesce(array_position({list(CAPTION_SOURCES)}, caption_source), 4),
             caption_source, num_uses DESC, noun
         """,
         {"limit": limit},

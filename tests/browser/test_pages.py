@@ -193,7 +193,7 @@ def test_a_noun_leads_to_its_images(page: Any, look: str, site: str) -> None:
 
 
 def test_a_threshold_moves_the_counts(page: Any, look: str, site: str) -> None:
-    page.goto(f"{site}/cuts")
+    page.goto(f"{site}/thresholds")
     kept = page.locator('tr[data-what="kept"] .num')
     before = int(kept.inner_text().replace(",", ""))
     assert before > 0
@@ -212,7 +212,7 @@ def test_a_threshold_moves_the_counts(page: Any, look: str, site: str) -> None:
     sync_api.expect(page.locator("#outcome.busy")).to_have_count(0)
     assert fits(page)
     assert_readable(page)
-    shoot(page, f"cuts-{look}")
+    shoot(page, f"thresholds-{look}")
 
 
 def test_everything_works_without_a_script(browser: Any, site: str) -> None:

@@ -13,7 +13,6 @@ import pytest
 from schemas.reasons import OUTCOMES
 
 STYLE = files("viewer").joinpath("templates/style.css").read_text(encoding="utf-8")
-SHEETS = STYLE + files("viewer").joinpath("templates/browse.css").read_text(encoding="utf-8")
 THEMES = {
     theme: dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6});", block))
     for theme, block in zip(("light", "dark"), re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL), strict=True)
@@ -71,7 +70,7 @@ def test_formulas_give_published_values() -> None:
 
 def test_every_colour_of_the_sheets_is_one_of_these() -> None:
     """No colour is written in a rule, so that what is tested here is all there is."""
-    rules = re.sub(r":root \{.*?\}|/\*.*?\*/", "", SHEETS, flags=re.DOTALL)
+    rules = re.sub(r":root \{.*?\}|/\*.*?\*/", "", STYLE, flags=re.DOTALL)
     assert not re.findall(r"#[0-9a-fA-F]{3,8}\b(?![^{}]*\{)|\brgba?\(|\bhsla?\(", rules)
     used = set(re.findall(r"var\(--([a-z]+)\)", rules))
     assert used <= {*SURFACES, "ink", "soft", *MARKS, *GUIDES}
@@ -82,7 +81,7 @@ def test_every_colour_of_the_sheets_is_one_of_these() -> None:
 def test_text_stands_out_from_every_surface(theme: str) -> None:
     """Whatever a rule colours text with, on whatever text stands on."""
     colours = THEMES[theme]
-    written = [*re.findall(r"(?<![-\w])color: var\(--([a-z]+)\)", SHEETS), "ink", "soft"]
+    written = [*re.findall(r"(?<![-\w])color: var\(--([a-z]+)\)", STYLE), "ink", "soft"]
     written += re.findall(r"\.(?:tick|limit-label) \{ fill: var\(--([a-z]+)\)", STYLE)
     text = set(written) - {"paper"}  # on ink, below
     assert text == {"ink", "soft", "synthetic"}

@@ -23,7 +23,8 @@ from tests.building import connection_with
 from viewer import charts, costs, figures, grounding
 from viewer.grounding import marked
 from viewer.rendering import MOST_CHARACTERS, number, percent, shorten
-from viewer.report import MOST_REFUSED, write_report
+from viewer.report import write_report
+from viewer.sections import REPORT
 
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 NASTY = (
@@ -282,8 +283,8 @@ def test_many_refused_inputs_are_capped_with_the_total_said(tmp_path: Path) -> N
     write(dataset, "listing", **names)
     write(dataset, "images", reason=["empty"] * 1234, **names)
     text, page = report(dataset, tmp_path)
-    assert f"The first {MOST_REFUSED} of 1,234." in page.text
-    assert text.count('<td class="file">') == MOST_REFUSED
+    assert f"The first {REPORT.refused} of 1,234." in page.text
+    assert text.count('<td class="file">') == REPORT.refused
 
 
 def test_the_worst_grounded_captions_are_shown_with_their_pictures(tmp_path: Path) -> None:
@@ -359,7 +360,7 @@ def test_caption_lengths_share_one_axis() -> None:
     )
     connection.execute("INSERT INTO nouns SELECT i, 'synthetic', 180 FROM range(10) r(i)")
     connection.execute("CREATE TABLE mix AS SELECT i AS row_id, 'raw' AS caption_source FROM range(5) r(i)")
-    histogram = figures.caption_lengths(connection)
+    histogram = figures.caption_words(connection)
     assert {source: sum(bins) for source, bins in histogram.counts.items()} == {"raw": 1000, "synthetic": 10, "mix": 5}
     assert histogram.means == {"raw": 24.5, "synthetic": 180.0, "mix": 2.0}
     assert histogram.num_bins <= figures.NUM_BINS
@@ -463,14 +464,14 @@ def test_the_token_chart_reaches_its_limit() -> None:
         "mix": tokens("mix", raw=[10], synthetic=[300]),
     }
     histogram = figures.caption_tokens(connection_with(**given), 300)
-    assert histogram.num_bins * histogram.bin_words > 300
+    assert histogram.num_bins * histogram.bin_width > 300
     assert {source: sum(bins) for source, bins in histogram.counts.items()} == {"raw": 2, "synthetic": 2, "mix": 2}
     assert histogram.means == {"raw": 15, "synthetic": 215, "mix": 155}
-    chart = charts.token_chart(histogram, 300)
+    chart = charts.length_chart(histogram, 300)
     assert chart is not None
     share = (chart.limit_at - charts.LEFT) / (charts.WIDTH - charts.LEFT - charts.RIGHT)
-    assert share == pytest.approx(300 / (histogram.num_bins * histogram.bin_words))
-    assert charts.token_chart(figures.caption_tokens(connection_with(), 300), 300) is None
+    assert share == pytest.approx(300 / (histogram.num_bins * histogram.bin_width))
+    assert charts.length_chart(figures.caption_tokens(connection_with(), 300), 300) is None
 
 
 def test_bars_of_the_scores_stand_on_each_other_inside_the_plot() -> None:

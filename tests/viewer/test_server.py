@@ -26,7 +26,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.fixture(scope="module")
 def client(hostile: Dataset) -> Iterator[httpx.Client]:
     with served(hostile) as address, httpx.Client(base_url=address, timeout=30) as found:
-        assert found.get("/overview/nouns").status_code == 200  # counted now
+        assert found.get("/overview/jobs").status_code == 200  # the last section: all are counted now
         yield found
 
 
@@ -42,9 +42,10 @@ def shown(page: str) -> list[int]:
 
 # ------------------------------------------------------------------------------------------------ text from the wild
 
-PAGES = ("/", "/images", "/images?q=script", "/images/0", "/images/1", "/images/3", "/images/6", "/nouns", "/cuts",
-         "/overview/samples", "/overview/nouns", "/images?column=images.raw_caption&op=contains&value=%22onload",
-         "/nouns/%3Cscript%3Ealert('x')%3C/script%3E", "/cuts?min_aesthetic=6")  # fmt: skip
+PAGES = ("/", "/images", "/images?q=script", "/images/0", "/images/1", "/images/3", "/images/6", "/nouns",
+         "/thresholds", "/overview/pictures", "/overview/worst", "/overview/refused", "/overview/captions",
+         "/overview/nouns", "/images?column=images.raw_caption&op=contains&value=%22onload",
+         "/nouns/%3Cscript%3Ealert('x')%3C/script%3E", "/thresholds?min_aesthetic=6")  # fmt: skip
 
 
 @pytest.mark.parametrize("path", PAGES)
@@ -163,7 +164,7 @@ def test_a_value_is_never_sql(hostile: Dataset, client: httpx.Client, value: str
     for name in ("sort", "after", "outcome_", "column", "op"):
         asked = {"column": "images.width", "op": "gt", "value": "1"} | {name: value}
         assert client.get("/images", params=asked).status_code == (200 if name == "outcome_" else 400), name
-    assert client.get("/cuts", params={"min_aesthetic": value}).status_code == 400
+    assert client.get("/thresholds", params={"min_aesthetic": value}).status_code == 400
     assert client.get("/nouns", params={"sort": value}).status_code == 400
     assert len(shown(client.get("/images").text)) == 7
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import duckdb
 
-from captioning.figures.queries import read_sql
+from captioning.figures.queries import CAPTION_SOURCES, read_sql
 from engine import catalog
 from engine.catalog import literal
 from engine.reduce import Connection
 from viewer.sheets.sheet import Sheet, Value
-
-STATED = ("raw", "synthetic", "mix")
-"""The caption sources that every dataset has; captioners whose captions lie beside come on top, by their names."""
 
 MOST_EXAMPLES = 5
 """Gained and lost nouns that are named."""
@@ -39,7 +36,7 @@ def sources_with_captions(connection: Connection) -> list[str]:
     found = {source for (source,) in connection.execute(
         "SELECT DISTINCT source FROM each_caption WHERE caption IS NOT NULL"
     ).fetchall()}  # fmt: skip
-    return [source for source in STATED if source in found] + sorted(found - set(STATED))
+    return [source for source in CAPTION_SOURCES if source in found] + sorted(found - set(CAPTION_SOURCES))
 
 
 def require_captions(connection: Connection, *sources: str) -> None:

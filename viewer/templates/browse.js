@@ -36,7 +36,7 @@ async function countOn(line) {
 function liveThresholds(form) {
   let timer = 0, latest = 0;
   const show = async () => {
-    const mine = ++latest, address = "/cuts?" + new URLSearchParams(new FormData(form));
+    const mine = ++latest, address = "/thresholds?" + new URLSearchParams(new FormData(form));
     const outcome = document.getElementById("outcome");
     outcome.classList.add("busy");
     const [, page] = await fetched(address, {});
@@ -68,6 +68,6 @@ document.addEventListener("keydown", (event) => {
 });
 
 if (navigator.clipboard) for (const button of document.querySelectorAll("button.copy")) button.hidden = false;
-for (const form of document.querySelectorAll("form.cuts")) liveThresholds(form);
+for (const form of document.querySelectorAll("form.thresholds")) liveThresholds(form);
 fillAll();
 countOn(document.querySelector(".found"));

@@ -1,12 +1,32 @@
-"""The pictures that the report shows with their captions: random ones, the worst by each measure, and duplicates."""
+"""Pictures with their captions: which ones the sections show, all that a card says, and thumbnails."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from PIL import Image
+
 from engine.catalog import Connection, Row, rows
+from schemas.pixels import PixelError, open_rgb
 from schemas.scores import LIMITS
+from viewer.grounding import marks
+
+THUMBNAIL_BYTES = 18_000
+"""A larger thumbnail is compressed harder; the number of thumbnails times this keeps the report under 10 MB."""
+
+_CARD = """
+SELECT
+    listing.row_id, listing.member, images.width, images.height, images.reason AS error,
+    coalesce(selection.inherited_caption, images.raw_caption) AS raw_caption, selection.inherited_from,
+    CASE WHEN selection.inherited_caption IS NULL THEN raw_captions.reason END AS raw_reason,
+    captions.caption AS synthetic_caption, captions.reason AS synthetic_reason, mix.caption_source, mix.fallback,
+    scores.aesthetic, selection.rejected_by, selection.duplicate_method, selection.value
+FROM listing
+LEFT JOIN images USING (row_id) LEFT JOIN raw_captions USING (row_id) LEFT JOIN captions USING (row_id)
+LEFT JOIN mix USING (row_id) LEFT JOIN scores USING (row_id) LEFT JOIN selection USING (row_id)
+"""
 
 
 @dataclass(frozen=True)
@@ -40,7 +60,7 @@ class Worst:
 
 
 def worst(connection: Connection, limit: int) -> list[Worst]:
-    """The worst kept pictures by each measure; one that nothing has measured is absent."""
+    """The worst kept pictures by each measure; a measure without values is absent."""
     found = []
     for measure in MEASURES:
         order = "DESC" if measure.highest_is_worst else "ASC"
@@ -60,34 +80,6 @@ def random(connection: Connection, limit: int) -> list[int]:
         "SELECT row_id FROM selection WHERE kept ORDER BY image_id, row_id LIMIT $limit", {"limit": limit}
     ).fetchall()
     return [row_id for (row_id,) in found]
-
-
-def pictures(connection: Connection, row_ids: Sequence[int]) -> list[Row]:
-    """These pictures in their order, each once, with both captions, score, size and file name."""
-    if not row_ids:
-        return []
-    found = rows(
-        connection,
-        f"""
-        SELECT
-            images.row_id, images.member, images.width, images.height,
-            coalesce(selection.inherited_caption, images.raw_caption) AS raw_caption, selection.inherited_from,
-            CASE WHEN selection.inherited_caption IS NULL THEN raw_captions.reason END AS raw_reason,
-            captions.caption AS synthetic_caption,
-            captions.reason AS synthetic_reason, captions.captioner, mix.caption_source, mix.fallback,
-            scores.aesthetic, samples.bucket
-        FROM images
-        LEFT JOIN selection USING (row_id)
-        LEFT JOIN raw_captions USING (row_id)
-        LEFT JOIN captions USING (row_id)
-        LEFT JOIN mix USING (row_id)
-        LEFT JOIN scores USING (row_id)
-        LEFT JOIN samples USING (row_id)
-        WHERE images.row_id IN ({_places(row_ids)})
-        """,
-    )
-    by_id = {row["row_id"]: row for row in found}
-    return [by_id[row_id] for row_id in dict.fromkeys(row_ids) if row_id in by_id]
 
 
 def duplicates(connection: Connection, limit: int) -> list[Row]:
@@ -112,16 +104,44 @@ def duplicates(connection: Connection, limit: int) -> list[Row]:
     )
 
 
+def cards(connection: Connection, row_ids: Sequence[int]) -> list[Row]:
+    """The card of each of these inputs, in their order, each once; `marks` are its captions that were scored."""
+    if not row_ids:
+        return []
+    found = rows(connection, f"{_CARD} WHERE listing.row_id IN ({in_sql(row_ids)})")
+    marked = marks(connection, row_ids)
+    by_id = {row["row_id"]: row | {"marks": marked.get(row["row_id"], {})} for row in found}
+    return [by_id[row_id] for row_id in dict.fromkeys(row_ids) if row_id in by_id]
+
+
 def proxies(connection: Connection, row_ids: Sequence[int]) -> dict[int, bytes]:
-    """row_id -> the JPEG of its proxy."""
+    """row_id -> the JPEG of its proxy; only these rows are read."""
     if not row_ids:
         return {}
     found = connection.execute(
-        f"SELECT row_id, jpeg FROM proxies WHERE jpeg IS NOT NULL AND row_id IN ({_places(row_ids)})"
+        f"SELECT row_id, jpeg FROM proxies WHERE jpeg IS NOT NULL AND row_id IN ({in_sql(row_ids)})"
     ).fetchall()
     return {row_id: bytes(jpeg) for row_id, jpeg in found}
 
 
-def _places(row_ids: Sequence[int]) -> str:
+def in_sql(row_ids: Sequence[int]) -> str:
     """Numbers to write after IN: as literals, because DuckDB skips row groups by them."""
     return ", ".join(str(int(row_id)) for row_id in dict.fromkeys(row_ids))
+
+
+def thumbnail(jpeg: bytes, longest_px: int) -> bytes | None:
+    """A small JPEG of a proxy; None where it cannot be decoded."""
+    try:
+        return _encoded(open_rgb(jpeg, longest_px=longest_px))
+    except PixelError:
+        return None
+
+
+def _encoded(image: Image.Image) -> bytes:
+    """A JPEG of at most `THUMBNAIL_BYTES`, but for noise that no quality makes so small, which is halved in size."""
+    for quality in (72, 50, 30):
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=quality, optimize=True)
+        if file.tell() <= THUMBNAIL_BYTES:
+            return file.getvalue()
+    return _encoded(image.reduce(2))

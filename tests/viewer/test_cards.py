@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,11 @@ from engine.dataset import Dataset
 from schemas.recipe import Select
 from schemas.scores import LIMITS
 from tests.viewer.test_report import PHOTOS, build, report, write
+from viewer import cards
 from viewer import report as report_page
-from viewer import samples
+from viewer.grounding import worst_grounded
 from viewer.report import write_report
+from viewer.sections import REPORT
 
 SCREENS: dict[str, Any] = {
     "sharpness": [9.0, 2.0, 1.0, 4.0, 0.1, None, None],
@@ -29,7 +32,7 @@ SCREENS: dict[str, Any] = {
 
 def order(dataset: Dataset, limit: int = 8) -> dict[str, list[int]]:
     with connect(dataset, threads=1) as connection:
-        return {by.measure.column: [row_id for row_id, _ in by.found] for by in samples.worst(connection, limit)}
+        return {by.measure.column: [row_id for row_id, _ in by.found] for by in cards.worst(connection, limit)}
 
 
 def test_worst_are_kept_pictures_by_the_end_that_select_would_refuse(tmp_path: Path) -> None:
@@ -47,15 +50,15 @@ def test_worst_are_kept_pictures_by_the_end_that_select_would_refuse(tmp_path: P
 
 
 def test_every_limit_of_a_number_has_its_measure() -> None:
-    assert {measure.column for measure in samples.MEASURES} == {"aesthetic", *LIMITS.values()}
-    worst_high = {f"max_{measure.column}" for measure in samples.MEASURES if measure.highest_is_worst}
+    assert {measure.column for measure in cards.MEASURES} == {"aesthetic", *LIMITS.values()}
+    worst_high = {f"max_{measure.column}" for measure in cards.MEASURES if measure.highest_is_worst}
     assert worst_high == {knob for knob in Select.model_fields if knob in LIMITS and knob.startswith("max_")}
 
 
 def test_the_page_shows_the_worst_with_value_and_captions_each_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(report_page, "MOST_WORST", 2)
+    monkeypatch.setattr(report_page, "REPORT", replace(REPORT, worst=2))
     dataset = build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
     write(dataset, "screens", image_id=[*"abcdae", None], **SCREENS)
     text, page = report(dataset, tmp_path)
@@ -110,10 +113,10 @@ def test_a_large_dataset_with_large_proxies_and_captions_stays_under_10_mb(tmp_p
     )  # fmt: skip
     shown = set[int]()
     with connect(dataset, threads=1) as connection:
-        shown |= set(samples.random(connection, report_page.MOST_PICTURES))
-        shown |= {row_id for by in samples.worst(connection, report_page.MOST_WORST) for row_id, _ in by.found}
-        shown |= {row["row_id"] for row in report_page.worst_grounded(connection, report_page.MOST_GROUNDED)}
-        for pair in samples.duplicates(connection, report_page.MOST_PAIRS):
+        shown |= set(cards.random(connection, REPORT.pictures))
+        shown |= {row_id for by in cards.worst(connection, REPORT.worst) for row_id, _ in by.found}
+        shown |= {row["row_id"] for row in worst_grounded(connection, REPORT.grounded)}
+        for pair in cards.duplicates(connection, REPORT.pairs):
             shown |= {pair["row_id"], pair["survivor_row"]}
     proxies = [jpegs[row % len(jpegs)] if row in shown else None for row in range(num)]
     assert sum(map(len, filter(None, proxies))) > 10_000_000
