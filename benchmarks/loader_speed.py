@@ -41,7 +41,7 @@ def write_shards(folder: Path, pictures: Sequence[bytes], size: tuple[int, int],
     bucket = bucket_of(size)
     rows: list[dict[str, Any]] = []
     for begin in range(0, len(pictures) * copies, 100):
-        name = shard.shard_path(bucket, begin // 100)
+        name = f"{bucket}/{bucket}-{begin // 100:06d}.tar"
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as tar:
@@ -173,7 +173,7 @@ def _index_rows(
     ends = pa.py_buffer(np.arange(rows + 1, dtype=np.int32) * 32)
     keys = pa.StringArray.from_buffers(rows, ends, pa.py_buffer(digits))
     shards = [
-        shard.shard_path(bucket, number) for number in range(start // shard_rows, (start + rows) // shard_rows + 1)
+        f"{bucket}/{bucket}-{number:06d}.tar" for number in range(start // shard_rows, (start + rows) // shard_rows + 1)
     ]
     codes = pa.array((np.arange(start, start + rows) // shard_rows - start // shard_rows).astype(np.int32))
     width = random.integers(800, 6000, rows, np.int32)

@@ -77,11 +77,6 @@ def extension(image_format: str) -> str:
     return EXTENSIONS.get(image_format, "".join(c for c in image_format.lower() if c.isalnum()) or "img")
 
 
-def shard_path(bucket: str, number: int) -> str:
-    """Path of a shard under `shards/`: the bucket's folder, then bucket and number."""
-    return f"{bucket}/{bucket}-{number:06d}.tar"
-
-
 def encode_json(metadata: SampleMetadata | Mapping[str, Any]) -> bytes:
     """The bytes of the `.json` member: sorted keys, UTF-8, no needless spaces, so equal samples give equal bytes."""
     text = json.dumps(metadata, sort_keys=True, ensure_ascii=False, separators=(",", ":"), allow_nan=False)

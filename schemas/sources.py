@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
@@ -60,10 +59,6 @@ class FolderSource(_Source):
     def location(self) -> str:
         """The folder or the pattern."""
         return absolute(self.path)
-
-    def resolved_path(self) -> Path:
-        """The absolute path of a local folder, `~` expanded."""
-        return Path(self.path).expanduser().absolute()
 
 
 class TarCaptions(StrictModel):

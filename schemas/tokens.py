@@ -35,7 +35,10 @@ def count_tokens(text: str) -> int:
 
 
 def num_tokens_sql(caption: str) -> str:
-    """`count_tokens` as DuckDB's SQL over a column; a test compares the two."""
+    """`count_tokens` as DuckDB's SQL over a column; a test compares the two.
+
+    They may differ by letters that are newer than Python's Unicode table.
+    """
     word = r"[\p{L}\p{N}_]+(?:[''’][\p{L}\p{N}_]+)?|[^\p{L}\p{N}_\s]"
     return f"len(regexp_extract_all({caption}, '{word}')) + 1"
 

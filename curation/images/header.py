@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import IO, cast
+from typing import IO, Any, cast
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
@@ -52,6 +52,10 @@ class Header:
     def animated(self) -> bool:
         """More than one picture, and not of a format where only the first counts."""
         return self.frames > 1 and self.format not in STILL
+
+    def columns(self) -> dict[str, Any]:
+        """The columns of `headers` and `images` that a header fills, in their order."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "alpha"}
 
 
 class Unreadable(Exception):

@@ -11,15 +11,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from curation.images.header import Unreadable, picture_formats, read_header, refuse_animated
+from curation.images.header import Header, Unreadable, picture_formats, read_header, refuse_animated
 from curation.images.lazy_bytes import LazyBytes
-from curation.sources.ranges import open_lazily
-from curation.sources.storage import RemoteError
+from curation.sources import open_lazily
+from curation.sources.storage import unreadable
 from engine.ahead import ahead
 from engine.dataset import Dataset
 from engine.job import Step
 from engine.stage import Progress, Stage, Worker, naming
-from schemas.reasons import ImageError
 from schemas.recipe import DataRecipe
 from schemas.tables import HEADERS
 
@@ -93,48 +92,32 @@ def header_row(listed: Listed, max_pixels: int) -> Row:
     try:
         data = open_lazily(source, member, byte_offset, num_bytes)
     except OSError as error:
-        refused = _unreadable(error)
-        return (row_id, num_bytes, *_NOTHING, refused.reason.value, refused.detail)
+        return _row(row_id, num_bytes, unreadable(error))
+    refused: Unreadable | None = None
     try:
-        header = read_header(data, max_pixels)
-        refuse_animated(header)
+        found = read_header(data, max_pixels)
+        refuse_animated(found)
+        header: Header | None = found
     except Unreadable as error:
-        header, reason, detail = error.header, error.reason.value, error.detail  # type: ignore[assignment]
+        header, refused = error.header, error
     finally:
         failed = None
         if isinstance(data, LazyBytes):
             failed = data.failed
             data.close()
-    if failed is not None:  # what was made of half the bytes says nothing
-        refused = _unreadable(failed)
-        return (row_id, num_bytes, *_NOTHING, refused.reason.value, refused.detail)
-    if header is None:
-        return (row_id, len(data), *_NOTHING, reason, detail)
-    return (
-        row_id,
-        len(data),
-        header.format,
-        header.mode,
-        header.width,
-        header.height,
-        header.exif_orientation,
-        header.frames,
-        header.icc,
-        reason,
-        detail,
-    )
+    if failed is not None:  # half the bytes say nothing about the image
+        return _row(row_id, num_bytes, unreadable(failed))
+    return _row(row_id, len(data), refused, header)
+
+
+def _row(row_id: int, num_bytes: int | None, refused: Unreadable | None, header: Header | None = None) -> Row:
+    """The row of an input, its header and reason null where it has none."""
+    columns = _NOTHING if header is None else header.columns().values()
+    return (row_id, num_bytes, *columns, *((refused.reason.value, refused.detail) if refused else (None, None)))
 
 
 _NOTHING = (None,) * 7
-"""Of the columns that a header fills."""
-
-
-def _unreadable(error: OSError) -> Unreadable:
-    if isinstance(error, RemoteError):
-        return Unreadable(error.reason, error.detail)
-    if isinstance(error, IsADirectoryError):
-        return Unreadable(ImageError.UNREADABLE, "a folder that cannot be listed")
-    return Unreadable(ImageError.UNREADABLE, error.strerror or type(error).__name__)
+"""The columns that a header fills."""
 
 
 def _turns(listing: pa.Table) -> Iterator[list[Listed]]:

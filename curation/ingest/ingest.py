@@ -13,16 +13,15 @@ import pyarrow as pa
 from PIL import Image
 
 from curation.images.decode import Decoded, decode
-from curation.images.header import Header, Unreadable, picture_formats
+from curation.images.header import Unreadable, picture_formats
 from curation.ingest.takedown_log import Withheld, read_log
 from curation.sources import read_original
 from curation.sources.captions import RawCaption, read_sidecar
-from curation.sources.storage import RemoteError
+from curation.sources.storage import unreadable
 from engine.ahead import ahead
 from engine.dataset import Dataset
 from engine.stage import Progress, Stage, Worker, naming
 from schemas.ids import image_id
-from schemas.reasons import ImageError
 from schemas.recipe import DataRecipe, Ingest
 from schemas.tables import IMAGES, PROXIES
 
@@ -100,9 +99,9 @@ def ingest_row(listed: Mapping[str, Any], knobs: Ingest) -> tuple[dict[str, Any]
     except Unreadable as refused:
         image |= {"reason": refused.reason.value, "detail": refused.detail}
         if refused.header is not None:
-            image |= _header_columns(refused.header)
+            image |= refused.header.columns()
         return proxy, image
-    image |= _header_columns(decoded.header) | {"alpha": decoded.alpha}
+    image |= decoded.header.columns() | {"alpha": decoded.alpha}
     proxy |= _proxy_columns(decoded, knobs.proxy_quality)
     return proxy, image
 
@@ -122,12 +121,8 @@ def _rows(listing: pa.Table) -> Iterator[dict[str, Any]]:
 def _read(listed: Mapping[str, Any]) -> bytes:
     try:
         return read_original(listed["source"], listed["member"], listed["byte_offset"], listed["num_bytes"])
-    except RemoteError as error:
-        raise Unreadable(error.reason, error.detail) from None
-    except IsADirectoryError:
-        raise Unreadable(ImageError.UNREADABLE, "a folder that cannot be listed") from None
     except OSError as error:
-        raise Unreadable(ImageError.UNREADABLE, error.strerror or type(error).__name__) from None
+        raise unreadable(error) from None
 
 
 def _caption(listed: Mapping[str, Any]) -> dict[str, str | None]:
@@ -158,11 +153,6 @@ def _read_sidecars(source: str, member: str) -> RawCaption:
             return found
         return RawCaption(text.caption, found.url, found.license)
     return found
-
-
-def _header_columns(header: Header) -> dict[str, Any]:
-    columns = ("format", "mode", "width", "height", "exif_orientation", "frames", "icc")
-    return {name: getattr(header, name) for name in columns}
 
 
 def _proxy_columns(decoded: Decoded, quality: int) -> dict[str, Any]:

@@ -10,15 +10,13 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from curation.scores.laion import LaionWorker, find_head_file, load_head
+from curation.scores.laion import LaionWorker, find_head_file
 from engine.ahead import ahead
 from engine.stage import Progress, Stage, Worker, naming
 from models.clip import find_clip
 from schemas.pixels import open_rgb, shrunk_size
 from schemas.recipe import DataRecipe
 from schemas.tables import SCORES
-
-__all__ = ["AestheticWorker", "Measures", "load_head", "measure", "photographic", "stage"]
 
 SCORED_PX = 512
 """Pictures are measured at this longest side, so that a score does not depend on the size of the proxy."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from curation.sources.folder import list_folder
 from curation.sources.img2dataset_output import list_img2dataset
 from curation.sources.item import Item, SourceListing, member_name
-from curation.sources.read import original_path, read_original
+from curation.sources.read import open_lazily, read_original
 from curation.sources.tables import list_hf_dataset, list_table
 from curation.sources.tars import list_webdataset
 from curation.sources.urls import list_urls
@@ -45,4 +45,4 @@ def list_source(source: AnySource, fetch_into: str | None = None) -> SourceListi
             return list_urls(source, fetch_into)
 
 
-__all__ = ["Item", "SourceListing", "list_source", "member_name", "original_path", "read_original"]
+__all__ = ["Item", "SourceListing", "list_source", "member_name", "open_lazily", "read_original"]

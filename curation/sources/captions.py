@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.sources.item import member_name
-from curation.sources.storage import REMOTE_ERRORS, explain, filesystem
-from schemas.locations import is_remote, public_url
+from curation.sources.storage import REMOTE_ERRORS, filesystem, why
+from schemas.locations import public_url
 
 TABLE_NAMES = ("captions.parquet", "captions.csv", "captions.jsonl")
 """What a captions table in the root of a folder is called."""
@@ -194,8 +194,18 @@ def read_rows(path: str, check: CheckNames, columns: Iterable[str]) -> Iterator[
             else:
                 raise ValueError(f"{shown}: is no table; name a .parquet, .jsonl or .csv file")
     except REMOTE_ERRORS as error:
-        local = not is_remote(path) and isinstance(error, OSError) and error.strerror
-        raise ValueError(f"{shown}: cannot be read: {local or explain(error).detail}") from None
+        raise ValueError(f"{shown}: cannot be read: {why(path, error)}") from None
+
+
+def require_columns(path: str, wanted: Iterable[str | None], names: Iterable[str]) -> None:
+    """Refuse a table that lacks a column.
+
+    Raises:
+        ValueError: names the first one that is missing, and those that there are.
+    """
+    names = list(names)
+    if lacking := [name for name in wanted if name is not None and name not in names]:
+        raise ValueError(f"{path}: has no column {lacking[0]!r}; it has {', '.join(map(str, names)) or 'none'}")
 
 
 def _parquet_rows(

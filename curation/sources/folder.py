@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import groupby
 from pathlib import Path
-from typing import Protocol
 
 from PIL import Image
 
 from curation.images.header import NOT_PICTURES
 from curation.sources.captions import TABLE_NAMES, CaptionTable, read_caption_table
+from curation.sources.entries import (
+    FolderEntry,
+    ListEntries,
+    SortedFolder,
+    entry_order,
+    local_entries,
+    remote_entries,
+    sorted_folder,
+)
 from curation.sources.item import Item, SourceListing, member_name
 from curation.sources.patterns import is_pattern, match_all, split_pattern
-from curation.sources.sorting import sorted_on_disk
-from curation.sources.storage import RemoteError, filesystem, patiently
+from curation.sources.storage import RemoteError, filesystem
 from schemas.locations import is_remote
-from schemas.reasons import TRANSIENT
 from schemas.sources import FolderSource
 
 UNDECODED = frozenset(
@@ -28,9 +34,6 @@ UNDECODED = frozenset(
 """Extensions of image formats that Pillow may lack a decoder for: listed all the same, and reported as unsupported."""
 
 _SIDECARS = (".json", ".txt")
-
-_DATASET = {"recipe.yaml", "tables"}
-"""What lies in a folder that holds a dataset."""
 
 
 def list_folder(source: FolderSource) -> SourceListing:
@@ -54,7 +57,7 @@ def list_folder(source: FolderSource) -> SourceListing:
 
 
 def _items(location: str, root: str, listing: SourceListing) -> Iterator[Item]:
-    entries = partial(_remote_entries, root) if is_remote(root) else partial(_entries, Path(root))
+    entries = partial(remote_entries, root) if is_remote(root) else partial(local_entries, Path(root))
     try:
         names = _table_names(root, entries)
     except RemoteError as error:
@@ -76,7 +79,7 @@ def _items(location: str, root: str, listing: SourceListing) -> Iterator[Item]:
         listing.count("further captions of an image", captions.num_repeated)
 
 
-def _table_names(root: str, entries: _Entries) -> list[str]:
+def _table_names(root: str, entries: ListEntries) -> list[str]:
     if is_remote(root):
         return [entry.name for entry in entries("", _ignoring()).entries if entry.name in TABLE_NAMES]
     return [name for name in TABLE_NAMES if (Path(root) / name).is_file()]
@@ -113,39 +116,17 @@ def _check_folder(root: Path) -> None:
         raise ValueError(f"{root}: cannot be opened ({error.strerror}); give yourself leave to read it") from None
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """A name in a folder, with what sorting and counting need to know of it."""
-
-    name: str
-    is_folder: bool
-    num_bytes: int | None
-
-
-@dataclass(frozen=True)
-class _Folder:
-    """What lies in a folder, sorted."""
-
-    entries: Iterable[_Entry]
-    holds_dataset: bool
-
-
-class _Entries(Protocol):
-    def __call__(self, prefix: str, listing: SourceListing) -> _Folder: ...
-
-
 def _walk(
-    list_entries: _Entries,
+    list_entries: ListEntries,
     prefix: str,
     captions: CaptionTable | None,
     listing: SourceListing,
-    folder: _Folder | None = None,
+    folder: SortedFolder | None = None,
 ) -> Iterator[Item]:
-    """Depth first. A folder sorts as its name with the `/` that follows it, which gives the order of whole paths.
+    """The inputs below a folder, depth first.
 
     Args:
-        list_entries: gives what lies in a folder, sorted.
-        folder: what lies in this one, where it is known.
+        folder: the entries of the folder itself, where they are known.
     """
     if folder is None:
         try:
@@ -183,13 +164,13 @@ def _walk(
             listing.count(f"{kind} (captions)" if is_captions else kind)
 
 
-def _neighbours(entries: Iterable[_Entry]) -> Iterator[list[_Entry]]:
+def _neighbours(entries: Iterable[FolderEntry]) -> Iterator[list[FolderEntry]]:
     """Sorted entries in groups that hold every caption file of their images, so that no folder is held whole.
 
     An image `a.b.jpg` and its caption files all begin with `a.b.`, and so does what lies between them in the order;
     whichever of them comes first opens the group, or lies in one that was opened with fewer letters.
     """
-    together: list[_Entry] = []
+    together: list[FolderEntry] = []
     begins = ""
     for entry in entries:
         if together and not entry.name.startswith(begins):
@@ -204,95 +185,20 @@ def _neighbours(entries: Iterable[_Entry]) -> Iterator[list[_Entry]]:
         yield together
 
 
-def _order(entry: _Entry) -> bytes:
-    return os.fsencode(entry.name + "/" if entry.is_folder else entry.name)
-
-
-def _entries(root: Path, prefix: str, listing: SourceListing) -> _Folder:
-    """What lies in a folder, sorted; hidden names, linked folders and special files are counted and left out.
-
-    Raises:
-        OSError: it cannot be listed.
-        ValueError: it is too large to be sorted in memory, and there is no room in the temporary folder.
-    """
-    marks: set[str] = set()
-
-    def marking() -> Iterator[_Entry]:
-        for entry in _scan(root / prefix, listing):
-            if entry.name in _DATASET:
-                marks.add(entry.name)
-            yield entry
-
-    entries = sorted_on_disk(marking(), _order)
-    return _Folder(entries, marks == _DATASET)
-
-
-def _scan(folder: Path, listing: SourceListing) -> Iterator[_Entry]:
-    with os.scandir(folder) as scan:
-        for entry in scan:
-            is_folder, is_file = _look(entry)
-            if entry.name.startswith("."):
-                listing.count("hidden")
-            elif is_folder and entry.is_symlink():
-                listing.count("linked folder")
-            elif is_folder:
-                yield _Entry(entry.name, True, None)
-            elif is_file or entry.is_symlink():  # a link that leads nowhere is an input that cannot be read
-                yield _Entry(entry.name, False, _size(entry))
-            else:
-                listing.count("special file")
-
-
-def _remote_entries(root: str, prefix: str, listing: SourceListing) -> _Folder:
-    """What lies in a remote folder, sorted; hidden names are counted and left out. Its client gives it as one list.
-
-    Raises:
-        RemoteError: it cannot be listed.
-        ValueError: it does not answer now; what is listed is listed for good, so nothing of it is guessed.
-    """
-    fs, path = filesystem(root)
-    folder = f"{path.rstrip('/')}/{prefix}".rstrip("/")
-    entries = []
-    index = "/" if root.startswith("http") else ""  # an index page is asked for with its slash
-    try:
-        listed = patiently(lambda: fs.ls(folder + index, detail=True))
-    except RemoteError as error:
-        if prefix and error.reason in TRANSIENT:
-            shown = f"{root}/{prefix}".rstrip("/")
-            raise ValueError(f"{shown}: cannot be listed ({error.detail}); run again once it can be") from None
-        raise
-    fs.invalidate_cache()  # fsspec would keep every folder it has seen
-    for found in listed:
-        name = found["name"].rstrip("/")
-        inner = name.removeprefix(folder + "/")
-        if inner == name or not inner or "/" in inner:  # links out of an index page, and the folder's own marker
-            continue
-        if inner.startswith("."):
-            listing.count("hidden")
-        else:
-            is_folder = found["type"] == "directory"
-            entries.append(_Entry(inner, is_folder, None if is_folder else found.get("size")))
-    return _known(sorted(entries, key=_order))
-
-
-def _known(entries: list[_Entry]) -> _Folder:
-    return _Folder(entries, {entry.name for entry in entries} >= _DATASET)
-
-
-def _matches(location: str, root: str) -> list[_Entry]:
+def _matches(location: str, root: str) -> list[FolderEntry]:
     """The folders and files that a pattern matches, named below `root`, and folders that cannot be looked into; what
     lies in a matched folder is left out."""
     fs, path = filesystem(location)
     top = filesystem(root)[1].rstrip("/")
     found, failed = match_all(fs, path)
     closed = {folder: {"type": "directory"} for folder in failed}  # each becomes a row that says so
-    kept: list[_Entry] = []
+    kept: list[FolderEntry] = []
     last_folder = None
     entries = (
-        _Entry(name.rstrip("/").removeprefix(top + "/"), info["type"] == "directory", info.get("size"))
+        FolderEntry(name.rstrip("/").removeprefix(top + "/"), info["type"] == "directory", info.get("size"))
         for name, info in (closed | found).items()
     )
-    for entry in sorted(entries, key=_order):
+    for entry in sorted(entries, key=entry_order):
         if last_folder is None or not entry.name.startswith(last_folder):
             kept.append(entry)
             last_folder = entry.name + "/" if entry.is_folder else last_folder
@@ -300,7 +206,7 @@ def _matches(location: str, root: str) -> list[_Entry]:
 
 
 def _walk_matches(
-    list_entries: _Entries, matches: list[_Entry], captions: CaptionTable | None, listing: SourceListing
+    list_entries: ListEntries, matches: list[FolderEntry], captions: CaptionTable | None, listing: SourceListing
 ) -> Iterator[Item]:
     """What lies in the matched folders, and the matched images with the caption files beside them."""
     for parent, group in groupby(matches, key=lambda entry: entry.name[: entry.name.rfind("/") + 1]):
@@ -310,25 +216,10 @@ def _walk_matches(
             for entry in list_entries(parent, _ignoring()).entries
             if entry.name in matched or (not entry.is_folder and _split(entry.name)[1] in _SIDECARS)
         ]
-        yield from _walk(list_entries, parent, captions, listing, _known(entries))
+        yield from _walk(list_entries, parent, captions, listing, sorted_folder(entries))
 
 
-def _look(entry: os.DirEntry[str]) -> tuple[bool, bool]:
-    """Whether a name leads to a folder, and whether to a file; neither where it cannot be followed."""
-    try:
-        return entry.is_dir(), entry.is_file()
-    except OSError:
-        return False, False
-
-
-def _size(entry: os.DirEntry[str]) -> int | None:
-    try:
-        return entry.stat().st_size
-    except OSError:
-        return None
-
-
-def _item(prefix: str, entry: _Entry, sidecar: str | None, captions: CaptionTable | None) -> Item:
+def _item(prefix: str, entry: FolderEntry, sidecar: str | None, captions: CaptionTable | None) -> Item:
     member = _member(prefix + entry.name)
     raw = captions.take(member) if captions is not None else None
     return Item(

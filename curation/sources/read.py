@@ -1,76 +1,131 @@
-"""Read the bytes of an input again, wherever it lies: a file, a range of a tar, a row of a table; local or remote."""
+"""Read the bytes of an input again, all of them or only where they are looked at.
+
+An input is a file, a range of a tar or a cell of a table; each local or behind a URL.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 from pathlib import Path
 from typing import IO
 
+from curation.images.lazy_bytes import FIRST_BYTES, LazyBytes
 from curation.sources.item import member_path, split_inside
 from curation.sources.rows import is_table, read_cell
 from curation.sources.storage import read_remote
 from schemas.locations import is_remote
+from schemas.lru import Lru
 
 OPEN_TARS = 16
-"""Tars that each thread keeps open: a part lies in one or two of them, a shard's samples in many."""
-
-_open = threading.local()
+"""Tars that each thread keeps open: a part's inputs are in one or two of them, a shard's samples in many."""
 
 
-def original_path(source: str, member: str) -> Path:
-    """Where a local file lies: `source` (a folder's absolute path) and `member` as the listing has them."""
-    return Path(source) / os.fsdecode(member_path(member))
+class _OpenFiles(threading.local):
+    """The files of a thread, by path, inode, size and time of change."""
+
+    def __init__(self) -> None:
+        self.files: Lru[tuple[str, int, int, int], IO[bytes]] = Lru(OPEN_TARS, on_drop=lambda file: file.close())
+
+
+_open = _OpenFiles()
 
 
 def file_of(source: str, member: str) -> str:
-    """The local path or URL of a file; `member` as the listing has it."""
-    if is_remote(source):
-        return f"{source}/{os.fsdecode(member_path(member))}"
-    return str(original_path(source, member))
+    """The local path or URL of a file; `member` is that of the listing."""
+    return f"{source.rstrip('/')}/{os.fsdecode(member_path(member)) if '%' in member else member}"
 
 
 def read_original(source: str, member: str, byte_offset: int | None = None, num_bytes: int | None = None) -> bytes:
     """The bytes of an input.
 
     Args:
-        byte_offset: None reads the whole file. Of a member inside a container (`tar#name`) where its bytes begin; of
-            one in a table (`table.parquet#row/column`) its row.
-        num_bytes: how many; all that follow where None.
+        byte_offset: None reads the whole file; else the first byte of a member inside a container (`tar#name`), or the
+            row of a cell in a table (`table.parquet#row/column`).
+        num_bytes: None reads all bytes from there on.
 
     Raises:
-        OSError: it cannot be read any more; a RemoteError where it lies behind a URL.
+        OSError: it cannot be read any more; a RemoteError where it is behind a URL.
     """
-    if byte_offset is None:
-        path = file_of(source, member)
-        return read_remote(path) if is_remote(source) else Path(path).read_bytes()
-    container, inner = split_inside(member) if "#" in member else (member, "")
-    path = file_of(source, container)
-    if inner and is_table(container):
-        return read_cell(path, byte_offset, inner.partition("/")[2])
+    path, column = _place(source, member, byte_offset)
+    if column is not None:
+        assert byte_offset is not None
+        return read_cell(path, byte_offset, column)
     if is_remote(source):
         return read_remote(path, byte_offset, num_bytes)
-    file = opened_file(path)
+    if byte_offset is None:
+        return Path(path).read_bytes()
+    file = _opened(path)
     if num_bytes is not None:
         return os.pread(file.fileno(), num_bytes, byte_offset)
     file.seek(byte_offset)
     return file.read()
 
 
-def opened_file(path: str) -> IO[bytes]:
-    """A file that this thread keeps open; opened anew where it has been replaced meanwhile."""
-    files: OrderedDict[str, tuple[IO[bytes], tuple[int, int, int]]] = _open.__dict__.setdefault("files", OrderedDict())
+def open_lazily(
+    source: str, member: str, byte_offset: int | None = None, num_bytes: int | None = None
+) -> bytes | LazyBytes:
+    """An input whose first bytes have been read. It is plain bytes where that is all of it, or where no range can be
+    read: a cell of a table, or a URL whose size was not listed.
+
+    Arguments and errors are those of `read_original`, which reads all of it.
+    """
+    path, column = _place(source, member, byte_offset)
+    if column is not None:
+        assert byte_offset is not None
+        return read_cell(path, byte_offset, column)
+    if is_remote(source):
+        return _remote(path, byte_offset, num_bytes)
+    if byte_offset is None:
+        return _local(path)
+    file = _opened(path).fileno()
+    size = os.fstat(file).st_size - byte_offset
+    size = max(0, size if num_bytes is None else min(num_bytes, size))
+    first = os.pread(file, min(size, FIRST_BYTES), byte_offset)
+    if size <= FIRST_BYTES:
+        return first
+    return LazyBytes(first, size, lambda begin, count: os.pread(file, count, byte_offset + begin))
+
+
+def _place(source: str, member: str, byte_offset: int | None) -> tuple[str, str | None]:
+    """The path or URL of the file that holds an input, and the column of the input where the file is a table."""
+    if byte_offset is None:
+        return file_of(source, member), None
+    container, inner = split_inside(member) if "#" in member else (member, "")
+    path = file_of(source, container)
+    return path, inner.partition("/")[2] if inner and is_table(container) else None
+
+
+def _opened(path: str) -> IO[bytes]:
+    """A file that this thread keeps open; a file that was replaced meanwhile is opened anew."""
     now = Path(path).stat()
-    identity = (now.st_ino, now.st_size, now.st_mtime_ns)
-    known = files.pop(path, None)
-    if known is not None and known[1] == identity:
-        files[path] = known
-        return known[0]
-    if known is not None:
-        known[0].close()
-    while len(files) >= OPEN_TARS:
-        files.popitem(last=False)[1][0].close()
-    file = Path(path).open("rb")  # noqa: SIM115  closed when it is pushed out, or with its thread
-    files[path] = (file, identity)
-    return file
+    # closed when it leaves the cache, or with its thread
+    return _open.files.get((path, now.st_ino, now.st_size, now.st_mtime_ns), lambda: Path(path).open("rb"))
+
+
+def _local(path: str) -> bytes | LazyBytes:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(file).st_size
+        first = os.read(file, FIRST_BYTES)
+        while len(first) < min(size, FIRST_BYTES) and (more := os.read(file, FIRST_BYTES - len(first))):
+            first += more
+    except BaseException:
+        os.close(file)
+        raise
+    if size > FIRST_BYTES:
+        return LazyBytes(first, size, lambda begin, count: os.pread(file, count, begin), file)
+    os.close(file)
+    return first
+
+
+def _remote(url: str, byte_offset: int | None, num_bytes: int | None) -> bytes | LazyBytes:
+    if num_bytes is None:
+        return read_remote(url, byte_offset, None)
+    if num_bytes == 0:  # there is no range of nothing; a file may have grown since it was listed
+        return b"" if byte_offset is not None else read_remote(url)
+    offset = byte_offset or 0
+    first = read_remote(url, offset, min(num_bytes, FIRST_BYTES))
+    if num_bytes <= FIRST_BYTES or len(first) < FIRST_BYTES:
+        return first
+    return LazyBytes(first, num_bytes, lambda begin, count: read_remote(url, offset + begin, count))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from curation.sources.storage import REMOTE_ERRORS, explain, filesystem
 from schemas.locations import is_remote
+from schemas.lru import Lru
 
 ROWS_PER_BATCH = 16
 """Rows decoded at once; an image is some megabytes."""
@@ -71,8 +72,7 @@ class _ArrowCells:
         return self._values[row].as_py()
 
 
-_lock = threading.Lock()
-_known: OrderedDict[tuple[str | int, ...], tuple[threading.Lock, _Cells]] = OrderedDict()
+_open_tables: Lru[tuple[str | int, ...], tuple[threading.Lock, _Cells]] = Lru(OPEN_TABLES)
 
 
 def is_table(path: str) -> bool:
@@ -104,17 +104,11 @@ def read_cell(path: str, row: int, column: str) -> bytes:
 
 
 def _cells(path: str, column: str) -> tuple[threading.Lock, _Cells]:
-    """The file, kept open by the process; opened anew where it has been replaced."""
+    """A file that the process keeps open, and its lock; a file that was replaced is opened anew."""
     now = None if is_remote(path) else Path(path).stat()
     key = (path, column) if now is None else (path, column, now.st_ino, now.st_size, now.st_mtime_ns)
-    with _lock:
-        if key not in _known:
-            cells = _ArrowCells(path, column) if path.lower().endswith(".arrow") else _ParquetCells(path, column)
-            _known[key] = (threading.Lock(), cells)
-            while len(_known) > OPEN_TABLES:
-                _known.popitem(last=False)
-        _known.move_to_end(key)
-        return _known[key]
+    kind = _ArrowCells if path.lower().endswith(".arrow") else _ParquetCells
+    return _open_tables.get(key, lambda: (threading.Lock(), kind(path, column)))
 
 
 def open_table(path: str) -> Any:

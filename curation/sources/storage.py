@@ -10,9 +10,10 @@ from typing import Any, TypeVar
 import aiohttp
 import fsspec
 
+from curation.images.header import Unreadable
 from curation.sources.stores import explain_store, open_s3, reason_of_status
 from schemas.locations import is_remote
-from schemas.reasons import TRANSIENT, FetchError
+from schemas.reasons import TRANSIENT, FetchError, ImageError
 
 ATTEMPTS = 3
 """How often a read is tried whose error may be over in a moment."""
@@ -35,6 +36,22 @@ class RemoteError(OSError):
         super().__init__(errno.EIO, detail)
         self.reason = reason
         self.detail = detail
+
+
+def unreadable(error: OSError) -> Unreadable:
+    """An error of reading an input as the reason of its row."""
+    if isinstance(error, RemoteError):
+        return Unreadable(error.reason, error.detail)
+    if isinstance(error, IsADirectoryError):
+        return Unreadable(ImageError.UNREADABLE, "a folder that cannot be listed")
+    return Unreadable(ImageError.UNREADABLE, error.strerror or type(error).__name__)
+
+
+def why(path: str, error: Exception) -> str:
+    """An error of reading a local or remote file in words that name no address and no key."""
+    if is_remote(path) and isinstance(error, REMOTE_ERRORS):
+        return explain(error).detail
+    return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
 def filesystem(url: str) -> tuple[Any, str]:

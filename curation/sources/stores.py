@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import threading
-from collections import OrderedDict
 from contextlib import suppress
 from functools import lru_cache
 from typing import Any
@@ -17,6 +15,7 @@ from fsspec.implementations.arrow import ArrowFSWrapper
 from fsspec.spec import AbstractBufferedFile
 from pyarrow import fs as arrow
 
+from schemas.lru import Lru
 from schemas.reasons import FetchError
 
 OPEN_FILES = 64
@@ -62,8 +61,7 @@ class ObjectStore(ArrowFSWrapper):
         """`fs` reads; a read is one request, and one more for the size of an object that is first met."""
         super().__init__(fs)
         self.root_marker = ""
-        self._files: OrderedDict[str, pa.NativeFile] = OrderedDict()
-        self._lock = threading.Lock()
+        self._files: Lru[str, pa.NativeFile] = Lru(OPEN_FILES)
 
     @classmethod
     def _strip_protocol(cls, path: str) -> str:
@@ -92,14 +90,16 @@ class ObjectStore(ArrowFSWrapper):
         if "/" not in path:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         try:
-            file = self._opened(path, anew=start is None)
+            if start is None:  # all of it is wanted, and it may have grown
+                self._files.drop(path)
+            file = self._files.get(path, lambda: self.fs.open_input_file(path))
             begin, size = start or 0, file.size()
             end = size if end is None else min(end, size)
             data: bytes = file.read_at(end - begin, begin) if begin < end else b""
         except pa.ArrowInvalid:
             raise OSError(errno.EINVAL, "no valid path", path) from None
         except OSError:
-            self._forget(path)
+            self._files.drop(path)
             raise
         return data
 
@@ -111,27 +111,8 @@ class ObjectStore(ArrowFSWrapper):
         info = self.info(path)
         if info["type"] != "file":
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-        self._forget(path)
+        self._files.drop(path)
         return _StoreFile(self, path, mode, block_size or "default", cache_type=cache_type, size=info["size"])
-
-    def _opened(self, path: str, anew: bool) -> pa.NativeFile:
-        """The object, its size known; asked for again where all of it is wanted, since it may have grown."""
-        if anew:
-            self._forget(path)
-        with self._lock:
-            if (known := self._files.get(path)) is not None:
-                self._files.move_to_end(path)
-                return known
-        file = self.fs.open_input_file(path)
-        with self._lock:
-            self._files[path] = file
-            while len(self._files) > OPEN_FILES:
-                self._files.popitem(last=False)
-        return file
-
-    def _forget(self, path: str) -> None:
-        with self._lock:
-            self._files.pop(path, None)
 
 
 class _StoreFile(AbstractBufferedFile):

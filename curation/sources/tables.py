@@ -5,18 +5,19 @@ from __future__ import annotations
 import json
 import os
 import posixpath
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.sources.captions import clean_text, clean_url, read_rows
+from curation.sources.captions import clean_text, clean_url, read_rows, require_columns
 from curation.sources.item import Item, SourceListing, inside, member_name
 from curation.sources.patterns import find_files
 from curation.sources.rows import DAMAGE, open_table, read_arrow
-from curation.sources.storage import REMOTE_ERRORS, explain, filesystem
+from curation.sources.storage import REMOTE_ERRORS, filesystem, why
 from schemas.locations import absolute, is_remote, public_url
 from schemas.reasons import FetchError, ImageError
 from schemas.sources import ArrowColumns, Columns, HFDatasetSource, TableSource
@@ -57,12 +58,6 @@ def list_hf_dataset(source: HFDatasetSource) -> SourceListing:
     return SourceListing((item for file in files for item in _arrow_rows(root, file, source.columns)), {})
 
 
-def _check_columns(file: str, names: Iterable[str], wanted: Iterable[str | None]) -> None:
-    names = list(names)
-    if lacking := [name for name in wanted if name is not None and name not in names]:
-        raise ValueError(f"{file}: has no column {lacking[0]!r}; it has {', '.join(map(str, names)) or 'none'}")
-
-
 def _said(item: Item, row: Mapping[str | None, Any], columns: Columns) -> Item:
     """The item with what its row says about it."""
     return replace(
@@ -82,7 +77,7 @@ def _cells(file: str, source: TableSource, column: str) -> Iterator[Item]:
     container = member_name(os.fsencode(name))
     try:
         with pq.ParquetFile(open_table(file)) as table:
-            _check_columns(file, table.schema_arrow.names, [column, *_wanted(source.columns)])
+            require_columns(file, [column, *_wanted(source.columns)], table.schema_arrow.names)
             _check_bytes(file, column, table.schema_arrow.field(column).type)
             row = 0
             for group in range(table.num_row_groups):
@@ -91,7 +86,7 @@ def _cells(file: str, source: TableSource, column: str) -> Iterator[Item]:
                     yield _said(_cell(container, row, column, folder), words, source.columns)
                     row += 1
     except (*DAMAGE, *REMOTE_ERRORS) as error:
-        raise ValueError(f"{file}: cannot be read as Parquet: {_why(file, error)}") from None
+        raise ValueError(f"{file}: cannot be read as Parquet: {why(file, error)}") from None
 
 
 def _batches(
@@ -122,7 +117,7 @@ def _paths(file: str, source: TableSource) -> Iterator[Item]:
     folder, _, name = file.rpartition("/")
     root = folder if source.root is None else absolute(source.root)
     wanted = [columns.path, *_wanted(columns)]
-    rows = read_rows(file, lambda names: _check_columns(file, names, wanted), wanted)
+    rows = read_rows(file, partial(require_columns, file, wanted), wanted)
     for number, row in enumerate(rows):
         path = clean_text(row.get(columns.path))
         if path is None:
@@ -152,8 +147,8 @@ def _arrow_rows(root: str, file: str, columns: ArrowColumns) -> Iterator[Item]:
     try:
         table = read_arrow(file)
     except (*DAMAGE, *REMOTE_ERRORS) as error:
-        raise ValueError(f"{file}: cannot be read as Arrow: {_why(file, error)}") from None
-    _check_columns(file, table.column_names, [columns.image, *_wanted(columns)])
+        raise ValueError(f"{file}: cannot be read as Arrow: {why(file, error)}") from None
+    require_columns(file, [columns.image, *_wanted(columns)], table.column_names)
     _check_bytes(file, columns.image, table.schema.field(columns.image).type)
     container = member_name(os.fsencode(file.removeprefix(root + "/")))
     row = 0
@@ -173,16 +168,10 @@ def _read_json(path: str, root: str, missing: dict[str, Any] | None = None) -> d
         if missing is not None and isinstance(error, FileNotFoundError):
             return missing
         raise ValueError(
-            f"{root}: holds no saved dataset ({path.rpartition('/')[2]}: {_why(path, error)}); name the folder that "
+            f"{root}: holds no saved dataset ({path.rpartition('/')[2]}: {why(path, error)}); name the folder that "
             "save_to_disk wrote"
         ) from None
     except ValueError as error:
         raise ValueError(f"{path}: is not JSON: {error}") from None
     assert isinstance(value, dict)
     return value
-
-
-def _why(path: str, error: Exception) -> str:
-    if is_remote(path) and isinstance(error, REMOTE_ERRORS):
-        return explain(error).detail
-    return getattr(error, "strerror", None) or " ".join(str(error).split())

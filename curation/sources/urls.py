@@ -18,11 +18,11 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.sources.captions import clean_text, clean_url, read_rows
+from curation.sources.captions import clean_text, clean_url, read_rows, require_columns
 from curation.sources.img2dataset_output import list_shard
 from curation.sources.item import Item, SourceListing, inside
 from curation.sources.patterns import find_files
-from curation.sources.storage import REMOTE_ERRORS, explain, filesystem
+from curation.sources.storage import REMOTE_ERRORS, filesystem, why
 from schemas.commit import write_bytes
 from schemas.locations import absolute, is_remote
 from schemas.reasons import FetchError
@@ -127,7 +127,7 @@ def _read_list(source: UrlSource) -> Iterator[Mapping[str, Any]]:
             found: Iterable[Mapping[Any, Any]] = ({columns.url: line} for line in _lines(file))
         else:
             wanted = [name for name in (columns.url, columns.caption, columns.license) if name is not None]
-            found = read_rows(file, partial(_check, file, wanted), wanted)
+            found = read_rows(file, partial(require_columns, file, wanted), wanted)
         for row in found:
             given = clean_text(row.get(columns.url))
             is_http = given is not None and given.lower().startswith(("http://", "https://"))
@@ -139,20 +139,13 @@ def _read_list(source: UrlSource) -> Iterator[Mapping[str, Any]]:
             }
 
 
-def _check(file: str, wanted: list[str], names: Iterable[str]) -> None:
-    names = list(names)
-    if lacking := [name for name in wanted if name not in names]:
-        raise ValueError(f"{file}: has no column {lacking[0]!r}; it has {', '.join(names) or 'none'}")
-
-
 def _lines(file: str) -> Iterator[str]:
     fs, path = filesystem(file)
     try:
         with fs.open(path, "rb") as opened:
             yield from (line.decode("utf-8-sig", "replace") for line in opened if line.strip())
     except REMOTE_ERRORS as error:
-        why = explain(error).detail if is_remote(file) else getattr(error, "strerror", None)
-        raise ValueError(f"{file}: cannot be read: {why}") from None
+        raise ValueError(f"{file}: cannot be read: {why(file, error)}") from None
 
 
 def _write_lists(lists: Path, rows: Iterable[Mapping[str, Any]], per_shard: int) -> None:

@@ -13,7 +13,7 @@ from schemas.recipe import JOBS, DataRecipe, FolderSource
 def test_images_is_short_for_one_source() -> None:
     recipe = DataRecipe(images="~/photos", out="dataset")
     assert recipe.all_sources() == (FolderSource(path="~/photos"),)
-    assert recipe.all_sources()[0].resolved_path() == Path.home() / "photos"
+    assert recipe.all_sources()[0].location() == str(Path.home() / "photos")
     assert recipe.all_sources()[0].label() == "photos"
 
 

@@ -15,7 +15,6 @@ from schemas.shard import (
     extension,
     member_header,
     padding,
-    shard_path,
 )
 
 
@@ -68,7 +67,7 @@ def test_json_refuses_numbers_that_json_lacks() -> None:
         encode_json({"aesthetic": float("nan")})
 
 
-def test_extensions_and_paths() -> None:
+def test_each_format_has_its_extension() -> None:
     assert [extension(name) for name in ("JPEG", "MPO", "PNG", "JPEG2000", "QOI", "A/B")] == [
         "jpg",
         "jpg",
@@ -77,4 +76,3 @@ def test_extensions_and_paths() -> None:
         "qoi",
         "ab",
     ]
-    assert shard_path("0.68", 7) == "0.68/0.68-000007.tar"

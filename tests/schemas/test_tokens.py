@@ -31,7 +31,11 @@ def test_cut_keeps_the_end_and_the_count_does_not_cut() -> None:
     assert count_tokens("") == 1
 
 
-@given(st.text(max_size=60) | st.text(alphabet="aé9_'’.,! —\u4e00\u0301\u00b2", max_size=40))
+KNOWN = st.characters(exclude_categories=("Cs", "Cn"))
+"""Characters that this Python's Unicode table knows; DuckDB's is newer, and may call others letters."""
+
+
+@given(st.text(alphabet=KNOWN, max_size=60) | st.text(alphabet="aé9_'’.,! —\u4e00\u0301\u00b2", max_size=40))
 def test_sql_counts_the_tokens_that_the_tokenizer_makes(text: str) -> None:
     caption = clean(text)
     if caption is None or "\x1c" in caption:

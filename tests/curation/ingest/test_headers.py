@@ -13,7 +13,7 @@ from curation.forecast import survey
 from curation.images.header import read_header
 from curation.images.lazy_bytes import FIRST_BYTES, LazyBytes
 from curation.ingest import headers
-from curation.sources.ranges import open_lazily
+from curation.sources.read import open_lazily
 from curation.upkeep.find import Wanted, find
 from curation.upkeep.purge import purge
 from engine.dataset import Dataset

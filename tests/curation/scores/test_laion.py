@@ -14,8 +14,7 @@ from safetensors.torch import save_file
 
 from curation.ingest.ingest import encode_proxy
 from curation.scores import aesthetic
-from curation.scores.aesthetic import load_head
-from curation.scores.laion import find_head
+from curation.scores.laion import find_head, load_head
 from models.clip import Clip
 from schemas.pixels import open_rgb
 from schemas.recipe import DataRecipe

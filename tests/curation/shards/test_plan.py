@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from curation.shards.plan import plan, reduce
 from schemas import buckets
 from schemas.recipe import DataRecipe, Shard
-from schemas.shard import shard_path
 from tests.building import connection_with, run_query, table_of
 
 TABLES: dict[str, tuple[str, ...]] = {
@@ -127,7 +126,7 @@ def test_shards_of_a_bucket_are_numbered_without_a_gap() -> None:
     rows = planned(mixture(100), max_samples=6)
     for bucket in {row["bucket"] for row in rows}:
         paths = [path for path in by_shard(rows) if path.startswith(f"{bucket}/")]
-        assert paths == [shard_path(bucket, number) for number in range(len(paths))]
+        assert paths == [f"{bucket}/{bucket}-{number:06d}.tar" for number in range(len(paths))]
         full = [len(by_shard(rows)[path]) for path in paths]
         assert full[:-1] == [6] * (len(full) - 1)
 

@@ -16,10 +16,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.sources import SourceListing, list_source, original_path, read_original
+from curation.sources import SourceListing, list_source, read_original
+from curation.sources.entries import sorted_on_disk
 from curation.sources.folder import image_extensions
 from curation.sources.item import member_name, member_path
-from curation.sources.sorting import sorted_on_disk
+from curation.sources.read import file_of
 from schemas.recipe import FolderSource
 from tests.photos import write_files
 
@@ -133,7 +134,7 @@ def test_a_folder_that_is_sorted_on_disk_gives_the_same(tmp_path: Path, monkeypa
         stem, folder = member.rpartition(".")[0], tmp_path
         beside = [f"{base}{end}" for base in (stem, member) for end in (".json", ".txt", ".TXT")]
         assert sidecar == next((name for name in beside if (folder / name).is_file()), None)
-    monkeypatch.setattr("curation.sources.folder.sorted_on_disk", partial(sorted_on_disk, run_entries=5))
+    monkeypatch.setattr("curation.sources.entries.sorted_on_disk", partial(sorted_on_disk, run_entries=5))
     again = listed(tmp_path)
     assert list(again.items) == found
     assert again.ignored == whole.ignored
@@ -207,7 +208,7 @@ def test_escaping_of_escapes_is_reversible(path: str) -> None:
 
 def test_originals_by_offset(tmp_path: Path) -> None:
     write_files(tmp_path, {"a/b.bin": b"0123456789"})
-    assert original_path(str(tmp_path), "a/b.bin") == tmp_path / "a" / "b.bin"
+    assert file_of(str(tmp_path), "a/b.bin") == str(tmp_path / "a" / "b.bin")
     assert read_original(str(tmp_path), "a/b.bin") == b"0123456789"
     assert read_original(str(tmp_path), "a/b.bin", 2, 3) == b"234"
     with pytest.raises(FileNotFoundError):

@@ -16,7 +16,7 @@ import pytest
 
 import sigma as command
 from curation.sources import list_source, read_original
-from curation.sources.ranges import open_lazily
+from curation.sources.read import open_lazily
 from curation.sources.storage import RemoteError, read_remote
 from curation.sources.stores import explain_store
 from curation.upkeep.doctor import check_dataset

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from curation.sources.sorting import CHUNK_ENTRIES, sorted_on_disk
+from curation.sources.entries import CHUNK_ENTRIES, sorted_on_disk
 
 
 def _key(entry: tuple[str, int]) -> bytes:

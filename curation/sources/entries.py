@@ -1,0 +1,202 @@
+"""List what is in one folder, local or remote, in the byte order of the names, however many there are."""
+
+from __future__ import annotations
+
+import heapq
+import os
+import pickle
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import IO, Protocol, TypeVar
+
+from curation.sources.item import SourceListing
+from curation.sources.storage import RemoteError, filesystem, patiently
+from schemas.reasons import TRANSIENT
+
+_DATASET = {"recipe.yaml", "tables"}
+"""Names in a folder that holds a dataset."""
+
+RUN_ENTRIES = 1 << 17
+"""Entries sorted at once: some 30 MB of names."""
+CHUNK_ENTRIES = 256
+"""Entries of a run that are read at once; each run holds that many while runs are merged."""
+
+Sortable = TypeVar("Sortable")
+
+
+@dataclass(frozen=True, slots=True)
+class FolderEntry:
+    """A name in a folder, and the facts that sorting and counting need."""
+
+    name: str
+    is_folder: bool
+    num_bytes: int | None
+
+
+@dataclass(frozen=True)
+class SortedFolder:
+    """The entries of a folder in the order of their names."""
+
+    entries: Iterable[FolderEntry]
+    holds_dataset: bool
+
+
+class ListEntries(Protocol):
+    """Lists the folder `prefix` below a root, and counts in `listing` what it leaves out."""
+
+    def __call__(self, prefix: str, listing: SourceListing) -> SortedFolder: ...
+
+
+def entry_order(entry: FolderEntry) -> bytes:
+    """A sort key: a folder sorts as its name with the `/` that follows it, which gives the order of whole paths."""
+    return os.fsencode(entry.name + "/" if entry.is_folder else entry.name)
+
+
+def local_entries(root: Path, prefix: str, listing: SourceListing) -> SortedFolder:
+    """The entries of a local folder; hidden names, linked folders and special files are counted and left out.
+
+    Raises:
+        OSError: it cannot be listed.
+        ValueError: it is too large to be sorted in memory, and there is no room in the temporary folder.
+    """
+    marks: set[str] = set()
+
+    def marking() -> Iterator[FolderEntry]:
+        for entry in _scan(root / prefix, listing):
+            if entry.name in _DATASET:
+                marks.add(entry.name)
+            yield entry
+
+    entries = sorted_on_disk(marking(), entry_order)
+    return SortedFolder(entries, marks == _DATASET)
+
+
+def _scan(folder: Path, listing: SourceListing) -> Iterator[FolderEntry]:
+    with os.scandir(folder) as scan:
+        for entry in scan:
+            is_folder, is_file = _look(entry)
+            if entry.name.startswith("."):
+                listing.count("hidden")
+            elif is_folder and entry.is_symlink():
+                listing.count("linked folder")
+            elif is_folder:
+                yield FolderEntry(entry.name, True, None)
+            elif is_file or entry.is_symlink():  # a link that leads nowhere is an input that cannot be read
+                yield FolderEntry(entry.name, False, _size(entry))
+            else:
+                listing.count("special file")
+
+
+def remote_entries(root: str, prefix: str, listing: SourceListing) -> SortedFolder:
+    """The entries of a remote folder; hidden names are counted and left out. Its client gives them as one list.
+
+    Raises:
+        RemoteError: it cannot be listed.
+        ValueError: it does not answer now. A listing is taken once, so nothing of it is guessed.
+    """
+    fs, path = filesystem(root)
+    folder = f"{path.rstrip('/')}/{prefix}".rstrip("/")
+    entries = []
+    index = "/" if root.startswith("http") else ""  # the address of an index page ends with a slash
+    try:
+        listed = patiently(lambda: fs.ls(folder + index, detail=True))
+    except RemoteError as error:
+        if prefix and error.reason in TRANSIENT:
+            shown = f"{root}/{prefix}".rstrip("/")
+            raise ValueError(f"{shown}: cannot be listed ({error.detail}); run again once it can be") from None
+        raise
+    fs.invalidate_cache()  # fsspec would keep every folder it has seen
+    for found in listed:
+        name = found["name"].rstrip("/")
+        inner = name.removeprefix(folder + "/")
+        if inner == name or not inner or "/" in inner:  # links out of an index page, and the folder's own marker
+            continue
+        if inner.startswith("."):
+            listing.count("hidden")
+        else:
+            is_folder = found["type"] == "directory"
+            entries.append(FolderEntry(inner, is_folder, None if is_folder else found.get("size")))
+    return sorted_folder(sorted(entries, key=entry_order))
+
+
+def sorted_folder(entries: list[FolderEntry]) -> SortedFolder:
+    """Entries that are sorted already, as a folder."""
+    return SortedFolder(entries, {entry.name for entry in entries} >= _DATASET)
+
+
+def _look(entry: os.DirEntry[str]) -> tuple[bool, bool]:
+    """Whether a name leads to a folder, and whether to a file; neither where it cannot be followed."""
+    try:
+        return entry.is_dir(), entry.is_file()
+    except OSError:
+        return False, False
+
+
+def _size(entry: os.DirEntry[str]) -> int | None:
+    try:
+        return entry.stat().st_size
+    except OSError:
+        return None
+
+
+def sorted_on_disk(
+    entries: Iterable[Sortable], key: Callable[[Sortable], bytes], run_entries: int = RUN_ENTRIES
+) -> Iterator[Sortable]:
+    """The entries in the order of their keys; equal keys keep the order they came in.
+
+    `entries` is read to its end before this returns, so that what counts while it is read has counted, and its errors
+    are raised here. Up to `run_entries` are sorted in memory and touch no disk; more go through a file in the
+    temporary folder (TMPDIR), which has no name and goes with the iterator.
+
+    Raises:
+        ValueError: the temporary folder cannot be written, or is full.
+    """
+    rest = iter(entries)
+    run = sorted(islice(rest, run_entries), key=key)
+    following = next(rest, None)
+    if following is None:
+        return iter(run)
+    rest = chain([following], rest)
+    with _naming_the_folder():
+        file = tempfile.TemporaryFile()  # noqa: SIM115  it goes with the iterators that read it
+    places = []
+    while run:
+        with _naming_the_folder():
+            places.append(_write(file, run))
+        run = sorted(islice(rest, run_entries), key=key)
+    return heapq.merge(*(_read(file, chunks) for chunks in places), key=key)
+
+
+@contextmanager
+def _naming_the_folder() -> Iterator[None]:
+    """Name the temporary folder in its errors, so that they are not taken for errors of the folder being listed."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"{tempfile.gettempdir()}: the names of a large folder are sorted there ({error.strerror}); free some "
+            "space, or set TMPDIR to a folder that has some"
+        ) from None
+
+
+def _write(file: IO[bytes], run: list[Sortable]) -> list[tuple[int, int]]:
+    """Write a run; returns (begin, bytes) of each chunk."""
+    chunks = []
+    for begin in range(0, len(run), CHUNK_ENTRIES):
+        data = pickle.dumps(run[begin : begin + CHUNK_ENTRIES], pickle.HIGHEST_PROTOCOL)
+        chunks.append((file.tell(), len(data)))
+        file.write(data)
+    file.flush()
+    return chunks
+
+
+def _read(file: IO[bytes], chunks: list[tuple[int, int]]) -> Iterator[Sortable]:
+    for begin, size in chunks:
+        with _naming_the_folder():
+            file.seek(begin)
+            data = file.read(size)
+        yield from pickle.loads(data)
