@@ -8,7 +8,7 @@ from typing import TypeVar
 import numpy as np
 from textblob.en import lexicon
 
-from captioning.captioners.attributes import NAMES, Attributes, Patch, describe
+from captioning.captioners.attributes import NAMES, Attributes, ColourPatch, describe
 
 T = TypeVar("T")
 
@@ -118,7 +118,7 @@ class CaptionWriter:
 
     def _measured(self) -> Attributes:
         rng = self._rng
-        patches = [Patch(str(name), 0.2, "on the left") for name in rng.choice(NAMES, 3, replace=False)]
+        patches = [ColourPatch(str(name), 0.2, "on the left") for name in rng.choice(NAMES, 3, replace=False)]
         return Attributes(
             aspect=float(rng.uniform(0.4, 2.5)),
             patches=tuple(patches),

@@ -19,18 +19,18 @@ from schemas.reasons import RawCaptionReason
 ROWS_PER_PROGRESS = 1024
 
 HTML, URLS, HASHTAGS, EXTENSION = "html", "urls", "hashtags", "extension"
-"""What cleaning takes out of a caption, as the column `removed` has it."""
+"""Kinds of text that cleaning takes out of a caption, as named in the column `removed`."""
 
 
 @dataclass(frozen=True)
-class Cleaned:
+class CleanedCaption:
     """A raw caption after cleaning."""
 
     caption: str | None
     """None where there is a reason."""
     reason: RawCaptionReason | None = None
     removed: tuple[str, ...] = ()
-    """What was taken out, beyond white space and characters that print nothing."""
+    """The kinds that were taken out; white space and characters that print nothing are not noted."""
     language: str | None = None
     """ISO 639 code; None where the language is not sure."""
 
@@ -61,7 +61,7 @@ class Cleaner:
         unknown = sorted({*(section.languages or ())} - {*self._guesser.languages()}) if section.languages else []
         if unknown:
             known = ", ".join(self._guesser.languages())
-            raise ValueError(f"clean.languages: {unknown[0]!r} is no language that can be told; there are {known}")
+            raise ValueError(f"clean.languages: {unknown[0]!r} is no language the model knows; choose from {known}")
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
         """Clean the raw captions of one part, also of images that are refused later: it depends on no threshold."""
@@ -86,19 +86,19 @@ class Cleaner:
             )
         }
 
-    def clean(self, raw: str | None) -> Cleaned:
+    def clean(self, raw: str | None) -> CleanedCaption:
         """Take out what is no caption, then judge what is left."""
         if raw is None:
-            return Cleaned(None, RawCaptionReason.NO_RAW_CAPTION)
+            return CleanedCaption(None, RawCaptionReason.NO_RAW_CAPTION)
         caption, removed = cleaned_text(raw)
         reason = junk_reason(raw, caption, self._section.min_words)
         if caption is None or reason is not None:
-            return Cleaned(None, reason, removed)
+            return CleanedCaption(None, reason, removed)
         guess = self._guesser.guess(caption)
         wanted = self._section.languages
         if wanted is not None and guess.rules_out(wanted):
-            return Cleaned(None, RawCaptionReason.OTHER_LANGUAGE, removed, guess.language)
-        return Cleaned(caption, None, removed, guess.language)
+            return CleanedCaption(None, RawCaptionReason.OTHER_LANGUAGE, removed, guess.language)
+        return CleanedCaption(caption, None, removed, guess.language)
 
 
 def cleaned_text(raw: str) -> tuple[str | None, tuple[str, ...]]:
@@ -123,7 +123,7 @@ def cleaned_text(raw: str) -> tuple[str | None, tuple[str, ...]]:
 
 
 def junk_reason(raw: str, caption: str | None, min_words: int) -> RawCaptionReason | None:
-    """Why a raw caption is none to train on; None where it is one.
+    """The reason why a raw caption cannot be trained on; None where it can.
 
     Args:
         raw: as it came with the image.

@@ -1,4 +1,4 @@
-"""OWLv2: looks in a picture for things that are named in words."""
+"""OWLv2 looks in a picture for things that are named in words."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ QUERIES_AT_ONCE = 32
 
 
 class NounDetector:
-    """How sure an open-vocabulary detector is that a picture shows a thing."""
+    """Scores how sure an open-vocabulary detector is that a picture shows a thing."""
 
     def __init__(self, model: Any, processor: Owlv2Processor, name: str) -> None:
         self._model, self._processor, self.name = model, processor, name

@@ -1,7 +1,7 @@
 """The job `ground`: how well each sentence of a caption fits its picture, and which of its nouns are nowhere in it.
 
 Sentences are scored one by one, because CLIP reads 77 tokens and a synthetic caption has more. A low score marks a
-sentence that may be made up; it is evidence for a person, not a verdict, and nothing is refused for it.
+sentence that may be made up; it is evidence for a person, and no caption is refused for it.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def caption_tables(source: str) -> tuple[str, ...]:
 
 
 class Grounder:
-    """The worker: CLIP, and the detector where it is asked for, loaded once."""
+    """The worker. It loads CLIP once, and the detector where the recipe wants it."""
 
     def __init__(self, section: recipe.Ground, threads: int) -> None:
         """Load the models.

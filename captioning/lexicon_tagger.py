@@ -44,7 +44,7 @@ _FIXED = {word: tag for tag, words in _FIXED_WORDS.items() for word in words.spl
 _PEOPLES = frozenset(
     ["arab", "czech", "dutch", "french", "german", "greek", "israeli", "iraqi", "muslim", "sikh", "swiss", "thai"]
 )
-"""Names of peoples without a telling ending, which are adjectives before a noun."""
+"""Names of peoples that no ending gives away; before a noun they are adjectives."""
 
 _SUBJECTS = {"i", "you", "we", "they", "who"}
 _SINGULAR_SUBJECTS = {"he", "she", "it", "who", "which", "that", "this"}
@@ -77,7 +77,7 @@ def lemma_of(word: str, tag: str) -> str:
 
 @lru_cache(maxsize=65536)
 def _word_tag(word: str, start: bool) -> str:
-    """The tag of a word by itself: fixed table, word list, then what its letters tell."""
+    """The tag of a word by itself: fixed table, word list, then its letters."""
     lower = word.lower()
     if not any(map(str.isalnum, word)):
         return "SYM" if word in ("$", "%", "+", "=", "#", "&") else "PUNCT"
@@ -216,5 +216,5 @@ class LexiconTagger:
 
 @Language.factory(FACTORY, assigns=["token.tag", "token.pos", "token.lemma"])
 def make_lexicon_tagger(nlp: Language, name: str) -> LexiconTagger:
-    """What spaCy calls for `nlp.add_pipe("lexicon_tagger")`."""
+    """Make the component; spaCy calls this for `nlp.add_pipe("lexicon_tagger")`."""
     return LexiconTagger(nlp)

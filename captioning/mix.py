@@ -24,7 +24,7 @@ Choice = tuple[str | None, str | None, Fallback | None]
 
 
 @dataclass(frozen=True)
-class Offer:
+class CandidateCaption:
     """A caption that an image has, or the reason why it has none."""
 
     caption: str | None
@@ -44,7 +44,7 @@ def stage(data_recipe: recipe.DataRecipe) -> Stage:
     )
 
 
-def choose(raw: Offer, synthetic: Offer, coin: float, synthetic_share: float) -> Choice:
+def choose(raw: CandidateCaption, synthetic: CandidateCaption, coin: float, synthetic_share: float) -> Choice:
     """Follow the coin, or fall back to the other caption where the one it names is missing or was refused.
 
     A coin under `synthetic_share` takes the synthetic caption, so raising the share only ever moves images from raw
@@ -54,12 +54,12 @@ def choose(raw: Offer, synthetic: Offer, coin: float, synthetic_share: float) ->
         The caption, its source and the reason of a fallback; three times None where there is no caption at all.
     """
     wanted, other = (SYNTHETIC, RAW) if coin < synthetic_share else (RAW, SYNTHETIC)
-    offers = {SYNTHETIC: synthetic, RAW: raw}
-    if offers[wanted].caption is not None:
-        return offers[wanted].caption, wanted, None
-    if offers[other].caption is not None:
+    candidates = {SYNTHETIC: synthetic, RAW: raw}
+    if candidates[wanted].caption is not None:
+        return candidates[wanted].caption, wanted, None
+    if candidates[other].caption is not None:
         why = _synthetic_fallback(synthetic.reason) if wanted == SYNTHETIC else _raw_fallback(raw.reason)
-        return offers[other].caption, other, why
+        return candidates[other].caption, other, why
     return None, None, None
 
 
@@ -94,7 +94,7 @@ class Mixer:
         coins: list[float | None] = []
         choices: list[Choice] = []
         for image_id, row_kept, raw, synthetic in zip(
-            raws["image_id"].to_pylist(), kept, _offers(raws), _offers(synthetics), strict=True
+            raws["image_id"].to_pylist(), kept, _candidates(raws), _candidates(synthetics), strict=True
         ):
             coin = unit_interval(image_id, self._section.salt) if row_kept else None
             coins.append(coin)
@@ -135,8 +135,8 @@ class Mixer:
         return found
 
 
-def _offers(table: pa.Table) -> list[Offer]:
+def _candidates(table: pa.Table) -> list[CandidateCaption]:
     return [
-        Offer(caption, reason)
+        CandidateCaption(caption, reason)
         for caption, reason in zip(table["caption"].to_pylist(), table["reason"].to_pylist(), strict=True)
     ]

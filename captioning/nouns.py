@@ -4,10 +4,10 @@ A noun is a token that the pipeline tags as common noun or proper noun (Universa
 letter; its concept is the lower-cased lemma. A word is a token that is neither punctuation nor white space, so "don't"
 is two words, as in spaCy and the Penn Treebank.
 
-Compounds count as their words, or, where the recipe asks for it, as one concept in place of them, so that nothing is
-counted twice: a run of nouns beside each other, all common or all proper ("coffee table", "eiffel tower", but not
+Compounds count as their words, or, where the recipe sets `compounds`, as one concept in place of them, so that nothing
+is counted twice: a run of adjacent nouns, all common or all proper ("coffee table", "eiffel tower", but not
 "paris street"), of at most `LONGEST_COMPOUND`. Only the last of them, the head, is a lemma: "sports cars" are a
-"sports car". A longer run is no phrase but a list of tags, and counts as its words. What stands between nouns, a hyphen
+"sports car". A longer run is no phrase but a list of tags, and counts as its words. Anything between nouns, a hyphen
 or an 's as well, parts them.
 """
 
@@ -49,24 +49,24 @@ KEPT_STRINGS = 200_000
 def stage(data_recipe: recipe.DataRecipe) -> Stage:
     """The job as a map stage: reads `raw_captions`, `captions` and `selection`, writes `nouns`, two rows per input.
 
-    Each captioner beside the primary one adds its table and a row per input.
+    Each extra captioner adds its table and a row per input.
     """
-    extractor, beside = data_recipe.nouns.extractor, tuple(data_recipe.caption.beside)
+    extractor, extra_captioners = data_recipe.nouns.extractor, tuple(data_recipe.caption.beside)
     compounds = data_recipe.nouns.compounds
     tokenizer = data_recipe.mix.tokenizer
     return Stage(
         job="nouns",
         outputs=("nouns",),
-        inputs=("raw_captions", "captions", "selection", *(f"{tables.BESIDE}{name}" for name in beside)),
-        build=partial(NounWorker, extractor, tokenizer, beside, compounds),
+        inputs=("raw_captions", "captions", "selection", *(f"{tables.BESIDE}{name}" for name in extra_captioners)),
+        build=partial(NounWorker, extractor, tokenizer, extra_captioners, compounds),
         knobs={"nouns.extractor": extractor, "nouns.compounds": compounds, "mix.tokenizer": tokenizer},
-        rows_per_input=len(tables.NOUN_SOURCES) + len(beside),
+        rows_per_input=len(tables.NOUN_SOURCES) + len(extra_captioners),
         needs=(partial(find_extractor, extractor), partial(find_vocabulary, tokenizer)),
     )
 
 
 def find_extractor(name: str) -> None:
-    """See that a spaCy model of that name is installed, or is a folder; nothing is imported.
+    """Check that a spaCy model of that name is installed, or is a folder; nothing is imported.
 
     Raises:
         ValueError: it is not; the message has the command that installs it.
@@ -116,7 +116,7 @@ def load_extractor(name: str, compounds: bool = False) -> NounExtractor:
 
 
 class NounExtractor:
-    """A spaCy pipeline, asked for nouns only.
+    """Finds nouns with a spaCy pipeline.
 
     spaCy takes text apart four times as fast where it knows the pieces, but what it learns inside a memory zone is
     forgotten with it. So the first texts are read outside of one, and once `KEPT_STRINGS` are known (some 60 MB),
@@ -140,7 +140,7 @@ class NounExtractor:
             return [[(_lemma(token), _is_noun(token)) for token in doc] for doc in docs]
 
     def nouns(self, texts: Iterable[str]) -> list[list[str]]:
-        """For each caption, its nouns (lemmas, and compounds where asked for) in reading order, repeats included."""
+        """For each caption, its nouns (lemmas, and joined compounds) in reading order, repeats included."""
         return [lemmas for lemmas, _ in self.count(texts)]
 
     def count(self, texts: Iterable[str]) -> list[tuple[list[str], int]]:
@@ -157,25 +157,25 @@ class NounWorker:
     """The worker: one pipeline and one tokenizer, built once."""
 
     def __init__(
-        self, extractor: str, tokenizer: str = WORDS, beside: Sequence[str] = (), compounds: bool = False
+        self, extractor: str, tokenizer: str = WORDS, extra_captioners: Sequence[str] = (), compounds: bool = False
     ) -> None:
         """Load the extractor and the tokenizer.
 
         Args:
             tokenizer: counts the tokens of every caption, so that they compare; the one that the mix is cut by.
-            beside: captioners whose captions are read beside those of `NOUN_SOURCES`.
+            extra_captioners: their captions are read besides those of `NOUN_SOURCES`.
             compounds: adjacent nouns are one concept.
         """
         self._extractor = load_extractor(extractor, compounds)
         self._tokenizer = load_tokenizer(tokenizer)
-        self._beside = tuple(beside)
+        self._extra_captioners = tuple(extra_captioners)
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
         """The nouns of every caption of each row; a row that was not kept, or a missing caption, has null."""
         raws = raw_offers(inputs["raw_captions"], inputs["selection"])
-        names = (*tables.NOUN_SOURCES, *self._beside)
+        names = (*tables.NOUN_SOURCES, *self._extra_captioners)
         sources = len(names)
-        written = [raws, inputs["captions"], *(inputs[f"{tables.BESIDE}{name}"] for name in self._beside)]
+        written = [raws, inputs["captions"], *(inputs[f"{tables.BESIDE}{name}"] for name in self._extra_captioners)]
         captions = list(_captions(written, kept_mask(raws, inputs["selection"])))
         found: list[tuple[list[str] | None, int | None, int | None]] = []
         for first in range(0, len(captions), ROWS_AT_ONCE * sources):
@@ -227,7 +227,7 @@ def _count(doc: Doc, compounds: bool) -> tuple[list[str], int]:
 
 
 def _joined(nouns: list[Token]) -> list[str]:
-    """Nouns in reading order as concepts: those that stand beside each other and are of one kind are one."""
+    """Nouns in reading order as concepts: adjacent nouns of one kind are one."""
     runs: list[list[Token]] = []
     for token in nouns:
         last = runs[-1][-1] if runs else None

@@ -38,11 +38,11 @@ Decoded = tuple[str, Image.Image | None]
 
 @dataclass(frozen=True)
 class CaptionResult:
-    """What came of asking about one picture: a caption, or the reason why there is none."""
+    """The outcome for one picture: a caption, or the reason why there is none."""
 
     caption: str | None = None
     num_tokens: int | None = None
-    """as the captioner counted; None where it does not tell"""
+    """as the captioner counted; None where it does not count them"""
     reason: str | None = None
 
 
@@ -50,13 +50,13 @@ FAILED = CaptionResult(reason=CaptionReason.CAPTIONER_FAILED)
 
 
 def stages(data_recipe: recipe.DataRecipe) -> list[Stage]:
-    """The job as map stages: the captioner that the mix takes, then those beside it.
+    """The job as map stages: the captioner that the mix takes, then the extra ones.
 
     Each reads `proxies` and `selection`, writes a table of its own, and takes finished captions over.
     """
     section = data_recipe.caption
-    beside = [_stage(data_recipe, section.of_beside(name), f"{tables.BESIDE}{name}") for name in section.beside]
-    return [_stage(data_recipe, section, "captions"), *beside]
+    extra_captioners = {f"{tables.BESIDE}{name}": section.for_extra_captioner(name) for name in section.beside}
+    return [_stage(data_recipe, own, table) for table, own in ({"captions": section} | extra_captioners).items()]
 
 
 def _stage(data_recipe: recipe.DataRecipe, section: recipe.Caption, table: str) -> Stage:
@@ -145,7 +145,7 @@ class Recaptioner:
             "prompt": self._captioner.prompt,
             "parameters": json.dumps(dict(self._captioner.parameters), sort_keys=True),
         }
-        """Who writes, and how: the columns in which a caption must agree to be taken over."""
+        """Author and way of writing: the columns in which a caption must agree to be taken over."""
         self._threads, self._table = threads, table
         self._meter = Meter(float(_uses_gpu()) if gpus is None else gpus, price_per_gpu_hour)
         self._num_failures = 0
@@ -186,7 +186,7 @@ class Recaptioner:
         return {self._table: self._rows(proxies, found)}
 
     def _finished(self, rows: pa.Table | None, captions_only: bool) -> dict[str, CaptionResult]:
-        """image_id -> result, of what this captioner has written before. What failed is asked about again."""
+        """image_id -> result of this captioner's earlier runs, without failures, which are tried again."""
         if rows is None:
             return {}
         columns = ["image_id", "caption", "num_tokens", "reason", *self._marks]
@@ -212,13 +212,13 @@ class Recaptioner:
             yield batch
 
     def _caption_all(self, batch: Sequence[Decoded]) -> dict[str, CaptionResult]:
-        """A result on every picture of a batch; the refused are asked about once more, together, where that helps."""
+        """A result for every picture of a batch; refused captions are written once more, together, where that helps."""
         pictures = {image_id: picture for image_id, picture in batch if picture is not None}
         results = {image_id: FAILED for image_id, _ in batch} | self._judge(self._ask(pictures, attempt=0))
         if self._captioner.retries_help:
             refused = {image_id: pictures[image_id] for image_id, found in results.items() if _is_refused(found)}
             again = self._judge(self._ask(refused, attempt=1))
-            # where the second asking fails, the reason of the first answer stays
+            # where the second try fails, the reason of the first one is kept
             results |= {image_id: found for image_id, found in again.items() if found is not FAILED}
         self._meter.add(images=len(pictures))
         return results
@@ -303,6 +303,6 @@ def _decode(jpegs: pa.ChunkedArray, todo: tuple[str, int]) -> Decoded:
 
 
 def _uses_gpu() -> bool:
-    """Whether the captioner that was just made is on a GPU; torch is not imported for captioners without it."""
+    """True if the captioner that was just made is on a GPU; torch is not imported for captioners without it."""
     torch = sys.modules.get("torch")
     return torch is not None and bool(torch.cuda.is_initialized())

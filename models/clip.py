@@ -28,7 +28,7 @@ class Clip:
         self._model, self._processor, self._tokenizer = model, processor, tokenizer
         self.name = name
         self.max_tokens: int = self._model.config.text_config.max_position_embeddings
-        """Of a text, its begin and end included: 77 as published. More is cut off."""
+        """Longest text, its begin and end included: 77 as published. Longer texts are cut."""
 
     @classmethod
     def load(cls, weights: str | None, key: str, device: str = "auto") -> Clip:
@@ -57,7 +57,7 @@ class Clip:
         return int(self._model.config.projection_dim)
 
     def pixels(self, image: Image.Image) -> Pixels:
-        """What the model sees of an RGB picture, (3, side, side): work for the threads that decode."""
+        """The model's input for an RGB picture, (3, side, side): work for the threads that decode."""
         found: Pixels = self._processor(image, return_tensors="np")["pixel_values"][0]
         return found
 

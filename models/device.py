@@ -1,4 +1,4 @@
-"""Where a model runs."""
+"""Chooses the device that a model runs on."""
 
 from __future__ import annotations
 

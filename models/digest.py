@@ -1,4 +1,4 @@
-"""The name of a model's content: a digest of its files that does not read all of them."""
+"""Names the content of a model by a digest that does not read all of its files."""
 
 from __future__ import annotations
 

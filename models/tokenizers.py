@@ -1,4 +1,4 @@
-"""Where a T5 tokenizer is: one search for whoever cuts captions and whoever trains on them."""
+"""Finds a T5 tokenizer, in one way for the mix, which cuts captions, and for the training on them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every external weight: where it is published, how large it is, under which licence, and where it lies here."""
+"""Every external weight with its repository, size and licence; and the functions that find and load weights here."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ AESTHETIC_HEAD = Weight(
     "ttj/sac-logos-ava1-l14-linearMSE", "0.004 GB", "Apache-2.0", "*.safetensors",
     revision="1e77fa05081323d99725fc40a9bf9f88180490e7")
 NSFW = Weight(
-    "a ViT that tells pictures not safe for work", "Falconsai/nsfw_image_detection", "0.34 GB", "Apache-2.0")
+    "a ViT that finds pictures not safe for work", "Falconsai/nsfw_image_detection", "0.34 GB", "Apache-2.0")
 WATERMARK = Weight(
-    "a ViT that tells pictures with a watermark", "amrul-hzz/watermark_detector", "0.34 GB", UNCHECKED)
+    "a ViT that finds pictures with a watermark", "amrul-hzz/watermark_detector", "0.34 GB", UNCHECKED)
 OWLV2 = Weight(
     "OWLv2 base, an open-vocabulary detector", "google/owlv2-base-patch16-ensemble", "0.6 GB", "Apache-2.0")
 # fmt: on
@@ -93,7 +93,7 @@ def missing_weights(weight: Weight, key: str, given: str | None = None) -> Value
 
     Args:
         key: the knob to set, such as `text.weights`.
-        given: what the knob is set to now; None where it is not set.
+        given: the knob's present value; None where it is not set.
     """
     here = "" if given is None else f"; {given} holds none, or is neither a folder nor in the local hub cache"
     return ValueError(
@@ -134,7 +134,7 @@ def find_weights(given: str | None, weight: Weight, key: str) -> Path:
 
 
 def find_frozen(given: str | None, weight: Weight, key: str) -> Path:
-    """`find_weights` of what `load_frozen` reads: the folder has a config.json and safetensors beside it.
+    """Like `find_weights`, for `load_frozen`: the folder holds a config.json and safetensors.
 
     Raises:
         ValueError: it is not on this machine, or not all of it is.
@@ -146,12 +146,12 @@ def find_frozen(given: str | None, weight: Weight, key: str) -> Path:
 
 
 def weights_name(given: str | None, folder: Path, published: Weight | None) -> str:
-    """How a row names a model: the hub id with the commit where it comes from the cache, else the folder's name.
+    """The name of a model in rows: the hub id with the commit where it comes from the cache, else the folder's name.
 
     Args:
         given: the knob.
         folder: where `find_weights` found it.
-        published: the model that stands for None.
+        published: the model of a knob that is not set.
     """
     if given is None:
         assert published is not None, "the knob names no model"
@@ -195,7 +195,7 @@ def load_preprocessing(from_pretrained: Callable[..., Any], folder: Path, kind: 
     """The processor or tokenizer that a model's folder holds.
 
     Args:
-        kind: of model, for the message.
+        kind: the kind of model, for the message.
 
     Raises:
         ValueError: the folder holds none, or a damaged one.

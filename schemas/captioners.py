@@ -1,4 +1,4 @@
-"""The recipe's section `caption`: which captioner, and the knobs of each."""
+"""The recipe's section `caption`: the choice of a captioner, and the knobs of each."""
 
 from __future__ import annotations
 
@@ -66,18 +66,18 @@ class Vlm(CaptionerSection):
 
     weights: str | None = None
     """Folder, or hub id (`org/name` or `org/name@commit`) in the local hub cache; nothing is downloaded. Null is
-    LLaVA-1.5-7B, which stands in for the LLaVA that captioned PixArt-α's data."""
+    LLaVA-1.5-7B, the nearest to the LLaVA that captioned PixArt-α's data."""
     prompt: str | None = None
-    """What is asked about each picture. Null is PixArt-α's question, or what a model without chat was trained on
-    (Florence-2's task, nothing for BLIP). An empty text asks nothing."""
+    """The prompt about each picture. Null is PixArt-α's question, or the prompt that a model without chat was trained
+    on (Florence-2's task, nothing for BLIP). An empty text is no prompt."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 512
     """Longest caption, in the model's tokens."""
     decoding: Literal["greedy", "sampled"] = "greedy"
     """`greedy` takes the likeliest token; `sampled` draws, seeded per image, so that a rerun draws the same."""
     temperature: Annotated[float, Field(gt=0, le=5)] = 0.2
-    """Of `sampled`: under 1 sharpens. PixArt-α used 0.2."""
+    """Temperature of `sampled`; under 1 sharpens. PixArt-α used 0.2."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Of `sampled`: draws among the likeliest tokens that together have this probability."""
+    """`sampled` draws among the likeliest tokens that together have this probability."""
     batch_size: Annotated[int, Field(ge=1)] = 8
     """Pictures that the model reads at once."""
     dtype: Dtype = "auto"
@@ -96,7 +96,7 @@ class Endpoint(CaptionerSection):
     model: str | None = None
     """The model as the server names it."""
     prompt: Annotated[str, Field(min_length=1)] = "Describe this image and its style in a very detailed manner"
-    """What is asked about each picture; the default is PixArt-α's."""
+    """The prompt about each picture; the default is PixArt-α's."""
     max_tokens: Annotated[int, Field(ge=1)] = 512
     """Longest caption, in the model's tokens."""
     temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
@@ -110,7 +110,7 @@ class Endpoint(CaptionerSection):
     timeout_s: Annotated[float, Field(gt=0)] = 120.0
     """Longest wait for one answer, in s."""
     retries: Annotated[int, Field(ge=0, le=20)] = 5
-    """How often a request is sent again after 429, 5xx, a timeout, a cut connection or an answer that is no JSON."""
+    """Retries of a request after 429, 5xx, a timeout, a cut connection or an answer that is no JSON."""
     backoff_s: Annotated[float, Field(gt=0)] = 1.0
     """Wait before the first retry, in s; doubled each time up to a minute. A server's Retry-After goes first."""
     api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
@@ -134,15 +134,15 @@ class Caption(OnDevice):
 
     captioner: CaptionerName = "attributes"
     """`attributes` says what it measures in the picture (palette, light, framing), without weights; the others are
-    models, each with a section below. Only the section of the one chosen counts; the others may stand."""
+    models, each with a section below. Only the section of the chosen captioner counts; the others may be there."""
     beside: list[CaptionerName] = []
     """Further captioners, each of which captions the same pictures into `captions/<captioner>`, to be compared; the
     mix takes none of theirs."""
     max_failed_share: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Of the pictures asked about, how many may be left without a caption (failed, empty or refused) before the job
-    stops at its end. A run after that asks again for these alone."""
+    """Largest share of the pictures that may be left without a caption (failed, empty or refused) before the job stops
+    at its end. The next run tries only these again."""
     price_per_gpu_hour: Annotated[float, Field(ge=0)] | None = None
-    """Of one GPU, in any currency, to show what the captions have cost so far; null shows none."""
+    """Price of one GPU, in any currency, to show the cost of the captions so far; null shows none."""
     share_captioner: ShareCaptioner = ShareCaptioner()
     vlm: Vlm = Vlm()
     endpoint: Endpoint = Endpoint()
@@ -164,12 +164,12 @@ class Caption(OnDevice):
         section = getattr(self, self.captioner, None)
         return section if isinstance(section, CaptionerSection) else CaptionerSection()
 
-    def of_beside(self, captioner: CaptionerName) -> Caption:
-        """The section as it is for one of the captioners beside."""
+    def for_extra_captioner(self, captioner: CaptionerName) -> Caption:
+        """This section with one of the extra captioners chosen."""
         return self.model_copy(update={"captioner": captioner, "beside": []})
 
     def knobs(self) -> dict[str, Any]:
-        """What decides what a caption says, by dotted key: the captioner, and the knobs of the one that is chosen."""
+        """The knobs that decide what a caption says, by dotted key: the captioner, and the knobs of the chosen one."""
         own = {f"{self.captioner}.{name}": value for name, value in self.chosen().knobs().items()}
         return {"captioner": self.captioner, **own}
 

@@ -1,4 +1,4 @@
-"""What is measured of every picture: the aesthetic score and the screens, and how their models run."""
+"""The recipe's sections `aesthetic` and `screen`: the measurements of every picture, and how their models run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LIMITS = {
 
 
 class Models(OnDevice):
-    """How a job runs its models. Nothing here changes a result but for the last digits."""
+    """The knobs by which a job runs its models. They change no more than the last digits of a result."""
 
     batch_size: Annotated[int, Field(ge=1)] = 64
     """Pictures per pass."""
@@ -33,7 +33,7 @@ class Models(OnDevice):
     """`auto` takes a GPU where there is one; else a name of torch, such as cuda:1 or cpu."""
 
     def uses_models(self) -> bool:
-        """Whether the job has a model to run."""
+        """True if the job has a model to run."""
         raise NotImplementedError
 
     def model_device(self) -> str:
@@ -50,7 +50,7 @@ class Models(OnDevice):
 
 
 class Aesthetic(Models):
-    """Score every picture; the threshold lives in `select`."""
+    """Score every picture; the threshold is a knob of `select`."""
 
     scorer: Literal["photographic", "laion"] = "photographic"
     """`photographic` measures sharpness, contrast, colourfulness and exposure, on a scale of 1 to 10. No weights.
@@ -76,7 +76,7 @@ class Aesthetic(Models):
         return self.scorer == "laion"
 
     def knobs(self) -> dict[str, Any]:
-        """What decides the scores: the scorer, and what it reads."""
+        """The knobs that decide the scores: the scorer, and its models."""
         return self.content() if self.uses_models() else {"scorer": self.scorer}
 
 
@@ -90,7 +90,7 @@ class Classifier(StrictModel):
 
 
 class Screen(Models):
-    """Look for what spoils a picture: columns of `screens`. All off by default; the limits live in `select`."""
+    """Look for flaws of a picture: columns of `screens`. All off by default; the limits are knobs of `select`."""
 
     sharpness: bool = False
     """Measure how sharp the sharpest tenth of the picture is."""
@@ -101,7 +101,7 @@ class Screen(Models):
     """Measure frames and letterbox bars."""
     classifiers: dict[str, Classifier] = {}
     """Column -> image classifier. `nsfw: {}` and `watermark: {}` take the published ones; a column of any other name
-    names its `model` and `label`, and lies in the column `classes`."""
+    names its `model` and `label`, and its scores are in the column `classes`."""
     clip_similarity: bool = False
     """Cosine of CLIP between the picture and its raw caption, as `clean` left it."""
     clip: str | None = None
@@ -129,7 +129,7 @@ class Screen(Models):
         return frozenset(measured | own | others)
 
     def knobs(self) -> dict[str, Any]:
-        """What decides what comes out."""
+        """The knobs that decide the job's results."""
         return {name: value for name, value in self.content().items() if name != "clip" or self.clip_similarity}
 
     def how_to_compute(self, column: str) -> str:

@@ -1,6 +1,6 @@
-"""The offline captioner: says in a sentence or two what is measured in a picture, and nothing that is not.
+"""The offline captioner: says in a sentence or two what is measured in a picture, and nothing else.
 
-It names framing, palette with places, light, saturation and where the detail lies. It knows no objects: a recipe
+It names framing, palette with places, light, saturation and the place of the detail. It knows no objects: a recipe
 that wants those names a model instead.
 """
 
@@ -47,8 +47,8 @@ NAMES = tuple(PALETTE)
 
 
 @dataclass(frozen=True)
-class Patch:
-    """One named colour: what share of the picture it covers, and where most of it lies."""
+class ColourPatch:
+    """One named colour with the share of the picture that it covers, and the place of most of it."""
 
     name: str
     share: float
@@ -57,11 +57,11 @@ class Patch:
 
 @dataclass(frozen=True)
 class Attributes:
-    """What is measured in one picture. Lightness and contrast in CIELAB L (0 to 100), colourfulness in chroma."""
+    """The measurements of one picture. Lightness and contrast in CIELAB L (0 to 100), colourfulness in chroma."""
 
     aspect: float
     """width / height"""
-    patches: tuple[Patch, ...]
+    patches: tuple[ColourPatch, ...]
     """the dominant colours, largest first; at least one"""
     accent: str
     """a vivid colour of a smaller area, or ''"""
@@ -191,12 +191,12 @@ _PLACES = {
 }
 
 
-def _patches(names: NDArray[np.intp]) -> tuple[Patch, ...]:
+def _patches(names: NDArray[np.intp]) -> tuple[ColourPatch, ...]:
     """The dominant colours with the place where each is most over-represented, if any is by half."""
     counts = np.bincount(names.ravel(), minlength=len(NAMES))
     order = np.argsort(-counts, kind="stable")[:MOST_COLOURS]
     regions = {name: mask for name, mask in _regions(*names.shape).items() if mask.any()}
-    patches: list[Patch] = []
+    patches: list[ColourPatch] = []
     for index in order:
         share = counts[index] / names.size
         if share < SMALLEST_SHARE and patches:
@@ -204,11 +204,11 @@ def _patches(names: NDArray[np.intp]) -> tuple[Patch, ...]:
         here = names == index
         lift = {place: here[mask].mean() / share for place, mask in regions.items()}
         place = max(lift, key=lambda name: lift[name])
-        patches.append(Patch(NAMES[index], float(share), _where(place, lift[place], float(share))))
+        patches.append(ColourPatch(NAMES[index], float(share), _where(place, lift[place], float(share))))
     return tuple(patches)
 
 
-def _accent(names: NDArray[np.intp], patches: Sequence[Patch]) -> str:
+def _accent(names: NDArray[np.intp], patches: Sequence[ColourPatch]) -> str:
     """The largest vivid colour that is not among the dominant ones."""
     counts = np.bincount(names.ravel(), minlength=len(NAMES))
     named = np.isin(NAMES, [patch.name for patch in patches])

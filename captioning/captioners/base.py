@@ -1,4 +1,4 @@
-"""What a captioner is: one answer per picture."""
+"""The protocol of captioners: pictures in, one answer per picture out."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from PIL import Image
 from schemas.ids import counter
 
 CAPTIONER_ERRORS = (ValueError, OSError, RuntimeError)
-"""What a captioner may raise on a picture it cannot caption: a value it cannot use, a file that fails, or a device
+"""Errors a captioner may raise on a picture it cannot caption: a value it cannot use, a file that fails, or a device
 that gives up (out of memory is a RuntimeError in torch). Anything else is a defect and stops the job."""
 
 Plain = str | int | float | bool | None
 
 
 class CaptionerUnusable(ValueError):
-    """No picture can be captioned like this: a wrong key, a server that is not there. Stops the job."""
+    """The captioner can caption no picture at all: a wrong key, a server that is not there. It stops the job."""
 
 
 @dataclass(frozen=True)
 class Generated:
-    """What a captioner wrote about one picture."""
+    """The text a captioner wrote about one picture."""
 
     text: str
     """as the model gave it; may be empty"""
     ended: bool = True
     """False where the limit of tokens cut it"""
     num_tokens: int | None = None
-    """tokens of the captioner's own tokenizer; None where it does not tell"""
+    """tokens of the captioner's own tokenizer; None where it does not count them"""
 
 
 @dataclass(frozen=True)
 class CaptionFailure:
-    """Why one picture got no answer, while the others of its batch did."""
+    """The reason why one picture got no answer, while the others of its batch did."""
 
     reason: str
 
@@ -44,36 +44,36 @@ Answer = Generated | CaptionFailure
 
 
 class Captioner(Protocol):
-    """Describes pictures in words. Built once per worker, so its constructor loads the weights."""
+    """A captioner describes pictures in words. Each worker builds one, so its constructor loads the weights."""
 
     @property
     def name(self) -> str:
-        """Who wrote the caption: the model, and the first 8 digits of its revision where it has one."""
+        """The author of the caption: the model, and the first 8 digits of its revision where it has one."""
         ...
 
     @property
     def revision(self) -> str | None:
-        """The commit of the model's repository, or the digest of its folder; None where there is nothing to tell."""
+        """The commit of the model's repository, or the digest of its folder; None where it has neither."""
         ...
 
     @property
     def prompt(self) -> str | None:
-        """What the model was asked; None where it takes no prompt. A caption of another prompt is another caption."""
+        """The prompt of the model; None where it takes none. A caption of another prompt is another caption."""
         ...
 
     @property
     def parameters(self) -> Mapping[str, Plain]:
-        """What else shapes a caption: decoding, limits, precision."""
+        """Everything else that shapes a caption: decoding, limits, precision."""
         ...
 
     @property
     def retries_help(self) -> bool:
-        """Whether another seed can change what it writes about a picture."""
+        """True if another seed can change the text about a picture."""
         ...
 
     @property
     def batch_size(self) -> int:
-        """Most pictures that `caption` is given at once."""
+        """The largest number of pictures that one call of `caption` takes."""
         ...
 
     def caption(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> Sequence[Answer]:
@@ -86,7 +86,7 @@ class Captioner(Protocol):
         Raises:
             CaptionerUnusable: it cannot work at all; the job stops.
             ValueError, OSError, RuntimeError: it fails on one of these pictures (`CAPTIONER_ERRORS`). The caller
-                then asks again for one picture at a time, and the picture that fails alone gets no caption.
+                then tries one picture at a time, and the picture that fails alone gets no caption.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""What a chat server's reply means: a caption, a picture it refuses, one to ask again, or a mistake in the recipe."""
+"""Reads a chat server's reply: a caption, a refused picture, a request to send again, or a mistake in the recipe."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from typing import Any
 from captioning.captioners.base import CaptionerUnusable, Generated
 
 LONGEST_MESSAGE = 200
-"""Letters of a server's message that are shown."""
+"""Longest part of a server's message that is shown, in letters."""
 
 
-class Busy(Exception):
-    """Another try may help. `retry_after_s` is how long the server asks to wait; None where it does not."""
+class ServerBusy(Exception):
+    """Another try may help. `retry_after_s` is the wait that the server wants; None where it names none."""
 
     def __init__(self, message: str, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
 
 
-class Unreachable(Busy):
-    """No connection to the server comes about."""
+class ServerUnreachable(ServerBusy):
+    """The server accepts no connection."""
 
 
-class Refused(Exception):
-    """The server does not want this picture, and will not later."""
+class PictureRefused(Exception):
+    """The server refuses this picture, and would refuse it again."""
 
 
 def status_error(status: int, content: bytes, retry_after_s: float | None = None) -> Exception:
-    """What a status other than 200 means."""
+    """The error that a status other than 200 means."""
     said = f"the server says {status}: {message_of(content)}"
     if status in (408, 425, 429) or status >= 500:
-        return Busy(said, retry_after_s)
+        return ServerBusy(said, retry_after_s)
     if status == 401:
         return CaptionerUnusable(f"{said}; caption.endpoint.api_key_env names the variable that holds its key")
     if status == 403:
@@ -42,12 +42,12 @@ def status_error(status: int, content: bytes, retry_after_s: float | None = None
     if status in (404, 405):
         return CaptionerUnusable(f"{said}; check caption.endpoint.url (it ends in /v1) and caption.endpoint.model")
     if 300 <= status < 400:
-        return CaptionerUnusable(f"{said}; it lies elsewhere, name that address in caption.endpoint.url")
-    return Refused(said)
+        return CaptionerUnusable(f"{said}; the server has moved, set caption.endpoint.url to its new address")
+    return PictureRefused(said)
 
 
 def message_of(content: bytes) -> str:
-    """The first line of what a server says is wrong."""
+    """The first line of a server's error message."""
     try:
         found: Any = json.loads(content)
     except ValueError:
@@ -64,8 +64,8 @@ def read_reply(content: bytes) -> Generated:
     """The caption in a reply of `chat/completions`.
 
     Raises:
-        Busy: it is no such reply.
-        Refused: the server's filter held the text back.
+        ServerBusy: the reply is no chat completion.
+        PictureRefused: the server's filter held the text back.
     """
     try:
         reply = json.loads(content)
@@ -73,20 +73,20 @@ def read_reply(content: bytes) -> Generated:
         text = choice["message"].get("content")
         usage = reply.get("usage") or {}
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise Busy(f"the reply is no chat completion: {message_of(content)}") from None
+        raise ServerBusy(f"the reply is no chat completion: {message_of(content)}") from None
     if isinstance(text, list):  # parts, as some servers write them
         text = "".join(str(part.get("text", "")) for part in text if isinstance(part, dict))
     if text is not None and not isinstance(text, str):
-        raise Busy("the reply is no chat completion: its content is no text")
+        raise ServerBusy("the reply is no chat completion: its content is no text")
     ending = choice.get("finish_reason")
     if ending == "content_filter":
-        raise Refused("the server's content filter held the text back")
+        raise PictureRefused("the server's content filter held the text back")
     num_tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
     return Generated(text or "", ending != "length", num_tokens if isinstance(num_tokens, int) else None)
 
 
 def retry_after_s(header: str | None) -> float | None:
-    """Seconds that a `Retry-After` header asks to wait: a number, or a date; None where it says neither."""
+    """Seconds to wait by a `Retry-After` header, which holds a number or a date; None where it holds neither."""
     if header is None:
         return None
     try:

@@ -17,22 +17,29 @@ import aiohttp
 from PIL import Image
 
 from captioning.captioners.base import Answer, CaptionerUnusable, CaptionFailure, Generated, Plain
-from captioning.captioners.chat_reply import Busy, Refused, Unreachable, read_reply, retry_after_s, status_error
+from captioning.captioners.chat_reply import (
+    PictureRefused,
+    ServerBusy,
+    ServerUnreachable,
+    read_reply,
+    retry_after_s,
+    status_error,
+)
 from schemas.captioners import Endpoint
 
 LONGEST_WAIT_S = 60.0
-"""Longest wait that is thought up here before a retry."""
+"""Longest wait before a retry where the server names none."""
 LONGEST_RETRY_AFTER_S = 300.0
-"""Longest wait that a server may ask for."""
+"""Longest wait that a server may set."""
 CONNECT_TIMEOUT_S = 20.0
 REPLY_BYTES = 4_000_000
-"""Most of a reply that is read; a caption is a few kB."""
+"""No more of a reply is read; a caption is a few kB."""
 
 
 class EndpointCaptioner:
-    """One request per picture, up to `concurrency` in flight. Nothing is sent before the first picture.
+    """Sends one request per picture, up to `concurrency` in flight, and nothing before the first picture.
 
-    A picture that the server refuses is that picture's failure; its batch-mates keep what they were answered.
+    A picture that the server refuses fails alone; the others of its batch keep their answers.
     """
 
     def __init__(self, section: Endpoint) -> None:
@@ -80,33 +87,33 @@ class EndpointCaptioner:
                 for image, seed in zip(images, seeds, strict=True)
             ]
             try:
-                answers: list[Answer | Unreachable] = await asyncio.gather(*tasks)
+                answers: list[Answer | ServerUnreachable] = await asyncio.gather(*tasks)
             finally:
                 for task in tasks:
                     task.cancel()
-        unreachable = [answer for answer in answers if isinstance(answer, Unreachable)]
+        unreachable = [answer for answer in answers if isinstance(answer, ServerUnreachable)]
         if unreachable and len(unreachable) == len(answers):
             raise CaptionerUnusable(f"{section.url}: no server answers there ({unreachable[0]})")
-        return [CaptionFailure(str(answer)) if isinstance(answer, Unreachable) else answer for answer in answers]
+        return [CaptionFailure(str(answer)) if isinstance(answer, ServerUnreachable) else answer for answer in answers]
 
     async def _ask(
         self, session: aiohttp.ClientSession, slots: asyncio.Semaphore, image: Image.Image, seed: int
-    ) -> Answer | Unreachable:
+    ) -> Answer | ServerUnreachable:
         """Ask about one picture until there is an answer, a refusal, or no retry left."""
         async with slots:
             body = await asyncio.to_thread(self._body, image, seed)
             for attempt in range(self._section.retries + 1):
                 try:
                     return await self._post(session, body)
-                except Refused as refused:
+                except PictureRefused as refused:
                     return CaptionFailure(str(refused))
                 except CaptionerUnusable as error:
                     raise CaptionerUnusable(f"{self._section.url}: {error}") from None
-                except (Busy, Unreachable) as error:
+                except (ServerBusy, ServerUnreachable) as error:
                     last = error
                 if attempt < self._section.retries:
                     await asyncio.sleep(self._wait_s(attempt, last, seed))
-        if isinstance(last, Unreachable):
+        if isinstance(last, ServerUnreachable):
             return last
         return CaptionFailure(f"{last}, {self._section.retries + 1} times")
 
@@ -114,10 +121,10 @@ class EndpointCaptioner:
         """Send one request.
 
         Raises:
-            Busy: the server is overloaded, slow, broken off or talks nonsense: another try may help.
-            Unreachable: there is no connection.
-            Refused: it does not want this picture.
-            CaptionerUnusable: it wants no picture sent like this.
+            ServerBusy: the server is overloaded or slow, cut the connection or sent no chat completion.
+            ServerUnreachable: the server accepts no connection.
+            PictureRefused: the server refuses this picture.
+            CaptionerUnusable: the server refuses every request of this kind.
         """
         try:
             async with session.post(
@@ -133,13 +140,13 @@ class EndpointCaptioner:
                 if response.status != 200:
                     raise status_error(response.status, content, retry_after_s(response.headers.get("Retry-After")))
         except aiohttp.ClientConnectorError as error:
-            raise Unreachable(str(error)) from None
+            raise ServerUnreachable(str(error)) from None
         except aiohttp.ConnectionTimeoutError:
-            raise Unreachable(f"no connection within {CONNECT_TIMEOUT_S:g} s") from None
+            raise ServerUnreachable(f"no connection within {CONNECT_TIMEOUT_S:g} s") from None
         except TimeoutError:
-            raise Busy(f"no answer within {self._section.timeout_s:g} s") from None
+            raise ServerBusy(f"no answer within {self._section.timeout_s:g} s") from None
         except aiohttp.ClientError as error:
-            raise Busy(f"the connection was cut ({error or type(error).__name__})") from None
+            raise ServerBusy(f"the connection was cut ({error or type(error).__name__})") from None
         return read_reply(content)
 
     def _body(self, image: Image.Image, seed: int) -> bytes:
@@ -160,9 +167,9 @@ class EndpointCaptioner:
         }
         return json.dumps(request).encode()
 
-    def _wait_s(self, attempt: int, error: Busy | Unreachable, seed: int) -> float:
-        """How long to wait before the next try: what the server asks for, else doubled each time; spread by up to a
-        half, so that those who failed together do not come back together."""
+    def _wait_s(self, attempt: int, error: ServerBusy | ServerUnreachable, seed: int) -> float:
+        """Seconds before the next try: the server's own wait, else doubled each time. Up to a half is added at random,
+        so that requests which failed together are not sent again together."""
         spread = 1 + random.Random(seed + attempt).random() / 2
         if error.retry_after_s is not None:
             return min(error.retry_after_s, LONGEST_RETRY_AFTER_S) * spread
@@ -209,7 +216,7 @@ def proxy_of(url: str) -> str | None:
 
 
 async def read_bounded(stream: aiohttp.StreamReader) -> bytes:
-    """A reply, or as much of it as a caption could need."""
+    """A reply, or its first `REPLY_BYTES`."""
     content = bytearray()
     async for chunk in stream.iter_any():
         content += chunk

@@ -1,4 +1,4 @@
-"""Where a model lies on this machine, and which it is: a folder or the local hub cache. Nothing is ever downloaded."""
+"""Finds a captioner's model in a folder or in the local hub cache, and names its revision. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from schemas import captioners
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SUFFIXES = (".safetensors", ".bin")
-"""Files of weights, the better kind first."""
+"""Endings of weight files, the preferred one first."""
 TOKENIZER = "tokenizer.model"
 
 
 @dataclass(frozen=True)
 class LocalModel:
-    """A model's files."""
+    """A model on this machine."""
 
     folder: Path
     name: str
@@ -89,8 +89,8 @@ def weight_paths(folder: Path) -> list[Path]:
 
 
 def downloaded_commit(folder: Path) -> str | None:
-    """The commit that `hf download --local-dir` notes beside a folder's config; None where nobody noted it, or where
-    config.json has been changed since."""
+    """The commit that `hf download --local-dir` noted in a folder; None without such a note, or where config.json has
+    been changed since."""
     note = folder / ".cache" / "huggingface" / "download" / "config.json.metadata"
     try:
         commit = note.read_text(encoding="utf-8").split("\n", 1)[0].strip()

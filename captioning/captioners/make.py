@@ -1,4 +1,4 @@
-"""The captioners a recipe can name."""
+"""Makes the captioner that a recipe names."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ CAPTIONERS: dict[str, Callable[[recipe.Caption], Captioner]] = {
     "vlm": _vlm,
     "endpoint": _endpoint,
 }
-"""The captioners by their name in the recipe (`caption.captioner`), made from the recipe's section. Each is imported
-when it is made: a recipe pays for the captioner it names only."""
+"""Name in the recipe (`caption.captioner`) -> the function that makes the captioner from the recipe's section. Each
+function imports its captioner, so that a recipe pays only for the captioner it names."""
 
 
 def make_captioner(section: recipe.Caption) -> Captioner:
     """The captioner that the recipe names.
 
     Raises:
-        ValueError: there is none of that name, or its weights are missing; the message says what to do.
+        ValueError: no captioner has that name, or its weights are missing; the message says what to do.
     """
     make = CAPTIONERS.get(section.captioner)
     if make is None:
@@ -57,11 +57,12 @@ def make_captioner(section: recipe.Caption) -> Captioner:
 
 
 def find_captioner(section: recipe.Caption) -> None:
-    """See that what the captioner needs is on this machine, by the functions that it finds it with: weights, or a key
-    for a server. Nothing is loaded and no server is asked.
+    """Check that this machine has the captioner's weights, or the key for its server. Nothing is loaded or sent.
+
+    The check uses the functions by which the captioner itself finds them, so that both raise the same line.
 
     Raises:
-        ValueError: it is not; the message says what to do.
+        ValueError: they are missing; the message says what to do.
     """
     if section.captioner == "share_captioner":
         find_share_captioner(section.share_captioner)

@@ -41,8 +41,8 @@ def load_config(folder: Path) -> Any:
 def load_processor(folder: Path, config: Any) -> Any:
     """A model's processor, padding on the left, so that the last token of every row is where its answer begins.
 
-    Processors that also take videos need torchvision for these alone; where it is not installed they are put
-    together without.
+    Processors that also take videos need torchvision for these alone; where it is not installed the
+    processor is built without videos.
 
     Raises:
         ValueError: it cannot be read.

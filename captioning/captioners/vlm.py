@@ -1,4 +1,4 @@
-"""The captioner `vlm`: any image-text-to-text model of transformers, asked one question about each picture."""
+"""The captioner `vlm`: puts one question about each picture to an image-text-to-text model of transformers."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from models.weights import load_frozen, one_line
 from schemas.captioners import Vlm
 
 ALPHA_PROMPT = "Describe this image and its style in a very detailed manner"
-"""What PixArt-α asked LLaVA; from its paper."""
+"""PixArt-α's prompt for LLaVA, from its paper."""
 
 OWN_PROMPT = {"florence2": "<MORE_DETAILED_CAPTION>", "blip": "", "blip-2": "", "git": "", "kosmos-2": "<grounding>"}
-"""What a model that was not trained on questions is asked, by its type; '' is nothing."""
+"""Type of a model that was not trained on questions -> the prompt it was trained on; '' is none."""
 
 WITHOUT_TEMPLATE = {
     "llava": "USER: <image>\n{prompt} ASSISTANT:",
     "vipllava": "USER: <image>\n{prompt} ASSISTANT:",
     "instructblip": "{prompt}",
 }
-"""How the question is put to a model whose files hold no chat template; the others take it as it is."""
+"""Type of a model whose files hold no chat template -> the text around the question; other types get it bare."""
 
 TEXT_HOLDS_IMAGE = {"blip-2", "instructblip"}
 """Models whose processor puts the picture's tokens into the text, an empty one too."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 WINDOW_BATCHES = 4
-"""Batches that are asked for at once, so that pictures of like size can go together."""
+"""Batches per call of `caption`, so that pictures of similar size can go through the model together."""
 
 
 class VlmCaptioner:
-    """One question, one answer per picture. Built once per worker.
+    """Puts one question about each picture to the model. Each worker builds one.
 
     In fp32 an answer depends on its picture and seed alone. In 16 bit the batch it went in moves the last digits of
     the logits, which can turn a word where two are equally likely.
@@ -62,9 +62,9 @@ class VlmCaptioner:
         self._kind: str = config.model_type
         self._starts_anew = bool(config.is_encoder_decoder or config.get_text_config().is_encoder_decoder)
         self.name, self.revision = found.name, found.revision
-        asked = OWN_PROMPT.get(self._kind, ALPHA_PROMPT) if section.prompt is None else section.prompt
-        self.prompt: str | None = asked or None
-        try:  # a model takes minutes to load; whether it can be asked shows at once
+        prompt = OWN_PROMPT.get(self._kind, ALPHA_PROMPT) if section.prompt is None else section.prompt
+        self.prompt: str | None = prompt or None
+        try:  # a model takes minutes to load; a processor that does not fit shows at once
             self._inputs([Image.new("RGB", (64, 48))])
         except (ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
             raise ValueError(
@@ -122,7 +122,7 @@ class VlmCaptioner:
             logits_processor=sampling,
             pad_token_id=self._processor.tokenizer.pad_token_id,
         )
-        # an encoder-decoder does not repeat the prompt; its first token tells it to start, and may be the one that ends
+        # an encoder-decoder does not repeat the prompt; its first token is the start, and may equal the end
         head = 1 if self._starts_anew else prompt_length(inputs.get("input_ids"), written)
         written = written[:, head:]
         return [self._answer(row) for row in written.tolist()]
@@ -141,8 +141,8 @@ class VlmCaptioner:
                 processor_kwargs={"padding": True},
             )
         text = WITHOUT_TEMPLATE.get(self._kind, "{prompt}").replace("{prompt}", self.prompt or "")
-        asked = {"text": [text] * len(images), "padding": True} if text or self._kind in TEXT_HOLDS_IMAGE else {}
-        return self._processor(images=images, return_tensors="pt", **asked)
+        words = {"text": [text] * len(images), "padding": True} if text or self._kind in TEXT_HOLDS_IMAGE else {}
+        return self._processor(images=images, return_tensors="pt", **words)
 
     def _answer(self, tokens: list[int]) -> Generated:
         end = next((place for place, token in enumerate(tokens) if token in self._ends), None)

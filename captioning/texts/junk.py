@@ -1,4 +1,4 @@
-"""What comes with photographs in place of captions: file names, camera names, placeholders, lists of keywords."""
+"""Finds texts that photographs carry in place of captions: file names, camera names, placeholders, keywords."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import re
 from captioning.texts.text import words
 
 MIN_KEYWORDS = 8
-"""So many items between commas or the like make a list of keywords, ..."""
+"""A list of keywords has at least this many items between commas or the like, ..."""
 KEYWORD_WORDS = 2.5
-"""... if an item has at most so many words on average, ..."""
+"""... an item of it has at most this many words on average, ..."""
 FUNCTION_WORD_SHARE = 0.1
-"""... and at most this share of the words are those that sentences are made with."""
+"""... and at most this share of its words are words that sentences are made with."""
 MIN_HASHTAGS = 3
-"""So many hashtags, if they are at least half of the words, are keywords too."""
+"""At least this many hashtags are keywords too, if they are at least half of the words."""
 DESCRIPTIVE_WORDS = 4
-"""A file name of so many words with spaces between them describes the picture: "a red fox in snow.jpg"."""
+"""A file name of at least this many words with spaces between them describes the picture: "a red fox in snow.jpg"."""
 
 _LONGEST_NAME = 300
 """Characters; no file name and no camera name is longer."""
@@ -31,7 +31,7 @@ _COUNTER = re.compile(
     r"(?:[\s_.()#-]*+(?:\d++|wa|mp|hdr|pano|edit(?:ed)?|copy|burst|cover|at|am|pm|[a-z]\d{3,}+))++[\s_.()-]*+",
     re.IGNORECASE,
 )
-"""What cameras, phones and chat programs call files, extension left out: a word and numbers, or numbers alone."""
+"""File names of cameras, phones and chat programs, without the extension: a word and numbers, or numbers alone."""
 
 _PATH = re.compile(r"(?:[A-Za-z]:\\|\\\\|~/|(?:\.\./)+|/)?(?:[^\s/\\]+[/\\])*[^\s/\\]+")
 
@@ -71,7 +71,7 @@ _HASHTAG = re.compile(r"(?:#\w*[^\W\d]\w*)+[.,;!]*")
 
 
 def is_file_name(text: str) -> bool:
-    """Whether a text is the name or path of a file: "IMG_1234.JPG", "photo (3).png", "DSC00012", "red_fox_01"."""
+    """True if a text is the name or path of a file: "IMG_1234.JPG", "photo (3).png", "DSC00012", "red_fox_01"."""
     if len(text) > _LONGEST_NAME:
         return False
     text = text.strip("\"'“”‘’ ")
@@ -97,12 +97,12 @@ def without_extension(text: str) -> str:
 
 
 def is_descriptive(stem: str) -> bool:
-    """Whether the name of a file, its extension left out, has words enough to say what is in it."""
+    """True if the name of a file, its extension left out, has words enough to say what is in it."""
     return sum(word.isalpha() for word in stem.split()) >= DESCRIPTIVE_WORDS
 
 
 def is_camera_name(text: str) -> bool:
-    """Whether a text names a camera and nothing else: "Canon EOS 5D Mark II", "OLYMPUS DIGITAL CAMERA", "SONY DSC"."""
+    """True if a text names a camera and nothing else: "Canon EOS 5D Mark II", "OLYMPUS DIGITAL CAMERA", "SONY DSC"."""
     if len(text) > _LONGEST_NAME:
         return False
     named = [word for part in words(text) for word in part.split("_") if word]
@@ -114,12 +114,12 @@ def is_camera_name(text: str) -> bool:
 
 
 def is_placeholder(text: str) -> bool:
-    """Whether a text stands for a missing one: "untitled", "no description available"."""
+    """True if a text stands for a missing one: "untitled", "no description available"."""
     return len(text) <= _LONGEST_NAME and " ".join(words(text)) in _PLACEHOLDERS
 
 
 def is_keywords(text: str) -> bool:
-    """Whether a text is a list of keywords: many short items without the words that sentences are made with, or
+    """True if a text is a list of keywords: many short items without the words that sentences are made with, or
     mostly hashtags."""
     tokens = text.split()
     hashtags = sum(_HASHTAG.fullmatch(token) is not None for token in tokens)
@@ -134,7 +134,7 @@ def is_keywords(text: str) -> bool:
 
 
 def without_hashtags(text: str) -> str:
-    """A text without the hashtags that trail behind it, if they are two or more; "#winning" in a sentence stays."""
+    """A text without the hashtags that trail behind it, if they are two or more; "#winning" in a sentence is kept."""
     tokens = text.split()
     end = len(tokens)
     while end and _HASHTAG.fullmatch(tokens[end - 1]):

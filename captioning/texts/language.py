@@ -1,4 +1,4 @@
-"""Which language a text is in: py3langid, a naive Bayes model over 139 languages that comes with its package."""
+"""Guesses the language of a text with py3langid, a naive Bayes model over 139 languages that comes with its package."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ CHARACTERS_READ = 1000
 
 
 @dataclass(frozen=True)
-class Guess:
-    """What the model makes of a text."""
+class LanguageGuess:
+    """The model's guess at the language of a text."""
 
     language: str | None
     """ISO 639 code, such as `en`; None where the model is not sure."""
     probabilities: dict[str, float]
-    """Of every language, by its code."""
+    """Code of every language -> its probability."""
 
     def rules_out(self, languages: Collection[str]) -> bool:
-        """Whether the text is surely in none of these languages."""
+        """True if the text is surely in none of these languages."""
         return sum(self.probabilities.get(code, 0.0) for code in languages) < FOREIGN
 
 
 class LanguageGuesser:
     """Names languages. The model is loaded with the first text, once per process: a second and about 100 MiB."""
 
-    def guess(self, text: str) -> Guess:
-        """The language of a text, as far as it can be told."""
+    def guess(self, text: str) -> LanguageGuess:
+        """The likeliest language of a text, with the probabilities of all."""
         ranked = _model().rank(text[:CHARACTERS_READ])
         code, probability = ranked[0]
-        return Guess(str(code) if probability >= CONFIDENCE else None, dict(ranked))
+        return LanguageGuess(str(code) if probability >= CONFIDENCE else None, dict(ranked))
 
     def languages(self) -> list[str]:
         """Every code that it knows."""

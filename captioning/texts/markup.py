@@ -1,4 +1,4 @@
-"""Markup and addresses in captions: HTML is taken out or found, URLs are told apart from writing in the picture."""
+"""Markup and addresses in captions: HTML is taken out or found, and URLs that are no writing in the picture."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ _JSON = re.compile(r"\A\s*(?:\{\s*\"|\[\s*[{\"\[\d])")
 
 
 def without_html(text: str) -> str:
-    """The text that HTML stands for: entities decoded, tags, comments, scripts and styles taken out.
+    """The plain text of HTML: entities decoded, tags, comments, scripts and styles taken out.
 
-    Only names of HTML elements are tags, so that "I <3 cats" and "x < y > z" stay. Takes linear time.
+    Only names of HTML elements are tags, so that "I <3 cats" and "x < y > z" are kept. Takes linear time.
     """
     for _ in range(_ENTITY_ROUNDS):
         text = _without_tags(text)
@@ -62,9 +62,9 @@ def without_urls(text: str) -> str:
 
 
 def has_markup(text: str) -> bool:
-    """Whether a caption holds HTML, Markdown, JSON, control tokens of a language model or a stray URL.
+    """True if a caption holds HTML, Markdown, JSON, control tokens of a language model or a stray URL.
 
-    What stands in quotes is writing in the picture, and no markup; so is a URL after "a sign that reads".
+    Text in quotes is writing in the picture, and no markup; so is a URL after "a sign that reads".
     """
     bare = without_quotes(text)
     found = (_BLOCK_TAG, _INLINE_TAG, _MARKDOWN, _SPECIAL_TOKEN)
@@ -97,7 +97,7 @@ def _without_tags(text: str) -> str:
 
 
 def _without_hidden(text: str, opening: str, closing: str) -> str:
-    """Drop what lies between two marks; what is opened and never closed stays."""
+    """Drop the text between two marks; a mark that is never closed drops nothing."""
     lowered = text.lower()
     if len(lowered) != len(text):  # a few letters change their length with their case
         lowered = text

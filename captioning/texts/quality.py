@@ -1,4 +1,4 @@
-"""The quality gate: is what a captioner wrote a caption, and if not, why not."""
+"""The quality gate: names the reason why a captioner's text is no caption."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GATE = frozenset(
 """Reasons of a caption that was written and refused; another seed may write a better one."""
 
 ECHO_WORDS = 5
-"""A sentence of the prompt with at least so many words is an echo wherever it stands."""
+"""A sentence of the prompt with at least this many words is an echo anywhere in a caption."""
 MIN_LETTERS = 0.4
 """Least share of letters (and the marks on them) among the characters that are no spaces; "A dog, 2012" has 0.44."""
 LONGEST_WORD = 60
@@ -56,19 +56,19 @@ _BLANK = re.compile(r"\{[^{}]*\}")
 
 
 def judged(text: str, prompt: str | None, ended: bool) -> str | CaptionReason:
-    """The caption in what a captioner wrote, normalised, or the reason why there is none; arguments as `judge`."""
+    """The caption in a captioner's text, normalised, or the reason why it holds none; arguments as of `judge`."""
     return judge(text, prompt, ended) or clean(text) or CaptionReason.EMPTY_CAPTION
 
 
 def judge(text: str, prompt: str | None, ended: bool) -> CaptionReason | None:
-    """Why a text is no caption to train on; None where it is one.
+    """The reason why a text is no caption to train on; None where it is one.
 
     Takes time linear in the length of the text.
 
     Args:
         text: as it was written, line breaks included: they show Markdown.
-        prompt: what the captioner was asked, or a template with `{}` for a part that changes; None without one.
-        ended: whether the captioner came to an end by itself, not at its limit of tokens.
+        prompt: of the captioner, or a template with `{}` for a part that changes; None without one.
+        ended: True if the captioner came to an end by itself, not at its limit of tokens.
     """
     caption = clean(text)
     if caption is None:
@@ -89,7 +89,7 @@ def judge(text: str, prompt: str | None, ended: bool) -> CaptionReason | None:
 
 
 def is_refusal(caption: str) -> bool:
-    """Whether a sentence speaks as the model about itself: "I'm sorry, but", "As an AI", "I cannot see the image".
+    """True if a sentence speaks as the model about itself: "I'm sorry, but", "As an AI", "I cannot see the image".
 
     Quoted words are writing in the picture or the speech of a person, and do not count; nor does "I" count alone.
     """
@@ -99,7 +99,7 @@ def is_refusal(caption: str) -> bool:
 
 
 def echoes(caption: str, prompt: str | None) -> bool:
-    """Whether a caption repeats the prompt or plays both sides of the conversation.
+    """True if a caption repeats the prompt or plays both sides of the conversation.
 
     Short sentences of a prompt are no echo ("A photo of" is how some captioners begin), unless the caption is nothing
     else.
@@ -107,8 +107,8 @@ def echoes(caption: str, prompt: str | None) -> bool:
     if _ROLE.search(without_quotes(caption)):
         return True
     said = " ".join(words(caption))
-    asked = [piece for part in _BLANK.split(prompt or "") for piece in sentences(part)]
-    for sentence in (words(piece) for piece in asked):
+    instructions = [piece for part in _BLANK.split(prompt or "") for piece in sentences(part)]
+    for sentence in (words(piece) for piece in instructions):
         repeated = " ".join(sentence)
         if repeated and (said == repeated or (len(sentence) >= ECHO_WORDS and f" {repeated} " in f" {said} ")):
             return True
@@ -116,7 +116,7 @@ def echoes(caption: str, prompt: str | None) -> bool:
 
 
 def is_language(text: str) -> bool:
-    """Whether a text consists of words: letters of any script, more of them than digits and signs, in words of a
+    """True if a text consists of words: letters of any script, more of them than digits and signs, in words of a
     possible length."""
     kinds = [unicodedata.category(character)[0] for character in text if not character.isspace()]
     if kinds.count("L") + kinds.count("M") < MIN_LETTERS * len(kinds) or "\ufffd\ufffd" in text:
@@ -125,5 +125,5 @@ def is_language(text: str) -> bool:
 
 
 def is_cut(caption: str, ended: bool) -> bool:
-    """Whether a caption stopped at the limit of tokens in the middle of a sentence."""
+    """True if a caption stopped at the limit of tokens in the middle of a sentence."""
     return not ended and sentence_ends(caption)[-1:] != [len(caption)]

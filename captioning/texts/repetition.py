@@ -16,7 +16,7 @@ from captioning.texts.text import sentences, words
 LOOP_REPEATS = 3
 """A phrase said this often in a row, in full, is a loop, ..."""
 LOOP_WORDS = 12
-"""... if that makes at least so many words: "red, white, red, white, red, white" may describe a flag."""
+"""... if it makes at least this many words: "red, white, red, white, red, white" may describe a flag."""
 WORD_REPEATS = 6
 """A single word said this often in a row is a loop."""
 LONGEST_LOOP = 100
@@ -30,7 +30,7 @@ SENTENCE_WORDS = 4
 PHRASE_WORDS = 6
 """Words of a phrase that a good caption seldom says twice."""
 PHRASE_SHARE = 0.4
-"""Most of a caption's words that may lie in such phrases that were said before."""
+"""Largest share of a caption's words that may be in phrases which were said before."""
 PHRASES_FROM_WORDS = 40
 """Shorter captions are not judged by phrases."""
 
@@ -39,7 +39,7 @@ _CHARACTERS = re.compile(r"(\S)\1{29}|(?=\S)(.{2,8}?)\2{9}", re.DOTALL)
 
 
 def repeats_itself(text: str) -> bool:
-    """Whether a caption holds a loop: of characters, of words, of sentences, or of phrases all over it.
+    """True if a caption holds a loop: of characters, of words, of sentences, or of phrases all over it.
 
     Takes time linear in the length of the text.
     """
@@ -53,7 +53,7 @@ def repeats_itself(text: str) -> bool:
 
 
 def has_loop(found: list[str]) -> bool:
-    """Whether a stretch of the words is one phrase `LOOP_REPEATS` times or more.
+    """True if a stretch of the words is one phrase `LOOP_REPEATS` times or more.
 
     Words that equal the one n places before them make a run; with n words before it, a run of length r is a phrase
     of n words said (r + n) / n times.
@@ -68,7 +68,7 @@ def has_loop(found: list[str]) -> bool:
 
 
 def phrase_share(found: list[str]) -> float:
-    """Share of the words that lie in a phrase of `PHRASE_WORDS` words which was said before."""
+    """Share of the words that are in a phrase of `PHRASE_WORDS` words which was said before."""
     seen: set[tuple[str, ...]] = set()
     covered, end = 0, 0
     for begin in range(len(found) - PHRASE_WORDS + 1):

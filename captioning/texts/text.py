@@ -1,4 +1,4 @@
-"""What a caption is as text: normalised, its words, where its sentences end; and which rows may have a caption."""
+"""Captions as text: normalising, words and sentence ends; and the rows that may have a caption."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _STRAY_JOINER = re.compile(
     "(?<![^\x00-\x7f\\s\u200c\u200d])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f\\s\u200c\u200d])"
 )
-"""A zero-width joiner shapes Persian, Hindi and emoji; beside a space, Latin letters or another joiner it is dirt."""
+"""A zero-width joiner shapes Persian, Hindi and emoji; next to a space, Latin letters or another joiner it is dirt."""
 
 _SPACELESS = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd"
@@ -52,7 +52,7 @@ def words(text: str) -> list[str]:
 
 
 def sentence_ends(text: str) -> list[int]:
-    """Where the sentences of a text end: positions behind their last mark and its closing quotes.
+    """The ends of the sentences of a text: positions behind their last mark and its closing quotes.
 
     A line break ends one as well. A full stop ends no sentence after an abbreviation or an initial ("St. Paul",
     "J. Smith"), nor before a small letter ("approx. three"). Takes time linear in the length of the text.
@@ -61,7 +61,7 @@ def sentence_ends(text: str) -> list[int]:
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text, spaces stripped; what follows the last end is one more."""
+    """The sentences of a text, spaces stripped; the text after the last end is one more."""
     ends = sentence_ends(text)
     pieces = (text[begin:end].strip() for begin, end in zip([0, *ends], [*ends, len(text)], strict=True))
     return [piece for piece in pieces if piece]
@@ -83,8 +83,8 @@ def _ends_sentence(text: str, mark: re.Match[str]) -> bool:
 
 
 def raw_offers(raws: pa.Table, selection: pa.Table) -> pa.Table:
-    """A part of `raw_captions` as the mix is offered it: where a picture took over a duplicate's caption, that one and
-    no reason. The view `raw_offers` says the same in SQL."""
+    """A part of `raw_captions` for the mix: a picture that took over a duplicate's caption has that one and no
+    reason. The view `raw_offers` says the same in SQL."""
     taken = selection.filter(selection["inherited_caption"].is_valid())
     place = pc.index_in(raws["row_id"], value_set=taken["row_id"].combine_chunks())
     caption = pc.coalesce(taken["inherited_caption"].combine_chunks().take(place), raws["caption"])
@@ -96,7 +96,7 @@ def raw_offers(raws: pa.Table, selection: pa.Table) -> pa.Table:
 
 
 def kept_mask(rows: pa.Table, selection: pa.Table) -> list[bool]:
-    """For each row of a part, whether `selection` kept it; a row that selection does not know was not kept."""
+    """True for each row of a part that `selection` kept; a row that selection does not know was not kept."""
     kept = selection.filter(selection["kept"])["row_id"]
     mask: list[bool] = pc.is_in(rows["row_id"], value_set=kept.combine_chunks()).to_pylist()
     return mask

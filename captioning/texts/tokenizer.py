@@ -1,4 +1,4 @@
-"""Who counts the tokens of a caption: words without any file, or the T5 tokenizer that the trainer reads with."""
+"""Counts the tokens of captions, by words or by the T5 tokenizer of the training, and cuts long captions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Tokenizer(Protocol):
 
     @property
     def name(self) -> str:
-        """Who counts, as the table `mix` records it: the same name gives the same counts on any machine."""
+        """The name in the table `mix`: the same name gives the same counts on any machine."""
         ...
 
     def count(self, texts: Sequence[str]) -> list[int]:

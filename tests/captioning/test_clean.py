@@ -163,7 +163,7 @@ def test_the_language_is_recorded_where_it_is_sure() -> None:
 
 
 def test_an_unknown_language_or_none_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"clean\.languages: 'xx' is no language that can be told; there are .*en"):
+    with pytest.raises(ValueError, match=r"clean\.languages: 'xx' is no language the model knows; choose from .*en"):
         Cleaner(Clean(languages=("xx",)))
     with pytest.raises(ValueError, match="name at least one language, or null"):
         Clean(languages=())

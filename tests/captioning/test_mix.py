@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioning.mix import Mixer, Offer, choose, stage
+from captioning.mix import CandidateCaption, Mixer, choose, stage
 from captioning.texts.quality import GATE
 from captioning.texts.text import sentence_ends
 from schemas import tables
@@ -19,7 +19,7 @@ from schemas.recipe import DataRecipe, Mix
 from schemas.tokens import MAX_TOKENS, count_tokens
 
 Part = Callable[..., pa.Table]
-offers = st.builds(Offer, st.none() | st.text(min_size=1, max_size=5))
+offers = st.builds(CandidateCaption, st.none() | st.text(min_size=1, max_size=5))
 shares = st.floats(0, 1)
 
 
@@ -35,23 +35,23 @@ shares = st.floats(0, 1)
     ],
 )
 def test_choose(raw: str | None, synthetic: str | None, coin: float, expected: tuple[object, ...]) -> None:
-    assert choose(Offer(raw), Offer(synthetic), coin, 0.6) == expected
+    assert choose(CandidateCaption(raw), CandidateCaption(synthetic), coin, 0.6) == expected
 
 
 def test_a_fallback_says_whether_the_other_caption_was_missing_or_refused() -> None:
-    raw, synthetic = Offer("r"), Offer("s")
+    raw, synthetic = CandidateCaption("r"), CandidateCaption("s")
     for reason in CaptionReason:
-        found = choose(raw, Offer(None, reason.value), 0.1, 0.6)
+        found = choose(raw, CandidateCaption(None, reason.value), 0.1, 0.6)
         assert found == ("r", "raw", "synthetic_refused" if reason in GATE else "synthetic_missing")
     for refused in RawCaptionReason:
         missing = refused is RawCaptionReason.NO_RAW_CAPTION
-        found = choose(Offer(None, refused.value), synthetic, 0.9, 0.6)
+        found = choose(CandidateCaption(None, refused.value), synthetic, 0.9, 0.6)
         assert found == ("s", "synthetic", "raw_missing" if missing else "raw_refused")
 
 
 @given(offers, offers, st.floats(0, 1, exclude_max=True), shares, shares)
 def test_raising_the_share_only_moves_images_to_synthetic(
-    raw: Offer, synthetic: Offer, coin: float, one: float, other: float
+    raw: CandidateCaption, synthetic: CandidateCaption, coin: float, one: float, other: float
 ) -> None:
     _, low, _ = choose(raw, synthetic, coin, min(one, other))
     _, high, _ = choose(raw, synthetic, coin, max(one, other))

@@ -25,7 +25,7 @@ class ShareCaptioner:
     def __init__(self, model: ShareCaptionerModel, tokenizer: Tokenizer | None, question: str = QUESTION) -> None:
         """Args:
         tokenizer: needed for `caption` alone.
-        question: what the model is asked about each picture.
+        question: the prompt about each picture.
         """
         self.model = model
         self.question = question
@@ -53,7 +53,7 @@ class ShareCaptioner:
 
         Raises:
             ValueError: a file is missing, cut or foreign; names or shapes are not this model's. The tokenizer alone
-                may be missing until a caption is asked for.
+                may be missing until `caption` is called.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -65,12 +65,12 @@ class ShareCaptioner:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return self.model.flag_image_start.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the weights are stored and multiplied in."""
+        """The precision in which the weights are stored and multiplied."""
         return self.model.flag_image_start.dtype
 
     @property
@@ -89,7 +89,7 @@ class ShareCaptioner:
 
     @torch.inference_mode()
     def encode_image(self, pixel_values: Tensor) -> Tensor:
-        """What stands between the two image flags: (B, 3, image_size, image_size) -> (B, positions, hidden).
+        """The embeddings between the two image flags: (B, 3, image_size, image_size) -> (B, positions, hidden).
 
         Raises:
             ValueError: the pictures have another size.
@@ -117,18 +117,18 @@ class ShareCaptioner:
     def caption(
         self, images: Sequence[Image.Image], seeds: Sequence[int], decoding: Decoding | None = None
     ) -> list[str]:
-        """One caption per picture; the same picture, seed and decoding give the same text, whatever stands beside.
+        """One caption per picture; the same picture, seed and decoding give the same text in any batch.
 
         Args:
             images: upright sRGB pictures of any size.
-            seeds: one number per picture; `greedy` does not look at them.
+            seeds: one number per picture; `greedy` ignores them.
             decoding: None is the published one.
         """
         return [generated.text for generated in self.generate(images, seeds, decoding or Decoding())]
 
     @torch.inference_mode()
     def generate(self, images: Sequence[Image.Image], seeds: Sequence[int], decoding: Decoding) -> list[Generated]:
-        """As `caption`, and how each one ended.
+        """Like `caption`, with the number of tokens and whether the caption ended by itself.
 
         Raises:
             ValueError: there are not as many seeds as pictures, or no tokenizer that fits.

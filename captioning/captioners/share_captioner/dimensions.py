@@ -1,4 +1,4 @@
-"""The dimensions of a checkpoint, read from its tensors; and what no tensor can say, from its `config.json`."""
+"""The dimensions of a checkpoint: sizes are read from its tensors, the rest from its `config.json`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Cls = Literal["keep", "drop"]
 
 @dataclass(frozen=True)
 class ResamplerChoices:
-    """What the published file's shapes leave open about its resampler.
+    """The properties of the resampler that the published file's shapes leave open.
 
     The defaults are the best guess for the 4096-wide model; `validate` settles them.
     """
@@ -25,9 +25,9 @@ class ResamplerChoices:
     heads: int = 16
     """Attention heads; `resampler_heads` in config.json. The alternative is 32."""
     cls: Cls = "keep"
-    """Whether the queries see the CLS token; `resampler_cls`."""
+    """`keep` if the queries see the CLS token; `resampler_cls`."""
     key_pos: bool = True
-    """Whether the keys of the patches carry positions; `resampler_key_pos`."""
+    """True if the keys of the patches carry positions; `resampler_key_pos`."""
     ln_eps: float = 1e-6
     """Epsilon of its three LayerNorms; `resampler_ln_eps`. The alternative is 1e-5."""
 
@@ -75,7 +75,7 @@ class QFormerDimensions:
 
 @dataclass(frozen=True)
 class Dimensions:
-    """Everything the model is built from."""
+    """All sizes and constants that the model is built from."""
 
     image_size: int
     patch_size: int
@@ -150,7 +150,7 @@ def read_dimensions(shapes: Shapes, config: Mapping[str, Any]) -> Dimensions:
 
 
 def _connector(shapes: Shapes, config: Mapping[str, Any]) -> tuple[ResamplerChoices | QFormerDimensions, int, int]:
-    """What joins the vision tower to the language model, its number of queries, and its width."""
+    """The part that joins the vision tower to the language model, its number of queries, and its width."""
     if not any(name.startswith("Qformer.bert.") for name in shapes):
         num_queries, width = _shape(shapes, "Qformer.query", 2)
         if math.isqrt(num_queries) ** 2 != num_queries:

@@ -14,10 +14,10 @@ from captioning.captioners.local_model import weight_paths
 
 
 class WeightFiles:
-    """Random access to the tensors of one folder; nothing is read before it is asked for.
+    """Random access to the tensors of one folder; a tensor is read when `read` is called.
 
-    Safetensors are preferred where both kinds lie in the folder. `.bin` files are unpickled with `weights_only`, and
-    mapped rather than read, so that a checkpoint never lies twice in memory.
+    Safetensors are preferred where the folder holds both kinds. `.bin` files are unpickled with `weights_only`, and
+    mapped rather than read, so that memory never holds a checkpoint twice.
     """
 
     def __init__(self, folder: Path) -> None:

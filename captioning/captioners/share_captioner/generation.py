@@ -21,7 +21,7 @@ NEVER = 2**31 - 1
 
 @dataclass(frozen=True)
 class Decoding:
-    """How ids are chosen. The defaults are those of the published batch script, at temperature 1.
+    """The way in which ids are chosen. The defaults are those of the published batch script, at temperature 1.
 
     Raises:
         ValueError: a value is impossible.
@@ -34,7 +34,7 @@ class Decoding:
     repetition_penalty: float = 1.5
     """Makes the tokens that were generated before less likely; 1 does not."""
     top_k: int = 50
-    """Sampling looks at so many tokens per beam."""
+    """Tokens per beam that sampling may draw."""
     num_beams: int = 3
     """Beams of `published`."""
 

@@ -38,14 +38,14 @@ def language_config(dimensions: Dimensions) -> LlamaConfig:
 class InternLM(LlamaForCausalLM):
     """Llama whose `generate` draws beams from `dice`, one row of dice per picture, while `dice` is set.
 
-    `generate` draws from torch's one shared generator, so that a picture's caption would depend on those beside it.
+    `generate` draws from torch's one shared generator, which would make a picture's caption depend on its batch.
     """
 
     dice: GumbelDice | None = None
     top_k = 50
     """Tokens per beam that may be drawn; as given to `generate`."""
     num_draws = 0
-    """How often the dice were thrown; shows that `generate` still asks here."""
+    """Number of draws so far, which shows that `generate` still draws by the method below."""
 
     def _get_top_k_continuations(
         self,
@@ -89,7 +89,7 @@ class InternLM(LlamaForCausalLM):
         if place == 0:
             # The published run starts all beams alike and draws from each; `generate` today starts from one.
             accumulated_log_probs = accumulated_log_probs[:, :vocab_size].repeat(1, num_beams)
-        # Top-k has left few of the tokens: dice are thrown for those alone.
+        # Top-k has left few of the tokens: only those are drawn from.
         num_possible = min(num_beams * self.top_k, accumulated_log_probs.shape[1])
         log_probs, choices = accumulated_log_probs.topk(num_possible, dim=1)
         drawn = draw_without_replacement(log_probs, choices, self.dice, place, beams_to_keep)

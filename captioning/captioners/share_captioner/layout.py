@@ -35,33 +35,33 @@ PUBLISHED = (
 
 
 @dataclass(frozen=True)
-class Source:
-    """The published tensors that one of ours is made of, and how."""
+class TensorSource:
+    """The published tensors that one of ours is made of, with the function that makes it."""
 
     names: tuple[str, ...]
     make: Callable[[Sequence[Tensor]], Tensor]
 
 
-def source_of(ours: str, published: Collection[str], lora_scale: float) -> Source:
-    """Where a tensor of the model comes from.
+def source_of(ours: str, published: Collection[str], lora_scale: float) -> TensorSource:
+    """The published tensors that a tensor of the model is made of.
 
     Args:
         ours: its name in the model's state dict.
-        published: the names in the files, which tell whether a matrix has a LoRA pair.
+        published: the names in the files, which show whether a matrix has a LoRA pair.
         lora_scale: alpha / rank, the factor of a LoRA pair's product.
     """
     name = published_name(ours)
     if name.endswith(".attn.qkv.bias"):
         stem = name.removesuffix("qkv.bias")
-        return Source((stem + "q_bias", stem + "v_bias"), _joined_bias)
+        return TensorSource((stem + "q_bias", stem + "v_bias"), _joined_bias)
     pair = tuple(name.removesuffix("weight") + f"lora_{half}.weight" for half in "AB")
     if name.endswith(".weight") and any(half in published for half in pair):
-        return Source((name, *pair), partial(_merged_lora, lora_scale))
-    return Source((name,), lambda tensors: tensors[0])
+        return TensorSource((name, *pair), partial(_merged_lora, lora_scale))
+    return TensorSource((name,), lambda tensors: tensors[0])
 
 
 def published_name(ours: str) -> str:
-    """The published name of one of our tensors; `...attn.qkv.bias` stands for two, `q_bias` and `v_bias`."""
+    """The published name of one of our tensors; `...attn.qkv.bias` is made of two, `q_bias` and `v_bias`."""
     for pattern, published in PUBLISHED:
         name, count = re.subn(pattern, published, ours)
         if count:
@@ -69,11 +69,11 @@ def published_name(ours: str) -> str:
     return ours
 
 
-def check_names(published: Collection[str], sources: Iterable[Source], where: str) -> None:
-    """Every tensor of the files is used, and none is missing.
+def check_names(published: Collection[str], sources: Iterable[TensorSource], where: str) -> None:
+    """Check that every tensor of the files is used, and that none is missing.
 
     Raises:
-        ValueError: it is not so; the message gives the first names, and how many there are.
+        ValueError: one is unknown or missing; the message gives the first names and their number.
     """
     wanted = {name for source in sources for name in source.names}
     foreign = sorted(name for name in set(published) - wanted if not (ROTARY.fullmatch(name) or UNUSED.fullmatch(name)))

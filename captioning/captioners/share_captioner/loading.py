@@ -1,4 +1,4 @@
-"""Fill the model from a published checkpoint, strictly and tensor by tensor."""
+"""Fills the model from a published checkpoint, strictly and tensor by tensor."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from captioning.captioners.share_captioner.dimensions import OPEN_POINTS, read_dimensions
 from captioning.captioners.share_captioner.files import WeightFiles
-from captioning.captioners.share_captioner.layout import ROTARY, Source, check_names, source_of
+from captioning.captioners.share_captioner.layout import ROTARY, TensorSource, check_names, source_of
 from captioning.captioners.share_captioner.model import ShareCaptionerModel
 from captioning.captioners.share_captioner.resampler import Resampler, sincos_2d
 from models.weights import read_json
@@ -31,8 +31,8 @@ def load_model(
 ) -> ShareCaptionerModel:
     """The model with the weights of `files`, ready to infer.
 
-    Each tensor goes from the file to the device before the next is read, so that the host needs little memory beside
-    the model's own.
+    Each tensor goes from the file to the device before the next is read, so that the host needs little memory
+    besides the model's own.
 
     Args:
         rotary: `reference` takes the rotary frequencies of the file, which the published one rounded to bfloat16;
@@ -69,7 +69,7 @@ def load_model(
     return model
 
 
-def _made(files: WeightFiles, source: Source, shape: torch.Size, dtype: torch.dtype | None) -> Tensor:
+def _made(files: WeightFiles, source: TensorSource, shape: torch.Size, dtype: torch.dtype | None) -> Tensor:
     """One tensor of the model, on the CPU."""
     parts = [files.read(name) for name in source.names]
     if not all(part.is_floating_point() for part in parts):

@@ -65,7 +65,7 @@ class ShareCaptionerModel(nn.Module):
         width, connector = dimensions.vision_width, dimensions.connector
         self.connector: Resampler | QFormer
         if isinstance(connector, ResamplerChoices):
-            setattr(self.vision, "post_layernorm", nn.Identity())  # noqa: B010, mypy: the blocks' output stays as it is
+            setattr(self.vision, "post_layernorm", nn.Identity())  # noqa: B010, mypy: the blocks' output is not normalised
             self.connector = Resampler(dimensions.num_queries, dimensions.connector_width, width, connector)
         else:
             self.vision.post_layernorm = nn.LayerNorm(width, eps=dimensions.ln_vision_eps)
@@ -76,7 +76,7 @@ class ShareCaptionerModel(nn.Module):
         self.language = InternLM(language_config(dimensions))
 
     def encode_image(self, pixel_values: Tensor) -> Tensor:
-        """(B, 3, image_size, image_size), normalised -> what stands between the flags, (B, queries, hidden)."""
+        """(B, 3, image_size, image_size), normalised -> the embeddings between the flags, (B, queries, hidden)."""
         vision = self.vision(pixel_values=pixel_values).last_hidden_state
         return self.projection(self.connector(vision))
 

@@ -52,13 +52,13 @@ def draw_without_replacement(log_probs: Tensor, names: Tensor, dice: GumbelDice,
     """(B, num_draws) columns of `log_probs` (B, N), drawn one after the other from its softmax.
 
     Args:
-        names: (B, N), the integers that the dice are thrown for.
+        names: (B, N), the integers that name the columns for the dice.
     """
     return (log_probs.double() + dice.noise(step, names)).topk(num_draws, dim=1).indices
 
 
 def _mixed(bits: Tensor) -> Tensor:
-    """Every bit of an int64 stirred into every other; multiplication wraps around."""
+    """Mix every bit of an int64 into every other; multiplication wraps around."""
     for shift, factor in ROUNDS:
         bits = (bits ^ ((bits >> shift) & (2 ** (64 - shift) - 1))) * factor
     return bits

@@ -11,7 +11,7 @@ from captioning.captioners.share_captioner.language import BOS, EOS
 from models.weights import read_json
 
 QUESTION = "Analyze the image in a comprehensive and detailed manner."
-"""What the published Share-Captioner is asked."""
+"""The prompt of the published Share-Captioner."""
 END_OF_HUMAN, END_OF_ANSWER = "<TOKENS_UNUSED_0>", "<TOKENS_UNUSED_1>"
 
 
@@ -23,7 +23,7 @@ class Tokenizer:
     """
 
     def __init__(self, folder: Path) -> None:
-        """Read `tokenizer.model`, and `added_tokens.json` where it lies beside it.
+        """Read `tokenizer.model`, and `added_tokens.json` where there is one.
 
         Raises:
             ValueError: there is none, or it is not this tokenizer.
@@ -66,6 +66,6 @@ class Tokenizer:
         return [BOS, *self.encode("<|User|>:")], self.encode(f"{question}{END_OF_HUMAN}\n<|Bot|>:")
 
     def answer(self, ids: Sequence[int]) -> str:
-        """The caption in generated ids: what stands before the first end, without the spaces around it."""
+        """The caption in generated ids: the text before the first end, without the spaces around it."""
         ends = [place for place, number in enumerate(ids) if number in (EOS, self.end_of_answer)]
         return self.decode(ids[: ends[0]] if ends else ids).strip()

@@ -1,4 +1,4 @@
-"""Settle what the published file leaves open: which reading of its resampler makes published captions likeliest."""
+"""Finds the reading of the published file's resampler under which published captions are likeliest."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass(frozen=True)
-class Row:
+class ResamplerReading:
     """One reading of the resampler and how well it explains the captions."""
 
     choices: ResamplerChoices
@@ -49,7 +49,7 @@ def validate(
     dtype: str | None = None,
     device: str = "cpu",
     batch_size: int = 4,
-) -> list[Row]:
+) -> list[ResamplerReading]:
     """The mean teacher-forced log likelihood of published captions under every reading, best first.
 
     The weights are loaded once and the vision tower runs once per picture; a reading costs one pass of the language
@@ -58,7 +58,7 @@ def validate(
     Args:
         folder: as `ShareCaptioner.load` takes it.
         pairs: pictures with captions that this very model has written, such as those of the published
-            share-captioner_coco_lcs_sam_1246k_1107.json; some dozens tell head counts apart, the finer choices may
+            share-captioner_coco_lcs_sam_1246k_1107.json; some dozens decide the number of heads, the finer choices may
             need hundreds.
         batch_size: pictures that go through the vision tower together.
 
@@ -86,7 +86,7 @@ def validate(
         log.info("%d of %d pairs", begin + len(batch), len(pairs))
     order = sums.sum(dim=1).argsort(descending=True).tolist()
     return [
-        Row(
+        ResamplerReading(
             choices=readings[number],
             log_likelihood=float(sums[number].sum()) / num_tokens,
             share_won=float((sums[order[0]] > sums[number]).double().mean()),
@@ -120,8 +120,8 @@ def read_pairs(captions: str | Path, images: str | Path | None = None, limit: in
         captions: a folder of pictures, each with its caption in a `.txt` of the same name; a `.tsv` of
             `picture<TAB>caption` lines; or a `.json` as ShareGPT4V publishes it, a list of objects whose `image` is
             the picture and whose last turn in `conversations` is the caption.
-        images: where the pictures of a `.tsv` or `.json` lie; None is the folder of that file.
-        limit: takes the first so many whose picture is there.
+        images: the folder of the pictures of a `.tsv` or `.json`; None is the folder of that file.
+        limit: takes only this many, the first whose picture is there.
 
     Raises:
         ValueError: the captions cannot be read, or no picture of theirs is there.
@@ -131,8 +131,8 @@ def read_pairs(captions: str | Path, images: str | Path | None = None, limit: in
     try:
         if source.is_dir():
             paths = sorted(path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-            told = [(path, path.with_suffix(".txt")) for path in paths]
-            named = [(path, text.read_text(encoding="utf-8")) for path, text in told if text.is_file()]
+            texts = [(path, path.with_suffix(".txt")) for path in paths]
+            named = [(path, text.read_text(encoding="utf-8")) for path, text in texts if text.is_file()]
         elif source.suffix == ".tsv":
             lines = source.read_text(encoding="utf-8").splitlines()
             named = [(root / name, text) for name, tab, text in (line.partition("\t") for line in lines) if tab]
@@ -147,7 +147,7 @@ def read_pairs(captions: str | Path, images: str | Path | None = None, limit: in
     return pairs[:limit]
 
 
-def print_rows(rows: Sequence[Row], console: Console) -> None:
+def print_rows(rows: Sequence[ResamplerReading], console: Console) -> None:
     """The table, the best first, and the lines for config.json."""
     table = Table(
         "heads", "CLS", "key positions", "LayerNorm eps", "log likelihood / token", "pairs that prefer the best"
@@ -159,7 +159,7 @@ def print_rows(rows: Sequence[Row], console: Console) -> None:
             *cells, f"{row.log_likelihood:.5f}", f"{row.share_won:.0%}", style="bold" if row is rows[0] else ""
         )
     console.print(table)
-    console.print("into config.json beside the weights (the first row):")
+    console.print("write this into the config.json of the weights (the first row):")
     console.print_json(data=rows[0].choices.as_config())
 
 

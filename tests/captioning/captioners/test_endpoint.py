@@ -150,9 +150,9 @@ def test_waits_grow_and_are_spread() -> None:
 
 
 def server_that_is_busy(retry_after: float | None) -> Any:
-    from captioning.captioners.chat_reply import Busy
+    from captioning.captioners.chat_reply import ServerBusy
 
-    return Busy("busy", retry_after)
+    return ServerBusy("busy", retry_after)
 
 
 @pytest.mark.parametrize("code", [400, 413, 422])
@@ -170,7 +170,7 @@ def test_a_picture_that_is_refused_is_not_tried_again(code: int) -> None:
         (401, "caption.endpoint.api_key_env names the variable"),
         (403, "its key does not allow this"),
         (404, "check caption.endpoint.url"),
-        (307, "name that address in caption.endpoint.url"),
+        (307, "the server has moved, set caption.endpoint.url to its new address"),
     ],
 )
 def test_a_mistake_in_the_recipe_stops_at_once(code: int, advice: str) -> None:

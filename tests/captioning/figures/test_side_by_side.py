@@ -109,6 +109,6 @@ def test_what_cannot_stand_beside_is_refused(knobs: dict[str, Any], message: str
 
 def test_each_has_its_own_knobs_workers_and_gpus() -> None:
     section = Caption(captioner="vlm", beside=["attributes"])
-    assert section.num_gpus() is None and section.of_beside("attributes").num_gpus() == 0
-    assert section.of_beside("attributes").knobs() == Caption().knobs()
+    assert section.num_gpus() is None and section.for_extra_captioner("attributes").num_gpus() == 0
+    assert section.for_extra_captioner("attributes").knobs() == Caption().knobs()
     assert Dataset(Path("ds")).part("captions/vlm", 3) == Path("ds/tables/captions/vlm/part-00003.parquet")
