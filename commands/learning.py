@@ -1,4 +1,4 @@
-"""Commands around models: encode features, train, sample, convert weights, check a captioner."""
+"""Commands about models: encode features, train, sample, convert weights, check a captioner."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def encode(
     overrides: Overrides = None,
     stage: Annotated[str | None, typer.Option("--stage", help="The latents of this stage only.")] = None,
     only: Annotated[Kind | None, typer.Option(help="One kind; embeddings of text take most of the space.")] = None,
-    redo: Annotated[bool, typer.Option("--redo", help="Encode anew what is there.")] = False,
+    redo: Annotated[bool, typer.Option("--redo", help="Encode again what exists.")] = False,
 ) -> None:
-    """Encode pictures and captions once, so that training need not. Run it again to go on where it was."""
+    """Encode pictures and captions once, so that training need not. Run it again to continue."""
     from schemas.training import TrainingRecipe
 
     with refusals():
@@ -56,7 +56,7 @@ def encode_dataset(
 
 
 def train(recipe: TrainingFile, overrides: Overrides = None, stage: StageName = None) -> None:
-    """Train the stages of a recipe; run it again to go on. Under torchrun every process takes its share."""
+    """Train the stages of a recipe; run it again to continue. Under torchrun every process takes its share."""
     from schemas.training import TrainingRecipe
 
     with refusals():
@@ -120,8 +120,8 @@ def convert(
     vae: Annotated[Path | None, typer.Option(help="Folder of the VAE: makes diffusers' a whole pipeline.")] = None,
     text_encoder: Annotated[Path | None, typer.Option(help="Folder of T5 and its tokenizer: as --vae.")] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Of a checkpoint the last weights, not their average.")] = False,
-    num_heads: Annotated[int | None, typer.Option(help="Where SRC does not tell; else its width / 72.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Where SRC does not tell, px.")] = None,
+    num_heads: Annotated[int | None, typer.Option(help="Needed where SRC does not say; else its width / 72.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Needed where SRC does not say, px.")] = None,
     pe_interpolation: Annotated[float | None, typer.Option(help="Where it is not image size / 512.")] = None,
 ) -> None:
     """Write weights in another layout: ours, the official .pth, diffusers' folder or a whole pipeline of it."""
@@ -147,11 +147,11 @@ def convert(
 def validate(
     folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Share-Captioner's weights: a folder or hub id.")],
     images: Annotated[Path, typer.Option(help="Captions it has written: folder with .txt, .tsv, or ShareGPT4V .json.")],
-    root: Annotated[Path | None, typer.Option(help="Where the pictures of a .tsv or .json lie.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of the pictures of a .tsv or .json.")] = None,
     limit: Annotated[int, typer.Option(help="Most pairs to read.")] = 200,
     device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
 ) -> None:
-    """Tell which reading of the weights' resampler makes published captions likeliest."""
+    """Find the reading of the weights' resampler that makes published captions likeliest."""
     with refusals():
         from captioning.captioners.share_captioner.validate import validate_weights
 

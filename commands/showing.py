@@ -1,4 +1,4 @@
-"""The demo: a dataset from real photographs, a model trained on it, and what it draws."""
+"""The demo: a dataset from real photographs, a model trained on it, and the pictures it draws."""
 
 from __future__ import annotations
 

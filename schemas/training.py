@@ -52,7 +52,7 @@ class Model(StrictModel):
 
 
 class Latents(StrictModel):
-    """How pixels become what the model sees."""
+    """How pixels become latents."""
 
     codec: Literal["dct", "sdxl"] = "dct"
     """`dct`: the lowest coefficients of 8x8-block cosine transforms; works offline, is no learned VAE. `sdxl`: the
@@ -63,7 +63,7 @@ class Latents(StrictModel):
     weights: str | None = None
     """`sdxl`: a folder, or a hub id in the local hub cache. Null: the published id there. Nothing is downloaded."""
     posterior: Literal["sample", "mean"] = "sample"
-    """`sdxl`: draw each picture's latents from the encoder's Gaussian, anew per epoch, or take its mean."""
+    """`sdxl`: draw each picture's latents from the encoder's Gaussian, another one per epoch, or take its mean."""
     precision: Literal["fp32", "bf16"] = "fp32"
     """`sdxl`: of the VAE's weights and sums."""
 
@@ -83,7 +83,7 @@ class Latents(StrictModel):
 
 
 class Text(StrictModel):
-    """How captions become what the model reads."""
+    """How captions become vectors."""
 
     encoder: Literal["hashed", "t5"] = "hashed"
     """`hashed`: fixed-seed vectors of hashed words; works offline, knows no language. `t5`: the T5-v1.1-XXL encoder,
@@ -172,12 +172,12 @@ class Features(StrictModel):
     """Latents and captions that `sigma encode` has encoded once, so that training need not."""
 
     use: Annotated[Literal["auto", "require", "off"], BeforeValidator(_yaml_off)] = "auto"
-    """`auto`: use what is there for a stage and encode the rest while training. `require`: refuse to train without.
-    `off`: encode while training."""
+    """`auto`: use the sets that exist for a stage and encode the rest while training. `require`: refuse to train
+    without them. `off`: encode while training."""
     folder: Path | None = None
-    """Where they lie. Null: `features/` in the dataset."""
+    """Folder of the sets. Null: `features/` in the dataset."""
     dtype: Literal["bf16", "fp32"] = "bf16"
-    """What a value is stored as. `bf16` takes half the space and rounds what an encoder gives in fp32; what it gives
+    """The type of a stored value. `bf16` takes half the space and rounds what an encoder gives in fp32; what it gives
     in bf16 is kept to the bit. With `fp32` training is the same with and without features."""
     captions_at_once: Positive | None = None
     """Most captions that go through the text encoder together while encoding; only captions of one length do, so none
@@ -283,7 +283,7 @@ class Validation(StrictModel):
 
 
 class TrainingRecipe(StrictModel):
-    """Everything a training run depends on."""
+    """Everything that a training run depends on."""
 
     dataset: Path
     """Dataset folder; its `shards/index.parquet` is read."""
@@ -319,7 +319,7 @@ class TrainingRecipe(StrictModel):
     `data.micro_batch` that divides each one's share. Costs memory for one more float64 copy of the weights, and
     the overlap of sums and backward pass; on a CPU each process computes with one thread."""
     parallel: Literal["ddp", "fsdp"] = "ddp"
-    """With several processes: `ddp` keeps a copy of everything on each; `fsdp` (FSDP2) cuts weights, their average,
+    """With several processes: `ddp` keeps a copy of everything on each; `fsdp` (FSDP2) slices weights, their average,
     gradients and optimizer into slices, for models or GPUs where a copy does not fit, and costs traffic. Checkpoints
     are the same whole file, so the mode may change between runs."""
     process_timeout_s: Positive = 600
@@ -348,7 +348,7 @@ class TrainingRecipe(StrictModel):
         if self.validation.every % self.log_every:
             raise ValueError(
                 f"validation.every {self.validation.every} is no multiple of log_every {self.log_every}; "
-                "its loss stands in a line of the metrics"
+                "its loss is part of a line of the metrics"
             )
         if self.exact_sums and self.parallel == "fsdp":
             raise ValueError("exact_sums sums whole gradients, parallel fsdp never has them; set parallel: ddp")
@@ -367,7 +367,7 @@ class TrainingRecipe(StrictModel):
         if stage.kv_compression is not None:
             outside = [layer for layer in stage.kv_compression.layers if layer >= self.model.depth]
             if outside:
-                raise ValueError(f"{where}: kv_compression layers {outside} lie outside 0..{self.model.depth - 1}")
+                raise ValueError(f"{where}: kv_compression layers {outside} are outside 0..{self.model.depth - 1}")
         parent = stage.parent
         if parent is None or parent == SCRATCH or parent in earlier or is_path(parent):
             return

@@ -1,1 +1,4 @@
-"""Shards to PixArt-Σ: the model, its loss and optimizer, and the weak-to-strong chain of stages that trains it."""
+"""Trains PixArt-Σ on a dataset's shards, stage by stage; the commands use `train`, `encode`, `sample` and `export`.
+
+`training.model`, `training.diffusion` and `training.came` import nothing of ours and can be lifted out.
+"""

@@ -1,7 +1,7 @@
 """CAME: an optimizer with Adafactor's memory whose steps shrink where they prove unreliable.
 
 Luo et al., "CAME: Confidence-guided Adaptive Memory Efficient Optimization", arXiv 2307.02047. Every number
-follows the published implementation, including what it does not do: there is no bias correction, so a matrix
+follows the published implementation, which has no bias correction, so a matrix
 moves about ten times its learning rate in the first steps and a warm-up should cover that.
 """
 
@@ -26,7 +26,7 @@ class CAME(Optimizer):
     cheap and caches small, they take turns instead. Either way their state is kept stacked under the first
     parameter of its shape. Tensors of two or more axes are factored over the last two.
 
-    Parameters that FSDP2 has cut along their first axis are updated slice by slice: means over that axis are taken
+    Parameters that FSDP2 has sliced along their first axis are updated slice by slice: means over that axis are taken
     over all processes, so the numbers are those of whole tensors up to the order of sums.
 
     Args:
@@ -52,7 +52,7 @@ class CAME(Optimizer):
         if lr < 0:
             raise ValueError(f"lr {lr} is negative")
         if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f"betas {betas} do not lie in [0, 1)")
+            raise ValueError(f"betas {betas} are not all in [0, 1)")
         knobs = {"lr": lr, "betas": betas, "eps": eps, "clip_threshold": clip_threshold, "weight_decay": weight_decay}
         super().__init__(params, knobs)
 
@@ -87,7 +87,7 @@ class CAME(Optimizer):
         return loss
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over a state of whole tensors; sharded parameters keep their slices of it."""
+        """Load a state of whole tensors; sharded parameters keep their slices of it."""
         super().load_state_dict(state_dict)
         for group in self.param_groups:
             for params in _by_shape(group["params"]):
@@ -152,7 +152,7 @@ def _mean(x: Tensor, dim: int, slices: dist.ProcessGroup | None) -> Tensor:
     if slices is None:
         return x.mean(dim=dim)
     total = x.sum(dim=dim)
-    sums = torch.cat([total.flatten(), total.new_tensor([x.shape[dim]])])  # the lengths add up beside the sums
+    sums = torch.cat([total.flatten(), total.new_tensor([x.shape[dim]])])  # the lengths add up with the sums
     dist.all_reduce(sums, group=slices)
     return (sums[:-1] / sums[-1]).view_as(total)
 

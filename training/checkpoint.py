@@ -34,10 +34,10 @@ def latest_checkpoint(folder: Path) -> tuple[int, Path] | None:
 
 
 class CheckpointWriter:
-    """Writes checkpoints on a thread of its own while training goes on.
+    """Writes checkpoints on a thread of its own while training continues.
 
     As a context manager it waits for the last write at the end; an error of that write is raised there, unless
-    another one is already on its way.
+    another one is already being raised.
     """
 
     def __init__(self, folder: Path, keep: int) -> None:
@@ -77,7 +77,7 @@ class CheckpointWriter:
 
 
 def copied(content: Any) -> Any:
-    """Nested content with every tensor copied to the CPU, so that training may go on changing the original."""
+    """Nested content with every tensor copied to the CPU, so that training may change the original."""
     if isinstance(content, Tensor):
         return content.detach().to("cpu", copy=True)
     if isinstance(content, dict):
@@ -117,7 +117,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         content = read_torch_file(path)
     except ValueError as error:
         before = [older for _, older in checkpoints(path.parent) if older.name < path.name]
-        go_on = f"go on from {before[-1].name}" if before else "train the stage anew, there is no older one"
+        go_on = f"continue from {before[-1].name}" if before else "start the stage again, there is no older one"
         raise ValueError(f"{error}; remove it to {go_on}") from None
     missing = [key for key in ("state_dict", "state_dict_ema", "optimizer", "step") if key not in content]
     if missing:

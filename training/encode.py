@@ -1,4 +1,4 @@
-"""Encode a dataset once: each shard's pictures and captions become a tar of features, committed shard by shard."""
+"""Encodes a dataset once: each shard's pictures and captions become a tar of features, committed shard by shard."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ CAPTIONS_AHEAD = 256
 """Samples whose captions are encoded together, which bounds memory: 2 x 180 tokens of T5-XXL in fp32 take 6 MB."""
 
 Encoded = tuple[dict[str, Tensor], str | None]
-"""The arrays of a sample by name, one object where two hold the same; and why there are none."""
+"""The arrays of a sample by name, one object for equal ones; and the reason where there are none."""
 
 
 class ShardEncoder(Protocol):
-    """What a process builds once (an encoder is loaded here) and calls once per shard."""
+    """An encoder that a process loads once and calls once per shard."""
 
     def __call__(self, reader: ShardReader, rows: pa.Table) -> Iterator[Encoded]:
         """The features of each row, in order."""
@@ -68,7 +68,7 @@ class ShardEncoder(Protocol):
 
 
 class LatentsEncoder:
-    """Pictures to moments, cropped to a stage's shapes. Threads decode ahead of the codec."""
+    """Encodes pictures, cropped to a stage's shapes, to moments. Threads decode ahead of the codec."""
 
     def __init__(self, recipe: TrainingRecipe, wanted: FeatureSet) -> None:
         assert wanted.stage is not None
@@ -99,7 +99,7 @@ class LatentsEncoder:
 
 
 class TextFeaturesEncoder:
-    """Captions to unpadded embeddings, both of them, so that a coin can still choose."""
+    """Encodes both captions of a sample, unpadded, so that training still tosses the coin between them."""
 
     def __init__(self, recipe: TrainingRecipe) -> None:
         self._encoder = text_encoder_for(recipe.text)
@@ -134,7 +134,7 @@ def by_name(captions: Captions) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class EncodeJob:
-    """A set as a job whose parts are the shards; a runner hands out their numbers."""
+    """The encoding of a set as a job of the engine; its parts are the shards."""
 
     recipe: TrainingRecipe
     wanted: FeatureSet
@@ -159,7 +159,7 @@ class EncodeJob:
         return self.recipe.features.gpus_per_worker
 
     def run_part(self, dataset: Dataset, worker: Callable[[], ShardEncoder], number: int, progress: Progress) -> bool:
-        """Encode and commit a shard; False where it was there already."""
+        """Encode and commit a shard; False where it was encoded before."""
         shard, images = self.shards[number], dataset.root / "shards"
         rows = pq.read_table(images / INDEX_FILE, filters=[("shard", "=", shard)], partitioning=None)
         if self.is_stored(shard, rows):
@@ -170,7 +170,7 @@ class EncodeJob:
         if not null_file.is_file() and (null := encoder.null()) is not None:
             write_bytes(null_file, encode_npy(as_stored(null, "fp32")))
         tar = self.wanted.folder / shard
-        tar.unlink(missing_ok=True)  # an outdated one must not lie beside the new table
+        tar.unlink(missing_ok=True)  # an outdated tar must not be next to the new table
         reader = ShardReader(images, rows)
         try:
             with atomic_write(tar) as file:
@@ -197,15 +197,15 @@ class EncodeJob:
         dtype = self.recipe.features.dtype
         for key, (arrays, damage) in zip(keys, samples, strict=True):
             place: dict[str, Any] = {"key": key, "damage": damage}
-            lies: dict[int, tuple[int, int]] = {}  # where an array was written; equal captions share one
+            written: dict[int, tuple[int, int]] = {}  # offset and size of each array; equal captions share one
             for name, values in arrays.items():
-                if id(values) not in lies:
+                if id(values) not in written:
                     data = encode_npy(as_stored(values, dtype))
                     tar.write(member_header(member_name(key, name), len(data), MEMBER_DOTS))
-                    lies[id(values)] = (tar.tell(), len(data))
+                    written[id(values)] = (tar.tell(), len(data))
                     tar.write(data)
                     tar.write(bytes(padding(len(data))))
-                place[f"{name}_offset"], place[f"{name}_size"] = lies[id(values)]
+                place[f"{name}_offset"], place[f"{name}_size"] = written[id(values)]
             yield place
             progress(1)
 
@@ -224,7 +224,7 @@ class EncodeJob:
 
 
 def rows_digest(rows: pa.Table) -> str:
-    """What names a shard's content: its keys and where each member lies. Other captions have other sizes."""
+    """The digest of a shard's keys and of its members' offsets and sizes. Other captions have other sizes."""
     digest = hashlib.sha256("\n".join(rows["key"].to_pylist()).encode())
     for column in ("image_offset", "image_size", "txt_offset", "txt_size", "json_offset", "json_size"):
         digest.update(rows[column].to_numpy().astype(np.int64).tobytes())
@@ -233,7 +233,7 @@ def rows_digest(rows: pa.Table) -> str:
 
 @dataclass(frozen=True)
 class SetDone:
-    """A finished set; `num_computed` shards were encoded now, the others were there."""
+    """A finished set; `num_computed` shards were encoded now, the others before."""
 
     name: str
     folder: Path
@@ -273,7 +273,7 @@ def encode_features(
 
     Args:
         only_kind: `text` or `latents`; None is both.
-        redo: encode anew what is there.
+        redo: encode again what exists.
 
     Raises:
         ValueError: a set was made by another encoder (and no `redo`), or an encoder is not on this machine.
@@ -301,7 +301,7 @@ def encode_features(
 
 
 def with_absolute_paths(recipe: TrainingRecipe) -> TrainingRecipe:
-    """The recipe as a worker on another node, or in another folder, must read it."""
+    """The recipe with paths that a worker on another node, or in another folder, can use."""
     weights = {
         section: knobs.model_copy(update={"weights": str(Path(knobs.weights).absolute())})
         for section, knobs in (("latents", recipe.latents), ("text", recipe.text))

@@ -22,16 +22,16 @@ from training.encoders.make import Encoders, weights_digests
 from training.stages import pixel_multiple
 
 USED_FILE = "features.json"
-"""In a stage's folder: what it trains on."""
+"""The file in a stage's folder that says which features it trains on."""
 
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """One set: what it is called, where it lies, and what its numbers depend on.
+    """One set of features.
 
     Attributes:
-        stage: whose pictures a set of latents holds; None is a set of text.
-        made_by: knobs by their dotted path; None where a value is not known on this machine.
+        stage: the stage whose pictures a set of latents holds; None is a set of text.
+        made_by: the knobs that its numbers depend on, by dotted path; None where this machine does not know a value.
         rounded: the dtype, where storing rounds what the encoder gives.
     """
 
@@ -88,7 +88,7 @@ def _set(
 
 
 def index_digest(recipe: TrainingRecipe) -> str:
-    """What names the shard index: every sample, where its bytes lie and how many they are.
+    """The digest of the shard index: of every sample, with the offset and size of its members.
 
     Raises:
         ValueError: there is none.
@@ -103,11 +103,11 @@ def index_digest(recipe: TrainingRecipe) -> str:
 
 @dataclass(frozen=True)
 class StageFeatures:
-    """What a stage takes from features; None is encoded while training."""
+    """The sets that a stage trains on; what is None is encoded while training."""
 
     latents: FeatureSet | None
     text: FeatureSet | None
-    told: str
+    description: str
     """One line for the log."""
 
     def arrays(self) -> tuple[StoredArrays | None, StoredArrays | None]:
@@ -116,7 +116,7 @@ class StageFeatures:
         return latents, text
 
     def load_others(self, encoders: Encoders) -> None:
-        """Load the encoders that these features do not stand in for, so that what is left of a device is known."""
+        """Load the encoders that are still needed, so that a device's free memory is known."""
         if self.latents is None:
             _ = encoders.codec
         if self.text is None:
@@ -136,7 +136,9 @@ class StageFeatures:
         try:
             return torch.from_numpy(np.load(path, allow_pickle=False))
         except (OSError, ValueError) as error:
-            raise ValueError(f"{path}: cannot be read ({error}); delete {self.text.folder} and encode anew") from None
+            raise ValueError(
+                f"{path}: cannot be read ({error}); delete {self.text.folder}, then run sigma encode RECIPE"
+            ) from None
 
 
 def stage_features(recipe: TrainingRecipe, stage: Stage) -> StageFeatures:
@@ -156,17 +158,19 @@ def stage_features(recipe: TrainingRecipe, stage: Stage) -> StageFeatures:
             f"{recipe.features_folder}: no {' and no '.join(missing)} here, and features.use is require; "
             "make them with sigma encode RECIPE, or set features.use=auto"
         )
-    told = ", ".join(
+    description = ", ".join(
         f"{kind} {f'from {found.folder}' if usable else 'encoded while training'}"
         for kind, found, usable in (("latents", latents, has_latents), ("text", text, has_text))
     )
     if missing:
-        told += f" (sigma encode RECIPE makes {' and '.join(missing)})"
-    return StageFeatures(latents if has_latents else None, text if has_text else None, told)
+        description += f" (sigma encode RECIPE makes {' and '.join(missing)})"
+    return StageFeatures(latents if has_latents else None, text if has_text else None, description)
 
 
 def keep_features(folder: Path, features: StageFeatures, begun: bool) -> None:
-    """Write what a stage trains on into its folder, or compare with what is there: exact features may come and go.
+    """Write which features a stage trains on into its folder, or compare them with those it began with.
+
+    Features that round nothing may come and go.
 
     Args:
         begun: the stage has a checkpoint; one without the file was trained without features.
@@ -182,16 +186,16 @@ def keep_features(folder: Path, features: StageFeatures, begun: bool) -> None:
             raise ValueError(
                 f"{folder}: was trained with {f'features that round {was}' if was else 'no features that round'}, now "
                 f"there are {f'some that round {now}' if now else 'none'}; set features.use or features.dtype back, or "
-                "remove this folder to train the stage anew"
+                "remove this folder to start the stage again"
             )
-    write_bytes(path, json.dumps({"used": features.told, "rounded": features.rounded}, indent=1).encode())
+    write_bytes(path, json.dumps({"used": features.description, "rounded": features.rounded}, indent=1).encode())
 
 
 def _usable(wanted: FeatureSet, index: str) -> bool:
-    """Whether a set is there.
+    """Whether a set exists.
 
     Raises:
-        ValueError: it is, and cannot be used.
+        ValueError: it exists and cannot be used.
     """
     record = read_record(wanted.folder)
     if record is None:
@@ -201,7 +205,7 @@ def _usable(wanted: FeatureSet, index: str) -> bool:
         raise ValueError(f"{wanted.folder}: is not finished; run sigma encode RECIPE again, or set features.use=off")
     if record.index != index:
         raise ValueError(
-            f"{wanted.folder}: was made of another shard index than is there now; run sigma encode RECIPE again, "
+            f"{wanted.folder}: belongs to another shard index; run sigma encode RECIPE again, "
             "which encodes what changed, or set features.use=off"
         )
     return True
@@ -211,11 +215,11 @@ def refuse_other(wanted: FeatureSet, made_by: dict[str, Any]) -> None:
     """Refuse a set that another encoder made.
 
     Raises:
-        ValueError: it was; the message names the first knob.
+        ValueError: another one made it; the message names the first knob that differs.
     """
     differs = difference(made_by, wanted.made_by)
     if differs is not None:
         raise ValueError(
-            f"{wanted.folder}: was encoded with {differs}; set it back, encode anew with sigma encode RECIPE --redo, "
+            f"{wanted.folder}: was encoded with {differs}; set it back, replace it with sigma encode RECIPE --redo, "
             "name another features.folder, or set features.use=off"
         )

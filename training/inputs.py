@@ -1,4 +1,4 @@
-"""A batch as the model takes it: pixels encoded, noise drawn, captions padded, all on the device."""
+"""A batch as the model takes it: encoded pixels, noise and padded captions, all on the device."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ModelInputs:
     def split(self, size: int) -> list[ModelInputs]:
         """Parts of at most `size` draws, in order, each padded to its own longest caption.
 
-        So a part's numbers depend on its own draws alone, wherever it is computed and beside whatever else.
+        So a part's numbers depend on its own draws alone, on any process and in any batch.
         """
         columns = [getattr(self, name).split(size) for name in self.__dataclass_fields__]
         return [ModelInputs(*part).trimmed() for part in zip(*columns, strict=True)]
@@ -54,7 +54,7 @@ class ModelInputs:
 
 
 def model_inputs(batch: TrainingBatch, encoders: Encoders, device: torch.device) -> ModelInputs:
-    """Encode what the batch does not hold encoded; each picture and caption once, however many draws it has."""
+    """Encode the batch where it is not encoded yet; each picture and caption once for all its draws."""
     draws = len(batch.timestep) // len(batch.image_ids)
     seeds = [derived_seed(seed, "latents") for seed in batch.noise_seeds[::draws]]  # of each picture's first draw
     latents = draw_latents(moments_of(batch.pictures, encoders, device), seeds, encoders.latent_scale)
@@ -75,7 +75,7 @@ def model_inputs(batch: TrainingBatch, encoders: Encoders, device: torch.device)
 def moments_of(pictures: Tensor, encoders: Encoders, device: torch.device) -> Tensor:
     """Pixels (B, 3, H, W) uint8, or moments as they are stored -> moments (B, 1 or 2, C, h, w) float32 on the device.
 
-    A latent does not depend on what else is in the batch, and not on where it was encoded but for rounding.
+    A latent does not depend on the rest of the batch, nor, but for rounding, on the machine that encoded it.
     """
     pictures = pictures.to(device, non_blocking=True)
     return encoders.codec.moments(to_unit_range(pictures)) if pictures.dtype == torch.uint8 else pictures.float()

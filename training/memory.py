@@ -34,11 +34,11 @@ class Peak:
         weights, average, optimizer: there all the time; `optimizer` is CAME's state.
         gradients: there from the backward pass to the end of the step.
         casts: bf16 copies of the weights, made by autocast and held by the graph.
-        activations: what the forward pass keeps.
-        working: what the backward pass holds besides, at its largest block.
-        update: what the optimizer holds besides, for its largest group of tensors.
-        resident: everything else that lies on the device, such as encoders.
-        accumulating: whether gradients of an earlier micro-batch lie there during the backward pass.
+        activations: kept by the forward pass.
+        working: additional memory of the backward pass, at its largest block.
+        update: additional memory of the optimizer, for its largest group of tensors.
+        resident: everything else on the device, such as encoders.
+        accumulating: whether gradients of an earlier micro-batch are held during the backward pass.
     """
 
     weights: int
@@ -93,7 +93,7 @@ def activations(config: PixArtConfig, grid: tuple[int, int], text_tokens: int, k
 
 
 def working(config: PixArtConfig, grid: tuple[int, int], keep: Keep, element: int) -> float:
-    """Bytes per picture that one block's backward pass holds besides what was kept."""
+    """Bytes per picture that one block's backward pass holds in addition to what was kept."""
     c, tokens = config.hidden_size, grid[0] * grid[1]
     again = 0.0
     if keep != "none":

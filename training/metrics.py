@@ -15,7 +15,7 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class Metrics:
-    """Appends to a stage's `metrics.jsonl`; lines after the step that training resumes from are cut off first."""
+    """Appends to a stage's `metrics.jsonl`; lines after the step that training resumes from are removed first."""
 
     def __init__(self, folder: Path, resume_step: int) -> None:
         self._path = folder / METRICS_FILE
@@ -40,7 +40,7 @@ class Metrics:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a stage's metrics, in order; a last line that a kill cut short is left out."""
+    """The lines of a stage's metrics, in order; an incomplete last line, left by a killed run, is skipped."""
     path = folder / METRICS_FILE
     if not path.is_file():
         return []

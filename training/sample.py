@@ -1,4 +1,4 @@
-"""Pictures from a trained stage: a grid beside its training pictures, or of any prompts."""
+"""Pictures from a trained stage: of training captions under their own pictures, or of any prompts."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from training.weak_to_strong import model_config
 GAP_PX = 6
 """White between the pictures of a grid."""
 CELL_PX = 144
-"""Height that small pictures of a grid are enlarged towards."""
+"""Height up to which small pictures of a grid are enlarged."""
 THUMBNAIL_PX = 16
 """Side at which a sampled picture's likeness to its training picture is measured."""
 
 
 @dataclass(frozen=True)
 class SampleReport:
-    """What was drawn.
+    """The pictures that were drawn.
 
     Attributes:
         captions: one per picture.
@@ -193,8 +193,8 @@ def _thumbnail(pixels: np.ndarray) -> np.ndarray:
 
 
 def write_grid(columns: Sequence[Sequence[np.ndarray]], out: Path, per_row: int = 6) -> None:
-    """Write columns of pictures, `per_row` columns beside each other, as a PNG on white; small ones are enlarged by
-    a whole number, pixel by pixel."""
+    """Write columns of pictures, `per_row` columns in a row, as a PNG on white; small ones are enlarged by a whole
+    number, pixel by pixel."""
     zoom = max(1, CELL_PX // max(picture.shape[1] for column in columns for picture in column))
     columns = [[picture.repeat(zoom, axis=1).repeat(zoom, axis=2) for picture in column] for column in columns]
     cell_height = max(picture.shape[1] for column in columns for picture in column) + GAP_PX

@@ -92,7 +92,7 @@ def mfu(images_per_s: float, flops_per_image: float, peak_flops_per_s: float) ->
 
 
 def peak_flops_per_s(device_name: str) -> float | None:
-    """The dense bf16 peak of a GPU by the name that `torch.cuda.get_device_name` gives; None where it is not known."""
+    """The dense bf16 peak of a GPU by its name in `torch.cuda.get_device_name`; None where the table lacks it."""
     words = device_name.replace("-", " ").split()
     for name, tera in PEAK_TERA_FLOPS:
         wanted = name.split()

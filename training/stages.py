@@ -1,4 +1,4 @@
-"""A stage's data and its folder: which samples it trains on, what it was trained with, and whether it is done."""
+"""A stage's data and its folder: the samples it trains on, and the recipe that the folder was trained with."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from training.data.transform import shapes_of
 from training.weak_to_strong import parent_weights
 
 RECIPE_FILE = "recipe.yaml"
-"""What a stage folder was trained with."""
+"""Holds the knobs that a stage folder was trained with."""
 SPEED_KNOBS = ("micro_batch", "threads", "prefetch", "cache_mb", "max_damaged")
 """Of `data`: they change how fast a batch is made and whether it fits, not what is in it."""
 
@@ -57,7 +57,7 @@ def _rows_where(index: ShardIndex, where: str) -> NDArray[np.int32]:
         connection.register("samples", whole.empty_table())
         connection.execute(query)  # an error here knows all columns
         text = where.lower()
-        # A column is read only if the condition names it; the table's name or COLUMNS(...) may stand for any.
+        # A column is read only if the condition names it; the table's name or COLUMNS(...) may mean any.
         named = [name for name in INDEX_SCHEMA.names if name in text or "columns" in text or "samples" in text]
         schema = pa.schema([INDEX_SCHEMA.field(name) for name in named]).append(whole.field("index_row"))
         unreadable: list[ValueError] = []
@@ -98,7 +98,7 @@ class StageData:
 
 
 def pixel_multiple(recipe: TrainingRecipe, stage: Stage) -> int:
-    """What a training picture's sides are multiples of, px: whole patches, and whole groups under compression."""
+    """Px that the sides of a training picture are multiples of: whole patches, and whole groups under compression."""
     return recipe.model.patch_px * (stage.kv_compression.ratio if stage.kv_compression else 1)
 
 
@@ -129,7 +129,7 @@ def stage_data(recipe: TrainingRecipe, stage: Stage) -> StageData:
 
 
 def rows_sha256(rows: Selection) -> str:
-    """sha256 of the image ids and then the shards of all rows, one a line, the last without a line's end."""
+    """sha256 of the image ids and then the shards of all rows, joined by newlines."""
     digest = hashlib.sha256()
     for column in ("image_id", "shard"):
         for number, part in enumerate(rows.parts([column])):
@@ -141,7 +141,7 @@ def rows_sha256(rows: Selection) -> str:
 
 
 def identity(recipe: TrainingRecipe, stage: Stage, rows: Selection) -> dict[str, Any]:
-    """Everything the numbers of a stage depend on, as plain values."""
+    """Everything that the numbers of a stage depend on, as plain values."""
     whole = recipe.resolved()
     parts = {
         key: whole[key]
@@ -165,7 +165,7 @@ def identity(recipe: TrainingRecipe, stage: Stage, rows: Selection) -> dict[str,
 
 
 def check_identity(folder: Path, expected: dict[str, Any]) -> None:
-    """Write what a stage is trained with into its new folder, or compare with what is there.
+    """Write the identity of a stage into its new folder, or compare it with the one in the folder.
 
     Raises:
         ValueError: the folder holds a stage that was trained with something else; the knob is named.
@@ -180,7 +180,7 @@ def check_identity(folder: Path, expected: dict[str, Any]) -> None:
         if stored.get(key) != wanted.get(key):
             raise ValueError(
                 f"{folder}: was trained with {key} = {stored.get(key)}, the recipe now has {wanted.get(key)}; "
-                "set it back, or choose another out, or remove this folder to train the stage anew"
+                "set it back, or choose another out, or remove this folder to start the stage again"
             )
 
 

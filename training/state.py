@@ -1,4 +1,4 @@
-"""What training carries from step to step: weights, their average, the optimizer and one integer."""
+"""The state of training between steps: weights, their average, the optimizer and one integer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class TrainState:
     """Everything a checkpoint holds.
 
     Attributes:
-        step: optimizer steps taken; the only thing that says where in the data training is.
+        step: optimizer steps taken; it alone is the position in the data.
     """
 
     model: PixArt
@@ -64,7 +64,7 @@ class TrainState:
         return norm
 
     def content(self, *, keep: bool = True) -> dict[str, Any]:
-        """What a checkpoint stores: weights under the official names, so that others can read them.
+        """The content of a checkpoint: weights under the official names, so that others can read them.
 
         Tensors are whole in every mode, so that any number of processes can read them. Under FSDP every process must
         call this; those that do not `keep` help to gather and hold nothing.
@@ -78,7 +78,7 @@ class TrainState:
         return whole(content, keep=keep)
 
     def restore(self, path: Path) -> None:
-        """Take over a checkpoint of the same stage.
+        """Load a checkpoint of the same stage.
 
         Raises:
             ValueError: it is cut short, or of another model; the first keys that differ are named.

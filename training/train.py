@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StageProgress:
-    """Where a stage is; `loss` is the mean since the last report."""
+    """The progress of a stage; `loss` is the mean since the last report."""
 
     stage: str
     step: int
@@ -49,7 +49,7 @@ class StageProgress:
 
 @dataclass(frozen=True)
 class StageSummary:
-    """How a stage went; `first_loss` and `last_loss` are means over its first and last tenth."""
+    """The result of a stage; `first_loss` and `last_loss` are means over its first and last tenth."""
 
     name: str
     steps: int
@@ -66,7 +66,7 @@ def train(
     only_stage: str | None = None,
     on_progress: Callable[[StageProgress], None] | None = None,
 ) -> list[StageSummary]:
-    """Train the recipe's stages in order; finished ones are skipped, a started one goes on where it was.
+    """Train the recipe's stages in order; finished ones are skipped, a started one continues from its last checkpoint.
 
     Under torchrun every process calls this; each batch is split over them.
 
@@ -99,7 +99,7 @@ def train_stage(
     loader = Loader(source, data.order, chance, knobs, rank=here.rank, world_size=here.size, pin=pin)
     validation = Validation(recipe, data, source, encoders)
     speed = Speed(state.model.config, loader, here)
-    pending: list[tuple[int, list[str], Tensor]] = []  # not looked at yet: a look waits for the device
+    pending: list[tuple[int, list[str], Tensor]] = []  # not read yet: reading waits for the device
 
     with (
         fixed_threads(recipe, here),
@@ -162,12 +162,12 @@ def checked_features(
     features.load_others(encoders)
     if here.is_first:
         keep_features(folder, features, begun=last is not None)
-        log.info("stage %s: %s", stage.name, features.told)
+        log.info("stage %s: %s", stage.name, features.description)
     return features
 
 
 def begin_state(recipe: TrainingRecipe, stage: Stage, here: World, null_caption: Tensor) -> TrainState:
-    """Where a stage goes on: its newest checkpoint, or the weights of its parent."""
+    """The state that a stage continues from: its newest checkpoint, or the weights of its parent."""
     model = starting_model(recipe, stage, null_caption)
     if recipe.compile:
         model.compile_blocks()
@@ -180,18 +180,18 @@ def begin_state(recipe: TrainingRecipe, stage: Stage, here: World, null_caption:
 
 
 def summary_of(folder: Path, stage: Stage, seconds: float, skipped: bool) -> StageSummary:
-    """How a finished stage went, read from its folder."""
+    """The summary of a finished stage, read from its folder."""
     last = latest_checkpoint(folder)
     assert last is not None and last[0] >= stage.steps
     return StageSummary(stage.name, last[0], *smoothed_ends(read_metrics(folder)), seconds, last[1], skipped)
 
 
 def finite_mean(pending: list[tuple[int, list[str], Tensor]], stage: str, here: World) -> dict[str, float]:
-    """The mean of the steps since the last look, over all processes.
+    """The mean of the steps since the last report, over all processes.
 
     Raises:
         ValueError: a loss or gradient is not finite; names the first such step and its images. No checkpoint
-            is written between that step and this look, so the last one on disk is sound.
+            is written between that step and this report, so the last one on disk is sound.
     """
     values = torch.stack([terms for _, _, terms in pending])
     values = here.mean(values).cpu()

@@ -64,7 +64,7 @@ def starting_model(recipe: TrainingRecipe, stage: Stage, null_caption: Tensor) -
     """The model a stage begins with: its parent's average, positions interpolated, new KV compression averaging.
 
     Args:
-        null_caption: (max_tokens, caption channels), what stands in for a dropped caption.
+        null_caption: (max_tokens, caption channels), which replaces a dropped caption.
 
     Raises:
         ValueError: the parent is missing or of another shape.

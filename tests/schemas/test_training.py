@@ -58,7 +58,7 @@ def test_the_defaults_are_the_papers():
         ({"stages": stages({"name": "a"})}, r"stages\.1 \(a\): an earlier stage has the same name"),
         ({"stages": stages({"name": "b", "parent": "c"}, {"name": "c"})}, "parent 'c' comes later in the list"),
         ({"stages": stages({"name": "b", "parent": "aa"})}, r"parent 'aa' is no earlier stage.*did you mean 'a'\?"),
-        ({"stages": stages({"name": "b", "kv_compression": {"layers": [28]}})}, r"layers \[28\] lie outside 0\.\.27"),
+        ({"stages": stages({"name": "b", "kv_compression": {"layers": [28]}})}, r"layers \[28\] are outside 0\.\.27"),
         ({"stages": stages({"name": "b", "kv_compression": {"layers": [1, 1]}})}, "each once"),
         ({"stages": stages({"name": "b", "kv_compression": {"layers": [1], "ratio": 1}})}, "ratio"),
     ],

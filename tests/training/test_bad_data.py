@@ -44,7 +44,9 @@ def test_damaged_samples_are_named_replaced_and_counted(damaged_values, tmp_path
         recipe = recipe_of(damaged_values | {"out": str(tmp_path / name)})
         with caplog.at_level(logging.WARNING):
             train(recipe)
-        named = [message for message in caplog.messages if "damaged sample, the next of its shape stands in" in message]
+        named = [
+            message for message in caplog.messages if "damaged sample, replaced by the next of its shape" in message
+        ]
         assert len(named) == 2 and all("1.0/1.0-000000.tar" in message for message in named)
         metrics.append(read_metrics(recipe.stage_folder(recipe.stages[0])))
     assert metrics[0][-1]["num_damaged"] == 2
@@ -61,7 +63,7 @@ def test_more_damage_than_is_allowed_stops(damaged_values):
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [("cut", "of .* bytes lies at .* rebuild the shards"), ("gone", "the index names this shard, but No such file")],
+    [("cut", "of .* bytes begins at .* rebuild the shards"), ("gone", "the index names this shard, but No such file")],
 )
 def test_a_tar_that_the_index_does_not_fit_stops(damaged_values, change, message):
     shards = Path(damaged_values["dataset"]) / "shards"

@@ -109,7 +109,7 @@ def test_refusals():
     p, q = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))
     with pytest.raises(ValueError, match="lr -1 is negative"):
         CAME([p], lr=-1)
-    with pytest.raises(ValueError, match="do not lie in"):
+    with pytest.raises(ValueError, match="are not all in"):
         CAME([p], betas=(0.9, 1.0, 0.9))
     optimizer = CAME([p, q])
     p.grad = torch.ones(2)

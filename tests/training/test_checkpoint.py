@@ -94,7 +94,7 @@ def test_a_checkpoint_cut_short_names_the_one_before(tmp_path):
     for step in (5, 10):
         path = write_checkpoint(tmp_path, step, content(step), keep=2)
     path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ValueError, match=r"step-00000010\.pt: .*remove it to go on from step-00000005\.pt"):
+    with pytest.raises(ValueError, match=r"step-00000010\.pt: .*remove it to continue from step-00000005\.pt"):
         read_checkpoint(path)
 
 
@@ -102,7 +102,7 @@ def test_unusable_files_are_named(tmp_path):
     path = write_checkpoint(tmp_path, 5, content(5) | {"state_dict": {"w": torch.ones(100)}}, keep=1)
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(
-        ValueError, match=r"step-00000005.pt: .*remove it to train the stage anew, there is no older one"
+        ValueError, match=r"step-00000005.pt: .*remove it to start the stage again, there is no older one"
     ):
         read_checkpoint(path)
     torch.save({"state_dict": {}}, tmp_path / "weights.pth")

@@ -92,7 +92,7 @@ def test_what_is_used_is_told_and_kept(values, caplog):
     told = "stage small: latents encoded while training, text encoded while training (sigma encode RECIPE makes"
     assert told in caplog.text
     encode(recipe)
-    assert stage_features(recipe, stage).told == (
+    assert stage_features(recipe, stage).description == (
         f"latents from {recipe.features_folder}/latents-dct-32px-by16, text from {recipe.features_folder}/text-hashed"
     )
     used = json.loads((recipe.stage_folder(stage) / "features.json").read_text())
@@ -122,7 +122,7 @@ def test_other_encoders_are_refused_by_knob(real_values, real_components, tmp_pa
     data = bytearray(config.read_bytes())
     data[-1] ^= 1
     config.write_bytes(data)
-    mend = r".*set it back, encode anew with sigma encode RECIPE --redo, name another features\.folder"
+    mend = r".*set it back, replace it with sigma encode RECIPE --redo, name another features\.folder"
     for section, knob, value, line in (
         ("latents", "posterior", "mean", r"latents\.posterior = sample, the recipe now has mean"),
         ("latents", "weights", str(tmp_path / "other"), r"latents\.weights \(content\) = \w+, the recipe now has \w+"),
@@ -162,7 +162,7 @@ def test_unfinished_absent_and_outdated_sets(values, make_dataset, tmp_path):
         train(recipe)
     record.write_text(whole)
     make_dataset(dataset, pictures[:3], [(64, 64)] * 3)
-    with pytest.raises(ValueError, match=r"was made of another shard index than is there now; run sigma encode"):
+    with pytest.raises(ValueError, match=r"belongs to another shard index; run sigma encode"):
         train(recipe)
     encode(recipe)
     train(recipe, only_stage="small")

@@ -1,1 +1,1 @@
-"""From the shard index to batches: which samples, in which order, read from where, cropped to what."""
+"""Turns the shard index into batches; the training loop uses `Loader`, `Source` and `ShardReader`."""

@@ -1,4 +1,4 @@
-"""Batches ready before they are needed: threads read, decode and draw ahead; the wait for them is measured."""
+"""Batches that threads read, decode and draw ahead of training; the wait for them is measured."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class PaddedText:
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """What one process trains on in one step; B pictures, each with R noise draws.
+    """The share of one process in one step: B pictures, each with R noise draws.
 
     Attributes:
         image_ids: one per picture.
@@ -76,7 +76,7 @@ class TrainingBatch:
 
 
 class SampleCache:
-    """Samples that were read last, within so many MiB; an epoch that fits is decoded once."""
+    """Keeps the samples that were used last, up to so many MiB; an epoch that fits is decoded once."""
 
     def __init__(self, source: Source, megabytes: int) -> None:
         self._source = source
@@ -179,7 +179,7 @@ class Loader:
                 return
             self._damaged.add(row)
             count = len(self._damaged)
-        log.warning("damaged sample, the next of its shape stands in: %s", damage)
+        log.warning("damaged sample, replaced by the next of its shape: %s", damage)
         if count > self._data.max_damaged:
             raise ValueError(
                 f"{count} damaged samples, data.max_damaged allows {self._data.max_damaged}; the last: {damage}"

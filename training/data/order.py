@@ -93,10 +93,10 @@ class Plan:
 
 
 class BatchOrder:
-    """Deals every row of the index into batches of one shape, anew each epoch.
+    """Deals every row of the index into batches of one shape, in another order each epoch.
 
-    Shards are permuted, then rows within a window of consecutive ones, so that reads stay near each other: this is
-    the walk. Then each shape's rows are cut into batches, which come in the order in which the walk meets their first
+    Shards are permuted, then rows within a window of consecutive ones, so that reads are near each other: this is
+    the walk. Then each shape's rows are split into batches, which come in the order in which the walk meets their first
     rows. Nothing is left over: the last batch of a shape is filled from the shape's first rows, as often as it takes,
     so a shape with fewer rows than a batch still trains. A row that comes again within an epoch has a higher
     occurrence, which gives it other noise.
@@ -109,8 +109,8 @@ class BatchOrder:
         shapes: the shape of each row.
         batch: pictures per global batch.
         window: rows shuffled together.
-        weights: (rows,) of each row, over 0 to 1: an epoch deals a row with about this chance. Of each shape it deals
-            as many rows as their weights sum up to, rounded down, at least one. None deals every row.
+        weights: (rows,) the weight of each row, above 0 and at most 1: an epoch deals a row with about this chance. Of
+            each shape it deals as many rows as their weights sum up to, rounded down, at least one. None deals all.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class BatchOrder:
         return Batch(epoch, self._shapes.table[code], rows, draws // count)
 
     def substitute(self, row: int, attempt: int) -> int:
-        """The row that stands in for a damaged one: the `attempt`-th after it of the same shape, going round."""
+        """The row that replaces a damaged one: the `attempt`-th after it of its shape, the first after the last."""
         for _ in range(attempt):
             row = self._next_of_shape(row)
         return row
@@ -201,8 +201,8 @@ class BatchOrder:
 def _drawn(weights: NDArray[np.float32], count: int, offset: float) -> NDArray[np.intp]:
     """`count` places, each with a chance in proportion to its weight: systematic sampling, one random number for all.
 
-    The weights lie end to end on a line that is `count` long; every unit of it has one mark, at `offset`, and a place
-    is drawn where a mark falls on it.
+    The weights are laid end to end on a line that is `count` long. Every unit of it has one mark, at `offset`, and a
+    place is drawn where a mark falls on it.
     """
     ends = np.cumsum(weights, dtype=np.float64)
     marks = np.floor(ends * (count / ends[-1]) + offset).astype(np.int64)

@@ -1,4 +1,4 @@
-"""One sample from a shard: its bytes by offset from the index, never by walking the tar."""
+"""Reads one sample of a shard: its bytes by offset from the index, never by walking the tar."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Captions:
     synthetic: str | None
 
     def caption(self, synthetic: bool) -> str:
-        """The synthetic or the raw caption; where the one asked for is missing, the other."""
+        """The synthetic or the raw caption; where that one is missing, the other."""
         first, second = (self.synthetic, self.raw) if synthetic else (self.raw, self.synthetic)
         return first or second or self.mixed
 
@@ -101,7 +101,7 @@ class ShardReader:
         return _captions(entry, *self._members(entry, ("txt", "json")))
 
     def members(self, row: int) -> dict[str, memoryview]:
-        """What an index row's sample consists of, undecoded: 'image', 'txt' and 'json'.
+        """The undecoded members of an index row's sample: 'image', 'txt' and 'json'.
 
         Raises:
             ValueError: as `read`.
@@ -109,7 +109,7 @@ class ShardReader:
         return dict(zip(MEMBERS, self._members(self._rows.entry(row), MEMBERS), strict=True))
 
     def entry(self, row: int) -> Entry:
-        """Which sample an index row is, and where it lies."""
+        """The sample of an index row, and its position."""
         return self._rows.entry(row)
 
     def close(self) -> None:
@@ -120,7 +120,7 @@ class ShardReader:
         places = [(kind, *entry.place(kind)) for kind in kinds]
         spans = [(offset - BLOCK, offset + size) for _, offset, size in places]  # its header fills the block before
         begin, end = min(first for first, _ in spans), max(last for _, last in spans)
-        # Members that lie next to each other add a header and padding each: then one read has them all.
+        # Neighbours add a header and padding each: then one read has them all.
         if end - begin <= sum(size for *_, size in places) + 2 * len(places) * BLOCK:
             whole = tar.read(begin, end)
             pieces = [whole[first - begin : last - begin] for first, last in spans]
@@ -131,7 +131,7 @@ class ShardReader:
             if len(piece) != BLOCK + size or not _is_header_of(piece[:BLOCK], name, size):
                 found = member_of(bytes(piece[:BLOCK]))
                 raise ValueError(
-                    f"{self._shards / entry.shard}: the index says {name} of {size} bytes lies at {offset}, the tar "
+                    f"{self._shards / entry.shard}: the index says {name} of {size} bytes begins at {offset}, the tar "
                     f"has {f'{found[0]} of {found[1]} bytes' if found else 'no member'} there; rebuild the shards"
                 )
         return [piece[BLOCK:] for piece in pieces]

@@ -1,4 +1,4 @@
-"""The rows of a shard index that a stage trains on, and where the members of each lie; read when asked for."""
+"""The rows of a shard index that a stage trains on, and each sample's position; blocks are read as they are needed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from schemas.lru import Lru
 from schemas.shard_index import ShardIndex
 
 BLOCK_ROWS = 4096
-"""Selected rows whose entries are read together: neighbours in a tar are asked for soon after each other."""
+"""Selected rows whose entries are read together: neighbours in a tar are used soon after each other."""
 MOST_BLOCKS = 256
 """Blocks kept, some 100 MB; a window of 65536 rows touches few of them."""
 
@@ -24,7 +24,7 @@ _COLUMNS = ("image_id", "shard", "image_ext", *(f"{kind}_{fact}" for fact in ("o
 
 
 class Entry(NamedTuple):
-    """Where one sample lies: bytes of the tar at which each member's data begins, and their counts, as in `MEMBERS`."""
+    """The position of one sample: offset of each member's data in the tar, and its bytes, in the order of `MEMBERS`."""
 
     image_id: str
     shard: str
@@ -90,7 +90,7 @@ class Selection:
         return weights
 
     def entry(self, row: int) -> Entry:
-        """Where the `row`-th selected sample lies."""
+        """The position of the `row`-th selected sample."""
         number, place = divmod(row, BLOCK_ROWS)
         with self._lock:  # one thread at a time reads the index
             block = self._blocks.get(number, partial(self._read_block, number * BLOCK_ROWS))

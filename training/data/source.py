@@ -1,4 +1,4 @@
-"""Where a training sample comes from: its shard, or stored features in place of its picture, its captions or both."""
+"""The source of a training sample: its shard, or stored features in place of its picture, its captions or both."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.data.stored import MEND, StoredArrays
 
 
 class CaptionsOf(Protocol):
-    """The captions of a sample, as texts or as what the text encoder made of them, (tokens, channels)."""
+    """The captions of a sample, as texts or as encoded texts, (tokens, channels)."""
 
     @property
     def mixed(self) -> str | Tensor:
@@ -23,7 +23,7 @@ class CaptionsOf(Protocol):
         ...
 
     def caption(self, synthetic: bool) -> str | Tensor:
-        """The synthetic or the raw caption; where the one asked for is missing, the other."""
+        """The synthetic or the raw caption; where that one is missing, the other."""
         ...
 
 
@@ -88,7 +88,7 @@ class Source:
 
 
 class StoredCaptions:
-    """The encoded captions of a sample; each is read when it is asked for, since one of them is."""
+    """The encoded captions of a sample; each is read when it is needed, which one of them is."""
 
     def __init__(self, arrays: StoredArrays, shard: str, key: str) -> None:
         self._arrays, self._shard, self._key = arrays, shard, key

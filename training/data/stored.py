@@ -1,4 +1,4 @@
-"""Arrays out of a set of features: found by key in the table beside each tar, read by offset."""
+"""Reads arrays of a set of features: found by key in the table next to each tar, read by offset."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHARDS_OPEN = 128
 
 
 MEND = "sigma encode RECIPE writes it again"
-"""What to do about features that do not fit."""
+"""The way out where features do not fit."""
 
 
 class StoredShard:
@@ -43,7 +43,7 @@ class StoredShard:
             self._file.close()
 
     def read(self, key: str, array: str) -> Tensor | None:
-        """An array of a sample as it is stored; None where the sample has no such one.
+        """An array of a sample as it is stored; None where the sample has none of that name.
 
         Raises:
             DamagedSample: it could not be encoded.
@@ -60,9 +60,9 @@ class StoredShard:
         data = bytearray(BLOCK + size)
         num_read = os.preadv(self._file.fileno(), [data], offset - BLOCK)
         found = member_of(bytes(data[:BLOCK]))
-        try:  # an equal caption lies under another array's name
+        try:  # an equal caption is stored under another array's name
             if num_read != len(data) or found is None or found[1] != size or not found[0].startswith(f"{key}."):
-                raise ValueError(f"its table says {member_name(key, array)} lies at {offset}, it does not")
+                raise ValueError(f"{member_name(key, array)} is not at {offset}, where its table says")
             return as_tensor(decode_npy(memoryview(data)[BLOCK:]))
         except ValueError as error:
             raise ValueError(f"{self._tar}: damaged ({error}); delete it, then {MEND}") from None

@@ -46,7 +46,7 @@ def shapes_of(rows: Selection, resolution: int, multiple: int, multi_aspect: boo
 
     Args:
         resolution: side of the square with as many px.
-        multiple: sides are multiples of this where the resolution is no published one.
+        multiple: px that sides are multiples of where the resolution has no published table.
         multi_aspect: the nearest aspect bucket; false is the square for all.
     """
     if not multi_aspect:

@@ -1,4 +1,4 @@
-"""The diffusion that PixArt-Σ is trained and sampled with."""
+"""Holds the diffusion that PixArt-Σ is trained and sampled with; others use the names below."""
 
 from training.diffusion.loss import LossTerms, training_loss
 from training.diffusion.sampler import guided, sample

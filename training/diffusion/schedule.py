@@ -21,7 +21,7 @@ class Schedule:
         betas: variance added by step t.
         alphas_cumprod: share of the signal's variance left after step t.
         signal, sigma: x_t = signal * x_0 + sigma * noise; their squares add up to 1.
-        posterior_log_variance: log variance of q(x_{t-1} | x_t, x_0); it is 0 at t = 0, where t = 1 stands in.
+        posterior_log_variance: log variance of q(x_{t-1} | x_t, x_0); t = 0, where that is log 0, has that of t = 1.
         posterior_mean_coef1, posterior_mean_coef2: the posterior's mean is coef1 * x_0 + coef2 * x_t.
     """
 

@@ -1,0 +1,1 @@
+"""Turns pictures into latents and captions into vectors; others use `Encoders`, `codec_for` and `text_encoder_for`."""

@@ -1,4 +1,4 @@
-"""The slots that the VAE and T5 fill."""
+"""The interfaces of a codec and a text encoder, and how latents are drawn from moments."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class Codec(Protocol):
 
     channels: int
     scale: float
-    """What latents are multiplied by once they are drawn."""
+    """Drawn latents are multiplied by this."""
 
     def moments(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> (B, 1 or 2, channels, H / 8, W / 8) float32: mean, and deviation where it draws.
 
-        Each picture goes through alone, so that nothing depends on what else is in the batch.
+        Each picture goes through alone, so that nothing depends on the rest of the batch.
         """
         ...
 
@@ -48,7 +48,7 @@ class TextEncoder(Protocol):
         ...
 
     def null(self) -> Tensor:
-        """(max_tokens, channels): the empty caption with its padding, which stands in for a dropped caption."""
+        """(max_tokens, channels): the empty caption with its padding, which replaces a dropped caption."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The real encoders behind the slots: the SDXL VAE and the T5-v1.1 encoder, from weights on this machine."""
+"""The published encoders: the SDXL VAE and the T5-v1.1 encoder, from weights on this machine."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class SdxlVae:
     """The SDXL autoencoder as a codec: 4 channels, 8 times smaller per axis, scaled by 0.13025.
 
-    Pictures go through one at a time, so that a latent does not depend on what else is in the batch.
+    Pictures go through one at a time, so that a latent does not depend on the rest of the batch.
 
     Args:
         posterior: `sample` draws a latent from the encoder's Gaussian, as PixArt-Σ trains; `mean` takes its mean.
@@ -78,7 +78,7 @@ class T5Text:
 
     @torch.no_grad()
     def encode(self, caption: str) -> Tensor:
-        """(L, channels) float32 on the encoder's device, the end of the text included; cut to `max_tokens`."""
+        """(L, channels) float32 on the encoder's device, the end of the text included; at most `max_tokens`."""
         tokens = self._tokenizer(caption, truncation=True, max_length=self.max_tokens, return_tensors="pt")
         return self._model(tokens["input_ids"].to(self._model.device)).last_hidden_state[0].float()
 

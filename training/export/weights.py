@@ -39,7 +39,7 @@ class SourceModel:
     Attributes:
         path: where they come from.
         weights: in the official layout, without the position table.
-        notes: what a user should know about them, one sentence each.
+        notes: for the user, one sentence each.
     """
 
     path: Path
@@ -50,7 +50,7 @@ class SourceModel:
 
 @dataclass(frozen=True)
 class Converted:
-    """What a conversion wrote: the file or folder, and what a user should know about it, one sentence each."""
+    """The file or folder that a conversion wrote, with notes for the user, one sentence each."""
 
     path: Path
     config: PixArtConfig
@@ -65,7 +65,7 @@ def read_model(
     Args:
         drop_kv_compression: leave the weights of KV compression out; the model then answers differently.
         ema: of our checkpoints take the average.
-        hints: what the source does not say, or says wrongly.
+        hints: knobs that the source does not say, or says wrongly.
 
     Raises:
         ValueError: the source cannot be read, or a key is missing, unexpected or of another shape.
@@ -138,7 +138,7 @@ def stored_hints(source: Path) -> Hints:
             stage = recipe["stage"]
             return Hints(recipe["model"]["num_heads"], stage["resolution"], stage["pe_interpolation"])
     except (KeyError, TypeError, ValueError, yaml.YAMLError, SafetensorError, OSError) as error:
-        raise ValueError(f"{source}: what lies beside the weights cannot be read ({error!r})") from None
+        raise ValueError(f"{source}: the description in or next to the weights cannot be read ({error!r})") from None
     return Hints()
 
 
@@ -161,7 +161,7 @@ def require_diffusers_can(model: SourceModel) -> None:
 
 
 def write_transformer(folder: Path, weights: dict[str, Tensor], config: PixArtConfig) -> None:
-    """Fill an empty folder with what `PixArtTransformer2DModel.from_pretrained` loads, and the null caption."""
+    """Fill an empty folder for `PixArtTransformer2DModel.from_pretrained`, and add the null caption."""
     tensors = _contiguous(to_diffusers(weights, str(folder)))
     save_file(tensors, folder / "diffusion_pytorch_model.safetensors", {"format": "pt"})
     if NULL_CAPTION in weights:

@@ -1,4 +1,4 @@
-"""PixArt-Σ as the paper describes it, and the reading of its published weights."""
+"""Holds PixArt-Σ as the paper describes it and reads its published weights; others use the names below."""
 
 from training.model.convert import LoadReport, load_weights
 from training.model.pixart import KVCompression, PixArt, PixArtConfig

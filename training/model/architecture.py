@@ -17,12 +17,12 @@ from training.model.pixart import LATENT_DOWNSAMPLING, KVCompression, PixArtConf
 HEAD_DIM = 72
 """Channels per attention head of every published PixArt."""
 MAX_CAPTION_TOKENS = 300
-"""Assumed where weights hold no null caption to tell by."""
+"""Assumed where the weights hold no null caption."""
 
 
 @dataclass(frozen=True)
 class Hints:
-    """What shapes do not tell; None where nothing is known.
+    """Knobs that the shapes of tensors do not determine; None is unknown.
 
     Attributes:
         image_size: px per side of the square training resolution.
@@ -46,7 +46,7 @@ def infer_config(weights: dict[str, Tensor], hints: Hints, origin: str) -> PixAr
     position table. A stored table must agree with the result.
 
     Raises:
-        ValueError: a tensor that tells is missing, the shapes fit no PixArt, or a hint is needed.
+        ValueError: a tensor is missing, the shapes fit no PixArt, or a hint is needed.
     """
     refuse_micro_conditioning(weights, origin)
 
@@ -64,10 +64,10 @@ def infer_config(weights: dict[str, Tensor], hints: Hints, origin: str) -> PixAr
     blocks = {int(match[1]) for key in weights if (match := re.match(r"blocks\.(\d+)\.", key))}
     num_heads = hints.num_heads or hidden_size // HEAD_DIM
     if hints.num_heads is None and hidden_size % HEAD_DIM:
-        raise ValueError(f"{origin}: {hidden_size} channels do not tell the number of heads; give it (--num-heads)")
+        raise ValueError(f"{origin}: {hidden_size} channels do not say the number of heads; give it (--num-heads)")
     image_size = hints.image_size or _stored_image_size(weights, patch_size)
     if image_size is None:
-        raise ValueError(f"{origin}: does not tell its resolution; give it (--image-size, in px)")
+        raise ValueError(f"{origin}: does not say its resolution; give it (--image-size, in px)")
     config = PixArtConfig(
         depth=max(blocks) + 1,
         hidden_size=hidden_size,

@@ -60,7 +60,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Image tokens ask the caption's valid tokens; padding has no influence and costs no matrix product."""
+    """Image tokens attend to the caption's valid tokens; padding has no influence and costs no matrix product."""
 
     def __init__(self, hidden_size: int, num_heads: int) -> None:
         super().__init__()

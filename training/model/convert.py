@@ -28,7 +28,7 @@ MICRO_CONDITIONING_KEY = re.compile(r"(csize_embedder|ar_embedder)\.|.*(resoluti
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a load did besides copying.
+    """The tensors that a load did not simply copy.
 
     Attributes:
         initialised: KV-compression keys that the file lacks and that got their Conv-Avg-Init.
@@ -40,7 +40,7 @@ class LoadReport:
 
 
 def load_weights(model: PixArt, path: str | Path, *, ema: bool = True) -> LoadReport:
-    """Copy the weights at `path` into `model`, whatever of the known layouts they have.
+    """Copy the weights at `path`, of any known layout, into `model`.
 
     KV-compression weights that the file lacks get their Conv-Avg-Init. A null caption of another number of
     tokens (PixArt-alpha has 120) is left out and reported: it is the text encoder's to write.
@@ -143,7 +143,7 @@ def read_torch_file(path: Path) -> dict:
     """A file of `torch.save` read with `weights_only`, so that no code of its runs.
 
     Raises:
-        ValueError: it is cut short, no such file at all, or holds more than tensors and plain values.
+        ValueError: it does not exist, is cut short, or holds more than tensors and plain values.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,4 +1,4 @@
-"""What the transformer is told besides pixels: where a token lies, how noisy it is, and the caption."""
+"""The inputs of the transformer: patches, their positions, the timestep and the caption."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class CaptionProjection(nn.Module):
 
 
 class CaptionEmbedder(nn.Module):
-    """Projects captions, and holds the null caption that stands in for a dropped one.
+    """Projects captions, and holds the null caption that replaces a dropped one.
 
     `y_embedding` (max tokens, caption channels) is a buffer, never trained: it is the text encoder's answer
     to "", which whoever trains or samples writes into it.

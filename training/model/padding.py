@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class Packing(NamedTuple):
-    """Where the valid tokens of B padded captions lie; T counts them all, K is the most that one caption has.
+    """The positions of the valid tokens of B padded captions; T counts them all, K is the most that one caption has.
 
     Attributes:
         source: (T,) places of the valid tokens in B * L padded ones, in order.

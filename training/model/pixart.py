@@ -64,7 +64,7 @@ class PixArtConfig:
         if self.kv_compression is not None:
             outside = [i for i in self.kv_compression.layers if not 0 <= i < self.depth]
             if outside:
-                raise ValueError(f"kv_compression layers {outside} lie outside the model's 0..{self.depth - 1}")
+                raise ValueError(f"kv_compression layers {outside} are outside the model's 0..{self.depth - 1}")
             if self.kv_compression.ratio < 2:
                 raise ValueError(f"kv_compression ratio {self.kv_compression.ratio} compresses nothing; use 2 or more")
 

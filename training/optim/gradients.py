@@ -46,7 +46,7 @@ def accumulate_gradients(
 
 
 class ExactSums:
-    """Gradients of micro-batches summed in float64 over the whole batch, wherever each was computed.
+    """Gradients of micro-batches summed in float64 over the whole batch, on any number of processes.
 
     A micro-batch gives the same float32 gradient on any process. Their float64 sum depends on the grouping only in
     its last bits, which the rounding to float32 drops but for once in some 10^8 values.
@@ -75,11 +75,11 @@ class ExactSums:
 
 
 def check_micro_batch(recipe: TrainingRecipe, knobs: Data, here: World, stage: str) -> None:
-    """Refuse what exact sums cannot be had with.
+    """Check that the batch can be split as the recipe says.
 
     Raises:
         ValueError: `exact_sums` without a `micro_batch` that divides this process's share: another number of
-            processes would then cut the batch into other micro-batches.
+            processes would then split the batch into other micro-batches.
     """
     share = here.split(knobs.batch, f"stage {stage}")
     if recipe.exact_sums and (knobs.micro_batch is None or share % knobs.micro_batch):
@@ -91,7 +91,7 @@ def check_micro_batch(recipe: TrainingRecipe, knobs: Data, here: World, stage: s
 
 @contextmanager
 def fixed_threads(recipe: TrainingRecipe, here: World) -> Iterator[None]:
-    """With `exact_sums` on a CPU: one thread per process, since a kernel's sums are cut by the number of threads."""
+    """With `exact_sums` on a CPU: one thread per process, since a kernel splits its sums by the number of threads."""
     threads = torch.get_num_threads()
     if recipe.exact_sums and here.device.type == "cpu":
         torch.set_num_threads(1)

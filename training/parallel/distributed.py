@@ -1,4 +1,4 @@
-"""One process or many: the world that torchrun describes, and the few things processes say to each other."""
+"""One process or many: the group that torchrun describes, and how its processes exchange sums and wait."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class World:
         return self.rank == 0
 
     def parallel(self, model: nn.Module) -> nn.Module:
-        """The module to call in training: it averages gradients over the processes, as sharded ones do themselves."""
+        """The module to call in training. It averages gradients over the processes, which a sharded one does itself."""
         if self.size == 1 or isinstance(model, FSDPModule):
             return model
         ids = [self.device] if self.device.type == "cuda" else None

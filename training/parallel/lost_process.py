@@ -1,4 +1,4 @@
-"""Failures of the machine in one line: what happened, what is safe, and how to go on."""
+"""Failures of the machine in one line: the failure, what is safe, and how to continue."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 
 from schemas.training import Data
 
-GO_ON = "checkpoints on disk are intact, run the same command to go on from the last one"
+RUN_AGAIN = "checkpoints on disk are intact; run the same command to continue from the last one"
 
 SIGNS_OF_A_LOST_PROCESS = (
     "Connection closed",
@@ -22,16 +22,16 @@ SIGNS_OF_A_LOST_PROCESS = (
     "NCCL",
     "closed by peer",
 )
-"""Parts of what gloo and NCCL say when a peer is gone."""
+"""Parts of the errors that gloo and NCCL raise when a peer is gone."""
 GRACE_S = 15
 """From a signal or a lost process to an exit without clean-up; torchrun kills after 30."""
 SIGNS_OF_A_FULL_MEMORY = ("can't allocate memory", "out of memory")
-"""Parts of what the CPU's allocator and CUDA libraries say, in lower case."""
+"""Parts of the errors of the CPU's allocator and of CUDA libraries, in lower case."""
 
 
 @contextmanager
 def lost_process_named(rank: int, size: int) -> Iterator[None]:
-    """Turn what gloo and NCCL raise when a peer is gone, and a SIGTERM, into one line.
+    """Turn the errors of gloo and NCCL about a lost peer, and a SIGTERM, into one line.
 
     torchrun sends SIGTERM to the processes that are left when one is lost, and a batch system before it takes a
     machine away.
@@ -39,13 +39,13 @@ def lost_process_named(rank: int, size: int) -> Iterator[None]:
     The process then has `GRACE_S` to end by itself.
 
     Raises:
-        ValueError: a process of this run was lost, or this one was told to stop.
+        ValueError: a process of this run was lost, or this one received SIGTERM.
     """
 
     in_main = threading.current_thread() is threading.main_thread()  # only there can a signal be handled
 
     def ending(line: str) -> ValueError:
-        """The error to raise; a signal no longer cuts it off, and no wait for a lost process holds up the end."""
+        """The error to raise. From here on SIGTERM is ignored, and the process exits after `GRACE_S` at the latest."""
         if in_main:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         last_resort = threading.Timer(GRACE_S, _exit_with, [line])
@@ -55,8 +55,8 @@ def lost_process_named(rank: int, size: int) -> Iterator[None]:
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise ending(
-            f"process {rank} of {size}: was told to stop ({signal.Signals(number).name}), by torchrun because another "
-            f"process was lost or failed, or by the batch system; {GO_ON}"
+            f"process {rank} of {size}: received {signal.Signals(number).name}, from torchrun because another process "
+            f"was lost or failed, or from the batch system; {RUN_AGAIN}"
         )
 
     before = signal.signal(signal.SIGTERM, stop) if in_main else None
@@ -67,8 +67,8 @@ def lost_process_named(rank: int, size: int) -> Iterator[None]:
             raise
         reason = str(error).splitlines()[0][:160]
         raise ending(
-            f"process {rank} of {size}: another process of this run was lost or does not answer ({reason}); what it "
-            f"said last stands above; {GO_ON}"
+            f"process {rank} of {size}: another process of this run was lost or does not answer ({reason}); its "
+            f"own error is above; {RUN_AGAIN}"
         ) from None
     finally:
         if in_main and signal.getsignal(signal.SIGTERM) is stop:
@@ -101,5 +101,5 @@ def full_memory_named(stage: str, data: Data, processes: int) -> Iterator[None]:
         )
         raise ValueError(
             f"stage {stage}: the memory is full with {at_once} noised pictures at once ({reason[-200:]}); {mend}; "
-            f"{GO_ON}"
+            f"{RUN_AGAIN}"
         ) from None

@@ -126,7 +126,7 @@ def test_position_table_is_made_once_per_grid():
 def test_refusals():
     with pytest.raises(ValueError, match="hidden_size 30 is not divisible by num_heads 4"):
         PixArtConfig(hidden_size=30, num_heads=4)
-    with pytest.raises(ValueError, match=r"layers \[4\] lie outside the model's 0..3"):
+    with pytest.raises(ValueError, match=r"layers \[4\] are outside the model's 0..3"):
         tiny(kv=KVCompression((3, 4), 2))
     with pytest.raises(ValueError, match="ratio 1 compresses nothing"):
         tiny(kv=KVCompression((3,), 1))

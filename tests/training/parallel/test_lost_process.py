@@ -35,7 +35,7 @@ def test_the_other_process_of_a_lost_one_says_so_at_once(long_recipe, torchrun):
     (line,) = refusals(stderr)
     assert line.removeprefix("refused: ").startswith("process 0 of 2: ")
     assert "another process of this run was lost" in line or "SIGTERM" in line  # whichever reaches it first
-    assert "run the same command to go on from the last one" in line
+    assert "run the same command to continue from the last one" in line
     assert stderr.count("Traceback") == int(torchrun), stderr  # torchrun's own report, none of ours
     found = latest_checkpoint(long_recipe.stage_folder(long_recipe.stages[0]))
     assert found is not None and read_checkpoint(found[1])["step"] == found[0] >= 2
@@ -46,7 +46,7 @@ def test_told_to_stop_it_says_how_to_go_on(long_recipe):
     os.kill(run.pids()[0], signal.SIGTERM)
     code, stderr = run.end(timeout_s=60)
     assert code == 1 and stderr.count("\n") == 1
-    assert stderr.startswith("refused: process 0 of 1: was told to stop (SIGTERM)")
+    assert stderr.startswith("refused: process 0 of 1: received SIGTERM")
 
 
 def test_a_full_memory_names_the_knobs(recipe_values):
