@@ -26,6 +26,8 @@ from schemas import tables
 from schemas.recipe import DataRecipe
 from tests.trees import content
 
+MEMORY = {"object_store_memory": 80_000_000}
+
 
 class Watcher:
     """An observer that does something once a number of rows of a job is through."""
@@ -78,24 +80,34 @@ def local(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return wanted.out_path()
 
 
-@pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    """A head without CPUs, and two nodes of one each."""
+@pytest.fixture(scope="module")
+def head() -> Iterator[Cluster]:
+    """A head without CPUs, and a node of one."""
     quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
-    memory = {"object_store_memory": 80_000_000}
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": quick, **memory})
-    monkeypatch.setenv("RAY_ADDRESS", made.address)
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": quick, **MEMORY})
+    made.add_node(num_cpus=1, **MEMORY)
+    made.wait_for_nodes()
     yield made
-    ray.shutdown()
     made.shutdown()
+
+
+@pytest.fixture
+def cluster(head: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    """The cluster that RAY_ADDRESS names, as it was, with nobody joined; nodes that a test adds go with it."""
+    monkeypatch.setenv("RAY_ADDRESS", head.address)
+    before = head.list_all_nodes()
+    yield head
+    ray.shutdown()
+    for node in head.list_all_nodes():
+        if node not in before:
+            head.remove_node(node)
+    head.wait_for_nodes()
 
 
 def test_two_nodes_write_what_one_process_writes_and_one_may_vanish(
     photos: Path, local: Path, cluster: Cluster, tmp_path: Path
 ) -> None:
-    memory = {"object_store_memory": 80_000_000}
-    doomed = cluster.add_node(num_cpus=1, **memory)
-    cluster.add_node(num_cpus=1, **memory)
+    doomed = cluster.add_node(num_cpus=1, **MEMORY)
     cluster.wait_for_nodes()
     wanted = recipe(photos, tmp_path / "dataset", "ray")
     watcher = Watcher("ingest", 6, lambda: cluster.remove_node(doomed, allow_graceful=False))
@@ -144,8 +156,6 @@ def test_gpus_are_shared_out_node_by_node(num_gpus: float | None, nodes: list[fl
 
 
 def test_a_stage_that_needs_more_gpus_than_there_are_is_refused_at_once(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.add_node(num_cpus=1, object_store_memory=80_000_000)
-    cluster.wait_for_nodes()
     runner = RayRunner(None, 0)
     with pytest.raises(ValueError, match=r"caption: gpus_per_worker=1: the largest node of the cluster has 0 GPUs"):
         runner.run(Dataset(tmp_path), stage_on(1), [0], lambda rows: None)
@@ -168,7 +178,7 @@ class Placed:
 
 
 def test_each_worker_holds_a_gpu_of_its_own(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.add_node(num_cpus=4, num_gpus=2, object_store_memory=80_000_000)
+    cluster.add_node(num_cpus=4, num_gpus=2, **MEMORY)
     cluster.wait_for_nodes()
     dataset = Dataset(tmp_path)
     schema = tables.LISTING
