@@ -15,9 +15,8 @@ import pyarrow.parquet as pq
 
 from engine.dataset import Dataset
 from schemas.commit import write_bytes
-from schemas.meanings import MEANINGS, meaning
 from schemas.reasons import OUTCOMES
-from schemas.tables import ADDED, BESIDE, CAPTIONS, MAP_TABLES, SCHEMAS
+from schemas.tables import ADDED, BESIDE, CAPTIONS, MAP_TABLES, MEANINGS, SCHEMAS, meaning
 
 Connection = duckdb.DuckDBPyConnection
 Row = dict[str, Any]

@@ -1,4 +1,4 @@
-"""The Arrow schema of every table of a dataset, and what its file is called; columns are told in `schemas.meanings`.
+"""The columns of every table and view of a dataset: Arrow type and meaning; and what each table's file is called.
 
 Every row of every table carries `row_id`: the ordinal of the input in the listing, fixed when the listing is
 taken. It orders rows, joins tables and never repeats, where `image_id` names content: two files with the same
@@ -7,338 +7,361 @@ bytes are two rows with one image_id, and a file that cannot be read is a row wi
 
 from __future__ import annotations
 
+from functools import partial
+from typing import NamedTuple
+
 import pyarrow as pa
 
-_ROW = pa.field("row_id", pa.int64(), nullable=False)
-_IMAGE = pa.field("image_id", pa.string())
 
-LISTING = pa.schema(
-    [
-        _ROW,
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("source_name", pa.string(), nullable=False),
-        pa.field("member", pa.string(), nullable=False),
-        pa.field("byte_offset", pa.int64()),
-        pa.field("num_bytes", pa.int64()),
-        pa.field("sidecar", pa.string()),
-        pa.field("raw_caption", pa.string()),
-        pa.field("url", pa.string()),
-        pa.field("license", pa.string()),
-        pa.field("reason", pa.string()),
-        pa.field("detail", pa.string()),
-    ]
+class Column(NamedTuple):
+    """A column of a table: its type, what it means in a few words, and whether it may be null."""
+
+    type: pa.DataType
+    meaning: str
+    nullable: bool = True
+
+
+text, texts = partial(Column, pa.string()), partial(Column, pa.list_(pa.string()))
+boolean, binary = partial(Column, pa.bool_()), partial(Column, pa.binary())
+int8, int32, int64 = partial(Column, pa.int8()), partial(Column, pa.int32()), partial(Column, pa.int64())
+uint64 = partial(Column, pa.uint64())
+float32, float64 = partial(Column, pa.float32()), partial(Column, pa.float64())
+
+MEANINGS: dict[str, dict[str, str]] = {}
+"""Table or view -> column -> meaning, in the order of the jobs. Names in capitals are the enumerations of
+`schemas.reasons`."""
+
+
+def _table(name: str, /, **columns: Column) -> pa.Schema:
+    """Note what the columns of a table mean, and return its Arrow schema."""
+    MEANINGS[name] = {column: each.meaning for column, each in columns.items()}
+    return pa.schema([pa.field(column, each.type, each.nullable) for column, each in columns.items()])
+
+
+_ROW = {"row_id": int64("ordinal of the input in the listing; joins all tables, never repeats", nullable=False)}
+_IMAGE = {"image_id": text("names the content: the same bytes have the same id; null where a file cannot be read")}
+_ORIGIN = {
+    "source": text("a folder's absolute path or URL, never with credentials", nullable=False),
+    "source_name": text("short name of the source, which shards carry", nullable=False),
+    "member": text("below the source: a file, tar#member or table.parquet#row/column", nullable=False),
+    "byte_offset": int64("inside a tar, or the row in a table; null for a file"),
+}
+_PROVENANCE = {
+    "url": text("where the picture came from, as its source says"),
+    "license": text("licence of the picture, as its source says"),
+}
+_HEADER = {
+    "format": text("Pillow's name of it: JPEG, PNG, WEBP, ..."),
+    "mode": text("Pillow's mode of the original"),
+    "width": int32("upright px"),
+    "height": int32("upright px"),
+    "exif_orientation": int8("1 to 8; 1 where there is no tag"),
+    "frames": int32("pictures in the file"),
+    "icc": boolean("the original embeds a colour profile; the proxy is converted to sRGB"),
+}
+_DETAIL = {"detail": text("what went wrong, for a person")}
+
+LISTING = _table(
+    "listing",
+    **_ROW,
+    **_ORIGIN,
+    num_bytes=int64("as listed; null where the file cannot be looked at"),
+    sidecar=text("relative path of a caption file beside the image"),
+    raw_caption=text("from a captions table beside the images"),
+    **_PROVENANCE,
+    reason=text("ImageError or FetchError, where listing found that there is no picture"),
+    **_DETAIL,
 )
 
-IMAGES = pa.schema(
-    [
-        _ROW,
-        _IMAGE,
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("source_name", pa.string(), nullable=False),
-        pa.field("member", pa.string(), nullable=False),
-        pa.field("byte_offset", pa.int64()),
-        pa.field("num_bytes", pa.int64()),
-        pa.field("sha256", pa.string()),
-        pa.field("format", pa.string()),
-        pa.field("mode", pa.string()),
-        pa.field("width", pa.int32()),
-        pa.field("height", pa.int32()),
-        pa.field("exif_orientation", pa.int8()),
-        pa.field("frames", pa.int32()),
-        pa.field("icc", pa.bool_()),
-        pa.field("alpha", pa.float32()),
-        pa.field("raw_caption", pa.string()),
-        pa.field("url", pa.string()),
-        pa.field("license", pa.string()),
-        pa.field("reason", pa.string()),
-        pa.field("detail", pa.string()),
-    ]
+IMAGES = _table(
+    "images",
+    **_ROW,
+    **_IMAGE,
+    **_ORIGIN,
+    num_bytes=int64("of the original"),
+    sha256=text("of the original bytes"),
+    **_HEADER,
+    alpha=float32("share of the picture that is see-through, 0 to 1; null where opaque"),
+    raw_caption=text("the caption that came with the picture, as it came"),
+    **_PROVENANCE,
+    reason=text("ImageError or FetchError; null where there is a picture"),
+    **_DETAIL,
 )
 
-HEADERS = pa.schema(
-    [
-        _ROW,
-        pa.field("num_bytes", pa.int64()),
-        pa.field("format", pa.string()),
-        pa.field("mode", pa.string()),
-        pa.field("width", pa.int32()),
-        pa.field("height", pa.int32()),
-        pa.field("exif_orientation", pa.int8()),
-        pa.field("frames", pa.int32()),
-        pa.field("icc", pa.bool_()),
-        pa.field("reason", pa.string()),
-        pa.field("detail", pa.string()),
-    ]
+HEADERS = _table(
+    "headers",
+    **_ROW,
+    num_bytes=int64("as found, or as listed where it could not be read"),
+    **_HEADER,
+    reason=text("as in images, where the header alone tells it"),
+    **_DETAIL,
 )
 """What `sigma ingest --probe-only` read of each input. No other table depends on it; the paths are in `listing`."""
 
-PROXIES = pa.schema(
-    [
-        _ROW,
-        _IMAGE,
-        pa.field("jpeg", pa.binary()),
-        pa.field("width", pa.int32()),
-        pa.field("height", pa.int32()),
-    ]
+PROXIES = _table(
+    "proxies",
+    **_ROW,
+    **_IMAGE,
+    jpeg=binary("the picture as JPEG: upright sRGB, longest side at most ingest.proxy_px"),
+    width=int32("px of the proxy"),
+    height=int32("px of the proxy"),
 )
 
-FINGERPRINTS = pa.schema(
-    [
-        _ROW,
-        _IMAGE,
-        pa.field("phash", pa.uint64()),
-        pa.field("pixel_sha256", pa.string()),
-    ]
+FINGERPRINTS = _table(
+    "fingerprints",
+    **_ROW,
+    **_IMAGE,
+    phash=uint64("64-bit DCT hash of the proxy"),
+    pixel_sha256=text("of the original's size and the proxy's pixels"),
 )
 
-SCORES = pa.schema(
-    [
-        _ROW,
-        _IMAGE,
-        pa.field("aesthetic", pa.float32()),
-        pa.field("aesthetic_scorer", pa.string()),
-    ]
+SCORES = _table(
+    "scores",
+    **_ROW,
+    **_IMAGE,
+    aesthetic=float32("1 to 10, higher is better"),
+    aesthetic_scorer=text("who gave it"),
 )
 
-EMBEDDINGS = pa.schema(
-    [
-        _ROW,
-        _IMAGE,
-        pa.field("model", pa.string()),
-        pa.field("embedding", pa.list_(pa.float16())),
-    ]
+EMBEDDINGS = _table(
+    "embeddings",
+    **_ROW,
+    **_IMAGE,
+    model=text("the CLIP that gave it; null where there is no picture"),
+    embedding=Column(pa.list_(pa.float16()), "of the picture, as projected: not normalised"),
 )
 """Only where `aesthetic.store_embeddings` asks for it."""
 
-SCREENS = pa.schema(
-    [
-        _ROW,
-        _IMAGE,
-        pa.field("sharpness", pa.float32()),
-        pa.field("upscale", pa.float32()),
-        pa.field("border", pa.float32()),
-        pa.field("border_box", pa.list_(pa.int32())),
-        pa.field("nsfw", pa.float32()),
-        pa.field("watermark", pa.float32()),
-        pa.field("classes", pa.map_(pa.string(), pa.float32())),
-        pa.field("clip_similarity", pa.float32()),
-        pa.field("models", pa.map_(pa.string(), pa.string())),
-    ]
+SCREENS = _table(
+    "screens",
+    **_ROW,
+    **_IMAGE,
+    sharpness=float32("grey levels, of the sharpest tenth"),
+    upscale=float32("looks enlarged by this factor; 1 is native"),
+    border=float32("share of the area that is frame or bars, 0 to 1"),
+    border_box=Column(pa.list_(pa.int32()), "left, top, right, bottom of the picture inside, upright px"),
+    nsfw=float32("probability, 0 to 1"),
+    watermark=float32("probability, 0 to 1"),
+    classes=Column(pa.map_(pa.string(), pa.float32()), "of the recipe's other classifiers, by their names"),
+    clip_similarity=float32("cosine of the picture and its raw caption"),
+    models=Column(pa.map_(pa.string(), pa.string()), "column or class, and the model that gave it"),
 )
 """A column is null where its screen is off, or cannot say anything of the picture."""
 
-DUPLICATES = pa.schema(
-    [
-        _ROW,
-        _IMAGE,
-        pa.field("group_id", pa.int64(), nullable=False),
-        pa.field("method", pa.string()),
-        pa.field("distance", pa.float32()),
-        pa.field("other_dataset", pa.string()),
-        pa.field("other_image_id", pa.string()),
-        pa.field("other_method", pa.string()),
-        pa.field("other_distance", pa.float32()),
-    ]
+DUPLICATES = _table(
+    "duplicates",
+    **_ROW,
+    **_IMAGE,
+    group_id=int64("lowest row_id of the group", nullable=False),
+    method=text("bytes, pixels, phash or semantic, the strongest; null if alone"),
+    distance=float32("to its nearest by that method: bits between pHashes, or 1 - cosine"),
+    other_dataset=text("folder of a dataset of dedup.against that holds the picture; null where none does"),
+    other_image_id=text("the picture's id there"),
+    other_method=text("method by which it was found there"),
+    other_distance=float32("distance to it there"),
 )
 
-RAW_CAPTIONS = pa.schema(
-    [
-        _ROW,
-        _IMAGE,
-        pa.field("caption", pa.string()),
-        pa.field("language", pa.string()),
-        pa.field("removed", pa.list_(pa.string()), nullable=False),
-        pa.field("reason", pa.string()),
-    ]
+RAW_CAPTIONS = _table(
+    "raw_captions",
+    **_ROW,
+    **_IMAGE,
+    caption=text("the raw caption, cleaned; null where there is a reason"),
+    language=text("ISO 639 code; null where it is not sure"),
+    removed=texts("what was taken out: html, urls, hashtags, extension", nullable=False),
+    reason=text("RawCaptionReason: why there is no caption"),
 )
 
-SELECTION = pa.schema(
-    [
-        _ROW,
-        _IMAGE,
-        pa.field("rejected_by", pa.string()),
-        pa.field("value", pa.float64()),
-        pa.field("threshold", pa.float64()),
-        pa.field("duplicate_of", pa.string()),
-        pa.field("duplicate_of_row", pa.int64()),
-        pa.field("duplicate_method", pa.string()),
-        pa.field("other_dataset", pa.string()),
-        pa.field("kept", pa.bool_(), nullable=False),
-        pa.field("subsets", pa.list_(pa.string()), nullable=False),
-        pa.field("inherited_caption", pa.string()),
-        pa.field("inherited_from", pa.string()),
-        pa.field("inherited_from_row", pa.int64()),
-    ]
+SELECTION = _table(
+    "selection",
+    **_ROW,
+    **_IMAGE,
+    rejected_by=text("Rejection: the rule; null where kept or where ingest failed"),
+    value=float64("what the rule measured"),
+    threshold=float64("the rule's limit"),
+    duplicate_of=text("image_id of the survivor, or of the picture in the other dataset"),
+    duplicate_of_row=int64("row_id of the survivor (an exact copy shares its image_id)"),
+    duplicate_method=text("method of duplicates; its distance is the value"),
+    other_dataset=text("folder of the dataset of dedup.against that holds the picture"),
+    kept=boolean("whether the picture stays", nullable=False),
+    subsets=texts("names of select.subsets that it is in", nullable=False),
+    inherited_caption=text("cleaned raw caption of a duplicate; null where the picture has its own, or there is none"),
+    inherited_from=text("image_id of the duplicate that it came with"),
+    inherited_from_row=int64("row_id of that duplicate"),
 )
 
-CAPTIONS = pa.schema(
-    [
-        _ROW,
-        _IMAGE,
-        pa.field("captioner", pa.string(), nullable=False),
-        pa.field("revision", pa.string()),
-        pa.field("prompt", pa.string()),
-        pa.field("parameters", pa.string()),
-        pa.field("caption", pa.string()),
-        pa.field("num_tokens", pa.int32()),
-        pa.field("reason", pa.string()),
-    ]
+CAPTIONS = _table(
+    "captions",
+    **_ROW,
+    **_IMAGE,
+    captioner=text("who wrote it: the model, with the start of its revision", nullable=False),
+    revision=text("the model's commit, or the digest of its folder; null where it has none"),
+    prompt=text("what the captioner was asked; null where it takes none"),
+    parameters=text("JSON: decoding, limits, precision"),
+    caption=text("the synthetic caption"),
+    num_tokens=int32("as the captioner counted what it wrote; null where it does not tell"),
+    reason=text("CaptionReason: why there is no caption; null where there is one"),
 )
 
-MIX = pa.schema(
-    [
-        _ROW,
-        _IMAGE,
-        pa.field("caption", pa.string()),
-        pa.field("caption_source", pa.string()),
-        pa.field("coin", pa.float64()),
-        pa.field("fallback", pa.string()),
-        pa.field("num_tokens", pa.int32()),
-        pa.field("tokenizer", pa.string()),
-        pa.field("truncated", pa.bool_()),
-    ]
+MEANINGS["captions_beside"] = MEANINGS["captions"] | {"source": "the captioner's name in the recipe"}
+
+MIX = _table(
+    "mix",
+    **_ROW,
+    **_IMAGE,
+    caption=text("the one that a sample carries"),
+    caption_source=text("synthetic or raw; null where there is no caption"),
+    coin=float64("0 to 1, from image_id and mix.salt; under mix.synthetic_share is synthetic"),
+    fallback=text("Fallback: why the coin was not followed; null where it was"),
+    num_tokens=int32("of the caption as it is here, the end of the text included"),
+    tokenizer=text("who counted"),
+    truncated=boolean("was longer than the trainer reads, and is cut"),
 )
 
-NOUNS = pa.schema(
-    [
-        _ROW,
-        _IMAGE,
-        pa.field("caption_source", pa.string(), nullable=False),
-        pa.field("nouns", pa.list_(pa.string())),
-        pa.field("num_words", pa.int32()),
-        pa.field("num_tokens", pa.int32()),
-        pa.field("tokenizer", pa.string()),
-    ]
+NOUNS = _table(
+    "nouns",
+    **_ROW,
+    **_IMAGE,
+    caption_source=text("raw, synthetic, or a captioner beside", nullable=False),
+    nouns=texts("lemmas (or compounds) in reading order, with repeats; null where there is no caption"),
+    num_words=int32("tokens of the caption that are neither punctuation nor space"),
+    num_tokens=int32("of the caption before any cut, the end of the text included"),
+    tokenizer=text("who counted: that of the mix"),
 )
 
 NOUN_SOURCES = ("raw", "synthetic")
 """The rows that `nouns` holds per image, in this order; one for each captioner beside the primary one follows."""
 
-GROUNDING = pa.schema(
-    [
-        _ROW,
-        _IMAGE,
-        pa.field("caption_source", pa.string(), nullable=False),
-        pa.field("scorer", pa.string()),
-        pa.field("sentences", pa.list_(pa.string())),
-        pa.field("sentence_scores", pa.list_(pa.float32())),
-        pa.field("lowest_sentence", pa.string()),
-        pa.field("lowest_score", pa.float32()),
-        pa.field("mean_score", pa.float32()),
-        pa.field("num_cut", pa.int32()),
-        pa.field("detector", pa.string()),
-        pa.field("nouns", pa.list_(pa.string())),
-        pa.field("noun_scores", pa.list_(pa.float32())),
-        pa.field("ungrounded", pa.list_(pa.string())),
-        pa.field("ungrounded_share", pa.float32()),
-    ]
+GROUNDING = _table(
+    "grounding",
+    **_ROW,
+    **_IMAGE,
+    caption_source=text("one row per image and entry of ground.sources", nullable=False),
+    scorer=text("the CLIP model; null where there is no caption or no picture"),
+    sentences=texts("of the caption, in order"),
+    sentence_scores=Column(pa.list_(pa.float32()), "cosine of each with the picture"),
+    lowest_sentence=text("the sentence that fits least"),
+    lowest_score=float32("its score"),
+    mean_score=float32("of all sentences"),
+    num_cut=int32("sentences that are longer than the scorer reads"),
+    detector=text("the open-vocabulary detector; null where it was not asked"),
+    nouns=texts("distinct, in reading order"),
+    noun_scores=Column(pa.list_(pa.float32()), "of each noun's best box, 0 to 1"),
+    ungrounded=texts("nouns under ground.min_noun_score"),
+    ungrounded_share=float32("share of the nouns that are ungrounded"),
 )
 
-NOUN_USES = pa.schema(
-    [
-        pa.field("caption_source", pa.string(), nullable=False),
-        pa.field("subset", pa.string()),
-        pa.field("noun", pa.string(), nullable=False),
-        pa.field("num_uses", pa.int64(), nullable=False),
-        pa.field("num_images", pa.int64(), nullable=False),
-    ]
+NOUN_USES = _table(
+    "noun_uses",
+    caption_source=text("raw, synthetic, mix, or a captioner's name", nullable=False),
+    subset=text("of select.subsets; null for the whole set"),
+    noun=text("lemma or compound, as in nouns", nullable=False),
+    num_uses=int64("occurrences", nullable=False),
+    num_images=int64("images whose caption has it", nullable=False),
 )
 """The whole set first, then its subsets; of each source the most used noun first."""
 
-BALANCE = pa.schema(
-    [
-        _ROW,
-        _IMAGE,
-        pa.field("num_nouns", pa.int32(), nullable=False),
-        pa.field("num_common", pa.int32(), nullable=False),
-        pa.field("weight", pa.float32(), nullable=False),
-        pa.field("coin", pa.float64(), nullable=False),
-        pa.field("dropped", pa.bool_(), nullable=False),
-    ]
+BALANCE = _table(
+    "balance",
+    **_ROW,
+    **_IMAGE,
+    num_nouns=int32("distinct nouns of the mixed caption", nullable=False),
+    num_common=int32("of them, those in more images than balance.most_images", nullable=False),
+    weight=float32("how much the image should count, over 0 to 1", nullable=False),
+    coin=float64("0 to 1, from image_id", nullable=False),
+    dropped=boolean("left out of the shards, where balance.drop asks for it", nullable=False),
 )
 """Only where `balance.most_images` is set; a row per kept image that has a caption."""
 
-STATISTICS = pa.schema(
-    [
-        pa.field("caption_source", pa.string(), nullable=False),
-        pa.field("subset", pa.string()),
-        pa.field("num_images", pa.int64(), nullable=False),
-        pa.field("valid_nouns", pa.int64(), nullable=False),
-        pa.field("distinct_nouns", pa.int64(), nullable=False),
-        pa.field("total_nouns", pa.int64(), nullable=False),
-        pa.field("average_caption_words", pa.float64()),
-        pa.field("average_caption_tokens", pa.float64()),
-        pa.field("tokenizer", pa.string()),
-        pa.field("average_nouns", pa.float64()),
-    ]
+STATISTICS = _table(
+    "statistics",
+    caption_source=text("raw, synthetic, mix, or a captioner's name", nullable=False),
+    subset=text("of select.subsets; null for the whole set"),
+    num_images=int64("kept images that have a caption of this source", nullable=False),
+    valid_nouns=int64("VN: distinct nouns with more uses than statistics.valid_above", nullable=False),
+    distinct_nouns=int64("DN: distinct nouns", nullable=False),
+    total_nouns=int64("occurrences of nouns", nullable=False),
+    average_caption_words=float64("ACL in words"),
+    average_caption_tokens=float64("ACL in tokens"),
+    tokenizer=text("who counted them; null without captions"),
+    average_nouns=float64("nouns per image"),
 )
 
-SHARD_PLAN = pa.schema(
-    [
-        pa.field("shard_id", pa.int32(), nullable=False),
-        pa.field("position", pa.int32(), nullable=False),
-        pa.field("shard", pa.string(), nullable=False),
-        pa.field("bucket", pa.string(), nullable=False),
-        _ROW,
-        pa.field("image_id", pa.string(), nullable=False),
-        # what the shard's writer needs to know, so that it reads nothing but this and the original:
-        pa.field("source", pa.string(), nullable=False),
-        pa.field("source_name", pa.string(), nullable=False),
-        pa.field("member", pa.string(), nullable=False),
-        pa.field("byte_offset", pa.int64()),
-        pa.field("num_bytes", pa.int64(), nullable=False),
-        pa.field("sha256", pa.string(), nullable=False),
-        pa.field("format", pa.string(), nullable=False),
-        pa.field("width", pa.int32(), nullable=False),
-        pa.field("height", pa.int32(), nullable=False),
-        pa.field("url", pa.string()),
-        pa.field("license", pa.string()),
-        pa.field("phash", pa.uint64()),
-        pa.field("aesthetic", pa.float32()),
-        pa.field("aesthetic_scorer", pa.string()),
-        pa.field("subsets", pa.list_(pa.string()), nullable=False),
-        pa.field("original_caption", pa.string()),
-        pa.field("raw_caption", pa.string()),
-        pa.field("raw_reason", pa.string()),
-        pa.field("captioner", pa.string()),
-        pa.field("synthetic_caption", pa.string()),
-        pa.field("caption", pa.string(), nullable=False),
-        pa.field("caption_source", pa.string(), nullable=False),
-        pa.field("coin", pa.float64(), nullable=False),
-        pa.field("fallback", pa.string()),
-        pa.field("num_tokens", pa.int32(), nullable=False),
-        pa.field("weight", pa.float32(), nullable=False),
-        pa.field("recipe", pa.string(), nullable=False),
-        pa.field("raw_caption_from", pa.string()),
-    ]
+SHARD_PLAN = _table(
+    "shard_plan",
+    shard_id=int32("ordinal over all shards: the part of samples", nullable=False),
+    position=int32("of the sample inside its shard", nullable=False),
+    shard=text("path under shards/", nullable=False),
+    bucket=text("aspect bucket, named as in the shard's folder", nullable=False),
+    **_ROW,
+    image_id=text("names the content: the same bytes have the same id", nullable=False),
+    **_ORIGIN,
+    num_bytes=int64("of the original", nullable=False),
+    sha256=text("of the original bytes", nullable=False),
+    format=text("Pillow's name of it: JPEG, PNG, WEBP, ...", nullable=False),
+    width=int32("of the original, upright px", nullable=False),
+    height=int32("of the original, upright px", nullable=False),
+    **_PROVENANCE,
+    phash=uint64("as in fingerprints"),
+    aesthetic=float32("as in scores"),
+    aesthetic_scorer=text("as in scores"),
+    subsets=texts("names of select.subsets that it is in", nullable=False),
+    original_caption=text("as it came with the image"),
+    raw_caption=text("cleaned: its own, or a duplicate's"),
+    raw_reason=text("RawCaptionReason: why there is none; null where one was taken over"),
+    captioner=text("who wrote the synthetic caption"),
+    synthetic_caption=text("as in captions"),
+    caption=text("the one that the sample carries", nullable=False),
+    caption_source=text("synthetic or raw", nullable=False),
+    coin=float64("as in mix", nullable=False),
+    fallback=text("as in mix"),
+    num_tokens=int32("as in mix", nullable=False),
+    weight=float32("of balance; 1 where concepts are not balanced", nullable=False),
+    recipe=text("fingerprint of the knobs that shaped the sample", nullable=False),
+    raw_caption_from=text("image_id of the duplicate whose raw caption it carries"),
 )
 """Sorted by shard_id and position, so that a shard's rows are read without the rest."""
 
-SAMPLES = pa.schema(
-    [
-        _ROW,
-        pa.field("image_id", pa.string(), nullable=False),
-        pa.field("key", pa.string()),
-        pa.field("shard", pa.string()),
-        pa.field("bucket", pa.string(), nullable=False),
-        pa.field("width", pa.int32()),
-        pa.field("height", pa.int32()),
-        pa.field("aesthetic", pa.float32()),
-        pa.field("num_tokens", pa.int32()),
-        pa.field("caption_source", pa.string()),
-        pa.field("subsets", pa.list_(pa.string())),
-        pa.field("weight", pa.float32()),
-        pa.field("image_ext", pa.string()),
-        pa.field("image_offset", pa.int64()),
-        pa.field("image_size", pa.int64()),
-        pa.field("txt_offset", pa.int64()),
-        pa.field("txt_size", pa.int64()),
-        pa.field("json_offset", pa.int64()),
-        pa.field("json_size", pa.int64()),
-        pa.field("reason", pa.string()),
-        pa.field("detail", pa.string()),
-    ]
+SAMPLES = _table(
+    "samples",
+    **_ROW,
+    image_id=text("names the content: the same bytes have the same id", nullable=False),
+    key=text("of the sample in its tar"),
+    shard=text("path under shards/"),
+    bucket=text("aspect bucket, named as in the shard's folder", nullable=False),
+    width=int32("of the stored image, upright px"),
+    height=int32("of the stored image, upright px"),
+    aesthetic=float32("as in scores"),
+    num_tokens=int32("as in mix"),
+    caption_source=text("synthetic or raw"),
+    subsets=texts("names of select.subsets that it is in"),
+    weight=float32("of balance; 1 where concepts are not balanced"),
+    image_ext=text("ending of the image member"),
+    image_offset=int64("first byte of the image in the tar"),
+    image_size=int64("bytes of the image"),
+    txt_offset=int64("first byte of the caption in the tar"),
+    txt_size=int64("bytes of the caption"),
+    json_offset=int64("first byte of the metadata in the tar"),
+    json_size=int64("bytes of the metadata"),
+    reason=text("ShardError; null where the sample lies in the shard"),
+    **_DETAIL,
 )
+
+MEANINGS["raw_offers"] = {
+    "caption": "what the picture offers to the mix: its own raw caption, cleaned, or a duplicate's",
+    "reason": "RawCaptionReason: why there is none",
+    "inherited_from": "image_id of the duplicate that the caption came with; null where it is its own",
+}
+MEANINGS["ledger"] = {
+    "outcome": "kept, rejected, error, purged, or pending while a build is unfinished",
+    "stage": "the job that decided it; for a pending row the job that is still to run; null where kept",
+    "reason": "the rule, or the error; a value of schemas.reasons",
+    "value": "what the rule measured",
+    "threshold": "the rule's limit",
+    "duplicate_of": "image_id of the survivor",
+    "inherited_from": "image_id of the duplicate whose raw caption it took over",
+    "shard": "path under shards/",
+    "key": "of the sample in its tar",
+}
 
 MAP_TABLES: dict[str, pa.Schema] = {
     "listing": LISTING,
@@ -394,3 +417,9 @@ def is_map_table(table: str) -> bool:
 def schema_of(table: str) -> pa.Schema:
     """The contract of a table, one of a captioner beside included."""
     return CAPTIONS if table.startswith(BESIDE) else SCHEMAS[table]
+
+
+def meaning(view: str, column: str) -> str | None:
+    """Return what a column of a table or view means; None for one that a later version has added."""
+    shared = _ROW | _IMAGE | _ORIGIN | _PROVENANCE | _DETAIL
+    return MEANINGS.get(view, {}).get(column) or (shared[column].meaning if column in shared else None)
