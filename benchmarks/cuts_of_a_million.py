@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from curation.selection import select
-from curation.selection.thresholds import changed_recipe, what_if
+from curation.selection.thresholds import changed_recipe, compare
 from engine import catalog
 from engine.dataset import Dataset, commit_table
 from schemas.recipe import DataRecipe
@@ -56,7 +56,7 @@ def main(num_rows: int) -> None:
         commit_table(dataset.reduced("selection"), chosen, SCHEMAS["selection"], {})
         begun = time.perf_counter()
         changed = changed_recipe(recipe, ["select.min_aesthetic=5.5", "select.min_short_side_px=1024"])
-        found = what_if(dataset, recipe, changed)
+        found = compare(dataset, recipe, changed)
         print(f"{num_rows:,} rows, kept {found.kept}: {time.perf_counter() - begun:.1f} s")
 
 

@@ -159,13 +159,14 @@ def cuts(
     page: Annotated[Path | None, typer.Option("--html", help="Write a page that shows them.")] = None,
 ) -> None:
     """Show what other thresholds would keep, from the tables alone; nothing is computed or changed."""
-    from curation.selection import thresholds as comparison
+    from curation.selection import thresholds
+    from viewer.thresholds import lines, write_page
 
     with refusals():
         data, made_by, _ = opened(dataset)
-        found = comparison.what_if(data, made_by, comparison.changed_recipe(made_by, overrides), pictures)
-        for line in comparison.lines(found):
+        found = thresholds.compare(data, made_by, thresholds.changed_recipe(made_by, overrides), pictures)
+        for line in lines(found):
             console.print(line, markup=False, soft_wrap=True)
         if page is not None:
-            comparison.write_page(data, found, page)
+            write_page(data, found, page)
             console.print(f"page: {shown(page)}")

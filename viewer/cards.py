@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from schemas.pixels import PixelError, open_rgb
 from schemas.scores import LIMITS
 from viewer.grounding import marks
 
+PAGE_THUMBNAIL_PX = 240
+"""Longest side of the pictures in a page that is one file."""
 THUMBNAIL_BYTES = 18_000
 """A larger thumbnail is compressed harder; the number of thumbnails times this keeps the report under 10 MB."""
 
@@ -135,6 +138,16 @@ def thumbnail(jpeg: bytes, longest_px: int) -> bytes | None:
         return _encoded(open_rgb(jpeg, longest_px=longest_px))
     except PixelError:
         return None
+
+
+def data_uris(connection: Connection, row_ids: Sequence[int]) -> dict[int, str]:
+    """row_id -> a thumbnail to write into a page; a proxy that cannot be decoded has none."""
+    found = {row_id: thumbnail(jpeg, PAGE_THUMBNAIL_PX) for row_id, jpeg in proxies(connection, row_ids).items()}
+    return {
+        row_id: f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"
+        for row_id, jpeg in found.items()
+        if jpeg is not None
+    }
 
 
 def _encoded(image: Image.Image) -> bytes:

@@ -1,13 +1,12 @@
-"""What a dataset remembers beside its tables: how long each job took, and by which thresholds pictures were chosen."""
+"""What each job cost, over all its runs."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any
 
 from engine.dataset import Dataset
-from schemas.recipe import Select
+from engine.run_log import read_runs
 
 
 @dataclass(frozen=True)
@@ -35,27 +34,10 @@ class JobCost:
     """Money for these, over the runs whose recipe names a price (`caption.price_per_gpu_hour`); None without one."""
 
 
-EVERYTHING = Select(min_short_side_px=1, max_aspect=1e9)
-"""Rules that refuse no picture but for its doubles."""
-
-
-def runs(dataset: Dataset) -> list[dict[str, Any]]:
-    """What ran, oldest first; a file that is no record of a run is passed over."""
-    found = []
-    for path in sorted(dataset.runs.glob("*.json")):
-        try:
-            entry = json.loads(path.read_text(encoding="utf-8"))
-        except (ValueError, OSError):
-            continue
-        if isinstance(entry, dict) and {"job", "seconds", "rows", "tables", "finished"} <= entry.keys():
-            found.append(entry)
-    return found
-
-
 def job_costs(dataset: Dataset) -> list[JobCost]:
     """Throughput and cost of every step, in the order in which they first ran."""
     by_job: dict[str, list[dict[str, Any]]] = {}
-    for entry in runs(dataset):
+    for entry in read_runs(dataset):
         name = entry["job"] if entry["tables"] == [] else f"{entry['job']} → {', '.join(entry['tables'])}"
         by_job.setdefault(name, []).append(entry)
     costs = []
@@ -79,15 +61,3 @@ def job_costs(dataset: Dataset) -> list[JobCost]:
             )
         )
     return costs
-
-
-def rules(dataset: Dataset) -> Select:
-    """The rules on record for `selection`; `EVERYTHING` where `select` has not run.
-
-    A knob that came after the record was written is at its default, a limit that is null.
-    """
-    record = dataset.record("selection")
-    if record is None:
-        return EVERYTHING
-    known = {name: record.knobs[f"select.{name}"] for name in Select.model_fields if f"select.{name}" in record.knobs}
-    return Select.from_mapping(known, origin=f"{dataset.root}: record of selection")

@@ -9,13 +9,11 @@ from typing import Any
 
 import duckdb
 
-from curation.selection import select
+from curation.selection.thresholds import facts_sql, rules_on_record
 from engine import catalog
 from engine.catalog import Connection, Row
 from engine.dataset import Dataset
-from schemas.reasons import PURGED
-from schemas.tables import MAP_TABLES, SCHEMAS, SCREENS
-from viewer import costs
+from schemas.tables import MAP_TABLES, SCHEMAS
 from viewer.figures import COUNTED, LEDGER_TABLE
 from viewer.search import Searches
 
@@ -27,28 +25,7 @@ BACKGROUND_SECONDS = 900.0
 """What is counted in the background, once per state of the dataset, may take this long."""
 
 RULES_TABLE = "counted_rules"
-"""A table in memory with what the rules of `select` look at."""
-
-_LOOKED_AT = (
-    "row_id", "reason", "width", "height", "short_side", "long_side", "group_id", "distance", "method",
-    "other_dataset", "other_image_id", "other_method", "other_distance",
-)  # fmt: skip
-"""Columns of `select.PICTURES` that are asked for whatever the thresholds are."""
-
-# Texts that only decide between doubles are taken for doubles alone: a million of each would fill the memory.
-_RULES = """
-SELECT {columns}, aesthetic,
-       CASE WHEN method IS NOT NULL THEN pictures.image_id END AS image_id,
-       CASE WHEN method IS NOT NULL THEN sha256 END AS sha256,
-       CASE WHEN method = 'bytes' THEN raw_captions.caption END AS caption,
-       coalesce(selection.kept, false) AS was_kept, selection.rejected_by AS was_rejected_by
-FROM ({pictures}) AS pictures
-     LEFT JOIN (SELECT row_id, caption FROM raw_captions WHERE row_id IN
-                (SELECT row_id FROM duplicates WHERE method = 'bytes')) AS raw_captions USING (row_id)
-     LEFT JOIN selection USING (row_id)
-WHERE coalesce(pictures.reason, '{purged}') = '{purged}'
-"""
-
+"""A table in memory with what the rules on record look at."""
 
 Signature = tuple[tuple[str, int], ...]
 
@@ -104,7 +81,7 @@ class Database:
 
     def prepare(self, table: str) -> None:
         """Count `RULES_TABLE` or a table of `figures.COUNTED` in memory; nothing is written to the dataset."""
-        sql = self.rules_sql() if table == RULES_TABLE else COUNTED[table]
+        sql = COUNTED[table] if table in COUNTED else facts_sql(rules_on_record(self.dataset))
         with self.cursor(BACKGROUND_SECONDS) as cursor:
             cursor.execute(f"CREATE OR REPLACE TABLE {table} AS {sql}")
         self._prepared.add(table)
@@ -112,14 +89,6 @@ class Database:
     def ready(self, table: str) -> bool:
         """Whether a table has been counted."""
         return table in self._prepared
-
-    def rules_sql(self) -> str:
-        """SELECT of what the rules on record look at, and `was_kept` and `was_rejected_by` as `select` left them."""
-        rules = costs.rules(self.dataset)
-        limits = [rule.value for rule in select.RULES if getattr(rules, rule.knob) is not None]
-        screens = [value for value in limits if value in SCREENS.names]
-        columns = ", ".join(f"pictures.{name}" for name in (*_LOOKED_AT, *screens))
-        return _RULES.format(columns=columns, pictures=select.PICTURES, purged=PURGED)
 
     def close(self) -> None:
         """Stop what is still running."""
@@ -134,5 +103,6 @@ class Database:
 
 def signature(dataset: Dataset) -> Signature:
     """Changes whenever a table gains, loses or replaces a file."""
-    paths = [dataset.tables / table if table in MAP_TABLES else dataset.reduced(table) for table in SCHEMAS]
-    return tuple((path.name, path.stat().st_mtime_ns) for path in [*paths, dataset.runs] if path.exists())
+    maps = [dataset.tables / table for table in dataset.map_tables()]
+    reduced = [dataset.reduced(table) for table in SCHEMAS if table not in MAP_TABLES]
+    return tuple((str(path), path.stat().st_mtime_ns) for path in [*maps, *reduced, dataset.runs] if path.exists())

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.catalog import Row
+from engine.run_log import read_runs
 from schemas.lru import Lru
 from schemas.tables import SCHEMAS
-from viewer import costs
 from viewer.cards import cards, proxies, thumbnail
 from viewer.database import Database, TooSlow
 from viewer.filters import Filter
@@ -130,7 +130,7 @@ def whole(database: Database, row_id: int) -> Whole | None:
 
 def history(database: Database, tables: list[str]) -> list[Made]:
     """Which job made each of these tables, when it last ran, and by which knobs, in the order of the runs."""
-    last = {table: entry for entry in costs.runs(database.dataset) for table in entry["tables"]}
+    last = {table: entry for entry in read_runs(database.dataset) for table in entry["tables"]}
     made = []
     for table in tables:
         record = database.dataset.record(table)

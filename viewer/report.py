@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from engine.catalog import Connection
 from engine.dataset import Dataset
 from schemas.commit import write_bytes
-from viewer.cards import proxies, thumbnail
+from viewer.cards import data_uris
 from viewer.figures import COUNTED
 from viewer.rendering import environment
 from viewer.sections import REPORT, SECTIONS, Content, Source
-
-THUMBNAIL_PX = 240
 
 
 def write_report(connection: Connection, dataset_root: Path, out: Path) -> None:
@@ -35,20 +32,9 @@ def write_report(connection: Connection, dataset_root: Path, out: Path) -> None:
         root=str(dataset_root.absolute()),
         sections={name: content for name, content in sections.items() if content},
         titles={name: section.title for name, section in SECTIONS.items()},
-        thumbnails=_thumbnails(connection, sections),
+        thumbnails=data_uris(connection, list(_row_ids(sections))),
     )  # fmt: skip
     write_bytes(out, page.encode("utf-8", errors="replace"))
-
-
-def _thumbnails(connection: Connection, sections: Mapping[str, Content]) -> dict[int, str]:
-    """row_id -> data URI of every picture of the page; a proxy that cannot be decoded has none."""
-    jpegs = proxies(connection, list(_row_ids(sections)))
-    found = {row_id: thumbnail(jpeg, THUMBNAIL_PX) for row_id, jpeg in jpegs.items()}
-    return {
-        row_id: f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"
-        for row_id, jpeg in found.items()
-        if jpeg is not None
-    }
 
 
 def _row_ids(sections: Mapping[str, Content]) -> Iterable[int]:

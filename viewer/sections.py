@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from captioning.figures import queries
+from curation.selection.thresholds import rules_on_record
 from engine.catalog import Connection, ledger_counts
 from engine.dataset import Dataset
 from schemas.paper import TABLE_1
@@ -108,7 +109,7 @@ def sizes(source: Source) -> Content:
 
 def scores(source: Source) -> Content:
     """The histogram of scores with the threshold that `select` applied."""
-    threshold = costs.rules(source.dataset).min_aesthetic
+    threshold = rules_on_record(source.dataset).min_aesthetic
     return {"scores": charts.score_chart(figures.scores(source.connection), figures.SCORE_BIN, threshold)}
 
 

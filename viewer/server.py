@@ -17,8 +17,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from curation.selection.thresholds import rules_on_record
 from engine.dataset import Dataset
-from viewer import costs, filters, images, sections, thresholds
+from viewer import filters, images, sections, thresholds
 from viewer.database import Database, TooSlow, signature
 from viewer.figures import NOUNS_TABLE
 from viewer.filters import Filter
@@ -214,7 +215,7 @@ class Pages:
     def thresholds(self, request: Request) -> Response:
         """What if a threshold were another."""
         database = self.live.now().database
-        now = costs.rules(database.dataset)
+        now = rules_on_record(database.dataset)
         rules = thresholds.tried(request.query_params, now)
         return self._page(
             "thresholds.html.jinja", sliders=thresholds.sliders(rules, now), found=thresholds.outcome(database, rules)

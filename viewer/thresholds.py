@@ -1,17 +1,22 @@
-"""What if a threshold of `select` were another: counts, and the pictures that would fall or come in."""
+"""Thresholds that are tried, as the console, a page in a file and the live page show them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from curation.selection import select
-from engine.catalog import Connection, Row, rows
+from curation.selection import select, thresholds
+from curation.selection.thresholds import EVERYTHING, Comparison, Count
+from engine import catalog
+from engine.catalog import Row
+from engine.dataset import Dataset
+from schemas.commit import write_bytes
 from schemas.reasons import Rejection
 from schemas.recipe import Select
-from viewer import costs
-from viewer.cards import cards
+from viewer.cards import cards, data_uris
 from viewer.database import RULES_TABLE, Database
+from viewer.rendering import environment
 
 MOST_MOVED = 12
 """Pictures that are shown of those that fall, and of those that come in."""
@@ -22,12 +27,12 @@ OUTCOMES = tuple(
     str(name)
     for name in ("kept", *(rule.reason for rule in select.RULES), Rejection.IN_OTHER_DATASET, Rejection.DUPLICATE)
 )
-"""What may become of a picture, in the order it is asked."""
+"""All outcomes of `select`, in the order in which the rules run."""
 
 ALWAYS_SHOWN = frozenset(
     {"kept", Rejection.TOO_SMALL, Rejection.EXTREME_ASPECT, Rejection.LOW_AESTHETIC, Rejection.DUPLICATE}
 )
-"""Of them, those that have a row although they happen to no picture: what the sliders move."""
+"""Outcomes shown even at zero, because a slider can change them."""
 
 _STEP = 0.05
 
@@ -55,7 +60,7 @@ def sliders(tried: Select, now: Select) -> tuple[Slider, ...]:
     The lower end of the score means no limit, since scores may lie below it. An end of the aspect does only before
     `select` has run: a recipe always has that limit.
     """
-    unlimited = costs.EVERYTHING.max_aspect
+    unlimited = EVERYTHING.max_aspect
     widest = 8.0 if now.max_aspect == unlimited else max(8.0, now.max_aspect, tried.max_aspect)
     least, scores = lowest_score(now), (tried.min_aesthetic, now.min_aesthetic)
     return (
@@ -95,7 +100,7 @@ def tried(given: Mapping[str, str], now: Select) -> Select:
         "min_aesthetic": _number(given, score, score.high),
     }
     if aspect.unlimited is not None and wide >= aspect.unlimited:
-        moved["max_aspect"] = costs.EVERYTHING.max_aspect
+        moved["max_aspect"] = EVERYTHING.max_aspect
     if moved["min_aesthetic"] == score.unlimited:
         moved["min_aesthetic"] = None
     return now.model_copy(update=moved)
@@ -103,83 +108,43 @@ def tried(given: Mapping[str, str], now: Select) -> Select:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What thresholds come to."""
+    """What the page shows of tried thresholds."""
 
-    counts: list[Row]
-    """(what, num, now): pictures kept and refused by each rule, here and as `select` left them."""
+    counts: list[Count]
+    """Pictures kept and refused by each rule, as `select` left them and with these thresholds."""
     fallen: list[Row]
-    """Kept now, refused by these thresholds or as a duplicate, nearest to a threshold first."""
+    """Cards of pictures that are kept now and would fall, nearest to a threshold first, with the `rule`."""
     num_fallen: int
     returned: list[Row]
-    """Refused now, kept by these."""
+    """Cards of pictures that are refused now and would come in."""
     num_returned: int
     sql: str
 
 
 def outcome(database: Database, rules: Select) -> Outcome:
-    """What `select`'s own query gives by these rules, beside what it chose."""
+    """What `select`'s own query gives by these rules, next to what it chose."""
+    rules = rules.model_copy(update={"subsets": {}})
     with database.cursor() as cursor:
         facts = RULES_TABLE
         if not database.ready(RULES_TABLE):
-            facts = "looked_at"
-            cursor.execute(f"CREATE TEMP TABLE {facts} AS {database.rules_sql()}")
-        captions = f"(SELECT row_id, caption FROM {facts} WHERE caption IS NOT NULL)"
-        cursor.execute(
-            f"CREATE TEMP TABLE moved AS SELECT row_id, kept, rejected_by, was_kept, was_rejected_by "
-            f"FROM ({chosen(rules, f'FROM {facts}', captions)}) JOIN {facts} USING (row_id)"
+            facts = "facts"
+            cursor.execute(f"CREATE TEMP TABLE {facts} AS {thresholds.facts_sql(rules)}")
+        thresholds.try_rules(cursor, rules, facts)
+        found = {count.name: count for count in thresholds.count(cursor, "rejected by")}
+        num_fallen, num_returned = thresholds.num_moved(cursor)
+        fallen, returned = (
+            thresholds.nearest_moved(cursor, rules, facts, comes_in, MOST_MOVED) for comes_in in (False, True)
         )
-        found = {row["what"]: row for row in rows(cursor, _counts("moved", "moved", "was_"))}
-        fallen, num_fallen = _moved(cursor, facts, "was_kept AND NOT kept", rules)
-        returned, num_returned = _moved(cursor, facts, "kept AND NOT was_kept", rules)
         shown = {card["row_id"]: card for card in cards(cursor, [row["row_id"] for row in [*fallen, *returned]])}
-    refused = {row["row_id"]: row["rejected_by"] for row in fallen}
+    names = [name for name in OUTCOMES if name in found or name in ALWAYS_SHOWN]
     return Outcome(
-        [
-            {"what": what, "num": 0, "now": 0} | found.pop(what, {})
-            for what in OUTCOMES
-            if what in found or what in ALWAYS_SHOWN
-        ]
-        + list(found.values()),
-        [shown[row_id] | {"rule": rule} for row_id, rule in refused.items()],
+        [found.get(name, Count(name, 0, 0)) for name in dict.fromkeys([*names, *found])],
+        [shown[row["row_id"]] | {"rule": row["rejected_by"]} for row in fallen],
         num_fallen,
         [shown[row["row_id"]] for row in returned],
         num_returned,
-        _counts(f"({chosen(rules)})", "selection"),
+        thresholds.count_sql("rejected by", now="selection", then=f"({thresholds.chosen_sql(rules)})"),
     )
-
-
-def chosen(rules: Select, pictures: str = select.PICTURES, captions: str = "raw_captions") -> str:
-    """SELECT of what `select` would make of every picture; captions that are taken over and subsets are left out."""
-    bare = rules.model_copy(update={"inherit_captions": False, "subsets": {}})
-    return select.statement(bare, max_distance=None, pictures=pictures, captions=captions)
-
-
-def _counts(then: str, now: str, prefix: str = "") -> str:
-    """Pictures kept and refused by each rule, `then` beside `now`."""
-    return f"""SELECT what, sum(num)::BIGINT AS num, sum(now)::BIGINT AS now FROM (
-    SELECT if(kept, 'kept', rejected_by) AS what, count(*) AS num, 0 AS now FROM {then} GROUP BY what
-    UNION ALL
-    SELECT if({prefix}kept, 'kept', {prefix}rejected_by) AS what, 0, count(*) FROM {now} GROUP BY what
-) WHERE what IS NOT NULL GROUP BY what ORDER BY what"""
-
-
-def _moved(cursor: Connection, facts: str, which: str, rules: Select) -> tuple[list[Row], int]:
-    """The pictures that change sides, those nearest to a threshold first, and how many there are."""
-    [(num,)] = cursor.execute(f"SELECT count(*) FROM moved WHERE {which}").fetchall()
-    if not num:
-        return [], 0
-    nearness = [
-        f"abs(ln(short_side / {rules.min_short_side_px}::DOUBLE))",
-        f"abs(ln(long_side / short_side::DOUBLE / {rules.max_aspect!r}::DOUBLE))",
-    ]
-    if rules.min_aesthetic is not None:
-        nearness.append(f"abs(aesthetic - {rules.min_aesthetic!r}::FLOAT)")  # least passes over a null
-    found = rows(
-        cursor,
-        f"SELECT row_id, rejected_by FROM (SELECT row_id, rejected_by FROM moved WHERE {which}) JOIN {facts} AS facts "
-        f"USING (row_id) ORDER BY least({', '.join(nearness)}), row_id LIMIT {MOST_MOVED}",
-    )
-    return found, num
 
 
 def _number(given: Mapping[str, str], slider: Slider, high: float) -> float:
@@ -191,3 +156,30 @@ def _number(given: Mapping[str, str], slider: Slider, high: float) -> float:
     if not slider.low <= number <= high:
         raise ValueError(f"{slider.knob} lies between {slider.low:g} and {high:g}, not at {number:g}")
     return number
+
+
+def lines(found: Comparison) -> Iterator[str]:
+    """The comparison as text."""
+    now, then = found.kept
+    yield f"kept: {now:,} now, {then:,} then ({then - now:+,})" + (
+        f": {found.num_fallen:,} would fall, {found.num_returned:,} would come in"
+    )
+    for title, counts in found.counts.items():
+        yield f"{title:<20} {'now':>12} {'then':>12} {'change':>10}"
+        for name, num_now, num_then in counts:
+            yield f"  {name:<18} {num_now:>12,} {num_then:>12,} {num_then - num_now:>+10,}"
+    for knob, near in found.near.items():
+        yield f"nearest to select.{knob}"
+        for picture in near:
+            yield f"  {'kept' if picture.kept else 'out ':<4} {picture.value:>12.4g}  {picture.name}"
+
+
+def write_page(dataset: Dataset, found: Comparison, path: Path) -> None:
+    """An HTML file with the comparison and a thumbnail of every picture near a threshold."""
+    row_ids = [picture.row_id for near in found.near.values() for picture in near]
+    with catalog.connect(dataset) as connection:
+        thumbnails = data_uris(connection, row_ids)
+    page = environment(live=False).get_template("comparison.html.jinja").render(
+        name=dataset.root.name, text="\n".join(lines(found)), near=found.near, thumbnails=thumbnails
+    )  # fmt: skip
+    write_bytes(path, page.encode("utf-8", errors="replace"))

@@ -1,52 +1,67 @@
-"""What other thresholds would keep: `select`'s own query with other knobs, compared with what it chose."""
+"""What other thresholds would keep: `select`'s own query over the facts that its rules look at, next to what it chose.
+
+`sigma cuts` and the page of thresholds show what is computed here.
+"""
 
 from __future__ import annotations
 
-import base64
-import html
-import io
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from curation.selection import select
 from engine import catalog
+from engine.catalog import Connection, Row
 from engine.dataset import Dataset
-from engine.reduce import Connection
-from schemas import buckets
-from schemas.commit import write_bytes
-from schemas.pixels import open_rgb
-from schemas.recipe import DataRecipe
+from schemas.buckets import nearest_sql
+from schemas.reasons import PURGED
+from schemas.recipe import DataRecipe, Select
 from schemas.strict import apply_override
+from schemas.tables import SCREENS
 
-THUMBNAIL_PX = 160
+EVERYTHING = Select(min_short_side_px=1, max_aspect=1e9)
+"""Rules that refuse no picture but for its doubles."""
 
 MEASURES = {rule.knob: rule for rule in select.RULES}
 """Threshold -> its rule."""
 
-_KEPT_SIDE = """
-SELECT row_id, listing.source_name || '/' || listing.member, {measure} AS value, true
-FROM now JOIN listing USING (row_id) JOIN pictures USING (row_id)
-WHERE now.kept AND {measure} IS NOT NULL ORDER BY abs({measure} - {threshold}), row_id LIMIT {count}
+_ALWAYS = (
+    "row_id", "reason", "width", "height", "short_side", "long_side", "aesthetic", "group_id", "distance", "method",
+    "other_dataset", "other_image_id", "other_method", "other_distance",
+)  # fmt: skip
+"""Columns of `select.PICTURES` that the query reads whatever the thresholds are."""
+
+# Only doubles need the texts that decide between them: a million of each would fill the memory.
+_FACTS = """
+SELECT {columns},
+       CASE WHEN method IS NOT NULL THEN pictures.image_id END AS image_id,
+       CASE WHEN method IS NOT NULL THEN sha256 END AS sha256,
+       CASE WHEN method = 'bytes' THEN raw_captions.caption END AS caption,
+       coalesce(selection.kept, false) AS was_kept, selection.rejected_by AS was_rejected_by,
+       coalesce(selection.subsets, []) AS was_subsets
+FROM ({pictures}) AS pictures
+     LEFT JOIN (SELECT row_id, caption FROM raw_captions WHERE row_id IN
+                (SELECT row_id FROM duplicates WHERE method = 'bytes')) AS raw_captions USING (row_id)
+     LEFT JOIN selection USING (row_id)
+WHERE coalesce(pictures.reason, '{purged}') = '{purged}'
 """
 
-_FALLEN_SIDE = """
-SELECT row_id, listing.source_name || '/' || listing.member, value, false
-FROM now JOIN listing USING (row_id) WHERE rejected_by = '{rule}'
-ORDER BY abs(value - {threshold}), row_id LIMIT {count}
-"""
-
-_BY = {
-    "rejected by": "SELECT row_id, coalesce(rejected_by, 'kept') AS name FROM {table} "
-    "WHERE kept OR rejected_by IS NOT NULL",
-    "bucket": "SELECT row_id, bucket AS name FROM {table} JOIN bucketed USING (row_id) WHERE kept",
-    "subset": "SELECT row_id, unnest(subsets) AS name FROM {table} WHERE kept",
+_COUNTED = {
+    "rejected by": "SELECT if(kept, 'kept', rejected_by) AS name FROM {table} WHERE name IS NOT NULL",
+    "bucket": f"SELECT {nearest_sql('height::DOUBLE / width')} AS name FROM {{table}} WHERE kept",
+    "subset": "SELECT unnest(subsets) AS name FROM {table} WHERE kept",
 }
-"""Title of a count -> the rows it counts by `name`."""
+"""Title of a count -> the pictures it counts by `name`."""
+
+_NEAR = """
+SELECT row_id, listing.source_name || '/' || listing.member, {measure}::DOUBLE, kept
+FROM tried JOIN {facts} USING (row_id) JOIN listing USING (row_id)
+WHERE {which} AND {measure} IS NOT NULL ORDER BY abs({measure} - {threshold}), row_id LIMIT {count}
+"""
 
 
 @dataclass(frozen=True)
-class Border:
+class NearThreshold:
     """A picture near a moved threshold."""
 
     row_id: int
@@ -55,21 +70,46 @@ class Border:
     kept: bool
 
 
+class Count(NamedTuple):
+    """The pictures of one name, as selected and with the other thresholds."""
+
+    name: str
+    num_now: int
+    num_then: int
+
+
 @dataclass(frozen=True)
-class Cuts:
+class Comparison:
     """What would change.
 
     Attributes:
-        counts: title -> (name, number as chosen, number with the other knobs), most first.
-        borders: knob -> pictures just on either side of its new value, kept ones first.
-        num_left: pictures that are kept now and would fall; `num_come` the other way round.
+        counts: title -> the counts under it, most first.
+        near: knob -> pictures just on either side of its new value, kept ones first.
+        num_fallen: pictures that are kept now and would fall; `num_returned` the other way round.
     """
 
-    kept: tuple[int, int]
-    num_left: int
-    num_come: int
-    counts: dict[str, list[tuple[str, int, int]]]
-    borders: dict[str, list[Border]] = field(default_factory=dict)
+    counts: dict[str, list[Count]]
+    num_fallen: int
+    num_returned: int
+    near: dict[str, list[NearThreshold]]
+
+    @property
+    def kept(self) -> tuple[int, int]:
+        """Pictures that are kept now, and with the other thresholds."""
+        counts = {row.name: (row.num_now, row.num_then) for row in self.counts["rejected by"]}
+        return counts.get("kept", (0, 0))
+
+
+def rules_on_record(dataset: Dataset) -> Select:
+    """The rules by which `selection` was made; `EVERYTHING` where `select` has not run.
+
+    A knob that came after the record was written is at its default, a limit that is null.
+    """
+    record = dataset.record("selection")
+    if record is None:
+        return EVERYTHING
+    known = {name: record.knobs[f"select.{name}"] for name in Select.model_fields if f"select.{name}" in record.knobs}
+    return Select.from_mapping(known, origin=f"{dataset.root}: record of selection")
 
 
 def changed_recipe(recipe: DataRecipe, overrides: Sequence[str]) -> DataRecipe:
@@ -91,7 +131,7 @@ def changed_recipe(recipe: DataRecipe, overrides: Sequence[str]) -> DataRecipe:
     return changed
 
 
-def what_if(dataset: Dataset, recipe: DataRecipe, changed: DataRecipe, num_borders: int = 10) -> Cuts:
+def compare(dataset: Dataset, recipe: DataRecipe, changed: DataRecipe, num_near: int = 10) -> Comparison:
     """Compare the selection with the one that other knobs would make. Reads tables, writes nothing.
 
     Raises:
@@ -99,99 +139,103 @@ def what_if(dataset: Dataset, recipe: DataRecipe, changed: DataRecipe, num_borde
     """
     if not dataset.reduced("selection").is_file():
         raise ValueError(f"{dataset.root}: nothing was selected yet; run sigma select first")
+    moved = {
+        knob: limit
+        for knob in MEASURES
+        if (limit := getattr(changed.select, knob)) not in (None, getattr(recipe.select, knob))
+    }
     with catalog.connect(dataset) as connection:
-        connection.execute(f"CREATE TEMP TABLE now AS {select.reduce(changed).query(connection)}")
-        connection.execute("CREATE TEMP TABLE was AS SELECT * FROM selection")
-        _bucket(connection)
-        moved = connection.execute(
-            "SELECT count(*) FILTER (was.kept), count(*) FILTER (now.kept), "
-            "count(*) FILTER (was.kept AND NOT now.kept), count(*) FILTER (now.kept AND NOT was.kept) "
-            "FROM was JOIN now USING (row_id)"
-        ).fetchone()
-        assert moved is not None
-        counts = {title: _counts(connection, rows) for title, rows in _BY.items()}
-        borders = {
-            name: list(_borders(connection, name, getattr(changed.select, name), num_borders))
-            for name in MEASURES
-            if getattr(changed.select, name) != getattr(recipe.select, name)
-            and getattr(changed.select, name) is not None
-        }
-    return Cuts((moved[0], moved[1]), moved[2], moved[3], counts, borders)
+        connection.execute(f"CREATE TEMP TABLE facts AS {facts_sql(changed.select)}")
+        try_rules(connection, changed.select, "facts")
+        counts = {title: count(connection, title) for title in _COUNTED}
+        near = {knob: _near(connection, knob, limit, num_near) for knob, limit in moved.items()}
+        return Comparison(counts, *num_moved(connection), near)
 
 
-def _bucket(connection: Connection) -> None:
-    """The bucket of every picture that is kept by either, by the nearest label of its height / width."""
-    connection.execute("CREATE TEMP TABLE labels (label VARCHAR, ratio DOUBLE)")
-    connection.executemany("INSERT INTO labels VALUES (?, ?)", [(label, float(label)) for label in buckets.LABELS])
+def facts_sql(rules: Select) -> str:
+    """SELECT of what some rules look at in every picture, and of what `select` made of it as `was_...`."""
+    limited = {rule.value for rule in select.RULES if getattr(rules, rule.knob) is not None}
+    columns = dict.fromkeys([*_ALWAYS, *(name for name in SCREENS.names if name in limited)])
+    if rules.subsets:
+        columns |= dict.fromkeys(select.SUBSET_COLUMNS)
+    return _FACTS.format(
+        columns=", ".join(f"pictures.{name}" for name in columns), pictures=select.PICTURES, purged=PURGED
+    )
+
+
+def chosen_sql(rules: Select, pictures: str = select.PICTURES, captions: str = "raw_captions") -> str:
+    """SELECT of what `select` would make of every picture; no caption is inherited."""
+    bare = rules.model_copy(update={"inherit_captions": False})
+    return select.statement(bare, max_distance=None, pictures=pictures, captions=captions)
+
+
+def try_rules(connection: Connection, rules: Select, facts: str) -> None:
+    """Make the temporary table `tried` and the view `selected`: what the rules make of each picture, and what `select`
+    made of it, each as (row_id, width, height, kept, rejected_by, subsets).
+
+    Args:
+        facts: a table of `facts_sql` for these rules, or for others with the same limits of screens and subsets.
+    """
+    captions = f"(SELECT row_id, caption FROM {facts} WHERE caption IS NOT NULL)"
     connection.execute(
-        "CREATE TEMP TABLE bucketed AS WITH ratios AS ("
-        "SELECT aspect, arg_min(label, (abs(ratio - aspect), ratio)) AS bucket FROM "
-        "(SELECT DISTINCT height::DOUBLE / width AS aspect FROM images WHERE reason IS NULL) CROSS JOIN labels "
-        "GROUP BY aspect) SELECT row_id, bucket FROM images JOIN ratios ON height::DOUBLE / width = aspect"
+        "CREATE TEMP TABLE tried AS SELECT row_id, width, height, kept, rejected_by, subsets, was_kept "
+        f"FROM ({chosen_sql(rules, f'FROM {facts}', captions)}) JOIN {facts} USING (row_id)"
+    )
+    connection.execute(
+        "CREATE TEMP VIEW selected AS SELECT row_id, width, height, was_kept AS kept, was_rejected_by AS rejected_by, "
+        f"was_subsets AS subsets FROM {facts}"
     )
 
 
-def _counts(connection: Connection, rows: str) -> list[tuple[str, int, int]]:
-    return connection.execute(
-        "SELECT name, count(*) FILTER (side = 'was') AS num_was, count(*) FILTER (side = 'now') AS num_now FROM ("
-        f"SELECT 'was' AS side, name FROM ({rows.format(table='was')}) UNION ALL "
-        f"SELECT 'now', name FROM ({rows.format(table='now')})) GROUP BY name "
-        "ORDER BY greatest(num_was, num_now) DESC, name"
+def count_sql(title: str, now: str = "selected", then: str = "tried") -> str:
+    """SELECT of (name, num_now, num_then): a count of two relations with the columns of `tried`."""
+    rows = _COUNTED[title]
+    return f"""SELECT name, count(*) FILTER (NOT other) AS num_now, count(*) FILTER (other) AS num_then FROM (
+    SELECT false AS other, name FROM ({rows.format(table=now)})
+    UNION ALL
+    SELECT true, name FROM ({rows.format(table=then)})
+) GROUP BY name ORDER BY greatest(num_now, num_then) DESC, name"""
+
+
+def count(connection: Connection, title: str) -> list[Count]:
+    """One of the counts, over the relations of `try_rules`."""
+    return [Count(*row) for row in connection.execute(count_sql(title)).fetchall()]
+
+
+def num_moved(connection: Connection) -> tuple[int, int]:
+    """Pictures that would fall, and pictures that would come in, over the relations of `try_rules`."""
+    [(fallen, returned)] = connection.execute(
+        "SELECT count(*) FILTER (was_kept AND NOT kept), count(*) FILTER (kept AND NOT was_kept) FROM tried"
     ).fetchall()
+    return fallen, returned
 
 
-def _borders(connection: Connection, knob: str, threshold: float, count: int) -> Iterator[Border]:
-    """`pictures` is what `select` looked at."""
-    rule = MEASURES[knob]
-    values = {"rule": rule.reason, "measure": rule.value, "threshold": float(threshold), "count": int(count)}
-    for sql in (_KEPT_SIDE, _FALLEN_SIDE):
-        for row_id, name, value, kept in connection.execute(sql.format(**values)).fetchall():
-            yield Border(row_id, name, value, kept)
+def nearest_moved(connection: Connection, rules: Select, facts: str, comes_in: bool, limit: int) -> list[Row]:
+    """(row_id, rejected_by) of pictures that would come in, or would fall, the nearest to a threshold first.
 
-
-def lines(cuts: Cuts) -> Iterator[str]:
-    """The comparison as text."""
-    was, now = cuts.kept
-    yield f"kept: {was:,} now, {now:,} then ({now - was:+,})" + (
-        f": {cuts.num_left:,} would fall, {cuts.num_come:,} would come in"
+    Args:
+        facts: as in `try_rules`.
+    """
+    nearness = [
+        f"abs(ln(short_side / {rules.min_short_side_px}::DOUBLE))",
+        f"abs(ln(long_side / short_side::DOUBLE / {rules.max_aspect!r}::DOUBLE))",
+    ]
+    if rules.min_aesthetic is not None:
+        nearness.append(f"abs(aesthetic - {rules.min_aesthetic!r}::FLOAT)")  # least passes over a null
+    return catalog.rows(
+        connection,
+        f"SELECT row_id, rejected_by FROM (FROM tried WHERE was_kept <> kept AND kept = {comes_in}) AS moved "
+        f"JOIN {facts} USING (row_id) ORDER BY least({', '.join(nearness)}), row_id LIMIT {limit}",
     )
-    for title, counts in cuts.counts.items():
-        yield f"{title:<20} {'now':>12} {'then':>12} {'change':>10}"
-        for name, num_was, num_now in counts:
-            yield f"  {name:<18} {num_was:>12,} {num_now:>12,} {num_now - num_was:>+10,}"
-    for knob, borders in cuts.borders.items():
-        yield f"nearest to select.{knob}"
-        for border in borders:
-            yield f"  {'kept' if border.kept else 'out ':<4} {border.value:>12.4g}  {border.name}"
 
 
-def write_page(dataset: Dataset, cuts: Cuts, path: Path) -> None:
-    """An HTML file with the comparison and a thumbnail of every picture near a threshold."""
-    row_ids = sorted({border.row_id for borders in cuts.borders.values() for border in borders})
-    with catalog.connect(dataset) as connection:
-        found = connection.execute(
-            "SELECT row_id, jpeg FROM proxies WHERE list_contains(?, row_id)", [row_ids]
+def _near(connection: Connection, knob: str, threshold: float, num: int) -> list[NearThreshold]:
+    """The pictures nearest to a threshold: kept ones, then those that it refuses."""
+    rule = MEASURES[knob]
+    return [
+        NearThreshold(*row)
+        for which in ("kept", f"rejected_by = '{rule.reason}'")
+        for row in connection.execute(
+            _NEAR.format(facts="facts", measure=rule.value, which=which, threshold=float(threshold), count=int(num))
         ).fetchall()
-    pictures = {row_id: _thumbnail(jpeg) for row_id, jpeg in found if jpeg is not None}
-    text = html.escape("\n".join(lines(cuts)))
-    body = [f"<h1>{html.escape(dataset.root.name)}</h1><pre>{text}</pre>"]
-    for knob, borders in cuts.borders.items():
-        body.append(f"<h2>select.{html.escape(knob)}</h2><div>")
-        for border in borders:
-            caption = f"{'kept' if border.kept else 'out'} {border.value:.4g} {border.name}"
-            body.append(
-                f'<figure><img alt="" src="data:image/jpeg;base64,{pictures.get(border.row_id, "")}">'
-                f"<figcaption>{html.escape(caption)}</figcaption></figure>"
-            )
-        body.append("</div>")
-    style = "div{display:flex;flex-wrap:wrap;gap:8px}figure{width:170px;margin:0;font:12px sans-serif}"
-    page = f'<!doctype html><meta charset="utf-8"><title>cuts</title><style>{style}</style>{"".join(body)}'
-    write_bytes(path, page.encode())
-
-
-def _thumbnail(jpeg: bytes) -> str:
-    picture = open_rgb(jpeg)
-    picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80)
-    return base64.b64encode(buffer.getvalue()).decode()
+    ]

@@ -194,7 +194,7 @@ def test_a_noun_leads_to_its_images(page: Any, look: str, site: str) -> None:
 
 def test_a_threshold_moves_the_counts(page: Any, look: str, site: str) -> None:
     page.goto(f"{site}/thresholds")
-    kept = page.locator('tr[data-what="kept"] .num')
+    kept = page.locator('tr[data-outcome="kept"] .num')
     before = int(kept.inner_text().replace(",", ""))
     assert before > 0
     slider = page.locator("#min_aesthetic")

@@ -4,7 +4,7 @@ import io
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from PIL import Image, ImageFilter
 import sigma
 from curation.selection import select
 from curation.selection import thresholds as command
+from curation.selection.thresholds import EVERYTHING, rules_on_record
 from curation.upkeep.find import Wanted, find
 from curation.upkeep.purge import purge
 from engine import catalog
@@ -25,8 +26,8 @@ from tests.building import build as build_dataset
 from tests.building import recipe, write_pictures
 from tests.viewer.test_report import PHOTOS, Page, write
 from tests.viewer.test_report import build as build_by_hand
-from viewer import costs, images, server, thresholds
-from viewer.database import RULES_TABLE, Database, TooSlow
+from viewer import images, server, thresholds
+from viewer.database import RULES_TABLE, Database, TooSlow, signature
 from viewer.figures import LEDGER_TABLE, NOUNS_TABLE
 from viewer.filters import Condition, Filter
 from viewer.report import write_report
@@ -155,9 +156,9 @@ def test_a_noun_leads_to_the_images_that_have_it(client: httpx.Client, database:
         assert row["noun"] in text(client.get("/nouns", params={"q": row["noun"][1:].upper()}))
 
 
-def counts(found: thresholds.Outcome, column: str = "num") -> dict[str, int]:
-    """What -> how many, without the rules that refuse nothing."""
-    return {row["what"]: row[column] for row in found.counts if row[column]}
+def counts(found: thresholds.Outcome, column: str = "num_then") -> dict[str, int]:
+    """Outcome -> how many, without the rules that refuse nothing."""
+    return {row.name: getattr(row, column) for row in found.counts if getattr(row, column)}
 
 
 def write_doubles(folder: Path) -> None:
@@ -198,14 +199,14 @@ def test_the_page_and_the_command_tell_the_same_of_a_threshold(doubles: Dataset,
     given = {name: value.replace("MIDDLE", repr(scores[len(scores) // 2])) for name, value in given.items()}
     made = DataRecipe.load(doubles.recipe)
     changed = command.changed_recipe(made, [f"select.{name}={value}" for name, value in given.items()])
-    expected = command.what_if(doubles, made, changed)
+    expected = command.compare(doubles, made, changed)
     database = Database(doubles)
-    rules = thresholds.tried(given, costs.rules(doubles))
+    rules = thresholds.tried(given, rules_on_record(doubles))
     found = thresholds.outcome(database, rules)
-    assert [
-        (row["what"], row["now"], row["num"]) for row in sorted(found.counts, key=str) if row["now"] or row["num"]
-    ] == sorted(expected.counts["rejected by"], key=str)
-    assert (found.num_fallen, found.num_returned) == (expected.num_left, expected.num_come)
+    assert [row for row in sorted(found.counts) if row.num_now or row.num_then] == sorted(
+        expected.counts["rejected by"]
+    )
+    assert (found.num_fallen, found.num_returned) == (expected.num_fallen, expected.num_returned)
     with catalog.connect(doubles) as connection:
         connection.execute(f"CREATE TABLE afterwards AS {select.reduce(changed).query(connection)}")
         for moved, which in (
@@ -219,7 +220,7 @@ def test_the_page_and_the_command_tell_the_same_of_a_threshold(doubles: Dataset,
             assert {(card["row_id"], card.get("rule")) for card in moved} == set(told.fetchall())
     database.prepare(RULES_TABLE)
     assert thresholds.outcome(database, rules) == found
-    assert {row["what"]: row["num"] for row in database.rows(found.sql) if row["num"]} == counts(found)
+    assert {row["name"]: row["num_then"] for row in database.rows(found.sql) if row["num_then"]} == counts(found)
 
 
 def test_a_picture_that_another_rule_refuses_too_does_not_come_in(doubles: Dataset) -> None:
@@ -229,9 +230,9 @@ def test_a_picture_that_another_rule_refuses_too_does_not_come_in(doubles: Datas
         "SELECT row_id, rejected_by FROM selection JOIN listing USING (row_id) WHERE member = 'soft.jpg'"
     )
     assert soft["rejected_by"] == "too_small"
-    found = thresholds.outcome(database, thresholds.tried({"min_short_side_px": "1"}, costs.rules(doubles)))
+    found = thresholds.outcome(database, thresholds.tried({"min_short_side_px": "1"}, rules_on_record(doubles)))
     assert soft["row_id"] not in [card["row_id"] for card in found.returned]
-    assert counts(found)["blurred"] == counts(found, "now").get("blurred", 0) + 1
+    assert counts(found)["blurred"] == counts(found, "num_now").get("blurred", 0) + 1
 
 
 def test_of_copies_the_one_that_select_kept_stays(doubles: Dataset) -> None:
@@ -239,9 +240,9 @@ def test_of_copies_the_one_that_select_kept_stays(doubles: Dataset) -> None:
     database = Database(doubles)
     kept = database.rows("SELECT member FROM selection JOIN listing USING (row_id) WHERE kept AND member LIKE '%copy%'")
     assert kept == [{"member": "b_copy.jpg"}]
-    found = thresholds.outcome(database, costs.rules(doubles))
+    found = thresholds.outcome(database, rules_on_record(doubles))
     assert (found.num_fallen, found.num_returned) == (0, 0)
-    assert counts(found) == counts(found, "now")
+    assert counts(found) == counts(found, "num_now")
 
 
 @pytest.mark.parametrize("drop_duplicates", [True, False])
@@ -251,13 +252,13 @@ def test_the_counts_of_a_threshold_are_what_select_then_does(tmp_path: Path, dro
     dataset, _ = build_dataset(before, upto="select")
     moved = {"min_short_side_px": 40, "max_aspect": 1.6}
     found = thresholds.outcome(
-        Database(dataset), thresholds.tried({k: str(v) for k, v in moved.items()}, costs.rules(dataset))
+        Database(dataset), thresholds.tried({k: str(v) for k, v in moved.items()}, rules_on_record(dataset))
     )
     after = recipe(tmp_path / "photos", tmp_path / "ds", select={"drop_duplicates": drop_duplicates, **moved})
     build_dataset(after, upto="select", redo=["select"])
-    then = thresholds.outcome(Database(dataset), costs.rules(dataset))
-    assert costs.rules(dataset) == after.select
-    assert counts(found) == counts(then, "now")
+    then = thresholds.outcome(Database(dataset), rules_on_record(dataset))
+    assert rules_on_record(dataset) == after.select
+    assert counts(found) == counts(then, "num_now")
     assert found.num_fallen == len(found.fallen) > 0
     assert then.num_fallen == 0
 
@@ -275,17 +276,17 @@ def test_the_end_of_a_slider_is_no_limit_where_there_is_none() -> None:
     assert thresholds.tried({"min_aesthetic": "0.45"}, low).min_aesthetic is None
     with pytest.raises(ValueError, match=r"min_aesthetic lies between 0\.45 and 10, not at 0\.4"):
         thresholds.tried({"min_aesthetic": "0.4"}, low)
-    assert thresholds.tried({"max_aspect": "8"}, costs.EVERYTHING) == costs.EVERYTHING
+    assert thresholds.tried({"max_aspect": "8"}, EVERYTHING) == EVERYTHING
     assert thresholds.tried({"max_aspect": "8"}, free).max_aspect == 8
 
 
 def test_thresholds_can_be_tried_before_select_has_run(tmp_path: Path) -> None:
     write_doubles(tmp_path / "photos")
     dataset, _ = build_dataset(recipe(tmp_path / "photos", tmp_path / "ds"), upto="dedup")
-    assert costs.rules(dataset) == costs.EVERYTHING
-    found = thresholds.outcome(Database(dataset), thresholds.tried({"min_short_side_px": "31"}, costs.EVERYTHING))
+    assert rules_on_record(dataset) == EVERYTHING
+    found = thresholds.outcome(Database(dataset), thresholds.tried({"min_short_side_px": "31"}, EVERYTHING))
     assert counts(found) == {"kept": 6, "too_small": 3, "duplicate": 3}
-    assert counts(found, "now") == {}
+    assert counts(found, "num_now") == {}
     assert (found.num_fallen, found.num_returned) == (0, 6)
 
 
@@ -335,8 +336,8 @@ def test_a_picture_that_was_taken_out_is_counted_as_such(tmp_path: Path) -> None
     assert database.rows(f"SELECT outcome, stage, reason FROM {LEDGER_TABLE} WHERE row_id = 0") == [
         {"outcome": "purged", "stage": "purge", "reason": "purged"}
     ]
-    found = thresholds.outcome(database, costs.rules(dataset))
-    assert counts(found) == counts(found, "now") == {"kept": 2, "purged": 1}
+    found = thresholds.outcome(database, rules_on_record(dataset))
+    assert counts(found) == counts(found, "num_now") == {"kept": 2, "purged": 1}
 
 
 @pytest.mark.parametrize("part", ["captions", "jobs"])
@@ -351,3 +352,15 @@ def test_the_overview_and_the_report_say_the_same(
     live = client.get(f"/overview/{part}", headers={"X-Part": "1"})
     assert " ".join(Page(section).text.split()) == text(live)
     assert part != "captions" or "subset wide raw" in text(live)
+
+
+def test_new_captions_of_a_further_captioner_open_the_dataset_anew(
+    demo: Dataset, copy_of: Callable[[Dataset], Dataset]
+) -> None:
+    dataset = copy_of(demo)
+    further = dataset.tables / "captions" / "vlm"
+    shutil.copytree(dataset.tables / "captions", further, ignore=lambda *_: ["vlm"])
+    before = signature(dataset)
+    part = next(further.glob("part-*.parquet"))
+    part.rename(part.with_name("part-99999.parquet"))
+    assert signature(dataset) != before

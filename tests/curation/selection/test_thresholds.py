@@ -4,18 +4,19 @@ from pathlib import Path
 
 import pytest
 
-from curation.selection.thresholds import changed_recipe, lines, what_if, write_page
+from curation.selection.thresholds import changed_recipe, compare
 from engine.dataset import Dataset
 from schemas.recipe import DataRecipe
 from tests.building import build, recipe, rows, write_pictures
 from tests.trees import content
+from viewer.thresholds import lines, write_page
 
 SIZES = [(96, 64), (90, 60), (60, 90), (30, 20), (45, 30), (200, 40), (64, 64)]
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    folder = tmp_path_factory.mktemp("cuts") / "<b>"
+    folder = tmp_path_factory.mktemp("thresholds") / "<b>"
     write_pictures(folder / "photos", SIZES)
     knobs = {"min_short_side_px": 25, "subsets": {"tall": "aspect > 1"}}
     return build(recipe(folder / "photos", folder / "dataset", select=knobs), upto="select")[0]
@@ -29,11 +30,11 @@ def test_it_says_what_select_would_do_and_changes_nothing(dataset: Dataset, tmp_
     before = content(dataset.root)
     made = recipe_of(dataset)
     changed = changed_recipe(made, ["select.min_short_side_px=61", "select.max_aspect=6"])
-    found = what_if(dataset, made, changed, num_borders=2)
+    found = compare(dataset, made, changed, num_near=2)
     assert content(dataset.root) == before
     again = recipe(dataset.root.parent / "photos", tmp_path / "again", select=changed.select.resolved())
     kept = {row["row_id"] for row in rows(build(again, upto="select")[0], "selection") if row["kept"]}
-    assert (found.kept, found.num_left, found.num_come) == ((5, len(kept)), 3, 0)
+    assert (found.kept, found.num_fallen, found.num_returned) == ((5, len(kept)), 3, 0)
     assert kept == {0, 6}
     assert found.counts["rejected by"] == [("kept", 5, 2), ("too_small", 1, 5), ("extreme_aspect", 1, 0)]
     assert found.counts["subset"] == [("tall", 1, 0)]
@@ -42,9 +43,9 @@ def test_it_says_what_select_would_do_and_changes_nothing(dataset: Dataset, tmp_
         "1.0": (1, 1),
         "1.46": (1, 0),
     }
-    borders = [(border.row_id, border.value, border.kept) for border in found.borders["min_short_side_px"]]
-    assert borders == [(0, 64, True), (6, 64, True), (1, 60, False), (2, 60, False)]
-    assert [border.kept for border in found.borders["max_aspect"]] == [True, True]
+    near = [(picture.row_id, picture.value, picture.kept) for picture in found.near["min_short_side_px"]]
+    assert near == [(0, 64, True), (6, 64, True), (1, 60, False), (2, 60, False)]
+    assert [picture.kept for picture in found.near["max_aspect"]] == [True, True]
     assert next(lines(found)) == "kept: 5 now, 2 then (-3): 3 would fall, 0 would come in"
 
 
@@ -54,16 +55,16 @@ def test_a_moved_limit_of_a_screen_shows_its_border(tmp_path: Path) -> None:
     screened, _ = build(made, upto="select")
     sharpness = sorted((row["sharpness"], row["row_id"]) for row in rows(screened, "screens"))
     limit = sharpness[2][0]
-    found = what_if(screened, made, changed_recipe(made, [f"select.min_sharpness={limit!r}"]), num_borders=1)
+    found = compare(screened, made, changed_recipe(made, [f"select.min_sharpness={limit!r}"]), num_near=1)
     assert (found.kept, found.counts["rejected by"]) == ((4, 2), [("kept", 4, 2), ("blurred", 0, 2)])
-    borders = [(border.value, border.row_id, border.kept) for border in found.borders["min_sharpness"]]
-    assert borders == [(*sharpness[2], True), (*sharpness[1], False)]
+    near = [(picture.value, picture.row_id, picture.kept) for picture in found.near["min_sharpness"]]
+    assert near == [(*sharpness[2], True), (*sharpness[1], False)]
 
 
 def test_the_page_shows_pictures_and_escapes_names(dataset: Dataset, tmp_path: Path) -> None:
     made = recipe_of(dataset)
-    found = what_if(dataset, made, changed_recipe(made, ["select.min_short_side_px=61"]), num_borders=2)
-    named = found.borders["min_short_side_px"]
+    found = compare(dataset, made, changed_recipe(made, ["select.min_short_side_px=61"]), num_near=2)
+    named = found.near["min_short_side_px"]
     object.__setattr__(named[0], "name", "<script>alert(1)</script>")
     write_page(dataset, found, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
@@ -83,4 +84,4 @@ def test_without_a_selection_it_says_so(tmp_path: Path) -> None:
     dataset, _ = build(recipe(tmp_path / "photos", tmp_path / "dataset"), upto="dedup")
     made = recipe_of(dataset)
     with pytest.raises(ValueError, match="nothing was selected yet"):
-        what_if(dataset, made, made)
+        compare(dataset, made, made)
