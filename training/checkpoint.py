@@ -17,10 +17,6 @@ from training.model.convert import read_torch_file
 CHECKPOINT_NAME = re.compile(r"step-(\d{8})\.pt")
 
 
-def checkpoint_path(folder: Path, step: int) -> Path:
-    return folder / f"step-{step:08d}.pt"
-
-
 def checkpoints(folder: Path) -> list[tuple[int, Path]]:
     """The checkpoints of a stage folder as (step, path), oldest first."""
     if not folder.is_dir():
@@ -93,7 +89,7 @@ def write_checkpoint(folder: Path, step: int, content: dict[str, Any], keep: int
     Raises:
         ValueError: the disk is full or the folder cannot be written; older checkpoints are untouched.
     """
-    path = checkpoint_path(folder, step)
+    path = folder / f"step-{step:08d}.pt"
     try:
         for left in folder.glob(f"{TEMPORARY}*"):  # by a run that was killed while it wrote
             left.unlink()

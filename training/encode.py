@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -40,7 +40,7 @@ from schemas.shard import END_OF_ARCHIVE, member_header, padding
 from schemas.shard_index import INDEX_FILE, ShardIndex, read_index
 from schemas.strict import fingerprint
 from schemas.training import TrainingRecipe
-from training.data.reader import Captions, DamagedSample, Sample, ShardReader
+from training.data.reader import Captions, DamagedSample, ShardReader
 from training.data.selection import Selection
 from training.data.stored import as_stored
 from training.data.transform import shapes_of, to_unit_range
@@ -51,6 +51,7 @@ from training.stages import pixel_multiple
 CAPTIONS_AHEAD = 256
 """Samples whose captions are encoded together, which bounds memory: 2 x 180 tokens of T5-XXL in fp32 take 6 MB."""
 
+Found = TypeVar("Found")
 Encoded = tuple[dict[str, Tensor], str | None]
 """The arrays of a sample by name, one object for equal ones; and the reason where there are none."""
 
@@ -80,14 +81,8 @@ class LatentsEncoder:
         stage, threads = self._stage, self._recipe.data.threads
         selection = Selection(ShardIndex.of(rows))
         shapes = shapes_of(selection, stage.resolution, pixel_multiple(self._recipe, stage), stage.multi_aspect)
-
-        def decoded(row: int) -> Sample | str:
-            try:
-                return reader.read(row, shapes[row])
-            except DamagedSample as damage:
-                return str(damage)
-
-        for sample in ahead(decoded, range(len(shapes)), threads, window=2 * threads):
+        read = partial(_or_damage, reader.read)
+        for sample in ahead(lambda row: read(row, shapes[row]), range(len(shapes)), threads, window=2 * threads):
             if isinstance(sample, str):
                 yield {}, sample
                 continue
@@ -107,7 +102,8 @@ class TextFeaturesEncoder:
 
     def __call__(self, reader: ShardReader, rows: pa.Table) -> Iterator[Encoded]:
         for start in range(0, rows.num_rows, CAPTIONS_AHEAD):
-            found = [_captions(reader, row) for row in range(start, min(start + CAPTIONS_AHEAD, rows.num_rows))]
+            numbers = range(start, min(start + CAPTIONS_AHEAD, rows.num_rows))
+            found = [_or_damage(reader.captions, row) for row in numbers]
             named = [{} if isinstance(captions, str) else by_name(captions) for captions in found]
             texts = list(dict.fromkeys(text for arrays in named for text in arrays.values()))
             encoded = dict(zip(texts, self._encoder.encode_many(texts, self._at_once), strict=True))
@@ -119,9 +115,10 @@ class TextFeaturesEncoder:
         return self._encoder.null()
 
 
-def _captions(reader: ShardReader, row: int) -> Captions | str:
+def _or_damage(read: Callable[..., Found], *arguments: Any) -> Found | str:
+    """The sample that `read` gives, or why it is damaged."""
     try:
-        return reader.captions(row)
+        return read(*arguments)
     except DamagedSample as damage:
         return str(damage)
 

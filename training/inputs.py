@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -79,9 +78,3 @@ def moments_of(pictures: Tensor, encoders: Encoders, device: torch.device) -> Te
     """
     pictures = pictures.to(device, non_blocking=True)
     return encoders.codec.moments(to_unit_range(pictures)) if pictures.dtype == torch.uint8 else pictures.float()
-
-
-def padded(captions: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Captions of (L_i, C) -> (B, max L, C) filled up with zeros, and the mask of valid tokens (B, max L)."""
-    text = PaddedText.of(captions)
-    return text.tokens, text.mask

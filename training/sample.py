@@ -18,13 +18,13 @@ from schemas.ids import counter
 from schemas.training import LATENT_DOWNSAMPLING, Stage, TrainingRecipe
 from training.checkpoint import latest_checkpoint
 from training.data.chance import noise
+from training.data.loader import PaddedText
 from training.data.order import Shape
 from training.data.reader import Sample, ShardReader
 from training.data.transform import from_unit_range
 from training.diffusion import guided, sample
 from training.diffusion.sampler import NoiseModel
 from training.encoders.make import codec_for, text_encoder_for
-from training.inputs import padded
 from training.model import PixArt, load_weights
 from training.stages import pixel_multiple, stage_data
 from training.weak_to_strong import model_config
@@ -151,7 +151,8 @@ def draw(
     pictures: list[np.ndarray | None] = [None] * len(captions)
     for shape in dict.fromkeys(shapes):
         members = [i for i, other in enumerate(shapes) if other == shape]
-        caption, mask = (t.to(device) for t in padded([text_encoder.encode(captions[i]) for i in members]))
+        text = PaddedText.of([text_encoder.encode(captions[i]) for i in members])
+        caption, mask = text.tokens.to(device), text.mask.to(device)
         cells = (shape[0] // LATENT_DOWNSAMPLING, shape[1] // LATENT_DOWNSAMPLING)
         start = noise([seeds[i] for i in members], (codec.channels, *cells)).to(device)
 

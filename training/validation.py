@@ -13,11 +13,11 @@ from schemas.training import TrainingRecipe
 from training.data.chance import noise
 from training.data.reader import DamagedSample
 from training.data.source import Source
-from training.diffusion import q_sample, training_loss
 from training.encoders.base import draw_latents
 from training.encoders.make import Encoders
 from training.inputs import ModelInputs, moments_of
 from training.model import PixArt
+from training.optim.gradients import loss_terms
 from training.parallel.distributed import World
 from training.stages import StageData
 
@@ -44,10 +44,7 @@ class Validation:
         """
         table = torch.zeros(len(self._rows), 3, dtype=torch.float64, device=here.device)  # mse, vb, pictures
         for place, inputs in self._inputs(here):
-            with torch.autocast(here.device.type, torch.bfloat16, enabled=self._recipe.precision == "bf16"):
-                noised = q_sample(inputs.latents, inputs.timestep, inputs.noise)
-                predicted = model(noised, inputs.timestep, inputs.caption, inputs.mask, inputs.drop)
-            terms = training_loss(predicted, inputs.latents, inputs.noise, inputs.timestep)
+            terms = loss_terms(model, inputs, self._recipe)
             table[place] = torch.stack([terms.mse.mean(), terms.vb.mean(), torch.ones((), device=here.device)])
         mse, vb, pictures = here.sum(table).sum(dim=0).tolist()  # rows of other processes are 0: an exact sum
         if not pictures:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from training.inputs import ModelInputs, padded
+from training.data.loader import PaddedText
+from training.inputs import ModelInputs
 from training.model import KVCompression, PixArt, PixArtConfig
 from training.parallel.distributed import World
 from training.speed import Speed, forward_flops, mfu, peak_flops_per_s, training_flops
@@ -23,9 +24,9 @@ CONFIG = PixArtConfig(
 
 def inputs_of(height: int, width: int, lengths: list[int]) -> ModelInputs:
     count = len(lengths)
-    caption, mask = padded([torch.zeros(length, 8) for length in lengths])
+    text = PaddedText.of([torch.zeros(length, 8) for length in lengths])
     latents, timestep = torch.zeros(count, 4, height, width), torch.zeros(count)
-    return ModelInputs(latents, latents, timestep, caption, mask, timestep > 0, torch.tensor(lengths))
+    return ModelInputs(latents, latents, timestep, text.tokens, text.mask, timestep > 0, text.lengths)
 
 
 def test_each_step_counts_with_its_own_shape(monkeypatch):

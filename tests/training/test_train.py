@@ -15,7 +15,8 @@ import torch
 
 from schemas.training import TrainingRecipe
 from tests.processes import Python
-from training.inputs import ModelInputs, padded
+from training.data.loader import PaddedText
+from training.inputs import ModelInputs
 from training.metrics import METRICS_FILE, read_metrics
 from training.model import PixArt, PixArtConfig
 from training.optim.gradients import accumulate_gradients
@@ -143,10 +144,10 @@ def test_two_processes_train_like_one(recipe_values, tmp_path):
 
 def inputs_of(count: int) -> ModelInputs:
     torch.manual_seed(1)
-    caption, mask = padded([torch.randn(1 + i % 3, 8) for i in range(count)])
+    text = PaddedText.of([torch.randn(1 + i % 3, 8) for i in range(count)])
     latents, noise = torch.randn(count, 4, 4, 4), torch.randn(count, 4, 4, 4)
-    lengths = mask.sum(dim=1)
-    return ModelInputs(latents, noise, torch.arange(count) * 100, caption, mask, torch.arange(count) % 2 == 0, lengths)
+    timestep, drop = torch.arange(count) * 100, torch.arange(count) % 2 == 0
+    return ModelInputs(latents, noise, timestep, text.tokens, text.mask, drop, text.lengths)
 
 
 @pytest.mark.parametrize("micro_batch", [1, 2, 3, 5])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,7 @@ from models.weights import SDXL_VAE, T5_XXL, component, missing_weights, read_js
 from training.encoders.pretrained import SCALING_FACTOR
 from training.export.weights import (
     BINNED_SAMPLE_SIZES,
-    Converted,
-    SourceModel,
+    StoredModel,
     diffusers_version,
     require_diffusers_can,
     transformer_config,
@@ -44,7 +44,7 @@ SCHEDULER = {
 """The scheduler of the published pipelines."""
 
 
-def write_pipeline(model: SourceModel, target: Path, *, vae: Path, text_encoder: Path) -> Converted:
+def write_pipeline(model: StoredModel, target: Path, *, vae: Path, text_encoder: Path) -> StoredModel:
     """Write transformer, VAE, text encoder, tokenizer and scheduler into one folder; files are copied, not loaded.
 
     Args:
@@ -86,7 +86,7 @@ def write_pipeline(model: SourceModel, target: Path, *, vae: Path, text_encoder:
         notes += (f"diffusers has no aspect table for latents of {size}: call it with use_resolution_binning=False",)
     if NULL_CAPTION in weights:
         notes += ("diffusers guides with '' under its own mask of one token, we with the caption's: answers differ",)
-    return Converted(target, config, notes)
+    return replace(model, path=target, notes=notes)
 
 
 def model_index() -> dict[str, Any]:

@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -33,11 +33,10 @@ BINNED_SAMPLE_SIZES = (32, 64, 128, 256)
 
 
 @dataclass(frozen=True)
-class SourceModel:
-    """Weights that were read to be written elsewhere.
+class StoredModel:
+    """Weights as a file or folder holds them.
 
     Attributes:
-        path: where they come from.
         weights: in the official layout, without the position table.
         notes: for the user, one sentence each.
     """
@@ -48,18 +47,9 @@ class SourceModel:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Converted:
-    """The file or folder that a conversion wrote, with notes for the user, one sentence each."""
-
-    path: Path
-    config: PixArtConfig
-    notes: tuple[str, ...]
-
-
 def read_model(
     source: Path, *, drop_kv_compression: bool = False, ema: bool = True, hints: Hints | None = None
-) -> SourceModel:
+) -> StoredModel:
     """Read weights of any known layout, and infer their architecture.
 
     Args:
@@ -83,10 +73,10 @@ def read_model(
     fit = fit_weights(own, weights, origin)
     assert not fit.initialised  # the compressed layers were read off the keys
     weights = {key: value for key, value in weights.items() if key != POSITION_TABLE}
-    return SourceModel(source, weights, config, notes)
+    return StoredModel(source, weights, config, notes)
 
 
-def write_weights(model: SourceModel, target: Path, to: Layout) -> Converted:
+def write_weights(model: StoredModel, target: Path, to: Layout) -> StoredModel:
     """Write weights in a layout, every value to the bit.
 
     Args:
@@ -110,7 +100,7 @@ def write_weights(model: SourceModel, target: Path, to: Layout) -> Converted:
             save_file(_contiguous(weights), aside, metadata)
     if NULL_CAPTION not in weights:
         notes += ("the source holds no null caption: write the text encoder's answer to '' before sampling",)
-    return Converted(target, config, notes)
+    return replace(model, path=target, notes=notes)
 
 
 def stored_hints(source: Path) -> Hints:
@@ -142,7 +132,7 @@ def stored_hints(source: Path) -> Hints:
     return Hints()
 
 
-def require_diffusers_can(model: SourceModel) -> None:
+def require_diffusers_can(model: StoredModel) -> None:
     """Refuse what diffusers' transformer cannot express.
 
     Raises:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from schemas.training import Data, TrainingRecipe
-from training.diffusion import q_sample, training_loss
+from training.diffusion import LossTerms, q_sample, training_loss
 from training.inputs import ModelInputs
 from training.parallel.distributed import World
 
@@ -32,10 +32,7 @@ def accumulate_gradients(
     total = torch.zeros(3, device=here.device, dtype=torch.float64)
     for number, part in enumerate(parts):
         with here.unsynchronised(model) if number < len(parts) - 1 else nullcontext():
-            with torch.autocast(here.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                noised = q_sample(part.latents, part.timestep, part.noise)
-                predicted = model(noised, part.timestep, part.caption, part.mask, part.drop)
-            terms = training_loss(predicted, part.latents, part.noise, part.timestep)
+            terms = loss_terms(model, part, recipe)
             (terms.loss.sum() / draws_of_batch).backward()
             if exact is not None:
                 exact.take()
@@ -43,6 +40,14 @@ def accumulate_gradients(
     if exact is not None:
         exact.give(here)
     return total / len(inputs)
+
+
+def loss_terms(model: nn.Module, inputs: ModelInputs, recipe: TrainingRecipe) -> LossTerms:
+    """The losses of a model's predictions, per draw."""
+    with torch.autocast(inputs.latents.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        noised = q_sample(inputs.latents, inputs.timestep, inputs.noise)
+        predicted = model(noised, inputs.timestep, inputs.caption, inputs.mask, inputs.drop)
+    return training_loss(predicted, inputs.latents, inputs.noise, inputs.timestep)
 
 
 class ExactSums:
