@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from schemas.captioners import Caption
-from schemas.scores import LIMITS, Aesthetic, Screen
+from schemas.scores import LIMITED, LIMITS, Aesthetic, Screen
 from schemas.sources import AnySource, FolderSource, Source
 from schemas.strict import StrictModel, fingerprint
 
@@ -279,14 +279,14 @@ class DataRecipe(StrictModel):
     @model_validator(mode="after")
     def _limits_have_their_screens(self) -> Self:
         computed = self.screen.columns()
-        for knob, column in LIMITS.items():
+        for knob, (column, _) in LIMITS.items():
             if getattr(self.select, knob) is not None and column not in computed:
                 raise ValueError(
                     f"select.{knob}: the screen {column} is not computed; set {self.screen.how_to_compute(column)}"
                 )
         for name, condition in self.select.subsets.items():
             words = set(re.findall(r"\w+", re.sub(r"'[^']*'", "", condition.lower())))
-            for column in sorted(words & ({*LIMITS.values(), "classes"} - computed)):
+            for column in sorted(words & ({*LIMITED, "classes"} - computed)):
                 raise ValueError(
                     f"select.subsets.{name}: the screen {column} is not computed; "
                     f"set {self.screen.how_to_compute(column)}"

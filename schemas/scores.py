@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from schemas.devices import OnDevice
+from schemas.reasons import Rejection
 from schemas.strict import StrictModel
 
 PUBLISHED = ("nsfw", "watermark")
 """Columns that a published classifier fills where the recipe names no other; its label has the column's name."""
 
+
+class Limit(NamedTuple):
+    """The column of `screens` that a knob of `select` limits, and why a picture beyond it is refused."""
+
+    column: str
+    reason: Rejection
+
+
 LIMITS = {
-    "min_sharpness": "sharpness",
-    "max_upscale": "upscale",
-    "max_border": "border",
-    "max_nsfw": "nsfw",
-    "max_watermark": "watermark",
-    "min_clip_similarity": "clip_similarity",
+    "min_sharpness": Limit("sharpness", Rejection.BLURRED),
+    "max_upscale": Limit("upscale", Rejection.UPSCALED),
+    "max_border": Limit("border", Rejection.BORDERED),
+    "max_nsfw": Limit("nsfw", Rejection.NSFW),
+    "max_watermark": Limit("watermark", Rejection.WATERMARKED),
+    "min_clip_similarity": Limit("clip_similarity", Rejection.CAPTION_OFF),
 }
-"""Knob of `select` -> the column of `screens` that it limits."""
+"""The limits by their knob, in the order in which `select` applies them."""
+
+LIMITED = tuple(limit.column for limit in LIMITS.values())
+"""The columns of `screens` that have a limit."""
 
 
 class Models(OnDevice):
@@ -123,7 +135,7 @@ class Screen(Models):
 
     def columns(self) -> frozenset[str]:
         """The columns of `screens` that the job fills."""
-        measured = {name for name in ("sharpness", "upscale", "border", "clip_similarity") if getattr(self, name)}
+        measured = {name for name in LIMITED if getattr(self, name, False)}
         own = {name for name in self.classifiers if name in PUBLISHED}
         others = {"classes"} if self.classifiers.keys() - own else set()
         return frozenset(measured | own | others)

@@ -48,7 +48,7 @@ class Measure:
 
 MEASURES = (
     Measure("scores", "aesthetic", highest_is_worst=False),
-    *(Measure("screens", column, knob.startswith("max_")) for knob, column in LIMITS.items()),
+    *(Measure("screens", column, knob.startswith("max_")) for knob, (column, _) in LIMITS.items()),
 )
 """The score, then every screen that `select` can limit; the limit says which end is the worse."""
 

@@ -13,6 +13,7 @@ from curation.selection.inherit import best_first, inherited_sql
 from engine.reduce import Connection, Reduce
 from schemas.reasons import PURGED, Rejection
 from schemas.recipe import DataRecipe, Select
+from schemas.scores import LIMITED, LIMITS
 
 SUBSET_COLUMNS = {
     "width": "INTEGER",
@@ -24,25 +25,19 @@ SUBSET_COLUMNS = {
     "aesthetic": "FLOAT",
     "format": "VARCHAR",
     "source_name": "VARCHAR",
-    "sharpness": "FLOAT",
-    "upscale": "FLOAT",
-    "border": "FLOAT",
-    "nsfw": "FLOAT",
-    "watermark": "FLOAT",
-    "clip_similarity": "FLOAT",
+    **dict.fromkeys(LIMITED, "FLOAT"),
     "classes": "MAP(VARCHAR, FLOAT)",
 }
 """What the condition of a subset may speak of."""
 
-PICTURES = """
+PICTURES = f"""
 SELECT row_id, images.image_id, images.reason, sha256, images.width, images.height, format, source_name,
        least(images.width, images.height) AS short_side,
        greatest(images.width, images.height) AS long_side,
        images.width::DOUBLE * images.height / 1e6 AS megapixels,
        images.height::DOUBLE / images.width AS aspect,
        scores.aesthetic,
-       screens.sharpness, screens.upscale, screens.border, screens.nsfw, screens.watermark, screens.clip_similarity,
-       screens.classes,
+       {", ".join(f"screens.{column}" for column in LIMITED)}, screens.classes,
        group_id, duplicates.distance, duplicates.method,
        other_dataset, other_image_id, other_method, other_distance
 FROM images LEFT JOIN scores USING (row_id) LEFT JOIN duplicates USING (row_id) LEFT JOIN screens USING (row_id)
@@ -69,12 +64,7 @@ RULES = (
     Rule(Rejection.TOO_SMALL, "short_side", "min_short_side_px", "INTEGER"),
     Rule(Rejection.EXTREME_ASPECT, "(long_side / short_side::DOUBLE)", "max_aspect", "DOUBLE"),
     Rule(Rejection.LOW_AESTHETIC, "aesthetic", "min_aesthetic", "FLOAT"),
-    Rule(Rejection.BLURRED, "sharpness", "min_sharpness", "FLOAT"),
-    Rule(Rejection.UPSCALED, "upscale", "max_upscale", "FLOAT"),
-    Rule(Rejection.BORDERED, "border", "max_border", "FLOAT"),
-    Rule(Rejection.NSFW, "nsfw", "max_nsfw", "FLOAT"),
-    Rule(Rejection.WATERMARKED, "watermark", "max_watermark", "FLOAT"),
-    Rule(Rejection.CAPTION_OFF, "clip_similarity", "min_clip_similarity", "FLOAT"),
+    *(Rule(limit.reason, limit.column, knob, "FLOAT") for knob, limit in LIMITS.items()),
 )
 """In the order they are asked: the first that fails is named."""
 

@@ -12,7 +12,7 @@ from PIL import Image
 from engine.catalog import connect
 from engine.dataset import Dataset
 from schemas.recipe import Select
-from schemas.scores import LIMITS
+from schemas.scores import LIMITED, LIMITS
 from tests.viewer.test_report import PHOTOS, build, report, write
 from viewer import cards
 from viewer import report as report_page
@@ -50,7 +50,7 @@ def test_worst_are_kept_pictures_by_the_end_that_select_would_refuse(tmp_path: P
 
 
 def test_every_limit_of_a_number_has_its_measure() -> None:
-    assert {measure.column for measure in cards.MEASURES} == {"aesthetic", *LIMITS.values()}
+    assert {measure.column for measure in cards.MEASURES} == {"aesthetic", *LIMITED}
     worst_high = {f"max_{measure.column}" for measure in cards.MEASURES if measure.highest_is_worst}
     assert worst_high == {knob for knob in Select.model_fields if knob in LIMITS and knob.startswith("max_")}
 
@@ -97,7 +97,7 @@ def test_a_large_dataset_with_large_proxies_and_captions_stays_under_10_mb(tmp_p
         dataset, "images", image_id=ids, width=[320] * num, height=[320] * num, raw_caption=['"&' * 600] * num, **where
     )
     write(dataset, "scores", image_id=ids, aesthetic=rng.uniform(1, 10, num).tolist())
-    columns = {column: rng.uniform(0, 1, num).tolist() for column in LIMITS.values()}
+    columns = {column: rng.uniform(0, 1, num).tolist() for column in LIMITED}
     write(dataset, "screens", image_id=ids, **columns)
     write(dataset, "captions", image_id=ids, captioner=["c"] * num, caption=["'<" * 600] * num)
     write(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from curation.selection.select import RULES, SUBSET_COLUMNS, check_subsets, choose, reduce, statement
 from schemas.recipe import DataRecipe, Select
-from schemas.scores import LIMITS
+from schemas.scores import LIMITED, LIMITS
 from schemas.tables import FINGERPRINTS, SCREENS
 from tests.building import connection_with, run_query, table_of
 
@@ -155,7 +155,7 @@ def test_without_a_threshold_no_score_is_too_low() -> None:
     ],
 )
 def test_a_screen_refuses_beyond_its_limit_with_its_reason(knob: str, reason: str) -> None:
-    column, lowest = LIMITS[knob], knob.startswith("min_")
+    column, lowest = LIMITS[knob].column, knob.startswith("min_")
     limit = 1.1 if knob == "max_upscale" else 0.1  # neither is a number of 32 bits
     beyond = float(np.nextafter(np.float32(limit), np.float32(0 if lowest else 9)))
     images = [image(n, **{column: value}) for n, value in enumerate((beyond, limit, None))]
@@ -398,7 +398,7 @@ def test_a_picture_can_be_in_several_subsets() -> None:
 
 def test_every_column_of_the_contract_can_be_asked_for() -> None:
     subsets = {name: f"{name} IS NOT NULL" for name in SUBSET_COLUMNS}
-    columns = dict.fromkeys(LIMITS.values(), 1.0) | {"classes": [("cartoon", 0.75)]}
+    columns = dict.fromkeys(LIMITED, 1.0) | {"classes": [("cartoon", 0.75)]}
     assert chosen([image(0, **columns)], subsets=subsets)[0]["subsets"] == sorted(SUBSET_COLUMNS)
 
 
