@@ -63,12 +63,12 @@ def test_the_defaults_are_the_papers():
         ({"stages": stages({"name": "b", "kv_compression": {"layers": [1], "ratio": 1}})}, "ratio"),
     ],
 )
-def test_refusals(changes, message):
+def test_an_impossible_recipe_is_refused_with_the_knob(changes, message):
     with pytest.raises(ValueError, match=message):
         recipe(**changes)
 
 
-def test_parents():
+def test_a_parent_is_the_stage_before_a_named_stage_or_a_path():
     r = recipe(stages=stages({"name": "b"}, {"name": "c", "parent": "a"}, {"name": "d", "parent": "./w.pth"}))
     assert [r.parent_of(stage) for stage in r.stages] == ["scratch", "a", "a", "./w.pth"]
     assert r.stage_folder(r.stages[2]) == Path("o/03-c")
@@ -78,7 +78,7 @@ def test_parents():
     assert is_path("a/b") and is_path("w.pth") and not is_path("vae_adaptation")
 
 
-def test_it_survives_writing(tmp_path):
+def test_a_written_recipe_is_read_back(tmp_path):
     r = recipe(stages=stages({"name": "b", "kv_compression": {"layers": [14, 15]}, "where": "width > 3"}))
     (tmp_path / "r.yaml").write_text(r.to_yaml())
     assert TrainingRecipe.load(tmp_path / "r.yaml") == r

@@ -105,7 +105,7 @@ def test_a_step_of_xl_launches_few_kernels_where_tensors_are_stacked():
     assert 100 < operations.count <= 1000
 
 
-def test_refusals():
+def test_came_refuses_knobs_out_of_range_and_a_missing_gradient():
     p, q = torch.nn.Parameter(torch.ones(2)), torch.nn.Parameter(torch.ones(2))
     with pytest.raises(ValueError, match="lr -1 is negative"):
         CAME([p], lr=-1)

@@ -58,7 +58,7 @@ def real_recipe(recipe_values, real_components, tmp_path) -> TrainingRecipe:
     return TrainingRecipe.from_mapping(values)
 
 
-def test_what_is_stored_is_what_the_encoders_give(real_recipe):
+def test_encode_stores_the_numbers_of_the_encoders(real_recipe):
     encode(real_recipe)
     stage, encoders = real_recipe.stages[0], Encoders(real_recipe)
     rows = read_index(real_recipe.dataset / "shards")
@@ -162,7 +162,7 @@ def test_ray_writes_what_one_process_writes(recipe, tmp_path, monkeypatch):
     assert content(tmp_path / "ray") == content(recipe.features_folder)
 
 
-def test_others_read_the_tars(recipe):
+def test_webdataset_reads_the_feature_tars(recipe):
     encode(recipe)
     rows = read_index(recipe.dataset / "shards").to_pylist()
     for found, arrays in ((latents_set(recipe, recipe.stages[0]), {"latents.npy"}), (text_set(recipe), {"raw.npy"})):

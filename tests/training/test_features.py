@@ -84,7 +84,7 @@ def test_both_captions_are_read_by_the_coin(values):
     assert numbers[0] != numbers[1]
 
 
-def test_what_is_used_is_told_and_kept(values, caplog):
+def test_a_stage_logs_and_records_the_features_it_uses(values, caplog):
     recipe = with_features(values)
     stage = recipe.stages[0]
     with caplog.at_level(logging.INFO):
@@ -114,7 +114,7 @@ def test_exact_features_may_come_and_go_and_rounded_ones_may_not(values, tmp_pat
     train(off)  # finished stages are skipped, whatever became of their features
 
 
-def test_other_encoders_are_refused_by_knob(real_values, real_components, tmp_path):
+def test_features_of_another_encoder_are_refused_by_knob(real_values, real_components, tmp_path):
     recipe = with_features(real_values)
     encode(recipe)
     shutil.copytree(real_components, tmp_path / "other")
@@ -141,7 +141,7 @@ def test_other_encoders_are_refused_by_knob(real_values, real_components, tmp_pa
     assert stage_features(TrainingRecipe.from_mapping(moved), recipe.stages[0]).text is not None
 
 
-def test_unfinished_absent_and_outdated_sets(values, make_dataset, tmp_path):
+def test_unfinished_absent_and_outdated_features_are_refused(values, make_dataset, tmp_path):
     from tests.training.conftest import photo
 
     pictures = [(photo(i, 64, 64), f"raw {i}", None) for i in range(4)]

@@ -87,19 +87,19 @@ def counted(config: PixArtConfig, grid: tuple[int, int], text_tokens: int, devic
 
 @pytest.mark.parametrize("kv", [None, KV])
 @pytest.mark.parametrize("grid", [(4, 6), (7, 5)])
-def test_tiny_equals_the_counter(kv, grid):
+def test_flops_of_a_tiny_model_equal_the_counter(kv, grid):
     config = PixArtConfig(**TINY, kv_compression=kv)
     assert forward_flops(config, grid, 12) == pytest.approx(counted(config, grid, 12, "meta"), rel=1e-3)
 
 
 @pytest.mark.parametrize("kv", [None, KVCompression(tuple(range(14, 28)), 2)])
-def test_xl_equals_the_counter(kv):
+def test_flops_of_xl_equal_the_counter(kv):
     config = PixArtConfig(kv_compression=kv)
     assert forward_flops(config, (64, 64), 300) == pytest.approx(counted(config, (64, 64), 300, "meta"), rel=1e-3)
 
 
 @pytest.mark.parametrize(("side", "tera"), [(16, 0.999), (32, 3.866), (64, 19.90), (128, 157.1)])
-def test_xl_totals(side, tera):
+def test_flops_of_xl_have_the_published_totals(side, tera):
     assert training_flops(PixArtConfig(), (side, side), 300) / 1e12 == pytest.approx(tera, rel=1e-3)
 
 
@@ -109,7 +109,7 @@ def test_compression_saves_what_its_keys_cost():
     assert 1 - compressed / plain == pytest.approx(0.248, abs=0.001)
 
 
-def test_utilisation():
+def test_mfu_is_the_share_of_the_peak():
     assert mfu(100, 2e12, 1e15) == pytest.approx(0.2)
     with pytest.raises(ValueError, match="not positive"):
         mfu(1, 1, 0)

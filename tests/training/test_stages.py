@@ -58,12 +58,12 @@ def test_conditions_read_the_columns_they_need(dataset, where, count):
         ("key in (select content from read_text('/etc/passwd'))", "is no condition on the index"),
     ],
 )
-def test_conditions_that_cannot_be(dataset, where, message):
+def test_a_condition_that_is_no_sql_or_selects_nothing_is_refused(dataset, where, message):
     with pytest.raises(ValueError, match=message):
         select_rows(ShardIndex(dataset / "shards"), where, "s")
 
 
-def test_no_dataset_is_named(recipe_values, tmp_path):
+def test_a_missing_dataset_is_named(recipe_values, tmp_path):
     recipe = TrainingRecipe.from_mapping(recipe_values | {"dataset": str(tmp_path / "nowhere")})
     with pytest.raises(ValueError, match="no shard index here; build the dataset first"):
         stage_data(recipe, recipe.stages[0])
@@ -122,7 +122,7 @@ def test_a_condition_must_fill_a_batch_and_a_small_dataset_repeats(recipe_values
         stage_data(recipe, recipe.stages[0])
 
 
-def test_two_processes_in_one_folder(tmp_path):
+def test_a_second_process_in_one_folder_is_refused(tmp_path):
     program = (
         f"from pathlib import Path\nfrom training.stages import locked\nwith locked(Path({str(tmp_path)!r})): pass"
     )

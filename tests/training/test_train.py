@@ -80,7 +80,7 @@ def test_a_chain_trains_samples_and_is_skipped_the_second_time(recipe_values, tm
     assert (tmp_path / "prompts.png").is_file()
 
 
-def test_it_learns(recipe_values):
+def test_training_lowers_the_loss(recipe_values):
     values = recipe_values | {"stages": [recipe_values["stages"][0] | {"steps": 100}]}
     (summary,) = train(TrainingRecipe.from_mapping(values | {"checkpoint_every": 200, "log_every": 20}))
     assert summary.last_loss < 0.6 * summary.first_loss
@@ -94,7 +94,7 @@ def test_a_stage_can_be_trained_longer(recipe_values):
     assert [line["step"] for line in read_metrics(longer.stage_folder(longer.stages[0]))] == [2, 4, 6, 8, 10, 12]
 
 
-def test_refusals(recipe_values, tmp_path):
+def test_training_and_sampling_refuse_what_does_not_exist(recipe_values, tmp_path):
     recipe = TrainingRecipe.from_mapping(recipe_values)
     with pytest.raises(ValueError, match="no stage 'smal' in the recipe; its stages are small, compressed"):
         train(recipe, only_stage="smal")

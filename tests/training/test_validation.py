@@ -40,7 +40,7 @@ def test_the_same_weights_have_the_same_loss(recipe_values):
     assert losses[0]["val_loss"] == pytest.approx(losses[0]["val_mse"] + losses[0]["val_vb"])
 
 
-def test_it_falls_as_training_goes_and_disturbs_nothing(recipe_values, tmp_path):
+def test_the_validation_loss_falls_and_disturbs_no_training(recipe_values, tmp_path):
     values = recipe_values | {"checkpoint_every": 100, "log_every": 10, "ema": {"decay": 0.5}}
     values["stages"] = [values["stages"][0] | {"steps": 60}]
     lines = []

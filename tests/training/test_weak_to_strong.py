@@ -54,7 +54,7 @@ def test_scratch_is_the_same_every_time(recipe):
     assert all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
 
 
-def test_parents_that_cannot_be(recipe, recipe_values, tmp_path):
+def test_a_parent_that_is_missing_or_unfinished_is_refused(recipe, recipe_values, tmp_path):
     with pytest.raises(ValueError, match="its parent small has 0 of 8 steps; train that stage first"):
         parent_weights(recipe, recipe.stages[1])
     values = recipe_values | {"stages": [recipe_values["stages"][0] | {"parent": str(tmp_path / "no.pth")}]}

@@ -7,14 +7,14 @@ import torch
 from training.data.chance import Chance, noise
 
 
-def test_the_same_question_has_the_same_answer():
+def test_the_same_arguments_give_the_same_numbers():
     a, b = Chance(3, "stage"), Chance(3, "stage")
     assert a.coin("id", "drop", 4, 1) == b.coin("id", "drop", 4, 1)
     assert a.timestep("id", 4, 1) == b.timestep("id", 4, 1)
     assert a.noise_seed("id", 4, 1) == b.noise_seed("id", 4, 1)
 
 
-def test_any_other_question_has_another():
+def test_other_arguments_give_other_numbers():
     base = Chance(3, "stage").noise_seed("id", 4, 1)
     others = [
         Chance(2, "stage").noise_seed("id", 4, 1),

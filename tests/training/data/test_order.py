@@ -94,7 +94,7 @@ def test_processes_share_the_same_global_batch(rows, share, world_size, step):
     assert np.concatenate([part.occurrences for part in parts]).tolist() == whole.occurrences.tolist()
 
 
-def test_refusals():
+def test_an_order_refuses_no_rows_and_an_uneven_split():
     order = order_of([("a", (16, 16))] * 9, batch=8)
     with pytest.raises(ValueError, match="batch of 8 cannot be split over 3 processes"):
         order.batch(0).part(0, 3)

@@ -43,7 +43,7 @@ def test_a_sample_is_what_its_tar_holds(dataset):
     reader.close()
 
 
-def test_the_caption_asked_for_or_the_other(dataset):
+def test_a_missing_caption_is_replaced_by_the_other(dataset):
     reader = reader_of(dataset)
     samples = [reader.read(row, (32, 32)) for row in range(7)]
     both = next(sample for sample in samples if sample.synthetic)
@@ -107,7 +107,7 @@ def rewritten(dataset: Path, folder: Path, members: Callable[[list[Member]], lis
     ids=["as written", "backwards", "far apart"],
 )
 @pytest.mark.parametrize("tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_members_are_one_read_where_they_lie_together(dataset, tmp_path, monkeypatch, members, reads, tar_format):
+def test_neighbouring_members_are_read_at_once(dataset, tmp_path, monkeypatch, members, reads, tar_format):
     index = rewritten(dataset, tmp_path, members, format=tar_format)
     reader, expected = ShardReader(tmp_path, index), reader_of(dataset)
     spans = []
@@ -166,7 +166,7 @@ def test_a_tar_that_was_changed_is_an_error(dataset, tmp_path, change):
     assert not isinstance(caught.value, DamagedSample)
 
 
-def test_damage_is_told_apart(make_dataset, tmp_path):
+def test_damaged_members_are_damaged_samples(make_dataset, tmp_path):
     whole = Image.new("RGB", (40, 40), "red")
     buffer = io.BytesIO()
     whole.save(buffer, "PNG")

@@ -21,7 +21,7 @@ def latents(recipe_values, tmp_path) -> StoredArrays:
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
-def test_values_come_back(dtype, expected):
+def test_stored_values_are_read_back(dtype, expected):
     values = torch.randn(3, 4)
     back = as_tensor(as_stored(values, dtype))
     assert back.dtype == expected and torch.equal(back, values.to(expected))
@@ -38,7 +38,7 @@ def test_few_shards_stay_open(latents, dataset, monkeypatch):
     assert len([path for path in files if path.is_relative_to(latents.folder) and path.suffix == ".tar"]) == 1
 
 
-def test_what_is_not_there_is_named(latents, dataset):
+def test_missing_features_are_named(latents, dataset):
     row = read_index(dataset / "shards").to_pylist()[0]
     with pytest.raises(ValueError, match=r"holds no features of nobody; sigma encode RECIPE writes it again"):
         latents.read(row["shard"], "nobody", "latents")

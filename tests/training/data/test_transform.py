@@ -31,7 +31,7 @@ def test_the_crop_is_central_and_keeps_proportions():
     assert wide.sum() == 32 * 32
 
 
-def test_range_round_trip():
+def test_the_unit_range_maps_back_to_bytes():
     levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16)
     assert torch.equal(from_unit_range(to_unit_range(levels)), levels)
     assert to_unit_range(levels).min() == -1 and to_unit_range(levels).max() == 1

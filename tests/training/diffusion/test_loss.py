@@ -11,7 +11,7 @@ from training.diffusion.loss import discretised_log_likelihood, normal_cdf
 from training.diffusion.schedule import linear_schedule
 
 
-def test_terms_and_gradient_equal_the_published_ones(published):
+def test_the_loss_and_its_gradient_equal_the_published_ones(published):
     case = published("iddpm_loss")
     output = case["model_output"].requires_grad_()
     terms = training_loss(output, case["x_start"], case["noise"], case["timestep"])

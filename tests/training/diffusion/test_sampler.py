@@ -28,7 +28,7 @@ def test_equals_the_published_sampler(published, steps):
     assert torch.allclose(torch.tensor(seen), case[f"t_{steps}"], atol=1e-3)
 
 
-def test_times_of_twenty_steps():
+def test_the_solver_sees_the_published_times():
     model_times = solver_times(20)[:-1] * 1000 - 1
     assert torch.allclose(model_times[:3], torch.tensor([999.0, 949.05, 899.1], dtype=torch.float64))
     assert solver_times(20)[-1] == 0.001
@@ -60,6 +60,6 @@ def test_guidance_of_one_is_the_conditional_model():
     assert torch.equal(guided(conditional, free, 0.0)(x, t), free(x, t))
 
 
-def test_no_step_is_refused():
+def test_sampling_without_a_step_is_refused():
     with pytest.raises(ValueError, match="at least 1"):
         sample(lambda x, t: x, torch.zeros(1, 1, 2, 2), 0)

@@ -7,7 +7,7 @@ import torch
 from training.diffusion.schedule import NUM_TIMESTEPS, linear_schedule, q_sample
 
 
-def test_tables_equal_the_published_ones(published):
+def test_the_schedule_equals_the_published_one(published):
     case, schedule = published("iddpm_schedule"), linear_schedule()
     names = {
         "betas": "betas",

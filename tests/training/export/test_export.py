@@ -146,7 +146,7 @@ def test_alphas_micro_conditioning_is_refused_by_name(tmp_path, pixart_fixtures)
         convert(path, tmp_path / "x.pth", "official", hints=HINTS)
 
 
-def test_what_a_source_does_not_tell_is_asked_for(tmp_path, pixart_fixtures):
+def test_knobs_that_a_source_does_not_say_must_be_given(tmp_path, pixart_fixtures):
     source, hints = saved(small(), tmp_path / "a.pth")
     with pytest.raises(ValueError, match="--num-heads"):
         convert(source, tmp_path / "b.pth", "official")
@@ -159,7 +159,7 @@ def test_what_a_source_does_not_tell_is_asked_for(tmp_path, pixart_fixtures):
         convert(source, tmp_path / "b.pth", "official", hints=hints)
 
 
-def test_the_command(tmp_path):
+def test_sigma_convert_writes_weights_and_notes(tmp_path):
     source, _ = saved(small(KVCompression((1,), 2)), tmp_path / "a.pth")
     known = ["--num-heads", "4", "--image-size", "256"]
 

@@ -54,7 +54,7 @@ def to_diffusers(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("wrapped", [True, False])
-def test_official_layout(tmp_path, wrapped):
+def test_the_official_layout_loads(tmp_path, wrapped):
     source, target = small(), small()
     weights = source.state_dict() | {"pos_embed": torch.zeros(1, 4, 16)}
     torch.save({"state_dict": weights, "epoch": 3} if wrapped else weights, tmp_path / "w.pth")
@@ -73,7 +73,7 @@ def test_the_average_is_preferred_unless_refused(tmp_path):
 
 
 @pytest.mark.parametrize("split", [False, True])
-def test_diffusers_folder(tmp_path, split):
+def test_a_diffusers_folder_loads(tmp_path, split):
     source, target = small(), small()
     weights = to_diffusers(source.state_dict())
     folder = tmp_path / "pipeline" / "transformer"
@@ -132,7 +132,7 @@ def test_a_null_caption_of_other_length_is_reported(tmp_path):
     assert load_weights(small(), tmp_path / "w.pth").ignored == ("y_embedder.y_embedding",)
 
 
-def test_files_that_are_no_weights(tmp_path):
+def test_a_file_without_weights_is_refused(tmp_path):
     model = small()
     with pytest.raises(ValueError, match="no such weights file"):
         load_weights(model, tmp_path / "absent.pth")

@@ -22,7 +22,7 @@ from training.model.embed import CaptionEmbedder, position_table, timestep_sinus
         ("g4x4_pe0p5_base4", 4, 4, 4, 0.5),
     ],
 )
-def test_tables_equal_the_published_ones(published, name, rows, columns, base, pe):
+def test_position_tables_equal_the_published_ones(published, name, rows, columns, base, pe):
     table = position_table(rows, columns, 64, base, pe)
     assert (table - published("pos_embed")[name]).abs().max() < 1e-6
 
@@ -52,7 +52,7 @@ def test_interpolation_samples_the_same_field_more_densely(rows, columns):
     assert torch.allclose(fine[::2, ::2], coarse, atol=1e-5)
 
 
-def test_timestep_and_caption_taps_equal_the_published_ones(published, pixart_fixtures):
+def test_timestep_and_caption_embeddings_equal_the_published_ones(published, pixart_fixtures):
     case = published("case_a_square")
     config = PixArtConfig(depth=4, hidden_size=64, num_heads=4, caption_channels=32, max_caption_tokens=12)
     model = PixArt(config)

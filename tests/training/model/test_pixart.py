@@ -53,7 +53,7 @@ def test_output_equals_the_published_models(published, pixart_fixtures, case, si
     assert distance(answer(model, inputs), published(case)["output"]) < TOLERANCE
 
 
-def test_wide_picture_at_doubled_interpolation(published, pixart_fixtures):
+def test_a_wide_picture_at_doubled_interpolation_equals_the_published_model(published, pixart_fixtures):
     model = tiny(384, 2.0)
     load_weights(model, pixart_fixtures / "base.pth")
     case = published("case_e_pe2")
@@ -108,7 +108,7 @@ def test_xl_has_the_published_number_of_parameters():
     assert sum(p.numel() for p in compressed.parameters()) - count == 112_896
 
 
-def test_a_new_model_predicts_nothing_and_hears_no_caption():
+def test_a_new_model_predicts_zero_and_ignores_the_caption():
     model = tiny(in_channels=12)
     output = model(torch.randn(2, 12, 6, 8), torch.tensor([3.0, 500.5]), torch.randn(2, 5, 32), torch.ones(2, 5))
     assert output.shape == (2, 24, 6, 8)
@@ -123,7 +123,7 @@ def test_position_table_is_made_once_per_grid():
     assert model.positions((5, 3), x) is not model.positions((3, 5), x)
 
 
-def test_refusals():
+def test_the_model_refuses_what_does_not_fit_its_config():
     with pytest.raises(ValueError, match="hidden_size 30 is not divisible by num_heads 4"):
         PixArtConfig(hidden_size=30, num_heads=4)
     with pytest.raises(ValueError, match=r"layers \[4\] are outside the model's 0..3"):

@@ -26,7 +26,7 @@ def refusals(stderr: str) -> list[str]:
 
 
 @pytest.mark.parametrize("torchrun", [True, False])
-def test_the_other_process_of_a_lost_one_says_so_at_once(long_recipe, torchrun):
+def test_a_lost_process_is_reported_by_the_other_at_once(long_recipe, torchrun):
     run = Run(long_recipe, processes=2, torchrun=torchrun).wait_for(step=4)
     os.kill(run.pids()[1], signal.SIGKILL)
     code, stderr = run.end(timeout_s=60)
@@ -41,7 +41,7 @@ def test_the_other_process_of_a_lost_one_says_so_at_once(long_recipe, torchrun):
     assert found is not None and read_checkpoint(found[1])["step"] == found[0] >= 2
 
 
-def test_told_to_stop_it_says_how_to_go_on(long_recipe):
+def test_a_process_that_gets_sigterm_says_how_to_continue(long_recipe):
     run = Run(long_recipe).wait_for(step=2)
     os.kill(run.pids()[0], signal.SIGTERM)
     code, stderr = run.end(timeout_s=60)
@@ -61,7 +61,7 @@ def test_a_full_memory_names_the_knobs(recipe_values):
     assert "data.micro_batch (now null)" in line and stderr.count("\n") == 1
 
 
-def test_other_errors_pass_as_they_are():
+def test_other_errors_are_not_renamed():
     with pytest.raises(RuntimeError, match="shapes differ"), full_memory_named("s", Data(), 1):
         raise RuntimeError("shapes differ")
     with pytest.raises(RuntimeError, match="shapes differ"), lost_process_named(0, 2):
