@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -33,7 +32,7 @@ class NounDetector:
         """
         from transformers import Owlv2ForObjectDetection, Owlv2Processor
 
-        folder = find_detector(weights, key)
+        folder = find_frozen(weights, OWLV2, key)
         place = choose_device(device, "ground.device")
         model = load_frozen(Owlv2ForObjectDetection.from_pretrained, folder).to(place)
         processor = load_preprocessing(Owlv2Processor.from_pretrained, folder, "OWLv2")
@@ -60,12 +59,3 @@ class NounDetector:
                 answer = self._model(pixel_values=pixels, **tokens)
             found += answer.logits[0].float().sigmoid().amax(dim=0).tolist()  # (boxes, queries)
         return found
-
-
-def find_detector(weights: str | None, key: str) -> Path:
-    """The folder of the detector that a recipe names; nothing is loaded.
-
-    Raises:
-        ValueError: it is not on this machine.
-    """
-    return find_frozen(weights, OWLV2, key)

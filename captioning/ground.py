@@ -14,11 +14,12 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from captioning.detector import NounDetector, find_detector
+from captioning.detector import NounDetector
 from captioning.texts.text import kept_mask, raw_offers, sentences
 from engine.ahead import ahead
 from engine.stage import Progress, Stage
-from models.clip import Clip, cosine, find_clip
+from models.clip import Clip, cosine
+from models.weights import CLIP_L14, OWLV2, find_frozen
 from schemas import recipe, tables
 from schemas.pixels import PixelError, open_rgb
 
@@ -42,8 +43,8 @@ def stage(data_recipe: recipe.DataRecipe) -> Stage:
         knobs={f"ground.{name}": value for name, value in section.resolved().items() if name not in speed},
         rows_per_input=len(section.sources),
         needs=(
-            partial(find_clip, section.clip, "ground.clip"),
-            *([partial(find_detector, section.detector, "ground.detector")] if section.nouns else []),
+            partial(find_frozen, section.clip, CLIP_L14, "ground.clip"),
+            *([partial(find_frozen, section.detector, OWLV2, "ground.detector")] if section.nouns else []),
         ),
     )
 

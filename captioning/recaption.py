@@ -17,7 +17,7 @@ from PIL import Image
 
 from captioning.captioners.base import CAPTIONER_ERRORS, Answer, Captioner, CaptionerUnusable, CaptionFailure, seed_of
 from captioning.captioners.make import find_captioner, make_captioner
-from captioning.texts.quality import judged
+from captioning.texts.quality import caption_or_reason
 from captioning.texts.text import kept_mask
 from engine.ahead import ahead
 from engine.journal import Journal
@@ -259,7 +259,7 @@ class Recaptioner:
             if isinstance(answer, CaptionFailure):
                 results[image_id] = FAILED
                 continue
-            result = judged(answer.text, self._captioner.prompt, answer.ended)
+            result = caption_or_reason(answer.text, self._captioner.prompt, answer.ended)
             if isinstance(result, CaptionReason):
                 results[image_id] = CaptionResult(reason=result)
             else:

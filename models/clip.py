@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,7 +43,7 @@ class Clip:
         """
         from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
-        folder = find_clip(weights, key)
+        folder = find_frozen(weights, CLIP_L14, key)
         place = choose_device(device, f"{key.partition('.')[0]}.device")
         model = load_frozen(CLIPModel.from_pretrained, folder).to(place)
         processor = load_preprocessing(CLIPImageProcessorPil.from_pretrained, folder, "CLIP")
@@ -90,15 +89,6 @@ class Clip:
     def num_tokens(self, text: str) -> int:
         """Tokens of a text before any cut, begin and end included."""
         return len(self._tokenizer(text)["input_ids"])
-
-
-def find_clip(weights: str | None, key: str) -> Path:
-    """The folder of the model that a recipe names; nothing is loaded. Arguments as of `Clip.load`.
-
-    Raises:
-        ValueError: it is not on this machine.
-    """
-    return find_frozen(weights, CLIP_L14, key)
 
 
 def cosine(first: Embeddings, second: Embeddings) -> Embeddings:

@@ -55,12 +55,6 @@ SDXL_VAE = Weight(
 T5_XXL = Weight(  # the pattern means text_encoder/ and tokenizer/
     "the T5-v1.1-XXL encoder (4.76 billion parameters, float32) and its tokenizer",
     SIGMA_PARTS, "19 GB", "Apache-2.0", "t*/*")
-SIGMA_256, SIGMA_512, SIGMA_1024, SIGMA_2K = (
-    Weight(f"PixArt-Σ-XL/2 at {px} px", "PixArt-alpha/PixArt-Sigma", "2.4 GB", "openrail++", pattern)
-    for px, pattern in ((256, "*256x256.pth"), (512, "*512-MS.pth"), (1024, "*1024-MS.pth"), (2048, "*2K-MS.pth")))
-ALPHA_256 = Weight(
-    "PixArt-α-XL/2 at 256 px, from which the paper's VAE adaptation starts",
-    "PixArt-alpha/PixArt-alpha", "2.4 GB", "openrail++", "PixArt-XL-2-256x256.pth")
 LLAVA = Weight(
     "LLaVA-1.5-7B, for the LLaVA that captioned PixArt-α's data",
     "llava-hf/llava-1.5-7b-hf", "14 GB", "Llama 2 Community License")
@@ -69,9 +63,6 @@ SHARE_CAPTIONER = Weight(
     "Lin-Chen/ShareCaptioner", "16.8 GB", UNCHECKED,
     pattern="*[!i]?",  # everything but .bin, which holds the same tensors again
     revision="4a825ed7b2e2bff57237b0bee887fe6cc9d91c91")  # here the tensors are safetensors; main has .bin alone
-XCOMPOSER = Weight(
-    "InternLM-XComposer-7B, Share-Captioner's v1 base (bfloat16), and its tokenizer",
-    "internlm/internlm-xcomposer-7b", "18.6 GB", UNCHECKED)
 CLIP_L14 = Weight(
     "CLIP ViT-L/14, which scores pictures against texts", "openai/clip-vit-large-patch14", "1.7 GB", "MIT",
     revision="32bd64288804d66eefd0ccbe215aa642df71cc41")

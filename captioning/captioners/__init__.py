@@ -1,0 +1,1 @@
+"""Captioners write captions for pictures. The job `caption` makes one with `make`; `base` is their protocol."""

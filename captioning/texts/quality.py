@@ -55,13 +55,8 @@ _ROLE = re.compile(r"\A(?i:user|human|assistant|bot|prompt|question)\s*:|\b(?:US
 _BLANK = re.compile(r"\{[^{}]*\}")
 
 
-def judged(text: str, prompt: str | None, ended: bool) -> str | CaptionReason:
-    """The caption in a captioner's text, normalised, or the reason why it holds none; arguments as of `judge`."""
-    return judge(text, prompt, ended) or clean(text) or CaptionReason.EMPTY_CAPTION
-
-
-def judge(text: str, prompt: str | None, ended: bool) -> CaptionReason | None:
-    """The reason why a text is no caption to train on; None where it is one.
+def caption_or_reason(text: str, prompt: str | None, ended: bool) -> str | CaptionReason:
+    """The caption in a captioner's text, normalised, or the reason why the text holds none to train on.
 
     Takes time linear in the length of the text.
 
@@ -83,9 +78,7 @@ def judge(text: str, prompt: str | None, ended: bool) -> CaptionReason | None:
         return CaptionReason.REPETITION
     if not is_language(caption):
         return CaptionReason.NOT_LANGUAGE
-    if is_cut(caption, ended):
-        return CaptionReason.CUT
-    return None
+    return CaptionReason.CUT if is_cut(caption, ended) else caption
 
 
 def is_refusal(caption: str) -> bool:

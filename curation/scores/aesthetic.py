@@ -13,7 +13,7 @@ from PIL import Image
 from curation.scores.laion import LaionWorker, find_head_file
 from engine.ahead import ahead
 from engine.stage import Progress, Stage, Worker, naming
-from models.clip import find_clip
+from models.weights import CLIP_L14, find_frozen
 from schemas.pixels import open_rgb, shrunk_size
 from schemas.recipe import DataRecipe
 from schemas.tables import SCORES
@@ -29,7 +29,7 @@ def stage(recipe: DataRecipe) -> Stage:
     needs: tuple[Callable[[], object], ...] = ()
     if section.scorer == "laion":
         build = partial(LaionWorker, section, threads)
-        needs = (partial(find_head_file, section.head), partial(find_clip, section.clip, "aesthetic.clip"))
+        needs = (partial(find_head_file, section.head), partial(find_frozen, section.clip, CLIP_L14, "aesthetic.clip"))
     return Stage(
         job="aesthetic",
         inputs=("proxies",),

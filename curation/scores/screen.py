@@ -18,7 +18,8 @@ from curation.scores.upscale import upscale
 from curation.sources import read_original
 from engine.ahead import ahead
 from engine.stage import Progress, Stage, Worker, naming
-from models.clip import Clip, Pixels, cosine, find_clip
+from models.clip import Clip, Pixels, cosine
+from models.weights import CLIP_L14, find_frozen
 from schemas.pixels import PixelError, open_rgb
 from schemas.recipe import DataRecipe
 from schemas.scores import PUBLISHED, Screen
@@ -42,7 +43,7 @@ def stage(recipe: DataRecipe) -> Stage:
         num_gpus=section.num_gpus(),
         needs=(
             *(partial(find_classifier, name, each) for name, each in sorted(section.classifiers.items())),
-            *([partial(find_clip, section.clip, "screen.clip")] if section.clip_similarity else []),
+            *([partial(find_frozen, section.clip, CLIP_L14, "screen.clip")] if section.clip_similarity else []),
         ),
     )
 

@@ -24,7 +24,7 @@ class ShareCaptioner:
 
     def __init__(self, model: ShareCaptionerModel, tokenizer: Tokenizer | None, question: str = QUESTION) -> None:
         """Args:
-        tokenizer: needed for `caption` alone.
+        tokenizer: only `generate` needs it.
         question: the prompt about each picture.
         """
         self.model = model
@@ -53,7 +53,7 @@ class ShareCaptioner:
 
         Raises:
             ValueError: a file is missing, cut or foreign; names or shapes are not this model's. The tokenizer alone
-                may be missing until `caption` is called.
+                may be missing until `generate` is called.
         """
         folder = Path(folder)
         if not folder.is_dir():
@@ -114,21 +114,16 @@ class ShareCaptioner:
         """Logits of the next token at every position of the prompt, (B, L, V); arguments as of `prompt`."""
         return self.model.language(inputs_embeds=self.prompt(pixel_values, ids_before, ids_after)).logits
 
-    def caption(
+    @torch.inference_mode()
+    def generate(
         self, images: Sequence[Image.Image], seeds: Sequence[int], decoding: Decoding | None = None
-    ) -> list[str]:
+    ) -> list[Generated]:
         """One caption per picture; the same picture, seed and decoding give the same text in any batch.
 
         Args:
             images: upright sRGB pictures of any size.
             seeds: one number per picture; `greedy` ignores them.
             decoding: None is the published one.
-        """
-        return [generated.text for generated in self.generate(images, seeds, decoding or Decoding())]
-
-    @torch.inference_mode()
-    def generate(self, images: Sequence[Image.Image], seeds: Sequence[int], decoding: Decoding) -> list[Generated]:
-        """Like `caption`, with the number of tokens and whether the caption ended by itself.
 
         Raises:
             ValueError: there are not as many seeds as pictures, or no tokenizer that fits.
@@ -138,7 +133,7 @@ class ShareCaptioner:
             raise ValueError(f"{len(images)} pictures, {len(seeds)} seeds")
         if not images:
             return []
-        tokenizer = self.tokenizer
+        decoding, tokenizer = decoding or Decoding(), self.tokenizer
         before, after = (torch.tensor(ids) for ids in tokenizer.prompt(self.question))
         embeds = self.prompt(preprocess(images, self.image_size), before, after)
         # The published script stops its beams at EOS alone and cuts the text; the others need not write on.

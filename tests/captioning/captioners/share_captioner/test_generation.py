@@ -34,21 +34,21 @@ def prompts(captioner: ShareCaptioner, pictures: list[Image.Image]) -> Tensor:
 def test_a_caption_is_the_same_in_any_batch(captioner: ShareCaptioner, pictures: list[Image.Image], mode: str) -> None:
     decoding = Decoding(mode, max_new_tokens=24)  # type: ignore[arg-type]
     seeds = list(range(100, 100 + len(pictures)))
-    together = captioner.caption(pictures, seeds, decoding)
+    together = captioner.generate(pictures, seeds, decoding)
     torch.manual_seed(5)  # torch's own generator has no say
-    alone = [captioner.caption([picture], [seed], decoding)[0] for picture, seed in zip(pictures, seeds, strict=True)]
+    alone = [captioner.generate([picture], [seed], decoding)[0] for picture, seed in zip(pictures, seeds, strict=True)]
     assert together == alone
-    assert captioner.caption(pictures[::-1], seeds[::-1], decoding) == together[::-1]
-    assert len(set(together)) == len(pictures)
+    assert captioner.generate(pictures[::-1], seeds[::-1], decoding) == together[::-1]
+    assert len({caption.text for caption in together}) == len(pictures)
 
 
 @pytest.mark.parametrize("mode", ["published", "sampled"])
 def test_seeds_change_the_caption(captioner: ShareCaptioner, pictures: list[Image.Image], mode: str) -> None:
     decoding = Decoding(mode, max_new_tokens=24)  # type: ignore[arg-type]
-    captions = captioner.caption(pictures[:1] * 6, [1, 2, 3, 4, 5, 1], decoding)
+    captions = captioner.generate(pictures[:1] * 6, [1, 2, 3, 4, 5, 1], decoding)
     assert captions[0] == captions[5]
-    assert len(set(captions)) > 3
-    greedy = captioner.caption(pictures[:1] * 2, [1, 2], replace(decoding, mode="greedy"))
+    assert len({caption.text for caption in captions}) > 3
+    greedy = captioner.generate(pictures[:1] * 2, [1, 2], replace(decoding, mode="greedy"))
     assert greedy[0] == greedy[1]
 
 
@@ -117,15 +117,15 @@ def test_half_precision_follows_float32(
     assert (rounded - exact).std() < 0.1 * exact.std()
     for mode in MODES:
         decoding = Decoding(mode, max_new_tokens=8)  # type: ignore[arg-type]
-        captions = half.caption(pictures, range(len(pictures)), decoding)
-        assert captions == half.caption(pictures, range(len(pictures)), decoding)
-        assert all(captions)
+        captions = half.generate(pictures, range(len(pictures)), decoding)
+        assert captions == half.generate(pictures, range(len(pictures)), decoding)
+        assert all(caption.text for caption in captions)
 
 
 def test_pictures_and_seeds_that_do_not_match(captioner: ShareCaptioner, pictures: list[Image.Image]) -> None:
     with pytest.raises(ValueError, match="2 pictures, 1 seeds"):
-        captioner.caption(pictures[:2], [0])
-    assert captioner.caption([], []) == []
+        captioner.generate(pictures[:2], [0])
+    assert captioner.generate([], []) == []
 
 
 @pytest.mark.parametrize(

@@ -125,4 +125,4 @@ def test_the_published_tokenizer(fixtures: Path) -> None:
 def test_a_tokenizer_that_is_larger_than_the_model(fixtures: Path) -> None:
     captioner = ShareCaptioner.load(fixtures / "share_captioner")
     with pytest.raises(ValueError, match=r"tokenizer\.model has 103168 pieces, the model 128 embeddings"):
-        captioner.caption([Image.new("RGB", (20, 20))], [0])
+        captioner.generate([Image.new("RGB", (20, 20))], [0])

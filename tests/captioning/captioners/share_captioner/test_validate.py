@@ -44,8 +44,8 @@ def pairs(tmp_path_factory: pytest.TempPathFactory, folder: Path, photos: dict[s
     for name, picture in photos.items():
         picture.save(told / f"{name}.png")
     pictures = list(photos.values())
-    for name, text in zip(photos, writer.caption(pictures, range(len(pictures)), decoding), strict=True):
-        (told / f"{name}.txt").write_text(text)
+    for name, written in zip(photos, writer.generate(pictures, range(len(pictures)), decoding), strict=True):
+        (told / f"{name}.txt").write_text(written.text)
     return read_pairs(told)
 
 
