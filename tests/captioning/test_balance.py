@@ -41,7 +41,7 @@ def weigh(
     return run_query(count_nouns(connection), reduce(made).query(connection))
 
 
-def test_by_hand(part: Part) -> None:
+def test_the_weights_are_those_computed_by_hand(part: Part) -> None:
     rows = weigh(part, [["sky", "sky", "sea"], ["sky", "owl"], ["sky", "sea"], ["sky"], [], None], 2)
     # sky is in 4 images and so common; sea is in 2, owl in 1
     assert [row["row_id"] for row in rows] == [0, 1, 2, 3, 4]  # without a caption there is nothing to weigh
@@ -72,7 +72,7 @@ def test_the_weight_agrees_with_plain_python(captions: list[list[str]], most_ima
         assert row["dropped"] == (row["coin"] >= row["weight"])
 
 
-def test_dropping_brings_a_common_noun_down_to_what_was_asked_for(part: Part) -> None:
+def test_dropping_brings_a_common_noun_down_to_most_images(part: Part) -> None:
     rows = weigh(part, [["sky"]] * 4000 + [["owl"]] * 50, 400, drop=True)
     sky, owls = rows[:4000], rows[4000:]
     assert sum(not row["dropped"] for row in sky) == pytest.approx(400, abs=5 * 19)  # five standard deviations

@@ -75,7 +75,9 @@ def test_a_caption_is_left_alone(cleaner: Cleaner, raw: str) -> None:
         ),
     ],
 )
-def test_what_can_be_cleaned_is_cleaned(cleaner: Cleaner, raw: str, expected: str, removed: tuple[str, ...]) -> None:
+def test_markup_and_addresses_are_taken_out_of_a_caption(
+    cleaner: Cleaner, raw: str, expected: str, removed: tuple[str, ...]
+) -> None:
     found = cleaner.clean(raw)
     assert (found.caption, found.reason, found.removed) == (expected, None, removed)
 
@@ -169,7 +171,7 @@ def test_an_unknown_language_or_none_is_refused() -> None:
         Clean(languages=())
 
 
-def test_fewest_words() -> None:
+def test_a_caption_under_the_fewest_words_is_refused() -> None:
     assert Cleaner(Clean(min_words=1)).clean("Sunset").caption == "Sunset"
     assert Cleaner(Clean(min_words=4)).clean("a red fox").reason is RawCaptionReason.TOO_SHORT
 
@@ -200,7 +202,7 @@ def test_no_length_takes_quadratic_time(cleaner: Cleaner, unit: str, size: int) 
     assert time.perf_counter() - start < 3
 
 
-def test_a_part(part: Part, cleaner: Cleaner) -> None:
+def test_a_part_of_clean_has_a_row_per_input(part: Part, cleaner: Cleaner) -> None:
     raw = ["two <b>cats</b>", None, "IMG_1.jpg"]
     images = part("images", image_id=["a", None, "c"], raw_caption=raw, reason=[None, "empty", None])
     progress: list[int] = []

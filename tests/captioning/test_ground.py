@@ -131,7 +131,7 @@ def test_the_detector_s_scores_are_the_published_post_processing_s(
     assert detector.scores(pictures[0], []) == []
 
 
-def test_captions_of_several_sources_are_rows_beside_each_other(
+def test_each_caption_source_has_a_row_of_its_own(
     inputs: dict[str, pa.Table], models: dict[str, str], part: Callable[..., pa.Table],
     image_ids: Callable[[int], list[str]],
 ) -> None:  # fmt: skip
@@ -176,7 +176,7 @@ def test_missing_models_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         Grounder(Ground(enabled=True, clip=models["clip"], nouns=True), 1)
 
 
-def test_speed_knobs_are_not_what_the_table_depends_on() -> None:
+def test_the_table_does_not_depend_on_speed_knobs() -> None:
     def knobs(**ground: Any) -> Any:
         return stage(DataRecipe.from_mapping({"images": "a", "out": "b", "ground": ground})).knobs
 

@@ -94,7 +94,7 @@ def test_mix_nouns_statistics_and_views_see_the_caption_taken_over(dataset: Data
     assert (own["caption"], own["reason"]) == (None, "file_name")
 
 
-def test_the_sample_says_so_and_keeps_its_own_url_and_licence(dataset: Dataset) -> None:
+def test_the_sample_names_the_inherited_caption_and_keeps_its_own_url_and_licence(dataset: Dataset) -> None:
     image = ids(dataset)
     found = {}
     for row in read_index(dataset.shards).to_pylist():
@@ -109,7 +109,7 @@ def test_the_sample_says_so_and_keeps_its_own_url_and_licence(dataset: Dataset) 
     assert len(found) == 3
 
 
-def test_off_nothing_is_taken_over(dataset: Dataset) -> None:
+def test_without_the_knob_no_caption_is_taken_over(dataset: Dataset) -> None:
     root = dataset.root.parent
     without = build(made(root, "without", select={"inherit_captions": False}), upto="mix")[0]
     assert [row["inherited_caption"] for row in rows(without, "selection")] == [None] * 6

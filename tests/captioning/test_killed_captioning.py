@@ -124,7 +124,7 @@ def test_a_lost_ray_worker_loses_one_batch_at_most(photos: Path, undisturbed: Pa
     assert content(out) == content(undisturbed)
 
 
-def test_redo_means_anew_for_what_a_killed_run_has_paid_for(photos: Path, tmp_path: Path) -> None:
+def test_redo_captions_anew_even_what_a_killed_run_has_paid_for(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "dataset"
     with serving(delay_s=0.1) as server:
         told = arguments(photos, out, server, "run.runner=local")

@@ -34,7 +34,9 @@ shares = st.floats(0, 1)
         (None, None, 0.9, (None, None, None)),
     ],
 )
-def test_choose(raw: str | None, synthetic: str | None, coin: float, expected: tuple[object, ...]) -> None:
+def test_the_coin_decides_and_a_missing_caption_falls_back(
+    raw: str | None, synthetic: str | None, coin: float, expected: tuple[object, ...]
+) -> None:
     assert choose(CandidateCaption(raw), CandidateCaption(synthetic), coin, 0.6) == expected
 
 
@@ -65,7 +67,7 @@ def run(inputs: dict[str, pa.Table], section: Mix | None = None) -> list[dict[st
     return rows
 
 
-def test_a_part(part: Part, image_ids: Callable[[int], list[str]]) -> None:
+def test_a_part_of_mix_has_a_row_per_input(part: Part, image_ids: Callable[[int], list[str]]) -> None:
     ids: list[str | None] = [*image_ids(200), None]
     raw: list[str | None] = [f"raw {number}" for number in range(200)] + [None]
     synthetic: list[str | None] = [f"synthetic {number}" for number in range(200)] + [None]
@@ -153,7 +155,7 @@ def test_another_salt_tosses_again_and_the_ends_of_the_share_hold(
     assert set(sources(Mix(synthetic_share=1))) == {"synthetic"}
 
 
-def test_the_stage_depends_on_its_section_only() -> None:
+def test_the_job_depends_on_its_section_only() -> None:
     job = stage(DataRecipe(images="photos", out="out"))
     assert (job.job, job.outputs, job.inputs) == ("mix", ("mix",), ("raw_captions", "captions", "selection"))
     assert job.knobs == {"mix.synthetic_share": 0.6, "mix.salt": "mix", "mix.tokenizer": "words"}

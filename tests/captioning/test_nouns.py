@@ -76,7 +76,7 @@ def test_nouns_of_captions(lexicon: NounExtractor, caption: str, expected: list[
         ("!!!", []),
     ],
 )
-def test_nouns_beside_each_other_are_one_concept_where_asked_for(caption: str, expected: list[str]) -> None:
+def test_adjacent_nouns_are_one_concept_with_compounds(caption: str, expected: list[str]) -> None:
     assert load_extractor("lexicon", compounds=True).nouns([caption]) == [expected]
 
 
@@ -110,7 +110,7 @@ def test_tokens_come_back_one_to_one(lexicon: NounExtractor) -> None:
     assert lexicon.tag([["cats", "and", "T-shirts"]]) == [[("cat", True), ("and", False), ("t-shirt", True)]]
 
 
-def test_what_it_remembers_is_bounded_and_changes_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_extractor_keeps_a_bounded_number_of_strings_and_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"a cat{number} beside a dog" for number in range(300)]
     expected = [([f"cat{number}", "dog"], 5) for number in range(300)]
     extractor = load_extractor("lexicon")
@@ -125,7 +125,7 @@ def test_what_it_remembers_is_bounded_and_changes_no_answer(monkeypatch: pytest.
     assert forgetful.count(texts) == extractor.count(texts) == expected
 
 
-def test_it_is_quick(lexicon: NounExtractor) -> None:
+def test_the_extractor_is_quick(lexicon: NounExtractor) -> None:
     text = "A wide photograph of two brown cats sleeping on red benches near the old churches in Paris. " * 4
     texts = [text] * 250
     lexicon.count(texts[:10])
@@ -176,7 +176,7 @@ def test_a_part_has_two_rows_per_input_and_null_where_nothing_is_to_count(part: 
     assert sum(progress) == 4
 
 
-def test_the_stage() -> None:
+def test_the_job_writes_two_rows_per_input_and_can_be_sent_to_workers() -> None:
     job = stage(DataRecipe(images="photos", out="out"))
     assert (job.job, job.outputs, job.inputs) == ("nouns", ("nouns",), ("raw_captions", "captions", "selection"))
     assert job.rows_per_input == 2

@@ -171,7 +171,7 @@ def test_a_damaged_proxy_is_a_reason(
     assert f"image {2:032x}: its proxy cannot be decoded" in caplog.text
 
 
-def test_what_was_captioned_before_is_taken_over(part: Part, proxies: pa.Table, selection: pa.Table) -> None:
+def test_captions_of_an_earlier_run_are_taken_over(part: Part, proxies: pa.Table, selection: pa.Table) -> None:
     first = Counting()
     few = part("selection", image_id=proxies["image_id"].to_pylist(), kept=[True, True, True] + [False] * 7)
     previous = Recaptioner(lambda: first, 1)({"proxies": proxies, "selection": few}, lambda rows: None)["captions"]
@@ -182,7 +182,7 @@ def test_what_was_captioned_before_is_taken_over(part: Part, proxies: pa.Table, 
     assert sum(progress) == 10
 
 
-def test_a_failure_of_before_is_tried_again(proxies: pa.Table, selection: pa.Table) -> None:
+def test_a_failure_of_an_earlier_run_is_tried_again(proxies: pa.Table, selection: pa.Table) -> None:
     first = Counting()
     first.fail_width = 11
     inputs = {"proxies": proxies, "selection": selection}
@@ -272,7 +272,7 @@ class Sworn(Counting):
         ]
 
 
-def test_the_refused_of_a_batch_are_asked_once_more_together(proxies: pa.Table, selection: pa.Table) -> None:
+def test_refused_captions_of_a_batch_are_written_once_more_together(proxies: pa.Table, selection: pa.Table) -> None:
     captioner = Sworn(once={10, 12}, always={11, 16})
     rows, progress = run(captioner, {"proxies": proxies, "selection": selection})
     assert captioner.asked == [(10, 11, 12), (10, 11, 12), (13, 14, 15), (16,), (16,)]
@@ -282,7 +282,7 @@ def test_the_refused_of_a_batch_are_asked_once_more_together(proxies: pa.Table, 
     assert sum(progress) == 10
 
 
-def test_where_no_seed_helps_nobody_is_asked_twice(proxies: pa.Table, selection: pa.Table) -> None:
+def test_a_captioner_without_seeds_writes_no_caption_twice(proxies: pa.Table, selection: pa.Table) -> None:
     captioner = Sworn(once={10}, always=set(), retries_help=False)
     rows, _ = run(captioner, {"proxies": proxies, "selection": selection})
     assert captioner.asked == [(10, 11, 12), (13, 14, 15), (16,)]
@@ -346,7 +346,7 @@ def test_a_journal_of_another_prompt_is_no_help(proxies: pa.Table, selection: pa
     assert set(table["prompt"].to_pylist()) == {"Name it."}
 
 
-def test_a_worker_tells_what_it_did_and_where_its_time_went(proxies: pa.Table, selection: pa.Table) -> None:
+def test_a_worker_counts_its_captions_and_its_seconds(proxies: pa.Table, selection: pa.Table) -> None:
     counts: Counter[str] = Counter()
     Recaptioner(Counting, 1, gpus=2, price_per_gpu_hour=3600)(
         {"proxies": proxies, "selection": selection}, lambda rows: counts.update(counts_of(rows))

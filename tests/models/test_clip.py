@@ -38,7 +38,7 @@ def test_embeddings_are_the_model_s_own_not_normalised(clip: Clip, folder: Path)
     assert clip.name == "tiny-clip"
 
 
-def test_a_batch_gives_what_each_gives_alone(clip: Clip) -> None:
+def test_a_batch_gives_the_embeddings_of_single_inputs(clip: Clip) -> None:
     pictures = [Image.new("RGB", (40 + 9 * n, 30), (60 * n, 90, 255 - 60 * n)) for n in range(4)]
     words = ["a", "a much longer text than the first", "boat"]
     together = clip.embed_images(pictures), clip.embed_texts(words)
@@ -47,7 +47,7 @@ def test_a_batch_gives_what_each_gives_alone(clip: Clip) -> None:
     assert clip.embed_texts([]).shape == (0, 8)
 
 
-def test_a_text_beyond_the_limit_is_cut_and_can_be_told(clip: Clip) -> None:
+def test_a_text_beyond_the_limit_is_cut_and_its_tokens_are_counted(clip: Clip) -> None:
     long = "boats " * 40
     assert clip.num_tokens(long) > clip.max_tokens == 77
     assert np.isfinite(clip.embed_texts([long])).all()

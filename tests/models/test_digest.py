@@ -44,7 +44,7 @@ def test_the_digest_names_content_and_not_the_folder(weights: Path, tmp_path: Pa
     assert weights_digest([moved.rename(moved.with_name("other.safetensors"))]) != before
 
 
-def test_the_digest_stays_what_sets_of_features_recorded(tmp_path: Path) -> None:
+def test_the_digest_equals_the_one_that_sets_of_features_recorded(tmp_path: Path) -> None:
     """Features carry the digest of the encoders that made them: another digest of the same weights refuses them."""
     small, large = tmp_path / "config.json", tmp_path / "model.safetensors"
     small.write_bytes(b"{}")

@@ -11,7 +11,7 @@ from models.weights import LLAVA, SDXL_VAE, Weight, find_weights, missing_weight
 from schemas.training import Latents, Text
 
 
-def test_every_weight_says_what_a_user_needs():
+def test_every_weight_names_its_size_licence_and_purpose():
     known = [value for value in vars(weights).values() if isinstance(value, Weight)]
     assert len({(weight.hub_id, weight.pattern) for weight in known}) == len(known) == 9
     for weight in known:
@@ -25,7 +25,7 @@ def test_the_error_is_one_line_with_id_size_command_and_knob():
         assert part in message
 
 
-def test_a_recipe_takes_the_real_encoders_width_unless_told():
+def test_a_recipe_takes_the_real_encoders_width_by_default():
     assert Latents.from_mapping({"codec": "sdxl"}).channels == 4
     assert Text.from_mapping({"encoder": "t5"}).channels == 4096
     assert Text.from_mapping({"encoder": "t5", "channels": 32}).channels == 32

@@ -20,7 +20,7 @@ def test_the_offline_captioner_has_one_knob() -> None:
     assert caption().knobs() == {"captioner": "attributes"}
 
 
-def test_the_section_of_another_captioner_may_stand() -> None:
+def test_the_section_of_another_captioner_counts_for_nothing() -> None:
     settings = {"vlm": {"weights": "llava", "batch_size": 2}, "endpoint": SERVER}
     assert caption(**settings).knobs() == {"captioner": "attributes"}
     knobs = caption(captioner="endpoint", **settings).knobs()
@@ -49,7 +49,7 @@ def test_the_section_of_another_captioner_may_stand() -> None:
         ("endpoint", "api_key_env", "KEY", False),
     ],
 )
-def test_what_shapes_a_caption_counts_and_what_makes_it_faster_does_not(
+def test_knobs_that_shape_a_caption_count_and_speed_knobs_do_not(
     captioner: str, knob: str, value: object, counts: bool
 ) -> None:
     usual = {"endpoint": SERVER}
@@ -109,6 +109,6 @@ def test_one_worker_suffices_for_a_server() -> None:
     ("gpus", "given", "device"),
     [(None, "auto", "auto"), (1, "auto", "cuda"), (0, "auto", "cpu"), (0, "cuda:1", "cuda:1"), (1, "cpu", "cpu")],
 )
-def test_an_automatic_device_is_what_the_workers_were_given(gpus: float | None, given: str, device: str) -> None:
+def test_an_automatic_device_follows_gpus_per_worker(gpus: float | None, given: str, device: str) -> None:
     chosen = caption(captioner="vlm", vlm={"device": given}, gpus_per_worker=gpus)
     assert chosen.chosen_device() == device

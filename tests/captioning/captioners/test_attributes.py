@@ -41,7 +41,7 @@ def test_framing_follows_the_aspect(size: tuple[int, int], framing: str) -> None
     assert framing in describe(measure(flat((120, 90, 40), size))).split(" photograph")[0]
 
 
-def test_colours_are_named_where_they_lie() -> None:
+def test_colours_are_named_with_their_places() -> None:
     image = flat((205, 32, 38))
     image.paste((36, 92, 196), (0, 0, 36, 80))
     names = {patch.name: patch.place for patch in measure(image).patches}

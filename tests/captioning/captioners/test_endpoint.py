@@ -91,7 +91,7 @@ def test_a_picture_is_sent_no_larger_than_image_px() -> None:
     ],
     ids=["429", "500", "503", "cut connection", "cut reply", "bad json", "no choices"],
 )
-def test_what_may_pass_is_tried_again(bad: Behaviour) -> None:
+def test_a_passing_error_is_tried_again(bad: Behaviour) -> None:
     with ChatServer({40: server_that.first(2, bad)}) as server:
         answers = ask(server, [20, 40, 60])
     assert answers == [Generated(f"{PROMPT} {tag} {seed}", True, 5) for seed, tag in enumerate((20, 40, 60))]
@@ -109,7 +109,7 @@ def test_what_may_pass_is_tried_again(bad: Behaviour) -> None:
     ],
     ids=["429", "500", "cut connection", "bad json", "no choices"],
 )
-def test_what_does_not_pass_is_that_pictures_failure_alone(bad: Behaviour, reason: str) -> None:
+def test_a_lasting_error_fails_its_picture_alone(bad: Behaviour, reason: str) -> None:
     with ChatServer({40: bad}) as server:
         answers = ask(server, [20, 40, 60])
     assert [type(answer) for answer in answers] == [Generated, CaptionFailure, Generated]
@@ -133,7 +133,7 @@ def test_a_slow_server_is_no_failure() -> None:
         assert all(isinstance(answer, Generated) for answer in ask(server, [20, 40], timeout_s=2))
 
 
-def test_a_wait_that_the_server_asks_for_is_kept() -> None:
+def test_the_wait_of_a_retry_after_header_is_kept() -> None:
     with ChatServer({40: server_that.first(1, server_that.status(429, Retry_After="1"))}) as server:
         begun = time.perf_counter()
         ask(server, [40])
@@ -289,7 +289,7 @@ def test_a_row_says_model_prompt_and_parameters() -> None:
     }
 
 
-def test_a_proxy_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_to_this_machine_bypass_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
@@ -302,7 +302,7 @@ def test_a_proxy_is_not_asked_for_this_machine(monkeypatch: pytest.MonkeyPatch) 
         assert isinstance(ask(server, [20])[0], Generated)
 
 
-def test_the_wait_a_server_asks_for_is_a_number_or_a_date() -> None:
+def test_a_retry_after_header_is_a_number_or_a_date() -> None:
     assert retry_after_s(None) is None
     assert retry_after_s("2.5") == 2.5
     assert retry_after_s("-1") == 0
@@ -312,7 +312,7 @@ def test_the_wait_a_server_asks_for_is_a_number_or_a_date() -> None:
     assert retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") == 0
 
 
-def test_what_a_server_says_is_shown_in_one_bounded_line() -> None:
+def test_a_servers_error_is_shown_in_one_bounded_line() -> None:
     assert message_of(b'{"error": {"message": "first\\nsecond"}}') == "first"
     assert message_of(b'{"message": "old vllm"}') == "old vllm"
     assert message_of(b'{"detail": "fastapi"}') == "fastapi"

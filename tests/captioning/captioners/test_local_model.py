@@ -85,6 +85,6 @@ def test_the_hub_cache_is_looked_into(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("given", ["nowhere", "./no/such/folder", "a b/c"])
-def test_what_is_no_folder_and_no_id_is_refused(given: str) -> None:
+def test_a_name_that_is_no_folder_and_no_id_is_refused(given: str) -> None:
     with pytest.raises(ValueError, match=r"weights missing: llava-hf/llava-1\.5-7b-hf .*14 GB"):
         find_model(given, LLAVA, "caption.vlm.weights")

@@ -48,7 +48,7 @@ def made(folder: Path, **knobs: Any) -> VlmCaptioner:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_batch_says_what_single_pictures_say_in_their_order(
+def test_a_batch_gets_the_captions_of_single_pictures_in_order(
     family: str, folder: Callable[[str], Path], pictures: list[Image.Image]
 ) -> None:
     captioner = made(folder(family), batch_size=3)
@@ -59,7 +59,7 @@ def test_a_batch_says_what_single_pictures_say_in_their_order(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_answer_is_what_the_model_writes_after_the_prompt(
+def test_an_answer_is_the_text_after_the_prompt(
     family: str, folder: Callable[[str], Path], pictures: list[Image.Image]
 ) -> None:
     captioner = made(folder(family))
@@ -76,7 +76,7 @@ def test_an_answer_is_what_the_model_writes_after_the_prompt(
 
 
 @pytest.mark.parametrize("family", ["llava", "llava_without_template"])
-def test_llava_is_asked_as_it_was_trained(
+def test_llava_gets_the_prompt_it_was_trained_on(
     family: str, folder: Callable[[str], Path], pictures: list[Image.Image]
 ) -> None:
     captioner = made(folder(family))
@@ -101,7 +101,7 @@ def test_batches_are_padded_on_the_left(folder: Callable[[str], Path], pictures:
     assert mask[:, -1].tolist() == [1, 1]
 
 
-def test_an_answer_that_ends_is_told_from_one_that_was_cut(
+def test_an_answer_records_whether_it_ended_or_was_cut(
     folder: Callable[[str], Path], pictures: list[Image.Image], tmp_path: Path
 ) -> None:
     captioner = made(folder("llava"))
@@ -255,7 +255,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
     assert shares[4] == 0
 
 
-def test_top_p_leaves_the_likeliest_tokens_and_always_one() -> None:
+def test_top_p_keeps_the_likeliest_tokens_and_always_one() -> None:
     logits = torch.tensor([0.1, 0.5, 0.4]).log().expand(2000, -1)
 
     def drawn(top_p: float) -> set[int]:

@@ -141,7 +141,7 @@ def test_every_reason_of_the_gate_is_tested() -> None:
         ("A dog on the beach and the sea and the sea and the sea and the sea and the", False, CaptionReason.REPETITION),
     ],
 )
-def test_cut(caption: str, ended: bool, expected: CaptionReason | None) -> None:
+def test_a_caption_cut_in_a_sentence_is_refused(caption: str, ended: bool, expected: CaptionReason | None) -> None:
     assert caption_or_reason(caption, PROMPT, ended) == (expected or caption)
 
 
@@ -177,7 +177,7 @@ def test_a_loop_is_always_caught(caption: str, phrase: list[str], more: int, tai
 
 
 @given(st.text())
-def test_any_text_is_judged_and_what_passes_is_clean(text: str) -> None:
+def test_any_text_gives_a_reason_or_a_clean_caption(text: str) -> None:
     found = caption_or_reason(text, PROMPT, ended=True)
     assert isinstance(found, CaptionReason) or (found and found == clean(found))
 

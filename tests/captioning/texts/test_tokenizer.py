@@ -46,7 +46,7 @@ def test_words_need_no_file() -> None:
     assert tokenizer.count([]) == []
 
 
-def test_t5_counts_what_the_trainer_reads(pieces: Path) -> None:
+def test_t5_counts_the_tokens_that_the_trainer_reads(pieces: Path) -> None:
     from transformers import T5Tokenizer
 
     tokenizer = load_tokenizer(str(pieces))
@@ -117,7 +117,7 @@ def test_a_word_that_alone_is_too_long_is_cut_at_a_character() -> None:
     st.lists(st.sampled_from(["cat", "A", "dog.", "St.", "Why?", "\u732b\u3002", "e.g.", "(so)", '"Hi!"']), min_size=1),
     st.integers(1, 40),
 )
-def test_what_is_kept_is_a_beginning_that_fits(parts: list[str], most: int) -> None:
+def test_a_cut_caption_is_a_beginning_that_fits(parts: list[str], most: int) -> None:
     text = clean(" ".join(parts)) or ""
     kept, num_tokens = fit(text, most, count_words)
     assert text.startswith(kept)

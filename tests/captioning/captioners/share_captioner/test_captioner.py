@@ -28,7 +28,7 @@ def changed(section: ShareCaptioner, **knobs: Any) -> RecipeCaptioner:
     return RecipeCaptioner(ShareCaptioner(**(section.model_dump() | knobs)), "cpu")
 
 
-def test_the_recipe_makes_it(section: ShareCaptioner, photos: dict[str, Image.Image]) -> None:
+def test_the_recipe_makes_the_captioner(section: ShareCaptioner, photos: dict[str, Image.Image]) -> None:
     captioner = make_captioner(Caption(captioner="share_captioner", share_captioner=section))
     pictures = list(photos.values())
     seeds = [seed_of(name) for name in photos]
@@ -40,7 +40,7 @@ def test_the_recipe_makes_it(section: ShareCaptioner, photos: dict[str, Image.Im
     assert captioner.batch_size == 4
 
 
-def test_it_says_who_it_is_and_how_it_writes(section: ShareCaptioner) -> None:
+def test_the_captioner_names_its_model_and_parameters(section: ShareCaptioner) -> None:
     captioner = RecipeCaptioner(section)
     folder = Path(section.weights or "")
     assert captioner.revision == folder_digest(folder)
@@ -71,7 +71,7 @@ def test_it_says_who_it_is_and_how_it_writes(section: ShareCaptioner) -> None:
     ],
     ids=str,
 )
-def test_what_changes_a_caption_is_in_its_parameters(section: ShareCaptioner, knobs: dict[str, Any]) -> None:
+def test_every_knob_that_changes_a_caption_is_in_its_parameters(section: ShareCaptioner, knobs: dict[str, Any]) -> None:
     assert changed(section, **knobs).parameters != RecipeCaptioner(section).parameters
 
 
@@ -90,7 +90,9 @@ def test_another_seed_helps_unless_it_is_greedy(section: ShareCaptioner, photos:
 
 
 @pytest.mark.parametrize("given", [None, "Lin-Chen/ShareCaptioner", "/no/such/folder"])
-def test_weights_that_are_not_here(given: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_weights_are_refused_with_the_command(
+    given: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ValueError) as error:
         RecipeCaptioner(ShareCaptioner(weights=given))

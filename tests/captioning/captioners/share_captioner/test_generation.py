@@ -122,7 +122,9 @@ def test_half_precision_follows_float32(
         assert all(caption.text for caption in captions)
 
 
-def test_pictures_and_seeds_that_do_not_match(captioner: ShareCaptioner, pictures: list[Image.Image]) -> None:
+def test_pictures_and_seeds_of_different_numbers_are_refused(
+    captioner: ShareCaptioner, pictures: list[Image.Image]
+) -> None:
     with pytest.raises(ValueError, match="2 pictures, 1 seeds"):
         captioner.generate(pictures[:2], [0])
     assert captioner.generate([], []) == []

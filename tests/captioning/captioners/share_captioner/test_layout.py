@@ -68,5 +68,5 @@ def test_the_published_file_has_979_tensors_and_16_8_gb() -> None:
         ("flag_image_end", "flag_image_end"),
     ],
 )
-def test_names(ours: str, published: str) -> None:
+def test_every_tensor_has_its_published_name(ours: str, published: str) -> None:
     assert published_name(ours) == published

@@ -78,7 +78,7 @@ def test_sizes_are_read_from_the_tensors(checkpoint: Checkpoint, tensors: Tensor
         ),
     ],
 )
-def test_a_checkpoint_that_is_not_this_model(
+def test_a_checkpoint_of_another_model_is_refused(
     checkpoint: Checkpoint, tensors: Tensors, spoil: Callable[[dict[str, Tensor]], object], message: str
 ) -> None:
     state = tensors(404)
@@ -88,7 +88,7 @@ def test_a_checkpoint_that_is_not_this_model(
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
-def test_a_cut_file(tmp_path: Path, tensors: Tensors, suffix: str) -> None:
+def test_a_cut_file_is_refused(tmp_path: Path, tensors: Tensors, suffix: str) -> None:
     path = tmp_path / f"model{suffix}"
     if suffix == ".bin":
         torch.save(tensors(404), path)
@@ -99,13 +99,13 @@ def test_a_cut_file(tmp_path: Path, tensors: Tensors, suffix: str) -> None:
         ShareCaptioner.load(tmp_path)
 
 
-def test_a_bin_file_that_would_run_code(tmp_path: Path) -> None:
+def test_a_bin_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
     torch.save({"flag_image_start": Path("x")}, tmp_path / "pytorch_model.bin")
     with pytest.raises(ValueError, match="not a whole torch file of tensors alone"):
         ShareCaptioner.load(tmp_path)
 
 
-def test_folders_without_weights(tmp_path: Path) -> None:
+def test_folders_without_weights_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no \.safetensors or \.bin weights in this folder"):
         ShareCaptioner.load(tmp_path)
     with pytest.raises(ValueError, match="no such folder"):
@@ -151,7 +151,7 @@ def test_lora_pairs_are_merged(checkpoint: Checkpoint, tensors: Tensors, pixels:
         ShareCaptioner.load(checkpoint(pair))
 
 
-def test_guesses_are_said_once(
+def test_guesses_are_logged_once(
     checkpoint: Checkpoint, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loading, "_SAID", set())
@@ -180,7 +180,7 @@ def test_guesses_are_said_once(
         ({"vision_heads": None}, "vision_heads=None does not divide a width of 32"),
     ],
 )
-def test_impossible_choices(checkpoint: Checkpoint, overrides: dict[str, object], message: str) -> None:
+def test_impossible_choices_are_refused(checkpoint: Checkpoint, overrides: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ShareCaptioner.load(checkpoint(None), overrides=overrides)
     with pytest.raises(ValueError, match="rotary='other': one of reference, exact"):

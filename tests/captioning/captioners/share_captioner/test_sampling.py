@@ -27,7 +27,7 @@ def test_noise_depends_on_seed_step_and_token_alone() -> None:
     assert not torch.equal(GumbelDice([2**53 - 1], CPU).noise(8, tokens), alone)
 
 
-def test_the_hash_stays_as_it_is() -> None:
+def test_the_hash_has_not_changed() -> None:
     """Captions already written were drawn with these very numbers."""
     noise = GumbelDice([0, 1], CPU).noise(0, torch.tensor([[0, 1], [0, 1]]))
     expected = [[1.8541784489807358, 0.4106512357834483], [-0.29565352675790346, 0.018116704273056835]]

@@ -13,7 +13,7 @@ def tokenizer(captioner: ShareCaptioner) -> Tokenizer:
     return captioner.tokenizer
 
 
-def test_text_survives(tokenizer: Tokenizer) -> None:
+def test_text_survives_encoding_and_decoding(tokenizer: Tokenizer) -> None:
     for text in ("  two spaces,\nand a line", "é – 猫 😀", "", "a<TOKENS_UNUSED_1>b"):
         assert tokenizer.decode(tokenizer.encode(text)) == text
 
@@ -25,19 +25,19 @@ def test_the_prompt_has_one_bos_and_no_spaces(tokenizer: Tokenizer) -> None:
     assert tokenizer.decode(after) == "What is it?<TOKENS_UNUSED_0>\n<|Bot|>:"
 
 
-def test_the_answer_stands_before_the_first_end(tokenizer: Tokenizer) -> None:
+def test_the_answer_is_the_text_before_the_first_end(tokenizer: Tokenizer) -> None:
     said, more = tokenizer.encode(" A dog. "), tokenizer.encode("<|User|>:")
     assert tokenizer.answer([*said, tokenizer.end_of_answer, *more]) == "A dog."
     assert tokenizer.answer([*said, 2, *more]) == "A dog."
     assert tokenizer.answer(said) == "A dog."
 
 
-def test_ids_beyond_the_pieces(tokenizer: Tokenizer) -> None:
+def test_ids_beyond_the_pieces_are_added_tokens(tokenizer: Tokenizer) -> None:
     dog = tokenizer.encode("dog")
     assert tokenizer.decode([1, 400, *dog, 0, 401, *dog, 403, 2]) == "<box>dog</box>dog"  # 403 has no name
 
 
-def test_a_damaged_or_foreign_file(tmp_path: Path, tokenizer_model: Path) -> None:
+def test_a_damaged_or_foreign_file_is_refused(tmp_path: Path, tokenizer_model: Path) -> None:
     with pytest.raises(ValueError, match=r"tokenizer\.model is missing"):
         Tokenizer(tmp_path)
     (tmp_path / "tokenizer.model").write_bytes(tokenizer_model.read_bytes()[:2000])

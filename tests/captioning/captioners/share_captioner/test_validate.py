@@ -91,7 +91,7 @@ def test_pairs_from_each_kind_of_source(tmp_path: Path, pairs: list[Pair]) -> No
         read_pairs(published)
 
 
-def test_what_cannot_be_validated(checkpoint: Checkpoint, tmp_path: Path) -> None:
+def test_pairs_that_cannot_be_validated_are_refused(checkpoint: Checkpoint, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no pairs of picture and caption"):
         validate(checkpoint(None), [])
     (tmp_path / "broken.png").write_bytes(b"not a picture")
@@ -99,7 +99,7 @@ def test_what_cannot_be_validated(checkpoint: Checkpoint, tmp_path: Path) -> Non
         validate(checkpoint(None), [(tmp_path / "broken.png", "A dog.")])
 
 
-def test_the_command_prints_the_readings_and_what_is_missing(
+def test_the_command_prints_the_readings_and_names_missing_weights(
     folder: Path, pairs: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = tmp_path / "captions.tsv"
