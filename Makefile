@@ -1,5 +1,5 @@
 # make demo   sets everything up in .venv, builds a dataset from real photos, trains on it, shows pictures
-# make test   ruff, mypy, import-linter, pytest
+# make test   ruff, mypy and import-linter beside pytest; test-quick: the tests without the slow ones, one of each kind apart
 # make bench  our own speed; bench-peers: training beside other projects', bench-peers-data: curation beside theirs;
 #             bench-gpu: on a GPU, in under ten minutes
 PYTHON ?= python3
@@ -10,7 +10,7 @@ STAMP := $(VENV)/.set-up
 PEERS := .venv-peers
 GPU_PYTHON ?= python3
 
-.PHONY: setup demo test lint bench bench-peers bench-peers-data bench-gpu clean
+.PHONY: setup demo test test-quick pytest lint bench bench-peers bench-peers-data bench-gpu clean
 
 setup: $(STAMP)
 
@@ -32,8 +32,18 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-test: lint
-	$(BIN)/pytest -n 2 --dist loadfile
+# A file's tests share what they build, so a file is not divided; the first to start are those with most slow tests.
+PYTEST := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# The + lets pytest's dots through at once; the lint's output comes whole.
+pytest: $(STAMP)
+	+$(PYTEST)
+
+test: $(STAMP)
+	@$(MAKE) --no-print-directory -j2 --output-sync=target pytest lint
+
+test-quick: $(STAMP)
+	$(PYTEST) -m 'not slow or quick'
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks

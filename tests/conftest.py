@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,12 @@ from curation.sources.demo_photos import write_demo_photos
 from engine.dataset import Dataset
 from tests.building import build, recipe, write_pictures
 from tests.processes import stop_server
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with many slow tests come first, so that all workers end at about the same time."""
+    num_slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -num_slow[item.path])
 
 
 def pytest_sessionfinish() -> None:
