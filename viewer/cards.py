@@ -53,18 +53,9 @@ MEASURES = (
 """The score, then every screen that `select` can limit; the limit says which end is the worse."""
 
 
-@dataclass(frozen=True)
-class Worst:
-    """The worst pictures by one measure, the worst first."""
-
-    measure: Measure
-    found: list[tuple[int, float]]
-    """(row_id, value)"""
-
-
-def worst(connection: Connection, limit: int) -> list[Worst]:
-    """The worst kept pictures by each measure; a measure without values is absent."""
-    found = []
+def worst(connection: Connection, limit: int) -> dict[Measure, list[tuple[int, float]]]:
+    """Measure -> (row_id, value) of the worst kept pictures, the worst first; a measure without values is absent."""
+    found = {}
     for measure in MEASURES:
         order = "DESC" if measure.highest_is_worst else "ASC"
         pairs = connection.execute(
@@ -73,7 +64,7 @@ def worst(connection: Connection, limit: int) -> list[Worst]:
             {"limit": limit},
         ).fetchall()
         if pairs:
-            found.append(Worst(measure, pairs))
+            found[measure] = pairs
     return found
 
 

@@ -15,6 +15,7 @@ WIDTH, HEIGHT = 720, 300
 """Size of a chart in its own units; it scales with the page."""
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 22, 34
 """Margins around the plot."""
+PLOT_WIDTH, PLOT_HEIGHT, FLOOR = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM, HEIGHT - BOTTOM
 
 
 @dataclass(frozen=True)
@@ -80,30 +81,21 @@ def length_chart(histogram: Histogram, limit: int | None = None) -> LengthChart 
     if not histogram.counts:
         return None
     shares = {source: [count / sum(bins) for count in bins] for source, bins in histogram.counts.items()}
-    step = nice_step(max(map(max, shares.values())), 4)
-    highest = step * math.ceil(max(map(max, shares.values())) / step - 1e-9)
-    plot_width, plot_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
-    bin_width = plot_width / histogram.num_bins
-    floor = HEIGHT - BOTTOM
-
-    def y_of(share: float) -> float:
-        return floor - plot_height * share / highest
-
+    levels = nice_levels(max(map(max, shares.values())))
+    reach = histogram.num_bins * histogram.bin_width
     series = []
     for source, values in shares.items():
-        path = f"M{LEFT:.1f} {floor:.1f}" + "".join(
-            f"V{y_of(value):.1f}H{LEFT + (place + 1) * bin_width:.1f}" for place, value in enumerate(values)
+        path = f"M{LEFT:.1f} {FLOOR:.1f}" + "".join(
+            f"V{y_at(value / levels[-1]):.1f}H{x_at((place + 1) / histogram.num_bins):.1f}"
+            for place, value in enumerate(values)
         )
-        path += f"V{floor:.1f}"
+        path += f"V{FLOOR:.1f}"
         mean = histogram.means[source]
-        mean_at = LEFT + min(mean / histogram.bin_width * bin_width, plot_width)
-        series.append(Series(source, path, path + "Z", mean_at, sum(histogram.counts[source]), mean))
-    reach = histogram.num_bins * histogram.bin_width
+        series.append(Series(source, path, path + "Z", x_at(mean / reach), sum(histogram.counts[source]), mean))
     x_step = max(1, int(nice_step(reach, 8)))
-    x_ticks = [Tick(LEFT + plot_width * length / reach, str(length)) for length in range(0, reach + 1, x_step)]
-    levels = [step * number for number in range(round(highest / step) + 1)]
-    y_ticks = [Tick(y_of(level), f"{100 * level:g} %") for level in levels]
-    return LengthChart(series, x_ticks, y_ticks, limit, LEFT + plot_width * min(1.0, (limit or 0) / reach))
+    x_ticks = [Tick(x_at(length / reach), str(length)) for length in range(0, reach + 1, x_step)]
+    y_ticks = [Tick(y_at(level / levels[-1]), f"{100 * level:g} %") for level in levels]
+    return LengthChart(series, x_ticks, y_ticks, limit, x_at((limit or 0) / reach))
 
 
 def size_chart(pictures: Sequence[Row]) -> SizeChart | None:
@@ -112,26 +104,23 @@ def size_chart(pictures: Sequence[Row]) -> SizeChart | None:
         return None
     sides = [side for row in pictures for side in (row["width"], row["height"])]
     low, high = math.log2(min(sides)) - 0.3, math.log2(max(sides)) + 0.3
-    plot_width, plot_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
 
-    def x_of(width: float) -> float:
-        return LEFT + plot_width * (math.log2(width) - low) / (high - low)
-
-    def y_of(height: float) -> float:
-        return HEIGHT - BOTTOM - plot_height * (math.log2(height) - low) / (high - low)
+    def share(power: float) -> float:
+        return (power - low) / (high - low)
 
     points = [
-        Point(x_of(row["width"]), y_of(row["height"]), row["outcome"], f"{row['width']} x {row['height']} px")
+        Point(x_at(share(math.log2(width))), y_at(share(math.log2(height))), row["outcome"], f"{width} x {height} px")
         for row in pictures
+        for width, height in [(row["width"], row["height"])]
     ]
     powers = list(range(math.ceil(low), math.floor(high) + 1)) or [round(low)]
-    steps = powers[:: 1 + len(powers) // 9]
+    ticks = [(share(power), f"{2.0**power:,.0f}") for power in powers[:: 1 + len(powers) // 9]]
 
     def diagonals(aspects: Sequence[tuple[str, float]]) -> list[tuple[str, float, float, float, float]]:
         """Lines of one shape each, given as log2 of width / height, where they cross the plot."""
         spans = ((label, aspect, max(low, low + aspect), min(high, high + aspect)) for label, aspect in aspects)
         return [
-            (label, x_of(2**start), y_of(2 ** (start - aspect)), x_of(2**end), y_of(2 ** (end - aspect)))
+            (label, x_at(share(start)), y_at(share(start - aspect)), x_at(share(end)), y_at(share(end - aspect)))
             for label, aspect, start, end in spans
             if start < end
         ]
@@ -139,11 +128,27 @@ def size_chart(pictures: Sequence[Row]) -> SizeChart | None:
     return SizeChart(
         points,
         [outcome for outcome in OUTCOMES if any(point.outcome == outcome for point in points)],
-        [Tick(x_of(2.0**power), f"{2.0**power:,.0f}") for power in steps],
-        [Tick(y_of(2.0**power), f"{2.0**power:,.0f}") for power in steps],
+        [Tick(x_at(at), label) for at, label in ticks],
+        [Tick(y_at(at), label) for at, label in ticks],
         diagonals((("2:1", 1.0), ("1:1", 0.0), ("1:2", -1.0))),
         diagonals([(label, -math.log2(float(label))) for label in LABELS]),
     )
+
+
+def x_at(share: float) -> float:
+    """The place of a share of the horizontal axis; what lies beyond its end is drawn at the end."""
+    return LEFT + PLOT_WIDTH * min(share, 1.0)
+
+
+def y_at(share: float) -> float:
+    """The place of a share of the vertical axis."""
+    return FLOOR - PLOT_HEIGHT * share
+
+
+def nice_levels(highest: float, least_step: float = 0.0) -> list[float]:
+    """Ticks of a vertical axis from 0 to `highest` or just above it."""
+    step = max(least_step, nice_step(highest, 4))
+    return [step * number for number in range(math.ceil(highest / step - 1e-9) + 1)]
 
 
 def nice_step(highest: float, num_steps: int) -> float:
@@ -185,30 +190,26 @@ def score_chart(bins: Sequence[Row], bin_width: float, threshold: float | None) 
     """
     if not bins:
         return None
-    highest = max(row["kept"] + row["others"] for row in bins)
-    step = max(1.0, nice_step(highest, 4))
-    top = step * math.ceil(highest / step - 1e-9)
-    plot_width, plot_height = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
-    bar_width = plot_width * bin_width / 9
+    levels = nice_levels(max(row["kept"] + row["others"] for row in bins), least_step=1.0)
+    bar_width = PLOT_WIDTH * bin_width / 9
 
     def x_of(score: float) -> float:
-        return LEFT + plot_width * (min(max(score, 1.0), 10.0) - 1) / 9
+        return x_at((max(score, 1.0) - 1) / 9)
 
     bars = []
     for row in bins:
         score, height = 1 + row["bin"] * bin_width, 0.0
         for kind, count in (("kept", row["kept"]), ("rejected", row["others"])):
             if count:
-                tall = plot_height * count / top
+                tall = PLOT_HEIGHT * count / levels[-1]
                 label = f"{score:g} to {score + bin_width:g}: {count:,} {'kept' if kind == 'kept' else 'not kept'}"
-                y = HEIGHT - BOTTOM - height - tall
+                y = FLOOR - height - tall
                 bars.append(Bar(x_of(score) + 0.5, y, max(1.0, bar_width - 1), tall, kind, label))
                 height += tall
-    levels = [step * number for number in range(round(top / step) + 1)]
     return ScoreChart(
         bars,
         [Tick(x_of(score), str(score)) for score in range(1, 11)],
-        [Tick(HEIGHT - BOTTOM - plot_height * level / top, compact(level)) for level in levels],
+        [Tick(y_at(level / levels[-1]), compact(level)) for level in levels],
         threshold,
         0.0 if threshold is None else x_of(threshold),
     )

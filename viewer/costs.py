@@ -26,8 +26,6 @@ class JobCost:
     """Of the last run that computed every part; None where there is none."""
     hours_per_million: float | None
     """What a million inputs cost at that speed, on the machines it ran on."""
-    finished: str
-    """When the last run ended, ISO 8601."""
     gpu_hours: float | None
     """That its workers held GPUs, over all runs; None where they held none, or it was not counted."""
     cost: float | None
@@ -53,7 +51,6 @@ def job_costs(dataset: Dataset) -> list[JobCost]:
                 rows=entries[-1]["rows"],
                 rows_per_s=rate,
                 hours_per_million=1e6 / rate / 3600 if rate else None,
-                finished=entries[-1]["finished"],
                 gpu_hours=sum(entry.get("gpu_hours", 0.0) for entry in entries) or None,
                 cost=sum(entry["cost"] for entry in entries if "cost" in entry)
                 if any("cost" in entry for entry in entries)

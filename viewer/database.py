@@ -13,9 +13,10 @@ from curation.selection.thresholds import facts_sql, rules_on_record
 from engine import catalog
 from engine.catalog import Connection, Row
 from engine.dataset import Dataset
+from schemas.lru import Lru
 from schemas.tables import MAP_TABLES, SCHEMAS
 from viewer.figures import COUNTED, LEDGER_TABLE
-from viewer.search import Searches
+from viewer.search import Search
 
 MOST_ROWS = 1000
 """A query of a page gives no more."""
@@ -23,6 +24,9 @@ MOST_SECONDS = 10.0
 """A query of a page is interrupted after this."""
 BACKGROUND_SECONDS = 900.0
 """What is counted in the background, once per state of the dataset, may take this long."""
+
+MOST_SEARCHES = 8
+"""The last searches, which keep what they found."""
 
 RULES_TABLE = "counted_rules"
 """A table in memory with what the rules on record look at."""
@@ -47,7 +51,7 @@ class Database:
         self._connection, self.seconds = catalog.connect_read_only(dataset), seconds
         self._prepared: set[str] = set()
         self._active: set[Connection] = set()
-        self.searches = Searches(dataset, lambda: self.cursor(BACKGROUND_SECONDS))
+        self._searches = Lru[tuple[str, str], Search](MOST_SEARCHES, on_drop=Search.stop)
 
     @contextmanager
     def cursor(self, seconds: float | None = None) -> Iterator[Connection]:
@@ -90,9 +94,21 @@ class Database:
         """Whether a table has been counted."""
         return table in self._prepared
 
+    def search(self, kind: str, value: str) -> Search:
+        """The search for a text or a noun: a new one, or one that was begun before."""
+
+        def begin() -> Search:
+            return Search(self.dataset, lambda: self.cursor(BACKGROUND_SECONDS), kind, value)
+
+        return self._searches.get((kind, value), begin)
+
+    def stop_searches(self) -> None:
+        """Read no further part for a search."""
+        self._searches.clear()
+
     def close(self) -> None:
         """Stop what is still running."""
-        self.searches.close()
+        self.stop_searches()
         for cursor in list(self._active):
             cursor.interrupt()
 

@@ -49,7 +49,7 @@ def page(database: Database, wanted: Filter) -> Page:
     Raises:
         TooSlow: they are not found in time.
     """
-    searches = {kind: database.searches.get(kind, value)
+    searches = {kind: database.search(kind, value)
                 for kind, value in (("text", wanted.text), ("noun", wanted.noun)) if value}  # fmt: skip
     if wanted.only_looks:
         search = searches[wanted.only_looks]

@@ -11,12 +11,9 @@ from contextlib import AbstractContextManager
 
 from engine.catalog import Connection, read_parts
 from engine.dataset import Dataset
-from schemas.lru import Lru
 
 MOST_FOUND = 100_000
 """A search stops here; what lies beyond is asked of the tables each time."""
-MOST_KEPT = 8
-"""Searches whose findings stay, the last ones."""
 FIRST_PARTS, MOST_PARTS = 2, 32
 """Parts per query: few at first, so that the first images come soon, then twice as many each time."""
 
@@ -118,19 +115,3 @@ class Search:
         with self._cursors() as cursor:
             found = cursor.execute(" UNION ".join(selects), {"value": self._value}).fetchall()
         return sorted({row_id for (row_id,) in found})
-
-
-class Searches:
-    """The last searches over one state of a dataset."""
-
-    def __init__(self, dataset: Dataset, cursors: Cursors) -> None:
-        self._dataset, self._cursors = dataset, cursors
-        self._kept = Lru[tuple[str, str], Search](MOST_KEPT, on_drop=Search.stop)
-
-    def get(self, kind: str, value: str) -> Search:
-        """The search for a text or a noun: a new one, or one that was begun before."""
-        return self._kept.get((kind, value), lambda: Search(self._dataset, self._cursors, kind, value))
-
-    def close(self) -> None:
-        """Stop those that are still reading."""
-        self._kept.clear()

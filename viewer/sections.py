@@ -122,13 +122,13 @@ def pictures(source: Source) -> Content:
 def worst(source: Source) -> Content:
     """A grid per measure of its worst pictures: cards of those that no grid above shows, names of the others."""
     found = cards.worst(source.connection, source.amounts.worst)
-    row_ids = [row_id for by in found for row_id, _ in by.found]
+    row_ids = [row_id for pairs in found.values() for row_id, _ in pairs]
     by_id = {card["row_id"]: card for card in cards.cards(source.connection, row_ids)}
     grids, shown = [], set[int]()
-    for by in found:
-        rows = [by_id[row_id] | {"worst_value": value} for row_id, value in by.found]
+    for measure, pairs in found.items():
+        rows = [by_id[row_id] | {"worst_value": value} for row_id, value in pairs]
         new = [row for row in rows if row["row_id"] not in shown]
-        grids.append({"measure": by.measure, "cards": new, "again": [row for row in rows if row not in new]})
+        grids.append({"measure": measure, "cards": new, "again": [row for row in rows if row not in new]})
         shown |= {row["row_id"] for row in new}
     return {"grids": grids} if grids else {}
 

@@ -107,7 +107,7 @@ class Live:
                 self._looked = time.monotonic()
                 if signature(self._dataset) != self.database.signature:
                     self.overview.close()
-                    self.database.searches.close()
+                    self.database.stop_searches()
                     self._open()
         return self
 

@@ -32,7 +32,8 @@ SCREENS: dict[str, Any] = {
 
 def order(dataset: Dataset, limit: int = 8) -> dict[str, list[int]]:
     with connect(dataset, threads=1) as connection:
-        return {by.measure.column: [row_id for row_id, _ in by.found] for by in cards.worst(connection, limit)}
+        found = cards.worst(connection, limit)
+    return {measure.column: [row_id for row_id, _ in pairs] for measure, pairs in found.items()}
 
 
 def test_worst_are_kept_pictures_by_the_end_that_select_would_refuse(tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_a_large_dataset_with_large_proxies_and_captions_stays_under_10_mb(tmp_p
     shown = set[int]()
     with connect(dataset, threads=1) as connection:
         shown |= set(cards.random(connection, REPORT.pictures))
-        shown |= {row_id for by in cards.worst(connection, REPORT.worst) for row_id, _ in by.found}
+        shown |= {row_id for pairs in cards.worst(connection, REPORT.worst).values() for row_id, _ in pairs}
         shown |= {row["row_id"] for row in worst_grounded(connection, REPORT.grounded)}
         for pair in cards.duplicates(connection, REPORT.pairs):
             shown |= {pair["row_id"], pair["survivor_row"]}

@@ -15,7 +15,7 @@ from engine.dataset import Dataset
 from schemas import tables
 from tests.browse_server import served
 from viewer import images, search
-from viewer.database import Database, TooSlow
+from viewer.database import MOST_SEARCHES, Database, TooSlow
 from viewer.filters import Filter
 from viewer.search import condition, text_condition
 
@@ -56,7 +56,7 @@ def test_a_search_finds_in_both_captions_each_image_once_and_goes_on(many: Datas
     first = images.page(database, Filter(text="cat"))
     assert ids(first) == list(range(0, 48, 2)) and first.next == (46.0, 46)
     assert ids(images.page(database, Filter(text="cat", after=first.next))) == list(range(48, 96, 2))
-    assert database.searches.get("text", "cat").finished(10)
+    assert database.search("text", "cat").finished(10)
     assert images.page(database, Filter(text="cat")).num == 300
     last = images.page(database, Filter(text="yak"))
     assert (ids(last), last.num, last.next, last.counting) == ([577], 1, None, False)
@@ -70,10 +70,10 @@ def test_the_first_images_are_there_before_the_last_part_is_read(
     monkeypatch.setattr(search, "MOST_PARTS", 2)
     many.part("images", NUM_PARTS - 1).write_bytes(b"no parquet")
     database = Database(many)
-    found = database.searches.get("text", "cat").wait(images.PAGE + 1, -1, 10)
+    found = database.search("text", "cat").wait(images.PAGE + 1, -1, 10)
     assert list(found) == list(range(0, 50, 2))
     with pytest.raises(ValueError, match="part-00011"):
-        database.searches.get("text", "cat").finished(10)
+        database.search("text", "cat").finished(10)
 
 
 def test_a_search_that_goes_on_says_so_and_a_second_look_has_the_rest(
@@ -109,7 +109,7 @@ def test_a_search_that_is_cut_is_asked_of_the_tables(many: Dataset, monkeypatch:
         found, after = found + ids(page), page.next
         if after is None:
             break
-    assert database.searches.get("text", "cat").cut and len(database.searches.get("text", "cat").rows) < 300
+    assert database.search("text", "cat").cut and len(database.search("text", "cat").rows) < 300
     assert found == list(range(0, 600, 2))
     assert ids(images.page(database, Filter(text="cat", descending=True)))[:2] == [598, 596]
 
@@ -125,9 +125,9 @@ def test_a_search_with_an_order_takes_what_was_found(many: Dataset) -> None:
 
 def test_only_the_last_searches_stay(many: Dataset) -> None:
     database = Database(many)
-    kept = [database.searches.get("text", f"word{number}") for number in range(search.MOST_KEPT + 1)]
-    assert database.searches.get("text", "word8") is kept[8]
-    assert database.searches.get("text", "word0") is not kept[0]
+    kept = [database.search("text", f"word{number}") for number in range(MOST_SEARCHES + 1)]
+    assert database.search("text", "word8") is kept[8]
+    assert database.search("text", "word0") is not kept[0]
 
 
 LETTERS = st.sampled_from("aAiIkKsSİıſK\u00e9É \n%_\\'$^.*[](){}|+?-&#~\"0")

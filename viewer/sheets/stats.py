@@ -84,48 +84,19 @@ def commonest_nouns(connection: Connection, top: int) -> Sheet:
 
 def table_1_sheet(rows: Iterable[Mapping[str, Any]]) -> Sheet:
     """Table 1: the rows of the table `statistics`, and under them the paper's, marked as such."""
-    headers = (
-        "data set",
-        "captions",
-        "images",
-        "VN",
-        "DN",
-        "nouns",
-        "ACL words",
-        "ACL tokens",
-        "tokenizer",
-        "per image",
-    )
+    headers = ("data set", "captions", "images", "VN", "DN", "nouns", "ACL words", "ACL tokens", "tokenizer",
+               "per image")  # fmt: skip
+    columns = ("caption_source", "num_images", "valid_nouns", "distinct_nouns", "total_nouns", "average_caption_words",
+               "average_caption_tokens", "tokenizer", "average_nouns")  # fmt: skip
     ours: list[tuple[Value, ...]] = [
-        (
-            f"subset {row['subset']}" if row["subset"] is not None else "this one",
-            row["caption_source"],
-            row["num_images"],
-            row["valid_nouns"],
-            row["distinct_nouns"],
-            row["total_nouns"],
-            row["average_caption_words"],
-            row["average_caption_tokens"],
-            row["tokenizer"],
-            row["average_nouns"],
-        )
+        ("this one" if row["subset"] is None else f"subset {row['subset']}", *(row[column] for column in columns))
         for row in rows
     ]
     papers: list[tuple[Value, ...]] = [
-        (
-            f"paper: {row.dataset}",
-            row.caption,
-            row.volume,
-            row.valid_nouns,
-            row.distinct_nouns,
-            row.total_nouns,
-            row.average_caption_words,
-            None,
-            None,
-            row.average_nouns,
-        )
+        (f"paper: {row.dataset}", row.caption, row.volume, row.valid_nouns, row.distinct_nouns, row.total_nouns,
+         row.average_caption_words, None, None, row.average_nouns)
         for row in TABLE_1
-    ]
+    ]  # fmt: skip
     notes = (
         "VN and DN: valid and all distinct nouns. ACL: average caption length, in words and in tokens as the tokenizer "
         "named counts them. Rows that begin with paper: are printed in the PixArt-Σ paper, which counts words.",
