@@ -48,7 +48,7 @@ def stage(data_recipe: recipe.DataRecipe) -> Stage:
 
 
 class Cleaner:
-    """The worker."""
+    """The worker: it cleans and judges the raw captions of one part at a time."""
 
     def __init__(self, section: recipe.Clean) -> None:
         """Check the section.

@@ -20,7 +20,7 @@ from schemas.tokens import MAX_TOKENS
 SYNTHETIC, RAW = "synthetic", "raw"
 
 Choice = tuple[str | None, str | None, Fallback | None]
-"""(caption, its source, why it is not the one that the coin said)"""
+"""(caption, its source, the reason why the coin's source was not taken)"""
 
 
 @dataclass(frozen=True)
@@ -73,13 +73,13 @@ def _raw_fallback(reason: str | None) -> Fallback:
 
 
 class Mixer:
-    """The worker."""
+    """The worker: it chooses and cuts the captions of one part at a time."""
 
     def __init__(self, section: recipe.Mix) -> None:
         """Load the tokenizer.
 
         Raises:
-            ValueError: it is not on this machine.
+            ValueError: the tokenizer is not on this machine.
         """
         self._section = section
         self._tokenizer = load_tokenizer(section.tokenizer)
@@ -121,7 +121,7 @@ class Mixer:
         }
 
     def _fitted(self, captions: list[str | None]) -> list[tuple[str | None, int | None, bool | None]]:
-        """(caption, tokens, was it cut) of each, three times None where there is none."""
+        """(caption, number of tokens, True if it was cut) of each caption; three times None where there is none."""
         counts = iter(self._tokenizer.count([caption for caption in captions if caption is not None]))
         found: list[tuple[str | None, int | None, bool | None]] = []
         for caption in captions:

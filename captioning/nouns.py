@@ -38,12 +38,12 @@ NOT_NEEDED = ["parser", "ner", "senter", "entity_linker", "textcat"]
 """Components of an installed model that nouns do not depend on."""
 
 LONGEST_COMPOUND = 4
-"""Most nouns that are taken for one concept."""
+"""Largest number of nouns that count as one concept."""
 
 ROWS_AT_ONCE = 256
 
 KEPT_STRINGS = 200_000
-"""Strings (words, and pieces of text between spaces) that an extractor learns before it begins to forget again."""
+"""Strings (words, and pieces of text between spaces) that an extractor keeps; it forgets further ones."""
 
 
 def stage(data_recipe: recipe.DataRecipe) -> Stage:
@@ -69,7 +69,7 @@ def find_extractor(name: str) -> None:
     """Check that a spaCy model of that name is installed, or is a folder; nothing is imported.
 
     Raises:
-        ValueError: it is not; the message has the command that installs it.
+        ValueError: the model is not installed; the message has the command that installs it.
     """
     package = find_spec(name) if name.isidentifier() else None
     if name != LEXICON and (package is None or package.origin is None) and not Path(name).is_dir():
@@ -149,12 +149,12 @@ class NounExtractor:
             return [_count(doc, self._compounds) for doc in self._nlp.pipe(texts)]
 
     def _zone(self) -> AbstractContextManager[object]:
-        """Inside it new strings are forgotten at the end, if as many are known as may be."""
+        """A context that forgets new strings at its end, once the extractor knows `KEPT_STRINGS`."""
         return self._nlp.memory_zone() if len(self._nlp.vocab.strings) >= self._most_strings else nullcontext()
 
 
 class NounWorker:
-    """The worker: one pipeline and one tokenizer, built once."""
+    """The worker. It builds one pipeline and one tokenizer."""
 
     def __init__(
         self, extractor: str, tokenizer: str = WORDS, extra_captioners: Sequence[str] = (), compounds: bool = False
@@ -162,7 +162,7 @@ class NounWorker:
         """Load the extractor and the tokenizer.
 
         Args:
-            tokenizer: counts the tokens of every caption, so that they compare; the one that the mix is cut by.
+            tokenizer: counts the tokens of every caption; it is the one that cuts the mix, so that counts compare.
             extra_captioners: their captions are read besides those of `NOUN_SOURCES`.
             compounds: adjacent nouns are one concept.
         """
@@ -211,7 +211,7 @@ def _captions(written: Sequence[pa.Table], kept: list[bool]) -> Iterator[str | N
 
 
 def _count(doc: Doc, compounds: bool) -> tuple[list[str], int]:
-    """As `_is_noun` and `_lemma` say of each token; a Python object per token that is no noun would cost much time."""
+    """The nouns and the number of words of one text. Only nouns become Python objects, which saves most of the time."""
     from spacy.parts_of_speech import NOUN, PROPN
 
     nouns: list[Token] = []

@@ -128,7 +128,7 @@ def find_frozen(given: str | None, weight: Weight, key: str) -> Path:
     """Like `find_weights`, for `load_frozen`: the folder holds a config.json and safetensors.
 
     Raises:
-        ValueError: it is not on this machine, or not all of it is.
+        ValueError: the model, or a part of it, is not on this machine.
     """
     folder = find_weights(given, weight, key)
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
@@ -201,7 +201,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file.
 
     Raises:
-        ValueError: it cannot be read, or is none.
+        ValueError: the file cannot be read, or holds no object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -48,7 +48,7 @@ def find_share_captioner(section: captioners.ShareCaptioner) -> LocalModel:
     """The Share-Captioner of a recipe: config, weights and tokenizer.
 
     Raises:
-        ValueError: it is not on this machine, or not all of it is.
+        ValueError: the model, or a part of it, is not on this machine.
     """
     found = find_model(section.weights, SHARE_CAPTIONER, "caption.share_captioner.weights")
     weight_paths(found.folder)
@@ -61,7 +61,7 @@ def find_vlm(section: captioners.Vlm) -> LocalModel:
     """The image-text-to-text model of a recipe: config and weights.
 
     Raises:
-        ValueError: it is not on this machine, or not all of it is.
+        ValueError: the model, or a part of it, is not on this machine.
     """
     found = find_model(section.weights, LLAVA, "caption.vlm.weights")
     if not any(any(found.folder.glob(f"*{suffix}")) for suffix in SUFFIXES):

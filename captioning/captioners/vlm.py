@@ -97,7 +97,7 @@ class VlmCaptioner:
 
         Raises:
             ValueError: a picture cannot be prepared.
-            RuntimeError: the device gives up, for want of memory for one.
+            RuntimeError: the device fails, for example for lack of memory.
         """
         answers: dict[int, Answer] = {}
         for rows in by_size([image.size for image in images], self._section.batch_size):

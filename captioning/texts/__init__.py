@@ -1,1 +1,1 @@
-"""Texts works on captions as strings: it cleans, judges, counts and cuts them; the jobs of captioning use all of it."""
+"""Texts cleans, judges, counts and cuts captions as strings; the jobs of captioning use all of it."""

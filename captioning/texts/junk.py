@@ -114,7 +114,7 @@ def is_camera_name(text: str) -> bool:
 
 
 def is_placeholder(text: str) -> bool:
-    """True if a text stands for a missing one: "untitled", "no description available"."""
+    """True if a text is a placeholder for a missing one: "untitled", "no description available"."""
     return len(text) <= _LONGEST_NAME and " ".join(words(text)) in _PLACEHOLDERS
 
 

@@ -44,7 +44,7 @@ class LanguageGuesser:
         return LanguageGuess(str(code) if probability >= CONFIDENCE else None, dict(ranked))
 
     def languages(self) -> list[str]:
-        """Every code that it knows."""
+        """The codes of all languages that the model knows."""
         return sorted(set(_model().labels))
 
 

@@ -1,7 +1,7 @@
-"""Captions that say the same again and again: the way in which language models fail when they do not find an end.
+"""Finds captions that say the same again and again, as language models do when they do not find an end.
 
-Measured in words, not by how well a text compresses: a compressor's ratio depends on the length of the text, calls
-short loops in long captions harmless, and says nothing that a reader could check.
+Repetition is measured in words, not by how well a text compresses: a compressor's ratio depends on the length of the
+text, calls short loops in long captions harmless, and says nothing that a reader could check.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ KNOB = "mix.tokenizer"
 
 
 class Tokenizer(Protocol):
-    """Counts tokens."""
+    """A tokenizer counts the tokens of captions."""
 
     @property
     def name(self) -> str:
@@ -79,7 +79,7 @@ def load_tokenizer(given: str) -> Tokenizer:
 
 
 def find_vocabulary(given: str) -> Path | None:
-    """The file that the tokenizer of a recipe reads, None where it reads none; nothing is loaded.
+    """The vocabulary file of a recipe's tokenizer; None for `words`, which has none. Nothing is loaded.
 
     Raises:
         ValueError: it is not on this machine.

@@ -65,6 +65,6 @@ class RecipeCaptioner:
         """One answer per picture, in order.
 
         Raises:
-            RuntimeError: the device gives up, for want of memory for one.
+            RuntimeError: the device fails, for example for lack of memory.
         """
         return self._captioner.generate(images, seeds, self._decoding)

@@ -1,4 +1,4 @@
-"""Prompt embeddings to caption ids: the published beam sampling, plain sampling, or greedy, for a whole batch."""
+"""Turns a batch of prompt embeddings into caption ids: by published beam sampling, by plain sampling, or greedily."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Decoding:
 def generate_ids(
     language: InternLM, prompt: Tensor, decoding: Decoding, seeds: Sequence[int], ends: Sequence[int]
 ) -> list[list[int]]:
-    """The ids of one caption per row of `prompt`, without what pads the shorter ones.
+    """The ids of one caption per row of `prompt`, without the padding of the shorter ones.
 
     Row i depends on row i and seed i alone, up to the rounding of the matrix products, which may differ between
     batch sizes; in bfloat16 a near tie can then fall the other way.

@@ -1,4 +1,4 @@
-"""InternLM-7B as the Llama it is, with beam sampling that gives an image the same caption in any batch."""
+"""InternLM-7B as a Llama, with beam sampling that gives an image the same caption in any batch."""
 
 from __future__ import annotations
 

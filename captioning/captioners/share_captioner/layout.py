@@ -1,4 +1,4 @@
-"""The published name of every tensor of the model, and which published tensors each is made of."""
+"""Maps every tensor of the model to the published tensors that it is made of."""
 
 from __future__ import annotations
 

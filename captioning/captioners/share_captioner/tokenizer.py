@@ -26,7 +26,7 @@ class Tokenizer:
         """Read `tokenizer.model`, and `added_tokens.json` where there is one.
 
         Raises:
-            ValueError: there is none, or it is not this tokenizer.
+            ValueError: the file is missing, or holds another tokenizer.
         """
         path = folder / "tokenizer.model"
         if not path.is_file():
