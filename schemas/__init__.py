@@ -1,1 +1,1 @@
-"""What the packages agree on: recipes, tables, reasons, identities, buckets and the shard format."""
+"""The contracts of all packages: recipes, tables, reasons, identities, buckets and the shard format."""

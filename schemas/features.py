@@ -1,8 +1,8 @@
-"""Stored features: latents and text embeddings in tars beside the shards, what made them, and where each array lies.
+"""Stored features: latents and text embeddings in tars next to the shards, their knobs, and the place of each array.
 
-    FEATURES/<set>/features.json              what made the set, and of which shard index it is a whole copy
+    FEATURES/<set>/features.json              the knobs of the set, and the shard index that it covers
     FEATURES/<set>/<shard>.tar                one .npy member per array, keys and their order as in the image shard
-    FEATURES/<set>/<shard>.parquet            one row per sample: where its arrays lie, or why it has none
+    FEATURES/<set>/<shard>.parquet            one row per sample: the places of its arrays, or why it has none
 
 A set of latents has `<key>.latents.npy` per sample; a set of text `<key>.raw.npy`, `<key>.synthetic.npy` and, where
 it is neither of the two, `<key>.mixed.npy`. numpy has no bfloat16: its bits are stored as uint16.
@@ -26,9 +26,9 @@ from schemas.commit import atomic_write
 
 RECORD_FILE = "features.json"
 NULL_FILE = "null.npy"
-"""Of a set of text: the null caption, (max_tokens, channels) float32."""
+"""The null caption of a set of text, (max_tokens, channels) float32."""
 VERSION = 1
-"""Of this layout, and of the offline encoders, whose constants are no knobs."""
+"""Version of this layout and of the offline encoders, whose constants are no knobs."""
 
 LATENTS = ("latents",)
 """Arrays of a set of latents: (1 or 2, channels, height / 8, width / 8), the mean and, where latents are drawn, the
@@ -41,11 +41,11 @@ SOURCE_KEY = b"sigma.source"
 MADE_BY_KEY = b"sigma.made_by"
 """Parquet metadata: fingerprint of the knobs that it was encoded with."""
 TAR_BYTES_KEY = b"sigma.tar_bytes"
-"""Parquet metadata: size of the tar beside it."""
+"""Parquet metadata: size of its tar."""
 
 
 def places_schema(arrays: tuple[str, ...]) -> pa.Schema:
-    """Columns of the Parquet file beside a tar of features."""
+    """Columns of the Parquet file of a tar of features."""
     places = [(f"{array}_{what}", pa.int64()) for array in arrays for what in ("offset", "size")]
     return pa.schema([pa.field("key", pa.string(), nullable=False), ("damage", pa.string()), *places])
 
@@ -61,7 +61,7 @@ MEMBER_DOTS = 2
 
 @dataclass(frozen=True)
 class SetRecord:
-    """What is known of a set as a whole.
+    """The facts of a set as a whole.
 
     Attributes:
         made_by: the knobs that its numbers depend on, by their dotted path.
@@ -102,9 +102,9 @@ def write_record(folder: Path, record: SetRecord) -> None:
 
 
 def difference(made_by: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
-    """The first knob in which a set differs from what is wanted, with both values; None where there is none.
+    """The first knob in which a set differs from the wanted one, with both values; None where there is none.
 
-    A wanted value of None is not known here, and taken on trust.
+    A wanted value of None is unknown and not compared.
     """
     for key in sorted({*made_by, *wanted}):
         if key in wanted and wanted[key] is None:

@@ -11,7 +11,7 @@ IMAGE_ID_LENGTH = 32
 def image_id(sha256: str) -> str:
     """The id of an image: the first 32 hex digits of the sha256 of its original bytes.
 
-    The same bytes have the same id wherever they lie, so a caption that was paid for once is found again.
+    The same bytes have the same id in every place, so a caption that was paid for once is found again.
     """
     if len(sha256) != 64:
         raise ValueError(f"a sha256 has 64 hex digits, this has {len(sha256)}")

@@ -1,4 +1,4 @@
-"""Paths and URLs of storage: which is which, and how one is shown without what opens doors."""
+"""Paths and URLs of storage: which is which, and how a URL is shown without its secrets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def is_remote(path: str) -> bool:
 
 
 def public_url(url: str) -> str:
-    """A URL without what opens doors: no user, no password, no query parameter that signs or authorises."""
+    """A URL without its secrets: no user, no password, no query parameter that signs or authorises."""
     if not is_remote(url):
         return url
     try:

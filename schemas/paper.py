@@ -1,4 +1,4 @@
-"""Figures that the PixArt-Σ paper (arXiv 2403.04692v2) prints, to stand beside ours and be marked as the paper's."""
+"""Figures that the PixArt-Σ paper (arXiv 2403.04692v2) prints, shown next to ours and marked as the paper's."""
 
 from __future__ import annotations
 

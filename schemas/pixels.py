@@ -1,7 +1,7 @@
 """The one meaning of a sample's pixels: upright, sRGB, 8 bit, RGB, transparency on white.
 
-Originals are stored untouched, so whoever reads them (curation, captioning, training) must turn bytes into
-the same picture. This module is that agreement; which pictures are refused is curation's business.
+Originals are stored untouched, so curation, captioning and training must turn the same bytes into the same picture.
+This module does it for all of them; curation decides which pictures are refused.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions, Resizer
 from PIL import Image, ImageCms
 
 Image.MAX_IMAGE_PIXELS = None  # the limit is ours, checked from the header: see `open_picture`
-# A warning about odd metadata says nothing about the pixels. Set once: `catch_warnings` is not safe with threads.
+# A warning about odd metadata does not concern the pixels. Set once: `catch_warnings` is not safe with threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 MAX_PIXELS = 300_000_000
 """Largest picture that is decoded, in pixels; a 17k x 17k scan passes, a decompression bomb does not."""
 
 DECODER_ERRORS = (
-    OSError,  # truncated, unidentified, what the C decoders report
+    OSError,  # truncated, unidentified, errors of the C decoders
     SyntaxError,  # a broken header
     ValueError,
     EOFError,
@@ -37,7 +37,7 @@ DECODER_ERRORS = (
     struct.error,
     zlib.error,
 )
-"""What Pillow raises for bytes that are not as they should be. Running out of memory is not among them."""
+"""Errors that Pillow raises for damaged bytes. Running out of memory is not among them."""
 
 
 class PixelError(ValueError):
@@ -103,7 +103,7 @@ def draft(image: Image.Image, longest_px: int | None, cover_px: tuple[int, int] 
         image.draft(None, shrunk_size(image.size, longest_px))
     elif cover_px is not None:
         height, width = cover_px
-        image.draft(None, upright_size(width, height, exif_orientation(image)))  # as the picture lies in its file
+        image.draft(None, upright_size(width, height, exif_orientation(image)))  # the picture as it is stored
 
 
 def shrunk_size(size: tuple[int, int], longest_px: int) -> tuple[int, int]:
@@ -123,7 +123,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 def render(image: Image.Image, longest_px: int | None = None) -> Picture:
     """A loaded picture of any mode as upright 8-bit sRGB RGB, and the share of it that was transparent.
 
-    Order matters: the colour profile speaks of the stored channels, so it is applied before the mode changes;
+    Order matters: the colour profile describes the stored channels, so it is applied before the mode changes;
     transparency is laid on white before neighbours are mixed by shrinking; the EXIF orientation is applied last,
     to the fewest pixels, and leaves no tag behind.
     """
@@ -174,7 +174,7 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation (TIFF 6.0 tag 0x0112) -> what makes it upright."""
+"""EXIF orientation (TIFF 6.0 tag 0x0112) -> the turn that makes it upright."""
 
 
 def exif_orientation(image: Image.Image) -> int:
@@ -190,7 +190,7 @@ def exif_orientation(image: Image.Image) -> int:
 
 
 def upright_size(width: int, height: int, orientation: int) -> tuple[int, int]:
-    """(width, height) after the EXIF orientation is applied: 5 to 8 lie on their side."""
+    """(width, height) after the EXIF orientation is applied: 5 to 8 turn it on its side."""
     return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
 
 

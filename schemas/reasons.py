@@ -1,4 +1,4 @@
-"""The closed vocabulary of why a row is not what one hoped for: rejections, errors and caption failures."""
+"""The closed vocabulary of reasons in tables: rejections, errors and caption failures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 PURGED = "purged"
 """The image was taken out (`sigma purge`): the reason of its row in every table that has reasons, and its outcome in
-the ledger. `purged.jsonl` says on whose word and when."""
+the ledger. `purged.jsonl` records for whom and when."""
 
 OUTCOMES = ("kept", "rejected", "error", PURGED, "pending")
 """Every outcome that an input can have in the ledger, in the order in which all tables and pages list them."""
@@ -26,7 +26,7 @@ class ImageError(StrEnum):
     TRUNCATED = "truncated"
     """The image ends before its last pixel."""
     CORRUPT = "corrupt"
-    """The decoder refused the data for another reason (the detail says which)."""
+    """The decoder refused the data for another reason (it is in the detail)."""
     ANIMATED = "animated"
     """More than one frame."""
     TOO_MANY_PIXELS = "too_many_pixels"
@@ -41,7 +41,7 @@ class FetchError(StrEnum):
     FORBIDDEN = "forbidden"
     """401, 403 or 451."""
     RATE_LIMITED = "rate_limited"
-    """429: the server asks for patience."""
+    """429: the server wants fewer requests."""
     SERVER_ERROR = "server_error"
     """5xx."""
     TIMEOUT = "timeout"
@@ -49,15 +49,15 @@ class FetchError(StrEnum):
     UNREACHABLE = "unreachable"
     """No connection: refused, reset, no such host, a bad certificate."""
     OPTED_OUT = "opted_out"
-    """The owner's X-Robots-Tag header asks not to be used."""
+    """The owner's X-Robots-Tag header forbids the use."""
     BAD_URL = "bad_url"
     """The text is no address that can be fetched."""
     FETCH_FAILED = "fetch_failed"
-    """Anything else (the detail says what the downloader said)."""
+    """Anything else; the downloader's message is in the detail."""
 
 
 TRANSIENT = frozenset({FetchError.RATE_LIMITED, FetchError.SERVER_ERROR, FetchError.TIMEOUT, FetchError.UNREACHABLE})
-"""What may be over later: `sigma ingest --retry-failed` fetches these again, and no other."""
+"""Reasons that may pass: `sigma ingest --retry-failed` fetches these again, and no others."""
 
 
 class ShardError(StrEnum):
@@ -105,7 +105,7 @@ class CaptionReason(StrEnum):
     """Why a row has no synthetic caption."""
 
     NOT_SELECTED = "not_selected"
-    """The image was not kept, so no captioner was asked."""
+    """The image was not kept, so no captioner was called."""
     EMPTY_CAPTION = "empty_caption"
     """The captioner gave no text."""
     CAPTIONER_FAILED = "captioner_failed"
@@ -117,7 +117,7 @@ class CaptionReason(StrEnum):
     MARKUP = "markup"
     """The caption holds HTML, Markdown, JSON, control tokens, or a URL that is no writing in the picture."""
     REPETITION = "repetition"
-    """The caption says the same words, phrases or sentences again and again."""
+    """The caption repeats words, phrases or sentences."""
     NOT_LANGUAGE = "not_language"
     """The caption is digits, signs or broken characters rather than words."""
     CUT = "cut"
@@ -125,7 +125,7 @@ class CaptionReason(StrEnum):
 
 
 class RawCaptionReason(StrEnum):
-    """Why a row has no raw caption to train on; what came with the image stays in `images`."""
+    """Why a row has no raw caption to train on; the original text is kept in `images`."""
 
     NO_RAW_CAPTION = "no_raw_caption"
     """Nothing came with the image."""
@@ -134,11 +134,11 @@ class RawCaptionReason(StrEnum):
     FILE_NAME = "file_name"
     """The name of a file, as a camera or a phone gives it."""
     CAMERA_NAME = "camera_name"
-    """The name of a camera, or what a camera writes in place of a description."""
+    """The name of a camera, or the text that a camera writes in place of a description."""
     PLACEHOLDER = "placeholder"
-    """A text that stands for no text: "untitled", "image", "no description available"."""
+    """A placeholder for no text: "untitled", "image", "no description available"."""
     ONLY_URL = "only_url"
-    """An address and no text beside it."""
+    """An address and no other text."""
     KEYWORDS = "keywords"
     """A list of keywords or hashtags."""
     GIBBERISH = "gibberish"
@@ -150,7 +150,7 @@ class RawCaptionReason(StrEnum):
 
 
 class Fallback(StrEnum):
-    """Why the mix took the other caption than the coin said."""
+    """Why the mix took the caption that the coin had not chosen."""
 
     SYNTHETIC_MISSING = "synthetic_missing"
     """The captioner gave none, or failed."""
@@ -159,4 +159,4 @@ class Fallback(StrEnum):
     RAW_MISSING = "raw_missing"
     """Nothing came with the image."""
     RAW_REFUSED = "raw_refused"
-    """What came with the image is no caption to train on."""
+    """The text that came with the image is no caption to train on."""

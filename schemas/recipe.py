@@ -57,7 +57,7 @@ class Dedup(StrictModel):
     """Smallest cosine of two embeddings that counts as the same picture; null compares none. Pairs are looked for in
     clusters of about a thousand, so a few are missed. Needs `aesthetic.store_embeddings` and faiss."""
     against: tuple[str, ...] = ()
-    """Folders of other datasets, evaluation sets say: a picture that is also in one of them, by bytes, pixels or
+    """Folders of other datasets, such as evaluation sets: a picture that is also in one of them, by bytes, pixels or
     pHash, is refused. They need to be built up to fingerprint. `~` is the home directory."""
 
     def against_paths(self) -> tuple[Path, ...]:
@@ -66,7 +66,7 @@ class Dedup(StrictModel):
 
 
 class Clean(StrictModel):
-    """Clean the raw captions: take out HTML, addresses and hashtags, refuse what is no caption."""
+    """Clean the raw captions: take out HTML, addresses and hashtags, refuse texts that are no captions."""
 
     languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")], ...] | None = ("en",)
     """ISO 639 codes of the languages that are kept; null keeps all. T5-v1.1, the text encoder of PixArt-Σ, has read
@@ -84,7 +84,7 @@ class Clean(StrictModel):
 
 
 class Select(StrictModel):
-    """Decide which pictures stay. Moving a threshold recomputes nothing but this."""
+    """Decide which pictures stay. Moving a threshold recomputes only this job."""
 
     min_short_side_px: Annotated[int, Field(ge=1)] = 512
     """Shortest allowed short side, in upright px. PixArt-Σ's internal set starts at 1024."""
@@ -96,7 +96,7 @@ class Select(StrictModel):
     """Lowest allowed `screens.sharpness`, in grey levels; null keeps all, as in every limit below. A limit needs the
     screen of its name."""
     max_upscale: Annotated[float, Field(ge=1)] | None = None
-    """Largest allowed `screens.upscale`: 2 refuses what looks enlarged more than twofold."""
+    """Largest allowed `screens.upscale`: 2 refuses pictures that were enlarged more than twofold."""
     max_border: Annotated[float, Field(ge=0, le=1)] | None = None
     """Largest allowed share of the picture that is frame or bars."""
     max_nsfw: Annotated[float, Field(ge=0, le=1)] | None = None
@@ -126,7 +126,7 @@ class Mix(StrictModel):
     salt: str = "mix"
     """Names the coin; another salt tosses again."""
     tokenizer: str = "words"
-    """Counts tokens, and so says where a caption of more than 300 is cut. `words` counts words and punctuation marks
+    """Counts tokens, and so decides where a caption of more than 300 is cut. `words` counts words and punctuation marks
     and needs no file; `t5` is PixArt-Σ's own, from the local hub cache; else a folder with a T5 tokenizer. T5 makes
     more tokens of a text than it has words and marks, so with `words` the trainer may still cut some."""
 
@@ -138,7 +138,7 @@ class Nouns(StrictModel):
     """`lexicon` is a spaCy pipeline on TextBlob's word list, without a model; else the name of an installed spaCy
     model with a tagger, such as en_core_web_sm."""
     compounds: bool = False
-    """Count up to four nouns beside each other as one concept in place of their words, as "coffee table", where all are
+    """Count up to four adjacent nouns as one concept in place of their words, as "coffee table", where all are
     common or all are proper. The paper's Table 1 does not say that it does."""
 
 
@@ -148,7 +148,7 @@ class Ground(StrictModel):
     enabled: bool = False
     """Run the job at all; it needs weights."""
     sources: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], ...] = ("synthetic",)
-    """Whose captions are scored: `synthetic`, `raw`, or the name of a captioner whose captions lie beside."""
+    """Whose captions are scored: `synthetic`, `raw`, or the name of a further captioner."""
     clip: str | None = None
     """A CLIP model, which scores sentences: a folder, or a hub id in the local cache. Null: CLIP ViT-L/14."""
     nouns: bool = False
@@ -211,10 +211,10 @@ class Shard(StrictModel):
 
 
 class Run(StrictModel):
-    """How the jobs run. Nothing here changes a byte of the result."""
+    """How the jobs run. None of these knobs changes a byte of the result."""
 
     runner: Literal["ray", "local"] = "ray"
-    """`ray` joins the cluster that RAY_ADDRESS names or starts a local one; `local` stays in this process."""
+    """`ray` joins the cluster that RAY_ADDRESS names or starts a local one; `local` runs in this process."""
     workers: Annotated[int, Field(ge=1)] | None = None
     """Workers at once; null takes one per CPU of the cluster."""
     threads: Annotated[int, Field(ge=1, le=64)] = 2

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, TypedDict
 
 BLOCK = 512
-"""Size of a tar header, and what every member is padded to."""
+"""Size of a tar header in bytes; every member is padded to a multiple of it."""
 
 EXTENSIONS = {
     "JPEG": "jpg",
@@ -29,24 +29,30 @@ EXTENSIONS = {
 """Pillow's format name -> the extension of the image member."""
 
 
+class SyntheticCaption(TypedDict):
+    """A caption and the model that wrote it."""
+
+    captioner: str
+    caption: str
+
+
 class SampleMetadata(TypedDict, total=False):
     """The `.json` member. Keys that a sample has nothing for hold null."""
 
     image_id: str
     caption_raw: str | None
-    """What came with the image, or with a duplicate of it, cleaned; null where there is no caption to train on."""
+    """The caption that came with the image or a duplicate of it, cleaned; null where none can be trained on."""
     caption_raw_reason: str | None
-    """Why there is none (`schemas.reasons.RawCaptionReason`)."""
+    """Why `caption_raw` is null (`schemas.reasons.RawCaptionReason`)."""
     caption_raw_from: str | None
     """The image_id of the duplicate that `caption_raw` came with; null where it is the image's own."""
     caption_original: str | None
-    """What came with the image, as it came."""
-    captions_synthetic: list[dict[str, str]]
-    """Each with 'captioner' and 'caption'."""
+    """The text that came with the image, unchanged."""
+    captions_synthetic: list[SyntheticCaption]
     caption_source: str
     """'synthetic' or 'raw': which one the `.txt` member holds."""
     caption_coin: float
-    """unit_interval(image_id, salt); under the synthetic share the coin says 'synthetic'."""
+    """unit_interval(image_id, salt); a coin below the synthetic share means 'synthetic'."""
     caption_fallback: str | None
     width: int
     height: int
@@ -64,10 +70,10 @@ class SampleMetadata(TypedDict, total=False):
     url: str | None
     license: str | None
     sha256: str
-    """Of the original bytes; of the image member too unless the recipe resized it."""
+    """Hash of the original bytes; the image member has the same bytes unless the recipe resized it."""
     resized: bool
     image_sha256: str
-    """Of the image member, only where it was re-encoded; shards from before this key lack it."""
+    """Hash of the image member, only where it was re-encoded; older shards lack this key."""
     recipe: str
     """Fingerprint of the knobs that shaped the sample (`DataRecipe.sample_fingerprint`)."""
 

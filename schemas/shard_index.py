@@ -1,4 +1,4 @@
-"""The index of the shards: one row per sample, saying where each of its members lies inside its tar."""
+"""The index of the shards: one row per sample, with the place of each member inside its tar."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class ShardIndex:
         self.part_starts = np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
 
     def part(self, number: int, columns: Sequence[str]) -> pa.Table:
-        """One part's columns, in the order asked for; those of `DICTIONARIES` are dictionary-encoded."""
+        """One part's columns, in the given order; those of `DICTIONARIES` are dictionary-encoded."""
         try:
             table = self._file.read_row_group(number, columns=list(columns)).select(columns)
         except (pa.ArrowInvalid, OSError) as error:

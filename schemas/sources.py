@@ -1,4 +1,4 @@
-"""Where images come from: one strict model per kind of source, told apart by `kind`."""
+"""Where images come from: one strict model per source, chosen by `kind`."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ Where = Annotated[str, AfterValidator(_without_credentials)]
 
 
 class _Source(StrictModel):
-    """What sources of every kind have."""
+    """The knobs of every kind of source."""
 
     name: str = ""
     """Short name that shards carry as provenance; the last part of the path where empty."""
 
     def location(self) -> str:
-        """Where it lies: an absolute path, a URL or a pattern; names the source in the record of the listing."""
+        """An absolute path, a URL or a pattern; names the source in the record of the listing."""
         raise NotImplementedError
 
     def label(self) -> str:
@@ -44,12 +44,12 @@ class _Source(StrictModel):
         return self.name or self.location().rstrip("/").rpartition("/")[2] or "root"
 
     def listing_options(self) -> dict[str, Any]:
-        """The knobs that a listing depends on beside `location`; once listed they cannot be changed."""
+        """The knobs that a listing depends on besides `location`; once listed they cannot be changed."""
         return {}
 
 
 class FolderSource(_Source):
-    """A folder of images, searched recursively; captions lie beside them."""
+    """A folder of images, searched recursively; captions are in files next to them."""
 
     kind: Literal["folder"] = "folder"
     path: Where
@@ -65,8 +65,8 @@ class TarCaptions(StrictModel):
     """Which members of a sample hold its caption."""
 
     json_fields: tuple[str, ...] = ("caption", "text", "prompt")
-    """Fields of the `.json` member, the first that holds text is taken; none asks no `.json`. Its `url` and `license`
-    are read as well."""
+    """Fields of the `.json` member; the first that holds text is taken. An empty list reads no `.json`. Its `url` and
+    `license` are read as well."""
     txt: bool = True
     """Take the `.txt` member where no field of the `.json` holds text."""
 
@@ -89,12 +89,12 @@ class WebDatasetSource(_Source):
         return self.name or absolute(self.urls[0]).rpartition("/")[2].removesuffix(".tar")
 
     def listing_options(self) -> dict[str, Any]:
-        """Where captions are looked for."""
+        """The members that may hold captions."""
         return {"captions": self.captions.resolved()}
 
 
 class Img2datasetSource(_Source):
-    """A folder that img2dataset wrote: tars or files with a Parquet table beside each, failed downloads included."""
+    """A folder that img2dataset wrote: tars or files with a Parquet table for each, failed downloads included."""
 
     kind: Literal["img2dataset"] = "img2dataset"
     path: Where
@@ -106,7 +106,7 @@ class Img2datasetSource(_Source):
 
 
 class Columns(StrictModel):
-    """Which columns of a table say what."""
+    """The columns of a table that are read."""
 
     caption: str | None = None
     """Raw captions."""
@@ -117,10 +117,10 @@ class Columns(StrictModel):
 
 
 class ImageColumns(Columns):
-    """Which columns of a table say what; exactly one of `path` and `bytes` gives the picture."""
+    """The columns of a table that are read; exactly one of `path` and `bytes` gives the picture."""
 
     path: str | None = None
-    """Paths or URLs of image files; a relative one lies under `root`."""
+    """Paths or URLs of image files; a relative one is below `root`."""
     bytes: str | None = None
     """The image files themselves (Parquet only): binary, or the {bytes, path} of Hugging Face datasets."""
 
@@ -139,7 +139,7 @@ class TableSource(_Source):
     """A .parquet, .jsonl or .csv file, a folder of them, or a pattern."""
     columns: ImageColumns
     root: Where | None = None
-    """What relative paths are relative to; the table's own folder where null."""
+    """The folder that relative paths start from; null is the table's own folder."""
 
     def location(self) -> str:
         """The table."""
@@ -151,7 +151,7 @@ class TableSource(_Source):
 
 
 class ArrowColumns(Columns):
-    """Which columns of a Hugging Face dataset say what."""
+    """The columns of a Hugging Face dataset that are read."""
 
     image: str = "image"
     """The pictures: an Image feature that holds its bytes, or binary."""
@@ -175,7 +175,7 @@ class HFDatasetSource(_Source):
 
 
 class UrlColumns(StrictModel):
-    """Which columns of a URL list say what; a .txt has one URL per line and no columns."""
+    """The columns of a URL list that are read; a .txt has one URL per line and no columns."""
 
     url: str = "url"
     """The addresses of the pictures."""
@@ -186,7 +186,7 @@ class UrlColumns(StrictModel):
 
 
 class Img2dataset(StrictModel):
-    """How img2dataset downloads; the names are its own. It stores original bytes, whatever is set here."""
+    """How img2dataset downloads; the names are its own. It stores original bytes, whatever these options are."""
 
     processes_count: Annotated[int, Field(ge=1)] = 2
     """Processes; each downloads one tar at a time."""
@@ -195,9 +195,9 @@ class Img2dataset(StrictModel):
     timeout: Annotated[int, Field(ge=1)] = 10
     """Seconds without an answer after which a download is given up."""
     retries: Annotated[int, Field(ge=0)] = 1
-    """How often a failed download is tried again at once; `sigma ingest --retry-failed` does it later."""
+    """How often a failed download is retried at once; `sigma ingest --retry-failed` does it later."""
     number_sample_per_shard: Annotated[int, Field(ge=2)] = 10_000
-    """URLs per tar: what is fetched again after a kill."""
+    """URLs per tar; a killed download fetches its unfinished tars again."""
     user_agent_token: str | None = None
     """A word that the server sees and that X-Robots-Tag can name."""
     disallowed_header_directives: tuple[str, ...] = ("noai", "noimageai", "noindex", "noimageindex")
@@ -220,7 +220,7 @@ class UrlSource(_Source):
         return absolute(self.path)
 
     def listing_options(self) -> dict[str, Any]:
-        """What decides which rows there are, and what they say."""
+        """The knobs that decide the rows and their contents."""
         fetch = self.img2dataset.resolved()
         fixed = {name: fetch[name] for name in ("number_sample_per_shard", "disallowed_header_directives")}
         into = None if self.into is None else absolute(self.into)

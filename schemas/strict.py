@@ -49,7 +49,7 @@ class StrictModel(BaseModel):
         """Read a YAML recipe and apply `key=value` overrides (dotted keys, YAML values).
 
         Raises:
-            ValueError: the file is missing, is no YAML mapping, or holds what the model refuses.
+            ValueError: the file is missing, is no YAML mapping, or holds a value that the model refuses.
         """
         return cls.from_mapping(read_yaml(path, overrides), origin=str(path))
 
@@ -158,7 +158,7 @@ def _unknown_key(model: type[BaseModel], location: tuple[int | str, ...], path: 
 
 
 def _locate(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[tuple[int | str, ...], type[BaseModel]]:
-    """A location of a validation error as the user writes it, and the model class it lies in.
+    """A location of a validation error as the user writes it, and the model class that holds it.
 
     Where a list holds models of several kinds, pydantic puts the kind into the location: it names the class, and is no
     key.

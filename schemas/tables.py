@@ -1,4 +1,4 @@
-"""The columns of every table and view of a dataset: Arrow type and meaning; and what each table's file is called.
+"""The columns of every table and view of a dataset, with Arrow type and meaning, and the name of each table's file.
 
 Every row of every table carries `row_id`: the ordinal of the input in the listing, fixed when the listing is
 taken. It orders rows, joins tables and never repeats, where `image_id` names content: two files with the same
@@ -14,7 +14,7 @@ import pyarrow as pa
 
 
 class Column(NamedTuple):
-    """A column of a table: its type, what it means in a few words, and whether it may be null."""
+    """A column of a table: its type, its meaning in a few words, and whether it may be null."""
 
     type: pa.DataType
     meaning: str
@@ -33,7 +33,7 @@ MEANINGS: dict[str, dict[str, str]] = {}
 
 
 def _table(name: str, /, **columns: Column) -> pa.Schema:
-    """Note what the columns of a table mean, and return its Arrow schema."""
+    """Note the meanings of a table's columns, and return its Arrow schema."""
     MEANINGS[name] = {column: each.meaning for column, each in columns.items()}
     return pa.schema([pa.field(column, each.type, each.nullable) for column, each in columns.items()])
 
@@ -96,7 +96,7 @@ HEADERS = _table(
     reason=text("as in images, where the header alone tells it"),
     **_DETAIL,
 )
-"""What `sigma ingest --probe-only` read of each input. No other table depends on it; the paths are in `listing`."""
+"""The header of each input, from `sigma ingest --probe-only`. No other table depends on it; paths are in `listing`."""
 
 PROXIES = _table(
     "proxies",
@@ -130,7 +130,7 @@ EMBEDDINGS = _table(
     model=text("the CLIP that gave it; null where there is no picture"),
     embedding=Column(pa.list_(pa.float16()), "of the picture, as projected: not normalised"),
 )
-"""Only where `aesthetic.store_embeddings` asks for it."""
+"""Only with `aesthetic.store_embeddings`."""
 
 SCREENS = _table(
     "screens",
@@ -146,7 +146,7 @@ SCREENS = _table(
     clip_similarity=float32("cosine of the picture and its raw caption"),
     models=Column(pa.map_(pa.string(), pa.string()), "column or class, and the model that gave it"),
 )
-"""A column is null where its screen is off, or cannot say anything of the picture."""
+"""A column is null where its screen is off, or cannot measure the picture."""
 
 DUPLICATES = _table(
     "duplicates",
@@ -229,7 +229,7 @@ NOUNS = _table(
 )
 
 NOUN_SOURCES = ("raw", "synthetic")
-"""The rows that `nouns` holds per image, in this order; one for each captioner beside the primary one follows."""
+"""The rows that `nouns` holds per image, in this order; one for each further captioner follows."""
 
 GROUNDING = _table(
     "grounding",
@@ -405,7 +405,7 @@ ADDED = {
 """Last columns that a table has gained: a file that was written before is as good, and reads as null there."""
 
 BESIDE = "captions/"
-"""Prefix of the captions that another captioner of the recipe wrote beside the primary one: `captions/<captioner>`, a
+"""Prefix of the captions of a further captioner of the recipe: `captions/<captioner>`, a
 map table of the same contract in a folder of its own."""
 
 
@@ -415,7 +415,7 @@ def is_map_table(table: str) -> bool:
 
 
 def schema_of(table: str) -> pa.Schema:
-    """The contract of a table, one of a captioner beside included."""
+    """The schema of a table; those of further captioners are included."""
     return CAPTIONS if table.startswith(BESIDE) else SCHEMAS[table]
 
 

@@ -1,0 +1,1 @@
+"""Groups of the same picture: the jobs `fingerprint` and `dedup`. Other rooms also use pHashes of `fingerprint`."""

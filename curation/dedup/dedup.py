@@ -133,7 +133,7 @@ def find_groups(connection: Connection, section: Dedup) -> str:
 
     Raises:
         ValueError: `against` names a folder that holds no dataset, or one without fingerprints; embeddings are
-            asked for and there are none.
+            needed and there are none.
     """
     connection.execute("SET preserve_insertion_order = false")  # the outcome is sorted; in between it costs memory
     connection.execute(_EDGES)
@@ -210,7 +210,7 @@ def _require(path: Path) -> Dataset:
 
 
 def _state(path: Path) -> str:
-    """A dataset and what its fingerprints were made by, so that a change in it is noticed."""
+    """A dataset and the knobs of its fingerprints, so that a change is noticed."""
     dataset = Dataset(path)
     made_by = dataset.record("fingerprints")
     return f"{path} {made_by.fingerprint if made_by else 'not built'} {len(dataset.parts('fingerprints'))} parts"

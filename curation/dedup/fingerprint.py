@@ -92,7 +92,7 @@ def proxy_phash(jpeg: bytes) -> int:
 def _dct_hash(grey: np.ndarray) -> int:
     basis, rows, columns = _dct_basis(), *_zigzag()
     spectrum = basis @ grey @ basis.T
-    lowest = np.round(spectrum[rows, columns], 3)  # so that what is 0 but for rounding is 0 on every machine
+    lowest = np.round(spectrum[rows, columns], 3)  # so that a zero with a rounding error is zero on every machine
     return int.from_bytes(np.packbits(lowest > 0).tobytes(), "big")
 
 

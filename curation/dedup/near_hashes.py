@@ -18,7 +18,7 @@ MAX_DISTANCE = 6
 """Largest k; 33 million hashes take minutes up to 3 and about an hour at 6."""
 
 _PAIR_COST = 0.4
-"""Looking at a candidate pair beside putting a hash into a table: what `choose_blocks` weighs."""
+"""Cost of checking one candidate pair; inserting one hash costs 1. Used by `choose_blocks`."""
 _FULL = 1024
 """Hashes in a bucket from which on it may be cut again."""
 _SAMPLED = 500_000

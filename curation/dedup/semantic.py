@@ -1,9 +1,9 @@
 """Find pictures that show the same by their embeddings: k-means, then all pairs inside each cluster.
 
 SemDeDup (Abbas, Tirumala, Simig, Ganguli, Morcos, "SemDeDup: Data-efficient learning at web-scale through semantic
-deduplication", 2023), up to the choice of who stays, which is `select`'s. Vectors go through files, one per range of
-clusters, so memory holds one file at a time. Two pictures on different sides of a border between clusters are not
-compared: unlike the other evidence, this one may miss pairs.
+deduplication", 2023), up to the choice of the picture to keep, which `select` makes. Vectors go through files, one per
+range of clusters, so memory holds one file at a time. Two pictures on different sides of a border between clusters are
+not compared: unlike the other evidence, this one may miss pairs.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def _insert(connection: Connection, pairs: dict[str, np.ndarray], into: str) -> 
 
 
 def _spill_folder(connection: Connection) -> str | None:
-    """Where DuckDB spills to, beside the dataset: the system's own temporary folder may be small."""
+    """The folder that DuckDB spills to, next to the dataset: the system's temporary folder may be small."""
     folder = connection.execute("SELECT current_setting('temp_directory')").fetchall()[0][0]
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)

@@ -26,10 +26,10 @@ _ENDS_EARLY = (
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture and what its header said."""
+    """A picture and its header."""
 
     image: Image.Image
-    """RGB, upright, sRGB, 8 bit, shrunk where it was asked for."""
+    """RGB, upright, sRGB, 8 bit, shrunk to `longest_px`."""
     header: Header
     alpha: float | None
     """Share of the original that is see-through, 0 to 1, measured before shrinking; None where all is opaque."""

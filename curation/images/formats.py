@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 LATE_BYTES = 64 * 1024
-"""How far before the end of a PNG that is read by range its EXIF block is looked for."""
+"""Bytes at the end of a PNG in which its EXIF block is searched where the file is read by range."""
 
 
 class Sliced(Protocol):
-    """Bytes, or what reads them where they are looked at."""
+    """Bytes, or an object that reads them when they are sliced."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, place: slice, /) -> bytes: ...
@@ -24,10 +24,10 @@ class Sliced(Protocol):
 
 
 class Kind(NamedTuple):
-    """A format told by its first bytes."""
+    """The format of a file, recognised by its first bytes."""
 
     name: str
-    """Pillow's name where Pillow may know the format, else what people call it."""
+    """Pillow's name where Pillow may know the format, else its common name."""
     is_image: bool
 
 
@@ -85,7 +85,7 @@ _MARKUP = (
 
 
 def sniff(data: Sliced) -> Kind | None:
-    """The format that the first bytes tell, or None where they tell nothing."""
+    """The format of a file by its first bytes, or None if they fit none."""
     for signature, kind in _SIGNATURES:
         if data.startswith(signature):
             return kind
@@ -150,9 +150,9 @@ def late_png_exif(data: Sliced) -> bytes | None:
 
 
 def webp_outline(data: Sliced) -> bytes:
-    """A WebP of the same length and header, whose coded pixels are zeros: what tells its size, frames, colour profile,
-    EXIF and XMP (RIFF container of the WebP specification). Chunk heads are read, and what is no pixels; of a file of
-    very many chunks everything, which is less work."""
+    """A WebP of the same length and header, whose coded pixels are zeros. It keeps the size, frames, colour profile,
+    EXIF and XMP (RIFF container of the WebP specification). Chunk heads and chunks without pixels are read; a file of
+    very many chunks is read whole, which is less work."""
     outline = bytearray(len(data))
     outline[:12] = data[0:12]
     at, num_chunks = 12, 0
@@ -173,11 +173,11 @@ def webp_outline(data: Sliced) -> bytes:
 _WEBP_PIXELS = (b"VP8 ", b"VP8L", b"ALPH")
 _WEBP_MOST_CHUNKS = 64
 _WEBP_HEAD_BYTES = 32
-"""Of a chunk of pixels, what holds its size and whether it has alpha; of a frame, its 16 bytes."""
+"""Bytes of a chunk that are kept: they hold the size of its picture and whether it has alpha, or a frame's head."""
 
 
 def tiff_pages(data: Sliced) -> int:
-    """Number of image directories of a TIFF that lie inside the file; a loop in the chain ends the count."""
+    """Number of image directories of a TIFF that are inside the file; a loop in the chain ends the count."""
     seen: set[int] = set()
     layout = TiffLayout.of(data)
     if layout is None:

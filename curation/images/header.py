@@ -24,12 +24,12 @@ STILL = frozenset({"MPO", "PSD", "HEIF"})
 """Formats whose further frames are no animation: a phone's second picture or depth map, layers, burst shots."""
 
 PLUGINS = {"HEIF": "pillow-heif", "JXL": "pillow-jxl-plugin", "AVIF": "pillow built with libavif"}
-"""Format -> what would make Pillow read it."""
+"""Format -> the package with which Pillow reads it."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of an image says."""
+    """The facts in the header of an image."""
 
     format: str
     """Pillow's name: JPEG, MPO, PNG, WEBP, ..."""
@@ -62,7 +62,7 @@ class Unreadable(Exception):
     """The bytes give no picture; a row with this reason, never a crash."""
 
     def __init__(self, reason: ImageError | FetchError, detail: str, header: Header | None = None) -> None:
-        """Keep what is known: the header too, where that much could be read."""
+        """`header` is None where it could not be read."""
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
@@ -110,7 +110,7 @@ def open_image(data: bytes | LazyBytes, max_pixels: int = MAX_PIXELS) -> tuple[I
 
 
 def refuse_animated(header: Header) -> None:
-    """Refuse what moves or has pages.
+    """Refuse animations and files of several pages.
 
     Raises:
         Unreadable: animated.
@@ -156,7 +156,7 @@ def _opened(data: bytes | LazyBytes, kind: formats.Kind | None, decoders: tuple[
             front = formats.webp_outline(data) if name == "WEBP" else data.first
             return Image.open(io.BytesIO(front), formats=decoders)
         except DECODER_ERRORS:
-            pass  # the header is longer, or broken: the whole file tells
+            pass  # the header is longer, or broken: the whole file is read
     if name in _ANYWHERE or name == "WEBP":
         return Image.open(io.BytesIO(bytes(data)), formats=decoders)
     return Image.open(cast(IO[bytes], data), formats=decoders)
@@ -165,7 +165,7 @@ def _opened(data: bytes | LazyBytes, kind: formats.Kind | None, decoders: tuple[
 _IN_FRONT = ("JPEG", "PNG")
 """Formats whose header ends before their pixels, and that Pillow does not open before it has read all of it."""
 _ANYWHERE = ("GIF", "AVIF", "HEIF")
-"""Formats of which Pillow reads everything to know frames and tags."""
+"""Formats that Pillow reads whole to know their frames and tags."""
 
 
 def header_of(image: Image.Image, data: bytes | LazyBytes) -> Header:

@@ -1,4 +1,4 @@
-"""An input whose bytes are read where they are looked at."""
+"""An input whose bytes are read only when they are used."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ Fetch = Callable[[int, int], bytes]
 
 
 class LazyBytes:
-    """An input as bytes and as a file, read where it is looked at.
+    """An input as bytes and as a file, which fetches only the ranges that are read.
 
-    Whoever reads it may take an error of the disk or the network for one of the data; `failed` tells them apart.
+    A decoder may report an error of the disk or the network as damaged data; then `failed` holds the real error.
     """
 
     def __init__(self, first: bytes, num_bytes: int, fetch: Fetch, file: int | None = None) -> None:
@@ -44,7 +44,7 @@ class LazyBytes:
         return self.first.startswith(start)
 
     def __bytes__(self) -> bytes:
-        """All of it, in one read of what is not known yet."""
+        """All bytes; those that are not known yet are fetched in one read."""
         return self.first + self._fetched(len(self.first), self._num_bytes - len(self.first))
 
     def read(self, size: int = -1) -> bytes:

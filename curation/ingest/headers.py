@@ -1,6 +1,6 @@
-"""Read the header of each input and no more: format, upright size, or the reason that the header alone can tell.
+"""Read the header of each input and no more: its format and upright size, or the reason why it is no picture.
 
-A survey of a collection before it is ingested. No job of `build` reads the table, so it may be there or not.
+The table serves a survey of a collection before it is ingested. No job of `build` reads it.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ def stage(recipe: DataRecipe) -> Stage:
 
 
 def other_knobs(dataset: Dataset, recipe: DataRecipe) -> bool:
-    """Whether the headers that are there were judged by other knobs. They are cheap: read them again, and do not ask
-    for `--redo` as a job that costs hours does."""
+    """Whether the headers of a dataset were read under other knobs. Such headers are read again without `--redo`,
+    since that costs little."""
     step = Step(stage(recipe))
     made_by = dataset.record(JOB)
     return made_by is not None and made_by.knobs != step.record(dataset).knobs

@@ -44,7 +44,7 @@ class IngestWorker(Worker):
     """Reads and decodes on threads, a bounded number of images ahead."""
 
     def __init__(self, knobs: Ingest, threads: int, root: Path | None = None) -> None:
-        """Load Pillow's decoders, before several threads need them at once, and what was taken out of a dataset."""
+        """Load Pillow's decoders before several threads need them at once, and read the log of takedowns."""
         picture_formats()
         self.withheld = Withheld(read_log(Dataset(root)) if root else [])
         self.knobs = knobs
@@ -126,12 +126,12 @@ def _read(listed: Mapping[str, Any]) -> bytes:
 
 
 def _caption(listed: Mapping[str, Any]) -> dict[str, str | None]:
-    """Caption, url and license: what the captions table says, else what lies beside the image."""
-    beside = _read_sidecars(listed["source"], listed["sidecar"]) if listed["sidecar"] else RawCaption(None)
+    """Caption, url and license: those of the captions table, else those of the sidecar files."""
+    sidecar = _read_sidecars(listed["source"], listed["sidecar"]) if listed["sidecar"] else RawCaption(None)
     return {
-        "raw_caption": listed["raw_caption"] or beside.caption,
-        "url": listed["url"] or beside.url,
-        "license": listed["license"] or beside.license,
+        "raw_caption": listed["raw_caption"] or sidecar.caption,
+        "url": listed["url"] or sidecar.url,
+        "license": listed["license"] or sidecar.license,
     }
 
 

@@ -19,13 +19,13 @@ from schemas.tables import LISTING
 
 @dataclass(frozen=True)
 class Listed:
-    """What the listing of a recipe's sources found."""
+    """Counts of the listing of a recipe's sources."""
 
     num_inputs: int
     num_new: int
     """Inputs of sources that were not listed before."""
     ignored: dict[str, int]
-    """What lay beside the images and is no input, by kind."""
+    """Files that are no inputs, by kind."""
 
 
 def update_listing(dataset: Dataset, recipe: DataRecipe) -> Listed:

@@ -1,4 +1,4 @@
-"""Fetch again what failed for a reason that may be over: rows keep their place, what succeeded is left alone."""
+"""Fetch again the inputs that failed for a passing reason; their rows keep their places, and all others stay."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _Part:
 
 
 def retry_failed(dataset: Dataset, recipe: DataRecipe) -> int:
-    """Fetch again the rows that failed for a transient reason, and have `ingest` read their parts anew.
+    """Fetch again the rows that failed for a transient reason, and let `ingest` read their parts again.
 
     The URLs among them are fetched into tars of their own, and their rows of the listing are rewritten in place: the
     same row_id, another address or another reason. Every other part of the listing stays as it is, so `ingest` and
@@ -77,13 +77,15 @@ def _failed_parts(dataset: Dataset, numbers: range) -> list[_Part]:
 def _fetch(
     dataset: Dataset, source: AnySource, position: int, first_row: int, parts: list[_Part], attempt: int
 ) -> dict[int, Item]:
-    """What became of the URLs that failed, by row_id; nothing of a source that downloads nothing itself."""
+    """The new items of the URLs that failed, by row_id; empty for a source that downloads nothing itself."""
     if not isinstance(source, UrlSource):
         return {}
     numbers: set[int] = set()
     for part in parts:
         for row in dataset.read_part("listing", part.number).to_pylist():
-            if row["row_id"] in part.row_ids and row["reason"] in TRANSIENT:  # others lie in a tar that failed to open
+            if (
+                row["row_id"] in part.row_ids and row["reason"] in TRANSIENT
+            ):  # the others are in a tar that could not be opened
                 numbers.add(row["row_id"] - first_row)
     if not numbers:
         return {}
@@ -93,7 +95,7 @@ def _fetch(
 
 
 def _rewrite(dataset: Dataset, part: _Part, fetched: dict[int, Item], attempt: int) -> None:
-    """Put what was fetched into a part of the listing, and give the part another name for those that depend on it."""
+    """Write the new items into a part of the listing, under another content key, so that later jobs see the change."""
     rows: list[dict[str, Any]] = dataset.read_part("listing", part.number).to_pylist()
     for place, row in enumerate(rows):
         if (item := fetched.get(row["row_id"])) is not None:

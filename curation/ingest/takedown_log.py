@@ -1,4 +1,4 @@
-"""The log of takedowns, `purged.jsonl`: what was taken out and why, and what must never be ingested again."""
+"""The log of takedowns, `purged.jsonl`: which inputs were taken out and why; `ingest` never lets them in again."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from schemas.reasons import PURGED
 from schemas.tables import IMAGES, PROXIES
 
 IDENTITY = frozenset({"row_id", "image_id", "source", "source_name", "member", "byte_offset", "num_bytes", "sha256"})
-"""Columns that a purged row keeps: which input it was, and the hash of what it must not become again."""
+"""Columns that a purged row keeps: they name the input, and the hash of the bytes that must not come in again."""
 
 REASONS = ("reason", "rejected_by")
-"""Columns that say `purged` in a purged row."""
+"""Columns that hold `purged` in a purged row."""
 
 
 @dataclass(frozen=True)
-class Entry:
+class TakedownEntry:
     """One input that was taken out, or one hash that is refused before anything has matched it.
 
     Attributes:
@@ -54,11 +54,11 @@ class Entry:
 
 
 def log_path(dataset: Dataset) -> Path:
-    """Where the log lies."""
+    """The path of the log."""
     return dataset.root / "purged.jsonl"
 
 
-def read_log(dataset: Dataset) -> list[Entry]:
+def read_log(dataset: Dataset) -> list[TakedownEntry]:
     """Every entry, oldest first; none where nothing was ever taken out.
 
     Raises:
@@ -72,19 +72,19 @@ def read_log(dataset: Dataset) -> list[Entry]:
         try:
             values = json.loads(line)
             heirs = tuple((row_id, image_id) for row_id, image_id in values.get("heirs", ()))
-            entries.append(Entry(**values | {"features": tuple(values["features"]), "heirs": heirs}))
+            entries.append(TakedownEntry(**values | {"features": tuple(values["features"]), "heirs": heirs}))
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path}: line {number} is damaged ({error}); put the file back from a copy") from None
     return entries
 
 
-def write_log(dataset: Dataset, entries: Iterable[Entry]) -> None:
+def write_log(dataset: Dataset, entries: Iterable[TakedownEntry]) -> None:
     """Commit the whole log."""
     lines = (json.dumps(asdict(entry), ensure_ascii=False, sort_keys=True) + "\n" for entry in entries)
     write_bytes(log_path(dataset), "".join(lines).encode())
 
 
-def finished(entries: Iterable[Entry]) -> list[Entry]:
+def finished(entries: Iterable[TakedownEntry]) -> list[TakedownEntry]:
     """The same entries, carried out."""
     return [replace(entry, finished=True) for entry in entries]
 
@@ -102,7 +102,7 @@ def refuse_unfinished(dataset: Dataset) -> None:
 
 
 def blank(field: pa.Field) -> Any:
-    """What a column holds in a purged row: nothing, or `KeepValue` where the contract wants something."""
+    """The value of a column in a purged row: an empty one, or `KeepValue` where the contract allows none."""
     if field.name in REASONS:
         return PURGED
     if field.nullable:
@@ -113,7 +113,7 @@ def blank(field: pa.Field) -> Any:
 
 
 class KeepValue:
-    """Stands for a value that stays: of a column of `IDENTITY`, or one that may not be null, such as who captions."""
+    """Marks a value that a purged row keeps: a column of `IDENTITY`, or one that may not be null."""
 
 
 def blank_row(row: Mapping[str, Any], schema: pa.Schema, why: str) -> dict[str, Any]:
@@ -126,9 +126,9 @@ def blank_row(row: Mapping[str, Any], schema: pa.Schema, why: str) -> dict[str, 
 
 
 class Withheld:
-    """What `ingest` must not let in: inputs by number, bytes by their hash, pictures by their likeness."""
+    """Inputs that `ingest` must not let in, known by their number, by the hash of their bytes, or by their pHash."""
 
-    def __init__(self, entries: Iterable[Entry]) -> None:
+    def __init__(self, entries: Iterable[TakedownEntry]) -> None:
         entries = list(entries)
         self._rows = {entry.row_id: entry.why for entry in entries if entry.row_id is not None}
         self._images = {entry.image_id: entry.why for entry in entries if entry.image_id is not None}

@@ -23,7 +23,7 @@ SCORED_PX = 512
 
 
 def stage(recipe: DataRecipe) -> Stage:
-    """The job that turns proxies into `scores`, and into `embeddings` where `aesthetic.store_embeddings` asks."""
+    """The job that turns proxies into `scores`, and into `embeddings` with `aesthetic.store_embeddings`."""
     section, threads = recipe.aesthetic, recipe.run.threads
     build: Callable[[], Worker] = partial(AestheticWorker, section.scorer, threads)
     needs: tuple[Callable[[], object], ...] = ()
@@ -72,7 +72,7 @@ class AestheticWorker(Worker):
 
 
 class Measures(NamedTuple):
-    """What `photographic` sees, each from 0 to 1, more is better."""
+    """The measures of `photographic`, each from 0 to 1; more is better."""
 
     sharpness: float
     contrast: float
@@ -81,7 +81,7 @@ class Measures(NamedTuple):
 
 
 def photographic(image: Image.Image) -> float:
-    """A score from 1 to 10 for sharpness, contrast, colourfulness and exposure. No taste: what a camera can be told.
+    """A score from 1 to 10 for sharpness, contrast, colourfulness and exposure: technical quality, not taste.
 
     score = 1 + 9 * exposure * (0.4 sharpness + 0.3 contrast + 0.3 colourfulness), so that it rises with each of the
     four and a black, white or evenly grey frame is near 1. The measures are those of `measure`.

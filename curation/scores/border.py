@@ -17,21 +17,21 @@ STEP = 24.0
 STRAIGHT = 0.3
 """Share of the pixels behind the bar that must be other ones: fewer, and the bar is a plain background."""
 AHEAD_PX = 6
-"""How far behind the last line of a bar its edge may lie: compression and resizing blur it."""
+"""Largest distance of a bar's edge from its last line: compression and resizing blur it."""
 
 
-class Border(NamedTuple):
-    """What of a picture is border."""
+class PictureBorder(NamedTuple):
+    """The part of a picture that is border."""
 
     share: float
-    """Of its area, 0 to 1; 1 where the whole picture is one colour."""
+    """Share of the area, 0 to 1; 1 where the whole picture is one colour."""
     box: tuple[int, int, int, int]
     """Left, top, right, bottom of the picture inside, in px of the picture that was measured."""
 
 
-def border(image: Image.Image) -> Border:
-    """Find the bars on the four sides. A sky, a white background behind an object and a dark corner are no bars: what
-    follows them does not begin along a straight line.
+def border(image: Image.Image) -> PictureBorder:
+    """Find the bars on the four sides. A sky, a white background behind an object and a dark corner are no bars,
+    since they do not end in a straight line.
 
     Args:
         image: RGB, of any size.
@@ -39,14 +39,14 @@ def border(image: Image.Image) -> Border:
     image = image.convert("RGB")
     width, height = image.size
     if max(ImageStat.Stat(image).stddev) <= EVEN:
-        return Border(1.0, (0, 0, 0, 0))
+        return PictureBorder(1.0, (0, 0, 0, 0))
     pixels = np.asarray(image)
     top, bottom = _bar(pixels), _bar(pixels[::-1])
     inside = pixels[top : height - bottom].swapaxes(0, 1)
     left, right = _bar(inside), _bar(inside[::-1])
     box = (left, top, width - right, height - bottom)
     area = (box[2] - box[0]) * (box[3] - box[1])
-    return Border(1 - area / (width * height), box)
+    return PictureBorder(1 - area / (width * height), box)
 
 
 def _bar(lines: NDArray[np.uint8]) -> int:

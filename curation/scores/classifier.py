@@ -57,7 +57,7 @@ class ImageClassifier:
         return cls(model, processor, labels[wanted.lower()], weights_name(section.model, folder, PUBLISHED.get(column)))
 
     def pixels(self, image: Image.Image) -> Pixels:
-        """What the model sees of an RGB picture, (3, height, width): work for the threads that decode."""
+        """The model's input for an RGB picture, (3, height, width); threads that decode call this."""
         found: Pixels = self._processor(image, return_tensors="np")["pixel_values"][0]
         return found
 

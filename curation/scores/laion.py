@@ -23,13 +23,13 @@ from schemas.recipe import Aesthetic
 from schemas.tables import EMBEDDINGS, SCORES
 
 _TENSOR = re.compile(r"(?:.*\.)?(\d+)\.(weight|bias)")
-"""layers.0.weight: which layer of the chain, and what of it."""
+"""layers.0.weight: the number of the layer, and which of its tensors."""
 
 UNREADABLE = (
     OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, struct.error,
     pickle.UnpicklingError, SafetensorError,
 )  # fmt: skip
-"""What torch and safetensors raise for a file that is damaged or of another kind."""
+"""Errors of torch and safetensors for a file that is damaged or of another kind."""
 
 
 class Head:
@@ -153,7 +153,7 @@ class LaionWorker(Worker):
         self._name = f"{self._head.name} on {self._clip.name}"
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
-        """`proxies` in; `scores` out, and `embeddings` where they are asked for. No proxy: nulls."""
+        """`proxies` in; `scores` out, and `embeddings` where they are stored. A row without a proxy has nulls."""
         proxies = inputs["proxies"]
         size = self._section.batch_size
         places: list[int] = []

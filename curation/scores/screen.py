@@ -1,4 +1,4 @@
-"""The job `screen`: what spoils a picture, measured and stored; whether it is refused for it is `select`'s."""
+"""The job `screen` measures the faults of a picture and stores them; `select` decides whether they refuse it."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def stage(recipe: DataRecipe) -> Stage:
     )
 
 
-class Seen(NamedTuple):
-    """A row as the threads leave it: what is measured, and what the models are to see."""
+class MeasuredPicture(NamedTuple):
+    """A row with its measures, and the models' inputs for it."""
 
     row: dict[str, Any]
     pixels: dict[str, Pixels]
@@ -57,7 +57,7 @@ class Seen(NamedTuple):
 
 
 class ScreenWorker(Worker):
-    """Decodes and measures on threads, then asks the models in batches."""
+    """Decodes and measures on threads, then runs the models in batches."""
 
     def __init__(self, section: Screen, threads: int) -> None:
         """Load the models.
@@ -79,22 +79,22 @@ class ScreenWorker(Worker):
         captions = inputs["raw_captions"]["caption"] if self._clip else pa.nulls(proxies.num_rows, pa.string())
         size = self._section.batch_size if self._section.uses_models() else 1
         rows: list[dict[str, Any]] = []
-        batch: list[Seen] = []
-        look = partial(self._look, proxies, images, captions)
-        for seen in ahead(look, range(proxies.num_rows), self._threads, window=size + 2 * self._threads):
+        batch: list[MeasuredPicture] = []
+        measure = partial(self._measure, proxies, images, captions)
+        for seen in ahead(measure, range(proxies.num_rows), self._threads, window=size + 2 * self._threads):
             batch.append(seen)
             if len(batch) == size:
-                rows += self._ask(batch, progress)
+                rows += self._classify(batch, progress)
                 batch = []
-        rows += self._ask(batch, progress)
+        rows += self._classify(batch, progress)
         return {"screens": pa.Table.from_pylist(rows, schema=SCREENS)}
 
-    def _look(self, proxies: pa.Table, images: pa.Table, captions: pa.ChunkedArray, place: int) -> Seen:
-        """Measure one picture, and make what the models see of it."""
+    def _measure(self, proxies: pa.Table, images: pa.Table, captions: pa.ChunkedArray, place: int) -> MeasuredPicture:
+        """Measure one picture, and prepare the models' inputs."""
         row = {name: proxies[name][place].as_py() for name in ("row_id", "image_id")}
         jpeg = proxies["jpeg"][place].as_py()
         if jpeg is None:
-            return Seen(row, {}, None)
+            return MeasuredPicture(row, {}, None)
         with naming(f"{row['image_id']} (row {row['row_id']})"):
             picture = open_rgb(jpeg)
             original = images.slice(place, 1).to_pylist()[0]
@@ -103,7 +103,7 @@ class ScreenWorker(Worker):
             pixels = {name: model.pixels(picture) for name, model in self._classifiers.items()}
             if self._clip is not None and caption is not None:
                 pixels[CLIP_SIMILARITY] = self._clip.pixels(picture)
-        return Seen(row, pixels, caption)
+        return MeasuredPicture(row, pixels, caption)
 
     def _measured(self, proxy: Image.Image, original: Mapping[str, Any]) -> dict[str, Any]:
         """The columns of the screens that need no model."""
@@ -120,7 +120,7 @@ class ScreenWorker(Worker):
             found["upscale"] = upscale(picture) if picture is not None else None
         return found
 
-    def _ask(self, batch: list[Seen], progress: Progress) -> list[dict[str, Any]]:
+    def _classify(self, batch: list[MeasuredPicture], progress: Progress) -> list[dict[str, Any]]:
         """The rows of a batch with the models' columns filled in."""
         rows = [seen.row for seen in batch]
         there = [seen for seen in batch if seen.pixels]
@@ -145,8 +145,8 @@ class ScreenWorker(Worker):
 
 
 def full_size(original: Mapping[str, Any]) -> Image.Image | None:
-    """The picture at its own size, read from its source again; None, and a line in the log, where that is no longer
-    what was ingested.
+    """The picture at its own size, read from its source again. None, and a line in the log, where its bytes have
+    changed since it was ingested.
 
     Args:
         original: a row of `images`.

@@ -1,4 +1,4 @@
-"""How sharp the sharpest tenth of a picture is: an open aperture is no fault, a shaken camera is."""
+"""Sharpness of the sharpest tenth of a picture: an open aperture is no fault, a shaken camera is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much larger a picture is than what it shows: the spectrum of an enlarged picture ends early."""
+"""The factor by which a picture was enlarged: the spectrum of an enlarged picture ends early."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TILE_PX = 256
 MAX_TILES = 5
 """Along each side: tiles are spread evenly, over a large picture with gaps."""
 FLOOR = 0.02
-"""A band of frequencies counts as there while it holds this share of what the low ones hold, both flattened."""
+"""A band of frequencies counts as present while it holds this share of what the low ones hold, both flattened."""
 
 EMPTY = 2.0
 """Grey levels squared: with less at low frequencies, `FLOOR` of it drowns in the rounding of a JPEG."""
@@ -63,7 +63,7 @@ def _spectrum(tile: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def _spread(side: int) -> NDArray[np.int64]:
-    """Where tiles begin along a side."""
+    """The first pixels of the tiles along a side."""
     count = min(MAX_TILES, -(-side // TILE_PX))
     return np.linspace(0, side - TILE_PX, count).round().astype(np.int64)
 

@@ -1,4 +1,4 @@
-"""Check every shard against what the tables say it holds, byte for byte where that is known."""
+"""Check every shard against the tables, byte for byte where they know the bytes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from curation.shards.writer import Packed, index_is_current, metadata_of
+from curation.shards.writer import PackedImage, index_is_current, metadata_of
 from engine.ahead import ahead
 from engine.dataset import WIDS_FILE, Dataset, digest_of, read_parquet
 from engine.stage import Stage, input_digest
@@ -23,7 +23,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class CheckedShard:
-    """What was found in one shard; `number` is its part of `samples`, None where no plan knows it."""
+    """The outcome for one shard; `number` is its part of `samples`, None where it is in no plan."""
 
     shard: str
     problem: str | None
@@ -94,7 +94,7 @@ def _differs_from_samples(dataset: Dataset, number: int, rows: list[dict[str, An
 
 def _shard_problem(path: Path, rows: list[dict[str, Any]], plan: Mapping[str, Row]) -> tuple[str | None, int]:
     """Compare every member's header with the index, the json member's own id with the key, the image's bytes with
-    their sha256, and both texts with the plan; what is wrong, and how many images have no sha256."""
+    their sha256, and both texts with the plan. Returns the first problem and the number of images without sha256."""
     num_unchecked = 0
     if not path.is_file():
         return "missing", 0
@@ -122,7 +122,7 @@ def _wrong_end(size: int, expected: int) -> str:
 
 
 def _sample_problem(tar: IO[bytes], row: Row, planned: Row | None) -> tuple[str | None, bool]:
-    """What is wrong with a sample, and whether its image could be checked."""
+    """The first problem of a sample, and whether its image could be checked."""
     key, found = row["key"], {}
     for member in ("image", "txt", "json"):
         name = f"{key}.{row['image_ext'] if member == 'image' else member}"
@@ -143,7 +143,7 @@ def _sample_problem(tar: IO[bytes], row: Row, planned: Row | None) -> tuple[str 
     if expected is not None and hashlib.sha256(found["image"]).hexdigest() != expected:
         return f"{key}.{row['image_ext']} has other bytes than {'were packed' if resized else 'the original'}", True
     if planned is not None:
-        image = Packed(b"", row["image_ext"], row["width"], row["height"], resized, stored)
+        image = PackedImage(b"", row["image_ext"], row["width"], row["height"], resized, stored)
         if found["json"] != shard.encode_json(metadata_of(planned, image)):
             return f"{key}.json is not what the plan says", True
         if found["txt"] != planned["caption"].encode():
@@ -152,10 +152,10 @@ def _sample_problem(tar: IO[bytes], row: Row, planned: Row | None) -> tuple[str 
 
 
 def index_problem(dataset: Dataset, index: pa.Table, broken: Container[str]) -> str | None:
-    """What is wrong with the indexes themselves; None where they fit each other, the samples and the tars' sizes.
+    """The first problem of the indexes; None where they fit each other, the samples and the sizes of the tars.
 
     Args:
-        broken: shards that have a problem of their own, whose sizes say nothing.
+        broken: shards that have a problem of their own; their sizes are not compared.
     """
     complete = len(dataset.parts("samples")) == len(set(_numbers(dataset).values()))
     if complete and (dataset.shards / WIDS_FILE).is_file() and not index_is_current(dataset):

@@ -1,46 +1,34 @@
-"""The dataset card of a `shards/` folder: tells Hugging Face `datasets` the columns, so that it need not guess them.
+"""The dataset card of a `shards/` folder, which declares the columns for Hugging Face `datasets`.
 
-Left to itself, `datasets` infers columns from the first few samples: a shard with JPEG and PNG, or a licence that only
+Without a card `datasets` infers columns from the first few samples: a shard with JPEG and PNG, or a licence that only
 later samples have, then fails to load.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
 
 import yaml
 
+from schemas.shard import SampleMetadata
+
 CARD_FILE = "README.md"
 
-_TEXT, _FLOAT, _INT, _BOOL = ({"dtype": kind} for kind in ("string", "float64", "int64", "bool"))
+_TEXT = {"dtype": "string"}
+_DTYPES = {str: "string", float: "float64", int: "int64", bool: "bool"}
 
-METADATA_TYPES: dict[str, dict[str, Any]] = {
-    "image_id": _TEXT,
-    "caption_raw": _TEXT,
-    "caption_raw_reason": _TEXT,
-    "caption_raw_from": _TEXT,
-    "caption_original": _TEXT,
-    "captions_synthetic": {"list": [{"name": "captioner", **_TEXT}, {"name": "caption", **_TEXT}]},
-    "caption_source": _TEXT,
-    "caption_coin": _FLOAT,
-    "caption_fallback": _TEXT,
-    "width": _INT,
-    "height": _INT,
-    "aspect": _FLOAT,
-    "bucket": _TEXT,
-    "aesthetic": _FLOAT,
-    "aesthetic_scorer": _TEXT,
-    "phash": _TEXT,
-    "subsets": {"list": "string"},
-    "source": _TEXT,
-    "url": _TEXT,
-    "license": _TEXT,
-    "sha256": _TEXT,
-    "resized": _BOOL,
-    "image_sha256": _TEXT,
-    "recipe": _TEXT,
-}
-"""Column types of the `.json` member, for every key of `schemas.shard.SampleMetadata`."""
+
+def metadata_types() -> dict[str, dict[str, Any]]:
+    """Column types of the `.json` member, for every key of `schemas.shard.SampleMetadata`."""
+    return {name: _column_type(hint) for name, hint in get_type_hints(SampleMetadata).items()}
+
+
+def _column_type(hint: Any) -> dict[str, Any]:
+    if is_typeddict(item := (get_args(hint) or (None,))[0]):
+        return {"list": [{"name": name, **_column_type(kind)} for name, kind in get_type_hints(item).items()]}
+    if get_origin(hint) is list:
+        return {"list": _DTYPES[item]}
+    return {"dtype": _DTYPES[item or hint]}
 
 
 def dataset_card(image_extensions: set[str], num_samples: int, num_shards: int) -> str:
@@ -50,7 +38,7 @@ def dataset_card(image_extensions: set[str], num_samples: int, num_shards: int) 
         image_extensions: of the image members; each is a column, null in samples of another format.
     """
     features: list[dict[str, Any]] = [{"name": "__key__", **_TEXT}, {"name": "__url__", **_TEXT}]
-    features += [{"name": "json", "struct": [{"name": name, **kind} for name, kind in METADATA_TYPES.items()]}]
+    features += [{"name": "json", "struct": [{"name": name, **kind} for name, kind in metadata_types().items()]}]
     features += [{"name": "txt", **_TEXT}]
     features += [{"name": extension, "dtype": "image"} for extension in sorted(image_extensions)]
     head = {

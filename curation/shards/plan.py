@@ -1,4 +1,4 @@
-"""Plan the shards from metadata alone: which sample lies where, before a byte is copied."""
+"""Plan the shards from metadata alone: the place of every sample, before a byte is copied."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SELECT row_id, image_id, weight, bucket,
 FROM ordered JOIN slices USING (bucket, slice)
 """
 """A shard ends where the bytes or the samples before a row pass a multiple of their limit. DuckDB holds a window's
-partition in memory, so a bucket is cut into slices of the shuffled order, and what lies before a slice is added."""
+partition in memory, so a bucket is cut into slices of the shuffled order, and the sums before a slice are added."""
 
 _NUMBERED = """
 CREATE TEMP TABLE numbered AS
@@ -55,7 +55,7 @@ SELECT row_id, shard_id, row_number() OVER (PARTITION BY shard_id ORDER BY image
        printf('%s/%s-%06d.tar', bucket, bucket, number) AS shard, bucket, weight
 FROM counted JOIN numbered USING (bucket, by_bytes, by_samples)
 """
-"""Where each sample lies, from a few narrow columns: wide rows go through no window."""
+"""The place of each sample, from a few narrow columns: wide rows go through no window."""
 
 _PLAN = """
 SELECT shard_id, position, shard, bucket, row_id,
@@ -105,8 +105,8 @@ def reduce(recipe: DataRecipe) -> Reduce:
 
 
 def plan(connection: Connection, limits: Shard, seed: int, shaped_by: str, balanced: bool = False) -> str:
-    """The SELECT of the plan. Within a bucket samples are dealt to shards by a hash of the seed and their id, and lie
-    in a shard by their id, itself a hash: the plan depends on neither the order of the input nor the workers.
+    """The SELECT of the plan. Within a bucket a hash of the seed and the id deals samples to shards; in a shard they
+    are sorted by id, itself a hash: the plan depends on neither the order of the input nor the workers.
 
     Args:
         balanced: take the weights of `balance`, and leave out what it dropped.

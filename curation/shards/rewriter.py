@@ -1,4 +1,4 @@
-"""Take samples out of a written shard: the others' bytes are copied as they are, and only their places change."""
+"""Take samples out of a written shard; the bytes of the others are copied, and only their places change."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COPY_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
-class Member:
+class ShardMember:
     """A member of a tar: (key, extension), and where its data begins."""
 
     key: str
@@ -24,7 +24,7 @@ class Member:
     size: int
 
 
-def members_of(path: Path) -> list[Member]:
+def members_of(path: Path) -> list[ShardMember]:
     """The members of a shard, from its own headers.
 
     Raises:
@@ -35,10 +35,10 @@ def members_of(path: Path) -> list[Member]:
             found = [(info.name.partition("."), info.offset_data, info.size) for info in tar]
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(f"{path}: damaged ({error}); sigma doctor --repair writes it again") from None
-    return [Member(name[0], name[2], offset, size) for name, offset, size in found]
+    return [ShardMember(name[0], name[2], offset, size) for name, offset, size in found]
 
 
-def drop_samples(path: Path, keys: Container[str]) -> dict[str, list[Member]]:
+def drop_samples(path: Path, keys: Container[str]) -> dict[str, list[ShardMember]]:
     """Rewrite a shard without these keys, unless it holds none of them; a shard that would be empty is deleted.
 
     Returns:
@@ -54,20 +54,20 @@ def drop_samples(path: Path, keys: Container[str]) -> dict[str, list[Member]]:
             path.unlink()
             return {}
         members = _copy(path, kept)
-    by_key: dict[str, list[Member]] = {}
+    by_key: dict[str, list[ShardMember]] = {}
     for member in members:
         by_key.setdefault(member.key, []).append(member)
     return by_key
 
 
-def _copy(path: Path, kept: list[Member]) -> list[Member]:
+def _copy(path: Path, kept: list[ShardMember]) -> list[ShardMember]:
     moved = []
     with path.open("rb") as source, atomic_write(path) as target:
         for member in kept:
             place = target.tell() + shard.BLOCK
             source.seek(member.offset - shard.BLOCK)
             _copy_bytes(source, target, shard.BLOCK + member.size + shard.padding(member.size))
-            moved.append(Member(member.key, member.extension, place, member.size))
+            moved.append(ShardMember(member.key, member.extension, place, member.size))
         target.write(shard.END_OF_ARCHIVE)
     return moved
 
@@ -80,7 +80,7 @@ def _copy_bytes(source: IO[bytes], target: IO[bytes], size: int) -> None:
         size -= len(data)
 
 
-def placed(row: Mapping[str, Any], members: list[Member]) -> dict[str, Any]:
+def placed(row: Mapping[str, Any], members: list[ShardMember]) -> dict[str, Any]:
     """A row of `samples` with the places that its members have now.
 
     Raises:

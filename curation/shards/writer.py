@@ -1,4 +1,4 @@
-"""Write one shard: original bytes are copied into a tar, and where each member lies is remembered."""
+"""Write the shards: original bytes are copied into a tar, and the place of each member is noted."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def stage(recipe: DataRecipe, dataset: Dataset) -> Stage:
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedImage:
     """The image member of a sample."""
 
     data: bytes
@@ -54,7 +54,7 @@ class Packed:
     height: int
     resized: bool
     image_sha256: str | None = None
-    """Of re-encoded bytes; None where they are the original's, whose sha256 the plan has."""
+    """Hash of re-encoded bytes; None for the original's bytes, whose sha256 is in the plan."""
 
 
 class Unpackable(Exception):
@@ -73,7 +73,7 @@ class ShardWriter:
         self._recipe = recipe
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
-        """One shard. A sample whose original is gone or changed is left out, and its row says so."""
+        """One shard. A sample whose original is gone or changed is left out, with a reason in its row."""
         plan = inputs["shard_plan"].to_pylist()
         if not plan:  # every sample of the shard was taken out; its number stays, so that no other shard moves
             return {"samples": SAMPLES.empty_table()}
@@ -112,7 +112,7 @@ class ShardWriter:
             tar.write(bytes(shard.padding(len(content))))
         return row
 
-    def image_of(self, sample: Mapping[str, Any]) -> Packed:
+    def image_of(self, sample: Mapping[str, Any]) -> PackedImage:
         """The image member of a row of the plan.
 
         Raises:
@@ -131,26 +131,26 @@ class ShardWriter:
         longest = self._recipe.resize_longest_px
         return longest is not None and max(sample["width"], sample["height"]) > longest
 
-    def _pack(self, data: bytes, sample: Mapping[str, Any]) -> Packed:
+    def _pack(self, data: bytes, sample: Mapping[str, Any]) -> PackedImage:
         if not self.resizes(sample):
             extension = shard.extension(sample["format"])
-            return Packed(data, extension, sample["width"], sample["height"], resized=False)
+            return PackedImage(data, extension, sample["width"], sample["height"], resized=False)
         picture = open_rgb(data, longest_px=self._recipe.resize_longest_px)
         jpeg = io.BytesIO()
         picture.save(jpeg, "JPEG", quality=self._recipe.resize_quality)
         return re_encoded(jpeg.getvalue(), "jpg", picture.width, picture.height)
 
 
-def re_encoded(data: bytes, extension: str, width: int, height: int) -> Packed:
+def re_encoded(data: bytes, extension: str, width: int, height: int) -> PackedImage:
     """An image member whose bytes are not the original's, with their checksum."""
-    return Packed(data, extension, width, height, True, hashlib.sha256(data).hexdigest())
+    return PackedImage(data, extension, width, height, True, hashlib.sha256(data).hexdigest())
 
 
-def metadata_of(sample: Mapping[str, Any], image: Packed) -> shard.SampleMetadata:
-    """The `.json` member of a row of the plan; of the image only what is said about it."""
+def metadata_of(sample: Mapping[str, Any], image: PackedImage) -> shard.SampleMetadata:
+    """The `.json` member of a row of the plan."""
     synthetic = []
     if sample["synthetic_caption"] is not None:
-        synthetic = [{"captioner": sample["captioner"], "caption": sample["synthetic_caption"]}]
+        synthetic = [shard.SyntheticCaption(captioner=sample["captioner"], caption=sample["synthetic_caption"])]
     metadata = shard.SampleMetadata(
         image_id=sample["image_id"],
         caption_raw=sample["raw_caption"],
@@ -186,7 +186,7 @@ INDEX_KEY = b"sigma.samples"
 
 
 def index_is_current(dataset: Dataset) -> bool:
-    """Whether the index was written from the samples that are there now."""
+    """Whether the index was written from the present samples."""
     record = dataset.record("samples")
     path = dataset.shards / shard_index.INDEX_FILE
     if record is None or not path.is_file() or not (dataset.shards / WIDS_FILE).is_file():
@@ -195,9 +195,9 @@ def index_is_current(dataset: Dataset) -> bool:
 
 
 def write_index(dataset: Dataset) -> int:
-    """Write `shards/index.parquet` (every sample that lies in a shard, in tar order), `wids.json` and the dataset card.
+    """Write `shards/index.parquet` (every sample of a shard, in tar order), `wids.json` and the dataset card.
 
-    The samples are read twice, a part at a time: the index comes last, and what is written before it counts them all.
+    The samples are read twice, a part at a time: the other two files count all samples, and the index is written last.
 
     Returns:
         The number of samples.
@@ -229,7 +229,7 @@ def write_index(dataset: Dataset) -> int:
 
 
 def _packed(dataset: Dataset, columns: list[str] | None) -> Iterator[pa.Table]:
-    """The samples that lie in a shard, part by part."""
+    """The samples that were packed, part by part."""
     for number in range(len(dataset.parts("samples"))):
         part = dataset.read_part("samples", number, columns)
         yield part.filter(part["shard"].is_valid())

@@ -1,4 +1,6 @@
-"""Where images come from: each source lists its inputs in a fixed order and can read their bytes again."""
+"""Sources of images: `list_source` lists the inputs of each kind in a fixed order, `read_original` and `open_lazily`
+read their bytes again. Other rooms use these, `storage.unreadable`, `urls` (to retry) and `demo_photos`.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,10 @@ from schemas.sources import (
 
 
 def list_source(source: AnySource, fetch_into: str | None = None) -> SourceListing:
-    """The inputs of a source of any kind, and what was left out.
+    """The inputs of a source of any kind, and counts of the files that are no inputs.
 
     Args:
-        fetch_into: folder for what has to be downloaded first; of a URL list that names no other.
+        fetch_into: folder for downloads; used by a URL list that names no other.
 
     Raises:
         ValueError: the source cannot be used; one line saying what and how to mend it.

@@ -1,4 +1,4 @@
-"""Raw captions that people keep beside their images: one table per folder, or one small file per image."""
+"""Raw captions in files next to the images: one table per folder, or one small file per image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from curation.sources.storage import REMOTE_ERRORS, filesystem, why
 from schemas.locations import public_url
 
 TABLE_NAMES = ("captions.parquet", "captions.csv", "captions.jsonl")
-"""What a captions table in the root of a folder is called."""
+"""Names of a captions table in the root of a folder."""
 
 FILE_COLUMNS = ("file_name", "file", "path", "image", "member")
 CAPTION_COLUMNS = ("caption", "text", "prompt", "raw_caption")
@@ -30,7 +30,7 @@ _CSV_FIELD_LIMIT = 1 << 24
 
 @dataclass(frozen=True)
 class RawCaption:
-    """What someone wrote about an image."""
+    """A caption that came with an image, and where the image is from."""
 
     caption: str | None
     url: str | None = None
@@ -40,7 +40,7 @@ class RawCaption:
 class CaptionTable:
     """The captions of a folder, looked up by member name.
 
-    They lie in a temporary SQLite file, not in memory: a table of tens of millions of captions is larger than that.
+    They are kept in a temporary SQLite file: a table of tens of millions of captions does not fit into memory.
     """
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class CaptionTable:
         self.num_repeated += num_rows - (self.num_left() - num_before)
 
     def take(self, member: str) -> RawCaption | None:
-        """The caption of an image, removed so that what is left at the end belongs to no image."""
+        """The caption of an image; it is removed, so that the captions left at the end belong to no image."""
         key = (_lookup_key(member),)
         row = self._rows.execute("SELECT caption, url, license FROM captions WHERE key = ?", key).fetchone()
         if row is None:
@@ -83,7 +83,7 @@ def read_caption_table(root: str, names: Iterable[str]) -> CaptionTable | None:
 
     Args:
         root: the folder, absolute, or its URL.
-        names: what lies in it.
+        names: the names in it.
 
     Raises:
         ValueError: there are several, it cannot be read, or it lacks a column for file names or for captions.
@@ -112,11 +112,11 @@ def _captions(root: str, path: str) -> Iterator[tuple[str, RawCaption]]:
 
 
 def read_sidecar(data: bytes, is_json: bool, fields: Iterable[str] = SIDECAR_FIELDS) -> RawCaption:
-    """The caption in a `.txt` or `.json` file beside an image; bytes that are not UTF-8 become U+FFFD.
+    """The caption in a sidecar file, a `.txt` or `.json` of the same name as an image; bytes that are not UTF-8 become
+    U+FFFD.
 
-    Of a `.json` the first of `fields` that holds text is the caption.
-
-    A `.json` that is no object, or holds no caption, gives none: it is not the image that is broken.
+    The first of `fields` that holds text is the caption of a `.json`. One that is no object, or holds no caption, gives
+    none: the image is not at fault.
     """
     text = data.decode("utf-8-sig", "replace")
     if not is_json:
@@ -131,7 +131,7 @@ def read_sidecar(data: bytes, is_json: bool, fields: Iterable[str] = SIDECAR_FIE
 
 
 def clean_text(value: Any) -> str | None:
-    """Text without blanks around it and without what UTF-8 cannot hold; None where nothing is left or it is no text."""
+    """Text stripped of blanks and of characters that UTF-8 cannot hold; None where nothing is left or it is no text."""
     if not isinstance(value, str):
         return None
     return value.encode("utf-8", "replace").decode("utf-8").strip() or None

@@ -53,7 +53,7 @@ PHOTOS = (
 )
 
 SIDECARS = {"chelsea.png": ".json", "coffee.png": ".txt"}
-"""Photos whose caption lies beside them in a file of its own; the others are in `captions.jsonl`."""
+"""Photos whose caption is in a sidecar file; the other captions are in `captions.jsonl`."""
 
 ERROR_PAGE = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head><body><h1>Not Found</h1></body></html>\n"
 
@@ -62,7 +62,7 @@ def write_demo_photos(folder: Path) -> int:
     """Write photographs, captions and bad files; the same bytes on every call.
 
     Returns:
-        The number of image files, good and bad: what the ledger of a dataset made from the folder must add up to.
+        The number of image files, good and bad; the ledger of a dataset made from the folder adds up to it.
     """
     package = files("skimage") / "data"
     originals = {photo.file: (package / photo.file).read_bytes() for photo in PHOTOS}
@@ -71,12 +71,12 @@ def write_demo_photos(folder: Path) -> int:
         _write(folder / name, data)
     table = []
     for photo in PHOTOS:
-        beside = (folder / photo.file).with_suffix(SIDECARS.get(photo.file, ""))
+        sidecar = (folder / photo.file).with_suffix(SIDECARS.get(photo.file, ""))
         words = {"caption": photo.caption, "license": photo.license}
-        if beside.suffix == ".json":
-            _write(beside, json.dumps(words).encode())
-        elif beside.suffix == ".txt":
-            _write(beside, f"{photo.caption}\n".encode())
+        if sidecar.suffix == ".json":
+            _write(sidecar, json.dumps(words).encode())
+        elif sidecar.suffix == ".txt":
+            _write(sidecar, f"{photo.caption}\n".encode())
         else:
             table.append({"file_name": photo.file, **words})
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table)
@@ -85,7 +85,7 @@ def write_demo_photos(folder: Path) -> int:
 
 
 def bad_files(originals: dict[str, bytes], spare: bytes) -> dict[str, bytes]:
-    """What every collection has among its photos: files that are broken, no picture, too small, or there twice.
+    """Bad files as every collection has them: broken, no picture, too small, or a copy.
 
     Args:
         originals: the good photos by name.

@@ -148,9 +148,9 @@ def sorted_on_disk(
 ) -> Iterator[Sortable]:
     """The entries in the order of their keys; equal keys keep the order they came in.
 
-    `entries` is read to its end before this returns, so that what counts while it is read has counted, and its errors
-    are raised here. Up to `run_entries` are sorted in memory and touch no disk; more go through a file in the
-    temporary folder (TMPDIR), which has no name and goes with the iterator.
+    `entries` is read to its end before this returns, so that counts made while it is read are complete, and its
+    errors are raised here. Up to `run_entries` are sorted in memory and touch no disk; more go through a file in the
+    temporary folder (TMPDIR), which has no name and is gone with the iterator.
 
     Raises:
         ValueError: the temporary folder cannot be written, or is full.

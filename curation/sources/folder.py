@@ -86,13 +86,13 @@ def _table_names(root: str, entries: ListEntries) -> list[str]:
 
 
 def _ignoring() -> SourceListing:
-    """A listing whose counts nobody reads."""
+    """A listing whose counts are not used."""
     return SourceListing([], {})
 
 
 @lru_cache(maxsize=1)
 def image_extensions() -> frozenset[str]:
-    """Lower-case extensions, dot included, of what counts as an image."""
+    """Lower-case extensions, dot included, of the files that count as images."""
     readable = {
         extension
         for extension, name in Image.registered_extensions().items()
@@ -153,9 +153,9 @@ def _walk(
             if entry.is_folder:
                 yield from _walk(list_entries, f"{prefix}{entry.name}/", captions, listing)
             elif _split(entry.name)[1] in image_extensions():
-                beside = _sidecars_of(entry.name, sidecars)
-                used.update(beside)
-                yield _item(prefix, entry, beside[0] if beside else None, captions)
+                found = _sidecars_of(entry.name, sidecars)
+                used.update(found)
+                yield _item(prefix, entry, found[0] if found else None, captions)
             else:
                 others.append(entry.name)
         for name in others:
@@ -167,8 +167,8 @@ def _walk(
 def _neighbours(entries: Iterable[FolderEntry]) -> Iterator[list[FolderEntry]]:
     """Sorted entries in groups that hold every caption file of their images, so that no folder is held whole.
 
-    An image `a.b.jpg` and its caption files all begin with `a.b.`, and so does what lies between them in the order;
-    whichever of them comes first opens the group, or lies in one that was opened with fewer letters.
+    The names of an image `a.b.jpg` and of its caption files all begin with `a.b.`, and so do the names between them.
+    The first of them opens the group, unless it is part of one that was opened with fewer letters.
     """
     together: list[FolderEntry] = []
     begins = ""
@@ -186,12 +186,12 @@ def _neighbours(entries: Iterable[FolderEntry]) -> Iterator[list[FolderEntry]]:
 
 
 def _matches(location: str, root: str) -> list[FolderEntry]:
-    """The folders and files that a pattern matches, named below `root`, and folders that cannot be looked into; what
-    lies in a matched folder is left out."""
+    """The folders and files that a pattern matches, named below `root`, and folders that cannot be listed. Matches
+    inside a matched folder are left out."""
     fs, path = filesystem(location)
     top = filesystem(root)[1].rstrip("/")
     found, failed = match_all(fs, path)
-    closed = {folder: {"type": "directory"} for folder in failed}  # each becomes a row that says so
+    closed = {folder: {"type": "directory"} for folder in failed}  # each becomes a row with a reason
     kept: list[FolderEntry] = []
     last_folder = None
     entries = (
@@ -208,7 +208,7 @@ def _matches(location: str, root: str) -> list[FolderEntry]:
 def _walk_matches(
     list_entries: ListEntries, matches: list[FolderEntry], captions: CaptionTable | None, listing: SourceListing
 ) -> Iterator[Item]:
-    """What lies in the matched folders, and the matched images with the caption files beside them."""
+    """The inputs in the matched folders, and the matched images with their caption files."""
     for parent, group in groupby(matches, key=lambda entry: entry.name[: entry.name.rfind("/") + 1]):
         matched = {entry.name.removeprefix(parent) for entry in group}
         entries = [
@@ -233,7 +233,7 @@ def _item(prefix: str, entry: FolderEntry, sidecar: str | None, captions: Captio
 
 
 def _sidecars_of(name: str, sidecars: dict[str, str]) -> list[str]:
-    """The caption files of an image, the first to be asked first: `<stem>.json`, `<stem>.txt`, `<name>.json`, ..."""
+    """The caption files of an image, the one that counts first: `<stem>.json`, `<stem>.txt`, `<name>.json`, ..."""
     if not sidecars:
         return []
     names = (base + extension for base in (_split(name)[0], name) for extension in _SIDECARS)

@@ -1,4 +1,4 @@
-"""List what img2dataset wrote: every row of its tables, fetched or failed, in the order of its keys."""
+"""List the output of img2dataset: every row of its tables, fetched or failed, in the order of its keys."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from schemas.sources import Img2datasetSource, TarCaptions
 
 _COLUMNS = ("key", "status", "error_message", "url", "caption", "license")
 _IMAGE_COLUMNS = ("jpg", "png", "webp")
-"""What output_format `parquet` keeps its images in."""
+"""Columns of images in output_format `parquet`."""
 
 _SAYS: tuple[tuple[str, FetchError], ...] = (
     ("x-robots-tag", FetchError.OPTED_OUT),
@@ -41,11 +41,11 @@ _SAYS: tuple[tuple[str, FetchError], ...] = (
     ("connection", FetchError.UNREACHABLE),
     ("errno", FetchError.UNREACHABLE),
 )
-"""What img2dataset's messages (urllib's) hold, in lower case, and what it means; the first that fits."""
+"""Words of img2dataset's messages (urllib's), in lower case -> reason; the first that fits counts."""
 
 
 def list_img2dataset(source: Img2datasetSource) -> SourceListing:
-    """Every row of its tables and every image beside them, shard by shard, in the order of the keys.
+    """Every row of its tables and every image without a row, shard by shard, in the order of the keys.
 
     Raises:
         ValueError: the folder holds nothing of img2dataset.
@@ -128,7 +128,7 @@ def _row_items(row: dict[str, Any], images: list[Item], container: str, folder: 
 
 
 def _find_images(stem: str, images: _Images, listing: SourceListing) -> None:
-    """The images of a shard that lie in its tar or its folder."""
+    """Collect the images of a shard from its tar or its folder."""
     folder, _, name = stem.rpartition("/")
     fs, path = filesystem(stem)
     if patiently(lambda: fs.exists(f"{path}.tar")):

@@ -18,16 +18,16 @@ class Item:
     num_bytes: int | None
     """As listed; None where the file cannot be looked at."""
     sidecar: str | None = None
-    """Member name of the caption file beside the image."""
+    """Member name of the image's caption file."""
     raw_caption: str | None = None
     url: str | None = None
     license: str | None = None
     byte_offset: int | None = None
-    """Of the bytes inside a tar."""
+    """First byte of the input inside a tar, or its row in a table."""
     source: str | None = None
-    """Folder or URL that `member` lies below, where it is not the one the source names."""
+    """Folder or URL that `member` is relative to, where it is not that of the source."""
     reason: str | None = None
-    """Why there is no picture, where listing has found that out: an ImageError or a FetchError."""
+    """The reason why there is no picture, where listing has found one: an ImageError or a FetchError."""
     detail: str | None = None
 
     def row(self, row_id: int, source: str, source_name: str) -> dict[str, Any]:
@@ -37,7 +37,7 @@ class Item:
 
 @dataclass(frozen=True)
 class SourceListing:
-    """What listing a source gives."""
+    """The inputs of a source, and counts of its other files."""
 
     items: Iterable[Item]
     """The inputs, one after the other, in an order that depends on their names alone; read once."""
@@ -46,7 +46,7 @@ class SourceListing:
     Filled while `items` is read."""
 
     def count(self, kind: str, num: int = 1) -> None:
-        """Add to what is no input."""
+        """Count something that is no input."""
         if num:
             self.ignored[kind] = self.ignored.get(kind, 0) + num
 
@@ -58,7 +58,7 @@ _ESCAPED_CONTAINER = re.compile("%(?=2[35])")
 def member_name(path: bytes) -> str:
     """A path as text that any Arrow or JSON reader takes.
 
-    Valid UTF-8 stays as it is. A byte that is not becomes `%` and two upper-case hex digits (`%E9`); a `%` of the
+    Valid UTF-8 is kept. Any other byte becomes `%` and two upper-case hex digits (`%E9`); a `%` of the
     path itself becomes `%25` where it would otherwise read as such an escape. `member_path` is the inverse.
     """
     if path.isascii() and b"%" not in path:
@@ -81,6 +81,6 @@ def inside(container: str, inner: str) -> str:
 
 
 def split_inside(member: str) -> tuple[str, str]:
-    """(container, inner) of what `inside` made."""
+    """(container, inner): the inverse of `inside`."""
     container, _, inner = member.partition("#")
     return re.sub("%2([35])", lambda match: "#" if match[1] == "3" else "%", container), inner

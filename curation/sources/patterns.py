@@ -15,12 +15,12 @@ from schemas.locations import is_remote
 from schemas.reasons import FetchError
 
 _INDEXED = {"http", "https", "hf"}
-"""File systems that match by themselves: what is a folder is a matter of pages, or all is known from one answer."""
+"""File systems that match patterns themselves: their folders are pages, or one answer holds all names."""
 _BRACES = re.compile(r"\{([^{}]*)\}")
 
 
 def is_pattern(location: str) -> bool:
-    """Whether a path is a pattern; a local folder that has such a name is none."""
+    """Whether a path is a pattern; the name of a local folder never is."""
     if not is_remote(location):
         return any(character in location for character in "*?[") and not Path(location).exists()
     return any(character in location for character in "*[")  # a `?` begins the query of a URL
@@ -37,8 +37,8 @@ def find_files(location: str, extensions: tuple[str, ...], what: str) -> list[st
     """The files of a folder (itself, not below it), a pattern with braces, `*`, `?` or `[`, or one file; sorted.
 
     Args:
-        extensions: lower case, dot included; others are not looked at.
-        what: what the files are called in an error.
+        extensions: lower case, dot included; other files are left out.
+        what: the word for such files in an error.
 
     Raises:
         ValueError: there is none.
@@ -71,17 +71,17 @@ def _files_at(path: str, extensions: tuple[str, ...]) -> list[str]:
     else:
         root = path
         fs, folder = filesystem(path)
-        index = "/" if path.startswith("http") else ""  # an index page is asked for with its slash
+        index = "/" if path.startswith("http") else ""  # the address of an index page ends with a slash
         listed = patiently(lambda: fs.ls(folder + index, detail=False))
         names = [name.rstrip("/").rpartition("/")[2] for name in listed]
     return [f"{root.rstrip('/')}/{name}" for name in sorted(names) if name.lower().endswith(extensions)]
 
 
 def match_all(fs: AbstractFileSystem, pattern: str) -> tuple[dict[str, Any], dict[str, RemoteError]]:
-    """What a pattern matches, path by path with fsspec's facts, and the folders that might hold more but cannot be
-    listed. `**` does not follow links to folders.
+    """The paths that a pattern matches with fsspec's facts, and the folders that might hold more but cannot be listed.
+    `**` does not follow links to folders.
 
-    fsspec's own walk leaves such folders out and tells nobody.
+    fsspec's own walk leaves such folders out silently.
 
     Raises:
         ValueError: `**` together with something else between two slashes.

@@ -1,4 +1,4 @@
-"""Read the bytes of an input again, all of them or only where they are looked at.
+"""Read the bytes of an input again, all of them or only the ranges that are used.
 
 An input is a file, a range of a tar or a cell of a table; each local or behind a URL.
 """

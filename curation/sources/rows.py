@@ -76,7 +76,7 @@ _open_tables: Lru[tuple[str | int, ...], tuple[threading.Lock, _Cells]] = Lru(OP
 
 
 def is_table(path: str) -> bool:
-    """Whether a file's name says that it holds rows with bytes."""
+    """Whether the name of a file is that of a table with bytes in its rows."""
     return path.lower().endswith((".parquet", ".arrow"))
 
 
@@ -112,7 +112,7 @@ def _cells(path: str, column: str) -> tuple[threading.Lock, _Cells]:
 
 
 def open_table(path: str) -> Any:
-    """What pyarrow reads a local or remote file from."""
+    """A source that pyarrow can read: the path of a local file, or an opened remote one."""
     if not is_remote(path):
         return path
     fs, remote = filesystem(path)
@@ -120,7 +120,7 @@ def open_table(path: str) -> Any:
 
 
 def read_arrow(path: str) -> pa.Table:
-    """An Arrow file, stream or random-access format; a local one is mapped, so that only what is looked at is read."""
+    """An Arrow file, stream or random-access format; a local one is mapped, so that only the used parts are read."""
     source = open_table(path) if is_remote(path) else pa.memory_map(path)
     try:
         return pa.ipc.open_stream(source).read_all()

@@ -16,14 +16,14 @@ from schemas.locations import is_remote
 from schemas.reasons import TRANSIENT, FetchError, ImageError
 
 ATTEMPTS = 3
-"""How often a read is tried whose error may be over in a moment."""
+"""How often a read is tried that fails for a passing reason."""
 FIRST_PAUSE_S = 0.5
 
 REMOTE_ERRORS = (OSError, aiohttp.ClientError)
-"""What reading from a remote storage raises; its timeouts are OSErrors too."""
+"""Errors of reading from a remote storage; timeouts are OSErrors too."""
 
 PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs"}
-"""Scheme -> what fsspec needs for it, all in the `cloud` extra."""
+"""Scheme -> the package that fsspec needs for it; all are in the `cloud` extra."""
 
 Result = TypeVar("Result")
 
@@ -92,7 +92,7 @@ def read_remote(url: str, begin: int | None = None, num_bytes: int | None = None
 
 
 def patiently(read: Callable[[], Result]) -> Result:
-    """What `read` gives, tried again with a pause where its error may be over in a moment.
+    """The result of `read`, which is tried again after a pause where its error may pass.
 
     Raises:
         RemoteError: of the last attempt.
@@ -113,7 +113,7 @@ def explain(error: Exception) -> RemoteError:
     if isinstance(error, RemoteError):
         return error
     if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, REMOTE_ERRORS):
-        return explain(error.__cause__)  # fsspec says so of any answer it cannot use
+        return explain(error.__cause__)  # fsspec raises it for any answer that it cannot use
     if isinstance(error, aiohttp.ClientResponseError):
         return RemoteError(reason_of_status(error.status), f"HTTP {error.status}")
     if isinstance(error, FileNotFoundError | IsADirectoryError):

@@ -19,10 +19,10 @@ from schemas.lru import Lru
 from schemas.reasons import FetchError
 
 OPEN_FILES = 64
-"""Objects whose size is kept in mind, so that a range costs one request: a shard's samples lie in many tars."""
+"""Objects whose size is remembered, so that a range costs one request: a shard's samples are in many tars."""
 CONNECT_TIMEOUT_S = 5
 SILENCE_S = 30
-"""How long a store may say nothing."""
+"""Seconds without an answer until a request fails."""
 
 TWO_SLASHES = "a key below it has two slashes in a row, which no folder has: give it another key"
 
@@ -49,7 +49,7 @@ _REASONS = {
     "REQUEST_TIMEOUT": (FetchError.TIMEOUT, "timed out"),
     "NETWORK_CONNECTION": (FetchError.UNREACHABLE, "no connection"),
 }
-"""What the client calls an error, as a reason and in words: its own message may hold the key that was used."""
+"""The client's name of an error -> reason and words: its own message may hold the key that was used."""
 
 
 class ObjectStore(ArrowFSWrapper):
@@ -71,7 +71,7 @@ class ObjectStore(ArrowFSWrapper):
         """As fsspec has it.
 
         Raises:
-            OSError: it cannot be listed, or holds what pyarrow leaves out: what lies behind two slashes in a row.
+            OSError: it cannot be listed, or holds keys with two slashes in a row, which pyarrow leaves out.
         """
         try:
             listed: list[Any] = super().ls(path, detail=True)
@@ -142,7 +142,7 @@ def _open_s3(bucket: str, environment: int) -> ObjectStore:
         if os.environ.get(name):
             region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
             return ObjectStore(arrow.S3FileSystem(**options, **_endpoint(name), region=region))
-    with suppress(OSError, pa.ArrowInvalid):  # the read that follows says what is wrong
+    with suppress(OSError, pa.ArrowInvalid):  # the read that follows reports what is wrong
         options["region"] = arrow.resolve_s3_region(bucket)  # the client looks for it in the environment alone
     return ObjectStore(arrow.S3FileSystem(**options))
 
@@ -157,7 +157,7 @@ def _endpoint(name: str) -> dict[str, str]:
 
 
 def explain_store(error: OSError) -> tuple[FetchError, str] | None:
-    """What an error of pyarrow's client means, in words that name no key; None where it is none of theirs."""
+    """An error of pyarrow's client as a reason and words that name no key; None for any other error."""
     said = " ".join(map(str, error.args))
     found = _CODE.search(said)
     if found is None:
@@ -174,7 +174,7 @@ def explain_store(error: OSError) -> tuple[FetchError, str] | None:
 
 
 def reason_of_status(status: int) -> FetchError:
-    """What an HTTP status other than 2xx means for an input."""
+    """The reason of an input whose HTTP status is other than 2xx."""
     if status in (404, 410):
         return FetchError.NOT_FOUND
     if status in (401, 403, 451):

@@ -58,8 +58,8 @@ def list_hf_dataset(source: HFDatasetSource) -> SourceListing:
     return SourceListing((item for file in files for item in _arrow_rows(root, file, source.columns)), {})
 
 
-def _said(item: Item, row: Mapping[str | None, Any], columns: Columns) -> Item:
-    """The item with what its row says about it."""
+def _described(item: Item, row: Mapping[str | None, Any], columns: Columns) -> Item:
+    """The item with the caption, URL and licence of its row."""
     return replace(
         item,
         raw_caption=clean_text(row.get(columns.caption)),
@@ -83,7 +83,7 @@ def _cells(file: str, source: TableSource, column: str) -> Iterator[Item]:
             for group in range(table.num_row_groups):
                 num_rows = table.metadata.row_group(group).num_rows
                 for words in _batches(table, group, num_rows, _wanted(source.columns)):
-                    yield _said(_cell(container, row, column, folder), words, source.columns)
+                    yield _described(_cell(container, row, column, folder), words, source.columns)
                     row += 1
     except (*DAMAGE, *REMOTE_ERRORS) as error:
         raise ValueError(f"{file}: cannot be read as Parquet: {why(file, error)}") from None
@@ -126,7 +126,7 @@ def _paths(file: str, source: TableSource) -> Iterator[Item]:
             item = Item(member, None, source=folder, reason=reason, detail=detail)
         else:
             item = _file(path, root)
-        yield _said(item, row, columns)
+        yield _described(item, row, columns)
 
 
 def _file(path: str, root: str) -> Item:
@@ -154,7 +154,7 @@ def _arrow_rows(root: str, file: str, columns: ArrowColumns) -> Iterator[Item]:
     row = 0
     for batch in table.select(_wanted(columns)).to_batches(max_chunksize=1024) if _wanted(columns) else ():
         for words in batch.to_pylist():
-            yield _said(_cell(container, row, columns.image, root), words, columns)
+            yield _described(_cell(container, row, columns.image, root), words, columns)
             row += 1
     for number in range(row, table.num_rows):
         yield _cell(container, number, columns.image, root)

@@ -1,4 +1,4 @@
-"""List WebDataset tars from their headers: every image member once, with its captions and where its bytes lie."""
+"""List WebDataset tars from their headers: every image member once, with its captions and the place of its bytes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from schemas.reasons import FetchError, ImageError
 from schemas.sources import TarCaptions, WebDatasetSource
 
 BLOCK_BYTES = 1 << 18
-"""What is fetched at once of a remote tar: its headers lie between images that are skipped."""
+"""Bytes fetched at once of a remote tar: its headers are between images that are skipped."""
 LONGEST_CAPTION_BYTES = 1 << 20
 """A larger `.txt` or `.json` is no caption; it is counted."""
 REMOTE_TARS_AT_ONCE = 8
@@ -34,9 +34,9 @@ _LOST = "the rest of it is lost"
 
 
 def list_webdataset(source: WebDatasetSource) -> SourceListing:
-    """Every image member of every tar, tar by tar in the order of their names, in a tar in the order they lie.
+    """Every image member of every tar, tar by tar in the order of their names, within a tar in its own order.
 
-    Members of one sample share their path up to the first dot of the file name, whether or not they lie next to each
+    Members of one sample share their path up to the first dot of the file name, whether or not they are next to each
     other; the caption is that of the sample. A tar that ends too early gives a row for what is lost, and so does a
     compressed one.
 
@@ -56,36 +56,36 @@ def list_webdataset(source: WebDatasetSource) -> SourceListing:
 
 
 @dataclass
-class _Scanned:
-    """What the headers of one tar say."""
+class _TarContents:
+    """The contents of one tar by its headers."""
 
     images: list[tuple[str, Item]] = field(default_factory=list)
-    """Key and item, in the order they lie."""
+    """Key and item, in the order of the tar."""
     words: dict[str, dict[str, RawCaption]] = field(default_factory=dict)
-    """Key -> extension -> what it says; the first counts."""
+    """Key -> extension -> caption; the first one counts."""
     others: Counter[str] = field(default_factory=Counter)
     broken: tuple[ImageError | FetchError, str] | None = None
-    """Why there may have been more."""
+    """The reason why the tar may have held more."""
 
 
 def list_tar(tar: str, captions: TarCaptions, found: SourceListing) -> Iterator[Item]:
     """The items of one tar; `found` counts its other members.
 
-    Samples are held until the tar ends: their members may lie anywhere in it.
+    Samples are held until the tar ends: their members may be anywhere in it.
 
     Raises:
-        ValueError: a remote tar cannot be reached now; what is listed is listed for good, so nothing of it is guessed.
+        ValueError: a remote tar cannot be reached now; a listing is taken once, so nothing of it is guessed.
     """
     yield from _items(tar, _scan_patiently(tar, captions), captions, found)
 
 
-def _items(tar: str, scanned: _Scanned, captions: TarCaptions, found: SourceListing) -> Iterator[Item]:
+def _items(tar: str, scanned: _TarContents, captions: TarCaptions, found: SourceListing) -> Iterator[Item]:
     folder, container = _names(tar)
     keys = {key for key, _ in scanned.images}
     for key, item in scanned.images:
         yield replace(_captioned(item, scanned.words.get(key, {}), captions), source=folder)
-    for key, beside in scanned.words.items():
-        for extension in beside:
+    for key, words in scanned.words.items():
+        for extension in words:
             found.count(f"{extension} (captions)" if key in keys else extension)
     for kind, num in scanned.others.items():
         found.count(kind, num)
@@ -108,26 +108,26 @@ def split_key(path: str) -> tuple[str, str]:
     return folder + slash + stem, extension.lower()
 
 
-def _scan_patiently(tar: str, captions: TarCaptions) -> _Scanned:
+def _scan_patiently(tar: str, captions: TarCaptions) -> _TarContents:
     container = _names(tar)[1]
     if tar.lower().endswith(COMPRESSED):
         broken = (ImageError.UNSUPPORTED, "a compressed tar cannot be read by offset: decompress it")
-        return _Scanned(broken=broken)
+        return _TarContents(broken=broken)
     if is_remote(tar):
         try:
             return patiently(lambda: _scan(tar, container, captions))
         except RemoteError as error:
             if error.reason is FetchError.NOT_FOUND:
-                return _Scanned(broken=(error.reason, error.detail))
+                return _TarContents(broken=(error.reason, error.detail))
             raise ValueError(f"{tar}: cannot be read ({error.detail}); run again once it can be") from None
     try:
         return _scan(tar, container, captions)
     except OSError as error:
-        return _Scanned(broken=(ImageError.UNREADABLE, error.strerror or type(error).__name__))
+        return _TarContents(broken=(ImageError.UNREADABLE, error.strerror or type(error).__name__))
 
 
-def _scan(tar: str, container: str, captions: TarCaptions) -> _Scanned:
-    scanned = _Scanned()
+def _scan(tar: str, container: str, captions: TarCaptions) -> _TarContents:
+    scanned = _TarContents()
     seen: set[str] = set()
     with _open(tar) as file:
         for info in _members(file, scanned):
@@ -155,7 +155,7 @@ def _scan(tar: str, container: str, captions: TarCaptions) -> _Scanned:
     return scanned
 
 
-def _members(file: IO[bytes], scanned: _Scanned) -> Iterator[tarfile.TarInfo]:
+def _members(file: IO[bytes], scanned: _TarContents) -> Iterator[tarfile.TarInfo]:
     """The members of a tar up to its end mark, or up to where it breaks off, which goes to `scanned.broken`."""
     size = file.seek(0, os.SEEK_END)
     file.seek(0)
@@ -184,10 +184,10 @@ def _members(file: IO[bytes], scanned: _Scanned) -> Iterator[tarfile.TarInfo]:
         scanned.broken = (ImageError.CORRUPT, f"no header at byte {offset}: {_LOST}")
 
 
-def _captioned(item: Item, beside: dict[str, RawCaption], captions: TarCaptions) -> Item:
+def _captioned(item: Item, words: dict[str, RawCaption], captions: TarCaptions) -> Item:
     none = RawCaption(None)
-    fields = beside.get("json", none)
-    text = beside.get("txt", none).caption if captions.txt else None
+    fields = words.get("json", none)
+    text = words.get("txt", none).caption if captions.txt else None
     return replace(item, raw_caption=fields.caption or text, url=fields.url, license=fields.license)
 
 

@@ -35,18 +35,18 @@ SHARDS_PER_LIST = 100
 WANTED = pa.schema(
     [
         pa.field("number", pa.int64()),  # of the URL in the list, from 0
-        pa.field("url", pa.string()),  # what is fetched; empty where the text is no http address
+        pa.field("url", pa.string()),  # the address to fetch; empty where the text is no http address
         pa.field("given", pa.string()),  # the text of the list
         pa.field("caption", pa.string()),
         pa.field("license", pa.string()),
     ]
 )
-"""A list as it is handed to img2dataset; it stays, so that a row keeps its URL however the user's list changes."""
+"""The list that img2dataset gets. It is kept, so that a row keeps its URL if the user's list changes."""
 
 
 @dataclass(frozen=True)
-class Fetch:
-    """One download: what is asked for, where it goes, and how."""
+class Download:
+    """One run of img2dataset: its list, its output and its options."""
 
     work: Path
     """Local folder for the list and img2dataset's log."""
@@ -56,10 +56,10 @@ class Fetch:
 
 
 def list_urls(source: UrlSource, fetch_into: str) -> SourceListing:
-    """Fetch what is not fetched yet, then list every URL in the order of the list.
+    """Fetch the URLs that are not fetched yet, then list all of them in the order of the list.
 
     Raises:
-        ValueError: the list cannot be read, or img2dataset could not finish; run again, it goes on where it was.
+        ValueError: the list cannot be read, or img2dataset could not finish; run again, and it continues.
     """
     fetch = first_fetch(source, fetch_into)
     _refuse_other_list(source, fetch.work)
@@ -68,7 +68,7 @@ def list_urls(source: UrlSource, fetch_into: str) -> SourceListing:
 
 
 def _refuse_other_list(source: UrlSource, work: Path) -> None:
-    """Refuse to go on with what was begun for another list: its rows would get the pictures of this one."""
+    """Refuse to continue a download of another list: its rows would get the pictures of this one."""
     path = work / "list.json"
     made_for = {"path": source.location(), **source.listing_options()}
     if not path.is_file():
@@ -81,16 +81,16 @@ def _refuse_other_list(source: UrlSource, work: Path) -> None:
         )
 
 
-def first_fetch(source: UrlSource, fetch_into: str) -> Fetch:
+def first_fetch(source: UrlSource, fetch_into: str) -> Download:
     """The download of a whole list."""
     into = f"{fetch_into}/tars" if source.into is None else absolute(source.into)
-    return Fetch(Path(fetch_into), into, source.img2dataset)
+    return Download(Path(fetch_into), into, source.img2dataset)
 
 
-def retry_of(fetch: Fetch, number: int) -> Fetch:
-    """The `number`th download of what failed before, from 1."""
+def retry_of(fetch: Download, number: int) -> Download:
+    """The `number`th download of the URLs that failed before, counted from 1."""
     name = f"retry-{number:03d}"
-    return Fetch(fetch.work / name, f"{fetch.into}/{name}", fetch.options)
+    return Download(fetch.work / name, f"{fetch.into}/{name}", fetch.options)
 
 
 def wanted_rows(work: Path, numbers: set[int]) -> Iterator[dict[str, Any]]:
@@ -100,7 +100,7 @@ def wanted_rows(work: Path, numbers: set[int]) -> Iterator[dict[str, Any]]:
             yield from (row for row in batch.to_pylist() if row["number"] in numbers)
 
 
-def fetch_rows(fetch: Fetch, rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, Item]]:
+def fetch_rows(fetch: Download, rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, Item]]:
     """Download rows of `WANTED`; every one with the item it became, in their order.
 
     Where the list was written before, it is the one that counts: a download that was cut off goes on with it.
@@ -167,18 +167,18 @@ def _write_lists(lists: Path, rows: Iterable[Mapping[str, Any]], per_shard: int)
     aside.rename(lists)
 
 
-def _unfinished(fetch: Fetch, num_shards: int) -> list[int]:
+def _unfinished(fetch: Download, num_shards: int) -> list[int]:
     """Tars that img2dataset has not finished: it writes their statistics last."""
     fs, into = filesystem(fetch.into)
     names = {name.rpartition("/")[2] for name in (fs.ls(into, detail=False) if fs.exists(into) else ())}
     return [shard for shard in range(num_shards) if f"{shard:05d}_stats.json" not in names]
 
 
-def _log(fetch: Fetch) -> Path:
+def _log(fetch: Download) -> Path:
     return fetch.work / "img2dataset.log"
 
 
-def _run_img2dataset(fetch: Fetch, lists: Path) -> None:
+def _run_img2dataset(fetch: Download, lists: Path) -> None:
     options = fetch.options
     _check_client(fetch.into)
     arguments = {
@@ -228,7 +228,7 @@ def _check_client(into: str) -> None:
         ) from None
 
 
-def _fetched(fetch: Fetch, files: list[Path]) -> Iterator[tuple[int, Item]]:
+def _fetched(fetch: Download, files: list[Path]) -> Iterator[tuple[int, Item]]:
     """Every row of the list with the item it became: joined by img2dataset's key, which is its place."""
     per_shard = fetch.options.number_sample_per_shard
     digits = math.ceil(math.log10(per_shard))
@@ -253,7 +253,7 @@ def _fetched(fetch: Fetch, files: list[Path]) -> Iterator[tuple[int, Item]]:
             shard += 1
 
 
-def _lost(fetch: Fetch, shard: int, key: str, rest: list[Item]) -> Item:
+def _lost(fetch: Download, shard: int, key: str, rest: list[Item]) -> Item:
     detail = (rest[0].detail if rest else None) or "img2dataset has no row for it"
     reason = FetchError.FETCH_FAILED.value
     return Item(inside(f"{shard:05d}.tar", key), None, source=fetch.into, reason=reason, detail=detail)

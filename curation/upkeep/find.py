@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from curation.ingest.takedown_log import Entry, read_log
+from curation.ingest.takedown_log import TakedownEntry, read_log
 from engine import catalog
 from engine.dataset import Dataset
 
@@ -103,7 +103,7 @@ class Found:
         num_beside: inputs that stay, but were dropped as near doubles of a picture that goes.
     """
 
-    entries: list[Entry]
+    entries: list[TakedownEntry]
     num_gone: int
     num_beside: int
 
@@ -127,7 +127,7 @@ def find(dataset: Dataset, wanted: Wanted, why: str, features: Sequence[Path] = 
     conditions = wanted.conditions()
     logged = read_log(dataset)
     when = datetime.now(UTC).isoformat(timespec="seconds")
-    entry = partial(Entry, why=why, when=when, features=tuple(str(folder.absolute()) for folder in features))
+    entry = partial(TakedownEntry, why=why, when=when, features=tuple(str(folder.absolute()) for folder in features))
     with catalog.connect(dataset) as connection:
         connection.execute("CREATE TEMP TABLE matched (row_id BIGINT, matched_by VARCHAR)")
         for selector, condition, values in conditions:
@@ -177,7 +177,7 @@ def find(dataset: Dataset, wanted: Wanted, why: str, features: Sequence[Path] = 
         }.get(kind)  # type: ignore[assignment]
         noted = any(old.matched_by.removesuffix(" and its doubles") == selector for old in logged)
         if hashes is not None and (kind == "phash" or selector not in matched):
-            refused: Entry = entry(matched_by=selector, **hashes)
+            refused: TakedownEntry = entry(matched_by=selector, **hashes)
             if (selector, refused.phash, refused.distance, True) not in known and (kind == "phash" or not noted):
                 entries.append(refused)
         elif selector not in matched and not noted:

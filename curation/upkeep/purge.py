@@ -10,7 +10,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.ingest.takedown_log import IDENTITY, Entry, KeepValue, blank, finished, log_path, read_log, write_log
+from curation.ingest.takedown_log import (
+    IDENTITY,
+    KeepValue,
+    TakedownEntry,
+    blank,
+    finished,
+    log_path,
+    read_log,
+    write_log,
+)
 from curation.shards.rewriter import drop_samples, members_of, placed
 from curation.shards.writer import index_is_current, write_index
 from curation.upkeep.find import Found, Wanted, find
@@ -121,7 +130,7 @@ def finish(dataset: Dataset, steps: Sequence[Step], threads: int = 2, memory: st
     return num_shards_rewritten
 
 
-def _feature_folders(dataset: Dataset, log: Iterable[Entry]) -> list[Path]:
+def _feature_folders(dataset: Dataset, log: Iterable[TakedownEntry]) -> list[Path]:
     named = {Path(folder) for entry in log if not entry.finished for folder in entry.features}
     return [dataset.root / "features", *sorted(named)]
 
@@ -130,7 +139,7 @@ class _Takedown:
     """One pass over a dataset. Every step of it can be repeated."""
 
     def __init__(
-        self, dataset: Dataset, steps: Sequence[Step], pending: dict[int, Entry], threads: int, memory: str
+        self, dataset: Dataset, steps: Sequence[Step], pending: dict[int, TakedownEntry], threads: int, memory: str
     ) -> None:
         self._dataset, self._steps, self._pending = dataset, steps, pending
         self._threads, self._memory = threads, memory

@@ -12,7 +12,7 @@ from typing import Any
 
 from curation import build as pipeline
 from curation.shards.rewriter import members_of
-from curation.shards.writer import Packed, ShardWriter, Unpackable, re_encoded
+from curation.shards.writer import PackedImage, ShardWriter, Unpackable, re_encoded
 from curation.sources import read_original
 from curation.upkeep.doctor import Finding, check_dataset
 from curation.upkeep.purge import finish
@@ -127,7 +127,7 @@ def _lost_inputs(dataset: Dataset, path: Path) -> list[str]:
 class ShardMender(ShardWriter):
     """Writes a shard again; where an original is gone, takes the picture from the damaged shard where it is whole."""
 
-    def image_of(self, sample: Mapping[str, Any]) -> Packed:
+    def image_of(self, sample: Mapping[str, Any]) -> PackedImage:
         """See `ShardWriter.image_of`."""
         try:
             return super().image_of(sample)
@@ -137,7 +137,7 @@ class ShardMender(ShardWriter):
                 raise
             return stored
 
-    def _stored(self, sample: Mapping[str, Any]) -> Packed | None:
+    def _stored(self, sample: Mapping[str, Any]) -> PackedImage | None:
         path = self._dataset.shards / sample["shard"]
         place = self._places(sample["shard"], int(sample["shard_id"])).get(sample["image_id"])
         if place is None or not path.is_file():
@@ -151,7 +151,7 @@ class ShardMender(ShardWriter):
         if not self.resizes(sample):
             if hashlib.sha256(data).hexdigest() != sample["sha256"]:
                 return None
-            return Packed(data, extension, sample["width"], sample["height"], resized=False)
+            return PackedImage(data, extension, sample["width"], sample["height"], resized=False)
         try:
             picture = open_rgb(data)
             promised = decode_json(words).get("image_sha256")

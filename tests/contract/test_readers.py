@@ -15,7 +15,7 @@ import pytest
 import webdataset
 from PIL import Image
 
-from curation.shards.dataset_card import METADATA_TYPES
+from curation.shards.dataset_card import metadata_types
 from engine.dataset import Dataset
 from schemas.shard import SampleMetadata
 from schemas.shard_index import read_index
@@ -211,7 +211,7 @@ def test_hugging_face_datasets_reads_a_folder_with_missing_fields(tmp_path: Path
 
 
 def test_the_card_knows_every_key_of_the_json_member() -> None:
-    assert set(METADATA_TYPES) == set(SampleMetadata.__annotations__)
+    assert set(metadata_types()) == set(SampleMetadata.__annotations__)
 
 
 def test_tarfile_reads_every_sample(dataset: Dataset) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from curation.forecast.sample import sampled, shares
-from curation.ingest.takedown_log import Entry, log_path, read_log, write_log
+from curation.ingest.takedown_log import TakedownEntry, log_path, read_log, write_log
 from engine.dataset import Dataset
 from schemas.recipe import DataRecipe
 from tests.building import build, recipe, rows, write_pictures
@@ -99,7 +99,9 @@ def test_what_was_taken_out_is_not_let_in(photos: Path, tmp_path: Path) -> None:
     data = recipe(photos, tmp_path / "out")
     built, _ = build(data, "ingest")
     listed = rows(built, "listing")
-    write_log(built, [Entry("url=a", "asked", "then", row_id=row["row_id"], finished=True) for row in listed[:30]])
+    write_log(
+        built, [TakedownEntry("url=a", "asked", "then", row_id=row["row_id"], finished=True) for row in listed[:30]]
+    )
     with sampled(data, 20) as sample:
         ours = {row["row_id"]: row["member"] for row in rows(sample.dataset, "listing")}
         withheld = {ours[entry.row_id] for entry in read_log(sample.dataset) if entry.row_id is not None}

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from curation.shards.check import check_shards
-from curation.shards.writer import Packed
+from curation.shards.writer import PackedImage
 from curation.upkeep.doctor import Finding, check_dataset, check_machine
 from curation.upkeep.repair import repair
 from engine import catalog
@@ -364,8 +364,8 @@ def test_a_re_encoded_image_that_changed_is_written_again_alone(resized: Dataset
 def test_shards_from_before_checksums_are_told_once_and_are_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def without_checksum(data: bytes, extension: str, width: int, height: int) -> Packed:
-        return Packed(data, extension, width, height, resized=True)
+    def without_checksum(data: bytes, extension: str, width: int, height: int) -> PackedImage:
+        return PackedImage(data, extension, width, height, resized=True)
 
     monkeypatch.setattr("curation.shards.writer.re_encoded", without_checksum)  # as it was written then
     write_pictures(tmp_path / "photos", [(96, 64)] * 3)
