@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
@@ -175,20 +174,16 @@ def member_of(header: bytes) -> tuple[str, int] | None:
     return info.name, info.size
 
 
-def _captions(entry: Entry, text: memoryview, facts: memoryview) -> Captions:
+def _captions(entry: Entry, text: memoryview, json_member: memoryview) -> Captions:
+    """The mixed, the raw and the first synthetic caption of a sample; empty ones count as missing."""
     try:
-        mixed = str(text, "utf-8").strip()
-        raw, synthetic = captions_of(json.loads(bytes(facts)))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        mixed, facts = str(text, "utf-8").strip(), json.loads(bytes(json_member))
+        if not isinstance(facts, dict):
+            raise ValueError("its json is no mapping")
+    except ValueError as error:
         raise DamagedSample(f"{entry.image_id} in {entry.shard}: {error}") from error
+    raw = facts.get("caption_raw") or None
+    synthetic = next((found.get("caption") for found in facts.get("captions_synthetic") or []), None) or None
     if not (mixed or raw or synthetic):
         raise DamagedSample(f"{entry.image_id} in {entry.shard}: has no caption")
     return Captions(mixed, raw, synthetic)
-
-
-def captions_of(facts: Any) -> tuple[str | None, str | None]:
-    """The raw and the first synthetic caption in a sample's json; empty ones count as missing."""
-    if not isinstance(facts, dict):
-        raise DamagedSample("its json is no mapping")
-    synthetic = next((entry.get("caption") for entry in facts.get("captions_synthetic") or []), None)
-    return facts.get("caption_raw") or None, synthetic or None

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from schemas.training import LATENT_DOWNSAMPLING
 from training.data.order import Shape
-from training.data.reader import DamagedSample, ShardReader
+from training.data.reader import ShardReader
 from training.data.stored import MEND, StoredArrays
 
 
@@ -73,10 +73,7 @@ class Source:
             sample = self._reader.read(row, shape)
             return TrainingSample(key, torch.from_numpy(sample.pixels), stored or sample)
         captions = stored or self._reader.captions(row)
-        try:
-            moments = self._latents.read(shard, key, "latents")
-        except DamagedSample as damage:
-            raise DamagedSample(f"{key} in {shard}: {damage}") from None
+        moments = self._latents.read(shard, key, "latents")
         cells = (shape[0] // LATENT_DOWNSAMPLING, shape[1] // LATENT_DOWNSAMPLING)
         if moments is None or tuple(moments.shape[2:]) != cells:
             what = "nothing" if moments is None else f"{tuple(moments.shape[2:])} latent cells"
@@ -88,7 +85,7 @@ class Source:
 
 
 class StoredCaptions:
-    """The encoded captions of a sample; each is read when it is needed, which one of them is."""
+    """The encoded captions of a sample; only the one that is needed is read."""
 
     def __init__(self, arrays: StoredArrays, shard: str, key: str) -> None:
         self._arrays, self._shard, self._key = arrays, shard, key
@@ -102,11 +99,8 @@ class StoredCaptions:
         return self._first(*names, "mixed")
 
     def _first(self, *names: str) -> Tensor:
-        try:
-            found = (self._arrays.read(self._shard, self._key, name) for name in names)
-            array = next((array for array in found if array is not None), None)
-        except DamagedSample as damage:
-            raise DamagedSample(f"{self._key} in {self._shard}: {damage}") from None
+        found = (self._arrays.read(self._shard, self._key, name) for name in names)
+        array = next((array for array in found if array is not None), None)
         if array is None:
             raise ValueError(f"{self._arrays.folder / self._shard}: has no caption of {self._key}; {MEND}")
         return array

@@ -20,6 +20,7 @@ from PIL import Image
 import training.data.reader as reader_module
 from schemas.shard_index import INDEX_SCHEMA, read_index
 from training.data.reader import Captions, DamagedSample, ShardReader, member_of
+from training.data.selection import Entry
 
 Member = tuple[str, bytes]
 """Name and content."""
@@ -178,6 +179,16 @@ def test_damaged_members_are_damaged_samples(make_dataset, tmp_path):
             reader.read(row, (32, 32))
         messages.append(str(caught.value))
     assert any("has no caption" in message for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("text", "facts", "why"),
+    [(b"\xff", b"{}", "can't decode"), (b"a", b"[]", "its json is no mapping"), (b"a", b"{", "line 1 column 2")],
+)
+def test_captions_that_cannot_be_read_name_their_sample(text, facts, why):
+    entry = Entry("0123", "1.0/1.0-000000.tar", "jpg", (0, 0, 0), (0, 0, 0))
+    with pytest.raises(DamagedSample, match=rf"^0123 in 1\.0/1\.0-000000\.tar: .*{why}"):
+        reader_module._captions(entry, memoryview(text), memoryview(facts))
 
 
 def test_bytes_that_are_no_header():
