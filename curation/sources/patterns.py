@@ -89,7 +89,7 @@ def match_all(fs: AbstractFileSystem, pattern: str) -> tuple[dict[str, Any], dic
     """
     parts = pattern.split("/")
     if wrong := [part for part in parts if "**" in part and part != "**"]:
-        raise ValueError(f"{pattern}: ** stands alone between two slashes; write {wrong[0].replace('**', '*')}")
+        raise ValueError(f"{pattern}: ** must be alone between two slashes; write {wrong[0].replace('**', '*')}")
     if not _INDEXED.isdisjoint([fs.protocol] if isinstance(fs.protocol, str) else fs.protocol):
         return patiently(lambda: fs.glob(pattern, detail=True)), {}
     num_plain = next(place for place, part in enumerate(parts) if any(character in part for character in "*?["))

@@ -17,7 +17,7 @@ def test_a_file_gets_its_name_when_it_is_whole(tmp_path):
     assert path.read_bytes() == b"content" and list(path.parent.iterdir()) == [path]
 
 
-def test_an_error_leaves_the_old_one_and_nothing_else(tmp_path):
+def test_an_error_leaves_only_the_old_file(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"old")
     with pytest.raises(RuntimeError, match="in the middle"), atomic_write(path) as file:

@@ -27,7 +27,7 @@ def test_coins_are_the_same_for_ever() -> None:
     assert counter("e3b0c44298fc1c149afbf4c8996fb924", "mix") == 6600941957783251
 
 
-def test_salt_and_id_are_told_apart() -> None:
+def test_salt_and_id_are_separated() -> None:
     assert counter("b", "a") != counter("ab", "")
     assert counter("x", "mix") != counter("x", "epoch-1")
 

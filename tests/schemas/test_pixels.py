@@ -214,7 +214,7 @@ def test_a_very_long_picture_is_shrunk_evenly() -> None:
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_cover_hint_never_goes_below_what_is_needed(orientation: int) -> None:
+def test_the_cover_hint_never_gives_less_than_the_size(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encode(Image.new("RGB", (1200, 800)), "JPEG", exif=exif)

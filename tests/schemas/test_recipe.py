@@ -32,7 +32,7 @@ def test_every_job_has_a_section() -> None:
     assert set(JOBS) <= set(DataRecipe.model_fields)
 
 
-def test_every_knob_says_what_it_is() -> None:
+def test_every_knob_has_a_docstring() -> None:
     sections = [DataRecipe.model_fields[job].annotation for job in (*JOBS, "run")]
     for section in sections:
         assert section is not None
@@ -44,7 +44,7 @@ def test_every_knob_says_what_it_is() -> None:
                 assert field.description, f"{section.__name__}.{name}"
 
 
-def test_a_sample_depends_on_what_shapes_it_only() -> None:
+def test_a_sample_depends_only_on_the_knobs_that_shape_it() -> None:
     def name(**sections: object) -> str:
         return DataRecipe.from_mapping({"images": "a", "out": "b"} | sections).sample_fingerprint()
 

@@ -15,7 +15,7 @@ def index_rows(count: int = 2) -> pa.Table:
     return pa.table(columns, schema=INDEX_SCHEMA)
 
 
-def test_what_was_written_is_read(tmp_path: Path) -> None:
+def test_the_index_is_read_as_it_was_written(tmp_path: Path) -> None:
     pq.write_table(index_rows(), tmp_path / INDEX_FILE)
     assert read_index(tmp_path).equals(index_rows())
 
@@ -33,7 +33,7 @@ def test_a_folder_above_is_no_column(tmp_path: Path) -> None:
     assert read_index(folder)["width"].to_pylist() == [7, 7]
 
 
-def test_no_index_says_what_to_do(tmp_path: Path) -> None:
+def test_a_missing_index_is_refused_with_the_command(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"index\.parquet: no shard index here; build the dataset first"):
         read_index(tmp_path)
 

@@ -66,7 +66,7 @@ def test_the_resolved_recipe_reads_back() -> None:
     assert DataRecipe.from_mapping(made.resolved()) == made
 
 
-def test_every_knob_says_what_it_is() -> None:
+def test_every_knob_has_a_docstring() -> None:
     def check(model: type[StrictModel]) -> None:
         for name, field in model.model_fields.items():
             inner = field.annotation

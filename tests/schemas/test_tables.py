@@ -69,7 +69,7 @@ def test_every_table_is_written_by_one_job_and_read_after_it(tmp_path: Path) -> 
     assert made == set(tables.SCHEMAS)
 
 
-def test_the_index_repeats_what_samples_say() -> None:
+def test_the_index_has_the_columns_of_samples() -> None:
     for field in INDEX_SCHEMA:
         assert tables.SAMPLES.field(field.name).type == field.type
 

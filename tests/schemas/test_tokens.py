@@ -16,7 +16,7 @@ def test_words_and_marks() -> None:
     assert tokenize("") == []
 
 
-def test_ids_stay_and_end() -> None:
+def test_token_ids_are_fixed_and_end_with_1() -> None:
     assert token_ids("red cat")[-1] == 1
     assert token_ids("Red CAT") == token_ids("red cat")
     assert all(2 <= token < VOCABULARY for token in token_ids("a long caption about things")[:-1])

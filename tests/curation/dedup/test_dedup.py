@@ -76,7 +76,7 @@ def test_pictures_that_differ_have_no_row() -> None:
     assert found([row(0, 0x0F0F), row(1, 0xF0F0), row(2, None)]) == []
 
 
-def test_equal_bytes_pixels_and_hashes_are_told_apart() -> None:
+def test_equal_bytes_pixels_and_hashes_are_different_methods() -> None:
     same_bytes = [row(0, 0xABCD, "sha", "px"), row(1, 0xABCD, "sha", "px")]
     same_pixels = [row(2, 0xABCD << 40, "", "other px"), row(3, 0xABCD << 40, "", "other px")]
     near = [row(4, 0x1234_5678_9ABC_DEF0), row(5, 0x1234_5678_9ABC_DEF3)]
@@ -158,7 +158,7 @@ def test_a_hash_without_structure_is_no_evidence(phash: int) -> None:
     }
 
 
-def test_what_is_no_picture_has_no_double() -> None:
+def test_only_pictures_have_doubles() -> None:
     rows = [row(0, None, "empty", reason="empty"), row(1, None, "empty", reason="empty"), row(2, 5), row(3, 5)]
     assert groups(rows) == {2: 2, 3: 2}
 
@@ -262,7 +262,7 @@ def other(number: int, phash: int | None, sha256: str = "", pixels: str = "") ->
     }
 
 
-def test_what_another_dataset_holds_is_named_with_its_evidence(tmp_path: Path) -> None:
+def test_a_picture_of_another_dataset_is_named_with_its_evidence(tmp_path: Path) -> None:
     theirs = write_dataset(
         tmp_path / "eval", [other(0, None, "same"), other(1, 77 << 30, "", "same px"), other(2, BASE), other(3, BASE)]
     )

@@ -65,7 +65,7 @@ def test_a_mirrored_photo_is_another_picture() -> None:
     assert hamming(phash(original), phash(original.transpose(Image.Transpose.FLIP_LEFT_RIGHT))) > 10
 
 
-def test_flat_frames_are_told_apart_by_colour() -> None:
+def test_flat_frames_of_other_colours_have_other_hashes() -> None:
     frames = {colour: phash(Image.new("RGB", (64, 64), colour)) for colour in ("black", "white", "red", "navy", "grey")}
     assert len(set(frames.values())) == len(frames)
     assert min(hamming(a, b) for a, b in itertools.combinations(frames.values(), 2)) > 10

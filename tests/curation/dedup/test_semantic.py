@@ -126,7 +126,7 @@ def test_without_embeddings_the_knob_is_named() -> None:
         find_similar(connection, 0.9, into="alike")
 
 
-def test_the_job_reads_embeddings_only_where_they_are_asked_for() -> None:
+def test_the_job_reads_embeddings_only_with_a_semantic_threshold() -> None:
     def job(**section: Any) -> Any:
         stored = {"scorer": "laion", "store_embeddings": True}
         recipe = {"images": "photos", "out": str(Path("out")), "aesthetic": stored, "dedup": section}

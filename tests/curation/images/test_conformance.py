@@ -62,7 +62,7 @@ def test_extreme_shapes_keep_a_pixel(
     assert (proxy["width"], proxy["height"]) == proxy_size
 
 
-def test_what_hides_is_measured(rows: dict[str, Any]) -> None:
+def test_transparency_is_measured(rows: dict[str, Any]) -> None:
     assert [rows[name][1]["alpha"] for name in ("alpha.png", "alpha.webp", "plain.png")] == [0.25, 0.25, None]
 
 

@@ -107,11 +107,11 @@ def test_the_very_last_bytes_count(name: str, missing: int) -> None:
 
 
 @pytest.mark.parametrize("name", CUTTABLE)
-def test_the_whole_file_is_not(name: str) -> None:
+def test_a_whole_file_is_decoded(name: str) -> None:
     assert decode(CUTTABLE[name]).image.mode == "RGB"
 
 
-def test_a_jpeg_cut_is_found_while_scaling_too() -> None:
+def test_a_cut_jpeg_is_found_while_scaling() -> None:
     data = encode(photo("retina.jpg"), "JPEG")
     for kept in (0.4, 0.98):
         refused = refusal(data[: int(len(data) * kept)], longest_px=128)

@@ -32,7 +32,7 @@ def test_the_mutants_of_a_seed_are_always_the_same() -> None:
     ("bad", "why"),
     [("while True: pass", "exit -14"), ("bytearray(3 * 2**30)", "MemoryError"), ("assert 0, 'lost'", "lost")],
 )
-def test_what_breaks_a_limit_ends_the_process(bad: str, why: str) -> None:
+def test_a_broken_limit_ends_the_process(bad: str, why: str) -> None:
     """The limits bite: a loop without end, three gigabytes, a row that says nothing."""
     code = (
         "import tempfile, pathlib; from benchmarks import mutations\n"

@@ -35,7 +35,7 @@ def probed(made: DataRecipe, redo: bool = False) -> tuple[Dataset, Told]:
     return Dataset(made.out_path()), told
 
 
-def test_it_says_what_ingest_will_say_where_a_header_can_tell(tmp_path: Path) -> None:
+def test_headers_give_the_reasons_that_ingest_gives(tmp_path: Path) -> None:
     files = {name: data for name, (data, *_) in (PIXELS | REASONS).items()}
     write_files(tmp_path / "photos", files)
     made = recipe(tmp_path / "photos", tmp_path / "ds", ingest={"max_megapixels": 50}, part_rows=20)
@@ -119,7 +119,7 @@ def test_a_long_header_is_read_on(tmp_path: Path) -> None:
     assert data.num_read < 200_000
 
 
-def test_over_http_ranges_are_asked_for(tmp_path: Path) -> None:
+def test_only_ranges_are_requested_over_http(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(BIG["photo.jpg"])
     with serving(tmp_path) as served:
         data = open_lazily(f"{served.url}/files", "a.jpg", None, len(BIG["photo.jpg"]))
@@ -129,7 +129,7 @@ def test_over_http_ranges_are_asked_for(tmp_path: Path) -> None:
         assert data.num_read == FIRST_BYTES
 
 
-def test_an_error_of_reading_is_none_of_the_data(tmp_path: Path) -> None:
+def test_an_error_of_reading_is_not_taken_for_damaged_data(tmp_path: Path) -> None:
     def fetch(begin: int, count: int) -> bytes:
         raise OSError(5, "Input/output error")
 
@@ -206,7 +206,7 @@ def test_killed_and_on_ray_the_bytes_are_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("option", "said"), [("--retry-failed", "a full ingest"), ("--redo=ingest", "--redo headers")])
-def test_what_does_not_go_with_it_is_refused(tmp_path: Path, option: str, said: str) -> None:
+def test_options_that_exclude_each_other_are_refused(tmp_path: Path, option: str, said: str) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg")
     done = sigma(*arguments(tmp_path, tmp_path / "out", "local"), option)
     assert done.returncode == 1 and said in " ".join(done.stderr.split())

@@ -90,7 +90,7 @@ def test_every_file_is_a_row_with_the_reason_it_should_have(torture: tuple[pa.Ta
     assert found == {name: reason for name, (_, reason) in TORTURE.items()}
 
 
-def test_ids_come_from_the_bytes_of_bad_files_too(torture: tuple[pa.Table, pa.Table]) -> None:
+def test_bad_files_have_ids_from_their_bytes(torture: tuple[pa.Table, pa.Table]) -> None:
     proxies, images = torture
     for row in images.to_pylist():
         data = TORTURE[row["member"]][0]
@@ -101,7 +101,7 @@ def test_ids_come_from_the_bytes_of_bad_files_too(torture: tuple[pa.Table, pa.Ta
     assert proxies["image_id"].to_pylist() == images["image_id"].to_pylist()
 
 
-def test_a_picture_has_a_proxy_and_nothing_else_has(torture: tuple[pa.Table, pa.Table]) -> None:
+def test_only_a_picture_has_a_proxy(torture: tuple[pa.Table, pa.Table]) -> None:
     proxies, images = torture
     for proxy, image in zip(proxies.to_pylist(), images.to_pylist(), strict=True):
         assert (proxy["jpeg"] is not None) == (image["reason"] is None), image["member"]

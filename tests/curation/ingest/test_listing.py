@@ -134,7 +134,7 @@ def test_a_listing_that_lost_a_part_is_refused(tmp_path: Path, folders: list[Pat
     assert "the listing has 11 rows where 12 were listed" in refusal(made)
 
 
-def test_what_a_killed_listing_left_is_removed(tmp_path: Path, folders: list[Path]) -> None:
+def test_the_files_of_a_killed_listing_are_removed(tmp_path: Path, folders: list[Path]) -> None:
     """Parts are written before the record: a kill between the two leaves parts that no record knows."""
     made = from_folders(tmp_path / "ds", *folders)
     undisturbed, _ = listed(from_folders(tmp_path / "once", *folders))
@@ -150,7 +150,7 @@ def test_what_a_killed_listing_left_is_removed(tmp_path: Path, folders: list[Pat
     assert content(dataset.root) == content(undisturbed.root)
 
 
-def test_what_a_killed_listing_left_of_a_shrunken_folder_is_removed(tmp_path: Path, folders: list[Path]) -> None:
+def test_the_files_of_a_killed_listing_of_a_shrunken_folder_are_removed(tmp_path: Path, folders: list[Path]) -> None:
     dataset, _ = listed(from_folders(tmp_path / "ds", folders[2]))
     dataset.record_path("listing").unlink()
     for name in ("001.jpg", "002.jpg", "003.jpg", "004.jpg"):
@@ -159,7 +159,7 @@ def test_what_a_killed_listing_left_of_a_shrunken_folder_is_removed(tmp_path: Pa
     assert (found.num_inputs, len(dataset.parts("listing"))) == (1, 1)
 
 
-def test_a_source_without_an_image_keeps_what_was_listed(tmp_path: Path, folders: list[Path]) -> None:
+def test_a_source_without_an_image_keeps_the_listing(tmp_path: Path, folders: list[Path]) -> None:
     (tmp_path / "empty").mkdir()
     made = from_folders(tmp_path / "ds", folders[0], tmp_path / "empty")
     with pytest.raises(ValueError, match="empty: holds no image"):

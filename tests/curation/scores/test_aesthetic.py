@@ -19,7 +19,7 @@ COLOUR = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "
 
 
 @pytest.mark.parametrize("name", COLOUR)
-def test_what_lowers_a_score(name: str) -> None:
+def test_blur_and_bad_exposure_lower_a_score(name: str) -> None:
     original = photo(name)
     score = photographic(original)
     blurred = [photographic(original.filter(ImageFilter.GaussianBlur(radius))) for radius in (1, 2, 4)]

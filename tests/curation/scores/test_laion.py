@@ -75,7 +75,7 @@ def refused(path: Path) -> str:
     return str(error.value)
 
 
-def test_what_is_no_head_is_refused_in_a_line(models: dict[str, str], tmp_path: Path) -> None:
+def test_a_file_that_is_no_head_is_refused_in_a_line(models: dict[str, str], tmp_path: Path) -> None:
     assert "no aesthetic head here" in refused(tmp_path)
     assert "no aesthetic head here" in refused(tmp_path / "nowhere.pth")
     for name, content in {"text.pth": b"hello", "empty.pth": b"", "text.safetensors": b"hello"}.items():
@@ -175,7 +175,7 @@ def test_a_part_without_a_picture_has_nulls(models: dict[str, str]) -> None:
     assert found["scores"]["aesthetic"].to_pylist() == found["embeddings"]["embedding"].to_pylist() == [None]
 
 
-def test_embeddings_lie_in_16_bits_and_duckdb_reads_them(models: dict[str, str], tmp_path: Path) -> None:
+def test_embeddings_are_stored_in_16_bits_and_duckdb_reads_them(models: dict[str, str], tmp_path: Path) -> None:
     from engine import catalog
 
     write_pictures(tmp_path / "photos", [(96, 64)] * 4)
@@ -188,7 +188,7 @@ def test_embeddings_lie_in_16_bits_and_duckdb_reads_them(models: dict[str, str],
         assert connection.sql(query).fetchall() == [(each, pytest.approx(1, abs=1e-5)) for each in stored]
 
 
-def test_what_decides_a_score_is_a_knob_of_the_job_and_what_does_not_is_none() -> None:
+def test_the_jobs_knobs_are_those_that_decide_a_score() -> None:
     assert aesthetic.stage(made()).knobs == {"aesthetic.scorer": "photographic"}
     laion = aesthetic.stage(made(scorer="laion", batch_size=3, device="cuda:1", workers=2, gpus_per_worker=0.5))
     assert laion.knobs == {
@@ -224,7 +224,7 @@ def test_gpus(section: dict[str, Any], gpus: float | None, device: str) -> None:
         ({"scorer": "lion"}, "aesthetic.scorer: "),
     ],
 )
-def test_what_a_recipe_may_not_ask_for(section: dict[str, Any], why: str) -> None:
+def test_impossible_recipes_are_refused(section: dict[str, Any], why: str) -> None:
     with pytest.raises(ValueError) as refused:
         made(**section)
     assert why in str(refused.value)

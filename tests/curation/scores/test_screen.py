@@ -92,9 +92,7 @@ def test_enlarging_is_measured_on_the_original_where_the_proxy_is_smaller(tables
     assert screened(tables, upscale=True)[3]["upscale"] > 2.4
 
 
-def test_an_original_that_is_no_longer_what_it_was_has_no_value(
-    tables: dict[str, pa.Table], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_changed_original_has_no_upscale_value(tables: dict[str, pa.Table], caplog: pytest.LogCaptureFixture) -> None:
     folder = Path(tables["images"]["source"][0].as_py())
     (folder / "d.png").write_bytes(encode(photo("chelsea.png"), "PNG"))
     with caplog.at_level(logging.WARNING):
@@ -176,7 +174,7 @@ def test_it_is_off_by_default_and_reads_captions_where_it_compares_them() -> Non
     assert screen.stage(made(clip_similarity=True)).inputs == ("proxies", "images", "raw_captions")
 
 
-def test_what_runs_faster_is_no_knob_of_the_content() -> None:
+def test_knobs_of_speed_do_not_change_the_content() -> None:
     slow, fast = made(border=True), made(border=True, batch_size=8, device="cuda", workers=3, gpus_per_worker=1)
     assert screen.stage(slow).knobs == screen.stage(fast).knobs
     assert set(screen.stage(slow).knobs) == {
@@ -208,7 +206,7 @@ def test_what_runs_faster_is_no_knob_of_the_content() -> None:
         ({"select": {"max_upscale": 0.5}, "screen": {"upscale": True}}, "select.max_upscale: "),
     ],
 )  # fmt: skip
-def test_what_a_recipe_may_not_ask_for(sections: dict[str, Any], why: str) -> None:
+def test_impossible_recipes_are_refused(sections: dict[str, Any], why: str) -> None:
     with pytest.raises(ValueError) as refused:
         DataRecipe.from_mapping({"images": "a", "out": "b"} | sections)
     assert why in str(refused.value)

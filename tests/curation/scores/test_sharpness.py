@@ -23,7 +23,7 @@ def test_a_sharp_subject_before_a_blurred_background_is_sharp() -> None:
     assert sharpness(mixed) > 10 * sharpness(sharp.filter(ImageFilter.GaussianBlur(6)))
 
 
-def test_an_even_area_has_none_and_a_tiny_picture_is_measured() -> None:
+def test_an_even_area_has_no_sharpness_and_a_tiny_picture_is_measured() -> None:
     assert sharpness(Image.new("RGB", (300, 200), "teal")) == 0
     assert sharpness(Image.new("RGB", (2, 500))) == 0
     assert sharpness(Image.effect_noise((5, 4), 50)) > 0

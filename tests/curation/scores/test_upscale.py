@@ -45,7 +45,7 @@ def test_out_of_focus_is_as_good_as_enlarged() -> None:
     assert measured(photo("astronaut.png").filter(ImageFilter.GaussianBlur(2))) > 2
 
 
-def test_what_cannot_be_measured_has_no_value() -> None:
+def test_a_picture_that_cannot_be_measured_has_no_value() -> None:
     assert upscale(photo("astronaut.png").resize((255, 900))) is None
     assert upscale(Image.new("RGB", (600, 400), "teal")) is None
 

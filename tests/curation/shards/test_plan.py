@@ -73,7 +73,7 @@ def mixture(count: int, seed: int = 0) -> list[dict[str, Any]]:
     return [sample(row, *chance.choice(SIZES), chance.randint(1, 900_000)) for row in range(count)]
 
 
-def test_a_row_carries_what_the_writer_needs() -> None:
+def test_a_row_of_the_plan_has_the_writers_columns() -> None:
     (row,) = planned([sample(3)])
     assert row == {key: value for key, value in sample(3).items() if key not in ("kept", "removed")} | {
         "shard_id": 0,
@@ -95,7 +95,7 @@ def test_a_row_carries_what_the_writer_needs() -> None:
 
 
 @pytest.mark.parametrize("limits", [{}, {"max_samples": 7}, {"megabytes": 3}, {"megabytes": 2, "max_samples": 4}])
-def test_every_kept_row_lies_in_one_shard(limits: dict[str, Any]) -> None:
+def test_every_kept_row_is_in_one_shard(limits: dict[str, Any]) -> None:
     samples = mixture(200)
     for each in samples[::3]:
         each["kept"] = False
@@ -146,7 +146,7 @@ def test_bytes_add_up_over_64_bits() -> None:
     assert len(by_shard(planned([sample(row, num_bytes=2**62) for row in range(5)], megabytes=2.0**42))) == 5
 
 
-def test_the_seed_deals_anew_and_nothing_else_does() -> None:
+def test_only_the_seed_changes_the_plan() -> None:
     samples = mixture(120)
     first = planned(samples, seed=1, max_samples=5)
     random.Random(0).shuffle(samples)

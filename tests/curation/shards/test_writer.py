@@ -87,7 +87,7 @@ def test_the_text_is_the_mixed_caption(demo: Dataset) -> None:
         )
 
 
-def test_the_json_tells_where_a_sample_comes_from(demo: Dataset) -> None:
+def test_the_json_names_the_source_of_a_sample(demo: Dataset) -> None:
     tables = {
         name: {row["row_id"]: row for row in rows(demo, name)} for name in ("images", "mix", "captions", "raw_captions")
     }
@@ -126,7 +126,7 @@ def test_the_json_tells_where_a_sample_comes_from(demo: Dataset) -> None:
     assert len(recipes) == 1
 
 
-def test_wids_counts_what_the_tars_hold(demo: Dataset) -> None:
+def test_wids_counts_the_samples_of_the_tars(demo: Dataset) -> None:
     wids = json.loads((demo.shards / "wids.json").read_text())
     counts = Counter(row["shard"] for row in rows(demo, "samples"))
     assert (wids["__kind__"], wids["wids_version"]) == ("wids-shard-index-v1", 1)
@@ -187,14 +187,14 @@ def test_a_changed_or_vanished_original_is_left_out_and_named(planned: Dataset) 
     assert members == kept
 
 
-def test_a_grown_original_is_changed_too(planned: Dataset) -> None:
+def test_a_grown_original_counts_as_changed(planned: Dataset) -> None:
     with (planned.root.parent / "photos" / "002.jpg").open("ab") as file:
         file.write(b"\0")
     finish(planned)
     assert ledger(planned)[2][1:4] == ("error", "shard", "source_changed")
 
 
-def test_a_shard_of_which_nothing_is_left_is_no_tar(planned: Dataset) -> None:
+def test_an_empty_shard_leaves_no_tar(planned: Dataset) -> None:
     (planned.root.parent / "photos" / "003.jpg").unlink()
     finish(planned)
     assert [path.parent.name for path in tars(planned)] == ["0.68"]

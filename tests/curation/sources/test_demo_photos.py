@@ -27,7 +27,7 @@ def test_bytes_are_the_same_each_time(tmp_path: Path) -> None:
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
-def test_photos_and_what_is_wrong_with_the_others(tmp_path: Path) -> None:
+def test_photos_are_ingested_and_bad_files_have_reasons(tmp_path: Path) -> None:
     num_images = write_demo_photos(tmp_path)
     listing = list_source(FolderSource(path=str(tmp_path)))
     items = list(listing.items)

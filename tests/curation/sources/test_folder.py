@@ -62,7 +62,7 @@ def test_depth_first_gives_the_order_of_whole_paths(paths: set[str]) -> None:
         assert members(write_files(Path(folder), files)) == sorted(files, key=os.fsencode)
 
 
-def test_what_an_input_is(tmp_path: Path) -> None:
+def test_inputs_are_files_with_an_image_extension(tmp_path: Path) -> None:
     inputs = ["a.JPG", "b.jpeg", "c.Png", "d.webp", "e.heic", "f.HEIF", "g.jxl", "h.avif", "i.tiff", "j.gif", "k.jp2"]
     others = ["l.txt", "m.pdf", "n.PDF", "o", "p.mp4", "q.eps", "r.h5", ".hidden.jpg", ".git/s.jpg", "t.mpg"]
     write_files(tmp_path, dict.fromkeys([*inputs, *others], b""))

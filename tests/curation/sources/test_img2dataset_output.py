@@ -63,7 +63,7 @@ def test_every_row_of_its_tables_is_an_input(layout: str, tmp_path: Path) -> Non
     assert [read_original(one.source, one.member, one.byte_offset, one.num_bytes) for one in good] == PICTURES * 2
 
 
-def test_what_a_killed_run_left(tmp_path: Path) -> None:
+def test_the_shards_of_a_killed_run_are_listed_with_reasons(tmp_path: Path) -> None:
     """It leaves a tar cut under its final name and a table of zero bytes."""
     write_shard(tmp_path, "webdataset", 0)
     write_shard(tmp_path, "webdataset", 1)

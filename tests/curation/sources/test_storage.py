@@ -99,7 +99,7 @@ def test_an_index_page_is_a_folder(server: Served) -> None:
     assert read_original(f"{server.url}/files", "deep/b.JPG") == COFFEE + b"2"
 
 
-def test_ranges_are_asked_for_and_enforced(server: Served) -> None:
+def test_only_the_range_is_requested_and_returned(server: Served) -> None:
     source = f"{server.url}/files"
     assert read_original(source, "a.jpg", 10, 20) == COFFEE[10:30]
     assert server.ranges == ["bytes=10-29"]
@@ -115,7 +115,7 @@ def test_ranges_are_asked_for_and_enforced(server: Served) -> None:
         ("status/418", FetchError.FETCH_FAILED),
     ],
 )
-def test_what_is_final_is_asked_for_once(server: Served, path: str, reason: FetchError) -> None:
+def test_a_final_error_is_not_retried(server: Served, path: str, reason: FetchError) -> None:
     with pytest.raises(RemoteError) as failed:
         read_remote(f"{server.url}/{path}")
     assert failed.value.reason is reason
@@ -126,7 +126,7 @@ def test_what_is_final_is_asked_for_once(server: Served, path: str, reason: Fetc
 @pytest.mark.parametrize(
     ("path", "reason"), [("status/503", FetchError.SERVER_ERROR), ("status/429", FetchError.RATE_LIMITED)]
 )
-def test_what_may_pass_is_asked_for_again(
+def test_a_passing_error_is_retried(
     server: Served, path: str, reason: FetchError, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("curation.sources.storage.FIRST_PAUSE_S", 0.01)

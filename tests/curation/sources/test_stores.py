@@ -165,7 +165,7 @@ def test_a_sub_folder_without_permission_is_a_row(path: str, store: Store, tmp_p
     assert len(rows(dataset, "samples")) == 5
 
 
-def test_what_cannot_be_listed_for_now_stops_the_listing_and_the_next_one_has_all(store: Store, tmp_path: Path) -> None:
+def test_a_passing_error_stops_the_listing_and_the_next_one_is_complete(store: Store, tmp_path: Path) -> None:
     files = {name: data for name, data in pictures(tmp_path / "pictures").items() if name.endswith(".jpg")}
     store.put({f"in/{name[2]}/{name}": data for name, data in files.items()})
     made = recipe(None, tmp_path / "ds", sources=[{"path": "s3://photos/in"}])
@@ -287,7 +287,7 @@ def test_an_object_that_grew_is_read_whole(store: Store) -> None:
     assert read_remote("s3://photos/a.jpg") == b"much longer"
 
 
-def test_what_is_no_error_of_a_store_is_not_explained() -> None:
+def test_other_errors_are_not_explained_as_a_stores() -> None:
     assert explain_store(OSError("disk full")) is None
     stalled = "AWS Error NETWORK_CONNECTION during GetObject operation: curlCode: 28, Timeout was reached"
     assert explain_store(OSError(stalled)) == (FetchError.TIMEOUT, "timed out")

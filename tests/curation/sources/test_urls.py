@@ -68,7 +68,7 @@ def fetched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fetched]:
         yield Fetched(served, made, build(made, upto="ingest")[0])
 
 
-def test_every_url_is_a_row_and_only_what_can_succeed_is_retried(fetched: Fetched) -> None:
+def test_every_url_is_a_row_and_only_passing_errors_are_retried(fetched: Fetched) -> None:
     dataset, served = fetched.dataset, fetched.served
     images = rows(dataset, "images")
     reasons = [row["reason"] for row in images]
