@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from schemas.locations import absolute, public_url
 from schemas.strict import StrictModel
@@ -227,23 +227,18 @@ class UrlSource(_Source):
         return {"columns": self.columns.resolved(), "into": into, "img2dataset": fixed}
 
 
-def _kind(value: Any) -> Any:
-    return value.get("kind", "folder") if isinstance(value, dict) else getattr(value, "kind", None)
-
-
 AnySource = FolderSource | WebDatasetSource | Img2datasetSource | TableSource | HFDatasetSource | UrlSource
+KINDS = [source.model_fields["kind"].default for source in get_args(AnySource)]
 
-Source = Annotated[
-    Annotated[FolderSource, Tag("folder")]
-    | Annotated[WebDatasetSource, Tag("webdataset")]
-    | Annotated[Img2datasetSource, Tag("img2dataset")]
-    | Annotated[TableSource, Tag("table")]
-    | Annotated[HFDatasetSource, Tag("hf_dataset")]
-    | Annotated[UrlSource, Tag("urls")],
-    Discriminator(
-        _kind,
-        custom_error_type="unknown_kind",
-        custom_error_message="kind: one of folder, webdataset, img2dataset, table, hf_dataset, urls",
-    ),
-]
+
+def _with_kind(value: Any) -> Any:
+    """Make a mapping without a `kind` a folder, and refuse a kind that is not known."""
+    if isinstance(value, dict):
+        value = {"kind": "folder", **value}
+        if value["kind"] not in KINDS:
+            raise ValueError(f"kind: one of {', '.join(KINDS)}")
+    return value
+
+
+Source = Annotated[AnySource, Field(discriminator="kind"), BeforeValidator(_with_kind)]
 """One entry of `sources`; without a `kind` it is a folder."""
