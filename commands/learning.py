@@ -30,21 +30,13 @@ def encode(
     redo: Annotated[bool, typer.Option("--redo", help="Encode again what exists.")] = False,
 ) -> None:
     """Encode pictures and captions once, so that training need not. Run it again to continue."""
-    from schemas.training import TrainingRecipe
-
-    with refusals():
-        encode_dataset(TrainingRecipe.load(recipe, overrides or []), stage, only, redo)
-
-
-def encode_dataset(
-    recipe: TrainingRecipe, stage: str | None = None, only: Kind | None = None, redo: bool = False
-) -> None:
-    """Encode the sets that the stages want, on the runner that the recipe names, and show a line each."""
     from commands.console import JobProgress, duration
+    from schemas.training import TrainingRecipe
     from training.encode import encode_features
 
-    with JobProgress(console) as bar:
-        for done in encode_features(recipe, bar, only_stage=stage, only_kind=only, redo=redo):
+    with refusals(), JobProgress(console) as bar:
+        trained = TrainingRecipe.load(recipe, overrides or [])
+        for done in encode_features(trained, bar, only_stage=stage, only_kind=only, redo=redo):
             record = done.record
             damaged = f", [yellow]{record.num_damaged:,} damaged[/]" if record.num_damaged else ""
             console.print(

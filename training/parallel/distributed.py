@@ -51,10 +51,7 @@ class World:
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over all processes, in place."""
-        if self.size > 1:
-            dist.all_reduce(values)
-            values /= self.size
-        return values
+        return self.sum(values).div_(self.size)
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes, in place."""
