@@ -52,11 +52,11 @@ def stats(
     ] = None,
     nouns: Annotated[bool, typer.Option("--nouns", help="Nouns with the share of captions that have them.")] = False,
     growth: Annotated[bool, typer.Option("--growth", help="Distinct nouns against the number of captions.")] = False,
-    pairs: Annotated[bool, typer.Option("--pairs", help="Nouns that stand together in a caption.")] = False,
-    source: Annotated[str, typer.Option(help="Whose captions the last four ask about.")] = "mix",
+    pairs: Annotated[bool, typer.Option("--pairs", help="Pairs of nouns in one caption.")] = False,
+    source: Annotated[str, typer.Option(help="The caption source of the last four.")] = "mix",
     form: Annotated[str, typer.Option("--format", help="text, or one table as json, csv, markdown or latex.")] = "text",
 ) -> None:
-    """Show the caption statistics: Table 1 beside the paper's, the realised mix, and the commonest nouns."""
+    """Show the caption statistics: Table 1 with the paper's rows, the realised mix, and the commonest nouns."""
     from engine import catalog
     from engine.dataset import Dataset
     from viewer.sheets.stats import Question, shown_stats
@@ -109,7 +109,7 @@ def report(dataset: DatasetFolder, out: Annotated[Path | None, typer.Option(help
 
 
 def write_report_page(dataset: Path, out: Path | None = None) -> Path:
-    """Write the page of a dataset; where it lies."""
+    """Write the report of a dataset and return its path."""
     from engine import catalog
     from engine.dataset import Dataset
     from viewer.report import write_report

@@ -42,7 +42,7 @@ class Series:
 
 @dataclass(frozen=True)
 class LengthChart:
-    """Fig. 6 of the paper: share of captions over words, or over tokens with a line where the trainer stops reading."""
+    """Fig. 6 of the paper: share of captions over words, or over tokens with a line at the trainer's limit."""
 
     series: list[Series]
     x_ticks: list[Tick]
@@ -136,12 +136,12 @@ def size_chart(pictures: Sequence[Row]) -> SizeChart | None:
 
 
 def x_at(share: float) -> float:
-    """The place of a share of the horizontal axis; what lies beyond its end is drawn at the end."""
+    """The x of a share of the horizontal axis; a share above 1 is drawn at its end."""
     return LEFT + PLOT_WIDTH * min(share, 1.0)
 
 
 def y_at(share: float) -> float:
-    """The place of a share of the vertical axis."""
+    """The y of a share of the vertical axis."""
     return FLOOR - PLOT_HEIGHT * share
 
 
@@ -216,7 +216,7 @@ def score_chart(bins: Sequence[Row], bin_width: float, threshold: float | None) 
 
 
 def compact(value: float) -> str:
-    """1500 as 1.5k, 2000000 as 2M: a count that fits beside an axis."""
+    """1500 as 1.5k, 2000000 as 2M: a count short enough for an axis."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:g}{letter}"

@@ -1,4 +1,4 @@
-"""What each job cost, over all its runs."""
+"""The time and money that each job took, over all its runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class JobCost:
 
     job: str
     num_runs: int
-    """Times it had something to do."""
+    """The number of runs in which it had something to do."""
     parts: int
     """Parts that were computed, over all runs; parts that were there already cost nothing."""
     seconds: float
@@ -23,13 +23,13 @@ class JobCost:
     rows: int
     """Rows of its table after the last run."""
     rows_per_s: float | None
-    """Of the last run that computed every part; None where there is none."""
+    """The speed of the last run that computed every part; None without such a run."""
     hours_per_million: float | None
-    """What a million inputs cost at that speed, on the machines it ran on."""
+    """The time of a million inputs at that speed, on the machines it ran on."""
     gpu_hours: float | None
-    """That its workers held GPUs, over all runs; None where they held none, or it was not counted."""
+    """Hours for which its workers held GPUs, over all runs; None where they held none, or nothing was counted."""
     cost: float | None
-    """Money for these, over the runs whose recipe names a price (`caption.price_per_gpu_hour`); None without one."""
+    """The price of these hours in the runs whose recipe has `caption.price_per_gpu_hour`; None without such a run."""
 
 
 def job_costs(dataset: Dataset) -> list[JobCost]:

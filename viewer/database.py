@@ -1,4 +1,4 @@
-"""Queries of the live pages: read-only, bounded in rows and in time, over the dataset as it is now."""
+"""The database of the live pages: read-only queries over one state of a dataset, bounded in rows and in time."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from viewer.figures import COUNTED, LEDGER_TABLE
 from viewer.search import Search
 
 MOST_ROWS = 1000
-"""A query of a page gives no more."""
+"""A query of a page returns at most this many rows."""
 MOST_SECONDS = 10.0
 """A query of a page is interrupted after this."""
 BACKGROUND_SECONDS = 900.0
-"""What is counted in the background, once per state of the dataset, may take this long."""
+"""A query in the background is interrupted after this; it runs once per state of the dataset."""
 
 MOST_SEARCHES = 8
-"""The last searches, which keep what they found."""
+"""This many searches keep the row_ids that they found."""
 
 RULES_TABLE = "counted_rules"
-"""A table in memory with what the rules on record look at."""
+"""A table in memory with the facts that the rules on record look at."""
 
 Signature = tuple[tuple[str, int], ...]
 
@@ -39,7 +39,7 @@ class TooSlow(ValueError):
 
 
 class Database:
-    """One state of a dataset: a read-only connection, and what has been prepared over it."""
+    """One state of a dataset: a read-only connection, and the tables and searches in memory."""
 
     def __init__(self, dataset: Dataset, seconds: float = MOST_SECONDS) -> None:
         """Open it.
@@ -58,8 +58,8 @@ class Database:
         """A connection for one request, interrupted when its time is over.
 
         Raises:
-            TooSlow: it was.
-            ValueError: DuckDB refuses what it is asked, or a file is gone or damaged.
+            TooSlow: the time was over.
+            ValueError: DuckDB refuses the query, or a file is gone or damaged.
         """
         seconds = self.seconds if seconds is None else seconds
         cursor = self._connection.cursor()
@@ -107,13 +107,13 @@ class Database:
         self._searches.clear()
 
     def close(self) -> None:
-        """Stop what is still running."""
+        """Stop all queries and searches."""
         self.stop_searches()
         for cursor in list(self._active):
             cursor.interrupt()
 
     def relation(self, view: str) -> str:
-        """What to write after FROM or JOIN for a view: the prepared table under the view's name, where there is one."""
+        """SQL to write after FROM or JOIN for a view; the ledger is its counted table, where that is ready."""
         return f"{LEDGER_TABLE} AS ledger" if view == "ledger" and self.ready(LEDGER_TABLE) else view
 
 

@@ -18,20 +18,20 @@ from schemas.tables import SCHEMAS
 
 MOST_CONDITIONS = 8
 MOST_CHARACTERS = 500
-"""Of a value that is looked for."""
+"""A value to compare with has at most this many characters."""
 
 TABLES = ("listing", "images", "scores", "screens", "selection", "duplicates", "fingerprints", "raw_captions",
           "captions", "mix", "grounding", "samples")  # fmt: skip
-"""Tables with one row per input, whose columns can be filtered by."""
+"""Tables with one row per input; a filter can compare any of their columns."""
 
 
 _COMPARED = ("VARCHAR", "VARCHAR[]", "BOOLEAN", "TINYINT", "INTEGER", "BIGINT", "UBIGINT", "FLOAT", "DOUBLE")
-"""Types of columns that a person can compare with something typed; not bytes, maps and lists of numbers."""
+"""Types of columns that can be compared with a typed value; not bytes, maps and lists of numbers."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """Something to filter by."""
+    """A column or computed number that a filter can compare."""
 
     name: str
     table: str
@@ -70,7 +70,7 @@ def _fields() -> dict[str, Field]:
 
 
 FIELDS = _fields()
-"""By `table.column`; `picture.*` are computed from the size, upright px."""
+"""Every field by its name, `table.column`; `picture.*` are computed from the size, upright px."""
 
 OPERATORS: dict[str, tuple[str, str, frozenset[str]]] = {
     "is": ("is", "{0} = {1}", frozenset({"number", "text", "flag"})),
@@ -85,7 +85,7 @@ OPERATORS: dict[str, tuple[str, str, frozenset[str]]] = {
     "empty": ("is empty", "{0} IS NULL", frozenset({"number", "text", "flag", "list"})),
     "given": ("is given", "{0} IS NOT NULL", frozenset({"number", "text", "flag", "list"})),
 }
-"""Operator -> (what a person reads, SQL over the column and the value, the kinds of column it takes)."""
+"""Operator -> (its label, SQL over the column and the value, the kinds of column it takes)."""
 
 NEEDS_NO_VALUE = ("empty", "given")
 SORTS = tuple(name for name, field in FIELDS.items() if field.kind == "number")
@@ -95,14 +95,14 @@ _PLACE = re.compile(r"\$p\d+")
 
 @dataclass(frozen=True)
 class Condition:
-    """One row of the form: a column, an operator and what it is compared with."""
+    """One row of the form: a column, an operator and a value."""
 
     column: str
     operator: str
     value: str
 
     def __post_init__(self) -> None:
-        """Refuse what does not fit together.
+        """Refuse parts that do not fit together.
 
         Raises:
             ValueError: an unknown column or operator, or a value that the column cannot have.
@@ -145,7 +145,7 @@ class Where:
         self.tables: list[str] = []
 
     def value(self, value: Any, kind: str) -> str:
-        """A value as the parameter that stands for it."""
+        """Keep a value; return the SQL of its parameter."""
         name = f"p{len(self.values)}"
         self.values[name] = value
         return f"CAST(${name} AS {kind})"
@@ -171,7 +171,7 @@ class Filter:
     """(key, row_id) of the last image of the page before."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be.
+        """Refuse impossible values.
 
         Raises:
             ValueError: an unknown order, too many conditions, or too long a text.

@@ -1,4 +1,4 @@
-"""Captions with scores of their sentences, cut up so that a page can mark what fits the picture least."""
+"""Captions with scores of their sentences, split so that a page can mark the words that fit the picture least."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from engine.catalog import Connection, Row, rows
 
 MOST_SENTENCES = 40
 MOST_CHARACTERS = 1200
-"""Of one marked caption; the lowest sentence stays, whatever its place."""
+"""A marked caption shows at most this many; its lowest sentence is always shown."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Sentence:
-    """A sentence with its score; one of a caption is the lowest."""
+    """A sentence with its score; one sentence of a caption is the lowest."""
 
     pieces: list[Piece]
     score: float
@@ -36,11 +36,11 @@ class Marked:
 
     sentences: list[Sentence]
     num_left_out: int
-    """Sentences for which there was no room."""
+    """Sentences that are not shown, for want of room."""
     lowest_score: float
     ungrounded: Sequence[str]
     detector: str | None
-    """The model that looked for the nouns, if one did."""
+    """The model that looked for the nouns; None where none has run."""
 
 
 _COLUMNS = """
@@ -99,7 +99,7 @@ def marked(
 
 
 def _fitting(lengths: Sequence[int], lowest: int) -> list[int]:
-    """Places of the first sentences that there is room for, and of the lowest."""
+    """Places of the first sentences that fit, and of the lowest."""
     room, found = MOST_CHARACTERS - lengths[lowest], []
     for place, length in enumerate(lengths):
         if place != lowest:

@@ -1,4 +1,4 @@
-"""Images for the live pages: a page of them, one with all its rows and history, and thumbnails kept in memory."""
+"""Images for the live pages: a page of a list, one image with all its rows, and thumbnails in memory."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from viewer.filters import Filter
 PAGE = 24
 """Images per page of a list."""
 MOST_COUNTED = 10_000
-"""A longer list is said to be longer than this, not counted to its end."""
+"""Images of a list are counted up to this number."""
 FIRST_S, COUNT_S = 2.0, 0.2
-"""How long a search is waited for: until it fills a page, and then until it has found everything."""
+"""Longest waits for a search: for a full page, and then for its end."""
 THUMBNAIL_PX = 320
 MOST_THUMBNAIL_BYTES = 64_000_000
-"""The memory for the last thumbnails."""
+"""Memory for the last thumbnails, in bytes."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Page:
     num: int
     """Images of the filter, counted up to `MOST_COUNTED` + 1."""
     next: tuple[float, int] | None
-    """Where the next page begins."""
+    """The sort key and row_id at which the next page begins."""
     counting: bool = False
-    """Whether a search still goes on, so that `num` is what it has found so far."""
+    """Whether the search is still running; `num` is then the number found so far."""
 
     @property
     def more(self) -> bool:
-        """Whether there are more than were counted."""
+        """Whether there are more images than were counted."""
         return self.num > MOST_COUNTED
 
 
@@ -82,8 +82,8 @@ def _cards(database: Database, row_ids: list[int]) -> list[Row]:
 
 
 @dataclass(frozen=True)
-class Made:
-    """What made a table, for the history of a row."""
+class TableHistory:
+    """The job that made a table, for the history of a row."""
 
     table: str
     job: str
@@ -92,8 +92,8 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Whole:
-    """Everything that is known of one input."""
+class ImageDetails:
+    """All rows of one input, and the history of its tables."""
 
     row_id: int
     ledger: Row
@@ -102,10 +102,10 @@ class Whole:
     """Its rows, by table; tables without one are absent."""
     group: list[Row]
     """Inputs of the same group of duplicates: row_id, member, rejected_by."""
-    history: list[Made]
+    history: list[TableHistory]
 
 
-def whole(database: Database, row_id: int) -> Whole | None:
+def details(database: Database, row_id: int) -> ImageDetails | None:
     """All rows of an input over all tables; None where nothing was listed under this number."""
     ledger = database.rows(f"SELECT * FROM ledger WHERE row_id = {int(row_id)}")
     if not ledger:
@@ -125,10 +125,10 @@ def whole(database: Database, row_id: int) -> Whole | None:
             {"group": found["duplicates"][0]["group_id"]},
             limit=PAGE,
         )
-    return Whole(row_id, ledger[0], _cards(database, [row_id])[0], found, group, history(database, list(found)))
+    return ImageDetails(row_id, ledger[0], _cards(database, [row_id])[0], found, group, history(database, list(found)))
 
 
-def history(database: Database, tables: list[str]) -> list[Made]:
+def history(database: Database, tables: list[str]) -> list[TableHistory]:
     """Which job made each of these tables, when it last ran, and by which knobs, in the order of the runs."""
     last = {table: entry for entry in read_runs(database.dataset) for table in entry["tables"]}
     made = []
@@ -137,7 +137,7 @@ def history(database: Database, tables: list[str]) -> list[Made]:
         if record is not None or table in last:
             entry = last.get(table, {})
             made.append(
-                Made(
+                TableHistory(
                     table,
                     str(entry.get("job") or (record.job if record else "")),
                     str(entry.get("finished", "")),

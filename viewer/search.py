@@ -1,5 +1,5 @@
 """Searches for a text or a noun: the parts are read in order, once, in the background; the first images are there at
-once. Nothing is prepared and nothing is written; a search keeps the row_ids that it found."""
+once. Nothing is written; a search keeps the row_ids that it found."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.catalog import Connection, read_parts
 from engine.dataset import Dataset
 
 MOST_FOUND = 100_000
-"""A search stops here; what lies beyond is asked of the tables each time."""
+"""A search stops at this many rows; the tables are then queried for each page."""
 FIRST_PARTS, MOST_PARTS = 2, 32
 """Parts per query: few at first, so that the first images come soon, then twice as many each time."""
 
@@ -39,8 +39,8 @@ def text_condition(column: str, text: str) -> str:
     return f"CASE WHEN regexp_matches({column}, '(?i){pattern}') THEN {condition(column)} ELSE false END"
 
 
-def looked_for(kind: str, value: str) -> list[tuple[str, str]]:
-    """(table, SQL condition) of what a search of a kind, text or noun, reads."""
+def searched(kind: str, value: str) -> list[tuple[str, str]]:
+    """(table, SQL condition) that a search of a kind, text or noun, reads."""
     if kind == "noun":
         return [("nouns", "list_contains(nouns, $value)")]
     return [("images", text_condition("raw_caption", value)), ("captions", text_condition("caption", value))]
@@ -52,7 +52,7 @@ class Search:
     def __init__(self, dataset: Dataset, cursors: Cursors, kind: str, value: str) -> None:
         self._cursors, self._value = cursors, value
         self._sources = [
-            ({path.name: path for path in dataset.parts(table)}, sql) for table, sql in looked_for(kind, value)
+            ({path.name: path for path in dataset.parts(table)}, sql) for table, sql in searched(kind, value)
         ]
         self._changed, self._stopped = threading.Condition(), False
         self._error: ValueError | None = None
@@ -79,7 +79,7 @@ class Search:
             return self.rows[begin : begin + num]
 
     def finished(self, seconds: float) -> bool:
-        """Whether everything is found within `seconds`."""
+        """Wait at most `seconds` for the end of the search; return whether it has ended."""
         self.wait(MOST_FOUND + 1, -1, seconds)
         return self.done
 

@@ -140,7 +140,7 @@ def grounding(source: Source) -> Content:
 
 
 def duplicates(source: Source) -> Content:
-    """Duplicates beside their survivors."""
+    """Pairs of a duplicate and its survivor."""
     [[num]] = source.connection.execute("SELECT count(*) FROM selection WHERE rejected_by = 'duplicate'").fetchall()
     return {"pairs": cards.duplicates(source.connection, source.amounts.pairs), "num": num}
 
@@ -179,7 +179,7 @@ SECTIONS = {
     "refused": Section("Refused inputs", refused, LEDGER_TABLE),
     "jobs": Section("What each job took", jobs),
 }
-"""In the order of the page."""
+"""All sections in the order of the page."""
 
 
 def live_content(database: Database, section: Section) -> Content:
@@ -203,7 +203,7 @@ class Overview:
         """A section, or None where it has not been counted within `seconds`.
 
         Raises:
-            ValueError: it cannot be counted.
+            ValueError: the section cannot be counted.
         """
         try:
             return self._found[name].result(timeout=max(0.0, seconds))

@@ -1,4 +1,4 @@
-"""The server of `sigma browse`: pages over one dataset, for a browser on this machine unless told otherwise."""
+"""The server of `sigma browse`: pages over one dataset, by default for browsers on this machine only."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from viewer.rendering import TEMPLATES, environment
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LOOK_EVERY_S = 1.0
-"""How often the dataset is looked at for new tables."""
+"""The dataset is checked for new tables at most this often."""
 PAINT_S = 0.3
-"""How long the overview waits for its sections; the rest follow."""
+"""The overview waits this long for its sections; the script fetches the others."""
 NUM_NOUNS = 200
 LONGEST_QUERY = 16_000
 
@@ -44,9 +44,9 @@ HEADERS = {
 
 
 class Guard:
-    """Refuses foreign Host headers and everything that is not reading; adds the security headers.
+    """Refuses foreign Host headers and methods that do not read; adds the security headers.
 
-    A foreign Host is how a page of the internet would ask a server on loopback (DNS rebinding).
+    A page of the internet that reaches a server on loopback (DNS rebinding) sends a foreign Host.
     """
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
@@ -101,7 +101,7 @@ class Live:
         self.thumbnails = images.Thumbnails()
 
     def now(self) -> Live:
-        """Itself, up to date."""
+        """This object, reopened if the dataset has changed."""
         with self._lock:
             if time.monotonic() - self._looked > LOOK_EVERY_S:
                 self._looked = time.monotonic()
@@ -112,7 +112,7 @@ class Live:
         return self
 
     def close(self) -> None:
-        """Stop what runs in the background."""
+        """Stop all work in the background."""
         self.overview.close()
         self.database.close()
 
@@ -142,7 +142,7 @@ class Pages:
         )
 
     def section(self, request: Request) -> Response:
-        """One section by itself; it is waited for."""
+        """One section by itself; the answer waits for it."""
         name = request.path_params["name"]
         if name not in sections.SECTIONS:
             raise HTTPException(404)
@@ -170,7 +170,7 @@ class Pages:
 
     def image(self, request: Request) -> Response:
         """One input: its rows over all tables, and its history."""
-        found = images.whole(self.live.now().database, request.path_params["row_id"])
+        found = images.details(self.live.now().database, request.path_params["row_id"])
         if found is None:
             raise HTTPException(404, "nothing was listed under this number")
         return self._page("image.html.jinja", found=found, card=found.card)
@@ -213,7 +213,7 @@ class Pages:
                           most=images.MOST_COUNTED)  # fmt: skip
 
     def thresholds(self, request: Request) -> Response:
-        """What if a threshold were another."""
+        """The counts and pictures that other thresholds would give."""
         database = self.live.now().database
         now = rules_on_record(database.dataset)
         rules = thresholds.tried(request.query_params, now)
@@ -230,11 +230,11 @@ class Pages:
         return Response(self._script, media_type="text/javascript")
 
     def nothing(self, request: Request) -> Response:
-        """No icon."""
+        """The answer to a request for an icon: there is none."""
         return Response(status_code=204)
 
     def refused(self, request: Request, error: Exception) -> Response:
-        """A page for what cannot be answered: 400 for a wrong question, 503 for one that takes too long, 404."""
+        """The page of an error: 400 for a wrong query, 503 for one that takes too long, 404."""
         if isinstance(error, HTTPException):
             status, text = error.status_code, str(error.detail)
         else:
@@ -295,7 +295,7 @@ def serve(
     """Serve until interrupted.
 
     Args:
-        host: the address to listen on. On another one than loopback only the names in `allow_hosts` are answered.
+        host: the address to listen on. Beyond loopback only the names in `allow_hosts` are answered.
         port: 0 takes a free one.
         on_ready: gets the address of the pages once the port is open.
 
@@ -322,7 +322,7 @@ def serve(
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address."""
+    """Whether an address can be reached from this machine only."""
     if host == "localhost":
         return True
     try:

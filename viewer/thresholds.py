@@ -1,4 +1,4 @@
-"""Thresholds that are tried, as the console, a page in a file and the live page show them."""
+"""Other thresholds, as the console, a page in a file and the live page show them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from viewer.database import RULES_TABLE, Database
 from viewer.rendering import environment
 
 MOST_MOVED = 12
-"""Pictures that are shown of those that fall, and of those that come in."""
+"""At most this many pictures that fall are shown, and as many that come in."""
 
 HIGHEST_SIDE_PX = 1_000_000
 
@@ -39,7 +39,7 @@ _STEP = 0.05
 
 @dataclass(frozen=True)
 class Slider:
-    """A threshold that can be tried here; what other rules refuse stays refused."""
+    """A threshold that the page can move; the other rules apply as they are."""
 
     knob: str
     label: str
@@ -47,15 +47,15 @@ class Slider:
     high: float
     step: float
     value: float
-    """Where it stands."""
+    """The position of the slider."""
     now: float | None
-    """As `select` has it; None where there is no limit."""
+    """The threshold that `select` applied; None without a limit."""
     unlimited: float | None
-    """The end that means no limit, if one does."""
+    """The end of the slider that means no limit; None if neither does."""
 
 
 def sliders(tried: Select, now: Select) -> tuple[Slider, ...]:
-    """The thresholds of `tried` beside those of `select`.
+    """A slider per threshold: at its value in `tried`, with its value in `now`.
 
     The lower end of the score means no limit, since scores may lie below it. An end of the aspect does only before
     `select` has run: a recipe always has that limit.
@@ -81,7 +81,7 @@ def sliders(tried: Select, now: Select) -> tuple[Slider, ...]:
 
 
 def lowest_score(now: Select) -> float:
-    """The end of the slider, below what `select` has."""
+    """The lower end of the slider of the score, below the threshold of `select`."""
     return 1.0 if now.min_aesthetic is None else min(1.0, round(now.min_aesthetic - _STEP, 6))
 
 
@@ -108,7 +108,7 @@ def tried(given: Mapping[str, str], now: Select) -> Select:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the page shows of tried thresholds."""
+    """The counts and pictures on the page of thresholds."""
 
     counts: list[Count]
     """Pictures kept and refused by each rule, as `select` left them and with these thresholds."""
@@ -122,7 +122,7 @@ class Outcome:
 
 
 def outcome(database: Database, rules: Select) -> Outcome:
-    """What `select`'s own query gives by these rules, next to what it chose."""
+    """The outcome of `select`'s own query by these rules, compared with its choice on record."""
     rules = rules.model_copy(update={"subsets": {}})
     with database.cursor() as cursor:
         facts = RULES_TABLE

@@ -18,13 +18,13 @@ def read_sql(name: str, **knobs: str | int) -> str:
 
 
 def table_1(connection: Connection) -> list[Row]:
-    """The rows of the table `statistics` as it stands: the whole set first, then its subsets."""
+    """All rows of the table `statistics`: the whole set first, then its subsets."""
     return rows(connection, "SELECT * FROM statistics")
 
 
 def realised_mix(connection: Connection) -> Row:
-    """How the coin fell over the kept images: captions by source, what the coin said, fallbacks by reason, captions
-    that were cut to what the trainer reads, and images without any caption."""
+    """The mix over the kept images: captions by source, tosses of the coin, fallbacks by reason, captions that were cut
+    to the trainer's limit, and images without any caption."""
     return rows(
         connection,
         """

@@ -1,0 +1,1 @@
+"""Selection decides which pictures are kept: `select` is the job, `thresholds` tries other rules."""

@@ -1,4 +1,4 @@
-"""Which raw caption a picture takes over from its duplicates: SQL over who stays, captions and fingerprints.
+"""The raw caption that a picture inherits from its duplicates: SQL over survivors, captions and fingerprints.
 
 The rule: a picture that stays of its group, and whose own raw caption was refused or is missing, takes the kept one
 with the most tokens among the duplicates that fell for it and are the same picture by bytes, pixels or pHash

@@ -28,7 +28,7 @@ SUBSET_COLUMNS = {
     **dict.fromkeys(LIMITED, "FLOAT"),
     "classes": "MAP(VARCHAR, FLOAT)",
 }
-"""What the condition of a subset may speak of."""
+"""Columns that the condition of a subset can name."""
 
 PICTURES = f"""
 SELECT row_id, images.image_id, images.reason, sha256, images.width, images.height, format, source_name,
@@ -42,11 +42,11 @@ SELECT row_id, images.image_id, images.reason, sha256, images.width, images.heig
        other_dataset, other_image_id, other_method, other_distance
 FROM images LEFT JOIN scores USING (row_id) LEFT JOIN duplicates USING (row_id) LEFT JOIN screens USING (row_id)
 """
-"""What the rules, the duplicates and the subsets look at: one row per input."""
+"""The facts that the rules, the duplicates and the subsets look at: one row per input."""
 
 
 class Rule(NamedTuple):
-    """What is refused: a value under a knob that begins with `min_`, or over one that begins with `max_`."""
+    """A limit: it refuses a value under a knob that begins with `min_`, or over one that begins with `max_`."""
 
     reason: Rejection
     value: str
@@ -66,7 +66,7 @@ RULES = (
     Rule(Rejection.LOW_AESTHETIC, "aesthetic", "min_aesthetic", "FLOAT"),
     *(Rule(limit.reason, limit.column, knob, "FLOAT") for knob, limit in LIMITS.items()),
 )
-"""In the order they are asked: the first that fails is named."""
+"""All rules in the order in which they apply: the first that a picture fails is named."""
 
 # Only pictures that pass the rules compete to be the one that stays; one without a double has won. Exact copies always
 # fall: a key is the id of the bytes, so two of them cannot lie in the shards. They share all that the choice looks at:
@@ -143,8 +143,8 @@ def choose(
 ) -> str:
     """Apply the rules in their order (`RULES`, other datasets, duplicates) and give the SELECT of the outcome.
 
-    Every picture is a view and only those that have a double are a table: what is not asked for is not read, and
-    33 million wide rows are never held.
+    The pictures are a view, and only those that have a double are a table: columns that no rule names are not read,
+    and 33 million wide rows are never held.
     """
     check_subsets(rules)
     *first, (_, outcome) = _steps(rules, max_distance, semantic_threshold)
@@ -163,7 +163,7 @@ def statement(
     """The same outcome as one SELECT over the views of a dataset, for those who only look.
 
     Args:
-        pictures: SELECT of `PICTURES` from where it was put before; columns that no rule and no subset asks for may be
+        pictures: SELECT of `PICTURES` from where it was put before; columns that no rule and no subset names may be
             missing.
         captions: relation of (row_id, caption) of at least the copies of one file, which decide which of them stays.
     """
@@ -202,10 +202,10 @@ def _steps(
 def _ruled(rules: Select, max_distance: int) -> str:
     """`pictures` with the first rule that each one fails, its value and its limit."""
     limits = {rule: getattr(rules, rule.knob) for rule in RULES}
-    asked = {rule: float(limit) for rule, limit in limits.items() if limit is not None}
-    failed = " ".join(f"WHEN {rule.fails(limit)} THEN '{rule.reason}'" for rule, limit in asked.items())
-    values = " ".join(f"WHEN '{rule.reason}' THEN {rule.value}::DOUBLE" for rule in asked)
-    thresholds = " ".join(f"WHEN '{rule.reason}' THEN {limit!r}::DOUBLE" for rule, limit in asked.items())
+    limited = {rule: float(limit) for rule, limit in limits.items() if limit is not None}
+    failed = " ".join(f"WHEN {rule.fails(limit)} THEN '{rule.reason}'" for rule, limit in limited.items())
+    values = " ".join(f"WHEN '{rule.reason}' THEN {rule.value}::DOUBLE" for rule in limited)
+    thresholds = " ".join(f"WHEN '{rule.reason}' THEN {limit!r}::DOUBLE" for rule, limit in limited.items())
     other = Rejection.IN_OTHER_DATASET
     return f"""
     SELECT *,

@@ -1,6 +1,6 @@
-"""What other thresholds would keep: `select`'s own query over the facts that its rules look at, next to what it chose.
+"""Other thresholds are tried by `select`'s own query over the facts that its rules look at.
 
-`sigma cuts` and the page of thresholds show what is computed here.
+Counts and pictures are compared with the choice on record; `sigma cuts` and the page of thresholds show them.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Count(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """What would change.
+    """The difference that other thresholds would make.
 
     Attributes:
         counts: title -> the counts under it, most first.
@@ -153,7 +153,7 @@ def compare(dataset: Dataset, recipe: DataRecipe, changed: DataRecipe, num_near:
 
 
 def facts_sql(rules: Select) -> str:
-    """SELECT of what some rules look at in every picture, and of what `select` made of it as `was_...`."""
+    """SELECT of the facts that some rules look at, one row per picture, with the choice of `select` as `was_...`."""
     limited = {rule.value for rule in select.RULES if getattr(rules, rule.knob) is not None}
     columns = dict.fromkeys([*_ALWAYS, *(name for name in SCREENS.names if name in limited)])
     if rules.subsets:
@@ -164,14 +164,14 @@ def facts_sql(rules: Select) -> str:
 
 
 def chosen_sql(rules: Select, pictures: str = select.PICTURES, captions: str = "raw_captions") -> str:
-    """SELECT of what `select` would make of every picture; no caption is inherited."""
+    """SELECT of the outcome of `select` for every picture; no caption is inherited."""
     bare = rules.model_copy(update={"inherit_captions": False})
     return select.statement(bare, max_distance=None, pictures=pictures, captions=captions)
 
 
 def try_rules(connection: Connection, rules: Select, facts: str) -> None:
-    """Make the temporary table `tried` and the view `selected`: what the rules make of each picture, and what `select`
-    made of it, each as (row_id, width, height, kept, rejected_by, subsets).
+    """Make the temporary table `tried` with the outcome of these rules, and the view `selected` with that on record,
+    each as (row_id, width, height, kept, rejected_by, subsets).
 
     Args:
         facts: a table of `facts_sql` for these rules, or for others with the same limits of screens and subsets.

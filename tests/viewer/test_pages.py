@@ -58,7 +58,7 @@ def test_the_overview_has_the_funnel_and_a_chart_of_each_kind(client: httpx.Clie
     assert "300 tokens" in text(page)
 
 
-def test_what_the_funnel_links_to_is_what_it_counts(client: httpx.Client) -> None:
+def test_the_funnel_links_to_lists_of_as_many_images_as_it_counts(client: httpx.Client) -> None:
     rows = re.findall(r'<a class="chip \w+" href="(/images[^"]*)">.*?<td class="right">([\d,]+)</td>',
                       client.get("/overview/inputs").text)  # fmt: skip
     assert len(rows) >= 6
@@ -67,7 +67,7 @@ def test_what_the_funnel_links_to_is_what_it_counts(client: httpx.Client) -> Non
         assert f"{num} image{'' if num == '1' else 's'}." in text(found)
 
 
-def test_the_worst_by_every_screen_that_ran_are_a_link_to_the_sorted_list(tmp_path: Path) -> None:
+def test_every_screen_that_ran_has_a_link_to_its_worst_images(tmp_path: Path) -> None:
     dataset = build_by_hand(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
     write(dataset, "screens", image_id=[*"abcdae", None], sharpness=[9, 2, 1, 4, 0, None, None],
           nsfw=[0.2, 0.9, 0.3, 0.1, 1, None, None])  # fmt: skip
@@ -194,7 +194,7 @@ TRIED: tuple[dict[str, str], ...] = (
 
 
 @pytest.mark.parametrize("given", TRIED, ids=str)
-def test_the_page_and_the_command_tell_the_same_of_a_threshold(doubles: Dataset, given: dict[str, str]) -> None:
+def test_the_page_and_the_command_agree_with_select_on_a_threshold(doubles: Dataset, given: dict[str, str]) -> None:
     scores = sorted(row["aesthetic"] for row in Database(doubles).rows("SELECT aesthetic FROM scores"))
     given = {name: value.replace("MIDDLE", repr(scores[len(scores) // 2])) for name, value in given.items()}
     made = DataRecipe.load(doubles.recipe)
@@ -235,7 +235,7 @@ def test_a_picture_that_another_rule_refuses_too_does_not_come_in(doubles: Datas
     assert counts(found)["blurred"] == counts(found, "num_now").get("blurred", 0) + 1
 
 
-def test_of_copies_the_one_that_select_kept_stays(doubles: Dataset) -> None:
+def test_the_copy_that_select_kept_is_kept_under_the_same_thresholds(doubles: Dataset) -> None:
     """The one with the longest caption, which is not the first: moving nothing moves no picture."""
     database = Database(doubles)
     kept = database.rows("SELECT member FROM selection JOIN listing USING (row_id) WHERE kept AND member LIKE '%copy%'")
@@ -246,7 +246,7 @@ def test_of_copies_the_one_that_select_kept_stays(doubles: Dataset) -> None:
 
 
 @pytest.mark.parametrize("drop_duplicates", [True, False])
-def test_the_counts_of_a_threshold_are_what_select_then_does(tmp_path: Path, drop_duplicates: bool) -> None:
+def test_select_keeps_as_many_as_the_page_has_counted(tmp_path: Path, drop_duplicates: bool) -> None:
     write_doubles(tmp_path / "photos")
     before = recipe(tmp_path / "photos", tmp_path / "ds", select={"drop_duplicates": drop_duplicates})
     dataset, _ = build_dataset(before, upto="select")
@@ -298,11 +298,11 @@ def test_a_query_is_interrupted_when_its_time_is_over(demo: Dataset) -> None:
     assert database.rows("SELECT 1 AS one") == [{"one": 1}]
 
 
-def test_a_query_gives_no_more_rows_than_it_may(database: Database) -> None:
+def test_a_query_returns_at_most_a_thousand_rows(database: Database) -> None:
     assert len(database.rows("SELECT * FROM range(100000)")) == 1000
 
 
-def test_thumbnails_stay_within_their_bound(demo: Dataset, database: Database) -> None:
+def test_the_cache_of_thumbnails_is_bounded(demo: Dataset, database: Database) -> None:
     one = images.Thumbnails(max_bytes=1)
     rows = [row["row_id"] for row in database.rows("SELECT row_id FROM proxies WHERE jpeg IS NOT NULL", limit=4)]
     assert all(one.of(database, row_id) for row_id in rows)
@@ -312,7 +312,7 @@ def test_thumbnails_stay_within_their_bound(demo: Dataset, database: Database) -
     assert first is not None and many.of(database, rows[0]) is first
 
 
-def test_a_dataset_that_changes_is_shown_as_it_is(tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_pages_follow_a_dataset_that_changes(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(server, "LOOK_EVERY_S", 0.0)
     write_pictures(tmp_path / "photos", [(96, 64)] * 3)
     made = recipe(tmp_path / "photos", tmp_path / "ds")
@@ -325,7 +325,7 @@ def test_a_dataset_that_changes_is_shown_as_it_is(tmp_path: Path, monkeypatch: A
         assert httpx.get(f"{address}/overview/scores").text.count("rect class=") >= 1
 
 
-def test_a_picture_that_was_taken_out_is_counted_as_such(tmp_path: Path) -> None:
+def test_a_purged_picture_is_counted_as_purged(tmp_path: Path) -> None:
     write_pictures(tmp_path / "photos", [(96, 64)] * 3)
     made = recipe(tmp_path / "photos", tmp_path / "ds")
     dataset, _ = build_dataset(made)
@@ -341,7 +341,7 @@ def test_a_picture_that_was_taken_out_is_counted_as_such(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("part", ["captions", "jobs"])
-def test_the_overview_and_the_report_say_the_same(
+def test_a_section_has_the_same_text_in_the_overview_and_the_report(
     client: httpx.Client, demo: Dataset, tmp_path: Path, part: str
 ) -> None:
     """Table 1 with its subsets, the mix, the charts and the costs; what has no links and no limit of its own."""

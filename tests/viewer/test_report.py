@@ -210,7 +210,7 @@ def test_the_page_counts_the_mix_and_the_refused_captions_of_kept_images(tmp_pat
     assert "too short" not in page.text  # of an image that was not kept
 
 
-def test_what_was_purged_has_a_number_of_its_own(tmp_path: Path) -> None:
+def test_purged_inputs_have_a_number_of_their_own(tmp_path: Path) -> None:
     dataset = build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
     assert '<div class="purged">' not in report(dataset, tmp_path)[0]
     names: dict[str, Sequence[object]] = {name: ["x"] * 7 for name in ("source", "source_name", "member")}
@@ -268,7 +268,7 @@ def test_a_half_built_dataset_has_a_page_too(tmp_path: Path, done: int) -> None:
     assert ("the build is unfinished" in text) == (done > 0)
 
 
-def test_counts_that_do_not_add_up_are_said_loudly(tmp_path: Path) -> None:
+def test_the_page_warns_of_counts_that_do_not_add_up(tmp_path: Path) -> None:
     dataset = build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
     connection = connect(dataset, threads=1)
     connection.execute("CREATE TABLE short AS SELECT * FROM ledger LIMIT 6")
@@ -277,7 +277,7 @@ def test_counts_that_do_not_add_up_are_said_loudly(tmp_path: Path) -> None:
     assert "but 7 were listed: the counts do not add up" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
-def test_many_refused_inputs_are_capped_with_the_total_said(tmp_path: Path) -> None:
+def test_the_list_of_refused_inputs_is_capped_and_names_the_total(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path / "data")
     names: dict[str, Sequence[object]] = {name: ["x"] * 1234 for name in ("source", "source_name", "member")}
     write(dataset, "listing", **names)
@@ -328,7 +328,7 @@ def test_an_ungrounded_noun_is_marked_as_a_whole_word() -> None:
     assert [sentence.lowest for sentence in found.sentences] == [False, True, False]
 
 
-def test_a_marked_caption_is_cut_but_never_its_lowest_sentence() -> None:
+def test_a_marked_caption_is_cut_but_keeps_its_lowest_sentence() -> None:
     found = marked(["a" * 700, "b" * 700, "c" * 5000, "d"], [0.3, 0.2, 0.1, 0.4], [])
     assert [sentence.pieces[0].text[0] for sentence in found.sentences] == ["c"]
     assert len(found.sentences[0].pieces[0].text) == grounding.MOST_CHARACTERS + 1 and found.num_left_out == 3
@@ -371,7 +371,7 @@ def test_caption_lengths_share_one_axis() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(1, 100_000), st.integers(1, 100_000)), min_size=1, max_size=20))
-def test_points_stay_inside_the_plot(sides: list[tuple[int, int]]) -> None:
+def test_points_are_inside_the_plot(sides: list[tuple[int, int]]) -> None:
     chart = charts.size_chart([{"width": width, "height": height, "outcome": "kept"} for width, height in sides])
     assert chart is not None
     for point in chart.points:
@@ -474,7 +474,7 @@ def test_the_token_chart_reaches_its_limit() -> None:
     assert charts.length_chart(figures.caption_tokens(connection_with(), 300), 300) is None
 
 
-def test_bars_of_the_scores_stand_on_each_other_inside_the_plot() -> None:
+def test_bars_of_the_scores_are_stacked_inside_the_plot() -> None:
     bins = [{"bin": 0, "kept": 0, "others": 3}, {"bin": 35, "kept": 5, "others": 2}]
     chart = charts.score_chart(bins, 0.25, 5.5)
     assert chart is not None
@@ -507,7 +507,7 @@ def test_a_duplicate_is_labelled_by_its_evidence(tmp_path: Path, method: str, di
     assert said in report(dataset, tmp_path)[1].text
 
 
-def test_what_another_dataset_holds_names_it_and_the_evidence(tmp_path: Path) -> None:
+def test_a_picture_of_another_dataset_names_it_and_the_evidence(tmp_path: Path) -> None:
     dataset = build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
     write(
         dataset,

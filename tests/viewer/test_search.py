@@ -51,7 +51,7 @@ def ids(page: images.Page) -> list[int]:
     return [card["row_id"] for card in page.cards]
 
 
-def test_a_search_finds_in_both_captions_each_image_once_and_goes_on(many: Dataset) -> None:
+def test_a_search_finds_each_image_once_in_both_captions_on_all_pages(many: Dataset) -> None:
     database = Database(many)
     first = images.page(database, Filter(text="cat"))
     assert ids(first) == list(range(0, 48, 2)) and first.next == (46.0, 46)
@@ -99,7 +99,9 @@ def test_a_search_that_goes_on_says_so_and_a_second_look_has_the_rest(
         assert "1 image." in page
 
 
-def test_a_search_that_is_cut_is_asked_of_the_tables(many: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_beyond_the_end_of_a_cut_search_comes_from_the_tables(
+    many: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing is lost beyond what a search keeps, in any order."""
     monkeypatch.setattr(search, "MOST_FOUND", 60)
     monkeypatch.setattr(search, "MOST_PARTS", 2)
@@ -123,7 +125,7 @@ def test_a_search_with_an_order_takes_what_was_found(many: Dataset) -> None:
         images.page(database, Filter(text="dog", noun="cat"))
 
 
-def test_only_the_last_searches_stay(many: Dataset) -> None:
+def test_only_the_last_searches_are_kept(many: Dataset) -> None:
     database = Database(many)
     kept = [database.search("text", f"word{number}") for number in range(MOST_SEARCHES + 1)]
     assert database.search("text", "word8") is kept[8]
@@ -136,7 +138,7 @@ LETTERS = st.sampled_from("aAiIkKsSİıſK\u00e9É \n%_\\'$^.*[](){}|+?-&#~\"0")
 @given(st.text(LETTERS, min_size=1, max_size=4), st.text(LETTERS, max_size=12))
 @example("i", "İ")
 @example("k", "\u212a")
-def test_the_quick_condition_says_what_the_exact_one_says(looked_for: str, text: str) -> None:
+def test_the_quick_condition_finds_the_same_rows_as_the_exact_one(looked_for: str, text: str) -> None:
     quick, exact = text_condition("caption", looked_for), condition("caption")
     sql = f"SELECT {quick}, {exact} FROM (SELECT $caption AS caption)"
     found = duckdb.execute(sql, {"caption": text, "value": looked_for}).fetchall()

@@ -74,7 +74,7 @@ def test_a_long_caption_is_cut_in_lists_and_whole_on_its_page(client: httpx.Clie
     assert "x" * 100_000 in client.get("/images/3").text
 
 
-def test_a_caption_of_the_other_direction_keeps_to_itself(client: httpx.Client) -> None:
+def test_a_right_to_left_caption_has_a_direction_of_its_own(client: httpx.Client) -> None:
     assert re.search(r'<p dir="auto">\u202egnitirw', client.get("/images").text)
 
 
@@ -103,7 +103,7 @@ def test_a_request_without_or_with_two_hosts_is_refused(client: httpx.Client) ->
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
-def test_nothing_but_reading_is_answered(client: httpx.Client, method: str) -> None:
+def test_methods_that_do_not_read_are_refused(client: httpx.Client, method: str) -> None:
     answer = client.request(method, "/images")
     assert answer.status_code == 405
     assert answer.headers["allow"] == "GET, HEAD"
@@ -117,14 +117,14 @@ def test_every_answer_carries_the_headers(client: httpx.Client) -> None:
         assert headers["x-content-type-options"] == "nosniff"
 
 
-def test_looking_writes_nothing(hostile: Dataset, client: httpx.Client) -> None:
+def test_the_pages_write_nothing(hostile: Dataset, client: httpx.Client) -> None:
     before = sorted(path for path in hostile.root.rglob("*"))
     for path in PAGES:
         client.get(path)
     assert sorted(path for path in hostile.root.rglob("*")) == before
 
 
-def test_another_address_needs_a_name(hostile: Dataset) -> None:
+def test_an_address_beyond_loopback_needs_an_allowed_host(hostile: Dataset) -> None:
     with pytest.raises(ValueError, match=r"can be reached from other machines; name the Host .*--allow-host"):
         serve(hostile, host="0.0.0.0", port=0)
     assert [is_loopback(host) for host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "10.0.0.1", "x")] == [
@@ -132,7 +132,7 @@ def test_another_address_needs_a_name(hostile: Dataset) -> None:
     ]  # fmt: skip
 
 
-def test_a_name_that_was_allowed_is_answered(hostile: Dataset) -> None:
+def test_an_allowed_host_is_answered(hostile: Dataset) -> None:
     with served(hostile, ("photos.example",)) as address:
         assert httpx.get(f"{address}/nouns", headers={"host": "photos.example:80"}).status_code == 200
         assert httpx.get(f"{address}/nouns").status_code == 421
@@ -195,7 +195,7 @@ def test_a_value_is_never_sql(catalog_alone: duckdb.DuckDBPyConnection, client: 
         ("after=1,two", "this is no place in the list"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_with_the_reason(client: httpx.Client, query: str, why: str) -> None:
+def test_an_impossible_filter_is_refused_with_the_reason(client: httpx.Client, query: str, why: str) -> None:
     answer = client.get(f"/images?{query}")
     assert answer.status_code == 400
     assert why in " ".join(Page(answer.text).text.split())
@@ -206,10 +206,10 @@ def test_too_long_an_address_is_refused(client: httpx.Client) -> None:
 
 
 @pytest.mark.parametrize("path", ["/images/99", "/image/99", "/thumb/99", "/thumb/6", "/overview/x", "/../etc/passwd"])
-def test_what_is_not_there_is_not_found(client: httpx.Client, path: str) -> None:
+def test_an_unknown_address_is_not_found(client: httpx.Client, path: str) -> None:
     assert client.get(path).status_code == 404
 
 
-def test_a_dataset_is_needed(tmp_path: Path) -> None:
+def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no dataset here; make one with sigma build"):
         serve(Dataset(tmp_path), port=0)

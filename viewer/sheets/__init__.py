@@ -1,0 +1,1 @@
+"""The tables of `sigma stats`: `stats.shown_stats` chooses them, and a `sheet.Sheet` prints or writes one."""

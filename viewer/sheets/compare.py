@@ -11,14 +11,14 @@ from engine.reduce import Connection
 from viewer.sheets.sheet import Sheet, Value
 
 MOST_EXAMPLES = 5
-"""Gained and lost nouns that are named."""
+"""Gained and lost nouns that are named, at most."""
 
-_BESIDE = "UNION ALL SELECT source, row_id, caption, reason FROM captions_beside"
+_FURTHER_CAPTIONERS = "UNION ALL SELECT source, row_id, caption, reason FROM captions_beside"
 
 
 def create_caption_views(connection: Connection) -> None:
     """The temporary views `each_caption`, `each_nouns` and `each_grounding` over the views of a dataset."""
-    beside = _BESIDE if has_view(connection, "captions_beside") else ""
+    beside = _FURTHER_CAPTIONERS if has_view(connection, "captions_beside") else ""
     connection.execute(read_sql("each_caption.sql", beside=beside))
 
 
@@ -32,7 +32,7 @@ def has_view(connection: Connection, name: str) -> bool:
 
 
 def sources_with_captions(connection: Connection) -> list[str]:
-    """The caption sources of which a kept image has a caption: raw, synthetic and mix first, then those beside."""
+    """The caption sources that have a caption of a kept image: raw, synthetic and mix, then further captioners."""
     found = {source for (source,) in connection.execute(
         "SELECT DISTINCT source FROM each_caption WHERE caption IS NOT NULL"
     ).fetchall()}  # fmt: skip
@@ -40,7 +40,7 @@ def sources_with_captions(connection: Connection) -> list[str]:
 
 
 def require_captions(connection: Connection, *sources: str) -> None:
-    """Refuse sources that have nothing; needs the views of `create_caption_views`.
+    """Refuse sources without captions; needs the views of `create_caption_views`.
 
     Raises:
         ValueError: a source has no captions here; the message names those that have.
@@ -155,7 +155,7 @@ def _reasons(connection: Connection, source_a: str, source_b: str) -> list[tuple
 
 
 def _only_here(connection: Connection, source_a: str, source_b: str) -> tuple[tuple[int, int], list[list[str]]]:
-    """How many nouns only a and only b use, and the commonest of them."""
+    """The number of nouns that only a and only b use, and the commonest of them."""
     for name, source in (("uses_before", source_b), ("uses_after", source_a)):
         create_uses(connection, name, source)
     changed = f"({read_sql('nouns_changed.sql')})"

@@ -10,13 +10,13 @@ from viewer.sheets.compare import create_caption_views, create_uses, require_cap
 from viewer.sheets.sheet import Sheet, Value
 
 PAIR_VOCABULARY = 1000
-"""Of so many of the commonest nouns pairs are counted."""
+"""Pairs are counted among this many of the most frequent nouns."""
 PAIR_IMAGES = 1_000_000
-"""Most images that pairs are counted over."""
+"""Pairs are counted over at most this many images."""
 HALVINGS = 20
 """The growth curve begins at a millionth of the captions."""
 FEWEST_IMAGES = 8
-"""A point of the growth curve with fewer images says nothing."""
+"""The growth curve has no point with fewer images."""
 
 
 def frequencies(connection: Connection, source: str, top: int) -> Sheet:
@@ -42,8 +42,8 @@ def frequencies(connection: Connection, source: str, top: int) -> Sheet:
         """
     ).fetchone() or (None,)
     usable = slope is not None and math.isfinite(slope)
-    told = f"{slope:.2f}" if usable else "not defined, too few nouns are used twice"
-    note = f"Zipf slope, log uses over log rank, of nouns used more than once: {told}. Natural text: about -1."
+    fitted = f"{slope:.2f}" if usable else "not defined, too few nouns are used twice"
+    note = f"Zipf slope, log uses over log rank, of nouns used more than once: {fitted}. Natural text: about -1."
     headers = ("rank", "noun", "occurrences", "images", "share of captions")
     return Sheet(f"Nouns of {source}: {num_captions:,} captions", headers, rows, (note,))
 
@@ -102,7 +102,7 @@ def against(connection: Connection, other: Connection, source: str, top: int) ->
 
 
 def _num_described(connection: Connection, source: str) -> int:
-    """Captions of a source whose nouns were found."""
+    """The number of captions of a source whose nouns were found."""
     create_caption_views(connection)
     require_captions(connection, source)
     require_nouns(connection, source)

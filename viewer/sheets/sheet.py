@@ -33,9 +33,9 @@ class Sheet:
     headers: tuple[str, ...]
     rows: Sequence[tuple[Value, ...]]
     notes: tuple[str, ...] = ()
-    """Sentences under it: what the columns mean, and whose rows are whose."""
+    """Sentences under the table: the meaning of its columns, and the source of its rows."""
     num_quoted: int = 0
-    """How many of the last rows are somebody else's; a terminal shows them dim."""
+    """The number of last rows that quote somebody else; a terminal shows them dim."""
 
     def text(self) -> Table:
         """For a terminal; texts of the data are shown as they are, never as markup."""

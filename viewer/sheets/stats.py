@@ -1,4 +1,4 @@
-"""What `sigma stats` shows: which sheets of figures a question asks for."""
+"""The sheets that `sigma stats` shows for a question."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from viewer.sheets.sheet import FORMATS, Sheet, Value
 
 @dataclass(frozen=True)
 class Question:
-    """What is asked of `sigma stats`; nothing asked is Table 1, the mix and the commonest nouns."""
+    """The options of `sigma stats`; without any it shows Table 1, the mix and the commonest nouns."""
 
     top: int = 15
-    """How many nouns or pairs to list."""
+    """The number of nouns or pairs to list."""
     form: str = "text"
     """One of `viewer.sheets.sheet.FORMATS`; other than text it writes one sheet alone."""
     compare: tuple[str, str] | None = None
@@ -37,26 +37,26 @@ class Question:
 def shown_stats(
     connection: Connection, question: Question, valid_above: int, other: Connection | None = None
 ) -> Iterator[Table | str]:
-    """What to print, in order: tables for a terminal, or one text in another form.
+    """Everything to print, in order: tables for a terminal, or one text in another form.
 
     Args:
         valid_above: as the recipe has it.
-        other: another dataset, to be asked which concepts were gained and lost since.
+        other: another dataset; the sheet then lists the concepts gained and lost since.
 
     Raises:
-        ValueError: there is no such form, two questions at once, or a source has no captions here.
+        ValueError: there is no such form, there are two questions at once, or a source has no captions here.
     """
     if question.form not in FORMATS:
         raise ValueError(f"--format {question.form}: there are {', '.join(FORMATS)}")
-    asked = [bool(question.compare), other is not None, question.nouns, question.growth, question.pairs]
-    if sum(asked) > 1:
+    chosen = [bool(question.compare), other is not None, question.nouns, question.growth, question.pairs]
+    if sum(chosen) > 1:
         raise ValueError("one question at a time: --compare, --against, --nouns, --growth or --pairs")
     sheet = _sheet(connection, question, valid_above, other)
     if question.form != "text":
         yield sheet.write(question.form)
         return
     yield sheet.text()
-    if not any(asked):
+    if not any(chosen):
         mix = realised_mix(connection)
         yield format_mix(mix, refused_captions(connection))
         yield commonest_nouns(connection, question.top).text()
@@ -105,7 +105,7 @@ def table_1_sheet(rows: Iterable[Mapping[str, Any]]) -> Sheet:
 
 
 def format_mix(mix: Mapping[str, Any], refused: Iterable[Mapping[str, Any]]) -> Table:
-    """What the mix came to, for a terminal: the realised ratio beside the coin's, fallbacks, cuts, refused captions.
+    """The captions of the mix, for a terminal: the realised ratio and the coin's, fallbacks, cuts, refused captions.
 
     Args:
         mix: as `captioning.figures.queries.realised_mix` counts it.

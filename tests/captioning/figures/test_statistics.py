@@ -247,7 +247,7 @@ def test_uses_and_images_of_every_noun_agree_with_plain_python(
     assert order == sorted(order)
 
 
-def test_a_captioner_beside_has_a_row_of_its_own(connection: duckdb.DuckDBPyConnection, part: Part) -> None:
+def test_a_further_captioner_has_a_row_of_its_own(connection: duckdb.DuckDBPyConnection, part: Part) -> None:
     fill(connection, [((["cat"], 2), (["sky"], 3), "raw")] * 2)
     columns = {"nouns": [["sea", "sea"]], "num_words": [9], "num_tokens": [3], "tokenizer": ["words"]}
     vlm = part("nouns", row_id=[0], caption_source=["vlm"], **columns)

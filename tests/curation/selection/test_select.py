@@ -166,7 +166,7 @@ def test_a_screen_refuses_beyond_its_limit_with_its_reason(knob: str, reason: st
     assert {rule.knob: rule.reason.value for rule in RULES}[knob] == reason
 
 
-def test_every_rule_of_the_recipe_is_asked() -> None:
+def test_every_rule_of_the_recipe_applies() -> None:
     assert {rule.knob for rule in RULES} == {name for name in Select.model_fields if name.startswith(("min_", "max_"))}
     assert {rule.knob for rule in RULES} > LIMITS.keys()
 
@@ -177,7 +177,7 @@ def test_the_first_rule_that_fails_is_named() -> None:
     assert [row["rejected_by"] for row in rows.values()] == ["too_small", "extreme_aspect"]
 
 
-def test_what_ingest_refused_is_neither_kept_nor_rejected() -> None:
+def test_an_input_that_ingest_refused_is_neither_kept_nor_rejected() -> None:
     rows = chosen([image(0, 10, 10, reason="truncated"), image(1, None, None, reason="empty")], min_short_side_px=50)
     assert [(verdict(row), row["kept"], row["subsets"]) for row in rows.values()] == [(KEPT, False, [])] * 2
 
@@ -202,14 +202,14 @@ def test_a_double_names_its_survivor_and_the_distance() -> None:
     assert (rows[1]["kept"], rows[1]["duplicate_of"], rows[1]["duplicate_of_row"]) == (True, None, None)
 
 
-def test_the_largest_stays_then_the_best_then_the_first() -> None:
+def test_of_doubles_the_largest_is_kept_then_the_best_then_the_first() -> None:
     assert survivors(doubles(image(0, 100, 100), image(1, 100, 101), image(2, 90, 110))) == [1]
     assert survivors(doubles(image(0, aesthetic=4.0), image(1, aesthetic=6.0), image(2, aesthetic=None))) == [1]
     assert survivors(doubles(image(0, aesthetic=None), image(1, aesthetic=None), image(2, aesthetic=None))) == [0]
     assert survivors(doubles(image(0, 10, 10, aesthetic=9.0), image(1, 20, 20, aesthetic=1.0))) == [1]
 
 
-def test_a_caption_decides_nothing_about_who_stays() -> None:
+def test_captions_do_not_decide_which_double_is_kept() -> None:
     assert survivors(doubles(image(0), image(1, caption="A red house."), image(2))) == [0]
 
 
@@ -217,7 +217,7 @@ def test_an_area_over_32_bits_is_still_the_largest() -> None:
     assert survivors(doubles(image(0, 70_000, 70_000), image(1, 100, 100))) == [0]
 
 
-def test_of_equals_the_lowest_id_stays_wherever_it_is_listed() -> None:
+def test_of_equals_the_lowest_id_is_kept_in_any_order_of_listing() -> None:
     assert survivors(doubles(image(0, image_id="c"), image(1, image_id="a"), image(2, image_id="b"))) == [1]
     assert survivors(doubles(image(4, image_id="a"), image(2, image_id="a"), image(3, image_id="b"))) == [2]
 
@@ -249,7 +249,7 @@ def inherited(rows: dict[int, dict[str, Any]]) -> tuple[Any, Any, Any]:
 NOTHING = (None, None, None)
 
 
-def test_the_picture_that_stays_takes_the_longest_caption_of_its_duplicates() -> None:
+def test_the_survivor_inherits_the_longest_caption_of_its_duplicates() -> None:
     images = [
         image(0, 200, 200, phash=HASH),
         image(1, caption="A red house.", phash=HASH),
@@ -266,7 +266,7 @@ def test_of_captions_of_equal_length_the_lowest_id_gives_its_own() -> None:
     assert inherited(doubles(*images)) == ("House a.", "a", 2)
 
 
-def test_an_own_caption_stays_whatever_other_files_say() -> None:
+def test_a_caption_of_its_own_is_never_replaced() -> None:
     long = "A red house by the sea, at dusk."
     assert (
         inherited(doubles(image(0, 200, 200, caption="A house.", phash=1), image(1, caption=long, phash=1))) == NOTHING
@@ -294,12 +294,12 @@ def test_flat_pictures_share_no_caption_for_their_hash() -> None:
     assert inherited(doubles(image(0, 200, 200, phash=0), image(1, caption="A wall.", phash=0))) == NOTHING
 
 
-def test_what_another_rule_refused_gives_nothing() -> None:
+def test_a_picture_that_another_rule_refused_gives_no_caption() -> None:
     images = (image(0, 200, 200, phash=HASH), image(1, 20, 20, caption="A house.", phash=HASH))
     assert inherited(doubles(*images, min_short_side_px=50)) == NOTHING
 
 
-def test_of_copies_the_file_with_the_best_caption_stays_wherever_it_is_listed() -> None:
+def test_of_copies_the_file_with_the_best_caption_is_kept_in_any_order_of_listing() -> None:
     """They share their id, so the rule says nothing about them; URL and licence lie beside the caption."""
     captions = ["A house.", "A red house.", None, "A pink house."]
     for order in itertools.permutations(captions):
@@ -308,7 +308,7 @@ def test_of_copies_the_file_with_the_best_caption_stays_wherever_it_is_listed() 
         assert inherited(rows) == NOTHING
 
 
-def test_doubles_that_stay_give_their_caption_to_nobody() -> None:
+def test_doubles_that_are_kept_give_their_caption_to_nobody() -> None:
     rows = doubles(image(0, phash=HASH), image(1, caption="A house.", phash=HASH), drop_duplicates=False)
     assert [row["inherited_caption"] for row in rows.values()] == [None, None]
 
@@ -327,7 +327,7 @@ def test_the_order_of_the_inputs_changes_no_caption(chance: Any, captions: list[
     assert len(found) == 1
 
 
-def test_one_select_says_what_the_job_says() -> None:
+def test_the_single_statement_gives_the_rows_of_the_job() -> None:
     images = [image(n, 90 + n % 3, 100, phash=HASH ^ n, group_id=n // 4 * 4, caption="x y" if n % 2 else None)
               for n in range(12)]  # fmt: skip
     rules = Select(min_short_side_px=91, subsets={"wide": "aspect < 1.1"})
@@ -339,7 +339,7 @@ def test_one_select_says_what_the_job_says() -> None:
 OTHER = {"other_dataset": "/eval", "other_image_id": "theirs", "other_method": "phash", "other_distance": 2}
 
 
-def test_what_another_dataset_holds_is_refused_and_names_it() -> None:
+def test_a_picture_of_another_dataset_is_refused_and_names_it() -> None:
     rows = doubles(image(0, 200, 200, **OTHER), image(1))
     assert verdict(rows[0]) == ("in_other_dataset", 2, 3)
     assert (rows[0]["duplicate_of"], rows[0]["duplicate_of_row"]) == ("theirs", None)
@@ -361,7 +361,7 @@ def test_a_group_of_which_none_passes_keeps_none() -> None:
     assert [row["rejected_by"] for row in rows.values()] == ["too_small", "too_small"]
 
 
-def test_doubles_may_stay_but_byte_copies_fall() -> None:
+def test_doubles_can_be_kept_but_byte_copies_fall() -> None:
     """Two files of the same bytes have one key: both cannot lie in the shards."""
     rows = doubles(image(0), image(1, sha256="same"), image(2, sha256="same"), drop_duplicates=False)
     assert survivors(rows) == [0, 1]
@@ -396,7 +396,7 @@ def test_a_picture_can_be_in_several_subsets() -> None:
     ]
 
 
-def test_every_column_of_the_contract_can_be_asked_for() -> None:
+def test_a_subset_can_name_every_column_of_the_contract() -> None:
     subsets = {name: f"{name} IS NOT NULL" for name in SUBSET_COLUMNS}
     columns = dict.fromkeys(LIMITED, 1.0) | {"classes": [("cartoon", 0.75)]}
     assert chosen([image(0, **columns)], subsets=subsets)[0]["subsets"] == sorted(SUBSET_COLUMNS)
@@ -452,7 +452,7 @@ def test_the_paper_s_sets_and_a_classifier_of_one_s_own() -> None:
         ("shout(format)", "is no condition (Catalog Error"),
     ],
 )
-def test_what_is_no_condition_is_refused_by_name(condition: str, why: str) -> None:
+def test_an_impossible_condition_is_refused_by_name(condition: str, why: str) -> None:
     with pytest.raises(ValueError) as refused:
         check_subsets(Select(subsets={"mine": condition}))
     message = str(refused.value)
@@ -461,7 +461,7 @@ def test_what_is_no_condition_is_refused_by_name(condition: str, why: str) -> No
     assert "\n" not in message
 
 
-def test_a_refusal_names_the_columns_there_are() -> None:
+def test_a_refusal_names_the_possible_columns() -> None:
     with pytest.raises(ValueError, match="columns: width, height, short_side, long_side, megapixels, aspect"):
         check_subsets(Select(subsets={"x": "nothing"}))
 

@@ -26,7 +26,7 @@ def recipe_of(dataset: Dataset) -> DataRecipe:
     return DataRecipe.load(dataset.recipe)
 
 
-def test_it_says_what_select_would_do_and_changes_nothing(dataset: Dataset, tmp_path: Path) -> None:
+def test_the_comparison_agrees_with_select_and_changes_nothing(dataset: Dataset, tmp_path: Path) -> None:
     before = content(dataset.root)
     made = recipe_of(dataset)
     changed = changed_recipe(made, ["select.min_short_side_px=61", "select.max_aspect=6"])
@@ -49,7 +49,7 @@ def test_it_says_what_select_would_do_and_changes_nothing(dataset: Dataset, tmp_
     assert next(lines(found)) == "kept: 5 now, 2 then (-3): 3 would fall, 0 would come in"
 
 
-def test_a_moved_limit_of_a_screen_shows_its_border(tmp_path: Path) -> None:
+def test_a_moved_limit_of_a_screen_shows_the_pictures_near_it(tmp_path: Path) -> None:
     write_pictures(tmp_path / "photos", [(96, 64)] * 4)
     made = recipe(tmp_path / "photos", tmp_path / "dataset", screen={"sharpness": True})
     screened, _ = build(made, upto="select")
@@ -79,7 +79,7 @@ def test_other_knobs_are_refused(dataset: Dataset) -> None:
         changed_recipe(recipe_of(dataset), ["select.min_shrt=1"])
 
 
-def test_without_a_selection_it_says_so(tmp_path: Path) -> None:
+def test_a_dataset_without_a_selection_is_refused(tmp_path: Path) -> None:
     write_pictures(tmp_path / "photos")
     dataset, _ = build(recipe(tmp_path / "photos", tmp_path / "dataset"), upto="dedup")
     made = recipe_of(dataset)

@@ -104,7 +104,7 @@ def test_two_captioners_counted_by_hand(dataset: duckdb.DuckDBPyConnection) -> N
     assert "synthetic alone: mat." in notes and "vlm alone: dog, hat." in notes and "on 2 images" in notes
 
 
-def test_the_mix_has_what_the_coin_took(dataset: duckdb.DuckDBPyConnection) -> None:
+def test_the_mix_has_the_captions_that_the_coin_took(dataset: duckdb.DuckDBPyConnection) -> None:
     found = figures(dataset, "mix", "raw")
     assert found["captions"] == (3, 2) and found["without: no caption"] == (1, 0)
     assert found["without: file name"] == (0, 1) and found["refused, share"] == (0, 0.25)
@@ -118,7 +118,7 @@ def test_swapping_the_two_swaps_the_columns(dataset: duckdb.DuckDBPyConnection) 
     assert {what: (b, a) for what, (a, b) in back.items()} == there
 
 
-def test_a_source_without_captions_is_refused_with_those_there_are(
+def test_a_source_without_captions_is_refused_and_the_others_are_named(
     dataset: duckdb.DuckDBPyConnection, part: Part
 ) -> None:
     with pytest.raises(ValueError, match="no captions of 'llava' in this dataset; there are raw, synthetic, mix, vlm"):

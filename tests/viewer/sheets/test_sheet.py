@@ -24,7 +24,7 @@ def test_json_and_csv_keep_every_digit() -> None:
                     ["paper: α", "14M", "25"]]  # fmt: skip
 
 
-def test_markdown_and_latex_escape_what_means_something_there() -> None:
+def test_markdown_and_latex_escape_their_special_characters() -> None:
     assert SHEET.write("markdown").splitlines() == [
         "| set | images | share |",
         "|---|---:|---:|",

@@ -7,7 +7,7 @@ from rich.console import Console
 from viewer.sheets.stats import format_mix, table_1_sheet
 
 
-def test_the_mix_is_shown_beside_what_the_coin_said() -> None:
+def test_the_mix_is_shown_with_the_tosses_of_the_coin() -> None:
     mix = {"synthetic": 6, "raw": 4, "coin_synthetic": 7, "synthetic_missing": 1, "synthetic_refused": 2}
     mix |= {"raw_missing": 0, "raw_refused": 2, "truncated": 3, "without_caption": 1, "tokenizer": "words"}
     console = Console(width=140, record=True, file=io.StringIO())
@@ -20,7 +20,7 @@ def test_the_mix_is_shown_beside_what_the_coin_said() -> None:
     assert "not counted yet" in console.export_text()
 
 
-def test_table_1_stands_beside_the_papers_rows() -> None:
+def test_table_1_has_the_rows_of_the_paper_below_ours() -> None:
     row: dict[str, object] = {"caption_source": "raw", "num_images": 1200, "valid_nouns": 3, "distinct_nouns": 40}
     row |= {"total_nouns": 5000, "average_caption_words": 12.34, "average_nouns": None, "subset": None}
     row |= {"average_caption_tokens": 15.67, "tokenizer": "t5"}
