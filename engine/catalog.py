@@ -209,6 +209,11 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def in_list(numbers: Iterable[int]) -> str:
+    """Numbers to write after IN, each once: as literals, because DuckDB skips row groups by them."""
+    return f"({', '.join(str(int(number)) for number in dict.fromkeys(numbers))})"
+
+
 def _glob_safe(path: Path) -> str:
     """A path in which no character means a pattern to DuckDB."""
     return "".join(f"[{character}]" if character in "*?[" else character for character in str(path))

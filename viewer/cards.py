@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from engine.catalog import Connection, Row, rows
+from engine.catalog import Connection, Row, in_list, rows
 from schemas.pixels import PixelError, open_rgb
 from schemas.scores import LIMITS
 from viewer.grounding import marks
@@ -102,7 +102,7 @@ def cards(connection: Connection, row_ids: Sequence[int]) -> list[Row]:
     """The card of each of these inputs, in their order, each once; `marks` are its captions that were scored."""
     if not row_ids:
         return []
-    found = rows(connection, f"{_CARD} WHERE listing.row_id IN ({in_sql(row_ids)})")
+    found = rows(connection, f"{_CARD} WHERE listing.row_id IN {in_list(row_ids)}")
     marked = marks(connection, row_ids)
     by_id = {row["row_id"]: row | {"marks": marked.get(row["row_id"], {})} for row in found}
     return [by_id[row_id] for row_id in dict.fromkeys(row_ids) if row_id in by_id]
@@ -113,14 +113,9 @@ def proxies(connection: Connection, row_ids: Sequence[int]) -> dict[int, bytes]:
     if not row_ids:
         return {}
     found = connection.execute(
-        f"SELECT row_id, jpeg FROM proxies WHERE jpeg IS NOT NULL AND row_id IN ({in_sql(row_ids)})"
+        f"SELECT row_id, jpeg FROM proxies WHERE jpeg IS NOT NULL AND row_id IN {in_list(row_ids)}"
     ).fetchall()
     return {row_id: bytes(jpeg) for row_id, jpeg in found}
-
-
-def in_sql(row_ids: Sequence[int]) -> str:
-    """Numbers to write after IN: as literals, because DuckDB skips row groups by them."""
-    return ", ".join(str(int(row_id)) for row_id in dict.fromkeys(row_ids))
 
 
 def thumbnail(jpeg: bytes, longest_px: int) -> bytes | None:

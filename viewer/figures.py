@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from captioning.figures.queries import CAPTION_SOURCES
-from engine.catalog import Connection, Row, literal, rows
+from engine.catalog import Connection, Row, in_list, literal, rows
 from schemas.reasons import OUTCOMES, PURGED, FetchError, ImageError, Rejection, ShardError
 
 NUM_BINS = 32
@@ -155,18 +155,21 @@ def buckets(connection: Connection) -> list[Row]:
 
 def refused(connection: Connection, limit: int) -> list[Row]:
     """Inputs that were rejected or ended in an error, in the order of the listing."""
+    row_ids = connection.execute(
+        f"SELECT row_id FROM {LEDGER_TABLE} WHERE outcome IN ('rejected', 'error') ORDER BY row_id LIMIT $limit",
+        {"limit": limit},
+    ).fetchall()
+    if not row_ids:
+        return []
     return rows(
         connection,
         f"""
-        SELECT ledger.row_id, ledger.member, outcome, stage, ledger.reason, ledger.value, ledger.threshold,
-               ledger.detail, duplicate_method AS method, other_dataset
+        SELECT row_id, ledger.member, outcome, stage, ledger.reason, ledger.value, ledger.threshold, ledger.detail,
+               duplicate_method AS method, other_dataset
         FROM ledger LEFT JOIN selection USING (row_id)
-        WHERE ledger.row_id IN (
-            SELECT row_id FROM {LEDGER_TABLE} WHERE outcome IN ('rejected', 'error') ORDER BY row_id LIMIT $limit
-        )
-        ORDER BY ledger.row_id
+        WHERE row_id IN {in_list(row_id for (row_id,) in row_ids)}
+        ORDER BY row_id
         """,
-        {"limit": limit},
     )
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.catalog import Connection, Row, rows
+from engine.catalog import Connection, Row, in_list, rows
 
 MOST_SENTENCES = 40
 MOST_CHARACTERS = 1200
@@ -70,11 +70,10 @@ def worst_grounded(connection: Connection, limit: int) -> list[Row]:
 
 def marks(connection: Connection, row_ids: Sequence[int]) -> dict[int, dict[str, Marked]]:
     """row_id -> caption source -> the marked caption, for those of these pictures that have been scored."""
-    places = ", ".join(str(int(row_id)) for row_id in row_ids)
     found = dict[int, dict[str, Marked]]()
     for row in rows(
         connection,
-        f"SELECT {_COLUMNS} FROM grounding WHERE lowest_score IS NOT NULL AND row_id IN ({places})",
+        f"SELECT {_COLUMNS} FROM grounding WHERE lowest_score IS NOT NULL AND row_id IN {in_list(row_ids)}",
     ):
         found.setdefault(row["row_id"], {})[row["caption_source"]] = _of(row)
     return found
@@ -89,7 +88,7 @@ def marked(
 ) -> Marked:
     """The sentences of a caption; the first with the lowest score is marked, and every ungrounded noun.
 
-    Nouns are lemmas: "dog" also marks "dogs", "box" also "boxes"; an irregular plural stays unmarked.
+    Nouns are lemmas: "dog" also marks "dogs", "box" also "boxes"; an irregular plural is not marked.
     """
     lowest = min(range(len(scores)), key=scores.__getitem__)
     texts = [text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…" for text in sentences]

@@ -154,7 +154,7 @@ def _number(given: Mapping[str, str], slider: Slider, high: float) -> float:
     except ValueError:
         raise ValueError(f"{slider.knob} is a number, not {text[:40]!r}") from None
     if not slider.low <= number <= high:
-        raise ValueError(f"{slider.knob} lies between {slider.low:g} and {high:g}, not at {number:g}")
+        raise ValueError(f"{slider.knob} must be between {slider.low:g} and {high:g}; this is {number:g}")
     return number
 
 

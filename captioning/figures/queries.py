@@ -69,7 +69,7 @@ def noun_counts(connection: Connection, limit: int) -> list[tuple[str, str, int,
 
     Returns:
         (caption source, noun, occurrences, images that have it), at most `limit` per source, most frequent first;
-        nouns that occur equally often stand in alphabetical order.
+        nouns that occur equally often are in alphabetical order.
     """
     found: list[tuple[str, str, int, int]] = connection.execute(
         f"""

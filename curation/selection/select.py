@@ -68,9 +68,9 @@ RULES = (
 )
 """All rules in the order in which they apply: the first that a picture fails is named."""
 
-# Only pictures that pass the rules compete to be the one that stays; one without a double has won. Exact copies always
+# Only pictures that pass the rules compete to be kept; one without a double has won. Exact copies always
 # fall: a key is the id of the bytes, so two of them cannot lie in the shards. They share all that the choice looks at:
-# of them the file stays that brings the best raw caption, since its URL and licence belong to it.
+# the file with the best raw caption is kept, since its URL and licence belong to it.
 _SURVIVORS = """
 SELECT row_id, ruled.image_id,
        first_value(row_id) OVER stay AS survivor_row,
@@ -165,7 +165,7 @@ def statement(
     Args:
         pictures: SELECT of `PICTURES` from where it was put before; columns that no rule and no subset names may be
             missing.
-        captions: relation of (row_id, caption) of at least the copies of one file, which decide which of them stays.
+        captions: relation of (row_id, caption) of at least the copies of one file, which decide which of them is kept.
     """
     *first, (_, outcome) = _steps(rules, max_distance, semantic_threshold, pictures, captions)
     return f"WITH {', '.join(f'{name} AS ({sql})' for name, sql in first)} {outcome}"

@@ -274,7 +274,7 @@ def test_the_end_of_a_slider_is_no_limit_where_there_is_none() -> None:
     (*_, slider) = thresholds.sliders(low, low)
     assert (slider.low, slider.unlimited) == (0.45, 0.45)
     assert thresholds.tried({"min_aesthetic": "0.45"}, low).min_aesthetic is None
-    with pytest.raises(ValueError, match=r"min_aesthetic lies between 0\.45 and 10, not at 0\.4"):
+    with pytest.raises(ValueError, match=r"min_aesthetic must be between 0\.45 and 10; this is 0\.4"):
         thresholds.tried({"min_aesthetic": "0.4"}, low)
     assert thresholds.tried({"max_aspect": "8"}, EVERYTHING) == EVERYTHING
     assert thresholds.tried({"max_aspect": "8"}, free).max_aspect == 8

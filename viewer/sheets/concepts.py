@@ -57,7 +57,7 @@ def pairs(connection: Connection, source: str, top: int) -> Sheet:
         f"Pairs of the {PAIR_VOCABULARY:,} commonest nouns in {min(num_captions, PAIR_IMAGES):,} of {num_captions:,} "
         "captions. Lift: how many times as often as by chance.",
     )
-    return Sheet(f"Nouns that stand together, {source}", ("noun", "with", "images", "lift"), rows, notes)
+    return Sheet(f"Pairs of nouns in one caption, {source}", ("noun", "with", "images", "lift"), rows, notes)
 
 
 def growth(connection: Connection, source: str) -> Sheet:

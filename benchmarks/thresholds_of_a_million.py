@@ -1,4 +1,4 @@
-"""Time `sigma cuts` over a made-up dataset of a million rows: python benchmarks/cuts_of_a_million.py [NUM_ROWS]"""
+"""Time `sigma cuts` over a made-up dataset: python benchmarks/thresholds_of_a_million.py [NUM_ROWS, else a million]"""
 
 from __future__ import annotations
 
