@@ -29,7 +29,6 @@ from captioning.captioners.share_captioner.dimensions import Dimensions, Resampl
 from captioning.captioners.share_captioner.generation import Mode, generate_ids
 from captioning.captioners.share_captioner.model import ShareCaptionerModel, preprocess
 from engine.dataset import Dataset, commit_table
-from engine.stage import counts_of, run_part
 from schemas import tables
 from schemas.recipe import DataRecipe
 
@@ -192,7 +191,7 @@ def recaption_overhead(folder: Path, num_parts: int = 20, rows: int = 24, num_to
     worker = recaption.Recaptioner(lambda: TinyCaptioner(num_tokens), threads=1)
     peaks_mb: dict[int, float] = {}
     for number in range(num_parts):
-        run_part(dataset, stage, lambda: worker, number, lambda rows: counts.update(counts_of(rows)))
+        stage.run_part(dataset, lambda: worker, number, lambda rows, more={}: counts.update(more))
         peaks_mb[number + 1] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     share = counts["model_s"] / counts["worker_s"]
     yield (

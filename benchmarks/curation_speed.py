@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +52,7 @@ class Times:
     def begin(self, job: str, rows: int) -> None:
         """Nothing to show."""
 
-    def advance(self, rows: int) -> None:
+    def advance(self, rows: int, counts: Mapping[str, float] = {}, /) -> None:
         """Nothing to show."""
 
     def end(self, job: str, result: JobResult | None) -> None:
@@ -241,7 +241,7 @@ from engine.dataset import Dataset
 from engine.runner import once
 from schemas.recipe import DataRecipe
 recipe = DataRecipe.load(sys.argv[1])
-(stage,) = (step.work for step in sigma.pipeline(recipe) if step.outputs[-1] == sys.argv[2])
+(stage,) = (step for step in sigma.pipeline(recipe) if step.outputs[-1] == sys.argv[2])
 dataset, worker = Dataset(recipe.out_path()), once(stage.build)
 for number in range(20):
     assert stage.run_part(dataset, worker, number, lambda rows: None)

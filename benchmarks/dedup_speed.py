@@ -20,7 +20,6 @@ import pyarrow.parquet as pq
 from curation.dedup import dedup
 from curation.selection import select
 from engine.dataset import Dataset, JobRecord
-from engine.job import Step, run_step
 from engine.runner import LocalRunner
 from schemas import tables
 from schemas.recipe import DataRecipe
@@ -99,8 +98,7 @@ def run_jobs(root: Path, max_distance: int) -> dict[str, float]:
     before = peak_gb()
     for work in (dedup.reduce(recipe), select.reduce(recipe)):
         begun, used = time.perf_counter(), time.process_time()
-        result = run_step(dataset, Step(work), LocalRunner(), lambda rows: None, memory=MEMORY)
-        assert result is not None
+        result = work.run(dataset, work.state(dataset), LocalRunner, lambda *_: None, memory=MEMORY)
         seconds[work.job] = time.perf_counter() - begun
         seconds[f"{work.job}_cpu"] = time.process_time() - used
         seconds[f"{work.job}_rows"] = result.rows

@@ -32,9 +32,9 @@ from curation.ingest import listing
 from curation.shards.writer import write_index
 from engine import catalog
 from engine.dataset import Dataset, JobRecord
-from engine.job import Step, open_parts, run_step
-from engine.runner import LocalRunner
-from engine.stage import Progress, Stage
+from engine.job import Job
+from engine.map_job import MapJob
+from engine.runner import LocalRunner, Progress
 from schemas import tables
 from schemas.recipe import DataRecipe
 from schemas.strict import fingerprint
@@ -59,7 +59,7 @@ def recipe_of(root: Path) -> DataRecipe:
     return DataRecipe.from_mapping({"images": str(root / "photos"), "out": str(root / "dataset"), "run": run})
 
 
-def steps_of(recipe: DataRecipe) -> list[Step]:
+def steps_of(recipe: DataRecipe) -> list[Job]:
     """The pipeline without the jobs that have a benchmark of their own."""
     return [step for step in sigma.pipeline(recipe) if step.job not in UNCOUNTED]
 
@@ -165,7 +165,7 @@ def _preflight(root: Path, memory: str) -> str:
     dataset = Dataset(recipe.out_path())
     steps = steps_of(recipe)
     pipeline.preflight(dataset, recipe, steps, frozenset())
-    num_open = sum(len(open_parts(dataset, step)) for step in steps)
+    num_open = sum(len(step.parts_to_compute(dataset)) for step in steps)
     return f"{dataset.num_parts():,} parts of {len(steps)} tables, {num_open} open"
 
 
@@ -184,11 +184,10 @@ def _stage_loop(root: Path, memory: str) -> str:
     recipe = recipe_of(root)
     dataset = Dataset(recipe.out_path())
     (step,) = (step for step in steps_of(recipe) if step.outputs == ("scores",))
-    assert isinstance(step.work, Stage)
+    assert isinstance(step, MapJob)
     for path in dataset.parts("scores")[::MISSING_EVERY]:
         path.unlink()
-    result = run_step(dataset, Step(replace(step.work, build=_Constant)), LocalRunner(), lambda rows: None)
-    assert result is not None
+    result = replace(step, build=_Constant).run(dataset, step.state(dataset), LocalRunner, lambda *_: None)
     return f"{result.computed} of {result.parts:,} parts computed"
 
 
@@ -198,8 +197,7 @@ def _reduce(output: str) -> Callable[[Path, str], str]:
         dataset = Dataset(recipe.out_path())
         (step,) = (step for step in steps_of(recipe) if step.outputs == (output,))
         dataset.reduced(output).unlink(missing_ok=True)
-        result = run_step(dataset, step, LocalRunner(), lambda rows: None, memory=memory)
-        assert result is not None
+        result = step.run(dataset, step.state(dataset), LocalRunner, lambda *_: None, memory=memory)
         return f"{result.rows:,} rows"
 
     return phase

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from captioning.figures.queries import read_sql
-from engine.reduce import Reduce
+from engine.reduce_job import ReduceJob
 from schemas.recipe import DataRecipe
 
 
-def reduce(recipe: DataRecipe) -> Reduce:
+def reduce(recipe: DataRecipe) -> ReduceJob:
     """The job as a reduce: writes `balance`, a row per kept image that has a caption.
 
     The weight is in the shards' index whatever is dropped, so that a trainer may draw by it instead.
@@ -15,9 +15,9 @@ def reduce(recipe: DataRecipe) -> Reduce:
     most_images = recipe.balance.most_images
     assert most_images is not None, "the job runs only where it is set"
     drop = "true" if recipe.balance.drop else "false"
-    return Reduce(
+    return ReduceJob(
         job="balance",
-        output="balance",
+        outputs=("balance",),
         inputs=("nouns", "mix", "noun_uses"),
         query=lambda _: read_sql("balance.sql", most_images=most_images, drop=drop),
         knobs={f"balance.{name}": value for name, value in recipe.balance.resolved().items()},

@@ -12,7 +12,8 @@ from captioning.texts import junk, markup, text
 from captioning.texts.language import LanguageGuesser
 from captioning.texts.quality import is_language
 from captioning.texts.repetition import repeats_itself
-from engine.stage import Progress, Stage
+from engine.map_job import MapJob
+from engine.runner import Progress
 from schemas import recipe, tables
 from schemas.reasons import RawCaptionReason
 
@@ -35,10 +36,10 @@ class CleanedCaption:
     """ISO 639 code; None where the language is not sure."""
 
 
-def stage(data_recipe: recipe.DataRecipe) -> Stage:
+def stage(data_recipe: recipe.DataRecipe) -> MapJob:
     """The job as a map stage: reads `images`, writes `raw_captions`."""
     section = data_recipe.clean
-    return Stage(
+    return MapJob(
         job="clean",
         outputs=("raw_captions",),
         inputs=("images",),

@@ -17,7 +17,8 @@ from PIL import Image
 from captioning.detector import NounDetector
 from captioning.texts.text import kept_mask, raw_offers, sentences
 from engine.ahead import ahead
-from engine.stage import Progress, Stage
+from engine.map_job import MapJob
+from engine.runner import Progress
 from models.clip import Clip, cosine
 from models.weights import CLIP_L14, OWLV2, find_frozen
 from schemas import recipe, tables
@@ -29,13 +30,13 @@ Picture = tuple[int, Image.Image | None]
 """(row in the part, picture); None where the proxy cannot be decoded."""
 
 
-def stage(data_recipe: recipe.DataRecipe) -> Stage:
+def stage(data_recipe: recipe.DataRecipe) -> MapJob:
     """The job as a map stage: reads `proxies`, `nouns` and the tables of the captions, writes `grounding`, one row per
     input and caption source."""
     section = data_recipe.ground
     speed = {"enabled", "batch_size", "device"}
     captions = tuple(table for source in section.sources for table in caption_tables(source))
-    return Stage(
+    return MapJob(
         job="ground",
         outputs=("grounding",),
         inputs=("proxies", *captions, "nouns"),

@@ -11,7 +11,8 @@ import pyarrow as pa
 from captioning.texts.quality import GATE
 from captioning.texts.text import kept_mask, raw_offers
 from captioning.texts.tokenizer import find_vocabulary, fit, load_tokenizer
-from engine.stage import Progress, Stage
+from engine.map_job import MapJob
+from engine.runner import Progress
 from schemas import recipe, tables
 from schemas.ids import unit_interval
 from schemas.reasons import Fallback, RawCaptionReason
@@ -31,10 +32,10 @@ class CandidateCaption:
     reason: str | None = None
 
 
-def stage(data_recipe: recipe.DataRecipe) -> Stage:
+def stage(data_recipe: recipe.DataRecipe) -> MapJob:
     """The job as a map stage: reads `raw_captions`, `captions` and `selection`, writes `mix`."""
     section = data_recipe.mix
-    return Stage(
+    return MapJob(
         job="mix",
         outputs=("mix",),
         inputs=("raw_captions", "captions", "selection"),

@@ -24,7 +24,8 @@ import pyarrow as pa
 
 from captioning.texts.text import kept_mask, raw_offers
 from captioning.texts.tokenizer import WORDS, find_vocabulary, load_tokenizer
-from engine.stage import Progress, Stage
+from engine.map_job import MapJob
+from engine.runner import Progress
 from schemas import recipe, tables
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ KEPT_STRINGS = 200_000
 """Strings (words, and pieces of text between spaces) that an extractor keeps; it forgets further ones."""
 
 
-def stage(data_recipe: recipe.DataRecipe) -> Stage:
+def stage(data_recipe: recipe.DataRecipe) -> MapJob:
     """The job as a map stage: reads `raw_captions`, `captions` and `selection`, writes `nouns`, two rows per input.
 
     Each extra captioner adds its table and a row per input.
@@ -54,7 +55,7 @@ def stage(data_recipe: recipe.DataRecipe) -> Stage:
     extractor, extra_captioners = data_recipe.nouns.extractor, tuple(data_recipe.caption.beside)
     compounds = data_recipe.nouns.compounds
     tokenizer = data_recipe.mix.tokenizer
-    return Stage(
+    return MapJob(
         job="nouns",
         outputs=("nouns",),
         inputs=("raw_captions", "captions", "selection", *(f"{tables.BESIDE}{name}" for name in extra_captioners)),

@@ -20,11 +20,13 @@ from captioning.captioners.make import find_captioner, make_captioner
 from captioning.texts.quality import caption_or_reason
 from captioning.texts.text import kept_mask
 from engine.ahead import ahead
+from engine.failed_rows import FailureLimit
 from engine.journal import Journal
-from engine.stage import Finished, Progress, Stage, naming
+from engine.map_job import MapJob, naming
+from engine.runner import Progress
 from schemas import recipe, tables
 from schemas.pixels import PixelError, open_rgb
-from schemas.reasons import CaptionReason
+from schemas.reasons import PURGED, CaptionReason
 from schemas.tokens import count_tokens
 
 log = logging.getLogger(__name__)
@@ -46,11 +48,14 @@ class CaptionResult:
     reason: str | None = None
 
 
+NOT_TRIED = frozenset({CaptionReason.NOT_SELECTED.value, PURGED})
+"""Reasons that do not count as failures: the captioner was never called."""
+
 FAILED = CaptionResult(reason=CaptionReason.CAPTIONER_FAILED)
 
 
-def stages(data_recipe: recipe.DataRecipe) -> list[Stage]:
-    """The job as map stages: the captioner that the mix takes, then the extra ones.
+def stages(data_recipe: recipe.DataRecipe) -> list[MapJob]:
+    """The job as map jobs: the captioner that the mix takes, then the extra ones.
 
     Each reads `proxies` and `selection`, writes a table of its own, and takes finished captions over.
     """
@@ -59,8 +64,8 @@ def stages(data_recipe: recipe.DataRecipe) -> list[Stage]:
     return [_stage(data_recipe, own, table) for table, own in ({"captions": section} | extra_captioners).items()]
 
 
-def _stage(data_recipe: recipe.DataRecipe, section: recipe.Caption, table: str) -> Stage:
-    return Stage(
+def _stage(data_recipe: recipe.DataRecipe, section: recipe.Caption, table: str) -> MapJob:
+    return MapJob(
         job="caption",
         outputs=(table,),
         inputs=("proxies", "selection"),
@@ -76,7 +81,7 @@ def _stage(data_recipe: recipe.DataRecipe, section: recipe.Caption, table: str) 
         reuses=True,
         workers=section.num_workers(),
         num_gpus=section.num_gpus(),
-        max_failed_share=section.max_failed_share,
+        failures=FailureLimit("caption", section.max_failed_share, NOT_TRIED),
         needs=(partial(find_captioner, section),),
     )
 
@@ -106,8 +111,8 @@ class Meter:
         finally:
             self.add(**{name: time.perf_counter() - begun})
 
-    def take(self, rows: int) -> Finished:
-        """The rows with everything counted since the last call: images, tokens, model_s, waiting_s, worker_s, gpu_s,
+    def take(self) -> dict[str, float]:
+        """Everything counted since the last call: images, tokens, model_s, waiting_s, worker_s, gpu_s,
         and the cost in the currency of the price."""
         now = time.perf_counter()
         worker_s, self._since = now - self._since, now
@@ -115,7 +120,7 @@ class Meter:
         if self._price is not None:
             self.add(cost=worker_s * self._gpus / 3600 * self._price)
         counts, self._counts = self._counts, {}
-        return Finished(rows, **counts)
+        return counts
 
 
 class Recaptioner:
@@ -177,7 +182,7 @@ class Recaptioner:
                 rows = [todo[image_id] for image_id in results]
                 journal.append(self._rows(identities.take(rows), list(results.values())))
             known |= results
-            progress(self._meter.take(len(batch)))
+            progress(len(batch), self._meter.take())
         not_selected = CaptionResult(reason=CaptionReason.NOT_SELECTED)
         found = [
             known.get(image_id or "", FAILED) if row_kept else not_selected

@@ -62,7 +62,6 @@ def survey_dataset(recipe: DataRecipe, redo: list[str] | None = None) -> None:
     from curation.forecast import survey
     from curation.ingest import headers
     from engine.dataset import Dataset
-    from engine.job import Step
 
     if other := [job for job in redo or [] if job != headers.JOB]:
         raise ValueError(
@@ -71,7 +70,7 @@ def survey_dataset(recipe: DataRecipe, redo: list[str] | None = None) -> None:
     dataset = Dataset(recipe.out_path())
     force = bool(redo) or headers.other_knobs(dataset, recipe)
     with JobProgress(console) as progress:
-        runs.build(recipe, [Step(headers.stage(recipe))], progress, frozenset({headers.JOB} if force else ()))
+        runs.build(recipe, [headers.stage(recipe)], progress, frozenset({headers.JOB} if force else ()))
     for line in survey.lines(survey.survey(dataset, recipe.select), recipe.select):
         console.print(line, markup=False, soft_wrap=True)
 

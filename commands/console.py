@@ -26,7 +26,6 @@ from rich.text import Text
 
 from curation.ingest.listing import Listed
 from engine.run_log import JobResult, throughput
-from engine.stage import counts_of
 
 QUIET_LINE_EVERY_S = 30.0
 """Seconds between two lines of progress where the output is a file."""
@@ -87,10 +86,10 @@ class JobProgress:
         self._counts.clear()
         self._bars.reset(self._task, description=job, total=rows or None, visible=True, told="")
 
-    def advance(self, rows: int) -> None:
-        """Move the bar; now and then a line where there is no bar."""
+    def advance(self, rows: int, counts: Mapping[str, float] = {}, /) -> None:
+        """Move the bar; where there is none, write a line now and then."""
         self._rows += rows
-        self._counts.update(counts_of(rows))
+        self._counts.update(counts)
         now = time.monotonic()
         told = told_throughput(throughput(self._counts, now - self._begun))
         self._bars.update(self._task, advance=rows, told=told)

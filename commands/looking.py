@@ -20,14 +20,13 @@ def status(dataset: DatasetFolder) -> None:
     from curation.ingest import headers
     from engine import catalog
     from engine.dataset import Dataset
-    from engine.job import Step
 
     with refusals():
         data = Dataset(dataset.absolute())
         catalog.require_dataset(data)
         recipe = DataRecipe.load(data.recipe, [f"out={data.root}"])
         rows = []
-        survey = Step(headers.stage(recipe))  # no build runs it: it is shown where there is something of it
+        survey = headers.stage(recipe)  # no build runs it: it is shown where there is something of it
         surveyed = [survey] if data.parts(headers.JOB) else []
         for step in [*surveyed, *pipeline(recipe)]:
             total, missing = step.num_parts(data), len(step.missing(data))

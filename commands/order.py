@@ -9,10 +9,10 @@ from schemas.recipe import DataRecipe
 
 if TYPE_CHECKING:  # imported where they are used: the command starts fast
     from engine.dataset import Dataset
-    from engine.job import Step
+    from engine.job import Job
 
 
-def pipeline(recipe: DataRecipe) -> list[Step]:
+def pipeline(recipe: DataRecipe) -> list[Job]:
     """Every step from raw images to shards, in order."""
     from captioning import balance, clean, ground, mix, nouns, recaption
     from captioning.figures import statistics
@@ -23,29 +23,28 @@ def pipeline(recipe: DataRecipe) -> list[Step]:
     from curation.shards import plan as shard_plan
     from curation.shards import writer as shard_writer
     from engine.dataset import Dataset
-    from engine.job import Step
 
     return [
-        Step(ingest.stage(recipe)),
-        Step(fingerprint.stage(recipe)),
-        Step(aesthetic.stage(recipe)),
-        Step(dedup.reduce(recipe)),
-        Step(clean.stage(recipe)),
-        *([Step(screen.stage(recipe))] if recipe.screen.columns() else []),
-        Step(select.reduce(recipe)),
-        *map(Step, recaption.stages(recipe)),
-        Step(mix.stage(recipe)),
-        Step(nouns.stage(recipe)),
-        *([Step(ground.stage(recipe))] if recipe.ground.enabled else []),
-        Step(statistics.count_nouns(recipe)),
-        Step(statistics.reduce(recipe)),
-        *([Step(balance.reduce(recipe))] if recipe.balance.most_images else []),
-        Step(shard_plan.reduce(recipe)),
-        Step(shard_writer.stage(recipe, Dataset(recipe.out_path()))),
+        ingest.stage(recipe),
+        fingerprint.stage(recipe),
+        aesthetic.stage(recipe),
+        dedup.reduce(recipe),
+        clean.stage(recipe),
+        *([screen.stage(recipe)] if recipe.screen.columns() else []),
+        select.reduce(recipe),
+        *recaption.stages(recipe),
+        mix.stage(recipe),
+        nouns.stage(recipe),
+        *([ground.stage(recipe)] if recipe.ground.enabled else []),
+        statistics.count_nouns(recipe),
+        statistics.reduce(recipe),
+        *([balance.reduce(recipe)] if recipe.balance.most_images else []),
+        shard_plan.reduce(recipe),
+        shard_writer.stage(recipe, Dataset(recipe.out_path())),
     ]
 
 
-def opened(dataset: Path) -> tuple[Dataset, DataRecipe, list[Step]]:
+def opened(dataset: Path) -> tuple[Dataset, DataRecipe, list[Job]]:
     """A dataset, the recipe that made it, and the steps of that recipe."""
     from engine import catalog
     from engine.dataset import Dataset

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from curation.ingest import listing, retry
 from curation.ingest.takedown_log import refuse_unfinished
-from curation.shards import writer as shard_writer
 from engine import catalog
 from engine.dataset import Dataset, count_rows
-from engine.job import State, Step, drop_unasked, open_parts, run_from, state_of
+from engine.job import Job, State
 from engine.preflight import check_needs
-from engine.reduce import Reduce, explaining_memory
+from engine.reduce_job import explaining_memory
 from engine.run_log import JobResult
 from engine.runner import LazyRunner
 from schemas.commit import write_bytes
 from schemas.recipe import DataRecipe
 
 
-class NothingLeft(ValueError):
-    """No image passes every rule; the tables that say why are whole."""
-
-
 class Observer(Protocol):
-    """Is told what happens, to show it."""
+    """Shows what happens during a build."""
 
     def listed(self, found: listing.Listed) -> None:
         """The inputs are known."""
@@ -36,8 +31,8 @@ class Observer(Protocol):
     def begin(self, job: str, rows: int) -> None:
         """A job starts on this many rows."""
 
-    def advance(self, rows: int) -> None:
-        """Rows of the current job have been finished."""
+    def advance(self, rows: int, counts: Mapping[str, float] = {}, /) -> None:
+        """Rows of the current job have been finished; see `engine.runner.Progress`."""
 
     def end(self, job: str, result: JobResult | None) -> None:
         """A job has ended; None where it was done already."""
@@ -56,7 +51,7 @@ class Built:
 
 def build(
     recipe: DataRecipe,
-    steps: Sequence[Step],
+    steps: Sequence[Job],
     observer: Observer,
     redo: frozenset[str] = frozenset(),
     retry_failed: bool = False,
@@ -75,7 +70,7 @@ def build(
     if is_new:
         check_needs(steps)  # here, so that a refusal does not even leave a folder
     results: list[JobResult] = []
-    with dataset.lock(), LazyRunner(recipe.run.runner, recipe.run.workers, recipe.run.retries) as runner:
+    with dataset.lock(), LazyRunner(recipe.run.runner, recipe.run.workers, recipe.run.retries) as runners:
         refuse_unfinished(dataset)
         dataset.sweep()
         preflight(dataset, recipe, steps, redo)
@@ -86,31 +81,28 @@ def build(
                 _remove_empty(dataset)
             raise
         for step in steps:
-            drop_unasked(dataset, step)
+            step.delete_unwanted(dataset)
         write_bytes(dataset.recipe, recipe.to_yaml().encode())
         if retry_failed:
             observer.retried(retry.retry_failed(dataset, recipe))
         for step in steps:
             force = step.job in redo
-            state = state_of(dataset, step, force)
+            state = step.state(dataset, force)
             if state is State.DONE and not force:
                 observer.end(step.job, None)
             else:
-                observer.begin(step.job, _rows_to_do(dataset, step, state, force))
+                observer.begin(step.job, step.rows_to_compute(dataset, state, force))
                 memory = recipe.run.duckdb_memory
-                result = run_from(dataset, step, state, runner, observer.advance, force, memory)
-                observer.end(step.job, result)
-                results.append(result)
-            if step.outputs == ("shard_plan",):
-                _refuse_empty_plan(dataset)
-            if step.outputs == ("samples",) and not shard_writer.index_is_current(dataset):
-                shard_writer.write_index(dataset)
+                results.append(step.run(dataset, state, runners.get, observer.advance, force, memory))
+                observer.end(step.job, results[-1])
+            if step.after is not None:
+                step.after(dataset)
         if results or not dataset.catalog.is_file():
             catalog.write_catalog(dataset)
     return Built(results, *conserve(dataset, recipe.run.duckdb_memory))
 
 
-def preflight(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Step], redo: frozenset[str]) -> None:
+def preflight(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job], redo: frozenset[str]) -> None:
     """Find every contradiction between recipe and dataset, and what the jobs to be run lack, before anything is
     touched.
 
@@ -119,18 +111,18 @@ def preflight(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Step], redo:
         NeedsMissing: all that is lacking.
     """
     is_listed = listing.is_listed(dataset, recipe)
-    states = [(step, state_of(dataset, step, step.job in redo)) for step in steps]
+    states = [(step, step.state(dataset, step.job in redo)) for step in steps]
     if is_listed:
         check_needs(_to_run(states, redo))
     else:  # new inputs go through every job
         check_needs(steps)
 
 
-def _to_run(states: Sequence[tuple[Step, State]], redo: frozenset[str]) -> Iterator[Step]:
+def _to_run(states: Sequence[tuple[Job, State]], redo: frozenset[str]) -> Iterator[Job]:
     """The steps that are not done, and those whose tables will be outdated once the ones before have run."""
     anew: set[str] = set()
     for step, state in states:
-        will_be_outdated = step.job in redo or not anew.isdisjoint(step.work.inputs)
+        will_be_outdated = step.job in redo or not anew.isdisjoint(step.inputs)
         if will_be_outdated or state in (State.NEW, State.OUTDATED):
             anew.update(step.outputs)
         if will_be_outdated or state is not State.DONE:
@@ -154,25 +146,6 @@ def conserve(dataset: Dataset, memory: str = "4GB") -> tuple[list[catalog.Ledger
     if total != num_inputs:
         raise RuntimeError(f"{dataset.root}: the ledger has {total} rows for {num_inputs} inputs; run sigma doctor")
     return counts, num_inputs
-
-
-def _rows_to_do(dataset: Dataset, step: Step, state: State, redo: bool) -> int:
-    """Rows that a job is about to go through; 0 for a reduce job, whose progress is DuckDB's."""
-    if isinstance(step.work, Reduce):
-        return 0
-    if step.work.parts_by == "shard_id":
-        return count_rows(dataset.reduced("shard_plan"))
-    every = redo or state is not State.BEGUN
-    numbers = range(dataset.num_parts()) if every else open_parts(dataset, step)
-    return sum(count_rows(dataset.part("listing", number)) for number in numbers)
-
-
-def _refuse_empty_plan(dataset: Dataset) -> None:
-    if count_rows(dataset.reduced("shard_plan")) == 0:
-        raise NothingLeft(
-            f"{dataset.root}: no image is left to pack; sigma status {dataset.root} shows which rule took them, "
-            "then loosen it in the recipe's select section and add --redo select"
-        )
 
 
 def refuse_foreign_folder(dataset: Dataset) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas import shard_index, tables
+from schemas import tables
 from schemas.commit import TEMPORARY, atomic_write, file_lock, write_bytes
 
 DIGEST_KEY = b"sigma.digest"
@@ -27,10 +27,6 @@ ROW_GROUP_ROWS = 65536
 
 ROWS_PER_DIGEST = 1024
 """Rows that are copied at once to be digested: a part of proxies is large."""
-
-WIDS_FILE = "wids.json"
-
-PREVIOUS_SHARDS = ".previous"
 
 DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)
 """What reading a damaged Parquet file raises."""
@@ -152,6 +148,12 @@ class Dataset:
         """Parts of the listing, which is what every map table is divided into."""
         return len(self.parts("listing"))
 
+    def num_values(self, table: str, column: str) -> int:
+        """Values 0, 1, ... of a column by which a reduce table is sorted; 0 without the table or without rows."""
+        path = self.reduced(table)
+        last = last_value(path, column) if path.is_file() else None
+        return 0 if last is None else int(last) + 1
+
     def part_done(self, table: str, number: int) -> bool:
         """A part that exists under its name is whole."""
         return self.part(table, number).is_file()
@@ -263,47 +265,17 @@ def commit_table(
         pq.write_table(table, file, compression="zstd", row_group_size=row_group_rows, write_page_checksum=True)
 
 
-def retire(dataset: Dataset, table: str) -> None:
-    """Put an outdated map table aside, so that what has not changed in it can be taken over part by part.
-
-    Shards go with their rows of `samples`: a tar is never overwritten by another. The index, which would point into
-    tars that have moved, goes first, and the rows go before their tars, so that no row is left without one.
-    """
+def set_aside(dataset: Dataset, table: str) -> None:
+    """Move the parts of an outdated map table to where those whose inputs did not change are taken back from."""
     previous = dataset.previous(table)
-    if table == "samples":
-        forget_previous(dataset, table)
-        forget_index(dataset)
     for path in dataset.parts(table):
         previous.mkdir(parents=True, exist_ok=True)
         path.rename(previous / path.name)
-    if table == "samples":
-        old_shards = dataset.shards / PREVIOUS_SHARDS
-        for path in sorted(dataset.shards.glob("*/*.tar")):
-            target = old_shards / path.relative_to(dataset.shards)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(target)
 
 
-def forget_index(dataset: Dataset) -> None:
-    """Delete the index of the shards, before a shard changes."""
-    for name in (shard_index.INDEX_FILE, WIDS_FILE):
-        (dataset.shards / name).unlink(missing_ok=True)
-
-
-def forget_previous(dataset: Dataset, table: str) -> None:
-    """Drop what `retire` put aside, once the new table is whole."""
+def delete_set_aside(dataset: Dataset, table: str) -> None:
+    """Delete what `set_aside` moved, once the new table is whole."""
     shutil.rmtree(dataset.previous(table), ignore_errors=True)
-    if table == "samples":
-        shutil.rmtree(dataset.shards / PREVIOUS_SHARDS, ignore_errors=True)
-
-
-def restore_shard(dataset: Dataset, shard: str) -> bool:
-    """Move a shard that `retire` put aside back to its place; False where it is in neither."""
-    place, aside = dataset.shards / shard, dataset.shards / PREVIOUS_SHARDS / shard
-    if aside.is_file():
-        place.parent.mkdir(parents=True, exist_ok=True)
-        aside.rename(place)
-    return place.is_file()
 
 
 def schema_of(table: str) -> pa.Schema:

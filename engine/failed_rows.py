@@ -1,90 +1,88 @@
-"""A job in which too much has failed: it says so at its end, and the next run asks again for what failed."""
+"""A job in which too many rows fail stops at its end, and the next run computes the failed ones again."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from engine.dataset import Dataset, read_parquet
 from engine.journal import Journal
-from engine.stage import Stage
 from schemas.commit import write_bytes
-from schemas.reasons import PURGED, CaptionReason
 
-NOT_ASKED = frozenset({CaptionReason.NOT_SELECTED.value, PURGED})
-"""The reasons of rows that nothing was asked about, and which are no failures."""
 REASONS_SHOWN = 3
 
 
-def check_failures(dataset: Dataset, stage: Stage, num_rows: int, reasons: Mapping[str, int]) -> None:
-    """Stop a job whose share of failures is above its limit, and remember the share for the next run.
+@dataclass(frozen=True)
+class FailureLimit:
+    """How many rows of a job may end with a reason in place of a result.
 
-    Args:
-        num_rows: of the whole table, every part of which is committed.
-        reasons: rows by reason.
-
-    Raises:
-        ValueError: there are too many; the message has the count, the commonest reasons and how to go on.
+    Each method names the table of the job, whose rows without a result have a `reason`.
     """
-    note = _note(dataset, stage)
-    failed = {reason: count for reason, count in reasons.items() if reason not in NOT_ASKED}
-    num_failed, num_asked = sum(failed.values()), num_rows - sum(reasons.get(reason, 0) for reason in NOT_ASKED)
-    if not _above(stage, num_failed, num_asked):
-        note.unlink(missing_ok=True)
-        return
-    write_bytes(note, json.dumps({"num_failed": num_failed, "num_asked": num_asked}).encode())
-    commonest = sorted(failed.items(), key=lambda item: (-item[1], item[0]))[:REASONS_SHOWN]
-    told = ", ".join(f"{count:,} {reason}" for reason, count in commonest)
-    raise ValueError(
-        f"{stage.job}: {num_failed:,} of {num_asked:,} images in {stage.outputs[-1]} failed ({told}), more than "
-        f"{stage.job}.max_failed_share={stage.max_failed_share:g} allows; all parts are committed: run the same "
-        f"command again to ask again for what failed, or set {stage.job}.max_failed_share higher to go on without it"
-    )
 
+    job: str
+    max_share: float | None
+    """Of the rows that were tried, the knob `<job>.max_failed_share`; None is all."""
+    not_tried: frozenset[str]
+    """Reasons that do not count as failures: nothing was tried."""
 
-def has_too_many(dataset: Dataset, stage: Stage) -> bool:
-    """Whether the last run ended above the limit as it is now."""
-    try:
-        told = json.loads(_note(dataset, stage).read_text(encoding="utf-8"))
-        return _above(stage, int(told["num_failed"]), int(told["num_asked"]))
-    except (OSError, ValueError, LookupError, TypeError):
-        return False
+    def check(self, dataset: Dataset, table: str, num_rows: int, reasons: Mapping[str, int]) -> None:
+        """Stop a job whose share of failures is above its limit, and remember the share for the next run.
 
+        Args:
+            num_rows: of the whole table, every part of which is committed.
+            reasons: rows by reason.
 
-def failed_parts(dataset: Dataset, stage: Stage) -> list[int]:
-    """The parts in which something failed."""
-    table = stage.outputs[-1]
-    return [
-        number
-        for number in range(dataset.num_parts())
-        if dataset.part_done(table, number)
-        and any(
-            reason is not None and reason not in NOT_ASKED
-            for reason in read_parquet(dataset.part(table, number), ["reason"])["reason"].unique().to_pylist()
+        Raises:
+            ValueError: there are too many; the message has the count, the commonest reasons and how to go on.
+        """
+        note = _note(dataset, table)
+        failed = {reason: count for reason, count in reasons.items() if reason not in self.not_tried}
+        num_failed, num_tried = sum(failed.values()), num_rows - sum(reasons.get(each, 0) for each in self.not_tried)
+        if not self._is_above(num_failed, num_tried):
+            note.unlink(missing_ok=True)
+            return
+        write_bytes(note, json.dumps({"num_failed": num_failed, "num_asked": num_tried}).encode())
+        commonest = sorted(failed.items(), key=lambda item: (-item[1], item[0]))[:REASONS_SHOWN]
+        shown = ", ".join(f"{count:,} {reason}" for reason, count in commonest)
+        raise ValueError(
+            f"{self.job}: {num_failed:,} of {num_tried:,} images in {table} failed ({shown}), more than "
+            f"{self.job}.max_failed_share={self.max_share:g} allows; all parts are committed: run the same command "
+            f"again to ask again for what failed, or set {self.job}.max_failed_share higher to go on without it"
         )
-    ]
+
+    def parts_to_retry(self, dataset: Dataset, table: str) -> list[int]:
+        """The parts in which something failed, where the last run ended above the limit as it is now."""
+        try:
+            noted = json.loads(_note(dataset, table).read_text(encoding="utf-8"))
+            if not self._is_above(int(noted["num_failed"]), int(noted["num_asked"])):
+                return []
+        except (OSError, ValueError, LookupError, TypeError):
+            return []
+        committed = (number for number in range(dataset.num_parts()) if dataset.part_done(table, number))
+        return [number for number in committed if self._has_failed(dataset.part(table, number))]
+
+    def retry(self, dataset: Dataset, table: str) -> None:
+        """Open the parts to retry: their results go back to the journal, so that only the rest is computed again."""
+        for number in self.parts_to_retry(dataset, table):
+            path = dataset.part(table, number)
+            rows = read_parquet(path).replace_schema_metadata(None)
+            Journal.of(dataset, table, number).append(rows.filter(rows["reason"].is_null()))
+            path.unlink()
+        self.forget(dataset, table)
+
+    def forget(self, dataset: Dataset, table: str) -> None:
+        """Forget the share of the last run: the table is computed again."""
+        _note(dataset, table).unlink(missing_ok=True)
+
+    def _has_failed(self, part: Path) -> bool:
+        reasons = set(read_parquet(part, ["reason"])["reason"].drop_null().unique().to_pylist())
+        return not reasons <= self.not_tried
+
+    def _is_above(self, num_failed: int, num_tried: int) -> bool:
+        return self.max_share is not None and num_failed > self.max_share * num_tried
 
 
-def ask_again(dataset: Dataset, stage: Stage) -> None:
-    """Open the parts that hold failures: their captions go back to the journal, so that only the rest is asked for."""
-    table = stage.outputs[-1]
-    for number in failed_parts(dataset, stage):
-        path = dataset.part(table, number)
-        rows = read_parquet(path).replace_schema_metadata(None)
-        Journal.of(dataset, table, number).append(rows.filter(rows["reason"].is_null()))
-        path.unlink()
-    forget_failures(dataset, stage)
-
-
-def forget_failures(dataset: Dataset, stage: Stage) -> None:
-    """The table is computed anew: what the last run came to no longer counts."""
-    _note(dataset, stage).unlink(missing_ok=True)
-
-
-def _above(stage: Stage, num_failed: int, num_asked: int) -> bool:
-    return stage.max_failed_share is not None and num_failed > stage.max_failed_share * num_asked
-
-
-def _note(dataset: Dataset, stage: Stage) -> Path:
-    return dataset.paid(stage.outputs[-1], 0).with_name("failed.json")
+def _note(dataset: Dataset, table: str) -> Path:
+    return dataset.paid(table, 0).with_name("failed.json")

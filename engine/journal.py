@@ -50,12 +50,12 @@ class Journal:
         # of a batch that was written before a column was added, that column is null
         return pa.concat_tables(found, promote_options="default")
 
-    def forget(self) -> None:
+    def delete(self) -> None:
         """Delete it, once its part is committed or to be computed anew."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def forget_journals(dataset: Dataset, table: str) -> None:
+def delete_journals(dataset: Dataset, table: str) -> None:
     """Delete the journals of all parts of a table."""
     for folder in dataset.paid(table, 0).parent.glob("part-*.batches"):
         shutil.rmtree(folder, ignore_errors=True)

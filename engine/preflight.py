@@ -1,10 +1,10 @@
-"""What jobs need beside recipe and inputs (weights, packages, keys): looked for before anything is read or made."""
+"""Look for what jobs need besides recipe and inputs (weights, packages, keys) before anything is read or made."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from engine.job import Step
+from engine.job import Job
 
 
 class NeedsMissing(ValueError):
@@ -15,7 +15,7 @@ class NeedsMissing(ValueError):
         self.lines = lines
 
 
-def check_needs(steps: Iterable[Step]) -> None:
+def check_needs(steps: Iterable[Job]) -> None:
     """See that everything which these steps will load is there. Nothing is loaded or downloaded, no server is asked.
 
     What a file holds is only seen when it is loaded: one that is damaged still stops its own job.
@@ -25,7 +25,7 @@ def check_needs(steps: Iterable[Step]) -> None:
     """
     lines: list[str] = []
     for step in steps:
-        for need in step.work.needs:
+        for need in step.needs:
             try:
                 need()
             except ValueError as error:

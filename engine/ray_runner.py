@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -19,8 +19,7 @@ import ray
 import ray.exceptions
 
 from engine.dataset import Dataset
-from engine.runner import PartDone, PartFailed, PartJob, once
-from engine.stage import Finished, counts_of
+from engine.runner import PartDone, PartFailed, PartJob, Progress, once
 
 POLL_S = 0.3
 """How often the driver asks busy workers how far they are, in seconds."""
@@ -28,7 +27,7 @@ POLL_S = 0.3
 CONNECT_TIMEOUT_S = 10.0
 
 OBJECT_STORE_BYTES = 80_000_000
-"""Object store of a cluster started here: nothing of size goes through it."""
+"""Object store of a cluster started here: no image data passes through it."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +81,17 @@ class PartWorker:
             self._turn, self._worker = turn, once(job.build)
         return job.run_part(self._dataset, self._worker, number, self._count)
 
-    def take_rows(self) -> int:
+    def take_rows(self) -> tuple[int, dict[str, float]]:
         """Rows finished since the last call, and what was counted over them."""
         with self._lock:
             rows, self._rows = self._rows, 0
             counts, self._counts = self._counts, Counter()
-        return Finished(rows, **counts)
+        return rows, dict(counts)
 
-    def _count(self, rows: int) -> None:
+    def _count(self, rows: int, counts: Mapping[str, float] = {}) -> None:
         with self._lock:
             self._rows += rows
-            self._counts.update(counts_of(rows))
+            self._counts.update(counts)
 
 
 class RayRunner:
@@ -118,9 +117,7 @@ class RayRunner:
         if self._owns:
             connect()
 
-    def run(
-        self, dataset: Dataset, job: PartJob, parts: Sequence[int], on_rows: Callable[[int], None]
-    ) -> list[PartDone]:
+    def run(self, dataset: Dataset, job: PartJob, parts: Sequence[int], progress: Progress) -> list[PartDone]:
         """See `Runner.run`. A part whose worker or node is lost is handed out again, `retries` times.
 
         Raises:
@@ -132,7 +129,7 @@ class RayRunner:
             self._stop_actors()
             self._kind = kind
         if slots.count:
-            on_rows(Finished(0, gpu_workers=slots.count))
+            progress(0, {"gpu_workers": slots.count})
         self._grow(min(self._num_workers(job, slots), len(parts)))
         self._turn += 1
         job_ref = ray.put(job)
@@ -146,7 +143,7 @@ class RayRunner:
                     actor, number = self._idle.pop(), waiting.popleft()
                     busy[actor.run.remote(self._turn, job_ref, number)] = (actor, number)
                 ready, _ = ray.wait([*busy, *self._starting], timeout=POLL_S)
-                self._poll([actor for actor, _ in busy.values()], on_rows)
+                self._poll([actor for actor, _ in busy.values()], progress)
                 for ref in ready:
                     if ref in self._starting:
                         self._started(ref)
@@ -163,7 +160,7 @@ class RayRunner:
                     except ray.exceptions.RayTaskError as error:
                         raise PartFailed(job.job, number, error.cause or error) from error
                     else:
-                        self._poll([actor], on_rows)
+                        self._poll([actor], progress)
                         self._idle.append(actor)
         except BaseException:
             self._stop_actors()  # workers that are still busy must not outlive the job
@@ -209,14 +206,14 @@ class RayRunner:
             ray.kill(actor)
         self._actors, self._idle, self._starting = [], [], {}
 
-    def _poll(self, actors: list[Any], on_rows: Callable[[int], None]) -> None:
+    def _poll(self, actors: list[Any], progress: Progress) -> None:
         refs = [actor.take_rows.remote() for actor in actors]
         if not refs:
             return
         ready, _ = ray.wait(refs, num_returns=len(refs), timeout=POLL_S)
         for ref in ready:
             try:
-                on_rows(ray.get(ref))
+                progress(*ray.get(ref))
             except ray.exceptions.RayActorError:
                 continue  # its part's own answer says so too, and is dealt with there
 

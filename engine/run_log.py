@@ -30,12 +30,12 @@ class JobResult:
     tables: tuple[str, ...]
     parts: int
     computed: int
-    """Parts that were computed; the others were there already, or were taken over unchanged."""
+    """Parts that were computed; the others were there already, or were taken back unchanged."""
     rows: int
     reasons: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
     counts: dict[str, float] = field(default_factory=dict)
-    """What its workers have counted (`engine.stage.Finished`)."""
+    """What its workers have counted, see `engine.runner.Progress`."""
 
     def rates(self) -> dict[str, float]:
         """Throughput of the whole job, where its workers have counted images and tokens; see `throughput`."""

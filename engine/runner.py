@@ -1,14 +1,26 @@
-"""What runs the parts of a stage: the protocol, its errors, and the runner that stays in this process."""
+"""What runs the parts of a job: the protocol, its errors, the runner in this process, and the one maker of runners."""
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from engine.dataset import Dataset
-from engine.stage import Progress
+
+
+class Progress(Protocol):
+    """How a worker reports that it has finished some rows."""
+
+    def __call__(self, rows: int, counts: Mapping[str, float] = {}, /) -> None:
+        """Take a report.
+
+        Args:
+            rows: finished since the last call.
+            counts: sums of anything else since the last call, by name: images, tokens, seconds. The totals over all
+                workers end in `runs/`.
+        """
 
 
 class PartFailed(Exception):
@@ -46,7 +58,7 @@ class PartDone:
 class PartJob(Protocol):
     """What a runner can run: numbered parts, each of which commits its own output. It must be picklable.
 
-    A `engine.stage.Stage` is one; so is a set of features, whose parts are shards.
+    A `engine.map_job.MapJob` is one; so is a set of features, whose parts are shards.
     """
 
     @property
@@ -81,13 +93,8 @@ class PartJob(Protocol):
 class Runner(Protocol):
     """Runs parts of jobs; `close` frees what it holds."""
 
-    def run(
-        self, dataset: Dataset, job: PartJob, parts: Sequence[int], on_rows: Callable[[int], None]
-    ) -> list[PartDone]:
+    def run(self, dataset: Dataset, job: PartJob, parts: Sequence[int], progress: Progress) -> list[PartDone]:
         """Compute and commit the parts.
-
-        Args:
-            on_rows: called with the number of rows finished since the last call.
 
         Raises:
             PartFailed: the first real error, with the part and the image it happened on.
@@ -102,15 +109,13 @@ class Runner(Protocol):
 class LocalRunner:
     """Runs every part in this process, one after the other; `workers` and `num_gpus` of a job say nothing here."""
 
-    def run(
-        self, dataset: Dataset, job: PartJob, parts: Sequence[int], on_rows: Callable[[int], None]
-    ) -> list[PartDone]:
+    def run(self, dataset: Dataset, job: PartJob, parts: Sequence[int], progress: Progress) -> list[PartDone]:
         """See `Runner.run`."""
         worker = once(job.build)
         done = []
         for number in parts:
             try:
-                done.append(PartDone(number, job.run_part(dataset, worker, number, on_rows)))
+                done.append(PartDone(number, job.run_part(dataset, worker, number, progress)))
             except Exception as error:
                 raise PartFailed(job.job, number, error) from error
         return done
@@ -138,27 +143,18 @@ class LazyRunner:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def run(
-        self, dataset: Dataset, job: PartJob, parts: Sequence[int], on_rows: Callable[[int], None]
-    ) -> list[PartDone]:
-        """See `Runner.run`."""
-        if self._runner is None:
-            self._runner = self._make()
-        return self._runner.run(dataset, job, parts, on_rows)
-
-    def close(self) -> None:
-        """Close the runner, where one was made."""
         if self._runner is not None:
             self._runner.close()
 
-    def _make(self) -> Runner:
-        if self._kind == "local":
-            return LocalRunner()
-        from engine.ray_runner import RayRunner
+    def get(self) -> Runner:
+        """The runner, which the first call makes."""
+        if self._runner is None and self._kind == "local":
+            self._runner = LocalRunner()
+        elif self._runner is None:
+            from engine.ray_runner import RayRunner
 
-        return RayRunner(self._workers, self._retries)
+            self._runner = RayRunner(self._workers, self._retries)
+        return self._runner
 
 
 def once(build: Callable[[], Any]) -> Callable[[], Any]:

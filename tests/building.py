@@ -45,7 +45,7 @@ class Told:
     def begin(self, job: str, rows: int) -> None:
         self.began.append(job)
 
-    def advance(self, rows: int) -> None:
+    def advance(self, rows: int, counts: Mapping[str, float] = {}, /) -> None:
         self.rows[self.began[-1]] = self.rows.get(self.began[-1], 0) + rows
 
     def end(self, job: str, result: JobResult | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,7 @@ from torch import Tensor
 
 from engine.ahead import ahead
 from engine.dataset import Dataset
-from engine.runner import LazyRunner, Runner
-from engine.stage import Progress
+from engine.runner import LazyRunner, Progress, Runner
 from models.device import choose_device
 from schemas.commit import TEMPORARY, atomic_write, write_bytes
 from schemas.features import (
@@ -251,7 +250,7 @@ class Observer(Protocol):
         """A set begins that has so many samples."""
         ...
 
-    def advance(self, rows: int) -> None:
+    def advance(self, rows: int, counts: Mapping[str, float] = {}, /) -> None:
         """So many further samples are encoded, or were already."""
         ...
 
@@ -291,10 +290,11 @@ def encode_features(
     index = read_index(recipe.dataset / "shards", ["shard"])
     shards = tuple(dict.fromkeys(index["shard"].to_pylist()))
     dataset, knobs = Dataset(recipe.dataset), recipe.features
-    with dataset.lock(), LazyRunner(knobs.runner, knobs.workers, knobs.retries) as runner:
+    with dataset.lock(), LazyRunner(knobs.runner, knobs.workers, knobs.retries) as runners:
         for wanted in sets.values():
             observer.begin(wanted.name, index.num_rows)
-            yield encode_set(EncodeJob(recipe, wanted, shards), dataset, runner, observer.advance, digest, redo)
+            job = EncodeJob(recipe, wanted, shards)
+            yield encode_set(job, dataset, runners.get, observer.advance, digest, redo)
 
 
 def with_absolute_paths(recipe: TrainingRecipe) -> TrainingRecipe:
@@ -308,7 +308,9 @@ def with_absolute_paths(recipe: TrainingRecipe) -> TrainingRecipe:
     return recipe.model_copy(update={"dataset": recipe.dataset.absolute(), "features": features, **weights})
 
 
-def encode_set(job: EncodeJob, dataset: Dataset, runner: Runner, progress: Progress, index: str, redo: bool) -> SetDone:
+def encode_set(
+    job: EncodeJob, dataset: Dataset, runner: Callable[[], Runner], progress: Progress, index: str, redo: bool
+) -> SetDone:
     """Bring one set up to date. Its record names the index only once every shard is there."""
     started = time.perf_counter()
     wanted, folder = job.wanted, job.wanted.folder
@@ -320,7 +322,7 @@ def encode_set(job: EncodeJob, dataset: Dataset, runner: Runner, progress: Progr
     num_computed = 0
     if record is None or record.index != index or not all((folder / shard).is_file() for shard in job.shards):
         write_record(folder, SetRecord(wanted.made_by))
-        parts = runner.run(dataset, job, range(len(job.shards)), progress)
+        parts = runner().run(dataset, job, range(len(job.shards)), progress)
         num_computed = sum(part.computed for part in parts)
         _drop_surplus(folder, job.shards)
         record = _measured(job, index)

@@ -3,30 +3,30 @@
 from __future__ import annotations
 
 from captioning.figures.queries import read_sql
-from engine.reduce import Reduce
+from engine.reduce_job import ReduceJob
 from schemas import recipe
 
 
-def count_nouns(data_recipe: recipe.DataRecipe) -> Reduce:
+def count_nouns(data_recipe: recipe.DataRecipe) -> ReduceJob:
     """The first half of the job: writes `noun_uses`. The recipe has no knob for it."""
-    return Reduce(
+    return ReduceJob(
         job="statistics",
-        output="noun_uses",
+        outputs=("noun_uses",),
         inputs=("nouns", "mix", "selection"),
         query=lambda _: noun_uses_sql(),
         knobs={},
     )
 
 
-def reduce(data_recipe: recipe.DataRecipe) -> Reduce:
+def reduce(data_recipe: recipe.DataRecipe) -> ReduceJob:
     """The second half: writes `statistics`, one row per caption source for the whole set and for each subset.
 
     Rows that were not kept have no nouns, so what is counted are the kept images that have a caption.
     """
     valid_above = data_recipe.statistics.valid_above
-    return Reduce(
+    return ReduceJob(
         job="statistics",
-        output="statistics",
+        outputs=("statistics",),
         inputs=("noun_uses", "nouns", "mix", "selection"),
         query=lambda _: table_1_sql(valid_above),
         knobs={"statistics.valid_above": valid_above},

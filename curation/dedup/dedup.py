@@ -15,7 +15,7 @@ from curation.dedup.near_hashes import find_pairs
 from curation.dedup.semantic import find_similar, require_faiss
 from engine.catalog import literal, select_table
 from engine.dataset import Dataset
-from engine.reduce import Connection, Reduce
+from engine.reduce_job import Connection, ReduceJob
 from schemas.recipe import DataRecipe, Dedup
 
 METHODS = ("bytes", "pixels", "phash", "semantic")
@@ -109,15 +109,15 @@ ORDER BY row_id
 """
 
 
-def reduce(recipe: DataRecipe) -> Reduce:
+def reduce(recipe: DataRecipe) -> ReduceJob:
     """The dedup job: one row per picture that has a double, naming its group and the strongest evidence."""
     knobs = {f"dedup.{name}": value for name, value in recipe.dedup.resolved().items()}
     if recipe.dedup.against:
         knobs["dedup.against"] = [_state(path) for path in recipe.dedup.against_paths()]
     is_semantic = recipe.dedup.semantic_threshold is not None
-    return Reduce(
+    return ReduceJob(
         job="dedup",
-        output="duplicates",
+        outputs=("duplicates",),
         inputs=("images", "fingerprints", *(["embeddings"] if is_semantic else [])),
         query=partial(find_groups, section=recipe.dedup),
         knobs=knobs,

@@ -14,7 +14,8 @@ from cykooz_resizer import Resizer
 from PIL import Image
 
 from engine.ahead import ahead
-from engine.stage import Progress, Stage, Worker, naming
+from engine.map_job import MapJob, Worker, naming
+from engine.runner import Progress
 from schemas.pixels import LANCZOS, open_rgb
 from schemas.recipe import DataRecipe
 from schemas.tables import FINGERPRINTS
@@ -27,9 +28,9 @@ _FLAT = 1.0
 """A picture whose 32x32 luminance has a smaller standard deviation (in 0..255) has no structure to hash."""
 
 
-def stage(recipe: DataRecipe) -> Stage:
+def stage(recipe: DataRecipe) -> MapJob:
     """The job that turns proxies into `fingerprints`."""
-    return Stage(
+    return MapJob(
         job="fingerprint",
         inputs=("proxies", "images"),
         outputs=("fingerprints",),

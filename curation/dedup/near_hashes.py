@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import combinations, count, pairwise
 from math import comb
 
-from engine.reduce import Connection
+from engine.reduce_job import Connection
 
 BITS = 64
 MAX_DISTANCE = 6

@@ -17,7 +17,7 @@ from typing import IO, Any
 import numpy as np
 import pyarrow as pa
 
-from engine.reduce import Connection
+from engine.reduce_job import Connection
 
 CLUSTER_ROWS = 1000
 """Pictures per cluster, on average."""

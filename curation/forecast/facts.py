@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.forecast.forecast import BucketFacts, Facts, Job, TableSize
+from curation.forecast.forecast import BucketFacts, Facts, JobFacts, TableSize
 from curation.forecast.sample import Sample
 from engine import catalog
 from engine.dataset import ROW_GROUP_ROWS, Dataset, read_parquet
-from engine.job import Step
-from engine.reduce import Reduce
+from engine.job import Job
+from engine.map_job import MapJob
 from engine.run_log import read_runs
 from schemas import tables
 from schemas.shard import BLOCK
@@ -24,7 +24,7 @@ GROUPS = 10
 """Into which the inputs of the sample are dealt, to see how much the bytes of a table vary."""
 
 
-def facts_of(sample: Sample, steps: Sequence[Step]) -> Facts:
+def facts_of(sample: Sample, steps: Sequence[Job]) -> Facts:
     """All that the projection needs; the dataset is only read."""
     dataset = sample.dataset
     with catalog.connect(dataset) as connection:
@@ -134,19 +134,19 @@ def _buckets(dataset: Dataset, samples: pa.Table) -> dict[str, BucketFacts]:
     return {bucket: BucketFacts(found, len(shards[bucket])) for bucket, found in sizes.items()}
 
 
-def _jobs(dataset: Dataset, steps: Sequence[Step]) -> list[Job]:
+def _jobs(dataset: Dataset, steps: Sequence[Job]) -> list[JobFacts]:
     """What each step took, as the last entry of `runs/` about its table has it."""
     last = {entry["tables"][-1]: entry for entry in read_runs(dataset)}
     return [_job(step, last[step.outputs[-1]]) for step in steps if step.outputs[-1] in last]
 
 
-def _job(step: Step, entry: Mapping[str, Any]) -> Job:
+def _job(step: Job, entry: Mapping[str, Any]) -> JobFacts:
     table, seconds = step.outputs[-1], entry["seconds"]
-    if isinstance(step.work, Reduce):
-        return Job(step.job, table, True, seconds)
+    if not isinstance(step, MapJob):
+        return JobFacts(step.job, table, True, seconds)
     num_timed = entry.get("timed_parts", 0)
     scale = entry["parts_computed"] / num_timed if num_timed else 0.0  # a count may be lost with its worker
-    return Job(
+    return JobFacts(
         job=step.job,
         table=table,
         is_reduce=False,
@@ -155,9 +155,9 @@ def _job(step: Step, entry: Mapping[str, Any]) -> Job:
         cpu_s=entry.get("cpu_s", 0.0) * scale,
         gpu_s=entry.get("busy_gpu_s", 0.0) * scale,
         start_s=entry.get("start_s", 0.0) / max(entry.get("starts", 0), 1),
-        wants_gpu=step.work.num_gpus is None or step.work.num_gpus > 0,
-        max_workers=step.work.workers,
-        gpu_workers=gpu_workers(step.work.num_gpus, entry),
+        wants_gpu=step.num_gpus is None or step.num_gpus > 0,
+        max_workers=step.workers,
+        gpu_workers=gpu_workers(step.num_gpus, entry),
     )
 
 

@@ -18,7 +18,7 @@ MEASURED, REFERENCED, UNKNOWN = "measured", "scaled", "not forecast"
 
 
 @dataclass(frozen=True)
-class Job:
+class JobFacts:
     """What one job took on the sample."""
 
     job: str
@@ -82,7 +82,7 @@ class Facts:
     shard_bytes: Sequence[float]
     """of each sampled input in its tar; 0 where it is in none"""
     buckets: Mapping[str, BucketFacts]
-    jobs: Sequence[Job]
+    jobs: Sequence[JobFacts]
     listing_s: float = 0.0
     """to list all inputs; 0 where they were listed already"""
     unsampled: Sequence[str] = ()
@@ -247,7 +247,7 @@ def _listing(facts: Facts, workers: Sequence[int]) -> list[JobForecast]:
     return [JobForecast("ingest", "listing", MEASURED, 0.0, facts.listing_s / 3600, None, wall)]
 
 
-def _job(job: Job, facts: Facts, workers: Sequence[int]) -> JobForecast:
+def _job(job: JobFacts, facts: Facts, workers: Sequence[int]) -> JobForecast:
     population, sampled = facts.num_inputs, facts.num_sampled
     if job.is_reduce:
         return _reduce_job(job, population, sampled, workers)
@@ -260,7 +260,7 @@ def _job(job: Job, facts: Facts, workers: Sequence[int]) -> JobForecast:
     return JobForecast(job.job, job.table, MEASURED, job.start_s, job.cpu_s * factor / 3600, gpu_hours, wall)
 
 
-def _reduce_job(job: Job, population: int, sampled: int, workers: Sequence[int]) -> JobForecast:
+def _reduce_job(job: JobFacts, population: int, sampled: int, workers: Sequence[int]) -> JobForecast:
     if population == sampled:
         wall = dict.fromkeys(workers, job.seconds)
         return JobForecast(job.job, job.table, MEASURED, 0.0, None, None, wall)

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ import pyarrow as pa
 from curation import build as pipeline
 from curation.ingest import listing
 from curation.ingest.takedown_log import read_log, write_log
+from curation.shards.plan import NothingLeft
 from engine.dataset import CONTENT_KEY, Dataset, JobRecord, commit_table, content_digest
-from engine.job import Step
-from engine.stage import Finished, Progress, Stage, run_part
+from engine.job import Job
+from engine.map_job import MapJob
+from engine.runner import Progress
 from schemas.ids import counter
 from schemas.recipe import DataRecipe
 from schemas.strict import fingerprint
@@ -85,7 +87,7 @@ def sampled(recipe: DataRecipe, size: int, keep: Path | None = None) -> Iterator
         yield replace(_write_sample(whole, recipe, size, root), listing_s=listing_s)
 
 
-def build_sample(sample: Sample, steps: Sequence[Step], observer: pipeline.Observer) -> None:
+def build_sample(sample: Sample, steps: Sequence[Job], observer: pipeline.Observer) -> None:
     """Run the jobs, each part timed; what they took is in the dataset's `runs/`. That nothing is kept is no error.
 
     Raises:
@@ -93,20 +95,20 @@ def build_sample(sample: Sample, steps: Sequence[Step], observer: pipeline.Obser
     """
     try:
         pipeline.build(sample.recipe, [timed(step) for step in steps], observer)
-    except pipeline.NothingLeft:
+    except NothingLeft:
         return
 
 
-class TimedStage(Stage):
-    """A map job that counts, beside its rows, what its parts took and what its worker took to start."""
+class TimedMapJob(MapJob):
+    """A map job that also counts what its parts took, and what its worker took to start."""
 
     def run_part(self, dataset: Dataset, worker: Callable[[], Any], number: int, progress: Progress) -> bool:
-        """See `run_part`. Counts: start_s and how many starts, busy_s, cpu_s, busy_gpu_s, timed_parts, and over these
-        parts visible_gpus: a worker that is given GPUs for itself sees no others."""
+        """See `MapJob.run_part`. Counts: start_s and how many starts, busy_s, cpu_s, busy_gpu_s, timed_parts, and over
+        these parts visible_gpus: a worker that is given GPUs for itself sees no others."""
         begun = time.perf_counter()
         worker()
         loaded, cpu = time.perf_counter(), time.process_time()
-        computed = run_part(dataset, self, worker, number, progress)
+        computed = super().run_part(dataset, worker, number, progress)
         busy_s, cpu_s = time.perf_counter() - loaded, time.process_time() - cpu
         torch = sys.modules.get("torch")
         on_gpu = self.num_gpus != 0 and torch is not None and bool(torch.cuda.is_initialized())
@@ -115,16 +117,13 @@ class TimedStage(Stage):
         started = int(start_s > NO_START_S)
         counts = {"start_s": start_s, "starts": started, "busy_s": busy_s, "cpu_s": cpu_s, "busy_gpu_s": gpu_s}
         visible_gpus = torch.cuda.device_count() if on_gpu and torch is not None else 0
-        progress(Finished(0, **counts, timed_parts=1, visible_gpus=visible_gpus))
+        progress(0, counts | {"timed_parts": 1, "visible_gpus": visible_gpus})
         return computed
 
 
-def timed(step: Step) -> Step:
-    """The same step with a clock; a reduce job has one already."""
-    stage = step.work
-    if not isinstance(stage, Stage):
-        return step
-    return Step(TimedStage(**{each.name: getattr(stage, each.name) for each in fields(stage)}))
+def timed(step: Job) -> Job:
+    """The same step with a clock. Only a map job gets one: a reduce job has nothing that runs part by part."""
+    return TimedMapJob(**vars(step)) if isinstance(step, MapJob) else step
 
 
 def shares(counts: Sequence[int], size: int) -> list[int]:

@@ -17,8 +17,8 @@ from curation.sources import open_lazily
 from curation.sources.storage import unreadable
 from engine.ahead import ahead
 from engine.dataset import Dataset
-from engine.job import Step
-from engine.stage import Progress, Stage, Worker, naming
+from engine.map_job import MapJob, Worker, naming
+from engine.runner import Progress
 from schemas.recipe import DataRecipe
 from schemas.tables import HEADERS
 
@@ -35,9 +35,9 @@ Row = tuple[Any, ...]
 _LISTED = ["row_id", "source", "member", "byte_offset", "num_bytes", "reason", "detail"]
 
 
-def stage(recipe: DataRecipe) -> Stage:
+def stage(recipe: DataRecipe) -> MapJob:
     """The job that turns the listing into `headers`."""
-    return Stage(
+    return MapJob(
         job=JOB,
         inputs=("listing",),
         outputs=(JOB,),
@@ -49,9 +49,8 @@ def stage(recipe: DataRecipe) -> Stage:
 def other_knobs(dataset: Dataset, recipe: DataRecipe) -> bool:
     """Whether the headers of a dataset were read under other knobs. Such headers are read again without `--redo`,
     since that costs little."""
-    step = Step(stage(recipe))
     made_by = dataset.record(JOB)
-    return made_by is not None and made_by.knobs != step.record(dataset).knobs
+    return made_by is not None and made_by.knobs != stage(recipe).record(dataset).knobs
 
 
 class HeaderWorker(Worker):

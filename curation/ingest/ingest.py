@@ -20,7 +20,8 @@ from curation.sources.captions import RawCaption, read_sidecar
 from curation.sources.storage import unreadable
 from engine.ahead import ahead
 from engine.dataset import Dataset
-from engine.stage import Progress, Stage, Worker, naming
+from engine.map_job import MapJob, Worker, naming
+from engine.runner import Progress
 from schemas.ids import image_id
 from schemas.recipe import DataRecipe, Ingest
 from schemas.tables import IMAGES, PROXIES
@@ -29,9 +30,9 @@ ROWS_PER_BATCH = 64
 """Rows that wait as Python objects before they become Arrow; keeps a part of proxies from lying in memory twice."""
 
 
-def stage(recipe: DataRecipe) -> Stage:
+def stage(recipe: DataRecipe) -> MapJob:
     """The job that turns the listing into `proxies` and `images`."""
-    return Stage(
+    return MapJob(
         job="ingest",
         inputs=("listing",),
         outputs=("proxies", "images"),

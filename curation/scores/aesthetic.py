@@ -12,7 +12,8 @@ from PIL import Image
 
 from curation.scores.laion import LaionWorker, find_head_file
 from engine.ahead import ahead
-from engine.stage import Progress, Stage, Worker, naming
+from engine.map_job import MapJob, Worker, naming
+from engine.runner import Progress
 from models.weights import CLIP_L14, find_frozen
 from schemas.pixels import open_rgb, shrunk_size
 from schemas.recipe import DataRecipe
@@ -22,7 +23,7 @@ SCORED_PX = 512
 """Pictures are measured at this longest side, so that a score does not depend on the size of the proxy."""
 
 
-def stage(recipe: DataRecipe) -> Stage:
+def stage(recipe: DataRecipe) -> MapJob:
     """The job that turns proxies into `scores`, and into `embeddings` with `aesthetic.store_embeddings`."""
     section, threads = recipe.aesthetic, recipe.run.threads
     build: Callable[[], Worker] = partial(AestheticWorker, section.scorer, threads)
@@ -30,7 +31,7 @@ def stage(recipe: DataRecipe) -> Stage:
     if section.scorer == "laion":
         build = partial(LaionWorker, section, threads)
         needs = (partial(find_head_file, section.head), partial(find_frozen, section.clip, CLIP_L14, "aesthetic.clip"))
-    return Stage(
+    return MapJob(
         job="aesthetic",
         inputs=("proxies",),
         outputs=("embeddings", "scores") if section.store_embeddings else ("scores",),

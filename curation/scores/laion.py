@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from engine.ahead import ahead
-from engine.stage import Progress, Worker, naming
+from engine.map_job import Worker, naming
+from engine.runner import Progress
 from models.clip import Clip, Embeddings, Pixels
 from models.weights import AESTHETIC_HEAD, find_weights, weights_name
 from schemas.pixels import open_rgb

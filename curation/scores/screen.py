@@ -17,7 +17,8 @@ from curation.scores.sharpness import sharpness
 from curation.scores.upscale import upscale
 from curation.sources import read_original
 from engine.ahead import ahead
-from engine.stage import Progress, Stage, Worker, naming
+from engine.map_job import MapJob, Worker, naming
+from engine.runner import Progress
 from models.clip import Clip, Pixels, cosine
 from models.weights import CLIP_L14, find_frozen
 from schemas.pixels import PixelError, open_rgb
@@ -30,10 +31,10 @@ log = logging.getLogger(__name__)
 CLIP_SIMILARITY = "clip_similarity"
 
 
-def stage(recipe: DataRecipe) -> Stage:
+def stage(recipe: DataRecipe) -> MapJob:
     """The job that turns proxies into `screens`; captions are read only where they are compared."""
     section = recipe.screen
-    return Stage(
+    return MapJob(
         job="screen",
         inputs=("proxies", "images", *(["raw_captions"] if section.clip_similarity else [])),
         outputs=("screens",),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import duckdb
 
 from curation.selection.inherit import best_first, inherited_sql
-from engine.reduce import Connection, Reduce
+from engine.reduce_job import Connection, ReduceJob
 from schemas.reasons import PURGED, Rejection
 from schemas.recipe import DataRecipe, Select
 from schemas.scores import LIMITED, LIMITS
@@ -119,14 +119,14 @@ ORDER BY row_id
 """
 
 
-def reduce(recipe: DataRecipe) -> Reduce:
+def reduce(recipe: DataRecipe) -> ReduceJob:
     """The select job: one row per input, kept or named with the rule, the value and the threshold."""
     knobs = {f"select.{name}": value for name, value in recipe.select.resolved().items()}
     prints = ("fingerprints",) if recipe.select.inherit_captions else ()
     screens = ("screens",) if recipe.screen.columns() else ()
-    return Reduce(
+    return ReduceJob(
         job="select",
-        output="selection",
+        outputs=("selection",),
         inputs=("images", "scores", "duplicates", "raw_captions", *prints, *screens),
         query=partial(
             choose,

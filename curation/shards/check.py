@@ -12,10 +12,11 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from curation.shards.files import WIDS_FILE
 from curation.shards.writer import PackedImage, index_is_current, metadata_of
 from engine.ahead import ahead
-from engine.dataset import WIDS_FILE, Dataset, digest_of, read_parquet
-from engine.stage import Stage, input_digest
+from engine.dataset import Dataset, content_digest, digest_of, read_parquet
+from engine.map_job import digest_of_inputs
 from schemas import shard, shard_index
 
 Row = Mapping[str, Any]
@@ -77,10 +78,11 @@ def _plan(dataset: Dataset, number: int | None) -> dict[str, Row]:
     record = dataset.record("samples")
     if number is None or record is None or not dataset.part_done("samples", number):
         return {}
-    made = Stage(record.job, ("samples",), ("shard_plan",), dict, record.knobs, parts_by="shard_id")  # type: ignore[arg-type]
-    if digest_of(dataset.part("samples", number)) != input_digest(dataset, made, number):
+    plan = dataset.read_range("shard_plan", "shard_id", number, number)
+    made_from = digest_of_inputs(record.job, record.knobs, {"shard_plan": content_digest(plan)})
+    if digest_of(dataset.part("samples", number)) != made_from:
         return {}
-    return {row["image_id"]: row for row in dataset.read_range("shard_plan", "shard_id", number, number).to_pylist()}
+    return {row["image_id"]: row for row in plan.to_pylist()}
 
 
 def _differs_from_samples(dataset: Dataset, number: int, rows: list[dict[str, Any]]) -> str | None:

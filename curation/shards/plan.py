@@ -5,9 +5,13 @@ from __future__ import annotations
 from functools import partial
 
 from engine.catalog import literal
-from engine.reduce import Connection, Reduce
+from engine.dataset import Dataset, count_rows
+from engine.reduce_job import Connection, ReduceJob
 from schemas.buckets import nearest_sql
 from schemas.recipe import DataRecipe, Shard
+
+ROW_GROUP_ROWS = 4096
+"""Rows per row group of the plan: its rows are wide, and each shard's writer reads a few hundred of them."""
 
 _DEALT = """
 CREATE TEMP TABLE dealt AS
@@ -80,11 +84,11 @@ ORDER BY shard_id, position
 _BALANCE = "ANTI JOIN (FROM balance WHERE dropped) AS dropped USING (row_id) LEFT JOIN balance USING (row_id)"
 
 
-def reduce(recipe: DataRecipe) -> Reduce:
+def reduce(recipe: DataRecipe) -> ReduceJob:
     """The planning half of the shard job."""
-    return Reduce(
+    return ReduceJob(
         job="shard",
-        output="shard_plan",
+        outputs=("shard_plan",),
         inputs=(
             *("images", "fingerprints", "scores", "selection", "raw_captions", "captions", "mix"),
             *(("balance",) if recipe.balance.most_images else ()),
@@ -101,7 +105,31 @@ def reduce(recipe: DataRecipe) -> Reduce:
             "shard.megabytes": recipe.shard.megabytes,
             "shard.max_samples": recipe.shard.max_samples,
         },
+        row_group_rows=ROW_GROUP_ROWS,
+        after=refuse_empty,
     )
+
+
+class NothingLeft(ValueError):
+    """No image passes every rule; the tables that say why are whole."""
+
+
+def refuse_empty(dataset: Dataset) -> None:
+    """Stop a build that has nothing to pack.
+
+    Raises:
+        NothingLeft: the plan has no sample.
+    """
+    if count_rows(dataset.reduced("shard_plan")) == 0:
+        raise NothingLeft(
+            f"{dataset.root}: no image is left to pack; sigma status {dataset.root} shows which rule took them, "
+            "then loosen it in the recipe's select section and add --redo select"
+        )
+
+
+def num_shards(dataset: Dataset) -> int:
+    """Shards that the plan has; 0 without a plan."""
+    return dataset.num_values("shard_plan", "shard_id")
 
 
 def plan(connection: Connection, limits: Shard, seed: int, shaped_by: str, balanced: bool = False) -> str:

@@ -16,10 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.shards.dataset_card import CARD_FILE, dataset_card
+from curation.shards.files import WIDS_FILE, ShardFiles
 from curation.sources import read_original
-from engine.dataset import ROW_GROUP_ROWS, WIDS_FILE, Dataset
-from engine.reduce import commit_batches
-from engine.stage import Progress, Stage, naming
+from engine.dataset import ROW_GROUP_ROWS, Dataset
+from engine.map_job import MapJob, naming
+from engine.reduce_job import commit_batches
+from engine.runner import Progress
 from schemas import shard, shard_index
 from schemas.commit import atomic_write, write_bytes
 from schemas.pixels import open_rgb
@@ -28,19 +30,21 @@ from schemas.recipe import DataRecipe, Shard
 from schemas.tables import SAMPLES
 
 
-def stage(recipe: DataRecipe, dataset: Dataset) -> Stage:
+def stage(recipe: DataRecipe, dataset: Dataset) -> MapJob:
     """The packing half of the shard job: part n of `samples` is shard n."""
     knobs = {
         "shard.resize_longest_px": recipe.shard.resize_longest_px,
         "shard.resize_quality": recipe.shard.resize_quality,
     }
-    return Stage(
+    return MapJob(
         job="shard",
         outputs=("samples",),
         inputs=("shard_plan",),
         build=partial(ShardWriter, str(dataset.root), recipe.shard),
         knobs=knobs,
         parts_by="shard_id",
+        files=ShardFiles(),
+        after=update_index,
     )
 
 
@@ -192,6 +196,12 @@ def index_is_current(dataset: Dataset) -> bool:
     if record is None or not path.is_file() or not (dataset.shards / WIDS_FILE).is_file():
         return False
     return (pq.read_schema(path).metadata or {}).get(INDEX_KEY) == record.fingerprint.encode()
+
+
+def update_index(dataset: Dataset) -> None:
+    """Write the index anew where it is not current."""
+    if not index_is_current(dataset):
+        write_index(dataset)
 
 
 def write_index(dataset: Dataset) -> int:

@@ -16,21 +16,21 @@ import pyarrow.parquet as pq
 
 from curation.ingest.takedown_log import read_log
 from curation.shards.check import check_shards, index_problem
+from curation.shards.files import WIDS_FILE
+from curation.shards.plan import num_shards
 from engine import catalog
 from engine.ahead import ahead
 from engine.dataset import (
     CONTENT_KEY,
     DAMAGE,
     TEMPORARY,
-    WIDS_FILE,
     Dataset,
     content_digest,
     count_rows,
     read_parquet,
     schema_of,
 )
-from engine.job import num_shards
-from engine.reduce import explaining_memory
+from engine.reduce_job import explaining_memory
 from schemas import shard_index, tables
 from schemas.features import RECORD_FILE, TAR_BYTES_KEY, read_record
 from schemas.recipe import DataRecipe, Run

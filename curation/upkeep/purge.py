@@ -2,43 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from curation.ingest.takedown_log import (
-    IDENTITY,
-    KeepValue,
-    TakedownEntry,
-    blank,
-    finished,
-    log_path,
-    read_log,
-    write_log,
-)
+from curation.ingest.takedown_log import TakedownEntry, finished, log_path, read_log, write_log
+from curation.shards import plan as shard_plan
+from curation.shards.files import PREVIOUS_SHARDS, ShardFiles
 from curation.shards.rewriter import drop_samples, members_of, placed
-from curation.shards.writer import index_is_current, write_index
+from curation.shards.writer import update_index
 from curation.upkeep.find import Found, Wanted, find
+from curation.upkeep.rewrites import emptied, keep_rows, metadata_of, renumbered, without_captions
 from engine.ahead import ahead
 from engine.dataset import (
     CONTENT_KEY,
     DIGEST_KEY,
-    PREVIOUS_SHARDS,
     Dataset,
     commit_table,
     content_digest,
     count_rows,
-    forget_index,
     read_parquet,
     schema_of,
 )
-from engine.job import PLAN_ROW_GROUP_ROWS, State, Step, num_shards, outdate_dependents, run_reduce, state_of
-from engine.reduce import Reduce
-from engine.stage import Stage, as_stored, input_digest
+from engine.job import Job, State, outdate_dependents
+from engine.map_job import MapJob, as_stored
+from engine.reduce_job import ReduceJob
 from schemas.features import RECORD_FILE
 from schemas.recipe import Run
 from schemas.tables import ADDED, REDUCE_TABLES, SAMPLES, SCHEMAS
@@ -52,7 +43,7 @@ MOST_SHOWN = 20
 
 def show_and_purge(
     dataset: Dataset,
-    steps: Sequence[Step],
+    steps: Sequence[Job],
     wanted: Wanted | None,
     why: str,
     features: Sequence[Path],
@@ -101,7 +92,7 @@ def show_and_purge(
         yield f"{found.num_rows:,} inputs taken out, {num_rewritten:,} shards rewritten; logged in {log_path(dataset)}"
 
 
-def purge(dataset: Dataset, steps: Sequence[Step], found: Found, threads: int = 2, memory: str = "4GB") -> int:
+def purge(dataset: Dataset, steps: Sequence[Job], found: Found, threads: int = 2, memory: str = "4GB") -> int:
     """Take out what was found: the intent is logged first, so that a run which is killed can be finished.
 
     Returns:
@@ -115,7 +106,7 @@ def purge(dataset: Dataset, steps: Sequence[Step], found: Found, threads: int = 
     return finish(dataset, steps, threads, memory)
 
 
-def finish(dataset: Dataset, steps: Sequence[Step], threads: int = 2, memory: str = "4GB") -> int:
+def finish(dataset: Dataset, steps: Sequence[Job], threads: int = 2, memory: str = "4GB") -> int:
     """Carry out every entry of the log that is not finished. May be called again wherever it stopped.
 
     Call with the lock held, and steps of the dataset's own recipe.
@@ -139,9 +130,12 @@ class _Takedown:
     """One pass over a dataset. Every step of it can be repeated."""
 
     def __init__(
-        self, dataset: Dataset, steps: Sequence[Step], pending: dict[int, TakedownEntry], threads: int, memory: str
+        self, dataset: Dataset, steps: Sequence[Job], pending: dict[int, TakedownEntry], threads: int, memory: str
     ) -> None:
         self._dataset, self._steps, self._pending = dataset, steps, pending
+        # The two kinds are rewritten in different ways: part by part under new digests, or computed again as a whole.
+        self._map_jobs = [step for step in steps if isinstance(step, MapJob)]
+        self._reduce_jobs = [step for step in steps if isinstance(step, ReduceJob)]
         self._threads, self._memory = threads, memory
         self._row_ids = pa.array(sorted(pending), pa.int64())
         heirs = {row: key for entry in pending.values() for row, key in entry.heirs if row not in pending}
@@ -154,7 +148,7 @@ class _Takedown:
         dataset = self._dataset
         shards = self._shards()
         if shards or self._unknown_shards():
-            forget_index(dataset)
+            ShardFiles().delete_index(dataset)
         dataset.report.unlink(missing_ok=True)  # it shows pictures
         for folder in feature_folders:
             self._drop_features(folder)
@@ -168,11 +162,11 @@ class _Takedown:
             path.unlink()
         for _ in ahead(self._rewrite_shard, shards, self._threads):
             pass
-        for path in dataset.parts("samples")[num_shards(dataset) :]:
+        for path in dataset.parts("samples")[shard_plan.num_shards(dataset) :]:
             path.unlink()
         self._recount()
-        if not self._missing("samples") and dataset.parts("samples") and not index_is_current(dataset):
-            write_index(dataset)
+        if not self._missing("samples") and dataset.parts("samples"):
+            update_index(dataset)
         if len(self._heirs):
             self._outdate_selection()
         return len(shards)
@@ -227,7 +221,7 @@ class _Takedown:
     def _rewrite_reduced(self, table: str) -> None:
         path = self._dataset.reduced(table)
         rows = read_parquet(path)
-        metadata = _metadata(rows)
+        metadata = metadata_of(rows)
         for name in set(ADDED.get(table, ())) - set(rows.schema.names):  # written before there was such a column
             field = SCHEMAS[table].field(name)
             rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
@@ -235,81 +229,48 @@ class _Takedown:
         if not pc.any(mask).as_py():
             return
         if table == "selection":
-            rows = self._disinherited(self._emptied(rows, self._mask(rows)))
+            rows = without_captions(emptied(rows, self._mask(rows), self._whys), self._inherits(rows))
         else:
             rows = rows.filter(pc.invert(mask))
         if table == "shard_plan":
-            rows = _renumbered(rows)
-            commit_table(path, rows, SCHEMAS[table], metadata, PLAN_ROW_GROUP_ROWS)
+            commit_table(path, renumbered(rows), SCHEMAS[table], metadata, shard_plan.ROW_GROUP_ROWS)
         else:
             commit_table(path, rows, SCHEMAS[table], metadata)
 
     def _rewrite_parts(self, number: int) -> int:
         """Empty the purged rows of part `number` of every table, and name anew what each was computed from."""
-        made_by = {table: step for step in self._steps for table in step.outputs if table != "samples"}
+        made_by = {table: job for job in self._map_jobs for table in job.outputs if table != "samples"}
         for table in dict.fromkeys(("listing", "headers", *made_by, *self._dataset.extra_captions())):
             path = self._dataset.part(table, number)
-            if table in REDUCE_TABLES or not path.is_file():
+            if not path.is_file():
                 continue
             rows = read_parquet(path)
-            metadata = _metadata(rows)
+            metadata = metadata_of(rows)
             rows = as_stored(table, rows)
             inherits = table in WORDED and bool(pc.any(self._inherits(rows)).as_py())
-            emptied = self._emptied(rows, self._worded(rows) if inherits else self._mask(rows))
-            fresh = {CONTENT_KEY.decode(): content_digest(emptied)}
-            if (
-                table in made_by and not inherits
-            ):  # a part with such a row is not what its inputs make: never taken over
+            left = emptied(rows, self._worded(rows) if inherits else self._mask(rows), self._whys)
+            fresh = {CONTENT_KEY.decode(): content_digest(left)}
+            if table in made_by and not inherits:  # a part with such a row is not what its inputs make: never reused
                 fresh |= self._digest(made_by[table], number)
-            if metadata != fresh or not emptied.equals(rows):
-                commit_table(path, emptied, schema_of(table), fresh)
+            if metadata != fresh or not left.equals(rows):
+                commit_table(path, left, schema_of(table), fresh)
         return number
 
-    def _digest(self, step: Step, number: int) -> dict[str, str]:
-        """What a part counts as computed from: its inputs as they are now, or nothing that can be taken over."""
-        assert isinstance(step.work, Stage)
-        if step.outputs not in self._consistent:
+    def _digest(self, job: MapJob, number: int) -> dict[str, str]:
+        """The digest of a part's inputs as they are now, under its key; nothing where the part must not be reused."""
+        if job.outputs not in self._consistent:
             return {}
-        return {DIGEST_KEY.decode(): input_digest(self._dataset, step.work, number)}
-
-    def _emptied(self, rows: pa.Table, mask: pa.ChunkedArray) -> pa.Table:
-        """A table whose rows under the mask hold nothing of their images."""
-        whys = (
-            [self._whys.get(row_id) for row_id in rows["row_id"].to_pylist()] if "detail" in rows.schema.names else []
-        )
-        columns = []
-        for field in rows.schema:
-            column = rows[field.name]
-            value = KeepValue if field.name in IDENTITY else blank(field)
-            if field.name == "detail":
-                column = pc.if_else(mask, pa.array(whys, field.type), column)
-            elif value is not KeepValue:
-                column = pc.if_else(mask, pa.scalar(value, field.type), column)
-            columns.append(column)
-        return pa.table(columns, schema=rows.schema)
-
-    def _disinherited(self, selection: pa.Table) -> pa.Table:
-        """The selection without the captions that were taken over from a purged picture."""
-        mask = self._inherits(selection)
-        for name in ADDED["selection"]:
-            field = selection.schema.field(name)
-            column = pc.if_else(mask, pa.scalar(None, field.type), selection[name])
-            selection = selection.set_column(selection.schema.get_field_index(name), field, column)
-        return selection
+        return {DIGEST_KEY.decode(): job.input_digest(self._dataset, number)}
 
     def _recount(self) -> None:
-        """Reduce tables that only count, such as the statistics."""
-        for step in self._steps:
-            work = step.work
-            if (
-                isinstance(work, Reduce)
-                and "row_id" not in SCHEMAS[work.output].names
-                and not step.missing(self._dataset)
-            ):
-                if step.outputs in self._consistent and not any(self._missing(table) for table in work.inputs):
-                    run_reduce(self._dataset, work, self._memory)
-                else:
-                    self._dataset.reduced(work.output).unlink(missing_ok=True)
+        """Compute the reduce tables that only count, such as the statistics, from what is left."""
+        for job in self._reduce_jobs:
+            if "row_id" in SCHEMAS[job.outputs[0]].names or job.missing(self._dataset):
+                continue
+            if job.outputs in self._consistent and not any(self._missing(table) for table in job.inputs):
+                job.compute(self._dataset, self._memory)
+            else:
+                job.delete(self._dataset)
 
     # -------------------------------------------------------------------------------------------- shards
 
@@ -330,8 +291,10 @@ class _Takedown:
         moved = [row if row["shard"] is None else placed(row, places.get(row["key"], [])) for row in keep]
         left = pa.Table.from_pylist(moved, schema=SAMPLES)
         fresh = {CONTENT_KEY.decode(): content_digest(left)}
-        made_by = next((step for step in self._steps if "samples" in step.outputs), None)
-        commit_table(path, left, SAMPLES, fresh | (self._digest(made_by, number) if made_by else {}))
+        for job in self._map_jobs:
+            if "samples" in job.outputs:
+                fresh |= self._digest(job, number)
+        commit_table(path, left, SAMPLES, fresh)
 
     # -------------------------------------------------------------------------------------------- what lies beside
 
@@ -344,7 +307,7 @@ class _Takedown:
             for path in (self._dataset.previous(table) / name, paid, *noted):
                 goes = self._worded if table in WORDED else self._mask
                 if path.is_file():
-                    _keep_rows(path, lambda rows, goes=goes: pc.invert(goes(rows)))  # type: ignore[misc]
+                    keep_rows(path, lambda rows, goes=goes: pc.invert(goes(rows)))  # type: ignore[misc]
 
     def _drop_previous_shards(self) -> None:
         """Outdated shards that wait to be taken over, where they hold a purged picture."""
@@ -366,35 +329,10 @@ class _Takedown:
                     path.unlink()
 
 
-def _is_consistent(dataset: Dataset, step: Step) -> bool:
+def _is_consistent(dataset: Dataset, step: Job) -> bool:
     """Whether a step's tables were made by the recipe from the tables that are there now. A takedown changes no record,
     so the answer is the same before and after."""
     try:
-        return state_of(dataset, step) in (State.DONE, State.BEGUN)
+        return step.state(dataset) in (State.DONE, State.BEGUN)
     except ValueError:
         return False
-
-
-def _metadata(table: pa.Table) -> dict[str, str]:
-    return {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-
-
-def _keep_rows(path: Path, mask: Callable[[pa.Table], pa.ChunkedArray]) -> None:
-    """Rewrite a file that is read row by row with fewer rows; it is not to be taken over as a whole any more."""
-    rows = read_parquet(path)
-    kept = rows.filter(mask(rows))
-    if kept.num_rows == 0:
-        path.unlink()
-    elif kept.num_rows < rows.num_rows:
-        commit_table(path, kept, rows.schema.remove_metadata(), {})
-
-
-def _renumbered(plan: pa.Table) -> pa.Table:
-    """A plan whose samples are counted anew within each shard; shards keep their numbers."""
-    counts: dict[Any, int] = {}
-    positions = []
-    for shard_id in plan["shard_id"].to_pylist():
-        positions.append(counts.get(shard_id, 0))
-        counts[shard_id] = positions[-1] + 1
-    place = plan.schema.get_field_index("position")
-    return plan.set_column(place, plan.schema.field(place), pa.array(positions, pa.int32()))

@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from curation import build as pipeline
+from curation.shards import writer as shard_writer
+from curation.shards.files import ShardFiles
 from curation.shards.rewriter import members_of
 from curation.shards.writer import PackedImage, ShardWriter, Unpackable, re_encoded
 from curation.sources import read_original
 from curation.upkeep.doctor import Finding, check_dataset
 from curation.upkeep.purge import finish
 from engine import catalog
-from engine.dataset import Dataset, forget_index, read_parquet
-from engine.job import Step
-from engine.stage import Stage, run_part
+from engine.dataset import Dataset, read_parquet
+from engine.job import Job
 from schemas.pixels import PixelError, open_rgb
 from schemas.recipe import DataRecipe, Shard
 from schemas.shard import decode_json
@@ -28,7 +29,7 @@ MOST_NAMED = 5
 """Inputs that a line names."""
 
 
-def repair(recipe: DataRecipe, steps: Sequence[Step], observer: pipeline.Observer) -> Iterator[str]:
+def repair(recipe: DataRecipe, steps: Sequence[Job], observer: pipeline.Observer) -> Iterator[str]:
     """Mend what `sigma doctor` finds, with the dataset's own recipe; a line for each thing done or not to be done.
 
     Damaged parts are deleted and computed again from what is whole. A damaged shard is written again from the
@@ -54,14 +55,14 @@ def repair(recipe: DataRecipe, steps: Sequence[Step], observer: pipeline.Observe
                 numbers.add(finding.shard)
             if removed:
                 yield f"{finding.subject}: took away {', '.join(removed[:MOST_NAMED])}" + _more(len(removed))
-        numbers |= _missing_samples(dataset, begun)
+        numbers |= _missing_samples(dataset, recipe, begun)
         yield from _mend_shards(dataset, recipe, begun, numbers)
         finish(dataset, steps, recipe.run.threads, recipe.run.duckdb_memory)
     before_shards = [step for step in begun if "samples" not in step.outputs]
     if before_shards:
         yield from _build(recipe, before_shards, observer)
     with dataset.lock():
-        yield from _mend_shards(dataset, recipe, begun, _missing_samples(dataset, begun))
+        yield from _mend_shards(dataset, recipe, begun, _missing_samples(dataset, recipe, begun))
     if len(before_shards) < len(begun):
         yield from _build(recipe, begun, observer)
     catalog.write_catalog(dataset)
@@ -75,7 +76,7 @@ def _more(count: int) -> str:
     return f" and {count - MOST_NAMED:,} more" if count > MOST_NAMED else ""
 
 
-def _build(recipe: DataRecipe, steps: Sequence[Step], observer: pipeline.Observer) -> Iterator[str]:
+def _build(recipe: DataRecipe, steps: Sequence[Job], observer: pipeline.Observer) -> Iterator[str]:
     for result in pipeline.build(recipe, steps, observer).results:
         yield f"{result.job}: made {result.computed:,} of {result.parts:,} parts again"
 
@@ -189,24 +190,23 @@ class ShardMender(ShardWriter):
         }
 
 
-def _missing_samples(dataset: Dataset, steps: Sequence[Step]) -> set[int]:
+def _missing_samples(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job]) -> set[int]:
     """Shards of the plan that have no part of `samples`, in a dataset whose shards were begun."""
-    step = next((step for step in steps if "samples" in step.outputs), None)
-    if step is None or not dataset.reduced("shard_plan").is_file():
-        return set()
-    return set(step.missing(dataset))
+    return set(shard_writer.stage(recipe, dataset).missing(dataset)) if _is_planned(dataset, steps) else set()
 
 
-def _mend_shards(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Step], numbers: set[int]) -> Iterator[str]:
+def _is_planned(dataset: Dataset, steps: Sequence[Job]) -> bool:
+    return any("samples" in step.outputs for step in steps) and dataset.has_rows("shard_plan")
+
+
+def _mend_shards(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job], numbers: set[int]) -> Iterator[str]:
     """Write shards again where the plan is there; the index is written by the build that follows."""
-    stage = next((step.work for step in steps if "samples" in step.outputs), None)
-    if not numbers or stage is None or not dataset.reduced("shard_plan").is_file():
+    if not numbers or not _is_planned(dataset, steps):
         return
-    assert isinstance(stage, Stage)
-    mending = replace(stage, build=partial(_mender, str(dataset.root), recipe.shard))
-    forget_index(dataset)
+    mending = replace(shard_writer.stage(recipe, dataset), build=partial(_mender, str(dataset.root), recipe.shard))
+    ShardFiles().delete_index(dataset)
     for number in sorted(numbers):
-        run_part(dataset, mending, mending.build, number, lambda rows: None)
+        mending.run_part(dataset, mending.build, number, lambda *_: None)
         rows = read_parquet(dataset.part("samples", number))
         lost = [row for row in rows.to_pylist() if row["reason"] is not None]
         names = _names(dataset, [row["row_id"] for row in lost])

@@ -14,7 +14,6 @@ from captioning.captioners.base import Answer, CaptionerUnusable, CaptionFailure
 from captioning.recaption import FAILURES_IN_A_ROW, Recaptioner, stages
 from engine.dataset import Dataset, commit_table
 from engine.journal import Journal
-from engine.stage import counts_of, run_part
 from schemas import tables
 from schemas.recipe import DataRecipe
 
@@ -71,7 +70,7 @@ def run(
     captioner: Counting, inputs: dict[str, pa.Table], threads: int = 2
 ) -> tuple[list[dict[str, object]], list[int]]:
     progress: list[int] = []
-    output = Recaptioner(lambda: captioner, threads)(inputs, progress.append)["captions"]
+    output = Recaptioner(lambda: captioner, threads)(inputs, lambda rows, counts={}: progress.append(rows))["captions"]
     assert output.schema == tables.CAPTIONS
     return output.to_pylist(), progress
 
@@ -174,7 +173,7 @@ def test_a_damaged_proxy_is_a_reason(
 def test_captions_of_an_earlier_run_are_taken_over(part: Part, proxies: pa.Table, selection: pa.Table) -> None:
     first = Counting()
     few = part("selection", image_id=proxies["image_id"].to_pylist(), kept=[True, True, True] + [False] * 7)
-    previous = Recaptioner(lambda: first, 1)({"proxies": proxies, "selection": few}, lambda rows: None)["captions"]
+    previous = Recaptioner(lambda: first, 1)({"proxies": proxies, "selection": few}, lambda *_: None)["captions"]
     second = Counting()
     rows, progress = run(second, {"proxies": proxies, "selection": selection, "captions.previous": previous})
     assert second.seen == [13, 14, 15, 16]
@@ -186,7 +185,7 @@ def test_a_failure_of_an_earlier_run_is_tried_again(proxies: pa.Table, selection
     first = Counting()
     first.fail_width = 11
     inputs = {"proxies": proxies, "selection": selection}
-    previous = Recaptioner(lambda: first, 1)(inputs, lambda rows: None)["captions"]
+    previous = Recaptioner(lambda: first, 1)(inputs, lambda *_: None)["captions"]
     second = Counting()
     rows, _ = run(second, inputs | {"captions.previous": previous})
     assert second.seen == [11]
@@ -202,7 +201,7 @@ def test_another_captioner_prompt_or_parameter_starts_afresh(
     proxies: pa.Table, selection: pa.Table, differs: dict[str, object]
 ) -> None:
     inputs = {"proxies": proxies, "selection": selection}
-    previous = Recaptioner(Counting, 1)(inputs, lambda rows: None)["captions"]
+    previous = Recaptioner(Counting, 1)(inputs, lambda *_: None)["captions"]
     second = Counting()
     for name, value in differs.items():
         setattr(second, name, value)
@@ -244,7 +243,7 @@ def test_the_stage_runs_on_real_photos_through_a_committed_part(
     (job,) = stages(DataRecipe(images="photos", out="out"))
     assert (job.job, job.outputs, job.inputs, job.reuses) == ("caption", ("captions",), ("proxies", "selection"), True)
     worker = pickle.loads(pickle.dumps(job)).build()
-    assert run_part(dataset, job, lambda: worker, 0, lambda rows: None)
+    assert job.run_part(dataset, lambda: worker, 0, lambda *_: None)
     captions = pq.read_table(dataset.part("captions", 0)).to_pylist()
     assert [row["captioner"] for row in captions] == ["attributes"] * len(ids)
     assert all("photograph" in row["caption"] for row in captions)
@@ -328,20 +327,20 @@ def test_an_interrupted_part_goes_on_behind_its_last_batch(
     first = StopsAt(batch=2)
     first.refuses_width, first.empty_width = 11, 12
     with pytest.raises(KeyboardInterrupt):
-        Recaptioner(lambda: first, 1)(inputs, lambda rows: None, journal)
+        Recaptioner(lambda: first, 1)(inputs, lambda *_: None, journal)
     second = Counting(empty_width=12)
-    table = Recaptioner(lambda: second, 1)(inputs, lambda rows: None, journal)["captions"]
+    table = Recaptioner(lambda: second, 1)(inputs, lambda *_: None, journal)["captions"]
     assert second.seen == [11, 16], "what failed, and what was not come to; an empty answer is an answer"
-    assert table.equals(Recaptioner(lambda: Counting(empty_width=12), 1)(inputs, lambda rows: None)["captions"])
+    assert table.equals(Recaptioner(lambda: Counting(empty_width=12), 1)(inputs, lambda *_: None)["captions"])
 
 
 def test_a_journal_of_another_prompt_is_no_help(proxies: pa.Table, selection: pa.Table, tmp_path: Path) -> None:
     journal = Journal.of(Dataset(tmp_path), "captions", 0)
     inputs = {"proxies": proxies, "selection": selection}
-    Recaptioner(Counting, 1)(inputs, lambda rows: None, journal)
+    Recaptioner(Counting, 1)(inputs, lambda *_: None, journal)
     other = Counting()
     other.prompt = "Name it."
-    table = Recaptioner(lambda: other, 1)(inputs, lambda rows: None, journal)["captions"]
+    table = Recaptioner(lambda: other, 1)(inputs, lambda *_: None, journal)["captions"]
     assert len(other.seen) == 7
     assert set(table["prompt"].to_pylist()) == {"Name it."}
 
@@ -349,7 +348,7 @@ def test_a_journal_of_another_prompt_is_no_help(proxies: pa.Table, selection: pa
 def test_a_worker_counts_its_captions_and_its_seconds(proxies: pa.Table, selection: pa.Table) -> None:
     counts: Counter[str] = Counter()
     Recaptioner(Counting, 1, gpus=2, price_per_gpu_hour=3600)(
-        {"proxies": proxies, "selection": selection}, lambda rows: counts.update(counts_of(rows))
+        {"proxies": proxies, "selection": selection}, lambda rows, more={}: counts.update(more)
     )
     assert (counts["images"], counts["tokens"]) == (7, 28)
     assert 0 < counts["model_s"] + counts["waiting_s"] < counts["worker_s"]

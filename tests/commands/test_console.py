@@ -11,7 +11,6 @@ from commands import console
 from commands.console import JobProgress, duration, ledger_table, rows_table, stage_bars, told_throughput
 from curation.ingest.listing import Listed
 from engine.run_log import JobResult, throughput
-from engine.stage import Finished
 
 
 def paper(terminal: bool = False, width: int = 160) -> Console:
@@ -155,7 +154,7 @@ def test_captions_show_images_tokens_and_cost() -> None:
     counts = {"images": 40.0, "tokens": 4_000.0, "model_s": 9.0, "worker_s": 10.0, "gpu_s": 10.0, "cost": 1.5}
     with JobProgress(shown) as progress:
         progress.begin("caption", 40)
-        progress.advance(Finished(40, **counts))
+        progress.advance(40, counts)
         progress.end("caption", result(job="caption", tables=("captions",), rows=40, counts=counts))
     (line,) = text_of(shown).splitlines()
     assert line.endswith("10.0 images/s, 1,000 tokens/s, cost 1.50")

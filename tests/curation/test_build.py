@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class InOrder(Told):
     def begin(self, job: str, rows: int) -> None:
         self.calls.append(("begin", (job, rows)))
 
-    def advance(self, rows: int) -> None:
+    def advance(self, rows: int, counts: Mapping[str, float] = {}, /) -> None:
         if rows and self.calls[-1][0] != "advance":
             self.calls.append(("advance", None))
 

@@ -21,10 +21,7 @@ from engine.dataset import (
     content_digest,
     count_rows,
     digest_of,
-    forget_previous,
     read_parquet,
-    restore_shard,
-    retire,
 )
 from schemas.commit import atomic_write, write_bytes
 from schemas.tables import SCORES
@@ -221,22 +218,6 @@ def test_a_damaged_record_is_named(tmp_path: Path, text: bytes) -> None:
     write_bytes(dataset.record_path("images"), text)
     with pytest.raises(ValueError, match=r"images\.json: damaged .*; delete it to have images computed again"):
         dataset.record("images")
-
-
-def test_retired_shards_go_with_their_rows(tmp_path: Path) -> None:
-    dataset = Dataset(tmp_path)
-    write_bytes(dataset.shards / "1.0/1.0-000000.tar", b"tar")
-    write_bytes(dataset.shards / "index.parquet", b"index")
-    write_bytes(dataset.shards / "wids.json", b"{}")
-    write_bytes(dataset.part("samples", 0), b"rows")
-    retire(dataset, "samples")
-    assert files(dataset.shards) == [".previous/1.0/1.0-000000.tar"]
-    assert files(dataset.tables) == [".previous/samples/part-00000.parquet"]
-    assert restore_shard(dataset, "1.0/1.0-000000.tar")
-    assert restore_shard(dataset, "1.0/1.0-000000.tar")
-    assert not restore_shard(dataset, "1.0/1.0-000001.tar")
-    forget_previous(dataset, "samples")
-    assert files(dataset.root) == ["shards/1.0/1.0-000000.tar"]
 
 
 # ------------------------------------------------------------------------------------------------ the lock

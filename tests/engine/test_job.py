@@ -11,9 +11,10 @@ from PIL import Image
 from captioning.captioners.attributes import AttributesCaptioner
 from captioning.captioners.base import Generated
 from captioning.captioners.make import CAPTIONERS
+from curation.shards.plan import num_shards
 from engine import catalog
 from engine.dataset import Dataset
-from engine.job import State, _changed_knob, num_shards, state_of
+from engine.job import State, _changed_knob
 from engine.run_log import read_runs
 from engine.runner import LazyRunner, PartFailed
 from schemas.recipe import DataRecipe
@@ -55,7 +56,7 @@ def made(photos: Path, out: Path, **sections: Any) -> DataRecipe:
 
 def states(made: DataRecipe, redo: Sequence[str] = ()) -> dict[str, State]:
     dataset = Dataset(made.out_path())
-    return {step.outputs[-1]: state_of(dataset, step, step.job in redo) for step in steps(made)}
+    return {step.outputs[-1]: step.state(dataset, step.job in redo) for step in steps(made)}
 
 
 def stamps(dataset: Dataset, *tables: str) -> dict[Path, tuple[int, int]]:
@@ -89,7 +90,7 @@ def test_a_finished_dataset_starts_no_runner(photos: Path, tmp_path: Path, monke
     dataset, _ = build(first)
     before = content(dataset.root)
     num_runs = len(read_runs(dataset))
-    monkeypatch.setattr(LazyRunner, "run", lambda *_: pytest.fail("a runner was started"))
+    monkeypatch.setattr(LazyRunner, "get", lambda *_: pytest.fail("a runner was started"))
     _, told = build(first)
     assert all(result is None for _, result in told.results)
     assert len(told.results) == 10

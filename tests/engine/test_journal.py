@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from engine.dataset import TEMPORARY, Dataset
-from engine.journal import Journal, forget_journals
+from engine.journal import Journal, delete_journals
 from tests.building import table_of
 
 
@@ -73,7 +73,7 @@ def test_it_is_forgotten_alone_or_with_all_of_its_table(journal: Journal, tmp_pa
     others = Journal.of(dataset, "captions", 8), Journal.of(dataset, "captions/vlm", 7)
     for each in (journal, *others):
         each.append(captions(1))
-    journal.forget()
+    journal.delete()
     assert [row_ids(each) for each in (journal, *others)] == [[], [1], [1]]
-    forget_journals(dataset, "captions")
+    delete_journals(dataset, "captions")
     assert [row_ids(each) for each in others] == [[], [1]]

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import sigma
-from engine.job import Step
+from engine.job import Job
+from engine.map_job import MapJob
 from engine.preflight import NeedsMissing, check_needs
-from engine.stage import Stage
 from schemas.recipe import DataRecipe
 from tests.building import recipe
 from tests.trees import sigma as run_sigma
@@ -46,7 +46,7 @@ def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
 
 
-def lines_of(steps: Sequence[Step]) -> list[str]:
+def lines_of(steps: Sequence[Job]) -> list[str]:
     try:
         check_needs(steps)
     except NeedsMissing as missing:
@@ -89,9 +89,9 @@ def test_all_that_is_missing_is_said_at_once_a_line_each(
 def test_a_worker_says_the_same_when_it_finds_nothing(no_hub: None, tmp_path: Path) -> None:
     sections = {name: EVERYTHING[name] for name in ("aesthetic", "screen", "caption", "mix", "nouns", "ground")}
     for step in sigma.pipeline(recipe(tmp_path, tmp_path / "out", **sections)):
-        if isinstance(step.work, Stage) and (lines := lines_of([step])):
+        if isinstance(step, MapJob) and (lines := lines_of([step])):
             with pytest.raises(ValueError) as stopped:
-                step.work.build()
+                step.build()
             assert str(stopped.value) in lines, step.job
 
 
@@ -115,11 +115,11 @@ def test_a_part_of_a_model_is_not_enough(tmp_path: Path) -> None:
 
 def test_a_stage_with_needs_can_be_sent_to_a_worker(no_hub: None, tmp_path: Path) -> None:
     made = recipe(tmp_path, tmp_path / "out", **EVERYTHING)
-    stages = [step.work for step in sigma.pipeline(made) if isinstance(step.work, Stage)]
+    stages = [step for step in sigma.pipeline(made) if isinstance(step, MapJob)]
     for stage in stages:
-        sent = Step(pickle.loads(pickle.dumps(stage)))
-        assert lines_of([sent]) == lines_of([Step(stage)])
-    assert sum(len(lines_of([Step(stage)])) for stage in stages) > 10
+        sent = pickle.loads(pickle.dumps(stage))
+        assert lines_of([sent]) == lines_of([stage])
+    assert sum(len(lines_of([stage])) for stage in stages) > 10
 
 
 @pytest.mark.parametrize("command", ["build", "select", "plan"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,10 +18,10 @@ from curation import build as pipeline
 from curation.ingest.listing import Listed
 from curation.sources.demo_photos import write_demo_photos
 from engine.dataset import Dataset, commit_table
+from engine.map_job import MapJob
 from engine.ray_runner import RayRunner, connect, gpu_slots
 from engine.run_log import JobResult
 from engine.runner import PartFailed
-from engine.stage import Stage, counts_of
 from schemas import tables
 from schemas.recipe import DataRecipe
 from tests.trees import content
@@ -43,7 +43,7 @@ class Watcher:
     def begin(self, job: str, rows: int) -> None:
         self.current, self.seen = job, 0
 
-    def advance(self, rows: int) -> None:
+    def advance(self, rows: int, counts: Mapping[str, float] = {}, /) -> None:
         self.seen += rows
         if self.current == self.job and self.seen >= self.rows and callable(self.action):
             action, self.action = self.action, None
@@ -134,8 +134,10 @@ def worker_of_nothing() -> None:
     raise AssertionError("no worker may be built")
 
 
-def stage_on(num_gpus: float | None) -> Stage:
-    return Stage("caption", ("captions",), ("proxies",), worker_of_nothing, {}, num_gpus=num_gpus)  # type: ignore[arg-type]
+def stage_on(num_gpus: float | None) -> MapJob:
+    return MapJob(
+        job="caption", outputs=("captions",), inputs=("proxies",), build=worker_of_nothing, knobs={}, num_gpus=num_gpus
+    )  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -187,8 +189,8 @@ def test_each_worker_holds_a_gpu_of_its_own(cluster: Cluster, tmp_path: Path) ->
         commit_table(dataset.part("listing", number), pa.Table.from_pylist(row, schema=schema), schema, {})
     runner = RayRunner(None, 0)
     counts = Counter[str]()
-    stage = Stage("caption", ("captions",), ("listing",), Placed, {}, num_gpus=1)
-    runner.run(dataset, stage, range(6), lambda rows: counts.update(counts_of(rows)))
+    stage = MapJob(job="caption", outputs=("captions",), inputs=("listing",), build=Placed, knobs={}, num_gpus=1)
+    runner.run(dataset, stage, range(6), lambda rows, more={}: counts.update(more))
     runner.close()
     assert counts == {"gpu_workers": 2}, "what the forecast reckons with"
     seen = {pq.read_table(path)["captioner"][0].as_py() for path in dataset.parts("captions")}

@@ -63,7 +63,7 @@ def test_every_table_is_written_by_one_job_and_read_after_it(tmp_path: Path) -> 
     everything = DataRecipe.from_mapping({"images": str(tmp_path), "out": "out"} | sections)
     made = {"listing", *headers.stage(everything).outputs}  # which no job of the pipeline reads or writes
     for step in sigma.pipeline(everything):
-        assert set(step.work.inputs) <= made, step.job
+        assert set(step.inputs) <= made, step.job
         assert not set(step.outputs) & made, step.job
         made |= set(step.outputs)
     assert made == set(tables.SCHEMAS)

@@ -7,7 +7,7 @@ import duckdb
 from captioning.figures.queries import CAPTION_SOURCES, read_sql
 from engine import catalog
 from engine.catalog import literal
-from engine.reduce import Connection
+from engine.reduce_job import Connection
 from viewer.sheets.sheet import Sheet, Value
 
 MOST_EXAMPLES = 5

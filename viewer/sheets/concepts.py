@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from captioning.figures.queries import read_sql
-from engine.reduce import Connection
+from engine.reduce_job import Connection
 from viewer.sheets.compare import create_caption_views, create_uses, require_captions, require_nouns
 from viewer.sheets.sheet import Sheet, Value
 

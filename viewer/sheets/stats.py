@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from captioning.figures.queries import noun_counts, realised_mix, refused_captions, table_1
-from engine.reduce import Connection
+from engine.reduce_job import Connection
 from schemas.paper import TABLE_1
 from schemas.tokens import MAX_TOKENS
 from viewer.sheets import concepts

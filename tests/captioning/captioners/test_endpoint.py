@@ -238,7 +238,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(
     }
     with ChatServer(behaviours) as server:
         made = captioner(server, api_key_env="SIGMA_TEST_KEY")
-        table = Recaptioner(lambda: made, 1)(inputs, lambda rows: None)["captions"]
+        table = Recaptioner(lambda: made, 1)(inputs, lambda *_: None)["captions"]
     assert {headers["Authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
     assert table["reason"].to_pylist() == [None, "captioner_failed", "captioner_failed", None]
     assert "*** may not" in caplog.text and "lost ***" in caplog.text

@@ -16,7 +16,7 @@ from curation.forecast.forecast import (
     UNKNOWN,
     Facts,
     Forecast,
-    Job,
+    JobFacts,
     forecast,
     shards_of,
     size_of,
@@ -118,7 +118,7 @@ def test_every_job_is_measured_scaled_or_said_to_be_unknown(of_60: Forecast) -> 
 def test_a_job_that_holds_gpus_gets_no_more_workers_than_they_have_room_for(
     gpu_workers: int | None, at_once: int
 ) -> None:
-    job = Job("caption", "captions", False, 12.0, busy_s=10.0, gpu_s=10.0, start_s=3.0, gpu_workers=gpu_workers)
+    job = JobFacts("caption", "captions", False, 12.0, busy_s=10.0, gpu_s=10.0, start_s=3.0, gpu_workers=gpu_workers)
     facts = Facts(1000, 10, 50, [], 0, {}, [1.0] * 10, [0.0] * 10, {}, [job])
     found = forecast(facts, 512, 100, [1, 8])
     assert found.jobs[0].wall_s == {1: 3 + 1000, 8: 3 + 1000 / at_once}

@@ -17,7 +17,6 @@ from curation.sources.read import open_lazily
 from curation.upkeep.find import Wanted, find
 from curation.upkeep.purge import purge
 from engine.dataset import Dataset
-from engine.job import Step
 from schemas.recipe import DataRecipe
 from tests.building import Told, build, recipe, rows, steps, write_pictures
 from tests.hard_cases import PIXELS, REASONS
@@ -31,7 +30,7 @@ NEEDS_DECODING = {"cut.jpg", "cut.png", "hole.png"}
 
 def probed(made: DataRecipe, redo: bool = False) -> tuple[Dataset, Told]:
     told = Told()
-    pipeline.build(made, [Step(headers.stage(made))], told, frozenset({headers.JOB} if redo else ()))
+    pipeline.build(made, [headers.stage(made)], told, frozenset({headers.JOB} if redo else ()))
     return Dataset(made.out_path()), told
 
 

@@ -2,39 +2,92 @@
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from engine import catalog
+from engine.dataset import ROW_GROUP_ROWS, Dataset, schema_of
+from engine.job import Job, State
+from engine.run_log import JobResult, write_run
+from engine.runner import Progress, Runner
 from schemas.commit import atomic_write
 
 Connection = duckdb.DuckDBPyConnection
 
 
-@dataclass(frozen=True)
-class Reduce:
-    """A reduce job as data."""
+@dataclass(frozen=True, kw_only=True)
+class ReduceJob(Job):
+    """A reduce job as data. It writes one table, which is one part; each input is a view of that name."""
 
-    job: str
-    """A verb of `schemas.recipe.JOBS`."""
-    output: str
-    """The reduce table it writes."""
-    inputs: tuple[str, ...]
-    """Tables it reads; each is a view of that name on the connection."""
     query: Callable[[Connection], str]
     """May create temporary tables; gives the SELECT whose rows become the table. Columns are cast to the contract."""
-    knobs: Mapping[str, Any]
-    """The part of the recipe it depends on, keyed by dotted path."""
-    needs: tuple[Callable[[], object], ...] = ()
-    """As `engine.stage.Stage.needs`."""
+    row_group_rows: int = ROW_GROUP_ROWS
+    """Rows per row group of the table: fewer where its rows are wide, or a few of them are read at a time."""
+
+    def num_parts(self, dataset: Dataset) -> int:
+        return 1
+
+    def missing(self, dataset: Dataset) -> list[int]:
+        return [] if dataset.has_rows(self.outputs[0]) else [0]
+
+    def set_aside(self, dataset: Dataset) -> None:
+        """Delete the table: it is computed as a whole, and nothing of it can be taken back."""
+        dataset.reduced(self.outputs[0]).unlink(missing_ok=True)
+
+    def delete(self, dataset: Dataset) -> None:
+        self.set_aside(dataset)
+
+    def run(
+        self,
+        dataset: Dataset,
+        state: State,
+        runner: Callable[[], Runner],
+        progress: Progress,
+        redo: bool = False,
+        memory: str = "4GB",
+    ) -> JobResult:
+        """See `Job.run`; the table is computed in this process."""
+        begun = time.perf_counter()
+        self.prepare(dataset, state, redo)
+        rows, reasons = self.compute(dataset, memory)
+        seconds = round(time.perf_counter() - begun, 3)
+        result = JobResult(self.job, self.outputs, 1, 1, rows, reasons, seconds)
+        write_run(dataset, result)
+        return result
+
+    def compute(self, dataset: Dataset, memory: str) -> tuple[int, dict[str, int]]:
+        """Compute the table and commit it under the record that is there; the number of rows, and rows by reason.
+
+        Raises:
+            ValueError: the memory does not suffice, or a table it reads is damaged.
+        """
+        (table,) = self.outputs
+        record = dataset.record(table)
+        assert record is not None
+        metadata = {"sigma.made_by": record.fingerprint}
+        with catalog.connect(dataset, memory) as connection, explaining_memory(self.job, memory):
+            try:
+                batches = stream(connection, self.query(connection), self.row_group_rows)
+                counted = commit_batches(
+                    dataset.reduced(table), batches, schema_of(table), metadata, self.row_group_rows
+                )
+            except (duckdb.DataError, duckdb.IOException, duckdb.InvalidInputException) as error:
+                why = str(error).splitlines()[0]
+                raise ValueError(
+                    f"{self.job}: {why}; where a file is damaged, sigma doctor {dataset.root} names it"
+                ) from None
+        shutil.rmtree(dataset.root / ".duckdb-spill", ignore_errors=True)
+        return counted
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import pickle
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -11,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.dataset import CONTENT_KEY, Dataset, commit_table, content_digest, digest_of, retire
+from engine.dataset import CONTENT_KEY, Dataset, commit_table, content_digest, digest_of, set_aside
 from engine.journal import Journal
-from engine.runner import LocalRunner, PartFailed
-from engine.stage import Finished, Progress, Stage, check_rows, counts_of, naming, run_part
+from engine.map_job import MapJob, check_rows, naming
+from engine.runner import LocalRunner, PartFailed, Progress
 from schemas.tables import LISTING, NOUNS
 from tests.building import table_of
 
@@ -47,7 +46,7 @@ def forget_calls() -> None:
     Scorer.seen.clear()
 
 
-def scoring(change: Change | None = None, **more: object) -> Stage:
+def scoring(change: Change | None = None, **more: object) -> MapJob:
     values: dict[str, object] = {
         "job": "aesthetic",
         "outputs": ("scores",),
@@ -55,7 +54,7 @@ def scoring(change: Change | None = None, **more: object) -> Stage:
         "build": partial(Scorer, change),
         "knobs": {"aesthetic.scorer": "test"},
     }
-    return Stage(**(values | more))  # type: ignore[arg-type]
+    return MapJob(**(values | more))  # type: ignore[arg-type]
 
 
 def write_listing(dataset: Dataset, part: int, row_ids: range, source: str = "/photos") -> None:
@@ -74,8 +73,8 @@ def dataset(tmp_path: Path) -> Dataset:
     return made
 
 
-def run(dataset: Dataset, stage: Stage, parts: tuple[int, ...] = (0, 1)) -> list[bool]:
-    return [done.computed for done in LocalRunner().run(dataset, stage, parts, lambda rows: None)]
+def run(dataset: Dataset, stage: MapJob, parts: tuple[int, ...] = (0, 1)) -> list[bool]:
+    return [done.computed for done in LocalRunner().run(dataset, stage, parts, lambda *_: None)]
 
 
 def test_part_n_of_the_input_becomes_part_n_of_the_output(dataset: Dataset) -> None:
@@ -138,13 +137,13 @@ def test_a_column_of_another_type_is_refused_and_nothing_is_written(dataset: Dat
 def test_an_unchanged_part_is_taken_over_without_building_a_worker(dataset: Dataset) -> None:
     run(dataset, scoring())
     before = dataset.part("scores", 1).stat()
-    retire(dataset, "scores")
+    set_aside(dataset, "scores")
     write_listing(dataset, 0, range(3), source="/elsewhere")  # what part 0 was computed from is another now
     rows: list[int] = []
     worker = scoring().build
-    assert not run_part(dataset, scoring(), pytest.fail, 1, rows.append)  # type: ignore[arg-type]
+    assert not scoring().run_part(dataset, pytest.fail, 1, rows.append)  # type: ignore[arg-type]
     assert rows == [2]
-    assert run_part(dataset, scoring(), worker, 0, rows.append)
+    assert scoring().run_part(dataset, worker, 0, rows.append)
     after = dataset.part("scores", 1).stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
@@ -152,21 +151,21 @@ def test_an_unchanged_part_is_taken_over_without_building_a_worker(dataset: Data
 def test_another_knob_or_job_is_another_digest(dataset: Dataset) -> None:
     run(dataset, scoring())
     first = digest_of(dataset.part("scores", 0))
-    retire(dataset, "scores")
+    set_aside(dataset, "scores")
     assert run(dataset, scoring(knobs={"aesthetic.scorer": "other"})) == [True, True]
     assert digest_of(dataset.part("scores", 0)) != first
 
 
 def test_a_damaged_old_part_is_computed_again(dataset: Dataset) -> None:
     run(dataset, scoring())
-    retire(dataset, "scores")
+    set_aside(dataset, "scores")
     (dataset.previous("scores") / "part-00000.parquet").write_bytes(b"PAR1 no more")
     assert run(dataset, scoring()) == [True, False]
 
 
 def test_reuse_hands_over_the_outdated_part(dataset: Dataset) -> None:
     run(dataset, scoring())
-    retire(dataset, "scores")
+    set_aside(dataset, "scores")
     changed = scoring(knobs={"aesthetic.scorer": "other"}, reuses=True)
     Scorer.seen.clear()
     run(dataset, changed, (0,))
@@ -236,10 +235,3 @@ def test_the_digest_changes_with_any_value(values: list[dict[str, object]], chan
     changed = [dict(value) for value in values]
     changed[row]["image_id"] = f"not {values[row]['image_id']}"
     assert content_digest(table_of("selection", values)) != content_digest(table_of("selection", changed))
-
-
-def test_finished_rows_are_a_number_that_carries_counts_through_a_pickle() -> None:
-    finished = pickle.loads(pickle.dumps(Finished(3, images=2, model_s=0.5)))
-    assert finished == 3 and finished + 1 == 4
-    assert counts_of(finished) == {"images": 2, "model_s": 0.5}
-    assert counts_of(3) == {}

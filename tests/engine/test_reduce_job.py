@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.dataset import commit_table
-from engine.reduce import commit_batches, stream
+from engine.reduce_job import commit_batches, stream
 from schemas.tables import SELECTION
 from tests.building import table_of
 
