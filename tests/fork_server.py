@@ -5,8 +5,8 @@ of the server is over: the program runs as the main program of a real process, w
 session and signals. `tests.processes` sends the programs.
 
 Unlike fresh interpreters, its children share the seed of `hash`, the modules that are imported, and what those read
-from the environment at their import; and at their end no object is taken apart. A test about these starts
-`sys.executable`.
+from the environment at their import, as OMP_NUM_THREADS is; and at their end no object is taken apart. A test about
+these starts `sys.executable`.
 """
 
 from __future__ import annotations

@@ -25,6 +25,7 @@ class _Server:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "tests.fork_server", str(theirs.fileno())],
                 cwd=ROOT,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},  # threads that wait for a busy core cost more than they do
                 stdin=subprocess.DEVNULL,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,

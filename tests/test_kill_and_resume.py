@@ -10,6 +10,8 @@ import pytest
 from curation.sources.demo_photos import write_demo_photos
 from tests.trees import content, count_published, kill_when, sigma
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -44,6 +46,7 @@ def test_killed_at_many_points_the_result_is_the_same(photos: Path, undisturbed:
     assert content(out) == content(undisturbed)
 
 
+@pytest.mark.quick
 def test_killed_on_ray_then_finished_the_result_is_the_same(photos: Path, undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "dataset"
     assert kill_when(out, count_published(undisturbed) // 2, arguments(photos, out, "ray"))
@@ -52,6 +55,7 @@ def test_killed_on_ray_then_finished_the_result_is_the_same(photos: Path, undist
     assert content(out) == content(undisturbed)
 
 
+@pytest.mark.quick
 def test_a_finished_part_is_not_written_again(photos: Path, undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "dataset"
     assert kill_when(out, 20, arguments(photos, out, "local"))

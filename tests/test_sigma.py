@@ -13,6 +13,8 @@ from curation.sources.demo_photos import write_demo_photos
 from tests.processes import Python, run_python
 from tests.trees import content, sigma
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "demo.yaml"
 
@@ -46,6 +48,7 @@ def refused(done: subprocess.CompletedProcess[str], *texts: str) -> None:
         assert text in said, said
 
 
+@pytest.mark.quick
 def test_the_ledger_adds_up_to_the_files_given(photos: Path, dataset: Path) -> None:
     given = sum(1 for path in photos.rglob("*") if path.suffix in {".png", ".jpg", ".gif", ".jpeg", ".webp"})
     with duckdb.connect(str(dataset / "catalog.duckdb"), read_only=True) as connection:

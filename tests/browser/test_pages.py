@@ -14,7 +14,10 @@ from tests.building import build, recipe, write_pictures
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine (apt install chromium)")
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium on this machine (apt install chromium)"),
+    pytest.mark.slow,
+]
 
 CHARTS = {
     "in words": "path.line",
@@ -148,6 +151,7 @@ def test_the_report_from_disk(page: Any, look: str, dataset: Dataset, tmp_path: 
     shoot(page, f"report-{look}", whole=True)
 
 
+@pytest.mark.quick
 def test_the_overview_draws_every_chart(page: Any, look: str, site: str) -> None:
     page.goto(site)
     sync_api.expect(page.locator("[data-part]")).to_have_count(0)

@@ -21,6 +21,8 @@ from schemas.shard_index import read_index
 from schemas.strict import StrictModel
 from tests.building import Told, connection_with, count_nouns, recipe, run_query, write_pictures
 
+pytestmark = pytest.mark.slow
+
 Part = Callable[..., pa.Table]
 
 

@@ -20,6 +20,8 @@ from tests.captioning.chat_server import ChatServer, completion
 from tests.processes import Python
 from tests.trees import content, sigma, start_sigma
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 TAGS = tuple(range(0, 260, 20))
 """13 pictures, told apart by the server through the red of their corner."""

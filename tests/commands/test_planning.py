@@ -14,6 +14,8 @@ import pytest
 from tests.building import write_pictures
 from tests.trees import sigma, start_sigma
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "folder.yaml"
 

@@ -18,6 +18,8 @@ from engine.dataset import Dataset, commit_table
 from schemas.tables import SCHEMAS
 from tests.building import build, computed, recipe, write_pictures
 
+pytestmark = pytest.mark.slow
+
 UGLY = """it's [a] "set" * and ?/width=7/Übung 照片 😀 $HOME {x} %s;--"""
 
 

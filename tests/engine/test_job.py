@@ -21,6 +21,8 @@ from schemas.recipe import DataRecipe
 from tests.building import build, computed, recipe, rows, steps, write_pictures
 from tests.trees import content
 
+pytestmark = pytest.mark.slow
+
 SIZES = [(96, 64)] * 4 + [(80, 60)] * 2 + [(64, 96)] * 2
 """Two of them fall to a short side of 62 px."""
 

@@ -26,6 +26,8 @@ from schemas import tables
 from schemas.recipe import DataRecipe
 from tests.trees import content
 
+pytestmark = pytest.mark.slow
+
 MEMORY = {"object_store_memory": 80_000_000}
 
 

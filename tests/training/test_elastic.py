@@ -10,6 +10,8 @@ from schemas.training import TrainingRecipe
 from tests.training.runs import Run, metrics_of
 from training.train import train
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def exact_values(recipe_values: dict[str, Any]) -> dict[str, Any]:

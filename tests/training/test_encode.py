@@ -26,6 +26,8 @@ from training.encoders.base import draw_latents
 from training.encoders.make import Encoders
 from training.features import latents_set, text_set
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import sys, time, torch

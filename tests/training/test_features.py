@@ -17,6 +17,8 @@ from training.features import keep_features, stage_features
 from training.metrics import read_metrics
 from training.train import train
 
+pytestmark = pytest.mark.slow
+
 NUMBERS = ("step", "loss", "mse", "vb", "grad_norm", "val_loss")
 
 

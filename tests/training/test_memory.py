@@ -15,6 +15,8 @@ from training.memory import came_state, fitting, predict
 from training.model import KVCompression, PixArt, PixArtConfig
 from training.train import train
 
+pytestmark = pytest.mark.slow
+
 GRID, TOKENS, BATCH = (16, 24), 12, 4
 KV = KVCompression((0, 1, 2, 3), 2)
 

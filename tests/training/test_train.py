@@ -24,6 +24,8 @@ from training.parallel.distributed import World, world
 from training.sample import sample_grid, sample_prompts
 from training.train import finite_mean, train, train_stage
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 NUMBERS = ("step", "loss", "mse", "vb", "grad_norm", "lr", "epoch")
 PROGRAM = """
@@ -132,6 +134,7 @@ def test_killed_at_any_step_and_resumed_the_losses_are_equal_to_the_bit(recipe_v
         assert all(torch.equal(a["state_dict_ema"][key], b["state_dict_ema"][key]) for key in a["state_dict_ema"])
 
 
+@pytest.mark.quick
 def test_two_processes_train_like_one(recipe_values, tmp_path):
     one, two = (TrainingRecipe.from_mapping(recipe_values | {"out": str(tmp_path / n)}) for n in ("one", "two"))
     assert start(one, tmp_path).wait(timeout=60) == 0

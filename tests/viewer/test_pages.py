@@ -32,6 +32,8 @@ from viewer.figures import LEDGER_TABLE, NOUNS_TABLE
 from viewer.filters import Condition, Filter
 from viewer.report import write_report
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def client(demo: Dataset) -> Iterator[httpx.Client]:

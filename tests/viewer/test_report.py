@@ -26,6 +26,8 @@ from viewer.rendering import MOST_CHARACTERS, number, percent, shorten
 from viewer.report import write_report
 from viewer.sections import REPORT
 
+pytestmark = pytest.mark.slow
+
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg")
 NASTY = (
     "<script>alert('x')</script>",

@@ -17,6 +17,8 @@ from tests.viewer.test_report import NASTY, PHOTOS, Page, build
 from viewer.filters import FIELDS, OPERATORS
 from viewer.server import is_loopback, serve
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Dataset:

@@ -15,6 +15,8 @@ from schemas.recipe import DataRecipe, Dedup
 from schemas.tables import SCHEMAS
 from tests.building import connection_with, run_query, table_of
 
+pytestmark = pytest.mark.slow
+
 FLAT = (0, 2**64 - 1)
 
 

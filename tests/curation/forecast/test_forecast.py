@@ -27,6 +27,8 @@ from engine.dataset import Dataset
 from schemas.recipe import DataRecipe
 from tests.building import Told, build, recipe, write_pictures
 
+pytestmark = pytest.mark.slow
+
 NUM_TALL, NUM_WIDE, NUM_SMALL, NUM_BAD = 30, 60, 40, 20
 SHARD = {"max_samples": 20}
 

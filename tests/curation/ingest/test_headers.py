@@ -24,6 +24,8 @@ from tests.photos import animation, encode, orientation_tag, oriented, photo, pn
 from tests.serving import serving
 from tests.trees import content, kill_when, sigma
 
+pytestmark = pytest.mark.slow
+
 COLUMNS = ("format", "mode", "width", "height", "exif_orientation", "frames", "icc", "num_bytes", "reason", "detail")
 NEEDS_DECODING = {"cut.jpg", "cut.png", "hole.png"}
 

@@ -23,6 +23,8 @@ from tests.building import build, recipe, rows, table_of, write_pictures
 from tests.photos import encode, listing_table, photo, write_files
 from tests.tiny_models import save_classifier, save_clip
 
+pytestmark = pytest.mark.slow
+
 CAPTIONS = ("A cup of coffee.", None, "An astronaut.", "A cat.", None)
 
 

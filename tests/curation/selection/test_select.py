@@ -15,6 +15,8 @@ from schemas.scores import LIMITED, LIMITS
 from schemas.tables import FINGERPRINTS, SCREENS
 from tests.building import connection_with, run_query, table_of
 
+pytestmark = pytest.mark.slow
+
 
 def image(row_id: int, width: int = 100, height: int = 100, **more: Any) -> dict[str, Any]:
     return {

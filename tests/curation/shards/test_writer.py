@@ -22,6 +22,8 @@ from schemas.tables import SAMPLES
 from tests.building import build, computed, picture, recipe, rows, write_pictures
 from tests.trees import content
 
+pytestmark = pytest.mark.slow
+
 
 def tars(dataset: Dataset) -> list[Path]:
     return sorted(dataset.shards.glob("*/*.tar"))

@@ -15,6 +15,8 @@ from tests.building import build, computed, picture, recipe, rows
 from tests.photos import encode, write_files
 from tests.serving import Served, serving
 
+pytestmark = pytest.mark.slow
+
 GOOD = {
     f"{number}.{kind}": encode(picture(number), form)
     for number, (kind, form) in enumerate(

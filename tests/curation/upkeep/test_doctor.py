@@ -24,6 +24,8 @@ from schemas.tables import SCHEMAS
 from tests.building import Told, build, recipe, steps, write_pictures
 from tests.trees import content
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def dataset(demo: Dataset, copy_of: Callable[[Dataset], Dataset]) -> Dataset:

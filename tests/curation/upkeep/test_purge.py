@@ -30,6 +30,8 @@ from tests.captioning.chat_server import ChatServer, completion
 from tests.processes import run_python
 from tests.trees import content, sigma
 
+pytestmark = pytest.mark.slow
+
 WHY = "the photographer asked"
 
 

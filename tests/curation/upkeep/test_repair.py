@@ -21,6 +21,8 @@ from schemas.shard_index import read_index
 from tests.building import LIGHT, Told, build, recipe, rows, write_pictures
 from tests.trees import content, sigma
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def dataset(small: Dataset, tmp_path: Path, copy_of: Callable[[Dataset], Dataset]) -> Dataset:

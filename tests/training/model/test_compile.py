@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch._dynamo.utils import counters
 
 from training.model import PixArt, PixArtConfig
+
+pytestmark = pytest.mark.slow
 
 CONFIG = PixArtConfig(depth=2, hidden_size=16, num_heads=2, caption_channels=8, max_caption_tokens=9, image_size=64)
 SHAPES = [(2, 8, 10, (3, 8)), (3, 10, 12, (2, 7, 5)), (2, 12, 6, (9, 4))]

@@ -6,7 +6,11 @@ import os
 import subprocess
 import time
 
+import pytest
+
 from tests.training.runs import start_group
+
+pytestmark = pytest.mark.slow
 
 PROGRAM = """
 import sys, time

@@ -13,6 +13,8 @@ from tests.training.runs import Run
 from training.checkpoint import latest_checkpoint, read_checkpoint
 from training.parallel.lost_process import full_memory_named, lost_process_named
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def long_recipe(recipe_values, tmp_path) -> TrainingRecipe:

@@ -12,6 +12,8 @@ from schemas.training import TrainingRecipe
 from tests.training.runs import Run, metrics_of, start_group
 from training.train import train
 
+pytestmark = pytest.mark.slow
+
 NUMBERS = ("loss", "mse", "vb", "grad_norm")
 
 
