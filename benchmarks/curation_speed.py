@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,10 @@ from PIL import Image
 
 import sigma
 from curation import build as pipeline
+from curation.build import Observer
 from curation.images.header import read_header
 from curation.images.whole import missing_rows
 from curation.images.whole_jpeg import missing_scans
-from curation.ingest.listing import Listed
 from engine.run_log import JobResult
 from schemas.pixels import shrunk_size
 from schemas.recipe import DataRecipe
@@ -37,23 +37,11 @@ COPIES = 12
 PROXY_PX = 1024
 
 
-class Times:
+class Times(Observer):
     """An observer that only keeps the clock."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-
-    def listed(self, found: Listed) -> None:
-        """Nothing to show."""
-
-    def retried(self, rows: int) -> None:
-        """Nothing failed."""
-
-    def begin(self, job: str, rows: int) -> None:
-        """Nothing to show."""
-
-    def advance(self, rows: int, counts: Mapping[str, float] = {}, /) -> None:
-        """Nothing to show."""
 
     def end(self, job: str, result: JobResult | None) -> None:
         """Keep the seconds of the job's last step."""

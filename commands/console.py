@@ -24,6 +24,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from curation.build import Observer
 from curation.ingest.listing import Listed
 from engine.run_log import JobResult, throughput
 
@@ -40,7 +41,7 @@ class RateColumn(ProgressColumn):
         return Text("" if not speed else f"{speed:,.1f}/s", style="cyan")
 
 
-class JobProgress:
+class JobProgress(Observer):
     """An `Observer` that draws; use it as a context."""
 
     def __init__(self, console: Console) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from curation.ingest import listing, retry
 from curation.ingest.takedown_log import refuse_unfinished
@@ -19,8 +18,8 @@ from schemas.commit import write_bytes
 from schemas.recipe import DataRecipe
 
 
-class Observer(Protocol):
-    """Shows what happens during a build."""
+class Observer:
+    """A build calls these methods as it goes on. They do nothing; a subclass shows or records what it wants."""
 
     def listed(self, found: listing.Listed) -> None:
         """The inputs are known."""
@@ -52,7 +51,7 @@ class Built:
 def build(
     recipe: DataRecipe,
     steps: Sequence[Job],
-    observer: Observer,
+    observer: Observer | None = None,
     redo: frozenset[str] = frozenset(),
     retry_failed: bool = False,
 ) -> Built:
@@ -64,6 +63,7 @@ def build(
         PartFailed: a part could not be computed.
         OSError: the dataset cannot be written.
     """
+    observer = observer or Observer()
     dataset = Dataset(recipe.out_path())
     refuse_foreign_folder(dataset)
     is_new = not dataset.root.exists()

@@ -26,7 +26,7 @@ LIGHT = ("nouns", "statistics")
 """Jobs that no other job reads; the extractor takes seconds to load."""
 
 
-class Told:
+class Told(pipeline.Observer):
     """An observer that keeps what it was told."""
 
     def __init__(self) -> None:

@@ -15,12 +15,11 @@ from ray.cluster_utils import Cluster
 
 import sigma
 from curation import build as pipeline
-from curation.ingest.listing import Listed
+from curation.build import Observer
 from curation.sources.demo_photos import write_demo_photos
 from engine.dataset import Dataset, commit_table
 from engine.map_job import MapJob
 from engine.ray_runner import RayRunner, connect, gpu_slots
-from engine.run_log import JobResult
 from engine.runner import PartFailed
 from schemas import tables
 from schemas.recipe import DataRecipe
@@ -31,16 +30,11 @@ pytestmark = pytest.mark.slow
 MEMORY = {"object_store_memory": 80_000_000}
 
 
-class Watcher:
+class Watcher(Observer):
     """An observer that does something once a number of rows of a job is through."""
 
     def __init__(self, job: str = "", rows: int = 0, action: object = None) -> None:
         self.job, self.rows, self.action, self.current, self.seen = job, rows, action, "", 0
-
-    def listed(self, found: Listed) -> None:
-        pass
-
-    def retried(self, rows: int) -> None: ...
 
     def begin(self, job: str, rows: int) -> None:
         self.current, self.seen = job, 0
@@ -50,9 +44,6 @@ class Watcher:
         if self.current == self.job and self.seen >= self.rows and callable(self.action):
             action, self.action = self.action, None
             action()
-
-    def end(self, job: str, result: JobResult | None) -> None:
-        pass
 
 
 @pytest.fixture(scope="module")
