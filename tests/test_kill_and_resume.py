@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,8 +31,10 @@ def arguments(photos: Path, out: Path, runner: str) -> list[str | Path]:
 
 @pytest.fixture(scope="module")
 def undisturbed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built by a fresh interpreter: its `hash` has another seed than that of the processes which are killed."""
     out = tmp_path_factory.mktemp("undisturbed") / "dataset"
-    done = sigma(*arguments(photos, out, "local"))
+    command = [sys.executable, "-m", "sigma", *map(str, arguments(photos, out, "local"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return out
 

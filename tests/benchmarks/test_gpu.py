@@ -14,6 +14,8 @@ import torch
 
 from benchmarks import gpu
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 

@@ -15,6 +15,8 @@ from schemas import tables
 from schemas.reasons import RawCaptionReason
 from schemas.recipe import Clean, DataRecipe
 
+pytestmark = pytest.mark.slow
+
 Part = Callable[..., pa.Table]
 
 

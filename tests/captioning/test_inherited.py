@@ -21,6 +21,8 @@ from schemas.shard_index import read_index
 from schemas.tables import SCHEMAS
 from tests.building import build, picture, recipe, rows
 
+pytestmark = pytest.mark.slow
+
 WORDS = "A red lighthouse above the harbour."
 
 

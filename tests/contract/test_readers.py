@@ -21,6 +21,8 @@ from schemas.shard import SampleMetadata
 from schemas.shard_index import read_index
 from tests.building import build, picture, recipe, rows
 
+pytestmark = pytest.mark.slow
+
 NAMES = (
     "plain.jpg",
     "a.name.with.dots.jpg",

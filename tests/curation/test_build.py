@@ -26,6 +26,8 @@ from tests.building import Told, build, recipe, rows, steps, write_pictures
 from tests.tiny_models import save_aesthetic_head, save_clip
 from tests.trees import content
 
+pytestmark = pytest.mark.slow
+
 MISSING = {"scorer": "laion", "clip": "/no/such/clip", "head": "/no/such/head"}
 
 

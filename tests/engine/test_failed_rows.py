@@ -17,6 +17,8 @@ from engine.run_log import read_runs
 from tests.building import build, recipe, rows, write_pictures
 from tests.trees import content
 
+pytestmark = pytest.mark.slow
+
 WIDTHS = (70, 80, 90, 100, 110, 120, 130, 140)
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from engine.dataset import Dataset
 from examples.own_training_loop import train
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_loss_falls_on_the_shards_of_a_dataset(demo: Dataset):

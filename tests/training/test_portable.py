@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 PROGRAM = """
 import sys, torch, torch.distributed.tensor, numpy, safetensors.torch  # and what these bring with them
 before = set(sys.modules)

@@ -19,6 +19,8 @@ from tests.building import build, computed, recipe, rows, write_pictures
 from tests.captioning.chat_server import ChatServer, completion
 from tests.trees import content
 
+pytestmark = pytest.mark.slow
+
 
 async def describe(server: ChatServer, request: web.Request, text: str, times: int) -> web.StreamResponse:
     return completion("A striped zebra on a lawn.")

@@ -10,6 +10,8 @@ import pytest
 from curation.dedup import near_hashes
 from curation.dedup.near_hashes import choose_blocks, cut, find_pairs, masks
 
+pytestmark = pytest.mark.slow
+
 ALL = 2**64 - 1
 
 
