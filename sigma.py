@@ -10,12 +10,8 @@ from typing import Annotated
 import typer
 
 from commands import building, keeping, learning, looking, planning, showing
-from commands.building import build_dataset
-from commands.looking import write_report_page
-from commands.order import opened, pipeline
 from commands.terminal import complaints
-
-__all__ = ["app", "build_dataset", "main", "opened", "pipeline", "write_report_page"]
+from schemas.recipe import JOBS
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -38,7 +34,7 @@ def options(
 
 SINGLE = "Single jobs (each brings what it needs up to date first)"
 
-app.command()(building.build)
+app.command("build", help=building.BUILD)(building.job_command(JOBS[-1], names_next=True))
 app.command()(planning.plan)
 app.command(rich_help_panel=SINGLE)(building.ingest)
 for _job, _what in building.JOB_COMMANDS.items():

@@ -186,7 +186,7 @@ def recaption_overhead(folder: Path, num_parts: int = 20, rows: int = 24, num_to
         ids = [f"{number * rows + row:032x}" for row in range(rows)]
         commit_table(dataset.part("proxies", number), _proxies(number * rows, ids, jpegs), tables.PROXIES, {})
     commit_table(dataset.reduced("selection"), _all_kept(num_parts * rows), tables.SELECTION, {})
-    (stage,) = recaption.stages(DataRecipe(images="photos", out=str(folder)))
+    (stage,) = recaption.map_jobs(DataRecipe(images="photos", out=str(folder)))
     counts: Counter[str] = Counter()
     worker = recaption.Recaptioner(lambda: TinyCaptioner(num_tokens), threads=1)
     peaks_mb: dict[int, float] = {}

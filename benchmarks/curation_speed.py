@@ -15,7 +15,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-import sigma
+from commands import order
 from curation import build as pipeline
 from curation.build import Observer
 from curation.images.header import read_header
@@ -107,7 +107,7 @@ def ingest_and_shards(folder: Path) -> Iterator[str]:
         {"images": str(folder / "photos"), "out": str(folder / "dataset"), "run": {"runner": "local", "threads": 1}}
     )
     times = Times()
-    pipeline.build(recipe, sigma.pipeline(recipe), times)
+    pipeline.build(recipe, order.pipeline(recipe), times)
     ceiling = _seconds(decode_all)
     ingest = times.seconds["images"]
     yield (
@@ -162,7 +162,7 @@ def ingest(folder: Path) -> Iterator[str]:
                     "run": {"runner": "local", "threads": 1},
                 }
             )
-            steps = [step for step in sigma.pipeline(recipe) if step.job in ("ingest", "fingerprint")]
+            steps = [step for step in order.pipeline(recipe) if step.job in ("ingest", "fingerprint")]
             ours = _cpu_seconds(lambda recipe=recipe, steps=steps: pipeline.build(recipe, steps, Times()))
             decoders = [
                 _cpu_seconds(lambda decoder=decoder, photos=photos: [decoder(photo) for photo in photos])
@@ -229,7 +229,7 @@ from engine.dataset import Dataset
 from engine.runner import once
 from schemas.recipe import DataRecipe
 recipe = DataRecipe.load(sys.argv[1])
-(stage,) = (step for step in sigma.pipeline(recipe) if step.outputs[-1] == sys.argv[2])
+(stage,) = (step for step in order.pipeline(recipe) if step.outputs[-1] == sys.argv[2])
 dataset, worker = Dataset(recipe.out_path()), once(stage.build)
 for number in range(20):
     assert stage.run_part(dataset, worker, number, lambda rows: None)
@@ -256,7 +256,7 @@ def workers_memory(folder: Path) -> Iterator[str]:
             "run": {"runner": "local", "threads": 1},
         }
     )
-    steps = [step for step in sigma.pipeline(recipe) if step.job not in ("nouns", "statistics")]
+    steps = [step for step in order.pipeline(recipe) if step.job not in ("nouns", "statistics")]
     pipeline.build(recipe, steps, Times())
     for job, table in (("fingerprint", "fingerprints"), ("aesthetic", "scores"), ("shard", "samples")):
         command = [sys.executable, "-c", _JOB_PARTS, str(folder / "dataset" / "recipe.yaml"), table]

@@ -96,7 +96,7 @@ def run_jobs(root: Path, max_distance: int) -> dict[str, float]:
     recipe = DataRecipe.from_mapping({"images": str(root), "out": str(root), **knobs})
     dataset, seconds = Dataset(root), {}
     before = peak_gb()
-    for work in (dedup.reduce(recipe), select.reduce(recipe)):
+    for work in (dedup.reduce_job(recipe), select.reduce_job(recipe)):
         begun, used = time.perf_counter(), time.process_time()
         result = work.run(dataset, work.state(dataset), LocalRunner, lambda *_: None, memory=MEMORY)
         seconds[work.job] = time.perf_counter() - begun

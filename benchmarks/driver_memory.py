@@ -25,8 +25,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-import sigma
 from benchmarks.dedup_speed import peak_gb
+from commands import order
 from curation import build as pipeline
 from curation.ingest import listing
 from curation.shards.writer import write_index
@@ -61,7 +61,7 @@ def recipe_of(root: Path) -> DataRecipe:
 
 def steps_of(recipe: DataRecipe) -> list[Job]:
     """The pipeline without the jobs that have a benchmark of their own."""
-    return [step for step in sigma.pipeline(recipe) if step.job not in UNCOUNTED]
+    return [step for step in order.pipeline(recipe) if step.job not in UNCOUNTED]
 
 
 # ------------------------------------------------------------------------------------------------ tables

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
-import sigma
 from benchmarks.curation_speed import Times
 from benchmarks.peers import PeerMissing, addresses, data_juicer, img2dataset, img2dataset_rows, script, served
+from commands import order
 from curation import build as pipeline
 from engine.dataset import Dataset
 from schemas.recipe import DataRecipe
@@ -99,7 +99,7 @@ def _ours(photos: Path, out: Path) -> Mapping[str, Answer]:
             "run": {"runner": "local"},
         }
     )
-    pipeline.build(recipe, [step for step in sigma.pipeline(recipe) if step.job == "ingest"], Times())
+    pipeline.build(recipe, [step for step in order.pipeline(recipe) if step.job == "ingest"], Times())
     dataset = Dataset(out / "dataset")
     answers: dict[str, Answer] = {}
     for number in range(dataset.num_parts()):

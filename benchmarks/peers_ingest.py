@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import sigma
 from benchmarks.cpu_time import descendants_cpu
 from benchmarks.curation_speed import SIZES, Times, write_photos
 from benchmarks.peers import NUM_WORKERS, PeerMissing, addresses, data_juicer, img2dataset, img2dataset_rows, served
+from commands import order
 from curation import build as pipeline
 from engine.dataset import Dataset, read_parquet
 from engine.ray_runner import connect
@@ -152,7 +152,7 @@ def _ours(chosen: list[Path], out: Path) -> _Run:
             "ingest": {"proxy_px": PROXY_PX},
         }
     )
-    steps = [step for step in sigma.pipeline(recipe) if step.job in ("ingest", "fingerprint")]
+    steps = [step for step in order.pipeline(recipe) if step.job in ("ingest", "fingerprint")]
     _, seconds = _timed(lambda: pipeline.build(recipe, steps, Times()))
     rows = [read_parquet(path, ["reason"]) for path in Dataset(out).parts("images")]
     return _Run(seconds, sum(rows["reason"].null_count for rows in rows))

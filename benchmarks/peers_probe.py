@@ -120,7 +120,7 @@ def _ours(photos: Path, out: Path, part_rows: int) -> float:
     """Seconds of the whole command but for imports and the cluster: listing, workers, headers, commits."""
     recipe = DataRecipe.from_mapping({"images": str(photos), "out": str(out), "part_rows": part_rows})
     begun = time.perf_counter()
-    pipeline.build(recipe, [headers.stage(recipe)], Times())
+    pipeline.build(recipe, [headers.map_job(recipe)], Times())
     seconds = time.perf_counter() - begun
     assert sum(count_rows(path) for path in Dataset(out).parts("headers")) == len(list(photos.iterdir()))
     return seconds

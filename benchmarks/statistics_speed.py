@@ -76,7 +76,7 @@ def measure(folder: Path) -> tuple[list[float], list[float], float]:
 
     from captioning import balance
     from captioning.figures.queries import noun_counts
-    from captioning.figures.statistics import count_nouns, reduce
+    from captioning.figures.statistics import count_nouns, reduce_job
     from schemas.recipe import Balance, DataRecipe
 
     connection = duckdb.connect(config={"memory_limit": MEMORY, "threads": THREADS})
@@ -90,7 +90,7 @@ def measure(folder: Path) -> tuple[list[float], list[float], float]:
             connection.execute(f"CREATE VIEW {name} AS {there.replace('*', '*' + empty, 1)}")
     recipe = DataRecipe(images="photos", out="out", balance=Balance(most_images=20_000))
     walls, cores = [], []
-    for step in (count_nouns(recipe), reduce(recipe), balance.reduce(recipe)):
+    for step in (count_nouns(recipe), reduce_job(recipe), balance.reduce_job(recipe)):
         begun, busy = time.perf_counter(), time.process_time()
         path = folder / f"{step.output}.parquet"
         connection.execute(f"COPY ({step.query(connection)}) TO '{path}' (FORMAT parquet, COMPRESSION zstd)")

@@ -52,7 +52,7 @@ def main(num_rows: int) -> None:
                 commit_table(dataset.part(table, number), filled.slice(begin, PART_ROWS), SCHEMAS[table], {})
         recipe = DataRecipe.from_mapping({"images": "/x", "out": folder})
         with catalog.connect(dataset) as connection:
-            chosen = connection.sql(select.reduce(recipe).query(connection)).to_arrow_table()
+            chosen = connection.sql(select.reduce_job(recipe).query(connection)).to_arrow_table()
         commit_table(dataset.reduced("selection"), chosen, SCHEMAS["selection"], {})
         begun = time.perf_counter()
         changed = changed_recipe(recipe, ["select.min_aesthetic=5.5", "select.min_short_side_px=1024"])

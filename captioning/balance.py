@@ -7,7 +7,7 @@ from engine.reduce_job import ReduceJob
 from schemas.recipe import DataRecipe
 
 
-def reduce(recipe: DataRecipe) -> ReduceJob:
+def reduce_job(recipe: DataRecipe) -> ReduceJob:
     """The job as a reduce: writes `balance`, a row per kept image that has a caption.
 
     The weight is in the shards' index whatever is dropped, so that a trainer may draw by it instead.

@@ -36,7 +36,7 @@ class CleanedCaption:
     """ISO 639 code; None where the language is not sure."""
 
 
-def stage(data_recipe: recipe.DataRecipe) -> MapJob:
+def map_job(data_recipe: recipe.DataRecipe) -> MapJob:
     """The job as a map stage: reads `images`, writes `raw_captions`."""
     section = data_recipe.clean
     return MapJob(

@@ -30,7 +30,7 @@ Picture = tuple[int, Image.Image | None]
 """(row in the part, picture); None where the proxy cannot be decoded."""
 
 
-def stage(data_recipe: recipe.DataRecipe) -> MapJob:
+def map_job(data_recipe: recipe.DataRecipe) -> MapJob:
     """The job as a map stage: reads `proxies`, `nouns` and the tables of the captions, writes `grounding`, one row per
     input and caption source."""
     section = data_recipe.ground

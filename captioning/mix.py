@@ -32,7 +32,7 @@ class CandidateCaption:
     reason: str | None = None
 
 
-def stage(data_recipe: recipe.DataRecipe) -> MapJob:
+def map_job(data_recipe: recipe.DataRecipe) -> MapJob:
     """The job as a map stage: reads `raw_captions`, `captions` and `selection`, writes `mix`."""
     section = data_recipe.mix
     return MapJob(

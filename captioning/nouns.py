@@ -47,7 +47,7 @@ KEPT_STRINGS = 200_000
 """Strings (words, and pieces of text between spaces) that an extractor keeps; it forgets further ones."""
 
 
-def stage(data_recipe: recipe.DataRecipe) -> MapJob:
+def map_job(data_recipe: recipe.DataRecipe) -> MapJob:
     """The job as a map stage: reads `raw_captions`, `captions` and `selection`, writes `nouns`, two rows per input.
 
     Each extra captioner adds its table and a row per input.

@@ -54,17 +54,17 @@ NOT_TRIED = frozenset({CaptionReason.NOT_SELECTED.value, PURGED})
 FAILED = CaptionResult(reason=CaptionReason.CAPTIONER_FAILED)
 
 
-def stages(data_recipe: recipe.DataRecipe) -> list[MapJob]:
+def map_jobs(data_recipe: recipe.DataRecipe) -> list[MapJob]:
     """The job as map jobs: the captioner that the mix takes, then the extra ones.
 
     Each reads `proxies` and `selection`, writes a table of its own, and takes finished captions over.
     """
     section = data_recipe.caption
     extra_captioners = {f"{tables.BESIDE}{name}": section.for_extra_captioner(name) for name in section.beside}
-    return [_stage(data_recipe, own, table) for table, own in ({"captions": section} | extra_captioners).items()]
+    return [_map_job(data_recipe, own, table) for table, own in ({"captions": section} | extra_captioners).items()]
 
 
-def _stage(data_recipe: recipe.DataRecipe, section: recipe.Caption, table: str) -> MapJob:
+def _map_job(data_recipe: recipe.DataRecipe, section: recipe.Caption, table: str) -> MapJob:
     return MapJob(
         job="caption",
         outputs=(table,),

@@ -1,1 +1,1 @@
-"""The commands of `sigma`, by what one wants of them."""
+"""What a user types: one function per command of `sigma`, the order of the jobs, and what the terminal shows."""

@@ -3,61 +3,58 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.order import pipeline
+from commands.order import steps_upto
 from commands.terminal import Overrides, RecipeFile, Redo, complaints, console, refusals, shown
-from schemas.recipe import JOBS, DataRecipe
+from schemas.recipe import DataRecipe
 from schemas.strict import documented_yaml
 
+if TYPE_CHECKING:  # imported where they are used: the command starts fast
+    from curation.build import Built, Observer
 
-def build_dataset(
-    recipe: DataRecipe, upto: str = JOBS[-1], redo: list[str] | None = None, retry_failed: bool = False
-) -> dict[str, float]:
-    """Run the jobs up to one of them and show what came of it; seconds by job."""
-    from commands.console import JobProgress, ledger_table
-    from curation import build as runs
-    from curation.selection import select
 
-    unknown = [job for job in redo or [] if job not in JOBS]
-    if unknown:
-        raise ValueError(f"--redo {unknown[0]}: no such job; there are {', '.join(JOBS)}")
-    if upto == "ground" and not recipe.ground.enabled:
-        raise ValueError("ground.enabled is false; set ground.enabled=true, the job needs the weights of ground.clip")
-    if upto == "screen" and not recipe.screen.columns():
-        raise ValueError("no screen is on; set one, such as screen.sharpness=true")
-    if upto == "balance" and recipe.balance.most_images is None:
-        raise ValueError("balance.most_images is null; set one, such as balance.most_images=20000")
-    select.check_subsets(recipe.select)
-    wanted = JOBS[: JOBS.index(upto) + 1]
-    steps = [step for step in pipeline(recipe) if step.job in wanted]
-    with JobProgress(console) as progress:
-        built = runs.build(recipe, steps, progress, frozenset(redo or []), retry_failed)
+def job_command(job: str, names_next: bool = False) -> Callable[..., None]:
+    """The command that builds up to one job.
+
+    Args:
+        names_next: the command also prints where the shards are, and the command to look at them.
+    """
+
+    def command(recipe: RecipeFile, overrides: Overrides = None, redo: Redo = None) -> None:
+        from commands.console import JobProgress
+        from curation import build as runs
+
+        with refusals(), JobProgress(console) as progress:
+            data = DataRecipe.load(recipe, overrides or [])
+            show_built(data, runs.build(data, steps_upto(data, job, redo), progress, frozenset(redo or ())))
+            if names_next:
+                console.print(
+                    f"shards: {shown(data.out_path() / 'shards')}   next: sigma report {shown(data.out_path())}"
+                )
+
+    return command
+
+
+def show_built(recipe: DataRecipe, built: Built) -> None:
+    """Show what came of a build."""
+    from commands.console import ledger_table
+
     if not built.results:
         console.print(f"{shown(recipe.out_path())}: finished already, nothing to do")
     console.print(ledger_table(built.counts, built.num_inputs))
     if any(outcome == "error" and stage == "shard" for outcome, stage, *_ in built.counts):
         complaints.print("some originals changed or vanished since they were ingested: see outcome 'error' above")
-    return progress.seconds
 
 
-def build(recipe: RecipeFile, overrides: Overrides = None, redo: Redo = None) -> None:
-    """Build a dataset: every job in order. Run it again after anything; it goes on where it was."""
-    with refusals():
-        data = DataRecipe.load(recipe, overrides or [])
-        build_dataset(data, redo=redo)
-        console.print(f"shards: {shown(data.out_path() / 'shards')}   next: sigma report {shown(data.out_path())}")
-
-
-def survey_dataset(recipe: DataRecipe, redo: list[str] | None = None) -> None:
+def survey_dataset(recipe: DataRecipe, progress: Observer, redo: list[str] | None = None) -> None:
     """Read every header that is not read yet, and show what the collection holds.
 
     Raises:
-        ValueError: as `pipeline.build`; or `redo` names a job other than headers.
+        ValueError: as `curation.build.build`; or `redo` names a job other than headers.
     """
-    from commands.console import JobProgress
     from curation import build as runs
     from curation.forecast import survey
     from curation.ingest import headers
@@ -69,8 +66,7 @@ def survey_dataset(recipe: DataRecipe, redo: list[str] | None = None) -> None:
         )
     dataset = Dataset(recipe.out_path())
     force = bool(redo) or headers.other_knobs(dataset, recipe)
-    with JobProgress(console) as progress:
-        runs.build(recipe, [headers.stage(recipe)], progress, frozenset({headers.JOB} if force else ()))
+    runs.build(recipe, [headers.map_job(recipe)], progress, frozenset({headers.JOB} if force else ()))
     for line in survey.lines(survey.survey(dataset, recipe.select), recipe.select):
         console.print(line, markup=False, soft_wrap=True)
 
@@ -91,26 +87,21 @@ def ingest(
     ] = False,
 ) -> None:
     """List the inputs, read each once: size, sha256, upright sRGB proxy."""
-    with refusals():
+    from commands.console import JobProgress
+    from curation import build as runs
+
+    with refusals(), JobProgress(console) as progress:
         if probe_only and retry_failed:
             raise ValueError(
                 "--retry-failed fetches again what a full ingest could not read; leave out --probe-only, or read all "
                 "headers anew with --redo headers"
             )
+        data = DataRecipe.load(recipe, overrides or [])
         if probe_only:
-            survey_dataset(DataRecipe.load(recipe, overrides or []), redo)
+            survey_dataset(data, progress, redo)
             return
-        build_dataset(DataRecipe.load(recipe, overrides or []), upto="ingest", redo=redo, retry_failed=retry_failed)
-
-
-def job_command(job: str) -> Callable[..., None]:
-    """The command that builds up to one job."""
-
-    def command(recipe: RecipeFile, overrides: Overrides = None, redo: Redo = None) -> None:
-        with refusals():
-            build_dataset(DataRecipe.load(recipe, overrides or []), upto=job, redo=redo)
-
-    return command
+        steps = steps_upto(data, "ingest", redo)
+        show_built(data, runs.build(data, steps, progress, frozenset(redo or ()), retry_failed))
 
 
 def recipe() -> None:
@@ -134,3 +125,5 @@ JOB_COMMANDS = {
     "shard": "Pack WebDataset tars and their index.",
 }
 """Job -> what its command does; ingest, which takes more, is a function of its own."""
+
+BUILD = "Build a dataset: every job in order. Run it again after anything; it goes on where it was."

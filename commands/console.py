@@ -52,12 +52,12 @@ class JobProgress(Observer):
             MofNCompleteColumn(),
             RateColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[told]}"),
+            TextColumn("{task.fields[throughput]}"),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bars.add_task("", visible=False, told="")
+        self._task = self._bars.add_task("", visible=False, throughput="")
         self._counts = Counter[str]()
         self._job, self._rows, self._total, self._begun, self._spoke = "", 0, 0, 0.0, 0.0
         self.seconds: dict[str, float] = {}
@@ -71,10 +71,10 @@ class JobProgress(Observer):
         self._bars.stop()
 
     def listed(self, found: Listed) -> None:
-        """Say how many inputs there are, and what lay beside them."""
+        """Print how many inputs there are, and which other files were ignored."""
         beside = ", ".join(f"{count:,} {kind}" for kind, count in found.ignored.items())
-        told = f"{found.num_inputs:,} inputs" + (f" (beside them: {beside})" if beside else "")
-        self.console.print(told, markup=False)  # an extension is never markup
+        text = f"{found.num_inputs:,} inputs" + (f" (beside them: {beside})" if beside else "")
+        self.console.print(text, markup=False)  # an extension is never markup
 
     def retried(self, rows: int) -> None:
         """Say how many inputs are tried again."""
@@ -85,26 +85,26 @@ class JobProgress(Observer):
         self._job, self._rows, self._total = job, 0, rows
         self._begun = self._spoke = time.monotonic()
         self._counts.clear()
-        self._bars.reset(self._task, description=job, total=rows or None, visible=True, told="")
+        self._bars.reset(self._task, description=job, total=rows or None, visible=True, throughput="")
 
     def advance(self, rows: int, counts: Mapping[str, float] = {}, /) -> None:
         """Move the bar; where there is none, write a line now and then."""
         self._rows += rows
         self._counts.update(counts)
         now = time.monotonic()
-        told = told_throughput(throughput(self._counts, now - self._begun))
-        self._bars.update(self._task, advance=rows, told=told)
+        text = throughput_text(throughput(self._counts, now - self._begun))
+        self._bars.update(self._task, advance=rows, throughput=text)
         if not self.console.is_terminal and now - self._spoke > QUIET_LINE_EVERY_S:
             self._spoke = now
             rate = self._rows / (now - self._begun)
             left = (self._total - self._rows) / rate if rate else 0.0
             self.console.print(
                 f"{self._job:<12} {self._rows:,} of {self._total:,}, {rate:,.1f}/s, {duration(left)} left"
-                + (told and f", {told}")
+                + (text and f", {text}")
             )
 
     def end(self, job: str, result: JobResult | None) -> None:
-        """One line that stays."""
+        """Replace the bar by a line with the result."""
         self._bars.update(self._task, visible=False)
         if result is None:
             return
@@ -118,18 +118,18 @@ class JobProgress(Observer):
             f"[green]✓[/] {job:<12} {result.rows:>9,} rows of {table:<12} {duration(result.seconds):>8}  {rate:>9}"
             + (f"  [yellow]{reasons}[/]" if reasons else "")
             + reused
-            + (f"  {told}" if (told := told_throughput(result.rates())) else ""),
+            + (f"  {text}" if (text := throughput_text(result.rates())) else ""),
             highlight=False,
             soft_wrap=True,
         )
 
 
-def told_throughput(rates: Mapping[str, float]) -> str:
-    """What a captioning job has come to, as `engine.job.throughput` gives it; '' where nothing was counted."""
+def throughput_text(rates: Mapping[str, float]) -> str:
+    """What a captioning job has come to, as `engine.run_log.throughput` gives it; '' where nothing was counted."""
     if not rates.get("images_per_s"):
         return ""
-    told = f"{rates['images_per_s']:,.1f} images/s, {rates['tokens_per_s']:,.0f} tokens/s"
-    return told + (f", cost {rates['cost']:,.2f}" if "cost" in rates else "")
+    text = f"{rates['images_per_s']:,.1f} images/s, {rates['tokens_per_s']:,.0f} tokens/s"
+    return text + (f", cost {rates['cost']:,.2f}" if "cost" in rates else "")
 
 
 def duration(seconds: float) -> str:

@@ -68,6 +68,6 @@ def purge(
         data, made_by, steps = opened(dataset)
         if wanted is not None and not dry_run and not (why and why.strip()):
             raise ValueError("--why is missing: the log says why an image was taken out")
-        told = takedowns.show_and_purge(data, steps, wanted, why or "", features or [], dry_run, made_by.run)
-        for line in told:
+        lines = takedowns.show_and_purge(data, steps, wanted, why or "", features or [], dry_run, made_by.run)
+        for line in lines:
             console.print(line, markup=False, soft_wrap=True)

@@ -26,7 +26,7 @@ def status(dataset: DatasetFolder) -> None:
         catalog.require_dataset(data)
         recipe = DataRecipe.load(data.recipe, [f"out={data.root}"])
         rows = []
-        survey = headers.stage(recipe)  # no build runs it: it is shown where there is something of it
+        survey = headers.map_job(recipe)  # no build runs it: it is shown where there is something of it
         surveyed = [survey] if data.parts(headers.JOB) else []
         for step in [*surveyed, *pipeline(recipe)]:
             total, missing = step.num_parts(data), len(step.missing(data))
@@ -91,7 +91,7 @@ def sql(
             raise ValueError("give a query, or --tables to see what there is to query")
         with catalog.connect_read_only(Dataset(dataset.absolute())) as connection:
             if query is None:
-                console.print(columns_table(catalog.told_columns(connection)))
+                console.print(columns_table(catalog.described_columns(connection)))
                 return
             result = catalog.query(connection, query)
             names = [column[0] for column in result.description or []]

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schemas.recipe import DataRecipe
+from schemas.recipe import JOBS, DataRecipe
 
 if TYPE_CHECKING:  # imported where they are used: the command starts fast
     from engine.dataset import Dataset
@@ -25,23 +26,44 @@ def pipeline(recipe: DataRecipe) -> list[Job]:
     from engine.dataset import Dataset
 
     return [
-        ingest.stage(recipe),
-        fingerprint.stage(recipe),
-        aesthetic.stage(recipe),
-        dedup.reduce(recipe),
-        clean.stage(recipe),
-        *([screen.stage(recipe)] if recipe.screen.columns() else []),
-        select.reduce(recipe),
-        *recaption.stages(recipe),
-        mix.stage(recipe),
-        nouns.stage(recipe),
-        *([ground.stage(recipe)] if recipe.ground.enabled else []),
+        ingest.map_job(recipe),
+        fingerprint.map_job(recipe),
+        aesthetic.map_job(recipe),
+        dedup.reduce_job(recipe),
+        clean.map_job(recipe),
+        *([screen.map_job(recipe)] if recipe.screen.columns() else []),
+        select.reduce_job(recipe),
+        *recaption.map_jobs(recipe),
+        mix.map_job(recipe),
+        nouns.map_job(recipe),
+        *([ground.map_job(recipe)] if recipe.ground.enabled else []),
         statistics.count_nouns(recipe),
-        statistics.reduce(recipe),
-        *([balance.reduce(recipe)] if recipe.balance.most_images else []),
-        shard_plan.reduce(recipe),
-        shard_writer.stage(recipe, Dataset(recipe.out_path())),
+        statistics.reduce_job(recipe),
+        *([balance.reduce_job(recipe)] if recipe.balance.most_images else []),
+        shard_plan.reduce_job(recipe),
+        shard_writer.map_job(recipe, Dataset(recipe.out_path())),
     ]
+
+
+def steps_upto(recipe: DataRecipe, upto: str = JOBS[-1], redo: Iterable[str] | None = None) -> list[Job]:
+    """The steps of the jobs up to one of them.
+
+    Raises:
+        ValueError: the recipe leaves that job out or has an impossible subset, or `redo` names no job.
+    """
+    from curation.selection import select
+
+    if unknown := [job for job in redo or () if job not in JOBS]:
+        raise ValueError(f"--redo {unknown[0]}: no such job; there are {', '.join(JOBS)}")
+    if upto == "ground" and not recipe.ground.enabled:
+        raise ValueError("ground.enabled is false; set ground.enabled=true, the job needs the weights of ground.clip")
+    if upto == "screen" and not recipe.screen.columns():
+        raise ValueError("no screen is on; set one, such as screen.sharpness=true")
+    if upto == "balance" and recipe.balance.most_images is None:
+        raise ValueError("balance.most_images is null; set one, such as balance.most_images=20000")
+    select.check_subsets(recipe.select)
+    wanted = JOBS[: JOBS.index(upto) + 1]
+    return [step for step in pipeline(recipe) if step.job in wanted]
 
 
 def opened(dataset: Path) -> tuple[Dataset, DataRecipe, list[Job]]:

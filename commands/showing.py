@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from commands.building import build_dataset
+from commands.building import show_built
 from commands.learning import train_stages
 from commands.looking import write_report_page
+from commands.order import pipeline
 from commands.terminal import console, refusals, shown
 from schemas.recipe import DataRecipe
 from schemas.strict import read_yaml
@@ -22,7 +23,8 @@ def demo(
     runner: Annotated[str, typer.Option(help="ray or local.")] = "ray",
 ) -> None:
     """Build a dataset from real photographs, train on it, and show what the model draws. About four minutes."""
-    from commands.console import duration
+    from commands.console import JobProgress, duration
+    from curation.build import build
     from curation.sources.demo_photos import write_demo_photos
     from engine import catalog
     from engine.dataset import Dataset
@@ -38,7 +40,9 @@ def demo(
         console.rule("2. dataset")
         knobs = read_yaml(recipes / "demo.yaml") | {"images": str(out / "photos"), "out": str(out / "dataset")}
         knobs["run"] = {"runner": runner}
-        jobs = build_dataset(DataRecipe.from_mapping(knobs))
+        recipe = DataRecipe.from_mapping(knobs)
+        with JobProgress(console) as progress:
+            show_built(recipe, build(recipe, pipeline(recipe), progress))
         clock["dataset"] = time.perf_counter()
         console.rule("3. training, weak to strong")
         knobs = read_yaml(recipes / "train_demo.yaml") | {"dataset": str(out / "dataset"), "out": str(out / "model")}
@@ -56,7 +60,9 @@ def demo(
         times = list(clock.items())
         for (_, before), (phase, after) in pairwise(times):
             console.print(f"{phase:<10} {duration(after - before):>14}")
-        console.print(f"  of which jobs: {', '.join(f'{job} {duration(s)}' for job, s in jobs.items()) or 'none'}")
+        console.print(
+            f"  of which jobs: {', '.join(f'{job} {duration(s)}' for job, s in progress.seconds.items()) or 'none'}"
+        )
         console.print(f"photographs   {shown(out / 'photos')}")
         console.print(f"dataset       {shown(out / 'dataset')}   (sigma sql {shown(out / 'dataset')} --tables)")
         console.print(f"shards        {shown(out / 'dataset' / 'shards')}")

@@ -62,7 +62,7 @@ def connect(dataset: Dataset, memory: str = "4GB", threads: int | None = None) -
 
 
 def connect_read_only(dataset: Dataset) -> duckdb.DuckDBPyConnection:
-    """A connection that sees the dataset and nothing else, and cannot be told otherwise."""
+    """A connection that sees the dataset and nothing else, and whose settings no query can change."""
     connection = connect(dataset)
     roots = [literal(str(dataset.root)), literal(_glob_safe(dataset.root))]  # a pattern is checked as it is written
     connection.execute(f"SET allowed_directories = [{', '.join(roots)}]")
@@ -126,7 +126,7 @@ def write_catalog(dataset: Dataset) -> Path:
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, dataset: Dataset) -> None:
-    """One view per table (empty where its job has not run), the captions of captioners beside the primary one, the raw
+    """One view per table (empty where its job has not run), the captions of extra captioners, the raw
     captions as the mix is offered them, then the ledger."""
     for table in SCHEMAS:
         connection.execute(f"CREATE OR REPLACE VIEW {table} AS {select_table(dataset, table)}")
@@ -135,20 +135,20 @@ def create_views(connection: duckdb.DuckDBPyConnection, dataset: Dataset) -> Non
         connection.execute(resources.files("engine").joinpath(f"{view}.sql").read_text(encoding="utf-8"))
 
 
-def told_columns(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str, str]]:
+def described_columns(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str, str]]:
     """(view, column, type, meaning) of every column, views in the order of the jobs, the ledger last."""
     found = connection.execute(
         "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal ORDER BY column_index"
     ).fetchall()
     views = list(MEANINGS)
-    told = [(view, column, kind, meaning(view, column) or "") for view, column, kind in found if view in MEANINGS]
-    return sorted(told, key=lambda row: views.index(row[0]))
+    described = [(view, column, kind, meaning(view, column) or "") for view, column, kind in found if view in MEANINGS]
+    return sorted(described, key=lambda row: views.index(row[0]))
 
 
 def _comment(connection: duckdb.DuckDBPyConnection) -> None:
     """Give each column its meaning as a comment, which `duckdb_columns()` shows."""
     connection.execute("BEGIN")
-    for view, column, _, text in told_columns(connection):
+    for view, column, _, text in described_columns(connection):
         if text:
             connection.execute(f"COMMENT ON COLUMN {view}.{column} IS {literal(text)}")
     connection.execute("COMMIT")
@@ -165,7 +165,7 @@ def select_table(dataset: Dataset, table: str) -> str:
 
 
 def _select_beside(dataset: Dataset) -> str:
-    """SELECT of the captions of all captioners beside, and `source`, each one's name in the recipe."""
+    """SELECT of the captions of all extra captioners, and `source`, each one's name in the recipe."""
     selects = [
         f"SELECT *, {literal(table.removeprefix(BESIDE))} AS source FROM ({_select_parts(dataset, table)})"
         for table in dataset.extra_captions()

@@ -1,12 +1,12 @@
-"""A dataset on disk: where everything lies, how a file is committed, and what made each table."""
+"""A dataset on disk: the path of everything, how a table is committed, and what made each table."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 @dataclass(frozen=True)
 class JobRecord:
-    """What made a table: kept beside it, compared with the recipe before anything is reused."""
+    """The record of what made a table. It is compared with the recipe before anything is reused."""
 
     job: str
     knobs: dict[str, Any]
@@ -122,7 +122,7 @@ class Dataset:
         return self.root / ".paid" / table / f"part-{number:05d}.parquet"
 
     def record_path(self, table: str) -> Path:
-        """Where the record of what made a table lies."""
+        """Path of the record of what made a table."""
         return self.tables / ".records" / f"{table}.json"
 
     def record(self, table: str) -> JobRecord | None:
@@ -169,13 +169,9 @@ class Dataset:
     def read_range(self, table: str, column: str, first: int, last: int) -> pa.Table:
         """The rows of a reduce table with first <= column <= last; only their row groups are read."""
         path = self.reduced(table)
-        try:
-            wanted = [(column, ">=", first), (column, "<=", last)]
+        wanted = [(column, ">=", first), (column, "<=", last)]
+        with explaining_damage(path):
             return pq.read_table(path, filters=wanted, partitioning=None, page_checksum_verification=True)
-        except FileNotFoundError:
-            raise ValueError(f"{path}: missing; run sigma build again to have it written") from None
-        except DAMAGE as error:
-            raise ValueError(f"{path}: damaged ({error}); delete it and run sigma build again") from None
 
     def sweep(self) -> None:
         """Delete what a killed run left half written. Call with the lock held."""
@@ -197,20 +193,31 @@ class Dataset:
         )
 
 
+@contextmanager
+def explaining_damage(path: Path) -> Iterator[None]:
+    """Say what to do about a Parquet file that cannot be read inside.
+
+    Raises:
+        ValueError: it is missing or damaged.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise ValueError(f"{path}: missing; run sigma build again to have it written") from None
+    except DAMAGE as error:
+        raise ValueError(f"{path}: damaged ({error}); delete it and run sigma build again") from None
+
+
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     """A whole Parquet file.
 
     Raises:
         ValueError: it is missing or damaged.
     """
-    try:
+    with explaining_damage(path):
         table = pq.read_table(path, columns=columns, partitioning=None, page_checksum_verification=True)
         _ = table.column_names  # the footer has no checksum: a damaged name shows only when it is decoded
         return table
-    except FileNotFoundError:
-        raise ValueError(f"{path}: missing; run sigma build again to have it written") from None
-    except DAMAGE as error:
-        raise ValueError(f"{path}: damaged ({error}); delete it and run sigma build again") from None
 
 
 def count_rows(path: Path) -> int:
@@ -219,10 +226,8 @@ def count_rows(path: Path) -> int:
     Raises:
         ValueError: it is missing or damaged.
     """
-    try:
+    with explaining_damage(path):
         return int(pq.read_metadata(path).num_rows)
-    except DAMAGE as error:
-        raise ValueError(f"{path}: damaged ({error}); delete it and run sigma build again") from None
 
 
 def last_value(path: Path, column: str) -> Any:
@@ -231,15 +236,10 @@ def last_value(path: Path, column: str) -> Any:
     Raises:
         ValueError: it is missing or damaged.
     """
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            if not file.metadata.num_rows:
-                return None
-            return file.read_row_group(file.num_row_groups - 1, [column])[column][-1].as_py()
-    except FileNotFoundError:
-        raise ValueError(f"{path}: missing; run sigma build again to have it written") from None
-    except DAMAGE as error:
-        raise ValueError(f"{path}: damaged ({error}); delete it and run sigma build again") from None
+    with explaining_damage(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+        if not file.metadata.num_rows:
+            return None
+        return file.read_row_group(file.num_row_groups - 1, [column])[column][-1].as_py()
 
 
 def digest_of(path: Path, key: bytes = DIGEST_KEY) -> str | None:

@@ -41,7 +41,7 @@ class GpuSlots:
 
 
 def gpu_slots(job: PartJob, gpus_of_nodes: Sequence[float]) -> GpuSlots:
-    """Share the GPUs out. A worker lies on one node, so a node's remainder is of no use to it.
+    """Share the GPUs out. A worker runs on one node, so a node's remainder is of no use to it.
 
     Raises:
         ValueError: no node has as many as a worker needs, and it would wait for ever.

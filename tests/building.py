@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-import sigma
 from captioning.figures.statistics import noun_uses_sql
+from commands import order
 from curation import build as pipeline
 from curation.ingest.listing import Listed
 from engine.dataset import Dataset
@@ -88,7 +88,7 @@ def recipe(images: Path | None, out: Path, **sections: Any) -> DataRecipe:
 
 def steps(made: DataRecipe, upto: str = "shard", without: Iterable[str] = LIGHT) -> list[Any]:
     """The steps of a recipe's pipeline up to a job, without those that nothing depends on."""
-    found = [step for step in sigma.pipeline(made) if step.job not in without]
+    found = [step for step in order.pipeline(made) if step.job not in without]
     last = max(place for place, step in enumerate(found) if step.job == upto)
     return found[: last + 1]
 

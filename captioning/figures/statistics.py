@@ -18,7 +18,7 @@ def count_nouns(data_recipe: recipe.DataRecipe) -> ReduceJob:
     )
 
 
-def reduce(data_recipe: recipe.DataRecipe) -> ReduceJob:
+def reduce_job(data_recipe: recipe.DataRecipe) -> ReduceJob:
     """The second half: writes `statistics`, one row per caption source for the whole set and for each subset.
 
     Rows that were not kept have no nouns, so what is counted are the kept images that have a caption.

@@ -109,7 +109,7 @@ ORDER BY row_id
 """
 
 
-def reduce(recipe: DataRecipe) -> ReduceJob:
+def reduce_job(recipe: DataRecipe) -> ReduceJob:
     """The dedup job: one row per picture that has a double, naming its group and the strongest evidence."""
     knobs = {f"dedup.{name}": value for name, value in recipe.dedup.resolved().items()}
     if recipe.dedup.against:

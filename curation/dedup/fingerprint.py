@@ -28,7 +28,7 @@ _FLAT = 1.0
 """A picture whose 32x32 luminance has a smaller standard deviation (in 0..255) has no structure to hash."""
 
 
-def stage(recipe: DataRecipe) -> MapJob:
+def map_job(recipe: DataRecipe) -> MapJob:
     """The job that turns proxies into `fingerprints`."""
     return MapJob(
         job="fingerprint",

@@ -100,7 +100,7 @@ def _stored_bytes(rows: pa.Table) -> int:
 
 
 def _proxy_bytes(dataset: Dataset) -> list[float]:
-    """Bytes on disk of each input's row; the few beside the picture are shared out evenly over the bytes."""
+    """Bytes on disk of each input's row. The bytes of other columns are split evenly over the rows."""
     found: list[float] = []
     for path in dataset.parts("proxies"):
         jpegs = read_parquet(path, ["jpeg"])["jpeg"]

@@ -54,7 +54,7 @@ class Sample:
 
     @property
     def dataset(self) -> Dataset:
-        """Where it lies."""
+        """The dataset of the sample."""
         return Dataset(self.recipe.out_path())
 
 

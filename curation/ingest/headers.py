@@ -35,7 +35,7 @@ Row = tuple[Any, ...]
 _LISTED = ["row_id", "source", "member", "byte_offset", "num_bytes", "reason", "detail"]
 
 
-def stage(recipe: DataRecipe) -> MapJob:
+def map_job(recipe: DataRecipe) -> MapJob:
     """The job that turns the listing into `headers`."""
     return MapJob(
         job=JOB,
@@ -50,7 +50,7 @@ def other_knobs(dataset: Dataset, recipe: DataRecipe) -> bool:
     """Whether the headers of a dataset were read under other knobs. Such headers are read again without `--redo`,
     since that costs little."""
     made_by = dataset.record(JOB)
-    return made_by is not None and made_by.knobs != stage(recipe).record(dataset).knobs
+    return made_by is not None and made_by.knobs != map_job(recipe).record(dataset).knobs
 
 
 class HeaderWorker(Worker):

@@ -30,7 +30,7 @@ ROWS_PER_BATCH = 64
 """Rows that wait as Python objects before they become Arrow; keeps a part of proxies from lying in memory twice."""
 
 
-def stage(recipe: DataRecipe) -> MapJob:
+def map_job(recipe: DataRecipe) -> MapJob:
     """The job that turns the listing into `proxies` and `images`."""
     return MapJob(
         job="ingest",

@@ -23,7 +23,7 @@ SCORED_PX = 512
 """Pictures are measured at this longest side, so that a score does not depend on the size of the proxy."""
 
 
-def stage(recipe: DataRecipe) -> MapJob:
+def map_job(recipe: DataRecipe) -> MapJob:
     """The job that turns proxies into `scores`, and into `embeddings` with `aesthetic.store_embeddings`."""
     section, threads = recipe.aesthetic, recipe.run.threads
     build: Callable[[], Worker] = partial(AestheticWorker, section.scorer, threads)

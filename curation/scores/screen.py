@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 CLIP_SIMILARITY = "clip_similarity"
 
 
-def stage(recipe: DataRecipe) -> MapJob:
+def map_job(recipe: DataRecipe) -> MapJob:
     """The job that turns proxies into `screens`; captions are read only where they are compared."""
     section = recipe.screen
     return MapJob(

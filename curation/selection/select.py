@@ -119,7 +119,7 @@ ORDER BY row_id
 """
 
 
-def reduce(recipe: DataRecipe) -> ReduceJob:
+def reduce_job(recipe: DataRecipe) -> ReduceJob:
     """The select job: one row per input, kept or named with the rule, the value and the threshold."""
     knobs = {f"select.{name}": value for name, value in recipe.select.resolved().items()}
     prints = ("fingerprints",) if recipe.select.inherit_captions else ()

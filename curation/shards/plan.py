@@ -84,7 +84,7 @@ ORDER BY shard_id, position
 _BALANCE = "ANTI JOIN (FROM balance WHERE dropped) AS dropped USING (row_id) LEFT JOIN balance USING (row_id)"
 
 
-def reduce(recipe: DataRecipe) -> ReduceJob:
+def reduce_job(recipe: DataRecipe) -> ReduceJob:
     """The planning half of the shard job."""
     return ReduceJob(
         job="shard",

@@ -30,7 +30,7 @@ from schemas.recipe import DataRecipe, Shard
 from schemas.tables import SAMPLES
 
 
-def stage(recipe: DataRecipe, dataset: Dataset) -> MapJob:
+def map_job(recipe: DataRecipe, dataset: Dataset) -> MapJob:
     """The packing half of the shard job: part n of `samples` is shard n."""
     knobs = {
         "shard.resize_longest_px": recipe.shard.resize_longest_px,

@@ -257,10 +257,10 @@ def _check_shards(dataset: Dataset, threads: int, progress: Callable[[int], None
         yield Finding(checked.shard, text, False, remove, None if remove else checked.number)
     trouble = index_problem(dataset, index, broken)
     num_tars = len(index["shard"].unique())
-    told = f"{num_tars} tars, {index.num_rows} samples; {trouble or 'wids index there'}"
+    text = f"{num_tars} tars, {index.num_rows} samples; {trouble or 'wids index there'}"
     if num_unchecked:
-        told += f"; {num_unchecked} re-encoded images not checked: written before checksums"
-    yield Finding("shards", told, fine=trouble is None, remove=indexes if trouble else ())
+        text += f"; {num_unchecked} re-encoded images not checked: written before checksums"
+    yield Finding("shards", text, fine=trouble is None, remove=indexes if trouble else ())
 
 
 def _check_features(dataset: Dataset) -> Iterator[Finding]:

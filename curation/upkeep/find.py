@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from curation.ingest.takedown_log import TakedownEntry, read_log
 from engine import catalog
+from engine.catalog import Connection
 from engine.dataset import Dataset
 
 _MATCHES = """
@@ -22,8 +22,8 @@ JOIN listing USING (row_id) LEFT JOIN images USING (row_id)
 ORDER BY row_id
 """
 
-# of the selection as it is, and of the plan, which may be older while a build is unfinished
-_HEIRS = """
+# Both the selection and the plan are read: the plan may be older while a build is unfinished.
+_INHERITING = """
 SELECT DISTINCT giver, row_id, image_id FROM (
     SELECT inherited_from_row AS giver, row_id, image_id FROM selection
     UNION ALL
@@ -33,6 +33,12 @@ SELECT DISTINCT giver, row_id, image_id FROM (
 WHERE giver IN (SELECT row_id FROM matched) AND row_id NOT IN (SELECT row_id FROM matched)
 ORDER BY giver, row_id
 """
+
+DOUBLES = " and its doubles"
+"""Ends the `matched_by` of an input that goes because a picture of its group does."""
+
+Condition = tuple[str, str, list[object]]
+"""(selector, SQL condition, its values)"""
 
 _HOST = r"lower(regexp_extract({url}, '^[a-zA-Z][a-zA-Z0-9+.-]*://(?:[^/@?#]*@)?([^/:?#]+)', 1))"
 """Host of a URL."""
@@ -58,7 +64,7 @@ class Wanted:
     distance: int = 0
     duplicates: bool = False
 
-    def conditions(self) -> list[tuple[str, str, list[object]]]:
+    def conditions(self) -> list[Condition]:
         """(selector, SQL condition, its values) of each.
 
         Raises:
@@ -66,7 +72,7 @@ class Wanted:
         """
         if not 0 <= self.distance <= 16:
             raise ValueError(f"--distance {self.distance}: 0 to 16 bits; beyond, pictures have little in common")
-        found: list[tuple[str, str, list[object]]] = []
+        found: list[Condition] = []
         for name, values, digits in (("image_id", self.image_ids, 32), ("sha256", self.sha256s, 64)):
             for value in values:
                 _refuse_other_than_hex(name, value, digits)
@@ -108,8 +114,8 @@ class Found:
     num_beside: int
 
     @property
-    def num_heirs(self) -> int:
-        """Pictures that stay and lose a caption that they had taken over."""
+    def num_inheriting(self) -> int:
+        """Pictures that stay and lose an inherited caption."""
         return len({heir for entry in self.entries for heir in entry.heirs})
 
     @property
@@ -129,26 +135,11 @@ def find(dataset: Dataset, wanted: Wanted, why: str, features: Sequence[Path] = 
     when = datetime.now(UTC).isoformat(timespec="seconds")
     entry = partial(TakedownEntry, why=why, when=when, features=tuple(str(folder.absolute()) for folder in features))
     with catalog.connect(dataset) as connection:
-        connection.execute("CREATE TEMP TABLE matched (row_id BIGINT, matched_by VARCHAR)")
-        for selector, condition, values in conditions:
-            connection.execute(
-                "INSERT INTO matched SELECT row_id, ? FROM listing LEFT JOIN images USING (row_id) "
-                f"LEFT JOIN fingerprints USING (row_id) WHERE {condition}",
-                [selector, *values],
-            )
-        if wanted.duplicates:
-            connection.execute(
-                "INSERT INTO matched SELECT other.row_id, matched_by || ' and its doubles' FROM matched "
-                "JOIN duplicates USING (row_id) JOIN duplicates AS other USING (group_id)"
-            )
-        connection.execute(  # bytes are taken out wherever they lie
-            "INSERT INTO matched SELECT other.row_id, matched_by FROM matched JOIN images USING (row_id) "
-            "JOIN images AS other USING (sha256) WHERE images.sha256 IS NOT NULL"
-        )
+        _match(connection, conditions, wanted.duplicates)
         rows = connection.execute(_MATCHES).fetchall()
-        matched = {name.removesuffix(" and its doubles") for _, _, _, _, name, _ in rows}
+        matched = {name.removesuffix(DOUBLES) for _, _, _, _, name, _ in rows}
         heirs: dict[int, list[tuple[int, str]]] = {}
-        for giver, row_id, image_id in connection.execute(_HEIRS).fetchall():
+        for giver, row_id, image_id in connection.execute(_INHERITING).fetchall():
             heirs.setdefault(giver, []).append((row_id, image_id))
         beside = connection.execute(
             "SELECT count(*) FROM selection WHERE rejected_by = 'duplicate' AND row_id NOT IN "
@@ -167,19 +158,54 @@ def find(dataset: Dataset, wanted: Wanted, why: str, features: Sequence[Path] = 
         for row_id, image_id, sha256, name, by, gone in rows
         if not gone
     ]
-    known = {(old.matched_by, old.phash, old.distance, old.row_id is None) for old in logged}
     for selector, _, _ in conditions:
-        kind, _, value = selector.partition("=")
-        hashes: dict[str, Any] | None = {
-            "image_id": {"image_id": value},
-            "sha256": {"image_id": value[:32], "sha256": value},
-            "phash": {"phash": value, "distance": wanted.distance},
-        }.get(kind)  # type: ignore[assignment]
-        noted = any(old.matched_by.removesuffix(" and its doubles") == selector for old in logged)
-        if hashes is not None and (kind == "phash" or selector not in matched):
-            refused: TakedownEntry = entry(matched_by=selector, **hashes)
-            if (selector, refused.phash, refused.distance, True) not in known and (kind == "phash" or not noted):
-                entries.append(refused)
-        elif selector not in matched and not noted:
-            raise ValueError(f"{dataset.root}: nothing matches {selector}")
+        is_noted = any(_selector(old) == selector for old in logged)
+        refusal = _refusal(selector, wanted.distance, entry)
+        if refusal is None:
+            if selector not in matched and not is_noted:
+                raise ValueError(f"{dataset.root}: nothing matches {selector}")
+        elif refusal.phash is not None:
+            if not any(_refuses_same(old, refusal) for old in logged):
+                entries.append(refusal)
+        elif selector not in matched and not is_noted:
+            entries.append(refusal)
     return Found(entries, sum(bool(gone) for *_, gone in rows), beside[0])
+
+
+def _match(connection: Connection, conditions: Sequence[Condition], duplicates: bool) -> None:
+    """Fill the table `matched` with every input that a condition names, and why."""
+    connection.execute("CREATE TEMP TABLE matched (row_id BIGINT, matched_by VARCHAR)")
+    for selector, condition, values in conditions:
+        connection.execute(
+            "INSERT INTO matched SELECT row_id, ? FROM listing LEFT JOIN images USING (row_id) "
+            f"LEFT JOIN fingerprints USING (row_id) WHERE {condition}",
+            [selector, *values],
+        )
+    if duplicates:
+        connection.execute(
+            "INSERT INTO matched SELECT other.row_id, matched_by || ? FROM matched "
+            "JOIN duplicates USING (row_id) JOIN duplicates AS other USING (group_id)",
+            [DOUBLES],
+        )
+    connection.execute(  # the same bytes are taken out of every row
+        "INSERT INTO matched SELECT other.row_id, matched_by FROM matched JOIN images USING (row_id) "
+        "JOIN images AS other USING (sha256) WHERE images.sha256 IS NOT NULL"
+    )
+
+
+def _selector(entry: TakedownEntry) -> str:
+    return entry.matched_by.removesuffix(DOUBLES)
+
+
+def _refuses_same(old: TakedownEntry, new: TakedownEntry) -> bool:
+    return old.row_id is None and (old.matched_by, old.phash, old.distance) == (new.matched_by, new.phash, new.distance)
+
+
+def _refusal(selector: str, distance: int, entry: Callable[..., TakedownEntry]) -> TakedownEntry | None:
+    """The entry that refuses a hash in future; None for a selector that is none."""
+    kind, _, value = selector.partition("=")
+    if kind == "image_id":
+        return entry(matched_by=selector, image_id=value)
+    if kind == "sha256":
+        return entry(matched_by=selector, image_id=value[:32], sha256=value)
+    return entry(matched_by=selector, phash=value, distance=distance) if kind == "phash" else None

@@ -34,8 +34,8 @@ from schemas.features import RECORD_FILE
 from schemas.recipe import Run
 from schemas.tables import ADDED, REDUCE_TABLES, SAMPLES, SCHEMAS
 
-WORDED = ("mix", "nouns", "grounding")
-"""Map tables that say what a raw caption says, in the row of whoever carries it."""
+CAPTION_TABLES = ("mix", "nouns", "grounding")
+"""Map tables that repeat the text of a raw caption, in the row of each picture that carries it."""
 
 MOST_SHOWN = 20
 """Matches that are named on the console."""
@@ -80,10 +80,10 @@ def show_and_purge(
                 f"{found.num_beside:,} near doubles of these were dropped in their favour and stay out until select "
                 "runs anew; --duplicates takes them out as well"
             )
-        if found.num_heirs:
+        if found.num_inheriting:
             yield (
-                f"{found.num_heirs:,} pictures carry a raw caption of these: it goes, and they are pending until the "
-                "next sigma build"
+                f"{found.num_inheriting:,} pictures carry a raw caption of these: it goes, and they are pending until "
+                "the next sigma build"
             )
         if dry_run:
             yield f"{found.num_rows:,} inputs would be taken out; nothing was changed"
@@ -139,7 +139,7 @@ class _Takedown:
         self._threads, self._memory = threads, memory
         self._row_ids = pa.array(sorted(pending), pa.int64())
         heirs = {row: key for entry in pending.values() for row, key in entry.heirs if row not in pending}
-        self._heirs = pa.array(sorted(heirs), pa.int64())
+        self._inheriting = pa.array(sorted(heirs), pa.int64())
         self._keys = frozenset(entry.image_id for entry in pending.values() if entry.image_id) | {*heirs.values()}
         self._whys = {row_id: entry.why for row_id, entry in pending.items()}
         self._consistent = frozenset(step.outputs for step in steps if _is_consistent(dataset, step))
@@ -167,7 +167,7 @@ class _Takedown:
         self._recount()
         if not self._missing("samples") and dataset.parts("samples"):
             update_index(dataset)
-        if len(self._heirs):
+        if len(self._inheriting):
             self._outdate_selection()
         return len(shards)
 
@@ -180,7 +180,7 @@ class _Takedown:
 
     def _parts(self) -> list[int]:
         """Parts of the map tables that hold a purged row, or one that had taken over its caption."""
-        numbers, begin, left = [], 0, sorted({*self._pending, *self._heirs.to_pylist()})
+        numbers, begin, left = [], 0, sorted({*self._pending, *self._inheriting.to_pylist()})
         for number, path in enumerate(self._dataset.parts("listing")):
             begin += count_rows(path)
             inside = [row_id for row_id in left if row_id < begin]
@@ -191,7 +191,7 @@ class _Takedown:
     def _shards(self) -> list[int]:
         """Parts of `samples` that hold a purged row."""
         paths = self._dataset.parts("samples")
-        held = ahead(lambda path: self._worded(read_parquet(path, ["row_id"])), paths, self._threads)
+        held = ahead(lambda path: self._carries(read_parquet(path, ["row_id"])), paths, self._threads)
         return [int(path.stem.removeprefix("part-")) for path, mask in zip(paths, held, strict=True) if pc.any(mask)]
 
     def _unknown_shards(self) -> list[Path]:
@@ -207,10 +207,10 @@ class _Takedown:
         return pc.is_in(table["row_id"], value_set=self._row_ids)
 
     def _inherits(self, table: pa.Table) -> pa.ChunkedArray:
-        return pc.is_in(table["row_id"], value_set=self._heirs)
+        return pc.is_in(table["row_id"], value_set=self._inheriting)
 
-    def _worded(self, table: pa.Table) -> pa.ChunkedArray:
-        """The purged rows, and those that say the words of one."""
+    def _carries(self, table: pa.Table) -> pa.ChunkedArray:
+        """The purged rows, and those that carry the caption of one."""
         return pc.or_(self._mask(table), self._inherits(table))
 
     def _missing(self, table: str) -> list[int]:
@@ -225,7 +225,7 @@ class _Takedown:
         for name in set(ADDED.get(table, ())) - set(rows.schema.names):  # written before there was such a column
             field = SCHEMAS[table].field(name)
             rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
-        mask = self._worded(rows) if table in ("selection", "shard_plan") else self._mask(rows)
+        mask = self._carries(rows) if table in ("selection", "shard_plan") else self._mask(rows)
         if not pc.any(mask).as_py():
             return
         if table == "selection":
@@ -247,8 +247,8 @@ class _Takedown:
             rows = read_parquet(path)
             metadata = metadata_of(rows)
             rows = as_stored(table, rows)
-            inherits = table in WORDED and bool(pc.any(self._inherits(rows)).as_py())
-            left = emptied(rows, self._worded(rows) if inherits else self._mask(rows), self._whys)
+            inherits = table in CAPTION_TABLES and bool(pc.any(self._inherits(rows)).as_py())
+            left = emptied(rows, self._carries(rows) if inherits else self._mask(rows), self._whys)
             fresh = {CONTENT_KEY.decode(): content_digest(left)}
             if table in made_by and not inherits:  # a part with such a row is not what its inputs make: never reused
                 fresh |= self._digest(made_by[table], number)
@@ -278,7 +278,7 @@ class _Takedown:
         """A shard, then its part of `samples`: what says that it is to be rewritten goes last."""
         path = self._dataset.part("samples", number)
         rows = read_parquet(path)
-        keep = rows.filter(pc.invert(self._worded(rows))).to_pylist()
+        keep = rows.filter(pc.invert(self._carries(rows))).to_pylist()
         names = set(rows["shard"].drop_null().to_pylist())
         assert len(names) <= 1, "a part of samples is a shard"
         places = {}
@@ -305,7 +305,7 @@ class _Takedown:
             paid = self._dataset.paid(table, number)
             noted = paid.with_suffix(".batches").glob("*.parquet")  # by a part that was not finished
             for path in (self._dataset.previous(table) / name, paid, *noted):
-                goes = self._worded if table in WORDED else self._mask
+                goes = self._carries if table in CAPTION_TABLES else self._mask
                 if path.is_file():
                     keep_rows(path, lambda rows, goes=goes: pc.invert(goes(rows)))  # type: ignore[misc]
 
@@ -313,7 +313,7 @@ class _Takedown:
         """Outdated shards that wait to be taken over, where they hold a purged picture."""
         for path in self._dataset.previous("samples").glob("part-*.parquet"):
             rows = read_parquet(path, ["row_id", "shard"])
-            if pc.any(self._worded(rows)).as_py():
+            if pc.any(self._carries(rows)).as_py():
                 for name in rows["shard"].drop_null().unique().to_pylist():
                     (self._dataset.shards / PREVIOUS_SHARDS / name).unlink(missing_ok=True)
                 path.unlink()

@@ -192,7 +192,7 @@ class ShardMender(ShardWriter):
 
 def _missing_samples(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job]) -> set[int]:
     """Shards of the plan that have no part of `samples`, in a dataset whose shards were begun."""
-    return set(shard_writer.stage(recipe, dataset).missing(dataset)) if _is_planned(dataset, steps) else set()
+    return set(shard_writer.map_job(recipe, dataset).missing(dataset)) if _is_planned(dataset, steps) else set()
 
 
 def _is_planned(dataset: Dataset, steps: Sequence[Job]) -> bool:
@@ -203,7 +203,7 @@ def _mend_shards(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job], num
     """Write shards again where the plan is there; the index is written by the build that follows."""
     if not numbers or not _is_planned(dataset, steps):
         return
-    mending = replace(shard_writer.stage(recipe, dataset), build=partial(_mender, str(dataset.root), recipe.shard))
+    mending = replace(shard_writer.map_job(recipe, dataset), build=partial(_mender, str(dataset.root), recipe.shard))
     ShardFiles().delete_index(dataset)
     for number in sorted(numbers):
         mending.run_part(dataset, mending.build, number, lambda *_: None)

@@ -142,9 +142,9 @@ def assert_charts(page: Any) -> None:
 
 
 def test_the_report_from_disk(page: Any, look: str, dataset: Dataset, tmp_path: Path) -> None:
-    import sigma
+    from commands import looking
 
-    page.goto(sigma.write_report_page(dataset.root, tmp_path / "report.html").as_uri())
+    page.goto(looking.write_report_page(dataset.root, tmp_path / "report.html").as_uri())
     assert_charts(page)
     assert fits(page)
     assert_readable(page)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioning.balance import reduce
+from captioning.balance import reduce_job
 from commands.order import pipeline as pipeline_of
 from curation import build as pipeline
 from engine import catalog
@@ -40,7 +40,7 @@ def weigh(
         ),
     )
     made = DataRecipe(images="photos", out="out", balance=Balance(most_images=most_images, drop=drop))
-    return run_query(count_nouns(connection), reduce(made).query(connection))
+    return run_query(count_nouns(connection), reduce_job(made).query(connection))
 
 
 def test_the_weights_are_those_computed_by_hand(part: Part) -> None:
@@ -66,7 +66,7 @@ def test_the_weight_agrees_with_plain_python(captions: list[list[str]], most_ima
             [row, f"{row:032x}", nouns],
         )
     made = DataRecipe(images="photos", out="out", balance=Balance(most_images=most_images, drop=True))
-    rows = run_query(count_nouns(connection), reduce(made).query(connection))
+    rows = run_query(count_nouns(connection), reduce_job(made).query(connection))
     for row, nouns in zip(rows, captions, strict=True):
         missed = math.prod(1 - min(1, most_images / num_images[noun]) for noun in set(nouns))
         assert row["weight"] == pytest.approx(1 - missed if nouns else 1, rel=1e-6)

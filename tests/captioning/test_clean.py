@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioning.clean import Cleaner, cleaned_text, stage
+from captioning.clean import Cleaner, cleaned_text, map_job
 from captioning.texts.text import clean as normalised
 from schemas import tables
 from schemas.reasons import RawCaptionReason
@@ -219,7 +219,7 @@ def test_a_part_of_clean_has_a_row_per_input(part: Part, cleaner: Cleaner) -> No
 
 
 def test_the_stage_depends_on_its_section_and_on_no_threshold() -> None:
-    job = stage(DataRecipe(images="photos", out="out"))
+    job = map_job(DataRecipe(images="photos", out="out"))
     assert (job.job, job.outputs, job.inputs) == ("clean", ("raw_captions",), ("images",))
     assert job.knobs == {"clean.languages": ["en"], "clean.min_words": 2}
     assert isinstance(pickle.loads(pickle.dumps(job)).build(), Cleaner)

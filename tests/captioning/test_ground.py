@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from captioning.detector import NounDetector
-from captioning.ground import Grounder, stage
+from captioning.ground import Grounder, map_job
 from models.clip import Clip, cosine
 from schemas import tables
 from schemas.recipe import DataRecipe, Ground
@@ -157,7 +157,7 @@ def test_each_caption_source_has_a_row_of_its_own(
 
 def test_the_stage_reads_the_tables_of_its_sources() -> None:
     def made(**ground: Any) -> Any:
-        return stage(DataRecipe.from_mapping({"images": "a", "out": "b", "ground": ground}))
+        return map_job(DataRecipe.from_mapping({"images": "a", "out": "b", "ground": ground}))
 
     assert made().inputs == ("proxies", "captions", "nouns") and made().rows_per_input == 1
     three = made(sources=["synthetic", "raw", "vlm"])
@@ -178,7 +178,7 @@ def test_missing_models_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_the_table_does_not_depend_on_speed_knobs() -> None:
     def knobs(**ground: Any) -> Any:
-        return stage(DataRecipe.from_mapping({"images": "a", "out": "b", "ground": ground})).knobs
+        return map_job(DataRecipe.from_mapping({"images": "a", "out": "b", "ground": ground})).knobs
 
     assert knobs(batch_size=2, device="cpu", enabled=True) == knobs()
     assert knobs(min_noun_score=0.5) != knobs()

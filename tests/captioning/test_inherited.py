@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-import sigma
+from commands import order
 from curation.upkeep.doctor import check_dataset
 from curation.upkeep.find import Wanted, find
 from curation.upkeep.purge import purge
@@ -139,9 +139,9 @@ def test_a_caption_of_a_purged_picture_goes_from_whoever_took_it_over(dataset: D
     copy = Dataset(tmp_path / "copy")
     shutil.copytree(dataset.root, copy.root)
     plan = DataRecipe.load(copy.recipe, [f"out={copy.root}"])
-    steps = sigma.pipeline(plan)
+    steps = order.pipeline(plan)
     found = find(copy, Wanted(image_ids=(image["small1"],)), "asked")
-    assert found.num_heirs == 1
+    assert found.num_inheriting == 1
     purge(copy, steps, found)
     said = [path for path in copy.root.rglob("*") if path.is_file() and WORDS.encode() in path.read_bytes()]
     said += [table for table in SCHEMAS if copy.record(table) and WORDS in repr(rows(copy, table))]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioning.mix import CandidateCaption, Mixer, choose, stage
+from captioning.mix import CandidateCaption, Mixer, choose, map_job
 from captioning.texts.quality import GATE
 from captioning.texts.text import sentence_ends
 from schemas import tables
@@ -156,7 +156,7 @@ def test_another_salt_tosses_again_and_the_ends_of_the_share_hold(
 
 
 def test_the_job_depends_on_its_section_only() -> None:
-    job = stage(DataRecipe(images="photos", out="out"))
+    job = map_job(DataRecipe(images="photos", out="out"))
     assert (job.job, job.outputs, job.inputs) == ("mix", ("mix",), ("raw_captions", "captions", "selection"))
     assert job.knobs == {"mix.synthetic_share": 0.6, "mix.salt": "mix", "mix.tokenizer": "words"}
     assert isinstance(pickle.loads(pickle.dumps(job)).build(), Mixer)

@@ -11,7 +11,7 @@ import spacy
 
 from benchmarks import noun_speed
 from captioning import nouns
-from captioning.nouns import NounExtractor, NounWorker, load_extractor, stage
+from captioning.nouns import NounExtractor, NounWorker, load_extractor, map_job
 from schemas import tables
 from schemas.recipe import DataRecipe
 
@@ -177,7 +177,7 @@ def test_a_part_has_two_rows_per_input_and_null_where_nothing_is_to_count(part: 
 
 
 def test_the_job_writes_two_rows_per_input_and_can_be_sent_to_workers() -> None:
-    job = stage(DataRecipe(images="photos", out="out"))
+    job = map_job(DataRecipe(images="photos", out="out"))
     assert (job.job, job.outputs, job.inputs) == ("nouns", ("nouns",), ("raw_captions", "captions", "selection"))
     assert job.rows_per_input == 2
     assert job.knobs == {"nouns.extractor": "lexicon", "nouns.compounds": False, "mix.tokenizer": "words"}
@@ -185,7 +185,7 @@ def test_the_job_writes_two_rows_per_input_and_can_be_sent_to_workers() -> None:
 
 
 def test_compounds_are_a_knob_of_the_job() -> None:
-    job = stage(DataRecipe.from_mapping({"images": "photos", "out": "out", "nouns": {"compounds": True}}))
+    job = map_job(DataRecipe.from_mapping({"images": "photos", "out": "out", "nouns": {"compounds": True}}))
     assert job.knobs == {"nouns.extractor": "lexicon", "nouns.compounds": True, "mix.tokenizer": "words"}
     worker = job.build()
     assert isinstance(worker, NounWorker)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from captioning.captioners.base import Answer, CaptionerUnusable, CaptionFailure, Generated, seed_of
-from captioning.recaption import FAILURES_IN_A_ROW, Recaptioner, stages
+from captioning.recaption import FAILURES_IN_A_ROW, Recaptioner, map_jobs
 from engine.dataset import Dataset, commit_table
 from engine.journal import Journal
 from schemas import tables
@@ -240,7 +240,7 @@ def test_the_stage_runs_on_real_photos_through_a_committed_part(
     }
     commit_table(dataset.part("proxies", 0), inputs["proxies"], tables.PROXIES, {})
     commit_table(dataset.reduced("selection"), inputs["selection"], tables.SELECTION, {})
-    (job,) = stages(DataRecipe(images="photos", out="out"))
+    (job,) = map_jobs(DataRecipe(images="photos", out="out"))
     assert (job.job, job.outputs, job.inputs, job.reuses) == ("caption", ("captions",), ("proxies", "selection"), True)
     worker = pickle.loads(pickle.dumps(job)).build()
     assert job.run_part(dataset, lambda: worker, 0, lambda *_: None)

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from commands import console
-from commands.console import JobProgress, duration, ledger_table, rows_table, stage_bars, told_throughput
+from commands.console import JobProgress, duration, ledger_table, rows_table, stage_bars, throughput_text
 from curation.ingest.listing import Listed
 from engine.run_log import JobResult, throughput
 
@@ -168,4 +168,4 @@ def test_throughput_is_of_all_workers_together() -> None:
         "model_share": 0.9,
         "gpu_hours": 20 / 3600,
     }
-    assert throughput({}, 10.0) == {} and told_throughput({}) == ""
+    assert throughput({}, 10.0) == {} and throughput_text({}) == ""

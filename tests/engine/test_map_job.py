@@ -14,7 +14,7 @@ from engine.dataset import CONTENT_KEY, Dataset, commit_table, content_digest, d
 from engine.journal import Journal
 from engine.map_job import MapJob, check_rows, naming
 from engine.runner import LocalRunner, PartFailed, Progress
-from schemas.tables import LISTING, NOUNS
+from schemas.tables import LISTING, NOUNS, SELECTION
 from tests.building import table_of
 
 Change = Callable[[pa.Table], pa.Table]
@@ -134,7 +134,48 @@ def test_a_column_of_another_type_is_refused_and_nothing_is_written(dataset: Dat
     assert not dataset.parts("scores")
 
 
-def test_an_unchanged_part_is_taken_over_without_building_a_worker(dataset: Dataset) -> None:
+def test_an_unchanged_part_is_taken_back_without_reading_its_inputs(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(dataset, scoring())
+    set_aside(dataset, "scores")
+    monkeypatch.setattr(Dataset, "read_part", lambda *_: pytest.fail("the rows of a map table were read"))
+    assert run(dataset, scoring()) == [False, False]
+
+
+def test_a_part_that_also_reads_a_reduce_table_is_taken_back_by_row_ids_alone(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    selection = table_of("selection", ({"row_id": row, "kept": True, "subsets": []} for row in range(5)))
+    commit_table(dataset.reduced("selection"), selection, SELECTION, {})
+    job = scoring(inputs=("listing", "selection"))
+    run(dataset, job)
+    set_aside(dataset, "scores")
+    read, read_part = [], Dataset.read_part
+
+    def reading(dataset: Dataset, table: str, number: int, columns: list[str] | None = None) -> pa.Table:
+        read.append((table, columns))
+        return read_part(dataset, table, number, columns)
+
+    monkeypatch.setattr(Dataset, "read_part", reading)
+    assert run(dataset, job) == [False, False]
+    assert read == [("listing", ["row_id"])] * 2
+
+
+def test_counts_of_workers_add_up_beside_the_rows(dataset: Dataset) -> None:
+    class Counting(Scorer):
+        def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:  # type: ignore[override]
+            progress(0, {"images": inputs["listing"].num_rows, "model_s": 0.5})
+            return super().__call__(inputs, progress)
+
+    rows: list[int] = []
+    job = scoring(build=Counting)
+    result = job.run(dataset, job.state(dataset), LocalRunner, lambda number, counts={}: rows.append(number))
+    assert result.counts == {"images": 5, "model_s": 1.0}
+    assert sum(rows) == result.rows == 5
+
+
+def test_an_unchanged_part_is_taken_back_without_building_a_worker(dataset: Dataset) -> None:
     run(dataset, scoring())
     before = dataset.part("scores", 1).stat()
     set_aside(dataset, "scores")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-import sigma
+from commands import order
 from engine.job import Job
 from engine.map_job import MapJob
 from engine.preflight import NeedsMissing, check_needs
@@ -55,7 +55,7 @@ def lines_of(steps: Sequence[Job]) -> list[str]:
 
 
 def lacking(made: DataRecipe) -> list[str]:
-    return lines_of(sigma.pipeline(made))
+    return lines_of(order.pipeline(made))
 
 
 def test_all_that_is_missing_is_said_at_once_a_line_each(
@@ -88,7 +88,7 @@ def test_all_that_is_missing_is_said_at_once_a_line_each(
 
 def test_a_worker_says_the_same_when_it_finds_nothing(no_hub: None, tmp_path: Path) -> None:
     sections = {name: EVERYTHING[name] for name in ("aesthetic", "screen", "caption", "mix", "nouns", "ground")}
-    for step in sigma.pipeline(recipe(tmp_path, tmp_path / "out", **sections)):
+    for step in order.pipeline(recipe(tmp_path, tmp_path / "out", **sections)):
         if isinstance(step, MapJob) and (lines := lines_of([step])):
             with pytest.raises(ValueError) as stopped:
                 step.build()
@@ -115,7 +115,7 @@ def test_a_part_of_a_model_is_not_enough(tmp_path: Path) -> None:
 
 def test_a_stage_with_needs_can_be_sent_to_a_worker(no_hub: None, tmp_path: Path) -> None:
     made = recipe(tmp_path, tmp_path / "out", **EVERYTHING)
-    stages = [step for step in sigma.pipeline(made) if isinstance(step, MapJob)]
+    stages = [step for step in order.pipeline(made) if isinstance(step, MapJob)]
     for stage in stages:
         sent = pickle.loads(pickle.dumps(stage))
         assert lines_of([sent]) == lines_of([stage])
@@ -137,9 +137,10 @@ def test_a_command_refuses_before_it_makes_or_reads_anything(command: str, tmp_p
 def test_looking_imports_neither_torch_nor_transformers(no_hub: None, tmp_path: Path) -> None:
     program = (
         "import sys, sigma\n"
+        "from commands import order\n"
         "from engine.preflight import NeedsMissing, check_needs\n"
         "from schemas.recipe import DataRecipe\n"
-        f"try: check_needs(sigma.pipeline(DataRecipe.from_mapping({ ({'images': 'a', 'out': 'b'} | EVERYTHING)!r})))\n"
+        f"try: check_needs(order.pipeline(DataRecipe.from_mapping({ ({'images': 'a', 'out': 'b'} | EVERYTHING)!r})))\n"
         "except NeedsMissing: print([name for name in ('torch', 'transformers', 'spacy', 'faiss', 'ray') "
         "if name in sys.modules])\n"
     )

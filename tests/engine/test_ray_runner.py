@@ -13,7 +13,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-import sigma
+from commands import order
 from curation import build as pipeline
 from curation.build import Observer
 from curation.sources.demo_photos import write_demo_photos
@@ -69,7 +69,7 @@ def recipe(photos: Path, out: Path, runner: str) -> DataRecipe:
 @pytest.fixture(scope="module")
 def local(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     wanted = recipe(photos, tmp_path_factory.mktemp("local") / "dataset", "local")
-    pipeline.build(wanted, sigma.pipeline(wanted), Watcher())
+    pipeline.build(wanted, order.pipeline(wanted), Watcher())
     return wanted.out_path()
 
 
@@ -104,7 +104,7 @@ def test_two_nodes_write_what_one_process_writes_and_one_may_vanish(
     cluster.wait_for_nodes()
     wanted = recipe(photos, tmp_path / "dataset", "ray")
     watcher = Watcher("ingest", 6, lambda: cluster.remove_node(doomed, allow_graceful=False))
-    built = pipeline.build(wanted, sigma.pipeline(wanted), watcher)
+    built = pipeline.build(wanted, order.pipeline(wanted), watcher)
     assert watcher.action is None, "the node must have been taken away in the middle of ingest"
     assert len([node for node in ray.nodes() if node["Alive"]]) == 2 if ray.is_initialized() else True
     assert sum(count for *_, count in built.counts) == built.num_inputs
@@ -113,7 +113,7 @@ def test_two_nodes_write_what_one_process_writes_and_one_may_vanish(
 
 def test_an_error_names_part_and_image_and_keeps_finished_parts(photos: Path, tmp_path: Path) -> None:
     wanted = recipe(photos, tmp_path / "dataset", "local")
-    steps = sigma.pipeline(wanted)
+    steps = order.pipeline(wanted)
     pipeline.build(wanted, steps[:1], Watcher())
     broken = wanted.out_path() / "tables" / "images" / "part-00003.parquet"
     broken.write_bytes(b"not parquet")

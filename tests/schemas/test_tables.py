@@ -9,7 +9,7 @@ import duckdb
 import pytest
 from rich.console import Console
 
-import sigma
+from commands import order
 from commands.console import columns_table
 from curation.ingest import headers
 from engine import catalog
@@ -61,8 +61,8 @@ def test_every_table_is_written_by_one_job_and_read_after_it(tmp_path: Path) -> 
     screen = {"sharpness": True, "clip_similarity": True}
     sections = {"ground": {"enabled": True}, "aesthetic": laion, "screen": screen, "balance": {"most_images": 1}}
     everything = DataRecipe.from_mapping({"images": str(tmp_path), "out": "out"} | sections)
-    made = {"listing", *headers.stage(everything).outputs}  # which no job of the pipeline reads or writes
-    for step in sigma.pipeline(everything):
+    made = {"listing", *headers.map_job(everything).outputs}  # which no job of the pipeline reads or writes
+    for step in order.pipeline(everything):
         assert set(step.inputs) <= made, step.job
         assert not set(step.outputs) & made, step.job
         made |= set(step.outputs)
@@ -101,7 +101,7 @@ def test_every_column_of_a_table_has_a_meaning(table: str) -> None:
 def test_every_column_of_a_view_has_a_meaning_and_no_meaning_is_left_over(dataset: Dataset) -> None:
     with catalog.connect_read_only(dataset) as connection:
         found = connection.execute("SELECT view_name FROM duckdb_views() WHERE NOT internal").fetchall()
-        told = catalog.told_columns(connection)
+        told = catalog.described_columns(connection)
     assert {view for (view,) in found} == set(MEANINGS) == {*SCHEMAS, "ledger", "raw_offers", "captions_beside"}
     assert not [(view, column) for view, column, _, text in told if not text.strip()]
     columns = {(view, column) for view, column, _, _ in told}
@@ -127,7 +127,7 @@ def test_the_catalog_carries_the_meanings_as_comments(dataset: Dataset) -> None:
 @pytest.mark.parametrize("width", [80, 200])
 def test_the_columns_are_readable(dataset: Dataset, width: int) -> None:
     with catalog.connect_read_only(dataset) as connection:
-        told = catalog.told_columns(connection)
+        told = catalog.described_columns(connection)
     console = Console(width=width, record=True, file=io.StringIO())
     console.print(columns_table(told))
     lines = [line.rstrip() for line in console.export_text().splitlines()]

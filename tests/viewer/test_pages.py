@@ -12,7 +12,7 @@ import httpx
 import pytest
 from PIL import Image, ImageFilter
 
-import sigma
+from commands import order
 from curation.selection import select
 from curation.selection import thresholds as command
 from curation.selection.thresholds import EVERYTHING, rules_on_record
@@ -210,7 +210,7 @@ def test_the_page_and_the_command_agree_with_select_on_a_threshold(doubles: Data
     )
     assert (found.num_fallen, found.num_returned) == (expected.num_fallen, expected.num_returned)
     with catalog.connect(doubles) as connection:
-        connection.execute(f"CREATE TABLE afterwards AS {select.reduce(changed).query(connection)}")
+        connection.execute(f"CREATE TABLE afterwards AS {select.reduce_job(changed).query(connection)}")
         for moved, which in (
             (found.fallen, "was.kept AND NOT afterwards.kept"),
             (found.returned, "afterwards.kept AND NOT was.kept"),
@@ -332,7 +332,7 @@ def test_a_purged_picture_is_counted_as_purged(tmp_path: Path) -> None:
     made = recipe(tmp_path / "photos", tmp_path / "ds")
     dataset, _ = build_dataset(made)
     (first, *_) = Database(dataset).rows("SELECT image_id FROM images ORDER BY row_id")
-    purge(dataset, sigma.pipeline(made), find(dataset, Wanted(image_ids=(first["image_id"],)), "asked"))
+    purge(dataset, order.pipeline(made), find(dataset, Wanted(image_ids=(first["image_id"],)), "asked"))
     database = Database(dataset)
     database.prepare(LEDGER_TABLE)
     assert database.rows(f"SELECT outcome, stage, reason FROM {LEDGER_TABLE} WHERE row_id = 0") == [

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from captioning.figures.queries import noun_counts
-from captioning.figures.statistics import count_nouns, noun_uses_sql, reduce
+from captioning.figures.statistics import count_nouns, noun_uses_sql, reduce_job
 from captioning.nouns import NounWorker
 from schemas import tables
 from schemas.recipe import DataRecipe, Statistics
@@ -112,7 +112,7 @@ def by_hand(images: list[Image], valid_above: int) -> list[tuple[object, ...]]:
 def in_sql(connection: duckdb.DuckDBPyConnection, valid_above: int) -> list[tuple[object, ...]]:
     recipe = DataRecipe(images="photos", out="out", statistics=Statistics(valid_above=valid_above))
     connection.execute(f"CREATE OR REPLACE TEMPORARY TABLE noun_uses AS {count_nouns(recipe).query(connection)}")
-    return connection.execute(reduce(recipe).query(connection)).fetchall()
+    return connection.execute(reduce_job(recipe).query(connection)).fetchall()
 
 
 def same(ours: list[tuple[object, ...]], theirs: list[tuple[object, ...]]) -> bool:
@@ -223,7 +223,7 @@ def test_the_result_meets_the_contract_of_the_table(connection: duckdb.DuckDBPyC
     fill(connection, [((["cat"], 1), None, "raw")])
     in_sql(connection, 0)
     recipe = DataRecipe(images="photos", out="out")
-    for step, schema in ((count_nouns(recipe), tables.NOUN_USES), (reduce(recipe), tables.STATISTICS)):
+    for step, schema in ((count_nouns(recipe), tables.NOUN_USES), (reduce_job(recipe), tables.STATISTICS)):
         assert connection.sql(step.query(connection)).to_arrow_table().cast(schema).schema == schema
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.dedup.dedup import find_groups, reduce
+from curation.dedup.dedup import find_groups, reduce_job
 from engine.dataset import Dataset, JobRecord, commit_table
 from schemas.recipe import DataRecipe, Dedup
 from schemas.tables import SCHEMAS
@@ -306,13 +306,13 @@ def test_the_job_notices_when_another_dataset_is_built_anew(tmp_path: Path) -> N
     theirs = write_dataset(tmp_path / "eval", [other(0, BASE)])
     against = {"against": [str(theirs)]}
     made = DataRecipe.from_mapping({"images": "photos", "out": "out", "dedup": against})
-    before = reduce(made).knobs
+    before = reduce_job(made).knobs
     assert str(theirs) in str(before["dedup.against"])
     Dataset(theirs).write_record("fingerprints", JobRecord("fingerprint", {}, {}, "abc"))
-    assert reduce(made).knobs != before
+    assert reduce_job(made).knobs != before
 
 
 def test_the_job_names_its_knob() -> None:
     made = DataRecipe.from_mapping({"images": "photos", "out": str(Path("out")), "dedup": {"max_distance": 2}})
-    assert reduce(made).knobs == {"dedup.max_distance": 2, "dedup.semantic_threshold": None, "dedup.against": []}
-    assert reduce(made).inputs == ("images", "fingerprints")
+    assert reduce_job(made).knobs == {"dedup.max_distance": 2, "dedup.semantic_threshold": None, "dedup.against": []}
+    assert reduce_job(made).inputs == ("images", "fingerprints")

@@ -126,9 +126,9 @@ def test_stage(tmp_path: Path) -> None:
         },
     )
     recipe = DataRecipe(images=str(folder), out=str(tmp_path / "out"))
-    tables = dict(ingest.stage(recipe).build()({"listing": listing_table(folder)}, lambda n: None))
+    tables = dict(ingest.map_job(recipe).build()({"listing": listing_table(folder)}, lambda n: None))
     done: list[int] = []
-    stage = fingerprint.stage(recipe)
+    stage = fingerprint.map_job(recipe)
     (name,) = stage.outputs
     table = stage.build()(tables, done.append)[name]
     rows = table.to_pylist()

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from curation.dedup import semantic
-from curation.dedup.dedup import find_groups, reduce
+from curation.dedup.dedup import find_groups, reduce_job
 from curation.dedup.semantic import find_similar, similar_pairs
 from schemas.recipe import DataRecipe, Dedup
 from schemas.tables import EMBEDDINGS
@@ -130,7 +130,7 @@ def test_the_job_reads_embeddings_only_with_a_semantic_threshold() -> None:
     def job(**section: Any) -> Any:
         stored = {"scorer": "laion", "store_embeddings": True}
         recipe = {"images": "photos", "out": str(Path("out")), "aesthetic": stored, "dedup": section}
-        return reduce(DataRecipe.from_mapping(recipe))
+        return reduce_job(DataRecipe.from_mapping(recipe))
 
     assert job().inputs == ("images", "fingerprints")
     assert job(semantic_threshold=0.9).inputs == ("images", "fingerprints", "embeddings")

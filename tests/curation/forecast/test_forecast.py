@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-import sigma
+from commands import order
 from curation.forecast.estimate import Estimate
 from curation.forecast.facts import facts_of, gpu_workers
 from curation.forecast.forecast import (
@@ -53,7 +53,7 @@ def built(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def forecast_of(data: DataRecipe, size: int) -> Forecast:
     with sampled(data, size) as sample:
-        steps = sigma.pipeline(sample.recipe)
+        steps = order.pipeline(sample.recipe)
         build_sample(sample, steps, Told())
         facts = facts_of(sample, steps)
     found = forecast(facts, data.shard.megabytes, data.shard.max_samples, [1, 4])
@@ -183,7 +183,7 @@ def test_copies_are_counted_in_the_survivors_and_spoken_of(tmp_path: Path) -> No
 
 def test_too_little_room_is_a_warning(photos: Path, tmp_path: Path, of_60: Forecast) -> None:
     with sampled(made(photos, tmp_path / "dataset"), 20) as sample:
-        steps = sigma.pipeline(sample.recipe)
+        steps = order.pipeline(sample.recipe)
         build_sample(sample, steps, Told())
         facts = facts_of(sample, steps)
     found = forecast(facts, 512, 20, [1])

@@ -32,7 +32,7 @@ NEEDS_DECODING = {"cut.jpg", "cut.png", "hole.png"}
 
 def probed(made: DataRecipe, redo: bool = False) -> tuple[Dataset, Told]:
     told = Told()
-    pipeline.build(made, [headers.stage(made)], told, frozenset({headers.JOB} if redo else ()))
+    pipeline.build(made, [headers.map_job(made)], told, frozenset({headers.JOB} if redo else ()))
     return Dataset(made.out_path()), told
 
 

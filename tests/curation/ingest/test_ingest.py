@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from curation.ingest.ingest import encode_proxy, stage
+from curation.ingest.ingest import encode_proxy, map_job
 from engine.ahead import ahead
 from schemas.recipe import DataRecipe
 from schemas.tables import IMAGES, PROXIES
@@ -71,7 +71,7 @@ def recipe_for(folder: Path, **sections: dict[str, object]) -> DataRecipe:
 
 def run(folder: Path, recipe: DataRecipe | None = None) -> tuple[pa.Table, pa.Table]:
     """`proxies` and `images` of a folder."""
-    tables = stage(recipe or recipe_for(folder)).build()({"listing": listing_table(folder)}, lambda n: None)
+    tables = map_job(recipe or recipe_for(folder)).build()({"listing": listing_table(folder)}, lambda n: None)
     return tables["proxies"], tables["images"]
 
 
@@ -190,7 +190,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     table = listing_table(folder)
     (folder / "b.jpg").unlink()
     (folder / "b.jpg").mkdir()
-    images = stage(recipe_for(folder)).build()({"listing": table}, lambda n: None)["images"]
+    images = map_job(recipe_for(folder)).build()({"listing": table}, lambda n: None)["images"]
     rows = [(row["reason"], row["detail"], row["image_id"]) for row in images.to_pylist()]
     assert rows[1:] == [
         ("unreadable", "a folder that cannot be listed", None),
@@ -204,7 +204,7 @@ def test_bytes_inside_a_container(tmp_path: Path) -> None:
     listing = listing_table(folder).to_pylist()
     listing[0] |= {"byte_offset": 6, "num_bytes": len(COFFEE)}
     table = pa.Table.from_pylist(listing, schema=listing_table(folder).schema)
-    images = stage(recipe_for(folder)).build()({"listing": table}, lambda n: None)["images"]
+    images = map_job(recipe_for(folder)).build()({"listing": table}, lambda n: None)["images"]
     assert images["sha256"].to_pylist() == [hashlib.sha256(COFFEE).hexdigest()]
 
 
@@ -219,12 +219,12 @@ def test_proxies_of_the_same_pixels_are_the_same_bytes() -> None:
 def test_an_empty_part(tmp_path: Path) -> None:
     folder = write_files(tmp_path / "in", {"a.jpg": COFFEE})
     none = listing_table(folder).slice(0, 0)
-    tables = stage(recipe_for(folder)).build()({"listing": none}, lambda n: None)
+    tables = map_job(recipe_for(folder)).build()({"listing": none}, lambda n: None)
     assert (tables["proxies"].num_rows, tables["images"].num_rows) == (0, 0)
 
 
 def test_the_stage_names_all_it_depends_on(tmp_path: Path) -> None:
-    job = stage(recipe_for(tmp_path, run={"threads": 7}))
+    job = map_job(recipe_for(tmp_path, run={"threads": 7}))
     assert (job.job, job.inputs, job.outputs) == ("ingest", ("listing",), ("proxies", "images"))
     assert job.knobs == {"ingest.proxy_px": 128, "ingest.proxy_quality": 90, "ingest.max_megapixels": 300.0}
 

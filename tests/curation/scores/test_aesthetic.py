@@ -71,8 +71,8 @@ def test_stage(tmp_path: Path) -> None:
         tmp_path / "photos", {"a.png": encode(photo("coffee.png"), "PNG"), "b.jpg": b"", "c.jpg": b"<html>"}
     )
     recipe = DataRecipe(images=str(folder), out=str(tmp_path / "out"))
-    tables = ingest.stage(recipe).build()({"listing": listing_table(folder)}, lambda n: None)
-    stage = aesthetic.stage(recipe)
+    tables = ingest.map_job(recipe).build()({"listing": listing_table(folder)}, lambda n: None)
+    stage = aesthetic.map_job(recipe)
     table = stage.build()({"proxies": tables["proxies"]}, lambda n: None)["scores"]
     rows = table.to_pylist()
     assert table.schema == SCORES

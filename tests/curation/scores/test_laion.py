@@ -132,7 +132,7 @@ def made(**section: Any) -> DataRecipe:
 
 
 def worker(**section: Any) -> Any:
-    return aesthetic.stage(made(**section)).build()
+    return aesthetic.map_job(made(**section)).build()
 
 
 def proxies() -> pa.Table:
@@ -189,8 +189,8 @@ def test_embeddings_are_stored_in_16_bits_and_duckdb_reads_them(models: dict[str
 
 
 def test_the_jobs_knobs_are_those_that_decide_a_score() -> None:
-    assert aesthetic.stage(made()).knobs == {"aesthetic.scorer": "photographic"}
-    laion = aesthetic.stage(made(scorer="laion", batch_size=3, device="cuda:1", workers=2, gpus_per_worker=0.5))
+    assert aesthetic.map_job(made()).knobs == {"aesthetic.scorer": "photographic"}
+    laion = aesthetic.map_job(made(scorer="laion", batch_size=3, device="cuda:1", workers=2, gpus_per_worker=0.5))
     assert laion.knobs == {
         "aesthetic.scorer": "laion", "aesthetic.clip": None, "aesthetic.head": None,
         "aesthetic.store_embeddings": False,

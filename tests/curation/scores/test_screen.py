@@ -54,7 +54,7 @@ def tables(tmp_path: Path) -> dict[str, pa.Table]:
     }
     listing = listing_table(write_files(tmp_path / "photos", files))
     section = {"images": str(tmp_path / "photos"), "out": str(tmp_path / "out"), "ingest": {"proxy_px": 600}}
-    found = ingest.stage(DataRecipe.from_mapping(section)).build()({"listing": listing}, lambda _: None)
+    found = ingest.map_job(DataRecipe.from_mapping(section)).build()({"listing": listing}, lambda _: None)
     captions = ({"row_id": n, "caption": caption, "removed": []} for n, caption in enumerate(CAPTIONS))
     return dict(found) | {"raw_captions": table_of("raw_captions", captions)}
 
@@ -64,7 +64,7 @@ def made(**section: Any) -> DataRecipe:
 
 
 def screened(tables: dict[str, pa.Table], **section: Any) -> list[dict[str, Any]]:
-    stage = screen.stage(made(device="cpu", **section))
+    stage = screen.map_job(made(device="cpu", **section))
     done: list[int] = []
     found = stage.build()({name: tables[name] for name in stage.inputs}, done.append)["screens"]
     assert sum(done) == found.num_rows == 5
@@ -168,22 +168,22 @@ def test_a_build_screens_then_refuses_by_the_limits_and_moving_one_screens_nothi
 
 
 def test_it_is_off_by_default_and_reads_captions_where_it_compares_them() -> None:
-    import sigma
+    from commands import order
 
-    assert "screen" not in [step.job for step in sigma.pipeline(made())]
-    assert "screen" in [step.job for step in sigma.pipeline(made(border=True))]
-    assert screen.stage(made(border=True)).inputs == ("proxies", "images")
-    assert screen.stage(made(clip_similarity=True)).inputs == ("proxies", "images", "raw_captions")
+    assert "screen" not in [step.job for step in order.pipeline(made())]
+    assert "screen" in [step.job for step in order.pipeline(made(border=True))]
+    assert screen.map_job(made(border=True)).inputs == ("proxies", "images")
+    assert screen.map_job(made(clip_similarity=True)).inputs == ("proxies", "images", "raw_captions")
 
 
 def test_knobs_of_speed_do_not_change_the_content() -> None:
     slow, fast = made(border=True), made(border=True, batch_size=8, device="cuda", workers=3, gpus_per_worker=1)
-    assert screen.stage(slow).knobs == screen.stage(fast).knobs
-    assert set(screen.stage(slow).knobs) == {
+    assert screen.map_job(slow).knobs == screen.map_job(fast).knobs
+    assert set(screen.map_job(slow).knobs) == {
         f"screen.{name}" for name in ("sharpness", "upscale", "border", "classifiers", "clip_similarity")
     }
-    assert (screen.stage(fast).num_gpus, screen.stage(fast).workers) == (0, 3)  # arithmetic needs none
-    assert screen.stage(made(classifiers={"nsfw": {}}, gpus_per_worker=1)).num_gpus == 1
+    assert (screen.map_job(fast).num_gpus, screen.map_job(fast).workers) == (0, 3)  # arithmetic needs none
+    assert screen.map_job(made(classifiers={"nsfw": {}}, gpus_per_worker=1)).num_gpus == 1
 
 
 @pytest.mark.parametrize(

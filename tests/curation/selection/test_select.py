@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.selection.select import RULES, SUBSET_COLUMNS, check_subsets, choose, reduce, statement
+from curation.selection.select import RULES, SUBSET_COLUMNS, check_subsets, choose, reduce_job, statement
 from schemas.recipe import DataRecipe, Select
 from schemas.scores import LIMITED, LIMITS
 from schemas.tables import FINGERPRINTS, SCREENS
@@ -526,11 +526,11 @@ def test_every_row_is_kept_rejected_or_refused_by_ingest(pictures: list[dict[str
 
 def test_the_job_depends_on_its_section_and_nothing_else() -> None:
     made = DataRecipe.from_mapping({"images": "a", "out": "b", "select": {"subsets": {"wide": "aspect < 1"}}})
-    assert set(reduce(made).knobs) == {f"select.{name}" for name in Select.model_fields}
-    assert reduce(made).knobs["select.subsets"] == {"wide": "aspect < 1"}
+    assert set(reduce_job(made).knobs) == {f"select.{name}" for name in Select.model_fields}
+    assert reduce_job(made).knobs["select.subsets"] == {"wide": "aspect < 1"}
 
 
 def test_screens_are_read_where_they_are_computed() -> None:
     bare = {"images": "a", "out": "b"}
-    assert "screens" not in reduce(DataRecipe.from_mapping(bare)).inputs
-    assert "screens" in reduce(DataRecipe.from_mapping(bare | {"screen": {"border": True}})).inputs
+    assert "screens" not in reduce_job(DataRecipe.from_mapping(bare)).inputs
+    assert "screens" in reduce_job(DataRecipe.from_mapping(bare | {"screen": {"border": True}})).inputs

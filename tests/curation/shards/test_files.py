@@ -28,7 +28,7 @@ def test_outdated_shards_go_with_their_rows(tmp_path: Path) -> None:
     write_bytes(dataset.part("samples", 0), b"rows")
     write_bytes(dataset.previous("samples") / "part-00007.parquet", b"of an older plan")
     write_bytes(dataset.shards / ".previous/1.0/1.0-000007.tar", b"of an older plan")
-    writer.stage(recipe(tmp_path / "photos", tmp_path), dataset).set_aside(dataset)
+    writer.map_job(recipe(tmp_path / "photos", tmp_path), dataset).set_aside(dataset)
     assert files(dataset.shards) == [".previous/1.0/1.0-000000.tar"]
     assert files(dataset.tables) == [".previous/samples/part-00000.parquet"]
     part = tmp_path / "part.parquet"
@@ -36,5 +36,5 @@ def test_outdated_shards_go_with_their_rows(tmp_path: Path) -> None:
         commit_table(part, table_of("samples", [sample("1.0/1.0-000000.tar"), sample(shard)]), SAMPLES, {})
         assert ShardFiles().take_back(dataset, part) is comes_back
         assert files(dataset.shards) == ["1.0/1.0-000000.tar"]
-    writer.stage(recipe(tmp_path / "photos", tmp_path), dataset).delete(dataset)
+    writer.map_job(recipe(tmp_path / "photos", tmp_path), dataset).delete(dataset)
     assert files(dataset.root) == ["part.parquet"]

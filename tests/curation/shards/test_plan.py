@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.shards.plan import plan, reduce
+from curation.shards.plan import plan, reduce_job
 from schemas import buckets
 from schemas.recipe import DataRecipe, Shard
 from tests.building import connection_with, run_query, table_of
@@ -178,4 +178,4 @@ def test_nothing_kept_plans_nothing() -> None:
 
 def test_the_job_depends_on_seed_and_limits() -> None:
     made = DataRecipe.from_mapping({"images": "a", "out": "b", "seed": 4, "shard": {"max_samples": 9}})
-    assert reduce(made).knobs == {"seed": 4, "shard.megabytes": 512.0, "shard.max_samples": 9}
+    assert reduce_job(made).knobs == {"seed": 4, "shard.megabytes": 512.0, "shard.max_samples": 9}

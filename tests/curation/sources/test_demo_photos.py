@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 
 from curation.dedup.fingerprint import hamming, phash
-from curation.ingest.ingest import stage
+from curation.ingest.ingest import map_job
 from curation.sources import list_source
 from curation.sources.demo_photos import PHOTOS, write_demo_photos
 from schemas.pixels import open_rgb
@@ -34,7 +34,7 @@ def test_photos_are_ingested_and_bad_files_have_reasons(tmp_path: Path) -> None:
     assert len(items) == num_images
     assert listing.ignored == {"jsonl (captions)": 1, "txt (captions)": 1, "json (captions)": 1}
     recipe = DataRecipe(images=str(tmp_path), out="unused")
-    images = stage(recipe).build()({"listing": listing_table(tmp_path)}, lambda n: None)["images"].to_pylist()
+    images = map_job(recipe).build()({"listing": listing_table(tmp_path)}, lambda n: None)["images"].to_pylist()
     reasons = {row["member"]: row["reason"] for row in images if row["reason"]}
     assert reasons == {
         "bad/blinking.gif": "animated",

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import sigma as command
+from commands import order
 from curation.sources import list_source, read_original
 from curation.sources.read import open_lazily
 from curation.sources.storage import RemoteError, read_remote
@@ -317,7 +317,7 @@ def test_a_picture_is_taken_out_of_a_dataset_from_the_store(store: Store, tmp_pa
     made = recipe(None, tmp_path / "ds", sources=[{"path": "s3://photos/in"}], shard={"max_samples": 3})
     dataset, _ = build(made, without=())
     image = next(row for row in rows(dataset, "images") if row["member"] == "002.jpg")
-    purge(dataset, command.pipeline(made), find(dataset, Wanted(image_ids=(image["image_id"],)), "the owner asked"))
+    purge(dataset, order.pipeline(made), find(dataset, Wanted(image_ids=(image["image_id"],)), "the owner asked"))
     assert [row["reason"] for row in rows(dataset, "images")].count(None) == 7
     assert len(packed(dataset)) == 7
     build(made, without=())

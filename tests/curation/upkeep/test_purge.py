@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from aiohttp import web
 
-import sigma as command
+from commands import order
 from curation.dedup.fingerprint import phash
 from curation.ingest.takedown_log import read_log
 from curation.shards.rewriter import members_of
@@ -75,7 +75,7 @@ def recipe_of(dataset: Dataset) -> DataRecipe:
 
 def take_out(dataset: Dataset, **wanted: Any) -> int:
     found = find(dataset, Wanted(**wanted), WHY)
-    return purge(dataset, command.pipeline(recipe_of(dataset)), found)
+    return purge(dataset, order.pipeline(recipe_of(dataset)), found)
 
 
 def image_of(dataset: Dataset, member: str) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def bad(dataset: Dataset) -> list[Any]:
 
 
 def test_footers_alone_give_the_digest_of_a_part(made: Dataset) -> None:
-    for step in command.pipeline(recipe_of(made)):
+    for step in order.pipeline(recipe_of(made)):
         if isinstance(step, MapJob):
             assert step.input_digest(made, 0) == digest_of(made.part(step.outputs[0], 0))
 
@@ -269,7 +269,7 @@ def test_a_hash_that_nothing_matches_is_refused_in_future(dataset: Dataset) -> N
     found = find(dataset, Wanted(sha256s=("ab" * 32,)), WHY)
     assert (found.num_rows, found.entries[0].image_id) == (0, "ab" * 16)
     before = content(dataset.root)
-    purge(dataset, command.pipeline(recipe_of(dataset)), found)
+    purge(dataset, order.pipeline(recipe_of(dataset)), found)
     assert content(dataset.root) == before
     assert find(dataset, Wanted(sha256s=("ab" * 32,)), WHY).entries == []
 
@@ -397,7 +397,7 @@ def test_killed_at_many_points_a_takedown_is_finished_by_the_next_one(made: Data
         assert content(dataset.root) != expected or num_renamed == 38
         with pytest.raises(ValueError, match=r"finish it first: sigma purge .* --resume"):
             build(recipe_of(dataset))
-        told = list(show_and_purge(dataset, command.pipeline(recipe_of(dataset)), None, "", [], False, Run()))
+        told = list(show_and_purge(dataset, order.pipeline(recipe_of(dataset)), None, "", [], False, Run()))
         assert told[0].startswith("finished the takedown")
         assert content(dataset.root) == expected, num_renamed
         assert all(entry.finished for entry in read_log(dataset))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-import sigma as command
+from commands import order
 from curation.ingest.takedown_log import write_log
 from curation.upkeep.doctor import check_dataset
 from curation.upkeep.find import Wanted, find
@@ -33,7 +33,7 @@ def dataset(small: Dataset, tmp_path: Path, copy_of: Callable[[Dataset], Dataset
 
 def mend(dataset: Dataset) -> list[str]:
     made = DataRecipe.load(dataset.recipe, [f"out={dataset.root}"])
-    steps = [step for step in command.pipeline(made) if step.job not in LIGHT]
+    steps = [step for step in order.pipeline(made) if step.job not in LIGHT]
     return list(repair(made, steps, Told()))
 
 
