@@ -184,7 +184,7 @@ def columns_table(rows: Iterable[tuple[str, str, str, str]]) -> Table:
 
 
 @contextmanager
-def told(console: Console, package: str) -> Iterator[None]:
+def logging_to(console: Console, package: str) -> Iterator[None]:
     """Show what a package logs on the console, between its bars."""
     handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
     logger = logging.getLogger(package)

@@ -57,10 +57,10 @@ def train(recipe: TrainingFile, overrides: Overrides = None, stage: StageName = 
 
 def train_stages(recipe: TrainingRecipe, stage: str | None = None) -> list[StageSummary]:
     """Train and show a bar per stage, then a line each."""
-    from commands.console import duration, stage_bars, told
+    from commands.console import duration, logging_to, stage_bars
     from training.train import train as run
 
-    with stage_bars(console) as show, told(console, "training"):
+    with stage_bars(console) as show, logging_to(console, "training"):
         summaries = run(recipe, only_stage=stage, on_progress=show)
     for done in summaries:
         took = "finished already" if done.skipped else duration(done.seconds)

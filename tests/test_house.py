@@ -1,0 +1,60 @@
+"""The rules of the house that no other tool checks: lengths, doors, the tree in the README, the words of docstrings."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("schemas", "engine", "models", "curation", "captioning", "training", "viewer", "commands")
+CONTRACTS = ("schemas/tables.py", "schemas/training.py")
+"""Files that list a contract from top to bottom, and may therefore be long."""
+MAX_FILE_LINES = 350
+MAX_FUNCTION_LINES = 60
+
+FILES = [ROOT / "sigma.py", *(path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))]
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node
+
+
+def test_no_file_is_longer_than_350_lines_but_the_two_contracts():
+    lengths = {name_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert {name: n for name, n in lengths.items() if n > MAX_FILE_LINES and name not in CONTRACTS} == {}
+
+
+def test_no_function_is_longer_than_60_lines():
+    lengths = {
+        f"{name_of(path)}:{node.name}": (node.end_lineno or node.lineno) - node.lineno + 1
+        for path in FILES
+        for node in functions(path)
+    }
+    assert {name: n for name, n in lengths.items() if n > MAX_FUNCTION_LINES} == {}
+
+
+def test_curation_has_at_most_twelve_rooms():
+    rooms = [path for path in (ROOT / "curation").iterdir() if path.is_dir() and (path / "__init__.py").is_file()]
+    assert 1 < len(rooms) <= 12
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_every_module_begins_with_one_sentence_that_says_its_job(path: Path):
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+    assert text and re.match(r"[^\n]+(\n[^\n]+)*?[.:]", text), f"{name_of(path)} has no opening sentence"
+
+
+def test_the_tree_of_the_readme_names_every_folder():
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").split("## The tree", 1)[1]
+    folders = {path.parent.name for path in ROOT.glob("*/__init__.py")} | {"recipes", "docs", "examples", "tests"}
+    assert {folder for folder in folders if f"{folder}/" not in tree} == set()
