@@ -73,7 +73,7 @@ class ShardWriter:
     """Writes shards into a dataset's `shards/` folder."""
 
     def __init__(self, root: str, recipe: Shard) -> None:
-        self._dataset = Dataset(Path(root))
+        self.dataset = Dataset(Path(root))
         self._recipe = recipe
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
@@ -81,7 +81,7 @@ class ShardWriter:
         plan = inputs["shard_plan"].to_pylist()
         if not plan:  # every sample of the shard was taken out; its number stays, so that no other shard moves
             return {"samples": SAMPLES.empty_table()}
-        path = self._dataset.shards / plan[0]["shard"]
+        path = self.dataset.shards / plan[0]["shard"]
         with atomic_write(path) as tar:
             rows = list(self._write(tar, plan, progress))
             tar.write(shard.END_OF_ARCHIVE)

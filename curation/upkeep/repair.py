@@ -139,7 +139,7 @@ class ShardMender(ShardWriter):
             return stored
 
     def _stored(self, sample: Mapping[str, Any]) -> PackedImage | None:
-        path = self._dataset.shards / sample["shard"]
+        path = self.dataset.shards / sample["shard"]
         place = self._places(sample["shard"], int(sample["shard_id"])).get(sample["image_id"])
         if place is None or not path.is_file():
             return None
@@ -166,7 +166,7 @@ class ShardMender(ShardWriter):
         """Key -> (extension, offset, size) of the image members and (offset, size) of the json beside them, from the
         samples or, where they are damaged too, from the headers of the tar."""
         with suppress(ValueError):
-            rows = self._dataset.read_part("samples", number).to_pylist()
+            rows = self.dataset.read_part("samples", number).to_pylist()
             return {
                 row["key"]: (
                     row["image_ext"],
@@ -179,7 +179,7 @@ class ShardMender(ShardWriter):
                 if row["key"]
             }
         try:
-            members = members_of(self._dataset.shards / shard)
+            members = members_of(self.dataset.shards / shard)
         except (ValueError, OSError):
             return {}
         words = {member.key: (member.offset, member.size) for member in members if member.extension == "json"}
