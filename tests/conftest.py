@@ -8,11 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from curation.sources.demo_photos import write_demo_photos
 from engine.dataset import Dataset
 from tests.building import build, recipe, write_pictures
 from tests.processes import stop_server
+
+settings.register_profile("busy machine", deadline=None)  # its cores are shared: a slow example is no defect
+settings.load_profile("busy machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -13,6 +13,8 @@ import pytest
 
 from tests.building import write_pictures
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 MAX_DIFF_LINES = 60
 

@@ -15,6 +15,8 @@ from training.train import train
 from training.validation import Validation
 from training.weak_to_strong import starting_model
 
+pytestmark = pytest.mark.slow
+
 
 class Part(World):
     """One of several processes, which keeps its own part of a sum."""
