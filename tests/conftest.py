@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,11 @@ from tests.processes import stop_server
 
 settings.register_profile("busy machine", deadline=None)  # its cores are shared: a slow example is no defect
 settings.load_profile("busy machine")
+
+
+def pytest_configure() -> None:
+    """A shell starts its background jobs with SIGINT ignored, and tests that interrupt a process need it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

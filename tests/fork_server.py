@@ -108,7 +108,6 @@ def become(request: dict[str, Any], descriptors: list[int]) -> None:
     """Give this child its own session, signals, files, environment and folder."""
     os.setsid()
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs begin with it ignored
     for number, descriptor in enumerate(descriptors):
         os.dup2(descriptor, number)
     for descriptor in descriptors:
