@@ -8,12 +8,15 @@ import subprocess
 import sys
 import time
 
+import pytest
+
 from benchmarks.cpu_time import SAMPLE_S, descendants_cpu
 
 _WORK = "import time\nwhile time.process_time() < 0.5: pass\nprint(flush=True)\ntime.sleep(60)"
 _PARENT = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {_WORK!r}]).wait()"
 
 
+@pytest.mark.slow
 def test_a_killed_grandchild_counts_and_nothing_else_does() -> None:
     with descendants_cpu() as idle:
         time.sleep(2 * SAMPLE_S)

@@ -86,6 +86,7 @@ def noise(rng: np.random.Generator) -> bytes:
     return file.getvalue()
 
 
+@pytest.mark.slow
 def test_a_large_dataset_with_large_proxies_and_captions_stays_under_10_mb(tmp_path: Path) -> None:
     """5,000 rows that hardly shrink, each text of characters that HTML writes with five."""
     num, rng = 5000, np.random.default_rng(0)

@@ -162,6 +162,7 @@ def test_a_shard_is_a_fair_sample_of_its_bucket() -> None:
     assert 10 < sum(row["row_id"] < 100 for row in first) < 45
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=15)
 @given(sizes=st.lists(st.tuples(st.integers(1, 9000), st.integers(1, 9000)), min_size=1, max_size=60))
 def test_the_bucket_is_the_one_that_python_finds(sizes: list[tuple[int, int]]) -> None:

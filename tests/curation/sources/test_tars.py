@@ -178,6 +178,7 @@ def test_tars_become_a_dataset_and_are_conserved(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_remote_tar_is_read_by_ranges(tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(tar_bytes([("1.jpg", PICTURES[0]), ("1.txt", b"one"), ("2.jpg", PICTURES[1])]))
     with serving(tmp_path) as server:
