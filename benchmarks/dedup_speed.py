@@ -98,7 +98,8 @@ def run_jobs(root: Path, max_distance: int) -> dict[str, float]:
     before = peak_gb()
     for work in (dedup.reduce_job(recipe), select.reduce_job(recipe)):
         begun, used = time.perf_counter(), time.process_time()
-        result = work.run(dataset, work.state(dataset), LocalRunner, lambda *_: None, memory=MEMORY)
+        work.prepare(dataset, work.state(dataset), redo=False)
+        result = work.run(dataset, LocalRunner, lambda *_: None, MEMORY)
         seconds[work.job] = time.perf_counter() - begun
         seconds[f"{work.job}_cpu"] = time.process_time() - used
         seconds[f"{work.job}_rows"] = result.rows

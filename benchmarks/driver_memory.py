@@ -187,7 +187,8 @@ def _stage_loop(root: Path, memory: str) -> str:
     assert isinstance(step, MapJob)
     for path in dataset.parts("scores")[::MISSING_EVERY]:
         path.unlink()
-    result = replace(step, build=_Constant).run(dataset, step.state(dataset), LocalRunner, lambda *_: None)
+    step.prepare(dataset, step.state(dataset), redo=False)
+    result = replace(step, build=_Constant).run(dataset, LocalRunner, lambda *_: None)
     return f"{result.computed} of {result.parts:,} parts computed"
 
 
@@ -197,7 +198,8 @@ def _reduce(output: str) -> Callable[[Path, str], str]:
         dataset = Dataset(recipe.out_path())
         (step,) = (step for step in steps_of(recipe) if step.outputs == (output,))
         dataset.reduced(output).unlink(missing_ok=True)
-        result = step.run(dataset, step.state(dataset), LocalRunner, lambda *_: None, memory=memory)
+        step.prepare(dataset, step.state(dataset), redo=False)
+        result = step.run(dataset, LocalRunner, lambda *_: None, memory)
         return f"{result.rows:,} rows"
 
     return phase

@@ -73,7 +73,7 @@ class JobProgress(Observer):
     def listed(self, found: Listed) -> None:
         """Print how many inputs there are, and which other files were ignored."""
         beside = ", ".join(f"{count:,} {kind}" for kind, count in found.ignored.items())
-        text = f"{found.num_inputs:,} inputs" + (f" (beside them: {beside})" if beside else "")
+        text = f"{found.num_inputs:,} inputs" + (f" (not counted: {beside})" if beside else "")
         self.console.print(text, markup=False)  # an extension is never markup
 
     def retried(self, rows: int) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from curation.ingest import listing, retry
 from curation.ingest.takedown_log import refuse_unfinished
@@ -12,7 +13,7 @@ from engine.dataset import Dataset, count_rows
 from engine.job import Job, State
 from engine.preflight import check_needs
 from engine.reduce_job import explaining_memory
-from engine.run_log import JobResult
+from engine.run_log import JobResult, write_run
 from engine.runner import LazyRunner
 from schemas.commit import write_bytes
 from schemas.recipe import DataRecipe
@@ -92,8 +93,12 @@ def build(
                 observer.end(step.job, None)
             else:
                 observer.begin(step.job, step.rows_to_compute(dataset, state, force))
-                memory = recipe.run.duckdb_memory
-                results.append(step.run(dataset, state, runners.get, observer.advance, force, memory))
+                begun = time.perf_counter()
+                step.prepare(dataset, state, force)
+                result = step.run(dataset, runners.get, observer.advance, recipe.run.duckdb_memory)
+                results.append(replace(result, seconds=round(time.perf_counter() - begun, 3)))
+                write_run(dataset, results[-1])
+                step.check(dataset, results[-1])
                 observer.end(step.job, results[-1])
             if step.after is not None:
                 step.after(dataset)

@@ -65,27 +65,25 @@ class Job(ABC):
         """Delete its tables, and whatever of them could be taken back."""
 
     @abstractmethod
-    def run(
-        self,
-        dataset: Dataset,
-        state: State,
-        runner: Callable[[], Runner],
-        progress: Progress,
-        redo: bool = False,
-        memory: str = "4GB",
-    ) -> JobResult:
-        """Bring its tables up to date, and write the record of the run.
+    def run(self, dataset: Dataset, runner: Callable[[], Runner], progress: Progress, memory: str = "4GB") -> JobResult:
+        """Compute what is missing of its tables, after `prepare`.
 
         Args:
-            state: what `state` says, with the same `redo`.
             runner: gives the runner, and is only called where there is a part to compute.
-            redo: compute it although it is done, and although its knobs were changed.
             memory: limit of DuckDB, as DuckDB writes it.
 
         Raises:
-            ValueError: more rows failed than the job allows; its parts are committed.
+            ValueError: the memory does not suffice, or a table it reads is damaged.
             PartFailed: a part could not be computed.
         """
+
+    def check(self, dataset: Dataset, result: JobResult) -> None:
+        """Refuse the result of a run in which more rows failed than the job allows; its parts are committed.
+
+        Raises:
+            ValueError: with the knob that allows more.
+        """
+        return
 
     def parts_to_compute(self, dataset: Dataset) -> list[int]:
         """Parts that a job which has begun will compute."""
@@ -122,7 +120,12 @@ class Job(ABC):
         return State.BEGUN if self.parts_to_compute(dataset) else State.DONE
 
     def prepare(self, dataset: Dataset, state: State, redo: bool) -> None:
-        """Take outdated tables away and record what makes the new ones, before the first part is written."""
+        """Take outdated tables away and record what makes the new ones, before the first part is written.
+
+        Args:
+            state: what `state` says, with the same `redo`.
+            redo: compute it although it is done, and although its knobs were changed.
+        """
         if state is State.BEGUN and not redo:
             return
         record, made_by = self.record(dataset), dataset.record(self.outputs[-1])

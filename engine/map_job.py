@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -29,7 +28,7 @@ from engine.dataset import (
 from engine.failed_rows import FailureLimit
 from engine.job import Job, State
 from engine.journal import Journal, delete_journals
-from engine.run_log import JobResult, write_run
+from engine.run_log import JobResult
 from engine.runner import Progress, Runner
 from schemas import tables
 from schemas.strict import fingerprint
@@ -70,7 +69,7 @@ class PartFiles(Protocol):
 @dataclass(frozen=True, kw_only=True)
 class MapJob(Job):
     """A map job as data. Of a map table among its inputs a worker gets part n; of a reduce table the rows whose row_id
-    lies in that part. It writes one row (or `rows_per_input`) per input row into each of its outputs."""
+    belongs to that part. It writes one row (or `rows_per_input`) per input row into each of its outputs."""
 
     build: Callable[[], Worker | PayingWorker]
     """Makes the worker; must be picklable (a `functools.partial` of a class and a recipe section)."""
@@ -159,38 +158,28 @@ class MapJob(Job):
                 self.failures.retry(dataset, self.outputs[-1])
         super().prepare(dataset, state, redo)
 
-    def run(
-        self,
-        dataset: Dataset,
-        state: State,
-        runner: Callable[[], Runner],
-        progress: Progress,
-        redo: bool = False,
-        memory: str = "4GB",
-    ) -> JobResult:
+    def run(self, dataset: Dataset, runner: Callable[[], Runner], progress: Progress, memory: str = "4GB") -> JobResult:
         """See `Job.run`; a part that is missing is computed, or taken back unchanged."""
-        begun = time.perf_counter()
-        self.prepare(dataset, state, redo)
         counts = Counter[str]()
 
         def count(rows: int, counted: Mapping[str, float] = {}) -> None:
             counts.update(counted)
             progress(rows, counted)
 
-        missing, num_parts, table = self.missing(dataset), self.num_parts(dataset), self.outputs[-1]
+        missing, num_parts = self.missing(dataset), self.num_parts(dataset)
         done = runner().run(dataset, self, missing, count) if missing else []
         for output in self.outputs:
             for path in dataset.parts(output)[num_parts:]:  # left by an earlier plan with more shards
                 path.unlink()
             delete_journals(dataset, output)
         self._delete_set_aside(dataset)
-        rows, reasons = _count_rows(dataset, table)
-        computed, seconds = sum(part.computed for part in done), round(time.perf_counter() - begun, 3)
-        result = JobResult(self.job, self.outputs, num_parts, computed, rows, reasons, seconds, dict(counts))
-        write_run(dataset, result)
+        rows, reasons = _count_rows(dataset, self.outputs[-1])
+        computed = sum(part.computed for part in done)
+        return JobResult(self.job, self.outputs, num_parts, computed, rows, reasons, counts=dict(counts))
+
+    def check(self, dataset: Dataset, result: JobResult) -> None:
         if self.failures is not None:
-            self.failures.check(dataset, table, rows, reasons)
-        return result
+            self.failures.check(dataset, self.outputs[-1], result.rows, result.reasons)
 
     def run_part(self, dataset: Dataset, worker: Callable[[], Any], number: int, progress: Progress) -> bool:
         """Compute and commit one part, unless an outdated version of it was computed from the very same inputs.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +16,8 @@ import pyarrow.parquet as pq
 
 from engine import catalog
 from engine.dataset import ROW_GROUP_ROWS, Dataset, schema_of
-from engine.job import Job, State
-from engine.run_log import JobResult, write_run
+from engine.job import Job
+from engine.run_log import JobResult
 from engine.runner import Progress, Runner
 from schemas.commit import atomic_write
 
@@ -47,23 +46,10 @@ class ReduceJob(Job):
     def delete(self, dataset: Dataset) -> None:
         self.set_aside(dataset)
 
-    def run(
-        self,
-        dataset: Dataset,
-        state: State,
-        runner: Callable[[], Runner],
-        progress: Progress,
-        redo: bool = False,
-        memory: str = "4GB",
-    ) -> JobResult:
+    def run(self, dataset: Dataset, runner: Callable[[], Runner], progress: Progress, memory: str = "4GB") -> JobResult:
         """See `Job.run`; the table is computed in this process."""
-        begun = time.perf_counter()
-        self.prepare(dataset, state, redo)
         rows, reasons = self.compute(dataset, memory)
-        seconds = round(time.perf_counter() - begun, 3)
-        result = JobResult(self.job, self.outputs, 1, 1, rows, reasons, seconds)
-        write_run(dataset, result)
-        return result
+        return JobResult(self.job, self.outputs, 1, 1, rows, reasons)
 
     def compute(self, dataset: Dataset, memory: str) -> tuple[int, dict[str, int]]:
         """Compute the table and commit it under the record that is there; the number of rows, and rows by reason.

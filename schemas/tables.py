@@ -66,8 +66,8 @@ LISTING = _table(
     **_ROW,
     **_ORIGIN,
     num_bytes=int64("as listed; null where the file cannot be looked at"),
-    sidecar=text("relative path of a caption file beside the image"),
-    raw_caption=text("from a captions table beside the images"),
+    sidecar=text("relative path of the caption file of the image"),
+    raw_caption=text("from a captions table that names the image"),
     **_PROVENANCE,
     reason=text("ImageError or FetchError, where listing found that there is no picture"),
     **_DETAIL,
@@ -221,7 +221,7 @@ NOUNS = _table(
     "nouns",
     **_ROW,
     **_IMAGE,
-    caption_source=text("raw, synthetic, or a captioner beside", nullable=False),
+    caption_source=text("raw, synthetic, or the name of a further captioner", nullable=False),
     nouns=texts("lemmas (or compounds) in reading order, with repeats; null where there is no caption"),
     num_words=int32("tokens of the caption that are neither punctuation nor space"),
     num_tokens=int32("of the caption before any cut, the end of the text included"),
@@ -342,7 +342,7 @@ SAMPLES = _table(
     txt_size=int64("bytes of the caption"),
     json_offset=int64("first byte of the metadata in the tar"),
     json_size=int64("bytes of the metadata"),
-    reason=text("ShardError; null where the sample lies in the shard"),
+    reason=text("ShardError; null where the shard holds the sample"),
     **_DETAIL,
 )
 

@@ -316,7 +316,7 @@ def with_remarks(made: Forecast, facts: Facts, free_bytes: int, held_bytes: int,
         notes.append(f"{', '.join(unknown)}: not forecast; the sample is too small to show how it grows")
     notes.append(
         "disk: what stays at the end, which is also the peak but for what DuckDB spills; while --redo makes shards "
-        "anew the old ones stay beside them"
+        "anew the old ones are kept too"
     )
     return replace(made, warnings=warnings, notes=notes)
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 from curation.images.decode import Decoded, decode
 from curation.images.header import Unreadable, picture_formats
-from curation.ingest.takedown_log import Withheld, read_log
+from curation.ingest.takedown_log import NOTHING_WITHHELD, Withheld, read_log
 from curation.sources import read_original
 from curation.sources.captions import RawCaption, read_sidecar
 from curation.sources.storage import unreadable
@@ -55,7 +55,8 @@ class IngestWorker(Worker):
         """`listing` in, `proxies` and `images` out."""
         proxies: list[pa.RecordBatch] = []
         images: list[pa.RecordBatch] = []
-        rows = ahead(self._named_row, _rows(inputs["listing"]), self.threads)
+        ingest = partial(ingest_row, knobs=self.knobs, withheld=self.withheld)
+        rows = ahead(ingest, _rows(inputs["listing"]), self.threads)
         waiting: list[tuple[dict[str, Any], dict[str, Any]]] = []
 
         def flush() -> None:
@@ -74,37 +75,32 @@ class IngestWorker(Worker):
             "images": pa.Table.from_batches(images, IMAGES),
         }
 
-    def _named_row(self, listed: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        with naming(listed["member"]):
-            return self.withheld.hold_back(*ingest_row(listed, self.knobs))
 
+def ingest_row(
+    listed: Mapping[str, Any], knobs: Ingest, withheld: Withheld = NOTHING_WITHHELD
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One row of the listing as a row of `proxies` and a row of `images`, both emptied where `withheld` names it.
 
-def ingest_row(listed: Mapping[str, Any], knobs: Ingest) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One row of the listing as a row of `proxies` and a row of `images`.
-
-    Bytes that give no picture are a row with a reason, and have an id all the same.
+    Bytes that give no picture are a row with a reason, and have an id all the same. Any other error names the member.
     """
     row_id = listed["row_id"]
-    found_bad = listed.get("reason")  # a part that was listed by an earlier version has no such column
     image: dict[str, Any] = {name: listed[name] for name in ("source", "source_name", "member", "byte_offset")}
-    image |= {"row_id": row_id, "num_bytes": listed["num_bytes"]} | _caption(listed)
     proxy: dict[str, Any] = {"row_id": row_id}
-    if found_bad is not None:
-        return proxy, image | {"reason": found_bad, "detail": listed["detail"]}
-    try:
-        data = _read(listed)
-        digest = hashlib.sha256(data).hexdigest()
-        image |= {"image_id": image_id(digest), "sha256": digest, "num_bytes": len(data)}
-        proxy["image_id"] = image["image_id"]
-        decoded = decode(data, longest_px=knobs.proxy_px, max_pixels=int(knobs.max_megapixels * 1e6))
-    except Unreadable as refused:
-        image |= {"reason": refused.reason.value, "detail": refused.detail}
-        if refused.header is not None:
-            image |= refused.header.columns()
-        return proxy, image
-    image |= decoded.header.columns() | {"alpha": decoded.alpha}
-    proxy |= _proxy_columns(decoded, knobs.proxy_quality)
-    return proxy, image
+    with naming(listed["member"]):
+        image |= {"row_id": row_id, "num_bytes": listed["num_bytes"]} | _caption(listed)
+        try:
+            data = _read(listed)
+            digest = hashlib.sha256(data).hexdigest()
+            image |= {"image_id": image_id(digest), "sha256": digest, "num_bytes": len(data)}
+            proxy["image_id"] = image["image_id"]
+            decoded = decode(data, longest_px=knobs.proxy_px, max_pixels=int(knobs.max_megapixels * 1e6))
+            image |= decoded.header.columns() | {"alpha": decoded.alpha}
+            proxy |= _proxy_columns(decoded, knobs.proxy_quality)
+        except Unreadable as refused:
+            image |= {"reason": refused.reason, "detail": refused.detail}
+            if refused.header is not None:
+                image |= refused.header.columns()
+        return withheld.hold_back(proxy, image)
 
 
 def encode_proxy(picture: Image.Image, quality: int) -> bytes:
@@ -120,6 +116,14 @@ def _rows(listing: pa.Table) -> Iterator[dict[str, Any]]:
 
 
 def _read(listed: Mapping[str, Any]) -> bytes:
+    """The bytes of an original.
+
+    Raises:
+        Unreadable: they cannot be had, or the listing has a reason already.
+    """
+    found_bad = listed.get("reason")  # a part that was listed by an earlier version has no such column
+    if found_bad is not None:
+        raise Unreadable(found_bad, listed["detail"])
     try:
         return read_original(listed["source"], listed["member"], listed["byte_offset"], listed["num_bytes"])
     except OSError as error:

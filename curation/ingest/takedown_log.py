@@ -143,3 +143,6 @@ class Withheld:
         if why is None:
             return proxy, image
         return blank_row(proxy, PROXIES, why), blank_row(image, IMAGES, why)
+
+
+NOTHING_WITHHELD = Withheld(())

@@ -78,7 +78,7 @@ def test_what_lies_beside_the_inputs_is_said_and_is_no_markup() -> None:
     progress = JobProgress(shown)
     progress.listed(Listed(1234, 0, {"txt (captions)": 1200, "[red]": 1, "[/oops": 2}))
     progress.listed(Listed(1, 0, {}))
-    assert text_of(shown) == "1,234 inputs (beside them: 1,200 txt (captions), 1 [red], 2 [/oops)\n1 inputs\n"
+    assert text_of(shown) == "1,234 inputs (not counted: 1,200 txt (captions), 1 [red], 2 [/oops)\n1 inputs\n"
 
 
 def test_a_file_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,7 +170,8 @@ def test_counts_of_workers_add_up_beside_the_rows(dataset: Dataset) -> None:
 
     rows: list[int] = []
     job = scoring(build=Counting)
-    result = job.run(dataset, job.state(dataset), LocalRunner, lambda number, counts={}: rows.append(number))
+    job.prepare(dataset, job.state(dataset), redo=False)
+    result = job.run(dataset, LocalRunner, lambda number, counts={}: rows.append(number))
     assert result.counts == {"images": 5, "model_s": 1.0}
     assert sum(rows) == result.rows == 5
 
