@@ -14,10 +14,10 @@ from PIL import Image
 from benchmarks.curation_speed import Times
 from benchmarks.peers import PEERS_PYTHON, PeerMissing, data_juicer, operator_seconds, script
 from curation import build as pipeline
-from curation.images.header import picture_formats
 from curation.ingest import headers
 from engine.dataset import Dataset, count_rows
 from engine.ray_runner import connect
+from schemas.opening import picture_formats
 from schemas.recipe import DataRecipe
 
 NUM_FILES = 20_000

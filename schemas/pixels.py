@@ -17,7 +17,8 @@ import numpy as np
 from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions, Resizer
 from PIL import Image, ImageCms
 
-Image.MAX_IMAGE_PIXELS = None  # the limit is ours, checked from the header: see `open_picture`
+from schemas.opening import open_file
+
 # A warning about odd metadata does not concern the pixels. Set once: `catch_warnings` is not safe with threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
@@ -73,7 +74,7 @@ def open_picture(
     """Decode to an upright 8-bit sRGB picture, and say how much of it was transparent.
 
     Args:
-        data: the bytes of an image file of any format Pillow reads.
+        data: the bytes of an image file of a format of `schemas.opening.FORMATS`.
         longest_px: shrink so that the longest side is at most this; never enlarges.
         cover_px: (height, width) that the result may shrink towards but still covers; only a hint for
             the decoder (JPEG halves, quarters or eighths while decoding), no exact size.
@@ -83,7 +84,7 @@ def open_picture(
         PixelError: not an image, cut short, or too large.
     """
     try:
-        image = Image.open(io.BytesIO(data))
+        image = open_file(data)
         if image.width * image.height > max_pixels:
             raise PixelError(f"{image.width}x{image.height} px is over the limit of {max_pixels} px")
         draft(image, longest_px, cover_px)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, features
 
-from curation.images.header import picture_formats
+from schemas.opening import picture_formats
 from tests.photos import (
     BLUE,
     GREEN,

@@ -54,6 +54,12 @@ def test_every_module_begins_with_one_sentence_that_says_its_job(path: Path):
     assert text and re.match(r"[^\n]+(\n[^\n]+)*?[.:]", text), f"{name_of(path)} has no opening sentence"
 
 
+def test_pictures_are_opened_in_one_place():
+    """Elsewhere Pillow would try all of its formats, some of which open another file or start a program."""
+    openers = [name_of(path) for path in FILES if "Image.open(" in path.read_text(encoding="utf-8")]
+    assert openers == ["schemas/opening.py"]
+
+
 def test_the_tree_of_the_readme_names_every_folder():
     tree = (ROOT / "README.md").read_text(encoding="utf-8").split("## The tree", 1)[1]
     folders = {path.parent.name for path in ROOT.glob("*/__init__.py")} | {"recipes", "docs", "examples", "tests"}

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import re
 import struct
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from typing import IO, Any, cast
 
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -14,11 +12,12 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from curation.images import formats
 from curation.images.lazy_bytes import LazyBytes
 from curation.images.whole import cut_short
+from schemas.opening import open_file, picture_formats
 from schemas.pixels import DECODER_ERRORS, MAX_PIXELS, exif_orientation, has_alpha, upright_size
 from schemas.reasons import FetchError, ImageError
 
 NOT_PICTURES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
-"""Formats that Pillow names but that hold no raster picture it decodes itself (EPS would start Ghostscript)."""
+"""Formats that Pillow names but that hold no raster picture: their extensions name no input."""
 
 STILL = frozenset({"MPO", "PSD", "HEIF"})
 """Formats whose further frames are no animation: a phone's second picture or depth map, layers, burst shots."""
@@ -120,15 +119,6 @@ def refuse_animated(header: Header) -> None:
         raise Unreadable(ImageError.ANIMATED, f"{header.frames} {word}", header)
 
 
-@lru_cache(maxsize=1)
-def picture_formats() -> tuple[str, ...]:
-    """Names of the formats that this installation decodes, frequent ones first."""
-    Image.init()
-    frequent = ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF", "BMP"]
-    known = [name for name in Image.ID if name not in NOT_PICTURES]
-    return tuple(sorted(known, key=lambda name: frequent.index(name) if name in frequent else len(frequent)))
-
-
 def clean(message: str) -> str:
     """An error message that is the same on every run: no memory address, one line, at most 200 characters."""
     message = re.sub(r"<[^<>]* object at 0x[0-9a-fA-F]+>", "the file", message)
@@ -149,17 +139,17 @@ def _no_decoder(name: str) -> str:
 def _opened(data: bytes | LazyBytes, kind: formats.Kind | None, decoders: tuple[str, ...]) -> Image.Image:
     """Pillow's view of a file whose header is read."""
     if isinstance(data, bytes):
-        return Image.open(io.BytesIO(data), formats=decoders)
+        return open_file(data, decoders)
     name = kind.name if kind else ""
     if name in _IN_FRONT or name == "WEBP":
         try:
             front = formats.webp_outline(data) if name == "WEBP" else data.first
-            return Image.open(io.BytesIO(front), formats=decoders)
+            return open_file(front, decoders)
         except DECODER_ERRORS:
             pass  # the header is longer, or broken: the whole file is read
     if name in _ANYWHERE or name == "WEBP":
-        return Image.open(io.BytesIO(bytes(data)), formats=decoders)
-    return Image.open(cast(IO[bytes], data), formats=decoders)
+        return open_file(bytes(data), decoders)
+    return open_file(cast(IO[bytes], data), decoders)
 
 
 _IN_FRONT = ("JPEG", "PNG")

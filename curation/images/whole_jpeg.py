@@ -7,7 +7,6 @@ that Pillow drops. Three checks find such files: a strict decoder (`decode_whole
 
 from __future__ import annotations
 
-import io
 import re
 import struct
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from collections.abc import Iterator
 import simplejpeg
 from PIL import Image
 
+from schemas.opening import open_file
 from schemas.pixels import DECODER_ERRORS
 
 _END, _SCAN = 0xD9, 0xDA
@@ -113,7 +113,7 @@ def missing_blocks(data: bytes) -> str | None:
     if end < 0 or not _has_one_scan(data):
         return None
     try:
-        image = Image.open(io.BytesIO(data[:end] + _PADDING), formats=("JPEG",))
+        image = open_file(data[:end] + _PADDING, ("JPEG",))
         image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
         image.load()
     except OSError:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curation.images.header import Header, Unreadable, picture_formats, read_header, refuse_animated
+from curation.images.header import Header, Unreadable, read_header, refuse_animated
 from curation.images.lazy_bytes import LazyBytes
 from curation.sources import open_lazily
 from curation.sources.storage import unreadable
@@ -19,6 +19,7 @@ from engine.ahead import ahead
 from engine.dataset import Dataset
 from engine.map_job import MapJob, Worker, naming
 from engine.runner import Progress
+from schemas.opening import picture_formats
 from schemas.recipe import DataRecipe
 from schemas.tables import HEADERS
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from PIL import Image
 
 from curation.images.decode import Decoded, decode
-from curation.images.header import Unreadable, picture_formats
+from curation.images.header import Unreadable
 from curation.ingest.takedown_log import NOTHING_WITHHELD, Withheld, read_log
 from curation.sources import read_original
 from curation.sources.captions import RawCaption, read_sidecar
@@ -23,6 +23,7 @@ from engine.dataset import Dataset
 from engine.map_job import MapJob, Worker, naming
 from engine.runner import Progress
 from schemas.ids import image_id
+from schemas.opening import picture_formats
 from schemas.recipe import DataRecipe, Ingest
 from schemas.tables import IMAGES, PROXIES
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import get_args
 
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -22,6 +21,7 @@ from captioning.captioners.share_captioner.model import preprocess
 from captioning.captioners.share_captioner.resampler import Resampler
 from models.device import choose_device
 from models.weights import SHARE_CAPTIONER, find_weights
+from schemas.opening import open_file
 
 log = logging.getLogger(__name__)
 
@@ -183,8 +183,7 @@ def _vision_tokens(captioner: ShareCaptioner, paths: Sequence[Path]) -> Tensor:
     pictures = []
     for path in paths:
         try:
-            with Image.open(path) as image:
-                pictures.append(image.convert("RGB"))
+            pictures.append(open_file(path.read_bytes()).convert("RGB"))
         except OSError as error:
             raise ValueError(f"{path}: cannot be read as a picture ({error})") from None
     pixels = preprocess(pictures, captioner.image_size).to(captioner.device, captioner.dtype)
