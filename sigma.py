@@ -19,7 +19,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Raw photos to a PixArt-Σ-style dataset, and the trainer that learns from it.\n\n"
     "Start with [bold]sigma demo[/], or with your own folder:\n\n"
-    "  sigma build recipes/folder.yaml images=~/Pictures out=my-dataset",
+    "  sigma build folder images=~/Pictures out=my-dataset",
 )
 
 

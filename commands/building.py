@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,8 +10,9 @@ import typer
 
 from commands.order import steps_upto
 from commands.terminal import Overrides, RecipeFile, Redo, complaints, console, refusals, shown
+from recipes import SHIPPED
 from schemas.recipe import DataRecipe
-from schemas.strict import documented_yaml
+from schemas.strict import StrictModel, documented_yaml
 
 if TYPE_CHECKING:  # imported where they are used: the command starts fast
     from curation.build import Built, Observer
@@ -104,9 +106,18 @@ def ingest(
         show_built(data, runs.build(data, steps, progress, frozenset(redo or ()), retry_failed))
 
 
-def recipe() -> None:
-    """Print every knob of a data recipe with its default and what it means."""
-    console.print(documented_yaml(DataRecipe), markup=False, soft_wrap=True)
+def recipe(
+    name: Annotated[str, typer.Argument(help="data or train: every knob; or a recipe that comes with Sigma.")] = "data",
+) -> None:
+    """Print every knob of a recipe, its default and its meaning; or a recipe that comes with Sigma, to start from."""
+    from schemas.training import TrainingRecipe
+
+    with refusals():
+        models: dict[str, type[StrictModel]] = {"data": DataRecipe, "train": TrainingRecipe}
+        if name not in {**models, **SHIPPED}:
+            raise ValueError(f"{name}: no such recipe; there are {', '.join([*models, *SHIPPED])}")
+        text = documented_yaml(models[name]) if name in models else SHIPPED[name].read_text(encoding="utf-8")
+        sys.stdout.write(text.rstrip("\n") + "\n")
 
 
 JOB_COMMANDS = {

@@ -14,6 +14,7 @@ from commands.learning import train_stages
 from commands.looking import write_report_page
 from commands.order import pipeline
 from commands.terminal import console, refusals, shown
+from recipes import find
 from schemas.recipe import DataRecipe
 from schemas.strict import read_yaml
 
@@ -33,19 +34,18 @@ def demo(
     from viewer.sheets.stats import Question, shown_stats
 
     with refusals():
-        recipes = Path(__file__).parents[1] / "recipes"
         clock = {"start": time.perf_counter()}
         console.rule("1. photographs")
         console.print(f"{write_demo_photos(out / 'photos')} files in {shown(out / 'photos')}, some bad on purpose")
         console.rule("2. dataset")
-        knobs = read_yaml(recipes / "demo.yaml") | {"images": str(out / "photos"), "out": str(out / "dataset")}
+        knobs = read_yaml(find("demo")) | {"images": str(out / "photos"), "out": str(out / "dataset")}
         knobs["run"] = {"runner": runner}
         recipe = DataRecipe.from_mapping(knobs)
         with JobProgress(console) as progress:
             show_built(recipe, build(recipe, pipeline(recipe), progress))
         clock["dataset"] = time.perf_counter()
         console.rule("3. training, weak to strong")
-        knobs = read_yaml(recipes / "train_demo.yaml") | {"dataset": str(out / "dataset"), "out": str(out / "model")}
+        knobs = read_yaml(find("train_demo")) | {"dataset": str(out / "dataset"), "out": str(out / "model")}
         trained = TrainingRecipe.from_mapping(knobs)
         train_stages(trained)
         clock["training"] = time.perf_counter()

@@ -12,10 +12,26 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+import recipes
+
 console = Console(highlight=False)
 complaints = Console(stderr=True, highlight=False)
 
-RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A data recipe (YAML); see recipes/folder.yaml.")]
+
+def found_recipe(name: Path) -> Path:
+    """The recipe file that an argument names: a path, or the name of one that comes with Sigma."""
+    with refusals():
+        return recipes.find(name)
+
+
+RecipeFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RECIPE",
+        callback=found_recipe,
+        help="A data recipe: a YAML file, or the name of one that comes with Sigma, such as folder.",
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE...", help="Knobs to set: out=my-dataset mix.synthetic_share=0.5"),
@@ -25,7 +41,14 @@ Redo = Annotated[
     list[str] | None,
     typer.Option("--redo", metavar="JOB", help="Compute this job and what depends on it anew. May be repeated."),
 ]
-TrainingFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A training recipe; see recipes/train_demo.yaml.")]
+TrainingFile = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RECIPE",
+        callback=found_recipe,
+        help="A training recipe: a YAML file, or the name of one that comes with Sigma, such as train_demo.",
+    ),
+]
 StageName = Annotated[str | None, typer.Option("--stage", help="This stage only; the last trained one for sample.")]
 
 

@@ -197,6 +197,9 @@ def documented_yaml(model: type[BaseModel], indent: int = 0) -> str:
         else:
             value = "REQUIRED" if field.is_required() else json.dumps(_plain(field.default))
             lines.append(f"{pad}{name}: {value}")
+            for each in _models(field.annotation):  # of a list, or of a section that is left out by default
+                lines.append(f"{pad}# {' '.join((each.__doc__ or '').split())}")
+                lines += [f"{pad}#   {line}" for line in documented_yaml(each).splitlines()]
     return "\n".join(lines)
 
 
