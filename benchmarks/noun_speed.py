@@ -14,7 +14,7 @@ import spacy
 
 from benchmarks.made_captions import RAW_WORDS, SYNTHETIC_WORDS, CaptionWriter
 from captioning.nouns import LEXICON, ROWS_AT_ONCE, NounExtractor, NounWorker, load_extractor
-from captioning.texts.tokenizer import load_tokenizer
+from models.tokenizers import load_tokenizer
 from schemas import tables
 
 if TYPE_CHECKING:

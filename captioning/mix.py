@@ -10,12 +10,13 @@ import pyarrow as pa
 
 from captioning.texts.quality import GATE
 from captioning.texts.text import kept_mask, raw_offers
-from captioning.texts.tokenizer import find_vocabulary, fit, load_tokenizer
 from engine.map_job import MapJob
 from engine.runner import Progress
+from models.tokenizers import find_tokenizer, load_tokenizer
 from schemas import recipe, tables
 from schemas.ids import unit_interval
 from schemas.reasons import Fallback, RawCaptionReason
+from schemas.sentences import fit
 from schemas.tokens import MAX_TOKENS
 
 SYNTHETIC, RAW = "synthetic", "raw"
@@ -41,7 +42,7 @@ def map_job(data_recipe: recipe.DataRecipe) -> MapJob:
         inputs=("raw_captions", "captions", "selection"),
         build=partial(Mixer, section),
         knobs={f"mix.{name}": value for name, value in section.resolved().items()},
-        needs=(partial(find_vocabulary, section.tokenizer),),
+        needs=(partial(find_tokenizer, section.tokenizer),),
     )
 
 

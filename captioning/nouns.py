@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from captioning.texts.text import kept_mask, raw_offers
-from captioning.texts.tokenizer import WORDS, find_vocabulary, load_tokenizer
 from engine.map_job import MapJob
 from engine.runner import Progress
+from models.tokenizers import WORDS, find_tokenizer, load_tokenizer
 from schemas import recipe, tables
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def map_job(data_recipe: recipe.DataRecipe) -> MapJob:
         build=partial(NounWorker, extractor, tokenizer, extra_captioners, compounds),
         knobs={"nouns.extractor": extractor, "nouns.compounds": compounds, "mix.tokenizer": tokenizer},
         rows_per_input=len(tables.NOUN_SOURCES) + len(extra_captioners),
-        needs=(partial(find_extractor, extractor), partial(find_vocabulary, tokenizer)),
+        needs=(partial(find_extractor, extractor), partial(find_tokenizer, tokenizer)),
     )
 
 

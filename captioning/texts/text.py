@@ -8,6 +8,8 @@ import unicodedata
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.sentences import sentence_ends
+
 _INVISIBLE = "\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
 """Characters that print nothing: soft hyphens, zero-width spaces, byte order marks, marks of direction, tags."""
 
@@ -24,13 +26,6 @@ _SPACELESS = (
 """Scripts that put no spaces between words (Thai, Lao, Burmese, Khmer, Kana, Han): each character counts as a word."""
 
 _WORD = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+(?:['’][^\W{_SPACELESS}]+)*")
-
-_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s|\Z)|[。！？]++[\"'”’」』）]*+|\n++")
-
-_ABBREVIATIONS = frozenset(
-    ("approx", "dr", "e.g", "fig", "ft", "i.e", "jr", "mr", "mrs", "ms", "mt", "mts", "no", "prof", "sr", "st", "vs")
-)
-_LONGEST_ABBREVIATION = max(map(len, _ABBREVIATIONS)) + 2
 
 
 def clean(text: str | None) -> str | None:
@@ -51,35 +46,11 @@ def words(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def sentence_ends(text: str) -> list[int]:
-    """The ends of the sentences of a text: positions behind their last mark and its closing quotes.
-
-    A line break ends one as well. A full stop ends no sentence after an abbreviation or an initial ("St. Paul",
-    "J. Smith"), nor before a small letter ("approx. three"). Takes time linear in the length of the text.
-    """
-    return [match.end() for match in _SENTENCE_END.finditer(text) if _ends_sentence(text, match)]
-
-
 def sentences(text: str) -> list[str]:
     """The sentences of a text, spaces stripped; the text after the last end is one more."""
     ends = sentence_ends(text)
     pieces = (text[begin:end].strip() for begin, end in zip([0, *ends], [*ends, len(text)], strict=True))
     return [piece for piece in pieces if piece]
-
-
-def _ends_sentence(text: str, mark: re.Match[str]) -> bool:
-    if mark.group()[0] == "\n":
-        return True
-    following = text[mark.end() : mark.end() + 2].strip()
-    if not following:
-        return True
-    if following[0].islower():
-        return False
-    if mark.group() != ".":
-        return True
-    before = text[max(0, mark.start() - _LONGEST_ABBREVIATION) : mark.start()].split()
-    last = before[-1].lstrip("(\"'“‘") if before and not text[mark.start() - 1].isspace() else ""
-    return last.lower() not in _ABBREVIATIONS and not (len(last) == 1 and last.isupper())
 
 
 def raw_offers(raws: pa.Table, selection: pa.Table) -> pa.Table:
