@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,9 +13,11 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.dataset import Dataset
+from engine.ahead import ahead
+from engine.dataset import Dataset, explaining_damage
 from schemas.commit import write_bytes
 from schemas.reasons import OUTCOMES
+from schemas.seal import check_file, check_footer
 from schemas.tables import ADDED, BESIDE, CAPTIONS, MAP_TABLES, MEANINGS, SCHEMAS, meaning
 
 Connection = duckdb.DuckDBPyConnection
@@ -47,18 +49,36 @@ _AS_IS = "hive_partitioning=false"
 """A folder named `width=7` above a dataset is no column of its tables."""
 
 
-def connect(dataset: Dataset, memory: str = "4GB", threads: int | None = None) -> duckdb.DuckDBPyConnection:
+def connect(
+    dataset: Dataset, memory: str = "4GB", threads: int | None = None, whole: Sequence[str] | None = None
+) -> duckdb.DuckDBPyConnection:
     """An in-memory connection with a view per table and the ledger; it spills into the dataset folder.
 
+    DuckDB compares no checksum of a file, so the files are compared with their seals here.
+
+    Args:
+        whole: only these tables will be read, and every byte of them is compared; None compares the footers of all.
+
     Raises:
-        ValueError: the folder is no dataset.
+        ValueError: the folder is no dataset, or a file of it is damaged.
     """
     require_dataset(dataset)
+    _check_seals(dataset, SCHEMAS if whole is None else whole, check_footer if whole is None else check_file)
     connection = duckdb.connect(config={"memory_limit": memory, **({"threads": threads} if threads else {})})
     connection.execute(f"SET temp_directory = {literal(str(dataset.root / '.duckdb-spill'))}")
     connection.execute("SET preserve_insertion_order = true")
     create_views(connection, dataset)
     return connection
+
+
+def _check_seals(dataset: Dataset, names: Iterable[str], check: Callable[[Path], None]) -> None:
+    def checked(path: Path) -> None:
+        with explaining_damage(path):
+            check(path)
+
+    paths = [path for name in names for path in dataset.files(name)]
+    for _ in ahead(checked, paths, threads=4):
+        pass
 
 
 def connect_read_only(dataset: Dataset) -> duckdb.DuckDBPyConnection:

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas import tables
-from schemas.commit import TEMPORARY, atomic_write, file_lock, write_bytes
+from schemas.commit import TEMPORARY, file_lock, write_bytes
+from schemas.seal import check_footer, sealed_write
 
 DIGEST_KEY = b"sigma.digest"
 """Parquet metadata: what a part was computed from, so that an unchanged part is never computed again."""
@@ -93,6 +94,12 @@ class Dataset:
         """The committed parts of a map table, in order."""
         return sorted((self.tables / table).glob("part-*.parquet"), key=lambda path: (len(path.name), path.name))
 
+    def files(self, table: str) -> list[Path]:
+        """The committed files of a map table or a reduce table."""
+        if tables.is_map_table(table):
+            return self.parts(table)
+        return [path for path in (self.reduced(table),) if path.is_file()]
+
     def map_tables(self) -> list[str]:
         """Every map table: those of the contract, written or not, then `captions/<captioner>` of each extra captioner
         that has a part or a record."""
@@ -107,7 +114,7 @@ class Dataset:
 
     def has_rows(self, table: str) -> bool:
         """Whether anything of a table is on the disk."""
-        return bool(self.parts(table)) if tables.is_map_table(table) else self.reduced(table).is_file()
+        return bool(self.files(table))
 
     def reduced(self, table: str) -> Path:
         """Path of a reduce table."""
@@ -171,6 +178,7 @@ class Dataset:
         path = self.reduced(table)
         wanted = [(column, ">=", first), (column, "<=", last)]
         with explaining_damage(path):
+            check_footer(path)
             return pq.read_table(path, filters=wanted, partitioning=None, page_checksum_verification=True)
 
     def sweep(self) -> None:
@@ -215,8 +223,9 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
         ValueError: it is missing or damaged.
     """
     with explaining_damage(path):
+        check_footer(path)
         table = pq.read_table(path, columns=columns, partitioning=None, page_checksum_verification=True)
-        _ = table.column_names  # the footer has no checksum: a damaged name shows only when it is decoded
+        _ = table.column_names  # in a file without a seal a damaged name shows only when it is decoded
         return table
 
 
@@ -227,6 +236,7 @@ def count_rows(path: Path) -> int:
         ValueError: it is missing or damaged.
     """
     with explaining_damage(path):
+        check_footer(path)
         return int(pq.read_metadata(path).num_rows)
 
 
@@ -236,15 +246,21 @@ def last_value(path: Path, column: str) -> Any:
     Raises:
         ValueError: it is missing or damaged.
     """
-    with explaining_damage(path), pq.ParquetFile(path, page_checksum_verification=True) as file:
+    with explaining_damage(path), _opened(path) as file:
         if not file.metadata.num_rows:
             return None
         return file.read_row_group(file.num_row_groups - 1, [column])[column][-1].as_py()
 
 
+def _opened(path: Path) -> pq.ParquetFile:
+    check_footer(path)
+    return pq.ParquetFile(path, page_checksum_verification=True)
+
+
 def digest_of(path: Path, key: bytes = DIGEST_KEY) -> str | None:
     """What a committed part was computed from (or its `CONTENT_KEY`), out of its footer; None where it has none."""
     try:
+        check_footer(path)
         metadata = pq.read_schema(path).metadata or {}
     except DAMAGE:
         return None
@@ -261,7 +277,7 @@ def commit_table(
     """
     described = schema.with_metadata({key: metadata[key] for key in sorted(metadata)})
     table = table.select(schema.names).cast(schema).replace_schema_metadata(described.metadata)
-    with atomic_write(path) as file:
+    with sealed_write(path) as file:
         pq.write_table(table, file, compression="zstd", row_group_size=row_group_rows, write_page_checksum=True)
 
 

@@ -19,7 +19,7 @@ from engine.dataset import ROW_GROUP_ROWS, Dataset, schema_of
 from engine.job import Job
 from engine.run_log import JobResult
 from engine.runner import Progress, Runner
-from schemas.commit import atomic_write
+from schemas.seal import sealed_write
 
 Connection = duckdb.DuckDBPyConnection
 
@@ -61,7 +61,7 @@ class ReduceJob(Job):
         record = dataset.record(table)
         assert record is not None
         metadata = {"sigma.made_by": record.fingerprint}
-        with catalog.connect(dataset, memory) as connection, explaining_memory(self.job, memory):
+        with catalog.connect(dataset, memory, whole=self.inputs) as connection, explaining_memory(self.job, memory):
             try:
                 batches = stream(connection, self.query(connection), self.row_group_rows)
                 counted = commit_batches(
@@ -121,7 +121,7 @@ def commit_batches(
     described = schema.with_metadata({key: metadata[key] for key in sorted(metadata)})
     num_rows, reasons = 0, Counter[str]()
     with (
-        atomic_write(path) as file,
+        sealed_write(path) as file,
         pq.ParquetWriter(file, described, compression="zstd", write_page_checksum=True) as writer,
     ):
         for rows in _row_groups(batches, group_rows):

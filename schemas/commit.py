@@ -19,11 +19,12 @@ TEMPORARY = ".tmp-"
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file that gets its name only once it is whole and on the disk; on an error nothing is left."""
+    """Write a file that gets its name only once it is whole and on the disk; on an error nothing is left. What was
+    written can be read back from it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
-        with aside.open("wb") as file:
+        with aside.open("w+b") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

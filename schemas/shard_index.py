@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from schemas.seal import check_footer
+
 INDEX_FILE = "index.parquet"
 """Name of the index inside a `shards/` folder."""
 
@@ -72,6 +74,8 @@ class ShardIndex:
     def _open(self, source: Path | pa.NativeFile, name: str) -> None:
         self._name = name
         try:
+            if isinstance(source, Path):
+                check_footer(source)
             self._file = pq.ParquetFile(source, read_dictionary=list(DICTIONARIES))
         except (pa.ArrowInvalid, OSError) as error:
             raise self._unreadable(error) from None

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curation.shards.dataset_card import CARD_FILE, dataset_card
 from curation.shards.files import WIDS_FILE, ShardFiles
 from curation.sources import read_original
-from engine.dataset import ROW_GROUP_ROWS, Dataset
+from engine.dataset import ROW_GROUP_ROWS, Dataset, digest_of
 from engine.map_job import MapJob, naming
 from engine.reduce_job import commit_batches
 from engine.runner import Progress
@@ -195,7 +194,7 @@ def index_is_current(dataset: Dataset) -> bool:
     path = dataset.shards / shard_index.INDEX_FILE
     if record is None or not path.is_file() or not (dataset.shards / WIDS_FILE).is_file():
         return False
-    return (pq.read_schema(path).metadata or {}).get(INDEX_KEY) == record.fingerprint.encode()
+    return digest_of(path, INDEX_KEY) == record.fingerprint
 
 
 def update_index(dataset: Dataset) -> None:
@@ -218,6 +217,21 @@ def write_index(dataset: Dataset) -> int:
     for part in _packed(dataset, ["shard", "image_ext"]):
         num_samples.update(part["shard"].to_pylist())
         extensions.update(part["image_ext"].unique().to_pylist())
+    write_bytes(dataset.shards / WIDS_FILE, wids_index(dataset, num_samples))
+    card = dataset_card(extensions, num_samples.total(), len(num_samples))
+    write_bytes(dataset.shards / CARD_FILE, card.encode())
+    path, metadata = dataset.shards / shard_index.INDEX_FILE, {INDEX_KEY.decode(): record.fingerprint}
+    batches = (batch for part in _packed(dataset, None) for batch in part.to_batches())
+    num_rows, _ = commit_batches(path, batches, shard_index.INDEX_SCHEMA, metadata, ROW_GROUP_ROWS)
+    return num_rows
+
+
+def wids_index(dataset: Dataset, num_samples: Mapping[str, int]) -> bytes:
+    """The content of `wids.json`.
+
+    Args:
+        num_samples: of each shard.
+    """
     entries: list[dict[str, Any]] = [
         {"url": path, "nsamples": count, "filesize": (dataset.shards / path).stat().st_size}
         for path, count in num_samples.items()
@@ -229,13 +243,7 @@ def write_index(dataset: Dataset) -> int:
         "base": "",
         "shardlist": sorted(entries, key=lambda entry: entry["url"]),
     }
-    write_bytes(dataset.shards / WIDS_FILE, json.dumps(wids, indent=1).encode())
-    card = dataset_card(extensions, num_samples.total(), len(entries))
-    write_bytes(dataset.shards / CARD_FILE, card.encode())
-    path, metadata = dataset.shards / shard_index.INDEX_FILE, {INDEX_KEY.decode(): record.fingerprint}
-    batches = (batch for part in _packed(dataset, None) for batch in part.to_batches())
-    num_rows, _ = commit_batches(path, batches, shard_index.INDEX_SCHEMA, metadata, ROW_GROUP_ROWS)
-    return num_rows
+    return json.dumps(wids, indent=1).encode()
 
 
 def _packed(dataset: Dataset, columns: list[str] | None) -> Iterator[pa.Table]:

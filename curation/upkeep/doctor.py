@@ -34,6 +34,7 @@ from engine.reduce_job import explaining_memory
 from schemas import shard_index, tables
 from schemas.features import RECORD_FILE, TAR_BYTES_KEY, read_record
 from schemas.recipe import DataRecipe, Run
+from schemas.seal import check_file
 
 
 @dataclass(frozen=True)
@@ -189,14 +190,15 @@ def _expected_parts(dataset: Dataset, table: str) -> int:
 def problem_of(path: Path, schema: pa.Schema) -> str | None:
     """What is wrong with a part, in a few words; None where nothing is."""
     try:
+        check_file(path)
         table = read_parquet(path)
-    except ValueError:
+    except (ValueError, OSError):
         return f"{path} is damaged"
     added = tables.ADDED.get(path.parent.name, ()) or tables.ADDED.get(path.stem, ())
     names = schema.names[: max(len(table.schema.names), len(schema.names) - len(added))]
     if table.schema.names != names:
         return f"{path} has other columns than its table"
-    promised = (table.schema.metadata or {}).get(CONTENT_KEY)  # footers have no checksum, and a page may be misplaced
+    promised = (table.schema.metadata or {}).get(CONTENT_KEY)  # a file without a seal may have another footer
     contract = pa.schema([schema.field(name) for name in names])
     if promised is not None and content_digest(table.cast(contract)).encode() != promised:
         return f"{path} is damaged"
@@ -239,7 +241,8 @@ def _check_shards(dataset: Dataset, threads: int, progress: Callable[[int], None
     indexes = (dataset.shards / shard_index.INDEX_FILE, dataset.shards / WIDS_FILE)
     try:
         index = read_parquet(indexes[0])
-    except ValueError as error:
+        check_file(indexes[0])
+    except (ValueError, OSError) as error:
         yield Finding("shards", str(error), False, indexes)
         return
     if index.schema.names != shard_index.INDEX_SCHEMA.names:

@@ -10,6 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from curation import build as pipeline
 from curation.shards import writer as shard_writer
 from curation.shards.files import ShardFiles
@@ -223,8 +226,9 @@ def _mender(root: str, shard: Shard) -> ShardMender:
 
 
 def _names(dataset: Dataset, row_ids: list[int]) -> list[str]:
-    with catalog.connect(dataset) as connection:
-        found = connection.execute(
-            "SELECT source_name || '/' || member FROM listing WHERE list_contains(?, row_id) ORDER BY row_id", [row_ids]
-        )
-        return [name for (name,) in found.fetchall()]
+    wanted, names = pa.array(row_ids, pa.int64()), []
+    for path in dataset.parts("listing") if row_ids else ():
+        rows = read_parquet(path, ["row_id", "source_name", "member"])
+        for row in rows.filter(pc.is_in(rows["row_id"], value_set=wanted)).to_pylist():
+            names.append(f"{row['source_name']}/{row['member']}")
+    return names

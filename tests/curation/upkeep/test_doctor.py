@@ -16,12 +16,14 @@ from curation.upkeep.doctor import Finding, check_dataset, check_machine
 from curation.upkeep.repair import repair
 from engine import catalog
 from engine.dataset import Dataset, commit_table
+from engine.runner import PartFailed
 from schemas import shard
 from schemas.commit import write_bytes
 from schemas.recipe import DataRecipe
 from schemas.shard_index import read_index
 from schemas.tables import SCHEMAS
-from tests.building import Told, build, recipe, steps, write_pictures
+from tests.building import Told, build, recipe, rows, steps, write_pictures
+from tests.flips import flips, is_found
 from tests.trees import content
 
 pytestmark = pytest.mark.slow
@@ -36,6 +38,10 @@ def dataset(demo: Dataset, copy_of: Callable[[Dataset], Dataset]) -> Dataset:
 
 def bad(dataset: Dataset) -> list[Finding]:
     return [finding for finding in check_dataset(dataset.root) if not finding.fine]
+
+
+def recipe_of(dataset: Dataset) -> DataRecipe:
+    return DataRecipe.load(dataset.recipe, [f"out={dataset.root}"])
 
 
 def only(dataset: Dataset) -> Finding:
@@ -294,6 +300,40 @@ def test_a_flipped_byte_inside_an_image_is_found(dataset: Dataset) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ every byte
+
+
+def test_a_flipped_bit_anywhere_in_tables_shards_and_indexes_is_found(dataset: Dataset) -> None:
+    """A short run of `tests/flips.py`, which tries thousands."""
+    missed = [flip for flip in flips(dataset.root, 18) if not is_found(dataset.root, *flip[1:])]
+    assert missed == []
+
+
+def test_a_flipped_bit_in_the_statistics_of_a_table_is_found_and_refused(dataset: Dataset) -> None:
+    """The statistics of a footer say which rows may match a filter: a wrong one hides rows from DuckDB and Arrow."""
+    path = dataset.reduced("selection")
+    data = bytearray(path.read_bytes())
+    last = rows(dataset, "selection")[-1]["row_id"]
+    place = data.rindex(last.to_bytes(8, "little"))  # the greatest row_id, as the footer has it
+    data[place] ^= 4
+    path.write_bytes(bytes(data))
+    assert "selection" in {finding.subject for finding in bad(dataset)}
+    for reads in (
+        lambda: dataset.read_range("selection", "row_id", 0, last),
+        lambda: catalog.connect(dataset),
+        lambda: build(recipe_of(dataset), redo=["mix"]),
+    ):
+        with pytest.raises((ValueError, PartFailed), match=r"selection\.parquet: damaged \(the footer is not the one"):
+            reads()
+
+
+def test_a_reduce_job_refuses_an_input_with_a_flipped_bit_in_its_pages(dataset: Dataset) -> None:
+    """DuckDB compares no checksum of a page: it would select by another value."""
+    path = dataset.part("scores", 0)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(ValueError, match=r"scores/part-00000\.parquet: damaged"):
+        build(recipe_of(dataset), redo=["select"])
 
 
 @pytest.fixture(scope="module")

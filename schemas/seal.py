@@ -1,0 +1,93 @@
+"""Seals Parquet files: a sealed file carries checksums of every one of its bytes.
+
+    pages | MARK, sha256 of the pages, sha256 of that and of the footer, MARK | footer | length of the footer, "PAR1"
+
+Parquet's own checksums cover the data of its pages alone. The headers of pages and the footer have none, and the
+footer's statistics decide which rows a reader sees. Readers of Parquet follow the offsets in the footer and so pass the
+seal over.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from schemas.commit import atomic_write
+
+MARK = b"SgmaSeal"
+"""Lies at both ends of a seal: a flipped bit in one of them makes no sealed file an unsealed one."""
+
+_DIGEST, _TAIL = 32, 8
+_SEAL = 2 * len(MARK) + 2 * _DIGEST
+_COPY = 1 << 22
+_FIRST_READ = 1 << 16
+"""Bytes from the end of a file that are read at once: nearly every footer is shorter."""
+
+
+class BrokenSeal(OSError):
+    """A file holds other bytes than were written."""
+
+
+@contextmanager
+def sealed_write(path: Path) -> Iterator[IO[bytes]]:
+    """Commit a Parquet file with its seal: as `atomic_write`, for a file that is written whole inside."""
+    with atomic_write(path) as file:
+        yield file
+        file.seek(-_TAIL, 2)
+        file.seek(-_TAIL - int.from_bytes(file.read(_TAIL)[:4], "little"), 2)
+        begin = file.tell()
+        footer = file.read()
+        pages = _digest(file, begin)
+        file.seek(begin)
+        file.write(MARK + pages + hashlib.sha256(pages + footer).digest() + MARK + footer)
+
+
+def check_footer(path: Path) -> None:
+    """Compare a file's footer with its seal. A file without one, from before there were seals, passes.
+
+    Raises:
+        BrokenSeal: the footer is not the one that was written.
+        FileNotFoundError: there is no file.
+    """
+    with path.open("rb") as file:
+        _sealed_pages(file)
+
+
+def check_file(path: Path) -> None:
+    """Compare every byte of a file with its seal; otherwise as `check_footer`."""
+    with path.open("rb") as file:
+        found = _sealed_pages(file)
+        if found is not None and _digest(file, found[0]) != found[1]:
+            raise BrokenSeal("other bytes than were written")
+
+
+def _sealed_pages(file: IO[bytes]) -> tuple[int, bytes] | None:
+    """Where the pages of a sealed file end and their sha256; None for a file without a seal."""
+    size = file.seek(0, 2)
+    file.seek(max(0, size - _FIRST_READ))
+    end = file.read()
+    length = int.from_bytes(end[-_TAIL:-4], "little") + _TAIL
+    if size < length + _SEAL:
+        return None  # no Parquet file, which its reader says
+    if len(end) < length + _SEAL:
+        file.seek(size - length - _SEAL)
+        end = file.read()
+    seal, footer = end[-length - _SEAL : -length], end[-length:]
+    inner, marks = seal[len(MARK) : -len(MARK)], (seal[: len(MARK)], seal[-len(MARK) :])
+    if MARK not in marks:
+        return None
+    if marks != (MARK, MARK) or hashlib.sha256(inner[:_DIGEST] + footer).digest() != inner[_DIGEST:]:
+        raise BrokenSeal("the footer is not the one that was written")
+    return size - length - _SEAL, inner[:_DIGEST]
+
+
+def _digest(file: IO[bytes], end: int) -> bytes:
+    """The sha256 of the bytes of a file before a place."""
+    found = hashlib.sha256()
+    file.seek(0)
+    while data := file.read(min(_COPY, end - file.tell())):
+        found.update(data)
+    return found.digest()

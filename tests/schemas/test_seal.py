@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from schemas.seal import MARK, BrokenSeal, check_file, check_footer, sealed_write
+
+ROWS = pa.table({"number": list(range(40)), "text": [f"caption {number % 7}" for number in range(40)]})
+
+
+def sealed(path: Path, rows: pa.Table = ROWS) -> bytes:
+    with sealed_write(path) as file:
+        pq.write_table(rows, file, write_page_checksum=True)
+    return path.read_bytes()
+
+
+def test_arrow_and_duckdb_read_a_sealed_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    sealed(path)
+    check_file(path)
+    assert pq.read_table(path).equals(ROWS)
+    assert duckdb.sql(f"SELECT count(*), sum(number) FROM '{path}'").fetchall() == [(40, 780)]
+
+
+def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
+    assert sealed(tmp_path / "a.parquet") == sealed(tmp_path / "b.parquet")
+
+
+def test_a_file_without_a_seal_passes(tmp_path: Path) -> None:
+    for name, content in (("old", None), ("empty", b""), ("short", b"PAR1"), ("text", b"words " * 100)):
+        path = tmp_path / name
+        if content is None:
+            pq.write_table(ROWS, path)
+        else:
+            path.write_bytes(content)
+        check_file(path)
+        check_footer(path)
+
+
+def test_a_missing_file_is_named_as_missing(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        check_footer(tmp_path / "a.parquet")
+
+
+def test_a_footer_longer_than_the_first_read_is_checked(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    data = bytearray(sealed(path, ROWS.replace_schema_metadata({"note": "x" * 100_000})))
+    check_file(path)
+    data[data.rindex(b"note")] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(BrokenSeal, match="footer"):
+        check_footer(path)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_anywhere_breaks_the_seal_or_the_file(tmp_path: Path, place: float, bit: int) -> None:
+    path = tmp_path / "a.parquet"
+    data = bytearray(sealed(path))
+    footer, flipped = data.rindex(MARK) + len(MARK), int(place * len(data))
+    data[flipped] ^= 1 << bit
+    path.write_bytes(bytes(data))
+    with pytest.raises((pa.ArrowException, OSError)):
+        check_file(path)
+        pq.read_table(path)  # a flipped length of the footer leaves no seal to be found, and no footer
+    if footer <= flipped < len(data) - 8:
+        with pytest.raises(BrokenSeal):
+            check_footer(path)
