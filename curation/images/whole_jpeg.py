@@ -1,7 +1,7 @@
-"""What is missing of a JPEG that Pillow takes: it gives a picture for half a file that ends with an end marker.
+"""What is missing or damaged in a JPEG that Pillow takes: it gives a picture for half a file with an end marker.
 
-libjpeg fills what is missing with flat blocks, or with coarser ones where the file is progressive, and gives a warning
-that Pillow drops. Three checks find such files: a strict decoder (`decode_whole`), the headers of the scans
+libjpeg fills what is missing or damaged with flat blocks, or with coarser ones where the file is progressive, and gives
+a warning that Pillow drops. Three checks find such files: a strict decoder (`decode_whole`), the headers of the scans
 (`missing_scans`), and a second decode where the strict decoder cannot be used (`missing_blocks`).
 """
 
@@ -14,15 +14,12 @@ from collections.abc import Iterator
 import simplejpeg
 from PIL import Image
 
+from curation.images.jpeg_segments import SCAN, is_frame, is_metadata, segments
 from schemas.opening import open_file
 from schemas.pixels import DECODER_ERRORS
 
-_END, _SCAN = 0xD9, 0xDA
 _SEQUENTIAL = (0xC0, 0xC1)
 """Start-of-frame markers of baseline and extended sequential JPEG (ITU-T T.81, table B.1)."""
-_NEXT_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-"""A marker behind the data of a scan; stuffed bytes, restarts and fill bytes are none (T.81, B.1.1)."""
-
 _LAYOUTS = {"RGB": ("RGB", "RGB"), "L": ("GRAY", "L"), "CMYK": ("CMYK", "CMYK;I")}
 """Pillow's mode -> the decoder's colour space, and how Pillow reads its rows: it stores the ink of CMYK inverted."""
 
@@ -41,8 +38,22 @@ _FLAT = 1
 """Levels by which pixels of filled blocks may differ, after colour conversion and scaling."""
 
 
+_DAMAGE = re.compile(r"corrupt jpeg data: (.*)|(inconsistent progression .*)", re.IGNORECASE)
+"""libjpeg's warnings about data that it could not follow; the others are about what pixels do not depend on."""
+_GAP = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})", re.IGNORECASE)
+"""libjpeg's warning about bytes that are left when a scan is whole: padding, or the rest of a scan that it misread."""
+_PADDING_BYTES = 8
+"""So many bytes are padding, whatever they are; more are where they are all the same, or readable text."""
+_MOST_TRIES = 24
+"""Decodes, at an eighth of the size, that one file is worth."""
+
+
 class EndsEarly(ValueError):
     """The data of a JPEG ends before its picture is whole."""
+
+
+class Damaged(ValueError):
+    """The data of a JPEG is damaged in the middle."""
 
 
 def decode_whole(image: Image.Image, data: bytes) -> Image.Image | None:
@@ -55,27 +66,94 @@ def decode_whole(image: Image.Image, data: bytes) -> Image.Image | None:
         data: the whole file.
 
     Returns:
-        A loaded picture with the metadata of `image`. None where the decoder objects to anything but a missing end:
-        bytes between two segments do no harm, and Pillow refuses what does.
+        A loaded picture with the metadata of `image`. None where the decoder objects to what pixels do not depend on,
+        such as bytes between two segments, and where it does not know the layout: Pillow decodes these.
 
     Raises:
-        EndsEarly: says what is missing.
+        EndsEarly, Damaged: says what is missing or damaged.
     """
     if image.mode not in _LAYOUTS:
         return None
     colours, raw_mode = _LAYOUTS[image.mode]
     try:
         pixels = simplejpeg.decode_jpeg(data, colours, min_width=image.width, min_height=image.height)
-    except ValueError as objection:
-        what = next((what for words, what in _ENDINGS.items() if words in str(objection).lower()), None)
-        if what is not None:
-            raise EndsEarly(what) from None
+    except ValueError:
+        _refuse_damage(data)
         return None
     if pixels.shape[:2] != (image.height, image.width):
         return None
     whole = Image.frombuffer(image.mode, image.size, pixels, "raw", raw_mode, 0, 1)
     whole.info = dict(image.info)
     return whole
+
+
+def _refuse_damage(data: bytes) -> None:
+    """Refuse a file whose samples the strict decoder cannot follow.
+
+    The decoder names its first objection and stops. So all that may be objected to without harm is taken away first:
+    metadata, bytes between segments, padding behind scans, band limits that a sequential scan does not use.
+    """
+    pieces, tries = _samples_only(data), iter(range(_MOST_TRIES))
+    objection = _objection(pieces)
+    while gap := _GAP.search(objection):
+        found = _without_padding(pieces, objection, int(gap[1]), int(gap[2], 16), tries)
+        if found is None:
+            break
+        pieces, objection = found
+    what = next((what for words, what in _ENDINGS.items() if words in objection.lower()), None)
+    if what is not None:
+        raise EndsEarly(what)
+    if damage := _DAMAGE.search(objection):
+        raise Damaged(f"its data is damaged: {damage[1] or damage[2]}")
+
+
+def _objection(pieces: list[bytes]) -> str:
+    """What the strict decoder objects to first; empty where it takes the file."""
+    try:
+        simplejpeg.decode_jpeg(b"".join(pieces), "GRAY", min_factor=8)
+    except ValueError as objection:
+        return str(objection)
+    return ""
+
+
+def _samples_only(data: bytes) -> list[bytes]:
+    """The segments that samples depend on, and the data of each scan as a piece of its own."""
+    pieces, sequential = [data[:2]], False
+    for segment in segments(data):
+        if is_frame(segment.marker):
+            sequential = segment.marker in _SEQUENTIAL
+        if not is_metadata(segment.marker):
+            head = data[segment.start : segment.end]
+            pieces.append(head[:-3] + _ALL_BANDS if segment.marker == SCAN and sequential else head)
+            pieces.append(data[segment.end : segment.data_end].rstrip(b"\xff"))
+    return pieces
+
+
+_ALL_BANDS = bytes((0, 63, 0))
+"""First and last frequency and bits of a sequential scan (B.2.3), which decoders know without."""
+
+
+def _without_padding(
+    pieces: list[bytes], objection: str, num: int, marker: int, tries: Iterator[int]
+) -> tuple[list[bytes], str] | None:
+    """The same file without so many bytes before a marker, and the next objection; None where they are no padding.
+
+    There can be several places that fit; the right one is that where another or no objection is left.
+    """
+    for at in range(1, len(pieces) - 1):
+        fits = pieces[at + 1][:2] == bytes((0xFF, marker)) and num <= len(pieces[at])
+        if not fits or not _is_padding(pieces[at][-num:]) or next(tries, None) is None:
+            continue
+        smaller = [*pieces[:at], pieces[at][:-num], *pieces[at + 1 :]]
+        left = _objection(smaller)
+        if left != objection and not any(words in left.lower() for words in _ENDINGS):
+            return smaller, left
+    return None
+
+
+def _is_padding(run: bytes) -> bool:
+    text = run.rstrip(b"\0").decode("latin-1")
+    return len(run) <= _PADDING_BYTES or len(set(run)) == 1 or (text.isascii() and text.isprintable())
 
 
 def missing_scans(data: bytes) -> str | None:
@@ -88,11 +166,12 @@ def missing_scans(data: bytes) -> str | None:
     there are several scans, else nothing.
     """
     lowest_bits: dict[int, list[int]] = {}
-    for marker, payload in _segments(data):
-        if _is_frame(marker):
-            lowest_bits = _components(payload)
-        elif marker == _SCAN:
-            if not _note_scan(payload, lowest_bits):
+    sequential = False
+    for marker, *_, payload in segments(data):
+        if is_frame(marker):
+            lowest_bits, sequential = _components(payload), marker in _SEQUENTIAL
+        elif marker == SCAN:
+            if not _note_scan(payload[:-3] + _ALL_BANDS if sequential else payload, lowest_bits):
                 return None  # no scan of this frame: the file is corrupt rather than cut, and the decoder refuses it
             if not _unfinished(lowest_bits):
                 return None
@@ -136,25 +215,6 @@ def has_flat_corner(image: Image.Image) -> bool:
     return False
 
 
-def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(marker, payload) of each segment up to the end marker; a scan's data is only searched for the segment after."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != _END:
-        if data[at + 1] == 0xFF:  # fill byte
-            at += 1
-            continue
-        marker, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        yield marker, data[at + 4 : at + 2 + length]
-        at += 2 + length
-        if marker == _SCAN:
-            found = _NEXT_MARKER.search(data, at)
-            at = found.start() if found else len(data)
-
-
-def _is_frame(marker: int) -> bool:
-    return 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)
-
-
 def _components(frame: bytes) -> dict[int, list[int]]:
     """Component of a frame header (B.2.2) -> the lowest bit sent of each frequency."""
     identifiers = frame[6 : 6 + 3 * frame[5] : 3] if len(frame) > 5 else b""
@@ -182,10 +242,10 @@ def _unfinished(lowest_bits: dict[int, list[int]]) -> int:
 def _has_one_scan(data: bytes) -> bool:
     """Whether the frame is sequential and its first scan holds all components."""
     num_components = 0
-    for marker, payload in _segments(data):
-        if marker == _SCAN:
+    for marker, *_, payload in segments(data):
+        if marker == SCAN:
             return num_components > 0 and payload[:1] == bytes([num_components])
-        if _is_frame(marker):
+        if is_frame(marker):
             if marker not in _SEQUENTIAL:
                 return False
             num_components = payload[5] if len(payload) > 5 else 0

@@ -12,6 +12,7 @@ from PIL import Image
 
 from curation.images.decode import decode
 from curation.images.header import Unreadable
+from curation.images.jpeg_segments import SCAN, segments
 from curation.images.whole_jpeg import EndsEarly, decode_whole, missing_scans
 from schemas.pixels import draft, exif_orientation, open_rgb
 from schemas.reasons import ImageError
@@ -208,3 +209,98 @@ def test_bytes_before_the_end_marker_do_no_harm(between: bytes, progressive: boo
 @pytest.mark.parametrize("data", [b"", b"\xff\xd8", b"\xff\xd8\xff\xda\x00\x02", b"\xff\xd8\xff\xc2\x00\x02\xff\xd9"])
 def test_bytes_that_are_no_jpeg_have_no_missing_scans(data: bytes) -> None:
     assert missing_scans(data) is None
+
+
+def scans(data: bytes) -> list[tuple[int, int]]:
+    """(first byte, first byte behind) of the data of each scan."""
+    return [(segment.end, segment.data_end) for segment in segments(data) if segment.marker == SCAN]
+
+
+def without_a_code(data: bytes, number: int) -> bytes:
+    """Ones in the middle of a scan: the longest code of a Huffman table is never all ones (T.81, C)."""
+    begin, end = scans(data)[number]
+    middle = (begin + end) // 2
+    return data[:middle] + b"\xff\x00" * 4 + data[middle + 8 :]
+
+
+def without_a_restart(data: bytes) -> bytes:
+    """Restart marker 2 of the first scan has another number."""
+    return data.replace(b"\xff\xd2", b"\xff\xd5", 1)
+
+
+def with_all_gaps(data: bytes, between: bytes) -> bytes:
+    """Bytes between each two segments behind the frame header."""
+    starts = [segment.start for segment in segments(data)]
+    frame = next(segment.end for segment in segments(data) if segment.marker in (0xC0, 0xC2))
+    for start in reversed([start for start in starts if start >= frame]):
+        data = data[:start] + between + data[start:]
+    return data
+
+
+@pytest.mark.parametrize("scan", [1, 5, -1])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("longest_px", [None, 60])
+def test_a_code_that_no_table_has_is_damage(scan: int, mode: str, longest_px: int | None) -> None:
+    data = jpeg(mode, progressive=True)
+    damaged = without_a_code(data, scan)
+    Image.open(io.BytesIO(damaged)).load()
+    reason, detail = refusal(damaged, longest_px)
+    assert reason in (ImageError.CORRUPT, ImageError.TRUNCATED)
+    assert detail.startswith(("JPEG: its data is damaged: ", "JPEG: its data ends before"))
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_lost_restart_marker_is_damage(progressive: bool) -> None:
+    damaged = without_a_restart(jpeg(restart_marker_blocks=5, progressive=progressive))
+    Image.open(io.BytesIO(damaged)).load()
+    reason, detail = refusal(damaged)
+    assert (reason, detail[:27]) == (ImageError.CORRUPT, "JPEG: its data is damaged: ")
+
+
+def test_the_rest_of_a_scan_that_was_misread_is_damage() -> None:
+    data = jpeg(progressive=True)
+    begin, end = scans(data)[0]
+    longer = data[:end] + data[begin + 40 : begin + 140].replace(b"\xff", b"\x7f") + data[end:]
+    reason, detail = refusal(longer)
+    assert reason == ImageError.CORRUPT
+    assert re.fullmatch(r"JPEG: its data is damaged: \d+ extraneous bytes before marker 0xc4", detail)
+
+
+@pytest.mark.parametrize("between", [b"\x00", b"\x00" * 50, b"abc", b"written by a scanner"])
+@pytest.mark.parametrize("kind", ["4:2:0", "progressive 4:2:0", "restart markers"])
+def test_bytes_between_segments_do_no_harm(between: bytes, kind: str) -> None:
+    data = jpeg(**KINDS[kind])
+    assert decode(with_all_gaps(data, between)).image.tobytes() == decode(data).image.tobytes()
+
+
+@pytest.mark.parametrize("kind", ["4:2:0", "progressive 4:2:0"])
+def test_harmless_bytes_do_not_hide_damage_behind_them(kind: str) -> None:
+    data = with_all_gaps(jpeg(**KINDS[kind]), b"abc")
+    begin, end = scans(data)[0]
+    middle = (begin + end) // 2
+    assert refusal(data[:middle] + data[middle + 200 : end] + b"abc" + END)[0] == ImageError.TRUNCATED
+    damaged = without_a_restart(with_all_gaps(jpeg(restart_marker_blocks=5, **KINDS[kind]), b"abc"))
+    assert refusal(damaged)[0] == ImageError.CORRUPT
+
+
+def test_a_truncated_file_is_not_saved_by_bytes_between_segments() -> None:
+    data = jpeg(progressive=True)
+    start = scan_starts(data)[4]
+    assert refusal(with_all_gaps(data[:start] + END, b"abc"))[0] == ImageError.TRUNCATED
+
+
+def test_what_no_pixel_depends_on_is_no_damage() -> None:
+    """A revision of JFIF, a colour transform, a torn profile, band limits that a sequential scan ignores."""
+    data = jpeg()
+    whole = decode(data).image.tobytes()
+    scan = data.index(b"\xff\xda")
+    at = scan + 2 + int.from_bytes(data[scan + 2 : scan + 4], "big")
+    adobe = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x07"
+    torn = b"\xff\xe2\x00\x14ICC_PROFILE\x00\x02\x01abcd"
+    for harmless in (
+        data.replace(b"JFIF\x00\x01", b"JFIF\x00\x03"),
+        data[:20] + adobe + data[20:],
+        data[:20] + torn + data[20:],
+        data[: at - 3] + b"\x00\x00\x00" + data[at:],
+    ):
+        assert decode(harmless).image.tobytes() == whole
