@@ -7,6 +7,7 @@ import zlib
 
 from PIL import Image
 
+from curation.images.boxes import item_media_end, jpeg2000_end
 from curation.images.formats import TiffLayout, png_chunks
 from curation.images.whole_jpeg import has_flat_corner, missing_blocks, missing_scans
 
@@ -164,32 +165,14 @@ _TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 
 """Field type -> bytes per value (TIFF 6.0 section 2 and BigTIFF)."""
 
 
-def _iso_media_end(data: bytes) -> str | None:
-    at = 0
-    while at + 8 <= len(data):
-        size = int.from_bytes(data[at : at + 4], "big")
-        if size == 0:  # reaches to the end of the file, wherever that is
-            return None
-        if size == 1:
-            size = int.from_bytes(data[at + 8 : at + 16], "big")
-        if size < 8:
-            return None
-        at += size
-    return None if at == len(data) else "ends inside a box"
-
-
-def _jpeg2000_end(data: bytes) -> str | None:
-    return None if data.rstrip(b"\x00").endswith(b"\xff\xd9") else "no end-of-codestream marker"
-
-
 _ENDS = {
     "PNG": _png_end,
     "JPEG": _jpeg_end,
     "GIF": _gif_end,
     "WEBP": _webp_end,
     "TIFF": _tiff_end,
-    "AVIF": _iso_media_end,
-    "HEIF": _iso_media_end,
-    "JPEG2000": _jpeg2000_end,
+    "AVIF": item_media_end,
+    "HEIF": item_media_end,
+    "JPEG2000": jpeg2000_end,
 }
 """Pillow's format -> the check whether its end is missing."""

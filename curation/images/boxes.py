@@ -1,0 +1,127 @@
+"""Where the coded picture ends in files of boxes, JPEG 2000, AVIF and HEIF; what follows it is not looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+_MOST_BOXES = 10_000
+
+
+class Box(NamedTuple):
+    """A box of ISO/IEC 14496-12, or of ISO/IEC 15444-1 annex I."""
+
+    name: bytes
+    start: int
+    """First byte of its payload."""
+    end: int
+    """First byte behind it; behind the end of the file where it was cut."""
+
+
+def boxes(data: bytes, begin: int, end: int) -> Iterator[Box]:
+    """The boxes between two places, up to bytes that are none."""
+    at = begin
+    for _ in range(_MOST_BOXES):
+        if at + 8 > end:
+            return
+        size, start = _number(data, at, 4), at + 8
+        if size == 1:
+            size, start = _number(data, at + 8, 8), at + 16
+        size = end - at if size == 0 else size
+        if size < start - at:
+            return
+        yield Box(data[at + 4 : at + 8], start, at + size)
+        at += size
+
+
+def jpeg2000_end(data: bytes) -> str | None:
+    """How a JPEG 2000 shows that its end is missing; None where each tile is whole and an end marker follows."""
+    if data.startswith(b"\xff\x4f"):
+        return _codestream_end(data, 0, len(data))
+    stream = next((box for box in boxes(data, 0, len(data)) if box.name == b"jp2c"), None)
+    if stream is None:
+        return "ends before its codestream"
+    return _codestream_end(data, stream.start, min(stream.end, len(data)))
+
+
+def _codestream_end(data: bytes, begin: int, end: int) -> str | None:
+    """Walk from marker to marker, and over the data of each tile-part (ISO/IEC 15444-1, annex A)."""
+    at, num_tiles, parts = begin + 2, 1, dict[int, list[int]]()
+    while at + 2 <= end:
+        marker, length = _number(data, at, 2), _number(data, at + 2, 2)
+        if marker == 0xFFD9:
+            return _missing_tiles(parts, num_tiles)
+        if marker == 0xFF51:
+            num_tiles = _num_tiles(data[at + 4 : at + 36])
+        if marker == 0xFF90:
+            tile, size, number, num_parts = (_number(data, at + place, width) for place, width in _TILE_PART)
+            parts.setdefault(tile, []).append(num_parts)
+            if size == 0:  # the last one reaches to the end marker
+                end_marker = data.rfind(b"\xff\xd9", at, end)
+                return "no end-of-codestream marker" if end_marker < 0 else _missing_tiles(parts, num_tiles)
+            if at + size > end:
+                return f"ends inside part {number} of tile {tile}"
+            at += max(size, 12)
+        elif marker < 0xFF00 or length < 2:
+            return None  # no codestream: the file is corrupt rather than cut, and the decoder refuses it
+        else:
+            at += 2 + length
+    return "no end-of-codestream marker"
+
+
+_TILE_PART = ((4, 2), (6, 4), (10, 1), (11, 1))
+"""Place and width of a tile's index, its part's length, its part's number, and the number of its parts (A.4.2)."""
+
+
+def _num_tiles(size: bytes) -> int:
+    """Tiles of the image and tile sizes of a SIZ segment, from its second field on (A.5.1)."""
+    right, bottom, _, _, width, height, left, top = (_number(size, 2 + 4 * field, 4) for field in range(8))
+    return -(-(right - left) // width) * -(-(bottom - top) // height) if width and height else 1
+
+
+def _missing_tiles(parts: dict[int, list[int]], num_tiles: int) -> str | None:
+    whole = sum(len(found) >= max(found) for found in parts.values())
+    return None if whole >= num_tiles else f"holds {whole} of {num_tiles} tiles"
+
+
+def item_media_end(data: bytes) -> str | None:
+    """How an AVIF or HEIF shows that its end is missing: an item ends behind the file, or the list of items does."""
+    found = {box.name: box for box in boxes(data, 0, len(data))}
+    meta = found.get(b"meta")
+    if meta is None:
+        cut = any(box.end > len(data) for box in found.values()) or b"moov" not in found
+        return "ends inside a box" if cut else None
+    if meta.end > len(data):
+        return "ends inside its list of items"
+    places = next((box for box in boxes(data, meta.start + 4, meta.end) if box.name == b"iloc"), None)
+    last = 0 if places is None else max(_item_ends(data[places.start : places.end]), default=0)
+    return f"holds {len(data)} of {last} bytes" if last > len(data) else None
+
+
+def _item_ends(table: bytes) -> Iterator[int]:
+    """First byte behind each part of each item that is in the file itself (`iloc`, ISO/IEC 14496-12, 8.11.3)."""
+    version = table[0] if table else 0
+    wide = 4 if version == 2 else 2
+    sizes = _number(table, 4, 2)
+    offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+    at = 6 + wide
+    for _ in range(_number(table, 6, wide)):
+        if at >= len(table):
+            return
+        method = _number(table, at + wide, 2) & 15 if version else 0
+        at += wide + (2 if version else 0) + 2
+        base, num_parts = _number(table, at, base_size), _number(table, at + base_size, 2)
+        at += base_size + 2
+        skipped = index_size if version else 0
+        for _ in range(num_parts):
+            if at >= len(table):
+                return
+            offset = _number(table, at + skipped, offset_size)
+            length = _number(table, at + skipped + offset_size, length_size)
+            at += skipped + offset_size + length_size
+            if method == 0:
+                yield base + offset + length
+
+
+def _number(data: bytes, at: int, size: int) -> int:
+    return int.from_bytes(data[at : at + size], "big")
