@@ -4,8 +4,9 @@
     FEATURES/<set>/<shard>.tar                one .npy member per array, keys and their order as in the image shard
     FEATURES/<set>/<shard>.parquet            one row per sample: the places of its arrays, or why it has none
 
-A set of latents has `<key>.latents.npy` per sample; a set of text `<key>.raw.npy`, `<key>.synthetic.npy` and, where
-it is neither of the two, `<key>.mixed.npy`. numpy has no bfloat16: its bits are stored as uint16.
+A set of latents has `<key>.latents.npy` per sample; a set of text `<key>.mixed.npy`; one for a toss `<key>.raw.npy`,
+`<key>.synthetic.npy` and, where it is neither of the two, `<key>.mixed.npy`. numpy has no bfloat16: its bits are stored
+as uint16.
 """
 
 from __future__ import annotations
@@ -33,8 +34,12 @@ VERSION = 1
 LATENTS = ("latents",)
 """Arrays of a set of latents: (1 or 2, channels, height / 8, width / 8), the mean and, where latents are drawn, the
 standard deviation of the encoder's Gaussian, neither scaled."""
-CAPTIONS = ("raw", "synthetic", "mixed")
-"""Arrays of a set of text: (tokens, channels), unpadded. Equal captions share one array, which the first one names."""
+MIXED = ("mixed",)
+"""Arrays of a set of text: the caption that the dataset chose, (tokens, channels), unpadded."""
+TOSSED = ("raw", "synthetic", "mixed")
+"""Arrays of a set of text for a toss. Equal captions share one array, which the first one names."""
+CUT_COLUMN = "cut"
+"""The column of a set of text that names the arrays whose caption was cut."""
 
 SOURCE_KEY = b"sigma.source"
 """Parquet metadata: digest of the index rows that a shard was encoded from."""
@@ -47,7 +52,8 @@ TAR_BYTES_KEY = b"sigma.tar_bytes"
 def places_schema(arrays: tuple[str, ...]) -> pa.Schema:
     """Columns of the Parquet file of a tar of features."""
     places = [(f"{array}_{what}", pa.int64()) for array in arrays for what in ("offset", "size")]
-    return pa.schema([pa.field("key", pa.string(), nullable=False), ("damage", pa.string()), *places])
+    cut = [] if arrays == LATENTS else [(CUT_COLUMN, pa.list_(pa.string()))]
+    return pa.schema([pa.field("key", pa.string(), nullable=False), ("damage", pa.string()), *cut, *places])
 
 
 def member_name(key: str, array: str) -> str:

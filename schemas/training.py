@@ -145,8 +145,11 @@ class Data(StrictModel):
     """Most pictures per forward pass of one process; more are accumulated. Null: no accumulation."""
     timesteps_per_image: Positive = 1
     """Noise draws per picture and step; above 1 a decoded picture is used that many times."""
+    captions: Literal["mix", "toss"] = "mix"
+    """`mix`: read the caption that the dataset chose and cut, its `.txt`, in every epoch. `toss`: choose between the
+    raw and the synthetic caption anew in every epoch, each cut as the mix cuts."""
     synthetic_share: Share = 0.6
-    """Chance that a picture's synthetic caption is read in an epoch, where it has both; the paper's 0.6."""
+    """`toss`: chance that the synthetic caption is read in an epoch, where there are both; the paper's 0.6."""
     balance_concepts: bool = False
     """Draw pictures by their weight in the index, which says how uncommon the concepts of their captions are: an epoch
     has as many of a shape as their weights sum up to, others each time. Needs a dataset with `balance.most_images`."""
@@ -162,6 +165,15 @@ class Data(StrictModel):
     """Memory for decoded pictures, per process, in MiB; a data set that fits is decoded once per stage."""
     max_damaged: Annotated[int, Field(ge=0)] = 100
     """Samples that may fail to decode, per process and run, before training stops."""
+
+    @model_validator(mode="after")
+    def _share_is_of_a_toss(self) -> Data:
+        if self.captions == "mix" and self.synthetic_share != Data.model_fields["synthetic_share"].default:
+            raise ValueError(
+                "synthetic_share acts only where captions is toss: set captions to toss, or remove synthetic_share and "
+                "train on the captions that the dataset chose (its share is mix.synthetic_share of the data recipe)"
+            )
+        return self
 
 
 def _yaml_off(value: Any) -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Protocol, TypeVar
+from typing import IO, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -23,6 +23,7 @@ from engine.runner import LazyRunner, Progress, Runner
 from models.device import choose_device
 from schemas.commit import TEMPORARY, atomic_write, write_bytes
 from schemas.features import (
+    CUT_COLUMN,
     MADE_BY_KEY,
     MEMBER_DOTS,
     NULL_FILE,
@@ -39,7 +40,8 @@ from schemas.shard import END_OF_ARCHIVE, member_header, padding
 from schemas.shard_index import INDEX_FILE, ShardIndex, read_index
 from schemas.strict import fingerprint
 from schemas.training import TrainingRecipe
-from training.data.reader import Captions, DamagedSample, ShardReader
+from training.data.captions import MIXED, RAW, SYNTHETIC, Captions, cut_of
+from training.data.reader import DamagedSample, ShardReader
 from training.data.selection import Selection
 from training.data.stored import as_stored
 from training.data.transform import shapes_of, to_unit_range
@@ -51,8 +53,20 @@ CAPTIONS_AHEAD = 256
 """Samples whose captions are encoded together, which bounds memory: 2 x 180 tokens of T5-XXL in fp32 take 6 MB."""
 
 Found = TypeVar("Found")
-Encoded = tuple[dict[str, Tensor], str | None]
-"""The arrays of a sample by name, one object for equal ones; and the reason where there are none."""
+
+
+class Encoded(NamedTuple):
+    """The features of a sample.
+
+    Attributes:
+        arrays: by name, one object for equal ones.
+        damage: the reason where there are none.
+        cut: names of the captions that were cut.
+    """
+
+    arrays: dict[str, Tensor]
+    damage: str | None = None
+    cut: tuple[str, ...] = ()
 
 
 class ShardEncoder(Protocol):
@@ -83,32 +97,35 @@ class LatentsEncoder:
         read = partial(_or_damage, reader.read)
         for sample in ahead(lambda row: read(row, shapes[row]), range(len(shapes)), threads, window=2 * threads):
             if isinstance(sample, str):
-                yield {}, sample
+                yield Encoded({}, sample)
                 continue
             pixels = to_unit_range(torch.from_numpy(sample.pixels)[None].to(self._device))
-            yield {"latents": self._codec.moments(pixels)[0]}, None
+            yield Encoded({"latents": self._codec.moments(pixels)[0]})
 
     def null(self) -> None:
         return None
 
 
 class TextFeaturesEncoder:
-    """Encodes both captions of a sample, unpadded, so that training still tosses the coin between them."""
+    """Encodes the chosen caption of a sample, unpadded; for a toss both, so that training still throws the coin."""
 
     def __init__(self, recipe: TrainingRecipe) -> None:
         self._encoder = text_encoder_for(recipe.text)
-        self._at_once = recipe.features.captions_at_once
+        self._at_once, self._toss = recipe.features.captions_at_once, recipe.data.captions == "toss"
 
     def __call__(self, reader: ShardReader, rows: pa.Table) -> Iterator[Encoded]:
         for start in range(0, rows.num_rows, CAPTIONS_AHEAD):
             numbers = range(start, min(start + CAPTIONS_AHEAD, rows.num_rows))
             found = [_or_damage(reader.captions, row) for row in numbers]
-            named = [{} if isinstance(captions, str) else by_name(captions) for captions in found]
+            named = [{} if isinstance(captions, str) else by_name(captions, self._toss) for captions in found]
             texts = list(dict.fromkeys(text for arrays in named for text in arrays.values()))
             encoded = dict(zip(texts, self._encoder.encode_many(texts, self._at_once), strict=True))
             for captions, arrays in zip(found, named, strict=True):
-                damage = captions if isinstance(captions, str) else None
-                yield {name: encoded[text] for name, text in arrays.items()}, damage
+                if isinstance(captions, str):
+                    yield Encoded({}, damage=captions)
+                    continue
+                cut = tuple(name for name in arrays if name in captions.cut)
+                yield Encoded({name: encoded[text] for name, text in arrays.items()}, cut=cut)
 
     def null(self) -> Tensor:
         return self._encoder.null()
@@ -122,9 +139,11 @@ def _or_damage(read: Callable[..., Found], *arguments: Any) -> Found | str:
         return str(damage)
 
 
-def by_name(captions: Captions) -> dict[str, str]:
+def by_name(captions: Captions, toss: bool) -> dict[str, str]:
     """The text of each array that a sample has."""
-    texts = {"raw": captions.raw, "synthetic": captions.synthetic, "mixed": captions.mixed}
+    if not toss:
+        return {MIXED: str(captions.read(None).caption)}
+    texts = {RAW: captions.raw, SYNTHETIC: captions.synthetic, MIXED: captions.mixed}
     return {name: text for name, text in texts.items() if text is not None}
 
 
@@ -167,7 +186,7 @@ class EncodeJob:
             write_bytes(null_file, encode_npy(as_stored(null, "fp32")))
         tar = self.wanted.folder / shard
         tar.unlink(missing_ok=True)  # an outdated tar must not be next to the new table
-        reader = ShardReader(images, rows)
+        reader = ShardReader(images, rows, cut_of(self.recipe))
         try:
             with atomic_write(tar) as file:
                 places = list(self._write(file, rows["key"].to_pylist(), encoder(reader, rows), progress))
@@ -191,8 +210,10 @@ class EncodeJob:
         self, tar: IO[bytes], keys: Sequence[str], samples: Iterator[Encoded], progress: Progress
     ) -> Iterator[dict[str, Any]]:
         dtype = self.recipe.features.dtype
-        for key, (arrays, damage) in zip(keys, samples, strict=True):
+        for key, (arrays, damage, cut) in zip(keys, samples, strict=True):
             place: dict[str, Any] = {"key": key, "damage": damage}
+            if self.wanted.stage is None:
+                place[CUT_COLUMN] = cut
             written: dict[int, tuple[int, int]] = {}  # offset and size of each array; equal captions share one
             for name, values in arrays.items():
                 if id(values) not in written:

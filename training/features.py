@@ -14,7 +14,7 @@ from torch import Tensor
 
 from schemas.buckets import TABLES
 from schemas.commit import write_bytes
-from schemas.features import CAPTIONS, LATENTS, NULL_FILE, VERSION, difference, read_record
+from schemas.features import LATENTS, MIXED, NULL_FILE, TOSSED, VERSION, difference, read_record
 from schemas.shard_index import INDEX_FILE
 from schemas.training import Stage, TrainingRecipe
 from training.data.stored import StoredArrays
@@ -44,13 +44,15 @@ class FeatureSet:
 
 
 def text_set(recipe: TrainingRecipe) -> FeatureSet:
-    """The captions; they are the same for every stage."""
+    """The captions, the same for every stage: a toss needs both of a picture, else the chosen one is enough."""
     knobs = recipe.text
     made_by: dict[str, Any] = {f"text.{name}": getattr(knobs, name) for name in ("encoder", "channels", "max_tokens")}
     if knobs.encoder == "t5":
         made_by["text.precision"] = knobs.precision
     precision = knobs.precision if knobs.encoder == "t5" else "fp32"
-    return _set(recipe, f"text-{knobs.encoder}", CAPTIONS, None, made_by, precision)
+    if recipe.data.captions == "mix":
+        return _set(recipe, f"text-{knobs.encoder}", MIXED, None, made_by, precision)
+    return _set(recipe, f"text-{knobs.encoder}-toss", TOSSED, None, made_by | {"data.captions": "toss"}, precision)
 
 
 def latents_set(recipe: TrainingRecipe, stage: Stage) -> FeatureSet:

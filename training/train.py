@@ -14,6 +14,7 @@ from torch import Tensor
 
 from schemas.training import Stage, TrainingRecipe
 from training.checkpoint import CheckpointWriter, latest_checkpoint
+from training.data.captions import cut_of
 from training.data.chance import Chance
 from training.data.loader import Loader
 from training.data.reader import ShardReader
@@ -94,7 +95,7 @@ def train_stage(
     knobs, optimizer = recipe.data_of(stage), recipe.optimizer_of(stage)
     state = begin_state(recipe, stage, here, features.null_caption(encoders))
     model = state.model if recipe.exact_sums else here.parallel(state.model)
-    source = Source(ShardReader(recipe.dataset / "shards", data.rows), *features.arrays())
+    source = Source(ShardReader(recipe.dataset / "shards", data.rows, cut_of(recipe)), *features.arrays())
     chance, pin = Chance(recipe.seed, stage.name), here.device.type == "cuda"
     loader = Loader(source, data.order, chance, knobs, rank=here.rank, world_size=here.size, pin=pin)
     validation = Validation(recipe, data, source, encoders)
@@ -113,7 +114,9 @@ def train_stage(
             rate = learning_rate(state.step, optimizer.lr, optimizer.warmup_steps)
             grad_norm = state.take_step(rate, optimizer.gradient_clip)
             speed.count(len(batch.image_ids), inputs)
-            pending.append((state.step, batch.image_ids, torch.cat([terms, grad_norm[None].to(terms)])))
+            pending.append(
+                (state.step, batch.image_ids, torch.cat([terms, grad_norm[None].to(terms), batch.shares.to(terms)]))
+            )
             writer.check()
 
             if state.step % recipe.log_every == 0 or state.step == stage.steps:
@@ -201,4 +204,5 @@ def finite_mean(pending: list[tuple[int, list[str], Tensor]], stage: str, here: 
                 f"stage {stage}, step {step}: loss {row[0]:.4g}, gradient norm {row[3]:.4g} are not finite; images "
                 f"{', '.join(image_ids)}; lower lr or gradient_clip, the last checkpoint is intact"
             )
-    return dict(zip(("loss", "mse", "vb", "grad_norm"), values.mean(dim=0).tolist(), strict=True))
+    names = ("loss", "mse", "vb", "grad_norm", "synthetic_share", "cut_share")
+    return dict(zip(names, values.mean(dim=0).tolist(), strict=False))  # shares may be left out

@@ -85,6 +85,13 @@ def test_a_written_recipe_is_read_back(tmp_path):
     assert TrainingRecipe.load(tmp_path / "r.yaml", ["stages.0.steps=9"]).stages[0].steps == 9
 
 
+def test_a_share_that_no_toss_would_use_is_refused():
+    with pytest.raises(ValueError, match=r"synthetic_share acts only where captions is toss: .*mix\.synthetic_share"):
+        recipe(data={"synthetic_share": 0.5})
+    assert recipe(data={"captions": "toss", "synthetic_share": 0.5}).data.synthetic_share == 0.5
+    assert TrainingRecipe.from_mapping(recipe().resolved()) == recipe()
+
+
 def test_every_knob_is_documented():
     schema = TrainingRecipe.model_json_schema()
     sections = [schema, *schema["$defs"].values()]

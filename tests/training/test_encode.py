@@ -60,7 +60,12 @@ def real_recipe(recipe_values, real_components, tmp_path) -> TrainingRecipe:
     return TrainingRecipe.from_mapping(values)
 
 
+def tossing(recipe: TrainingRecipe) -> TrainingRecipe:
+    return recipe.model_copy(update={"data": recipe.data.model_copy(update={"captions": "toss"})})
+
+
 def test_encode_stores_the_numbers_of_the_encoders(real_recipe):
+    real_recipe = tossing(real_recipe)
     encode(real_recipe)
     stage, encoders = real_recipe.stages[0], Encoders(real_recipe)
     rows = read_index(real_recipe.dataset / "shards")
@@ -164,7 +169,17 @@ def test_ray_writes_what_one_process_writes(recipe, tmp_path, monkeypatch):
     assert content(tmp_path / "ray") == content(recipe.features_folder)
 
 
+def test_without_a_toss_only_the_chosen_caption_is_encoded(recipe):
+    text = encode(recipe, kind="text")[0]
+    samples = list(
+        webdataset.WebDataset([str(path) for path in sorted(text.folder.glob("*/*.tar"))], shardshuffle=False)
+    )
+    arrays = [{name for name in sample if not name.startswith("__")} for sample in samples]
+    assert arrays == [{"mixed.npy"}] * 7
+
+
 def test_webdataset_reads_the_feature_tars(recipe):
+    recipe = tossing(recipe)
     encode(recipe)
     rows = read_index(recipe.dataset / "shards").to_pylist()
     for found, arrays in ((latents_set(recipe, recipe.stages[0]), {"latents.npy"}), (text_set(recipe), {"raw.npy"})):

@@ -77,7 +77,8 @@ def test_one_kind_of_features_is_enough(real_values, kind, caplog):
 def test_both_captions_are_read_by_the_coin(values):
     numbers = []
     for share in (0.0, 1.0):
-        synthetic = values | {"data": values["data"] | {"synthetic_share": share}, "out": f"{values['out']}-{share}"}
+        toss = {"captions": "toss", "synthetic_share": share}
+        synthetic = values | {"data": values["data"] | toss, "out": f"{values['out']}-{share}"}
         with_, without = with_features(synthetic), with_features(synthetic, use="off")
         encode(with_)
         train(with_), train(without)

@@ -15,6 +15,7 @@ from torch import Tensor
 from engine.ahead import ahead
 from schemas.lru import Lru
 from schemas.training import Data
+from training.data.captions import Read
 from training.data.chance import Chance
 from training.data.order import BatchOrder, Shape
 from training.data.reader import DamagedSample
@@ -59,6 +60,7 @@ class TrainingBatch:
         drop: (B * R,) bool, true where the null caption takes the caption's place.
         timestep: (B * R,) in 0..999.
         noise_seeds: one per draw, B * R; `training.data.chance.noise` turns them into noise of the latents' shape.
+        shares: (2,) shares of the captions that are synthetic, and that are shorter than what was written.
     """
 
     image_ids: list[str]
@@ -67,6 +69,7 @@ class TrainingBatch:
     drop: Tensor
     timestep: Tensor
     noise_seeds: list[int]
+    shares: Tensor
 
     def pinned(self) -> TrainingBatch:
         """The same in page-locked memory, from which a GPU copies while it computes."""
@@ -141,19 +144,18 @@ class Loader:
             batch = self._order.batch(step).part(self._rank, self._world_size)
         repeats = self._data.timesteps_per_image
         samples, drops, timesteps, seeds = [], [], [], []
-        captions: list[str | Tensor] = []
+        captions: list[Read] = []
         for row, occurrence in zip(batch.rows.tolist(), batch.occurrences.tolist(), strict=True):
             sample = self._read(row, batch.shape)
             samples.append(sample)
-            synthetic = self._chance.coin(sample.image_id, "caption", batch.epoch, 0) < self._data.synthetic_share
-            captions.append(sample.captions.caption(synthetic))
+            captions.append(sample.captions.read(self._toss(sample.image_id, batch.epoch)))
             for draw in range(occurrence * repeats, (occurrence + 1) * repeats):
                 drop = self._chance.coin(sample.image_id, "drop", batch.epoch, draw) < self._data.caption_drop
                 drops.append(drop)
                 timesteps.append(self._chance.timestep(sample.image_id, batch.epoch, draw))
                 seeds.append(self._chance.noise_seed(sample.image_id, batch.epoch, draw))
-        texts = [caption for caption in captions if isinstance(caption, str)]
-        encoded = [caption for caption in captions if isinstance(caption, Tensor)]
+        texts = [read.caption for read in captions if isinstance(read.caption, str)]
+        encoded = [read.caption for read in captions if isinstance(read.caption, Tensor)]
         made = TrainingBatch(
             image_ids=[sample.image_id for sample in samples],
             pictures=torch.stack([sample.picture for sample in samples]),
@@ -161,8 +163,15 @@ class Loader:
             drop=torch.tensor(drops),
             timestep=torch.tensor(timesteps),
             noise_seeds=seeds,
+            shares=torch.tensor([read[1:] for read in captions], dtype=torch.float32).mean(dim=0),
         )
         return made.pinned() if self._pin else made
+
+    def _toss(self, image_id: str, epoch: int) -> bool | None:
+        """Whether the synthetic caption is read in an epoch; None where the dataset has chosen."""
+        if self._data.captions == "mix":
+            return None
+        return self._chance.coin(image_id, "caption", epoch, 0) < self._data.synthetic_share
 
     def _read(self, row: int, shape: Shape) -> TrainingSample:
         for attempt in range(ATTEMPTS):

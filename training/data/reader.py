@@ -16,6 +16,7 @@ from schemas.lru import Lru
 from schemas.pixels import PixelError, open_rgb
 from schemas.shard import BLOCK
 from schemas.shard_index import ShardIndex
+from training.data.captions import Captions, Cut, by_words, cut_captions
 from training.data.order import Shape
 from training.data.selection import MEMBERS, Entry, Selection
 from training.data.transform import Pixels, crop_to
@@ -26,25 +27,6 @@ MOST_OPEN = 256
 
 class DamagedSample(ValueError):
     """The sample's own bytes are no picture or no captions; another may take its place."""
-
-
-@dataclass(frozen=True)
-class Captions:
-    """The captions of a picture.
-
-    Attributes:
-        mixed: the caption the dataset chose.
-        raw, synthetic: either may be missing, not both.
-    """
-
-    mixed: str
-    raw: str | None
-    synthetic: str | None
-
-    def caption(self, synthetic: bool) -> str:
-        """The synthetic or the raw caption; where that one is missing, the other."""
-        first, second = (self.synthetic, self.raw) if synthetic else (self.raw, self.synthetic)
-        return first or second or self.mixed
 
 
 @dataclass(frozen=True)
@@ -64,10 +46,11 @@ class ShardReader:
 
     Args:
         rows: the selection, or an index as a table.
+        cut: cuts captions that the mix has not cut.
     """
 
-    def __init__(self, shards: Path, rows: Selection | pa.Table) -> None:
-        self._shards = shards
+    def __init__(self, shards: Path, rows: Selection | pa.Table, cut: Cut = by_words) -> None:
+        self._shards, self._cut = shards, cut
         self._rows = Selection(ShardIndex.of(rows)) if isinstance(rows, pa.Table) else rows
         self._tars = Lru[str, _Tar](MOST_OPEN)
 
@@ -83,12 +66,12 @@ class ShardReader:
         """
         entry = self._rows.entry(row)
         image, text, facts = self._members(entry, MEMBERS)
-        captions = _captions(entry, text, facts)
+        captions = _captions(entry, text, facts, self._cut)
         try:
             pixels = crop_to(open_rgb(bytes(image), cover_px=shape), shape)
         except PixelError as error:
             raise DamagedSample(f"{entry.image_id} in {entry.shard}: {error}") from error
-        return Sample(captions.mixed, captions.raw, captions.synthetic, entry.image_id, pixels)
+        return Sample(**vars(captions), image_id=entry.image_id, pixels=pixels)
 
     def captions(self, row: int) -> Captions:
         """The captions of an index row; its picture is not read.
@@ -97,7 +80,8 @@ class ShardReader:
             DamagedSample, ValueError: as `read`.
         """
         entry = self._rows.entry(row)
-        return _captions(entry, *self._members(entry, ("txt", "json")))
+        text, facts = self._members(entry, ("txt", "json"))
+        return _captions(entry, text, facts, self._cut)
 
     def members(self, row: int) -> dict[str, memoryview]:
         """The undecoded members of an index row's sample: 'image', 'txt' and 'json'.
@@ -174,7 +158,7 @@ def member_of(header: bytes) -> tuple[str, int] | None:
     return info.name, info.size
 
 
-def _captions(entry: Entry, text: memoryview, json_member: memoryview) -> Captions:
+def _captions(entry: Entry, text: memoryview, json_member: memoryview, cut: Cut = by_words) -> Captions:
     """The mixed, the raw and the first synthetic caption of a sample; empty ones count as missing."""
     try:
         mixed, facts = str(text, "utf-8").strip(), json.loads(bytes(json_member))
@@ -186,4 +170,4 @@ def _captions(entry: Entry, text: memoryview, json_member: memoryview) -> Captio
     synthetic = next((found.get("caption") for found in facts.get("captions_synthetic") or []), None) or None
     if not (mixed or raw or synthetic):
         raise DamagedSample(f"{entry.image_id} in {entry.shard}: has no caption")
-    return Captions(mixed, raw, synthetic)
+    return cut_captions(mixed, raw, synthetic, facts.get("caption_source"), cut)

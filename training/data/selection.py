@@ -20,7 +20,8 @@ MOST_BLOCKS = 256
 """Blocks kept, some 100 MB; a window of 65536 rows touches few of them."""
 
 MEMBERS = ("image", "txt", "json")
-_COLUMNS = ("image_id", "shard", "image_ext", *(f"{kind}_{fact}" for fact in ("offset", "size") for kind in MEMBERS))
+_NAMES = ("image_id", "shard", "image_ext", "caption_source")
+_COLUMNS = (*_NAMES, *(f"{kind}_{fact}" for fact in ("offset", "size") for kind in MEMBERS))
 
 
 class Entry(NamedTuple):
@@ -31,6 +32,7 @@ class Entry(NamedTuple):
     image_ext: str
     offsets: tuple[int, int, int]
     sizes: tuple[int, int, int]
+    caption_source: str | None = None
 
     def place(self, kind: str) -> tuple[int, int]:
         """Offset and size of one of `MEMBERS`."""
@@ -39,9 +41,7 @@ class Entry(NamedTuple):
 
 
 class _Block(NamedTuple):
-    image_ids: pa.Array
-    shards: pa.Array
-    image_exts: pa.Array
+    names: tuple[pa.Array, ...]  # the columns of `_NAMES`
     places: NDArray[np.int64]  # (rows, 6): offsets, then sizes
 
 
@@ -95,8 +95,8 @@ class Selection:
         with self._lock:  # one thread at a time reads the index
             block = self._blocks.get(number, partial(self._read_block, number * BLOCK_ROWS))
         places = block.places[place].tolist()
-        names = (block.image_ids[place].as_py(), block.shards[place].as_py(), block.image_exts[place].as_py())
-        return Entry(*names, tuple(places[:3]), tuple(places[3:]))
+        image_id, shard, image_ext, source = (names[place].as_py() for names in block.names)
+        return Entry(image_id, shard, image_ext, tuple(places[:3]), tuple(places[3:]), source)
 
     def _read_block(self, begin: int) -> _Block:
         end = min(begin + BLOCK_ROWS, self.num_rows)
@@ -106,9 +106,8 @@ class Selection:
         rows = [self._rows(number, _COLUMNS, begin, end) for number in range(first, last)]
         table = pa.concat_tables(part.unify_dictionaries() for part in rows).unify_dictionaries()
         table = table.take(pa.array(np.arange(table.num_rows)))  # a copy: a slice would keep the whole part alive
-        image_ids, shards, image_exts = (table[name].combine_chunks() for name in _COLUMNS[:3])
-        places = np.stack([table[name].to_numpy() for name in _COLUMNS[3:]], axis=1)
-        return _Block(image_ids, shards, image_exts, places)
+        places = np.stack([table[name].to_numpy() for name in _COLUMNS[len(_NAMES) :]], axis=1)
+        return _Block(tuple(table[name].combine_chunks() for name in _NAMES), places)
 
     def _rows(self, number: int, columns: Sequence[str], begin: int, end: int) -> pa.Table:
         """Columns of one part's selected rows, those that are among the selection's rows begin..end - 1."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from schemas.training import LATENT_DOWNSAMPLING
+from training.data.captions import MIXED, SYNTHETIC, Read, preferred
 from training.data.order import Shape
 from training.data.reader import ShardReader
 from training.data.stored import MEND, StoredArrays
@@ -22,8 +23,8 @@ class CaptionsOf(Protocol):
         """The caption the dataset chose."""
         ...
 
-    def caption(self, synthetic: bool) -> str | Tensor:
-        """The synthetic or the raw caption; where that one is missing, the other."""
+    def read(self, toss: bool | None) -> Read:
+        """The caption that training reads; see `training.data.captions.preferred`."""
         ...
 
 
@@ -68,7 +69,7 @@ class Source:
         """
         entry = self._reader.entry(row)
         key, shard = entry.image_id, entry.shard
-        stored = None if self._text is None else StoredCaptions(self._text, shard, key)
+        stored = None if self._text is None else StoredCaptions(self._text, shard, key, entry.caption_source)
         if self._latents is None:
             sample = self._reader.read(row, shape)
             return TrainingSample(key, torch.from_numpy(sample.pixels), stored or sample)
@@ -85,22 +86,26 @@ class Source:
 
 
 class StoredCaptions:
-    """The encoded captions of a sample; only the one that is needed is read."""
+    """The encoded captions of a sample; only the one that is needed is read.
 
-    def __init__(self, arrays: StoredArrays, shard: str, key: str) -> None:
-        self._arrays, self._shard, self._key = arrays, shard, key
+    Args:
+        source: which caption the mix chose, `raw` or `synthetic`.
+    """
+
+    def __init__(self, arrays: StoredArrays, shard: str, key: str, source: str | None) -> None:
+        self._arrays, self._shard, self._key, self._source = arrays, shard, key, source
 
     @property
     def mixed(self) -> Tensor:
-        return self._first("mixed", "synthetic", "raw")
+        caption = self.read(None).caption
+        assert isinstance(caption, Tensor)
+        return caption
 
-    def caption(self, synthetic: bool) -> Tensor:
-        names = ("synthetic", "raw") if synthetic else ("raw", "synthetic")
-        return self._first(*names, "mixed")
-
-    def _first(self, *names: str) -> Tensor:
-        found = (self._arrays.read(self._shard, self._key, name) for name in names)
-        array = next((array for array in found if array is not None), None)
-        if array is None:
-            raise ValueError(f"{self._arrays.folder / self._shard}: has no caption of {self._key}; {MEND}")
-        return array
+    def read(self, toss: bool | None) -> Read:
+        """The caption that training reads, (tokens, channels)."""
+        for name in preferred(toss):
+            array = self._arrays.read(self._shard, self._key, name)
+            if array is not None:
+                is_synthetic = SYNTHETIC in (name, self._source if name == MIXED else None)
+                return Read(array, is_synthetic, self._arrays.is_cut(self._shard, self._key, name))
+        raise ValueError(f"{self._arrays.folder / self._shard}: has no caption of {self._key}; {MEND}")

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
-from schemas.features import decode_npy, member_name
+from schemas.features import CUT_COLUMN, decode_npy, member_name
 from schemas.lru import Lru
 from schemas.shard import BLOCK
 from training.data.reader import DamagedSample, member_of
@@ -67,6 +67,11 @@ class StoredShard:
         except ValueError as error:
             raise ValueError(f"{self._tar}: damaged ({error}); delete it, then {MEND}") from None
 
+    def is_cut(self, key: str, array: str) -> bool:
+        """Whether the caption was cut before it was encoded; false in sets that do not say."""
+        names = self._places[CUT_COLUMN][self._row_of[key]] if CUT_COLUMN in self._places else None
+        return array in (names or ())
+
 
 class StoredArrays:
     """Reads the arrays of a set. Safe to share between threads; keeps the shards that it used last."""
@@ -77,7 +82,14 @@ class StoredArrays:
 
     def read(self, shard: str, key: str, array: str) -> Tensor | None:
         """An array of a sample; see `StoredShard.read`."""
-        return self._shards.get(shard, partial(StoredShard, self.folder / shard)).read(key, array)
+        return self._shard(shard).read(key, array)
+
+    def is_cut(self, shard: str, key: str, array: str) -> bool:
+        """Whether a caption was cut; see `StoredShard.is_cut`."""
+        return self._shard(shard).is_cut(key, array)
+
+    def _shard(self, shard: str) -> StoredShard:
+        return self._shards.get(shard, partial(StoredShard, self.folder / shard))
 
 
 def as_stored(values: Tensor, dtype: str) -> Any:

@@ -67,7 +67,7 @@ def test_processes_split_the_batch(dataset):
 
 
 def test_shares_of_captions_and_drops_are_those_asked_for(dataset):
-    loader = loader_of(dataset, Data(batch=7, synthetic_share=0.6, caption_drop=0.1))
+    loader = loader_of(dataset, Data(batch=7, captions="toss", synthetic_share=0.6, caption_drop=0.1))
     batches = [loader.prepare(step) for step in range(150)]
     captions = [caption for batch in batches for caption in batch.captions if not caption.endswith("6")]
     assert 0.53 < sum("synthetic" in caption for caption in captions) / len(captions) < 0.67
