@@ -238,6 +238,8 @@ class Stage(StrictModel):
     parent: str | None = None
     """Where the weights come from: an earlier stage's name, a weights file or folder (a path with a `/` or a suffix),
     or `scratch`. Null: the stage before, and `scratch` for the first."""
+    weights: Literal["ema", "raw"] = "ema"
+    """Which of the parent's weights: their running average, where it has one, or the last ones."""
     resolution: Positive
     """Side in px of the square with as many pixels as a training picture."""
     pe_interpolation: Annotated[float, Field(gt=0)] | None = None

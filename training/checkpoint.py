@@ -6,13 +6,15 @@ import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self, cast
 
 import torch
 from torch import Tensor
 
 from schemas.commit import TEMPORARY, atomic_write
-from training.model.convert import read_torch_file
+from training.model import LoadReport, PixArt
+from training.model.convert import assign_weights, read_torch_file
+from training.model.files import SealedFile, refuse_damage
 
 CHECKPOINT_NAME = re.compile(r"step-(\d{8})\.pt")
 
@@ -94,7 +96,9 @@ def write_checkpoint(folder: Path, step: int, content: dict[str, Any], keep: int
         for left in folder.glob(f"{TEMPORARY}*"):  # by a run that was killed while it wrote
             left.unlink()
         with atomic_write(path) as file:
-            torch.save(content, file)
+            sealed = SealedFile(file)
+            torch.save(content, cast(IO[bytes], sealed))
+            sealed.seal()
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
         reason = str(error).splitlines()[0]
         raise ValueError(f"{path}: the checkpoint cannot be written ({reason}); free space and run again") from error
@@ -107,15 +111,35 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content, on the CPU.
 
     Raises:
-        ValueError: it is cut short or is no checkpoint of ours; the one before it is named.
+        ValueError: it is cut short, damaged or no checkpoint of ours; the last one before it that is whole is named.
     """
     try:
         content = read_torch_file(path)
     except ValueError as error:
-        before = [older for _, older in checkpoints(path.parent) if older.name < path.name]
-        go_on = f"continue from {before[-1].name}" if before else "start the stage again, there is no older one"
+        before = next(
+            (older for older in reversed(checkpoints(path.parent)) if older[1] < path and whole(older[1])), None
+        )
+        go_on = f"continue from {before[1].name}" if before else "start the stage again, there is no older one"
         raise ValueError(f"{error}; remove it to {go_on}") from None
     missing = [key for key in ("state_dict", "state_dict_ema", "optimizer", "step") if key not in content]
     if missing:
         raise ValueError(f"{path}: is no training checkpoint ({missing[0]} is missing); weights alone can be a parent")
     return content
+
+
+def whole(path: Path) -> bool:
+    """Whether a checkpoint's bytes are those that were written."""
+    try:
+        refuse_damage(path)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def load_checkpoint(model: PixArt, path: Path, *, ema: bool = True) -> LoadReport:
+    """Copy a checkpoint's averaged weights, or its last ones, into a model that may have new KV compression.
+
+    Raises:
+        ValueError: as `read_checkpoint`, or the weights do not fit.
+    """
+    return assign_weights(model, read_checkpoint(path)["state_dict_ema" if ema else "state_dict"], origin=str(path))

@@ -16,7 +16,7 @@ from schemas.buckets import LABELS, sizes
 from schemas.commit import atomic_write
 from schemas.ids import counter
 from schemas.training import LATENT_DOWNSAMPLING, Stage, TrainingRecipe
-from training.checkpoint import latest_checkpoint
+from training.checkpoint import latest_checkpoint, load_checkpoint
 from training.data.chance import noise
 from training.data.loader import PaddedText
 from training.data.order import Shape
@@ -25,7 +25,7 @@ from training.data.transform import from_unit_range
 from training.diffusion import guided, sample
 from training.diffusion.sampler import NoiseModel
 from training.encoders.make import codec_for, text_encoder_for
-from training.model import PixArt, load_weights
+from training.model import PixArt
 from training.stages import pixel_multiple, stage_data
 from training.weak_to_strong import model_config
 
@@ -136,7 +136,7 @@ def load_trained(recipe: TrainingRecipe, stage: str | None) -> tuple[PixArt, Sta
         last = latest_checkpoint(recipe.stage_folder(candidate))
         if last is not None:
             model = PixArt(model_config(recipe, candidate))
-            load_weights(model, last[1])
+            load_checkpoint(model, last[1])
             return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), candidate
     raise ValueError(f"{recipe.out}: no checkpoint of {stage or 'any stage'} here; train first (sigma train)")
 

@@ -1,8 +1,7 @@
-"""A stage's data and its folder: the samples it trains on, and the recipe that the folder was trained with."""
+"""A stage's data and its folder: the samples it trains on, and the lock of the run."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,22 +11,14 @@ from typing import Any
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import yaml
 from numpy.typing import NDArray
 
-from schemas.commit import file_lock, write_bytes
+from schemas.commit import file_lock
 from schemas.shard_index import INDEX_SCHEMA, ShardIndex
 from schemas.training import Stage, TrainingRecipe
 from training.data.order import BatchOrder, Shapes
 from training.data.selection import Selection
 from training.data.transform import shapes_of
-from training.weak_to_strong import parent_weights
-
-RECIPE_FILE = "recipe.yaml"
-"""Holds the knobs that a stage folder was trained with."""
-SPEED_KNOBS = ("micro_batch", "threads", "prefetch", "cache_mb", "max_damaged")
-"""Of `data`: they change how fast a batch is made and whether it fits, not what is in it."""
 
 
 def select_rows(index: ShardIndex, where: str | None, stage: str) -> Selection:
@@ -126,69 +117,6 @@ def stage_data(recipe: TrainingRecipe, stage: Stage) -> StageData:
         )
     order = BatchOrder(rows.codes("shard"), shapes, batch, recipe.seed, recipe.data.window, weights)
     return StageData(rows, shapes, order)
-
-
-def rows_sha256(rows: Selection) -> str:
-    """sha256 of the image ids and then the shards of all rows, joined by newlines."""
-    digest = hashlib.sha256()
-    for column in ("image_id", "shard"):
-        for number, part in enumerate(rows.parts([column])):
-            digest.update(b"\n" if number else b"")
-            values = part[column].cast(pa.string()).combine_chunks()
-            lines = pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
-            digest.update(pc.binary_join(lines, "\n")[0].as_buffer())
-    return digest.hexdigest()
-
-
-def identity(recipe: TrainingRecipe, stage: Stage, rows: Selection) -> dict[str, Any]:
-    """Everything that the numbers of a stage depend on, as plain values."""
-    whole = recipe.resolved()
-    parts = {
-        key: whole[key]
-        for key in ("seed", "model", "latents", "text", "optimizer", "data", "ema", "precision", "exact_sums")
-    }
-    for knob in SPEED_KNOBS:
-        del parts["data"][knob]
-    dataset: dict[str, Any] = {"samples": rows.num_rows, "sha256": rows_sha256(rows)[:16]}
-    if recipe.data.balance_concepts:
-        dataset["weights_sha256"] = hashlib.sha256(rows.weights().tobytes()).hexdigest()[:16]
-    else:  # as a stage that was trained before there was the knob
-        del parts["data"]["balance_concepts"]
-    stage_knobs = stage.model_dump(mode="json")
-    del stage_knobs["steps"]  # a stage may be trained longer
-    path = parent_weights(recipe, stage)
-    return parts | {
-        "stage": stage_knobs | {"parent": recipe.parent_of(stage)},
-        "parent_weights": path.name if path else None,
-        "dataset": dataset,
-    }
-
-
-def check_identity(folder: Path, expected: dict[str, Any]) -> None:
-    """Write the identity of a stage into its new folder, or compare it with the one in the folder.
-
-    Raises:
-        ValueError: the folder holds a stage that was trained with something else; the knob is named.
-    """
-    path = folder / RECIPE_FILE
-    if not path.exists():
-        write_bytes(path, yaml.safe_dump(expected, sort_keys=False, allow_unicode=True).encode())
-        return
-    stored = _flat(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    wanted = _flat(expected)
-    for key in [*wanted, *(key for key in stored if key not in wanted)]:
-        if stored.get(key) != wanted.get(key):
-            raise ValueError(
-                f"{folder}: was trained with {key} = {stored.get(key)}, the recipe now has {wanted.get(key)}; "
-                "set it back, or choose another out, or remove this folder to start the stage again"
-            )
-
-
-def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(values, dict) and values:
-        parts = [_flat(value, f"{prefix}{key}.") for key, value in values.items()]
-        return {key: value for part in parts for key, value in part.items()}
-    return {prefix.removesuffix("."): values}
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from training.data.reader import ShardReader
 from training.data.source import Source
 from training.encoders.make import Encoders
 from training.features import StageFeatures, keep_features, stage_features
+from training.identity import check_identity, identity
 from training.inputs import model_inputs
 from training.memory import fitting
 from training.metrics import Metrics, read_metrics, smoothed_ends
@@ -29,7 +30,7 @@ from training.parallel.distributed import World, world
 from training.parallel.lost_process import full_memory_named
 from training.sample import draw_prompts
 from training.speed import Speed
-from training.stages import StageData, check_identity, identity, locked, stage_data
+from training.stages import StageData, locked, stage_data
 from training.state import TrainState, learning_rate
 from training.validation import Validation
 from training.weak_to_strong import starting_model

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from schemas.training import SCRATCH, Stage, TrainingRecipe, is_path
-from training.checkpoint import latest_checkpoint
+from training.checkpoint import latest_checkpoint, load_checkpoint
 from training.model import KVCompression, PixArt, PixArtConfig, load_weights
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ def parent_weights(recipe: TrainingRecipe, stage: Stage) -> Path | None:
 
 
 def starting_model(recipe: TrainingRecipe, stage: Stage, null_caption: Tensor) -> PixArt:
-    """The model a stage begins with: its parent's average, positions interpolated, new KV compression averaging.
+    """The model a stage begins with: its parent's weights, positions interpolated, new KV compression averaging.
 
     Args:
         null_caption: (max_tokens, caption channels), which replaces a dropped caption.
@@ -73,7 +73,8 @@ def starting_model(recipe: TrainingRecipe, stage: Stage, null_caption: Tensor) -
     model = PixArt(model_config(recipe, stage))
     path = parent_weights(recipe, stage)
     if path is not None:
-        report = load_weights(model, path)
+        load = load_weights if is_path(recipe.parent_of(stage)) else load_checkpoint
+        report = load(model, path, ema=stage.weights == "ema")
         if report.initialised:
             log.info("stage %s: Conv-Avg-Init of %d new tensors", stage.name, len(report.initialised))
     with torch.no_grad():

@@ -98,6 +98,20 @@ def test_a_checkpoint_cut_short_names_the_one_before(tmp_path):
         read_checkpoint(path)
 
 
+def test_a_damaged_checkpoint_names_the_last_whole_one(tmp_path):
+    for step in (5, 10, 15):
+        path = write_checkpoint(tmp_path, step, content(step), keep=3)
+    for name in ("step-00000010.pt", "step-00000015.pt"):
+        data = bytearray((tmp_path / name).read_bytes())
+        data[300] ^= 1
+        (tmp_path / name).write_bytes(data)
+    with pytest.raises(ValueError, match=r"damaged: its checksum is wrong.*to continue from step-00000005\.pt"):
+        read_checkpoint(path)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"it is empty, 0 bytes.*remove it to continue from step-00000005\.pt"):
+        read_checkpoint(path)
+
+
 def test_unusable_files_are_named(tmp_path):
     path = write_checkpoint(tmp_path, 5, content(5) | {"state_dict": {"w": torch.ones(100)}}, keep=1)
     path.write_bytes(path.read_bytes()[:200])

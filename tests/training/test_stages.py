@@ -12,7 +12,8 @@ from schemas.shard_index import ShardIndex, read_index
 from schemas.training import TrainingRecipe
 from tests.processes import run_python
 from training.data.selection import Selection
-from training.stages import check_identity, identity, locked, rows_sha256, select_rows, stage_data
+from training.identity import check_identity, identity, rows_sha256
+from training.stages import locked, select_rows, stage_data
 
 
 def ids(rows: Selection) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -215,6 +216,10 @@ def written_aside(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield aside
+        mask = os.umask(0)
+        os.umask(mask)
+        for path in aside.rglob("*.safetensors") if aside.is_dir() else [aside]:
+            path.chmod(0o666 & ~mask)  # safetensors makes files that only their owner reads
         aside.rename(target)
     except (OSError, RuntimeError, SafetensorError) as error:  # torch's zip writer turns a full disk into RuntimeError
         raise ValueError(f"{target}: cannot be written ({str(error).splitlines()[0]})") from error

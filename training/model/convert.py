@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import pickle
 import re
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from training.model.files import diffusers_files, file_digest, plain_weights, refuse_damage
 from training.model.layouts import NULL_CAPTION, POSITION_TABLE, from_diffusers
 from training.model.pixart import PixArt
 
@@ -21,6 +22,9 @@ IGNORED_BUFFERS = (POSITION_TABLE,)
 
 NULL_CAPTION_FILE = "null_caption.safetensors"
 """Beside the transformer in a diffusers folder that we wrote: the null caption, for which that layout has no place."""
+
+UNREADABLE = (RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError)
+"""What `torch.load` raises on files that are damaged, or that hold something else."""
 
 KV_COMPRESSION_KEY = re.compile(r"blocks\.(\d+)\.attn\.(sr|norm)\.(weight|bias)")
 MICRO_CONDITIONING_KEY = re.compile(r"(csize_embedder|ar_embedder)\.|.*(resolution_embedder|aspect_ratio_embedder)")
@@ -46,8 +50,8 @@ def load_weights(model: PixArt, path: str | Path, *, ema: bool = True) -> LoadRe
     tokens (PixArt-alpha has 120) is left out and reported: it is the text encoder's to write.
 
     Args:
-        path: an official `.pth`, one of our checkpoints, a `.safetensors` file, or a diffusers folder
-            (a pipeline or its `transformer/`).
+        path: an official `.pth`, one of our checkpoints, a `.safetensors` or `.bin` file, or a diffusers folder
+            (a pipeline or its `transformer/`, in full precision or a variant).
         ema: where a file holds averaged weights too, take those.
 
     Raises:
@@ -117,55 +121,66 @@ def read_weights(path: Path, *, ema: bool = True) -> dict[str, Tensor]:
     """The weights at `path` as a flat dict in the official layout, on the CPU.
 
     Raises:
-        ValueError: nothing is there, or it cannot be read as weights.
+        ValueError: nothing is there, it is damaged, or it cannot be read as weights.
     """
-    if path.is_dir():
-        folder = path / "transformer" if (path / "transformer").is_dir() else path
-        weights = from_diffusers(_read_diffusers_folder(folder), origin=str(path))
-        null = folder / NULL_CAPTION_FILE
-        return weights | (_read_safetensors(null) if null.is_file() else {})
-    if not path.is_file():
+    if not path.is_dir() and not path.is_file():
         raise ValueError(f"{path}: no such weights file or folder")
-    if path.suffix == ".safetensors":
-        weights = _read_safetensors(path)
-        return from_diffusers(weights, origin=str(path)) if "pos_embed.proj.weight" in weights else weights
-    content = read_torch_file(path)
-    for name in ("state_dict_ema", "state_dict") if ema else ("state_dict",):
-        if isinstance(content.get(name), dict):
-            content = content[name]
-            break
-    if not content or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path}: holds no weights (expected a dict of tensors, or one under 'state_dict')")
-    return content
+    files, null = weights_files(path, ema=ema)
+    content: dict[str, Tensor] = {}
+    for file in files:
+        content |= _read_safetensors(file) if file.suffix == ".safetensors" else read_torch_file(file)
+    weights = plain_weights(content, ema=ema, origin=str(path))
+    if "pos_embed.proj.weight" in weights:
+        weights = from_diffusers(weights, origin=str(path))
+    return weights | (_read_safetensors(null) if null is not None else {})
+
+
+def weights_files(path: Path, *, ema: bool = True) -> tuple[list[Path], Path | None]:
+    """The files that hold the weights at `path`, and the one of the null caption in a folder that we wrote.
+
+    Raises:
+        ValueError: a folder holds no weights.
+    """
+    if not path.is_dir():
+        return [path], None
+    folder = path / "transformer" if (path / "transformer").is_dir() else path
+    null = folder / NULL_CAPTION_FILE
+    return diffusers_files(folder, ema=ema), null if null.is_file() else None
+
+
+def weights_sha256(path: Path, *, ema: bool = True) -> str:
+    """16 hex digits that name the weights at `path` by their content, whatever they are called and wherever they are.
+
+    Raises:
+        ValueError: as `weights_files`, or a file cannot be read.
+    """
+    files, null = weights_files(path, ema=ema)
+    try:
+        digests = [file_digest(file) for file in [*files, *([null] if null else [])]]
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read as weights ({error.strerror})") from None
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:16]
 
 
 def read_torch_file(path: Path) -> dict:
-    """A file of `torch.save` read with `weights_only`, so that no code of its runs.
+    """A file of `torch.save`, checked against its checksums and read with `weights_only`, so that no code of its runs.
 
     Raises:
-        ValueError: it does not exist, is cut short, or holds more than tensors and plain values.
+        ValueError: it does not exist, is damaged or cut short, or holds more than tensors and plain values.
     """
     try:
+        refuse_damage(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, KeyError) as error:
-        raise ValueError(f"{path}: cannot be read as weights ({str(error).splitlines()[0]})") from None
+    except pickle.UnpicklingError:
+        raise ValueError(
+            f"{path}: cannot be read as weights (it holds more than tensors and plain values, or is no file of torch)"
+        ) from None
+    except UNREADABLE as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(f"{path}: cannot be read as weights ({reason})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: holds a {type(content).__name__} where a dict of weights is expected")
     return content
-
-
-def _read_diffusers_folder(folder: Path) -> dict[str, Tensor]:
-    index = folder / "diffusion_pytorch_model.safetensors.index.json"
-    if index.is_file():
-        files = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    else:
-        files = ["diffusion_pytorch_model.safetensors"]
-    weights: dict[str, Tensor] = {}
-    for name in files:
-        if Path(name).name != name or not (folder / name).is_file():
-            raise ValueError(f"{folder}: no {name} in this folder; a diffusers model folder is expected")
-        weights |= _read_safetensors(folder / name)
-    return weights
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -12,6 +12,9 @@ POSITION_TABLE = "pos_embed"
 BUFFERS = (NULL_CAPTION, POSITION_TABLE)
 """Entries of an official file that are no parameters."""
 
+DIFFUSERS_BUFFERS = {"caption_projection.y_embedding": NULL_CAPTION, "pos_embed.pos_embed": POSITION_TABLE}
+"""Buffers that PixArt-alpha's published folders still hold."""
+
 DIFFUSERS_NAMES = {
     "pos_embed.proj": "x_embedder.proj",
     "caption_projection.linear_1": "y_embedder.y_proj.fc1",
@@ -41,6 +44,9 @@ def from_diffusers(weights: dict[str, Tensor], origin: str) -> dict[str, Tensor]
     """
     left = dict(weights)
     official = {}
+    for theirs, ours in DIFFUSERS_BUFFERS.items():
+        if theirs in left:
+            official[ours] = left.pop(theirs)
     if "scale_shift_table" in left:
         official["final_layer.scale_shift_table"] = left.pop("scale_shift_table")
     for key in list(left):

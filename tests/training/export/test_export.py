@@ -63,6 +63,15 @@ def test_round_trips_are_bit_exact(tmp_path, dtype):
     assert (tmp_path / "e.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
 
 
+def test_written_weights_are_as_readable_as_any_new_file(tmp_path):
+    source, hints = saved(small(), tmp_path / "a.pth")
+    convert(source, tmp_path / "b.safetensors", "sigma", hints=hints)
+    convert(source, tmp_path / "c", "diffusers", hints=hints)
+    modes = {path.stat().st_mode & 0o777 for path in [tmp_path / "b.safetensors", *(tmp_path / "c").iterdir()]}
+    (tmp_path / "new").touch()
+    assert modes == {(tmp_path / "new").stat().st_mode & 0o777}
+
+
 def test_kv_compression_survives_where_it_can_and_is_refused_where_not(tmp_path):
     source, hints = saved(small(KVCompression((1,), 2)), tmp_path / "a.pth")
     done = convert(source, tmp_path / "b.safetensors", "sigma", hints=hints)

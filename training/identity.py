@@ -1,0 +1,176 @@
+"""What a stage was trained from: its knobs and digests of what it reads, kept in its folder and compared."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+
+from schemas.commit import write_bytes
+from schemas.training import Stage, TrainingRecipe
+from training.data.reader import DamagedSample, ShardReader
+from training.data.selection import Selection
+from training.encoders.make import weights_digests
+from training.model.convert import weights_sha256
+from training.weak_to_strong import parent_weights
+
+RECIPE_FILE = "recipe.yaml"
+"""Holds the knobs that a stage folder was trained with."""
+CHANGES = "changes"
+"""The entry of that file that lists knobs which were changed on the way, each with the step."""
+CHANGEABLE = ("optimizer.", "stage.lr", "stage.warmup_steps", "ema.", "precision", "seed", "exact_sums")
+"""Beginnings of the knobs that may change on the way: those that steer training, not what is trained on what."""
+DIGESTS = (
+    "parent_sha256",
+    "dataset.sizes_sha256",
+    "dataset.content_sha256",
+    "latents.weights_sha256",
+    "text.weights_sha256",
+)
+"""Compared where both sides know them."""
+PARENT_NAMES = ("stage.parent", "parent_weights")
+"""Names of weights, which say nothing where their digest is known."""
+SAMPLES_DIGESTED = 256
+"""Samples whose bytes are read to tell a dataset from a rebuilt one."""
+SPEED_KNOBS = ("micro_batch", "threads", "prefetch", "cache_mb", "max_damaged")
+"""Of `data`: they change how fast a batch is made and whether it fits, not what is in it."""
+
+
+def rows_sha256(rows: Selection) -> str:
+    """sha256 of the image ids and then the shards of all rows, joined by newlines."""
+    digest = hashlib.sha256()
+    for column in ("image_id", "shard"):
+        for number, part in enumerate(rows.parts([column])):
+            digest.update(b"\n" if number else b"")
+            values = part[column].cast(pa.string()).combine_chunks()
+            lines = pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
+            digest.update(pc.binary_join(lines, "\n")[0].as_buffer())
+    return digest.hexdigest()
+
+
+def content_sha256(shards: Path, rows: Selection) -> str | None:
+    """sha256 of the bytes of pictures and the captions that training reads, of `SAMPLES_DIGESTED` rows spread evenly.
+
+    None where a tar is gone or not the one of the index: features may train a stage without them.
+    """
+    digest, reader = hashlib.sha256(), ShardReader(shards, rows)
+    try:
+        for row in sorted(
+            {int(row) for row in np.linspace(0, rows.num_rows - 1, min(rows.num_rows, SAMPLES_DIGESTED))}
+        ):
+            digest.update(reader.members(row)["image"])
+            try:
+                found = reader.captions(row)
+            except DamagedSample:
+                continue  # as training, which puts another in its place
+            digest.update(json.dumps([found.mixed, found.raw, found.synthetic]).encode())
+    except ValueError:
+        return None
+    finally:
+        reader.close()
+    return digest.hexdigest()
+
+
+def sizes_sha256(rows: Selection) -> str:
+    """sha256 of the columns of all rows that tell one build of the same pictures from another."""
+    digest = hashlib.sha256()
+    for column in ("width", "height", "image_size", "txt_size"):
+        for part in rows.parts([column]):
+            digest.update(part[column].to_numpy().astype(np.int64).tobytes())
+    return digest.hexdigest()
+
+
+def identity(recipe: TrainingRecipe, stage: Stage, rows: Selection) -> dict[str, Any]:
+    """Everything that the numbers of a stage depend on, as plain values: knobs, and digests of what it reads."""
+    whole = recipe.resolved()
+    parts = {
+        key: whole[key]
+        for key in ("seed", "model", "latents", "text", "optimizer", "data", "ema", "precision", "exact_sums")
+    }
+    for knob in SPEED_KNOBS:
+        del parts["data"][knob]
+    dataset: dict[str, Any] = {"samples": rows.num_rows, "sha256": rows_sha256(rows)[:16]}
+    dataset["sizes_sha256"] = sizes_sha256(rows)[:16]
+    content = content_sha256(recipe.dataset / "shards", rows)
+    if content is not None:
+        dataset["content_sha256"] = content[:16]
+    if recipe.data.balance_concepts:
+        dataset["weights_sha256"] = hashlib.sha256(rows.weights().tobytes()).hexdigest()[:16]
+    else:  # as a stage that was trained before there was the knob
+        del parts["data"]["balance_concepts"]
+    for knob, digest in weights_digests(recipe.latents, recipe.text).items():
+        if digest is not None:
+            parts[knob.partition(".")[0]]["weights_sha256"] = digest
+    stage_knobs = stage.model_dump(mode="json")
+    del stage_knobs["steps"]  # a stage may be trained longer
+    if stage.weights == "ema":
+        del stage_knobs["weights"]  # as before there was the knob
+    path = parent_weights(recipe, stage)
+    return parts | {
+        "stage": stage_knobs | {"parent": recipe.parent_of(stage)},
+        "parent_weights": path.name if path else None,
+        "parent_sha256": weights_sha256(path, ema=stage.weights == "ema") if path else None,
+        "dataset": dataset,
+    }
+
+
+def check_identity(
+    folder: Path, expected: dict[str, Any], *, begun: bool = True, change_at: int | None = None, finished: bool = False
+) -> None:
+    """Write the identity of a stage into its new folder, or compare it with the one in the folder.
+
+    Args:
+        begun: the folder holds a checkpoint; without one nothing was trained yet that another identity would spoil.
+        change_at: accept other values of `CHANGEABLE` knobs from this step on, and record them.
+        finished: nothing will be trained here, so nothing is recorded either.
+
+    Raises:
+        ValueError: the folder holds a stage that was trained with something else; the knob is named.
+    """
+    path = folder / RECIPE_FILE
+    if not path.exists() or not begun:
+        write_bytes(path, yaml.safe_dump(expected, sort_keys=False, allow_unicode=True).encode())
+        return
+    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    changes = content.pop(CHANGES, [])
+    stored, wanted = _flat(content), _flat(expected)
+    same_parent = stored.get("parent_sha256") == wanted["parent_sha256"] and "parent_sha256" in stored
+    for key in [*wanted, *(key for key in stored if key not in wanted)]:
+        is_unknown = key in DIGESTS and not (key in stored and key in wanted)  # an older folder, or not on this machine
+        if stored.get(key) == wanted.get(key) or is_unknown or (key in PARENT_NAMES and same_parent):
+            continue
+        if change_at is None or not key.startswith(CHANGEABLE):
+            raise ValueError(_other_identity(folder, key, stored.get(key), wanted.get(key), expected))
+        changes.append({"step": change_at, "knob": key, "was": stored.get(key), "is": wanted.get(key)})
+    if not finished and (content | expected != content or content.keys() - expected.keys()):
+        recorded = expected | ({CHANGES: changes} if changes else {})
+        write_bytes(path, yaml.safe_dump(recorded, sort_keys=False, allow_unicode=True).encode())
+
+
+def _other_identity(folder: Path, key: str, was: Any, now: Any, expected: dict[str, Any]) -> str:
+    again = f"rm -r {folder}, then run the same command, trains the stage again"
+    if key == "parent_sha256":
+        source = expected["stage"]["parent"]
+        return f"{folder}: was trained from other weights than {source} has now ({was} then, {now} now); {again}"
+    if key in DIGESTS:
+        where = "the dataset" if key.startswith("dataset") else f"{key.partition('.')[0]}.weights"
+        what = "pictures or captions" if key.startswith("dataset") else "weights"
+        return f"{folder}: was trained with other {what} than {where} holds now ({key} {was} then, {now} now); {again}"
+    change = ", or go on from the last checkpoint with --from-last-good" if key.startswith(CHANGEABLE) else ""
+    return (
+        f"{folder}: was trained with {key} = {was}, the recipe now has {now}; set it back, or choose another out, or "
+        f"remove this folder to start the stage again ({again}){change}"
+    )
+
+
+def _flat(values: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(values, dict) and values:
+        parts = [_flat(value, f"{prefix}{key}.") for key, value in values.items()]
+        return {key: value for part in parts for key, value in part.items()}
+    return {prefix.removesuffix("."): values}
