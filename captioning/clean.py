@@ -9,8 +9,8 @@ from functools import partial
 import pyarrow as pa
 
 from captioning.texts import junk, markup, text
+from captioning.texts.gate import is_language
 from captioning.texts.language import LanguageGuesser
-from captioning.texts.quality import is_language
 from captioning.texts.repetition import repeats_itself
 from engine.map_job import MapJob
 from engine.runner import Progress

@@ -8,7 +8,7 @@ from functools import partial
 
 import pyarrow as pa
 
-from captioning.texts.quality import GATE
+from captioning.texts.gate import GATE
 from captioning.texts.text import kept_mask, raw_offers
 from engine.map_job import MapJob
 from engine.runner import Progress

@@ -5,20 +5,28 @@ from __future__ import annotations
 import json
 import logging
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 
 import pyarrow as pa
 from PIL import Image
 
-from captioning.captioners.base import CAPTIONER_ERRORS, Answer, Captioner, CaptionerUnusable, CaptionFailure, seed_of
+from captioning.captioners.base import (
+    CAPTIONER_ERRORS,
+    Answer,
+    Captioner,
+    CaptionerUnusable,
+    CaptionFailure,
+    Generated,
+    seed_of,
+)
 from captioning.captioners.make import find_captioner, make_captioner
-from captioning.texts.quality import caption_or_reason
+from captioning.meter import Meter
+from captioning.texts.gate import judge
 from captioning.texts.text import kept_mask
+from captioning.watch import Watch
 from engine.ahead import ahead
 from engine.failed_rows import FailureLimit
 from engine.journal import Journal
@@ -46,10 +54,16 @@ class CaptionResult:
     num_tokens: int | None = None
     """as the captioner counted; None where it does not count them"""
     reason: str | None = None
+    refused: str | None = None
+    """the answer that the gate refused, as it was written"""
+    cut: tuple[str, ...] = ()
+    """what was taken off around the caption"""
 
 
 NOT_TRIED = frozenset({CaptionReason.NOT_SELECTED.value, PURGED})
 """Reasons that do not count as failures: the captioner was never called."""
+
+_RESULT_COLUMNS = ("caption", "num_tokens", "reason", "refused_caption", "cut")
 
 FAILED = CaptionResult(reason=CaptionReason.CAPTIONER_FAILED)
 
@@ -65,6 +79,10 @@ def map_jobs(data_recipe: recipe.DataRecipe) -> list[MapJob]:
 
 
 def _map_job(data_recipe: recipe.DataRecipe, section: recipe.Caption, table: str) -> MapJob:
+    languages = data_recipe.clean.languages
+    knobs = {f"caption.{name}": value for name, value in section.knobs().items()}
+    if languages != recipe.Clean().languages:  # captions of datasets before the gate knew languages stay up to date
+        knobs["clean.languages"] = languages
     return MapJob(
         job="caption",
         outputs=(table,),
@@ -76,51 +94,16 @@ def _map_job(data_recipe: recipe.DataRecipe, section: recipe.Caption, table: str
             table,
             section.gpus_per_worker,
             section.price_per_gpu_hour,
+            languages,
+            section.max_failed_share,
         ),
-        knobs={f"caption.{name}": value for name, value in section.knobs().items()},
+        knobs=knobs,
         reuses=True,
         workers=section.num_workers(),
         num_gpus=section.num_gpus(),
         failures=FailureLimit("caption", section.max_failed_share, NOT_TRIED),
         needs=(partial(find_captioner, section),),
     )
-
-
-class Meter:
-    """Counts a worker's pictures, tokens, seconds, GPU seconds and cost. They go to `runs/`, never to a table.
-
-    The clock runs from batch to batch, so that reading a part, committing it and waiting for the next one count too.
-    """
-
-    def __init__(self, gpus: float, price_per_gpu_hour: float | None) -> None:
-        self._gpus, self._price = gpus, price_per_gpu_hour
-        self._counts: dict[str, float] = {}
-        self._since = time.perf_counter()
-
-    def add(self, **counts: float) -> None:
-        """Add to the counts of these names."""
-        for name, count in counts.items():
-            self._counts[name] = self._counts.get(name, 0) + count
-
-    @contextmanager
-    def timing(self, name: str) -> Iterator[None]:
-        """Add the seconds that the block takes."""
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.add(**{name: time.perf_counter() - begun})
-
-    def take(self) -> dict[str, float]:
-        """Everything counted since the last call: images, tokens, model_s, waiting_s, worker_s, gpu_s,
-        and the cost in the currency of the price."""
-        now = time.perf_counter()
-        worker_s, self._since = now - self._since, now
-        self.add(worker_s=worker_s, gpu_s=worker_s * self._gpus)
-        if self._price is not None:
-            self.add(cost=worker_s * self._gpus / 3600 * self._price)
-        counts, self._counts = self._counts, {}
-        return counts
 
 
 class Recaptioner:
@@ -133,6 +116,8 @@ class Recaptioner:
         table: str = "captions",
         gpus: float | None = 0,
         price_per_gpu_hour: float | None = None,
+        languages: Collection[str] | None = ("en",),
+        max_failed_share: float = 0.05,
     ) -> None:
         """Load the captioner.
 
@@ -142,6 +127,8 @@ class Recaptioner:
             table: what is written.
             gpus: that this worker holds; None is one where the captioner has put itself on a GPU.
             price_per_gpu_hour: for the counters; None counts no cost.
+            languages: that captions may be in; None is any.
+            max_failed_share: of pictures without a caption; see `Watch`.
         """
         self._captioner = make()
         self._marks: dict[str, str | None] = {
@@ -153,7 +140,9 @@ class Recaptioner:
         """Author and way of writing: the columns in which a caption must agree to be taken over."""
         self._threads, self._table = threads, table
         self._meter = Meter(float(_uses_gpu()) if gpus is None else gpus, price_per_gpu_hour)
+        self._languages = languages
         self._num_failures = 0
+        self._watch = Watch(self._captioner.name, max_failed_share)
 
     def __call__(
         self, inputs: Mapping[str, pa.Table], progress: Progress, journal: Journal | None = None
@@ -161,14 +150,19 @@ class Recaptioner:
         """Caption the kept rows of one part.
 
         A picture that several rows share is captioned once. Its caption in `<table>.previous` or in the journal is
-        taken over where captioner, revision, prompt and parameters are the same; so is a refusal in the journal, which
-        this very part has come to before it was interrupted. Each batch goes to the journal before the next is begun.
+        judged again and taken over where captioner, revision, prompt and parameters are the same; so is an answer that
+        was refused, where asking again cannot change it, and every answer in the journal, which this very part has come
+        to before it was interrupted. Each batch goes to the journal before the next is begun.
+
+        Raises:
+            CaptionerUnusable: nearly all of the last pictures have no caption.
         """
         proxies = inputs["proxies"]
         image_ids: list[str | None] = proxies["image_id"].to_pylist()
         kept = kept_mask(proxies, inputs["selection"])
         known = self._finished(inputs.get(f"{self._table}.previous"), captions_only=True)
-        known |= self._finished(journal.rows() if journal else None, captions_only=False)
+        noted = self._finished(journal.rows() if journal else None, captions_only=False)
+        known |= noted
         todo = {
             image_id: row
             for row, image_id in enumerate(image_ids)
@@ -176,6 +170,8 @@ class Recaptioner:
         }
         progress(len(image_ids) - len(todo))
         identities = proxies.select(["row_id", "image_id"])
+        if todo:
+            self._watch.see((result.reason, result.refused) for result in noted.values())
         for batch in self._batches(proxies["jpeg"], todo):
             results = self._caption_all(batch)
             if journal is not None:
@@ -183,6 +179,7 @@ class Recaptioner:
                 journal.append(self._rows(identities.take(rows), list(results.values())))
             known |= results
             progress(len(batch), self._meter.take())
+            self._watch.see((result.reason, result.refused) for result in results.values())
         not_selected = CaptionResult(reason=CaptionReason.NOT_SELECTED)
         found = [
             known.get(image_id or "", FAILED) if row_kept else not_selected
@@ -191,15 +188,31 @@ class Recaptioner:
         return {self._table: self._rows(proxies, found)}
 
     def _finished(self, rows: pa.Table | None, captions_only: bool) -> dict[str, CaptionResult]:
-        """image_id -> result of this captioner's earlier runs, without failures, which are tried again."""
+        """image_id -> result of this captioner's earlier runs, without failures, which are tried again.
+
+        Texts are judged anew, so that the rules are those of today and nobody is asked again.
+
+        Args:
+            captions_only: leave out refused answers, unless the captioner would write them again.
+        """
         if rows is None:
             return {}
-        columns = ["image_id", "caption", "num_tokens", "reason", *self._marks]
         found = {}
-        for row in rows.select(columns).to_pylist():
-            usable = row["caption"] is not None if captions_only else row["reason"] != CaptionReason.CAPTIONER_FAILED
-            if usable and all(row[name] == mark for name, mark in self._marks.items()):
-                found[row["image_id"]] = CaptionResult(row["caption"], row["num_tokens"], row["reason"])
+        for row in rows.select(["image_id", *_RESULT_COLUMNS, *self._marks]).to_pylist():
+            if any(row[name] != mark for name, mark in self._marks.items()):
+                continue
+            answer = row["caption"] if row["refused_caption"] is None else row["refused_caption"]
+            if answer is not None:
+                result = self._judged(Generated(answer, row["reason"] != CaptionReason.CUT, row["num_tokens"]))
+                if result.caption is not None:
+                    result = replace(result, cut=(*result.cut, *(row["cut"] or ())))
+                if captions_only and result.caption is None and self._captioner.retries_help:
+                    continue
+            elif captions_only or row["reason"] == CaptionReason.CAPTIONER_FAILED:
+                continue
+            else:
+                result = CaptionResult(num_tokens=row["num_tokens"], reason=row["reason"])
+            found[row["image_id"]] = result
         return found
 
     def _batches(self, jpegs: pa.ChunkedArray, todo: Mapping[str, int]) -> Iterator[list[Decoded]]:
@@ -264,13 +277,15 @@ class Recaptioner:
             if isinstance(answer, CaptionFailure):
                 results[image_id] = FAILED
                 continue
-            result = caption_or_reason(answer.text, self._captioner.prompt, answer.ended)
-            if isinstance(result, CaptionReason):
-                results[image_id] = CaptionResult(reason=result)
-            else:
-                results[image_id] = CaptionResult(result, answer.num_tokens)
+            results[image_id] = self._judged(answer)
             self._meter.add(tokens=count_tokens(answer.text) if answer.num_tokens is None else answer.num_tokens)
         return results
+
+    def _judged(self, answer: Generated) -> CaptionResult:
+        prompt = self._captioner.prompt
+        found = judge(answer.text, ended=answer.ended, languages=self._languages, prompt=prompt)
+        refused = (answer.text or None) if found.reason else None
+        return CaptionResult(found.caption, answer.num_tokens, found.reason, refused, found.cut)
 
     def _count_failure(self, image_id: str, why: object) -> None:
         log.warning("image %s: captioner %s failed: %s", image_id, self._captioner.name, why)
@@ -289,6 +304,8 @@ class Recaptioner:
             "caption": pa.array([found.caption for found in results], pa.string()),
             "num_tokens": pa.array([found.num_tokens for found in results], pa.int32()),
             "reason": pa.array([found.reason and str(found.reason) for found in results], pa.string()),
+            "refused_caption": pa.array([found.refused for found in results], pa.string()),
+            "cut": pa.array([list(found.cut) or None for found in results], pa.list_(pa.string())),
         }
         return pa.table(columns, schema=tables.CAPTIONS)
 

@@ -18,7 +18,7 @@ from engine.dataset import Dataset, explaining_damage
 from schemas.commit import write_bytes
 from schemas.reasons import OUTCOMES
 from schemas.seal import check_file, check_footer
-from schemas.tables import ADDED, BESIDE, CAPTIONS, MAP_TABLES, MEANINGS, SCHEMAS, meaning
+from schemas.tables import ADDED, BESIDE, CAPTIONS, MAP_TABLES, MEANINGS, SCHEMAS, is_captions, meaning
 
 Connection = duckdb.DuckDBPyConnection
 Row = dict[str, Any]
@@ -196,7 +196,8 @@ def _select_beside(dataset: Dataset) -> str:
 
 def _select_parts(dataset: Dataset, table: str) -> str:
     path = dataset.tables / table / "part-*.parquet"
-    return f"SELECT * FROM read_parquet({literal(_glob_safe(path.parent) + '/' + path.name)}, {_AS_IS})"
+    grown = ", union_by_name=true" if is_captions(table) else ""  # parts from before a column was added stay
+    return f"SELECT * FROM read_parquet({literal(_glob_safe(path.parent) + '/' + path.name)}, {_AS_IS}{grown})"
 
 
 def read_parts(paths: Iterable[Path]) -> str:

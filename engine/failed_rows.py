@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.dataset import Dataset, read_parquet
-from engine.journal import Journal
+import pyarrow as pa
+
+from engine.dataset import Dataset, commit_table, read_parquet, schema_of
 from schemas.commit import write_bytes
 
 REASONS_SHOWN = 3
@@ -64,11 +65,13 @@ class FailureLimit:
         return [number for number in committed if self._has_failed(dataset.part(table, number))]
 
     def retry(self, dataset: Dataset, table: str) -> None:
-        """Open the parts to retry: their results go back to the journal, so that only the rest is computed again."""
+        """Open the parts to retry: the worker gets their rows again as paid for, and computes what of them is not."""
         for number in self.parts_to_retry(dataset, table):
             path = dataset.part(table, number)
-            rows = read_parquet(path).replace_schema_metadata(None)
-            Journal.of(dataset, table, number).append(rows.filter(rows["reason"].is_null()))
+            paid = dataset.paid(table, number)
+            both = [read_parquet(each).replace_schema_metadata(None) for each in (paid, path) if each.is_file()]
+            rows = pa.concat_tables([schema_of(table).empty_table(), *both], promote_options="default")
+            commit_table(paid, rows, schema_of(table), {})
             path.unlink()
         self.forget(dataset, table)
 

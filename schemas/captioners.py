@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, ClassVar, Literal, Self
 from urllib.parse import urlsplit
 
@@ -16,6 +17,13 @@ Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 
 ResamplerKey = Literal["resampler_heads", "resampler_cls", "resampler_key_pos", "resampler_ln_eps"]
 CaptionerName = Literal["attributes", "share_captioner", "vlm", "endpoint"]
+
+
+OWN_FIELDS = frozenset({"messages", "model", "n", "stream"})
+OWN_FIELDS_ADVICE = (
+    "the model is endpoint.model, and each request holds one picture and wants one whole answer: leave it out"
+)
+"""Fields of a request that no recipe sets."""
 
 
 class CaptionerSection(StrictModel):
@@ -99,6 +107,11 @@ class Endpoint(CaptionerSection):
     """The prompt about each picture; the default is PixArt-α's."""
     max_tokens: Annotated[int, Field(ge=1)] = 512
     """Longest caption, in the model's tokens."""
+    token_limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """The name under which `max_tokens` is sent; some servers want max_completion_tokens."""
+    extra_body: dict[str, Any] = {}
+    """Further fields of the request, as the server documents them: {chat_template_kwargs: {enable_thinking: false}}
+    turns the thinking of Qwen models off. A null takes a field out of the request that sigma would send."""
     temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
     """0 takes the likeliest token; above it draws, with the image's own seed."""
     image_px: Annotated[int, Field(ge=32, le=8192)] = 1024
@@ -127,6 +140,23 @@ class Endpoint(CaptionerSection):
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError("no key, user or query belongs in it; name the key's variable in api_key_env")
         return url.rstrip("/").removesuffix("/chat/completions")
+
+    @field_validator("extra_body")
+    @classmethod
+    def _further(cls, extra: dict[str, Any]) -> dict[str, Any]:
+        for name in sorted(extra.keys() & OWN_FIELDS):
+            raise ValueError(f"{name} is not for it; {OWN_FIELDS_ADVICE}")
+        try:
+            json.dumps(extra, allow_nan=False)
+        except (TypeError, ValueError):
+            raise ValueError("only what JSON can hold can be sent: texts, numbers, true, false, null, lists") from None
+        return extra
+
+    def knobs(self) -> dict[str, Any]:
+        """The knobs that decide what a caption says; the newer ones only where they are set, so that captions from
+        before them stay up to date."""
+        newer = {"token_limit_field": "max_tokens", "extra_body": {}}
+        return {name: value for name, value in super().knobs().items() if value != newer.get(name, ...)}
 
 
 class Caption(OnDevice):

@@ -200,6 +200,8 @@ CAPTIONS = _table(
     caption=text("the synthetic caption"),
     num_tokens=int32("as the captioner counted what it wrote; null where it does not tell"),
     reason=text("CaptionReason: why there is no caption; null where there is one"),
+    refused_caption=text("what the captioner wrote, where the gate refused it; judged again without asking again"),
+    cut=texts("what was said around the caption and taken off: preambles and offers; null where nothing was"),
 )
 
 MEANINGS["captions_beside"] = MEANINGS["captions"] | {"source": "the captioner's name in the recipe"}
@@ -398,6 +400,7 @@ REDUCE_TABLES: dict[str, pa.Schema] = {
 SCHEMAS: dict[str, pa.Schema] = MAP_TABLES | REDUCE_TABLES
 
 ADDED = {
+    "captions": ("refused_caption", "cut"),
     "listing": ("reason", "detail"),
     "selection": ("inherited_caption", "inherited_from", "inherited_from_row"),
     "shard_plan": ("raw_caption_from",),
@@ -412,6 +415,11 @@ map table of the same contract in a folder of its own."""
 def is_map_table(table: str) -> bool:
     """Whether a table is in parts."""
     return table in MAP_TABLES or table.startswith(BESIDE)
+
+
+def is_captions(table: str) -> bool:
+    """Whether a table holds the captions of a captioner."""
+    return table == "captions" or table.startswith(BESIDE)
 
 
 def schema_of(table: str) -> pa.Schema:

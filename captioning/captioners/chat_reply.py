@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from captioning.captioners.base import CaptionerUnusable, Generated
 
+ENDED = frozenset({"stop", "eos", "eos_token", "stop_sequence", "end_turn"})
+"""What `finish_reason` is where the model came to an end."""
+CUT = frozenset({"length", "max_tokens", "model_length", "model_context_window_exceeded"})
+"""What it is at the limit of tokens. Anything else (error, abort, null) ends no caption."""
+
 LONGEST_MESSAGE = 200
 """Longest part of a server's message that is shown, in letters."""
+
+_UNSUPPORTED = re.compile(
+    r"(?:unsupported|unrecogni[sz]ed|unknown|unexpected|invalid)[^'\"`]{0,40}"
+    r"(?:parameter|argument|field|keyword)s?[^'\"`]{0,20}['\"`](\w{1,60})['\"`]",
+    re.IGNORECASE,
+)
 
 
 class ServerBusy(Exception):
@@ -43,7 +55,23 @@ def status_error(status: int, content: bytes, retry_after_s: float | None = None
         return CaptionerUnusable(f"{said}; check caption.endpoint.url (it ends in /v1) and caption.endpoint.model")
     if 300 <= status < 400:
         return CaptionerUnusable(f"{said}; the server has moved, set caption.endpoint.url to its new address")
+    if status in (400, 422) and (field := _refused_field(content)):
+        advice = "set caption.endpoint.token_limit_field" if "max_" in field else "see caption.endpoint.extra_body"
+        return CaptionerUnusable(f"{said}; the server does not take {field} of the request: {advice}")
     return PictureRefused(said)
+
+
+def _refused_field(content: bytes) -> str | None:
+    """The field of the request that a server's error is about; None where it is about the picture, or names none."""
+    try:
+        error: Any = json.loads(content)
+    except ValueError:
+        return None
+    error = error.get("error", error) if isinstance(error, dict) else None
+    field = error.get("param") if isinstance(error, dict) else None
+    named = _UNSUPPORTED.search(message_of(content)) if field is None else None
+    field = named.group(1) if named else field
+    return field if isinstance(field, str) and field and "messages" not in field and "image" not in field else None
 
 
 def message_of(content: bytes) -> str:
@@ -64,7 +92,7 @@ def read_reply(content: bytes) -> Generated:
     """The caption in a reply of `chat/completions`.
 
     Raises:
-        ServerBusy: the reply is no chat completion.
+        ServerBusy: the reply is no chat completion, or its text is one that the server did not finish.
         PictureRefused: the server's filter held the text back.
     """
     try:
@@ -78,11 +106,15 @@ def read_reply(content: bytes) -> Generated:
         text = "".join(str(part.get("text", "")) for part in text if isinstance(part, dict))
     if text is not None and not isinstance(text, str):
         raise ServerBusy("the reply is no chat completion: its content is no text")
-    ending = choice.get("finish_reason")
+    ending = choice.get("finish_reason", "stop")
     if ending == "content_filter":
         raise PictureRefused("the server's content filter held the text back")
+    if not isinstance(ending, str) or ending not in ENDED | CUT:
+        raise ServerBusy(
+            f"the server did not finish the text: finish_reason is {message_of(json.dumps(ending).encode())}"
+        )
     num_tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    return Generated(text or "", ending != "length", num_tokens if isinstance(num_tokens, int) else None)
+    return Generated(text or "", ending in ENDED, num_tokens if isinstance(num_tokens, int) else None)
 
 
 def retry_after_s(header: str | None) -> float | None:

@@ -56,7 +56,7 @@ class EndpointCaptioner:
         self._proxy = proxy_of(self._url)
         self.name, self.revision = section.model, None
         self.prompt: str | None = section.prompt
-        self.retries_help = section.temperature > 0
+        self.retries_help = section.extra_body.get("temperature", section.temperature) != 0
         self.batch_size = 2 * section.concurrency  # while the last of a batch are written, others are in flight
         self.parameters: dict[str, Plain] = {
             "api": "chat/completions",
@@ -65,6 +65,10 @@ class EndpointCaptioner:
             "max_tokens": section.max_tokens,
             "temperature": section.temperature,
         }
+        if section.token_limit_field != "max_tokens":
+            self.parameters["token_limit_field"] = section.token_limit_field
+        if section.extra_body:
+            self.parameters["extra_body"] = json.dumps(section.extra_body, sort_keys=True)
 
     def caption(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> list[Answer]:
         """One answer per picture, in order.
@@ -161,11 +165,12 @@ class EndpointCaptioner:
         request: Mapping[str, Any] = {
             "model": section.model,
             "messages": [message],
-            "max_tokens": section.max_tokens,
+            section.token_limit_field: section.max_tokens,
             "temperature": section.temperature,
             "seed": seed,
+            **section.extra_body,
         }
-        return json.dumps(request).encode()
+        return json.dumps({name: value for name, value in request.items() if value is not None}).encode()
 
     def _wait_s(self, attempt: int, error: ServerBusy | ServerUnreachable, seed: int) -> float:
         """Seconds before the next try: the server's own wait, else doubled each time. Up to a half is added at random,

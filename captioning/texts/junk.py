@@ -12,6 +12,8 @@ KEYWORD_WORDS = 2.5
 """... an item of it has at most this many words on average, ..."""
 FUNCTION_WORD_SHARE = 0.1
 """... and at most this share of its words are words that sentences are made with."""
+MIN_TAGS = 4
+"""A captioner's list of tags has at least this many items, and is no sentence."""
 MIN_HASHTAGS = 3
 """At least this many hashtags are keywords too, if they are at least half of the words."""
 DESCRIPTIVE_WORDS = 4
@@ -66,7 +68,8 @@ _FUNCTION_WORDS = _words_of(
     "in inside into is it its near next of off on onto or our out over she that the their them they this through to "
     "under up was we were what when where which while who whose with you your"
 )
-_ITEMS = re.compile(r"[,;|•·/\n]+")
+_ITEMS = re.compile(r"[,;|•·/\n，、；]+")
+_TAGS_LABEL = re.compile(r"(?:tags?|keywords?|labels?|objects?)\s*:\s*", re.IGNORECASE)
 _HASHTAG = re.compile(r"(?:#\w*[^\W\d]\w*)+[.,;!]*")
 
 
@@ -131,6 +134,24 @@ def is_keywords(text: str) -> bool:
     said = words(text)
     joining = sum(word in _FUNCTION_WORDS for word in said)
     return len(said) <= KEYWORD_WORDS * len(items) and joining <= FUNCTION_WORD_SHARE * len(said)
+
+
+def is_tags(answer: str) -> bool:
+    """True if a captioner's answer is a list of tags: keywords, words joined by underscores, or a few short items
+    without a word that sentences are made with and without an end."""
+    if is_keywords(answer):
+        return True
+    bare = _TAGS_LABEL.sub("", answer.strip())
+    tokens = [token.strip(",;") for token in bare.split()]
+    if (
+        sum("_" in token.strip("_") for token in tokens) >= 2
+        and len(tokens) <= 2 * sum("_" in token for token in tokens) + 2
+    ):
+        return True
+    items = [item.strip() for item in _ITEMS.split(bare) if item.strip()]
+    if len(items) < MIN_TAGS or bare.rstrip("\"'”’")[-1:] in tuple(".!?。！？…"):
+        return False
+    return len(words(bare)) <= KEYWORD_WORDS * len(items) and not _FUNCTION_WORDS.intersection(words(bare))
 
 
 def without_hashtags(text: str) -> str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
+
+from captioning.texts.markup import without_quotes
+from captioning.texts.text import sentences, words
 
 if TYPE_CHECKING:
     from py3langid.langid import LanguageIdentifier
@@ -18,6 +23,58 @@ FOREIGN = 0.003
 
 CHARACTERS_READ = 1000
 """A longer text is judged by its beginning."""
+
+SENTENCE_WORDS = 8
+"""A sentence of a caption is judged by itself from this many words."""
+
+FOREIGN_LETTERS = 2
+"""Letters in a row of another script that make a caption one of mixed languages, ..."""
+LONGEST_INSCRIPTION = 20
+"""... unless they are at most this many behind a word that says they are writing in the picture."""
+
+_SCRIPTS = {
+    "CYRILLIC": "be bg kk ky mk mn ru sr uk",
+    "GREEK": "el",
+    "CJK": "ja ko zh",
+    "HIRAGANA": "ja",
+    "KATAKANA": "ja",
+    "HANGUL": "ko",
+    "ARABIC": "ar fa ku ps ug ur sd",
+    "HEBREW": "he yi",
+    "DEVANAGARI": "hi mr ne sa",
+    "BENGALI": "as bn",
+    "THAI": "th",
+    "ARMENIAN": "hy",
+    "ETHIOPIC": "am",
+    "GEORGIAN": "ka",
+    "GUJARATI": "gu",
+    "GURMUKHI": "pa",
+    "KANNADA": "kn",
+    "KHMER": "km",
+    "LAO": "lo",
+    "MALAYALAM": "ml",
+    "MYANMAR": "my",
+    "ORIYA": "or",
+    "SINHALA": "si",
+    "TAMIL": "ta",
+    "TELUGU": "te",
+    "TIBETAN": "dz",
+}
+"""Script, as Unicode names its letters -> the languages that are written in it. Latin letters are in every language."""
+
+_INSCRIPTION = re.compile(
+    r"\b(?:read(?:s|ing)?|sa(?:y|ys|ying)|texts?|signs?|label(?:s|l?ed)?|written|printed|painted|characters?|letters?|"
+    r"lettering|"
+    r"words?|inscription|inscribed|calligraphy|kanji|hiragana|katakana|hangul|cyrillic|graffiti|logo|banner|titled?|"
+    r"poster|"
+    r"billboard|tattoo|named|called|known as|spell(?:s|ing|ed)?|chinese|japanese|korean|russian|arabic|hebrew|greek|"
+    r"thai|hindi)"
+    r"\b[^.!?。]*\Z",
+    re.IGNORECASE,
+)
+_NAME = re.compile(r"(?<=[^\W_,;] )[^\W\d_]*[A-ZÀ-ÞŒŠŽ][\w'’-]*")
+"""A capital letter inside a sentence: names say nothing about the language around them."""
+_GLOSS = re.compile(r"\([^()]{1,40}\)")
 
 
 @dataclass(frozen=True)
@@ -46,6 +103,41 @@ class LanguageGuesser:
     def languages(self) -> list[str]:
         """The codes of all languages that the model knows."""
         return sorted(set(_model().labels))
+
+
+def speaks_another(caption: str, languages: Collection[str]) -> bool:
+    """True if a caption, a sentence of it or letters in the midst of it are surely in none of these languages.
+
+    Words in quotes are writing in the picture, and do not count; nor do a few letters behind "a sign with the
+    characters", nor a word in parentheses.
+    """
+    bare = without_quotes(caption)
+    if _has_foreign_letters(_GLOSS.sub(" ", bare), frozenset(languages)):
+        return True
+    pieces = [bare, *(sentence for sentence in sentences(bare) if len(words(sentence)) >= SENTENCE_WORDS)]
+    guesser = LanguageGuesser()
+    return any(
+        all(guesser.guess(text).rules_out(languages) for text in (piece, _NAME.sub("", piece)))
+        for piece in dict.fromkeys(pieces)
+    )
+
+
+def _has_foreign_letters(text: str, languages: frozenset[str]) -> bool:
+    if text.isascii():
+        return False
+    known = [script for script, codes in _SCRIPTS.items() if languages.isdisjoint(codes.split())]
+    foreign = "".join("x" if _script(letter) in known else " " for letter in text)
+    for run in re.finditer(rf"x{{{FOREIGN_LETTERS},}}", foreign):
+        inscribed = run.end() - run.start() <= LONGEST_INSCRIPTION and _INSCRIPTION.search(text[: run.start()][-200:])
+        if not inscribed:
+            return True
+    return False
+
+
+def _script(letter: str) -> str | None:
+    if letter.isascii() or not letter.isalpha():
+        return None
+    return unicodedata.name(letter, "").partition(" ")[0]
 
 
 @lru_cache(maxsize=1)

@@ -34,9 +34,19 @@ _MARKDOWN = re.compile(
 )
 _SPECIAL_TOKEN = re.compile(
     r"<\|[^|<>\n]{1,40}\|>|</?s>(?!\w)|\[/?INST\]|<(?:image|img|unk|pad|eos|bos|eot|end_of_turn|start_of_turn)>|"
-    r"<tokens_unused_\d+>|</?(?:ref|box|quad|think|answer)>|<loc_?\d+>",
+    r"<tokens_unused_\d+>|</?(?:ref|box|quad|point|poly|det|grounding|phrase|object|think(?:ing)?|thought|reasoning|reflection|"
+    r"answer)\b[^<>]{0,200}>|<(?:loc|x|y|bin|patch_index|pos)_?\d+>|<\d{1,4}>",
     re.IGNORECASE,
 )
+_NUMBER = r"\s*-?\d{1,5}(?:\.\d{1,8})?\s*"
+_BOX = re.compile(
+    rf"[\[{{<]{_NUMBER}(?:[,;\s]{_NUMBER}){{3}}[\]}}>]"  # [75, 658, 250, 871], [[...]], {...}, <...>
+    rf"|\((?=[^()]*(?:\d\d|\.\d)){_NUMBER}(?:[,;\s]{_NUMBER}){{3}}\)"  # (75, 658, 250, 871)
+    rf"|[\[(]{_NUMBER},{_NUMBER}[\])]\s*(?:,|;|-|to|and)?\s*[\[(]{_NUMBER},{_NUMBER}[\])]"  # (75, 658), (250, 871)
+    rf"|\[\[{_NUMBER},{_NUMBER}\]|\b[xy](?:1|_?min)\s*[=:]\s*\d|\bbbox(?:_2d)?\b|\bbounding[ _-]box(?:es)?\s*[:=(\[]",
+    re.IGNORECASE,
+)
+"""Coordinates, as models that point at things write them."""
 _JSON = re.compile(r"\A\s*(?:\{\s*\"|\[\s*[{\"\[\d])")
 
 
@@ -62,18 +72,23 @@ def without_urls(text: str) -> str:
 
 
 def has_markup(text: str) -> bool:
-    """True if a caption holds HTML, Markdown, JSON, control tokens of a language model or a stray URL.
+    """True if a caption holds HTML, Markdown, JSON, control tokens of a language model, coordinates or a stray URL.
 
     Text in quotes is writing in the picture, and no markup; so is a URL after "a sign that reads".
     """
     bare = without_quotes(text)
-    found = (_BLOCK_TAG, _INLINE_TAG, _MARKDOWN, _SPECIAL_TOKEN)
+    found = (_BLOCK_TAG, _INLINE_TAG, _MARKDOWN, _SPECIAL_TOKEN, _BOX)
     return any(pattern.search(bare) for pattern in found) or bool(_JSON.match(text)) or bool(_stray_urls(text))
 
 
 def without_quotes(text: str) -> str:
     """A text with everything between quotation marks replaced by an empty pair."""
     return _QUOTED.sub('""', text)
+
+
+def quotes_filled(text: str) -> str:
+    """A text of the same length in which no letter between quotation marks is what it was."""
+    return _QUOTED.sub(lambda match: f'"{"_" * (len(match.group()) - 2)}"', text)
 
 
 def _stray_urls(text: str) -> list[re.Match[str]]:

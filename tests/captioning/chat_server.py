@@ -82,7 +82,7 @@ class ChatServer:
             self.in_flight -= 1
 
 
-def completion(text: object, finish_reason: str = "stop", **message: object) -> web.Response:
+def completion(text: object, finish_reason: object = "stop", **message: object) -> web.Response:
     choice = {"index": 0, "message": {"role": "assistant", "content": text, **message}, "finish_reason": finish_reason}
     return web.json_response({"choices": [choice], "usage": {"completion_tokens": 5}})
 

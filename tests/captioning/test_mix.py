@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captioning.mix import CandidateCaption, Mixer, choose, map_job
-from captioning.texts.quality import GATE
+from captioning.texts.gate import GATE
 from captioning.texts.text import sentence_ends
 from schemas import tables
 from schemas.ids import unit_interval

@@ -12,6 +12,7 @@ from PIL import Image
 
 from captioning.captioners.base import Answer, CaptionerUnusable, CaptionFailure, Generated, seed_of
 from captioning.recaption import FAILURES_IN_A_ROW, Recaptioner, map_jobs
+from captioning.watch import WINDOW
 from engine.dataset import Dataset, commit_table
 from engine.journal import Journal
 from schemas import tables
@@ -353,3 +354,77 @@ def test_a_worker_counts_its_captions_and_its_seconds(proxies: pa.Table, selecti
     assert (counts["images"], counts["tokens"]) == (7, 28)
     assert 0 < counts["model_s"] + counts["waiting_s"] < counts["worker_s"]
     assert counts["gpu_s"] == pytest.approx(2 * counts["worker_s"]) == pytest.approx(counts["cost"])
+
+
+def many_pictures(
+    part: Part, jpeg: Callable[[Image.Image], bytes], image_ids: Callable[[int], list[str]], many: int
+) -> dict[str, pa.Table]:
+    ids = image_ids(many)
+    return {
+        "proxies": part("proxies", image_id=ids, jpeg=[jpeg(Image.new("RGB", (11, 8)))] * many),
+        "selection": part("selection", image_id=ids, kept=[True] * many),
+    }
+
+
+class Thinking(Counting):
+    """Wraps every answer in a way that the gate refuses."""
+
+    batch_size = 16
+
+    def caption(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> list[Answer]:
+        self.seen += [image.width for image in images]
+        return [Generated(f"<think>It is {image.width} wide.</think> A dog.", num_tokens=4) for image in images]
+
+
+def test_a_captioner_whose_every_answer_is_refused_stops_and_is_not_asked_again(
+    part: Part, jpeg: Callable[[Image.Image], bytes], image_ids: Callable[[int], list[str]], tmp_path: Path
+) -> None:
+    inputs = many_pictures(part, jpeg, image_ids, 200)
+    journal = Journal.of(Dataset(tmp_path), "captions", 0)
+    first, second = Thinking(), Thinking()
+    with pytest.raises(
+        CaptionerUnusable, match=r"64 of its last 64 pictures \(64 markup\).*<think>It is 11 wide"
+    ) as stopped:
+        Recaptioner(lambda: first, 1)(inputs, lambda *_: None, journal)
+    assert len(first.seen) == WINDOW and "extra_body" in str(stopped.value)
+    kept = journal.rows().to_pylist()
+    assert {row["refused_caption"] for row in kept} == {"<think>It is 11 wide.</think> A dog."}
+    with pytest.raises(CaptionerUnusable, match="64 of its last 64"):
+        Recaptioner(lambda: second, 1)(inputs, lambda *_: None, journal)
+    assert not second.seen
+    table = Recaptioner(lambda: second, 1, max_failed_share=1)(inputs, lambda *_: None, journal)["captions"]
+    assert len(second.seen) == 200 - WINDOW
+    assert set(table["reason"].to_pylist()) == {"markup"}
+
+
+def test_answers_that_were_refused_are_judged_by_the_rules_of_today(
+    part: Part, proxies: pa.Table, selection: pa.Table
+) -> None:
+    """Nobody is asked, where asking again would bring the same answer."""
+    inputs = {"proxies": proxies, "selection": selection}
+    first = Counting()
+    first.caption = lambda images, seeds: [  # type: ignore[method-assign]
+        Generated("Ein brauner Hund läuft am Strand entlang.", num_tokens=9) for _ in images
+    ]
+    before = Recaptioner(lambda: first, 1)(inputs, lambda *_: None)["captions"]
+    assert set(before["reason"].to_pylist()) == {"other_language", "not_selected"}
+    second = Counting()
+    after = Recaptioner(lambda: second, 1, languages=None)(inputs | {"captions.previous": before}, lambda *_: None)
+    assert not second.seen
+    rows = after["captions"].to_pylist()[:7]
+    assert {(row["caption"], row["num_tokens"], row["refused_caption"]) for row in rows} == {
+        ("Ein brauner Hund läuft am Strand entlang.", 9, None)
+    }
+
+
+def test_a_row_keeps_what_was_cut_off_around_its_caption(proxies: pa.Table, selection: pa.Table) -> None:
+    captioner = Counting()
+    captioner.caption = lambda images, seeds: [  # type: ignore[method-assign]
+        Generated("Sure! A dog lies on a lawn.\n\nLet me know if you want more.") for _ in images
+    ]
+    inputs = {"proxies": proxies, "selection": selection}
+    before = Recaptioner(lambda: captioner, 1)(inputs, lambda *_: None)["captions"]
+    row = before.to_pylist()[0]
+    assert (row["caption"], row["cut"]) == ("A dog lies on a lawn.", ["Sure!", "Let me know if you want more."])
+    again = Recaptioner(Counting, 1)(inputs | {"captions.previous": before}, lambda *_: None)["captions"]
+    assert again.equals(before)

@@ -88,11 +88,11 @@ def test_the_same_command_asks_again_for_what_failed_alone(
     Moody.asked.clear()
     with pytest.raises(ValueError, match="2 of 8"):
         build(made)
-    assert sorted(Moody.asked) == [80, 90, 130, 140]
+    assert sorted(Moody.asked) == [80, 90, 130], "a refused answer would come out the same"
     monkeypatch.setattr(Moody, "failing", frozenset())
     Moody.asked.clear()
     dataset, _ = build(made)
-    assert sorted(Moody.asked) == [90, 140]
+    assert Moody.asked == [90]
     assert [row["reason"] for row in rows(dataset, "captions")] == [None] * 7 + ["refusal"]
     undisturbed, _ = build(limited(photos, tmp_path / "undisturbed", 0.125))
     assert content(dataset.root) == content(undisturbed.root)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import time
@@ -16,7 +17,7 @@ from aiohttp import web
 from PIL import Image
 
 from captioning.captioners.base import Answer, CaptionerUnusable, CaptionFailure, Generated
-from captioning.captioners.chat_reply import message_of, read_reply, retry_after_s
+from captioning.captioners.chat_reply import PictureRefused, message_of, read_reply, retry_after_s, status_error
 from captioning.captioners.endpoint import EndpointCaptioner, data_uri, proxy_of
 from captioning.captioners.make import make_captioner
 from captioning.recaption import Recaptioner
@@ -323,3 +324,68 @@ def test_a_servers_error_is_shown_in_one_bounded_line() -> None:
 def test_text_in_parts_is_joined() -> None:
     parts = b'{"choices": [{"message": {"content": [{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]}}]}'
     assert read_reply(parts) == Generated("a b", True, None)
+
+
+@pytest.mark.parametrize(
+    ("ending", "ended"),
+    [("stop", True), ("eos", True), ("end_turn", True), ("length", False), ("max_tokens", False),
+     ("model_context_window_exceeded", False)],
+)  # fmt: skip
+def test_a_finished_text_ended_or_was_cut(ending: str, ended: bool) -> None:
+    reply = {"choices": [{"message": {"content": "A dog."}, "finish_reason": ending}]}
+    assert read_reply(json.dumps(reply).encode()) == Generated("A dog.", ended, None)
+
+
+@pytest.mark.parametrize("ending", ["error", "abort", None, "tool_calls", "unknown", 3, ["stop"], "", "cancelled"])
+def test_a_text_that_the_server_did_not_finish_is_asked_for_again(ending: Any) -> None:
+    async def unfinished(server: ChatServer, request: web.Request, text: str, times: int) -> web.StreamResponse:
+        return server_that.completion("A brown dog runs along a", ending)
+
+    with ChatServer({40: server_that.first(1, unfinished), 60: unfinished}) as server:
+        answers = ask(server, [40, 60])
+    assert answers[0] == Generated(f"{PROMPT} 40 0", True, 5)
+    assert isinstance(answers[1], CaptionFailure) and "did not finish the text" in answers[1].reason
+    assert server.asked == {40: 2, 60: 3}
+
+
+def test_further_fields_go_to_the_server_and_into_the_parameters() -> None:
+    thinking = {"chat_template_kwargs": {"enable_thinking": False}}
+    knobs: dict[str, Any] = {"extra_body": thinking | {"seed": None}, "token_limit_field": "max_completion_tokens"}
+    with ChatServer() as server:
+        made = captioner(server, max_tokens=77, **knobs)
+        body = json.loads(made._body(picture(20), 7))
+    assert body["chat_template_kwargs"] == {"enable_thinking": False}
+    assert body["max_completion_tokens"] == 77
+    assert not {"max_tokens", "seed"} & body.keys()
+    assert made.parameters["token_limit_field"] == "max_completion_tokens"
+    assert json.loads(str(made.parameters["extra_body"])) == thinking | {"seed": None}
+    assert made._section.knobs()["extra_body"] == thinking | {"seed": None}
+    assert not {"extra_body", "token_limit_field"} & Endpoint().knobs().keys()
+
+
+@pytest.mark.parametrize("name", ["messages", "model", "stream", "n"])
+def test_fields_that_sigma_sets_are_no_further_fields(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} is not for it"):
+        Endpoint.from_mapping({"extra_body": {name: 1}})
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (
+            {"message": "Unsupported parameter: 'max_tokens' is not supported", "param": "max_tokens"},
+            "token_limit_field",
+        ),
+        ({"message": "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."}, "token_limit_field"),
+        ({"message": "Unrecognized request argument supplied: seed", "param": "seed"}, "extra_body"),
+    ],
+)
+def test_a_field_that_the_server_does_not_take_stops_the_job(error: dict[str, str], advice: str) -> None:
+    found = status_error(400, json.dumps({"error": error}).encode())
+    assert isinstance(found, CaptionerUnusable) and f"caption.endpoint.{advice}" in str(found)
+
+
+def test_a_message_about_the_picture_fails_the_picture() -> None:
+    for message in ("Invalid image: cannot decode", "The image is too large"):
+        error = {"error": {"message": message, "param": "messages[0].content"}}
+        assert isinstance(status_error(400, json.dumps(error).encode()), PictureRefused)

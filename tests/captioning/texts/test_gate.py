@@ -6,9 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from captioning.texts.quality import GATE, caption_or_reason, echoes
+from captioning.texts.gate import GATE, Judgement, echoes, judge
 from captioning.texts.text import clean
 from schemas.reasons import CaptionReason
+
+
+def caption_or_reason(text: str, prompt: str | None, ended: bool) -> str | CaptionReason | None:
+    """The caption, or the reason, where every language is kept."""
+    found = judge(text, ended=ended, languages=None, prompt=prompt)
+    assert (found.caption is None) == (found.reason is not None)
+    return found.caption or found.reason
+
 
 PROMPT = "Analyze the image in a comprehensive and detailed manner."
 
@@ -49,6 +57,26 @@ GOOD = (
     "قطة بنية تنام على أريكة حمراء بجانب النافذة.",
     "A close-up of a keyboard with the keys *, # and @; the ** key is worn.",
     "Ha ha ha, says the clown on the poster. Sale! Sale! Sale! is written below.",
+    "A sign says I cannot.",
+    "A sign in the shop's window says sorry, we are closed.",
+    "Sorry, we are closed, reads the sign on the shop's door.",
+    "A hand-written note says: sorry, I can't open today.",
+    "A woman apologizes to her child; a man declines a glass of wine.",
+    "A person unable to walk sits in a wheelchair.",
+    "Unable to see over the wall, a child stands on a box.",
+    "The picture was rejected by the jury and hangs in a hall; a door is marked access denied.",
+    "Here is a dog on a beach, seen from behind.",
+    "A card that says let me know if you need anything.",
+    'A poster reads "We are open. Feel free to ask."',
+    'A postcard reads "Here is the description of my garden:" in blue ink.',
+    "Certainly the largest tree in the park, an oak spreads over the lawn.",
+    "The photo was taken at night. Do you see the owl? It sits on the left.",
+    "This is a photograph of a lake: it is calm and blue.",
+    "A scoreboard shows (3, 2) and the time [12:30]; three cats (1, 2, 3) sit in a row.",
+    'A chalkboard with the vector "[1, 2, 3, 4]".',
+    "Apples, pears, grapes and plums lie in a bowl.",
+    "A vintage car, red and shiny, parked by a kerb, chrome gleaming, sun low.",
+    "Paris, France.",
     "There is a tree on the left. There is a house on the right. There is a car in the middle of the road.",
 )
 
@@ -74,6 +102,34 @@ BAD = (
         "There is no image attached to your message.",
         "I apologize, but this content is against my guidelines.",
         "I cannot provide a description of this person.",
+        "I don't feel comfortable describing this photo.",
+        "I have to decline this request, as the picture shows somebody's face.",
+        "Apologies, but the picture holds something that I can't help with.",
+        "This prompt was rejected by our safety system.",
+        "I'd rather not describe this.",
+        "I won't be able to describe the person in this image.",
+        "Describing this image would go against my guidelines.",
+        "This content violates our usage policies.",
+        "I’m afraid I can’t do that.",
+        "It looks like you forgot to upload the image.",
+        "Unable to process the image.",
+        "As a language model, I have no access to images.",
+        "That's not something I can help with.",
+        "The image shows a woman, but I can't identify her.",
+        "For safety reasons, I cannot describe the content of this image.",
+        "I cannot in good conscience describe this image.",
+        "It would be inappropriate for me to describe this image.",
+        "Request denied.",
+        "Thank you for sharing this image, but I cannot describe it.",
+        "I appreciate your request; however, I am unable to assist.",
+        "Sure! Let me know what you need.",
+        "Es tut mir leid, aber ich kann dieses Bild nicht beschreiben.",
+        "Lo siento, pero no puedo ayudar con esa solicitud.",
+        "Je suis désolé, mais je ne peux pas décrire cette image.",
+        "抱歉，我无法描述这张图片。",
+        "申し訳ありませんが、この画像を説明することはできません。",
+        "Извините, я не могу описать это изображение.",
+        "죄송하지만 이 이미지를 설명할 수 없습니다.",
     ),
     (
         CaptionReason.PROMPT_ECHO,
@@ -97,6 +153,34 @@ BAD = (
         "A dog on a beach.<|im_end|>",
         "A [dog](dog.html) on a beach.",
         "<TOKENS_UNUSED_1> A dog on a beach.",
+        "A red bus[[12, 40, 310, 420]] passes a kiosk[[400, 80, 520, 300]].",
+        "A bus [12, 40, 310, 420] passes.",
+        "A bus [0.12, 0.34, 0.56, 0.78] passes.",
+        "A bus (12, 40, 310, 420) passes.",
+        "A bus (12, 40), (310, 420) passes.",
+        "A bus at [10 20 30 40] passes.",
+        "A bus [[440, 208]] passes.",
+        "A <ref>bus</ref><box>(12,40),(310,420)</box> passes.",
+        "A bus<|box_start|>(12,40),(310,420)<|box_end|> passes.",
+        "A bus<loc_12><loc_40><loc_310><loc_420> passes.",
+        "A bus<12><40><310><420> passes.",
+        'A bus {"bbox_2d": [12, 40, 310, 420]} passes.',
+        'A <point x="61.5" y="40.6" alt="bus">bus</point> passes.',
+        "A bus [x1=12, y1=40, x2=310, y2=420] passes.",
+        "<think>\nThe user wants words.\n</think>\n\nA bus passes.",
+    ),
+    (
+        CaptionReason.KEYWORDS,
+        "solo, short hair, green eyes, indoors, window, smile, sitting, red scarf",
+        "dog, beach, sunset, waves",
+        "Tags: dog, beach, sunset, waves, sand, ocean",
+        "dog; beach; sunset; sea; sand",
+        "dog | beach | sunset | waves | sand",
+        "dog\nbeach\nsunset\nwaves\nsand",
+        "long_hair blue_eyes 1girl solo",
+        "#dog #beach #sunset",
+        "狗，海滩，日落，海浪，天空，橙色，沙子，跑",
+        "Hund, Strand, Sonnenuntergang, Wellen, Sand, Himmel",
     ),
     (
         CaptionReason.REPETITION,
@@ -125,7 +209,9 @@ def test_bad_captions_are_refused_with_their_reason(reason: CaptionReason, capti
 
 
 def test_every_reason_of_the_gate_is_tested() -> None:
-    assert {reason for reason, *_ in BAD} == GATE - {CaptionReason.CUT} | {CaptionReason.EMPTY_CAPTION}
+    assert {reason for reason, *_ in BAD} | {CaptionReason.OTHER_LANGUAGE} == GATE - {CaptionReason.CUT} | {
+        CaptionReason.EMPTY_CAPTION
+    }
 
 
 @pytest.mark.parametrize(
@@ -166,6 +252,79 @@ def test_echo(caption: str, prompt: str | None, expected: bool) -> None:
     assert echoes(caption, prompt) is expected
 
 
+SCENE = "A brown cow stands on a green meadow at noon. Clouds gather behind it and the grass is wet."
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("Certainly! Here's a very detailed description of this image:\n\n", ""),
+        ("Sure, here is a caption for the picture: ", ""),
+        ("Of course! ", ""),
+        ("**Certainly!** ", ""),
+        ("Description: ", ""),
+        ("I'd be happy to help! Below is a detailed description:\n", ""),
+        ("Okay, here's what I see in the image:\n\n", ""),
+        ("As requested, here is a detailed caption: ", ""),
+        ("Here you go:\n\n", ""),
+        ("", "\n\nLet me know if you would like more details!"),
+        ("", " Feel free to ask if you have any questions."),
+        ("", "\n\nWould you like me to describe it in more detail?"),
+        ("", "\n\nI hope this helps! If you need more, just ask."),
+        ("Certainly!\n\n", "\n\n---\n(Let me know if you'd like any changes!)"),
+        ("Bien sûr ! Voici une description détaillée de l'image :\n\n", ""),
+        ("Natürlich! Hier ist eine detaillierte Beschreibung des Bildes:\n\n", ""),
+        ("¡Claro! Aquí tienes una descripción detallada:\n\n", ""),
+        ("当然！以下是这张图片的详细描述：\n\n", ""),
+        ("", "\n\n如果您需要更多细节，请告诉我。"),
+        ("", "\n\nN'hésitez pas à me demander plus de détails !"),
+    ],
+)
+def test_what_a_chat_model_says_around_a_caption_is_cut_off_and_kept(before: str, after: str) -> None:
+    found = judge(f"{before}{SCENE}{after}")
+    assert (found.caption, found.reason) == (SCENE, None)
+    assert "".join("".join(found.cut).split()) == "".join((before + after).split())
+
+
+@pytest.mark.parametrize(
+    ("languages", "caption"),
+    [
+        (("en",), "一头棕色的牛站在绿色的草地上。"),
+        (("en",), f"{SCENE} Nearby regions保持茂密的绿色植被。"),
+        (("en",), "A brown cow stands 在草地上 at noon."),
+        (("en",), f"{SCENE} Собака коричневая."),
+        (("en",), f"{SCENE} Die Wolken ziehen hinter ihr auf und das Gras ist noch nass."),
+        (("en",), "Una vaca marrón está en un prado verde al mediodía. Las nubes se juntan detrás de ella."),
+        (("en",), "갈색 소가 초원에 서 있다."),
+        (("en",), "بقرة بنية تقف في مرج أخضر عند الظهر."),
+        (("zh",), SCENE),
+        (("de", "fr"), SCENE),
+    ],
+)
+def test_a_caption_in_another_language_or_in_two_is_refused(languages: tuple[str, ...], caption: str) -> None:
+    assert judge(caption, languages=languages).reason is CaptionReason.OTHER_LANGUAGE
+    assert judge(caption, languages=None).caption == caption
+
+
+@pytest.mark.parametrize(
+    ("languages", "caption"),
+    [
+        (("en",), SCENE),
+        (("en",), 'A shop with the sign "营业中，欢迎光临，请进来看看我们的商品" in a window.'),
+        (("en",), "A sign in Chinese characters 出口 above a door."),
+        (("en",), "A torii gate (鳥居) stands in the water."),
+        (("en",), "The Greek letter π is drawn on a board; α and β stand below."),
+        (("en",), "The Champs-Élysées in Paris at night, with crème brûlée and jalapeños on a table."),
+        (("en",), "Portrait of Søren Kierkegaard in København."),
+        (("zh",), "一头牛站在草地上，旁边是一个 Coca-Cola 的广告牌。"),
+        (("zh", "en"), "A brown cow stands 在草地上 at noon."),
+        (("ru",), "Бурая корова стоит на зелёном лугу в полдень."),
+    ],
+)
+def test_names_and_writing_in_the_picture_may_be_in_any_language(languages: tuple[str, ...], caption: str) -> None:
+    assert judge(caption, languages=languages).caption == caption
+
+
 unit = st.lists(st.sampled_from(["a", "dog", "sees", "the", "red", "sea", "and", "by", "Zoë"]), min_size=1, max_size=30)
 
 
@@ -180,6 +339,14 @@ def test_a_loop_is_always_caught(caption: str, phrase: list[str], more: int, tai
 def test_any_text_gives_a_reason_or_a_clean_caption(text: str) -> None:
     found = caption_or_reason(text, PROMPT, ended=True)
     assert isinstance(found, CaptionReason) or (found and found == clean(found))
+
+
+@given(
+    st.lists(st.sampled_from([*GOOD, "Sure!", "Here is a description:", "\n", " ", "Let me know!", "**a", "b**", "# "]))
+)
+def test_a_judged_caption_is_judged_the_same_again(pieces: list[str]) -> None:
+    caption = judge("".join(pieces), languages=None).caption
+    assert caption is None or judge(caption, languages=None) == Judgement(caption, None)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,19 @@
-"""The quality gate: names the reason why a captioner's text is no caption."""
+"""The gate: unwraps a captioner's answer, and names the reason why what remains is no caption."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Collection
+from dataclasses import dataclass
 
+from captioning.texts.junk import is_tags
+from captioning.texts.language import speaks_another
 from captioning.texts.markup import has_markup, without_quotes
+from captioning.texts.refusal import is_refusal
 from captioning.texts.repetition import repeats_itself
 from captioning.texts.text import clean, sentence_ends, sentences, words
+from captioning.texts.unwrap import unwrap
 from schemas.reasons import CaptionReason
 
 GATE = frozenset(
@@ -15,7 +21,9 @@ GATE = frozenset(
         CaptionReason.REFUSAL,
         CaptionReason.PROMPT_ECHO,
         CaptionReason.MARKUP,
+        CaptionReason.KEYWORDS,
         CaptionReason.NOT_LANGUAGE,
+        CaptionReason.OTHER_LANGUAGE,
         CaptionReason.REPETITION,
         CaptionReason.CUT,
     }
@@ -29,66 +37,68 @@ MIN_LETTERS = 0.4
 LONGEST_WORD = 60
 """Letters in a row; the longest place name has 58."""
 
-_INABILITY = (
-    r"(?:can ?not|can['’]?t|could ?n['’]t|am unable to|['’]m unable to|am not able to|['’]m not able to|won['’]t|"
-    r"do not have|don['’]t have)"
-)
-_TASK = (
-    r"(?:see|view|access|open|load|display|describe|analy[sz]e|assist|help|identify|recogni[sz]e|provide|process|"
-    r"generate|create|comply|fulfil+|determine|answer|discuss|comment|interpret|any (?:image|information|context)|"
-    r"the (?:ability|capability)|enough (?:information|context))"
-)
-_REFUSAL = re.compile(
-    rf"(?:(?:oh|oops|unfortunately|however|but|well|hello|hi|thank you|thanks)[,.!]? )?"
-    rf"(?:(?:i am|i['’]m|we are|we['’]re) (?:(?:really|very|so|deeply|terribly) )?(?:sorry|afraid)\b"
-    rf"|sorry\b[,.]? (?:but|i)\b"
-    rf"|(?:i|we) apologi[sz]e\b|my apologies\b"
-    rf"|i ?{_INABILITY} (?:\w+ ){{0,2}}{_TASK}\b"
-    rf"|as an? (?:\w+[ -]){{0,3}}(?:ai(?:,| (?:assistant|language|model|system|i)\b)|(?:language|vision) model\b)"
-    rf"|(?:please|could you|can you) (?:please )?(?:provide|upload|share|send|attach)\b"
-    rf"|(?:there (?:is|was)|i see) no (?:image|picture|photo)\b"
-    rf"|no (?:image|picture|photo) (?:was |is |has been )?(?:provided|attached|uploaded|found)\b"
-    rf"|the (?:image|picture|photo) (?:could not|cannot|can['’]t) be (?:loaded|displayed|processed|opened)\b)"
-)
-_LINKS = re.compile(r"^(?:and|so|therefore|hence) ")
 _ROLE = re.compile(r"\A(?i:user|human|assistant|bot|prompt|question)\s*:|\b(?:USER|ASSISTANT|HUMAN)\s*:|###\s*\w")
 _BLANK = re.compile(r"\{[^{}]*\}")
 
 
-def caption_or_reason(text: str, prompt: str | None, ended: bool) -> str | CaptionReason:
-    """The caption in a captioner's text, normalised, or the reason why the text holds none to train on.
+@dataclass(frozen=True)
+class Judgement:
+    """What the gate makes of one answer: a caption or a reason."""
+
+    caption: str | None
+    """The unwrapped and normalised text; None where there is a reason."""
+    reason: CaptionReason | None
+    """Why the text is no caption; None where it is one."""
+    cut: tuple[str, ...] = ()
+    """What was said around the caption and taken off, in the order of the answer."""
+
+
+def judge(
+    answer: str, *, ended: bool = True, languages: Collection[str] | None = ("en",), prompt: str | None = None
+) -> Judgement:
+    """Unwrap an answer and judge what remains. A judged caption is judged the same again.
 
     Takes time linear in the length of the text.
 
     Args:
-        text: as it was written, line breaks included: they show Markdown.
-        prompt: of the captioner, or a template with `{}` for a part that changes; None without one.
+        answer: as it was written, line breaks included: they show Markdown.
         ended: True if the captioner came to an end by itself, not at its limit of tokens.
+        languages: ISO 639 codes of the languages that are kept; None keeps all.
+        prompt: of the captioner, or a template with `{}` for a part that changes; None without one.
     """
+    text, cut = unwrap(answer)
     caption = clean(text)
-    if caption is None:
-        return CaptionReason.EMPTY_CAPTION
+    while caption is not None and (again := unwrap(caption))[1]:  # what a line break kept apart
+        caption, cut = clean(again[0]), (*cut, *again[1])
+    reason = _reason(text, caption, cut, ended, languages, prompt)
+    return Judgement(None if reason else caption, reason, cut)
+
+
+def _reason(
+    text: str,
+    caption: str | None,
+    cut: tuple[str, ...],
+    ended: bool,
+    languages: Collection[str] | None,
+    prompt: str | None,
+) -> CaptionReason | None:
+    if caption is None:  # "Sure! Let me know what you need." is an answer, and no caption
+        return CaptionReason.REFUSAL if cut else CaptionReason.EMPTY_CAPTION
     if is_refusal(caption):
         return CaptionReason.REFUSAL
     if echoes(caption, prompt):
         return CaptionReason.PROMPT_ECHO
-    if has_markup(text):
+    if has_markup(text) or has_markup(caption):
         return CaptionReason.MARKUP
     if repeats_itself(caption):
         return CaptionReason.REPETITION
     if not is_language(caption):
         return CaptionReason.NOT_LANGUAGE
-    return CaptionReason.CUT if is_cut(caption, ended) else caption
-
-
-def is_refusal(caption: str) -> bool:
-    """True if a sentence speaks as the model about itself: "I'm sorry, but", "As an AI", "I cannot see the image".
-
-    Quoted words are writing in the picture or the speech of a person, and do not count; nor does "I" count alone.
-    """
-    return any(
-        _REFUSAL.match(_LINKS.sub("", sentence.lower())) is not None for sentence in sentences(without_quotes(caption))
-    )
+    if is_tags(text) or is_tags(caption):
+        return CaptionReason.KEYWORDS
+    if languages is not None and speaks_another(caption, languages):
+        return CaptionReason.OTHER_LANGUAGE
+    return CaptionReason.CUT if is_cut(caption, ended) else None
 
 
 def echoes(caption: str, prompt: str | None) -> bool:

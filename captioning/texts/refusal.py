@@ -1,0 +1,166 @@
+"""Finds answers in which a captioner declines, apologises or speaks of itself in place of describing the picture."""
+
+from __future__ import annotations
+
+import re
+
+from captioning.texts.markup import without_quotes
+from captioning.texts.text import sentences
+
+_ME = r"(?:i|we)"
+_I_AM = r"(?:i am|i['’]?m|we are|we['’]re)"
+_CANNOT = (
+    r"(?:can ?not|can['’]?t|could ?n['’]t|could not|wo ?n['’]t|will not|would ?n['’]t|would not|should ?n['’]t|"
+    r"should not|must not|may not|do not|do ?n['’]t|am unable to|['’]?m unable to|are unable to|am not able to|"
+    r"['’]?m not able to|['’]re not able to|am not allowed to|['’]?m not allowed to)"
+)
+_SHOWN = r"(?:image|picture|photo|photograph|attachment|upload|file)s?"
+_TASK = (
+    r"(?:see (?:an?y?|the|this|that|your|what|any) |view|access|open|load|display|describe|analy[sz]e|assist|help|aid|"
+    r"identify|recogni[sz]e|"
+    r"provide|process|generate|create|comply|fulfil+|determine|answer|discuss|comment|interpret|engage|respond|share|"
+    r"offer|continue|proceed|complete|produce|do (?:that|this|so)|feel comfortable|caption|talk about|speak about|"
+    r"have (?:the ability|the capability|access|enough|any|permission)|any (?:image|information|context)|"
+    r"the (?:ability|capability)|enough (?:information|context))"
+)
+_RULES = r"(?:guidelines?|polic(?:y|ies)|programming|principles|terms|rules|instructions|safety|training)"
+
+_OPENING = re.compile(
+    r"(?:(?:oh|oops|uh-oh|unfortunately|regrettably|sadly|however|but|well|hello|hi|thank you|thanks|and|so|therefore|"
+    r"hence|sure|okay|ok|hmm|please note that|note that|please understand that|while i understand[^,]{0,80}|"
+    r"(?:for|due to|because of) [^,]{0,60}(?:reasons?|concerns?|polic(?:y|ies)|guidelines|restrictions|limitations))"
+    r"\b(?: for [^,.!]{1,60}(?=[,.!]))?[,.!:]? )+"
+)
+"""Words that a model puts before a refusal."""
+
+_AT_THE_BEGINNING = re.compile(
+    "|".join(
+        (
+            rf"{_I_AM} (?:(?:really|very|so|deeply|terribly|truly|just|only|still|but) )*(?:sorry|afraid|unable|"
+            r"uncomfortable|incapable|prohibited|restricted|obliged|programmed|not (?:comfortable|able|allowed|"
+            r"permitted|"
+            r"capable|designed|equipped|authori[sz]ed|going to|in a position|supposed|programmed|trained|at liberty|"
+            r"willing)|an? (?:[\w-]+ ){0,4}(?:ai\b|chatbot|(?:language|vision|text) model|virtual assistant))\b",
+            rf"{_ME}(?:['’]\w+)? (?:\w+ ){{0,6}}(?:decline|declining|refuse|refrain|abstain|apologi[sz]e)\b",
+            rf"{_ME}(?: would|['’]d) (?:rather|prefer|like) (?:not|to not)\b|{_ME} (?:choose|prefer) not to\b",
+            rf"{_ME} ?{_CANNOT} (?:\w+ ){{0,4}}{_TASK}",
+            rf"{_ME} do(?: not|n['’]t) (?:think|believe|feel) (?:that )?(?:i|it)\b",
+            rf"{_ME} see no {_SHOWN}\b",
+            r"sorry\b[,.!;:]? (?:no|there (?:is|was) no) (?:\w+ )?(?:description|image|caption|picture|photo)\b",
+            r"sorry\b[,.!;:]? (?:but|i)\b|sorry\b[,.!;:]? (?:this|that|the|your) (?:image|picture|photo|request|"
+            r"content)",
+            r"(?:my |our )?(?:sincere |deepest )?apologies\b[,.!;:]? (?:but|i|we|this|that|for (?:the|any|not)|your)\b",
+            r"my apologies\b|pardon me, but\b",
+            r"as an? (?:\w+[ -]){0,4}(?:ai(?:,| (?:assistant|language|model|system|chatbot|i)\b)|"
+            r"(?:language|vision|text)(?:-based)? model\b|chatbot\b|(?:virtual|text-based|digital) assistant, i\b)",
+            r"(?:please|could you|can you)(?: please)? (?:provide|upload|share|send|attach)\b",
+            rf"(?:there (?:is|was)|there['’]s) no {_SHOWN}\b (?:here|attached|provided|uploaded|included|visible|in "
+            rf"(?:your|the|this) "
+            rf"(?:message|request|prompt|conversation))",
+            rf"there (?:is|was) no {_SHOWN}(?: (?:for|that) (?:me|i|you)\b|[.!]?\Z)",
+            rf"no {_SHOWN} (?:was |were |is |has been )?(?:provided|attached|uploaded|found|received|given)\b",
+            rf"the {_SHOWN} (?:could not|cannot|can['’]?t|failed to) (?:be )?(?:load|display|process|open|describ|"
+            rf"analy[sz])",
+            rf"it (?:looks|seems|appears) (?:like |as if |as though |that )?(?:there (?:is|was) no {_SHOWN}|no "
+            rf"{_SHOWN}|you "
+            rf"(?:have not|have ?n['’]t|did not|did ?n['’]t|forgot)|(?:the|your) {_SHOWN} (?:did not|did ?n['’]t|"
+            rf"failed|"
+            r"is missing|was not|was ?n['’]t|has not|has ?n['’]t))",
+            r"(?:it is|it['’]s|this is|that is|that['’]s) (?:not |im)possible for (?:me|us)\b",
+            r"(?:it is|it['’]s|it would be|that is|that['’]s) (?:\w+ )?(?:inappropriate|unethical|irresponsible|wrong|"
+            r"improper|"
+            r"not appropriate) (?:for (?:me|us) )?to (?:describe|comment|provide|identify|discuss|speculate)\b",
+            rf"(?:it|this|that|this request|doing so|describing (?:it|this)[^.]{{0,40}}) (?:is|goes|would (?:be|go)) "
+            rf"against "
+            rf"(?:my|our|the) (?:\w+ ){{0,2}}{_RULES}",
+            rf"(?:my|our|openai['’]s|the content) (?:\w+ ){{0,2}}{_RULES} (?:\w+ )?(?:prevent|prohibit|forbid|limit|"
+            rf"restrict|"
+            r"do not|do ?n['’]t|does not|does ?n['’]t)",
+            r"(?:your|this|the|that) (?:request|prompt|query|input|response|message|content|answer) (?:was|is|has "
+            r"been|cannot "
+            r"be|can['’]?t be|could not be) (?:\w+ )?(?:rejected|refused|denied|blocked|declined|filtered|flagged|"
+            r"fulfilled|completed|processed|cancelled)",
+            rf"(?:your|this|the|that) (?:request|prompt|content|{_SHOWN}) (?:\w+ ){{0,4}}(?:violates?|breach(?:es)?|"
+            rf"goes "
+            rf"against) (?:\w+ ){{0,3}}{_RULES}",
+            r"(?:request|response|content|access|generation|answer) (?:was |has been )?(?:denied|rejected|refused|"
+            r"blocked|"
+            r"filtered|withheld|flagged)\b",
+            rf"(?:cannot|can['’]?t|unable to|not able to|failed to|refus(?:e|ing) to|declin(?:e|ing) to) \w+ (?:the |"
+            rf"this |"
+            rf"that |your |an? |any )?(?:\w+ )?(?:{_SHOWN}|request|content|description|caption)\b",
+            r"(?:identifying|describing|discussing|recogni[sz]ing) [^.]{0,60}(?:is|are) not (?:allowed|permitted|"
+            r"possible|"
+            r"something)",
+            r"(?:let['’]s|let us|can we|could we|shall we) (?:talk|chat|discuss|change the (?:topic|subject)|move "
+            r"on)\b",
+            r"error: ",
+        )
+    )
+)
+"""What a sentence of a refusal begins with, in small letters."""
+
+_INSIDE = re.compile(
+    rf"(?:\b(?:that|which|so|but|because|and|since|as|not|something|anything)|n['’]t|[,;:–—-]) (?:unfortunately,? )?"
+    rf"(?:{_ME} ?{_CANNOT} (?:\w+ ){{0,2}}(?:help|assist|describe|comment|discuss|comply|fulfil+|process|engage|"
+    rf"provide|"
+    rf"identify|generate|respond|share|see (?:the|this|any|your))\b|{_I_AM} (?:not (?:able|allowed|comfortable|"
+    rf"permitted)|"
+    rf"unable)\b|something (?:that )?{_ME} (?:can|am|do|will|would|['’]m)\b|as an? (?:\w+[ -]){{0,3}}(?:ai (?:\w+ "
+    rf")?(?:model|assistant)|language model),)"
+)
+"""A refusal in the middle of a sentence."""
+
+_SAYING = re.compile(
+    r"\b(?:sa(?:y|ys|id|ying)|read(?:s|ing)?|writ(?:ten|ing|es)|text|caption(?:ed)?|words?|wording|lettering|sign|"
+    r"poster|banner|"
+    r"message|titled?|meme|lyrics|sings?|singing|thinks?|thinking|thought|tells?|telling|asks?|asking|claims?|shouts?|"
+    r"bubble|slogan|tattoo|sticker|note|labell?ed|label|shirt|board)\b"
+)
+"""Somebody in the picture speaks or something in it is written, and the "I" is theirs."""
+
+_OTHER_LANGUAGES = re.compile(
+    "|".join(
+        (
+            r"(?:es tut mir|tut mir) (?:sehr )?leid|entschuldigung, (?:aber|ich)|leider (?:kann|darf|ist es mir)|"
+            r"ich (?:kann|darf|möchte|werde) (?:\w+ ){0,6}nicht\b|ich bin nicht in der lage|als (?:ein )?ki\b",
+            r"je suis (?:vraiment )?(?:désolée?|incapable)|désolée?, (?:mais|je)|je ne (?:peux|suis|saurais) pas|je "
+            r"ne suis "
+            r"pas en mesure|en tant qu['’](?:ia|intelligence|assistant|modèle)",
+            r"lo siento|lo lamento|disculpa|no (?:puedo|me es posible|soy capaz)|como (?:una? )?(?:ia|modelo de "
+            r"lenguaje|"
+            r"inteligencia|asistente)",
+            r"mi dispiace|non (?:posso|sono in grado)|come (?:ia|modello|assistente)",
+            r"desculpe|sinto muito|lamento, mas|não (?:posso|consigo)|como (?:uma? )?(?:ia|modelo de linguagem|"
+            r"inteligência)",
+            r"het spijt me|sorry, (?:maar|ik)|ik kan (?:\w+ ){0,6}niet\b|als ai\b|przykro mi|przepraszam|nie mogę|"
+            r"jako (?:model|ai|si)\b",
+            r"извините|к сожалению, я|простите|я не (?:могу|в состоянии)|мне жаль|как (?:ии|языковая модель|"
+            r"искусственн)",
+            r"(?:很)?抱歉|对不起|對不起|不好意思|我(?:无法|無法|不能|没有办法)|作为(?:一个|一名)?(?:人工智能|ai|语言模型)|"
+            r"作為(?:一個|一名)?(?:人工智慧|ai|語言模型)",
+            r"申し訳|すみません|ごめんなさい|お手伝いできません|aiとして|죄송|미안|저는 (?:\w+ )*없습니다|ai로서",
+            r"آسف|عذر|لا (?:أستطيع|يمكنني)|क्षमा करें|माफ़ करें|मैं .{0,40}नहीं (?:कर|दे) सकत|maaf,|xin lỗi|üzgünüm|"
+            r"özür dilerim",
+        )
+    )
+)
+"""The beginnings of refusals in other languages, for recipes that keep their captions, and for captioners that slip."""
+
+
+def is_refusal(caption: str) -> bool:
+    """True if a sentence speaks as the model about itself: "I'm sorry, but", "As an AI", "I must decline".
+
+    Quoted words are writing in the picture or the speech of a person, and do not count; nor does "I" count alone, nor
+    behind a word of saying or writing ("a sign says I cannot").
+    """
+    for sentence in sentences(without_quotes(caption)):
+        lowered = sentence.lower().lstrip("\"'“”‘’([*_- ")
+        opening = _OPENING.match(lowered)
+        said = lowered[opening.end() :] if opening else lowered
+        if any(_AT_THE_BEGINNING.match(text) or _OTHER_LANGUAGES.match(text) for text in (said, lowered)):
+            return True
+        inside = _INSIDE.search(lowered)
+        if inside is not None and not _SAYING.search(lowered, 0, inside.start()):
+            return True
+    return False

@@ -1,0 +1,54 @@
+"""Stops the job `caption` where a captioner writes text after text that is no caption."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterable
+
+from captioning.captioners.base import CaptionerUnusable
+from captioning.texts.text import clean
+
+WINDOW = 64
+"""Pictures that are looked at: the last ones of a worker."""
+REFUSED_SHARE = 0.9
+"""Share of them without a caption at which the job stops: then it is how the captioner answers, not the pictures."""
+ANSWERS_SHOWN = 3
+LONGEST_ANSWER_SHOWN = 120
+"""Characters."""
+
+
+class Watch:
+    """The last results of a worker."""
+
+    def __init__(self, captioner: str, max_failed_share: float) -> None:
+        """Begin with none.
+
+        Args:
+            captioner: its name, for the message.
+            max_failed_share: of pictures without a caption; from `REFUSED_SHARE` on nothing stops the job here.
+        """
+        self._captioner = captioner
+        self._stops = max_failed_share < REFUSED_SHARE
+        self._last: deque[tuple[str | None, str | None]] = deque(maxlen=WINDOW)
+
+    def see(self, results: Iterable[tuple[str | None, str | None]]) -> None:
+        """Add some results: of each the reason why it is no caption (None where it is one), and the refused answer.
+
+        Raises:
+            CaptionerUnusable: nearly all of the last ones are no captions; the message shows some answers.
+        """
+        self._last.extend(results)
+        without = [(reason, answer) for reason, answer in self._last if reason is not None]
+        if not self._stops or len(self._last) < WINDOW or len(without) < REFUSED_SHARE * WINDOW:
+            return
+        reasons = Counter(str(reason) for reason, _ in without).most_common()
+        answers = list(dict.fromkeys(clean(answer) or "" for _, answer in without if answer))
+        shown = "; ".join(f'"{answer[:LONGEST_ANSWER_SHOWN]}"' for answer in answers[:ANSWERS_SHOWN])
+        raise CaptionerUnusable(
+            f"captioner {self._captioner} wrote no caption for {len(without)} of its last {WINDOW} pictures "
+            f"({', '.join(f'{count} {reason}' for reason, count in reasons)})"
+            + (f", for example {shown}" if shown else "")
+            + "; what it wrote is kept, and the same command does not ask for it again. Change the prompt or how the "
+            "captioner answers (caption.endpoint.extra_body turns a server's thinking off); after a change at the "
+            f"server itself add --redo caption; caption.max_failed_share={REFUSED_SHARE:g} goes on without captions"
+        )
