@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import io
 from functools import lru_cache
-from typing import IO
+from typing import IO, cast
 
 from PIL import Image
+
+from schemas import png, tiff
+from schemas.slices import Sliced
 
 Image.MAX_IMAGE_PIXELS = None  # the limit is ours, checked from the header: see `schemas.pixels.open_picture`
 
@@ -29,14 +32,31 @@ def picture_formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def open_file(data: bytes | IO[bytes], formats: tuple[str, ...] | None = None) -> Image.Image:
+def open_file(data: Sliced, formats: tuple[str, ...] | None = None, *, header_only: bool = False) -> Image.Image:
     """Pillow's view of a file whose header is read; it is not decoded yet.
 
+    Of a TIFF it is the first page. What is left out of the metadata of a PNG (`schemas.png.tidy`) is counted in
+    `info[LEFT_OUT]`.
+
     Args:
+        data: the whole file. One that is read lazily must also be a file.
         formats: names of `FORMATS` that the file may have; None allows all that can be decoded.
+        header_only: the picture will not be loaded.
 
     Raises:
         Errors of `schemas.pixels.DECODER_ERRORS`: the bytes are none of these formats, or their header is damaged.
     """
-    file = io.BytesIO(data) if isinstance(data, bytes) else data
-    return Image.open(file, formats=picture_formats() if formats is None else formats)
+    num_left_out = 0
+    if data.startswith(png.SIGNATURE):
+        data, num_left_out = png.tidy(data, header_only=header_only)
+    file = io.BytesIO(data) if isinstance(data, bytes) else cast(IO[bytes], data)
+    image = Image.open(file, formats=picture_formats() if formats is None else formats)
+    if num_left_out:
+        image.info[LEFT_OUT] = num_left_out
+    if image.format == "TIFF" and (page := tiff.first_page(data)):
+        image.seek(page)
+    return image
+
+
+LEFT_OUT = "metadata left out"
+"""Key of Pillow's `info`: chunks of metadata that cannot be used."""

@@ -58,6 +58,7 @@ _HEADER = {
     "exif_orientation": int8("1 to 8; 1 where there is no tag"),
     "frames": int32("pictures in the file"),
     "icc": boolean("the original embeds a colour profile; the proxy is converted to sRGB"),
+    "metadata_left_out": int32("chunks of a PNG's metadata that were passed over: a wrong checksum, or too long"),
 }
 _DETAIL = {"detail": text("what went wrong, for a person")}
 

@@ -3,24 +3,13 @@
 from __future__ import annotations
 
 import re
-import struct
 import zlib
-from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
+
+from schemas.slices import Sliced
 
 LATE_BYTES = 64 * 1024
 """Bytes at the end of a PNG in which its EXIF block is searched where the file is read by range."""
-
-
-class Sliced(Protocol):
-    """Bytes, or an object that reads them when they are sliced."""
-
-    def __len__(self) -> int: ...
-    def __getitem__(self, place: slice, /) -> bytes: ...
-    def __bytes__(self) -> bytes: ...
-    def startswith(self, start: bytes, /) -> bool:
-        """As of bytes."""
-        ...
 
 
 class Kind(NamedTuple):
@@ -134,15 +123,6 @@ def _sniff_text(start: bytes) -> Kind | None:
     return None
 
 
-def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(type, offset of the payload, its length) of each chunk of a PNG; the last may reach past the end."""
-    at = 8
-    while at + 8 <= len(data):
-        length, name = struct.unpack_from(">I4s", data, at)
-        yield name, at + 8, length
-        at += length + 12
-
-
 def late_png_exif(data: Sliced) -> bytes | None:
     """The EXIF block behind the pixels of a PNG, looked for in its last `LATE_BYTES`; None where there is none."""
     end = data[max(0, len(data) - LATE_BYTES) : len(data)]
@@ -180,53 +160,3 @@ _WEBP_PIXELS = (b"VP8 ", b"VP8L", b"ALPH")
 _WEBP_MOST_CHUNKS = 64
 _WEBP_HEAD_BYTES = 32
 """Bytes of a chunk that are kept: they hold the size of its picture and whether it has alpha, or a frame's head."""
-
-
-def tiff_pages(data: Sliced) -> int:
-    """Number of image directories of a TIFF that are inside the file; a loop in the chain ends the count."""
-    seen: set[int] = set()
-    layout = TiffLayout.of(data)
-    if layout is None:
-        return 0
-    at = layout.first
-    while at and at not in seen:
-        end = layout.directory_end(data, at)
-        if end is None:
-            break
-        seen.add(at)
-        at = layout.offset(data, end - layout.offset_size)
-    return len(seen)
-
-
-class TiffLayout(NamedTuple):
-    """Byte order and field sizes of a TIFF (6.0) or BigTIFF."""
-
-    order: str
-    big: bool
-    first: int
-
-    @classmethod
-    def of(cls, data: Sliced) -> TiffLayout | None:
-        if len(data) < 16:
-            return None
-        head = data[0:16]
-        order = "<" if head[:2] == b"II" else ">"
-        big = head[2:4] in (b"+\x00", b"\x00+")
-        first = struct.unpack_from(order + ("Q" if big else "I"), head, 8 if big else 4)[0]
-        return cls(order, big, first)
-
-    @property
-    def offset_size(self) -> int:
-        return 8 if self.big else 4
-
-    def offset(self, data: Sliced, at: int) -> int:
-        return int(struct.unpack(self.order + ("Q" if self.big else "I"), data[at : at + self.offset_size])[0])
-
-    def directory_end(self, data: Sliced, at: int) -> int | None:
-        """First byte behind the directory at `at`, its link to the next included; None where the file ends before."""
-        count_size, entry_size = (8, 20) if self.big else (2, 12)
-        if at < 8 or at + count_size > len(data):
-            return None
-        count = int(struct.unpack(self.order + ("Q" if self.big else "H"), data[at : at + count_size])[0])
-        end = at + count_size + count * entry_size + self.offset_size
-        return end if end <= len(data) else None

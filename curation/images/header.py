@@ -5,14 +5,15 @@ from __future__ import annotations
 import re
 import struct
 from dataclasses import dataclass, fields
-from typing import IO, Any, cast
+from typing import Any
 
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from curation.images import formats
 from curation.images.lazy_bytes import LazyBytes
 from curation.images.whole import cut_short
-from schemas.opening import open_file, picture_formats
+from schemas import png, tiff
+from schemas.opening import LEFT_OUT, open_file, picture_formats
 from schemas.pixels import DECODER_ERRORS, MAX_PIXELS, exif_orientation, has_alpha, upright_size
 from schemas.reasons import FetchError, ImageError
 
@@ -46,6 +47,8 @@ class Header:
     """A colour profile is embedded."""
     alpha: bool
     """Transparent pixels are possible."""
+    metadata_left_out: int = 0
+    """Chunks of metadata that cannot be used."""
 
     @property
     def animated(self) -> bool:
@@ -138,23 +141,23 @@ def _no_decoder(name: str) -> str:
 
 def _opened(data: bytes | LazyBytes, kind: formats.Kind | None, decoders: tuple[str, ...]) -> Image.Image:
     """Pillow's view of a file whose header is read."""
-    if isinstance(data, bytes):
-        return open_file(data, decoders)
     name = kind.name if kind else ""
-    if name in _IN_FRONT or name == "WEBP":
+    if isinstance(data, bytes) or name == "PNG":
+        return open_file(data, decoders, header_only=not isinstance(data, bytes))
+    if name in _IN_FRONT:
         try:
             front = formats.webp_outline(data) if name == "WEBP" else data.first
             return open_file(front, decoders)
         except DECODER_ERRORS:
             pass  # the header is longer, or broken: the whole file is read
-    if name in _ANYWHERE or name == "WEBP":
+    if name in _ANYWHERE:
         return open_file(bytes(data), decoders)
-    return open_file(cast(IO[bytes], data), decoders)
+    return open_file(data, decoders)
 
 
-_IN_FRONT = ("JPEG", "PNG")
+_IN_FRONT = ("JPEG", "WEBP")
 """Formats whose header ends before their pixels, and that Pillow does not open before it has read all of it."""
-_ANYWHERE = ("GIF", "AVIF", "HEIF")
+_ANYWHERE = ("GIF", "AVIF", "HEIF", "WEBP")
 """Formats that Pillow reads whole to know their frames and tags."""
 
 
@@ -170,9 +173,10 @@ def header_of(image: Image.Image, data: bytes | LazyBytes) -> Header:
         width=upright[0],
         height=upright[1],
         exif_orientation=orientation,
-        frames=max(1, formats.tiff_pages(data) if image_format == "TIFF" else _num_frames(image)),
+        frames=max(1, tiff.num_pages(data) if image_format == "TIFF" else _num_frames(image)),
         icc=bool(image.info.get("icc_profile")),
         alpha=has_alpha(image),
+        metadata_left_out=image.info.get(LEFT_OUT, 0),
     )
 
 
@@ -200,7 +204,7 @@ def _orientation(image: Image.Image, data: bytes | LazyBytes) -> int:
 
 
 def _late_exif(data: bytes) -> bytes | None:
-    for name, start, length in formats.png_chunks(data):
+    for name, start, length in png.chunks(data):
         if name == b"eXIf":
             return data[start : start + length]
     return None

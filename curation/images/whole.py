@@ -8,8 +8,8 @@ import zlib
 from PIL import Image
 
 from curation.images.boxes import item_media_end, jpeg2000_end
-from curation.images.formats import TiffLayout, png_chunks
 from curation.images.whole_jpeg import has_flat_corner, missing_blocks, missing_scans
+from schemas import png, tiff
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Colour type (PNG specification, 11.2.2) -> channels."""
@@ -34,21 +34,22 @@ def missing_part(data: bytes, image_format: str, loaded: Image.Image, rgb: Image
         if missing is None and loaded.mode == "CMYK" and has_flat_corner(rgb):
             missing = missing_blocks(data)  # the strict decoder knows no subsampled inks
         return missing
-    missing = cut_short(data, image_format)
+    check = _ENDS.get(image_format)
+    missing = check(data) if check else None
     if missing is None and image_format == "PNG" and may_lack_rows(loaded):
         missing = missing_rows(data)
     return missing
 
 
 def cut_short(data: bytes, image_format: str) -> str | None:
-    """How the structure of a file shows that its end is missing, or None where it does not.
+    """How the structure of a file that the decoder refused shows that its end is missing, or None where it does not.
 
     Args:
         data: the whole file.
         image_format: Pillow's name; formats whose structure says nothing about their end give None.
     """
-    check = _ENDS.get(image_format)
-    return check(data) if check else None
+    checks = (_ENDS.get(image_format), _ENDS_OF_REFUSED.get(image_format))
+    return next((missing for check in checks if check and (missing := check(data)) is not None), None)
 
 
 def may_lack_rows(loaded: Image.Image) -> bool:
@@ -67,17 +68,17 @@ def missing_rows(data: bytes) -> str | None:
 
     The stream is inflated a megabyte at a time and thrown away, which costs as much as a third of decoding it.
     """
-    header = next(((start, length) for name, start, length in png_chunks(data) if name == b"IHDR"), None)
+    header = next(((start, length) for name, start, length in png.chunks(data) if name == b"IHDR"), None)
     if header is None or header[1] < 13:
         return None
     width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, header[0])
     expected = stream_bytes(width, height, depth * _CHANNELS.get(colour, 0), bool(interlaced))
     inflater, num = zlib.decompressobj(), 0
-    for name, start, length in png_chunks(data):
+    for name, start, length in png.chunks(data):
         if name != b"IDAT":
             continue
         piece = data[start : start + length]
-        while piece and not inflater.eof:
+        while piece and not inflater.eof and num < expected:
             try:
                 num += len(inflater.decompress(piece, _STEP_BYTES))
             except zlib.error:
@@ -98,7 +99,7 @@ def stream_bytes(width: int, height: int, bits_per_pixel: int, interlaced: bool)
 
 
 def _png_end(data: bytes) -> str | None:
-    for name, start, length in png_chunks(data):
+    for name, start, length in png.chunks(data):
         if name == b"IEND":
             return None
         if start + length > len(data):
@@ -146,28 +147,29 @@ def _webp_end(data: bytes) -> str | None:
 
 
 def _tiff_end(data: bytes) -> str | None:
-    layout = TiffLayout.of(data)
-    if layout is None or layout.directory_end(data, layout.first) is None:
+    first = next(tiff.directories(data), None)
+    if first is None:
         return "ends before its image directory"
-    end = layout.directory_end(data, layout.first) or 0
-    entry_size, inline = (20, 8) if layout.big else (12, 4)
-    first = layout.first + (8 if layout.big else 2)
-    for at in range(first, end - layout.offset_size, entry_size):
-        kind = struct.unpack_from(layout.order + "H", data, at + 2)[0]
-        count = layout.offset(data, at + 4)
-        size = count * _TIFF_SIZES.get(kind, 0)
-        if size > inline and layout.offset(data, at + 4 + layout.offset_size) + size > len(data):
-            return "ends before the values of its image directory"
-    return None
+    return "ends before the values of its image directory" if first.end_of_values() > len(data) else None
 
 
-_TIFF_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-"""Field type -> bytes per value (TIFF 6.0 section 2 and BigTIFF)."""
+def _tiff_data_end(data: bytes) -> str | None:
+    """Only used once the decoder has failed: writers get the lengths of strips wrong around whole pictures."""
+    first = next(tiff.directories(data), None)
+    if first is None:
+        return None
+    last = 0
+    for places, lengths in ((tiff.STRIPS, tiff.STRIP_BYTES), (tiff.TILES, tiff.TILE_BYTES)):
+        pairs = zip(first.numbers(data, places, _MOST_STRIPS), first.numbers(data, lengths, _MOST_STRIPS), strict=False)
+        last = max((place + length for place, length in pairs), default=last)
+    return f"holds {len(data)} of {last} bytes" if last > len(data) else None
+
+
+_MOST_STRIPS = 100_000
 
 
 _ENDS = {
     "PNG": _png_end,
-    "JPEG": _jpeg_end,
     "GIF": _gif_end,
     "WEBP": _webp_end,
     "TIFF": _tiff_end,
@@ -176,3 +178,6 @@ _ENDS = {
     "JPEG2000": jpeg2000_end,
 }
 """Pillow's format -> the check whether its end is missing."""
+
+_ENDS_OF_REFUSED = {"JPEG": _jpeg_end, "TIFF": _tiff_data_end}
+"""The same, for files that the decoder refused."""

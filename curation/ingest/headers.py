@@ -116,7 +116,7 @@ def _row(row_id: int, num_bytes: int | None, refused: Unreadable | None, header:
     return (row_id, num_bytes, *columns, *((refused.reason.value, refused.detail) if refused else (None, None)))
 
 
-_NOTHING = (None,) * 7
+_NOTHING = (None,) * 8
 """The columns that a header fills."""
 
 

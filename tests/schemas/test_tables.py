@@ -23,7 +23,7 @@ from tests.building import build, recipe, write_pictures
 
 CONTRACT = {
     "images": "image_id source member byte_offset num_bytes sha256 format mode width height exif_orientation frames "
-    "icc alpha raw_caption url license reason detail",
+    "icc metadata_left_out alpha raw_caption url license reason detail",
     "proxies": "image_id jpeg width height",
     "fingerprints": "image_id phash pixel_sha256",
     "scores": "image_id aesthetic",

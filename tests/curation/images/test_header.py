@@ -8,10 +8,12 @@ import zipfile
 import pytest
 from PIL import Image
 
-from curation.images.formats import png_chunks, sniff, tiff_pages
+from curation.images.formats import sniff
 from curation.images.header import Header, Unreadable, clean, read_header
 from curation.images.whole import cut_short
+from schemas.png import chunks
 from schemas.reasons import ImageError
+from schemas.tiff import num_pages
 from tests.photos import (
     HEIC,
     HTML,
@@ -102,7 +104,7 @@ def test_a_chain_of_pages_that_bites_its_tail_ends() -> None:
     entries = int.from_bytes(data[first : first + 2], "little")
     link = first + 2 + 12 * entries
     data[link : link + 4] = data[4:8]
-    assert tiff_pages(bytes(data)) == 1
+    assert num_pages(bytes(data)) == 1
 
 
 @pytest.mark.parametrize(
@@ -173,7 +175,7 @@ def test_avif_hides_behind_a_general_brand() -> None:
 
 def test_chunks_and_ends() -> None:
     png = encode(quadrants(), "PNG")
-    assert [name for name, _, _ in png_chunks(png)][0::2][-1] in (b"IDAT", b"IEND")
+    assert [name for name, _, _ in chunks(png)][0::2][-1] in (b"IDAT", b"IEND")
     assert cut_short(png, "PNG") is None
     assert cut_short(png + b"trailing bytes", "PNG") is None
     assert cut_short(png[:-1], "PNG") is None  # every byte of the last chunk but one of its checksum

@@ -1,0 +1,108 @@
+"""Chunks of a PNG: the decoder sees those that pixels depend on, and no metadata that would make it refuse them."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from PIL import PngImagePlugin
+
+from schemas.slices import Sliced
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+MAX_METADATA_BYTES = 16 * 1024 * 1024
+"""Longest colour profile or block of metadata, inflated; a longer one is left out."""
+MOST_CHUNKS = 200_000
+
+PngImagePlugin.MAX_TEXT_CHUNK = MAX_METADATA_BYTES
+PngImagePlugin.MAX_TEXT_MEMORY = 4 * MAX_METADATA_BYTES
+
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_TEXTS_KEPT = (b"XML:com.adobe.xmp", b"Raw profile type ")
+"""Keywords of texts that hold metadata of the picture; other texts are for people."""
+_PIXELS = (b"tRNS", b"acTL", b"fcTL", b"fdAT")
+"""Chunks of transparency and animation: a damaged one is damage to the picture."""
+
+
+class Chunk(NamedTuple):
+    """A chunk, which may reach past the end of the file."""
+
+    name: bytes
+    start: int
+    """First byte of its payload."""
+    length: int
+    """Bytes of its payload; its checksum follows."""
+
+
+class Tidy(NamedTuple):
+    """A PNG without the metadata that stands in the way of its pixels."""
+
+    data: bytes
+    num_left_out: int
+    """Chunks of metadata that were left out because their checksum is wrong or they are too long."""
+
+
+def chunks(data: Sliced) -> Iterator[Chunk]:
+    """The chunks of a PNG in their order."""
+    at = len(SIGNATURE)
+    while at + 8 <= len(data):
+        length, name = struct.unpack(">I4s", data[at : at + 8])
+        yield Chunk(name, at + 8, length)
+        at += length + 12
+
+
+def tidy(data: Sliced, *, header_only: bool = False) -> Tidy:
+    """The same pixels in a file that a decoder does not refuse for its metadata.
+
+    Texts are left out. So are chunks of metadata whose checksum is wrong, and those that are longer than
+    `MAX_METADATA_BYTES`; these are counted. Chunks that pixels depend on stay as they are, damaged or not.
+
+    Args:
+        header_only: stop at the first pixels. No more is read of a file that is read lazily.
+
+    Raises:
+        ValueError: the file has more than `MOST_CHUNKS` chunks.
+    """
+    pieces, num_left_out, kept_from, at = list[bytes](), 0, 0, len(SIGNATURE)
+    for number, chunk in enumerate(chunks(data)):
+        if number == MOST_CHUNKS:
+            raise ValueError(f"the file has more than {MOST_CHUNKS} chunks")
+        if header_only and chunk.name in (b"IDAT", b"fdAT", b"IEND"):
+            return Tidy(b"".join([*pieces, data[kept_from : chunk.start + 4]]), num_left_out)
+        drop, counts = _judge(data, chunk)
+        at = chunk.start + chunk.length + 4
+        if drop:
+            pieces.append(data[kept_from : chunk.start - 8])
+            num_left_out, kept_from = num_left_out + counts, at
+    if not pieces and not header_only:
+        return Tidy(bytes(data), 0)
+    return Tidy(b"".join([*pieces, data[kept_from : len(data)]]), num_left_out)
+
+
+def _judge(data: Sliced, chunk: Chunk) -> tuple[bool, bool]:
+    """Whether a chunk is left out, and whether that is worth counting."""
+    if not chunk.name[0] & 32 or chunk.name in _PIXELS or chunk.start + chunk.length + 4 > len(data):
+        return False, False
+    if chunk.name in _TEXTS and not data[chunk.start : chunk.start + 32].startswith(_TEXTS_KEPT):
+        return True, False
+    whole = data[chunk.start - 4 : chunk.start + chunk.length + 4]
+    damaged = zlib.crc32(whole[:-4]) != int.from_bytes(whole[-4:], "big")
+    unusable = damaged or _inflated(chunk.name, whole[4:-4]) > MAX_METADATA_BYTES
+    return unusable, unusable
+
+
+def _inflated(name: bytes, payload: bytes) -> int:
+    """Bytes of a payload once it is inflated, as far as they matter."""
+    if name in (b"iCCP", b"zTXt"):
+        compressed = payload.partition(b"\0")[2][1:]
+    elif name == b"iTXt" and payload.partition(b"\0")[2][:1] == b"\1":
+        compressed = payload.partition(b"\0")[2][2:].partition(b"\0")[2].partition(b"\0")[2]
+    else:
+        return len(payload)
+    try:
+        return len(zlib.decompressobj().decompress(compressed, MAX_METADATA_BYTES + 1))
+    except zlib.error:
+        return 0
