@@ -55,10 +55,16 @@ class FolderSource(_Source):
     path: Where
     """A folder, or a pattern of folders and images (`photos/2024-*`): local (`~` is the home directory), or a URL:
     s3://, gs://, abfs://, hf://, https://, ..."""
+    follow_links: bool = False
+    """Read files behind links that lead out of the folder too. Links to folders are never followed."""
 
     def location(self) -> str:
         """The folder or the pattern."""
         return absolute(self.path)
+
+    def listing_options(self) -> dict[str, Any]:
+        """Whether links out of the folder are followed; a listing that says nothing followed none."""
+        return {"follow_links": True} if self.follow_links else {}
 
 
 class TarCaptions(StrictModel):

@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 
 from schemas.sentences import sentence_ends
 
-_INVISIBLE = "\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
-"""Characters that print nothing: soft hyphens, zero-width spaces, byte order marks, marks of direction, tags."""
+_INVISIBLE = "\u00ad\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+"""Characters that print nothing: soft hyphens, zero-width spaces, byte order marks, marks of direction."""
 
-_REMOVED = re.compile(f"[{_INVISIBLE}]")
+_REMOVED = re.compile(f"[{_INVISIBLE}]|(\U0001f3f4[\U000e0030-\U000e007a]{{2,6}}\U000e007f)|[\U000e0000-\U000e007f]")
+"""What is taken out; the group is what stays, the flag of a region, which is spelled in tags behind a black flag."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _STRAY_JOINER = re.compile(
     "(?<![^\x00-\x7f\\s\u200c\u200d])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f\\s\u200c\u200d])"
@@ -36,7 +37,7 @@ def clean(text: str | None) -> str | None:
     if text is None:
         return None
     if not text.isascii():
-        text = _REMOVED.sub("", unicodedata.normalize("NFC", text))
+        text = _REMOVED.sub(lambda found: found[1] or "", unicodedata.normalize("NFC", text))
         text = unicodedata.normalize("NFC", _STRAY_JOINER.sub("", text))
     return " ".join(_CONTROL.sub(" ", text).split()) or None
 

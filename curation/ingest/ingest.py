@@ -17,7 +17,9 @@ from curation.images.header import Unreadable
 from curation.ingest.takedown_log import NOTHING_WITHHELD, Withheld, read_log
 from curation.sources import read_original
 from curation.sources.captions import RawCaption, read_sidecar
+from curation.sources.read import is_link_out
 from curation.sources.storage import unreadable
+from curation.sources.texts import LONGEST_TEXT_BYTES
 from engine.ahead import ahead
 from engine.dataset import Dataset
 from engine.map_job import MapJob, Worker, naming
@@ -29,6 +31,12 @@ from schemas.tables import IMAGES, PROXIES
 
 ROWS_PER_BATCH = 64
 """Rows that wait as Python objects before they become Arrow; keeps a part of proxies from lying in memory twice."""
+
+BYTES_PER_PIXEL = 8
+"""A file of more bytes than this for each pixel of the largest picture is not read: no picture that is taken needs
+them."""
+LEAST_BOUND = 1 << 28
+"""Bytes that a file may have however small `ingest.max_megapixels` is."""
 
 
 def map_job(recipe: DataRecipe) -> MapJob:
@@ -90,11 +98,12 @@ def ingest_row(
     with naming(listed["member"]):
         image |= {"row_id": row_id, "num_bytes": listed["num_bytes"]} | _caption(listed)
         try:
-            data = _read(listed)
+            max_pixels = int(knobs.max_megapixels * 1e6)
+            data = _read(listed, max(LEAST_BOUND, BYTES_PER_PIXEL * max_pixels))
             digest = hashlib.sha256(data).hexdigest()
             image |= {"image_id": image_id(digest), "sha256": digest, "num_bytes": len(data)}
             proxy["image_id"] = image["image_id"]
-            decoded = decode(data, longest_px=knobs.proxy_px, max_pixels=int(knobs.max_megapixels * 1e6))
+            decoded = decode(data, longest_px=knobs.proxy_px, max_pixels=max_pixels)
             image |= decoded.header.columns() | {"alpha": decoded.alpha}
             proxy |= _proxy_columns(decoded, knobs.proxy_quality)
         except Unreadable as refused:
@@ -116,7 +125,7 @@ def _rows(listing: pa.Table) -> Iterator[dict[str, Any]]:
         yield from batch.to_pylist()
 
 
-def _read(listed: Mapping[str, Any]) -> bytes:
+def _read(listed: Mapping[str, Any], most_bytes: int) -> bytes:
     """The bytes of an original.
 
     Raises:
@@ -126,7 +135,8 @@ def _read(listed: Mapping[str, Any]) -> bytes:
     if found_bad is not None:
         raise Unreadable(found_bad, listed["detail"])
     try:
-        return read_original(listed["source"], listed["member"], listed["byte_offset"], listed["num_bytes"])
+        place = listed["byte_offset"], listed["num_bytes"]
+        return read_original(listed["source"], listed["member"], *place, most_bytes)
     except OSError as error:
         raise unreadable(error) from None
 
@@ -142,22 +152,27 @@ def _caption(listed: Mapping[str, Any]) -> dict[str, str | None]:
 
 
 def _read_sidecars(source: str, member: str) -> RawCaption:
-    """The caption file, and the `.txt` of the same name where a `.json` holds everything but a caption.
+    """The caption file, and a text file of the same name where a `.json` holds everything but a caption.
 
     One that cannot be read is as good as none: the image is not at fault.
     """
     stem, _, extension = member.rpartition(".")
     is_json = extension.lower() == "json"
     try:
-        found = read_sidecar(read_original(source, member), is_json)
+        found = read_sidecar(read_original(source, member, most_bytes=LONGEST_TEXT_BYTES), is_json)
     except OSError:
         return RawCaption(None)
-    if is_json and found.caption is None:
+    if not is_json or found.caption is not None:
+        return found
+    for other in (f"{stem}.txt", f"{stem}.caption"):  # the listing has looked at the first file alone
+        if is_link_out(source, other) and not is_link_out(source, member):
+            continue
         try:
-            text = read_sidecar(read_original(source, f"{stem}.txt"), is_json=False)
+            text = read_sidecar(read_original(source, other, most_bytes=LONGEST_TEXT_BYTES), is_json=False)
         except OSError:
-            return found
-        return RawCaption(text.caption, found.url, found.license)
+            continue
+        if text.caption is not None:
+            return RawCaption(text.caption, found.url, found.license)
     return found
 
 

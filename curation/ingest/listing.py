@@ -109,11 +109,11 @@ def _refuse_other_source(dataset: Dataset, entry: dict[str, Any], source: AnySou
             f"{dataset.root}: {entry['path']} was listed under the name {entry['name']!r}, the recipe says "
             f"{label!r}; samples carry the name: set it back, or name another out"
         )
-    options = source.listing_options()
-    if changed := [name for name in options if options[name] != entry.get("options", {}).get(name)]:
+    options, were = source.listing_options(), entry.get("options", {})
+    if changed := [name for name in were | options if options.get(name) != were.get(name)]:
         raise ValueError(
-            f"{dataset.root}: {entry['path']} was listed with {changed[0]}={entry['options'].get(changed[0])}, the "
-            f"recipe says {options[changed[0]]}; a listing is taken once: set it back, or name another out"
+            f"{dataset.root}: {entry['path']} was listed with {changed[0]}={were.get(changed[0])}, the "
+            f"recipe says {options.get(changed[0])}; a listing is taken once: set it back, or name another out"
         )
 
 
@@ -142,7 +142,7 @@ def _list_one(dataset: Dataset, recipe: DataRecipe, position: int, part: int, ro
         "parts": num_parts,
         "ignored": dict(sorted(listing.ignored.items())),
     }
-    if source.kind != "folder":
+    if source.kind != "folder" or source.listing_options():
         entry |= {"kind": source.kind, "options": source.listing_options()}
     return entry
 

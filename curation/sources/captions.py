@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import os
 import sqlite3
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import IO, Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from curation.sources.item import SourceListing, member_name
+from curation.sources.records import Row, read_rows
+from curation.sources.texts import NotText, clean_text, clean_url, decode, first_caption, parse_json
 
-from curation.sources.item import member_name
-from curation.sources.storage import REMOTE_ERRORS, filesystem, why
-from schemas.locations import public_url
-
-TABLE_NAMES = ("captions.parquet", "captions.csv", "captions.jsonl")
-"""Names of a captions table in the root of a folder."""
+TABLE_NAMES = tuple(
+    f"{stem}.{extension}" for stem in ("captions", "metadata") for extension in ("parquet", "csv", "jsonl")
+)
+"""Names of a captions table of a folder; Hugging Face's image folders call it `metadata`."""
 
 FILE_COLUMNS = ("file_name", "file", "path", "image", "member")
 CAPTION_COLUMNS = ("caption", "text", "prompt", "raw_caption")
 SIDECAR_FIELDS = ("caption", "text", "prompt")
-_CSV_FIELD_LIMIT = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -48,114 +43,127 @@ class CaptionTable:
         self._rows = sqlite3.connect("")  # a file that SQLite deletes itself
         self._rows.execute("PRAGMA cache_size = -65536")  # KiB
         self._rows.execute("PRAGMA journal_mode = OFF")
-        self._rows.execute("CREATE TABLE captions (key TEXT PRIMARY KEY, caption, url, license) WITHOUT ROWID")
+        self._rows.execute("CREATE TABLE captions (name TEXT PRIMARY KEY, loose, caption, url, license) WITHOUT ROWID")
+        self._rows.execute("CREATE INDEX loosely ON captions (loose)")
+        self.tables: dict[str, str] = {}
+        """Folder -> the name of its captions table."""
         self.num_repeated = 0
         """Rows for an image that an earlier row had named; the first row counts."""
 
     def add(self, rows: Iterable[tuple[str, RawCaption]]) -> None:
         """Keep captions by member name."""
-        num_before, num_rows = self.num_left(), 0
         for member, raw in rows:
-            num_rows += 1
-            self._rows.execute(
-                "INSERT OR IGNORE INTO captions VALUES (?, ?, ?, ?)",
-                (_lookup_key(member), raw.caption, raw.url, raw.license),
+            added = self._rows.execute(
+                "INSERT OR IGNORE INTO captions VALUES (?, ?, ?, ?, ?)",
+                (member, _loose(member), raw.caption, raw.url, raw.license),
             )
-        self.num_repeated += num_rows - (self.num_left() - num_before)
+            self.num_repeated += 1 - added.rowcount
 
-    def take(self, member: str) -> RawCaption | None:
-        """The caption of an image; it is removed, so that the captions left at the end belong to no image."""
-        key = (_lookup_key(member),)
-        row = self._rows.execute("SELECT caption, url, license FROM captions WHERE key = ?", key).fetchone()
-        if row is None:
+    def take(self, member: str, is_file: Callable[[str], bool]) -> RawCaption | None:
+        """The caption of an image; it is removed, so that the captions left at the end belong to no image.
+
+        That of its exact name counts first, then one whose name differs in the composition of its letters or in its
+        slashes, unless it is the exact name of another file.
+        """
+        exact = self._rows.execute("SELECT * FROM captions WHERE name = ?", (member,)).fetchall()
+        others = self._rows.execute("SELECT * FROM captions WHERE loose = ?", (_loose(member),))
+        found = next((row for row in exact or others.fetchall() if row[0] == member or not is_file(row[0])), None)
+        if found is None:
             return None
-        self._rows.execute("DELETE FROM captions WHERE key = ?", key)
-        return RawCaption(*row)
+        name, _, *words = found
+        self._rows.execute("DELETE FROM captions WHERE name = ?", (name,))
+        return RawCaption(*words)
 
     def num_left(self) -> int:
         """Captions that no image has taken."""
         (count,) = self._rows.execute("SELECT count(*) FROM captions").fetchone()
         return int(count)
 
+    def read(self, root: str, prefix: str, names: Collection[str], listing: SourceListing) -> None:
+        """Add the captions table of a folder, where there is one.
 
-def read_caption_table(root: str, names: Iterable[str]) -> CaptionTable | None:
-    """The captions table of a folder, or None where there is none.
+        `listing` counts the rows and cells that cannot be read. A table called `captions` in the root is what it is
+        called; any other that has no captions is counted as well.
 
-    Args:
-        root: the folder, absolute, or its URL.
-        names: the names in it.
+        Args:
+            root: the folder of the source, absolute, or its URL.
+            prefix: the folder of the table below it, with a slash at its end.
+            names: the names in it that may be tables.
 
-    Raises:
-        ValueError: there are several, it cannot be read, or it lacks a column for file names or for captions.
-    """
-    present = set(names)
-    found = [name for name in TABLE_NAMES if name in present]
-    if not found:
-        return None
-    if len(found) > 1:
-        raise ValueError(f"{root}: holds {' and '.join(found)}; keep one captions table")
-    table = CaptionTable()
-    table.add(_captions(root, f"{root}/{found[0]}"))
-    return table
+        Raises:
+            ValueError: there are several tables, or the one of the root cannot be read, or lacks a column.
+        """
+        for stem in ("captions", "metadata"):
+            found = [name for name in TABLE_NAMES if name in names and name.startswith(stem)]
+            if len(found) > 1:
+                folder = f"{root}/{prefix}".rstrip("/")
+                raise ValueError(f"{folder}: holds {' and '.join(found)}; keep one captions table")
+            if not found or self.tables.get(prefix) is not None:
+                continue
+            path = f"{root}/{prefix}{found[0]}"
+            try:
+                self.add(_captions(root, prefix, path, listing))
+                self.tables[prefix] = found[0]
+            except ValueError as error:
+                if stem == "captions" and not prefix:
+                    raise
+                listing.count("captions tables that are not read", first=str(error))
 
 
-def _captions(root: str, path: str) -> Iterator[tuple[str, RawCaption]]:
+def _captions(root: str, prefix: str, path: str, listing: SourceListing) -> Iterator[tuple[str, RawCaption]]:
     wanted = ((FILE_COLUMNS, "file names"), (CAPTION_COLUMNS, "captions"))
     known = (*FILE_COLUMNS, *CAPTION_COLUMNS, "url", "license")
     for row in read_rows(path, lambda names: _check_columns(path, names, wanted), known):
-        name = _first(row, FILE_COLUMNS)
+        if row.broken is not None:
+            listing.count("rows of captions that cannot be read", first=f"{path}, {row.place} {row.broken}")
+            continue
+        name = next((text for column in FILE_COLUMNS if (text := clean_text(row.cells.get(column)))), None)
         if name is not None:
-            yield (
-                _relative(root, name),
-                RawCaption(_first(row, CAPTION_COLUMNS), clean_url(row.get("url")), clean_text(row.get("license"))),
-            )
+            caption = caption_in(row, CAPTION_COLUMNS, path, listing)
+            url, licence = clean_url(row.cells.get("url")), clean_text(row.cells.get("license"))
+            yield _relative(root, prefix, name), RawCaption(caption, url, licence)
+
+
+def caption_in(row: Row, columns: Sequence[str], path: str, listing: SourceListing) -> str | None:
+    """The caption in a row of a table; `listing` counts the row where it holds something else in its place."""
+    caption = first_caption(row.cells, columns)
+    if caption is None:
+        given = next((value for column in columns if (value := row.cells.get(column)) not in (None, [], "")), "")
+        if not isinstance(given, str):
+            kind = "holds no text" if isinstance(given, bytes | list) else f"is {type(given).__name__}, not text"
+            listing.count("captions that are no text", first=f"{path}, {row.place}: {' or '.join(columns)} {kind}")
+    return caption
 
 
 def read_sidecar(data: bytes, is_json: bool, fields: Iterable[str] = SIDECAR_FIELDS) -> RawCaption:
-    """The caption in a sidecar file, a `.txt` or `.json` of the same name as an image; bytes that are not UTF-8 become
-    U+FFFD.
+    """The caption in a sidecar file, a text or `.json` of the same name as an image, in the encoding that it is in.
 
-    The first of `fields` that holds text is the caption of a `.json`. One that is no object, or holds no caption, gives
-    none: the image is not at fault.
+    The first of `fields` that holds text is the caption of a `.json`, and of a list of texts the first. One that is no
+    object, or holds no caption, gives none: the image is not at fault.
     """
-    text = data.decode("utf-8-sig", "replace")
-    if not is_json:
+    text = decode(data)
+    if text is None or not is_json:
         return RawCaption(clean_text(text))
     try:
-        value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+        value = parse_json(text)
+    except NotText:
         return RawCaption(None)
     if not isinstance(value, dict):
         return RawCaption(None)
-    return RawCaption(_first(value, fields), clean_url(value.get("url")), clean_text(value.get("license")))
+    return RawCaption(first_caption(value, fields), clean_url(value.get("url")), clean_text(value.get("license")))
 
 
-def clean_text(value: Any) -> str | None:
-    """Text stripped of blanks and of characters that UTF-8 cannot hold; None where nothing is left or it is no text."""
-    if not isinstance(value, str):
-        return None
-    return value.encode("utf-8", "replace").decode("utf-8").strip() or None
-
-
-def clean_url(value: Any) -> str | None:
-    """A URL as provenance: `clean_text` without credentials."""
-    text = clean_text(value)
-    return None if text is None else public_url(text)
-
-
-def _first(row: Mapping[Any, Any], names: Iterable[str]) -> str | None:
-    return next((text for name in names if (text := clean_text(row.get(name))) is not None), None)
-
-
-def _relative(root: str, name: str) -> str:
-    path = PurePosixPath(name.replace("\\", "/") if "/" not in name else name)
+def _relative(root: str, prefix: str, name: str) -> str:
+    """The member name of a file that a table names, below its own folder or as a whole path."""
+    path = PurePosixPath(name)
     if path.is_absolute() and path.is_relative_to(root):
-        path = path.relative_to(root)
-    return member_name(str(path).encode("utf-8"))
+        return member_name(os.fsencode(path.relative_to(root)))
+    return member_name(os.fsencode(prefix + str(path)))
 
 
-def _lookup_key(member: str) -> str:
-    return unicodedata.normalize("NFC", member)  # a table typed on one system may name files written on another
+def _loose(member: str) -> str:
+    """What the names of a file have in common that were written on different systems."""
+    return unicodedata.normalize("NFC", member if "/" in member else member.replace("\\", "/"))
 
 
 def _check_columns(path: str, names: Iterable[str], wanted: Iterable[tuple[tuple[str, ...], str]]) -> None:
@@ -164,84 +172,3 @@ def _check_columns(path: str, names: Iterable[str], wanted: Iterable[tuple[tuple
         if not set(columns) & set(names):
             have = ", ".join(names) or "none"
             raise ValueError(f"{path}: needs a column of {what}, one of {', '.join(columns)}; it has {have}")
-
-
-CheckNames = Callable[[Iterable[str]], None]
-"""Raises where a table lacks a column."""
-
-
-def read_rows(path: str, check: CheckNames, columns: Iterable[str]) -> Iterator[Mapping[str | None, Any]]:
-    """The rows of a .parquet, .csv or .jsonl file, local or remote, one after the other.
-
-    Args:
-        check: called with the names of its columns; for .jsonl after the last row, since any row may bring one.
-        columns: those that are wanted; others may be left out.
-
-    Raises:
-        ValueError: it cannot be read.
-    """
-    extension = path.rpartition(".")[2].lower()
-    shown = public_url(path)
-    try:
-        fs, inner = filesystem(path)
-        with fs.open(inner, "rb") as file:
-            if extension == "parquet":
-                yield from _parquet_rows(shown, file, check, set(columns))
-            elif extension == "csv":
-                yield from _csv_rows(shown, file, check)
-            elif extension == "jsonl":
-                yield from _jsonl_rows(shown, file, check)
-            else:
-                raise ValueError(f"{shown}: is no table; name a .parquet, .jsonl or .csv file")
-    except REMOTE_ERRORS as error:
-        raise ValueError(f"{shown}: cannot be read: {why(path, error)}") from None
-
-
-def require_columns(path: str, wanted: Iterable[str | None], names: Iterable[str]) -> None:
-    """Refuse a table that lacks a column.
-
-    Raises:
-        ValueError: names the first one that is missing, and those that there are.
-    """
-    names = list(names)
-    if lacking := [name for name in wanted if name is not None and name not in names]:
-        raise ValueError(f"{path}: has no column {lacking[0]!r}; it has {', '.join(map(str, names)) or 'none'}")
-
-
-def _parquet_rows(
-    path: str, opened: IO[bytes], check: CheckNames, columns: set[str]
-) -> Iterator[Mapping[str | None, Any]]:
-    try:
-        with pq.ParquetFile(opened) as file:
-            names = file.schema_arrow.names
-            check(names)
-            for batch in file.iter_batches(columns=[name for name in names if name in columns]):
-                yield from batch.to_pylist()
-    except pa.ArrowException as error:
-        raise ValueError(f"{path}: cannot be read as Parquet: {error}") from None
-
-
-def _csv_rows(path: str, opened: IO[bytes], check: CheckNames) -> Iterator[Mapping[str | None, Any]]:
-    csv.field_size_limit(_CSV_FIELD_LIMIT)
-    try:
-        reader = csv.DictReader(io.TextIOWrapper(opened, encoding="utf-8-sig", errors="replace", newline=""))
-        check(reader.fieldnames or ())
-        yield from reader
-    except csv.Error as error:
-        raise ValueError(f"{path}: cannot be read as CSV: {error}") from None
-
-
-def _jsonl_rows(path: str, opened: IO[bytes], check: CheckNames) -> Iterator[Mapping[str | None, Any]]:
-    names: dict[str, None] = {}
-    for number, line in enumerate(io.TextIOWrapper(opened, encoding="utf-8-sig", errors="replace"), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}: line {number} is not JSON: {error}") from None
-        if type(row) is not dict:
-            raise ValueError(f"{path}: line {number} is no JSON object")
-        names |= dict.fromkeys(row)
-        yield row
-    check(names)

@@ -13,12 +13,14 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Protocol, TypeVar
 
+from curation.sources.captions import TABLE_NAMES
 from curation.sources.item import SourceListing
-from curation.sources.storage import RemoteError, filesystem, patiently
+from curation.sources.storage import RemoteError, filesystem, is_within, patiently
 from schemas.reasons import TRANSIENT
 
-_DATASET = {"recipe.yaml", "tables"}
+_DATASET = frozenset({"recipe.yaml", "tables"})
 """Names in a folder that holds a dataset."""
+_MARKS = _DATASET | set(TABLE_NAMES)
 
 RUN_ENTRIES = 1 << 17
 """Entries sorted at once: some 30 MB of names."""
@@ -35,6 +37,8 @@ class FolderEntry:
     name: str
     is_folder: bool
     num_bytes: int | None
+    leads_out: bool = False
+    """Whether it is a link to a file outside the source, which is not to be followed."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,13 @@ class SortedFolder:
     """The entries of a folder in the order of their names."""
 
     entries: Iterable[FolderEntry]
-    holds_dataset: bool
+    marks: frozenset[str]
+    """Those of the names that mark a dataset or a captions table."""
+
+    @property
+    def holds_dataset(self) -> bool:
+        """Whether the folder is a dataset."""
+        return self.marks >= _DATASET
 
 
 class ListEntries(Protocol):
@@ -56,7 +66,7 @@ def entry_order(entry: FolderEntry) -> bytes:
     return os.fsencode(entry.name + "/" if entry.is_folder else entry.name)
 
 
-def local_entries(root: Path, prefix: str, listing: SourceListing) -> SortedFolder:
+def local_entries(root: Path, follow_links: bool, prefix: str, listing: SourceListing) -> SortedFolder:
     """The entries of a local folder; hidden names, linked folders and special files are counted and left out.
 
     Raises:
@@ -64,18 +74,19 @@ def local_entries(root: Path, prefix: str, listing: SourceListing) -> SortedFold
         ValueError: it is too large to be sorted in memory, and there is no room in the temporary folder.
     """
     marks: set[str] = set()
+    within = None if follow_links else os.path.realpath(root)
 
     def marking() -> Iterator[FolderEntry]:
-        for entry in _scan(root / prefix, listing):
-            if entry.name in _DATASET:
+        for entry in _scan(root / prefix, within, listing):
+            if entry.name in _MARKS and not entry.leads_out:
                 marks.add(entry.name)
             yield entry
 
     entries = sorted_on_disk(marking(), entry_order)
-    return SortedFolder(entries, marks == _DATASET)
+    return SortedFolder(entries, frozenset(marks))
 
 
-def _scan(folder: Path, listing: SourceListing) -> Iterator[FolderEntry]:
+def _scan(folder: Path, within: str | None, listing: SourceListing) -> Iterator[FolderEntry]:
     with os.scandir(folder) as scan:
         for entry in scan:
             is_folder, is_file = _look(entry)
@@ -85,7 +96,10 @@ def _scan(folder: Path, listing: SourceListing) -> Iterator[FolderEntry]:
                 listing.count("linked folder")
             elif is_folder:
                 yield FolderEntry(entry.name, True, None)
-            elif is_file or entry.is_symlink():  # a link that leads nowhere is an input that cannot be read
+            elif entry.is_symlink():  # one that leads nowhere is an input that cannot be read
+                leads_out = within is not None and is_file and not is_within(entry.path, within)
+                yield FolderEntry(entry.name, False, _size(entry), leads_out)
+            elif is_file:
                 yield FolderEntry(entry.name, False, _size(entry))
             else:
                 listing.count("special file")
@@ -125,7 +139,7 @@ def remote_entries(root: str, prefix: str, listing: SourceListing) -> SortedFold
 
 def sorted_folder(entries: list[FolderEntry]) -> SortedFolder:
     """Entries that are sorted already, as a folder."""
-    return SortedFolder(entries, {entry.name for entry in entries} >= _DATASET)
+    return SortedFolder(entries, frozenset(entry.name for entry in entries if not entry.leads_out) & _MARKS)
 
 
 def _look(entry: os.DirEntry[str]) -> tuple[bool, bool]:

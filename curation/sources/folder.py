@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from curation.images.header import NOT_PICTURES
-from curation.sources.captions import TABLE_NAMES, CaptionTable, read_caption_table
+from curation.sources.captions import TABLE_NAMES, CaptionTable, RawCaption
 from curation.sources.entries import (
     FolderEntry,
     ListEntries,
@@ -24,8 +24,10 @@ from curation.sources.entries import (
 )
 from curation.sources.item import Item, SourceListing, member_name
 from curation.sources.patterns import is_pattern, match_all, split_pattern
-from curation.sources.storage import RemoteError, filesystem
+from curation.sources.read import file_of
+from curation.sources.storage import RemoteError, filesystem, patiently
 from schemas.locations import is_remote
+from schemas.reasons import ImageError
 from schemas.sources import FolderSource
 
 UNDECODED = frozenset(
@@ -33,14 +35,18 @@ UNDECODED = frozenset(
 )
 """Extensions of image formats that Pillow may lack a decoder for: listed all the same, and reported as unsupported."""
 
-_SIDECARS = (".json", ".txt")
+_SIDECARS = (".json", ".txt", ".caption")
+_OTHER_KINDS = {"csv": "table", "jsonl": "table", "parquet": "table", "tar": "webdataset", "arrow": "hf_dataset"}
+"""Extension of files that are no images -> the kind of source that reads them."""
+_LEADS_OUT = "a link that leads out of the folder; follow_links: true in its entry of sources reads it"
 
 
 def list_folder(source: FolderSource) -> SourceListing:
     """The inputs of a folder, found recursively, in the byte order of their relative paths.
 
-    An input is a file whose extension names an image format, in any case. Links to files are followed, links to
-    folders are not. Hidden files and folders, and folders that hold a dataset, are left out and counted. A folder
+    An input is a file whose extension names an image format, in any case. Links to files inside the folder are
+    followed; one that leads out of it is an input with a reason unless `follow_links` is set, and links to folders are
+    not followed. Hidden files and folders, and folders that hold a dataset, are left out and counted. A folder
     that cannot be listed is an input itself, so that it ends in the ledger as unreadable. Of a pattern every folder
     and image that matches is listed; inputs are named below the last folder before the first `*`, `?` or `[`.
 
@@ -53,36 +59,8 @@ def list_folder(source: FolderSource) -> SourceListing:
     if not is_remote(root):
         _check_folder(Path(root))
     listing = _ignoring()
-    return SourceListing(_items(location, root, listing), listing.ignored)
-
-
-def _items(location: str, root: str, listing: SourceListing) -> Iterator[Item]:
-    entries = partial(remote_entries, root) if is_remote(root) else partial(local_entries, Path(root))
-    try:
-        names = _table_names(root, entries)
-    except RemoteError as error:
-        raise ValueError(f"{location}: cannot be listed ({error.detail}); check the spelling and the rights") from None
-    captions = read_caption_table(root, names)
-    found = _walk(entries, "", captions, listing)
-    if location != root:
-        found = _walk_matches(entries, _matches(location, root), captions, listing)
-    num_items = 0
-    for item in found:
-        num_items += 1
-        yield item if location == root else replace(item, source=root)
-    if not num_items and location != root:
-        raise ValueError(f"{location}: matches no image; check the pattern")
-    if not num_items:
-        raise ValueError(f"{location}: holds no image; name a folder with .jpg, .png or .webp files in it or below it")
-    if captions is not None:
-        listing.count("captions without an image", captions.num_left())
-        listing.count("further captions of an image", captions.num_repeated)
-
-
-def _table_names(root: str, entries: ListEntries) -> list[str]:
-    if is_remote(root):
-        return [entry.name for entry in entries("", _ignoring()).entries if entry.name in TABLE_NAMES]
-    return [name for name in TABLE_NAMES if (Path(root) / name).is_file()]
+    walk = _Walk(root, source.follow_links, listing)
+    return SourceListing(walk.items(location), listing.ignored)
 
 
 def _ignoring() -> SourceListing:
@@ -116,52 +94,132 @@ def _check_folder(root: Path) -> None:
         raise ValueError(f"{root}: cannot be opened ({error.strerror}); give yourself leave to read it") from None
 
 
-def _walk(
-    list_entries: ListEntries,
-    prefix: str,
-    captions: CaptionTable | None,
-    listing: SourceListing,
-    folder: SortedFolder | None = None,
-) -> Iterator[Item]:
-    """The inputs below a folder, depth first.
+class _Walk:
+    """A way through a folder: what it lists with, and the captions that it has come by."""
 
-    Args:
-        folder: the entries of the folder itself, where they are known.
-    """
-    if folder is None:
+    def __init__(self, root: str, follow_links: bool, listing: SourceListing) -> None:
+        self.root, self.listing = root, listing
+        self.captions = CaptionTable()
+        self._list: ListEntries = (
+            partial(remote_entries, root) if is_remote(root) else partial(local_entries, Path(root), follow_links)
+        )
+
+    def items(self, location: str) -> Iterator[Item]:
+        """The inputs below the root, or those that the pattern `location` matches."""
+        num_items = 0
         try:
-            folder = list_entries(prefix, listing)
+            if location != self.root:
+                self.captions.read(self.root, "", self._list("", _ignoring()).marks, self.listing)
+            for item in self._below("") if location == self.root else self._matching(location):
+                num_items += 1
+                yield item if location == self.root else replace(item, source=self.root)
         except RemoteError as error:
-            member = _member(prefix.rstrip("/"))
-            yield Item(
-                member, None, reason=error.reason.value, detail=f"a folder that cannot be listed: {error.detail}"
+            raise ValueError(
+                f"{location}: cannot be listed ({error.detail}); check the spelling and the rights"
+            ) from None
+        if not num_items and location != self.root:
+            raise ValueError(f"{location}: matches no image; check the pattern")
+        if not num_items:
+            raise ValueError(
+                f"{location}: holds no image; name a folder with .jpg, .png or .webp files in it or below it"
             )
+        if self.captions.tables:
+            self.listing.count("captions without an image", self.captions.num_left())
+            self.listing.count("further captions of an image", self.captions.num_repeated)
+
+    def _below(self, prefix: str, folder: SortedFolder | None = None) -> Iterator[Item]:
+        """The inputs below a folder, depth first.
+
+        Args:
+            folder: the entries of the folder itself, where they are known.
+        """
+        if folder is None:
+            try:
+                folder = self._list(prefix, self.listing)
+            except RemoteError as error:
+                if not prefix:
+                    raise
+                detail = f"a folder that cannot be listed: {error.detail}"
+                yield Item(_member(prefix.rstrip("/")), None, reason=error.reason.value, detail=detail)
+                return
+            except OSError:
+                yield Item(member=_member(prefix.rstrip("/")), num_bytes=None)
+                return
+        if prefix and folder.holds_dataset:
+            self.listing.count("dataset folder")
             return
+        self.captions.read(self.root, prefix, folder.marks, self.listing)
+        for together in _neighbours(folder.entries):
+            sidecars = {  # of `a.TXT` and `a.txt` the last in the order, which is the one in small letters
+                "".join(_split(entry.name)): entry.name
+                for entry in together
+                if _split(entry.name)[1] in _SIDECARS and not entry.leads_out
+            }
+            used: set[str] = set()
+            others: list[FolderEntry] = []
+            for entry in together:
+                if entry.is_folder:
+                    yield from self._below(f"{prefix}{entry.name}/")
+                elif _split(entry.name)[1] in image_extensions():
+                    found = _sidecars_of(entry.name, sidecars)
+                    used.update(found)
+                    yield self._item(prefix, entry, found[0] if found else None)
+                else:
+                    others.append(entry)
+            for entry in others:
+                is_captions = entry.name in used or entry.name == self.captions.tables.get(prefix)
+                self.listing.count(_kind(entry, is_captions))
+
+    def _matching(self, location: str) -> Iterator[Item]:
+        """The inputs in the folders that a pattern matches, and the matched images with their caption files."""
+        matches = _matches(location, self.root)
+        for parent, group in groupby(matches, key=lambda entry: entry.name[: entry.name.rfind("/") + 1]):
+            matched = {entry.name.removeprefix(parent) for entry in group}
+            entries = [
+                entry
+                for entry in self._list(parent, _ignoring()).entries
+                if entry.name in matched or (not entry.is_folder and _may_hold_captions(entry.name))
+            ]
+            yield from self._below(parent, sorted_folder(entries))
+
+    def _item(self, prefix: str, entry: FolderEntry, sidecar: str | None) -> Item:
+        member = _member(prefix + entry.name)
+        raw = self.captions.take(member, partial(self._is_other_file, member)) or RawCaption(None)
+        return Item(
+            member=member,
+            num_bytes=entry.num_bytes,
+            sidecar=None if sidecar is None else _member(prefix + sidecar),
+            raw_caption=raw.caption,
+            url=raw.url,
+            license=raw.license,
+            reason=ImageError.UNREADABLE.value if entry.leads_out else None,
+            detail=_LEADS_OUT if entry.leads_out else None,
+        )
+
+    def _is_other_file(self, member: str, name: str) -> bool:
+        """Whether a name is exactly that of a file other than `member`."""
+        path = file_of(self.root, name)
+        if is_remote(path):
+            fs, path = filesystem(path)
+            return bool(patiently(lambda: fs.exists(path)))
+        try:  # some file systems find a file by other spellings of its name
+            return not os.path.samestat(os.lstat(path), os.lstat(file_of(self.root, member)))
         except OSError:
-            yield Item(member=_member(prefix.rstrip("/")), num_bytes=None)
-            return
-    if prefix and folder.holds_dataset:
-        listing.count("dataset folder")
-        return
-    for together in _neighbours(folder.entries):
-        sidecars = {  # of `a.TXT` and `a.txt` the last in the order, which is the one in small letters
-            "".join(_split(entry.name)): entry.name for entry in together if _split(entry.name)[1] in _SIDECARS
-        }
-        used: set[str] = set()
-        others: list[str] = []
-        for entry in together:
-            if entry.is_folder:
-                yield from _walk(list_entries, f"{prefix}{entry.name}/", captions, listing)
-            elif _split(entry.name)[1] in image_extensions():
-                found = _sidecars_of(entry.name, sidecars)
-                used.update(found)
-                yield _item(prefix, entry, found[0] if found else None, captions)
-            else:
-                others.append(entry.name)
-        for name in others:
-            is_captions = name in used or (not prefix and name in TABLE_NAMES)
-            kind = _member(_split(name)[1].removeprefix(".")) or "no extension"
-            listing.count(f"{kind} (captions)" if is_captions else kind)
+            return False
+
+
+def _kind(entry: FolderEntry, is_captions: bool) -> str:
+    """The kind of a file that is no input, and how it would be one."""
+    kind = _member(_split(entry.name)[1].removeprefix(".")) or "no extension"
+    if is_captions:
+        return f"{kind} (captions)"
+    if entry.leads_out:
+        return f"{kind} (links out of the folder, not read without follow_links)"
+    return f"{kind} (not read; a source of kind {_OTHER_KINDS[kind]} reads it)" if kind in _OTHER_KINDS else kind
+
+
+def _may_hold_captions(name: str) -> bool:
+    return _split(name)[1] in _SIDECARS or name in TABLE_NAMES
 
 
 def _neighbours(entries: Iterable[FolderEntry]) -> Iterator[list[FolderEntry]]:
@@ -203,33 +261,6 @@ def _matches(location: str, root: str) -> list[FolderEntry]:
             kept.append(entry)
             last_folder = entry.name + "/" if entry.is_folder else last_folder
     return kept
-
-
-def _walk_matches(
-    list_entries: ListEntries, matches: list[FolderEntry], captions: CaptionTable | None, listing: SourceListing
-) -> Iterator[Item]:
-    """The inputs in the matched folders, and the matched images with their caption files."""
-    for parent, group in groupby(matches, key=lambda entry: entry.name[: entry.name.rfind("/") + 1]):
-        matched = {entry.name.removeprefix(parent) for entry in group}
-        entries = [
-            entry
-            for entry in list_entries(parent, _ignoring()).entries
-            if entry.name in matched or (not entry.is_folder and _split(entry.name)[1] in _SIDECARS)
-        ]
-        yield from _walk(list_entries, parent, captions, listing, sorted_folder(entries))
-
-
-def _item(prefix: str, entry: FolderEntry, sidecar: str | None, captions: CaptionTable | None) -> Item:
-    member = _member(prefix + entry.name)
-    raw = captions.take(member) if captions is not None else None
-    return Item(
-        member=member,
-        num_bytes=entry.num_bytes,
-        sidecar=None if sidecar is None else _member(prefix + sidecar),
-        raw_caption=raw.caption if raw else None,
-        url=raw.url if raw else None,
-        license=raw.license if raw else None,
-    )
 
 
 def _sidecars_of(name: str, sidecars: dict[str, str]) -> list[str]:

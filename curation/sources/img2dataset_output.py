@@ -11,14 +11,15 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from curation.images.header import clean
-from curation.sources.captions import clean_text, clean_url
 from curation.sources.folder import image_extensions
 from curation.sources.item import Item, SourceListing, inside, member_name
 from curation.sources.patterns import find_files
+from curation.sources.records import batch_rows
 from curation.sources.rows import DAMAGE, open_table
 from curation.sources.storage import RemoteError, filesystem, patiently
 from curation.sources.stores import reason_of_status
 from curation.sources.tars import list_tar, split_key
+from curation.sources.texts import clean_text, clean_url, first_caption
 from schemas.locations import is_remote
 from schemas.reasons import FetchError, ImageError
 from schemas.sources import Img2datasetSource, TarCaptions
@@ -51,9 +52,9 @@ def list_img2dataset(source: Img2datasetSource) -> SourceListing:
         ValueError: the folder holds nothing of img2dataset.
     """
     root = source.location()
-    found = find_files(root, (".parquet", ".tar"), "img2dataset shard")
-    stems = sorted({path.rpartition(".")[0] for path in found})
     listing = SourceListing([], {})
+    found = find_files(root, (".parquet", ".tar"), "img2dataset shard", listing)
+    stems = sorted({path.rpartition(".")[0] for path in found})
     return SourceListing((item for stem in stems for item in list_shard(stem, listing)), listing.ignored)
 
 
@@ -105,12 +106,13 @@ def _read_table(path: str) -> tuple[list[str], list[dict[str, Any]]]:
         names = table.schema_arrow.names
         if lacking := [column for column in ("key", "status") if column not in names]:
             raise ValueError(f"{path}: is no table of img2dataset, it lacks the column {lacking[0]!r}")
-        return names, table.read([column for column in _COLUMNS if column in names]).to_pylist()
+        wanted = [column for column in _COLUMNS if column in names]
+        return names, [row for batch in table.iter_batches(columns=wanted) for row in batch_rows(batch)]
 
 
 def _row_items(row: dict[str, Any], images: list[Item], container: str, folder: str) -> Iterator[Item]:
     words = {"url": clean_url(row.get("url")), "license": clean_text(row.get("license"))}
-    caption = clean_text(row.get("caption"))
+    caption = first_caption(row, ["caption"])
     if row.get("status") != "success":
         reason, detail = explain_failure(row.get("status"), row.get("error_message"))
         images = [Item(inside(container, str(row.get("key"))), None, source=folder, reason=reason, detail=detail)]

@@ -45,8 +45,11 @@ class SourceListing:
     """What is no input, by kind: {"txt (captions)": 12, "pdf": 1, "hidden": 3, "captions without an image": 2}.
     Filled while `items` is read."""
 
-    def count(self, kind: str, num: int = 1) -> None:
-        """Count something that is no input."""
+    def count(self, kind: str, num: int = 1, first: str | None = None) -> None:
+        """Count something that is no input; `first` says what and where it is, and is shown of the first one."""
+        if first is not None:
+            begin = f"{kind} (the first: "
+            kind = next((known for known in self.ignored if known.startswith(begin)), f"{begin}{first})")
         if num:
             self.ignored[kind] = self.ignored.get(kind, 0) + num
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from fsspec.spec import AbstractFileSystem
 
+from curation.sources.item import SourceListing
 from curation.sources.storage import RemoteError, filesystem, patiently
 from schemas.locations import is_remote
 from schemas.reasons import FetchError
@@ -33,12 +34,15 @@ def split_pattern(location: str) -> tuple[str, str]:
     return root or "/", location[len(root) + 1 :]
 
 
-def find_files(location: str, extensions: tuple[str, ...], what: str) -> list[str]:
+def find_files(
+    location: str, extensions: tuple[str, ...], what: str, listing: SourceListing | None = None
+) -> list[str]:
     """The files of a folder (itself, not below it), a pattern with braces, `*`, `?` or `[`, or one file; sorted.
 
     Args:
         extensions: lower case, dot included; other files are left out.
         what: the word for such files in an error.
+        listing: counts the hidden ones among them, which are left out unless they are named.
 
     Raises:
         ValueError: there is none.
@@ -46,7 +50,7 @@ def find_files(location: str, extensions: tuple[str, ...], what: str) -> list[st
     files: list[str] = []
     for path in expand_braces(location):
         try:
-            files += _files_at(path, extensions)
+            files += _files_at(path, extensions, listing)
         except (RemoteError, FileNotFoundError, NotADirectoryError) as error:
             why = error.strerror or "not found"
             raise ValueError(f"{path}: cannot be listed ({why}); check the spelling and the rights") from None
@@ -57,7 +61,7 @@ def find_files(location: str, extensions: tuple[str, ...], what: str) -> list[st
     return files
 
 
-def _files_at(path: str, extensions: tuple[str, ...]) -> list[str]:
+def _files_at(path: str, extensions: tuple[str, ...], listing: SourceListing | None) -> list[str]:
     if is_pattern(path):
         root = split_pattern(path)[0]
         fs, pattern = filesystem(path)
@@ -74,7 +78,11 @@ def _files_at(path: str, extensions: tuple[str, ...]) -> list[str]:
         index = "/" if path.startswith("http") else ""  # the address of an index page ends with a slash
         listed = patiently(lambda: fs.ls(folder + index, detail=False))
         names = [name.rstrip("/").rpartition("/")[2] for name in listed]
-    return [f"{root.rstrip('/')}/{name}" for name in sorted(names) if name.lower().endswith(extensions)]
+    found_names = [name for name in sorted(names) if name.lower().endswith(extensions)]
+    shown = [name for name in found_names if "/." not in f"/{name}" or "/." in path[len(root.rstrip("/")) :]]
+    if listing is not None:
+        listing.count("hidden", len(found_names) - len(shown))
+    return [f"{root.rstrip('/')}/{name}" for name in shown]
 
 
 def match_all(fs: AbstractFileSystem, pattern: str) -> tuple[dict[str, Any], dict[str, RemoteError]]:

@@ -5,17 +5,21 @@ An input is a file, a range of a tar or a cell of a table; each local or behind 
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from curation.images.lazy_bytes import FIRST_BYTES, LazyBytes
 from curation.sources.item import member_path, split_inside
 from curation.sources.rows import is_table, read_cell
-from curation.sources.storage import read_remote
+from curation.sources.storage import NoClient, RemoteError, check_size, is_within, open_file, read_file, read_remote
 from schemas.locations import is_remote
 from schemas.lru import Lru
+from schemas.reasons import FetchError
 
 OPEN_TARS = 16
 """Tars that each thread keeps open: a part's inputs are in one or two of them, a shard's samples in many."""
@@ -36,30 +40,59 @@ def file_of(source: str, member: str) -> str:
     return f"{source.rstrip('/')}/{os.fsdecode(member_path(member)) if '%' in member else member}"
 
 
-def read_original(source: str, member: str, byte_offset: int | None = None, num_bytes: int | None = None) -> bytes:
+def read_original(
+    source: str,
+    member: str,
+    byte_offset: int | None = None,
+    num_bytes: int | None = None,
+    most_bytes: int | None = None,
+) -> bytes:
     """The bytes of an input.
 
     Args:
         byte_offset: None reads the whole file; else the first byte of a member inside a container (`tar#name`), or the
             row of a cell in a table (`table.parquet#row/column`).
         num_bytes: None reads all bytes from there on.
+        most_bytes: an input of which more is known is not read.
 
     Raises:
-        OSError: it cannot be read any more; a RemoteError where it is behind a URL.
+        OSError: it cannot be read any more, is no file, or is too large; a RemoteError where it is behind a URL.
     """
-    path, column = _place(source, member, byte_offset)
-    if column is not None:
-        assert byte_offset is not None
-        return read_cell(path, byte_offset, column)
-    if is_remote(source):
-        return read_remote(path, byte_offset, num_bytes)
-    if byte_offset is None:
-        return Path(path).read_bytes()
-    file = _opened(path)
-    if num_bytes is not None:
-        return os.pread(file.fileno(), num_bytes, byte_offset)
-    file.seek(byte_offset)
-    return file.read()
+    with _refusing(source):
+        path, column = _place(source, member, byte_offset)
+        check_size(num_bytes, most_bytes)
+        if column is not None:
+            assert byte_offset is not None
+            return read_cell(path, byte_offset, column, most_bytes)
+        if is_remote(source):
+            return read_remote(path, byte_offset, num_bytes)
+        if byte_offset is None:
+            return read_file(path, most_bytes)
+        file = _opened(path)
+        if num_bytes is not None:
+            return os.pread(file.fileno(), num_bytes, byte_offset)
+        file.seek(byte_offset)
+        return file.read()
+
+
+@contextmanager
+def _refusing(source: str) -> Iterator[None]:
+    """Turn whatever a path or a URL out of a table makes a client raise into an error of reading this one input."""
+    try:
+        yield
+    except (OSError, MemoryError, AssertionError):
+        raise
+    except NoClient as error:
+        raise RemoteError(FetchError.UNREACHABLE, str(error)) from None
+    except Exception as error:  # noqa: BLE001  a client raises anything for a name that it did not expect
+        said = f"it has no name that can be read ({type(error).__name__})"
+        raise RemoteError(FetchError.BAD_URL, said) if is_remote(source) else OSError(errno.EINVAL, said) from None
+
+
+def is_link_out(source: str, member: str) -> bool:
+    """Whether a file is a link that leads out of its local source."""
+    path = file_of(source, member)
+    return not is_remote(path) and Path(path).is_symlink() and not is_within(path, os.path.realpath(source))
 
 
 def open_lazily(
@@ -70,15 +103,16 @@ def open_lazily(
 
     Arguments and errors are those of `read_original`, which reads all of it.
     """
-    path, column = _place(source, member, byte_offset)
-    if column is not None:
-        assert byte_offset is not None
-        return read_cell(path, byte_offset, column)
-    if is_remote(source):
-        return _remote(path, byte_offset, num_bytes)
-    if byte_offset is None:
-        return _local(path)
-    file = _opened(path).fileno()
+    with _refusing(source):
+        path, column = _place(source, member, byte_offset)
+        if column is not None:
+            assert byte_offset is not None
+            return read_cell(path, byte_offset, column)
+        if is_remote(source):
+            return _remote(path, byte_offset, num_bytes)
+        if byte_offset is None:
+            return _local(path)
+        file = _opened(path).fileno()
     size = os.fstat(file).st_size - byte_offset
     size = max(0, size if num_bytes is None else min(num_bytes, size))
     first = os.pread(file, min(size, FIRST_BYTES), byte_offset)
@@ -100,11 +134,12 @@ def _opened(path: str) -> IO[bytes]:
     """A file that this thread keeps open; a file that was replaced meanwhile is opened anew."""
     now = Path(path).stat()
     # closed when it leaves the cache, or with its thread
-    return _open.files.get((path, now.st_ino, now.st_size, now.st_mtime_ns), lambda: Path(path).open("rb"))
+    return _open.files.get((path, now.st_ino, now.st_size, now.st_mtime_ns), lambda: open_file(path))
 
 
 def _local(path: str) -> bytes | LazyBytes:
-    file = os.open(path, os.O_RDONLY)
+    file = os.dup((opened := open_file(path)).fileno())
+    opened.close()
     try:
         size = os.fstat(file).st_size
         first = os.read(file, FIRST_BYTES)

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.sources.storage import REMOTE_ERRORS, explain, filesystem
+from curation.sources.storage import REMOTE_ERRORS, explain, filesystem, read_file, refuse_special
 from schemas.locations import is_remote
 from schemas.lru import Lru
 
@@ -80,11 +80,11 @@ def is_table(path: str) -> bool:
     return path.lower().endswith((".parquet", ".arrow"))
 
 
-def read_cell(path: str, row: int, column: str) -> bytes:
+def read_cell(path: str, row: int, column: str, most_bytes: int | None = None) -> bytes:
     """The bytes in one cell; none where it is null. A {bytes, path} without bytes is the local file that it names.
 
     Raises:
-        OSError: the file is gone, damaged or another than it was.
+        OSError: the file is gone, damaged or another than it was, or the file that it names has more than `most_bytes`.
     """
     try:
         lock, cells = _cells(path, column)
@@ -98,7 +98,7 @@ def read_cell(path: str, row: int, column: str) -> bytes:
         ) from None
     if isinstance(value, dict):
         if value.get("bytes") is None and value.get("path") and not is_remote(path):
-            return (Path(path).parent / value["path"]).read_bytes()
+            return read_file(str(Path(path).parent / value["path"]), most_bytes)
         value = value.get("bytes")
     return bytes(value) if value is not None else b""
 
@@ -114,6 +114,7 @@ def _cells(path: str, column: str) -> tuple[threading.Lock, _Cells]:
 def open_table(path: str) -> Any:
     """A source that pyarrow can read: the path of a local file, or an opened remote one."""
     if not is_remote(path):
+        refuse_special(path)
         return path
     fs, remote = filesystem(path)
     return fs.open(remote, "rb", block_size=BUFFER_BYTES)
@@ -121,7 +122,9 @@ def open_table(path: str) -> Any:
 
 def read_arrow(path: str) -> pa.Table:
     """An Arrow file, stream or random-access format; a local one is mapped, so that only the used parts are read."""
-    source = open_table(path) if is_remote(path) else pa.memory_map(path)
+    source = open_table(path)
+    if not is_remote(path):
+        source = pa.memory_map(path)
     try:
         return pa.ipc.open_stream(source).read_all()
     except pa.ArrowInvalid:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
+import stat
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import IO, Any, TypeVar
+from urllib.parse import urlsplit
 
 import aiohttp
 import fsspec
@@ -25,7 +29,13 @@ REMOTE_ERRORS = (OSError, aiohttp.ClientError)
 PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs"}
 """Scheme -> the package that fsspec needs for it; all are in the `cloud` extra."""
 
+KNOWN_SCHEMES = frozenset(fsspec.available_protocols()) | {"s3", "s3a"}
+
 Result = TypeVar("Result")
+
+
+class NoClient(ValueError):
+    """The client of a kind of URL is not installed; the message names the command that installs it."""
 
 
 class RemoteError(OSError):
@@ -54,6 +64,63 @@ def why(path: str, error: Exception) -> str:
     return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
+def open_file(path: str) -> IO[bytes]:
+    """A local file, opened so that nothing is waited for.
+
+    Raises:
+        OSError: there is none, or the path leads to a pipe, a socket or a device, which might never end.
+    """
+    refuse_special(path)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        refuse_special(descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return os.fdopen(descriptor, "rb")
+
+
+def read_file(path: str, most_bytes: int | None = None) -> bytes:
+    """The bytes of a local file.
+
+    Raises:
+        OSError: as of `open_file`, or it has more than `most_bytes`.
+    """
+    with open_file(path) as file:
+        check_size(os.fstat(file.fileno()).st_size, most_bytes)
+        data = file.read() if most_bytes is None else file.read(most_bytes + 1)
+        check_size(len(data), most_bytes)  # it may grow, or be one of those whose size is never known
+        return data
+
+
+def check_size(num_bytes: int | None, most_bytes: int | None) -> None:
+    """Refuse what is larger than it may be, before it is read.
+
+    Raises:
+        OSError: it is.
+    """
+    if most_bytes is not None and num_bytes is not None and num_bytes > most_bytes:
+        raise OSError(errno.EFBIG, f"{num_bytes:,} bytes or more, of which {most_bytes:,} at most are read")
+
+
+def is_within(link: str, folder: str) -> bool:
+    """Whether a link leads to a file below a folder, which is given without links."""
+    return os.path.realpath(link).startswith(folder.rstrip("/") + "/")
+
+
+def refuse_special(path: str | int) -> None:
+    """Refuse what is no file: reading it might block, or have no end.
+
+    Raises:
+        OSError: it is none, or there is nothing.
+    """
+    mode = (os.fstat(path) if isinstance(path, int) else Path(path).stat()).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "a pipe, a socket or a device, not a file")
+
+
 def filesystem(url: str) -> tuple[Any, str]:
     """The fsspec file system of a URL or a local path, and the path in it.
 
@@ -71,10 +138,20 @@ def filesystem(url: str) -> tuple[Any, str]:
     except ImportError as error:
         package = PACKAGES.get(scheme)
         how = f"pip install {package}, or 'sigma-pipeline[cloud]'" if package else " ".join(str(error).split())
-        raise ValueError(f"{scheme}://: its client is not installed; {how}") from None
+        raise NoClient(f"{scheme}://: its client is not installed; {how}") from None
     except ValueError as error:
         raise ValueError(f"{scheme}://: {' '.join(str(error).split())}; name a scheme that fsspec knows") from None
     return fs, str(path)
+
+
+def why_no_address(url: str) -> str | None:
+    """Why a URL can never be read, whatever is installed; None where it may be."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return "no address: its host or port is none"
+    return None if parts.scheme in KNOWN_SCHEMES else f"no address: nothing knows {parts.scheme}://"
 
 
 def read_remote(url: str, begin: int | None = None, num_bytes: int | None = None) -> bytes:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import IO, Any
 
 from curation.images.header import clean
@@ -16,7 +16,8 @@ from curation.sources.captions import RawCaption, read_sidecar
 from curation.sources.folder import image_extensions
 from curation.sources.item import Item, SourceListing, inside, member_name
 from curation.sources.patterns import find_files
-from curation.sources.storage import RemoteError, filesystem, patiently
+from curation.sources.storage import RemoteError, filesystem, open_file, patiently
+from curation.sources.texts import LONGEST_TEXT_BYTES
 from engine.ahead import ahead
 from schemas.locations import absolute, is_remote
 from schemas.reasons import FetchError, ImageError
@@ -24,8 +25,10 @@ from schemas.sources import TarCaptions, WebDatasetSource
 
 BLOCK_BYTES = 1 << 18
 """Bytes fetched at once of a remote tar: its headers are between images that are skipped."""
-LONGEST_CAPTION_BYTES = 1 << 20
-"""A larger `.txt` or `.json` is no caption; it is counted."""
+_WORDS = ("json", "txt", "caption")
+"""Extensions of members that hold captions."""
+_LONGEST_CHAIN = 8
+"""Links that lead to links are followed so many times."""
 REMOTE_TARS_AT_ONCE = 8
 """Remote tars whose headers are read at the same time: most of it is waiting."""
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -44,7 +47,7 @@ def list_webdataset(source: WebDatasetSource) -> SourceListing:
         ValueError: no tar is found.
     """
     found = SourceListing([], {})
-    tars = [tar for url in source.urls for tar in find_files(absolute(url), (".tar", *COMPRESSED), "tar")]
+    tars = [tar for url in source.urls for tar in find_files(absolute(url), (".tar", *COMPRESSED), "tar", found)]
     repeated = {tar for tar, num in Counter(tars).items() if num > 1} if len(source.urls) > 1 else set()
     if repeated:
         raise ValueError(f"{min(repeated)}: is named by more than one of urls; name it once")
@@ -55,14 +58,18 @@ def list_webdataset(source: WebDatasetSource) -> SourceListing:
     return SourceListing(items, found.ignored)
 
 
+Sample = tuple[str, int]
+"""The key of a sample, and how many samples of that key are before it in the tar."""
+
+
 @dataclass
 class _TarContents:
     """The contents of one tar by its headers."""
 
-    images: list[tuple[str, Item]] = field(default_factory=list)
-    """Key and item, in the order of the tar."""
-    words: dict[str, dict[str, RawCaption]] = field(default_factory=dict)
-    """Key -> extension -> caption; the first one counts."""
+    images: list[tuple[Sample, Item]] = field(default_factory=list)
+    """Sample and item, in the order of the tar."""
+    words: dict[Sample, dict[str, RawCaption]] = field(default_factory=dict)
+    """Sample -> extension -> caption."""
     others: Counter[str] = field(default_factory=Counter)
     broken: tuple[ImageError | FetchError, str] | None = None
     """The reason why the tar may have held more."""
@@ -127,72 +134,167 @@ def _scan_patiently(tar: str, captions: TarCaptions) -> _TarContents:
 
 
 def _scan(tar: str, container: str, captions: TarCaptions) -> _TarContents:
-    scanned = _TarContents()
-    seen: set[str] = set()
     with _open(tar) as file:
-        for info in _members(file, scanned):
-            path = info.name.removeprefix("./")
-            key, extension = split_key(path)
-            last = extension.rpartition(".")[2]
-            if not info.isreg():
-                scanned.others["links and special members"] += not info.isdir()
-            elif path.rpartition("/")[2].startswith("."):
-                scanned.others["hidden"] += 1
-            elif "." + last in image_extensions():
-                text = member_name(os.fsencode(path))
-                item = Item(inside(container, text), info.size, byte_offset=info.offset_data)
-                if info.issparse():
-                    item = replace(item, reason=ImageError.UNSUPPORTED.value, detail="a sparse member of a tar")
-                scanned.others["images whose name came before (inputs as well)"] += text in seen
-                seen.add(text)
-                scanned.images.append((key, item))
-            elif extension in ("txt", "json") and info.size <= LONGEST_CAPTION_BYTES and not info.issparse():
-                file.seek(info.offset_data)
-                words = read_sidecar(file.read(info.size), extension == "json", captions.json_fields)
-                scanned.words.setdefault(key, {}).setdefault(extension, words)
+        return _Scan(file, container, captions).read()
+
+
+class _Scan:
+    """One way through the headers of a tar."""
+
+    def __init__(self, file: IO[bytes], container: str, captions: TarCaptions) -> None:
+        self.found = _TarContents()
+        self._file, self._container, self._captions = file, container, captions
+        self._samples: dict[str, tuple[int, set[str]]] = {}
+        self._places: dict[str, tuple[int, int]] = {}
+        """Path of a member -> where its bytes begin, and how many they are."""
+        self._targets: dict[str, str] = {}
+        """Path of a link -> the path that it leads to."""
+        self._linked_images: list[tuple[int, str]] = []
+        self._linked_words: list[tuple[Sample, str, str]] = []
+        self._names: set[str] = set()
+
+    def read(self) -> _TarContents:
+        """Read every header, of all tars that are joined in the file."""
+        archive = 0
+        for number, info in _members(self._file, self.found):
+            if number != archive:
+                self._end_archive()
+                archive = number
+            self._add(info)
+        self._end_archive()
+        return self.found
+
+    def _end_archive(self) -> None:
+        """Give the links what they lead to, and begin a new set of names: a sample never spans two tars."""
+        for place, path in self._linked_images:
+            sample, item = self.found.images[place]
+            if (target := self._followed(path)) is not None:
+                item = replace(item, byte_offset=target[0], num_bytes=target[1])
             else:
-                scanned.others[member_name(os.fsencode(extension)) or "no extension"] += 1
-    return scanned
+                detail = clean(f"a link to {self._targets[path]}, which the tar does not hold")
+                item = replace(item, reason=ImageError.UNREADABLE.value, detail=detail)
+            self.found.images[place] = (sample, item)
+        for sample, extension, path in self._linked_words:
+            if (target := self._followed(path)) is not None:
+                self._add_words(sample, extension, *target)
+        self._samples = {key: (num + 1, set()) for key, (num, _) in self._samples.items()}
+        for held in (self._places, self._targets, self._linked_images, self._linked_words):
+            held.clear()
+
+    def _followed(self, path: str) -> tuple[int, int] | None:
+        for _ in range(_LONGEST_CHAIN):
+            if path not in self._targets:
+                return self._places.get(path)
+            path = self._targets[path]
+        return None
+
+    def _add(self, info: tarfile.TarInfo) -> None:
+        path = info.name.removeprefix("./")
+        key, extension = split_key(path)
+        is_link = info.issym() or info.islnk()
+        name = posixpath.normpath(path)
+        self._targets.pop(name, None)
+        if is_link:
+            folder = posixpath.dirname(name) if info.issym() else ""
+            self._targets[name] = posixpath.normpath(posixpath.join(folder, info.linkname))
+        elif info.isreg() and not info.issparse():
+            self._places[name] = (info.offset_data, info.size)
+        if path.rpartition("/")[2].startswith("."):
+            self.found.others["hidden"] += 1
+        elif not (info.isreg() or is_link):
+            self.found.others["special members"] += not info.isdir()
+        elif "." + extension.rpartition(".")[2] in image_extensions():
+            self._add_image(self._sample(key, extension), path, info, is_link)
+        elif extension in _WORDS and is_link:
+            self._linked_words.append((self._sample(key, extension), extension, name))
+        elif extension in _WORDS and info.size <= LONGEST_TEXT_BYTES and not info.issparse():
+            self._add_words(self._sample(key, extension), extension, info.offset_data, info.size)
+        else:
+            self.found.others["links" if is_link else member_name(os.fsencode(extension)) or "no extension"] += 1
+
+    def _sample(self, key: str, extension: str) -> Sample:
+        """The sample of a member: the newest of its key, or a new one where that has such a member already."""
+        num, extensions = self._samples.setdefault(key, (0, set()))
+        if extension in extensions:
+            num, extensions = self._samples[key] = (num + 1, set())
+        extensions.add(extension)
+        return key, num
+
+    def _add_image(self, sample: Sample, path: str, info: tarfile.TarInfo, is_link: bool) -> None:
+        text = member_name(os.fsencode(path))
+        item = Item(inside(self._container, text), info.size, byte_offset=info.offset_data)
+        if info.issparse():
+            item = replace(item, reason=ImageError.UNSUPPORTED.value, detail="a sparse member of a tar")
+        self.found.others["images whose name came before (inputs as well)"] += text in self._names
+        self._names.add(text)
+        if is_link:
+            self._linked_images.append((len(self.found.images), posixpath.normpath(path)))
+        self.found.images.append((sample, item))
+
+    def _add_words(self, sample: Sample, extension: str, offset: int, size: int) -> None:
+        if size <= LONGEST_TEXT_BYTES:
+            self._file.seek(offset)
+            words = read_sidecar(self._file.read(size), extension == "json", self._captions.json_fields)
+            self.found.words.setdefault(sample, {}).setdefault(extension, words)
 
 
-def _members(file: IO[bytes], scanned: _TarContents) -> Iterator[tarfile.TarInfo]:
-    """The members of a tar up to its end mark, or up to where it breaks off, which goes to `scanned.broken`."""
+def _members(file: IO[bytes], scanned: _TarContents) -> Iterator[tuple[int, tarfile.TarInfo]]:
+    """The members of the tars that are joined in a file, each with the number of its tar; what breaks off, and bytes
+    behind an end mark that are no tar, go to `scanned.broken`."""
     size = file.seek(0, os.SEEK_END)
-    file.seek(0)
-    offset = 0
-    try:
-        with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
-            while (info := archive.next()) is not None:
-                vars(archive)["members"] = []  # it would keep them all
-                if info.isreg() and not info.issparse() and info.offset_data + info.size > size:
-                    name = member_name(os.fsencode(info.name))
-                    scanned.broken = (ImageError.TRUNCATED, f"the tar ends at byte {size}, inside {name}: {_LOST}")
-                    return
-                yield info
+    begin: int | None = 0
+    number = 0
+    while begin is not None:
+        file.seek(begin)
+        offset = begin
+        try:
+            with tarfile.open(fileobj=file, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
+                while (info := archive.next()) is not None:
+                    vars(archive)["members"] = []  # it would keep them all
+                    if info.isreg() and not info.issparse() and info.offset_data + info.size > size:
+                        name = member_name(os.fsencode(info.name))
+                        scanned.broken = (ImageError.TRUNCATED, f"the tar ends at byte {size}, inside {name}: {_LOST}")
+                        return
+                    yield number, info
+                    offset = archive.offset
                 offset = archive.offset
-            offset = archive.offset
-    except (tarfile.TarError, ValueError, OverflowError, IndexError) as error:
-        early = any(word in str(error) for word in ("truncated", "unexpected end", "empty", "subsequent header"))
-        reason = ImageError.TRUNCATED if early else ImageError.CORRUPT
-        scanned.broken = (reason, f"{clean(str(error))} after byte {offset}: {_LOST}")
-        return
+        except (tarfile.TarError, ValueError, OverflowError, IndexError) as error:
+            early = any(word in str(error) for word in ("truncated", "unexpected end", "empty", "subsequent header"))
+            reason = ImageError.TRUNCATED if early else ImageError.CORRUPT
+            scanned.broken = (reason, f"{clean(str(error))} after byte {offset}: {_LOST}")
+            return
+        file.seek(offset)
+        mark = file.read(tarfile.BLOCKSIZE)  # tarfile takes anything that is no header for the end
+        if len(mark) < tarfile.BLOCKSIZE:
+            scanned.broken = (ImageError.TRUNCATED, f"the tar ends at byte {size} without its end mark: {_LOST}")
+            return
+        if any(mark):
+            scanned.broken = (ImageError.CORRUPT, f"no header at byte {offset}: {_LOST}")
+            return
+        begin = _behind_zeros(file, offset)
+        number += 1
+
+
+def _behind_zeros(file: IO[bytes], offset: int) -> int | None:
+    """The first block from a place on that is not all zeros; None where there is none."""
     file.seek(offset)
-    mark = file.read(tarfile.BLOCKSIZE)  # tarfile takes anything that is no header for the end
-    if len(mark) < tarfile.BLOCKSIZE:
-        scanned.broken = (ImageError.TRUNCATED, f"the tar ends at byte {size} without its end mark: {_LOST}")
-    elif any(mark):
-        scanned.broken = (ImageError.CORRUPT, f"no header at byte {offset}: {_LOST}")
+    while data := file.read(BLOCK_BYTES):
+        if rest := data.lstrip(b"\0"):
+            return offset + (len(data) - len(rest)) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE
+        offset += len(data)
+    return None
 
 
 def _captioned(item: Item, words: dict[str, RawCaption], captions: TarCaptions) -> Item:
     none = RawCaption(None)
     fields = words.get("json", none)
-    text = words.get("txt", none).caption if captions.txt else None
+    texts = (words.get(extension, none).caption for extension in ("txt", "caption"))
+    text = next(filter(None, texts), None) if captions.txt else None
     return replace(item, raw_caption=fields.caption or text, url=fields.url, license=fields.license)
 
 
 def _open(tar: str) -> Any:
     if not is_remote(tar):
-        return Path(tar).open("rb")
+        return open_file(tar)
     fs, path = filesystem(tar)
     return fs.open(path, "rb", block_size=BLOCK_BYTES, cache_type="readahead")

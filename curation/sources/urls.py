@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,16 +14,18 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.sources.captions import clean_text, clean_url, read_rows, require_columns
 from curation.sources.img2dataset_output import list_shard
 from curation.sources.item import Item, SourceListing, inside
 from curation.sources.patterns import find_files
-from curation.sources.storage import REMOTE_ERRORS, filesystem, why
+from curation.sources.records import read_lines, read_rows, require_columns
+from curation.sources.storage import filesystem
+from curation.sources.texts import caption_texts, clean_text, clean_url
 from schemas.commit import write_bytes
 from schemas.locations import absolute, is_remote
 from schemas.reasons import FetchError
@@ -31,6 +34,10 @@ from schemas.sources import Img2dataset, UrlSource
 EXTENSIONS = (".txt", ".csv", ".jsonl", ".parquet")
 SHARDS_PER_LIST = 100
 """img2dataset reads a whole file of its list into memory; none holds the rows of more tars than this."""
+
+_SENT = "%/?:@!$&'()*+,;=~-._[]|"
+"""Characters of a URL that stay as they are; `%` begins what is encoded already."""
+_SPACE = re.compile(r"[\x00-\x20\x7f]")
 
 WANTED = pa.schema(
     [
@@ -124,28 +131,39 @@ def _read_list(source: UrlSource) -> Iterator[Mapping[str, Any]]:
     columns = source.columns
     for file in find_files(source.location(), EXTENSIONS, "URL list"):
         if file.lower().endswith(".txt"):
-            found: Iterable[Mapping[Any, Any]] = ({columns.url: line} for line in _lines(file))
+            found: Iterable[Mapping[Any, Any]] = ({columns.url: line} for line in read_lines(file))
         else:
             wanted = [name for name in (columns.url, columns.caption, columns.license) if name is not None]
-            found = read_rows(file, partial(require_columns, file, wanted), wanted)
+            texts = (columns.url, columns.caption)
+            found = (row.cells for row in read_rows(file, partial(require_columns, file, wanted), wanted, texts))
         for row in found:
             given = clean_text(row.get(columns.url))
-            is_http = given is not None and given.lower().startswith(("http://", "https://"))
+            captions = caption_texts(row.get(columns.caption))
             yield {
-                "url": given if is_http else "",  # never file:, which would read this machine's own files
+                "url": "" if given is None else http_address(given),
                 "given": given,
-                "caption": clean_text(row.get(columns.caption)),
+                "caption": captions[0] if captions else None,
                 "license": clean_text(row.get(columns.license)),
             }
 
 
-def _lines(file: str) -> Iterator[str]:
-    fs, path = filesystem(file)
+def http_address(text: str) -> str:
+    """A URL in the letters that are sent, as a browser writes it: others are percent-encoded, a host in other scripts
+    is in Punycode. '' where the text is no http address, and never `file:`, which would read this machine's own files.
+    """
     try:
-        with fs.open(path, "rb") as opened:
-            yield from (line.decode("utf-8-sig", "replace") for line in opened if line.strip())
-    except REMOTE_ERRORS as error:
-        raise ValueError(f"{file}: cannot be read: {why(file, error)}") from None
+        parts = urlsplit(text)
+        host = (parts.hostname or "").encode("ascii" if text.isascii() else "idna").decode()
+        port = parts.port
+    except ValueError:  # a UnicodeError is one
+        return ""
+    if parts.scheme not in ("http", "https") or not host or _SPACE.search(host):
+        return ""
+    if text.isascii() and not _SPACE.search(text):
+        return text
+    user = f"{quote(at[0], safe=_SENT)}@" if (at := parts.netloc.rpartition("@"))[1] else ""
+    place = f"{user}{f'[{host}]' if ':' in host else host}{'' if port is None else f':{port}'}"
+    return urlunsplit((parts.scheme, place, quote(parts.path, _SENT), quote(parts.query, _SENT), ""))
 
 
 def _write_lists(lists: Path, rows: Iterable[Mapping[str, Any]], per_shard: int) -> None:

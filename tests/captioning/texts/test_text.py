@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from captioning.texts.text import clean, kept_mask, sentence_ends, sentences, words
 
+SCOTLAND = "\U0001f3f4" + "".join(chr(0xE0000 + ord(letter)) for letter in "gbsct") + "\U000e007f"
+
 
 @pytest.mark.parametrize(
     ("given_text", "expected"),
@@ -26,6 +28,8 @@ from captioning.texts.text import clean, kept_mask, sentence_ends, sentences, wo
         ("a\u200d b\u200c", "a b"),
         ("\U0001f468\u200d\U0001f469\u200d\U0001f467", "\U0001f468\u200d\U0001f469\u200d\U0001f467"),  # a family
         ("\u0646\u0645\u06cc\u200c\u062e\u0648", "\u0646\u0645\u06cc\u200c\u062e\u0648"),  # Persian
+        (SCOTLAND + " in\U000e0041 a stadium", SCOTLAND + " in a stadium"),
+        ("\U0001f3f4\U000e0067 torn, \U000e0067\U000e007f", "\U0001f3f4 torn,"),
     ],
 )
 def test_clean(given_text: str | None, expected: str | None) -> None:

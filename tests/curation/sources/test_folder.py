@@ -263,8 +263,8 @@ def test_captions_tables_that_are_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path) == "FOLDER: holds captions.csv and captions.jsonl; keep one captions table"
     (tmp_path / "captions.csv").unlink()
     assert "it has none" in refusal(tmp_path)
-    write_files(tmp_path, {"captions.jsonl": b'{"file": "a.jpg", "text": "x"}\n{broken\n'})
-    assert refusal(tmp_path).startswith("FOLDER/captions.jsonl: line 2 is not JSON")
+    write_files(tmp_path, {"captions.jsonl": b"{broken\n"})
+    assert refusal(tmp_path).startswith("FOLDER/captions.jsonl: line 1 is not JSON")
     write_files(tmp_path, {"captions.jsonl": b"[1]\n"})
     assert refusal(tmp_path) == "FOLDER/captions.jsonl: line 1 is no JSON object"
     (tmp_path / "captions.jsonl").unlink()
@@ -279,3 +279,124 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").unlink()
     write_files(tmp_path, {"notes.txt": b""})
     assert refusal(tmp_path).startswith("FOLDER: holds no image; name a folder with .jpg, .png or .webp files")
+
+
+def test_links_out_of_the_folder_are_followed_only_where_the_recipe_says(tmp_path: Path) -> None:
+    write_files(tmp_path, {"out/a.jpg": b"outside", "out/secret": b"a text", "in/b.jpg": b"1", "in/deep/c.jpg": b"2"})
+    folder = tmp_path / "in"
+    for name, target in {
+        "a.jpg": "../out/a.jpg",
+        "b.txt": "../out/secret",
+        "b.json": "deep/b.json",
+        "deep/d.jpg": "../b.jpg",
+        "captions.csv": "../out/captions.csv",
+    }.items():
+        (folder / name).symlink_to(target)
+    write_files(tmp_path, {"in/deep/b.json": b"{}", "out/captions.csv": b"file,text\nb.jpg,from outside\n"})
+    found = listed(folder)
+    assert [(item.member, item.reason, item.sidecar, item.raw_caption) for item in found.items] == [
+        ("a.jpg", "unreadable", None, None),
+        ("b.jpg", None, "b.json", None),
+        ("deep/c.jpg", None, None, None),
+        ("deep/d.jpg", None, None, None),
+    ]
+    assert (
+        found.items[0].detail
+        == "a link that leads out of the folder; follow_links: true in its entry of sources reads it"
+    )
+    assert found.ignored == {
+        "csv (links out of the folder, not read without follow_links)": 1,
+        "txt (links out of the folder, not read without follow_links)": 1,
+        "json (captions)": 1,
+        "json": 1,
+    }
+    followed = list(list_source(FolderSource(path=str(folder), follow_links=True)).items)
+    assert [(item.member, item.reason, item.raw_caption) for item in followed[:2]] == [
+        ("a.jpg", None, None),
+        ("b.jpg", None, "from outside"),
+    ]
+    (tmp_path / "door").symlink_to(folder)
+    assert [item.reason for item in listed(tmp_path / "door").items] == ["unreadable", None, None, None]
+
+
+def test_the_exact_name_gets_the_caption_before_another_spelling(tmp_path: Path) -> None:
+    one, two = "caf\u00e9.jpg", "cafe\u0301.jpg"
+    write_files(tmp_path, {one: b"", two: b"", "a\\b.jpg": b"", "a/b.jpg": b"", "c/d.jpg": b""})
+
+    def captions(*rows: tuple[str, str]) -> dict[str, str | None]:
+        (tmp_path / "captions.jsonl").write_text("".join(json.dumps({"file": f, "text": t}) + "\n" for f, t in rows))
+        return {item.member: item.raw_caption for item in listed(tmp_path).items if item.raw_caption}
+
+    assert captions((one, "composed")) == {one: "composed"}
+    assert captions((two, "decomposed")) == {two: "decomposed"}
+    assert captions((two, "decomposed"), (one, "composed")) == {one: "composed", two: "decomposed"}
+    assert captions(("a\\b.jpg", "one name"), ("c\\d.jpg", "a path")) == {"a\\b.jpg": "one name", "c/d.jpg": "a path"}
+    (tmp_path / one).unlink()
+    assert captions((one, "composed")) == {two: "composed"}
+
+
+def test_captions_by_the_names_that_other_tools_give_them(tmp_path: Path) -> None:
+    write_files(
+        tmp_path,
+        {
+            "a.jpg": b"",
+            "train/b.jpg": b"",
+            "train/metadata.jsonl": b'{"file_name": "b.jpg", "text": "of a split"}\n{"file_name": "c.jpg"\n',
+            "val/d.jpg": b"",
+            "val/metadata.csv": b"file_name,label\nd.jpg,3\n",
+            "e.jpg": b"",
+            "e.caption": b"kohya",
+            "f.jpg": b"",
+            "f.json": b'{"caption": 7}',
+            "f.CAPTION": b"",
+            "metadata.csv": b"file_name,caption\na.jpg,of the root\n",
+            "words.tar": b"",
+            "other.parquet": b"",
+        },
+    )
+    found = listed(tmp_path)
+    assert [(item.member, item.raw_caption, item.sidecar) for item in found.items] == [
+        ("a.jpg", "of the root", None),
+        ("e.jpg", None, "e.caption"),
+        ("f.jpg", None, "f.json"),
+        ("train/b.jpg", "of a split", None),
+        ("val/d.jpg", None, None),
+    ]
+    assert {kind.replace(str(tmp_path), "FOLDER"): num for kind, num in found.ignored.items()} == {
+        "csv (captions)": 1,
+        "csv (not read; a source of kind table reads it)": 1,
+        "jsonl (captions)": 1,
+        "caption (captions)": 2,
+        "json (captions)": 1,
+        "tar (not read; a source of kind webdataset reads it)": 1,
+        "parquet (not read; a source of kind table reads it)": 1,
+        "rows of captions that cannot be read (the first: FOLDER/train/metadata.jsonl, line 2 is not JSON: Expecting "
+        "',' delimiter: line 2 column 1 (char 22))": 1,
+        "captions tables that are not read (the first: FOLDER/val/metadata.csv: needs a column of captions, one of "
+        "caption, text, prompt, raw_caption; it has file_name, label)": 1,
+    }
+
+
+def test_captions_that_are_no_text_are_named(tmp_path: Path) -> None:
+    write_files(tmp_path, {"a.jpg": b"", "b.jpg": b"", "c.jpg": b""})
+    rows = [
+        {"file": "a.jpg", "caption": ["one", "two"]},
+        {"file": "b.jpg", "caption": 7},
+        {"file": "c.jpg", "caption": []},
+    ]
+    (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = listed(tmp_path)
+    assert [item.raw_caption for item in found.items] == ["one", None, None]
+    path, names = tmp_path / "captions.jsonl", "caption or text or prompt or raw_caption"
+    assert found.ignored[f"captions that are no text (the first: {path}, line 2: {names} is int, not text)"] == 1
+
+
+@pytest.mark.parametrize("target", ["../pipe", "/dev/zero", "../huge"])
+def test_what_links_lead_to_is_never_waited_for(target: str, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(100 << 30)
+    (tmp_path / "in" / "a.jpg").symlink_to(target)
+    with pytest.raises(OSError, match=r"a pipe, a socket or a device|at most are read"):
+        read_original(str(tmp_path / "in"), "a.jpg", most_bytes=1 << 20)

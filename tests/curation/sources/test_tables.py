@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -182,3 +183,85 @@ def test_tables_that_are_refused(tmp_path: Path) -> None:
     (tmp_path / "c.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(ValueError, match=r"c\.parquet: cannot be read as Parquet"):
         listed(tmp_path / "c.parquet", bytes="image")
+
+
+def test_one_row_that_names_nothing_stops_no_source(tmp_path: Path) -> None:
+    (tmp_path / "img").mkdir()
+    (tmp_path / "img" / "0.jpg").write_bytes(PICTURES[0])
+    paths = [
+        "img/0.jpg",
+        "img\\0.jpg",
+        "img/\0.jpg",
+        "http://[::1/x.jpg",
+        "http://h:99999999/x.jpg",
+        "jup://x/y.jpg",
+        "jupyter://x/y.jpg",
+        "ssh://host/y.jpg",
+        "gs://bucket/y.jpg",
+        "s3:///y.jpg",
+        7,
+        ["img/0.jpg"],
+        "x" * 5000,
+        "img/0.jpg/1",
+        "\udcff.jpg",
+    ]
+    table = write_table(tmp_path / "a.jsonl", [{"path": path, "caption": f"of {n}"} for n, path in enumerate(paths)])
+    with table.open("a") as file:
+        file.write('{"path": "img/0.jpg"\n')
+    sources = [{"kind": "table", "path": str(table), "columns": {"path": "path", "caption": "caption"}}]
+    dataset, _ = build(recipe(None, tmp_path / "ds", sources=sources), "ingest")
+    images = rows(dataset, "images")
+    assert [row["raw_caption"] for row in images] == [*(f"of {number}" for number in range(len(paths))), None]
+    assert [row["reason"] for row in images[:3]] == [None, None, "unreadable"]
+    assert [row["reason"] for row in images[3:6]] == ["bad_url"] * 3
+    assert None not in [row["reason"] for row in images[6:]]
+    assert images[-1]["detail"].startswith("line 16 is not JSON")
+
+
+def test_pictures_and_captions_in_any_layout_of_arrow(tmp_path: Path) -> None:
+    words = [f"caption {number}" for number in range(4)]
+    kinds: list[tuple[pa.DataType, pa.DataType]] = [
+        (pa.binary_view(), pa.string_view()),
+        (pa.large_binary(), pa.large_string()),
+        (pa.binary(), pa.binary()),
+        (pa.binary(), pa.list_(pa.string())),
+    ]
+    for bytes_as, text_as in kinds:
+        texts: list[Any] = [[word, "another"] for word in words] if pa.types.is_list(text_as) else words
+        values = [text.encode() for text in texts] if text_as == pa.binary() else texts
+        table = pa.table({"image": pa.array(PICTURES[:4], bytes_as), "text": pa.array(values, text_as)})
+        pq.write_table(table, tmp_path / "a.parquet")
+        found = listed(tmp_path / "a.parquet", bytes="image", caption="text")
+        assert bytes_of(found) == PICTURES[:4]
+        assert [item.raw_caption for item in found.items] == words
+    table = pa.table(
+        {"image": pa.array(PICTURES[:2]).dictionary_encode(), "text": pa.array(words[:2]).dictionary_encode()}
+    )
+    pq.write_table(table, tmp_path / "a.parquet")
+    found = listed(tmp_path / "a.parquet", bytes="image", caption="text")
+    assert (bytes_of(found), [item.raw_caption for item in found.items]) == (PICTURES[:2], words[:2])
+    for column, kind in (("n", "int64"), ("s", "struct<x: string>")):
+        odd = pa.table({"image": PICTURES[:1], "n": [1], "s": [{"x": "y"}]})
+        pq.write_table(odd, tmp_path / "a.parquet")
+        with pytest.raises(ValueError, match=f"column '{column}' holds {kind}, not text; name another column"):
+            listed(tmp_path / "a.parquet", bytes="image", caption=column)
+
+
+def test_cells_that_name_no_file_are_rows(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "0.png").write_bytes(PICTURES[0])
+    for path in ("pipe", "nowhere", "a\0b", 7):
+        kind = pa.struct([("bytes", pa.binary()), ("path", pa.string() if isinstance(path, str) else pa.int64())])
+        pq.write_table(pa.table({"image": pa.array([{"bytes": None, "path": path}], kind)}), tmp_path / "a.parquet")
+        (item,) = listed(tmp_path / "a.parquet", bytes="image").items
+        with pytest.raises(OSError):
+            read_original(item.source or "", item.member, item.byte_offset)
+
+
+def test_hidden_and_empty_files_among_tables(tmp_path: Path) -> None:
+    (tmp_path / "._a.jsonl").write_bytes(b"\0\5\26\7")
+    (tmp_path / "b.jsonl").write_bytes(b"")
+    write_table(tmp_path / "a.jsonl", [{"path": "1.jpg"}])
+    for where in (tmp_path, f"{tmp_path}/*.jsonl"):
+        found = listed(where, path="path")
+        assert ([item.member for item in found.items], found.ignored) == (["1.jpg"], {"hidden": 1})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import random
 import tarfile
 from pathlib import Path
@@ -99,12 +100,12 @@ def test_split_samples_odd_order_and_duplicates(tmp_path: Path) -> None:
         ("1.jpg", "of one"),
         ("2.left.PNG", "of two"),
         ("sub/1.jpg", None),
-        ("1.jpg", "of one"),
+        ("1.jpg", "of one, again"),
     ]
     pieces = [read_original(str(tmp_path), one.member, one.byte_offset, one.num_bytes) for one in found.items]
     assert pieces == [PICTURES[number] for number in (2, 1, 3, 4, 5)]
     assert found.ignored == {
-        "txt (captions)": 2,
+        "txt (captions)": 3,
         "txt": 1,
         "images whose name came before (inputs as well)": 1,
         "cls": 1,
@@ -212,3 +213,75 @@ def test_keys_and_braces() -> None:
     assert split_key("plain") == ("plain", "")
     assert expand_braces("x/{08..11}-{a,b}.tar")[:3] == ["x/08-a.tar", "x/08-b.tar", "x/09-a.tar"]
     assert expand_braces("{only}.tar") == ["{only}.tar"]
+
+
+def test_tars_that_are_joined_are_read_to_the_end(tmp_path: Path) -> None:
+    """As `cat` joins them; the second has samples of the same names, which are others."""
+    first = tar_bytes([("1.jpg", PICTURES[0]), ("2.jpg", PICTURES[1]), ("2.txt", b"two")])
+    second = tar_bytes([("1.jpg", PICTURES[2]), ("1.txt", b"of the second"), ("2.jpg", PICTURES[3])])
+    (tmp_path / "a.tar").write_bytes(first + second + tar_bytes([]) + tar_bytes([("3.jpg", PICTURES[4])]))
+    found = listed(tmp_path)
+    assert [(item.member, item.raw_caption) for item in found.items] == [
+        ("a.tar#1.jpg", None),
+        ("a.tar#2.jpg", "two"),
+        ("a.tar#1.jpg", "of the second"),
+        ("a.tar#2.jpg", None),
+        ("a.tar#3.jpg", None),
+    ]
+    pieces = [read_original(str(tmp_path), one.member, one.byte_offset, one.num_bytes) for one in found.items]
+    assert pieces == PICTURES[:5]
+    for behind, reason in ((b"<html>" * 300, "corrupt"), (second[:3000], "truncated"), (b"\0" * 70_000, None)):
+        (tmp_path / "a.tar").write_bytes(first + behind)
+        assert [item.reason for item in listed(tmp_path).items if item.member == "a.tar"] == [reason] * (
+            reason is not None
+        )
+
+
+def test_links_are_inputs_with_the_bytes_that_they_lead_to(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+
+        def add(name: str, data: bytes = b"", kind: bytes = tarfile.REGTYPE, target: str = "") -> None:
+            info = tarfile.TarInfo(name)
+            info.size, info.type, info.linkname = len(data), kind, target
+            archive.addfile(info, io.BytesIO(data))
+
+        add("early.jpg", kind=tarfile.SYMTYPE, target="./sub/0.jpg")
+        add("sub/0.jpg", PICTURES[0])
+        add("sub/0.txt", b"of the target")
+        add("hard.jpg", kind=tarfile.LNKTYPE, target="sub/0.jpg")
+        add("hard.txt", b"its own")
+        add("sub/soft.jpg", kind=tarfile.SYMTYPE, target="../hard.jpg")
+        add("sub/soft.txt", kind=tarfile.SYMTYPE, target="0.txt")
+        add("out.jpg", kind=tarfile.SYMTYPE, target="/etc/passwd")
+        add("loop.jpg", kind=tarfile.SYMTYPE, target="loop.jpg")
+        add("sub/.hidden.jpg", kind=tarfile.SYMTYPE, target="0.jpg")
+        add("notes.pdf", kind=tarfile.SYMTYPE, target="sub/0.jpg")
+        add("pipe.jpg", kind=tarfile.FIFOTYPE)
+    (tmp_path / "a.tar").write_bytes(buffer.getvalue())
+    found = listed(tmp_path)
+    assert [(item.member.removeprefix("a.tar#"), item.raw_caption, item.reason) for item in found.items] == [
+        ("early.jpg", None, None),
+        ("sub/0.jpg", "of the target", None),
+        ("hard.jpg", "its own", None),
+        ("sub/soft.jpg", "of the target", None),
+        ("out.jpg", None, "unreadable"),
+        ("loop.jpg", None, "unreadable"),
+    ]
+    assert found.items[4].detail == "a link to /etc/passwd, which the tar does not hold"
+    assert list(contents(found).values()) == [PICTURES[0]] * 4
+    assert found.ignored == {"txt (captions)": 3, "hidden": 1, "links": 1, "special members": 1}
+
+
+def test_a_tar_that_is_a_pipe_is_a_row_and_hidden_ones_are_counted(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.tar")
+    (tmp_path / "._b.tar").write_bytes(b"of a Finder")
+    (tmp_path / "b.tar").write_bytes(tar_bytes([("1.jpg", PICTURES[0]), ("1.caption", b"of one")]))
+    for where in (tmp_path, f"{tmp_path}/*.tar"):
+        found = listed(where)
+        assert [(item.member, item.reason, item.raw_caption) for item in found.items] == [
+            ("a.tar", "unreadable", None),
+            ("b.tar#1.jpg", None, "of one"),
+        ]
+        assert found.ignored == {"hidden": 1, "caption (captions)": 1}
+    assert [item.reason for item in listed(tmp_path / "._b.tar").items] == ["truncated"]  # as it is named

@@ -6,16 +6,17 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from curation.sources import list_source
+from curation.sources.urls import http_address
 from engine.dataset import Dataset
 from schemas.recipe import DataRecipe
 from schemas.sources import UrlSource
 from tests.building import build, computed, picture, recipe, rows
 from tests.photos import encode, write_files
 from tests.serving import Served, serving
-
-pytestmark = pytest.mark.slow
 
 GOOD = {
     f"{number}.{kind}": encode(picture(number), form)
@@ -70,6 +71,32 @@ def fetched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fetched]:
         yield Fetched(served, made, build(made, upto="ingest")[0])
 
 
+def test_addresses_are_sent_in_the_letters_that_servers_take() -> None:
+    given = {
+        "http://x/a.jpg?b=%20c": "http://x/a.jpg?b=%20c",
+        "http://x/café/two words.jpg?t=ü&u=1": "http://x/caf%C3%A9/two%20words.jpg?t=%C3%BC&u=1",
+        "https://bücher.example:8080/é%C3%A9": "https://xn--bcher-kva.example:8080/%C3%A9%C3%A9",
+        "HTTP://x/a|b[1].jpg": "HTTP://x/a|b[1].jpg",
+        "http://x/frag.jpg#é y": "http://x/frag.jpg",
+        "http://[::1]:80/é": "http://[::1]:80/%C3%A9",
+        "http://[::1/x": "",
+        "http://x:99999/x": "",
+        "http:///x": "",
+        "//x/y.jpg": "",
+        "file:///etc/passwd": "",
+        "http://.é./x": "",
+        "": "",
+    }
+    assert {text: http_address(text) for text in given} == given
+
+
+@given(st.text(max_size=30), st.sampled_from(["", "http://", "https://x/", "http://x:"]))
+def test_any_text_is_an_address_or_none(text: str, begin: str) -> None:
+    found = http_address(begin + text)
+    assert found == "" or (found.isascii() and " " not in found)
+
+
+@pytest.mark.slow
 def test_every_url_is_a_row_and_only_passing_errors_are_retried(fetched: Fetched) -> None:
     dataset, served = fetched.dataset, fetched.served
     images = rows(dataset, "images")
