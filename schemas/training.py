@@ -163,6 +163,12 @@ class Data(StrictModel):
     """Batches kept ready, per process."""
     cache_mb: Annotated[int, Field(ge=0)] = 256
     """Memory for decoded pictures, per process, in MiB; a data set that fits is decoded once per stage."""
+    max_upscale: Annotated[float, Field(ge=1)] | None = None
+    """Most times that a picture may be enlarged to cover its bucket; others are left out. 1 leaves out every picture
+    that does not reach the resolution, null none. A stage may set its own."""
+    max_repeats: Positive | None = None
+    """Most times that a picture may be repeated to fill a batch; buckets with fewer pictures than a batch divided by
+    this are left out. 1 keeps the buckets that hold a batch, null all."""
     max_damaged: Annotated[int, Field(ge=0)] = 100
     """Samples that may fail to decode, per process and run, before training stops."""
 
@@ -252,6 +258,8 @@ class Stage(StrictModel):
     """Pictures per optimizer step over all processes. Null: `data.batch`."""
     timesteps_per_image: Positive | None = None
     """Noise draws per picture and step. Null: `data.timesteps_per_image`."""
+    max_upscale: Annotated[float, Field(ge=1)] | None = None
+    """Most times that a picture may be enlarged. Null: `data.max_upscale`."""
     lr: Annotated[float, Field(gt=0)] | None = None
     """Learning rate. Null: `optimizer.lr`."""
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
@@ -284,8 +292,11 @@ class Validation(StrictModel):
 
     every: Annotated[int, Field(ge=0)] = 0
     """Steps between them, a multiple of `log_every`; 0 computes none."""
+    share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the pictures that is held out: never trained on, and the only ones that the grid takes. A coin of the
+    image id decides, the same for every stage and seed. 0 takes the grid from the training pictures."""
     samples: Positive = 16
-    """Pictures, spread evenly over the stage's samples; fewer where there are fewer."""
+    """Pictures, spread evenly over those that are held out, or over the stage's own; fewer where there are fewer."""
     timesteps: Annotated[tuple[Annotated[int, Field(ge=0, le=999)], ...], Field(min_length=1)] = (
         100,
         300,
@@ -400,7 +411,7 @@ class TrainingRecipe(StrictModel):
 
     def data_of(self, stage: Stage) -> Data:
         """The data section with the stage's own values in it."""
-        own = {"batch": stage.batch, "timesteps_per_image": stage.timesteps_per_image}
+        own = {knob: getattr(stage, knob) for knob in ("batch", "timesteps_per_image", "max_upscale")}
         return self.data.model_copy(update={knob: value for knob, value in own.items() if value is not None})
 
     def optimizer_of(self, stage: Stage) -> Optimizer:

@@ -107,6 +107,8 @@ def identity(recipe: TrainingRecipe, stage: Stage, rows: Selection) -> dict[str,
     for knob, digest in weights_digests(recipe.latents, recipe.text).items():
         if digest is not None:
             parts[knob.partition(".")[0]]["weights_sha256"] = digest
+    if recipe.validation.share:
+        parts["validation"] = {"share": recipe.validation.share}
     stage_knobs = stage.model_dump(mode="json")
     del stage_knobs["steps"]  # a stage may be trained longer
     if stage.weights == "ema":

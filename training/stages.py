@@ -19,6 +19,7 @@ from schemas.training import Stage, TrainingRecipe
 from training.data.order import BatchOrder, Shapes
 from training.data.selection import Selection
 from training.data.transform import shapes_of
+from training.data.usable import Usable, held_out, without_enlarged, without_repeated
 
 
 def select_rows(index: ShardIndex, where: str | None, stage: str) -> Selection:
@@ -81,11 +82,15 @@ class StageData:
         rows: of the shard index, in tar order.
         shapes: (height, width) in px of each row's training picture.
         order: the batches.
+        held: the pictures that are held out for validation; None where none are.
+        notes: sentences about what is held or left out, enlarged or repeated.
     """
 
     rows: Selection
     shapes: Shapes
     order: BatchOrder
+    held: Usable | None = None
+    notes: tuple[str, ...] = ()
 
 
 def pixel_multiple(recipe: TrainingRecipe, stage: Stage) -> int:
@@ -99,16 +104,25 @@ def stage_data(recipe: TrainingRecipe, stage: Stage) -> StageData:
     A stage without a condition may have fewer samples than a batch: it repeats them, each time under other noise.
 
     Raises:
-        ValueError: there is no index, or the condition selects less than one batch.
+        ValueError: there is no index, the condition selects less than one batch, or limits leave nothing.
     """
     rows = select_rows(ShardIndex(recipe.dataset / "shards"), stage.where, stage.name)
-    batch = recipe.data_of(stage).batch
+    knobs = recipe.data_of(stage)
+    rows, held = _split(recipe, stage, rows)
+    num_rows, batch = rows.num_rows, knobs.batch
     if stage.where is not None and rows.num_rows < batch:
         raise ValueError(
             f"stage {stage.name}: where: {stage.where!r} selects {rows.num_rows} samples, "
             f"less than one batch of {batch}; widen the condition or lower the batch"
         )
-    shapes = shapes_of(rows, stage.resolution, pixel_multiple(recipe, stage), stage.multi_aspect)
+    found = without_enlarged(_shaped(recipe, stage, rows), knobs.max_upscale)
+    found = without_repeated(found, knobs)
+    rows, shapes, notes = found.rows, found.shapes, found.notes
+    if held is not None:
+        notes = (
+            f"{held.rows.num_rows:,} of {held.rows.num_rows + num_rows:,} pictures are held out for validation",
+            *notes,
+        )
     weights = rows.weights() if recipe.data.balance_concepts else None
     if weights is not None and (weights == 1).all():
         raise ValueError(
@@ -116,7 +130,30 @@ def stage_data(recipe: TrainingRecipe, stage: Stage) -> StageData:
             "set data.balance_concepts=false"
         )
     order = BatchOrder(rows.codes("shard"), shapes, batch, recipe.seed, recipe.data.window, weights)
-    return StageData(rows, shapes, order)
+    return StageData(rows, shapes, order, held, notes)
+
+
+def _shaped(recipe: TrainingRecipe, stage: Stage, rows: Selection) -> Usable:
+    """Rows with the shapes of their training pictures."""
+    return Usable(rows, shapes_of(rows, stage.resolution, pixel_multiple(recipe, stage), stage.multi_aspect))
+
+
+def _split(recipe: TrainingRecipe, stage: Stage, rows: Selection) -> tuple[Selection, Usable | None]:
+    """The rows that are trained on, and those that are held out.
+
+    Raises:
+        ValueError: one of the two would be empty.
+    """
+    share = recipe.validation.share
+    if not share:
+        return rows, None
+    held = held_out(rows, share)
+    if held.all() or not held.any():
+        raise ValueError(
+            f"stage {stage.name}: validation.share: {share} holds out {held.sum():,} of {len(held):,} pictures; "
+            f"{'lower' if held.all() else 'raise'} it"
+        )
+    return rows.where(~held), _shaped(recipe, stage, rows.where(held))
 
 
 @contextmanager

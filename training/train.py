@@ -166,7 +166,8 @@ def checked_features(
     features.load_others(encoders)
     if here.is_first:
         keep_features(folder, features, begun=last is not None)
-        log.info("stage %s: %s", stage.name, features.description)
+        for said in (features.description, *data.notes):
+            log.info("stage %s: %s", stage.name, said)
     return features
 
 

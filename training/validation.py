@@ -27,14 +27,18 @@ log = logging.getLogger(__name__)
 class Validation:
     """Pictures spread evenly over a stage's samples, each noised to every timestep of `recipe.validation`.
 
-    Noise depends on the image id and the timestep alone, so two stages, seeds or runs see the same task. The
-    pictures are not held out: the curve says how well the average fits its data, free of the noise of sampling.
+    Noise depends on the image id and the timestep alone, so two stages, seeds or runs see the same task. With
+    `validation.share` the pictures are held out; else they are trained on, and the curve says how well the average
+    fits its data, free of the noise of sampling.
     """
 
     def __init__(self, recipe: TrainingRecipe, data: StageData, source: Source, encoders: Encoders) -> None:
-        self._recipe, self._data, self._source, self._encoders = recipe, data, source, encoders
-        count = min(recipe.validation.samples, len(source))
-        self._rows = sorted({int(row) for row in np.linspace(0, len(source) - 1, count)})
+        self._source = source if data.held is None else source.over(data.held.rows)
+        self._shapes = data.shapes if data.held is None else data.held.shapes
+        self._recipe, self._encoders = recipe, encoders
+        num_rows = len(self._source)
+        count = min(recipe.validation.samples, num_rows)
+        self._rows = sorted({int(row) for row in np.linspace(0, num_rows - 1, count)})
 
     @torch.no_grad()
     def losses(self, model: PixArt, here: World) -> dict[str, float]:
@@ -56,7 +60,7 @@ class Validation:
         for place in range(here.rank, len(self._rows), here.size):
             row = self._rows[place]
             try:
-                sample = self._source.read(row, self._data.shapes[row])
+                sample = self._source.read(row, self._shapes[row])
             except DamagedSample as damage:
                 log.warning("damaged sample, left out of the validation grid: %s", damage)
                 continue

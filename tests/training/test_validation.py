@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
+from schemas.ids import unit_interval
+from schemas.shard_index import read_index
 from schemas.training import TrainingRecipe
+from training.data.loader import Loader
 from training.data.reader import ShardReader
 from training.data.source import Source
 from training.encoders.make import Encoders
@@ -57,3 +62,33 @@ def test_the_validation_loss_falls_and_disturbs_no_training(recipe_values, tmp_p
     assert not any("val_loss" in line for line in without)
     falling = [line["val_loss"] for line in validated if "val_loss" in line]
     assert len(falling) == 3 and falling[0] > falling[1] > falling[2]
+
+
+def test_held_out_pictures_are_validated_and_never_trained_on(recipe_values, caplog, monkeypatch):
+    values = recipe_values | {"validation": {"every": 4, "share": 0.3, "samples": 16}}
+    recipe = TrainingRecipe.from_mapping(values)
+    trained, prepare = set(), Loader.prepare
+    monkeypatch.setattr(Loader, "prepare", lambda *step: (batch := prepare(*step), trained.update(batch.image_ids))[0])
+    with caplog.at_level(logging.INFO):
+        train(recipe)
+    every = set(read_index(recipe.dataset / "shards")["image_id"].to_pylist())
+    held = {image_id for image_id in every if unit_interval(image_id, "validation") < 0.3}
+    assert held and trained == every - held
+    data = stage_data(recipe, recipe.stages[0])
+    source = Source(ShardReader(recipe.dataset / "shards", data.rows))
+    grid = Validation(recipe, data, source, Encoders(recipe))
+    assert {grid._source.read(row, grid._shapes[row]).image_id for row in grid._rows} == held
+    for stage in recipe.stages:
+        said = f"stage {stage.name}: {len(held)} of 7 pictures are held out for validation"
+        assert caplog.text.count(said) == 1
+        assert any("val_loss" in line for line in read_metrics(recipe.stage_folder(stage)))
+    other = TrainingRecipe.from_mapping(values | {"validation": {"every": 4}})
+    with pytest.raises(ValueError, match=r"was trained with .*the recipe now has"):
+        train(other)
+
+
+@pytest.mark.parametrize(("share", "word"), [(1e-9, "raise it"), (0.9999, "lower it")])
+def test_a_share_that_leaves_one_side_empty_is_refused(recipe_values, share, word):
+    recipe = TrainingRecipe.from_mapping(recipe_values | {"validation": {"share": share}})
+    with pytest.raises(ValueError, match=rf"stage small: validation\.share: .* holds out \d of 7 pictures; {word}"):
+        stage_data(recipe, recipe.stages[0])

@@ -128,12 +128,8 @@ class BatchOrder:
         self._batch, self._seed, self._window = batch, seed, window
         self._shard_ends = _run_ends(shards)
         self._shapes = shapes if isinstance(shapes, Shapes) else Shapes.of(shapes)
-        self._counts = np.bincount(self._shapes.codes, minlength=len(self._shapes.table))
+        self._counts = dealt_counts(self._shapes, weights)
         self._weights = weights
-        if weights is not None:
-            assert len(weights) == len(shapes) and (weights > 0).all() and (weights <= 1).all()
-            sums = np.bincount(self._shapes.codes, weights, len(self._counts))
-            self._counts = np.minimum(self._counts, np.maximum(1, np.floor(sums + 1e-6))).astype(np.int64)
         self._num_batches = -(-self._counts // batch)
         self._planned: Plan | None = None
 
@@ -175,7 +171,7 @@ class BatchOrder:
         rows, first_places, end = np.empty(self._counts.sum(), walk.dtype), [], 0
         for code, count in enumerate(self._counts):
             places = np.flatnonzero(walk_codes == code)
-            if self._weights is not None:
+            if self._weights is not None and count:
                 places = places[_drawn(self._weights[walk[places]], count, random.random())]
             begin, end = end, end + count
             rows[begin:end] = walk[places]
@@ -196,6 +192,16 @@ class BatchOrder:
         for start in range(0, len(walk), self._window):
             random.shuffle(walk[start : start + self._window])
         return walk
+
+
+def dealt_counts(shapes: Shapes, weights: NDArray[np.float32] | None) -> NDArray[np.int64]:
+    """How many rows of each shape an epoch deals, (shapes,); see `BatchOrder` for `weights`."""
+    counts = np.bincount(shapes.codes, minlength=len(shapes.table))
+    if weights is None:
+        return counts
+    assert len(weights) == len(shapes) and (weights > 0).all() and (weights <= 1).all()
+    sums = np.bincount(shapes.codes, weights, len(counts))
+    return np.minimum(counts, np.maximum(counts > 0, np.floor(sums + 1e-6))).astype(np.int64)
 
 
 def _drawn(weights: NDArray[np.float32], count: int, offset: float) -> NDArray[np.intp]:

@@ -57,6 +57,10 @@ class ShardReader:
     def __len__(self) -> int:
         return self._rows.num_rows
 
+    def over(self, rows: Selection) -> ShardReader:
+        """The same over other rows of the index."""
+        return ShardReader(self._shards, rows, self._cut)
+
     def read(self, row: int, shape: Shape) -> Sample:
         """The sample of an index row, its picture scaled to cover `shape` and cropped.
 

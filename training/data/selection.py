@@ -63,6 +63,11 @@ class Selection:
     def num_rows(self) -> int:
         return int(self._part_starts[-1])
 
+    def where(self, kept: NDArray[np.bool_]) -> Selection:
+        """Those of the rows for which `kept` is true."""
+        numbers = np.arange(self.num_rows, dtype=np.int32) if self._numbers is None else self._numbers
+        return Selection(self._index, numbers[kept])
+
     def parts(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Columns of the selected rows, one part of the index after another."""
         for number in np.flatnonzero(np.diff(self._part_starts)).tolist():

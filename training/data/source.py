@@ -12,6 +12,7 @@ from schemas.training import LATENT_DOWNSAMPLING
 from training.data.captions import MIXED, SYNTHETIC, Read, preferred
 from training.data.order import Shape
 from training.data.reader import ShardReader
+from training.data.selection import Selection
 from training.data.stored import MEND, StoredArrays
 
 
@@ -59,6 +60,10 @@ class Source:
 
     def __len__(self) -> int:
         return len(self._reader)
+
+    def over(self, rows: Selection) -> Source:
+        """The same over other rows of the index."""
+        return Source(self._reader.over(rows), self._latents, self._text)
 
     def read(self, row: int, shape: Shape) -> TrainingSample:
         """The sample of an index row.
