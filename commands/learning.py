@@ -47,21 +47,30 @@ def encode(
             )
 
 
-def train(recipe: TrainingFile, overrides: Overrides = None, stage: StageName = None) -> None:
+def train(
+    recipe: TrainingFile,
+    overrides: Overrides = None,
+    stage: StageName = None,
+    from_last_good: Annotated[
+        bool, typer.Option("--from-last-good", help="Go on from the last whole checkpoint, with other lr and the like.")
+    ] = False,
+) -> None:
     """Train the stages of a recipe; run it again to continue. Under torchrun every process takes its share."""
     from schemas.training import TrainingRecipe
 
     with refusals():
-        train_stages(TrainingRecipe.load(recipe, overrides or []), stage)
+        train_stages(TrainingRecipe.load(recipe, overrides or []), stage, from_last_good=from_last_good)
 
 
-def train_stages(recipe: TrainingRecipe, stage: str | None = None) -> list[StageSummary]:
+def train_stages(
+    recipe: TrainingRecipe, stage: str | None = None, *, from_last_good: bool = False
+) -> list[StageSummary]:
     """Train and show a bar per stage, then a line each."""
     from commands.console import duration, logging_to, stage_bars
     from training.train import train as run
 
     with stage_bars(console) as show, logging_to(console, "training"):
-        summaries = run(recipe, only_stage=stage, on_progress=show)
+        summaries = run(recipe, only_stage=stage, from_last_good=from_last_good, on_progress=show)
     for done in summaries:
         took = "finished already" if done.skipped else duration(done.seconds)
         console.print(

@@ -24,6 +24,8 @@ def found_recipe(name: Path) -> Path:
         return recipes.find(name)
 
 
+FINISHED_STAYS = "stopped; what was finished stays, run the same command to go on"
+
 RecipeFile = Annotated[
     Path,
     typer.Argument(
@@ -65,8 +67,8 @@ def refusals() -> Iterator[None]:
 
     try:
         yield
-    except KeyboardInterrupt:
-        complaints.print("stopped; what was finished stays, run the same command to go on")
+    except KeyboardInterrupt as interrupt:
+        complaints.print(f"stopped; {interrupt}" if str(interrupt) else FINISHED_STAYS, markup=False, soft_wrap=True)
         raise typer.Exit(130) from None
     except (ValueError, OSError, PartFailed) as error:
         if os.environ.get("SIGMA_DEBUG"):

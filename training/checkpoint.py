@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,8 @@ from schemas.commit import TEMPORARY, atomic_write
 from training.model import LoadReport, PixArt
 from training.model.convert import assign_weights, read_torch_file
 from training.model.files import SealedFile, refuse_damage
+
+log = logging.getLogger(__name__)
 
 CHECKPOINT_NAME = re.compile(r"step-(\d{8})\.pt")
 
@@ -119,7 +122,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         before = next(
             (older for older in reversed(checkpoints(path.parent)) if older[1] < path and whole(older[1])), None
         )
-        go_on = f"continue from {before[1].name}" if before else "start the stage again, there is no older one"
+        go_on = (
+            f"continue from {before[1].name} (--from-last-good does both)"
+            if before
+            else "start the stage again, there is no older one"
+        )
         raise ValueError(f"{error}; remove it to {go_on}") from None
     missing = [key for key in ("state_dict", "state_dict_ema", "optimizer", "step") if key not in content]
     if missing:
@@ -134,6 +141,18 @@ def whole(path: Path) -> bool:
     except (ValueError, OSError):
         return False
     return True
+
+
+def set_aside(path: Path, why: str) -> Path:
+    """Give a checkpoint a name under which no run finds it, and return that."""
+    return path.rename(path.with_name(f"{path.name}.{why}"))
+
+
+def last_good(folder: Path) -> tuple[int, Path] | None:
+    """The newest whole checkpoint of a stage; damaged newer ones are set aside."""
+    while (last := latest_checkpoint(folder)) is not None and not whole(last[1]):
+        log.warning("%s: damaged, set aside as %s", last[1], set_aside(last[1], "damaged").name)
+    return last
 
 
 def load_checkpoint(model: PixArt, path: Path, *, ema: bool = True) -> LoadReport:

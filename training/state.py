@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,15 @@ class TrainState:
 
     Attributes:
         step: optimizer steps taken; it alone is the position in the data.
+        unreported: (step, image ids, what is measured of it) of the steps since the last line of metrics; none
+            but where a signal ended the run between two lines.
     """
 
     model: PixArt
     average: AveragedModel
     optimizer: CAME
     step: int = 0
+    unreported: list[tuple[int, list[str], Tensor]] = field(default_factory=list)
 
     @classmethod
     def begin(cls, model: PixArt, recipe: TrainingRecipe, stage: Stage, processes: int = 1) -> TrainState:
@@ -75,6 +78,8 @@ class TrainState:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
         }
+        if self.unreported:
+            content["unreported"] = self.unreported
         return whole(content, keep=keep)
 
     def restore(self, path: Path) -> None:
@@ -92,6 +97,7 @@ class TrainState:
                 raise ValueError(f"{path}: lacks {report.initialised[0]}; it was written without KV compression")
         self.optimizer.load_state_dict(content["optimizer"])
         self.step = content["step"]
+        self.unreported = [(step, ids, terms) for step, ids, terms in content.get("unreported", [])]
 
 
 def learning_rate(step: int, peak: float, warmup_steps: int) -> float:

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from schemas.training import Stage, TrainingRecipe
-from training.checkpoint import CheckpointWriter, latest_checkpoint
+from training.checkpoint import CheckpointWriter, checkpoints, last_good, latest_checkpoint, set_aside
 from training.data.captions import cut_of
 from training.data.chance import Chance
 from training.data.loader import Loader
@@ -36,6 +37,10 @@ from training.validation import Validation
 from training.weak_to_strong import starting_model
 
 log = logging.getLogger(__name__)
+
+
+Pending = list[tuple[int, list[str], Tensor]]
+"""(step, image ids, (loss, mse, vb, gradient norm, shares of captions)) of steps without a line of metrics."""
 
 
 @dataclass(frozen=True)
@@ -66,31 +71,51 @@ def train(
     recipe: TrainingRecipe,
     *,
     only_stage: str | None = None,
+    from_last_good: bool = False,
     on_progress: Callable[[StageProgress], None] | None = None,
 ) -> list[StageSummary]:
     """Train the recipe's stages in order; finished ones are skipped, a started one continues from its last checkpoint.
 
     Under torchrun every process calls this; each batch is split over them.
 
+    Args:
+        from_last_good: a started stage continues from its last whole checkpoint, with other knobs where they steer
+            training; its folder records from which step on.
+
+    Returns:
+        A summary per stage; none in any process but the first.
+
     Raises:
         ValueError: anything the user can mend, in one line.
+        KeyboardInterrupt: Ctrl-C; its text says what was stored.
     """
     wanted = recipe.stages if only_stage is None else (recipe.stage_named(only_stage),)
     with world(recipe.process_timeout_s) as here, locked(recipe.out) if here.is_first else nullcontext():
+        if not here.is_first:
+            logging.getLogger("training").setLevel(logging.WARNING)  # what is said once is said by the first process
         summaries = []
         for stage in wanted:
+            if from_last_good and here.is_first:
+                last_good(recipe.stage_folder(stage))
+            here.barrier()
             with full_memory_named(stage.name, recipe.data_of(stage), here.size):
-                summaries.append(train_stage(recipe, stage, here, on_progress if here.is_first else None))
-        return summaries
+                on_stage = on_progress if here.is_first else None
+                summaries.append(train_stage(recipe, stage, here, on_stage, may_change=from_last_good))
+        return summaries if here.is_first else []
 
 
 def train_stage(
-    recipe: TrainingRecipe, stage: Stage, here: World, on_progress: Callable[[StageProgress], None] | None
+    recipe: TrainingRecipe,
+    stage: Stage,
+    here: World,
+    on_progress: Callable[[StageProgress], None] | None,
+    *,
+    may_change: bool = False,
 ) -> StageSummary:
     """Train one stage to its last step. The position in the data is `state.step` and nothing else."""
     started = time.perf_counter()
     folder, data, encoders = recipe.stage_folder(stage), stage_data(recipe, stage), Encoders(recipe)
-    features = checked_features(recipe, stage, here, data, encoders)
+    features = checked_features(recipe, stage, here, data, encoders, may_change=may_change)
     if features is None:
         return summary_of(folder, stage, seconds=0.0, skipped=True)
     knobs, optimizer = recipe.data_of(stage), recipe.optimizer_of(stage)
@@ -101,53 +126,88 @@ def train_stage(
     loader = Loader(source, data.order, chance, knobs, rank=here.rank, world_size=here.size, pin=pin)
     validation = Validation(recipe, data, source, encoders)
     speed = Speed(state.model.config, loader, here)
-    pending: list[tuple[int, list[str], Tensor]] = []  # not read yet: reading waits for the device
 
     with (
         fixed_threads(recipe, here),
         CheckpointWriter(folder, recipe.keep_checkpoints) as writer,
         closing(Metrics(folder, state.step)) if here.is_first else nullcontext() as metrics,
         closing(source),
+        here.stop.deferred(),
     ):
+        way_out = partial(after_a_loss_that_is_not_finite, recipe, stage, here, writer)
         for batch in loader.batches(state.step, stage.steps):
             inputs = model_inputs(batch, encoders, here.device)
             terms = accumulate_gradients(model, inputs, recipe, knobs, here)
             rate = learning_rate(state.step, optimizer.lr, optimizer.warmup_steps)
             grad_norm = state.take_step(rate, optimizer.gradient_clip)
             speed.count(len(batch.image_ids), inputs)
-            pending.append(
-                (state.step, batch.image_ids, torch.cat([terms, grad_norm[None].to(terms), batch.shares.to(terms)]))
-            )
+            measured = torch.cat([terms, grad_norm[None].to(terms), batch.shares.to(terms)])
+            state.unreported.append((state.step, batch.image_ids, measured))  # not read: reading waits for the device
             writer.check()
 
             if state.step % recipe.log_every == 0 or state.step == stage.steps:
-                values = finite_mean(pending, stage.name, here) | {"lr": rate} | speed.read()
+                values = finite_mean(state.unreported, stage.name, here, way_out) | {"lr": rate} | speed.read()
                 values |= {"epoch": (state.step - 1) // len(data.order), "num_damaged": loader.num_damaged}
                 if recipe.validation.every and state.step % recipe.validation.every == 0:
                     values |= validation.losses(state.average.whole(), here)
-                if metrics is not None:
-                    metrics.write(state.step, values)
-                if on_progress is not None:
-                    on_progress(
-                        StageProgress(stage.name, state.step, stage.steps, values["loss"], values["images_per_s"])
-                    )
-                pending.clear()
+                report(values, state, stage, metrics, on_progress)
                 speed.restart()
             if recipe.sample.every and state.step % recipe.sample.every == 0:
                 average = state.average.whole()
                 if here.is_first:
                     draw_prompts(average, recipe, stage, folder / "samples" / f"step-{state.step:08d}.png")
             if state.step % recipe.checkpoint_every == 0 or state.step == stage.steps:
-                content = state.content(keep=here.is_first)
-                if metrics is not None:
-                    metrics.sync()
-                    writer.begin(state.step, content)
+                store(state, here, writer, metrics)
+            if state.step < stage.steps and here.stopping():
+                state.unreported = finite_rows(state.unreported, stage.name, here, way_out)
+                store(state, here, writer, metrics)
+                raise stopped(here, stage, state.step, writer)
     here.barrier()  # the next stage reads the checkpoint that the first process has written by now
     return summary_of(folder, stage, seconds=time.perf_counter() - started, skipped=False)
 
 
+def report(
+    values: dict[str, float],
+    state: TrainState,
+    stage: Stage,
+    metrics: Metrics | None,
+    on_progress: Callable[[StageProgress], None] | None,
+) -> None:
+    """Write a line of metrics and show it; its steps are reported then."""
+    if metrics is not None:
+        metrics.write(state.step, values)
+    if on_progress is not None:
+        on_progress(StageProgress(stage.name, state.step, stage.steps, values["loss"], values["images_per_s"]))
+    state.unreported.clear()
+
+
+def store(state: TrainState, here: World, writer: CheckpointWriter, metrics: Metrics | None) -> None:
+    """Begin to write a checkpoint, which the first process does; all help to gather it."""
+    content = state.content(keep=here.is_first)
+    if metrics is not None:
+        metrics.sync()
+        writer.begin(state.step, content)
+
+
+def stopped(here: World, stage: Stage, step: int, writer: CheckpointWriter) -> BaseException:
+    """The error that ends a run after a signal, once the checkpoint of its step is on disk."""
+    writer.wait()
+    here.barrier()  # torchrun ends all processes once one ends
+    line = (
+        f"{here.stop.process}: received {here.stop.received or 'a signal in another process'}; stage {stage.name} is "
+        f"stored at step {step} of {stage.steps}, in step-{step:08d}.pt; run the same command to continue from there"
+    )
+    return KeyboardInterrupt(line) if here.stop.received == "SIGINT" else here.stop.ending(line)
+
+
 def checked_features(
-    recipe: TrainingRecipe, stage: Stage, here: World, data: StageData, encoders: Encoders
+    recipe: TrainingRecipe,
+    stage: Stage,
+    here: World,
+    data: StageData,
+    encoders: Encoders,
+    *,
+    may_change: bool = False,
 ) -> StageFeatures | None:
     """The features that a stage trains on, with the encoders loaded that they do not replace; None if it is finished.
 
@@ -160,7 +220,9 @@ def checked_features(
     finished = last is not None and last[0] >= stage.steps
     features = None if finished else stage_features(recipe, stage)  # refused before the folder remembers a recipe
     if here.is_first:
-        check_identity(folder, identity(recipe, stage, data.rows))
+        change_at = last[0] if may_change and last is not None else None
+        found = identity(recipe, stage, data.rows)
+        check_identity(folder, found, begun=last is not None, change_at=change_at, finished=finished)
     if features is None:
         return None
     features.load_others(encoders)
@@ -191,20 +253,56 @@ def summary_of(folder: Path, stage: Stage, seconds: float, skipped: bool) -> Sta
     return StageSummary(stage.name, last[0], *smoothed_ends(read_metrics(folder)), seconds, last[1], skipped)
 
 
-def finite_mean(pending: list[tuple[int, list[str], Tensor]], stage: str, here: World) -> dict[str, float]:
+def finite_mean(
+    pending: Pending, stage: str, here: World, way_out: Callable[[int], str] | None = None
+) -> dict[str, float]:
     """The mean of the steps since the last report, over all processes.
 
     Raises:
-        ValueError: a loss or gradient is not finite; names the first such step and its images. No checkpoint
-            is written between that step and this report, so the last one on disk is sound.
+        ValueError: as `finite_rows`. No checkpoint is written between that step and this report.
     """
-    values = torch.stack([terms for _, _, terms in pending])
+    rows = torch.stack([row for _, _, row in finite_rows(pending, stage, here, way_out)])
+    names = ("loss", "mse", "vb", "grad_norm", "synthetic_share", "cut_share")
+    return dict(zip(names, rows.mean(dim=0).tolist(), strict=False))  # shares may be left out
+
+
+def finite_rows(pending: Pending, stage: str, here: World, way_out: Callable[[int], str] | None = None) -> Pending:
+    """The same steps, each with its means over all processes, on the CPU.
+
+    Args:
+        way_out: says for the first bad step what to do.
+
+    Raises:
+        ValueError: a loss or gradient is not finite; names the first such step and its images.
+    """
+    if not pending:
+        return []
+    values = torch.stack([terms.to(here.device) for _, _, terms in pending])
     values = here.mean(values).cpu()
     for (step, image_ids, _), row in zip(pending, values, strict=True):
         if not row.isfinite().all():
             raise ValueError(
                 f"stage {stage}, step {step}: loss {row[0]:.4g}, gradient norm {row[3]:.4g} are not finite; images "
-                f"{', '.join(image_ids)}; lower lr or gradient_clip, the last checkpoint is intact"
+                f"{', '.join(image_ids)}; {way_out(step) if way_out else 'lower lr or gradient_clip'}"
             )
-    names = ("loss", "mse", "vb", "grad_norm", "synthetic_share", "cut_share")
-    return dict(zip(names, values.mean(dim=0).tolist(), strict=False))  # shares may be left out
+    return [(step, image_ids, row) for (step, image_ids, _), row in zip(pending, values, strict=True)]
+
+
+def after_a_loss_that_is_not_finite(
+    recipe: TrainingRecipe, stage: Stage, here: World, writer: CheckpointWriter, step: int
+) -> str:
+    """What to do, in words. A checkpoint of the step right before is set aside: its weights gave this loss."""
+    writer.wait()
+    folder, aside = recipe.stage_folder(stage), ""
+    before = [found for found in checkpoints(folder) if found[0] < step - 1]
+    if here.is_first:
+        for number, path in checkpoints(folder):
+            if number == step - 1:
+                aside = f"; {path.name} gave this loss and is set aside as {set_aside(path, 'not-finite').name}"
+    knobs = recipe.optimizer_of(stage)
+    command = f"sigma train RECIPE --from-last-good stages.{recipe.stages.index(stage)}.lr=LOWER (it is {knobs.lr:g})"
+    if before:
+        return f"lower lr or gradient_clip and go on from {before[-1][1].name}: {command}{aside}"
+    return (
+        f"lower lr or gradient_clip; no checkpoint from before it is left, so the stage starts anew: {command}{aside}"
+    )

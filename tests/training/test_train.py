@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -12,14 +13,17 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from schemas.training import TrainingRecipe
 from tests.processes import Python
-from training.data.loader import PaddedText
+from training.checkpoint import latest_checkpoint
+from training.data.loader import Loader, PaddedText
 from training.inputs import ModelInputs
 from training.metrics import METRICS_FILE, read_metrics
 from training.model import PixArt, PixArtConfig
 from training.optim.gradients import accumulate_gradients
+from training.parallel import lost_process
 from training.parallel.distributed import World, world
 from training.sample import sample_grid, sample_prompts
 from training.train import finite_mean, train, train_stage
@@ -183,6 +187,96 @@ def test_training_stops_before_a_bad_checkpoint(recipe_values):
     with pytest.raises(ValueError, match=r"are not finite; images [0-9a-f]{32}"):
         train(recipe)
     assert not list(recipe.stage_folder(recipe.stages[0]).glob("step-*.pt"))
+
+
+def interrupted_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while the batch of a step is made."""
+    batches = Loader.batches
+
+    def pressing(self, first, last):
+        for number, batch in enumerate(batches(self, first, last), first):
+            if number == step:
+                signal.raise_signal(signal.SIGINT)
+            yield batch
+
+    monkeypatch.setattr(Loader, "batches", pressing)
+
+
+@pytest.mark.parametrize("step", [2, 4])
+def test_interrupted_between_two_lines_and_resumed_the_losses_are_equal_to_the_bit(recipe_values, tmp_path, step):
+    values = recipe_values | {"log_every": 4, "checkpoint_every": 8}
+    whole, stopped = (TrainingRecipe.from_mapping(values | {"out": str(tmp_path / n)}) for n in ("whole", "stopped"))
+    train(whole, only_stage="small")
+    with pytest.MonkeyPatch.context() as patch:
+        interrupted_before(step, patch)
+        line = (
+            rf"received SIGINT; stage small is stored at step {step + 1} of 8, in step-0000000{step + 1}\.pt; run the"
+        )
+        with pytest.raises(KeyboardInterrupt, match=line):
+            train(stopped)
+    assert latest_checkpoint(stopped.stage_folder(stopped.stages[0]))[0] == step + 1
+    train(stopped, only_stage="small")
+    assert numbers(stopped) == numbers(whole) and len(numbers(whole)) == 2
+
+
+def test_interrupted_twice_no_checkpoint_is_waited_for(recipe_values, monkeypatch):
+    monkeypatch.setattr(lost_process, "REPEATED_S", 0)
+    recipe = TrainingRecipe.from_mapping(recipe_values)
+    interrupted_before(2, monkeypatch)
+    interrupted_before(2, monkeypatch)
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        train(recipe)
+    assert latest_checkpoint(recipe.stage_folder(recipe.stages[0])) is None
+
+
+def test_a_loss_that_is_not_finite_names_a_way_that_works(recipe_values):
+    values = recipe_values | {"checkpoint_every": 1, "log_every": 1}
+
+    def with_rate(lr: float, steps: int = 8) -> TrainingRecipe:
+        optimizer = {"lr": lr, "warmup_steps": 0, "gradient_clip": 1.0}
+        stages = [recipe_values["stages"][0] | {"steps": steps}]
+        return TrainingRecipe.from_mapping(values | {"optimizer": optimizer, "stages": stages})
+
+    train(with_rate(1e-3, steps=4))
+    folder = with_rate(1e-3).stage_folder(with_rate(1e-3).stages[0])
+    told = (
+        r"step 6: .* are not finite; .*lower lr or gradient_clip and go on from step-00000004\.pt: sigma train RECIPE "
+        r"--from-last-good stages\.0\.lr=LOWER \(it is 1e\+30\); step-00000005\.pt gave this loss and is set aside as"
+    )
+    with pytest.raises(ValueError, match=told):
+        train(with_rate(1e30), from_last_good=True)
+    assert (folder / "step-00000005.pt.not-finite").is_file()
+    with pytest.raises(
+        ValueError, match=r"was trained with optimizer\.lr = 1e\+30, the recipe now has .*--from-last-good"
+    ):
+        train(with_rate(1e-4))
+    (summary,) = train(with_rate(1e-4), from_last_good=True)
+    assert summary.steps == 8 and math.isfinite(summary.last_loss)
+    changes = yaml.safe_load((folder / "recipe.yaml").read_text())["changes"]
+    assert [(c["step"], c["knob"], c["was"], c["is"]) for c in changes] == [
+        (4, "optimizer.lr", 1e-3, 1e30),
+        (4, "optimizer.lr", 1e30, 1e-4),
+    ]
+    assert train(with_rate(1e-4))[0].skipped  # from here on it is the recipe's
+
+
+def test_without_a_checkpoint_it_says_so_and_starts_anew(recipe_values):
+    values = recipe_values | {"stages": recipe_values["stages"][:1]}
+    with pytest.raises(ValueError, match="no checkpoint from before it is left, so the stage starts anew: sigma train"):
+        train(TrainingRecipe.from_mapping(values | {"optimizer": {"lr": 1e30, "warmup_steps": 0}}))
+    assert train(TrainingRecipe.from_mapping(values), from_last_good=True)[0].steps == 8
+
+
+def test_from_last_good_sets_a_damaged_checkpoint_aside(recipe_values, caplog):
+    recipe = TrainingRecipe.from_mapping(recipe_values | {"stages": recipe_values["stages"][:1]})
+    train(recipe)
+    last = latest_checkpoint(recipe.stage_folder(recipe.stages[0]))[1]
+    last.write_bytes(b"")
+    longer = TrainingRecipe.from_mapping(recipe.resolved() | {"stages": [recipe_values["stages"][0] | {"steps": 10}]})
+    with pytest.raises(ValueError, match=r"it is empty, 0 bytes.*continue from step-00000004\.pt \(--from-last-good"):
+        train(longer)
+    assert train(longer, from_last_good=True)[0].steps == 10
+    assert "damaged, set aside as step-00000008.pt.damaged" in caplog.text
 
 
 def test_the_metrics_hold_what_is_promised(recipe_values):

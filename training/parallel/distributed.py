@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 
 import torch
@@ -14,16 +14,17 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 
-from training.parallel.lost_process import lost_process_named
+from training.parallel.lost_process import StopSignal, lost_process_named
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among all: `rank` of `size`, computing on `device`."""
+    """This process among all: `rank` of `size`, computing on `device`; `stop` hears the signals to end."""
 
     rank: int
     size: int
     device: torch.device
+    stop: StopSignal = field(default_factory=StopSignal)
 
     @property
     def is_first(self) -> bool:
@@ -72,6 +73,11 @@ class World:
             )
         return batch // self.size
 
+    def stopping(self) -> bool:
+        """Whether any process received a signal to end; all of them get the same answer at the same step."""
+        received = self.stop.received is not None
+        return bool(self.sum(torch.tensor(float(received)))) if self.size > 1 else received
+
     def barrier(self) -> None:
         if self.size > 1:
             dist.barrier()
@@ -101,15 +107,15 @@ def world(timeout_s: int = 600) -> Iterator[World]:
     if has_gpu:
         torch.cuda.set_device(device)
     if size == 1:
-        with lost_process_named(0, 1):
-            yield World(0, 1, device)
+        with lost_process_named(0, 1, timeout_s) as stop:
+            yield World(0, 1, device, stop)
         return
     if "RANK" not in os.environ or "MASTER_ADDR" not in os.environ:
         raise ValueError(f"WORLD_SIZE is {size} but RANK or MASTER_ADDR is not set; start with torchrun")
-    with lost_process_named(rank, size):
-        dist.init_process_group("nccl" if has_gpu else "gloo", timeout=timedelta(seconds=timeout_s))
+    with lost_process_named(rank, size, timeout_s) as stop:
+        dist.init_process_group("cpu:gloo,cuda:nccl" if has_gpu else "gloo", timeout=timedelta(seconds=timeout_s))
         try:
-            yield World(rank, size, device)
+            yield World(rank, size, device, stop)
             dist.barrier()  # on success only: a process that leaves early would abort while others still talk to it
         finally:
             dist.destroy_process_group()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -25,54 +26,102 @@ SIGNS_OF_A_LOST_PROCESS = (
 """Parts of the errors that gloo and NCCL raise when a peer is gone."""
 GRACE_S = 15
 """From a signal or a lost process to an exit without clean-up; torchrun kills after 30."""
+REPEATED_S = 1
+"""Signals that follow each other faster are one."""
 SIGNS_OF_A_FULL_MEMORY = ("can't allocate memory", "out of memory")
 """Parts of the errors of the CPU's allocator and of CUDA libraries, in lower case."""
 
 
-@contextmanager
-def lost_process_named(rank: int, size: int) -> Iterator[None]:
-    """Turn the errors of gloo and NCCL about a lost peer, and a SIGTERM, into one line.
+class StopSignal:
+    """SIGTERM and Ctrl-C: they end the process at once, and inside the loop once its step is stored.
 
     torchrun sends SIGTERM to the processes that are left when one is lost, and a batch system before it takes a
     machine away.
 
-    The process then has `GRACE_S` to end by itself.
+    Args:
+        patience_s: from a signal inside the loop to an exit without a checkpoint.
+
+    Attributes:
+        received: the name of the signal that the loop is to end for.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, patience_s: float = GRACE_S) -> None:
+        self.process = f"process {rank} of {size}"
+        self.received: str | None = None
+        self._patience_s, self._deferred, self._since = patience_s, False, 0.0
+        self._last_resort: threading.Timer | None = None
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Inside, the first signal is kept in `received`, and a second Ctrl-C ends the process at once."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if self._deferred and self.received is None:
+            self.received, self._since = name, time.monotonic()
+            self._last_resort = exit_after(
+                self._patience_s, f"{self.process}: received {name}, no checkpoint within {self._patience_s} s"
+            )
+        elif number == signal.SIGINT:
+            if time.monotonic() - self._since > REPEATED_S:  # torchrun passes the terminal's on: one key, two signals
+                raise KeyboardInterrupt
+        elif self.received is None:
+            raise self.ending(
+                f"{self.process}: received {name}, from torchrun because another process was lost or failed, or from "
+                f"the batch system; {RUN_AGAIN}"
+            )
+
+    def give_up(self) -> None:
+        """Forget the signal's last resort: the loop has ended."""
+        if self._last_resort is not None:
+            self._last_resort.cancel()
+
+    def ending(self, line: str) -> ValueError:
+        """The error to raise. From here on SIGTERM is ignored, and the process exits after `GRACE_S` at the latest."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        exit_after(GRACE_S, line)
+        return ValueError(line)
+
+
+def exit_after(seconds: float, line: str) -> threading.Timer:
+    """End this process without clean-up where it is still there after so many seconds."""
+    last_resort = threading.Timer(seconds, _exit_with, [line])
+    last_resort.daemon = True
+    last_resort.start()
+    return last_resort
+
+
+@contextmanager
+def lost_process_named(rank: int, size: int, patience_s: float = GRACE_S) -> Iterator[StopSignal]:
+    """Turn the errors of gloo and NCCL about a lost peer, and signals, into one line.
 
     Raises:
         ValueError: a process of this run was lost, or this one received SIGTERM.
     """
-
+    stop = StopSignal(rank, size, patience_s)
     in_main = threading.current_thread() is threading.main_thread()  # only there can a signal be handled
-
-    def ending(line: str) -> ValueError:
-        """The error to raise. From here on SIGTERM is ignored, and the process exits after `GRACE_S` at the latest."""
-        if in_main:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        last_resort = threading.Timer(GRACE_S, _exit_with, [line])
-        last_resort.daemon = True
-        last_resort.start()
-        return ValueError(line)
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise ending(
-            f"process {rank} of {size}: received {signal.Signals(number).name}, from torchrun because another process "
-            f"was lost or failed, or from the batch system; {RUN_AGAIN}"
-        )
-
-    before = signal.signal(signal.SIGTERM, stop) if in_main else None
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)} if in_main else {}
     try:
-        yield
+        yield stop
     except RuntimeError as error:
         if size == 1 or not any(sign in str(error) for sign in SIGNS_OF_A_LOST_PROCESS):
             raise
         reason = str(error).splitlines()[0][:160]
-        raise ending(
-            f"process {rank} of {size}: another process of this run was lost or does not answer ({reason}); its "
-            f"own error is above; {RUN_AGAIN}"
+        raise stop.ending(
+            f"{stop.process}: another process of this run was lost or does not answer ({reason}); its own error is "
+            f"above; {RUN_AGAIN}"
         ) from None
     finally:
-        if in_main and signal.getsignal(signal.SIGTERM) is stop:
-            signal.signal(signal.SIGTERM, before)
+        stop.give_up()
+        for number, handler in before.items():
+            if signal.getsignal(number) is stop:
+                signal.signal(number, handler)
 
 
 def _exit_with(line: str) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import torch
 
 from schemas.training import Data, TrainingRecipe
-from tests.training.runs import Run
+from tests.training.runs import Run, metrics_of
 from training.checkpoint import latest_checkpoint, read_checkpoint
 from training.parallel.lost_process import full_memory_named, lost_process_named
 
@@ -49,6 +50,23 @@ def test_a_process_that_gets_sigterm_says_how_to_continue(long_recipe):
     code, stderr = run.end(timeout_s=60)
     assert code == 1 and stderr.count("\n") == 1
     assert stderr.startswith("refused: process 0 of 1: received SIGTERM")
+    step, path = stored(long_recipe)
+    assert f"stage small is stored at step {step} of 100000, in {path.name}; run the same command to continue" in stderr
+
+
+def stored(recipe: TrainingRecipe) -> tuple[int, Path]:
+    """The newest checkpoint, which is that of the newest line of the metrics, as there is one per step."""
+    found = latest_checkpoint(recipe.stage_folder(recipe.stages[0]))
+    assert found is not None and read_checkpoint(found[1])["step"] == found[0] == metrics_of(recipe)[-1]["step"]
+    return found
+
+
+def test_a_signal_to_one_process_stops_all_at_the_same_step(long_recipe):
+    run = Run(long_recipe, processes=2).wait_for(step=3)
+    os.kill(run.pids()[1], signal.SIGTERM)
+    code, stderr = run.end(timeout_s=60)
+    step, _ = stored(long_recipe)
+    assert code == 1 and stderr.count(f"is stored at step {step} of 100000") == 2, stderr
 
 
 def test_a_full_memory_names_the_knobs(recipe_values):
