@@ -6,18 +6,20 @@ This module does it for all of them; curation decides which pictures are refused
 
 from __future__ import annotations
 
-import io
 import struct
 import warnings
 import zlib
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from cykooz_resizer import FilterType, ResizeAlg, ResizeOptions, Resizer
-from PIL import Image, ImageCms
+from numpy.typing import NDArray
+from PIL import Image
 
+from schemas.appearance import Appearance, Levels, appearance_of, upright_size
+from schemas.colour import to_srgb
 from schemas.opening import open_file
+from schemas.reasons import ImageError
 
 # A warning about odd metadata does not concern the pixels. Set once: `catch_warnings` is not safe with threads.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -43,6 +45,15 @@ DECODER_ERRORS = (
 
 class PixelError(ValueError):
     """The bytes do not hold one whole picture."""
+
+
+class RefusedPixels(PixelError):
+    """The bytes hold a whole picture that has no way to 8-bit sRGB."""
+
+    def __init__(self, reason: ImageError, detail: str) -> None:
+        """`reason` is `hdr` or `unsupported`."""
+        super().__init__(detail)
+        self.reason = reason
 
 
 @dataclass(frozen=True)
@@ -81,22 +92,25 @@ def open_picture(
         max_pixels: refuse a larger picture from its header, before any memory is taken.
 
     Raises:
-        PixelError: not an image, cut short, or too large.
+        PixelError: not an image, cut short, too large, or without a way to sRGB.
     """
     try:
         image = open_file(data)
         if image.width * image.height > max_pixels:
             raise PixelError(f"{image.width}x{image.height} px is over the limit of {max_pixels} px")
-        draft(image, longest_px, cover_px)
+        seen = appearance_of(image, data)
+        draft(image, longest_px, cover_px, seen.orientation)
         image.load()
-        return render(image, longest_px)
+        return render(image, seen, longest_px)
     except PixelError:
         raise
     except DECODER_ERRORS as error:
         raise PixelError(str(error) or type(error).__name__) from error
 
 
-def draft(image: Image.Image, longest_px: int | None, cover_px: tuple[int, int] | None) -> None:
+def draft(
+    image: Image.Image, longest_px: int | None, cover_px: tuple[int, int] | None = None, orientation: int = 1
+) -> None:
     """Ask a JPEG decoder to scale by 1/2, 1/4 or 1/8 while decoding, never below the size that is needed."""
     if image.format not in ("JPEG", "MPO"):
         return
@@ -104,7 +118,7 @@ def draft(image: Image.Image, longest_px: int | None, cover_px: tuple[int, int] 
         image.draft(None, shrunk_size(image.size, longest_px))
     elif cover_px is not None:
         height, width = cover_px
-        image.draft(None, upright_size(width, height, exif_orientation(image)))  # the picture as it is stored
+        image.draft(None, upright_size(width, height, orientation))  # the picture as it is stored
 
 
 def shrunk_size(size: tuple[int, int], longest_px: int) -> tuple[int, int]:
@@ -116,39 +130,42 @@ def shrunk_size(size: tuple[int, int], longest_px: int) -> tuple[int, int]:
     return width, height
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """A loaded picture of any mode as upright 8-bit sRGB RGB."""
-    return render(image).rgb
-
-
-def render(image: Image.Image, longest_px: int | None = None) -> Picture:
+def render(image: Image.Image, seen: Appearance, longest_px: int | None = None) -> Picture:
     """A loaded picture of any mode as upright 8-bit sRGB RGB, and the share of it that was transparent.
 
-    Order matters: the colour profile describes the stored channels, so it is applied before the mode changes;
-    transparency is laid on white before neighbours are mixed by shrinking; the EXIF orientation is applied last,
-    to the fewest pixels, and leaves no tag behind.
+    Order matters: the colour space describes the stored channels, so it is applied before the mode changes;
+    transparency is laid on white before neighbours are mixed by shrinking; the orientation is applied last, to the
+    fewest pixels, and leaves no tag behind.
+
+    Raises:
+        RefusedPixels: there is no way to 8-bit sRGB.
     """
-    profile = image.info.get("icc_profile")
-    orientation = exif_orientation(image)
+    if seen.colour.refusal is not None:
+        raise RefusedPixels(*seen.colour.refusal)
+    original = image
     if image.mode == "YCbCr":
         image = image.convert("RGB")
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _to_8_bit(image)
-        profile = None  # a profile of 16-bit grey is a tone curve that Pillow cannot apply
-    colours, alpha, see_through = _split_alpha(image)
-    if alpha is None:
+    colours, alpha = _split_alpha(image, seen)
+    if colours.mode in ("I", "F") or colours.mode.startswith("I;16"):
+        colours = _between(colours, seen.levels)
+        if seen.colour.profile is None:
+            colours = Image.fromarray(_HIGH_BYTE[np.asarray(colours)])
+    if alpha is None and colours.mode not in ("I;16", "LAB"):
         colours = _shrunk(colours, longest_px)
-    rgb = _to_srgb(colours, profile) if profile else colours
+    rgb = to_srgb(colours, seen.colour, seen.channels)
+    if rgb.mode == "I;16":  # no profile could be applied after all
+        rgb = Image.fromarray(_HIGH_BYTE[np.asarray(rgb)])
     rgb = rgb if rgb.mode == "RGB" else rgb.convert("RGB")
     if alpha is not None:
         white = Image.new("RGB", rgb.size, (255, 255, 255))
         white.paste(rgb, mask=alpha)
-        rgb = _shrunk(white, longest_px)
-    transpose = _TRANSPOSE.get(orientation)
-    rgb = rgb.copy() if rgb is image else rgb
+        rgb = white
+    rgb = _shrunk(rgb, longest_px)
+    transpose = None if original.format == "TIFF" else _TRANSPOSE.get(seen.orientation)  # Pillow has turned a TIFF
+    rgb = rgb.copy() if rgb is original else rgb
     rgb = rgb if transpose is None else rgb.transpose(transpose)
     rgb.info.clear()
-    return Picture(rgb, see_through)
+    return Picture(rgb, None if alpha is None else _share_hidden(alpha))
 
 
 LANCZOS = ResizeOptions(resize_alg=ResizeAlg.convolution(FilterType.lanczos3), use_alpha=False)
@@ -178,66 +195,67 @@ _TRANSPOSE = {
 """EXIF orientation (TIFF 6.0 tag 0x0112) -> the turn that makes it upright."""
 
 
-def exif_orientation(image: Image.Image) -> int:
-    """The EXIF orientation still to be applied, 1 to 8; 1 where there is none or the EXIF block is broken.
-
-    A TIFF has its orientation until it is loaded; Pillow then applies it and removes the tag.
-    """
-    try:
-        value = image.getexif().get(0x0112, 1)
-    except DECODER_ERRORS:  # broken metadata around a good picture
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def upright_size(width: int, height: int, orientation: int) -> tuple[int, int]:
-    """(width, height) after the EXIF orientation is applied: 5 to 8 turn it on its side."""
-    return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
-
-
 def has_alpha(image: Image.Image) -> bool:
     """Whether the header allows transparent pixels."""
     return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
 
 
-def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None, float | None]:
-    """Colours without alpha, the alpha channel where it hides anything, and the share it hides."""
+def _split_alpha(image: Image.Image, seen: Appearance) -> tuple[Image.Image, Image.Image | None]:
+    """Colours without alpha, and the alpha channel; None where every pixel is opaque."""
+    key = image.info.get("transparency")
     if not has_alpha(image):
-        return (image.convert("RGB") if image.mode in ("P", "PA") else image), None, None
-    grey = image.mode in ("LA", "La", "L")
-    rgba = image if image.mode == "RGBA" else image.convert("RGBA")
-    alpha = rgba.getchannel("A")
-    colours = rgba.getchannel("R") if grey else rgba.convert("RGB")
-    if alpha.getextrema() == (255, 255):
-        return colours, None, None
+        return (image.convert("RGB") if image.mode in ("P", "PA") else image), None
+    if image.mode in ("L", "I;16") and isinstance(key, int):
+        alpha = _without(image, key, seen.depth)
+        colours = image
+    else:
+        if image.mode == "RGB" and isinstance(key, tuple) and seen.depth == 16:
+            image.info["transparency"] = tuple(level >> 8 for level in key)  # all that Pillow keeps of 16 bits
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+        alpha = rgba.getchannel("A")
+        colours = rgba.getchannel("R") if seen.channels == "GRAY" else rgba.convert("RGB")
+    return colours, (None if alpha.getextrema() == (255, 255) else alpha)
+
+
+def _without(image: Image.Image, key: int, depth: int) -> Image.Image:
+    """The alpha channel of a grey picture, one stored number of which is transparent (PNG, 11.3.1.1)."""
+    key &= (1 << depth) - 1
+    level = key if depth in (8, 16) else key * 255 // ((1 << depth) - 1)
+    return Image.fromarray(np.where(np.asarray(image) == level, 0, 255).astype(np.uint8))
+
+
+def _share_hidden(alpha: Image.Image) -> float:
     opaque = sum(level * count for level, count in enumerate(alpha.histogram())) / 255
-    return colours, alpha, 1 - opaque / (alpha.width * alpha.height)
+    return 1 - opaque / (alpha.width * alpha.height)
 
 
 _HIGH_BYTE = ((np.arange(65536, dtype=np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
 """0..65535 -> 0..255, rounded."""
 
+_MOST_BEYOND = 0.01
+"""Share of the pixels of a float picture that may be brighter than white or darker than black: highlights, noise."""
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """16-bit and 32-bit grey as 8-bit grey: 0..65535 -> 0..255; floats are taken as 0..1 where they fit it."""
+
+def _between(image: Image.Image, levels: Levels) -> Image.Image:
+    """Grey of 16 or 32 bits, or of floats, as 16 bits between black and white; what is beyond them is clipped.
+
+    Raises:
+        RefusedPixels: so much of a float picture is beyond them that they cannot be its black and white.
+    """
     values = np.asarray(image)
+    if values.dtype.kind == "u" and levels == (0, 65535):
+        return Image.fromarray(values.astype(np.uint16))
+    if max(levels) > 0x7FFFFFFF:
+        values = values.view(np.uint32)  # Pillow keeps unsigned numbers of 32 bits as signed ones
+    wide: NDArray[np.floating] = values.astype(np.float32 if values.dtype.kind == "f" else np.float64)
+    shares = (wide - levels.black) / (levels.white - levels.black)
     if values.dtype.kind == "f":
-        values = np.nan_to_num(values, posinf=1.0)
-        scale = 255.0 if float(values.max(initial=0.0)) <= 1.0 else 1.0
-        return Image.fromarray(np.clip(np.rint(values * scale), 0, 255).astype(np.uint8))
-    return Image.fromarray(_HIGH_BYTE[np.clip(values, 0, 65535).astype(np.uint16)])
-
-
-def _to_srgb(image: Image.Image, profile: bytes) -> Image.Image:
-    """Apply an embedded ICC profile; a profile that is broken or of other channels is as good as none."""
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        space = source.profile.xcolor_space.strip()
-        if {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(space) != image.mode:
-            return image
-        target = ImageCms.createProfile("sRGB")
-        intent = ImageCms.Intent.RELATIVE_COLORIMETRIC
-        converted = ImageCms.profileToProfile(image, source, target, renderingIntent=intent, outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-        return image
-    return cast(Image.Image, converted)
+        beyond = float(np.mean((shares > 1.001) | (shares < -0.001)))
+        if beyond > _MOST_BEYOND:
+            raise RefusedPixels(
+                ImageError.HDR,
+                f"{beyond:.0%} of its floats are not between {min(levels):g} and {max(levels):g}, "
+                "and it does not say which numbers are black and white",
+            )
+        shares = np.nan_to_num(shares, posinf=1.0, neginf=0.0)
+    return Image.fromarray(np.rint(np.clip(shares, 0, 1) * 65535).astype(np.uint16))

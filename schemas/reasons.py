@@ -29,6 +29,9 @@ class ImageError(StrEnum):
     """The decoder refused the data for another reason (it is in the detail)."""
     ANIMATED = "animated"
     """More than one frame."""
+    HDR = "hdr"
+    """Its numbers hold more light than a screen shows (PQ, HLG, floats beyond white), and nothing says how to show
+    it."""
     TOO_MANY_PIXELS = "too_many_pixels"
     """A pixel bomb: refused from the header, before decoding."""
 

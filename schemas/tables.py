@@ -55,9 +55,13 @@ _HEADER = {
     "mode": text("Pillow's mode of the original"),
     "width": int32("upright px"),
     "height": int32("upright px"),
-    "exif_orientation": int8("1 to 8; 1 where there is no tag"),
+    "exif_orientation": int8("1 to 8, from EXIF, or from XMP where EXIF has none; else 1"),
     "frames": int32("pictures in the file"),
     "icc": boolean("the original embeds a colour profile; the proxy is converted to sRGB"),
+    "colour": text(
+        "by what its colours are read: icc, cicp or nclx (code points), srgb, gamma (gAMA and cHRM), tags (of a TIFF), "
+        "enumerated (of a JPEG 2000), exif (Adobe RGB); null where nothing says it, and it is taken as sRGB"
+    ),
     "metadata_left_out": int32("chunks of a PNG's metadata that were passed over: a wrong checksum, or too long"),
 }
 _DETAIL = {"detail": text("what went wrong, for a person")}

@@ -111,6 +111,17 @@ def png_chunk(name: bytes, payload: bytes) -> bytes:
     return struct.pack(">I", len(payload)) + name + payload + struct.pack(">I", zlib.crc32(name + payload))
 
 
+def with_chunks(png: bytes, *chunks: tuple[bytes, bytes], behind: bool = False) -> bytes:
+    """A PNG with further chunks (type, payload) behind its header, or behind its pixels."""
+    at = len(png) - 12 if behind else 33
+    return png[:at] + b"".join(png_chunk(name, payload) for name, payload in chunks) + png[at:]
+
+
+def box(name: bytes, payload: bytes) -> bytes:
+    """One box of an ISO media file or a JPEG 2000."""
+    return struct.pack(">I4s", 8 + len(payload), name) + payload
+
+
 def png_bomb(width: int = 20_000, height: int = 20_000) -> bytes:
     """A small PNG that claims to be huge."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)

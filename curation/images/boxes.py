@@ -3,35 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
-_MOST_BOXES = 10_000
-
-
-class Box(NamedTuple):
-    """A box of ISO/IEC 14496-12, or of ISO/IEC 15444-1 annex I."""
-
-    name: bytes
-    start: int
-    """First byte of its payload."""
-    end: int
-    """First byte behind it; behind the end of the file where it was cut."""
-
-
-def boxes(data: bytes, begin: int, end: int) -> Iterator[Box]:
-    """The boxes between two places, up to bytes that are none."""
-    at = begin
-    for _ in range(_MOST_BOXES):
-        if at + 8 > end:
-            return
-        size, start = _number(data, at, 4), at + 8
-        if size == 1:
-            size, start = _number(data, at + 8, 8), at + 16
-        size = end - at if size == 0 else size
-        if size < start - at:
-            return
-        yield Box(data[at + 4 : at + 8], start, at + size)
-        at += size
+from schemas.boxes import boxes
 
 
 def jpeg2000_end(data: bytes) -> str | None:

@@ -9,7 +9,7 @@ from PIL import Image
 from curation.images.header import Header, Unreadable, describe, open_image, refuse_animated
 from curation.images.whole import cut_short, missing_part
 from curation.images.whole_jpeg import decode_whole
-from schemas.pixels import DECODER_ERRORS, MAX_PIXELS, draft, render
+from schemas.pixels import DECODER_ERRORS, MAX_PIXELS, RefusedPixels, draft, render
 from schemas.reasons import ImageError
 
 _ENDS_EARLY = (
@@ -55,7 +55,9 @@ def decode(data: bytes, *, longest_px: int | None = None, max_pixels: int = MAX_
         if loaded is None:
             image.load()
             loaded = image
-        picture = render(loaded, longest_px)
+        picture = render(loaded, header.appearance, longest_px)
+    except RefusedPixels as refused:
+        raise Unreadable(refused.reason, f"{header.format}: {refused}", header) from refused
     except DECODER_ERRORS as error:
         raise _refused(data, header, describe(error)) from error
     missing = missing_part(data, header.format, loaded, picture.rgb)

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import re
-import zlib
 from typing import NamedTuple
 
 from schemas.slices import Sliced
-
-LATE_BYTES = 64 * 1024
-"""Bytes at the end of a PNG in which its EXIF block is searched where the file is read by range."""
 
 
 class Kind(NamedTuple):
@@ -120,18 +116,6 @@ def _sniff_text(start: bytes) -> Kind | None:
         except UnicodeDecodeError:
             return None
         return Kind("text", False)
-    return None
-
-
-def late_png_exif(data: Sliced) -> bytes | None:
-    """The EXIF block behind the pixels of a PNG, looked for in its last `LATE_BYTES`; None where there is none."""
-    end = data[max(0, len(data) - LATE_BYTES) : len(data)]
-    at = end.find(b"eXIf")
-    while at >= 4:
-        length = int.from_bytes(end[at - 4 : at], "big")
-        if zlib.crc32(end[at : at + 4 + length]) == int.from_bytes(end[at + 4 + length : at + 8 + length], "big"):
-            return end[at + 4 : at + 4 + length]
-        at = end.find(b"eXIf", at + 1)
     return None
 
 

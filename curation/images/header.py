@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import re
 import struct
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from curation.images import formats
 from curation.images.lazy_bytes import LazyBytes
 from curation.images.whole import cut_short
-from schemas import png, tiff
+from schemas import tiff
+from schemas.appearance import Appearance, appearance_of
 from schemas.opening import LEFT_OUT, open_file, picture_formats
-from schemas.pixels import DECODER_ERRORS, MAX_PIXELS, exif_orientation, has_alpha, upright_size
+from schemas.pixels import DECODER_ERRORS, MAX_PIXELS, has_alpha
 from schemas.reasons import FetchError, ImageError
 
 NOT_PICTURES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
@@ -40,15 +41,19 @@ class Header:
     height: int
     """px, upright."""
     exif_orientation: int
-    """1 to 8; 1 where there is no tag."""
+    """1 to 8, from EXIF or else XMP; 1 where there is none."""
     frames: int
     """Pictures in the file: frames of an animation, pages of a TIFF, views of an MPO."""
     icc: bool
     """A colour profile is embedded."""
+    colour: str | None
+    """What describes the colours, as in `images.colour`."""
     alpha: bool
     """Transparent pixels are possible."""
     metadata_left_out: int = 0
     """Chunks of metadata that cannot be used."""
+    appearance: Appearance = field(default=Appearance(), compare=False, repr=False)
+    """How to see the stored pixels."""
 
     @property
     def animated(self) -> bool:
@@ -57,7 +62,9 @@ class Header:
 
     def columns(self) -> dict[str, Any]:
         """The columns of `headers` and `images` that a header fills, in their order."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "alpha"}
+        return {
+            each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("alpha", "appearance")
+        }
 
 
 class Unreadable(Exception):
@@ -81,13 +88,13 @@ def open_image(data: bytes | LazyBytes, max_pixels: int = MAX_PIXELS) -> tuple[I
 
     Args:
         data: the whole file. One that is read lazily gives the same header from a few KiB (GIF, AVIF and HEIF, whose
-            frames and tags may be anywhere, are read whole); an EXIF block of a PNG behind its pixels is only found in
-            the last `formats.LATE_BYTES`. See `LazyBytes.failed`.
+            frames and tags may be anywhere, are read whole); EXIF and XMP of a PNG behind its pixels are only found in
+            the last `schemas.metadata.LATE_BYTES`. See `LazyBytes.failed`.
         max_pixels: a larger picture is refused.
 
     Raises:
         Unreadable: empty, not_an_image, unsupported, truncated (the header itself is cut), corrupt,
-            too_many_pixels.
+            too_many_pixels, hdr.
     """
     if not len(data):
         raise Unreadable(ImageError.EMPTY, "zero bytes")
@@ -108,6 +115,9 @@ def open_image(data: bytes | LazyBytes, max_pixels: int = MAX_PIXELS) -> tuple[I
     if header.width * header.height > max_pixels:
         detail = f"{header.width}x{header.height} px, the limit is {max_pixels} px"
         raise Unreadable(ImageError.TOO_MANY_PIXELS, detail, header)
+    if header.appearance.colour.refusal is not None:
+        reason, detail = header.appearance.colour.refusal
+        raise Unreadable(reason, f"{header.format}: {detail}", header)
     return image, header
 
 
@@ -164,19 +174,19 @@ _ANYWHERE = ("GIF", "AVIF", "HEIF", "WEBP")
 def header_of(image: Image.Image, data: bytes | LazyBytes) -> Header:
     """The header of an opened image."""
     image_format = image.format or "unknown"
-    orientation = _orientation(image, data)
-    # Pillow gives the size of a TIFF upright already
-    upright = image.size if image_format == "TIFF" else upright_size(*image.size, orientation)
+    seen = appearance_of(image, data)
     return Header(
         format=image_format,
         mode=image.mode,
-        width=upright[0],
-        height=upright[1],
-        exif_orientation=orientation,
+        width=seen.size[0],
+        height=seen.size[1],
+        exif_orientation=seen.orientation,
         frames=max(1, tiff.num_pages(data) if image_format == "TIFF" else _num_frames(image)),
-        icc=bool(image.info.get("icc_profile")),
+        icc=seen.icc,
+        colour=seen.colour.source,
         alpha=has_alpha(image),
         metadata_left_out=image.info.get(LEFT_OUT, 0),
+        appearance=seen,
     )
 
 
@@ -185,29 +195,6 @@ def _num_frames(image: Image.Image) -> int:
         return int(getattr(image, "n_frames", 1))
     except DECODER_ERRORS:  # the chain of frames breaks somewhere behind the first
         return 1
-
-
-def _orientation(image: Image.Image, data: bytes | LazyBytes) -> int:
-    """Orientation without decoding: Pillow would decode a whole PNG to look for EXIF behind its pixels."""
-    if image.format != "PNG" or "exif" in image.info:
-        return exif_orientation(image)
-    block = _late_exif(data) if isinstance(data, bytes) else formats.late_png_exif(data)
-    if block is None:
-        return 1
-    exif = Image.Exif()
-    try:
-        exif.load(block)
-        value = exif.get(ExifTags.Base.Orientation, 1)
-    except DECODER_ERRORS:
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _late_exif(data: bytes) -> bytes | None:
-    for name, start, length in png.chunks(data):
-        if name == b"eXIf":
-            return data[start : start + length]
-    return None
 
 
 def _not_opened(data: bytes | LazyBytes, kind: formats.Kind | None, error: Exception) -> Unreadable:

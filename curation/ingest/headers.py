@@ -116,7 +116,7 @@ def _row(row_id: int, num_bytes: int | None, refused: Unreadable | None, header:
     return (row_id, num_bytes, *columns, *((refused.reason.value, refused.detail) if refused else (None, None)))
 
 
-_NOTHING = (None,) * 8
+_NOTHING = (None,) * (len(HEADERS) - len(("row_id", "num_bytes", "reason", "detail")))
 """The columns that a header fills."""
 
 

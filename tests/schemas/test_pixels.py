@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
-
 import numpy as np
 import pytest
 from PIL import Image
 
-from schemas.pixels import PixelError, exif_orientation, open_picture, open_rgb, shrunk_size, to_rgb, upright_size
+from schemas.appearance import appearance_of, upright_size
+from schemas.opening import open_file
+from schemas.pixels import PixelError, open_picture, open_rgb, shrunk_size
 from tests.photos import (
     BLUE,
     GREEN,
@@ -48,16 +48,16 @@ def test_exif_orientation_of_a_jpeg_scaled_while_decoding(orientation: int) -> N
 def test_orientation_leaves_no_tag_to_be_applied_again() -> None:
     data = encode(oriented(quadrants(), 6), "JPEG", exif=orientation_tag(6))
     upright = open_rgb(data)
-    assert exif_orientation(upright) == 1
+    assert upright.getexif().get(0x0112) is None
     assert "exif" not in upright.info
     assert upright.size == (64, 32)
 
 
 @pytest.mark.parametrize("value", [0, 9, 77])
 def test_impossible_orientation_is_none(value: int) -> None:
-    image = Image.open(io.BytesIO(encode(quadrants(), "JPEG", exif=orientation_tag(value))))
-    assert exif_orientation(image) == 1
-    assert corners(to_rgb(image))[0][0] > 200
+    data = encode(quadrants(), "JPEG", exif=orientation_tag(value))
+    assert appearance_of(open_file(data), data).orientation == 1
+    assert corners(open_rgb(data))[0][0] > 200
 
 
 def test_broken_exif_does_not_cost_the_picture() -> None:
@@ -161,8 +161,6 @@ def test_16_bit_grey_keeps_its_levels(image_format: str) -> None:
 def test_float_grey() -> None:
     unit = Image.fromarray(np.array([[0.0, 0.5, 1.0, np.nan]], np.float32))
     assert np.asarray(open_rgb(encode(unit, "TIFF")))[0, :, 0].tolist() == [0, 128, 255, 0]
-    bytes_like = Image.fromarray(np.array([[0.0, 128.0, 300.0]], np.float32))
-    assert np.asarray(open_rgb(encode(bytes_like, "TIFF")))[0, :, 0].tolist() == [0, 128, 255]
 
 
 def test_one_bit() -> None:
@@ -200,7 +198,7 @@ def test_shrinking_is_pillows_lanczos(mode: str, longest_px: int) -> None:
     image = photo("retina.jpg").resize((1024, 1024)).convert(mode)
     image.putpixel((0, 0), (0,) * len(image.getbands()) if mode != "L" else 0)
     ours = open_rgb(encode(image, "TIFF"), longest_px=longest_px)
-    reference = to_rgb(image.resize((longest_px, longest_px), Image.Resampling.LANCZOS))
+    reference = image.resize((longest_px, longest_px), Image.Resampling.LANCZOS).convert("RGB")
     difference = np.abs(np.asarray(ours, int) - np.asarray(reference, int))
     assert difference.max() <= 4
     assert difference.mean() < 0.3

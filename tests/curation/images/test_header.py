@@ -48,7 +48,9 @@ def zip_archive() -> bytes:
 
 def test_everything_a_header_says() -> None:
     data = encode(oriented(quadrants(), 6), "JPEG", exif=orientation_tag(6), icc_profile=swapped_primaries())
-    assert read_header(data) == Header("JPEG", "RGB", 64, 32, exif_orientation=6, frames=1, icc=True, alpha=False)
+    assert read_header(data) == Header(
+        "JPEG", "RGB", 64, 32, exif_orientation=6, frames=1, icc=True, colour="icc", alpha=False
+    )
 
 
 @pytest.mark.parametrize("image_format", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])

@@ -26,7 +26,19 @@ from tests.trees import content, kill_when, sigma
 
 pytestmark = pytest.mark.slow
 
-COLUMNS = ("format", "mode", "width", "height", "exif_orientation", "frames", "icc", "num_bytes", "reason", "detail")
+COLUMNS = (
+    "format",
+    "mode",
+    "width",
+    "height",
+    "exif_orientation",
+    "frames",
+    "icc",
+    "colour",
+    "num_bytes",
+    "reason",
+    "detail",
+)
 NEEDS_DECODING = {"cut.jpg", "cut.png", "hole.png"}
 
 
