@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -148,6 +149,8 @@ def write_catalog(dataset: Dataset) -> Path:
 def create_views(connection: duckdb.DuckDBPyConnection, dataset: Dataset) -> None:
     """One view per table (empty where its job has not run), the captions of extra captioners, the raw
     captions as the mix is offered them, then the ledger."""
+    with suppress(OSError):  # a dataset that cannot be written keeps the folders it has
+        dataset.rename_old_captions()
     for table in SCHEMAS:
         connection.execute(f"CREATE OR REPLACE VIEW {table} AS {select_table(dataset, table)}")
     connection.execute(f"CREATE OR REPLACE VIEW captions_beside AS {_select_beside(dataset)}")

@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -101,16 +101,32 @@ class Dataset:
         return [path for path in (self.reduced(table),) if path.is_file()]
 
     def map_tables(self) -> list[str]:
-        """Every map table: those of the contract, written or not, then `captions/<captioner>` of each extra captioner
-        that has a part or a record."""
+        """Every map table: those of the contract, written or not, then `captions_beside/<captioner>` of each extra
+        captioner that has a part or a record."""
         return [*tables.MAP_TABLES, *self.extra_captions()]
 
     def extra_captions(self) -> list[str]:
-        """The map tables `captions/<captioner>` that have a part or a record, by name."""
+        """The map tables `captions_beside/<captioner>` that have a part or a record, by name."""
         parts = (self.tables / tables.BESIDE).glob("[!.]*/part-*.parquet")
         records = (self.tables / ".records" / tables.BESIDE).glob("[!.]*.json")
         names = {path.parent.name for path in parts} | {path.stem for path in records}
         return sorted(tables.BESIDE + name for name in names)
+
+    def rename_old_captions(self) -> None:
+        """Give the captions of extra captioners their own folder, where they are still inside that of `captions`."""
+        folders = (self.tables, self.tables / ".records", self.tables / ".previous", self.root / ".paid")
+        for folder in folders:
+            for path in [*(folder / tables.BESIDE_ONCE).glob("[!.]*")]:
+                if not path.name.startswith("part-"):
+                    target = folder / tables.BESIDE / path.name
+                    target.parent.mkdir(exist_ok=True)
+                    path.rename(target)
+        renamed = {tables.BESIDE_ONCE + table.removeprefix(tables.BESIDE): table for table in self.extra_captions()}
+        for table in self.recorded() if renamed else []:
+            record = self.record(table)
+            if record is not None and renamed.keys() & record.upstream.keys():
+                upstream = {renamed.get(name, name): made_by for name, made_by in record.upstream.items()}
+                self.write_record(table, replace(record, upstream=upstream))
 
     def has_rows(self, table: str) -> bool:
         """Whether anything of a table is on the disk."""
@@ -182,7 +198,8 @@ class Dataset:
             return pq.read_table(path, filters=wanted, partitioning=None, page_checksum_verification=True)
 
     def sweep(self) -> None:
-        """Delete what a killed run left half written. Call with the lock held."""
+        """Delete what a killed run left half written, and rename what had other names. Call with the lock held."""
+        self.rename_old_captions()
         for folder in (self.tables, self.shards, self.runs, self.root / ".paid"):
             for path in folder.rglob(f"{TEMPORARY}*"):
                 path.unlink(missing_ok=True)

@@ -166,8 +166,8 @@ class Caption(OnDevice):
     """`attributes` says what it measures in the picture (palette, light, framing), without weights; the others are
     models, each with a section below. Only the section of the chosen captioner counts; the others may be there."""
     beside: list[CaptionerName] = []
-    """Further captioners, each of which captions the same pictures into `captions/<captioner>`, to be compared; the
-    mix takes none of theirs."""
+    """Further captioners, each of which captions the same pictures into the table `captions_beside/<captioner>`, to be
+    compared; the mix takes none of theirs, and the sample's json holds them all."""
     max_failed_share: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Largest share of the pictures that may be left without a caption (failed, empty or refused) before the job stops
     at its end. The next run tries only these again."""

@@ -311,5 +311,7 @@ class DataRecipe(StrictModel):
         shaping["aesthetic"] = self.aesthetic.knobs()
         shaping["inherit_captions"] = self.select.inherit_captions
         shaping["caption"] = self.caption.knobs()
+        if self.caption.beside:
+            shaping["beside"] = [self.caption.for_extra_captioner(name).knobs() for name in self.caption.beside]
         shaping["resize"] = [self.shard.resize_longest_px, self.shard.resize_quality]
         return fingerprint(shaping)

@@ -116,7 +116,7 @@ FINGERPRINTS = _table(
     "fingerprints",
     **_ROW,
     **_IMAGE,
-    phash=uint64("64-bit DCT hash of the proxy"),
+    phash=uint64("64-bit DCT hash of the proxy; 0, never null, where pixel_sha256 is null: there is no picture"),
     pixel_sha256=text("of the original's size and the proxy's pixels"),
 )
 
@@ -325,6 +325,8 @@ SHARD_PLAN = _table(
     weight=float32("of balance; 1 where concepts are not balanced", nullable=False),
     recipe=text("fingerprint of the knobs that shaped the sample", nullable=False),
     raw_caption_from=text("image_id of the duplicate whose raw caption it carries"),
+    further_captioners=texts("who wrote the further captions; null where the recipe names none"),
+    further_captions=texts("captions of `caption.beside`, in its order; null where one has none"),
 )
 """Sorted by shard_id and position, so that a shard's rows are read without the rest."""
 
@@ -408,13 +410,16 @@ ADDED = {
     "captions": ("refused_caption", "cut"),
     "listing": ("reason", "detail"),
     "selection": ("inherited_caption", "inherited_from", "inherited_from_row"),
-    "shard_plan": ("raw_caption_from",),
+    "shard_plan": ("raw_caption_from", "further_captioners", "further_captions"),
 }
 """Last columns that a table has gained: a file that was written before is as good, and reads as null there."""
 
-BESIDE = "captions/"
-"""Prefix of the captions of a further captioner of the recipe: `captions/<captioner>`, a
-map table of the same contract in a folder of its own."""
+BESIDE = "captions_beside/"
+"""Prefix of the captions of a further captioner of the recipe: `captions_beside/<captioner>`, a map table of the
+contract of `captions` in a folder of its own."""
+
+BESIDE_ONCE = "captions/"
+"""The prefix that it once was; see `Dataset.rename_old_captions`."""
 
 
 def is_map_table(table: str) -> bool:

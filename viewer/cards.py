@@ -13,6 +13,7 @@ from engine.catalog import Connection, Row, in_list, rows
 from schemas.pixels import PixelError, open_rgb
 from schemas.scores import LIMITS
 from viewer.grounding import marks
+from viewer.sheets.compare import has_view
 
 PAGE_THUMBNAIL_PX = 240
 """Longest side of the pictures in a page that is one file."""
@@ -99,13 +100,28 @@ def duplicates(connection: Connection, limit: int) -> list[Row]:
 
 
 def cards(connection: Connection, row_ids: Sequence[int]) -> list[Row]:
-    """The card of each of these inputs, in their order, each once; `marks` are its captions that were scored."""
+    """The card of each of these inputs, in their order, each once; `marks` are its captions that were scored, and
+    `beside` those of further captioners."""
     if not row_ids:
         return []
     found = rows(connection, f"{_CARD} WHERE listing.row_id IN {in_list(row_ids)}")
     marked = marks(connection, row_ids)
-    by_id = {row["row_id"]: row | {"marks": marked.get(row["row_id"], {})} for row in found}
+    beside = captions_beside(connection, row_ids)
+    by_id = {
+        row["row_id"]: row | {"marks": marked.get(row["row_id"], {}), "beside": beside.get(row["row_id"], [])}
+        for row in found
+    }
     return [by_id[row_id] for row_id in dict.fromkeys(row_ids) if row_id in by_id]
+
+
+def captions_beside(connection: Connection, row_ids: Sequence[int]) -> dict[int, list[Row]]:
+    """row_id -> (source, caption, reason) of each further captioner, by name."""
+    found: dict[int, list[Row]] = {}
+    if has_view(connection, "captions_beside"):
+        sql = "SELECT row_id, source, caption, reason FROM captions_beside WHERE row_id IN"
+        for row in rows(connection, f"{sql} {in_list(row_ids)} ORDER BY row_id, source"):
+            found.setdefault(row["row_id"], []).append(row)
+    return found
 
 
 def proxies(connection: Connection, row_ids: Sequence[int]) -> dict[int, bytes]:

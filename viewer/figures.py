@@ -82,7 +82,7 @@ def caption_words(connection: Connection) -> Histogram:
     return _lengths(
         connection,
         """
-        SELECT caption_source, num_words AS length FROM nouns WHERE caption_source IN ('raw', 'synthetic')
+        SELECT caption_source, num_words AS length FROM nouns
         UNION ALL SELECT 'mix', num_words FROM nouns JOIN mix USING (row_id, caption_source)
         """,
     )
@@ -91,12 +91,12 @@ def caption_words(connection: Connection) -> Histogram:
 def caption_tokens(connection: Connection, reach: int) -> Histogram:
     """Tokens per caption, on an axis that holds `reach` too.
 
-    Raw and synthetic captions are counted before any cut, mixed ones as they are stored.
+    Mixed captions are counted as they are stored, all others before any cut.
     """
     return _lengths(
         connection,
         """
-        SELECT caption_source, num_tokens AS length FROM nouns WHERE caption_source IN ('raw', 'synthetic')
+        SELECT caption_source, num_tokens AS length FROM nouns
         UNION ALL SELECT 'mix', num_tokens FROM mix WHERE caption_source IS NOT NULL
         """,
         reach,
@@ -111,15 +111,15 @@ def _lengths(connection: Connection, lengths: str, reach: int = 0) -> Histogram:
     longest = max(int(longest), reach)
     bin_width = -(-(longest + 1) // NUM_BINS)
     num_bins = longest // bin_width + 1
-    counts = {source: [0] * num_bins for source in CAPTION_SOURCES}
+    counts: dict[str, list[int]] = {source: [0] * num_bins for source in CAPTION_SOURCES}
     sums = dict.fromkeys(CAPTION_SOURCES, 0)
     for source, place, count, total in connection.execute(
         "SELECT caption_source, least(length // $bin_width, $last)::INTEGER, count(*), sum(length) "
-        f"FROM ({lengths}) WHERE length IS NOT NULL GROUP BY ALL",
+        f"FROM ({lengths}) WHERE length IS NOT NULL GROUP BY ALL ORDER BY ALL",
         {"bin_width": bin_width, "last": num_bins - 1},
     ).fetchall():
-        counts[source][place] = count
-        sums[source] += int(total)
+        counts.setdefault(source, [0] * num_bins)[place] = count
+        sums[source] = sums.get(source, 0) + int(total)
     found = {source: bins for source, bins in counts.items() if sum(bins)}
     return Histogram(bin_width, num_bins, found, {source: sums[source] / sum(bins) for source, bins in found.items()})
 

@@ -257,7 +257,8 @@ class Filter:
             where.terms.append(
                 "listing.row_id IN ("
                 f"SELECT row_id FROM images WHERE contains(lower(raw_caption), lower({value})) UNION ALL "
-                f"SELECT row_id FROM captions WHERE contains(lower(caption), lower({value})))"
+                f"SELECT row_id FROM captions WHERE contains(lower(caption), lower({value})) UNION ALL "
+                f"SELECT row_id FROM captions_beside WHERE contains(lower(caption), lower({value})))"
             )
         if self.noun and "noun" not in found:
             value = where.value(self.noun, "VARCHAR")

@@ -111,12 +111,13 @@ def details(database: Database, row_id: int) -> ImageDetails | None:
     if not ledger:
         return None
     found = {}
-    for table, schema in SCHEMAS.items():
-        if "row_id" in schema.names:
-            columns = "* EXCLUDE (jpeg), octet_length(jpeg) AS jpeg_bytes" if table == "proxies" else "*"
-            rows = database.rows(f"SELECT {columns} FROM {table} WHERE row_id = {int(row_id)}", limit=20)
-            if rows:
-                found[table] = rows
+    views = [table for table, schema in SCHEMAS.items() if "row_id" in schema.names]
+    views.insert(views.index("captions") + 1, "captions_beside")
+    for table in views:
+        columns = "* EXCLUDE (jpeg), octet_length(jpeg) AS jpeg_bytes" if table == "proxies" else "*"
+        rows = database.rows(f"SELECT {columns} FROM {table} WHERE row_id = {int(row_id)}", limit=20)
+        if rows:
+            found[table] = rows
     group: list[Row] = []
     if "duplicates" in found:
         group = database.rows(
@@ -125,7 +126,14 @@ def details(database: Database, row_id: int) -> ImageDetails | None:
             {"group": found["duplicates"][0]["group_id"]},
             limit=PAGE,
         )
-    return ImageDetails(row_id, ledger[0], _cards(database, [row_id])[0], found, group, history(database, list(found)))
+    return ImageDetails(
+        row_id,
+        ledger[0],
+        _cards(database, [row_id])[0],
+        found,
+        group,
+        history(database, [*found, *database.dataset.extra_captions()]),
+    )
 
 
 def history(database: Database, tables: list[str]) -> list[TableHistory]:

@@ -39,11 +39,14 @@ def text_condition(column: str, text: str) -> str:
     return f"CASE WHEN regexp_matches({column}, '(?i){pattern}') THEN {condition(column)} ELSE false END"
 
 
-def searched(kind: str, value: str) -> list[tuple[str, str]]:
-    """(table, SQL condition) that a search of a kind, text or noun, reads."""
+def searched(kind: str, value: str, beside: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """(table, SQL condition) that a search of a kind, text or noun, reads; `beside` are tables of further captions."""
     if kind == "noun":
         return [("nouns", "list_contains(nouns, $value)")]
-    return [("images", text_condition("raw_caption", value)), ("captions", text_condition("caption", value))]
+    return [
+        ("images", text_condition("raw_caption", value)),
+        *((table, text_condition("caption", value)) for table in ("captions", *beside)),
+    ]
 
 
 class Search:
@@ -52,7 +55,8 @@ class Search:
     def __init__(self, dataset: Dataset, cursors: Cursors, kind: str, value: str) -> None:
         self._cursors, self._value = cursors, value
         self._sources = [
-            ({path.name: path for path in dataset.parts(table)}, sql) for table, sql in searched(kind, value)
+            ({path.name: path for path in dataset.parts(table)}, sql)
+            for table, sql in searched(kind, value, dataset.extra_captions())
         ]
         self._changed, self._stopped = threading.Condition(), False
         self._error: ValueError | None = None

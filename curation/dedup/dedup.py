@@ -24,7 +24,8 @@ METHODS = ("bytes", "pixels", "phash", "semantic")
 _METHOD = f"list_extract({list(METHODS)}, strength + 1)"
 
 FLAT_HASHES = "0, 18446744073709551615"
-"""pHashes of flat pictures, which have no structure to hash: only bytes or pixels can show that they are the same."""
+"""pHashes of flat pictures, which have no structure to hash, and of no picture: only bytes or pixels can show that they
+are the same."""
 
 _HASHED = f"phash IS NOT NULL AND phash NOT IN ({FLAT_HASHES})"
 

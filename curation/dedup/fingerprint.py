@@ -116,7 +116,8 @@ def pixel_sha256(width: int, height: int, jpeg: bytes) -> str:
 
 def _row(values: tuple[Any, ...]) -> dict[str, Any]:
     row_id, image_id, jpeg, width, height = (value.as_py() for value in values)
-    row: dict[str, Any] = {"row_id": row_id, "image_id": image_id, "phash": None, "pixel_sha256": None}
+    row: dict[str, Any] = {"row_id": row_id, "image_id": image_id, "phash": 0, "pixel_sha256": None}
+    # no null: pandas would read the others as floats, which hold 53 bits of 64
     if jpeg is None:
         return row
     with naming(f"{image_id} (row {row_id})"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from engine.catalog import literal
@@ -9,6 +10,7 @@ from engine.dataset import Dataset, count_rows
 from engine.reduce_job import Connection, ReduceJob
 from schemas.buckets import nearest_sql
 from schemas.recipe import DataRecipe, Shard
+from schemas.tables import BESIDE
 
 ROW_GROUP_ROWS = 4096
 """Rows per row group of the plan: its rows are wide, and each shard's writer reads a few hundred of them."""
@@ -69,7 +71,8 @@ SELECT shard_id, position, shard, bucket, row_id,
        images.raw_caption AS original_caption, raw_offers.caption AS raw_caption,
        raw_offers.reason AS raw_reason, raw_offers.inherited_from AS raw_caption_from,
        captions.captioner, captions.caption AS synthetic_caption,
-       mix.caption, mix.caption_source, mix.coin, mix.fallback, mix.num_tokens, weight, $recipe AS recipe
+       mix.caption, mix.caption_source, mix.coin, mix.fallback, mix.num_tokens, weight, $recipe AS recipe,
+       $captioners AS further_captioners, $captions AS further_captions
 FROM places
 JOIN selection USING (row_id)
 JOIN images USING (row_id)
@@ -78,20 +81,30 @@ JOIN scores USING (row_id)
 JOIN raw_offers USING (row_id)
 JOIN captions USING (row_id)
 JOIN mix USING (row_id)
+$further
 ORDER BY shard_id, position
 """
+
+_FURTHER = """LEFT JOIN (
+    SELECT row_id, captioner AS captioner_{number}, caption AS caption_{number}
+    FROM captions_beside WHERE source = {name}
+) USING (row_id)
+"""
+"""The captions of one further captioner."""
 
 _BALANCE = "ANTI JOIN (FROM balance WHERE dropped) AS dropped USING (row_id) LEFT JOIN balance USING (row_id)"
 
 
 def reduce_job(recipe: DataRecipe) -> ReduceJob:
     """The planning half of the shard job."""
+    further = [f"{BESIDE}{name}" for name in recipe.caption.beside]
     return ReduceJob(
         job="shard",
         outputs=("shard_plan",),
         inputs=(
             *("images", "fingerprints", "scores", "selection", "raw_captions", "captions", "mix"),
             *(("balance",) if recipe.balance.most_images else ()),
+            *further,
         ),
         query=partial(
             plan,
@@ -99,6 +112,7 @@ def reduce_job(recipe: DataRecipe) -> ReduceJob:
             seed=recipe.seed,
             shaped_by=recipe.sample_fingerprint(),
             balanced=recipe.balance.most_images is not None,
+            beside=tuple(recipe.caption.beside),
         ),
         knobs={
             "seed": recipe.seed,
@@ -132,12 +146,15 @@ def num_shards(dataset: Dataset) -> int:
     return dataset.num_values("shard_plan", "shard_id")
 
 
-def plan(connection: Connection, limits: Shard, seed: int, shaped_by: str, balanced: bool = False) -> str:
+def plan(
+    connection: Connection, limits: Shard, seed: int, shaped_by: str, balanced: bool = False, beside: Sequence[str] = ()
+) -> str:
     """The SELECT of the plan. Within a bucket a hash of the seed and the id deals samples to shards; in a shard they
     are sorted by id, itself a hash: the plan depends on neither the order of the input nor the workers.
 
     Args:
         balanced: take the weights of `balance`, and leave out what it dropped.
+        beside: names in the recipe of the further captioners, whose captions a sample carries too.
     """
     connection.execute("SET preserve_insertion_order = false")  # the outcome is sorted; in between it costs memory
     connection.execute(
@@ -152,4 +169,9 @@ def plan(connection: Connection, limits: Shard, seed: int, shaped_by: str, balan
     connection.execute(_NUMBERED)
     connection.execute(_PLACES)
     connection.execute("DROP TABLE counted")
-    return _PLAN.replace("$recipe", literal(shaped_by))
+    further = "".join(_FURTHER.format(number=number, name=literal(name)) for number, name in enumerate(beside))
+    query = _PLAN.replace("$further", further).replace("$recipe", literal(shaped_by))
+    for column in ("captioner", "caption"):
+        columns = ", ".join(f"{column}_{number}" for number in range(len(beside)))
+        query = query.replace(f"${column}s", f"[{columns}]" if beside else "NULL::VARCHAR[]")
+    return query

@@ -194,7 +194,8 @@ def problem_of(path: Path, schema: pa.Schema) -> str | None:
         table = read_parquet(path)
     except (ValueError, OSError):
         return f"{path} is damaged"
-    added = tables.ADDED.get(path.parent.name, ()) or tables.ADDED.get(path.stem, ())
+    beside = path.parent.parent.name == tables.BESIDE.rstrip("/")
+    added = tables.ADDED.get("captions" if beside else path.parent.name, ()) or tables.ADDED.get(path.stem, ())
     names = schema.names[: max(len(table.schema.names), len(schema.names) - len(added))]
     if table.schema.names != names:
         return f"{path} has other columns than its table"

@@ -87,7 +87,8 @@ class Wanted:
             found.append((f"domain={host}", condition, [host, f".{host}"]))
         for value in self.phashes:
             _refuse_other_than_hex("phash", value, 16)
-            condition = "bit_count(xor(fingerprints.phash, ?::UBIGINT)) <= ?"
+            hashed = "fingerprints.pixel_sha256 IS NOT NULL"
+            condition = f"({hashed} AND bit_count(xor(fingerprints.phash, ?::UBIGINT)) <= ?)"
             found.append((f"phash={value.lower()}", condition, [int(value, 16), self.distance]))
         if not found:
             raise ValueError("say what to take out: --image-id, --sha256, --url, --domain or --phash")

@@ -139,7 +139,7 @@ def test_each_caption_source_has_a_row_of_its_own(
     given = dict(inputs)
     given["raw_captions"] = part("raw_captions", caption=["A red boat.", "A hill.", "Not kept.", None, None])
     given["selection"] = part("selection", kept=[True, True, False, True, True])
-    given["captions/vlm"] = part("captions", caption=["A boat lies on the lake. The sky is red.", *[None] * 4])
+    given["captions_beside/vlm"] = part("captions", caption=["A boat lies on the lake. The sky is red.", *[None] * 4])
     vlm = part("nouns", row_id=[0], caption_source=["vlm"], nouns=[["heron"]])
     given["nouns"] = pa.concat_tables([inputs["nouns"], vlm])
     names = ["synthetic", "raw", "vlm"]
@@ -161,7 +161,7 @@ def test_the_stage_reads_the_tables_of_its_sources() -> None:
 
     assert made().inputs == ("proxies", "captions", "nouns") and made().rows_per_input == 1
     three = made(sources=["synthetic", "raw", "vlm"])
-    assert three.inputs == ("proxies", "captions", "raw_captions", "selection", "captions/vlm", "nouns")
+    assert three.inputs == ("proxies", "captions", "raw_captions", "selection", "captions_beside/vlm", "nouns")
     assert three.rows_per_input == 3
     for sources, said in (([], "at least one"), (["raw", "raw"], "each once"), (["mix"], "name those")):
         with pytest.raises(ValueError, match=f"ground.sources.*{said}"):

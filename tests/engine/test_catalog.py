@@ -261,12 +261,12 @@ def test_captions_beside_are_one_view_with_their_source(tmp_path: Path) -> None:
     for source in ("vlm", "endpoint"):
         for number in range(dataset.num_parts()):
             commit_table(
-                dataset.part(f"captions/{source}", number),
+                dataset.part(f"captions_beside/{source}", number),
                 dataset.read_part("captions", number),
                 SCHEMAS["captions"],
                 {},
             )
-    assert dataset.extra_captions() == ["captions/endpoint", "captions/vlm"]
+    assert dataset.extra_captions() == ["captions_beside/endpoint", "captions_beside/vlm"]
     with catalog.connect(dataset) as connection:
         assert connection.sql("SELECT * FROM captions_beside").columns == names
         counts = connection.sql("SELECT source, count(*), min(row_id) FROM captions_beside GROUP BY 1 ORDER BY 1")

@@ -70,7 +70,7 @@ def test_a_full_disk_loses_no_earlier_batch(journal: Journal, monkeypatch: pytes
 
 def test_it_is_forgotten_alone_or_with_all_of_its_table(journal: Journal, tmp_path: Path) -> None:
     dataset = Dataset(tmp_path)
-    others = Journal.of(dataset, "captions", 8), Journal.of(dataset, "captions/vlm", 7)
+    others = Journal.of(dataset, "captions", 8), Journal.of(dataset, "captions_beside/vlm", 7)
     for each in (journal, *others):
         each.append(captions(1))
     journal.delete()

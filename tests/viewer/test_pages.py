@@ -360,8 +360,8 @@ def test_new_captions_of_a_further_captioner_open_the_dataset_anew(
     demo: Dataset, copy_of: Callable[[Dataset], Dataset]
 ) -> None:
     dataset = copy_of(demo)
-    further = dataset.tables / "captions" / "vlm"
-    shutil.copytree(dataset.tables / "captions", further, ignore=lambda *_: ["vlm"])
+    further = dataset.tables / "captions_beside" / "vlm"
+    shutil.copytree(dataset.tables / "captions", further)
     before = signature(dataset)
     part = next(further.glob("part-*.parquet"))
     part.rename(part.with_name("part-99999.parquet"))

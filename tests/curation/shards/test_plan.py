@@ -91,6 +91,8 @@ def test_a_row_of_the_plan_has_the_writers_columns() -> None:
         "weight": 1,
         "recipe": "recipe's name",
         "raw_caption_from": None,
+        "further_captioners": None,
+        "further_captions": None,
     }
 
 

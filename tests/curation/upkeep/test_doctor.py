@@ -130,7 +130,7 @@ def test_a_missing_part_is_named(dataset: Dataset) -> None:
 
 
 def test_a_damaged_or_missing_record_of_an_extra_captioner_is_named(dataset: Dataset) -> None:
-    table, record = "captions/endpoint", dataset.record("captions")
+    table, record = "captions_beside/endpoint", dataset.record("captions")
     assert record is not None
     for number in range(dataset.num_parts()):
         commit_table(dataset.part(table, number), dataset.read_part("captions", number), SCHEMAS["captions"], {})

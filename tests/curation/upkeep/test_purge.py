@@ -185,7 +185,7 @@ def test_no_job_brings_it_back(dataset: Dataset, job: str) -> None:
         assert computed(told) == {
             "selection": 1,
             "captions": 0,
-            "captions/endpoint": 0,
+            "captions_beside/endpoint": 0,
             "mix": 0,
             "nouns": 0,
             "noun_uses": 1,
