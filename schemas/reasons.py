@@ -60,7 +60,10 @@ class FetchError(StrEnum):
 
 
 TRANSIENT = frozenset({FetchError.RATE_LIMITED, FetchError.SERVER_ERROR, FetchError.TIMEOUT, FetchError.UNREACHABLE})
-"""Reasons that may pass: `sigma ingest --retry-failed` fetches these again, and no others."""
+"""Reasons of the network that may pass."""
+
+RETRIED = TRANSIENT | {ImageError.UNREADABLE}
+"""Reasons for which `sigma ingest --retry-failed` reads inputs again, and no others: a disk may be back."""
 
 
 class ShardError(StrEnum):

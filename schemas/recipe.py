@@ -41,6 +41,9 @@ class Ingest(StrictModel):
     """JPEG quality of the proxy."""
     max_megapixels: Annotated[float, Field(gt=0)] = 300.0
     """Larger pictures are refused from their header as decompression bombs."""
+    stop_after_failures: Annotated[int, Field(ge=1)] | None = 32
+    """So many files of one source that cannot be read one after the other, all for the same reason, stop the job: its
+    disk or its server is away. null goes on, and each is a row with its reason. Changes no row that can be read."""
 
 
 class Fingerprint(StrictModel):

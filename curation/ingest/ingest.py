@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from PIL import Image
 
 from curation.images.decode import Decoded, decode
 from curation.images.header import Unreadable
+from curation.ingest.away import AwayCheck, local_roots
 from curation.ingest.takedown_log import NOTHING_WITHHELD, Withheld, read_log
 from curation.sources import read_original
 from curation.sources.captions import RawCaption, read_sidecar
@@ -35,6 +36,8 @@ ROWS_PER_BATCH = 64
 BYTES_PER_PIXEL = 8
 """A file of more bytes than this for each pixel of the largest picture is not read: no picture that is taken needs
 them."""
+CHANGE_NO_ROW = ("stop_after_failures",)
+"""Knobs that decide whether the job goes on, and not what it writes."""
 LEAST_BOUND = 1 << 28
 """Bytes that a file may have however small `ingest.max_megapixels` is."""
 
@@ -45,20 +48,27 @@ def map_job(recipe: DataRecipe) -> MapJob:
         job="ingest",
         inputs=("listing",),
         outputs=("proxies", "images"),
-        build=partial(IngestWorker, recipe.ingest, recipe.run.threads, recipe.out_path()),
-        knobs={f"ingest.{name}": value for name, value in recipe.ingest.resolved().items()},
+        build=partial(
+            IngestWorker, recipe.ingest, recipe.run.threads, recipe.out_path(), local_roots(recipe.all_sources())
+        ),
+        knobs={
+            f"ingest.{name}": value for name, value in recipe.ingest.resolved().items() if name not in CHANGE_NO_ROW
+        },
     )
 
 
 class IngestWorker(Worker):
     """Reads and decodes on threads, a bounded number of images ahead."""
 
-    def __init__(self, knobs: Ingest, threads: int, root: Path | None = None) -> None:
+    def __init__(
+        self, knobs: Ingest, threads: int, root: Path | None = None, source_roots: Collection[str] = ()
+    ) -> None:
         """Load Pillow's decoders before several threads need them at once, and read the log of takedowns."""
         picture_formats()
         self.withheld = Withheld(read_log(Dataset(root)) if root else [])
         self.knobs = knobs
         self.threads = threads
+        self.away = AwayCheck(source_roots, knobs.stop_after_failures)
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
         """`listing` in, `proxies` and `images` out."""
@@ -73,7 +83,8 @@ class IngestWorker(Worker):
             images.append(pa.RecordBatch.from_pylist([image for _, image in waiting], schema=IMAGES))
             waiting.clear()
 
-        for row in rows:
+        for listed, row in zip(_rows(inputs["listing"]), rows, strict=True):
+            self.away.see(listed, row[1])
             waiting.append(row)
             progress(1)
             if len(waiting) == ROWS_PER_BATCH:

@@ -1,4 +1,4 @@
-"""Fetch again the inputs that failed for a passing reason; their rows keep their places, and all others stay."""
+"""Read again the inputs that failed for a passing reason; their rows keep their places, and all others stay."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pyarrow as pa
 from curation.sources.item import Item
 from curation.sources.urls import fetch_rows, first_fetch, retry_of, wanted_rows
 from engine.dataset import CONTENT_KEY, Dataset, JobRecord, commit_table, content_digest
-from schemas.reasons import TRANSIENT
+from schemas.reasons import RETRIED, TRANSIENT
 from schemas.recipe import DataRecipe
 from schemas.sources import AnySource, UrlSource
 from schemas.strict import fingerprint
 from schemas.tables import LISTING
 
-_TRANSIENT = pa.array(sorted(TRANSIENT))
+_RETRIED = pa.array(sorted(RETRIED))
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,18 @@ def retry_failed(dataset: Dataset, recipe: DataRecipe) -> int:
 
 
 def _failed_parts(dataset: Dataset, numbers: range) -> list[_Part]:
+    """The parts with rows that could not be read, without those that the listing itself gave up."""
     parts = []
     for number in numbers:
         if not dataset.part_done("images", number):
             continue
         images = dataset.read_part("images", number, ["row_id", "reason"])
-        failed = images.filter(pa.compute.is_in(images["reason"], value_set=_TRANSIENT))["row_id"].to_pylist()
+        failed = set(images.filter(pa.compute.is_in(images["reason"], value_set=_RETRIED))["row_id"].to_pylist())
         if failed:
-            parts.append(_Part(number, set(failed)))
+            listed = dataset.read_part("listing", number).to_pylist()
+            failed -= {row["row_id"] for row in listed if row.get("reason") not in (None, *TRANSIENT)}
+        if failed:
+            parts.append(_Part(number, failed))
     return parts
 
 

@@ -96,3 +96,18 @@ def test_a_dataset_without_a_failure_is_left_alone(tmp_path: Path) -> None:
     _, told = build(made, upto="ingest", retry_failed=True)
     assert (told.num_retried, computed(told)) == (0, {})
     assert content(tmp_path / "ds") == done
+
+
+def test_local_files_that_are_back_are_read_again(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "in", [(20, 10)] * 6)
+    (tmp_path / "in" / "002.jpg").rename(tmp_path / "away.jpg")
+    (tmp_path / "in" / "002.jpg").symlink_to(tmp_path / "in" / "away.jpg")
+    (tmp_path / "in" / "004.jpg").unlink()
+    (tmp_path / "in" / "004.jpg").symlink_to(tmp_path / "away.jpg")  # out of the folder: the listing gives it up
+    made = recipe(tmp_path / "in", tmp_path / "ds")
+    dataset, _ = build(made, upto="ingest")
+    assert reasons(dataset) == [None, None, "unreadable", None, "unreadable", None]
+    (tmp_path / "away.jpg").rename(tmp_path / "in" / "away.jpg")
+    _, told = build(made, upto="ingest", retry_failed=True)
+    assert (told.num_retried, computed(told)) == (1, {"images": 1})
+    assert reasons(dataset) == [None, None, None, None, "unreadable", None]
