@@ -160,7 +160,7 @@ def rows_table(names: list[str], rows: Iterable[tuple[object, ...]]) -> Table:
     """The result of a query; texts of the data are shown as they are, never as markup."""
     table = Table(box=None, pad_edge=False)
     for name in names:
-        table.add_column(Text(name, style="bold"))
+        table.add_column(Text(name, style="bold"), overflow="fold")
     for row in rows:
         table.add_row(*(Text("NULL", style="dim") if value is None else Text(str(value)) for value in row))
     return table

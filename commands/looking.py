@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from commands.order import opened, pipeline
 from commands.terminal import DatasetFolder, complaints, console, refusals, shown
 from schemas.recipe import DataRecipe
+
+TERMINAL_ROWS = 1000
+"""The most rows of a query that are shown on a terminal, unless a number is given."""
 
 
 def status(dataset: DatasetFolder) -> None:
@@ -79,26 +82,41 @@ def sql(
     tables: Annotated[
         bool, typer.Option("--tables", help="Print the views, their columns and what these mean.")
     ] = False,
-    limit: Annotated[int, typer.Option(help="Most rows to print.")] = 1000,
+    limit: Annotated[
+        int | None, typer.Option(min=0, help="Most rows of a table; 1000 on a terminal, else all.", show_default=False)
+    ] = None,
+    form: Annotated[
+        Literal["table", "csv", "json", "parquet"], typer.Option("--format", help="How to print the rows.")
+    ] = "table",
 ) -> None:
     """Query a dataset with SQL, read-only. Views: every table, and `ledger` with one row per input."""
     from commands.console import columns_table, rows_table
     from engine import catalog
     from engine.dataset import Dataset
+    from viewer.export import exported
 
     with refusals():
         if query is None and not tables:
             raise ValueError("give a query, or --tables to see what there is to query")
+        if form == "parquet" and sys.stdout.isatty():
+            raise ValueError("--format parquet is no text: send it to a file, with > rows.parquet behind the command")
+        if form != "table" and limit is not None:
+            raise ValueError(f"--limit is for tables; with --format {form} write LIMIT {limit} into the query")
         with catalog.connect_read_only(Dataset(dataset.absolute())) as connection:
-            if query is None:
+            if query is None and form == "table":
                 console.print(columns_table(catalog.described_columns(connection)))
                 return
-            result = catalog.query(connection, query)
+            result = catalog.columns_query(connection) if query is None else catalog.query(connection, query)
+            if form != "table":
+                for chunk in exported(result, form):
+                    sys.stdout.buffer.write(chunk)
+                return
+            if limit is None and console.is_terminal:
+                limit = TERMINAL_ROWS
             names = [column[0] for column in result.description or []]
-            rows = result.fetchmany(limit + 1)
-            console.print(rows_table(names, rows[:limit]))
-            if len(rows) > limit:
-                complaints.print(f"more than {limit} rows: the rest is not shown (--limit)")
+            console.print(rows_table(names, result.fetchall() if limit is None else result.fetchmany(limit)))
+            if result.fetchone():
+                complaints.print(f"more than {limit:,} rows: the rest is not shown (--limit)")
 
 
 def report(dataset: DatasetFolder, out: Annotated[Path | None, typer.Option(help="Where to write it.")] = None) -> None:
@@ -137,6 +155,7 @@ def browse(
 
     from engine.dataset import Dataset
     from viewer import server as pages
+    from viewer.guard import is_loopback
 
     def ready(url: str) -> None:
         console.print(f"browse: {shown(url)}   (Ctrl-C ends it)")
@@ -144,7 +163,7 @@ def browse(
             webbrowser.open(url)
 
     with refusals():
-        if not pages.is_loopback(host):
+        if not is_loopback(host):
             complaints.print(
                 f"warning: {shown(host)} can be reached from other machines, and nobody is asked who they are"
             )

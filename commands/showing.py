@@ -35,25 +35,25 @@ def demo(
 
     with refusals():
         clock = {"start": time.perf_counter()}
-        console.rule("1. photographs")
+        console.print("\n[bold]1. photographs[/]")
         console.print(f"{write_demo_photos(out / 'photos')} files in {shown(out / 'photos')}, some bad on purpose")
-        console.rule("2. dataset")
+        console.print("\n[bold]2. dataset[/]")
         knobs = read_yaml(find("demo")) | {"images": str(out / "photos"), "out": str(out / "dataset")}
         knobs["run"] = {"runner": runner}
         recipe = DataRecipe.from_mapping(knobs)
         with JobProgress(console) as progress:
             show_built(recipe, build(recipe, pipeline(recipe), progress))
         clock["dataset"] = time.perf_counter()
-        console.rule("3. training, weak to strong")
+        console.print("\n[bold]3. training, weak to strong[/]")
         knobs = read_yaml(find("train_demo")) | {"dataset": str(out / "dataset"), "out": str(out / "model")}
         trained = TrainingRecipe.from_mapping(knobs)
         train_stages(trained)
         clock["training"] = time.perf_counter()
-        console.rule("4. pictures and report")
+        console.print("\n[bold]4. pictures and report[/]")
         drawn = sample_grid(trained, out=out / "samples.png", count=12)
         page = write_report_page((out / "dataset").absolute())
         clock["pictures"] = time.perf_counter()
-        console.rule("done")
+        console.print("\n[bold]done[/]")
         with catalog.connect(Dataset((out / "dataset").absolute())) as connection:
             for part in shown_stats(connection, Question(top=5), valid_above=10):
                 console.print(part)

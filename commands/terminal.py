@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,8 +15,18 @@ from rich.markup import escape
 
 import recipes
 
-console = Console(highlight=False)
-complaints = Console(stderr=True, highlight=False)
+WIDEST = 1_000_000
+"""The width of an output that is no terminal: nothing in a file or a pipe is cut to fit."""
+
+
+def _console(stderr: bool) -> Console:
+    made = Console(stderr=stderr, highlight=False)
+    if not made.is_terminal:
+        made.width = WIDEST
+    return made
+
+
+console, complaints = _console(stderr=False), _console(stderr=True)
 
 
 def found_recipe(name: Path) -> Path:
@@ -70,6 +81,9 @@ def refusals() -> Iterator[None]:
     except KeyboardInterrupt as interrupt:
         complaints.print(f"stopped; {interrupt}" if str(interrupt) else FINISHED_STAYS, markup=False, soft_wrap=True)
         raise typer.Exit(130) from None
+    except BrokenPipeError:  # whoever reads this output has enough of it, as head does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(141) from None
     except (ValueError, OSError, PartFailed) as error:
         if os.environ.get("SIGMA_DEBUG"):
             raise

@@ -168,6 +168,13 @@ def described_columns(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, 
     return sorted(described, key=lambda row: views.index(row[0]))
 
 
+def columns_query(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+    """The rows of `described_columns` as the result of a query."""
+    columns = [list(column) for column in zip(*described_columns(connection), strict=True)]
+    names = ("view", '"column"', "type", "meaning")
+    return connection.execute(f"SELECT {', '.join(f'unnest(?) AS {name}' for name in names)}", columns)
+
+
 def _comment(connection: duckdb.DuckDBPyConnection) -> None:
     """Give each column its meaning as a comment, which `duckdb_columns()` shows."""
     connection.execute("BEGIN")

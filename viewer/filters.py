@@ -24,7 +24,6 @@ TABLES = ("listing", "images", "scores", "screens", "selection", "duplicates", "
           "captions", "mix", "grounding", "samples")  # fmt: skip
 """Tables with one row per input; a filter can compare any of their columns."""
 
-
 _COMPARED = ("VARCHAR", "VARCHAR[]", "BOOLEAN", "TINYINT", "INTEGER", "BIGINT", "UBIGINT", "FLOAT", "DOUBLE")
 """Types of columns that can be compared with a typed value; not bytes, maps and lists of numbers."""
 
@@ -38,6 +37,11 @@ class Field:
     sql: str
     type: str
     """DuckDB's name of the type."""
+
+    @property
+    def group(self) -> str:
+        """The table that the form lists it under."""
+        return self.name.partition(".")[0]
 
     @property
     def kind(self) -> str:
@@ -88,7 +92,7 @@ OPERATORS: dict[str, tuple[str, str, frozenset[str]]] = {
 """Operator -> (its label, SQL over the column and the value, the kinds of column it takes)."""
 
 NEEDS_NO_VALUE = ("empty", "given")
-SORTS = tuple(name for name, field in FIELDS.items() if field.kind == "number")
+SORTS = {name: field for name, field in FIELDS.items() if field.kind == "number"}
 
 _PLACE = re.compile(r"\$p\d+")
 
@@ -295,8 +299,10 @@ class Filter:
         where = self.where()
         shown = dict.fromkeys(condition.column for condition in self.conditions)
         shown |= dict.fromkeys([self.sort] if self.sort != "listing.row_id" else [])
-        columns = ["listing.row_id", "listing.member"]
+        columns = ["listing.row_id", "listing.source", "listing.member", "images.image_id", "mix.caption"]
         columns += [f'{FIELDS[name].sql} AS "{name}"' for name in shown if name not in columns]
+        where.need("images")
+        where.need("mix")
         sql = (
             f"SELECT {', '.join(columns)}\n{_body(where, str, chr(10))}\n"
             f"ORDER BY {self.key}{' DESC' if self.descending else ''}, listing.row_id"
@@ -338,3 +344,8 @@ def _check_text(text: str) -> None:
         raise ValueError(f"at most {MOST_CHARACTERS} characters, these are {len(text):,}")
     if "\x00" in text:
         raise ValueError("a text holds no NUL character")
+
+
+_OUTCOMES = (("All", ""), ("Kept", "kept"), ("Rejected", "rejected"), ("Errors", "error"))
+READY = {label: Filter.of([("outcome", outcome)]) for label, outcome in _OUTCOMES}
+"""Filters that are one click away, by their labels."""

@@ -2,85 +2,35 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from curation.selection.thresholds import rules_on_record
 from engine.dataset import Dataset
 from viewer import filters, images, sections, thresholds
-from viewer.database import Database, TooSlow, signature
+from viewer.database import BACKGROUND_SECONDS, Database, TooSlow, signature
+from viewer.export import FORMATS, exported
 from viewer.figures import NOUNS_TABLE
 from viewer.filters import Filter
+from viewer.guard import LOOPBACK, Guard, is_loopback
 from viewer.rendering import TEMPLATES, environment
 
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
 LOOK_EVERY_S = 1.0
 """The dataset is checked for new tables at most this often."""
 PAINT_S = 0.3
 """The overview waits this long for its sections; the script fetches the others."""
 NUM_NOUNS = 200
-LONGEST_QUERY = 16_000
-
-HEADERS = {
-    "content-security-policy": "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
-    "script-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cross-origin-resource-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
-}
-
-
-class Guard:
-    """Refuses foreign Host headers and methods that do not read; adds the security headers.
-
-    A page of the internet that reaches a server on loopback (DNS rebinding) sends a foreign Host.
-    """
-
-    def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
-        self._app, self._hosts = app, {host.lower().strip("[]") for host in hosts}
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"host"]
-
-        async def send_guarded(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                added = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
-                message = {**message, "headers": [*message.get("headers", []), *added]}
-            await send(message)
-
-        answer: ASGIApp = self._app
-        if len(given) != 1 or _host_name(given[0]) not in self._hosts:
-            answer = PlainTextResponse("this server is not known by that name; see --allow-host\n", 421)
-        elif scope["method"] not in ("GET", "HEAD"):
-            answer = PlainTextResponse("a dataset is read-only here\n", 405, {"allow": "GET, HEAD"})
-        elif len(scope["query_string"]) > LONGEST_QUERY:
-            answer = PlainTextResponse("too long an address\n", 414)
-        await answer(scope, receive, send_guarded)
-
-
-def _host_name(header: str) -> str:
-    """The name in a Host header, without port and brackets."""
-    name = header.strip().lower()
-    if name.startswith("["):
-        return name[1:].partition("]")[0]
-    return name.rpartition(":")[0] if ":" in name else name
 
 
 class Live:
@@ -159,7 +109,8 @@ class Pages:
         found = images.page(self.live.now().database, wanted)
         return self._page(
             "images.html.jinja", wanted=wanted, found=found, sql=wanted.sql(), most=images.MOST_COUNTED,
-            columns=filters.FIELDS, operators=filters.OPERATORS, sorts=filters.SORTS,
+            columns=filters.FIELDS, operators=filters.OPERATORS, sorts=filters.SORTS.values(),
+            ready=filters.READY,
         )  # fmt: skip
 
     def sql(self, request: Request) -> Response:
@@ -167,6 +118,24 @@ class Pages:
         text = Filter.of(request.query_params.multi_items()).sql()
         disposition = {"content-disposition": 'attachment; filename="filter.sql"'}
         return PlainTextResponse(text.encode("utf-8", errors="replace"), headers=disposition)
+
+    def export(self, request: Request) -> Response:
+        """The rows of the filter as CSV or JSON, all of them."""
+        form = request.path_params["form"]
+        if form not in ("csv", "json"):
+            raise HTTPException(404)
+        sql = Filter.of(request.query_params.multi_items()).sql()
+        with ExitStack() as opened:
+            cursor = opened.enter_context(self.live.now().database.cursor(BACKGROUND_SECONDS))
+            chunks = exported(cursor.execute(sql), form)
+            until_sent = opened.pop_all()
+
+        def sent() -> Iterator[bytes]:
+            with until_sent:
+                yield from chunks
+
+        disposition = {"content-disposition": f'attachment; filename="images.{form}"'}
+        return StreamingResponse(sent(), media_type=FORMATS[form], headers=disposition)
 
     def image(self, request: Request) -> Response:
         """One input: its rows over all tables, and its history."""
@@ -268,6 +237,7 @@ def make_app(dataset: Dataset, hosts: Iterable[str] = LOOPBACK) -> Starlette:
             get("/overview/{name}", pages.section),
             get("/images", pages.images),
             get("/images.sql", pages.sql),
+            get("/images.{form:str}", pages.export),
             get("/images/{row_id:int}", pages.image),
             get("/image/{row_id:int}", pages.proxy),
             get("/thumb/{row_id:int}", pages.thumbnail),
@@ -319,16 +289,6 @@ def serve(
         return
     finally:
         app.state.pages.live.close()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address can be reached from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import csv
+import io
+import json
 import os
 import re
 import signal
@@ -9,10 +12,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
+import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
+from commands import looking
 from engine.dataset import Dataset
 from tests.processes import run_python
 from tests.viewer.test_report import PHOTOS, build
@@ -82,3 +89,66 @@ def test_browse_names_a_port_that_is_taken(dataset: Dataset) -> None:
         port = str(other.getsockname()[1])
         said = refused(str(dataset.root), "--port", port)
     assert f"cannot listen on 127.0.0.1, port {port}: " in said and "name another with --port" in said
+
+
+ROWS = "select row_id, repeat('x', 300) || row_id as long from listing order by all"
+
+
+def queried(dataset: Dataset, *arguments: str) -> str:
+    """The output of `sigma sql` in a pipe, whatever the width of the terminal around it."""
+    done = run_python("-m", "sigma", "sql", dataset.root, *arguments, env=os.environ | {"COLUMNS": "80"})
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return str(done.stdout)
+
+
+def test_sql_in_a_pipe_cuts_neither_values_nor_headers(dataset: Dataset) -> None:
+    head, *rows = [line.split() for line in queried(dataset, ROWS).splitlines()]
+    assert head == ["row_id", "long"] and len(rows) > 4
+    assert all(long == "x" * 300 + row_id for row_id, long in rows)
+    many = queried(dataset, "select i from range(1500) as t(i)")
+    assert len(many.splitlines()) == 1501, "nor rows"
+
+
+def test_sql_in_a_table_of_a_narrow_terminal_shows_every_letter(dataset: Dataset, monkeypatch: Any) -> None:
+    shown = Console(file=io.StringIO(), width=40, force_terminal=True, color_system=None)
+    monkeypatch.setattr(looking, "console", shown)
+    looking.sql(dataset.root, ROWS)
+    assert isinstance(shown.file, io.StringIO)
+    text = shown.file.getvalue()
+    assert "\u2026" not in text and text.count("x") >= 300 * 5
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_sql_writes_other_formats(dataset: Dataset, form: str) -> None:
+    text = queried(dataset, "select row_id, member, null as n from listing order by row_id limit 2", "--format", form)
+    if form == "csv":
+        rows = list(csv.DictReader(io.StringIO(text)))
+        assert [row["row_id"] for row in rows] == ["0", "1"] and rows[0]["n"] == ""
+    else:
+        assert [row["row_id"] for row in json.loads(text)] == [0, 1]
+        views = {row["view"] for row in json.loads(queried(dataset, "--tables", "--format", form))}
+        assert views >= {"ledger", "captions"}
+
+
+def test_sql_writes_parquet_to_a_file(dataset: Dataset, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "sigma", "sql", str(dataset.root), "from listing", "--format", "parquet"]
+    with (tmp_path / "rows.parquet").open("wb") as file:
+        subprocess.run(command, check=True, stdout=file)
+    assert pq.read_table(tmp_path / "rows.parquet")["row_id"].to_pylist() == [*range(7)]
+
+
+def test_sql_ends_quietly_where_nobody_reads_on(dataset: Dataset) -> None:
+    query = "select repeat('x', 1000) from range(3000)"
+    command = [sys.executable, "-m", "sigma", "sql", str(dataset.root), query, "--format", "csv"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 141
+
+
+def test_sql_has_a_limit_for_tables_alone(dataset: Dataset) -> None:
+    done = run_python("-m", "sigma", "sql", dataset.root, "from listing", "--limit", "3", "--format", "csv", env=WIDE)
+    assert done.returncode == 1 and "write LIMIT 3 into the query" in done.stderr

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 import io
 import re
 import shutil
@@ -125,6 +126,59 @@ def test_the_sql_to_copy_gives_the_rows_of_the_pages(
             place = Filter.of(httpx.QueryParams(wanted.address(after=page.next)).multi_items())
         assert found == expected
         database.prepare(LEDGER_TABLE)
+
+
+@pytest.mark.parametrize("wanted", FILTERS, ids=lambda wanted: wanted.address() or "all")
+def test_a_filter_is_exported_with_the_rows_of_its_sql(demo: Dataset, client: httpx.Client, wanted: Filter) -> None:
+    with catalog.connect_read_only(demo) as connection:
+        expected = [row[0] for row in catalog.query(connection, wanted.sql()).fetchall()]
+    links = re.findall(r'href="(/images\.(?:csv|json)[^"]*)"', client.get(f"/images?{wanted.address()}").text)
+    table, array = (client.get(link.replace("&amp;", "&")) for link in links)
+    assert table.headers["content-disposition"] == 'attachment; filename="images.csv"'
+    rows = list(csv.DictReader(io.StringIO(table.text)))
+    assert [int(row["row_id"]) for row in rows] == [row["row_id"] for row in array.json()] == expected
+    compared = {one.column.removeprefix("listing.") for one in wanted.conditions}
+    assert {"source", "member", "image_id", "caption", *compared} <= rows[0].keys()
+
+
+def test_an_export_of_another_kind_or_of_an_impossible_filter_is_refused(client: httpx.Client) -> None:
+    assert client.get("/images.exe").status_code == 404
+    assert client.get("/images.csv?column=no.such&op=is&value=1").status_code == 400
+
+
+def test_kept_rejected_and_errors_are_one_click_away(demo: Dataset, client: httpx.Client) -> None:
+    page = client.get("/images").text
+    ready = re.search(r'<p class="ready">(.*?)</p>', page)
+    assert ready is not None
+    links = dict(re.findall(r'<a href="([^"]*)"[^>]*>(\w+)</a>', ready[1]))
+    with catalog.connect_read_only(demo) as connection:
+        counts = {count.outcome: 0 for count in catalog.ledger_counts(connection)}
+        for count in catalog.ledger_counts(connection):
+            counts[count.outcome] += count.num
+    wanted = {
+        "All": sum(counts.values()),
+        "Kept": counts["kept"],
+        "Rejected": counts["rejected"],
+        "Errors": counts["error"],
+    }
+    for link, label in links.items():
+        answer = client.get(link.replace("&amp;", "&"))
+        assert f"{wanted[label]} image" in text(answer)
+        current = re.search(
+            r'aria-current="page">(\w+)</a> *</p>|<p class="ready">.*?aria-current="page">(\w+)<', answer.text
+        )
+        assert current is not None and label in current.groups()
+    assert set(links.values()) == set(wanted)
+
+
+def test_columns_of_the_form_are_grouped_by_their_table(client: httpx.Client) -> None:
+    page = client.get("/images").text
+    for field in ("column0", "sort"):
+        [options] = re.findall(rf'<select id="{field}".*?</select>', page, re.DOTALL)
+        groups = dict(re.findall(r'<optgroup label="(\w+)">(.*?)</optgroup>', options, re.DOTALL))
+        assert {"images", "scores", "picture"} <= groups.keys()
+        for group, names in groups.items():
+            assert {name.partition(".")[0] for name in re.findall(r'value="([^"]*)"', names)} == {group}
 
 
 def test_a_card_of_a_duplicate_names_the_evidence(client: httpx.Client) -> None:
