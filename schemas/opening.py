@@ -6,7 +6,9 @@ has checked, or start Ghostscript. Whoever opens a picture opens it here.
 
 from __future__ import annotations
 
+import ctypes
 import io
+from contextlib import suppress
 from functools import lru_cache
 from typing import IO, cast
 
@@ -16,6 +18,9 @@ from schemas import png, tiff
 from schemas.slices import Sliced
 
 Image.MAX_IMAGE_PIXELS = None  # the limit is ours, checked from the header: see `schemas.pixels.open_picture`
+
+with suppress(OSError, AttributeError):  # libtiff's own words about damaged files: the reason is on the row
+    ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
 FORMATS = (
     *("JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF", "BMP", "HEIF", "JXL", "JPEG2000"),

@@ -14,6 +14,7 @@ SUB_DIRECTORIES, SAMPLE_FORMAT, DNG_VERSION = 330, 339, 50706
 
 MOST_DIRECTORIES = 1000
 """Pages are counted up to here."""
+_MOST_FIELDS = 1024
 _REDUCED, _MASK = 1, 4
 """Bits of NewSubfileType (TIFF 6.0, section 8): a smaller copy of another picture, and its mask."""
 _OLD_REDUCED = 2
@@ -60,13 +61,13 @@ class Directory(NamedTuple):
 
     @classmethod
     def at(cls, data: Sliced, layout: Layout, place: int) -> Directory | None:
-        """None where the file ends before the directory does."""
+        """None where the file ends before the directory does, or it has more fields than any file that is a picture."""
         order, head, size, link = (layout.order, 8, 20, 8) if layout.big else (layout.order, 2, 12, 4)
         if place < 8 or place + head > len(data):
             return None
         count = struct.unpack(order + ("Q" if layout.big else "H"), data[place : place + head])[0]
         end = place + head + count * size
-        if end + link > len(data):
+        if end + link > len(data) or count > _MOST_FIELDS:
             return None
         table = data[place + head : end + link]
         entry = struct.Struct(order + ("HHQ8s" if layout.big else "HHI4s"))

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from curation.images.header import Header, Unreadable, describe, open_image, refuse_animated
-from curation.images.whole import cut_short, missing_part
+from curation.images.header import Header, Unreadable, describe, open_image, refuse_animated, why_refused
+from curation.images.whole import missing_part
 from curation.images.whole_jpeg import decode_whole
 from schemas.pixels import DECODER_ERRORS, MAX_PIXELS, RefusedPixels, draft, render
 from schemas.reasons import ImageError
@@ -67,7 +67,8 @@ def decode(data: bytes, *, longest_px: int | None = None, max_pixels: int = MAX_
 
 
 def _refused(data: bytes, header: Header, message: str) -> Unreadable:
-    early = any(word in message.lower() for word in _ENDS_EARLY)
-    is_cut = early or cut_short(data, header.format) is not None
-    reason = ImageError.TRUNCATED if is_cut else ImageError.CORRUPT
-    return Unreadable(reason, f"{header.format}: {message}", header)
+    reason, flavour = why_refused(data, header.format)
+    if any(word in message.lower() for word in _ENDS_EARLY):
+        reason = ImageError.TRUNCATED
+    detail = flavour if reason == ImageError.UNSUPPORTED else message
+    return Unreadable(reason, f"{header.format}: {detail}", header)

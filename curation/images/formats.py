@@ -32,6 +32,14 @@ _SIGNATURES: tuple[tuple[bytes, Kind], ...] = (
     (b"\x00\x00\x00\x0cJXL \r\n\x87\n", Kind("JXL", True)),
     (b"\xff\x0a", Kind("JXL", True)),
     (b"II\xbc", Kind("JPEG XR", True)),
+    (b"IIRO", Kind("Olympus ORF", True)),
+    (b"IIRS", Kind("Olympus ORF", True)),
+    (b"MMOR", Kind("Olympus ORF", True)),
+    (b"IIU\x00", Kind("Panasonic RW2", True)),
+    (b"II\x1a\x00\x00\x00HEAPCCDR", Kind("Canon CRW", True)),
+    (b"FUJIFILMCCD-RAW", Kind("Fujifilm RAF", True)),
+    (b"FOVb", Kind("Sigma X3F", True)),
+    (b"\x00MRM", Kind("Minolta MRW", True)),
     (b"BPG\xfb", Kind("BPG", True)),
     (b"FLIF", Kind("FLIF", True)),
     (b"%!PS", Kind("EPS", True)),
@@ -80,6 +88,8 @@ def sniff(data: Sliced) -> Kind | None:
     for signature, kind in _SIGNATURES:
         if data.startswith(signature):
             return kind
+    if data[:2] == b"BM" and data[6:10] == bytes(4):  # the fields that are reserved
+        return Kind("BMP", True)
     if data[:4] == b"RIFF" and data[8:12] in _RIFF:
         return _RIFF[data[8:12]]
     if data[4:8] == b"ftyp":

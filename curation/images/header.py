@@ -10,6 +10,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from curation.images import formats
+from curation.images.flavours import camera_raw, lacking
 from curation.images.lazy_bytes import LazyBytes
 from curation.images.whole import cut_short
 from schemas import tiff
@@ -104,6 +105,8 @@ def open_image(data: bytes | LazyBytes, max_pixels: int = MAX_PIXELS) -> tuple[I
     known = picture_formats()
     if kind is not None and kind.name not in known:
         raise Unreadable(ImageError.UNSUPPORTED, _no_decoder(kind.name))
+    if kind is not None and kind.name == "TIFF" and (raw := camera_raw(data)) is not None:
+        raise Unreadable(ImageError.UNSUPPORTED, _no_decoder(raw))
     try:
         decoders = known if kind is None else (kind.name,)
         image = _opened(data, kind, decoders)
@@ -201,9 +204,19 @@ def _not_opened(data: bytes | LazyBytes, kind: formats.Kind | None, error: Excep
     """The reason behind an image that Pillow would not open."""
     if kind is None:
         return Unreadable(ImageError.NOT_AN_IMAGE, f"unknown format, begins with {data[0:8].hex(' ')}")
-    cut = cut_short(bytes(data), kind.name)
-    if cut is not None:
-        return Unreadable(ImageError.TRUNCATED, f"{kind.name}: {cut}")
+    reason, detail = why_refused(bytes(data), kind.name)
+    if detail is not None:
+        return Unreadable(reason, f"{kind.name}: {detail}")
     if isinstance(error, UnidentifiedImageError | struct.error):
         return Unreadable(ImageError.CORRUPT, f"{kind.name}: the header cannot be read")
     return Unreadable(ImageError.CORRUPT, f"{kind.name}: {describe(error)}")
+
+
+def why_refused(data: bytes, image_format: str) -> tuple[ImageError, str | None]:
+    """Why the decoder refused a file, as far as its structure tells: its end is missing, or the decoder lacks its
+    flavour. Otherwise it is corrupt, and what the decoder said is the detail."""
+    if (missing := cut_short(data, image_format)) is not None:
+        return ImageError.TRUNCATED, missing
+    if (flavour := lacking(data, image_format)) is not None:
+        return ImageError.UNSUPPORTED, f"no decoder for {flavour}"
+    return ImageError.CORRUPT, None
