@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -201,8 +202,11 @@ class Dataset:
         """Delete what a killed run left half written, and rename what had other names. Call with the lock held."""
         self.rename_old_captions()
         for folder in (self.tables, self.shards, self.runs, self.root / ".paid"):
-            for path in folder.rglob(f"{TEMPORARY}*"):
-                path.unlink(missing_ok=True)
+            for path in list(folder.rglob(f"{TEMPORARY}*")):
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
         for path in self.root.glob(f"{TEMPORARY}*"):
             path.unlink(missing_ok=True)
 
@@ -306,9 +310,28 @@ def set_aside(dataset: Dataset, table: str) -> None:
         path.rename(previous / path.name)
 
 
+def forget_inputs(dataset: Dataset, table: str) -> None:
+    """Let no part that `set_aside` moved be taken back: each is rewritten without the digest of its inputs, and deleted
+    where it is damaged."""
+    for path in dataset.previous(table).glob("part-*.parquet"):
+        try:
+            rows = read_parquet(path)
+        except ValueError:
+            path.unlink()
+            continue
+        if DIGEST_KEY in (rows.schema.metadata or {}):
+            commit_table(path, rows, rows.schema.remove_metadata(), {})
+
+
 def delete_set_aside(dataset: Dataset, table: str) -> None:
     """Delete what `set_aside` moved, once the new table is whole."""
-    shutil.rmtree(dataset.previous(table), ignore_errors=True)
+    remove_folder(dataset.previous(table))
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder: all of it loses its name at once, and `Dataset.sweep` deletes what a kill leaves of it."""
+    if folder.is_dir():
+        shutil.rmtree(folder.rename(folder.with_name(f"{TEMPORARY}{os.getpid()}{folder.name}")), ignore_errors=True)
 
 
 def schema_of(table: str) -> pa.Schema:

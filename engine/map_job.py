@@ -21,6 +21,7 @@ from engine.dataset import (
     count_rows,
     delete_set_aside,
     digest_of,
+    forget_inputs,
     read_parquet,
     schema_of,
     set_aside,
@@ -54,10 +55,17 @@ class PartFiles(Protocol):
     """Files that a job writes besides its tables, such as tars: they move together with the rows that name them."""
 
     def delete_index(self, dataset: Dataset) -> None:
-        """Delete what describes all files together; called before one of them changes."""
+        """Delete what describes all files together, before one of them changes."""
+
+    def has_room(self, dataset: Dataset, part: Path) -> bool:
+        """Whether a part and its files can wait to be taken back: False where others of their names wait already."""
 
     def set_aside(self, dataset: Dataset) -> None:
-        """Move every file to where it waits to be taken back; called after the rows that name them have moved."""
+        """Move every file to where it waits to be taken back, after the rows that name it; one whose name waits
+        already is deleted: those that wait were whole when the run began that did not end."""
+
+    def prepare(self, dataset: Dataset) -> None:
+        """Make what workers need to copy from files that wait."""
 
     def take_back(self, dataset: Dataset, part: Path) -> bool:
         """Move the files that an outdated part names back to their place; False where one of them is gone."""
@@ -118,15 +126,17 @@ class MapJob(Job):
     def set_aside(self, dataset: Dataset) -> None:
         """Put the outdated tables where `take_back` finds them, part by part.
 
-        Files go with the rows that name them: none is ever overwritten by another. Their index, which would point to
-        files that have moved, goes first, and the rows go before their files, so that no row is left without one.
+        Files go with the rows that name them. Their index, which would point to files that have moved, goes first, and
+        the rows go before their files: no row is left without one.
         """
         if self.failures is not None:
             self.failures.forget(dataset, self.outputs[-1])
         if self.files is not None:
-            self._delete_set_aside(dataset)
             self.files.delete_index(dataset)
         for table in self.outputs:
+            for path in dataset.parts(table):
+                if self.files is not None and not self.files.has_room(dataset, path):
+                    path.unlink()
             set_aside(dataset, table)
         if self.files is not None:
             self.files.set_aside(dataset)
@@ -139,8 +149,10 @@ class MapJob(Job):
 
     def delete(self, dataset: Dataset) -> None:
         self.set_aside(dataset)
-        self._delete_set_aside(dataset)
+        if self.files is None:
+            self._delete_set_aside(dataset)
         for table in self.outputs:
+            forget_inputs(dataset, table)  # of those whose files are still copied from
             delete_journals(dataset, table)
 
     def delete_unwanted(self, dataset: Dataset) -> None:
@@ -167,6 +179,8 @@ class MapJob(Job):
             progress(rows, counted)
 
         missing, num_parts = self.missing(dataset), self.num_parts(dataset)
+        if missing and self.files is not None:
+            self.files.prepare(dataset)
         done = runner().run(dataset, self, missing, count) if missing else []
         for output in self.outputs:
             for path in dataset.parts(output)[num_parts:]:  # left by an earlier plan with more shards

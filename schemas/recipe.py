@@ -211,6 +211,9 @@ class Shard(StrictModel):
     """Re-encode larger pictures to this longest side, as JPEG; null stores the original bytes untouched."""
     resize_quality: Annotated[int, Field(ge=1, le=100)] = 95
     """JPEG quality where a picture is resized."""
+    drop_lost: bool = False
+    """Leave out a picture that an earlier shard held and that neither this shard nor the original gives any more; else
+    the build stops there, and the earlier shards stay."""
 
 
 class Run(StrictModel):

@@ -15,7 +15,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from curation.shards.dataset_card import CARD_FILE, dataset_card
-from curation.shards.files import WIDS_FILE, ShardFiles
+from curation.shards.files import WIDS_FILE, OldSample, ShardFiles, old_samples
 from curation.sources import read_original
 from engine.dataset import ROW_GROUP_ROWS, Dataset, digest_of
 from engine.map_job import MapJob, naming
@@ -23,7 +23,7 @@ from engine.reduce_job import commit_batches
 from engine.runner import Progress
 from schemas import shard, shard_index
 from schemas.commit import atomic_write, write_bytes
-from schemas.pixels import open_rgb
+from schemas.pixels import PixelError, open_rgb
 from schemas.reasons import ShardError
 from schemas.recipe import DataRecipe, Shard
 from schemas.tables import SAMPLES
@@ -69,7 +69,8 @@ class Unpackable(Exception):
 
 
 class ShardWriter:
-    """Writes shards into a dataset's `shards/` folder."""
+    """Writes shards into a dataset's `shards/` folder. A picture that a tar holds is copied from it, and the original
+    is read where no tar has it."""
 
     def __init__(self, root: str, recipe: Shard) -> None:
         self.dataset = Dataset(Path(root))
@@ -81,23 +82,26 @@ class ShardWriter:
         if not plan:  # every sample of the shard was taken out; its number stays, so that no other shard moves
             return {"samples": SAMPLES.empty_table()}
         path = self.dataset.shards / plan[0]["shard"]
+        old = old_samples(self.dataset, plan[0]["shard"], plan[0]["shard_id"])
         with atomic_write(path) as tar:
-            rows = list(self._write(tar, plan, progress))
+            rows = list(self._write(tar, plan, old, progress))
             tar.write(shard.END_OF_ARCHIVE)
         if all(row["shard"] is None for row in rows):
             path.unlink()
         return {"samples": pa.Table.from_pylist(rows, schema=SAMPLES)}
 
-    def _write(self, tar: IO[bytes], plan: list[dict[str, Any]], progress: Progress) -> Iterator[dict[str, Any]]:
+    def _write(
+        self, tar: IO[bytes], plan: list[dict[str, Any]], old: Mapping[str, OldSample], progress: Progress
+    ) -> Iterator[dict[str, Any]]:
         for sample in plan:
             with naming(f"{sample['source_name']}/{sample['member']}"):
-                yield self._write_sample(tar, sample)
+                yield self._write_sample(tar, sample, old.get(sample["image_id"]))
             progress(1)
 
-    def _write_sample(self, tar: IO[bytes], sample: dict[str, Any]) -> dict[str, Any]:
+    def _write_sample(self, tar: IO[bytes], sample: dict[str, Any], old: OldSample | None) -> dict[str, Any]:
         row: dict[str, Any] = {name: sample.get(name) for name in SAMPLES.names} | {"shard": None}
         try:
-            image = self.image_of(sample)
+            image = self.image_of(sample, old)
         except Unpackable as error:
             return row | {"reason": error.reason.value, "detail": error.detail}
         key = sample["image_id"]
@@ -115,12 +119,33 @@ class ShardWriter:
             tar.write(bytes(shard.padding(len(content))))
         return row
 
-    def image_of(self, sample: Mapping[str, Any]) -> PackedImage:
+    def image_of(self, sample: Mapping[str, Any], old: OldSample | None = None) -> PackedImage:
         """The image member of a row of the plan.
 
+        Args:
+            old: where a tar holds its picture.
+
         Raises:
-            Unpackable: the original is gone or changed.
+            Unpackable: the original is gone or changed, and no tar holds the picture.
+            ValueError: a tar held it, and its bytes there are damaged or of another size than the recipe wants.
         """
+        stored, is_same = self._stored(sample, old) if old is not None else (None, False)
+        if stored is not None and is_same:
+            return stored
+        try:
+            return self._original(sample)
+        except Unpackable as error:
+            if stored is not None:
+                return stored
+            if old is None or self._recipe.drop_lost:
+                raise
+            raise ValueError(
+                f"its original is gone ({error.detail}), and {old.shard} does not hold what the recipe wants of it; "
+                "bring the originals back and run the same command again, or leave out what is lost with "
+                "shard.drop_lost=true"
+            ) from None
+
+    def _original(self, sample: Mapping[str, Any]) -> PackedImage:
         try:
             data = read_original(sample["source"], sample["member"], sample["byte_offset"], sample["num_bytes"])
         except OSError as error:
@@ -128,6 +153,30 @@ class ShardWriter:
         if hashlib.sha256(data).hexdigest() != sample["sha256"]:
             raise Unpackable(ShardError.SOURCE_CHANGED, "other bytes than when it was ingested")
         return self._pack(data, sample)
+
+    def _stored(self, sample: Mapping[str, Any], old: OldSample) -> tuple[PackedImage | None, bool]:
+        """The image member in a tar, None where it is damaged or of another size than it should have, and whether the
+        original would give the very same bytes."""
+        try:
+            with (self.dataset.shards / old.shard).open("rb") as tar:
+                tar.seek(old.image_offset)
+                data = tar.read(old.image_size)
+                tar.seek(old.json_offset)
+                words = tar.read(old.json_size)
+        except OSError:
+            return None, False
+        if not self.resizes(sample):
+            if hashlib.sha256(data).hexdigest() != sample["sha256"]:
+                return None, False
+            return PackedImage(data, old.image_ext, sample["width"], sample["height"], resized=False), True
+        try:
+            picture, metadata = open_rgb(data), shard.decode_json(words)
+        except (PixelError, ValueError):
+            return None, False
+        image, promised = re_encoded(data, old.image_ext, *picture.size), metadata.get("image_sha256")
+        if promised not in (None, image.image_sha256) or max(picture.size) != self._recipe.resize_longest_px:
+            return None, False
+        return image, promised is not None and metadata.get("recipe") == sample["recipe"]
 
     def resizes(self, sample: Mapping[str, Any]) -> bool:
         """Whether the image member is not the original's bytes."""
@@ -233,7 +282,14 @@ def wids_index(dataset: Dataset, num_samples: Mapping[str, int]) -> bytes:
 
     Args:
         num_samples: of each shard.
+
+    Raises:
+        ValueError: a shard is missing.
     """
+    if missing := [path for path in num_samples if not (dataset.shards / path).is_file()]:
+        raise ValueError(
+            f"{dataset.shards / missing[0]}: missing; sigma doctor {dataset.root} --repair writes it again"
+        )
     entries: list[dict[str, Any]] = [
         {"url": path, "nsamples": count, "filesize": (dataset.shards / path).stat().st_size}
         for path, count in num_samples.items()

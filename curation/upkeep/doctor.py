@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -240,15 +241,15 @@ def _check_shards(dataset: Dataset, threads: int, progress: Callable[[int], None
     if not dataset.parts("samples"):
         return
     indexes = (dataset.shards / shard_index.INDEX_FILE, dataset.shards / WIDS_FILE)
+    whole_index = True
     try:
         index = read_parquet(indexes[0])
         check_file(indexes[0])
+        if index.schema.names != shard_index.INDEX_SCHEMA.names:
+            raise ValueError(f"{indexes[0]} has other columns than an index")
     except (ValueError, OSError) as error:
         yield Finding("shards", str(error), False, indexes)
-        return
-    if index.schema.names != shard_index.INDEX_SCHEMA.names:
-        yield Finding("shards", f"{indexes[0]} has other columns than an index", False, indexes)
-        return
+        index, whole_index = _index_of_samples(dataset), False
     broken = set()
     num_unchecked = 0
     for checked in check_shards(dataset, index, threads, progress):
@@ -259,12 +260,24 @@ def _check_shards(dataset: Dataset, threads: int, progress: Callable[[int], None
         text = f"{checked.problem}; sigma doctor --repair writes it again"
         remove = indexes if "index.parquet" in checked.problem else ()
         yield Finding(checked.shard, text, False, remove, None if remove else checked.number)
+    if not whole_index:
+        return
     trouble = index_problem(dataset, index, broken)
     num_tars = len(index["shard"].unique())
     text = f"{num_tars} tars, {index.num_rows} samples; {trouble or 'wids index there'}"
     if num_unchecked:
         text += f"; {num_unchecked} re-encoded images not checked: written before checksums"
     yield Finding("shards", text, fine=trouble is None, remove=indexes if trouble else ())
+
+
+def _index_of_samples(dataset: Dataset) -> pa.Table:
+    """What the index should hold, from the parts of `samples` that are whole."""
+    found = [shard_index.INDEX_SCHEMA.empty_table()]
+    for number in range(_expected_parts(dataset, "samples")):
+        with suppress(ValueError):
+            part = dataset.read_part("samples", number, shard_index.INDEX_SCHEMA.names)
+            found.append(part.filter(part["shard"].is_valid()).cast(shard_index.INDEX_SCHEMA))
+    return pa.concat_tables(found)
 
 
 def _check_features(dataset: Dataset) -> Iterator[Finding]:

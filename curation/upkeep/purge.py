@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from curation.ingest.takedown_log import TakedownEntry, finished, log_path, read_log, write_log
 from curation.shards import plan as shard_plan
-from curation.shards.files import PREVIOUS_SHARDS, ShardFiles
+from curation.shards.files import PLACES_FILE, PREVIOUS_SHARDS, ShardFiles
 from curation.shards.rewriter import drop_samples, members_of, placed
 from curation.shards.writer import update_index
 from curation.upkeep.find import Found, Wanted, find
@@ -310,13 +310,17 @@ class _Takedown:
                     keep_rows(path, lambda rows, goes=goes: pc.invert(goes(rows)))  # type: ignore[misc]
 
     def _drop_previous_shards(self) -> None:
-        """Outdated shards that wait to be taken over, where they hold a purged picture."""
+        """Take purged pictures out of the outdated shards that wait to be copied from."""
+        aside = self._dataset.shards / PREVIOUS_SHARDS
+        (aside / PLACES_FILE).unlink(missing_ok=True)
         for path in self._dataset.previous("samples").glob("part-*.parquet"):
-            rows = read_parquet(path, ["row_id", "shard"])
-            if pc.any(self._carries(rows)).as_py():
-                for name in rows["shard"].drop_null().unique().to_pylist():
-                    (self._dataset.shards / PREVIOUS_SHARDS / name).unlink(missing_ok=True)
-                path.unlink()
+            if pc.any(self._carries(read_parquet(path, ["row_id"]))).as_py():
+                path.unlink()  # its tar says itself what is left in it
+        for tar in aside.glob("*/*.tar"):
+            try:
+                drop_samples(tar, self._keys)
+            except ValueError:
+                tar.unlink()  # nobody can say what a damaged one holds
 
     def _drop_features(self, folder: Path) -> None:
         """Delete the features of each shard that holds a purged key; `sigma encode` makes them again without it."""

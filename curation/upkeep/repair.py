@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +14,13 @@ import pyarrow.compute as pc
 from curation import build as pipeline
 from curation.shards import writer as shard_writer
 from curation.shards.files import ShardFiles
-from curation.shards.rewriter import members_of
-from curation.shards.writer import PackedImage, ShardWriter, Unpackable, re_encoded
 from curation.sources import read_original
 from curation.upkeep.doctor import Finding, check_dataset
 from curation.upkeep.purge import finish
 from engine import catalog
 from engine.dataset import Dataset, read_parquet
 from engine.job import Job
-from schemas.pixels import PixelError, open_rgb
-from schemas.recipe import DataRecipe, Shard
-from schemas.shard import decode_json
+from schemas.recipe import DataRecipe
 
 MOST_NAMED = 5
 """Inputs that a line names."""
@@ -128,71 +122,6 @@ def _lost_inputs(dataset: Dataset, path: Path) -> list[str]:
 # ------------------------------------------------------------------------------------------------ shards
 
 
-class ShardMender(ShardWriter):
-    """Writes a shard again; where an original is gone, takes the picture from the damaged shard where it is whole."""
-
-    def image_of(self, sample: Mapping[str, Any]) -> PackedImage:
-        """See `ShardWriter.image_of`."""
-        try:
-            return super().image_of(sample)
-        except Unpackable:
-            stored = self._stored(sample)
-            if stored is None:
-                raise
-            return stored
-
-    def _stored(self, sample: Mapping[str, Any]) -> PackedImage | None:
-        path = self.dataset.shards / sample["shard"]
-        place = self._places(sample["shard"], int(sample["shard_id"])).get(sample["image_id"])
-        if place is None or not path.is_file():
-            return None
-        extension, offset, size, json_offset, json_size = place
-        with path.open("rb") as tar:
-            tar.seek(offset)
-            data = tar.read(size)
-            tar.seek(json_offset)
-            words = tar.read(json_size)
-        if not self.resizes(sample):
-            if hashlib.sha256(data).hexdigest() != sample["sha256"]:
-                return None
-            return PackedImage(data, extension, sample["width"], sample["height"], resized=False)
-        try:
-            picture = open_rgb(data)
-            promised = decode_json(words).get("image_sha256")
-        except (PixelError, ValueError):
-            return None
-        if promised is not None and hashlib.sha256(data).hexdigest() != promised:
-            return None
-        return re_encoded(data, extension, picture.width, picture.height)
-
-    def _places(self, shard: str, number: int) -> dict[str, tuple[str, int, int, int, int]]:
-        """Key -> (extension, offset, size) of the image members and (offset, size) of the json beside them, from the
-        samples or, where they are damaged too, from the headers of the tar."""
-        with suppress(ValueError):
-            rows = self.dataset.read_part("samples", number).to_pylist()
-            return {
-                row["key"]: (
-                    row["image_ext"],
-                    row["image_offset"],
-                    row["image_size"],
-                    row["json_offset"],
-                    row["json_size"],
-                )
-                for row in rows
-                if row["key"]
-            }
-        try:
-            members = members_of(self.dataset.shards / shard)
-        except (ValueError, OSError):
-            return {}
-        words = {member.key: (member.offset, member.size) for member in members if member.extension == "json"}
-        return {
-            member.key: (member.extension, member.offset, member.size, *words[member.key])
-            for member in members
-            if member.extension not in ("txt", "json") and member.key in words
-        }
-
-
 def _missing_samples(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job]) -> set[int]:
     """Shards of the plan that have no part of `samples`, in a dataset whose shards were begun."""
     return set(shard_writer.map_job(recipe, dataset).missing(dataset)) if _is_planned(dataset, steps) else set()
@@ -206,7 +135,8 @@ def _mend_shards(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job], num
     """Write shards again where the plan is there; the index is written by the build that follows."""
     if not numbers or not _is_planned(dataset, steps):
         return
-    mending = replace(shard_writer.map_job(recipe, dataset), build=partial(_mender, str(dataset.root), recipe.shard))
+    telling = recipe.model_copy(update={"shard": recipe.shard.model_copy(update={"drop_lost": True})})
+    mending = shard_writer.map_job(telling, dataset)
     ShardFiles().delete_index(dataset)
     for number in sorted(numbers):
         mending.run_part(dataset, mending.build, number, lambda *_: None)
@@ -219,10 +149,6 @@ def _mend_shards(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job], num
                 f"shard {number}: {len(lost):,} samples are lost, their originals are gone and the shard does not hold "
                 f"them whole: {', '.join(names[:MOST_NAMED])}" + _more(len(names))
             )
-
-
-def _mender(root: str, shard: Shard) -> ShardMender:
-    return ShardMender(root, shard)
 
 
 def _names(dataset: Dataset, row_ids: list[int]) -> list[str]:

@@ -16,10 +16,13 @@ from PIL import Image
 from curation.shards.writer import index_is_current, write_index
 from engine import catalog
 from engine.dataset import Dataset, commit_table
+from engine.runner import PartFailed
+from schemas.recipe import DataRecipe
 from schemas.shard import END_OF_ARCHIVE
 from schemas.shard_index import INDEX_SCHEMA, read_index
 from schemas.tables import SAMPLES
 from tests.building import build, computed, picture, recipe, rows, write_pictures
+from tests.dying import Died, dying_at
 from tests.trees import content
 
 pytestmark = pytest.mark.slow
@@ -218,6 +221,103 @@ def test_an_original_that_came_back_is_packed_by_redo(planned: Dataset) -> None:
     assert read_index(planned.shards).num_rows == 4
 
 
+# ------------------------------------------------------------------------------------------------ originals away
+
+LOOSE, STRICT = {"min_short_side_px": 1}, {"min_short_side_px": 50}
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Dataset:
+    """Six pictures in two shards, of which the rule `STRICT` drops one."""
+    write_pictures(tmp_path / "photos", [(96, 64)] * 5 + [(60, 40)])
+    return build(written_recipe(tmp_path))[0]
+
+
+def written_recipe(folder: Path, out: str = "ds", select: Any = LOOSE, **shard: Any) -> DataRecipe:
+    return recipe(folder / "photos", folder / out, select=dict(select), shard={"max_samples": 3, **shard})
+
+
+def unmount(folder: Path) -> None:
+    (folder / "photos").rename(folder / "away")
+    (folder / "photos").mkdir()
+
+
+def test_a_threshold_moved_while_originals_are_away_loses_no_packed_picture(written: Dataset, tmp_path: Path) -> None:
+    expected = content(build(written_recipe(tmp_path, "other", STRICT))[0].root)
+    unmount(tmp_path)
+    build(written_recipe(tmp_path, select=STRICT), redo=["select"])
+    assert [row[1] for row in ledger(written)] == ["kept"] * 5 + ["rejected"]
+    assert {name: digest for name, digest in content(written.root).items() if name.startswith("shards/")} == {
+        name: digest for name, digest in expected.items() if name.startswith("shards/")
+    }
+    assert not (written.shards / ".previous").exists()
+
+
+@pytest.mark.parametrize("job", ["shard", "mix", "clean"])
+def test_a_redo_copies_from_the_shards(written: Dataset, tmp_path: Path, job: str) -> None:
+    before = content(written.root)
+    unmount(tmp_path)
+    _, told = build(written_recipe(tmp_path), redo=[job])
+    assert computed(told)["samples"] == (2 if job == "shard" else 0)
+    assert content(written.root) == before
+
+
+def test_a_picture_that_nothing_holds_any_more_stops_the_build_and_the_old_shards_stay(
+    written: Dataset, tmp_path: Path
+) -> None:
+    row = read_index(written.shards).to_pylist()[1]
+    name = next(each["member"] for each in rows(written, "images") if each["image_id"] == row["key"])
+    tar = written.shards / row["shard"]
+    data = bytearray(tar.read_bytes())
+    data[row["image_offset"] + 300] ^= 1
+    tar.write_bytes(bytes(data))
+    unmount(tmp_path)
+    made = written_recipe(tmp_path, max_samples=5)
+    for _ in range(2):
+        with pytest.raises(
+            PartFailed, match=rf"{name}\): its original is gone .* or leave out .* shard.drop_lost=true"
+        ):
+            build(made, redo=["shard"])
+        assert len(list((written.shards / ".previous").glob("*/*.tar"))) == 2
+    build(written_recipe(tmp_path, max_samples=5, drop_lost=True))
+    assert sorted(row[1] for row in ledger(written)) == ["error"] + ["kept"] * 5
+
+
+def test_originals_that_are_back_let_a_refused_build_go_on(written: Dataset, tmp_path: Path) -> None:
+    expected = content(build(written_recipe(tmp_path, "other", resize_longest_px=50))[0].root)
+    unmount(tmp_path)
+    with pytest.raises(PartFailed, match="does not hold what the recipe wants of it"):
+        build(written_recipe(tmp_path, resize_longest_px=50), redo=["shard"])
+    (tmp_path / "photos").rmdir()
+    (tmp_path / "away").rename(tmp_path / "photos")
+    build(written_recipe(tmp_path, resize_longest_px=50))
+    assert content(written.root) == expected
+
+
+def test_a_resized_picture_is_copied_while_the_recipe_wants_the_same_size(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "photos", [(96, 64)] * 4)
+    dataset, _ = build(written_recipe(tmp_path, resize_longest_px=50))
+    before = content(dataset.root)
+    unmount(tmp_path)
+    build(written_recipe(tmp_path, resize_longest_px=50), redo=["shard"])
+    assert content(dataset.root) == before
+
+
+def test_shards_cut_to_and_fro_by_builds_that_stop_lose_nothing(written: Dataset, tmp_path: Path) -> None:
+    before = content(written.root)
+    unmount(tmp_path)
+    num_died = 0
+    for stop_at, samples in ((2, 2), (4, 4), (3, 3), (5, 1), (1, 5), (4, 2)):
+        try:
+            with dying_at(stop_at, only=".tar"):
+                build(written_recipe(tmp_path, max_samples=samples), redo=["shard"])
+        except Died:
+            num_died += 1
+    assert num_died >= 4
+    build(written_recipe(tmp_path), redo=["shard"])
+    assert content(written.root) == before
+
+
 # ------------------------------------------------------------------------------------------------ resizing
 
 
@@ -290,6 +390,7 @@ def test_a_shard_that_is_written_again_renews_the_index(planned: Dataset) -> Non
     """A lost part of `samples` is computed again, and by then an original may be gone."""
     finish(planned)
     planned.part("samples", 1).unlink()
+    tars(planned)[1].unlink()  # what a tar holds would be copied from it
     (planned.root.parent / "photos" / "003.jpg").unlink()
     assert finish(planned) == {"samples": 1}
     assert [row[1] for row in ledger(planned)] == ["kept", "kept", "kept", "error"]
