@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from commands.harmless import write_plain
 from commands.order import opened, pipeline
 from commands.terminal import DatasetFolder, complaints, console, refusals, shown
 from schemas.recipe import DataRecipe
@@ -71,7 +72,7 @@ def stats(
         question = Question(top, form, compare, source, nouns, growth, pairs)
         for part in shown_stats(connection, question, valid_above, other):
             if isinstance(part, str):
-                sys.stdout.write(part)  # as it is: a console would wrap it
+                write_plain(part)
             else:
                 console.print(part)
 
@@ -109,7 +110,7 @@ def sql(
             result = catalog.columns_query(connection) if query is None else catalog.query(connection, query)
             if form != "table":
                 for chunk in exported(result, form):
-                    sys.stdout.buffer.write(chunk)
+                    write_plain(chunk)
                 return
             if limit is None and console.is_terminal:
                 limit = TERMINAL_ROWS

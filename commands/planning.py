@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from commands.harmless import write_plain
 from commands.order import pipeline
 from commands.terminal import Overrides, RecipeFile, complaints, console, refusals, shown
 from schemas.recipe import DataRecipe
@@ -46,8 +47,8 @@ def plan(
             sys.stdout.write(json.dumps(as_json(made), ensure_ascii=False, indent=1) + "\n")
         elif form == "markdown":
             for sheet in sheets(made):
-                sys.stdout.write(f"## {sheet.title}\n\n{sheet.write('markdown')}\n")
-            sys.stdout.write("".join(f"- {line}\n" for line in [*_warned(made), *made.notes]))
+                write_plain(f"## {sheet.title}\n\n{sheet.write('markdown')}\n")
+            write_plain("".join(f"- {line}\n" for line in [*_warned(made), *made.notes]))
         else:
             for sheet in sheets(made):
                 console.print(sheet.text())

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 import recipes
+from commands.harmless import DataConsole
 
 WIDEST = 1_000_000
 """The width of an output that is no terminal: nothing in a file or a pipe is cut to fit."""
 
 
-def _console(stderr: bool) -> Console:
-    made = Console(stderr=stderr, highlight=False)
+def _console(stderr: bool) -> DataConsole:
+    made = DataConsole(stderr=stderr, highlight=False)
     if not made.is_terminal:
         made.width = WIDEST
     return made
