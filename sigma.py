@@ -49,6 +49,7 @@ for _command in (
     looking.cuts,
     keeping.purge,
     building.recipe,
+    learning.index,
     learning.encode,
     learning.train,
     learning.sample,

@@ -47,6 +47,31 @@ def encode(
             )
 
 
+def index(
+    tars: Annotated[str, typer.Argument(metavar="TARS", help="A folder of tars, or a pattern: 'tars/{000..099}.tar'.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Dataset folder of the index; the folder of the tars if left out.")
+    ] = None,
+) -> None:
+    """Index tars of WebDataset or img2dataset, so that the trainer reads them where they are, without a build."""
+    from commands.console import JobProgress
+    from curation.shards.foreign_index import find_tars, index_tars
+
+    with refusals(), JobProgress(console) as bar:
+        found = find_tars(tars)
+        bar.begin("index", len(found))
+        done = index_tars(found, out, bar.advance)
+        console.print(
+            f"[green]✓[/] index: {done.buckets.total():,} samples in {done.num_tars:,} tars, in the aspect buckets "
+            "(height / width)"
+        )
+        buckets = sorted(done.buckets.items(), key=lambda bucket: float(bucket[0]))
+        console.print("  " + ", ".join(f"{label}: {count:,}" for label, count in buckets))
+        for reason, count in done.left_out.most_common():
+            console.print(f"  left out: {count:,} {reason}", markup=False)
+        console.print(f"next: sigma train RECIPE dataset={done.path.parent.parent}", markup=False, soft_wrap=True)
+
+
 def train(
     recipe: TrainingFile,
     overrides: Overrides = None,

@@ -94,5 +94,5 @@ def refusals() -> Iterator[None]:
         )
         for line in lines:
             complaints.print("[red]error:[/] ", end="")
-            complaints.print(line, markup=False)
+            complaints.print(line, markup=False, soft_wrap=True)
         raise typer.Exit(1) from None

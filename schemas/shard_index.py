@@ -9,10 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from schemas.foreign_tars import as_source, kind_of_tars
 from schemas.seal import check_footer
 
 INDEX_FILE = "index.parquet"
 """Name of the index inside a `shards/` folder."""
+TARS_KEY = b"sigma.tars"
+"""Parquet metadata of an index over tars that others wrote (`sigma index`): their folder, seen from `shards/`."""
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -49,6 +52,7 @@ class ShardIndex:
     Attributes:
         num_rows: samples.
         part_starts: (parts + 1,) row at which each part begins; the last entry is `num_rows`.
+        tars: the folder of the tars, seen from the `shards/` folder, where others wrote them; else None.
 
     Raises:
         ValueError: there is no index, it is cut short, or it lacks a column of `INDEX_SCHEMA`.
@@ -57,9 +61,7 @@ class ShardIndex:
     def __init__(self, shards: Path) -> None:
         path = shards / INDEX_FILE
         if not path.is_file():
-            raise ValueError(
-                f"{path}: no shard index here; build the dataset first (sigma build) or name its shards/ folder"
-            )
+            raise no_index(path)
         self._open(path, str(path))
 
     @classmethod
@@ -84,6 +86,8 @@ class ShardIndex:
             raise ValueError(f"{name}: the index lacks {', '.join(missing)}; it was written by another version")
         metadata = self._file.metadata
         self.num_rows: int = metadata.num_rows
+        tars = (metadata.metadata or {}).get(TARS_KEY)
+        self.tars = None if tars is None else tars.decode()
         self.part_starts = np.cumsum([0, *(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))])
 
     def part(self, number: int, columns: Sequence[str]) -> pa.Table:
@@ -104,6 +108,20 @@ class ShardIndex:
 
     def _unreadable(self, error: Exception) -> ValueError:
         return ValueError(f"{self._name}: the index cannot be read ({error}); rebuild it with sigma shard --redo shard")
+
+
+def no_index(path: Path) -> ValueError:
+    """The error where a dataset has no index; it says what a folder of tars needs."""
+    folder = path.parent.parent
+    kind = kind_of_tars(folder)
+    if kind is None:
+        return ValueError(
+            f"{path}: no shard index here; build the dataset first (sigma build) or name its shards/ folder"
+        )
+    return ValueError(
+        f"{folder}: holds {kind} tars and no shard index; sigma index {folder} lets the trainer read them as they are, "
+        f"or build a dataset from them: {as_source(kind, folder)}"
+    )
 
 
 def read_index(shards: Path, columns: Sequence[str] = tuple(INDEX_SCHEMA.names)) -> pa.Table:

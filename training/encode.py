@@ -86,7 +86,7 @@ class EncodeJob:
         reader = ShardReader(images, rows, cut_of(self.recipe))
         try:
             with atomic_write(tar) as file:
-                places = list(self._write(file, rows["key"].to_pylist(), encoder(reader, rows), progress))
+                places = list(self._write(file, rows["image_id"].to_pylist(), encoder(reader, rows), progress))
                 file.write(END_OF_ARCHIVE)
                 self._commit_places(tar, places, rows, file.tell())
         finally:

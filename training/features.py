@@ -15,7 +15,7 @@ from torch import Tensor
 from schemas.buckets import TABLES
 from schemas.commit import write_bytes
 from schemas.features import LATENTS, MIXED, NULL_FILE, TOSSED, VERSION, difference, read_record
-from schemas.shard_index import INDEX_FILE
+from schemas.shard_index import INDEX_FILE, no_index
 from schemas.training import Stage, TrainingRecipe
 from training.data.stored import StoredArrays
 from training.encoders.make import Encoders, weights_digests
@@ -99,6 +99,8 @@ def index_digest(recipe: TrainingRecipe) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise no_index(path) from None
     except OSError as error:
         raise ValueError(f"{path}: cannot be read ({error.strerror}); build the dataset first (sigma build)") from None
 

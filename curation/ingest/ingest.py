@@ -20,7 +20,6 @@ from curation.sources import read_original
 from curation.sources.captions import RawCaption, read_sidecar
 from curation.sources.read import is_link_out
 from curation.sources.storage import unreadable
-from curation.sources.texts import LONGEST_TEXT_BYTES
 from engine.ahead import ahead
 from engine.dataset import Dataset
 from engine.map_job import MapJob, Worker, naming
@@ -29,6 +28,7 @@ from schemas.ids import image_id
 from schemas.opening import picture_formats
 from schemas.recipe import DataRecipe, Ingest
 from schemas.tables import IMAGES, PROXIES
+from schemas.texts import LONGEST_TEXT_BYTES
 
 ROWS_PER_BATCH = 64
 """Rows that wait as Python objects before they become Arrow; keeps a part of proxies from lying in memory twice."""

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 from curation.sources.item import SourceListing, member_name
 from curation.sources.records import Row, read_rows
-from curation.sources.texts import NotText, clean_text, clean_url, decode, first_caption, parse_json
+from schemas.texts import NotText, clean_text, clean_url, decode, first_caption, parse_json
 
 TABLE_NAMES = tuple(
     f"{stem}.{extension}" for stem in ("captions", "metadata") for extension in ("parquet", "csv", "jsonl")

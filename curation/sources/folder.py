@@ -26,6 +26,7 @@ from curation.sources.item import Item, SourceListing, member_name
 from curation.sources.patterns import is_pattern, match_all, split_pattern
 from curation.sources.read import file_of
 from curation.sources.storage import RemoteError, filesystem, patiently
+from schemas.foreign_tars import as_source, kind_of_tars
 from schemas.locations import is_remote
 from schemas.reasons import ImageError
 from schemas.sources import FolderSource
@@ -119,6 +120,12 @@ class _Walk:
             ) from None
         if not num_items and location != self.root:
             raise ValueError(f"{location}: matches no image; check the pattern")
+        kind = None if num_items or is_remote(location) else kind_of_tars(Path(location))
+        if kind is not None:
+            raise ValueError(
+                f"{location}: holds {kind} tars and no image; name them in the recipe in place of images: "
+                f"{as_source(kind, Path(location))}"
+            )
         if not num_items:
             raise ValueError(
                 f"{location}: holds no image; name a folder with .jpg, .png or .webp files in it or below it"

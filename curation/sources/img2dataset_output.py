@@ -19,10 +19,10 @@ from curation.sources.rows import DAMAGE, open_table
 from curation.sources.storage import RemoteError, filesystem, patiently
 from curation.sources.stores import reason_of_status
 from curation.sources.tars import list_tar, split_key
-from curation.sources.texts import clean_text, clean_url, first_caption
 from schemas.locations import is_remote
 from schemas.reasons import FetchError, ImageError
 from schemas.sources import Img2datasetSource, TarCaptions
+from schemas.texts import clean_text, clean_url, first_caption
 
 _COLUMNS = ("key", "status", "error_message", "url", "caption", "license")
 _IMAGE_COLUMNS = ("jpg", "png", "webp")

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.sources.storage import REMOTE_ERRORS, filesystem, open_file, why
-from curation.sources.texts import NotText, decode, encoding_of, mended, parse_json
 from schemas.locations import is_remote, public_url
+from schemas.texts import NotText, decode, encoding_of, mended, parse_json
 
 LONGEST_LINE = 1 << 24
 """Characters; a longer line of a CSV or JSONL file, or a longer cell, is a row that cannot be read."""

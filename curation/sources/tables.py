@@ -27,10 +27,10 @@ from curation.sources.records import (
 )
 from curation.sources.rows import DAMAGE, open_table, read_arrow
 from curation.sources.storage import REMOTE_ERRORS, filesystem, why, why_no_address
-from curation.sources.texts import clean_text, clean_url, parse_json
 from schemas.locations import absolute, is_remote, public_url
 from schemas.reasons import FetchError, ImageError
 from schemas.sources import ArrowColumns, Columns, HFDatasetSource, TableSource
+from schemas.texts import clean_text, clean_url, parse_json
 
 EXTENSIONS = (".parquet", ".jsonl", ".csv")
 

@@ -17,11 +17,11 @@ from curation.sources.folder import image_extensions
 from curation.sources.item import Item, SourceListing, inside, member_name
 from curation.sources.patterns import find_files
 from curation.sources.storage import RemoteError, filesystem, open_file, patiently
-from curation.sources.texts import LONGEST_TEXT_BYTES
 from engine.ahead import ahead
 from schemas.locations import absolute, is_remote
 from schemas.reasons import FetchError, ImageError
 from schemas.sources import TarCaptions, WebDatasetSource
+from schemas.texts import LONGEST_TEXT_BYTES
 
 BLOCK_BYTES = 1 << 18
 """Bytes fetched at once of a remote tar: its headers are between images that are skipped."""
@@ -63,7 +63,7 @@ Sample = tuple[str, int]
 
 
 @dataclass
-class _TarContents:
+class TarContents:
     """The contents of one tar by its headers."""
 
     images: list[tuple[Sample, Item]] = field(default_factory=list)
@@ -86,7 +86,7 @@ def list_tar(tar: str, captions: TarCaptions, found: SourceListing) -> Iterator[
     yield from _items(tar, _scan_patiently(tar, captions), captions, found)
 
 
-def _items(tar: str, scanned: _TarContents, captions: TarCaptions, found: SourceListing) -> Iterator[Item]:
+def _items(tar: str, scanned: TarContents, captions: TarCaptions, found: SourceListing) -> Iterator[Item]:
     folder, container = _names(tar)
     keys = {key for key, _ in scanned.images}
     for key, item in scanned.images:
@@ -115,25 +115,25 @@ def split_key(path: str) -> tuple[str, str]:
     return folder + slash + stem, extension.lower()
 
 
-def _scan_patiently(tar: str, captions: TarCaptions) -> _TarContents:
+def _scan_patiently(tar: str, captions: TarCaptions) -> TarContents:
     container = _names(tar)[1]
     if tar.lower().endswith(COMPRESSED):
         broken = (ImageError.UNSUPPORTED, "a compressed tar cannot be read by offset: decompress it")
-        return _TarContents(broken=broken)
+        return TarContents(broken=broken)
     if is_remote(tar):
         try:
             return patiently(lambda: _scan(tar, container, captions))
         except RemoteError as error:
             if error.reason is FetchError.NOT_FOUND:
-                return _TarContents(broken=(error.reason, error.detail))
+                return TarContents(broken=(error.reason, error.detail))
             raise ValueError(f"{tar}: cannot be read ({error.detail}); run again once it can be") from None
     try:
         return _scan(tar, container, captions)
     except OSError as error:
-        return _TarContents(broken=(ImageError.UNREADABLE, error.strerror or type(error).__name__))
+        return TarContents(broken=(ImageError.UNREADABLE, error.strerror or type(error).__name__))
 
 
-def _scan(tar: str, container: str, captions: TarCaptions) -> _TarContents:
+def _scan(tar: str, container: str, captions: TarCaptions) -> TarContents:
     with _open(tar) as file:
         return _Scan(file, container, captions).read()
 
@@ -142,7 +142,7 @@ class _Scan:
     """One way through the headers of a tar."""
 
     def __init__(self, file: IO[bytes], container: str, captions: TarCaptions) -> None:
-        self.found = _TarContents()
+        self.found = TarContents()
         self._file, self._container, self._captions = file, container, captions
         self._samples: dict[str, tuple[int, set[str]]] = {}
         self._places: dict[str, tuple[int, int]] = {}
@@ -153,10 +153,10 @@ class _Scan:
         self._linked_words: list[tuple[Sample, str, str]] = []
         self._names: set[str] = set()
 
-    def read(self) -> _TarContents:
+    def read(self) -> TarContents:
         """Read every header, of all tars that are joined in the file."""
         archive = 0
-        for number, info in _members(self._file, self.found):
+        for number, info in members(self._file, self.found):
             if number != archive:
                 self._end_archive()
                 archive = number
@@ -238,7 +238,7 @@ class _Scan:
             self.found.words.setdefault(sample, {}).setdefault(extension, words)
 
 
-def _members(file: IO[bytes], scanned: _TarContents) -> Iterator[tuple[int, tarfile.TarInfo]]:
+def members(file: IO[bytes], scanned: TarContents) -> Iterator[tuple[int, tarfile.TarInfo]]:
     """The members of the tars that are joined in a file, each with the number of its tar; what breaks off, and bytes
     behind an end mark that are no tar, go to `scanned.broken`."""
     size = file.seek(0, os.SEEK_END)

@@ -25,11 +25,11 @@ from curation.sources.item import Item, SourceListing, inside
 from curation.sources.patterns import find_files
 from curation.sources.records import read_lines, read_rows, require_columns
 from curation.sources.storage import filesystem
-from curation.sources.texts import caption_texts, clean_text, clean_url
 from schemas.commit import write_bytes
 from schemas.locations import absolute, is_remote
 from schemas.reasons import FetchError
 from schemas.sources import Img2dataset, UrlSource
+from schemas.texts import caption_texts, clean_text, clean_url
 
 EXTENSIONS = (".txt", ".csv", ".jsonl", ".parquet")
 SHARDS_PER_LIST = 100

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from schemas.foreign_tars import caption_of
 from schemas.lru import Lru
 from schemas.pixels import PixelError, open_rgb
 from schemas.shard import BLOCK
 from schemas.shard_index import ShardIndex
-from training.data.captions import Captions, Cut, by_words, cut_captions
+from training.data.captions import RAW, Captions, Cut, by_words, cut_captions
 from training.data.order import Shape
 from training.data.selection import MEMBERS, Entry, Selection
 from training.data.transform import Pixels, crop_to
@@ -52,10 +53,15 @@ class ShardReader:
     def __init__(self, shards: Path, rows: Selection | pa.Table, cut: Cut = by_words) -> None:
         self._shards, self._cut = shards, cut
         self._rows = Selection(ShardIndex.of(rows)) if isinstance(rows, pa.Table) else rows
+        self._folder = shards if self._rows.tars is None else Path(os.path.normpath(shards / self._rows.tars))
         self._tars = Lru[str, _Tar](MOST_OPEN)
 
     def __len__(self) -> int:
         return self._rows.num_rows
+
+    @property
+    def _mend(self) -> str:
+        return "rebuild the shards" if self._rows.tars is None else f"run sigma index {self._folder} again"
 
     def over(self, rows: Selection) -> ShardReader:
         """The same over other rows of the index."""
@@ -70,11 +76,11 @@ class ShardReader:
         """
         entry = self._rows.entry(row)
         image, text, facts = self._members(entry, MEMBERS)
-        captions = _captions(entry, text, facts, self._cut)
+        captions = self._captions_in(entry, text, facts)
         try:
             pixels = crop_to(open_rgb(bytes(image), cover_px=shape), shape)
         except PixelError as error:
-            raise DamagedSample(f"{entry.image_id} in {entry.shard}: {error}") from error
+            raise DamagedSample(f"{entry.name} in {entry.shard}: {error}") from error
         return Sample(**vars(captions), image_id=entry.image_id, pixels=pixels)
 
     def captions(self, row: int) -> Captions:
@@ -85,7 +91,15 @@ class ShardReader:
         """
         entry = self._rows.entry(row)
         text, facts = self._members(entry, ("txt", "json"))
-        return _captions(entry, text, facts, self._cut)
+        return self._captions_in(entry, text, facts)
+
+    def _captions_in(self, entry: Entry, text: memoryview, facts: memoryview) -> Captions:
+        if self._rows.tars is None:
+            return _captions(entry, text, facts, self._cut)
+        written = caption_of(bytes(text), bytes(facts))
+        if written is None:
+            raise DamagedSample(f"{entry.name} in {entry.shard}: has no caption")
+        return cut_captions(self._cut(written), written, None, RAW, self._cut)
 
     def members(self, row: int) -> dict[str, memoryview]:
         """The undecoded members of an index row's sample: 'image', 'txt' and 'json'.
@@ -104,7 +118,7 @@ class ShardReader:
 
     def _members(self, entry: Entry, kinds: Sequence[str]) -> list[memoryview]:
         tar = self._tars.get(entry.shard, partial(self._open, entry.shard))
-        places = [(kind, *entry.place(kind)) for kind in kinds]
+        places = [(kind, *entry.place(kind)) for kind in kinds if self._is_there(entry, kind)]
         spans = [(offset - BLOCK, offset + size) for _, offset, size in places]  # its header fills the block before
         begin, end = min(first for first, _ in spans), max(last for _, last in spans)
         # Neighbours add a header and padding each: then one read has them all.
@@ -115,18 +129,31 @@ class ShardReader:
             pieces = [tar.read(first, last) for first, last in spans]
         for (kind, offset, size), piece in zip(places, pieces, strict=True):
             name = f"{entry.image_id}.{entry.image_ext if kind == 'image' else kind}"
-            if len(piece) != BLOCK + size or not _is_header_of(piece[:BLOCK], name, size):
+            if len(piece) != BLOCK + size or not self._is_header(piece[:BLOCK], name, size):
                 found = member_of(bytes(piece[:BLOCK]))
                 raise ValueError(
-                    f"{self._shards / entry.shard}: the index says {name} of {size} bytes begins at {offset}, the tar "
-                    f"has {f'{found[0]} of {found[1]} bytes' if found else 'no member'} there; rebuild the shards"
+                    f"{self._folder / entry.shard}: the index says {name} of {size} bytes begins at {offset}, the tar "
+                    f"has {f'{found[0]} of {found[1]} bytes' if found else 'no member'} there; {self._mend}"
                 )
-        return [piece[BLOCK:] for piece in pieces]
+        members = {kind: piece[BLOCK:] for (kind, *_), piece in zip(places, pieces, strict=True)}
+        return [members.get(kind, memoryview(b"")) for kind in kinds]
+
+    def _is_there(self, entry: Entry, kind: str) -> bool:
+        """Whether a sample has a member; those of others' tars may lack a text."""
+        return self._rows.tars is None or entry.place(kind)[0] > 0
+
+    def _is_header(self, header: memoryview, name: str, size: int) -> bool:
+        if self._rows.tars is None:
+            return _is_header_of(header, name, size)
+        found = member_of(bytes(header))  # a name may be long, linked or in any letters: the size has to do
+        return found is not None and found[1] == size
 
     def _open(self, shard: str) -> _Tar:
-        path = self._shards / shard
-        if not path.resolve().is_relative_to(self._shards.resolve()):
-            raise ValueError(f"{shard}: the index names a shard outside {self._shards}")
+        path = self._folder / shard
+        is_foreign = self._rows.tars is not None  # its tars may be links to other disks
+        place = Path(os.path.normpath(path)) if is_foreign else path.resolve()
+        if not place.is_relative_to(self._folder if is_foreign else self._folder.resolve()):
+            raise ValueError(f"{shard}: the index names a shard outside {self._folder}")
         try:
             return _Tar(os.open(path, os.O_RDONLY))
         except OSError as error:
@@ -169,9 +196,9 @@ def _captions(entry: Entry, text: memoryview, json_member: memoryview, cut: Cut 
         if not isinstance(facts, dict):
             raise ValueError("its json is no mapping")
     except ValueError as error:
-        raise DamagedSample(f"{entry.image_id} in {entry.shard}: {error}") from error
+        raise DamagedSample(f"{entry.name} in {entry.shard}: {error}") from error
     raw = facts.get("caption_raw") or None
     synthetic = next((found.get("caption") for found in facts.get("captions_synthetic") or []), None) or None
     if not (mixed or raw or synthetic):
-        raise DamagedSample(f"{entry.image_id} in {entry.shard}: has no caption")
+        raise DamagedSample(f"{entry.name} in {entry.shard}: has no caption")
     return cut_captions(mixed, raw, synthetic, facts.get("caption_source"), cut)

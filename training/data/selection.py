@@ -20,7 +20,7 @@ MOST_BLOCKS = 256
 """Blocks kept, some 100 MB; a window of 65536 rows touches few of them."""
 
 MEMBERS = ("image", "txt", "json")
-_NAMES = ("image_id", "shard", "image_ext", "caption_source")
+_NAMES = ("image_id", "shard", "image_ext", "caption_source", "key")
 _COLUMNS = (*_NAMES, *(f"{kind}_{fact}" for fact in ("offset", "size") for kind in MEMBERS))
 
 
@@ -33,6 +33,12 @@ class Entry(NamedTuple):
     offsets: tuple[int, int, int]
     sizes: tuple[int, int, int]
     caption_source: str | None = None
+    key: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The sample for a reader of the log: its key in the tar."""
+        return self.key or self.image_id
 
     def place(self, kind: str) -> tuple[int, int]:
         """Offset and size of one of `MEMBERS`."""
@@ -58,6 +64,11 @@ class Selection:
         self._part_starts = starts if numbers is None else np.searchsorted(numbers, starts)
         self._blocks = Lru[int, _Block](MOST_BLOCKS)
         self._lock = threading.Lock()
+
+    @property
+    def tars(self) -> str | None:
+        """The folder of the tars where others wrote them; see `ShardIndex`."""
+        return self._index.tars
 
     @property
     def num_rows(self) -> int:
@@ -100,8 +111,8 @@ class Selection:
         with self._lock:  # one thread at a time reads the index
             block = self._blocks.get(number, partial(self._read_block, number * BLOCK_ROWS))
         places = block.places[place].tolist()
-        image_id, shard, image_ext, source = (names[place].as_py() for names in block.names)
-        return Entry(image_id, shard, image_ext, tuple(places[:3]), tuple(places[3:]), source)
+        image_id, shard, image_ext, *words = (names[place].as_py() for names in block.names)
+        return Entry(image_id, shard, image_ext, tuple(places[:3]), tuple(places[3:]), *words)
 
     def _read_block(self, begin: int) -> _Block:
         end = min(begin + BLOCK_ROWS, self.num_rows)

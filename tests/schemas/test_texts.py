@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.sources.captions import read_sidecar
-from curation.sources.texts import NotText, caption_texts, decode, parse_json
+from schemas.texts import NotText, caption_texts, decode, parse_json
 
 WORDS = "A café in the rain, “closed”"
 
