@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.terminal import Overrides, StageName, TrainingFile, complaints, console, refusals, shown
+from schemas.locations import in_home
 
 if TYPE_CHECKING:  # imported where they are used: the command starts fast
     from schemas.training import TrainingRecipe
@@ -116,10 +117,12 @@ def sample(
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
 ) -> None:
     """Sample pictures from a trained model."""
+    from commands.console import logging_to
     from schemas.training import TrainingRecipe
     from training.sample import sample_grid, sample_prompts
 
-    with refusals():
+    with refusals(), logging_to(complaints, "training"):
+        out = in_home(out)
         trained = TrainingRecipe.load(recipe, overrides or [])
         if prompt:
             drawn = sample_prompts(trained, prompt, out, stage=stage, aspect=aspect, seed=seed)
@@ -151,11 +154,14 @@ def convert(
     pe_interpolation: Annotated[float | None, typer.Option(help="Where it is not image size / 512.")] = None,
 ) -> None:
     """Write weights in another layout: ours, the official .pth, diffusers' folder or a whole pipeline of it."""
+    from commands.console import logging_to
     from training.export.pipeline import write_pipeline
     from training.export.weights import read_model, write_weights
     from training.model.architecture import Hints
 
-    with refusals():
+    with refusals(), logging_to(complaints, "training"):
+        source, target = in_home(source), in_home(target)
+        vae, text_encoder = vae and in_home(vae), text_encoder and in_home(text_encoder)
         is_pipeline = vae is not None or text_encoder is not None
         if is_pipeline and (vae is None or text_encoder is None or to is not LayoutName.diffusers):
             raise ValueError("a whole pipeline needs --vae and --text-encoder, both, and --to diffusers")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+Location = TypeVar("Location", str, Path)
 
 _REMOTE = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]*://")
 _SECRET = re.compile(
@@ -35,3 +38,17 @@ def public_url(url: str) -> str:
 def absolute(path: str) -> str:
     """A local path made absolute, `~` expanded; a URL as it is, without a slash at its end."""
     return path.rstrip("/") if is_remote(path) else str(Path(path).expanduser().absolute())
+
+
+def in_home(path: Location) -> Location:
+    """A path with `~`, or `~name`, at its beginning replaced by the home directory; any other text as it is.
+
+    Raises:
+        ValueError: there is no such user.
+    """
+    if not str(path).startswith("~"):
+        return path
+    try:
+        return type(path)(Path(path).expanduser())
+    except RuntimeError:
+        raise ValueError(f"{path}: there is no such home directory") from None

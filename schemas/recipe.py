@@ -299,6 +299,12 @@ class DataRecipe(StrictModel):
                 )
         return self
 
+    @classmethod
+    def other_kind(cls, values: dict[str, Any]) -> str | None:
+        if "stages" not in values:
+            return None
+        return "is a training recipe, which sigma train takes; sigma recipe folder prints a data recipe"
+
     def all_sources(self) -> tuple[AnySource, ...]:
         """The sources in order, `images` spelled out."""
         return (FolderSource(path=self.images),) if self.images else self.sources

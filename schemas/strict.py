@@ -51,7 +51,15 @@ class StrictModel(BaseModel):
         Raises:
             ValueError: the file is missing, is no YAML mapping, or holds a value that the model refuses.
         """
-        return cls.from_mapping(read_yaml(path, overrides), origin=str(path))
+        values = read_yaml(path, overrides)
+        if (other := cls.other_kind(values)) is not None:
+            raise ValueError(f"{path}: {other}")
+        return cls.from_mapping(values, origin=str(path))
+
+    @classmethod
+    def other_kind(cls, values: dict[str, Any]) -> str | None:
+        """What a mapping is that was meant for another model, and for which command; None where it is none of those."""
+        return None
 
     def resolved(self) -> dict[str, Any]:
         """Every knob with its value, defaults filled in, as plain JSON types."""

@@ -6,8 +6,9 @@ import difflib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from schemas.locations import in_home
 from schemas.strict import StrictModel
 from schemas.tokens import MAX_TOKENS
 
@@ -19,7 +20,10 @@ T5_CHANNELS = 4096
 SCRATCH = "scratch"
 """The parent of a stage that starts from random weights."""
 
-Positive = Annotated[int, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, lt=2**31)]
+Count = Annotated[int, Field(ge=0, lt=2**31)]
+LocalPath = Annotated[Path, AfterValidator(in_home)]
+"""A path whose `~` is the home directory, as in a shell."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -60,7 +64,7 @@ class Latents(StrictModel):
     channels: Annotated[int, Field(ge=1, le=192)] = 12
     """Latent channels. `dct`: coefficients kept per block of 8x8 px over Y, Cb and Cr; 12 decode recognisably, 4 do
     not. `sdxl`: 4, also where it is left out."""
-    weights: str | None = None
+    weights: Annotated[str, AfterValidator(in_home)] | None = None
     """`sdxl`: a folder, or a hub id in the local hub cache. Null: the published id there. Nothing is downloaded."""
     posterior: Literal["sample", "mean"] = "sample"
     """`sdxl`: draw each picture's latents from the encoder's Gaussian, another one per epoch, or take its mean."""
@@ -79,6 +83,8 @@ class Latents(StrictModel):
             raise ValueError(f"channels {self.channels}: the SDXL VAE has {SDXL_CHANNELS}")
         if self.codec == "dct" and self.weights is not None:
             raise ValueError("weights are for codec sdxl, dct has none")
+        if self.codec == "dct" and (self.posterior, self.precision) != ("sample", "fp32"):
+            raise ValueError("posterior and precision are for codec sdxl, they change nothing of dct; leave them out")
         return self
 
 
@@ -92,7 +98,7 @@ class Text(StrictModel):
     """Width of a caption token. `t5`: 4096 where it is left out."""
     max_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] = MAX_TOKENS
     """Captions are cut to this many tokens."""
-    weights: str | None = None
+    weights: Annotated[str, AfterValidator(in_home)] | None = None
     """`t5`: a folder with encoder and tokenizer, or a hub id in the local hub cache. Null: the published id there.
     Nothing is downloaded."""
     precision: Literal["bf16", "fp32"] = "bf16"
@@ -108,6 +114,8 @@ class Text(StrictModel):
     def _fits_encoder(self) -> Text:
         if self.encoder == "hashed" and self.weights is not None:
             raise ValueError("weights are for encoder t5, hashed has none")
+        if self.encoder == "hashed" and self.precision != "bf16":
+            raise ValueError("precision is for encoder t5, it changes nothing of hashed; leave it out")
         return self
 
 
@@ -124,7 +132,7 @@ class Optimizer(StrictModel):
     """Largest root mean square of a tensor's normalised gradient."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled, per unit of learning rate."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 1000
+    warmup_steps: Count = 1000
     """Steps over which the learning rate grows from 0; a stage may set its own."""
     gradient_clip: Annotated[float, Field(gt=0)] = 0.01
     """Largest global norm of the gradient."""
@@ -161,7 +169,7 @@ class Data(StrictModel):
     """Threads that read and decode ahead, per process."""
     prefetch: Positive = 4
     """Batches kept ready, per process."""
-    cache_mb: Annotated[int, Field(ge=0)] = 256
+    cache_mb: Count = 256
     """Memory for decoded pictures, per process, in MiB; a data set that fits is decoded once per stage."""
     max_upscale: Annotated[float, Field(ge=1)] | None = None
     """Most times that a picture may be enlarged to cover its bucket; others are left out. 1 leaves out every picture
@@ -169,7 +177,7 @@ class Data(StrictModel):
     max_repeats: Positive | None = None
     """Most times that a picture may be repeated to fill a batch; buckets with fewer pictures than a batch divided by
     this are left out. 1 keeps the buckets that hold a batch, null all."""
-    max_damaged: Annotated[int, Field(ge=0)] = 100
+    max_damaged: Count = 100
     """Samples that may fail to decode, per process and run, before training stops."""
 
     @model_validator(mode="after")
@@ -192,7 +200,7 @@ class Features(StrictModel):
     use: Annotated[Literal["auto", "require", "off"], BeforeValidator(_yaml_off)] = "auto"
     """`auto`: use the sets that exist for a stage and encode the rest while training. `require`: refuse to train
     without them. `off`: encode while training."""
-    folder: Path | None = None
+    folder: LocalPath | None = None
     """Folder of the sets. Null: `features/` in the dataset."""
     dtype: Literal["bf16", "fp32"] = "bf16"
     """The type of a stored value. `bf16` takes half the space and rounds what an encoder gives in fp32; what it gives
@@ -206,7 +214,7 @@ class Features(StrictModel):
     """Processes that encode. Null: as many as GPUs allow, or one per CPU; each loads an encoder."""
     gpus_per_worker: Annotated[float, Field(ge=0)] | None = None
     """GPUs that each takes. Null: one where the cluster has any, else none."""
-    retries: Annotated[int, Field(ge=0)] = 3
+    retries: Count = 3
     """How often a shard is handed out again after its worker or node was lost."""
 
 
@@ -224,7 +232,7 @@ class Ema(StrictModel):
 class KVCompression(StrictModel):
     """Which blocks compress keys and values."""
 
-    layers: tuple[Annotated[int, Field(ge=0)], ...]
+    layers: tuple[Count, ...]
     """0-based block numbers; the paper's are the last half, 14 to 27."""
     ratio: Annotated[int, Field(ge=2)] = 2
     """Per axis: tokens shrink by ratio²."""
@@ -241,7 +249,7 @@ class Stage(StrictModel):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
     """Letters, digits, `_` and `-`; names the stage's folder."""
-    parent: str | None = None
+    parent: Annotated[str, AfterValidator(in_home)] | None = None
     """Where the weights come from: an earlier stage's name, a weights file or folder (a path with a `/` or a suffix),
     or `scratch`. Null: the stage before, and `scratch` for the first."""
     weights: Literal["ema", "raw"] = "ema"
@@ -252,7 +260,7 @@ class Stage(StrictModel):
     """Position-embedding interpolation. Null: resolution / 512, the paper's law."""
     kv_compression: KVCompression | None = None
     """KV-token compression, or none."""
-    steps: Positive
+    steps: Annotated[int, Field(gt=0, lt=10**8)]
     """Optimizer steps."""
     batch: Positive | None = None
     """Pictures per optimizer step over all processes. Null: `data.batch`."""
@@ -262,7 +270,7 @@ class Stage(StrictModel):
     """Most times that a picture may be enlarged. Null: `data.max_upscale`."""
     lr: Annotated[float, Field(gt=0)] | None = None
     """Learning rate. Null: `optimizer.lr`."""
-    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    warmup_steps: Count | None = None
     """Warm-up in steps. Null: `optimizer.warmup_steps`."""
     where: str | None = None
     """SQL condition on the columns of the shard index, for example `width * height >= 1048576`. Null: every sample."""
@@ -279,7 +287,7 @@ class Sample(StrictModel):
 
     prompts: tuple[str, ...] = ()
     """Prompts of the pictures drawn during training."""
-    every: Annotated[int, Field(ge=0)] = 0
+    every: Count = 0
     """Steps between them; 0 draws none."""
     steps: Positive = 20
     """Steps of the DPM-Solver++."""
@@ -290,7 +298,7 @@ class Sample(StrictModel):
 class Validation(StrictModel):
     """The loss of the averaged weights on a fixed grid of pictures, timesteps and noise."""
 
-    every: Annotated[int, Field(ge=0)] = 0
+    every: Count = 0
     """Steps between them, a multiple of `log_every`; 0 computes none."""
     share: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the pictures that is held out: never trained on, and the only ones that the grid takes. A coin of the
@@ -310,11 +318,11 @@ class Validation(StrictModel):
 class TrainingRecipe(StrictModel):
     """Everything that a training run depends on."""
 
-    dataset: Path
+    dataset: LocalPath
     """Dataset folder; its `shards/index.parquet` is read."""
-    out: Path
+    out: LocalPath
     """Folder of the run; each stage gets its own inside."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
     """Every random choice is a function of this, the stage, the epoch and the image's id."""
     model: Model = Model()
     """The transformer."""
@@ -379,7 +387,42 @@ class TrainingRecipe(StrictModel):
             raise ValueError("exact_sums sums whole gradients, parallel fsdp never has them; set parallel: ddp")
         for number, stage in enumerate(self.stages):
             self._check_stage(number, stage)
+        if self.sample.every and not self.sample.prompts:
+            raise ValueError(
+                f"sample.every {self.sample.every} draws nothing without sample.prompts; name some, or set 0"
+            )
+        if self.sample.prompts and not self.sample.every:
+            raise ValueError(
+                "sample.prompts are never drawn while sample.every is 0; set it, or use sigma sample --prompt"
+            )
+        longest = max(stage.steps for stage in self.stages)
+        for knob, every in (("sample.every", self.sample.every), ("validation.every", self.validation.every)):
+            if every > longest:
+                raise ValueError(f"{knob} {every} is above the steps of every stage, at most {longest}; it never comes")
         return self
+
+    def said_of(self, stage: Stage) -> list[str]:
+        """What the knobs of a stage do less of than one may think, a sentence each."""
+        knobs, said = self.optimizer_of(stage), []
+        if knobs.warmup_steps > stage.steps:
+            reached = knobs.lr * stage.steps / knobs.warmup_steps
+            said.append(
+                f"the warm-up of {knobs.warmup_steps:,} steps is longer than the stage, so lr grows to {reached:.3g} "
+                f"and never reaches {knobs.lr:g}"
+            )
+        for knob, every in (("sample.every", self.sample.every), ("validation.every", self.validation.every)):
+            if every > stage.steps:
+                said.append(f"{knob} is {every:,} and the stage has {stage.steps:,} steps, so it never comes here")
+        return said
+
+    @classmethod
+    def other_kind(cls, values: dict[str, Any]) -> str | None:
+        from schemas.recipe import DataRecipe  # imported here: each kind knows the other's keys
+
+        foreign = DataRecipe.model_fields.keys() - cls.model_fields.keys()
+        if "stages" in values or not foreign & values.keys():
+            return None
+        return "is a data recipe, which sigma build takes; sigma recipe train_demo prints a training recipe"
 
     def _check_stage(self, number: int, stage: Stage) -> None:
         where = f"stages.{number} ({stage.name})"

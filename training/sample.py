@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import textwrap
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +30,8 @@ from training.encoders.make import codec_for, text_encoder_for
 from training.model import PixArt
 from training.stages import pixel_multiple, stage_data
 from training.weak_to_strong import model_config
+
+log = logging.getLogger(__name__)
 
 GAP_PX = 6
 """White between the pictures of a grid."""
@@ -99,7 +103,9 @@ def sample_prompts(
     aspect: str = "1.0",
     seed: int = 0,
 ) -> SampleReport:
-    """Draw any prompts and write them side by side as a PNG.
+    """Draw any prompts: one is written as the picture itself; several side by side, and each also by itself.
+
+    A prompt that is cut and an aspect that no stage was trained on are logged.
 
     Args:
         aspect: label of the aspect bucket, height / width.
@@ -115,9 +121,42 @@ def sample_prompts(
     model, trained = load_trained(recipe, stage)
     shape = sizes(trained.resolution, pixel_multiple(recipe, trained))[aspect]
     seeds = [counter(prompt, f"sample/{seed}/{number}") for number, prompt in enumerate(prompts)]
+    warn_of(prompts, aspect, recipe, trained)
     drawn = draw(model, recipe, list(prompts), [shape] * len(prompts), seeds)
-    write_grid([[picture] for picture in drawn], out)
+    if len(drawn) > 1:
+        write_grid([[picture] for picture in drawn], out)
+    for number, picture in enumerate(drawn, 1):
+        itself = out if len(drawn) == 1 else out.with_name(f"{out.stem}-{number}{out.suffix}")
+        write_png(Image.fromarray(picture.transpose(1, 2, 0)), itself)
     return SampleReport(out, trained.name, list(prompts), [], 0, time.perf_counter() - started)
+
+
+def warn_of(prompts: Sequence[str], aspect: str, recipe: TrainingRecipe, trained: Stage) -> None:
+    """Log what a model was not trained for: prompts over the limit of its text encoder, shapes that no stage saw."""
+    encoder = text_encoder_for(recipe.text)
+    for prompt in prompts:
+        count = encoder.count(prompt)
+        if count > encoder.max_tokens:
+            log.warning(
+                "a prompt of %d tokens is cut to %d: %s", count, encoder.max_tokens, textwrap.shorten(prompt, 60)
+            )
+    try:
+        stages = recipe.stages[: recipe.stages.index(trained) + 1]
+        seen = [aspect in aspects_of(recipe, stage) for stage in reversed(stages)]
+    except ValueError as error:
+        log.warning("no aspect is compared with those of training: %s", error)
+        return
+    if not any(seen):
+        log.warning("no stage up to %s was trained on pictures of aspect %s: it was never seen", trained.name, aspect)
+    elif not seen[0]:
+        log.warning("stage %s was not trained on pictures of aspect %s, an earlier one was", trained.name, aspect)
+
+
+def aspects_of(recipe: TrainingRecipe, stage: Stage) -> set[str]:
+    """Labels of the aspect buckets whose shape some picture of a stage has."""
+    shapes = stage_data(recipe, stage).shapes
+    seen = {shapes.table[code] for code in np.unique(shapes.codes)}
+    return {label for label, size in sizes(stage.resolution, pixel_multiple(recipe, stage)).items() if size in seen}
 
 
 def draw_prompts(model: PixArt, recipe: TrainingRecipe, stage: Stage, out: Path) -> None:
@@ -211,5 +250,9 @@ def write_grid(columns: Sequence[Sequence[np.ndarray]], out: Path, per_row: int 
             left = GAP_PX + place * cell_width + (cell_width - GAP_PX - image.width) // 2
             top = GAP_PX + band * (depth * cell_height + GAP_PX) + line * cell_height
             canvas.paste(image, (left, top + (cell_height - GAP_PX - image.height) // 2))
+    write_png(canvas, out)
+
+
+def write_png(image: Image.Image, out: Path) -> None:
     with atomic_write(out) as file:
-        canvas.save(file, format="PNG")
+        image.save(file, format="PNG")

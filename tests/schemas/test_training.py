@@ -114,3 +114,74 @@ def test_the_papers_chain_is_a_recipe():
     assert chain[5][:2] == (2048, 4)
     assert [stage.kv_compression is not None for stage in recipe.stages] == [False] * 4 + [True] * 3
     assert recipe.latents.channels == 4 and recipe.text.channels == 4096
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"seed": 10**20}, r"seed: input should be less than 9223372036854775808 \(got 100000000000000000000\)"),
+        ({"seed": -(10**20)}, "seed: input should be greater than"),
+        ({"data": {"batch": 10**20}}, r"data\.batch: input should be less than"),
+        ({"optimizer": {"warmup_steps": 10**20}}, r"optimizer\.warmup_steps: input should be less than"),
+        (
+            {"stages": [{"name": "a", "resolution": 256, "steps": 10**8}]},
+            r"stages\.0\.steps: input should be less",
+        ),
+        ({"sample": {"every": 4}}, r"sample\.every 4 draws nothing without sample\.prompts"),
+        ({"sample": {"prompts": ["a"]}}, r"sample\.prompts are never drawn while sample\.every is 0"),
+        ({"sample": {"prompts": ["a"], "every": 6}}, r"sample\.every 6 is above the steps of every stage, at most 5"),
+        ({"validation": {"every": 20}}, r"validation\.every 20 is above the steps of every stage, at most 5"),
+        ({"latents": {"posterior": "mean"}}, "posterior and precision are for codec sdxl"),
+        ({"text": {"precision": "fp32"}}, "precision is for encoder t5"),
+        ({"out": "~nobody-of-this-name/run"}, "out: ~nobody-of-this-name/run: there is no such home directory"),
+    ],
+)
+def test_what_cannot_act_or_is_out_of_range_is_refused_with_the_knob(changes, message):
+    with pytest.raises(ValueError, match=message):
+        recipe(**changes)
+
+
+def test_seeds_and_cadences_in_range_are_kept():
+    assert [recipe(seed=seed).seed for seed in (-3, 0, 2**63 - 1)] == [-3, 0, 2**63 - 1]
+    longer = [*stages(), {"name": "b", "resolution": 512, "steps": 20}]
+    assert recipe(sample={"prompts": ["a"], "every": 5}, validation={"every": 20}, stages=longer).sample.every == 5
+
+
+def test_what_acts_less_than_one_may_think_is_said():
+    r = recipe(
+        validation={"every": 20},
+        optimizer={"lr": 1e-3, "warmup_steps": 10},
+        stages=[*stages(), {"name": "b", "resolution": 512, "steps": 20}],
+    )
+    assert r.said_of(r.stages[0]) == [
+        "the warm-up of 10 steps is longer than the stage, so lr grows to 0.0005 and never reaches 0.001",
+        "validation.every is 20 and the stage has 5 steps, so it never comes here",
+    ]
+    assert r.said_of(r.stages[1]) == []
+
+
+def test_every_path_knob_expands_the_home_directory(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/someone")
+    r = recipe(
+        dataset="~/d",
+        out="~/o",
+        features={"folder": "~/f"},
+        latents={"codec": "sdxl", "weights": "~/v"},
+        text={"encoder": "t5", "weights": "~/t"},
+        stages=[{"name": "a", "resolution": 256, "steps": 5, "parent": "~/w.pth"}],
+    )
+    paths = [r.dataset, r.out, r.features.folder, r.latents.weights, r.text.weights, r.stages[0].parent]
+    assert [str(path) for path in paths] == [f"/home/someone/{name}" for name in ("d", "o", "f", "v", "t", "w.pth")]
+    assert recipe(out="a~b").out == Path("a~b")
+
+
+def test_a_recipe_of_the_other_kind_is_named_as_what_it_is(tmp_path):
+    from schemas.recipe import DataRecipe
+
+    with pytest.raises(ValueError, match=r"folder\.yaml: is a data recipe, which sigma build takes"):
+        TrainingRecipe.load(RECIPES / "folder.yaml")
+    with pytest.raises(ValueError, match=r"train_demo\.yaml: is a training recipe, which sigma train takes"):
+        DataRecipe.load(RECIPES / "train_demo.yaml")
+    (tmp_path / "empty.yaml").write_text("seed: 3")
+    with pytest.raises(ValueError, match="dataset is required"):
+        TrainingRecipe.load(tmp_path / "empty.yaml")

@@ -11,10 +11,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
+from schemas.buckets import sizes
 from schemas.training import TrainingRecipe
 from tests.processes import Python
 from training.checkpoint import latest_checkpoint
@@ -57,7 +60,7 @@ def start(recipe: TrainingRecipe, folder: Path, *launcher: str) -> subprocess.Po
     return subprocess.Popen([sys.executable, *launcher, str(folder / "program.py"), str(path)], **where)
 
 
-def test_a_chain_trains_samples_and_is_skipped_the_second_time(recipe_values, tmp_path):
+def test_a_chain_trains_samples_and_is_skipped_the_second_time(recipe_values, tmp_path, caplog):
     seen = []
     recipe = TrainingRecipe.from_mapping(recipe_values | {"sample": {"prompts": ["a b"], "every": 4, "steps": 2}})
     summaries = train(recipe, on_progress=seen.append)
@@ -84,6 +87,16 @@ def test_a_chain_trains_samples_and_is_skipped_the_second_time(recipe_values, tm
     assert (tmp_path / "grid.png").read_bytes() == once
     sample_prompts(recipe, ["a boat", "a house"], tmp_path / "prompts.png", stage="small", aspect="0.5")
     assert (tmp_path / "prompts.png").is_file()
+    one, two = (np.asarray(Image.open(tmp_path / f"prompts-{number}.png")) for number in (1, 2))
+    assert one.shape == two.shape == (*sizes(32, 16)["0.5"], 3) and not np.array_equal(one, two)
+    sample_prompts(recipe, ["a boat"], tmp_path / "boat.png", stage="small", aspect="0.5")
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "boat.png")), one)  # the same noise, and nothing around it
+    assert (
+        "no stage up to small was trained on pictures of aspect 0.5" in caplog.text and "is cut to" not in caplog.text
+    )
+    caplog.clear()
+    sample_prompts(recipe, ["word " * 40], tmp_path / "long.png", stage="small", aspect="0.68")
+    assert "a prompt of 41 tokens is cut to 20: word word" in caplog.text and "no stage" not in caplog.text
 
 
 def test_training_lowers_the_loss(recipe_values):

@@ -43,6 +43,10 @@ class TextEncoder(Protocol):
         """(L, channels) float32, L between 1 and `max_tokens`."""
         ...
 
+    def count(self, caption: str) -> int:
+        """Tokens of a caption, before any cut; `encode` cuts it to `max_tokens`."""
+        ...
+
     def encode_many(self, captions: Sequence[str], at_once: int | None) -> Iterator[Tensor]:
         """`encode` of each, in order, on the CPU; up to `at_once` captions of one length go through together."""
         ...

@@ -13,7 +13,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from schemas.tokens import VOCABULARY, token_ids
+from schemas.tokens import VOCABULARY, count_tokens, token_ids
 from schemas.training import LATENT_DOWNSAMPLING
 from training.encoders.base import draw_latents
 
@@ -112,6 +112,9 @@ class HashedText:
         angle = torch.arange(max_tokens)[:, None] * 10000.0 ** (-torch.arange(half) / half)
         self._positions = torch.cat([angle.sin(), angle.cos()], dim=1)[:, :channels]  # (max tokens, channels)
         self._encode = lru_cache(maxsize=4096)(self._encode_ids)
+
+    def count(self, caption: str) -> int:
+        return count_tokens(caption)
 
     def encode(self, caption: str) -> Tensor:
         ids = token_ids(caption)

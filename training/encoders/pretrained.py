@@ -82,6 +82,10 @@ class T5Text:
         tokens = self._tokenizer(caption, truncation=True, max_length=self.max_tokens, return_tensors="pt")
         return self._model(tokens["input_ids"].to(self._model.device)).last_hidden_state[0].float()
 
+    def count(self, caption: str) -> int:
+        """Pieces, and one for the end."""
+        return len(self._tokenizer(caption, truncation=False, verbose=False)["input_ids"])
+
     @torch.no_grad()
     def encode_many(self, captions: Sequence[str], at_once: int | None) -> Iterator[Tensor]:
         """`encode` of each, in order, on the CPU; up to `at_once` captions of one length go through together.
