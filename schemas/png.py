@@ -7,8 +7,6 @@ import zlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from PIL import PngImagePlugin
-
 from schemas.slices import Sliced
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -17,8 +15,6 @@ MAX_METADATA_BYTES = 16 * 1024 * 1024
 """Longest colour profile or block of metadata, inflated; a longer one is left out."""
 MOST_CHUNKS = 200_000
 
-PngImagePlugin.MAX_TEXT_CHUNK = MAX_METADATA_BYTES
-PngImagePlugin.MAX_TEXT_MEMORY = 4 * MAX_METADATA_BYTES
 
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _TEXTS_KEPT = (b"XML:com.adobe.xmp", b"Raw profile type ")
@@ -42,7 +38,7 @@ class Tidy(NamedTuple):
 
     data: bytes
     num_left_out: int
-    """Chunks of metadata that were left out because their checksum is wrong or they are too long."""
+    """Chunks of metadata that cannot be used, because their checksum is wrong or they are too long."""
 
 
 def chunks(data: Sliced) -> Iterator[Chunk]:
@@ -57,8 +53,8 @@ def chunks(data: Sliced) -> Iterator[Chunk]:
 def tidy(data: Sliced, *, header_only: bool = False) -> Tidy:
     """The same pixels in a file that a decoder does not refuse for its metadata.
 
-    Texts are left out. So are chunks of metadata whose checksum is wrong, and those that are longer than
-    `MAX_METADATA_BYTES`; these are counted. Chunks that pixels depend on stay as they are, damaged or not.
+    Metadata is left out: `schemas.metadata` reads it. Chunks whose checksum is wrong, and those that are longer than
+    `MAX_METADATA_BYTES`, are counted. Chunks that pixels depend on stay as they are, damaged or not.
 
     Args:
         header_only: stop at the first pixels. No more is read of a file that is read lazily.
@@ -91,7 +87,7 @@ def _judge(data: Sliced, chunk: Chunk) -> tuple[bool, bool]:
     whole = data[chunk.start - 4 : chunk.start + chunk.length + 4]
     damaged = zlib.crc32(whole[:-4]) != int.from_bytes(whole[-4:], "big")
     unusable = damaged or _inflated(chunk.name, whole[4:-4]) > MAX_METADATA_BYTES
-    return unusable, unusable
+    return True, unusable
 
 
 def _inflated(name: bytes, payload: bytes) -> int:

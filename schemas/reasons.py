@@ -82,6 +82,8 @@ class Rejection(StrEnum):
     """The short side is under `select.min_short_side_px`."""
     EXTREME_ASPECT = "extreme_aspect"
     """The long side is more than `select.max_aspect` times the short side."""
+    TRANSPARENT = "transparent"
+    """More than `select.max_transparency` of the picture is see-through: it is a white page."""
     LOW_AESTHETIC = "low_aesthetic"
     """The aesthetic score is under `select.min_aesthetic`."""
     TOO_COMMON = "too_common"

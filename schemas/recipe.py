@@ -93,6 +93,9 @@ class Select(StrictModel):
     """Shortest allowed short side, in upright px. PixArt-Σ's internal set starts at 1024."""
     max_aspect: Annotated[float, Field(ge=1)] = 4.0
     """Largest allowed long side / short side; the widest bucket is 4."""
+    max_transparency: Annotated[float, Field(ge=0, le=1)] | None = 0.999
+    """Largest allowed share of the picture that is see-through, `images.alpha`, and so is white. A file that is nothing
+    but transparency often holds a byte of padding where its alpha would be. Null keeps all."""
     min_aesthetic: float | None = None
     """Lowest allowed aesthetic score, on the scorer's scale of 1 to 10; null keeps all."""
     min_sharpness: Annotated[float, Field(ge=0)] | None = None

@@ -31,7 +31,7 @@ SUBSET_COLUMNS = {
 """Columns that the condition of a subset can name."""
 
 PICTURES = f"""
-SELECT row_id, images.image_id, images.reason, sha256, images.width, images.height, format, source_name,
+SELECT row_id, images.image_id, images.reason, sha256, images.width, images.height, alpha, format, source_name,
        least(images.width, images.height) AS short_side,
        greatest(images.width, images.height) AS long_side,
        images.width::DOUBLE * images.height / 1e6 AS megapixels,
@@ -63,6 +63,7 @@ class Rule(NamedTuple):
 RULES = (
     Rule(Rejection.TOO_SMALL, "short_side", "min_short_side_px", "INTEGER"),
     Rule(Rejection.EXTREME_ASPECT, "(long_side / short_side::DOUBLE)", "max_aspect", "DOUBLE"),
+    Rule(Rejection.TRANSPARENT, "alpha", "max_transparency", "FLOAT"),
     Rule(Rejection.LOW_AESTHETIC, "aesthetic", "min_aesthetic", "FLOAT"),
     *(Rule(limit.reason, limit.column, knob, "FLOAT") for knob, limit in LIMITS.items()),
 )

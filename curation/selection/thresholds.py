@@ -19,15 +19,15 @@ from schemas.recipe import DataRecipe, Select
 from schemas.strict import apply_override
 from schemas.tables import SCREENS
 
-EVERYTHING = Select(min_short_side_px=1, max_aspect=1e9)
+EVERYTHING = Select(min_short_side_px=1, max_aspect=1e9, max_transparency=None)
 """Rules that refuse no picture but for its doubles."""
 
 MEASURES = {rule.knob: rule for rule in select.RULES}
 """Threshold -> its rule."""
 
 _ALWAYS = (
-    "row_id", "reason", "width", "height", "short_side", "long_side", "aesthetic", "group_id", "distance", "method",
-    "other_dataset", "other_image_id", "other_method", "other_distance",
+    "row_id", "reason", "width", "height", "alpha", "short_side", "long_side", "aesthetic", "group_id", "distance",
+    "method", "other_dataset", "other_image_id", "other_method", "other_distance",
 )  # fmt: skip
 """Columns of `select.PICTURES` that the query reads whatever the thresholds are."""
 
@@ -103,12 +103,12 @@ class Comparison:
 def rules_on_record(dataset: Dataset) -> Select:
     """The rules by which `selection` was made; `EVERYTHING` where `select` has not run.
 
-    A knob that came after the record was written is at its default, a limit that is null.
+    A knob that came after the record was written refused nothing then: it is as in `EVERYTHING`.
     """
     record = dataset.record("selection")
     if record is None:
         return EVERYTHING
-    known = {name: record.knobs[f"select.{name}"] for name in Select.model_fields if f"select.{name}" in record.knobs}
+    known = {name: record.knobs.get(f"select.{name}", default) for name, default in EVERYTHING.resolved().items()}
     return Select.from_mapping(known, origin=f"{dataset.root}: record of selection")
 
 

@@ -13,6 +13,7 @@ from curation.images.decode import decode
 from curation.images.header import Unreadable, read_header
 from curation.images.lazy_bytes import FIRST_BYTES, LazyBytes
 from schemas import png
+from schemas.metadata import read_metadata
 from schemas.opening import open_file
 from schemas.pixels import open_rgb
 from schemas.png import MAX_METADATA_BYTES, chunks, tidy
@@ -88,11 +89,12 @@ def test_a_profile_that_inflates_without_end_is_passed_over() -> None:
     assert (decoded.header.icc, decoded.header.metadata_left_out) == (False, 1)
 
 
-def test_the_xmp_block_and_profiles_in_texts_are_kept() -> None:
-    xmp = b"XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta/>"
-    assert open_file(with_chunk(b"iTXt", xmp)).info["xmp"] == b"<x:xmpmeta/>"
-    raw = b"Raw profile type exif\0\0" + zlib.compress(b"exif")
-    assert open_file(with_chunk(b"zTXt", raw)).info["Raw profile type exif"] == "exif"
+def test_the_xmp_block_and_profiles_in_texts_are_read_without_the_decoder() -> None:
+    xmp = with_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta/>")
+    assert read_metadata(open_file(xmp), xmp).xmp == b"<x:xmpmeta/>"
+    raw = with_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\nexif\n 2\n4d4d\n"))
+    assert read_metadata(open_file(raw), raw).exif == b"MM"
+    assert not open_file(raw).info
 
 
 def test_a_file_without_texts_is_not_copied() -> None:

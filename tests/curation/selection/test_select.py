@@ -72,7 +72,19 @@ def chosen_from(images: list[dict[str, Any]]) -> duckdb.DuckDBPyConnection:
 
 
 IMAGE_COLUMNS = (
-    *("row_id", "image_id", "source", "source_name", "member", "sha256", "format", "width", "height", "reason"),
+    *(
+        "row_id",
+        "image_id",
+        "source",
+        "source_name",
+        "member",
+        "sha256",
+        "format",
+        "width",
+        "height",
+        "alpha",
+        "reason",
+    ),
 )
 
 
@@ -109,6 +121,15 @@ def test_too_small() -> None:
     rows = chosen([image(0, 511, 2000), image(1, 2000, 511), image(2, 512, 512)], min_short_side_px=512)
     assert [verdict(row) for row in rows.values()] == [("too_small", 511, 512), ("too_small", 511, 512), KEPT]
     assert [row["kept"] for row in rows.values()] == [False, False, True]
+
+
+def test_a_picture_that_is_nothing_but_transparency_is_refused() -> None:
+    alphas = [1.0, 0.9995, 0.999, 0.5, None]
+    pictures = [image(row_id, alpha=alpha) for row_id, alpha in enumerate(alphas)]
+    refused = {row_id: verdict(row) for row_id, row in chosen(pictures).items() if not row["kept"]}
+    assert refused == {0: ("transparent", 1.0, 0.999), 1: ("transparent", pytest.approx(0.9995), 0.999)}
+    assert all(row["kept"] for row in chosen(pictures, max_transparency=None).values())
+    assert sum(row["kept"] for row in chosen(pictures, max_transparency=0.2).values()) == 1
 
 
 def test_extreme_aspect() -> None:

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from curation.selection.thresholds import changed_recipe, compare
+from curation.selection.thresholds import changed_recipe, compare, rules_on_record
 from engine.dataset import Dataset
 from schemas.recipe import DataRecipe
 from tests.building import build, recipe, rows, write_pictures
@@ -85,3 +86,14 @@ def test_a_dataset_without_a_selection_is_refused(tmp_path: Path) -> None:
     made = recipe_of(dataset)
     with pytest.raises(ValueError, match="nothing was selected yet"):
         compare(dataset, made, made)
+
+
+def test_a_knob_that_is_newer_than_the_record_refused_nothing(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = dataset.record("selection")
+    assert record is not None
+    older = {name: value for name, value in record.knobs.items() if name != "select.max_transparency"}
+    monkeypatch.setattr(Dataset, "record", lambda self, table: replace(record, knobs=older))
+    assert rules_on_record(dataset).max_transparency is None
+    assert rules_on_record(dataset).min_short_side_px == 25
