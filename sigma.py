@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import metadata
 from types import TracebackType
 from typing import Annotated
 
 import typer
 
 from commands import building, keeping, learning, looking, planning, showing
-from commands.terminal import complaints
+from commands.terminal import complaints, console
 from schemas.recipe import JOBS
 
 app = typer.Typer(
@@ -23,9 +24,18 @@ app = typer.Typer(
 )
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"sigma {metadata.version('sigma-pipeline')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
 ) -> None:
     """Options of every command."""
     if debug:

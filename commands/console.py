@@ -19,7 +19,6 @@ from rich.progress import (
     Task,
     TaskID,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.table import Table
 from rich.text import Text
@@ -41,6 +40,17 @@ class RateColumn(ProgressColumn):
         return Text("" if not speed else f"{speed:,.1f}/s", style="cyan")
 
 
+class LeftColumn(ProgressColumn):
+    """The time left, once there is something to tell it from."""
+
+    max_refresh = 0.5
+
+    def render(self, task: Task) -> Text:
+        """The time left of a task; nothing before its first progress."""
+        left = task.time_remaining if task.completed else None
+        return Text("" if not left else f"{duration(left)} left", style="cyan")
+
+
 class JobProgress(Observer):
     """An `Observer` that draws; use it as a context."""
 
@@ -51,7 +61,7 @@ class JobProgress(Observer):
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             RateColumn(),
-            TimeRemainingColumn(),
+            LeftColumn(),
             TextColumn("{task.fields[throughput]}"),
             console=console,
             transient=True,
@@ -97,11 +107,10 @@ class JobProgress(Observer):
         if not self.console.is_terminal and now - self._spoke > QUIET_LINE_EVERY_S:
             self._spoke = now
             rate = self._rows / (now - self._begun)
-            left = (self._total - self._rows) / rate if rate else 0.0
-            self.console.print(
-                f"{self._job:<12} {self._rows:,} of {self._total:,}, {rate:,.1f}/s, {duration(left)} left"
-                + (text and f", {text}")
-            )
+            line = f"{self._job:<12} {self._rows:,} of {self._total:,}"
+            if rate:  # before the first rows nobody knows
+                line += f", {rate:,.1f}/s, {duration((self._total - self._rows) / rate)} left"
+            self.console.print(line + (text and f", {text}"))
 
     def end(self, job: str, result: JobResult | None) -> None:
         """Replace the bar by a line with the result."""
@@ -221,7 +230,7 @@ def stage_bars(console: Console) -> Iterator[Callable[[_StageProgress], None]]:
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TextColumn("loss {task.fields[loss]:.3f}  {task.fields[images_per_s]:,.0f} images/s"),
-        TimeRemainingColumn(),
+        LeftColumn(),
         console=console,
         transient=True,
         disable=not console.is_terminal,

@@ -107,7 +107,8 @@ def sheets(made: Forecast) -> list[Sheet]:
     """The forecast as tables: outcomes, disk, jobs, buckets."""
     from viewer.sheets.sheet import Sheet
 
-    what = f"{made.num_inputs:,} inputs, forecast from {made.num_sampled:,} of them"
+    tried = "all of them tried" if made.is_whole() else f"forecast from {made.num_sampled:,} of them"
+    what = f"{made.num_inputs:,} inputs, {tried}"
     return [
         Sheet(what, ("outcome", "reason", "in sample", "inputs", "95 % interval"), _outcome_rows(made)),
         Sheet("Disk", ("what", "size", "95 % interval"), _disk_rows(made)),

@@ -94,5 +94,5 @@ def refusals() -> Iterator[None]:
         )
         for line in lines:
             complaints.print("[red]error:[/] ", end="")
-            complaints.print(line, markup=False, soft_wrap=True)
+            complaints.print(line, markup=False, soft_wrap=True)  # a command in it can be copied
         raise typer.Exit(1) from None

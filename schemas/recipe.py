@@ -248,7 +248,8 @@ class DataRecipe(StrictModel):
     seed: int = 0
     """Seeds the order of samples in the shards."""
     part_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
-    """Inputs per part: the unit of work, of a commit and of a retry."""
+    """Most inputs per part: the unit of work, of a commit and of a retry. A source of few inputs is cut into sixteen
+    parts, of 32 inputs at least, so that all workers have something to do."""
     ingest: Ingest = Ingest()
     fingerprint: Fingerprint = Fingerprint()
     aesthetic: Aesthetic = Aesthetic()

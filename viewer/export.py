@@ -123,7 +123,7 @@ class _Chunks:
 def _parquet(result: Connection) -> Iterator[bytes]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that a result has been computed already is meant so
-        reader = result.to_arrow_reader(BATCH_ROWS)
+        reader: Any = result.to_arrow_reader(BATCH_ROWS)
     fields = zip(distinct(reader.schema.names), reader.schema, strict=True)
     schema, file = pa.schema([field.with_name(name) for name, field in fields]), _Chunks()
     with pq.ParquetWriter(pa.PythonFile(file, mode="w"), schema) as writer:

@@ -1,7 +1,6 @@
 """A filter over the images of a dataset: from the address of a page to SQL with parameters, and to SQL to copy.
 
-Columns and operators come from closed lists; what a person typed only ever becomes a parameter, or, in the SQL to
-copy, a quoted literal.
+Columns and operators come from closed lists; a typed value only ever becomes a parameter, or a quoted literal to copy.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ class Field:
 
     @property
     def group(self) -> str:
-        """The table that the form lists it under."""
+        """What the form lists it under."""
         return self.name.partition(".")[0]
 
     @property
@@ -346,6 +345,6 @@ def _check_text(text: str) -> None:
         raise ValueError("a text holds no NUL character")
 
 
-_OUTCOMES = (("All", ""), ("Kept", "kept"), ("Rejected", "rejected"), ("Errors", "error"))
-READY = {label: Filter.of([("outcome", outcome)]) for label, outcome in _OUTCOMES}
+_READY = {"All": "", "Kept": "kept", "Rejected": "rejected", "Errors": "error"}
+READY = {label: Filter.of([("outcome", outcome)]) for label, outcome in _READY.items()}
 """Filters that are one click away, by their labels."""

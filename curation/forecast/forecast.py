@@ -295,7 +295,7 @@ def with_remarks(made: Forecast, facts: Facts, free_bytes: int, held_bytes: int,
     if facts.unsampled:
         warnings.append(f"no input of {', '.join(facts.unsampled)} is in the sample; a larger one has some")
     if made.is_whole():
-        notes.append("the sample is the whole collection: counts and bytes are exact, no interval is needed")
+        notes.append(f"all {made.num_inputs:,} inputs were tried: counts and bytes are exact, no interval is needed")
     else:
         unseen = share_of(0, made.num_sampled, made.num_inputs)
         notes.append(f"a reason or a bucket that the sample does not show may have up to {unseen.high:,.0f} inputs")

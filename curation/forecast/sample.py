@@ -174,9 +174,10 @@ def _write_sample(whole: Dataset, recipe: DataRecipe, size: int, root: Path) -> 
         first_part += entry["parts"]
         row_ids = drawn(whole, parts, count, recipe.seed)
         rows = _rows_of(whole, parts, set(row_ids)) if row_ids else LISTING.empty_table()
-        for begin in range(0, rows.num_rows, part_rows):
-            _commit_part(sample, next_part + begin // part_rows, rows.slice(begin, part_rows), len(chosen) + begin)
-        num_parts = math.ceil(rows.num_rows / part_rows)
+        size = listing.part_size(rows.num_rows, part_rows) if num_sampled == sum(counts) else part_rows
+        for begin in range(0, rows.num_rows, size):
+            _commit_part(sample, next_part + begin // size, rows.slice(begin, size), len(chosen) + begin)
+        num_parts = math.ceil(rows.num_rows / size)
         chosen |= {row_id: len(chosen) + place for place, row_id in enumerate(row_ids)}
         written.append(entry | {"rows": rows.num_rows, "parts": num_parts})
         next_part += num_parts

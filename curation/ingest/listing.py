@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +16,12 @@ from schemas.recipe import DataRecipe
 from schemas.sources import AnySource
 from schemas.strict import fingerprint
 from schemas.tables import LISTING
+
+FEW_PARTS, LEAST_PART_ROWS = 16, 32
+"""A source that would fill fewer parts than this is cut into as many, each of so many rows at least. Both are the same
+on every machine: where a part ends is a function of the inputs, not of the workers that happen to be there."""
+FEW_ITEMS = 65_536
+"""The most items that are held in memory to see whether a source is that small."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +129,7 @@ def _shown(kind: str, location: str) -> str:
 
 
 def _list_one(dataset: Dataset, recipe: DataRecipe, position: int, part: int, row: int) -> dict[str, Any]:
-    """List one source part by part; no more than one part of it is held in memory."""
+    """List one source part by part; at first `FEW_ITEMS` of it are held in memory, then one part."""
     source = recipe.all_sources()[position]
     listing = list_source(source, str(dataset.fetched(position)))
     location, label = source.location(), source.label()
@@ -147,6 +154,16 @@ def _list_one(dataset: Dataset, recipe: DataRecipe, position: int, part: int, ro
     return entry
 
 
-def _chunks(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
-    for first in items:
-        yield [first, *islice(items, size - 1)]
+def part_size(num_items: int, most: int) -> int:
+    """The inputs per part of a source that has so many: `most`, or fewer where that would make few parts."""
+    if num_items >= FEW_PARTS * most or num_items > FEW_ITEMS:
+        return most
+    return min(most, max(LEAST_PART_ROWS, math.ceil(num_items / FEW_PARTS)))
+
+
+def _chunks(items: Iterator[Item], most: int) -> Iterator[list[Item]]:
+    begin = list(islice(items, min(FEW_PARTS * most, FEW_ITEMS) + 1))
+    size = part_size(len(begin), most)
+    everything = chain(begin, items)
+    for first in everything:
+        yield [first, *islice(everything, size - 1)]

@@ -95,6 +95,21 @@ def test_a_file_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> Non
     ]
 
 
+def test_time_left_is_not_shown_before_anybody_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock.now)
+    shown, drawn = paper(), paper(terminal=True)
+    with JobProgress(shown) as progress, JobProgress(drawn) as bars:
+        progress.begin("caption", 1000)
+        bars.begin("caption", 1000)
+        clock.now = 31.0
+        progress.advance(0, {"gpu_workers": 1.0})
+        bars.advance(0)
+        bars._bars.refresh()
+    assert text_of(shown).split() == ["caption", "0", "of", "1,000"]
+    assert "0/1000" in text_of(drawn) and "left" not in text_of(drawn) and "-:--" not in text_of(drawn)
+
+
 def test_a_terminal_gets_a_bar_with_rate_and_time_left() -> None:
     shown = paper(terminal=True)
     with JobProgress(shown) as progress:

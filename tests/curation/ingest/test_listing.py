@@ -6,7 +6,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from curation.ingest import listing
 from curation.ingest.listing import Listed, is_listed, update_listing
+from curation.sources import Item
 from curation.upkeep.doctor import check_dataset
 from engine.dataset import CONTENT_KEY, Dataset, content_digest
 from schemas.recipe import DataRecipe
@@ -193,3 +195,34 @@ def test_parts_that_were_listed_before_a_column_was_added_are_as_good(tmp_path: 
     built, _ = build(more, upto="ingest")
     assert [row["reason"] for row in rows(built, "images")] == [None] * 7
     assert all(finding.fine for finding in check_dataset(built.root))
+
+
+@pytest.mark.parametrize(
+    ("num", "most", "sizes"),
+    [
+        (0, 4096, []),
+        (20, 4096, [20]),
+        (32, 4096, [32]),
+        (100, 4096, [32, 32, 32, 4]),
+        (1000, 4096, [63] * 15 + [55]),
+        (16 * 40, 4096, [40] * 16),
+        (5000, 4096, [313] * 15 + [305]),
+        (100, 10, [10] * 10),
+        (160, 10, [10] * 16),
+        (165, 10, [10] * 16 + [5]),
+    ],
+)
+def test_a_source_of_few_inputs_is_cut_so_that_all_workers_have_a_part(num: int, most: int, sizes: list[int]) -> None:
+    items = [Item(f"{number}.jpg", num_bytes=1, source="/") for number in range(num)]
+    parts = list(listing._chunks(iter(items), most))
+    assert [len(part) for part in parts] == sizes
+    assert [item for part in parts for item in part] == items
+
+
+def test_a_source_of_more_than_is_held_at_first_has_parts_of_the_size_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listing, "FEW_ITEMS", 50)
+    items = [Item(f"{number}.jpg", num_bytes=1, source="/") for number in range(51)]
+    assert [len(part) for part in listing._chunks(iter(items), 40)] == [40, 11]
+    assert [len(part) for part in listing._chunks(iter(items[:50]), 40)] == [32, 18]

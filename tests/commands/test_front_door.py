@@ -1,0 +1,30 @@
+"""What every command shares: the version, and errors that can be copied."""
+
+from __future__ import annotations
+
+import io
+from importlib import metadata
+from typing import Any
+
+import pytest
+import typer
+from rich.console import Console
+from typer.testing import CliRunner
+
+from commands import terminal
+from sigma import app
+
+
+def test_version_names_the_installed_one() -> None:
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.stdout) == (0, f"sigma {metadata.version('sigma-pipeline')}\n")
+
+
+def test_a_command_in_an_error_stays_on_one_line(monkeypatch: Any) -> None:
+    shown = Console(file=io.StringIO(), width=60, force_terminal=True, color_system=None)
+    monkeypatch.setattr(terminal, "complaints", shown)
+    command = "hf download some/repository --include '*.safetensors' --local-dir repository"
+    with pytest.raises(typer.Exit), terminal.refusals():
+        raise ValueError(f"weights missing: get them with `{command}`, then set caption.vlm.weights=repository")
+    assert isinstance(shown.file, io.StringIO)
+    assert command in shown.file.getvalue()
