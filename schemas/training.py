@@ -315,6 +315,15 @@ class Validation(StrictModel):
     """Noise levels that each picture is tried at."""
 
 
+class Wandb(StrictModel):
+    """Weights & Biases, which gets the metrics that TensorBoard gets; it needs the package wandb."""
+
+    mode: Annotated[Literal["off", "offline", "online"], BeforeValidator(_yaml_off)] = "off"
+    """`offline` keeps the runs in the stage's folder, for `wandb sync`; `online` sends them as they come."""
+    project: Annotated[str, Field(min_length=1)] = "sigma"
+    """The project of the runs; each stage is a run."""
+
+
 class TrainingRecipe(StrictModel):
     """Everything that a training run depends on."""
 
@@ -364,6 +373,8 @@ class TrainingRecipe(StrictModel):
     """Pictures drawn during training, and how any are sampled."""
     validation: Validation = Validation()
     """The validation loss."""
+    wandb: Wandb = Wandb()
+    """Metrics in Weights & Biases as well."""
     checkpoint_every: Positive = 1000
     """Steps between checkpoints; a multiple of `log_every`. The last step of a stage has one always."""
     keep_checkpoints: Positive = 2

@@ -1,34 +1,44 @@
-"""Metrics of a stage: one JSON line per log step, and the same in TensorBoard."""
+"""Metrics of a stage: one JSON line per log step, and the same in TensorBoard and, where wanted, Weights & Biases."""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch.utils.tensorboard import SummaryWriter
 
 from schemas.commit import write_bytes
 
+if TYPE_CHECKING:
+    from wandb.sdk.wandb_run import Run
+
 METRICS_FILE = "metrics.jsonl"
 
 
 class Metrics:
-    """Appends to a stage's `metrics.jsonl`; lines after the step that training resumes from are removed first."""
+    """Appends to a stage's `metrics.jsonl`; lines after the step that training resumes from are removed first.
 
-    def __init__(self, folder: Path, resume_step: int) -> None:
+    Args:
+        run: of Weights & Biases; it keeps a step that it has had, and a resumed stage repeats it to the bit.
+    """
+
+    def __init__(self, folder: Path, resume_step: int, run: Run | None = None) -> None:
         self._path = folder / METRICS_FILE
         kept = [line for line in read_metrics(folder) if line["step"] <= resume_step]
         write_bytes(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self._file = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
+        self._run = run
 
     def write(self, step: int, values: dict[str, float]) -> None:
         self._file.write(json.dumps({"step": step} | values) + "\n")
         self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
+        if self._run is not None:
+            self._run.log(values, step=step)
 
     def sync(self) -> None:
         """Make all lines so far survive a power cut; called before the checkpoint that follows them."""
@@ -37,6 +47,8 @@ class Metrics:
     def close(self) -> None:
         self._file.close()
         self._board.close()
+        if self._run is not None:
+            self._run.finish()
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

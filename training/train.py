@@ -33,6 +33,7 @@ from training.sample import draw_prompts
 from training.speed import Speed
 from training.stages import StageData, locked, stage_data
 from training.state import TrainState, learning_rate
+from training.tracking import require_wandb, wandb_run
 from training.validation import Validation
 from training.weak_to_strong import starting_model
 
@@ -89,6 +90,7 @@ def train(
         ValueError: anything the user can mend, in one line.
         KeyboardInterrupt: Ctrl-C; its text says what was stored.
     """
+    require_wandb(recipe)
     wanted = recipe.stages if only_stage is None else (recipe.stage_named(only_stage),)
     with world(recipe.process_timeout_s) as here, locked(recipe.out) if here.is_first else nullcontext():
         if not here.is_first:
@@ -130,7 +132,7 @@ def train_stage(
     with (
         fixed_threads(recipe, here),
         CheckpointWriter(folder, recipe.keep_checkpoints) as writer,
-        closing(Metrics(folder, state.step)) if here.is_first else nullcontext() as metrics,
+        closing(Metrics(folder, state.step, wandb_run(recipe, stage))) if here.is_first else nullcontext() as metrics,
         closing(source),
         here.stop.deferred(),
     ):
