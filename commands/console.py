@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from commands.harmless import harmless
 from curation.build import Observer
 from curation.ingest.listing import Listed
 from engine.run_log import JobResult, throughput
@@ -169,9 +170,9 @@ def rows_table(names: list[str], rows: Iterable[tuple[object, ...]]) -> Table:
     """The result of a query; texts of the data are shown as they are, never as markup."""
     table = Table(box=None, pad_edge=False)
     for name in names:
-        table.add_column(Text(name, style="bold"), overflow="fold")
+        table.add_column(Text(harmless(name), style="bold"), overflow="fold")
     for row in rows:
-        table.add_row(*(Text("NULL", style="dim") if value is None else Text(str(value)) for value in row))
+        table.add_row(*(Text("NULL", style="dim") if value is None else Text(harmless(str(value))) for value in row))
     return table
 
 

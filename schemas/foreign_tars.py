@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from schemas.sources import TarCaptions
-from schemas.texts import NotText, clean_text, decode, first_caption, parse_json
+from schemas.texts import NotText, captions_in, clean_text, decode, parse_json
 
 IMG2DATASET_STATS = "_stats.json"
 """The end of the name of a file that img2dataset writes for each of its tars."""
@@ -40,4 +40,4 @@ def caption_of(text: bytes, metadata: bytes) -> str | None:
         facts = parse_json(words)
     except NotText:
         return None
-    return first_caption(facts, TarCaptions().json_fields) if isinstance(facts, dict) else None
+    return next(iter(captions_in(facts, TarCaptions().json_fields)), None) if isinstance(facts, dict) else None

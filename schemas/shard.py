@@ -47,7 +47,9 @@ class SampleMetadata(TypedDict, total=False):
     caption_raw_from: str | None
     """The image_id of the duplicate that `caption_raw` came with; null where it is the image's own."""
     caption_original: str | None
-    """The text that came with the image, unchanged."""
+    """The text that came with the image, unchanged; of a list the first."""
+    captions_original: list[str]
+    """All texts of the list that came with the image, only where there are several."""
     captions_synthetic: list[SyntheticCaption]
     caption_source: str
     """'synthetic' or 'raw': which one the `.txt` member holds."""

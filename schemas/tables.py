@@ -76,6 +76,7 @@ LISTING = _table(
     **_PROVENANCE,
     reason=text("ImageError or FetchError, where listing found that there is no picture"),
     **_DETAIL,
+    other_captions=texts("the rest of a list of captions from a table; null where there is none"),
 )
 
 IMAGES = _table(
@@ -91,6 +92,7 @@ IMAGES = _table(
     **_PROVENANCE,
     reason=text("ImageError or FetchError; null where there is a picture"),
     **_DETAIL,
+    other_captions=texts("the rest of a list of captions, of which raw_caption is the first; null where there is none"),
 )
 
 HEADERS = _table(
@@ -327,6 +329,7 @@ SHARD_PLAN = _table(
     raw_caption_from=text("image_id of the duplicate whose raw caption it carries"),
     further_captioners=texts("who wrote the further captions; null where the recipe names none"),
     further_captions=texts("captions of `caption.beside`, in its order; null where one has none"),
+    other_captions=texts("as in images"),
 )
 """Sorted by shard_id and position, so that a shard's rows are read without the rest."""
 
@@ -408,9 +411,10 @@ SCHEMAS: dict[str, pa.Schema] = MAP_TABLES | REDUCE_TABLES
 
 ADDED = {
     "captions": ("refused_caption", "cut"),
-    "listing": ("reason", "detail"),
+    "images": ("other_captions",),
+    "listing": ("reason", "detail", "other_captions"),
     "selection": ("inherited_caption", "inherited_from", "inherited_from_row"),
-    "shard_plan": ("raw_caption_from", "further_captioners", "further_captions"),
+    "shard_plan": ("raw_caption_from", "further_captioners", "further_captions", "other_captions"),
 }
 """Last columns that a table has gained: a file that was written before is as good, and reads as null there."""
 

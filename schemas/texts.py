@@ -142,6 +142,6 @@ def caption_texts(value: Any) -> list[str]:
     return [text for text in found if text is not None]
 
 
-def first_caption(row: Mapping[Any, Any], names: Iterable[str]) -> str | None:
-    """The first text of the first of some columns that holds any."""
-    return next((texts[0] for name in names if (texts := caption_texts(row.get(name)))), None)
+def captions_in(row: Mapping[Any, Any], names: Iterable[str]) -> list[str]:
+    """The texts in the first of some columns that holds any; the first of them is the caption."""
+    return next((texts for name in names if (texts := caption_texts(row.get(name)))), [])

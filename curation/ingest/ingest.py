@@ -152,11 +152,12 @@ def _read(listed: Mapping[str, Any], most_bytes: int) -> bytes:
         raise unreadable(error) from None
 
 
-def _caption(listed: Mapping[str, Any]) -> dict[str, str | None]:
+def _caption(listed: Mapping[str, Any]) -> dict[str, Any]:
     """Caption, url and license: those of the captions table, else those of the sidecar files."""
     sidecar = _read_sidecars(listed["source"], listed["sidecar"]) if listed["sidecar"] else RawCaption(None)
     return {
         "raw_caption": listed["raw_caption"] or sidecar.caption,
+        "other_captions": (listed.get("other_captions") if listed["raw_caption"] else list(sidecar.others)) or None,
         "url": listed["url"] or sidecar.url,
         "license": listed["license"] or sidecar.license,
     }

@@ -72,7 +72,7 @@ SELECT shard_id, position, shard, bucket, row_id,
        raw_offers.reason AS raw_reason, raw_offers.inherited_from AS raw_caption_from,
        captions.captioner, captions.caption AS synthetic_caption,
        mix.caption, mix.caption_source, mix.coin, mix.fallback, mix.num_tokens, weight, $recipe AS recipe,
-       $captioners AS further_captioners, $captions AS further_captions
+       $captioners AS further_captioners, $captions AS further_captions, images.other_captions
 FROM places
 JOIN selection USING (row_id)
 JOIN images USING (row_id)

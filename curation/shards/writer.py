@@ -230,6 +230,8 @@ def metadata_of(sample: Mapping[str, Any], image: PackedImage) -> shard.SampleMe
         resized=image.resized,
         recipe=sample["recipe"],
     )
+    if sample.get("other_captions"):
+        metadata["captions_original"] = [sample["original_caption"], *sample["other_captions"]]
     if image.image_sha256 is not None:  # no null elsewhere: the bytes of untouched samples stay as they always were
         metadata["image_sha256"] = image.image_sha256
     return metadata

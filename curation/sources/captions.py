@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 from curation.sources.item import SourceListing, member_name
 from curation.sources.records import Row, read_rows
-from schemas.texts import NotText, clean_text, clean_url, decode, first_caption, parse_json
+from schemas.texts import NotText, captions_in, clean_text, clean_url, decode, parse_json
 
 TABLE_NAMES = tuple(
     f"{stem}.{extension}" for stem in ("captions", "metadata") for extension in ("parquet", "csv", "jsonl")
@@ -30,6 +32,13 @@ class RawCaption:
     caption: str | None
     url: str | None = None
     license: str | None = None
+    others: tuple[str, ...] = ()
+    """Further captions of a list, of which the first is the caption."""
+
+    @classmethod
+    def of(cls, captions: Sequence[str], url: Any = None, license: Any = None) -> RawCaption:
+        """A caption out of the cells of a table or the fields of a `.json`."""
+        return cls(captions[0] if captions else None, clean_url(url), clean_text(license), tuple(captions[1:]))
 
 
 class CaptionTable:
@@ -43,7 +52,9 @@ class CaptionTable:
         self._rows = sqlite3.connect("")  # a file that SQLite deletes itself
         self._rows.execute("PRAGMA cache_size = -65536")  # KiB
         self._rows.execute("PRAGMA journal_mode = OFF")
-        self._rows.execute("CREATE TABLE captions (name TEXT PRIMARY KEY, loose, caption, url, license) WITHOUT ROWID")
+        self._rows.execute(
+            "CREATE TABLE captions (name TEXT PRIMARY KEY, loose, caption, url, license, others) WITHOUT ROWID"
+        )
         self._rows.execute("CREATE INDEX loosely ON captions (loose)")
         self.tables: dict[str, str] = {}
         """Folder -> the name of its captions table."""
@@ -54,8 +65,8 @@ class CaptionTable:
         """Keep captions by member name."""
         for member, raw in rows:
             added = self._rows.execute(
-                "INSERT OR IGNORE INTO captions VALUES (?, ?, ?, ?, ?)",
-                (member, _loose(member), raw.caption, raw.url, raw.license),
+                "INSERT OR IGNORE INTO captions VALUES (?, ?, ?, ?, ?, ?)",
+                (member, _loose(member), raw.caption, raw.url, raw.license, json.dumps(raw.others)),
             )
             self.num_repeated += 1 - added.rowcount
 
@@ -70,9 +81,9 @@ class CaptionTable:
         found = next((row for row in exact or others.fetchall() if row[0] == member or not is_file(row[0])), None)
         if found is None:
             return None
-        name, _, *words = found
+        name, _, caption, url, licence, others = found
         self._rows.execute("DELETE FROM captions WHERE name = ?", (name,))
-        return RawCaption(*words)
+        return RawCaption(caption, url, licence, tuple(json.loads(others)))
 
     def num_left(self) -> int:
         """Captions that no image has taken."""
@@ -119,20 +130,21 @@ def _captions(root: str, prefix: str, path: str, listing: SourceListing) -> Iter
             continue
         name = next((text for column in FILE_COLUMNS if (text := clean_text(row.cells.get(column)))), None)
         if name is not None:
-            caption = caption_in(row, CAPTION_COLUMNS, path, listing)
-            url, licence = clean_url(row.cells.get("url")), clean_text(row.cells.get("license"))
-            yield _relative(root, prefix, name), RawCaption(caption, url, licence)
+            yield _relative(root, prefix, name), raw_caption(row, CAPTION_COLUMNS, "url", "license", path, listing)
 
 
-def caption_in(row: Row, columns: Sequence[str], path: str, listing: SourceListing) -> str | None:
-    """The caption in a row of a table; `listing` counts the row where it holds something else in its place."""
-    caption = first_caption(row.cells, columns)
-    if caption is None:
+def raw_caption(
+    row: Row, columns: Sequence[str], url: str | None, license: str | None, path: str, listing: SourceListing
+) -> RawCaption:
+    """The caption, URL and licence in the columns of a row; `listing` counts the row where there is something else in
+    place of a caption."""
+    captions = captions_in(row.cells, columns)
+    if not captions:
         given = next((value for column in columns if (value := row.cells.get(column)) not in (None, [], "")), "")
         if not isinstance(given, str):
             kind = "holds no text" if isinstance(given, bytes | list) else f"is {type(given).__name__}, not text"
             listing.count("captions that are no text", first=f"{path}, {row.place}: {' or '.join(columns)} {kind}")
-    return caption
+    return RawCaption.of(captions, row.cells.get(url or ""), row.cells.get(license or ""))
 
 
 def read_sidecar(data: bytes, is_json: bool, fields: Iterable[str] = SIDECAR_FIELDS) -> RawCaption:
@@ -150,7 +162,7 @@ def read_sidecar(data: bytes, is_json: bool, fields: Iterable[str] = SIDECAR_FIE
         return RawCaption(None)
     if not isinstance(value, dict):
         return RawCaption(None)
-    return RawCaption(first_caption(value, fields), clean_url(value.get("url")), clean_text(value.get("license")))
+    return RawCaption.of(captions_in(value, fields), value.get("url"), value.get("license"))
 
 
 def _relative(root: str, prefix: str, name: str) -> str:

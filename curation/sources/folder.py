@@ -199,6 +199,7 @@ class _Walk:
             raw_caption=raw.caption,
             url=raw.url,
             license=raw.license,
+            other_captions=raw.others,
             reason=ImageError.UNREADABLE.value if entry.leads_out else None,
             detail=_LEADS_OUT if entry.leads_out else None,
         )

@@ -22,7 +22,7 @@ from curation.sources.tars import list_tar, split_key
 from schemas.locations import is_remote
 from schemas.reasons import FetchError, ImageError
 from schemas.sources import Img2datasetSource, TarCaptions
-from schemas.texts import clean_text, clean_url, first_caption
+from schemas.texts import captions_in, clean_text, clean_url
 
 _COLUMNS = ("key", "status", "error_message", "url", "caption", "license")
 _IMAGE_COLUMNS = ("jpg", "png", "webp")
@@ -112,7 +112,7 @@ def _read_table(path: str) -> tuple[list[str], list[dict[str, Any]]]:
 
 def _row_items(row: dict[str, Any], images: list[Item], container: str, folder: str) -> Iterator[Item]:
     words = {"url": clean_url(row.get("url")), "license": clean_text(row.get("license"))}
-    caption = first_caption(row, ["caption"])
+    captions = captions_in(row, ["caption"])
     if row.get("status") != "success":
         reason, detail = explain_failure(row.get("status"), row.get("error_message"))
         images = [Item(inside(container, str(row.get("key"))), None, source=folder, reason=reason, detail=detail)]
@@ -123,7 +123,8 @@ def _row_items(row: dict[str, Any], images: list[Item], container: str, folder: 
     for item in images:
         yield replace(
             item,
-            raw_caption=caption or item.raw_caption,
+            raw_caption=captions[0] if captions else item.raw_caption,
+            other_captions=tuple(captions[1:]) if captions else item.other_captions,
             url=words["url"] or item.url,
             license=words["license"] or item.license,
         )

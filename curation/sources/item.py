@@ -29,10 +29,19 @@ class Item:
     reason: str | None = None
     """The reason why there is no picture, where listing has found one: an ImageError or a FetchError."""
     detail: str | None = None
+    other_captions: tuple[str, ...] = ()
+    """Further raw captions, where a list of them came with the image."""
 
     def row(self, row_id: int, source: str, source_name: str) -> dict[str, Any]:
         """The row of `listing`."""
-        return {**vars(self), "row_id": row_id, "source": self.source or source, "source_name": source_name}
+        others = list(self.other_captions) or None
+        return {
+            **vars(self),
+            "other_captions": others,
+            "row_id": row_id,
+            "source": self.source or source,
+            "source_name": source_name,
+        }
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.images.header import clean
-from curation.sources.captions import caption_in
+from curation.sources.captions import raw_caption
 from curation.sources.item import Item, SourceListing, inside, member_name
 from curation.sources.patterns import find_files
 from curation.sources.records import (
@@ -30,7 +30,7 @@ from curation.sources.storage import REMOTE_ERRORS, filesystem, why, why_no_addr
 from schemas.locations import absolute, is_remote, public_url
 from schemas.reasons import FetchError, ImageError
 from schemas.sources import ArrowColumns, Columns, HFDatasetSource, TableSource
-from schemas.texts import clean_text, clean_url, parse_json
+from schemas.texts import clean_text, parse_json
 
 EXTENSIONS = (".parquet", ".jsonl", ".csv")
 
@@ -74,12 +74,8 @@ def list_hf_dataset(source: HFDatasetSource) -> SourceListing:
 
 def _described(item: Item, file: str, row: Row, columns: Columns, listing: SourceListing) -> Item:
     """The item with the caption, URL and licence of its row; `listing` counts a caption that is no text."""
-    return replace(
-        item,
-        raw_caption=caption_in(row, [columns.caption], file, listing) if columns.caption is not None else None,
-        url=clean_url(row.cells.get(columns.url)) if columns.url is not None else None,
-        license=clean_text(row.cells.get(columns.license)) if columns.license is not None else None,
-    )
+    raw = raw_caption(row, [columns.caption] if columns.caption else [], columns.url, columns.license, file, listing)
+    return replace(item, raw_caption=raw.caption, url=raw.url, license=raw.license, other_captions=raw.others)
 
 
 def _wanted(columns: Columns) -> list[str]:

@@ -290,7 +290,10 @@ def _captioned(item: Item, words: dict[str, RawCaption], captions: TarCaptions) 
     fields = words.get("json", none)
     texts = (words.get(extension, none).caption for extension in ("txt", "caption"))
     text = next(filter(None, texts), None) if captions.txt else None
-    return replace(item, raw_caption=fields.caption or text, url=fields.url, license=fields.license)
+    others = fields.others if fields.caption else ()
+    return replace(
+        item, raw_caption=fields.caption or text, url=fields.url, license=fields.license, other_captions=others
+    )
 
 
 def _open(tar: str) -> Any:

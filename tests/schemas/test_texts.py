@@ -68,4 +68,5 @@ def test_captions_of_any_type() -> None:
     assert caption_texts(["", None, " one ", 7, "two"]) == ["one", "two"]
     assert caption_texts(b"caf\xe9 at noon") == ["café at noon"]
     assert caption_texts({"en": "x"}) == caption_texts(7) == caption_texts(None) == caption_texts([]) == []
-    assert read_sidecar(b'{"caption": [], "text": ["a", "b"]}', is_json=True).caption == "a"
+    found = read_sidecar(b'{"caption": [], "text": ["a", "b", 7, "c"]}', is_json=True)
+    assert (found.caption, found.others) == ("a", ("b", "c"))

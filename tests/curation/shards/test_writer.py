@@ -396,3 +396,25 @@ def test_a_shard_that_is_written_again_renews_the_index(planned: Dataset) -> Non
     assert [row[1] for row in ledger(planned)] == ["kept", "kept", "kept", "error"]
     assert read_index(planned.shards).num_rows == 3
     assert len(json.loads((planned.shards / "wids.json").read_text())["shardlist"]) == 1
+
+
+def test_every_caption_of_a_list_is_in_the_sample(tmp_path: Path) -> None:
+    """The first is the caption, from a table and from a `.json` next to the image alike."""
+    write_pictures(tmp_path / "in", ((96, 64),) * 3, captions=False)
+    lists = {"000.jpg": ["A red kite over a hill", " Kite over a hill ", 7], "001.jpg": ["Two dogs asleep on a porch"]}
+    lines = [json.dumps({"file_name": name, "caption": texts}) + "\n" for name, texts in lists.items()]
+    (tmp_path / "in" / "captions.jsonl").write_text("".join(lines))
+    (tmp_path / "in" / "002.json").write_text('{"caption": ["A tall lighthouse", "A lighthouse"]}')
+    dataset, _ = build(recipe(tmp_path / "in", tmp_path / "ds"))
+    assert [(row["raw_caption"], row["other_captions"]) for row in rows(dataset, "images")] == [
+        ("A red kite over a hill", ["Kite over a hill"]),
+        ("Two dogs asleep on a porch", None),
+        ("A tall lighthouse", ["A lighthouse"]),
+    ]
+    words = [metadata_of(dataset, row) for row in read_index(dataset.shards).to_pylist()]
+    said = {each["caption_original"]: each.get("captions_original") for each in words}
+    assert said == {
+        "A red kite over a hill": ["A red kite over a hill", "Kite over a hill"],
+        "Two dogs asleep on a porch": None,
+        "A tall lighthouse": ["A tall lighthouse", "A lighthouse"],
+    }
