@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from importlib import metadata
@@ -11,7 +12,7 @@ from typing import Annotated
 import typer
 
 from commands import building, keeping, learning, looking, planning, showing
-from commands.terminal import complaints, console
+from commands.terminal import INTERRUPTED, complaints, console
 from schemas.recipe import JOBS
 
 app = typer.Typer(
@@ -88,9 +89,23 @@ def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackT
 
 
 def main() -> None:
-    """Entry point of the `sigma` command."""
+    """Entry point of the `sigma` command.
+
+    After Ctrl-C the process ends at once: threads of Ray and torch that are half started, or an import that was broken
+    off, can crash the interpreter while it takes itself apart, or change the exit status.
+    """
     sys.excepthook = _one_line
-    typer.main.get_command(app)()
+    try:
+        typer.main.get_command(app)()
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    except SystemExit as ended:
+        if ended.code != INTERRUPTED:
+            raise
+        status = INTERRUPTED
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from rich.markup import escape
 import recipes
 from commands.harmless import DataConsole
 
+INTERRUPTED = 130
+"""The exit status after Ctrl-C, as shells have it."""
 WIDEST = 1_000_000
 """The width of an output that is no terminal: nothing in a file or a pipe is cut to fit."""
 
@@ -80,7 +82,7 @@ def refusals() -> Iterator[None]:
         yield
     except KeyboardInterrupt as interrupt:
         complaints.print(f"stopped; {interrupt}" if str(interrupt) else FINISHED_STAYS, markup=False, soft_wrap=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:  # whoever reads this output has enough of it, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(141) from None
