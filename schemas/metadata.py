@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -91,7 +92,7 @@ def _png(data: Sliced) -> Metadata:
             found |= {"depth": payload[8], "grey": payload[9] in (0, 4)}
         elif name == b"eXIf":
             found.setdefault("exif", payload)
-        elif name in (b"tEXt", b"zTXt", b"iTXt"):
+        elif name in png.TEXTS:
             texts.append(_png_text(name, payload))
         elif early:
             found |= _png_colour(name, payload)
@@ -110,14 +111,16 @@ _PNG_METADATA = (b"IHDR", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"eXIf", 
 
 def _png_payloads(data: Sliced) -> Iterator[tuple[bytes, bytes, bool]]:
     """(type, payload, whether it is before the pixels) of each chunk that `_png` reads."""
-    early = True
-    for name, start, length in png.chunks(data):
+    early, alike = True, Counter[bytes]()
+    for chunk in png.chunks(data):
+        name, start, length = chunk
         if name == b"IDAT":
             if early and not isinstance(data, bytes):  # a file that is read by range is not walked to its end
                 yield from _late_png_payloads(data[max(start, len(data) - LATE_BYTES) : len(data)])
                 return
             early = False
-        elif name in _PNG_METADATA:
+        elif name in _PNG_METADATA and png.is_metadata(data, chunk) and alike[name] < png.MOST_ALIKE:
+            alike[name] += 1
             payload = data[start : start + length]
             if zlib.crc32(name + payload) == int.from_bytes(data[start + length : start + length + 4], "big"):
                 yield name, payload, early
@@ -137,7 +140,7 @@ def _png_colour(name: bytes, payload: bytes) -> dict[str, object]:
     if name == b"cICP" and len(payload) == 4 and payload[2] == 0:
         return {"cicp": Cicp(payload[0], payload[1], payload[3] == 0)}
     if name == b"iCCP":
-        return {"icc": _inflated(payload[payload.find(b"\0") + 2 :])}
+        return {"icc": _inflated(payload[payload.find(b"\0") + 2 :], png.MAX_METADATA_BYTES)}
     if name == b"sRGB":
         return {"srgb": True}
     if name == b"gAMA" and len(payload) == 4:
@@ -158,13 +161,13 @@ def _png_text(name: bytes, payload: bytes) -> tuple[bytes, bytes]:
     return key, text
 
 
-def _inflated(stream: bytes) -> bytes | None:
+def _inflated(stream: bytes, most: int = png.MAX_TEXT_BYTES) -> bytes | None:
     """None where it is damaged, or longer than metadata may be."""
     try:
-        found = zlib.decompressobj().decompress(stream, png.MAX_METADATA_BYTES + 1)
+        found = zlib.decompressobj().decompress(stream, most + 1)
     except zlib.error:
         return None
-    return found if len(found) <= png.MAX_METADATA_BYTES else None
+    return found if len(found) <= most else None
 
 
 def _raw_profile(text: bytes) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -13,12 +14,15 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 MAX_METADATA_BYTES = 16 * 1024 * 1024
 """Longest colour profile or block of metadata, inflated; a longer one is left out."""
+MAX_TEXT_BYTES = 2 * 1024 * 1024
+"""The same of a text, such as XMP."""
 MOST_CHUNKS = 200_000
 
 
-_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _TEXTS_KEPT = (b"XML:com.adobe.xmp", b"Raw profile type ")
-"""Keywords of texts that hold metadata of the picture; other texts are for people."""
+MOST_ALIKE = 8
+"""So many profiles, and texts of one kind, are read; a file can hold millions, each of which inflates."""
 _PIXELS = (b"tRNS", b"acTL", b"fcTL", b"fdAT")
 """Chunks of transparency and animation: a damaged one is damage to the picture."""
 
@@ -63,12 +67,15 @@ def tidy(data: Sliced, *, header_only: bool = False) -> Tidy:
         ValueError: the file has more than `MOST_CHUNKS` chunks.
     """
     pieces, num_left_out, kept_from, at = list[bytes](), 0, 0, len(SIGNATURE)
+    alike = Counter[bytes]()
     for number, chunk in enumerate(chunks(data)):
         if number == MOST_CHUNKS:
             raise ValueError(f"the file has more than {MOST_CHUNKS} chunks")
         if header_only and chunk.name in (b"IDAT", b"fdAT", b"IEND"):
             return Tidy(b"".join([*pieces, data[kept_from : chunk.start + 4]]), num_left_out)
-        drop, counts = _judge(data, chunk)
+        if chunk.name in (b"iCCP", *TEXTS):
+            alike[chunk.name] += is_metadata(data, chunk)
+        drop, counts = _judge(data, chunk, alike[chunk.name])
         at = chunk.start + chunk.length + 4
         if drop:
             pieces.append(data[kept_from : chunk.start - 8])
@@ -78,19 +85,27 @@ def tidy(data: Sliced, *, header_only: bool = False) -> Tidy:
     return Tidy(b"".join([*pieces, data[kept_from : len(data)]]), num_left_out)
 
 
-def _judge(data: Sliced, chunk: Chunk) -> tuple[bool, bool]:
+def is_metadata(data: Sliced, chunk: Chunk) -> bool:
+    """Whether a chunk is no text, or one that holds metadata of the picture; other texts are for people."""
+    return chunk.name not in TEXTS or data[chunk.start : chunk.start + 32].startswith(_TEXTS_KEPT)
+
+
+def _judge(data: Sliced, chunk: Chunk, num_alike: int) -> tuple[bool, bool]:
     """Whether a chunk is left out, and whether that is worth counting."""
     if not chunk.name[0] & 32 or chunk.name in _PIXELS or chunk.start + chunk.length + 4 > len(data):
         return False, False
-    if chunk.name in _TEXTS and not data[chunk.start : chunk.start + 32].startswith(_TEXTS_KEPT):
+    if not is_metadata(data, chunk):
         return True, False
+    if num_alike > MOST_ALIKE:
+        return True, True
     whole = data[chunk.start - 4 : chunk.start + chunk.length + 4]
     damaged = zlib.crc32(whole[:-4]) != int.from_bytes(whole[-4:], "big")
-    unusable = damaged or _inflated(chunk.name, whole[4:-4]) > MAX_METADATA_BYTES
+    most = MAX_TEXT_BYTES if chunk.name in TEXTS else MAX_METADATA_BYTES
+    unusable = damaged or _inflated(chunk.name, whole[4:-4], most) > most
     return True, unusable
 
 
-def _inflated(name: bytes, payload: bytes) -> int:
+def _inflated(name: bytes, payload: bytes, most: int) -> int:
     """Bytes of a payload once it is inflated, as far as they matter."""
     if name in (b"iCCP", b"zTXt"):
         compressed = payload.partition(b"\0")[2][1:]
@@ -99,6 +114,6 @@ def _inflated(name: bytes, payload: bytes) -> int:
     else:
         return len(payload)
     try:
-        return len(zlib.decompressobj().decompress(compressed, MAX_METADATA_BYTES + 1))
+        return len(zlib.decompressobj().decompress(compressed, most + 1))
     except zlib.error:
         return 0

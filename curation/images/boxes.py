@@ -66,34 +66,41 @@ def item_media_end(data: bytes) -> str | None:
         return "ends inside a box" if cut else None
     if meta.end > len(data):
         return "ends inside its list of items"
-    places = next((box for box in boxes(data, meta.start + 4, meta.end) if box.name == b"iloc"), None)
-    last = 0 if places is None else max(_item_ends(data[places.start : places.end]), default=0)
+    last = max((end for _, end in items(data)), default=0)
     return f"holds {len(data)} of {last} bytes" if last > len(data) else None
 
 
-def _item_ends(table: bytes) -> Iterator[int]:
-    """First byte behind each part of each item that is in the file itself (`iloc`, ISO/IEC 14496-12, 8.11.3)."""
+def items(data: bytes) -> Iterator[tuple[int, int]]:
+    """(first byte, first byte behind) of each part of each item of an AVIF or HEIF that is in the file itself."""
+    meta = next((box for box in boxes(data, 0, len(data)) if box.name == b"meta"), None)
+    inside = boxes(data, meta.start + 4, min(meta.end, len(data))) if meta else ()
+    places = next((box for box in inside if box.name == b"iloc"), None)
+    return _item_parts(data[places.start : places.end]) if places else iter(())
+
+
+def _item_parts(table: bytes) -> Iterator[tuple[int, int]]:
+    """The parts in an item location box (`iloc`, ISO/IEC 14496-12, 8.11.3)."""
     version = table[0] if table else 0
     wide = 4 if version == 2 else 2
     sizes = _number(table, 4, 2)
     offset_size, length_size, base_size, index_size = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+    skipped = index_size if version else 0
     at = 6 + wide
     for _ in range(_number(table, 6, wide)):
-        if at >= len(table):
-            return
         method = _number(table, at + wide, 2) & 15 if version else 0
         at += wide + (2 if version else 0) + 2
         base, num_parts = _number(table, at, base_size), _number(table, at + base_size, 2)
         at += base_size + 2
-        skipped = index_size if version else 0
-        for _ in range(num_parts):
-            if at >= len(table):
+        for _ in range(num_parts if skipped + offset_size + length_size else min(num_parts, 1)):
+            if at >= len(table) and offset_size + length_size:
                 return
-            offset = _number(table, at + skipped, offset_size)
+            offset = base + _number(table, at + skipped, offset_size)
             length = _number(table, at + skipped + offset_size, length_size)
             at += skipped + offset_size + length_size
             if method == 0:
-                yield base + offset + length
+                yield offset, offset + length
+        if at >= len(table):
+            return
 
 
 def _number(data: bytes, at: int, size: int) -> int:

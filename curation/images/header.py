@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from curation.images import formats
 from curation.images.flavours import camera_raw, lacking
 from curation.images.lazy_bytes import LazyBytes
+from curation.images.limits import hidden_pixels
 from curation.images.whole import cut_short
 from schemas import tiff
 from schemas.appearance import Appearance, appearance_of
@@ -118,6 +119,8 @@ def open_image(data: bytes | LazyBytes, max_pixels: int = MAX_PIXELS) -> tuple[I
     if header.width * header.height > max_pixels:
         detail = f"{header.width}x{header.height} px, the limit is {max_pixels} px"
         raise Unreadable(ImageError.TOO_MANY_PIXELS, detail, header)
+    if (hidden := hidden_pixels(data, header.format, header.width * header.height, max_pixels)) is not None:
+        raise Unreadable(ImageError.TOO_MANY_PIXELS, f"{header.format}: {hidden}", header)
     if header.appearance.colour.refusal is not None:
         reason, detail = header.appearance.colour.refusal
         raise Unreadable(reason, f"{header.format}: {detail}", header)
