@@ -47,7 +47,9 @@ def doctor(
 def purge(
     dataset: DatasetFolder,
     why: Annotated[str | None, typer.Option(help="Goes into the log and the ledger; needed.")] = None,
-    image_id: Annotated[list[str] | None, typer.Option(help="May be repeated, as every selector.")] = None,
+    image_id: Annotated[
+        list[str] | None, typer.Option(help="Or its first 8 or more digits. May be repeated, as every selector.")
+    ] = None,
     sha256: Annotated[list[str] | None, typer.Option(help="Of the original bytes.")] = None,
     url: Annotated[list[str] | None, typer.Option(help="Exactly.")] = None,
     domain: Annotated[list[str] | None, typer.Option(help="Of the URL, and all its subdomains.")] = None,

@@ -51,7 +51,7 @@ def steps_upto(recipe: DataRecipe, upto: str = JOBS[-1], redo: Iterable[str] | N
     Raises:
         ValueError: the recipe leaves that job out or has an impossible subset, or `redo` names no job.
     """
-    from curation.selection import select
+    from curation.selection import subsets
 
     if unknown := [job for job in redo or () if job not in JOBS]:
         raise ValueError(f"--redo {unknown[0]}: no such job; there are {', '.join(JOBS)}")
@@ -61,7 +61,7 @@ def steps_upto(recipe: DataRecipe, upto: str = JOBS[-1], redo: Iterable[str] | N
         raise ValueError("no screen is on; set one, such as screen.sharpness=true")
     if upto == "balance" and recipe.balance.most_images is None:
         raise ValueError("balance.most_images is null; set one, such as balance.most_images=20000")
-    select.check_subsets(recipe.select)
+    subsets.check_subsets(recipe.select)
     wanted = JOBS[: JOBS.index(upto) + 1]
     return [step for step in pipeline(recipe) if step.job in wanted]
 

@@ -86,10 +86,10 @@ def forecast_build(recipe: DataRecipe, size: int, workers: int | None, keep: Pat
     from curation.forecast.facts import facts_of
     from curation.forecast.forecast import forecast, with_remarks
     from curation.forecast.sample import build_sample, sampled
-    from curation.selection import select
+    from curation.selection import subsets
     from engine.preflight import check_needs
 
-    select.check_subsets(recipe.select)
+    subsets.check_subsets(recipe.select)
     check_needs(pipeline(recipe))  # of listing the whole nothing would be left
     out = recipe.out_path()
     with sampled(recipe, size, keep) as sample:

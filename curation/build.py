@@ -75,6 +75,8 @@ def build(
         refuse_unfinished(dataset)
         dataset.sweep()
         preflight(dataset, recipe, steps, redo)
+        if not dataset.recipe.is_file():  # what is listed can be looked at while the rest is
+            write_bytes(dataset.recipe, recipe.to_yaml().encode())
         try:
             observer.listed(listing.update_listing(dataset, recipe))
         except ValueError:
@@ -169,6 +171,8 @@ def refuse_foreign_folder(dataset: Dataset) -> None:
 
 def _remove_empty(dataset: Dataset) -> None:
     """Leave nothing of a dataset that was refused before its first part."""
-    if {path.name for path in dataset.root.iterdir()} <= {".lock"}:
-        (dataset.root / ".lock").unlink(missing_ok=True)
+    ours = {".lock", dataset.recipe.name}
+    if {path.name for path in dataset.root.iterdir()} <= ours:
+        for name in ours:
+            (dataset.root / name).unlink(missing_ok=True)
         dataset.root.rmdir()

@@ -267,15 +267,12 @@ def last_value(path: Path, column: str) -> Any:
     Raises:
         ValueError: it is missing or damaged.
     """
-    with explaining_damage(path), _opened(path) as file:
+    with explaining_damage(path):
+        check_footer(path)
+        file = pq.ParquetFile(path, page_checksum_verification=True)
         if not file.metadata.num_rows:
             return None
         return file.read_row_group(file.num_row_groups - 1, [column])[column][-1].as_py()
-
-
-def _opened(path: Path) -> pq.ParquetFile:
-    check_footer(path)
-    return pq.ParquetFile(path, page_checksum_verification=True)
 
 
 def digest_of(path: Path, key: bytes = DIGEST_KEY) -> str | None:

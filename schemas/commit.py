@@ -53,7 +53,7 @@ def file_lock(path: Path, refusal: Callable[[str], str]) -> Iterator[None]:
         refusal: makes the error's text from the name of the process that holds the lock.
 
     Raises:
-        ValueError: another process holds it.
+        ValueError: another process holds it, or the file system has no locks.
         OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,6 +63,11 @@ def file_lock(path: Path, refusal: Callable[[str], str]) -> Iterator[None]:
         except BlockingIOError:
             file.seek(0)
             raise ValueError(refusal(file.read().strip() or "another process")) from None
+        except OSError as error:
+            raise ValueError(
+                f"{path.parent}: its file system has no locks ({error.strerror}), so two commands could write there at "
+                "once; mount it with locks (NFS: without nolock; Lustre: -o flock), or name a folder on another disk"
+            ) from None
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()

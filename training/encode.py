@@ -200,7 +200,7 @@ def encode_features(
     sets = {found.name: found for found in (*texts, *latents)}
     for wanted in sets.values():
         record = read_record(wanted.folder)
-        if record is not None and not redo:
+        if record is not None and not redo and _has_shards(wanted.folder):
             refuse_other(wanted, record.made_by)
         for knob, value in wanted.made_by.items():
             if value is None:  # says in one line what is missing and how to get it, before a worker fails on it
@@ -232,7 +232,7 @@ def encode_set(
     """Bring one set up to date. Its record names the index only once every shard is there."""
     started = time.perf_counter()
     wanted, folder = job.wanted, job.wanted.folder
-    if redo and folder.is_dir():
+    if folder.is_dir() and (redo or not _has_shards(folder)):
         shutil.rmtree(folder)
     for path in folder.rglob(f"{TEMPORARY}*"):
         path.unlink(missing_ok=True)
@@ -246,6 +246,11 @@ def encode_set(
         record = _measured(job, index)
         write_record(folder, record)
     return SetDone(wanted.name, folder, len(job.shards), num_computed, record, time.perf_counter() - started)
+
+
+def _has_shards(folder: Path) -> bool:
+    """Whether anything was encoded: a set that failed before its first shard may be begun with another encoder."""
+    return any(folder.rglob("[!.]*.tar"))
 
 
 def _drop_surplus(folder: Path, shards: Sequence[str]) -> None:

@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from functools import partial
 from typing import NamedTuple
 
-import duckdb
-
 from curation.selection.inherit import best_first, inherited_sql
+from curation.selection.subsets import check_subsets
 from engine.reduce_job import Connection, ReduceJob
 from schemas.reasons import PURGED, Rejection
 from schemas.recipe import DataRecipe, Select
 from schemas.scores import LIMITED, LIMITS
-
-SUBSET_COLUMNS = {
-    "width": "INTEGER",
-    "height": "INTEGER",
-    "short_side": "INTEGER",
-    "long_side": "INTEGER",
-    "megapixels": "DOUBLE",
-    "aspect": "DOUBLE",
-    "aesthetic": "FLOAT",
-    "format": "VARCHAR",
-    "source_name": "VARCHAR",
-    **dict.fromkeys(LIMITED, "FLOAT"),
-    "classes": "MAP(VARCHAR, FLOAT)",
-}
-"""Columns that the condition of a subset can name."""
 
 PICTURES = f"""
 SELECT row_id, images.image_id, images.reason, sha256, images.width, images.height, alpha, format, source_name,
@@ -218,59 +200,3 @@ def _ruled(rules: Select, max_distance: int) -> str:
         FROM pictures
     )
     """
-
-
-def check_subsets(rules: Select) -> dict[str, str]:
-    """The subsets of a recipe, each tried on a table without rows.
-
-    Raises:
-        ValueError: a name that is no plain word, or a condition that is not one SQL expression over
-            `SUBSET_COLUMNS`.
-    """
-    with duckdb.connect(config={"enable_external_access": "false"}) as connection:
-        columns = ", ".join(f"{name} {kind}" for name, kind in SUBSET_COLUMNS.items())
-        connection.execute(f"CREATE TABLE pictures ({columns})")
-        for name, condition in rules.subsets.items():
-            if not name.replace("_", "").replace("-", "").isalnum():
-                raise ValueError(f"select.subsets.{name}: a name is letters, digits, - and _")
-            if not condition.strip():
-                raise ValueError(f"select.subsets.{name}: a condition is missing")
-            if chance := sorted(_words(condition) & _unsteady(connection)):
-                raise ValueError(f"select.subsets.{name}: {chance[0]} depends on more than the picture")
-            sql = f"SELECT CASE WHEN ({condition}) THEN 1 END FROM pictures WHERE ({condition})"  # WHERE: no aggregates
-            try:
-                if len(connection.extract_statements(sql)) != 1:
-                    raise ValueError(f"select.subsets.{name}: one condition, no semicolon")
-                connection.execute(sql)
-                [(kind,)] = connection.sql(
-                    f"SELECT column_type FROM (DESCRIBE SELECT ({condition}) FROM pictures)"
-                ).fetchall()
-            except duckdb.Error as error:
-                why = str(error).splitlines()[0]
-                raise ValueError(
-                    f"select.subsets.{name}: {condition!r} is no condition ({why}); {_nearest(why)}"
-                    f"columns: {', '.join(SUBSET_COLUMNS)}"
-                ) from None
-            if kind != "BOOLEAN":
-                raise ValueError(
-                    f"select.subsets.{name}: {condition!r} is no condition: it gives {kind}, not yes or no"
-                )
-    return dict(rules.subsets)
-
-
-def _nearest(why: str) -> str:
-    """The column that an unknown one may have meant, as a hint."""
-    unknown = re.search(r'column "(\w+)" not found', why)
-    near = difflib.get_close_matches(unknown[1], SUBSET_COLUMNS, n=1) if unknown else []
-    return f"did you mean {near[0]}? " if near else ""
-
-
-def _words(condition: str) -> set[str]:
-    """The names in a condition, its texts left out."""
-    return set(re.findall(r"\w+", re.sub(r"'[^']*'", "", condition.lower())))
-
-
-def _unsteady(connection: Connection) -> set[str]:
-    """Functions that depend on more than their arguments: chance, the clock, the session."""
-    found = connection.execute("SELECT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'")
-    return {name for (name,) in found.fetchall()} - SUBSET_COLUMNS.keys()

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from curation.selection import select
+from curation.selection import select, subsets
 from engine import catalog
 from engine.catalog import Connection, Row
 from engine.dataset import Dataset
@@ -127,7 +127,7 @@ def changed_recipe(recipe: DataRecipe, overrides: Sequence[str]) -> DataRecipe:
     for override in overrides:
         apply_override(values, override)
     changed = DataRecipe.from_mapping(values)
-    select.check_subsets(changed.select)
+    subsets.check_subsets(changed.select)
     return changed
 
 
@@ -157,7 +157,7 @@ def facts_sql(rules: Select) -> str:
     limited = {rule.value for rule in select.RULES if getattr(rules, rule.knob) is not None}
     columns = dict.fromkeys([*_ALWAYS, *(name for name in SCREENS.names if name in limited)])
     if rules.subsets:
-        columns |= dict.fromkeys(select.SUBSET_COLUMNS)
+        columns |= dict.fromkeys(subsets.SUBSET_COLUMNS)
     return _FACTS.format(
         columns=", ".join(f"pictures.{name}" for name in columns), pictures=select.PICTURES, purged=PURGED
     )

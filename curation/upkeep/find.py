@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -34,14 +34,21 @@ WHERE giver IN (SELECT row_id FROM matched) AND row_id NOT IN (SELECT row_id FRO
 ORDER BY giver, row_id
 """
 
+ID_DIGITS = 32
+SHORTEST_PREFIX = 8
+"""Hex digits of an image_id that may stand for the whole, where no other begins with them."""
+
 DOUBLES = " and its doubles"
 """Ends the `matched_by` of an input that goes because a picture of its group does."""
 
 Condition = tuple[str, str, list[object]]
 """(selector, SQL condition, its values)"""
 
-_HOST = r"lower(regexp_extract({url}, '^[a-zA-Z][a-zA-Z0-9+.-]*://(?:[^/@?#]*@)?([^/:?#]+)', 1))"
-"""Host of a URL."""
+_HOST = (
+    r"rtrim(lower(regexp_extract(replace(trim({url}), '\', '/'), "
+    r"'^(?:(?:[a-zA-Z][a-zA-Z0-9+.-]*:)?//*)?(?:[^/@?#]*@)?([^/:?#]+)', 1)), '.')"
+)
+"""Host of a URL, however it is written: with capitals, a user, a port, a dot at its end, or without a scheme."""
 
 _URL = "coalesce(images.url, listing.url)"
 
@@ -73,9 +80,9 @@ class Wanted:
         if not 0 <= self.distance <= 16:
             raise ValueError(f"--distance {self.distance}: 0 to 16 bits; beyond, pictures have little in common")
         found: list[Condition] = []
-        for name, values, digits in (("image_id", self.image_ids, 32), ("sha256", self.sha256s, 64)):
+        for name, values, digits in (("image_id", self.image_ids, ID_DIGITS), ("sha256", self.sha256s, 64)):
             for value in values:
-                _refuse_other_than_hex(name, value, digits)
+                _refuse_other_than_hex(name, value, digits, SHORTEST_PREFIX if name == "image_id" else None)
                 found.append((f"{name}={value.lower()}", f"images.{name} = ?", [value.lower()]))
         for url in self.urls:
             found.append((f"url={url}", f"{_URL} = ?", [url]))
@@ -95,9 +102,10 @@ class Wanted:
         return found
 
 
-def _refuse_other_than_hex(name: str, value: str, digits: int) -> None:
-    if not re.fullmatch(rf"[0-9a-fA-F]{{{digits}}}", value):
-        raise ValueError(f"--{name.replace('_', '-')} {value}: {digits} hex digits are wanted")
+def _refuse_other_than_hex(name: str, value: str, digits: int, fewest: int | None = None) -> None:
+    if not re.fullmatch(rf"[0-9a-fA-F]{{{fewest or digits},{digits}}}", value):
+        fewer = f", or the first {fewest} or more of one that is in the dataset" if fewest else ""
+        raise ValueError(f"--{name.replace('_', '-')} {value}: {digits} hex digits are wanted{fewer}")
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,9 @@ def find(dataset: Dataset, wanted: Wanted, why: str, features: Sequence[Path] = 
     Raises:
         ValueError: a selector is none; or a URL or domain matches nothing, now or before.
     """
-    conditions = wanted.conditions()
+    wanted.conditions()  # refuses what is no selector
+    ids = (value if len(value) == ID_DIGITS else _whole_id(dataset, value.lower()) for value in wanted.image_ids)
+    conditions = replace(wanted, image_ids=tuple(ids)).conditions()
     logged = read_log(dataset)
     when = datetime.now(UTC).isoformat(timespec="seconds")
     entry = partial(TakedownEntry, why=why, when=when, features=tuple(str(folder.absolute()) for folder in features))
@@ -171,6 +181,22 @@ def find(dataset: Dataset, wanted: Wanted, why: str, features: Sequence[Path] = 
         elif selector not in matched and not is_noted:
             entries.append(refusal)
     return Found(entries, sum(bool(gone) for *_, gone in rows), beside[0])
+
+
+def _whole_id(dataset: Dataset, prefix: str) -> str:
+    """The only image_id that begins with some digits.
+
+    Raises:
+        ValueError: there is none, or there are several.
+    """
+    with catalog.connect(dataset) as connection:
+        sql = "SELECT DISTINCT image_id FROM images WHERE starts_with(image_id, ?) ORDER BY ALL LIMIT 2"
+        found = [value for (value,) in connection.execute(sql, [prefix]).fetchall()]
+    if not found:
+        raise ValueError(f"{dataset.root}: nothing matches image_id={prefix}")
+    if len(found) > 1:
+        raise ValueError(f"{dataset.root}: image_id={prefix} begins several, such as {found[0]} and {found[1]}")
+    return str(found[0])
 
 
 def _match(connection: Connection, conditions: Sequence[Condition], duplicates: bool) -> None:

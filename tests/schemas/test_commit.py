@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
@@ -35,4 +36,17 @@ def test_a_lock_is_held_by_one_which_is_named_to_the_other(tmp_path):
     ):
         pytest.fail("two hold it")
     with file_lock(path, str):
+        pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_named_with_what_to_do(tmp_path, monkeypatch, number):
+    def refuse(file, operation):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with (
+        pytest.raises(ValueError, match=rf"{tmp_path}: its file system has no locks .*nolock"),
+        file_lock(tmp_path / "l", str),
+    ):
         pass

@@ -14,6 +14,7 @@ import ray
 import torch
 import webdataset
 
+from engine.runner import PartFailed
 from schemas.features import read_record
 from schemas.shard_index import read_index
 from schemas.training import TrainingRecipe
@@ -228,6 +229,21 @@ def test_another_encoder_is_refused_unless_redo(recipe):
     with pytest.raises(ValueError, match=r"text-hashed: was encoded with text\.max_tokens = 20, the recipe now has 12"):
         encode(other)
     assert encode(other, redo=True)[0].record.made_by["text.max_tokens"] == 12
+
+
+def test_a_set_that_failed_before_its_first_shard_may_be_begun_with_another_encoder(recipe, monkeypatch):
+    def fail(*arguments):
+        raise OSError("no memory is left")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("training.encode.EncodeJob._write", fail)
+        with pytest.raises(PartFailed):
+            encode(recipe, kind="text")
+    other = recipe.model_copy(
+        update={"text": recipe.text.model_copy(update={"max_tokens": recipe.text.max_tokens - 1})}
+    )
+    [done] = encode(other, kind="text")
+    assert done.num_computed == done.num_shards
 
 
 def test_missing_weights_are_named_before_anything_is_written(recipe, tmp_path):

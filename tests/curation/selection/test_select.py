@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from curation.selection.select import RULES, SUBSET_COLUMNS, check_subsets, choose, reduce_job, statement
+from curation.selection.select import RULES, choose, reduce_job, statement
+from curation.selection.subsets import SUBSET_COLUMNS, check_subsets
 from schemas.recipe import DataRecipe, Select
 from schemas.scores import LIMITED, LIMITS
 from schemas.tables import FINGERPRINTS, SCREENS
@@ -469,8 +470,23 @@ def test_the_paper_s_sets_and_a_classifier_of_one_s_own() -> None:
         ("true) --", "is no condition (Parser Error"),
         ("count(*) > 1", "is no condition (Binder Error: WHERE clause cannot contain aggregates"),
         ("row_number() OVER () = 1", "WHERE clause cannot contain window functions"),
-        ("exists (SELECT * FROM read_text('/etc/passwd'))", "is no condition (Permission Error"),
-        ("width IN (SELECT row_id FROM images)", "is no condition (Catalog Error: Table with name images"),
+        ("exists (SELECT * FROM read_text('/etc/passwd'))", "is no condition: it holds a query of its own"),
+        ("width IN (SELECT row_id FROM images)", "is no condition: it holds a query of its own"),
+        ("current_timestamp > '2030-01-01'", "current_timestamp"),
+        ("localtimestamp IS NOT NULL", "localtimestamp"),
+        ("current_time < '12:00'", "current_time"),
+        ("true TABLESAMPLE 10%", "is no condition (Parser Error"),
+        ("true USING SAMPLE 10%", "is more than a condition"),
+        ("true GROUP BY width", "is more than a condition"),
+        ("random() < 0.5 OR format = $$'$$", "random depends on more than the picture"),
+        ("format = e'\\'' OR random() < 0.5", "random depends on more than the picture"),
+        ("EXISTS (FROM query('SELECT 1'))", "it holds a query of its own"),
+        ("(WITH RECURSIVE a AS (SELECT 1 UNION ALL FROM a) SELECT count(*) FROM a) > 1", "it holds a query of its own"),
+        ("len(list_filter([width], lambda x: x > 1)) > 0", "list_filter is no function that a condition can call"),
+        ("md5(format) < 'a'", "md5 is no function that a condition can call"),
+        ("rowid > 5", "rowid"),
+        ("width = $1", "is no condition"),
+        ("width #> 5", "is no condition"),
         ("format = current_setting('memory_limit')", "current_setting depends on more than the picture"),
         ("shout(format)", "is no condition (Catalog Error"),
     ],
@@ -482,6 +498,22 @@ def test_an_impossible_condition_is_refused_by_name(condition: str, why: str) ->
     assert message.startswith("select.subsets.mine: ")
     assert why in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [
+        "width BETWEEN 5 AND 10 AND NOT format IN ('jpeg', 'png')",
+        "CASE WHEN aspect > 1 THEN true ELSE megapixels::INTEGER % 2 = 0 END",
+        "Format ILIKE '%J%' AND pictures.width IS NOT DISTINCT FROM 7",
+        "least(width, height) // 2 >= 100 AND round(aspect, 1) <> 1.5 OR aesthetic IS NULL",
+        "starts_with(lower(source_name), 'a') AND regexp_matches(source_name, '^[a-z(]+$')",
+        "list_contains(map_keys(classes), 'cartoon') AND classes['cartoon'] > 0.5",
+        "source_name = ') OR random() -- select'",
+    ],
+)
+def test_an_expression_over_the_columns_is_accepted(condition: str) -> None:
+    assert check_subsets(Select(subsets={"mine": condition})) == {"mine": condition}
 
 
 def test_a_refusal_names_the_possible_columns() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 from aiohttp import web
@@ -226,6 +227,55 @@ def test_a_domain_takes_its_subdomains_and_a_url_only_itself(dataset: Dataset) -
     for nothing in ({"domains": ("ample.org",)}, {"domains": ("org.example",)}, {"urls": ("https://example.org/",)}):
         with pytest.raises(ValueError, match="nothing matches"):
             find(dataset, Wanted(**nothing), WHY)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.org./a.jpg",
+        "example.org/a.jpg",
+        "//example.org/a.jpg",
+        "HTTPS://Example.ORG:8443/a.jpg",
+        "example.org:8080/a",
+        "https://user:secret@example.org/a.jpg",
+        "user@example.org/a",
+        "http:\\\\example.org\\a.jpg",
+        " https://cdn.example.org?x=1",
+        "s3://example.org",
+    ],
+)
+def test_a_host_is_found_however_its_url_is_written(url: str) -> None:
+    [(selector, condition, values)] = Wanted(domains=("example.org.",)).conditions()
+    assert selector == "domain=example.org"
+    sql = f"SELECT {condition} FROM (SELECT ? AS url) AS images, (SELECT NULL AS url) AS listing"
+    with duckdb.connect() as connection:
+        assert connection.execute(sql, [*values, url]).fetchall() == [(True,)], url
+        for other in (
+            "https://example.org.evil.com/",
+            "https://evil.com/example.org",
+            "myexample.org/a",
+            "a?example.org",
+        ):
+            assert connection.execute(sql, [*values, other]).fetchall() == [(False,)], other
+
+
+def test_the_beginning_of_an_image_id_stands_for_the_whole(dataset: Dataset) -> None:
+    whole = image_of(dataset, "002.jpg")["image_id"]
+    [entry] = find(dataset, Wanted(image_ids=(whole[:8].upper(),)), WHY).entries
+    assert (entry.image_id, entry.matched_by) == (whole, f"image_id={whole}")
+    with pytest.raises(ValueError, match="nothing matches image_id=00000000"):
+        find(dataset, Wanted(image_ids=("0" * 8,)), WHY)
+
+
+def test_the_beginning_of_several_image_ids_is_refused(dataset: Dataset) -> None:
+    images = dataset.read_part("images", 0)
+    place = images.schema.get_field_index("image_id")
+    ids = pa.array([f"{'ab' * 15}{number:02d}" for number in range(images.num_rows)])
+    commit_table(
+        dataset.part("images", 0), images.set_column(place, images.schema.field(place), ids), images.schema, {}
+    )
+    with pytest.raises(ValueError, match=r"image_id=abababab begins several, such as (ab){15}00 and "):
+        find(dataset, Wanted(image_ids=("ab" * 4,)), WHY)
 
 
 def test_everything_of_a_domain_goes_shards_and_all(dataset: Dataset) -> None:

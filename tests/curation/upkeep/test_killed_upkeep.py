@@ -1,0 +1,109 @@
+"""Every command that changes a dataset is stopped before each of its changes of the disk, and then run again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from commands import order
+from commands.looking import write_report_page
+from curation.upkeep.doctor import check_dataset
+from curation.upkeep.find import Wanted
+from curation.upkeep.purge import show_and_purge
+from curation.upkeep.repair import repair
+from engine import catalog
+from engine.dataset import Dataset
+from schemas.recipe import DataRecipe
+from schemas.shard_index import read_index
+from tests.building import LIGHT, Told, build, recipe, write_pictures
+from tests.dying import Died, dying_at
+from tests.trees import content
+
+pytestmark = pytest.mark.slow
+
+STRIDE = int(os.environ.get("SIGMA_KILL_STRIDE", "23"))
+"""A test stops before some of the changes; `SIGMA_KILL_STRIDE=1` stops before each, which takes five minutes."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    folder = tmp_path_factory.mktemp("whole")
+    write_pictures(folder / "photos", [(96, 64)] * 3 + [(64, 96)])
+    return build(recipe(folder / "photos", folder / "dataset", shard={"max_samples": 2}))[0]
+
+
+def recipe_of(dataset: Dataset) -> DataRecipe:
+    return DataRecipe.load(dataset.recipe, [f"out={dataset.root}"])
+
+
+def mend(dataset: Dataset) -> None:
+    made = recipe_of(dataset)
+    list(repair(made, [step for step in order.pipeline(made) if step.job not in LIGHT], Told()))
+
+
+def damage(dataset: Dataset) -> None:
+    """A tar is gone, another is cut, so is a part, and a table has one bit flipped."""
+    tars = sorted(dataset.shards.glob("*/*.tar"))
+    tars[0].unlink()
+    for path in (tars[1], dataset.part("scores", 0)):
+        path.write_bytes(path.read_bytes()[:-600])
+    data = bytearray(dataset.reduced("selection").read_bytes())
+    data[-20] ^= 1
+    dataset.reduced("selection").write_bytes(bytes(data))
+
+
+def take_out(dataset: Dataset) -> None:
+    made = recipe_of(dataset)
+    steps = [step for step in order.pipeline(made) if step.job not in LIGHT]
+    wanted = None
+    if (dataset.root / "purged.jsonl").is_file() is False:
+        wanted = Wanted(image_ids=(sorted(read_index(dataset.shards)["key"].to_pylist())[0],))
+    list(show_and_purge(dataset, steps, wanted, "asked", [], False, made.run))
+
+
+def redo(job: str) -> Callable[[Dataset], None]:
+    return lambda dataset: (build(recipe_of(dataset), redo=[job]), None)[1]
+
+
+COMMANDS: dict[str, tuple[Callable[[Dataset], None], Callable[[Dataset], None]]] = {
+    "doctor --repair": (damage, mend),
+    "purge": (lambda dataset: None, take_out),
+    "build --redo clean": (lambda dataset: None, redo("clean")),
+    "build --redo shard": (lambda dataset: None, redo("shard")),
+    "report": (lambda dataset: None, lambda dataset: (write_report_page(dataset.root), None)[1]),
+}
+
+
+def trial(whole: Dataset, root: Path, command: str) -> Dataset:
+    shutil.copytree(whole.root, root)
+    dataset = Dataset(root)
+    catalog.write_catalog(dataset)
+    COMMANDS[command][0](dataset)
+    return dataset
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_that_was_killed_is_finished_by_running_it_again(
+    whole: Dataset, tmp_path: Path, command: str
+) -> None:
+    run = COMMANDS[command][1]
+    undisturbed = trial(whole, tmp_path / "undisturbed", command)
+    run(undisturbed)
+    expected, change, died = content(undisturbed.root), 1 + 7 * len(command) % STRIDE, True
+    while died:
+        dataset = trial(whole, tmp_path / str(change), command)
+        died = False
+        try:
+            with dying_at(change):
+                run(dataset)
+        except Died:
+            died = True
+        run(dataset)
+        assert content(dataset.root) == expected, f"stopped before change {change}"
+        assert [finding for finding in check_dataset(dataset.root) if not finding.fine] == []
+        shutil.rmtree(dataset.root)
+        change += STRIDE
