@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping
+import tokenize
+import zlib
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -38,6 +40,9 @@ MIXED = ("mixed",)
 """Arrays of a set of text: the caption that the dataset chose, (tokens, channels), unpadded."""
 TOSSED = ("raw", "synthetic", "mixed")
 """Arrays of a set of text for a toss. Equal captions share one array, which the first one names."""
+PLACE = ("offset", "size", "crc32")
+"""What a set's table says of each array: its first byte in the tar, its bytes, and their checksum, which older sets
+lack."""
 CUT_COLUMN = "cut"
 """The column of a set of text that names the arrays whose caption was cut."""
 
@@ -51,7 +56,7 @@ TAR_BYTES_KEY = b"sigma.tar_bytes"
 
 def places_schema(arrays: tuple[str, ...]) -> pa.Schema:
     """Columns of the Parquet file of a tar of features."""
-    places = [(f"{array}_{what}", pa.int64()) for array in arrays for what in ("offset", "size")]
+    places = [(f"{array}_{what}", pa.int64()) for array in arrays for what in PLACE]
     cut = [] if arrays == LATENTS else [(CUT_COLUMN, pa.list_(pa.string()))]
     return pa.schema([pa.field("key", pa.string(), nullable=False), ("damage", pa.string()), *cut, *places])
 
@@ -74,6 +79,7 @@ class SetRecord:
         index: sha256 of the shard index of which every sample is there; None until then.
         num_damaged: samples that could not be encoded.
         num_bytes: of the tars.
+        null_crc32: checksum of the file of the null caption; None for latents.
     """
 
     made_by: dict[str, Any]
@@ -81,6 +87,7 @@ class SetRecord:
     num_samples: int = 0
     num_damaged: int = 0
     num_bytes: int = 0
+    null_crc32: int | None = None
 
     def unfinished(self) -> SetRecord:
         return replace(self, index=None)
@@ -127,6 +134,27 @@ def encode_npy(array: NDArray[Any]) -> bytes:
     return buffer.getvalue()
 
 
+def wrong_array(tar: Path, places: Mapping[str, Sequence[Any]]) -> str | None:
+    """The key of the first sample of a tar with an array whose bytes are not those that were written; or None.
+
+    Args:
+        places: the columns of its table.
+
+    Raises:
+        OSError: the tar cannot be read.
+    """
+    with tar.open("rb") as file:
+        for column in [name for name in places if name.endswith("_crc32")]:
+            array = column.removesuffix("_crc32")
+            found = zip(places["key"], places[f"{array}_offset"], places[f"{array}_size"], places[column], strict=True)
+            for key, offset, size, checksum in found:
+                if checksum is not None:
+                    file.seek(offset)
+                    if zlib.crc32(file.read(size)) != checksum:
+                        return str(key)
+    return None
+
+
 def decode_npy(data: memoryview) -> NDArray[Any]:
     """The array in the bytes of a .npy file; it shares them.
 
@@ -135,7 +163,10 @@ def decode_npy(data: memoryview) -> NDArray[Any]:
     """
     prefix = np.lib.format.MAGIC_LEN + 2
     start = prefix + int.from_bytes(data[prefix - 2 : prefix], "little")
-    shape, dtype = _npy_header(bytes(data[:start]))
+    try:
+        shape, dtype = _npy_header(bytes(data[:start]))
+    except (SyntaxError, tokenize.TokenError, TypeError) as error:  # numpy reads the header as Python
+        raise ValueError(f"no header of .npy ({error})") from None
     count = int(np.prod(shape))
     if len(data) != start + count * dtype.itemsize:
         raise ValueError(f"{len(data) - start} bytes for an array of {shape} {dtype}")

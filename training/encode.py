@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +24,7 @@ from schemas.features import (
     MADE_BY_KEY,
     MEMBER_DOTS,
     NULL_FILE,
+    PLACE,
     SOURCE_KEY,
     TAR_BYTES_KEY,
     SetRecord,
@@ -32,6 +34,7 @@ from schemas.features import (
     read_record,
     write_record,
 )
+from schemas.seal import check_file, sealed_write
 from schemas.shard import END_OF_ARCHIVE, member_header, padding
 from schemas.shard_index import INDEX_FILE, read_index
 from schemas.strict import fingerprint
@@ -97,6 +100,7 @@ class EncodeJob:
         """Whether a shard was encoded whole from these very index rows."""
         tar = self.wanted.folder / shard
         try:
+            check_file(tar.with_suffix(".parquet"))
             found = pq.read_schema(tar.with_suffix(".parquet")).metadata or {}
             num_bytes = tar.stat().st_size
         except (OSError, pa.ArrowException):
@@ -111,21 +115,21 @@ class EncodeJob:
             place: dict[str, Any] = {"key": key, "damage": damage}
             if self.wanted.stage is None:
                 place[CUT_COLUMN] = cut
-            written: dict[int, tuple[int, int]] = {}  # offset and size of each array; equal captions share one
+            written: dict[int, tuple[int, int, int]] = {}  # the place of each array; equal captions share one
             for name, values in arrays.items():
                 if id(values) not in written:
                     data = encode_npy(as_stored(values, dtype))
                     tar.write(member_header(member_name(key, name), len(data), MEMBER_DOTS))
-                    written[id(values)] = (tar.tell(), len(data))
+                    written[id(values)] = (tar.tell(), len(data), zlib.crc32(data))
                     tar.write(data)
                     tar.write(bytes(padding(len(data))))
-                place[f"{name}_offset"], place[f"{name}_size"] = written[id(values)]
+                place |= {f"{name}_{what}": found for what, found in zip(PLACE, written[id(values)], strict=True)}
             yield place
             progress(1)
 
     def _commit_places(self, tar: Path, places: list[dict[str, Any]], rows: pa.Table, num_bytes: int) -> None:
         schema = places_schema(self.wanted.arrays).with_metadata(self._metadata(rows, num_bytes))
-        with atomic_write(tar.with_suffix(".parquet")) as file:
+        with sealed_write(tar.with_suffix(".parquet")) as file:
             pq.write_table(pa.Table.from_pylist(places, schema=schema), file, compression="zstd")
 
     def _metadata(self, rows: pa.Table, num_bytes: int) -> dict[bytes, bytes]:
@@ -269,4 +273,6 @@ def _measured(job: EncodeJob, index: str) -> SetRecord:
         num_samples += len(damage)
         num_damaged += len(damage) - damage.null_count
         num_bytes += tar.stat().st_size
-    return SetRecord(job.wanted.made_by, index, num_samples, num_damaged, num_bytes)
+    null = job.wanted.folder / NULL_FILE
+    null_crc32 = zlib.crc32(null.read_bytes()) if null.is_file() else None
+    return SetRecord(job.wanted.made_by, index, num_samples, num_damaged, num_bytes, null_crc32)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,9 +138,12 @@ class StageFeatures:
         """The null caption, (max_tokens, channels), without loading a text encoder where the features have it."""
         if self.text is None:
             return encoders.text.null()
-        path = self.text.folder / NULL_FILE
+        path, record = self.text.folder / NULL_FILE, read_record(self.text.folder)
         try:
-            return torch.from_numpy(np.load(path, allow_pickle=False))
+            data = path.read_bytes()
+            if record is not None and record.null_crc32 not in (None, zlib.crc32(data)):
+                raise ValueError("its checksum is wrong")
+            return torch.from_numpy(np.load(io.BytesIO(data), allow_pickle=False))
         except (OSError, ValueError) as error:
             raise ValueError(
                 f"{path}: cannot be read ({error}); delete {self.text.folder}, then run sigma encode RECIPE"

@@ -33,7 +33,7 @@ from engine.dataset import (
 )
 from engine.reduce_job import explaining_memory
 from schemas import shard_index, tables
-from schemas.features import RECORD_FILE, TAR_BYTES_KEY, read_record
+from schemas.features import RECORD_FILE, TAR_BYTES_KEY, read_record, wrong_array
 from schemas.recipe import DataRecipe, Run
 from schemas.seal import check_file
 
@@ -281,7 +281,7 @@ def _index_of_samples(dataset: Dataset) -> pa.Table:
 
 
 def _check_features(dataset: Dataset) -> Iterator[Finding]:
-    """Sets of stored features inside the dataset: tars of the size that their tables say, for shards that exist."""
+    """Sets of stored features inside the dataset: whole tables and arrays, for shards that exist."""
     for record in sorted((dataset.root / "features").glob(f"*/{RECORD_FILE}")):
         folder = record.parent
         bad: list[Path] = []
@@ -302,7 +302,10 @@ def _check_features(dataset: Dataset) -> Iterator[Finding]:
 
 def _features_fit(tar: Path, places: Path) -> bool:
     try:
-        read_parquet(places, ["key"])
+        check_file(places)
+        table = read_parquet(places)
+        if wrong_array(tar, table.to_pydict()) is not None:
+            return False
         promised = (pq.read_schema(places).metadata or {}).get(TAR_BYTES_KEY)
         return promised is not None and tar.stat().st_size == int(promised)
     except (ValueError, *DAMAGE):

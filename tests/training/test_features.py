@@ -186,6 +186,17 @@ def test_features_that_are_cut_short_are_named(values):
     assert tar.read_bytes() == data
 
 
+def test_a_flipped_bit_of_the_null_caption_is_named(values):
+    recipe = with_features(values)
+    encode(recipe, kind="text")
+    path = recipe.features_folder / "text-hashed" / "null.npy"
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"null\.npy: cannot be read \(its checksum is wrong\); delete .*sigma encode"):
+        train(recipe)
+
+
 def test_a_damaged_sample_has_the_same_substitute(recipe_values, values, make_dataset, tmp_path):
     from tests.training.conftest import photo
 

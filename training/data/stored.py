@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from schemas.features import CUT_COLUMN, decode_npy, member_name
 from schemas.lru import Lru
+from schemas.seal import check_file
 from schemas.shard import BLOCK
 from training.data.reader import DamagedSample, member_of
 
@@ -31,11 +33,12 @@ class StoredShard:
     def __init__(self, tar: Path) -> None:
         self._tar = tar
         try:
+            check_file(tar.with_suffix(".parquet"))
             self._places = pq.read_table(tar.with_suffix(".parquet"), partitioning=None, memory_map=False).to_pydict()
             self._file = tar.open("rb", buffering=0)
         except (OSError, pa.ArrowException) as error:
             why = str(error).splitlines()[0]
-            raise ValueError(f"{tar}: cannot be read ({why}); {MEND}") from None
+            raise ValueError(f"{tar}: cannot be read ({why}); delete it, then {MEND}") from None
         self._row_of = {key: row for row, key in enumerate(self._places["key"])}
 
     def __del__(self) -> None:  # a shard that another thread still reads is closed when that one is done
@@ -58,11 +61,14 @@ class StoredShard:
         if offset is None:
             return None
         data = bytearray(BLOCK + size)
+        checksum = self._places.get(f"{array}_crc32", {row: None})[row]
         num_read = os.preadv(self._file.fileno(), [data], offset - BLOCK)
         found = member_of(bytes(data[:BLOCK]))
         try:  # an equal caption is stored under another array's name
             if num_read != len(data) or found is None or found[1] != size or not found[0].startswith(f"{key}."):
                 raise ValueError(f"{member_name(key, array)} is not at {offset}, where its table says")
+            if checksum is not None and zlib.crc32(memoryview(data)[BLOCK:]) != checksum:
+                raise ValueError(f"the checksum of {member_name(key, array)} is wrong")
             return as_tensor(decode_npy(memoryview(data)[BLOCK:]))
         except ValueError as error:
             raise ValueError(f"{self._tar}: damaged ({error}); delete it, then {MEND}") from None
