@@ -180,21 +180,23 @@ def _raw_profile(text: bytes) -> bytes:
 
 def _tiff(image: Image.Image, found: Metadata) -> Metadata:
     tags = getattr(image, "tag_v2", {})
-    white, primaries = tags.get(318), tags.get(319)
-    curves = tags.get(301)
+    white, primaries = _numbers(tags.get(318), 2) or (0.3127, 0.3290), _numbers(tags.get(319), 6)
     return found._replace(
         exif=None,  # its orientation is a tag, too: see `schemas.appearance`
-        chromaticities=(*_numbers(white), *_numbers(primaries)) if primaries else None,
-        curves=_tables(curves) if curves else None,
+        chromaticities=(*white, *primaries) if primaries else None,
+        curves=_tables(tags.get(301)),
     )
 
 
-def _numbers(values: object) -> tuple[float, ...]:
-    return tuple(float(value) for value in values) if isinstance(values, tuple) else (0.3127, 0.3290)
+def _numbers(values: object, count: int) -> tuple[float, ...] | None:
+    """The numbers of a tag, or None where they are not as many."""
+    return tuple(map(float, values)) if isinstance(values, tuple) and len(values) == count else None
 
 
-def _tables(values: tuple[int, ...]) -> tuple[tuple[int, ...], ...] | None:
+def _tables(values: object) -> tuple[tuple[int, ...], ...] | None:
     """One table for all channels or three, each of 2 to the power of the bits per sample entries."""
+    if not isinstance(values, tuple) or not all(isinstance(value, int) for value in values):
+        return None
     for num in (1, 3):
         size = len(values) // num
         if size * num == len(values) and size in (4, 16, 256, 65536):

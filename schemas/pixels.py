@@ -145,6 +145,8 @@ def render(image: Image.Image, seen: Appearance, longest_px: int | None = None) 
     original = image
     if image.mode == "YCbCr":
         image = image.convert("RGB")
+    if image.mode == "RGBA" and seen.channels == "CMYK":
+        image = Image.merge("CMYK", image.split())
     colours, alpha = _split_alpha(image, seen)
     if colours.mode in ("I", "F") or colours.mode.startswith("I;16"):
         colours = _between(colours, seen.levels)
@@ -248,7 +250,8 @@ def _between(image: Image.Image, levels: Levels) -> Image.Image:
     if max(levels) > 0x7FFFFFFF:
         values = values.view(np.uint32)  # Pillow keeps unsigned numbers of 32 bits as signed ones
     wide: NDArray[np.floating] = values.astype(np.float32 if values.dtype.kind == "f" else np.float64)
-    shares = (wide - levels.black) / (levels.white - levels.black)
+    with np.errstate(all="ignore"):  # infinite or not a number, in the file or here
+        shares = (wide - levels.black) / (levels.white - levels.black)
     if values.dtype.kind == "f":
         beyond = float(np.mean((shares > 1.001) | (shares < -0.001)))
         if beyond > _MOST_BEYOND:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 import re
 import struct
+import zlib
 from collections.abc import Iterator
 
-from tests.photos import animation, encode, orientation_tag, photo, swapped_primaries
+from tests.photos import animation, encode, in_jp2, orientation_tag, photo, swapped_primaries, with_chunks
 
 _SMALL = photo("chelsea.png").resize((96, 64))
+_EXIF_AS_TEXT = b"\nexif\n 26\n" + orientation_tag(6).tobytes().hex().encode()
 
 SEEDS = {
     "JPEG": encode(_SMALL, "JPEG", exif=orientation_tag(6), icc_profile=swapped_primaries()),
@@ -27,6 +29,24 @@ SEEDS = {
     "BMP": encode(_SMALL, "BMP"),
     "TGA": encode(_SMALL, "TGA"),
     "JPEG2000": encode(_SMALL, "JPEG2000"),
+    "PNG of many words": with_chunks(
+        encode(_SMALL, "PNG"),
+        (b"cICP", b"\x0c\x0d\0\1"),
+        (b"gAMA", b"\0\0\xb1\x8f"),
+        (b"cHRM", struct.pack(">8I", 31270, 32900, 68000, 32000, 26500, 69000, 15000, 6000)),
+        (
+            b"zTXt",
+            b"Raw profile type exif\0\0"
+            + zlib.compress(b"\nexif\n 14\n" + orientation_tag(6).tobytes().hex().encode()),
+        ),
+        (b"iTXt", b'XML:com.adobe.xmp\0\0\0\0\0<x tiff:Orientation="3"/>'),
+    ),
+    "JPEG2000 with a profile": in_jp2(encode(_SMALL, "JPEG2000"), b"\2\0\0" + swapped_primaries()),
+    "TIFF of floats": encode(
+        _SMALL.convert("F").point(lambda level: level / 255),
+        "TIFF",
+        tiffinfo={318: (0.3127, 0.3290), 700: b"<x:xmpmeta/>"},
+    ),
     "animated GIF": animation("GIF", 2),
     "APNG": animation("PNG", 2),
     "MPO": animation("MPO", 2),

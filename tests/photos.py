@@ -122,6 +122,15 @@ def box(name: bytes, payload: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(payload), name) + payload
 
 
+def in_jp2(data: bytes, colr: bytes) -> bytes:
+    """A JP2 whose `colr` box has another content."""
+    head, at = data.index(b"jp2h") - 4, data.index(b"colr") - 4
+    old = int.from_bytes(data[at : at + 4], "big")
+    new = box(b"colr", colr)
+    size = int.from_bytes(data[head : head + 4], "big") + len(new) - old
+    return data[:head] + size.to_bytes(4, "big") + data[head + 4 : at] + new + data[at + old :]
+
+
 def png_bomb(width: int = 20_000, height: int = 20_000) -> bytes:
     """A small PNG that claims to be huge."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)

@@ -46,7 +46,7 @@ def lacking(data: bytes, image_format: str) -> str | None:
 
 def _jpeg(data: bytes) -> str | None:
     frame = next((segment for segment in segments(data) if is_frame(segment.marker)), None)
-    if frame is None or len(frame.payload) < 6 + 3 * frame.payload[5]:
+    if frame is None or len(frame.payload) < 6 or len(frame.payload) < 6 + 3 * frame.payload[5]:
         return None
     bits, height, num = frame.payload[0], int.from_bytes(frame.payload[1:3], "big"), frame.payload[5]
     if frame.marker in _JPEG_CODINGS:

@@ -28,6 +28,7 @@ from tests.photos import (
     encode,
     orientation_tag,
     oriented,
+    png_chunk,
     quadrants,
     with_chunks,
 )
@@ -251,19 +252,14 @@ def test_white_is_zero_in_16_bits_of_every_compression(compression: str | None) 
     assert grey(encode(ramp, "TIFF", compression=compression, tiffinfo={262: 0})) == RAMP[::-1]
 
 
-def packed_png(depth: int, stored: list[int], key: int | None, colour: int = 0) -> bytes:
+def packed_png(depth: int, stored: list[int], key: int | None) -> bytes:
     """A PNG of one row of grey numbers of 1, 2, 4, 8 or 16 bits, one of which is transparent."""
     bits = "".join(f"{value:0{depth}b}" for value in stored)
     row = b"\0" + int(bits, 2).to_bytes(len(bits) // 8, "big")
-    header = struct.pack(">IIBBBBB", len(stored), 1, depth, colour, 0, 0, 0)
-    plain = encode(Image.new("L", (1, 1)), "PNG")[:8]
-    chunks = [(b"IHDR", header)]
-    chunks += [(b"tRNS", struct.pack(">H", key))] if key is not None else []
+    header = struct.pack(">IIBBBBB", len(stored), 1, depth, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), *([(b"tRNS", struct.pack(">H", key))] if key is not None else [])]
     chunks += [(b"IDAT", zlib.compress(row)), (b"IEND", b"")]
-    return plain + b"".join(
-        struct.pack(">I", len(payload)) + name + payload + struct.pack(">I", zlib.crc32(name + payload))
-        for name, payload in chunks
-    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
@@ -282,3 +278,21 @@ def test_the_transparent_grey_counts_in_the_bits_of_the_file(depth: int) -> None
 def test_only_the_very_number_is_transparent_in_16_bits() -> None:
     stored = [0x8000, 0x8001, 0x80FF, 0x7FFF] * 2
     assert grey(packed_png(16, stored, 0x8001)) == [128, 255, 128, 127] * 2
+
+
+def test_grey_of_16_bits_with_alpha_is_grey() -> None:
+    """Pillow opens it as colour, which a grey profile would not fit."""
+    row = b"\0" + struct.pack(">8H", 0x4040, 0xFFFF, 0x4040, 0x8080, 0xFFFF, 0xFFFF, 0, 0xFFFF)
+    header = struct.pack(">IIBBBBB", 4, 1, 16, 4, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"gAMA", struct.pack(">I", 100_000)), (b"IDAT", zlib.compress(row)), (b"IEND", b""))
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+    assert grey(data) == pytest.approx([137, 196, 255, 0], abs=1)
+
+
+def test_the_transparent_colour_of_16_bits_is_found() -> None:
+    row = b"\0" + struct.pack(">6H", 0x1234, 0x5678, 0x9ABC, 0x8000, 0x8000, 0x8000)
+    header = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    key = struct.pack(">3H", 0x1234, 0x5678, 0x9ABC)
+    chunks = ((b"IHDR", header), (b"tRNS", key), (b"IDAT", zlib.compress(row)), (b"IEND", b""))
+    data = b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
+    assert grey(data) == [255, 128]

@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
 from curation.images.decode import decode
 from curation.images.header import Unreadable, read_header
 from schemas.colour import BT709, SRGB, profile_of
 from schemas.pixels import RefusedPixels, open_rgb
-from tests.photos import box, encode, linear_grey, photo, quadrants, swapped_primaries, with_chunks
+from tests.photos import encode, in_jp2, linear_grey, photo, quadrants, swapped_primaries, with_chunks
 
 STORED = np.array([[200, 90, 60], [60, 160, 90], [90, 100, 190], [128, 128, 128], [16, 30, 25], [240, 250, 235]])
 D65 = (0.3127, 0.3290)
@@ -81,13 +83,19 @@ def chrm(xy: tuple[float, ...]) -> tuple[bytes, bytes]:
 
 def jp2(colr: bytes, image: Image.Image | None = None) -> bytes:
     """A JP2 whose `colr` box has another content."""
-    data = encode(image or strip(), "JPEG2000", irreversible=False)
-    at = data.index(b"colr") - 4
-    old = struct.unpack_from(">I", data, at)[0]
-    head = data.index(b"jp2h") - 4
-    new = box(b"colr", colr)
-    size = struct.pack(">I", struct.unpack_from(">I", data, head)[0] + len(new) - old)
-    return data[:head] + size + data[head + 4 : at] + new + data[at + old :]
+    return in_jp2(encode(image or strip(), "JPEG2000"), colr)
+
+
+def inks() -> bytes:
+    """A CMYK profile (ICC.1:2001, 6.5.8) whose paper is white, and whose every ink makes it darker."""
+    corners = [(255 * (15 - bits) // 15, 128 + 40 * (bits >> 2 & 1), 128 - 30 * (bits >> 3)) for bits in range(16)]
+    ramp = bytes(range(256))
+    lut = b"mft1\0\0\0\0" + bytes((4, 3, 2, 0)) + struct.pack(">9i", *(65536 * (n % 4 == 0) for n in range(9)))
+    lut += ramp * 4 + b"".join(map(bytes, corners)) + ramp * 3
+    header = struct.pack(">II4s4s4s4s12s4s28s", 128 + 16 + len(lut), 0, b"\2\x40\0\0", b"prtr", b"CMYK", b"Lab ",
+                         bytes(12), b"acsp", bytes(28))  # fmt: skip
+    header += struct.pack(">3i", 63190, 65536, 54061) + bytes(48)
+    return header + struct.pack(">I4sII", 1, b"A2B0", 144, len(lut)) + lut
 
 
 def avif(primaries: int, transfer: int) -> bytes:
@@ -214,6 +222,19 @@ def test_the_profile_of_a_jp2_is_applied(method: int) -> None:
     assert (decode(data).header.colour, decode(data).header.icc) == ("icc", True)
 
 
+def test_inks_of_a_jp2_are_no_colour_with_alpha() -> None:
+    cmyk = strip().convert("CMYK")
+    data = jp2(b"\2\0\0" + inks(), Image.merge("RGBA", cmyk.split()))
+    by_tiff = patches(encode(cmyk, "TIFF", icc_profile=inks()))
+    assert np.abs(patches(data) - by_tiff).max() <= 1
+    assert np.ptp(by_tiff) > 50 and (decode(data).alpha, decode(data).header.colour) == (None, "icc")
+
+
+def test_sycc_of_a_jp2_is_colour() -> None:
+    stored = Image.merge("RGB", strip().convert("YCbCr").split())
+    assert np.abs(patches(jp2(struct.pack(">BBBI", 1, 0, 0, 18), stored)) - STORED).max() <= 2
+
+
 def test_romm_rgb_of_a_jp2_is_wider_than_srgb() -> None:
     seen = patches(jp2(struct.pack(">BBBI", 1, 0, 0, 21)))
     grey = STORED[3, 0] / 255
@@ -280,3 +301,15 @@ def test_a_picture_that_says_nothing_is_not_touched() -> None:
     data = encode(Image.fromarray(np.asarray(picture)), "PNG")
     assert decode(data).header.colour is None
     assert open_rgb(data).tobytes() == picture.tobytes()
+
+
+FLOATS = st.lists(st.floats(0, 1), min_size=1, max_size=9).map(tuple)
+
+
+@given(
+    st.dictionaries(st.sampled_from([318, 319, 340, 341]), FLOATS),
+    st.lists(st.integers(0, 65535), min_size=1, max_size=20).map(tuple),
+)
+@settings(max_examples=100, deadline=None)
+def test_no_tag_about_colours_costs_the_pixels_of_a_tiff(tags: dict[int, Any], curve: tuple[int, ...]) -> None:
+    open_rgb(encode(strip(), "TIFF", tiffinfo=tags | {301: curve}))
