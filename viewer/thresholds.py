@@ -180,6 +180,6 @@ def write_page(dataset: Dataset, found: Comparison, path: Path) -> None:
     with catalog.connect(dataset) as connection:
         thumbnails = data_uris(connection, row_ids)
     page = environment(live=False).get_template("comparison.html.jinja").render(
-        name=dataset.root.name, text="\n".join(lines(found)), near=found.near, thumbnails=thumbnails
+        name=dataset.root.name, root=str(dataset.root), found=found, thumbnails=thumbnails
     )  # fmt: skip
     write_bytes(path, page.encode("utf-8", errors="replace"))

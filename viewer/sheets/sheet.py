@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -36,6 +36,8 @@ class Sheet:
     """Sentences under the table: the meaning of its columns, and the source of its rows."""
     num_quoted: int = 0
     """The number of last rows that quote somebody else; a terminal shows them dim."""
+    narrow: frozenset[str] | None = None
+    """Of a sheet that must fit 80 columns: what a terminal leaves out because a note says it; millions are rounded."""
 
     def text(self) -> Table:
         """For a terminal; texts of the data are shown as they are, never as markup."""
@@ -45,11 +47,15 @@ class Sheet:
         caption = Text("\n".join(self.notes)) if self.notes else None
         table = Table(title=self.title, title_justify="left", box=None, padding=(0, 1, 0, 0), caption=caption,
                       caption_justify="left")  # fmt: skip
-        for place, header in enumerate(self.headers):
-            table.add_column(header, justify="right" if self._is_number(place) else "left")
+        places = [place for place, header in enumerate(self.headers) if header not in (self.narrow or ())]
+        for place in places:
+            justify: Literal["left", "right"] = "right" if self._is_number(place) else "left"
+            keep = self.narrow is not None and place == 1
+            table.add_column(self.headers[place], justify=justify, overflow="fold", no_wrap=keep)
         for number, row in enumerate(self.rows):
             quoted = number >= len(self.rows) - self.num_quoted
-            table.add_row(*(Text(shown(value)) for value in row), style="dim" if quoted else "")
+            cells = (shown(row[place]) if self.narrow is None else rounded(row[place]) for place in places)
+            table.add_row(*map(Text, cells), style="dim" if quoted else "")
         return table
 
     def write(self, form: str) -> str:
@@ -92,6 +98,13 @@ class Sheet:
     def _is_number(self, place: int) -> bool:
         ours = self.rows[: len(self.rows) - self.num_quoted]
         return bool(ours) and all(row[place] is None or isinstance(row[place], int | float) for row in ours)
+
+
+def rounded(value: Value) -> str:
+    """A value for a narrow table: as `shown`, but 1,234,567 is 1.23M."""
+    if isinstance(value, int) and value >= 1_000_000:
+        return f"{value / 1e9:.3g}G" if value >= 999_500_000 else f"{value / 1e6:.3g}M"
+    return shown(value)
 
 
 def shown(value: Value) -> str:

@@ -97,11 +97,13 @@ def table_1_sheet(rows: Iterable[Mapping[str, Any]]) -> Sheet:
          row.average_caption_words, None, None, row.average_nouns)
         for row in TABLE_1
     ]  # fmt: skip
+    tokenizers = ", ".join(sorted({str(row[8]) for row in ours if row[8]})) or "no tokenizer yet"
     notes = (
         "VN and DN: valid and all distinct nouns. ACL: average caption length, in words and in tokens as the tokenizer "
-        "named counts them. Rows that begin with paper: are printed in the PixArt-Σ paper, which counts words.",
+        f"({tokenizers}) counts them. Rows that begin with paper: are printed in the PixArt-Σ paper; it counts words.",
     )
-    return Sheet("Nouns in the captions (Table 1)", headers, [*ours, *papers], notes, num_quoted=len(papers))
+    title, left_out = "Nouns in the captions (Table 1)", frozenset({"tokenizer"})
+    return Sheet(title, headers, [*ours, *papers], notes, num_quoted=len(papers), narrow=left_out)
 
 
 def format_mix(mix: Mapping[str, Any], refused: Iterable[Mapping[str, Any]]) -> Table:

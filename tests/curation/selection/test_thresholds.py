@@ -71,6 +71,8 @@ def test_the_page_shows_pictures_and_escapes_names(dataset: Dataset, tmp_path: P
     page = (tmp_path / "page.html").read_text()
     assert page.count("data:image/jpeg;base64,/9j/") == 4
     assert "<script>" not in page and "&lt;script&gt;" in page
+    assert "grid-of-pictures" in page and "--paper:" in page and "Content-Security-Policy" in page, "the report's dress"
+    assert "<dt>kept now</dt><dd>" in page and '<th scope="row"><bdi>too small</bdi></th>' in page
 
 
 def test_other_knobs_are_refused(dataset: Dataset) -> None:

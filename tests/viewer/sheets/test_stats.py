@@ -33,3 +33,26 @@ def test_table_1_has_the_rows_of_the_paper_below_ours() -> None:
     console.print(sheet.text())
     text = console.export_text()
     assert "1,200" in text and "12.3" in text and "paper: Internal-Σ" in text and "ACL tokens" in text
+
+
+def test_table_1_is_whole_in_80_columns_even_of_millions() -> None:
+    columns = {"valid_nouns": 77_123, "distinct_nouns": 714_456, "total_nouns": 1_804_000_000, "tokenizer": "t5"}
+    averages = {"average_caption_words": 180.25, "average_caption_tokens": 233.25, "average_nouns": 53.6}
+    rows = [
+        {"subset": subset, "caption_source": source, "num_images": 33_123_456} | columns | averages
+        for subset in (None, "internal_sigma")
+        for source in ("raw", "synthetic", "share_captioner")
+    ]
+    sheet = table_1_sheet(rows)
+    shown = Console(file=io.StringIO(), width=80, color_system=None)
+    shown.print(sheet.text())
+    assert isinstance(shown.file, io.StringIO)
+    text = shown.file.getvalue()
+    assert "\u2026" not in text and max(map(len, text.splitlines())) <= 80
+    lines = [line.split() for line in text.splitlines()]
+    for source in ("share_captioner", "Share-Captioner", "LLaVA"):
+        assert any(source in line for line in lines), source
+    for number in ("33.1M", "77,123", "714,456", "1.8G", "180.2", "233.2", "53.6"):
+        assert any(number in line for line in lines), number
+    assert "the tokenizer (t5)" in " ".join(text.split())
+    assert "1804000000" in sheet.write("csv") and "t5" in sheet.write("csv"), "other forms keep every digit"
