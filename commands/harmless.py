@@ -10,8 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.segment import Segment
 
-_ORDERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-"""Control characters but for tab and line break, and those that turn the direction of a line."""
+_ORDERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but for tab and line break, those that turn the direction of a line, and bytes of names that are
+not UTF-8, which no terminal takes."""
 
 
 def harmless(text: str) -> str:

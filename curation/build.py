@@ -85,7 +85,7 @@ def build(
             raise
         for step in steps:
             step.delete_unwanted(dataset)
-        write_bytes(dataset.recipe, recipe.to_yaml().encode())
+        write_bytes(dataset.recipe, recipe.with_absolute_paths().to_yaml().encode())
         if retry_failed:
             observer.retried(retry.retry_failed(dataset, recipe))
         for step in steps:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from schemas.captioners import Caption
+from schemas.locations import absolute
 from schemas.scores import LIMITED, LIMITS, Aesthetic, Screen
 from schemas.sources import AnySource, FolderSource, Source
 from schemas.strict import StrictModel, fingerprint
@@ -44,6 +45,10 @@ class Ingest(StrictModel):
     stop_after_failures: Annotated[int, Field(ge=1)] | None = 32
     """So many files of one source that cannot be read one after the other, all for the same reason, stop the job: its
     disk or its server is away. null goes on, and each is a row with its reason. Changes no row that can be read."""
+
+    def knobs(self) -> dict[str, Any]:
+        """The knobs that decide what the rows hold."""
+        return {name: value for name, value in self.resolved().items() if name != "stop_after_failures"}
 
 
 class Fingerprint(StrictModel):
@@ -238,8 +243,8 @@ class Run(StrictModel):
 class DataRecipe(StrictModel):
     """One recipe makes one dataset."""
 
-    images: str | None = None
-    """A folder of images; short for one entry in `sources`."""
+    images: str | tuple[str, ...] | None = None
+    """A folder of images, or a list of them; short for entries in `sources`. One added at the end later appends."""
     sources: tuple[Source, ...] = ()
     """Where images come from, each of a `kind`: folder, webdataset, img2dataset, table, hf_dataset or urls, whose knobs
     are in docs/curation.md. A source added at the end later appends parts; it never renumbers."""
@@ -311,7 +316,16 @@ class DataRecipe(StrictModel):
 
     def all_sources(self) -> tuple[AnySource, ...]:
         """The sources in order, `images` spelled out."""
-        return (FolderSource(path=self.images),) if self.images else self.sources
+        images = (self.images,) if isinstance(self.images, str) else self.images
+        return tuple(FolderSource(path=path) for path in images) if images else self.sources
+
+    def with_absolute_paths(self) -> Self:
+        """The same recipe for any working directory: the paths of its sources are absolute."""
+        images = self.images
+        if images is not None:
+            images = absolute(images) if isinstance(images, str) else tuple(map(absolute, images))
+        sources = tuple(source.with_absolute_paths() for source in self.sources)
+        return self.model_copy(update={"images": images, "sources": sources})
 
     def out_path(self) -> Path:
         """The dataset folder, `~` expanded."""
@@ -323,7 +337,7 @@ class DataRecipe(StrictModel):
         What decides whether an image stays, or how shards are cut, is left out: a sample that stays is the same.
         """
         knobs = self.resolved()
-        shaping: dict[str, Any] = {name: knobs[name] for name in ("ingest", "clean", "mix")}
+        shaping: dict[str, Any] = {name: knobs[name] for name in ("clean", "mix")} | {"ingest": self.ingest.knobs()}
         shaping["aesthetic"] = self.aesthetic.knobs()
         shaping["inherit_captions"] = self.select.inherit_captions
         shaping["caption"] = self.caption.knobs()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -46,6 +46,15 @@ class _Source(StrictModel):
     def listing_options(self) -> dict[str, Any]:
         """The knobs that a listing depends on besides `location`; once listed they cannot be changed."""
         return {}
+
+    def with_absolute_paths(self) -> Self:
+        """The same source for any working directory."""
+        paths = {
+            name: getattr(self, name) for name in ("path", "root", "into", "urls") if name in self.model_fields_set
+        }
+        found: dict[str, Any] = {name: absolute(path) for name, path in paths.items() if isinstance(path, str)}
+        found |= {name: tuple(map(absolute, path)) for name, path in paths.items() if isinstance(path, tuple)}
+        return self.model_copy(update=found)
 
 
 class FolderSource(_Source):

@@ -13,8 +13,9 @@ import pyarrow as pa
 
 from curation.images.header import Header, Unreadable, read_header, refuse_animated
 from curation.images.lazy_bytes import LazyBytes
+from curation.ingest.ingest import most_bytes
 from curation.sources import open_lazily
-from curation.sources.storage import unreadable
+from curation.sources.storage import check_size, unreadable
 from engine.ahead import ahead
 from engine.dataset import Dataset
 from engine.map_job import MapJob, Worker, naming
@@ -91,6 +92,7 @@ def header_row(listed: Listed, max_pixels: int) -> Row:
         return (row_id, num_bytes, *_NOTHING, reason, detail)
     try:
         data = open_lazily(source, member, byte_offset, num_bytes)
+        check_size(len(data), most_bytes(max_pixels))
     except OSError as error:
         return _row(row_id, num_bytes, unreadable(error))
     refused: Unreadable | None = None

@@ -36,8 +36,6 @@ ROWS_PER_BATCH = 64
 BYTES_PER_PIXEL = 8
 """A file of more bytes than this for each pixel of the largest picture is not read: no picture that is taken needs
 them."""
-CHANGE_NO_ROW = ("stop_after_failures",)
-"""Knobs that decide whether the job goes on, and not what it writes."""
 LEAST_BOUND = 1 << 28
 """Bytes that a file may have however small `ingest.max_megapixels` is."""
 
@@ -51,9 +49,7 @@ def map_job(recipe: DataRecipe) -> MapJob:
         build=partial(
             IngestWorker, recipe.ingest, recipe.run.threads, recipe.out_path(), local_roots(recipe.all_sources())
         ),
-        knobs={
-            f"ingest.{name}": value for name, value in recipe.ingest.resolved().items() if name not in CHANGE_NO_ROW
-        },
+        knobs={f"ingest.{name}": value for name, value in recipe.ingest.knobs().items()},
     )
 
 
@@ -110,7 +106,7 @@ def ingest_row(
         image |= {"row_id": row_id, "num_bytes": listed["num_bytes"]} | _caption(listed)
         try:
             max_pixels = int(knobs.max_megapixels * 1e6)
-            data = _read(listed, max(LEAST_BOUND, BYTES_PER_PIXEL * max_pixels))
+            data = _read(listed, most_bytes(max_pixels))
             digest = hashlib.sha256(data).hexdigest()
             image |= {"image_id": image_id(digest), "sha256": digest, "num_bytes": len(data)}
             proxy["image_id"] = image["image_id"]
@@ -122,6 +118,11 @@ def ingest_row(
             if refused.header is not None:
                 image |= refused.header.columns()
         return withheld.hold_back(proxy, image)
+
+
+def most_bytes(max_pixels: int) -> int:
+    """The size above which a file is not read."""
+    return max(LEAST_BOUND, BYTES_PER_PIXEL * max_pixels)
 
 
 def encode_proxy(picture: Image.Image, quality: int) -> bytes:

@@ -57,6 +57,7 @@ class SourceListing:
     def count(self, kind: str, num: int = 1, first: str | None = None) -> None:
         """Count something that is no input; `first` says what and where it is, and is shown of the first one."""
         if first is not None:
+            first = first.encode("utf-8", "backslashreplace").decode("utf-8")  # a name need not be UTF-8
             begin = f"{kind} (the first: "
             kind = next((known for known in self.ignored if known.startswith(begin)), f"{begin}{first})")
         if num:

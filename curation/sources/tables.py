@@ -62,11 +62,13 @@ def list_hf_dataset(source: HFDatasetSource) -> SourceListing:
     """
     root = source.location()
     saved = _read_json(f"{root}/dataset_dict.json", root, missing={})
-    folders = [f"{root}/{split}" for split in saved["splits"]] if "splits" in saved else [root]
     files = []
-    for folder in folders:
-        state = _read_json(f"{folder}/state.json", root)
-        files += [f"{folder}/{file['filename']}" for file in state["_data_files"]]
+    try:
+        for folder in [f"{root}/{split}" for split in saved["splits"]] if "splits" in saved else [root]:
+            state = _read_json(f"{folder}/state.json", root)
+            files += [f"{folder}/{file['filename']}" for file in state["_data_files"]]
+    except (TypeError, KeyError):
+        raise ValueError(f"{root}: its .json files are not those of a saved dataset; save it again") from None
     listing = SourceListing([], {})
     items = (item for file in files for item in _arrow_rows(root, file, source.columns, listing))
     return SourceListing(items, listing.ignored)

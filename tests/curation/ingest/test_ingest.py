@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,13 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
+from curation.ingest.headers import header_row
 from curation.ingest.ingest import encode_proxy, map_job
 from engine.ahead import ahead
 from schemas.recipe import DataRecipe
 from schemas.tables import IMAGES, PROXIES
+from tests.building import build, recipe, write_pictures
+from tests.building import rows as rows_of
 from tests.photos import (
     HEIC,
     HTML,
@@ -261,3 +265,47 @@ def test_running_out_of_memory_is_no_bad_image(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(MemoryError) as caught:
         run(folder)
     assert caught.value.__notes__ == ["image: a.jpg"]
+
+
+def test_files_that_never_end_are_rows_and_texts_outside_the_folder_are_no_captions(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    write_pictures(folder, [(20, 10)] * 6, captions=False)
+    (tmp_path / "secret").write_text("a text of this machine")
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "huge").open("wb") as file:
+        file.truncate(100 << 30)
+    (folder / "huge.jpg").hardlink_to(tmp_path / "huge")
+    (folder / "zero.jpg").symlink_to("/dev/zero")
+    (folder / "pipe.jpg").symlink_to("../pipe")
+    (folder / "out.jpg").symlink_to("../secret")
+    (folder / "000.txt").symlink_to("../secret")
+    (folder / "001.txt").symlink_to("../pipe")
+    (folder / "002.txt").hardlink_to(tmp_path / "huge")
+    (folder / "003.json").write_text("{}")  # then the text of the same name is looked for
+    (folder / "003.txt").symlink_to("../secret")
+    (folder / "003.caption").write_text("of kohya")
+    (folder / "004.txt").symlink_to("text")
+    (folder / "text").write_bytes(b"\xff\xfeA\0 \0k\0i\0t\0e\0")
+    (folder / "005.json").write_bytes(b'{"id": ' + b"7" * 5000 + b', "caption": ["caf\xe9 at night"]}')
+    dataset, _ = build(recipe(folder, tmp_path / "ds"), upto="ingest")
+    images = {row["member"]: row for row in rows_of(dataset, "images")}
+    assert {name: row["raw_caption"] for name, row in images.items() if row["raw_caption"]} == {
+        "003.jpg": "of kohya",
+        "004.jpg": "A kite",
+        "005.jpg": "café at night",
+    }
+    assert {name: (row["reason"], row["detail"]) for name, row in images.items() if row["reason"]} == {
+        "huge.jpg": ("unreadable", "107,374,182,400 bytes or more, of which 2,400,000,000 at most are read"),
+        "out.jpg": (
+            "unreadable",
+            "a link that leads out of the folder; follow_links: true in its entry of sources reads it",
+        ),
+        "pipe.jpg": ("unreadable", "a pipe, a socket or a device, not a file"),
+        "zero.jpg": ("unreadable", "a pipe, a socket or a device, not a file"),
+    }
+    for row in rows_of(dataset, "listing"):
+        if row["member"] in ("huge.jpg", "zero.jpg", "pipe.jpg"):
+            listed = tuple(
+                row[name] for name in ("row_id", "source", "member", "byte_offset", "num_bytes", "reason", "detail")
+            )
+            assert header_row(listed, 300_000_000)[-2] == "unreadable"

@@ -226,3 +226,30 @@ def test_a_source_of_more_than_is_held_at_first_has_parts_of_the_size_asked_for(
     items = [Item(f"{number}.jpg", num_bytes=1, source="/") for number in range(51)]
     assert [len(part) for part in listing._chunks(iter(items), 40)] == [40, 11]
     assert [len(part) for part in listing._chunks(iter(items[:50]), 40)] == [32, 18]
+
+
+def test_images_takes_a_list_of_folders_and_one_more_later(tmp_path: Path, folders: list[Path]) -> None:
+    def made(*paths: Path) -> DataRecipe:
+        text = f"images=[{', '.join(map(str, paths))}]" if len(paths) > 1 else f"images={paths[0]}"
+        (tmp_path / "recipe.yaml").write_text(f"out: {tmp_path / 'ds'}\npart_rows: 3\nrun: {{runner: local}}\n")
+        return DataRecipe.load(tmp_path / "recipe.yaml", [text])
+
+    dataset, _ = listed(made(folders[0]))
+    before = rows(dataset, "listing")
+    listed(made(*folders))
+    found = rows(dataset, "listing")
+    assert found[: len(before)] == before
+    assert list(dict.fromkeys(row["source"] for row in found)) == [str(folder) for folder in folders]
+    with pytest.raises(ValueError, match="the same folder is named twice"):
+        made(folders[0], folders[0])
+
+
+def test_the_recipe_of_a_dataset_is_the_same_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pictures(tmp_path / "in", [(20, 10)] * 2)
+    monkeypatch.chdir(tmp_path)
+    one, _ = build(recipe(Path("in"), tmp_path / "one"), upto="ingest")
+    two, _ = build(recipe(None, tmp_path / "two", sources=[{"path": "in"}]), upto="ingest")
+    monkeypatch.chdir("/")
+    assert DataRecipe.load(one.recipe).images == str(tmp_path / "in")
+    for dataset in (one, two):
+        assert DataRecipe.load(dataset.recipe).all_sources()[0].location() == str(tmp_path / "in")

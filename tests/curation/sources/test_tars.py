@@ -16,6 +16,7 @@ from curation.sources import SourceListing, list_source, read_original
 from curation.sources.patterns import expand_braces
 from curation.sources.tars import split_key
 from schemas.sources import WebDatasetSource
+from tests import mutants
 from tests.building import build, picture, recipe, rows
 from tests.photos import encode
 from tests.serving import serving
@@ -285,3 +286,27 @@ def test_a_tar_that_is_a_pipe_is_a_row_and_hidden_ones_are_counted(tmp_path: Pat
         ]
         assert found.ignored == {"hidden": 1, "caption (captions)": 1}
     assert [item.reason for item in listed(tmp_path / "._b.tar").items] == ["truncated"]  # as it is named
+
+
+def test_a_mutated_tar_is_rows_and_never_an_error(tmp_path: Path) -> None:
+    """Joined tars with links, damaged anywhere: what is listed can be read, and what is lost is a row."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, kind, target in (("l.jpg", tarfile.SYMTYPE, "1.jpg"), ("h.txt", tarfile.LNKTYPE, "1.txt")):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            archive.addfile(info)
+    members = [("1.jpg", b"\xff\xd8" * 40), ("1.txt", b"one"), ("1.json", b'{"caption": "x"}'), ("2.jpg", b"2")]
+    whole = tar_bytes(members)[:5120] + buffer.getvalue()[:2048] + tar_bytes(members, tarfile.GNU_FORMAT)[:5120]
+    path = tmp_path / "a.tar"
+    changes = (mutants.flips, mutants.cut, mutants.hole, mutants.insertion, mutants.swap)
+    for number in range(300):
+        chance = random.Random(number)
+        path.write_bytes(chance.choice(changes)(whole, chance))
+        try:
+            found = listed(path)
+        except ValueError as error:  # nothing is left that is an image
+            assert str(path) in str(error)
+            continue
+        for item in found.items:
+            assert item.reason is not None or len(contents(SourceListing([item], {}))[item.member]) == item.num_bytes
