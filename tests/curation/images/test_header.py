@@ -88,6 +88,15 @@ def test_name_of_the_file_plays_no_part() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("start", "name"), [(b"v/1\x01\2\0\0\0", "OpenEXR"), (b"#?RADIANCE\n", "Radiance HDR"), (b"PF\n1 1\n-1\n", "PFM")]
+)
+def test_pictures_of_floats_without_a_decoder_are_unsupported_by_name(start: bytes, name: str) -> None:
+    with pytest.raises(Unreadable, match=name) as caught:
+        read_header(start + bytes(100))
+    assert caught.value.reason == ImageError.UNSUPPORTED
+
+
 @pytest.mark.parametrize("image_format", ["GIF", "WEBP", "PNG", "TIFF", "AVIF"])
 def test_frames(image_format: str) -> None:
     header = read_header(animation(image_format, 3))
