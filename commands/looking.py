@@ -36,7 +36,7 @@ def status(dataset: DatasetFolder) -> None:
             total, missing = step.num_parts(data), len(step.missing(data))
             rows.append((step.job, step.outputs[-1], f"{total - missing:,} of {total:,}"))
         console.print(rows_table(["job", "table", "parts done"], rows))
-        with catalog.connect(data) as connection:
+        with catalog.one_state(data), catalog.connect(data) as connection:
             counts = catalog.ledger_counts(connection)
         console.print(ledger_table(counts, sum(count for *_, count in counts)))
 
@@ -103,7 +103,8 @@ def sql(
             raise ValueError("--format parquet is no text: send it to a file, with > rows.parquet behind the command")
         if form != "table" and limit is not None:
             raise ValueError(f"--limit is for tables; with --format {form} write LIMIT {limit} into the query")
-        with catalog.connect_read_only(Dataset(dataset.absolute())) as connection:
+        data = Dataset(dataset.absolute())
+        with catalog.one_state(data), catalog.connect_read_only(data) as connection:
             if query is None and form == "table":
                 console.print(columns_table(catalog.described_columns(connection)))
                 return
@@ -134,7 +135,7 @@ def write_report_page(dataset: Path, out: Path | None = None) -> Path:
 
     data = Dataset(dataset)
     path = out or data.report
-    with catalog.connect(data) as connection:
+    with catalog.one_state(data), catalog.connect(data) as connection:
         write_report(connection, data.root, path)
     return path
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from engine.dataset import Dataset, explaining_damage
 from schemas.commit import write_bytes
 from schemas.reasons import OUTCOMES
 from schemas.seal import check_file, check_footer
-from schemas.tables import ADDED, BESIDE, CAPTIONS, MAP_TABLES, MEANINGS, SCHEMAS, is_captions, meaning
+from schemas.tables import ADDED, BESIDE, CAPTIONS, MAP_TABLES, MEANINGS, REDUCE_TABLES, SCHEMAS, is_captions, meaning
 
 Connection = duckdb.DuckDBPyConnection
 Row = dict[str, Any]
@@ -68,7 +68,7 @@ def connect(
     connection = duckdb.connect(config={"memory_limit": memory, **({"threads": threads} if threads else {})})
     connection.execute(f"SET temp_directory = {literal(str(dataset.root / '.duckdb-spill'))}")
     connection.execute("SET preserve_insertion_order = true")
-    create_views(connection, dataset)
+    create_views(connection, dataset, as_now=True)
     return connection
 
 
@@ -80,6 +80,46 @@ def _check_seals(dataset: Dataset, names: Iterable[str], check: Callable[[Path],
     paths = [path for name in names for path in dataset.files(name)]
     for _ in ahead(checked, paths, threads=4):
         pass
+
+
+class Replaced(ValueError):
+    """A file was replaced or deleted while it was read."""
+
+
+@contextmanager
+def one_state(dataset: Dataset) -> Iterator[None]:
+    """Refuse what is read inside where a build has replaced or deleted a file of a table meanwhile. New files change
+    nothing: a connection sees those that were there when it was made.
+
+    Raises:
+        Replaced: in place of whatever error came of it, or at the end.
+    """
+    with suppress(OSError):
+        dataset.rename_old_captions()
+    before = _stamps(dataset)
+    try:
+        yield
+    except (duckdb.Error, ValueError, OSError, LookupError) as error:
+        if before.items() <= _stamps(dataset).items():
+            raise
+        raise _replaced(dataset) from error
+    if not before.items() <= _stamps(dataset).items():
+        raise _replaced(dataset)
+
+
+def _replaced(dataset: Dataset) -> Replaced:
+    return Replaced(f"{dataset.root}: a build is replacing tables of this dataset; wait for it, or run again")
+
+
+def _stamps(dataset: Dataset) -> dict[Path, tuple[int, int]]:
+    """Path -> (inode, time of the last change) of every file of a table."""
+    found = {}
+    for table in [*dataset.map_tables(), *REDUCE_TABLES]:
+        for path in dataset.files(table):
+            with suppress(FileNotFoundError):
+                stat = path.stat()
+                found[path] = (stat.st_ino, stat.st_mtime_ns)
+    return found
 
 
 def connect_read_only(dataset: Dataset) -> duckdb.DuckDBPyConnection:
@@ -146,14 +186,18 @@ def write_catalog(dataset: Dataset) -> Path:
     return dataset.catalog
 
 
-def create_views(connection: duckdb.DuckDBPyConnection, dataset: Dataset) -> None:
+def create_views(connection: duckdb.DuckDBPyConnection, dataset: Dataset, as_now: bool = False) -> None:
     """One view per table (empty where its job has not run), the captions of extra captioners, the raw
-    captions as the mix is offered them, then the ledger."""
+    captions as the mix is offered them, then the ledger.
+
+    Args:
+        as_now: parts that are written later are not seen.
+    """
     with suppress(OSError):  # a dataset that cannot be written keeps the folders it has
         dataset.rename_old_captions()
     for table in SCHEMAS:
-        connection.execute(f"CREATE OR REPLACE VIEW {table} AS {select_table(dataset, table)}")
-    connection.execute(f"CREATE OR REPLACE VIEW captions_beside AS {_select_beside(dataset)}")
+        connection.execute(f"CREATE OR REPLACE VIEW {table} AS {select_table(dataset, table, as_now)}")
+    connection.execute(f"CREATE OR REPLACE VIEW captions_beside AS {_select_beside(dataset, as_now)}")
     for view in ("raw_offers", "ledger"):
         connection.execute(resources.files("engine").joinpath(f"{view}.sql").read_text(encoding="utf-8"))
 
@@ -184,27 +228,29 @@ def _comment(connection: duckdb.DuckDBPyConnection) -> None:
     connection.execute("COMMIT")
 
 
-def select_table(dataset: Dataset, table: str) -> str:
+def select_table(dataset: Dataset, table: str, as_now: bool = False) -> str:
     """SELECT of a whole table, or of no rows of its contract where it does not exist."""
     if table in MAP_TABLES and dataset.parts(table):
-        return _select_parts(dataset, table)
+        return _select_parts(dataset, table, as_now)
     if table not in MAP_TABLES and dataset.reduced(table).is_file():
         columns = ", ".join(["*", *_added(dataset.reduced(table), table)])
         return f"SELECT {columns} FROM read_parquet({literal(_glob_safe(dataset.reduced(table)))}, {_AS_IS})"
     return _select_nothing(SCHEMAS[table])
 
 
-def _select_beside(dataset: Dataset) -> str:
+def _select_beside(dataset: Dataset, as_now: bool) -> str:
     """SELECT of the captions of all extra captioners, and `source`, each one's name in the recipe."""
     selects = [
-        f"SELECT *, {literal(table.removeprefix(BESIDE))} AS source FROM ({_select_parts(dataset, table)})"
+        f"SELECT *, {literal(table.removeprefix(BESIDE))} AS source FROM ({_select_parts(dataset, table, as_now)})"
         for table in dataset.extra_captions()
         if dataset.parts(table)
     ]
     return " UNION ALL BY NAME ".join(selects) or _select_nothing(CAPTIONS.append(pa.field("source", pa.string())))
 
 
-def _select_parts(dataset: Dataset, table: str) -> str:
+def _select_parts(dataset: Dataset, table: str, as_now: bool) -> str:
+    if as_now:
+        return f"SELECT * FROM {read_parts(dataset.parts(table))}"
     path = dataset.tables / table / "part-*.parquet"
     grown = ", union_by_name=true" if is_captions(table) else ""  # parts from before a column was added stay
     return f"SELECT * FROM read_parquet({literal(_glob_safe(path.parent) + '/' + path.name)}, {_AS_IS}{grown})"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import duckdb
@@ -45,10 +45,12 @@ class Database:
         """Open it.
 
         Raises:
-            ValueError: the folder is no dataset.
+            ValueError: the folder is no dataset, or a file of it is damaged.
+            catalog.Replaced: a build has replaced tables meanwhile.
         """
         self.dataset, self.signature = dataset, signature(dataset)
-        self._connection, self.seconds = catalog.connect_read_only(dataset), seconds
+        with catalog.one_state(dataset):
+            self._connection, self.seconds = catalog.connect_read_only(dataset), seconds
         self._prepared: set[str] = set()
         self._active: set[Connection] = set()
         self._searches = Lru[tuple[str, str], Search](MOST_SEARCHES, on_drop=Search.stop)
@@ -72,6 +74,8 @@ class Database:
         except duckdb.InterruptException:
             raise TooSlow(f"this takes longer than {seconds:g} s; narrow the filter") from None
         except duckdb.Error as error:
+            if signature(self.dataset) != self.signature:
+                raise catalog.Replaced("a build is replacing tables of this dataset; load the page again") from None
             raise ValueError(str(error).splitlines()[0]) from None
         finally:
             timer.cancel()
@@ -121,4 +125,8 @@ def signature(dataset: Dataset) -> Signature:
     """Changes whenever a table gains, loses or replaces a file."""
     maps = [dataset.tables / table for table in dataset.map_tables()]
     reduced = [dataset.reduced(table) for table in SCHEMAS if table not in MAP_TABLES]
-    return tuple((str(path), path.stat().st_mtime_ns) for path in [*maps, *reduced, dataset.runs] if path.exists())
+    found = []
+    for path in [*maps, *reduced, dataset.runs]:
+        with suppress(FileNotFoundError):
+            found.append((str(path), path.stat().st_mtime_ns))
+    return tuple(found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from engine.catalog import Connection
+from engine.catalog import Connection, one_state
 from engine.dataset import Dataset
 from schemas.commit import write_bytes
 from viewer.cards import data_uris
@@ -23,17 +23,18 @@ def write_report(connection: Connection, dataset_root: Path, out: Path) -> None:
         dataset_root: the dataset folder; it names the page.
         out: the file to write. It is replaced whole or not at all.
     """
-    for table, sql in COUNTED.items():
-        connection.execute(f"CREATE OR REPLACE TEMPORARY TABLE {table} AS {sql}")
-    source = Source(connection, Dataset(dataset_root), REPORT)
-    sections = {name: section.content(source) for name, section in SECTIONS.items()}
-    page = environment(live=False).get_template("report.html.jinja").render(
-        name=dataset_root.absolute().name or str(dataset_root),
-        root=str(dataset_root.absolute()),
-        sections={name: content for name, content in sections.items() if content},
-        titles={name: section.title for name, section in SECTIONS.items()},
-        thumbnails=data_uris(connection, list(_row_ids(sections))),
-    )  # fmt: skip
+    with one_state(Dataset(dataset_root)):
+        for table, sql in COUNTED.items():
+            connection.execute(f"CREATE OR REPLACE TEMPORARY TABLE {table} AS {sql}")
+        source = Source(connection, Dataset(dataset_root), REPORT)
+        sections = {name: section.content(source) for name, section in SECTIONS.items()}
+        page = environment(live=False).get_template("report.html.jinja").render(
+            name=dataset_root.absolute().name or str(dataset_root),
+            root=str(dataset_root.absolute()),
+            sections={name: content for name, content in sections.items() if content},
+            titles={name: section.title for name, section in SECTIONS.items()},
+            thumbnails=data_uris(connection, list(_row_ids(sections))),
+        )  # fmt: skip
     write_bytes(out, page.encode("utf-8", errors="replace"))
 
 

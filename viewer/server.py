@@ -17,6 +17,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from curation.selection.thresholds import rules_on_record
+from engine.catalog import Replaced
 from engine.dataset import Dataset
 from viewer import filters, images, sections, thresholds
 from viewer.database import BACKGROUND_SECONDS, Database, TooSlow, signature
@@ -54,11 +55,12 @@ class Live:
         """This object, reopened if the dataset has changed."""
         with self._lock:
             if time.monotonic() - self._looked > LOOK_EVERY_S:
-                self._looked = time.monotonic()
                 if signature(self._dataset) != self.database.signature:
-                    self.overview.close()
-                    self.database.stop_searches()
-                    self._open()
+                    overview, database = self.overview, self.database
+                    self._open()  # where a build is replacing tables this fails, and the next request tries again
+                    overview.close()
+                    database.stop_searches()
+                self._looked = time.monotonic()
         return self
 
     def close(self) -> None:
@@ -203,11 +205,12 @@ class Pages:
         return Response(status_code=204)
 
     def refused(self, request: Request, error: Exception) -> Response:
-        """The page of an error: 400 for a wrong query, 503 for one that takes too long, 404."""
+        """The page of an error: 400 for a wrong query, 503 for one that takes too long or while a build
+        replaces tables, 404."""
         if isinstance(error, HTTPException):
             status, text = error.status_code, str(error.detail)
         else:
-            status, text = 503 if isinstance(error, TooSlow) else 400, str(error)
+            status, text = 503 if isinstance(error, TooSlow | Replaced) else 400, str(error)
         return self._page("refused.html.jinja", status, code=status, text=text)
 
 

@@ -14,7 +14,8 @@ from captioning.captioners.attributes import AttributesCaptioner
 from captioning.captioners.base import Generated
 from captioning.captioners.make import CAPTIONERS
 from engine import catalog
-from engine.dataset import Dataset, commit_table
+from engine.dataset import Dataset, commit_table, set_aside
+from schemas.commit import write_bytes
 from schemas.tables import SCHEMAS
 from tests.building import build, computed, recipe, write_pictures
 
@@ -272,3 +273,44 @@ def test_captions_beside_are_one_view_with_their_source(tmp_path: Path) -> None:
         counts = connection.sql("SELECT source, count(*), min(row_id) FROM captions_beside GROUP BY 1 ORDER BY 1")
         assert counts.fetchall() == [("endpoint", 4, 0), ("vlm", 4, 0)]
         assert connection.sql("SELECT count(*) FROM captions").fetchall() == [(4,)]
+
+
+# ------------------------------------------------------------------------------------------------ while a build runs
+
+
+def count_images(connection: Any) -> int:
+    return int(connection.execute("SELECT count(*) FROM images").fetchall()[0][0])
+
+
+def test_a_part_that_is_written_meanwhile_is_not_seen(small: Dataset, copy_of: Any) -> None:
+    dataset = copy_of(small)
+    last = dataset.parts("images")[-1]
+    data = last.read_bytes()
+    last.unlink()
+    with catalog.one_state(dataset), catalog.connect(dataset) as connection:
+        before = count_images(connection)
+        last.write_bytes(data)
+        assert count_images(connection) == before < 8
+
+
+@pytest.mark.parametrize("error", [duckdb.IOException("no such file"), ValueError("missing"), KeyError(287)])
+def test_what_comes_of_tables_that_were_moved_away_says_so(small: Dataset, copy_of: Any, error: Exception) -> None:
+    dataset = copy_of(small)
+    with (
+        pytest.raises(catalog.Replaced, match="a build is replacing tables of this dataset"),
+        catalog.one_state(dataset),
+    ):
+        set_aside(dataset, "images")
+        raise error
+
+
+def test_a_table_that_was_replaced_meanwhile_is_refused_although_nothing_failed(small: Dataset, copy_of: Any) -> None:
+    dataset = copy_of(small)
+    with pytest.raises(catalog.Replaced), catalog.one_state(dataset), catalog.connect(dataset) as connection:
+        count_images(connection)
+        write_bytes(dataset.reduced("selection"), dataset.reduced("selection").read_bytes())
+
+
+def test_an_error_of_a_dataset_at_rest_stays_what_it_is(small: Dataset) -> None:
+    with pytest.raises(KeyError), catalog.one_state(small):
+        raise KeyError(287)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import httpx
 import pytest
 
 from engine import catalog
-from engine.dataset import Dataset
+from engine.dataset import Dataset, set_aside
 from tests.browse_server import served
 from tests.viewer.test_report import NASTY, PHOTOS, Page, build
 from viewer.filters import FIELDS, OPERATORS
@@ -215,3 +216,21 @@ def test_an_unknown_address_is_not_found(client: httpx.Client, path: str) -> Non
 def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no dataset here; make one with sigma build"):
         serve(Dataset(tmp_path), port=0)
+
+
+def test_pages_say_that_a_build_is_replacing_tables_and_go_on_afterwards(small: Dataset, copy_of: Any) -> None:
+    dataset = copy_of(small)
+    with served(dataset) as address, httpx.Client(base_url=address, timeout=30) as client:
+        assert client.get("/images").status_code == 200
+        for table in ("images", "proxies", "mix"):
+            set_aside(dataset, table)
+        for page in ("/images?column=images.width&op=ge&value=5", "/images/3", "/thresholds", "/image/3"):
+            answer = client.get(page)
+            assert answer.status_code in (200, 404, 503), answer.text
+            if answer.status_code == 503:
+                assert "a build is replacing tables" in answer.text
+        for table in ("images", "proxies", "mix"):
+            for path in dataset.previous(table).iterdir():
+                path.rename(dataset.tables / table / path.name)
+        time.sleep(1.1)
+        assert shown(client.get("/images").text) == list(range(8))
