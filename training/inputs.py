@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from schemas.training import TrainingRecipe
 from training.data.chance import derived_seed, noise
 from training.data.loader import PaddedText, TrainingBatch
 from training.data.transform import to_unit_range
@@ -69,6 +70,12 @@ def model_inputs(batch: TrainingBatch, encoders: Encoders, device: torch.device)
         drop=batch.drop.to(device, non_blocking=True),
         lengths=text.lengths.repeat_interleave(draws, 0),
     )
+
+
+def caption_shares(batch: TrainingBatch, inputs: ModelInputs, recipe: TrainingRecipe) -> Tensor:
+    """(3,) shares of the captions that are synthetic, that were cut, and that fill the text encoder's limit."""
+    at_limit = (inputs.lengths >= recipe.text.max_tokens).float().mean()
+    return torch.cat([batch.shares, at_limit[None]])
 
 
 def moments_of(pictures: Tensor, encoders: Encoders, device: torch.device) -> Tensor:

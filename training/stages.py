@@ -108,6 +108,11 @@ def stage_data(recipe: TrainingRecipe, stage: Stage) -> StageData:
     """
     rows = select_rows(ShardIndex(recipe.dataset / "shards"), stage.where, stage.name)
     knobs = recipe.data_of(stage)
+    if knobs.captions == "toss" and rows.tars is not None:
+        raise ValueError(
+            "data.captions: toss chooses between a raw and a synthetic caption, and tars that sigma index read have "
+            "one for each picture; set data.captions=mix, or build a dataset from them"
+        )
     rows, held = _split(recipe, stage, rows)
     num_rows, batch = rows.num_rows, knobs.batch
     if stage.where is not None and rows.num_rows < batch:
@@ -118,6 +123,11 @@ def stage_data(recipe: TrainingRecipe, stage: Stage) -> StageData:
     found = without_enlarged(_shaped(recipe, stage, rows), knobs.max_upscale)
     found = without_repeated(found, knobs)
     rows, shapes, notes = found.rows, found.shapes, found.notes
+    if knobs.captions == "toss":
+        notes = (
+            f"captions are tossed anew in every epoch, {knobs.synthetic_share:.0%} synthetic, not as mixed",
+            *notes,
+        )
     if held is not None:
         notes = (
             f"{held.rows.num_rows:,} of {held.rows.num_rows + num_rows:,} pictures are held out for validation",

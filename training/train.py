@@ -23,7 +23,7 @@ from training.data.source import Source
 from training.encoders.make import Encoders
 from training.features import StageFeatures, keep_features, stage_features
 from training.identity import check_identity, identity
-from training.inputs import model_inputs
+from training.inputs import caption_shares, model_inputs
 from training.memory import fitting
 from training.metrics import Metrics, read_metrics, smoothed_ends
 from training.optim.gradients import accumulate_gradients, check_micro_batch, fixed_threads
@@ -143,7 +143,7 @@ def train_stage(
             rate = learning_rate(state.step, optimizer.lr, optimizer.warmup_steps)
             grad_norm = state.take_step(rate, optimizer.gradient_clip)
             speed.count(len(batch.image_ids), inputs)
-            measured = torch.cat([terms, grad_norm[None].to(terms), batch.shares.to(terms)])
+            measured = torch.cat([terms, grad_norm[None].to(terms), caption_shares(batch, inputs, recipe).to(terms)])
             state.unreported.append((state.step, batch.image_ids, measured))  # not read: reading waits for the device
             writer.check()
 
@@ -264,7 +264,7 @@ def finite_mean(
         ValueError: as `finite_rows`. No checkpoint is written between that step and this report.
     """
     rows = torch.stack([row for _, _, row in finite_rows(pending, stage, here, way_out)])
-    names = ("loss", "mse", "vb", "grad_norm", "synthetic_share", "cut_share")
+    names = ("loss", "mse", "vb", "grad_norm", "synthetic_share", "cut_share", "at_limit_share")
     return dict(zip(names, rows.mean(dim=0).tolist(), strict=False))  # shares may be left out
 
 

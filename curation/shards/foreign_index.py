@@ -134,6 +134,7 @@ def _samples(
             left_out["links and special members"] += 1
             continue
         places[number, posixpath.normpath(path)] = place
+        extension = "txt" if extension == "caption" else extension
         sample = samples.setdefault((number, key), {})
         is_image = f".{extension.rpartition('.')[2]}" in image_extensions()
         if is_image and any(name not in ("txt", "json") for name in sample):

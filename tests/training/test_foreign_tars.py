@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import tarfile
 
+import pytest
 from typer.testing import CliRunner
 
 from schemas.training import TrainingRecipe
@@ -33,6 +34,9 @@ def test_the_command_indexes_and_the_trainer_encodes_and_trains(tmp_path, recipe
         recipe_values | {"dataset": str(tmp_path / "tars"), "features": {"dtype": "fp32"}, "out": str(tmp_path / "one")}
     )
     train(recipe, only_stage="small")
+    tossing = recipe.model_copy(update={"data": recipe.data.model_copy(update={"captions": "toss"})})
+    with pytest.raises(ValueError, match=r"data\.captions: toss .* have one for each picture"):
+        train(tossing)
     assert [done.record.num_damaged for done in encode(recipe)] == [0, 0, 0]
     again = recipe.model_copy(update={"out": tmp_path / "two"})
     train(again, only_stage="small")

@@ -318,3 +318,13 @@ def test_half_a_torchrun_is_named(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "two")
     with pytest.raises(ValueError, match="torchrun's variables are damaged"), world():
         pass
+
+
+def test_the_metrics_say_which_captions_were_read(recipe_values):
+    values = recipe_values | {"text": {"channels": 16, "max_tokens": 6}}
+    recipe = TrainingRecipe.from_mapping(values)
+    train(recipe, only_stage="small")
+    lines = read_metrics(recipe.stage_folder(recipe.stages[0]))
+    # "a synthetic sentence about 3" fills the limit, "raw words number 6" does not
+    assert all(0.5 < line["synthetic_share"] <= 1 and line["cut_share"] == 0 for line in lines)
+    assert all(line["at_limit_share"] == pytest.approx(line["synthetic_share"]) for line in lines)

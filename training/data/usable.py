@@ -45,12 +45,14 @@ def held_out(rows: Selection, share: float) -> NDArray[np.bool_]:
     return np.fromiter((coin < share for coin in coins), np.bool_, rows.num_rows)
 
 
-def enlargement(rows: Selection, shapes: Shapes) -> NDArray[np.float64]:
+def enlargement(rows: Selection, shapes: Shapes) -> NDArray[np.float32]:
     """How many times each picture is enlarged to cover its training shape, (rows,); below 1 it is shrunk."""
-    table = np.array(shapes.table, np.float64)[shapes.codes]  # (rows, 2)
-    parts = [(part["height"].to_numpy(), part["width"].to_numpy()) for part in rows.parts(("height", "width"))]
-    heights, widths = (np.concatenate(sides) for sides in zip(*parts, strict=True))
-    return np.maximum(table[:, 0] / heights, table[:, 1] / widths)
+    factors, end = np.empty(rows.num_rows, np.float32), 0
+    for part in rows.parts(("height", "width")):
+        begin, end = end, end + part.num_rows
+        table = np.array(shapes.table)[shapes.codes[begin:end]]  # (rows of the part, 2)
+        factors[begin:end] = np.maximum(table[:, 0] / part["height"].to_numpy(), table[:, 1] / part["width"].to_numpy())
+    return factors
 
 
 def without_enlarged(found: Usable, most: float | None) -> Usable:

@@ -85,10 +85,12 @@ def test_members_of_any_names_are_read(tmp_path, tar_format):
         ("café.txt", "\ufefftwo".encode()),
         ("v1.0/one.seg.png", picture(form="PNG")),
         ("v1.0/one.json", b'{"text": ["three", "four"]}'),
+        ("v1.0/two.caption", b"five"),
+        ("v1.0/two.bmp", picture(form="BMP")),
     ]
     write_tar(tmp_path / "a.tar", members, format=tar_format)
     assert index(tmp_path).left_out == {}
-    assert captions(tmp_path) == ["eine Straße", "two", "three"]
+    assert captions(tmp_path) == ["eine Straße", "two", "three", "five"]
 
 
 def test_equal_keys_in_two_tars_and_joined_tars_are_different_pictures(tmp_path):
