@@ -13,6 +13,7 @@ or an 's as well, parts them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -40,6 +41,9 @@ NOT_NEEDED = ["parser", "ner", "senter", "entity_linker", "textcat"]
 
 LONGEST_COMPOUND = 4
 """Largest number of nouns that count as one concept."""
+
+_APOSTROPHE = re.compile("(?<=\\w)[\u2019\u2018\u02bc\u00b4\u2032\uff07`](?=\\w)")
+_HYPHEN = re.compile("(?<=\\w)[\u2010\u2011](?=\\w)")
 
 ROWS_AT_ONCE = 256
 
@@ -98,9 +102,10 @@ def load_extractor(name: str, compounds: bool = False) -> NounExtractor:
     import spacy  # takes half a second; only workers pay it
 
     if name == LEXICON:
-        from captioning.lexicon_tagger import FACTORY
+        from captioning.lexicon_tagger import FACTORY, HYPHENATED
 
         nlp = spacy.blank("en")
+        nlp.tokenizer.token_match = HYPHENATED.fullmatch  # type: ignore[union-attr]  # T-shirt stays whole
         nlp.add_pipe(FACTORY)
         return NounExtractor(nlp, compounds)
     try:
@@ -147,7 +152,7 @@ class NounExtractor:
     def count(self, texts: Iterable[str]) -> list[tuple[list[str], int]]:
         """For each caption, its nouns as `nouns` gives them, and its number of words."""
         with self._zone():
-            return [_count(doc, self._compounds) for doc in self._nlp.pipe(texts)]
+            return [_count(doc, self._compounds) for doc in self._nlp.pipe(map(_plain, texts))]
 
     def _zone(self) -> AbstractContextManager[object]:
         """A context that forgets new strings at its end, once the extractor knows `KEPT_STRINGS`."""
@@ -243,6 +248,11 @@ def _joined(nouns: list[Token]) -> list[str]:
         else:
             concepts.append(" ".join([*(token.text.lower() for token in run[:-1]), _lemma(run[-1])]))
     return concepts
+
+
+def _plain(text: str) -> str:
+    """A text with the apostrophes and hyphens of a typewriter, which tokenizers know."""
+    return text if text.isascii() else _HYPHEN.sub("-", _APOSTROPHE.sub("'", text))
 
 
 def _is_noun(token: Token) -> bool:
