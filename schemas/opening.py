@@ -15,6 +15,7 @@ from typing import IO, cast
 from PIL import Image
 
 from schemas import png, tiff
+from schemas.jpeg_segments import num_scans
 from schemas.slices import Sliced
 
 Image.MAX_IMAGE_PIXELS = None  # the limit is ours, checked from the header: see `schemas.pixels.open_picture`
@@ -51,6 +52,8 @@ def open_file(data: Sliced, formats: tuple[str, ...] | None = None, *, header_on
     Raises:
         Errors of `schemas.pixels.DECODER_ERRORS`: the bytes are none of these formats, or their header is damaged.
     """
+    if isinstance(data, bytes) and data.startswith(b"\xff\xd8") and (num := num_scans(data)) > MOST_SCANS:
+        raise ValueError(f"it has {num} scans, the limit is {MOST_SCANS}")
     num_left_out = 0
     if data.startswith(png.SIGNATURE):
         data, num_left_out = png.tidy(data, header_only=header_only)
@@ -63,5 +66,7 @@ def open_file(data: Sliced, formats: tuple[str, ...] | None = None, *, header_on
     return image
 
 
+MOST_SCANS = 100
+"""Passes over a JPEG. Encoders make about ten; each costs a pass over all of its blocks, however few bytes it has."""
 LEFT_OUT = "metadata left out"
 """Key of Pillow's `info`: chunks of metadata that cannot be used."""

@@ -16,6 +16,7 @@ _EXIF_AS_TEXT = b"\nexif\n 26\n" + orientation_tag(6).tobytes().hex().encode()
 SEEDS = {
     "JPEG": encode(_SMALL, "JPEG", exif=orientation_tag(6), icc_profile=swapped_primaries()),
     "progressive JPEG": encode(_SMALL, "JPEG", progressive=True),
+    "JPEG with restarts": encode(_SMALL, "JPEG", restart_marker_blocks=2),
     "CMYK JPEG": encode(_SMALL.convert("CMYK"), "JPEG"),
     "RGBA PNG": encode(_SMALL.convert("RGBA"), "PNG", exif=orientation_tag(3), icc_profile=swapped_primaries()),
     "palette PNG": encode(_SMALL.convert("P"), "PNG", transparency=3),
@@ -47,6 +48,8 @@ SEEDS = {
         "TIFF",
         tiffinfo={318: (0.3127, 0.3290), 700: b"<x:xmpmeta/>"},
     ),
+    "JPEG2000 of tiles": encode(_SMALL, "JPEG2000", tile_size=(40, 40)),
+    "AVIF with alpha": encode(_SMALL.convert("RGBA"), "AVIF", exif=orientation_tag(6)),
     "animated GIF": animation("GIF", 2),
     "APNG": animation("PNG", 2),
     "MPO": animation("MPO", 2),

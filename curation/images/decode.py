@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from PIL import Image
 
 from curation.images.header import Header, Unreadable, describe, open_image, refuse_animated, why_refused
-from curation.images.limits import too_many_scans
 from curation.images.whole import missing_part
 from curation.images.whole_jpeg import decode_whole
 from schemas.pixels import DECODER_ERRORS, MAX_PIXELS, RefusedPixels, draft, render
@@ -50,8 +49,6 @@ def decode(data: bytes, *, longest_px: int | None = None, max_pixels: int = MAX_
     """
     image, header = open_image(data, max_pixels)
     refuse_animated(header)
-    if header.format in ("JPEG", "MPO") and (bomb := too_many_scans(data)) is not None:
-        raise Unreadable(ImageError.CORRUPT, f"{header.format}: {bomb}", header)
     try:
         draft(image, longest_px, None)
         loaded = decode_whole(image, data) if header.format in ("JPEG", "MPO") else None

@@ -6,8 +6,8 @@ import struct
 
 from PIL import PsdImagePlugin, TiffImagePlugin
 
-from curation.images.jpeg_segments import is_frame, segments
 from schemas import tiff
+from schemas.jpeg_segments import is_frame, segments
 from schemas.slices import Sliced
 
 _RAW_PHOTOMETRIC = (32803, 34892)

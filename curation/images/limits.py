@@ -1,27 +1,18 @@
-"""Bombs that the number of pixels does not show: each is refused from the structure of the file, undecoded."""
+"""Bombs that the number of pixels does not show: refused from the structure of the file, before it is decoded."""
 
 from __future__ import annotations
 
 from itertools import islice
 
 from curation.images.boxes import items
-from curation.images.jpeg_segments import num_scans
 from schemas import tiff
 from schemas.slices import Sliced
 
-MOST_SCANS = 100
-"""Passes over a JPEG. Encoders make about ten; each costs a pass over all of its blocks, however few bytes it has."""
 _SMALL_TILE = 2048 * 2048
 """Pixels of a tile that may be larger than the picture."""
 _MOST_ENLARGED = 4
 _SEQUENCE_HEADER = 1
 """Type of the unit that holds the size of an AV1 picture (AV1 specification, 6.2.2)."""
-
-
-def too_many_scans(data: bytes) -> str | None:
-    """How a JPEG has more scans than any picture needs."""
-    num = num_scans(data)
-    return f"it has {num} scans, the limit is {MOST_SCANS}" if num > MOST_SCANS else None
 
 
 def hidden_pixels(data: Sliced, image_format: str, num_pixels: int, max_pixels: int) -> str | None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import simplejpeg
 from PIL import Image
 
-from curation.images.jpeg_segments import SCAN, is_frame, is_metadata, segments
+from schemas.jpeg_segments import SCAN, is_frame, is_metadata, segments
 from schemas.opening import open_file
 from schemas.pixels import DECODER_ERRORS
 

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from curation.images import limits
 from curation.images.decode import decode
 from curation.images.header import Unreadable, read_header
-from curation.images.jpeg_segments import SCAN, segments
+from schemas.jpeg_segments import SCAN, segments
+from schemas.opening import MOST_SCANS
+from schemas.pixels import PixelError, open_rgb
 from schemas.png import MOST_ALIKE
 from schemas.reasons import ImageError
 from tests.photos import encode, photo, png_chunk, quadrants
@@ -75,7 +76,10 @@ def test_a_jpeg_has_as_many_scans_as_pictures_have(num: int) -> None:
     repeated = data[:-2] + data[last.start : last.data_end] * (num - 10) + data[-2:]
     reason, detail = refusal(repeated)
     assert reason == ImageError.CORRUPT
-    assert (f"{num} scans, the limit is {limits.MOST_SCANS}" in detail) == (num > limits.MOST_SCANS)
+    assert (f"{num} scans, the limit is {MOST_SCANS}" in detail) == (num > MOST_SCANS)
+    if num > MOST_SCANS:
+        with pytest.raises(PixelError, match="the limit is"):
+            open_rgb(repeated)  # in training, too
 
 
 def test_thumbnails_are_no_scans_of_the_picture() -> None:

@@ -12,8 +12,8 @@ from PIL import Image
 
 from curation.images.decode import decode
 from curation.images.header import Unreadable
-from curation.images.jpeg_segments import SCAN, segments
 from curation.images.whole_jpeg import EndsEarly, decode_whole, missing_scans
+from schemas.jpeg_segments import SCAN, segments
 from schemas.pixels import draft, open_rgb
 from schemas.reasons import ImageError
 from tests.photos import animation, encode, orientation_tag, oriented, photo, swapped_primaries
