@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from schemas.boxes import boxes
+from schemas.slices import Sliced
 
 
 def jpeg2000_end(data: bytes) -> str | None:
@@ -15,6 +16,34 @@ def jpeg2000_end(data: bytes) -> str | None:
     if stream is None:
         return "ends before its codestream"
     return _codestream_end(data, stream.start, min(stream.end, len(data)))
+
+
+def coding_styles(data: Sliced) -> Iterator[bytes]:
+    """The payload of each COD and COC segment (ISO/IEC 15444-1, A.6.1), of the file and of its tiles, from the number
+    of decomposition levels on."""
+    stream = next((box for box in boxes(data, 0, len(data)) if box.name == b"jp2c"), None)
+    at = 2 if stream is None else stream.start + 2
+    next_part, wide = len(data), False
+    for _ in range(_MOST_MARKERS):
+        marker, length = _number(data, at, 2), _number(data, at + 2, 2)
+        if marker == 0xFF51:
+            wide = _number(data, at + 38, 2) > 256
+        if marker in (0xFF52, 0xFF53):
+            payload = data[at + 4 : at + 2 + length]
+            skip = 5 if marker == 0xFF52 else 2 + wide
+            has_precincts = payload[:1] if marker == 0xFF52 else payload[1 + wide : skip]
+            yield payload[skip:] if has_precincts and has_precincts[0] & 1 else payload[skip : skip + 5]
+        if marker == 0xFF90:
+            next_part = at + max(12, _number(data, at + 6, 4) or len(data))
+        if marker == 0xFF93 or length < 2:
+            at = next_part
+        else:
+            at += 2 + length
+        if at + 4 > len(data) or marker < 0xFF00:
+            return
+
+
+_MOST_MARKERS = 200_000
 
 
 def _codestream_end(data: bytes, begin: int, end: int) -> str | None:
@@ -70,7 +99,7 @@ def item_media_end(data: bytes) -> str | None:
     return f"holds {len(data)} of {last} bytes" if last > len(data) else None
 
 
-def items(data: bytes) -> Iterator[tuple[int, int]]:
+def items(data: Sliced) -> Iterator[tuple[int, int]]:
     """(first byte, first byte behind) of each part of each item of an AVIF or HEIF that is in the file itself."""
     meta = next((box for box in boxes(data, 0, len(data)) if box.name == b"meta"), None)
     inside = boxes(data, meta.start + 4, min(meta.end, len(data))) if meta else ()
@@ -103,5 +132,5 @@ def _item_parts(table: bytes) -> Iterator[tuple[int, int]]:
             return
 
 
-def _number(data: bytes, at: int, size: int) -> int:
+def _number(data: Sliced, at: int, size: int) -> int:
     return int.from_bytes(data[at : at + size], "big")

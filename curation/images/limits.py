@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from itertools import islice
 
-from curation.images.boxes import items
+from curation.images.boxes import coding_styles, items
 from schemas import tiff
 from schemas.slices import Sliced
 
 _SMALL_TILE = 2048 * 2048
 """Pixels of a tile that may be larger than the picture."""
 _MOST_ENLARGED = 4
+_MOST_BLOCKS = 300_000
+"""Code-blocks of a channel of a JPEG 2000, at some 5 KB of memory each; 300 megapixels usually have 73,000."""
 _SEQUENCE_HEADER = 1
 """Type of the unit that holds the size of an AV1 picture (AV1 specification, 6.2.2)."""
 
@@ -29,11 +31,29 @@ def hidden_pixels(data: Sliced, image_format: str, num_pixels: int, max_pixels: 
         if width * height > max(_SMALL_TILE, _MOST_ENLARGED * num_pixels):
             return f"it has tiles of {width}x{height} px"
     if image_format == "AVIF":
-        for start, end in items(bytes(data)):
-            width, height = _av1_size(bytes(data[start : min(end, start + 256)]))
+        for start, end in items(data):
+            width, height = _av1_size(data[start : min(end, start + 256)])
             if width * height > max_pixels:
                 return f"it is coded as {width}x{height} px, the limit is {max_pixels} px"
+    if image_format == "JPEG2000":
+        num = num_pixels * max((_blocks_per_pixel(style) for style in coding_styles(data)), default=0)
+        if num > _MOST_BLOCKS:
+            return f"it is coded in {num:.0f} blocks, the limit is {_MOST_BLOCKS}"
     return None
+
+
+def _blocks_per_pixel(style: bytes) -> float:
+    """Code-blocks of a JPEG 2000 per pixel and channel, which the sizes of blocks and precincts bound (A.6.1)."""
+    if len(style) < 5:
+        return 0
+    levels, width, height = style[0], (style[1] & 15) + 2, (style[2] & 15) + 2
+    num = 0.0
+    for resolution in range(levels + 1):
+        precinct = style[5 + resolution] if len(style) > 5 + resolution else 0xFF
+        halved = int(resolution > 0)
+        across, down = min(width, (precinct & 15) - halved), min(height, (precinct >> 4) - halved)
+        num += 1 / (1 << max(across, 0) + max(down, 0)) / 4 ** (levels - resolution)
+    return num
 
 
 def _av1_size(units: bytes) -> tuple[int, int]:

@@ -129,3 +129,21 @@ def test_a_jpeg_2000_whose_box_names_another_size_is_refused() -> None:
     data = encode(quadrants(), "JPEG2000")
     at = data.index(b"ihdr") + 4
     assert refusal(data[:at] + struct.pack(">II", 16, 16) + data[at + 8 :])[0] == ImageError.CORRUPT
+
+
+@pytest.mark.parametrize("how", [{"codeblock_size": (4, 4)}, {"codeblock_size": (8, 8), "precinct_size": (16, 16)}])
+def test_a_jpeg_2000_in_tiny_blocks_is_refused_where_it_is_large(how: dict[str, Any]) -> None:
+    """Each block costs its decoder five kilobytes: 9 megapixels in blocks of 4 x 4 took 2.9 GB."""
+    small = encode(Image.new("L", (64, 64)), "JPEG2000", **how)
+    assert read_header(small).width == 64
+    at, size = small.index(b"ihdr") + 4, small.index(b"\xff\x4f\xff\x51") + 8
+    tiny = struct.pack(">II", 9000, 9000)
+    large = small[:at] + tiny + small[at + 8 : size] + tiny + small[size + 8 :]
+    reason, detail = refusal(large, max_pixels=100_000_000)
+    assert reason == ImageError.TOO_MANY_PIXELS
+    assert "blocks, the limit is 300000" in detail
+
+
+def test_a_large_jpeg_2000_in_usual_blocks_is_no_bomb() -> None:
+    data = encode(Image.new("L", (5000, 5000)), "JPEG2000")
+    assert read_header(data, 50_000_000).width == 5000
