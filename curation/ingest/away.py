@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from curation.sources.patterns import is_pattern, split_pattern
+from curation.sources.storage import is_there
 from schemas.locations import absolute, is_remote
 from schemas.reasons import RETRIED
 from schemas.sources import AnySource, FolderSource, TableSource
@@ -52,7 +52,7 @@ class AwayCheck:
         self._num = self._num + 1 if kind == self._kind else 1
         self._kind = kind
         source = listed["source"]
-        if source in self._roots and not _is_there(source):
+        if source in self._roots and not is_there(source):
             raise SourceAway(f"{source}: is not there any more, or is empty; {_ADVICE}")
         if self._num >= self._stop_after:
             raise SourceAway(
@@ -64,12 +64,3 @@ _ADVICE = (
     "bring the disk, the share or the server back and run the same command again: finished parts stay. Where the files "
     "are gone for good, set ingest.stop_after_failures=null"
 )
-
-
-def _is_there(folder: str) -> bool:
-    """Whether a folder can be listed and holds something: the place of a disk that is unmounted is an empty folder."""
-    try:
-        with os.scandir(folder) as entries:
-            return any(True for _ in entries)
-    except OSError:
-        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import sqlite3
 import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -175,7 +176,7 @@ def _relative(root: str, prefix: str, name: str) -> str:
 
 def _loose(member: str) -> str:
     """What the names of a file have in common that were written on different systems."""
-    return unicodedata.normalize("NFC", member if "/" in member else member.replace("\\", "/"))
+    return posixpath.normpath(unicodedata.normalize("NFC", member).replace("\\", "/"))
 
 
 def _check_columns(path: str, names: Iterable[str], wanted: Iterable[tuple[tuple[str, ...], str]]) -> None:

@@ -25,7 +25,7 @@ from curation.sources.entries import (
 from curation.sources.item import Item, SourceListing, member_name
 from curation.sources.patterns import is_pattern, match_all, split_pattern
 from curation.sources.read import file_of
-from curation.sources.storage import RemoteError, filesystem, patiently
+from curation.sources.storage import RemoteError, filesystem, is_there, patiently
 from schemas.foreign_tars import as_source, kind_of_tars
 from schemas.locations import is_remote
 from schemas.reasons import ImageError
@@ -150,6 +150,8 @@ class _Walk:
                 yield Item(_member(prefix.rstrip("/")), None, reason=error.reason.value, detail=detail)
                 return
             except OSError:
+                if not is_there(self.root):
+                    raise ValueError(f"{self.root}: went away while it was listed; run again once it is back") from None
                 yield Item(member=_member(prefix.rstrip("/")), num_bytes=None)
                 return
         if prefix and folder.holds_dataset:

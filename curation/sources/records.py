@@ -125,7 +125,8 @@ def check_texts(path: str, schema: pa.Schema, names: Iterable[str | None]) -> No
 def holds_text(kind: pa.DataType) -> bool:
     """Whether a column of this type can hold texts: strings, bytes, dictionaries and lists of them, or nothing."""
     types = pa.types
-    if types.is_dictionary(kind) or types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+    lists = (types.is_list, types.is_large_list, types.is_fixed_size_list, types.is_list_view, types.is_large_list_view)
+    if types.is_dictionary(kind) or any(check(kind) for check in lists):
         return holds_text(kind.value_type)
     return types.is_null(kind) or _is_text(kind) or is_bytes(kind)
 

@@ -29,7 +29,14 @@ REMOTE_ERRORS = (OSError, aiohttp.ClientError)
 PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs"}
 """Scheme -> the package that fsspec needs for it; all are in the `cloud` extra."""
 
-KNOWN_SCHEMES = frozenset(fsspec.available_protocols()) | {"s3", "s3a"}
+_LOCAL_SCHEMES = {"file", "local", "memory", "dir", "reference", "generic", "data", "zip", "tar", "libarchive"} | {
+    "cached",
+    "blockcache",
+    "filecache",
+    "simplecache",
+}
+KNOWN_SCHEMES = (frozenset(fsspec.available_protocols()) | {"s3", "s3a"}) - _LOCAL_SCHEMES
+"""Schemes of addresses in tables: those of a network, which lead to nothing on this machine."""
 
 Result = TypeVar("Result")
 
@@ -106,6 +113,15 @@ def check_size(num_bytes: int | None, most_bytes: int | None) -> None:
 def is_within(link: str, folder: str) -> bool:
     """Whether a link leads to a file below a folder, which is given without links."""
     return os.path.realpath(link).startswith(folder.rstrip("/") + "/")
+
+
+def is_there(folder: str) -> bool:
+    """Whether a folder can be listed and holds something: the place of a disk that is unmounted is an empty folder."""
+    try:
+        with os.scandir(Path(folder)) as entries:
+            return any(True for _ in entries)
+    except OSError:
+        return False
 
 
 def refuse_special(path: str | int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -149,12 +150,14 @@ def _file(path: str, root: str) -> Item | None:
     is no path."""
     if "\0" in path:
         return None
+    if path.lower().startswith(("file://", "local://")):
+        path = unquote(path.partition("://")[2])  # a file of this machine, which is read as one
     if is_remote(path):
         full = path
     else:
         below = "/" if is_remote(root) else root
         full = posixpath.normpath(posixpath.join(below, path))
-        if "\\" in path and "/" not in path and not (is_remote(root) or os.path.lexists(full)):
+        if "\\" in path and (is_remote(root) or not os.path.lexists(full)):
             full = posixpath.normpath(posixpath.join(below, path.replace("\\", "/")))
     if is_remote(root) and not is_remote(path):
         full = root + full

@@ -400,3 +400,12 @@ def test_what_links_lead_to_is_never_waited_for(target: str, tmp_path: Path) -> 
     (tmp_path / "in" / "a.jpg").symlink_to(target)
     with pytest.raises(OSError, match=r"a pipe, a socket or a device|at most are read"):
         read_original(str(tmp_path / "in"), "a.jpg", most_bytes=1 << 20)
+
+
+def test_a_folder_that_goes_away_while_it_is_listed_is_not_half_a_listing(tmp_path: Path) -> None:
+    folder = write_files(tmp_path / "in", {"a/1.jpg": b"", "b/2.jpg": b"", "c/3.jpg": b""})
+    items = iter(list_source(FolderSource(path=str(folder))).items)
+    assert next(items).member == "a/1.jpg"
+    folder.rename(tmp_path / "gone")
+    with pytest.raises(ValueError, match="in: went away while it was listed; run again once it is back"):
+        list(items)

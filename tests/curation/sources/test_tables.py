@@ -190,7 +190,7 @@ def test_one_row_that_names_nothing_stops_no_source(tmp_path: Path) -> None:
     (tmp_path / "img" / "0.jpg").write_bytes(PICTURES[0])
     paths = [
         "img/0.jpg",
-        "img\\0.jpg",
+        ".\\img\\0.jpg",
         "img/\0.jpg",
         "http://[::1/x.jpg",
         "http://h:99999999/x.jpg",
@@ -265,3 +265,18 @@ def test_hidden_and_empty_files_among_tables(tmp_path: Path) -> None:
     for where in (tmp_path, f"{tmp_path}/*.jsonl"):
         found = listed(where, path="path")
         assert ([item.member for item in found.items], found.ignored) == (["1.jpg"], {"hidden": 1})
+
+
+def test_paths_of_this_machine_in_other_words(tmp_path: Path) -> None:
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "0.png").write_bytes(PICTURES[0])
+    (tmp_path / "a b" / "c\\d.png").write_bytes(PICTURES[1])
+    paths = [f"file://{tmp_path}/a%20b/0.png", "a b\\c/../0.png", "a b\\0.png", "a b/c\\d.png"]
+    table = write_table(tmp_path / "a.jsonl", [{"path": path} for path in paths])
+    assert bytes_of(listed(table, path="path")) == [PICTURES[0]] * 3 + [PICTURES[1]]
+    os.mkfifo(tmp_path / "pipe")
+    odd = [f"file://{tmp_path}/pipe", "memory://x/y.jpg", "simplecache::file:///etc/passwd", "zip://a::file:///b"]
+    for item in listed(write_table(tmp_path / "b.jsonl", [{"path": path} for path in odd]), path="path").items:
+        if item.reason is None:
+            with pytest.raises(OSError):
+                read_original(item.source or "", item.member)
