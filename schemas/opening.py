@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import IO, cast
 
-from PIL import Image
+from PIL import Image, ImageFile, TiffImagePlugin
 
 from schemas import png, tiff
 from schemas.jpeg_segments import num_scans
@@ -61,12 +61,36 @@ def open_file(data: Sliced, formats: tuple[str, ...] | None = None, *, header_on
     image = Image.open(file, formats=picture_formats() if formats is None else formats)
     if num_left_out:
         image.info[LEFT_OUT] = num_left_out
-    if image.format == "TIFF" and (page := tiff.first_page(data)):
-        image.seek(page)
+    if image.format == "TIFF":
+        if page := tiff.first_page(data):
+            image.seek(page)
+        _read_natively(image)
     return image
 
 
 MOST_SCANS = 100
 """Passes over a JPEG. Encoders make about ten; each costs a pass over all of its blocks, however few bytes it has."""
+
+
+def _read_natively(image: Image.Image) -> None:
+    """Have Pillow read what libtiff gives, numbers in the order of this machine, as such: it swaps signed numbers and
+    floats of a compressed big-endian TIFF once more."""
+    tiles = cast(ImageFile.ImageFile, image).tile
+    for number, tile in enumerate(tiles):
+        if tile.codec_name == "libtiff" and isinstance(tile.args, tuple):
+            raw_mode, *others = tile.args
+            tiles[number] = tile._replace(args=(_NATIVE.get(str(raw_mode), raw_mode), *others))
+
+
+_NATIVE = {"I;16BS": "I;16NS", "I;32B": "I;32N", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}
+"""Pillow's raw modes of big-endian numbers -> those of numbers in the order of this machine."""
+
+_BIG_ENDIAN = TiffImagePlugin.MM
+TiffImagePlugin.OPEN_INFO |= {  # grey that Pillow has in the other byte order only
+    (_BIG_ENDIAN, 0, (1,), 1, (16,), ()): ("I;16B", "I;16B"),
+    (_BIG_ENDIAN, 1, (1,), 1, (32,), ()): ("I", "I;32B"),
+}
+
+
 LEFT_OUT = "metadata left out"
 """Key of Pillow's `info`: chunks of metadata that cannot be used."""

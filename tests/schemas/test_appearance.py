@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -296,3 +298,17 @@ def test_the_transparent_colour_of_16_bits_is_found() -> None:
     chunks = ((b"IHDR", header), (b"tRNS", key), (b"IDAT", zlib.compress(row)), (b"IEND", b""))
     data = b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(*chunk) for chunk in chunks)
     assert grey(data) == [255, 128]
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "int16", "uint32", "int32", "float32"])
+def test_numbers_of_every_type_in_both_byte_orders(order: Any, compression: str | None, kind: str) -> None:
+    levels = np.arange(256)[None].repeat(4, axis=0)
+    most = 1 if kind == "float32" else 2 ** int(kind[-2:].lstrip("t")) - 1
+    stored = levels * most / 255 - ((most + 1) // 2 if kind.startswith("i") else 0)
+    for white_is_zero in (False, True) if kind in ("uint8", "uint16", "float32") else (False,):
+        file = io.BytesIO()
+        photometric: Any = "miniswhite" if white_is_zero else "minisblack"
+        tifffile.imwrite(file, stored.astype(kind), byteorder=order, compression=compression, photometric=photometric)
+        assert grey(file.getvalue()) == (RAMP[::-1] if white_is_zero else RAMP)
