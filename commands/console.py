@@ -132,6 +132,8 @@ class JobProgress(Observer):
             highlight=False,
             soft_wrap=True,
         )
+        if job == "clean" and 0 < result.rows == result.reasons.get("no_raw_caption"):
+            self.console.print("no input has a caption of its own: the mix will be all synthetic")
 
 
 def throughput_text(rates: Mapping[str, float]) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from models.weights import T5_XXL, find_weights, missing_weights, one_line
+from models.weights import T5_TOKENIZER, find_weights, missing_weights, one_line
 from schemas.tokens import count_tokens
 
 if TYPE_CHECKING:
@@ -86,10 +86,10 @@ def find_tokenizer(given: str) -> Path | None:
     """
     if given == WORDS:
         return None
-    folder = find_weights(None if given == T5 else given, T5_XXL, KNOB)
+    folder = find_weights(None if given == T5 else given, T5_TOKENIZER, KNOB)
     vocabulary = find_vocabulary(folder)
     if vocabulary is None:
-        raise missing_weights(T5_XXL, KNOB, str(folder))
+        raise missing_weights(T5_TOKENIZER, KNOB, str(folder))
     return vocabulary
 
 

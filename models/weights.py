@@ -55,6 +55,8 @@ SDXL_VAE = Weight(
 T5_XXL = Weight(  # the pattern means text_encoder/ and tokenizer/
     "the T5-v1.1-XXL encoder (4.76 billion parameters, float32) and its tokenizer",
     SIGMA_PARTS, "19 GB", "Apache-2.0", "t*/*")
+T5_TOKENIZER = Weight(
+    "the tokenizer of T5-v1.1-XXL", SIGMA_PARTS, "0.8 MB", "Apache-2.0", "tokenizer/*")
 LLAVA = Weight(
     "LLaVA-1.5-7B, for the LLaVA that captioned PixArt-α's data",
     "llava-hf/llava-1.5-7b-hf", "14 GB", "Llama 2 Community License")

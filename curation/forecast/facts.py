@@ -28,6 +28,7 @@ def facts_of(sample: Sample, steps: Sequence[Job]) -> Facts:
     """All that the projection needs; the dataset is only read."""
     dataset = sample.dataset
     with catalog.connect(dataset) as connection:
+        [[with_caption]] = connection.execute("SELECT count(raw_caption) FROM images").fetchall()
         outcomes = catalog.ledger_counts(connection)
         (pairs,) = connection.execute(
             "SELECT coalesce(sum(num * (num - 1) // 2), 0)::BIGINT FROM "
@@ -47,6 +48,7 @@ def facts_of(sample: Sample, steps: Sequence[Job]) -> Facts:
         jobs=_jobs(dataset, steps),
         listing_s=sample.listing_s,
         unsampled=[name for name, (rows, taken) in sample.by_source.items() if rows and not taken],
+        all_synthetic=sample.num_sampled > 0 and not with_caption,
     )
 
 

@@ -87,6 +87,8 @@ class Facts:
     """to list all inputs; 0 where they were listed already"""
     unsampled: Sequence[str] = ()
     """sources of which no input is in the sample"""
+    all_synthetic: bool = False
+    """no sampled input has a caption of its own"""
 
 
 @dataclass(frozen=True)
@@ -294,6 +296,8 @@ def with_remarks(made: Forecast, facts: Facts, free_bytes: int, held_bytes: int,
         warnings.append(f"buckets that fill less than one shard: {', '.join(short)}")
     if facts.unsampled:
         warnings.append(f"no input of {', '.join(facts.unsampled)} is in the sample; a larger one has some")
+    if facts.all_synthetic:
+        notes.append("no input has a caption of its own: the mix will be all synthetic")
     if made.is_whole():
         notes.append(f"all {made.num_inputs:,} inputs were tried: counts and bytes are exact, no interval is needed")
     else:

@@ -66,6 +66,16 @@ def test_a_job_that_ended_is_one_line() -> None:
     assert progress.seconds == {"ingest": 4.0}
 
 
+def test_inputs_without_captions_are_said_to_make_an_all_synthetic_mix() -> None:
+    shown = paper()
+    with JobProgress(shown) as progress:
+        progress.end("clean", result(reasons={"no_raw_caption": 11_999}))
+    assert "synthetic" not in text_of(shown)
+    with JobProgress(shown) as progress:
+        progress.end("clean", result(reasons={"no_raw_caption": 12_000}))
+    assert text_of(shown).endswith("no input has a caption of its own: the mix will be all synthetic\n")
+
+
 def test_seconds_of_a_job_with_two_tables_add_up() -> None:
     with JobProgress(paper()) as progress:
         progress.end("shard", result(seconds=1.5))

@@ -111,3 +111,9 @@ def test_a_folder_without_or_with_a_damaged_vocabulary_is_refused(tmp_path: Path
     (tmp_path / "spiece.model").write_bytes(b"no vocabulary")
     with pytest.raises(ValueError, match=r"mix\.tokenizer: .*spiece\.model is no T5 tokenizer"):
         load_tokenizer(str(tmp_path))
+
+
+def test_the_tokenizer_alone_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"0\.8 MB") as missing:
+        find_tokenizer(str(tmp_path))
+    assert "--include 'tokenizer/*'" in str(missing.value) and "GB" not in str(missing.value)

@@ -116,6 +116,13 @@ def test_every_job_is_measured_scaled_or_said_to_be_unknown(of_60: Forecast) -> 
     assert any("benchmarks.md" in note for note in of_60.notes)
 
 
+@pytest.mark.parametrize("all_synthetic", [True, False])
+def test_inputs_without_captions_are_said_to_make_an_all_synthetic_mix(all_synthetic: bool) -> None:
+    facts = Facts(10, 10, 1, [], 0, {}, [1.0] * 10, [0.0] * 10, {}, [], all_synthetic=all_synthetic)
+    notes = with_remarks(forecast(facts, 512, 100, [1]), facts, 10**12, 0, "there").notes
+    assert ("no input has a caption of its own: the mix will be all synthetic" in notes) == all_synthetic
+
+
 @pytest.mark.parametrize(("gpu_workers", "at_once"), [(None, 8), (2, 2), (100, 8)])
 def test_a_job_that_holds_gpus_gets_no_more_workers_than_they_have_room_for(
     gpu_workers: int | None, at_once: int
