@@ -19,7 +19,7 @@ from curation.ingest.takedown_log import NOTHING_WITHHELD, Withheld, read_log
 from curation.sources import read_original
 from curation.sources.captions import RawCaption, read_sidecar
 from curation.sources.read import is_link_out
-from curation.sources.storage import unreadable
+from curation.sources.storage import may_pass, unreadable
 from engine.ahead import ahead
 from engine.dataset import Dataset
 from engine.map_job import MapJob, Worker, naming
@@ -103,8 +103,9 @@ def ingest_row(
     image: dict[str, Any] = {name: listed[name] for name in ("source", "source_name", "member", "byte_offset")}
     proxy: dict[str, Any] = {"row_id": row_id}
     with naming(listed["member"]):
-        image |= {"row_id": row_id, "num_bytes": listed["num_bytes"]} | _caption(listed)
+        image |= {"row_id": row_id, "num_bytes": listed["num_bytes"]}
         try:
+            image |= _caption(listed)
             max_pixels = int(knobs.max_megapixels * 1e6)
             data = _read(listed, most_bytes(max_pixels))
             digest = hashlib.sha256(data).hexdigest()
@@ -167,26 +168,33 @@ def _caption(listed: Mapping[str, Any]) -> dict[str, Any]:
 def _read_sidecars(source: str, member: str) -> RawCaption:
     """The caption file, and a text file of the same name where a `.json` holds everything but a caption.
 
-    One that cannot be read is as good as none: the image is not at fault.
+    One that is gone or no text is as good as none: the image is not at fault.
+
+    Raises:
+        Unreadable: the disk or the server failed for the moment; the caption would be lost for good.
     """
     stem, _, extension = member.rpartition(".")
     is_json = extension.lower() == "json"
-    try:
-        found = read_sidecar(read_original(source, member, most_bytes=LONGEST_TEXT_BYTES), is_json)
-    except OSError:
-        return RawCaption(None)
+    found = _read_caption_file(source, member, is_json)
     if not is_json or found.caption is not None:
         return found
     for other in (f"{stem}.txt", f"{stem}.caption"):  # the listing has looked at the first file alone
         if is_link_out(source, other) and not is_link_out(source, member):
             continue
-        try:
-            text = read_sidecar(read_original(source, other, most_bytes=LONGEST_TEXT_BYTES), is_json=False)
-        except OSError:
-            continue
+        text = _read_caption_file(source, other, is_json=False)
         if text.caption is not None:
             return RawCaption(text.caption, found.url, found.license)
     return found
+
+
+def _read_caption_file(source: str, member: str, is_json: bool) -> RawCaption:
+    try:
+        return read_sidecar(read_original(source, member, most_bytes=LONGEST_TEXT_BYTES), is_json)
+    except OSError as error:
+        if may_pass(error):
+            failed = unreadable(error)
+            raise Unreadable(failed.reason, f"its caption file {member}: {failed.detail}") from None
+        return RawCaption(None)
 
 
 def _proxy_columns(decoded: Decoded, quality: int) -> dict[str, Any]:

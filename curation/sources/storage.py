@@ -38,6 +38,11 @@ _LOCAL_SCHEMES = {"file", "local", "memory", "dir", "reference", "generic", "dat
 KNOWN_SCHEMES = (frozenset(fsspec.available_protocols()) | {"s3", "s3a"}) - _LOCAL_SCHEMES
 """Schemes of addresses in tables: those of a network, which lead to nothing on this machine."""
 
+_PASSING = {
+    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE, errno.ENFILE, errno.EAGAIN),
+    *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
+}
+
 Result = TypeVar("Result")
 
 
@@ -62,6 +67,11 @@ def unreadable(error: OSError) -> Unreadable:
     if isinstance(error, IsADirectoryError):
         return Unreadable(ImageError.UNREADABLE, "a folder that cannot be listed")
     return Unreadable(ImageError.UNREADABLE, error.strerror or type(error).__name__)
+
+
+def may_pass(error: OSError) -> bool:
+    """Whether an error of reading is one of the disk or the server, and not of the file."""
+    return error.reason in TRANSIENT if isinstance(error, RemoteError) else error.errno in _PASSING
 
 
 def why(path: str, error: Exception) -> str:

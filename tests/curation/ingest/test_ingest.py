@@ -7,6 +7,7 @@ import io
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from PIL import Image
 
 from curation.ingest.headers import header_row
 from curation.ingest.ingest import encode_proxy, map_job
+from curation.sources import read_original
 from engine.ahead import ahead
 from schemas.recipe import DataRecipe
 from schemas.tables import IMAGES, PROXIES
@@ -309,3 +311,30 @@ def test_files_that_never_end_are_rows_and_texts_outside_the_folder_are_no_capti
                 row[name] for name in ("row_id", "source", "member", "byte_offset", "num_bytes", "reason", "detail")
             )
             assert header_row(listed, 300_000_000)[-2] == "unreadable"
+
+
+def test_a_caption_is_not_lost_to_a_disk_that_fails_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_pictures(tmp_path / "in", [(20, 10)] * 3, captions=False)
+    for number in range(3):
+        (tmp_path / "in" / f"{number:03d}.txt").write_text("words")
+    made = recipe(tmp_path / "in", tmp_path / "ds")
+
+    def failing(source: str, member: str, *places: Any, **bounds: Any) -> bytes:
+        if member == "001.txt":
+            raise OSError(5, "Input/output error")
+        if member == "002.txt":
+            raise PermissionError(13, "Permission denied")
+        return read_original(source, member, *places, **bounds)
+
+    with monkeypatch.context() as broken:
+        broken.setattr("curation.ingest.ingest.read_original", failing)
+        dataset, _ = build(made, upto="ingest")
+    assert [(row["raw_caption"], row["reason"], row["detail"]) for row in rows_of(dataset, "images")] == [
+        ("words", None, None),
+        (None, "unreadable", "its caption file 001.txt: Input/output error"),
+        (None, None, None),
+    ]
+    build(made, upto="ingest", retry_failed=True)
+    assert [row["raw_caption"] for row in rows_of(dataset, "images")] == ["words"] * 3
