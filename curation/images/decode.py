@@ -51,16 +51,16 @@ def decode(data: bytes, *, longest_px: int | None = None, max_pixels: int = MAX_
     refuse_animated(header)
     try:
         draft(image, longest_px, None)
-        loaded = decode_whole(image, data) if header.format in ("JPEG", "MPO") else None
-        if loaded is None:
+        checked = decode_whole(image, data) if header.format in ("JPEG", "MPO") else None
+        if checked is None:
             image.load()
-            loaded = image
+        loaded = checked or image
         picture = render(loaded, header.appearance, longest_px)
     except RefusedPixels as refused:
         raise Unreadable(refused.reason, f"{header.format}: {refused}", header) from refused
     except DECODER_ERRORS as error:
         raise _refused(data, header, describe(error)) from error
-    missing = missing_part(data, header.format, loaded, picture.rgb)
+    missing = missing_part(data, header.format, loaded, checked is not None)
     if missing is not None:  # the decoder took the file, but it is not whole
         raise Unreadable(ImageError.TRUNCATED, f"{header.format}: {missing}", header)
     return Decoded(picture.rgb, header, picture.see_through)

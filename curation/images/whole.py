@@ -8,7 +8,7 @@ import zlib
 from PIL import Image
 
 from curation.images.boxes import item_media_end, jpeg2000_end
-from curation.images.whole_jpeg import has_flat_corner, missing_blocks, missing_scans
+from curation.images.whole_jpeg import missing_blocks, missing_scans
 from schemas import png, tiff
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -20,20 +20,18 @@ ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (
 _STEP_BYTES = 1 << 20
 
 
-def missing_part(data: bytes, image_format: str, loaded: Image.Image, rgb: Image.Image) -> str | None:
+def missing_part(data: bytes, image_format: str, loaded: Image.Image, is_checked: bool) -> str | None:
     """The part that is missing of a file whose picture was decoded, or None where it is whole.
 
     Args:
         data: the whole file.
         image_format: Pillow's name.
         loaded: the picture as the decoder gave it.
-        rgb: the same, upright and in sRGB.
+        is_checked: whether the strict decoder of JPEG gave it; it does not know subsampled inks.
     """
     if image_format in ("JPEG", "MPO"):
         missing = missing_scans(data)
-        if missing is None and loaded.mode == "CMYK" and has_flat_corner(rgb):
-            missing = missing_blocks(data)  # the strict decoder knows no subsampled inks
-        return missing
+        return missing_blocks(data) if missing is None and not is_checked else missing
     check = _ENDS.get(image_format)
     missing = check(data) if check else None
     if missing is None and image_format == "PNG" and may_lack_rows(loaded):

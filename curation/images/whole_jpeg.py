@@ -34,10 +34,7 @@ _UNSENT = 255
 """Stands for "no bit sent yet"; a real value is at most 13."""
 
 _PADDING = bytes(64)
-_FLAT = 1
-"""Levels by which pixels of filled blocks may differ, after colour conversion and scaling."""
-
-
+_RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _DAMAGE = re.compile(r"corrupt jpeg data: (.*)|(inconsistent progression .*)", re.IGNORECASE)
 """libjpeg's warnings about data that it could not follow; the others are about what pixels do not depend on."""
 _GAP = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})", re.IGNORECASE)
@@ -182,12 +179,18 @@ def missing_scans(data: bytes) -> str | None:
 
 
 def missing_blocks(data: bytes) -> str | None:
-    """The part that is missing of a baseline JPEG of one scan; None where nothing is, or this cannot tell.
+    """The part that is missing of a JPEG whose layout the strict decoder does not know; None where nothing is, or this
+    cannot tell: it counts restart markers, and of a baseline file of one scan finds a missing end.
 
     Without its end marker libjpeg cannot finish a picture: so a few zero bytes replace the marker (enough that the
     decoder may look ahead), and a picture that still decodes to its last row is whole. Costs a decode at an eighth of
     the size. The padding can stand in for up to some twenty blocks, which are then not missed.
     """
+    for segment in segments(data):
+        if segment.marker == SCAN:
+            restarts = _RESTART.findall(data, segment.end, segment.data_end)
+            if any(restart[1] != 0xD0 + number % 8 for number, restart in enumerate(restarts)):
+                return "one of its restart markers is lost"
     end = data.rfind(b"\xff\xd9")
     if end < 0 or not _has_one_scan(data):
         return None
@@ -200,19 +203,6 @@ def missing_blocks(data: bytes) -> str | None:
     except DECODER_ERRORS:
         return None  # the decoder took the file with its end, so this error says nothing about it
     return None
-
-
-def has_flat_corner(image: Image.Image) -> bool:
-    """Whether four pixels in a corner of an RGB picture are alike, as they are where a decoder filled the rest.
-
-    A file may be on its side, so any corner counts. Many whole pictures have one too; most have none.
-    """
-    right, bottom = max(image.width - 2, 0), max(image.height - 2, 0)
-    for left, top in ((0, 0), (right, 0), (0, bottom), (right, bottom)):
-        extremes = image.crop((left, top, min(left + 2, image.width), min(top + 2, image.height))).getextrema()
-        if all(high - low <= _FLAT for low, high in extremes):  # type: ignore[misc]
-            return True
-    return False
 
 
 def _components(frame: bytes) -> dict[int, list[int]]:

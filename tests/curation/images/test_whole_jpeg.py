@@ -304,3 +304,19 @@ def test_what_no_pixel_depends_on_is_no_damage() -> None:
         data[: at - 3] + b"\x00\x00\x00" + data[at:],
     ):
         assert decode(harmless).image.tobytes() == whole
+
+
+@pytest.mark.parametrize("longest_px", [None, 64])
+@pytest.mark.parametrize("subsampling", [1, 2])
+def test_a_hole_in_subsampled_inks_is_truncated(subsampling: int, longest_px: int | None) -> None:
+    """The blocks behind it move up, and the last ones are missing; a small picture of the whole does not show it."""
+    data = jpeg("CMYK", subsampling=subsampling)
+    middle = len(data) // 2
+    assert refusal(data[:middle] + data[middle + 400 :], longest_px)[0] == ImageError.TRUNCATED
+    assert decode(data, longest_px=longest_px).image.mode == "RGB"
+
+
+def test_a_lost_restart_marker_in_subsampled_inks_is_found() -> None:
+    data = jpeg("CMYK", subsampling=2, restart_marker_blocks=5)
+    assert decode(data).image.size == PHOTO.size
+    assert refusal(without_a_restart(data)) == (ImageError.TRUNCATED, "JPEG: one of its restart markers is lost")
