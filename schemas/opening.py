@@ -74,12 +74,22 @@ MOST_SCANS = 100
 
 def _read_natively(image: Image.Image) -> None:
     """Have Pillow read what libtiff gives, numbers in the order of this machine, as such: it swaps signed numbers and
-    floats of a compressed big-endian TIFF once more."""
-    tiles = cast(ImageFile.ImageFile, image).tile
-    for number, tile in enumerate(tiles):
+    floats of a compressed big-endian TIFF once more. It takes planes of 16 bits for planes of 8, so libtiff reads them.
+    """
+    file = cast(TiffImagePlugin.TiffImageFile, image)
+    tags = file.tag_v2
+    planes = tags.get(284) == 2 and max(tags.get(258, (8,))) > 8 and not file.use_load_libtiff
+    if planes and tags.get(338, (2,)) == (2,) and file.mode in ("RGB", "RGBA", "CMYK"):
+        file.use_load_libtiff = True
+        file.tile = [
+            ImageFile._Tile("libtiff", (0, 0, tags[256], tags[257]), 0, (f"{file.mode};16N", False, tags.offset))
+        ]
+    elif planes:
+        raise SyntaxError("unknown planes of more than 8 bits")
+    for number, tile in enumerate(file.tile):
         if tile.codec_name == "libtiff" and isinstance(tile.args, tuple):
             raw_mode, *others = tile.args
-            tiles[number] = tile._replace(args=(_NATIVE.get(str(raw_mode), raw_mode), *others))
+            file.tile[number] = tile._replace(args=(_NATIVE.get(str(raw_mode), raw_mode), *others))
 
 
 _NATIVE = {"I;16BS": "I;16NS", "I;32B": "I;32N", "I;32BS": "I;32NS", "F;32BF": "F;32NF"}

@@ -312,3 +312,24 @@ def test_numbers_of_every_type_in_both_byte_orders(order: Any, compression: str 
         photometric: Any = "miniswhite" if white_is_zero else "minisblack"
         tifffile.imwrite(file, stored.astype(kind), byteorder=order, compression=compression, photometric=photometric)
         assert grey(file.getvalue()) == (RAMP[::-1] if white_is_zero else RAMP)
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_16_bits_of_colour_in_planes_or_not(order: Any, compression: str | None, planes: Any, channels: int) -> None:
+    levels = np.kron(np.random.default_rng(1).integers(0, 256, (2, 2, channels)), np.ones((8, 8, 1), int))
+    levels[..., 3:] = 255
+    stored = (levels * 257).astype(np.uint16)
+    file = io.BytesIO()
+    tifffile.imwrite(
+        file,
+        np.moveaxis(stored, -1, 0) if planes == "separate" else stored,
+        byteorder=order,
+        compression=compression,
+        photometric="rgb",
+        planarconfig=planes,
+        extrasamples=["unassalpha"] if channels == 4 else None,
+    )
+    assert np.array_equal(np.asarray(decode(file.getvalue()).image), levels[..., :3])
