@@ -93,6 +93,7 @@ def test_a_row_of_the_plan_has_the_writers_columns() -> None:
         "raw_caption_from": None,
         "further_captioners": None,
         "further_captions": None,
+        "other_captions": None,
     }
 
 
