@@ -32,7 +32,8 @@ from schemas.reasons import ImageError
 from schemas.sources import FolderSource
 
 UNDECODED = frozenset(
-    {".heic", ".heif", ".hif", ".jxl", ".avif", ".jxr", ".wdp", ".bpg", ".flif", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
+    {".heic", ".heif", ".hif", ".jxl", ".avif", ".jxr", ".wdp", ".bpg", ".flif"}
+    | {".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw", ".3fr", ".x3f"}
 )
 """Extensions of image formats that Pillow may lack a decoder for: listed all the same, and reported as unsupported."""
 
