@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import random
 import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,7 @@ import torch
 import yaml
 from PIL import Image
 
+import training.train
 from schemas.buckets import sizes
 from schemas.training import TrainingRecipe
 from tests.processes import Python
@@ -200,6 +203,19 @@ def test_training_stops_before_a_bad_checkpoint(recipe_values):
     with pytest.raises(ValueError, match=r"are not finite; images [0-9a-f]{32}"):
         train(recipe)
     assert not list(recipe.stage_folder(recipe.stages[0]).glob("step-*.pt"))
+
+
+def test_every_process_but_the_first_says_nothing_of_its_stages(recipe_values, monkeypatch, caplog):
+    recipe = TrainingRecipe.from_mapping(recipe_values | {"stages": recipe_values["stages"][:1]})
+    with caplog.at_level(logging.INFO):
+        assert len(train(recipe)) == 1 and "stage small: latents encoded" in caplog.text
+        caplog.clear()
+        second = nullcontext(World(1, 1, torch.device("cpu")))
+        monkeypatch.setattr(training.train, "world", lambda _: second)
+        try:
+            assert train(recipe) == [] and caplog.text == ""
+        finally:
+            logging.getLogger("training").setLevel(logging.NOTSET)
 
 
 def interrupted_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:

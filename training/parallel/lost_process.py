@@ -61,16 +61,16 @@ class StopSignal:
             self._deferred = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
-        if self._deferred and self.received is None:
+        name, is_first = signal.Signals(number).name, self.received is None
+        if is_first:  # also outside the loop: a library may catch what is raised, then the loop ends at its first step
             self.received, self._since = name, time.monotonic()
-            self._last_resort = exit_after(
-                self._patience_s, f"{self.process}: received {name}, no checkpoint within {self._patience_s} s"
-            )
+        if is_first and self._deferred:
+            late = f"{self.process}: received {name}, no checkpoint within {self._patience_s} s"
+            self._last_resort = exit_after(self._patience_s, late)
         elif number == signal.SIGINT:
-            if time.monotonic() - self._since > REPEATED_S:  # torchrun passes the terminal's on: one key, two signals
+            if not self._deferred or time.monotonic() - self._since > REPEATED_S:  # torchrun passes a terminal's on
                 raise KeyboardInterrupt
-        elif self.received is None:
+        elif is_first:
             raise self.ending(
                 f"{self.process}: received {name}, from torchrun because another process was lost or failed, or from "
                 f"the batch system; {RUN_AGAIN}"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import torch
 
+import training.train
 from schemas.training import Data, TrainingRecipe
 from tests.training.runs import Run, metrics_of
 from training.checkpoint import latest_checkpoint, read_checkpoint
@@ -91,3 +93,13 @@ def test_other_errors_are_not_renamed():
         full_memory_named("s", Data(micro_batch=3, timesteps_per_image=2), 2),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
+
+
+def test_a_signal_whose_error_a_library_catches_ends_the_loop_at_its_first_step(recipe_values, monkeypatch):
+    def caught(*_):
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(training.train, "fitting", lambda *_: caught() or "none")
+    with pytest.raises(KeyboardInterrupt, match=r"received SIGINT; stage small is stored at step 1 of 8"):
+        training.train.train(TrainingRecipe.from_mapping(recipe_values))
