@@ -64,6 +64,8 @@ def connect(
         ValueError: the folder is no dataset, or a file of it is damaged.
     """
     require_dataset(dataset)
+    if whole is None:
+        mend_catalog(dataset)
     _check_seals(dataset, SCHEMAS if whole is None else whole, check_footer if whole is None else check_file)
     connection = duckdb.connect(config={"memory_limit": memory, **({"threads": threads} if threads else {})})
     connection.execute(f"SET temp_directory = {literal(str(dataset.root / '.duckdb-spill'))}")
@@ -175,15 +177,35 @@ def rows(
 def write_catalog(dataset: Dataset) -> Path:
     """Write `catalog.duckdb`: the views over absolute paths, so that `duckdb catalog.duckdb` works from anywhere.
 
-    The meaning of each column is its comment there.
+    The meaning of each column is its comment there, and the comment of the ledger is the dataset's folder. Every DuckDB
+    since 1.0 opens it.
     """
     with tempfile.TemporaryDirectory() as folder:  # DuckDB cannot write a database under a folder with ? in its name
         aside = Path(folder) / dataset.catalog.name
-        with duckdb.connect(str(aside)) as connection:
+        with duckdb.connect(str(aside), config={"storage_compatibility_version": "v1.0.0"}) as connection:
             create_views(connection, dataset)
             _comment(connection)
+            connection.execute(f"COMMENT ON VIEW ledger IS {literal(str(dataset.root.absolute()))}")
         write_bytes(dataset.catalog, aside.read_bytes())
     return dataset.catalog
+
+
+def mend_catalog(dataset: Dataset) -> None:
+    """Write `catalog.duckdb` anew where the dataset was moved or copied: its views would read the old files.
+
+    A dataset that cannot be written keeps the catalog that it has.
+    """
+    if not dataset.catalog.is_file():
+        return
+    sql = "SELECT comment FROM duckdb_views() WHERE view_name = 'ledger' AND NOT internal"
+    with suppress(OSError):
+        try:
+            with duckdb.connect(str(dataset.catalog), read_only=True) as written:
+                is_here = written.execute(sql).fetchall() == [(str(dataset.root.absolute()),)]
+        except duckdb.Error:  # damaged, which doctor says, or held by a program that writes it
+            return
+        if not is_here:
+            write_catalog(dataset)
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, dataset: Dataset, as_now: bool = False) -> None:

@@ -35,8 +35,8 @@ SELECT
         ELSE samples.reason
     END AS reason,
     coalesce(images.detail, samples.detail) AS detail,
-    coalesce(selection.value, if(samples.row_id IS NULL AND balance.dropped, balance.weight, NULL)) AS value,
-    coalesce(selection.threshold, if(samples.row_id IS NULL AND balance.dropped, balance.coin, NULL)) AS threshold,
+    coalesce(selection.value, CASE WHEN samples.row_id IS NULL AND balance.dropped THEN balance.weight END) AS value,
+    coalesce(selection.threshold, CASE WHEN samples.row_id IS NULL AND balance.dropped THEN balance.coin END) AS threshold,
     selection.duplicate_of,
     selection.inherited_from,
     samples.shard,

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -13,9 +14,11 @@ import pytest
 from captioning.captioners.attributes import AttributesCaptioner
 from captioning.captioners.base import Generated
 from captioning.captioners.make import CAPTIONERS
+from curation.upkeep.doctor import check_dataset
 from engine import catalog
 from engine.dataset import Dataset, commit_table, set_aside
 from schemas.commit import write_bytes
+from schemas.recipe import DataRecipe
 from schemas.tables import SCHEMAS
 from tests.building import build, computed, recipe, write_pictures
 
@@ -166,6 +169,67 @@ def test_a_lost_catalog_is_written_again(tmp_path: Path) -> None:
     assert computed(build(made)[1]) == {}
     with duckdb.connect(str(dataset.catalog), read_only=True) as connection:
         assert connection.execute("SELECT outcome FROM ledger").fetchall() == [("kept",)]
+
+
+def places(dataset: Dataset) -> set[str]:
+    """The datasets whose files the views of a catalog read."""
+    with duckdb.connect(str(dataset.catalog), read_only=True) as connection:
+        texts = " ".join(sql for (sql,) in connection.execute("SELECT sql FROM duckdb_views()").fetchall())
+    return set(re.findall(r"'([^']*)/tables/", texts))
+
+
+@pytest.mark.parametrize(
+    "opens",
+    [
+        lambda dataset: catalog.connect(dataset).close(),
+        lambda dataset: check_dataset(dataset.root),
+        lambda dataset: build(DataRecipe.load(dataset.recipe, [f"out={dataset.root}"])),
+    ],
+    ids=["sql", "doctor", "build"],
+)
+def test_the_catalog_of_a_copied_dataset_reads_the_copy_once_a_command_has_opened_it(
+    small: Dataset, copy_of: Any, opens: Any
+) -> None:
+    dataset = copy_of(small)
+    assert places(dataset) == {str(small.root)}
+    opens(dataset)
+    assert places(dataset) == {str(dataset.root)}
+    assert places(small) == {str(small.root)}
+    before = dataset.catalog.stat().st_mtime_ns
+    opens(dataset)
+    assert dataset.catalog.stat().st_mtime_ns == before
+
+
+def test_a_dataset_that_cannot_be_written_is_read_all_the_same(
+    small: Dataset, copy_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = copy_of(small)
+
+    def refuse(*_: object) -> None:
+        raise PermissionError("read-only file system")
+
+    monkeypatch.setattr("engine.catalog.write_bytes", refuse)
+    with catalog.connect(dataset) as connection:
+        assert connection.execute("SELECT count(*) FROM ledger").fetchall() == [(8,)]
+
+
+def test_the_newest_client_of_duckdb_1_opens_the_catalog(small: Dataset, tmp_path: Path) -> None:
+    """In an environment of its own, with the newest 1.x that the registry has."""
+    command = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(tmp_path), "duckdb>=1.0,<2"]
+    installed = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    if installed.returncode:
+        pytest.skip(f"duckdb 1.x cannot be installed: {installed.stderr.strip()[-200:]}")
+    script = (
+        "import sys; sys.path.insert(0, sys.argv[2]); import duckdb; assert duckdb.__version__ < '2'; "
+        "c = duckdb.connect(sys.argv[1], read_only=True); "
+        "views = c.execute('SELECT view_name FROM duckdb_views() WHERE NOT internal').fetchall(); "
+        "names = [name for (name,) in views]; "
+        "[c.execute(f'SELECT * FROM {name}').fetchall() for name in names]; "
+        "print(len(names), c.execute('SELECT count(*), count(key) FROM ledger').fetchall())"
+    )
+    program = [sys.executable, "-S", "-c", script, str(small.catalog), str(tmp_path)]
+    asked = subprocess.run(program, capture_output=True, text=True, check=False)
+    assert asked.stdout.strip() == f"{len(SCHEMAS) + 3} [(8, 8)]", asked.stderr
 
 
 # ------------------------------------------------------------------------------------------------ a user's query
