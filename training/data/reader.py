@@ -195,10 +195,12 @@ def _captions(entry: Entry, text: memoryview, json_member: memoryview, cut: Cut 
         mixed, facts = str(text, "utf-8").strip(), json.loads(bytes(json_member))
         if not isinstance(facts, dict):
             raise ValueError("its json is no mapping")
-    except ValueError as error:
-        raise DamagedSample(f"{entry.name} in {entry.shard}: {error}") from error
-    raw = facts.get("caption_raw") or None
-    synthetic = next((found.get("caption") for found in facts.get("captions_synthetic") or []), None) or None
+        raw = facts.get("caption_raw") or None
+        synthetic = next((found.get("caption") for found in facts.get("captions_synthetic") or []), None) or None
+        if any(not isinstance(caption, str | None) for caption in (raw, synthetic)):
+            raise ValueError("a caption in its json is no text")
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:  # any JSON may lie there
+        raise DamagedSample(f"{entry.name} in {entry.shard}: its json is no sample's ({error})") from error
     if not (mixed or raw or synthetic):
         raise DamagedSample(f"{entry.name} in {entry.shard}: has no caption")
     return cut_captions(mixed, raw, synthetic, facts.get("caption_source"), cut)

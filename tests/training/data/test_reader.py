@@ -186,7 +186,15 @@ def test_damaged_members_are_damaged_samples(make_dataset, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "facts", "why"),
-    [(b"\xff", b"{}", "can't decode"), (b"a", b"[]", "its json is no mapping"), (b"a", b"{", "line 1 column 2")],
+    [
+        (b"\xff", b"{}", "can't decode"),
+        (b"a", b"[]", "its json is no mapping"),
+        (b"a", b"{", "line 1 column 2"),
+        (b"a", b'{"captions_synthetic": ["x"]}', "its json is no sample's"),
+        (b"a", b'{"captions_synthetic": 3}', "its json is no sample's"),
+        (b"a", b'{"caption_raw": 7}', "a caption in its json is no text"),
+        (b"a", b"[" * 100_000, "its json is no sample's"),
+    ],
 )
 def test_captions_that_cannot_be_read_name_their_sample(text, facts, why):
     entry = Entry("0123", "1.0/1.0-000000.tar", "jpg", (0, 0, 0), (0, 0, 0))
