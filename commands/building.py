@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +13,7 @@ from commands.order import steps_upto
 from commands.terminal import Overrides, RecipeFile, Redo, complaints, console, refusals, shown
 from recipes import SHIPPED
 from schemas.recipe import DataRecipe
-from schemas.strict import StrictModel, documented_yaml
+from schemas.strict import StrictModel, apply_override, documented_yaml
 
 if TYPE_CHECKING:  # imported where they are used: the command starts fast
     from curation.build import Built, Observer
@@ -106,6 +107,50 @@ def ingest(
         show_built(data, runs.build(data, steps, progress, frozenset(redo or ()), retry_failed))
 
 
+def nouns(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    redo: Redo = None,
+    column: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="RECIPE is a table (.parquet, .csv, .jsonl): show Table 1 of the captions in this column.",
+        ),
+    ] = None,
+) -> None:
+    """Find the nouns of every caption; with --column, count the captions of a table without pictures."""
+    if column is None:
+        job_command("nouns")(recipe, overrides, redo)
+        return
+    from captioning.figures.statistics import table_1_of
+    from curation.sources.records import read_rows
+    from viewer.sheets.stats import table_1_sheet
+
+    def has_column(names: Iterable[str]) -> None:
+        if column not in names:
+            raise ValueError(f"{recipe}: has no column {column!r}; --column takes one of {', '.join(names)}")
+
+    with refusals():
+        values: dict[str, Any] = {"images": ".", "out": "."}
+        for override in overrides or []:
+            apply_override(values, override)
+        left_out = Counter[str]()
+
+        def captions() -> Iterator[str]:
+            for row in read_rows(str(recipe.absolute()), has_column, [column], [column]):
+                caption = row.cells.get(column)
+                if isinstance(caption, str) and caption.strip():
+                    yield caption
+                else:
+                    left_out["rows that cannot be read" if row.broken else "rows without a caption"] += 1
+
+        counted = table_1_of(captions(), column, DataRecipe.from_mapping(values))
+        console.print(table_1_sheet(counted).text())
+        for why, number in left_out.items():
+            console.print(f"left out: {number:,} {why}")
+
+
 def recipe(
     name: Annotated[str, typer.Argument(help="data or train: every knob; or a recipe that comes with Sigma.")] = "data",
 ) -> None:
@@ -129,12 +174,11 @@ JOB_COMMANDS = {
     "select": "Apply the rules: what stays, what goes, why.",
     "caption": "Write a synthetic caption for every kept picture.",
     "mix": "Toss the caption coin: synthetic or raw.",
-    "nouns": "Find the nouns of every caption.",
     "ground": "Score how well captions fit their pictures (off by default; needs weights).",
     "statistics": "Count them: the paper's Table 1.",
     "balance": "Weigh images by how common their concepts are (off by default).",
     "shard": "Pack WebDataset tars and their index.",
 }
-"""Job -> what its command does; ingest, which takes more, is a function of its own."""
+"""Job -> what its command does; ingest and nouns, which take more, are functions of their own."""
 
 BUILD = "Build a dataset: every job in order. Run it again after anything; it goes on where it was."

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import count, islice
+
+import duckdb
+import pyarrow as pa
+
 from captioning.figures.queries import read_sql
+from captioning.nouns import load_extractor
+from engine.catalog import Row, rows
 from engine.reduce_job import ReduceJob
-from schemas import recipe
+from models.tokenizers import load_tokenizer
+from schemas import recipe, tables
+
+CAPTIONS_AT_ONCE = 4096
 
 
 def count_nouns(data_recipe: recipe.DataRecipe) -> ReduceJob:
@@ -45,3 +56,32 @@ def table_1_sql(valid_above: int) -> str:
         valid_above: a distinct noun is valid when it occurs more often than this.
     """
     return read_sql("table_1.sql", subsets=read_sql("subsets.sql"), valid_above=int(valid_above))
+
+
+def table_1_of(captions: Iterable[str], source: str, knobs: recipe.DataRecipe) -> list[Row]:
+    """The row of Table 1 for captions that belong to no dataset, counted as the jobs `nouns` and `statistics` count.
+
+    Args:
+        source: what the row calls them.
+        knobs: its sections `nouns` and `statistics`, and the tokenizer of `mix`, are used.
+
+    Raises:
+        ValueError: the extractor or the tokenizer is not on this machine.
+    """
+    extractor = load_extractor(knobs.nouns.extractor, knobs.nouns.compounds)
+    tokenizer = load_tokenizer(knobs.mix.tokenizer)
+    numbers, captions = count(), iter(captions)
+    with duckdb.connect() as connection:
+        for table in ("nouns", "mix", "selection"):
+            connection.register("empty", tables.SCHEMAS[table].empty_table())
+            connection.execute(f"CREATE TABLE {table} AS FROM empty")
+        while texts := list(islice(captions, CAPTIONS_AT_ONCE)):
+            nouns, words = zip(*extractor.count(texts), strict=True)
+            columns = {"row_id": [next(numbers) for _ in texts], "image_id": [""] * len(texts)}
+            columns |= {"caption_source": [source] * len(texts), "nouns": nouns, "num_words": words}
+            columns |= {"num_tokens": tokenizer.count(texts), "tokenizer": [tokenizer.name] * len(texts)}
+            connection.register("counted", pa.table(columns, schema=tables.NOUNS))
+            connection.execute("INSERT INTO nouns FROM counted")
+        connection.execute(f"CREATE TABLE noun_uses AS {noun_uses_sql()}")
+        table_1 = table_1_sql(knobs.statistics.valid_above)
+        return rows(connection, f"SELECT * FROM ({table_1}) WHERE caption_source = $source", {"source": source})
