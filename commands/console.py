@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from typing import Protocol, Self
 
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -198,7 +197,8 @@ def columns_table(rows: Iterable[tuple[str, str, str, str]]) -> Table:
 @contextmanager
 def logging_to(console: Console, package: str) -> Iterator[None]:
     """Show what a package logs on the console, between its bars."""
-    handler = RichHandler(console=console, show_time=False, show_level=False, show_path=False)
+    handler = logging.Handler()
+    handler.emit = lambda record: console.print(handler.format(record), markup=False, soft_wrap=True)  # type: ignore[method-assign]
     logger = logging.getLogger(package)
     level = logger.level
     logger.addHandler(handler)
