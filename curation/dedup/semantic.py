@@ -70,9 +70,7 @@ def require_faiss() -> None:
         ValueError: it is not; the message has the command that installs it.
     """
     if find_spec("faiss") is None:
-        raise ValueError(
-            "dedup.semantic_threshold needs faiss: pip install 'sigma-pipeline[semantic]', or set it to null"
-        )
+        raise ValueError("dedup.semantic_threshold needs faiss: pip install faiss-cpu, or set it to null")
 
 
 def similar_pairs(row_ids: np.ndarray, vectors: np.ndarray, threshold: float) -> Iterator[dict[str, np.ndarray]]:

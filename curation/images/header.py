@@ -26,7 +26,7 @@ NOT_PICTURES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
 STILL = frozenset({"MPO", "PSD", "HEIF"})
 """Formats whose further frames are no animation: a phone's second picture or depth map, layers, burst shots."""
 
-PLUGINS = {"HEIF": "pillow-heif", "JXL": "pillow-jxl-plugin", "AVIF": "pillow built with libavif"}
+PLUGINS = {"HEIF": "pillow-heif", "JXL": "pillow-jxl-plugin", "AVIF": "pillow>=11.3"}
 """Format -> the package with which Pillow reads it."""
 
 

@@ -163,7 +163,7 @@ def filesystem(url: str) -> tuple[Any, str]:
         fs, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
         package = PACKAGES.get(scheme)
-        how = f"pip install {package}, or 'sigma-pipeline[cloud]'" if package else " ".join(str(error).split())
+        how = f"pip install {package}" if package else " ".join(str(error).split())
         raise NoClient(f"{scheme}://: its client is not installed; {how}") from None
     except ValueError as error:
         raise ValueError(f"{scheme}://: {' '.join(str(error).split())}; name a scheme that fsspec knows") from None

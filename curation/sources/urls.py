@@ -242,7 +242,7 @@ def _check_client(into: str) -> None:
     except ImportError as error:
         raise ValueError(
             f"{into}: img2dataset cannot write there ({' '.join(str(error).split())}); pip install "
-            "'sigma-pipeline[cloud]', or name a local folder with into"
+            "s3fs, gcsfs or adlfs, or name a local folder with into"
         ) from None
 
 

@@ -66,7 +66,7 @@ def test_all_that_is_missing_is_said_at_once_a_line_each(
     named = [
         "set aesthetic.head=",
         "set aesthetic.clip=",
-        "dedup.semantic_threshold needs faiss: pip install 'sigma-pipeline[semantic]'",
+        "dedup.semantic_threshold needs faiss: pip install faiss-cpu",
         f"dedup.against: {FOLDER}: no dataset with images",
         "set screen.classifiers.cartoon.model=",
         "set screen.classifiers.nsfw.model=",
