@@ -118,7 +118,7 @@ class Dataset:
         folders = (self.tables, self.tables / ".records", self.tables / ".previous", self.root / ".paid")
         for folder in folders:
             for path in [*(folder / tables.BESIDE_ONCE).glob("[!.]*")]:
-                if not path.name.startswith("part-"):
+                if path.is_dir() or folder.name == ".records":  # the first captioner has files there
                     target = folder / tables.BESIDE / path.name
                     target.parent.mkdir(exist_ok=True)
                     path.rename(target)

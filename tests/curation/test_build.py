@@ -213,8 +213,8 @@ def test_every_connection_of_a_build_takes_the_memory_of_the_recipe(
     limits: list[tuple[str]] = []
     connect = catalog.connect
 
-    def noting(*given: Any) -> duckdb.DuckDBPyConnection:
-        connection = connect(*given)
+    def noting(*given: Any, **named: Any) -> duckdb.DuckDBPyConnection:
+        connection = connect(*given, **named)
         limits.extend(connection.sql("SELECT current_setting('memory_limit')").fetchall())
         return connection
 

@@ -29,9 +29,9 @@ def values(recipe_values):
 
 def test_fsdp_trains_like_ddp_and_reads_its_checkpoints(values, tmp_path):
     def recipe(out: str, parallel: str, steps: int = 8) -> TrainingRecipe:
-        stages = [values["stages"][0] | {"steps": steps}]
+        stages, sample = [values["stages"][0] | {"steps": steps}], values["sample"] | {"every": steps}
         return TrainingRecipe.from_mapping(
-            values | {"out": str(tmp_path / out), "parallel": parallel, "stages": stages}
+            values | {"out": str(tmp_path / out), "parallel": parallel, "stages": stages, "sample": sample}
         )
 
     runs = [Run(recipe("ddp", "ddp"), processes=2), Run(recipe("fsdp", "fsdp"), processes=2)]
