@@ -17,10 +17,13 @@ setup: $(STAMP)
 # Torch goes first: with it in place no other package pulls another build of it.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version)'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip setuptools wheel 2>/dev/null || true
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@echo "set-up 1 of 3: an environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --upgrade pip setuptools wheel 2>/dev/null || true
+	@echo "set-up 2 of 3: torch, the largest download"
+	@$(BIN)/pip install --quiet --constraint constraints.txt torch
+	@echo "set-up 3 of 3: some 180 further packages, a minute or two"
+	@$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 demo: $(STAMP)
