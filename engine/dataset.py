@@ -118,7 +118,8 @@ class Dataset:
         folders = (self.tables, self.tables / ".records", self.tables / ".previous", self.root / ".paid")
         for folder in folders:
             for path in [*(folder / tables.BESIDE_ONCE).glob("[!.]*")]:
-                if path.is_dir() or folder.name == ".records":  # the first captioner has files there
+                of_first = path.name.startswith("part-") or (path.suffix == ".json" and folder.name != ".records")
+                if not of_first:
                     target = folder / tables.BESIDE / path.name
                     target.parent.mkdir(exist_ok=True)
                     path.rename(target)

@@ -246,3 +246,29 @@ def test_a_second_process_is_refused_by_the_pid_of_the_first(tmp_path: Path) -> 
         holder.wait()
     with dataset.lock():  # the lock went with the process, and says who holds it now
         assert (dataset.root / ".lock").read_text().startswith(f"process {os.getpid()} on ")
+
+
+def test_only_what_further_captioners_have_moves_to_their_own_folder(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path)
+    stays = [
+        "tables/captions/part-00000.parquet",
+        "tables/.previous/captions/part-00000.parquet",
+        "tables/.records/captions.json",
+        ".paid/captions/failed.json",
+        ".paid/captions/part-00000.parquet",
+        ".paid/captions/part-00000.batches/1.parquet",
+    ]
+    moves = [
+        "tables/captions/endpoint/part-00000.parquet",
+        "tables/.previous/captions/endpoint/part-00000.parquet",
+        "tables/.records/captions/endpoint.json",
+        ".paid/captions/endpoint/failed.json",
+        ".paid/captions/endpoint/part-00000.batches/1.parquet",
+    ]
+    for name in stays + moves:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text('{"job": "caption", "knobs": {}, "upstream": {}, "fingerprint": "f"}')
+    for _ in range(2):
+        dataset.rename_old_captions()
+        found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+        assert found == {*stays, *(name.replace("captions/", "captions_beside/") for name in moves)}
