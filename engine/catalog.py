@@ -271,16 +271,18 @@ def _select_beside(dataset: Dataset, as_now: bool) -> str:
 
 
 def _select_parts(dataset: Dataset, table: str, as_now: bool) -> str:
-    if as_now:
-        return f"SELECT * FROM {read_parts(dataset.parts(table))}"
+    parts, contract = dataset.parts(table), "captions" if is_captions(table) else table
+    old = any(_added(path, contract) for path in (parts[0], parts[-1]))  # written before the contract had a column
+    grown = ", union_by_name=true" if old or is_captions(table) else ""
     path = dataset.tables / table / "part-*.parquet"
-    grown = ", union_by_name=true" if is_captions(table) else ""  # parts from before a column was added stay
-    return f"SELECT * FROM read_parquet({literal(_glob_safe(path.parent) + '/' + path.name)}, {_AS_IS}{grown})"
+    pattern = literal(_glob_safe(path.parent) + "/" + path.name)
+    select = f"SELECT * FROM {read_parts(parts, grown) if as_now else f'read_parquet({pattern}, {_AS_IS}{grown})'}"
+    return f"{_select_nothing(SCHEMAS[contract])} UNION ALL BY NAME {select}" if old else select
 
 
-def read_parts(paths: Iterable[Path]) -> str:
+def read_parts(paths: Iterable[Path], options: str = "") -> str:
     """What to write after FROM for some parts of a table."""
-    return f"read_parquet([{', '.join(literal(_glob_safe(path)) for path in paths)}], {_AS_IS})"
+    return f"read_parquet([{', '.join(literal(_glob_safe(path)) for path in paths)}], {_AS_IS}{options})"
 
 
 def _added(path: Path, table: str) -> list[str]:

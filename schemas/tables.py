@@ -411,7 +411,8 @@ SCHEMAS: dict[str, pa.Schema] = MAP_TABLES | REDUCE_TABLES
 
 ADDED = {
     "captions": ("refused_caption", "cut"),
-    "images": ("other_captions",),
+    "headers": ("colour", "metadata_left_out"),
+    "images": ("colour", "metadata_left_out", "other_captions"),
     "listing": ("reason", "detail", "other_captions"),
     "selection": ("inherited_caption", "inherited_from", "inherited_from_row"),
     "shard_plan": ("raw_caption_from", "further_captioners", "further_captions", "other_captions"),

@@ -203,7 +203,7 @@ def metadata_of(sample: Mapping[str, Any], image: PackedImage) -> shard.SampleMe
     synthetic = []
     if sample["synthetic_caption"] is not None:
         synthetic = [shard.SyntheticCaption(captioner=sample["captioner"], caption=sample["synthetic_caption"])]
-    further = zip(sample["further_captioners"] or (), sample["further_captions"] or (), strict=True)
+    further = zip(sample.get("further_captioners") or (), sample.get("further_captions") or (), strict=True)
     synthetic += [shard.SyntheticCaption(captioner=who, caption=caption) for who, caption in further if caption]
     metadata = shard.SampleMetadata(
         image_id=sample["image_id"],

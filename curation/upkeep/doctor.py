@@ -201,7 +201,7 @@ def problem_of(path: Path, schema: pa.Schema) -> str | None:
         return f"{path} is damaged"
     beside = path.parent.parent.name == tables.BESIDE.rstrip("/")
     added = tables.ADDED.get("captions" if beside else path.parent.name, ()) or tables.ADDED.get(path.stem, ())
-    names = schema.names[: max(len(table.schema.names), len(schema.names) - len(added))]
+    names = [name for name in schema.names if name in table.schema.names or name not in added]
     if table.schema.names != names:
         return f"{path} has other columns than its table"
     promised = (table.schema.metadata or {}).get(CONTENT_KEY)  # a file without a seal may have another footer

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow.parquet as pq
 import pytest
 
 from captioning.captioners.attributes import AttributesCaptioner
 from captioning.captioners.base import Generated
 from captioning.captioners.make import CAPTIONERS
-from curation.upkeep.doctor import check_dataset
+from curation.upkeep.doctor import check_dataset, problem_of
 from engine import catalog
 from engine.dataset import Dataset, commit_table, set_aside
 from schemas.commit import write_bytes
@@ -378,3 +379,18 @@ def test_a_table_that_was_replaced_meanwhile_is_refused_although_nothing_failed(
 def test_an_error_of_a_dataset_at_rest_stays_what_it_is(small: Dataset) -> None:
     with pytest.raises(KeyError), catalog.one_state(small):
         raise KeyError(287)
+
+
+def test_parts_from_before_a_column_was_added_read_as_null_there(small: Dataset, copy_of: Any) -> None:
+    dataset = copy_of(small)
+    for path in dataset.parts("images")[:1]:
+        old = pq.read_table(path).drop_columns(["colour", "metadata_left_out", "other_captions"])
+        commit_table(path, old.replace_schema_metadata(None), old.schema, {})
+    with catalog.connect(dataset) as connection:
+        columns = [name for name, *_ in connection.sql("DESCRIBE images").fetchall()]
+        assert columns == SCHEMAS["images"].names
+        old_rows, all_rows = connection.sql(
+            "SELECT count(*) FILTER (colour IS NULL AND other_captions IS NULL AND width = 96), count(*) FROM images"
+        ).fetchall()[0]
+    assert old_rows >= 3 and all_rows == 8
+    assert problem_of(dataset.parts("images")[0], SCHEMAS["images"]) is None
