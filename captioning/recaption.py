@@ -190,7 +190,7 @@ class Recaptioner:
     def _finished(self, rows: pa.Table | None, captions_only: bool) -> dict[str, CaptionResult]:
         """image_id -> result of this captioner's earlier runs, without failures, which are tried again.
 
-        Texts are judged anew, so that the rules are those of today and nobody is asked again.
+        Texts are judged anew, so that the rules of today hold and no captioner is called again.
 
         Args:
             captions_only: leave out refused answers, unless the captioner would write them again.

@@ -16,7 +16,7 @@ not UTF-8, which no terminal takes."""
 
 
 def harmless(text: str) -> str:
-    """A text in which a control character is the sign that stands for it (␛), or a replacement character."""
+    """A text whose control characters are replaced by their visible signs (␛), or by a replacement character."""
     return _ORDERS.sub(lambda found: _sign(ord(found[0])), text)
 
 

@@ -51,7 +51,7 @@ class Appearance(NamedTuple):
 def appearance_of(image: Image.Image, data: Sliced) -> Appearance:
     """How an opened picture that is not loaded yet is to be seen. Arguments are those of `read_metadata`.
 
-    A TIFF is told which way up it is: Pillow turns it when it is loaded, by rules of its own otherwise.
+    The orientation of a TIFF is set here: Pillow would otherwise turn it by rules of its own when it is loaded.
     """
     found = read_metadata(image, data)
     exif = _read_exif(image, found.exif)

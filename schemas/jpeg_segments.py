@@ -1,4 +1,4 @@
-"""The segments of a JPEG (ITU-T T.81, annex B): where each begins and ends, whatever lies between them."""
+"""The segments of a JPEG (ITU-T T.81, annex B): where each begins and ends, whatever bytes are between them."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Chunk(NamedTuple):
 
 
 class Tidy(NamedTuple):
-    """A PNG without the metadata that stands in the way of its pixels."""
+    """A PNG without the metadata that would keep its pixels from being read."""
 
     data: bytes
     num_left_out: int

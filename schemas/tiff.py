@@ -1,4 +1,4 @@
-"""Directories of a TIFF (6.0) or BigTIFF: which of its pictures are pages, and which stand for another picture."""
+"""Directories of a TIFF (6.0) or BigTIFF: which of its pictures are pages, and which are copies or masks of another."""
 
 from __future__ import annotations
 

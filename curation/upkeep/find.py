@@ -36,7 +36,7 @@ ORDER BY giver, row_id
 
 ID_DIGITS = 32
 SHORTEST_PREFIX = 8
-"""Hex digits of an image_id that may stand for the whole, where no other begins with them."""
+"""Fewest hex digits that name an image_id, where no other begins with them."""
 
 DOUBLES = " and its doubles"
 """Ends the `matched_by` of an input that goes because a picture of its group does."""

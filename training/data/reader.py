@@ -199,7 +199,7 @@ def _captions(entry: Entry, text: memoryview, json_member: memoryview, cut: Cut 
         synthetic = next((found.get("caption") for found in facts.get("captions_synthetic") or []), None) or None
         if any(not isinstance(caption, str | None) for caption in (raw, synthetic)):
             raise ValueError("a caption in its json is no text")
-    except (ValueError, TypeError, AttributeError, RecursionError) as error:  # any JSON may lie there
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:  # it may be any JSON
         raise DamagedSample(f"{entry.name} in {entry.shard}: its json is no sample's ({error})") from error
     if not (mixed or raw or synthetic):
         raise DamagedSample(f"{entry.name} in {entry.shard}: has no caption")
