@@ -223,7 +223,7 @@ def ingest_memory(folder: Path) -> Iterator[str]:
 
 _JOB_PARTS = """
 import sys
-import sigma
+from commands import order
 from benchmarks.dedup_speed import peak_gb
 from engine.dataset import Dataset
 from engine.runner import once

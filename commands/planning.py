@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from commands import interrupts
 from commands.harmless import write_plain
 from commands.order import pipeline
 from commands.terminal import Overrides, RecipeFile, complaints, console, refusals, shown
@@ -38,11 +36,10 @@ def plan(
     """Forecast a build from a sample: survivors, disk, hours per job, shards per bucket. Leaves `out` alone."""
     with refusals():
         try:
-            with interrupted_by_sigterm():
-                made = forecast_build(DataRecipe.load(recipe, overrides or []), sample, workers, keep)
-        except KeyboardInterrupt as stopped:
+            made = forecast_build(DataRecipe.load(recipe, overrides or []), sample, workers, keep)
+        except KeyboardInterrupt:
             complaints.print("stopped; nothing was forecast" + ("" if keep else ", and nothing is left of the sample"))
-            raise typer.Exit(128 + (stopped.args[0] if stopped.args else signal.SIGINT)) from None
+            raise typer.Exit(interrupts.exit_status()) from None
         if form == "json":
             sys.stdout.write(json.dumps(as_json(made), ensure_ascii=False, indent=1) + "\n")
         elif form == "markdown":
@@ -64,20 +61,6 @@ def plan(
                 f"nothing survives: none of {made.num_sampled:,} sampled inputs passes every rule; the reasons are "
                 "above: loosen the recipe's select section"
             )
-
-
-@contextmanager
-def interrupted_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM unwind as Ctrl-C does, so that the temporary folder goes; the exception carries its number."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt(number)
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def forecast_build(recipe: DataRecipe, size: int, workers: int | None, keep: Path | None) -> Forecast:

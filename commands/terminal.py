@@ -13,10 +13,9 @@ import typer
 from rich.markup import escape
 
 import recipes
+from commands import interrupts
 from commands.harmless import DataConsole
 
-INTERRUPTED = 130
-"""The exit status after Ctrl-C, as shells have it."""
 WIDEST = 1_000_000
 """The width of an output that is no terminal: nothing in a file or a pipe is cut to fit."""
 
@@ -36,8 +35,6 @@ def found_recipe(name: Path) -> Path:
     with refusals():
         return recipes.find(name)
 
-
-FINISHED_STAYS = "stopped; what was finished stays, run the same command to go on"
 
 RecipeFile = Annotated[
     Path,
@@ -81,8 +78,9 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as interrupt:
-        complaints.print(f"stopped; {interrupt}" if str(interrupt) else FINISHED_STAYS, markup=False, soft_wrap=True)
-        raise typer.Exit(INTERRUPTED) from None
+        why = f"stopped; {interrupt}" if str(interrupt) else interrupts.FINISHED_STAYS
+        complaints.print(why, markup=False, soft_wrap=True)
+        raise typer.Exit(interrupts.exit_status()) from None
     except BrokenPipeError:  # whoever reads this output has enough of it, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(141) from None

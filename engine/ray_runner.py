@@ -11,8 +11,7 @@ import signal
 import socket
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -28,11 +27,6 @@ POLL_S = 0.3
 """How often the driver asks busy workers how far they are, in seconds."""
 
 CONNECT_TIMEOUT_S = 10.0
-
-INTERRUPT_S = 3.0
-"""The longest that Ctrl-C waits for Ray to start or to stop, in seconds."""
-INTERRUPTED = 130
-"""The exit status after Ctrl-C, as shells have it."""
 
 OBJECT_STORE_BYTES = 80_000_000
 """Object store of a cluster started here: no image data passes through it."""
@@ -121,11 +115,9 @@ class RayRunner:
         self._kind: tuple[str, float, int | None] = ("", 0, None)
         """Of the actors that are up: the dataset, the GPUs each holds, and how many workers a job asked for."""
         self._turn = 0
-        self._interrupted = False
         self._owns = not ray.is_initialized()
         if self._owns:
-            with ends_on_interrupt(INTERRUPT_S):
-                connect()
+            connect()
 
     def run(self, dataset: Dataset, job: PartJob, parts: Sequence[int], progress: Progress) -> list[PartDone]:
         """See `Runner.run`. A part whose worker or node is lost is handed out again, `retries` times.
@@ -172,18 +164,16 @@ class RayRunner:
                     else:
                         self._poll([actor], progress)
                         self._idle.append(actor)
-        except BaseException as error:
-            self._interrupted = isinstance(error, KeyboardInterrupt)
+        except BaseException:
             self._stop_actors()  # workers that are still busy must not outlive the job
             raise
         return done
 
     def close(self) -> None:
         """Stop the workers, and the cluster where it was started here."""
-        with ends_on_interrupt(INTERRUPT_S, interrupted=self._interrupted):
-            self._stop_actors()
-            if self._owns and ray.is_initialized():
-                ray.shutdown()
+        self._stop_actors()
+        if self._owns and ray.is_initialized():
+            ray.shutdown()
 
     def _num_workers(self, job: PartJob, slots: GpuSlots) -> int:
         if slots.num_gpus:
@@ -235,43 +225,6 @@ def _lost(times: int, error: Exception) -> RuntimeError:
     return RuntimeError(f"its worker was lost {times} times, the last time with: {why[0] if why else 'no message'}")
 
 
-@contextmanager
-def ends_on_interrupt(seconds: float, interrupted: bool = False) -> Iterator[None]:
-    """Inside, Ctrl-C ends the process after so many seconds at the latest, with exit status 130.
-
-    Python raises KeyboardInterrupt only once Ray's C++ code returns, which may wait long for processes that are half
-    started. A thread sees the signal at once. The processes that Ray has started end with this one.
-
-    Args:
-        interrupted: Ctrl-C has come already.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    seen, wake = os.pipe()
-    os.set_blocking(wake, False)
-    left = threading.Event()
-
-    def watch() -> None:
-        came = interrupted
-        while not came and (number := os.read(seen, 1)):
-            came = number[0] == signal.SIGINT
-        if came and not left.wait(seconds):
-            os._exit(INTERRUPTED)
-
-    before = signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        yield
-    finally:
-        left.set()
-        signal.set_wakeup_fd(before)
-        os.close(wake)
-        watcher.join()
-        os.close(seen)
-
-
 def connect() -> None:
     """Join the cluster that RAY_ADDRESS names, or start one on this machine.
 
@@ -287,7 +240,14 @@ def connect() -> None:
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address is None:
         options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    ray.init(address=address or "local", **options)  # None would join a cluster that somebody else runs here
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        ray.init(address=address or "local", **options)  # None would join a cluster that somebody else runs here
+    except SystemExit:
+        raise KeyboardInterrupt from None  # Ray's answer to SIGTERM
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _knock(address: str) -> None:

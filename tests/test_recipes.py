@@ -9,9 +9,9 @@ import yaml
 from typer.testing import CliRunner
 
 import recipes
+from commands.front_door import app
 from schemas.recipe import DataRecipe
 from schemas.training import TrainingRecipe
-from sigma import app
 
 
 @pytest.mark.parametrize("name", ["folder", "folder.yaml", Path("train_demo")])

@@ -17,12 +17,12 @@ import typer
 from pydantic import BaseModel
 
 import recipes
+from commands.front_door import app
 from curation.images.header import PLUGINS
 from schemas.recipe import DataRecipe
 from schemas.strict import _models
 from schemas.tables import SCHEMAS
 from schemas.training import TrainingRecipe
-from sigma import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

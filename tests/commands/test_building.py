@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from sigma import app
+from commands.front_door import app
 
 CAPTIONS = ["A dog and a ball on the grass.", "Two dogs run.", "A harbour at dusk"]
 

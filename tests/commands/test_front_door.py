@@ -12,7 +12,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from commands import terminal
-from sigma import app
+from commands.front_door import app
 
 
 def test_version_names_the_installed_one() -> None:

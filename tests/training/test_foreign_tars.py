@@ -8,8 +8,8 @@ import tarfile
 import pytest
 from typer.testing import CliRunner
 
+from commands.front_door import app
 from schemas.training import TrainingRecipe
-from sigma import app
 from tests.training.conftest import photo
 from tests.training.encoding import encode
 from training.metrics import read_metrics

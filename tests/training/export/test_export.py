@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from sigma import app
+from commands.front_door import app
 from training.export.pipeline import write_pipeline
 from training.export.weights import read_model, write_weights
 from training.model import KVCompression, PixArt, PixArtConfig, load_weights

@@ -13,10 +13,10 @@ from sentencepiece import SentencePieceProcessor
 from torch import Tensor
 from typer.testing import CliRunner
 
-import sigma
 from captioning.captioners.share_captioner import Decoding, ShareCaptioner
 from captioning.captioners.share_captioner.dimensions import ResamplerChoices
 from captioning.captioners.share_captioner.validate import Pair, print_rows, read_pairs, validate
+from commands.front_door import app
 
 Checkpoint = Callable[[dict[str, Tensor] | None], Path]
 TRUTH = {"resampler_heads": 8, "resampler_cls": "drop", "resampler_key_pos": True, "resampler_ln_eps": 1e-6}
@@ -105,10 +105,10 @@ def test_the_command_prints_the_readings_and_names_missing_weights(
     told = tmp_path / "captions.tsv"
     told.write_text("".join(f"{path}\t{caption}\n" for path, caption in pairs[:2]), encoding="utf-8")
     run = CliRunner()
-    done = run.invoke(sigma.app, ["captioner", "validate", str(folder), "--images", str(told), "--device", "cpu"])
+    done = run.invoke(app, ["captioner", "validate", str(folder), "--images", str(told), "--device", "cpu"])
     assert done.exit_code == 0, done.output
     assert '"resampler_heads": 8' in done.output
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    missing = run.invoke(sigma.app, ["captioner", "validate", "Lin-Chen/ShareCaptioner", "--images", str(told)])
+    missing = run.invoke(app, ["captioner", "validate", "Lin-Chen/ShareCaptioner", "--images", str(told)])
     assert missing.exit_code == 1
     assert "weights missing: Lin-Chen/ShareCaptioner" in " ".join(missing.output.split())

@@ -1,0 +1,94 @@
+"""The list of the commands. What each one does is in the other files of this folder."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import metadata
+from types import TracebackType
+from typing import Annotated
+
+import typer
+
+from commands import building, keeping, learning, looking, planning, showing
+from commands.terminal import complaints, console
+from schemas.recipe import JOBS
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Raw photos to a PixArt-Σ-style dataset, and the trainer that learns from it.\n\n"
+    "Start with [bold]sigma demo[/], or with your own folder:\n\n"
+    "  sigma build folder images=~/Pictures out=my-dataset",
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        console.print(f"sigma {metadata.version('sigma-pipeline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Options of every command."""
+    if debug:
+        os.environ["SIGMA_DEBUG"] = "1"
+
+
+SINGLE = "Single jobs (each brings what it needs up to date first)"
+
+app.command("build", help=building.BUILD)(building.job_command(JOBS[-1], names_next=True))
+app.command()(planning.plan)
+app.command(rich_help_panel=SINGLE)(building.ingest)
+app.command(rich_help_panel=SINGLE)(building.nouns)
+for _job, _what in building.JOB_COMMANDS.items():
+    app.command(_job, rich_help_panel=SINGLE, help=_what)(building.job_command(_job))
+for _command in (
+    looking.status,
+    looking.stats,
+    looking.sql,
+    looking.report,
+    looking.browse,
+    keeping.doctor,
+    looking.cuts,
+    keeping.purge,
+    building.recipe,
+    learning.index,
+    learning.encode,
+    learning.train,
+    learning.sample,
+    learning.convert,
+    showing.demo,
+):
+    app.command()(_command)
+
+captioners = typer.Typer(no_args_is_help=True, help="Check a captioner's weights.")
+app.add_typer(captioners, name="captioner")
+captioners.command()(learning.validate)
+
+
+@captioners.callback()
+def captioner_commands() -> None:
+    """Keeps `validate` a command of its own while it is the only one."""
+
+
+def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Last resort for a defect of ours: say so in one line, the traceback only with --debug."""
+    if os.environ.get("SIGMA_DEBUG"):
+        sys.__excepthook__(kind, error, trace)
+        return
+    complaints.print(f"internal error: {kind.__name__}: {error}", markup=False)
+    complaints.print("This is a defect of sigma, not of your data; sigma --debug COMMAND shows where it happened.")
+
+
+def run() -> None:
+    """Run the command that was typed; ends with SystemExit."""
+    sys.excepthook = _one_line
+    typer.main.get_command(app)()
