@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -16,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas import tables
-from schemas.commit import TEMPORARY, file_lock, write_bytes
-from schemas.seal import check_footer, sealed_write
+from schemas.commit import TEMPORARY, file_lock
+from schemas.seal import BrokenSeal, check_file, check_footer, read_json, sealed_write, write_json
 
 DIGEST_KEY = b"sigma.digest"
 """Parquet metadata: what a part was computed from, so that an unchanged part is never computed again."""
@@ -156,8 +155,8 @@ class Dataset:
         if not path.is_file():
             return None
         try:
-            return JobRecord(**json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+            return JobRecord(**read_json(path))
+        except (ValueError, TypeError, BrokenSeal) as error:
             raise ValueError(f"{path}: damaged ({error}); delete it to have {table} computed again") from None
 
     def recorded(self) -> list[str]:
@@ -167,7 +166,7 @@ class Dataset:
 
     def write_record(self, table: str, record: JobRecord) -> None:
         """Remember what makes a table; written before its first part."""
-        write_bytes(self.record_path(table), json.dumps(vars(record), indent=1, sort_keys=True).encode())
+        write_json(self.record_path(table), vars(record))
 
     def num_parts(self) -> int:
         """Parts of the listing, which is what every map table is divided into."""
@@ -239,13 +238,13 @@ def explaining_damage(path: Path) -> Iterator[None]:
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """A whole Parquet file.
+    """A whole Parquet file, every byte of it compared, or some of its columns.
 
     Raises:
         ValueError: it is missing or damaged.
     """
     with explaining_damage(path):
-        check_footer(path)
+        (check_file if columns is None else check_footer)(path)
         table = pq.read_table(path, columns=columns, partitioning=None, page_checksum_verification=True)
         _ = table.column_names  # in a file without a seal a damaged name shows only when it is decoded
         return table

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
 from engine.dataset import Dataset, commit_table, read_parquet, schema_of
-from schemas.commit import write_bytes
+from schemas.seal import read_json, write_json
 
 REASONS_SHOWN = 3
 
@@ -44,7 +44,7 @@ class FailureLimit:
         if not self._is_above(num_failed, num_tried):
             note.unlink(missing_ok=True)
             return
-        write_bytes(note, json.dumps({"num_failed": num_failed, "num_asked": num_tried}).encode())
+        write_json(note, {"num_failed": num_failed, "num_asked": num_tried})
         commonest = sorted(failed.items(), key=lambda item: (-item[1], item[0]))[:REASONS_SHOWN]
         shown = ", ".join(f"{count:,} {reason}" for reason, count in commonest)
         raise ValueError(
@@ -55,12 +55,13 @@ class FailureLimit:
 
     def parts_to_retry(self, dataset: Dataset, table: str) -> list[int]:
         """The parts in which something failed, where the last run ended above the limit as it is now."""
-        try:
-            noted = json.loads(_note(dataset, table).read_text(encoding="utf-8"))
+        note = _note(dataset, table)
+        if not note.is_file():
+            return []
+        with suppress(OSError, ValueError, LookupError, TypeError):  # of a damaged note every part is looked at
+            noted = read_json(note)
             if not self._is_above(int(noted["num_failed"]), int(noted["num_asked"])):
                 return []
-        except (OSError, ValueError, LookupError, TypeError):
-            return []
         committed = (number for number in range(dataset.num_parts()) if dataset.part_done(table, number))
         return [number for number in committed if self._has_failed(dataset.part(table, number))]
 

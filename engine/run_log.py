@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 import socket
@@ -14,7 +13,7 @@ from importlib import metadata
 from typing import Any
 
 from engine.dataset import Dataset
-from schemas.commit import write_bytes
+from schemas.seal import read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +79,7 @@ def write_run(dataset: Dataset, result: JobResult) -> None:
         "versions": {name: _version(name) for name in PACKAGES},
     }
     name = f"{now.strftime('%Y%m%dT%H%M%S%f')}-{result.job}.json"
-    write_bytes(dataset.runs / name, json.dumps(entry, indent=1).encode())
+    write_json(dataset.runs / name, entry)
 
 
 @cache
@@ -97,10 +96,10 @@ def read_runs(dataset: Dataset) -> list[dict[str, Any]]:
     found = []
     for path in sorted(dataset.runs.glob("*.json")):
         try:
-            entry = json.loads(path.read_text(encoding="utf-8"))
+            entry = read_json(path)
         except (ValueError, OSError):
-            entry = None
-        if isinstance(entry, dict) and {"job", "seconds", "rows", "tables", "finished"} <= entry.keys():
+            entry = {}
+        if {"job", "seconds", "rows", "tables", "finished"} <= entry.keys():
             found.append(entry)
         else:
             log.warning("%s: is no record of a run; passed over", path)

@@ -12,7 +12,6 @@ as uint16.
 from __future__ import annotations
 
 import io
-import json
 import tokenize
 import zlib
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from schemas.commit import atomic_write
+from schemas.seal import read_json, write_json
 
 RECORD_FILE = "features.json"
 NULL_FILE = "null.npy"
@@ -101,7 +100,7 @@ def read_record(folder: Path) -> SetRecord | None:
     """
     path = folder / RECORD_FILE
     try:
-        return SetRecord(**json.loads(path.read_text(encoding="utf-8")))
+        return SetRecord(**read_json(path))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
@@ -110,8 +109,7 @@ def read_record(folder: Path) -> SetRecord | None:
 
 def write_record(folder: Path, record: SetRecord) -> None:
     """Commit the record of a set."""
-    with atomic_write(folder / RECORD_FILE) as file:
-        file.write(json.dumps(asdict(record), indent=1, sort_keys=True).encode())
+    write_json(folder / RECORD_FILE, asdict(record))
 
 
 def difference(made_by: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:

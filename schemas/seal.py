@@ -1,21 +1,27 @@
-"""Seals Parquet files: a sealed file carries checksums of every one of its bytes.
+"""Seals files that are read again: a sealed file carries checksums of every one of its bytes.
+
+A Parquet file:
 
     pages | MARK, sha256 of the pages, sha256 of that and of the footer, MARK | footer | length of the footer, "PAR1"
 
 Parquet's own checksums cover the data of its pages alone. The headers of pages and the footer have none, and the
 footer's statistics decide which rows a reader sees. Readers of Parquet follow the offsets in the footer and so pass the
 seal over.
+
+A text, such as a record in JSON or a line of a log, holds MARK, the sha256 of all the rest and MARK near its end: in
+the last key of a JSON object, which is "seal", or in a comment. What has no seal, from before there were seals, passes.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from schemas.commit import atomic_write
+from schemas.commit import atomic_write, write_bytes
 
 MARK = b"SgmaSeal"
 """Lies at both ends of a seal: a flipped bit in one of them makes no sealed file an unsealed one."""
@@ -29,6 +35,55 @@ _FIRST_READ = 1 << 16
 
 class BrokenSeal(OSError):
     """A file holds other bytes than were written."""
+
+
+def seal_text(text: str, end: str) -> str:
+    """A text with its seal behind it, then its end."""
+    return text + MARK.decode() + hashlib.sha256((text + end).encode()).hexdigest() + MARK.decode() + end
+
+
+def check_text(text: str) -> str:
+    """The same text, compared with its seal where it has one.
+
+    Raises:
+        BrokenSeal: it is not the text that was written.
+    """
+    head, *rest = text.rsplit(MARK.decode(), 2)
+    if rest and (len(rest) == 1 or hashlib.sha256((head + rest[1]).encode()).hexdigest() != rest[0]):
+        raise BrokenSeal("other bytes than were written")
+    return text
+
+
+def to_json(value: Mapping[str, Any], **layout: Any) -> str:
+    """A sealed JSON object.
+
+    Args:
+        layout: of `json.dumps`.
+    """
+    text = json.dumps(dict(value), **layout).removesuffix("}").rstrip()
+    return seal_text(f'{text}{", " if value else ""}"seal": "', '"}')
+
+
+def from_json(text: str) -> dict[str, Any]:
+    """The value of a JSON object, sealed or from before there were seals.
+
+    Raises:
+        ValueError, BrokenSeal: it is damaged.
+    """
+    value = json.loads(check_text(text))
+    if not isinstance(value, dict):
+        raise ValueError("it is no JSON object")
+    return {key: each for key, each in value.items() if key != "seal"}
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Commit a sealed JSON object, its keys in order."""
+    write_bytes(path, to_json(value, indent=1, sort_keys=True).encode())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The value of a file that holds a JSON object; otherwise as `from_json`."""
+    return from_json(path.read_text(encoding="utf-8"))
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,8 @@ import torch
 from torch import Tensor
 
 from schemas.buckets import TABLES
-from schemas.commit import write_bytes
 from schemas.features import LATENTS, MIXED, NULL_FILE, TOSSED, VERSION, difference, read_record
+from schemas.seal import read_json, write_json
 from schemas.shard_index import INDEX_FILE, no_index
 from schemas.training import Stage, TrainingRecipe
 from training.data.stored import StoredArrays
@@ -189,7 +188,13 @@ def keep_features(folder: Path, features: StageFeatures, begun: bool) -> None:
     """
     path = folder / USED_FILE
     if path.is_file() or begun:
-        stored = json.loads(path.read_text(encoding="utf-8"))["rounded"] if path.is_file() else {}
+        try:
+            stored = read_json(path)["rounded"] if path.is_file() else {}
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"{path}: damaged ({error}); remove it if the stage trains without features that round, or remove this "
+                "folder to start the stage again"
+            ) from None
         if stored != features.rounded:
             was, now = (", ".join(f"{k} in {v}" for k, v in found.items()) for found in (stored, features.rounded))
             raise ValueError(
@@ -197,7 +202,7 @@ def keep_features(folder: Path, features: StageFeatures, begun: bool) -> None:
                 f"there are {f'some that round {now}' if now else 'none'}; set features.use or features.dtype back, or "
                 "remove this folder to start the stage again"
             )
-    write_bytes(path, json.dumps({"used": features.description, "rounded": features.rounded}, indent=1).encode())
+    write_json(path, {"used": features.description, "rounded": features.rounded})
 
 
 def _usable(wanted: FeatureSet, index: str) -> bool:

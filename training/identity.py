@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import yaml
 
 from schemas.commit import write_bytes
+from schemas.seal import check_text, seal_text
 from schemas.training import Stage, TrainingRecipe
 from training.data.reader import DamagedSample, ShardReader
 from training.data.selection import Selection
@@ -137,9 +138,15 @@ def check_identity(
     """
     path = folder / RECIPE_FILE
     if not path.exists() or not begun:
-        write_bytes(path, yaml.safe_dump(expected, sort_keys=False, allow_unicode=True).encode())
+        _write(path, expected)
         return
-    content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    try:
+        content = yaml.safe_load(check_text(path.read_text(encoding="utf-8"))) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(
+            f"{path}: damaged ({why}); put it back from a copy, or rm -r {folder} to train it again"
+        ) from None
     changes = content.pop(CHANGES, [])
     stored, wanted = _flat(content), _flat(expected)
     same_parent = stored.get("parent_sha256") == wanted["parent_sha256"] and "parent_sha256" in stored
@@ -151,8 +158,12 @@ def check_identity(
             raise ValueError(_other_identity(folder, key, stored.get(key), wanted.get(key), expected))
         changes.append({"step": change_at, "knob": key, "was": stored.get(key), "is": wanted.get(key)})
     if not finished and (content | expected != content or content.keys() - expected.keys()):
-        recorded = expected | ({CHANGES: changes} if changes else {})
-        write_bytes(path, yaml.safe_dump(recorded, sort_keys=False, allow_unicode=True).encode())
+        _write(path, expected | ({CHANGES: changes} if changes else {}))
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    write_bytes(path, seal_text(f"{text}# seal: ", "\n").encode())
 
 
 def _other_identity(folder: Path, key: str, was: Any, now: Any, expected: dict[str, Any]) -> str:

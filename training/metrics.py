@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 from torch.utils.tensorboard import SummaryWriter
 
 from schemas.commit import write_bytes
+from schemas.seal import BrokenSeal, from_json, to_json
 
 if TYPE_CHECKING:
     from wandb.sdk.wandb_run import Run
+
+log = logging.getLogger(__name__)
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -27,13 +30,13 @@ class Metrics:
     def __init__(self, folder: Path, resume_step: int, run: Run | None = None) -> None:
         self._path = folder / METRICS_FILE
         kept = [line for line in read_metrics(folder) if line["step"] <= resume_step]
-        write_bytes(self._path, "".join(json.dumps(line) + "\n" for line in kept).encode())
+        write_bytes(self._path, "".join(to_json(line) + "\n" for line in kept).encode())
         self._file = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
         self._run = run
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        self._file.write(json.dumps({"step": step} | values) + "\n")
+        self._file.write(to_json({"step": step} | values) + "\n")
         self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)
@@ -52,16 +55,18 @@ class Metrics:
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of a stage's metrics, in order; an incomplete last line, left by a killed run, is skipped."""
+    """The lines of a stage's metrics, in order. An incomplete last line, left by a killed run, is skipped, and so is a
+    damaged one, which a warning names."""
     path = folder / METRICS_FILE
     if not path.is_file():
         return []
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+    *texts, _ = path.read_bytes().split(b"\n")
+    for number, text in enumerate(texts, start=1):
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
+            lines.append(from_json(text.decode()))
+        except (ValueError, BrokenSeal) as error:
+            log.warning("%s: line %d is damaged (%s); passed over", path, number, error)
     return lines
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from curation.dedup.fingerprint import hamming, proxy_phash
 from engine.dataset import Dataset
 from schemas.commit import write_bytes
 from schemas.reasons import PURGED
+from schemas.seal import BrokenSeal, from_json, to_json
 from schemas.tables import IMAGES, PROXIES
 
 IDENTITY = frozenset({"row_id", "image_id", "source", "source_name", "member", "byte_offset", "num_bytes", "sha256"})
@@ -68,19 +68,19 @@ def read_log(dataset: Dataset) -> list[TakedownEntry]:
     if not path.is_file():
         return []
     entries = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), start=1):
         try:
-            values = json.loads(line)
+            values = from_json(line.decode())
             heirs = tuple((row_id, image_id) for row_id, image_id in values.get("heirs", ()))
             entries.append(TakedownEntry(**values | {"features": tuple(values["features"]), "heirs": heirs}))
-        except (ValueError, TypeError, KeyError) as error:
+        except (ValueError, TypeError, KeyError, BrokenSeal) as error:
             raise ValueError(f"{path}: line {number} is damaged ({error}); put the file back from a copy") from None
     return entries
 
 
 def write_log(dataset: Dataset, entries: Iterable[TakedownEntry]) -> None:
     """Commit the whole log."""
-    lines = (json.dumps(asdict(entry), ensure_ascii=False, sort_keys=True) + "\n" for entry in entries)
+    lines = (to_json(asdict(entry), ensure_ascii=False, sort_keys=True) + "\n" for entry in entries)
     write_bytes(log_path(dataset), "".join(lines).encode())
 
 

@@ -25,9 +25,9 @@ from curation.sources.item import Item, SourceListing, inside
 from curation.sources.patterns import find_files
 from curation.sources.records import read_lines, read_rows, require_columns
 from curation.sources.storage import filesystem
-from schemas.commit import write_bytes
 from schemas.locations import absolute, is_remote
 from schemas.reasons import FetchError
+from schemas.seal import read_json, write_json
 from schemas.sources import Img2dataset, UrlSource
 from schemas.texts import caption_texts, clean_text, clean_url
 
@@ -80,8 +80,13 @@ def _refuse_other_list(source: UrlSource, work: Path) -> None:
     made_for = {"path": source.location(), **source.listing_options()}
     if not path.is_file():
         work.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, json.dumps(made_for, indent=1).encode())
-    elif json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(made_for)):
+        write_json(path, made_for)
+        return
+    try:
+        is_same = read_json(path) == json.loads(json.dumps(made_for))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: damaged ({error}); delete {work}, what was fetched is fetched again") from None
+    if not is_same:
         raise ValueError(
             f"{work}: holds what was fetched for another list, or with other options ({path.name} says which); set the "
             "recipe back, or delete this folder"

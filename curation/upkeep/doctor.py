@@ -35,7 +35,6 @@ from engine.reduce_job import explaining_memory
 from schemas import shard_index, tables
 from schemas.features import RECORD_FILE, TAR_BYTES_KEY, read_record, wrong_array
 from schemas.recipe import DataRecipe, Run
-from schemas.seal import check_file
 
 
 @dataclass(frozen=True)
@@ -195,7 +194,6 @@ def _expected_parts(dataset: Dataset, table: str) -> int:
 def problem_of(path: Path, schema: pa.Schema) -> str | None:
     """What is wrong with a part, in a few words; None where nothing is."""
     try:
-        check_file(path)
         table = read_parquet(path)
     except (ValueError, OSError):
         return f"{path} is damaged"
@@ -248,7 +246,6 @@ def _check_shards(dataset: Dataset, threads: int, progress: Callable[[int], None
     whole_index = True
     try:
         index = read_parquet(indexes[0])
-        check_file(indexes[0])
         if index.schema.names != shard_index.INDEX_SCHEMA.names:
             raise ValueError(f"{indexes[0]} has other columns than an index")
     except (ValueError, OSError) as error:
@@ -306,7 +303,6 @@ def _check_features(dataset: Dataset) -> Iterator[Finding]:
 
 def _features_fit(tar: Path, places: Path) -> bool:
     try:
-        check_file(places)
         table = read_parquet(places)
         if wrong_array(tar, table.to_pydict()) is not None:
             return False

@@ -6,10 +6,21 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from schemas.seal import MARK, BrokenSeal, check_file, check_footer, sealed_write
+from schemas.seal import (
+    MARK,
+    BrokenSeal,
+    check_file,
+    check_footer,
+    check_text,
+    from_json,
+    seal_text,
+    sealed_write,
+    to_json,
+)
 
 ROWS = pa.table({"number": list(range(40)), "text": [f"caption {number % 7}" for number in range(40)]})
 
@@ -72,3 +83,28 @@ def test_a_flipped_bit_anywhere_breaks_the_seal_or_the_file(tmp_path: Path, plac
     if footer <= flipped < len(data) - 8:
         with pytest.raises(BrokenSeal):
             check_footer(path)
+
+
+def test_a_flipped_bit_in_a_sealed_text_is_found_or_changes_nothing() -> None:
+    value = {"job": "select", "knobs": {"a": [1, None, 0.5]}, "words": "Äpfel \u2028 und\n"}
+    for text in (to_json(value, indent=1, sort_keys=True), to_json(value, ensure_ascii=False), to_json({})):
+        whole = text.encode()
+        for bit in range(8 * len(whole)):
+            data = bytearray(whole)
+            data[bit // 8] ^= 1 << bit % 8
+            with pytest.raises((ValueError, BrokenSeal)):
+                from_json(data.decode())
+        assert from_json(text) == (value if text != to_json({}) else {})
+
+
+def test_a_text_without_a_seal_passes_and_no_object_is_named() -> None:
+    assert from_json('{"a": 1}') == {"a": 1}
+    with pytest.raises(ValueError, match="no JSON object"):
+        from_json("[1]")
+
+
+def test_a_comment_seals_yaml() -> None:
+    text = seal_text("a: 1\n# seal: ", "\n")
+    assert yaml.safe_load(check_text(text)) == {"a": 1}
+    with pytest.raises(BrokenSeal):
+        check_text(text.replace("1", "2", 1))
