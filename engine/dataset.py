@@ -183,20 +183,12 @@ class Dataset:
         return self.part(table, number).is_file()
 
     def read_part(self, table: str, number: int, columns: list[str] | None = None) -> pa.Table:
-        """One part of a map table.
-
-        Raises:
-            ValueError: it is damaged; the message names the job that writes it again.
-        """
+        """One part of a map table; see `read_parquet`."""
         return read_parquet(self.part(table, number), columns)
 
     def read_range(self, table: str, column: str, first: int, last: int) -> pa.Table:
-        """The rows of a reduce table with first <= column <= last; only their row groups are read."""
-        path = self.reduced(table)
-        wanted = [(column, ">=", first), (column, "<=", last)]
-        with explaining_damage(path):
-            check_footer(path)
-            return pq.read_table(path, filters=wanted, partitioning=None, page_checksum_verification=True)
+        """The rows of a reduce table with first <= column <= last."""
+        return read_some(self.reduced(table), [(column, ">=", first), (column, "<=", last)])
 
     def sweep(self) -> None:
         """Delete what a killed run left half written, and rename what had other names. Call with the lock held."""
@@ -250,6 +242,13 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
         return table
 
 
+def read_some(path: Path, filters: list[tuple[str, str, Any]]) -> pa.Table:
+    """The rows of a Parquet file that pass Arrow's filters, from their row groups; otherwise as `read_parquet`."""
+    with explaining_damage(path):
+        check_footer(path)
+        return pq.read_table(path, filters=filters, partitioning=None, page_checksum_verification=True)
+
+
 def count_rows(path: Path) -> int:
     """Rows of a Parquet file, from its footer.
 
@@ -264,8 +263,7 @@ def count_rows(path: Path) -> int:
 def last_value(path: Path, column: str) -> Any:
     """A column's value in the last row of a Parquet file, of which only the last row group is read; None without rows.
 
-    Raises:
-        ValueError: it is missing or damaged.
+    Raises: as `read_parquet`.
     """
     with explaining_damage(path):
         check_footer(path)

@@ -11,6 +11,7 @@ as uint16.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tokenize
 import zlib
@@ -22,9 +23,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from schemas.seal import read_json, write_json
+from schemas.seal import check_file, read_json, write_json
 
 RECORD_FILE = "features.json"
 NULL_FILE = "null.npy"
@@ -51,6 +53,8 @@ MADE_BY_KEY = b"sigma.made_by"
 """Parquet metadata: fingerprint of the knobs that it was encoded with."""
 TAR_BYTES_KEY = b"sigma.tar_bytes"
 """Parquet metadata: size of its tar."""
+TAR_DIGEST_KEY = b"sigma.tar_sha256"
+"""Parquet metadata: sha256 of its tar, which older sets lack."""
 
 
 def places_schema(arrays: tuple[str, ...]) -> pa.Schema:
@@ -130,6 +134,39 @@ def encode_npy(array: NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
     np.lib.format.write_array(buffer, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
     return buffer.getvalue()
+
+
+def damaged_files(folder: Path, shards: Path) -> list[Path]:
+    """The files of a set that are not as they were written, that are missing, or that belong to no shard."""
+    bad, null = [], folder / NULL_FILE
+    try:
+        record = read_record(folder)
+        promised = None if record is None else record.null_crc32
+        if promised is not None and not (null.is_file() and zlib.crc32(null.read_bytes()) == promised):
+            bad.append(null)
+    except ValueError:
+        bad.append(folder / RECORD_FILE)
+    written = [path for path in folder.rglob("*-*.*") if path.suffix in (".tar", ".parquet")]
+    for tar in sorted({path.with_suffix(".tar") for path in written}):
+        places = tar.with_suffix(".parquet")
+        if not (shards / tar.relative_to(folder)).is_file() or not _fit(tar, places):
+            bad += [path for path in (tar, places) if path.exists()]
+    return bad
+
+
+def _fit(tar: Path, places: Path) -> bool:
+    """Whether a tar is the one that its table was written with, to the last byte; of older sets, each of its arrays."""
+    try:
+        check_file(places)
+        table = pq.read_table(places, partitioning=None)
+        promised = table.schema.metadata or {}
+        if TAR_DIGEST_KEY in promised:
+            with tar.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest().encode() == promised[TAR_DIGEST_KEY]
+        whole = tar.stat().st_size == int(promised.get(TAR_BYTES_KEY, -1))
+        return whole and wrong_array(tar, table.to_pydict()) is None
+    except (ValueError, OSError, pa.ArrowException):
+        return False
 
 
 def wrong_array(tar: Path, places: Mapping[str, Sequence[Any]]) -> str | None:

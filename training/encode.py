@@ -27,6 +27,7 @@ from schemas.features import (
     PLACE,
     SOURCE_KEY,
     TAR_BYTES_KEY,
+    TAR_DIGEST_KEY,
     SetRecord,
     encode_npy,
     member_name,
@@ -34,7 +35,7 @@ from schemas.features import (
     read_record,
     write_record,
 )
-from schemas.seal import check_file, sealed_write
+from schemas.seal import check_file, check_footer, sealed_write
 from schemas.shard import END_OF_ARCHIVE, member_header, padding
 from schemas.shard_index import INDEX_FILE, read_index
 from schemas.strict import fingerprint
@@ -76,14 +77,15 @@ class EncodeJob:
     def run_part(self, dataset: Dataset, worker: Callable[[], ShardEncoder], number: int, progress: Progress) -> bool:
         """Encode and commit a shard; False where it was encoded before."""
         shard, images = self.shards[number], dataset.root / "shards"
-        rows = pq.read_table(images / INDEX_FILE, filters=[("shard", "=", shard)], partitioning=None)
-        if self.is_stored(shard, rows):
+        check_footer(images / INDEX_FILE)
+        wanted = [("shard", "=", shard)]
+        rows = pq.read_table(images / INDEX_FILE, filters=wanted, partitioning=None, page_checksum_verification=True)
+        if self.is_stored(shard, rows) and self.has_null():
             progress(rows.num_rows)
             return False
         encoder = worker()
-        null_file = self.wanted.folder / NULL_FILE
-        if not null_file.is_file() and (null := encoder.null()) is not None:
-            write_bytes(null_file, encode_npy(as_stored(null, "fp32")))
+        if not self.has_null() and (null := encoder.null()) is not None:
+            write_bytes(self.wanted.folder / NULL_FILE, encode_npy(as_stored(null, "fp32")))
         tar = self.wanted.folder / shard
         tar.unlink(missing_ok=True)  # an outdated tar must not be next to the new table
         reader = ShardReader(images, rows, cut_of(self.recipe))
@@ -91,10 +93,14 @@ class EncodeJob:
             with atomic_write(tar) as file:
                 places = list(self._write(file, rows["image_id"].to_pylist(), encoder(reader, rows), progress))
                 file.write(END_OF_ARCHIVE)
-                self._commit_places(tar, places, rows, file.tell())
+                self._commit_places(file, tar, places, rows)
         finally:
             reader.close()
         return True
+
+    def has_null(self) -> bool:
+        """Whether the null caption is there, or the set needs none."""
+        return self.wanted.stage is not None or (self.wanted.folder / NULL_FILE).is_file()
 
     def is_stored(self, shard: str, rows: pa.Table) -> bool:
         """Whether a shard was encoded whole from these very index rows."""
@@ -127,9 +133,12 @@ class EncodeJob:
             yield place
             progress(1)
 
-    def _commit_places(self, tar: Path, places: list[dict[str, Any]], rows: pa.Table, num_bytes: int) -> None:
-        schema = places_schema(self.wanted.arrays).with_metadata(self._metadata(rows, num_bytes))
-        with sealed_write(tar.with_suffix(".parquet")) as file:
+    def _commit_places(self, tar: IO[bytes], name: Path, places: list[dict[str, Any]], rows: pa.Table) -> None:
+        metadata = self._metadata(rows, tar.tell())
+        tar.seek(0)
+        metadata[TAR_DIGEST_KEY] = hashlib.file_digest(tar, "sha256").hexdigest().encode()  # type: ignore[arg-type]
+        schema = places_schema(self.wanted.arrays).with_metadata(metadata)
+        with sealed_write(name.with_suffix(".parquet")) as file:
             pq.write_table(pa.Table.from_pylist(places, schema=schema), file, compression="zstd")
 
     def _metadata(self, rows: pa.Table, num_bytes: int) -> dict[bytes, bytes]:
@@ -242,7 +251,8 @@ def encode_set(
         path.unlink(missing_ok=True)
     record = read_record(folder)
     num_computed = 0
-    if record is None or record.index != index or not all((folder / shard).is_file() for shard in job.shards):
+    is_there = job.has_null() and all((folder / shard).is_file() for shard in job.shards)
+    if record is None or record.index != index or not is_there:
         write_record(folder, SetRecord(wanted.made_by))
         parts = runner().run(dataset, job, range(len(job.shards)), progress)
         num_computed = sum(part.computed for part in parts)
@@ -269,6 +279,7 @@ def _measured(job: EncodeJob, index: str) -> SetRecord:
     num_samples = num_damaged = num_bytes = 0
     for shard in job.shards:
         tar = job.wanted.folder / shard
+        check_file(tar.with_suffix(".parquet"))
         damage = pq.read_table(tar.with_suffix(".parquet"), columns=["damage"], partitioning=None)["damage"]
         num_samples += len(damage)
         num_damaged += len(damage) - damage.null_count

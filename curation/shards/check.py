@@ -11,8 +11,9 @@ from typing import IO, Any
 
 import pyarrow as pa
 
+from curation.shards.dataset_card import CARD_FILE
 from curation.shards.files import WIDS_FILE
-from curation.shards.writer import PackedImage, index_is_current, metadata_of, wids_index
+from curation.shards.writer import PackedImage, card_of, index_is_current, metadata_of, wids_index
 from engine.ahead import ahead
 from engine.dataset import Dataset, content_digest, digest_of, read_parquet
 from engine.map_job import digest_of_inputs
@@ -161,13 +162,17 @@ def index_problem(dataset: Dataset, index: pa.Table, broken: Container[str]) -> 
     Args:
         broken: shards that have a problem of their own; their sizes are not compared.
     """
-    complete = len(dataset.parts("samples")) == len(set(_numbers(dataset).values()))
-    if complete and (dataset.shards / WIDS_FILE).is_file() and not index_is_current(dataset):
-        return "index.parquet was made from other samples"
-    path = dataset.shards / WIDS_FILE
+    path, card = dataset.shards / WIDS_FILE, dataset.shards / CARD_FILE
     if not path.is_file():
         return "wids index missing"
+    if not card.is_file():
+        return f"{CARD_FILE}, the dataset card, is missing"
+    complete = len(dataset.parts("samples")) == len(set(_numbers(dataset).values()))
+    if complete and not index_is_current(dataset):
+        return "index.parquet was made from other samples"
     counts = Counter(index["shard"].to_pylist())
+    if card.read_bytes() != card_of(index["image_ext"].unique().to_pylist(), counts):
+        return f"{CARD_FILE} is not the dataset card that belongs here"
     if not any(name in broken for name in counts) and path.read_bytes() != wids_index(dataset, counts):
         return "wids index says something else than the index"
     return None

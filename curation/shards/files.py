@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curation.shards.rewriter import members_of
 from engine.catalog import read_parts
-from engine.dataset import Dataset, delete_set_aside, read_parquet, remove_folder
+from engine.dataset import Dataset, delete_set_aside, read_parquet, read_some, remove_folder
 from engine.reduce_job import commit_batches, stream
 from schemas import shard_index
 from schemas.tables import SAMPLES
@@ -121,12 +120,14 @@ def old_samples(dataset: Dataset, shard: str, number: int) -> dict[str, OldSampl
     Args:
         shard: the tar's name in the plan.
         number: the shard's number in the plan.
+
+    Raises:
+        ValueError: what says where the pictures are is damaged; the next build writes it anew.
     """
     places, found = dataset.shards / PREVIOUS_SHARDS / PLACES_FILE, list[OldSample]()
     if places.is_file():
-        with suppress(OSError, pa.ArrowException):
-            rows = pq.read_table(places, filters=[("shard_id", "=", number)], partitioning=None).to_pylist()
-            found += [_old(row, f"{PREVIOUS_SHARDS}/{row['shard']}") for row in rows]
+        rows = read_some(places, [("shard_id", "=", number)]).to_pylist()
+        found += [_old(row, f"{PREVIOUS_SHARDS}/{row['shard']}") for row in rows]
     if (dataset.shards / shard).is_file():
         found += _samples_in_place(dataset, shard, number)
     return {sample.image_id: sample for sample in found}

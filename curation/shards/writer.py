@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -245,7 +245,9 @@ def index_is_current(dataset: Dataset) -> bool:
     """Whether the index was written from the present samples."""
     record = dataset.record("samples")
     path = dataset.shards / shard_index.INDEX_FILE
-    if record is None or not path.is_file() or not (dataset.shards / WIDS_FILE).is_file():
+    if record is None or not all(
+        each.is_file() for each in (path, path.with_name(WIDS_FILE), path.with_name(CARD_FILE))
+    ):
         return False
     return digest_of(path, INDEX_KEY) == record.fingerprint
 
@@ -271,12 +273,16 @@ def write_index(dataset: Dataset) -> int:
         num_samples.update(part["shard"].to_pylist())
         extensions.update(part["image_ext"].unique().to_pylist())
     write_bytes(dataset.shards / WIDS_FILE, wids_index(dataset, num_samples))
-    card = dataset_card(extensions, num_samples.total(), len(num_samples))
-    write_bytes(dataset.shards / CARD_FILE, card.encode())
+    write_bytes(dataset.shards / CARD_FILE, card_of(extensions, num_samples))
     path, metadata = dataset.shards / shard_index.INDEX_FILE, {INDEX_KEY.decode(): record.fingerprint}
     batches = (batch for part in _packed(dataset, None) for batch in part.to_batches())
     num_rows, _ = commit_batches(path, batches, shard_index.INDEX_SCHEMA, metadata, ROW_GROUP_ROWS)
     return num_rows
+
+
+def card_of(image_extensions: Iterable[str], num_samples: Counter[str]) -> bytes:
+    """The content of the dataset card; arguments as in `dataset_card` and `wids_index`."""
+    return dataset_card(set(image_extensions), num_samples.total(), len(num_samples)).encode()
 
 
 def wids_index(dataset: Dataset, num_samples: Mapping[str, int]) -> bytes:

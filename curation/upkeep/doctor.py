@@ -13,7 +13,6 @@ from pathlib import Path
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curation.ingest.takedown_log import read_log
 from curation.shards.check import check_shards, index_problem
@@ -23,7 +22,6 @@ from engine import catalog
 from engine.ahead import ahead
 from engine.dataset import (
     CONTENT_KEY,
-    DAMAGE,
     TEMPORARY,
     Dataset,
     content_digest,
@@ -33,7 +31,7 @@ from engine.dataset import (
 )
 from engine.reduce_job import explaining_memory
 from schemas import shard_index, tables
-from schemas.features import RECORD_FILE, TAR_BYTES_KEY, read_record, wrong_array
+from schemas.features import RECORD_FILE, damaged_files
 from schemas.recipe import DataRecipe, Run
 
 
@@ -284,32 +282,10 @@ def _index_of_samples(dataset: Dataset) -> pa.Table:
 def _check_features(dataset: Dataset) -> Iterator[Finding]:
     """Sets of stored features inside the dataset: whole tables and arrays, for shards that exist."""
     for record in sorted((dataset.root / "features").glob(f"*/{RECORD_FILE}")):
-        folder = record.parent
-        bad: list[Path] = []
-        try:
-            read_record(folder)
-        except ValueError:
-            bad.append(record)
-        for tar in sorted(
-            {path.with_suffix(".tar") for path in folder.rglob("*-*.*") if path.suffix in (".tar", ".parquet")}
-        ):
-            places = tar.with_suffix(".parquet")
-            if not (dataset.shards / tar.relative_to(folder)).is_file() or not _features_fit(tar, places):
-                bad += [path for path in (tar, places) if path.exists()]
+        bad = damaged_files(record.parent, dataset.shards)
         if bad:
-            text = f"{len(bad)} files are damaged or of no shard, e.g. {bad[0]}: sigma encode makes them again"
-            yield Finding(f"features {folder.name}", text, False, tuple(bad))
-
-
-def _features_fit(tar: Path, places: Path) -> bool:
-    try:
-        table = read_parquet(places)
-        if wrong_array(tar, table.to_pydict()) is not None:
-            return False
-        promised = (pq.read_schema(places).metadata or {}).get(TAR_BYTES_KEY)
-        return promised is not None and tar.stat().st_size == int(promised)
-    except (ValueError, *DAMAGE):
-        return False
+            text = f"{len(bad)} files are damaged, missing or of no shard, e.g. {bad[0]}: sigma encode makes them again"
+            yield Finding(f"features {record.parent.name}", text, False, tuple(bad))
 
 
 def _check_catalog(dataset: Dataset) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ import torch
 import webdataset
 
 from engine.runner import PartFailed
-from schemas.features import read_record
+from schemas.features import damaged_files, read_record
 from schemas.shard_index import read_index
 from schemas.training import TrainingRecipe
 from tests.processes import Python
@@ -269,3 +269,20 @@ def test_only_shards_that_changed_are_encoded_anew(recipe_values, make_dataset, 
     text = encode(recipe)[0]
     assert (text.num_shards, text.num_computed) == (2, 1)
     assert len(list(text.folder.glob("*/*.tar"))) == 2, "features of a shard that is gone are deleted"
+
+
+def test_a_flipped_bit_in_any_file_of_a_set_is_found_and_what_is_missing_is_encoded_again(recipe):
+    encode(recipe, kind="text")
+    folder, shards = text_set(recipe).folder, recipe.dataset / "shards"
+    whole = content(folder)
+    assert damaged_files(folder, shards) == []
+    for place, name in enumerate(sorted(whole)):
+        data = bytearray(whole[name])
+        data[len(data) * (place + 1) // (len(whole) + 2)] ^= 4
+        (folder / name).write_bytes(bytes(data))
+        found = damaged_files(folder, shards)
+        assert folder / name in found, name
+        for path in found:
+            path.unlink()
+        encode(recipe, kind="text")
+        assert content(folder) == whole, name

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import training.encoders.make
+from schemas.features import read_record, write_record
 from schemas.training import TrainingRecipe
 from tests.training.encoding import encode
 from training.data.reader import ShardReader
@@ -157,7 +158,7 @@ def test_unfinished_absent_and_outdated_features_are_refused(values, make_datase
     encode(recipe)
     record = recipe.features_folder / "text-hashed" / "features.json"
     whole = record.read_text()
-    record.write_text(json.dumps(json.loads(whole) | {"index": None}))
+    write_record(record.parent, read_record(record.parent).unfinished())
     with pytest.raises(ValueError, match="text-hashed: is not finished; run sigma encode RECIPE again"):
         train(recipe)
     record.write_text("{")

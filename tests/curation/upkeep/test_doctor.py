@@ -260,6 +260,18 @@ def test_a_missing_wids_index_is_named(dataset: Dataset) -> None:
     assert only(dataset).text.endswith("wids index missing")
 
 
+def test_a_dataset_card_that_is_missing_or_of_another_dataset_is_named(dataset: Dataset) -> None:
+    card = dataset.shards / "README.md"
+    whole = card.read_text()
+    assert "15 samples" in whole
+    card.write_text(whole.replace("15 samples", "16 samples"))
+    assert only(dataset).text.endswith("README.md is not the dataset card that belongs here")
+    card.unlink()
+    assert only(dataset).text.endswith("README.md, the dataset card, is missing")
+    build(recipe_of(dataset))
+    assert card.read_text() == whole
+
+
 def test_several_problems_are_all_named(dataset: Dataset) -> None:
     dataset.part("images", 0).write_bytes(b"")
     dataset.part("samples", 0).write_bytes(b"")
