@@ -15,6 +15,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas.locations import public_url
 
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""The dumper written in C, where PyYAML was built with it: it is ten times as fast."""
+
 
 class StrictModel(BaseModel):
     """Base of every recipe section: frozen, and a key it does not know is an error.
@@ -67,7 +70,7 @@ class StrictModel(BaseModel):
 
     def to_yaml(self) -> str:
         """The resolved recipe as YAML."""
-        return yaml.safe_dump(self.resolved(), sort_keys=False, allow_unicode=True)
+        return yaml.dump(self.resolved(), Dumper=_DUMPER, sort_keys=False, allow_unicode=True)
 
 
 def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
