@@ -109,9 +109,14 @@ def _xmp_orientation(xmp: bytes) -> int | None:
     """The property `Orientation` of the namespace of TIFF, as an attribute or as an element."""
     text = xmp.replace(b"\0", b"")  # UTF-16 and UTF-32, read as their ASCII
     prefixes = {b"tiff", *re.findall(rb"xmlns:([\w.-]+)\s*=\s*[\"']http://ns\.adobe\.com/tiff/1\.0/[\"']", text)}
-    names = b"|".join(re.escape(prefix) for prefix in sorted(prefixes))
-    match = re.search(rb"\b(?:" + names + rb"):Orientation\s*(?:=\s*[\"']|>)\s*([1-8])\s*[<\"']", text)
-    return int(match[1]) if match else None
+    for match in _XMP_ORIENTATION.finditer(text):
+        if match[1] in prefixes:
+            return int(match[2])
+    return None
+
+
+_XMP_ORIENTATION = re.compile(rb"([\w.-]{1,99}):Orientation\s*(?:=\s*[\"']|>)\s*([1-8])\s*[<\"']")
+"""The property of any prefix: one pattern of all prefixes costs a try of each at every word."""
 
 
 def _is_adobe_rgb(image: Image.Image, exif: Image.Exif) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import NamedTuple, cast
 
@@ -143,6 +143,8 @@ def _by_code_points(cicp: Cicp, source: str, channels: str) -> Colour | None:
 
 
 def _by_profile(icc: bytes, channels: str) -> Colour | None:
+    if _is_endless(icc):
+        return None
     try:
         space = ImageCms.ImageCmsProfile(io.BytesIO(icc)).profile.xcolor_space.strip()
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
@@ -154,11 +156,36 @@ def _by_profile(icc: bytes, channels: str) -> Colour | None:
 
 def _profile_transfer(icc: bytes) -> int:
     """The transfer characteristics in the tag `cicp` of a profile (ICC.1:2022, 9.2.17), or 0."""
+    values = (value for name, value in _profile_tags(icc) if name == b"cicp" and len(value) >= 12)
+    return next((value[9] for value in values), 0)
+
+
+def _profile_tags(icc: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """(signature, value) of the tags of a profile (ICC.1:2022, 7.3), as many as the converter reads."""
     for at in range(132, min(len(icc), 132 + 12 * 100) - 11, 12):
         name, offset, size = struct.unpack_from(">4sII", icc, at)
-        if name == b"cicp" and size >= 12 and offset + 10 <= len(icc):
-            return icc[offset + 9]
-    return 0
+        yield name, icc[offset : offset + size]
+
+
+_MOST_ELEMENTS = 64
+_MOST_CURVE_BYTES = 256 * 1024
+
+
+def _is_endless(icc: bytes) -> bool:
+    """Whether a profile has a chain of elements (`multiProcessElementsType`, ICC.1:2022, 10.16) that no maker writes.
+    The converter evaluates the whole chain 36,000 times, and a kilobyte can name one element a hundred thousand times.
+    """
+    for _, value in _profile_tags(icc):
+        if value[:4] != b"mpet" or len(value) < 16:
+            continue
+        num = int.from_bytes(value[12:16], "big")
+        places = [
+            struct.unpack_from(">II", value, at) for at in range(16, min(len(value) - 7, 16 + 8 * _MOST_ELEMENTS), 8)
+        ]
+        curves = sum(size for place, size in places[:num] if value[place : place + 4] == b"cvst")
+        if num > _MOST_ELEMENTS or curves > _MOST_CURVE_BYTES:
+            return True
+    return False
 
 
 def _by_numbers(gamma: float | None, chromaticities: tuple[float, ...], channels: str) -> bytes | None:

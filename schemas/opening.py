@@ -54,6 +54,8 @@ def open_file(data: Sliced, formats: tuple[str, ...] | None = None, *, header_on
     """
     if isinstance(data, bytes) and data.startswith(b"\xff\xd8") and (num := num_scans(data)) > MOST_SCANS:
         raise ValueError(f"it has {num} scans, the limit is {MOST_SCANS}")
+    if data.startswith((b"II", b"MM")) and (num := tiff.num_pieces(data)) > MOST_PIECES:
+        raise ValueError(f"it has {num} strips or tiles, the limit is {MOST_PIECES}")
     num_left_out = 0
     if data.startswith(png.SIGNATURE):
         data, num_left_out = png.tidy(data, header_only=header_only)
@@ -70,6 +72,9 @@ def open_file(data: Sliced, formats: tuple[str, ...] | None = None, *, header_on
 
 MOST_SCANS = 100
 """Passes over a JPEG. Encoders make about ten; each costs a pass over all of its blocks, however few bytes it has."""
+
+MOST_PIECES = 200_000
+"""Strips or tiles of a TIFF, at some 8 microseconds each; a scan of 200,000 rows may have one for each row."""
 
 
 def _read_natively(image: Image.Image) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from schemas.appearance import Appearance, Levels, appearance_of, upright_size
 from schemas.colour import to_srgb
+from schemas.limits import too_large
 from schemas.opening import open_file
 from schemas.reasons import ImageError
 
@@ -98,6 +99,8 @@ def open_picture(
         image = open_file(data)
         if image.width * image.height > max_pixels:
             raise PixelError(f"{image.width}x{image.height} px is over the limit of {max_pixels} px")
+        if (large := too_large(data, image.format or "", image.size, max_pixels)) is not None:
+            raise PixelError(large)
         seen = appearance_of(image, data)
         draft(image, longest_px, cover_px, seen.orientation)
         image.load()

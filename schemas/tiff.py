@@ -135,3 +135,9 @@ def num_pages(data: Sliced) -> int:
 def first_page(data: Sliced) -> int:
     """Which directory holds the picture, counted from 0: the first that is no smaller copy and no mask."""
     return next((number for number, found in enumerate(directories(data)) if found.is_page(data)), 0)
+
+
+def num_pieces(data: Sliced) -> int:
+    """Strips or tiles of the first page; all of them can be the same bytes."""
+    found = next((found for found in directories(data) if found.is_page(data)), None) or next(directories(data), None)
+    return max((found.fields[tag].num for tag in (STRIPS, TILES) if tag in found.fields), default=0) if found else 0

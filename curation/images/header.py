@@ -12,10 +12,10 @@ from PIL import Image, UnidentifiedImageError
 from curation.images import formats
 from curation.images.flavours import camera_raw, lacking
 from curation.images.lazy_bytes import LazyBytes
-from curation.images.limits import hidden_pixels
 from curation.images.whole import cut_short
 from schemas import tiff
 from schemas.appearance import Appearance, appearance_of
+from schemas.limits import too_large
 from schemas.opening import LEFT_OUT, open_file, picture_formats
 from schemas.pixels import DECODER_ERRORS, MAX_PIXELS, has_alpha
 from schemas.reasons import FetchError, ImageError
@@ -116,11 +116,8 @@ def open_image(data: bytes | LazyBytes, max_pixels: int = MAX_PIXELS) -> tuple[I
             image = _opened(data, kind, decoders)
     except DECODER_ERRORS as error:
         raise _not_opened(data, kind, error) from error
-    if header.width * header.height > max_pixels:
-        detail = f"{header.width}x{header.height} px, the limit is {max_pixels} px"
-        raise Unreadable(ImageError.TOO_MANY_PIXELS, detail, header)
-    if (hidden := hidden_pixels(data, header.format, header.width * header.height, max_pixels)) is not None:
-        raise Unreadable(ImageError.TOO_MANY_PIXELS, f"{header.format}: {hidden}", header)
+    if (large := too_large(data, header.format, (header.width, header.height), max_pixels)) is not None:
+        raise Unreadable(ImageError.TOO_MANY_PIXELS, large, header)
     if header.appearance.colour.refusal is not None:
         reason, detail = header.appearance.colour.refusal
         raise Unreadable(reason, f"{header.format}: {detail}", header)

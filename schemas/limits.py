@@ -2,44 +2,86 @@
 
 from __future__ import annotations
 
-from itertools import islice
+import math
+from itertools import chain, islice
 
-from curation.images.boxes import coding_styles, items
 from schemas import tiff
+from schemas.boxes import coding_styles, first_samples, items, num_tiles
 from schemas.slices import Sliced
 
+MAX_SIDE = 1_000_000
+"""Longest side, px: each row costs its decoder some 70 bytes, however short it is."""
 _SMALL_TILE = 2048 * 2048
 """Pixels of a tile that may be larger than the picture."""
 _MOST_ENLARGED = 4
 _MOST_BLOCKS = 300_000
 """Code-blocks of a channel of a JPEG 2000, at some 5 KB of memory each; 300 megapixels usually have 73,000."""
+_TILE_BLOCKS = 4
+"""So many code-blocks cost as much as a tile by itself."""
+_MOST_FRAMES = 16
+"""Frames of one AV1 picture: one, or a few layers; all but the last can be hidden."""
+_MOST_UNITS = 10_000
 _SEQUENCE_HEADER = 1
 """Type of the unit that holds the size of an AV1 picture (AV1 specification, 6.2.2)."""
+_FRAMES = (3, 6)
 
 
-def hidden_pixels(data: Sliced, image_format: str, num_pixels: int, max_pixels: int) -> str | None:
-    """How a file makes its decoder take memory for more pixels than its header has.
+def too_large(data: Sliced, image_format: str, size: tuple[int, int], max_pixels: int) -> str | None:
+    """Why a picture is too large to be decoded: by its header, or because its file makes the decoder take time or
+    memory for more than its header has.
 
     Args:
         image_format: Pillow's name.
-        num_pixels: of the picture by its header.
+        size: of the picture by its header, px.
         max_pixels: largest picture that is decoded.
     """
-    if image_format == "TIFF":
-        page = next(islice(tiff.directories(data), tiff.first_page(data), None), None)
-        width, height = (page.number(data, tag) for tag in (tiff.TILE_WIDTH, tiff.TILE_HEIGHT)) if page else (0, 0)
-        if width * height > max(_SMALL_TILE, _MOST_ENLARGED * num_pixels):
-            return f"it has tiles of {width}x{height} px"
-    if image_format == "AVIF":
-        for start, end in items(data):
-            width, height = _av1_size(data[start : min(end, start + 256)])
-            if width * height > max_pixels:
-                return f"it is coded as {width}x{height} px, the limit is {max_pixels} px"
-    if image_format == "JPEG2000":
-        num = num_pixels * max((_blocks_per_pixel(style) for style in coding_styles(data)), default=0)
+    num_pixels = size[0] * size[1]
+    if num_pixels > max_pixels:
+        return f"{size[0]}x{size[1]} px, the limit is {max_pixels} px"
+    if max(size) > MAX_SIDE:
+        return f"{size[0]}x{size[1]} px, the limit of a side is {MAX_SIDE} px"
+    check = _CHECKS.get(image_format)
+    hidden = check(data, num_pixels, max_pixels) if check else None
+    return hidden and f"{image_format}: {hidden}"
+
+
+def _tiff(data: Sliced, num_pixels: int, max_pixels: int) -> str | None:
+    page = next(islice(tiff.directories(data), tiff.first_page(data), None), None)
+    if page is None:
+        return None
+    width, height = (page.number(data, tag) for tag in (tiff.TILE_WIDTH, tiff.TILE_HEIGHT))
+    if width * height > max(_SMALL_TILE, _MOST_ENLARGED * num_pixels):
+        return f"it has tiles of {width}x{height} px"
+    return None
+
+
+def _avif(data: Sliced, num_pixels: int, max_pixels: int) -> str | None:
+    """The decoder believes the coded size of each picture and tile, and scales it to what the boxes say."""
+    num_coded = num_bytes = 0
+    for spans in chain(items(data), first_samples(data)):
+        num_bytes += sum(max(0, min(end, len(data)) - start) for start, end in spans)
+        if num_bytes > _MOST_ENLARGED * len(data):
+            return "its items overlap"
+        width, height, num_frames = _av1_size(b"".join(data[start:end] for start, end in spans))
+        if width * height > max_pixels:
+            return f"it is coded as {width}x{height} px, the limit is {max_pixels} px"
+        if num_frames > _MOST_FRAMES:
+            return f"it is coded in more than {_MOST_FRAMES} frames"
+        num_coded += width * height
+    most = max(max_pixels, _MOST_ENLARGED * num_pixels)
+    return f"it is coded as {num_coded} px in all, the limit is {most} px" if num_coded > most else None
+
+
+def _jpeg2000(data: Sliced, num_pixels: int, max_pixels: int) -> str | None:
+    tiles = num_tiles(data)
+    for style in coding_styles(data):
+        num = num_pixels * _blocks_per_pixel(style) + tiles * (_TILE_BLOCKS + 3 * sum(style[:1]))
         if num > _MOST_BLOCKS:
             return f"it is coded in {num:.0f} blocks, the limit is {_MOST_BLOCKS}"
     return None
+
+
+_CHECKS = {"TIFF": _tiff, "AVIF": _avif, "JPEG2000": _jpeg2000}
 
 
 def _blocks_per_pixel(style: bytes) -> float:
@@ -56,10 +98,12 @@ def _blocks_per_pixel(style: bytes) -> float:
     return num
 
 
-def _av1_size(units: bytes) -> tuple[int, int]:
-    """(width, height) in the sequence header that begins an AV1 picture, (0, 0) where there is none."""
-    at = 0
-    while at + 2 < len(units):
+def _av1_size(units: bytes) -> tuple[int, int, int]:
+    """(width, height) in the largest sequence header of an AV1 picture, zeros where there is none, and its frames."""
+    at, size, num_frames = 0, (0, 0), 0
+    for _ in range(_MOST_UNITS):
+        if at + 2 >= len(units):
+            return *size, num_frames
         kind, has_size, extended = units[at] >> 3 & 15, units[at] & 2, units[at] >> 2 & 1
         at += 1 + extended
         length, shift = 0, 0
@@ -69,11 +113,12 @@ def _av1_size(units: bytes) -> tuple[int, int]:
             if not units[at - 1] & 128:
                 break
         if kind == _SEQUENCE_HEADER:
-            return _Bits(units[at:]).av1_size()
+            size = max(size, _Bits(units[at : at + 256]).av1_size(), key=math.prod)
+        num_frames += kind in _FRAMES
         if not has_size or shift > 56:
-            break
+            return *size, num_frames
         at += length
-    return 0, 0
+    return *size, _MOST_UNITS
 
 
 class _Bits:
