@@ -5,11 +5,13 @@ This module imports nothing that takes time: it is there before the packages tha
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
@@ -40,15 +42,34 @@ def take_over() -> None:
     threading.Thread(target=_watch, args=[seen], daemon=True).start()
 
 
+def came() -> bool:
+    """Whether a signal has been raised. An error that comes afterwards is its doing: DuckDB, for one, puts a
+    RuntimeError in the place of KeyboardInterrupt."""
+    return bool(_raised)
+
+
 def exit_status() -> int:
     """128 and the number of the signal, as shells have it; that of Ctrl-C where there was none."""
     return 128 + _received
 
 
 def leave() -> NoReturn:
-    """End the process as it is. Half started threads of Ray or torch can crash an interpreter that takes itself apart,
-    or change its status. Processes that Ray has started end with this one."""
+    """End the process as it is, and what it has started. Half started threads of Ray or torch can crash an interpreter
+    that takes itself apart, or change its status; Ray's agents, where they are half started, outlive it for a minute."""
+    for child in _descendants(os.getpid()):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
     os._exit(exit_status())
+
+
+def _descendants(process: int) -> list[int]:
+    """The processes that one has started, and those that they have, where the system lists them, as Linux does."""
+    found = []
+    for listed in Path(f"/proc/{process}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in map(int, listed.read_text().split()):
+                found += [child, *_descendants(child)]
+    return found
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

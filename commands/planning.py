@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from commands import interrupts
 from commands.harmless import write_plain
 from commands.order import pipeline
 from commands.terminal import Overrides, RecipeFile, complaints, console, refusals, shown
@@ -34,12 +33,8 @@ def plan(
     form: Annotated[Literal["text", "json", "markdown"], typer.Option("--format", help="How to print it.")] = "text",
 ) -> None:
     """Forecast a build from a sample: survivors, disk, hours per job, shards per bucket. Leaves `out` alone."""
-    with refusals():
-        try:
-            made = forecast_build(DataRecipe.load(recipe, overrides or []), sample, workers, keep)
-        except KeyboardInterrupt:
-            complaints.print("stopped; nothing was forecast" + ("" if keep else ", and nothing is left of the sample"))
-            raise typer.Exit(interrupts.exit_status()) from None
+    with refusals("stopped; nothing was forecast" + ("" if keep else ", and nothing is left of the sample")):
+        made = forecast_build(DataRecipe.load(recipe, overrides or []), sample, workers, keep)
         if form == "json":
             sys.stdout.write(json.dumps(as_json(made), ensure_ascii=False, indent=1) + "\n")
         elif form == "markdown":

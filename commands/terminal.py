@@ -70,22 +70,26 @@ def shown(text: str | Path) -> str:
 
 
 @contextmanager
-def refusals() -> Iterator[None]:
-    """Turn what a user can mend into one line and exit status 1; a traceback only with --debug."""
+def refusals(if_stopped: str = interrupts.FINISHED_STAYS) -> Iterator[None]:
+    """Turn what a user can mend into one line and exit status 1; a traceback only with --debug.
+
+    Args:
+        if_stopped: the line after Ctrl-C, where the interrupt brings none.
+    """
     from engine.preflight import NeedsMissing
     from engine.runner import PartFailed, describe
 
     try:
         yield
-    except KeyboardInterrupt as interrupt:
-        why = f"stopped; {interrupt}" if str(interrupt) else interrupts.FINISHED_STAYS
-        complaints.print(why, markup=False, soft_wrap=True)
-        raise typer.Exit(interrupts.exit_status()) from None
     except BrokenPipeError:  # whoever reads this output has enough of it, as head does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(141) from None
-    except (ValueError, OSError, PartFailed) as error:
-        if os.environ.get("SIGMA_DEBUG"):
+    except (KeyboardInterrupt, RuntimeError, ValueError, OSError, PartFailed) as error:
+        if isinstance(error, KeyboardInterrupt) or interrupts.came():
+            why = f"stopped; {error}" if isinstance(error, KeyboardInterrupt) and str(error) else if_stopped
+            complaints.print(why, markup=False, soft_wrap=True)
+            raise typer.Exit(interrupts.exit_status()) from None
+        if isinstance(error, RuntimeError) or os.environ.get("SIGMA_DEBUG"):
             raise
         lines = (
             error.lines

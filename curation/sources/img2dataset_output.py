@@ -14,7 +14,7 @@ from curation.images.header import clean
 from curation.sources.folder import image_extensions
 from curation.sources.item import Item, SourceListing, inside, member_name
 from curation.sources.patterns import find_files
-from curation.sources.records import batch_rows
+from curation.sources.records import batch_rows, check_texts
 from curation.sources.rows import DAMAGE, open_table
 from curation.sources.storage import RemoteError, filesystem, patiently
 from curation.sources.stores import reason_of_status
@@ -107,7 +107,14 @@ def _read_table(path: str) -> tuple[list[str], list[dict[str, Any]]]:
         if lacking := [column for column in ("key", "status") if column not in names]:
             raise ValueError(f"{path}: is no table of img2dataset, it lacks the column {lacking[0]!r}")
         wanted = [column for column in _COLUMNS if column in names]
-        return names, [row for batch in table.iter_batches(columns=wanted) for row in batch_rows(batch)]
+        check_texts(path, table.schema_arrow, {"caption"} & set(wanted))
+        rows = [row for batch in table.iter_batches(columns=wanted) for row in batch_rows(batch)]
+    return names, [row | {name: _word(row.get(name)) for name in ("key", "status", "error_message")} for row in rows]
+
+
+def _word(value: Any) -> str | None:
+    """A cell as text, whatever type the table gives it."""
+    return clean_text(value) if value is None or isinstance(value, str | bytes) else str(value)
 
 
 def _row_items(row: dict[str, Any], images: list[Item], container: str, folder: str) -> Iterator[Item]:

@@ -11,13 +11,25 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from commands import terminal
+from commands import interrupts, terminal
 from commands.front_door import app
 
 
 def test_version_names_the_installed_one() -> None:
     done = CliRunner().invoke(app, ["--version"])
     assert (done.exit_code, done.stdout) == (0, f"sigma {metadata.version('sigma-pipeline')}\n")
+
+
+def test_an_error_in_the_place_of_an_interrupt_is_the_interrupt(monkeypatch: Any, capsys: Any) -> None:
+    for error in (RuntimeError("Query interrupted"), ValueError("half an import")):
+        with pytest.raises(type(error) if isinstance(error, RuntimeError) else typer.Exit), terminal.refusals():
+            raise error
+        with monkeypatch.context() as patched, pytest.raises(typer.Exit) as ended:
+            patched.setattr(interrupts, "_raised", True)
+            with terminal.refusals("stopped; nothing is left"):
+                raise error
+        assert ended.value.exit_code == 130
+        assert capsys.readouterr().err.endswith("stopped; nothing is left\n")
 
 
 def test_a_command_in_an_error_stays_on_one_line(monkeypatch: Any) -> None:
