@@ -55,7 +55,7 @@ def exit_status() -> int:
 
 def leave() -> NoReturn:
     """End the process as it is, and what it has started. Half started threads of Ray or torch can crash an interpreter
-    that takes itself apart, or change its status; Ray's agents, where they are half started, outlive it for a minute."""
+    that takes itself apart, or change its status. Agents of Ray that are half started would outlive it for a minute."""
     for child in _descendants(os.getpid()):
         with contextlib.suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
