@@ -85,6 +85,9 @@ class JobProgress(Observer):
         beside = ", ".join(f"{count:,} {kind}" for kind, count in found.ignored.items())
         text = f"{found.num_inputs:,} inputs" + (f" (not counted: {beside})" if beside else "")
         self.console.print(text, markup=False)  # an extension is never markup
+        if found.links:
+            links = ", ".join(f"{count:,} {where}" for where, count in found.links.items())
+            self.console.print(f"inputs that are links: {links}", markup=False)
 
     def retried(self, rows: int) -> None:
         """Say how many inputs are tried again."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 from typing import Any
 
@@ -33,6 +34,8 @@ class Listed:
     """Inputs of sources that were not listed before."""
     ignored: dict[str, int]
     """Files that are no inputs, by kind."""
+    links: dict[str, int] = field(default_factory=dict)
+    """Inputs that are links, by where these lead."""
 
 
 def update_listing(dataset: Dataset, recipe: DataRecipe) -> Listed:
@@ -55,11 +58,8 @@ def update_listing(dataset: Dataset, recipe: DataRecipe) -> Listed:
         listed.append(entry)
         knobs = {"part_rows": recipe.part_rows, "sources": listed}
         dataset.write_record("listing", JobRecord("ingest", knobs, {}, fingerprint(knobs)))
-    ignored: dict[str, int] = {}
-    for entry in listed:
-        for kind, count in entry["ignored"].items():
-            ignored[kind] = ignored.get(kind, 0) + count
-    return Listed(_count(listed, "rows"), num_new, ignored)
+    ignored, links = (sum((Counter(entry.get(what)) for entry in listed), Counter()) for what in ("ignored", "links"))
+    return Listed(_count(listed, "rows"), num_new, dict(ignored), dict(links))
 
 
 def is_listed(dataset: Dataset, recipe: DataRecipe) -> bool:
@@ -149,6 +149,8 @@ def _list_one(dataset: Dataset, recipe: DataRecipe, position: int, part: int, ro
         "parts": num_parts,
         "ignored": dict(sorted(listing.ignored.items())),
     }
+    if listing.links:
+        entry["links"] = dict(sorted(listing.links.items()))
     if source.kind != "folder" or source.listing_options():
         entry |= {"kind": source.kind, "options": source.listing_options()}
     return entry

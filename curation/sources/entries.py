@@ -27,6 +27,10 @@ RUN_ENTRIES = 1 << 17
 CHUNK_ENTRIES = 256
 """Entries of a run that are read at once; each run holds that many while runs are merged."""
 
+LEADS_OUT = "lead out of the folder, not read without follow_links"
+LINKS = ("lead to files of the folder", "lead out of the folder", LEADS_OUT, "lead to no file")
+"""Where links lead, as it is counted of those that are inputs."""
+
 Sortable = TypeVar("Sortable")
 
 
@@ -37,8 +41,13 @@ class FolderEntry:
     name: str
     is_folder: bool
     num_bytes: int | None
-    leads_out: bool = False
-    """Whether it is a link to a file outside the source, which is not to be followed."""
+    link: str | None = None
+    """Where it leads, if it is a link: one of `LINKS`."""
+
+    @property
+    def leads_out(self) -> bool:
+        """Whether it is a link to a file outside the source, which is not to be followed."""
+        return self.link == LEADS_OUT
 
 
 @dataclass(frozen=True)
@@ -74,10 +83,10 @@ def local_entries(root: Path, follow_links: bool, prefix: str, listing: SourceLi
         ValueError: it is too large to be sorted in memory, and there is no room in the temporary folder.
     """
     marks: set[str] = set()
-    within = None if follow_links else os.path.realpath(root)
+    real_root = os.path.realpath(root)
 
     def marking() -> Iterator[FolderEntry]:
-        for entry in _scan(root / prefix, within, listing):
+        for entry in _scan(root / prefix, real_root, follow_links, listing):
             if entry.name in _MARKS and not entry.leads_out:
                 marks.add(entry.name)
             yield entry
@@ -86,7 +95,8 @@ def local_entries(root: Path, follow_links: bool, prefix: str, listing: SourceLi
     return SortedFolder(entries, frozenset(marks))
 
 
-def _scan(folder: Path, within: str | None, listing: SourceListing) -> Iterator[FolderEntry]:
+def _scan(folder: Path, real_root: str, follow_links: bool, listing: SourceListing) -> Iterator[FolderEntry]:
+    inside, outside, not_read, nowhere = LINKS
     with os.scandir(folder) as scan:
         for entry in scan:
             is_folder, is_file = _look(entry)
@@ -97,8 +107,8 @@ def _scan(folder: Path, within: str | None, listing: SourceListing) -> Iterator[
             elif is_folder:
                 yield FolderEntry(entry.name, True, None)
             elif entry.is_symlink():  # one that leads nowhere is an input that cannot be read
-                leads_out = within is not None and is_file and not is_within(entry.path, within)
-                yield FolderEntry(entry.name, False, _size(entry), leads_out)
+                leads = inside if is_within(entry.path, real_root) else outside if follow_links else not_read
+                yield FolderEntry(entry.name, False, _size(entry), leads if is_file else nowhere)
             elif is_file:
                 yield FolderEntry(entry.name, False, _size(entry))
             else:

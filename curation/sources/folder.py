@@ -62,7 +62,7 @@ def list_folder(source: FolderSource) -> SourceListing:
         _check_folder(Path(root))
     listing = _ignoring()
     walk = _Walk(root, source.follow_links, listing)
-    return SourceListing(walk.items(location), listing.ignored)
+    return SourceListing(walk.items(location), listing.ignored, listing.links)
 
 
 def _ignoring() -> SourceListing:
@@ -194,6 +194,8 @@ class _Walk:
 
     def _item(self, prefix: str, entry: FolderEntry, sidecar: str | None) -> Item:
         member = _member(prefix + entry.name)
+        if entry.link is not None:
+            self.listing.links[entry.link] = self.listing.links.get(entry.link, 0) + 1
         raw = self.captions.take(member, partial(self._is_other_file, member)) or RawCaption(None)
         return Item(
             member=member,

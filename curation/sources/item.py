@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -53,6 +53,8 @@ class SourceListing:
     ignored: dict[str, int]
     """What is no input, by kind: {"txt (captions)": 12, "pdf": 1, "hidden": 3, "captions without an image": 2}.
     Filled while `items` is read."""
+    links: dict[str, int] = field(default_factory=dict)
+    """How many inputs are links, by where these lead; filled as `ignored` is."""
 
     def count(self, kind: str, num: int = 1, first: str | None = None) -> None:
         """Count something that is no input; `first` says what and where it is, and is shown of the first one."""
