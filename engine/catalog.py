@@ -74,7 +74,7 @@ def connect(
     return connection
 
 
-def _check_seals(dataset: Dataset, names: Iterable[str], check: Callable[[Path], None]) -> None:
+def _check_seals(dataset: Dataset, names: Iterable[str], check: Callable[[Path], object]) -> None:
     def checked(path: Path) -> None:
         with explaining_damage(path):
             check(path)

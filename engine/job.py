@@ -117,7 +117,8 @@ class Job(ABC):
             return State.OUTDATED
         if made_by.upstream != wanted.upstream:
             return State.OUTDATED
-        return State.BEGUN if self.parts_to_compute(dataset) else State.DONE
+        waiting = any(dataset.previous(table).is_dir() for table in self.outputs)  # `run` was killed at its very end
+        return State.BEGUN if waiting or self.parts_to_compute(dataset) else State.DONE
 
     def prepare(self, dataset: Dataset, state: State, redo: bool) -> None:
         """Take outdated tables away and record what makes the new ones, before the first part is written.

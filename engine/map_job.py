@@ -142,10 +142,10 @@ class MapJob(Job):
             self.files.set_aside(dataset)
 
     def _delete_set_aside(self, dataset: Dataset) -> None:
-        for table in self.outputs:
-            delete_set_aside(dataset, table)
         if self.files is not None:
             self.files.delete_set_aside(dataset)
+        for table in self.outputs:
+            delete_set_aside(dataset, table)
 
     def delete(self, dataset: Dataset) -> None:
         self.set_aside(dataset)

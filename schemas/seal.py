@@ -100,15 +100,18 @@ def sealed_write(path: Path) -> Iterator[IO[bytes]]:
         file.write(MARK + pages + hashlib.sha256(pages + footer).digest() + MARK + footer)
 
 
-def check_footer(path: Path) -> None:
+def check_footer(path: Path) -> bool:
     """Compare a file's footer with its seal. A file without one, from before there were seals, passes.
+
+    Returns:
+        Whether it has one.
 
     Raises:
         BrokenSeal: the footer is not the one that was written.
         FileNotFoundError: there is no file.
     """
     with path.open("rb") as file:
-        _sealed_pages(file)
+        return _sealed_pages(file) is not None
 
 
 def check_file(path: Path) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.dataset import Dataset
+from engine.dataset import Dataset, remove_folder
 from engine.runner import LazyRunner, Progress, Runner
 from schemas.commit import TEMPORARY, atomic_write, write_bytes
 from schemas.features import (
@@ -246,12 +246,15 @@ def encode_set(
     started = time.perf_counter()
     wanted, folder = job.wanted, job.wanted.folder
     if folder.is_dir() and (redo or not _has_shards(folder)):
-        shutil.rmtree(folder)
+        remove_folder(folder)
+    for path in folder.parent.glob(f"{TEMPORARY}*{folder.name}"):
+        shutil.rmtree(path)
     for path in folder.rglob(f"{TEMPORARY}*"):
         path.unlink(missing_ok=True)
     record = read_record(folder)
     num_computed = 0
-    is_there = job.has_null() and all((folder / shard).is_file() for shard in job.shards)
+    files = [(folder / shard).with_suffix(suffix) for shard in job.shards for suffix in (".tar", ".parquet")]
+    is_there = job.has_null() and all(path.is_file() for path in files)
     if record is None or record.index != index or not is_there:
         write_record(folder, SetRecord(wanted.made_by))
         parts = runner().run(dataset, job, range(len(job.shards)), progress)

@@ -7,9 +7,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from curation.ingest.ingest import map_job
 from curation.sources.item import Item
 from curation.sources.urls import fetch_rows, first_fetch, retry_of, wanted_rows
-from engine.dataset import CONTENT_KEY, Dataset, JobRecord, commit_table, content_digest
+from engine.dataset import CONTENT_KEY, Dataset, JobRecord, commit_table, content_digest, digest_of
+from engine.job import State
+from engine.map_job import MapJob
 from schemas.reasons import RETRIED, TRANSIENT
 from schemas.recipe import DataRecipe
 from schemas.sources import AnySource, UrlSource
@@ -46,7 +49,7 @@ def retry_failed(dataset: Dataset, recipe: DataRecipe) -> int:
     listed = [dict(entry) for entry in record.knobs["sources"]]
     num_rows = first_part = first_row = 0
     for position, entry in enumerate(listed):
-        parts = _failed_parts(dataset, range(first_part, first_part + entry["parts"]))
+        parts = _failed_parts(dataset, map_job(recipe), range(first_part, first_part + entry["parts"]))
         if parts:
             attempt = entry.get("retries", 0) + 1
             fetched = _fetch(dataset, recipe.all_sources()[position], position, first_row, parts, attempt)
@@ -62,12 +65,16 @@ def retry_failed(dataset: Dataset, recipe: DataRecipe) -> int:
     return num_rows
 
 
-def _failed_parts(dataset: Dataset, numbers: range) -> list[_Part]:
+def _failed_parts(dataset: Dataset, ingesting: MapJob, numbers: range) -> list[_Part]:
     """The parts with rows that could not be read, without those that the listing itself gave up."""
     parts = []
+    outdated = ingesting.state(dataset, redo=True) is State.OUTDATED
     for number in numbers:
         if not dataset.part_done("images", number):
             continue
+        made_from = digest_of(dataset.part("images", number))
+        if outdated and made_from != ingesting.input_digest(dataset, number):
+            continue  # a retry that was cut off has prepared this part already
         images = dataset.read_part("images", number, ["row_id", "reason"])
         failed = set(images.filter(pa.compute.is_in(images["reason"], value_set=_RETRIED))["row_id"].to_pylist())
         if failed:

@@ -33,6 +33,7 @@ from engine.reduce_job import explaining_memory
 from schemas import shard_index, tables
 from schemas.features import RECORD_FILE, damaged_files
 from schemas.recipe import DataRecipe, Run
+from schemas.seal import check_footer
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def _expected_parts(dataset: Dataset, table: str) -> int:
 def problem_of(path: Path, schema: pa.Schema) -> str | None:
     """What is wrong with a part, in a few words; None where nothing is."""
     try:
-        table = read_parquet(path)
+        sealed, table = check_footer(path), read_parquet(path)
     except (ValueError, OSError):
         return f"{path} is damaged"
     beside = path.parent.parent.name == tables.BESIDE.rstrip("/")
@@ -200,7 +201,7 @@ def problem_of(path: Path, schema: pa.Schema) -> str | None:
     names = [name for name in schema.names if name in table.schema.names or name not in added]
     if table.schema.names != names:
         return f"{path} has other columns than its table"
-    promised = (table.schema.metadata or {}).get(CONTENT_KEY)  # a file without a seal may have another footer
+    promised = None if sealed else (table.schema.metadata or {}).get(CONTENT_KEY)
     contract = pa.schema([schema.field(name) for name in names])
     if promised is not None and content_digest(table.cast(contract)).encode() != promised:
         return f"{path} is damaged"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import time
 from pathlib import Path
@@ -18,6 +19,7 @@ from engine.runner import PartFailed
 from schemas.features import damaged_files, read_record
 from schemas.shard_index import read_index
 from schemas.training import TrainingRecipe
+from tests.dying import Died, dying_at
 from tests.processes import Python
 from tests.training.encoding import content, encode
 from training.data.reader import DamagedSample, ShardReader
@@ -147,6 +149,25 @@ def test_killed_in_the_middle_and_run_again_the_bytes_are_equal(recipe, tmp_path
     done = encode(killed)
     assert 0 < done[1].num_computed < 3
     assert content(tmp_path / "killed") == whole
+
+
+@pytest.mark.parametrize("redo", [False, True])
+def test_killed_before_any_change_of_the_disk_and_run_again_the_bytes_are_equal(recipe, tmp_path, redo):
+    encode(recipe, kind="text")
+    whole, change, died = content(recipe.features_folder), 1, True
+    while died:
+        if not redo:
+            shutil.rmtree(recipe.features_folder)
+        died = False
+        try:
+            with dying_at(change):
+                encode(recipe, kind="text", redo=redo)
+        except (Died, PartFailed):  # a part names the shard it died at
+            died = True
+        encode(recipe, kind="text")
+        assert content(recipe.features_folder) == whole, f"stopped before change {change}"
+        change += 1
+    assert change > 9
 
 
 def test_ray_writes_what_one_process_writes(recipe, tmp_path, monkeypatch):

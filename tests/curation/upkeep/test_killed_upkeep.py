@@ -19,7 +19,7 @@ from engine import catalog
 from engine.dataset import Dataset
 from schemas.recipe import DataRecipe
 from schemas.shard_index import read_index
-from tests.building import LIGHT, Told, build, recipe, write_pictures
+from tests.building import LIGHT, Told, build, picture, recipe, rows, write_pictures
 from tests.dying import Died, dying_at
 from tests.trees import content
 
@@ -33,7 +33,11 @@ STRIDE = int(os.environ.get("SIGMA_KILL_STRIDE", "23"))
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder = tmp_path_factory.mktemp("whole")
     write_pictures(folder / "photos", [(96, 64)] * 3 + [(64, 96)])
-    return build(recipe(folder / "photos", folder / "dataset", shard={"max_samples": 2}))[0]
+    later = folder / "photos" / ".later.jpg"  # a link leads to it, which nothing can be read from yet
+    later.with_name("004.jpg").symlink_to(later)
+    dataset, _ = build(recipe(folder / "photos", folder / "dataset", shard={"max_samples": 2}))
+    picture(9).save(later)
+    return dataset
 
 
 def recipe_of(dataset: Dataset) -> DataRecipe:
@@ -69,11 +73,17 @@ def redo(job: str) -> Callable[[Dataset], None]:
     return lambda dataset: (build(recipe_of(dataset), redo=[job]), None)[1]
 
 
+def retry(dataset: Dataset) -> None:
+    build(recipe_of(dataset), retry_failed=True)
+    assert "unreadable" not in {row["reason"] for row in rows(dataset, "images")}
+
+
 COMMANDS: dict[str, tuple[Callable[[Dataset], None], Callable[[Dataset], None]]] = {
     "doctor --repair": (damage, mend),
     "purge": (lambda dataset: None, take_out),
     "build --redo clean": (lambda dataset: None, redo("clean")),
     "build --redo shard": (lambda dataset: None, redo("shard")),
+    "build --retry-failed": (lambda dataset: None, retry),
     "report": (lambda dataset: None, lambda dataset: (write_report_page(dataset.root), None)[1]),
 }
 
