@@ -273,7 +273,7 @@ def _select_beside(dataset: Dataset, as_now: bool) -> str:
 def _select_parts(dataset: Dataset, table: str, as_now: bool) -> str:
     parts, contract = dataset.parts(table), "captions" if is_captions(table) else table
     old = any(_added(path, contract) for path in (parts[0], parts[-1]))  # written before the contract had a column
-    grown = ", union_by_name=true" if old or is_captions(table) else ""
+    grown = ", union_by_name=true" if old or is_captions(table) or table == "samples" else ""
     path = dataset.tables / table / "part-*.parquet"
     pattern = literal(_glob_safe(path.parent) + "/" + path.name)
     select = f"SELECT * FROM {read_parts(parts, grown) if as_now else f'read_parquet({pattern}, {_AS_IS}{grown})'}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tarfile
 from collections.abc import Mapping
@@ -104,6 +105,20 @@ def decode_json(data: bytes) -> SampleMetadata:
     if not isinstance(value, dict) or "image_id" not in value:
         raise ValueError("not the JSON of a sample: no image_id")
     return SampleMetadata(**value)
+
+
+def content_of(image_sha256: str, text: str, facts: SampleMetadata | Mapping[str, Any]) -> str:
+    """A digest of what training reads of a sample, its picture and its captions, in 16 hex digits.
+
+    Args:
+        image_sha256: of the image member.
+        text: the `.txt` member, or the caption where another member holds it.
+        facts: the `.json` member; only its captions count.
+    """
+    written: Any = facts.get("captions_synthetic")  # of a damaged sample it may be any JSON
+    first = written[0] if isinstance(written, list) and written else None
+    parts = [image_sha256, text, facts.get("caption_raw"), first.get("caption") if isinstance(first, dict) else None]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def member_header(name: str, size: int, extension_dots: int = 1) -> bytes:

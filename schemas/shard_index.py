@@ -37,8 +37,11 @@ INDEX_SCHEMA = pa.schema(
         pa.field("txt_size", pa.int64(), nullable=False),
         pa.field("json_offset", pa.int64(), nullable=False),
         pa.field("json_size", pa.int64(), nullable=False),
+        pa.field("content", pa.string()),  # `schemas.shard.content_of`; null in what older versions wrote
     ]
 )
+ADDED = ("content",)
+"""Last columns that the index has gained: one that was written before is as good, and reads as null there."""
 
 DICTIONARIES = ("shard", "image_ext")
 """Columns of few values; `ShardIndex` reads them as codes into a dictionary."""
@@ -81,7 +84,7 @@ class ShardIndex:
             self._file = pq.ParquetFile(source, read_dictionary=list(DICTIONARIES))
         except (pa.ArrowInvalid, OSError) as error:
             raise self._unreadable(error) from None
-        missing = [column for column in INDEX_SCHEMA.names if column not in self._file.schema_arrow.names]
+        missing = [column for column in INDEX_SCHEMA.names if column not in (*self._file.schema_arrow.names, *ADDED)]
         if missing:
             raise ValueError(f"{name}: the index lacks {', '.join(missing)}; it was written by another version")
         metadata = self._file.metadata
@@ -93,14 +96,16 @@ class ShardIndex:
     def part(self, number: int, columns: Sequence[str]) -> pa.Table:
         """One part's columns, in the given order; those of `DICTIONARIES` are dictionary-encoded."""
         try:
-            table = self._file.read_row_group(number, columns=list(columns)).select(columns)
+            table = self._file.read_row_group(number, columns=list(columns))
         except (pa.ArrowInvalid, OSError) as error:
             raise self._unreadable(error) from None
+        for name in set(columns) - set(table.column_names):
+            table = table.append_column(name, pa.nulls(table.num_rows, INDEX_SCHEMA.field(name).type))
         types = {name: pa.dictionary(pa.int32(), pa.string()) for name in DICTIONARIES}
         fields = [
             INDEX_SCHEMA.field(name).with_type(types.get(name, INDEX_SCHEMA.field(name).type)) for name in columns
         ]
-        return table.cast(pa.schema(fields))
+        return table.select(columns).cast(pa.schema(fields))
 
     def parts(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """All parts in turn."""

@@ -356,6 +356,7 @@ SAMPLES = _table(
     json_size=int64("bytes of the metadata"),
     reason=text("ShardError; null where the shard holds the sample"),
     **_DETAIL,
+    content=text("digest of its picture and captions; null in shards that older versions wrote"),
 )
 
 MEANINGS["raw_offers"] = {
@@ -414,10 +415,20 @@ ADDED = {
     "headers": ("colour", "metadata_left_out"),
     "images": ("colour", "metadata_left_out", "other_captions"),
     "listing": ("reason", "detail", "other_captions"),
+    "samples": ("content",),
     "selection": ("inherited_caption", "inherited_from", "inherited_from_row"),
     "shard_plan": ("raw_caption_from", "further_captioners", "further_captions", "other_captions"),
 }
 """Last columns that a table has gained: a file that was written before is as good, and reads as null there."""
+
+
+def with_added(table: str, rows: pa.Table) -> pa.Table:
+    """The rows of a file, with nulls in the columns that its table has gained since it was written."""
+    for name in set(ADDED.get(table, ())) - set(rows.schema.names):
+        field = SCHEMAS[table].field(name)
+        rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+    return rows
+
 
 BESIDE = "captions_beside/"
 """Prefix of the captions of a further captioner of the recipe: `captions_beside/<captioner>`, a map table of the

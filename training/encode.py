@@ -151,10 +151,12 @@ class EncodeJob:
 
 
 def rows_digest(rows: pa.Table) -> str:
-    """The digest of a shard's keys and of its members' offsets and sizes. Other captions have other sizes."""
+    """The digest of a shard's keys, of its members' offsets and sizes, and of its pictures and captions."""
     digest = hashlib.sha256("\n".join(rows["key"].to_pylist()).encode())
     for column in ("image_offset", "image_size", "txt_offset", "txt_size", "json_offset", "json_size"):
         digest.update(rows[column].to_numpy().astype(np.int64).tobytes())
+    if "content" in rows.column_names:  # else the index is of before there was the column
+        digest.update("".join(rows["content"].drop_null().to_pylist()).encode())
     return digest.hexdigest()[:16]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ DIGESTS = (
     "parent_sha256",
     "dataset.sizes_sha256",
     "dataset.content_sha256",
+    "dataset.contents_sha256",
     "latents.weights_sha256",
     "text.weights_sha256",
 )
@@ -38,15 +40,15 @@ DIGESTS = (
 PARENT_NAMES = ("stage.parent", "parent_weights")
 """Names of weights, which say nothing where their digest is known."""
 SAMPLES_DIGESTED = 256
-"""Samples whose bytes are read to tell a dataset from a rebuilt one."""
+"""Samples whose bytes are read, to tell tars that were changed in place, or an index without digests."""
 SPEED_KNOBS = ("micro_batch", "threads", "prefetch", "cache_mb", "max_damaged")
 """Of `data`: they change how fast a batch is made and whether it fits, not what is in it."""
 
 
-def rows_sha256(rows: Selection) -> str:
-    """sha256 of the image ids and then the shards of all rows, joined by newlines."""
+def rows_sha256(rows: Selection, columns: Sequence[str]) -> str:
+    """sha256 of one column of all rows after the other, its values joined by newlines."""
     digest = hashlib.sha256()
-    for column in ("image_id", "shard"):
+    for column in columns:
         for number, part in enumerate(rows.parts([column])):
             digest.update(b"\n" if number else b"")
             values = part[column].cast(pa.string()).combine_chunks()
@@ -96,11 +98,13 @@ def identity(recipe: TrainingRecipe, stage: Stage, rows: Selection) -> dict[str,
     }
     for knob in SPEED_KNOBS:
         del parts["data"][knob]
-    dataset: dict[str, Any] = {"samples": rows.num_rows, "sha256": rows_sha256(rows)[:16]}
+    dataset: dict[str, Any] = {"samples": rows.num_rows, "sha256": rows_sha256(rows, ("image_id", "shard"))[:16]}
     dataset["sizes_sha256"] = sizes_sha256(rows)[:16]
     content = content_sha256(recipe.dataset / "shards", rows)
     if content is not None:
         dataset["content_sha256"] = content[:16]
+    if not any(part["content"].null_count for part in rows.parts(["content"])):
+        dataset["contents_sha256"] = rows_sha256(rows, ("content",))[:16]
     if recipe.data.balance_concepts:
         dataset["weights_sha256"] = hashlib.sha256(rows.weights().tobytes()).hexdigest()[:16]
     else:  # as a stage that was trained before there was the knob

@@ -13,11 +13,11 @@ import pyarrow as pa
 
 from curation.shards.dataset_card import CARD_FILE
 from curation.shards.files import WIDS_FILE
-from curation.shards.writer import PackedImage, card_of, index_is_current, metadata_of, wids_index
+from curation.shards.writer import PackedImage, card_of, index_is_current, index_rows, metadata_of, wids_index
 from engine.ahead import ahead
 from engine.dataset import Dataset, content_digest, digest_of, read_parquet
 from engine.map_job import digest_of_inputs
-from schemas import shard, shard_index
+from schemas import shard
 
 Row = Mapping[str, Any]
 
@@ -90,10 +90,9 @@ def _plan(dataset: Dataset, number: int | None) -> dict[str, Row]:
 
 def _differs_from_samples(dataset: Dataset, number: int, rows: list[dict[str, Any]]) -> str | None:
     try:
-        samples = dataset.read_part("samples", number, shard_index.INDEX_SCHEMA.names)
+        samples = index_rows(dataset, number)
     except ValueError:
         return None  # a finding of its own
-    samples = samples.filter(samples["shard"].is_valid())
     return None if samples.to_pylist() == rows else "lies otherwise in index.parquet than in the table samples"
 
 
@@ -145,7 +144,8 @@ def _sample_problem(tar: IO[bytes], row: Row, planned: Row | None) -> tuple[str 
         return f"{key}.json speaks of another image", True
     resized, stored = metadata.get("resized", False), metadata.get("image_sha256")
     expected = stored if resized else metadata.get("sha256")
-    if expected is not None and hashlib.sha256(found["image"]).hexdigest() != expected:
+    image_sha256 = hashlib.sha256(found["image"]).hexdigest()
+    if expected is not None and image_sha256 != expected:
         return f"{key}.{row['image_ext']} has other bytes than {'were packed' if resized else 'the original'}", True
     if planned is not None:
         image = PackedImage(b"", row["image_ext"], row["width"], row["height"], resized, stored)
@@ -153,6 +153,9 @@ def _sample_problem(tar: IO[bytes], row: Row, planned: Row | None) -> tuple[str 
             return f"{key}.json is not what the plan says", True
         if found["txt"] != planned["caption"].encode():
             return f"{key}.txt is not the caption of the plan", True
+    text = found["txt"].decode(errors="replace")
+    if row["content"] not in (None, shard.content_of(image_sha256, text, metadata)):
+        return f"does not hold the picture and captions of {key} that were packed", True
     return None, expected is not None
 
 

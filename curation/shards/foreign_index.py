@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from curation.images.header import Header, Unreadable, read_header, refuse_animated
 from curation.images.lazy_bytes import FIRST_BYTES, LazyBytes
+from curation.shards.rewriter import COPY_BYTES
 from curation.sources.folder import image_extensions
 from curation.sources.item import SourceListing, member_name
 from curation.sources.patterns import find_files
@@ -30,6 +31,7 @@ from schemas.buckets import LABELS, nearest_codes
 from schemas.foreign_tars import caption_of
 from schemas.ids import image_id
 from schemas.locations import absolute, is_remote
+from schemas.shard import content_of
 from schemas.shard_index import INDEX_FILE, INDEX_SCHEMA, TARS_KEY
 from schemas.texts import LONGEST_TEXT_BYTES
 from schemas.tokens import count_tokens
@@ -70,7 +72,7 @@ def index_tars(tars: list[str], dataset: Path | None, progress: Callable[[int], 
     """Write `shards/index.parquet` over tars, whose bytes are left alone.
 
     A sample is a picture whose header can be read, with a caption in its `.txt` or its `.json`. Its id is a hash of its
-    place, since its bytes are not read.
+    place, so that it keeps its place in training where its bytes change; `content` tells that they did.
 
     Args:
         dataset: the folder that the index goes to; None is the folder of the tars.
@@ -173,13 +175,22 @@ def _row(
         return None
     key = member_name(os.fsencode(key))
     content = hashlib.sha256(f"{shard}\0{number}\0{key}".encode()).hexdigest()
-    row: dict[str, Any] = {"key": key, "image_id": image_id(content), "shard": shard, "image_ext": extension}
+    image_sha256 = _sha256(file, *sample[extension])
+    row: dict[str, Any] = {"content": content_of(image_sha256, caption, {})}
+    row |= {"key": key, "image_id": image_id(content), "shard": shard, "image_ext": extension}
     row |= {"bucket": LABELS[nearest_codes(np.array([header.height / header.width]))[0]]}
     row |= {"width": header.width, "height": header.height, "num_tokens": count_tokens(caption)}
     row |= {"caption_source": "raw", "subsets": [], "weight": 1.0}
     for kind, (offset, size) in (("image", sample[extension]), ("txt", text), ("json", facts)):
         row |= {f"{kind}_offset": offset, f"{kind}_size": size}
     return row
+
+
+def _sha256(file: IO[bytes], offset: int, size: int) -> str:
+    digest = hashlib.sha256()
+    for begin in range(offset, offset + size, COPY_BYTES):
+        digest.update(os.pread(file.fileno(), min(COPY_BYTES, offset + size - begin), begin))
+    return digest.hexdigest()
 
 
 def _header(file: IO[bytes], offset: int, size: int) -> Header:

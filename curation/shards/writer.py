@@ -26,7 +26,7 @@ from schemas.commit import atomic_write, write_bytes
 from schemas.pixels import PixelError, open_rgb
 from schemas.reasons import ShardError
 from schemas.recipe import DataRecipe, Shard
-from schemas.tables import SAMPLES
+from schemas.tables import SAMPLES, with_added
 
 
 def map_job(recipe: DataRecipe, dataset: Dataset) -> MapJob:
@@ -107,10 +107,13 @@ class ShardWriter:
         key = sample["image_id"]
         row |= {"key": key, "shard": sample["shard"], "image_ext": image.extension}
         row |= {"width": image.width, "height": image.height}
+        facts = metadata_of(sample, image)
+        sha256 = image.image_sha256 if image.resized else sample["sha256"]
+        row["content"] = sha256 and shard.content_of(sha256, sample["caption"], facts)
         members = (
             ("image", f"{key}.{image.extension}", image.data),
             ("txt", f"{key}.txt", sample["caption"].encode()),
-            ("json", f"{key}.json", shard.encode_json(metadata_of(sample, image))),
+            ("json", f"{key}.json", shard.encode_json(facts)),
         )
         for name, member, content in sorted(members, key=lambda named: named[1]):
             tar.write(shard.member_header(member, len(content)))
@@ -269,13 +272,15 @@ def write_index(dataset: Dataset) -> int:
     record = dataset.record("samples")
     assert record is not None
     num_samples, extensions = Counter[str](), set[str]()
-    for part in _packed(dataset, ["shard", "image_ext"]):
+    parts = range(len(dataset.parts("samples")))
+    for number in parts:
+        part = dataset.read_part("samples", number, ["shard", "image_ext"]).drop_null()
         num_samples.update(part["shard"].to_pylist())
         extensions.update(part["image_ext"].unique().to_pylist())
     write_bytes(dataset.shards / WIDS_FILE, wids_index(dataset, num_samples))
     write_bytes(dataset.shards / CARD_FILE, card_of(extensions, num_samples))
     path, metadata = dataset.shards / shard_index.INDEX_FILE, {INDEX_KEY.decode(): record.fingerprint}
-    batches = (batch for part in _packed(dataset, None) for batch in part.to_batches())
+    batches = (batch for number in parts for batch in index_rows(dataset, number).to_batches())
     num_rows, _ = commit_batches(path, batches, shard_index.INDEX_SCHEMA, metadata, ROW_GROUP_ROWS)
     return num_rows
 
@@ -312,8 +317,7 @@ def wids_index(dataset: Dataset, num_samples: Mapping[str, int]) -> bytes:
     return json.dumps(wids, indent=1).encode()
 
 
-def _packed(dataset: Dataset, columns: list[str] | None) -> Iterator[pa.Table]:
-    """The samples that were packed, part by part."""
-    for number in range(len(dataset.parts("samples"))):
-        part = dataset.read_part("samples", number, columns)
-        yield part.filter(part["shard"].is_valid())
+def index_rows(dataset: Dataset, number: int) -> pa.Table:
+    """The rows of the index that a part of `samples` gives: those that are in a shard."""
+    rows = with_added("samples", dataset.read_part("samples", number)).select(shard_index.INDEX_SCHEMA.names)
+    return rows.filter(rows["shard"].is_valid())

@@ -18,6 +18,7 @@ from curation.ingest.takedown_log import read_log
 from curation.shards.check import check_shards, index_problem
 from curation.shards.files import WIDS_FILE
 from curation.shards.plan import num_shards
+from curation.shards.writer import index_rows
 from engine import catalog
 from engine.ahead import ahead
 from engine.dataset import (
@@ -244,7 +245,7 @@ def _check_shards(dataset: Dataset, threads: int, progress: Callable[[int], None
     indexes = (dataset.shards / shard_index.INDEX_FILE, dataset.shards / WIDS_FILE)
     whole_index = True
     try:
-        index = read_parquet(indexes[0])
+        index = tables.with_added("samples", read_parquet(indexes[0]))
         if index.schema.names != shard_index.INDEX_SCHEMA.names:
             raise ValueError(f"{indexes[0]} has other columns than an index")
     except (ValueError, OSError) as error:
@@ -275,8 +276,7 @@ def _index_of_samples(dataset: Dataset) -> pa.Table:
     found = [shard_index.INDEX_SCHEMA.empty_table()]
     for number in range(_expected_parts(dataset, "samples")):
         with suppress(ValueError):
-            part = dataset.read_part("samples", number, shard_index.INDEX_SCHEMA.names)
-            found.append(part.filter(part["shard"].is_valid()).cast(shard_index.INDEX_SCHEMA))
+            found.append(index_rows(dataset, number).cast(shard_index.INDEX_SCHEMA))
     return pa.concat_tables(found)
 
 

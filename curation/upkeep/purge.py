@@ -32,7 +32,7 @@ from engine.map_job import MapJob, as_stored
 from engine.reduce_job import ReduceJob
 from schemas.features import RECORD_FILE
 from schemas.recipe import Run
-from schemas.tables import ADDED, REDUCE_TABLES, SAMPLES, SCHEMAS
+from schemas.tables import REDUCE_TABLES, SAMPLES, SCHEMAS, with_added
 
 CAPTION_TABLES = ("mix", "nouns", "grounding")
 """Map tables that repeat the text of a raw caption, in the row of each picture that carries it."""
@@ -222,9 +222,7 @@ class _Takedown:
         path = self._dataset.reduced(table)
         rows = read_parquet(path)
         metadata = metadata_of(rows)
-        for name in set(ADDED.get(table, ())) - set(rows.schema.names):  # written before there was such a column
-            field = SCHEMAS[table].field(name)
-            rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
+        rows = with_added(table, rows)
         mask = self._carries(rows) if table in ("selection", "shard_plan") else self._mask(rows)
         if not pc.any(mask).as_py():
             return

@@ -15,12 +15,14 @@ import pytest
 from captioning.captioners.attributes import AttributesCaptioner
 from captioning.captioners.base import Generated
 from captioning.captioners.make import CAPTIONERS
+from curation.shards.writer import write_index
 from curation.upkeep.doctor import check_dataset, problem_of
 from engine import catalog
-from engine.dataset import Dataset, commit_table, set_aside
+from engine.dataset import CONTENT_KEY, Dataset, commit_table, content_digest, set_aside
 from schemas.commit import write_bytes
 from schemas.recipe import DataRecipe
-from schemas.tables import SCHEMAS
+from schemas.shard_index import INDEX_FILE, read_index
+from schemas.tables import SAMPLES, SCHEMAS
 from tests.building import build, computed, recipe, write_pictures
 
 pytestmark = pytest.mark.slow
@@ -379,6 +381,19 @@ def test_a_table_that_was_replaced_meanwhile_is_refused_although_nothing_failed(
 def test_an_error_of_a_dataset_at_rest_stays_what_it_is(small: Dataset) -> None:
     with pytest.raises(KeyError), catalog.one_state(small):
         raise KeyError(287)
+
+
+def test_shards_from_before_their_digests_are_whole_and_have_a_new_index(small: Dataset, copy_of: Any) -> None:
+    dataset = copy_of(small)
+    index = dataset.shards / INDEX_FILE
+    for path in dataset.parts("samples"):
+        old = pq.read_table(path).cast(SAMPLES).drop_columns(["content"])
+        metadata = {key.decode(): value.decode() for key, value in pq.read_schema(path).metadata.items()}
+        metadata[CONTENT_KEY.decode()] = content_digest(old)
+        commit_table(path, old.replace_schema_metadata(None), old.schema, metadata)
+    index.unlink()
+    assert write_index(dataset) == read_index(dataset.shards)["content"].null_count > 0
+    assert not [finding.text for finding in check_dataset(dataset.root) if not finding.fine]
 
 
 def test_parts_from_before_a_column_was_added_read_as_null_there(small: Dataset, copy_of: Any) -> None:

@@ -47,6 +47,13 @@ def test_an_index_that_is_cut_short_is_named(tmp_path: Path, keep: int) -> None:
         read_index(tmp_path)
 
 
+def test_an_index_from_before_the_digests_reads_as_without(tmp_path: Path) -> None:
+    pq.write_table(index_rows().drop_columns(["content"]), tmp_path / INDEX_FILE)
+    assert read_index(tmp_path)["content"].null_count == 2
+    assert read_index(tmp_path, ["content", "key"]).schema.names == ["content", "key"]
+    assert read_index(tmp_path).drop_columns(["content"]).equals(index_rows().drop_columns(["content"]))
+
+
 def test_an_index_of_another_version_names_what_it_lacks(tmp_path: Path) -> None:
     pq.write_table(index_rows().drop_columns(["txt_size", "weight"]), tmp_path / INDEX_FILE)
     with pytest.raises(ValueError, match="the index lacks weight, txt_size; it was written by another version"):

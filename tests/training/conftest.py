@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 
 from schemas.buckets import LABELS, nearest_codes
+from schemas.shard import content_of
 from schemas.shard_index import INDEX_FILE, INDEX_SCHEMA
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -60,13 +61,23 @@ def photo(seed: int, width: int, height: int) -> bytes:
 
 
 def write_dataset(
-    folder: Path, pictures: list[tuple[bytes, str | None, str | None]], sizes: list[tuple[int, int]]
+    folder: Path,
+    pictures: list[tuple[bytes, str | None, str | None]],
+    sizes: list[tuple[int, int]],
+    *,
+    digests: bool = False,
+    same_ids: bool = False,
 ) -> Path:
-    """Tars, one per bucket, and their index, for pictures of (bytes, raw caption, synthetic caption)."""
+    """Tars, one per bucket, and their index, for pictures of (bytes, raw caption, synthetic caption).
+
+    Args:
+        digests: the index holds those of pictures and captions, as indexes did not once.
+        same_ids: ids are numbers, the same whatever the pictures are.
+    """
     shards = folder / "shards"
     buckets: dict[str, list[tuple[str, bytes, str | None, str | None, int, int]]] = {}
-    for (data, raw, synthetic), (width, height) in zip(pictures, sizes, strict=True):
-        key = hashlib.sha256(data + repr((raw, synthetic)).encode()).hexdigest()[:32]
+    for number, ((data, raw, synthetic), (width, height)) in enumerate(zip(pictures, sizes, strict=True)):
+        key = f"{number:032x}" if same_ids else hashlib.sha256(data + repr((raw, synthetic)).encode()).hexdigest()[:32]
         bucket = LABELS[nearest_codes(np.array([height / width]))[0]]
         buckets.setdefault(bucket, []).append((key, data, raw, synthetic, width, height))
     rows: list[dict[str, Any]] = []
@@ -84,6 +95,8 @@ def write_dataset(
                 }
                 row: dict[str, Any] = {"key": key, "image_id": key, "shard": shard, "bucket": bucket}
                 row |= {"width": width, "height": height, "caption_source": source, "image_ext": "png"}
+                if digests:
+                    row["content"] = content_of(hashlib.sha256(data).hexdigest(), synthetic or raw or "", facts)
                 row |= {"aesthetic": 5.0, "num_tokens": 4, "subsets": [], "weight": 1.0}
                 text = (synthetic or raw or "").encode()
                 for kind, ext, content in (

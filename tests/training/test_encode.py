@@ -280,13 +280,13 @@ def test_only_shards_that_changed_are_encoded_anew(recipe_values, make_dataset, 
 
     sizes = [(64, 64), (64, 64), (90, 60), (60, 90)]
     pictures = [(photo(i, *size), f"raw {i}", f"synthetic {i}") for i, size in enumerate(sizes)]
-    dataset = make_dataset(tmp_path / "ds", pictures, sizes)
+    dataset = make_dataset(tmp_path / "ds", pictures, sizes, digests=True, same_ids=True)
     recipe = TrainingRecipe.from_mapping(recipe_values | {"dataset": str(dataset)})
     encode(recipe)
-    pictures[0] = (pictures[0][0], "other words", "synthetic 0")
+    pictures[0] = (pictures[0][0], "raw 0", "synthetic 1")  # as long as it was
     for tar in (dataset / "shards").glob("*/*.tar"):
         tar.unlink()
-    make_dataset(dataset, pictures[:3], sizes[:3])
+    make_dataset(dataset, pictures[:3], sizes[:3], digests=True, same_ids=True)
     text = encode(recipe)[0]
     assert (text.num_shards, text.num_computed) == (2, 1)
     assert len(list(text.folder.glob("*/*.tar"))) == 2, "features of a shard that is gone are deleted"

@@ -12,6 +12,7 @@ import yaml
 
 from schemas.shard_index import read_index
 from schemas.training import TrainingRecipe
+from tests.training.conftest import photo, write_dataset
 from training.checkpoint import write_checkpoint
 from training.data.reader import ShardReader
 from training.encoders.make import text_encoder_for
@@ -110,6 +111,45 @@ def test_other_pixels_in_the_same_place_are_found(recipe_values, dataset, tmp_pa
     tar.write_bytes(data)
     with pytest.raises(ValueError, match="other pictures or captions"):
         check(values, tmp_path / "stage")
+
+
+PICTURES = 2000
+
+
+def write_many(folder: Path, changed: int | None = None, what: str = "") -> Path:
+    """More pictures than those whose bytes are read, one of which may have another caption or other pixels; every
+    size and id is the same in any case."""
+    data = photo(0, 8, 8)
+    pictures = [(data, f"raw {number}", f"a sentence {number}") for number in range(PICTURES)]
+    if changed is not None:
+        image, raw, synthetic = pictures[changed]
+        image = image.replace(image[-20:-16], b"else") if what == "picture" else image
+        raw, synthetic = (
+            text.replace(" ", "_") if what == name else text for name, text in (("raw", raw), ("synthetic", synthetic))
+        )
+        pictures[changed] = (image, raw, synthetic)
+    return write_dataset(folder, pictures, [(8, 8)] * PICTURES, digests=True, same_ids=True)
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_many(tmp_path_factory.mktemp("many") / "ds")
+
+
+@pytest.mark.parametrize("what", ["picture", "raw", "synthetic"])
+def test_one_other_picture_or_caption_of_thousands_is_found_in_a_dataset_made_anew(recipe_values, many, tmp_path, what):
+    check(recipe_values | {"dataset": str(many)}, tmp_path / "stage")
+    write_many(tmp_path / "ds", 3, what)
+    for finished in (False, True):
+        with pytest.raises(
+            ValueError, match=r"other pictures or captions than the dataset holds now \(dataset\.contents"
+        ):
+            check(recipe_values | {"dataset": str(tmp_path / "ds")}, tmp_path / "stage", finished=finished)
+
+
+def test_a_dataset_made_anew_that_comes_out_the_same_is_trained_on(recipe_values, many, tmp_path):
+    check(recipe_values | {"dataset": str(many)}, tmp_path / "stage")
+    check(recipe_values | {"dataset": str(write_many(tmp_path / "ds"))}, tmp_path / "stage")
 
 
 def test_without_tars_the_index_alone_is_compared(recipe_values, dataset, tmp_path):

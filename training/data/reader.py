@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from schemas.foreign_tars import caption_of
 from schemas.lru import Lru
 from schemas.pixels import PixelError, open_rgb
-from schemas.shard import BLOCK
+from schemas.shard import BLOCK, content_of
 from schemas.shard_index import ShardIndex
 from training.data.captions import RAW, Captions, Cut, by_words, cut_captions
 from training.data.order import Shape
@@ -76,7 +78,7 @@ class ShardReader:
         """
         entry = self._rows.entry(row)
         image, text, facts = self._members(entry, MEMBERS)
-        captions = self._captions_in(entry, text, facts)
+        captions = self._captions_in(entry, text, facts, image)
         try:
             pixels = crop_to(open_rgb(bytes(image), cover_px=shape), shape)
         except PixelError as error:
@@ -93,12 +95,16 @@ class ShardReader:
         text, facts = self._members(entry, ("txt", "json"))
         return self._captions_in(entry, text, facts)
 
-    def _captions_in(self, entry: Entry, text: memoryview, facts: memoryview) -> Captions:
+    def _captions_in(
+        self, entry: Entry, text: memoryview, facts: memoryview, image: memoryview | None = None
+    ) -> Captions:
+        """The captions; where the image is given, both are what the index was written over."""
         if self._rows.tars is None:
-            return _captions(entry, text, facts, self._cut)
+            return _captions(entry, text, facts, self._cut, image)
         written = caption_of(bytes(text), bytes(facts))
         if written is None:
             raise DamagedSample(f"{entry.name} in {entry.shard}: has no caption")
+        _check_content(entry, image, written, {})
         return cut_captions(self._cut(written), written, None, RAW, self._cut)
 
     def members(self, row: int) -> dict[str, memoryview]:
@@ -189,7 +195,9 @@ def member_of(header: bytes) -> tuple[str, int] | None:
     return info.name, info.size
 
 
-def _captions(entry: Entry, text: memoryview, json_member: memoryview, cut: Cut = by_words) -> Captions:
+def _captions(
+    entry: Entry, text: memoryview, json_member: memoryview, cut: Cut = by_words, image: memoryview | None = None
+) -> Captions:
     """The mixed, the raw and the first synthetic caption of a sample; empty ones count as missing."""
     try:
         mixed, facts = str(text, "utf-8").strip(), json.loads(bytes(json_member))
@@ -203,4 +211,12 @@ def _captions(entry: Entry, text: memoryview, json_member: memoryview, cut: Cut 
         raise DamagedSample(f"{entry.name} in {entry.shard}: its json is no sample's ({error})") from error
     if not (mixed or raw or synthetic):
         raise DamagedSample(f"{entry.name} in {entry.shard}: has no caption")
+    _check_content(entry, image, str(text, "utf-8"), facts)
     return cut_captions(mixed, raw, synthetic, facts.get("caption_source"), cut)
+
+
+def _check_content(entry: Entry, image: memoryview | None, text: str, facts: Mapping[str, Any]) -> None:
+    if entry.content is None or image is None:
+        return
+    if content_of(hashlib.sha256(image).hexdigest(), text, facts) != entry.content:
+        raise DamagedSample(f"{entry.name} in {entry.shard}: has another picture or caption than when it was indexed")

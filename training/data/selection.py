@@ -20,7 +20,7 @@ MOST_BLOCKS = 256
 """Blocks kept, some 100 MB; a window of 65536 rows touches few of them."""
 
 MEMBERS = ("image", "txt", "json")
-_NAMES = ("image_id", "shard", "image_ext", "caption_source", "key")
+_NAMES = ("image_id", "shard", "image_ext", "caption_source", "key", "content")
 _COLUMNS = (*_NAMES, *(f"{kind}_{fact}" for fact in ("offset", "size") for kind in MEMBERS))
 
 
@@ -34,6 +34,7 @@ class Entry(NamedTuple):
     sizes: tuple[int, int, int]
     caption_source: str | None = None
     key: str | None = None
+    content: str | None = None
 
     @property
     def name(self) -> str:

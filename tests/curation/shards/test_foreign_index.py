@@ -177,6 +177,18 @@ def test_a_tar_that_was_replaced_is_an_error_that_says_what_to_type(tmp_path):
     assert not isinstance(caught.value, DamagedSample)
 
 
+def test_a_picture_or_a_caption_of_the_same_size_in_its_place_is_no_sample_of_the_index(tmp_path):
+    tar = write_tar(tmp_path / "0.tar", IMG2DATASET)
+    index(tmp_path)
+    before = read_index(tmp_path / "shards")["content"].to_pylist()
+    tar.write_bytes(tar.read_bytes().replace(b"a red field", b"a new field"))
+    with pytest.raises(DamagedSample, match=r"0 in 0\.tar: has another picture or caption than when it was indexed"):
+        captions(tmp_path)
+    index(tmp_path)
+    now = read_index(tmp_path / "shards")["content"].to_pylist()
+    assert [a == b for a, b in zip(before, now, strict=True)] == [False, True]
+
+
 def test_folders_without_samples_and_datasets_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no tar found"):
         index(tmp_path)

@@ -416,6 +416,18 @@ def test_a_re_encoded_image_that_changed_is_written_again_alone(resized: Dataset
     assert content(dataset.root) == whole
 
 
+def test_a_caption_that_no_plan_knows_is_compared_with_what_was_packed(dataset: Dataset) -> None:
+    row = read_index(dataset.shards).to_pylist()[0]
+    tar = dataset.shards / row["shard"]
+    data = bytearray(tar.read_bytes())
+    data[row["txt_offset"]] ^= 1
+    tar.write_bytes(bytes(data))
+    assert only(dataset).text.startswith(f"{row['key']}.txt is not the caption of the plan")
+    dataset.reduced("shard_plan").unlink()
+    (text,) = (found.text for found in bad(dataset) if found.subject == row["shard"])
+    assert text.startswith(f"does not hold the picture and captions of {row['key']} that were packed")
+
+
 def test_shards_from_before_checksums_are_told_once_and_are_no_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

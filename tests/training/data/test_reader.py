@@ -20,6 +20,8 @@ from PIL import Image
 
 import training.data.reader as reader_module
 from schemas.shard_index import INDEX_SCHEMA, read_index
+from tests.training.conftest import photo, write_dataset
+from training.data.captions import by_words
 from training.data.reader import Captions, DamagedSample, ShardReader, member_of
 from training.data.selection import Entry
 
@@ -56,6 +58,20 @@ def test_a_missing_caption_is_replaced_by_the_other(dataset):
     for row, sample in enumerate(samples):
         assert reader.captions(row) == Captions(sample.mixed, sample.raw, sample.synthetic)
         assert reader.entry(row).image_id == sample.image_id
+
+
+@pytest.mark.parametrize("before", [b"a sentence", b"raw words", b"IDAT"])
+def test_a_picture_or_a_caption_that_was_changed_in_its_tar_is_named(tmp_path, before):
+    pictures = [(photo(1, 16, 16), "raw words", "a sentence"), (photo(2, 16, 16), "other", None)]
+    reader = reader_of(write_dataset(tmp_path, pictures, [(16, 16)] * 2, digests=True))
+    for row in range(2):
+        reader.read(row, (16, 16))
+    (tar,) = tmp_path.rglob("*.tar")
+    data = tar.read_bytes()
+    place = data.index(before) + (8 if before == b"IDAT" else 0)
+    tar.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+    with pytest.raises(DamagedSample, match="has another picture or caption than when it was indexed"):
+        [reader.read(row, (16, 16)) for row in range(2)]
 
 
 @pytest.mark.parametrize("change", [1, 512, -600, 10**9])
@@ -199,7 +215,7 @@ def test_damaged_members_are_damaged_samples(make_dataset, tmp_path):
 def test_captions_that_cannot_be_read_name_their_sample(text, facts, why):
     entry = Entry("0123", "1.0/1.0-000000.tar", "jpg", (0, 0, 0), (0, 0, 0))
     with pytest.raises(DamagedSample, match=rf"^0123 in 1\.0/1\.0-000000\.tar: .*{why}"):
-        reader_module._captions(entry, memoryview(text), memoryview(facts))
+        reader_module._captions(entry, memoryview(text), memoryview(facts), by_words, None)
 
 
 def test_bytes_that_are_no_header():
