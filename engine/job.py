@@ -163,8 +163,9 @@ def outdate_dependents(dataset: Dataset, outputs: Sequence[str]) -> None:
     With the same knobs their rows may still differ from before: originals change, and so do the answers of a server.
     """
     records = {table: record for table in dataset.recorded() if (record := dataset.record(table)) is not None}
-    changed = set(outputs)
+    changed, marked = set(outputs), list[str]()
     while found := {table for table, record in records.items() if changed & set(record.upstream)} - changed:
-        for table in found:
-            dataset.write_record(table, replace(records[table], upstream={}))
+        marked += sorted(found)
         changed |= found
+    for table in reversed(marked):  # where this is killed, the way to each table that is left is still on the disk
+        dataset.write_record(table, replace(records[table], upstream={}))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from captioning.captioners.base import Generated
 from captioning.captioners.make import CAPTIONERS
 from curation.shards.plan import num_shards
 from engine import catalog
-from engine.dataset import Dataset
-from engine.job import State, _changed_knob
+from engine.dataset import Dataset, JobRecord
+from engine.job import State, _changed_knob, outdate_dependents
 from engine.run_log import read_runs
 from engine.runner import LazyRunner, PartFailed
 from schemas.recipe import DataRecipe
 from tests.building import build, computed, recipe, rows, steps, write_pictures
+from tests.dying import Died, dying_at
 from tests.trees import content
 
 pytestmark = pytest.mark.slow
@@ -266,6 +268,19 @@ def test_a_redo_that_was_stopped_leaves_no_table_that_outlives_its_input(
     assert {state for table, state in states(made(photos, dataset.root)).items()} >= {State.OUTDATED}
     build(made(photos, dataset.root))
     assert content(dataset.root) == content(built.root)
+
+
+@pytest.mark.parametrize("change", range(1, 9))
+def test_marking_what_depends_on_a_table_can_be_stopped_anywhere_and_done_again(tmp_path: Path, change: int) -> None:
+    dataset = Dataset(tmp_path)
+    reads = {"fingerprints": [], "duplicates": ["fingerprints"], "selection": ["duplicates"], "captions": ["selection"]}
+    reads |= {"mix": ["captions", "selection"], "nouns": ["captions"], "noun_uses": ["nouns"], "shard_plan": ["mix"]}
+    for table, inputs in reads.items():
+        dataset.write_record(table, JobRecord(table, {}, dict.fromkeys(inputs, "made"), "made"))
+    with suppress(Died), dying_at(change):
+        outdate_dependents(dataset, ["fingerprints"])
+    outdate_dependents(dataset, ["fingerprints"])
+    assert [table for table in reads if (made_by := dataset.record(table)) and made_by.upstream] == []
 
 
 def test_redo_writes_a_shard_again_that_was_damaged(photos: Path, built: Dataset, copy_of: Any) -> None:
