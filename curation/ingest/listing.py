@@ -58,7 +58,10 @@ def update_listing(dataset: Dataset, recipe: DataRecipe) -> Listed:
         listed.append(entry)
         knobs = {"part_rows": recipe.part_rows, "sources": listed}
         dataset.write_record("listing", JobRecord("ingest", knobs, {}, fingerprint(knobs)))
-    ignored, links = (sum((Counter(entry.get(what)) for entry in listed), Counter()) for what in ("ignored", "links"))
+    ignored, links = Counter[str](), Counter[str]()
+    for entry in listed:
+        ignored.update(entry["ignored"])
+        links.update(entry.get("links", {}))
     return Listed(_count(listed, "rows"), num_new, dict(ignored), dict(links))
 
 
