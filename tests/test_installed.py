@@ -45,15 +45,27 @@ def run(*command: str | Path, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def test_build_and_report_work_from_a_wheel_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
+DEMO = """
+import commands.showing, recipes
+from pathlib import Path
+from curation.sources.demo_photos import write_demo_photos
+print(recipes.__file__, recipes.find("demo"), recipes.find("train_demo"), write_demo_photos(Path("demo")))
+"""
+"""What `sigma demo` needs of the wheel and of its packages; the whole takes minutes."""
+
+
+def test_build_report_and_train_work_from_a_wheel_outside_the_checkout(installed: Path, tmp_path: Path) -> None:
     write_pictures(tmp_path / "photos", [(96, 64)] * 3)
     knobs = ["images=photos", "out=data", "select.min_short_side_px=16", "select.subsets={}", "run.runner=local"]
     told = run(installed, "build", "folder", *knobs, cwd=tmp_path)
     assert "next: sigma report" in " ".join(told.split())
     run(installed, "report", "data", cwd=tmp_path)
     assert "<h2>Captions</h2>" in (tmp_path / "data" / "report.html").read_text()
-    where = run(installed.with_name("python"), "-c", "import commands, recipes; print(recipes.__file__)", cwd=tmp_path)
-    assert Path(where.strip()).is_relative_to(installed.parents[1])
+    one_step = ["dataset=data", "out=model", "--stage", "vae_adaptation", "stages.0.steps=1"]
+    assert "1 steps" in run(installed, "train", "train_demo", *one_step, cwd=tmp_path)
+    where, *recipe_files, num_photos = run(installed.with_name("python"), "-c", DEMO, cwd=tmp_path).split()
+    assert all(Path(file).is_relative_to(installed.parents[1]) for file in (where, *recipe_files))
+    assert len(recipe_files) == 2 and len(list((tmp_path / "demo").rglob("*.*"))) >= int(num_photos) > 20
 
 
 def test_a_shipped_recipe_is_printed_as_it_is(installed: Path, tmp_path: Path) -> None:

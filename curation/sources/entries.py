@@ -27,8 +27,8 @@ RUN_ENTRIES = 1 << 17
 CHUNK_ENTRIES = 256
 """Entries of a run that are read at once; each run holds that many while runs are merged."""
 
-LEADS_OUT = "lead out of the folder, not read without follow_links"
-LINKS = ("lead to files of the folder", "lead out of the folder", LEADS_OUT, "lead to no file")
+LEADS_OUT = "out of the folder, not read without follow_links"
+LINKS = ("to files of the folder", "out of the folder", LEADS_OUT, "to no file")
 """Where links lead, as it is counted of those that are inputs."""
 
 Sortable = TypeVar("Sortable")

@@ -89,10 +89,8 @@ def test_what_lies_beside_the_inputs_is_said_and_is_no_markup() -> None:
     progress.listed(Listed(1234, 0, {"txt (captions)": 1200, "[red]": 1, "[/oops": 2}))
     progress.listed(Listed(1, 0, {}))
     assert text_of(shown) == "1,234 inputs (not counted: 1,200 txt (captions), 1 [red], 2 [/oops)\n1 inputs\n"
-    progress.listed(Listed(9, 9, {}, {"lead to files of the folder": 4, "lead to no file": 1}))
-    assert text_of(shown).endswith(
-        "9 inputs\ninputs that are links: 4 lead to files of the folder, 1 lead to no file\n"
-    )
+    progress.listed(Listed(9, 9, {}, {"to files of the folder": 4, "to no file": 1}))
+    assert text_of(shown).endswith("9 inputs\ninputs that are links: 4 to files of the folder, 1 to no file\n")
 
 
 def test_a_file_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:

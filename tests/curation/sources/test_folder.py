@@ -158,7 +158,7 @@ def test_links_and_special_files(tmp_path: Path) -> None:
         ("link.jpg", 1),
     ]
     assert listing.ignored == {"linked folder": 2, "special file": 1}
-    assert listing.links == {"lead to files of the folder": 1, "lead to no file": 2}
+    assert listing.links == {"to files of the folder": 1, "to no file": 2}
 
 
 def test_a_folder_that_cannot_be_listed_does_not_vanish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,12 +312,12 @@ def test_links_out_of_the_folder_are_followed_only_where_the_recipe_says(tmp_pat
         "json": 1,
     }
     assert found.links == {
-        "lead out of the folder, not read without follow_links": 1,
-        "lead to files of the folder": 1,
+        "out of the folder, not read without follow_links": 1,
+        "to files of the folder": 1,
     }
     following = list_source(FolderSource(path=str(folder), follow_links=True))
     followed = list(following.items)
-    assert following.links == {"lead out of the folder": 1, "lead to files of the folder": 1}
+    assert following.links == {"out of the folder": 1, "to files of the folder": 1}
     assert [(item.member, item.reason, item.raw_caption) for item in followed[:2]] == [
         ("a.jpg", None, None),
         ("b.jpg", None, "from outside"),
