@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, Self
 
 from engine.dataset import Dataset
@@ -33,8 +35,11 @@ class PartFailed(Exception):
 
 def describe(error: BaseException) -> str:
     """An error in one line, with what to do about the ones a user can mend."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "no space left on the disk; free some and run the same command again, finished parts stay"
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        folder = Path(os.fsdecode(error.filename or "")).parent
+        return f"{folder}: is on a disk that can only be read; write elsewhere (out=FOLDER, or --out FILE for a page)"
     text = " ".join(str(error).split())
     if isinstance(error, ValueError | OSError) and text:
         return text
