@@ -15,7 +15,7 @@ from benchmarks.peers import NUM_WORKERS, PeerMissing, addresses, data_juicer, i
 from commands import order
 from curation import build as pipeline
 from engine.dataset import Dataset, read_parquet
-from engine.ray_runner import connect
+from engine.ray_cluster import connect
 from schemas.recipe import DataRecipe
 
 NUM_PHOTOS = 100

@@ -16,7 +16,7 @@ from benchmarks.peers import PEERS_PYTHON, PeerMissing, data_juicer, operator_se
 from curation import build as pipeline
 from curation.ingest import headers
 from engine.dataset import Dataset, count_rows
-from engine.ray_runner import connect
+from engine.ray_cluster import connect
 from schemas.opening import picture_formats
 from schemas.recipe import DataRecipe
 

@@ -1,15 +1,13 @@
 """Runs parts on Ray: actors are handed part numbers, read and write the dataset themselves, and may die.
 
-The only module that imports ray. No image crosses the object store: a part number goes in, a flag comes out.
+Only this module and `ray_cluster` import ray. No image crosses the object store: a part number goes in, and a flag
+comes out.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
-import socket
-import threading
+import time
+import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,46 +18,21 @@ from typing import Any
 import ray
 import ray.exceptions
 
+from engine import ray_cluster
 from engine.dataset import Dataset
 from engine.runner import PartDone, PartFailed, PartJob, Progress, once
+from schemas.commit import TEMPORARY
 
 POLL_S = 0.3
-"""How often the driver asks busy workers how far they are, in seconds."""
-
-CONNECT_TIMEOUT_S = 10.0
-
-OBJECT_STORE_BYTES = 80_000_000
-"""Object store of a cluster started here: no image data passes through it."""
-
-
-@dataclass(frozen=True)
-class GpuSlots:
-    """What a job gets of the cluster's GPUs."""
-
-    num_gpus: float
-    """of each worker"""
-    count: int
-    """workers that have room at once; 0 where they hold none"""
-
-
-def gpu_slots(job: PartJob, gpus_of_nodes: Sequence[float]) -> GpuSlots:
-    """Share the GPUs out. A worker runs on one node, so a node's remainder is of no use to it.
-
-    Raises:
-        ValueError: no node has as many as a worker needs, and it would wait for ever.
-    """
-    num_gpus = job.num_gpus
-    if num_gpus is None:
-        num_gpus = 1 if any(gpus >= 1 for gpus in gpus_of_nodes) else 0
-    if not num_gpus:
-        return GpuSlots(0, 0)
-    count = sum(int(gpus / num_gpus + 1e-6) for gpus in gpus_of_nodes)
-    if not count:
-        raise ValueError(
-            f"{job.job}: gpus_per_worker={num_gpus:g}: the largest node of the cluster has "
-            f"{max(gpus_of_nodes, default=0):g} GPUs; set it to 0 to compute on the CPU, or add a node that has them"
-        )
-    return GpuSlots(num_gpus, count)
+"""How often the driver asks busy workers how far they are, in seconds; with many workers less often."""
+LAST_COUNTS_S = 10.0
+"""The longest that the driver waits for the counts of workers that have finished, in seconds."""
+NODES_EVERY_S = 5.0
+"""How often the driver looks for new nodes, in seconds."""
+MOST_STILLBORN = 20
+"""Workers that may die one after the other before any comes up."""
+MOST_WORKERS = 1000
+"""Workers that an autoscaler is asked for at most. It starts nodes up to its own maximum; the others wait."""
 
 
 class PartWorker:
@@ -73,15 +46,23 @@ class PartWorker:
         self._rows = 0
         self._counts = Counter[str]()
 
-    def run(self, turn: int, job: PartJob, number: int) -> bool:
-        """Compute and commit a part; True unless it was taken over.
+    def why_blind(self, probe: str | None) -> str:
+        """See `ray_cluster.why_blind`."""
+        return ray_cluster.why_blind(probe) if probe else ""
+
+    def run(self, turn: int, job: PartJob, number: int) -> tuple[bool, tuple[int, dict[str, float]]]:
+        """Compute and commit a part.
 
         Args:
             turn: counts the jobs of the runner; a new one drops the last job's worker and its weights.
+
+        Returns:
+            What `PartJob.run_part` returns, and the rows and counts that nobody has asked for yet.
         """
         if self._worker is None or turn != self._turn:
             self._turn, self._worker = turn, once(job.build)
-        return job.run_part(self._dataset, self._worker, number, self._count)
+        answer = job.run_part(self._dataset, self._worker, number, self._count)
+        return answer, self.take_rows()
 
     def take_rows(self) -> tuple[int, dict[str, float]]:
         """Rows finished since the last call, and what was counted over them."""
@@ -96,8 +77,15 @@ class PartWorker:
             self._counts.update(counts)
 
 
+@dataclass(eq=False)
+class _Actor:
+    handle: Any
+    counting: Any = None
+    """The answer to `take_rows` that is on its way."""
+
+
 class RayRunner:
-    """Runs jobs on a Ray cluster: the one RAY_ADDRESS names, or one started here and stopped by `close`."""
+    """Runs jobs on the Ray cluster of `cluster_address`, or on one started here and stopped by `close`."""
 
     def __init__(self, workers: int | None, retries: int) -> None:
         """Connect.
@@ -106,64 +94,68 @@ class RayRunner:
             workers: of a job that asks for no number; None is one per CPU, or as many as the GPUs allow.
 
         Raises:
-            ValueError: RAY_ADDRESS names a cluster that does not answer.
+            ValueError: the cluster does not answer, or refuses this user.
         """
         self._wanted, self._retries = workers, retries
-        self._actors: list[Any] = []
-        self._idle: list[Any] = []
-        self._starting: dict[Any, Any] = {}
+        self._made: Any = ray.remote(PartWorker)
+        self._idle: list[_Actor] = []
+        self._starting: dict[Any, _Actor] = {}
+        self._busy: dict[Any, tuple[_Actor, int]] = {}
+        self._counting: dict[Any, _Actor] = {}
         self._kind: tuple[str, float, int | None] = ("", 0, None)
         """Of the actors that are up: the dataset, the GPUs each holds, and how many workers a job asked for."""
-        self._turn = 0
+        self._probe: Path | None = None
+        self._turn = self._room = self._reported = self._stillborn = 0
+        self._look_at = self._count_at = 0.0
+        self._autoscales = False
         self._owns = not ray.is_initialized()
+        self._alone = False
         if self._owns:
-            connect()
+            self._alone = ray_cluster.connect()
 
     def run(self, dataset: Dataset, job: PartJob, parts: Sequence[int], progress: Progress) -> list[PartDone]:
         """See `Runner.run`. A part whose worker or node is lost is handed out again, `retries` times.
 
         Raises:
-            ValueError: a worker needs more GPUs than any node of the cluster has.
+            ValueError: a worker needs more GPUs than any node has or could have, or a node does not see the dataset.
         """
-        slots = gpu_slots(job, [node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]])
-        kind = (str(dataset.root), slots.num_gpus, job.workers)
-        if self._kind != kind:
-            self._stop_actors()
-            self._kind = kind
-        if slots.count:
-            progress(0, {"gpu_workers": slots.count})
-        self._grow(min(self._num_workers(job, slots), len(parts)))
-        self._turn += 1
-        job_ref = ray.put(job)
         waiting = deque(parts)
-        busy: dict[Any, tuple[Any, int]] = {}
-        lost: dict[int, int] = {}
+        lost = Counter[int]()
         done: list[PartDone] = []
         try:
-            while waiting or busy:
+            self._prepare(dataset, job, progress)
+            job_ref = ray.put(job)
+            while waiting or self._busy:
+                self._hire(job, len(waiting))
                 while self._idle and waiting:
                     actor, number = self._idle.pop(), waiting.popleft()
-                    busy[actor.run.remote(self._turn, job_ref, number)] = (actor, number)
-                ready, _ = ray.wait([*busy, *self._starting], timeout=POLL_S)
-                self._poll([actor for actor, _ in busy.values()], progress)
-                for ref in ready:
+                    self._busy[actor.handle.run.remote(self._turn, job_ref, number)] = (actor, number)
+                if not waiting:
+                    self._let_go()
+                for ref in self._answers():
                     if ref in self._starting:
-                        self._started(ref)
+                        self._started(ref, progress)
                         continue
-                    actor, number = busy.pop(ref)
+                    if ref in self._counting:
+                        self._counted(ref, progress)
+                        continue
+                    actor, number = self._busy.pop(ref)
                     try:
-                        done.append(PartDone(number, ray.get(ref)))
+                        answer, counted = ray.get(ref)
                     except ray.exceptions.RayActorError as error:
-                        lost[number] = lost.get(number, 0) + 1
+                        lost[number] += 1
                         if lost[number] > self._retries:
                             raise PartFailed(job.job, number, _lost(lost[number], error)) from error
                         waiting.append(number)
-                        self._start()
                     except ray.exceptions.RayTaskError as error:
                         raise PartFailed(job.job, number, error.cause or error) from error
                     else:
-                        self._poll([actor], progress)
+                        progress(*counted)
+                        done.append(PartDone(number, answer))
                         self._idle.append(actor)
+            while self._counting and (late := ray.wait([*self._counting], timeout=LAST_COUNTS_S)[0]):
+                self._counted(late[0], progress)
+            self._let_go()
         except BaseException:
             self._stop_actors()  # workers that are still busy must not outlive the job
             raise
@@ -175,90 +167,111 @@ class RayRunner:
         if self._owns and ray.is_initialized():
             ray.shutdown()
 
-    def _num_workers(self, job: PartJob, slots: GpuSlots) -> int:
-        if slots.num_gpus:
-            return min(job.workers or self._wanted or slots.count, slots.count)
-        return job.workers or self._wanted or max(1, int(ray.cluster_resources().get("CPU", 1)))
+    def _prepare(self, dataset: Dataset, job: PartJob, progress: Progress) -> None:
+        """Get the actors of another kind out of the way, and see that all nodes can do the job."""
+        self._autoscales = not self._alone and ray_cluster.autoscaler() is not None
+        slots = ray_cluster.gpu_slots(
+            job, ray_cluster.gpus_of_nodes(), ray_cluster.could_start if self._autoscales else None
+        )
+        kind = (str(dataset.root), slots.num_gpus, job.workers)
+        if self._kind != kind:
+            self._stop_actors()
+            self._kind = kind
+        if not self._alone and self._probe is None:
+            self._probe = dataset.root / f"{TEMPORARY}{uuid.uuid4().hex}"
+            self._probe.touch()
+            ray_cluster.see_all(self._probe)
+        if slots.count:
+            progress(0, {"gpu_workers": slots.count})
+        self._reported = slots.count
+        self._turn += 1
+        self._look_at = 0.0
 
-    def _grow(self, count: int) -> None:
-        while len(self._idle) + len(self._starting) < count:
+    def _hire(self, job: PartJob, num_waiting: int) -> None:
+        """Start actors for the parts that have none, as many as there is room for; new nodes make room."""
+        now = time.monotonic()
+        if now >= self._look_at:
+            self._look_at = now + NODES_EVERY_S
+            self._room = self._count_room(job.workers or self._wanted)
+        there = len(self._idle) + len(self._starting) + len(self._busy)
+        for _ in range(there, min(self._room, len(self._busy) + num_waiting)):
             self._start()
+
+    def _count_room(self, wanted: int | None) -> int:
+        if self._autoscales:
+            return wanted or MOST_WORKERS
+        if num_gpus := self._kind[1]:
+            fit = max(1, ray_cluster.slots_of(num_gpus, ray_cluster.gpus_of_nodes()))
+            return min(wanted or fit, fit)
+        return wanted or max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     def _start(self) -> None:
         """Ask for an actor. It gets a part only once it runs: a cluster that has lost a node may have no room for it,
         and a part that was promised to it would wait for ever while the others stand idle."""
-        actor: Any = ray.remote(PartWorker)
-        # one thread works, one answers take_rows
         root, num_gpus, _ = self._kind
-        started = actor.options(num_cpus=1, num_gpus=num_gpus, max_concurrency=2).remote(root)
-        self._actors.append(started)
-        self._starting[started.take_rows.remote()] = started
+        # one thread works, one answers take_rows
+        actor = _Actor(self._made.options(num_cpus=1, num_gpus=num_gpus, max_concurrency=2).remote(root))
+        self._starting[actor.handle.why_blind.remote(self._probe and str(self._probe))] = actor
 
-    def _started(self, ref: Any) -> None:
+    def _started(self, ref: Any, progress: Progress) -> None:
         actor = self._starting.pop(ref)
         try:
-            ray.get(ref)
-        except ray.exceptions.RayActorError:
-            self._start()  # its node went before it came up
-        else:
-            self._idle.append(actor)
+            blind = ray.get(ref)
+        except ray.exceptions.RayActorError as error:  # its node went before it came up; `_hire` starts another
+            self._stillborn += 1
+            if self._stillborn > MOST_STILLBORN + len(self._starting):
+                raise RuntimeError(f"no worker comes up: {_first_line(error)}") from error
+            return
+        self._stillborn = 0
+        if blind:
+            raise ray_cluster.blind_nodes(self._kind[0], [blind])
+        self._idle.append(actor)
+        up = len(self._idle) + len(self._busy)
+        if self._kind[1] and up > self._reported:
+            progress(0, {"gpu_workers": up - self._reported})
+            self._reported = up
+
+    def _let_go(self) -> None:
+        """Stop the actors that no part needs, where others may want their GPUs or the autoscaler could stop nodes."""
+        if not (self._kind[1] or self._autoscales):
+            return
+        for actor in [*self._starting.values(), *(actor for actor in self._idle if actor.counting is None)]:
+            ray.kill(actor.handle)
+        self._starting = {}
+        self._idle = [actor for actor in self._idle if actor.counting is not None]
 
     def _stop_actors(self) -> None:
-        for actor in self._actors:
-            ray.kill(actor)
-        self._actors, self._idle, self._starting = [], [], {}
+        for actor in [*self._idle, *self._starting.values(), *(actor for actor, _ in self._busy.values())]:
+            ray.kill(actor.handle)
+        self._idle, self._starting, self._busy, self._counting = [], {}, {}, {}
+        if self._probe is not None:
+            self._probe.unlink(missing_ok=True)
+            self._probe = None
 
-    def _poll(self, actors: list[Any], progress: Progress) -> None:
-        refs = [actor.take_rows.remote() for actor in actors]
-        if not refs:
-            return
-        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=POLL_S)
-        for ref in ready:
-            try:
-                progress(*ray.get(ref))
-            except ray.exceptions.RayActorError:
-                continue  # its part's own answer says so too, and is dealt with there
+    def _answers(self) -> list[Any]:
+        """Ask busy actors how far they are, each again only once it has answered; wait, and return all answers that
+        have come. An actor that holds Python's lock for long keeps nobody waiting but itself."""
+        now = time.monotonic()
+        if now >= self._count_at:
+            self._count_at = now + POLL_S * max(1.0, len(self._busy) / 100)
+            for actor in [actor for actor, _ in self._busy.values() if actor.counting is None]:
+                actor.counting = actor.handle.take_rows.remote()
+                self._counting[actor.counting] = actor
+        refs = [*self._busy, *self._starting, *self._counting]
+        ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
+        return ready or ray.wait(refs, timeout=POLL_S)[0]
+
+    def _counted(self, ref: Any, progress: Progress) -> None:
+        self._counting.pop(ref).counting = None
+        try:
+            progress(*ray.get(ref))
+        except ray.exceptions.RayActorError:
+            return  # its part's own answer says so too, and is dealt with there
 
 
 def _lost(times: int, error: Exception) -> RuntimeError:
-    why = str(error).strip().splitlines()
-    return RuntimeError(f"its worker was lost {times} times, the last time with: {why[0] if why else 'no message'}")
+    return RuntimeError(f"its worker was lost {times} times, the last time with: {_first_line(error)}")
 
 
-def connect() -> None:
-    """Join the cluster that RAY_ADDRESS names, or start one on this machine.
-
-    Raises:
-        ValueError: the named cluster does not answer.
-    """
-    address = os.environ.get("RAY_ADDRESS")
-    if address is not None:
-        _knock(address)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    # Ray 2.60 announces a change of a GPU default on every start; it does not concern parts.
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(address=address or "local", **options)  # None would join a cluster that somebody else runs here
-    except SystemExit:
-        raise KeyboardInterrupt from None  # Ray's answer to SIGTERM
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
-
-
-def _knock(address: str) -> None:
-    """Ray itself tries an address for minutes before it says that nobody is there."""
-    host, colon, port = address.rpartition("://")[2].rpartition(":")
-    if not colon or not port.isdigit():
-        return  # 'auto' and 'local' are Ray's own words
-    try:
-        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
-    except OSError as error:
-        raise ValueError(
-            f"RAY_ADDRESS={address}: no Ray cluster answers there ({error.strerror or error}); "
-            "start it, or unset RAY_ADDRESS to use this machine alone"
-        ) from None
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[0]

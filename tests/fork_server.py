@@ -32,7 +32,7 @@ from typing import Any, NoReturn
 PACKAGES = ("schemas", "engine", "models", "curation", "captioning", "training", "commands")
 LATE = ("sigma", "diffusers", "torch.distributed.fsdp")
 """What the project imports inside functions, or above its packages."""
-RAY = "engine.ray_runner"
+RAY = ("engine.ray_cluster", "engine.ray_runner")
 """Ray starts threads, and a thread does not live through a fork."""
 OWN = ("sigma", "commands")
 """Every child imports these again: the console looks for its width while it is imported."""
@@ -45,7 +45,7 @@ def import_everything() -> None:
     """Import what programs need. It must compute nothing: the threads of a pool would be missing in every child."""
     for package in PACKAGES:
         for found in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-            if found.name != RAY:
+            if found.name not in RAY:
                 importlib.import_module(found.name)
     for name in LATE:
         importlib.import_module(name)

@@ -19,7 +19,8 @@ from curation.build import Observer
 from curation.sources.demo_photos import write_demo_photos
 from engine.dataset import Dataset, commit_table
 from engine.map_job import MapJob
-from engine.ray_runner import RayRunner, connect, gpu_slots
+from engine.ray_cluster import connect, gpu_slots
+from engine.ray_runner import RayRunner
 from engine.runner import PartFailed
 from schemas import tables
 from schemas.recipe import DataRecipe

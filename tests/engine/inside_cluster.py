@@ -1,0 +1,127 @@
+"""What `test_ray_cluster` runs in a namespace of its own, where `ray stop` ends nobody else's Ray."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from engine.dataset import Dataset
+from engine.ray_cluster import connect
+from engine.ray_runner import RayRunner
+from engine.runner import Progress
+
+ADDRESS = "127.0.0.1:6379"
+
+
+@dataclass(frozen=True)
+class Places:
+    """Parts that note on which kind of node they were computed."""
+
+    num_gpus: float | None
+    job: str = "places"
+    workers: int | None = None
+
+    @property
+    def build(self) -> Callable[[], Any]:
+        """Nothing is needed."""
+        return dict
+
+    def run_part(self, dataset: Dataset, worker: Callable[[], Any], number: int, progress: Progress) -> bool:
+        """Take long enough that one worker does not do all."""
+        time.sleep(0.3)
+        progress(1, {"on a GPU": len(ray.get_gpu_ids())})
+        return True
+
+
+def run(num_gpus: float | None, parts: int, runner: RayRunner | None = None) -> Counter[str]:
+    """Run parts, and return what was counted."""
+    runner = runner or RayRunner(None, 0)
+    counts = Counter[str]()
+
+    def count(rows: int, more: Any = None) -> None:
+        counts.update({"rows": rows, **(more or {})})
+
+    runner.run(Dataset(Path(os.environ["DATASET"])), Places(num_gpus), range(parts), count)
+    return counts
+
+
+def gpus_in_use() -> float:
+    """GPUs of the cluster that some actor holds."""
+    return ray.cluster_resources().get("GPU", 0) - ray.available_resources().get("GPU", 0)
+
+
+def refusal(**environ: str) -> str:
+    """What joining says under other variables, in a process of its own."""
+    code = (
+        "from engine.ray_cluster import connect\ntry: connect(); print('joined')\nexcept ValueError as why: print(why)"
+    )
+    kept = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
+    ran = subprocess.run([sys.executable, "-c", code], env=kept | environ, capture_output=True, text=True, check=True)
+    return ran.stdout.strip()
+
+
+def joins() -> None:
+    """Under `ray symmetric-run`, whose cluster asks for a token."""
+    assert "RAY_ADDRESS" not in os.environ
+    assert connect() is False
+    assert ray.get_runtime_context().gcs_address == ADDRESS, "the cluster above it, and no second one"
+    assert len(ray.nodes()) == 1
+    ray.shutdown()
+    assert refusal(RAY_ADDRESS=ADDRESS) == "joined", "with the token of this user"
+    assert "this user's token is missing" in refusal(RAY_ADDRESS=ADDRESS, RAY_AUTH_TOKEN_PATH="/nothing")
+    assert "this user's token is missing" in refusal(
+        RAY_ADDRESS=ADDRESS, RAY_AUTH_TOKEN_PATH="/nothing", RAY_AUTH_MODE="token"
+    )
+    assert "this user's token is not the cluster's" in refusal(RAY_ADDRESS=ADDRESS, RAY_AUTH_TOKEN="0" * 32)
+    assert "because RAY_AUTH_MODE is disabled" in refusal(RAY_ADDRESS=ADDRESS, RAY_AUTH_MODE="disabled")
+
+
+def blind() -> None:
+    """A second node does not see the folder of the dataset: nothing is computed."""
+    dataset = os.environ["DATASET"]
+    hidden = f"mount -t tmpfs none {dataset} && exec ray start --address={ADDRESS} --num-cpus=1 --block"
+    subprocess.Popen(["unshare", "--mount", "bash", "-c", hidden], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    runner = RayRunner(None, 0)
+    while len([node for node in ray.nodes() if node["Alive"]]) < 2:
+        time.sleep(0.2)
+    counts = Counter[str]()
+    try:
+        counts = run(0, 4, runner)
+    except ValueError as error:
+        assert "this node does not see the dataset" in str(error) and "No such file" in str(error), error
+    assert not counts, "found before work begins"
+    assert not [*Path(dataset).iterdir()], "the probe is gone"
+
+
+def scales() -> None:
+    """A cluster whose nodes, with GPUs and without, start from zero."""
+    counts = run(None, 6)
+    assert 1 <= counts.pop("gpu_workers") <= 2
+    assert counts == {"rows": 6, "on a GPU": 6}, counts
+    until = time.monotonic() + 10
+    while gpus_in_use():
+        assert time.monotonic() < until, "they are let go with the last part"
+        time.sleep(0.1)
+    try:
+        run(2, 1)
+    except ValueError as error:
+        assert "gpus_per_worker=2: the largest node of the cluster has 1 GPUs" in str(error), error
+    else:
+        raise AssertionError("no kind of node has two GPUs")
+    counts = run(0, 6)
+    assert counts == {"rows": 6, "on a GPU": 0}, counts
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        globals()[name]()
+        print(name, "is right")
