@@ -24,6 +24,7 @@ def status(dataset: DatasetFolder) -> None:
     from curation.ingest import headers
     from engine import catalog
     from engine.dataset import Dataset
+    from engine.one_state import one_state
 
     with refusals():
         data = Dataset(dataset.absolute())
@@ -36,7 +37,7 @@ def status(dataset: DatasetFolder) -> None:
             total, missing = step.num_parts(data), len(step.missing(data))
             rows.append((step.job, step.outputs[-1], f"{total - missing:,} of {total:,}"))
         console.print(rows_table(["job", "table", "parts done"], rows))
-        with catalog.one_state(data), catalog.connect(data) as connection:
+        with one_state(data), catalog.connect(data, reads=["ledger"]) as connection:
             counts = catalog.ledger_counts(connection)
         console.print(ledger_table(counts, sum(count for *_, count in counts)))
 
@@ -94,6 +95,7 @@ def sql(
     from commands.console import columns_table, rows_table
     from engine import catalog
     from engine.dataset import Dataset
+    from engine.one_state import one_state
     from viewer.export import exported
 
     with refusals():
@@ -104,7 +106,8 @@ def sql(
         if form != "table" and limit is not None:
             raise ValueError(f"--limit is for tables; with --format {form} write LIMIT {limit} into the query")
         data = Dataset(dataset.absolute())
-        with catalog.one_state(data), catalog.connect_read_only(data) as connection:
+        reads = catalog.named_in(query or "")
+        with one_state(data), catalog.connect_read_only(data, reads) as connection:
             if query is None and form == "table":
                 console.print(columns_table(catalog.described_columns(connection)))
                 return
@@ -131,11 +134,12 @@ def write_report_page(dataset: Path, out: Path | None = None) -> Path:
     """Write the report of a dataset and return its path."""
     from engine import catalog
     from engine.dataset import Dataset
+    from engine.one_state import one_state
     from viewer.report import write_report
 
     data = Dataset(dataset)
     path = out or data.report
-    with catalog.one_state(data), catalog.connect(data) as connection:
+    with one_state(data), catalog.connect(data) as connection:
         write_report(connection, data.root, path)
     return path
 

@@ -146,7 +146,8 @@ def conserve(dataset: Dataset, memory: str = "4GB") -> tuple[list[catalog.Ledger
         RuntimeError: they do not.
         ValueError: the memory does not suffice.
     """
-    with catalog.connect(dataset, memory) as connection, explaining_memory("counting the ledger", memory):
+    reading = catalog.connect(dataset, memory, reads=["ledger"])
+    with reading as connection, explaining_memory("counting the ledger", memory):
         counts = catalog.ledger_counts(connection)
     num_inputs = sum(count_rows(path) for path in dataset.parts("listing"))
     total = sum(count for *_, count in counts)

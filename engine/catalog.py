@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +19,8 @@ from engine.ahead import ahead
 from engine.dataset import Dataset, explaining_damage
 from schemas.commit import write_bytes
 from schemas.reasons import OUTCOMES
-from schemas.seal import check_file, check_footer
-from schemas.tables import ADDED, BESIDE, CAPTIONS, MAP_TABLES, MEANINGS, REDUCE_TABLES, SCHEMAS, is_captions, meaning
+from schemas.seal import check_footer
+from schemas.tables import ADDED, BESIDE, CAPTIONS, MAP_TABLES, MEANINGS, SCHEMAS, is_captions, meaning
 
 Connection = duckdb.DuckDBPyConnection
 Row = dict[str, Any]
@@ -44,6 +45,9 @@ _DUCKDB_TYPES = {
 }
 
 
+_BESIDE, _OVER = "captions_beside", ("raw_offers", "ledger")
+"""The view of all further captioners, and the views that read other views."""
+
 _EXPLAIN = re.compile(r"^\s*EXPLAIN\s+(ANALYZE\s+)?", re.IGNORECASE)
 
 _AS_IS = "hive_partitioning=false"
@@ -51,26 +55,32 @@ _AS_IS = "hive_partitioning=false"
 
 
 def connect(
-    dataset: Dataset, memory: str = "4GB", threads: int | None = None, whole: Sequence[str] | None = None
+    dataset: Dataset,
+    memory: str = "4GB",
+    threads: int | None = None,
+    reads: Iterable[str] | None = None,
+    check: Callable[[Path], None] = check_footer,
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory connection with a view per table and the ledger; it spills into the dataset folder.
 
     DuckDB compares no checksum of a file, so the files are compared with their seals here.
 
     Args:
-        whole: only these tables will be read, and every byte of them is compared; None compares the footers of all.
+        reads: the tables and views that will be read, None is all of them: no other file is compared, and the views of
+            the other tables are empty.
+        check: compares a file; `check_file` compares every byte of it.
 
     Raises:
         ValueError: the folder is no dataset, or a file of it is damaged.
     """
     require_dataset(dataset)
-    if whole is None:
-        mend_catalog(dataset)
-    _check_seals(dataset, SCHEMAS if whole is None else whole, check_footer if whole is None else check_file)
+    dataset.refuse_lost_inputs()
+    mend_catalog(dataset)
+    _check_seals(dataset, _tables_of(reads), check)
     connection = duckdb.connect(config={"memory_limit": memory, **({"threads": threads} if threads else {})})
     connection.execute(f"SET temp_directory = {literal(str(dataset.root / '.duckdb-spill'))}")
     connection.execute("SET preserve_insertion_order = true")
-    create_views(connection, dataset, as_now=True)
+    create_views(connection, dataset, as_now=True, reads=reads)
     return connection
 
 
@@ -79,54 +89,15 @@ def _check_seals(dataset: Dataset, names: Iterable[str], check: Callable[[Path],
         with explaining_damage(path):
             check(path)
 
-    paths = [path for name in names for path in dataset.files(name)]
+    tables = (table for name in names for table in (dataset.extra_captions() if name == _BESIDE else [name]))
+    paths = [path for table in tables for path in dataset.files(table)]
     for _ in ahead(checked, paths, threads=4):
         pass
 
 
-class Replaced(ValueError):
-    """A file was replaced or deleted while it was read."""
-
-
-@contextmanager
-def one_state(dataset: Dataset) -> Iterator[None]:
-    """Refuse what is read inside where a build has replaced or deleted a file of a table meanwhile. New files change
-    nothing: a connection sees those that were there when it was made.
-
-    Raises:
-        Replaced: in place of whatever error came of it, or at the end.
-    """
-    with suppress(OSError):
-        dataset.rename_old_captions()
-    before = _stamps(dataset)
-    try:
-        yield
-    except (duckdb.Error, ValueError, OSError, LookupError) as error:
-        if before.items() <= _stamps(dataset).items():
-            raise
-        raise _replaced(dataset) from error
-    if not before.items() <= _stamps(dataset).items():
-        raise _replaced(dataset)
-
-
-def _replaced(dataset: Dataset) -> Replaced:
-    return Replaced(f"{dataset.root}: a build is replacing tables of this dataset; wait for it, or run again")
-
-
-def _stamps(dataset: Dataset) -> dict[Path, tuple[int, int]]:
-    """Path -> (inode, time of the last change) of every file of a table."""
-    found = {}
-    for table in [*dataset.map_tables(), *REDUCE_TABLES]:
-        for path in dataset.files(table):
-            with suppress(FileNotFoundError):
-                stat = path.stat()
-                found[path] = (stat.st_ino, stat.st_mtime_ns)
-    return found
-
-
-def connect_read_only(dataset: Dataset) -> duckdb.DuckDBPyConnection:
-    """A connection that sees the dataset and nothing else, and whose settings no query can change."""
-    connection = connect(dataset)
+def connect_read_only(dataset: Dataset, reads: Iterable[str] | None = None) -> duckdb.DuckDBPyConnection:
+    """A connection that sees the dataset and nothing else, and whose settings no query can change; see `connect`."""
+    connection = connect(dataset, reads=reads)
     roots = [literal(str(dataset.root)), literal(_glob_safe(dataset.root))]  # a pattern is checked as it is written
     connection.execute(f"SET allowed_directories = [{', '.join(roots)}]")
     connection.execute("SET enable_external_access = false")
@@ -177,15 +148,18 @@ def rows(
 def write_catalog(dataset: Dataset) -> Path:
     """Write `catalog.duckdb`: the views over absolute paths, so that `duckdb catalog.duckdb` works from anywhere.
 
-    The meaning of each column is its comment there, and the comment of the ledger is the dataset's folder. Every DuckDB
+    The meaning of each column is its comment there, and the comment of a view says where the dataset is. Every DuckDB
     since 1.0 opens it.
     """
     with tempfile.TemporaryDirectory() as folder:  # DuckDB cannot write a database under a folder with ? in its name
         aside = Path(folder) / dataset.catalog.name
         with duckdb.connect(str(aside), config={"storage_compatibility_version": "v1.0.0"}) as connection:
             create_views(connection, dataset)
-            _comment(connection)
-            connection.execute(f"COMMENT ON VIEW ledger IS {literal(str(dataset.root.absolute()))}")
+            comments = [
+                f"COMMENT ON COLUMN {view}.{column} IS {literal(text)}"
+                for view, column, _, text in described_columns(connection)
+            ] + [f"COMMENT ON VIEW {view} IS {literal(_place(dataset))}" for view in (*SCHEMAS, *_OVER)]
+            connection.execute(";".join(["BEGIN", *comments, "COMMIT"]))
         write_bytes(dataset.catalog, aside.read_bytes())
     return dataset.catalog
 
@@ -195,33 +169,57 @@ def mend_catalog(dataset: Dataset) -> None:
 
     A dataset that cannot be written keeps the catalog that it has.
     """
-    if not dataset.catalog.is_file():
-        return
-    sql = "SELECT comment FROM duckdb_views() WHERE view_name = 'ledger' AND NOT internal"
     with suppress(OSError):
-        try:
-            with duckdb.connect(str(dataset.catalog), read_only=True) as written:
-                is_here = written.execute(sql).fetchall() == [(str(dataset.root.absolute()),)]
-        except duckdb.Error:  # damaged, which doctor says, or held by a program that writes it
-            return
-        if not is_here:
+        if dataset.catalog.is_file() and _place(dataset).encode() not in dataset.catalog.read_bytes():
             write_catalog(dataset)
 
 
-def create_views(connection: duckdb.DuckDBPyConnection, dataset: Dataset, as_now: bool = False) -> None:
+def _place(dataset: Dataset) -> str:
+    """The comment of each view: DuckDB writes a comment as it is, but may cut one in two, therefore each view."""
+    return f"of the dataset in {dataset.root.absolute()}."
+
+
+def create_views(
+    connection: duckdb.DuckDBPyConnection, dataset: Dataset, as_now: bool = False, reads: Iterable[str] | None = None
+) -> None:
     """One view per table (empty where its job has not run), the captions of extra captioners, the raw
     captions as the mix is offered them, then the ledger.
 
     Args:
         as_now: parts that are written later are not seen.
+        reads: as in `connect`.
     """
-    with suppress(OSError):  # a dataset that cannot be written keeps the folders it has
-        dataset.rename_old_captions()
-    for table in SCHEMAS:
-        connection.execute(f"CREATE OR REPLACE VIEW {table} AS {select_table(dataset, table, as_now)}")
-    connection.execute(f"CREATE OR REPLACE VIEW captions_beside AS {_select_beside(dataset, as_now)}")
-    for view in ("raw_offers", "ledger"):
-        connection.execute(resources.files("engine").joinpath(f"{view}.sql").read_text(encoding="utf-8"))
+    tables = _tables_of(reads)
+    for table, schema in SCHEMAS.items():
+        select = select_table(dataset, table, as_now) if table in tables else _select_nothing(schema)
+        connection.execute(f"CREATE OR REPLACE VIEW {table} AS {select}")
+    beside = [table for table in dataset.extra_captions() if {table, _BESIDE} & tables]
+    connection.execute(f"CREATE OR REPLACE VIEW {_BESIDE} AS {_select_beside(dataset, beside, as_now)}")
+    for view in _OVER:
+        connection.execute(_sql_of(view))
+
+
+def named_in(sql: str) -> set[str]:
+    """The tables that a query reads, and perhaps others: those whose names are words in it, or read by a view whose
+    name is; all of them where it puts names together."""
+    words = _words(sql)
+    return _tables_of(None if words & {"query", "query_table"} else words & {*SCHEMAS, _BESIDE, *_OVER})
+
+
+def _tables_of(reads: Iterable[str] | None) -> set[str]:
+    """Tables and views, with the tables that a view reads in its place; None is all of them."""
+    names = {*SCHEMAS, _BESIDE} if reads is None else set(reads)
+    return {table for name in names for table in (_words(_sql_of(name)) & {*SCHEMAS} if name in _OVER else [name])}
+
+
+def _words(sql: str) -> set[str]:
+    return set(re.findall(r"\w+", sql.lower()))
+
+
+@cache
+def _sql_of(view: str) -> str:
+    sql = resources.files("engine").joinpath(f"{view}.sql").read_text(encoding="utf-8")
+    return re.sub("--.*", "", sql)
 
 
 def described_columns(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str, str]]:
@@ -241,15 +239,6 @@ def columns_query(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConne
     return connection.execute(f"SELECT {', '.join(f'unnest(?) AS {name}' for name in names)}", columns)
 
 
-def _comment(connection: duckdb.DuckDBPyConnection) -> None:
-    """Give each column its meaning as a comment, which `duckdb_columns()` shows."""
-    connection.execute("BEGIN")
-    for view, column, _, text in described_columns(connection):
-        if text:
-            connection.execute(f"COMMENT ON COLUMN {view}.{column} IS {literal(text)}")
-    connection.execute("COMMIT")
-
-
 def select_table(dataset: Dataset, table: str, as_now: bool = False) -> str:
     """SELECT of a whole table, or of no rows of its contract where it does not exist."""
     if table in MAP_TABLES and dataset.parts(table):
@@ -260,11 +249,11 @@ def select_table(dataset: Dataset, table: str, as_now: bool = False) -> str:
     return _select_nothing(SCHEMAS[table])
 
 
-def _select_beside(dataset: Dataset, as_now: bool) -> str:
-    """SELECT of the captions of all extra captioners, and `source`, each one's name in the recipe."""
+def _select_beside(dataset: Dataset, captions: Iterable[str], as_now: bool) -> str:
+    """SELECT of the captions of extra captioners, and `source`, each one's name in the recipe."""
     selects = [
         f"SELECT *, {literal(table.removeprefix(BESIDE))} AS source FROM ({_select_parts(dataset, table, as_now)})"
-        for table in dataset.extra_captions()
+        for table in captions
         if dataset.parts(table)
     ]
     return " UNION ALL BY NAME ".join(selects) or _select_nothing(CAPTIONS.append(pa.field("source", pa.string())))
@@ -272,10 +261,9 @@ def _select_beside(dataset: Dataset, as_now: bool) -> str:
 
 def _select_parts(dataset: Dataset, table: str, as_now: bool) -> str:
     parts, contract = dataset.parts(table), "captions" if is_captions(table) else table
-    old = any(_added(path, contract) for path in (parts[0], parts[-1]))  # written before the contract had a column
+    old = any(_added(path, contract) for path in {parts[0], parts[-1]})  # written before the contract had a column
     grown = ", union_by_name=true" if old or is_captions(table) or table == "samples" else ""
-    path = dataset.tables / table / "part-*.parquet"
-    pattern = literal(_glob_safe(path.parent) + "/" + path.name)
+    pattern = literal(_glob_safe(parts[0].parent) + "/part-*.parquet")
     select = f"SELECT * FROM {read_parts(parts, grown) if as_now else f'read_parquet({pattern}, {_AS_IS}{grown})'}"
     return f"{_select_nothing(SCHEMAS[contract])} UNION ALL BY NAME {select}" if old else select
 

@@ -7,16 +7,20 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from engine.old_names import placed, rename_old_captions
 from schemas import tables
 from schemas.commit import TEMPORARY, file_lock
 from schemas.seal import BrokenSeal, check_file, check_footer, read_json, sealed_write, write_json
+from schemas.tables import schema_of as schema_of
 
 DIGEST_KEY = b"sigma.digest"
 """Parquet metadata: what a part was computed from, so that an unchanged part is never computed again."""
@@ -88,46 +92,28 @@ class Dataset:
 
     def part(self, table: str, number: int) -> Path:
         """Path of part `number` of a map table."""
-        return self.tables / table / f"part-{number:05d}.parquet"
+        return placed(self.tables, table) / f"part-{number:05d}.parquet"
 
     def parts(self, table: str) -> list[Path]:
         """The committed parts of a map table, in order."""
-        return sorted((self.tables / table).glob("part-*.parquet"), key=lambda path: (len(path.name), path.name))
+        return sorted(placed(self.tables, table).glob("part-*.parquet"), key=lambda path: (len(path.name), path.name))
 
     def files(self, table: str) -> list[Path]:
-        """The committed files of a map table or a reduce table."""
+        """The committed files of a table."""
         if tables.is_map_table(table):
             return self.parts(table)
         return [path for path in (self.reduced(table),) if path.is_file()]
 
     def map_tables(self) -> list[str]:
-        """Every map table: those of the contract, written or not, then `captions_beside/<captioner>` of each extra
-        captioner that has a part or a record."""
+        """Every map table: those of the contract, written or not, then `extra_captions`."""
         return [*tables.MAP_TABLES, *self.extra_captions()]
 
     def extra_captions(self) -> list[str]:
-        """The map tables `captions_beside/<captioner>` that have a part or a record, by name."""
-        parts = (self.tables / tables.BESIDE).glob("[!.]*/part-*.parquet")
-        records = (self.tables / ".records" / tables.BESIDE).glob("[!.]*.json")
-        names = {path.parent.name for path in parts} | {path.stem for path in records}
+        """The map tables `captions_beside/<captioner>` that have a part or a record."""
+        parts = (self.tables.glob(f"{folder}[!.]*/part-*.parquet") for folder in (tables.BESIDE, tables.BESIDE_ONCE))
+        records = (self.tables.glob(f".records/{folder}[!.]*.json") for folder in (tables.BESIDE, tables.BESIDE_ONCE))
+        names = {*(path.parent.name for path in chain(*parts)), *(path.stem for path in chain(*records))}
         return sorted(tables.BESIDE + name for name in names)
-
-    def rename_old_captions(self) -> None:
-        """Give the captions of extra captioners their own folder, where they are still inside that of `captions`."""
-        folders = (self.tables, self.tables / ".records", self.tables / ".previous", self.root / ".paid")
-        for folder in folders:
-            for path in [*(folder / tables.BESIDE_ONCE).glob("[!.]*")]:
-                of_first = path.name.startswith("part-") or (path.suffix == ".json" and folder.name != ".records")
-                if not of_first:
-                    target = folder / tables.BESIDE / path.name
-                    target.parent.mkdir(exist_ok=True)
-                    path.rename(target)
-        renamed = {tables.BESIDE_ONCE + table.removeprefix(tables.BESIDE): table for table in self.extra_captions()}
-        for table in self.recorded() if renamed else []:
-            record = self.record(table)
-            if record is not None and renamed.keys() & record.upstream.keys():
-                upstream = {renamed.get(name, name): made_by for name, made_by in record.upstream.items()}
-                self.write_record(table, replace(record, upstream=upstream))
 
     def has_rows(self, table: str) -> bool:
         """Whether anything of a table is on the disk."""
@@ -147,7 +133,7 @@ class Dataset:
 
     def record_path(self, table: str) -> Path:
         """Path of the record of what made a table."""
-        return self.tables / ".records" / f"{table}.json"
+        return placed(self.tables / ".records", f"{table}.json")
 
     def record(self, table: str) -> JobRecord | None:
         """What made a table, or None where it was never begun."""
@@ -172,6 +158,20 @@ class Dataset:
         """Parts of the listing, which is what every map table is divided into."""
         return len(self.parts("listing"))
 
+    def refuse_lost_inputs(self) -> None:
+        """Refuse a dataset whose listing has fewer parts than were listed: the other tables have rows of no input.
+
+        Raises:
+            ValueError: with the part that is missing.
+        """
+        record = self.record("listing")
+        listed = range(sum(source["parts"] for source in record.knobs["sources"]) if record else 0)
+        if lost := {self.part("listing", number) for number in listed}.difference(self.parts("listing")):
+            raise ValueError(
+                f"{min(lost)}: missing; a listing is taken once and cannot be computed again: put the file back, "
+                "or name another out"
+            )
+
     def num_values(self, table: str, column: str) -> int:
         """Values 0, 1, ... of a column by which a reduce table is sorted; 0 without the table or without rows."""
         path = self.reduced(table)
@@ -192,7 +192,7 @@ class Dataset:
 
     def sweep(self) -> None:
         """Delete what a killed run left half written, and rename what had other names. Call with the lock held."""
-        self.rename_old_captions()
+        rename_old_captions(self)
         for folder in (self.tables, self.shards, self.runs, self.root / ".paid"):
             for path in list(folder.rglob(f"{TEMPORARY}*")):
                 if path.is_dir():
@@ -256,8 +256,13 @@ def count_rows(path: Path) -> int:
         ValueError: it is missing or damaged.
     """
     with explaining_damage(path):
-        check_footer(path)
-        return int(pq.read_metadata(path).num_rows)
+        return _count_rows(path, (stat := path.stat()).st_ino, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(1 << 16)
+def _count_rows(path: Path, *_stamp: object) -> int:
+    check_footer(path)
+    return int(pq.read_metadata(path).num_rows)
 
 
 def last_value(path: Path, column: str) -> Any:
@@ -327,11 +332,6 @@ def remove_folder(folder: Path) -> None:
     """Delete a folder: all of it loses its name at once, and `Dataset.sweep` deletes what a kill leaves of it."""
     if folder.is_dir():
         shutil.rmtree(folder.rename(folder.with_name(f"{TEMPORARY}{os.getpid()}{folder.name}")), ignore_errors=True)
-
-
-def schema_of(table: str) -> pa.Schema:
-    """The contract of a table."""
-    return tables.schema_of(table)
 
 
 def content_digest(table: pa.Table) -> str:

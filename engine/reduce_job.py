@@ -19,14 +19,15 @@ from engine.dataset import ROW_GROUP_ROWS, Dataset, schema_of
 from engine.job import Job
 from engine.run_log import JobResult
 from engine.runner import Progress, Runner
-from schemas.seal import sealed_write
+from schemas.seal import check_file, sealed_write
 
 Connection = duckdb.DuckDBPyConnection
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReduceJob(Job):
-    """A reduce job as data. It writes one table, which is one part; each input is a view of that name."""
+    """A reduce job as data. It writes one table, which is one part; each input is a view of that name, and
+    the views of other tables are empty."""
 
     query: Callable[[Connection], str]
     """May create temporary tables; gives the SELECT whose rows become the table. Columns are cast to the contract."""
@@ -61,7 +62,8 @@ class ReduceJob(Job):
         record = dataset.record(table)
         assert record is not None
         metadata = {"sigma.made_by": record.fingerprint}
-        with catalog.connect(dataset, memory, whole=self.inputs) as connection, explaining_memory(self.job, memory):
+        connecting = catalog.connect(dataset, memory, reads=self.inputs, check=check_file)
+        with connecting as connection, explaining_memory(self.job, memory):
             try:
                 batches = stream(connection, self.query(connection), self.row_group_rows)
                 counted = commit_batches(

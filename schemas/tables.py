@@ -435,7 +435,7 @@ BESIDE = "captions_beside/"
 contract of `captions` in a folder of its own."""
 
 BESIDE_ONCE = "captions/"
-"""The prefix that it once was; see `Dataset.rename_old_captions`."""
+"""The prefix that it once was; see `engine.old_names`."""
 
 
 def is_map_table(table: str) -> bool:

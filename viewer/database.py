@@ -13,6 +13,7 @@ from curation.selection.thresholds import facts_sql, rules_on_record
 from engine import catalog
 from engine.catalog import Connection, Row
 from engine.dataset import Dataset
+from engine.one_state import Replaced, one_state, stamps
 from schemas.lru import Lru
 from schemas.tables import MAP_TABLES, SCHEMAS
 from viewer.figures import COUNTED, LEDGER_TABLE
@@ -46,11 +47,14 @@ class Database:
 
         Raises:
             ValueError: the folder is no dataset, or a file of it is damaged.
-            catalog.Replaced: a build has replaced tables meanwhile.
+            Replaced: a build has replaced tables meanwhile.
         """
         self.dataset, self.signature = dataset, signature(dataset)
-        with catalog.one_state(dataset):
+        self.replaced = False
+        """Whether a build has replaced or deleted a file of a table since it was opened."""
+        with one_state(dataset) as self._files:
             self._connection, self.seconds = catalog.connect_read_only(dataset), seconds
+        self._looked_at = self.signature
         self._prepared: set[str] = set()
         self._active: set[Connection] = set()
         self._searches = Lru[tuple[str, str], Search](MOST_SEARCHES, on_drop=Search.stop)
@@ -61,6 +65,7 @@ class Database:
 
         Raises:
             TooSlow: the time was over.
+            Replaced: what was read, here or before, may be of two states.
             ValueError: DuckDB refuses the query, or a file is gone or damaged.
         """
         seconds = self.seconds if seconds is None else seconds
@@ -71,16 +76,24 @@ class Database:
         timer.start()
         try:
             yield cursor
+            self._refuse_replaced()
         except duckdb.InterruptException:
             raise TooSlow(f"this takes longer than {seconds:g} s; narrow the filter") from None
         except duckdb.Error as error:
-            if signature(self.dataset) != self.signature:
-                raise catalog.Replaced("a build is replacing tables of this dataset; load the page again") from None
+            self._refuse_replaced()
             raise ValueError(str(error).splitlines()[0]) from None
         finally:
             timer.cancel()
             self._active.discard(cursor)
             cursor.close()
+
+    def _refuse_replaced(self) -> None:
+        now = signature(self.dataset)
+        if now != self._looked_at:  # new parts are no other state: the connection does not see them
+            self.replaced |= not self._files.items() <= stamps(self.dataset).items()
+            self._looked_at = now
+        if self.replaced:
+            raise Replaced("a build is replacing tables of this dataset; load the page again") from None
 
     def rows(self, sql: str, values: Mapping[str, Any] | None = None, limit: int = MOST_ROWS) -> list[Row]:
         """At most `limit` rows of a query."""

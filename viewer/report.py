@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from engine.catalog import Connection, one_state
+from engine.catalog import Connection
 from engine.dataset import Dataset
+from engine.one_state import one_state
 from schemas.commit import write_bytes
 from viewer.cards import data_uris
 from viewer.figures import COUNTED

@@ -17,8 +17,8 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from curation.selection.thresholds import rules_on_record
-from engine.catalog import Replaced
 from engine.dataset import Dataset
+from engine.one_state import Replaced
 from viewer import filters, images, sections, thresholds
 from viewer.database import BACKGROUND_SECONDS, Database, TooSlow, signature
 from viewer.export import FORMATS, exported
@@ -54,7 +54,7 @@ class Live:
     def now(self) -> Live:
         """This object, reopened if the dataset has changed."""
         with self._lock:
-            if time.monotonic() - self._looked > LOOK_EVERY_S:
+            if self.database.replaced or time.monotonic() - self._looked > LOOK_EVERY_S:
                 if signature(self._dataset) != self.database.signature:
                     overview, database = self.overview, self.database
                     self._open()  # where a build is replacing tables this fails, and the next request tries again

@@ -27,7 +27,7 @@ GROUPS = 10
 def facts_of(sample: Sample, steps: Sequence[Job]) -> Facts:
     """All that the projection needs; the dataset is only read."""
     dataset = sample.dataset
-    with catalog.connect(dataset) as connection:
+    with catalog.connect(dataset, reads=["images", "duplicates", "ledger"]) as connection:
         [[with_caption]] = connection.execute("SELECT count(raw_caption) FROM images").fetchall()
         outcomes = catalog.ledger_counts(connection)
         (pairs,) = connection.execute(

@@ -72,7 +72,7 @@ def survey(dataset: Dataset, select: Select) -> Survey:
     rules = {rule.reason: f"NOT {rule.fails(getattr(select, rule.knob))}" for rule in RULES[:2]}
     large, shapely = rules[Rejection.TOO_SMALL], rules[Rejection.EXTREME_ASPECT]
     shares = list(SHARES)
-    with catalog.connect(dataset) as connection:
+    with catalog.connect(dataset, reads=["listing", "headers"]) as connection:
         connection.execute(_PICTURES)
 
         def one(sql: str) -> tuple[int, ...]:

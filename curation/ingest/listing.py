@@ -92,12 +92,8 @@ def _refuse_other_inputs(
             "parts are never cut anew: set it back, or name another out"
         )
     sources = recipe.all_sources()
+    dataset.refuse_lost_inputs()
     parts = [dataset.part("listing", number) for number in range(_count(listed, "parts"))]
-    if lost := [path for path in parts if not path.is_file()]:
-        raise ValueError(
-            f"{lost[0]}: missing; a listing is taken once and cannot be computed again: put the file back, "
-            "or name another out"
-        )
     if (rows := sum(count_rows(path) for path in parts)) != _count(listed, "rows"):
         raise ValueError(
             f"{dataset.root}: the listing has {rows} rows where {_count(listed, 'rows')} were listed; name another out"

@@ -197,7 +197,7 @@ def problem_of(path: Path, schema: pa.Schema) -> str | None:
         sealed, table = check_footer(path), read_parquet(path)
     except (ValueError, OSError):
         return f"{path} is damaged"
-    beside = path.parent.parent.name == tables.BESIDE.rstrip("/")
+    beside = f"{path.parent.parent.name}/" in (tables.BESIDE, tables.BESIDE_ONCE)
     added = tables.ADDED.get("captions" if beside else path.parent.name, ()) or tables.ADDED.get(path.stem, ())
     names = [name for name in schema.names if name in table.schema.names or name not in added]
     if table.schema.names != names:
@@ -308,7 +308,8 @@ def _check_catalog(dataset: Dataset) -> Iterator[Finding]:
 
 def _check_ledger(dataset: Dataset) -> Finding:
     memory = _memory(dataset)
-    with catalog.connect(dataset, memory) as connection, explaining_memory("counting the ledger", memory):
+    reading = catalog.connect(dataset, memory, reads=["ledger"])
+    with reading as connection, explaining_memory("counting the ledger", memory):
         counts = catalog.ledger_counts(connection)
     total = sum(count for *_, count in counts)
     num_inputs = sum(count_rows(path) for path in dataset.parts("listing"))

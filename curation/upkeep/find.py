@@ -189,7 +189,7 @@ def _whole_id(dataset: Dataset, prefix: str) -> str:
     Raises:
         ValueError: there is none, or there are several.
     """
-    with catalog.connect(dataset) as connection:
+    with catalog.connect(dataset, reads=["images"]) as connection:
         sql = "SELECT DISTINCT image_id FROM images WHERE starts_with(image_id, ?) ORDER BY ALL LIMIT 2"
         found = [value for (value,) in connection.execute(sql, [prefix]).fetchall()]
     if not found:

@@ -19,6 +19,7 @@ from curation.shards.writer import write_index
 from curation.upkeep.doctor import check_dataset, problem_of
 from engine import catalog
 from engine.dataset import CONTENT_KEY, Dataset, commit_table, content_digest, set_aside
+from engine.one_state import Replaced, one_state
 from schemas.commit import write_bytes
 from schemas.recipe import DataRecipe
 from schemas.shard_index import INDEX_FILE, read_index
@@ -354,7 +355,7 @@ def test_a_part_that_is_written_meanwhile_is_not_seen(small: Dataset, copy_of: A
     last = dataset.parts("images")[-1]
     data = last.read_bytes()
     last.unlink()
-    with catalog.one_state(dataset), catalog.connect(dataset) as connection:
+    with one_state(dataset), catalog.connect(dataset) as connection:
         before = count_images(connection)
         last.write_bytes(data)
         assert count_images(connection) == before < 8
@@ -364,8 +365,8 @@ def test_a_part_that_is_written_meanwhile_is_not_seen(small: Dataset, copy_of: A
 def test_what_comes_of_tables_that_were_moved_away_says_so(small: Dataset, copy_of: Any, error: Exception) -> None:
     dataset = copy_of(small)
     with (
-        pytest.raises(catalog.Replaced, match="a build is replacing tables of this dataset"),
-        catalog.one_state(dataset),
+        pytest.raises(Replaced, match="a build is replacing tables of this dataset"),
+        one_state(dataset),
     ):
         set_aside(dataset, "images")
         raise error
@@ -373,13 +374,13 @@ def test_what_comes_of_tables_that_were_moved_away_says_so(small: Dataset, copy_
 
 def test_a_table_that_was_replaced_meanwhile_is_refused_although_nothing_failed(small: Dataset, copy_of: Any) -> None:
     dataset = copy_of(small)
-    with pytest.raises(catalog.Replaced), catalog.one_state(dataset), catalog.connect(dataset) as connection:
+    with pytest.raises(Replaced), one_state(dataset), catalog.connect(dataset) as connection:
         count_images(connection)
         write_bytes(dataset.reduced("selection"), dataset.reduced("selection").read_bytes())
 
 
 def test_an_error_of_a_dataset_at_rest_stays_what_it_is(small: Dataset) -> None:
-    with pytest.raises(KeyError), catalog.one_state(small):
+    with pytest.raises(KeyError), one_state(small):
         raise KeyError(287)
 
 

@@ -23,6 +23,7 @@ from engine.dataset import (
     digest_of,
     read_parquet,
 )
+from engine.old_names import rename_old_captions
 from schemas.commit import atomic_write, write_bytes
 from schemas.tables import SCORES
 from tests.building import table_of
@@ -269,6 +270,6 @@ def test_only_what_further_captioners_have_moves_to_their_own_folder(tmp_path: P
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text('{"job": "caption", "knobs": {}, "upstream": {}, "fingerprint": "f"}')
     for _ in range(2):
-        dataset.rename_old_captions()
+        rename_old_captions(dataset)
         found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
         assert found == {*stays, *(name.replace("captions/", "captions_beside/") for name in moves)}
