@@ -59,7 +59,7 @@ def connect(
     memory: str = "4GB",
     threads: int | None = None,
     reads: Iterable[str] | None = None,
-    check: Callable[[Path], None] = check_footer,
+    check: Callable[[Path], object] = check_footer,
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory connection with a view per table and the ledger; it spills into the dataset folder.
 
@@ -170,7 +170,8 @@ def mend_catalog(dataset: Dataset) -> None:
     A dataset that cannot be written keeps the catalog that it has.
     """
     with suppress(OSError):
-        if dataset.catalog.is_file() and _place(dataset).encode() not in dataset.catalog.read_bytes():
+        written = dataset.catalog.read_bytes() if dataset.catalog.is_file() else b""
+        if written[8:12] == b"DUCK" and _place(dataset).encode() not in written:  # doctor says what is no database
             write_catalog(dataset)
 
 

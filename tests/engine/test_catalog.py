@@ -15,6 +15,7 @@ import pytest
 from captioning.captioners.attributes import AttributesCaptioner
 from captioning.captioners.base import Generated
 from captioning.captioners.make import CAPTIONERS
+from commands.looking import write_report_page
 from curation.shards.writer import write_index
 from curation.upkeep.doctor import check_dataset, problem_of
 from engine import catalog
@@ -25,9 +26,11 @@ from schemas.recipe import DataRecipe
 from schemas.shard_index import INDEX_FILE, read_index
 from schemas.tables import SAMPLES, SCHEMAS
 from tests.building import build, computed, recipe, write_pictures
+from viewer.database import Database
 
 pytestmark = pytest.mark.slow
 
+LEDGER = {"listing", "images", "selection", "mix", "balance", "samples"}
 UGLY = """it's [a] "set" * and ?/width=7/Übung 照片 😀 $HOME {x} %s;--"""
 
 
@@ -410,3 +413,73 @@ def test_parts_from_before_a_column_was_added_read_as_null_there(small: Dataset,
         ).fetchall()[0]
     assert old_rows >= 3 and all_rows == 8
     assert problem_of(dataset.parts("images")[0], SCHEMAS["images"]) is None
+
+
+# ------------------------------------------------------------------------------------------------ what is read
+
+
+def test_only_the_files_of_what_is_read_are_compared_with_their_seals(small: Dataset, copy_of: Any) -> None:
+    dataset = copy_of(small)
+    path = dataset.part("scores", 1)
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 1
+    path.write_bytes(bytes(data))
+    with catalog.connect(dataset, reads=["ledger", "images"]) as connection:
+        assert count_images(connection) == 8
+        assert connection.execute("SELECT count(*) FROM ledger").fetchall() == [(8,)]
+        assert connection.execute("SELECT count(*) FROM scores").fetchall() == [(0,)]
+    for reads in (["scores"], None):
+        with pytest.raises(ValueError, match=rf"{path}: damaged"):
+            catalog.connect(dataset, reads=reads)
+
+
+@pytest.mark.parametrize(
+    ("sql", "tables"),
+    [
+        ("SELECT 1", set()),
+        ('SELECT (SELECT max(width) FROM "Images")', {"images"}),
+        ("WITH a AS (FROM nouns) SELECT * FROM a", {"nouns"}),
+        ("FROM ledger JOIN scores USING (row_id)", {*LEDGER, "scores"}),
+        ("FROM raw_offers", {"raw_captions", "selection"}),
+        ("FROM captions_beside", {"captions_beside"}),
+        ("FROM query_table('ima' || 'ges')", {*SCHEMAS, "captions_beside"}),
+    ],
+)
+def test_the_tables_that_a_query_reads_are_found(sql: str, tables: set[str]) -> None:
+    assert catalog.named_in(sql) == tables
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+@pytest.mark.parametrize(
+    "opens", [catalog.connect, catalog.connect_read_only, Database], ids=lambda opens: opens.__name__
+)
+def test_a_listing_that_has_lost_a_part_is_refused_with_its_name(
+    small: Dataset, copy_of: Any, number: int, opens: Any
+) -> None:
+    """The other tables then have rows of no input."""
+    dataset = copy_of(small)
+    dataset.part("listing", number).unlink()
+    with pytest.raises(ValueError, match=rf"{dataset.part('listing', number)}: missing; .*put the file back"):
+        opens(dataset)
+
+
+@pytest.mark.parametrize("table", ["images", "raw_captions", "captions", "mix", "samples", "selection"])
+def test_another_table_that_has_lost_a_part_is_unfinished(small: Dataset, copy_of: Any, table: str) -> None:
+    dataset = copy_of(small)
+    dataset.files(table)[-1].unlink()
+    write_report_page(dataset.root)
+    assert "pending" in {outcome for (outcome,) in ask(dataset, "SELECT outcome FROM ledger")} or "captions" in table
+
+
+def test_captions_of_further_captioners_are_read_where_an_older_version_put_them(small: Dataset, copy_of: Any) -> None:
+    dataset = copy_of(small)
+    old = dataset.tables / "captions" / "endpoint"
+    old.mkdir()
+    for path in dataset.parts("captions"):
+        (old / path.name).write_bytes(path.read_bytes())
+    assert dataset.parts("captions_beside/endpoint") == sorted(old.iterdir())
+    query = "SELECT source, count(*) FROM captions_beside GROUP BY ALL"
+    assert ask(dataset, query) == [("endpoint", 8)]
+    assert old.is_dir()  # what reads a dataset renames nothing
+    dataset.sweep()
+    assert not old.exists() and ask(dataset, query) == [("endpoint", 8)]

@@ -249,6 +249,16 @@ def test_a_second_process_is_refused_by_the_pid_of_the_first(tmp_path: Path) -> 
         assert (dataset.root / ".lock").read_text().startswith(f"process {os.getpid()} on ")
 
 
+def test_the_rows_of_a_file_that_was_replaced_are_counted_anew(tmp_path: Path) -> None:
+    path = tmp_path / "part.parquet"
+    for num_rows in (1, 3, 2):
+        commit_table(path, scores(*range(num_rows)), SCORES, {})
+        assert [count_rows(path), count_rows(path)] == [num_rows, num_rows]
+    path.unlink()
+    with pytest.raises(ValueError, match="missing; run sigma build again"):
+        count_rows(path)
+
+
 def test_only_what_further_captioners_have_moves_to_their_own_folder(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path)
     stays = [

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from PIL import Image, ImageFilter
+from starlette.testclient import TestClient
 
 from commands import order
 from curation.selection import select
@@ -21,6 +22,7 @@ from curation.upkeep.find import Wanted, find
 from curation.upkeep.purge import purge
 from engine import catalog
 from engine.dataset import Dataset
+from schemas.commit import write_bytes
 from schemas.recipe import DataRecipe, Select
 from tests.browse_server import served
 from tests.building import build as build_dataset
@@ -379,6 +381,29 @@ def test_the_pages_follow_a_dataset_that_changes(tmp_path: Path, monkeypatch: An
         build_dataset(made)
         assert "pending" not in text(httpx.get(f"{address}/overview/inputs"))
         assert httpx.get(f"{address}/overview/scores").text.count("rect class=") >= 1
+
+
+def test_a_page_over_a_table_that_was_replaced_says_so_and_the_next_shows_the_new_one(
+    small: Dataset, copy_of: Callable[[Dataset], Dataset], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(server, "LOOK_EVERY_S", 3600.0)
+    dataset = copy_of(small)
+    app = server.make_app(dataset)
+    try:
+        with TestClient(app, base_url="http://127.0.0.1") as client:
+            assert client.get("/images/3").status_code == 200
+            shutil.copy(dataset.part("mix", 0), dataset.part("mix", 99))
+            assert client.get("/images/3").status_code == 200  # a part more replaces nothing
+            dataset.part("mix", 99).unlink()
+            write_bytes(dataset.reduced("selection"), dataset.reduced("selection").read_bytes())
+            answer = client.get("/images/3")
+            assert answer.status_code == 503 and "a build is replacing tables of this dataset" in answer.text
+            assert client.get("/images/3").status_code == 200
+            dataset.reduced("selection").unlink()
+            assert client.get("/images/3").status_code == 503
+            assert client.get("/images/3").status_code == 200  # of a dataset in which select has not run
+    finally:
+        app.state.pages.live.close()
 
 
 def test_a_purged_picture_is_counted_as_purged(tmp_path: Path) -> None:
