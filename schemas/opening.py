@@ -54,7 +54,7 @@ def open_file(data: Sliced, formats: tuple[str, ...] | None = None, *, header_on
     """
     if isinstance(data, bytes) and data.startswith(b"\xff\xd8") and (num := num_scans(data)) > MOST_SCANS:
         raise ValueError(f"it has {num} scans, the limit is {MOST_SCANS}")
-    if data.startswith((b"II", b"MM")) and (num := tiff.num_pieces(data)) > MOST_PIECES:
+    if data[:2] in (b"II", b"MM") and (num := tiff.num_pieces(data)) > MOST_PIECES:
         raise ValueError(f"it has {num} strips or tiles, the limit is {MOST_PIECES}")
     num_left_out = 0
     if data.startswith(png.SIGNATURE):
