@@ -27,6 +27,17 @@ LocalPath = Annotated[Path, AfterValidator(in_home)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+def refuse_idle(section: StrictModel, why: str, mend: str, *knobs: str) -> None:
+    """Refuse knobs that were set and that nothing reads.
+
+    Raises:
+        ValueError: one has another value than its default.
+    """
+    for knob in knobs:
+        if (value := getattr(section, knob)) != type(section).model_fields[knob].default:
+            raise ValueError(f"{knob} {value} changes nothing while {why}; {mend}, or remove {knob}")
+
+
 class Model(StrictModel):
     """The transformer; the defaults are PixArt-Σ-XL/2's."""
 
@@ -228,6 +239,12 @@ class Ema(StrictModel):
     warmup: bool = True
     """Grow the decay as (1 + step) / (10 + step) until it reaches `decay`."""
 
+    @model_validator(mode="after")
+    def _acts(self) -> Ema:
+        if not self.enabled:
+            refuse_idle(self, "enabled is false", "set enabled to true", "decay", "warmup")
+        return self
+
 
 class KVCompression(StrictModel):
     """Which blocks compress keys and values."""
@@ -314,6 +331,12 @@ class Validation(StrictModel):
     )
     """Noise levels that each picture is tried at."""
 
+    @model_validator(mode="after")
+    def _acts(self) -> Validation:
+        if not self.every:
+            refuse_idle(self, "every is 0", "set every", "share", "samples", "timesteps")
+        return self
+
 
 class Wandb(StrictModel):
     """Weights & Biases, which gets the metrics that TensorBoard gets; it needs the package wandb."""
@@ -322,6 +345,12 @@ class Wandb(StrictModel):
     """`offline` keeps the runs in the stage's folder, for `wandb sync`; `online` sends them as they come."""
     project: Annotated[str, Field(min_length=1)] = "sigma"
     """The project of the runs; each stage is a run."""
+
+    @model_validator(mode="after")
+    def _acts(self) -> Wandb:
+        if self.mode == "off":
+            refuse_idle(self, "mode is off", "set mode to offline or online", "project")
+        return self
 
 
 class TrainingRecipe(StrictModel):

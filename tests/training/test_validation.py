@@ -89,6 +89,6 @@ def test_held_out_pictures_are_validated_and_never_trained_on(recipe_values, cap
 
 @pytest.mark.parametrize(("share", "word"), [(1e-9, "raise it"), (0.9999, "lower it")])
 def test_a_share_that_leaves_one_side_empty_is_refused(recipe_values, share, word):
-    recipe = TrainingRecipe.from_mapping(recipe_values | {"validation": {"share": share}})
+    recipe = TrainingRecipe.from_mapping(recipe_values | {"validation": {"share": share, "every": 4}})
     with pytest.raises(ValueError, match=rf"stage small: validation\.share: .* holds out \d of 7 pictures; {word}"):
         stage_data(recipe, recipe.stages[0])
