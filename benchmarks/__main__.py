@@ -16,6 +16,7 @@ from benchmarks import (
     dedup_speed,
     driver_memory,
     hard_cases,
+    house,
     kv_compression,
     loader_speed,
     memory_table,
@@ -53,6 +54,7 @@ def main() -> None:
         *kv_compression.BENCHMARKS,
         *memory_table.BENCHMARKS,
         *training_cost.BENCHMARKS,
+        *house.BENCHMARKS,
         *hard_cases.BENCHMARKS,  # a table of its own
     ):
         if any(part in benchmark.__name__ for part in wanted):

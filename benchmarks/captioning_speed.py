@@ -214,7 +214,7 @@ def _proxies(first: int, image_ids: list[str], jpegs: list[bytes]) -> pa.Table:
 
 
 def _all_kept(num_rows: int) -> pa.Table:
-    row = {"image_id": None, "kept": True, "subsets": []}
+    row: dict[str, object] = {"image_id": None, "kept": True, "subsets": []}
     return pa.Table.from_pylist([{"row_id": number, **row} for number in range(num_rows)], schema=tables.SELECTION)
 
 

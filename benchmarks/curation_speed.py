@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import simplejpeg
@@ -152,7 +153,7 @@ def ingest(folder: Path) -> Iterator[str]:
         photos = [path.read_bytes() + bytes([copy]) for copy in range(COPIES) for path in paths]
         for number, photo in enumerate(photos):
             (base / "photos" / f"{number:04d}.jpg").write_bytes(photo)
-        rounds: list[tuple[float, float, float]] = []
+        rounds: list[tuple[float, ...]] = []
         for number in range(3):
             recipe = DataRecipe.from_mapping(
                 {
@@ -182,11 +183,12 @@ def truncation_checks(folder: Path) -> Iterator[str]:
     """What it costs to see that a file is whole, beside decoding it."""
     (path,) = write_photos(folder / "photos", 1)
     image = Image.open(path)
-    for name, options, check in (
+    kinds: tuple[tuple[str, dict[str, Any], Callable[[bytes], object]], ...] = (
         ("baseline JPEG", {"format": "JPEG", "quality": 90}, missing_scans),
         ("progressive JPEG", {"format": "JPEG", "quality": 90, "progressive": True}, missing_scans),
         ("PNG", {"format": "PNG", "compress_level": 1}, missing_rows),
-    ):
+    )
+    for name, options, check in kinds:
         buffer = io.BytesIO()
         image.save(buffer, **options)
         data = buffer.getvalue()
@@ -201,6 +203,7 @@ def truncation_checks(folder: Path) -> Iterator[str]:
 _PARTS = """
 import sys
 from pathlib import Path
+from typing import Any
 from benchmarks.dedup_speed import peak_gb
 from curation.ingest.ingest import IngestWorker
 from schemas.recipe import Ingest

@@ -91,7 +91,7 @@ def step_against_diffusers(bench: Bench) -> Iterator[Callable[[], Row]]:
         nn.init.normal_(ours.final_layer.linear.weight, std=0.02)
         theirs = diffusers_twin(ours)
         if checkpointed:
-            theirs.enable_gradient_checkpointing()
+            theirs.enable_gradient_checkpointing()  # type: ignore[operator]
         times = paired(lambda: inputs.ours(ours), lambda: inputs.theirs(theirs), bench.rounds, bench.device)
         goal = 1.5 if checkpointed else {256: 1.3, 512: 1.3, 1024: 1.2}.get(px)
         peer = "diffusers, gradient checkpointing" if checkpointed else "diffusers eager"

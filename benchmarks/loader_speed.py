@@ -24,7 +24,8 @@ from schemas.shard_index import INDEX_FILE, INDEX_SCHEMA, ShardIndex
 from schemas.training import TrainingRecipe
 from training.data.reader import ShardReader
 from training.data.selection import Selection
-from training.stages import identity, stage_data
+from training.identity import identity
+from training.stages import stage_data
 
 UNDECODED_GOAL, DECODED_GOAL = 2.5, 1.5
 PLANNING_GOAL_GB = 2.0

@@ -135,7 +135,7 @@ class CaptionWriter:
         )
 
     def _choice(self, of: Sequence[T]) -> T:
-        return of[self._rng.integers(len(of))]
+        return of[int(self._rng.integers(len(of)))]
 
     def _place(self) -> str:
         return self._choice(_PLACES)

@@ -100,7 +100,7 @@ BENCHMARKS = (mutated_files,)
 
 def main() -> None:
     """The survey under its limits."""
-    count, seed = int((sys.argv[1:2] or [COUNT])[0]), int((sys.argv[2:3] or [0])[0])
+    count, seed = int((sys.argv[1:2] or [str(COUNT)])[0]), int((sys.argv[2:3] or ["0"])[0])
     with tempfile.TemporaryDirectory() as folder:
         limit_this_process()
         print(json.dumps(survey(Path(folder), count, seed)))

@@ -70,7 +70,7 @@ def nouns_worker(_: Path) -> Iterator[str]:
         synthetics = captions("synthetic", NUM_SYNTHETIC, seed=11 + number)
         given = inputs(raws, synthetics)
         begun = time.process_time()
-        worker(given, lambda _: None)
+        worker(given, lambda *_: None)
         whole = time.process_time() - begun
         begun = time.process_time()
         tokenizer.count(raws + synthetics)

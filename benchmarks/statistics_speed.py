@@ -92,9 +92,10 @@ def measure(folder: Path) -> tuple[list[float], list[float], float]:
     walls, cores = [], []
     for step in (count_nouns(recipe), reduce_job(recipe), balance.reduce_job(recipe)):
         begun, busy = time.perf_counter(), time.process_time()
-        path = folder / f"{step.output}.parquet"
+        (table,) = step.outputs
+        path = folder / f"{table}.parquet"
         connection.execute(f"COPY ({step.query(connection)}) TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
-        connection.execute(f"CREATE VIEW {step.output} AS SELECT * FROM read_parquet('{path}')")
+        connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet('{path}')")
         walls.append(time.perf_counter() - begun)
         cores.append(time.process_time() - busy)
     num_images = connection.execute("SELECT count(*) FROM selection").fetchone()

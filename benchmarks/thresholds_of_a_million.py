@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +26,7 @@ def main(num_rows: int) -> None:
     chance = np.random.default_rng(0)
     row_ids = np.arange(num_rows)
     ids = [f"{row:032x}" for row in row_ids]
-    columns = {
+    columns: dict[str, dict[str, Any]] = {
         "listing": {"member": [f"{row}.jpg" for row in row_ids], "source": ["/x"] * num_rows},
         "images": {
             "image_id": ids,
