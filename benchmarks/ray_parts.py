@@ -71,7 +71,8 @@ def measure(runner: RayRunner, folder: Path, held: bool, num_parts: int = NUM_PA
         if rows >= num_parts - held and not ended:
             ended = time.perf_counter()
 
-    runner.run(dataset, Waiting(), range(WORKERS * 4), lambda *_: None)
+    while len(runner._idle) < WORKERS:
+        runner.run(dataset, Waiting(), range(WORKERS * 4), lambda *_: None)
     begun = time.perf_counter()
     runner.run(dataset, Waiting(held_part=0 if held else None), range(num_parts), count)
     return (num_parts - held) / (ended - begun), rows

@@ -102,6 +102,8 @@ class RayRunner:
         self._starting: dict[Any, _Actor] = {}
         self._busy: dict[Any, tuple[_Actor, int]] = {}
         self._counting: dict[Any, _Actor] = {}
+        self._long: set[Any] = set()
+        """Parts that were being computed when the driver asked last; one that is done brings its own counts."""
         self._kind: tuple[str, float, int | None] = ("", 0, None)
         """Of the actors that are up: the dataset, the GPUs each holds, and how many workers a job asked for."""
         self._probe: Path | None = None
@@ -254,9 +256,10 @@ class RayRunner:
         now = time.monotonic()
         if now >= self._count_at:
             self._count_at = now + POLL_S * max(1.0, len(self._busy) / 100)
-            for actor in [actor for actor, _ in self._busy.values() if actor.counting is None]:
+            for actor in [actor for ref, (actor, _) in self._busy.items() if ref in self._long and not actor.counting]:
                 actor.counting = actor.handle.take_rows.remote()
                 self._counting[actor.counting] = actor
+            self._long = set(self._busy)
         refs = [*self._busy, *self._starting, *self._counting]
         ready, _ = ray.wait(refs, num_returns=len(refs), timeout=0)
         return ready or ray.wait(refs, timeout=POLL_S)[0]
