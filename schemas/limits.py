@@ -5,12 +5,20 @@ from __future__ import annotations
 import math
 from itertools import chain, islice
 
+from PIL import Image
+
 from schemas import tiff
 from schemas.boxes import coding_styles, first_samples, items, num_tiles
 from schemas.slices import Sliced
 
 MAX_SIDE = 1_000_000
 """Longest side, px: each row costs its decoder some 70 bytes, however short it is."""
+_MOST_SLOW_PIXELS = 32_000_000
+"""Pixels that are decoded one by one, at up to 2 microseconds each."""
+_MOST_SLOW_BYTES = 24
+"""Bytes that a pixel of these may have; three numbers of five digits and a space take 18."""
+_MOST_COMMENTS = 1000
+"""Comments of a PPM in letters, each of which costs a copy of a megabyte."""
 _SMALL_TILE = 2048 * 2048
 """Pixels of a tile that may be larger than the picture."""
 _MOST_ENLARGED = 4
@@ -26,12 +34,12 @@ _SEQUENCE_HEADER = 1
 _FRAMES = (3, 6)
 
 
-def too_large(data: Sliced, image_format: str, size: tuple[int, int], max_pixels: int) -> str | None:
+def too_large(image: Image.Image, data: Sliced, size: tuple[int, int], max_pixels: int) -> str | None:
     """Why a picture is too large to be decoded: by its header, or because its file makes the decoder take time or
     memory for more than its header has.
 
     Args:
-        image_format: Pillow's name.
+        image: opened from `data` and not loaded.
         size: of the picture by its header, px.
         max_pixels: largest picture that is decoded.
     """
@@ -40,9 +48,22 @@ def too_large(data: Sliced, image_format: str, size: tuple[int, int], max_pixels
         return f"{size[0]}x{size[1]} px, the limit is {max_pixels} px"
     if max(size) > MAX_SIDE:
         return f"{size[0]}x{size[1]} px, the limit of a side is {MAX_SIDE} px"
-    check = _CHECKS.get(image_format)
+    check = _CHECKS.get(image.format or "")
     hidden = check(data, num_pixels, max_pixels) if check else None
-    return hidden and f"{image_format}: {hidden}"
+    if any(tile.codec_name in Image.DECODERS for tile in getattr(image, "tile", ())[:1]):
+        hidden = _slow(data, num_pixels)
+    return hidden and f"{image.format}: {hidden}"
+
+
+def _slow(data: Sliced, num_pixels: int) -> str | None:
+    """Pillow decodes a few formats by programs in Python: QOI, run lengths of BMP, DDS without blocks, PPM in letters
+    or of an unusual white."""
+    if num_pixels > _MOST_SLOW_PIXELS:
+        return f"it is of a kind that is decoded slowly, and the limit for these is {_MOST_SLOW_PIXELS} px"
+    if data[0:2] in (b"P1", b"P2", b"P3") and (num := data[0 : len(data)].count(b"#")) > _MOST_COMMENTS:
+        return f"it has {num} comments, the limit is {_MOST_COMMENTS}"
+    most = _MOST_SLOW_BYTES * num_pixels + (1 << 20)
+    return f"it has {len(data)} bytes, where {num_pixels} px need at most {most}" if len(data) > most else None
 
 
 def _tiff(data: Sliced, num_pixels: int, max_pixels: int) -> str | None:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import io
+import logging
+import warnings
 from contextlib import suppress
 from functools import lru_cache
 from typing import IO, cast
@@ -20,7 +22,11 @@ from schemas.slices import Sliced
 
 Image.MAX_IMAGE_PIXELS = None  # the limit is ours, checked from the header: see `schemas.pixels.open_picture`
 
-with suppress(OSError, AttributeError):  # libtiff's own words about damaged files: the reason is on the row
+# What libraries say about a file does not reach the terminal: the reason is on the row. Set once, and not around each
+# picture: `catch_warnings` is not safe with threads.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+with suppress(OSError, AttributeError):
     ctypes.CDLL(Image.core.__file__).TIFFSetErrorHandler(None)
 
 FORMATS = (
@@ -54,7 +60,7 @@ def open_file(data: Sliced, formats: tuple[str, ...] | None = None, *, header_on
     """
     if isinstance(data, bytes) and data.startswith(b"\xff\xd8") and (num := num_scans(data)) > MOST_SCANS:
         raise ValueError(f"it has {num} scans, the limit is {MOST_SCANS}")
-    if data[:2] in (b"II", b"MM") and (num := tiff.num_pieces(data)) > MOST_PIECES:
+    if data[0:2] in (b"II", b"MM") and (num := tiff.num_pieces(data)) > MOST_PIECES:
         raise ValueError(f"it has {num} strips or tiles, the limit is {MOST_PIECES}")
     num_left_out = 0
     if data.startswith(png.SIGNATURE):

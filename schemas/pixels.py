@@ -7,7 +7,6 @@ This module does it for all of them; curation decides which pictures are refused
 from __future__ import annotations
 
 import struct
-import warnings
 import zlib
 from dataclasses import dataclass
 
@@ -21,9 +20,6 @@ from schemas.colour import to_srgb
 from schemas.limits import too_large
 from schemas.opening import open_file
 from schemas.reasons import ImageError
-
-# A warning about odd metadata does not concern the pixels. Set once: `catch_warnings` is not safe with threads.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 MAX_PIXELS = 300_000_000
 """Largest picture that is decoded, in pixels; a 17k x 17k scan passes, a decompression bomb does not."""
@@ -99,7 +95,7 @@ def open_picture(
         image = open_file(data)
         if image.width * image.height > max_pixels:
             raise PixelError(f"{image.width}x{image.height} px is over the limit of {max_pixels} px")
-        if (large := too_large(data, image.format or "", image.size, max_pixels)) is not None:
+        if (large := too_large(image, data, image.size, max_pixels)) is not None:
             raise PixelError(large)
         seen = appearance_of(image, data)
         draft(image, longest_px, cover_px, seen.orientation)

@@ -116,7 +116,7 @@ def open_image(data: bytes | LazyBytes, max_pixels: int = MAX_PIXELS) -> tuple[I
             image = _opened(data, kind, decoders)
     except DECODER_ERRORS as error:
         raise _not_opened(data, kind, error) from error
-    if (large := too_large(data, header.format, (header.width, header.height), max_pixels)) is not None:
+    if (large := too_large(image, data, (header.width, header.height), max_pixels)) is not None:
         raise Unreadable(ImageError.TOO_MANY_PIXELS, large, header)
     if header.appearance.colour.refusal is not None:
         reason, detail = header.appearance.colour.refusal

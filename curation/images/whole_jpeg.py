@@ -42,7 +42,8 @@ _GAP = re.compile(r"(\d+) extraneous bytes before marker 0x([0-9a-f]{2})", re.IG
 _PADDING_BYTES = 8
 """So many bytes are padding, whatever they are; more are where they are all the same, or readable text."""
 _MOST_TRIES = 24
-"""Decodes, at an eighth of the size, that one file is worth."""
+_USUAL_SCANS = 12
+"""Decodes, at an eighth of the size, that one file of so many scans is worth; one of more scans gets fewer."""
 
 
 class EndsEarly(ValueError):
@@ -90,7 +91,9 @@ def _refuse_damage(data: bytes) -> None:
     The decoder names its first objection and stops. So all that may be objected to without harm is taken away first:
     metadata, bytes between segments, padding behind scans, band limits that a sequential scan does not use.
     """
-    pieces, tries = _samples_only(data), iter(range(_MOST_TRIES))
+    pieces = _samples_only(data)
+    num_scans = max(_USUAL_SCANS, sum(piece[:2] == bytes((0xFF, SCAN)) for piece in pieces))
+    tries = iter(range(_MOST_TRIES * _USUAL_SCANS // num_scans))
     objection = _objection(pieces)
     while gap := _GAP.search(objection):
         found = _without_padding(pieces, objection, int(gap[1]), int(gap[2], 16), tries)

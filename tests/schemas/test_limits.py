@@ -205,6 +205,12 @@ def avif_of(*parts: list[bytes], inside: bool = False) -> bytes:
     return file(0 if inside else len(file(0)) - sum(len(part) for item in parts for part in item))
 
 
+def large_avif(data: bytes, size: tuple[int, int], max_pixels: int) -> str | None:
+    image = Image.new("L", (1, 1))
+    image.format = "AVIF"
+    return too_large(image, data, size, max_pixels)
+
+
 @pytest.mark.parametrize("inside", [False, True])
 def test_the_coded_size_of_an_avif_is_found_wherever_its_bytes_are(inside: bool) -> None:
     source = encode(Image.new("RGB", (1200, 900), "navy"), "AVIF", speed=10)
@@ -212,14 +218,14 @@ def test_the_coded_size_of_an_avif_is_found_wherever_its_bytes_are(inside: bool)
     units = source[start:end]
     padding = b"\x7a\x90\x03" + bytes(400)  # a unit of padding in front
     for parts in ([units], [padding + units], [units[:1], units[1:4], units[4:]]):
-        large = too_large(avif_of(parts, inside=inside), "AVIF", (16, 16), 1_000_000)
+        large = large_avif(avif_of(parts, inside=inside), (16, 16), 1_000_000)
         assert large == "AVIF: it is coded as 1200x900 px, the limit is 1000000 px"
-        assert too_large(avif_of(parts, inside=inside), "AVIF", (1200, 900), 2_000_000) is None
-    assert too_large(avif_of(*[[units]] * 64, inside=inside), "AVIF", (16, 16), 2_000_000) == (
+        assert large_avif(avif_of(parts, inside=inside), (1200, 900), 2_000_000) is None
+    assert large_avif(avif_of(*[[units]] * 64, inside=inside), (16, 16), 2_000_000) == (
         "AVIF: it is coded as 69120000 px in all, the limit is 2000000 px"
     )
     hidden = units + b"\x32\x01\0" * 17
-    assert too_large(avif_of([hidden], inside=inside), "AVIF", (1200, 900), 2_000_000) == (
+    assert large_avif(avif_of([hidden], inside=inside), (1200, 900), 2_000_000) == (
         "AVIF: it is coded in more than 16 frames"
     )
 
@@ -257,3 +263,36 @@ def test_a_thousand_prefixes_of_xmp_cost_no_search_each() -> None:
     names = b"".join(b' xmlns:p%d="http://ns.adobe.com/tiff/1.0/"' % number for number in range(20_000))
     xmp = b"<x" + names + b" q:x" * 200_000 + b' p19999:Orientation="6"/>'
     assert read_header(encode(Image.new("RGB", (8, 4)), "WEBP", xmp=xmp)).exif_orientation == 6
+
+
+def slow_pictures(width: int, height: int) -> dict[str, bytes]:
+    """Pictures that Pillow decodes pixel by pixel in Python, without their pixels."""
+    bmp = struct.pack("<IiiHHIIiiII", 40, width, height, 1, 8, 1, 0, 0, 0, 256, 0) + bytes(1024)
+    dds = struct.pack(
+        "<7I44x8I20x", 124, 0x1007, height, width, 0, 0, 0, 32, 0x41, 0, 32, 0xFF0000, 0xFF00, 0xFF, 0xFF << 24
+    )
+    return {
+        "QOI": b"qoif" + struct.pack(">IIBB", width, height, 3, 0),
+        "BMP": b"BM" + struct.pack("<IHHI", 54 + len(bmp), 0, 0, 14 + len(bmp)) + bmp,
+        "DDS": b"DDS " + dds,
+        "PPM": b"P3 %d %d 255\n" % (width, height),
+    }
+
+
+@pytest.mark.parametrize("name", slow_pictures(1, 1))
+def test_a_picture_that_is_decoded_slowly_is_smaller_than_others(name: str) -> None:
+    assert refusal(slow_pictures(8000, 4001)[name], 100_000_000) == (
+        ImageError.TOO_MANY_PIXELS,
+        f"{name}: it is of a kind that is decoded slowly, and the limit for these is 32000000 px",
+    )
+    assert "bytes, where 256 px need at most" in refusal(slow_pictures(16, 16)[name] + bytes(1 << 21))[1]
+    assert read_header(slow_pictures(8000, 4000)[name]).width == 8000
+
+
+def test_a_ppm_of_a_million_comments_is_refused() -> None:
+    data = b"P2 2 2 255\n%b1 2 3 4\n"
+    assert decode(data % (b"#\n" * 1000)).image.size == (2, 2)
+    assert refusal(data % (b"#\n" * 1001)) == (
+        ImageError.TOO_MANY_PIXELS,
+        "PPM: it has 1001 comments, the limit is 1000",
+    )

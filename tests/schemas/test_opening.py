@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import random
 import struct
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -115,3 +117,28 @@ def test_common_formats_are_opened_whatever_their_name(image_format: str) -> Non
 def test_formats_of_one_header_and_its_pixels_stay(image_format: str) -> None:
     assert image_format in FORMATS
     assert decode(encode(quadrants(), image_format)).header.format == image_format
+
+
+def test_nothing_that_a_library_says_reaches_the_terminal(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Pillow logs, and the C libraries behind it write to the terminal themselves."""
+    tiff, rng = encode(quadrants(), "TIFF"), random.Random(3)
+    samples = tiff.index(struct.pack("<HHI", 277, 3, 1)) + 8
+    damaged = [tiff[:samples] + struct.pack("<H", 300) + tiff[samples + 2 :]]
+    for image_format in ("TIFF", "AVIF", "JPEG", "JPEG2000", "WEBP", "PNG", "GIF"):
+        options = [{"compression": each} for each in ("jpeg", "tiff_lzw", "zstd", "lzma", "tiff_adobe_deflate")]
+        for option in options if image_format == "TIFF" else [{}]:
+            whole = encode(quadrants(), image_format, **option)
+            for _ in range(30):
+                data = bytearray(whole)
+                for _ in range(3):
+                    data[rng.randrange(4, len(data))] = rng.randrange(256)
+                damaged.append(bytes(data))
+    for data in damaged:
+        with suppress(Unreadable):
+            decode(data, max_pixels=100_000)
+        with suppress(PixelError):
+            open_rgb(data, max_pixels=100_000)
+    said = capfd.readouterr()
+    assert (said.out, said.err, caplog.records) == ("", "", [])
