@@ -14,6 +14,7 @@ from collections.abc import Iterator
 import simplejpeg
 from PIL import Image
 
+from curation.images.jpeg_planes import grey_views
 from schemas.jpeg_segments import SCAN, is_frame, is_metadata, segments
 from schemas.opening import open_file
 from schemas.pixels import DECODER_ERRORS
@@ -33,6 +34,7 @@ _NUM_FREQUENCIES = 64
 _UNSENT = 255
 """Stands for "no bit sent yet"; a real value is at most 13."""
 
+_UNKNOWN_LAYOUT = "Could not determine subsampling"
 _PADDING = bytes(64)
 _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _DAMAGE = re.compile(r"corrupt jpeg data: (.*)|(inconsistent progression .*)", re.IGNORECASE)
@@ -75,8 +77,8 @@ def decode_whole(image: Image.Image, data: bytes) -> Image.Image | None:
     colours, raw_mode = _LAYOUTS[image.mode]
     try:
         pixels = simplejpeg.decode_jpeg(data, colours, min_width=image.width, min_height=image.height)
-    except ValueError:
-        _refuse_damage(data)
+    except ValueError as objection:
+        _refuse_damage(data, _UNKNOWN_LAYOUT in str(objection))
         return None
     if pixels.shape[:2] != (image.height, image.width):
         return None
@@ -85,7 +87,7 @@ def decode_whole(image: Image.Image, data: bytes) -> Image.Image | None:
     return whole
 
 
-def _refuse_damage(data: bytes) -> None:
+def _refuse_damage(data: bytes, is_unknown_layout: bool) -> None:
     """Refuse a file whose samples the strict decoder cannot follow.
 
     The decoder names its first objection and stops. So all that may be objected to without harm is taken away first:
@@ -94,6 +96,11 @@ def _refuse_damage(data: bytes) -> None:
     pieces = _samples_only(data)
     num_scans = max(_USUAL_SCANS, sum(piece[:2] == bytes((0xFF, SCAN)) for piece in pieces))
     tries = iter(range(_MOST_TRIES * _USUAL_SCANS // num_scans))
+    for view in grey_views(pieces) if is_unknown_layout else (pieces,):
+        _refuse_damaged(view, tries)
+
+
+def _refuse_damaged(pieces: list[bytes], tries: Iterator[int]) -> None:
     objection = _objection(pieces)
     while gap := _GAP.search(objection):
         found = _without_padding(pieces, objection, int(gap[1]), int(gap[2], 16), tries)

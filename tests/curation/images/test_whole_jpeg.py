@@ -319,4 +319,22 @@ def test_a_hole_in_subsampled_inks_is_truncated(subsampling: int, longest_px: in
 def test_a_lost_restart_marker_in_subsampled_inks_is_found() -> None:
     data = jpeg("CMYK", subsampling=2, restart_marker_blocks=5)
     assert decode(data).image.size == PHOTO.size
-    assert refusal(without_a_restart(data)) == (ImageError.TRUNCATED, "JPEG: one of its restart markers is lost")
+    assert refusal(without_a_restart(data))[0] == ImageError.CORRUPT
+    assert refusal(without_a_restart(of_two_tables(data))) == (
+        ImageError.TRUNCATED,
+        "JPEG: one of its restart markers is lost",
+    )
+
+
+def of_two_tables(data: bytes) -> bytes:
+    """The same JPEG, whose second ink has Huffman tables of its own; they are copies."""
+    tables = [data[s.start : s.end] for s in segments(data) if s.marker == 0xC4]
+    copies = b"".join(table[:4] + bytes([table[4] | 1]) + table[5:] for table in tables)
+    scan = data.index(b"\xff\xda")
+    return data[:scan] + copies + data[scan : scan + 8] + b"\x11" + data[scan + 9 :]
+
+
+def test_inks_of_two_tables_are_checked_for_their_end() -> None:
+    data = of_two_tables(jpeg("CMYK", subsampling=2))
+    assert decode(data).image.tobytes() == decode(jpeg("CMYK", subsampling=2)).image.tobytes()
+    assert refusal(data[: len(data) // 2] + END) == (ImageError.TRUNCATED, "JPEG: its data ends before its last block")
