@@ -103,7 +103,8 @@ def write_checkpoint(folder: Path, step: int, content: dict[str, Any], keep: int
             torch.save(content, cast(IO[bytes], sealed))
             sealed.seal()
     except (OSError, RuntimeError) as error:  # torch's zip writer turns a full disk into a RuntimeError
-        reason = str(error).splitlines()[0]
+        cause = error.__context__ if isinstance(error.__context__, OSError) else error
+        reason = str(cause).splitlines()[0]
         raise ValueError(f"{path}: the checkpoint cannot be written ({reason}); free space and run again") from error
     for _, old in checkpoints(folder)[:-keep]:
         old.unlink(missing_ok=True)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch.utils.tensorboard import SummaryWriter
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from schemas.commit import write_bytes
 from schemas.seal import BrokenSeal, from_json, to_json
@@ -32,14 +36,13 @@ class Metrics:
         kept = [line for line in read_metrics(folder) if line["step"] <= resume_step]
         write_bytes(self._path, "".join(to_json(line) + "\n" for line in kept).encode())
         self._file = self._path.open("a", encoding="utf-8")
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
+        self._board = Board(folder / "tensorboard", purge_step=resume_step + 1)
         self._run = run
 
     def write(self, step: int, values: dict[str, float]) -> None:
         self._file.write(to_json({"step": step} | values) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+        self._board.write(step, values)
         if self._run is not None:
             self._run.log(values, step=step)
 
@@ -48,10 +51,38 @@ class Metrics:
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self._file.close()
-        self._board.close()
         if self._run is not None:
             self._run.finish()
+        self._board.close()
+        self._file.close()
+
+
+class Board:
+    """A file of TensorBoard. Each line is written at once: in TensorBoard's own writer a thread does it, which would
+    show a full disk as a traceback of its own.
+
+    Args:
+        purge_step: TensorBoard forgets what earlier files of the folder hold from this step on.
+    """
+
+    def __init__(self, folder: Path, purge_step: int) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        name = f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}"
+        self._file = (folder / name).open("wb", buffering=0)
+        self._records = RecordWriter(self._file)
+        self._add(Event(file_version="brain.Event:2"))
+        self._add(Event(step=purge_step, session_log=SessionLog(status=SessionLog.START)))
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._add(Event(step=step, summary=Summary(value=scalars)))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _add(self, event: Event) -> None:
+        event.wall_time = time.time()
+        self._records.write(event.SerializeToString())
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:

@@ -103,6 +103,8 @@ def train(
             with full_memory_named(stage.name, recipe.data_of(stage), here.size):
                 on_stage = on_progress if here.is_first else None
                 summaries.append(train_stage(recipe, stage, here, on_stage, may_change=from_last_good))
+            if stage != wanted[-1] and here.stopping():
+                raise stopped(here, f"stage {stage.name} is finished; run the same command to go on with the next one")
         return summaries if here.is_first else []
 
 
@@ -130,11 +132,11 @@ def train_stage(
     speed = Speed(state.model.config, loader, here)
 
     with (
+        here.stop.deferred(),  # until the last checkpoint is on disk
         fixed_threads(recipe, here),
         CheckpointWriter(folder, recipe.keep_checkpoints) as writer,
         closing(Metrics(folder, state.step, wandb_run(recipe, stage))) if here.is_first else nullcontext() as metrics,
         closing(source),
-        here.stop.deferred(),
     ):
         way_out = partial(after_a_loss_that_is_not_finite, recipe, stage, here, writer)
         for batch in loader.batches(state.step, stage.steps):
@@ -163,8 +165,12 @@ def train_stage(
             if state.step < stage.steps and here.stopping():
                 state.unreported = finite_rows(state.unreported, stage.name, here, way_out)
                 store(state, here, writer, metrics)
-                raise stopped(here, stage, state.step, writer)
-    here.barrier()  # the next stage reads the checkpoint that the first process has written by now
+                break
+        writer.wait()
+        here.barrier()  # the next stage reads the checkpoint that is written now; torchrun ends all once one ends
+    if state.step < stage.steps:
+        stored = f"stage {stage.name} is stored at step {state.step} of {stage.steps}, in step-{state.step:08d}.pt"
+        raise stopped(here, f"{stored}; run the same command to continue from there")
     return summary_of(folder, stage, seconds=time.perf_counter() - started, skipped=False)
 
 
@@ -191,14 +197,9 @@ def store(state: TrainState, here: World, writer: CheckpointWriter, metrics: Met
         writer.begin(state.step, content)
 
 
-def stopped(here: World, stage: Stage, step: int, writer: CheckpointWriter) -> BaseException:
-    """The error that ends a run after a signal, once the checkpoint of its step is on disk."""
-    writer.wait()
-    here.barrier()  # torchrun ends all processes once one ends
-    line = (
-        f"{here.stop.process}: received {here.stop.received or 'a signal in another process'}; stage {stage.name} is "
-        f"stored at step {step} of {stage.steps}, in step-{step:08d}.pt; run the same command to continue from there"
-    )
+def stopped(here: World, stored: str) -> BaseException:
+    """The error that ends a run after a signal, once what it says is on disk."""
+    line = f"{here.stop.process}: received {here.stop.received or 'a signal in another process'}; {stored}"
     return KeyboardInterrupt(line) if here.stop.received == "SIGINT" else here.stop.ending(line)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 
 import pytest
@@ -11,6 +13,7 @@ from schemas.training import TrainingRecipe
 from tests.processes import run_python
 from training.checkpoint import CheckpointWriter, checkpoints, latest_checkpoint, read_checkpoint, write_checkpoint
 from training.encoders.make import text_encoder_for
+from training.model.files import SealedFile
 from training.state import TrainState, learning_rate
 from training.weak_to_strong import starting_model
 
@@ -67,6 +70,15 @@ def test_an_error_of_the_writer_surfaces(tmp_path):
         writer.wait()
     with pytest.raises(ValueError, match="cannot be written"), CheckpointWriter(tmp_path, keep=2) as another:
         another.begin(5, content(5))
+
+
+def test_a_full_disk_is_named_and_not_what_torch_makes_of_it(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(SealedFile, "write", full)
+    with pytest.raises(ValueError, match=r"cannot be written \(\[Errno 28\] No space left on device\); free space"):
+        write_checkpoint(tmp_path, 5, content(5), keep=1)
 
 
 def test_killed_during_the_write_the_one_before_is_whole(tmp_path):

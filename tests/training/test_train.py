@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import random
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import torch
 import yaml
 from PIL import Image
 
+import training.checkpoint
 import training.train
 from schemas.buckets import sizes
 from schemas.training import TrainingRecipe
@@ -246,6 +248,34 @@ def test_interrupted_between_two_lines_and_resumed_the_losses_are_equal_to_the_b
     assert latest_checkpoint(stopped.stage_folder(stopped.stages[0]))[0] == step + 1
     train(stopped, only_stage="small")
     assert numbers(stopped) == numbers(whole) and len(numbers(whole)) == 2
+
+
+def test_a_signal_during_the_last_checkpoint_of_a_stage_ends_the_run_before_the_next_stage(recipe_values, monkeypatch):
+    write = training.checkpoint.write_checkpoint
+
+    def signalled(folder, step, *rest):
+        if step == 8:
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.05)  # the main thread waits for this write
+        return write(folder, step, *rest)
+
+    monkeypatch.setattr(training.checkpoint, "write_checkpoint", signalled)
+    recipe = TrainingRecipe.from_mapping(recipe_values)
+    with pytest.raises(
+        KeyboardInterrupt, match=r"received SIGINT; stage small is finished; run the same command to go"
+    ):
+        train(recipe)
+    assert latest_checkpoint(recipe.stage_folder(recipe.stages[0]))[0] == 8
+    assert not recipe.stage_folder(recipe.stages[1]).exists()
+
+
+def test_a_signal_that_a_shell_has_ignored_stays_ignored(recipe_values, monkeypatch):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        interrupted_before(2, monkeypatch)
+        train(TrainingRecipe.from_mapping(recipe_values), only_stage="small")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_interrupted_twice_no_checkpoint_is_waited_for(recipe_values, monkeypatch):

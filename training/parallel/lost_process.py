@@ -106,7 +106,10 @@ def lost_process_named(rank: int, size: int, patience_s: float = GRACE_S) -> Ite
     """
     stop = StopSignal(rank, size, patience_s)
     in_main = threading.current_thread() is threading.main_thread()  # only there can a signal be handled
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)} if in_main else {}
+    heard = [  # a shell has the SIGINT of what runs in the background ignored
+        number for number in (signal.SIGTERM, signal.SIGINT) if in_main and signal.getsignal(number) != signal.SIG_IGN
+    ]
+    before = {number: signal.signal(number, stop) for number in heard}
     try:
         yield stop
     except RuntimeError as error:
