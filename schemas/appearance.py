@@ -133,6 +133,8 @@ def _is_adobe_rgb(image: Image.Image, exif: Image.Exif) -> bool:
 
 def _channels(image: Image.Image, found: Metadata) -> str:
     mode = image.mode
+    if image.format == "GIF":
+        return "RGB"  # Pillow takes a palette of greys for none
     if image.format == "JPEG2000" and mode == "RGBA" and found.icc and found.icc[16:20] == b"CMYK":
         return "CMYK"  # Pillow takes four channels for colour and alpha
     if found.grey or mode in ("1", "L", "LA", "La", "I", "F") or mode.startswith("I;16"):

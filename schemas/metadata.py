@@ -70,6 +70,8 @@ def read_metadata(image: Image.Image, data: Sliced) -> Metadata:
                 return found._replace(cicp=_nclx(data))
             case "JPEG2000":
                 return _jpeg2000(data)
+            case "GIF":
+                return found._replace(icc=_gif_profile(data[0:_GIF_HEAD_BYTES]))
             case "BMP":
                 return found._replace(icc=_bmp_profile(data))
     except (ArithmeticError, LookupError, OSError, TypeError, ValueError, struct.error):
@@ -283,3 +285,21 @@ def _bmp_profile(data: Sliced) -> bytes | None:
         return None
     offset, size = struct.unpack_from("<II", head, 112)
     return data[14 + offset : 14 + offset + size] or None
+
+
+_GIF_HEAD_BYTES = 1 << 20
+"""A profile of a GIF is only found whole in its first megabyte."""
+
+
+def _gif_profile(head: bytes) -> bytes | None:
+    """The application extension `ICCRGBG1012` in front of the first picture (ICC.1:2022, B.6)."""
+    at = 13 + (3 * (2 << (head[10] & 7)) if head[10] & 0x80 else 0)
+    while head[at] == 0x21:
+        is_profile = head[at + 1 : at + 14] == b"\xff\x0bICCRGBG1012"
+        at, blocks = at + 2, list[bytes]()
+        while head[at]:
+            blocks.append(head[at + 1 : (at := at + 1 + head[at])])
+        at += 1
+        if is_profile:
+            return b"".join(blocks[1:])
+    return None

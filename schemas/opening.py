@@ -73,6 +73,8 @@ def open_file(data: Sliced, formats: tuple[str, ...] | None = None, *, header_on
         if page := tiff.first_page(data):
             image.seek(page)
         _read_natively(image)
+    if image.format == "TGA" and image.tile:
+        _read_alpha_by_its_kind(image, data)
     return image
 
 
@@ -107,10 +109,39 @@ _NATIVE = {"I;16BS": "I;16NS", "I;32B": "I;32N", "I;32BS": "I;32NS", "F;32BF": "
 """Pillow's raw modes of big-endian numbers -> those of numbers in the order of this machine."""
 
 _BIG_ENDIAN = TiffImagePlugin.MM
-TiffImagePlugin.OPEN_INFO |= {  # grey that Pillow has in the other byte order only
+TiffImagePlugin.OPEN_INFO |= {
+    # grey that Pillow has in the other byte order only
     (_BIG_ENDIAN, 0, (1,), 1, (16,), ()): ("I;16B", "I;16B"),
     (_BIG_ENDIAN, 1, (1,), 1, (32,), ()): ("I", "I;32B"),
+    # grey of signed bytes, which Pillow takes for unsigned ones
+    (TiffImagePlugin.II, 1, (2,), 1, (8,), ()): ("I", "I;8S"),
+    (_BIG_ENDIAN, 1, (2,), 1, (8,), ()): ("I", "I;8S"),
 }
+
+
+def _read_alpha_by_its_kind(image: Image.Image, data: Sliced) -> None:
+    """Have Pillow read a fourth channel of a TGA as what the file calls it (Truevision TGA 2.0, fields 5.6 and 24):
+    writers leave bytes empty that are no alpha. The extension area decides, else the bits of the image descriptor.
+    """
+    tile = image.tile[0]  # type: ignore[attr-defined]
+    raw_mode, *others = tile.args
+    footer = data[max(0, len(data) - 26) : len(data)]
+    place = int.from_bytes(footer[:4], "little") if footer.endswith(b"TRUEVISION-XFILE.\0") else 0
+    kind = data[place + 494 : place + 495] if place else b""
+    has_alpha = kind[0] in (3, _MULTIPLIED) if kind else data[17:18][0] & 15
+    if raw_mode not in _WITHOUT_ALPHA or (has_alpha and kind != bytes((_MULTIPLIED,))):
+        return
+    if has_alpha:
+        raw_mode = "BGRa" if raw_mode == "BGRA" else raw_mode
+    else:
+        image._mode, raw_mode = "RGB", _WITHOUT_ALPHA[raw_mode]
+    image.tile = [tile._replace(args=(raw_mode, *others))]  # type: ignore[attr-defined]
+
+
+_MULTIPLIED = 4
+"""The kind of alpha by which the colours are multiplied already."""
+_WITHOUT_ALPHA = {"BGRA": "BGRX", "BGRA;15Z": "BGR;15"}
+"""Pillow's raw modes of TGA -> those that pass over their last channel."""
 
 
 LEFT_OUT = "metadata left out"

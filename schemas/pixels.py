@@ -147,6 +147,8 @@ def render(image: Image.Image, seen: Appearance, longest_px: int | None = None) 
     if image.mode == "RGBA" and seen.channels == "CMYK":
         image = Image.merge("CMYK", image.split())
     colours, alpha = _split_alpha(image, seen)
+    if colours.mode == "L" and seen.channels == "RGB":
+        colours = colours.convert("RGB")
     if colours.mode in ("I", "F") or colours.mode.startswith("I;16"):
         colours = _between(colours, seen.levels)
         if seen.colour.profile is None:

@@ -192,20 +192,19 @@ def missing_blocks(data: bytes) -> str | None:
     """The part that is missing of a JPEG whose layout the strict decoder does not know; None where nothing is, or this
     cannot tell: it counts restart markers, and of a baseline file of one scan finds a missing end.
 
-    Without its end marker libjpeg cannot finish a picture: so a few zero bytes replace the marker (enough that the
+    Without a marker behind it libjpeg cannot finish a scan: so a few zero bytes replace what is there (enough that the
     decoder may look ahead), and a picture that still decodes to its last row is whole. Costs a decode at an eighth of
     the size. The padding can stand in for up to some twenty blocks, which are then not missed.
     """
-    for segment in segments(data):
-        if segment.marker == SCAN:
-            restarts = _RESTART.findall(data, segment.end, segment.data_end)
-            if any(restart[1] != 0xD0 + number % 8 for number, restart in enumerate(restarts)):
-                return "one of its restart markers is lost"
-    end = data.rfind(b"\xff\xd9")
-    if end < 0 or not _has_one_scan(data):
+    scans = [segment for segment in segments(data) if segment.marker == SCAN]
+    for scan in scans:
+        restarts = _RESTART.findall(data, scan.end, scan.data_end)
+        if any(restart[1] != 0xD0 + number % 8 for number, restart in enumerate(restarts)):
+            return "one of its restart markers is lost"
+    if not scans or not _has_one_scan(data):
         return None
     try:
-        image = open_file(data[:end] + _PADDING, ("JPEG",))
+        image = open_file(data[: scans[0].data_end] + _PADDING, ("JPEG",))
         image.draft(None, (max(1, image.width // 8), max(1, image.height // 8)))
         image.load()
     except OSError:

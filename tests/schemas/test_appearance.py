@@ -302,7 +302,7 @@ def test_the_transparent_colour_of_16_bits_is_found() -> None:
 
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("compression", [None, "zlib"])
-@pytest.mark.parametrize("kind", ["uint8", "uint16", "int16", "uint32", "int32", "float32"])
+@pytest.mark.parametrize("kind", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32"])
 def test_numbers_of_every_type_in_both_byte_orders(order: Any, compression: str | None, kind: str) -> None:
     levels = np.arange(256)[None].repeat(4, axis=0)
     most = 1 if kind == "float32" else 2 ** int(kind[-2:].lstrip("t")) - 1

@@ -313,3 +313,49 @@ FLOATS = st.lists(st.floats(0, 1), min_size=1, max_size=9).map(tuple)
 @settings(max_examples=100, deadline=None)
 def test_no_tag_about_colours_costs_the_pixels_of_a_tiff(tags: dict[int, Any], curve: tuple[int, ...]) -> None:
     open_rgb(encode(strip(), "TIFF", tiffinfo=tags | {301: curve}))
+
+
+def gif_with(profile: bytes, image: Image.Image, *before: bytes) -> bytes:
+    """A GIF with a profile in an application extension, in sub-blocks, behind other extensions."""
+    data = encode(image, "GIF")
+    palette = 13 + 3 * (2 << (data[10] & 7))
+    blocks = b"".join(
+        bytes([len(part)]) + part for at in range(0, len(profile), 255) if (part := profile[at : at + 255])
+    )
+    extension = b"!\xff\x0bICCRGBG1012" + blocks + b"\0"
+    return data[:palette] + b"".join(before) + extension + data[palette:]
+
+
+def test_the_profile_of_a_gif_is_applied() -> None:
+    image = Image.fromarray(STORED.astype(np.uint8)[None]).resize((48, 8), Image.Resampling.NEAREST).quantize(8)
+    comment, loop = b"!\xfe\x03abc\0", b"!\xff\x0bNETSCAPE2.0\x03\x01\0\0\0"
+    profile = profile_of(P3, (SRGB,), "RGB")
+    assert profile is not None
+    reference = encode(image.convert("RGB"), "PNG", icc_profile=profile)
+    for before in ((), (comment,), (loop, comment)):
+        decoded = decode(gif_with(profile, image, *before))
+        assert (decoded.header.icc, decoded.header.colour) == (True, "icc")
+        assert np.abs(np.subtract(decoded.image, decode(reference).image, dtype=np.int16)).max() <= 1
+
+
+def test_the_profile_of_a_gif_of_greys_is_applied() -> None:
+    grey = Image.linear_gradient("L").resize((64, 64))
+    profile = profile_of(BT709, ((1.0, 1.0, 0.0, 0.0, 0.0),), "RGB")
+    assert profile is not None
+    reference = decode(encode(grey.convert("RGB"), "PNG", icc_profile=profile)).image
+    assert np.abs(np.subtract(decode(gif_with(profile, grey)).image, reference, dtype=np.int16)).max() <= 1
+
+
+def test_a_broken_profile_of_a_gif_is_as_good_as_none() -> None:
+    image = quadrants().quantize(8)
+    for data in (gif_with(b"no profile", image), gif_with(b"", image)):
+        assert decode(data).image.tobytes() == decode(encode(image, "GIF")).image.tobytes()
+    assert decode(gif_with(b"", image)).header.colour is None
+
+
+def test_an_avif_without_a_colour_box_is_srgb() -> None:
+    """ISO/IEC 23000-22 (MIAF), 7.3.6.4."""
+    data = encode(quadrants(), "AVIF", quality=95)
+    decoded = decode(data.replace(b"colrnclx", b"freenclx"))
+    assert decoded.header.colour is None
+    assert decoded.image.tobytes() == decode(data).image.tobytes()

@@ -9,6 +9,7 @@ import zlib
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
 
@@ -142,3 +143,41 @@ def test_nothing_that_a_library_says_reaches_the_terminal(
             open_rgb(data, max_pixels=100_000)
     said = capfd.readouterr()
     assert (said.out, said.err, caplog.records) == ("", "", [])
+
+
+def tga(alpha: int, attribute_bits: int, kind: int | None, **options: str) -> bytes:
+    """A TGA of 32 bits whose fourth channel is one number; `kind` is the attributes type of its extension area."""
+    image = Image.new("RGBA", (8, 8), (100, 50, 25, alpha))
+    data = bytearray(encode(image, "TGA", **options)[:-26])
+    data[17] = data[17] & 0xF0 | attribute_bits
+    place = len(data) if kind is not None else 0
+    area = struct.pack("<H", 495) + bytes(492) + bytes([kind]) if kind is not None else b""
+    return bytes(data) + area + struct.pack("<II", place, 0) + b"TRUEVISION-XFILE.\0"
+
+
+@pytest.mark.parametrize("options", [{}, {"compression": "tga_rle"}], ids=["plain", "run lengths"])
+@pytest.mark.parametrize(
+    ("attribute_bits", "kind", "counts"),
+    [(8, None, True), (0, None, False), (8, 0, False), (8, 1, False), (8, 2, False), (8, 3, True), (0, 3, True)],
+)
+def test_a_fourth_channel_of_a_tga_is_alpha_where_the_file_says_so(
+    attribute_bits: int, kind: int | None, counts: bool, options: dict[str, str]
+) -> None:
+    for alpha in (0, 128, 255):
+        decoded = decode(tga(alpha, attribute_bits, kind, **options))
+        white = 1 - alpha / 255 if counts else 0
+        expected = [round(level + (255 - level) * white) for level in (100, 50, 25)]
+        assert np.abs(np.subtract(decoded.image.getpixel((3, 3)), expected)).max() <= 1
+        assert decoded.header.alpha == counts
+        assert (decoded.alpha or 0) == pytest.approx(white)
+
+
+def test_colours_of_a_tga_that_are_multiplied_by_alpha_are_divided() -> None:
+    """100 of 128 is 199, half of which on white is 227."""
+    assert np.abs(np.subtract(open_rgb(tga(128, 8, 4)).getpixel((3, 3)), (227, 177, 152))).max() <= 1
+
+
+def test_the_fourth_channel_of_a_tga_of_15_bits_is_read_by_the_same_rule() -> None:
+    head = bytes((0, 0, 2)) + bytes(9) + struct.pack("<HH", 4, 4) + bytes((16, 0))
+    for pixel in (b"\x1f\x00", b"\x1f\x80"):
+        assert open_rgb(head + pixel * 16).getpixel((1, 1)) == (0, 0, 255)
