@@ -128,8 +128,7 @@ def train_stage(
     source = Source(ShardReader(recipe.dataset / "shards", data.rows, cut_of(recipe)), *features.arrays())
     chance, pin = Chance(recipe.seed, stage.name), here.device.type == "cuda"
     loader = Loader(source, data.order, chance, knobs, rank=here.rank, world_size=here.size, pin=pin)
-    validation = Validation(recipe, data, source, encoders)
-    speed = Speed(state.model.config, loader, here)
+    validation, speed = Validation(recipe, data, source, encoders), Speed(state.model.config, loader, here)
 
     with (
         here.stop.deferred(),  # until the last checkpoint is on disk
@@ -157,9 +156,7 @@ def train_stage(
                 report(values, state, stage, metrics, on_progress)
                 speed.restart()
             if recipe.sample.every and state.step % recipe.sample.every == 0:
-                average = state.average.whole()
-                if here.is_first:
-                    draw_prompts(average, recipe, stage, folder / "samples" / f"step-{state.step:08d}.png")
+                draw(state, recipe, stage, here)
             if state.step % recipe.checkpoint_every == 0 or state.step == stage.steps:
                 store(state, here, writer, metrics)
             if state.step < stage.steps and here.stopping():
@@ -169,8 +166,7 @@ def train_stage(
         writer.wait()
         here.barrier()  # the next stage reads the checkpoint that is written now; torchrun ends all once one ends
     if state.step < stage.steps:
-        stored = f"stage {stage.name} is stored at step {state.step} of {stage.steps}, in step-{state.step:08d}.pt"
-        raise stopped(here, f"{stored}; run the same command to continue from there")
+        raise stopped(here, stored_at(stage, state.step))
     return summary_of(folder, stage, seconds=time.perf_counter() - started, skipped=False)
 
 
@@ -195,6 +191,22 @@ def store(state: TrainState, here: World, writer: CheckpointWriter, metrics: Met
     if metrics is not None:
         metrics.sync()
         writer.begin(state.step, content)
+
+
+def draw(state: TrainState, recipe: TrainingRecipe, stage: Stage, here: World) -> None:
+    """Draw the prompts of the recipe, which the first process does; all help to gather the average."""
+    average = state.average.whole()
+    if here.is_first:
+        path = recipe.stage_folder(stage) / "samples" / f"step-{state.step:08d}.png"
+        draw_prompts(average, recipe, stage, path)
+
+
+def stored_at(stage: Stage, step: int) -> str:
+    """The place that a stage is stored at, and how to go on from it."""
+    return (
+        f"stage {stage.name} is stored at step {step} of {stage.steps}, in step-{step:08d}.pt; run the same command to "
+        "continue from there"
+    )
 
 
 def stopped(here: World, stored: str) -> BaseException:

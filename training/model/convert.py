@@ -68,6 +68,8 @@ def assign_weights(model: PixArt, weights: dict[str, Tensor], origin: str) -> Lo
         for key, value in weights.items():
             if key not in fit.ignored:
                 own[key].copy_(value)
+                if not own[key].isfinite().all():
+                    raise ValueError(f"{origin}: {key} holds values that are not finite; start from other weights")
     layers = {int(match[1]) for key in fit.initialised if (match := KV_COMPRESSION_KEY.fullmatch(key))}
     for layer in layers:
         model.initialise_compression(layer)
@@ -97,9 +99,15 @@ def fit_weights(own: dict[str, Tensor], weights: dict[str, Tensor], origin: str)
         for key in own
         if key in given and given[key].shape != own[key].shape
     ]
+    whole = [f"{key} ({value.dtype})" for key, value in given.items() if not value.is_floating_point()]
     problems = [
         f"{what}: {', '.join(keys[:4])}{f' and {len(keys) - 4} more' if len(keys) > 4 else ''}"
-        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+        for what, keys in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", reshaped),
+            ("quantised", whole),
+        )
         if keys
     ]
     if problems:

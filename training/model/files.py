@@ -10,6 +10,7 @@ import re
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,14 +34,25 @@ WRAPPER = re.compile(r"(?:(?<=\.)|^)(_orig_mod|_fsdp_wrapped_module|_checkpoint_
 """What torch.compile, FSDP and activation checkpointing put into a name."""
 PATCHES = ("x_embedder.proj.weight", "pos_embed.proj.weight")
 """A tensor that every model has, in the official layout and in diffusers'."""
-LORA = re.compile(r"lora[._]|hada_w|lokr_w|dora_scale|oft_(blocks|diag)|adapter_model", re.IGNORECASE)
-"""A part of the names of low-rank changes."""
+AVERAGE = re.compile(r"(?:^|_)(?:ema|averaged?|shadow)(?:_|$)", re.IGNORECASE)
+"""A name under which averages are stored, also by programs that are not known."""
+ADDITIONS = {
+    "a ControlNet": re.compile(r"control_?net|input_hint_block", re.IGNORECASE),
+    "an adapter of pictures": re.compile(r"^(image_proj|ip_adapter|adapter\.body)\b", re.IGNORECASE),
+    "a LyCORIS": re.compile(r"lycoris|hada_w|lokr_w|glora|b?oft_(blocks|diag|r\b)", re.IGNORECASE),
+    "a LoRA": re.compile(r"lora[._]|dora_scale|vera_lambda|adapter_model", re.IGNORECASE),
+}
+"""Parts of the names of tensors that change another model or add to it."""
 DIFFUSERS_FILE = re.compile(
     r"diffusion_pytorch_model(?:\.(?P<variant>[a-zA-Z]\w*))?(?:-\d{5}-of-(?P<count>\d{5}))?(?:\.(?P<older>[a-zA-Z]\w*))?"
     r"\.(?P<format>safetensors|bin)"
 )
 """A weights file of a diffusers folder; libraries have put the variant before and behind the number of a part."""
 INDEX = "diffusion_pytorch_model.safetensors.index.json"
+
+
+TensorSet = tuple[tuple[str, ...], dict[str, Tensor]]
+"""Tensors by their names, behind the names that lead to them."""
 
 
 class SealedFile:
@@ -130,18 +142,25 @@ def plain_weights(content: dict[Any, Any], *, ema: bool, origin: str) -> dict[st
     What is left out of the names is logged.
 
     Raises:
-        ValueError: the content is no set of weights, or that of a LoRA.
+        ValueError: the content is no set of weights, several, or those of a LoRA or the like.
     """
-    for name in (*AVERAGES, *LAST_WEIGHTS) if ema else LAST_WEIGHTS:
-        found = content.get(name)
-        if isinstance(found, dict) and found and all(isinstance(value, Tensor) for value in found.values()):
-            if ema and name not in AVERAGES:
-                log.info("%s: holds no average of the weights; those under %r are read", origin, name)
-            content = found
-            break
-    if not content or not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
+    found = list(_sets_of_tensors(content))
+    for names, tensors in found:
+        refuse_additions([*names, *tensors], origin)
+    found = [one for one in found if any(key.endswith(PATCHES) for key in one[1])] or found
+    averages = [one for one in found if any(AVERAGE.search(name) for name in one[0])]
+    last = [one for one in found if not any(AVERAGE.search(name) for name in one[0])]
+    chosen = sorted(averages if ema and averages else last, key=_place)
+    if not chosen:
         raise ValueError(f"{origin}: holds no weights (expected a dict of tensors, or one under 'state_dict')")
-    refuse_lora(content, origin)
+    if len(chosen) > 1 and _place(chosen[0]) == _place(chosen[1]):
+        both = " and ".join(".".join(names) for names, _ in chosen[:2])
+        raise ValueError(
+            f"{origin}: holds several sets of weights ({both}); store the one to read in a file of its own"
+        )
+    names, content = chosen[0]
+    if ema and names and not averages:
+        log.info("%s: holds no average of the weights; those under %r are read", origin, ".".join(names))
     weights = {WRAPPER.sub("", key): value for key, value in content.items()}
     prefix = next((key.removesuffix(name) for key in weights for name in PATCHES if key.endswith(f".{name}")), "")
     if not prefix or not all(key.startswith(prefix) for key in weights):
@@ -150,14 +169,30 @@ def plain_weights(content: dict[Any, Any], *, ema: bool, origin: str) -> dict[st
     return {key.removeprefix(prefix): value for key, value in weights.items()}
 
 
-def refuse_lora(names: Any, origin: str) -> None:
-    """Raise a ValueError where the names of tensors or files are those of a LoRA."""
-    found = next((name for name in names if LORA.search(name)), None)
-    if found is not None:
-        raise ValueError(
-            f"{origin}: is a LoRA ({found}), a change to the weights of another model and no model by itself; merge it "
-            "into that model first (diffusers: fuse_lora and save_pretrained), then name the merged weights"
-        )
+def _sets_of_tensors(content: dict[Any, Any], names: tuple[str, ...] = ()) -> Iterator[TensorSet]:
+    """The dicts of tensors inside dicts, but for those of an optimizer."""
+    if content and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
+        yield names, content
+    for name, value in content.items():
+        if isinstance(name, str) and isinstance(value, dict) and "optim" not in name.lower():
+            yield from _sets_of_tensors(value, (*names, name))
+
+
+def _place(found: TensorSet) -> int:
+    """The place of a set among the names that are known; those that are not come last."""
+    known = (*AVERAGES, *LAST_WEIGHTS)
+    return min((known.index(name) for name in found[0] if name in known), default=len(known))
+
+
+def refuse_additions(names: Iterable[str], origin: str) -> None:
+    """Raise a ValueError where the names of tensors or files are those of a LoRA, a ControlNet and the like."""
+    for kind, pattern in ADDITIONS.items():
+        part = next((name for name in names if pattern.search(name)), None)
+        if part is not None:
+            way = "name the weights of that model"
+            if kind in ("a LoRA", "a LyCORIS"):
+                way = "merge it into that model first (diffusers: fuse_lora, save_pretrained), then name the result"
+            raise ValueError(f"{origin}: is {kind} ({part}), a change to another model and no model by itself; {way}")
 
 
 def diffusers_files(folder: Path, *, ema: bool = True) -> list[Path]:
@@ -193,7 +228,7 @@ def diffusers_files(folder: Path, *, ema: bool = True) -> list[Path]:
         others = [
             path.name for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".bin", ".pth", ".pt")
         ]
-        refuse_lora(others, str(folder))
+        refuse_additions(others, str(folder))
         hint = f"; to read {others[-1]}, name that file" if others else ""
         raise ValueError(
             f"{folder}: no diffusion_pytorch_model.safetensors in this folder; a diffusers model folder is expected"

@@ -184,3 +184,64 @@ def test_a_folder_of_other_weights_names_one(tmp_path):
     torch.save(small().state_dict(), tmp_path / "PixArt.pth")
     with pytest.raises(ValueError, match=r"a diffusers model folder is expected; to read PixArt\.pth, name that file"):
         read_weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "around",
+    [
+        lambda raw, average: {"net": raw, "net_ema": average},
+        lambda raw, average: {"model": {"state_dict": raw}, "ema": {"module": average, "decay": 0.99}},
+        lambda raw, average: {"generator": raw, "shadow": average, "optimizer": {"exp_avg": raw}},
+    ],
+)
+def test_weights_inside_dicts_are_found_under_any_names(tmp_path, around):
+    raw, average, target = small(), small(), small()
+    torch.save(around(raw.state_dict(), average.state_dict()), tmp_path / "w.pth")
+    load_weights(target, tmp_path / "w.pth")
+    assert same(target, average)
+    load_weights(target, tmp_path / "w.pth", ema=False)
+    assert same(target, raw)
+
+
+def test_one_of_two_sets_of_weights_is_not_chosen_by_chance(tmp_path):
+    torch.save({"student": small().state_dict(), "teacher": small().state_dict()}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"several sets of weights \(student and teacher\); store the one"):
+        load_weights(small(), tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_other_types_are_read_and_quantised_ones_are_refused(tmp_path, dtype):
+    source, target = small(), small()
+    weights = {key: value.to(dtype) if "blocks" in key else value for key, value in source.state_dict().items()}
+    torch.save(weights, tmp_path / "w.pth")
+    load_weights(target, tmp_path / "w.pth")
+    assert all(torch.equal(value, weights[key].float()) for key, value in target.state_dict().items())
+    torch.save(weights | {"t_block.1.bias": weights["t_block.1.bias"].to(torch.int8)}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"quantised: t_block\.1\.bias \(torch\.int8\)"):
+        load_weights(target, tmp_path / "w.pth")
+
+
+def test_weights_that_are_not_finite_are_named(tmp_path):
+    weights = small().state_dict()
+    weights["t_block.1.bias"][3] = float("inf")
+    torch.save(weights, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"t_block\.1\.bias holds values that are not finite"):
+        load_weights(small(), tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("lycoris_blocks_0_attn_qkv.on_input", "is a LyCORIS .* merge it"),
+        ("lycoris_blocks_0_attn_qkv.lokr_w1", "is a LyCORIS .* merge it"),
+        ("base_model.model.blocks.0.attn.qkv.vera_lambda_b", "is a LoRA .* merge it"),
+        ("controlnet.0.before_proj.weight", "is a ControlNet .* name the weights of that model"),
+        ("controlnet_cond_embedding.conv_in.weight", "is a ControlNet"),
+        ("adapter.body.0.block1.weight", "is an adapter of pictures"),
+    ],
+)
+def test_what_changes_another_model_is_called_what_it_is(tmp_path, name, kind):
+    base = {f"base_model.{key}": value for key, value in small().state_dict().items()}
+    torch.save({"state_dict": base | {name: torch.ones(1)}}, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=kind):
+        load_weights(small(), tmp_path / "w.pth")
