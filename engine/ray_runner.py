@@ -222,7 +222,9 @@ class RayRunner:
         except ray.exceptions.RayActorError as error:  # its node went before it came up; `_hire` starts another
             self._stillborn += 1
             if self._stillborn > MOST_STILLBORN + len(self._starting):
-                raise RuntimeError(f"no worker comes up: {_first_line(error)}") from error
+                raise ValueError(
+                    f"no worker comes up on the cluster: {_first_line(error)}; see session_latest/logs in Ray's folder"
+                ) from error
             return
         self._stillborn = 0
         if blind:

@@ -60,29 +60,39 @@ def gpus_in_use() -> float:
 
 
 def refusal(**environ: str) -> str:
-    """What joining says under other variables, in a process of its own."""
-    code = (
-        "from engine.ray_cluster import connect\ntry: connect(); print('joined')\nexcept ValueError as why: print(why)"
-    )
-    kept = {name: value for name, value in os.environ.items() if name != "RAY_AUTH_MODE"}
-    ran = subprocess.run([sys.executable, "-c", code], env=kept | environ, capture_output=True, text=True, check=True)
-    return ran.stdout.strip()
+    """What joining by address says under other variables."""
+    os.environ.pop("RAY_AUTH_MODE", None)
+    os.environ.update(environ)
+    try:
+        connect()
+    except ValueError as error:
+        return str(error)
+    finally:
+        for name in environ:
+            os.environ.pop(name, None)
+    raise AssertionError("it has joined")
+
+
+def refusals() -> None:
+    """Not with the token of the cluster. The last one is read once for all by Ray."""
+    os.environ["RAY_ADDRESS"] = ADDRESS
+    assert "this user's token is missing" in refusal(RAY_AUTH_TOKEN_PATH="/nothing")
+    assert "this user's token is missing" in refusal(RAY_AUTH_TOKEN_PATH="/nothing", RAY_AUTH_MODE="token")
+    assert "because RAY_AUTH_MODE is disabled" in refusal(RAY_AUTH_MODE="disabled")
+    assert "this user's token is not the cluster's" in refusal(RAY_AUTH_TOKEN="0" * 32)
 
 
 def joins() -> None:
     """Under `ray symmetric-run`, whose cluster asks for a token."""
-    assert "RAY_ADDRESS" not in os.environ
-    assert connect() is False
-    assert ray.get_runtime_context().gcs_address == ADDRESS, "the cluster above it, and no second one"
-    assert len(ray.nodes()) == 1
-    ray.shutdown()
-    assert refusal(RAY_ADDRESS=ADDRESS) == "joined", "with the token of this user"
-    assert "this user's token is missing" in refusal(RAY_ADDRESS=ADDRESS, RAY_AUTH_TOKEN_PATH="/nothing")
-    assert "this user's token is missing" in refusal(
-        RAY_ADDRESS=ADDRESS, RAY_AUTH_TOKEN_PATH="/nothing", RAY_AUTH_MODE="token"
-    )
-    assert "this user's token is not the cluster's" in refusal(RAY_ADDRESS=ADDRESS, RAY_AUTH_TOKEN="0" * 32)
-    assert "because RAY_AUTH_MODE is disabled" in refusal(RAY_ADDRESS=ADDRESS, RAY_AUTH_MODE="disabled")
+    subprocess.run([sys.executable, "-m", "tests.engine.inside_cluster", "refusals"], check=True)
+    for environ in ({"RAY_ADDRESS": ADDRESS}, {}):
+        assert "RAY_ADDRESS" not in os.environ
+        os.environ.update(environ)
+        assert connect() is False
+        assert ray.get_runtime_context().gcs_address == ADDRESS, "the cluster above it, and no second one"
+        assert len(ray.nodes()) == 1
+        ray.shutdown()
+        os.environ.pop("RAY_ADDRESS", None)
 
 
 def blind() -> None:

@@ -29,6 +29,7 @@ NAMESPACE = [
     "-",
 ]
 INSIDE = [sys.executable, "-m", "tests.engine.inside_cluster"]
+SMALL = ["--object-store-memory=80000000", "--include-dashboard=false"]
 HEAD = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"
 NODES = {
     "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
@@ -71,14 +72,14 @@ def folder() -> Iterator[Path]:
 
 
 def test_a_run_joins_the_cluster_of_its_job_and_shows_its_token(folder: Path) -> None:
-    options = ["--address", "127.0.0.1:6379", "--num-cpus=1", "--object-store-memory=80000000"]
+    options = ["--address", "127.0.0.1:6379", "--num-cpus=1", *SMALL]
     said = inside(folder, "ray", "symmetric-run", *options, "--", *INSIDE, "joins", "blind")
     assert "joins is right" in said and "blind is right" in said
 
 
 def test_nodes_with_gpus_start_from_zero_and_are_let_go(folder: Path) -> None:
     config = fake_autoscaler(folder)
-    start = f"ray start --head --num-cpus=0 --autoscaling-config={config} --object-store-memory=80000000"
+    start = f"ray start --head --num-cpus=0 --autoscaling-config={config} {' '.join(SMALL)}"
     mounted = f"mount --bind {folder / 'fake'} {PROVIDER} && {start} && exec {' '.join(INSIDE)} scales"
     names = {"RAY_CLOUD_INSTANCE_ID": HEAD, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": HEAD, "RAY_FAKE_CLUSTER": "1"}
     options = {"RAY_enable_autoscaler_v2": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_ADDRESS": "auto"}
