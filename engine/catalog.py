@@ -20,6 +20,7 @@ from engine.dataset import Dataset, explaining_damage
 from schemas.commit import write_bytes
 from schemas.reasons import OUTCOMES
 from schemas.seal import check_footer
+from schemas.strict import fingerprint
 from schemas.tables import ADDED, BESIDE, CAPTIONS, MAP_TABLES, MEANINGS, SCHEMAS, is_captions, meaning
 
 Connection = duckdb.DuckDBPyConnection
@@ -148,17 +149,22 @@ def rows(
 def write_catalog(dataset: Dataset) -> Path:
     """Write `catalog.duckdb`: the views over absolute paths, so that `duckdb catalog.duckdb` works from anywhere.
 
-    The meaning of each column is its comment there, and the comment of a view says where the dataset is. Every DuckDB
-    since 1.0 opens it.
+    The meaning of each column is its comment there, and the comment of a view says where the dataset is and which views
+    these are: a catalog that has them already is left as it is. Every DuckDB since 1.0 opens it.
     """
+    views = _views(dataset)
+    mark = f"{_place(dataset)} {fingerprint(views)}"
+    if mark.encode() in _written(dataset):
+        return dataset.catalog
     with tempfile.TemporaryDirectory() as folder:  # DuckDB cannot write a database under a folder with ? in its name
         aside = Path(folder) / dataset.catalog.name
         with duckdb.connect(str(aside), config={"storage_compatibility_version": "v1.0.0"}) as connection:
-            create_views(connection, dataset)
+            for sql in views:
+                connection.execute(sql)
             comments = [
                 f"COMMENT ON COLUMN {view}.{column} IS {literal(text)}"
                 for view, column, _, text in described_columns(connection)
-            ] + [f"COMMENT ON VIEW {view} IS {literal(_place(dataset))}" for view in (*SCHEMAS, *_OVER)]
+            ] + [f"COMMENT ON VIEW {view} IS {literal(mark)}" for view in (*SCHEMAS, *_OVER)]
             connection.execute(";".join(["BEGIN", *comments, "COMMIT"]))
         write_bytes(dataset.catalog, aside.read_bytes())
     return dataset.catalog
@@ -170,13 +176,17 @@ def mend_catalog(dataset: Dataset) -> None:
     A dataset that cannot be written keeps the catalog that it has.
     """
     with suppress(OSError):
-        written = dataset.catalog.read_bytes() if dataset.catalog.is_file() else b""
+        written = _written(dataset)
         if written[8:12] == b"DUCK" and _place(dataset).encode() not in written:  # doctor says what is no database
             write_catalog(dataset)
 
 
+def _written(dataset: Dataset) -> bytes:
+    return dataset.catalog.read_bytes() if dataset.catalog.is_file() else b""
+
+
 def _place(dataset: Dataset) -> str:
-    """The comment of each view: DuckDB writes a comment as it is, but may cut one in two, therefore each view."""
+    """Begins the comment of each view: DuckDB may cut one in two where it writes it, but not all of them."""
     return f"of the dataset in {dataset.root.absolute()}."
 
 
@@ -190,14 +200,21 @@ def create_views(
         as_now: parts that are written later are not seen.
         reads: as in `connect`.
     """
+    for sql in _views(dataset, as_now, reads):
+        connection.execute(sql)
+
+
+def _views(dataset: Dataset, as_now: bool = False, reads: Iterable[str] | None = None) -> list[str]:
+    """The statements that make the views."""
     tables = _tables_of(reads)
-    for table, schema in SCHEMAS.items():
-        select = select_table(dataset, table, as_now) if table in tables else _select_nothing(schema)
-        connection.execute(f"CREATE OR REPLACE VIEW {table} AS {select}")
+    selects = {
+        table: select_table(dataset, table, as_now) if table in tables else _select_nothing(schema)
+        for table, schema in SCHEMAS.items()
+    }
     beside = [table for table in dataset.extra_captions() if {table, _BESIDE} & tables]
-    connection.execute(f"CREATE OR REPLACE VIEW {_BESIDE} AS {_select_beside(dataset, beside, as_now)}")
-    for view in _OVER:
-        connection.execute(_sql_of(view))
+    selects[_BESIDE] = _select_beside(dataset, beside, as_now)
+    made = [f"CREATE OR REPLACE VIEW {view} AS {select}" for view, select in selects.items()]
+    return [*made, *(_sql_of(view) for view in _OVER)]
 
 
 def named_in(sql: str) -> set[str]:

@@ -85,6 +85,10 @@ class Job(ABC):
         """
         return
 
+    def is_waited_for(self, dataset: Dataset) -> bool:
+        """Whether outdated parts or files still wait to be taken back: `run` was killed at its very end."""
+        return False
+
     def parts_to_compute(self, dataset: Dataset) -> list[int]:
         """Parts that a job which has begun will compute."""
         return self.missing(dataset)
@@ -117,8 +121,7 @@ class Job(ABC):
             return State.OUTDATED
         if made_by.upstream != wanted.upstream:
             return State.OUTDATED
-        waiting = any(dataset.previous(table).is_dir() for table in self.outputs)  # `run` was killed at its very end
-        return State.BEGUN if waiting or self.parts_to_compute(dataset) else State.DONE
+        return State.BEGUN if self.is_waited_for(dataset) or self.parts_to_compute(dataset) else State.DONE
 
     def prepare(self, dataset: Dataset, state: State, redo: bool) -> None:
         """Take outdated tables away and record what makes the new ones, before the first part is written.

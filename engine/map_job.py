@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -29,6 +28,7 @@ from engine.dataset import (
 from engine.failed_rows import FailureLimit
 from engine.job import Job, State
 from engine.journal import Journal, delete_journals
+from engine.part_files import PartFiles
 from engine.run_log import JobResult
 from engine.runner import Progress, Runner
 from schemas import tables
@@ -49,29 +49,6 @@ class PayingWorker(Protocol):
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress, journal: Journal) -> Mapping[str, pa.Table]:
         """As `Worker`; `journal` holds what this part has paid for before it was interrupted."""
         ...
-
-
-class PartFiles(Protocol):
-    """Files that a job writes besides its tables, such as tars: they move together with the rows that name them."""
-
-    def delete_index(self, dataset: Dataset) -> None:
-        """Delete what describes all files together, before one of them changes."""
-
-    def has_room(self, dataset: Dataset, part: Path) -> bool:
-        """Whether a part and its files can wait to be taken back: False where others of their names wait already."""
-
-    def set_aside(self, dataset: Dataset) -> None:
-        """Move every file to where it waits to be taken back, after the rows that name it; one whose name waits
-        already is deleted: those that wait were whole when the run began that did not end."""
-
-    def prepare(self, dataset: Dataset) -> None:
-        """Make what workers need to copy from files that wait."""
-
-    def take_back(self, dataset: Dataset, part: Path) -> bool:
-        """Move the files that an outdated part names back to their place; False where one of them is gone."""
-
-    def delete_set_aside(self, dataset: Dataset) -> None:
-        """Delete the files that nobody took back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +88,10 @@ class MapJob(Job):
         wanted = range(self.num_parts(dataset))
         return [number for number in wanted if dataset.part(self.outputs[0], number).name not in present]
 
+    def is_waited_for(self, dataset: Dataset) -> bool:
+        files_wait = self.files is not None and self.files.are_waiting(dataset)
+        return files_wait or any(dataset.previous(table).is_dir() for table in self.outputs)
+
     def parts_to_compute(self, dataset: Dataset) -> list[int]:
         """The missing parts, and those whose failures are computed again."""
         again = self.failures.parts_to_retry(dataset, self.outputs[-1]) if self.failures else []
@@ -142,10 +123,10 @@ class MapJob(Job):
             self.files.set_aside(dataset)
 
     def _delete_set_aside(self, dataset: Dataset) -> None:
-        if self.files is not None:
-            self.files.delete_set_aside(dataset)
         for table in self.outputs:
             delete_set_aside(dataset, table)
+        if self.files is not None:
+            self.files.delete_set_aside(dataset)
 
     def delete(self, dataset: Dataset) -> None:
         self.set_aside(dataset)

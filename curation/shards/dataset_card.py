@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints, is_typeddict
 import yaml
 
 from schemas.shard import SampleMetadata
+from schemas.strict import DUMPER
 
 CARD_FILE = "README.md"
 
@@ -53,7 +54,7 @@ def dataset_card(image_extensions: set[str], num_samples: int, num_shards: int) 
 
 
 def _yaml(head: dict[str, Any]) -> str:
-    class NoAliases(yaml.SafeDumper):
+    class NoAliases(DUMPER):  # type: ignore[misc,valid-type]
         def ignore_aliases(self, data: Any) -> bool:
             return True
 

@@ -47,7 +47,7 @@ _ROW_GROUP_ROWS = 4096
 
 
 class ShardFiles:
-    """The `engine.map_job.PartFiles` of the shard job. A tar is never overwritten by another."""
+    """The `engine.part_files.PartFiles` of the shard job. A tar is never overwritten by another."""
 
     def delete_index(self, dataset: Dataset) -> None:
         """Delete the index of the shards, before a shard changes. While there is one the shards are whole, and what is
@@ -107,6 +107,10 @@ class ShardFiles:
         """Move the tars that a part of `samples` names back to their place; False where one of them is gone."""
         shards = read_parquet(part, ["shard"])["shard"].drop_null().unique().to_pylist()
         return all(_take_back(dataset, shard) for shard in shards)
+
+    def are_waiting(self, dataset: Dataset) -> bool:
+        """See `PartFiles.are_waiting`."""
+        return (dataset.shards / PREVIOUS_SHARDS).is_dir()
 
     def delete_set_aside(self, dataset: Dataset) -> None:
         """Delete the tars that nobody took back."""
