@@ -101,7 +101,7 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
 def apply_override(values: dict[str, Any], override: str) -> None:
     """Set one `dotted.key=value` in place; the value is read as YAML (`true`, `0.5`, `[1, 2]`, `null`, text).
 
-    A number in the path indexes into a list (`stages.0.steps=10`).
+    A number in the path indexes into a list (`sigma train RECIPE stages.0.steps=10`).
 
     Raises:
         ValueError: no `=`, or the path runs through something that is not a mapping or list.

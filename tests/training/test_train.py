@@ -43,9 +43,9 @@ NUMBERS = ("step", "loss", "mse", "vb", "grad_norm", "lr", "epoch")
 PROGRAM = """
 import sys, torch
 torch.set_num_threads(1)
+from commands.learning import train_stages
 from schemas.training import TrainingRecipe
-from training.train import train
-train(TrainingRecipe.load(sys.argv[1]))
+train_stages(TrainingRecipe.load(sys.argv[1]))
 """
 
 
@@ -62,7 +62,8 @@ def start(recipe: TrainingRecipe, folder: Path, *launcher: str) -> subprocess.Po
     where = {"cwd": REPOSITORY, "env": {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}}
     if not launcher:
         return Python(folder / "program.py", path, **where)
-    return subprocess.Popen([sys.executable, *launcher, str(folder / "program.py"), str(path)], **where)
+    command = [sys.executable, *launcher, str(folder / "program.py"), str(path)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **where)
 
 
 def test_a_chain_trains_samples_and_is_skipped_the_second_time(recipe_values, tmp_path, caplog):
@@ -161,7 +162,15 @@ def test_two_processes_train_like_one(recipe_values, tmp_path):
     one, two = (TrainingRecipe.from_mapping(recipe_values | {"out": str(tmp_path / n)}) for n in ("one", "two"))
     assert start(one, tmp_path).wait(timeout=60) == 0
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    assert start(two, tmp_path, *launcher).wait(timeout=90) == 0
+    process = start(two, tmp_path, *launcher)
+    said = process.communicate(timeout=90)[0].splitlines()
+    assert process.returncode == 0
+    for stage in two.stages:
+        features, done = (
+            [line for line in said if line.startswith(begin)]
+            for begin in (f"stage {stage.name}: latents", f"✓ {stage.name} ")
+        )
+        assert len(features) == len(done) == 1, said
     assert len(numbers(one)) == 6
     for a, b in zip(numbers(one), numbers(two), strict=True):
         assert a == pytest.approx(b, rel=1e-3, abs=1e-6)
