@@ -24,8 +24,9 @@ _SMALL_TILE = 2048 * 2048
 _MOST_ENLARGED = 4
 _MOST_BLOCKS = 300_000
 """Code-blocks of a channel of a JPEG 2000, at some 5 KB of memory each; 300 megapixels usually have 73,000."""
-_TILE_BLOCKS = 4
-"""So many code-blocks cost as much as a tile by itself."""
+_TILE_BLOCKS = 9
+"""Twice as many code-blocks as cost what a tile costs by itself, 13 KB however small it is; 300 megapixels in tiles of
+128 px stay."""
 _MOST_FRAMES = 16
 """Frames of one AV1 picture: one, or a few layers; all but the last can be hidden."""
 _MOST_UNITS = 10_000
@@ -96,7 +97,7 @@ def _avif(data: Sliced, num_pixels: int, max_pixels: int) -> str | None:
 def _jpeg2000(data: Sliced, num_pixels: int, max_pixels: int) -> str | None:
     tiles = num_tiles(data)
     for style in coding_styles(data):
-        num = num_pixels * _blocks_per_pixel(style) + tiles * (_TILE_BLOCKS + 3 * sum(style[:1]))
+        num = num_pixels * _blocks_per_pixel(style) + tiles * _TILE_BLOCKS
         if num > _MOST_BLOCKS:
             return f"it is coded in {num:.0f} blocks, the limit is {_MOST_BLOCKS}"
     return None

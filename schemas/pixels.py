@@ -92,11 +92,7 @@ def open_picture(
         PixelError: not an image, cut short, too large, or without a way to sRGB.
     """
     try:
-        image = open_file(data)
-        if image.width * image.height > max_pixels:
-            raise PixelError(f"{image.width}x{image.height} px is over the limit of {max_pixels} px")
-        if (large := too_large(image, data, image.size, max_pixels)) is not None:
-            raise PixelError(large)
+        image = open_limited(data, max_pixels=max_pixels)
         seen = appearance_of(image, data)
         draft(image, longest_px, cover_px, seen.orientation)
         image.load()
@@ -105,6 +101,20 @@ def open_picture(
         raise
     except DECODER_ERRORS as error:
         raise PixelError(str(error) or type(error).__name__) from error
+
+
+def open_limited(data: bytes, formats: tuple[str, ...] | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """`schemas.opening.open_file`, whose errors it has, of a picture that is not too large to be decoded.
+
+    Raises:
+        PixelError: too large.
+    """
+    image = open_file(data, formats)
+    if image.width * image.height > max_pixels:
+        raise PixelError(f"{image.width}x{image.height} px is over the limit of {max_pixels} px")
+    if (large := too_large(image, data, image.size, max_pixels)) is not None:
+        raise PixelError(large)
+    return image
 
 
 def draft(

@@ -15,8 +15,7 @@ from PIL import Image
 from engine.ahead import ahead
 from engine.map_job import MapJob, Worker, naming
 from engine.runner import Progress
-from schemas.opening import open_file
-from schemas.pixels import LANCZOS, open_rgb
+from schemas.pixels import LANCZOS, open_limited, open_rgb
 from schemas.recipe import DataRecipe
 from schemas.tables import FINGERPRINTS
 
@@ -80,7 +79,7 @@ def proxy_phash(jpeg: bytes) -> int:
     Args:
         jpeg: upright, sRGB, without metadata, as `curation.ingest.ingest.encode_proxy` makes it.
     """
-    image = open_file(jpeg, ("JPEG",))
+    image = open_limited(jpeg, ("JPEG",))
     halves = 2 if min(image.size) >= _HALVED_PX else 1
     image.draft("L", (image.width // halves, image.height // halves))
     image.load()

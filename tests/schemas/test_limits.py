@@ -296,3 +296,11 @@ def test_a_ppm_of_a_million_comments_is_refused() -> None:
         ImageError.TOO_MANY_PIXELS,
         "PPM: it has 1001 comments, the limit is 1000",
     )
+
+
+def test_300_megapixels_of_jpeg_2000_in_tiles_of_128_px_stay() -> None:
+    data = encode(Image.new("L", (255, 255)), "JPEG2000", tile_size=(128, 128))
+    box, size = data.index(b"ihdr") + 4, data.index(b"\xff\x4f\xff\x51") + 8
+    large = struct.pack(">II", 17_300, 17_300)
+    data = data[:box] + large + data[box + 8 : size] + large + data[size + 8 :]
+    assert read_header(data).width == 17_300

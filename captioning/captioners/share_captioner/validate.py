@@ -21,7 +21,7 @@ from captioning.captioners.share_captioner.model import preprocess
 from captioning.captioners.share_captioner.resampler import Resampler
 from models.device import choose_device
 from models.weights import SHARE_CAPTIONER, find_weights
-from schemas.opening import open_file
+from schemas.pixels import PixelError, open_rgb
 
 log = logging.getLogger(__name__)
 
@@ -183,8 +183,8 @@ def _vision_tokens(captioner: ShareCaptioner, paths: Sequence[Path]) -> Tensor:
     pictures = []
     for path in paths:
         try:
-            pictures.append(open_file(path.read_bytes()).convert("RGB"))
-        except OSError as error:
+            pictures.append(open_rgb(path.read_bytes()))
+        except (OSError, PixelError) as error:
             raise ValueError(f"{path}: cannot be read as a picture ({error})") from None
     pixels = preprocess(pictures, captioner.image_size).to(captioner.device, captioner.dtype)
     return captioner.model.vision(pixel_values=pixels).last_hidden_state
