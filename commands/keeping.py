@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from commands.order import opened
-from commands.terminal import DatasetFolder, console, refusals, shown
+from commands.terminal import DatasetFolder, console, local, refusals, shown
 
 
 def doctor(
-    dataset: Annotated[Path | None, typer.Argument(metavar="DATASET")] = None,
+    dataset: Annotated[Path | None, typer.Argument(metavar="DATASET", callback=local)] = None,
     mend: Annotated[bool, typer.Option("--repair", help="Make again what is broken, and nothing else.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="Files that are looked at at once.")] = os.cpu_count() or 1,
 ) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.terminal import Overrides, StageName, TrainingFile, complaints, console, refusals, shown
-from schemas.locations import in_home
+from commands.terminal import Overrides, StageName, TrainingFile, complaints, console, local, refusals, shown
+from schemas.locations import on_disk
 
 if TYPE_CHECKING:  # imported where they are used: the command starts fast
     from schemas.training import TrainingRecipe
@@ -51,7 +51,8 @@ def encode(
 def index(
     tars: Annotated[str, typer.Argument(metavar="TARS", help="A folder of tars, or a pattern: 'tars/{000..099}.tar'.")],
     out: Annotated[
-        Path | None, typer.Option(help="Dataset folder of the index; the folder of the tars if left out.")
+        Path | None,
+        typer.Option(help="Dataset folder of the index; else the folder of the tars.", callback=local),
     ] = None,
 ) -> None:
     """Index tars of WebDataset or img2dataset, so that the trainer reads them where they are, without a build."""
@@ -122,7 +123,7 @@ def sample(
     from training.sample import sample_grid, sample_prompts
 
     with refusals(), logging_to(complaints, "training"):
-        out = in_home(out)
+        out = on_disk(out)
         trained = TrainingRecipe.load(recipe, overrides or [])
         if prompt:
             drawn = sample_prompts(trained, prompt, out, stage=stage, aspect=aspect, seed=seed)
@@ -160,8 +161,8 @@ def convert(
     from training.model.architecture import Hints
 
     with refusals(), logging_to(complaints, "training"):
-        source, target = in_home(source), in_home(target)
-        vae, text_encoder = vae and in_home(vae), text_encoder and in_home(text_encoder)
+        source, target = on_disk(source), on_disk(target)
+        vae, text_encoder = vae and on_disk(vae), text_encoder and on_disk(text_encoder)
         is_pipeline = vae is not None or text_encoder is not None
         if is_pipeline and (vae is None or text_encoder is None or to is not LayoutName.diffusers):
             raise ValueError("a whole pipeline needs --vae and --text-encoder, both, and --to diffusers")

@@ -11,7 +11,7 @@ import typer
 
 from commands.harmless import write_plain
 from commands.order import opened, pipeline
-from commands.terminal import DatasetFolder, complaints, console, refusals, shown
+from commands.terminal import DatasetFolder, complaints, console, local, refusals, shown
 from schemas.recipe import DataRecipe
 
 TERMINAL_ROWS = 1000
@@ -52,7 +52,8 @@ def stats(
         ),
     ] = None,
     against: Annotated[
-        Path | None, typer.Option(metavar="DATASET", help="Nouns gained and lost since another dataset.")
+        Path | None,
+        typer.Option(metavar="DATASET", help="Nouns gained and lost since another one.", callback=local),
     ] = None,
     nouns: Annotated[bool, typer.Option("--nouns", help="Nouns with the share of captions that have them.")] = False,
     growth: Annotated[bool, typer.Option("--growth", help="Distinct nouns against the number of captions.")] = False,
@@ -124,7 +125,9 @@ def sql(
                 complaints.print(f"more than {limit:,} rows: the rest is not shown (--limit)")
 
 
-def report(dataset: DatasetFolder, out: Annotated[Path | None, typer.Option(help="Where to write it.")] = None) -> None:
+def report(
+    dataset: DatasetFolder, out: Annotated[Path | None, typer.Option(help="Where to write it.", callback=local)] = None
+) -> None:
     """Write report.html: the funnel, the statistics, and pictures with their captions, in one file."""
     with refusals():
         console.print(f"report: {shown(write_report_page(dataset.absolute(), out))}")
@@ -180,7 +183,7 @@ def cuts(
     dataset: DatasetFolder,
     overrides: Annotated[list[str], typer.Argument(metavar="select.KEY=VALUE...", help="Thresholds to move.")],
     pictures: Annotated[int, typer.Option(min=0, help="To name on each side of a moved threshold.")] = 10,
-    page: Annotated[Path | None, typer.Option("--html", help="Write a page that shows them.")] = None,
+    page: Annotated[Path | None, typer.Option("--html", help="Write a page that shows them.", callback=local)] = None,
 ) -> None:
     """Show what other thresholds would keep, from the tables alone; nothing is computed or changed."""
     from curation.selection import thresholds

@@ -14,7 +14,7 @@ import typer
 
 from commands.harmless import write_plain
 from commands.order import pipeline
-from commands.terminal import Overrides, RecipeFile, complaints, console, refusals, shown
+from commands.terminal import Overrides, RecipeFile, complaints, console, local, refusals, shown
 from schemas.recipe import DataRecipe
 
 if TYPE_CHECKING:  # imported where they are used: the command starts fast
@@ -28,7 +28,7 @@ def plan(
     sample: Annotated[int, typer.Option("--sample", help="Inputs to try the recipe on.")] = 500,
     workers: Annotated[int | None, typer.Option(min=1, help="Also give the time that so many workers take.")] = None,
     keep: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Keep the sample's dataset, to look at it.")
+        Path | None, typer.Option(metavar="FOLDER", help="Keep the sample's dataset, to look at it.", callback=local)
     ] = None,
     form: Annotated[Literal["text", "json", "markdown"], typer.Option("--format", help="How to print it.")] = "text",
 ) -> None:

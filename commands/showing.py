@@ -13,14 +13,16 @@ from commands.building import show_built
 from commands.learning import train_stages
 from commands.looking import write_report_page
 from commands.order import pipeline
-from commands.terminal import console, refusals, shown
+from commands.terminal import console, local, refusals, shown
 from recipes import find
 from schemas.recipe import DataRecipe
 from schemas.strict import read_yaml
 
 
 def demo(
-    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where everything goes.")] = Path("demo"),
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where everything goes.", callback=local)] = Path(
+        "demo"
+    ),
     runner: Annotated[str, typer.Option(help="ray or local.")] = "ray",
 ) -> None:
     """Build a dataset from real photographs, train on it, and show what the model draws. About four minutes."""

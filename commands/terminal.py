@@ -15,6 +15,7 @@ from rich.markup import escape
 import recipes
 from commands import interrupts
 from commands.harmless import DataConsole
+from schemas.locations import on_disk
 
 WIDEST = 1_000_000
 """The width of an output that is no terminal: nothing in a file or a pipe is cut to fit."""
@@ -48,7 +49,15 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE...", help="Knobs to set: out=my-dataset mix.synthetic_share=0.5"),
 ]
-DatasetFolder = Annotated[Path, typer.Argument(metavar="DATASET", help="A dataset folder.")]
+
+
+def local(folder: Path | None) -> Path | None:
+    """The callback of every path that is written or read here."""
+    with refusals():
+        return folder and on_disk(folder)
+
+
+DatasetFolder = Annotated[Path, typer.Argument(metavar="DATASET", help="A dataset folder.", callback=local)]
 Redo = Annotated[
     list[str] | None,
     typer.Option("--redo", metavar="JOB", help="Compute this job and what depends on it anew. May be repeated."),

@@ -40,6 +40,25 @@ def absolute(path: str) -> str:
     return path.rstrip("/") if is_remote(path) else str(Path(path).expanduser().absolute())
 
 
+def on_disk(path: Location) -> Location:
+    """A path of this machine, as `in_home` gives it.
+
+    Raises:
+        ValueError: it is an address in a store. `Path` would make a local folder called `s3:` of it, and what a run
+            wrote would be lost with its node.
+    """
+    if _COLLAPSED.match(str(path)):
+        raise ValueError(
+            f"{public_url(re.sub(':/+', '://', str(path), count=1))}: a store is no folder, and only "
+            "sources are read from one: name a folder here, perhaps one where the store is mounted (docs/cluster.md)"
+        )
+    return in_home(path)
+
+
+_COLLAPSED = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+:/")
+"""A URL, or what `Path` makes of one: `s3:/bucket`. A drive of Windows has one letter."""
+
+
 def in_home(path: Location) -> Location:
     """A path with `~`, or `~name`, at its beginning replaced by the home directory; any other text as it is.
 

@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from schemas.captioners import Caption
-from schemas.locations import absolute
+from schemas.locations import absolute, on_disk
 from schemas.scores import LIMITED, LIMITS, Aesthetic, Screen
 from schemas.sources import AnySource, FolderSource, Source
 from schemas.strict import StrictModel, fingerprint
@@ -248,7 +248,7 @@ class DataRecipe(StrictModel):
     sources: tuple[Source, ...] = ()
     """Where images come from, each of a `kind`: folder, webdataset, img2dataset, table, hf_dataset or urls, whose knobs
     are in docs/curation.md. A source added at the end later appends parts; it never renumbers."""
-    out: str
+    out: Annotated[str, AfterValidator(on_disk)]
     """The dataset folder to write."""
     seed: int = 0
     """Seeds the order of samples in the shards."""

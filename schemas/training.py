@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from schemas.locations import in_home
+from schemas.locations import in_home, on_disk
 from schemas.strict import StrictModel
 from schemas.tokens import MAX_TOKENS
 
@@ -22,7 +22,7 @@ SCRATCH = "scratch"
 
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
-LocalPath = Annotated[Path, AfterValidator(in_home)]
+LocalPath = Annotated[Path, AfterValidator(on_disk)]
 """A path whose `~` is the home directory, as in a shell."""
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -40,3 +41,27 @@ def test_a_command_in_an_error_stays_on_one_line(monkeypatch: Any) -> None:
         raise ValueError(f"weights missing: get them with `{command}`, then set caption.vlm.weights=repository")
     assert isinstance(shown.file, io.StringIO)
     assert command in shown.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        *(
+            f"{command} s3://bucket/set"
+            for command in ("status", "report", "stats", "browse", "cuts", "doctor", "demo")
+        ),
+        "sql gs://bucket/set SELECT",
+        "purge az://bucket/set --image-id x",
+        "doctor s3:/bucket/set",
+        "report {here} --out s3://bucket/page.html",
+        "build folder images={here} out=s3://bucket/set",
+        "plan folder images={here} out=abfs://bucket/set",
+        "train train_demo dataset=s3://bucket/set out={here}/run",
+        "train train_demo dataset={here} out=gs://bucket/run",
+    ],
+)
+def test_no_folder_is_named_after_a_store(words: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, [word.format(here=tmp_path) for word in words.split()])
+    assert (done.exit_code, list(tmp_path.iterdir())) == (1, [])
+    assert "://bucket/" in done.stderr and "a store is no folder" in done.stderr

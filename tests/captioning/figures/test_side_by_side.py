@@ -18,6 +18,7 @@ from engine import catalog
 from engine.dataset import Dataset
 from engine.run_log import read_runs
 from schemas.recipe import Caption
+from schemas.seal import MARK
 from tests.building import build, computed, recipe, rows, write_pictures
 from tests.captioning.chat_server import ChatServer, completion
 from tests.trees import content
@@ -136,7 +137,8 @@ def test_a_dataset_of_the_old_layout_is_renamed_in_place_and_computes_nothing(
             path.rename(folder / "captions" / path.name)
         (folder / "captions_beside").rmdir()
     path = dataset.record_path("nouns")
-    path.write_text(path.read_text().replace("captions_beside/", "captions/"))
+    record = {name: value for name, value in json.loads(path.read_text()).items() if MARK.decode() not in str(value)}
+    path.write_text(json.dumps(record).replace("captions_beside/", "captions/"))  # written before there were seals
     asked = sum(server.asked.values())
     with catalog.connect(dataset) as connection:
         assert connection.sql("SELECT count(*) FROM captions_beside").fetchall() == [(4,)]
