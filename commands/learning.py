@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from commands.terminal import Overrides, StageName, TrainingFile, complaints, console, local, refusals, shown
-from schemas.locations import on_disk
 
 if TYPE_CHECKING:  # imported where they are used: the command starts fast
     from schemas.training import TrainingRecipe
@@ -113,7 +112,7 @@ def sample(
     stage: StageName = None,
     prompt: Annotated[list[str] | None, typer.Option(help="A text to draw; training captions where none.")] = None,
     aspect: Annotated[str, typer.Option(help="Height / width of what a prompt draws: a bucket's label.")] = "1.0",
-    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("samples.png"),
+    out: Annotated[Path, typer.Option(help="The PNG to write.", callback=local)] = Path("samples.png"),
     count: Annotated[int, typer.Option(help="How many training captions to draw.")] = 12,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
 ) -> None:
@@ -123,7 +122,6 @@ def sample(
     from training.sample import sample_grid, sample_prompts
 
     with refusals(), logging_to(complaints, "training"):
-        out = on_disk(out)
         trained = TrainingRecipe.load(recipe, overrides or [])
         if prompt:
             drawn = sample_prompts(trained, prompt, out, stage=stage, aspect=aspect, seed=seed)
@@ -141,14 +139,22 @@ class LayoutName(StrEnum):
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="SRC", help="A .pth, a checkpoint, .safetensors or a folder.")],
-    target: Annotated[Path, typer.Argument(metavar="DST", help="The file or folder to write; must not exist.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="SRC", help="A .pth, a checkpoint, .safetensors or a folder.", callback=local)
+    ],
+    target: Annotated[
+        Path, typer.Argument(metavar="DST", help="The file or folder to write; must not exist.", callback=local)
+    ],
     to: Annotated[LayoutName, typer.Option(help="The layout to write.")],
     drop_kv_compression: Annotated[
         bool, typer.Option("--drop-kv-compression", help="Leave KV compression out, which changes the model.")
     ] = False,
-    vae: Annotated[Path | None, typer.Option(help="Folder of the VAE: makes diffusers' a whole pipeline.")] = None,
-    text_encoder: Annotated[Path | None, typer.Option(help="Folder of T5 and its tokenizer: as --vae.")] = None,
+    vae: Annotated[
+        Path | None, typer.Option(help="Folder of the VAE: makes diffusers' a whole pipeline.", callback=local)
+    ] = None,
+    text_encoder: Annotated[
+        Path | None, typer.Option(help="Folder of T5 and its tokenizer: as --vae.", callback=local)
+    ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Of a checkpoint the last weights, not their average.")] = False,
     num_heads: Annotated[int | None, typer.Option(help="Needed where SRC does not say; else its width / 72.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Needed where SRC does not say, px.")] = None,
@@ -161,8 +167,6 @@ def convert(
     from training.model.architecture import Hints
 
     with refusals(), logging_to(complaints, "training"):
-        source, target = on_disk(source), on_disk(target)
-        vae, text_encoder = vae and on_disk(vae), text_encoder and on_disk(text_encoder)
         is_pipeline = vae is not None or text_encoder is not None
         if is_pipeline and (vae is None or text_encoder is None or to is not LayoutName.diffusers):
             raise ValueError("a whole pipeline needs --vae and --text-encoder, both, and --to diffusers")
