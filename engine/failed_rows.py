@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +13,8 @@ from engine.dataset import Dataset, commit_table, read_parquet, schema_of
 from schemas.seal import read_json, write_json
 
 REASONS_SHOWN = 3
+UNCHECKED, WITHIN = (0, 0), (0, 1)
+"""Of a run (rows that failed, rows that were tried): one that nothing has counted, and one within its limit."""
 
 
 @dataclass(frozen=True)
@@ -55,13 +57,8 @@ class FailureLimit:
 
     def parts_to_retry(self, dataset: Dataset, table: str) -> list[int]:
         """The parts in which something failed, where the last run ended above the limit as it is now."""
-        note = _note(dataset, table)
-        if not note.is_file():
+        if not self._is_above(*_noted(dataset, table)):
             return []
-        with suppress(OSError, ValueError, LookupError, TypeError):  # of a damaged note every part is looked at
-            noted = read_json(note)
-            if not self._is_above(int(noted["num_failed"]), int(noted["num_asked"])):
-                return []
         committed = (number for number in range(dataset.num_parts()) if dataset.part_done(table, number))
         return [number for number in committed if self._has_failed(dataset.part(table, number))]
 
@@ -74,19 +71,35 @@ class FailureLimit:
             rows = pa.concat_tables([schema_of(table).empty_table(), *both], promote_options="default")
             commit_table(paid, rows, schema_of(table), {})
             path.unlink()
-        self.forget(dataset, table)
+        self.begin(dataset, table)
 
-    def forget(self, dataset: Dataset, table: str) -> None:
-        """Forget the share of the last run: the table is computed again."""
-        _note(dataset, table).unlink(missing_ok=True)
+    def begin(self, dataset: Dataset, table: str) -> None:
+        """Note that there are rows which nothing has counted yet: a run that is killed before `check` is not done."""
+        write_json(_note(dataset, table), {"num_failed": UNCHECKED[0], "num_asked": UNCHECKED[1]})
+
+    def is_unchecked(self, dataset: Dataset, table: str) -> bool:
+        """Whether the last run ended before its rows were counted."""
+        return _noted(dataset, table) == UNCHECKED
 
     def _has_failed(self, part: Path) -> bool:
         reasons = set(read_parquet(part, ["reason"])["reason"].drop_null().unique().to_pylist())
         return not reasons <= self.not_tried
 
-    def _is_above(self, num_failed: int, num_tried: int) -> bool:
+    def _is_above(self, num_failed: float, num_tried: float) -> bool:
         return self.max_share is not None and num_failed > self.max_share * num_tried
 
 
 def _note(dataset: Dataset, table: str) -> Path:
     return dataset.paid(table, 0).with_name("failed.json")
+
+
+def _noted(dataset: Dataset, table: str) -> tuple[float, float]:
+    """(rows that failed, rows that were tried) of the last run; of a damaged note so many that every part is looked
+    at."""
+    try:
+        noted = read_json(_note(dataset, table))
+        return int(noted["num_failed"]), int(noted["num_asked"])
+    except FileNotFoundError:
+        return WITHIN
+    except (OSError, ValueError, LookupError, TypeError):
+        return inf, 1

@@ -86,7 +86,8 @@ class Job(ABC):
         return
 
     def is_waited_for(self, dataset: Dataset) -> bool:
-        """Whether outdated parts or files still wait to be taken back: `run` was killed at its very end."""
+        """Whether outdated parts or files still wait to be taken back, or failures to be counted: the run was killed at
+        its very end."""
         return False
 
     def parts_to_compute(self, dataset: Dataset) -> list[int]:

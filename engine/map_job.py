@@ -89,6 +89,8 @@ class MapJob(Job):
         return [number for number in wanted if dataset.part(self.outputs[0], number).name not in present]
 
     def is_waited_for(self, dataset: Dataset) -> bool:
+        if self.failures is not None and self.failures.is_unchecked(dataset, self.outputs[-1]):
+            return True
         files_wait = self.files is not None and self.files.are_waiting(dataset)
         return files_wait or any(dataset.previous(table).is_dir() for table in self.outputs)
 
@@ -111,7 +113,7 @@ class MapJob(Job):
         the rows go before their files: no row is left without one.
         """
         if self.failures is not None:
-            self.failures.forget(dataset, self.outputs[-1])
+            self.failures.begin(dataset, self.outputs[-1])
         if self.files is not None:
             self.files.delete_index(dataset)
         for table in self.outputs:

@@ -1,24 +1,26 @@
-"""Flip bits of a dataset or of a trained run one at a time, and see whether each is found, or changes nothing.
-
-As a script: python -m tests.flips FOLDER [NUMBER]
-"""
+"""Flip bits of a dataset or of a trained run one at a time, and see whether each is found, or changes nothing."""
 
 from __future__ import annotations
 
+import json
 import logging
 import random
-import sys
+import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
+import pyarrow.parquet as pq
+import torch
 import yaml
 
 from commands.order import pipeline
 from curation.ingest import listing
+from curation.ingest.takedown_log import read_log
 from curation.upkeep.doctor import check_dataset
 from engine.dataset import Dataset, read_parquet
-from schemas.features import RECORD_FILE, damaged_files
+from schemas.features import NULL_FILE, RECORD_FILE, damaged_files
 from schemas.recipe import DataRecipe
 from schemas.seal import check_text, read_json
 from training.checkpoint import read_checkpoint
@@ -72,8 +74,12 @@ def flips(root: Path, number: int, seed: int = 0) -> Iterator[Flip]:
         yield kind, path, chance.randrange(8 * begin, 8 * end)
 
 
-def is_found(root: Path, path: Path, bit: int) -> bool:
-    """Whether one flipped bit is found, or what is read is the same; it is mended afterwards."""
+FOUND, REFUSED, HARMLESS, MISSED = "found by doctor", "refused by its reader", "without effect", "missed"
+
+
+def outcome(root: Path, path: Path, bit: int) -> str:
+    """What comes of one flipped bit, which is mended afterwards: doctor finds it, else the file's reader refuses it or
+    warns, else the reader gives the same as before, else it is missed."""
     whole, read = path.read_bytes(), reader(root, path)
     before = read()
     data = bytearray(whole)
@@ -82,12 +88,19 @@ def is_found(root: Path, path: Path, bit: int) -> bool:
     said = Heard()
     logging.getLogger().addHandler(said)
     try:
-        return read() == before or said.warnings > 0
-    except (ValueError, OSError):
-        return True
+        if not is_fine(root, path):
+            return FOUND
+        same = read() == before
+        return REFUSED if said.warnings else HARMLESS if same else MISSED
+    except REFUSALS:
+        return REFUSED
     finally:
         logging.getLogger().removeHandler(said)
         path.write_bytes(whole)
+
+
+REFUSALS = (ValueError, OSError, duckdb.Error, tarfile.TarError)
+"""What the readers raise, those of others too: a defect of ours is none of them."""
 
 
 class Heard(logging.Handler):
@@ -99,30 +112,57 @@ class Heard(logging.Handler):
         self.warnings += record.levelno >= logging.WARNING
 
 
+def is_fine(root: Path, path: Path) -> bool:
+    """Whether doctor, or for the features of a run what it calls, finds nothing."""
+    if (root / "tables").is_dir():
+        return all(finding.fine for finding in check_dataset(root, threads=1))
+    parts = path.relative_to(root).parts
+    return parts[0] != "features" or not damaged_files(root / parts[0] / parts[1], root / "shards")
+
+
 def reader(root: Path, path: Path) -> Callable[[], Any]:
-    """What reads a file again, and refuses it where it is damaged."""
-    if path.suffix == ".pt":
-        return lambda: sorted(read_checkpoint(path))
-    if path.name == METRICS_FILE:
-        return lambda: read_metrics(path.parent)
-    if "features" in path.relative_to(root).parts[:-1]:
-        folder = root / Path(*path.relative_to(root).parts[:2])
-        return lambda: refusing(damaged_files(folder, root / "shards"))
-    if path.parent.name == "runs" or (path.suffix == ".json" and not (root / "tables").is_dir()):
-        return lambda: read_json(path)
-    if ".paid" in path.parts:
-        return lambda: read_parquet(path) if path.suffix == ".parquet" else read_json(path)
-    if path.name == "recipe.yaml" and (root / "tables").is_dir():
-        return lambda: states(root)
-    if path.name == "recipe.yaml":
-        return lambda: yaml.safe_load(check_text(path.read_text()))
-    return lambda: refusing([finding for finding in check_dataset(root, threads=1) if not finding.fine])
+    """What reads a file again: it gives all that the file says."""
+    is_feature = "features" in path.relative_to(root).parts[:-1]
+    readers: dict[str, Callable[[], Any]] = {
+        METRICS_FILE: lambda: read_metrics(path.parent),
+        NULL_FILE: path.read_bytes,
+        "purged.jsonl": lambda: read_log(Dataset(root)),
+        "recipe.yaml": lambda: states(root) if (root / "tables").is_dir() else stage_knobs(path),
+        "wids.json": lambda: json.loads(path.read_text()),
+        ".md": path.read_bytes,
+        ".json": lambda: read_json(path),
+        ".pt": lambda: plain(read_checkpoint(path)),
+        ".parquet": lambda: read_parquet(path).to_pylist() if ".paid" in path.parts else rows_of(path),
+        ".tar": path.read_bytes if is_feature else lambda: members(path),
+    }
+    return readers.get(path.name) or readers[path.suffix]
 
 
-def refusing(found: list[Any]) -> None:
-    """Raise where anything is found."""
-    if found:
-        raise ValueError(str(found[0]))
+def stage_knobs(path: Path) -> Any:
+    """The knobs that a stage was trained with."""
+    return yaml.safe_load(check_text(path.read_text()))
+
+
+def rows_of(path: Path) -> Any:
+    """A table as DuckDB and Arrow give it, neither of which knows our seals."""
+    with duckdb.connect() as connection:
+        by_duckdb = connection.execute("SELECT * FROM read_parquet(?, hive_partitioning=false)", [str(path)]).fetchall()
+    return str(by_duckdb), pq.read_table(path, partitioning=None).to_pylist()
+
+
+def members(path: Path) -> list[tuple[str, bytes]]:
+    """The members of a tar, in order."""
+    with tarfile.open(path) as tar:
+        return [(info.name, file.read()) for info in tar if (file := tar.extractfile(info)) is not None]
+
+
+def plain(value: Any) -> Any:
+    """Nested content without tensors, which `==` does not compare."""
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), tuple(value.shape), value.contiguous().view(torch.uint8).numpy().tobytes()
+    if isinstance(value, dict):
+        return {name: plain(each) for name, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def states(root: Path) -> list[tuple[str, str]]:
@@ -130,19 +170,3 @@ def states(root: Path) -> list[tuple[str, str]]:
     made = DataRecipe.load(root / "recipe.yaml", [f"out={root}"])
     listed = ("listing", str(listing.is_listed(Dataset(root), made)))
     return [listed, *((step.job, str(step.state(Dataset(root)))) for step in pipeline(made))]
-
-
-def main() -> None:
-    """Print every flip that was not found, and the counts."""
-    root, number = Path(sys.argv[1]).absolute(), int(sys.argv[2]) if len(sys.argv) > 2 else 2000
-    tried: dict[str, list[bool]] = {}
-    for kind, path, bit in flips(root, number):
-        tried.setdefault(kind, []).append(is_found(root, path, bit))
-        if not tried[kind][-1]:
-            print(f"NOT FOUND: {kind}, {path}, bit {bit}", flush=True)
-    for kind, found in tried.items():
-        print(f"{kind}: {sum(found)} of {len(found)} found")
-
-
-if __name__ == "__main__":
-    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from captioning.captioners.make import CAPTIONERS
 from engine.dataset import Dataset
 from engine.run_log import read_runs
 from tests.building import build, recipe, rows, write_pictures
+from tests.dying import Died, dying_at
 from tests.trees import content
 
 pytestmark = pytest.mark.slow
@@ -108,3 +110,30 @@ def test_a_higher_limit_goes_on_and_asks_nobody(photos: Path, tmp_path: Path) ->
     dataset, _ = build(limited(photos, tmp_path / "ds", 0.5))
     assert Moody.asked == []
     assert [row["caption_source"] for row in rows(dataset, "mix")].count(None) == 0
+
+
+@pytest.mark.parametrize("table", ["captions", "captions_beside/endpoint"])
+def test_a_run_that_is_killed_before_its_failures_are_counted_is_stopped_by_the_next_one(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    whole, moody = AttributesCaptioner(), Moody()
+    chosen = (moody, whole) if table == "captions" else (whole, moody)
+    for name, captioner in zip(("attributes", "endpoint"), chosen, strict=True):
+        monkeypatch.setitem(CAPTIONERS, name, lambda section, captioner=captioner: captioner)
+    endpoint = {"url": "http://localhost/v1", "model": "none"}
+    made = recipe(
+        photos, tmp_path / "ds", caption={"max_failed_share": 0.25, "beside": ["endpoint"], "endpoint": endpoint}
+    )
+    dataset = Dataset(tmp_path / "ds")
+    for asked in (list(WIDTHS), [80, 90, 130]):  # the second time for what has failed
+        with pytest.raises(Died), dying_at(1, only=f"{table}/.tmp-{os.getpid()}-failed.json"):
+            build(made)
+        assert len(dataset.parts(table)) == dataset.num_parts(), "killed after the last part"
+        assert sorted(Moody.asked) == asked
+        Moody.asked.clear()
+        with pytest.raises(ValueError, match=f"4 of 8 images in {table} failed"):
+            build(made)
+        assert (Moody.asked, dataset.parts("mix")) == ([], [])
+    monkeypatch.setattr(Moody, "failing", frozenset())
+    build(made)
+    assert sorted(Moody.asked) == [80, 90, 130] and dataset.parts("mix")
