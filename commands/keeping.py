@@ -56,7 +56,9 @@ def purge(
     phash: Annotated[list[str] | None, typer.Option(help="16 hex digits; pictures within --distance bits.")] = None,
     distance: Annotated[int, typer.Option(help="Of --phash, in bits.")] = 0,
     duplicates: Annotated[bool, typer.Option("--duplicates", help="Near doubles of a match go too.")] = False,
-    features: Annotated[list[Path] | None, typer.Option(help="Stored features that lie outside the dataset.")] = None,
+    features: Annotated[
+        list[Path] | None, typer.Option(help="Stored features that lie outside the dataset.", callback=local)
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go; change nothing.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Only finish a takedown that was interrupted.")] = False,
 ) -> None:

@@ -48,7 +48,10 @@ def encode(
 
 
 def index(
-    tars: Annotated[str, typer.Argument(metavar="TARS", help="A folder of tars, or a pattern: 'tars/{000..099}.tar'.")],
+    tars: Annotated[
+        str,
+        typer.Argument(metavar="TARS", help="A folder of tars, or a pattern: 'tars/{000..099}.tar'.", callback=local),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(help="Dataset folder of the index; else the folder of the tars.", callback=local),
@@ -182,9 +185,15 @@ def convert(
 
 
 def validate(
-    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="Share-Captioner's weights: a folder or hub id.")],
-    images: Annotated[Path, typer.Option(help="Captions it has written: folder with .txt, .tsv, or ShareGPT4V .json.")],
-    root: Annotated[Path | None, typer.Option(help="Folder of the pictures of a .tsv or .json.")] = None,
+    folder: Annotated[
+        str, typer.Argument(metavar="FOLDER", help="Share-Captioner's weights: a folder or hub id.", callback=local)
+    ],
+    images: Annotated[
+        Path, typer.Option(help="Captions it has written: folder with .txt, .tsv, or ShareGPT4V .json.", callback=local)
+    ],
+    root: Annotated[
+        Path | None, typer.Option(help="Folder of the pictures of a .tsv or .json.", callback=local)
+    ] = None,
     limit: Annotated[int, typer.Option(help="Most pairs to read.")] = 200,
     device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
 ) -> None:

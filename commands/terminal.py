@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.markup import escape
@@ -34,7 +34,7 @@ console, complaints = _console(stderr=False), _console(stderr=True)
 def found_recipe(name: Path) -> Path:
     """The recipe file that an argument names: a path, or the name of one that comes with Sigma."""
     with refusals():
-        return recipes.find(name)
+        return recipes.find(on_disk(name))
 
 
 RecipeFile = Annotated[
@@ -51,10 +51,13 @@ Overrides = Annotated[
 ]
 
 
-def local(folder: Path | None) -> Path | None:
+Given = TypeVar("Given", Path | None, list[Path] | None, str)
+
+
+def local(given: Given) -> Given:
     """The callback of every path that is written or read here."""
     with refusals():
-        return folder and on_disk(folder)
+        return [on_disk(path) for path in given] if isinstance(given, list) else given and on_disk(given)
 
 
 DatasetFolder = Annotated[Path, typer.Argument(metavar="DATASET", help="A dataset folder.", callback=local)]

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("schemas", "engine", "models", "curation", "captioning", "training", "viewer", "commands")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PACKAGES = PROJECT["tool"]["importlinter"]["root_packages"]
 CONTRACTS = ("schemas/tables.py", "schemas/training.py")
 """Files that list a contract from top to bottom, and may therefore be long."""
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
 
 FILES = [ROOT / "sigma.py", *(path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))]
+
+
+def test_packages_are_the_folders_that_are_installed_but_the_recipes():
+    installed = {name.removesuffix("*") for name in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]}
+    assert (
+        installed - {"recipes"}
+        == {*PACKAGES}
+        == {path.parent.name for path in ROOT.glob("*/__init__.py")}
+        - {
+            "benchmarks",
+            "recipes",
+        }
+    )
 
 
 def name_of(path: Path) -> str:

@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import uvicorn
@@ -232,7 +232,12 @@ def make_app(dataset: Dataset, hosts: Iterable[str] = LOOPBACK) -> Starlette:
     pages = Pages(dataset)
 
     def get(path: str, page: Callable[[Request], Response]) -> Route:
-        return Route(path, page)
+        def answer(request: Request) -> Response:
+            with suppress(Replaced):
+                return page(request)
+            return page(request)  # of the tables that are there now
+
+        return Route(path, answer)
 
     app = Starlette(
         routes=[

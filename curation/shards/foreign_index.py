@@ -30,7 +30,7 @@ from engine.reduce_job import commit_batches
 from schemas.buckets import LABELS, nearest_codes
 from schemas.foreign_tars import caption_of
 from schemas.ids import image_id
-from schemas.locations import absolute, is_remote
+from schemas.locations import absolute, on_disk
 from schemas.shard import content_of
 from schemas.shard_index import INDEX_FILE, INDEX_SCHEMA, TARS_KEY
 from schemas.texts import LONGEST_TEXT_BYTES
@@ -61,11 +61,9 @@ def find_tars(tars: str) -> list[str]:
     """The local tars of a folder or a pattern.
 
     Raises:
-        ValueError: there is none, or they are behind a URL.
+        ValueError: there is none, or they are in a store.
     """
-    if is_remote(tars):
-        raise ValueError(f"{tars}: the trainer reads local tars alone; copy them to a disk, or mount them")
-    return find_files(absolute(tars), (".tar",), "tar", SourceListing([], {}))
+    return find_files(absolute(on_disk(tars)), (".tar",), "tar", SourceListing([], {}))
 
 
 def index_tars(tars: list[str], dataset: Path | None, progress: Callable[[int], None]) -> Indexed:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import typer
@@ -65,3 +66,39 @@ def test_no_folder_is_named_after_a_store(words: str, tmp_path: Path, monkeypatc
     done = CliRunner().invoke(app, [word.format(here=tmp_path) for word in words.split()])
     assert (done.exit_code, list(tmp_path.iterdir())) == (1, [])
     assert "://bucket/" in done.stderr and "a store is no folder" in done.stderr
+
+
+NO_PATHS = (
+    "overrides redo query form source compare host allow_host why image_id sha256 url domain phash runner column stage "
+    "prompt aspect device name"
+)
+"""Parameters of type str that name no file. Overrides set knobs, of which the recipes refuse a store by themselves."""
+
+
+def paths_of(front_door: typer.Typer = app) -> Iterator[Any]:
+    """The type, callback and kind of value of every parameter of every command that may be a path."""
+    for group in front_door.registered_groups:
+        assert group.typer_instance is not None
+        yield from paths_of(group.typer_instance)
+    for command in front_door.registered_commands:
+        assert command.callback is not None
+        name = command.name or command.callback.__name__
+        for parameter, hint in get_type_hints(command.callback, include_extras=True).items():
+            kind, *more = get_args(hint) or (hint,)
+            kinds = {kind, *get_args(kind), *(inner for each in get_args(kind) for inner in get_args(each))}
+            if Path in kinds or (str in kinds and parameter not in NO_PATHS.split()):
+                given = Path("s3://bucket/x") if Path in kinds else "s3://bucket/x"
+                is_list = any(getattr(each, "__origin__", None) is list for each in {kind, *get_args(kind)})
+                yield pytest.param(more[0].callback, [given] if is_list else given, id=f"{name} {parameter}")
+
+
+@pytest.mark.parametrize(("callback", "given"), paths_of())
+def test_every_path_of_every_command_is_on_this_machine(callback: Any, given: Any, capsys: Any) -> None:
+    with pytest.raises(typer.Exit):
+        callback(given)
+    assert "s3://bucket/x: a store is no folder" in capsys.readouterr().err
+
+
+def test_the_paths_of_commands_are_found() -> None:
+    found = {parameter.id for parameter in paths_of()}
+    assert found >= {"purge features", "validate images", "validate folder", "index tars", "plan keep", "build recipe"}

@@ -196,7 +196,7 @@ def test_folders_without_samples_and_datasets_are_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no sample in 1 tars has a picture and a caption \(1 without a caption\)"):
         index(tmp_path)
     assert not (tmp_path / "shards" / "index.parquet").exists()
-    with pytest.raises(ValueError, match="reads local tars alone"):
+    with pytest.raises(ValueError, match="a store is no folder"):
         find_tars("s3://bucket/tars")
     built = write_dataset(tmp_path / "built", [(picture(), "raw", None)], [(48, 32)])
     write_tar(built / "0.tar", IMG2DATASET)
