@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
-from schemas.slices import Sliced
-
-_MOST_BOXES = 10_000
+from schemas.slices import Sliced, most_parts
 
 
 class Box(NamedTuple):
@@ -23,7 +22,7 @@ class Box(NamedTuple):
 def boxes(data: Sliced, begin: int, end: int) -> Iterator[Box]:
     """The boxes between two places, up to bytes that are none."""
     at = begin
-    for _ in range(_MOST_BOXES):
+    for _ in range(most_parts(len(data)) + 1):
         if at + 8 > end:
             return
         head = data[at : at + 8]
@@ -113,28 +112,33 @@ def num_tiles(data: Sliced) -> int:
     return -(-(right - left) // width) * -(-(bottom - top) // height) if width and height else 1
 
 
+def markers(data: Sliced) -> Iterator[tuple[int, int, int]]:
+    """(marker, first byte of its payload, first byte behind) of the segments of a JPEG 2000, in its header and in those
+    of its tile-parts (ISO/IEC 15444-1, A.2)."""
+    at, next_part = _codestream(data) + 2, len(data)
+    while at + 4 <= len(data):
+        marker, length = number(data, at, 2), number(data, at + 2, 2)
+        yield marker, at + 4, at + 2 + length
+        if marker == _START_OF_TILE_PART:
+            next_part = at + max(12, number(data, at + 6, 4) or len(data))
+        behind = next_part if marker == _START_OF_DATA or length < 2 else at + 2 + length
+        if marker < 0xFF00 or marker == _END or behind <= at:
+            return
+        at = behind
+
+
+_START_OF_TILE_PART, _START_OF_DATA, _END = 0xFF90, 0xFF93, 0xFFD9
+
+
 def coding_styles(data: Sliced) -> Iterator[bytes]:
     """The payload of each COD and COC segment (ISO/IEC 15444-1, A.6.1), of the file and of its tiles, from the number
     of decomposition levels on."""
-    at = _codestream(data) + 2
-    next_part, wide = len(data), False
-    for _ in range(_MOST_MARKERS):
-        marker, length = number(data, at, 2), number(data, at + 2, 2)
+    wide = False
+    for marker, start, end in islice(markers(data), most_parts(len(data))):
         if marker == 0xFF51:
-            wide = number(data, at + 38, 2) > 256
+            wide = number(data, start + 34, 2) > 256
         if marker in (0xFF52, 0xFF53):
-            payload = data[at + 4 : at + 2 + length]
+            payload = data[start:end]
             skip = 5 if marker == 0xFF52 else 2 + wide
             has_precincts = payload[:1] if marker == 0xFF52 else payload[1 + wide : skip]
             yield payload[skip:] if has_precincts and has_precincts[0] & 1 else payload[skip : skip + 5]
-        if marker == 0xFF90:
-            next_part = at + max(12, number(data, at + 6, 4) or len(data))
-        if marker == 0xFF93 or length < 2:
-            at = next_part
-        else:
-            at += 2 + length
-        if at + 4 > len(data) or marker < 0xFF00:
-            return
-
-
-_MOST_MARKERS = 200_000

@@ -7,14 +7,11 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 SCAN, END = 0xDA, 0xD9
-RESTARTS = range(0xD0, 0xD8)
 
-_MARKER = re.compile(rb"\xff[\x01-\xfe]")
-"""A marker; stuffed and fill bytes are none (B.1.1)."""
+_MARKER = re.compile(rb"\xff[\x02-\xcf\xd9-\xfe]")
+"""A marker with a length, or the end; stuffed and fill bytes are none (B.1.1)."""
 _NEXT_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 """The marker behind the data of a scan; restarts are part of it."""
-_BARE = (0x01, *RESTARTS, 0xD8)
-"""Markers without a length."""
 
 
 class Segment(NamedTuple):
@@ -40,9 +37,6 @@ def segments(data: bytes) -> Iterator[Segment]:
         if marker == END:
             yield Segment(marker, start, start + 2, start + 2, b"")
             return
-        if marker in _BARE:
-            at = start + 2
-            continue
         end = start + 2 + max(2, int.from_bytes(data[start + 2 : start + 4], "big"))
         at = end
         if marker == SCAN:
@@ -60,9 +54,3 @@ def is_frame(marker: int) -> bool:
 def is_metadata(marker: int) -> bool:
     """Whether a segment holds nothing that a decoder of the samples needs: APPn and comments."""
     return 0xE0 <= marker <= 0xEF or marker == 0xFE
-
-
-def num_scans(data: bytes) -> int:
-    """How many scans a file has. The segments are only read where there can be more than a few."""
-    at_most = data.count(b"\xff\xda")
-    return at_most if at_most <= 20 else sum(segment.marker == SCAN for segment in segments(data))

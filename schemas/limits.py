@@ -9,7 +9,9 @@ from PIL import Image
 
 from schemas import tiff
 from schemas.boxes import coding_styles, first_samples, items, num_tiles
-from schemas.slices import Sliced
+from schemas.jpeg_segments import SCAN, segments
+from schemas.parts import MOST_SCANS
+from schemas.slices import Sliced, most_parts
 
 MAX_SIDE = 1_000_000
 """Longest side, px: each row costs its decoder some 70 bytes, however short it is."""
@@ -22,8 +24,13 @@ _MOST_COMMENTS = 1000
 _SMALL_TILE = 2048 * 2048
 """Pixels of a tile that may be larger than the picture."""
 _MOST_ENLARGED = 4
+_MOST_SCANNED = 2_000_000_000
+_USUAL_SCANS = 20
+"""Pixels that all scans of a JPEG read together, at up to 4 ns each; so many scans are allowed at any size."""
 _MOST_BLOCKS = 300_000
-"""Code-blocks of a channel of a JPEG 2000, at some 5 KB of memory each; 300 megapixels usually have 73,000."""
+"""Code-blocks of a channel of a JPEG 2000, at up to 5 KB of memory each; 300 megapixels usually have 73,000."""
+_PIXELS_PER_BLOCK = 128
+"""The usual blocks have 4096 pixels, and small ones 256."""
 _TILE_BLOCKS = 9
 """Twice as many code-blocks as cost what a tile costs by itself, 13 KB however small it is; 300 megapixels in tiles of
 128 px stay."""
@@ -96,14 +103,24 @@ def _avif(data: Sliced, num_pixels: int, max_pixels: int) -> str | None:
 
 def _jpeg2000(data: Sliced, num_pixels: int, max_pixels: int) -> str | None:
     tiles = num_tiles(data)
+    most = min(most_parts(0) + num_pixels // _PIXELS_PER_BLOCK, _MOST_BLOCKS)
     for style in coding_styles(data):
         num = num_pixels * _blocks_per_pixel(style) + tiles * _TILE_BLOCKS
-        if num > _MOST_BLOCKS:
-            return f"it is coded in {num:.0f} blocks, the limit is {_MOST_BLOCKS}"
+        if num > most:
+            return f"it is coded in {num:.0f} blocks, the limit is {most}"
     return None
 
 
-_CHECKS = {"TIFF": _tiff, "AVIF": _avif, "JPEG2000": _jpeg2000}
+def _jpeg(data: Sliced, num_pixels: int, max_pixels: int) -> str | None:
+    """`schemas.parts` counts the scans, too; of a small picture it is content with many."""
+    most = max(_MOST_SCANNED // max(num_pixels, 1), _USUAL_SCANS)
+    if most >= MOST_SCANS or not isinstance(data, bytes):
+        return None
+    num = sum(segment.marker == SCAN for segment in segments(data))
+    return f"it has {num} scans, the limit for {num_pixels} px is {most}" if num > most else None
+
+
+_CHECKS = {"JPEG": _jpeg, "MPO": _jpeg, "TIFF": _tiff, "AVIF": _avif, "JPEG2000": _jpeg2000}
 
 
 def _blocks_per_pixel(style: bytes) -> float:

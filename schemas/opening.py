@@ -17,7 +17,7 @@ from typing import IO, cast
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from schemas import png, tiff
-from schemas.jpeg_segments import num_scans
+from schemas.parts import check_parts
 from schemas.slices import Sliced
 
 Image.MAX_IMAGE_PIXELS = None  # the limit is ours, checked from the header: see `schemas.pixels.open_picture`
@@ -58,10 +58,7 @@ def open_file(data: Sliced, formats: tuple[str, ...] | None = None, *, header_on
     Raises:
         Errors of `schemas.pixels.DECODER_ERRORS`: the bytes are none of these formats, or their header is damaged.
     """
-    if isinstance(data, bytes) and data.startswith(b"\xff\xd8") and (num := num_scans(data)) > MOST_SCANS:
-        raise ValueError(f"it has {num} scans, the limit is {MOST_SCANS}")
-    if data[0:2] in (b"II", b"MM") and (num := tiff.num_pieces(data)) > MOST_PIECES:
-        raise ValueError(f"it has {num} strips or tiles, the limit is {MOST_PIECES}")
+    check_parts(data)
     num_left_out = 0
     if data.startswith(png.SIGNATURE):
         data, num_left_out = png.tidy(data, header_only=header_only)
@@ -76,13 +73,6 @@ def open_file(data: Sliced, formats: tuple[str, ...] | None = None, *, header_on
     if image.format == "TGA" and image.tile:
         _read_alpha_by_its_kind(image, data)
     return image
-
-
-MOST_SCANS = 100
-"""Passes over a JPEG. Encoders make about ten; each costs a pass over all of its blocks, however few bytes it has."""
-
-MOST_PIECES = 200_000
-"""Strips or tiles of a TIFF, at some 8 microseconds each; a scan of 200,000 rows may have one for each row."""
 
 
 def _read_natively(image: Image.Image) -> None:

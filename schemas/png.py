@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from schemas.slices import Sliced
+from schemas.slices import Sliced, TooManyParts, most_parts
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -16,9 +16,6 @@ MAX_METADATA_BYTES = 16 * 1024 * 1024
 """Longest colour profile or block of metadata, inflated; a longer one is left out."""
 MAX_TEXT_BYTES = 2 * 1024 * 1024
 """The same of a text, such as XMP."""
-MOST_CHUNKS = 200_000
-
-
 TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _TEXTS_KEPT = (b"XML:com.adobe.xmp", b"Raw profile type ")
 MOST_ALIKE = 8
@@ -64,13 +61,13 @@ def tidy(data: Sliced, *, header_only: bool = False) -> Tidy:
         header_only: stop at the first pixels. No more is read of a file that is read lazily.
 
     Raises:
-        ValueError: the file has more than `MOST_CHUNKS` chunks.
+        TooManyParts: the file has more chunks than `schemas.slices.most_parts`.
     """
     pieces, num_left_out, kept_from, at = list[bytes](), 0, 0, len(SIGNATURE)
-    alike = Counter[bytes]()
+    alike, most = Counter[bytes](), most_parts(len(data))
     for number, chunk in enumerate(chunks(data)):
-        if number == MOST_CHUNKS:
-            raise ValueError(f"the file has more than {MOST_CHUNKS} chunks")
+        if number == most:
+            raise TooManyParts(f"it has more than {most} chunks in its {len(data)} bytes")
         if header_only and chunk.name in (b"IDAT", b"fdAT", b"IEND"):
             return Tidy(b"".join([*pieces, data[kept_from : chunk.start + 4]]), num_left_out)
         if chunk.name in (b"iCCP", *TEXTS):

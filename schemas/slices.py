@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from typing import Protocol
 
+_FREE_PARTS, _BYTES_PER_PART = 10_000, 128
+
+
+def most_parts(num_bytes: int) -> int:
+    """Parts (segments, chunks, blocks, boxes) that a file of so many bytes may have: 10,000, and one for 128 bytes."""
+    return _FREE_PARTS + num_bytes // _BYTES_PER_PART
+
+
+class TooManyParts(ValueError):
+    """A file has more parts than `most_parts` or than a picture has of their kind."""
+
 
 class Sliced(Protocol):
     """Bytes, or an object that reads them when they are sliced."""

@@ -17,6 +17,7 @@ from schemas import tiff
 from schemas.appearance import Appearance, appearance_of
 from schemas.limits import too_large
 from schemas.opening import LEFT_OUT, open_file, picture_formats
+from schemas.parts import TooManyParts
 from schemas.pixels import DECODER_ERRORS, MAX_PIXELS, has_alpha
 from schemas.reasons import FetchError, ImageError
 
@@ -202,6 +203,8 @@ def _num_frames(image: Image.Image) -> int:
 
 def _not_opened(data: bytes | LazyBytes, kind: formats.Kind | None, error: Exception) -> Unreadable:
     """The reason behind an image that Pillow would not open."""
+    if isinstance(error, TooManyParts):
+        return Unreadable(ImageError.CORRUPT, f"{kind.name if kind else 'PPM'}: {error}")
     if kind is None:
         return Unreadable(ImageError.NOT_AN_IMAGE, f"unknown format, begins with {data[0:8].hex(' ')}")
     reason, detail = why_refused(bytes(data), kind.name)

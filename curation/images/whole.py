@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import struct
 import zlib
+from collections import deque
 
 from PIL import Image
 
 from curation.images.boxes import item_media_end, jpeg2000_end
 from curation.images.whole_jpeg import missing_blocks, missing_scans
 from schemas import png, tiff
+from schemas.parts import gif_blocks
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 """Colour type (PNG specification, 11.2.2) -> channels."""
@@ -112,31 +114,9 @@ def _jpeg_end(data: bytes) -> str | None:
 
 
 def _gif_end(data: bytes) -> str | None:
-    """Walk the blocks up to the trailer (GIF89a appendix A)."""
-    missing = "ends before its trailer"
-    if len(data) < 13:
-        return missing
-    at = 13 + _gif_table(data[10])
-    while at < len(data):
-        block = data[at]
-        if block == 0x3B:
-            return None
-        if block == 0x2C:
-            if at + 10 > len(data):
-                return missing
-            at += 11 + _gif_table(data[at + 9])
-        elif block == 0x21:
-            at += 2
-        else:
-            return None  # no block of GIF: the file is corrupt rather than cut, and the decoder refuses it
-        while at < len(data) and data[at]:
-            at += 1 + data[at]
-        at += 1
-    return missing
-
-
-def _gif_table(flags: int) -> int:
-    return 3 * (2 << (flags & 7)) if flags & 0x80 else 0
+    """Other bytes that end the blocks are no cut: the file is corrupt, and the decoder refuses it."""
+    end = deque(gif_blocks(data), maxlen=1).pop()
+    return "ends before its trailer" if end >= len(data) else None
 
 
 def _webp_end(data: bytes) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import random
 import struct
+import subprocess
+import sys
 import zlib
 from contextlib import suppress
 from pathlib import Path
@@ -120,13 +122,31 @@ def test_formats_of_one_header_and_its_pixels_stay(image_format: str) -> None:
     assert decode(encode(quadrants(), image_format)).header.format == image_format
 
 
+def damaged_tiff() -> bytes:
+    """Pillow warns of its tag of 300 channels."""
+    tiff = encode(quadrants(), "TIFF")
+    samples = tiff.index(struct.pack("<HHI", 277, 3, 1)) + 8
+    return tiff[: samples - 4] + struct.pack("<IHH", 1 << 30, 300, 0) + tiff[samples + 4 :]
+
+
+def test_warnings_of_pillow_do_not_reach_the_terminal() -> None:
+    """In a process of its own: pytest shows what the filters of the product hide."""
+    code = "import sys; from schemas.pixels import open_rgb; open_rgb(sys.stdin.buffer.read())"
+    command = [sys.executable, "-W", "always", "-c", code]
+    ran = subprocess.run(command, input=damaged_tiff(), capture_output=True, check=False)
+    assert b"Warning" not in ran.stderr
+    with pytest.warns(UserWarning, match="Tag data larger than file"), suppress(PixelError):
+        open_rgb(damaged_tiff())
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:PIL.TiffImagePlugin")
 def test_nothing_that_a_library_says_reaches_the_terminal(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """Pillow logs, and the C libraries behind it write to the terminal themselves."""
     tiff, rng = encode(quadrants(), "TIFF"), random.Random(3)
     samples = tiff.index(struct.pack("<HHI", 277, 3, 1)) + 8
-    damaged = [tiff[:samples] + struct.pack("<H", 300) + tiff[samples + 2 :]]
+    damaged = [tiff[:samples] + struct.pack("<H", 300) + tiff[samples + 2 :], damaged_tiff()]
     for image_format in ("TIFF", "AVIF", "JPEG", "JPEG2000", "WEBP", "PNG", "GIF"):
         options = [{"compression": each} for each in ("jpeg", "tiff_lzw", "zstd", "lzma", "tiff_adobe_deflate")]
         for option in options if image_format == "TIFF" else [{}]:

@@ -1,0 +1,116 @@
+"""The parts of a file: segments, chunks, blocks. Each costs its readers microseconds, however few bytes it has, so a
+file of a few megabytes could take minutes. Whoever opens a picture counts them first."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import chain, islice, repeat
+
+from schemas import tiff
+from schemas.boxes import boxes, markers, number
+from schemas.jpeg_segments import SCAN, segments
+from schemas.slices import Sliced, TooManyParts, most_parts
+
+MOST_SCANS = 100
+"""Passes over a JPEG. Encoders make about ten; each costs a pass over all of its blocks, however few bytes it has."""
+_MOST_EXIF = 100
+"""Segments of EXIF, at 64 KB: Pillow joins them one by one, and a thousand take it half a minute."""
+
+
+def check_parts(data: Sliced) -> None:
+    """Count the parts of a file, up to those that it may have.
+
+    Of a file that is read lazily only the strips of a TIFF and the header of a PPM are counted; a PNG's chunks are
+    counted by `schemas.png.tidy`.
+
+    Raises:
+        TooManyParts: says which.
+    """
+    count = next((count for start, count in _COUNTS.items() if data.startswith(start)), None)
+    if count is None or not (isinstance(data, bytes) or count in (_tiff, _ppm)):
+        return
+    most = most_parts(len(data))
+    found = Counter(islice(count(data), most + 1))
+    for kind, limit in (("scans", MOST_SCANS), ("segments of EXIF", _MOST_EXIF)):
+        if found[kind] > limit:
+            raise TooManyParts(f"it has {found[kind]} {kind}, the limit is {limit}")
+    if found.total() > most:
+        raise TooManyParts(f"it has more than {most} {found.most_common(1)[0][0]} in its {len(data)} bytes")
+
+
+def _jpeg(data: bytes) -> Iterator[str]:
+    at = 2
+    for segment in segments(data):
+        yield from repeat("runs of 16 bytes between segments", (segment.start - at) // 16)
+        is_exif = segment.marker == 0xE1 and segment.payload.startswith(b"Exif\0\0")
+        yield "scans" if segment.marker == SCAN else "segments of EXIF" if is_exif else "segments"
+        at = segment.data_end
+
+
+def gif_blocks(data: bytes) -> Iterator[int]:
+    """Where each block and sub-block of a GIF is (GIF89a, appendix A), then the place behind them: that of the trailer
+    or of bytes that are no block, or one behind the end of a file that is cut."""
+    at = 13 + _gif_table(data, 10)
+    while at < len(data) and data[at] in b"!,":
+        yield at
+        at += 2 if data[at] == 0x21 else 11 + _gif_table(data, at + 9)
+        while at < len(data) and data[at]:
+            yield at
+            at += 1 + data[at]
+        at += 1
+    yield at
+
+
+def _gif_table(data: bytes, at: int) -> int:
+    """Bytes of the colour table that the flags at this place announce."""
+    flags = number(data, at, 1)
+    return 3 * (2 << (flags & 7)) if flags & 0x80 else 0
+
+
+def _jp2(data: bytes) -> Iterator[str]:
+    headers = (box for box in boxes(data, 0, len(data)) if box.name == b"jp2h")
+    inner = chain.from_iterable(boxes(data, box.start, min(box.end, len(data))) for box in headers)
+    yield from ("boxes" for _ in chain(boxes(data, 0, len(data)), inner))
+    yield from _codestream(data)
+
+
+def _codestream(data: bytes) -> Iterator[str]:
+    return ("markers" for _ in markers(data))
+
+
+def _psd(data: bytes) -> Iterator[str]:
+    """Image resources."""
+    at = 30 + number(data, 26, 4)
+    end = min(at + 4 + number(data, at, 4), len(data))
+    at += 4
+    while at < end:
+        yield "image resources"
+        at += 8 + number(data, at + 6, 1) // 2 * 2
+        size = number(data, at, 4)
+        at += 4 + size + size % 2
+
+
+def _tiff(data: Sliced) -> Iterator[str]:
+    return repeat("strips or tiles", tiff.num_pieces(data))
+
+
+def _ppm(data: Sliced) -> Iterator[str]:
+    """The bytes of a header whose end is not found in those that every file may have: it is read byte by byte."""
+    words = re.sub(rb"#[^\r\n]*", b"", data[0 : most_parts(0)]).split(maxsplit=4)
+    is_whole = len(data) <= most_parts(0) or len(words) > (2 if data[1:2] in b"14" else 3)
+    return repeat("bytes in its header", 0 if is_whole else len(data))
+
+
+_COUNTS: dict[bytes, Callable[..., Iterator[str]]] = {
+    b"\xff\xd8\xff": _jpeg,
+    b"GIF8": lambda data: ("blocks" for _ in gif_blocks(data)),
+    b"II": _tiff,
+    b"MM": _tiff,
+    b"\0\0\0\x0cjP": _jp2,
+    b"\xff\x4f\xff\x51": _codestream,
+    b"8BPS": _psd,
+    **{b"P" + letter: _ppm for letter in (b"1", b"2", b"3", b"4", b"5", b"6", b"f")},
+}
+"""Signature -> the parts of a file, each by the name of its kind."""
