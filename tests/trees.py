@@ -15,11 +15,11 @@ from engine.dataset import TEMPORARY
 from tests.processes import Python, run_python
 
 
-def content(root: Path) -> dict[str, str]:
+def content(root: Path, folders: Sequence[str] = ("tables", "shards")) -> dict[str, str]:
     """sha256 of everything that a build promises to repeat: tables with their records, shards, indexes."""
     return {
         str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for folder in ("tables", "shards")
+        for folder in folders
         for path in sorted((root / folder).rglob("*"))
         if path.is_file()
     }

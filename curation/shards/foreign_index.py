@@ -28,6 +28,7 @@ from engine.ahead import ahead
 from engine.dataset import ROW_GROUP_ROWS
 from engine.reduce_job import commit_batches
 from schemas.buckets import LABELS, nearest_codes
+from schemas.commit import TEMPORARY
 from schemas.foreign_tars import caption_of
 from schemas.ids import image_id
 from schemas.locations import absolute, on_disk
@@ -84,6 +85,8 @@ def index_tars(tars: list[str], dataset: Path | None, progress: Callable[[int], 
     path = dataset / "shards" / INDEX_FILE
     if path.is_file() and TARS_KEY not in (pq.read_schema(path).metadata or {}):
         raise ValueError(f"{dataset}: is a dataset that sigma build made, with an index; train on it as it is")
+    for left in path.parent.glob(f"{TEMPORARY}*-{INDEX_FILE}"):  # by a run that was killed while it wrote
+        left.unlink(missing_ok=True)
     found = Indexed(path, len(tars))
     where = os.path.relpath(root, path.parent) if dataset == root else str(root)
     commit_batches(

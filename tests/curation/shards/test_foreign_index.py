@@ -15,6 +15,7 @@ from PIL import Image
 
 from curation.shards.foreign_index import Indexed, find_tars, index_tars
 from schemas.shard_index import ShardIndex, read_index
+from tests.dying import Died, dying_at
 from tests.training.conftest import write_dataset
 from training.data.reader import DamagedSample, ShardReader
 from training.data.selection import Selection
@@ -187,6 +188,20 @@ def test_a_picture_or_a_caption_of_the_same_size_in_its_place_is_no_sample_of_th
     index(tmp_path)
     now = read_index(tmp_path / "shards")["content"].to_pylist()
     assert [a == b for a, b in zip(before, now, strict=True)] == [False, True]
+
+
+def test_an_index_that_was_killed_is_written_by_running_it_again(tmp_path):
+    write_tar(tmp_path / "0.tar", IMG2DATASET)
+    index(tmp_path)
+    first = (tmp_path / "shards" / "index.parquet").read_bytes()
+    write_tar(tmp_path / "1.tar", IMG2DATASET)
+    index(tmp_path, tmp_path / "undisturbed")
+    with pytest.raises(Died), dying_at(0):
+        index(tmp_path)
+    assert (tmp_path / "shards" / "index.parquet").read_bytes() == first
+    index(tmp_path)
+    assert [path.name for path in (tmp_path / "shards").iterdir()] == ["index.parquet"]
+    assert read_index(tmp_path / "shards").equals(read_index(tmp_path / "undisturbed" / "shards"))
 
 
 def test_folders_without_samples_and_datasets_are_refused(tmp_path):

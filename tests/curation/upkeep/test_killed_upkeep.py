@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
+from captioning.captioners.attributes import AttributesCaptioner
+from captioning.captioners.make import CAPTIONERS
 from commands import order
 from commands.looking import write_report_page
 from curation.upkeep.doctor import check_dataset
@@ -19,8 +22,10 @@ from engine import catalog
 from engine.dataset import Dataset
 from schemas.recipe import DataRecipe
 from schemas.shard_index import read_index
+from schemas.training import TrainingRecipe
 from tests.building import LIGHT, Told, build, picture, recipe, rows, write_pictures
 from tests.dying import Died, dying_at
+from tests.training.encoding import encode
 from tests.trees import content
 
 pytestmark = pytest.mark.slow
@@ -29,15 +34,28 @@ STRIDE = int(os.environ.get("SIGMA_KILL_STRIDE", "23"))
 """A test stops before some of the changes; `SIGMA_KILL_STRIDE=1` stops before each, which takes five minutes."""
 
 
+@pytest.fixture(scope="module", autouse=True)
+def captioner_beside() -> Iterator[None]:
+    with patch.dict(CAPTIONERS, {"endpoint": lambda section: AttributesCaptioner()}):
+        yield
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     folder = tmp_path_factory.mktemp("whole")
     write_pictures(folder / "photos", [(96, 64)] * 3 + [(64, 96)])
     later = folder / "photos" / ".later.jpg"  # a link leads to it, which nothing can be read from yet
     later.with_name("004.jpg").symlink_to(later)
-    dataset, _ = build(recipe(folder / "photos", folder / "dataset", shard={"max_samples": 2}))
+    beside = {"beside": ["endpoint"], "endpoint": {"url": "http://localhost/v1", "model": "none"}}
+    dataset, _ = build(recipe(folder / "photos", folder / "dataset", shard={"max_samples": 2}, caption=beside))
     picture(9).save(later)
+    values = {"dataset": str(dataset.root), "out": str(folder / "run"), "text": {"channels": 8, "max_tokens": 8}}
+    encode(TrainingRecipe.from_mapping(values | {"stages": [{"name": "one", "resolution": 32, "steps": 1}]}))
     return dataset
+
+
+def everything(dataset: Dataset) -> dict[str, str]:
+    return content(dataset.root, ("tables", "shards", "features"))
 
 
 def recipe_of(dataset: Dataset) -> DataRecipe:
@@ -103,7 +121,7 @@ def test_a_command_that_was_killed_is_finished_by_running_it_again(
     run = COMMANDS[command][1]
     undisturbed = trial(whole, tmp_path / "undisturbed", command)
     run(undisturbed)
-    expected, change, died = content(undisturbed.root), 1 + 7 * len(command) % STRIDE, True
+    expected, change, died = everything(undisturbed), 1 + 7 * len(command) % STRIDE, True
     while died:
         dataset = trial(whole, tmp_path / str(change), command)
         died = False
@@ -113,7 +131,7 @@ def test_a_command_that_was_killed_is_finished_by_running_it_again(
         except Died:
             died = True
         run(dataset)
-        assert content(dataset.root) == expected, f"stopped before change {change}"
+        assert everything(dataset) == expected, f"stopped before change {change}"
         assert [finding for finding in check_dataset(dataset.root) if not finding.fine] == []
         shutil.rmtree(dataset.root)
         change += STRIDE

@@ -9,6 +9,7 @@ import torch
 from typer.testing import CliRunner
 
 from commands.front_door import app
+from tests.dying import Died, dying_at
 from training.export.pipeline import write_pipeline
 from training.export.weights import read_model, write_weights
 from training.model import KVCompression, PixArt, PixArtConfig, load_weights
@@ -61,6 +62,26 @@ def test_round_trips_are_bit_exact(tmp_path, dtype):
     done = convert(tmp_path / "c", tmp_path / "e.safetensors", "sigma")
     assert (done.config.num_heads, done.config.image_size, done.config.pe_interpolation) == (4, 256, 0.5)
     assert (tmp_path / "e.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(("to", "suffix"), [("sigma", ".safetensors"), ("official", ".pth"), ("diffusers", "")])
+def test_a_conversion_that_was_killed_is_finished_by_running_it_again(tmp_path, to, suffix):
+    source, hints = saved(small(), tmp_path / "a.pth")
+    died, change = True, -1
+    while died:
+        change += 1
+        target = tmp_path / f"{change}{suffix}"
+        try:
+            with dying_at(change):
+                convert(source, target, to, hints=hints)
+            died = False
+        except Died:
+            assert target.exists() == (change == 2), "renamed by the second change, and whole"
+        if not target.exists():
+            convert(source, target, to, hints=hints)
+        written = {k: v for k, v in read_weights(target).items() if k != "pos_embed"}
+        assert equal(written, read_weights(source)) and not list(tmp_path.glob("*.partial"))
+    assert change == 3
 
 
 def test_written_weights_are_as_readable_as_any_new_file(tmp_path):

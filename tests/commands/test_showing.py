@@ -1,0 +1,52 @@
+"""The demo, killed wherever it is and run again, shows what an undisturbed one shows."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from commands import showing
+from curation.sources import demo_photos
+from schemas.strict import read_yaml
+from tests.building import write_pictures
+from tests.dying import Died, dying_at
+from tests.trees import content
+
+pytestmark = pytest.mark.slow
+
+
+def in_short(path: Path) -> dict[str, Any]:
+    """A recipe of the demo, trained for a moment."""
+    knobs = read_yaml(path)
+    if "stages" in knobs:
+        knobs["optimizer"]["warmup_steps"] = 1
+        knobs["model"] = {"depth": 5, "hidden_size": 16, "num_heads": 2}
+        knobs["sample"]["steps"], knobs["checkpoint_every"], knobs["log_every"] = 1, 2, 1
+        for stage in (stages := knobs["stages"][::3]):
+            stage |= {"steps": 4, "warmup_steps": 1}
+        knobs["stages"] = stages
+    return knobs
+
+
+def shown(out: Path) -> dict[str, Any]:
+    """What the demo leaves: its dataset, the last checkpoint of each stage, its grid of pictures."""
+    checkpoints = {path.relative_to(out): path.read_bytes() for path in sorted(out.glob("model/*/step-*.pt"))}
+    return content(out / "dataset") | checkpoints | {"samples": (out / "samples.png").read_bytes()}
+
+
+def test_a_demo_that_was_killed_is_finished_by_running_it_again(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(showing, "read_yaml", in_short)
+    monkeypatch.setattr(demo_photos, "write_demo_photos", lambda folder: len(write_pictures(folder, [(200, 200)] * 4)))
+    out = tmp_path / "demo"  # the tables hold its name
+    showing.demo(out, "local")
+    undisturbed = shown(out)
+    assert len(undisturbed) > 30
+    shutil.rmtree(out)
+    for change, only in ((30, "/dataset/"), (3, "step-")):
+        with pytest.raises(Died), dying_at(change, only):
+            showing.demo(out, "local")
+    showing.demo(out, "local")
+    assert shown(out) == undisturbed
