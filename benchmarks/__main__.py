@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import (
+    bit_flips,
     browse_speed,
     captioning_speed,
     curation_speed,
@@ -57,6 +58,7 @@ def main() -> None:
         *memory_table.BENCHMARKS,
         *training_cost.BENCHMARKS,
         *house.BENCHMARKS,
+        *bit_flips.BENCHMARKS,  # a table of its own, as the next
         *hard_cases.BENCHMARKS,  # a table of its own
     ):
         if any(part in benchmark.__name__ for part in wanted):

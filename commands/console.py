@@ -26,6 +26,7 @@ from commands.harmless import harmless
 from curation.build import Observer
 from curation.ingest.listing import Listed
 from engine.run_log import JobResult, throughput
+from schemas.texts import counted
 
 QUIET_LINE_EVERY_S = 30.0
 """Seconds between two lines of progress where the output is a file."""
@@ -83,7 +84,7 @@ class JobProgress(Observer):
     def listed(self, found: Listed) -> None:
         """Print how many inputs there are, and which other files were ignored."""
         beside = ", ".join(f"{count:,} {kind}" for kind, count in found.ignored.items())
-        text = f"{found.num_inputs:,} inputs" + (f" (not counted: {beside})" if beside else "")
+        text = counted(found.num_inputs, "input") + (f" (not counted: {beside})" if beside else "")
         self.console.print(text, markup=False)  # an extension is never markup
         if found.links:
             links = ", ".join(f"{count:,} {where}" for where, count in found.links.items())
@@ -91,7 +92,9 @@ class JobProgress(Observer):
 
     def retried(self, rows: int) -> None:
         """Say how many inputs are tried again."""
-        self.console.print(f"{rows:,} inputs are tried again" if rows else "nothing failed that could succeed now")
+        self.console.print(
+            f"tried again: {counted(rows, 'input')}" if rows else "nothing failed that could succeed now"
+        )
 
     def begin(self, job: str, rows: int) -> None:
         """Start a job's bar."""

@@ -60,14 +60,15 @@ def index(
     """Index tars of WebDataset or img2dataset, so that the trainer reads them where they are, without a build."""
     from commands.console import JobProgress
     from curation.shards.foreign_index import find_tars, index_tars
+    from schemas.texts import counted
 
     with refusals(), JobProgress(console) as bar:
         found = find_tars(tars)
         bar.begin("index", len(found))
         done = index_tars(found, out, bar.advance)
         console.print(
-            f"[green]✓[/] index: {done.buckets.total():,} samples in {done.num_tars:,} tars, in the aspect buckets "
-            "(height / width)"
+            f"[green]✓[/] index: {counted(done.buckets.total(), 'sample')} in {counted(done.num_tars, 'tar')}, in the "
+            "aspect buckets (height / width)"
         )
         buckets = sorted(done.buckets.items(), key=lambda bucket: float(bucket[0]))
         console.print("  " + ", ".join(f"{label}: {count:,}" for label, count in buckets))

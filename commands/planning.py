@@ -16,6 +16,7 @@ from commands.harmless import write_plain
 from commands.order import pipeline
 from commands.terminal import Overrides, RecipeFile, complaints, console, local, refusals, shown
 from schemas.recipe import DataRecipe
+from schemas.texts import counted
 
 if TYPE_CHECKING:  # imported where they are used: the command starts fast
     from curation.forecast.forecast import Estimate, Forecast
@@ -86,7 +87,7 @@ def sheets(made: Forecast) -> list[Sheet]:
     from viewer.sheets.sheet import Sheet
 
     tried = "all of them tried" if made.is_whole() else f"forecast from {made.num_sampled:,} of them"
-    what = f"{made.num_inputs:,} inputs, {tried}"
+    what = f"{counted(made.num_inputs, 'input')}, {tried}"
     return [
         Sheet(what, ("outcome", "reason", "in sample", "inputs", "95 % interval"), _outcome_rows(made)),
         Sheet("Disk", ("what", "size", "95 % interval"), _disk_rows(made)),
@@ -138,7 +139,7 @@ def _disk_rows(made: Forecast) -> list[tuple[str, str, str]]:
 
 def _time_headers(made: Forecast) -> list[str]:
     numbers = sorted({number for job in made.jobs for number in job.wall_s})
-    return [f"at {number} worker{'s' if number > 1 else ''}" for number in numbers]
+    return [f"at {counted(number, 'worker')}" for number in numbers]
 
 
 def _job_rows(made: Forecast) -> list[tuple[str | float | None, ...]]:

@@ -121,6 +121,11 @@ def _number(digits: str) -> int | float:
     return int(digits) if len(digits) <= _LONGEST_INT else float(digits)
 
 
+def counted(number: int, what: str) -> str:
+    """A number and what it counts, which takes an s from two on: 1 tar, 2,000 tars."""
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
 def clean_text(value: Any) -> str | None:
     """Text stripped of blanks and of characters that UTF-8 cannot hold; None where nothing is left or it is no text."""
     if isinstance(value, bytes):

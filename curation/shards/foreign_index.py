@@ -34,7 +34,7 @@ from schemas.ids import image_id
 from schemas.locations import absolute, on_disk
 from schemas.shard import content_of
 from schemas.shard_index import INDEX_FILE, INDEX_SCHEMA, TARS_KEY
-from schemas.texts import LONGEST_TEXT_BYTES
+from schemas.texts import LONGEST_TEXT_BYTES, counted
 from schemas.tokens import count_tokens
 
 THREADS = 4
@@ -103,7 +103,7 @@ def _batches(tars: list[str], root: Path, found: Indexed, progress: Callable[[in
         yield from pa.Table.from_pylist(rows, schema=INDEX_SCHEMA).to_batches()
     if not found.buckets:
         why = ", ".join(f"{count:,} {reason}" for reason, count in found.left_out.most_common()) or "they are empty"
-        raise ValueError(f"{root}: no sample in {len(tars):,} tars has a picture and a caption ({why})")
+        raise ValueError(f"{root}: no sample in {counted(len(tars), 'tar')} has a picture and a caption ({why})")
 
 
 def _scan(root: Path, tar: str) -> tuple[list[dict[str, Any]], Counter[str]]:

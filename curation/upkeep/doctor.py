@@ -35,6 +35,7 @@ from schemas import shard_index, tables
 from schemas.features import RECORD_FILE, damaged_files
 from schemas.recipe import DataRecipe, Run
 from schemas.seal import check_footer
+from schemas.texts import counted
 
 
 @dataclass(frozen=True)
@@ -265,7 +266,7 @@ def _check_shards(dataset: Dataset, threads: int, progress: Callable[[int], None
         return
     trouble = index_problem(dataset, index, broken)
     num_tars = len(index["shard"].unique())
-    text = f"{num_tars} tars, {index.num_rows} samples; {trouble or 'wids index there'}"
+    text = f"{counted(num_tars, 'tar')}, {counted(index.num_rows, 'sample')}; {trouble or 'wids index there'}"
     if num_unchecked:
         text += f"; {num_unchecked} re-encoded images not checked: written before checksums"
     yield Finding("shards", text, fine=trouble is None, remove=indexes if trouble else ())

@@ -33,6 +33,7 @@ from engine.reduce_job import ReduceJob
 from schemas.features import RECORD_FILE
 from schemas.recipe import Run
 from schemas.tables import REDUCE_TABLES, SAMPLES, SCHEMAS, with_added
+from schemas.texts import counted
 
 CAPTION_TABLES = ("mix", "nouns", "grounding")
 """Map tables that repeat the text of a raw caption, in the row of each picture that carries it."""
@@ -86,10 +87,13 @@ def show_and_purge(
                 "the next sigma build"
             )
         if dry_run:
-            yield f"{found.num_rows:,} inputs would be taken out; nothing was changed"
+            yield f"{counted(found.num_rows, 'input')} would be taken out; nothing was changed"
             return
         num_rewritten = purge(dataset, steps, found, run.threads, run.duckdb_memory)
-        yield f"{found.num_rows:,} inputs taken out, {num_rewritten:,} shards rewritten; logged in {log_path(dataset)}"
+        yield (
+            f"{counted(found.num_rows, 'input')} taken out, {counted(num_rewritten, 'shard')} rewritten; logged in "
+            f"{log_path(dataset)}"
+        )
 
 
 def purge(dataset: Dataset, steps: Sequence[Job], found: Found, threads: int = 2, memory: str = "4GB") -> int:

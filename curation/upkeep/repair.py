@@ -21,6 +21,7 @@ from engine import catalog
 from engine.dataset import Dataset, read_parquet
 from engine.job import Job
 from schemas.recipe import DataRecipe
+from schemas.texts import counted
 
 MOST_NAMED = 5
 """Inputs that a line names."""
@@ -143,11 +144,11 @@ def _mend_shards(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job], num
         rows = read_parquet(dataset.part("samples", number))
         lost = [row for row in rows.to_pylist() if row["reason"] is not None]
         names = _names(dataset, [row["row_id"] for row in lost])
-        yield f"shard {number}: written again, {rows.num_rows - len(lost):,} samples"
+        yield f"shard {number}: written again, {counted(rows.num_rows - len(lost), 'sample')}"
         if lost:
             yield (
-                f"shard {number}: {len(lost):,} samples are lost, their originals are gone and the shard does not hold "
-                f"them whole: {', '.join(names[:MOST_NAMED])}" + _more(len(names))
+                f"shard {number}: lost {counted(len(lost), 'sample')}, of which neither the original is left nor "
+                f"a whole copy in the shard: {', '.join(names[:MOST_NAMED])}" + _more(len(names))
             )
 
 

@@ -88,7 +88,7 @@ def test_what_lies_beside_the_inputs_is_said_and_is_no_markup() -> None:
     progress = JobProgress(shown)
     progress.listed(Listed(1234, 0, {"txt (captions)": 1200, "[red]": 1, "[/oops": 2}))
     progress.listed(Listed(1, 0, {}))
-    assert text_of(shown) == "1,234 inputs (not counted: 1,200 txt (captions), 1 [red], 2 [/oops)\n1 inputs\n"
+    assert text_of(shown) == "1,234 inputs (not counted: 1,200 txt (captions), 1 [red], 2 [/oops)\n1 input\n"
     progress.listed(Listed(9, 9, {}, {"to files of the folder": 4, "to no file": 1}))
     assert text_of(shown).endswith("9 inputs\ninputs that are links: 4 to files of the folder, 1 to no file\n")
 

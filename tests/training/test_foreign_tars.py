@@ -29,7 +29,7 @@ def test_the_command_indexes_and_the_trainer_encodes_and_trains(tmp_path, recipe
             tar.addfile(info, io.BytesIO(content))
     result = CliRunner().invoke(app, ["index", str(tmp_path / "tars")])
     assert result.exit_code == 0 and f"dataset={tmp_path / 'tars'}" in result.output
-    assert "index: 6 samples in 1 tars" in result.output and "1.0: 6" in result.output
+    assert "index: 6 samples in 1 tar," in result.output and "1.0: 6" in result.output
     recipe = TrainingRecipe.from_mapping(
         recipe_values | {"dataset": str(tmp_path / "tars"), "features": {"dtype": "fp32"}, "out": str(tmp_path / "one")}
     )
@@ -43,4 +43,4 @@ def test_the_command_indexes_and_the_trainer_encodes_and_trains(tmp_path, recipe
     losses = [[line["loss"] for line in read_metrics(run.stage_folder(run.stages[0]))] for run in (recipe, again)]
     assert losses[0] == losses[1] and len(losses[0]) == 4
     result = CliRunner().invoke(app, ["index", str(tmp_path / "tars")])
-    assert "index: 6 samples in 1 tars" in result.output, "the features next to the tars are none of them"
+    assert "index: 6 samples in 1 tar," in result.output, "the features next to the tars are none of them"

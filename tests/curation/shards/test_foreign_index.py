@@ -208,7 +208,7 @@ def test_folders_without_samples_and_datasets_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no tar found"):
         index(tmp_path)
     write_tar(tmp_path / "0.tar", [("0.jpg", picture())])
-    with pytest.raises(ValueError, match=r"no sample in 1 tars has a picture and a caption \(1 without a caption\)"):
+    with pytest.raises(ValueError, match=r"no sample in 1 tar has a picture and a caption \(1 without a caption\)"):
         index(tmp_path)
     assert not (tmp_path / "shards" / "index.parquet").exists()
     with pytest.raises(ValueError, match="a store is no folder"):

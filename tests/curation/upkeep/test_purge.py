@@ -406,13 +406,13 @@ def test_the_command_shows_then_takes_out(dataset: Dataset) -> None:
     before = content(dataset.root)
     dry = sigma("purge", dataset.root, "--url", "https://example.org/002.jpg", "--dry-run")
     assert dry.returncode == 0, dry.stderr
-    assert "photos/002.jpg" in dry.stdout and "1 inputs would be taken out" in dry.stdout
+    assert "photos/002.jpg" in dry.stdout and "1 input would be taken out" in dry.stdout
     assert content(dataset.root) == before
     unsaid = sigma("purge", dataset.root, "--url", "https://example.org/002.jpg")
     assert unsaid.returncode == 1 and "--why is missing" in unsaid.stderr
     done = sigma("purge", dataset.root, "--url", "https://example.org/002.jpg", "--why", WHY)
     assert done.returncode == 0, done.stderr
-    assert "1 inputs taken out, 1 shards rewritten" in done.stdout
+    assert "1 input taken out, 1 shard rewritten" in done.stdout
     assert "purged" in sigma("status", dataset.root).stdout
 
 
