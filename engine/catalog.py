@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -17,34 +20,17 @@ import pyarrow.parquet as pq
 
 from engine.ahead import ahead
 from engine.dataset import Dataset, explaining_damage
+from engine.duck import SPILLED, duckdb_type, start
+from engine.duck import Connection as Connection
+from engine.duck import Row as Row
+from engine.duck import in_list as in_list
+from engine.duck import literal as literal
+from engine.duck import rows as rows
 from schemas.commit import write_bytes
 from schemas.reasons import OUTCOMES
 from schemas.seal import check_footer
 from schemas.strict import fingerprint
 from schemas.tables import ADDED, BESIDE, CAPTIONS, MAP_TABLES, MEANINGS, SCHEMAS, is_captions, meaning
-
-Connection = duckdb.DuckDBPyConnection
-Row = dict[str, Any]
-
-_DUCKDB_TYPES = {
-    "string": "VARCHAR",
-    "binary": "BLOB",
-    "bool": "BOOLEAN",
-    "int8": "TINYINT",
-    "int32": "INTEGER",
-    "int64": "BIGINT",
-    "uint64": "UBIGINT",
-    "float": "FLOAT",
-    "double": "DOUBLE",
-    "list<item: string>": "VARCHAR[]",
-    "list<element: string>": "VARCHAR[]",
-    "list<item: float>": "FLOAT[]",
-    "list<item: int32>": "INTEGER[]",
-    "map<string, float>": "MAP(VARCHAR, FLOAT)",
-    "map<string, string>": "MAP(VARCHAR, VARCHAR)",
-    "list<item: halffloat>": "FLOAT[]",  # DuckDB reads 16 bits as 32
-}
-
 
 _BESIDE, _OVER = "captions_beside", ("raw_offers", "ledger")
 """The view of all further captioners, and the views that read other views."""
@@ -62,7 +48,7 @@ def connect(
     reads: Iterable[str] | None = None,
     check: Callable[[Path], object] = check_footer,
 ) -> duckdb.DuckDBPyConnection:
-    """An in-memory connection with a view per table and the ledger; it spills into the dataset folder.
+    """An in-memory connection with a temporary view per table and the ledger; it spills into the dataset folder.
 
     DuckDB compares no checksum of a file, so the files are compared with their seals here.
 
@@ -74,15 +60,43 @@ def connect(
     Raises:
         ValueError: the folder is no dataset, or a file of it is damaged.
     """
+    _prepare_reading(dataset, reads, check)
+    connection = _database(dataset, memory, threads).cursor()
+    connection.execute("SET preserve_insertion_order = true")  # a job may have changed it
+    for sql in _views(dataset, as_now=True, reads=reads, others=False):
+        connection.execute(sql.replace("CREATE OR REPLACE VIEW", "CREATE OR REPLACE TEMPORARY VIEW", 1))
+    return connection
+
+
+def _prepare_reading(
+    dataset: Dataset, reads: Iterable[str] | None, check: Callable[[Path], object] = check_footer
+) -> None:
     require_dataset(dataset)
     dataset.refuse_lost_inputs()
     mend_catalog(dataset)
     _check_seals(dataset, _tables_of(reads), check)
-    connection = duckdb.connect(config={"memory_limit": memory, **({"threads": threads} if threads else {})})
-    connection.execute(f"SET temp_directory = {literal(str(dataset.root / '.duckdb-spill'))}")
-    connection.execute("SET preserve_insertion_order = true")
-    create_views(connection, dataset, as_now=True, reads=reads)
-    return connection
+
+
+_databases: dict[int, tuple[object, Connection]] = {}
+"""Process -> the DuckDB that it connected to last, and what that is for. To start one takes longer than most queries
+take. A process that is forked leaves its parent's alone."""
+
+
+def _database(dataset: Dataset, memory: str = "4GB", threads: int | None = None) -> Connection:
+    purpose, process = (dataset, memory, threads), os.getpid()
+    if process not in _databases or _databases[process][0] != purpose:
+        started = start(*purpose)
+        create_views(started, dataset, reads=())
+        _databases[process] = purpose, started
+    return _databases[process][1]
+
+
+def sweep_spilled(dataset: Dataset) -> None:
+    """Delete what queries have spilled into the dataset folder, or left there when they were killed."""
+    spilled = dataset.root / SPILLED
+    if spilled.is_dir():
+        _databases.pop(os.getpid(), None)  # it would look for its files
+        shutil.rmtree(spilled, ignore_errors=True)
 
 
 def _check_seals(dataset: Dataset, names: Iterable[str], check: Callable[[Path], object]) -> None:
@@ -98,7 +112,9 @@ def _check_seals(dataset: Dataset, names: Iterable[str], check: Callable[[Path],
 
 def connect_read_only(dataset: Dataset, reads: Iterable[str] | None = None) -> duckdb.DuckDBPyConnection:
     """A connection that sees the dataset and nothing else, and whose settings no query can change; see `connect`."""
-    connection = connect(dataset, reads=reads)
+    _prepare_reading(dataset, reads)
+    connection = start(dataset, "4GB")
+    create_views(connection, dataset, as_now=True, reads=reads)
     roots = [literal(str(dataset.root)), literal(_glob_safe(dataset.root))]  # a pattern is checked as it is written
     connection.execute(f"SET allowed_directories = [{', '.join(roots)}]")
     connection.execute("SET enable_external_access = false")
@@ -136,16 +152,6 @@ def query(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyCon
         raise ValueError(" ".join(str(error).split())) from None
 
 
-def rows(
-    connection: Connection, sql: str, parameters: Mapping[str, Any] | None = None, limit: int | None = None
-) -> list[Row]:
-    """The rows of a query as dicts by column name, at most `limit` of them."""
-    result = connection.execute(sql, dict(parameters or {}))
-    names = [column[0] for column in result.description or ()]
-    found = result.fetchall() if limit is None else result.fetchmany(limit)
-    return [dict(zip(names, row, strict=True)) for row in found]
-
-
 def write_catalog(dataset: Dataset) -> Path:
     """Write `catalog.duckdb`: the views over absolute paths, so that `duckdb catalog.duckdb` works from anywhere.
 
@@ -158,14 +164,16 @@ def write_catalog(dataset: Dataset) -> Path:
         return dataset.catalog
     with tempfile.TemporaryDirectory() as folder:  # DuckDB cannot write a database under a folder with ? in its name
         aside = Path(folder) / dataset.catalog.name
-        with duckdb.connect(str(aside), config={"storage_compatibility_version": "v1.0.0"}) as connection:
+        with _database(dataset).cursor() as connection:
+            name = f"catalog_{threading.get_ident()}"
+            connection.execute(f"ATTACH {literal(str(aside))} AS {name} (STORAGE_VERSION 'v1.0.0'); USE {name}; BEGIN")
             for sql in views:
                 connection.execute(sql)
             comments = [
                 f"COMMENT ON COLUMN {view}.{column} IS {literal(text)}"
                 for view, column, _, text in described_columns(connection)
             ] + [f"COMMENT ON VIEW {view} IS {literal(mark)}" for view in (*SCHEMAS, *_OVER)]
-            connection.execute(";".join(["BEGIN", *comments, "COMMIT"]))
+            connection.execute(";".join([*comments, "COMMIT", "USE memory", f"DETACH {name}"]))
         write_bytes(dataset.catalog, aside.read_bytes())
     return dataset.catalog
 
@@ -204,17 +212,22 @@ def create_views(
         connection.execute(sql)
 
 
-def _views(dataset: Dataset, as_now: bool = False, reads: Iterable[str] | None = None) -> list[str]:
-    """The statements that make the views."""
-    tables = _tables_of(reads)
+def _views(
+    dataset: Dataset, as_now: bool = False, reads: Iterable[str] | None = None, others: bool = True
+) -> list[str]:
+    """The statements that make the views, and with `others` empty ones of what is not read."""
+    names = {*SCHEMAS, _BESIDE, *_OVER} if reads is None else set(reads)
+    tables = _tables_of(names)
     selects = {
         table: select_table(dataset, table, as_now) if table in tables else _select_nothing(schema)
         for table, schema in SCHEMAS.items()
+        if others or table in tables
     }
     beside = [table for table in dataset.extra_captions() if {table, _BESIDE} & tables]
-    selects[_BESIDE] = _select_beside(dataset, beside, as_now)
+    if others or beside or _BESIDE in tables:
+        selects[_BESIDE] = _select_beside(dataset, beside, as_now)
     made = [f"CREATE OR REPLACE VIEW {view} AS {select}" for view, select in selects.items()]
-    return [*made, *(_sql_of(view) for view in _OVER)]
+    return [*made, *(_sql_of(view) for view in _OVER if others or view in names)]
 
 
 def named_in(sql: str) -> set[str]:
@@ -243,7 +256,8 @@ def _sql_of(view: str) -> str:
 def described_columns(connection: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str, str]]:
     """(view, column, type, meaning) of every column, views in the order of the jobs, the ledger last."""
     found = connection.execute(
-        "SELECT table_name, column_name, data_type FROM duckdb_columns() WHERE NOT internal ORDER BY column_index"
+        "SELECT table_name, column_name, data_type FROM duckdb_columns() "
+        "WHERE NOT internal AND database_name = current_database() ORDER BY column_index"
     ).fetchall()
     views = list(MEANINGS)
     described = [(view, column, kind, meaning(view, column) or "") for view, column, kind in found if view in MEANINGS]
@@ -304,21 +318,6 @@ def _added(path: Path, table: str) -> list[str]:
 def _select_nothing(schema: pa.Schema) -> str:
     columns = ", ".join(f"CAST(NULL AS {duckdb_type(field.type)}) AS {field.name}" for field in schema)
     return f"SELECT {columns} WHERE false"
-
-
-def duckdb_type(arrow: pa.DataType) -> str:
-    """The DuckDB name of an Arrow type that the tables use."""
-    return _DUCKDB_TYPES[str(arrow)]
-
-
-def literal(text: str) -> str:
-    """A text as a SQL string."""
-    return "'" + text.replace("'", "''") + "'"
-
-
-def in_list(numbers: Iterable[int]) -> str:
-    """Numbers to write after IN, each once: as literals, because DuckDB skips row groups by them."""
-    return f"({', '.join(str(int(number)) for number in dict.fromkeys(numbers))})"
 
 
 def _glob_safe(path: Path) -> str:

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
 
 def placed(folder: Path, name: str) -> Path:
     """Path of something of a table in a folder: captions of an extra captioner may still be in that of `captions`."""
-    path, old = folder / name, folder / name.replace(BESIDE, BESIDE_ONCE, 1)
-    return old if path != old and not path.exists() and old.exists() else path
+    path = folder / name
+    if BESIDE not in name or path.exists():
+        return path
+    old = folder / name.replace(BESIDE, BESIDE_ONCE, 1)
+    return old if old.exists() else path
 
 
 def rename_old_captions(dataset: Dataset) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -74,7 +73,7 @@ class ReduceJob(Job):
                 raise ValueError(
                     f"{self.job}: {why}; where a file is damaged, sigma doctor {dataset.root} names it"
                 ) from None
-        shutil.rmtree(dataset.root / ".duckdb-spill", ignore_errors=True)
+        catalog.sweep_spilled(dataset)
         return counted
 
 

@@ -298,8 +298,8 @@ def to_lab(rgb: NDArray[np.uint8]) -> Floats:
 
 def nearest_names(lab: Floats) -> NDArray[np.intp]:
     """For CIELAB colours (..., 3), the index into `NAMES` of the nearest one (CIE76 distance)."""
-    difference = lab[..., None, :] - _PALETTE_LAB
-    return np.argmin((difference * difference).sum(axis=-1), axis=-1)
+    across = [lab[..., channel, None] - _PALETTE_LAB[:, channel] for channel in range(3)]
+    return np.argmin(across[0] ** 2 + across[1] ** 2 + across[2] ** 2, axis=-1)
 
 
 def _lab_curve(ratio: Floats) -> Floats:

@@ -50,6 +50,8 @@ def check_subsets(rules: Select) -> dict[str, str]:
         ValueError: a name that is no plain word, or a condition that is not one SQL expression over `SUBSET_COLUMNS`
             and `FUNCTIONS`.
     """
+    if not rules.subsets:
+        return {}
     with duckdb.connect(config={"enable_external_access": "false"}) as connection:
         columns = ", ".join(f"{name} {kind}" for name, kind in SUBSET_COLUMNS.items())
         connection.execute(f"CREATE TABLE pictures ({columns})")

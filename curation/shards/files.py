@@ -130,7 +130,7 @@ def old_samples(dataset: Dataset, shard: str, number: int) -> dict[str, OldSampl
     """
     places, found = dataset.shards / PREVIOUS_SHARDS / PLACES_FILE, list[OldSample]()
     if places.is_file():
-        rows = read_some(places, [("shard_id", "=", number)]).to_pylist()
+        rows = read_some(places, "shard_id", number, number).to_pylist()
         found += [_old(row, f"{PREVIOUS_SHARDS}/{row['shard']}") for row in rows]
     if (dataset.shards / shard).is_file():
         found += _samples_in_place(dataset, shard, number)

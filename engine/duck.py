@@ -1,0 +1,69 @@
+"""DuckDB for the tables of a dataset: how one is started, its types, and how values are written into SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from engine.dataset import Dataset
+
+Connection = duckdb.DuckDBPyConnection
+Row = dict[str, Any]
+
+SPILLED = ".duckdb-spill"
+"""Folder in a dataset of what queries do not hold in memory."""
+
+_DUCKDB_TYPES = {
+    "string": "VARCHAR",
+    "binary": "BLOB",
+    "bool": "BOOLEAN",
+    "int8": "TINYINT",
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "uint64": "UBIGINT",
+    "float": "FLOAT",
+    "double": "DOUBLE",
+    "list<item: string>": "VARCHAR[]",
+    "list<element: string>": "VARCHAR[]",
+    "list<item: float>": "FLOAT[]",
+    "list<item: int32>": "INTEGER[]",
+    "map<string, float>": "MAP(VARCHAR, FLOAT)",
+    "map<string, string>": "MAP(VARCHAR, VARCHAR)",
+    "list<item: halffloat>": "FLOAT[]",  # DuckDB reads 16 bits as 32
+}
+
+
+def start(dataset: Dataset, memory: str, threads: int | None = None) -> Connection:
+    """A DuckDB in memory that spills into the dataset folder. It keeps nothing of a file, which may be replaced."""
+    connection = duckdb.connect(config={"memory_limit": memory, **({"threads": threads} if threads else {})})
+    connection.execute(f"SET temp_directory = {literal(str(dataset.root / SPILLED))}")
+    connection.execute("SET enable_external_file_cache = false")
+    return connection
+
+
+def rows(
+    connection: Connection, sql: str, parameters: Mapping[str, Any] | None = None, limit: int | None = None
+) -> list[Row]:
+    """The rows of a query as dicts by column name, at most `limit` of them."""
+    result = connection.execute(sql, dict(parameters or {}))
+    names = [column[0] for column in result.description or ()]
+    found = result.fetchall() if limit is None else result.fetchmany(limit)
+    return [dict(zip(names, row, strict=True)) for row in found]
+
+
+def duckdb_type(arrow: pa.DataType) -> str:
+    """The DuckDB name of an Arrow type that the tables use."""
+    return _DUCKDB_TYPES[str(arrow)]
+
+
+def literal(text: str) -> str:
+    """A text as a SQL string."""
+    return "'" + text.replace("'", "''") + "'"
+
+
+def in_list(numbers: Iterable[int]) -> str:
+    """Numbers to write after IN, each once: as literals, because DuckDB skips row groups by them."""
+    return f"({', '.join(str(int(number)) for number in dict.fromkeys(numbers))})"
