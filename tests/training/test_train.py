@@ -282,7 +282,8 @@ def test_a_signal_that_a_shell_has_ignored_stays_ignored(recipe_values, monkeypa
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         interrupted_before(2, monkeypatch)
-        train(TrainingRecipe.from_mapping(recipe_values), only_stage="small")
+        recipe = TrainingRecipe.from_mapping(recipe_values)
+        assert [(stage.name, stage.steps) for stage in train(recipe, only_stage="small")] == [("small", 8)]
     finally:
         signal.signal(signal.SIGINT, before)
 

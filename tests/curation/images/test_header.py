@@ -169,7 +169,8 @@ def test_no_pixel_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr("PIL.ImageFile.ImageFile.load", refuse)
     for image_format in ("JPEG", "PNG", "TIFF", "GIF", "BMP"):
-        read_header(encode(quadrants(), image_format))
+        header = read_header(encode(quadrants(), image_format))
+        assert (header.width, header.height) == quadrants().size
 
 
 def test_details_are_the_same_on_every_run() -> None:

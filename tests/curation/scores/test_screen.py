@@ -215,7 +215,7 @@ def test_impossible_recipes_are_refused(sections: dict[str, Any], why: str) -> N
 
 
 def test_a_limit_is_allowed_where_its_screen_is_computed() -> None:
-    DataRecipe.from_mapping(
+    made = DataRecipe.from_mapping(
         {
             "images": "a",
             "out": "b",
@@ -223,3 +223,4 @@ def test_a_limit_is_allowed_where_its_screen_is_computed() -> None:
             "select": {"max_nsfw": 0.5, "max_upscale": 2, "subsets": {"mine": "nsfw < 0.1 AND format <> 'border'"}},
         }
     )
+    assert (made.select.max_nsfw, made.screen.columns()) == (0.5, {"nsfw", "upscale"})

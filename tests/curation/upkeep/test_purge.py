@@ -444,7 +444,7 @@ def test_killed_at_many_points_a_takedown_is_finished_by_the_next_one(made: Data
         command_line = ["purge", dataset.root, "--domain", "a.example.org", "--why", WHY]
         done = run_python("-c", KILLED, str(num_renamed), *command_line)
         assert done.returncode == -signal.SIGKILL, f"it renames no {num_renamed} files any more"
-        assert content(dataset.root) != expected or num_renamed == 39
+        assert content(dataset.root) != expected
         with pytest.raises(ValueError, match=r"finish it first: sigma purge .* --resume"):
             build(recipe_of(dataset))
         told = list(show_and_purge(dataset, order.pipeline(recipe_of(dataset)), None, "", [], False, Run()))
