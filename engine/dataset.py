@@ -191,12 +191,8 @@ class Dataset:
     def sweep(self) -> None:
         """Delete what a killed run left half written, and rename what had other names. Call with the lock held."""
         rename_old_captions(self)
-        for folder in (self.tables, self.shards, self.runs, self.root / ".paid"):
-            for path in list(folder.rglob(f"{TEMPORARY}*")):
-                if path.is_dir():
-                    shutil.rmtree(path)
-                else:
-                    path.unlink(missing_ok=True)
+        for folder in (self.tables, self.shards, self.runs, self.root / ".paid", self.root / "features"):
+            sweep_folder(folder)
         for path in self.root.glob(f"{TEMPORARY}*"):
             path.unlink(missing_ok=True)
 
@@ -336,7 +332,16 @@ def delete_set_aside(dataset: Dataset, table: str) -> None:
     remove_folder(dataset.previous(table))
 
 
+def sweep_folder(folder: Path) -> None:
+    """Delete what killed runs left half written or half deleted below a folder."""
+    for path in list(folder.rglob(f"{TEMPORARY}*")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
 def remove_folder(folder: Path) -> None:
-    """Delete a folder: all of it loses its name at once, and `Dataset.sweep` deletes what a kill leaves of it."""
+    """Delete a folder: all of it loses its name at once, and `sweep_folder` deletes what a kill leaves of it."""
     if folder.is_dir():
         shutil.rmtree(folder.rename(folder.with_name(f"{TEMPORARY}{os.getpid()}{folder.name}")), ignore_errors=True)

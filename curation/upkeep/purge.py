@@ -26,6 +26,7 @@ from engine.dataset import (
     count_rows,
     read_parquet,
     schema_of,
+    sweep_folder,
 )
 from engine.job import Job, State, outdate_dependents
 from engine.map_job import MapJob, as_stored
@@ -326,10 +327,10 @@ class _Takedown:
 
     def _drop_features(self, folder: Path) -> None:
         """Delete the features of each shard that holds a purged key; `sigma encode` makes them again without it."""
+        sweep_folder(folder)
         keys = pa.array(sorted(self._keys), pa.string())
         for record in folder.glob(f"*/{RECORD_FILE}"):
-            places = [path for path in record.parent.rglob("*.parquet") if not path.name.startswith(".")]
-            for path in places:
+            for path in list(record.parent.rglob("*.parquet")):
                 if pc.any(pc.is_in(read_parquet(path, ["key"])["key"], value_set=keys)).as_py():
                     path.with_suffix(".tar").unlink(missing_ok=True)
                     path.unlink()

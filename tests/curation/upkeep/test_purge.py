@@ -378,7 +378,13 @@ def test_what_was_kept_aside_is_cleaned_too(dataset: Dataset) -> None:
         )
         (features / name).write_bytes(b"arrays")
     (features / RECORD_FILE).write_text("{}")
+    deleted = dataset.root / "features" / ".tmp-9latents-y" / held  # by an encode that was killed at it
+    begun = features / ".tmp-9-0.tar"
+    for path in (deleted, begun):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"arrays of a picture that goes")
     take_out(dataset, image_ids=(image["image_id"],))
+    assert [path.name for path in (dataset.root / "features").iterdir()] == ["latents-x"] and not begun.exists()
     for path in (dataset.paid("captions", 1), dataset.previous("captions") / "part-00001.parquet"):
         assert [row["row_id"] for row in pa.parquet.read_table(path).to_pylist()] == [4, 5]
     assert not dataset.report.exists()
