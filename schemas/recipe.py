@@ -12,7 +12,7 @@ from schemas.captioners import Caption
 from schemas.locations import absolute, on_disk
 from schemas.scores import LIMITED, LIMITS, Aesthetic, Screen
 from schemas.sources import AnySource, FolderSource, Source
-from schemas.strict import StrictModel, fingerprint
+from schemas.strict import Seed, StrictModel, fingerprint
 
 JOBS = (
     "ingest",
@@ -250,7 +250,7 @@ class DataRecipe(StrictModel):
     are in docs/curation.md. A source added at the end later appends parts; it never renumbers."""
     out: Annotated[str, AfterValidator(on_disk)]
     """The dataset folder to write."""
-    seed: int = 0
+    seed: Seed = 0
     """Seeds the order of samples in the shards."""
     part_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
     """Most inputs per part: the unit of work, of a commit and of a retry. A source of few inputs is cut into sixteen

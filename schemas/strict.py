@@ -8,15 +8,19 @@ import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from schemas.locations import public_url
 
 DUMPER, _LOADER = getattr(yaml, "CSafeDumper", yaml.SafeDumper), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Those written in C, where PyYAML was built with them: they are ten times as fast."""
+
+
+Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
+"""What a generator, or DuckDB, takes as a seed."""
 
 
 class StrictModel(BaseModel):
@@ -148,6 +152,8 @@ def _explain(model: type[BaseModel], error: ValidationError) -> list[str]:
     lines = []
     for problem in error.errors(include_url=False):
         path = ".".join(str(part) for part in _locate(model, tuple(problem["loc"]))[0]) or "recipe"
+        if problem["type"] == "too_short" and len(problem["input"]) >= problem["ctx"]["min_length"]:
+            continue  # its items were refused, each in a line of its own
         if problem["type"] == "extra_forbidden":
             lines.append(_unknown_key(model, tuple(problem["loc"]), path))
         elif problem["type"] == "missing":

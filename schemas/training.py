@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from schemas.locations import in_home, on_disk
-from schemas.strict import StrictModel
+from schemas.strict import Seed, StrictModel
 from schemas.tokens import MAX_TOKENS
 
 LATENT_DOWNSAMPLING = 8
@@ -251,7 +251,7 @@ class KVCompression(StrictModel):
 
     layers: tuple[Count, ...]
     """0-based block numbers; the paper's are the last half, 14 to 27."""
-    ratio: Annotated[int, Field(ge=2)] = 2
+    ratio: Annotated[int, Field(ge=2, lt=2**31)] = 2
     """Per axis: tokens shrink by ratio²."""
 
     @model_validator(mode="after")
@@ -360,7 +360,7 @@ class TrainingRecipe(StrictModel):
     """Dataset folder; its `shards/index.parquet` is read."""
     out: LocalPath
     """Folder of the run; each stage gets its own inside."""
-    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] = 0
+    seed: Seed = 0
     """Every random choice is a function of this, the stage, the epoch and the image's id."""
     model: Model = Model()
     """The transformer."""
@@ -477,6 +477,8 @@ class TrainingRecipe(StrictModel):
             if outside:
                 raise ValueError(f"{where}: kv_compression layers {outside} are outside 0..{self.model.depth - 1}")
         parent = stage.parent
+        if self.parent_of(stage) == SCRATCH:
+            refuse_idle(stage, f"{where} starts from scratch", "name a parent", "weights")
         if parent is None or parent == SCRATCH or parent in earlier or is_path(parent):
             return
         if parent in [other.name for other in self.stages[number:]]:

@@ -19,6 +19,7 @@ from engine.map_job import Worker, naming
 from engine.runner import Progress
 from models.clip import Clip, Embeddings, Pixels
 from models.weights import AESTHETIC_HEAD, find_weights, weights_name
+from schemas.locations import in_home
 from schemas.pixels import open_rgb
 from schemas.recipe import Aesthetic
 from schemas.tables import EMBEDDINGS, SCORES
@@ -91,7 +92,7 @@ def find_head(given: str | None) -> Head:
     """
     file = find_head_file(given)
     head = load_head(file)
-    if given is None or not Path(given).is_file():
+    if given is None or not in_home(Path(given)).is_file():
         head.name = weights_name(given, file.parent, AESTHETIC_HEAD)
     return head
 
@@ -102,8 +103,8 @@ def find_head_file(given: str | None) -> Path:
     Raises:
         ValueError: it is not on this machine.
     """
-    if given is not None and Path(given).is_file():
-        return Path(given)
+    if given is not None and (file := in_home(Path(given))).is_file():
+        return file
     return _head_file(find_weights(given, AESTHETIC_HEAD, "aesthetic.head"))
 
 

@@ -144,6 +144,23 @@ def test_the_papers_chain_is_a_recipe():
         ({"wandb": {"mode": "off", "project": "mine"}}, "wandb: project mine changes nothing while mode is off"),
         ({"ema": {"enabled": False, "decay": 0.5}}, r"ema: decay 0\.5 changes nothing while enabled is false"),
         ({"ema": {"enabled": False, "warmup": False}}, "ema: warmup False changes nothing while enabled is false"),
+        (
+            {"stages": [{**stages()[0], "weights": "raw"}]},
+            r"weights raw changes nothing while stages\.0 \(a\) starts from scratch; name a parent, or remove weights",
+        ),
+        (
+            {
+                "stages": [
+                    *stages(),
+                    {"name": "b", "resolution": 256, "steps": 5, "parent": "scratch", "weights": "raw"},
+                ]
+            },
+            r"weights raw changes nothing while stages\.1 \(b\) starts from scratch",
+        ),
+        (
+            {"stages": [{**stages()[0], "kv_compression": {"layers": [3], "ratio": 10**30}}]},
+            r"stages\.0\.kv_compression\.ratio: input should be less",
+        ),
         ({"latents": {"posterior": "mean"}}, "posterior and precision are for codec sdxl"),
         ({"text": {"precision": "fp32"}}, "precision is for encoder t5"),
         ({"out": "~nobody-of-this-name/run"}, "out: ~nobody-of-this-name/run: there is no such home directory"),
@@ -152,6 +169,21 @@ def test_the_papers_chain_is_a_recipe():
 def test_what_cannot_act_or_is_out_of_range_is_refused_with_the_knob(changes, message):
     with pytest.raises(ValueError, match=message):
         recipe(**changes)
+
+
+def test_a_stage_that_is_refused_is_named_alone():
+    child = {"name": "b", "resolution": 256, "steps": 5}
+    for changes in ({"parent": "~nobody-of-this-name/w"}, {"batch": 10**30}, {"kv_compression": {"layers": [10**30]}}):
+        with pytest.raises(ValueError, match=r"^recipe: stages\.1\.[^\n]*$"):
+            recipe(stages=[*stages(), {**child, **changes}])
+    with pytest.raises(ValueError, match="stages: tuple should have at least 1 item"):
+        recipe(stages=[])
+
+
+def test_weights_of_a_parent_are_chosen_where_there_is_one():
+    child = {"name": "b", "resolution": 256, "steps": 5, "weights": "raw"}
+    assert recipe(stages=[*stages(), child]).stages[1].weights == "raw"
+    assert recipe(stages=[{**child, "parent": "~/w.pth"}]).stages[0].weights == "raw"
 
 
 def test_seeds_and_cadences_in_range_are_kept():

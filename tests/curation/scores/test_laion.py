@@ -57,7 +57,9 @@ def test_a_head_is_its_layers_one_after_the_other_on_the_normalised_embedding(mo
     assert head(np.zeros((0, 8))).shape == (0,)
 
 
-def test_a_head_may_be_safetensors_or_a_folder_with_one(models: dict[str, str], tmp_path: Path) -> None:
+def test_a_head_may_be_safetensors_or_a_folder_with_one(
+    models: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     embeddings = np.random.default_rng(0).normal(size=(5, 8))
     expected = load_head(models["head"])(embeddings)
     save_file(torch.load(models["head"], weights_only=True), tmp_path / "model.safetensors")
@@ -66,6 +68,9 @@ def test_a_head_may_be_safetensors_or_a_folder_with_one(models: dict[str, str], 
     assert (load_head(Path(models["head"]).parent)(embeddings) == expected).all()
     assert find_head(str(tmp_path)).name == tmp_path.name
     assert find_head(models["head"]).name == "tiny-head"
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("~", "~/model.safetensors"):
+        assert (find_head(name)(embeddings) == expected).all()
 
 
 def refused(path: Path) -> str:
