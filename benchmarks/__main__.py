@@ -17,6 +17,7 @@ from benchmarks import (
     dedup_speed,
     driver_memory,
     hard_cases,
+    hostile_pictures,
     house,
     kv_compression,
     loader_speed,
@@ -58,8 +59,9 @@ def main() -> None:
         *memory_table.BENCHMARKS,
         *training_cost.BENCHMARKS,
         *house.BENCHMARKS,
-        *bit_flips.BENCHMARKS,  # a table of its own, as the next
-        *hard_cases.BENCHMARKS,  # a table of its own
+        *bit_flips.BENCHMARKS,  # tables of their own from here on
+        *hard_cases.BENCHMARKS,
+        *hostile_pictures.BENCHMARKS,
     ):
         if any(part in benchmark.__name__ for part in wanted):
             with tempfile.TemporaryDirectory() as folder:

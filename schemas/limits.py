@@ -24,9 +24,9 @@ _MOST_COMMENTS = 1000
 _SMALL_TILE = 2048 * 2048
 """Pixels of a tile that may be larger than the picture."""
 _MOST_ENLARGED = 4
-_MOST_SCANNED = 2_000_000_000
+_MOST_SCANNED = 500_000_000
 _USUAL_SCANS = 20
-"""Pixels that all scans of a JPEG read together, at up to 4 ns each; so many scans are allowed at any size."""
+"""Pixels that all scans of a JPEG read together, at up to 10 ns each; so many scans are allowed at any size."""
 _MOST_BLOCKS = 300_000
 """Code-blocks of a channel of a JPEG 2000, at up to 5 KB of memory each; 300 megapixels usually have 73,000."""
 _PIXELS_PER_BLOCK = 128

@@ -22,14 +22,13 @@ _MOST_EXIF = 100
 def check_parts(data: Sliced) -> None:
     """Count the parts of a file, up to those that it may have.
 
-    Of a file that is read lazily only the strips of a TIFF and the header of a PPM are counted; a PNG's chunks are
-    counted by `schemas.png.tidy`.
+    A JPEG or a GIF that is read lazily is not counted, and a PNG's chunks are counted by `schemas.png.tidy`.
 
     Raises:
         TooManyParts: says which.
     """
     count = next((count for start, count in _COUNTS.items() if data.startswith(start)), None)
-    if count is None or not (isinstance(data, bytes) or count in (_tiff, _ppm)):
+    if count is None or (count in (_jpeg, _gif) and not isinstance(data, bytes)):
         return
     most = most_parts(len(data))
     found = Counter(islice(count(data), most + 1))
@@ -47,6 +46,10 @@ def _jpeg(data: bytes) -> Iterator[str]:
         is_exif = segment.marker == 0xE1 and segment.payload.startswith(b"Exif\0\0")
         yield "scans" if segment.marker == SCAN else "segments of EXIF" if is_exif else "segments"
         at = segment.data_end
+
+
+def _gif(data: bytes) -> Iterator[str]:
+    return ("blocks" for _ in gif_blocks(data))
 
 
 def gif_blocks(data: bytes) -> Iterator[int]:
@@ -69,26 +72,25 @@ def _gif_table(data: bytes, at: int) -> int:
     return 3 * (2 << (flags & 7)) if flags & 0x80 else 0
 
 
-def _jp2(data: bytes) -> Iterator[str]:
+def _jp2(data: Sliced) -> Iterator[str]:
     headers = (box for box in boxes(data, 0, len(data)) if box.name == b"jp2h")
     inner = chain.from_iterable(boxes(data, box.start, min(box.end, len(data))) for box in headers)
     yield from ("boxes" for _ in chain(boxes(data, 0, len(data)), inner))
     yield from _codestream(data)
 
 
-def _codestream(data: bytes) -> Iterator[str]:
+def _codestream(data: Sliced) -> Iterator[str]:
     return ("markers" for _ in markers(data))
 
 
-def _psd(data: bytes) -> Iterator[str]:
+def _psd(data: Sliced) -> Iterator[str]:
     """Image resources."""
-    at = 30 + number(data, 26, 4)
-    end = min(at + 4 + number(data, at, 4), len(data))
-    at += 4
-    while at < end:
+    start = 34 + number(data, 26, 4)
+    section, at = data[start : start + number(data, start - 4, 4)], 0
+    while at < len(section):
         yield "image resources"
-        at += 8 + number(data, at + 6, 1) // 2 * 2
-        size = number(data, at, 4)
+        at += 8 + number(section, at + 6, 1) // 2 * 2
+        size = number(section, at, 4)
         at += 4 + size + size % 2
 
 
@@ -105,7 +107,7 @@ def _ppm(data: Sliced) -> Iterator[str]:
 
 _COUNTS: dict[bytes, Callable[..., Iterator[str]]] = {
     b"\xff\xd8\xff": _jpeg,
-    b"GIF8": lambda data: ("blocks" for _ in gif_blocks(data)),
+    b"GIF8": _gif,
     b"II": _tiff,
     b"MM": _tiff,
     b"\0\0\0\x0cjP": _jp2,

@@ -43,11 +43,13 @@ class Tidy(NamedTuple):
 
 
 def chunks(data: Sliced) -> Iterator[Chunk]:
-    """The chunks of a PNG in their order."""
+    """The chunks of a PNG in their order, up to its end."""
     at = len(SIGNATURE)
     while at + 8 <= len(data):
         length, name = struct.unpack(">I4s", data[at : at + 8])
         yield Chunk(name, at + 8, length)
+        if name == b"IEND":
+            return
         at += length + 12
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from PIL import EpsImagePlugin
 
 from curation.sources.demo_photos import write_demo_photos
 from engine.dataset import Dataset
@@ -67,3 +68,15 @@ def copy_of(tmp_path: Path) -> Callable[[Dataset], Dataset]:
         return Dataset(tmp_path / "copy")
 
     return copy
+
+
+@pytest.fixture
+def ghostscript_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A `gs` on the PATH that writes down that it was called; the file that it writes to."""
+    log = tmp_path / "called"
+    program = tmp_path / "gs"
+    program.write_text(f"#!/bin/sh\necho called >> {log}\nexit 1\n", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
+    return log

@@ -11,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from curation.images import formats
 from curation.images.flavours import camera_raw, lacking
-from curation.images.lazy_bytes import LazyBytes
+from curation.images.lazy_bytes import FIRST_BYTES, LazyBytes
 from curation.images.whole import cut_short
 from schemas import tiff
 from schemas.appearance import Appearance, appearance_of
@@ -158,21 +158,22 @@ def _opened(data: bytes | LazyBytes, kind: formats.Kind | None, decoders: tuple[
     name = kind.name if kind else ""
     if isinstance(data, bytes) or name == "PNG":
         return open_file(data, decoders, header_only=not isinstance(data, bytes))
-    if name in _IN_FRONT:
+    for num in _FRONTS.get(name, ()):
         try:
-            front = formats.webp_outline(data) if name == "WEBP" else data.first
+            front = formats.webp_outline(data) if name == "WEBP" else data[0:num]
             return open_file(front, decoders)
         except DECODER_ERRORS:
-            pass  # the header is longer, or broken: the whole file is read
+            pass  # the header is longer, or broken
     if name in _ANYWHERE:
         return open_file(bytes(data), decoders)
     return open_file(data, decoders)
 
 
-_IN_FRONT = ("JPEG", "WEBP")
-"""Formats whose header ends before their pixels, and that Pillow does not open before it has read all of it."""
-_ANYWHERE = ("GIF", "AVIF", "HEIF", "WEBP")
-"""Formats that Pillow reads whole to know their frames and tags."""
+_FRONTS = {"JPEG": (FIRST_BYTES, 8 * FIRST_BYTES, 64 * FIRST_BYTES), "WEBP": (FIRST_BYTES,)}
+"""Formats whose header ends before their pixels, and that Pillow does not open before it has read all of it: the parts
+in which it is looked for, before the whole file is read."""
+_ANYWHERE = ("GIF", "AVIF", "HEIF", "WEBP", "JPEG")
+"""Formats that Pillow reads whole to know their frames and tags, or whose parts are counted in the whole file."""
 
 
 def header_of(image: Image.Image, data: bytes | LazyBytes) -> Header:

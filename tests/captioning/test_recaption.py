@@ -17,6 +17,7 @@ from engine.dataset import Dataset, commit_table
 from engine.journal import Journal
 from schemas import tables
 from schemas.recipe import DataRecipe
+from tests.bombs import HOSTILE
 
 Part = Callable[..., pa.Table]
 
@@ -169,6 +170,18 @@ def test_a_damaged_proxy_is_a_reason(
     rows, _ = run(Counting(), {"proxies": damaged, "selection": selection})
     assert [row["reason"] for row in rows[:4]] == [None, None, "captioner_failed", None]
     assert f"image {2:032x}: its proxy cannot be decoded" in caplog.text
+
+
+def test_no_hostile_proxy_reaches_a_captioner(
+    part: Part, proxies: pa.Table, selection: pa.Table, ghostscript_log: Path
+) -> None:
+    """A dataset of somebody else may hold any bytes where proxies should be."""
+    for name in HOSTILE.keys() - {"endless.png"}:
+        jpegs = [HOSTILE[name], *proxies["jpeg"].to_pylist()[1:]]
+        damaged = part("proxies", image_id=proxies["image_id"].to_pylist(), jpeg=jpegs)
+        rows, _ = run(Counting(), {"proxies": damaged, "selection": selection})
+        assert [row["reason"] for row in rows[:3]] == ["captioner_failed", None, None], name
+    assert not ghostscript_log.exists()
 
 
 def test_captions_of_an_earlier_run_are_taken_over(part: Part, proxies: pa.Table, selection: pa.Table) -> None:

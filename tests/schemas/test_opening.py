@@ -7,78 +7,20 @@ import random
 import struct
 import subprocess
 import sys
-import zlib
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import EpsImagePlugin, Image
+from PIL import Image
 
 from curation.images.decode import decode
 from curation.images.header import Unreadable, read_header
 from schemas.opening import FORMATS, open_file
 from schemas.pixels import DECODER_ERRORS, PixelError, open_rgb
 from schemas.reasons import ImageError
-from tests.photos import encode, png_chunk, quadrants
-
-EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 16 16\n%%EndComments\nshowpage\n%%EOF\n"
-
-
-def in_iptc(inner: bytes, width: int = 16, height: int = 16) -> bytes:
-    """An IPTC record that names a size and holds a file."""
-    fields = ((3, 20, width), (3, 30, height), (3, 60, 1), (3, 65, 1), (3, 120, 5))
-    head = b"".join(struct.pack(">BBBHH", 0x1C, record, name, 2, value) for record, name, value in fields)
-    return head + struct.pack(">BBBH", 0x1C, 8, 10, len(inner)) + inner
-
-
-def in_ico(inner: bytes) -> bytes:
-    """An icon of 16 x 16 px that holds a file."""
-    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 16, 16, 0, 0, 1, 32, len(inner), 22) + inner
-
-
-def in_icns(inner: bytes) -> bytes:
-    """An Apple icon that holds a file."""
-    return b"icns" + struct.pack(">I4sI", 16 + len(inner), b"ic07", 8 + len(inner)) + inner
-
-
-def bomb(side: int) -> bytes:
-    """A PNG of one bit per pixel."""
-    rows = zlib.compress(bytes(side * (1 + side // 8)))
-    header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", rows) + png_chunk(b"IEND", b"")
-
-
-def dos_eps() -> bytes:
-    """An EPS behind the header of its DOS form."""
-    return b"\xc5\xd0\xd3\xc6" + struct.pack("<6IH", 30, len(EPS), 0, 0, 0, 0, 0xFFFF) + EPS
-
-
-WRAPPED = {
-    "eps": EPS,
-    "dos eps": dos_eps(),
-    "iptc of eps": in_iptc(EPS),
-    "ico of eps": in_ico(EPS),
-    "icns of eps": in_icns(EPS),
-    "iptc of iptc of eps": in_iptc(in_iptc(EPS)),
-    "iptc of a bomb": in_iptc(bomb(2000)),
-    "ico of a bomb": in_ico(bomb(2000)),
-    "icns of a bomb": in_icns(bomb(2000)),
-    "ico of a picture": encode(quadrants(32, 32), "ICO"),
-    "icns of a picture": encode(quadrants(128, 128), "ICNS"),
-}
-
-
-@pytest.fixture
-def ghostscript_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A `gs` on the PATH that writes down that it was called; the file that it writes to."""
-    log = tmp_path / "called"
-    program = tmp_path / "gs"
-    program.write_text(f"#!/bin/sh\necho called >> {log}\nexit 1\n", encoding="utf-8")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
-    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
-    return log
+from tests.bombs import EPS, WRAPPED
+from tests.photos import encode, quadrants
 
 
 def test_the_trap_for_ghostscript_works(ghostscript_log: Path) -> None:

@@ -6,11 +6,14 @@ import hashlib
 import io
 import json
 import os
+import tarfile
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -20,6 +23,7 @@ from curation.sources import read_original
 from engine.ahead import ahead
 from schemas.recipe import DataRecipe
 from schemas.tables import IMAGES, PROXIES
+from tests.bombs import HOSTILE
 from tests.building import build, recipe, write_pictures
 from tests.building import rows as rows_of
 from tests.photos import (
@@ -338,3 +342,35 @@ def test_a_caption_is_not_lost_to_a_disk_that_fails_for_a_moment(
     ]
     build(made, upto="ingest", retry_failed=True)
     assert [row["raw_caption"] for row in rows_of(dataset, "images")] == ["words"] * 3
+
+
+@pytest.mark.parametrize("kind", ["tar", "parquet", "folder"])
+def test_hostile_pictures_are_rows_wherever_they_come_from(tmp_path: Path, ghostscript_log: Path, kind: str) -> None:
+    source = tmp_path / "in"
+    write_files(source, HOSTILE if kind == "folder" else {})
+    source.mkdir(exist_ok=True)
+    if kind == "tar":
+        with tarfile.open(source / "0.tar", "w") as tar:
+            for number, (name, data) in enumerate(HOSTILE.items()):
+                info = tarfile.TarInfo(f"{number}.{name.partition('.')[2]}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+        sources = [{"kind": "webdataset", "urls": str(source)}]
+    elif kind == "parquet":
+        table = pa.table({"image": [{"bytes": data, "path": name} for name, data in HOSTILE.items()]})
+        pq.write_table(table, source / "0.parquet")
+        sources = [{"kind": "table", "path": str(source), "columns": {"bytes": "image"}}]
+    else:
+        sources = [{"kind": "folder", "path": str(source)}]
+    begun = time.process_time()
+    dataset, _ = build(recipe(None, tmp_path / "out", sources=sources, part_rows=100), upto="ingest")
+    assert time.process_time() - begun < 5
+    found = {row["sha256"]: row["reason"] for row in rows_of(dataset, "images")}
+    reasons = {name: found[hashlib.sha256(data).hexdigest()] for name, data in HOSTILE.items()}
+    assert reasons == {
+        **dict.fromkeys(HOSTILE, "corrupt"),
+        **dict.fromkeys(("eps.jpg", "eps.bmp", "wrapped.jpg", "wrapped.png"), "unsupported"),
+        "endless.png": None,
+        "blocks.jp2": "too_many_pixels",
+    }
+    assert not ghostscript_log.exists()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 
 from curation.shards.foreign_index import Indexed, find_tars, index_tars
 from schemas.shard_index import ShardIndex, read_index
+from tests.bombs import HOSTILE
 from tests.dying import Died, dying_at
 from tests.training.conftest import write_dataset
 from training.data.reader import DamagedSample, ShardReader
@@ -151,6 +153,28 @@ def test_what_cannot_be_trained_on_is_counted(tmp_path):
         "tars whose end is lost (truncated)": 1,
     }
     assert captions(tmp_path) == ["words", "kept"]
+
+
+def test_hostile_pictures_cost_neither_the_index_nor_the_trainer_much(tmp_path, ghostscript_log):
+    """Those that no header shows are samples until they are read, and damaged ones then."""
+    members = ((f"{number}.{name.partition('.')[2]}", f"{number}.txt", name) for number, name in enumerate(HOSTILE))
+    write_tar(
+        tmp_path / "0.tar",
+        [one for file, text, name in members for one in ((file, HOSTILE[name]), (text, name.encode()))],
+    )
+    begun = time.process_time()
+    found = index(tmp_path)
+    reader = reader_of(tmp_path)
+    whole, damaged = [], 0
+    for row in range(len(reader)):
+        try:
+            whole.append(reader.read(row, (32, 32)).mixed)
+        except DamagedSample:
+            damaged += 1
+    assert time.process_time() - begun < 3
+    assert whole == ["endless.png"]
+    assert damaged + sum(found.left_out.values()) == len(HOSTILE) - 1
+    assert not ghostscript_log.exists()
 
 
 def test_an_index_may_be_elsewhere_and_tars_may_be_links(tmp_path):
