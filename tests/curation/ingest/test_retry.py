@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from engine.dataset import Dataset, JobRecord
 from schemas.recipe import DataRecipe
 from tests.building import build, computed, recipe, rows, write_pictures
+from tests.dying import Died, dying_at
 from tests.serving import Served, serving
 from tests.trees import content
 
@@ -85,6 +87,27 @@ def test_a_retry_that_was_cut_off_goes_on(server: Served, tmp_path: Path, monkey
     done = content(dataset.root)
     build(made, upto="ingest")
     assert content(dataset.root) == done
+
+
+def test_a_retry_that_was_killed_before_a_change_of_the_disk_goes_on(server: Served, tmp_path: Path) -> None:
+    whole = recipe_for(server, tmp_path / "ds")
+    build(whole, upto="ingest")
+    server.recovered = True
+    died, change, undisturbed = True, 10**6, None
+    while died:
+        made = whole.model_copy(update={"out": str(tmp_path / f"copy-{change}")})
+        dataset = Dataset(Path(shutil.copytree(tmp_path / "ds", made.out)))
+        try:
+            with dying_at(change):
+                build(made, upto="ingest", retry_failed=True)
+            died = undisturbed is None
+        except Died:
+            build(made, upto="ingest", retry_failed=True)
+        assert reasons(dataset) == [None, None, None, None, "not_found", *[None] * 5]
+        undisturbed = undisturbed or rows(dataset, "images")
+        assert rows(dataset, "images") == undisturbed
+        change = 0 if change == 10**6 else change + 4
+    assert change > 8
 
 
 def test_a_dataset_without_a_failure_is_left_alone(tmp_path: Path) -> None:
