@@ -8,6 +8,10 @@ import signal
 import sys
 import threading
 
+sys.modules["torch"] = None  # type: ignore[assignment]
+"""webdataset imports torch where it can, for loaders that img2dataset does not use: half of the start of each of its
+processes, each of which imports this file first."""
+
 
 def main() -> None:
     """Read img2dataset's arguments as one line of JSON, then download; when the input closes, everything stops."""
