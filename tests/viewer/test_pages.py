@@ -267,7 +267,7 @@ def test_the_page_and_the_command_agree_with_select_on_a_threshold(doubles: Data
     )
     assert (found.num_fallen, found.num_returned) == (expected.num_fallen, expected.num_returned)
     with catalog.connect(doubles) as connection:
-        connection.execute(f"CREATE TABLE afterwards AS {select.reduce_job(changed).query(connection)}")
+        connection.execute(f"CREATE TEMP TABLE afterwards AS {select.reduce_job(changed).query(connection)}")
         for moved, which in (
             (found.fallen, "was.kept AND NOT afterwards.kept"),
             (found.returned, "afterwards.kept AND NOT was.kept"),
