@@ -25,10 +25,9 @@ from curation.sources.item import SourceListing, member_name
 from curation.sources.patterns import find_files
 from curation.sources.tars import TarContents, members, split_key
 from engine.ahead import ahead
-from engine.dataset import ROW_GROUP_ROWS
+from engine.dataset import ROW_GROUP_ROWS, sweep_folder
 from engine.reduce_job import commit_batches
 from schemas.buckets import LABELS, nearest_codes
-from schemas.commit import TEMPORARY
 from schemas.foreign_tars import caption_of
 from schemas.ids import image_id
 from schemas.locations import absolute, on_disk
@@ -85,8 +84,7 @@ def index_tars(tars: list[str], dataset: Path | None, progress: Callable[[int], 
     path = dataset / "shards" / INDEX_FILE
     if path.is_file() and TARS_KEY not in (pq.read_schema(path).metadata or {}):
         raise ValueError(f"{dataset}: is a dataset that sigma build made, with an index; train on it as it is")
-    for left in path.parent.glob(f"{TEMPORARY}*-{INDEX_FILE}"):  # by a run that was killed while it wrote
-        left.unlink(missing_ok=True)
+    sweep_folder(path.parent)
     found = Indexed(path, len(tars))
     where = os.path.relpath(root, path.parent) if dataset == root else str(root)
     commit_batches(

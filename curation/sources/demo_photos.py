@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from schemas.commit import write_bytes
 from schemas.pixels import open_rgb
 
 
@@ -68,19 +69,19 @@ def write_demo_photos(folder: Path) -> int:
     originals = {photo.file: (package / photo.file).read_bytes() for photo in PHOTOS}
     images = originals | bad_files(originals, spare=(package / "grass.png").read_bytes())
     for name, data in images.items():
-        _write(folder / name, data)
+        write_bytes(folder / name, data)
     table = []
     for photo in PHOTOS:
         sidecar = (folder / photo.file).with_suffix(SIDECARS.get(photo.file, ""))
         words = {"caption": photo.caption, "license": photo.license}
         if sidecar.suffix == ".json":
-            _write(sidecar, json.dumps(words).encode())
+            write_bytes(sidecar, json.dumps(words).encode())
         elif sidecar.suffix == ".txt":
-            _write(sidecar, f"{photo.caption}\n".encode())
+            write_bytes(sidecar, f"{photo.caption}\n".encode())
         else:
             table.append({"file_name": photo.file, **words})
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in table)
-    _write(folder / "captions.jsonl", lines.encode())
+    write_bytes(folder / "captions.jsonl", lines.encode())
     return len(images)
 
 
@@ -114,8 +115,3 @@ def _animation(image: Image.Image) -> bytes:
     dark = Image.new("RGB", image.size)
     image.save(buffer, "GIF", save_all=True, append_images=[dark], duration=500, loop=0)
     return buffer.getvalue()
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data)
