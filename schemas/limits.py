@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from itertools import chain, islice
 
 from PIL import Image
@@ -36,7 +37,6 @@ _TILE_BLOCKS = 9
 128 px stay."""
 _MOST_FRAMES = 16
 """Frames of one AV1 picture: one, or a few layers; all but the last can be hidden."""
-_MOST_UNITS = 10_000
 _SEQUENCE_HEADER = 1
 """Type of the unit that holds the size of an AV1 picture (AV1 specification, 6.2.2)."""
 _FRAMES = (3, 6)
@@ -86,12 +86,20 @@ def _tiff(data: Sliced, num_pixels: int, max_pixels: int) -> str | None:
 
 def _avif(data: Sliced, num_pixels: int, max_pixels: int) -> str | None:
     """The decoder believes the coded size of each picture and tile, and scales it to what the boxes say."""
-    num_coded = num_bytes = 0
+    num_coded = num_bytes = num_units = 0
     for spans in chain(items(data), first_samples(data)):
         num_bytes += sum(max(0, min(end, len(data)) - start) for start, end in spans)
         if num_bytes > _MOST_ENLARGED * len(data):
             return "its items overlap"
-        width, height, num_frames = _av1_size(b"".join(data[start:end] for start, end in spans))
+        units, size, num_frames = b"".join(data[start:end] for start, end in spans), (0, 0), 0
+        for kind, start in _av1_units(units):
+            num_units += 1
+            num_frames += kind in _FRAMES
+            if kind == _SEQUENCE_HEADER:
+                size = max(size, _Bits(units[start : start + 256]).av1_size(), key=math.prod)
+            if num_units > most_parts(len(data)):
+                return f"it has more than {most_parts(len(data))} units"
+        width, height = size
         if width * height > max_pixels:
             return f"it is coded as {width}x{height} px, the limit is {max_pixels} px"
         if num_frames > _MOST_FRAMES:
@@ -137,27 +145,22 @@ def _blocks_per_pixel(style: bytes) -> float:
     return num
 
 
-def _av1_size(units: bytes) -> tuple[int, int, int]:
-    """(width, height) in the largest sequence header of an AV1 picture, zeros where there is none, and its frames."""
-    at, size, num_frames = 0, (0, 0), 0
-    for _ in range(_MOST_UNITS):
-        if at + 2 >= len(units):
-            return *size, num_frames
-        kind, has_size, extended = units[at] >> 3 & 15, units[at] & 2, units[at] >> 2 & 1
+def _av1_units(data: bytes) -> Iterator[tuple[int, int]]:
+    """(type, first byte behind its header) of each unit of an AV1 picture."""
+    at = 0
+    while at + 2 < len(data):
+        kind, has_size, extended = data[at] >> 3 & 15, data[at] & 2, data[at] >> 2 & 1
         at += 1 + extended
         length, shift = 0, 0
-        while has_size and at < len(units):
-            length |= (units[at] & 127) << shift
+        while has_size and at < len(data):
+            length |= (data[at] & 127) << shift
             at, shift = at + 1, shift + 7
-            if not units[at - 1] & 128:
+            if not data[at - 1] & 128:
                 break
-        if kind == _SEQUENCE_HEADER:
-            size = max(size, _Bits(units[at : at + 256]).av1_size(), key=math.prod)
-        num_frames += kind in _FRAMES
+        yield kind, at
         if not has_size or shift > 56:
-            return *size, num_frames
+            return
         at += length
-    return *size, _MOST_UNITS
 
 
 class _Bits:

@@ -15,8 +15,9 @@ from schemas.slices import Sliced, TooManyParts, most_parts
 
 MOST_SCANS = 100
 """Passes over a JPEG. Encoders make about ten; each costs a pass over all of its blocks, however few bytes it has."""
-_MOST_EXIF = 100
-"""Segments of EXIF, at 64 KB: Pillow joins them one by one, and a thousand take it half a minute."""
+_MOST = {"scans": MOST_SCANS, "segments of EXIF": 100, "names of items": 20_000}
+"""Parts that cost more the more there are. Pillow joins segments of EXIF one by one: a thousand of 64 KB take half a
+minute. Each name of an item in a table of an AVIF is looked up among all before: 60,000 take 10 s."""
 
 
 def check_parts(data: Sliced) -> None:
@@ -27,12 +28,13 @@ def check_parts(data: Sliced) -> None:
     Raises:
         TooManyParts: says which.
     """
-    count = next((count for start, count in _COUNTS.items() if data.startswith(start)), None)
+    known = next((count for start, count in _COUNTS.items() if data.startswith(start)), None)
+    count = _items if data[4:8] == b"ftyp" else known
     if count is None or (count in (_jpeg, _gif) and not isinstance(data, bytes)):
         return
     most = most_parts(len(data))
     found = Counter(islice(count(data), most + 1))
-    for kind, limit in (("scans", MOST_SCANS), ("segments of EXIF", _MOST_EXIF)):
+    for kind, limit in _MOST.items():
         if found[kind] > limit:
             raise TooManyParts(f"it has {found[kind]} {kind}, the limit is {limit}")
     if found.total() > most:
@@ -77,6 +79,24 @@ def _jp2(data: Sliced) -> Iterator[str]:
     inner = chain.from_iterable(boxes(data, box.start, min(box.end, len(data))) for box in headers)
     yield from ("boxes" for _ in chain(boxes(data, 0, len(data)), inner))
     yield from _codestream(data)
+
+
+def _items(data: Sliced) -> Iterator[str]:
+    """The names of items in the tables of an AVIF or HEIF (ISO/IEC 14496-12, 8.11, and 23008-12, 9.3)."""
+    metas = (box for box in boxes(data, 0, len(data)) if box.name == b"meta")
+    tables = chain.from_iterable(boxes(data, meta.start + 4, min(meta.end, len(data))) for meta in metas)
+    for name, start, end in tables:
+        version = number(data, start, 1)
+        wide, end, num = 4 if version else 2, min(end, len(data)), 0
+        if name == b"iloc":
+            num = number(data, start + 6, 4 if version == 2 else 2)
+        elif name == b"iinf":
+            num = number(data, start + 4, wide)
+        elif name == b"iref":
+            num = sum(1 + number(data, reference.start + wide, 2) for reference in boxes(data, start + 4, end))
+        elif name == b"iprp":
+            num = sum(number(data, box.start + 4, 4) for box in boxes(data, start, end) if box.name == b"ipma")
+        yield from repeat("names of items", num)
 
 
 def _codestream(data: Sliced) -> Iterator[str]:

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from schemas.slices import Sliced
+from schemas.slices import Sliced, most_parts
 
 SUBFILE, OLD_SUBFILE, WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 254, 255, 256, 257, 258, 259, 262
 STRIPS, CHANNELS, STRIP_BYTES, TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES = 273, 277, 279, 322, 323, 324, 325
@@ -56,6 +56,8 @@ class Directory(NamedTuple):
 
     layout: Layout
     fields: dict[int, Field]
+    num_fields: int
+    """Those that have the same tag as another are counted, too."""
     next: int
     """Place of the next directory; 0 behind the last."""
 
@@ -72,7 +74,7 @@ class Directory(NamedTuple):
         table = data[place + head : end + link]
         entry = struct.Struct(order + ("HHQ8s" if layout.big else "HHI4s"))
         fields = {tag: Field(*rest) for tag, *rest in (entry.unpack_from(table, n * size) for n in range(count))}
-        return cls(layout, fields, struct.unpack(order + ("Q" if layout.big else "I"), table[-link:])[0])
+        return cls(layout, fields, count, struct.unpack(order + ("Q" if layout.big else "I"), table[-link:])[0])
 
     def numbers(self, data: Sliced, tag: int, most: int = 64) -> tuple[int, ...]:
         """The first values of a field; empty where there is none, or no whole number."""
@@ -107,14 +109,16 @@ class Directory(NamedTuple):
 
 
 def directories(data: Sliced) -> Iterator[Directory]:
-    """The directories of a file in their order, at most `MOST_DIRECTORIES`; a loop in the chain ends it."""
-    layout = Layout.of(data)
+    """The directories of a file in their order, at most `MOST_DIRECTORIES`, and no more fields in all than the file may
+    have parts. A loop in the chain ends it."""
+    layout, left = Layout.of(data), most_parts(len(data))
     place, seen = layout.first if layout else 0, set[int]()
     while layout and place and place not in seen and len(seen) < MOST_DIRECTORIES:
         found = Directory.at(data, layout, place)
-        if found is None:
+        if found is None or found.num_fields > left:
             return
         seen.add(place)
+        left -= found.num_fields
         yield found
         place = found.next
 

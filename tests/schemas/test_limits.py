@@ -248,6 +248,13 @@ def test_the_coded_size_of_an_avif_is_found_wherever_its_bytes_are(inside: bool)
     )
 
 
+def test_an_avif_is_made_of_few_units() -> None:
+    """One of 12 MB in units of two bytes took 3 s."""
+    units = b"\x12\0" * 10_000
+    assert large_avif(avif_of([units], [units]), (16, 16), 1_000_000) == "AVIF: it has more than 10313 units"
+    assert large_avif(avif_of([units]), (16, 16), 1_000_000) is None
+
+
 def test_the_first_frame_of_a_sequence_is_as_large_as_it_is_coded() -> None:
     frames = [Image.new("RGB", (1200, 900), colour) for colour in ("navy", "red")]
     data = encode(frames[0], "AVIF", speed=10, save_all=True, append_images=frames[1:])

@@ -9,12 +9,13 @@ import pytest
 from curation.images.decode import decode
 from curation.images.header import Unreadable
 from curation.images.lazy_bytes import LazyBytes
+from schemas import tiff
 from schemas.opening import open_file
 from schemas.parts import check_parts
 from schemas.pixels import PixelError, open_rgb
 from schemas.reasons import ImageError
 from schemas.slices import TooManyParts, most_parts
-from tests.bombs import BOMBS, GIF, JP2, JPEG, PHOTO, PNG, gif, jp2, jpeg, png, segment
+from tests.bombs import BOMBS, GIF, JP2, JPEG, PHOTO, PNG, box, gif, jp2, jpeg, png, segment
 from tests.photos import png_chunk
 
 MANY = 12_000
@@ -46,6 +47,46 @@ def test_exif_in_a_hundred_segments_stays(num: int) -> None:
     else:
         with pytest.raises(TooManyParts, match="101 segments of EXIF, the limit is 100"):
             open_file(data)
+
+
+def item_tables(num: int) -> dict[str, bytes]:
+    """Tables of an AVIF that name so many items."""
+    references = b"".join(box(b"cdsc", struct.pack(">HHH", item, 1, 1)) for item in range(num // 2))
+    several = box(b"dimg", struct.pack(">HH", 1, num) + bytes(2 * num))
+    associations = box(b"ipma", struct.pack(">II", 0, num // 2) + b"\0\1\0" * (num // 2))
+    return {
+        "places": box(b"iloc", struct.pack(">IHH", 0, 0x4400, num) + bytes(6 * num)),
+        "places of long numbers": box(b"iloc", struct.pack(">IHI", 2 << 24, 0x4400, num) + bytes(8 * num)),
+        "descriptions": box(b"iinf", struct.pack(">IH", 0, num) + box(b"infe", bytes(4)) * num),
+        "descriptions of long numbers": box(b"iinf", struct.pack(">II", 1 << 24, num) + box(b"infe", bytes(4)) * num),
+        "references": box(b"iref", bytes(4) + references),
+        "a reference to many": box(b"iref", bytes(4) + several),
+        "associations": box(b"iprp", box(b"ipco", b"") + associations * 2),
+    }
+
+
+@pytest.mark.parametrize("name", item_tables(0))
+def test_an_avif_of_very_many_items_is_refused(name: str) -> None:
+    """Their reader looks each name up among all before: 60,000 in 360 KB took 10 s."""
+    for num, padding in ((15_000, 0), (20_100, 2_000_000)):
+        file = box(b"ftyp", b"avif\0\0\0\0avif") + box(b"meta", bytes(4) + item_tables(num)[name]) + bytes(padding)
+        for read in (decode, open_rgb):
+            with pytest.raises((Unreadable, PixelError), match="names of items"):
+                read(file)
+    check_parts(box(b"ftyp", b"avif\0\0\0\0avif") + box(b"meta", bytes(4) + item_tables(9_000)[name]))
+
+
+def test_directories_of_a_tiff_share_the_fields_that_it_may_have() -> None:
+    """Directories may overlap: 190 of a thousand fields in 25 KB were walked four times."""
+    num, size = 190, 2 + 12 * 3
+    table = bytearray(16 + size * num + 2 + 12 * 1000 + 8)
+    table[:8] = struct.pack("<4sI", b"II*\0", 16)
+    for number in range(num):
+        place, following = 16 + size * number, 16 + size * (number + 1)
+        struct.pack_into("<HHHII", table, place, 1000, 256, 4, 1, 16)
+        struct.pack_into("<I", table, place + 2 + 12 * 1000, following if number < num - 1 else 0)
+    assert len(list(tiff.directories(bytes(table)))) == 10
+    assert sum(found.num_fields for found in tiff.directories(bytes(table))) <= most_parts(len(table))
 
 
 def test_whatever_large_metadata_a_photo_has_it_stays() -> None:
