@@ -19,6 +19,7 @@ from benchmarks import (
     hard_cases,
     hostile_pictures,
     house,
+    interrupts,
     kv_compression,
     loader_speed,
     memory_table,
@@ -60,6 +61,7 @@ def main() -> None:
         *training_cost.BENCHMARKS,
         *house.BENCHMARKS,
         *bit_flips.BENCHMARKS,  # tables of their own from here on
+        *interrupts.BENCHMARKS,
         *hard_cases.BENCHMARKS,
         *hostile_pictures.BENCHMARKS,
     ):

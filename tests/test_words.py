@@ -27,7 +27,8 @@ from schemas.training import TrainingRecipe
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
-PACKAGES = ("schemas", "engine", "models", "curation", "captioning", "training", "viewer", "commands")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+PACKAGES = PROJECT["tool"]["importlinter"]["root_packages"]
 MODULES = [ROOT / "sigma.py", *(path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py")))]
 PLAIN = {"sony", "would"}
 """Words behind `sigma` that are no command: a maker of cameras beside others, and a verb."""
@@ -182,7 +183,7 @@ def test_every_recipe_that_is_typed_by_name_is_shipped() -> None:
 
 
 def test_every_package_to_install_is_one_that_this_project_declares() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = PROJECT["project"]
     declared = [
         *project["dependencies"],
         *(one for extra in project["optional-dependencies"].values() for one in extra),
