@@ -8,9 +8,9 @@ import signal
 import sys
 import threading
 
-sys.modules["torch"] = None  # type: ignore[assignment]
-"""webdataset imports torch where it can, for loaders that img2dataset does not use: half of the start of each of its
-processes, each of which imports this file first."""
+if __name__ in ("__main__", "__mp_main__"):  # in this process and those of its pool, each of which runs this file first
+    # webdataset imports torch where it can, for loaders that img2dataset does not use: half of the start of a process
+    sys.modules["torch"] = None  # type: ignore[assignment]
 
 
 def main() -> None:

@@ -273,8 +273,8 @@ def test_a_half_built_dataset_has_a_page_too(tmp_path: Path, done: int) -> None:
 def test_the_page_warns_of_counts_that_do_not_add_up(tmp_path: Path) -> None:
     dataset = build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
     connection = connect(dataset, threads=1)
-    connection.execute("CREATE TABLE short AS SELECT * FROM ledger LIMIT 6")
-    connection.execute("CREATE OR REPLACE VIEW ledger AS SELECT * FROM short")
+    connection.execute("CREATE TEMP TABLE short AS SELECT * FROM ledger LIMIT 6")
+    connection.execute("CREATE OR REPLACE TEMP VIEW ledger AS SELECT * FROM short")
     write_report(connection, dataset.root, tmp_path / "report.html")
     assert "but 7 were listed: the counts do not add up" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
