@@ -35,10 +35,9 @@ lint: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# A file's tests share what they build, so a file is not divided; the first to start are those with most slow tests.
 # Three workers on two cores, because tests wait for Ray and for timers; one thread each, because threads that wait for a
 # busy core cost more than they do. Test files stay compiled from run to run.
-PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n 3 --dist loadfile --no-loadscope-reorder
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --workers 3
 
 # The + lets pytest's dots through at once; the lint's output comes whole.
 pytest: $(STAMP)

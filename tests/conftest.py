@@ -15,21 +15,41 @@ from PIL import EpsImagePlugin
 from curation.sources.demo_photos import write_demo_photos
 from engine.dataset import Dataset
 from tests.building import build, recipe, write_pictures
-from tests.processes import stop_server
+from tests.fork_server import skip_fsync
+from tests.processes import start_server, stop_server
+from tests.workers import SECONDS, run_in_workers
 
 settings.register_profile("busy machine", deadline=None)  # its cores are shared: a slow example is no defect
 settings.load_profile("busy machine")
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--workers", type=int, default=0, help="Processes that share the test files; 0 runs them in this one."
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
     """A shell starts its background jobs with SIGINT ignored, and tests that interrupt a process need it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    skip_fsync()
+    if config.getoption("workers") and not config.option.collectonly:
+        start_server()  # it imports while this process collects, and is shared by all workers
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with many slow tests come first, so that all workers end at about the same time; `quick` ones lead."""
-    marks = {mark: Counter(item.path for item in items if item.get_closest_marker(mark)) for mark in ("quick", "slow")}
-    items.sort(key=lambda item: (-marks["quick"][item.path], -marks["slow"][item.path]))
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The files that took longest come first, so that all workers end at about the same time; where no run has told,
+    those with many slow tests."""
+    seconds = config.cache.get(SECONDS, {}) if config.cache else {}
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (-seconds.get(str(item.path), 1e9), -slow[item.path]))
+
+
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    if not session.config.getoption("workers") or session.config.option.collectonly or session.testsfailed:
+        return None
+    run_in_workers(session, session.config.getoption("workers"))
+    return True
 
 
 def pytest_sessionfinish() -> None:

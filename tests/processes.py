@@ -35,6 +35,12 @@ class _Server:
 _servers: list[_Server] = []
 
 
+def start_server() -> None:
+    """Start the server, where there is none."""
+    if not _servers:
+        _servers.append(_Server())
+
+
 def stop_server() -> None:
     """End the server, and whatever of its processes is still there."""
     while _servers:
@@ -57,8 +63,7 @@ class Python(subprocess.Popen[Any]):
         cwd: str | None, env: dict[str, str] | None, startupinfo: object, creationflags: object, shell: object,
         p2cread: int, p2cwrite: int, c2pread: int, c2pwrite: int, errread: int, errwrite: int, *_: object,
     ) -> None:  # fmt: skip
-        if not _servers:
-            _servers.append(_Server())
+        start_server()
         request = {
             "arguments": args,
             "cwd": os.fspath(cwd or Path.cwd()),
