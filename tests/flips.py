@@ -39,6 +39,7 @@ KINDS = {
     METRICS_FILE: "metrics",
     RECORD_FILE: "stage's features.json",
     "README.md": "card",
+    "catalog.duckdb": "catalog",
     ".json": "wids",
     ".tar": "tar",
     ".pt": "checkpoint",
@@ -129,6 +130,7 @@ def reader(root: Path, path: Path) -> Callable[[], Any]:
         "purged.jsonl": lambda: read_log(Dataset(root)),
         "recipe.yaml": lambda: states(root) if (root / "tables").is_dir() else stage_knobs(path),
         "wids.json": lambda: json.loads(path.read_text()),
+        "catalog.duckdb": lambda: views(path),
         ".md": path.read_bytes,
         ".json": lambda: read_json(path),
         ".pt": lambda: plain(read_checkpoint(path)),
@@ -148,6 +150,14 @@ def rows_of(path: Path) -> Any:
     with duckdb.connect() as connection:
         by_duckdb = connection.execute("SELECT * FROM read_parquet(?, hive_partitioning=false)", [str(path)]).fetchall()
     return str(by_duckdb), pq.read_table(path, partitioning=None).to_pylist()
+
+
+def views(path: Path) -> Any:
+    """The views of a catalog with the meanings of their columns."""
+    with duckdb.connect(str(path), read_only=True) as connection:
+        made = connection.execute("SELECT view_name, sql, comment FROM duckdb_views() WHERE NOT internal ORDER BY ALL")
+        columns = "SELECT table_name, column_name, comment FROM duckdb_columns() WHERE NOT internal ORDER BY ALL"
+        return made.fetchall(), connection.execute(columns).fetchall()
 
 
 def members(path: Path) -> list[tuple[str, bytes]]:
