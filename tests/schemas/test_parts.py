@@ -5,13 +5,15 @@ from __future__ import annotations
 import struct
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from curation.images.decode import decode
 from curation.images.header import Unreadable
 from curation.images.lazy_bytes import LazyBytes
 from schemas import tiff
 from schemas.opening import open_file
-from schemas.parts import check_parts
+from schemas.parts import _COUNTS, check_parts
 from schemas.pixels import PixelError, open_rgb
 from schemas.reasons import ImageError
 from schemas.slices import TooManyParts, most_parts
@@ -114,3 +116,33 @@ def test_of_a_file_that_is_read_lazily_only_a_header_is_read() -> None:
     lazy = LazyBytes(JPEG[:64], len(JPEG), lambda begin, count: JPEG[begin : begin + count])
     check_parts(lazy)
     assert lazy.num_read == 64
+
+
+SIGNATURES = (*_COUNTS, b"\0\0\0\x10ftypavif", b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+SMALL = [file(5) for file in BOMBS.values()] + [
+    box(b"ftyp", b"avif") + box(b"meta", bytes(4) + table) for table in item_tables(4).values()
+]
+
+
+@settings(max_examples=400, derandomize=True)
+@given(st.sampled_from(SIGNATURES), st.binary(max_size=200))
+def test_any_bytes_behind_a_signature_are_counted_to_an_end(signature: bytes, rest: bytes) -> None:
+    check_parts(signature + rest)
+
+
+@settings(max_examples=400, derandomize=True)
+@given(st.sampled_from(SMALL), st.data())
+def test_damaged_files_are_counted_to_an_end_and_lazily_alike(whole: bytes, draw: st.DataObject) -> None:
+    damaged = bytearray(whole)
+    for _ in range(draw.draw(st.integers(1, 4))):
+        damaged[draw.draw(st.integers(0, len(whole) - 1))] = draw.draw(st.integers(0, 255))
+    data = bytes(damaged[: draw.draw(st.integers(0, len(whole)))])
+    lazy = LazyBytes(data[:20], len(data), lambda begin, count: data[begin : begin + count])
+    said = []
+    for each in (data, lazy):
+        try:
+            check_parts(each)
+            said.append("")
+        except TooManyParts as error:
+            said.append(str(error))
+    assert said[0] == said[1] or data.startswith((b"\xff\xd8", b"GIF8"))
