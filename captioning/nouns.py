@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -121,6 +121,12 @@ def load_extractor(name: str, compounds: bool = False) -> NounExtractor:
     return NounExtractor(nlp, compounds)
 
 
+@lru_cache(maxsize=1)
+def shared_extractor(name: str, compounds: bool) -> NounExtractor:
+    """The extractor that this process loaded last; otherwise as `load_extractor`, which takes over a second."""
+    return load_extractor(name, compounds)
+
+
 class NounExtractor:
     """Finds nouns with a spaCy pipeline.
 
@@ -172,7 +178,7 @@ class NounWorker:
             extra_captioners: their captions are read besides those of `NOUN_SOURCES`.
             compounds: adjacent nouns are one concept.
         """
-        self._extractor = load_extractor(extractor, compounds)
+        self._extractor = shared_extractor(extractor, compounds)
         self._tokenizer = load_tokenizer(tokenizer)
         self._extra_captioners = tuple(extra_captioners)
 

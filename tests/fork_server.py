@@ -42,13 +42,16 @@ NUMBER_BYTES = 4
 
 
 def import_everything() -> None:
-    """Import what programs need. It must compute nothing: the threads of a pool would be missing in every child."""
+    """Import what programs need, and load the two models that every build reads. It must start no threads: those of a
+    pool would be missing in every child."""
     for package in PACKAGES:
         for found in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
             if found.name not in RAY:
                 importlib.import_module(found.name)
     for name in LATE:
         importlib.import_module(name)
+    importlib.import_module("captioning.texts.language").LanguageGuesser().languages()
+    importlib.import_module("captioning.nouns").shared_extractor("lexicon", False)
     for name in [name for name in sys.modules if name.partition(".")[0] in OWN]:
         del sys.modules[name]
     gc.collect()

@@ -9,7 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from captioning.figures.queries import read_sql
-from captioning.nouns import load_extractor
+from captioning.nouns import shared_extractor
 from engine.catalog import Row, rows
 from engine.reduce_job import ReduceJob
 from models.tokenizers import load_tokenizer
@@ -68,7 +68,7 @@ def table_1_of(captions: Iterable[str], source: str, knobs: recipe.DataRecipe) -
     Raises:
         ValueError: the extractor or the tokenizer is not on this machine.
     """
-    extractor = load_extractor(knobs.nouns.extractor, knobs.nouns.compounds)
+    extractor = shared_extractor(knobs.nouns.extractor, knobs.nouns.compounds)
     tokenizer = load_tokenizer(knobs.mix.tokenizer)
     numbers, captions = count(), iter(captions)
     with duckdb.connect() as connection:
