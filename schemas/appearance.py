@@ -110,13 +110,16 @@ def _xmp_orientation(xmp: bytes) -> int | None:
     text = xmp.replace(b"\0", b"")  # UTF-16 and UTF-32, read as their ASCII
     prefixes = {b"tiff", *re.findall(rb"xmlns:([\w.-]+)\s*=\s*[\"']http://ns\.adobe\.com/tiff/1\.0/[\"']", text)}
     for match in _XMP_ORIENTATION.finditer(text):
-        if match[1] in prefixes:
-            return int(match[2])
+        prefix = _NAME_AT_END.search(text[max(0, match.start() - 99) : match.start()])
+        if prefix and prefix[0] in prefixes:
+            return int(match[1])
     return None
 
 
-_XMP_ORIENTATION = re.compile(rb"([\w.-]{1,99}):Orientation\s*(?:=\s*[\"']|>)\s*([1-8])\s*[<\"']")
-"""The property of any prefix: one pattern of all prefixes costs a try of each at every word."""
+_XMP_ORIENTATION = re.compile(rb":Orientation\s*(?:=\s*[\"']|>)\s*([1-8])\s*[<\"']")
+"""The property behind any prefix, which is looked at afterwards: a pattern that begins with names is tried at every
+letter of a long word."""
+_NAME_AT_END = re.compile(rb"[\w.-]+\Z")
 
 
 def _is_adobe_rgb(image: Image.Image, exif: Image.Exif) -> bool:

@@ -82,7 +82,9 @@ def _jp2(data: Sliced) -> Iterator[str]:
 
 
 def _items(data: Sliced) -> Iterator[str]:
-    """The names of items in the tables of an AVIF or HEIF (ISO/IEC 14496-12, 8.11, and 23008-12, 9.3)."""
+    """The boxes of the tracks of an AVIF or HEIF, and the names of items in its tables (ISO/IEC 14496-12, 8.11, and
+    23008-12, 9.3)."""
+    yield from _boxes_of_tracks(data, 0, len(data), _TO_TRACKS)
     metas = (box for box in boxes(data, 0, len(data)) if box.name == b"meta")
     tables = chain.from_iterable(boxes(data, meta.start + 4, min(meta.end, len(data))) for meta in metas)
     for name, start, end in tables:
@@ -97,6 +99,16 @@ def _items(data: Sliced) -> Iterator[str]:
         elif name == b"iprp":
             num = sum(number(data, box.start + 4, 4) for box in boxes(data, start, end) if box.name == b"ipma")
         yield from repeat("names of items", num)
+
+
+def _boxes_of_tracks(data: Sliced, begin: int, end: int, names: tuple[bytes, ...]) -> Iterator[str]:
+    for name, start, behind in boxes(data, begin, end):
+        yield "boxes"
+        if name in names[:1]:
+            yield from _boxes_of_tracks(data, start, min(behind, len(data)), names[1:])
+
+
+_TO_TRACKS = (b"moov", b"trak", b"mdia", b"minf", b"stbl")
 
 
 def _codestream(data: Sliced) -> Iterator[str]:

@@ -78,6 +78,16 @@ def test_an_avif_of_very_many_items_is_refused(name: str) -> None:
     check_parts(box(b"ftyp", b"avif\0\0\0\0avif") + box(b"meta", bytes(4) + item_tables(9_000)[name]))
 
 
+def test_tracks_of_an_avif_are_parts() -> None:
+    inner = b""
+    for name in (b"stbl", b"minf", b"mdia", b"trak"):
+        inner = box(name, inner)
+    for movies in (box(b"moov", inner * 20_000), box(b"moov", inner) * 20_000):
+        with pytest.raises(TooManyParts, match="boxes"):
+            check_parts(box(b"ftyp", b"avis") + movies)
+    check_parts(box(b"ftyp", b"avis") + box(b"moov", inner * 1000))
+
+
 def test_directories_of_a_tiff_share_the_fields_that_it_may_have() -> None:
     """Directories may overlap: 190 of a thousand fields in 25 KB were walked four times."""
     num, size = 190, 2 + 12 * 3
