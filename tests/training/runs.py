@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -84,8 +83,8 @@ class Run:
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "BEFORE_TRAINING": before}
         options: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
         if torchrun:
-            launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-            self._processes = [subprocess.Popen(launcher + program, env=environment, **options)]
+            launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+            self._processes: list[Popen[str]] = [Python(*launcher, *program, env=environment, **options)]
         else:
             self._processes = start_group([program] * processes, environment, **options)
 

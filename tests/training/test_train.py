@@ -9,7 +9,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -60,10 +59,8 @@ def start(recipe: TrainingRecipe, folder: Path, *launcher: str) -> subprocess.Po
     path.write_text(recipe.to_yaml())
     (folder / "program.py").write_text(PROGRAM)
     where = {"cwd": REPOSITORY, "env": {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}}
-    if not launcher:
-        return Python(folder / "program.py", path, **where)
-    command = [sys.executable, *launcher, str(folder / "program.py"), str(path)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **where)
+    told = {"stdout": subprocess.PIPE, "text": True} if launcher else {}
+    return Python(*launcher, folder / "program.py", path, **told, **where)
 
 
 def test_a_chain_trains_samples_and_is_skipped_the_second_time(recipe_values, tmp_path, caplog):
