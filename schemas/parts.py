@@ -15,7 +15,8 @@ from schemas.slices import Sliced, TooManyParts, most_parts
 
 MOST_SCANS = 100
 """Passes over a JPEG. Encoders make about ten; each costs a pass over all of its blocks, however few bytes it has."""
-_MOST = {"scans": MOST_SCANS, "segments of EXIF": 100, "names of items": 20_000}
+_HEADER = "bytes or more in its header"
+_MOST = {"scans": MOST_SCANS, "segments of EXIF": 100, "names of items": 20_000, _HEADER: most_parts(0)}
 """Parts that cost more the more there are. Pillow joins segments of EXIF one by one: a thousand of 64 KB take half a
 minute. Each name of an item in a table of an AVIF is looked up among all before: 60,000 take 10 s."""
 
@@ -134,7 +135,7 @@ def _ppm(data: Sliced) -> Iterator[str]:
     """The bytes of a header whose end is not found in those that every file may have: it is read byte by byte."""
     words = re.sub(rb"#[^\r\n]*", b"", data[0 : most_parts(0)]).split(maxsplit=4)
     is_whole = len(data) <= most_parts(0) or len(words) > (2 if data[1:2] in b"14" else 3)
-    return repeat("bytes in its header", 0 if is_whole else len(data))
+    return repeat(_HEADER, 0 if is_whole else most_parts(0) + 1)
 
 
 _COUNTS: dict[bytes, Callable[..., Iterator[str]]] = {

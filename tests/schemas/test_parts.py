@@ -27,11 +27,14 @@ REFUSED_ANYWAY = {"GIF: frames", "JPEG: restart intervals", "JPEG: markers witho
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_file_of_very_many_parts_is_refused_by_whoever_opens_it(name: str) -> None:
     data = BOMBS[name](MANY)
-    with pytest.raises(Unreadable, match=f"it has more than {most_parts(len(data))} ") as caught:
+    found = f"it has more than {most_parts(len(data))} "
+    if name.startswith("PPM"):
+        found = "it has 10001 bytes or more in its header, the limit is 10000"
+    with pytest.raises(Unreadable, match=found) as caught:
         decode(data)
     assert caught.value.reason == ImageError.CORRUPT
-    assert caught.value.detail.startswith(name.partition(":")[0] + ": it has more than")
-    with pytest.raises(PixelError, match="it has more than"):
+    assert caught.value.detail.startswith(f"{name.partition(':')[0]}: {found}")
+    with pytest.raises(PixelError, match=found):
         open_rgb(data)
 
 
