@@ -23,11 +23,9 @@ def in_short(path: Path) -> dict[str, Any]:
     knobs = read_yaml(path)
     if "stages" in knobs:
         knobs["optimizer"]["warmup_steps"] = 1
-        knobs["model"] = {"depth": 5, "hidden_size": 16, "num_heads": 2}
+        knobs["model"] = {"depth": 1, "hidden_size": 16, "num_heads": 2}
         knobs["sample"]["steps"], knobs["checkpoint_every"], knobs["log_every"] = 1, 2, 1
-        for stage in (stages := knobs["stages"][::3]):
-            stage |= {"steps": 4, "warmup_steps": 1}
-        knobs["stages"] = stages
+        knobs["stages"] = [knobs["stages"][0] | {"steps": 4, "warmup_steps": 1}]
     return knobs
 
 
@@ -45,7 +43,7 @@ def test_a_demo_that_was_killed_is_finished_by_running_it_again(tmp_path: Path, 
     undisturbed = shown(out)
     assert len(undisturbed) > 30
     shutil.rmtree(out)
-    for change, only in ((30, "/dataset/"), (3, "step-")):
+    for change, only in ((30, "/dataset/"), (1, "step-")):
         with pytest.raises(Died), dying_at(change, only):
             showing.demo(out, "local")
     showing.demo(out, "local")
