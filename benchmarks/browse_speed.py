@@ -18,8 +18,9 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from engine.dataset import Dataset, commit_table
+from engine.dataset import Dataset
 from schemas import tables
+from tests.building import put
 
 NUM_ROWS = 1_000_000
 PART_ROWS = 10_000
@@ -34,17 +35,10 @@ def write_rows(dataset: Dataset, num_rows: int = NUM_ROWS, part_rows: int = PART
     file = io.BytesIO()
     Image.fromarray(rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)).save(file, "JPEG")
     words = np.array([f"word{number}" for number in range(NUM_WORDS)])
-    reduced: dict[str, list[pa.Table]] = {"selection": [], "duplicates": []}
     for number, begin in enumerate(range(0, num_rows, part_rows)):
         row_ids = np.arange(begin, min(begin + part_rows, num_rows))
         for name, columns in _part(row_ids, number, words, file.getvalue(), rng).items():
-            table = _table(name, columns)
-            if name in reduced:
-                reduced[name].append(table)
-            else:
-                commit_table(dataset.part(name, number), table, tables.SCHEMAS[name], {})
-    for name, parts in reduced.items():
-        commit_table(dataset.reduced(name), pa.concat_tables(parts), tables.SCHEMAS[name], {})
+            put(dataset, name, number, _table(name, columns))
 
 
 def _part(
@@ -145,7 +139,7 @@ def browse_speed(folder: Path, num_rows: int = NUM_ROWS, only: str = "") -> Iter
     from viewer.server import make_app
 
     dataset = Dataset(folder / str(num_rows))
-    if not dataset.reduced("duplicates").is_file():  # the last table to be written
+    if not dataset.parts("duplicates"):
         write_rows(dataset, num_rows)
     begun = time.perf_counter()
     app = make_app(dataset)

@@ -28,9 +28,11 @@ from captioning.captioners.share_captioner import Decoding, ShareCaptioner
 from captioning.captioners.share_captioner.dimensions import Dimensions, ResamplerChoices
 from captioning.captioners.share_captioner.generation import Mode, generate_ids
 from captioning.captioners.share_captioner.model import ShareCaptionerModel, preprocess
-from engine.dataset import Dataset, commit_table
+from engine.dataset import Dataset
+from engine.job import State
 from schemas import tables
 from schemas.recipe import DataRecipe
+from tests.building import put
 
 FULL = Dimensions(
     image_size=448,
@@ -184,15 +186,19 @@ def recaption_overhead(folder: Path, num_parts: int = 20, rows: int = 24, num_to
         jpegs.append(file.getvalue())
     for number in range(num_parts):
         ids = [f"{number * rows + row:032x}" for row in range(rows)]
-        commit_table(dataset.part("proxies", number), _proxies(number * rows, ids, jpegs), tables.PROXIES, {})
-    commit_table(dataset.reduced("selection"), _all_kept(num_parts * rows), tables.SELECTION, {})
+        proxies = _proxies(number * rows, ids, jpegs)
+        listed = [{"row_id": row, "source": "s", "source_name": "s", "member": "m"} for row in range(rows)]
+        put(dataset, "listing", number, pa.Table.from_pylist(listed, schema=tables.LISTING))
+        put(dataset, "proxies", number, proxies)
+        put(dataset, "selection", number, _all_kept(num_parts * rows).slice(number * rows, rows))
     (stage,) = recaption.map_jobs(DataRecipe(images="photos", out=str(folder)))
     counts: Counter[str] = Counter()
     worker = recaption.Recaptioner(lambda: TinyCaptioner(num_tokens), threads=1)
     peaks_mb: dict[int, float] = {}
-    for number in range(num_parts):
-        stage.run_part(dataset, lambda: worker, number, lambda rows, more={}: counts.update(more))
-        peaks_mb[number + 1] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    stage.prepare(dataset, State.NEW, redo=False)
+    for task in stage.tasks(dataset.held(), range(num_parts)):
+        stage.run_part(dataset, lambda: worker, task, lambda rows, more={}: counts.update(more))
+        peaks_mb[task.number + 1] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     share = counts["model_s"] / counts["worker_s"]
     yield (
         f"| a captioning worker's time inside the model, tiny, {num_tokens} tokens, "

@@ -229,14 +229,16 @@ import sys
 from commands import order
 from benchmarks.dedup_speed import peak_gb
 from engine.dataset import Dataset
+from engine.job import State
 from engine.runner import once
 from schemas.recipe import DataRecipe
 recipe = DataRecipe.load(sys.argv[1])
 (stage,) = (step for step in order.pipeline(recipe) if step.outputs[-1] == sys.argv[2])
 dataset, worker = Dataset(recipe.out_path()), once(stage.build)
-for number in range(20):
-    assert stage.run_part(dataset, worker, number, lambda rows: None)
-    if number in (1, 19):
+stage.prepare(dataset, State.NEW, redo=False)
+for task in stage.tasks(dataset.held(), range(20)):
+    assert stage.run_part(dataset, worker, task, lambda rows: None)
+    if task.number in (1, 19):
         print(round(peak_gb() * 1000))
 """
 

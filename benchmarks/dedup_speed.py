@@ -15,14 +15,14 @@ from pathlib import Path
 import duckdb
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from curation.dedup import dedup
 from curation.selection import select
-from engine.dataset import Dataset, JobRecord
+from engine.dataset import Dataset
 from engine.runner import LocalRunner
 from schemas import tables
 from schemas.recipe import DataRecipe
+from tests.building import put
 
 SIZES = (1_000_000, 8_000_000)
 MEMORY = "4GB"
@@ -51,9 +51,6 @@ def write_tables(root: Path, num_rows: int, max_distance: int = MAX_DISTANCE) ->
     hashes[places[:, 1]] = hashes[places[:, 0]] ^ np.bitwise_or.reduce(masks, axis=1)
     for number, begin in enumerate(range(0, num_rows, PART_ROWS)):
         _write_part(root, number, begin, hashes[begin : begin + PART_ROWS], rng)
-    dataset = Dataset(root)
-    for table in ("images", "fingerprints", "scores"):
-        dataset.write_record(table, JobRecord("benchmark", {}, {}, table))
     return np.column_stack([places, bits])
 
 
@@ -74,9 +71,7 @@ def _write_part(root: Path, number: int, begin: int, hashes: np.ndarray, rng: np
     for table, given in columns.items():
         schema = tables.SCHEMAS[table]
         filled = {field.name: given.get(field.name, pa.nulls(num, field.type)) for field in schema}
-        path = Dataset(root).part(table, number)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(pa.table(filled).cast(schema), path, compression="zstd", row_group_size=65536)
+        put(Dataset(root), table, number, pa.table(filled).cast(schema))
 
 
 def measure(root: Path, num_rows: int, max_distance: int = MAX_DISTANCE) -> dict[str, float]:
@@ -98,7 +93,7 @@ def run_jobs(root: Path, max_distance: int) -> dict[str, float]:
     before = peak_gb()
     for work in (dedup.reduce_job(recipe), select.reduce_job(recipe)):
         begun, used = time.perf_counter(), time.process_time()
-        work.prepare(dataset, work.state(dataset), redo=False)
+        work.prepare(dataset, work.state(dataset.held()), redo=False)
         result = work.run(dataset, LocalRunner, lambda *_: None, MEMORY)
         seconds[work.job] = time.perf_counter() - begun
         seconds[f"{work.job}_cpu"] = time.process_time() - used
@@ -118,7 +113,7 @@ def recall(root: Path) -> tuple[float, int]:
     with duckdb.connect() as connection:
         pairs = np.load(root / "planted.npy")
         connection.register("planted", pa.table({"a": pairs[:, 0], "b": pairs[:, 1]}))
-        path = Dataset(root).reduced("duplicates")
+        path = f"{Dataset(root).folder('duplicates')}/*.parquet"
         (found,) = connection.execute(
             f"SELECT count(*) FROM planted JOIN '{path}' AS x ON x.row_id = a JOIN '{path}' AS y ON y.row_id = b "
             "WHERE x.group_id = y.group_id"

@@ -31,13 +31,13 @@ from curation import build as pipeline
 from curation.ingest import listing
 from curation.shards.writer import write_index
 from engine import catalog
-from engine.dataset import Dataset, JobRecord
-from engine.job import Job
+from engine.dataset import Dataset, JobRecord, remove_folder
+from engine.job import Job, State
 from engine.map_job import MapJob
+from engine.names import NOTHING, PartName, made_from
 from engine.runner import LocalRunner, Progress
 from schemas import tables
 from schemas.recipe import DataRecipe
-from schemas.strict import fingerprint
 
 PART_ROWS = 4096
 SHARD_ROWS = 10_000
@@ -75,27 +75,34 @@ def write_tables(root: Path, num_rows: int) -> None:
     source = recipe.all_sources()[0]
     entry = {"path": source.location(), "name": source.label(), "rows": num_rows, "parts": num_parts, "ignored": {}}
     knobs = {"part_rows": PART_ROWS, "sources": [entry]}
-    dataset.write_record("listing", JobRecord("ingest", knobs, {}, fingerprint(knobs)))
+    dataset.write_record("listing", JobRecord("ingest", knobs, []))
+    for step in steps_of(recipe):
+        for table in step.outputs:  # on record each is made from nothing, so that it holds although a table is missing
+            shards = [f"shard {number}" for number in range(-(-num_rows // SHARD_ROWS))]
+            planned = shards if table == "shard_plan" else None
+            dataset.write_record(table, JobRecord(step.job, json.loads(json.dumps(dict(step.knobs))), [], planned))
     for number in range(num_parts):
         begin = number * PART_ROWS
         for table, columns in _columns(np.arange(begin, min(begin + PART_ROWS, num_rows)), source.location()).items():
-            _write(dataset.part(table, number), table, columns)
+            _write(dataset, number, table, columns)
     for number in range(-(-num_rows // SHARD_ROWS)):
         begin = number * SHARD_ROWS
         shard = f"0.68/0.68-{number:06d}.tar"
         rows = np.arange(begin, min(begin + SHARD_ROWS, num_rows))
-        _write(dataset.part("samples", number), "samples", _samples(rows, shard))
+        _write(dataset, number, "samples", _samples(rows, shard))
         (dataset.shards / shard).parent.mkdir(parents=True, exist_ok=True)
         (dataset.shards / shard).touch()
-    for step in steps_of(recipe):
-        for table in step.outputs:
-            dataset.write_record(table, step.record(dataset))
 
 
-def _write(path: Path, table: str, given: Mapping[str, Any]) -> None:
+def _write(dataset: Dataset, number: int, table: str, given: Mapping[str, Any]) -> None:
     schema = tables.SCHEMAS[table]
     num = len(given["row_id"])
     arrays = [_array(given.get(field.name), field, num) for field in schema]
+    record = dataset.record(table)
+    assert record is not None
+    planned = [f"shard {number}"] if table == "samples" else []
+    source = NOTHING if table == "listing" else made_from(record.job, record.knobs)(planned)
+    path = dataset.folder(table) / PartName(number, source, NOTHING).file
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path, compression="zstd")
 
@@ -165,8 +172,9 @@ def _preflight(root: Path, memory: str) -> str:
     dataset = Dataset(recipe.out_path())
     steps = steps_of(recipe)
     pipeline.preflight(dataset, recipe, steps, frozenset())
-    num_open = sum(len(step.parts_to_compute(dataset)) for step in steps)
-    return f"{dataset.num_parts():,} parts of {len(steps)} tables, {num_open} open"
+    held = dataset.held()
+    num_open = sum(len(step.parts_to_compute(held)) for step in steps)
+    return f"{held.num_parts('listing'):,} parts of {len(steps)} tables, {num_open} open"
 
 
 class _Constant:
@@ -185,9 +193,12 @@ def _stage_loop(root: Path, memory: str) -> str:
     dataset = Dataset(recipe.out_path())
     (step,) = (step for step in steps_of(recipe) if step.outputs == ("scores",))
     assert isinstance(step, MapJob)
+    step.prepare(dataset, State.OUTDATED, redo=False)
+    for name, source in zip(dataset.held().listed("scores"), step.expected(dataset.held()), strict=True):
+        path = dataset.folder("scores") / name.file
+        path.rename(path.with_name(name._replace(made_from=source or NOTHING).file))
     for path in dataset.parts("scores")[::MISSING_EVERY]:
         path.unlink()
-    step.prepare(dataset, step.state(dataset), redo=False)
     result = replace(step, build=_Constant).run(dataset, LocalRunner, lambda *_: None)
     return f"{result.computed} of {result.parts:,} parts computed"
 
@@ -197,8 +208,8 @@ def _reduce(output: str) -> Callable[[Path, str], str]:
         recipe = recipe_of(root)
         dataset = Dataset(recipe.out_path())
         (step,) = (step for step in steps_of(recipe) if step.outputs == (output,))
-        dataset.reduced(output).unlink(missing_ok=True)
-        step.prepare(dataset, step.state(dataset), redo=False)
+        remove_folder(dataset.folder(output))
+        step.prepare(dataset, step.state(dataset.held()), redo=False)
         result = step.run(dataset, LocalRunner, lambda *_: None, memory)
         return f"{result.rows:,} rows"
 
@@ -206,7 +217,12 @@ def _reduce(output: str) -> Callable[[Path, str], str]:
 
 
 def _index(root: Path, memory: str) -> str:
-    return f"{write_index(Dataset(root / 'dataset')):,} samples"
+    dataset = Dataset(root / "dataset")
+    record, num_shards = dataset.record("shard_plan"), len(dataset.held().listed("samples"))
+    assert record is not None
+    shards = [f"shard {number}" for number in range(num_shards)]  # as the samples were written, whatever was planned
+    dataset.write_record("shard_plan", replace(record, shards=shards))
+    return f"{write_index(dataset):,} samples"
 
 
 def _conserve(root: Path, memory: str) -> str:

@@ -102,7 +102,7 @@ def _ours(photos: Path, out: Path) -> Mapping[str, Answer]:
     pipeline.build(recipe, [step for step in order.pipeline(recipe) if step.job == "ingest"], Times())
     dataset = Dataset(out / "dataset")
     answers: dict[str, Answer] = {}
-    for number in range(dataset.num_parts()):
+    for number in dataset.held().parts("images"):
         images = dataset.read_part("images", number).to_pylist()
         for image, proxy in zip(images, dataset.read_part("proxies", number)["jpeg"].to_pylist(), strict=True):
             refused = f"{image['reason']}: {image['detail']}"

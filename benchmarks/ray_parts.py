@@ -15,7 +15,7 @@ import ray
 
 from engine.dataset import Dataset
 from engine.ray_runner import RayRunner
-from engine.runner import Progress
+from engine.runner import Progress, Task
 
 WORKERS = 16
 PART_S = 0.01
@@ -38,9 +38,9 @@ class Waiting:
         """Nothing is needed."""
         return dict
 
-    def run_part(self, dataset: Dataset, worker: Callable[[], Any], number: int, progress: Progress) -> bool:
+    def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> bool:
         """Wait for 10 ms, or for seconds with the lock held."""
-        if number == self.held_part:
+        if task.number == self.held_part:
             ctypes.PyDLL(None).sleep(HELD_S)  # PyDLL does not let go of the lock
         else:
             time.sleep(PART_S)
@@ -58,6 +58,11 @@ def cluster(workers: int) -> Iterator[RayRunner]:
         ray.shutdown()
 
 
+def tasks(num_parts: int) -> list[Task]:
+    """Parts that are made from nothing."""
+    return [Task(number) for number in range(num_parts)]
+
+
 def measure(runner: RayRunner, folder: Path, held: bool, num_parts: int = NUM_PARTS) -> tuple[float, int]:
     """Parts per second with all workers up, and the rows that were counted. Of a held worker the other parts count,
     which must be done before it is."""
@@ -72,9 +77,9 @@ def measure(runner: RayRunner, folder: Path, held: bool, num_parts: int = NUM_PA
             ended = time.perf_counter()
 
     while len(runner._idle) < WORKERS:
-        runner.run(dataset, Waiting(), range(WORKERS * 4), lambda *_: None)
+        runner.run(dataset, Waiting(), tasks(WORKERS * 4), lambda *_: None)
     begun = time.perf_counter()
-    runner.run(dataset, Waiting(held_part=0 if held else None), range(num_parts), count)
+    runner.run(dataset, Waiting(held_part=0 if held else None), tasks(num_parts), count)
     return (num_parts - held) / (ended - begun), rows
 
 

@@ -18,8 +18,9 @@ import pyarrow as pa
 from benchmarks.dedup_speed import MEMORY, peak_gb
 from curation.dedup.semantic import find_similar
 from engine import catalog
-from engine.dataset import Dataset, commit_table
+from engine.dataset import Dataset
 from schemas.tables import EMBEDDINGS, LISTING
+from tests.building import put
 
 NUM_ROWS = 100_000
 NUM_DIMS = 768
@@ -68,7 +69,7 @@ def _write_part(dataset: Dataset, number: int, begin: int, vectors: np.ndarray) 
     }
     for table, schema in (("listing", LISTING), ("embeddings", EMBEDDINGS)):
         columns = [given[table].get(field.name, pa.nulls(num, field.type)) for field in schema]
-        commit_table(dataset.part(table, number), pa.table(columns, names=schema.names), schema, {})
+        put(dataset, table, number, pa.table(columns, names=schema.names))
 
 
 def measure(root: Path, num_rows: int) -> dict[str, float]:

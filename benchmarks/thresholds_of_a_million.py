@@ -14,9 +14,10 @@ import pyarrow as pa
 from curation.selection import select
 from curation.selection.thresholds import changed_recipe, compare
 from engine import catalog
-from engine.dataset import Dataset, commit_table
+from engine.dataset import Dataset
 from schemas.recipe import DataRecipe
 from schemas.tables import SCHEMAS
+from tests.building import put
 
 PART_ROWS = 65536
 
@@ -50,11 +51,12 @@ def main(num_rows: int) -> None:
                         blank = pa.array([value] * num_rows, field.type)
                     filled = filled.append_column(field.name, blank)
             for number, begin in enumerate(range(0, num_rows, PART_ROWS)):
-                commit_table(dataset.part(table, number), filled.slice(begin, PART_ROWS), SCHEMAS[table], {})
+                put(dataset, table, number, filled.slice(begin, PART_ROWS))
         recipe = DataRecipe.from_mapping({"images": "/x", "out": folder})
         with catalog.connect(dataset) as connection:
             chosen = connection.sql(select.reduce_job(recipe).query(connection)).to_arrow_table()
-        commit_table(dataset.reduced("selection"), chosen, SCHEMAS["selection"], {})
+        for number, begin in enumerate(range(0, num_rows, PART_ROWS)):
+            put(dataset, "selection", number, chosen.slice(begin, PART_ROWS))
         begun = time.perf_counter()
         changed = changed_recipe(recipe, ["select.min_aesthetic=5.5", "select.min_short_side_px=1024"])
         found = compare(dataset, recipe, changed)

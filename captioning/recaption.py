@@ -29,8 +29,8 @@ from captioning.texts.text import kept_mask
 from captioning.watch import Watch
 from engine.ahead import ahead
 from engine.failed_rows import FailureLimit
-from engine.journal import Journal
 from engine.map_job import MapJob, naming
+from engine.paid import Paid
 from engine.runner import Progress
 from schemas import recipe, tables
 from schemas.pixels import PixelError, open_rgb
@@ -71,7 +71,7 @@ FAILED = CaptionResult(reason=CaptionReason.CAPTIONER_FAILED)
 def map_jobs(data_recipe: recipe.DataRecipe) -> list[MapJob]:
     """The job as map jobs: the captioner that the mix takes, then the extra ones.
 
-    Each reads `proxies` and `selection`, writes a table of its own, and takes finished captions over.
+    Each reads `proxies` and `selection`, writes a table of its own, and asks for no caption that was paid for.
     """
     section = data_recipe.caption
     extra_captioners = {f"{tables.BESIDE}{name}": section.for_extra_captioner(name) for name in section.beside}
@@ -98,7 +98,7 @@ def _map_job(data_recipe: recipe.DataRecipe, section: recipe.Caption, table: str
             section.max_failed_share,
         ),
         knobs=knobs,
-        reuses=True,
+        pays=True,
         workers=section.num_workers(),
         num_gpus=section.num_gpus(),
         failures=FailureLimit("caption", section.max_failed_share, NOT_TRIED),
@@ -145,14 +145,14 @@ class Recaptioner:
         self._watch = Watch(self._captioner.name, max_failed_share)
 
     def __call__(
-        self, inputs: Mapping[str, pa.Table], progress: Progress, journal: Journal | None = None
+        self, inputs: Mapping[str, pa.Table], progress: Progress, paid: Paid | None = None
     ) -> dict[str, pa.Table]:
         """Caption the kept rows of one part.
 
-        A picture that several rows share is captioned once. Its caption in `<table>.previous` or in the journal is
-        judged again and taken over where captioner, revision, prompt and parameters are the same; so is an answer that
-        was refused, where asking again cannot change it, and every answer in the journal, which this very part has come
-        to before it was interrupted. Each batch goes to the journal before the next is begun.
+        A picture that several rows share is captioned once. A caption that was paid for is judged again and taken over
+        where captioner, revision, prompt and parameters are the same; so is an answer that was refused, where asking
+        again cannot change it, and every answer noted since the part was last whole. Each batch is noted before the
+        next is begun.
 
         Raises:
             CaptionerUnusable: nearly all of the last pictures have no caption.
@@ -160,8 +160,8 @@ class Recaptioner:
         proxies = inputs["proxies"]
         image_ids: list[str | None] = proxies["image_id"].to_pylist()
         kept = kept_mask(proxies, inputs["selection"])
-        known = self._finished(inputs.get(f"{self._table}.previous"), captions_only=True)
-        noted = self._finished(journal.rows() if journal else None, captions_only=False)
+        known = self._finished(paid.earlier() if paid else None, captions_only=True)
+        noted = self._finished(paid.noted() if paid else None, captions_only=False)
         known |= noted
         todo = {
             image_id: row
@@ -174,9 +174,9 @@ class Recaptioner:
             self._watch.see((result.reason, result.refused) for result in noted.values())
         for batch in self._batches(proxies["jpeg"], todo):
             results = self._caption_all(batch)
-            if journal is not None:
+            if paid is not None:
                 rows = [todo[image_id] for image_id in results]
-                journal.append(self._rows(identities.take(rows), list(results.values())))
+                paid.note(self._rows(identities.take(rows), list(results.values())))
             known |= results
             progress(len(batch), self._meter.take())
             self._watch.see((result.reason, result.refused) for result in results.values())

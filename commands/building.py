@@ -9,36 +9,68 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from commands.order import steps_upto
-from commands.terminal import Overrides, RecipeFile, Redo, complaints, console, refusals, shown
+from commands.order import opened, steps_upto
+from commands.terminal import DatasetFolder, Overrides, RecipeFile, Redo, complaints, console, refusals, shown
 from recipes import SHIPPED
-from schemas.recipe import DataRecipe
+from schemas.recipe import JOBS, DataRecipe
 from schemas.strict import StrictModel, apply_override, documented_yaml
 
 if TYPE_CHECKING:  # imported where they are used: the command starts fast
     from curation.build import Built, Observer
 
 
-def job_command(job: str, names_next: bool = False) -> Callable[..., None]:
-    """The command that builds up to one job.
-
-    Args:
-        names_next: the command also prints where the shards are, and the command to look at them.
-    """
+def job_command(job: str) -> Callable[..., None]:
+    """The command that builds up to one job."""
 
     def command(recipe: RecipeFile, overrides: Overrides = None, redo: Redo = None) -> None:
-        from commands.console import JobProgress
-        from curation import build as runs
-
-        with refusals(), JobProgress(console) as progress:
-            data = DataRecipe.load(recipe, overrides or [])
-            show_built(data, runs.build(data, steps_upto(data, job, redo), progress, frozenset(redo or ())))
-            if names_next:
-                console.print(
-                    f"shards: {shown(data.out_path() / 'shards')}   next: sigma report {shown(data.out_path())}"
-                )
+        build(recipe, overrides, redo, until=job)
 
     return command
+
+
+def build(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    redo: Redo = None,
+    until: Annotated[str | None, typer.Option(metavar="JOB", help="Stop after this job.")] = None,
+    only: Annotated[str | None, typer.Option(metavar="JOB", help="Run this job alone; those before are done.")] = None,
+) -> None:
+    """Build a dataset: every job in order. Run it again after anything; it goes on where it was."""
+    from commands.console import JobProgress
+    from curation import build as runs
+    from curation.work import steps_of
+    from engine.dataset import Dataset
+
+    with refusals(), JobProgress(console) as progress:
+        if until and only:
+            raise ValueError(f"--until {until} --only {only}: give one of them")
+        data, job = DataRecipe.load(recipe, overrides or []), only or until or JOBS[-1]
+        steps = steps_upto(data, job, redo)
+        if only:
+            steps = steps_of(Dataset(data.out_path()), steps, job, f"--only {job}")
+            if other := [each for each in redo or () if each != job]:
+                raise ValueError(f"--redo {other[0]}: is not run with --only {job}")
+        show_built(data, runs.build(data, steps, progress, frozenset(redo or ())))
+        if job == JOBS[-1]:
+            console.print(f"shards: {shown(data.out_path() / 'shards')}   next: sigma report {shown(data.out_path())}")
+
+
+def work(
+    dataset: DatasetFolder,
+    job: Annotated[str, typer.Argument(metavar="JOB", help="A job that is computed part by part, such as caption.")],
+    share: Annotated[str, typer.Option(metavar="I/N", help="The share of its parts, from 0/N to N-1/N.")],
+) -> None:
+    """Compute a share of a job's parts in this process, as one task of a job array; sigma build does the rest."""
+    from commands.console import JobProgress
+    from curation import work as works
+    from engine.dataset import Dataset
+
+    with refusals(), JobProgress(console) as progress:
+        wanted = works.Share.parse(share)
+        data, _, steps = opened(dataset)
+        with Dataset(data.root).lock(shared=True):
+            num_parts = works.work(data, steps, job, wanted, progress)
+        console.print(f"{shown(data.root)}: {num_parts:,} parts of {job} computed")
 
 
 def show_built(recipe: DataRecipe, built: Built) -> None:
@@ -180,5 +212,3 @@ JOB_COMMANDS = {
     "shard": "Pack WebDataset tars and their index.",
 }
 """Job -> what its command does; ingest and nouns, which take more, are functions of their own."""
-
-BUILD = "Build a dataset: every job in order. Run it again after anything; it goes on where it was."

@@ -12,7 +12,6 @@ import typer
 
 from commands import building, keeping, learning, looking, planning, showing
 from commands.terminal import complaints, console
-from schemas.recipe import JOBS
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -44,7 +43,7 @@ def options(
 
 SINGLE = "Single jobs (each brings what it needs up to date first)"
 
-app.command("build", help=building.BUILD)(building.job_command(JOBS[-1], names_next=True))
+app.command()(building.build)
 app.command()(planning.plan)
 app.command(rich_help_panel=SINGLE)(building.ingest)
 app.command(rich_help_panel=SINGLE)(building.nouns)
@@ -59,6 +58,7 @@ for _command in (
     keeping.doctor,
     looking.cuts,
     keeping.purge,
+    building.work,
     building.recipe,
     learning.index,
     learning.encode,

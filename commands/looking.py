@@ -24,6 +24,7 @@ def status(dataset: DatasetFolder) -> None:
     from curation.ingest import headers
     from engine import catalog
     from engine.dataset import Dataset
+    from engine.ledger import ledger_counts
     from engine.one_state import one_state
 
     with refusals():
@@ -32,13 +33,14 @@ def status(dataset: DatasetFolder) -> None:
         recipe = DataRecipe.load(data.recipe, [f"out={data.root}"])
         rows = []
         survey = headers.map_job(recipe)  # no build runs it: it is shown where there is something of it
-        surveyed = [survey] if data.parts(headers.JOB) else []
+        held = data.held()
+        surveyed = [survey] if held.listed(headers.JOB) else []
         for step in [*surveyed, *pipeline(recipe)]:
-            total, missing = step.num_parts(data), len(step.missing(data))
+            total, missing = len(step.expected(held)), len(step.missing(held))
             rows.append((step.job, step.outputs[-1], f"{total - missing:,} of {total:,}"))
         console.print(rows_table(["job", "table", "parts done"], rows))
         with one_state(data), catalog.connect(data, reads=["ledger"]) as connection:
-            counts = catalog.ledger_counts(connection)
+            counts = ledger_counts(connection)
         console.print(ledger_table(counts, sum(count for *_, count in counts)))
 
 

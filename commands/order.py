@@ -53,8 +53,9 @@ def steps_upto(recipe: DataRecipe, upto: str = JOBS[-1], redo: Iterable[str] | N
     """
     from curation.selection import subsets
 
-    if unknown := [job for job in redo or () if job not in JOBS]:
-        raise ValueError(f"--redo {unknown[0]}: no such job; there are {', '.join(JOBS)}")
+    asked = [("--redo ", job) for job in redo or ()] + [("", upto)]
+    if unknown := [option + job for option, job in asked if job not in JOBS]:
+        raise ValueError(f"{unknown[0]}: no such job; there are {', '.join(JOBS)}")
     if upto == "ground" and not recipe.ground.enabled:
         raise ValueError("ground.enabled is false; set ground.enabled=true, the job needs the weights of ground.clip")
     if upto == "screen" and not recipe.screen.columns():

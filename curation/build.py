@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from curation.ingest import listing, retry
 from curation.ingest.takedown_log import refuse_unfinished
 from engine import catalog
-from engine.dataset import Dataset, count_rows
+from engine.dataset import Dataset
 from engine.job import Job, State
+from engine.ledger import LedgerCount, ledger_counts
+from engine.old_layout import rename_old_layout
 from engine.preflight import check_needs
 from engine.reduce_job import explaining_memory
 from engine.run_log import JobResult, write_run
@@ -44,7 +46,7 @@ class Built:
 
     results: list[JobResult]
     """Jobs that had something to do."""
-    counts: list[catalog.LedgerCount]
+    counts: list[LedgerCount]
     """(outcome, stage, reason, count) over the ledger."""
     num_inputs: int
 
@@ -74,6 +76,7 @@ def build(
     with dataset.lock(), LazyRunner(recipe.run.runner, recipe.run.workers, recipe.run.retries) as runners:
         refuse_unfinished(dataset)
         dataset.sweep()
+        rename_old_layout(dataset)
         preflight(dataset, recipe, steps, redo)
         if not dataset.recipe.is_file():  # what is listed can be looked at while the rest is
             write_bytes(dataset.recipe, recipe.to_yaml().encode())
@@ -88,13 +91,13 @@ def build(
         write_bytes(dataset.recipe, recipe.with_absolute_paths().to_yaml().encode())
         if retry_failed:
             observer.retried(retry.retry_failed(dataset, recipe))
+        held = dataset.held()
         for step in steps:
-            force = step.job in redo
-            state = step.state(dataset, force)
+            force, state = step.job in redo, step.state(held, step.job in redo)
             if state is State.DONE and not force:
                 observer.end(step.job, None)
             else:
-                observer.begin(step.job, step.rows_to_compute(dataset, state, force))
+                observer.begin(step.job, step.rows_to_compute(held, state, force))
                 begun = time.perf_counter()
                 step.prepare(dataset, state, force)
                 result = step.run(dataset, runners.get, observer.advance, recipe.run.duckdb_memory)
@@ -102,6 +105,7 @@ def build(
                 write_run(dataset, results[-1])
                 step.check(dataset, results[-1])
                 observer.end(step.job, results[-1])
+                held = dataset.held()
             if step.after is not None:
                 step.after(dataset)
         if results or not dataset.catalog.is_file():
@@ -118,7 +122,8 @@ def preflight(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job], redo: 
         NeedsMissing: all that is lacking.
     """
     is_listed = listing.is_listed(dataset, recipe)
-    states = [(step, step.state(dataset, step.job in redo)) for step in steps]
+    held = dataset.held()
+    states = [(step, step.state(held, step.job in redo)) for step in steps]
     if is_listed:
         check_needs(_to_run(states, redo))
     else:  # new inputs go through every job
@@ -136,7 +141,7 @@ def _to_run(states: Sequence[tuple[Job, State]], redo: frozenset[str]) -> Iterat
             yield step
 
 
-def conserve(dataset: Dataset, memory: str = "4GB") -> tuple[list[catalog.LedgerCount], int]:
+def conserve(dataset: Dataset, memory: str = "4GB") -> tuple[list[LedgerCount], int]:
     """The ledger's counts, and the number of inputs they add up to.
 
     Args:
@@ -148,8 +153,8 @@ def conserve(dataset: Dataset, memory: str = "4GB") -> tuple[list[catalog.Ledger
     """
     reading = catalog.connect(dataset, memory, reads=["ledger"])
     with reading as connection, explaining_memory("counting the ledger", memory):
-        counts = catalog.ledger_counts(connection)
-    num_inputs = sum(count_rows(path) for path in dataset.parts("listing"))
+        counts = ledger_counts(connection)
+    num_inputs = listing.num_inputs(dataset)
     total = sum(count for *_, count in counts)
     if total != num_inputs:
         raise RuntimeError(f"{dataset.root}: the ledger has {total} rows for {num_inputs} inputs; run sigma doctor")

@@ -7,12 +7,11 @@ import re
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
 
 import duckdb
 import pyarrow as pa
@@ -26,11 +25,11 @@ from engine.duck import Row as Row
 from engine.duck import in_list as in_list
 from engine.duck import literal as literal
 from engine.duck import rows as rows
+from engine.names import Held, names_in
 from schemas.commit import write_bytes
-from schemas.reasons import OUTCOMES
 from schemas.seal import check_footer
 from schemas.strict import fingerprint
-from schemas.tables import ADDED, BESIDE, CAPTIONS, MAP_TABLES, MEANINGS, SCHEMAS, is_captions, meaning
+from schemas.tables import ADDED, BESIDE, CAPTIONS, MEANINGS, SCHEMAS, is_captions, meaning, schema_of
 
 _BESIDE, _OVER = "captions_beside", ("raw_offers", "ledger")
 """The view of all further captioners, and the views that read other views."""
@@ -60,21 +59,24 @@ def connect(
     Raises:
         ValueError: the folder is no dataset, or a file of it is damaged.
     """
-    _prepare_reading(dataset, reads, check)
+    held = _prepare_reading(dataset, reads, check)
     connection = _database(dataset, memory, threads).cursor()
     connection.execute("SET preserve_insertion_order = true")  # a job may have changed it
-    for sql in _views(dataset, as_now=True, reads=reads, others=False):
-        connection.execute(sql.replace("CREATE OR REPLACE VIEW", "CREATE OR REPLACE TEMPORARY VIEW", 1))
+    with explaining_tables():
+        for sql in _views(held, reads, others=False):
+            connection.execute(sql.replace("CREATE OR REPLACE VIEW", "CREATE OR REPLACE TEMPORARY VIEW", 1))
     return connection
 
 
 def _prepare_reading(
     dataset: Dataset, reads: Iterable[str] | None, check: Callable[[Path], object] = check_footer
-) -> None:
+) -> Held:
     require_dataset(dataset)
-    dataset.refuse_lost_inputs()
+    held = dataset.held()
+    dataset.refuse_lost_inputs(held)
     mend_catalog(dataset)
-    _check_seals(dataset, _tables_of(reads), check)
+    _check_seals(held, _tables_of(reads), check)
+    return held
 
 
 _databases: dict[int, tuple[object, Connection]] = {}
@@ -86,7 +88,7 @@ def _database(dataset: Dataset, memory: str = "4GB", threads: int | None = None)
     purpose, process = (dataset, memory, threads), os.getpid()
     if process not in _databases or _databases[process][0] != purpose:
         started = start(*purpose)
-        create_views(started, dataset, reads=())
+        create_views(started, dataset.held(), reads=())
         _databases[process] = purpose, started
     return _databases[process][1]
 
@@ -99,22 +101,22 @@ def sweep_spilled(dataset: Dataset) -> None:
         shutil.rmtree(spilled, ignore_errors=True)
 
 
-def _check_seals(dataset: Dataset, names: Iterable[str], check: Callable[[Path], object]) -> None:
+def _check_seals(held: Held, names: Iterable[str], check: Callable[[Path], object]) -> None:
     def checked(path: Path) -> None:
         with explaining_damage(path):
             check(path)
 
-    tables = (table for name in names for table in (dataset.extra_captions() if name == _BESIDE else [name]))
-    paths = [path for table in tables for path in dataset.files(table)]
+    tables = (table for name in names for table in (held.extra_captions() if name == _BESIDE else [name]))
+    paths = [path for table in tables for path in held.paths(table)]
     for _ in ahead(checked, paths, threads=4):
         pass
 
 
 def connect_read_only(dataset: Dataset, reads: Iterable[str] | None = None) -> duckdb.DuckDBPyConnection:
     """A connection that sees the dataset and nothing else, and whose settings no query can change; see `connect`."""
-    _prepare_reading(dataset, reads)
+    held = _prepare_reading(dataset, reads)
     connection = start(dataset, "4GB")
-    create_views(connection, dataset, as_now=True, reads=reads)
+    create_views(connection, held, reads)
     roots = [literal(str(dataset.root)), literal(_glob_safe(dataset.root))]  # a pattern is checked as it is written
     connection.execute(f"SET allowed_directories = [{', '.join(roots)}]")
     connection.execute("SET enable_external_access = false")
@@ -128,7 +130,11 @@ def require_dataset(dataset: Dataset) -> None:
     Raises:
         ValueError: with the command that makes one.
     """
-    if not dataset.parts("listing"):
+    from engine.old_layout import bring_up_to_date  # which cuts tables as a reduce job does
+
+    if bring_up_to_date(dataset):
+        write_catalog(dataset)  # which named the old files
+    if not names_in(dataset.folder("listing")):
         raise ValueError(f"{dataset.root}: no dataset here; make one with sigma build RECIPE out={dataset.root}")
 
 
@@ -158,7 +164,7 @@ def write_catalog(dataset: Dataset) -> Path:
     The meaning of each column is its comment there, and the comment of a view says where the dataset is and which views
     these are: a catalog that has them already is left as it is. Every DuckDB since 1.0 opens it.
     """
-    views = _views(dataset)
+    views = _views(dataset.held())
     mark = f"{_place(dataset)} {fingerprint(views)}"
     if mark.encode() in _written(dataset):
         return dataset.catalog
@@ -167,8 +173,9 @@ def write_catalog(dataset: Dataset) -> Path:
         with _database(dataset).cursor() as connection:
             name = f"catalog_{threading.get_ident()}"
             connection.execute(f"ATTACH {literal(str(aside))} AS {name} (STORAGE_VERSION 'v1.0.0'); USE {name}; BEGIN")
-            for sql in views:
-                connection.execute(sql)
+            with explaining_tables():
+                for sql in views:
+                    connection.execute(sql)
             comments = [
                 f"COMMENT ON COLUMN {view}.{column} IS {literal(text)}"
                 for view, column, _, text in described_columns(connection)
@@ -198,34 +205,46 @@ def _place(dataset: Dataset) -> str:
     return f"of the dataset in {dataset.root.absolute()}."
 
 
-def create_views(
-    connection: duckdb.DuckDBPyConnection, dataset: Dataset, as_now: bool = False, reads: Iterable[str] | None = None
-) -> None:
-    """One view per table (empty where its job has not run), the captions of extra captioners, the raw
-    captions as the mix is offered them, then the ledger.
+def create_views(connection: duckdb.DuckDBPyConnection, held: Held, reads: Iterable[str] | None = None) -> None:
+    """One view per table over the parts that hold (empty where its job has not run), the captions of extra captioners,
+    the raw captions as the mix is offered them, then the ledger.
 
     Args:
-        as_now: parts that are written later are not seen.
         reads: as in `connect`.
+
+    Raises:
+        ValueError: a file is damaged.
     """
-    for sql in _views(dataset, as_now, reads):
-        connection.execute(sql)
+    with explaining_tables():
+        for sql in _views(held, reads):
+            connection.execute(sql)
 
 
-def _views(
-    dataset: Dataset, as_now: bool = False, reads: Iterable[str] | None = None, others: bool = True
-) -> list[str]:
+@contextmanager
+def explaining_tables() -> Iterator[None]:
+    """Say what to do about a table that DuckDB cannot read.
+
+    Raises:
+        ValueError: in place of DuckDB's error.
+    """
+    try:
+        yield
+    except (duckdb.InvalidInputException, duckdb.IOException) as error:
+        raise ValueError(f"{str(error).splitlines()[0]}; sigma doctor names what is damaged") from None
+
+
+def _views(held: Held, reads: Iterable[str] | None = None, others: bool = True) -> list[str]:
     """The statements that make the views, and with `others` empty ones of what is not read."""
     names = {*SCHEMAS, _BESIDE, *_OVER} if reads is None else set(reads)
     tables = _tables_of(names)
     selects = {
-        table: select_table(dataset, table, as_now) if table in tables else _select_nothing(schema)
+        table: select_table(held, table) if table in tables else _select_nothing(schema)
         for table, schema in SCHEMAS.items()
         if others or table in tables
     }
-    beside = [table for table in dataset.extra_captions() if {table, _BESIDE} & tables]
+    beside = [table for table in held.extra_captions() if {table, _BESIDE} & tables]
     if others or beside or _BESIDE in tables:
-        selects[_BESIDE] = _select_beside(dataset, beside, as_now)
+        selects[_BESIDE] = _select_beside(held, beside)
     made = [f"CREATE OR REPLACE VIEW {view} AS {select}" for view, select in selects.items()]
     return [*made, *(_sql_of(view) for view in _OVER if others or view in names)]
 
@@ -271,33 +290,25 @@ def columns_query(connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConne
     return connection.execute(f"SELECT {', '.join(f'unnest(?) AS {name}' for name in names)}", columns)
 
 
-def select_table(dataset: Dataset, table: str, as_now: bool = False) -> str:
+def select_table(held: Held, table: str) -> str:
     """SELECT of a whole table, or of no rows of its contract where it does not exist."""
-    if table in MAP_TABLES and dataset.parts(table):
-        return _select_parts(dataset, table, as_now)
-    if table not in MAP_TABLES and dataset.reduced(table).is_file():
-        columns = ", ".join(["*", *_added(dataset.reduced(table), table)])
-        return f"SELECT {columns} FROM read_parquet({literal(_glob_safe(dataset.reduced(table)))}, {_AS_IS})"
-    return _select_nothing(SCHEMAS[table])
+    contract, paths = schema_of(table), held.paths(table)
+    if not paths:
+        return _select_nothing(contract)
+    old = any(_has_grown(path, table) for path in {paths[0], paths[-1]})
+    grown = ", union_by_name=true" if old or is_captions(table) or table == "samples" else ""
+    select = f"SELECT * FROM {read_parts(paths, grown)}"
+    return f"{_select_nothing(contract)} UNION ALL BY NAME {select}" if old else select
 
 
-def _select_beside(dataset: Dataset, captions: Iterable[str], as_now: bool) -> str:
+def _select_beside(held: Held, captions: Iterable[str]) -> str:
     """SELECT of the captions of extra captioners, and `source`, each one's name in the recipe."""
     selects = [
-        f"SELECT *, {literal(table.removeprefix(BESIDE))} AS source FROM ({_select_parts(dataset, table, as_now)})"
+        f"SELECT *, {literal(table.removeprefix(BESIDE))} AS source FROM ({select_table(held, table)})"
         for table in captions
-        if dataset.parts(table)
+        if held.parts(table)
     ]
     return " UNION ALL BY NAME ".join(selects) or _select_nothing(CAPTIONS.append(pa.field("source", pa.string())))
-
-
-def _select_parts(dataset: Dataset, table: str, as_now: bool) -> str:
-    parts, contract = dataset.parts(table), "captions" if is_captions(table) else table
-    old = any(_added(path, contract) for path in {parts[0], parts[-1]})  # written before the contract had a column
-    grown = ", union_by_name=true" if old or is_captions(table) or table == "samples" else ""
-    pattern = literal(_glob_safe(parts[0].parent) + "/part-*.parquet")
-    select = f"SELECT * FROM {read_parts(parts, grown) if as_now else f'read_parquet({pattern}, {_AS_IS}{grown})'}"
-    return f"{_select_nothing(SCHEMAS[contract])} UNION ALL BY NAME {select}" if old else select
 
 
 def read_parts(paths: Iterable[Path], options: str = "") -> str:
@@ -305,14 +316,13 @@ def read_parts(paths: Iterable[Path], options: str = "") -> str:
     return f"read_parquet([{', '.join(literal(_glob_safe(path)) for path in paths)}], {_AS_IS}{options})"
 
 
-def _added(path: Path, table: str) -> list[str]:
-    """Columns that the table has gained since the file was written, as nulls; a damaged file is for its reader."""
+def _has_grown(path: Path, table: str) -> bool:
+    """Whether the table has gained a column since the file was written; a damaged file is for its reader."""
+    added = ADDED.get("captions" if is_captions(table) else table, ())
     try:
-        there = pq.read_schema(path).names if table in ADDED else SCHEMAS[table].names
+        return bool(added) and not set(added) <= set(pq.read_schema(path).names)
     except (OSError, pa.ArrowException):
-        return []
-    missing = [name for name in ADDED.get(table, ()) if name not in there]
-    return [f"CAST(NULL AS {duckdb_type(SCHEMAS[table].field(name).type)}) AS {name}" for name in missing]
+        return False
 
 
 def _select_nothing(schema: pa.Schema) -> str:
@@ -323,26 +333,3 @@ def _select_nothing(schema: pa.Schema) -> str:
 def _glob_safe(path: Path) -> str:
     """A path in which no character means a pattern to DuckDB."""
     return "".join(f"[{character}]" if character in "*?[" else character for character in str(path))
-
-
-class LedgerCount(NamedTuple):
-    """The number of inputs that have one outcome for one reason."""
-
-    outcome: str
-    stage: str | None
-    reason: str | None
-    num: int
-
-
-def ledger_counts(connection: Connection, ledger: str = "ledger") -> list[LedgerCount]:
-    """The inputs of every kind in the ledger: in the order of `OUTCOMES`, then the most frequent first.
-
-    Args:
-        ledger: the relation with the outcomes.
-    """
-    found = connection.execute(
-        f"SELECT * FROM (SELECT outcome::VARCHAR AS outcome, stage::VARCHAR AS stage, reason::VARCHAR AS reason, "
-        f"count(*) AS num FROM {ledger} GROUP BY ALL) "
-        f"ORDER BY array_position({list(OUTCOMES)}, outcome), num DESC, stage, reason"
-    )
-    return [LedgerCount(*row) for row in found.fetchall()]

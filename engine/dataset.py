@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,35 +16,37 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine.content import content_digest as content_digest
-from engine.old_names import placed, rename_old_captions
-from schemas import tables
+from engine.names import DIGITS, Held, PartName
 from schemas.commit import TEMPORARY, file_lock
 from schemas.seal import BrokenSeal, check_file, check_footer, read_json, sealed_write, write_json
-from schemas.tables import schema_of as schema_of
-
-DIGEST_KEY = b"sigma.digest"
-"""Parquet metadata: what a part was computed from, so that an unchanged part is never computed again."""
-
-CONTENT_KEY = b"sigma.content"
-"""Parquet metadata: digest of the rows of a part, which is what the parts made from it depend on."""
+from schemas.tables import schema_of, with_added
 
 ROW_GROUP_ROWS = 65536
+
+PLAN_GROUP_ROWS = 4096
+"""Rows per row group of the plan: its rows are wide, and each shard's writer reads a few hundred of them."""
 
 DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)
 """What reading a damaged Parquet file raises."""
 
 
+class OldLayout(ValueError):
+    """A dataset has the layout of an earlier version; see `engine.old_layout`."""
+
+
 @dataclass(frozen=True)
 class JobRecord:
-    """The record of what made a table. It is compared with the recipe before anything is reused."""
+    """The record of what makes a table. Which parts of it hold follows from it, see `engine.names`."""
 
     job: str
     knobs: dict[str, Any]
     """The part of the recipe the job depends on, keyed by dotted path."""
-    upstream: dict[str, str]
-    """Fingerprint of every table it read."""
-    fingerprint: str
-    """Names knobs and upstream together."""
+    inputs: list[str]
+    """The tables it reads."""
+    shards: list[str] | None = None
+    """Of `shard_plan`: the digest of the rows of each shard, which is what the shard is made from."""
+    failed: list[int] | None = None
+    """Rows that failed and rows that were tried, where the last run ended with too many failures."""
 
 
 @dataclass(frozen=True)
@@ -88,50 +89,33 @@ class Dataset:
         """The HTML page."""
         return self.root / "report.html"
 
+    def folder(self, table: str) -> Path:
+        """Folder of the parts of a table."""
+        return self.tables / table
+
+    def held(self) -> Held:
+        """The parts that hold now."""
+        return Held(self)
+
     def part(self, table: str, number: int) -> Path:
-        """Path of part `number` of a map table."""
-        return placed(self.tables, table) / f"part-{number:05d}.parquet"
+        """The file that holds as part `number` of a table; `held` serves whoever needs more than one.
+
+        Raises:
+            ValueError: there is none.
+        """
+        return self.held().path(table, number)
 
     def parts(self, table: str) -> list[Path]:
-        """The committed parts of a map table, in order."""
-        return sorted(placed(self.tables, table).glob("part-*.parquet"), key=lambda path: (len(path.name), path.name))
+        """The files of a table that hold, in order."""
+        return self.held().paths(table)
 
-    def files(self, table: str) -> list[Path]:
-        """The committed files of a table."""
-        if tables.is_map_table(table):
-            return self.parts(table)
-        return [path for path in (self.reduced(table),) if path.is_file()]
-
-    def map_tables(self) -> list[str]:
-        """Every map table: those of the contract, written or not, then `extra_captions`."""
-        return [*tables.MAP_TABLES, *self.extra_captions()]
-
-    def extra_captions(self) -> list[str]:
-        """The map tables `captions_beside/<captioner>` that have a part or a record."""
-        parts = (self.tables.glob(f"{folder}[!.]*/part-*.parquet") for folder in (tables.BESIDE, tables.BESIDE_ONCE))
-        records = (self.tables.glob(f".records/{folder}[!.]*.json") for folder in (tables.BESIDE, tables.BESIDE_ONCE))
-        names = {*(path.parent.name for path in chain(*parts)), *(path.stem for path in chain(*records))}
-        return sorted(tables.BESIDE + name for name in names)
-
-    def has_rows(self, table: str) -> bool:
-        """Whether anything of a table is on the disk."""
-        return bool(self.files(table))
-
-    def reduced(self, table: str) -> Path:
-        """Path of a reduce table."""
-        return self.tables / f"{table}.parquet"
-
-    def previous(self, table: str) -> Path:
-        """Where the parts of an outdated map table wait for their unchanged rows to be taken over."""
-        return self.tables / ".previous" / table
-
-    def paid(self, table: str, number: int) -> Path:
-        """Rows of a part that cost much and that a rule has dropped since; taken up again when it is loosened."""
-        return self.root / ".paid" / table / f"part-{number:05d}.parquet"
+    def part_done(self, table: str, number: int) -> bool:
+        """Whether a part is there and holds."""
+        return number in self.held().parts(table)
 
     def record_path(self, table: str) -> Path:
         """Path of the record of what made a table."""
-        return placed(self.tables / ".records", f"{table}.json")
+        return self.tables / ".records" / f"{table}.json"
 
     def record(self, table: str) -> JobRecord | None:
         """What made a table, or None where it was never begun."""
@@ -139,65 +123,76 @@ class Dataset:
         if not path.is_file():
             return None
         try:
-            return JobRecord(**read_json(path))
+            values = read_json(path)
+            if "upstream" not in values:
+                return JobRecord(**values)
         except (ValueError, TypeError, BrokenSeal) as error:
             raise ValueError(f"{path}: damaged ({error}); delete it to have {table} computed again") from None
-
-    def recorded(self) -> list[str]:
-        """The tables that were begun."""
-        folder = self.tables / ".records"
-        return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.json"))
+        raise OldLayout(
+            f"{self.root}: was written by an earlier version of sigma; run sigma status {self.root} once where the "
+            "folder can be written: it gives the files their new names and computes nothing"
+        )
 
     def write_record(self, table: str, record: JobRecord) -> None:
         """Remember what makes a table; written before its first part."""
-        write_json(self.record_path(table), vars(record))
+        values = {name: value for name, value in vars(record).items() if value is not None}
+        write_json(self.record_path(table), values)
 
-    def num_parts(self) -> int:
-        """Parts of the listing, which is what every map table is divided into."""
-        return len(self.parts("listing"))
-
-    def refuse_lost_inputs(self) -> None:
+    def refuse_lost_inputs(self, held: Held) -> None:
         """Refuse a dataset whose listing has fewer parts than were listed: the other tables have rows of no input.
 
         Raises:
             ValueError: with the part that is missing.
         """
-        record = self.record("listing")
+        record, parts = held.record("listing"), held.parts("listing")
         listed = range(sum(source["parts"] for source in record.knobs["sources"]) if record else 0)
-        if lost := {self.part("listing", number) for number in listed}.difference(self.parts("listing")):
+        if lost := [number for number in listed if number not in parts]:
             raise ValueError(
-                f"{min(lost)}: missing; a listing is taken once and cannot be computed again: put the file back, "
-                "or name another out"
+                f"{self.folder('listing')}/part-{lost[0]:05d}: missing; a listing is taken once and cannot be computed "
+                "again: put the file back, or name another out"
             )
 
-    def num_values(self, table: str, column: str) -> int:
-        """Values 0, 1, ... of a column by which a reduce table is sorted; 0 without the table or without rows."""
-        path = self.reduced(table)
-        last = last_value(path, column) if path.is_file() else None
-        return 0 if last is None else int(last) + 1
-
-    def part_done(self, table: str, number: int) -> bool:
-        """A part that exists under its name is whole."""
-        return self.part(table, number).is_file()
-
     def read_part(self, table: str, number: int, columns: list[str] | None = None) -> pa.Table:
-        """One part of a map table; see `read_parquet`."""
+        """One part of a table.
+
+        Raises:
+            ValueError: it is missing or damaged; the message says how to have it written again.
+        """
         return read_parquet(self.part(table, number), columns)
 
-    def read_range(self, table: str, column: str, first: int, last: int) -> pa.Table:
-        """The rows of a reduce table with first <= column <= last."""
-        return read_some(self.reduced(table), column, first, last)
+    def read_table(self, table: str, columns: list[str] | None = None) -> pa.Table:
+        """All rows of a small table; a column that a part was written before is null there."""
+        parts = [read_parquet(path, columns).replace_schema_metadata(None) for path in self.parts(table)]
+        empty = schema_of(table).empty_table()
+        return pa.concat_tables(
+            [empty if columns is None else empty.select(columns), *parts], promote_options="default"
+        )
+
+    def commit_part(self, table: str, number: int, made_from: str, rows: pa.Table, content: str | None = None) -> Path:
+        """Commit a part under the name of what it was made from and what it holds.
+
+        Args:
+            content: takes the place of the digest of the rows.
+        """
+        rows = as_stored(table, rows)
+        name = PartName(number, made_from, content or content_digest(rows)[:DIGITS])
+        path = self.folder(table) / name.file
+        if not path.is_file():
+            commit_table(path, rows, schema_of(table), {}, row_group_rows(table))
+        return path
 
     def sweep(self) -> None:
-        """Delete what a killed run left half written, and rename what had other names. Call with the lock held."""
-        rename_old_captions(self)
-        for folder in (self.tables, self.shards, self.runs, self.root / ".paid", self.root / "features"):
+        """Delete what a killed run left half written. Call with the lock held."""
+        for folder in (self.tables, self.shards, self.runs, self.root / "paid", self.root / "features"):
             sweep_folder(folder)
         for path in self.root.glob(f"{TEMPORARY}*"):
             path.unlink(missing_ok=True)
 
-    def lock(self) -> AbstractContextManager[None]:
+    def lock(self, shared: bool = False) -> AbstractContextManager[None]:
         """Hold the dataset for writing, as a context.
+
+        Args:
+            shared: with others that write other parts.
 
         Raises:
             ValueError: another process holds it; the message names it.
@@ -205,6 +200,7 @@ class Dataset:
         return file_lock(
             self.root / ".lock",
             lambda holder: f"{self.root}: {holder} is writing this dataset; wait for it, or stop it and run again",
+            shared,
         )
 
 
@@ -238,19 +234,19 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
         return table
 
 
-def read_some(path: Path, column: str, first: int, last: int) -> pa.Table:
-    """The rows of a Parquet file with first <= column <= last, from their row groups; otherwise as `read_parquet`."""
+def read_some(path: Path, column: str, value: int) -> pa.Table:
+    """The rows of a Parquet file with a value in a column, from their row groups; otherwise as `read_parquet`."""
     with explaining_damage(path):
         check_footer(path)
         file = pq.ParquetFile(path, page_checksum_verification=True)
         (place,) = [place for place, leaf in enumerate(file.schema) if leaf.path == column]
         bounds = [file.metadata.row_group(number).column(place).statistics for number in range(file.num_row_groups)]
-        rows = file.read_row_groups([number for number, at in enumerate(bounds) if _overlaps(at, first, last)])
-        return rows.filter((pc.field(column) >= first) & (pc.field(column) <= last))
+        rows = file.read_row_groups([number for number, at in enumerate(bounds) if _has(at, value)])
+        return rows.filter(pc.field(column) == value)
 
 
-def _overlaps(bounds: pq.Statistics | None, first: int, last: int) -> bool:
-    return bounds is None or not bounds.has_min_max or (bounds.min <= last and bounds.max >= first)
+def _has(bounds: pq.Statistics | None, value: int) -> bool:
+    return bounds is None or not bounds.has_min_max or bounds.min <= value <= bounds.max
 
 
 def count_rows(path: Path) -> int:
@@ -272,7 +268,8 @@ def _count_rows(path: Path, *_stamp: object) -> int:
 def last_value(path: Path, column: str) -> Any:
     """A column's value in the last row of a Parquet file, of which only the last row group is read; None without rows.
 
-    Raises: as `read_parquet`.
+    Raises:
+        ValueError: it is missing or damaged.
     """
     with explaining_damage(path):
         check_footer(path)
@@ -280,17 +277,6 @@ def last_value(path: Path, column: str) -> Any:
         if not file.metadata.num_rows:
             return None
         return file.read_row_group(file.num_row_groups - 1, [column])[column][-1].as_py()
-
-
-def digest_of(path: Path, key: bytes = DIGEST_KEY) -> str | None:
-    """What a committed part was computed from (or its `CONTENT_KEY`), out of its footer; None where it has none."""
-    try:
-        check_footer(path)
-        metadata = pq.read_schema(path).metadata or {}
-    except DAMAGE:
-        return None
-    value = metadata.get(key)
-    return value.decode() if value else None
 
 
 def commit_table(
@@ -306,32 +292,6 @@ def commit_table(
         pq.write_table(table, file, compression="zstd", row_group_size=row_group_rows, write_page_checksum=True)
 
 
-def set_aside(dataset: Dataset, table: str) -> None:
-    """Move the parts of an outdated map table to where those whose inputs did not change are taken back from."""
-    previous = dataset.previous(table)
-    for path in dataset.parts(table):
-        previous.mkdir(parents=True, exist_ok=True)
-        path.rename(previous / path.name)
-
-
-def forget_inputs(dataset: Dataset, table: str) -> None:
-    """Let no part that `set_aside` moved be taken back: each is rewritten without the digest of its inputs, and deleted
-    where it is damaged."""
-    for path in dataset.previous(table).glob("part-*.parquet"):
-        try:
-            rows = read_parquet(path)
-        except ValueError:
-            path.unlink()
-            continue
-        if DIGEST_KEY in (rows.schema.metadata or {}):
-            commit_table(path, rows, rows.schema.remove_metadata(), {})
-
-
-def delete_set_aside(dataset: Dataset, table: str) -> None:
-    """Delete what `set_aside` moved, once the new table is whole."""
-    remove_folder(dataset.previous(table))
-
-
 def sweep_folder(folder: Path) -> None:
     """Delete what killed runs left half written or half deleted below a folder."""
     for path in list(folder.rglob(f"{TEMPORARY}*")):
@@ -344,4 +304,17 @@ def sweep_folder(folder: Path) -> None:
 def remove_folder(folder: Path) -> None:
     """Delete a folder: all of it loses its name at once, and `sweep_folder` deletes what a kill leaves of it."""
     if folder.is_dir():
-        shutil.rmtree(folder.rename(folder.with_name(f"{TEMPORARY}{os.getpid()}{folder.name}")), ignore_errors=True)
+        aside = folder.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{folder.name}")
+        shutil.rmtree(folder.rename(aside), ignore_errors=True)
+
+
+def as_stored(table: str, rows: pa.Table) -> pa.Table:
+    """Rows in the types of the table's contract: a list that was read back names its items otherwise, and a column
+    that the rows were written before is null."""
+    rows = with_added(table, rows)
+    return rows.select(schema_of(table).names).cast(schema_of(table))
+
+
+def row_group_rows(table: str) -> int:
+    """Rows per row group of a table: fewer where its rows are wide and a few of them are read at a time."""
+    return PLAN_GROUP_ROWS if table == "shard_plan" else ROW_GROUP_ROWS

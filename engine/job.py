@@ -1,18 +1,18 @@
-"""A job as data, and whether it is up to date: done parts are kept, and what the recipe contradicts is refused."""
+"""A job as data, and whether it is up to date: parts that hold are kept, and what the recipe contradicts is refused."""
 
 from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from engine.dataset import Dataset, JobRecord
+from engine.dataset import Dataset, JobRecord, remove_folder
+from engine.names import Held
 from engine.run_log import JobResult
 from engine.runner import Progress, Runner
-from schemas.strict import fingerprint
 
 
 class State(Enum):
@@ -22,7 +22,7 @@ class State(Enum):
     BEGUN = "begun"
     """Some parts are missing, or hold too many failures; the others are right."""
     OUTDATED = "outdated"
-    """A table it reads has been computed anew."""
+    """A part was made from other inputs than there are now."""
     NEW = "new"
 
 
@@ -37,7 +37,7 @@ class Job(ABC):
     """A verb of `schemas.recipe.JOBS`, which is also its section of the recipe. `headers`, which no build runs, is none
     of them."""
     outputs: tuple[str, ...]
-    """The tables it writes; the last one marks a part as done."""
+    """The tables it writes."""
     inputs: tuple[str, ...]
     """The tables it reads."""
     knobs: Mapping[str, Any]
@@ -49,22 +49,6 @@ class Job(ABC):
     """Called at the end of each build in which the job is up to date, whether it ran or not."""
 
     @abstractmethod
-    def num_parts(self, dataset: Dataset) -> int:
-        """Parts that its tables have when it is done."""
-
-    @abstractmethod
-    def missing(self, dataset: Dataset) -> list[int]:
-        """Parts that are not committed yet."""
-
-    @abstractmethod
-    def set_aside(self, dataset: Dataset) -> None:
-        """Take its outdated tables away; what cost much to compute waits to be taken back."""
-
-    @abstractmethod
-    def delete(self, dataset: Dataset) -> None:
-        """Delete its tables, and whatever of them could be taken back."""
-
-    @abstractmethod
     def run(self, dataset: Dataset, runner: Callable[[], Runner], progress: Progress, memory: str = "4GB") -> JobResult:
         """Compute what is missing of its tables, after `prepare`.
 
@@ -73,7 +57,7 @@ class Job(ABC):
             memory: limit of DuckDB, as DuckDB writes it.
 
         Raises:
-            ValueError: the memory does not suffice, or a table it reads is damaged.
+            ValueError: the memory does not suffice, or a table it reads is missing or damaged.
             PartFailed: a part could not be computed.
         """
 
@@ -85,47 +69,55 @@ class Job(ABC):
         """
         return
 
-    def is_waited_for(self, dataset: Dataset) -> bool:
-        """Whether outdated parts or files still wait to be taken back, or failures to be counted: the run was killed at
-        its very end."""
-        return False
+    def is_waited_for(self, held: Held) -> bool:
+        """Whether outdated parts or files are still there, or failures to be counted: the run was killed at its very
+        end."""
+        return any(held.outdated(table) for table in self.outputs)
 
-    def parts_to_compute(self, dataset: Dataset) -> list[int]:
+    def expected(self, held: Held) -> list[str | None]:
+        """What each part of its tables is made from, as its inputs are now; None where a part of them is missing."""
+        return held.expected(self.outputs[-1], self.job, self.knobs, self.inputs)
+
+    def missing(self, held: Held) -> list[int]:
+        """Parts that are not there as they should be made."""
+        there = [{(name.number, name.made_from) for name in held.listed(table)} for table in self.outputs]
+        wanted = enumerate(self.expected(held))
+        return [number for number, digest in wanted if not all((number, digest) in names for names in there)]
+
+    def parts_to_compute(self, held: Held) -> list[int]:
         """Parts that a job which has begun will compute."""
-        return self.missing(dataset)
+        return self.missing(held)
 
-    def rows_to_compute(self, dataset: Dataset, state: State, redo: bool) -> int:
+    def rows_to_compute(self, held: Held, state: State, redo: bool) -> int:
         """Input rows that `run` will go through; 0 where they are not counted one by one."""
         return 0
 
-    def record(self, dataset: Dataset) -> JobRecord:
-        """The record that its tables have when they are up to date."""
-        made_by = {table: dataset.record(table) for table in self.inputs}
-        upstream = {table: record.fingerprint if record else "" for table, record in made_by.items()}
-        knobs = json.loads(json.dumps(dict(self.knobs)))
-        return JobRecord(self.job, knobs, upstream, fingerprint([self.job, knobs, upstream]))
-
-    def state(self, dataset: Dataset, redo: bool = False) -> State:
+    def state(self, held: Held, redo: bool = False) -> State:
         """Compare what made its tables with the recipe.
 
         Raises:
             ValueError: a knob of the job itself was changed, and `redo` does not allow it; the message names the knob.
         """
-        made_by = dataset.record(self.outputs[-1])
+        made_by = held.record(self.outputs[-1])
         if made_by is None:
             return State.NEW
-        wanted = self.record(dataset)
-        if made_by.knobs != wanted.knobs:
+        knobs = json.loads(json.dumps(dict(self.knobs)))
+        if made_by.knobs != knobs:
             # A job that stopped before its first part, for want of weights say, may run with other knobs.
-            if not redo and any(dataset.has_rows(table) for table in self.outputs):
-                raise ValueError(_changed_knob(dataset, self.job, made_by.knobs, wanted.knobs))
+            if not redo and any(held.listed(table) for table in self.outputs):
+                raise ValueError(_changed_knob(held.dataset, self.job, made_by.knobs, knobs))
             return State.OUTDATED
-        if made_by.upstream != wanted.upstream:
+        expected = self.expected(held)
+        known = {(number, digest) for number, digest in enumerate(expected) if digest is not None}
+        there = {(name.number, name.made_from) for table in self.outputs for name in held.listed(table)}
+        if set(made_by.inputs) != set(self.inputs) or not {name[0] for name in there - known} <= {
+            name[0] for name in there & known
+        }:
             return State.OUTDATED
-        return State.BEGUN if self.is_waited_for(dataset) or self.parts_to_compute(dataset) else State.DONE
+        return State.BEGUN if self.is_waited_for(held) or self.parts_to_compute(held) else State.DONE
 
     def prepare(self, dataset: Dataset, state: State, redo: bool) -> None:
-        """Take outdated tables away and record what makes the new ones, before the first part is written.
+        """Record what makes its tables, before the first part is written.
 
         Args:
             state: what `state` says, with the same `redo`.
@@ -133,14 +125,25 @@ class Job(ABC):
         """
         if state is State.BEGUN and not redo:
             return
-        record, made_by = self.record(dataset), dataset.record(self.outputs[-1])
-        if redo and made_by is not None and made_by.knobs == record.knobs:  # the user wants it computed all the same
-            outdate_dependents(dataset, self.outputs)
+        knobs, made_by = json.loads(json.dumps(dict(self.knobs))), dataset.record(self.outputs[-1])
+        if redo and made_by is not None and made_by.knobs == knobs:  # the user wants it computed all the same
             self.delete(dataset)
-        else:
-            self.set_aside(dataset)
         for table in self.outputs:
-            dataset.write_record(table, record)
+            before = dataset.record(table)
+            shards = None if before is None else before.shards  # those that there are, until others are planned
+            dataset.write_record(table, JobRecord(self.job, knobs, list(self.inputs), shards))
+
+    def delete(self, dataset: Dataset) -> None:
+        """Delete its tables, and whatever of them could be used again."""
+        for table in self.outputs:
+            remove_folder(dataset.folder(table))
+
+    def delete_outdated(self, dataset: Dataset) -> None:
+        """Delete every part that does not hold, once its tables are whole."""
+        held = dataset.held()
+        for table in self.outputs:
+            for name in held.outdated(table):
+                (dataset.folder(table) / name.file).unlink(missing_ok=True)
 
     def delete_unwanted(self, dataset: Dataset) -> None:
         """Delete tables that it wrote with other knobs and does not write with these. Call once its knobs were found
@@ -159,17 +162,3 @@ def _changed_knob(dataset: Dataset, job: str, was: Mapping[str, Any], now: Mappi
         f"{dataset.root}: made by {made}: {what}; add --redo {job} to compute {job} and what depends on it anew, "
         "set it back, or name another out"
     )
-
-
-def outdate_dependents(dataset: Dataset, outputs: Sequence[str]) -> None:
-    """Mark every table that was made from these as outdated, on the disk, before they are computed anew.
-
-    With the same knobs their rows may still differ from before: originals change, and so do the answers of a server.
-    """
-    records = {table: record for table in dataset.recorded() if (record := dataset.record(table)) is not None}
-    changed, marked = set(outputs), list[str]()
-    while found := {table for table, record in records.items() if changed & set(record.upstream)} - changed:
-        marked += sorted(found)
-        changed |= found
-    for table in reversed(marked):  # where this is killed, the way to each table that is left is still on the disk
-        dataset.write_record(table, replace(records[table], upstream={}))

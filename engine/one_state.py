@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import contextmanager
 
 import duckdb
 
 from engine.dataset import Dataset
-from schemas.tables import REDUCE_TABLES
+from engine.names import PartName
 
-Stamps = dict[Path, tuple[int, int]]
-"""Path -> (inode, time of the last change) of every file of a table."""
+Parts = frozenset[tuple[str, PartName]]
+"""The table and the name of every part that is shown. A part never changes under its name."""
 
 
 class Replaced(ValueError):
@@ -20,21 +19,21 @@ class Replaced(ValueError):
 
 
 @contextmanager
-def one_state(dataset: Dataset) -> Iterator[Stamps]:
+def one_state(dataset: Dataset) -> Iterator[Parts]:
     """Refuse what is read inside where a build has replaced or deleted a file of a table meanwhile. New files change
     nothing: a connection sees those that were there when it was made.
 
     Raises:
         Replaced: in place of whatever error came of it, or at the end.
     """
-    before = stamps(dataset)
+    before = parts_now(dataset)
     try:
         yield before
     except (duckdb.Error, ValueError, OSError, LookupError) as error:
-        if before.items() <= stamps(dataset).items():
+        if before <= parts_now(dataset):
             raise
         raise _replaced(dataset) from error
-    if not before.items() <= stamps(dataset).items():
+    if not before <= parts_now(dataset):
         raise _replaced(dataset)
 
 
@@ -42,12 +41,7 @@ def _replaced(dataset: Dataset) -> Replaced:
     return Replaced(f"{dataset.root}: a build is replacing tables of this dataset; wait for it, or run again")
 
 
-def stamps(dataset: Dataset) -> Stamps:
-    """The files as they are now."""
-    found = {}
-    for table in [*dataset.map_tables(), *REDUCE_TABLES]:
-        for path in dataset.files(table):
-            with suppress(FileNotFoundError):
-                stat = path.stat()
-                found[path] = (stat.st_ino, stat.st_mtime_ns)
-    return found
+def parts_now(dataset: Dataset) -> Parts:
+    """The parts that are shown now."""
+    held = dataset.held()
+    return frozenset((table, name) for table in held.tables() for name in held.parts(table).values())

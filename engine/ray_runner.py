@@ -1,6 +1,6 @@
-"""Runs parts on Ray: actors are handed part numbers, read and write the dataset themselves, and may die.
+"""Runs parts on Ray: actors are handed tasks, read and write the dataset themselves, and may die.
 
-Only this module and `ray_cluster` import ray. No image crosses the object store: a part number goes in, and a flag
+Only this module and `ray_cluster` import ray. No image crosses the object store: the names of files go in, and a flag
 comes out.
 """
 
@@ -20,7 +20,7 @@ import ray.exceptions
 
 from engine import ray_cluster
 from engine.dataset import Dataset
-from engine.runner import PartDone, PartFailed, PartJob, Progress, once
+from engine.runner import PartDone, PartFailed, PartJob, Progress, Task, once
 from schemas.commit import TEMPORARY
 
 POLL_S = 0.3
@@ -50,7 +50,7 @@ class PartWorker:
         """See `ray_cluster.why_blind`."""
         return ray_cluster.why_blind(probe) if probe else ""
 
-    def run(self, turn: int, job: PartJob, number: int) -> tuple[bool, tuple[int, dict[str, float]]]:
+    def run(self, turn: int, job: PartJob, task: Task) -> tuple[bool, tuple[int, dict[str, float]]]:
         """Compute and commit a part.
 
         Args:
@@ -61,7 +61,7 @@ class PartWorker:
         """
         if self._worker is None or turn != self._turn:
             self._turn, self._worker = turn, once(job.build)
-        answer = job.run_part(self._dataset, self._worker, number, self._count)
+        answer = job.run_part(self._dataset, self._worker, task, self._count)
         return answer, self.take_rows()
 
     def take_rows(self) -> tuple[int, dict[str, float]]:
@@ -100,7 +100,7 @@ class RayRunner:
         self._made: Any = ray.remote(PartWorker)
         self._idle: list[_Actor] = []
         self._starting: dict[Any, _Actor] = {}
-        self._busy: dict[Any, tuple[_Actor, int]] = {}
+        self._busy: dict[Any, tuple[_Actor, Task]] = {}
         self._counting: dict[Any, _Actor] = {}
         self._long: set[Any] = set()
         """Parts that were being computed when the driver asked last; one that is done brings its own counts."""
@@ -115,7 +115,7 @@ class RayRunner:
         if self._owns:
             self._alone = ray_cluster.connect()
 
-    def run(self, dataset: Dataset, job: PartJob, parts: Sequence[int], progress: Progress) -> list[PartDone]:
+    def run(self, dataset: Dataset, job: PartJob, parts: Sequence[Task], progress: Progress) -> list[PartDone]:
         """See `Runner.run`. A part whose worker or node is lost is handed out again, `retries` times.
 
         Raises:
@@ -130,8 +130,8 @@ class RayRunner:
             while waiting or self._busy:
                 self._hire(job, len(waiting))
                 while self._idle and waiting:
-                    actor, number = self._idle.pop(), waiting.popleft()
-                    self._busy[actor.handle.run.remote(self._turn, job_ref, number)] = (actor, number)
+                    actor, task = self._idle.pop(), waiting.popleft()
+                    self._busy[actor.handle.run.remote(self._turn, job_ref, task)] = (actor, task)
                 if not waiting:
                     self._let_go()
                 for ref in self._answers():
@@ -141,14 +141,15 @@ class RayRunner:
                     if ref in self._counting:
                         self._counted(ref, progress)
                         continue
-                    actor, number = self._busy.pop(ref)
+                    actor, task = self._busy.pop(ref)
+                    number = task.number
                     try:
                         answer, counted = ray.get(ref)
                     except ray.exceptions.RayActorError as error:
                         lost[number] += 1
                         if lost[number] > self._retries:
                             raise PartFailed(job.job, number, _lost(lost[number], error)) from error
-                        waiting.append(number)
+                        waiting.append(task)
                     except ray.exceptions.RayTaskError as error:
                         raise PartFailed(job.job, number, error.cause or error) from error
                     else:

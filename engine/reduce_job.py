@@ -1,11 +1,12 @@
-"""A reduce job: SQL over all parts of its inputs, out of core, into one table sorted by row_id."""
+"""A reduce job: SQL over all parts of its inputs, out of core, into a table in parts, as map jobs read it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 
 import duckdb
@@ -14,60 +15,51 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine import catalog
-from engine.dataset import ROW_GROUP_ROWS, Dataset, schema_of
+from engine.dataset import Dataset, content_digest, last_value, row_group_rows, schema_of
 from engine.job import Job
+from engine.names import DIGITS, Held
 from engine.run_log import JobResult
 from engine.runner import Progress, Runner
 from schemas.seal import check_file, sealed_write
+from schemas.tables import SHARDS_PER_PART, Cut, cut_of
 
 Connection = duckdb.DuckDBPyConnection
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReduceJob(Job):
-    """A reduce job as data. It writes one table, which is one part; each input is a view of that name, and
-    the views of other tables are empty."""
+    """A reduce job as data. It writes one table, see `schemas.tables.cut_of`; each input is a view of that name,
+    and the views of other tables are empty."""
 
     query: Callable[[Connection], str]
-    """May create temporary tables; gives the SELECT whose rows become the table. Columns are cast to the contract."""
-    row_group_rows: int = ROW_GROUP_ROWS
-    """Rows per row group of the table: fewer where its rows are wide, or a few of them are read at a time."""
-
-    def num_parts(self, dataset: Dataset) -> int:
-        return 1
-
-    def missing(self, dataset: Dataset) -> list[int]:
-        return [] if dataset.has_rows(self.outputs[0]) else [0]
-
-    def set_aside(self, dataset: Dataset) -> None:
-        """Delete the table: it is computed as a whole, and nothing of it can be taken back."""
-        dataset.reduced(self.outputs[0]).unlink(missing_ok=True)
-
-    def delete(self, dataset: Dataset) -> None:
-        self.set_aside(dataset)
+    """May create temporary tables; gives the SELECT whose rows become the table, in the order of its parts. Columns are
+    cast to the contract."""
 
     def run(self, dataset: Dataset, runner: Callable[[], Runner], progress: Progress, memory: str = "4GB") -> JobResult:
         """See `Job.run`; the table is computed in this process."""
         rows, reasons = self.compute(dataset, memory)
-        return JobResult(self.job, self.outputs, 1, 1, rows, reasons)
+        self.delete_outdated(dataset)
+        num_parts = len(dataset.held().parts(self.outputs[0]))
+        return JobResult(self.job, self.outputs, num_parts, num_parts, rows, reasons)
 
     def compute(self, dataset: Dataset, memory: str) -> tuple[int, dict[str, int]]:
         """Compute the table and commit it under the record that is there; the number of rows, and rows by reason.
 
+        Part 0 is committed last, so that a table with a part 0 is whole.
+
         Raises:
-            ValueError: the memory does not suffice, or a table it reads is damaged.
+            ValueError: the memory does not suffice, or a table it reads is missing or damaged.
         """
-        (table,) = self.outputs
-        record = dataset.record(table)
-        assert record is not None
-        metadata = {"sigma.made_by": record.fingerprint}
+        (table,), held = self.outputs, dataset.held()
+        if lacking := [name for name in self.inputs if not held.is_whole(name)]:
+            raise ValueError(f"{self.job}: parts of {lacking[0]} are missing; run sigma build again")
+        digest = self.expected(held)[0]
+        assert digest is not None, "all inputs are whole"
         connecting = catalog.connect(dataset, memory, reads=self.inputs, check=check_file)
         with connecting as connection, explaining_memory(self.job, memory):
             try:
-                batches = stream(connection, self.query(connection), self.row_group_rows)
-                counted = commit_batches(
-                    dataset.reduced(table), batches, schema_of(table), metadata, self.row_group_rows
-                )
+                batches = stream(connection, self.query(connection), row_group_rows(table))
+                counted = _commit(dataset, table, digest, cut_rows(batches, held, table))
             except (duckdb.DataError, duckdb.IOException, duckdb.InvalidInputException) as error:
                 why = str(error).splitlines()[0]
                 raise ValueError(
@@ -75,6 +67,59 @@ class ReduceJob(Job):
                 ) from None
         catalog.sweep_spilled(dataset)
         return counted
+
+
+def cut_rows(batches: Iterable[pa.RecordBatch], held: Held, table: str) -> Iterator[pa.Table]:
+    """The rows of each part of a table that is sorted by what it is cut by; at least one part."""
+    schema, cut = schema_of(table), cut_of(table)
+    ends: Iterator[int | None] = iter([None])
+    if cut is Cut.LISTING:
+        ends = iter([*(last_value(path, "row_id") + 1 for path in held.paths("listing")[:-1]), None])
+    elif cut is Cut.SHARDS:
+        ends = (number * SHARDS_PER_PART for number in count(1))
+    column = "shard_id" if cut is Cut.SHARDS else "row_id"
+    waiting, end = schema.empty_table(), next(ends)
+    for batch in batches:
+        rows = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
+        while end is not None and rows.num_rows and rows[column][-1].as_py() >= end:
+            inside = pc.less(rows[column], end)
+            yield pa.concat_tables([waiting, rows.filter(inside)])
+            rows, waiting, end = rows.filter(pc.invert(inside)), schema.empty_table(), next(ends)
+        waiting = pa.concat_tables([waiting, rows])
+    yield waiting
+    if cut is Cut.LISTING:
+        while end is not None:  # the last parts of the listing have no row in the table
+            yield schema.empty_table()
+            end = next(ends)
+
+
+def _commit(dataset: Dataset, table: str, digest: str, parts: Iterable[pa.Table]) -> tuple[int, dict[str, int]]:
+    """Commit parts, the first one last. Of a plan the digests of its shards go on record before that."""
+    num_rows, reasons, first, shards = 0, Counter[str](), None, list[str]()
+    for number, rows in enumerate(parts):
+        num_rows += rows.num_rows
+        if "rejected_by" in rows.schema.names:
+            reasons.update(_counts(rows["rejected_by"].drop_null()))
+        if cut_of(table) is Cut.SHARDS:
+            last = pc.max(rows["shard_id"]).as_py()
+            shards += shard_digests(rows, range(len(shards), len(shards) if last is None else last + 1))
+        if number == 0:
+            first = rows
+        else:
+            dataset.commit_part(table, number, digest, rows)
+    assert first is not None
+    if cut_of(table) is Cut.SHARDS:
+        record = dataset.record(table)
+        assert record is not None
+        if record.shards != shards:
+            dataset.write_record(table, replace(record, shards=shards))
+    dataset.commit_part(table, 0, digest, first)
+    return num_rows, dict(sorted(reasons.items()))
+
+
+def shard_digests(plan: pa.Table, shards: range) -> list[str]:
+    """The digest of the rows that each shard has in a plan, of which this is a part."""
+    return [content_digest(plan.filter(pc.equal(plan["shard_id"], shard)))[:DIGITS] for shard in shards]
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -52,12 +52,25 @@ def _where(error: BaseException) -> str:
 
 
 @dataclass(frozen=True)
+class Task:
+    """A part to compute, and all that a worker needs to know about it: no worker lists a folder."""
+
+    number: int
+    made_from: str = ""
+    """Of the part's name."""
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Table -> the file to read of it."""
+    replaces: tuple[str, ...] = ()
+    """Files, relative to the folder of the tables, that are deleted once the part is committed."""
+
+
+@dataclass(frozen=True)
 class PartDone:
     """A committed part."""
 
     number: int
     computed: bool
-    """False where an outdated version was taken over unchanged."""
+    """False where it was there already."""
 
 
 class PartJob(Protocol):
@@ -86,7 +99,7 @@ class PartJob(Protocol):
         """GPUs that each worker holds, a part of one where it is under 1; None takes one where there are any."""
         ...
 
-    def run_part(self, dataset: Dataset, worker: Callable[[], Any], number: int, progress: Progress) -> bool:
+    def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> bool:
         """Compute and commit a part; False where it was there already.
 
         Args:
@@ -98,7 +111,7 @@ class PartJob(Protocol):
 class Runner(Protocol):
     """Runs parts of jobs; `close` frees what it holds."""
 
-    def run(self, dataset: Dataset, job: PartJob, parts: Sequence[int], progress: Progress) -> list[PartDone]:
+    def run(self, dataset: Dataset, job: PartJob, parts: Sequence[Task], progress: Progress) -> list[PartDone]:
         """Compute and commit the parts.
 
         Raises:
@@ -114,15 +127,15 @@ class Runner(Protocol):
 class LocalRunner:
     """Runs every part in this process, one after the other; `workers` and `num_gpus` of a job say nothing here."""
 
-    def run(self, dataset: Dataset, job: PartJob, parts: Sequence[int], progress: Progress) -> list[PartDone]:
+    def run(self, dataset: Dataset, job: PartJob, parts: Sequence[Task], progress: Progress) -> list[PartDone]:
         """See `Runner.run`."""
         worker = once(job.build)
         done = []
-        for number in parts:
+        for task in parts:
             try:
-                done.append(PartDone(number, job.run_part(dataset, worker, number, progress)))
+                done.append(PartDone(task.number, job.run_part(dataset, worker, task, progress)))
             except Exception as error:
-                raise PartFailed(job.job, number, error) from error
+                raise PartFailed(job.job, task.number, error) from error
         return done
 
     def close(self) -> None:

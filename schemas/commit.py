@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Write a file that gets its name only once it is whole and on the disk; on an error nothing is left. What was
     written can be read back from it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    aside = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name}")  # two machines may have one process id
     try:
         with aside.open("w+b") as file:
             yield file
@@ -46,11 +47,12 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def file_lock(path: Path, refusal: Callable[[str], str]) -> Iterator[None]:
+def file_lock(path: Path, refusal: Callable[[str], str], shared: bool = False) -> Iterator[None]:
     """Hold a lock file, and write into it who does; the kernel frees it when the process ends, however it ends.
 
     Args:
         refusal: makes the error's text from the name of the process that holds the lock.
+        shared: with others that hold it so.
 
     Raises:
         ValueError: another process holds it, or the file system has no locks.
@@ -59,7 +61,7 @@ def file_lock(path: Path, refusal: Callable[[str], str]) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             raise ValueError(refusal(file.read().strip() or "another process")) from None

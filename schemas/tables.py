@@ -1,4 +1,4 @@
-"""The columns of every table and view of a dataset, with Arrow type and meaning, and the name of each table's file.
+"""The columns of every table and view of a dataset, with Arrow type and meaning, and how each table is cut into parts.
 
 Every row of every table carries `row_id`: the ordinal of the input in the listing, fixed when the listing is
 taken. It orders rows, joins tables and never repeats, where `image_id` names content: two files with the same
@@ -7,6 +7,7 @@ bytes are two rows with one image_id, and a file that cannot be read is a row wi
 
 from __future__ import annotations
 
+from enum import Enum
 from functools import partial
 from typing import NamedTuple
 
@@ -392,7 +393,7 @@ MAP_TABLES: dict[str, pa.Schema] = {
     "grounding": GROUNDING,
     "samples": SAMPLES,
 }
-"""Tables in parts: `tables/<name>/part-00000.parquet`, part n of each holding the same inputs in the same order.
+"""Tables whose part n is computed from part n of its inputs: each holds the same inputs in the same order.
 
 Three differ: `nouns` holds a row per input and caption source, `grounding` one per source that the recipe names, and
 the parts of `samples` are shards.
@@ -406,7 +407,7 @@ REDUCE_TABLES: dict[str, pa.Schema] = {
     "balance": BALANCE,
     "shard_plan": SHARD_PLAN,
 }
-"""Tables in one file, `tables/<name>.parquet`, computed over all parts and sorted by row_id where they have one."""
+"""Tables computed over all parts of their inputs, and sorted by row_id where they have one; see `cut_of`."""
 
 SCHEMAS: dict[str, pa.Schema] = MAP_TABLES | REDUCE_TABLES
 
@@ -424,8 +425,8 @@ ADDED = {
 
 def with_added(table: str, rows: pa.Table) -> pa.Table:
     """The rows of a file, with nulls in the columns that its table has gained since it was written."""
-    for name in set(ADDED.get(table, ())) - set(rows.schema.names):
-        field = SCHEMAS[table].field(name)
+    for name in set(ADDED.get("captions" if is_captions(table) else table, ())) - set(rows.schema.names):
+        field = schema_of(table).field(name)
         rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
     return rows
 
@@ -435,11 +436,33 @@ BESIDE = "captions_beside/"
 contract of `captions` in a folder of its own."""
 
 BESIDE_ONCE = "captions/"
-"""The prefix that it once was; see `engine.old_names`."""
+"""The prefix that it once was; see `engine.old_layout`."""
+
+SHARDS_PER_PART = 64
+"""Shards whose rows are in one part of `shard_plan`."""
+
+
+class Cut(Enum):
+    """What a part of a table holds."""
+
+    LISTING = "the inputs of a part of the listing"
+    SHARD = "a shard"
+    SHARDS = "some shards"
+    WHOLE = "the whole table"
+
+
+def cut_of(table: str) -> Cut:
+    """How a table is cut into parts."""
+    if table in _CUTS:
+        return _CUTS[table]
+    return Cut.LISTING if "row_id" in schema_of(table).names else Cut.WHOLE
+
+
+_CUTS = {"samples": Cut.SHARD, "shard_plan": Cut.SHARDS}
 
 
 def is_map_table(table: str) -> bool:
-    """Whether a table is in parts."""
+    """Whether part n of a table is computed from part n of its inputs."""
     return table in MAP_TABLES or table.startswith(BESIDE)
 
 

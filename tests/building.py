@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from captioning.figures.statistics import noun_uses_sql
 from commands import order
 from curation import build as pipeline
 from curation.ingest.listing import Listed
-from engine.dataset import Dataset
+from engine.dataset import Dataset, JobRecord
+from engine.names import NOTHING, made_from, names_in
+from engine.reduce_job import shard_digests
 from engine.run_log import JobResult
 from schemas import tables
 from schemas.recipe import DataRecipe
@@ -113,14 +116,35 @@ def computed(told: Told) -> dict[str, int]:
 
 def rows(dataset: Dataset, table: str) -> list[dict[str, Any]]:
     """A whole table as Python values."""
-    if tables.is_map_table(table):
-        parts = [dataset.read_part(table, number) for number in range(len(dataset.parts(table)))]
-        found: list[dict[str, Any]] = pa.concat_tables(parts).to_pylist()
-        return found
-    from engine.dataset import read_parquet
+    found: list[dict[str, Any]] = dataset.read_table(table).to_pylist()
+    return found
 
-    whole: list[dict[str, Any]] = read_parquet(dataset.reduced(table)).to_pylist()
-    return whole
+
+def put(dataset: Dataset, table: str, number: int, rows: pa.Table) -> Path:
+    """Write a part by hand: in place of the part of that number, or as if its job read nothing."""
+    record = dataset.record(table)
+    if record is None and table != "listing":
+        record = JobRecord("by hand", {}, [])
+        dataset.write_record(table, record)
+    planned = []
+    if table == "samples":
+        plan = dataset.record("shard_plan") or JobRecord("by hand", {}, [])
+        shards = [*(plan.shards or ()), *(f"shard {new}" for new in range(len(plan.shards or ()), number + 1))]
+        dataset.write_record("shard_plan", replace(plan, shards=shards))
+        planned = [shards[number]]
+    source = NOTHING if record is None else made_from(record.job, record.knobs)(planned)
+    for name in names_in(dataset.folder(table)):
+        if name.number == number:
+            source = name.made_from
+            (dataset.folder(table) / name.file).unlink()
+    return dataset.commit_part(table, number, source, rows)
+
+
+def put_shards(dataset: Dataset, plan: pa.Table) -> None:
+    """Write a plan by hand, and on record what its shards are made from."""
+    put(dataset, "shard_plan", 0, plan)
+    shards = shard_digests(plan, range(max(plan["shard_id"].to_pylist(), default=-1) + 1))
+    dataset.write_record("shard_plan", JobRecord("by hand", {}, [], shards))
 
 
 def table_of(name: str, values: Iterable[Mapping[str, Any]]) -> pa.Table:

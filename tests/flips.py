@@ -32,7 +32,7 @@ Flip = tuple[str, Path, int]
 KINDS = {
     ".records/": "record of a table",
     "runs/": "run",
-    ".paid/": "journal",
+    "paid/": "journal",
     "features/": "features",
     "purged.jsonl": "takedowns",
     "recipe.yaml": "recipe",
@@ -134,7 +134,7 @@ def reader(root: Path, path: Path) -> Callable[[], Any]:
         ".md": path.read_bytes,
         ".json": lambda: read_json(path),
         ".pt": lambda: plain(read_checkpoint(path)),
-        ".parquet": lambda: read_parquet(path).to_pylist() if ".paid" in path.parts else rows_of(path),
+        ".parquet": lambda: read_parquet(path).to_pylist() if "paid" in path.parts else rows_of(path),
         ".tar": path.read_bytes if is_feature else lambda: members(path),
     }
     return readers.get(path.name) or readers[path.suffix]
@@ -177,6 +177,6 @@ def plain(value: Any) -> Any:
 
 def states(root: Path) -> list[tuple[str, str]]:
     """What the recipe of a dataset makes of its jobs: a knob that changed outdates one, or is refused."""
-    made = DataRecipe.load(root / "recipe.yaml", [f"out={root}"])
+    made, held = DataRecipe.load(root / "recipe.yaml", [f"out={root}"]), Dataset(root).held()
     listed = ("listing", str(listing.is_listed(Dataset(root), made)))
-    return [listed, *((step.job, str(step.state(Dataset(root)))) for step in pipeline(made))]
+    return [listed, *((step.job, str(step.state(held))) for step in pipeline(made))]

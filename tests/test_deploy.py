@@ -12,6 +12,7 @@ import pytest
 import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
+from curation.work import Share
 from tests.test_house import PACKAGES, ROOT
 from tests.test_words import commands
 
@@ -98,3 +99,22 @@ def test_the_slurm_script_is_one_ray_on_all_nodes(tmp_path: Path) -> None:
         "unset --nodes=2 --ntasks-per-node=1 --kill-on-bad-exit=1 "
         "ray symmetric-run --address n1:6379 --min-nodes 2 -- sigma build a recipe.yaml"
     )
+
+
+def test_the_tasks_of_an_array_take_one_share_each(tmp_path: Path) -> None:
+    script = DEPLOY / "slurm" / "array.sbatch"
+    (found,) = re.findall(r"^#SBATCH --array=0-(\d+)$", script.read_text(encoding="utf-8"), re.MULTILINE)
+    (tmp_path / "sigma").write_text('#!/bin/bash\nprintf "%s|" "$@"\n')
+    (tmp_path / "sigma").chmod(0o755)
+    shares = set()
+    for task in range(int(found) + 1):
+        environ = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_ARRAY_TASK_COUNT": f"{int(found) + 1}"}
+        ran = subprocess.run(
+            ["bash", script, "/shared/a dataset", "caption"],
+            env=environ | {"SLURM_ARRAY_TASK_ID": str(task)}, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        work, dataset, job, option, share, _ = ran.stdout.split("|")
+        assert (work, dataset, job, option) == ("work", "/shared/a dataset", "caption", "--share")
+        assert work in commands()
+        shares.add(Share.parse(share))
+    assert shares == {Share(place, int(found) + 1) for place in range(int(found) + 1)}

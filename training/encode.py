@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.dataset import Dataset, remove_folder
-from engine.runner import LazyRunner, Progress, Runner
+from engine.runner import LazyRunner, Progress, Runner, Task
 from schemas.commit import TEMPORARY, atomic_write, write_bytes
 from schemas.features import (
     CUT_COLUMN,
@@ -74,9 +74,9 @@ class EncodeJob:
     def num_gpus(self) -> float | None:
         return self.recipe.features.gpus_per_worker
 
-    def run_part(self, dataset: Dataset, worker: Callable[[], ShardEncoder], number: int, progress: Progress) -> bool:
+    def run_part(self, dataset: Dataset, worker: Callable[[], ShardEncoder], task: Task, progress: Progress) -> bool:
         """Encode and commit a shard; False where it was encoded before."""
-        shard, images = self.shards[number], dataset.root / "shards"
+        shard, images = self.shards[task.number], dataset.root / "shards"
         check_footer(images / INDEX_FILE)
         wanted = [("shard", "=", shard)]
         rows = pq.read_table(images / INDEX_FILE, filters=wanted, partitioning=None, page_checksum_verification=True)
@@ -259,7 +259,7 @@ def encode_set(
     is_there = job.has_null() and all(path.is_file() for path in files)
     if record is None or record.index != index or not is_there:
         write_record(folder, SetRecord(wanted.made_by))
-        parts = runner().run(dataset, job, range(len(job.shards)), progress)
+        parts = runner().run(dataset, job, [Task(number) for number in range(len(job.shards))], progress)
         num_computed = sum(part.computed for part in parts)
         _drop_surplus(folder, job.shards)
         record = _measured(job, index)

@@ -13,9 +13,8 @@ from curation.selection.thresholds import facts_sql, rules_on_record
 from engine import catalog
 from engine.catalog import Connection, Row
 from engine.dataset import Dataset
-from engine.one_state import Replaced, one_state, stamps
+from engine.one_state import Replaced, one_state, parts_now
 from schemas.lru import Lru
-from schemas.tables import MAP_TABLES, SCHEMAS
 from viewer.figures import COUNTED, LEDGER_TABLE
 from viewer.search import Search
 
@@ -52,7 +51,7 @@ class Database:
         self.dataset, self.signature = dataset, signature(dataset)
         self.replaced = False
         """Whether a build has replaced or deleted a file of a table since it was opened."""
-        with one_state(dataset) as self._files:
+        with one_state(dataset) as self._parts:
             self._connection, self.seconds = catalog.connect_read_only(dataset), seconds
         self._looked_at = self.signature
         self._prepared: set[str] = set()
@@ -90,7 +89,7 @@ class Database:
     def _refuse_replaced(self) -> None:
         now = signature(self.dataset)
         if now != self._looked_at:  # new parts are no other state: the connection does not see them
-            self.replaced |= not self._files.items() <= stamps(self.dataset).items()
+            self.replaced |= not self._parts <= parts_now(self.dataset)
             self._looked_at = now
         if self.replaced:
             raise Replaced("a build is replacing tables of this dataset; load the page again") from None
@@ -136,10 +135,9 @@ class Database:
 
 def signature(dataset: Dataset) -> Signature:
     """Changes whenever a table gains, loses or replaces a file."""
-    maps = [dataset.tables / table for table in dataset.map_tables()]
-    reduced = [dataset.reduced(table) for table in SCHEMAS if table not in MAP_TABLES]
+    folders = [dataset.folder(table) for table in dataset.held().tables()]
     found = []
-    for path in [*maps, *reduced, dataset.runs]:
+    for path in [*folders, dataset.tables / ".records", dataset.runs]:
         with suppress(FileNotFoundError):
             found.append((str(path), path.stat().st_mtime_ns))
     return tuple(found)

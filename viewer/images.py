@@ -132,7 +132,7 @@ def details(database: Database, row_id: int) -> ImageDetails | None:
         _cards(database, [row_id])[0],
         found,
         group,
-        history(database, [*found, *database.dataset.extra_captions()]),
+        history(database, [*found, *database.dataset.held().extra_captions()]),
     )
 
 

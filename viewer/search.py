@@ -54,9 +54,10 @@ class Search:
 
     def __init__(self, dataset: Dataset, cursors: Cursors, kind: str, value: str) -> None:
         self._cursors, self._value = cursors, value
+        held = dataset.held()
         self._sources = [
-            ({path.name: path for path in dataset.parts(table)}, sql)
-            for table, sql in searched(kind, value, dataset.extra_captions())
+            (dict(zip(held.parts(table), held.paths(table), strict=True)), sql)
+            for table, sql in searched(kind, value, held.extra_captions())
         ]
         self._changed, self._stopped = threading.Condition(), False
         self._error: ValueError | None = None
@@ -92,11 +93,11 @@ class Search:
         self._stopped = True
 
     def _run(self) -> None:
-        names = sorted({name for parts, _ in self._sources for name in parts}, key=lambda name: (len(name), name))
+        numbers = sorted({number for parts, _ in self._sources for number in parts})
         begin, step = 0, FIRST_PARTS
         try:
-            while begin < len(names) and not self._stopped and not self.cut:
-                found = self._read(names[begin : begin + step])
+            while begin < len(numbers) and not self._stopped and not self.cut:
+                found = self._read(numbers[begin : begin + step])
                 begin, step = begin + step, min(2 * step, MOST_PARTS)
                 with self._changed:
                     self.rows.extend(found)
@@ -109,11 +110,11 @@ class Search:
                 self.done = True
                 self._changed.notify_all()
 
-    def _read(self, names: Sequence[str]) -> list[int]:
+    def _read(self, numbers: Sequence[int]) -> list[int]:
         """The rows of some parts, ascending, each once."""
         selects = []
         for parts, sql in self._sources:
-            paths = [parts[name] for name in names if name in parts]
+            paths = [parts[number] for number in numbers if number in parts]
             if paths:
                 selects.append(f"SELECT row_id FROM {read_parts(paths)} WHERE {sql}")
         with self._cursors() as cursor:

@@ -15,8 +15,10 @@ from curation.dedup.near_hashes import find_pairs
 from curation.dedup.semantic import find_similar, require_faiss
 from engine.catalog import literal, select_table
 from engine.dataset import Dataset
+from engine.names import Held
 from engine.reduce_job import Connection, ReduceJob
 from schemas.recipe import DataRecipe, Dedup
+from schemas.strict import fingerprint
 
 METHODS = ("bytes", "pixels", "phash", "semantic")
 """Kinds of evidence, strongest first."""
@@ -202,16 +204,15 @@ def label_groups(connection: Connection) -> None:
             return
 
 
-def _require(path: Path) -> Dataset:
-    dataset = Dataset(path)
+def _require(path: Path) -> Held:
+    held = Dataset(path).held()
     for table in ("images", "fingerprints"):
-        if not dataset.parts(table):
+        if not held.parts(table):
             raise ValueError(f"dedup.against: {path}: no dataset with {table}; build it up to fingerprint first")
-    return dataset
+    return held
 
 
 def _state(path: Path) -> str:
-    """A dataset and the knobs of its fingerprints, so that a change is noticed."""
-    dataset = Dataset(path)
-    made_by = dataset.record("fingerprints")
-    return f"{path} {made_by.fingerprint if made_by else 'not built'} {len(dataset.parts('fingerprints'))} parts"
+    """A dataset and the contents of its fingerprints, so that a change is noticed."""
+    contents = [name.content for name in Dataset(path).held().parts("fingerprints").values()]
+    return f"{path} {fingerprint(contents) if contents else 'not built'} {len(contents)} parts"

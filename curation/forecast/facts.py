@@ -14,11 +14,12 @@ from curation.forecast.sample import Sample
 from engine import catalog
 from engine.dataset import ROW_GROUP_ROWS, Dataset, read_parquet
 from engine.job import Job
+from engine.ledger import ledger_counts
 from engine.map_job import MapJob
 from engine.run_log import read_runs
-from schemas import tables
 from schemas.shard import BLOCK
 from schemas.shard_index import INDEX_FILE
+from schemas.tables import Cut, cut_of
 
 GROUPS = 10
 """Into which the inputs of the sample are dealt, to see how much the bytes of a table vary."""
@@ -29,7 +30,7 @@ def facts_of(sample: Sample, steps: Sequence[Job]) -> Facts:
     dataset = sample.dataset
     with catalog.connect(dataset, reads=["images", "duplicates", "ledger"]) as connection:
         [[with_caption]] = connection.execute("SELECT count(raw_caption) FROM images").fetchall()
-        outcomes = catalog.ledger_counts(connection)
+        outcomes = ledger_counts(connection)
         (pairs,) = connection.execute(
             "SELECT coalesce(sum(num * (num - 1) // 2), 0)::BIGINT FROM "
             "(SELECT count(*) AS num FROM duplicates WHERE method IS NOT NULL GROUP BY group_id)"
@@ -54,24 +55,24 @@ def facts_of(sample: Sample, steps: Sequence[Job]) -> Facts:
 
 def _samples(dataset: Dataset) -> pa.Table:
     """The rows that lie in a shard."""
-    parts = [read_parquet(path).replace_schema_metadata(None) for path in dataset.parts("samples")]
-    rows = pa.concat_tables([tables.SAMPLES.empty_table(), *parts])
+    rows = dataset.read_table("samples")
     return rows.filter(rows["shard"].is_valid())
 
 
 def _table_sizes(dataset: Dataset, num_sampled: int) -> dict[str, TableSize]:
     """Every table but the proxies, by name; the index of the shards among them."""
-    found = {}
-    for table in sorted(set(dataset.map_tables()) - {"proxies"}):
-        paths = dataset.parts(table)
-        if paths:
-            rows = pa.concat_tables([read_parquet(path).replace_schema_metadata(None) for path in paths])
-            on_disk = sum(path.stat().st_size for path in paths)
-            found[table] = table_size(rows, num_sampled, on_disk, "shards" if table == "samples" else "parts")
-    for path in [*sorted(dataset.tables.glob("*.parquet")), dataset.shards / INDEX_FILE]:
-        if path.is_file():
-            rows = read_parquet(path).replace_schema_metadata(None)
-            found[path.stem] = table_size(rows, num_sampled, path.stat().st_size, "one")
+    found, held = {}, dataset.held()
+    kinds = {Cut.LISTING: "parts", Cut.SHARD: "shards", Cut.SHARDS: "one", Cut.WHOLE: "one"}
+    for table in sorted(set(held.tables()) - {"proxies"}):
+        files = held.paths(table)
+        if files:
+            rows = dataset.read_table(table)
+            on_disk = sum(path.stat().st_size for path in files)
+            found[table] = table_size(rows, num_sampled, on_disk, kinds[cut_of(table)])
+    path = dataset.shards / INDEX_FILE
+    if path.is_file():
+        rows = read_parquet(path).replace_schema_metadata(None)
+        found[path.stem] = table_size(rows, num_sampled, path.stat().st_size, "one")
     return found
 
 
@@ -125,7 +126,7 @@ def _buckets(dataset: Dataset, samples: pa.Table) -> dict[str, BucketFacts]:
     """The originals' bytes, by which shards are cut, by bucket."""
     if not samples.num_rows:
         return {}
-    plan = read_parquet(dataset.reduced("shard_plan"), ["row_id", "bucket", "num_bytes", "shard"])
+    plan = dataset.read_table("shard_plan", ["row_id", "bucket", "num_bytes", "shard"])
     packed = set(samples["row_id"].to_pylist())
     sizes: dict[str, list[int]] = {}
     shards: dict[str, set[str]] = {}

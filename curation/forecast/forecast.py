@@ -306,10 +306,12 @@ def with_remarks(made: Forecast, facts: Facts, free_bytes: int, held_bytes: int,
         notes.append(_of_duplicates(made))
     if cpu_only := [job.table for job in facts.jobs if job.wants_gpu and not job.gpu_s]:
         notes.append(f"{', '.join(cpu_only)}: run on a CPU here; what a GPU would take is not forecast")
+    if on_gpus := {job.job: job.gpu_hours for job in made.jobs if job.gpu_hours}:
+        hours = sum(job.cpu_hours or 0 for job in made.jobs if job.job not in on_gpus)
+        alone = ", ".join(f"sigma build --only {job} {hours:,.2f} GPU-hours" for job, hours in on_gpus.items())
+        notes.append(f"in allocations of their own: {alone}; sigma build for the rest {hours:,.2f} CPU-hours")
     if held := [f"{job.table} {job.gpu_workers:,}" for job in facts.jobs if job.gpu_workers]:
-        notes.append(
-            f"the GPUs there are have room for so many workers at once, and no more are reckoned: {', '.join(held)}"
-        )
+        notes.append(f"the GPUs have room for so many workers at once, and no more are reckoned: {', '.join(held)}")
     referenced = [job.table for job in made.jobs if job.basis == REFERENCED]
     if referenced:
         notes.append(

@@ -20,13 +20,13 @@ from curation import build as pipeline
 from curation.ingest import listing
 from curation.ingest.takedown_log import read_log, write_log
 from curation.shards.plan import NothingLeft
-from engine.dataset import CONTENT_KEY, Dataset, JobRecord, commit_table, content_digest
+from engine.dataset import Dataset, JobRecord, read_parquet
 from engine.job import Job
 from engine.map_job import MapJob
-from engine.runner import Progress
+from engine.names import NOTHING, Held
+from engine.runner import Progress, Task
 from schemas.ids import counter
 from schemas.recipe import DataRecipe
-from schemas.strict import fingerprint
 from schemas.tables import LISTING
 
 LEAST_PART_ROWS = 32
@@ -102,13 +102,13 @@ def build_sample(sample: Sample, steps: Sequence[Job], observer: pipeline.Observ
 class TimedMapJob(MapJob):
     """A map job that also counts what its parts took, and what its worker took to start."""
 
-    def run_part(self, dataset: Dataset, worker: Callable[[], Any], number: int, progress: Progress) -> bool:
+    def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> bool:
         """See `MapJob.run_part`. Counts: start_s and how many starts, busy_s, cpu_s, busy_gpu_s, timed_parts, and over
         these parts visible_gpus: a worker that is given GPUs for itself sees no others."""
         begun = time.perf_counter()
         worker()
         loaded, cpu = time.perf_counter(), time.process_time()
-        computed = super().run_part(dataset, worker, number, progress)
+        computed = super().run_part(dataset, worker, task, progress)
         busy_s, cpu_s = time.perf_counter() - loaded, time.process_time() - cpu
         torch = sys.modules.get("torch")
         on_gpu = self.num_gpus != 0 and torch is not None and bool(torch.cuda.is_initialized())
@@ -138,7 +138,7 @@ def shares(counts: Sequence[int], size: int) -> list[int]:
     return dealt
 
 
-def drawn(whole: Dataset, parts: range, size: int, seed: int) -> list[int]:
+def drawn(whole: Held, parts: range, size: int, seed: int) -> list[int]:
     """The row_ids, ascending, of the `size` inputs of a source whose names hash lowest: the same whatever their order.
 
     Args:
@@ -147,7 +147,7 @@ def drawn(whole: Dataset, parts: range, size: int, seed: int) -> list[int]:
 
     def hashes() -> Iterator[tuple[int, int]]:
         for number in parts:
-            rows = whole.read_part("listing", number, ["row_id", "source_name", "member"])
+            rows = read_parquet(whole.path("listing", number), ["row_id", "source_name", "member"])
             for row_id, name, member in zip(*(column.to_pylist() for column in rows.columns), strict=True):
                 yield counter(f"{name}/{member}", f"plan {seed}"), row_id
 
@@ -156,7 +156,7 @@ def drawn(whole: Dataset, parts: range, size: int, seed: int) -> list[int]:
 
 def _write_sample(whole: Dataset, recipe: DataRecipe, size: int, root: Path) -> Sample:
     record = whole.record("listing")
-    entries = list(record.knobs["sources"]) if record else []
+    entries, held = list(record.knobs["sources"]) if record else [], whole.held()
     counts = [entry["rows"] for entry in entries]
     if not sum(counts):
         raise ValueError("the sources hold no input: there is nothing to forecast")
@@ -172,8 +172,8 @@ def _write_sample(whole: Dataset, recipe: DataRecipe, size: int, root: Path) -> 
     for entry, count in zip(entries, shares(counts, size), strict=True):
         parts = range(first_part, first_part + entry["parts"])
         first_part += entry["parts"]
-        row_ids = drawn(whole, parts, count, recipe.seed)
-        rows = _rows_of(whole, parts, set(row_ids)) if row_ids else LISTING.empty_table()
+        row_ids = drawn(held, parts, count, recipe.seed)
+        rows = _rows_of(held, parts, set(row_ids)) if row_ids else LISTING.empty_table()
         size = listing.part_size(rows.num_rows, part_rows) if num_sampled == sum(counts) else part_rows
         for begin in range(0, rows.num_rows, size):
             _commit_part(sample, next_part + begin // size, rows.slice(begin, size), len(chosen) + begin)
@@ -182,17 +182,17 @@ def _write_sample(whole: Dataset, recipe: DataRecipe, size: int, root: Path) -> 
         written.append(entry | {"rows": rows.num_rows, "parts": num_parts})
         next_part += num_parts
     knobs = {"part_rows": part_rows, "sources": written}
-    sample.write_record("listing", JobRecord("ingest", knobs, {}, fingerprint(knobs)))
+    sample.write_record("listing", JobRecord("ingest", knobs, []))
     _take_over_takedowns(Dataset(recipe.out_path()), sample, chosen)
     by_source = {entry["name"]: (entry["rows"], taken["rows"]) for entry, taken in zip(entries, written, strict=True)}
     made = recipe.model_copy(update={"out": str(root), "part_rows": part_rows})
     return Sample(made, sum(counts), num_sampled, first_part, by_source, 0.0)
 
 
-def _rows_of(whole: Dataset, parts: range, row_ids: set[int]) -> pa.Table:
+def _rows_of(whole: Held, parts: range, row_ids: set[int]) -> pa.Table:
     found = []
     for number in parts:
-        rows = whole.read_part("listing", number)
+        rows = read_parquet(whole.path("listing", number))
         mask = pa.array([row_id in row_ids for row_id in rows["row_id"].to_pylist()])
         found.append(rows.filter(mask).replace_schema_metadata(None))
     return pa.concat_tables(found)
@@ -201,7 +201,7 @@ def _rows_of(whole: Dataset, parts: range, row_ids: set[int]) -> pa.Table:
 def _commit_part(sample: Dataset, number: int, rows: pa.Table, first_row: int) -> None:
     row_ids = pa.array(range(first_row, first_row + rows.num_rows), pa.int64())
     rows = rows.set_column(rows.column_names.index("row_id"), LISTING.field("row_id"), row_ids).cast(LISTING)
-    commit_table(sample.part("listing", number), rows, LISTING, {CONTENT_KEY.decode(): content_digest(rows)})
+    sample.commit_part("listing", number, NOTHING, rows)
 
 
 def _take_over_takedowns(out: Dataset, sample: Dataset, chosen: dict[int, int]) -> None:

@@ -52,7 +52,7 @@ def other_knobs(dataset: Dataset, recipe: DataRecipe) -> bool:
     """Whether the headers of a dataset were read under other knobs. Such headers are read again without `--redo`,
     since that costs little."""
     made_by = dataset.record(JOB)
-    return made_by is not None and made_by.knobs != map_job(recipe).record(dataset).knobs
+    return made_by is not None and made_by.knobs != map_job(recipe).knobs
 
 
 class HeaderWorker(Worker):

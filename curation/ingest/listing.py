@@ -12,10 +12,10 @@ from typing import Any
 import pyarrow as pa
 
 from curation.sources import Item, list_source
-from engine.dataset import CONTENT_KEY, Dataset, JobRecord, commit_table, content_digest, count_rows
+from engine.dataset import Dataset, JobRecord
+from engine.names import NOTHING
 from schemas.recipe import DataRecipe
 from schemas.sources import AnySource
-from schemas.strict import fingerprint
 from schemas.tables import LISTING
 
 FEW_PARTS, LEAST_PART_ROWS = 16, 32
@@ -49,15 +49,17 @@ def update_listing(dataset: Dataset, recipe: DataRecipe) -> Listed:
     listed = _recorded_sources(record)
     _refuse_other_inputs(dataset, recipe, record, listed)
     fresh = range(len(listed), len(recipe.all_sources()))
-    for path in dataset.parts("listing")[_count(listed, "parts") :]:
-        path.unlink()  # a listing that was cut off before it was recorded
+    held = dataset.held()
+    for name in held.listed("listing"):  # of a listing that was cut off before it was recorded, or of a retry
+        if name.number >= _count(listed, "parts") or held.parts("listing")[name.number] != name:
+            (dataset.folder("listing") / name.file).unlink()
     num_new = 0
     for position in fresh:
         entry = _list_one(dataset, recipe, position, _count(listed, "parts"), _count(listed, "rows"))
         num_new += entry["rows"]
         listed.append(entry)
         knobs = {"part_rows": recipe.part_rows, "sources": listed}
-        dataset.write_record("listing", JobRecord("ingest", knobs, {}, fingerprint(knobs)))
+        dataset.write_record("listing", JobRecord("ingest", knobs, []))
     ignored, links = Counter[str](), Counter[str]()
     for entry in listed:
         ignored.update(entry["ignored"])
@@ -71,6 +73,11 @@ def is_listed(dataset: Dataset, recipe: DataRecipe) -> bool:
     listed = _recorded_sources(record)
     _refuse_other_inputs(dataset, recipe, record, listed)
     return len(listed) == len(recipe.all_sources())
+
+
+def num_inputs(dataset: Dataset) -> int:
+    """Rows of the listing, as they are on record."""
+    return _count(_recorded_sources(dataset.record("listing")), "rows")
 
 
 def _recorded_sources(record: JobRecord | None) -> list[dict[str, Any]]:
@@ -92,12 +99,7 @@ def _refuse_other_inputs(
             "parts are never cut anew: set it back, or name another out"
         )
     sources = recipe.all_sources()
-    dataset.refuse_lost_inputs()
-    parts = [dataset.part("listing", number) for number in range(_count(listed, "parts"))]
-    if (rows := sum(count_rows(path) for path in parts)) != _count(listed, "rows"):
-        raise ValueError(
-            f"{dataset.root}: the listing has {rows} rows where {_count(listed, 'rows')} were listed; name another out"
-        )
+    dataset.refuse_lost_inputs(dataset.held())
     for position, entry in enumerate(listed):
         _refuse_other_source(dataset, entry, sources[position] if position < len(sources) else None)
 
@@ -136,9 +138,7 @@ def _list_one(dataset: Dataset, recipe: DataRecipe, position: int, part: int, ro
     for items in _chunks(iter(listing.items), recipe.part_rows):
         rows = [item.row(row + num_rows + offset, location, label) for offset, item in enumerate(items)]
         table = pa.Table.from_pylist(rows, schema=LISTING)
-        commit_table(
-            dataset.part("listing", part + num_parts), table, LISTING, {CONTENT_KEY.decode(): content_digest(table)}
-        )
+        dataset.commit_part("listing", part + num_parts, NOTHING, table)
         num_rows += len(items)
         num_parts += 1
     entry = {

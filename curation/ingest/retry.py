@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pyarrow as pa
 
-from curation.ingest.ingest import map_job
 from curation.sources.item import Item
 from curation.sources.urls import fetch_rows, first_fetch, retry_of, wanted_rows
-from engine.dataset import CONTENT_KEY, Dataset, JobRecord, commit_table, content_digest, digest_of
-from engine.job import State
-from engine.map_job import MapJob
+from engine.dataset import Dataset, content_digest, read_parquet
+from engine.names import DIGITS, Held, PartName
 from schemas.reasons import RETRIED, TRANSIENT
 from schemas.recipe import DataRecipe
 from schemas.sources import AnySource, UrlSource
 from schemas.strict import fingerprint
 from schemas.tables import LISTING
-
-_RETRIED = pa.array(sorted(RETRIED))
 
 
 @dataclass(frozen=True)
@@ -49,7 +45,7 @@ def retry_failed(dataset: Dataset, recipe: DataRecipe) -> int:
     listed = [dict(entry) for entry in record.knobs["sources"]]
     num_rows = first_part = first_row = 0
     for position, entry in enumerate(listed):
-        parts = _failed_parts(dataset, map_job(recipe), range(first_part, first_part + entry["parts"]))
+        parts = _failed_parts(dataset.held(), entry.get("retries", 0), first_part, entry["parts"])
         if parts:
             attempt = entry.get("retries", 0) + 1
             fetched = _fetch(dataset, recipe.all_sources()[position], position, first_row, parts, attempt)
@@ -61,24 +57,29 @@ def retry_failed(dataset: Dataset, recipe: DataRecipe) -> int:
         first_row += entry["rows"]
     if num_rows:
         knobs = {**record.knobs, "sources": listed}
-        dataset.write_record("listing", JobRecord(record.job, knobs, {}, fingerprint(knobs)))
+        dataset.write_record("listing", replace(record, knobs=knobs))
     return num_rows
 
 
-def _failed_parts(dataset: Dataset, ingesting: MapJob, numbers: range) -> list[_Part]:
-    """The parts with rows that could not be read, without those that the listing itself gave up."""
+def _failed_parts(held: Held, retries: int, first: int, num_parts: int) -> list[_Part]:
+    """The parts with rows that could not be read, without those that the listing itself gave up.
+
+    Args:
+        retries: that are on record; where the listing has a part of a later one, that was cut off.
+    """
     parts = []
-    outdated = ingesting.state(dataset, redo=True) is State.OUTDATED
-    for number in numbers:
-        if not dataset.part_done("images", number):
+    for number in range(first, first + num_parts):
+        name = held.holding("images").get(number)
+        if int(held.holding("listing")[number].made_from, 16) > retries:
+            name = next((each for each in held.listed("images") if each.number == number), None)
+        if name is None:
             continue
-        made_from = digest_of(dataset.part("images", number))
-        if outdated and made_from != ingesting.input_digest(dataset, number):
-            continue  # a retry that was cut off has prepared this part already
-        images = dataset.read_part("images", number, ["row_id", "reason"])
-        failed = set(images.filter(pa.compute.is_in(images["reason"], value_set=_RETRIED))["row_id"].to_pylist())
+        images = read_parquet(held.dataset.folder("images") / name.file, ["row_id", "reason"])
+        failed = set(
+            images.filter(pa.compute.is_in(images["reason"], value_set=pa.array(sorted(RETRIED))))["row_id"].to_pylist()
+        )
         if failed:
-            listed = dataset.read_part("listing", number).to_pylist()
+            listed = read_parquet(held.path("listing", number)).to_pylist()
             failed -= {row["row_id"] for row in listed if row.get("reason") not in (None, *TRANSIENT)}
         if failed:
             parts.append(_Part(number, failed))
@@ -106,11 +107,14 @@ def _fetch(
 
 
 def _rewrite(dataset: Dataset, part: _Part, fetched: dict[int, Item], attempt: int) -> None:
-    """Write the new items into a part of the listing, under another content key, so that later jobs see the change."""
-    rows: list[dict[str, Any]] = dataset.read_part("listing", part.number).to_pylist()
+    """Write the new items into a part of the listing, with another content in its name, so that later jobs see the
+    change."""
+    before = dataset.part("listing", part.number)
+    rows: list[dict[str, Any]] = read_parquet(before).to_pylist()
     for place, row in enumerate(rows):
         if (item := fetched.get(row["row_id"])) is not None:
             rows[place] = item.row(row["row_id"], row["source"], row["source_name"])
     table = pa.Table.from_pylist(rows, schema=LISTING)
-    name = fingerprint([content_digest(table), attempt])
-    commit_table(dataset.part("listing", part.number), table, LISTING, {CONTENT_KEY.decode(): name})
+    name = PartName(part.number, f"{attempt:0{DIGITS}x}", fingerprint([content_digest(table), attempt])[:DIGITS])
+    if dataset.commit_part("listing", *name[:2], table, name.content) != before:
+        before.unlink()

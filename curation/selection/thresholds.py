@@ -137,7 +137,7 @@ def compare(dataset: Dataset, recipe: DataRecipe, changed: DataRecipe, num_near:
     Raises:
         ValueError: `select` has not run yet.
     """
-    if not dataset.reduced("selection").is_file():
+    if not dataset.parts("selection"):
         raise ValueError(f"{dataset.root}: nothing was selected yet; run sigma select first")
     moved = {
         knob: limit

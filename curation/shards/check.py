@@ -15,9 +15,10 @@ from curation.shards.dataset_card import CARD_FILE
 from curation.shards.files import WIDS_FILE
 from curation.shards.writer import PackedImage, card_of, index_is_current, index_rows, metadata_of, wids_index
 from engine.ahead import ahead
-from engine.dataset import Dataset, content_digest, digest_of, read_parquet
-from engine.map_job import digest_of_inputs
+from engine.dataset import Dataset, read_some
+from engine.names import Held
 from schemas import shard
+from schemas.tables import SHARDS_PER_PART
 
 Row = Mapping[str, Any]
 
@@ -43,14 +44,14 @@ def check_shards(
     """
     counts = Counter(index["shard"].to_pylist())
     begins = dict(zip(counts, _begins(counts), strict=True))
-    numbers = _numbers(dataset)
+    numbers, held = _numbers(dataset), dataset.held()
 
     def check(name: str) -> CheckedShard:
         rows = index.slice(begins[name], counts[name]).to_pylist()
         number = numbers.get(name)
-        problem, num_unchecked = _shard_problem(dataset.shards / name, rows, _plan(dataset, number))
-        if problem is None and number is not None and dataset.part_done("samples", number):
-            problem = _differs_from_samples(dataset, number, rows)
+        problem, num_unchecked = _shard_problem(dataset.shards / name, rows, _plan(held, number))
+        if problem is None and number in held.parts("samples"):
+            problem = _differs_from_samples(held.path("samples", number), rows)
         progress(len(rows))
         return CheckedShard(name, problem, number, num_unchecked)
 
@@ -67,30 +68,27 @@ def _begins(counts: Counter[str]) -> Iterator[int]:
 def _numbers(dataset: Dataset) -> dict[str, int]:
     """Shard -> its number in the plan; nothing where the plan is missing or damaged."""
     try:
-        plan = read_parquet(dataset.reduced("shard_plan"), ["shard", "shard_id"])
+        plan = dataset.read_table("shard_plan", ["shard", "shard_id"])
     except ValueError:
         return {}
     return dict(zip(plan["shard"].to_pylist(), plan["shard_id"].to_pylist(), strict=True))
 
 
-def _plan(dataset: Dataset, number: int | None) -> dict[str, Row]:
+def _plan(held: Held, number: int | None) -> dict[str, Row]:
     """image_id -> row of the plan, where the shard was written from the plan that is there now."""
-    record = dataset.record("samples")
-    if number is None or record is None or not dataset.part_done("samples", number):
+    if number is None or number not in held.parts("samples"):
         return {}
     try:
-        plan = dataset.read_range("shard_plan", "shard_id", number, number)
+        path = held.path("shard_plan", number // SHARDS_PER_PART)
+        plan = read_some(path, "shard_id", number)
     except ValueError:
         return {}  # a finding of its own
-    made_from = digest_of_inputs(record.job, record.knobs, {"shard_plan": content_digest(plan)})
-    if digest_of(dataset.part("samples", number)) != made_from:
-        return {}
     return {row["image_id"]: row for row in plan.to_pylist()}
 
 
-def _differs_from_samples(dataset: Dataset, number: int, rows: list[dict[str, Any]]) -> str | None:
+def _differs_from_samples(path: Path, rows: list[dict[str, Any]]) -> str | None:
     try:
-        samples = index_rows(dataset, number)
+        samples = index_rows(path)
     except ValueError:
         return None  # a finding of its own
     return None if samples.to_pylist() == rows else "lies otherwise in index.parquet than in the table samples"
@@ -170,8 +168,7 @@ def index_problem(dataset: Dataset, index: pa.Table, broken: Container[str]) -> 
         return "wids index missing"
     if not card.is_file():
         return f"{CARD_FILE}, the dataset card, is missing"
-    complete = len(dataset.parts("samples")) == len(set(_numbers(dataset).values()))
-    if complete and not index_is_current(dataset):
+    if dataset.held().is_whole("samples") and not index_is_current(dataset):
         return "index.parquet was made from other samples"
     counts = Counter(index["shard"].to_pylist())
     if card.read_bytes() != card_of(index["image_ext"].unique().to_pylist(), counts):

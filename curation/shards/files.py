@@ -13,7 +13,8 @@ import pyarrow as pa
 
 from curation.shards.rewriter import members_of
 from engine.catalog import read_parts
-from engine.dataset import Dataset, delete_set_aside, read_parquet, read_some, remove_folder
+from engine.dataset import Dataset, read_parquet, read_some, remove_folder
+from engine.names import NOTHING, Held, names_in
 from engine.reduce_job import commit_batches, stream
 from schemas import shard_index
 from schemas.tables import SAMPLES
@@ -21,7 +22,8 @@ from schemas.tables import SAMPLES
 WIDS_FILE = "wids.json"
 
 PREVIOUS_SHARDS = ".previous"
-"""Folder in `shards/` where outdated tars wait until the new ones are whole."""
+"""Folder in `shards/` where outdated tars wait until the new ones are whole, with the parts of `samples` that name
+them."""
 
 PLACES_FILE = "places.parquet"
 """In that folder: which of their samples belong to which shard of the plan."""
@@ -47,48 +49,76 @@ _ROW_GROUP_ROWS = 4096
 
 
 class ShardFiles:
-    """The `engine.part_files.PartFiles` of the shard job. A tar is never overwritten by another."""
+    """The `engine.map_job.PartFiles` of the shard job. A tar is never overwritten by another.
+
+    Outdated tars wait in `shards/.previous`, with the parts of `samples` that say what they hold. The rows go before
+    their tar and come back after it, so that no row is left without one.
+    """
 
     def delete_index(self, dataset: Dataset) -> None:
         """Delete the index of the shards, before a shard changes. While there is one the shards are whole, and what is
         left of outdated ones goes first."""
         if (dataset.shards / shard_index.INDEX_FILE).is_file():
-            delete_set_aside(dataset, "samples")
-            self.delete_set_aside(dataset)
+            self.delete_outdated(dataset)
         for name in (shard_index.INDEX_FILE, WIDS_FILE):
             (dataset.shards / name).unlink(missing_ok=True)
 
-    def has_room(self, dataset: Dataset, part: Path) -> bool:
-        """See `PartFiles.has_room`."""
-        aside = dataset.shards / PREVIOUS_SHARDS
-        if (dataset.previous("samples") / part.name).is_file():
-            return False
-        if not aside.is_dir():
-            return True
-        with suppress(ValueError):
-            shards = read_parquet(part, ["shard"])["shard"].drop_null().unique().to_pylist()
-            return not any((aside / shard).is_file() for shard in shards)
-        return False
+    def delete_outdated(self, dataset: Dataset) -> None:
+        """Delete the tars that wait."""
+        remove_folder(dataset.shards / PREVIOUS_SHARDS)
 
-    def set_aside(self, dataset: Dataset) -> None:
-        """Move every tar to `shards/.previous`; one whose place there is taken is deleted, as its part was."""
+    def are_waiting(self, dataset: Dataset) -> bool:
+        """See `PartFiles.are_waiting`."""
+        return (dataset.shards / PREVIOUS_SHARDS).is_dir()
+
+    def prepare(self, dataset: Dataset, held: Held, redo: bool) -> None:
+        """See `PartFiles.prepare`. What waits already was whole when the run began that did not end, so that shards of
+        that run never take its place."""
+        if not redo and held.is_whole("samples") and not held.outdated("samples"):
+            return
+        self.delete_index(dataset)
+        stay = {} if redo else held.parts("samples")
+        aside, folder = dataset.shards / PREVIOUS_SHARDS, dataset.folder("samples")
+        waiting = {name.number for name in names_in(aside)}
+        for name in held.listed("samples"):
+            if stay.get(name.number) == name:
+                continue
+            if name.number in waiting or any((aside / shard).is_file() for shard in _shards_of(folder / name.file)):
+                (folder / name.file).unlink()
+            else:
+                never = name._replace(made_from=NOTHING) if redo else name
+                _move(folder / name.file, aside / never.file)
+        planned = {} if redo else _planned(held)
+        staying = {planned.get(number) for number in stay}
         for path in sorted(dataset.shards.glob("*/*.tar")):
-            target = dataset.shards / PREVIOUS_SHARDS / path.relative_to(dataset.shards)
-            if target.is_file():
+            tar = path.relative_to(dataset.shards)
+            if str(tar) in staying:
+                continue
+            if (aside / tar).is_file():
                 path.unlink()
             else:
-                _move(path, target)
+                _move(path, aside / tar)
+        if not redo and aside.is_dir():
+            self._take_back(dataset, held)
+            self._write_places(dataset, held)
 
-    def prepare(self, dataset: Dataset) -> None:
+    def _take_back(self, dataset: Dataset, held: Held) -> None:
+        """Move the parts that wait and hold again back to their place, their tars first."""
+        aside, digests = dataset.shards / PREVIOUS_SHARDS, held.expected_on_record("samples") or []
+        for name in names_in(aside):
+            if name.number < len(digests) and name.made_from == digests[name.number]:
+                shards = _shards_of(aside / name.file)
+                if all(_take_back(dataset, shard) for shard in shards):
+                    _move(aside / name.file, dataset.folder("samples") / name.file)
+
+    def _write_places(self, dataset: Dataset, held: Held) -> None:
         """Write down which samples of the tars that wait belong to which shard of the plan."""
         aside, found = dataset.shards / PREVIOUS_SHARDS, list[Path]()
-        if not aside.is_dir():
-            return
         nameless = {str(path.relative_to(aside)) for path in aside.glob("*/*.tar")}
-        for part in sorted(dataset.previous("samples").glob("part-*.parquet")):
+        for name in names_in(aside):
             with suppress(ValueError):  # a damaged part: its tar says itself what it holds
-                nameless -= set(read_parquet(part, ["shard"])["shard"].drop_null().to_pylist())
-                found.append(part)
+                nameless -= set(read_parquet(aside / name.file, ["shard"])["shard"].drop_null().to_pylist())
+                found.append(aside / name.file)
         rows = (sample._asdict() for shard in sorted(nameless) for sample in _samples_of(aside, shard))
         columns = ", ".join(_SCHEMA.names)
         with duckdb.connect() as connection:
@@ -97,24 +127,26 @@ class ShardFiles:
             sql = (
                 f"SELECT shard_id::INTEGER AS shard_id, {columns.replace('shard,', 'old.shard AS shard,')} "
                 f"FROM (FROM nameless {known}) AS old "
-                f"JOIN (SELECT shard_id, image_id FROM {read_parts([dataset.reduced('shard_plan')])}) USING (image_id) "
+                f"JOIN (SELECT shard_id, image_id FROM {read_parts(held.paths('shard_plan'))}) USING (image_id) "
                 "ORDER BY shard_id, image_id"
             )
             batches = stream(connection, sql, _ROW_GROUP_ROWS)
             commit_batches(aside / PLACES_FILE, batches, _PLACES, {}, _ROW_GROUP_ROWS)
 
-    def take_back(self, dataset: Dataset, part: Path) -> bool:
-        """Move the tars that a part of `samples` names back to their place; False where one of them is gone."""
-        shards = read_parquet(part, ["shard"])["shard"].drop_null().unique().to_pylist()
-        return all(_take_back(dataset, shard) for shard in shards)
 
-    def are_waiting(self, dataset: Dataset) -> bool:
-        """See `PartFiles.are_waiting`."""
-        return (dataset.shards / PREVIOUS_SHARDS).is_dir()
+def _planned(held: Held) -> dict[int, str]:
+    """Number -> tar of every planned shard."""
+    with duckdb.connect() as connection:
+        sql = f"SELECT DISTINCT shard_id, shard FROM {read_parts(held.paths('shard_plan'))}"
+        return dict(connection.execute(sql).fetchall())
 
-    def delete_set_aside(self, dataset: Dataset) -> None:
-        """Delete the tars that nobody took back."""
-        remove_folder(dataset.shards / PREVIOUS_SHARDS)
+
+def _shards_of(part: Path) -> list[str]:
+    """The tars that a part of `samples` names; none where it is damaged."""
+    with suppress(ValueError):
+        shards: list[str] = read_parquet(part, ["shard"])["shard"].drop_null().unique().to_pylist()
+        return shards
+    return []
 
 
 def old_samples(dataset: Dataset, shard: str, number: int) -> dict[str, OldSample]:
@@ -130,7 +162,7 @@ def old_samples(dataset: Dataset, shard: str, number: int) -> dict[str, OldSampl
     """
     places, found = dataset.shards / PREVIOUS_SHARDS / PLACES_FILE, list[OldSample]()
     if places.is_file():
-        rows = read_some(places, "shard_id", number, number).to_pylist()
+        rows = read_some(places, "shard_id", number).to_pylist()
         found += [_old(row, f"{PREVIOUS_SHARDS}/{row['shard']}") for row in rows]
     if (dataset.shards / shard).is_file():
         found += _samples_in_place(dataset, shard, number)
@@ -140,7 +172,7 @@ def old_samples(dataset: Dataset, shard: str, number: int) -> dict[str, OldSampl
 def _samples_in_place(dataset: Dataset, shard: str, number: int) -> Iterator[OldSample]:
     """From the table or, where it has no such rows or they are damaged, from the headers of the tar."""
     try:
-        rows = read_parquet(dataset.part("samples", number), _SCHEMA.names).to_pylist()
+        rows = dataset.read_part("samples", number, _SCHEMA.names).to_pylist()
     except ValueError:
         rows = []
     named = [_old(row, shard) for row in rows if row["shard"] == shard]

@@ -6,14 +6,11 @@ from collections.abc import Sequence
 from functools import partial
 
 from engine.catalog import literal
-from engine.dataset import Dataset, count_rows
+from engine.dataset import Dataset
 from engine.reduce_job import Connection, ReduceJob
 from schemas.buckets import nearest_sql
 from schemas.recipe import DataRecipe, Shard
 from schemas.tables import BESIDE
-
-ROW_GROUP_ROWS = 4096
-"""Rows per row group of the plan: its rows are wide, and each shard's writer reads a few hundred of them."""
 
 _DEALT = """
 CREATE TEMP TABLE dealt AS
@@ -119,7 +116,6 @@ def reduce_job(recipe: DataRecipe) -> ReduceJob:
             "shard.megabytes": recipe.shard.megabytes,
             "shard.max_samples": recipe.shard.max_samples,
         },
-        row_group_rows=ROW_GROUP_ROWS,
         after=refuse_empty,
     )
 
@@ -134,16 +130,11 @@ def refuse_empty(dataset: Dataset) -> None:
     Raises:
         NothingLeft: the plan has no sample.
     """
-    if count_rows(dataset.reduced("shard_plan")) == 0:
+    if not dataset.held().shards:
         raise NothingLeft(
             f"{dataset.root}: no image is left to pack; sigma status {dataset.root} shows which rule took them, "
             "then loosen it in the recipe's select section and add --redo select"
         )
-
-
-def num_shards(dataset: Dataset) -> int:
-    """Shards that the plan has; 0 without a plan."""
-    return dataset.num_values("shard_plan", "shard_id")
 
 
 def plan(

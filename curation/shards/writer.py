@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from curation.shards.dataset_card import CARD_FILE, dataset_card
 from curation.shards.files import WIDS_FILE, OldSample, ShardFiles, old_samples
 from curation.sources import read_original
-from engine.dataset import ROW_GROUP_ROWS, Dataset, digest_of
+from engine.dataset import DAMAGE, ROW_GROUP_ROWS, Dataset, read_parquet
 from engine.map_job import MapJob, naming
+from engine.names import DIGITS
 from engine.reduce_job import commit_batches
 from engine.runner import Progress
 from schemas import shard, shard_index
@@ -26,6 +28,7 @@ from schemas.commit import atomic_write, write_bytes
 from schemas.pixels import PixelError, open_rgb
 from schemas.reasons import ShardError
 from schemas.recipe import DataRecipe, Shard
+from schemas.seal import check_footer
 from schemas.tables import SAMPLES, with_added
 
 
@@ -41,7 +44,6 @@ def map_job(recipe: DataRecipe, dataset: Dataset) -> MapJob:
         inputs=("shard_plan",),
         build=partial(ShardWriter, str(dataset.root), recipe.shard),
         knobs=knobs,
-        parts_by="shard_id",
         files=ShardFiles(),
         after=update_index,
     )
@@ -241,18 +243,29 @@ def metadata_of(sample: Mapping[str, Any], image: PackedImage) -> shard.SampleMe
 
 
 INDEX_KEY = b"sigma.samples"
-"""Parquet metadata of the index: fingerprint of the samples it was made from."""
+"""Parquet metadata of the index: digest of the samples it was made from."""
+
+_OLD_DIGITS = 16
+"""Digits of that digest in the index of an earlier version, which says something else. Whatever changes a shard deletes
+the index first, so that it is as good."""
 
 
 def index_is_current(dataset: Dataset) -> bool:
     """Whether the index was written from the present samples."""
-    record = dataset.record("samples")
     path = dataset.shards / shard_index.INDEX_FILE
-    if record is None or not all(
-        each.is_file() for each in (path, path.with_name(WIDS_FILE), path.with_name(CARD_FILE))
-    ):
+    if not all(each.is_file() for each in (path, path.with_name(WIDS_FILE), path.with_name(CARD_FILE))):
         return False
-    return digest_of(path, INDEX_KEY) == record.fingerprint
+    try:
+        check_footer(path)
+        made_of = (pq.read_schema(path).metadata or {}).get(INDEX_KEY, b"").decode()
+    except DAMAGE:
+        return False
+    return len(made_of) == _OLD_DIGITS or made_of == _samples_digest(dataset)
+
+
+def _samples_digest(dataset: Dataset) -> str:
+    contents = [name.content for name in dataset.held().parts("samples").values()]
+    return hashlib.sha256(" ".join(contents).encode()).hexdigest()[:DIGITS]
 
 
 def update_index(dataset: Dataset) -> None:
@@ -269,18 +282,16 @@ def write_index(dataset: Dataset) -> int:
     Returns:
         The number of samples.
     """
-    record = dataset.record("samples")
-    assert record is not None
     num_samples, extensions = Counter[str](), set[str]()
-    parts = range(len(dataset.parts("samples")))
-    for number in parts:
-        part = dataset.read_part("samples", number, ["shard", "image_ext"]).drop_null()
+    paths = dataset.parts("samples")
+    for path in paths:
+        part = read_parquet(path, ["shard", "image_ext"]).drop_null()
         num_samples.update(part["shard"].to_pylist())
         extensions.update(part["image_ext"].unique().to_pylist())
     write_bytes(dataset.shards / WIDS_FILE, wids_index(dataset, num_samples))
     write_bytes(dataset.shards / CARD_FILE, card_of(extensions, num_samples))
-    path, metadata = dataset.shards / shard_index.INDEX_FILE, {INDEX_KEY.decode(): record.fingerprint}
-    batches = (batch for number in parts for batch in index_rows(dataset, number).to_batches())
+    path, metadata = dataset.shards / shard_index.INDEX_FILE, {INDEX_KEY.decode(): _samples_digest(dataset)}
+    batches = (batch for part in paths for batch in index_rows(part).to_batches())
     num_rows, _ = commit_batches(path, batches, shard_index.INDEX_SCHEMA, metadata, ROW_GROUP_ROWS)
     return num_rows
 
@@ -317,7 +328,7 @@ def wids_index(dataset: Dataset, num_samples: Mapping[str, int]) -> bytes:
     return json.dumps(wids, indent=1).encode()
 
 
-def index_rows(dataset: Dataset, number: int) -> pa.Table:
+def index_rows(part: Path) -> pa.Table:
     """The rows of the index that a part of `samples` gives: those that are in a shard."""
-    rows = with_added("samples", dataset.read_part("samples", number)).select(shard_index.INDEX_SCHEMA.names)
+    rows = with_added("samples", read_parquet(part)).select(shard_index.INDEX_SCHEMA.names)
     return rows.filter(rows["shard"].is_valid())

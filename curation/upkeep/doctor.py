@@ -14,22 +14,16 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
+from curation.ingest import listing
 from curation.ingest.takedown_log import read_log
 from curation.shards.check import check_shards, index_problem
 from curation.shards.files import WIDS_FILE
-from curation.shards.plan import num_shards
 from curation.shards.writer import index_rows
 from engine import catalog
 from engine.ahead import ahead
-from engine.dataset import (
-    CONTENT_KEY,
-    TEMPORARY,
-    Dataset,
-    content_digest,
-    count_rows,
-    read_parquet,
-    schema_of,
-)
+from engine.dataset import TEMPORARY, Dataset, content_digest, count_rows, read_parquet, schema_of
+from engine.ledger import ledger_counts
+from engine.names import DIGITS, Held, PartName
 from engine.reduce_job import explaining_memory
 from schemas import shard_index, tables
 from schemas.features import RECORD_FILE, damaged_files
@@ -88,12 +82,13 @@ def check_dataset(root: Path, threads: int = 2, progress: Callable[[int], None] 
     dataset = Dataset(root)
     catalog.require_dataset(dataset)
     catalog.mend_catalog(dataset)
-    findings = list(_check_records(dataset))
+    held = dataset.held()
+    findings = list(_check_records(held))
     records_are_fine = not findings
-    findings += _check_tables(dataset, threads, progress)
+    findings += _check_tables(held, threads, progress)
     tables_are_fine = all(finding.fine for finding in findings)
     findings += _check_takedowns(dataset)
-    findings += _check_strays(dataset)
+    findings += _check_strays(held)
     findings += _check_shards(dataset, threads, progress) if records_are_fine else []
     findings += _check_features(dataset)
     if tables_are_fine:
@@ -105,61 +100,63 @@ def check_dataset(root: Path, threads: int = 2, progress: Callable[[int], None] 
 def num_to_check(root: Path) -> int:
     """Files of tables, and samples in shards."""
     dataset = Dataset(root)
-    num_files = sum(len(dataset.parts(table)) for table in dataset.map_tables())
+    held = dataset.held()
+    num_files = sum(len(held.listed(table)) for table in held.tables())
     try:
         return num_files + count_rows(dataset.shards / shard_index.INDEX_FILE)
     except ValueError:
         return num_files
 
 
-def _check_records(dataset: Dataset) -> Iterator[Finding]:
+def _check_records(held: Held) -> Iterator[Finding]:
     """Records that cannot be read, and tables that have none: then nothing says what made them."""
-    for table in (*dataset.map_tables(), *tables.REDUCE_TABLES):
-        path = dataset.record_path(table)
+    for table in held.tables():
+        path = held.dataset.record_path(table)
         try:
-            record = dataset.record(table)
+            record = held.record(table)
         except ValueError:
             yield Finding(f"record of {table}", f"{path} is damaged", False, (path,), lost=table == "listing")
             continue
-        if record is None and dataset.has_rows(table):
+        if record is None and held.listed(table):
             text = f"{path} is missing: sigma build compares the table with the recipe and makes it anew where it must"
             yield Finding(f"record of {table}", text, False, lost=table == "listing")
 
 
-def _check_tables(dataset: Dataset, threads: int, progress: Callable[[int], None]) -> Iterator[Finding]:
-    read_by = _read_by(dataset)
-    for table in dataset.map_tables():
-        parts = dataset.parts(table)
-        schema = schema_of(table)
+def _check_tables(held: Held, threads: int, progress: Callable[[int], None]) -> Iterator[Finding]:
+    read_by, outdated = _read_by(held), list[Path]()
+    for table in held.tables():
+        folder, names = held.dataset.folder(table), held.listed(table)
+        outdated += [folder / name.file for name in held.outdated(table)]
 
-        def looked_at(path: Path, schema: pa.Schema = schema) -> str | None:
+        def problem(name: PartName, table: str = table) -> str | None:
             progress(1)
-            return problem_of(path, schema)
+            return problem_of(held.dataset.folder(table) / name.file, table)
 
-        found = zip(parts, ahead(looked_at, parts, threads), strict=True)
-        problems = [(path, problem) for path, problem in found if problem]
-        if problems:
-            mend = _MEND.get(table, "delete it and run sigma build again")
-            damaged = tuple(path for path, _ in problems)
-            text = f"{problems[0][1]} ({len(problems)} damaged): {mend}"
-            yield Finding(table, text, False, damaged, lost=table == "listing")
+        found = zip(names, ahead(problem, names, threads), strict=True)
+        damaged = {folder / name.file: text for name, text in found if text}
+        if damaged:
+            count = f" ({len(damaged)} damaged)" if tables.is_map_table(table) else ""
+            text = f"{next(iter(damaged.values()))}{count}: {_MEND.get(table, 'delete it and run sigma build again')}"
+            yield Finding(table, text, False, tuple(damaged), lost=table == "listing")
             continue
-        if table in _OPTIONAL and not parts and not dataset.record_path(table).is_file() and table not in read_by:
+        if table in _OPTIONAL and not names and held.record(table) is None and table not in read_by:
             continue
-        expected = _expected_parts(dataset, table)
+        num_parts, expected = len(held.parts(table)), held.num_parts(table)
         # headers are a survey: of a source that was added since there are none, and nothing needs them
-        fine = table == "headers" or len(parts) in ((0, expected) if table not in read_by else (expected,))
-        yield Finding(
-            table, f"{len(parts)} of {expected} parts" + ("" if fine else ": run sigma build again to finish"), fine
-        )
-    for table in tables.REDUCE_TABLES:
-        path = dataset.reduced(table)
-        if path.is_file() and (problem := problem_of(path, schema_of(table))):
-            yield Finding(table, f"{problem}: delete it and run sigma build again", False, (path,))
-        elif not path.is_file() and table in read_by:
-            yield Finding(table, f"missing, and {read_by[table]} was made from it: run sigma build again", False)
-        elif table not in _OPTIONAL or path.is_file():
-            yield Finding(table, "there" if path.is_file() else "not computed yet")
+        fine = table == "headers" or num_parts in ((0, expected) if table not in read_by else (expected,))
+        if tables.is_map_table(table):
+            text = f"{num_parts} of {expected} parts" + ("" if fine else ": run sigma build again to finish")
+        elif fine:
+            text = "there" if num_parts else "not computed yet"
+        else:
+            made = (
+                f"{read_by[table]} was made from it" if table in read_by else f"it has {num_parts} of {expected} parts"
+            )
+            text = f"missing, and {made}: run sigma build again"
+        yield Finding(table, text, fine)
+    if outdated:
+        text = f"{len(outdated)}, e.g. {outdated[0]}: made from what is no more, the next sigma build replaces them"
+        yield Finding("outdated parts", text)
 
 
 _OPTIONAL = frozenset({"headers", "embeddings", "screens", "grounding", "balance"})
@@ -170,42 +167,35 @@ _MEND = {
 """Table -> how to mend a damaged part of it, where sigma build does not."""
 
 
-def _read_by(dataset: Dataset) -> dict[str, str]:
+def _read_by(held: Held) -> dict[str, str]:
     """Table -> a table that is there and was made from it."""
     found: dict[str, str] = {}
-    for table in (*dataset.map_tables(), *tables.REDUCE_TABLES):
-        try:
-            record = dataset.record(table)
-        except ValueError:
-            continue
-        if record is not None and dataset.has_rows(table):
-            found |= dict.fromkeys(record.upstream, table)
+    for table in held.tables():
+        with suppress(ValueError):
+            record = held.record(table)
+            if record is not None and held.parts(table):
+                found |= dict.fromkeys(record.inputs, table)
     return found
 
 
-def _expected_parts(dataset: Dataset, table: str) -> int:
-    if table != "samples":
-        return dataset.num_parts()
-    try:
-        return num_shards(dataset)
-    except ValueError:
-        return len(dataset.parts(table))  # the plan is damaged, which is a finding of its own
-
-
-def problem_of(path: Path, schema: pa.Schema) -> str | None:
+def problem_of(path: Path, table: str) -> str | None:
     """What is wrong with a part, in a few words; None where nothing is."""
     try:
-        sealed, table = check_footer(path), read_parquet(path)
+        sealed, rows = check_footer(path), read_parquet(path)
     except (ValueError, OSError):
         return f"{path} is damaged"
-    beside = f"{path.parent.parent.name}/" in (tables.BESIDE, tables.BESIDE_ONCE)
-    added = tables.ADDED.get("captions" if beside else path.parent.name, ()) or tables.ADDED.get(path.stem, ())
-    names = [name for name in schema.names if name in table.schema.names or name not in added]
-    if table.schema.names != names:
+    schema, added = schema_of(table), tables.ADDED.get("captions" if tables.is_captions(table) else table, ())
+    names = [name for name in schema.names if name in rows.schema.names or name not in added]
+    if rows.schema.names != names:
         return f"{path} has other columns than its table"
-    promised = None if sealed else (table.schema.metadata or {}).get(CONTENT_KEY)
-    contract = pa.schema([schema.field(name) for name in names])
-    if promised is not None and content_digest(table.cast(contract)).encode() != promised:
+    name, contract = PartName.parse(path.name), pa.schema([schema.field(name) for name in names])
+    # a file without a seal may have another footer; what a retry fetched again has a name of its own
+    if (
+        name is not None
+        and not sealed
+        and table != "listing"
+        and content_digest(rows.cast(contract))[:DIGITS] != name.content
+    ):
         return f"{path} is damaged"
     return None
 
@@ -220,21 +210,21 @@ def _check_takedowns(dataset: Dataset) -> Iterator[Finding]:
         yield Finding("takedowns", f"{len(unfinished)} unfinished: sigma purge {dataset.root} --resume", False)
 
 
-def _check_strays(dataset: Dataset) -> Iterator[Finding]:
+def _check_strays(held: Held) -> Iterator[Finding]:
+    dataset = held.dataset
     strays = [path for path in dataset.root.rglob(f"{TEMPORARY}*") if path.is_file()]
     if strays:
         text = f"{len(strays)}, e.g. {strays[0]}: the next sigma build sweeps them"
         yield Finding("half-written files", text, False, tuple(strays))
     try:
-        known, num_parts = set[str | None](), 0
-        for path in dataset.parts("samples"):
+        known = set[str | None]()
+        for path in held.paths("samples"):
             known.update(read_parquet(path, ["shard"])["shard"].unique().to_pylist())
-            num_parts += 1
     except ValueError:
         return  # found already; which shards are known cannot be said
     tars = [path for path in sorted(dataset.shards.glob("*/*.tar")) if not path.name.startswith(TEMPORARY)]
     extra = [path for path in tars if str(path.relative_to(dataset.shards)) not in known]
-    whole = num_parts == _expected_parts(dataset, "samples")
+    whole = len(held.parts("samples")) == held.num_parts("samples")
     if extra:
         text = f"{len(extra)}, e.g. {extra[0]}: no table knows them; delete them"
         yield Finding("unknown shards", text, False, tuple(extra) if whole else ())
@@ -275,9 +265,9 @@ def _check_shards(dataset: Dataset, threads: int, progress: Callable[[int], None
 def _index_of_samples(dataset: Dataset) -> pa.Table:
     """What the index should hold, from the parts of `samples` that are whole."""
     found = [shard_index.INDEX_SCHEMA.empty_table()]
-    for number in range(_expected_parts(dataset, "samples")):
+    for path in dataset.parts("samples"):
         with suppress(ValueError):
-            found.append(index_rows(dataset, number).cast(shard_index.INDEX_SCHEMA))
+            found.append(index_rows(path).cast(shard_index.INDEX_SCHEMA))
     return pa.concat_tables(found)
 
 
@@ -299,7 +289,7 @@ def _check_catalog(dataset: Dataset) -> Iterator[Finding]:
     text = "names other files than this dataset's"
     try:
         with duckdb.connect(str(dataset.catalog), read_only=True) as written, duckdb.connect() as fresh:
-            catalog.create_views(fresh, dataset)
+            catalog.create_views(fresh, dataset.held())
             stale = written.execute(sql).fetchall() != fresh.execute(sql).fetchall()
     except duckdb.Error:
         stale, text = True, "is damaged"
@@ -311,9 +301,9 @@ def _check_ledger(dataset: Dataset) -> Finding:
     memory = _memory(dataset)
     reading = catalog.connect(dataset, memory, reads=["ledger"])
     with reading as connection, explaining_memory("counting the ledger", memory):
-        counts = catalog.ledger_counts(connection)
+        counts = ledger_counts(connection)
     total = sum(count for *_, count in counts)
-    num_inputs = sum(count_rows(path) for path in dataset.parts("listing"))
+    num_inputs = listing.num_inputs(dataset)
     return Finding("ledger", f"{total} rows for {num_inputs} inputs", fine=total == num_inputs)
 
 

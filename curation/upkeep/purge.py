@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,30 +10,21 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.ingest.takedown_log import TakedownEntry, finished, log_path, read_log, write_log
-from curation.shards import plan as shard_plan
 from curation.shards.files import PLACES_FILE, PREVIOUS_SHARDS, ShardFiles
 from curation.shards.rewriter import drop_samples, members_of, placed
 from curation.shards.writer import update_index
 from curation.upkeep.find import Found, Wanted, find
-from curation.upkeep.rewrites import emptied, keep_rows, metadata_of, renumbered, without_captions
+from curation.upkeep.rewrites import emptied, keep_rows, renumbered, without_captions
+from engine import catalog
 from engine.ahead import ahead
-from engine.dataset import (
-    CONTENT_KEY,
-    DIGEST_KEY,
-    Dataset,
-    commit_table,
-    content_digest,
-    count_rows,
-    read_parquet,
-    schema_of,
-    sweep_folder,
-)
-from engine.job import Job, State, outdate_dependents
-from engine.map_job import MapJob, as_stored
-from engine.reduce_job import ReduceJob
+from engine.dataset import Dataset, as_stored, count_rows, read_parquet, remove_folder, sweep_folder
+from engine.job import Job
+from engine.names import DIGITS, NOTHING, Held, PartName, made_from, names_in
+from engine.paid import Paid, paid_folder
+from engine.reduce_job import ReduceJob, shard_digests
 from schemas.features import RECORD_FILE
 from schemas.recipe import Run
-from schemas.tables import REDUCE_TABLES, SAMPLES, SCHEMAS, with_added
+from schemas.tables import SAMPLES, SHARDS_PER_PART, Cut, cut_of, is_map_table
 from schemas.texts import counted
 
 CAPTION_TABLES = ("mix", "nouns", "grounding")
@@ -132,22 +123,24 @@ def _feature_folders(dataset: Dataset, log: Iterable[TakedownEntry]) -> list[Pat
 
 
 class _Takedown:
-    """One pass over a dataset. Every step of it can be repeated."""
+    """One pass over a dataset. Every step of it can be repeated.
+
+    New parts are written beside the old ones, each named by what it will be made from, and the old ones go last, those
+    of the listing after all others: while one is there, `before` says what held before the takedown.
+    """
 
     def __init__(
         self, dataset: Dataset, steps: Sequence[Job], pending: dict[int, TakedownEntry], threads: int, memory: str
     ) -> None:
         self._dataset, self._steps, self._pending = dataset, steps, pending
-        # The two kinds are rewritten in different ways: part by part under new digests, or computed again as a whole.
-        self._map_jobs = [step for step in steps if isinstance(step, MapJob)]
-        self._reduce_jobs = [step for step in steps if isinstance(step, ReduceJob)]
         self._threads, self._memory = threads, memory
         self._row_ids = pa.array(sorted(pending), pa.int64())
         heirs = {row: key for entry in pending.values() for row, key in entry.heirs if row not in pending}
         self._inheriting = pa.array(sorted(heirs), pa.int64())
         self._keys = frozenset(entry.image_id for entry in pending.values() if entry.image_id) | {*heirs.values()}
         self._whys = {row_id: entry.why for row_id, entry in pending.items()}
-        self._consistent = frozenset(step.outputs for step in steps if _is_consistent(dataset, step))
+        self._before = Held(dataset, listing_before=True)
+        self._written: dict[str, set[PartName]] = {}
 
     def run(self, feature_folders: Sequence[Path]) -> int:
         dataset = self._dataset
@@ -157,53 +150,51 @@ class _Takedown:
         dataset.report.unlink(missing_ok=True)  # it shows pictures
         for folder in feature_folders:
             self._drop_features(folder)
-        for table, schema in REDUCE_TABLES.items():
-            if "row_id" in schema.names and dataset.reduced(table).is_file():
-                self._rewrite_reduced(table)
-        for number in ahead(self._rewrite_parts, self._parts(), self._threads):
-            self._drop_kept_aside(number)
+        order = dict.fromkeys(("listing", "headers", *(table for step in self._steps for table in step.outputs)))
+        tables = [table for table in dict.fromkeys([*order, *self._before.tables()]) if self._before.listed(table)]
+        numbers = self._parts()
+        for table in tables:
+            if table not in ("samples", "shard_plan"):
+                self._rewrite(table, numbers)
+        for number in numbers:
+            self._drop_paid(number)
         self._drop_previous_shards()
         for path in self._unknown_shards():
             path.unlink()
-        for _ in ahead(self._rewrite_shard, shards, self._threads):
-            pass
-        for path in dataset.parts("samples")[shard_plan.num_shards(dataset) :]:
-            path.unlink()
-        self._recount()
-        if not self._missing("samples") and dataset.parts("samples"):
+        self._rewrite_shards(shards)
+        held = dataset.held()
+        for table in reversed(tables):
+            stay = {*held.holding(table).values(), *self._written.get(table, ())}
+            for name in held.listed(table):
+                if name not in stay and table != "samples":
+                    (dataset.folder(table) / name.file).unlink()
+        if dataset.held().is_whole("samples"):
             update_index(dataset)
-        if len(self._inheriting):
-            self._outdate_selection()
+        if dataset.catalog.is_file():
+            catalog.write_catalog(dataset)  # which names the old files
         return len(shards)
 
-    def _outdate_selection(self) -> None:
-        """Let the next build choose captions anew for the pictures that had one of a purged picture."""
-        outdate_dependents(self._dataset, ("selection",))
-        record = self._dataset.record("selection")
-        if record is not None:
-            self._dataset.write_record("selection", replace(record, upstream={}))
-
-    def _parts(self) -> list[int]:
-        """Parts of the map tables that hold a purged row, or one that had taken over its caption."""
-        numbers, begin, left = [], 0, sorted({*self._pending, *self._inheriting.to_pylist()})
-        for number, path in enumerate(self._dataset.parts("listing")):
+    def _parts(self) -> set[int]:
+        """Parts of the listing that hold a purged row, or one that had taken over its caption."""
+        numbers, begin, left = set(), 0, sorted({*self._pending, *self._inheriting.to_pylist()})
+        for number, path in zip(self._before.parts("listing"), self._before.paths("listing"), strict=True):
             begin += count_rows(path)
             inside = [row_id for row_id in left if row_id < begin]
             left = left[len(inside) :]
-            numbers += [number] if inside else []
+            numbers |= {number} if inside else set()
         return numbers
 
-    def _shards(self) -> list[int]:
+    def _shards(self) -> list[PartName]:
         """Parts of `samples` that hold a purged row."""
-        paths = self._dataset.parts("samples")
-        held = ahead(lambda path: self._carries(read_parquet(path, ["row_id"])), paths, self._threads)
-        return [int(path.stem.removeprefix("part-")) for path, mask in zip(paths, held, strict=True) if pc.any(mask)]
+        names, folder = names_in(self._dataset.folder("samples")), self._dataset.folder("samples")
+        held = ahead(lambda name: self._carries(read_parquet(folder / name.file, ["row_id"])), names, self._threads)
+        return [name for name, mask in zip(names, held, strict=True) if pc.any(mask)]
 
     def _unknown_shards(self) -> list[Path]:
         """Tars that hold a purged picture and whose rows are not written yet: the build that was killed goes on."""
-        known: set[str] = set()
-        for path in self._dataset.parts("samples"):
-            known.update(read_parquet(path, ["shard"])["shard"].drop_null().unique().to_pylist())
+        known, folder = set[str](), self._dataset.folder("samples")
+        for name in names_in(folder):
+            known.update(read_parquet(folder / name.file, ["shard"])["shard"].drop_null().unique().to_pylist())
         shards = self._dataset.shards
         unknown = [path for path in shards.glob("*/*.tar") if str(path.relative_to(shards)) not in known]
         return [path for path in unknown if any(member.key in self._keys for member in members_of(path))]
@@ -218,107 +209,118 @@ class _Takedown:
         """The purged rows, and those that carry the caption of one."""
         return pc.or_(self._mask(table), self._inherits(table))
 
-    def _missing(self, table: str) -> list[int]:
-        return next((step.missing(self._dataset) for step in self._steps if table in step.outputs), [0])
-
     # -------------------------------------------------------------------------------------------- tables
 
-    def _rewrite_reduced(self, table: str) -> None:
-        path = self._dataset.reduced(table)
-        rows = read_parquet(path)
-        metadata = metadata_of(rows)
-        rows = with_added(table, rows)
-        mask = self._carries(rows) if table in ("selection", "shard_plan") else self._mask(rows)
-        if not pc.any(mask).as_py():
+    def _rewrite(self, table: str, numbers: Container[int]) -> None:
+        """Write the parts of a table anew that hold a purged row, or that are made from something else now."""
+        dataset, before = self._dataset, self._before
+        if cut_of(table) is Cut.WHOLE:
+            self._recount(table)
             return
+        expected = dataset.held().expected_on_record(table) or []
+        reselect = table == "selection" and len(self._inheriting) > 0  # the next build chooses captions anew
+        for number, name in before.parts(table).items():
+            source = expected[number] if number < len(expected) and before.holding(table).get(number) == name else None
+            if table == "listing":
+                source = f"{int(name.made_from, 16) + 1:0{DIGITS}x}"
+            if number in numbers or not is_map_table(table):
+                rows = as_stored(table, read_parquet(dataset.folder(table) / name.file))
+                left = self._left(table, rows)
+                if reselect or (table in CAPTION_TABLES and pc.any(self._inherits(rows)).as_py()):
+                    source = NOTHING  # such a part is not what its inputs make
+                if not left.equals(rows):
+                    name = name_of(dataset.commit_part(table, number, source or name.made_from, left))
+                elif source not in (None, name.made_from) and table != "listing":
+                    name = name_of(dataset.commit_part(table, number, source or "", rows, name.content))
+            self._written.setdefault(table, set()).add(name)
+
+    def _left(self, table: str, rows: pa.Table) -> pa.Table:
+        """The rows of a part without what is taken out."""
         if table == "selection":
-            rows = without_captions(emptied(rows, self._mask(rows), self._whys), self._inherits(rows))
-        else:
-            rows = rows.filter(pc.invert(mask))
-        if table == "shard_plan":
-            commit_table(path, renumbered(rows), SCHEMAS[table], metadata, shard_plan.ROW_GROUP_ROWS)
-        else:
-            commit_table(path, rows, SCHEMAS[table], metadata)
+            return without_captions(emptied(rows, self._mask(rows), self._whys), self._inherits(rows))
+        if not is_map_table(table):
+            return rows.filter(pc.invert(self._mask(rows)))
+        return emptied(rows, self._carries(rows) if table in CAPTION_TABLES else self._mask(rows), self._whys)
 
-    def _rewrite_parts(self, number: int) -> int:
-        """Empty the purged rows of part `number` of every table, and name anew what each was computed from."""
-        made_by = {table: job for job in self._map_jobs for table in job.outputs if table != "samples"}
-        for table in dict.fromkeys(("listing", "headers", *made_by, *self._dataset.extra_captions())):
-            path = self._dataset.part(table, number)
-            if not path.is_file():
-                continue
-            rows = read_parquet(path)
-            metadata = metadata_of(rows)
-            rows = as_stored(table, rows)
-            inherits = table in CAPTION_TABLES and bool(pc.any(self._inherits(rows)).as_py())
-            left = emptied(rows, self._carries(rows) if inherits else self._mask(rows), self._whys)
-            fresh = {CONTENT_KEY.decode(): content_digest(left)}
-            if table in made_by and not inherits:  # a part with such a row is not what its inputs make: never reused
-                fresh |= self._digest(made_by[table], number)
-            if metadata != fresh or not left.equals(rows):
-                commit_table(path, left, schema_of(table), fresh)
-        return number
-
-    def _digest(self, job: MapJob, number: int) -> dict[str, str]:
-        """The digest of a part's inputs as they are now, under its key; nothing where the part must not be reused."""
-        if job.outputs not in self._consistent:
-            return {}
-        return {DIGEST_KEY.decode(): job.input_digest(self._dataset, number)}
-
-    def _recount(self) -> None:
-        """Compute the reduce tables that only count, such as the statistics, from what is left."""
-        for job in self._reduce_jobs:
-            if "row_id" in SCHEMAS[job.outputs[0]].names or job.missing(self._dataset):
-                continue
-            if job.outputs in self._consistent and not any(self._missing(table) for table in job.inputs):
-                job.compute(self._dataset, self._memory)
-            else:
-                job.delete(self._dataset)
+    def _recount(self, table: str) -> None:
+        """Compute a table that only counts, such as the statistics, from what is left; delete it where that cannot
+        be."""
+        job = next((step for step in self._steps if isinstance(step, ReduceJob) and table in step.outputs), None)
+        held = self._dataset.held()
+        if job is not None and self._before.is_whole(table) and all(held.is_whole(each) for each in job.inputs):
+            job.compute(self._dataset, self._memory)
+            self._written[table] = set(self._dataset.held().holding(table).values())
+        elif not held.is_whole(table):
+            remove_folder(self._dataset.folder(table))
 
     # -------------------------------------------------------------------------------------------- shards
 
-    def _rewrite_shard(self, number: int) -> None:
+    def _rewrite_shards(self, names: Sequence[PartName]) -> None:
+        """Take the rows out of the plan, the tars and `samples`; then put on record what the shards are made from."""
+        dataset, table = self._dataset, "shard_plan"
+        folder, record = dataset.folder(table), dataset.record(table)
+        shards = list((record.shards if record is not None else None) or ())
+        expected = dataset.held().expected_on_record(table) or [None]
+        for name in self._before.listed(table):
+            rows = as_stored(table, read_parquet(folder / name.file))
+            left = renumbered(rows.filter(pc.invert(self._carries(rows))))
+            inside = range(name.number * SHARDS_PER_PART, min(len(shards), (name.number + 1) * SHARDS_PER_PART))
+            if shards[inside.start : inside.stop] == shard_digests(rows, inside):
+                shards[inside.start : inside.stop] = shard_digests(left, inside)
+            holds = name in self._before.holding(table).values()
+            source = expected[0] if holds and expected[0] is not None else name.made_from
+            if name in self._before.parts(table).values():
+                written = dataset.commit_part(table, name.number, source, left)
+                self._written.setdefault(table, set()).add(name_of(written))
+        samples = dataset.record("samples")
+        digest = made_from(samples.job, samples.knobs) if samples is not None else None
+        made = {number: digest([shard]) for number, shard in enumerate(shards)} if digest is not None else {}
+        held = self._before.holding("samples").values()
+
+        def rewrite(name: PartName) -> None:
+            self._rewrite_shard(name, made.get(name.number, name.made_from) if name in held else name.made_from)
+
+        for _ in ahead(rewrite, names, self._threads):
+            pass
+        if record is not None and shards != record.shards:
+            dataset.write_record(table, replace(record, shards=shards))
+
+    def _rewrite_shard(self, name: PartName, source: str) -> None:
         """A shard, then its part of `samples`: what says that it is to be rewritten goes last."""
-        path = self._dataset.part("samples", number)
+        path = self._dataset.folder("samples") / name.file
         rows = read_parquet(path)
         keep = rows.filter(pc.invert(self._carries(rows))).to_pylist()
         names = set(rows["shard"].drop_null().to_pylist())
         assert len(names) <= 1, "a part of samples is a shard"
         places = {}
-        for name in names:
-            tar = self._dataset.shards / name
+        for tar_name in names:
+            tar = self._dataset.shards / tar_name
             if not tar.is_file():
                 path.unlink()  # it is written again with what is left
                 return
             places = drop_samples(tar, self._keys)
         moved = [row if row["shard"] is None else placed(row, places.get(row["key"], [])) for row in keep]
         left = pa.Table.from_pylist(moved, schema=SAMPLES)
-        fresh = {CONTENT_KEY.decode(): content_digest(left)}
-        for job in self._map_jobs:
-            if "samples" in job.outputs:
-                fresh |= self._digest(job, number)
-        commit_table(path, left, SAMPLES, fresh)
+        self._dataset.commit_part("samples", name.number, source, left)
+        path.unlink()
 
     # -------------------------------------------------------------------------------------------- what lies beside
 
-    def _drop_kept_aside(self, number: int) -> None:
-        """Rows of outdated parts, and of what was paid for and dropped: they stay for the other images only."""
-        for table in set(self._dataset.map_tables()) - {"samples"}:
-            name = self._dataset.part(table, number).name
-            paid = self._dataset.paid(table, number)
-            noted = paid.with_suffix(".batches").glob("*.parquet")  # by a part that was not finished
-            for path in (self._dataset.previous(table) / name, paid, *noted):
-                goes = self._carries if table in CAPTION_TABLES else self._mask
-                if path.is_file():
-                    keep_rows(path, lambda rows, goes=goes: pc.invert(goes(rows)))  # type: ignore[misc]
+    def _drop_paid(self, number: int) -> None:
+        """What was paid for stays for the other images only."""
+        folders = {path.parent for path in paid_folder(self._dataset, "").rglob("part-*")}
+        for folder in folders:
+            table = str(folder.relative_to(paid_folder(self._dataset, "")))
+            for path in Paid.of(self._dataset, table, number).files():
+                keep_rows(path, table, lambda rows: pc.invert(self._mask(rows)))
 
     def _drop_previous_shards(self) -> None:
         """Take purged pictures out of the outdated shards that wait to be copied from."""
         aside = self._dataset.shards / PREVIOUS_SHARDS
         (aside / PLACES_FILE).unlink(missing_ok=True)
-        for path in self._dataset.previous("samples").glob("part-*.parquet"):
-            if pc.any(self._carries(read_parquet(path, ["row_id"]))).as_py():
-                path.unlink()  # its tar says itself what is left in it
+        for name in names_in(aside):
+            if pc.any(self._carries(read_parquet(aside / name.file, ["row_id"]))).as_py():
+                (aside / name.file).unlink()  # its tar says itself what is left in it
         for tar in aside.glob("*/*.tar"):
             try:
                 drop_samples(tar, self._keys)
@@ -336,10 +338,8 @@ class _Takedown:
                     path.unlink()
 
 
-def _is_consistent(dataset: Dataset, step: Job) -> bool:
-    """Whether a step's tables were made by the recipe from the tables that are there now. A takedown changes no record,
-    so the answer is the same before and after."""
-    try:
-        return step.state(dataset) in (State.DONE, State.BEGUN)
-    except ValueError:
-        return False
+def name_of(path: Path) -> PartName:
+    """The name of a part's file."""
+    name = PartName.parse(path.name)
+    assert name is not None
+    return name

@@ -20,6 +20,7 @@ from curation.upkeep.purge import finish
 from engine import catalog
 from engine.dataset import Dataset, read_parquet
 from engine.job import Job
+from engine.names import PartName, names_in
 from schemas.recipe import DataRecipe
 from schemas.texts import counted
 
@@ -67,7 +68,7 @@ def repair(recipe: DataRecipe, steps: Sequence[Job], observer: pipeline.Observer
 
 
 def _is_there(dataset: Dataset, table: str) -> bool:
-    return dataset.record_path(table).is_file() or bool(dataset.parts(table)) or dataset.reduced(table).is_file()
+    return dataset.record_path(table).is_file() or bool(names_in(dataset.folder(table)))
 
 
 def _more(count: int) -> str:
@@ -101,7 +102,10 @@ def _lost_inputs(dataset: Dataset, path: Path) -> list[str]:
     """Inputs that a damaged part of ingest was made from and that are no more as they were."""
     if path.parent not in (dataset.tables / "proxies", dataset.tables / "images"):
         return []
-    number = int(path.stem.removeprefix("part-"))
+    name = PartName.parse(path.name)
+    if name is None:
+        return []
+    number = name.number
     known: dict[int, Any] = {}
     with suppress(ValueError):  # where images is the damaged one, every input is asked for
         known = {row["row_id"]: row for row in dataset.read_part("images", number).to_pylist()}
@@ -125,11 +129,13 @@ def _lost_inputs(dataset: Dataset, path: Path) -> list[str]:
 
 def _missing_samples(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job]) -> set[int]:
     """Shards of the plan that have no part of `samples`, in a dataset whose shards were begun."""
-    return set(shard_writer.map_job(recipe, dataset).missing(dataset)) if _is_planned(dataset, steps) else set()
+    return set(shard_writer.map_job(recipe, dataset).missing(dataset.held())) if _is_planned(dataset, steps) else set()
 
 
 def _is_planned(dataset: Dataset, steps: Sequence[Job]) -> bool:
-    return any("samples" in step.outputs for step in steps) and dataset.has_rows("shard_plan")
+    held = dataset.held()
+    is_there = len(held.parts("shard_plan")) == held.num_parts("shard_plan")
+    return is_there and any("samples" in step.outputs for step in steps)
 
 
 def _mend_shards(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job], numbers: set[int]) -> Iterator[str]:
@@ -139,9 +145,10 @@ def _mend_shards(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job], num
     telling = recipe.model_copy(update={"shard": recipe.shard.model_copy(update={"drop_lost": True})})
     mending = shard_writer.map_job(telling, dataset)
     ShardFiles().delete_index(dataset)
-    for number in sorted(numbers):
-        mending.run_part(dataset, mending.build, number, lambda *_: None)
-        rows = read_parquet(dataset.part("samples", number))
+    for task in mending.tasks(dataset.held(), numbers):
+        number = task.number
+        mending.run_part(dataset, mending.build, task, lambda *_: None)
+        rows = dataset.read_part("samples", number)
         lost = [row for row in rows.to_pylist() if row["reason"] is not None]
         names = _names(dataset, [row["row_id"] for row in lost])
         yield f"shard {number}: written again, {counted(rows.num_rows - len(lost), 'sample')}"

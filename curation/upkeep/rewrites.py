@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.ingest.takedown_log import IDENTITY, KeepValue, blank
-from engine.dataset import commit_table, read_parquet
+from engine.dataset import as_stored, commit_table, content_digest, read_parquet
+from engine.names import DIGITS
 from schemas.tables import ADDED
 
 
@@ -54,17 +55,14 @@ def renumbered(plan: pa.Table) -> pa.Table:
     return plan.set_column(place, plan.schema.field(place), pa.array(positions, pa.int32()))
 
 
-def keep_rows(path: Path, mask: Callable[[pa.Table], pa.ChunkedArray]) -> None:
-    """Rewrite a file whose rows are reused one by one with those under the mask; without a digest it is never reused
-    as a whole."""
-    rows = read_parquet(path)
+def keep_rows(path: Path, table: str, mask: Callable[[pa.Table], pa.ChunkedArray]) -> None:
+    """Replace a file of rows that were paid for by one with those under the mask."""
+    rows = as_stored(table, read_parquet(path))
     kept = rows.filter(mask(rows))
-    if kept.num_rows == 0:
-        path.unlink()
-    elif kept.num_rows < rows.num_rows:
-        commit_table(path, kept, rows.schema.remove_metadata(), {})
-
-
-def metadata_of(table: pa.Table) -> dict[str, str]:
-    """The Parquet metadata of a table that was read, as text."""
-    return {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+    if kept.num_rows == rows.num_rows:
+        return
+    if kept.num_rows:
+        *first, _, _ = path.name.split(".")
+        name = ".".join([*first, content_digest(kept)[:DIGITS], "parquet"])
+        commit_table(path.with_name(name), kept, rows.schema, {})
+    path.unlink()

@@ -18,7 +18,7 @@ def test_every_phase_does_its_work(tmp_path: Path) -> None:
     catalog = did.pop("catalog")
     assert catalog.endswith(" bytes")
     assert did == {
-        "preflight": "3 parts of 10 tables, 3 open",
+        "preflight": "3 parts of 10 tables, 25 open",
         "stage": "1 of 3 parts computed",
         "dedup": f"{2 * num_pairs:,} rows",
         "select": f"{num_rows:,} rows",

@@ -15,6 +15,7 @@ from commands.order import pipeline as pipeline_of
 from curation import build as pipeline
 from engine import catalog
 from engine.dataset import Dataset
+from engine.ledger import ledger_counts
 from schemas.ids import unit_interval
 from schemas.recipe import Balance, DataRecipe
 from schemas.shard_index import read_index
@@ -104,7 +105,7 @@ def test_from_the_recipe_to_the_index(tmp_path: Path) -> None:
         )
         dataset = Dataset(tmp_path / name)
         with catalog.connect(dataset, threads=1) as connection:
-            counts = catalog.ledger_counts(connection)
+            counts = ledger_counts(connection)
             weights = dict(connection.execute("SELECT image_id, weight FROM balance").fetchall())
             refused = connection.execute("SELECT image_id, value, threshold FROM ledger WHERE reason = 'too_common'")
             built[name] = (read_index(dataset.shards), counts, weights, refused.fetchall())

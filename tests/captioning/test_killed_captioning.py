@@ -67,7 +67,7 @@ def undisturbed(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def batches(out: Path) -> list[Path]:
-    return list(out.glob(".paid/captions/part-*.batches/[!.]*.parquet"))
+    return list(out.glob("paid/captions/part-*/[!.]*.parquet"))
 
 
 def started(out: Path, arguments: list[str], num_batches: int) -> Python:
@@ -105,7 +105,7 @@ def test_a_killed_process_asks_again_for_one_batch_at_most(photos: Path, undistu
         assert not {tag for tag in committed if server.asked[tag] > asked[tag]}, "a committed caption was asked for"
         assert sum(server.asked.values()) <= len(TAGS) + 2 * BATCH
     assert content(out) == content(undisturbed)
-    assert not list(out.glob(".paid/captions/*.batches"))
+    assert not list(out.glob("paid/captions/part-*/"))
 
 
 def test_a_lost_ray_worker_loses_one_batch_at_most(photos: Path, undisturbed: Path, tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ from PIL import Image
 from captioning.captioners.base import Answer, CaptionerUnusable, CaptionFailure, Generated, seed_of
 from captioning.recaption import FAILURES_IN_A_ROW, Recaptioner, map_jobs
 from captioning.watch import WINDOW
-from engine.dataset import Dataset, commit_table
-from engine.journal import Journal
+from engine.dataset import Dataset
+from engine.job import State
+from engine.paid import Paid
 from schemas import tables
 from schemas.recipe import DataRecipe
 from tests.bombs import HOSTILE
+from tests.building import put, table_of
 
 Part = Callable[..., pa.Table]
 
@@ -55,6 +57,19 @@ class Counting:
         ]
 
 
+@pytest.fixture
+def paid(tmp_path: Path) -> Paid:
+    """What was paid for in one part: nothing yet."""
+    return Paid.of(Dataset(tmp_path), "captions", 0)
+
+
+def settled(paid: Paid, captioner: Counting, inputs: dict[str, pa.Table]) -> pa.Table:
+    """The captions of a part that was whole once, paid for and settled."""
+    table = Recaptioner(lambda: captioner, 1)(inputs, lambda *_: None, paid)["captions"]
+    paid.settle()
+    return table
+
+
 @pytest.fixture(scope="module")
 def proxies(part: Part, jpeg: Callable[[Image.Image], bytes], image_ids: Callable[[int], list[str]]) -> pa.Table:
     """Eight proxies, 10 to 17 px wide; the last two rows are inputs that gave no picture."""
@@ -69,10 +84,11 @@ def selection(part: Part, proxies: pa.Table) -> pa.Table:
 
 
 def run(
-    captioner: Counting, inputs: dict[str, pa.Table], threads: int = 2
+    captioner: Counting, inputs: dict[str, pa.Table], threads: int = 2, paid: Paid | None = None
 ) -> tuple[list[dict[str, object]], list[int]]:
     progress: list[int] = []
-    output = Recaptioner(lambda: captioner, threads)(inputs, lambda rows, counts={}: progress.append(rows))["captions"]
+    recaption = Recaptioner(lambda: captioner, threads)
+    output = recaption(inputs, lambda rows, counts={}: progress.append(rows), paid)["captions"]
     assert output.schema == tables.CAPTIONS
     return output.to_pylist(), progress
 
@@ -184,24 +200,26 @@ def test_no_hostile_proxy_reaches_a_captioner(
     assert not ghostscript_log.exists()
 
 
-def test_captions_of_an_earlier_run_are_taken_over(part: Part, proxies: pa.Table, selection: pa.Table) -> None:
+def test_captions_of_an_earlier_run_are_taken_over(
+    part: Part, proxies: pa.Table, selection: pa.Table, paid: Paid
+) -> None:
     first = Counting()
     few = part("selection", image_id=proxies["image_id"].to_pylist(), kept=[True, True, True] + [False] * 7)
-    previous = Recaptioner(lambda: first, 1)({"proxies": proxies, "selection": few}, lambda *_: None)["captions"]
+    settled(paid, first, {"proxies": proxies, "selection": few})
     second = Counting()
-    rows, progress = run(second, {"proxies": proxies, "selection": selection, "captions.previous": previous})
+    rows, progress = run(second, {"proxies": proxies, "selection": selection}, paid=paid)
     assert second.seen == [13, 14, 15, 16]
     assert [row["caption"] for row in rows[:7]] == [f"a picture {10 + number} wide" for number in range(7)]
     assert sum(progress) == 10
 
 
-def test_a_failure_of_an_earlier_run_is_tried_again(proxies: pa.Table, selection: pa.Table) -> None:
+def test_a_failure_of_an_earlier_run_is_tried_again(proxies: pa.Table, selection: pa.Table, paid: Paid) -> None:
     first = Counting()
     first.fail_width = 11
     inputs = {"proxies": proxies, "selection": selection}
-    previous = Recaptioner(lambda: first, 1)(inputs, lambda *_: None)["captions"]
+    settled(paid, first, inputs)
     second = Counting()
-    rows, _ = run(second, inputs | {"captions.previous": previous})
+    rows, _ = run(second, inputs, paid=paid)
     assert second.seen == [11]
     assert rows[1]["caption"] == "a picture 11 wide"
 
@@ -212,14 +230,14 @@ def test_a_failure_of_an_earlier_run_is_tried_again(proxies: pa.Table, selection
     ids=str,
 )
 def test_another_captioner_prompt_or_parameter_starts_afresh(
-    proxies: pa.Table, selection: pa.Table, differs: dict[str, object]
+    proxies: pa.Table, selection: pa.Table, paid: Paid, differs: dict[str, object]
 ) -> None:
     inputs = {"proxies": proxies, "selection": selection}
-    previous = Recaptioner(Counting, 1)(inputs, lambda *_: None)["captions"]
+    settled(paid, Counting(), inputs)
     second = Counting()
     for name, value in differs.items():
         setattr(second, name, value)
-    run(second, inputs | {"captions.previous": previous})
+    run(second, inputs, paid=paid)
     assert len(second.seen) == 7
 
 
@@ -252,12 +270,15 @@ def test_the_stage_runs_on_real_photos_through_a_committed_part(
         "proxies": part("proxies", image_id=ids, jpeg=[jpeg(photo) for photo in photos.values()]),
         "selection": part("selection", image_id=ids, kept=[True] * len(ids)),
     }
-    commit_table(dataset.part("proxies", 0), inputs["proxies"], tables.PROXIES, {})
-    commit_table(dataset.reduced("selection"), inputs["selection"], tables.SELECTION, {})
+    for table, rows in inputs.items():
+        put(dataset, table, 0, rows)
+    put(dataset, "listing", 0, table_of("listing", [{"row_id": 0, "source": "s", "source_name": "s", "member": "m"}]))
     (job,) = map_jobs(DataRecipe(images="photos", out="out"))
-    assert (job.job, job.outputs, job.inputs, job.reuses) == ("caption", ("captions",), ("proxies", "selection"), True)
+    assert (job.job, job.outputs, job.inputs, job.pays) == ("caption", ("captions",), ("proxies", "selection"), True)
     worker = pickle.loads(pickle.dumps(job)).build()
-    assert job.run_part(dataset, lambda: worker, 0, lambda *_: None)
+    job.prepare(dataset, State.NEW, redo=False)
+    (task,) = job.tasks(dataset.held(), [0])
+    assert job.run_part(dataset, lambda: worker, task, lambda *_: None)
     captions = pq.read_table(dataset.part("captions", 0)).to_pylist()
     assert [row["captioner"] for row in captions] == ["attributes"] * len(ids)
     assert all("photograph" in row["caption"] for row in captions)
@@ -333,28 +354,24 @@ class StopsAt(Counting):
         return super().caption(images, seeds)
 
 
-def test_an_interrupted_part_goes_on_behind_its_last_batch(
-    proxies: pa.Table, selection: pa.Table, tmp_path: Path
-) -> None:
-    journal = Journal.of(Dataset(tmp_path), "captions", 0)
+def test_an_interrupted_part_goes_on_behind_its_last_batch(proxies: pa.Table, selection: pa.Table, paid: Paid) -> None:
     inputs = {"proxies": proxies, "selection": selection}
     first = StopsAt(batch=2)
     first.refuses_width, first.empty_width = 11, 12
     with pytest.raises(KeyboardInterrupt):
-        Recaptioner(lambda: first, 1)(inputs, lambda *_: None, journal)
+        Recaptioner(lambda: first, 1)(inputs, lambda *_: None, paid)
     second = Counting(empty_width=12)
-    table = Recaptioner(lambda: second, 1)(inputs, lambda *_: None, journal)["captions"]
+    table = Recaptioner(lambda: second, 1)(inputs, lambda *_: None, paid)["captions"]
     assert second.seen == [11, 16], "what failed, and what was not come to; an empty answer is an answer"
     assert table.equals(Recaptioner(lambda: Counting(empty_width=12), 1)(inputs, lambda *_: None)["captions"])
 
 
-def test_a_journal_of_another_prompt_is_no_help(proxies: pa.Table, selection: pa.Table, tmp_path: Path) -> None:
-    journal = Journal.of(Dataset(tmp_path), "captions", 0)
+def test_what_was_noted_of_another_prompt_is_no_help(proxies: pa.Table, selection: pa.Table, paid: Paid) -> None:
     inputs = {"proxies": proxies, "selection": selection}
-    Recaptioner(Counting, 1)(inputs, lambda *_: None, journal)
+    Recaptioner(Counting, 1)(inputs, lambda *_: None, paid)
     other = Counting()
     other.prompt = "Name it."
-    table = Recaptioner(lambda: other, 1)(inputs, lambda *_: None, journal)["captions"]
+    table = Recaptioner(lambda: other, 1)(inputs, lambda *_: None, paid)["captions"]
     assert len(other.seen) == 7
     assert set(table["prompt"].to_pylist()) == {"Name it."}
 
@@ -390,28 +407,27 @@ class Thinking(Counting):
 
 
 def test_a_captioner_whose_every_answer_is_refused_stops_and_is_not_asked_again(
-    part: Part, jpeg: Callable[[Image.Image], bytes], image_ids: Callable[[int], list[str]], tmp_path: Path
+    part: Part, jpeg: Callable[[Image.Image], bytes], image_ids: Callable[[int], list[str]], paid: Paid
 ) -> None:
     inputs = many_pictures(part, jpeg, image_ids, 200)
-    journal = Journal.of(Dataset(tmp_path), "captions", 0)
     first, second = Thinking(), Thinking()
     with pytest.raises(
         CaptionerUnusable, match=r"64 of its last 64 pictures \(64 markup\).*<think>It is 11 wide"
     ) as stopped:
-        Recaptioner(lambda: first, 1)(inputs, lambda *_: None, journal)
+        Recaptioner(lambda: first, 1)(inputs, lambda *_: None, paid)
     assert len(first.seen) == WINDOW and "extra_body" in str(stopped.value)
-    kept = journal.rows().to_pylist()
+    kept = paid.noted().to_pylist()
     assert {row["refused_caption"] for row in kept} == {"<think>It is 11 wide.</think> A dog."}
     with pytest.raises(CaptionerUnusable, match="64 of its last 64"):
-        Recaptioner(lambda: second, 1)(inputs, lambda *_: None, journal)
+        Recaptioner(lambda: second, 1)(inputs, lambda *_: None, paid)
     assert not second.seen
-    table = Recaptioner(lambda: second, 1, max_failed_share=1)(inputs, lambda *_: None, journal)["captions"]
+    table = Recaptioner(lambda: second, 1, max_failed_share=1)(inputs, lambda *_: None, paid)["captions"]
     assert len(second.seen) == 200 - WINDOW
     assert set(table["reason"].to_pylist()) == {"markup"}
 
 
 def test_answers_that_were_refused_are_judged_by_the_rules_of_today(
-    part: Part, proxies: pa.Table, selection: pa.Table
+    part: Part, proxies: pa.Table, selection: pa.Table, paid: Paid
 ) -> None:
     """Nobody is asked, where asking again would bring the same answer."""
     inputs = {"proxies": proxies, "selection": selection}
@@ -419,10 +435,10 @@ def test_answers_that_were_refused_are_judged_by_the_rules_of_today(
     first.caption = lambda images, seeds: [  # type: ignore[method-assign]
         Generated("Ein brauner Hund läuft am Strand entlang.", num_tokens=9) for _ in images
     ]
-    before = Recaptioner(lambda: first, 1)(inputs, lambda *_: None)["captions"]
+    before = settled(paid, first, inputs)
     assert set(before["reason"].to_pylist()) == {"other_language", "not_selected"}
     second = Counting()
-    after = Recaptioner(lambda: second, 1, languages=None)(inputs | {"captions.previous": before}, lambda *_: None)
+    after = Recaptioner(lambda: second, 1, languages=None)(inputs, lambda *_: None, paid)
     assert not second.seen
     rows = after["captions"].to_pylist()[:7]
     assert {(row["caption"], row["num_tokens"], row["refused_caption"]) for row in rows} == {
@@ -430,14 +446,14 @@ def test_answers_that_were_refused_are_judged_by_the_rules_of_today(
     }
 
 
-def test_a_row_keeps_what_was_cut_off_around_its_caption(proxies: pa.Table, selection: pa.Table) -> None:
+def test_a_row_keeps_what_was_cut_off_around_its_caption(proxies: pa.Table, selection: pa.Table, paid: Paid) -> None:
     captioner = Counting()
     captioner.caption = lambda images, seeds: [  # type: ignore[method-assign]
         Generated("Sure! A dog lies on a lawn.\n\nLet me know if you want more.") for _ in images
     ]
     inputs = {"proxies": proxies, "selection": selection}
-    before = Recaptioner(lambda: captioner, 1)(inputs, lambda *_: None)["captions"]
+    before = settled(paid, captioner, inputs)
     row = before.to_pylist()[0]
     assert (row["caption"], row["cut"]) == ("A dog lies on a lawn.", ["Sure!", "Let me know if you want more."])
-    again = Recaptioner(Counting, 1)(inputs | {"captions.previous": before}, lambda *_: None)["captions"]
+    again = Recaptioner(Counting, 1)(inputs, lambda *_: None, paid)["captions"]
     assert again.equals(before)

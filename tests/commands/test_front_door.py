@@ -70,7 +70,7 @@ def test_no_folder_is_named_after_a_store(words: str, tmp_path: Path, monkeypatc
 
 NO_PATHS = (
     "overrides redo query form source compare host allow_host why image_id sha256 url domain phash runner column stage "
-    "prompt aspect device name"
+    "prompt aspect device name job share until only"
 )
 """Parameters of type str that name no file. Overrides set knobs, of which the recipes refuse a store by themselves."""
 

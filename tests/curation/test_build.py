@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ from curation.build import conserve
 from curation.ingest.listing import Listed
 from curation.upkeep.doctor import check_dataset
 from engine import catalog
-from engine.dataset import Dataset, commit_table
+from engine.dataset import Dataset
 from engine.preflight import NeedsMissing
 from engine.run_log import JobResult, read_runs
 from schemas.recipe import DataRecipe
 from schemas.tables import EMBEDDINGS
-from tests.building import Told, build, recipe, rows, steps, write_pictures
+from tests.building import Told, build, put, recipe, rows, steps, write_pictures
 from tests.tiny_models import save_aesthetic_head, save_clip
 from tests.trees import content
 
@@ -166,7 +165,7 @@ def test_the_observer_is_told_in_order_and_a_second_build_does_nothing(photos: P
 def test_a_ledger_that_does_not_add_up_is_said(photos: Path, tmp_path: Path) -> None:
     dataset, _ = build(recipe(photos, tmp_path / "out"), upto="ingest")
     assert conserve(dataset)[1] == 5
-    shutil.copy(dataset.part("images", 0), dataset.part("images", 2))  # three inputs are in it twice
+    put(dataset, "images", 0, pa.concat_tables([dataset.read_part("images", 0)] * 2))  # three inputs are in it twice
     with pytest.raises(RuntimeError, match=rf"{dataset.root}: the ledger has 8 rows for 5 inputs; run sigma doctor"):
         conserve(dataset)
 
@@ -192,7 +191,8 @@ def test_embeddings_that_are_no_longer_stored_are_deleted(photos: Path, models: 
 def test_embeddings_without_a_record_go_too(photos: Path, tmp_path: Path) -> None:
     made = recipe(photos, tmp_path / "out")
     dataset, _ = build(made, upto="aesthetic")
-    commit_table(dataset.part("embeddings", 0), EMBEDDINGS.empty_table(), EMBEDDINGS, {})
+    put(dataset, "embeddings", 0, EMBEDDINGS.empty_table())
+    dataset.record_path("embeddings").unlink()
     assert isinstance(dataset.read_part("embeddings", 0), pa.Table)
     build(made, upto="aesthetic")
     assert dataset.parts("embeddings") == []
@@ -222,7 +222,7 @@ def test_every_connection_of_a_build_takes_the_memory_of_the_recipe(
     dataset = copy_of(small)
     run = {"runner": "local", "threads": 1, "duckdb_memory": "512MB"}
     made = recipe(small.root.parent / "photos", dataset.root, shard={"max_samples": 3}, run=run)
-    build(made, redo=["dedup"])
+    build(made, redo=["dedup", "select", "shard"])
     num_building = len(limits)
     assert num_building > 3
     build(made)

@@ -17,7 +17,7 @@ import ray
 from engine.dataset import Dataset
 from engine.ray_cluster import connect
 from engine.ray_runner import RayRunner
-from engine.runner import Progress
+from engine.runner import Progress, Task
 
 ADDRESS = "127.0.0.1:6379"
 
@@ -35,7 +35,7 @@ class Places:
         """Nothing is needed."""
         return dict
 
-    def run_part(self, dataset: Dataset, worker: Callable[[], Any], number: int, progress: Progress) -> bool:
+    def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> bool:
         """Take long enough that one worker does not do all."""
         time.sleep(0.3)
         progress(1, {"on a GPU": len(ray.get_gpu_ids())})
@@ -50,7 +50,7 @@ def run(num_gpus: float | None, parts: int, runner: RayRunner | None = None) -> 
     def count(rows: int, more: Any = None) -> None:
         counts.update({"rows": rows, **(more or {})})
 
-    runner.run(Dataset(Path(os.environ["DATASET"])), Places(num_gpus), range(parts), count)
+    runner.run(Dataset(Path(os.environ["DATASET"])), Places(num_gpus), [Task(number) for number in range(parts)], count)
     return counts
 
 

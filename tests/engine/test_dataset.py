@@ -12,21 +12,18 @@ from hypothesis import strategies as st
 
 from curation.upkeep.doctor import problem_of
 from engine.dataset import (
-    CONTENT_KEY,
-    DIGEST_KEY,
     TEMPORARY,
     Dataset,
     JobRecord,
     commit_table,
-    content_digest,
     count_rows,
-    digest_of,
     read_parquet,
+    read_some,
 )
-from engine.old_names import rename_old_captions
+from engine.names import PartName
 from schemas.commit import atomic_write, write_bytes
 from schemas.tables import SCORES
-from tests.building import table_of
+from tests.building import put, table_of
 from tests.processes import Python
 
 
@@ -77,11 +74,10 @@ def test_a_commit_over_an_old_file_gives_a_new_one(tmp_path: Path) -> None:
 def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
     table = scores(1.5, 2.5, 3.5)
     pieces = pa.concat_tables([table.slice(0, 1), table.slice(1).replace_schema_metadata({"x": "y"})])
-    described = {"b": "2", DIGEST_KEY.decode(): "1"}
+    described = {"b": "2", "a": "1"}
     commit_table(tmp_path / "a.parquet", table, SCORES, described)
     commit_table(tmp_path / "b.parquet", pieces, SCORES, dict(reversed(described.items())))
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
-    assert digest_of(tmp_path / "a.parquet") == "1"
 
 
 def test_a_commit_keeps_the_contract(tmp_path: Path) -> None:
@@ -126,15 +122,14 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: object) -> None:
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_never_another_value(tmp_path: Path, place: float, bit: int) -> None:
-    path = tmp_path / "part.parquet"
     table = scores(*range(50))
-    commit_table(path, table, SCORES, {CONTENT_KEY.decode(): content_digest(table)})
+    path = put(Dataset(tmp_path), "scores", 0, table)
     data = bytearray(path.read_bytes())
     footer = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
     flipped = int(place * len(data))
     data[flipped] ^= 1 << bit
     path.write_bytes(bytes(data))
-    assert problem_of(path, SCORES) is not None
+    assert problem_of(path, "scores") is not None
     try:
         found = read_parquet(path)
     except ValueError as error:
@@ -143,37 +138,35 @@ def test_a_flipped_bit_is_never_another_value(tmp_path: Path, place: float, bit:
         assert flipped < footer and found.equals(table)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
+def test_a_missing_part_is_named(tmp_path: Path) -> None:
+    for table in ("images", "selection"):
+        with pytest.raises(ValueError, match=rf"{table}/part-00007: missing; run sigma build again"):
+            Dataset(tmp_path).read_part(table, 7)
+
+
+def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path)
-    with pytest.raises(ValueError, match=r"part-00007\.parquet: missing; run sigma build again"):
-        dataset.read_part("images", 7)
-    with pytest.raises(ValueError, match=r"selection\.parquet: missing; run sigma build again"):
-        dataset.read_range("selection", "row_id", 0, 1)
+    put(dataset, "listing", 0, table_of("listing", []))
+    path = put(dataset, "selection", 0, table_of("selection", []))
+    path.write_bytes(b"PAR1")
+    for read in (lambda: dataset.read_part("selection", 0), lambda: count_rows(path)):
+        with pytest.raises(ValueError, match=rf"{path}: damaged"):
+            read()
 
 
-def test_a_damaged_reduce_table_is_named(tmp_path: Path) -> None:
-    dataset = Dataset(tmp_path)
-    write_bytes(dataset.reduced("selection"), b"PAR1")
-    with pytest.raises(ValueError, match=r"selection\.parquet: damaged"):
-        dataset.read_range("selection", "row_id", 0, 1)
-    with pytest.raises(ValueError, match=r"selection\.parquet: damaged"):
-        count_rows(dataset.reduced("selection"))
-    assert digest_of(dataset.reduced("selection")) is None
-
-
-def test_a_range_reads_its_rows_alone(tmp_path: Path) -> None:
-    dataset = Dataset(tmp_path)
-    commit_table(dataset.reduced("selection"), scores(*range(100)), SCORES, {}, row_group_rows=10)
-    assert dataset.read_range("selection", "row_id", 25, 31)["row_id"].to_pylist() == list(range(25, 32))
-    assert dataset.read_range("selection", "row_id", 100, 200).num_rows == 0
+def test_rows_are_read_by_their_row_groups(tmp_path: Path) -> None:
+    commit_table(tmp_path / "rows", scores(*range(100)), SCORES, {}, row_group_rows=10)
+    assert read_some(tmp_path / "rows", "row_id", 29)["row_id"].to_pylist() == [29]
+    assert read_some(tmp_path / "rows", "row_id", 100).num_rows == 0
 
 
 def test_a_folder_above_is_no_column(tmp_path: Path) -> None:
     """Arrow would take `width=7` in a path for a partition."""
     dataset = Dataset(tmp_path / "aesthetic=7" / "x=1")
-    commit_table(dataset.reduced("selection"), scores(1.0), SCORES, {})
-    assert dataset.read_range("selection", "row_id", 0, 1).column_names == SCORES.names
-    assert read_parquet(dataset.reduced("selection"))["aesthetic"].to_pylist() == [1.0]
+    put(dataset, "listing", 0, table_of("listing", []))
+    put(dataset, "scores", 0, scores(1.0))
+    assert dataset.read_part("scores", 0).column_names == SCORES.names
+    assert dataset.read_table("scores")["aesthetic"].to_pylist() == [1.0]
 
 
 # ------------------------------------------------------------------------------------------------ what lies where
@@ -182,15 +175,15 @@ def test_a_folder_above_is_no_column(tmp_path: Path) -> None:
 def test_parts_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path)
     for number in (99_999, 100_000, 2, 100_001, 10):
-        write_bytes(dataset.part("images", number), b"")
-    numbers = [int(path.stem.removeprefix("part-")) for path in dataset.parts("images")]
+        write_bytes(dataset.folder("listing") / PartName(number, "0" * 12, "1" * 12).file, b"")
+    numbers = list(dataset.held().parts("listing"))
     assert numbers == [2, 10, 99_999, 100_000, 100_001]
 
 
 def test_a_sweep_takes_what_is_half_written_and_nothing_else(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path)
     whole = [
-        dataset.part("images", 0),
+        dataset.folder("images") / PartName(0, "0" * 12, "1" * 12).file,
         dataset.shards / "1.0" / "1.0-000000.tar",
         dataset.runs / "now-ingest.json",
         dataset.record_path("images"),
@@ -205,7 +198,7 @@ def test_a_sweep_takes_what_is_half_written_and_nothing_else(tmp_path: Path) -> 
 def test_a_record_is_read_back(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path)
     assert dataset.record("images") is None
-    record = JobRecord("ingest", {"ingest.proxy_px": 1024}, {"listing": "abc"}, "def")
+    record = JobRecord("ingest", {"ingest.proxy_px": 1024}, ["listing"], ["abc"], [1, 9])
     dataset.write_record("images", record)
     assert dataset.record("images") == record
 
@@ -257,29 +250,3 @@ def test_the_rows_of_a_file_that_was_replaced_are_counted_anew(tmp_path: Path) -
     path.unlink()
     with pytest.raises(ValueError, match="missing; run sigma build again"):
         count_rows(path)
-
-
-def test_only_what_further_captioners_have_moves_to_their_own_folder(tmp_path: Path) -> None:
-    dataset = Dataset(tmp_path)
-    stays = [
-        "tables/captions/part-00000.parquet",
-        "tables/.previous/captions/part-00000.parquet",
-        "tables/.records/captions.json",
-        ".paid/captions/failed.json",
-        ".paid/captions/part-00000.parquet",
-        ".paid/captions/part-00000.batches/1.parquet",
-    ]
-    moves = [
-        "tables/captions/endpoint/part-00000.parquet",
-        "tables/.previous/captions/endpoint/part-00000.parquet",
-        "tables/.records/captions/endpoint.json",
-        ".paid/captions/endpoint/failed.json",
-        ".paid/captions/endpoint/part-00000.batches/1.parquet",
-    ]
-    for name in stays + moves:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text('{"job": "caption", "knobs": {}, "upstream": {}, "fingerprint": "f"}')
-    for _ in range(2):
-        rename_old_captions(dataset)
-        found = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-        assert found == {*stays, *(name.replace("captions/", "captions_beside/") for name in moves)}

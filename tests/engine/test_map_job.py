@@ -10,12 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.dataset import CONTENT_KEY, Dataset, commit_table, content_digest, digest_of, set_aside
-from engine.journal import Journal
+from engine.dataset import Dataset, JobRecord, content_digest
+from engine.job import State
 from engine.map_job import MapJob, check_rows, naming
+from engine.paid import Paid
 from engine.runner import LocalRunner, PartFailed, Progress
-from schemas.tables import LISTING, NOUNS, SELECTION
-from tests.building import table_of
+from schemas.tables import NOUNS
+from tests.building import put, table_of
 
 Change = Callable[[pa.Table], pa.Table]
 
@@ -25,16 +26,20 @@ class Scorer:
 
     calls: list[tuple[int, ...]] = []
     seen: list[dict[str, pa.Table]] = []
+    earlier: list[list[int]] = []
 
     def __init__(self, change: Change | None = None) -> None:
         self.change = change
 
     def __call__(
-        self, inputs: Mapping[str, pa.Table], progress: Progress, journal: Journal | None = None
+        self, inputs: Mapping[str, pa.Table], progress: Progress, paid: Paid | None = None
     ) -> Mapping[str, pa.Table]:
         row_ids = inputs["listing"]["row_id"].to_pylist()
         self.calls.append(tuple(row_ids))
         self.seen.append(dict(inputs))
+        if paid is not None:
+            self.earlier.append(paid.earlier()["row_id"].to_pylist())
+            paid.note(table_of("scores", ({"row_id": row} for row in row_ids)))
         scores = table_of("scores", ({"row_id": row, "aesthetic": float(row)} for row in row_ids))
         progress(len(row_ids))
         return {"scores": self.change(scores) if self.change else scores}
@@ -44,6 +49,7 @@ class Scorer:
 def forget_calls() -> None:
     Scorer.calls.clear()
     Scorer.seen.clear()
+    Scorer.earlier.clear()
 
 
 def scoring(change: Change | None = None, **more: object) -> MapJob:
@@ -62,7 +68,7 @@ def write_listing(dataset: Dataset, part: int, row_ids: range, source: str = "/p
         "listing",
         ({"row_id": row, "source": source, "source_name": "photos", "member": f"{row}.jpg"} for row in row_ids),
     )
-    commit_table(dataset.part("listing", part), listing, LISTING, {CONTENT_KEY.decode(): content_digest(listing)})
+    put(dataset, "listing", part, listing)
 
 
 @pytest.fixture
@@ -73,12 +79,16 @@ def dataset(tmp_path: Path) -> Dataset:
     return made
 
 
-def run(dataset: Dataset, stage: MapJob, parts: tuple[int, ...] = (0, 1)) -> list[bool]:
-    return [done.computed for done in LocalRunner().run(dataset, stage, parts, lambda *_: None)]
+def run(dataset: Dataset, stage: MapJob) -> list[int]:
+    """Compute what is missing; the numbers of the parts that were computed."""
+    stage.prepare(dataset, State.NEW, redo=False)
+    held = dataset.held()
+    missing = stage.missing(held)
+    return [done.number for done in LocalRunner().run(dataset, stage, stage.tasks(held, missing), lambda *_: None)]
 
 
 def test_part_n_of_the_input_becomes_part_n_of_the_output(dataset: Dataset) -> None:
-    assert run(dataset, scoring()) == [True, True]
+    assert run(dataset, scoring()) == [0, 1]
     assert dataset.read_part("scores", 0)["row_id"].to_pylist() == [0, 1, 2]
     assert dataset.read_part("scores", 1)["aesthetic"].to_pylist() == [3.0, 4.0]
     assert Scorer.calls == [(0, 1, 2), (3, 4)]
@@ -134,32 +144,50 @@ def test_a_column_of_another_type_is_refused_and_nothing_is_written(dataset: Dat
     assert not dataset.parts("scores")
 
 
-def test_an_unchanged_part_is_taken_back_without_reading_its_inputs(
+def test_a_part_is_named_by_what_it_was_made_from_and_no_file_is_opened_to_know_it(
     dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run(dataset, scoring())
-    set_aside(dataset, "scores")
-    monkeypatch.setattr(Dataset, "read_part", lambda *_: pytest.fail("the rows of a map table were read"))
-    assert run(dataset, scoring()) == [False, False]
-
-
-def test_a_part_that_also_reads_a_reduce_table_is_taken_back_by_row_ids_alone(
-    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    selection = table_of("selection", ({"row_id": row, "kept": True, "subsets": []} for row in range(5)))
-    commit_table(dataset.reduced("selection"), selection, SELECTION, {})
+    put(dataset, "selection", 0, table_of("selection", [{"row_id": 0, "kept": True, "subsets": []}]))
+    put(dataset, "selection", 1, table_of("selection", [{"row_id": 3, "kept": True, "subsets": []}]))
     job = scoring(inputs=("listing", "selection"))
     run(dataset, job)
-    set_aside(dataset, "scores")
-    read, read_part = [], Dataset.read_part
+    monkeypatch.setattr("engine.dataset.check_footer", lambda _: pytest.fail("a file was opened"))
+    assert job.missing(dataset.held()) == []
 
-    def reading(dataset: Dataset, table: str, number: int, columns: list[str] | None = None) -> pa.Table:
-        read.append((table, columns))
-        return read_part(dataset, table, number, columns)
 
-    monkeypatch.setattr(Dataset, "read_part", reading)
-    assert run(dataset, job) == [False, False]
-    assert read == [("listing", ["row_id"])] * 2
+def test_only_the_part_whose_input_changed_is_computed_and_the_old_one_goes(dataset: Dataset) -> None:
+    run(dataset, scoring())
+    first = dataset.parts("scores")
+    write_listing(dataset, 0, range(3), source="/elsewhere")
+    assert run(dataset, scoring()) == [0]
+    now = dataset.parts("scores")
+    assert now[0].name != first[0].name and now[1] == first[1]
+    assert sorted(dataset.folder("scores").iterdir()) == sorted(now)
+
+
+def test_of_two_parts_of_a_number_the_one_that_its_inputs_make_holds(dataset: Dataset) -> None:
+    run(dataset, scoring())
+    right = dataset.part("scores", 0)
+    for digest in ("1" * 12, "f" * 12):
+        dataset.commit_part("scores", 0, digest, dataset.read_part("scores", 1))
+    held = dataset.held()
+    assert held.path("scores", 0) == right
+    assert {name.made_from for name in held.outdated("scores")} == {"1" * 12, "f" * 12}
+    scoring().delete_outdated(dataset)
+    assert len(list(dataset.folder("scores").iterdir())) == 2
+
+
+def test_a_part_whose_input_is_missing_is_shown_and_nothing_is_computed_from_it(dataset: Dataset) -> None:
+    run(dataset, scoring())
+    nouns = scoring(job="mix", inputs=("scores",), outputs=("mix",))
+    dataset.part("scores", 1).unlink()
+    dataset.write_record("mix", JobRecord("mix", dict(nouns.knobs), ["scores"]))
+    dataset.commit_part("mix", 1, "1" * 12, table_of("mix", [{"row_id": 3}]))
+    held = dataset.held()
+    assert list(held.parts("mix")) == [1] and held.holding("mix") == {}
+    assert nouns.state(held) is State.OUTDATED
+    with pytest.raises(ValueError, match="part-00001: missing; run sigma build again"):
+        nouns.tasks(held, [1])
 
 
 def test_counts_of_workers_add_up_beside_the_rows(dataset: Dataset) -> None:
@@ -170,52 +198,28 @@ def test_counts_of_workers_add_up_beside_the_rows(dataset: Dataset) -> None:
 
     rows: list[int] = []
     job = scoring(build=Counting)
-    job.prepare(dataset, job.state(dataset), redo=False)
+    job.prepare(dataset, job.state(dataset.held()), redo=False)
     result = job.run(dataset, LocalRunner, lambda number, counts={}: rows.append(number))
     assert result.counts == {"images": 5, "model_s": 1.0}
     assert sum(rows) == result.rows == 5
 
 
-def test_an_unchanged_part_is_taken_back_without_building_a_worker(dataset: Dataset) -> None:
-    run(dataset, scoring())
-    before = dataset.part("scores", 1).stat()
-    set_aside(dataset, "scores")
-    write_listing(dataset, 0, range(3), source="/elsewhere")  # what part 0 was computed from is another now
-    rows: list[int] = []
-    worker = scoring().build
-    assert not scoring().run_part(dataset, pytest.fail, 1, rows.append)  # type: ignore[arg-type]
-    assert rows == [2]
-    assert scoring().run_part(dataset, worker, 0, rows.append)
-    after = dataset.part("scores", 1).stat()
-    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-
-
 def test_another_knob_or_job_is_another_digest(dataset: Dataset) -> None:
     run(dataset, scoring())
-    first = digest_of(dataset.part("scores", 0))
-    set_aside(dataset, "scores")
-    assert run(dataset, scoring(knobs={"aesthetic.scorer": "other"})) == [True, True]
-    assert digest_of(dataset.part("scores", 0)) != first
+    first = dataset.part("scores", 0).name
+    assert run(dataset, scoring(knobs={"aesthetic.scorer": "other"})) == [0, 1]
+    assert dataset.part("scores", 0).name != first
 
 
-def test_a_damaged_old_part_is_computed_again(dataset: Dataset) -> None:
-    run(dataset, scoring())
-    set_aside(dataset, "scores")
-    (dataset.previous("scores") / "part-00000.parquet").write_bytes(b"PAR1 no more")
-    assert run(dataset, scoring()) == [True, False]
-
-
-def test_reuse_hands_over_the_outdated_part(dataset: Dataset) -> None:
-    run(dataset, scoring())
-    set_aside(dataset, "scores")
-    changed = scoring(knobs={"aesthetic.scorer": "other"}, reuses=True)
-    Scorer.seen.clear()
-    run(dataset, changed, (0,))
-    assert Scorer.seen[0]["scores.previous"]["aesthetic"].to_pylist() == [0.0, 1.0, 2.0]
-    dataset.part("scores", 0).unlink()
-    (dataset.previous("scores") / "part-00000.parquet").unlink()
-    run(dataset, changed, (0,))
-    assert "scores.previous" not in Scorer.seen[-1]
+def test_what_was_paid_for_is_handed_over_whatever_the_part_is_made_from_until_it_is_redone(dataset: Dataset) -> None:
+    run(dataset, scoring(pays=True))
+    changed = scoring(knobs={"aesthetic.scorer": "other"}, pays=True)
+    Scorer.earlier.clear()
+    run(dataset, changed)
+    assert Scorer.earlier == [[0, 1, 2], [3, 4]]
+    changed.prepare(dataset, State.DONE, redo=True)
+    run(dataset, changed)
+    assert Scorer.earlier[2:] == [[], []]
 
 
 def test_the_error_names_the_image_and_finished_parts_stay(dataset: Dataset) -> None:

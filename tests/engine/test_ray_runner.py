@@ -17,13 +17,15 @@ from commands import order
 from curation import build as pipeline
 from curation.build import Observer
 from curation.sources.demo_photos import write_demo_photos
-from engine.dataset import Dataset, commit_table
+from engine.dataset import Dataset
+from engine.job import State
 from engine.map_job import MapJob
 from engine.ray_cluster import connect, gpu_slots
 from engine.ray_runner import RayRunner
 from engine.runner import PartFailed
 from schemas import tables
 from schemas.recipe import DataRecipe
+from tests.building import put
 from tests.trees import content
 
 pytestmark = pytest.mark.slow
@@ -116,12 +118,12 @@ def test_an_error_names_part_and_image_and_keeps_finished_parts(photos: Path, tm
     wanted = recipe(photos, tmp_path / "dataset", "local")
     steps = order.pipeline(wanted)
     pipeline.build(wanted, steps[:1], Watcher())
-    broken = wanted.out_path() / "tables" / "images" / "part-00003.parquet"
+    dataset = Dataset(wanted.out_path())
+    broken = dataset.part("images", 3)
     broken.write_bytes(b"not parquet")
-    with pytest.raises(PartFailed, match=r"fingerprint stopped at part 3.*images/part-00003\.parquet: damaged"):
+    with pytest.raises(PartFailed, match=r"fingerprint stopped at part 3.*images/part-00003\.\S+: damaged"):
         pipeline.build(wanted, steps, Watcher())
-    done = sorted(path.name for path in (wanted.out_path() / "tables" / "fingerprints").glob("part-*"))
-    assert done == ["part-00000.parquet", "part-00001.parquet", "part-00002.parquet"]
+    assert list(dataset.held().parts("fingerprints")) == [0, 1, 2]
 
 
 def worker_of_nothing() -> None:
@@ -180,11 +182,12 @@ def test_each_worker_holds_a_gpu_of_its_own(cluster: Cluster, tmp_path: Path) ->
     schema = tables.LISTING
     for number in range(6):
         row = [{"row_id": number, "source": "a", "source_name": "a", "member": "b"}]
-        commit_table(dataset.part("listing", number), pa.Table.from_pylist(row, schema=schema), schema, {})
+        put(dataset, "listing", number, pa.Table.from_pylist(row, schema=schema))
     runner = RayRunner(None, 0)
     counts = Counter[str]()
     stage = MapJob(job="caption", outputs=("captions",), inputs=("listing",), build=Placed, knobs={}, num_gpus=1)
-    runner.run(dataset, stage, range(6), lambda rows, more={}: counts.update(more))
+    stage.prepare(dataset, State.NEW, redo=False)
+    runner.run(dataset, stage, stage.tasks(dataset.held(), range(6)), lambda rows, more={}: counts.update(more))
     runner.close()
     assert counts == {"gpu_workers": 2}, "what the forecast reckons with"
     seen = {pq.read_table(path)["captioner"][0].as_py() for path in dataset.parts("captions")}

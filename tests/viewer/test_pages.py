@@ -21,13 +21,14 @@ from curation.selection.thresholds import EVERYTHING, rules_on_record
 from curation.upkeep.find import Wanted, find
 from curation.upkeep.purge import purge
 from engine import catalog
-from engine.dataset import Dataset
+from engine.dataset import Dataset, remove_folder
+from engine.ledger import ledger_counts
+from engine.names import NOTHING
 from engine.one_state import Replaced
-from schemas.commit import write_bytes
 from schemas.recipe import DataRecipe, Select
 from tests.browse_server import served
 from tests.building import build as build_dataset
-from tests.building import recipe, write_pictures
+from tests.building import put, recipe, write_pictures
 from tests.viewer.test_report import PHOTOS, Page, write
 from tests.viewer.test_report import build as build_by_hand
 from viewer import images, server, thresholds
@@ -155,8 +156,8 @@ def test_kept_rejected_and_errors_are_one_click_away(demo: Dataset, client: http
     assert ready is not None
     links = dict(re.findall(r'<a href="([^"]*)"[^>]*>(\w+)</a>', ready[1]))
     with catalog.connect_read_only(demo) as connection:
-        counts = {count.outcome: 0 for count in catalog.ledger_counts(connection)}
-        for count in catalog.ledger_counts(connection):
+        counts = {count.outcome: 0 for count in ledger_counts(connection)}
+        for count in ledger_counts(connection):
             counts[count.outcome] += count.num
     wanted = {
         "All": sum(counts.values()),
@@ -390,14 +391,15 @@ def test_what_was_read_of_a_table_that_a_build_replaced_is_refused(
     dataset = copy_of(small)
     database = Database(dataset)
     count = "SELECT count(*) AS num FROM selection"
-    shutil.copy(dataset.part("mix", 0), dataset.part("mix", 99))
+    more = dataset.folder("mix") / f"part-00099.{NOTHING}.{NOTHING}.parquet"
+    shutil.copy(dataset.part("mix", 0), more)
     assert database.rows(count) == [{"num": 8}]  # a part more replaces nothing
-    write_bytes(dataset.reduced("selection"), dataset.reduced("selection").read_bytes())
+    put(dataset, "selection", 0, dataset.read_part("selection", 0).slice(1))
     for _ in range(2):
         with pytest.raises(Replaced, match="a build is replacing tables of this dataset"):
             database.rows(count)
-    dataset.part("mix", 99).unlink()
-    dataset.reduced("selection").unlink()
+    more.unlink()
+    remove_folder(dataset.folder("selection"))
     assert Database(dataset).rows(count) == [{"num": 0}]
 
 
@@ -410,7 +412,7 @@ def test_a_page_over_a_table_that_was_replaced_shows_the_new_one_at_once(
     try:
         with TestClient(app, base_url="http://127.0.0.1") as client:
             assert "kept" in client.get("/images/3").text
-            dataset.reduced("selection").unlink()
+            remove_folder(dataset.folder("selection"))
             answer = client.get("/images/3")
             assert answer.status_code == 200 and "kept" not in answer.text
     finally:

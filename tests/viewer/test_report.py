@@ -16,10 +16,10 @@ from PIL import Image
 
 from captioning.figures.statistics import noun_uses_sql
 from engine.catalog import connect
-from engine.dataset import Dataset, JobRecord, commit_table
+from engine.dataset import Dataset, JobRecord
 from schemas import tables
 from schemas.reasons import PURGED
-from tests.building import connection_with
+from tests.building import connection_with, put
 from viewer import charts, costs, figures, grounding
 from viewer.grounding import marked
 from viewer.rendering import MOST_CHARACTERS, number, percent, shorten
@@ -52,8 +52,7 @@ def write(dataset: Dataset, table: str, **columns: Sequence[object]) -> None:
     columns.setdefault("row_id", range(num_rows))
     schema = tables.SCHEMAS[table]
     arrays = {field.name: pa.array(columns.get(field.name, [None] * num_rows), field.type) for field in schema}
-    path = dataset.part(table, 0) if table in tables.MAP_TABLES else dataset.reduced(table)
-    commit_table(path, pa.table(arrays, schema=schema), schema, {})
+    put(dataset, table, 0, pa.table(arrays, schema=schema))
 
 
 def build(root: Path, members: Sequence[str], captions: Sequence[str]) -> Dataset:
@@ -250,11 +249,7 @@ def test_a_half_built_dataset_has_a_page_too(tmp_path: Path, done: int) -> None:
     order = ("listing", "images", "proxies", "scores", "selection", "captions", "mix", "nouns")
     half = Dataset(tmp_path / "half")
     for table in order[:done]:
-        for path in (whole.part(table, 0), whole.reduced(table)):
-            target = half.root / path.relative_to(whole.root)
-            if path.is_file():
-                target.parent.mkdir(parents=True, exist_ok=True)
-                target.write_bytes(path.read_bytes())
+        put(half, table, 0, whole.read_part(table, 0))
     if done:
         connection = connect(half, threads=1)
     else:
@@ -420,7 +415,10 @@ def test_numbers_and_texts_are_shortened_for_readers() -> None:
 
 def test_the_page_draws_tokens_scores_bucket_lines_and_changed_nouns(tmp_path: Path) -> None:
     dataset = build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
-    dataset.write_record("selection", JobRecord("select", {"select.min_aesthetic": 4.5}, {}, "f"))
+    selection = dataset.read_part("selection", 0)
+    (dataset.folder("selection")).rename(tmp_path / "before")
+    dataset.write_record("selection", JobRecord("select", {"select.min_aesthetic": 4.5}, []))
+    put(dataset, "selection", 0, selection)
     dataset.runs.mkdir()
     for run, seconds in enumerate((4.0, 2.0)):
         entry = {"job": "ingest", "tables": ["images"], "seconds": seconds, "rows": 8, "parts": 1, "parts_computed": 1}

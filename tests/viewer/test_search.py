@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from engine.dataset import Dataset
 from schemas import tables
 from tests.browse_server import served
+from tests.building import put
 from viewer import images, search
 from viewer.database import MOST_SEARCHES, Database, TooSlow
 from viewer.filters import Filter
@@ -28,8 +29,6 @@ def many(tmp_path: Path) -> Dataset:
     folder has a name that is a pattern."""
     import pyarrow as pa
 
-    from engine.dataset import commit_table
-
     dataset = Dataset(tmp_path / "set [1]?")
     for number in range(NUM_PARTS):
         ids = range(number * PART_ROWS, (number + 1) * PART_ROWS)
@@ -43,7 +42,7 @@ def many(tmp_path: Path) -> Dataset:
             given_ |= {"row_id": ids, "source": ["s"] * PART_ROWS, "source_name": ["s"] * PART_ROWS,
                        "member": [f"{row}.jpg" for row in ids], "captioner": ["c"] * PART_ROWS}  # fmt: skip
             arrays = [pa.array(given_.get(field.name, [None] * PART_ROWS), field.type) for field in schema]
-            commit_table(dataset.part(table, number), pa.table(arrays, schema=schema), schema, {})
+            put(dataset, table, number, pa.table(arrays, schema=schema))
     return dataset
 
 

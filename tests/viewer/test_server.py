@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from engine import catalog
-from engine.dataset import Dataset, set_aside
+from engine.dataset import Dataset
 from tests.browse_server import served
 from tests.viewer.test_report import NASTY, PHOTOS, Page, build
 from viewer.filters import FIELDS, OPERATORS
@@ -224,7 +224,7 @@ def test_pages_show_what_a_build_has_left_of_the_tables_and_go_on_afterwards(sma
     with served(dataset) as address, httpx.Client(base_url=address, timeout=30) as client:
         assert client.get("/images").status_code == 200
         for table in ("images", "proxies", "mix"):
-            set_aside(dataset, table)
+            dataset.folder(table).rename(dataset.root / table)
         for page, says in (
             ("/images?column=images.width&op=ge&value=5", "No image fits."),
             ("/images/3", "pending"),
@@ -234,7 +234,6 @@ def test_pages_show_what_a_build_has_left_of_the_tables_and_go_on_afterwards(sma
             assert answer.status_code == 200 and says in answer.text
         assert client.get("/image/3").status_code == 404
         for table in ("images", "proxies", "mix"):
-            for path in dataset.previous(table).iterdir():
-                path.rename(dataset.tables / table / path.name)
+            (dataset.root / table).rename(dataset.folder(table))
         time.sleep(1.1)
         assert shown(client.get("/images").text) == list(range(8))

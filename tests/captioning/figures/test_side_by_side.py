@@ -18,9 +18,9 @@ from engine import catalog
 from engine.dataset import Dataset
 from engine.run_log import read_runs
 from schemas.recipe import Caption
-from schemas.seal import MARK
 from tests.building import build, computed, recipe, rows, write_pictures
 from tests.captioning.chat_server import ChatServer, completion
+from tests.engine.test_old_layout import age
 from tests.trees import content
 from viewer import cards, figures
 from viewer.database import Database
@@ -130,21 +130,21 @@ def test_a_dataset_of_the_old_layout_is_renamed_in_place_and_computes_nothing(
     dataset = Dataset(tmp_path / "ds")
     recipe = made(photos, dataset.root, server, beside=["endpoint"])
     build(recipe, upto="nouns", without=ALL)
-    before = content(dataset.root)
+    names = age(dataset)
     for folder in (dataset.tables, dataset.tables / ".records"):
         (folder / "captions").mkdir(exist_ok=True)
         for path in (folder / "captions_beside").iterdir():
             path.rename(folder / "captions" / path.name)
         (folder / "captions_beside").rmdir()
     path = dataset.record_path("nouns")
-    record = {name: value for name, value in json.loads(path.read_text()).items() if MARK.decode() not in str(value)}
-    path.write_text(json.dumps(record).replace("captions_beside/", "captions/"))  # written before there were seals
+    path.write_text(path.read_text().replace('"captions_beside/endpoint":', '"captions/endpoint":'))
     asked = sum(server.asked.values())
     with catalog.connect(dataset) as connection:
         assert connection.sql("SELECT count(*) FROM captions_beside").fetchall() == [(4,)]
     _, told = build(recipe, upto="nouns", without=ALL)
     assert computed(told) == {} and sum(server.asked.values()) == asked
-    assert content(dataset.root) == before
+    held = dataset.held()
+    assert {table: [name.file for name in held.listed(table)] for table in held.tables()} == names
 
 
 def test_nothing_beside_is_nothing_else(photos: Path, tmp_path: Path, server: ChatServer) -> None:
@@ -193,6 +193,4 @@ def test_each_has_its_own_knobs_workers_and_gpus() -> None:
     section = Caption(captioner="vlm", beside=["attributes"])
     assert section.num_gpus() is None and section.for_extra_captioner("attributes").num_gpus() == 0
     assert section.for_extra_captioner("attributes").knobs() == Caption().knobs()
-    assert Dataset(Path("ds")).part("captions_beside/vlm", 3) == Path(
-        "ds/tables/captions_beside/vlm/part-00003.parquet"
-    )
+    assert Dataset(Path("ds")).folder("captions_beside/vlm") == Path("ds/tables/captions_beside/vlm")

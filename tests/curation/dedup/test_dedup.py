@@ -10,10 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from curation.dedup.dedup import find_groups, reduce_job
-from engine.dataset import Dataset, JobRecord, commit_table
+from engine.dataset import Dataset
 from schemas.recipe import DataRecipe, Dedup
-from schemas.tables import SCHEMAS
-from tests.building import connection_with, run_query, table_of
+from tests.building import connection_with, put, run_query, table_of
 
 pytestmark = pytest.mark.slow
 
@@ -237,11 +236,13 @@ def write_dataset(folder: Path, rows: Iterable[dict[str, Any]], part_rows: int =
     """images and fingerprints of a dataset, as `find_in_others` reads them."""
     rows = list(rows)
     for number, begin in enumerate(range(0, len(rows), part_rows)):
+        listed = ({"row_id": each["row_id"], "source": "s", "source_name": "s", "member": "m"} for each in rows[begin:])
+        put(Dataset(folder), "listing", number, table_of("listing", listed))
         for name, more in COLUMNS.items():
             part = (
                 {key: each[key] for key in ("row_id", "image_id", *more)} for each in rows[begin : begin + part_rows]
             )
-            commit_table(Dataset(folder).part(name, number), table_of(name, part), SCHEMAS[name], {})
+            put(Dataset(folder), name, number, table_of(name, part))
     return folder
 
 
@@ -308,7 +309,7 @@ def test_the_job_notices_when_another_dataset_is_built_anew(tmp_path: Path) -> N
     made = DataRecipe.from_mapping({"images": "photos", "out": "out", "dedup": against})
     before = reduce_job(made).knobs
     assert str(theirs) in str(before["dedup.against"])
-    Dataset(theirs).write_record("fingerprints", JobRecord("fingerprint", {}, {}, "abc"))
+    put(Dataset(theirs), "fingerprints", 0, Dataset(theirs).read_part("fingerprints", 0).slice(0, 0))
     assert reduce_job(made).knobs != before
 
 

@@ -132,8 +132,11 @@ def test_a_job_that_holds_gpus_gets_no_more_workers_than_they_have_room_for(
     found = forecast(facts, 512, 100, [1, 8])
     assert found.jobs[0].wall_s == {1: 3 + 1000, 8: 3 + 1000 / at_once}
     assert found.jobs[0].gpu_hours == pytest.approx(1000 / 3600)
-    told = [note for note in with_remarks(found, facts, 10**12, 0, "there").notes if "have room for" in note]
+    notes = with_remarks(found, facts, 10**12, 0, "there").notes
+    told = [note for note in notes if "have room for" in note]
     assert [f"captions {gpu_workers}" in note for note in told] == ([True] if gpu_workers else [])
+    alone = "sigma build --only caption 0.28 GPU-hours; sigma build for the rest 0.00 CPU-hours"
+    assert f"in allocations of their own: {alone}" in notes
 
 
 @pytest.mark.parametrize(

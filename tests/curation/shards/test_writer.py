@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from curation.shards.writer import index_is_current, write_index
+from curation.shards.writer import _samples_digest, index_is_current, write_index
 from engine import catalog
 from engine.dataset import Dataset, commit_table
 from engine.runner import PartFailed
@@ -21,7 +21,7 @@ from schemas.recipe import DataRecipe
 from schemas.shard import END_OF_ARCHIVE
 from schemas.shard_index import INDEX_SCHEMA, read_index
 from schemas.tables import SAMPLES
-from tests.building import build, computed, picture, recipe, rows, write_pictures
+from tests.building import build, computed, picture, put, recipe, rows, write_pictures
 from tests.dying import Died, dying_at
 from tests.trees import content
 
@@ -258,7 +258,7 @@ def test_a_redo_copies_from_the_shards(written: Dataset, tmp_path: Path, job: st
     before = content(written.root)
     unmount(tmp_path)
     _, told = build(written_recipe(tmp_path), redo=[job])
-    assert computed(told)["samples"] == (2 if job == "shard" else 0)
+    assert computed(told).get("samples", 0) == (2 if job == "shard" else 0)
     assert content(written.root) == before
 
 
@@ -370,13 +370,11 @@ def test_the_index_has_the_bytes_of_all_samples_written_at_once(
     lost = first.set_column(
         first.schema.get_field_index("shard"), SAMPLES.field("shard"), pa.array([None, *first["shard"].to_pylist()[1:]])
     )
-    commit_table(dataset.part("samples", 0), lost, SAMPLES, {})
+    put(dataset, "samples", 0, lost)
     parts = [dataset.read_part("samples", number) for number in range(3)]
     assert [len(part) for part in parts] == [3, 2, 3]
     whole = pa.concat_tables(parts)
-    record = dataset.record("samples")
-    assert record is not None
-    made_by = {"sigma.samples": record.fingerprint}
+    made_by = {"sigma.samples": _samples_digest(dataset)}
     for group_rows in (2, 3, 5, 100):
         monkeypatch.setattr("curation.shards.writer.ROW_GROUP_ROWS", group_rows)
         assert write_index(dataset) == 7

@@ -73,9 +73,10 @@ def damage(dataset: Dataset) -> None:
     tars[0].unlink()
     for path in (tars[1], dataset.part("scores", 0)):
         path.write_bytes(path.read_bytes()[:-600])
-    data = bytearray(dataset.reduced("selection").read_bytes())
+    selection = dataset.part("selection", 0)
+    data = bytearray(selection.read_bytes())
     data[-20] ^= 1
-    dataset.reduced("selection").write_bytes(bytes(data))
+    selection.write_bytes(bytes(data))
 
 
 def take_out(dataset: Dataset) -> None:

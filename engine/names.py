@@ -1,0 +1,235 @@
+"""A part's name says what it was computed from and what it holds; from names and records follows which parts hold."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from schemas.strict import fingerprint
+from schemas.tables import BESIDE, SCHEMAS, SHARDS_PER_PART, Cut, cut_of, is_map_table
+
+if TYPE_CHECKING:
+    from engine.dataset import Dataset, JobRecord
+
+DIGITS = 12
+"""Hex digits of a digest in a name."""
+
+NOTHING = "0" * DIGITS
+"""In place of the digest of the inputs: of a part that has none, or of one that is shown until it is computed again."""
+
+
+class PartName(NamedTuple):
+    """The name of a part, `part-00017.<made_from>.<content>.parquet`."""
+
+    number: int
+    made_from: str
+    """Digest of the job, its knobs and the contents of its inputs."""
+    content: str
+    """Digest of the rows."""
+
+    @property
+    def file(self) -> str:
+        """The file's name."""
+        return f"part-{self.number:05d}.{self.made_from}.{self.content}.parquet"
+
+    @classmethod
+    def parse(cls, file: str) -> PartName | None:
+        """The name that a file has; None for a file that is no part."""
+        stem, *digests, suffix = file.split(".")
+        if len(digests) != 2 or suffix != "parquet" or not stem.startswith("part-") or not stem[5:].isdigit():
+            return None
+        return cls(int(stem[5:]), *digests)
+
+
+def names_in(folder: Path) -> list[PartName]:
+    """The parts in a folder, by number."""
+    try:
+        found = [name for name in map(PartName.parse, os.listdir(folder)) if name is not None]  # noqa: PTH208
+    except FileNotFoundError:
+        return []
+    return sorted(found)
+
+
+def made_from(job: str, knobs: Mapping[str, Any]) -> Callable[[Iterable[str]], str]:
+    """Give the function that digests what a part of a job is made from, out of the contents of its inputs."""
+    begun = hashlib.sha256(fingerprint([job, dict(knobs)]).encode())
+
+    def digest(contents: Iterable[str]) -> str:
+        whole = begun.copy()
+        whole.update("\n".join(contents).encode())
+        return whole.hexdigest()[:DIGITS]
+
+    return digest
+
+
+class Held:
+    """The parts of a dataset that hold, as each folder was listed when its table was first asked for.
+
+    A part holds if its name says that it was made from what its inputs are now, by the job and the knobs on record. One
+    that was made from anything else is outdated, and its rows are pending. Where a part of its inputs is missing,
+    nothing contradicts it: it is shown, and nothing is computed from it.
+    """
+
+    def __init__(self, dataset: Dataset, listing_before: bool = False) -> None:
+        """Look at nothing yet.
+
+        Args:
+            listing_before: where a part of the listing is there twice, take the one that was written first.
+        """
+        self.dataset, self._listing_before = dataset, listing_before
+        self._records: dict[str, JobRecord | None] = {}
+        self._listed: dict[str, list[PartName]] = {}
+        self._held: dict[str, dict[int, PartName]] = {}
+        self._shown: dict[str, dict[int, PartName]] = {}
+        self._paths: dict[str, list[Path]] = {}
+
+    # ------------------------------------------------------------------------------------ one table
+
+    def record(self, table: str) -> JobRecord | None:
+        """The record of a table."""
+        if table not in self._records:
+            self._records[table] = self.dataset.record(table)
+        return self._records[table]
+
+    def listed(self, table: str) -> list[PartName]:
+        """Every part of a table that is on the disk, by number."""
+        if table not in self._listed:
+            self._listed[table] = names_in(self.dataset.folder(table))
+        return self._listed[table]
+
+    def holding(self, table: str) -> dict[int, PartName]:
+        """Number -> the part that holds, in order."""
+        if table not in self._held:
+            self._held[table] = self._shown[table] = {}  # for a record that, damaged, leads back to itself
+            self._resolve(table)
+        return self._held[table]
+
+    def parts(self, table: str) -> dict[int, PartName]:
+        """Number -> the part that is shown, in order: the one that holds, or one that nothing contradicts."""
+        self.holding(table)
+        return self._shown[table]
+
+    def outdated(self, table: str) -> list[PartName]:
+        """The parts on the disk that are not shown."""
+        shown = self.parts(table)
+        return [name for name in self.listed(table) if shown.get(name.number) != name]
+
+    def paths(self, table: str) -> list[Path]:
+        """The files that are shown, in order."""
+        if table not in self._paths:
+            folder = self.dataset.folder(table)
+            self._paths[table] = [folder / name.file for name in self.parts(table).values()]
+        return self._paths[table]
+
+    def path(self, table: str, number: int) -> Path:
+        """The file of a part that is shown.
+
+        Raises:
+            ValueError: there is none.
+        """
+        name, folder = self.parts(table).get(number), self.dataset.folder(table)
+        if name is None:
+            raise ValueError(f"{folder}/part-{number:05d}: missing; run sigma build again to have it written")
+        return folder / name.file
+
+    def num_parts(self, table: str) -> int:
+        """Parts that a table has when it is whole."""
+        match cut_of(table):
+            case Cut.LISTING:
+                return len(self.holding("listing"))
+            case Cut.SHARD:
+                return len(self.shards or ())
+            case Cut.SHARDS:
+                return max(1, -(-len(self.shards or ()) // SHARDS_PER_PART))
+            case Cut.WHOLE:
+                return 1
+
+    def is_whole(self, table: str) -> bool:
+        """Whether every part of a table holds."""
+        num_parts = self.num_parts(table)
+        return num_parts > 0 and len(self.holding(table)) == num_parts
+
+    @cached_property
+    def shards(self) -> list[str] | None:
+        """The digest of the rows of each planned shard; None where nothing was planned."""
+        try:
+            record = self.record("shard_plan")
+        except ValueError:
+            return None
+        return None if record is None else record.shards
+
+    def extra_captions(self) -> list[str]:
+        """The tables `captions_beside/<captioner>` that have a part or a record, by name."""
+        beside = self.dataset.folder(BESIDE.rstrip("/"))
+        records = self.dataset.record_path(BESIDE + "x").parent.glob("[!.]*.json")
+        folders = (path.name for path in beside.glob("[!.]*") if names_in(path))
+        return sorted(BESIDE + name for name in {*folders, *(path.stem for path in records)})
+
+    def tables(self) -> list[str]:
+        """Every table: those of the contract, written or not, then those of further captioners."""
+        return [*SCHEMAS, *self.extra_captions()]
+
+    def take(self, table: str) -> None:
+        """Let every part of a table that is on the disk hold."""
+        self._held[table] = self._shown[table] = {name.number: name for name in names_in(self.dataset.folder(table))}
+
+    # ------------------------------------------------------------------------------------ what parts are made from
+
+    def expected(self, table: str, job: str, knobs: Mapping[str, Any], inputs: Sequence[str]) -> list[str | None]:
+        """What each part of a table is made from, as its inputs are now; None where a part of them is missing."""
+        digest = made_from(job, knobs)
+        if cut_of(table) is Cut.SHARD:
+            return [digest([shard]) for shard in self.shards or ()]
+        num_parts, by_part = self.num_parts(table), dict[str, Mapping[int, PartName]]()
+        shared: list[str | None] = []
+        for name in sorted(inputs):
+            if cut_of(table) is Cut.LISTING and cut_of(name) is Cut.LISTING and is_map_table(table):
+                by_part[name] = self.holding(name)
+            else:
+                shared.append(self._content(name))
+        if None in shared:
+            return [None] * num_parts
+        contents = [content for content in shared if content is not None]
+        if not by_part:
+            return [digest(contents)] * num_parts
+        found: list[str | None] = []
+        for number in range(num_parts):
+            here = [f"{table} {parts[number].content}" for table, parts in by_part.items() if number in parts]
+            found.append(digest([*contents, *here]) if len(here) == len(by_part) else None)
+        return found
+
+    def expected_on_record(self, table: str) -> list[str | None] | None:
+        """The same, by the job, the knobs and the inputs on record; None where there is no record that can be read."""
+        try:
+            record = self.record(table)
+        except ValueError:
+            return None
+        return None if record is None else self.expected(table, record.job, record.knobs, record.inputs)
+
+    def _content(self, table: str) -> str | None:
+        """A table and the contents of all of its parts; None where it is not whole."""
+        if not self.is_whole(table):
+            return None
+        return " ".join([table, *(name.content for name in self.holding(table).values())])
+
+    def _resolve(self, table: str) -> None:
+        listed = self.listed(table)
+        if table == "listing":  # made from nothing: what was written later has a higher number there
+            ordered = reversed(listed) if self._listing_before else listed
+            found = {name.number: name for name in ordered}
+            self._held[table] = self._shown[table] = dict(sorted(found.items()))
+            return
+        expected = self.expected_on_record(table) if listed else []
+        unknown = None if expected is None else ""
+        held, shown = dict[int, PartName](), dict[int, PartName]()
+        for name in listed:
+            wanted = expected[name.number] if expected is not None and name.number < len(expected) else unknown
+            if wanted == name.made_from:
+                held[name.number] = name
+            elif wanted is None or (wanted and name.made_from == NOTHING):
+                shown[name.number] = name
+        self._held[table], self._shown[table] = held, dict(sorted((shown | held).items()))

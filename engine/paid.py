@@ -1,0 +1,98 @@
+"""Rows that cost money, such as captions: what was paid for is on the disk batch by batch, and no build forgets it."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+
+from engine.dataset import Dataset, as_stored, commit_table, content_digest, read_parquet, remove_folder, schema_of
+from engine.names import DIGITS
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Paid:
+    """The rows that were paid for in one part of a table: those `noted` batch by batch while the part is computed, and
+    the `earlier` ones, of all times that it was whole.
+
+    A file is there whole or not at all, and is named by its content. So a killed worker loses the batch it was at, a
+    full disk loses no earlier one, and two workers that hold the same part for a moment (one was thought lost) never
+    write into each other's file.
+    """
+
+    folder: Path
+    """Of the table."""
+    table: str
+    number: int
+
+    @classmethod
+    def of(cls, dataset: Dataset, table: str, number: int) -> Paid:
+        """What was paid for in a part; nothing is made on the disk."""
+        return cls(paid_folder(dataset, table), table, number)
+
+    @property
+    def batches(self) -> Path:
+        """The folder of the rows noted since the part was last whole."""
+        return self.folder / f"part-{self.number:05d}"
+
+    def files(self) -> list[Path]:
+        """The files of the earlier rows, then those of the noted ones."""
+        earlier, noted = self.folder.glob(f"part-{self.number:05d}.*.parquet"), self.batches.glob("[!.]*.parquet")
+        return [*sorted(earlier), *sorted(noted)]
+
+    def earlier(self) -> pa.Table:
+        """The rows of parts that were whole once.
+
+        Raises:
+            ValueError: a file is damaged.
+        """
+        return self._rows([read_parquet(path) for path in self.files() if path.parent == self.folder])
+
+    def noted(self) -> pa.Table:
+        """The rows noted since. A batch that is damaged counts as not written."""
+        found = []
+        for path in self.files():
+            try:
+                found += [read_parquet(path)] if path.parent == self.batches else []
+            except ValueError as error:
+                log.warning("%s: its rows are computed again", error)
+        return self._rows(found)
+
+    def note(self, rows: pa.Table) -> None:
+        """Make some rows durable.
+
+        Raises:
+            OSError: the disk is full or fails.
+        """
+        rows = as_stored(self.table, rows)
+        commit_table(self.batches / f"{content_digest(rows)[:DIGITS]}.parquet", rows, schema_of(self.table), {})
+
+    def keep(self, rows: pa.Table) -> None:
+        """Put rows among the earlier ones."""
+        if rows.num_rows:
+            name = f"part-{self.number:05d}.{content_digest(as_stored(self.table, rows))[:DIGITS]}.parquet"
+            commit_table(self.folder / name, as_stored(self.table, rows), schema_of(self.table), {})
+
+    def settle(self) -> None:
+        """Put the noted rows among the earlier ones, once their part is committed."""
+        if self.batches.is_dir():
+            self.keep(self.noted())
+            remove_folder(self.batches)
+
+    def _rows(self, found: list[pa.Table]) -> pa.Table:
+        return pa.concat_tables([schema_of(self.table).empty_table(), *(as_stored(self.table, rows) for rows in found)])
+
+
+def paid_folder(dataset: Dataset, table: str) -> Path:
+    """The folder of what was paid for in a table."""
+    return dataset.root / "paid" / table
+
+
+def settle_all(dataset: Dataset, table: str) -> None:
+    """Put all noted rows of a table among the earlier ones, once the table is whole."""
+    for folder in sorted(paid_folder(dataset, table).glob("part-*/")):
+        Paid.of(dataset, table, int(folder.name.removeprefix("part-"))).settle()
