@@ -477,3 +477,17 @@ def test_another_table_that_has_lost_a_part_is_unfinished(
     write_report_page(dataset.root)
     assert ask(dataset, "SELECT count(*) FROM ledger WHERE outcome = 'pending'") == [(num_pending,)]
     assert next(finding.subject for finding in check_dataset(dataset.root) if not finding.fine) == table
+
+
+def test_a_query_may_spill_again_after_what_was_spilled_is_swept(small: Dataset, copy_of: Any) -> None:
+    """Connections to a dataset share a DuckDB, which keeps the folder that it has spilled into."""
+    dataset = copy_of(small)
+    for _ in range(2):
+        with catalog.connect(dataset, "30MB", threads=1) as connection:
+            connection.execute(
+                "CREATE TEMP TABLE sorted AS SELECT md5(range::VARCHAR) AS m FROM range(600000) ORDER BY m"
+            )
+            assert connection.execute("SELECT count(*) FROM sorted").fetchone() == (600000,)
+            assert (dataset.root / ".duckdb-spill").is_dir()
+        catalog.sweep_spilled(dataset)
+        assert not (dataset.root / ".duckdb-spill").exists()
