@@ -40,7 +40,8 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The files that took longest come first, so that all workers end at about the same time; where no run has told,
     those with many slow tests."""
-    seconds = config.cache.get(SECONDS, {}) if config.cache else {}
+    cache = getattr(config, "cache", None)  # -p no:cacheprovider
+    seconds = cache.get(SECONDS, {}) if cache else {}
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: (-seconds.get(str(item.path), 1e9), -slow[item.path]))
 

@@ -50,7 +50,6 @@ def test_killed_at_many_points_the_result_is_the_same(photos: Path, undisturbed:
     assert content(out) == content(undisturbed)
 
 
-@pytest.mark.quick
 def test_killed_on_ray_then_finished_the_result_is_the_same(photos: Path, undisturbed: Path, tmp_path: Path) -> None:
     out = tmp_path / "dataset"
     assert kill_when(out, count_published(undisturbed) // 2, arguments(photos, out, "ray"))

@@ -69,7 +69,8 @@ def run_in_workers(session: pytest.Session, num_workers: int) -> None:
     gc.freeze()  # or every worker would copy these objects' pages when it collects
     config.pluginmanager.getplugin("capturemanager").stop_global_capturing()  # each worker has its own
     workers = {worker.connection: worker for worker in (Worker(session, number) for number in range(num_workers))}
-    seconds: Counter[str] = Counter(config.cache.get(SECONDS, {})) if config.cache else Counter()
+    cache = getattr(config, "cache", None)  # -p no:cacheprovider
+    seconds: Counter[str] = Counter(cache.get(SECONDS, {})) if cache else Counter()
     seconds.subtract({path: seconds[path] for path in {str(item.path) for item in session.items}})
     try:
         while workers:
@@ -89,8 +90,8 @@ def run_in_workers(session: pytest.Session, num_workers: int) -> None:
         for worker in workers.values():
             os.kill(worker.process, 9)
             os.waitpid(worker.process, 0)
-    if config.cache:
-        config.cache.set(SECONDS, {path: round(each, 2) for path, each in seconds.items()})
+    if cache:
+        cache.set(SECONDS, {path: round(each, 2) for path, each in seconds.items()})
 
 
 def _reports(session: pytest.Session, worker: Worker, files: deque[list[int]]) -> Iterator[pytest.TestReport | None]:

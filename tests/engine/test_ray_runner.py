@@ -175,6 +175,7 @@ class Placed:
         }
 
 
+@pytest.mark.quick
 def test_each_worker_holds_a_gpu_of_its_own(cluster: Cluster, tmp_path: Path) -> None:
     cluster.add_node(num_cpus=4, num_gpus=2, **MEMORY)
     cluster.wait_for_nodes()
