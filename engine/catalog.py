@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -33,6 +34,9 @@ from schemas.tables import ADDED, BESIDE, CAPTIONS, MEANINGS, SCHEMAS, is_captio
 
 _BESIDE, _OVER = "captions_beside", ("raw_offers", "ledger")
 """The view of all further captioners, and the views that read other views."""
+
+_FIRST_FILES, _QUICK_S = 32, 0.0005
+"""Files that are compared one by one, and the seconds for each below which all others are."""
 
 _EXPLAIN = re.compile(r"^\s*EXPLAIN\s+(ANALYZE\s+)?", re.IGNORECASE)
 
@@ -107,8 +111,11 @@ def _check_seals(held: Held, names: Iterable[str], check: Callable[[Path], objec
             check(path)
 
     tables = (table for name in names for table in (held.extra_captions() if name == _BESIDE else [name]))
-    paths = [path for table in tables for path in held.paths(table)]
-    for _ in ahead(checked, paths, threads=4):
+    paths, begun = [path for table in tables for path in held.paths(table)], time.perf_counter()
+    for path in paths[:_FIRST_FILES]:
+        checked(path)
+    is_quick = time.perf_counter() - begun < _FIRST_FILES * _QUICK_S  # threads would take longer than they gain
+    for _ in ahead(checked, paths[_FIRST_FILES:], threads=1 if is_quick else 4):
         pass
 
 

@@ -13,7 +13,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.sources.storage import REMOTE_ERRORS, filesystem, open_file, why
+from curation.sources.storage import filesystem, open_file, remote_errors, why
 from schemas.locations import is_remote, public_url
 from schemas.texts import NotText, decode, encoding_of, mended, parse_json
 
@@ -59,7 +59,7 @@ def read_rows(path: str, check: CheckNames, columns: Iterable[str], texts: Itera
                 yield from _csv_rows(shown, file, check, set(columns))
             else:
                 yield from _jsonl_rows(shown, file, check)
-    except REMOTE_ERRORS as error:
+    except remote_errors() as error:
         raise ValueError(f"{shown}: cannot be read: {why(path, error)}") from None
 
 
@@ -78,7 +78,7 @@ def read_lines(path: str) -> Iterator[str]:
                 lines.taken.clear()
                 if line.strip():
                     yield "" if too_long else line
-    except REMOTE_ERRORS as error:
+    except remote_errors() as error:
         raise ValueError(f"{shown}: cannot be read: {why(path, error)}") from None
 
 

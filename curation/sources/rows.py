@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.sources.storage import REMOTE_ERRORS, explain, filesystem, read_file, refuse_special
+from curation.sources.storage import explain, filesystem, read_file, refuse_special, remote_errors
 from schemas.locations import is_remote
 from schemas.lru import Lru
 
@@ -90,8 +90,8 @@ def read_cell(path: str, row: int, column: str, most_bytes: int | None = None) -
         lock, cells = _cells(path, column)
         with lock:
             value = cells.get(row)
-    except (*DAMAGE, *REMOTE_ERRORS, KeyError) as error:
-        if is_remote(path) and isinstance(error, REMOTE_ERRORS):
+    except (*DAMAGE, *remote_errors(), KeyError) as error:
+        if is_remote(path) and isinstance(error, remote_errors()):
             raise explain(error) from None
         raise OSError(
             getattr(error, "errno", None) or 5, f"row {row} cannot be read ({type(error).__name__})"

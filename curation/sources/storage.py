@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 
-import aiohttp
 import fsspec
 
 from curation.images.header import Unreadable
@@ -22,9 +21,6 @@ from schemas.reasons import TRANSIENT, FetchError, ImageError
 ATTEMPTS = 3
 """How often a read is tried that fails for a passing reason."""
 FIRST_PAUSE_S = 0.5
-
-REMOTE_ERRORS = (OSError, aiohttp.ClientError)
-"""Errors of reading from a remote storage; timeouts are OSErrors too."""
 
 PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs"}
 """Scheme -> the package that fsspec needs for it; all are in the `cloud` extra."""
@@ -44,6 +40,13 @@ _PASSING = {
 }
 
 Result = TypeVar("Result")
+
+
+def remote_errors() -> tuple[type[Exception], ...]:
+    """Errors of reading from a remote storage; timeouts are OSErrors too."""
+    import aiohttp  # which takes longer than all else of a command over a finished dataset
+
+    return (OSError, aiohttp.ClientError)
 
 
 class NoClient(ValueError):
@@ -76,7 +79,7 @@ def may_pass(error: OSError) -> bool:
 
 def why(path: str, error: Exception) -> str:
     """An error of reading a local or remote file in words that name no address and no key."""
-    if is_remote(path) and isinstance(error, REMOTE_ERRORS):
+    if is_remote(path) and isinstance(error, remote_errors()):
         return explain(error).detail
     return getattr(error, "strerror", None) or " ".join(str(error).split())
 
@@ -203,7 +206,7 @@ def patiently(read: Callable[[], Result]) -> Result:
     for attempt in range(ATTEMPTS):
         try:
             return read()
-        except REMOTE_ERRORS as error:
+        except remote_errors() as error:
             failed = explain(error)
             if failed.reason not in TRANSIENT or attempt == ATTEMPTS - 1:
                 raise failed from None
@@ -213,9 +216,11 @@ def patiently(read: Callable[[], Result]) -> Result:
 
 def explain(error: Exception) -> RemoteError:
     """An error of a storage client as a reason and a detail that names no address and no key."""
+    import aiohttp
+
     if isinstance(error, RemoteError):
         return error
-    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, REMOTE_ERRORS):
+    if isinstance(error, FileNotFoundError) and isinstance(error.__cause__, remote_errors()):
         return explain(error.__cause__)  # fsspec raises it for any answer that it cannot use
     if isinstance(error, aiohttp.ClientResponseError):
         return RemoteError(reason_of_status(error.status), f"HTTP {error.status}")

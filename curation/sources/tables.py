@@ -27,7 +27,7 @@ from curation.sources.records import (
     require_columns,
 )
 from curation.sources.rows import DAMAGE, open_table, read_arrow
-from curation.sources.storage import REMOTE_ERRORS, filesystem, why, why_no_address
+from curation.sources.storage import filesystem, remote_errors, why, why_no_address
 from schemas.locations import absolute, is_remote, public_url
 from schemas.reasons import FetchError, ImageError
 from schemas.sources import ArrowColumns, Columns, HFDatasetSource, TableSource
@@ -98,7 +98,7 @@ def _cells(file: str, source: TableSource, column: str, listing: SourceListing) 
                     row = Row(f"row {number + 1}", cells)
                     yield _described(_cell(container, number, column, folder), file, row, source.columns, listing)
                     number += 1
-    except (*DAMAGE, *REMOTE_ERRORS) as error:
+    except (*DAMAGE, *remote_errors()) as error:
         raise ValueError(f"{file}: cannot be read as Parquet: {why(file, error)}") from None
 
 
@@ -177,7 +177,7 @@ def _file(path: str, root: str) -> Item | None:
 def _arrow_rows(root: str, file: str, columns: ArrowColumns, listing: SourceListing) -> Iterator[Item]:
     try:
         table = read_arrow(file)
-    except (*DAMAGE, *REMOTE_ERRORS) as error:
+    except (*DAMAGE, *remote_errors()) as error:
         raise ValueError(f"{file}: cannot be read as Arrow: {why(file, error)}") from None
     _check_columns(file, columns.image, columns, table.schema)
     container = member_name(os.fsencode(file.removeprefix(root + "/")))
@@ -195,7 +195,7 @@ def _read_json(path: str, root: str, missing: dict[str, Any] | None = None) -> d
     fs, inner = filesystem(path)
     try:
         value = parse_json(str(fs.cat_file(inner), "utf-8"))
-    except REMOTE_ERRORS as error:
+    except remote_errors() as error:
         if missing is not None and isinstance(error, FileNotFoundError):
             return missing
         raise ValueError(
