@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from captioning.nouns import shared_extractor
 from commands import order
 from curation.forecast.estimate import Estimate
 from curation.forecast.facts import facts_of, gpu_workers
@@ -62,6 +63,7 @@ def forecast_of(data: DataRecipe, size: int) -> Forecast:
 
 @pytest.fixture(scope="module")
 def of_60(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Forecast:
+    shared_extractor.cache_clear()  # that it is loaded is measured
     return forecast_of(made(photos, tmp_path_factory.mktemp("plan") / "dataset"), 60)
 
 
