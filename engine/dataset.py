@@ -109,10 +109,6 @@ class Dataset:
         """The files of a table that hold, in order."""
         return self.held().paths(table)
 
-    def part_done(self, table: str, number: int) -> bool:
-        """Whether a part is there and holds."""
-        return number in self.held().parts(table)
-
     def record_path(self, table: str) -> Path:
         """Path of the record of what made a table."""
         return self.tables / ".records" / f"{table}.json"

@@ -74,8 +74,9 @@ class Paid:
     def keep(self, rows: pa.Table) -> None:
         """Put rows among the earlier ones."""
         if rows.num_rows:
-            name = f"part-{self.number:05d}.{content_digest(as_stored(self.table, rows))[:DIGITS]}.parquet"
-            commit_table(self.folder / name, as_stored(self.table, rows), schema_of(self.table), {})
+            rows = as_stored(self.table, rows)
+            name = f"part-{self.number:05d}.{content_digest(rows)[:DIGITS]}.parquet"
+            commit_table(self.folder / name, rows, schema_of(self.table), {})
 
     def settle(self) -> None:
         """Put the noted rows among the earlier ones, once their part is committed."""

@@ -234,8 +234,8 @@ def test_the_error_names_the_image_and_finished_parts_stay(dataset: Dataset) -> 
         run(dataset, scoring(broken))
     assert str(failed.value) == "aesthetic stopped at part 1 (image 4.jpg): the scorer gave up"
     assert failed.value.part == 1
-    assert dataset.part_done("scores", 0)
-    assert not dataset.part_done("scores", 1)
+    assert 0 in dataset.held().parts("scores")
+    assert 1 not in dataset.held().parts("scores")
 
 
 def test_a_full_disk_says_what_to_do(dataset: Dataset) -> None:
