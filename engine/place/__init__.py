@@ -1,0 +1,1 @@
+"""Where a dataset is kept: a folder of this machine, or an object store."""

@@ -1,0 +1,265 @@
+"""An object store: whole objects, ranges, listings, and writes on a condition, for every cloud alike."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import obstore
+from obstore import exceptions as refused
+from obstore.store import from_url
+
+from schemas.commit import atomic_write
+from schemas.locations import public_url
+
+RETRIES, RETRY_S = 10, 180
+"""A request that the server could not answer for now (SlowDown, 5xx, a connection cut) is sent again so often, and for
+so many seconds at most."""
+ANSWER_S = 600
+"""Seconds that one request may take: a part of a large object over a slow line."""
+_made: Any = from_url  # its types are those of every cloud's options
+_TWO_NAMES = ("az", "adl", "azure", "abfs", "abfss")
+"""Schemes whose addresses begin with an account and a container."""
+
+
+class StoreError(OSError):
+    """A store does not answer, or refuses a request. Another try may succeed."""
+
+
+class Found(NamedTuple):
+    """An object."""
+
+    key: str
+    size: int
+    etag: str | None
+
+
+@dataclass(frozen=True)
+class Store:
+    """The objects of a store whose keys begin with a prefix. It may be pickled, and used by several threads."""
+
+    bucket: str
+    """The address of the bucket, such as s3://bucket."""
+    prefix: str = ""
+    """Of every key, without a slash at its end."""
+
+    @classmethod
+    def at(cls, url: str) -> Store:
+        """The store at an address such as s3://bucket/folder; nothing is sent.
+
+        Raises:
+            ValueError: the address names no bucket.
+        """
+        scheme, _, rest = url.partition("://")
+        names = rest.rstrip("/").split("/")
+        num_names = 2 if scheme in _TWO_NAMES else 1
+        if len(names) < num_names or not all(names[:num_names]):
+            what = "ACCOUNT/CONTAINER" if num_names == 2 else "BUCKET"
+            raise ValueError(f"{url}: names no bucket; write {scheme}://{what}/FOLDER")
+        return cls(f"{scheme}://{'/'.join(names[:num_names])}", "/".join(names[num_names:]))
+
+    def url(self, key: str = "") -> str:
+        """The address of an object."""
+        return "/".join(name for name in (self.bucket, self.prefix, key) if name)
+
+    def get(self, key: str) -> bytes:
+        """A whole object.
+
+        Raises:
+            FileNotFoundError, StoreError: it is not there, or cannot be read; so do the other methods.
+        """
+        with self._naming(key):
+            return obstore.get(self._client, self._key(key)).bytes().to_bytes()
+
+    def ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Some ranges [begin, end) of an object; ranges that are close to each other come in one request."""
+        begins, ends = [begin for begin, _ in ranges], [end for _, end in ranges]
+        with self._naming(key):
+            found = obstore.get_ranges(self._client, self._key(key), starts=begins, ends=ends)
+        return [data.to_bytes() for data in found]
+
+    def find(self, key: str) -> Found | None:
+        """What the store says about an object; None where there is none."""
+        try:
+            with self._naming(key):
+                meta = obstore.head(self._client, self._key(key))
+        except FileNotFoundError:
+            return None
+        return Found(key, meta["size"], meta["e_tag"])
+
+    def fetch(self, key: str, path: Path) -> None:
+        """Write an object to a file of this machine, which is there whole or not at all."""
+        with atomic_write(path) as file, self._naming(key):
+            for chunk in obstore.get(self._client, self._key(key)):
+                file.write(chunk)
+
+    def put(self, key: str, data: bytes | Path) -> Found:
+        """Write an object from memory or from a file: it is there whole, in place of what was there, or not at all."""
+        with self._naming(key):
+            made = obstore.put(self._client, self._key(key), data)
+        return Found(key, len(data) if isinstance(data, bytes) else data.stat().st_size, made["e_tag"])
+
+    def create(self, key: str, data: bytes) -> str | None:
+        """Write an object that is not there yet, and give its etag; None where it is there."""
+        return self._put_if(key, data, "create")
+
+    def swap(self, key: str, data: bytes, etag: str) -> str | None:
+        """Write an object in place of the one with an etag, and give its new one; None where it is another one."""
+        return self._put_if(key, data, {"e_tag": etag})
+
+    def _put_if(self, key: str, data: bytes, mode: Any) -> str | None:
+        try:
+            with self._naming(key):
+                made = obstore.put(self._client, self._key(key), data, mode=mode, use_multipart=False)
+        except (FileExistsError, FileNotFoundError):
+            return None
+        return made["e_tag"] or ""
+
+    def keeps_versions(self, key: str) -> bool:
+        """Whether the store keeps an object that is deleted or replaced; an object that is there tells."""
+        with self._naming(key):
+            version = obstore.head(self._client, self._key(key))["version"]
+        return version not in (None, "null")
+
+    def list(self, folder: str = "") -> Iterator[Found]:
+        """Every object below a folder, by key."""
+        below = self._key(folder)
+        with self._naming(folder):
+            for page in obstore.list(self._client, below or None, chunk_size=1000):
+                for meta in sorted(page, key=lambda meta: meta["path"]):
+                    yield Found(self._relative(meta["path"]), meta["size"], meta["e_tag"])
+
+    def names(self, folder: str = "") -> tuple[list[str], list[str]]:
+        """The names of the folders and of the objects directly in a folder."""
+        with self._naming(folder):
+            found = obstore.list_with_delimiter(self._client, self._key(folder) or None)
+        folders = [prefix.rstrip("/").rpartition("/")[2] for prefix in found["common_prefixes"]]
+        return sorted(folders), sorted(meta["path"].rpartition("/")[2] for meta in found["objects"])
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Delete objects; those that are not there are no error."""
+        if paths := [self._key(key) for key in keys]:
+            with self._naming(self._relative(paths[0])):
+                obstore.delete(self._client, paths)
+
+    def move(self, key: str, target: str) -> None:
+        """Copy an object within the store, then delete it: a kill in between leaves both."""
+        with self._naming(key):
+            obstore.copy(self._client, self._key(key), self._key(target))
+        self.delete([key])
+
+    def open(self, key: str, size: int | None = None) -> io.BufferedReader:
+        """An object as a file to read; only what is read is sent.
+
+        Args:
+            size: its size, where it is known.
+        """
+        if size is None and (found := self.find(key)) is not None:
+            size = found.size
+        if size is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.url(key))
+        return io.BufferedReader(_Reading(self, key, size), 1 << 18)
+
+    @property
+    def _client(self) -> Any:
+        return _client(self.bucket, os.getpid())  # a client has threads, which a process that is forked lacks
+
+    def _key(self, key: str) -> str:
+        return "/".join(name for name in (self.prefix, key) if name)
+
+    def _relative(self, path: str) -> str:
+        return path.removeprefix(self.prefix).lstrip("/") if self.prefix else path
+
+    @contextmanager
+    def _naming(self, key: str) -> Iterator[None]:
+        """Say which object an error is about, in one line and without secrets."""
+        try:
+            yield
+        except (refused.NotFoundError, FileNotFoundError) as error:
+            if "NoSuchBucket" in str(error):
+                raise ValueError(f"{self.bucket}: there is no such bucket") from None
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.url(key)) from None
+        except (refused.AlreadyExistsError, refused.PreconditionError, FileExistsError):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self.url(key)) from None
+        except (refused.PermissionDeniedError, refused.UnauthenticatedError, PermissionError) as error:
+            raise ValueError(
+                f"{self.url(key)}: the store refuses access ({_said(error)}); see docs/cluster.md"
+            ) from None
+        except refused.BaseError as error:
+            raise StoreError(errno.EIO, f"{self.url(key)}: {_said(error)}") from None
+
+
+class _Reading(io.RawIOBase):
+    """An object as a file; each read is one request."""
+
+    def __init__(self, store: Store, key: str, size: int) -> None:
+        self._store, self._key, self._size, self._at = store, key, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = max(0, offset + (0, self._at, self._size)[whence])
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        end = min(self._at + len(buffer), self._size)
+        if end <= self._at:
+            return 0
+        (data,) = self._store.ranges(self._key, [(self._at, end)])
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+@cache
+def _client(bucket: str, _process: int) -> Any:
+    options: dict[str, Any] = {"timeout": f"{ANSWER_S} seconds", "connect_timeout": "20 seconds"}
+    keys: dict[str, Any] = {}
+    if bucket.startswith(("s3://", "s3a://")):
+        endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+        if endpoint:
+            keys["endpoint"] = endpoint
+            options["allow_http"] = endpoint.startswith("http://")
+        if (provider := _profile()) is not None:
+            keys["credential_provider"] = provider
+    elif os.environ.get("AZURE_STORAGE_USE_EMULATOR"):
+        options["allow_http"] = True
+    retry: Any = {"max_retries": RETRIES, "retry_timeout": timedelta(seconds=RETRY_S)}
+    try:
+        return _made(bucket, client_options=options, retry_config=retry, **keys)
+    except (refused.BaseError, ValueError) as error:
+        raise ValueError(f"{public_url(bucket)}: {_said(error)}") from None
+
+
+def _profile() -> Any:
+    """Credentials of a profile or a single sign-on, which botocore finds where it is installed; None where the
+    environment has keys, or nothing is found."""
+    if os.environ.get("AWS_ACCESS_KEY_ID") or os.environ.get("AWS_WEB_IDENTITY_TOKEN_FILE"):
+        return None
+    try:
+        from obstore.auth.boto3 import Boto3CredentialProvider
+
+        return Boto3CredentialProvider()
+    except (ImportError, ValueError):
+        return None
+
+
+def _said(error: Exception) -> str:
+    """What a store says, in one line."""
+    said = str(error).partition("\n\nDebug source")[0].partition("<?xml")[0]
+    return " ".join(said.split()).rstrip(": ")[:300]
