@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -176,6 +177,10 @@ class Data(StrictModel):
     """Chance that the caption is replaced by the null caption, for classifier-free guidance."""
     window: Positive = 65536
     """Rows that are shuffled together after the shards are; bounds how far reads jump."""
+    lanes: Positive = 1
+    """Equal slices of a batch, each from shards of its own, so that each of several nodes reads the shards of its
+    slices and not nearly all. Best a multiple of the number of nodes. It is part of the order of the samples: it stays
+    while nodes come and go."""
     threads: Positive = 2
     """Threads that read and decode ahead, per process."""
     prefetch: Positive = 4
@@ -427,6 +432,7 @@ class TrainingRecipe(StrictModel):
             raise ValueError("exact_sums sums whole gradients, parallel fsdp never has them; set parallel: ddp")
         for number, stage in enumerate(self.stages):
             self._check_stage(number, stage)
+        self._check_lanes()
         if self.sample.every and not self.sample.prompts:
             raise ValueError(
                 f"sample.every {self.sample.every} draws nothing without sample.prompts; name some, or set 0"
@@ -486,6 +492,16 @@ class TrainingRecipe(StrictModel):
         near = difflib.get_close_matches(parent, earlier, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"earlier stages: {', '.join(earlier) or 'none'}"
         raise ValueError(f"{where}: parent {parent!r} is no earlier stage, nor a path (with a / or a suffix); {hint}")
+
+    def _check_lanes(self) -> None:
+        lanes, batches = self.data.lanes, [self.data_of(stage).batch for stage in self.stages]
+        divisor = math.gcd(*batches)
+        if divisor % lanes:
+            near = min((n for n in range(1, divisor + 1) if divisor % n == 0), key=lambda n: (abs(n - lanes), -n))
+            raise ValueError(
+                f"data.lanes {lanes} does not divide a batch of {next(b for b in batches if b % lanes)}, which has as "
+                f"many equal slices; the nearest that divides the batch of every stage is {near}"
+            )
 
     def parent_of(self, stage: Stage) -> str:
         """The name of the parent stage, a path to weights, or `scratch`."""

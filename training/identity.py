@@ -39,6 +39,8 @@ DIGESTS = (
 """Compared where both sides know them."""
 PARENT_NAMES = ("stage.parent", "parent_weights")
 """Names of weights, which say nothing where their digest is known."""
+ADDED = {"data.balance_concepts": False, "data.lanes": 1, "stage.weights": "ema"}
+"""Knobs that a folder may not name, with the values by which every stage was trained before there were these knobs."""
 SAMPLES_DIGESTED = 256
 """Samples whose bytes are read, to tell tars that were changed in place, or an index without digests."""
 SPEED_KNOBS = ("micro_batch", "threads", "prefetch", "cache_mb", "max_damaged")
@@ -107,8 +109,6 @@ def identity(recipe: TrainingRecipe, stage: Stage, rows: Selection) -> dict[str,
         dataset["contents_sha256"] = rows_sha256(rows, ("content",))[:16]
     if recipe.data.balance_concepts:
         dataset["weights_sha256"] = hashlib.sha256(rows.weights().tobytes()).hexdigest()[:16]
-    else:  # as a stage that was trained before there was the knob
-        del parts["data"]["balance_concepts"]
     for knob, digest in weights_digests(recipe.latents, recipe.text).items():
         if digest is not None:
             parts[knob.partition(".")[0]]["weights_sha256"] = digest
@@ -116,8 +116,6 @@ def identity(recipe: TrainingRecipe, stage: Stage, rows: Selection) -> dict[str,
         parts["validation"] = {"share": recipe.validation.share}
     stage_knobs = stage.model_dump(mode="json")
     del stage_knobs["steps"]  # a stage may be trained longer
-    if stage.weights == "ema":
-        del stage_knobs["weights"]  # as before there was the knob
     path = parent_weights(recipe, stage)
     return parts | {
         "stage": stage_knobs | {"parent": recipe.parent_of(stage)},
@@ -152,7 +150,7 @@ def check_identity(
             f"{path}: damaged ({why}); put it back from a copy, or rm -r {folder} to train it again"
         ) from None
     changes = content.pop(CHANGES, [])
-    stored, wanted = _flat(content), _flat(expected)
+    stored, wanted = ADDED | _flat(content), _flat(expected)
     same_parent = stored.get("parent_sha256") == wanted["parent_sha256"] and "parent_sha256" in stored
     for key in [*wanted, *(key for key in stored if key not in wanted)]:
         is_unknown = key in DIGESTS and not (key in stored and key in wanted)  # an older folder, or not on this machine

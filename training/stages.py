@@ -139,7 +139,12 @@ def stage_data(recipe: TrainingRecipe, stage: Stage) -> StageData:
             "data.balance_concepts: every sample of the stage weighs 1; build the dataset with balance.most_images, or "
             "set data.balance_concepts=false"
         )
-    order = BatchOrder(rows.codes("shard"), shapes, batch, recipe.seed, recipe.data.window, weights)
+    order = BatchOrder(rows.codes("shard"), shapes, batch, recipe.seed, knobs.window, weights, knobs.lanes)
+    if order.num_shards < knobs.lanes:
+        notes = (
+            *notes,
+            f"data.lanes is {knobs.lanes} and the stage reads {order.num_shards} shards, so nodes share them",
+        )
     return StageData(rows, shapes, order, held, notes)
 
 

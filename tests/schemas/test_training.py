@@ -54,6 +54,21 @@ def test_the_defaults_are_the_papers():
         ({"checkpoint_every": 30, "log_every": 20}, "checkpoint_every 30 is no multiple of log_every 20"),
         ({"stages": []}, "stages"),
         ({"stages": [{"name": "a/b", "resolution": 256, "steps": 5}]}, r"stages\.0\.name"),
+        (
+            {"data": {"lanes": 12}},
+            "data.lanes 12 does not divide a batch of 64, which .* the batch of every stage is 16",
+        ),
+        (
+            {
+                "data": {"lanes": 16},
+                "stages": [
+                    {"name": "a", "resolution": 256, "steps": 5},
+                    {"name": "b", "resolution": 256, "steps": 5, "batch": 40},
+                ],
+            },
+            "data.lanes 16 does not divide a batch of 40, .* every stage is 8",
+        ),
+        ({"data": {"lanes": 0}}, r"data\.lanes: .*greater than 0"),
         ({"stages": [{"name": "a", "resolution": 250, "steps": 5}]}, "resolution 250 is no multiple of 16"),
         ({"stages": stages({"name": "a"})}, r"stages\.1 \(a\): an earlier stage has the same name"),
         ({"stages": stages({"name": "b", "parent": "c"}, {"name": "c"})}, "parent 'c' comes later in the list"),

@@ -170,6 +170,17 @@ def test_a_folder_from_before_the_digests_goes_on_and_gets_them(recipe_values, t
     assert yaml.safe_load((tmp_path / RECIPE_FILE).read_text()) == found
 
 
+def test_a_folder_from_before_there_were_lanes_was_trained_with_one(recipe_values, tmp_path):
+    found = check(recipe_values, tmp_path)
+    for section, knob in (("data", "lanes"), ("data", "balance_concepts"), ("stage", "weights")):
+        del found[section][knob]
+    (tmp_path / RECIPE_FILE).write_text(yaml.safe_dump(found))
+    sliced = recipe_values | {"data": recipe_values["data"] | {"lanes": 2}}
+    with pytest.raises(ValueError, match=r"was trained with data\.lanes = 1, the recipe now has 2; set it back"):
+        check(sliced, tmp_path)
+    check(recipe_values, tmp_path)
+
+
 def test_a_steering_knob_may_change_on_the_way_and_is_recorded(recipe_values, tmp_path):
     check(recipe_values, tmp_path)
     slower = recipe_values | {"optimizer": recipe_values["optimizer"] | {"lr": 1e-4}}

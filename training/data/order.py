@@ -84,12 +84,15 @@ class Plan:
         rows: (rows,) all rows, one shape after another, each shape's in the order of the walk.
         codes: (batches,) number of each batch's shape.
         starts: (batches,) how many rows of its shape were dealt before the batch.
+        draws: with lanes: for each shape, of which of its draws each place in its batches is; see `in_lanes`. None: in
+            their order.
     """
 
     epoch: int
     rows: NDArray[np.int32]
     codes: NDArray[np.int64]
     starts: NDArray[np.int64]
+    draws: tuple[NDArray[np.int64], ...] | None = None
 
 
 class BatchOrder:
@@ -101,6 +104,10 @@ class BatchOrder:
     so a shape with fewer rows than a batch still trains. A row that comes again within an epoch has a higher
     occurrence, which gives it other noise.
 
+    With lanes a batch is so many slices, one after the other. A shard belongs to the lane of its number modulo their
+    number, and a slice takes the rows of its own lane as far as these go, so that a machine which trains on some lanes
+    reads the shards of these. An epoch deals the same rows, as often, in batches of the same shapes, as without lanes.
+
     Every epoch has the same number of batches, so step k is batch k % len of epoch k // len. Not safe to share
     between threads: it plans one epoch at a time, 4 bytes per row.
 
@@ -111,6 +118,7 @@ class BatchOrder:
         window: rows shuffled together.
         weights: (rows,) the weight of each row, above 0 and at most 1: an epoch deals a row with about this chance. Of
             each shape it deals as many rows as their weights sum up to, rounded down, at least one. None deals all.
+        lanes: slices of a batch, a divisor of it.
     """
 
     def __init__(
@@ -121,11 +129,13 @@ class BatchOrder:
         seed: int,
         window: int,
         weights: NDArray[np.float32] | None = None,
+        lanes: int = 1,
     ) -> None:
+        assert batch % lanes == 0, f"{lanes} lanes do not divide a batch of {batch}"
         if not len(shards) or len(shards) != len(shapes):
             raise ValueError(f"{len(shards)} rows of {len(shapes)} shapes: there is nothing to order")
         assert len(shards) < 2**31, "rows are counted in 32 bits"
-        self._batch, self._seed, self._window = batch, seed, window
+        self._batch, self._seed, self._window, self._lanes = batch, seed, window, lanes
         self._shard_ends = _run_ends(shards)
         self._shapes = shapes if isinstance(shapes, Shapes) else Shapes.of(shapes)
         self._counts = dealt_counts(self._shapes, weights)
@@ -137,6 +147,10 @@ class BatchOrder:
         """Batches per epoch."""
         return int(self._num_batches.sum())
 
+    @property
+    def num_shards(self) -> int:
+        return len(self._shard_ends)
+
     def batch(self, step: int) -> Batch:
         """The global batch of a step, counted from 0 over all epochs."""
         epoch, position = divmod(step, len(self))
@@ -145,7 +159,10 @@ class BatchOrder:
             self._planned = self._plan(epoch)
         code, start = self._planned.codes[position], self._planned.starts[position]
         dealt_before, count = self._counts[:code].sum(), self._counts[code]
-        draws = np.arange(start, start + self._batch)
+        places = slice(start, start + self._batch)
+        draws = (
+            np.arange(start, start + self._batch) if self._planned.draws is None else self._planned.draws[code][places]
+        )
         rows = self._planned.rows[dealt_before + draws % count].astype(np.int64)
         return Batch(epoch, self._shapes.table[code], rows, draws // count)
 
@@ -169,6 +186,7 @@ class BatchOrder:
         walk = self._walk(random)
         walk_codes = self._shapes.codes[walk]
         rows, first_places, end = np.empty(self._counts.sum(), walk.dtype), [], 0
+        draws = []
         for code, count in enumerate(self._counts):
             places = np.flatnonzero(walk_codes == code)
             if self._weights is not None and count:
@@ -176,10 +194,15 @@ class BatchOrder:
             begin, end = end, end + count
             rows[begin:end] = walk[places]
             first_places.append(places[:: self._batch])
+            if self._lanes > 1:
+                lanes = np.searchsorted(self._shard_ends, rows[begin:end], side="right") % self._lanes
+                draws.append(
+                    in_lanes(np.resize(lanes, self._num_batches[code] * self._batch), self._lanes, self._batch)
+                )
         codes = np.repeat(np.arange(len(self._counts)), self._num_batches)
         starts = np.concatenate([np.arange(0, count, self._batch) for count in self._counts])
         met = np.argsort(np.concatenate(first_places))
-        return Plan(epoch, rows, codes[met], starts[met])
+        return Plan(epoch, rows, codes[met], starts[met], tuple(draws) if self._lanes > 1 else None)
 
     def _walk(self, random: np.random.Generator) -> NDArray[np.int32]:
         """All rows: whole shards in permuted order, then windows of them shuffled."""
@@ -202,6 +225,28 @@ def dealt_counts(shapes: Shapes, weights: NDArray[np.float32] | None) -> NDArray
     assert len(weights) == len(shapes) and (weights > 0).all() and (weights <= 1).all()
     sums = np.bincount(shapes.codes, weights, len(counts))
     return np.minimum(counts, np.maximum(counts > 0, np.floor(sums + 1e-6))).astype(np.int64)
+
+
+def in_lanes(lanes: NDArray[np.integer], num_lanes: int, batch: int) -> NDArray[np.int64]:
+    """The draws of one shape put into its batches, (draws,): each batch has `num_lanes` slices of equal size.
+
+    The slices of a lane take its draws in their order. What a lane has more of than its slices hold goes where the
+    slices of other lanes would be left empty, in the last batches; so every draw has one place.
+
+    Args:
+        lanes: the lane of each draw; whole batches of them.
+    """
+    held = len(lanes) // num_lanes  # of each lane's slices together
+    places = np.arange(len(lanes)).reshape(-1, num_lanes, batch // num_lanes).swapaxes(0, 1).reshape(num_lanes, held)
+    sizes = np.bincount(lanes, minlength=num_lanes)
+    starts = np.cumsum(sizes) - sizes
+    by_lane = np.argsort(lanes, kind="stable")
+    nth = np.arange(len(lanes)) - np.repeat(starts, sizes)  # of its own lane, in the order of `by_lane`
+    at_home = nth < held
+    placed = np.empty(len(lanes), np.int64)
+    placed[places[lanes[by_lane][at_home], nth[at_home]]] = by_lane[at_home]
+    placed[places[np.arange(held) >= sizes[:, None]]] = by_lane[~at_home]
+    return placed
 
 
 def _drawn(weights: NDArray[np.float32], count: int, offset: float) -> NDArray[np.intp]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tracemalloc
 from collections import Counter
 from itertools import pairwise
@@ -19,9 +20,9 @@ rows_strategy = st.lists(
 )
 
 
-def order_of(rows, batch=4, seed=0, window=1000) -> BatchOrder:
+def order_of(rows, batch=4, seed=0, window=1000, lanes=1) -> BatchOrder:
     rows = sorted(rows)
-    return BatchOrder([shard for shard, _ in rows], [shape for _, shape in rows], batch, seed, window)
+    return BatchOrder([shard for shard, _ in rows], [shape for _, shape in rows], batch, seed, window, lanes=lanes)
 
 
 @given(rows=rows_strategy, batch=st.integers(1, 9), seed=st.integers(-5, 5), window=st.integers(1, 70))
@@ -53,6 +54,82 @@ def test_a_batch_depends_on_its_step_alone(rows, steps):
         a, b = all_steps[step], jumped.batch(step)
         assert a.epoch == b.epoch and a.shape == b.shape
         assert np.array_equal(a.rows, b.rows) and np.array_equal(a.occurrences, b.occurrences)
+
+
+@given(
+    rows=rows_strategy,
+    lanes=st.integers(1, 5),
+    slice_rows=st.integers(1, 4),
+    seed=st.integers(0, 9),
+    window=st.integers(1, 70),
+)
+@settings(max_examples=60, deadline=None)
+def test_lanes_deal_the_same_samples_as_often_in_batches_of_the_same_shapes(rows, lanes, slice_rows, seed, window):
+    batch = lanes * slice_rows
+    plain, sliced, jumped = (order_of(rows, batch, seed, window, lanes=count) for count in (1, lanes, lanes))
+    assert len(plain) == len(sliced)
+    for epoch in range(2):
+        steps = range(epoch * len(plain), (epoch + 1) * len(plain))
+        found = [[order.batch(step) for step in steps] for order in (plain, sliced)]
+        assert [dealt.shape for dealt in found[0]] == [dealt.shape for dealt in found[1]]
+        draws = [
+            Counter((int(r), int(o)) for b in of for r, o in zip(b.rows, b.occurrences, strict=True)) for of in found
+        ]
+        assert draws[0] == draws[1] and sum(draws[0].values()) == len(plain) * batch
+        if lanes == 1:
+            assert all(np.array_equal(a.rows, b.rows) for a, b in zip(*found, strict=True))
+        at_random = jumped.batch(steps[-1])
+        assert np.array_equal(at_random.rows, found[1][-1].rows)
+        assert np.array_equal(at_random.occurrences, found[1][-1].occurrences)
+
+
+@given(rows=rows_strategy, lanes=st.integers(2, 4), slice_rows=st.integers(1, 4))
+@settings(max_examples=60, deadline=None)
+def test_a_lane_reads_its_own_shards_as_far_as_they_go(rows, lanes, slice_rows):
+    order, rows = order_of(rows, lanes * slice_rows, lanes=lanes), sorted(rows)
+    names = sorted({shard for shard, _ in rows})
+    dealt = [order.batch(step) for step in range(len(order))]
+    for shape in {batch.shape for batch in dealt}:
+        batches = [batch.rows.reshape(lanes, slice_rows) for batch in dealt if batch.shape == shape]
+        slices = np.concatenate(batches, axis=1)  # (lanes, draws): batches come in their order
+        homes = np.array([[names.index(rows[row][0]) % lanes for row in lane] for lane in slices])
+        for lane, found in enumerate(homes):
+            assert (found == lane).sum() == min((homes == lane).sum(), len(found))
+            first = np.flatnonzero(found != lane)
+            assert not len(first) or (found[first[0] :] != lane).all()  # its own come first
+
+
+def test_one_lane_is_the_order_that_there_always_was():
+    """Digests of what was dealt before there were lanes."""
+    random = np.random.default_rng(7)
+    shards = np.sort(random.integers(0, 40, 3000))
+    shapes = Shapes([(16, 16), (16, 32), (32, 16)], random.integers(0, 3, 3000))
+    expected_of = (
+        (None, "464358932273377419bf34a94d3b16b721e4014e6a3155941e4ad17c5fc5ce8b"),
+        (
+            random.uniform(0.1, 1, 3000).astype(np.float32),
+            "07ef0b7d998e33f1a78da79fca6fcf5c7e4324cdee198b9597388a3b0af68787",
+        ),
+    )
+    for weights, expected in expected_of:
+        order, digest = BatchOrder(shards, shapes, 32, 5, 500, weights), hashlib.sha256()
+        for step in range(2 * len(order)):
+            batch = order.batch(step)
+            digest.update(
+                repr((batch.epoch, batch.shape)).encode() + batch.rows.tobytes() + batch.occurrences.tobytes()
+            )
+        assert digest.hexdigest() == expected
+
+
+def test_a_node_reads_the_shards_of_its_lanes_and_few_others():
+    shards, shapes = np.arange(20_000) // 100, Shapes([(16, 16), (16, 32)], np.arange(20_000) // 11_000)
+    read = {}
+    for lanes in (1, 4):
+        order = BatchOrder(shards, shapes, 64, 0, 4000, lanes=lanes)
+        of_node = [np.concatenate([order.batch(s).part(n, 4).rows for s in range(len(order))]) for n in range(4)]
+        read[lanes] = sum(len(np.unique(shards[rows])) for rows in of_node) / 200
+        assert lanes == 1 or all((shards[rows] % 4 == n).mean() > 0.97 for n, rows in enumerate(of_node))
+    assert read[1] > 3.9 and read[4] < 1.2
 
 
 @given(seed=st.integers(-(2**40), 2**40), epoch=st.integers(0, 3))
