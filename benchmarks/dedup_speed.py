@@ -19,7 +19,6 @@ import pyarrow as pa
 from curation.dedup import dedup
 from curation.selection import select
 from engine.dataset import Dataset
-from engine.runner import LocalRunner
 from schemas import tables
 from schemas.recipe import DataRecipe
 from tests.building import put
@@ -94,7 +93,7 @@ def run_jobs(root: Path, max_distance: int) -> dict[str, float]:
     for work in (dedup.reduce_job(recipe), select.reduce_job(recipe)):
         begun, used = time.perf_counter(), time.process_time()
         work.prepare(dataset, work.state(dataset.held()), redo=False)
-        result = work.run(dataset, LocalRunner, lambda *_: None, MEMORY)
+        result = work.run(dataset, MEMORY)
         seconds[work.job] = time.perf_counter() - begun
         seconds[f"{work.job}_cpu"] = time.process_time() - used
         seconds[f"{work.job}_rows"] = result.rows

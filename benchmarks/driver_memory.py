@@ -28,13 +28,17 @@ import pyarrow.parquet as pq
 from benchmarks.dedup_speed import peak_gb
 from commands import order
 from curation import build as pipeline
+from curation.build import Observer
 from curation.ingest import listing
 from curation.shards.writer import write_index
 from engine import catalog
 from engine.dataset import Dataset, JobRecord, remove_folder
+from engine.flow import Flow
 from engine.job import Job, State
 from engine.map_job import MapJob
 from engine.names import NOTHING, PartName, made_from
+from engine.reduce_job import ReduceJob
+from engine.run_log import JobResult
 from engine.runner import LocalRunner, Progress
 from schemas import tables
 from schemas.recipe import DataRecipe
@@ -199,8 +203,11 @@ def _stage_loop(root: Path, memory: str) -> str:
         path.rename(path.with_name(name._replace(made_from=source or NOTHING).file))
     for path in dataset.parts("scores")[::MISSING_EVERY]:
         path.unlink()
-    result = replace(step, build=_Constant).run(dataset, LocalRunner, lambda *_: None)
-    return f"{result.computed} of {result.parts:,} parts computed"
+    results = list[JobResult | None]()
+    constant = replace(step, build=_Constant)
+    Flow(dataset, [(constant, False)], Observer(), lambda _, result: results.append(result)).run(LocalRunner)
+    assert results[0] is not None
+    return f"{results[0].computed} of {results[0].parts:,} parts computed"
 
 
 def _reduce(output: str) -> Callable[[Path, str], str]:
@@ -209,8 +216,9 @@ def _reduce(output: str) -> Callable[[Path, str], str]:
         dataset = Dataset(recipe.out_path())
         (step,) = (step for step in steps_of(recipe) if step.outputs == (output,))
         remove_folder(dataset.folder(output))
+        assert isinstance(step, ReduceJob)
         step.prepare(dataset, step.state(dataset.held()), redo=False)
-        result = step.run(dataset, LocalRunner, lambda *_: None, memory)
+        result = step.run(dataset, memory)
         return f"{result.rows:,} rows"
 
     return phase

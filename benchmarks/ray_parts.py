@@ -38,14 +38,14 @@ class Waiting:
         """Nothing is needed."""
         return dict
 
-    def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> bool:
+    def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> tuple[str, ...]:
         """Wait for 10 ms, or for seconds with the lock held."""
         if task.number == self.held_part:
             ctypes.PyDLL(None).sleep(HELD_S)  # PyDLL does not let go of the lock
         else:
             time.sleep(PART_S)
         progress(1)
-        return True
+        return ()
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def measure(runner: RayRunner, folder: Path, held: bool, num_parts: int = NUM_PA
         if rows >= num_parts - held and not ended:
             ended = time.perf_counter()
 
-    while len(runner._idle) < WORKERS:
+    while sum(len(pool.idle) for pool in runner._pools.values()) < WORKERS:
         runner.run(dataset, Waiting(), tasks(WORKERS * 4), lambda *_: None)
     begun = time.perf_counter()
     runner.run(dataset, Waiting(held_part=0 if held else None), tasks(num_parts), count)

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 from rich.console import Console
@@ -52,6 +53,28 @@ class LeftColumn(ProgressColumn):
         return Text("" if not left else f"{duration(left)} left", style="cyan")
 
 
+@dataclass
+class _Running:
+    """A job in progress."""
+
+    bar: TaskID
+    begun: float
+    steps: int = 0
+    rows: int = 0
+    total: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def throughput(self, now: float) -> str:
+        return throughput_text(throughput(self.counts, now - self.begun))
+
+    def line(self, job: str, now: float) -> str:
+        """How far it is, its rate and the time left."""
+        line = f"{job:<12} {self.rows:,} of {self.total:,}"
+        if rate := self.rows / max(now - self.begun, 1e-9):  # before the first rows nobody knows
+            line += f", {rate:,.1f}/s, {duration((self.total - self.rows) / rate)} left"
+        return line + (f", {text}" if (text := self.throughput(now)) else "")
+
+
 class JobProgress(Observer):
     """An `Observer` that draws; use it as a context."""
 
@@ -68,9 +91,8 @@ class JobProgress(Observer):
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._bars.add_task("", visible=False, throughput="")
-        self._counts = Counter[str]()
-        self._job, self._rows, self._total, self._begun, self._spoke = "", 0, 0, 0.0, 0.0
+        self._running: dict[str, _Running] = {}
+        self._spoke = 0.0
         self.seconds: dict[str, float] = {}
         """Wall-clock seconds by job, of the jobs that had something to do."""
 
@@ -97,30 +119,34 @@ class JobProgress(Observer):
         )
 
     def begin(self, job: str, rows: int) -> None:
-        """Start a job's bar."""
-        self._job, self._rows, self._total = job, 0, rows
-        self._begun = self._spoke = time.monotonic()
-        self._counts.clear()
-        self._bars.reset(self._task, description=job, total=rows or None, visible=True, throughput="")
-
-    def advance(self, rows: int, counts: Mapping[str, float] = {}, /) -> None:
-        """Move the bar; where there is none, write a line now and then."""
-        self._rows += rows
-        self._counts.update(counts)
+        """Start a job's bar. Steps of the same job that run at once share one."""
         now = time.monotonic()
-        text = throughput_text(throughput(self._counts, now - self._begun))
-        self._bars.update(self._task, advance=rows, throughput=text)
+        if not self._running:
+            self._spoke = now
+        if job not in self._running:
+            self._running[job] = _Running(self._bars.add_task(job, total=None, throughput=""), now)
+        running = self._running[job]
+        running.steps += 1
+        running.total += rows
+        self._bars.update(running.bar, total=running.total or None)
+
+    def advance(self, job: str, rows: int, counts: Mapping[str, float] = {}, /) -> None:
+        """Move the bar of a job; where there is none, write a line for each job now and then."""
+        running, now = self._running[job], time.monotonic()
+        running.rows += rows
+        running.counts.update(counts)
+        self._bars.update(running.bar, advance=rows, throughput=running.throughput(now))
         if not self.console.is_terminal and now - self._spoke > QUIET_LINE_EVERY_S:
             self._spoke = now
-            rate = self._rows / (now - self._begun)
-            line = f"{self._job:<12} {self._rows:,} of {self._total:,}"
-            if rate:  # before the first rows nobody knows
-                line += f", {rate:,.1f}/s, {duration((self._total - self._rows) / rate)} left"
-            self.console.print(line + (text and f", {text}"))
+            for name, each in self._running.items():
+                self.console.print(each.line(name, now))
 
     def end(self, job: str, result: JobResult | None) -> None:
         """Replace the bar by a line with the result."""
-        self._bars.update(self._task, visible=False)
+        if (running := self._running.get(job)) is not None:
+            running.steps -= 1
+            if not running.steps:
+                self._bars.remove_task(self._running.pop(job).bar)
         if result is None:
             return
         self.seconds[job] = self.seconds.get(job, 0.0) + result.seconds

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +34,7 @@ def doctor(
             if dataset is not None:
                 root = dataset.absolute()
                 bar.begin("doctor", checks.num_to_check(root))
-                findings = checks.check_dataset(root, threads, bar.advance)
+                findings = checks.check_dataset(root, threads, partial(bar.advance, "doctor"))
                 bar.end("doctor", None)
             else:
                 findings = checks.check_machine()

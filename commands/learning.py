@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -65,7 +66,7 @@ def index(
     with refusals(), JobProgress(console) as bar:
         found = find_tars(tars)
         bar.begin("index", len(found))
-        done = index_tars(found, out, bar.advance)
+        done = index_tars(found, out, partial(bar.advance, "index"))
         console.print(
             f"[green]✓[/] index: {counted(done.buckets.total(), 'sample')} in {counted(done.num_tars, 'tar')}, in the "
             "aspect buckets (height / width)"

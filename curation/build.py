@@ -1,22 +1,26 @@
-"""Run the jobs of a recipe in order on one dataset: preflight, lock, list, then each job to the end."""
+"""Run the jobs of a recipe in order on one dataset: preflight, lock, list, then the jobs, whose parts flow from one to
+the next."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 from curation.ingest import listing, retry
 from curation.ingest.takedown_log import refuse_unfinished
 from engine import catalog
 from engine.dataset import Dataset
+from engine.flow import Flow
 from engine.job import Job, State
 from engine.ledger import LedgerCount, ledger_counts
+from engine.map_job import MapJob
 from engine.old_layout import rename_old_layout
 from engine.preflight import check_needs
-from engine.reduce_job import explaining_memory
+from engine.reduce_job import ReduceJob, explaining_memory
 from engine.run_log import JobResult, write_run
-from engine.runner import LazyRunner
+from engine.runner import LazyRunner, Runner
 from schemas.commit import write_bytes
 from schemas.recipe import DataRecipe
 
@@ -31,10 +35,10 @@ class Observer:
         """This many inputs that had failed were fetched again."""
 
     def begin(self, job: str, rows: int) -> None:
-        """A job starts on this many rows."""
+        """A job starts on this many rows. Others may be in progress, also one of the same name: further captioners."""
 
-    def advance(self, rows: int, counts: Mapping[str, float] = {}, /) -> None:
-        """Rows of the current job have been finished; see `engine.runner.Progress`."""
+    def advance(self, job: str, rows: int, counts: Mapping[str, float] = {}, /) -> None:
+        """Rows of a job have been finished; see `engine.runner.Progress`."""
 
     def end(self, job: str, result: JobResult | None) -> None:
         """A job has ended; None where it was done already."""
@@ -72,7 +76,6 @@ def build(
     is_new = not dataset.root.exists()
     if is_new:
         check_needs(steps)  # here, so that a refusal does not even leave a folder
-    results: list[JobResult] = []
     with dataset.lock(), LazyRunner(recipe.run.runner, recipe.run.workers, recipe.run.retries) as runners:
         refuse_unfinished(dataset)
         dataset.sweep()
@@ -91,26 +94,55 @@ def build(
         write_bytes(dataset.recipe, recipe.with_absolute_paths().to_yaml().encode())
         if retry_failed:
             observer.retried(retry.retry_failed(dataset, recipe))
-        held = dataset.held()
-        for step in steps:
-            force, state = step.job in redo, step.state(held, step.job in redo)
-            if state is State.DONE and not force:
-                observer.end(step.job, None)
-            else:
-                observer.begin(step.job, step.rows_to_compute(held, state, force))
-                begun = time.perf_counter()
-                step.prepare(dataset, state, force)
-                result = step.run(dataset, runners.get, observer.advance, recipe.run.duckdb_memory)
-                results.append(replace(result, seconds=round(time.perf_counter() - begun, 3)))
-                write_run(dataset, results[-1])
-                step.check(dataset, results[-1])
-                observer.end(step.job, results[-1])
-                held = dataset.held()
-            if step.after is not None:
-                step.after(dataset)
+        results = _run_steps(dataset, recipe, steps, observer, redo, runners.get)
         if results or not dataset.catalog.is_file():
             catalog.write_catalog(dataset)
     return Built(results, *conserve(dataset, recipe.run.duckdb_memory))
+
+
+def _run_steps(
+    dataset: Dataset,
+    recipe: DataRecipe,
+    steps: Sequence[Job],
+    observer: Observer,
+    redo: frozenset[str],
+    runner: Callable[[], Runner],
+) -> list[JobResult]:
+    """Bring each step up to date: reduce jobs one by one, the map jobs between two of them together."""
+    results: list[JobResult] = []
+
+    def ended(step: Job, result: JobResult | None) -> None:
+        if result is not None:
+            results.append(result)
+            write_run(dataset, result)
+            step.check(dataset, result)
+        observer.end(step.job, result)
+
+    held = dataset.held()
+    for _, group in groupby(steps, lambda step: isinstance(step, MapJob)):
+        segment, flowing = list(group), list[tuple[MapJob, bool]]()
+        for step in segment:
+            force, state = step.job in redo, step.state(held, step.job in redo)
+            if state is State.DONE and not force:
+                ended(step, None)
+                continue
+            before = dataset.record(step.outputs[-1])
+            step.prepare(dataset, state, force)
+            if isinstance(step, MapJob):
+                flowing.append((step, force or dataset.record(step.outputs[-1]) != before))
+            elif isinstance(step, ReduceJob):
+                observer.begin(step.job, 0)
+                begun = time.perf_counter()
+                result = step.run(dataset, recipe.run.duckdb_memory)
+                ended(step, replace(result, seconds=round(time.perf_counter() - begun, 3)))
+            held = dataset.held()
+        if flowing:
+            Flow(dataset, flowing, observer, ended).run(runner)
+            held = dataset.held()
+        for step in segment:
+            if step.after is not None:
+                step.after(dataset)
+    return results
 
 
 def preflight(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job], redo: frozenset[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from curation.build import Observer
 from curation.ingest.takedown_log import refuse_unfinished
@@ -62,7 +63,7 @@ def work(dataset: Dataset, steps: Sequence[Job], job: str, share: Share, observe
         held = dataset.held()
         numbers = [number for number in step.missing(held) if number % share.of == share.place]
         observer.begin(step.job, step.rows_of(held, numbers))
-        LocalRunner().run(dataset, step, step.tasks(held, numbers), observer.advance)
+        LocalRunner().run(dataset, step, step.tasks(held, numbers), partial(observer.advance, step.job))
         num_computed += len(numbers)
     return num_computed
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -12,7 +11,6 @@ from typing import Any
 from engine.dataset import Dataset, JobRecord, remove_folder
 from engine.names import Held
 from engine.run_log import JobResult
-from engine.runner import Progress, Runner
 
 
 class State(Enum):
@@ -27,10 +25,10 @@ class State(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Job(ABC):
+class Job:
     """One step of a pipeline as data: it can be sent to any machine, and compared with what made existing tables.
 
-    `MapJob` and `ReduceJob` are its two kinds; everything else asks a job only for what is defined here.
+    `MapJob` and `ReduceJob` are its two kinds.
     """
 
     job: str
@@ -47,19 +45,6 @@ class Job(ABC):
     worker does, loads nothing, and raises `ValueError` where it is missing; see `engine.preflight`. Picklable."""
     after: Callable[[Dataset], object] | None = None
     """Called at the end of each build in which the job is up to date, whether it ran or not."""
-
-    @abstractmethod
-    def run(self, dataset: Dataset, runner: Callable[[], Runner], progress: Progress, memory: str = "4GB") -> JobResult:
-        """Compute what is missing of its tables, after `prepare`.
-
-        Args:
-            runner: gives the runner, and is only called where there is a part to compute.
-            memory: limit of DuckDB, as DuckDB writes it.
-
-        Raises:
-            ValueError: the memory does not suffice, or a table it reads is missing or damaged.
-            PartFailed: a part could not be computed.
-        """
 
     def check(self, dataset: Dataset, result: JobResult) -> None:
         """Refuse the result of a run in which more rows failed than the job allows; its parts are committed.
@@ -78,6 +63,10 @@ class Job(ABC):
         """What each part of its tables is made from, as its inputs are now; None where a part of them is missing."""
         return held.expected(self.outputs[-1], self.job, self.knobs, self.inputs)
 
+    def source(self, held: Held) -> Callable[[int], str | None]:
+        """The same of one part, also when parts of its inputs come; see `Held.source_of`."""
+        return held.source_of(self.outputs[-1], self.job, self.knobs, self.inputs)
+
     def missing(self, held: Held) -> list[int]:
         """Parts that are not there as they should be made."""
         there = [{(name.number, name.made_from) for name in held.listed(table)} for table in self.outputs]
@@ -87,10 +76,6 @@ class Job(ABC):
     def parts_to_compute(self, held: Held) -> list[int]:
         """Parts that a job which has begun will compute."""
         return self.missing(held)
-
-    def rows_to_compute(self, held: Held, state: State, redo: bool) -> int:
-        """Input rows that `run` will go through; 0 where they are not counted one by one."""
-        return 0
 
     def state(self, held: Held, redo: bool = False) -> State:
         """Compare what made its tables with the recipe.

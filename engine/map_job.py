@@ -16,7 +16,7 @@ from engine.job import Job, State
 from engine.names import Held
 from engine.paid import Paid, paid_folder, settle_all
 from engine.run_log import JobResult
-from engine.runner import Progress, Runner, Task
+from engine.runner import Progress, Task
 from schemas.tables import SHARDS_PER_PART, Cut, cut_of, schema_of
 
 
@@ -86,10 +86,6 @@ class MapJob(Job):
         again = self.failures.parts_to_retry(held, self.outputs[-1]) if self.failures else []
         return sorted({*self.missing(held), *(name.number for name in again)})
 
-    def rows_to_compute(self, held: Held, state: State, redo: bool) -> int:
-        some = state is State.BEGUN and not redo
-        return self.rows_of(held, self.parts_to_compute(held) if some else range(len(self.expected(held))))
-
     def rows_of(self, held: Held, numbers: Collection[int]) -> int:
         """Input rows of some parts."""
         if cut_of(self.outputs[-1]) is Cut.SHARD:
@@ -117,6 +113,8 @@ class MapJob(Job):
         super().prepare(dataset, state, redo)
         if self.failures is not None and (again or not goes_on):
             self.failures.begin(dataset, table)
+        if self.files is not None:
+            self.files.prepare(dataset, dataset.held(), redo=False)
 
     def tasks(self, held: Held, numbers: Collection[int]) -> list[Task]:
         """Parts to compute, each with the files that it is computed from.
@@ -124,37 +122,31 @@ class MapJob(Job):
         Raises:
             ValueError: one of these is missing.
         """
-        expected = self.expected(held)
+        source, task = self.source(held), self.task_maker(held)
+        return [task(number, source(number)) for number in sorted(numbers)]
+
+    def task_maker(self, held: Held) -> Callable[[int, str | None], Task]:
+        """Give the function that makes the task of a part from its number and what it is made from; see `tasks`."""
         outdated: dict[int, list[str]] = {}
         for table in self.outputs:
             for name in held.listed(table):
                 outdated.setdefault(name.number, []).append(f"{table}/{name.file}")
-        tasks = []
-        for number in sorted(numbers):
+
+        def task(number: int, made_from: str | None) -> Task:
             source = number // SHARDS_PER_PART if cut_of(self.outputs[-1]) is Cut.SHARD else number
             inputs = {table: held.path(table, source).name for table in self.inputs}
-            digest = expected[number]
-            assert digest is not None, "all inputs are there"
-            tasks.append(Task(number, digest, inputs, tuple(outdated.get(number, ()))))
-        return tasks
+            assert made_from is not None, "all inputs are there"
+            return Task(number, made_from, inputs, tuple(outdated.get(number, ())))
 
-    def run(self, dataset: Dataset, runner: Callable[[], Runner], progress: Progress, memory: str = "4GB") -> JobResult:
-        """See `Job.run`."""
-        counts = Counter[str]()
+        return task
 
-        def count(rows: int, counted: Mapping[str, float] = {}) -> None:
-            counts.update(counted)
-            progress(rows, counted)
-
-        if self.files is not None:
-            self.files.prepare(dataset, dataset.held(), redo=False)
-        held = dataset.held()
-        tasks = self.tasks(held, self.missing(held))
-        done = runner().run(dataset, self, tasks, count) if tasks else []
+    def finish(
+        self, dataset: Dataset, num_parts: int, computed: int, seconds: float, counts: Mapping[str, float]
+    ) -> JobResult:
+        """Delete what is outdated once all parts are there, and count their rows."""
         self.delete_outdated(dataset)
         rows, reasons = _count_rows(dataset, self.outputs[-1])
-        computed = sum(part.computed for part in done)
-        return JobResult(self.job, self.outputs, len(self.expected(held)), computed, rows, reasons, counts=dict(counts))
+        return JobResult(self.job, self.outputs, num_parts, computed, rows, reasons, round(seconds, 3), dict(counts))
 
     def delete_outdated(self, dataset: Dataset) -> None:
         super().delete_outdated(dataset)
@@ -167,7 +159,7 @@ class MapJob(Job):
         if self.failures is not None:
             self.failures.check(dataset, self.outputs[-1], result.rows, result.reasons)
 
-    def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> bool:
+    def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> tuple[str, ...]:
         """Compute and commit one part. See `engine.runner.PartJob`."""
         paths = {table: dataset.folder(table) / file for table, file in task.inputs.items()}
         if cut_of(self.outputs[-1]) is Cut.SHARD:
@@ -177,15 +169,15 @@ class MapJob(Job):
         paid = Paid.of(dataset, self.outputs[0], task.number)
         outputs = worker()(inputs, progress, paid) if self.pays else worker()(inputs, progress)
         check_rows(self, inputs[self.inputs[0]], outputs)
-        written = {
+        written = tuple(
             f"{table}/{dataset.commit_part(table, task.number, task.made_from, outputs[table]).name}"
             for table in self.outputs
-        }
-        for file in set(task.replaces) - written:
+        )
+        for file in set(task.replaces).difference(written):
             (dataset.tables / file).unlink(missing_ok=True)
         if self.pays:
             paid.settle()
-        return True
+        return written
 
 
 @contextmanager

@@ -113,6 +113,10 @@ class Held:
         self.holding(table)
         return self._shown[table]
 
+    def add(self, table: str, name: PartName) -> None:
+        """Let a part that was committed since hold too. Parts are then no longer in order."""
+        self.holding(table)[name.number] = self.parts(table)[name.number] = name
+
     def outdated(self, table: str) -> list[PartName]:
         """The parts on the disk that are not shown."""
         shown = self.parts(table)
@@ -181,26 +185,34 @@ class Held:
 
     def expected(self, table: str, job: str, knobs: Mapping[str, Any], inputs: Sequence[str]) -> list[str | None]:
         """What each part of a table is made from, as its inputs are now; None where a part of them is missing."""
+        source = self.source_of(table, job, knobs, inputs)
+        return [source(number) for number in range(self.num_parts(table))]
+
+    def source_of(
+        self, table: str, job: str, knobs: Mapping[str, Any], inputs: Sequence[str]
+    ) -> Callable[[int], str | None]:
+        """Give the function that says what a part of a table is made from, see `expected`. It also knows the parts of
+        map tables that `add` is given later."""
         digest = made_from(job, knobs)
         if cut_of(table) is Cut.SHARD:
-            return [digest([shard]) for shard in self.shards or ()]
-        num_parts, by_part = self.num_parts(table), dict[str, Mapping[int, PartName]]()
+            return lambda number: digest([(self.shards or ())[number]])
+        by_part = dict[str, Mapping[int, PartName]]()
         shared: list[str | None] = []
         for name in sorted(inputs):
             if cut_of(table) is Cut.LISTING and cut_of(name) is Cut.LISTING and is_map_table(table):
                 by_part[name] = self.holding(name)
             else:
                 shared.append(self._content(name))
-        if None in shared:
-            return [None] * num_parts
         contents = [content for content in shared if content is not None]
-        if not by_part:
-            return [digest(contents)] * num_parts
-        found: list[str | None] = []
-        for number in range(num_parts):
+        if not by_part or len(contents) < len(shared):
+            whole = digest(contents) if len(contents) == len(shared) else None
+            return lambda number: whole
+
+        def source(number: int) -> str | None:
             here = [f"{table} {parts[number].content}" for table, parts in by_part.items() if number in parts]
-            found.append(digest([*contents, *here]) if len(here) == len(by_part) else None)
-        return found
+            return digest([*contents, *here]) if len(here) == len(by_part) else None
+
+        return source
 
     def expected_on_record(self, table: str) -> list[str | None] | None:
         """The same, by the job, the knobs and the inputs on record; None where there is no record that can be read."""

@@ -19,7 +19,6 @@ from engine.dataset import Dataset, content_digest, last_value, row_group_rows, 
 from engine.job import Job
 from engine.names import DIGITS, Held
 from engine.run_log import JobResult
-from engine.runner import Progress, Runner
 from schemas.seal import check_file, sealed_write
 from schemas.tables import SHARDS_PER_PART, Cut, cut_of
 
@@ -35,8 +34,15 @@ class ReduceJob(Job):
     """May create temporary tables; gives the SELECT whose rows become the table, in the order of its parts. Columns are
     cast to the contract."""
 
-    def run(self, dataset: Dataset, runner: Callable[[], Runner], progress: Progress, memory: str = "4GB") -> JobResult:
-        """See `Job.run`; the table is computed in this process."""
+    def run(self, dataset: Dataset, memory: str = "4GB") -> JobResult:
+        """Compute the table in this process, after `prepare`.
+
+        Args:
+            memory: limit of DuckDB, as DuckDB writes it.
+
+        Raises:
+            ValueError: the memory does not suffice, or a table it reads is missing or damaged.
+        """
         rows, reasons = self.compute(dataset, memory)
         self.delete_outdated(dataset)
         num_parts = len(dataset.held().parts(self.outputs[0]))

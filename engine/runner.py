@@ -1,9 +1,11 @@
-"""What runs the parts of a job: the protocol, its errors, the runner in this process, and the one maker of runners."""
+"""What runs the parts of jobs: the interface, its errors, the runner in this process, and the one maker of runners."""
 
 from __future__ import annotations
 
 import errno
 import os
+from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,8 +101,8 @@ class PartJob(Protocol):
         """GPUs that each worker holds, a part of one where it is under 1; None takes one where there are any."""
         ...
 
-    def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> bool:
-        """Compute and commit a part; False where it was there already.
+    def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> tuple[str, ...]:
+        """Compute and commit a part, and return the names of its files; none where it was there already.
 
         Args:
             worker: gives what `build` made; calling it first makes it.
@@ -108,35 +110,70 @@ class PartJob(Protocol):
         ...
 
 
-class Runner(Protocol):
+@dataclass(eq=False)
+class Lane:
+    """A job with its parts that can be computed. More join them when parts of other lanes are committed."""
+
+    job: PartJob
+    waiting: deque[Task]
+    progress: Progress
+    committed: Callable[[Task, tuple[str, ...]], None]
+    """Called in the driver with each part and what `PartJob.run_part` returned; may add parts to the lanes after this
+    one."""
+    begin: Callable[[], None] | None = None
+    """Called when the first part is given to a worker."""
+    to_come: int = 0
+    """Parts that may join those that wait."""
+
+    def take(self) -> Task:
+        """Take the part that waits longest, for a worker that is ready."""
+        if self.begin is not None:
+            self.begin()
+            self.begin = None
+        return self.waiting.popleft()
+
+
+class Runner(ABC):
     """Runs parts of jobs; `close` frees what it holds."""
 
-    def run(self, dataset: Dataset, job: PartJob, parts: Sequence[Task], progress: Progress) -> list[PartDone]:
-        """Compute and commit the parts.
+    @abstractmethod
+    def run_lanes(self, dataset: Dataset, lanes: Sequence[Lane]) -> None:
+        """Compute and commit parts until none waits. Parts of a lane join only its successors.
 
         Raises:
             PartFailed: the first real error, with the part and the image it happened on.
         """
-        ...
 
+    @abstractmethod
     def close(self) -> None:
         """Free workers and connections."""
-        ...
-
-
-class LocalRunner:
-    """Runs every part in this process, one after the other; `workers` and `num_gpus` of a job say nothing here."""
 
     def run(self, dataset: Dataset, job: PartJob, parts: Sequence[Task], progress: Progress) -> list[PartDone]:
-        """See `Runner.run`."""
-        worker = once(job.build)
-        done = []
-        for task in parts:
-            try:
-                done.append(PartDone(task.number, job.run_part(dataset, worker, task, progress)))
-            except Exception as error:
-                raise PartFailed(job.job, task.number, error) from error
+        """Compute and commit the parts of one job; raises as `run_lanes`."""
+        done: list[PartDone] = []
+
+        def committed(task: Task, files: tuple[str, ...]) -> None:
+            done.append(PartDone(task.number, bool(files)))
+
+        self.run_lanes(dataset, [Lane(job, deque(parts), progress, committed)])
         return done
+
+
+class LocalRunner(Runner):
+    """Runs every part in this process, lane after lane, so that the weights of one job at a time are loaded; `workers`
+    and `num_gpus` of a job say nothing here."""
+
+    def run_lanes(self, dataset: Dataset, lanes: Sequence[Lane]) -> None:
+        """See `Runner.run_lanes`."""
+        for lane in lanes:
+            worker = once(lane.job.build)
+            while lane.waiting:
+                task = lane.take()
+                try:
+                    files = lane.job.run_part(dataset, worker, task, lane.progress)
+                except Exception as error:
+                    raise PartFailed(lane.job.job, task.number, error) from error
+                lane.committed(task, files)
 
     def close(self) -> None:
         """Nothing is held."""

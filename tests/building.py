@@ -48,8 +48,8 @@ class Told(pipeline.Observer):
     def begin(self, job: str, rows: int) -> None:
         self.began.append(job)
 
-    def advance(self, rows: int, counts: Mapping[str, float] = {}, /) -> None:
-        self.rows[self.began[-1]] = self.rows.get(self.began[-1], 0) + rows
+    def advance(self, job: str, rows: int, counts: Mapping[str, float] = {}, /) -> None:
+        self.rows[job] = self.rows.get(job, 0) + rows
 
     def end(self, job: str, result: JobResult | None) -> None:
         self.results.append((job, result))

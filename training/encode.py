@@ -74,15 +74,17 @@ class EncodeJob:
     def num_gpus(self) -> float | None:
         return self.recipe.features.gpus_per_worker
 
-    def run_part(self, dataset: Dataset, worker: Callable[[], ShardEncoder], task: Task, progress: Progress) -> bool:
-        """Encode and commit a shard; False where it was encoded before."""
+    def run_part(
+        self, dataset: Dataset, worker: Callable[[], ShardEncoder], task: Task, progress: Progress
+    ) -> tuple[str, ...]:
+        """Encode and commit a shard; see `engine.runner.PartJob`."""
         shard, images = self.shards[task.number], dataset.root / "shards"
         check_footer(images / INDEX_FILE)
         wanted = [("shard", "=", shard)]
         rows = pq.read_table(images / INDEX_FILE, filters=wanted, partitioning=None, page_checksum_verification=True)
         if self.is_stored(shard, rows) and self.has_null():
             progress(rows.num_rows)
-            return False
+            return ()
         encoder = worker()
         if not self.has_null() and (null := encoder.null()) is not None:
             write_bytes(self.wanted.folder / NULL_FILE, encode_npy(as_stored(null, "fp32")))
@@ -96,7 +98,7 @@ class EncodeJob:
                 self._commit_places(file, tar, places, rows)
         finally:
             reader.close()
-        return True
+        return (shard,)
 
     def has_null(self) -> bool:
         """Whether the null caption is there, or the set needs none."""
@@ -183,8 +185,8 @@ class Observer(Protocol):
         """A set begins that has so many samples."""
         ...
 
-    def advance(self, rows: int, counts: Mapping[str, float] = {}, /) -> None:
-        """So many further samples are encoded, or were already."""
+    def advance(self, job: str, rows: int, counts: Mapping[str, float] = {}, /) -> None:
+        """So many further samples of a set are encoded, or were already."""
         ...
 
 
@@ -227,7 +229,7 @@ def encode_features(
         for wanted in sets.values():
             observer.begin(wanted.name, index.num_rows)
             job = EncodeJob(recipe, wanted, shards)
-            yield encode_set(job, dataset, runners.get, observer.advance, digest, redo)
+            yield encode_set(job, dataset, runners.get, partial(observer.advance, wanted.name), digest, redo)
 
 
 def with_absolute_paths(recipe: TrainingRecipe) -> TrainingRecipe:

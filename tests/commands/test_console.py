@@ -56,7 +56,7 @@ def test_a_job_that_ended_is_one_line() -> None:
     shown = paper()
     with JobProgress(shown) as progress:
         progress.begin("ingest", 12_000)
-        progress.advance(12_000)
+        progress.advance("ingest", 12_000)
         progress.end("ingest", result(reasons={"empty": 3, "truncated": 1_200}, computed=2))
         progress.end("select", None)
     (line,) = text_of(shown).splitlines()
@@ -100,7 +100,7 @@ def test_a_file_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> Non
     with JobProgress(shown) as progress:
         progress.begin("caption", 1000)
         for clock.now in (10.0, 20.0, 31.0, 40.0, 62.0):
-            progress.advance(100)
+            progress.advance("caption", 100)
     assert [" ".join(line.split()) for line in text_of(shown).splitlines()] == [
         "caption 300 of 1,000, 9.7/s, 1 min 12 s left",
         "caption 500 of 1,000, 8.1/s, 1 min 02 s left",
@@ -115,8 +115,8 @@ def test_time_left_is_not_shown_before_anybody_knows_it(monkeypatch: pytest.Monk
         progress.begin("caption", 1000)
         bars.begin("caption", 1000)
         clock.now = 31.0
-        progress.advance(0, {"gpu_workers": 1.0})
-        bars.advance(0)
+        progress.advance("caption", 0, {"gpu_workers": 1.0})
+        bars.advance("caption", 0)
         bars._bars.refresh()
     assert text_of(shown).split() == ["caption", "0", "of", "1,000"]
     assert "0/1000" in text_of(drawn) and "left" not in text_of(drawn) and "-:--" not in text_of(drawn)
@@ -127,7 +127,7 @@ def test_a_terminal_gets_a_bar_with_rate_and_time_left() -> None:
     with JobProgress(shown) as progress:
         progress.begin("caption", 10)
         for _ in range(5):
-            progress.advance(1)
+            progress.advance("caption", 1)
         progress._bars.refresh()
         seen = text_of(shown)
     assert "caption" in seen
@@ -181,7 +181,7 @@ def test_captions_show_images_tokens_and_cost() -> None:
     counts = {"images": 40.0, "tokens": 4_000.0, "model_s": 9.0, "worker_s": 10.0, "gpu_s": 10.0, "cost": 1.5}
     with JobProgress(shown) as progress:
         progress.begin("caption", 40)
-        progress.advance(40, counts)
+        progress.advance("caption", 40, counts)
         progress.end("caption", result(job="caption", tables=("captions",), rows=40, counts=counts))
     (line,) = text_of(shown).splitlines()
     assert line.endswith("10.0 images/s, 1,000 tokens/s, cost 1.50")

@@ -43,7 +43,7 @@ class InOrder(Told):
     def begin(self, job: str, rows: int) -> None:
         self.calls.append(("begin", (job, rows)))
 
-    def advance(self, rows: int, counts: Mapping[str, float] = {}, /) -> None:
+    def advance(self, job: str, rows: int, counts: Mapping[str, float] = {}, /) -> None:
         if rows and self.calls[-1][0] != "advance":
             self.calls.append(("advance", None))
 

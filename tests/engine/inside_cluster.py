@@ -35,11 +35,11 @@ class Places:
         """Nothing is needed."""
         return dict
 
-    def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> bool:
+    def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> tuple[str, ...]:
         """Take long enough that one worker does not do all."""
         time.sleep(0.3)
         progress(1, {"on a GPU": len(ray.get_gpu_ids())})
-        return True
+        return ()
 
 
 def run(num_gpus: float | None, parts: int, runner: RayRunner | None = None) -> Counter[str]:

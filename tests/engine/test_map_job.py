@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.dataset import Dataset, JobRecord, content_digest
+from engine.flow import Flow
 from engine.job import State
 from engine.map_job import MapJob, check_rows, naming
 from engine.paid import Paid
+from engine.run_log import JobResult
 from engine.runner import LocalRunner, PartFailed, Progress
 from schemas.tables import NOUNS
-from tests.building import put, table_of
+from tests.building import Told, put, table_of
 
 Change = Callable[[pa.Table], pa.Table]
 
@@ -196,12 +198,13 @@ def test_counts_of_workers_add_up_beside_the_rows(dataset: Dataset) -> None:
             progress(0, {"images": inputs["listing"].num_rows, "model_s": 0.5})
             return super().__call__(inputs, progress)
 
-    rows: list[int] = []
+    told, results = Told(), list[JobResult | None]()
     job = scoring(build=Counting)
     job.prepare(dataset, job.state(dataset.held()), redo=False)
-    result = job.run(dataset, LocalRunner, lambda number, counts={}: rows.append(number))
-    assert result.counts == {"images": 5, "model_s": 1.0}
-    assert sum(rows) == result.rows == 5
+    Flow(dataset, [(job, False)], told, lambda _, result: results.append(result)).run(LocalRunner)
+    (result,) = results
+    assert result is not None and result.counts == {"images": 5, "model_s": 1.0}
+    assert told.rows["aesthetic"] == result.rows == 5
 
 
 def test_another_knob_or_job_is_another_digest(dataset: Dataset) -> None:

@@ -37,14 +37,11 @@ class Watcher(Observer):
     """An observer that does something once a number of rows of a job is through."""
 
     def __init__(self, job: str = "", rows: int = 0, action: object = None) -> None:
-        self.job, self.rows, self.action, self.current, self.seen = job, rows, action, "", 0
+        self.job, self.rows, self.action, self.seen = job, rows, action, 0
 
-    def begin(self, job: str, rows: int) -> None:
-        self.current, self.seen = job, 0
-
-    def advance(self, rows: int, counts: Mapping[str, float] = {}, /) -> None:
-        self.seen += rows
-        if self.current == self.job and self.seen >= self.rows and callable(self.action):
+    def advance(self, job: str, rows: int, counts: Mapping[str, float] = {}, /) -> None:
+        self.seen += rows if job == self.job else 0
+        if job == self.job and self.seen >= self.rows and callable(self.action):
             action, self.action = self.action, None
             action()
 

@@ -1,0 +1,138 @@
+"""Map jobs that wait for no reduce between them, as one flow: part n of a job can start once part n of its inputs is
+committed."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from engine.dataset import Dataset
+from engine.map_job import MapJob
+from engine.names import Held, PartName
+from engine.run_log import JobResult
+from engine.runner import Lane, Runner, Task
+
+
+class Watcher(Protocol):
+    """Follows the jobs; several of them may be in progress."""
+
+    def begin(self, job: str, rows: int) -> None:
+        """The first part of a job is given to a worker; it has so many rows to go through."""
+
+    def advance(self, job: str, rows: int, counts: Mapping[str, float] = {}, /) -> None:
+        """Rows of a job have been finished; see `engine.runner.Progress`."""
+
+
+class _Course:
+    """One job of a flow: which of its parts are through, wait for a worker, or are still to come."""
+
+    def __init__(self, job: MapJob, is_anew: bool, held: Held, watcher: Watcher, flow: Flow) -> None:
+        self.job, self.is_anew = job, is_anew
+        self.source, self.task = job.source(held), job.task_maker(held)
+        self.num_parts = held.num_parts(job.outputs[-1])
+        self.there = [{(name.number, name.made_from): name for name in held.listed(table)} for table in job.outputs]
+        self.known, self.through, self.computed = set[int](), set[int](), 0
+        self.counts, self.begun, self.has_ended = Counter[str](), 0.0, False
+        self._held, self._watcher = held, watcher
+
+        def committed(task: Task, files: tuple[str, ...]) -> None:
+            flow.committed(self, task.number, files)
+
+        self.lane = Lane(job, deque(), self._count, committed, self._begin, self.num_parts)
+
+    def _begin(self) -> None:
+        self.begun = time.perf_counter()
+        open_parts = [number for number in range(self.num_parts) if number not in self.through]
+        self._watcher.begin(self.job.job, self.job.rows_of(self._held, open_parts))
+
+    def _count(self, rows: int, counts: Mapping[str, float] = {}) -> None:
+        self.counts.update(counts)
+        self._watcher.advance(self.job.job, rows, counts)
+
+    def pass_over(self, number: int) -> None:
+        """A part is there already."""
+        if self.begun:
+            self._count(self.job.rows_of(self._held, [number]))
+
+
+class Flow:
+    """Runs map jobs, of which no reduce job is between two. What a part is made from is known once the parts of its
+    inputs are committed, by the names that their workers return; no folder is listed again for it."""
+
+    def __init__(
+        self,
+        dataset: Dataset,
+        jobs: Sequence[tuple[MapJob, bool]],
+        watcher: Watcher,
+        ended: Callable[[MapJob, JobResult | None], None],
+    ) -> None:
+        """Look at what is there. The records of all jobs are written, since they depend on no part.
+
+        Args:
+            jobs: in order; and whether each has something to do although no part of it is missing.
+            ended: called in order with each job whose last part is through, and None where it was done already.
+        """
+        self._dataset, self._held, self._ended = dataset, dataset.held(), ended
+        self._courses = [_Course(job, is_anew, self._held, watcher, self) for job, is_anew in jobs]
+
+    def run(self, runner: Callable[[], Runner]) -> None:
+        """Compute what is missing.
+
+        Args:
+            runner: gives the runner, and is only called where there is a part to compute.
+
+        Raises:
+            ValueError: a table that a job reads is missing or damaged, or `ended` refuses a result.
+            PartFailed: a part could not be computed.
+        """
+        for course in self._courses:
+            for number in range(course.num_parts):
+                self._offer(course, number)
+        self._end_jobs()
+        lanes = [course.lane for course in self._courses]
+        if any(lane.waiting for lane in lanes):
+            runner().run_lanes(self._dataset, lanes)
+
+    def committed(self, course: _Course, number: int, files: Sequence[str]) -> None:
+        """Go on from a part that a worker has committed."""
+        course.computed += 1
+        self._go_on(course, number, files)
+        self._end_jobs()
+
+    def _offer(self, course: _Course, number: int) -> None:
+        """Let a part be computed where that of its inputs is there and it is not."""
+        made_from = course.source(number)
+        if made_from is None or number in course.known:
+            return
+        course.known.add(number)
+        course.lane.to_come -= 1
+        names = [there.get((number, made_from)) for there in course.there]
+        if None in names:
+            course.lane.waiting.append(course.task(number, made_from))
+            return
+        course.pass_over(number)
+        found = zip(course.job.outputs, names, strict=True)
+        self._go_on(course, number, [f"{table}/{name.file}" for table, name in found if name is not None])
+
+    def _go_on(self, course: _Course, number: int, files: Sequence[str]) -> None:
+        course.through.add(number)
+        for file in files:
+            table, _, name = file.rpartition("/")
+            if (part := PartName.parse(name)) is not None:
+                self._held.add(table, part)
+        place = self._courses.index(course)
+        for later in self._courses[place + 1 :]:
+            if not set(course.job.outputs).isdisjoint(later.job.inputs):
+                self._offer(later, number)
+
+    def _end_jobs(self) -> None:
+        for course in self._courses:
+            if course.has_ended or len(course.through) < course.num_parts:
+                continue
+            course.has_ended, job, result = True, course.job, None
+            if course.computed or course.is_anew or job.is_waited_for(self._dataset.held()):
+                seconds = time.perf_counter() - course.begun if course.begun else 0.0
+                result = job.finish(self._dataset, course.num_parts, course.computed, seconds, course.counts)
+            self._ended(job, result)
