@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.cache import WHOLE_SHARE
 from training.data.order import BatchOrder, Shapes
 
 NUM_ROWS, NUM_BUCKETS, SHARD_ROWS, BATCH, WINDOW = 2_000_000, 20, 256, 2048, 65536
 NUM_NODES = 16
 LANES = (NUM_NODES, 4 * NUM_NODES)
 SHARD_GB = 0.512
-WHOLE_SHARE = 0.5
 GOAL_TIMES, GOAL_GB = 1.01, 56.0
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import hashlib
 import math
+import os
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from schemas.locations import in_home, on_disk
+from schemas.locations import in_home, is_remote, on_disk
 from schemas.strict import Seed, StrictModel
 from schemas.tokens import MAX_TOKENS
 
@@ -25,6 +28,12 @@ Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 LocalPath = Annotated[Path, AfterValidator(on_disk)]
 """A path whose `~` is the home directory, as in a shell."""
+STORES = ("s3://", "s3a://", "gs://", "az://", "abfs://", "abfss://")
+"""Beginnings of the addresses of object stores."""
+Place = Annotated[
+    str, BeforeValidator(str), AfterValidator(lambda path: path if path.startswith(STORES) else on_disk(path))
+]
+"""A path, or an address in a store."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -187,6 +196,12 @@ class Data(StrictModel):
     """Batches kept ready, per process."""
     cache_mb: Count = 256
     """Memory for decoded pictures, per process, in MiB; a data set that fits is decoded once per stage."""
+    cache_gb: Annotated[float, Field(ge=0)] = 16.0
+    """Disk for copies of shards, per machine, in GB, where the dataset is in a store. 0 copies none: each sample is
+    then a request of its own."""
+    cache_dir: LocalPath | None = None
+    """Folder of copies of what is in a store, on a disk of this machine. Null: one in the system's folder for temporary
+    files."""
     max_upscale: Annotated[float, Field(ge=1)] | None = None
     """Most times that a picture may be enlarged to cover its bucket; others are left out. 1 leaves out every picture
     that does not reach the resolution, null none. A stage may set its own."""
@@ -361,8 +376,8 @@ class Wandb(StrictModel):
 class TrainingRecipe(StrictModel):
     """Everything that a training run depends on."""
 
-    dataset: LocalPath
-    """Dataset folder; its `shards/index.parquet` is read."""
+    dataset: Place
+    """Dataset folder, or its address in a store (`s3://bucket/folder`); its `shards/index.parquet` is read."""
     out: LocalPath
     """Folder of the run; each stage gets its own inside."""
     seed: Seed = 0
@@ -433,6 +448,8 @@ class TrainingRecipe(StrictModel):
         for number, stage in enumerate(self.stages):
             self._check_stage(number, stage)
         self._check_lanes()
+        if not is_remote(self.dataset):
+            refuse_idle(self.data, "dataset is a folder", "name a dataset in a store", "cache_gb", "cache_dir")
         if self.sample.every and not self.sample.prompts:
             raise ValueError(
                 f"sample.every {self.sample.every} draws nothing without sample.prompts; name some, or set 0"
@@ -521,8 +538,20 @@ class TrainingRecipe(StrictModel):
         return self.optimizer.model_copy(update={knob: value for knob, value in own.items() if value is not None})
 
     @property
+    def dataset_folder(self) -> Path:
+        """The dataset folder, or that of the copies of a dataset in a store."""
+        return self.folder_of(self.dataset)
+
+    def folder_of(self, place: str) -> Path:
+        """A path as it is; for an address in a store the folder of this machine that holds copies of what is there."""
+        if not is_remote(place):
+            return Path(place)
+        base = self.data.cache_dir or Path(tempfile.gettempdir()) / f"sigma-copies-{os.getuid()}"
+        return base / hashlib.sha256(place.encode()).hexdigest()[:16]
+
+    @property
     def features_folder(self) -> Path:
-        return self.features.folder or self.dataset / "features"
+        return self.features.folder or self.dataset_folder / "features"
 
     def stage_folder(self, stage: Stage) -> Path:
         """`out/<nn>-<name>`, numbered from 01."""

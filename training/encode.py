@@ -35,6 +35,7 @@ from schemas.features import (
     read_record,
     write_record,
 )
+from schemas.locations import is_remote
 from schemas.seal import check_file, check_footer, sealed_write
 from schemas.shard import END_OF_ARCHIVE, member_header, padding
 from schemas.shard_index import INDEX_FILE, read_index
@@ -209,6 +210,11 @@ def encode_features(
     Raises:
         ValueError: a set was made by another encoder (and no `redo`), or an encoder is not on this machine.
     """
+    if is_remote(recipe.dataset):
+        raise ValueError(
+            f"dataset: {recipe.dataset}: features are encoded from a folder; copy the dataset here, encode it, and "
+            "copy its features/ to the store, where training finds them"
+        )
     digest = index_digest(recipe)  # refuses a folder that is no dataset, before a lock is made in it
     recipe = with_absolute_paths(recipe)
     stages = recipe.stages if only_stage is None else (recipe.stage_named(only_stage),)
@@ -222,9 +228,9 @@ def encode_features(
         for knob, value in wanted.made_by.items():
             if value is None:  # says in one line what is missing and how to get it, before a worker fails on it
                 (text_encoder_for(recipe.text) if knob.startswith("text.") else codec_for(recipe.latents))
-    index = read_index(recipe.dataset / "shards", ["shard"])
+    index = read_index(recipe.dataset_folder / "shards", ["shard"])
     shards = tuple(dict.fromkeys(index["shard"].to_pylist()))
-    dataset, knobs = Dataset(recipe.dataset), recipe.features
+    dataset, knobs = Dataset(recipe.dataset_folder), recipe.features
     with dataset.lock(), LazyRunner(knobs.runner, knobs.workers, knobs.retries) as runners:
         for wanted in sets.values():
             observer.begin(wanted.name, index.num_rows)
@@ -240,7 +246,7 @@ def with_absolute_paths(recipe: TrainingRecipe) -> TrainingRecipe:
         if knobs.weights is not None and Path(knobs.weights).is_dir()
     }
     features = recipe.features.model_copy(update={"folder": recipe.features_folder.absolute()})
-    return recipe.model_copy(update={"dataset": recipe.dataset.absolute(), "features": features, **weights})
+    return recipe.model_copy(update={"dataset": str(recipe.dataset_folder.absolute()), "features": features, **weights})
 
 
 def encode_set(

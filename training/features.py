@@ -19,6 +19,7 @@ from schemas.seal import read_json, write_json
 from schemas.shard_index import INDEX_FILE, no_index
 from schemas.training import Stage, TrainingRecipe
 from training.data.stored import StoredArrays
+from training.data.tars import Copies
 from training.encoders.make import Encoders, weights_digests
 from training.stages import pixel_multiple
 
@@ -96,7 +97,7 @@ def index_digest(recipe: TrainingRecipe) -> str:
     Raises:
         ValueError: there is none.
     """
-    path = recipe.dataset / "shards" / INDEX_FILE
+    path = recipe.dataset_folder / "shards" / INDEX_FILE
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -115,10 +116,16 @@ class StageFeatures:
     description: str
     """One line for the log."""
 
-    def arrays(self) -> tuple[StoredArrays | None, StoredArrays | None]:
+    def arrays(self, copies: Copies | None) -> tuple[StoredArrays | None, StoredArrays | None]:
         """Readers of latents and text."""
-        latents, text = (None if found is None else StoredArrays(found.folder) for found in (self.latents, self.text))
+        sets = (self.latents, self.text)
+        latents, text = (None if found is None else StoredArrays(found.folder, copies) for found in sets)
         return latents, text
+
+    def tar_folders(self, shards: Path) -> list[Path]:
+        """The folders of which most of each tar is read; where latents are there, of pictures at most captions are."""
+        sets = [found.folder for found in (self.latents, self.text) if found is not None]
+        return sets if self.latents is not None else [shards, *sets]
 
     def load_others(self, encoders: Encoders) -> None:
         """Load the encoders that are still needed, so that a device's free memory is known."""

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
+from engine.ahead import ahead
 from schemas.commit import write_bytes
 from schemas.seal import check_text, seal_text
 from schemas.training import Stage, TrainingRecipe
@@ -20,6 +21,7 @@ from training.data.reader import DamagedSample, ShardReader
 from training.data.selection import Selection
 from training.encoders.make import weights_digests
 from training.model.convert import weights_sha256
+from training.stages import copies_of
 from training.weak_to_strong import parent_weights
 
 RECIPE_FILE = "recipe.yaml"
@@ -43,7 +45,9 @@ ADDED = {"data.balance_concepts": False, "data.lanes": 1, "stage.weights": "ema"
 """Knobs that a folder may not name, with the values by which every stage was trained before there were these knobs."""
 SAMPLES_DIGESTED = 256
 """Samples whose bytes are read, to tell tars that were changed in place, or an index without digests."""
-SPEED_KNOBS = ("micro_batch", "threads", "prefetch", "cache_mb", "max_damaged")
+REQUESTS = 16
+"""Samples that are read from a store at once."""
+SPEED_KNOBS = ("micro_batch", "threads", "prefetch", "cache_mb", "cache_gb", "cache_dir", "max_damaged")
 """Of `data`: they change how fast a batch is made and whether it fits, not what is in it."""
 
 
@@ -59,22 +63,26 @@ def rows_sha256(rows: Selection, columns: Sequence[str]) -> str:
     return digest.hexdigest()
 
 
-def content_sha256(shards: Path, rows: Selection) -> str | None:
+def content_sha256(recipe: TrainingRecipe, rows: Selection) -> str | None:
     """sha256 of the bytes of pictures and the captions that training reads, of `SAMPLES_DIGESTED` rows spread evenly.
 
     None where a tar is gone or not the one of the index: features may train a stage without them.
     """
-    digest, reader = hashlib.sha256(), ShardReader(shards, rows)
+    copies = copies_of(recipe)
+    digest, reader = hashlib.sha256(), ShardReader(recipe.dataset_folder / "shards", rows, copies=copies)
+
+    def sample(row: int) -> bytes:
+        image = bytes(reader.members(row)["image"])
+        try:
+            found = reader.captions(row)
+        except DamagedSample:
+            return image  # as training, which puts another in its place
+        return image + json.dumps([found.mixed, found.raw, found.synthetic]).encode()
+
+    chosen = np.linspace(0, rows.num_rows - 1, min(rows.num_rows, SAMPLES_DIGESTED)).astype(int).tolist()
     try:
-        for row in sorted(
-            {int(row) for row in np.linspace(0, rows.num_rows - 1, min(rows.num_rows, SAMPLES_DIGESTED))}
-        ):
-            digest.update(reader.members(row)["image"])
-            try:
-                found = reader.captions(row)
-            except DamagedSample:
-                continue  # as training, which puts another in its place
-            digest.update(json.dumps([found.mixed, found.raw, found.synthetic]).encode())
+        for part in ahead(sample, sorted(set(chosen)), threads=1 if copies is None else REQUESTS):
+            digest.update(part)
     except ValueError:
         return None
     finally:
@@ -102,7 +110,7 @@ def identity(recipe: TrainingRecipe, stage: Stage, rows: Selection) -> dict[str,
         del parts["data"][knob]
     dataset: dict[str, Any] = {"samples": rows.num_rows, "sha256": rows_sha256(rows, ("image_id", "shard"))[:16]}
     dataset["sizes_sha256"] = sizes_sha256(rows)[:16]
-    content = content_sha256(recipe.dataset / "shards", rows)
+    content = content_sha256(recipe, rows)
     if content is not None:
         dataset["content_sha256"] = content[:16]
     if not any(part["content"].null_count for part in rows.parts(["content"])):

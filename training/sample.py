@@ -28,7 +28,7 @@ from training.diffusion import guided, sample
 from training.diffusion.sampler import NoiseModel
 from training.encoders.make import codec_for, text_encoder_for
 from training.model import PixArt
-from training.stages import pixel_multiple, stage_data
+from training.stages import copies_of, pixel_multiple, stage_data
 from training.weak_to_strong import model_config
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def sample_grid(
     data = stage_data(recipe, trained)
     num_rows = data.rows.num_rows
     chosen = sorted({int(i) for i in np.linspace(0, num_rows - 1, min(count, num_rows))})
-    reader = ShardReader(recipe.dataset / "shards", data.rows)
+    reader = ShardReader(recipe.dataset_folder / "shards", data.rows, copies=copies_of(recipe))
     samples = [reader.read(row, data.shapes[row]) for row in chosen]
     reader.close()
     drawn = draw(

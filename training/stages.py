@@ -14,10 +14,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from schemas.commit import file_lock
+from schemas.locations import is_remote
 from schemas.shard_index import INDEX_SCHEMA, ShardIndex
 from schemas.training import Stage, TrainingRecipe
+from training.data.cache import bring
 from training.data.order import BatchOrder, Shapes
 from training.data.selection import Selection
+from training.data.tars import Copies
 from training.data.transform import shapes_of
 from training.data.usable import Usable, held_out, without_enlarged, without_repeated
 
@@ -74,6 +77,11 @@ def _rows_where(index: ShardIndex, where: str) -> NDArray[np.int32]:
             raise
 
 
+def copies_of(recipe: TrainingRecipe) -> Copies | None:
+    """Where copies of a dataset in a store are kept; None for a folder."""
+    return Copies.of(recipe.dataset, recipe.dataset_folder) if is_remote(recipe.dataset) else None
+
+
 @dataclass(frozen=True)
 class StageData:
     """What a stage trains on.
@@ -106,7 +114,9 @@ def stage_data(recipe: TrainingRecipe, stage: Stage) -> StageData:
     Raises:
         ValueError: there is no index, the condition selects less than one batch, or limits leave nothing.
     """
-    rows = select_rows(ShardIndex(recipe.dataset / "shards"), stage.where, stage.name)
+    if (copies := copies_of(recipe)) is not None:
+        bring(copies)
+    rows = select_rows(ShardIndex(recipe.dataset_folder / "shards"), stage.where, stage.name)
     knobs = recipe.data_of(stage)
     if knobs.captions == "toss" and rows.tars is not None:
         raise ValueError(

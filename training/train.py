@@ -15,6 +15,7 @@ from torch import Tensor
 
 from schemas.training import Stage, TrainingRecipe
 from training.checkpoint import CheckpointWriter, checkpoints, last_good, latest_checkpoint, set_aside
+from training.data.cache import ShardCache
 from training.data.captions import cut_of
 from training.data.chance import Chance
 from training.data.loader import Loader
@@ -31,7 +32,7 @@ from training.parallel.distributed import World, world
 from training.parallel.lost_process import full_memory_named
 from training.sample import draw_prompts
 from training.speed import Speed
-from training.stages import StageData, locked, stage_data
+from training.stages import StageData, copies_of, locked, stage_data
 from training.state import TrainState, learning_rate
 from training.tracking import require_wandb, wandb_run
 from training.validation import Validation
@@ -125,7 +126,7 @@ def train_stage(
     knobs, optimizer = recipe.data_of(stage), recipe.optimizer_of(stage)
     state = begin_state(recipe, stage, here, features.null_caption(encoders))
     model = state.model if recipe.exact_sums else here.parallel(state.model)
-    source = Source(ShardReader(recipe.dataset / "shards", data.rows, cut_of(recipe)), *features.arrays())
+    source = source_of(recipe, data, features, range(state.step, stage.steps), here)
     chance, pin = Chance(recipe.seed, stage.name), here.device.type == "cuda"
     loader = Loader(source, data.order, chance, knobs, rank=here.rank, world_size=here.size, pin=pin)
     validation, speed = Validation(recipe, data, source, encoders), Speed(state.model.config, loader, here)
@@ -168,6 +169,18 @@ def train_stage(
     if state.step < stage.steps:
         raise stopped(here, stored_at(stage, state.step))
     return summary_of(folder, stage, seconds=time.perf_counter() - started, skipped=False)
+
+
+def source_of(recipe: TrainingRecipe, data: StageData, features: StageFeatures, steps: range, here: World) -> Source:
+    """What the samples of some steps are read from."""
+    shards, copies = recipe.dataset_folder / "shards", copies_of(recipe)
+    reader = ShardReader(shards, data.rows, cut_of(recipe), copies)
+    cache = None
+    if copies is not None and recipe.data.cache_gb:
+        folders = [found for found in features.tar_folders(shards) if found.is_relative_to(copies.folder)]
+        names, samples = list(data.rows.shards()), data.rows.whole.shards()
+        cache = ShardCache(copies, folders, names, samples, data.order, steps, recipe.data.cache_gb * 1e9, here.node)
+    return Source(reader, *features.arrays(copies), cache)
 
 
 def report(

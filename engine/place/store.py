@@ -129,7 +129,7 @@ class Store:
             version = obstore.head(self._client, self._key(key))["version"]
         return version not in (None, "null")
 
-    def list(self, folder: str = "") -> Iterator[Found]:
+    def below(self, folder: str = "") -> Iterator[Found]:
         """Every object below a folder, by key."""
         below = self._key(folder)
         with self._naming(folder):

@@ -57,7 +57,8 @@ def test_a_command_in_an_error_stays_on_one_line(monkeypatch: Any) -> None:
         "report {here} --out s3://bucket/page.html",
         "build folder images={here} out=s3://bucket/set",
         "plan folder images={here} out=abfs://bucket/set",
-        "train train_demo dataset=s3://bucket/set out={here}/run",
+        "train train_demo dataset=https://bucket/set out={here}/run",
+        "train train_demo dataset={here} out=s3://bucket/run",
         "train train_demo dataset={here} out=gs://bucket/run",
     ],
 )

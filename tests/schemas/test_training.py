@@ -68,6 +68,10 @@ def test_the_defaults_are_the_papers():
             },
             "data.lanes 16 does not divide a batch of 40, .* every stage is 8",
         ),
+        (
+            {"data": {"cache_gb": 4}},
+            "cache_gb 4.0 changes nothing while dataset is a folder; name a dataset in a store",
+        ),
         ({"data": {"lanes": 0}}, r"data\.lanes: .*greater than 0"),
         ({"stages": [{"name": "a", "resolution": 250, "steps": 5}]}, "resolution 250 is no multiple of 16"),
         ({"stages": stages({"name": "a"})}, r"stages\.1 \(a\): an earlier stage has the same name"),
@@ -233,6 +237,15 @@ def test_every_path_knob_expands_the_home_directory(monkeypatch):
     paths = [r.dataset, r.out, r.features.folder, r.latents.weights, r.text.weights, r.stages[0].parent]
     assert [str(path) for path in paths] == [f"/home/someone/{name}" for name in ("d", "o", "f", "v", "t", "w.pth")]
     assert recipe(out="a~b").out == Path("a~b")
+
+
+def test_a_dataset_in_a_store_has_a_folder_of_its_own_for_copies():
+    there = [recipe(dataset=f"s3://b/{name}", data={"cache_dir": "/nvme"}) for name in ("one", "two", "one")]
+    folders = [r.dataset_folder for r in there]
+    assert folders[0] == folders[2] != folders[1] and {folder.parent for folder in folders} == {Path("/nvme")}
+    assert there[0].features_folder == folders[0] / "features"
+    assert recipe(dataset="s3://b/one").resolved()["dataset"] == "s3://b/one"
+    assert recipe(dataset="d").dataset_folder == Path("d")
 
 
 def test_a_recipe_of_the_other_kind_is_named_as_what_it_is(tmp_path):

@@ -7,7 +7,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,35 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i, size in enumerate(sizes)
     ]
     return write_dataset(tmp_path_factory.mktemp("dataset"), pictures, sizes)
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Any]:
+    """An S3 server on loopback, with a bucket."""
+    from tests.storing import storing
+
+    with storing() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The same, empty, where this process and those that it starts find it."""
+    from engine.place import store
+    from tests.storing import environment
+
+    store._client.cache_clear()
+    for name, value in environment(s3.url).items():
+        monkeypatch.setenv(name, value)
+    s3.empty()
+    return s3
+
+
+def upload(server: Any, folder: Path, prefix: str) -> str:
+    """Put the files of a folder into the bucket; its address."""
+    server.put({f"{prefix}/{p.relative_to(folder)}": p.read_bytes() for p in folder.rglob("*") if p.is_file()})
+    server.forget()
+    return f"s3://{server.bucket}/{prefix}"
 
 
 @pytest.fixture

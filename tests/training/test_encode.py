@@ -71,8 +71,8 @@ def test_encode_stores_the_numbers_of_the_encoders(real_recipe):
     real_recipe = tossing(real_recipe)
     encode(real_recipe)
     stage, encoders = real_recipe.stages[0], Encoders(real_recipe)
-    rows = read_index(real_recipe.dataset / "shards")
-    reader = ShardReader(real_recipe.dataset / "shards", rows)
+    rows = read_index(real_recipe.dataset_folder / "shards")
+    reader = ShardReader(real_recipe.dataset_folder / "shards", rows)
     latents, text = (StoredArrays(s.folder) for s in (latents_set(real_recipe, stage), text_set(real_recipe)))
     num_synthetic = 0
     for row, entry in enumerate(rows.to_pylist()):
@@ -101,9 +101,9 @@ def test_bf16_keeps_what_an_encoder_gives_in_bf16_and_rounds_the_rest(real_recip
     latents, text = latents_set(rounding, rounding.stages[0]), text_set(rounding)
     assert (latents.rounded, text.rounded) == ("bf16", None)
     encode(rounding, stage="small")
-    entry = read_index(rounding.dataset / "shards").to_pylist()[0]
+    entry = read_index(rounding.dataset_folder / "shards").to_pylist()[0]
     stored = StoredArrays(text.folder).read(entry["shard"], entry["key"], "mixed")
-    reader = ShardReader(rounding.dataset / "shards", read_index(rounding.dataset / "shards"))
+    reader = ShardReader(rounding.dataset_folder / "shards", read_index(rounding.dataset_folder / "shards"))
     assert stored.dtype == torch.bfloat16
     assert torch.equal(stored.float(), Encoders(rounding).text.encode(reader.captions(0).mixed))
 
@@ -204,7 +204,7 @@ def test_without_a_toss_only_the_chosen_caption_is_encoded(recipe):
 def test_webdataset_reads_the_feature_tars(recipe):
     recipe = tossing(recipe)
     encode(recipe)
-    rows = read_index(recipe.dataset / "shards").to_pylist()
+    rows = read_index(recipe.dataset_folder / "shards").to_pylist()
     for found, arrays in ((latents_set(recipe, recipe.stages[0]), {"latents.npy"}), (text_set(recipe), {"raw.npy"})):
         tars = sorted(str(path) for path in found.folder.glob("*/*.tar"))
         samples = list(webdataset.WebDataset(tars, shardshuffle=False).decode())
@@ -295,7 +295,7 @@ def test_only_shards_that_changed_are_encoded_anew(recipe_values, make_dataset, 
 
 def test_a_flipped_bit_in_any_file_of_a_set_is_found_and_what_is_missing_is_encoded_again(recipe):
     encode(recipe, kind="text")
-    folder, shards = text_set(recipe).folder, recipe.dataset / "shards"
+    folder, shards = text_set(recipe).folder, recipe.dataset_folder / "shards"
     whole = content(folder)
     assert damaged_files(folder, shards) == []
     for place, name in enumerate(sorted(whole)):

@@ -37,7 +37,7 @@ def test_the_same_weights_have_the_same_loss(recipe_values):
         stage, encoders = recipe.stages[0], Encoders(recipe)
         model = starting_model(TrainingRecipe.from_mapping(recipe_values), stage, encoders.text.null())
         data = stage_data(recipe, stage)
-        source = Source(ShardReader(recipe.dataset / "shards", data.rows))
+        source = Source(ShardReader(recipe.dataset_folder / "shards", data.rows))
         validation = Validation(recipe, data, source, encoders)
         device = next(model.parameters()).device
         losses += [validation.losses(model, World(0, 1, device)) for _ in range(2)]
@@ -71,11 +71,11 @@ def test_held_out_pictures_are_validated_and_never_trained_on(recipe_values, cap
     monkeypatch.setattr(Loader, "prepare", lambda *step: (batch := prepare(*step), trained.update(batch.image_ids))[0])
     with caplog.at_level(logging.INFO):
         train(recipe)
-    every = set(read_index(recipe.dataset / "shards")["image_id"].to_pylist())
+    every = set(read_index(recipe.dataset_folder / "shards")["image_id"].to_pylist())
     held = {image_id for image_id in every if unit_interval(image_id, "validation") < 0.3}
     assert held and trained == every - held
     data = stage_data(recipe, recipe.stages[0])
-    source = Source(ShardReader(recipe.dataset / "shards", data.rows))
+    source = Source(ShardReader(recipe.dataset_folder / "shards", data.rows))
     grid = Validation(recipe, data, source, Encoders(recipe))
     assert {grid._source.read(row, grid._shapes[row]).image_id for row in grid._rows} == held
     for stage in recipe.stages:

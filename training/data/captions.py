@@ -91,7 +91,7 @@ def cut_of(recipe: TrainingRecipe) -> Cut:
     Raises:
         ValueError: the tokenizer of the mix is not on this machine.
     """
-    path = recipe.dataset / "recipe.yaml"
+    path = recipe.dataset_folder / "recipe.yaml"
     if recipe.data.captions == "mix" or not path.is_file():
         return by_words
     given = (read_yaml(path).get("mix") or {}).get("tokenizer", WORDS)

@@ -112,7 +112,7 @@ class Loader:
         world_size: int = 1,
         pin: bool = False,
     ) -> None:
-        self._cache = SampleCache(source, data.cache_mb)
+        self._source, self._cache = source, SampleCache(source, data.cache_mb)
         self._pin = pin
         self._order, self._chance, self._data = order, chance, data
         self._rank, self._world_size = rank, world_size
@@ -132,7 +132,8 @@ class Loader:
         """
         steps = range(first_step, last_step)
         prepared = ahead(self.prepare, steps, self._data.threads, window=self._data.prefetch)
-        for _ in steps:
+        for step in steps:
+            self._source.reached(step)
             started = time.perf_counter()
             batch = next(prepared)
             self.waited_s += time.perf_counter() - started

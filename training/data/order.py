@@ -157,14 +157,25 @@ class BatchOrder:
         if self._planned is None or self._planned.epoch != epoch:
             self._planned = None  # its memory first
             self._planned = self._plan(epoch)
-        code, start = self._planned.codes[position], self._planned.starts[position]
+        return self._dealt(self._planned, position)
+
+    def shards_of(self, epoch: int, part: int, parts: int) -> list[NDArray[np.int32]]:
+        """For each batch of an epoch the numbers of the shards that one of `parts` equal slices reads, one per row.
+
+        Safe to share between threads.
+        """
+        plan = self._plan(epoch)
+        rows = (self._dealt(plan, position).part(part, parts).rows for position in range(len(self)))
+        return [np.searchsorted(self._shard_ends, of, side="right").astype(np.int32) for of in rows]
+
+    def _dealt(self, plan: Plan, position: int) -> Batch:
+        code, start = plan.codes[position], plan.starts[position]
         dealt_before, count = self._counts[:code].sum(), self._counts[code]
-        places = slice(start, start + self._batch)
-        draws = (
-            np.arange(start, start + self._batch) if self._planned.draws is None else self._planned.draws[code][places]
-        )
-        rows = self._planned.rows[dealt_before + draws % count].astype(np.int64)
-        return Batch(epoch, self._shapes.table[code], rows, draws // count)
+        draws = np.arange(start, start + self._batch)
+        if plan.draws is not None:
+            draws = plan.draws[code][draws]
+        rows = plan.rows[dealt_before + draws % count].astype(np.int64)
+        return Batch(plan.epoch, self._shapes.table[code], rows, draws // count)
 
     def substitute(self, row: int, attempt: int) -> int:
         """The row that replaces a damaged one: the `attempt`-th after it of its shape, the first after the last."""

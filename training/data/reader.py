@@ -22,6 +22,7 @@ from schemas.shard_index import ShardIndex
 from training.data.captions import RAW, Captions, Cut, by_words, cut_captions
 from training.data.order import Shape
 from training.data.selection import MEMBERS, Entry, Selection
+from training.data.tars import Copies, Tar, open_tar
 from training.data.transform import Pixels, crop_to
 
 MOST_OPEN = 256
@@ -50,13 +51,16 @@ class ShardReader:
     Args:
         rows: the selection, or an index as a table.
         cut: cuts captions that the mix has not cut.
+        copies: where the dataset is in a store.
     """
 
-    def __init__(self, shards: Path, rows: Selection | pa.Table, cut: Cut = by_words) -> None:
-        self._shards, self._cut = shards, cut
+    def __init__(
+        self, shards: Path, rows: Selection | pa.Table, cut: Cut = by_words, copies: Copies | None = None
+    ) -> None:
+        self._shards, self._cut, self._copies = shards, cut, copies
         self._rows = Selection(ShardIndex.of(rows)) if isinstance(rows, pa.Table) else rows
         self._folder = shards if self._rows.tars is None else Path(os.path.normpath(shards / self._rows.tars))
-        self._tars = Lru[str, _Tar](MOST_OPEN)
+        self._tars = Lru[str, Tar](MOST_OPEN)
 
     def __len__(self) -> int:
         return self._rows.num_rows
@@ -67,7 +71,7 @@ class ShardReader:
 
     def over(self, rows: Selection) -> ShardReader:
         """The same over other rows of the index."""
-        return ShardReader(self._shards, rows, self._cut)
+        return ShardReader(self._shards, rows, self._cut, self._copies)
 
     def read(self, row: int, shape: Shape) -> Sample:
         """The sample of an index row, its picture scaled to cover `shape` and cropped.
@@ -154,30 +158,16 @@ class ShardReader:
         found = member_of(bytes(header))  # a name may be long, linked or in any letters: the size has to do
         return found is not None and found[1] == size
 
-    def _open(self, shard: str) -> _Tar:
+    def _open(self, shard: str) -> Tar:
         path = self._folder / shard
         is_foreign = self._rows.tars is not None  # its tars may be links to other disks
         place = Path(os.path.normpath(path)) if is_foreign else path.resolve()
         if not place.is_relative_to(self._folder if is_foreign else self._folder.resolve()):
             raise ValueError(f"{shard}: the index names a shard outside {self._folder}")
         try:
-            return _Tar(os.open(path, os.O_RDONLY))
+            return open_tar(place if is_foreign else path, self._copies)
         except OSError as error:
             raise ValueError(f"{path}: the index names this shard, but {error.strerror}") from None
-
-
-class _Tar:
-    """An open tar; closed when the last thread that reads from it lets go of it."""
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-
-    def __del__(self) -> None:
-        os.close(self._descriptor)
-
-    def read(self, begin: int, end: int) -> memoryview:
-        """Bytes begin..end - 1, fewer at the tar's end; moves no file position that threads would share."""
-        return memoryview(os.pread(self._descriptor, end - begin, begin) if 0 <= begin < end else b"")
 
 
 def _is_header_of(header: memoryview, name: str, size: int) -> bool:

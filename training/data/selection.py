@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -75,6 +76,11 @@ class Selection:
     def num_rows(self) -> int:
         return int(self._part_starts[-1])
 
+    @property
+    def whole(self) -> Selection:
+        """All rows of the index."""
+        return Selection(self._index)
+
     def where(self, kept: NDArray[np.bool_]) -> Selection:
         """Those of the rows for which `kept` is true."""
         numbers = np.arange(self.num_rows, dtype=np.int32) if self._numbers is None else self._numbers
@@ -96,6 +102,18 @@ class Selection:
             begin, end = end, end + len(values)
             codes[begin:end] = np.array(numbers, np.int32)[values.indices.to_numpy()]
         return codes
+
+    def shards(self) -> dict[str, int]:
+        """The shards of the rows, in tar order, and how many rows each has."""
+        rows: dict[str, int] = {}
+        for part in self.parts(["shard"]):
+            values = part["shard"].combine_chunks()
+            codes, names = values.indices.to_numpy(), values.dictionary.to_pylist()
+            begins = np.flatnonzero(np.diff(codes, prepend=-1))
+            for begin, end in pairwise([*begins.tolist(), len(codes)]):
+                name = names[codes[begin]]
+                rows[name] = rows.get(name, 0) + end - begin
+        return rows
 
     def weights(self) -> NDArray[np.float32]:
         """The sampling weight of every selected row, (num_rows,); 1 where the index has none."""

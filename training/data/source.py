@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from schemas.training import LATENT_DOWNSAMPLING
+from training.data.cache import ShardCache
 from training.data.captions import MIXED, SYNTHETIC, Read, preferred
 from training.data.order import Shape
 from training.data.reader import ShardReader
@@ -47,6 +48,7 @@ class Source:
 
     Args:
         latents, text: sets of features to use; None is the shard's own picture or captions.
+        cache: copies what is in a store.
     """
 
     def __init__(
@@ -54,9 +56,10 @@ class Source:
         reader: ShardReader,
         latents: StoredArrays | None = None,
         text: StoredArrays | None = None,
+        cache: ShardCache | None = None,
     ) -> None:
         self._reader = reader
-        self._latents, self._text = latents, text
+        self._latents, self._text, self._cache = latents, text, cache
 
     def __len__(self) -> int:
         return len(self._reader)
@@ -86,7 +89,14 @@ class Source:
             raise ValueError(f"{self._latents.folder / shard}: has {what} for {key}, not {cells}; {MEND}")
         return TrainingSample(key, moments, captions)
 
+    def reached(self, step: int) -> None:
+        """Training comes to a step."""
+        if self._cache is not None:
+            self._cache.reached(step)
+
     def close(self) -> None:
+        if self._cache is not None:
+            self._cache.close()
         self._reader.close()
 
 

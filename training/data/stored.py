@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import zlib
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from schemas.lru import Lru
 from schemas.seal import check_file
 from schemas.shard import BLOCK
 from training.data.reader import DamagedSample, member_of
+from training.data.tars import Copies, open_tar
 
 SHARDS_OPEN = 128
 """Shards of a set whose tables are kept in memory; a window of the order touches fewer."""
@@ -30,20 +30,20 @@ MEND = "sigma encode RECIPE writes it again"
 class StoredShard:
     """One tar of features and its table."""
 
-    def __init__(self, tar: Path) -> None:
-        self._tar = tar
+    def __init__(self, tar: Path, copies: Copies | None = None) -> None:
+        is_remote = copies is not None and tar.is_relative_to(copies.folder)
+        self._name = copies.shown(tar) if copies is not None and is_remote else str(tar)
+        places = tar.with_suffix(".parquet")
         try:
-            check_file(tar.with_suffix(".parquet"))
-            self._places = pq.read_table(tar.with_suffix(".parquet"), partitioning=None, memory_map=False).to_pydict()
-            self._file = tar.open("rb", buffering=0)
+            if copies is not None and is_remote and not places.is_file():
+                copies.store.fetch(copies.key(places), places)
+            check_file(places)
+            self._places = pq.read_table(places, partitioning=None, memory_map=False).to_pydict()
+            self._tar = open_tar(tar, copies)
         except (OSError, pa.ArrowException) as error:
             why = str(error).splitlines()[0]
-            raise ValueError(f"{tar}: cannot be read ({why}); delete it, then {MEND}") from None
+            raise ValueError(f"{self._name}: cannot be read ({why}); delete it, then {MEND}") from None
         self._row_of = {key: row for row, key in enumerate(self._places["key"])}
-
-    def __del__(self) -> None:  # a shard that another thread still reads is closed when that one is done
-        if hasattr(self, "_file"):
-            self._file.close()
 
     def read(self, key: str, array: str) -> Tensor | None:
         """An array of a sample as it is stored; None where the sample has none of that name.
@@ -54,24 +54,23 @@ class StoredShard:
         """
         row = self._row_of.get(key)
         if row is None:
-            raise ValueError(f"{self._tar}: holds no features of {key}; {MEND}")
+            raise ValueError(f"{self._name}: holds no features of {key}; {MEND}")
         if self._places["damage"][row] is not None:
             raise DamagedSample(f"{self._places['damage'][row]} (when it was encoded)")
         offset, size = self._places[f"{array}_offset"][row], self._places[f"{array}_size"][row]
         if offset is None:
             return None
-        data = bytearray(BLOCK + size)
         checksum = self._places.get(f"{array}_crc32", {row: None})[row]
-        num_read = os.preadv(self._file.fileno(), [data], offset - BLOCK)
+        data = self._tar.read(offset - BLOCK, offset + size)
         found = member_of(bytes(data[:BLOCK]))
         try:  # an equal caption is stored under another array's name
-            if num_read != len(data) or found is None or found[1] != size or not found[0].startswith(f"{key}."):
+            if len(data) != BLOCK + size or found is None or found[1] != size or not found[0].startswith(f"{key}."):
                 raise ValueError(f"{member_name(key, array)} is not at {offset}, where its table says")
-            if checksum is not None and zlib.crc32(memoryview(data)[BLOCK:]) != checksum:
+            if checksum is not None and zlib.crc32(data[BLOCK:]) != checksum:
                 raise ValueError(f"the checksum of {member_name(key, array)} is wrong")
-            return as_tensor(decode_npy(memoryview(data)[BLOCK:]))
+            return as_tensor(decode_npy(data[BLOCK:]))
         except ValueError as error:
-            raise ValueError(f"{self._tar}: damaged ({error}); delete it, then {MEND}") from None
+            raise ValueError(f"{self._name}: damaged ({error}); delete it, then {MEND}") from None
 
     def is_cut(self, key: str, array: str) -> bool:
         """Whether the caption was cut before it was encoded; false in sets that do not say."""
@@ -82,8 +81,8 @@ class StoredShard:
 class StoredArrays:
     """Reads the arrays of a set. Safe to share between threads; keeps the shards that it used last."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, copies: Copies | None = None) -> None:
+        self.folder, self._copies = folder, copies
         self._shards = Lru[str, StoredShard](SHARDS_OPEN)
 
     def read(self, shard: str, key: str, array: str) -> Tensor | None:
@@ -95,7 +94,7 @@ class StoredArrays:
         return self._shard(shard).is_cut(key, array)
 
     def _shard(self, shard: str) -> StoredShard:
-        return self._shards.get(shard, partial(StoredShard, self.folder / shard))
+        return self._shards.get(shard, partial(StoredShard, self.folder / shard, self._copies))
 
 
 def as_stored(values: Tensor, dtype: str) -> Any:

@@ -30,6 +30,12 @@ class World:
     def is_first(self) -> bool:
         return self.rank == 0
 
+    @property
+    def node(self) -> tuple[int, int]:
+        """The number of this machine, and how many there are; torchrun says how many processes each has."""
+        local = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
+        return (0, 1) if self.size % local else (self.rank // local, self.size // local)
+
     def parallel(self, model: nn.Module) -> nn.Module:
         """The module to call in training. It averages gradients over the processes, which a sharded one does itself."""
         if self.size == 1 or isinstance(model, FSDPModule):

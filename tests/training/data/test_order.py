@@ -132,6 +132,17 @@ def test_a_node_reads_the_shards_of_its_lanes_and_few_others():
     assert read[1] > 3.9 and read[4] < 1.2
 
 
+@given(rows=rows_strategy, parts=st.integers(1, 3), lanes=st.integers(1, 2), epoch=st.integers(0, 2))
+@settings(max_examples=30, deadline=None)
+def test_the_shards_of_a_part_are_those_of_its_rows(rows, parts, lanes, epoch):
+    order, rows = order_of(rows, 6 * lanes, lanes=lanes), sorted(rows)
+    names = sorted({shard for shard, _ in rows})
+    for part in range(parts):
+        expected = [order.batch(epoch * len(order) + step).part(part, parts).rows for step in range(len(order))]
+        found = order.shards_of(epoch, part, parts)
+        assert [[names[s] for s in of] for of in found] == [[rows[row][0] for row in of] for of in expected]
+
+
 @given(seed=st.integers(-(2**40), 2**40), epoch=st.integers(0, 3))
 @settings(max_examples=30, deadline=None)
 def test_epochs_and_seeds_differ_and_one_seed_is_one_order(seed, epoch):

@@ -129,8 +129,8 @@ def test_neighbouring_members_are_read_at_once(dataset, tmp_path, monkeypatch, m
     index = rewritten(dataset, tmp_path, members, format=tar_format)
     reader, expected = ShardReader(tmp_path, index), reader_of(dataset)
     spans = []
-    pread = os.pread
-    monkeypatch.setattr(os, "pread", lambda *arguments: spans.append(arguments) or pread(*arguments))
+    preadv = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda *arguments: spans.append(arguments) or preadv(*arguments))
     for row, shard in enumerate(index["shard"].to_pylist()):
         spans.clear()
         found = reader.members(row)

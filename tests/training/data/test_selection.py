@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -74,6 +75,17 @@ def test_threads_share_it_and_old_blocks_go(monkeypatch):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda row: check(rows, row, row), order))
     assert len(rows._blocks) == 3
+
+
+@given(chosen=st.none() | st.sets(st.integers(0, NUM_ROWS - 1), min_size=1))
+@settings(max_examples=20, deadline=None)
+def test_shards_come_in_tar_order_with_their_rows(chosen):
+    numbers = None if chosen is None else np.array(sorted(chosen), np.int32)
+    rows = range(NUM_ROWS) if chosen is None else sorted(chosen)
+    expected = Counter(f"1.0/1.0-{row // 250:06d}.tar" for row in rows)
+    found = Selection(INDEX, numbers)
+    assert list(found.shards().items()) == list(expected.items())
+    assert set(found.whole.shards().values()) == {250} and found.whole.num_rows == NUM_ROWS
 
 
 def test_a_damaged_part_of_the_index_is_named(tmp_path):

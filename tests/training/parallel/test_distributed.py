@@ -7,8 +7,10 @@ import subprocess
 import time
 
 import pytest
+import torch
 
 from tests.training.runs import start_group
+from training.parallel.distributed import World
 
 pytestmark = pytest.mark.slow
 
@@ -50,3 +52,14 @@ def test_a_failed_process_leaves_at_once_and_the_others_take_it_for_lost(tmp_pat
     started = time.time()
     quick, slow = outputs(tmp_path, fails="fails")
     assert started < quick["failed"] < slow["inside"] < slow["failed"]
+
+
+@pytest.mark.parametrize(
+    ("rank", "size", "local", "expected"),
+    [(0, 1, None, (0, 1)), (5, 8, "4", (1, 2)), (3, 8, "4", (0, 2)), (2, 8, None, (0, 1)), (5, 6, "4", (0, 1))],
+)
+def test_a_process_knows_its_machine_from_torchrun(monkeypatch, rank, size, local, expected):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    if local is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", local)
+    assert World(rank, size, torch.device("cpu")).node == expected

@@ -1,0 +1,105 @@
+"""A dataset in a store: a run reads the same samples from it as from a folder, copied or by range, killed or not."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from schemas.training import TrainingRecipe
+from tests.training.conftest import upload
+from tests.training.runs import Run, metrics_of
+from training.data.reader import ShardReader
+from training.encode import encode_features
+from training.stages import copies_of, stage_data
+from training.train import train
+
+QUIET = logging.getLogger("quiet")
+
+
+class NoProgress:
+    """Encoding shows nothing."""
+
+    def begin(self, *of: Any) -> None: ...
+    def advance(self, *of: Any) -> None: ...
+
+
+def numbers(recipe: TrainingRecipe) -> list[tuple[Any, ...]]:
+    return [tuple(line[key] for key in ("step", "loss", "mse", "vb", "grad_norm")) for line in metrics_of(recipe)]
+
+
+@pytest.fixture
+def remote(recipe_values, dataset, bucket, tmp_path) -> dict[str, Any]:
+    """A recipe whose dataset is in the bucket, with a disk of its own for copies."""
+    data = recipe_values["data"] | {"cache_dir": str(tmp_path / "copies"), "cache_gb": 1}
+    return recipe_values | {"dataset": upload(bucket, dataset, "ds"), "data": data, "out": str(tmp_path / "remote")}
+
+
+def test_samples_of_a_store_are_those_of_the_folder_to_the_byte(remote, dataset, bucket):
+    recipe = TrainingRecipe.from_mapping(remote)
+    rows = stage_data(recipe, recipe.stages[0]).rows
+    here, there = (
+        ShardReader(dataset / "shards", rows),
+        ShardReader(recipe.dataset_folder / "shards", rows, copies=copies_of(recipe)),
+    )
+    for row in range(len(here)):
+        assert {kind: bytes(data) for kind, data in there.members(row).items()} == {
+            kind: bytes(data) for kind, data in here.members(row).items()
+        }
+        assert there.captions(row) == here.captions(row)
+    entry = there.entry(0)
+    bucket.delete(f"ds/shards/{entry.shard}")
+    with pytest.raises(
+        ValueError, match=rf"s3://photos/ds/shards/{entry.shard}: the index names this shard, but it is gone"
+    ):
+        there.read(0, (32, 32))
+
+
+@pytest.mark.parametrize("cache_gb", [0, 1])
+def test_losses_are_equal_to_the_bit_from_a_store_and_from_a_folder(recipe_values, remote, bucket, cache_gb):
+    local = TrainingRecipe.from_mapping(recipe_values)
+    recipe = TrainingRecipe.from_mapping(remote | {"data": remote["data"] | {"cache_gb": cache_gb}})
+    train(local)
+    train(recipe)
+    assert numbers(recipe) == numbers(local)
+    copies = list(recipe.dataset_folder.rglob("*.tar"))
+    assert bool(copies) == bool(cache_gb) and all(path.stat().st_size for path in copies)
+    bucket.forget()
+    assert all(stage.skipped for stage in train(recipe))
+
+
+def test_features_are_read_from_the_store_and_pictures_are_not(
+    recipe_values, make_dataset, dataset, bucket, tmp_path, remote
+):
+    import shutil
+
+    shutil.copytree(dataset, tmp_path / "ds")
+    features = {"runner": "local", "dtype": "fp32", "use": "require"}
+    local = TrainingRecipe.from_mapping(recipe_values | {"dataset": str(tmp_path / "ds"), "features": features})
+    list(encode_features(local, NoProgress()))
+    train(local)
+    recipe = TrainingRecipe.from_mapping(
+        remote | {"features": features, "dataset": upload(bucket, tmp_path / "ds", "encoded")}
+    )
+    train(recipe)
+    assert numbers(recipe) == numbers(local)
+    kept = {path.relative_to(recipe.dataset_folder).parts[0] for path in recipe.dataset_folder.rglob("*.tar")}
+    assert kept == {"features"}
+    with pytest.raises(ValueError, match="dataset: s3://photos/encoded: features are encoded from a folder; copy"):
+        list(encode_features(recipe, NoProgress()))
+
+
+@pytest.mark.slow
+def test_killed_while_it_reads_from_a_store_and_resumed_the_losses_are_equal_to_the_bit(
+    remote, recipe_values, tmp_path
+):
+    stages = [recipe_values["stages"][0] | {"steps": 24}]
+    whole = TrainingRecipe.from_mapping(recipe_values | {"stages": stages})
+    train(whole)
+    killed = TrainingRecipe.from_mapping(remote | {"stages": stages})
+    Run(killed).wait_for(step=6).kill()
+    half = next(killed.dataset_folder.rglob("*.tar")).with_name(".tmp-00-cut.tar")
+    half.write_bytes(b"half")
+    train(killed)
+    assert numbers(killed) == numbers(whole) and not half.exists()
