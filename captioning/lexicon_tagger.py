@@ -9,12 +9,35 @@ so the rules here are few and look at one question only: is this word, in this p
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
+from importlib.util import find_spec
+from types import ModuleType
 
 import numpy as np
-from spacy.language import Language
-from spacy.tokens import Doc
-from textblob.en import lexicon, parser
+
+
+@contextmanager
+def _standing_in(name: str, module: ModuleType | None) -> Iterator[None]:
+    """A package is another one while others are imported, and None is a missing one; one that is loaded stays."""
+    sys.modules.setdefault(name, module)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        if sys.modules[name] is module:
+            del sys.modules[name]
+
+
+with _standing_in("torch", None):  # spaCy loads it where it is, for two seconds, and the lexicon needs none
+    from spacy.language import Language
+    from spacy.tokens import Doc
+
+_textblob, _spec = ModuleType("textblob"), find_spec("textblob")
+_textblob.__path__ = _spec.submodule_search_locations or [] if _spec else []
+with _standing_in("textblob", _textblob):  # it loads NLTK and SciPy, and its word list needs neither
+    from textblob.en import lexicon, parser
 
 HYPHENATED = re.compile(
     r"[a-z]-[a-z]{3,}|"  # T-shirt, X-ray, e-mail, V-neck

@@ -99,11 +99,12 @@ def load_extractor(name: str, compounds: bool = False) -> NounExtractor:
         ValueError: the model is not installed (the message has the command that installs it) or cannot tag.
     """
     find_extractor(name)
+    if name == LEXICON:
+        from captioning.lexicon_tagger import FACTORY, HYPHENATED  # before spaCy: it does without torch
+
     import spacy  # takes half a second; only workers pay it
 
     if name == LEXICON:
-        from captioning.lexicon_tagger import FACTORY, HYPHENATED
-
         nlp = spacy.blank("en")
         nlp.tokenizer.token_match = HYPHENATED.fullmatch  # type: ignore[union-attr]  # T-shirt stays whole
         nlp.add_pipe(FACTORY)

@@ -29,11 +29,11 @@ import types
 from pathlib import Path
 from typing import Any, NoReturn
 
-PACKAGES = ("schemas", "engine", "models", "curation", "captioning", "training", "commands")
-LATE = ("sigma", "diffusers", "torch.distributed.fsdp")
-"""What the project imports inside functions, or above its packages."""
-RAY = ("engine.ray_cluster", "engine.ray_runner")
-"""Ray starts threads, and a thread does not live through a fork."""
+from PIL import Image
+
+PACKAGES = ("schemas", "engine", "models", "curation", "captioning", "training", "viewer", "commands")
+LATE = ("sigma", "diffusers", "torch.distributed.fsdp", "torch.profiler", "pandas", "rich._emoji_codes")
+"""What the project imports inside functions, or above its packages; Arrow imports pandas, and rich its emojis."""
 OWN = ("sigma", "commands")
 """Every child imports these again: the console looks for its width while it is imported."""
 REQUEST_BYTES = 200_000
@@ -46,10 +46,10 @@ def import_everything() -> None:
     pool would be missing in every child."""
     for package in PACKAGES:
         for found in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-            if found.name not in RAY:
-                importlib.import_module(found.name)
+            importlib.import_module(found.name)
     for name in LATE:
         importlib.import_module(name)
+    Image.init()  # every format of Pillow
     importlib.import_module("captioning.texts.language").LanguageGuesser().languages()
     importlib.import_module("captioning.nouns").shared_extractor("lexicon", False)
     for name in [name for name in sys.modules if name.partition(".")[0] in OWN]:
