@@ -12,7 +12,7 @@ from engine.dataset import Dataset
 from engine.map_job import MapJob
 from engine.names import Held, PartName
 from engine.run_log import JobResult
-from engine.runner import Lane, Runner, Task
+from engine.runner import Queue, Runner, Task
 
 
 class Watcher(Protocol):
@@ -40,7 +40,7 @@ class _Course:
         def committed(task: Task, files: tuple[str, ...]) -> None:
             flow.committed(self, task.number, files)
 
-        self.lane = Lane(job, deque(), self._count, committed, self._begin, self.num_parts)
+        self.queue = Queue(job, deque(), self._count, committed, self._begin, self.num_parts)
 
     def _begin(self) -> None:
         self.begun = time.perf_counter()
@@ -91,9 +91,9 @@ class Flow:
             for number in range(course.num_parts):
                 self._offer(course, number)
         self._end_jobs()
-        lanes = [course.lane for course in self._courses]
-        if any(lane.waiting for lane in lanes):
-            runner().run_lanes(self._dataset, lanes)
+        queues = [course.queue for course in self._courses]
+        if any(queue.waiting for queue in queues):
+            runner().run_queues(self._dataset, queues)
 
     def committed(self, course: _Course, number: int, files: Sequence[str]) -> None:
         """Go on from a part that a worker has committed."""
@@ -107,10 +107,10 @@ class Flow:
         if made_from is None or number in course.known:
             return
         course.known.add(number)
-        course.lane.to_come -= 1
+        course.queue.to_come -= 1
         names = [there.get((number, made_from)) for there in course.there]
         if None in names:
-            course.lane.waiting.append(course.task(number, made_from))
+            course.queue.waiting.append(course.task(number, made_from))
             return
         course.pass_over(number)
         found = zip(course.job.outputs, names, strict=True)

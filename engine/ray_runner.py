@@ -7,11 +7,11 @@ come out.
 
 from __future__ import annotations
 
+import sys
 import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ import ray.exceptions
 
 from engine import ray_cluster
 from engine.dataset import Dataset
+from engine.ray_pool import Actor, Pool
 from engine.ray_worker import Counts, PartWorker
-from engine.runner import Lane, PartFailed, Runner, Task
+from engine.runner import PartFailed, Queue, Runner, Task
 from schemas.commit import TEMPORARY
 
 POLL_S = 0.3
@@ -34,51 +35,6 @@ MOST_STILLBORN = 20
 """Workers that may die one after the other before any comes up."""
 MOST_WORKERS = 1000
 """Workers that an autoscaler is asked for at most. It starts nodes up to its own maximum; the others wait."""
-
-
-@dataclass(eq=False)
-class _Actor:
-    handle: Any
-    pool: _Pool
-    lane: Lane | None = None
-    """Whose part it has computed last, or computes."""
-    counting: Any = None
-    """The answer to `take_counts` that is on its way."""
-
-
-@dataclass(eq=False)
-class _Pool:
-    """The actors of one kind."""
-
-    num_gpus: float
-    """of each"""
-    workers: int | None
-    """that its jobs ask for; None is as many as there is room for"""
-    actors: set[_Actor] = field(default_factory=set)
-    idle: list[_Actor] = field(default_factory=list)
-    lanes: list[Lane] = field(default_factory=list)
-    """of the present run, in order"""
-    room: int = 0
-    gpu_workers: int = 0
-    """that there is room for, or that were up at once"""
-    told: Counter[Lane] = field(default_factory=Counter)
-    """The same, as the counts of each lane have it."""
-
-    @property
-    def num_waiting(self) -> int:
-        return sum(len(lane.waiting) for lane in self.lanes)
-
-    @property
-    def num_left(self) -> int:
-        """Parts that wait or may come."""
-        return sum(len(lane.waiting) + lane.to_come for lane in self.lanes)
-
-    def lane_for(self, actor: _Actor) -> Lane | None:
-        """Choose whose part an idle actor computes: of the last lane, for whatever comes after it. One with a GPU stays
-        with the weights that it has."""
-        if self.num_gpus and actor.lane in self.lanes and actor.lane is not None and actor.lane.waiting:
-            return actor.lane
-        return next((lane for lane in reversed(self.lanes) if lane.waiting), None)
 
 
 class RayRunner(Runner):
@@ -96,16 +52,17 @@ class RayRunner(Runner):
         self._wanted, self._retries = workers, retries
         self._made: Any = ray.remote(PartWorker)
         self._root = ""
-        self._pools: dict[tuple[float, int | None], _Pool] = {}
-        self._starting: dict[Any, _Actor] = {}
-        self._busy: dict[Any, tuple[_Actor, Lane, Task]] = {}
-        self._counting: dict[Any, _Actor] = {}
+        self._pools: dict[float, Pool] = {}
+        """GPUs of each actor -> the pool."""
+        self._starting: dict[Any, Actor] = {}
+        self._busy: dict[Any, tuple[Actor, Queue, Task]] = {}
+        self._counting: dict[Any, Actor] = {}
         self._long: set[Any] = set()
         """Parts that were being computed when the driver asked last; one that is done brings its own counts."""
-        self._hungry: list[_Pool] = []
+        self._hungry: list[Pool] = []
         """Pools with parts and without an actor when the driver looked last."""
         self._probe: Path | None = None
-        self._lanes: Sequence[Lane] = ()
+        self._queues: Sequence[Queue] = ()
         self._turn = self._stillborn = 0
         self._look_at = self._count_at = 0.0
         self._autoscales = False
@@ -114,17 +71,17 @@ class RayRunner(Runner):
         if self._owns:
             self._alone = ray_cluster.connect()
 
-    def run_lanes(self, dataset: Dataset, lanes: Sequence[Lane]) -> None:
-        """See `Runner.run_lanes`. A part whose worker or node is lost is handed out again, `retries` times.
+    def run_queues(self, dataset: Dataset, queues: Sequence[Queue]) -> None:
+        """See `Runner.run_queues`. A part whose worker or node is lost is handed out again, `retries` times.
 
         Raises:
             ValueError: a worker needs more GPUs than any node has or could have, or a node does not see the dataset.
         """
         lost = Counter[tuple[int, int]]()
         try:
-            self._prepare(dataset, lanes)
-            jobs = {lane: (place, ray.put(lane.job)) for place, lane in enumerate(lanes)}
-            while self._busy or any(lane.waiting for lane in lanes):
+            self._prepare(dataset, queues)
+            jobs = {queue: (place, ray.put(queue.job)) for place, queue in enumerate(queues)}
+            while self._busy or any(queue.waiting for queue in queues):
                 self._hire()
                 self._hand_out(jobs)
                 self._let_go()
@@ -148,28 +105,26 @@ class RayRunner(Runner):
         if self._owns and ray.is_initialized():
             ray.shutdown()
 
-    def _prepare(self, dataset: Dataset, lanes: Sequence[Lane]) -> None:
-        """Put each lane to the pool of its kind, get all other actors out of the way, and see that all nodes can do the
-        jobs."""
+    def _prepare(self, dataset: Dataset, queues: Sequence[Queue]) -> None:
+        """Put each queue to a pool, get all other actors out of the way, and see that all nodes can do the jobs."""
         self._autoscales = not self._alone and ray_cluster.autoscaler() is not None
         if self._root != str(dataset.root):
             self._stop_actors()
             self._root = str(dataset.root)
-        self._lanes, gpus = lanes, ray_cluster.gpus_of_nodes()
+        self._queues, gpus = queues, ray_cluster.gpus_of_nodes()
         for pool in self._pools.values():
-            pool.lanes, pool.told = [], Counter()
+            pool.queues, pool.holders, pool.told = {}, {}, Counter()
             for actor in pool.actors:
-                actor.counting = None
+                actor.queue = actor.counting = None
         self._counting = {}  # of another run, whose counts nobody waits for
-        for lane in lanes:
-            if lane.waiting or lane.to_come:
-                slots = ray_cluster.gpu_slots(lane.job, gpus, ray_cluster.could_start if self._autoscales else None)
-                kind = slots.num_gpus, lane.job.workers
-                pool = self._pools.setdefault(kind, _Pool(*kind))
-                pool.lanes.append(lane)
-                pool.gpu_workers = slots.count
+        for queue in queues:
+            if queue.waiting or queue.to_come:
+                slots = ray_cluster.gpu_slots(queue.job, gpus, ray_cluster.could_start if self._autoscales else None)
+                pool = self._pools.setdefault(slots.num_gpus, Pool(slots.num_gpus))
+                pool.queues[queue] = queue.job.workers or self._wanted or sys.maxsize
+                pool.holders[queue], pool.gpu_workers = set(), slots.count
         for pool in self._pools.values():
-            if not pool.lanes:
+            if not pool.queues:
                 self._stop(pool.actors)
         if not self._alone and self._probe is None:
             self._probe = dataset.root / f"{TEMPORARY}{uuid.uuid4().hex}"
@@ -180,24 +135,22 @@ class RayRunner(Runner):
 
     def _hire(self) -> None:
         """Start actors for the parts that have none, as many as there is room for; new nodes make room."""
-        pools = [pool for pool in self._pools.values() if pool.lanes]
+        pools = [pool for pool in self._pools.values() if pool.queues]
         if time.monotonic() >= self._look_at:
             self._look(pools)
+        busy = Counter(queue for _, queue, _ in self._busy.values())
         for pool in pools:
-            num_busy = self._num_up(pool) - len(pool.idle)
-            for _ in range(len(pool.actors), min(pool.room, num_busy + pool.num_waiting)):
+            for _ in range(len(pool.actors), pool.num_wanted(busy)):
                 self._start(pool)
 
-    def _num_up(self, pool: _Pool) -> int:
+    def _num_up(self, pool: Pool) -> int:
         return len(pool.actors) - sum(actor.pool is pool for actor in self._starting.values())
 
-    def _look(self, pools: Sequence[_Pool]) -> None:
-        """Count the room for each pool. Idle actors make way where there are too many, or others come up nowhere."""
+    def _look(self, pools: Sequence[Pool]) -> None:
+        """Count the room for each pool. Where one gets no actor, idle ones of others make way."""
         self._look_at = time.monotonic() + NODES_EVERY_S
-        sharing = [pool for pool in pools if not pool.num_gpus and (pool.num_left or len(pool.actors) > len(pool.idle))]
         for pool in pools:
-            pool.room = self._count_room(pool, [other for other in sharing if other is not pool])
-            self._stop(pool.idle[: max(0, len(pool.actors) - pool.room)])
+            pool.room = self._count_room(pool)
         hungry = [pool for pool in pools if pool.num_waiting and not self._num_up(pool)]
         if not set(hungry).isdisjoint(self._hungry):
             for pool in pools:
@@ -205,27 +158,21 @@ class RayRunner(Runner):
                     self._stop(pool.idle)
         self._hungry = hungry
 
-    def _count_room(self, pool: _Pool, others: Sequence[_Pool]) -> int:
-        """Actors of a pool. Those on CPUs share these: what a job asks for comes first, and each has one."""
-        wanted = pool.workers or self._wanted
+    def _count_room(self, pool: Pool) -> int:
+        most = max(pool.queues.values())
         if self._autoscales:
-            return wanted or MOST_WORKERS
+            return min(most, MOST_WORKERS)
         if pool.num_gpus:
-            fit = max(1, ray_cluster.slots_of(pool.num_gpus, ray_cluster.gpus_of_nodes()))
-            return min(wanted or fit, fit)
-        if not others:
-            return wanted or max(1, int(ray.cluster_resources().get("CPU", 1)))
-        cpus = int(ray.cluster_resources().get("CPU", 1))
-        left = cpus - sum(1 if pool.workers else other.workers or 1 for other in others)
-        return max(1, min(wanted or left, left))
+            return min(most, max(1, ray_cluster.slots_of(pool.num_gpus, ray_cluster.gpus_of_nodes())))
+        return most if most < sys.maxsize else max(1, int(ray.cluster_resources().get("CPU", 1)))
 
-    def _start(self, pool: _Pool) -> None:
+    def _start(self, pool: Pool) -> None:
         """Ask for an actor. It gets a part only once it runs: a cluster that has lost a node may have no room for it,
         and a part that was promised to it would wait for ever while the others stand idle. One with a GPU takes no CPU
         from the others, which may hold all of them."""
         # one thread works, one answers take_counts
         options = {"num_cpus": 0 if pool.num_gpus else 1, "num_gpus": pool.num_gpus, "max_concurrency": 2}
-        actor = _Actor(self._made.options(**options).remote(self._root, bool(pool.num_gpus)), pool)
+        actor = Actor(self._made.options(**options).remote(self._root, bool(pool.num_gpus)), pool)
         pool.actors.add(actor)
         self._starting[actor.handle.why_blind.remote(self._probe and str(self._probe))] = actor
 
@@ -235,7 +182,7 @@ class RayRunner(Runner):
         try:
             blind = ray.get(ref)
         except ray.exceptions.RayActorError as error:  # its node went before it came up; `_hire` starts another
-            pool.actors.discard(actor)
+            pool.drop(actor)
             self._stillborn += 1
             if self._stillborn > MOST_STILLBORN + len(self._starting):
                 raise ValueError(
@@ -249,35 +196,37 @@ class RayRunner(Runner):
         if pool.num_gpus:
             pool.gpu_workers = max(pool.gpu_workers, self._num_up(pool))
 
-    def _hand_out(self, jobs: Mapping[Lane, tuple[int, Any]]) -> None:
+    def _hand_out(self, jobs: Mapping[Queue, tuple[int, Any]]) -> None:
         for pool in self._pools.values():
-            while pool.idle and (lane := pool.lane_for(pool.idle[-1])) is not None:
-                actor, (place, job_ref) = pool.idle.pop(), jobs[lane]
-                actor.lane, task = lane, lane.take()
-                if more := pool.gpu_workers - pool.told[lane]:
-                    lane.progress(0, {"gpu_workers": more})
-                    pool.told[lane] += more
-                self._busy[actor.handle.run.remote(self._turn, place, job_ref, task)] = actor, lane, task
+            for actor in reversed(pool.idle[:]):
+                if (queue := pool.queue_for(actor)) is None:
+                    continue
+                pool.give(actor, queue)
+                (place, job_ref), task = jobs[queue], queue.take()
+                if more := pool.gpu_workers - pool.told[queue]:
+                    queue.progress(0, {"gpu_workers": more})
+                    pool.told[queue] += more
+                self._busy[actor.handle.run.remote(self._turn, place, job_ref, task)] = actor, queue, task
 
     def _take(self, ref: Any, lost: Counter[tuple[int, int]]) -> None:
         """Take the answer of an actor that was given a part."""
-        actor, lane, task = self._busy.pop(ref)
-        job, number = lane.job.job, task.number
+        actor, queue, task = self._busy.pop(ref)
+        job, number = queue.job.job, task.number
         try:
             files, counts = ray.get(ref)
         except ray.exceptions.RayActorError as error:
-            actor.pool.actors.discard(actor)
-            place = self._lanes.index(lane), number
+            actor.pool.drop(actor)
+            place = self._queues.index(queue), number
             lost[place] += 1
             if lost[place] > self._retries:
                 raise PartFailed(job, number, _lost(lost[place], error)) from error
-            lane.waiting.append(task)
+            queue.waiting.append(task)
         except ray.exceptions.RayTaskError as error:
             raise PartFailed(job, number, error.cause or error) from error
         else:
             self._count(counts)
             actor.pool.idle.append(actor)
-            lane.committed(task, files)
+            queue.committed(task, files)
 
     def _let_go(self) -> None:
         """Stop the actors that no part needs any more, where others may want their GPUs or the autoscaler could stop
@@ -289,13 +238,11 @@ class RayRunner(Runner):
                 if not pool.num_left:
                     self._stop([actor for actor in self._starting.values() if actor.pool is pool])
 
-    def _stop(self, actors: Iterable[_Actor]) -> None:
+    def _stop(self, actors: Iterable[Actor]) -> None:
         """Stop actors that compute nothing; not those whose counts are on their way."""
         for actor in [actor for actor in actors if actor.counting is None]:
             ray.kill(actor.handle)
-            actor.pool.actors.discard(actor)
-            if actor in actor.pool.idle:
-                actor.pool.idle.remove(actor)
+            actor.pool.drop(actor)
             self._starting = {ref: other for ref, other in self._starting.items() if other is not actor}
 
     def _stop_actors(self) -> None:
@@ -329,8 +276,8 @@ class RayRunner(Runner):
             return  # its part's own answer says so too, and is dealt with there
 
     def _count(self, counts: Counts) -> None:
-        for lane, counted in counts.items():
-            self._lanes[lane].progress(*counted)
+        for queue, counted in counts.items():
+            self._queues[queue].progress(*counted)
 
 
 def _lost(times: int, error: Exception) -> RuntimeError:

@@ -14,7 +14,7 @@ from engine.dataset import Dataset
 from engine.runner import PartJob, Task, once
 
 Counts = dict[int, tuple[int, dict[str, float]]]
-"""Place of a lane -> the rows and counts for its `engine.runner.Progress`."""
+"""Place of a queue -> the rows and counts for its `engine.runner.Progress`."""
 
 _ROWS = "rows"
 
@@ -38,29 +38,29 @@ class PartWorker:
         """See `ray_cluster.why_blind`."""
         return ray_cluster.why_blind(probe) if probe else ""
 
-    def run(self, turn: int, lane: int, job: PartJob, task: Task) -> tuple[tuple[str, ...], Counts]:
+    def run(self, turn: int, queue: int, job: PartJob, task: Task) -> tuple[tuple[str, ...], Counts]:
         """Compute and commit a part.
 
         Args:
             turn: counts what the runner has run; a new one drops the workers of the last one and their weights.
-            lane: the place of the job in it.
+            queue: the place of the job in it.
 
         Returns:
             What `PartJob.run_part` returns, and the counts that nobody has asked for yet.
         """
-        if turn != self._turn or (self._holds_one and lane not in self._workers):
+        if turn != self._turn or (self._holds_one and queue not in self._workers):
             self._turn, self._workers = turn, {}
-        worker = self._workers.setdefault(lane, once(job.build))
-        return job.run_part(self._dataset, worker, task, partial(self._count, lane)), self.take_counts()
+        worker = self._workers.setdefault(queue, once(job.build))
+        return job.run_part(self._dataset, worker, task, partial(self._count, queue)), self.take_counts()
 
     def take_counts(self) -> Counts:
-        """Rows finished since the last call, and what was counted over them, by lane."""
+        """Rows finished since the last call, and what was counted over them, by queue."""
         with self._lock:
             counts, self._counts = self._counts, {}
-        return {lane: (int(found.pop(_ROWS)), dict(found)) for lane, found in counts.items()}
+        return {queue: (int(found.pop(_ROWS)), dict(found)) for queue, found in counts.items()}
 
-    def _count(self, lane: int, rows: int, counts: Mapping[str, float] = {}) -> None:
+    def _count(self, queue: int, rows: int, counts: Mapping[str, float] = {}) -> None:
         with self._lock:
-            found = self._counts.setdefault(lane, Counter())
+            found = self._counts.setdefault(queue, Counter())
             found[_ROWS] += rows
             found.update(counts)

@@ -111,14 +111,14 @@ class PartJob(Protocol):
 
 
 @dataclass(eq=False)
-class Lane:
-    """A job with its parts that can be computed. More join them when parts of other lanes are committed."""
+class Queue:
+    """A job with its parts that can be computed. More join them when parts of other queues are committed."""
 
     job: PartJob
     waiting: deque[Task]
     progress: Progress
     committed: Callable[[Task, tuple[str, ...]], None]
-    """Called in the driver with each part and what `PartJob.run_part` returned; may add parts to the lanes after this
+    """Called in the driver with each part and what `PartJob.run_part` returned; may add parts to the queues after this
     one."""
     begin: Callable[[], None] | None = None
     """Called when the first part is given to a worker."""
@@ -137,8 +137,8 @@ class Runner(ABC):
     """Runs parts of jobs; `close` frees what it holds."""
 
     @abstractmethod
-    def run_lanes(self, dataset: Dataset, lanes: Sequence[Lane]) -> None:
-        """Compute and commit parts until none waits. Parts of a lane join only its successors.
+    def run_queues(self, dataset: Dataset, queues: Sequence[Queue]) -> None:
+        """Compute and commit parts until none waits. Parts of a queue join only its successors.
 
         Raises:
             PartFailed: the first real error, with the part and the image it happened on.
@@ -149,31 +149,31 @@ class Runner(ABC):
         """Free workers and connections."""
 
     def run(self, dataset: Dataset, job: PartJob, parts: Sequence[Task], progress: Progress) -> list[PartDone]:
-        """Compute and commit the parts of one job; raises as `run_lanes`."""
+        """Compute and commit the parts of one job; raises as `run_queues`."""
         done: list[PartDone] = []
 
         def committed(task: Task, files: tuple[str, ...]) -> None:
             done.append(PartDone(task.number, bool(files)))
 
-        self.run_lanes(dataset, [Lane(job, deque(parts), progress, committed)])
+        self.run_queues(dataset, [Queue(job, deque(parts), progress, committed)])
         return done
 
 
 class LocalRunner(Runner):
-    """Runs every part in this process, lane after lane, so that the weights of one job at a time are loaded; `workers`
+    """Runs every part in this process, queue after queue, so that only one job has its weights loaded. `workers`
     and `num_gpus` of a job say nothing here."""
 
-    def run_lanes(self, dataset: Dataset, lanes: Sequence[Lane]) -> None:
-        """See `Runner.run_lanes`."""
-        for lane in lanes:
-            worker = once(lane.job.build)
-            while lane.waiting:
-                task = lane.take()
+    def run_queues(self, dataset: Dataset, queues: Sequence[Queue]) -> None:
+        """See `Runner.run_queues`."""
+        for queue in queues:
+            worker = once(queue.job.build)
+            while queue.waiting:
+                task = queue.take()
                 try:
-                    files = lane.job.run_part(dataset, worker, task, lane.progress)
+                    files = queue.job.run_part(dataset, worker, task, queue.progress)
                 except Exception as error:
-                    raise PartFailed(lane.job.job, task.number, error) from error
-                lane.committed(task, files)
+                    raise PartFailed(queue.job.job, task.number, error) from error
+                queue.committed(task, files)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -18,14 +18,16 @@ from curation import build as pipeline
 from curation.build import Observer
 from curation.sources.demo_photos import write_demo_photos
 from engine.dataset import Dataset
+from engine.flow import Flow
 from engine.job import State
 from engine.map_job import MapJob
 from engine.ray_cluster import connect, gpu_slots
 from engine.ray_runner import RayRunner
-from engine.runner import PartFailed
+from engine.runner import LocalRunner, PartFailed
 from schemas import tables
 from schemas.recipe import DataRecipe
-from tests.building import put
+from tests.building import Told, put
+from tests.engine.flowing import jobs, listed
 from tests.trees import content
 
 pytestmark = pytest.mark.slow
@@ -191,6 +193,52 @@ def test_each_worker_holds_a_gpu_of_its_own(cluster: Cluster, tmp_path: Path) ->
     seen = {pq.read_table(path)["captioner"][0].as_py() for path in dataset.parts("captions")}
     assert {place.split()[0] for place in seen} <= {"0", "1"}
     assert len(seen) <= 2, "as many workers as GPUs"
+
+
+class Pools(Told):
+    """Looks at the actors there are whenever rows are counted."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runner: RayRunner | None = None
+        self.up: list[tuple[str, int, int]] = []
+
+    def get(self) -> RayRunner:
+        self.runner = RayRunner(workers=1, retries=1)
+        return self.runner
+
+    def advance(self, job: str, rows: int, counts: Mapping[str, float] = {}, /) -> None:
+        super().advance(job, rows, counts)
+        assert self.runner is not None
+        self.up.append((job, *(len(pool.actors) if pool else 0 for pool in map(self.runner._pools.get, (0, 1)))))
+
+
+def test_parts_flow_through_pools_that_are_held_from_their_first_part_to_their_last(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    cluster.add_node(num_cpus=1, num_gpus=1, **MEMORY)
+    cluster.wait_for_nodes()
+    log, told = tmp_path / "log", Pools()
+    steps = jobs(
+        log,
+        clean={"awaits": (3, "aesthetic 0")},  # a job that is not done lets the next one begin
+        aesthetic={"own": {"num_gpus": 1}, "dies_at": 2},
+    )
+    dataset, fresh = listed(tmp_path / "ds", 4), listed(tmp_path / "fresh", 4)
+    for step in steps:
+        step.prepare(dataset, State.NEW, redo=False)
+        step.prepare(fresh, State.NEW, redo=False)
+    Flow(dataset, [(step, True) for step in steps], told, lambda *_: None).run(told.get)
+    assert told.runner is not None
+    left = {num_gpus: len(pool.actors) for num_gpus, pool in told.runner._pools.items()}
+    told.runner.close()
+    begun = log.read_text().splitlines()
+    assert begun.count("aesthetic 2") == 2, "the worker was lost, and the part handed out again"
+    assert sorted({*begun}) == sorted(f"{step.job} {number}" for step in steps for number in range(4))
+    assert told.up[0] == ("clean", 1, 0), "no GPU is held before there is a part for it"
+    assert left == {0: 1, 1: 0}, "nor after the last one"
+    Flow(fresh, [(step, True) for step in jobs(tmp_path / "other")], Told(), lambda *_: None).run(LocalRunner)
+    assert content(dataset.root) == content(fresh.root)
 
 
 def test_an_address_without_a_cluster_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
