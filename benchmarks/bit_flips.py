@@ -58,7 +58,7 @@ def dataset_and_run(folder: Path) -> tuple[Path, Path]:
     trained = TrainingRecipe.from_mapping(values)
     encode(trained)
     train(trained)
-    return dataset.root, trained.out
+    return dataset.root, trained.out_folder
 
 
 def survey(roots: tuple[Path, Path], number: int, seed: int) -> Iterator[tuple[Flip, str]]:

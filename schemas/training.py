@@ -378,8 +378,8 @@ class TrainingRecipe(StrictModel):
 
     dataset: Place
     """Dataset folder, or its address in a store (`s3://bucket/folder`); its `shards/index.parquet` is read."""
-    out: LocalPath
-    """Folder of the run; each stage gets its own inside."""
+    out: Place
+    """Folder of the run, or its address in a store; each stage gets a folder of its own inside."""
     seed: Seed = 0
     """Every random choice is a function of this, the stage, the epoch and the image's id."""
     model: Model = Model()
@@ -449,7 +449,9 @@ class TrainingRecipe(StrictModel):
             self._check_stage(number, stage)
         self._check_lanes()
         if not is_remote(self.dataset):
-            refuse_idle(self.data, "dataset is a folder", "name a dataset in a store", "cache_gb", "cache_dir")
+            refuse_idle(self.data, "dataset is a folder", "name a dataset in a store", "cache_gb")
+            if not is_remote(self.out):
+                refuse_idle(self.data, "dataset and out are folders", "name one in a store", "cache_dir")
         if self.sample.every and not self.sample.prompts:
             raise ValueError(
                 f"sample.every {self.sample.every} draws nothing without sample.prompts; name some, or set 0"
@@ -542,6 +544,11 @@ class TrainingRecipe(StrictModel):
         """The dataset folder, or that of the copies of a dataset in a store."""
         return self.folder_of(self.dataset)
 
+    @property
+    def out_folder(self) -> Path:
+        """The folder of the run; what is kept in a store is written there first."""
+        return self.folder_of(self.out)
+
     def folder_of(self, place: str) -> Path:
         """A path as it is; for an address in a store the folder of this machine that holds copies of what is there."""
         if not is_remote(place):
@@ -555,7 +562,7 @@ class TrainingRecipe(StrictModel):
 
     def stage_folder(self, stage: Stage) -> Path:
         """`out/<nn>-<name>`, numbered from 01."""
-        return self.out / f"{self.stages.index(stage) + 1:02d}-{stage.name}"
+        return self.out_folder / f"{self.stages.index(stage) + 1:02d}-{stage.name}"
 
     def stage_named(self, name: str) -> Stage:
         """The stage of this name.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -37,14 +38,17 @@ def latest_checkpoint(folder: Path) -> tuple[int, Path] | None:
 class CheckpointWriter:
     """Writes checkpoints on a thread of its own while training continues.
 
+    Args:
+        send: called on that thread once a checkpoint is on the disk.
+
     As a context manager it waits for the last write at the end; an error of that write is raised there, unless
     another one is already being raised.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self._folder, self._keep = folder, keep
+    def __init__(self, folder: Path, keep: int, send: Callable[[], None] = lambda: None) -> None:
+        self._folder, self._keep, self.send = folder, keep, send
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
-        self._running: Future[Path] | None = None
+        self._running: Future[None] | None = None
 
     def begin(self, step: int, content: dict[str, Any]) -> None:
         """Copy the content to the CPU and start to write it; waits only for a write that is still under way.
@@ -53,7 +57,11 @@ class CheckpointWriter:
             ValueError: the write before failed; see `write_checkpoint`.
         """
         self.wait()
-        self._running = self._pool.submit(write_checkpoint, self._folder, step, copied(content), self._keep)
+        self._running = self._pool.submit(self._write, step, copied(content))
+
+    def _write(self, step: int, content: dict[str, Any]) -> None:
+        write_checkpoint(self._folder, step, content, self._keep)
+        self.send()
 
     def check(self) -> None:
         """Raise the error of a write that has failed by now; never waits."""

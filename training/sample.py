@@ -29,6 +29,7 @@ from training.diffusion.sampler import NoiseModel
 from training.encoders.make import codec_for, text_encoder_for
 from training.model import PixArt
 from training.stages import copies_of, pixel_multiple, stage_data
+from training.stored_run import bring_stage, places_named
 from training.weak_to_strong import model_config
 
 log = logging.getLogger(__name__)
@@ -171,12 +172,14 @@ def draw_prompts(model: PixArt, recipe: TrainingRecipe, stage: Stage, out: Path)
 def load_trained(recipe: TrainingRecipe, stage: str | None) -> tuple[PixArt, Stage]:
     """The averaged model of a stage, or of the last stage that has a checkpoint."""
     candidates = [recipe.stage_named(stage)] if stage is not None else list(reversed(recipe.stages))
-    for candidate in candidates:
-        last = latest_checkpoint(recipe.stage_folder(candidate))
-        if last is not None:
-            model = PixArt(model_config(recipe, candidate))
-            load_checkpoint(model, last[1])
-            return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), candidate
+    with places_named(recipe):
+        for candidate in candidates:
+            bring_stage(recipe, candidate)
+            last = latest_checkpoint(recipe.stage_folder(candidate))
+            if last is not None:
+                model = PixArt(model_config(recipe, candidate))
+                load_checkpoint(model, last[1])
+                return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), candidate
     raise ValueError(f"{recipe.out}: no checkpoint of {stage or 'any stage'} here; train first (sigma train)")
 
 

@@ -45,7 +45,7 @@ def wandb_run(recipe: TrainingRecipe, stage: Stage) -> Run | None:
     try:
         return wandb.init(
             project=recipe.wandb.project,
-            name=f"{recipe.out.name}/{stage.name}",
+            name=f"{Path(recipe.out).name}/{stage.name}",
             id=_run_id(folder / ID_FILE),
             resume="allow" if recipe.wandb.mode == "online" else None,
             dir=folder,

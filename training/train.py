@@ -34,6 +34,7 @@ from training.sample import draw_prompts
 from training.speed import Speed
 from training.stages import StageData, copies_of, locked, stage_data
 from training.state import TrainState, learning_rate
+from training.stored_run import bring_stage, places_named, sender
 from training.tracking import require_wandb, wandb_run
 from training.validation import Validation
 from training.weak_to_strong import starting_model
@@ -93,11 +94,19 @@ def train(
     """
     require_wandb(recipe)
     wanted = recipe.stages if only_stage is None else (recipe.stage_named(only_stage),)
-    with world(recipe.process_timeout_s) as here, locked(recipe.out) if here.is_first else nullcontext():
+    with (
+        places_named(recipe),
+        world(recipe.process_timeout_s) as here,
+        locked(recipe.out_folder) if here.is_first else nullcontext(),
+    ):
         if not here.is_first:
             logging.getLogger("training").setLevel(logging.WARNING)  # what is said once is said by the first process
         summaries = []
         for stage in wanted:
+            for before in recipe.stages:
+                if before.name == recipe.parent_of(stage):
+                    bring_stage(recipe, before)
+            bring_stage(recipe, stage, every_checkpoint=from_last_good)
             if from_last_good and here.is_first:
                 last_good(recipe.stage_folder(stage))
             here.barrier()
@@ -134,7 +143,7 @@ def train_stage(
     with (
         here.stop.deferred(),  # until the last checkpoint is on disk
         fixed_threads(recipe, here),
-        CheckpointWriter(folder, recipe.keep_checkpoints) as writer,
+        CheckpointWriter(folder, recipe.keep_checkpoints, sender(recipe, stage)) as writer,
         closing(Metrics(folder, state.step, wandb_run(recipe, stage))) if here.is_first else nullcontext() as metrics,
         closing(source),
     ):
@@ -327,6 +336,7 @@ def after_a_loss_that_is_not_finite(
         for number, path in checkpoints(folder):
             if number == step - 1:
                 aside = f"; {path.name} gave this loss and is set aside as {set_aside(path, 'not-finite').name}"
+                writer.send()
     knobs = recipe.optimizer_of(stage)
     command = f"sigma train RECIPE --from-last-good stages.{recipe.stages.index(stage)}.lr=LOWER (it is {knobs.lr:g})"
     if before:

@@ -58,8 +58,7 @@ def test_a_command_in_an_error_stays_on_one_line(monkeypatch: Any) -> None:
         "build folder images={here} out=s3://bucket/set",
         "plan folder images={here} out=abfs://bucket/set",
         "train train_demo dataset=https://bucket/set out={here}/run",
-        "train train_demo dataset={here} out=s3://bucket/run",
-        "train train_demo dataset={here} out=gs://bucket/run",
+        "train train_demo dataset={here} out=hf://bucket/run",
     ],
 )
 def test_no_folder_is_named_after_a_store(words: str, tmp_path: Path, monkeypatch: Any) -> None:

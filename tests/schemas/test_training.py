@@ -236,7 +236,7 @@ def test_every_path_knob_expands_the_home_directory(monkeypatch):
     )
     paths = [r.dataset, r.out, r.features.folder, r.latents.weights, r.text.weights, r.stages[0].parent]
     assert [str(path) for path in paths] == [f"/home/someone/{name}" for name in ("d", "o", "f", "v", "t", "w.pth")]
-    assert recipe(out="a~b").out == Path("a~b")
+    assert recipe(out="a~b").out_folder == Path("a~b")
 
 
 def test_a_dataset_in_a_store_has_a_folder_of_its_own_for_copies():

@@ -76,7 +76,7 @@ class Run:
         self, recipe: TrainingRecipe, processes: int = 1, *, threads: int = 1, before: str = "", torchrun: bool = False
     ) -> None:
         self.recipe, self.processes = recipe, processes
-        self.folder = Path(tempfile.mkdtemp(dir=recipe.out.parent))
+        self.folder = Path(tempfile.mkdtemp(dir=recipe.out_folder.parent))
         (self.folder / "recipe.yaml").write_text(recipe.to_yaml())
         (self.folder / "program.py").write_text(PROGRAM)
         program = [str(self.folder / "program.py"), str(self.folder / "recipe.yaml"), str(self.folder), str(threads)]

@@ -38,7 +38,7 @@ def test_the_command_indexes_and_the_trainer_encodes_and_trains(tmp_path, recipe
     with pytest.raises(ValueError, match=r"data\.captions: toss .* have one for each picture"):
         train(tossing)
     assert [done.record.num_damaged for done in encode(recipe)] == [0, 0, 0]
-    again = recipe.model_copy(update={"out": tmp_path / "two"})
+    again = recipe.model_copy(update={"out": str(tmp_path / "two")})
     train(again, only_stage="small")
     losses = [[line["loss"] for line in read_metrics(run.stage_folder(run.stages[0]))] for run in (recipe, again)]
     assert losses[0] == losses[1] and len(losses[0]) == 4

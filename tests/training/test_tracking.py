@@ -87,10 +87,10 @@ def test_a_missing_package_is_named_before_anything_is_written(recipe_values, mo
     recipe = recipe_with(recipe_values, "offline")
     with pytest.raises(ValueError, match=r"wandb\.mode=offline needs a package: pip install wandb"):
         train(recipe)
-    assert not recipe.out.exists()
+    assert not recipe.out_folder.exists()
     require_wandb(recipe_with(recipe_values, False))
 
 
 def test_without_the_knob_nothing_of_it_is_there(recipe_values):
     recipe = TrainingRecipe.from_mapping(recipe_values)
-    assert wandb_run(recipe, recipe.stages[0]) is None and not recipe.out.exists()
+    assert wandb_run(recipe, recipe.stages[0]) is None and not recipe.out_folder.exists()

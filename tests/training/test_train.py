@@ -55,7 +55,7 @@ def numbers(recipe: TrainingRecipe) -> list[tuple]:
 
 
 def start(recipe: TrainingRecipe, folder: Path, *launcher: str) -> subprocess.Popen:
-    path = folder / f"{recipe.out.name}.yaml"
+    path = folder / f"{recipe.out_folder.name}.yaml"
     path.write_text(recipe.to_yaml())
     (folder / "program.py").write_text(PROGRAM)
     where = {"cwd": REPOSITORY, "env": {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}}

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from schemas.commit import TEMPORARY, atomic_write
 from schemas.features import NULL_FILE, RECORD_FILE
-from schemas.seal import read_json, write_json
 from schemas.shard_index import INDEX_FILE
 from training.data.order import BatchOrder
 from training.data.tars import Copies
@@ -34,8 +33,6 @@ samples are read by range. Where all that it reads fits into the limit, everythi
 RETRY_S = 2.0
 """Seconds between two looks whether the process that copies is gone."""
 NEVER = 2**62
-OBJECTS_FILE = "objects.json"
-"""The etags of the files that were copied as a whole."""
 STALE_S = 3600
 """Age of a half-written small file that nobody writes any more."""
 
@@ -51,11 +48,7 @@ def bring(copies: Copies) -> None:
     store, folder = copies.store, copies.folder
     heads = [f"shards/{INDEX_FILE}", *(f"features/{name}/{RECORD_FILE}" for name in store.names("features")[0])]
     keys = [*heads, "recipe.yaml", *(f"{head.removesuffix(RECORD_FILE)}{NULL_FILE}" for head in heads[1:])]
-    with _locked(folder / ".lock"):
-        try:
-            known = read_json(folder / OBJECTS_FILE)
-        except (OSError, ValueError):
-            known = {}
+    with copies.versions() as known:
         for key in keys:
             path, found = folder / key, store.find(key)
             if key == heads[0] and found is None:
@@ -70,16 +63,6 @@ def bring(copies: Copies) -> None:
             if found is not None:
                 store.fetch(key, path)
                 known[key] = found.etag
-        write_json(folder / OBJECTS_FILE, known)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock of this machine's kernel, which goes with the process; wait for it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 class Epoch:

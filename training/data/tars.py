@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+from schemas.seal import read_json, write_json
 
 if TYPE_CHECKING:
     from engine.place.store import Store
+
+
+OBJECTS_FILE = ".objects.json"
+"""What is known of the objects that have a copy, in the folder of the copies."""
 
 
 class Tar(Protocol):
@@ -39,6 +48,28 @@ class Copies:
     def shown(self, path: Path) -> str:
         """The address of that object."""
         return self.store.url(self.key(path))
+
+    @contextmanager
+    def versions(self) -> Iterator[dict[str, Any]]:
+        """What is known of the objects that have a copy, by their keys, to be changed.
+
+        Other processes of this machine wait, for a lock of the kernel, which goes with its process.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".copies").open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                known = read_json(self.folder / OBJECTS_FILE)
+            except (OSError, ValueError):
+                known = {}
+            try:
+                yield known
+            finally:
+                self.remember(known)
+
+    def remember(self, known: dict[str, Any]) -> None:
+        """Write what is known by now."""
+        write_json(self.folder / OBJECTS_FILE, known)
 
 
 def open_tar(path: Path, copies: Copies | None) -> Tar:
