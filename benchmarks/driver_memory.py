@@ -32,7 +32,7 @@ from curation.build import Observer
 from curation.ingest import listing
 from curation.shards.writer import write_index
 from engine import catalog
-from engine.dataset import Dataset, JobRecord, remove_folder
+from engine.dataset import Dataset, JobRecord
 from engine.flow import Flow
 from engine.job import Job, State
 from engine.map_job import MapJob
@@ -41,6 +41,7 @@ from engine.reduce_job import ReduceJob
 from engine.run_log import JobResult
 from engine.runner import LocalRunner, Progress
 from schemas import tables
+from schemas.files import remove_folder
 from schemas.recipe import DataRecipe
 
 PART_ROWS = 4096

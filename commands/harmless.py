@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.segment import Segment
 
+from schemas.files import shown_place
+
 _ORDERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 """Control characters but for tab and line break, those that turn the direction of a line, and bytes of names that are
 not UTF-8, which no terminal takes."""
@@ -38,6 +40,10 @@ def _sign(code: int) -> str:
 
 class DataConsole(Console):
     """A console on which no text, wherever it comes from, is an order to the terminal; styles of its own stay."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """See `Console.print`: of a dataset in a store the address is shown, not the folder that means it."""
+        super().print(*(shown_place(each) if isinstance(each, str) else each for each in objects), **options)
 
     def render(self, *args: Any, **options: Any) -> Iterable[Segment]:
         """See `Console.render`: every text that is printed goes through here."""

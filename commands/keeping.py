@@ -10,11 +10,11 @@ from typing import Annotated
 import typer
 
 from commands.order import opened
-from commands.terminal import DatasetFolder, console, local, refusals, shown
+from commands.terminal import DatasetFolder, console, local, placed, refusals, shown
 
 
 def doctor(
-    dataset: Annotated[Path | None, typer.Argument(metavar="DATASET", callback=local)] = None,
+    dataset: Annotated[Path | None, typer.Argument(metavar="DATASET", callback=placed)] = None,
     mend: Annotated[bool, typer.Option("--repair", help="Make again what is broken, and nothing else.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="Files that are looked at at once.")] = os.cpu_count() or 1,
 ) -> None:

@@ -11,7 +11,8 @@ import typer
 
 from commands.harmless import write_plain
 from commands.order import opened, pipeline
-from commands.terminal import DatasetFolder, complaints, console, local, refusals, shown
+from commands.terminal import DatasetFolder, complaints, console, local, placed, refusals, shown
+from schemas.files import shown_place
 from schemas.recipe import DataRecipe
 
 TERMINAL_ROWS = 1000
@@ -30,7 +31,7 @@ def status(dataset: DatasetFolder) -> None:
     with refusals():
         data = Dataset(dataset.absolute())
         catalog.require_dataset(data)
-        recipe = DataRecipe.load(data.recipe, [f"out={data.root}"])
+        recipe = DataRecipe.load(data.recipe, [f"out={shown_place(data.root)}"])
         rows = []
         survey = headers.map_job(recipe)  # no build runs it: it is shown where there is something of it
         held = data.held()
@@ -55,7 +56,7 @@ def stats(
     ] = None,
     against: Annotated[
         Path | None,
-        typer.Option(metavar="DATASET", help="Nouns gained and lost since another one.", callback=local),
+        typer.Option(metavar="DATASET", help="Nouns gained and lost since another one.", callback=placed),
     ] = None,
     nouns: Annotated[bool, typer.Option("--nouns", help="Nouns with the share of captions that have them.")] = False,
     growth: Annotated[bool, typer.Option("--growth", help="Distinct nouns against the number of captions.")] = False,
@@ -72,7 +73,7 @@ def stats(
         data = Dataset(dataset.absolute())
         connection = open_until_then.enter_context(catalog.connect(data))
         other = open_until_then.enter_context(catalog.connect(Dataset(against.absolute()))) if against else None
-        valid_above = DataRecipe.load(data.recipe, [f"out={data.root}"]).statistics.valid_above
+        valid_above = DataRecipe.load(data.recipe, [f"out={shown_place(data.root)}"]).statistics.valid_above
         question = Question(top, form, compare, source, nouns, growth, pairs)
         for part in shown_stats(connection, question, valid_above, other):
             if isinstance(part, str):

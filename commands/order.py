@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from schemas.files import shown_place
 from schemas.recipe import JOBS, DataRecipe
 
 if TYPE_CHECKING:  # imported where they are used: the command starts fast
@@ -74,5 +75,5 @@ def opened(dataset: Path) -> tuple[Dataset, DataRecipe, list[Job]]:
 
     data = Dataset(dataset.absolute())
     catalog.require_dataset(data)
-    made_by = DataRecipe.load(data.recipe, [f"out={data.root}"])
+    made_by = DataRecipe.load(data.recipe, [f"out={shown_place(data.root)}"])
     return data, made_by, pipeline(made_by)

@@ -15,6 +15,7 @@ import typer
 from commands.harmless import write_plain
 from commands.order import pipeline
 from commands.terminal import Overrides, RecipeFile, complaints, console, local, refusals, shown
+from schemas.files import address_of, shown_place
 from schemas.recipe import DataRecipe
 from schemas.texts import counted
 
@@ -79,7 +80,8 @@ def forecast_build(recipe: DataRecipe, size: int, workers: int | None, keep: Pat
     usual = 1 if recipe.run.runner == "local" else recipe.run.workers or os.cpu_count() or 1
     at_once = sorted({usual, workers or usual})
     made = forecast(facts, recipe.shard.megabytes, recipe.shard.max_samples, at_once)
-    return with_remarks(made, facts, shutil.disk_usage(_existing(out)).free, _held(out), str(out))
+    room = (sys.maxsize, 0) if address_of(out) else (shutil.disk_usage(_existing(out)).free, _held(out))
+    return with_remarks(made, facts, *room, shown_place(out))
 
 
 def sheets(made: Forecast) -> list[Sheet]:

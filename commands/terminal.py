@@ -15,7 +15,8 @@ from rich.markup import escape
 import recipes
 from commands import interrupts
 from commands.harmless import DataConsole
-from schemas.locations import on_disk
+from schemas.files import place_of
+from schemas.locations import for_datasets, on_disk
 
 WIDEST = 1_000_000
 """The width of an output that is no terminal: nothing in a file or a pipe is cut to fit."""
@@ -60,7 +61,15 @@ def local(given: Given) -> Given:
         return [on_disk(path) for path in given] if isinstance(given, list) else given and on_disk(given)
 
 
-DatasetFolder = Annotated[Path, typer.Argument(metavar="DATASET", help="A dataset folder.", callback=local)]
+def placed(given: Path | None) -> Path | None:
+    """The callback of every dataset: its folder, or the one that means its address in a store."""
+    with refusals():
+        return given and place_of(for_datasets(str(given)))
+
+
+DatasetFolder = Annotated[
+    Path, typer.Argument(metavar="DATASET", help="A dataset folder, or its address in a store.", callback=placed)
+]
 Redo = Annotated[
     list[str] | None,
     typer.Option("--redo", metavar="JOB", help="Compute this job and what depends on it anew. May be repeated."),

@@ -22,6 +22,7 @@ from engine.reduce_job import ReduceJob, explaining_memory
 from engine.run_log import JobResult, write_run
 from engine.runner import LazyRunner, Runner
 from schemas.commit import write_bytes
+from schemas.files import delete_file, is_file, is_folder, names_in
 from schemas.recipe import DataRecipe
 
 
@@ -73,7 +74,7 @@ def build(
     observer = observer or Observer()
     dataset = Dataset(recipe.out_path())
     refuse_foreign_folder(dataset)
-    is_new = not dataset.root.exists()
+    is_new = not is_folder(dataset.root)
     if is_new:
         check_needs(steps)  # here, so that a refusal does not even leave a folder
     with dataset.lock(), LazyRunner(recipe.run.runner, recipe.run.workers, recipe.run.retries) as runners:
@@ -81,7 +82,7 @@ def build(
         dataset.sweep()
         rename_old_layout(dataset)
         preflight(dataset, recipe, steps, redo)
-        if not dataset.recipe.is_file():  # what is listed can be looked at while the rest is
+        if not is_file(dataset.recipe):  # what is listed can be looked at while the rest is
             write_bytes(dataset.recipe, recipe.to_yaml().encode())
         try:
             observer.listed(listing.update_listing(dataset, recipe))
@@ -95,7 +96,7 @@ def build(
         if retry_failed:
             observer.retried(retry.retry_failed(dataset, recipe))
         results = _run_steps(dataset, recipe, steps, observer, redo, runners.get)
-        if results or not dataset.catalog.is_file():
+        if results or not is_file(dataset.catalog):
             catalog.write_catalog(dataset)
     return Built(results, *conserve(dataset, recipe.run.duckdb_memory))
 
@@ -199,18 +200,18 @@ def refuse_foreign_folder(dataset: Dataset) -> None:
     Raises:
         ValueError: `out` is a file, or a folder that holds other things.
     """
-    if dataset.root.exists() and not dataset.root.is_dir():
+    if is_file(dataset.root):
         raise ValueError(f"out={dataset.root}: is a file; name a folder for the dataset")
-    ours = (".lock", "tables", "shards", "recipe.yaml")
-    foreign = dataset.root.is_dir() and any(dataset.root.iterdir())
-    if foreign and not any((dataset.root / name).exists() for name in ours):
+    names = names_in(dataset.root)
+    if names and not {".lock", ".lock-shared", "tables", "shards", "recipe.yaml"} & {*names}:
         raise ValueError(f"out={dataset.root}: holds other files and no dataset; name an empty or new folder")
 
 
 def _remove_empty(dataset: Dataset) -> None:
     """Leave nothing of a dataset that was refused before its first part."""
     ours = {".lock", dataset.recipe.name}
-    if {path.name for path in dataset.root.iterdir()} <= ours:
+    if {*names_in(dataset.root)} <= ours:
         for name in ours:
-            (dataset.root / name).unlink(missing_ok=True)
-        dataset.root.rmdir()
+            delete_file(dataset.root / name)
+        if dataset.store is None:
+            dataset.root.rmdir()

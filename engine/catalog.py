@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import resources
@@ -28,9 +28,10 @@ from engine.duck import literal as literal
 from engine.duck import rows as rows
 from engine.names import Held, names_in
 from schemas.commit import write_bytes
+from schemas.files import at_hand
 from schemas.seal import check_footer
 from schemas.strict import fingerprint
-from schemas.tables import ADDED, BESIDE, CAPTIONS, MEANINGS, SCHEMAS, is_captions, meaning, schema_of
+from schemas.tables import ADDED, BESIDE, CAPTIONS, MEANINGS, SCHEMAS, WIDE_TABLES, is_captions, meaning, schema_of
 
 _BESIDE, _OVER = "captions_beside", ("raw_offers", "ledger")
 """The view of all further captioners, and the views that read other views."""
@@ -39,6 +40,9 @@ _FIRST_FILES, _QUICK_S = 32, 0.0005
 """Files that are compared one by one, and the seconds for each below which all others are."""
 
 _EXPLAIN = re.compile(r"^\s*EXPLAIN\s+(ANALYZE\s+)?", re.IGNORECASE)
+
+_FETCHED_AT_ONCE = 16
+"""Files of a dataset in a store that are copied here at the same time."""
 
 _AS_IS = "hive_partitioning=false"
 """A folder named `width=7` above a dataset is no column of its tables."""
@@ -79,7 +83,7 @@ def _prepare_reading(
     held = dataset.held()
     dataset.refuse_lost_inputs(held)
     mend_catalog(dataset)
-    _check_seals(held, _tables_of(reads), check)
+    _check_seals(held, _tables_of(reads) - {*_not_copied(held, reads)}, check)
     return held
 
 
@@ -112,6 +116,9 @@ def _check_seals(held: Held, names: Iterable[str], check: Callable[[Path], objec
 
     tables = (table for name in names for table in (held.extra_captions() if name == _BESIDE else [name]))
     paths, begun = [path for table in tables for path in held.paths(table)], time.perf_counter()
+    if held.dataset.store is not None:
+        for _ in ahead(at_hand, paths, threads=_FETCHED_AT_ONCE):
+            pass
     for path in paths[:_FIRST_FILES]:
         checked(path)
     is_quick = time.perf_counter() - begun < _FIRST_FILES * _QUICK_S  # threads would take longer than they gain
@@ -171,6 +178,8 @@ def write_catalog(dataset: Dataset) -> Path:
     The meaning of each column is its comment there, and the comment of a view says where the dataset is and which views
     these are: a catalog that has them already is left as it is. Every DuckDB since 1.0 opens it.
     """
+    if dataset.store is not None:
+        return dataset.catalog  # its views would name copies on one machine
     views = _views(dataset.held())
     mark = f"{_place(dataset)} {fingerprint(views)}"
     if mark.encode() in _written(dataset):
@@ -198,7 +207,7 @@ def mend_catalog(dataset: Dataset) -> None:
     A dataset that cannot be written keeps the catalog that it has.
     """
     with suppress(OSError):
-        written = _written(dataset)
+        written = b"" if dataset.store is not None else _written(dataset)
         if written[8:12] == b"DUCK" and _place(dataset).encode() not in written:  # doctor says what is no database
             write_catalog(dataset)
 
@@ -244,16 +253,22 @@ def _views(held: Held, reads: Iterable[str] | None = None, others: bool = True) 
     """The statements that make the views, and with `others` empty ones of what is not read."""
     names = {*SCHEMAS, _BESIDE, *_OVER} if reads is None else set(reads)
     tables = _tables_of(names)
+    absent = _not_copied(held, reads)
     selects = {
         table: select_table(held, table) if table in tables else _select_nothing(schema)
         for table, schema in SCHEMAS.items()
-        if others or table in tables
+        if (others or table in tables) and table not in absent
     }
     beside = [table for table in held.extra_captions() if {table, _BESIDE} & tables]
     if others or beside or _BESIDE in tables:
         selects[_BESIDE] = _select_beside(held, beside)
     made = [f"CREATE OR REPLACE VIEW {view} AS {select}" for view, select in selects.items()]
     return [*made, *(_sql_of(view) for view in _OVER if others or view in names)]
+
+
+def _not_copied(held: Held, reads: Iterable[str] | None) -> Collection[str]:
+    """Tables that have no view where all are to be read, because they would be copied here whole."""
+    return WIDE_TABLES if reads is None and held.dataset.store is not None else ()
 
 
 def named_in(sql: str) -> set[str]:
@@ -320,14 +335,14 @@ def _select_beside(held: Held, captions: Iterable[str]) -> str:
 
 def read_parts(paths: Iterable[Path], options: str = "") -> str:
     """What to write after FROM for some parts of a table."""
-    return f"read_parquet([{', '.join(literal(_glob_safe(path)) for path in paths)}], {_AS_IS}{options})"
+    return f"read_parquet([{', '.join(literal(_glob_safe(at_hand(path))) for path in paths)}], {_AS_IS}{options})"
 
 
 def _has_grown(path: Path, table: str) -> bool:
     """Whether the table has gained a column since the file was written; a damaged file is for its reader."""
     added = ADDED.get("captions" if is_captions(table) else table, ())
     try:
-        return bool(added) and not set(added) <= set(pq.read_schema(path).names)
+        return bool(added) and not set(added) <= set(pq.read_schema(at_hand(path)).names)
     except (OSError, pa.ArrowException):
         return False
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,10 @@ import pyarrow.parquet as pq
 
 from engine.content import content_digest as content_digest
 from engine.names import DIGITS, Held, PartName
-from schemas.commit import TEMPORARY, file_lock
+from engine.place.lease import leased
+from engine.place.store import Store
+from schemas.commit import file_lock
+from schemas.files import TEMPORARY, address_of, kept, parquet_source, sweep_folder
 from schemas.seal import BrokenSeal, check_file, check_footer, read_json, sealed_write, write_json
 from schemas.tables import schema_of, with_added
 
@@ -25,6 +27,9 @@ ROW_GROUP_ROWS = 65536
 
 PLAN_GROUP_ROWS = 4096
 """Rows per row group of the plan: its rows are wide, and each shard's writer reads a few hundred of them."""
+
+PROXY_GROUP_ROWS = 128
+"""Rows per row group of the proxies, of which a page shows a few."""
 
 DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)
 """What reading a damaged Parquet file raises."""
@@ -54,6 +59,13 @@ class Dataset:
     """Paths of one dataset folder. Making one touches nothing."""
 
     root: Path
+    """In a store: its `schemas.files.mount_point`."""
+
+    @property
+    def store(self) -> Store | None:
+        """The store that it is kept in; None for a folder of this machine."""
+        address = address_of(self.root)
+        return None if address is None else Store.at(address)
 
     @property
     def tables(self) -> Path:
@@ -116,12 +128,12 @@ class Dataset:
     def record(self, table: str) -> JobRecord | None:
         """What made a table, or None where it was never begun."""
         path = self.record_path(table)
-        if not path.is_file():
-            return None
         try:
             values = read_json(path)
             if "upstream" not in values:
                 return JobRecord(**values)
+        except FileNotFoundError:
+            return None
         except (ValueError, TypeError, BrokenSeal) as error:
             raise ValueError(f"{path}: damaged ({error}); delete it to have {table} computed again") from None
         raise OldLayout(
@@ -179,10 +191,11 @@ class Dataset:
 
     def sweep(self) -> None:
         """Delete what a killed run left half written. Call with the lock held."""
-        for folder in (self.tables, self.shards, self.runs, self.root / "paid", self.root / "features"):
-            sweep_folder(folder)
-        for path in self.root.glob(f"{TEMPORARY}*"):
-            path.unlink(missing_ok=True)
+        if self.store is None:
+            for folder in (self.tables, self.shards, self.runs, self.root / "paid", self.root / "features"):
+                sweep_folder(folder)
+            for path in self.root.glob(f"{TEMPORARY}*"):
+                path.unlink(missing_ok=True)
 
     def lock(self, shared: bool = False) -> AbstractContextManager[None]:
         """Hold the dataset for writing, as a context.
@@ -193,11 +206,13 @@ class Dataset:
         Raises:
             ValueError: another process holds it; the message names it.
         """
-        return file_lock(
-            self.root / ".lock",
-            lambda holder: f"{self.root}: {holder} is writing this dataset; wait for it, or stop it and run again",
-            shared,
-        )
+
+        def refusal(holder: str) -> str:
+            return f"{self.root}: {holder} is writing this dataset; wait for it, or stop it and run again"
+
+        if self.store is not None:
+            return leased(self.store, refusal, shared)
+        return file_lock(self.root / ".lock", refusal, shared)
 
 
 @contextmanager
@@ -221,28 +236,50 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     Raises:
         ValueError: it is missing or damaged.
     """
-    with explaining_damage(path):
-        (check_file if columns is None else check_footer)(path)
-        table = pq.ParquetFile(path, page_checksum_verification=True).read(columns)  # read_table takes twice as long
+    with explaining_damage(path), parquet_source(path, whole=columns is None) as source:
+        (check_file if columns is None else check_footer)(source)
+        table = pq.ParquetFile(source, page_checksum_verification=True).read(columns)  # read_table takes twice as long
         if columns is not None and table.column_names != columns:
             raise pa.ArrowInvalid(f"no column {sorted({*columns}.difference(table.column_names))}")
         _ = table.column_names  # in a file without a seal a damaged name shows only when it is decoded
         return table
 
 
-def read_some(path: Path, column: str, value: int) -> pa.Table:
-    """The rows of a Parquet file with a value in a column, from their row groups; otherwise as `read_parquet`."""
-    with explaining_damage(path):
-        check_footer(path)
-        file = pq.ParquetFile(path, page_checksum_verification=True)
+def read_some(path: Path, column: str, values: Collection[int], columns: list[str] | None = None) -> pa.Table:
+    """The rows of a Parquet file with one of these values in a column, from their row groups; otherwise as
+    `read_parquet`."""
+    with explaining_damage(path), parquet_source(path) as source:
+        check_footer(source)
+        file = pq.ParquetFile(source, page_checksum_verification=True)
         (place,) = [place for place, leaf in enumerate(file.schema) if leaf.path == column]
         bounds = [file.metadata.row_group(number).column(place).statistics for number in range(file.num_row_groups)]
-        rows = file.read_row_groups([number for number, at in enumerate(bounds) if _has(at, value)])
-        return rows.filter(pc.field(column) == value)
+        groups = [number for number, at in enumerate(bounds) if any(_has(at, value) for value in values)]
+        return file.read_row_groups(groups, columns).filter(pc.field(column).isin(list(values)))
 
 
 def _has(bounds: pq.Statistics | None, value: int) -> bool:
     return bounds is None or not bounds.has_min_max or bounds.min <= value <= bounds.max
+
+
+def rows_at(held: Held, table: str, row_ids: Collection[int], columns: list[str] | None = None) -> pa.Table:
+    """The rows of some inputs in a table that is cut as the listing is; no other row group is read.
+
+    Args:
+        columns: `row_id` among them.
+
+    Raises:
+        ValueError: a file is missing or damaged.
+    """
+    found = [schema_of(table).empty_table().select(columns or schema_of(table).names)]
+    ends = dict(zip(held.parts("listing"), accumulate(map(count_rows, held.paths("listing"))), strict=True))
+    begin = 0
+    for number in held.parts(table):
+        end = ends.get(number)
+        inside = [row_id for row_id in row_ids if end is None or begin <= row_id < end]
+        begin = end or begin
+        if inside:
+            found.append(read_some(held.path(table, number), "row_id", inside, columns).cast(found[0].schema))
+    return pa.concat_tables(found)
 
 
 def count_rows(path: Path) -> int:
@@ -252,13 +289,15 @@ def count_rows(path: Path) -> int:
         ValueError: it is missing or damaged.
     """
     with explaining_damage(path):
-        return _count_rows(path, (stat := path.stat()).st_ino, stat.st_mtime_ns, stat.st_size)
+        stat = None if kept(path) else path.stat()  # a part in a store never changes under its name
+        return _count_rows(path, *((stat.st_ino, stat.st_mtime_ns, stat.st_size) if stat else ()))
 
 
 @lru_cache(1 << 16)
 def _count_rows(path: Path, *_stamp: object) -> int:
-    check_footer(path)
-    return int(pq.read_metadata(path).num_rows)
+    with parquet_source(path) as source:
+        check_footer(source)
+        return int(pq.read_metadata(source).num_rows)
 
 
 def last_value(path: Path, column: str) -> Any:
@@ -267,9 +306,9 @@ def last_value(path: Path, column: str) -> Any:
     Raises:
         ValueError: it is missing or damaged.
     """
-    with explaining_damage(path):
-        check_footer(path)
-        file = pq.ParquetFile(path, page_checksum_verification=True)
+    with explaining_damage(path), parquet_source(path) as source:
+        check_footer(source)
+        file = pq.ParquetFile(source, page_checksum_verification=True)
         if not file.metadata.num_rows:
             return None
         return file.read_row_group(file.num_row_groups - 1, [column])[column][-1].as_py()
@@ -288,22 +327,6 @@ def commit_table(
         pq.write_table(table, file, compression="zstd", row_group_size=row_group_rows, write_page_checksum=True)
 
 
-def sweep_folder(folder: Path) -> None:
-    """Delete what killed runs left half written or half deleted below a folder."""
-    for path in list(folder.rglob(f"{TEMPORARY}*")):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
-
-
-def remove_folder(folder: Path) -> None:
-    """Delete a folder: all of it loses its name at once, and `sweep_folder` deletes what a kill leaves of it."""
-    if folder.is_dir():
-        aside = folder.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{folder.name}")
-        shutil.rmtree(folder.rename(aside), ignore_errors=True)
-
-
 def as_stored(table: str, rows: pa.Table) -> pa.Table:
     """Rows in the types of the table's contract: a list that was read back names its items otherwise, and a column
     that the rows were written before is null."""
@@ -313,4 +336,4 @@ def as_stored(table: str, rows: pa.Table) -> pa.Table:
 
 def row_group_rows(table: str) -> int:
     """Rows per row group of a table: fewer where its rows are wide and a few of them are read at a time."""
-    return PLAN_GROUP_ROWS if table == "shard_plan" else ROW_GROUP_ROWS
+    return {"shard_plan": PLAN_GROUP_ROWS, "proxies": PROXY_GROUP_ROWS}.get(table, ROW_GROUP_ROWS)

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from engine.dataset import Dataset, JobRecord, remove_folder
+from engine.dataset import Dataset, JobRecord
 from engine.names import Held
 from engine.run_log import JobResult
+from schemas.files import delete_file, remove_folder
 
 
 class State(Enum):
@@ -128,7 +129,7 @@ class Job:
         held = dataset.held()
         for table in self.outputs:
             for name in held.outdated(table):
-                (dataset.folder(table) / name.file).unlink(missing_ok=True)
+                delete_file(dataset.folder(table) / name.file)
 
     def delete_unwanted(self, dataset: Dataset) -> None:
         """Delete tables that it wrote with other knobs and does not write with these. Call once its knobs were found

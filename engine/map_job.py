@@ -10,13 +10,14 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from engine.dataset import Dataset, count_rows, read_parquet, read_some, remove_folder
+from engine.dataset import Dataset, count_rows, read_parquet, read_some
 from engine.failed_rows import FailureLimit
 from engine.job import Job, State
 from engine.names import Held
 from engine.paid import Paid, paid_folder, settle_all
 from engine.run_log import JobResult
 from engine.runner import Progress, Task
+from schemas.files import delete_file, remove_folder
 from schemas.tables import SHARDS_PER_PART, Cut, cut_of, schema_of
 
 
@@ -103,13 +104,13 @@ class MapJob(Job):
     def delete_unwanted(self, dataset: Dataset) -> None:
         for table in self.drops:
             remove_folder(dataset.folder(table))
-            dataset.record_path(table).unlink(missing_ok=True)
+            delete_file(dataset.record_path(table))
 
     def prepare(self, dataset: Dataset, state: State, redo: bool) -> None:
         table, goes_on = self.outputs[-1], state is State.BEGUN and not redo
         again = self.failures.parts_to_retry(dataset.held(), table) if self.failures and goes_on else []
         for name in again:
-            (dataset.folder(table) / name.file).unlink()
+            delete_file(dataset.folder(table) / name.file)
         super().prepare(dataset, state, redo)
         if self.failures is not None and (again or not goes_on):
             self.failures.begin(dataset, table)
@@ -163,7 +164,7 @@ class MapJob(Job):
         """Compute and commit one part. See `engine.runner.PartJob`."""
         paths = {table: dataset.folder(table) / file for table, file in task.inputs.items()}
         if cut_of(self.outputs[-1]) is Cut.SHARD:
-            inputs = {table: read_some(path, "shard_id", task.number) for table, path in paths.items()}
+            inputs = {table: read_some(path, "shard_id", [task.number]) for table, path in paths.items()}
         else:
             inputs = {table: read_parquet(path) for table, path in paths.items()}
         paid = Paid.of(dataset, self.outputs[0], task.number)
@@ -174,7 +175,7 @@ class MapJob(Job):
             for table in self.outputs
         )
         for file in set(task.replaces).difference(written):
-            (dataset.tables / file).unlink(missing_ok=True)
+            delete_file(dataset.tables / file)
         if self.pays:
             paid.settle()
         return written

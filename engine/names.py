@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from schemas import files
 from schemas.strict import fingerprint
 from schemas.tables import BESIDE, SCHEMAS, SHARDS_PER_PART, Cut, cut_of, is_map_table
 
@@ -47,11 +47,7 @@ class PartName(NamedTuple):
 
 def names_in(folder: Path) -> list[PartName]:
     """The parts in a folder, by number."""
-    try:
-        found = [name for name in map(PartName.parse, os.listdir(folder)) if name is not None]  # noqa: PTH208
-    except FileNotFoundError:
-        return []
-    return sorted(found)
+    return sorted(name for name in map(PartName.parse, files.names_in(folder)) if name is not None)
 
 
 def made_from(job: str, knobs: Mapping[str, Any]) -> Callable[[Iterable[str]], str]:
@@ -169,8 +165,8 @@ class Held:
     def extra_captions(self) -> list[str]:
         """The tables `captions_beside/<captioner>` that have a part or a record, by name."""
         beside = self.dataset.folder(BESIDE.rstrip("/"))
-        records = self.dataset.record_path(BESIDE + "x").parent.glob("[!.]*.json")
-        folders = (path.name for path in beside.glob("[!.]*") if names_in(path))
+        records = files.find_files(self.dataset.record_path(BESIDE + "x").parent, "[!.]*.json")
+        folders = (name for name in files.names_in(beside) if name[0] != "." and names_in(beside / name))
         return sorted(BESIDE + name for name in {*folders, *(path.stem for path in records)})
 
     def tables(self) -> list[str]:

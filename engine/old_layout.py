@@ -16,10 +16,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.dataset import DAMAGE, Dataset, JobRecord, OldLayout, as_stored, content_digest, read_parquet, remove_folder
+from engine.dataset import DAMAGE, Dataset, JobRecord, OldLayout, as_stored, content_digest, read_parquet
 from engine.names import DIGITS, NOTHING, Held, PartName
 from engine.paid import Paid
 from engine.reduce_job import cut_rows, shard_digests
+from schemas.files import remove_folder
 from schemas.seal import check_footer, read_json
 from schemas.tables import BESIDE, BESIDE_ONCE, SHARDS_PER_PART, is_captions, is_map_table, with_added
 

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from engine.dataset import Dataset, as_stored, commit_table, content_digest, read_parquet, remove_folder, schema_of
+from engine.dataset import Dataset, as_stored, commit_table, content_digest, read_parquet, schema_of
 from engine.names import DIGITS
+from schemas.files import find_files, is_folder, names_in, remove_folder
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +42,8 @@ class Paid:
 
     def files(self) -> list[Path]:
         """The files of the earlier rows, then those of the noted ones."""
-        earlier, noted = self.folder.glob(f"part-{self.number:05d}.*.parquet"), self.batches.glob("[!.]*.parquet")
-        return [*sorted(earlier), *sorted(noted)]
+        earlier = find_files(self.folder, f"part-{self.number:05d}.*.parquet")
+        return [*earlier, *find_files(self.batches, "[!.]*.parquet")]
 
     def earlier(self) -> pa.Table:
         """The rows of parts that were whole once.
@@ -80,7 +81,7 @@ class Paid:
 
     def settle(self) -> None:
         """Put the noted rows among the earlier ones, once their part is committed."""
-        if self.batches.is_dir():
+        if is_folder(self.batches):
             self.keep(self.noted())
             remove_folder(self.batches)
 
@@ -95,5 +96,6 @@ def paid_folder(dataset: Dataset, table: str) -> Path:
 
 def settle_all(dataset: Dataset, table: str) -> None:
     """Put all noted rows of a table among the earlier ones, once the table is whole."""
-    for folder in sorted(paid_folder(dataset, table).glob("part-*/")):
-        Paid.of(dataset, table, int(folder.name.removeprefix("part-"))).settle()
+    for name in sorted(names_in(paid_folder(dataset, table))):
+        if name.startswith("part-") and "." not in name:
+            Paid.of(dataset, table, int(name.removeprefix("part-"))).settle()

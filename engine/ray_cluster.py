@@ -19,8 +19,10 @@ from ray._raylet import Config, GcsClient  # type: ignore[attr-defined]
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # type: ignore[attr-defined]
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from engine.place import mirror as mirror  # a worker reads from stores too
 from engine.ray_address import CONNECT_TIMEOUT_S, cluster_address, has_token, knock
 from engine.runner import PartJob
+from schemas.files import open_file
 
 NODE_ANSWERS_S = 60.0
 """The longest that a node, or the autoscaler, may take to answer, in seconds."""
@@ -203,7 +205,9 @@ def blind_nodes(root: str, names: Sequence[str]) -> ValueError:
 def why_blind(probe: str) -> str:
     """Return why the node that runs this cannot use the folder of a probe file, after its name; empty: it can."""
     try:
-        Path(probe).open("rb").close()
+        open_file(Path(probe)).close()
     except OSError as error:
         return f"{socket.gethostname()} ({error.strerror})"
+    except ValueError as error:
+        return f"{socket.gethostname()} ({error})"
     return ""

@@ -23,7 +23,8 @@ from engine.dataset import Dataset
 from engine.ray_pool import Actor, Pool
 from engine.ray_worker import Counts, PartWorker
 from engine.runner import PartFailed, Queue, Runner, Task
-from schemas.commit import TEMPORARY
+from schemas.commit import write_bytes
+from schemas.files import TEMPORARY, delete_file
 
 POLL_S = 0.3
 """How often the driver asks busy workers how far they are, in seconds; with many workers less often."""
@@ -128,7 +129,7 @@ class RayRunner(Runner):
                 self._stop(pool.actors)
         if not self._alone and self._probe is None:
             self._probe = dataset.root / f"{TEMPORARY}{uuid.uuid4().hex}"
-            self._probe.touch()
+            write_bytes(self._probe, b"")
             ray_cluster.see_all(self._probe)
         self._turn += 1
         self._look_at, self._hungry = 0.0, []
@@ -251,7 +252,7 @@ class RayRunner(Runner):
                 ray.kill(actor.handle)
         self._pools, self._starting, self._busy, self._counting = {}, {}, {}, {}
         if self._probe is not None:
-            self._probe.unlink(missing_ok=True)
+            delete_file(self._probe)
             self._probe = None
 
     def _answers(self) -> list[Any]:

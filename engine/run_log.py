@@ -13,6 +13,7 @@ from importlib import metadata
 from typing import Any
 
 from engine.dataset import Dataset
+from schemas.files import find_files
 from schemas.seal import read_json, write_json
 
 log = logging.getLogger(__name__)
@@ -94,7 +95,7 @@ def read_runs(dataset: Dataset) -> list[dict[str, Any]]:
     """What has run, oldest first. A file that is no whole record of a run is named in a warning and passed over:
     records are there to look at, and no table depends on one."""
     found = []
-    for path in sorted(dataset.runs.glob("*.json")):
+    for path in find_files(dataset.runs, "*.json"):
         try:
             entry = read_json(path)
         except (ValueError, OSError):

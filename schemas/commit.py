@@ -14,21 +14,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-TEMPORARY = ".tmp-"
-"""Prefix of a file that is being written; it is renamed when whole, and swept when a job starts."""
+from schemas.files import TEMPORARY, kept
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Write a file that gets its name only once it is whole and on the disk; on an error nothing is left. What was
-    written can be read back from it."""
+    written can be read back from it. In a store it is one object, which is there whole once it was sent."""
+    keeper = kept(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name}")  # two machines may have one process id
     try:
         with aside.open("w+b") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if keeper is None:
+                os.fsync(file.fileno())
+        if keeper is not None:
+            keeper.publish(aside, path)
+            return
         aside.rename(path)
     except BaseException:
         aside.unlink(missing_ok=True)

@@ -55,7 +55,31 @@ def on_disk(path: Location) -> Location:
     return in_home(path)
 
 
-_COLLAPSED = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+:/")
+DATASET_STORES = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss")
+"""Schemes of the stores that a dataset may be kept in."""
+
+
+def for_datasets(path: Location) -> Location:
+    """A place of a dataset: a path of this machine as `on_disk` gives it, or an address in a store.
+
+    Raises:
+        ValueError: datasets cannot be kept there.
+    """
+    if not _COLLAPSED.match(str(path)):
+        return in_home(path)
+    scheme, _, rest = str(path).partition(":")
+    if scheme not in DATASET_STORES:
+        raise ValueError(
+            f"{public_url(scheme + '://' + rest.lstrip('/'))}: a dataset is kept in a folder, or in a store at "
+            f"{', '.join(f'{known}://' for known in DATASET_STORES[:3])}..., where it can be written"
+        )
+    bucket = rest.strip("/").partition("/")[0]
+    if not bucket:
+        raise ValueError(f"{scheme}://: names no bucket; write {scheme}://BUCKET/FOLDER")
+    return type(path)(f"{scheme}://{rest.strip('/')}")
+
+
+_COLLAPSED = re.compile(rf"^(?:[a-zA-Z][a-zA-Z0-9+.-]+:/|(?:{'|'.join(DATASET_STORES)}):$)")
 """A URL, or what `Path` makes of one: `s3:/bucket`. A drive of Windows has one letter."""
 
 

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from schemas.captioners import Caption
-from schemas.locations import absolute, on_disk
+from schemas.files import place_of
+from schemas.locations import absolute, for_datasets
 from schemas.scores import LIMITED, LIMITS, Aesthetic, Screen
 from schemas.sources import AnySource, FolderSource, Source
 from schemas.strict import Seed, StrictModel, fingerprint
@@ -235,6 +236,9 @@ class Run(StrictModel):
     """Threads of each worker that read and decode ahead."""
     retries: Annotated[int, Field(ge=0)] = 3
     """How often a part is handed out again after its worker or node was lost."""
+    scratch: Path | None = None
+    """A folder on a disk of each node for copies of what is read of a dataset in a store, and for what DuckDB spills of
+    it; null takes the one that SIGMA_SCRATCH or TMPDIR names. It may be deleted between runs."""
     duckdb_memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)?(MB|GB|TB)$")] = "4GB"
     """Memory that DuckDB may take for a reduce job or for counting the ledger; beyond it DuckDB spills into the
     dataset folder. The process holds some 0.3 GB more, so 1.5GB keeps it under 2 GiB where it suffices."""
@@ -248,8 +252,8 @@ class DataRecipe(StrictModel):
     sources: tuple[Source, ...] = ()
     """Where images come from, each of a `kind`: folder, webdataset, img2dataset, table, hf_dataset or urls, whose knobs
     are in docs/curation.md. A source added at the end later appends parts; it never renumbers."""
-    out: Annotated[str, AfterValidator(on_disk)]
-    """The dataset folder to write."""
+    out: Annotated[str, AfterValidator(for_datasets)]
+    """The dataset folder to write, or an address in a store: `s3://bucket/folder`, `gs://...`, `az://...`."""
     seed: Seed = 0
     """Seeds the order of samples in the shards."""
     part_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 4096
@@ -328,8 +332,8 @@ class DataRecipe(StrictModel):
         return self.model_copy(update={"images": images, "sources": sources})
 
     def out_path(self) -> Path:
-        """The dataset folder, `~` expanded."""
-        return Path(self.out).expanduser().absolute()
+        """The dataset folder, `~` expanded; of an address in a store its `schemas.files.mount_point`."""
+        return place_of(self.out, self.run.scratch)
 
     def sample_fingerprint(self) -> str:
         """16 hex digits that name the knobs which shape a sample; every sample of a shard carries them.

@@ -17,11 +17,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
 from schemas.commit import atomic_write, write_bytes
+from schemas.files import open_file, read_file
 
 MARK = b"SgmaSeal"
 """Lies at both ends of a seal: a flipped bit in one of them makes no sealed file an unsealed one."""
@@ -83,7 +84,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The value of a file that holds a JSON object; otherwise as `from_json`."""
-    return from_json(path.read_text(encoding="utf-8"))
+    return from_json(read_file(path).decode())
 
 
 @contextmanager
@@ -100,7 +101,11 @@ def sealed_write(path: Path) -> Iterator[IO[bytes]]:
         file.write(MARK + pages + hashlib.sha256(pages + footer).digest() + MARK + footer)
 
 
-def check_footer(path: Path) -> bool:
+Source = Path | IO[bytes]
+"""A file by its path, or one that is open and is left open."""
+
+
+def check_footer(path: Source) -> bool:
     """Compare a file's footer with its seal. A file without one, from before there were seals, passes.
 
     Returns:
@@ -110,16 +115,20 @@ def check_footer(path: Path) -> bool:
         BrokenSeal: the footer is not the one that was written.
         FileNotFoundError: there is no file.
     """
-    with path.open("rb") as file:
+    with _opened(path) as file:
         return _sealed_pages(file) is not None
 
 
-def check_file(path: Path) -> None:
+def check_file(path: Source) -> None:
     """Compare every byte of a file with its seal; otherwise as `check_footer`."""
-    with path.open("rb") as file:
+    with _opened(path) as file:
         found = _sealed_pages(file)
         if found is not None and _digest(file, found[0]) != found[1]:
             raise BrokenSeal("other bytes than were written")
+
+
+def _opened(source: Source) -> AbstractContextManager[IO[bytes]]:
+    return open_file(source) if isinstance(source, Path) else nullcontext(source)
 
 
 def _sealed_pages(file: IO[bytes]) -> tuple[int, bytes] | None:

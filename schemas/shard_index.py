@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from schemas.files import at_hand, is_file
 from schemas.foreign_tars import as_source, kind_of_tars
 from schemas.seal import check_footer
 
@@ -63,9 +64,9 @@ class ShardIndex:
 
     def __init__(self, shards: Path) -> None:
         path = shards / INDEX_FILE
-        if not path.is_file():
+        if not is_file(path):
             raise no_index(path)
-        self._open(path, str(path))
+        self._open(at_hand(path), str(path))
 
     @classmethod
     def of(cls, table: pa.Table, part_rows: int = 65536) -> ShardIndex:

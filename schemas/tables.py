@@ -442,6 +442,10 @@ SHARDS_PER_PART = 64
 """Shards whose rows are in one part of `shard_plan`."""
 
 
+WIDE_TABLES = ("proxies", "embeddings")
+"""Tables whose rows are large: of a dataset in a store they are copied only for a query that names them."""
+
+
 class Cut(Enum):
     """What a part of a table holds."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,6 +12,8 @@ from typing import Any
 from urllib.parse import parse_qs
 
 import pytest
+
+from engine.place.store import _client
 
 KEY, SECRET = "AKIALOOPBACKTESTS", "tresor-of-the-loopback"
 
@@ -29,6 +32,8 @@ class Store:
         """Key -> bytes of its content that were sent."""
         self.refused: dict[str, int] = {}
         """Beginning of a key or of a listed prefix -> HTTP status of every answer."""
+        self.refuse_every = 0
+        """Answer each n-th request with SlowDown; 0 is none."""
         self._client: Any = None
 
     def put(self, files: Mapping[str, bytes]) -> None:
@@ -42,9 +47,15 @@ class Store:
 
     def empty(self) -> None:
         """Delete every object."""
-        for found in self._client.list_objects_v2(Bucket=self.bucket).get("Contents", []):
-            self.delete(found["Key"])
+        while found := self._client.list_objects_v2(Bucket=self.bucket).get("Contents", []):
+            keys = [{"Key": each["Key"]} for each in found]
+            self._client.delete_objects(Bucket=self.bucket, Delete={"Objects": keys})
         self.forget()
+
+    def keep_versions(self, keep: bool = True) -> None:
+        """Keep what is replaced or deleted from now on, or do so no more."""
+        status = {"Status": "Enabled" if keep else "Suspended"}
+        self._client.put_bucket_versioning(Bucket=self.bucket, VersioningConfiguration=status)
 
     @contextmanager
     def asking_for_credentials(self) -> Iterator[tuple[str, str]]:
@@ -127,7 +138,9 @@ def _gate(store: Store, inner: Any, env: dict[str, Any], start: Any) -> Iterable
     query = parse_qs(env.get("QUERY_STRING", ""))
     asked = path or query.get("prefix", [""])[0]
     store.requests[env["REQUEST_METHOD"], asked] += 1
-    for beginning, status in store.refused.items():
+    num_asked = store.requests.total()
+    storm = {"": 503} if store.refuse_every and num_asked % store.refuse_every == 0 else {}
+    for beginning, status in (store.refused | storm).items():
         if asked.startswith(beginning):
             code = {403: "AccessDenied", 503: "SlowDown", 500: "InternalError"}[status]
             start(f"{status} {code}", [("Content-Type", "application/xml")])
@@ -136,3 +149,19 @@ def _gate(store: Store, inner: Any, env: dict[str, Any], start: Any) -> Iterable
     if path and env["REQUEST_METHOD"] == "GET":
         store.num_sent[path] += sum(map(len, answer))
     return answer
+
+
+@contextmanager
+def as_user_of(store: Store) -> Iterator[Store]:
+    """The environment of a user of the server, a disk for copies of its own, and nothing in the bucket."""
+    with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
+        for name, value in environment(store.url).items():
+            patch.setenv(name, value)
+        patch.setenv("SIGMA_SCRATCH", scratch)
+        _client.cache_clear()
+        try:
+            yield store
+        finally:
+            store.refused.clear()
+            store.empty()
+            _client.cache_clear()

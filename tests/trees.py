@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from engine.dataset import TEMPORARY
+from schemas.files import TEMPORARY
 from tests.processes import Python, run_python
 
 

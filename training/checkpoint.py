@@ -13,7 +13,8 @@ from typing import IO, Any, Self, cast
 import torch
 from torch import Tensor
 
-from schemas.commit import TEMPORARY, atomic_write
+from schemas.commit import atomic_write
+from schemas.files import TEMPORARY
 from training.model import LoadReport, PixArt
 from training.model.convert import assign_weights, read_torch_file
 from training.model.files import SealedFile, refuse_damage

@@ -16,9 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.dataset import Dataset, remove_folder
+from engine.dataset import Dataset
 from engine.runner import LazyRunner, Progress, Runner, Task
-from schemas.commit import TEMPORARY, atomic_write, write_bytes
+from schemas.commit import atomic_write, write_bytes
 from schemas.features import (
     CUT_COLUMN,
     MADE_BY_KEY,
@@ -35,6 +35,7 @@ from schemas.features import (
     read_record,
     write_record,
 )
+from schemas.files import TEMPORARY, remove_folder
 from schemas.locations import is_remote
 from schemas.seal import check_file, check_footer, sealed_write
 from schemas.shard import END_OF_ARCHIVE, member_header, padding

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from PIL import Image
 
 from engine.catalog import Connection, Row, in_list, rows
+from engine.dataset import rows_at
+from engine.names import Held
 from schemas.pixels import PixelError, open_rgb
 from schemas.scores import LIMITS
 from viewer.grounding import marks
@@ -124,14 +126,11 @@ def captions_beside(connection: Connection, row_ids: Sequence[int]) -> dict[int,
     return found
 
 
-def proxies(connection: Connection, row_ids: Sequence[int]) -> dict[int, bytes]:
+def proxies(held: Held, row_ids: Collection[int]) -> dict[int, bytes]:
     """row_id -> the JPEG of its proxy; only these rows are read."""
-    if not row_ids:
-        return {}
-    found = connection.execute(
-        f"SELECT row_id, jpeg FROM proxies WHERE jpeg IS NOT NULL AND row_id IN {in_list(row_ids)}"
-    ).fetchall()
-    return {row_id: bytes(jpeg) for row_id, jpeg in found}
+    found = rows_at(held, "proxies", row_ids, ["row_id", "jpeg"])
+    pairs = zip(found["row_id"].to_pylist(), found["jpeg"].to_pylist(), strict=True)
+    return {row_id: jpeg for row_id, jpeg in pairs if jpeg is not None}
 
 
 def thumbnail(jpeg: bytes, longest_px: int) -> bytes | None:
@@ -142,9 +141,9 @@ def thumbnail(jpeg: bytes, longest_px: int) -> bytes | None:
         return None
 
 
-def data_uris(connection: Connection, row_ids: Sequence[int]) -> dict[int, str]:
+def data_uris(held: Held, row_ids: Collection[int]) -> dict[int, str]:
     """row_id -> a thumbnail to write into a page; a proxy that cannot be decoded has none."""
-    found = {row_id: thumbnail(jpeg, PAGE_THUMBNAIL_PX) for row_id, jpeg in proxies(connection, row_ids).items()}
+    found = {row_id: thumbnail(jpeg, PAGE_THUMBNAIL_PX) for row_id, jpeg in proxies(held, row_ids).items()}
     return {
         row_id: f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"
         for row_id, jpeg in found.items()

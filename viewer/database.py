@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -24,6 +25,9 @@ MOST_SECONDS = 10.0
 """A query of a page is interrupted after this."""
 BACKGROUND_SECONDS = 900.0
 """A query in the background is interrupted after this; it runs once per state of the dataset."""
+
+STORE_LISTED_EVERY_S = 5.0
+"""How often the pages look whether a dataset in a store has changed, in seconds."""
 
 MOST_SEARCHES = 8
 """This many searches keep the row_ids that they found."""
@@ -48,12 +52,12 @@ class Database:
             ValueError: the folder is no dataset, or a file of it is damaged.
             Replaced: a build has replaced tables meanwhile.
         """
-        self.dataset, self.signature = dataset, signature(dataset)
+        self.dataset, self.signature, self.held = dataset, signature(dataset), dataset.held()
         self.replaced = False
         """Whether a build has replaced or deleted a file of a table since it was opened."""
         with one_state(dataset) as self._parts:
             self._connection, self.seconds = catalog.connect_read_only(dataset), seconds
-        self._looked_at = self.signature
+        self._looked_at, self._look_at = self.signature, 0.0
         self._prepared: set[str] = set()
         self._active: set[Connection] = set()
         self._searches = Lru[tuple[str, str], Search](MOST_SEARCHES, on_drop=Search.stop)
@@ -87,6 +91,9 @@ class Database:
             cursor.close()
 
     def _refuse_replaced(self) -> None:
+        if self.dataset.store is not None and time.monotonic() < self._look_at and not self.replaced:
+            return  # listing a store takes longer than most queries
+        self._look_at = time.monotonic() + STORE_LISTED_EVERY_S
         now = signature(self.dataset)
         if now != self._looked_at:  # new parts are no other state: the connection does not see them
             self.replaced |= not self._parts <= parts_now(self.dataset)
@@ -135,6 +142,8 @@ class Database:
 
 def signature(dataset: Dataset) -> Signature:
     """Changes whenever a table gains, loses or replaces a file."""
+    if dataset.store is not None:
+        return tuple(sorted((f"{table}/{name.file}", 0) for table, name in parts_now(dataset)))
     folders = [dataset.folder(table) for table in dataset.held().tables()]
     found = []
     for path in [*folders, dataset.tables / ".records", dataset.runs]:

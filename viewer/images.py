@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.catalog import Row
+from engine.dataset import rows_at
 from engine.run_log import read_runs
 from schemas.lru import Lru
-from schemas.tables import SCHEMAS
+from schemas.tables import SCHEMAS, WIDE_TABLES
 from viewer.cards import cards, proxies, thumbnail
 from viewer.database import Database, TooSlow
 from viewer.filters import Filter
@@ -114,8 +115,13 @@ def details(database: Database, row_id: int) -> ImageDetails | None:
     views = [table for table, schema in SCHEMAS.items() if "row_id" in schema.names]
     views.insert(views.index("captions") + 1, "captions_beside")
     for table in views:
-        columns = "* EXCLUDE (jpeg), octet_length(jpeg) AS jpeg_bytes" if table == "proxies" else "*"
-        rows = database.rows(f"SELECT {columns} FROM {table} WHERE row_id = {int(row_id)}", limit=20)
+        if table in WIDE_TABLES:
+            rows = rows_at(database.held, table, [row_id]).to_pylist()
+        else:
+            rows = database.rows(f"SELECT * FROM {table} WHERE row_id = {int(row_id)}", limit=20)
+        for row in rows:
+            if "jpeg" in row:
+                row["jpeg_bytes"] = None if (jpeg := row.pop("jpeg")) is None else len(jpeg)
         if rows:
             found[table] = rows
     group: list[Row] = []
@@ -157,8 +163,8 @@ def history(database: Database, tables: list[str]) -> list[TableHistory]:
 
 def proxy(database: Database, row_id: int) -> bytes | None:
     """The JPEG of an input's proxy."""
-    with database.cursor() as cursor:
-        return proxies(cursor, [row_id]).get(row_id)
+    with database.cursor():
+        return proxies(database.held, [row_id]).get(row_id)
 
 
 class Thumbnails(Lru[int, bytes | None]):

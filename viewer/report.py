@@ -9,6 +9,7 @@ from engine.catalog import Connection
 from engine.dataset import Dataset
 from engine.one_state import one_state
 from schemas.commit import write_bytes
+from schemas.files import shown_place
 from viewer.cards import data_uris
 from viewer.figures import COUNTED
 from viewer.rendering import environment
@@ -31,10 +32,10 @@ def write_report(connection: Connection, dataset_root: Path, out: Path) -> None:
         sections = {name: section.content(source) for name, section in SECTIONS.items()}
         page = environment(live=False).get_template("report.html.jinja").render(
             name=dataset_root.absolute().name or str(dataset_root),
-            root=str(dataset_root.absolute()),
+            root=shown_place(dataset_root.absolute()),
             sections={name: content for name, content in sections.items() if content},
             titles={name: section.title for name, section in SECTIONS.items()},
-            thumbnails=data_uris(connection, list(_row_ids(sections))),
+            thumbnails=data_uris(source.dataset.held(), list(_row_ids(sections))),
         )  # fmt: skip
     write_bytes(out, page.encode("utf-8", errors="replace"))
 

@@ -19,6 +19,7 @@ from starlette.routing import Route
 from curation.selection.thresholds import rules_on_record
 from engine.dataset import Dataset
 from engine.one_state import Replaced
+from schemas.files import shown_place
 from viewer import filters, images, sections, thresholds
 from viewer.database import BACKGROUND_SECONDS, Database, TooSlow, signature
 from viewer.export import FORMATS, exported
@@ -90,7 +91,7 @@ class Pages:
         found = self.live.now().overview.ready(PAINT_S)
         titles = {name: section.title for name, section in sections.SECTIONS.items()}
         return self._page(
-            "overview.html.jinja", sections=found, titles=titles, root=str(self.live.database.dataset.root)
+            "overview.html.jinja", sections=found, titles=titles, root=shown_place(self.live.database.dataset.root)
         )
 
     def section(self, request: Request) -> Response:

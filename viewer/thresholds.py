@@ -8,10 +8,10 @@ from pathlib import Path
 
 from curation.selection import select, thresholds
 from curation.selection.thresholds import EVERYTHING, Comparison, Count
-from engine import catalog
 from engine.catalog import Row
 from engine.dataset import Dataset
 from schemas.commit import write_bytes
+from schemas.files import shown_place
 from schemas.reasons import Rejection
 from schemas.recipe import Select
 from viewer.cards import cards, data_uris
@@ -177,9 +177,8 @@ def lines(found: Comparison) -> Iterator[str]:
 def write_page(dataset: Dataset, found: Comparison, path: Path) -> None:
     """An HTML file with the comparison and a thumbnail of every picture near a threshold."""
     row_ids = [picture.row_id for near in found.near.values() for picture in near]
-    with catalog.connect(dataset) as connection:
-        thumbnails = data_uris(connection, row_ids)
+    thumbnails = data_uris(dataset.held(), row_ids)
     page = environment(live=False).get_template("comparison.html.jinja").render(
-        name=dataset.root.name, root=str(dataset.root), found=found, thumbnails=thumbnails
+        name=dataset.root.name, root=shown_place(dataset.root), found=found, thumbnails=thumbnails
     )  # fmt: skip
     write_bytes(path, page.encode("utf-8", errors="replace"))

@@ -17,6 +17,7 @@ from engine.job import Job
 from engine.ledger import ledger_counts
 from engine.map_job import MapJob
 from engine.run_log import read_runs
+from schemas.files import is_file, size_of
 from schemas.shard import BLOCK
 from schemas.shard_index import INDEX_FILE
 from schemas.tables import Cut, cut_of
@@ -67,12 +68,12 @@ def _table_sizes(dataset: Dataset, num_sampled: int) -> dict[str, TableSize]:
         files = held.paths(table)
         if files:
             rows = dataset.read_table(table)
-            on_disk = sum(path.stat().st_size for path in files)
+            on_disk = sum(size_of(path) for path in files)
             found[table] = table_size(rows, num_sampled, on_disk, kinds[cut_of(table)])
     path = dataset.shards / INDEX_FILE
-    if path.is_file():
+    if is_file(path):
         rows = read_parquet(path).replace_schema_metadata(None)
-        found[path.stem] = table_size(rows, num_sampled, path.stat().st_size, "one")
+        found[path.stem] = table_size(rows, num_sampled, size_of(path), "one")
     return found
 
 
@@ -108,7 +109,7 @@ def _proxy_bytes(dataset: Dataset) -> list[float]:
     for path in dataset.parts("proxies"):
         jpegs = read_parquet(path, ["jpeg"])["jpeg"]
         own = [len(jpeg) if jpeg is not None else 0 for jpeg in jpegs.to_pylist()]
-        beside = (path.stat().st_size - sum(own)) / len(own)
+        beside = (size_of(path) - sum(own)) / len(own)
         found += [size + beside for size in own]
     return found
 

@@ -14,6 +14,7 @@ import pyarrow as pa
 from curation.sources import Item, list_source
 from engine.dataset import Dataset, JobRecord
 from engine.names import NOTHING
+from schemas.files import delete_file
 from schemas.recipe import DataRecipe
 from schemas.sources import AnySource
 from schemas.tables import LISTING
@@ -52,7 +53,7 @@ def update_listing(dataset: Dataset, recipe: DataRecipe) -> Listed:
     held = dataset.held()
     for name in held.listed("listing"):  # of a listing that was cut off before it was recorded, or of a retry
         if name.number >= _count(listed, "parts") or held.parts("listing")[name.number] != name:
-            (dataset.folder("listing") / name.file).unlink()
+            delete_file(dataset.folder("listing") / name.file)
     num_new = 0
     for position in fresh:
         entry = _list_one(dataset, recipe, position, _count(listed, "parts"), _count(listed, "rows"))

@@ -12,6 +12,7 @@ import pyarrow as pa
 from curation.dedup.fingerprint import hamming, proxy_phash
 from engine.dataset import Dataset
 from schemas.commit import write_bytes
+from schemas.files import is_file, read_file
 from schemas.reasons import PURGED
 from schemas.seal import BrokenSeal, from_json, to_json
 from schemas.tables import IMAGES, PROXIES
@@ -65,10 +66,10 @@ def read_log(dataset: Dataset) -> list[TakedownEntry]:
         ValueError: the log is damaged.
     """
     path = log_path(dataset)
-    if not path.is_file():
+    if not is_file(path):
         return []
     entries = []
-    for number, line in enumerate(path.read_bytes().removesuffix(b"\n").split(b"\n"), start=1):
+    for number, line in enumerate(read_file(path).removesuffix(b"\n").split(b"\n"), start=1):
         try:
             values = from_json(line.decode())
             heirs = tuple((row_id, image_id) for row_id, image_id in values.get("heirs", ()))

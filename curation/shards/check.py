@@ -18,6 +18,7 @@ from engine.ahead import ahead
 from engine.dataset import Dataset, read_some
 from engine.names import Held
 from schemas import shard
+from schemas.files import is_file, open_file, read_file, size_of
 from schemas.tables import SHARDS_PER_PART
 
 Row = Mapping[str, Any]
@@ -80,7 +81,7 @@ def _plan(held: Held, number: int | None) -> dict[str, Row]:
         return {}
     try:
         path = held.path("shard_plan", number // SHARDS_PER_PART)
-        plan = read_some(path, "shard_id", number)
+        plan = read_some(path, "shard_id", [number])
     except ValueError:
         return {}  # a finding of its own
     return {row["image_id"]: row for row in plan.to_pylist()}
@@ -98,9 +99,9 @@ def _shard_problem(path: Path, rows: list[dict[str, Any]], plan: Mapping[str, Ro
     """Compare every member's header with the index, the json member's own id with the key, the image's bytes with
     their sha256, and both texts with the plan. Returns the first problem and the number of images without sha256."""
     num_unchecked = 0
-    if not path.is_file():
+    if not is_file(path):
         return "missing", 0
-    with path.open("rb") as tar:
+    with open_file(path) as tar:
         for row in rows:
             problem, is_checked = _sample_problem(tar, row, plan.get(row["image_id"]))
             num_unchecked += not is_checked
@@ -112,7 +113,7 @@ def _shard_problem(path: Path, rows: list[dict[str, Any]], plan: Mapping[str, Ro
         tar.seek(end)
         rest = bytes(shard.padding(end)) + shard.END_OF_ARCHIVE
         if tar.read() != rest:
-            size = path.stat().st_size
+            size = size_of(path)
             return _wrong_end(size, end + len(rest)), num_unchecked
     return None, num_unchecked
 
@@ -164,15 +165,15 @@ def index_problem(dataset: Dataset, index: pa.Table, broken: Container[str]) -> 
         broken: shards that have a problem of their own; their sizes are not compared.
     """
     path, card = dataset.shards / WIDS_FILE, dataset.shards / CARD_FILE
-    if not path.is_file():
+    if not is_file(path):
         return "wids index missing"
-    if not card.is_file():
+    if not is_file(card):
         return f"{CARD_FILE}, the dataset card, is missing"
     if dataset.held().is_whole("samples") and not index_is_current(dataset):
         return "index.parquet was made from other samples"
     counts = Counter(index["shard"].to_pylist())
-    if card.read_bytes() != card_of(index["image_ext"].unique().to_pylist(), counts):
+    if read_file(card) != card_of(index["image_ext"].unique().to_pylist(), counts):
         return f"{CARD_FILE} is not the dataset card that belongs here"
-    if not any(name in broken for name in counts) and path.read_bytes() != wids_index(dataset, counts):
+    if not any(name in broken for name in counts) and read_file(path) != wids_index(dataset, counts):
         return "wids index says something else than the index"
     return None

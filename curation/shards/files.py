@@ -13,10 +13,11 @@ import pyarrow as pa
 
 from curation.shards.rewriter import members_of
 from engine.catalog import read_parts
-from engine.dataset import Dataset, read_parquet, read_some, remove_folder
+from engine.dataset import Dataset, read_parquet, read_some
 from engine.names import NOTHING, Held, names_in
 from engine.reduce_job import commit_batches, stream
 from schemas import shard_index
+from schemas.files import delete_file, find_files, is_file, is_folder, move_file, remove_folder
 from schemas.tables import SAMPLES
 
 WIDS_FILE = "wids.json"
@@ -58,10 +59,10 @@ class ShardFiles:
     def delete_index(self, dataset: Dataset) -> None:
         """Delete the index of the shards, before a shard changes. While there is one the shards are whole, and what is
         left of outdated ones goes first."""
-        if (dataset.shards / shard_index.INDEX_FILE).is_file():
+        if is_file(dataset.shards / shard_index.INDEX_FILE):
             self.delete_outdated(dataset)
         for name in (shard_index.INDEX_FILE, WIDS_FILE):
-            (dataset.shards / name).unlink(missing_ok=True)
+            delete_file(dataset.shards / name)
 
     def delete_outdated(self, dataset: Dataset) -> None:
         """Delete the tars that wait."""
@@ -69,7 +70,7 @@ class ShardFiles:
 
     def are_waiting(self, dataset: Dataset) -> bool:
         """See `PartFiles.are_waiting`."""
-        return (dataset.shards / PREVIOUS_SHARDS).is_dir()
+        return is_folder(dataset.shards / PREVIOUS_SHARDS)
 
     def prepare(self, dataset: Dataset, held: Held, redo: bool) -> None:
         """See `PartFiles.prepare`. What waits already was whole when the run began that did not end, so that shards of
@@ -83,22 +84,22 @@ class ShardFiles:
         for name in held.listed("samples"):
             if stay.get(name.number) == name:
                 continue
-            if name.number in waiting or any((aside / shard).is_file() for shard in _shards_of(folder / name.file)):
-                (folder / name.file).unlink()
+            if name.number in waiting or any(is_file(aside / shard) for shard in _shards_of(folder / name.file)):
+                delete_file(folder / name.file)
             else:
                 never = name._replace(made_from=NOTHING) if redo else name
-                _move(folder / name.file, aside / never.file)
+                move_file(folder / name.file, aside / never.file)
         planned = {} if redo else _planned(held)
         staying = {planned.get(number) for number in stay}
-        for path in sorted(dataset.shards.glob("*/*.tar")):
+        for path in find_files(dataset.shards, "*/*.tar"):
             tar = path.relative_to(dataset.shards)
             if str(tar) in staying:
                 continue
-            if (aside / tar).is_file():
-                path.unlink()
+            if is_file(aside / tar):
+                delete_file(path)
             else:
-                _move(path, aside / tar)
-        if not redo and aside.is_dir():
+                move_file(path, aside / tar)
+        if not redo and is_folder(aside):
             self._take_back(dataset, held)
             self._write_places(dataset, held)
 
@@ -109,12 +110,12 @@ class ShardFiles:
             if name.number < len(digests) and name.made_from == digests[name.number]:
                 shards = _shards_of(aside / name.file)
                 if all(_take_back(dataset, shard) for shard in shards):
-                    _move(aside / name.file, dataset.folder("samples") / name.file)
+                    move_file(aside / name.file, dataset.folder("samples") / name.file)
 
     def _write_places(self, dataset: Dataset, held: Held) -> None:
         """Write down which samples of the tars that wait belong to which shard of the plan."""
         aside, found = dataset.shards / PREVIOUS_SHARDS, list[Path]()
-        nameless = {str(path.relative_to(aside)) for path in aside.glob("*/*.tar")}
+        nameless = {str(path.relative_to(aside)) for path in find_files(aside, "*/*.tar")}
         for name in names_in(aside):
             with suppress(ValueError):  # a damaged part: its tar says itself what it holds
                 nameless -= set(read_parquet(aside / name.file, ["shard"])["shard"].drop_null().to_pylist())
@@ -161,10 +162,10 @@ def old_samples(dataset: Dataset, shard: str, number: int) -> dict[str, OldSampl
         ValueError: what says where the pictures are is damaged; the next build writes it anew.
     """
     places, found = dataset.shards / PREVIOUS_SHARDS / PLACES_FILE, list[OldSample]()
-    if places.is_file():
-        rows = read_some(places, "shard_id", number).to_pylist()
+    if is_file(places):
+        rows = read_some(places, "shard_id", [number]).to_pylist()
         found += [_old(row, f"{PREVIOUS_SHARDS}/{row['shard']}") for row in rows]
-    if (dataset.shards / shard).is_file():
+    if is_file(dataset.shards / shard):
         found += _samples_in_place(dataset, shard, number)
     return {sample.image_id: sample for sample in found}
 
@@ -197,11 +198,6 @@ def _samples_of(folder: Path, shard: str) -> Iterator[OldSample]:
 
 def _take_back(dataset: Dataset, shard: str) -> bool:
     place, aside = dataset.shards / shard, dataset.shards / PREVIOUS_SHARDS / shard
-    if aside.is_file():
-        _move(aside, place)
-    return place.is_file()
-
-
-def _move(path: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    path.rename(target)
+    if is_file(aside):
+        move_file(aside, place)
+    return is_file(place)

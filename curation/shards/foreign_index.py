@@ -25,9 +25,10 @@ from curation.sources.item import SourceListing, member_name
 from curation.sources.patterns import find_files
 from curation.sources.tars import TarContents, members, split_key
 from engine.ahead import ahead
-from engine.dataset import ROW_GROUP_ROWS, sweep_folder
+from engine.dataset import ROW_GROUP_ROWS
 from engine.reduce_job import commit_batches
 from schemas.buckets import LABELS, nearest_codes
+from schemas.files import sweep_folder
 from schemas.foreign_tars import caption_of
 from schemas.ids import image_id
 from schemas.locations import absolute, on_disk

@@ -10,6 +10,7 @@ from typing import IO, Any
 
 from schemas import shard
 from schemas.commit import atomic_write
+from schemas.files import delete_file, open_file
 
 COPY_BYTES = 1 << 22
 
@@ -31,7 +32,7 @@ def members_of(path: Path) -> list[ShardMember]:
         ValueError: it is cut or no tar.
     """
     try:
-        with tarfile.open(path, "r:") as tar:
+        with open_file(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             found = [(info.name.partition("."), info.offset_data, info.size) for info in tar]
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(f"{path}: damaged ({error}); sigma doctor --repair writes it again") from None
@@ -51,7 +52,7 @@ def drop_samples(path: Path, keys: Container[str]) -> dict[str, list[ShardMember
     if any(member.key in keys for member in members):
         kept = [member for member in members if member.key not in keys]
         if not kept:
-            path.unlink()
+            delete_file(path)
             return {}
         members = _copy(path, kept)
     by_key: dict[str, list[ShardMember]] = {}
@@ -62,7 +63,7 @@ def drop_samples(path: Path, keys: Container[str]) -> dict[str, list[ShardMember
 
 def _copy(path: Path, kept: list[ShardMember]) -> list[ShardMember]:
     moved = []
-    with path.open("rb") as source, atomic_write(path) as target:
+    with open_file(path) as source, atomic_write(path) as target:
         for member in kept:
             place = target.tell() + shard.BLOCK
             source.seek(member.offset - shard.BLOCK)

@@ -25,6 +25,7 @@ from engine.reduce_job import commit_batches
 from engine.runner import Progress
 from schemas import shard, shard_index
 from schemas.commit import atomic_write, write_bytes
+from schemas.files import delete_file, is_file, open_file, parquet_source, sizes_of
 from schemas.pixels import PixelError, open_rgb
 from schemas.reasons import ShardError
 from schemas.recipe import DataRecipe, Shard
@@ -89,7 +90,7 @@ class ShardWriter:
             rows = list(self._write(tar, plan, old, progress))
             tar.write(shard.END_OF_ARCHIVE)
         if all(row["shard"] is None for row in rows):
-            path.unlink()
+            delete_file(path)
         return {"samples": pa.Table.from_pylist(rows, schema=SAMPLES)}
 
     def _write(
@@ -163,7 +164,7 @@ class ShardWriter:
         """The image member in a tar, None where it is damaged or of another size than it should have, and whether the
         original would give the very same bytes."""
         try:
-            with (self.dataset.shards / old.shard).open("rb") as tar:
+            with open_file(self.dataset.shards / old.shard) as tar:
                 tar.seek(old.image_offset)
                 data = tar.read(old.image_size)
                 tar.seek(old.json_offset)
@@ -253,11 +254,12 @@ the index first, so that it is as good."""
 def index_is_current(dataset: Dataset) -> bool:
     """Whether the index was written from the present samples."""
     path = dataset.shards / shard_index.INDEX_FILE
-    if not all(each.is_file() for each in (path, path.with_name(WIDS_FILE), path.with_name(CARD_FILE))):
+    if not all(is_file(each) for each in (path, path.with_name(WIDS_FILE), path.with_name(CARD_FILE))):
         return False
     try:
-        check_footer(path)
-        made_of = (pq.read_schema(path).metadata or {}).get(INDEX_KEY, b"").decode()
+        with parquet_source(path) as source:
+            check_footer(source)
+            made_of = (pq.read_schema(source).metadata or {}).get(INDEX_KEY, b"").decode()
     except DAMAGE:
         return False
     return len(made_of) == _OLD_DIGITS or made_of == _samples_digest(dataset)
@@ -310,13 +312,13 @@ def wids_index(dataset: Dataset, num_samples: Mapping[str, int]) -> bytes:
     Raises:
         ValueError: a shard is missing.
     """
-    if missing := [path for path in num_samples if not (dataset.shards / path).is_file()]:
+    sizes = sizes_of(dataset.shards, num_samples)
+    if missing := [path for path in num_samples if path not in sizes]:
         raise ValueError(
             f"{dataset.shards / missing[0]}: missing; sigma doctor {dataset.root} --repair writes it again"
         )
     entries: list[dict[str, Any]] = [
-        {"url": path, "nsamples": count, "filesize": (dataset.shards / path).stat().st_size}
-        for path, count in num_samples.items()
+        {"url": path, "nsamples": count, "filesize": sizes[path]} for path, count in num_samples.items()
     ]
     wids: dict[str, Any] = {
         "__kind__": "wids-shard-index-v1",

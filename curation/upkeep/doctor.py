@@ -21,12 +21,13 @@ from curation.shards.files import WIDS_FILE
 from curation.shards.writer import index_rows
 from engine import catalog
 from engine.ahead import ahead
-from engine.dataset import TEMPORARY, Dataset, content_digest, count_rows, read_parquet, schema_of
+from engine.dataset import Dataset, content_digest, count_rows, read_parquet, schema_of
 from engine.ledger import ledger_counts
 from engine.names import DIGITS, Held, PartName
 from engine.reduce_job import explaining_memory
 from schemas import shard_index, tables
 from schemas.features import RECORD_FILE, damaged_files
+from schemas.files import TEMPORARY, find_files
 from schemas.recipe import DataRecipe, Run
 from schemas.seal import check_footer
 from schemas.texts import counted
@@ -212,7 +213,7 @@ def _check_takedowns(dataset: Dataset) -> Iterator[Finding]:
 
 def _check_strays(held: Held) -> Iterator[Finding]:
     dataset = held.dataset
-    strays = [path for path in dataset.root.rglob(f"{TEMPORARY}*") if path.is_file()]
+    strays = [] if dataset.store else [path for path in dataset.root.rglob(f"{TEMPORARY}*") if path.is_file()]
     if strays:
         text = f"{len(strays)}, e.g. {strays[0]}: the next sigma build sweeps them"
         yield Finding("half-written files", text, False, tuple(strays))
@@ -222,7 +223,7 @@ def _check_strays(held: Held) -> Iterator[Finding]:
             known.update(read_parquet(path, ["shard"])["shard"].unique().to_pylist())
     except ValueError:
         return  # found already; which shards are known cannot be said
-    tars = [path for path in sorted(dataset.shards.glob("*/*.tar")) if not path.name.startswith(TEMPORARY)]
+    tars = [path for path in find_files(dataset.shards, "*/*.tar") if not path.name.startswith(TEMPORARY)]
     extra = [path for path in tars if str(path.relative_to(dataset.shards)) not in known]
     whole = len(held.parts("samples")) == held.num_parts("samples")
     if extra:
@@ -273,7 +274,7 @@ def _index_of_samples(dataset: Dataset) -> pa.Table:
 
 def _check_features(dataset: Dataset) -> Iterator[Finding]:
     """Sets of stored features inside the dataset: whole tables and arrays, for shards that exist."""
-    for record in sorted((dataset.root / "features").glob(f"*/{RECORD_FILE}")):
+    for record in find_files(dataset.root / "features", f"*/{RECORD_FILE}"):
         bad = damaged_files(record.parent, dataset.shards)
         if bad:
             text = f"{len(bad)} files are damaged, missing or of no shard, e.g. {bad[0]}: sigma encode makes them again"
@@ -282,7 +283,7 @@ def _check_features(dataset: Dataset) -> Iterator[Finding]:
 
 def _check_catalog(dataset: Dataset) -> Iterator[Finding]:
     """The views in `catalog.duckdb`, which name absolute paths, against those that belong there."""
-    if not dataset.catalog.is_file():
+    if dataset.store is not None or not dataset.catalog.is_file():
         return
     own = "NOT internal AND view_name NOT IN ('raw_offers', 'ledger')"  # these two read the other views
     sql = f"SELECT view_name, sql FROM duckdb_views() WHERE {own} ORDER BY ALL"

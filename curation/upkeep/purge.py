@@ -17,12 +17,13 @@ from curation.upkeep.find import Found, Wanted, find
 from curation.upkeep.rewrites import emptied, keep_rows, renumbered, without_captions
 from engine import catalog
 from engine.ahead import ahead
-from engine.dataset import Dataset, as_stored, count_rows, read_parquet, remove_folder, sweep_folder
+from engine.dataset import Dataset, as_stored, count_rows, read_parquet
 from engine.job import Job
 from engine.names import DIGITS, NOTHING, Held, PartName, made_from, names_in
 from engine.paid import Paid, paid_folder
 from engine.reduce_job import ReduceJob, shard_digests
 from schemas.features import RECORD_FILE
+from schemas.files import address_of, delete_file, find_files, is_file, remove_folder, sweep_folder
 from schemas.recipe import Run
 from schemas.tables import SAMPLES, SHARDS_PER_PART, Cut, cut_of, is_map_table
 from schemas.texts import counted
@@ -95,8 +96,15 @@ def purge(dataset: Dataset, steps: Sequence[Job], found: Found, threads: int = 2
         Shards that were rewritten or removed.
 
     Raises:
-        ValueError: a table or a shard is damaged; nothing is lost, `sigma doctor --repair` goes on from there.
+        ValueError: a table or a shard is damaged; nothing is lost, `sigma doctor --repair` goes on from there. Or the
+            store keeps what is deleted, and nothing was changed.
     """
+    store = dataset.store
+    if found.entries and store is not None and store.keeps_versions():
+        raise ValueError(
+            f"{store.bucket} keeps old versions of its objects, so what is taken out would stay there: suspend "
+            "versioning and let a lifecycle rule delete versions that are not current, then run the same command again"
+        )
     if found.entries:
         write_log(dataset, [*read_log(dataset), *found.entries])
     return finish(dataset, steps, threads, memory)
@@ -147,7 +155,7 @@ class _Takedown:
         shards = self._shards()
         if shards or self._unknown_shards():
             ShardFiles().delete_index(dataset)
-        dataset.report.unlink(missing_ok=True)  # it shows pictures
+        delete_file(dataset.report)  # it shows pictures
         for folder in feature_folders:
             self._drop_features(folder)
         order = dict.fromkeys(("listing", "headers", *(table for step in self._steps for table in step.outputs)))
@@ -160,17 +168,17 @@ class _Takedown:
             self._drop_paid(number)
         self._drop_previous_shards()
         for path in self._unknown_shards():
-            path.unlink()
+            delete_file(path)
         self._rewrite_shards(shards)
         held = dataset.held()
         for table in reversed(tables):
             stay = {*held.holding(table).values(), *self._written.get(table, ())}
             for name in held.listed(table):
                 if name not in stay and table != "samples":
-                    (dataset.folder(table) / name.file).unlink()
+                    delete_file(dataset.folder(table) / name.file)
         if dataset.held().is_whole("samples"):
             update_index(dataset)
-        if dataset.catalog.is_file():
+        if dataset.store is None and dataset.catalog.is_file():
             catalog.write_catalog(dataset)  # which names the old files
         return len(shards)
 
@@ -196,7 +204,7 @@ class _Takedown:
         for name in names_in(folder):
             known.update(read_parquet(folder / name.file, ["shard"])["shard"].drop_null().unique().to_pylist())
         shards = self._dataset.shards
-        unknown = [path for path in shards.glob("*/*.tar") if str(path.relative_to(shards)) not in known]
+        unknown = [path for path in find_files(shards, "*/*.tar") if str(path.relative_to(shards)) not in known]
         return [path for path in unknown if any(member.key in self._keys for member in members_of(path))]
 
     def _mask(self, table: pa.Table) -> pa.ChunkedArray:
@@ -295,20 +303,22 @@ class _Takedown:
         places = {}
         for tar_name in names:
             tar = self._dataset.shards / tar_name
-            if not tar.is_file():
-                path.unlink()  # it is written again with what is left
+            if not is_file(tar):
+                delete_file(path)  # it is written again with what is left
                 return
             places = drop_samples(tar, self._keys)
         moved = [row if row["shard"] is None else placed(row, places.get(row["key"], [])) for row in keep]
         left = pa.Table.from_pylist(moved, schema=SAMPLES)
         self._dataset.commit_part("samples", name.number, source, left)
-        path.unlink()
+        delete_file(path)
 
     # -------------------------------------------------------------------------------------------- what lies beside
 
     def _drop_paid(self, number: int) -> None:
         """What was paid for stays for the other images only."""
-        folders = {path.parent for path in paid_folder(self._dataset, "").rglob("part-*")}
+        found = find_files(paid_folder(self._dataset, ""), "**/part-*")
+        noted = find_files(paid_folder(self._dataset, ""), "**/part-*/*")
+        folders = {path.parent for path in found} | {path.parent.parent for path in noted}
         for folder in folders:
             table = str(folder.relative_to(paid_folder(self._dataset, "")))
             for path in Paid.of(self._dataset, table, number).files():
@@ -317,25 +327,26 @@ class _Takedown:
     def _drop_previous_shards(self) -> None:
         """Take purged pictures out of the outdated shards that wait to be copied from."""
         aside = self._dataset.shards / PREVIOUS_SHARDS
-        (aside / PLACES_FILE).unlink(missing_ok=True)
+        delete_file(aside / PLACES_FILE)
         for name in names_in(aside):
             if pc.any(self._carries(read_parquet(aside / name.file, ["row_id"]))).as_py():
-                (aside / name.file).unlink()  # its tar says itself what is left in it
-        for tar in aside.glob("*/*.tar"):
+                delete_file(aside / name.file)  # its tar says itself what is left in it
+        for tar in find_files(aside, "*/*.tar"):
             try:
                 drop_samples(tar, self._keys)
             except ValueError:
-                tar.unlink()  # nobody can say what a damaged one holds
+                delete_file(tar)  # nobody can say what a damaged one holds
 
     def _drop_features(self, folder: Path) -> None:
         """Delete the features of each shard that holds a purged key; `sigma encode` makes them again without it."""
-        sweep_folder(folder)
+        if not address_of(folder):
+            sweep_folder(folder)
         keys = pa.array(sorted(self._keys), pa.string())
-        for record in folder.glob(f"*/{RECORD_FILE}"):
-            for path in list(record.parent.rglob("*.parquet")):
+        for record in find_files(folder, f"*/{RECORD_FILE}"):
+            for path in find_files(record.parent, "**/*.parquet"):
                 if pc.any(pc.is_in(read_parquet(path, ["key"])["key"], value_set=keys)).as_py():
-                    path.with_suffix(".tar").unlink(missing_ok=True)
-                    path.unlink()
+                    delete_file(path.with_suffix(".tar"))
+                    delete_file(path)
 
 
 def name_of(path: Path) -> PartName:

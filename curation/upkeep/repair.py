@@ -21,6 +21,7 @@ from engine import catalog
 from engine.dataset import Dataset, read_parquet
 from engine.job import Job
 from engine.names import PartName, names_in
+from schemas.files import delete_file, is_file
 from schemas.recipe import DataRecipe
 from schemas.texts import counted
 
@@ -68,7 +69,7 @@ def repair(recipe: DataRecipe, steps: Sequence[Job], observer: pipeline.Observer
 
 
 def _is_there(dataset: Dataset, table: str) -> bool:
-    return dataset.record_path(table).is_file() or bool(names_in(dataset.folder(table)))
+    return is_file(dataset.record_path(table)) or bool(names_in(dataset.folder(table)))
 
 
 def _more(count: int) -> str:
@@ -93,7 +94,7 @@ def _remove(dataset: Dataset, finding: Finding) -> tuple[list[str], list[str]]:
                 + _more(len(gone))
             )
             continue
-        path.unlink(missing_ok=True)
+        delete_file(path)
         removed.append(str(path.relative_to(dataset.root)))
     return removed, lines
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from curation.ingest.takedown_log import IDENTITY, KeepValue, blank
 from engine.dataset import as_stored, commit_table, content_digest, read_parquet
 from engine.names import DIGITS
+from schemas.files import delete_file
 from schemas.tables import ADDED
 
 
@@ -65,4 +66,4 @@ def keep_rows(path: Path, table: str, mask: Callable[[pa.Table], pa.ChunkedArray
         *first, _, _ = path.name.split(".")
         name = ".".join([*first, content_digest(kept)[:DIGITS], "parquet"])
         commit_table(path.with_name(name), kept, rows.schema, {})
-    path.unlink()
+    delete_file(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import obstore
 from obstore import exceptions as refused
 from obstore.store import from_url
 
-from schemas.commit import atomic_write
+from schemas.files import TEMPORARY
 from schemas.locations import public_url
 
 RETRIES, RETRY_S = 10, 180
@@ -26,6 +27,8 @@ so many seconds at most."""
 ANSWER_S = 600
 """Seconds that one request may take: a part of a large object over a slow line."""
 _made: Any = from_url  # its types are those of every cloud's options
+_processes = set[int]()
+"""This process, once it has used a store; in one that is forked then its parent too."""
 _TWO_NAMES = ("az", "adl", "azure", "abfs", "abfss")
 """Schemes whose addresses begin with an account and a container."""
 
@@ -95,11 +98,26 @@ class Store:
             return None
         return Found(key, meta["size"], meta["e_tag"])
 
-    def fetch(self, key: str, path: Path) -> None:
-        """Write an object to a file of this machine, which is there whole or not at all."""
-        with atomic_write(path) as file, self._naming(key):
-            for chunk in obstore.get(self._client, self._key(key)):
-                file.write(chunk)
+    def fetch(self, key: str, path: Path, most: int | None = None) -> Found:
+        """Write an object to a file of this machine, which is there whole or not at all.
+
+        Args:
+            most: leave a larger one where it is.
+        """
+        with self._naming(key):
+            answer = obstore.get(self._client, self._key(key))
+            found = Found(key, answer.meta["size"], answer.meta["e_tag"])
+        if most is None or found.size <= most:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            aside = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name}")
+            try:
+                with aside.open("wb") as file, self._naming(key):
+                    for chunk in answer:
+                        file.write(chunk)
+                aside.rename(path)  # it can be fetched again, so nothing waits for the disk
+            finally:
+                aside.unlink(missing_ok=True)
+        return found
 
     def put(self, key: str, data: bytes | Path) -> Found:
         """Write an object from memory or from a file: it is there whole, in place of what was there, or not at all."""
@@ -123,11 +141,13 @@ class Store:
             return None
         return made["e_tag"] or ""
 
-    def keeps_versions(self, key: str) -> bool:
-        """Whether the store keeps an object that is deleted or replaced; an object that is there tells."""
+    def keeps_versions(self) -> bool:
+        """Whether the store keeps what is deleted or replaced, as a versioned bucket does; one object is written."""
+        key = f".probe-{secrets.token_hex(8)}"
         with self._naming(key):
-            version = obstore.head(self._client, self._key(key))["version"]
-        return version not in (None, "null")
+            made = obstore.put(self._client, self._key(key), b"")
+        self.delete([key])
+        return made["version"] not in (None, "null")
 
     def below(self, folder: str = "") -> Iterator[Found]:
         """Every object below a folder, by key."""
@@ -170,7 +190,9 @@ class Store:
 
     @property
     def _client(self) -> Any:
-        return _client(self.bucket, os.getpid())  # a client has threads, which a process that is forked lacks
+        _processes.add(os.getpid())
+        assert len(_processes) == 1, "its parent has used stores, whose threads a process that is forked lacks"
+        return _client(self.bucket)
 
     def _key(self, key: str) -> str:
         return "/".join(name for name in (self.prefix, key) if name)
@@ -184,8 +206,7 @@ class Store:
         try:
             yield
         except (refused.NotFoundError, FileNotFoundError) as error:
-            if "NoSuchBucket" in str(error):
-                raise ValueError(f"{self.bucket}: there is no such bucket") from None
+            self._refuse_no_bucket(error)
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.url(key)) from None
         except (refused.AlreadyExistsError, refused.PreconditionError, FileExistsError):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self.url(key)) from None
@@ -194,7 +215,12 @@ class Store:
                 f"{self.url(key)}: the store refuses access ({_said(error)}); see docs/cluster.md"
             ) from None
         except refused.BaseError as error:
-            raise StoreError(errno.EIO, f"{self.url(key)}: {_said(error)}") from None
+            self._refuse_no_bucket(error)
+            raise StoreError(f"{self.url(key)}: {_said(error)}") from None
+
+    def _refuse_no_bucket(self, error: Exception) -> None:
+        if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
+            raise ValueError(f"{self.bucket}: there is no such bucket") from None
 
 
 class _Reading(io.RawIOBase):
@@ -227,7 +253,7 @@ class _Reading(io.RawIOBase):
 
 
 @cache
-def _client(bucket: str, _process: int) -> Any:
+def _client(bucket: str) -> Any:
     options: dict[str, Any] = {"timeout": f"{ANSWER_S} seconds", "connect_timeout": "20 seconds"}
     keys: dict[str, Any] = {}
     if bucket.startswith(("s3://", "s3a://")):

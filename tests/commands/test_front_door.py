@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from commands import interrupts, terminal
 from commands.front_door import app
+from schemas.files import address_of
 
 
 def test_version_names_the_installed_one() -> None:
@@ -47,16 +48,8 @@ def test_a_command_in_an_error_stays_on_one_line(monkeypatch: Any) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        *(
-            f"{command} s3://bucket/set"
-            for command in ("status", "report", "stats", "browse", "cuts", "doctor", "demo")
-        ),
-        "sql gs://bucket/set SELECT",
-        "purge az://bucket/set --image-id x",
-        "doctor s3:/bucket/set",
+        "demo s3://bucket/set",
         "report {here} --out s3://bucket/page.html",
-        "build folder images={here} out=s3://bucket/set",
-        "plan folder images={here} out=abfs://bucket/set",
         "train train_demo dataset=https://bucket/set out={here}/run",
         "train train_demo dataset={here} out=hf://bucket/run",
     ],
@@ -93,10 +86,22 @@ def paths_of(front_door: typer.Typer = app) -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("callback", "given"), paths_of())
-def test_every_path_of_every_command_is_on_this_machine(callback: Any, given: Any, capsys: Any) -> None:
+def test_every_path_of_every_command_is_on_this_machine_or_a_dataset(callback: Any, given: Any, capsys: Any) -> None:
+    if callback is terminal.placed:
+        assert address_of(callback(given)) == "s3://bucket/x"
+        return
     with pytest.raises(typer.Exit):
         callback(given)
     assert "s3://bucket/x: a store is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["hf://user/set", "http://host/set", "file:///set", "ftp://host/x"])
+def test_a_dataset_is_refused_where_it_cannot_be_written(address: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words in (["status", address], ["build", "folder", f"images={tmp_path}", f"out={address}"]):
+        done = CliRunner().invoke(app, words)
+        assert (done.exit_code, list(tmp_path.iterdir())) == (1, [])
+        assert "a dataset is kept in a folder, or in a store at s3://" in done.stderr
 
 
 def test_the_paths_of_commands_are_found() -> None:

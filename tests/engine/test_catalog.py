@@ -19,10 +19,11 @@ from commands.looking import write_report_page
 from curation.shards.writer import write_index
 from curation.upkeep.doctor import check_dataset, problem_of
 from engine import catalog
-from engine.dataset import Dataset, commit_table, content_digest, remove_folder
+from engine.dataset import Dataset, commit_table, content_digest
 from engine.ledger import ledger_counts
 from engine.names import DIGITS, PartName
 from engine.one_state import Replaced, one_state
+from schemas.files import remove_folder
 from schemas.recipe import DataRecipe
 from schemas.shard_index import INDEX_FILE, read_index
 from schemas.tables import SCHEMAS

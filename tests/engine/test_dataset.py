@@ -156,8 +156,8 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
 
 def test_rows_are_read_by_their_row_groups(tmp_path: Path) -> None:
     commit_table(tmp_path / "rows", scores(*range(100)), SCORES, {}, row_group_rows=10)
-    assert read_some(tmp_path / "rows", "row_id", 29)["row_id"].to_pylist() == [29]
-    assert read_some(tmp_path / "rows", "row_id", 100).num_rows == 0
+    assert read_some(tmp_path / "rows", "row_id", [29])["row_id"].to_pylist() == [29]
+    assert read_some(tmp_path / "rows", "row_id", [100]).num_rows == 0
 
 
 def test_a_folder_above_is_no_column(tmp_path: Path) -> None:

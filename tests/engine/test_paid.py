@@ -8,8 +8,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from engine.dataset import TEMPORARY, Dataset
+from engine.dataset import Dataset
 from engine.paid import Paid, settle_all
+from schemas.files import TEMPORARY
 from tests.building import table_of
 
 

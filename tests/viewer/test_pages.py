@@ -21,10 +21,11 @@ from curation.selection.thresholds import EVERYTHING, rules_on_record
 from curation.upkeep.find import Wanted, find
 from curation.upkeep.purge import purge
 from engine import catalog
-from engine.dataset import Dataset, remove_folder
+from engine.dataset import Dataset
 from engine.ledger import ledger_counts
 from engine.names import NOTHING
 from engine.one_state import Replaced
+from schemas.files import remove_folder
 from schemas.recipe import DataRecipe, Select
 from tests.browse_server import served
 from tests.building import build as build_dataset

@@ -1,0 +1,92 @@
+"""Files in a store by their paths here: what is named by its content is copied to this machine once, the rest is read
+from the store each time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO
+
+from engine.place.store import Store
+from schemas.files import KEEPERS, address_of
+
+MOST_KEPT = 64 << 20
+"""A larger file is not copied to this machine unless it must be on its disk: of parts of proxies only rows are read."""
+
+_NAMED_BY_CONTENT = re.compile(r"\.[0-9a-f]{12}\.parquet$")
+
+
+class Mirror:
+    """The `schemas.files.Kept` of all stores."""
+
+    def open(self, path: Path) -> IO[bytes]:
+        """See `schemas.files.open_file`."""
+        store, key = _object(path)
+        if not _NAMED_BY_CONTENT.search(path.name):
+            return store.open(key)
+        if not path.is_file():
+            found = store.fetch(key, path, MOST_KEPT)
+            if found.size > MOST_KEPT:
+                return store.open(key, found.size)
+        return path.open("rb")
+
+    def at_hand(self, path: Path) -> Path:
+        """See `schemas.files.at_hand`."""
+        if not (_NAMED_BY_CONTENT.search(path.name) and path.is_file()):
+            store, key = _object(path)
+            store.fetch(key, path)
+        return path
+
+    def size(self, path: Path) -> int | None:
+        """See `schemas.files.Kept`, as the next ones."""
+        store, key = _object(path)
+        found = store.find(key)
+        return None if found is None else found.size
+
+    def names(self, folder: Path) -> tuple[list[str], list[str]]:
+        """Copies of what is no more go with it."""
+        store, key = _object(folder)
+        folders, files = store.names(key)
+        if folder.is_dir():
+            for path in folder.glob("[!.]*.parquet"):
+                if path.name not in files:
+                    path.unlink(missing_ok=True)
+        return folders, files
+
+    def below(self, folder: Path) -> dict[Path, int]:
+        store, key = _object(folder)
+        return {folder / found.key[len(key) :].lstrip("/"): found.size for found in store.below(key)}
+
+    def publish(self, aside: Path, path: Path) -> None:
+        """One request, or one upload in pieces that shows when it is whole."""
+        store, key = _object(path)
+        size = store.put(key, aside).size
+        if size <= MOST_KEPT and _NAMED_BY_CONTENT.search(path.name):
+            aside.rename(path)
+        else:
+            aside.unlink()
+
+    def delete(self, paths: Iterable[Path]) -> None:
+        paths = list(paths)
+        for path in paths:
+            path.unlink(missing_ok=True)
+        if paths:
+            store, _ = _object(paths[0])
+            store.delete(_object(path)[1] for path in paths)
+
+    def move(self, path: Path, target: Path) -> None:
+        store, key = _object(path)
+        store.move(key, _object(target)[1])
+        path.unlink(missing_ok=True)
+
+
+def _object(path: Path) -> tuple[Store, str]:
+    """The bucket of a path, and the key of the object that it means."""
+    address = address_of(path)
+    assert address is not None, "only paths of stores come here"
+    store = Store.at(address)
+    return Store(store.bucket), store.prefix
+
+
+KEEPERS[:] = [Mirror()]

@@ -1,0 +1,237 @@
+"""The files of a dataset by their paths, in a folder of this machine or in an object store.
+
+A dataset in a store has a folder on this machine too, `mount_point`, in which nothing has to be: a path below it means
+the object in the store. So whoever computes with paths need not know where a dataset is kept. `engine.place` says how
+such objects are read and written.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Protocol
+
+from schemas.locations import is_remote
+
+TEMPORARY = ".tmp-"
+"""Prefix of a file that is being written; it is renamed when whole, and swept when a job starts."""
+
+_MOUNTS = "sigma-stores"
+_MOUNTED = re.compile(rf"^(.*/{_MOUNTS}-[^/]+)/([a-zA-Z][a-zA-Z0-9+.-]*):/(.+)$")
+
+
+class Kept(Protocol):
+    """What keeps the files below a mount point: each method takes paths below it."""
+
+    def open(self, path: Path) -> IO[bytes]:
+        """See `open_file`."""
+
+    def at_hand(self, path: Path) -> Path:
+        """See `at_hand`."""
+
+    def size(self, path: Path) -> int | None:
+        """The size of a file in bytes; None where there is none."""
+
+    def names(self, folder: Path) -> tuple[list[str], list[str]]:
+        """The names of the folders and of the files directly in a folder."""
+
+    def below(self, folder: Path) -> dict[Path, int]:
+        """All files below a folder in the order of their paths, with their sizes in bytes."""
+
+    def publish(self, aside: Path, path: Path) -> None:
+        """Give a file that was written aside its name."""
+
+    def delete(self, paths: Iterable[Path]) -> None:
+        """See `delete_file`."""
+
+    def move(self, path: Path, target: Path) -> None:
+        """See `move_file`."""
+
+
+KEEPERS: list[Kept] = []
+"""What keeps the files of stores; `engine.place` puts itself here."""
+
+
+def mount_point(url: str, scratch: Path | None = None) -> Path:
+    """The folder that means an address in a store, such as s3://bucket/folder.
+
+    Args:
+        scratch: the folder for copies of what is read; None takes that of SIGMA_SCRATCH, or the system's for temporary
+            files.
+    """
+    scheme, _, rest = url.partition("://")
+    base = (
+        Path(scratch or os.environ.get("SIGMA_SCRATCH") or tempfile.gettempdir()).absolute()
+        / f"{_MOUNTS}-{os.getuid()}"
+    )
+    return base / f"{scheme}:" / rest.strip("/")
+
+
+def place_of(location: str, scratch: Path | None = None) -> Path:
+    """The folder that a path or an address in a store means."""
+    return mount_point(location, scratch) if is_remote(location) else Path(location).expanduser().absolute()
+
+
+def shown_place(text: str | Path) -> str:
+    """A text in which every path below a mount point is the address that it means."""
+    return re.sub(rf"[^\s'\"(=]*/{_MOUNTS}-[^/\s]+/([a-zA-Z][a-zA-Z0-9+.-]*):/", r"\1://", str(text))
+
+
+def address_of(path: Path) -> str | None:
+    """The address of an object that a path means; None for a file of this machine."""
+    found = _MOUNTED.match(str(path)) if _MOUNTS in str(path) else None
+    return None if found is None else f"{found[2]}://{found[3]}"
+
+
+def kept(path: Path) -> Kept | None:
+    """What keeps a path in a store; None for a file of this machine."""
+    return KEEPERS[0] if _MOUNTS in str(path) and _MOUNTED.match(str(path)) else None
+
+
+def open_file(path: Path) -> IO[bytes]:
+    """A file to read; of an object in a store only what is read is sent."""
+    keeper = kept(path)
+    return path.open("rb") if keeper is None else keeper.open(path)
+
+
+@contextmanager
+def parquet_source(path: Path, whole: bool = False) -> Iterator[Path | IO[bytes]]:
+    """What pyarrow reads a file from: its path where it is on this machine.
+
+    Args:
+        whole: all of it will be read.
+    """
+    keeper = kept(path)
+    if keeper is None:
+        yield path
+        return
+    with keeper.open(path) as file:
+        name = getattr(file, "name", None)
+        yield Path(name) if isinstance(name, str) else io.BytesIO(file.read()) if whole else file
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a file."""
+    with open_file(path) as file:
+        return file.read()
+
+
+def at_hand(path: Path) -> Path:
+    """A file, on the disk of this machine: an object is copied there first, where that was not done before.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    keeper = kept(path)
+    return path if keeper is None else keeper.at_hand(path)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a file."""
+    keeper = kept(path)
+    return path.is_file() if keeper is None else keeper.size(path) is not None
+
+
+def size_of(path: Path) -> int:
+    """The size of a file in bytes.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    keeper = kept(path)
+    size = path.stat().st_size if keeper is None else keeper.size(path)
+    if size is None:
+        raise FileNotFoundError(2, os.strerror(2), str(path))
+    return size
+
+
+def sizes_of(folder: Path, names: Iterable[str]) -> dict[str, int]:
+    """The sizes in bytes of the files below a folder that have one of these paths and are there."""
+    keeper = kept(folder)
+    if keeper is None:
+        return {name: (folder / name).stat().st_size for name in names if (folder / name).is_file()}
+    below = keeper.below(folder)
+    return {name: below[folder / name] for name in names if folder / name in below}
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder, which in a store is one that holds something."""
+    keeper = kept(path)
+    return path.is_dir() if keeper is None else any(keeper.names(path))
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names of the files and folders directly in a folder; none where there is no folder."""
+    keeper = kept(folder)
+    if keeper is not None:
+        folders, files = keeper.names(folder)
+        return sorted([*folders, *files])
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - Path.iterdir makes an object of each
+    except FileNotFoundError:
+        return []
+
+
+def find_files(folder: Path, pattern: str = "**/*") -> list[Path]:
+    """The files below a folder whose paths match a pattern, in order."""
+    keeper = kept(folder)
+    if keeper is None:
+        return sorted(path for path in folder.glob(pattern) if path.is_file())
+    matches = _matching(pattern)
+    found = list(keeper.below(folder)) if "/" in pattern else [folder / name for name in keeper.names(folder)[1]]
+    return [path for path in found if matches(path.relative_to(folder).as_posix())]
+
+
+def _matching(pattern: str) -> Callable[[str], object]:
+    """Compare a relative path with a pattern of `**/`, `*`, `?` and `[...]`."""
+    written = {"**/": "(?:.*/)?", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\*\*/|\*|\?|\[[^\]]+\])", pattern)
+    groups = (f"[^{part[2:]}" if part.startswith("[!") else part for part in parts)
+    return re.compile(
+        "".join(written.get(part, part if part.startswith("[") else re.escape(part)) for part in groups)
+    ).fullmatch
+
+
+def delete_file(path: Path) -> None:
+    """Delete a file; one that is not there is no error."""
+    keeper = kept(path)
+    if keeper is None:
+        path.unlink(missing_ok=True)
+    else:
+        keeper.delete([path])
+
+
+def remove_folder(folder: Path) -> None:
+    """Delete a folder. On a disk all of it loses its name at once; `sweep_folder` deletes what a kill leaves of it."""
+    keeper = kept(folder)
+    if keeper is not None:
+        keeper.delete(keeper.below(folder))
+    elif folder.is_dir():
+        aside = folder.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{folder.name}")
+        shutil.rmtree(folder.rename(aside), ignore_errors=True)
+
+
+def move_file(path: Path, target: Path) -> None:
+    """Give a file another name in the same dataset; a kill may leave an object under both names."""
+    keeper = kept(path)
+    if keeper is not None:
+        keeper.move(path, target)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(target)
+
+
+def sweep_folder(folder: Path) -> None:
+    """Delete what killed runs left half written or half deleted below a folder; in a store nothing ever is."""
+    for path in list(folder.rglob(f"{TEMPORARY}*")):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

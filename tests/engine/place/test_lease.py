@@ -1,0 +1,131 @@
+"""One writer at a time: races, a holder that is gone, one that wakes again, and servers that only pretend."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from engine.place import lease
+from engine.place.lease import leased
+from engine.place.store import Store
+from tests.storing import Store as Server
+from tests.storing import as_user_of, storing
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    with storing() as found:
+        yield found
+
+
+@pytest.fixture
+def store(running: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    monkeypatch.setattr(lease, "BEAT_S", 0.05)
+    monkeypatch.setattr(lease, "STILL_S", 0.6)
+    with as_user_of(running) as found:
+        yield Store.at(f"s3://{found.bucket}/ds")
+
+
+def refusal(holder: str) -> str:
+    return f"held by {holder}"
+
+
+def never() -> None:
+    raise AssertionError("the lease was lost")
+
+
+def test_a_second_writer_is_refused_and_names_the_first(store: Store) -> None:
+    with leased(store, refusal), pytest.raises(ValueError, match=r"held by process \d+ on "), leased(store, refusal):
+        pass
+    assert list(store.below()) == []
+    with leased(store, refusal):
+        pass
+
+
+def test_of_eight_that_start_at_once_one_gets_it(store: Store) -> None:
+    got, refused, go = list[int](), list[str](), threading.Barrier(8)
+
+    def take(number: int) -> None:
+        go.wait()
+        try:
+            with leased(store, refusal):
+                got.append(number)
+                time.sleep(1.5)
+        except ValueError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=take, args=[number]) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 1 and len(refused) == 7
+
+
+def test_a_lease_whose_holder_is_gone_is_taken_over(store: Store) -> None:
+    store.create(lease.LOCK, b'{"process": 1, "host": "gone"}')
+    waited: list[str] = []
+    with leased(store, refusal, waiting=waited.append):
+        assert waited == ["process 1 on gone"]
+
+
+def test_a_holder_that_wakes_after_it_was_taken_over_finds_out_and_leaves_the_lease_alone(store: Store) -> None:
+    lost, asleep = threading.Event(), threading.Event()
+    beats = store.swap
+
+    class Sleeping(Store):
+        def swap(self, key: str, data: bytes, etag: str) -> str | None:
+            if asleep.is_set():
+                time.sleep(1.5)
+            return beats(key, data, etag)
+
+    with leased(Sleeping(store.bucket, store.prefix), refusal, lost=lost.set):
+        asleep.set()
+        with leased(store, refusal, lost=never):
+            assert lost.wait(5)
+    assert store.find(lease.LOCK) is None
+
+
+def test_those_that_share_exclude_a_writer_and_not_each_other(store: Store) -> None:
+    with (
+        leased(store, refusal, shared=True),
+        leased(store, refusal, shared=True),
+        pytest.raises(ValueError, match="held by"),
+        leased(store, refusal),
+    ):
+        pass
+    with leased(store, refusal), pytest.raises(ValueError, match="held by"), leased(store, refusal, shared=True):
+        pass
+    assert list(store.below()) == []
+
+
+def test_one_that_shared_and_is_gone_is_swept(store: Store) -> None:
+    store.create(f"{lease.SHARED}/gone", b"{}")
+    with leased(store, refusal):
+        assert [found.key for found in store.below()] == [lease.LOCK]
+
+
+@pytest.mark.parametrize(("ignored", "header"), [("create", "If-None-Match"), ("swap", "If-Match")])
+def test_a_server_that_ignores_a_condition_is_refused(store: Store, ignored: str, header: str) -> None:
+    class Pretending(Store):
+        def _put_if(self, key: str, data: bytes, mode: Any) -> str | None:
+            if (mode == "create") == (ignored == "create"):
+                return self.put(key, data).etag
+            return super()._put_if(key, data, mode)
+
+    made = Pretending(store.bucket, store.prefix)
+    with pytest.raises(ValueError, match=f"s3://photos/ds: its server ignores {header}"), leased(made, refusal):
+        pass
+    assert list(store.below()) == []
+
+
+def test_a_store_that_is_silent_for_a_moment_does_not_cost_the_lease(running: Server, store: Store) -> None:
+    with leased(store, refusal, lost=never):
+        running.refused["ds/.lock"] = 503
+        time.sleep(0.2)
+        running.refused.clear()
+        time.sleep(0.2)

@@ -1,0 +1,130 @@
+"""Objects of a real S3 server: whole, in ranges, listed, written on a condition; and errors that say which one."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.place import store as stores
+from engine.place.store import Store, StoreError
+from tests.storing import Store as Server
+from tests.storing import as_user_of, storing
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    with storing() as found:
+        yield found
+
+
+@pytest.fixture
+def server(running: Server) -> Iterator[Server]:
+    with as_user_of(running) as found:
+        yield found
+
+
+@pytest.fixture
+def store(server: Server) -> Store:
+    return Store.at(f"s3://{server.bucket}/some/folder/")
+
+
+NAMES = ["a", "b c", "d/e#?.jpg", "Grüße 世界", "50%.tar", "x+y"]
+
+
+def test_what_was_put_is_got_listed_moved_and_deleted_under_any_name(store: Store) -> None:
+    for name in NAMES:
+        assert store.put(name, name.encode()).size == len(name.encode())
+    assert {found.key: found.size for found in store.below()} == {name: len(name.encode()) for name in NAMES}
+    assert [store.get(name).decode() for name in NAMES] == NAMES
+    assert store.names() == (["d"], sorted(name for name in NAMES if "/" not in name))
+    store.move("d/e#?.jpg", "f/g")
+    assert store.names("d") == ([], [])
+    assert store.get("f/g").decode() == "d/e#?.jpg"
+    store.delete(["a", "never was"])
+    assert store.find("a") is None
+
+
+def test_another_folder_of_the_bucket_is_not_seen(server: Server, store: Store) -> None:
+    store.put("a", b"1")
+    Store.at(f"s3://{server.bucket}/some/folder2").put("b", b"2")
+    assert [found.key for found in store.below()] == ["a"]
+    assert Store.at(f"s3://{server.bucket}").names("some") == (["folder", "folder2"], [])
+
+
+def test_a_file_comes_back_whole_or_in_ranges(store: Store, tmp_path: Path) -> None:
+    data = os.urandom(11_000_000)  # more than one piece of an upload
+    (tmp_path / "large").write_bytes(data)
+    store.put("large", tmp_path / "large")
+    store.fetch("large", tmp_path / "deep" / "copy")
+    assert (tmp_path / "deep" / "copy").read_bytes() == data
+    assert store.ranges("large", [(0, 3), (5_000_000, 5_000_010)]) == [data[:3], data[5_000_000:5_000_010]]
+    with store.open("large") as file:
+        assert file.read(7) == data[:7]
+        file.seek(-5, 2)
+        assert file.read() == data[-5:]
+        assert file.read() == b""
+    assert store.fetch("large", tmp_path / "not", most=100).size == len(data)
+    assert not (tmp_path / "not").exists()
+
+
+def test_the_first_to_create_wins_and_only_a_holder_of_the_etag_swaps(store: Store) -> None:
+    first = store.create("lock", b"1")
+    assert first is not None
+    assert store.create("lock", b"2") is None
+    assert store.swap("lock", b"3", '"0123"') is None
+    second = store.swap("lock", b"4", first)
+    assert second is not None and second != first
+    assert store.swap("lock", b"5", first) is None
+    assert store.get("lock") == b"4"
+    assert store.swap("gone", b"6", first) is None
+
+
+def test_what_is_not_there_is_named(store: Store, tmp_path: Path) -> None:
+    for ask in (store.get, store.open, lambda key: store.fetch(key, tmp_path / "x"), lambda key: store.move(key, "y")):
+        with pytest.raises(FileNotFoundError, match=r"s3://photos/some/folder/no such"):
+            ask("no such")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_bucket_and_an_address_without_one_are_refused(server: Server) -> None:
+    for ask in (lambda s: s.put("a", b""), lambda s: list(s.below()), lambda s: s.names()):
+        with pytest.raises(ValueError, match="s3://no-such-bucket: there is no such bucket"):
+            ask(Store.at("s3://no-such-bucket/x"))
+    for url in ("s3://", "s3:///x"):
+        with pytest.raises(ValueError, match="names no bucket; write s3://BUCKET/FOLDER"):
+            Store.at(url)
+    with pytest.raises(ValueError, match="write az://ACCOUNT/CONTAINER/FOLDER"):
+        Store.at("az://account")
+
+
+def test_a_refused_access_is_no_missing_object(server: Server, store: Store) -> None:
+    server.refused["some/folder/secret"] = 403
+    with pytest.raises(ValueError, match="s3://photos/some/folder/secret: the store refuses access"):
+        store.get("secret")
+
+
+def test_a_server_that_is_busy_is_asked_again_and_then_named(
+    server: Server, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stores, "RETRIES", 2)
+    store.put("a", b"1")
+    server.refused["some/folder/a"] = 503
+    server.forget()
+    stores._client.cache_clear()
+    with pytest.raises(StoreError) as error:
+        store.get("a")
+    assert server.requests["GET", "some/folder/a"] == 3
+    assert str(error.value).startswith("s3://photos/some/folder/a: ") and "503" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_store_is_pickled_and_a_process_that_is_forked_after_it_was_used_says_so(store: Store) -> None:
+    store.put("a", b"1")  # which starts the threads of the client
+    assert pickle.loads(pickle.dumps(store)).get("a") == b"1"
+    with multiprocessing.get_context("fork").Pool(1) as pool, pytest.raises(AssertionError, match="forked"):
+        pool.apply_async(store.get, ["a"]).get(30)

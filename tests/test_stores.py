@@ -1,0 +1,232 @@
+"""Datasets in an object store: a build there gives the bytes of a local one, whatever happens on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import obstore
+import pytest
+from typer.testing import CliRunner
+
+from commands.front_door import app
+from engine.dataset import Dataset
+from engine.place import lease
+from engine.place.store import Store
+from schemas.files import mount_point
+from tests.building import build, computed, put, recipe, rows, table_of, write_pictures
+from tests.dying import Died
+from tests.storing import Store as Server
+from tests.storing import as_user_of, storing
+from tests.trees import content, sigma, start_sigma
+from viewer.cards import proxies
+
+SIZES = [(96, 64), (64, 96), (96, 64), (80, 80), (96, 64), (96, 64), (64, 96)]
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Server]:
+    with storing() as found:
+        yield found
+
+
+@pytest.fixture
+def server(running: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    monkeypatch.setattr(lease, "BEAT_S", 0.1)
+    monkeypatch.setattr(lease, "STILL_S", 0.4)
+    with as_user_of(running) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    write_pictures(folder, SIZES)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def local(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What the same recipe writes on a disk."""
+    out = tmp_path_factory.mktemp("local") / "dataset"
+    build(recipe(photos, out))
+    return content(out)
+
+
+def in_store(store: Store, folders: tuple[str, ...] = ("tables", "shards")) -> dict[str, str]:
+    """As `tests.trees.content`, of a dataset in a store."""
+    found = (each.key for folder in folders for each in store.below(folder))
+    return {key: hashlib.sha256(store.get(key)).hexdigest() for key in found}
+
+
+def test_a_build_in_a_store_writes_the_bytes_of_a_local_one_and_nothing_twice(
+    server: Server, photos: Path, local: dict[str, str]
+) -> None:
+    made = recipe(photos, Path("x")).model_copy(update={"out": "s3://photos/deep/ds"})
+    build(made)
+    store = Store.at("s3://photos/deep/ds")
+    assert in_store(store) == local
+    assert {*store.names()[0], *store.names()[1]} == {
+        "tables",
+        "shards",
+        "paid",
+        "runs",
+        "recipe.yaml",
+    }
+    _, told = build(made)
+    assert computed(told) == {}
+    assert in_store(store) == local
+
+
+@pytest.mark.parametrize("place", [3, 24, 45])
+def test_a_build_that_died_at_a_request_goes_on_to_the_same_bytes(
+    server: Server, photos: Path, local: dict[str, str], place: int
+) -> None:
+    made = recipe(photos, Path("x")).model_copy(update={"out": f"s3://photos/died-{place}"})
+    with dying_at(place), pytest.raises(Died):
+        build(made)
+    build(made)
+    assert in_store(Store.at(made.out)) == local
+
+
+def dying_at(request: int) -> Any:
+    """Die, as kill -9 does, before the n-th request that writes: from then on no request that writes is sent."""
+    left = [request]
+
+    def counted(send: Any) -> Any:
+        def sent(store: Any, key: Any, *others: Any, **named: Any) -> Any:
+            if "mode" not in named:  # the lease of a process that died stands still
+                left[0] -= 1
+            if left[0] < 0:
+                raise Died
+            return send(store, key, *others, **named)
+
+        return sent
+
+    return patch.multiple(obstore, put=counted(obstore.put), delete=counted(obstore.delete), copy=counted(obstore.copy))
+
+
+@pytest.fixture
+def built(server: Server, photos: Path) -> Dataset:
+    """A dataset in a store."""
+    return build(recipe(photos, Path("x")).model_copy(update={"out": "s3://photos/ds"}))[0]
+
+
+def run(*words: str | Path) -> str:
+    """What a command prints, which must succeed."""
+    done = CliRunner().invoke(app, list(map(str, words)))
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_every_command_reads_a_dataset_in_a_store_and_says_where_it_is(
+    built: Dataset, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "7 of 7" not in run("status", "s3://photos/ds") and "kept" in run("status", "s3://photos/ds")
+    assert "7" in run("sql", "s3://photos/ds", "SELECT count(*) FROM ledger")
+    assert "7" in run("sql", "s3://photos/ds", "SELECT count(jpeg) FROM proxies", "--format", "csv")
+    assert run("report", "s3://photos/ds") == "report: s3://photos/ds/report.html\n"
+    page = Store.at("s3://photos/ds").get("report.html").decode()
+    assert "s3://photos/ds" in page and "data:image/jpeg" in page and "sigma-stores" not in page
+    assert "bad" not in run("doctor", "s3://photos/ds")
+    assert "kept: 7 now" in run(
+        "cuts", "s3://photos/ds", "select.min_short_side_px=80", "--html", tmp_path / "cuts.html"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["cuts.html"]
+
+
+def test_a_folder_of_a_store_without_a_dataset_is_named_by_its_address(server: Server) -> None:
+    done = CliRunner().invoke(app, ["status", "s3://photos/none"])
+    assert done.exit_code == 1
+    assert "s3://photos/none: no dataset here" in done.output and "sigma-stores" not in done.output
+
+
+def test_other_files_in_the_store_are_left_alone(server: Server, photos: Path) -> None:
+    Store.at("s3://photos/mine").put("thesis.txt", b"years of work")
+    with pytest.raises(ValueError, match="holds other files and no dataset"):
+        build(recipe(photos, Path("x")).model_copy(update={"out": "s3://photos/mine"}))
+    assert [found.key for found in Store.at("s3://photos/mine").below()] == ["thesis.txt"]
+
+
+def test_one_thumbnail_of_a_large_part_is_read_by_range(server: Server, monkeypatch: Any) -> None:
+    monkeypatch.setattr("engine.place.mirror.MOST_KEPT", 200_000)
+    dataset, random = Dataset(mount_point("s3://photos/wide")), np.random.default_rng(0)
+    ids = [{"row_id": row, "image_id": f"{row:032x}"} for row in range(800)]
+    listed = {"source": "s", "source_name": "s", "member": "m"}
+    put(dataset, "listing", 0, table_of("listing", ({"row_id": row["row_id"]} | listed for row in ids)))
+    put(dataset, "proxies", 0, table_of("proxies", (row | {"jpeg": random.bytes(4000)} for row in ids)))
+    server.forget()
+    assert [*proxies(dataset.held(), [300, 310])] == [300, 310]
+    sent = sum(size for key, size in server.num_sent.items() if "/proxies/" in key)
+    assert 400_000 < sent < 1_400_000, "of 3,200,000"
+
+
+def test_a_picture_that_is_purged_leaves_the_store(built: Dataset, tmp_path: Path) -> None:
+    store, gone = Store.at("s3://photos/ds"), rows(built, "images")[0]["image_id"]
+    assert any(gone.encode() in store.get(found.key) for found in store.below("shards"))
+    run("purge", "s3://photos/ds", "--image-id", gone, "--why", "asked")
+    assert [found.key for found in store.below("shards") if gone.encode() in store.get(found.key)] == []
+    assert [row["caption"] for row in rows(built, "captions") if row["image_id"] == gone] == [None]
+    assert "bad" not in run("doctor", "s3://photos/ds")
+
+
+def test_a_bucket_that_keeps_versions_refuses_a_takedown(built: Dataset, server: Server) -> None:
+    server.keep_versions()
+    try:
+        gone = rows(built, "images")[0]["image_id"]
+        done = CliRunner().invoke(app, ["purge", "s3://photos/ds", "--image-id", gone, "--why", "asked"])
+        assert done.exit_code == 1 and "s3://photos keeps old versions of its objects" in done.output
+    finally:
+        server.keep_versions(False)
+
+
+def test_a_second_build_is_refused_while_one_writes(built: Dataset, photos: Path) -> None:
+    with built.lock(), pytest.raises(ValueError, match=r"process \d+ on .* is writing this dataset"):
+        build(recipe(photos, Path("x")).model_copy(update={"out": "s3://photos/ds"}))
+
+
+def test_a_storm_of_refusals_ends_and_the_build_is_whole(
+    server: Server, photos: Path, local: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.refuse_every = 17
+    try:
+        build(recipe(photos, Path("x")).model_copy(update={"out": "s3://photos/storm"}))
+    finally:
+        server.refuse_every = 0
+    assert in_store(Store.at("s3://photos/storm")) == local
+
+
+@pytest.mark.slow
+def test_killed_with_ray_workers_and_run_again_the_bytes_are_the_same(
+    server: Server, photos: Path, local: dict[str, str]
+) -> None:
+    """A real process, a real SIGKILL: its lease stands still, and the next build takes over."""
+    words = [
+        "build",
+        "folder",
+        f"images={photos}",
+        "out=s3://photos/killed",
+        "part_rows=3",
+        "select.min_short_side_px=1",
+    ]
+    store = Store.at("s3://photos/killed")
+    process = start_sigma(*words, "run.workers=2")
+    until = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < until and not store.names("tables/scores")[1]:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert store.find(".lock") is not None and store.names("tables/samples")[1] == []
+    store.delete([".lock"])  # a real takeover takes half a minute
+    done = sigma(*words, "run.workers=2")
+    assert done.returncode == 0, done.stderr
+    found = in_store(store)
+    compared = [key for key in local if "selection" not in key]  # whose thresholds differ
+    assert {key: found[key] for key in compared} == {key: local[key] for key in compared}
