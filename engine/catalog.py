@@ -20,12 +20,7 @@ import pyarrow.parquet as pq
 
 from engine.ahead import ahead
 from engine.dataset import Dataset, explaining_damage
-from engine.duck import SPILLED, duckdb_type, start
-from engine.duck import Connection as Connection
-from engine.duck import Row as Row
-from engine.duck import in_list as in_list
-from engine.duck import literal as literal
-from engine.duck import rows as rows
+from engine.duck import SPILLED, Connection, duckdb_type, literal, start
 from engine.names import Held, names_in
 from schemas.commit import write_bytes
 from schemas.files import at_hand
@@ -116,9 +111,8 @@ def _check_seals(held: Held, names: Iterable[str], check: Callable[[Path], objec
 
     tables = (table for name in names for table in (held.extra_captions() if name == _BESIDE else [name]))
     paths, begun = [path for table in tables for path in held.paths(table)], time.perf_counter()
-    if held.dataset.store is not None:
-        for _ in ahead(at_hand, paths, threads=_FETCHED_AT_ONCE):
-            pass
+    for _ in ahead(at_hand, paths if held.dataset.store is not None else (), threads=_FETCHED_AT_ONCE):
+        pass
     for path in paths[:_FIRST_FILES]:
         checked(path)
     is_quick = time.perf_counter() - begun < _FIRST_FILES * _QUICK_S  # threads would take longer than they gain
@@ -252,8 +246,7 @@ def explaining_tables() -> Iterator[None]:
 def _views(held: Held, reads: Iterable[str] | None = None, others: bool = True) -> list[str]:
     """The statements that make the views, and with `others` empty ones of what is not read."""
     names = {*SCHEMAS, _BESIDE, *_OVER} if reads is None else set(reads)
-    tables = _tables_of(names)
-    absent = _not_copied(held, reads)
+    tables, absent = _tables_of(names), _not_copied(held, reads)
     selects = {
         table: select_table(held, table) if table in tables else _select_nothing(schema)
         for table, schema in SCHEMAS.items()

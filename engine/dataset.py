@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
@@ -143,6 +143,9 @@ class Dataset:
 
     def write_record(self, table: str, record: JobRecord) -> None:
         """Remember what makes a table; written before its first part."""
+        with suppress(ValueError):  # a damaged one is written anew
+            if self.record(table) == record:
+                return
         values = {name: value for name, value in vars(record).items() if value is not None}
         write_json(self.record_path(table), values)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from engine.catalog import Connection, explaining_tables
+from engine.catalog import explaining_tables
+from engine.duck import Connection
 from schemas.reasons import OUTCOMES
 
 

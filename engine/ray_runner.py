@@ -20,6 +20,7 @@ import ray.exceptions
 
 from engine import ray_cluster
 from engine.dataset import Dataset
+from engine.place.store import StoreError
 from engine.ray_pool import Actor, Pool
 from engine.ray_worker import Counts, PartWorker
 from engine.runner import PartFailed, Queue, Runner, Task
@@ -215,15 +216,20 @@ class RayRunner(Runner):
         job, number = queue.job.job, task.number
         try:
             files, counts = ray.get(ref)
-        except ray.exceptions.RayActorError as error:
-            actor.pool.drop(actor)
+        except ray.exceptions.RayError as error:
+            cause = error.cause or error if isinstance(error, ray.exceptions.RayTaskError) else error
+            if isinstance(cause, StoreError):
+                actor.pool.idle.append(actor)
+            elif isinstance(error, ray.exceptions.RayActorError):
+                actor.pool.drop(actor)
+            else:
+                raise PartFailed(job, number, cause) from error
             place = self._queues.index(queue), number
             lost[place] += 1
             if lost[place] > self._retries:
-                raise PartFailed(job, number, _lost(lost[place], error)) from error
+                why = cause if isinstance(cause, StoreError) else _lost(lost[place], error)
+                raise PartFailed(job, number, why) from error
             queue.waiting.append(task)
-        except ray.exceptions.RayTaskError as error:
-            raise PartFailed(job, number, error.cause or error) from error
         else:
             self._count(counts)
             actor.pool.idle.append(actor)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import os
 from abc import ABC, abstractmethod
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from engine.dataset import Dataset
+from engine.place.store import StoreError
 
 
 class Progress(Protocol):
@@ -160,20 +161,27 @@ class Runner(ABC):
 
 
 class LocalRunner(Runner):
-    """Runs every part in this process, queue after queue, so that only one job has its weights loaded. `workers`
-    and `num_gpus` of a job say nothing here."""
+    """Runs every part in this process, queue after queue, so that only one job has its weights loaded; `workers`
+    and `num_gpus` of a job say nothing here. A part is computed again, `retries` times, if a store did not answer."""
+
+    def __init__(self, retries: int = 0) -> None:
+        self._retries = retries
 
     def run_queues(self, dataset: Dataset, queues: Sequence[Queue]) -> None:
         """See `Runner.run_queues`."""
         for queue in queues:
-            worker = once(queue.job.build)
+            worker, unanswered = once(queue.job.build), Counter[int]()
             while queue.waiting:
                 task = queue.take()
                 try:
                     files = queue.job.run_part(dataset, worker, task, queue.progress)
                 except Exception as error:
-                    raise PartFailed(queue.job.job, task.number, error) from error
-                queue.committed(task, files)
+                    unanswered[task.number] += isinstance(error, StoreError)
+                    if not 0 < unanswered[task.number] <= self._retries:
+                        raise PartFailed(queue.job.job, task.number, error) from error
+                    queue.waiting.append(task)
+                else:
+                    queue.committed(task, files)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -204,7 +212,7 @@ class LazyRunner:
     def get(self) -> Runner:
         """The runner, which the first call makes."""
         if self._runner is None and self._kind == "local":
-            self._runner = LocalRunner()
+            self._runner = LocalRunner(self._retries)
         elif self._runner is None:
             from engine.ray_runner import RayRunner
 

@@ -33,13 +33,16 @@ class Kept(Protocol):
     def open(self, path: Path) -> IO[bytes]:
         """See `open_file`."""
 
+    def read(self, path: Path) -> bytes:
+        """See `read_file`."""
+
     def at_hand(self, path: Path) -> Path:
         """See `at_hand`."""
 
     def size(self, path: Path) -> int | None:
         """The size of a file in bytes; None where there is none."""
 
-    def names(self, folder: Path) -> tuple[list[str], list[str]]:
+    def names(self, folder: Path) -> tuple[list[str], Iterable[str]]:
         """The names of the folders and of the files directly in a folder."""
 
     def below(self, folder: Path) -> dict[Path, int]:
@@ -119,8 +122,8 @@ def parquet_source(path: Path, whole: bool = False) -> Iterator[Path | IO[bytes]
 
 def read_file(path: Path) -> bytes:
     """The content of a file."""
-    with open_file(path) as file:
-        return file.read()
+    keeper = kept(path)
+    return path.read_bytes() if keeper is None else keeper.read(path)
 
 
 def at_hand(path: Path) -> Path:

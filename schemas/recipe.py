@@ -70,8 +70,8 @@ class Dedup(StrictModel):
     pHash, is refused. They need to be built up to fingerprint. `~` is the home directory."""
 
     def against_paths(self) -> tuple[Path, ...]:
-        """The absolute paths of `against`, `~` expanded."""
-        return tuple(Path(path).expanduser().absolute() for path in self.against)
+        """The folders of `against`; see `DataRecipe.out_path`."""
+        return tuple(place_of(for_datasets(path)) for path in self.against)
 
 
 class Clean(StrictModel):
@@ -235,10 +235,9 @@ class Run(StrictModel):
     threads: Annotated[int, Field(ge=1, le=64)] = 2
     """Threads of each worker that read and decode ahead."""
     retries: Annotated[int, Field(ge=0)] = 3
-    """How often a part is handed out again after its worker or node was lost."""
+    """How often a part is handed out again after its worker or node was lost, or a store did not answer."""
     scratch: Path | None = None
-    """A folder on a disk of each node for copies of what is read of a dataset in a store, and for what DuckDB spills of
-    it; null takes the one that SIGMA_SCRATCH or TMPDIR names. It may be deleted between runs."""
+    """A folder of each node for copies of what is read from a store; null takes that of SIGMA_SCRATCH or TMPDIR."""
     duckdb_memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)?(MB|GB|TB)$")] = "4GB"
     """Memory that DuckDB may take for a reduce job or for counting the ledger; beyond it DuckDB spills into the
     dataset folder. The process holds some 0.3 GB more, so 1.5GB keeps it under 2 GiB where it suffices."""
@@ -253,7 +252,7 @@ class DataRecipe(StrictModel):
     """Where images come from, each of a `kind`: folder, webdataset, img2dataset, table, hf_dataset or urls, whose knobs
     are in docs/curation.md. A source added at the end later appends parts; it never renumbers."""
     out: Annotated[str, AfterValidator(for_datasets)]
-    """The dataset folder to write, or an address in a store: `s3://bucket/folder`, `gs://...`, `az://...`."""
+    """The dataset folder to write, or its address in a store: s3://bucket/folder, gs://..., az://..."""
     seed: Seed = 0
     """Seeds the order of samples in the shards."""
     part_rows: Annotated[int, Field(ge=1, le=1_000_000)] = 4096

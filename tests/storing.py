@@ -159,6 +159,7 @@ def as_user_of(store: Store) -> Iterator[Store]:
             patch.setenv(name, value)
         patch.setenv("SIGMA_SCRATCH", scratch)
         _client.cache_clear()
+        store.empty()  # moto's servers of one process share what they hold
         try:
             yield store
         finally:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from engine.catalog import Connection, Row, in_list, rows
 from engine.dataset import rows_at
+from engine.duck import Connection, Row, in_list, rows
 from engine.names import Held
 from schemas.pixels import PixelError, open_rgb
 from schemas.scores import LIMITS

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.catalog import Row
+from engine.duck import Row
 from schemas.buckets import LABELS
 from schemas.reasons import OUTCOMES
 from viewer.figures import Histogram

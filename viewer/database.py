@@ -11,9 +11,9 @@ from typing import Any
 import duckdb
 
 from curation.selection.thresholds import facts_sql, rules_on_record
-from engine import catalog
-from engine.catalog import Connection, Row
+from engine import catalog, duck
 from engine.dataset import Dataset
+from engine.duck import Connection, Row
 from engine.one_state import Replaced, one_state, parts_now
 from schemas.lru import Lru
 from viewer.figures import COUNTED, LEDGER_TABLE
@@ -104,7 +104,7 @@ class Database:
     def rows(self, sql: str, values: Mapping[str, Any] | None = None, limit: int = MOST_ROWS) -> list[Row]:
         """At most `limit` rows of a query."""
         with self.cursor() as cursor:
-            return catalog.rows(cursor, sql, values, limit)
+            return duck.rows(cursor, sql, values, limit)
 
     def prepare(self, table: str) -> None:
         """Count `RULES_TABLE` or a table of `figures.COUNTED` in memory; nothing is written to the dataset."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from captioning.figures.queries import CAPTION_SOURCES
-from engine.catalog import Connection, Row, in_list, literal, rows
+from engine.duck import Connection, Row, in_list, literal, rows
 from schemas.reasons import OUTCOMES, PURGED, FetchError, ImageError, Rejection, ShardError
 
 NUM_BINS = 32

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlencode
 
-from engine.catalog import duckdb_type, literal
+from engine.duck import duckdb_type, literal
 from schemas.tables import SCHEMAS
 
 MOST_CONDITIONS = 8

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.catalog import Connection, Row, in_list, rows
+from engine.duck import Connection, Row, in_list, rows
 
 MOST_SENTENCES = 40
 MOST_CHARACTERS = 1200

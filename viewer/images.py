@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from engine.catalog import Row
 from engine.dataset import rows_at
+from engine.duck import Row
 from engine.run_log import read_runs
 from schemas.lru import Lru
 from schemas.tables import SCHEMAS, WIDE_TABLES

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from engine.catalog import Connection
 from engine.dataset import Dataset
+from engine.duck import Connection
 from engine.one_state import one_state
 from schemas.commit import write_bytes
 from schemas.files import shown_place

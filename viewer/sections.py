@@ -10,8 +10,8 @@ from typing import Any
 
 from captioning.figures import queries
 from curation.selection.thresholds import rules_on_record
-from engine.catalog import Connection
 from engine.dataset import Dataset
+from engine.duck import Connection
 from engine.ledger import ledger_counts
 from schemas.paper import TABLE_1
 from schemas.reasons import OUTCOMES

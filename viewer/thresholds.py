@@ -8,8 +8,8 @@ from pathlib import Path
 
 from curation.selection import select, thresholds
 from curation.selection.thresholds import EVERYTHING, Comparison, Count
-from engine.catalog import Row
 from engine.dataset import Dataset
+from engine.duck import Row
 from schemas.commit import write_bytes
 from schemas.files import shown_place
 from schemas.reasons import Rejection

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import resources
 from string import Template
 
-from engine.catalog import Connection, Row, rows
+from engine.duck import Connection, Row, rows
 
 CAPTION_SOURCES = ("raw", "synthetic", "mix")
 """The caption sources that every dataset has; further captioners come on top, by their names."""

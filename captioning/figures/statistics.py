@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from captioning.figures.queries import read_sql
 from captioning.nouns import shared_extractor
-from engine.catalog import Row, rows
+from engine.duck import Row, rows
 from engine.reduce_job import ReduceJob
 from models.tokenizers import load_tokenizer
 from schemas import recipe, tables

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from curation.dedup.near_hashes import find_pairs
 from curation.dedup.semantic import find_similar, require_faiss
-from engine.catalog import literal, select_table
+from engine.catalog import select_table
 from engine.dataset import Dataset
+from engine.duck import literal
 from engine.names import Held
 from engine.reduce_job import Connection, ReduceJob
 from schemas.recipe import DataRecipe, Dedup

@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 
-from engine.catalog import Connection
+from engine.duck import Connection
 from schemas.recipe import Select
 from schemas.scores import LIMITED
 

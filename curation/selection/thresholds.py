@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from curation.selection import select, subsets
-from engine import catalog
-from engine.catalog import Connection, Row
+from engine import catalog, duck
 from engine.dataset import Dataset
+from engine.duck import Connection, Row
 from schemas.buckets import nearest_sql
 from schemas.reasons import PURGED
 from schemas.recipe import DataRecipe, Select
@@ -222,7 +222,7 @@ def nearest_moved(connection: Connection, rules: Select, facts: str, comes_in: b
     ]
     if rules.min_aesthetic is not None:
         nearness.append(f"abs(aesthetic - {rules.min_aesthetic!r}::FLOAT)")  # least passes over a null
-    return catalog.rows(
+    return duck.rows(
         connection,
         f"SELECT row_id, rejected_by FROM (FROM tried WHERE was_kept <> kept AND kept = {comes_in}) AS moved "
         f"JOIN {facts} USING (row_id) ORDER BY least({', '.join(nearness)}), row_id LIMIT {limit}",

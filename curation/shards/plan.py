@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from engine.catalog import literal
 from engine.dataset import Dataset
+from engine.duck import literal
 from engine.reduce_job import Connection, ReduceJob
 from schemas.buckets import nearest_sql
 from schemas.recipe import DataRecipe, Shard

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from curation.ingest.takedown_log import TakedownEntry, read_log
 from engine import catalog
-from engine.catalog import Connection
 from engine.dataset import Dataset
+from engine.duck import Connection
 
 _MATCHES = """
 SELECT row_id, coalesce(images.image_id, '') AS image_id, images.sha256, listing.source_name || '/' || listing.member,

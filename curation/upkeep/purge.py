@@ -96,16 +96,11 @@ def purge(dataset: Dataset, steps: Sequence[Job], found: Found, threads: int = 2
         Shards that were rewritten or removed.
 
     Raises:
-        ValueError: a table or a shard is damaged; nothing is lost, `sigma doctor --repair` goes on from there. Or the
-            store keeps what is deleted, and nothing was changed.
+        ValueError: the store keeps what is deleted. Or a table or a shard is damaged; `sigma doctor --repair` goes on.
     """
-    store = dataset.store
-    if found.entries and store is not None and store.keeps_versions():
-        raise ValueError(
-            f"{store.bucket} keeps old versions of its objects, so what is taken out would stay there: suspend "
-            "versioning and let a lifecycle rule delete versions that are not current, then run the same command again"
-        )
     if found.entries:
+        if dataset.store is not None:
+            dataset.store.refuse_versions()
         write_log(dataset, [*read_log(dataset), *found.entries])
     return finish(dataset, steps, threads, memory)
 
@@ -316,9 +311,8 @@ class _Takedown:
 
     def _drop_paid(self, number: int) -> None:
         """What was paid for stays for the other images only."""
-        found = find_files(paid_folder(self._dataset, ""), "**/part-*")
-        noted = find_files(paid_folder(self._dataset, ""), "**/part-*/*")
-        folders = {path.parent for path in found} | {path.parent.parent for path in noted}
+        found = find_files(paid_folder(self._dataset, ""), "**/*.parquet")
+        folders = {next(up for up in path.parents if not up.name.startswith("part-")) for path in found}
         for folder in folders:
             table = str(folder.relative_to(paid_folder(self._dataset, "")))
             for path in Paid.of(self._dataset, table, number).files():

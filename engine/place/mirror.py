@@ -20,16 +20,26 @@ _NAMED_BY_CONTENT = re.compile(r"\.[0-9a-f]{12}\.parquet$")
 class Mirror:
     """The `schemas.files.Kept` of all stores."""
 
+    def __init__(self) -> None:
+        self._sizes: dict[Path, int] = {}
+        """Of files that are named by their content, as they were listed."""
+
     def open(self, path: Path) -> IO[bytes]:
         """See `schemas.files.open_file`."""
         store, key = _object(path)
         if not _NAMED_BY_CONTENT.search(path.name):
             return store.open(key)
         if not path.is_file():
-            found = store.fetch(key, path, MOST_KEPT)
-            if found.size > MOST_KEPT:
-                return store.open(key, found.size)
+            size = self._sizes.get(path) or self.size(path) or 0
+            if size > MOST_KEPT:
+                return store.open(key, size)
+            store.fetch(key, path)
         return path.open("rb")
+
+    def read(self, path: Path) -> bytes:
+        """See `schemas.files.read_file`."""
+        store, key = _object(path)
+        return store.get(key)
 
     def at_hand(self, path: Path) -> Path:
         """See `schemas.files.at_hand`."""
@@ -48,11 +58,12 @@ class Mirror:
         """Copies of what is no more go with it."""
         store, key = _object(folder)
         folders, files = store.names(key)
+        self._sizes.update((folder / name, size) for name, size in files.items() if _NAMED_BY_CONTENT.search(name))
         if folder.is_dir():
             for path in folder.glob("[!.]*.parquet"):
                 if path.name not in files:
                     path.unlink(missing_ok=True)
-        return folders, files
+        return folders, list(files)
 
     def below(self, folder: Path) -> dict[Path, int]:
         store, key = _object(folder)

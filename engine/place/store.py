@@ -98,26 +98,19 @@ class Store:
             return None
         return Found(key, meta["size"], meta["e_tag"])
 
-    def fetch(self, key: str, path: Path, most: int | None = None) -> Found:
-        """Write an object to a file of this machine, which is there whole or not at all.
-
-        Args:
-            most: leave a larger one where it is.
-        """
+    def fetch(self, key: str, path: Path) -> None:
+        """Write an object to a file of this machine, which is there whole or not at all."""
         with self._naming(key):
             answer = obstore.get(self._client, self._key(key))
-            found = Found(key, answer.meta["size"], answer.meta["e_tag"])
-        if most is None or found.size <= most:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            aside = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name}")
-            try:
-                with aside.open("wb") as file, self._naming(key):
-                    for chunk in answer:
-                        file.write(chunk)
-                aside.rename(path)  # it can be fetched again, so nothing waits for the disk
-            finally:
-                aside.unlink(missing_ok=True)
-        return found
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name}")
+        try:
+            with aside.open("wb") as file, self._naming(key):
+                for chunk in answer:
+                    file.write(chunk)
+            aside.rename(path)  # it can be fetched again, so nothing waits for the disk
+        finally:
+            aside.unlink(missing_ok=True)
 
     def put(self, key: str, data: bytes | Path) -> Found:
         """Write an object from memory or from a file: it is there whole, in place of what was there, or not at all."""
@@ -141,13 +134,21 @@ class Store:
             return None
         return made["e_tag"] or ""
 
-    def keeps_versions(self) -> bool:
-        """Whether the store keeps what is deleted or replaced, as a versioned bucket does; one object is written."""
+    def refuse_versions(self) -> None:
+        """Refuse a store that keeps what is deleted or replaced, as a versioned bucket does; one object is written.
+
+        Raises:
+            ValueError: it does; the message says what to do.
+        """
         key = f".probe-{secrets.token_hex(8)}"
         with self._naming(key):
             made = obstore.put(self._client, self._key(key), b"")
         self.delete([key])
-        return made["version"] not in (None, "null")
+        if made["version"] not in (None, "null"):
+            raise ValueError(
+                f"{self.bucket} keeps old versions of its objects, so what is taken out would stay there: suspend "
+                "versioning, let a lifecycle rule delete versions that are not current, and run the same command again"
+            )
 
     def below(self, folder: str = "") -> Iterator[Found]:
         """Every object below a folder, by key."""
@@ -157,12 +158,13 @@ class Store:
                 for meta in sorted(page, key=lambda meta: meta["path"]):
                     yield Found(self._relative(meta["path"]), meta["size"], meta["e_tag"])
 
-    def names(self, folder: str = "") -> tuple[list[str], list[str]]:
-        """The names of the folders and of the objects directly in a folder."""
+    def names(self, folder: str = "") -> tuple[list[str], dict[str, int]]:
+        """The names of the folders and of the objects directly in a folder, these with their sizes in bytes."""
         with self._naming(folder):
             found = obstore.list_with_delimiter(self._client, self._key(folder) or None)
         folders = [prefix.rstrip("/").rpartition("/")[2] for prefix in found["common_prefixes"]]
-        return sorted(folders), sorted(meta["path"].rpartition("/")[2] for meta in found["objects"])
+        sizes = {meta["path"].rpartition("/")[2]: meta["size"] for meta in found["objects"]}
+        return sorted(folders), dict(sorted(sizes.items()))
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects; those that are not there are no error."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import duckdb
 
 from captioning.figures.queries import CAPTION_SOURCES, read_sql
-from engine import catalog
-from engine.catalog import literal
+from engine import duck
+from engine.duck import literal
 from engine.reduce_job import Connection
 from viewer.sheets.sheet import Sheet, Value
 
@@ -96,7 +96,7 @@ def compare(connection: Connection, source_a: str, source_b: str, valid_above: i
     if source_a == source_b:
         raise ValueError(f"--compare {source_a} {source_b}: name two different sources")
     both = {"source_a": source_a, "source_b": source_b}
-    a, b = catalog.rows(connection, read_sql("compare.sql"), both | {"valid_above": valid_above})
+    a, b = duck.rows(connection, read_sql("compare.sql"), both | {"valid_above": valid_above})
     rows: list[tuple[Value, ...]] = [
         (what, a[name], b[name]) for what, name in (("kept images", "num_images"), ("captions", "num_captions"))
     ]

@@ -41,9 +41,9 @@ def test_what_was_put_is_got_listed_moved_and_deleted_under_any_name(store: Stor
         assert store.put(name, name.encode()).size == len(name.encode())
     assert {found.key: found.size for found in store.below()} == {name: len(name.encode()) for name in NAMES}
     assert [store.get(name).decode() for name in NAMES] == NAMES
-    assert store.names() == (["d"], sorted(name for name in NAMES if "/" not in name))
+    assert store.names() == (["d"], {name: len(name.encode()) for name in sorted(NAMES) if "/" not in name})
     store.move("d/e#?.jpg", "f/g")
-    assert store.names("d") == ([], [])
+    assert store.names("d") == ([], {})
     assert store.get("f/g").decode() == "d/e#?.jpg"
     store.delete(["a", "never was"])
     assert store.find("a") is None
@@ -53,7 +53,7 @@ def test_another_folder_of_the_bucket_is_not_seen(server: Server, store: Store) 
     store.put("a", b"1")
     Store.at(f"s3://{server.bucket}/some/folder2").put("b", b"2")
     assert [found.key for found in store.below()] == ["a"]
-    assert Store.at(f"s3://{server.bucket}").names("some") == (["folder", "folder2"], [])
+    assert Store.at(f"s3://{server.bucket}").names("some") == (["folder", "folder2"], {})
 
 
 def test_a_file_comes_back_whole_or_in_ranges(store: Store, tmp_path: Path) -> None:
@@ -68,8 +68,6 @@ def test_a_file_comes_back_whole_or_in_ranges(store: Store, tmp_path: Path) -> N
         file.seek(-5, 2)
         assert file.read() == data[-5:]
         assert file.read() == b""
-    assert store.fetch("large", tmp_path / "not", most=100).size == len(data)
-    assert not (tmp_path / "not").exists()
 
 
 def test_the_first_to_create_wins_and_only_a_holder_of_the_etag_swaps(store: Store) -> None:
