@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from engine.ahead import ahead
 from engine.dataset import Dataset, explaining_damage
-from engine.duck import SPILLED, Connection, duckdb_type, literal, start
+from engine.duck import SPILLED, Connection, duckdb_type, literal, spill_into, start
 from engine.names import Held, names_in
 from schemas.commit import write_bytes
 from schemas.files import at_hand
@@ -82,18 +82,19 @@ def _prepare_reading(
     return held
 
 
-_databases: dict[int, tuple[object, Connection]] = {}
-"""Process -> the DuckDB that it connected to last, and what that is for. To start one takes longer than most queries
-take. A process that is forked leaves its parent's alone."""
+_databases: dict[int, tuple[object, Dataset, Connection]] = {}
+"""Process -> the settings of the DuckDB that it connected to last, and into which dataset that spills. To start one
+takes longer than most queries take. A process that is forked leaves its parent's alone."""
 
 
 def _database(dataset: Dataset, memory: str = "4GB", threads: int | None = None) -> Connection:
-    purpose, process = (dataset, memory, threads), os.getpid()
-    if process not in _databases or _databases[process][0] != purpose:
-        started = start(*purpose)
-        create_views(started, dataset.held(), reads=())
-        _databases[process] = purpose, started
-    return _databases[process][1]
+    process, settings = os.getpid(), (memory, threads)
+    known, spills_into, connection = _databases.get(process, (None, None, None))
+    if connection is None or known != settings or (spills_into != dataset and not spill_into(connection, dataset)):
+        connection = start(dataset, memory, threads)
+        create_views(connection, dataset.held(), reads=())
+    _databases[process] = settings, dataset, connection
+    return connection
 
 
 def sweep_spilled(dataset: Dataset) -> None:
@@ -187,12 +188,17 @@ def write_catalog(dataset: Dataset) -> Path:
                 for sql in views:
                     connection.execute(sql)
             comments = [
-                f"COMMENT ON COLUMN {view}.{column} IS {literal(text)}"
-                for view, column, _, text in described_columns(connection)
-            ] + [f"COMMENT ON VIEW {view} IS {literal(mark)}" for view in (*SCHEMAS, *_OVER)]
+                *_meanings(connection),
+                *(f"COMMENT ON VIEW {each} IS {literal(mark)}" for each in (*SCHEMAS, *_OVER)),
+            ]
             connection.execute(";".join([*comments, "COMMIT", "USE memory", f"DETACH {name}"]))
         write_bytes(dataset.catalog, aside.read_bytes())
     return dataset.catalog
+
+
+def _meanings(connection: Connection) -> list[str]:
+    columns = described_columns(connection)
+    return [f"COMMENT ON COLUMN {view}.{column} IS {literal(text)}" for view, column, _, text in columns]
 
 
 def mend_catalog(dataset: Dataset) -> None:

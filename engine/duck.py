@@ -38,12 +38,21 @@ _DUCKDB_TYPES = {
 
 def start(dataset: Dataset, memory: str, threads: int | None = None) -> Connection:
     """A DuckDB in memory that spills into the dataset folder. It keeps nothing of a file, which may be replaced."""
-    if dataset.store is not None:
-        dataset.root.mkdir(parents=True, exist_ok=True)  # for what it spills
     connection = duckdb.connect(config={"memory_limit": memory, **({"threads": threads} if threads else {})})
-    connection.execute(f"SET temp_directory = {literal(str(dataset.root / SPILLED))}")
+    spill_into(connection, dataset)
     connection.execute("SET enable_external_file_cache = false")
     return connection
+
+
+def spill_into(connection: Connection, dataset: Dataset) -> bool:
+    """Let queries spill into the folder of a dataset; one that has spilled keeps its folder, and it is False."""
+    if dataset.store is not None:
+        dataset.root.mkdir(parents=True, exist_ok=True)  # for what it spills
+    try:
+        connection.execute(f"SET temp_directory = {literal(str(dataset.root / SPILLED))}")
+    except duckdb.NotImplementedException:
+        return False
+    return True
 
 
 def rows(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import shutil
 import signal
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import settings
 from PIL import EpsImagePlugin
 
 from curation.sources.demo_photos import write_demo_photos
+from engine import catalog
 from engine.dataset import Dataset
 from tests.building import build, recipe, write_pictures
 from tests.fork_server import skip_fsync
@@ -55,6 +58,15 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 
 def pytest_sessionfinish() -> None:
     stop_server()
+
+
+@pytest.fixture(autouse=True)
+def without_meanings(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A catalog has a comment for each column of each view, 260 statements that take a tenth of a small build. They are
+    left out in the process of the tests, but where a test reads them."""
+    wanted = request.node.get_closest_marker("meanings")
+    with nullcontext() if wanted else patch.object(catalog, "_meanings", lambda connection: []):
+        yield
 
 
 @pytest.fixture(scope="session")

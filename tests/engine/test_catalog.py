@@ -30,7 +30,7 @@ from schemas.tables import SCHEMAS
 from tests.building import build, computed, put, recipe, write_pictures
 from viewer.database import Database
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.meanings]
 
 LEDGER = {"listing", "images", "selection", "mix", "balance", "samples"}
 UGLY = """it's [a] "set" * and ?/width=7/Übung 照片 😀 $HOME {x} %s;--"""

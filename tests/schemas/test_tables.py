@@ -113,6 +113,7 @@ def test_a_column_that_nobody_knows_has_none() -> None:
     assert meaning("a_table_to_come", "row_id") == meaning("images", "row_id")
 
 
+@pytest.mark.meanings
 def test_the_catalog_carries_the_meanings_as_comments(dataset: Dataset) -> None:
     with duckdb.connect(str(catalog.write_catalog(dataset)), read_only=True) as connection:
         comments = connection.execute(

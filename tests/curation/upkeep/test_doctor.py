@@ -315,6 +315,7 @@ def test_a_flipped_byte_inside_an_image_is_found(dataset: Dataset) -> None:
 # ------------------------------------------------------------------------------------------------ every byte
 
 
+@pytest.mark.meanings
 def test_a_flipped_bit_anywhere_in_tables_shards_and_indexes_is_found(dataset: Dataset) -> None:
     """A short run of `benchmarks/bit_flips.py`, which tries thousands."""
     tried = {flip: outcome(dataset.root, *flip[1:]) for flip in flips(dataset.root, 18)}
@@ -382,6 +383,7 @@ def spans(dataset: Dataset) -> dict[str, list[tuple[Path, int, int]]]:
 @pytest.mark.parametrize("kind", ["header", "image", "txt", "json", "padding", "end"])
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), which=st.integers(0, 10**6), bit=st.integers(0, 7))
+@pytest.mark.meanings
 def test_a_flipped_bit_anywhere_in_a_tar_is_found(
     resized: Dataset, kind: str, place: float, which: int, bit: int
 ) -> None:
