@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from engine.ahead import ahead
 from engine.dataset import Dataset, explaining_damage
-from engine.duck import SPILLED, Connection, duckdb_type, literal, spill_into, start
+from engine.duck import SPILLED, Connection, duckdb_type, glob_safe, literal, spill_into, start
 from engine.names import Held, names_in
 from schemas.commit import write_bytes
 from schemas.files import at_hand
@@ -126,7 +126,7 @@ def connect_read_only(dataset: Dataset, reads: Iterable[str] | None = None) -> d
     held = _prepare_reading(dataset, reads)
     connection = start(dataset, "4GB")
     create_views(connection, held, reads)
-    roots = [literal(str(dataset.root)), literal(_glob_safe(dataset.root))]  # a pattern is checked as it is written
+    roots = [literal(str(dataset.root)), literal(glob_safe(dataset.root))]  # a pattern is checked as it is written
     connection.execute(f"SET allowed_directories = [{', '.join(roots)}]")
     connection.execute("SET enable_external_access = false")
     connection.execute("SET lock_configuration = true")
@@ -187,11 +187,8 @@ def write_catalog(dataset: Dataset) -> Path:
             with explaining_tables():
                 for sql in views:
                     connection.execute(sql)
-            comments = [
-                *_meanings(connection),
-                *(f"COMMENT ON VIEW {each} IS {literal(mark)}" for each in (*SCHEMAS, *_OVER)),
-            ]
-            connection.execute(";".join([*comments, "COMMIT", "USE memory", f"DETACH {name}"]))
+            marks = (f"COMMENT ON VIEW {view} IS {literal(mark)}" for view in (*SCHEMAS, *_OVER))
+            connection.execute(";".join([*_meanings(connection), *marks, "COMMIT", "USE memory", f"DETACH {name}"]))
         write_bytes(dataset.catalog, aside.read_bytes())
     return dataset.catalog
 
@@ -334,7 +331,7 @@ def _select_beside(held: Held, captions: Iterable[str]) -> str:
 
 def read_parts(paths: Iterable[Path], options: str = "") -> str:
     """What to write after FROM for some parts of a table."""
-    return f"read_parquet([{', '.join(literal(_glob_safe(at_hand(path))) for path in paths)}], {_AS_IS}{options})"
+    return f"read_parquet([{', '.join(literal(glob_safe(at_hand(path))) for path in paths)}], {_AS_IS}{options})"
 
 
 def _has_grown(path: Path, table: str) -> bool:
@@ -349,8 +346,3 @@ def _has_grown(path: Path, table: str) -> bool:
 def _select_nothing(schema: pa.Schema) -> str:
     columns = ", ".join(f"CAST(NULL AS {duckdb_type(field.type)}) AS {field.name}" for field in schema)
     return f"SELECT {columns} WHERE false"
-
-
-def _glob_safe(path: Path) -> str:
-    """A path in which no character means a pattern to DuckDB."""
-    return "".join(f"[{character}]" if character in "*?[" else character for character in str(path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -73,6 +74,11 @@ def duckdb_type(arrow: pa.DataType) -> str:
 def literal(text: str) -> str:
     """A text as a SQL string."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def glob_safe(path: Path) -> str:
+    """A path in which no character means a pattern to DuckDB."""
+    return "".join(f"[{character}]" if character in "*?[" else character for character in str(path))
 
 
 def in_list(numbers: Iterable[int]) -> str:
