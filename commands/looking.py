@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,12 +22,13 @@ TERMINAL_ROWS = 1000
 
 def status(dataset: DatasetFolder) -> None:
     """Show parts done per job, and the ledger."""
-    from commands.console import ledger_table, rows_table
+    from commands.console import duration, ledger_table, rows_table
     from curation.ingest import headers
     from engine import catalog
     from engine.dataset import Dataset
     from engine.ledger import ledger_counts
     from engine.one_state import one_state
+    from engine.pace import commit_times, pace
 
     with refusals():
         data = Dataset(dataset.absolute())
@@ -37,9 +39,13 @@ def status(dataset: DatasetFolder) -> None:
         held = data.held()
         surveyed = [survey] if held.listed(headers.JOB) else []
         for step in [*surveyed, *pipeline(recipe)]:
-            total, missing = len(step.expected(held)), len(step.missing(held))
-            rows.append((step.job, step.outputs[-1], f"{total - missing:,} of {total:,}"))
-        console.print(rows_table(["job", "table", "parts done"], rows))
+            total, missing, table = len(step.expected(held)), len(step.missing(held)), step.outputs[-1]
+            at_work = pace(commit_times(held, table), missing, time.time()) if missing else None
+            rate, left = "", ""
+            if at_work is not None:
+                rate, left = f"{at_work.parts_per_s * 60:,.1f} parts/min", f"{duration(at_work.seconds_left)} left"
+            rows.append((step.job, table, f"{total - missing:,} of {total:,}", rate, left))
+        console.print(rows_table(["job", "table", "parts done", "rate", "time left"], rows))
         with one_state(data), catalog.connect(data, reads=["ledger"]) as connection:
             counts = ledger_counts(connection)
         console.print(ledger_table(counts, sum(count for *_, count in counts)))

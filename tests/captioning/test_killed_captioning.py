@@ -83,7 +83,10 @@ def started(out: Path, arguments: list[str], num_batches: int) -> Python:
 def committed_tags(out: Path) -> set[int]:
     """The pictures whose captions are on the disk, whether their part is whole or not."""
     paths = [*batches(out), *out.glob("tables/captions/part-*.parquet")]
-    captions = [caption for path in paths for caption in pq.read_table(path)["caption"].to_pylist()]
+    try:
+        captions = [caption for path in paths for caption in pq.read_table(path)["caption"].to_pylist()]
+    except FileNotFoundError:  # its part was committed meanwhile
+        return committed_tags(out)
     return {int(caption.rstrip(".").split()[-1]) for caption in captions}
 
 

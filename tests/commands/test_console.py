@@ -107,6 +107,46 @@ def test_a_file_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> Non
     ]
 
 
+def test_each_job_in_progress_has_its_own_rate_and_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(console.time, "monotonic", lambda: clock.now)
+    shown = paper()
+    with JobProgress(shown) as progress:
+        progress.begin("ingest", 1000)
+        clock.now = 20.0
+        progress.advance("ingest", 400)
+        progress.begin("aesthetic", 1000)
+        clock.now = 40.0
+        progress.advance("aesthetic", 100)
+        progress.end("ingest", result(rows=1000, seconds=50.0))
+        clock.now = 80.0
+        progress.advance("aesthetic", 200)
+    assert [" ".join(line.split()) for line in text_of(shown).splitlines()] == [
+        "ingest 400 of 1,000, 10.0/s, 1 min 00 s left",
+        "aesthetic 100 of 1,000, 5.0/s, 3 min 00 s left",
+        "✓ ingest 1,000 rows of images 50.0 s 20/s",
+        "aesthetic 300 of 1,000, 5.0/s, 2 min 20 s left",
+    ]
+
+
+def test_a_terminal_gets_a_bar_for_each_job_and_one_for_captioners_at_once() -> None:
+    shown = paper(terminal=True)
+    with JobProgress(shown) as progress:
+        for job, rows in (("caption", 10), ("caption", 30), ("mix", 20)):
+            progress.begin(job, rows)
+        progress.advance("caption", 4)
+        progress.advance("mix", 2)
+        assert [(bar.description, bar.completed, bar.total) for bar in progress._bars.tasks] == [
+            ("caption", 4, 40),
+            ("mix", 2, 20),
+        ]
+        progress.end("caption", result(job="caption"))
+        assert len(progress._bars.tasks) == 2, "the other captioner goes on"
+        progress.end("caption", result(job="caption"))
+        assert [bar.description for bar in progress._bars.tasks] == ["mix"]
+    assert progress.seconds == {"caption": 8.0}
+
+
 def test_time_left_is_not_shown_before_anybody_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(console.time, "monotonic", lambda: clock.now)

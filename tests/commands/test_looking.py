@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,10 @@ import httpx
 import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
 from commands import looking
+from commands.front_door import app
 from engine.dataset import Dataset
 from tests.processes import run_python
 from tests.viewer.test_report import PHOTOS, build
@@ -152,3 +155,17 @@ def test_sql_ends_quietly_where_nobody_reads_on(dataset: Dataset) -> None:
 def test_sql_has_a_limit_for_tables_alone(dataset: Dataset) -> None:
     done = run_python("-m", "sigma", "sql", dataset.root, "from listing", "--limit", "3", "--format", "csv", env=WIDE)
     assert done.returncode == 1 and "write LIMIT 3 into the query" in done.stderr
+
+
+def test_status_shows_rate_and_time_left_of_each_job_in_progress(small: Dataset, copy_of: Any) -> None:
+    dataset, now = copy_of(small), time.time()
+    for table, seconds in (("scores", 30), ("fingerprints", 6)):
+        dataset.part(table, 2).unlink()
+        for number in range(2):
+            committed = now - seconds * (1 - number)
+            os.utime(dataset.part(table, number), (committed, committed))
+    shown = CliRunner().invoke(app, ["status", str(dataset.root)], env=WIDE).output
+    lines = {line.split()[1]: " ".join(line.split()) for line in shown.splitlines() if " of " in line}
+    assert lines["scores"] == "aesthetic scores 2 of 3 2.0 parts/min 30.0 s left"
+    assert lines["fingerprints"] == "fingerprint fingerprints 2 of 3 10.0 parts/min 6.0 s left"
+    assert lines["images"] == "ingest images 3 of 3"
