@@ -1,4 +1,5 @@
 # make demo   sets everything up in .venv, builds a dataset from real photos, trains on it, shows pictures
+# make demo-store   the same, with the dataset in an S3 store on this machine
 # make test   ruff, mypy and import-linter beside pytest; test-quick: the tests without the slow ones, one of each kind apart
 # make bench  our own speed; bench-peers: training beside other projects', bench-peers-data: curation beside theirs;
 #             bench-gpu: on a GPU, in under ten minutes
@@ -10,7 +11,7 @@ STAMP := $(VENV)/.set-up
 PEERS := .venv-peers
 GPU_PYTHON ?= python3
 
-.PHONY: setup demo test test-quick pytest lint bench bench-peers bench-peers-data bench-gpu clean
+.PHONY: setup demo demo-store test test-quick pytest lint bench bench-peers bench-peers-data bench-gpu clean
 
 setup: $(STAMP)
 
@@ -28,6 +29,10 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/sigma demo demo
+
+# The same with the dataset in an object store: a small S3 server runs beside it, on this machine.
+demo-store: $(STAMP)
+	$(BIN)/python -m benchmarks.loopback_store $(BIN)/sigma demo demo-store --dataset s3://demo/dataset
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -13,17 +13,20 @@ from commands.building import show_built
 from commands.learning import train_stages
 from commands.looking import write_report_page
 from commands.order import pipeline
-from commands.terminal import console, local, refusals, shown
+from commands.terminal import console, local, placed, refusals, shown
 from recipes import find
+from schemas.files import shown_place
 from schemas.recipe import DataRecipe
 from schemas.strict import read_yaml
 
 
 def demo(
-    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where everything goes.", callback=local)] = Path(
-        "demo"
-    ),
+    out: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where all goes.", callback=local)] = Path("demo"),
     runner: Annotated[str, typer.Option(help="ray or local.")] = "ray",
+    dataset: Annotated[
+        Path | None,
+        typer.Option(metavar="DATASET", help="Where the dataset goes, if not there: s3://bucket/set.", callback=placed),
+    ] = None,
 ) -> None:
     """Build a dataset from real photographs, train on it, and show what the model draws. About four minutes."""
     from commands.console import JobProgress, duration
@@ -36,27 +39,28 @@ def demo(
     from viewer.sheets.stats import Question, shown_stats
 
     with refusals():
+        data = dataset or (out / "dataset").absolute()
         clock = {"start": time.perf_counter()}
         console.print("\n[bold]1. photographs[/]")
         console.print(f"{write_demo_photos(out / 'photos')} files in {shown(out / 'photos')}, some bad on purpose")
         console.print("\n[bold]2. dataset[/]")
-        knobs = read_yaml(find("demo")) | {"images": str(out / "photos"), "out": str(out / "dataset")}
+        knobs = read_yaml(find("demo")) | {"images": str(out / "photos"), "out": shown_place(data)}
         knobs["run"] = {"runner": runner}
         recipe = DataRecipe.from_mapping(knobs)
         with JobProgress(console) as progress:
             show_built(recipe, build(recipe, pipeline(recipe), progress))
         clock["dataset"] = time.perf_counter()
         console.print("\n[bold]3. training, weak to strong[/]")
-        knobs = read_yaml(find("train_demo")) | {"dataset": str(out / "dataset"), "out": str(out / "model")}
+        knobs = read_yaml(find("train_demo")) | {"dataset": shown_place(data), "out": str(out / "model")}
         trained = TrainingRecipe.from_mapping(knobs)
         train_stages(trained)
         clock["training"] = time.perf_counter()
         console.print("\n[bold]4. pictures and report[/]")
         drawn = sample_grid(trained, out=out / "samples.png", count=12)
-        page = write_report_page((out / "dataset").absolute())
+        page = write_report_page(data)
         clock["pictures"] = time.perf_counter()
         console.print("\n[bold]done[/]")
-        with catalog.connect(Dataset((out / "dataset").absolute())) as connection:
+        with catalog.connect(Dataset(data)) as connection:
             for part in shown_stats(connection, Question(top=5), valid_above=10):
                 console.print(part)
         times = list(clock.items())
@@ -65,15 +69,14 @@ def demo(
         console.print(
             f"  of which jobs: {', '.join(f'{job} {duration(s)}' for job, s in progress.seconds.items()) or 'none'}"
         )
-        console.print(f"photographs   {shown(out / 'photos')}")
-        console.print(f"dataset       {shown(out / 'dataset')}   (sigma sql {shown(out / 'dataset')} --tables)")
-        console.print(f"shards        {shown(out / 'dataset' / 'shards')}")
-        console.print(f"model         {shown(out / 'model')}")
-        console.print(
-            f"pictures      {shown(drawn.path)}   (each photograph above what the model draws from its caption)"
-        )
-        console.print(
-            f"              {drawn.recognised} of {len(drawn.captions)} are closest to their own photograph; "
-            f"mean correlation with it at 16 x 16 px {sum(drawn.likeness) / len(drawn.likeness):.2f}"
-        )
-        console.print(f"report        {shown(page)}")
+        for what, text in (
+            ("photographs", shown(out / "photos")),
+            ("dataset", f"{shown(data)}   (sigma sql {shown(data)} --tables)"),
+            ("shards", shown(data / "shards")),
+            ("model", shown(out / "model")),
+            ("pictures", f"{shown(drawn.path)}   (each photograph above what the model draws from its caption)"),
+            ("", f"{drawn.recognised} of {len(drawn.captions)} are closest to their own photograph; "
+             f"mean correlation with it at 16 x 16 px {sum(drawn.likeness) / len(drawn.likeness):.2f}"),
+            ("report", shown(page)),
+        ):  # fmt: skip
+            console.print(f"{what:<13} {text}")

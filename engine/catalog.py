@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from engine.ahead import ahead
 from engine.dataset import Dataset, explaining_damage
-from engine.duck import SPILLED, Connection, duckdb_type, glob_safe, literal, spill_into, start
+from engine.duck import SPILLED, Connection, duckdb_type, glob_safe, literal, read_parts, spill_into, start
 from engine.names import Held, names_in
 from schemas.commit import write_bytes
 from schemas.files import at_hand
@@ -38,9 +38,6 @@ _EXPLAIN = re.compile(r"^\s*EXPLAIN\s+(ANALYZE\s+)?", re.IGNORECASE)
 
 _FETCHED_AT_ONCE = 16
 """Files of a dataset in a store that are copied here at the same time."""
-
-_AS_IS = "hive_partitioning=false"
-"""A folder named `width=7` above a dataset is no column of its tables."""
 
 
 def connect(
@@ -327,11 +324,6 @@ def _select_beside(held: Held, captions: Iterable[str]) -> str:
         if held.parts(table)
     ]
     return " UNION ALL BY NAME ".join(selects) or _select_nothing(CAPTIONS.append(pa.field("source", pa.string())))
-
-
-def read_parts(paths: Iterable[Path], options: str = "") -> str:
-    """What to write after FROM for some parts of a table."""
-    return f"read_parquet([{', '.join(literal(glob_safe(at_hand(path))) for path in paths)}], {_AS_IS}{options})"
 
 
 def _has_grown(path: Path, table: str) -> bool:

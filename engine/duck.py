@@ -10,12 +10,16 @@ import duckdb
 import pyarrow as pa
 
 from engine.dataset import Dataset
+from schemas.files import at_hand
 
 Connection = duckdb.DuckDBPyConnection
 Row = dict[str, Any]
 
 SPILLED = ".duckdb-spill"
 """Folder in a dataset of what queries do not hold in memory."""
+
+_AS_IS = "hive_partitioning=false"
+"""A folder named `width=7` above a dataset is no column of its tables."""
 
 _DUCKDB_TYPES = {
     "string": "VARCHAR",
@@ -84,3 +88,8 @@ def glob_safe(path: Path) -> str:
 def in_list(numbers: Iterable[int]) -> str:
     """Numbers to write after IN, each once: as literals, because DuckDB skips row groups by them."""
     return f"({', '.join(str(int(number)) for number in dict.fromkeys(numbers))})"
+
+
+def read_parts(paths: Iterable[Path], options: str = "") -> str:
+    """What to write after FROM for some parts of a table."""
+    return f"read_parquet([{', '.join(literal(glob_safe(at_hand(path))) for path in paths)}], {_AS_IS}{options})"

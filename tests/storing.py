@@ -23,9 +23,9 @@ pytest.importorskip("moto.server", reason="needs moto: pip install 'moto[server]
 class Store:
     """A bucket, and what the server was asked for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, bucket: str) -> None:
         self.url = ""
-        self.bucket = "photos"
+        self.bucket = bucket
         self.requests: Counter[tuple[str, str]] = Counter()
         """(method, key or listed prefix) -> requests."""
         self.num_sent: Counter[str] = Counter()
@@ -94,8 +94,8 @@ def environment(url: str) -> dict[str, str]:
 
 
 @contextmanager
-def storing() -> Iterator[Store]:
-    """Serve an empty bucket `photos`; the environment stays as it is."""
+def storing(bucket: str = "photos") -> Iterator[Store]:
+    """Serve an empty bucket; the environment stays as it is."""
     import boto3
     from botocore.config import Config
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
@@ -107,7 +107,7 @@ def storing() -> Iterator[Store]:
         def log(self, type: str, message: str, *args: Any) -> None:
             """Say nothing."""
 
-    store = Store()
+    store = Store(bucket)
     inner = DomainDispatcherApplication(create_backend_app)
     server = make_server(
         "127.0.0.1", 0, lambda env, start: _gate(store, inner, env, start), threaded=True, request_handler=Quiet

@@ -9,9 +9,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
-from engine.catalog import read_parts
 from engine.dataset import Dataset
-from engine.duck import Connection
+from engine.duck import Connection, read_parts
 
 MOST_FOUND = 100_000
 """A search stops at this many rows; the tables are then queried for each page."""

@@ -12,8 +12,8 @@ import duckdb
 import pyarrow as pa
 
 from curation.shards.rewriter import members_of
-from engine.catalog import read_parts
 from engine.dataset import Dataset, read_parquet, read_some
+from engine.duck import read_parts
 from engine.names import NOTHING, Held, names_in
 from engine.reduce_job import commit_batches, stream
 from schemas import shard_index
