@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.commit import TEMPORARY, atomic_write
+from schemas.commit import atomic_write
 from schemas.features import NULL_FILE, RECORD_FILE
+from schemas.files import TEMPORARY
 from schemas.shard_index import INDEX_FILE
 from training.data.order import BatchOrder
 from training.data.tars import Copies
