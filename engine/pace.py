@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable
-from contextlib import suppress
 from itertools import pairwise
 from typing import NamedTuple
 
 from engine.names import Held
+from schemas.files import times_in
 
 RECENT_PARTS = 100
 """The parts that are looked at: those committed last."""
@@ -45,8 +45,5 @@ def pace(committed: Iterable[float], num_missing: int, now: float) -> Pace | Non
 
 def commit_times(held: Held, table: str) -> list[float]:
     """When the parts of a table were committed, in seconds."""
-    folder, found = held.dataset.folder(table), []
-    for name in held.parts(table).values():
-        with suppress(FileNotFoundError):  # it was replaced meanwhile
-            found.append((folder / name.file).stat().st_mtime)
-    return found
+    times = times_in(held.dataset.folder(table))
+    return [times[name.file] for name in held.parts(table).values() if name.file in times]

@@ -14,7 +14,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -47,6 +47,9 @@ class Kept(Protocol):
 
     def below(self, folder: Path) -> dict[Path, int]:
         """All files below a folder in the order of their paths, with their sizes in bytes."""
+
+    def times(self, folder: Path) -> dict[str, float]:
+        """See `times_in`."""
 
     def publish(self, aside: Path, path: Path) -> None:
         """Give a file that was written aside its name."""
@@ -162,6 +165,18 @@ def sizes_of(folder: Path, names: Iterable[str]) -> dict[str, int]:
         return {name: (folder / name).stat().st_size for name in names if (folder / name).is_file()}
     below = keeper.below(folder)
     return {name: below[folder / name] for name in names if folder / name in below}
+
+
+def times_in(folder: Path) -> dict[str, float]:
+    """When each of the files in a folder of files was written, in seconds."""
+    keeper = kept(folder)
+    if keeper is not None:
+        return keeper.times(folder)
+    found = {}
+    for path in folder.glob("*"):
+        with suppress(FileNotFoundError):  # it was deleted meanwhile
+            found[path.name] = path.stat().st_mtime
+    return found
 
 
 def is_folder(path: Path) -> bool:

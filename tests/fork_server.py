@@ -122,6 +122,8 @@ def become(request: dict[str, Any], descriptors: list[int]) -> None:
         os.close(descriptor)
     os.environ.clear()
     os.environ.update(request["env"])
+    if "RAY_AUTH_MODE" in os.environ:  # Ray, imported before the fork, has read it
+        importlib.import_module("ray._raylet").Config.initialize("")
     os.chdir(request["cwd"])
     tempfile.tempdir = None
     at_once = bool(os.environ.get("PYTHONUNBUFFERED"))

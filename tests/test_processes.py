@@ -76,3 +76,10 @@ def test_a_signal_reaches_it_while_it_talks() -> None:
             process.wait(0.05)
         os.kill(process.pid, signal.SIGTERM)
         assert (process.communicate()[0], process.returncode) == ("stopped\n", 3)
+
+
+@pytest.mark.parametrize("mode", ["token", "disabled"])
+def test_ray_takes_its_mode_from_the_environment_of_the_child(mode: str) -> None:
+    code = "from ray import _raylet; print(_raylet.get_authentication_mode() == _raylet.AuthenticationMode.TOKEN)"
+    said = run_python("-c", code, env=os.environ | {"RAY_AUTH_MODE": mode}).stdout
+    assert said == f"{mode == 'token'}\n"

@@ -43,6 +43,8 @@ class Found(NamedTuple):
     key: str
     size: int
     etag: str | None
+    written: float | None = None
+    """When it was, in seconds by the store's clock; of objects that were listed."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,8 @@ class Store:
         with self._naming(folder):
             for page in obstore.list(self._client, below or None, chunk_size=1000):
                 for meta in sorted(page, key=lambda meta: meta["path"]):
-                    yield Found(self._relative(meta["path"]), meta["size"], meta["e_tag"])
+                    written = meta["last_modified"].timestamp()
+                    yield Found(self._relative(meta["path"]), meta["size"], meta["e_tag"], written)
 
     def names(self, folder: str = "") -> tuple[list[str], dict[str, int]]:
         """The names of the folders and of the objects directly in a folder, these with their sizes in bytes."""
