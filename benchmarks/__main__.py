@@ -32,6 +32,7 @@ from benchmarks import (
     ray_parts,
     semantic_speed,
     statistics_speed,
+    store_speed,
     training_cost,
     training_speed,
 )
@@ -59,6 +60,7 @@ def main() -> None:
         *statistics_speed.BENCHMARKS,
         *loader_speed.BENCHMARKS,
         *lanes.BENCHMARKS,
+        *store_speed.BENCHMARKS,
         *training_speed.BENCHMARKS,
         *kv_compression.BENCHMARKS,
         *memory_table.BENCHMARKS,

@@ -76,7 +76,7 @@ def photos_of(folder: Path, width: int, quality: int) -> tuple[list[bytes], tupl
     return pictures, size
 
 
-def _best(first: Callable[[], object], second: Callable[[], object], rounds: int) -> tuple[float, float]:
+def alternating(first: Callable[[], object], second: Callable[[], object], rounds: int) -> tuple[float, float]:
     """Best seconds of each, in alternating rounds after one that is not counted."""
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds + 1):
@@ -113,7 +113,7 @@ def undecoded(folder: Path) -> Iterator[str]:
         label = f"undecoded, {sum(map(len, pictures)) / len(pictures) / 1000:,.0f} kB a picture"
         goal = UNDECODED_GOAL
         for rows, way in ((range(count), "in tar order"), (jumbled, "in random order")):
-            a, b = _best(lambda rows=rows, ours=ours: ours(rows), theirs, 5)
+            a, b = alternating(lambda rows=rows, ours=ours: ours(rows), theirs, 5)
             yield _ratio(f"{label}, {way}", a, b, count, goal)
         reader.close()
 
@@ -135,7 +135,7 @@ def decoded(folder: Path) -> Iterator[str]:
             for sample in webdataset.WebDataset(urls, shardshuffle=False).decode("pil"):
                 np.asarray(cover_and_crop(sample["jpg"], shape)).transpose(2, 0, 1)
 
-        a, b = _best(ours, theirs, 3)
+        a, b = alternating(ours, theirs, 3)
         megapixels = size[0] * size[1] / 1e6
         yield _ratio(
             f"decoded, {megapixels:.0f} MP JPEG to {shape[1]} x {shape[0]} px", a, b, len(reader), DECODED_GOAL

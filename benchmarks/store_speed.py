@@ -1,0 +1,138 @@
+"""Reading from an S3 server on loopback: samples with a warm cache against the local folder, and training's wait."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+
+from benchmarks.loader_speed import alternating, photos_of, write_shards
+from engine.place import store
+from engine.place.store import Store
+from schemas.shard_index import ShardIndex
+from schemas.training import TrainingRecipe
+from tests.training.encoding import encode
+from training.data.cache import bring
+from training.data.reader import ShardReader
+from training.data.selection import Selection
+from training.data.tars import Copies
+from training.metrics import read_metrics
+from training.train import train
+
+RATE_GOAL, WAIT_GOAL = 0.8, 0.01
+
+
+@contextmanager
+def served() -> Iterator[str]:
+    """A process that is an S3 server, where this one finds it; gives the address of a bucket."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    environment = {"AWS_ENDPOINT_URL": url, "AWS_ACCESS_KEY_ID": "benchmark", "AWS_SECRET_ACCESS_KEY": "benchmark"}
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        store._client.cache_clear()  # it remembers a server that was there before
+        with patch.dict(os.environ, environment):
+            import boto3
+
+            client = boto3.client("s3", region_name="us-east-1")
+            for _ in range(100):
+                try:
+                    client.create_bucket(Bucket="bucket")
+                    break
+                except Exception:  # noqa: BLE001 - whatever a server says that is not up yet
+                    time.sleep(0.2)
+            yield "s3://bucket"
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def uploaded(folder: Path, address: str) -> str:
+    """Put a dataset's files into the store."""
+    place = Store.at(address)
+    for path in sorted(folder.rglob("[!.]*")):
+        if path.is_file():
+            place.put(path.relative_to(folder).as_posix(), path)
+    return address
+
+
+def store_undecoded(folder: Path) -> Iterator[str]:
+    """All members of all samples in random order: from copies of a dataset in a store, and from the folder itself."""
+    with served() as bucket:
+        for name, width, quality, copies_of_each in (("large", 2000, 90, 30), ("small", 320, 75, 100)):
+            pictures, size = photos_of(folder / name, width, quality)
+            local = folder / name / "dataset"
+            write_shards(local / "shards", pictures, size, copies_of_each)
+            copies = Copies.of(uploaded(local, f"{bucket}/{name}"), folder / name / "copies")
+            bring(copies)
+            rows = Selection(ShardIndex(local / "shards"))
+            here = ShardReader(local / "shards", rows)
+            there = ShardReader(copies.folder / "shards", rows, copies=copies)
+            jumbled = np.random.default_rng(0).permutation(rows.num_rows).tolist()
+
+            def read(reader: ShardReader, numbers: Sequence[int]) -> None:
+                for number in numbers:
+                    reader.members(number)
+
+            begun = time.perf_counter()
+            read(there, jumbled[:200])
+            by_range = 200 / (time.perf_counter() - begun)
+            for shard in rows.shards():
+                path = copies.folder / "shards" / shard
+                copies.store.fetch(copies.key(path), path)
+            theirs, ours = alternating(lambda: read(here, jumbled), lambda: read(there, jumbled), 5)  # noqa: B023
+            ratio, kilobytes = theirs / ours, sum(map(len, pictures)) / len(pictures) / 1000
+            verdict = "reached" if ratio >= RATE_GOAL else "missed"
+            yield (
+                f"| undecoded, {kilobytes:,.0f} kB a picture, in random order, copies of what is in a store | "
+                f"{rows.num_rows / ours:,.0f} samples/s ({by_range:,.0f} by range) | the folder "
+                f"{rows.num_rows / theirs:,.0f} | {ratio:.2f} | {RATE_GOAL}, {verdict} |"
+            )
+
+
+def store_wait(folder: Path) -> Iterator[str]:
+    """Training on features from a store, from a cold start; the same from the folder."""
+    pictures, size = photos_of(folder, 640, 85)
+    write_shards(folder / "dataset" / "shards", pictures, size, 30)
+    values = {
+        "dataset": str(folder / "dataset"),
+        "out": str(folder / "local"),
+        "model": {"depth": 2, "hidden_size": 64, "num_heads": 2},
+        "precision": "fp32",
+        "data": {"batch": 8},
+        "features": {"use": "require"},
+        "log_every": 5,
+        "checkpoint_every": 100,
+        "stages": [{"name": "features", "resolution": 256, "steps": 100}],
+    }
+    local = TrainingRecipe.from_mapping(values)
+    encode(local)
+    train(local)
+    with served() as bucket:
+        data = {"batch": 8, "cache_dir": str(folder / "copies")}
+        where = {"dataset": uploaded(folder / "dataset", f"{bucket}/ds"), "out": str(folder / "remote")}
+        remote = TrainingRecipe.from_mapping(values | {"data": data} | where)
+        train(remote)
+    lines = [read_metrics(recipe.stage_folder(recipe.stages[0])) for recipe in (remote, local)]
+    ours, theirs = ([np.mean([line[key] for line in of]) for key in ("wait_share", "images_per_s")] for of in lines)
+    assert [line["loss"] for line in lines[0]] == [line["loss"] for line in lines[1]]
+    verdict = "reached" if ours[0] <= WAIT_GOAL else "missed"
+    yield (
+        f"| features at 256 px in a store, from a cold start | wait {ours[0]:.2%} at {ours[1]:,.0f} images/s | "
+        f"the folder {theirs[0]:.2%} at {theirs[1]:,.0f} | | {WAIT_GOAL:.0%} wait, {verdict} |"
+    )
+
+
+BENCHMARKS = (store_undecoded, store_wait)
