@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from schemas.locations import in_home, is_remote, on_disk
+from schemas.locations import for_datasets, in_home, is_remote, on_disk
 from schemas.strict import Seed, StrictModel
 from schemas.tokens import MAX_TOKENS
 
@@ -28,11 +28,7 @@ Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 LocalPath = Annotated[Path, AfterValidator(on_disk)]
 """A path whose `~` is the home directory, as in a shell."""
-STORES = ("s3://", "s3a://", "gs://", "az://", "abfs://", "abfss://")
-"""Beginnings of the addresses of object stores."""
-Place = Annotated[
-    str, BeforeValidator(str), AfterValidator(lambda path: path if path.startswith(STORES) else on_disk(path))
-]
+Place = Annotated[str, BeforeValidator(str), AfterValidator(for_datasets)]
 """A path, or an address in a store."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -200,8 +196,8 @@ class Data(StrictModel):
     """Disk for copies of shards, per machine, in GB, where the dataset is in a store. 0 copies none: each sample is
     then a request of its own."""
     cache_dir: LocalPath | None = None
-    """Folder of copies of what is in a store, on a disk of this machine. Null: one in the system's folder for temporary
-    files."""
+    """Folder of copies of what is in a store, on a disk of this machine. Null: one in that of SIGMA_SCRATCH, or in the
+    system's for temporary files."""
     max_upscale: Annotated[float, Field(ge=1)] | None = None
     """Most times that a picture may be enlarged to cover its bucket; others are left out. 1 leaves out every picture
     that does not reach the resolution, null none. A stage may set its own."""
@@ -553,7 +549,8 @@ class TrainingRecipe(StrictModel):
         """A path as it is; for an address in a store the folder of this machine that holds copies of what is there."""
         if not is_remote(place):
             return Path(place)
-        base = self.data.cache_dir or Path(tempfile.gettempdir()) / f"sigma-copies-{os.getuid()}"
+        scratch = Path(os.environ.get("SIGMA_SCRATCH") or tempfile.gettempdir())
+        base = self.data.cache_dir or scratch.absolute() / f"sigma-copies-{os.getuid()}"
         return base / hashlib.sha256(place.encode()).hexdigest()[:16]
 
     @property

@@ -182,8 +182,8 @@ def _split(recipe: TrainingRecipe, stage: Stage, rows: Selection) -> tuple[Selec
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a run's folder for this process alone.
+def locked(folder: Path, place: str = "") -> Iterator[None]:
+    """Hold a run's folder for this process alone, and its place where that is in a store.
 
     Raises:
         ValueError: another process has it, or it cannot be written.
@@ -197,4 +197,9 @@ def locked(folder: Path) -> Iterator[None]:
             stack.enter_context(file_lock(folder / ".lock", busy))
         except OSError as error:
             raise ValueError(f"{folder}: cannot be written ({error.strerror}); choose another out") from None
+        if is_remote(place):
+            from engine.place.lease import leased
+            from engine.place.store import Store
+
+            stack.enter_context(leased(Store.at(place), busy))
         yield

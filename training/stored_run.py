@@ -73,7 +73,7 @@ class StoredRun:
                 for key in gone:
                     del known[key]
             except (OSError, ValueError) as error:
-                why = error.strerror if isinstance(error, OSError) else error
+                why = (error.strerror if isinstance(error, OSError) else None) or error
                 raise ValueError(
                     f"{store.url(below)}: cannot be stored ({why}); this machine has all of it: run the same command "
                     "here once the store can be written"

@@ -97,7 +97,7 @@ def train(
     with (
         places_named(recipe),
         world(recipe.process_timeout_s) as here,
-        locked(recipe.out_folder) if here.is_first else nullcontext(),
+        locked(recipe.out_folder, recipe.out) if here.is_first else nullcontext(),
     ):
         if not here.is_first:
             logging.getLogger("training").setLevel(logging.WARNING)  # what is said once is said by the first process

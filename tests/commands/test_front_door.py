@@ -50,8 +50,6 @@ def test_a_command_in_an_error_stays_on_one_line(monkeypatch: Any) -> None:
     [
         "demo s3://bucket/set",
         "report {here} --out s3://bucket/page.html",
-        "train train_demo dataset=https://bucket/set out={here}/run",
-        "train train_demo dataset={here} out=hf://bucket/run",
     ],
 )
 def test_no_folder_is_named_after_a_store(words: str, tmp_path: Path, monkeypatch: Any) -> None:
@@ -59,6 +57,14 @@ def test_no_folder_is_named_after_a_store(words: str, tmp_path: Path, monkeypatc
     done = CliRunner().invoke(app, [word.format(here=tmp_path) for word in words.split()])
     assert (done.exit_code, list(tmp_path.iterdir())) == (1, [])
     assert "://bucket/" in done.stderr and "a store is no folder" in done.stderr
+
+
+@pytest.mark.parametrize("knobs", ["dataset=https://bucket/set out={here}/run", "dataset={here} out=hf://bucket/run"])
+def test_training_refuses_what_is_neither_a_folder_nor_a_store(knobs: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = CliRunner().invoke(app, ["train", "train_demo", *knobs.format(here=tmp_path).split()])
+    assert (done.exit_code, list(tmp_path.iterdir())) == (1, [])
+    assert "://bucket/" in done.stderr and "in a folder, or in a store at s3://" in done.stderr
 
 
 NO_PATHS = (

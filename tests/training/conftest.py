@@ -134,16 +134,12 @@ def s3() -> Iterator[Any]:
 
 
 @pytest.fixture
-def bucket(s3: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def bucket(s3: Any) -> Iterator[Any]:
     """The same, empty, where this process and those that it starts find it."""
-    from engine.place import store
-    from tests.storing import environment
+    from tests.storing import as_user_of
 
-    store._client.cache_clear()
-    for name, value in environment(s3.url).items():
-        monkeypatch.setenv(name, value)
-    s3.empty()
-    return s3
+    with as_user_of(s3) as server:
+        yield server
 
 
 def upload(server: Any, folder: Path, prefix: str) -> str:

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from engine.place import lease
 from engine.place import store as place
 from schemas.training import TrainingRecipe
 from tests.training.runs import Run, metrics_of
 from training.data.tars import OBJECTS_FILE, Copies
 from training.sample import load_trained
+from training.stages import locked
 from training.stored_run import StoredRun
 from training.train import train
 
@@ -179,6 +181,17 @@ def test_a_store_that_refuses_is_named_and_the_same_command_goes_on(values, buck
     assert done.steps == 8 and f"run/{STAGE}/step-00000008.pt" in keys(bucket)
 
 
+def test_a_second_run_into_one_address_is_refused(values, bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "BEAT_S", 0.02)
+    recipe = on("one", values, tmp_path)
+    with (
+        locked(tmp_path / "other", recipe.out),
+        pytest.raises(ValueError, match=r"^s3://photos/run: process \d+ on .* is training here; wait for it or choose"),
+    ):
+        train(recipe)
+    assert train(recipe)[0].steps == 8
+
+
 def test_a_store_that_is_busy_for_a_moment_is_asked_again(values, bucket, tmp_path):
     bucket.refused["run/"] = 503
     threading.Timer(1.0, bucket.refused.clear).start()
@@ -188,7 +201,7 @@ def test_a_store_that_is_busy_for_a_moment_is_asked_again(values, bucket, tmp_pa
 
 @pytest.mark.slow
 def test_killed_and_gone_on_with_on_another_machine_the_losses_are_equal_to_the_bit(
-    recipe_values, values, bucket, tmp_path
+    recipe_values, values, bucket, tmp_path, monkeypatch
 ):
     stages = [values["stages"][0] | {"steps": 24}]
     whole = TrainingRecipe.from_mapping(recipe_values | {"stages": stages})
@@ -197,5 +210,6 @@ def test_killed_and_gone_on_with_on_another_machine_the_losses_are_equal_to_the_
     Run(on("one", values, tmp_path, steps=24)).wait_for(step=10).kill()
     assert keys(bucket, "step-")
     other = on("two", values, tmp_path, steps=24)
+    monkeypatch.setattr(lease, "STILL_S", 0.2)
     train(other)
     assert numbers(other) == numbers(whole)

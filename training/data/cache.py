@@ -218,7 +218,7 @@ class ShardCache:
         """Say once that copies cannot be made; training goes on without them."""
         if not self._warned:
             self._warned = True
-            why = str(error) if isinstance(error, ValueError) else error.strerror
+            why = (error.strerror if isinstance(error, OSError) else None) or error
             log.warning("%s: shards are not copied (%s) and read by range instead", self._copies.folder, why)
 
     def _wanted(self) -> Iterator[Path]:

@@ -131,7 +131,7 @@ class TarObject:
         except FileNotFoundError:
             raise ValueError(f"{self._copies.shown(self._path)}: the index names this shard, but it is gone") from None
         except OSError as error:
-            raise ValueError(f"{error.strerror}; run the same command to go on") from None
+            raise ValueError(f"{error}; run the same command to go on") from None
 
     def _opened(self) -> TarFile | None:
         try:
