@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -156,13 +157,33 @@ _AS_DUCKDB = {"list<item: halffloat>": pa.list_(pa.float32())}
 """Types that DuckDB reads from Parquet but not from Arrow, and as what."""
 
 
-def connection_with(**given: pa.Table) -> duckdb.DuckDBPyConnection:
-    """A connection that holds every table of the contract: those given, the others empty."""
+_GROWING = ("mix", "nouns", "noun_uses")
+"""Tables into which tests write rows."""
+
+
+@cache
+def _empty_tables() -> duckdb.DuckDBPyConnection:
+    """A DuckDB with every table of the contract; to start one takes longer than to ask it."""
     connection = duckdb.connect(config={"threads": 2})
     for name, schema in tables.SCHEMAS.items():
-        schema = pa.schema([(field.name, _AS_DUCKDB.get(str(field.type), field.type)) for field in schema])
-        connection.register(f"_{name}", given.get(name, schema.empty_table()).cast(schema))
+        connection.register(f"_{name}", _for_duckdb(schema).empty_table())
         connection.execute(f"CREATE TABLE {name} AS SELECT * FROM _{name}")
+    return connection
+
+
+def _for_duckdb(schema: pa.Schema) -> pa.Schema:
+    return pa.schema([(field.name, _AS_DUCKDB.get(str(field.type), field.type)) for field in schema])
+
+
+def connection_with(**given: pa.Table) -> duckdb.DuckDBPyConnection:
+    """A connection that sees every table of the contract: those given, the others empty. What is made in it should be
+    temporary: the others share a DuckDB with it."""
+    connection = _empty_tables().cursor()
+    connection.execute("SET preserve_insertion_order = true")  # a job may have changed it
+    for name in {*given, *_GROWING}:
+        schema = _for_duckdb(tables.SCHEMAS[name])
+        connection.register(f"_{name}", given.get(name, schema.empty_table()).cast(schema))
+        connection.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM _{name}")
     create_raw_offers(connection)
     return connection
 

@@ -40,7 +40,7 @@ def embeddings(values: np.ndarray, ids: list[int] | None = None) -> pa.Table:
 
 def with_embeddings(connection: duckdb.DuckDBPyConnection, table: pa.Table) -> duckdb.DuckDBPyConnection:
     connection.register("_given", table.set_column(3, "embedding", table["embedding"].cast(pa.list_(pa.float32()))))
-    connection.execute("CREATE OR REPLACE TABLE embeddings AS FROM _given")
+    connection.execute("CREATE OR REPLACE TEMP TABLE embeddings AS FROM _given")
     return connection
 
 

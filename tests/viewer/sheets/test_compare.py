@@ -65,7 +65,7 @@ def dataset(part: Part) -> duckdb.DuckDBPyConnection:
     )
     beside = part("captions", caption=VLM, reason=[None] * 3 + ["refusal", "not_selected"])
     connection.register("vlm_captions", beside)
-    connection.execute("CREATE VIEW captions_beside AS SELECT *, 'vlm' AS source FROM vlm_captions")
+    connection.execute("CREATE TEMP VIEW captions_beside AS SELECT *, 'vlm' AS source FROM vlm_captions")
     return count_nouns(connection)
 
 
