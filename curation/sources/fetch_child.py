@@ -7,10 +7,13 @@ import os
 import signal
 import sys
 import threading
+import types
 
 if __name__ in ("__main__", "__mp_main__"):  # in this process and those of its pool, each of which runs this file first
-    # webdataset imports torch where it can, for loaders that img2dataset does not use: half of the start of a process
+    # What img2dataset imports and never uses here takes most of the start of a process: webdataset loads torch where it
+    # can, the resizer albumentations with SciPy, the logger wandb. No picture is resized, and nothing is sent to wandb.
     sys.modules["torch"] = None  # type: ignore[assignment]
+    sys.modules |= {name: types.ModuleType(name) for name in ("albumentations", "wandb")}
 
 
 def main() -> None:
