@@ -8,10 +8,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
-import obstore
 import pytest
 from typer.testing import CliRunner
 
@@ -22,9 +20,11 @@ from engine.place import lease
 from engine.place.mirror import Mirror
 from engine.place.store import Store, _client
 from schemas.files import mount_point
+from schemas.recipe import DataRecipe
 from tests.building import build, computed, put, recipe, rows, table_of, write_pictures
 from tests.dying import Died
 from tests.engine.flowing import listed
+from tests.memory_store import URL, Memory
 from tests.storing import Store as Server
 from tests.storing import as_user_of, storing
 from tests.trees import content, sigma, start_sigma
@@ -40,9 +40,13 @@ def running() -> Iterator[Server]:
 
 
 @pytest.fixture
-def server(running: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def quick_leases(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "BEAT_S", 0.1)
     monkeypatch.setattr(lease, "STILL_S", 0.4)
+
+
+@pytest.fixture
+def server(running: Server, quick_leases: None) -> Iterator[Server]:
     with as_user_of(running) as found:
         yield found
 
@@ -71,7 +75,7 @@ def in_store(store: Store, folders: tuple[str, ...] = ("tables", "shards")) -> d
 def test_a_build_in_a_store_writes_the_bytes_of_a_local_one_and_nothing_twice(
     server: Server, photos: Path, local: dict[str, str]
 ) -> None:
-    made = recipe(photos, Path("x")).model_copy(update={"out": "s3://photos/deep/ds"})
+    made = stored(photos, "s3://photos/deep/ds")
     build(made)
     store = Store.at("s3://photos/deep/ds")
     assert in_store(store) == local
@@ -92,38 +96,72 @@ def test_parts_have_the_times_of_their_objects(server: Server) -> None:
     assert [abs(time.time() - at) < 60 for at in commit_times(dataset.held(), "listing")] == [True, True]
 
 
-@pytest.mark.parametrize("place", [3, 24, 45])
-def test_a_build_that_died_at_a_request_goes_on_to_the_same_bytes(
-    server: Server, photos: Path, local: dict[str, str], place: int
-) -> None:
-    made = recipe(photos, Path("x")).model_copy(update={"out": f"s3://photos/died-{place}"})
-    with dying_at(place), pytest.raises(Died):
-        build(made)
-    build(made)
-    assert in_store(Store.at(made.out)) == local
+@pytest.fixture
+def memory(quick_leases: None, tmp_path: Path) -> Iterator[Memory]:
+    """An empty store in memory."""
+    store = Memory()
+    with store.used(tmp_path / "scratch"):
+        yield store
 
 
-def dying_at(request: int) -> Any:
-    """Die, as kill -9 does, before the n-th request that writes: from then on no request that writes is sent."""
-    left = [request]
-
-    def counted(send: Any) -> Any:
-        def sent(store: Any, key: Any, *others: Any, **named: Any) -> Any:
-            if "mode" not in named:  # the lease of a process that died stands still
-                left[0] -= 1
-            if left[0] < 0:
-                raise Died
-            return send(store, key, *others, **named)
-
-        return sent
-
-    return patch.multiple(obstore, put=counted(obstore.put), delete=counted(obstore.delete), copy=counted(obstore.copy))
+@pytest.fixture(scope="module")
+def whole(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What is in a store after a build."""
+    store = Memory()
+    with store.used(tmp_path_factory.mktemp("scratch")):
+        build(stored(photos))
+    return store.objects()
 
 
 @pytest.fixture
-def built(server: Server, photos: Path) -> Dataset:
-    """A dataset in a store."""
-    return build(recipe(photos, Path("x")).model_copy(update={"out": "s3://photos/ds"}))[0]
+def built(quick_leases: None, whole: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dataset]:
+    """A dataset in a store, on a machine that has read nothing of it."""
+    with Memory(whole).used(tmp_path_factory.mktemp("scratch")):
+        yield Dataset(mount_point(URL))
+
+
+def stored(photos: Path, out: str = URL, **sections: Any) -> DataRecipe:
+    return recipe(photos, Path("x"), **sections).model_copy(update={"out": out})
+
+
+@pytest.mark.parametrize("place", [0, 3, 24, 45])
+def test_a_build_that_died_at_a_request_goes_on_to_the_same_bytes(
+    quick_leases: None, photos: Path, local: dict[str, str], tmp_path: Path, place: int
+) -> None:
+    store = Memory()
+    with store.used(tmp_path / "one", place), pytest.raises(Died):
+        build(stored(photos))
+    store = Memory(store.objects() if place else {URL.partition("ket/")[2] + "/.lock": b"{}"})
+    with store.used(tmp_path / "another machine"):
+        build(stored(photos))
+    assert store.content() == local
+
+
+def test_a_tar_that_was_copied_aside_and_not_yet_deleted_is_no_shard(
+    quick_leases: None, photos: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    fewer, begun = stored(photos, select={"min_short_side_px": 70}), Memory(whole)
+    with begun.used(tmp_path / "scratch"):
+        build(fewer, redo=["select"])
+    gone = min({key for key in whole if key.endswith(".tar")} - {*begun.objects()})
+    aside = gone.replace("shards/", "shards/.previous/")
+    killed = Memory(begun.objects() | {gone: whole[gone], aside: whole[gone]})
+    with killed.used(tmp_path / "another machine"):
+        build(fewer)
+    assert killed.content() == begun.content()
+
+
+def test_a_part_that_another_machine_deleted_is_written_again_whatever_copies_there_are(
+    quick_leases: None, photos: Path, whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    store = Memory(whole)
+    with store.used(tmp_path / "here"):
+        dataset = Dataset(mount_point(URL))
+        (name,) = (name for name in dataset.held().listed("scores") if name.number == 1)
+        rows = dataset.read_part("scores", 1)  # which leaves a copy
+        Store.at(URL).delete([f"tables/scores/{name.file}"])  # as a process on another machine does
+        dataset.commit_part("scores", 1, name.made_from, rows)
+    assert store.objects() == whole
 
 
 def run(*words: str | Path) -> str:
@@ -137,30 +175,30 @@ def test_every_command_reads_a_dataset_in_a_store_and_says_where_it_is(
     built: Dataset, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert "7 of 7" not in run("status", "s3://photos/ds") and "kept" in run("status", "s3://photos/ds")
-    assert "7" in run("sql", "s3://photos/ds", "SELECT count(*) FROM ledger")
-    assert "7" in run("sql", "s3://photos/ds", "SELECT count(jpeg) FROM proxies", "--format", "csv")
-    assert run("report", "s3://photos/ds") == "report: s3://photos/ds/report.html\n"
-    page = Store.at("s3://photos/ds").get("report.html").decode()
-    assert "s3://photos/ds" in page and "data:image/jpeg" in page and "sigma-stores" not in page
-    assert "bad" not in run("doctor", "s3://photos/ds")
+    assert "7 of 7" not in run("status", "s3://bucket/ds") and "kept" in run("status", "s3://bucket/ds")
+    assert "7" in run("sql", "s3://bucket/ds", "SELECT count(*) FROM ledger")
+    assert "7" in run("sql", "s3://bucket/ds", "SELECT count(jpeg) FROM proxies", "--format", "csv")
+    assert run("report", "s3://bucket/ds") == "report: s3://bucket/ds/report.html\n"
+    page = Store.at("s3://bucket/ds").get("report.html").decode()
+    assert "s3://bucket/ds" in page and "data:image/jpeg" in page and "sigma-stores" not in page
+    assert "bad" not in run("doctor", "s3://bucket/ds")
     assert "kept: 7 now" in run(
-        "cuts", "s3://photos/ds", "select.min_short_side_px=80", "--html", tmp_path / "cuts.html"
+        "cuts", "s3://bucket/ds", "select.min_short_side_px=80", "--html", tmp_path / "cuts.html"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["cuts.html"]
 
 
-def test_a_folder_of_a_store_without_a_dataset_is_named_by_its_address(server: Server) -> None:
-    done = CliRunner().invoke(app, ["status", "s3://photos/none"])
+def test_a_folder_of_a_store_without_a_dataset_is_named_by_its_address(memory: Memory) -> None:
+    done = CliRunner().invoke(app, ["status", "s3://bucket/none"])
     assert done.exit_code == 1
-    assert "s3://photos/none: no dataset here" in done.output and "sigma-stores" not in done.output
+    assert "s3://bucket/none: no dataset here" in done.output and "sigma-stores" not in done.output
 
 
-def test_other_files_in_the_store_are_left_alone(server: Server, photos: Path) -> None:
-    Store.at("s3://photos/mine").put("thesis.txt", b"years of work")
+def test_other_files_in_the_store_are_left_alone(memory: Memory, photos: Path) -> None:
+    Store.at("s3://bucket/mine").put("thesis.txt", b"years of work")
     with pytest.raises(ValueError, match="holds other files and no dataset"):
-        build(recipe(photos, Path("x")).model_copy(update={"out": "s3://photos/mine"}))
-    assert [found.key for found in Store.at("s3://photos/mine").below()] == ["thesis.txt"]
+        build(stored(photos, "s3://bucket/mine"))
+    assert [found.key for found in Store.at("s3://bucket/mine").below()] == ["thesis.txt"]
 
 
 def test_one_thumbnail_of_a_large_part_is_read_by_range(server: Server, monkeypatch: Any) -> None:
@@ -177,18 +215,19 @@ def test_one_thumbnail_of_a_large_part_is_read_by_range(server: Server, monkeypa
 
 
 def test_a_picture_that_is_purged_leaves_the_store(built: Dataset, tmp_path: Path) -> None:
-    store, gone = Store.at("s3://photos/ds"), rows(built, "images")[0]["image_id"]
+    store, gone = Store.at("s3://bucket/ds"), rows(built, "images")[0]["image_id"]
     assert any(gone.encode() in store.get(found.key) for found in store.below("shards"))
-    run("purge", "s3://photos/ds", "--image-id", gone, "--why", "asked")
+    run("purge", "s3://bucket/ds", "--image-id", gone, "--why", "asked")
     assert [found.key for found in store.below("shards") if gone.encode() in store.get(found.key)] == []
     assert [row["caption"] for row in rows(built, "captions") if row["image_id"] == gone] == [None]
-    assert "bad" not in run("doctor", "s3://photos/ds")
+    assert "bad" not in run("doctor", "s3://bucket/ds")
 
 
-def test_a_bucket_that_keeps_versions_refuses_a_takedown(built: Dataset, server: Server) -> None:
+def test_a_bucket_that_keeps_versions_refuses_a_takedown(server: Server, whole: dict[str, bytes]) -> None:
+    server.put(whole)
     server.keep_versions()
     try:
-        gone = rows(built, "images")[0]["image_id"]
+        gone = rows(Dataset(mount_point("s3://photos/ds")), "images")[0]["image_id"]
         done = CliRunner().invoke(app, ["purge", "s3://photos/ds", "--image-id", gone, "--why", "asked"])
         assert done.exit_code == 1 and "s3://photos keeps old versions of its objects" in done.output
     finally:
@@ -197,7 +236,7 @@ def test_a_bucket_that_keeps_versions_refuses_a_takedown(built: Dataset, server:
 
 def test_a_second_build_is_refused_while_one_writes(built: Dataset, photos: Path) -> None:
     with built.lock(), pytest.raises(ValueError, match=r"process \d+ on .* is writing this dataset"):
-        build(recipe(photos, Path("x")).model_copy(update={"out": "s3://photos/ds"}))
+        build(stored(photos))
 
 
 def test_a_storm_of_refusals_ends_and_the_build_is_whole(
@@ -205,7 +244,7 @@ def test_a_storm_of_refusals_ends_and_the_build_is_whole(
 ) -> None:
     server.refuse_every = 17
     try:
-        build(recipe(photos, Path("x")).model_copy(update={"out": "s3://photos/storm"}))
+        build(stored(photos, "s3://photos/storm"))
     finally:
         server.refuse_every = 0
     assert in_store(Store.at("s3://photos/storm")) == local
@@ -228,7 +267,7 @@ def test_a_part_for_which_the_store_does_not_answer_is_computed_again(
             server.refused.clear()
 
     monkeypatch.setattr(Mirror, "publish", once_down)
-    build(recipe(photos, Path("x")).model_copy(update={"out": "s3://photos/down"}))
+    build(stored(photos, "s3://photos/down"))
     assert len(failed) == 2 and in_store(Store.at("s3://photos/down")) == local
 
 

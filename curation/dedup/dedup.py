@@ -18,6 +18,7 @@ from engine.dataset import Dataset
 from engine.duck import literal
 from engine.names import Held
 from engine.reduce_job import Connection, ReduceJob
+from schemas.files import shown_place
 from schemas.recipe import DataRecipe, Dedup
 from schemas.strict import fingerprint
 
@@ -177,7 +178,7 @@ def find_in_others(connection: Connection, others: Sequence[Path], max_distance:
     for table, named in columns.items():
         condition = "reason IS NULL" if table == "images" else "pixel_sha256 IS NOT NULL"
         selects = [
-            f"SELECT {literal(str(path))} AS dataset, image_id, {named} "
+            f"SELECT {literal(shown_place(path))} AS dataset, image_id, {named} "
             f"FROM ({select_table(_require(path), table)}) WHERE {condition}"
             for path in others
         ]
@@ -216,4 +217,4 @@ def _require(path: Path) -> Held:
 def _state(path: Path) -> str:
     """A dataset and the contents of its fingerprints, so that a change is noticed."""
     contents = [name.content for name in Dataset(path).held().parts("fingerprints").values()]
-    return f"{path} {fingerprint(contents) if contents else 'not built'} {len(contents)} parts"
+    return f"{shown_place(path)} {fingerprint(contents) if contents else 'not built'} {len(contents)} parts"

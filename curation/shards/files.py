@@ -75,11 +75,12 @@ class ShardFiles:
     def prepare(self, dataset: Dataset, held: Held, redo: bool) -> None:
         """See `PartFiles.prepare`. What waits already was whole when the run began that did not end, so that shards of
         that run never take its place."""
-        if not redo and held.is_whole("samples") and not held.outdated("samples"):
+        aside, folder = dataset.shards / PREVIOUS_SHARDS, dataset.folder("samples")
+        is_whole = held.is_whole("samples") and not held.outdated("samples")
+        if not redo and is_whole and not is_folder(aside):  # while a tar waits, a kill may have left it in both places
             return
         self.delete_index(dataset)
         stay = {} if redo else held.parts("samples")
-        aside, folder = dataset.shards / PREVIOUS_SHARDS, dataset.folder("samples")
         waiting = {name.number for name in names_in(aside)}
         for name in held.listed("samples"):
             if stay.get(name.number) == name:

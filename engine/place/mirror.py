@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
+from engine.place import lease
 from engine.place.store import Store
 from schemas.files import KEEPERS, address_of
 
@@ -76,6 +77,7 @@ class Mirror:
     def publish(self, aside: Path, path: Path) -> None:
         """One request, or one upload in pieces that shows when it is whole."""
         store, key = _object(path)
+        lease.assure()
         size = store.put(key, aside).size
         if size <= MOST_KEPT and _NAMED_BY_CONTENT.search(path.name):
             aside.rename(path)
@@ -87,11 +89,13 @@ class Mirror:
         for path in paths:
             path.unlink(missing_ok=True)
         if paths:
+            lease.assure()
             store, _ = _object(paths[0])
             store.delete(_object(path)[1] for path in paths)
 
     def move(self, path: Path, target: Path) -> None:
         store, key = _object(path)
+        lease.assure()
         store.move(key, _object(target)[1])
         path.unlink(missing_ok=True)
 

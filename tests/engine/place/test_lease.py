@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engine.place import lease
 from engine.place.lease import leased
-from engine.place.store import Store
+from engine.place.store import Store, StoreError
+from schemas.commit import write_bytes
+from schemas.files import mount_point
 from tests.storing import Store as Server
 from tests.storing import as_user_of, storing
 
@@ -120,6 +123,57 @@ def test_a_server_that_ignores_a_condition_is_refused(store: Store, ignored: str
     made = Pretending(store.bucket, store.prefix)
     with pytest.raises(ValueError, match=f"s3://photos/ds: its server ignores {header}"), leased(made, refusal):
         pass
+    assert list(store.below()) == []
+
+
+def test_a_beat_whose_answer_is_lost_does_not_cost_the_lease(store: Store) -> None:
+    swap, num_lost = store.swap, list[str]()
+
+    class Losing(Store):
+        def swap(self, key: str, data: bytes, etag: str) -> str | None:
+            made = swap(key, data, etag)
+            if not num_lost and made:
+                num_lost.append(key)
+                raise StoreError("connection reset")  # after the store had done it
+            return made
+
+    with leased(Losing(store.bucket, store.prefix), refusal, lost=never):
+        time.sleep(0.3)
+        assert num_lost and store.find(lease.LOCK) is not None
+    assert list(store.below()) == []
+
+
+def test_a_store_that_takes_as_long_as_a_beat_to_answer_costs_no_healthy_lease(store: Store) -> None:
+    class Slow(Store):
+        def __getattribute__(self, name: str) -> Any:
+            if name in ("find", "swap", "get"):
+                time.sleep(0.15)
+            return super().__getattribute__(name)
+
+    slow = Slow(store.bucket, store.prefix)
+    with leased(slow, refusal, lost=never):
+        for _ in range(3):
+            with pytest.raises(ValueError, match="held by"), leased(slow, refusal):
+                pass
+
+
+def test_a_holder_that_was_taken_over_writes_nothing_more_and_leaves_the_other_lease_alone(
+    store: Store, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As after SIGSTOP and SIGCONT: its thread has not beaten yet when it goes on."""
+    monkeypatch.setattr(lease.Lease, "_beat_on", lambda self: None)
+    place, lost = mount_point(store.url()), list[str]()
+    with leased(store, refusal, lost=lambda: lost.append("first")):
+        time.sleep(0.7)
+        with leased(store, refusal, lost=never), pytest.raises(ValueError, match="has taken over"):
+            write_bytes(place / "tables" / "x", b"1")
+        assert lost == ["first"]
+    with leased(store, refusal, lost=lambda: lost.append("second")):
+        second = store.get(lease.LOCK)
+        zombie = lease.Lease(store, lease.LOCK, "old", '"0123"', lambda: lost.append("zombie"))
+        zombie._beaten -= 1
+        zombie.give_back()
+        assert lost[1:] == ["zombie"] and store.get(lease.LOCK) == second
     assert list(store.below()) == []
 
 
