@@ -74,6 +74,7 @@ def build(
     observer = observer or Observer()
     dataset = Dataset(recipe.out_path())
     refuse_foreign_folder(dataset)
+    _refuse_url_lists(dataset, recipe)
     is_new = not is_folder(dataset.root)
     if is_new:
         check_needs(steps)  # here, so that a refusal does not even leave a folder
@@ -205,6 +206,14 @@ def refuse_foreign_folder(dataset: Dataset) -> None:
     names = names_in(dataset.root)
     if names and not {".lock", ".lock-shared", "tables", "shards", "recipe.yaml"} & {*names}:
         raise ValueError(f"out={dataset.root}: holds other files and no dataset; name an empty or new folder")
+
+
+def _refuse_url_lists(dataset: Dataset, recipe: DataRecipe) -> None:
+    if dataset.store is not None and (lists := [each for each in recipe.all_sources() if each.kind == "urls"]):
+        raise ValueError(
+            f"{lists[0].location()}: what a URL list names is fetched next to the dataset, and {dataset.root} is in a "
+            "store: name an out on a disk, or fetch the list with img2dataset and name its output as a source"
+        )
 
 
 def _remove_empty(dataset: Dataset) -> None:

@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from engine.dataset import Dataset
-from schemas.files import at_hand
+from schemas.files import at_hand, make_folder
 
 Connection = duckdb.DuckDBPyConnection
 Row = dict[str, Any]
@@ -52,7 +52,7 @@ def start(dataset: Dataset, memory: str, threads: int | None = None) -> Connecti
 def spill_into(connection: Connection, dataset: Dataset) -> bool:
     """Let queries spill into the folder of a dataset; one that has spilled keeps its folder, and it is False."""
     if dataset.store is not None:
-        dataset.root.mkdir(parents=True, exist_ok=True)  # for what it spills
+        make_folder(dataset.root)  # for what it spills
     try:
         connection.execute(f"SET temp_directory = {literal(str(dataset.root / SPILLED))}")
     except duckdb.NotImplementedException:

@@ -56,9 +56,18 @@ def bring_up_to_date(dataset: Dataset) -> bool:
 
 
 def rename_old_layout(dataset: Dataset) -> None:
-    """Rename the files of an old dataset. May be called again wherever it stopped. Call with the lock held."""
+    """Rename the files of an old dataset. May be called again wherever it stopped. Call with the lock held.
+
+    Raises:
+        OldLayout: it is kept in a store.
+    """
     if not is_old(dataset):
         return
+    if dataset.store is not None:
+        raise OldLayout(
+            f"{dataset.root}: has the layout of an earlier version, whose files get new names in a folder of a disk: "
+            "copy it there, run sigma status FOLDER once, and copy it back"
+        )
     _name_further_captioners(dataset)
     folder = dataset.tables / ".records"
     paths = {str(path.relative_to(folder).with_suffix("")): path for path in folder.rglob("*.json")}

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from schemas.files import TEMPORARY, kept
+from schemas.files import TEMPORARY, kept, make_folder
 
 
 @contextmanager
@@ -22,7 +22,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Write a file that gets its name only once it is whole and on the disk; on an error nothing is left. What was
     written can be read back from it. In a store it is one object, which is there whole once it was sent."""
     keeper = kept(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     aside = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name}")  # two machines may have one process id
     try:
         with aside.open("w+b") as file:

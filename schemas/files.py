@@ -101,6 +101,27 @@ def kept(path: Path) -> Kept | None:
     return KEEPERS[0] if _MOUNTS in str(path) and _MOUNTED.match(str(path)) else None
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder of this machine, or that of the copies of what is in a store.
+
+    Raises:
+        ValueError: copies cannot be written there.
+    """
+    base = str(folder).partition(f"/{_MOUNTS}-")[0]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        is_refused = "" if os.access(folder, os.W_OK) else "Permission denied"
+    except OSError as error:
+        is_refused = error.strerror or "it fails"
+        if kept(folder / TEMPORARY) is None:
+            raise
+    if is_refused and kept(folder / TEMPORARY) is not None:
+        raise ValueError(
+            f"{base}: copies of what a store holds cannot be written there ({is_refused}); name another folder with "
+            "SIGMA_SCRATCH or run.scratch"
+        )
+
+
 def open_file(path: Path) -> IO[bytes]:
     """A file to read; of an object in a store only what is read is sent."""
     keeper = kept(path)

@@ -73,7 +73,13 @@ def for_datasets(path: Location) -> Location:
             f"{public_url(scheme + '://' + rest.lstrip('/'))}: a dataset is kept in a folder, or in a store at "
             f"{', '.join(f'{known}://' for known in DATASET_STORES[:3])}..., where it can be written"
         )
-    bucket = rest.strip("/").partition("/")[0]
+    bucket, *folders = rest.strip("/").split("/")
+    if "@" in bucket and scheme in ("s3", "s3a", "gs"):
+        raise ValueError(
+            f"{scheme}://{bucket.rpartition('@')[2]}: holds a user or a password; set them as docs/cluster.md says"
+        )
+    if ".." in folders:
+        raise ValueError(f"{scheme}://{rest.strip('/')}: an address in a store has no ..; name the folder itself")
     if not bucket:
         raise ValueError(f"{scheme}://: names no bucket; write {scheme}://BUCKET/FOLDER")
     return type(path)(f"{scheme}://{rest.strip('/')}")

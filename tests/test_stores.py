@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from engine.place.mirror import Mirror
 from engine.place.store import Store, _client
 from schemas.files import mount_point
 from schemas.recipe import DataRecipe
+from schemas.sources import UrlSource
 from tests.building import build, computed, put, recipe, rows, table_of, write_pictures
 from tests.dying import Died
 from tests.engine.flowing import listed
@@ -199,6 +201,44 @@ def test_other_files_in_the_store_are_left_alone(memory: Memory, photos: Path) -
     with pytest.raises(ValueError, match="holds other files and no dataset"):
         build(stored(photos, "s3://bucket/mine"))
     assert [found.key for found in Store.at("s3://bucket/mine").below()] == ["thesis.txt"]
+
+
+def test_a_url_list_and_an_old_layout_are_refused_before_anything_is_written(
+    memory: Memory, photos: Path, whole: dict[str, bytes]
+) -> None:
+    listed = stored(photos).model_copy(update={"images": None, "sources": (UrlSource(path=str(photos)),)})
+    with pytest.raises(ValueError, match="s3://bucket/ds is in a store: name an out on a disk".replace("s3://", ".*")):
+        build(listed)
+    assert memory.objects() == {}
+    record = "ds/tables/.records/listing.json"
+    old = Memory(whole | {record: b'{"job": "ingest", "knobs": {}, "upstream": {}}'})
+    before = old.objects()
+    with old.used(Path(os.environ["SIGMA_SCRATCH"])):
+        done = CliRunner().invoke(app, ["status", URL])
+    assert done.exit_code == 1 and "copy it there, run sigma status FOLDER once" in done.output
+    assert old.objects() == before
+
+
+def test_a_scratch_folder_that_cannot_be_written_is_named(
+    built: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("SIGMA_SCRATCH", str(tmp_path / "file"))
+    done = CliRunner().invoke(app, ["status", URL])
+    assert done.exit_code == 1 and f"{tmp_path}/file: copies of what a store holds cannot be written" in done.output
+
+
+def test_a_dataset_is_compared_with_one_in_a_store_by_its_address(built: Dataset, photos: Path, tmp_path: Path) -> None:
+    against, _ = build(recipe(photos, tmp_path / "mine", dedup={"against": [URL]}), upto="dedup")
+    record = against.record("duplicates")
+    assert record is not None and record.knobs["dedup.against"][0].startswith(f"{URL} ")
+    assert {row["other_dataset"] for row in rows(against, "duplicates")} == {URL}
+
+
+def test_a_whole_bucket_may_be_a_dataset(memory: Memory, photos: Path) -> None:
+    build(stored(photos, "s3://bucket"), upto="ingest")
+    _, told = build(stored(photos, "s3://bucket/"), upto="ingest")
+    assert computed(told) == {} and {key.split("/")[0] for key in memory.objects()} == {"recipe.yaml", "runs", "tables"}
 
 
 def test_one_thumbnail_of_a_large_part_is_read_by_range(server: Server, monkeypatch: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ import obstore
 from obstore import exceptions as refused
 from obstore.store import from_url
 
-from schemas.files import TEMPORARY
+from schemas.files import TEMPORARY, make_folder
 from schemas.locations import public_url
 
 RETRIES, RETRY_S = 10, 180
@@ -26,6 +27,11 @@ RETRIES, RETRY_S = 10, 180
 so many seconds at most."""
 ANSWER_S = 600
 """Seconds that one request may take: a part of a large object over a slow line."""
+_DENIED = (refused.PermissionDeniedError, refused.UnauthenticatedError, PermissionError)
+_REFUSED = re.compile(r"\b40[13] (Forbidden|Unauthorized)|^(ExpiredToken|InvalidToken|InvalidAccessKeyId|AccessDenied)")
+"""Says in an answer that the credentials do not suffice; listings have no error of their own for it."""
+_NO_CREDENTIALS = re.compile(r"169\.254\.169\.254|metadata\.google\.internal")
+"""Where a client looks last, on machines of a cloud."""
 _made: Any = from_url  # its types are those of every cloud's options
 _processes = set[int]()
 """This process, once it has used a store; in one that is forked then its parent too."""
@@ -104,7 +110,7 @@ class Store:
         """Write an object to a file of this machine, which is there whole or not at all."""
         with self._naming(key):
             answer = obstore.get(self._client, self._key(key))
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         aside = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name}")
         try:
             with aside.open("wb") as file, self._naming(key):
@@ -215,13 +221,19 @@ class Store:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), self.url(key)) from None
         except (refused.AlreadyExistsError, refused.PreconditionError, FileExistsError):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), self.url(key)) from None
-        except (refused.PermissionDeniedError, refused.UnauthenticatedError, PermissionError) as error:
-            raise ValueError(
-                f"{self.url(key)}: the store refuses access ({_said(error)}); see docs/cluster.md"
-            ) from None
-        except refused.BaseError as error:
+        except (refused.BaseError, PermissionError) as error:
             self._refuse_no_bucket(error)
-            raise StoreError(f"{self.url(key)}: {_said(error)}") from None
+            said = _said(error)
+            if _NO_CREDENTIALS.search(said):
+                raise ValueError(
+                    f"{self.url(key)}: no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+                    "what docs/cluster.md names for other stores"
+                ) from None
+            if _REFUSED.search(said) or isinstance(error, _DENIED):
+                raise ValueError(
+                    f"{self.url(key)}: the store refuses access ({said}); check the credentials (docs/cluster.md)"
+                ) from None
+            raise StoreError(f"{self.url(key)}: {said}") from None
 
     def _refuse_no_bucket(self, error: Exception) -> None:
         if "NoSuchBucket" in str(error) or "ContainerNotFound" in str(error):
@@ -291,6 +303,8 @@ def _profile() -> Any:
 
 
 def _said(error: Exception) -> str:
-    """What a store says, in one line."""
-    said = str(error).partition("\n\nDebug source")[0].partition("<?xml")[0]
-    return " ".join(said.split()).rstrip(": ")[:300]
+    """What a store says, in one line that begins with its own word for it."""
+    text = str(error).partition("\n\nDebug source")[0]
+    code = re.search(r"<Code>(\w+)</Code>", text)
+    said = " ".join(re.split(r"<\?xml|<Error", text)[0].split()).rstrip(": ")[:300]
+    return f"{code[1]}: {said}" if code else said

@@ -177,6 +177,14 @@ def test_a_holder_that_was_taken_over_writes_nothing_more_and_leaves_the_other_l
     assert list(store.below()) == []
 
 
+def test_a_process_that_ends_at_once_gives_its_leases_back(store: Store) -> None:
+    with leased(store, refusal, lost=never):
+        lease.give_all_back()
+        assert list(store.below()) == []
+        time.sleep(0.2)
+    assert list(store.below()) == []
+
+
 def test_a_store_that_is_silent_for_a_moment_does_not_cost_the_lease(running: Server, store: Store) -> None:
     with leased(store, refusal, lost=never):
         running.refused["ds/.lock"] = 503

@@ -9,9 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from obstore import exceptions as refused
 
 from engine.place import store as stores
 from engine.place.store import Store, StoreError
+from schemas.locations import for_datasets
 from tests.storing import Store as Server
 from tests.storing import as_user_of, storing
 
@@ -98,12 +100,50 @@ def test_a_missing_bucket_and_an_address_without_one_are_refused(server: Server)
             Store.at(url)
     with pytest.raises(ValueError, match="write az://ACCOUNT/CONTAINER/FOLDER"):
         Store.at("az://account")
+    for url, why in (("s3://photos/../x", "has no ..; name the folder itself"), ("s3://me:hush@photos/x", "password")):
+        with pytest.raises(ValueError, match=why) as refusal:
+            for_datasets(url)
+        assert "hush" not in str(refusal.value)
 
 
 def test_a_refused_access_is_no_missing_object(server: Server, store: Store) -> None:
     server.refused["some/folder/secret"] = 403
     with pytest.raises(ValueError, match="s3://photos/some/folder/secret: the store refuses access"):
         store.get("secret")
+
+
+def test_credentials_that_are_wrong_are_named_by_the_servers_word_and_not_repeated(
+    server: Server, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put("a", b"1")
+    with server.asking_for_credentials() as (key, secret):
+        for what, word in ((secret + "x", "SignatureDoesNotMatch"), (secret, "InvalidAccessKeyId")):
+            monkeypatch.setenv("AWS_ACCESS_KEY_ID", key if secret != what else "AKIANOSUCHKEY1234567")
+            monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", what)
+            stores._client.cache_clear()
+            for ask in (lambda: store.get("a"), lambda: store.put("b", b""), lambda: store.names()):
+                with pytest.raises(ValueError, match=rf"s3://photos.*refuses access \({word}") as refusal:
+                    ask()
+                assert what not in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "means"),
+    [
+        ("Generic S3 error: Server returned 400: <Error><Code>ExpiredToken</Code></Error>", "refuses access"),
+        ("Generic S3 error: Error performing PUT http://169.254.169.254/latest/api/token", "no credentials were found"),
+        ("Generic S3 error: Server returned 400: <Error><Code>MalformedXML</Code></Error>", "a: MalformedXML"),
+    ],
+)
+def test_what_a_store_says_is_told_in_one_line(
+    store: Store, monkeypatch: pytest.MonkeyPatch, said: str, means: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise refused.GenericError(said)
+
+    monkeypatch.setattr(stores.obstore, "get", refuse)
+    with pytest.raises((ValueError, StoreError), match=means):
+        store.get("a")
 
 
 def test_a_server_that_is_busy_is_asked_again_and_then_named(
