@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from schemas.locations import is_remote
 from schemas.training import Stage, TrainingRecipe
@@ -36,13 +37,14 @@ class StoredRun:
         newest = max((key for key in there if CHECKPOINT_NAME.fullmatch(Path(key).name)), default=None)
         with self._copies.versions() as known:
             seen = {key: etag for key, (etag, _) in known.items() if key.startswith(f"{below}/")}
+            aside = self._set_aside(known, below)
             for path in _files(stage) if there != seen else ():
                 if self._copies.key(path) not in there:
                     path.unlink()
             for key, etag in there.items():
                 path = self._copies.folder / key
                 is_here = path.is_file() and seen.get(key) == etag and (there == seen or _is_checkpoint(path))
-                if is_here or _is_aside(path):
+                if is_here or (seen.get(key) == etag and key in aside):
                     continue
                 is_wanted = key == newest or every_checkpoint or not _is_checkpoint(path)
                 if is_wanted:
@@ -68,7 +70,7 @@ class StoredRun:
                     data = path if _is_checkpoint(path) else path.read_bytes()  # lines may be added meanwhile
                     known[key] = (store.put(key, data).etag, written)
                 stored = sorted(key for key in known if key.startswith(f"{below}/") and _is_checkpoint(Path(key)))
-                gone = {*stored[: -self._keep], *(key for key in stored if _is_aside(self._copies.folder / key))}
+                gone = {*stored[: -self._keep], *self._set_aside(known, below)}
                 store.delete(gone)
                 for key in gone:
                     del known[key]
@@ -78,6 +80,14 @@ class StoredRun:
                     f"{store.url(below)}: cannot be stored ({why}); this machine has all of it: run the same command "
                     "here once the store can be written"
                 ) from None
+
+    def _set_aside(self, known: dict[str, Any], below: str) -> set[str]:
+        """The keys of checkpoints that were here and were set aside, and none of their name has come since."""
+        were_here = [key for key, (_, written) in known.items() if written and key.startswith(f"{below}/")]
+        paths = [self._copies.folder / key for key in were_here if _is_checkpoint(Path(key))]
+        return {
+            self._copies.key(path) for path in paths if not path.is_file() and any(path.parent.glob(f"{path.name}.*"))
+        }
 
 
 def bring_stage(recipe: TrainingRecipe, stage: Stage, every_checkpoint: bool = False) -> None:
@@ -117,8 +127,3 @@ def _files(stage: Path) -> list[Path]:
 
 def _is_checkpoint(path: Path) -> bool:
     return CHECKPOINT_NAME.fullmatch(path.name) is not None
-
-
-def _is_aside(path: Path) -> bool:
-    """Whether a checkpoint was set aside here and none of its name has come since."""
-    return not path.is_file() and any(path.parent.glob(f"{path.name}.*"))

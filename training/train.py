@@ -109,7 +109,9 @@ def train(
             bring_stage(recipe, stage, every_checkpoint=from_last_good)
             if from_last_good and here.is_first:
                 last_good(recipe.stage_folder(stage))
+                sender(recipe, stage)()
             here.barrier()
+            bring_stage(recipe, stage)  # without what was set aside
             with full_memory_named(stage.name, recipe.data_of(stage), here.size):
                 on_stage = on_progress if here.is_first else None
                 summaries.append(train_stage(recipe, stage, here, on_stage, may_change=from_last_good))
@@ -186,7 +188,7 @@ def source_of(recipe: TrainingRecipe, data: StageData, features: StageFeatures, 
     reader = ShardReader(shards, data.rows, cut_of(recipe), copies)
     cache = None
     if copies is not None and recipe.data.cache_gb:
-        folders = [found for found in features.tar_folders(shards) if found.is_relative_to(copies.folder)]
+        folders = [found for found in features.tar_folders(reader.folder) if found.is_relative_to(copies.folder)]
         names, samples = list(data.rows.shards()), data.rows.whole.shards()
         cache = ShardCache(copies, folders, names, samples, data.order, steps, recipe.data.cache_gb * 1e9, here.node)
     return Source(reader, *features.arrays(copies), cache)

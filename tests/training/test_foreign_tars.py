@@ -9,14 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 from commands.front_door import app
-from schemas.training import TrainingRecipe
-from tests.training.conftest import photo
+from schemas.training import Features, TrainingRecipe
+from tests.training.conftest import photo, upload
 from tests.training.encoding import encode
 from training.metrics import read_metrics
 from training.train import train
 
 
-def test_the_command_indexes_and_the_trainer_encodes_and_trains(tmp_path, recipe_values):
+def test_the_command_indexes_and_the_trainer_encodes_and_trains(tmp_path, recipe_values, bucket):
     pictures = [photo(number, 64, 64) for number in range(6)]
     members = [
         (f"{n}.{kind}", data) for n, one in enumerate(pictures) for kind, data in (("png", one), ("txt", b"red"))
@@ -42,5 +42,12 @@ def test_the_command_indexes_and_the_trainer_encodes_and_trains(tmp_path, recipe
     train(again, only_stage="small")
     losses = [[line["loss"] for line in read_metrics(run.stage_folder(run.stages[0]))] for run in (recipe, again)]
     assert losses[0] == losses[1] and len(losses[0]) == 4
+    there = upload(bucket, tmp_path / "tars", "tars")
+    remote = again.model_copy(
+        update={"dataset": there, "out": str(tmp_path / "three"), "features": Features(use="off")}
+    )
+    train(remote, only_stage="small")
+    assert [line["loss"] for line in read_metrics(remote.stage_folder(remote.stages[0]))] == losses[0]
+    assert [str(path.relative_to(remote.dataset_folder)) for path in remote.dataset_folder.rglob("*.tar")] == ["0.tar"]
     result = CliRunner().invoke(app, ["index", str(tmp_path / "tars")])
     assert "index: 6 samples in 1 tar," in result.output, "the features next to the tars are none of them"

@@ -110,6 +110,21 @@ def test_a_checkpoint_that_was_set_aside_goes_in_the_store_too_and_one_of_its_na
     assert (two.stage / path.name).read_text() == "good"
 
 
+def test_a_good_checkpoint_of_another_machine_replaces_one_that_was_set_aside_here(one, two, bucket):
+    for step in (4, 8):
+        one.trains_to(step)
+        path = one.stage / f"step-{step:08d}.pt"
+        path.rename(path.with_name(f"{path.name}.damaged"))
+    one.run.send(one.stage)
+    assert not keys(bucket, "step-")
+    two.trains_to(4, "good")
+    two.trains_to(8, "good")
+    one.run.bring(one.stage)
+    assert one.steps() == [8] and (one.stage / "step-00000008.pt").read_text() == "good"
+    one.run.send(one.stage)
+    assert keys(bucket, "step-") == [f"run/{STAGE}/step-{step:08d}.pt" for step in (4, 8)]
+
+
 def test_every_checkpoint_comes_where_the_newest_may_be_damaged(one, two):
     one.trains_to(4)
     one.trains_to(8)
@@ -164,6 +179,22 @@ def test_a_run_in_a_store_goes_on_elsewhere_with_the_losses_of_an_undisturbed_on
     assert [summary.skipped for summary in train(third)] == [True]
     with pytest.raises(ValueError, match=rf"s3://photos/run/{STAGE}: was trained with seed = 0, the recipe now has 5"):
         train(on("three", values | {"seed": 5}, tmp_path))
+
+
+def test_a_damaged_checkpoint_of_a_store_is_named_and_from_last_good_goes_on_before_it(values, bucket, tmp_path):
+    train(on("one", values, tmp_path))
+    newest = f"run/{STAGE}/step-00000008.pt"
+    path = next((tmp_path / "one").rglob("step-00000008.pt"))
+    bucket.put({newest: path.read_bytes()[:-100]})
+    longer = on("two", values, tmp_path, steps=12)
+    with pytest.raises(ValueError, match=rf"^s3://photos/{newest}: "):
+        train(longer)
+    train(longer, from_last_good=True)
+    stages = [values["stages"][0] | {"steps": 12}]
+    whole = TrainingRecipe.from_mapping(values | {"out": str(tmp_path / "whole"), "stages": stages})
+    train(whole)
+    assert numbers(longer) == numbers(whole)
+    assert keys(bucket, "step-") == [f"run/{STAGE}/step-{step:08d}.pt" for step in (8, 12)]
 
 
 def test_a_store_that_refuses_is_named_and_the_same_command_goes_on(values, bucket, tmp_path):

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,8 @@ WHOLE_SHARE = 0.5
 samples are read by range. Where all that it reads fits into the limit, everything is copied."""
 RETRY_S = 2.0
 """Seconds between two looks whether the process that copies is gone."""
+CLOSE_S = 30.0
+"""Seconds that the end of training waits for requests that are under way."""
 NEVER = 2**62
 STALE_S = 3600
 """Age of a half-written small file that nobody writes any more."""
@@ -58,12 +61,18 @@ def bring(copies: Copies) -> None:
                 )
             if found is not None and path.is_file() and known.get(key, "") == found.etag:
                 continue
-            for stale in path.parent.rglob("*-*.*") if key in heads else ():
+            for stale in _tars_of(copies, key) if key in heads else ():
                 stale.unlink(missing_ok=True)
+                stale.with_suffix(".parquet").unlink(missing_ok=True)
             path.unlink(missing_ok=True)
             if found is not None:
                 store.fetch(key, path)
                 known[key] = found.etag
+
+
+def _tars_of(copies: Copies, head: str) -> Iterator[Path]:
+    """The copies of tars that belong to an index, which are all, or to the record of a set of features."""
+    return (copies.folder / head).parent.rglob("*.tar") if RECORD_FILE in head else copies.folder.rglob("*.tar")
 
 
 class Epoch:
@@ -155,18 +164,18 @@ class ShardCache:
             self._stopped = True
             self._changed.notify_all()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(CLOSE_S)
 
     def _run(self) -> None:
         with (self._copies.folder / ".copying").open("a") as file:
-            while not self._stopped:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
+            try:
+                while not self._stopped and not _taken(file):
                     with self._changed:
                         self._changed.wait(RETRY_S)
-            self._take_stock()
+                self._take_stock()
+            except OSError as error:
+                self._warn(error)
+                return
             wanted = self._wanted()
             threads = [threading.Thread(target=self._fetch_all, args=(wanted,), daemon=True) for _ in range(FETCHES)]
             for thread in threads:
@@ -189,8 +198,12 @@ class ShardCache:
 
     def _fetch_all(self, wanted: Iterator[Path]) -> None:
         while True:
-            with self._choosing:
-                path = next(wanted, None)
+            try:
+                with self._choosing:
+                    path = next(wanted, None)
+            except OSError as error:  # a copy cannot be deleted
+                self._warn(error)
+                return
             if path is None:
                 return
             try:
@@ -277,3 +290,12 @@ class ShardCache:
             path.unlink()
             file.truncate()
             path.with_suffix(".parquet").unlink(missing_ok=True)  # of features
+
+
+def _taken(file: IO[str]) -> bool:
+    """Whether this process has the lock of a file now."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

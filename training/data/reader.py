@@ -52,6 +52,9 @@ class ShardReader:
         rows: the selection, or an index as a table.
         cut: cuts captions that the mix has not cut.
         copies: where the dataset is in a store.
+
+    Attributes:
+        folder: the tars' folder.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class ShardReader:
     ) -> None:
         self._shards, self._cut, self._copies = shards, cut, copies
         self._rows = Selection(ShardIndex.of(rows)) if isinstance(rows, pa.Table) else rows
-        self._folder = shards if self._rows.tars is None else Path(os.path.normpath(shards / self._rows.tars))
+        self.folder = shards if self._rows.tars is None else Path(os.path.normpath(shards / self._rows.tars))
         self._tars = Lru[str, Tar](MOST_OPEN)
 
     def __len__(self) -> int:
@@ -67,7 +70,7 @@ class ShardReader:
 
     @property
     def _mend(self) -> str:
-        return "rebuild the shards" if self._rows.tars is None else f"run sigma index {self._folder} again"
+        return "rebuild the shards" if self._rows.tars is None else f"run sigma index {self.folder} again"
 
     def over(self, rows: Selection) -> ShardReader:
         """The same over other rows of the index."""
@@ -142,7 +145,7 @@ class ShardReader:
             if len(piece) != BLOCK + size or not self._is_header(piece[:BLOCK], name, size):
                 found = member_of(bytes(piece[:BLOCK]))
                 raise ValueError(
-                    f"{self._folder / entry.shard}: the index says {name} of {size} bytes begins at {offset}, the tar "
+                    f"{self.folder / entry.shard}: the index says {name} of {size} bytes begins at {offset}, the tar "
                     f"has {f'{found[0]} of {found[1]} bytes' if found else 'no member'} there; {self._mend}"
                 )
         members = {kind: piece[BLOCK:] for (kind, *_), piece in zip(places, pieces, strict=True)}
@@ -159,11 +162,11 @@ class ShardReader:
         return found is not None and found[1] == size
 
     def _open(self, shard: str) -> Tar:
-        path = self._folder / shard
+        path = self.folder / shard
         is_foreign = self._rows.tars is not None  # its tars may be links to other disks
         place = Path(os.path.normpath(path)) if is_foreign else path.resolve()
-        if not place.is_relative_to(self._folder if is_foreign else self._folder.resolve()):
-            raise ValueError(f"{shard}: the index names a shard outside {self._folder}")
+        if not place.is_relative_to(self.folder if is_foreign else self.folder.resolve()):
+            raise ValueError(f"{shard}: the index names a shard outside {self.folder}")
         try:
             return open_tar(place if is_foreign else path, self._copies)
         except OSError as error:

@@ -43,7 +43,7 @@ class Copies:
 
     def key(self, path: Path) -> str:
         """The key of the object that a path in the folder stands for."""
-        return path.relative_to(self.folder).as_posix()
+        return "/".join(path.relative_to(self.folder).parts)
 
     def shown(self, path: Path) -> str:
         """The address of that object."""
