@@ -312,7 +312,7 @@ def test_a_part_for_which_the_store_does_not_answer_is_computed_again(
 
 
 @pytest.mark.slow
-def test_killed_with_ray_workers_and_run_again_the_bytes_are_the_same(
+def test_killed_and_run_again_on_ray_the_bytes_are_the_same(
     server: Server, photos: Path, local: dict[str, str]
 ) -> None:
     """A real process, a real SIGKILL: its lease stands still, and the next build takes over."""
@@ -325,7 +325,7 @@ def test_killed_with_ray_workers_and_run_again_the_bytes_are_the_same(
         "select.min_short_side_px=1",
     ]
     store = Store.at("s3://photos/killed")
-    process = start_sigma(*words, "run.workers=2")
+    process = start_sigma(*words, "run.runner=local")
     until = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < until and not store.names("tables/scores")[1]:
         time.sleep(0.05)
