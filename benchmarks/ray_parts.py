@@ -15,7 +15,7 @@ import ray
 
 from engine.dataset import Dataset
 from engine.ray_runner import RayRunner
-from engine.runner import Progress, Task
+from engine.runner import Committed, Progress, Task
 
 WORKERS = 16
 PART_S = 0.01
@@ -38,14 +38,14 @@ class Waiting:
         """Nothing is needed."""
         return dict
 
-    def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> tuple[str, ...]:
+    def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> Committed:
         """Wait for 10 ms, or for seconds with the lock held."""
         if task.number == self.held_part:
             ctypes.PyDLL(None).sleep(HELD_S)  # PyDLL does not let go of the lock
         else:
             time.sleep(PART_S)
         progress(1)
-        return ()
+        return Committed()
 
 
 @contextmanager

@@ -9,10 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from engine.dataset import Dataset
-from engine.map_job import MapJob
+from engine.map_job import MapJob, counted
 from engine.names import Held, PartName
 from engine.run_log import JobResult
-from engine.runner import Queue, Runner, Task
+from engine.runner import Committed, Queue, Runner, Task
 
 
 class Watcher(Protocol):
@@ -34,11 +34,12 @@ class _Course:
         self.num_parts = held.num_parts(job.outputs[-1])
         self.there = [{(name.number, name.made_from): name for name in held.listed(table)} for table in job.outputs]
         self.known, self.through, self.computed = set[int](), set[int](), 0
+        self.kept, self.rows, self.reasons = list[PartName](), 0, Counter[str]()
         self.counts, self.begun, self.has_ended = Counter[str](), 0.0, False
         self._held, self._watcher = held, watcher
 
-        def committed(task: Task, files: tuple[str, ...]) -> None:
-            flow.committed(self, task.number, files)
+        def committed(task: Task, part: Committed) -> None:
+            flow.committed(self, task.number, part)
 
         self.queue = Queue(job, deque(), self._count, committed, self._begin, self.num_parts)
 
@@ -51,10 +52,26 @@ class _Course:
         self.counts.update(counts)
         self._watcher.advance(self.job.job, rows, counts)
 
-    def pass_over(self, number: int) -> None:
-        """A part is there already."""
+    def keep(self, name: PartName) -> None:
+        """A part is there already, its last file under this name."""
+        self.kept.append(name)
         if self.begun:
-            self._count(self.job.rows_of(self._held, [number]))
+            self._count(self.job.rows_of(self._held, [name.number]))
+
+    def add(self, part: Committed) -> None:
+        """Count the rows of a part."""
+        self.rows += part.rows
+        self.reasons.update(part.reasons)
+
+    def result(self, dataset: Dataset) -> JobResult:
+        """What came of the job; files are opened only of parts that were there already."""
+        job, seconds = self.job, round(time.perf_counter() - self.begun, 3) if self.begun else 0.0
+        for name in self.kept:
+            self.add(counted(dataset, job.outputs[-1], name.file))
+        reasons = dict(sorted(self.reasons.items()))
+        return JobResult(
+            job.job, job.outputs, self.num_parts, self.computed, self.rows, reasons, seconds, dict(self.counts)
+        )
 
 
 class Flow:
@@ -95,10 +112,11 @@ class Flow:
         if any(queue.waiting for queue in queues):
             runner().run_queues(self._dataset, queues)
 
-    def committed(self, course: _Course, number: int, files: Sequence[str]) -> None:
+    def committed(self, course: _Course, number: int, part: Committed) -> None:
         """Go on from a part that a worker has committed."""
         course.computed += 1
-        self._go_on(course, number, files)
+        course.add(part)
+        self._go_on(course, number, part.files)
         self._end_jobs()
 
     def _offer(self, course: _Course, number: int) -> None:
@@ -108,13 +126,13 @@ class Flow:
             return
         course.known.add(number)
         course.queue.to_come -= 1
-        names = [there.get((number, made_from)) for there in course.there]
-        if None in names:
+        names = [there[number, made_from] for there in course.there if (number, made_from) in there]
+        if len(names) < len(course.there):
             course.queue.waiting.append(course.task(number, made_from))
             return
-        course.pass_over(number)
+        course.keep(names[-1])
         found = zip(course.job.outputs, names, strict=True)
-        self._go_on(course, number, [f"{table}/{name.file}" for table, name in found if name is not None])
+        self._go_on(course, number, [f"{table}/{name.file}" for table, name in found])
 
     def _go_on(self, course: _Course, number: int, files: Sequence[str]) -> None:
         course.through.add(number)
@@ -133,6 +151,6 @@ class Flow:
                 continue
             course.has_ended, job, result = True, course.job, None
             if course.computed or course.is_anew or job.is_waited_for(self._dataset.held()):
-                seconds = time.perf_counter() - course.begun if course.begun else 0.0
-                result = job.finish(self._dataset, course.num_parts, course.computed, seconds, course.counts)
+                job.delete_outdated(self._dataset)
+                result = course.result(self._dataset)
             self._ended(job, result)

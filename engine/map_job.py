@@ -16,7 +16,7 @@ from engine.job import Job, State
 from engine.names import Held
 from engine.paid import Paid, paid_folder, settle_all
 from engine.run_log import JobResult
-from engine.runner import Progress, Task
+from engine.runner import Committed, Progress, Task
 from schemas.files import delete_file, remove_folder
 from schemas.tables import SHARDS_PER_PART, Cut, cut_of, schema_of
 
@@ -141,14 +141,6 @@ class MapJob(Job):
 
         return task
 
-    def finish(
-        self, dataset: Dataset, num_parts: int, computed: int, seconds: float, counts: Mapping[str, float]
-    ) -> JobResult:
-        """Delete what is outdated once all parts are there, and count their rows."""
-        self.delete_outdated(dataset)
-        rows, reasons = _count_rows(dataset, self.outputs[-1])
-        return JobResult(self.job, self.outputs, num_parts, computed, rows, reasons, round(seconds, 3), dict(counts))
-
     def delete_outdated(self, dataset: Dataset) -> None:
         super().delete_outdated(dataset)
         if self.pays:
@@ -160,7 +152,7 @@ class MapJob(Job):
         if self.failures is not None:
             self.failures.check(dataset, self.outputs[-1], result.rows, result.reasons)
 
-    def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> tuple[str, ...]:
+    def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> Committed:
         """Compute and commit one part. See `engine.runner.PartJob`."""
         paths = {table: dataset.folder(table) / file for table, file in task.inputs.items()}
         if cut_of(self.outputs[-1]) is Cut.SHARD:
@@ -178,7 +170,7 @@ class MapJob(Job):
             delete_file(dataset.tables / file)
         if self.pays:
             paid.settle()
-        return written
+        return Committed(written, outputs[self.outputs[-1]].num_rows, _reasons_of(outputs[self.outputs[-1]]))
 
 
 @contextmanager
@@ -191,14 +183,15 @@ def naming(image: str) -> Iterator[None]:
         raise
 
 
-def _count_rows(dataset: Dataset, table: str) -> tuple[int, dict[str, int]]:
-    has_reason = "reason" in schema_of(table).names
-    rows, reasons = 0, Counter[str]()
-    for path in dataset.parts(table):
-        rows += count_rows(path)
-        if has_reason:
-            reasons.update(read_parquet(path, ["reason"])["reason"].drop_null().to_pylist())
-    return rows, dict(sorted(reasons.items()))
+def counted(dataset: Dataset, table: str, file: str) -> Committed:
+    """What `MapJob.run_part` returned when it committed a file of a table."""
+    path = dataset.folder(table) / file
+    reasons = _reasons_of(read_parquet(path, ["reason"])) if "reason" in schema_of(table).names else {}
+    return Committed((f"{table}/{file}",), count_rows(path), reasons)
+
+
+def _reasons_of(rows: pa.Table) -> dict[str, int]:
+    return Counter(rows["reason"].drop_null().to_pylist()) if "reason" in rows.column_names else {}
 
 
 def check_rows(job: MapJob, rows: pa.Table, outputs: Mapping[str, pa.Table]) -> None:

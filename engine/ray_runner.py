@@ -215,7 +215,7 @@ class RayRunner(Runner):
         actor, queue, task = self._busy.pop(ref)
         job, number = queue.job.job, task.number
         try:
-            files, counts = ray.get(ref)
+            part, counts = ray.get(ref)
         except ray.exceptions.RayError as error:
             cause = error.cause or error if isinstance(error, ray.exceptions.RayTaskError) else error
             if isinstance(cause, StoreError):
@@ -233,7 +233,7 @@ class RayRunner(Runner):
         else:
             self._count(counts)
             actor.pool.idle.append(actor)
-            queue.committed(task, files)
+            queue.committed(task, part)
 
     def _let_go(self) -> None:
         """Stop the actors that no part needs any more, where others may want their GPUs or the autoscaler could stop

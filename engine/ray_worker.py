@@ -11,7 +11,7 @@ from typing import Any
 
 from engine import ray_cluster
 from engine.dataset import Dataset
-from engine.runner import PartJob, Task, once
+from engine.runner import Committed, PartJob, Task, once
 
 Counts = dict[int, tuple[int, dict[str, float]]]
 """Place of a queue -> the rows and counts for its `engine.runner.Progress`."""
@@ -38,7 +38,7 @@ class PartWorker:
         """See `ray_cluster.why_blind`."""
         return ray_cluster.why_blind(probe) if probe else ""
 
-    def run(self, turn: int, queue: int, job: PartJob, task: Task) -> tuple[tuple[str, ...], Counts]:
+    def run(self, turn: int, queue: int, job: PartJob, task: Task) -> tuple[Committed, Counts]:
         """Compute and commit a part.
 
         Args:

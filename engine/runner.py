@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 from engine.dataset import Dataset
 from engine.place.store import StoreError
@@ -67,6 +67,18 @@ class Task:
     """Files, relative to the folder of the tables, that are deleted once the part is committed."""
 
 
+class Committed(NamedTuple):
+    """What a worker has committed of a part, so that the driver opens no file for it; nothing where it was there
+    already."""
+
+    files: tuple[str, ...] = ()
+    """The names of its files."""
+    rows: int = 0
+    """Of the last of them."""
+    reasons: Mapping[str, int] = {}
+    """These rows by reason, where they have one."""
+
+
 @dataclass(frozen=True)
 class PartDone:
     """A committed part."""
@@ -102,8 +114,8 @@ class PartJob(Protocol):
         """GPUs that each worker holds, a part of one where it is under 1; None takes one where there are any."""
         ...
 
-    def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> tuple[str, ...]:
-        """Compute and commit a part, and return the names of its files; none where it was there already.
+    def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> Committed:
+        """Compute and commit a part.
 
         Args:
             worker: gives what `build` made; calling it first makes it.
@@ -118,7 +130,7 @@ class Queue:
     job: PartJob
     waiting: deque[Task]
     progress: Progress
-    committed: Callable[[Task, tuple[str, ...]], None]
+    committed: Callable[[Task, Committed], None]
     """Called in the driver with each part and what `PartJob.run_part` returned; may add parts to the queues after this
     one."""
     begin: Callable[[], None] | None = None
@@ -153,8 +165,8 @@ class Runner(ABC):
         """Compute and commit the parts of one job; raises as `run_queues`."""
         done: list[PartDone] = []
 
-        def committed(task: Task, files: tuple[str, ...]) -> None:
-            done.append(PartDone(task.number, bool(files)))
+        def committed(task: Task, part: Committed) -> None:
+            done.append(PartDone(task.number, bool(part.files)))
 
         self.run_queues(dataset, [Queue(job, deque(parts), progress, committed)])
         return done
@@ -174,14 +186,14 @@ class LocalRunner(Runner):
             while queue.waiting:
                 task = queue.take()
                 try:
-                    files = queue.job.run_part(dataset, worker, task, queue.progress)
+                    part = queue.job.run_part(dataset, worker, task, queue.progress)
                 except Exception as error:
                     unanswered[task.number] += isinstance(error, StoreError)
                     if not 0 < unanswered[task.number] <= self._retries:
                         raise PartFailed(queue.job.job, task.number, error) from error
                     queue.waiting.append(task)
                 else:
-                    queue.committed(task, files)
+                    queue.committed(task, part)
 
     def close(self) -> None:
         """Nothing is held."""

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.dataset import Dataset
-from engine.runner import LazyRunner, Progress, Runner, Task
+from engine.runner import Committed, LazyRunner, Progress, Runner, Task
 from schemas.commit import atomic_write, write_bytes
 from schemas.features import (
     CUT_COLUMN,
@@ -78,7 +78,7 @@ class EncodeJob:
 
     def run_part(
         self, dataset: Dataset, worker: Callable[[], ShardEncoder], task: Task, progress: Progress
-    ) -> tuple[str, ...]:
+    ) -> Committed:
         """Encode and commit a shard; see `engine.runner.PartJob`."""
         shard, images = self.shards[task.number], dataset.root / "shards"
         check_footer(images / INDEX_FILE)
@@ -86,7 +86,7 @@ class EncodeJob:
         rows = pq.read_table(images / INDEX_FILE, filters=wanted, partitioning=None, page_checksum_verification=True)
         if self.is_stored(shard, rows) and self.has_null():
             progress(rows.num_rows)
-            return ()
+            return Committed()
         encoder = worker()
         if not self.has_null() and (null := encoder.null()) is not None:
             write_bytes(self.wanted.folder / NULL_FILE, encode_npy(as_stored(null, "fp32")))
@@ -100,7 +100,7 @@ class EncodeJob:
                 self._commit_places(file, tar, places, rows)
         finally:
             reader.close()
-        return (shard,)
+        return Committed((shard,))
 
     def has_null(self) -> bool:
         """Whether the null caption is there, or the set needs none."""

@@ -24,7 +24,7 @@ from engine.dataset import Dataset, JobRecord, read_parquet
 from engine.job import Job
 from engine.map_job import MapJob
 from engine.names import NOTHING, Held
-from engine.runner import Progress, Task
+from engine.runner import Committed, Progress, Task
 from schemas.ids import counter
 from schemas.recipe import DataRecipe
 from schemas.tables import LISTING
@@ -102,13 +102,13 @@ def build_sample(sample: Sample, steps: Sequence[Job], observer: pipeline.Observ
 class TimedMapJob(MapJob):
     """A map job that also counts what its parts took, and what its worker took to start."""
 
-    def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> tuple[str, ...]:
+    def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> Committed:
         """See `MapJob.run_part`. Counts: start_s and how many starts, busy_s, cpu_s, busy_gpu_s, timed_parts, and over
         these parts visible_gpus: a worker that is given GPUs for itself sees no others."""
         begun = time.perf_counter()
         worker()
         loaded, cpu = time.perf_counter(), time.process_time()
-        files = super().run_part(dataset, worker, task, progress)
+        part = super().run_part(dataset, worker, task, progress)
         busy_s, cpu_s = time.perf_counter() - loaded, time.process_time() - cpu
         torch = sys.modules.get("torch")
         on_gpu = self.num_gpus != 0 and torch is not None and bool(torch.cuda.is_initialized())
@@ -118,7 +118,7 @@ class TimedMapJob(MapJob):
         counts = {"start_s": start_s, "starts": started, "busy_s": busy_s, "cpu_s": cpu_s, "busy_gpu_s": gpu_s}
         visible_gpus = torch.cuda.device_count() if on_gpu and torch is not None else 0
         progress(0, counts | {"timed_parts": 1, "visible_gpus": visible_gpus})
-        return files
+        return part
 
 
 def timed(step: Job) -> Job:

@@ -31,6 +31,8 @@ class Step:
     fails_at: int = -1
     dies_at: int = -1
     """Its process ends there, the first time."""
+    refuses: bool = False
+    """The first row of each part has a reason."""
     awaits: tuple[int, str] = (-1, "")
     """At this part, wait until that is in the log."""
 
@@ -56,6 +58,7 @@ class Step:
         ]
         if written == "raw_captions":
             values = [value | {"removed": []} for value in values]
+            values[0] |= {"reason": "junk"} if self.refuses else {}
         progress(len(rows))
         return {written: table_of(written, values)}
 

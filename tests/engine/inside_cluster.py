@@ -17,7 +17,7 @@ import ray
 from engine.dataset import Dataset
 from engine.ray_cluster import connect
 from engine.ray_runner import RayRunner
-from engine.runner import Progress, Task
+from engine.runner import Committed, Progress, Task
 
 ADDRESS = "127.0.0.1:6379"
 
@@ -35,11 +35,11 @@ class Places:
         """Nothing is needed."""
         return dict
 
-    def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> tuple[str, ...]:
+    def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> Committed:
         """Take long enough that one worker does not do all."""
         time.sleep(0.3)
         progress(1, {"on a GPU": len(ray.get_gpu_ids())})
-        return ()
+        return Committed()
 
 
 def run(num_gpus: float | None, parts: int, runner: RayRunner | None = None) -> Counter[str]:

@@ -31,10 +31,10 @@ class LaterFirst(Runner):
             queue = waiting[-1]
             task = queue.take()
             try:
-                files = queue.job.run_part(dataset, workers[queue], task, queue.progress)
+                part = queue.job.run_part(dataset, workers[queue], task, queue.progress)
             except Exception as error:
                 raise PartFailed(queue.job.job, task.number, error) from error
-            queue.committed(task, files)
+            queue.committed(task, part)
 
     def close(self) -> None:
         """Nothing is held."""
@@ -190,5 +190,23 @@ def test_the_files_that_a_worker_names_are_those_it_has_committed(tmp_path: Path
     flow(dataset, [step])
     step.delete(dataset)
     (task,) = step.tasks(dataset.held(), [0])
-    (file,) = step.run_part(dataset, step.build, task, lambda *_: None)
-    assert pq.read_metadata(dataset.tables / file).num_rows == 2
+    part = step.run_part(dataset, step.build, task, lambda *_: None)
+    (file,) = part.files
+    assert pq.read_metadata(dataset.tables / file).num_rows == part.rows == 2
+
+
+def test_rows_and_reasons_are_those_of_all_parts_whoever_computed_them(tmp_path: Path, log: Path) -> None:
+    dataset = listed(tmp_path / "ds", PARTS)
+    flow(dataset, jobs(log, clean={"refuses": True})[:1])
+    dataset.part("raw_captions", 1).unlink()
+    told = flow(dataset, jobs(log, clean={"refuses": True})[:1])
+    result = told.ended["clean"]
+    assert result is not None and (result.computed, result.rows, result.reasons) == (1, 6, {"junk": 3})
+
+
+def test_no_file_is_opened_for_a_part_that_a_worker_has_committed(
+    tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = listed(tmp_path / "ds", PARTS)
+    monkeypatch.setattr("engine.flow.counted", lambda *_: pytest.fail("a file was opened"))
+    assert all(result and result.rows == 2 * PARTS for result in flow(dataset, jobs(log)).ended.values())

@@ -257,7 +257,7 @@ def test_a_redo_that_was_stopped_leaves_no_table_that_outlives_its_input(
     photos: Path, built: Dataset, copy_of: Any, stop_at: Any
 ) -> None:
     dataset = copy_of(built)
-    for renames in (1, 3, 6, 9):
+    for renames in (1, 3, 5, 7):
         stop_at(renames)
         with pytest.raises(Stopped):
             build(made(photos, dataset.root), redo=["ingest"])
