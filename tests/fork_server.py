@@ -42,8 +42,8 @@ NUMBER_BYTES = 4
 
 
 def import_everything() -> None:
-    """Import what programs need, and load the two models that every build reads. It must start no threads: those of a
-    pool would be missing in every child."""
+    """Import what programs need, load the two models that every build reads, and compile the pages' templates. It must
+    start no threads: those of a pool would be missing in every child."""
     for package in PACKAGES:
         for found in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
             importlib.import_module(found.name)
@@ -52,6 +52,10 @@ def import_everything() -> None:
     Image.init()  # every format of Pillow
     importlib.import_module("captioning.texts.language").LanguageGuesser().languages()
     importlib.import_module("captioning.nouns").shared_extractor("lexicon", False)
+    for live in (False, True):
+        templates = importlib.import_module("viewer.rendering").environment(live)
+        for name in templates.list_templates(["jinja"]):
+            templates.get_template(name)
     for name in [name for name in sys.modules if name.partition(".")[0] in OWN]:
         del sys.modules[name]
     gc.collect()

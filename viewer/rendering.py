@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from importlib import resources
 
 import jinja2
@@ -17,8 +18,9 @@ MOST_CHARACTERS = 700
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
+@cache
 def environment(live: bool) -> jinja2.Environment:
-    """The templates, with every value escaped.
+    """The templates, with every value escaped; to compile them takes longer than to fill them in.
 
     Args:
         live: whether the pages are served, and so can link to each other; the report is one file.
