@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import signal
 from collections import Counter
@@ -14,13 +15,15 @@ import pytest
 from hypothesis import settings
 from PIL import EpsImagePlugin
 
+from captioning.nouns import shared_extractor
+from captioning.texts.language import LanguageGuesser
 from curation.sources.demo_photos import write_demo_photos
 from engine import catalog
 from engine.dataset import Dataset
 from tests.building import build, recipe, write_pictures
 from tests.fork_server import skip_fsync
 from tests.processes import start_server, stop_server
-from tests.workers import SECONDS, run_in_workers
+from tests.workers import SECONDS, WORKER, run_in_workers
 
 settings.register_profile("busy machine", deadline=None)  # its cores are shared: a slow example is no defect
 settings.load_profile("busy machine")
@@ -52,6 +55,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
     if not session.config.getoption("workers") or session.config.option.collectonly or session.testsfailed:
         return None
+    LanguageGuesser().languages()  # the models that every build reads: each worker would load them
+    shared_extractor("lexicon", False)
     run_in_workers(session, session.config.getoption("workers"))
     return True
 
@@ -70,26 +75,51 @@ def without_meanings(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
-    """The demo's photographs through every job; not to be changed."""
-    folder = tmp_path_factory.mktemp("demo")
-    write_demo_photos(folder / "photos")
-    made = recipe(
-        folder / "photos",
-        folder / "dataset",
-        part_rows=12,
-        select={"min_short_side_px": 160, "subsets": {"wide": "aspect < 0.8"}},
-        shard={"megabytes": 2},
-    )
-    return build(made, without=())[0]
+def in_one_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """A folder of this name for all workers, made by the first that needs it."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if base.name.startswith(WORKER) else base
+
+    def folder_of(name: str, make: Callable[[Path], None]) -> Path:
+        folder, whole = shared / name, shared / f"{name}-is-whole"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not whole.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                make(folder)
+                whole.touch()
+        return folder
+
+    return folder_of
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+def demo(in_one_folder: Callable[[str, Callable[[Path], None]], Path]) -> Dataset:
+    """The demo's photographs through every job; not to be changed."""
+
+    def make(folder: Path) -> None:
+        write_demo_photos(folder / "photos")
+        made = recipe(
+            folder / "photos",
+            folder / "dataset",
+            part_rows=12,
+            select={"min_short_side_px": 160, "subsets": {"wide": "aspect < 0.8"}},
+            shard={"megabytes": 2},
+        )
+        build(made, without=())
+
+    return Dataset(in_one_folder("demo", make) / "dataset")
+
+
+@pytest.fixture(scope="session")
+def small(in_one_folder: Callable[[str, Callable[[Path], None]], Path]) -> Dataset:
     """Eight pictures in two buckets and three shards; not to be changed."""
-    folder = tmp_path_factory.mktemp("small")
-    write_pictures(folder / "photos", [(96, 64)] * 5 + [(64, 96)] * 3)
-    return build(recipe(folder / "photos", folder / "dataset", shard={"max_samples": 3}))[0]
+
+    def make(folder: Path) -> None:
+        write_pictures(folder / "photos", [(96, 64)] * 5 + [(64, 96)] * 3)
+        build(recipe(folder / "photos", folder / "dataset", shard={"max_samples": 3}))
+
+    return Dataset(in_one_folder("small", make) / "dataset")
 
 
 @pytest.fixture

@@ -23,6 +23,9 @@ import pytest
 SECONDS = "workers/seconds"
 """Key of pytest's cache: the path of each test file -> the seconds that it took when it last ran."""
 
+WORKER = "worker-"
+"""Begins the name of a worker's own folder, in that of the session."""
+
 
 class Worker:
     """One process, and the items of its file that have not ended."""
@@ -124,7 +127,7 @@ def _work(session: pytest.Session, connection: Connection, number: int) -> NoRet
     config.pluginmanager.getplugin("capturemanager").start_global_capturing()
     config.pluginmanager.register(_Sender(config, connection))
     folders: Any = config._tmp_path_factory  # type: ignore[attr-defined]
-    folders._basetemp = folders.getbasetemp() / f"worker-{number}"
+    folders._basetemp = folders.getbasetemp() / f"{WORKER}{number}"
     folders._basetemp.mkdir()
     while places := _next(connection):
         for place, following in zip(places, [*places[1:], None], strict=True):

@@ -231,6 +231,6 @@ def test_every_connection_of_a_build_takes_the_memory_of_the_recipe(
     assert set(limits) == {("488.2 MiB",)}
 
 
-def test_memory_that_does_not_suffice_for_counting_is_named(small: Dataset) -> None:
+def test_memory_that_does_not_suffice_for_counting_is_named(small: Dataset, copy_of: Any) -> None:
     with pytest.raises(ValueError, match=r"^counting the ledger: run\.duckdb_memory=1MB does not suffice"):
-        conserve(small, "1MB")
+        conserve(copy_of(small), "1MB")
