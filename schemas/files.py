@@ -45,6 +45,9 @@ class Kept(Protocol):
     def names(self, folder: Path) -> tuple[list[str], Iterable[str]]:
         """The names of the folders and of the files directly in a folder."""
 
+    def is_folder(self, path: Path) -> bool:
+        """See `is_folder`."""
+
     def below(self, folder: Path) -> dict[Path, int]:
         """All files below a folder in the order of their paths, with their sizes in bytes."""
 
@@ -203,7 +206,7 @@ def times_in(folder: Path) -> dict[str, float]:
 def is_folder(path: Path) -> bool:
     """Whether there is a folder, which in a store is one that holds something."""
     keeper = kept(path)
-    return path.is_dir() if keeper is None else any(keeper.names(path))
+    return path.is_dir() if keeper is None else keeper.is_folder(path)
 
 
 def names_in(folder: Path) -> list[str]:

@@ -66,6 +66,10 @@ class Mirror:
                     path.unlink(missing_ok=True)
         return folders, list(files)
 
+    def is_folder(self, path: Path) -> bool:
+        store, key = _object(path)
+        return next(store.below(key), None) is not None
+
     def below(self, folder: Path) -> dict[Path, int]:
         store, key = _object(folder)
         return {folder / found.key[len(key) :].lstrip("/"): found.size for found in store.below(key)}

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -35,8 +35,6 @@ _NO_CREDENTIALS = re.compile(r"169\.254\.169\.254|metadata\.google\.internal")
 _made: Any = from_url  # its types are those of every cloud's options
 _processes = set[int]()
 """This process, once it has used a store; in one that is forked then its parent too."""
-_TWO_NAMES = ("az", "adl", "azure", "abfs", "abfss")
-"""Schemes whose addresses begin with an account and a container."""
 
 
 class StoreError(OSError):
@@ -58,7 +56,7 @@ class Store:
     """The objects of a store whose keys begin with a prefix. It may be pickled, and used by several threads."""
 
     bucket: str
-    """The address of the bucket, such as s3://bucket."""
+    """The address of the bucket, such as s3://bucket or az://container."""
     prefix: str = ""
     """Of every key, without a slash at its end."""
 
@@ -70,12 +68,10 @@ class Store:
             ValueError: the address names no bucket.
         """
         scheme, _, rest = url.partition("://")
-        names = rest.rstrip("/").split("/")
-        num_names = 2 if scheme in _TWO_NAMES else 1
-        if len(names) < num_names or not all(names[:num_names]):
-            what = "ACCOUNT/CONTAINER" if num_names == 2 else "BUCKET"
-            raise ValueError(f"{url}: names no bucket; write {scheme}://{what}/FOLDER")
-        return cls(f"{scheme}://{'/'.join(names[:num_names])}", "/".join(names[num_names:]))
+        bucket, _, prefix = rest.rstrip("/").partition("/")
+        if not bucket:
+            raise ValueError(f"{url}: names no bucket; write {scheme}://BUCKET/FOLDER")
+        return cls(f"{scheme}://{bucket}", prefix)
 
     def url(self, key: str = "") -> str:
         """The address of an object."""
@@ -159,11 +155,13 @@ class Store:
             )
 
     def below(self, folder: str = "") -> Iterator[Found]:
-        """Every object below a folder, by key."""
+        """Every object below a folder, by key; without the empty ones that consoles mark folders with."""
         below = self._key(folder)
         with self._naming(folder):
             for page in obstore.list(self._client, below or None, chunk_size=1000):
                 for meta in sorted(page, key=lambda meta: meta["path"]):
+                    if not meta["size"]:
+                        continue
                     written = meta["last_modified"].timestamp()
                     yield Found(self._relative(meta["path"]), meta["size"], meta["e_tag"], written)
 
@@ -172,14 +170,21 @@ class Store:
         with self._naming(folder):
             found = obstore.list_with_delimiter(self._client, self._key(folder) or None)
         folders = [prefix.rstrip("/").rpartition("/")[2] for prefix in found["common_prefixes"]]
-        sizes = {meta["path"].rpartition("/")[2]: meta["size"] for meta in found["objects"]}
+        sizes = {meta["path"].rpartition("/")[2]: meta["size"] for meta in found["objects"] if meta["size"]}
         return sorted(folders), dict(sorted(sizes.items()))
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete objects; those that are not there are no error."""
-        if paths := [self._key(key) for key in keys]:
+        paths = [self._key(key) for key in keys]
+        if not paths:
+            return
+        try:
             with self._naming(self._relative(paths[0])):
                 obstore.delete(self._client, paths)
+        except FileNotFoundError:  # clouds that delete them one by one stop at one that is gone already
+            for path in paths:
+                with suppress(FileNotFoundError), self._naming(self._relative(path)):
+                    obstore.delete(self._client, [path])
 
     def move(self, key: str, target: str) -> None:
         """Copy an object within the store, then delete it: a kill in between leaves both."""

@@ -13,6 +13,7 @@ from obstore import exceptions as refused
 
 from engine.place import store as stores
 from engine.place.store import Store, StoreError
+from schemas.files import is_file, is_folder, mount_point, names_in
 from schemas.locations import for_datasets
 from tests.storing import Store as Server
 from tests.storing import as_user_of, storing
@@ -49,6 +50,16 @@ def test_what_was_put_is_got_listed_moved_and_deleted_under_any_name(store: Stor
     assert store.get("f/g").decode() == "d/e#?.jpg"
     store.delete(["a", "never was"])
     assert store.find("a") is None
+
+
+def test_an_object_that_marks_a_folder_is_none(server: Server) -> None:
+    """As the consoles of clouds make them; SeaweedFS lists a folder whose objects are deleted in this way."""
+    server.put({"made/": b"", "made/tables/": b"", "made/tables/a": b"1"})
+    store, place = Store.at("s3://photos/made"), mount_point("s3://photos/made")
+    assert store.names() == (["tables"], {}) and [found.key for found in store.below()] == ["tables/a"]
+    assert is_folder(place / "tables") and not is_file(place)
+    server.delete("made/tables/a")
+    assert not is_folder(place) and names_in(place / "tables") == []
 
 
 def test_another_folder_of_the_bucket_is_not_seen(server: Server, store: Store) -> None:
@@ -98,8 +109,7 @@ def test_a_missing_bucket_and_an_address_without_one_are_refused(server: Server)
     for url in ("s3://", "s3:///x"):
         with pytest.raises(ValueError, match="names no bucket; write s3://BUCKET/FOLDER"):
             Store.at(url)
-    with pytest.raises(ValueError, match="write az://ACCOUNT/CONTAINER/FOLDER"):
-        Store.at("az://account")
+    assert Store.at("az://container/a/b/") == Store("az://container", "a/b")
     for url, why in (("s3://photos/../x", "has no ..; name the folder itself"), ("s3://me:hush@photos/x", "password")):
         with pytest.raises(ValueError, match=why) as refusal:
             for_datasets(url)
