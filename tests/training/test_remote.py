@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any
 
 import pytest
 
+from engine.place import store
+from schemas.shard_index import ShardIndex
 from schemas.training import TrainingRecipe
 from tests.training.conftest import upload
-from tests.training.runs import Run, metrics_of
+from tests.training.runs import metrics_of
 from training.data.reader import ShardReader
+from training.data.selection import Selection
 from training.encode import encode_features
 from training.stages import copies_of, stage_data
 from training.train import train
@@ -90,16 +94,23 @@ def test_features_are_read_from_the_store_and_pictures_are_not(
         list(encode_features(recipe, NoProgress()))
 
 
-@pytest.mark.slow
-def test_killed_while_it_reads_from_a_store_and_resumed_the_losses_are_equal_to_the_bit(
-    remote, recipe_values, tmp_path
+def test_a_store_that_is_busy_for_a_moment_changes_nothing_and_one_that_stays_so_stops_the_run(
+    recipe_values, remote, bucket, monkeypatch
 ):
-    stages = [recipe_values["stages"][0] | {"steps": 24}]
-    whole = TrainingRecipe.from_mapping(recipe_values | {"stages": stages})
-    train(whole)
-    killed = TrainingRecipe.from_mapping(remote | {"stages": stages})
-    Run(killed).wait_for(step=6).kill()
-    half = next(killed.dataset_folder.rglob("*.tar")).with_name(".tmp-00-cut.tar")
-    half.write_bytes(b"half")
-    train(killed)
-    assert numbers(killed) == numbers(whole) and not half.exists()
+    local, recipe = (TrainingRecipe.from_mapping(values) for values in (recipe_values, remote))
+    train(local)
+    bucket.refused["ds/"] = 503
+    threading.Timer(0.5, bucket.refused.clear).start()
+    train(recipe)
+    assert numbers(recipe) == numbers(local)
+    monkeypatch.setattr(store, "RETRIES", 0)
+    store._client.cache_clear()
+    ranges = TrainingRecipe.from_mapping(
+        remote | {"out": f"{remote['out']}-2", "data": remote["data"] | {"cache_gb": 0, "cache_dir": remote["out"]}}
+    )
+    stage_data(ranges, ranges.stages[0])
+    bucket.refused["ds/shards/"] = 503
+    rows = Selection(ShardIndex(ranges.dataset_folder / "shards"))
+    reader = ShardReader(ranges.dataset_folder / "shards", rows, copies=copies_of(ranges))
+    with pytest.raises(ValueError, match=r"^s3://photos/ds/shards/.*; run the same command to go on$"):
+        reader.read(0, (32, 32))

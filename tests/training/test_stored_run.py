@@ -11,6 +11,7 @@ import pytest
 from engine.place import lease
 from engine.place import store as place
 from schemas.training import TrainingRecipe
+from tests.training.conftest import upload
 from tests.training.runs import Run, metrics_of
 from training.data.tars import OBJECTS_FILE, Copies
 from training.sample import load_trained
@@ -231,16 +232,17 @@ def test_a_store_that_is_busy_for_a_moment_is_asked_again(values, bucket, tmp_pa
 
 
 @pytest.mark.slow
-def test_killed_and_gone_on_with_on_another_machine_the_losses_are_equal_to_the_bit(
-    recipe_values, values, bucket, tmp_path, monkeypatch
+def test_two_processes_killed_and_gone_on_with_on_another_machine_have_the_losses_of_undisturbed_ones(
+    recipe_values, values, dataset, bucket, tmp_path
 ):
-    stages = [values["stages"][0] | {"steps": 24}]
-    whole = TrainingRecipe.from_mapping(recipe_values | {"stages": stages})
-    train(whole)
-    (tmp_path / "one").mkdir()
-    Run(on("one", values, tmp_path, steps=24)).wait_for(step=10).kill()
+    stages, data = [values["stages"][0] | {"steps": 24}], values["data"] | {"lanes": 2}
+    whole = TrainingRecipe.from_mapping(recipe_values | {"stages": stages, "data": data})
+    Run(whole, 2).finish()
+    there = values | {"data": data, "dataset": upload(bucket, dataset, "ds")}
+    one, two = (on(machine, there, tmp_path, steps=24) for machine in ("one", "two"))
+    for recipe in (one, two):
+        recipe.out_folder.parent.mkdir()
+    Run(one, 2).wait_for(step=10).kill()
     assert keys(bucket, "step-")
-    other = on("two", values, tmp_path, steps=24)
-    monkeypatch.setattr(lease, "STILL_S", 0.2)
-    train(other)
-    assert numbers(other) == numbers(whole)
+    Run(two, 2, before="from engine.place import lease; lease.STILL_S = 0.5").finish()
+    assert numbers(two) == numbers(whole)

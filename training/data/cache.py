@@ -32,6 +32,8 @@ PIECE = 32 << 20
 WHOLE_SHARE = 0.5
 """A shard is copied whole if this machine still reads at least this share of its samples in the epoch; of others the
 samples are read by range. Where all that it reads fits into the limit, everything is copied."""
+AHEAD_SHARE = 0.25
+"""Share of the limit for shards that training has not come to, at the cost of those that are read again later."""
 RETRY_S = 2.0
 """Seconds between two looks whether the process that copies is gone."""
 CLOSE_S = 30.0
@@ -86,11 +88,12 @@ class Epoch:
     def __init__(self, first_step: int, reads: Sequence[NDArray[np.integer]], num_shards: int) -> None:
         shards = np.concatenate(reads)
         by_shard = np.argsort(shards, kind="stable")
-        self._steps = np.repeat(np.arange(first_step, first_step + len(reads)), [len(of) for of in reads])[by_shard]
+        numbers = np.arange(first_step, first_step + len(reads), dtype=np.int32)
+        self._steps = np.repeat(numbers, [len(of) for of in reads])[by_shard]
         self._begins = np.cumsum([0, *np.bincount(shards, minlength=num_shards)])
         self.order = shards[np.sort(np.unique(shards, return_index=True)[1])]
 
-    def reads_from(self, shard: int, step: int) -> NDArray[np.int64]:
+    def reads_from(self, shard: int, step: int) -> NDArray[np.int32]:
         """The steps from `step` on at which a shard is read, one per sample, ascending."""
         steps = self._steps[self._begins[shard] : self._begins[shard + 1]]
         return steps[np.searchsorted(steps, step) :]
@@ -145,7 +148,8 @@ class ShardCache:
         self._held: dict[Path, int] = {}
         self._fetching: set[Path] = set()
         self._epochs: dict[int, Epoch] = {}
-        self._at, self._stopped, self._warned = steps.start, False, False
+        self._uses: dict[Path, int] = {}  # the next one of each copy, as it was last found
+        self._at, self._lead, self._stopped, self._warned = steps.start, 1, False, False
         self._changed, self._choosing = threading.Condition(), threading.Lock()
         self._thread: threading.Thread | None = None
 
@@ -240,11 +244,19 @@ class ShardCache:
             first_step = number * len(self._order)
             if first_step >= self._steps.stop:
                 return
-            epoch = Epoch(first_step, self._order.shards_of(number, *self._node), len(self._paths))
+            epochs = {known: of for known, of in self._epochs.items() if known >= number - 1}
+            for known in (number, number + 1):  # what the next epoch reads first stays
+                if known not in epochs and known * len(self._order) < self._steps.stop:
+                    reads = self._order.shards_of(known, *self._node)
+                    epochs[known] = Epoch(known * len(self._order), reads, len(self._paths))
             with self._changed:
-                self._epochs = {known: of for known, of in self._epochs.items() if known >= number - 1}
-                self._epochs[number] = epoch
-            fits = sum(self._sizes.get(path, 0) for shard in epoch.order for path in self._paths[shard]) <= self._limit
+                self._epochs, self._uses = epochs, {}
+            epoch = epochs[number]
+            total = sum(self._sizes.get(path, 0) for shard in epoch.order for path in self._paths[shard])
+            fits, self._lead = (
+                total <= self._limit,
+                1 + int(len(self._order) * AHEAD_SHARE * self._limit / max(total, 1)),
+            )
             for shard in epoch.order.tolist():
                 for path in self._paths[shard]:
                     if path in self._sizes and self._has_room(path, shard, epoch, fits):
@@ -270,18 +282,18 @@ class ShardCache:
                     return True
                 uses = [(self._next_use(held), held) for held in self._held if held not in self._fetching]
                 furthest, held = max(uses, default=(-1, path))
-                if furthest > left[0]:
+                if furthest > left[0] and (furthest == NEVER or left[0] <= self._at + self._lead):
                     self._drop(held)
                 else:
                     self._changed.wait()
         return False
 
     def _next_use(self, path: Path) -> int:
-        if (shard := self._numbers.get(path)) is not None:
-            for _, epoch in sorted(self._epochs.items()):
-                if len(left := epoch.reads_from(shard, self._at)):
-                    return int(left[0])
-        return NEVER
+        if self._uses.get(path, -1) < self._at:
+            shard, epochs = self._numbers.get(path), sorted(self._epochs.items())
+            steps = (epoch.reads_from(shard, self._at) for _, epoch in epochs if shard is not None)
+            self._uses[path] = next((int(left[0]) for left in steps if len(left)), NEVER)
+        return self._uses[path]
 
     def _drop(self, path: Path) -> None:
         """Delete a copy; what other processes have open of it loses its bytes."""

@@ -114,6 +114,16 @@ def test_the_copy_whose_next_use_is_furthest_goes_and_not_the_one_that_was_used_
         wait_for(lambda: held(copies) == [NAMES[0], NAMES[3]])
 
 
+def test_what_the_next_epoch_reads_first_stays_and_is_not_fetched_again(copies, bucket):
+    order = order_of()
+    names = [NAMES[shards[0]] for epoch in (0, 1) for shards in order.shards_of(epoch, 0, 1)]
+    with copying(copies, 4 * SIZE, order, range(12)) as made:
+        for step, name in enumerate(names):
+            made.reached(step)
+            wait_for(lambda now=name: now in held(copies))
+    assert 6 * SIZE <= bucket.num_sent.total() <= 9 * SIZE
+
+
 def test_of_a_shard_that_is_hardly_read_samples_are_read_by_range(copies):
     order = order_of(window=48)  # each shard is read by both nodes
     with copying(copies, 3 * SIZE, order, node=(0, 8)):
