@@ -111,6 +111,10 @@ class Flow:
         queues = [course.queue for course in self._courses]
         if any(queue.waiting for queue in queues):
             runner().run_queues(self._dataset, queues)
+        for course in self._courses:
+            if not course.has_ended:
+                inputs = " or ".join(course.job.inputs)
+                raise ValueError(f"{course.job.job}: parts of {inputs} are missing; run sigma build again")
 
     def committed(self, course: _Course, number: int, part: Committed) -> None:
         """Go on from a part that a worker has committed."""
@@ -121,8 +125,7 @@ class Flow:
 
     def _offer(self, course: _Course, number: int) -> None:
         """Let a part be computed where that of its inputs is there and it is not."""
-        made_from = course.source(number)
-        if made_from is None or number in course.known:
+        if number in course.known or (made_from := course.source(number)) is None:
             return
         course.known.add(number)
         course.queue.to_come -= 1

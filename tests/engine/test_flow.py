@@ -153,6 +153,16 @@ def test_a_job_that_is_refused_at_its_end_stops_the_flow_and_later_parts_stay(tm
     assert list(dataset.held().parts("mix")) == [0, 1]
 
 
+@pytest.mark.parametrize("runner", [LaterFirst, LocalRunner])
+def test_a_job_whose_inputs_do_not_come_is_no_silent_end(tmp_path: Path, log: Path, runner: type[Runner]) -> None:
+    dataset = listed(tmp_path / "ds", PARTS)
+    flow(dataset, jobs(log)[:1])
+    dataset.part("raw_captions", 1).unlink()
+    with pytest.raises(ValueError, match=r"^aesthetic: parts of raw_captions are missing; run sigma build again$"):
+        flow(dataset, jobs(log)[1:], runner)
+    assert list(dataset.held().parts("mix")) == [0, 2], "what can be computed is"
+
+
 def test_no_folder_is_listed_for_a_part(tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls, names_in = list[Path](), names.names_in
 
