@@ -19,7 +19,7 @@ from engine.names import DIGITS, Held, PartName
 from engine.place.lease import leased
 from engine.place.store import Store
 from schemas.commit import file_lock
-from schemas.files import TEMPORARY, address_of, kept, parquet_source, sweep_folder
+from schemas.files import TEMPORARY, address_of, kept, parquet_source, refresh_copy, sweep_folder
 from schemas.seal import BrokenSeal, check_file, check_footer, read_json, sealed_write, write_json
 from schemas.tables import schema_of, with_added
 
@@ -230,6 +230,11 @@ def explaining_damage(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise ValueError(f"{path}: missing; run sigma build again to have it written") from None
     except DAMAGE as error:
+        if refresh_copy(path):
+            raise ValueError(
+                f"{path}: the copy of it on this machine was damaged ({error}) and was fetched anew; run the same "
+                "command again"
+            ) from None
         raise ValueError(f"{path}: damaged ({error}); delete it and run sigma build again") from None
 
 

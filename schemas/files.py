@@ -39,6 +39,9 @@ class Kept(Protocol):
     def at_hand(self, path: Path) -> Path:
         """See `at_hand`."""
 
+    def refresh(self, path: Path) -> bool:
+        """See `refresh_copy`."""
+
     def size(self, path: Path) -> int | None:
         """The size of a file in bytes; None where there is none."""
 
@@ -161,6 +164,12 @@ def at_hand(path: Path) -> Path:
     """
     keeper = kept(path)
     return path if keeper is None else keeper.at_hand(path)
+
+
+def refresh_copy(path: Path) -> bool:
+    """Copy an object to this machine anew where it was copied before; whether the copy had other bytes."""
+    keeper = kept(path)
+    return keeper is not None and keeper.refresh(path)
 
 
 def is_file(path: Path) -> bool:

@@ -15,12 +15,12 @@ import pytest
 from typer.testing import CliRunner
 
 from commands.front_door import app
-from engine.dataset import Dataset
+from engine.dataset import Dataset, read_parquet
 from engine.pace import commit_times
 from engine.place import lease
 from engine.place.mirror import Mirror
 from engine.place.store import Store, _client
-from schemas.files import mount_point
+from schemas.files import mount_point, read_file
 from schemas.recipe import DataRecipe
 from schemas.sources import UrlSource
 from tests.building import build, computed, put, recipe, rows, table_of, write_pictures
@@ -226,6 +226,23 @@ def test_a_scratch_folder_that_cannot_be_written_is_named(
     monkeypatch.setenv("SIGMA_SCRATCH", str(tmp_path / "file"))
     done = CliRunner().invoke(app, ["status", URL])
     assert done.exit_code == 1 and f"{tmp_path}/file: copies of what a store holds cannot be written" in done.output
+
+
+def test_doctor_looks_at_the_store_and_a_damaged_copy_is_fetched_anew(built: Dataset) -> None:
+    path = built.parts("scores")[0]
+    whole = read_file(path)
+    read_parquet(path)  # which leaves a copy
+    path.write_bytes(whole[:40] + b"?" + whole[41:])
+    with pytest.raises(ValueError, match=r"the copy of it on this machine was damaged .* run the same command again"):
+        read_parquet(path)
+    assert path.read_bytes() == whole
+    path.write_bytes(whole[:-9])
+    assert "bad" not in run("doctor", URL)
+    Store.at(URL).put(str(path.relative_to(built.root)), whole[:40] + b"?" + whole[41:])
+    done = CliRunner().invoke(app, ["doctor", URL])
+    assert done.exit_code == 1 and "is damaged" in done.output and "sigma-stores" not in done.output
+    with pytest.raises(ValueError, match=r"damaged .* delete it and run sigma build again"):
+        read_parquet(path)
 
 
 def test_a_dataset_is_compared_with_one_in_a_store_by_its_address(built: Dataset, photos: Path, tmp_path: Path) -> None:

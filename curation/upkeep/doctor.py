@@ -27,7 +27,7 @@ from engine.names import DIGITS, Held, PartName
 from engine.reduce_job import explaining_memory
 from schemas import shard_index, tables
 from schemas.features import RECORD_FILE, damaged_files
-from schemas.files import TEMPORARY, find_files
+from schemas.files import TEMPORARY, find_files, refresh_copy
 from schemas.recipe import DataRecipe, Run
 from schemas.seal import check_footer
 from schemas.texts import counted
@@ -180,8 +180,9 @@ def _read_by(held: Held) -> dict[str, str]:
 
 
 def problem_of(path: Path, table: str) -> str | None:
-    """What is wrong with a part, in a few words; None where nothing is."""
+    """What is wrong with a part, in a few words; None where nothing is. Of one in a store no earlier copy is taken."""
     try:
+        refresh_copy(path)
         sealed, rows = check_footer(path), read_parquet(path)
     except (ValueError, OSError):
         return f"{path} is damaged"

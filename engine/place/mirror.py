@@ -49,6 +49,14 @@ class Mirror:
             store.fetch(key, path)
         return path
 
+    def refresh(self, path: Path) -> bool:
+        """See `schemas.files.refresh_copy`."""
+        if not path.is_file():
+            return False
+        before, (store, key) = path.read_bytes(), _object(path)
+        store.fetch(key, path)
+        return path.read_bytes() != before
+
     def size(self, path: Path) -> int | None:
         """See `schemas.files.Kept`, as the next ones."""
         store, key = _object(path)
