@@ -25,8 +25,9 @@ from training.data.tars import Copies
 from training.features import stage_features
 from training.metrics import read_metrics
 from training.parallel.distributed import World
+from training.reading import source_of
 from training.stages import stage_data
-from training.train import source_of, train
+from training.train import train
 
 RATE_GOAL, WAIT_GOAL = 0.8, 0.01
 

@@ -15,12 +15,8 @@ from torch import Tensor
 
 from schemas.training import Stage, TrainingRecipe
 from training.checkpoint import CheckpointWriter, checkpoints, last_good, latest_checkpoint, set_aside
-from training.data.cache import ShardCache
-from training.data.captions import cut_of
 from training.data.chance import Chance
 from training.data.loader import Loader
-from training.data.reader import ShardReader
-from training.data.source import Source
 from training.encoders.make import Encoders
 from training.features import StageFeatures, keep_features, stage_features
 from training.identity import check_identity, identity
@@ -30,9 +26,10 @@ from training.metrics import Metrics, read_metrics, smoothed_ends
 from training.optim.gradients import accumulate_gradients, check_micro_batch, fixed_threads
 from training.parallel.distributed import World, world
 from training.parallel.lost_process import full_memory_named
+from training.reading import source_of
 from training.sample import draw_prompts
 from training.speed import Speed
-from training.stages import StageData, copies_of, locked, stage_data
+from training.stages import StageData, locked, stage_data
 from training.state import TrainState, learning_rate
 from training.stored_run import bring_stage, places_named, sender
 from training.tracking import require_wandb, wandb_run
@@ -180,18 +177,6 @@ def train_stage(
     if state.step < stage.steps:
         raise stopped(here, stored_at(stage, state.step))
     return summary_of(folder, stage, seconds=time.perf_counter() - started, skipped=False)
-
-
-def source_of(recipe: TrainingRecipe, data: StageData, features: StageFeatures, steps: range, here: World) -> Source:
-    """What the samples of some steps are read from."""
-    shards, copies = recipe.dataset_folder / "shards", copies_of(recipe)
-    reader = ShardReader(shards, data.rows, cut_of(recipe), copies)
-    cache = None
-    if copies is not None and recipe.data.cache_gb:
-        folders = [found for found in features.tar_folders(reader.folder) if found.is_relative_to(copies.folder)]
-        names, samples = list(data.rows.shards()), data.rows.whole.shards()
-        cache = ShardCache(copies, folders, names, samples, data.order, steps, recipe.data.cache_gb * 1e9, here.node)
-    return Source(reader, *features.arrays(copies), cache)
 
 
 def report(

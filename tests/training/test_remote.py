@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import pytest
+import torch
 
 from engine.place import store
 from schemas.shard_index import ShardIndex
@@ -16,10 +17,11 @@ from tests.training.runs import metrics_of
 from training.data.reader import ShardReader
 from training.data.selection import Selection
 from training.encode import encode_features
+from training.features import StageFeatures
+from training.parallel.distributed import World
+from training.reading import source_of
 from training.stages import copies_of, stage_data
 from training.train import train
-
-QUIET = logging.getLogger("quiet")
 
 
 class NoProgress:
@@ -71,6 +73,18 @@ def test_losses_are_equal_to_the_bit_from_a_store_and_from_a_folder(recipe_value
     assert bool(copies) == bool(cache_gb) and all(path.stat().st_size for path in copies)
     bucket.forget()
     assert all(stage.skipped for stage in train(recipe))
+
+
+@pytest.mark.parametrize(("lanes", "is_said"), [(1, True), (4, False), (2, False)])
+def test_machines_that_do_not_divide_the_lanes_are_said(remote, monkeypatch, caplog, lanes, is_said):
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    recipe = TrainingRecipe.from_mapping(remote | {"data": remote["data"] | {"lanes": lanes}})
+    data = stage_data(recipe, recipe.stages[0])
+    here = World(0, 2, torch.device("cpu"))
+    with caplog.at_level(logging.INFO):
+        source_of(recipe, data, StageFeatures(None, None, ""), range(4), here).close()
+    said = "data.lanes is 1 on 2 machines, so they fetch shards of each other's; a new run may set a multiple"
+    assert (said in caplog.messages) == is_said
 
 
 def test_features_are_read_from_the_store_and_pictures_are_not(
