@@ -60,6 +60,7 @@ def import_everything() -> None:
         del sys.modules[name]
     gc.collect()
     gc.freeze()  # or every child would copy these objects' pages when it collects
+    gc.set_threshold(10_000)  # see `tests.workers`
 
 
 def skip_fsync() -> None:
