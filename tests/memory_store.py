@@ -19,6 +19,9 @@ from tests.dying import Died
 URL = "s3://bucket/ds"
 """Of the dataset in it."""
 
+_NOWHERE = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
+"""For clients that do not know of the store in memory."""
+
 
 class Memory:
     """What a bucket holds; whoever uses it is a machine with a scratch folder of its own."""
@@ -57,7 +60,7 @@ class Memory:
 
         with (
             patch("engine.place.store._client", lambda bucket: self.client),
-            patch.dict(os.environ, SIGMA_SCRATCH=str(scratch)),
+            patch.dict(os.environ, _NOWHERE, SIGMA_SCRATCH=str(scratch)),
             patch.multiple(obstore, put=dying(put), copy=dying(copy), delete=delete_each),
         ):
             yield left

@@ -24,6 +24,7 @@ from engine.ahead import ahead
 from engine.dataset import Dataset, content_digest, count_rows, read_parquet, schema_of
 from engine.ledger import ledger_counts
 from engine.names import DIGITS, Held, PartName
+from engine.place.uploads import open_uploads
 from engine.reduce_job import explaining_memory
 from schemas import shard_index, tables
 from schemas.features import RECORD_FILE, damaged_files
@@ -92,6 +93,8 @@ def check_dataset(root: Path, threads: int = 2, progress: Callable[[int], None] 
     findings += _check_strays(held)
     findings += _check_shards(dataset, threads, progress) if records_are_fine else []
     findings += _check_features(dataset)
+    if dataset.store is not None and (said := open_uploads(dataset.store)):
+        findings.append(Finding("uploads", said))
     if tables_are_fine:
         findings += _check_catalog(dataset)
         findings.append(_check_ledger(dataset))
