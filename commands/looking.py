@@ -26,17 +26,18 @@ def status(dataset: DatasetFolder) -> None:
     from curation.ingest import headers
     from engine import catalog
     from engine.dataset import Dataset
-    from engine.ledger import ledger_counts
-    from engine.one_state import one_state
+    from engine.ledger import counts_of
     from engine.pace import commit_times, pace
 
     with refusals():
         data = Dataset(dataset.absolute())
         catalog.require_dataset(data)
+        catalog.mend_catalog(data)
+        held = data.held()
+        data.refuse_lost_inputs(held)
         recipe = DataRecipe.load(data.recipe, [f"out={shown_place(data.root)}"])
         rows = []
         survey = headers.map_job(recipe)  # no build runs it: it is shown where there is something of it
-        held = data.held()
         surveyed = [survey] if held.listed(headers.JOB) else []
         for step in [*surveyed, *pipeline(recipe)]:
             total, missing, table = len(step.expected(held)), len(step.missing(held)), step.outputs[-1]
@@ -46,8 +47,7 @@ def status(dataset: DatasetFolder) -> None:
                 rate, left = f"{at_work.parts_per_s * 60:,.1f} parts/min", f"{duration(at_work.seconds_left)} left"
             rows.append((step.job, table, f"{total - missing:,} of {total:,}", rate, left))
         console.print(rows_table(["job", "table", "parts done", "rate", "time left"], rows))
-        with one_state(data), catalog.connect(data, reads=["ledger"]) as connection:
-            counts = ledger_counts(connection)
+        counts = counts_of(held)
         console.print(ledger_table(counts, sum(count for *_, count in counts)))
 
 

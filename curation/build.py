@@ -14,7 +14,7 @@ from engine import catalog
 from engine.dataset import Dataset
 from engine.flow import Flow
 from engine.job import Job, State
-from engine.ledger import LedgerCount, ledger_counts
+from engine.ledger import LedgerCount, counts_of, remember_counts
 from engine.map_job import MapJob
 from engine.old_layout import rename_old_layout
 from engine.preflight import check_needs
@@ -86,7 +86,7 @@ def build(
         if not is_file(dataset.recipe):  # what is listed can be looked at while the rest is
             write_bytes(dataset.recipe, recipe.to_yaml().encode())
         try:
-            observer.listed(listing.update_listing(dataset, recipe))
+            observer.listed(listing.update_listing(dataset, recipe, runners.get))
         except ValueError:
             if is_new:
                 _remove_empty(dataset)
@@ -176,7 +176,7 @@ def _to_run(states: Sequence[tuple[Job, State]], redo: frozenset[str]) -> Iterat
 
 
 def conserve(dataset: Dataset, memory: str = "4GB") -> tuple[list[LedgerCount], int]:
-    """The ledger's counts, and the number of inputs they add up to.
+    """The ledger's counts, and the number of inputs they add up to. Call with the lock held: they are remembered.
 
     Args:
         memory: limit of DuckDB, as `run.duckdb_memory`.
@@ -185,13 +185,15 @@ def conserve(dataset: Dataset, memory: str = "4GB") -> tuple[list[LedgerCount], 
         RuntimeError: they do not.
         ValueError: the memory does not suffice.
     """
-    reading = catalog.connect(dataset, memory, reads=["ledger"])
-    with reading as connection, explaining_memory("counting the ledger", memory):
-        counts = ledger_counts(connection)
+    catalog.mend_catalog(dataset)
+    held = dataset.held()
+    with explaining_memory("counting the ledger", memory):
+        counts = counts_of(held, memory)
     num_inputs = listing.num_inputs(dataset)
     total = sum(count for *_, count in counts)
     if total != num_inputs:
         raise RuntimeError(f"{dataset.root}: the ledger has {total} rows for {num_inputs} inputs; run sigma doctor")
+    remember_counts(held, counts)
     return counts, num_inputs
 
 

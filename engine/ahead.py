@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import TypeVar
+
+from schemas.files import kept
 
 Row = TypeVar("Row")
 Result = TypeVar("Result")
+
+IN_A_STORE = 16
+"""Files of a dataset in a store that are read or written at the same time: most of it is waiting."""
 
 
 def ahead(
@@ -35,3 +41,8 @@ def ahead(
             yield pending.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def of_each(read: Callable[[Path], Result], paths: Sequence[Path]) -> Iterator[Result]:
+    """`map(read, paths)` over files of one dataset: in order, and at the same time where they are in a store."""
+    return ahead(read, paths, IN_A_STORE if paths and kept(paths[0]) is not None else 1)

@@ -18,7 +18,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.ahead import ahead
+from engine.ahead import ahead, of_each
 from engine.dataset import Dataset, explaining_damage
 from engine.duck import SPILLED, Connection, duckdb_type, glob_safe, literal, read_parts, spill_into, start
 from engine.names import Held, names_in
@@ -35,9 +35,6 @@ _FIRST_FILES, _QUICK_S = 32, 0.0005
 """Files that are compared one by one, and the seconds for each below which all others are."""
 
 _EXPLAIN = re.compile(r"^\s*EXPLAIN\s+(ANALYZE\s+)?", re.IGNORECASE)
-
-_FETCHED_AT_ONCE = 16
-"""Files of a dataset in a store that are copied here at the same time."""
 
 
 def connect(
@@ -109,7 +106,7 @@ def _check_seals(held: Held, names: Iterable[str], check: Callable[[Path], objec
 
     tables = (table for name in names for table in (held.extra_captions() if name == _BESIDE else [name]))
     paths, begun = [path for table in tables for path in held.paths(table)], time.perf_counter()
-    for _ in ahead(at_hand, paths if held.dataset.store is not None else (), threads=_FETCHED_AT_ONCE):
+    for _ in of_each(at_hand, paths):
         pass
     for path in paths[:_FIRST_FILES]:
         checked(path)

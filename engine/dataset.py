@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from engine.ahead import of_each
 from engine.content import content_digest as content_digest
 from engine.names import DIGITS, Held, PartName
 from engine.place.lease import leased
@@ -279,7 +280,7 @@ def rows_at(held: Held, table: str, row_ids: Collection[int], columns: list[str]
         ValueError: a file is missing or damaged.
     """
     found = [schema_of(table).empty_table().select(columns or schema_of(table).names)]
-    ends = dict(zip(held.parts("listing"), accumulate(map(count_rows, held.paths("listing"))), strict=True))
+    ends = dict(zip(held.parts("listing"), accumulate(of_each(count_rows, held.paths("listing"))), strict=True))
     begin = 0
     for number in held.parts(table):
         end = ends.get(number)

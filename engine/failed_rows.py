@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from engine.ahead import of_each
 from engine.dataset import Dataset, read_parquet
 from engine.names import Held, PartName
 
@@ -73,8 +74,8 @@ class FailureLimit:
         record = held.record(table)
         if record is None or record.failed is None or not self._is_above(*record.failed):
             return []
-        folder = held.dataset.folder(table)
-        return [name for name in held.parts(table).values() if self._has_failed(folder / name.file)]
+        failed = of_each(self._has_failed, held.paths(table))
+        return [name for name, has_failed in zip(held.parts(table).values(), failed, strict=True) if has_failed]
 
     def _has_failed(self, part: Path) -> bool:
         reasons = set(read_parquet(part, ["reason"])["reason"].drop_null().unique().to_pylist())

@@ -6,8 +6,10 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
+from engine.ahead import of_each
 from engine.dataset import Dataset
 from engine.map_job import MapJob, counted
 from engine.names import Held, PartName
@@ -66,8 +68,9 @@ class _Course:
     def result(self, dataset: Dataset) -> JobResult:
         """What came of the job; files are opened only of parts that were there already."""
         job, seconds = self.job, round(time.perf_counter() - self.begun, 3) if self.begun else 0.0
-        for name in self.kept:
-            self.add(counted(dataset, job.outputs[-1], name.file))
+        table = job.outputs[-1]
+        for part in of_each(partial(counted, table=table), [dataset.folder(table) / each.file for each in self.kept]):
+            self.add(part)
         reasons = dict(sorted(self.reasons.items()))
         return JobResult(
             job.job, job.outputs, self.num_parts, self.computed, self.rows, reasons, seconds, dict(self.counts)

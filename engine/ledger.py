@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from importlib import resources
 from typing import NamedTuple
 
+from engine import catalog
 from engine.catalog import explaining_tables
 from engine.duck import Connection
+from engine.names import Held
+from engine.one_state import one_state
 from schemas.reasons import OUTCOMES
+from schemas.seal import read_json, write_json
+from schemas.strict import fingerprint
+
+COUNTS = ".ledger"
+"""File of a dataset: what its ledger came to when it was last counted; may be deleted."""
 
 
 class LedgerCount(NamedTuple):
@@ -34,3 +44,43 @@ def ledger_counts(connection: Connection, ledger: str = "ledger") -> list[Ledger
     )
     with explaining_tables():
         return [LedgerCount(*row) for row in connection.execute(sql).fetchall()]
+
+
+def counts_of(held: Held, memory: str = "4GB") -> list[LedgerCount]:
+    """The counts of a dataset, of which no file is opened where they were remembered for the parts that it has.
+
+    Raises:
+        ValueError: a file is damaged.
+        duckdb.OutOfMemoryException: the memory does not suffice.
+    """
+    if (known := _known(held)) is not None:
+        return known
+    with one_state(held.dataset), catalog.connect(held.dataset, memory, reads=["ledger"]) as connection:
+        return ledger_counts(connection)
+
+
+def remember_counts(held: Held, counts: list[LedgerCount]) -> None:
+    """Remember counts for the parts that there are; no other process may be writing."""
+    if _known(held) is None:
+        write_json(held.dataset.root / COUNTS, counts_entry(held, counts))
+
+
+def _known(held: Held) -> list[LedgerCount] | None:
+    """What was remembered for the parts that there are."""
+    with suppress(OSError, ValueError, LookupError, TypeError):  # damaged ones are counted again
+        known = read_json(held.dataset.root / COUNTS)
+        if known["parts"] == _parts(held):
+            return [LedgerCount(*row) for row in known["counts"]]
+    return None
+
+
+def counts_entry(held: Held, counts: list[LedgerCount]) -> dict[str, object]:
+    """What is remembered."""
+    return {"parts": _parts(held), "counts": counts}
+
+
+def _parts(held: Held) -> str:
+    """Names the parts that the ledger reads, and the query: the name of a part says what it holds."""
+    parts = {table: [name.file for name in held.parts(table).values()] for table in catalog.named_in("ledger")}
+    sql = resources.files("engine").joinpath("ledger.sql").read_text(encoding="utf-8")
+    return fingerprint([sql, parts])

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 
+from engine.ahead import of_each
 from engine.dataset import Dataset, count_rows, read_parquet, read_some
 from engine.failed_rows import FailureLimit
 from engine.job import Job, State
@@ -90,8 +92,8 @@ class MapJob(Job):
     def rows_of(self, held: Held, numbers: Collection[int]) -> int:
         """Input rows of some parts."""
         if cut_of(self.outputs[-1]) is Cut.SHARD:
-            return sum(count_rows(path) for path in held.paths(self.inputs[0])) if numbers else 0
-        return sum(count_rows(held.path("listing", number)) for number in numbers)
+            return sum(of_each(count_rows, held.paths(self.inputs[0]))) if numbers else 0
+        return sum(of_each(count_rows, [held.path("listing", number) for number in numbers]))
 
     def delete(self, dataset: Dataset) -> None:
         if self.files is not None:
@@ -183,11 +185,13 @@ def naming(image: str) -> Iterator[None]:
         raise
 
 
-def counted(dataset: Dataset, table: str, file: str) -> Committed:
+def counted(path: Path, table: str) -> Committed:
     """What `MapJob.run_part` returned when it committed a file of a table."""
-    path = dataset.folder(table) / file
-    reasons = _reasons_of(read_parquet(path, ["reason"])) if "reason" in schema_of(table).names else {}
-    return Committed((f"{table}/{file}",), count_rows(path), reasons)
+    files = (f"{table}/{path.name}",)
+    if "reason" not in schema_of(table).names:
+        return Committed(files, count_rows(path))
+    rows = read_parquet(path, ["reason"])
+    return Committed(files, rows.num_rows, _reasons_of(rows))
 
 
 def _reasons_of(rows: pa.Table) -> dict[str, int]:

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine import catalog
+from engine.ahead import IN_A_STORE, ahead, of_each
 from engine.dataset import Dataset, content_digest, last_value, row_group_rows, schema_of
 from engine.job import Job
 from engine.names import DIGITS, Held
@@ -80,7 +82,8 @@ def cut_rows(batches: Iterable[pa.RecordBatch], held: Held, table: str) -> Itera
     schema, cut = schema_of(table), cut_of(table)
     ends: Iterator[int | None] = iter([None])
     if cut is Cut.LISTING:
-        ends = iter([*(last_value(path, "row_id") + 1 for path in held.paths("listing")[:-1]), None])
+        last = of_each(partial(last_value, column="row_id"), held.paths("listing")[:-1])
+        ends = iter([*(row_id + 1 for row_id in last), None])
     elif cut is Cut.SHARDS:
         ends = (number * SHARDS_PER_PART for number in count(1))
     column = "shard_id" if cut is Cut.SHARDS else "row_id"
@@ -101,19 +104,27 @@ def cut_rows(batches: Iterable[pa.RecordBatch], held: Held, table: str) -> Itera
 
 def _commit(dataset: Dataset, table: str, digest: str, parts: Iterable[pa.Table]) -> tuple[int, dict[str, int]]:
     """Commit parts, the first one last. Of a plan the digests of its shards go on record before that."""
-    num_rows, reasons, first, shards = 0, Counter[str](), None, list[str]()
-    for number, rows in enumerate(parts):
+    numbered, reasons, shards, num_rows = enumerate(parts), Counter[str](), list[str](), 0
+    _, first = next(numbered)
+
+    def counted(rows: pa.Table) -> pa.Table:
+        nonlocal num_rows
         num_rows += rows.num_rows
         if "rejected_by" in rows.schema.names:
             reasons.update(_counts(rows["rejected_by"].drop_null()))
         if cut_of(table) is Cut.SHARDS:
             last = pc.max(rows["shard_id"]).as_py()
-            shards += shard_digests(rows, range(len(shards), len(shards) if last is None else last + 1))
-        if number == 0:
-            first = rows
-        else:
-            dataset.commit_part(table, number, digest, rows)
-    assert first is not None
+            shards.extend(shard_digests(rows, range(len(shards), len(shards) if last is None else last + 1)))
+        return rows
+
+    def commit(part: tuple[int, pa.Table]) -> None:
+        dataset.commit_part(table, part[0], digest, part[1])
+
+    counted(first)
+    later = ((number, counted(rows)) for number, rows in numbered)
+    threads = 1 if dataset.store is None else IN_A_STORE // 4  # of a plan each part is large
+    for _ in ahead(commit, later, threads):
+        pass
     if cut_of(table) is Cut.SHARDS:
         record = dataset.record(table)
         assert record is not None

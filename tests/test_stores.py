@@ -82,6 +82,7 @@ def test_a_build_in_a_store_writes_the_bytes_of_a_local_one_and_nothing_twice(
     store = Store.at("s3://photos/deep/ds")
     assert in_store(store) == local
     assert {*store.names()[0], *store.names()[1]} == {
+        ".ledger",
         "tables",
         "shards",
         "paid",

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import chain, islice
 from typing import Any
 
 import pyarrow as pa
 
-from curation.sources import Item, list_source
+from curation.ingest.tar_groups import list_groups, rows_of
+from curation.sources import SourceListing, list_source
+from engine.ahead import IN_A_STORE, ahead
 from engine.dataset import Dataset, JobRecord
 from engine.names import NOTHING
-from schemas.files import delete_file
+from engine.runner import Runner
+from schemas.files import delete_file, remove_folder
 from schemas.recipe import DataRecipe
 from schemas.sources import AnySource
 from schemas.tables import LISTING
@@ -24,6 +26,9 @@ FEW_PARTS, LEAST_PART_ROWS = 16, 32
 on every machine: where a part ends is a function of the inputs, not of the workers that happen to be there."""
 FEW_ITEMS = 65_536
 """The most items that are held in memory to see whether a source is that small."""
+
+LISTED = ".listed"
+"""Folder of groups of tars that wait until their source is listed."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,11 @@ class Listed:
     """Inputs that are links, by where these lead."""
 
 
-def update_listing(dataset: Dataset, recipe: DataRecipe) -> Listed:
+def update_listing(dataset: Dataset, recipe: DataRecipe, runner: Callable[[], Runner] | None = None) -> Listed:
     """List the sources that are not listed yet; each starts a new part, so nothing before it moves.
+
+    Args:
+        runner: gives what lists many tars; None does it here, one after the other.
 
     Raises:
         ValueError: the dataset lists other sources than the recipe, or in parts of another size; or a source has
@@ -56,11 +64,12 @@ def update_listing(dataset: Dataset, recipe: DataRecipe) -> Listed:
             delete_file(dataset.folder("listing") / name.file)
     num_new = 0
     for position in fresh:
-        entry = _list_one(dataset, recipe, position, _count(listed, "parts"), _count(listed, "rows"))
+        entry = _list_one(dataset, recipe, position, _count(listed, "parts"), _count(listed, "rows"), runner)
         num_new += entry["rows"]
         listed.append(entry)
         knobs = {"part_rows": recipe.part_rows, "sources": listed}
         dataset.write_record("listing", JobRecord("ingest", knobs, []))
+    remove_folder(dataset.tables / LISTED)
     ignored, links = Counter[str](), Counter[str]()
     for entry in listed:
         ignored.update(entry["ignored"])
@@ -130,18 +139,32 @@ def _shown(kind: str, location: str) -> str:
     return location if kind == "folder" else f"{kind} {location}"
 
 
-def _list_one(dataset: Dataset, recipe: DataRecipe, position: int, part: int, row: int) -> dict[str, Any]:
-    """List one source part by part; at first `FEW_ITEMS` of it are held in memory, then one part."""
+def _list_one(
+    dataset: Dataset, recipe: DataRecipe, position: int, part: int, row: int, runner: Callable[[], Runner] | None
+) -> dict[str, Any]:
+    """List one source part by part; at first `FEW_ITEMS` of it are held in memory, then a few parts."""
     source = recipe.all_sources()[position]
-    listing = list_source(source, str(dataset.fetched(position)))
     location, label = source.location(), source.label()
+    listing, given = SourceListing([], {}), None
+    if runner is not None:
+        given = list_groups(dataset, source, dataset.tables / LISTED / f"source-{position:02d}", listing, runner)
+    if given is None:
+        listing = list_source(source, str(dataset.fetched(position)))
+        given = rows_of(listing.items, location, label)
     num_rows = num_parts = 0
-    for items in _chunks(iter(listing.items), recipe.part_rows):
-        rows = [item.row(row + num_rows + offset, location, label) for offset, item in enumerate(items)]
-        table = pa.Table.from_pylist(rows, schema=LISTING)
-        dataset.commit_part("listing", part + num_parts, NOTHING, table)
-        num_rows += len(items)
-        num_parts += 1
+
+    def numbered() -> Iterator[tuple[int, pa.Table]]:
+        nonlocal num_rows, num_parts
+        for rows in _cut(given, recipe.part_rows):
+            ids = pa.array(range(row + num_rows, row + num_rows + rows.num_rows), pa.int64())
+            num_rows, num_parts = num_rows + rows.num_rows, num_parts + 1
+            yield part + num_parts - 1, rows.set_column(0, LISTING.field(0), ids)
+
+    def commit(made: tuple[int, pa.Table]) -> None:
+        dataset.commit_part("listing", made[0], NOTHING, made[1])
+
+    for _ in ahead(commit, numbered(), 1 if dataset.store is None else IN_A_STORE):
+        pass
     entry = {
         "path": location,
         "name": label,
@@ -163,9 +186,17 @@ def part_size(num_items: int, most: int) -> int:
     return min(most, max(LEAST_PART_ROWS, math.ceil(num_items / FEW_PARTS)))
 
 
-def _chunks(items: Iterator[Item], most: int) -> Iterator[list[Item]]:
-    begin = list(islice(items, min(FEW_PARTS * most, FEW_ITEMS) + 1))
-    size = part_size(len(begin), most)
-    everything = chain(begin, items)
-    for first in everything:
-        yield [first, *islice(everything, size - 1)]
+def _cut(given: Iterable[pa.Table], most: int) -> Iterator[pa.Table]:
+    """The same rows in tables as large as a part."""
+    few = min(FEW_PARTS * most, FEW_ITEMS) + 1
+    held, size = LISTING.empty_table(), 0
+    for rows in given:
+        held = pa.concat_tables([held, rows])
+        if not size and held.num_rows >= few:
+            size = part_size(few, most)
+        while size and held.num_rows >= size:
+            yield held.slice(0, size).combine_chunks()
+            held = held.slice(size)
+    size = size or part_size(held.num_rows, most)
+    for begin in range(0, held.num_rows, size):
+        yield held.slice(begin, size).combine_chunks()

@@ -18,9 +18,10 @@ import pyarrow.parquet as pq
 from curation.shards.dataset_card import CARD_FILE, dataset_card
 from curation.shards.files import WIDS_FILE, OldSample, ShardFiles, old_samples
 from curation.sources import read_original
+from engine.ahead import of_each
 from engine.dataset import DAMAGE, ROW_GROUP_ROWS, Dataset, read_parquet
 from engine.map_job import MapJob, naming
-from engine.names import DIGITS
+from engine.names import DIGITS, Held
 from engine.reduce_job import commit_batches
 from engine.runner import Progress
 from schemas import shard, shard_index
@@ -262,11 +263,12 @@ def index_is_current(dataset: Dataset) -> bool:
             made_of = (pq.read_schema(source).metadata or {}).get(INDEX_KEY, b"").decode()
     except DAMAGE:
         return False
-    return len(made_of) == _OLD_DIGITS or made_of == _samples_digest(dataset)
+    return len(made_of) == _OLD_DIGITS or made_of == samples_digest(dataset.held())
 
 
-def _samples_digest(dataset: Dataset) -> str:
-    contents = [name.content for name in dataset.held().parts("samples").values()]
+def samples_digest(held: Held) -> str:
+    """Names the samples that an index is made from."""
+    contents = [name.content for name in held.parts("samples").values()]
     return hashlib.sha256(" ".join(contents).encode()).hexdigest()[:DIGITS]
 
 
@@ -285,15 +287,16 @@ def write_index(dataset: Dataset) -> int:
         The number of samples.
     """
     num_samples, extensions = Counter[str](), set[str]()
-    paths = dataset.parts("samples")
-    for path in paths:
-        part = read_parquet(path, ["shard", "image_ext"]).drop_null()
+    held = dataset.held()
+    paths = held.paths("samples")
+    for rows in of_each(partial(read_parquet, columns=["shard", "image_ext"]), paths):
+        part = rows.drop_null()
         num_samples.update(part["shard"].to_pylist())
         extensions.update(part["image_ext"].unique().to_pylist())
     write_bytes(dataset.shards / WIDS_FILE, wids_index(dataset, num_samples))
     write_bytes(dataset.shards / CARD_FILE, card_of(extensions, num_samples))
-    path, metadata = dataset.shards / shard_index.INDEX_FILE, {INDEX_KEY.decode(): _samples_digest(dataset)}
-    batches = (batch for part in paths for batch in index_rows(part).to_batches())
+    path, metadata = dataset.shards / shard_index.INDEX_FILE, {INDEX_KEY.decode(): samples_digest(held)}
+    batches = (batch for rows in of_each(index_rows, paths) for batch in rows.to_batches())
     num_rows, _ = commit_batches(path, batches, shard_index.INDEX_SCHEMA, metadata, ROW_GROUP_ROWS)
     return num_rows
 

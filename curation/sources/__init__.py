@@ -4,12 +4,14 @@ read their bytes again. Other rooms use these, `storage.unreadable`, `urls` (to 
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from curation.sources.folder import list_folder
-from curation.sources.img2dataset_output import list_img2dataset
+from curation.sources.img2dataset_output import list_img2dataset, list_shard, stems_of
 from curation.sources.item import Item, SourceListing, member_name
 from curation.sources.read import open_lazily, read_original
 from curation.sources.tables import list_hf_dataset, list_table
-from curation.sources.tars import list_webdataset
+from curation.sources.tars import list_tars, list_webdataset, tars_of
 from curation.sources.urls import list_urls
 from schemas.sources import (
     AnySource,
@@ -47,4 +49,36 @@ def list_source(source: AnySource, fetch_into: str | None = None) -> SourceListi
             return list_urls(source, fetch_into)
 
 
-__all__ = ["Item", "SourceListing", "list_source", "member_name", "open_lazily", "read_original"]
+def pieces_of(source: AnySource, found: SourceListing) -> list[str]:
+    """The tars of a source, which can be listed one without the others, in order; none for other kinds of sources.
+
+    Raises:
+        ValueError: as `list_source`.
+    """
+    match source:
+        case WebDatasetSource():
+            return tars_of(source, found)
+        case Img2datasetSource():
+            return stems_of(source, found)
+    return []
+
+
+def list_pieces(source: AnySource, pieces: Sequence[str], found: SourceListing) -> Iterator[Item]:
+    """The items of some of `pieces_of`; those of all of them, one after the other, are what `list_source` gives."""
+    if isinstance(source, WebDatasetSource):
+        yield from list_tars(pieces, source.captions, found)
+    else:
+        for piece in pieces:
+            yield from list_shard(piece, found)
+
+
+__all__ = [
+    "Item",
+    "SourceListing",
+    "list_pieces",
+    "list_source",
+    "member_name",
+    "open_lazily",
+    "pieces_of",
+    "read_original",
+]

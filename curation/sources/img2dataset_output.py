@@ -51,11 +51,15 @@ def list_img2dataset(source: Img2datasetSource) -> SourceListing:
     Raises:
         ValueError: the folder holds nothing of img2dataset.
     """
-    root = source.location()
     listing = SourceListing([], {})
-    found = find_files(root, (".parquet", ".tar"), "img2dataset shard", listing)
-    stems = sorted({path.rpartition(".")[0] for path in found})
+    stems = stems_of(source, listing)
     return SourceListing((item for stem in stems for item in list_shard(stem, listing)), listing.ignored)
+
+
+def stems_of(source: Img2datasetSource, listing: SourceListing) -> list[str]:
+    """The paths of its shards without their extensions, in order; raises as `list_img2dataset`."""
+    found = find_files(source.location(), (".parquet", ".tar"), "img2dataset shard", listing)
+    return sorted({path.rpartition(".")[0] for path in found})
 
 
 @dataclass

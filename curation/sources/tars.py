@@ -6,10 +6,12 @@ import os
 import posixpath
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import IO, Any
+
+from fsspec.caching import ReadAheadCache, register_cache
 
 from curation.images.header import clean
 from curation.sources.captions import RawCaption, read_sidecar
@@ -24,12 +26,13 @@ from schemas.sources import TarCaptions, WebDatasetSource
 from schemas.texts import LONGEST_TEXT_BYTES
 
 BLOCK_BYTES = 1 << 18
-"""Bytes fetched at once of a remote tar: its headers are between images that are skipped."""
+"""Bytes fetched at first of a remote tar; see `_Growing`."""
+LEAST_BLOCK, LARGEST_BLOCK = 1 << 16, 1 << 22
 _WORDS = ("json", "txt", "caption")
 """Extensions of members that hold captions."""
 _LONGEST_CHAIN = 8
 """Links that lead to links are followed so many times."""
-REMOTE_TARS_AT_ONCE = 8
+REMOTE_TARS_AT_ONCE = 32
 """Remote tars whose headers are read at the same time: most of it is waiting."""
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 
@@ -47,15 +50,24 @@ def list_webdataset(source: WebDatasetSource) -> SourceListing:
         ValueError: no tar is found.
     """
     found = SourceListing([], {})
+    return SourceListing(list_tars(tars_of(source, found), source.captions, found), found.ignored)
+
+
+def tars_of(source: WebDatasetSource, found: SourceListing) -> list[str]:
+    """The tars of a source, in order; raises as `list_webdataset`. `found` counts what is left out."""
     tars = [tar for url in source.urls for tar in find_files(absolute(url), (".tar", *COMPRESSED), "tar", found)]
     repeated = {tar for tar, num in Counter(tars).items() if num > 1} if len(source.urls) > 1 else set()
     if repeated:
         raise ValueError(f"{min(repeated)}: is named by more than one of urls; name it once")
-    scan = partial(_scan_patiently, captions=source.captions)
+    return tars
+
+
+def list_tars(tars: Sequence[str], captions: TarCaptions, found: SourceListing) -> Iterator[Item]:
+    """The items of some tars, in order, of which several are read at once if one is remote; see `list_tar`."""
     threads = REMOTE_TARS_AT_ONCE if any(map(is_remote, tars)) else 1
-    scanned = zip(tars, ahead(scan, tars, threads), strict=True)
-    items = (item for tar, headers in scanned for item in _items(tar, headers, source.captions, found))
-    return SourceListing(items, found.ignored)
+    scanned = ahead(partial(_scan_patiently, captions=captions), tars, threads, threads if threads > 1 else None)
+    for tar, headers in zip(tars, scanned, strict=True):
+        yield from _items(tar, headers, captions, found)
 
 
 Sample = tuple[str, int]
@@ -300,4 +312,23 @@ def _open(tar: str) -> Any:
     if not is_remote(tar):
         return open_file(tar)
     fs, path = filesystem(tar)
-    return fs.open(path, "rb", block_size=BLOCK_BYTES, cache_type="readahead")
+    return fs.open(path, "rb", block_size=BLOCK_BYTES, cache_type=_Growing.name)
+
+
+class _Growing(ReadAheadCache):
+    """Reads more at once while what is skipped is less than what is read, as between small pictures, and less where it
+    is more: a request takes as long as some megabytes that come with it."""
+
+    name = "sigma-growing"
+    blocksize: int
+
+    def _fetch(self, start: int | None, end: int | None) -> bytes:
+        if start is not None and end is not None and end > self.end > 0:
+            is_near = 0 <= start - self.end < self.blocksize or self.start <= start < self.end
+            self.blocksize = (
+                min(2 * self.blocksize, LARGEST_BLOCK) if is_near else max(self.blocksize // 4, LEAST_BLOCK)
+            )
+        return super()._fetch(start, end)
+
+
+register_cache(_Growing, clobber=True)

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -20,7 +21,7 @@ from curation.shards.check import check_shards, index_problem
 from curation.shards.files import WIDS_FILE
 from curation.shards.writer import index_rows
 from engine import catalog
-from engine.ahead import ahead
+from engine.ahead import ahead, of_each
 from engine.dataset import Dataset, content_digest, count_rows, read_parquet, schema_of
 from engine.ledger import ledger_counts
 from engine.names import DIGITS, Held, PartName
@@ -223,8 +224,8 @@ def _check_strays(held: Held) -> Iterator[Finding]:
         yield Finding("half-written files", text, False, tuple(strays))
     try:
         known = set[str | None]()
-        for path in held.paths("samples"):
-            known.update(read_parquet(path, ["shard"])["shard"].unique().to_pylist())
+        for part in of_each(partial(read_parquet, columns=["shard"]), held.paths("samples")):
+            known.update(part["shard"].unique().to_pylist())
     except ValueError:
         return  # found already; which shards are known cannot be said
     tars = [path for path in find_files(dataset.shards, "*/*.tar") if not path.name.startswith(TEMPORARY)]

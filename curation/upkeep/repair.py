@@ -20,6 +20,7 @@ from curation.upkeep.purge import finish
 from engine import catalog
 from engine.dataset import Dataset, read_parquet
 from engine.job import Job
+from engine.ledger import COUNTS
 from engine.names import PartName, names_in
 from schemas.files import delete_file, is_file
 from schemas.recipe import DataRecipe
@@ -48,6 +49,7 @@ def repair(recipe: DataRecipe, steps: Sequence[Job], observer: pipeline.Observer
     numbers = set()
     with dataset.lock():
         dataset.sweep()
+        delete_file(dataset.root / COUNTS)  # so that the ledger is read again
         for finding in bad:
             removed, kept = _remove(dataset, finding)
             yield from kept

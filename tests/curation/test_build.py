@@ -17,6 +17,7 @@ from curation.ingest.listing import Listed
 from curation.upkeep.doctor import check_dataset
 from engine import catalog
 from engine.dataset import Dataset
+from engine.ledger import COUNTS, counts_of
 from engine.preflight import NeedsMissing
 from engine.run_log import JobResult, read_runs
 from schemas.recipe import DataRecipe
@@ -222,9 +223,11 @@ def test_every_connection_of_a_build_takes_the_memory_of_the_recipe(
     dataset = copy_of(small)
     run = {"runner": "local", "threads": 1, "duckdb_memory": "512MB"}
     made = recipe(small.root.parent / "photos", dataset.root, shard={"max_samples": 3}, run=run)
+    (dataset.root / COUNTS).unlink()  # the same parts are not counted twice
     build(made, redo=["dedup", "select", "shard"])
     num_building = len(limits)
     assert num_building > 3
+    (dataset.root / COUNTS).unlink()
     build(made)
     check_dataset(dataset.root)
     assert len(limits) == num_building + 2
@@ -232,5 +235,29 @@ def test_every_connection_of_a_build_takes_the_memory_of_the_recipe(
 
 
 def test_memory_that_does_not_suffice_for_counting_is_named(small: Dataset, copy_of: Any) -> None:
+    dataset = copy_of(small)
+    (dataset.root / COUNTS).unlink()  # what was counted before is not counted again
     with pytest.raises(ValueError, match=r"^counting the ledger: run\.duckdb_memory=1MB does not suffice"):
-        conserve(copy_of(small), "1MB")
+        conserve(dataset, "1MB")
+
+
+def test_what_was_counted_is_counted_again_once_a_part_is_another_and_where_the_counts_are_damaged(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset, _ = build(recipe(photos, tmp_path / "out"), upto="select")
+    counts, connected = conserve(dataset)[0], list[object]()
+    connect = catalog.connect
+
+    def noting(*given: Any, **named: Any) -> duckdb.DuckDBPyConnection:
+        connected.append(given)
+        return connect(*given, **named)
+
+    monkeypatch.setattr(catalog, "connect", noting)
+    assert conserve(dataset) == (counts, 5) and connected == []
+    path = dataset.root / COUNTS
+    path.write_bytes(path.read_bytes().replace(b"pending", b"pendinq"))
+    assert conserve(dataset) == (counts, 5) and len(connected) == 1
+    put(dataset, "images", 0, dataset.read_part("images", 0).slice(1))
+    assert counts_of(dataset.held()) != counts and len(connected) == 2
+    dataset.part("images", 0).unlink()
+    assert {count.outcome for count in counts_of(dataset.held())} == {"pending"} and len(connected) == 3

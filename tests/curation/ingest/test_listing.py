@@ -198,6 +198,11 @@ def test_parts_that_were_listed_before_a_column_was_added_are_as_good(tmp_path: 
     assert all(finding.fine for finding in check_dataset(built.root))
 
 
+def cut(items: list[Item], most: int) -> list[list[str]]:
+    """The members of each part."""
+    return [part["member"].to_pylist() for part in listing._cut(listing.rows_of(items, "/", "x"), most)]
+
+
 @pytest.mark.parametrize(
     ("num", "most", "sizes"),
     [
@@ -215,9 +220,9 @@ def test_parts_that_were_listed_before_a_column_was_added_are_as_good(tmp_path: 
 )
 def test_a_source_of_few_inputs_is_cut_so_that_all_workers_have_a_part(num: int, most: int, sizes: list[int]) -> None:
     items = [Item(f"{number}.jpg", num_bytes=1, source="/") for number in range(num)]
-    parts = list(listing._chunks(iter(items), most))
+    parts = cut(items, most)
     assert [len(part) for part in parts] == sizes
-    assert [item for part in parts for item in part] == items
+    assert [member for part in parts for member in part] == [item.member for item in items]
 
 
 def test_a_source_of_more_than_is_held_at_first_has_parts_of_the_size_asked_for(
@@ -225,8 +230,8 @@ def test_a_source_of_more_than_is_held_at_first_has_parts_of_the_size_asked_for(
 ) -> None:
     monkeypatch.setattr(listing, "FEW_ITEMS", 50)
     items = [Item(f"{number}.jpg", num_bytes=1, source="/") for number in range(51)]
-    assert [len(part) for part in listing._chunks(iter(items), 40)] == [40, 11]
-    assert [len(part) for part in listing._chunks(iter(items[:50]), 40)] == [32, 18]
+    assert [len(part) for part in cut(items, 40)] == [40, 11]
+    assert [len(part) for part in cut(items[:50], 40)] == [32, 18]
 
 
 def test_images_takes_a_list_of_folders_and_one_more_later(tmp_path: Path, folders: list[Path]) -> None:
