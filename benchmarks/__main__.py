@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from benchmarks import (
+    at_scale,
     bit_flips,
     browse_speed,
     captioning_speed,
@@ -33,6 +34,7 @@ from benchmarks import (
     semantic_speed,
     statistics_speed,
     store_speed,
+    tar_listing,
     training_cost,
     training_speed,
 )
@@ -52,6 +54,8 @@ def main() -> None:
         *parts_flow.BENCHMARKS,
         *dedup_speed.BENCHMARKS,
         *driver_memory.BENCHMARKS,
+        *at_scale.BENCHMARKS,
+        *tar_listing.BENCHMARKS,
         *semantic_speed.BENCHMARKS,
         *mutations.BENCHMARKS,
         *browse_speed.BENCHMARKS,
