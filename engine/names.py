@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -62,6 +63,11 @@ def made_from(job: str, knobs: Mapping[str, Any]) -> Callable[[Iterable[str]], s
     return digest
 
 
+@lru_cache(1024)
+def _record_of(dataset: Dataset, table: str, _etag: str) -> JobRecord | None:
+    return dataset.record(table)
+
+
 class Held:
     """The parts of a dataset that hold, as each folder was listed when its table was first asked for.
 
@@ -88,8 +94,19 @@ class Held:
     def record(self, table: str) -> JobRecord | None:
         """The record of a table."""
         if table not in self._records:
-            self._records[table] = self.dataset.record(table)
+            if self.dataset.store is None:
+                self._records[table] = self.dataset.record(table)
+            else:
+                etag = self._etags.get(f"{table}.json")
+                self._records[table] = None if etag is None else _record_of(self.dataset, table, etag)
         return self._records[table]
+
+    @cached_property
+    def _etags(self) -> dict[str, str]:
+        """The etags of the records, of a dataset in a store: one request in the place of one for each of them."""
+        store, folder = self.dataset.store, "tables/.records/"
+        found = store.below(folder[:-1]) if store is not None else ()
+        return {each.key.removeprefix(folder): each.etag or secrets.token_hex(8) for each in found}
 
     def listed(self, table: str) -> list[PartName]:
         """Every part of a table that is on the disk, by number."""

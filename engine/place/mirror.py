@@ -64,14 +64,14 @@ class Mirror:
         return None if found is None else found.size
 
     def names(self, folder: Path) -> tuple[list[str], list[str]]:
-        """Copies of what is no more go with it."""
+        """Copies of what is no more go with it; those that came since it was listed stay."""
         store, key = _object(folder)
+        copies = list(folder.glob("[!.]*.parquet"))
         folders, files = store.names(key)
         self._sizes.update((folder / name, size) for name, size in files.items() if _NAMED_BY_CONTENT.search(name))
-        if folder.is_dir():
-            for path in folder.glob("[!.]*.parquet"):
-                if path.name not in files:
-                    path.unlink(missing_ok=True)
+        for path in copies:
+            if path.name not in files:
+                path.unlink(missing_ok=True)
         return folders, list(files)
 
     def is_folder(self, path: Path) -> bool:

@@ -19,7 +19,7 @@ def open_uploads(store: Store) -> str | None:
         from botocore.exceptions import BotoCoreError, ClientError
         from botocore.session import get_session
     except ImportError:
-        return "not checked: that takes botocore, pip install boto3"
+        return "not checked: botocore is not installed"
     session, bucket = get_session(), store.bucket.partition("://")[2]
     try:
         region = session.get_config_variable("region") or "us-east-1"

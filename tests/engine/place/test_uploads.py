@@ -59,4 +59,4 @@ def test_what_cannot_be_asked_is_not_checked(server: Server, monkeypatch: pytest
     assert open_uploads(Store.at("az://container/ds")) is None
     assert said("s3://no-such-bucket/ds") == "not checked: NoSuchBucket"
     monkeypatch.setitem(sys.modules, "botocore.session", None)
-    assert said() == "not checked: that takes botocore, pip install boto3"
+    assert said() == "not checked: botocore is not installed"
