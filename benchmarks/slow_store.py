@@ -28,6 +28,14 @@ from aiohttp import web
 PAGE = 1000
 """Keys of one answer to a listing, as in S3."""
 BUCKET = "made"
+_UPLOAD = (
+    f"<InitiateMultipartUploadResult><Bucket>{BUCKET}</Bucket><Key>{{key}}</Key><UploadId>1</UploadId>"
+    "</InitiateMultipartUploadResult>"
+)
+_WHOLE = (
+    f"<CompleteMultipartUploadResult><Location>/</Location><Bucket>{BUCKET}</Bucket><Key>{{key}}</Key>"
+    "<ETag>&quot;{etag}&quot;</ETag></CompleteMultipartUploadResult>"
+)
 
 
 class SlowStore:
@@ -36,6 +44,7 @@ class SlowStore:
     def __init__(self, delay_s: float, templates: Mapping[str, bytes], keys: Mapping[str, str]) -> None:
         self._delay_s, self._templates, self._keys = delay_s, dict(templates), dict(keys)
         self._sorted: list[str] | None = None
+        self._pieces: dict[str, dict[int, bytes]] = {}
         self.requests: Counter[str] = Counter()
 
     def app(self) -> web.Application:
@@ -111,8 +120,15 @@ class SlowStore:
     async def _object(self, request: web.Request) -> web.Response:
         key = unquote(request.match_info["key"])
         await self._waited(request.method)
-        if request.method == "PUT":
-            data = await request.read()
+        if request.method == "POST" and "uploads" in request.query:
+            self._pieces[key] = {}
+            return web.Response(text=_UPLOAD.format(key=escape(key)), content_type="application/xml")
+        if request.method == "PUT" and "partNumber" in request.query:
+            self._pieces[key][int(request.query["partNumber"])] = await request.read()
+            return web.Response(headers={"ETag": f'"{request.query["partNumber"]}"'})
+        if request.method in ("PUT", "POST"):
+            pieces = self._pieces.pop(key, {})
+            data = await request.read() if request.method == "PUT" else b"".join(pieces[n] for n in sorted(pieces))
             name = hashlib.sha256(data).hexdigest()
             refused = "If-None-Match" in request.headers and key in self._keys
             wanted = request.headers.get("If-Match")
@@ -121,6 +137,8 @@ class SlowStore:
             if key not in self._keys:
                 self._sorted = None
             self._templates[name], self._keys[key] = data, name
+            if request.method == "POST":
+                return web.Response(text=_WHOLE.format(key=escape(key), etag=name), content_type="application/xml")
             return web.Response(headers={"ETag": f'"{name}"'})
         if request.method == "DELETE":
             self._keys.pop(key, None)
