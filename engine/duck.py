@@ -90,6 +90,6 @@ def in_list(numbers: Iterable[int]) -> str:
     return f"({', '.join(str(int(number)) for number in dict.fromkeys(numbers))})"
 
 
-def read_parts(paths: Iterable[Path], options: str = "") -> str:
+def read_parts(paths: Iterable[Path]) -> str:
     """What to write after FROM for some parts of a table."""
-    return f"read_parquet([{', '.join(literal(glob_safe(at_hand(path))) for path in paths)}], {_AS_IS}{options})"
+    return f"read_parquet([{', '.join(literal(glob_safe(at_hand(path))) for path in paths)}], {_AS_IS})"

@@ -27,7 +27,7 @@ from schemas.files import remove_folder
 from schemas.recipe import DataRecipe
 from schemas.shard_index import INDEX_FILE, read_index
 from schemas.tables import SCHEMAS
-from tests.building import build, computed, put, recipe, write_pictures
+from tests.building import build, computed, put, recipe, table_of, write_pictures
 from viewer.database import Database
 
 pytestmark = [pytest.mark.slow, pytest.mark.meanings]
@@ -492,3 +492,15 @@ def test_a_query_may_spill_again_after_what_was_spilled_is_swept(small: Dataset,
             assert (dataset.root / ".duckdb-spill").is_dir()
         catalog.sweep_spilled(dataset)
         assert not (dataset.root / ".duckdb-spill").exists()
+
+
+def test_parts_from_before_a_column_was_added_are_read_in_their_order(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path / "dataset")
+    put(dataset, "listing", 0, table_of("listing", [{"row_id": 0, "source": "x", "source_name": "x", "member": "m"}]))
+    for number in range(4):
+        path = put(dataset, "samples", number, table_of("samples", [{"row_id": number, "content": f"c{number}"}]))
+        if number in (1, 2):
+            pq.write_table(pq.read_table(path).drop_columns(["content"]), path)
+    with catalog.connect(dataset, reads=["samples"]) as connection:
+        found = connection.execute("SELECT row_id, content FROM samples").fetchall()
+    assert found == [(0, "c0"), (1, None), (2, None), (3, "c3")]
