@@ -14,6 +14,7 @@ from unittest.mock import patch
 import obstore
 from obstore.store import MemoryStore
 
+from engine.names import _record_of
 from tests.dying import Died
 
 URL = "s3://bucket/ds"
@@ -58,6 +59,7 @@ class Memory:
             for key in reversed(keys) if backwards else keys:
                 dying(delete)(store, [key])
 
+        _record_of.cache_clear()  # the etags of each such store begin anew
         with (
             patch("engine.place.store._client", lambda bucket: self.client),
             patch.dict(os.environ, _NOWHERE, SIGMA_SCRATCH=str(scratch)),

@@ -147,12 +147,12 @@ def test_a_store_that_takes_as_long_as_a_beat_to_answer_costs_no_healthy_lease(s
     class Slow(Store):
         def __getattribute__(self, name: str) -> Any:
             if name in ("find", "swap", "get"):
-                time.sleep(0.15)
+                time.sleep(0.18)
             return super().__getattribute__(name)
 
     slow = Slow(store.bucket, store.prefix)
     with leased(slow, refusal, lost=never):
-        for _ in range(3):
+        for _ in range(2):
             with pytest.raises(ValueError, match="held by"), leased(slow, refusal):
                 pass
 
