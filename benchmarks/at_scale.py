@@ -88,7 +88,7 @@ def made(num_rows: int) -> tuple[dict[str, bytes], dict[str, str]]:
         for table in step.outputs:
             held._held.pop(table, None)
             held._listed[table] = [part_name(table, number, each or "") for number, each in enumerate(sources)]
-    templates = {table: _part_bytes(table) for table in held._listed} | {"tar": b""}
+    templates = {table: _part_bytes(table) for table in held._listed} | {"tar": b"tar"}
     keys = {f"ds/tables/{table}/{name.file}": table for table, names in held._listed.items() for name in names}
     keys |= {f"ds/shards/0.68/0.68-{number:06d}.tar": "tar" for number in range(len(shards))}
     records = {f"tables/.records/{table}.json": to_json(

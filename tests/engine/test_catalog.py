@@ -496,11 +496,17 @@ def test_a_query_may_spill_again_after_what_was_spilled_is_swept(small: Dataset,
 
 def test_parts_from_before_a_column_was_added_are_read_in_their_order(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path / "dataset")
-    put(dataset, "listing", 0, table_of("listing", [{"row_id": 0, "source": "x", "source_name": "x", "member": "m"}]))
-    for number in range(4):
-        path = put(dataset, "samples", number, table_of("samples", [{"row_id": number, "content": f"c{number}"}]))
+    inputs = [{"row_id": number, "source": "x", "source_name": "x", "member": "m"} for number in range(4)]
+    for number, row in enumerate(inputs):
+        put(dataset, "listing", number, table_of("listing", [row]))
+        path = put(
+            dataset,
+            "captions",
+            number,
+            table_of("captions", [{"row_id": number, "captioner": "c", "refused_caption": "no"}]),
+        )
         if number in (1, 2):
-            pq.write_table(pq.read_table(path).drop_columns(["content"]), path)
-    with catalog.connect(dataset, reads=["samples"]) as connection:
-        found = connection.execute("SELECT row_id, content FROM samples").fetchall()
-    assert found == [(0, "c0"), (1, None), (2, None), (3, "c3")]
+            pq.write_table(pq.read_table(path).drop_columns(["refused_caption", "cut"][:number]), path)
+    with catalog.connect(dataset, reads=["captions"]) as connection:
+        found = connection.execute("SELECT row_id, refused_caption FROM captions").fetchall()
+    assert found == [(0, "no"), (1, None), (2, None), (3, "no")]
