@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -66,11 +67,12 @@ class Store:
         iam = boto3.client(
             "iam", endpoint_url=self.url, aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name="us-east-1"
         )
-        iam.create_user(UserName="reader")
+        name = f"reader-{uuid.uuid4()}"  # moto's servers of one process share what they hold
+        iam.create_user(UserName=name)
         statement = {"Effect": "Allow", "Action": "*", "Resource": "*"}
         policy = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
-        iam.put_user_policy(UserName="reader", PolicyName="all", PolicyDocument=policy)
-        made = iam.create_access_key(UserName="reader")["AccessKey"]
+        iam.put_user_policy(UserName=name, PolicyName="all", PolicyDocument=policy)
+        made = iam.create_access_key(UserName=name)["AccessKey"]
         before, settings.INITIAL_NO_AUTH_ACTION_COUNT = settings.INITIAL_NO_AUTH_ACTION_COUNT, 0
         try:
             yield made["AccessKeyId"], made["SecretAccessKey"]

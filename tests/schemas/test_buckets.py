@@ -64,7 +64,8 @@ def nearest_by_definition(height: int, width: int, labels: Sequence[str] = LABEL
 def nearest_in_sql(sides: list[tuple[int, int]]) -> list[str]:
     rows = ", ".join(f"({row}, {height}, {width})" for row, (height, width) in enumerate(sides))
     label = nearest_sql("height::DOUBLE / width")
-    found = duckdb.sql(f"SELECT {label} FROM (VALUES {rows}) AS t(row, height, width) ORDER BY row").fetchall()
+    with duckdb.connect() as connection:
+        found = connection.sql(f"SELECT {label} FROM (VALUES {rows}) AS t(row, height, width) ORDER BY row").fetchall()
     return [label for (label,) in found]
 
 

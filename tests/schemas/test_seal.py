@@ -36,7 +36,8 @@ def test_arrow_and_duckdb_read_a_sealed_file(tmp_path: Path) -> None:
     sealed(path)
     check_file(path)
     assert pq.read_table(path).equals(ROWS)
-    assert duckdb.sql(f"SELECT count(*), sum(number) FROM '{path}'").fetchall() == [(40, 780)]
+    with duckdb.connect() as connection:
+        assert connection.sql(f"SELECT count(*), sum(number) FROM '{path}'").fetchall() == [(40, 780)]
 
 
 def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
