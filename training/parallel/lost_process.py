@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import FrameType
 
 from schemas.training import Data
@@ -111,7 +111,8 @@ def lost_process_named(rank: int, size: int, patience_s: float = GRACE_S) -> Ite
     ]
     before = {number: signal.signal(number, stop) for number in heard}
     try:
-        yield stop
+        with _stuck_named(stop) if in_main and size > 1 else nullcontext():
+            yield stop
     except RuntimeError as error:
         if size == 1 or not any(sign in str(error) for sign in SIGNS_OF_A_LOST_PROCESS):
             raise
@@ -125,6 +126,30 @@ def lost_process_named(rank: int, size: int, patience_s: float = GRACE_S) -> Ite
         for number, handler in before.items():
             if signal.getsignal(number) is stop:
                 signal.signal(number, handler)
+
+
+@contextmanager
+def _stuck_named(stop: StopSignal) -> Iterator[None]:
+    """End this process `GRACE_S` after a SIGTERM that `stop` never heard: the main thread waits inside gloo or NCCL for
+    a process that is gone, and Python calls a handler only once it is back."""
+    heard, tell = os.pipe()
+    os.set_blocking(tell, False)
+
+    def watch() -> None:
+        while numbers := os.read(heard, 64):
+            if signal.SIGTERM in numbers:
+                time.sleep(GRACE_S)
+                if stop.received is None:
+                    _exit_with(f"{stop.process}: received SIGTERM while it waited for another process; {RUN_AGAIN}")
+        os.close(heard)
+
+    before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+    threading.Thread(target=watch, name="stuck", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(tell)
 
 
 def _exit_with(line: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import torch
 
 import training.train
 from schemas.training import Data, TrainingRecipe
+from tests.processes import Python
 from tests.training.runs import Run, metrics_of
 from training.checkpoint import latest_checkpoint, read_checkpoint
 from training.parallel.lost_process import full_memory_named, lost_process_named
@@ -69,6 +72,27 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(long_recipe):
     code, stderr = run.end(timeout_s=60)
     step, _ = stored(long_recipe)
     assert code == 1 and stderr.count(f"is stored at step {step} of 100000") == 2, stderr
+
+
+STUCK = """
+import ctypes
+import training.parallel.lost_process as lost
+lost.GRACE_S = 0.2
+with lost.lost_process_named(0, 2):
+    lock, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+    print("up", flush=True)
+    libc.pthread_mutex_lock(lock), libc.pthread_mutex_lock(lock)  # for ever, outside of Python
+"""
+
+
+def test_a_process_that_waits_inside_a_library_hears_sigterm_all_the_same():
+    process = Python("-c", STUCK, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "up\n"
+    time.sleep(0.3)  # it locks
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert stderr.startswith("process 0 of 2: received SIGTERM while it waited") and "run the same command" in stderr
 
 
 def test_a_full_memory_names_the_knobs(recipe_values):
