@@ -22,7 +22,7 @@ from engine.reduce_job import ReduceJob, explaining_memory
 from engine.run_log import JobResult, write_run
 from engine.runner import LazyRunner, Runner
 from schemas.commit import write_bytes
-from schemas.files import delete_file, is_file, is_folder, names_in
+from schemas.files import delete_file, entries_in, is_file, is_folder
 from schemas.recipe import DataRecipe
 
 
@@ -205,7 +205,7 @@ def refuse_foreign_folder(dataset: Dataset) -> None:
     """
     if is_file(dataset.root):
         raise ValueError(f"out={dataset.root}: is a file; name a folder for the dataset")
-    names = names_in(dataset.root)
+    names = entries_in(dataset.root)
     if names and not {".lock", ".lock-shared", "tables", "shards", "recipe.yaml"} & {*names}:
         raise ValueError(f"out={dataset.root}: holds other files and no dataset; name an empty or new folder")
 
@@ -221,7 +221,7 @@ def _refuse_url_lists(dataset: Dataset, recipe: DataRecipe) -> None:
 def _remove_empty(dataset: Dataset) -> None:
     """Leave nothing of a dataset that was refused before its first part."""
     ours = {".lock", dataset.recipe.name}
-    if {*names_in(dataset.root)} <= ours:
+    if {*entries_in(dataset.root)} <= ours:
         for name in ours:
             delete_file(dataset.root / name)
         if dataset.store is None:

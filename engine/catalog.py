@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import cache, partial, reduce
 from importlib import resources
 from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import duckdb
@@ -310,13 +311,13 @@ def select_table(held: Held, table: str) -> str:
     if not paths:
         return _select_nothing(contract)
     lacking = partial(_lacking, table=table)
-    looked_at = paths if is_captions(table) or table == "samples" else [paths[0], paths[-1]]
-    lack = any(of_each(lacking, looked_at))
-    runs = [list(run) for _, run in groupby(paths, lacking)] if lack else [paths]
-    selects = [f"SELECT * FROM {read_parts(run)}" for run in runs]
+    grown = is_captions(table) or table == "samples" or any(of_each(lacking, [paths[0], paths[-1]]))
+    lacks = list(of_each(lacking, paths)) if grown else [frozenset[str]()] * len(paths)
+    runs = groupby(zip(paths, lacks, strict=True), itemgetter(1))
+    selects = [f"SELECT * FROM {read_parts(path for path, _ in run)}" for _, run in runs]
     # two at a time: a view of three prints otherwise once it is stored, which doctor would take for another view
     both = "SELECT * FROM ({}) UNION ALL BY NAME {}".format
-    return reduce(both, [_select_nothing(contract), *selects] if lack else selects)
+    return reduce(both, [_select_nothing(contract), *selects] if any(lacks) else selects)
 
 
 def _select_beside(held: Held, captions: Iterable[str]) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from engine.ahead import of_each
 from engine.content import content_digest as content_digest
 from engine.names import DIGITS, Held, PartName
 from engine.place.lease import leased
@@ -268,27 +266,6 @@ def read_some(path: Path, column: str, values: Collection[int], columns: list[st
 
 def _has(bounds: pq.Statistics | None, value: int) -> bool:
     return bounds is None or not bounds.has_min_max or bounds.min <= value <= bounds.max
-
-
-def rows_at(held: Held, table: str, row_ids: Collection[int], columns: list[str] | None = None) -> pa.Table:
-    """The rows of some inputs in a table that is cut as the listing is; no other row group is read.
-
-    Args:
-        columns: `row_id` among them.
-
-    Raises:
-        ValueError: a file is missing or damaged.
-    """
-    found = [schema_of(table).empty_table().select(columns or schema_of(table).names)]
-    ends = dict(zip(held.parts("listing"), accumulate(of_each(count_rows, held.paths("listing"))), strict=True))
-    begin = 0
-    for number in held.parts(table):
-        end = ends.get(number)
-        inside = [row_id for row_id in row_ids if end is None or begin <= row_id < end]
-        begin = end or begin
-        if inside:
-            found.append(read_some(held.path(table, number), "row_id", inside, columns).cast(found[0].schema))
-    return pa.concat_tables(found)
 
 
 def count_rows(path: Path) -> int:

@@ -48,7 +48,7 @@ class PartName(NamedTuple):
 
 def names_in(folder: Path) -> list[PartName]:
     """The parts in a folder, by number."""
-    return sorted(name for name in map(PartName.parse, files.names_in(folder)) if name is not None)
+    return sorted(name for name in map(PartName.parse, files.entries_in(folder)) if name is not None)
 
 
 def made_from(job: str, knobs: Mapping[str, Any]) -> Callable[[Iterable[str]], str]:
@@ -183,7 +183,7 @@ class Held:
         """The tables `captions_beside/<captioner>` that have a part or a record, by name."""
         beside = self.dataset.folder(BESIDE.rstrip("/"))
         records = files.find_files(self.dataset.record_path(BESIDE + "x").parent, "[!.]*.json")
-        folders = (name for name in files.names_in(beside) if name[0] != "." and names_in(beside / name))
+        folders = (name for name in files.entries_in(beside) if name[0] != "." and names_in(beside / name))
         return sorted(BESIDE + name for name in {*folders, *(path.stem for path in records)})
 
     def tables(self) -> list[str]:

@@ -1,4 +1,5 @@
-"""How fast the parts of a table come, told from when each was committed: for whoever looks at a build from outside."""
+"""How fast the parts of a table come, by the time at which each was committed: for whoever looks at a build from
+outside."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from engine.dataset import Dataset, as_stored, commit_table, content_digest, read_parquet, schema_of
 from engine.names import DIGITS
-from schemas.files import find_files, is_folder, names_in, remove_folder
+from schemas.files import entries_in, find_files, is_folder, remove_folder
 
 log = logging.getLogger(__name__)
 
@@ -96,6 +96,6 @@ def paid_folder(dataset: Dataset, table: str) -> Path:
 
 def settle_all(dataset: Dataset, table: str) -> None:
     """Put all noted rows of a table among the earlier ones, once the table is whole."""
-    for name in sorted(names_in(paid_folder(dataset, table))):
+    for name in sorted(entries_in(paid_folder(dataset, table))):
         if name.startswith("part-") and "." not in name:
             Paid.of(dataset, table, int(name.removeprefix("part-"))).settle()

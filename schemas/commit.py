@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from schemas.files import TEMPORARY, kept, make_folder
+from schemas.files import aside_of, kept, make_folder
 
 
 @contextmanager
@@ -23,7 +22,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     written can be read back from it. In a store it is one object, which is there whole once it was sent."""
     keeper = kept(path)
     make_folder(path.parent)
-    aside = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name}")  # two machines may have one process id
+    aside = aside_of(path)
     try:
         with aside.open("w+b") as file:
             yield file

@@ -27,6 +27,12 @@ _MOUNTS = "sigma-stores"
 _MOUNTED = re.compile(rf"^(.*/{_MOUNTS}-[^/]+)/([a-zA-Z][a-zA-Z0-9+.-]*):/(.+)$")
 
 
+def aside_of(path: Path) -> Path:
+    """A name for a file or folder while it is written or deleted. No other process gives it; two machines may have one
+    process id."""
+    return path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name}")
+
+
 class Kept(Protocol):
     """What keeps the files below a mount point: each method takes paths below it."""
 
@@ -71,19 +77,21 @@ KEEPERS: list[Kept] = []
 """What keeps the files of stores; `engine.place` puts itself here."""
 
 
+def scratch_folder() -> Path:
+    """The folder for copies of what is read from stores, where a recipe names none: that of SIGMA_SCRATCH, or the
+    system's for temporary files."""
+    return Path(os.environ.get("SIGMA_SCRATCH") or tempfile.gettempdir()).absolute()
+
+
 def mount_point(url: str, scratch: Path | None = None) -> Path:
     """The folder that means an address in a store, such as s3://bucket/folder.
 
     Args:
-        scratch: the folder for copies of what is read; None takes that of SIGMA_SCRATCH, or the system's for temporary
-            files.
+        scratch: the folder for copies of what is read; None takes `scratch_folder`.
     """
     scheme, _, rest = url.partition("://")
-    base = (
-        Path(scratch or os.environ.get("SIGMA_SCRATCH") or tempfile.gettempdir()).absolute()
-        / f"{_MOUNTS}-{os.getuid()}"
-    )
-    return base / f"{scheme}:" / rest.strip("/")
+    base = scratch_folder() if scratch is None else scratch.absolute()
+    return base / f"{_MOUNTS}-{os.getuid()}" / f"{scheme}:" / rest.strip("/")
 
 
 def place_of(location: str, scratch: Path | None = None) -> Path:
@@ -129,7 +137,7 @@ def make_folder(folder: Path) -> None:
 
 
 def open_file(path: Path) -> IO[bytes]:
-    """A file to read; of an object in a store only what is read is sent."""
+    """A file to read. Of an object in a store only the bytes that are read are sent."""
     keeper = kept(path)
     return path.open("rb") if keeper is None else keeper.open(path)
 
@@ -218,7 +226,7 @@ def is_folder(path: Path) -> bool:
     return path.is_dir() if keeper is None else keeper.is_folder(path)
 
 
-def names_in(folder: Path) -> list[str]:
+def entries_in(folder: Path) -> list[str]:
     """The names of the files and folders directly in a folder; none where there is no folder."""
     keeper = kept(folder)
     if keeper is not None:
@@ -265,8 +273,7 @@ def remove_folder(folder: Path) -> None:
     if keeper is not None:
         keeper.delete(keeper.below(folder))
     elif folder.is_dir():
-        aside = folder.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{folder.name}")
-        shutil.rmtree(folder.rename(aside), ignore_errors=True)
+        shutil.rmtree(folder.rename(aside_of(folder)), ignore_errors=True)
 
 
 def move_file(path: Path, target: Path) -> None:

@@ -6,12 +6,12 @@ import difflib
 import hashlib
 import math
 import os
-import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from schemas.files import scratch_folder
 from schemas.locations import for_datasets, in_home, is_remote, on_disk
 from schemas.strict import Seed, StrictModel
 from schemas.tokens import MAX_TOKENS
@@ -542,15 +542,14 @@ class TrainingRecipe(StrictModel):
 
     @property
     def out_folder(self) -> Path:
-        """The folder of the run; what is kept in a store is written there first."""
+        """The folder of the run. The files of a run in a store are written there first."""
         return self.folder_of(self.out)
 
     def folder_of(self, place: str) -> Path:
         """A path as it is; for an address in a store the folder of this machine that holds copies of what is there."""
         if not is_remote(place):
             return Path(place)
-        scratch = Path(os.environ.get("SIGMA_SCRATCH") or tempfile.gettempdir())
-        base = self.data.cache_dir or scratch.absolute() / f"sigma-copies-{os.getuid()}"
+        base = self.data.cache_dir or scratch_folder() / f"sigma-copies-{os.getuid()}"
         return base / hashlib.sha256(place.encode()).hexdigest()[:16]
 
     @property

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
@@ -143,3 +144,21 @@ def ghostscript_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)
     return log
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Any]:
+    """An S3 server on loopback, with a bucket."""
+    from tests.storing import storing  # which needs moto
+
+    with storing() as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3: Any) -> Iterator[Any]:
+    """The same, empty, where this process and those that it starts find it."""
+    from tests.storing import as_user_of
+
+    with as_user_of(s3) as server:
+        yield server

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import threading
+import time
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +15,8 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from engine.place import store as stores
+from engine.place.lease import leased
 from engine.place.store import _client
 
 KEY, SECRET = "AKIALOOPBACKTESTS", "tresor-of-the-loopback"
@@ -168,3 +171,24 @@ def as_user_of(store: Store) -> Iterator[Store]:
             store.refused.clear()
             store.empty()
             _client.cache_clear()
+
+
+def race_for_lease(place: stores.Store, held_s: float) -> tuple[list[int], list[str]]:
+    """Eight threads that want one lease at the same time: those that get it, and the refusals of the others."""
+    got, refused, go = list[int](), list[str](), threading.Barrier(8)
+
+    def take(number: int) -> None:
+        go.wait()
+        try:
+            with leased(place, lambda who: who, lost=lambda: got.append(-1)):
+                got.append(number)
+                time.sleep(held_s)
+        except ValueError as error:
+            refused.append(str(error))
+
+    threads = [threading.Thread(target=take, args=[number]) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return got, refused

@@ -28,17 +28,10 @@ from tests.dying import Died
 from tests.engine.flowing import listed
 from tests.memory_store import URL, Memory
 from tests.storing import Store as Server
-from tests.storing import as_user_of, storing
 from tests.trees import content, sigma, start_sigma
 from viewer.cards import proxies
 
 SIZES = [(96, 64), (64, 96), (96, 64), (80, 80), (96, 64), (96, 64), (64, 96)]
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    with storing() as found:
-        yield found
 
 
 @pytest.fixture
@@ -48,9 +41,8 @@ def quick_leases(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def server(running: Server, quick_leases: None) -> Iterator[Server]:
-    with as_user_of(running) as found:
-        yield found
+def server(bucket: Server, quick_leases: None) -> Server:
+    return bucket
 
 
 @pytest.fixture(scope="module")

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from engine.dataset import rows_at
 from engine.duck import Connection, Row, in_list, rows
 from engine.names import Held
 from schemas.pixels import PixelError, open_rgb
 from schemas.scores import LIMITS
 from viewer.grounding import marks
+from viewer.rows import rows_at
 from viewer.sheets.compare import has_view
 
 PAGE_THUMBNAIL_PX = 240

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from engine.dataset import rows_at
 from engine.duck import Row
 from engine.run_log import read_runs
 from schemas.lru import Lru
@@ -14,6 +13,7 @@ from schemas.tables import SCHEMAS, WIDE_TABLES
 from viewer.cards import cards, proxies, thumbnail
 from viewer.database import Database, TooSlow
 from viewer.filters import Filter
+from viewer.rows import rows_at
 
 PAGE = 24
 """Images per page of a list."""

@@ -1,4 +1,4 @@
-"""One writer at a time in a store: an object that its holder beats, and that another takes over once it stands still.
+"""One writer at a time in a store: an object that its holder beats, and that another takes over once it moves no more.
 
 No clocks are compared: who waits looks whether the etag moves, by its own clock. A holder that was not heard of for
 long, as after a pause of its machine, beats before it writes anything, and stops where another has taken over.

@@ -1,5 +1,5 @@
-"""Files in a store by their paths here: what is named by its content is copied to this machine once, the rest is read
-from the store each time."""
+"""Files in a store by their paths here: a file that is named by its content is copied to this machine once, all others
+are read from the store each time."""
 
 from __future__ import annotations
 

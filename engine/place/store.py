@@ -19,7 +19,7 @@ import obstore
 from obstore import exceptions as refused
 from obstore.store import from_url
 
-from schemas.files import TEMPORARY, make_folder
+from schemas.files import aside_of, make_folder
 from schemas.locations import public_url
 
 RETRIES, RETRY_S = 10, 180
@@ -107,7 +107,7 @@ class Store:
         with self._naming(key):
             answer = obstore.get(self._client, self._key(key))
         make_folder(path.parent)
-        aside = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name}")
+        aside = aside_of(path)
         try:
             with aside.open("wb") as file, self._naming(key):
                 for chunk in answer:
@@ -193,7 +193,7 @@ class Store:
         self.delete([key])
 
     def open(self, key: str, size: int | None = None) -> io.BufferedReader:
-        """An object as a file to read; only what is read is sent.
+        """An object as a file to read; only the bytes that are read are sent.
 
         Args:
             size: its size, where it is known.

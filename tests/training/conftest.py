@@ -7,7 +7,7 @@ import io
 import json
 import os
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -122,24 +122,6 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i, size in enumerate(sizes)
     ]
     return write_dataset(tmp_path_factory.mktemp("dataset"), pictures, sizes)
-
-
-@pytest.fixture(scope="session")
-def s3() -> Iterator[Any]:
-    """An S3 server on loopback, with a bucket."""
-    from tests.storing import storing
-
-    with storing() as server:
-        yield server
-
-
-@pytest.fixture
-def bucket(s3: Any) -> Iterator[Any]:
-    """The same, empty, where this process and those that it starts find it."""
-    from tests.storing import as_user_of
-
-    with as_user_of(s3) as server:
-        yield server
 
 
 def upload(server: Any, folder: Path, prefix: str) -> str:

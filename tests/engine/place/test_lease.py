@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,14 @@ from engine.place.store import Store, StoreError
 from schemas.commit import write_bytes
 from schemas.files import mount_point
 from tests.storing import Store as Server
-from tests.storing import as_user_of, storing
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    with storing() as found:
-        yield found
+from tests.storing import race_for_lease
 
 
 @pytest.fixture
-def store(running: Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+def store(bucket: Server, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setattr(lease, "BEAT_S", 0.05)
     monkeypatch.setattr(lease, "STILL_S", 0.6)
-    with as_user_of(running) as found:
-        yield Store.at(f"s3://{found.bucket}/ds")
+    return Store.at(f"s3://{bucket.bucket}/ds")
 
 
 def refusal(holder: str) -> str:
@@ -50,22 +42,7 @@ def test_a_second_writer_is_refused_and_names_the_first(store: Store) -> None:
 
 
 def test_of_eight_that_start_at_once_one_gets_it(store: Store) -> None:
-    got, refused, go = list[int](), list[str](), threading.Barrier(8)
-
-    def take(number: int) -> None:
-        go.wait()
-        try:
-            with leased(store, refusal):
-                got.append(number)
-                time.sleep(1.5)
-        except ValueError as error:
-            refused.append(str(error))
-
-    threads = [threading.Thread(target=take, args=[number]) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    got, refused = race_for_lease(store, held_s=1.5)
     assert len(got) == 1 and len(refused) == 7
 
 
@@ -185,9 +162,9 @@ def test_a_process_that_ends_at_once_gives_its_leases_back(store: Store) -> None
     assert list(store.below()) == []
 
 
-def test_a_store_that_is_silent_for_a_moment_does_not_cost_the_lease(running: Server, store: Store) -> None:
+def test_a_store_that_is_silent_for_a_moment_does_not_cost_the_lease(bucket: Server, store: Store) -> None:
     with leased(store, refusal, lost=never):
-        running.refused["ds/.lock"] = 503
+        bucket.refused["ds/.lock"] = 503
         time.sleep(0.2)
-        running.refused.clear()
+        bucket.refused.clear()
         time.sleep(0.2)

@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -20,10 +19,9 @@ from pathlib import Path
 import pytest
 
 from engine.place import lease
-from engine.place.lease import leased
 from engine.place.store import Store, _client
 from tests.building import build, recipe, write_pictures
-from tests.storing import environment
+from tests.storing import environment, race_for_lease
 from tests.trees import content
 
 pytestmark = pytest.mark.slow
@@ -186,21 +184,6 @@ def objects_come_back(store: Store, folder: Path) -> None:
 
 
 def one_of_eight_holds_it(store: Store) -> None:
-    got, refused, go = list[int](), list[str](), threading.Barrier(8)
-
-    def take(number: int) -> None:
-        go.wait()
-        try:
-            with leased(store, lambda who: who, lost=lambda: got.append(-1)):
-                got.append(number)
-                time.sleep(4)
-        except ValueError as error:
-            refused.append(str(error))
-
-    threads = [threading.Thread(target=take, args=[number]) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    got, refused = race_for_lease(store, held_s=4)
     assert len(got) == 1 and len(refused) == 7
     assert list(store.below()) == []

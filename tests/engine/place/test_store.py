@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,27 +12,14 @@ from obstore import exceptions as refused
 
 from engine.place import store as stores
 from engine.place.store import Store, StoreError
-from schemas.files import is_file, is_folder, mount_point, names_in
+from schemas.files import entries_in, is_file, is_folder, mount_point
 from schemas.locations import for_datasets
 from tests.storing import Store as Server
-from tests.storing import as_user_of, storing
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Server]:
-    with storing() as found:
-        yield found
 
 
 @pytest.fixture
-def server(running: Server) -> Iterator[Server]:
-    with as_user_of(running) as found:
-        yield found
-
-
-@pytest.fixture
-def store(server: Server) -> Store:
-    return Store.at(f"s3://{server.bucket}/some/folder/")
+def store(bucket: Server) -> Store:
+    return Store.at(f"s3://{bucket.bucket}/some/folder/")
 
 
 NAMES = ["a", "b c", "d/e#?.jpg", "Grüße 世界", "50%.tar", "x+y"]
@@ -52,21 +38,21 @@ def test_what_was_put_is_got_listed_moved_and_deleted_under_any_name(store: Stor
     assert store.find("a") is None
 
 
-def test_an_object_that_marks_a_folder_is_none(server: Server) -> None:
+def test_an_object_that_marks_a_folder_is_none(bucket: Server) -> None:
     """As the consoles of clouds make them; SeaweedFS lists a folder whose objects are deleted in this way."""
-    server.put({"made/": b"", "made/tables/": b"", "made/tables/a": b"1"})
+    bucket.put({"made/": b"", "made/tables/": b"", "made/tables/a": b"1"})
     store, place = Store.at("s3://photos/made"), mount_point("s3://photos/made")
     assert store.names() == (["tables"], {}) and [found.key for found in store.below()] == ["tables/a"]
     assert is_folder(place / "tables") and not is_file(place)
-    server.delete("made/tables/a")
-    assert not is_folder(place) and names_in(place / "tables") == []
+    bucket.delete("made/tables/a")
+    assert not is_folder(place) and entries_in(place / "tables") == []
 
 
-def test_another_folder_of_the_bucket_is_not_seen(server: Server, store: Store) -> None:
+def test_another_folder_of_the_bucket_is_not_seen(bucket: Server, store: Store) -> None:
     store.put("a", b"1")
-    Store.at(f"s3://{server.bucket}/some/folder2").put("b", b"2")
+    Store.at(f"s3://{bucket.bucket}/some/folder2").put("b", b"2")
     assert [found.key for found in store.below()] == ["a"]
-    assert Store.at(f"s3://{server.bucket}").names("some") == (["folder", "folder2"], {})
+    assert Store.at(f"s3://{bucket.bucket}").names("some") == (["folder", "folder2"], {})
 
 
 def test_a_file_comes_back_whole_or_in_ranges(store: Store, tmp_path: Path) -> None:
@@ -102,7 +88,7 @@ def test_what_is_not_there_is_named(store: Store, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_bucket_and_an_address_without_one_are_refused(server: Server) -> None:
+def test_a_missing_bucket_and_an_address_without_one_are_refused(bucket: Server) -> None:
     for ask in (lambda s: s.put("a", b""), lambda s: list(s.below()), lambda s: s.names()):
         with pytest.raises(ValueError, match="s3://no-such-bucket: there is no such bucket"):
             ask(Store.at("s3://no-such-bucket/x"))
@@ -116,17 +102,17 @@ def test_a_missing_bucket_and_an_address_without_one_are_refused(server: Server)
         assert "hush" not in str(refusal.value)
 
 
-def test_a_refused_access_is_no_missing_object(server: Server, store: Store) -> None:
-    server.refused["some/folder/secret"] = 403
+def test_a_refused_access_is_no_missing_object(bucket: Server, store: Store) -> None:
+    bucket.refused["some/folder/secret"] = 403
     with pytest.raises(ValueError, match="s3://photos/some/folder/secret: the store refuses access"):
         store.get("secret")
 
 
 def test_credentials_that_are_wrong_are_named_by_the_servers_word_and_not_repeated(
-    server: Server, store: Store, monkeypatch: pytest.MonkeyPatch
+    bucket: Server, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.put("a", b"1")
-    with server.asking_for_credentials() as (key, secret):
+    with bucket.asking_for_credentials() as (key, secret):
         for what, word in ((secret + "x", "SignatureDoesNotMatch"), (secret, "InvalidAccessKeyId")):
             monkeypatch.setenv("AWS_ACCESS_KEY_ID", key if secret != what else "AKIANOSUCHKEY1234567")
             monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", what)
@@ -157,16 +143,16 @@ def test_what_a_store_says_is_told_in_one_line(
 
 
 def test_a_server_that_is_busy_is_asked_again_and_then_named(
-    server: Server, store: Store, monkeypatch: pytest.MonkeyPatch
+    bucket: Server, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(stores, "RETRIES", 2)
     store.put("a", b"1")
-    server.refused["some/folder/a"] = 503
-    server.forget()
+    bucket.refused["some/folder/a"] = 503
+    bucket.forget()
     stores._client.cache_clear()
     with pytest.raises(StoreError) as error:
         store.get("a")
-    assert server.requests["GET", "some/folder/a"] == 3
+    assert bucket.requests["GET", "some/folder/a"] == 3
     assert str(error.value).startswith("s3://photos/some/folder/a: ") and "503" in str(error.value)
     assert "\n" not in str(error.value)
 
