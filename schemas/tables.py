@@ -209,7 +209,9 @@ CAPTIONS = _table(
     num_tokens=int32("as the captioner counted what it wrote; null where it does not tell"),
     reason=text("CaptionReason: why there is no caption; null where there is one"),
     refused_caption=text("what the captioner wrote, where the gate refused it; judged again without asking again"),
-    cut=texts("what was said around the caption and taken off: preambles and offers; null where nothing was"),
+    cut=texts(
+        "what was around the caption and taken off: preambles, offers, thinking, Markdown; null where nothing was"
+    ),
 )
 
 MEANINGS["captions_beside"] = MEANINGS["captions"] | {"source": "the captioner's name in the recipe"}

@@ -9,19 +9,20 @@ from dataclasses import dataclass
 
 from captioning.texts.junk import is_tags
 from captioning.texts.language import speaks_another
-from captioning.texts.markup import has_markup, without_quotes
+from captioning.texts.markup import has_boxes, has_markup, without_quotes
 from captioning.texts.refusal import is_refusal
 from captioning.texts.repetition import repeats_itself
 from captioning.texts.text import clean, sentence_ends, sentences, words
-from captioning.texts.unwrap import unwrap
+from captioning.texts.unwrap import ROUNDS, unwrap
 from schemas.reasons import CaptionReason
 
 GATE = frozenset(
     {
         CaptionReason.REFUSAL,
         CaptionReason.PROMPT_ECHO,
+        CaptionReason.BOXES,
         CaptionReason.MARKUP,
-        CaptionReason.KEYWORDS,
+        CaptionReason.TAGS,
         CaptionReason.NOT_LANGUAGE,
         CaptionReason.OTHER_LANGUAGE,
         CaptionReason.REPETITION,
@@ -68,9 +69,12 @@ def judge(
     """
     text, cut = unwrap(answer)
     caption = clean(text)
-    while caption is not None and (again := unwrap(caption))[1]:  # what a line break kept apart
-        caption, cut = clean(again[0]), (*cut, *again[1])
-    reason = _reason(text, caption, cut, ended, languages, prompt)
+    for _ in range(ROUNDS):  # what a line break kept apart
+        again, more = unwrap(caption or "")
+        if not more:
+            break
+        caption, cut = clean(again), (*cut, *more)
+    reason = CaptionReason.MARKUP if more else _reason(text, caption, cut, ended, languages, prompt)
     return Judgement(None if reason else caption, reason, cut)
 
 
@@ -88,14 +92,16 @@ def _reason(
         return CaptionReason.REFUSAL
     if echoes(caption, prompt):
         return CaptionReason.PROMPT_ECHO
-    if has_markup(text) or has_markup(caption):
-        return CaptionReason.MARKUP
+    if has_boxes(text):
+        return CaptionReason.BOXES
     if repeats_itself(caption):
         return CaptionReason.REPETITION
     if not is_language(caption):
         return CaptionReason.NOT_LANGUAGE
     if is_tags(text) or is_tags(caption):
-        return CaptionReason.KEYWORDS
+        return CaptionReason.TAGS
+    if has_markup(text) or has_markup(caption):
+        return CaptionReason.MARKUP
     if languages is not None and speaks_another(caption, languages):
         return CaptionReason.OTHER_LANGUAGE
     return CaptionReason.CUT if is_cut(caption, ended) else None

@@ -13,7 +13,9 @@ KEYWORD_WORDS = 2.5
 FUNCTION_WORD_SHARE = 0.1
 """... and at most this share of its words are words that sentences are made with."""
 MIN_TAGS = 4
-"""A captioner's list of tags has at least this many items, and is no sentence."""
+"""A captioner's list of tags has at least this many items, ..."""
+ENDED_TAG_WORDS = 2
+"""... and at most this many words in each on average where it ends like a sentence."""
 MIN_HASHTAGS = 3
 """At least this many hashtags are keywords too, if they are at least half of the words."""
 DESCRIPTIVE_WORDS = 4
@@ -69,7 +71,8 @@ _FUNCTION_WORDS = _words_of(
     "under up was we were what when where which while who whose with you your"
 )
 _ITEMS = re.compile(r"[,;|•·/\n，、；]+")
-_TAGS_LABEL = re.compile(r"(?:tags?|keywords?|labels?|objects?)\s*:\s*", re.IGNORECASE)
+_TAGS_LABEL = re.compile(r"\A(?:\w+ )?(?:tags?|keywords?|labels?|objects?|prompt)\s*:\s*", re.IGNORECASE)
+_BULLET = re.compile(r"(?m)^[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t]+")
 _HASHTAG = re.compile(r"(?:#\w*[^\W\d]\w*)+[.,;!]*")
 
 
@@ -138,20 +141,22 @@ def is_keywords(text: str) -> bool:
 
 def is_tags(answer: str) -> bool:
     """True if a captioner's answer is a list of tags: keywords, words joined by underscores, or a few short items
-    without a word that sentences are made with and without an end."""
-    if is_keywords(answer):
+    with hardly a word that sentences are made with."""
+    bare = _BULLET.sub("", _TAGS_LABEL.sub("", answer.strip()))
+    if is_keywords(bare):
         return True
-    bare = _TAGS_LABEL.sub("", answer.strip())
     tokens = [token.strip(",;") for token in bare.split()]
-    if (
-        sum("_" in token.strip("_") for token in tokens) >= 2
-        and len(tokens) <= 2 * sum("_" in token for token in tokens) + 2
-    ):
+    num_joined = sum("_" in token.strip("_") for token in tokens)
+    if num_joined >= 2 and len(tokens) <= 2 * num_joined + 2:
         return True
-    items = [item.strip() for item in _ITEMS.split(bare) if item.strip()]
-    if len(items) < MIN_TAGS or bare.rstrip("\"'”’")[-1:] in tuple(".!?。！？…"):
+    items = [item for item in _ITEMS.split(bare) if item.strip()]
+    if len(items) < MIN_TAGS:
         return False
-    return len(words(bare)) <= KEYWORD_WORDS * len(items) and not _FUNCTION_WORDS.intersection(words(bare))
+    said = words(bare)
+    joining = len(_FUNCTION_WORDS.intersection(said))
+    if bare.rstrip("\"'”’")[-1:] in tuple(".!?。！？…"):  # a sentence may enumerate: "Apples, pears, grapes and plums."
+        return not joining and len(said) <= ENDED_TAG_WORDS * len(items)
+    return len(said) <= KEYWORD_WORDS * len(items) and joining <= FUNCTION_WORD_SHARE * len(said)
 
 
 def without_hashtags(text: str) -> str:

@@ -34,19 +34,24 @@ _MARKDOWN = re.compile(
 )
 _SPECIAL_TOKEN = re.compile(
     r"<\|[^|<>\n]{1,40}\|>|</?s>(?!\w)|\[/?INST\]|<(?:image|img|unk|pad|eos|bos|eot|end_of_turn|start_of_turn)>|"
-    r"<tokens_unused_\d+>|</?(?:ref|box|quad|point|poly|det|grounding|phrase|object|think(?:ing)?|thought|reasoning|reflection|"
-    r"answer)\b[^<>]{0,200}>|<(?:loc|x|y|bin|patch_index|pos)_?\d+>|<\d{1,4}>",
+    r"<tokens_unused_\d+>|[<◁]/?(?:grounding|phrase|object|think(?:ing)?|thought|reasoning|reflection|answer)\b"
+    r"[^<>]{0,200}[>▷]",
     re.IGNORECASE,
 )
-_NUMBER = r"\s*-?\d{1,5}(?:\.\d{1,8})?\s*"
+_NUMBER = r"\s*-?\d{1,5}(?:\.\d{1,8})?%?\s*"
+_FRACTION = r"\s*0?\.\d{1,8}\s*"
 _BOX = re.compile(
     rf"[\[{{<]{_NUMBER}(?:[,;\s]{_NUMBER}){{3}}[\]}}>]"  # [75, 658, 250, 871], [[...]], {...}, <...>
     rf"|\((?=[^()]*(?:\d\d|\.\d)){_NUMBER}(?:[,;\s]{_NUMBER}){{3}}\)"  # (75, 658, 250, 871)
     rf"|[\[(]{_NUMBER},{_NUMBER}[\])]\s*(?:,|;|-|to|and)?\s*[\[(]{_NUMBER},{_NUMBER}[\])]"  # (75, 658), (250, 871)
-    rf"|\[\[{_NUMBER},{_NUMBER}\]|\b[xy](?:1|_?min)\s*[=:]\s*\d|\bbbox(?:_2d)?\b|\bbounding[ _-]box(?:es)?\s*[:=(\[]",
+    rf"|\[\[{_NUMBER},{_NUMBER}\]|[\[(]{_FRACTION},{_FRACTION}[\])]"  # [[75, 658]], (0.12, 0.4)
+    r"|\b[xy](?:1|_?min)\s*[\"']?\s*[=:]\s*-?\d|\bbbox(?:_2d)?\b|\bbounding[ _-]box(?:es)?\s*(?:is|are)?\s*[:=(\[]"
+    r"|\b(?:coordinates?|pixels?|point(?:_2d)?)\s*(?:at|are|is)?\s*[:=]?\s*[\[(]\s*\d"
+    r"|</?\|?(?:ref|box|quad|point|poly|det)\b[^<>]{0,200}>|<\|(?:box|ref|det|object_ref|quad)_(?:start|end)\|>"
+    r"|<(?:loc|x|y|bin|patch_index|pos|coord)_?\d+>|<\d{1,4}>",
     re.IGNORECASE,
 )
-"""Coordinates, as models that point at things write them."""
+"""Coordinates, as models that point at things write them: in brackets, as pairs, by name, as tokens."""
 _JSON = re.compile(r"\A\s*(?:\{\s*\"|\[\s*[{\"\[\d])")
 
 
@@ -72,13 +77,18 @@ def without_urls(text: str) -> str:
 
 
 def has_markup(text: str) -> bool:
-    """True if a caption holds HTML, Markdown, JSON, control tokens of a language model, coordinates or a stray URL.
+    """True if a caption holds HTML, Markdown, JSON, control tokens of a language model or a stray URL.
 
     Text in quotes is writing in the picture, and no markup; so is a URL after "a sign that reads".
     """
     bare = without_quotes(text)
-    found = (_BLOCK_TAG, _INLINE_TAG, _MARKDOWN, _SPECIAL_TOKEN, _BOX)
+    found = (_BLOCK_TAG, _INLINE_TAG, _MARKDOWN, _SPECIAL_TOKEN)
     return any(pattern.search(bare) for pattern in found) or bool(_JSON.match(text)) or bool(_stray_urls(text))
+
+
+def has_boxes(text: str) -> bool:
+    """True if a caption holds coordinates of boxes or points; those in quotes are writing in the picture."""
+    return _BOX.search(without_quotes(text)) is not None
 
 
 def without_quotes(text: str) -> str:

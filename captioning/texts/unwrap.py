@@ -1,107 +1,209 @@
-"""Takes off what a chat model says around a caption: "Certainly! Here is a description:", "Let me know if ..."."""
+"""Takes off what a chat model puts around a caption: thinking, Markdown, quotes, and what it says around it."""
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable, Iterable, Iterator
 
+from captioning.texts.chat import said_around, standing
 from captioning.texts.markup import quotes_filled
-from captioning.texts.text import sentence_ends
 
-LONGEST_PREAMBLE = 300
-"""Characters."""
+ROUNDS = 8
+"""An answer that is wrapped more often than this is not unwrapped to its end."""
 
-_MARKS = " \t\n-*_>=~(#¡¿"
-"""What Markdown puts around sentences, rulers included."""
+Spans = Iterable[tuple[int, int]]
+"""Stretches of a text, in its order, as (begin, end)."""
 
-_YES = (
-    r"(?:certainly|sure(?: thing)?|of course|absolutely|gladly|definitely|great|okay|ok|alright|no problem|got it|"
-    r"with pleasure|understood|happy to help|good question|great question|yes|hello|hi(?: there)?|"
-    r"claro(?: que sí)?|por supuesto|con gusto|bien sûr|avec plaisir|volontiers|certainement|"
-    r"gerne?|natürlich|selbstverständlich|klar|certo|certamente|volentieri|com certeza|claro que sim|"
-    r"конечно|разумеется|natuurlijk|oczywiście|当然(?:可以)?|當然(?:可以)?|好的?|没问题|もちろん(?:です)?|はい|물론(?:입니다|이죠)?|네)"
-)
-_KIND = (
-    r"(?:description|caption|depiction|analysis|overview|summary|breakdown|account|rundown|answer|response|alt text|"
-    r"descripción|descrição|descrizione|leyenda|légende|legenda|analyse|análisis|beschreibung|bildbeschreibung|"
-    r"bildunterschrift|beschrijving|описание|подпись|opis|描述|描写|描寫|说明|說明|説明|キャプション|설명|묘사)"
-)
-_PLAIN_WORD = r"(?!(?:with|whose|bearing|holding|showing|reading|that|which|of|on|in|next|and)\b)[\w'’-]+,?"
-_END = r"(?:\s*[:：]|[.!](?=\s*\n))"
-_HERE = (
-    rf"(?:(?:based on|as (?:requested|you)|looking at|per your|for)\b[^,.:\n]{{0,80}}, )?(?:here['’]?s|here (?:is|"
-    rf"are)|below (?:is|are)|(?:the )?following (?:is|are)|this is|i (?:have|['’]ve) (?:written|"
-    rf"prepared|provided)|aqu[ií] (?:tienes?|está|hay)|aqui está|voici|voilà|hier ist|hier (?:kommt|folgt)|ecco|вот|"
-    rf"hier is|"
-    rf"oto) (?:{_PLAIN_WORD} ){{0,7}}{_KIND}\b[^:\n]{{0,160}}{_END}"
-    rf"|here(?:['’]s| is) (?:what|how) [^:.\n]{{0,80}}{_END}|(?:here|there) you (?:go|are){_END}"
-    rf"|(?:the )?(?:\w+ ){{0,3}}{_KIND}\b[^:.\n]{{0,60}}as follows{_END}"
-    rf"|(?:以下|下面|这|這)[^:：\n]{{0,40}}{_KIND}[^:：\n]{{0,20}}[:：]|[^:：\n]{{0,40}}(?:説明|キャプション|설명|묘사)[^:：\n]{{0,12}}[:：]"
-)
-_OFFERS_HELP = (
-    r"(?:i['’]d|i would|i['’]ll|i will|i can|let me|i am|i['’]m|let['’]?s) (?:be )?(?:(?!not\b)\w+ )?(?:happy|glad|"
-    r"delighted|pleased|describe|look|take|"
-    r"provide|try|help|do my best)\b[^.!:\n]{0,160}[.!:]"
-)
-_LABEL = (
-    rf"(?:(?:the )?(?:detailed |image |picture |photo |final |short |long )*(?:{_KIND})(?: of (?:the|this) (?:image|"
-    rf"picture|photo)"
-    r"(?: and its style)?)?|answer)\s*[:：]"
-)
-_PREAMBLE = re.compile(
-    rf"(?:[\s*_>¡¿]|#+ )*(?:{_YES}\s*(?:[!！.。]+|[,，、](?=\s*(?:{_HERE}|{_OFFERS_HELP}))|:)[\s*_]*)?(?:(?:{_HERE}|"
-    rf"{_OFFERS_HELP}|{_LABEL})\s*)?",
+_THINKING = re.compile(
+    r"[<◁\[](/?)(?:\w+:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|analysis|scratchpad)[>▷\]]"
+    r"|<\|(end)_of_thought\|>|<\|(begin)_of_thought\|>|<\|channel\|>(final)<\|message\|>",
     re.IGNORECASE,
 )
-_OFFER = re.compile(
-    r"(?:please |and |also |so |but )*(?:"
-    r"let me know\b|feel free to\b|do(?: not|n['’]t) hesitate\b|(?:i )?hope (?:this|that|it) (?:\w+ )?help|"
-    r"(?:would|do) you (?:like|want|need|prefer|have any)\b|i (?:can|could) (?:also )?(?:provide|add|describe|give|"
-    r"elaborate|help|tell)\b|is there anything\b|are there any(?:thing)? (?:\w+ ){0,2}you\b|"
-    r"if (?:you|there)(?:['’]d|['’]re|['’]s)?\b[^.!?\n]{0,160}\b(?:let me know|ask|tell me|reach out|i can|i['’]d be|"
-    r"i would be|"
-    r"i['’]ll|happy to|feel free|hesitate)\b|"
-    r"(?:i['’]d|i would|i['’]m|i am|i['’]ll) (?:be )?(?:happy|glad|here) to (?:\w+ ){0,2}(?:help|provide|describe|"
-    r"assist|add|"
-    r"answer|elaborate)|(?:how |what )?(?:else )?(?:can|may|shall|should) i (?:help|add|describe|provide|elaborate)\b|"
-    r"(?:need|want) (?:anything|something|more|any other|a (?:shorter|longer))\b[^.!\n]{0,80}\?|"
-    r"(?:sag|sagen sie|lass|lassen sie) (?:mir|es mich|mich)\b|(?:wenn|falls) (?:sie|du) [^.!?\n]{0,120}(?:möchte|"
-    r"brauch|wünsch|frage)|"
-    r"möchte(?:n sie|st du)\b|gerne kann ich\b|n['’]hésite[zs]? pas|fai(?:tes|s)-(?:le[- ])?moi savoir|"
-    r"souhaite(?:z-vous|s-tu)\b|si (?:vous|tu) (?:avez|as|souhaite|voulez|veux)\b|hazme saber|av[ií]same|d[ée]jame "
-    r"saber|"
-    r"no dudes en|¿?(?:te|le) gustaría|si (?:necesitas|quieres|deseas|tienes)\b|fammi sapere|se (?:hai|vuoi|"
-    r"desideri)\b|"
-    r"(?:me )?avise(?:-me)?\b|se (?:precisar|quiser)\b|дайте (?:мне )?знать|если (?:вам|вы|у вас) |laat het me weten|"
-    r"(?:如果|若|如)(?:您|你|需|有)|请(?:告诉|告知|随时)我?|請(?:告訴|告知|隨時)我?|希望(?:这|這|以上)|(?:他に|ほかに|何か).{0,40}(?:ください|か)|"
-    r".{0,40}お知らせください|.{0,40}(?:알려|말씀해) ?주세요|궁금한"
-    r")",
-    re.IGNORECASE,
+_FENCE = re.compile(r"(?m)\A[ \t]*(?:```|~~~)(?:[\w-]*[ \t]*$)?|^[ \t]*(?:```|~~~)[\w-]*[ \t]*$|(?:```|~~~)\s*\Z")
+_ELEMENTS = (
+    (re.compile(r"\A<(answer|caption|description|output|response|result|final)>", re.IGNORECASE), "</{}>"),
+    (re.compile(r"\A<\|(begin)_of_box\|>"), "<|end_of_box|>"),
 )
+_HEADING = re.compile(r"(?m)^[ \t]{0,3}(#{1,6}[ \t]+)(\S[^\n]*)$")
+_BOLD_LINE = re.compile(r"(?m)^[ \t]*(\*\*\*?|__)([^*_\n]{1,120})\1[ \t]*:?[ \t]*$")
+_UNDERLINED = re.compile(r"(?m)^([^\n]{1,120})\n[ \t]*(?:={3,}|-{3,})[ \t]*$")
+_RULER = re.compile(r"(?m)^[ \t]*(?:-{3,}|\*{3,}|_{3,}|(?:[*-] ){3,})[ \t]*$")
+_SENTENCE_MARKS = tuple(".!?。！？…")
+_BOLD = re.compile(
+    r"(\*\*\*?)(?=[^\s*])[^*\n]{1,200}(?<=\S)\1|(?<!\w)(__)(?=[^\s_])[^_\n]{1,200}(?<=\S)__(?!\w)"
+    r"|(?<![\w*])(\*)(?=[\w\"“‘(])[^*\n]{1,200}(?<=\S)\*(?![\w*])"
+)
+_QUOTES = {'"': '"', "“": "”", "«": "»", "「": "」", "„": "“", "‘": "’", "'": "'", "`": "`"}
+_CAPTION_KEYS = ("caption", "description", "detailed_caption", "image_description", "text", "answer", "output")
 
 
 def unwrap(text: str) -> tuple[str, tuple[str, ...]]:
-    """Take the preamble and the offers off an answer.
+    """Take off what an answer holds around its caption, layer by layer.
 
-    Writing in quotes is never taken for either. Takes linear time.
+    These are thinking, JSON, code fences, Markdown's headings, rulers and bold, preambles and offers, quotes around
+    everything, and sentences that vouch for the description. Writing in quotes is taken for none of them. Takes linear
+    time.
 
     Returns:
-        What remains, and the pieces that were cut off, in the order of the text. What is nothing but a preamble or an
-        offer leaves an empty text.
+        What remains, and the pieces that were cut off: those before it, in it and after it. What is nothing but a
+        preamble or an offer leaves an empty text.
     """
-    begin, end = 0, len(text.rstrip())
-    filled = quotes_filled(text)
-    while (opening := _PREAMBLE.match(filled, begin, min(end, begin + LONGEST_PREAMBLE))) and opening.group().strip(
-        _MARKS
-    ):
-        begin = opening.end()
-    ends = [0, *(place for place in sentence_ends(filled) if place < end)]
-    while end > begin:
-        while ends and ends[-1] >= end:
-            ends.pop()
-        start = max(begin, ends[-1] if ends else 0)
-        piece = filled[start:end].strip(_MARKS)
-        if piece and not _OFFER.match(piece):
+    before: list[str] = []
+    inside: list[str] = []
+    after: list[str] = []
+    text = text.strip()
+    for _ in range(ROUNDS):
+        whole = text
+        for layer in _LAYERS:
+            text, first, middle, last = _without(text, layer(text))
+            before, inside, after = before + first, inside + middle, last + after
+        if (found := _caption_of_json(text)) is not None:
+            first_cut, text, last_cut = found
+            before, after = [*before, first_cut], [last_cut, *after]
+        if text == whole:
             break
-        end = begin if start == begin else len(text[:start].rstrip())
-    pieces = (text[:begin].strip(), text[end:].strip())
-    return text[begin:end].strip(), tuple(piece for piece in pieces if piece)
+    return text, (*before, *dict.fromkeys(inside), *after)
+
+
+def _without(text: str, spans: Spans) -> tuple[str, list[str], list[str], list[str]]:
+    """A text without some stretches, then those of them before, in and after what remains."""
+    kept: list[str] = []
+    pieces: list[tuple[int, str]] = []
+    place = 0
+    for begin, end in [*spans, (len(text), len(text))]:
+        kept.append(text[place:begin])
+        pieces.append((begin, text[begin:end].strip()))
+        place = end
+    rest = "".join(kept)
+    stripped = rest.strip()
+    if stripped == text:
+        return text, [], [], []
+    groups: tuple[list[str], list[str], list[str]] = ([], [], [])
+    num_kept = 0
+    lead, tail = len(rest) - len(rest.lstrip()), len(rest.rstrip())
+    for piece, (_, cut) in zip(kept, pieces, strict=True):
+        num_kept += len(piece)
+        if cut:
+            groups[0 if num_kept <= lead else 1 if num_kept < tail else 2].append(cut)
+    return stripped, *groups
+
+
+def _thinking(text: str) -> Iterator[tuple[int, int]]:
+    """Blocks of thinking; one that begins before the answer, in the prompt, has an end alone, one that was cut none."""
+    first = _THINKING.search(text)
+    if first is None:
+        return
+    searched = text if first.start() == 0 or first[1] or first[2] or first[4] else quotes_filled(text)
+    depth, begin = 0, 0
+    blocks: list[tuple[int, int]] = []
+    for tag in _THINKING.finditer(searched):
+        closes = tag[1] or tag[2] or tag[4]
+        if not closes:
+            begin, depth = (tag.start() if depth == 0 else begin), depth + 1
+        elif depth <= 1 or tag[4]:
+            if depth == 0 or tag[4]:
+                begin, blocks = 0, []
+            blocks.append((begin, tag.end()))
+            depth = 0
+        else:
+            depth -= 1
+    yield from blocks
+
+
+def _fences(text: str) -> Iterator[tuple[int, int]]:
+    yield from (fence.span() for fence in _FENCE.finditer(text))
+
+
+def _elements(text: str) -> Spans:
+    for opening, closing in _ELEMENTS:
+        if found := opening.match(text):
+            end = closing.format(found[1].lower())
+            has_end = text.lower().endswith(end)
+            return [(0, found.end()), *([(len(text) - len(end), len(text))] if has_end else [])]
+    return []
+
+
+def _headings(text: str) -> Spans:
+    """Headings and rulers; of those that are sentences or all that there is, only the marks."""
+    lines = [found for pattern in (_HEADING, _BOLD_LINE, _UNDERLINED) for found in pattern.finditer(text)]
+    whole, marks = [], []
+    for line in lines:
+        said = line[1] if line.re is _UNDERLINED else line[2]
+        if line.re is _HEADING:
+            marks.append(line.span(1))
+        if not said.rstrip("*_ \t").endswith(_SENTENCE_MARKS):
+            whole.append(line.span())
+        elif line.re is _HEADING:
+            whole.append(line.span(1))
+    rulers = [found.span() for found in _RULER.finditer(text)]
+    spans = _disjoint([*whole, *rulers])
+    return spans if _without(text, spans)[0] else _disjoint([*marks, *rulers])
+
+
+def _disjoint(spans: Spans) -> list[tuple[int, int]]:
+    found: list[tuple[int, int]] = []
+    for begin, end in sorted(spans):
+        if not found or begin >= found[-1][1]:
+            found.append((begin, end))
+    return found
+
+
+def _bold(text: str) -> Iterator[tuple[int, int]]:
+    if "*" in text or "__" in text:
+        for found in _BOLD.finditer(quotes_filled(text)):
+            width = len(found[1] or found[2] or found[3])
+            yield found.start(), found.start() + width
+            yield found.end() - width, found.end()
+
+
+def _quotes(text: str) -> Spans:
+    """Quotes around everything, where they are no two pairs of them: '"Stop" is painted beside "Go"'."""
+    opening, closing = text[:1], _QUOTES.get(text[:1])
+    if len(text) < 2 or closing is None or text[-1] != closing:
+        return []
+    between = text[1:-1]
+    if opening == closing:
+        marks = [
+            place
+            for place, character in enumerate(between)
+            if character == closing and not (character == "'" and between[place - 1 : place].isalnum())
+        ]
+        nested = not marks or (len(marks) % 2 == 0 and (marks[0] == 0 or between[marks[0] - 1] in " (["))
+    else:
+        depth = 0
+        nested = True
+        for place, character in enumerate(between):
+            depth += (character == opening) - (
+                character == closing and not (closing == "’" and between[place + 1 : place + 2].isalnum())
+            )
+            nested = nested and depth >= 0
+    return [(0, 1), (len(text) - 1, len(text))] if nested else []
+
+
+def _caption_of_json(text: str) -> tuple[str, str, str] | None:
+    """The caption in a JSON object, between what was before it and the rest of the object."""
+    if not text.startswith(("{", "[")):
+        return None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    found = found[0] if isinstance(found, list) and len(found) == 1 else found
+    for key in _CAPTION_KEYS if isinstance(found, dict) else ():
+        if isinstance(found.get(key), str):
+            caption = found.pop(key).strip()
+            return f'{{"{key}":', caption, json.dumps(found, ensure_ascii=False)[1:]
+    return None
+
+
+_LAYERS: tuple[Callable[[str], Spans], ...] = (
+    _thinking,
+    _elements,
+    said_around,
+    _fences,
+    _headings,
+    _bold,
+    _quotes,
+    standing,
+)

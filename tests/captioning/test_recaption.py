@@ -397,13 +397,13 @@ def many_pictures(
 
 
 class Thinking(Counting):
-    """Wraps every answer in a way that the gate refuses."""
+    """Reaches its limit of tokens while it thinks, before it has described anything."""
 
     batch_size = 16
 
     def caption(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> list[Answer]:
         self.seen += [image.width for image in images]
-        return [Generated(f"<think>It is {image.width} wide.</think> A dog.", num_tokens=4) for image in images]
+        return [Generated(f"<think>It is {image.width} wide. A dog.", num_tokens=4) for image in images]
 
 
 def test_a_captioner_whose_every_answer_is_refused_stops_and_is_not_asked_again(
@@ -417,7 +417,7 @@ def test_a_captioner_whose_every_answer_is_refused_stops_and_is_not_asked_again(
         Recaptioner(lambda: first, 1)(inputs, lambda *_: None, paid)
     assert len(first.seen) == WINDOW and "extra_body" in str(stopped.value)
     kept = paid.noted().to_pylist()
-    assert {row["refused_caption"] for row in kept} == {"<think>It is 11 wide.</think> A dog."}
+    assert {row["refused_caption"] for row in kept} == {"<think>It is 11 wide. A dog."}
     with pytest.raises(CaptionerUnusable, match="64 of its last 64"):
         Recaptioner(lambda: second, 1)(inputs, lambda *_: None, paid)
     assert not second.seen

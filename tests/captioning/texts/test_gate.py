@@ -74,6 +74,20 @@ GOOD = (
     "This is a photograph of a lake: it is calm and blue.",
     "A scoreboard shows (3, 2) and the time [12:30]; three cats (1, 2, 3) sit in a row.",
     'A chalkboard with the vector "[1, 2, 3, 4]".',
+    'A screen shows "<box>(12,40),(310,420)</box>" in green letters.',
+    "A man at pixel-art machines, 3 of 4 (1980, 1981); a box and a point are drawn on the floor.",
+    "A map with the coordinates of two towns, and a bounding line around the lake.",
+    "Here's to you, reads a card on a table.",
+    '"Here\'s to you" is printed on a poster.',
+    '"Stop" is painted on the road beside "Go".',
+    "'Tis the season' is written on a banner.",
+    "A book about Markdown lies open; a page explains # for headings and ** for bold.",
+    'A poster reads "**SALE** today" in red.',
+    "The painting mixes real and imaginary elements. Its caption is not in English.",
+    "A page with the description of a plant, based on a drawing of 1820.",
+    "The scene is calm: no people, no cars, no assumptions about the time.",
+    "All the details of the carving are visible, from the leaves to the bark.",
+    "A man thinks <3 and writes snake_case_names on a board.",
     "Apples, pears, grapes and plums lie in a bowl.",
     "A vintage car, red and shiny, parked by a kerb, chrome gleaming, sun low.",
     "Paris, France.",
@@ -145,14 +159,20 @@ BAD = (
         "A dog on a <b>beach</b>.",
         "A dog on a beach. See https://example.org/dog.jpg",
         "A dog, from www.stock-photos.example",
-        "**Foreground:** a dog. **Background:** the sea.",
-        "# The picture\nA dog on a beach.",
         "It holds:\n- a dog\n- the sea",
-        '{"caption": "A dog on a beach."}',
-        "```\nA dog on a beach.\n```",
         "A dog on a beach.<|im_end|>",
         "A [dog](dog.html) on a beach.",
         "<TOKENS_UNUSED_1> A dog on a beach.",
+        '{"objects": "A dog on a beach."}',
+        '["A dog", "on a beach", "in the"]',
+        "<think>\nThe user wants words about a bus.",
+        "A bus passes. <think>Is it red?",
+        "<div>A bus passes.</div>",
+        "It holds:\n* a bus\n* the sea",
+        "<|begin_of_box|>A bus passes.<|end|>",
+    ),
+    (
+        CaptionReason.BOXES,
         "A red bus[[12, 40, 310, 420]] passes a kiosk[[400, 80, 520, 300]].",
         "A bus [12, 40, 310, 420] passes.",
         "A bus [0.12, 0.34, 0.56, 0.78] passes.",
@@ -167,10 +187,19 @@ BAD = (
         'A bus {"bbox_2d": [12, 40, 310, 420]} passes.',
         'A <point x="61.5" y="40.6" alt="bus">bus</point> passes.',
         "A bus [x1=12, y1=40, x2=310, y2=420] passes.",
-        "<think>\nThe user wants words.\n</think>\n\nA bus passes.",
+        "A bus <box>12 40 310 420</box> passes.",
+        "A bus<|object_ref_start|>bus<|object_ref_end|> passes.",
+        "A bus<loc0012><loc0040><loc0310><loc0420> passes.",
+        "A bus <patch_index_0044><patch_index_0863> passes.",
+        "A bus at (0.12, 0.34) passes.",
+        "A bus passes, bounding box: 12, 40, 310, 420.",
+        "A bus, xmin: 12, ymin: 40, xmax: 310, ymax: 420, passes.",
+        '{"bbox_2d": [12, 40, 310, 420], "label": "bus"}',
+        "A bus passes at coordinates (120, 340).",
+        "A bus [12%, 40%, 31%, 42%] passes.",
     ),
     (
-        CaptionReason.KEYWORDS,
+        CaptionReason.TAGS,
         "solo, short hair, green eyes, indoors, window, smile, sitting, red scarf",
         "dog, beach, sunset, waves",
         "Tags: dog, beach, sunset, waves, sand, ocean",
@@ -181,6 +210,12 @@ BAD = (
         "#dog #beach #sunset",
         "狗，海滩，日落，海浪，天空，橙色，沙子，跑",
         "Hund, Strand, Sonnenuntergang, Wellen, Sand, Himmel",
+        "dog, beach, sunset, waves, sand, ocean.",
+        "- dog\n- beach\n- sunset\n- waves",
+        "1. dog\n2. beach\n3. sunset\n4. waves",
+        "Image tags: dog, beach, sunset, waves",
+        "Sunset over ocean, golden light, calm waves, distant ships, 35mm, film grain",
+        "masterpiece, best quality, dog, beach, sunset",
     ),
     (
         CaptionReason.REPETITION,
@@ -278,12 +313,65 @@ SCENE = "A brown cow stands on a green meadow at noon. Clouds gather behind it a
         ("当然！以下是这张图片的详细描述：\n\n", ""),
         ("", "\n\n如果您需要更多细节，请告诉我。"),
         ("", "\n\nN'hésitez pas à me demander plus de détails !"),
+        ('<think>\nThe user wants words about a "cow.\n</think>\n\n', ""),
+        ("A cow, I think.\n</think>\n\n", ""),  # the prompt held the beginning
+        ("◁think▷A cow?◁/think▷", ""),
+        ("<think></think>\n<answer>", "</answer>"),
+        ("<|channel|>analysis<|message|>A cow.<|end|><|start|>assistant<|channel|>final<|message|>", ""),
+        ("", "\n<reflection>Is it a cow? Yes.</reflection>"),
+        ("# A Cow on a Meadow\n\n", ""),
+        ("**A Cow on a Meadow**\n\n", ""),
+        ("A Cow\n=====\n", "\n\n---"),
+        ("### ", ""),
+        ("**", "**"),
+        ("*", "*"),
+        ("```\n", "\n```"),
+        ("Sure! Here's the caption:\n```markdown\n## Caption\n", "\n```\nLet me know if you need more."),
+        ('"', '"'),
+        ("“", "”"),
+        ("'", "'"),
+        ("`", "`"),
+        ('Caption: "', '"'),
+        (
+            "",
+            " Please note that this description is based on the visible elements of the image and does not include any "
+            "imaginary content.",
+        ),
+        (
+            "",
+            " The description provided is based solely on the visible content of the image, without any imaginary or "
+            "inferred content.",
+        ),
+        ("", " This image does not contain any imaginary content."),
+        ("", " It is important to note that no imaginary content has been added."),
+        ("", " All the details are based on the visible content."),
     ],
 )
 def test_what_a_chat_model_says_around_a_caption_is_cut_off_and_kept(before: str, after: str) -> None:
     found = judge(f"{before}{SCENE}{after}")
     assert (found.caption, found.reason) == (SCENE, None)
     assert "".join("".join(found.cut).split()) == "".join((before + after).split())
+
+
+@pytest.mark.parametrize(
+    ("answer", "caption", "cut"),
+    [
+        ("A **brown** cow and __two__ *red* ones.", "A brown cow and two red ones.", ("**", "__", "*")),
+        ("**Foreground:** a dog. **Background:** the sea.", "Foreground: a dog. Background: the sea.", ("**", "**")),
+        ('{"caption": "A dog runs."}', "A dog runs.", ('{"caption":', "}")),
+        ('```json\n{"tags": ["dog"], "description": "A dog runs."}\n```', "A dog runs.",
+         ("```json", '{"description":', '"tags": ["dog"]}', "```")),
+        ('"A sign reads "STOP" here."', 'A sign reads "STOP" here.', ('"', '"')),
+        ('{"caption": "A dog \\"Rex\\".\\nIt runs."}', 'A dog "Rex". It runs.', ('{"caption":', "}")),
+        ("# A dog\n\nIt runs.\n\n## The sea\n\nIt is blue.", "It runs. It is blue.", ("# A dog", "## The sea")),
+        ("A dog runs. This description holds no imaginary content. It is red.", "A dog runs. It is red.",
+         ("This description holds no imaginary content.",)),
+        ("<think>One.</think>A dog runs.<think>Two.</think>", "A dog runs.",
+         ("<think>One.</think>", "<think>Two.</think>")),
+    ],
+)  # fmt: skip
+def test_what_is_cut_inside_a_caption_is_kept_too(answer: str, caption: str, cut: tuple[str, ...]) -> None:
+    assert judge(answer) == Judgement(caption, None, cut)
 
 
 @pytest.mark.parametrize(
@@ -341,9 +429,40 @@ def test_any_text_gives_a_reason_or_a_clean_caption(text: str) -> None:
     assert isinstance(found, CaptionReason) or (found and found == clean(found))
 
 
-@given(
-    st.lists(st.sampled_from([*GOOD, "Sure!", "Here is a description:", "\n", " ", "Let me know!", "**a", "b**", "# "]))
+PIECES = (
+    *(
+        "Sure!",
+        "Here is a description:",
+        "\n",
+        " ",
+        "Let me know!",
+        "**a",
+        "b**",
+        "# ",
+        '"',
+        "“",
+        "”",
+        "'",
+        "*",
+        "{",
+        "}",
+    ),
+    *(
+        "<think>",
+        "</think>",
+        "```",
+        "---",
+        '{"caption": "',
+        "No imaginary content.",
+        "<answer>",
+        "</answer>",
+        "`",
+        "__",
+    ),
 )
+
+
+@given(st.lists(st.sampled_from([*GOOD, *PIECES])))
 def test_a_judged_caption_is_judged_the_same_again(pieces: list[str]) -> None:
     caption = judge("".join(pieces), languages=None).caption
     assert caption is None or judge(caption, languages=None) == Judgement(caption, None)
@@ -356,6 +475,8 @@ def test_a_judged_caption_is_judged_the_same_again(pieces: list[str]) -> None:
         " ".join(f"w{chr(97 + i % 26)}{i}" for i in range(14_000)),
         *(sign * (100_000 // len(sign)) for sign in ('." ', "<a ", "<!--", "“", "“ ", "**a", "[a](", "http://a ")),
         *(sign * (100_000 // len(sign)) for sign in ("a\u200d", "?!x", "‘", "<", "&a")),
+        *(sign * (100_000 // len(sign)) for sign in ("<think>", "<think></think>", "**a** ", '"“*', "# a\n", "```\n")),
+        *(sign * (100_000 // len(sign)) for sign in ("[", '{"a":', "- ", "_", "Note that no ", "'a", "<a:", "*a*b")),
         "." * 100_000 + "x",
         ("abcdefgh" * 9 + " Z ") * 1300,
     ],

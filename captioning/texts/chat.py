@@ -1,0 +1,131 @@
+"""Finds what a chat model says around a caption: "Certainly! Here is a description:", "Let me know if ..."."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from captioning.texts.markup import quotes_filled
+from captioning.texts.text import sentence_ends
+
+LONGEST_PREAMBLE = 300
+"""Characters."""
+_MARKS = " \t\n-*_>=~(#¡¿"
+"""What Markdown puts around sentences, rulers included."""
+
+_YES = (
+    r"(?:certainly|sure(?: thing)?|of course|absolutely|gladly|definitely|great|okay|ok|alright|no problem|got it|"
+    r"with pleasure|understood|happy to help|good question|great question|yes|hello|hi(?: there)?|"
+    r"claro(?: que sí)?|por supuesto|con gusto|bien sûr|avec plaisir|volontiers|certainement|"
+    r"gerne?|natürlich|selbstverständlich|klar|certo|certamente|volentieri|com certeza|claro que sim|"
+    r"конечно|разумеется|natuurlijk|oczywiście|当然(?:可以)?|當然(?:可以)?|好的?|没问题|もちろん(?:です)?|はい|물론(?:입니다|이죠)?|네)"
+)
+_KIND = (
+    r"(?:description|caption|depiction|analysis|overview|summary|breakdown|account|rundown|answer|response|alt text|"
+    r"descripción|descrição|descrizione|leyenda|légende|legenda|analyse|análisis|beschreibung|bildbeschreibung|"
+    r"bildunterschrift|beschrijving|описание|подпись|opis|描述|描写|描寫|说明|說明|説明|キャプション|설명|묘사)"
+)
+_PLAIN_WORD = r"(?!(?:with|whose|bearing|holding|showing|reading|that|which|of|on|in|next|and)\b)[\w'’-]+,?"
+_END = r"(?:\s*[:：]|[.!](?=\s*\n))"
+_HERE = (
+    rf"(?:(?:based on|as (?:requested|you)|looking at|per your|for)\b[^,.:\n]{{0,80}}, )?(?:here['’]?s|here (?:is|"
+    rf"are)|below (?:is|are)|(?:the )?following (?:is|are)|this is|i (?:have|['’]ve) (?:written|"
+    rf"prepared|provided)|aqu[ií] (?:tienes?|está|hay)|aqui está|voici|voilà|hier ist|hier (?:kommt|folgt)|ecco|вот|"
+    rf"hier is|"
+    rf"oto) (?:{_PLAIN_WORD} ){{0,7}}{_KIND}\b[^:\n]{{0,160}}{_END}"
+    rf"|here(?:['’]s| is) (?:what|how) [^:.\n]{{0,80}}{_END}|(?:here|there) you (?:go|are){_END}"
+    rf"|(?:the )?(?:\w+ ){{0,3}}{_KIND}\b[^:.\n]{{0,60}}as follows{_END}"
+    rf"|(?:以下|下面|这|這)[^:：\n]{{0,40}}{_KIND}[^:：\n]{{0,20}}[:：]|[^:：\n]{{0,40}}(?:説明|キャプション|설명|묘사)[^:：\n]{{0,12}}[:：]"
+)
+_OFFERS_HELP = (
+    r"(?:i['’]d|i would|i['’]ll|i will|i can|let me|i am|i['’]m|let['’]?s) (?:be )?(?:(?!not\b)\w+ )?(?:happy|glad|"
+    r"delighted|pleased|describe|look|take|"
+    r"provide|try|help|do my best)\b[^.!:\n]{0,160}[.!:]"
+)
+_LABEL = (
+    rf"(?:(?:the )?(?:detailed |image |picture |photo |final |short |long )*(?:{_KIND})(?: of (?:the|this) (?:image|"
+    rf"picture|photo)"
+    r"(?: and its style)?)?|answer)\s*[:：][*_]*"
+)
+_PREAMBLE = re.compile(
+    rf"(?:[\s*_>¡¿]|#+ )*(?:{_YES}\s*(?:[!！.。]+|[,，、](?=\s*(?:{_HERE}|{_OFFERS_HELP}))|:)[\s*_]*)?(?:(?:{_HERE}|"
+    rf"{_OFFERS_HELP}|{_LABEL})\s*)?",
+    re.IGNORECASE,
+)
+_OFFER = re.compile(
+    r"(?:please |and |also |so |but )*(?:"
+    r"let me know\b|feel free to\b|do(?: not|n['’]t) hesitate\b|(?:i )?hope (?:this|that|it) (?:\w+ )?help|"
+    r"(?:would|do) you (?:like|want|need|prefer|have any)\b|i (?:can|could) (?:also )?(?:provide|add|describe|give|"
+    r"elaborate|help|tell)\b|is there anything\b|are there any(?:thing)? (?:\w+ ){0,2}you\b|"
+    r"if (?:you|there)(?:['’]d|['’]re|['’]s)?\b[^.!?\n]{0,160}\b(?:let me know|ask|tell me|reach out|i can|i['’]d be|"
+    r"i would be|"
+    r"i['’]ll|happy to|feel free|hesitate)\b|"
+    r"(?:i['’]d|i would|i['’]m|i am|i['’]ll) (?:be )?(?:happy|glad|here) to (?:\w+ ){0,2}(?:help|provide|describe|"
+    r"assist|add|"
+    r"answer|elaborate)|(?:how |what )?(?:else )?(?:can|may|shall|should) i (?:help|add|describe|provide|elaborate)\b|"
+    r"(?:need|want) (?:anything|something|more|any other|a (?:shorter|longer))\b[^.!\n]{0,80}\?|"
+    r"(?:sag|sagen sie|lass|lassen sie) (?:mir|es mich|mich)\b|(?:wenn|falls) (?:sie|du) [^.!?\n]{0,120}(?:möchte|"
+    r"brauch|wünsch|frage)|"
+    r"möchte(?:n sie|st du)\b|gerne kann ich\b|n['’]hésite[zs]? pas|fai(?:tes|s)-(?:le[- ])?moi savoir|"
+    r"souhaite(?:z-vous|s-tu)\b|si (?:vous|tu) (?:avez|as|souhaite|voulez|veux)\b|hazme saber|av[ií]same|d[ée]jame "
+    r"saber|"
+    r"no dudes en|¿?(?:te|le) gustaría|si (?:necesitas|quieres|deseas|tienes)\b|fammi sapere|se (?:hai|vuoi|"
+    r"desideri)\b|"
+    r"(?:me )?avise(?:-me)?\b|se (?:precisar|quiser)\b|дайте (?:мне )?знать|если (?:вам|вы|у вас) |laat het me weten|"
+    r"(?:如果|若|如)(?:您|你|需|有)|请(?:告诉|告知|随时)我?|請(?:告訴|告知|隨時)我?|希望(?:这|這|以上)|(?:他に|ほかに|何か).{0,40}(?:ください|か)|"
+    r".{0,40}お知らせください|.{0,40}(?:알려|말씀해) ?주세요|궁금한"
+    r")",
+    re.IGNORECASE,
+)
+
+_WITHOUT = (
+    r"[^.!?]{0,80}\b(?:not|no|n['’]t|without|rather than|free (?:of|from)|avoids?|excludes?|excluding|refrains?)\b"
+    r"[^.!?]{0,40}\b"
+)
+_IMAGINARY = (
+    r"(?:imaginary|imagined|speculative|hypothetical) (?:(?:or|and) \w+ )?(?:contents?|elements?|details?|objects?|"
+    r"information|aspects?|features?)"
+)
+_STANDING = re.compile(
+    r"(?:(?:please |kindly )?(?:note|be aware|keep in mind|remember)(?: that|,)? |it(?:['’]s| is| should be) (?:\w+ )?"
+    r"(?:to note|noting|noted)(?: that|,)? |overall, |in (?:summary|conclusion), |however, |therefore, )*"
+    rf"(?:(?:this|the|my|our|all|any|every|these)\b (?:\w+ ){{0,3}}(?:(?:description|caption|analysis|detail|"
+    rf"information|element|observation)s?\b{_WITHOUT}(?:speculat\w+|assum(?:e[sd]?|ptions?)|inferred|inferences?|imagination|"
+    rf"not (?:visible|present) in|{_IMAGINARY})|(?:image|picture|photo|scene|content)s?\b{_WITHOUT}{_IMAGINARY})"
+    r"|(?:this|the|my|our|all)\b (?:\w+ ){0,3}(?:descriptions?|captions?|analysis|details?|information)\b[^.!?]{0,60}"
+    r"\b(?:is|are|was|were|been|remains?) (?:\w+ )?(?:based|grounded) (?:\w+ )?(?:on|in) (?:what|(?:the|this|its|only) "
+    r"(?:\w+ )?(?:image|visible|visual|observable|provided|given|content|elements|information|details))"
+    rf"|(?:there (?:is|are) )?(?:no|not any) (?:\w+ )?{_IMAGINARY})\b",
+    re.IGNORECASE,
+)
+"""Beginnings of the sentence with which Share-Captioner and others vouch for a description: that it is based on what
+is visible and holds no imaginary content."""
+
+
+def said_around(text: str) -> list[tuple[int, int]]:
+    """The preamble and the offers of a text, as (begin, end)."""
+    begin, end = 0, len(text)
+    filled = quotes_filled(text)
+    while (opening := _PREAMBLE.match(filled, begin, min(end, begin + LONGEST_PREAMBLE))) and opening.group().strip(
+        _MARKS
+    ):
+        begin = opening.end()
+    ends = [0, *(place for place in sentence_ends(filled) if place < end)]
+    while end > begin:
+        while ends and ends[-1] >= end:
+            ends.pop()
+        start = max(begin, ends[-1] if ends else 0)
+        piece = filled[start:end].strip(_MARKS)
+        if piece and not _OFFER.match(piece):
+            break
+        end = begin if start == begin else len(text[:start].rstrip())
+    return [(0, begin), (end, len(text))]
+
+
+def standing(text: str) -> Iterator[tuple[int, int]]:
+    """The sentences that vouch for a description, as (begin, end)."""
+    filled = quotes_filled(text)
+    ends = [*sentence_ends(filled), len(text)]
+    for begin, end in zip([0, *ends], ends, strict=False):
+        if _STANDING.match(filled[begin:end].strip(_MARKS)):
+            yield begin, end
