@@ -23,7 +23,7 @@ from PIL import Image
 from transformers import GenerationConfig
 
 from captioning import recaption
-from captioning.captioners.base import Answer, Generated, Plain
+from captioning.captioners.base import Answer, Generated, InBatches, Plain
 from captioning.captioners.share_captioner import Decoding, ShareCaptioner
 from captioning.captioners.share_captioner.dimensions import Dimensions, ResamplerChoices
 from captioning.captioners.share_captioner.generation import Mode, generate_ids
@@ -150,7 +150,7 @@ def share_captioner_batches(
     )
 
 
-class TinyCaptioner:
+class TinyCaptioner(InBatches):
     """The tiny Share-Captioner as a captioner of the job: real pixels, vision tower and decoding; random words."""
 
     name, revision, prompt, retries_help, batch_size = "tiny", None, None, False, 8

@@ -10,13 +10,15 @@ from contextlib import contextmanager
 class Meter:
     """Counts a worker's pictures, tokens, seconds, GPU seconds and cost. They go to `runs/`, never to a table.
 
-    The clock runs from batch to batch, so that reading a part, committing it and waiting for the next one count too.
+    The clock runs on between the answers, so that reading a part, committing it and waiting for the next one count too.
     """
 
     def __init__(self, gpus: float, price_per_gpu_hour: float | None) -> None:
         self._gpus, self._price = gpus, price_per_gpu_hour
         self._counts: dict[str, float] = {}
         self._since = time.perf_counter()
+        self._within = 0.0
+        """Seconds of the blocks that were timed within the one that is being timed."""
 
     def add(self, **counts: float) -> None:
         """Add to the counts of these names."""
@@ -25,12 +27,14 @@ class Meter:
 
     @contextmanager
     def timing(self, name: str) -> Iterator[None]:
-        """Add the seconds that the block takes."""
-        begun = time.perf_counter()
+        """Add the seconds that the block takes, less those of blocks that are timed within it."""
+        begun, before, self._within = time.perf_counter(), self._within, 0.0
         try:
             yield
         finally:
-            self.add(**{name: time.perf_counter() - begun})
+            took = time.perf_counter() - begun
+            self.add(**{name: took - self._within})
+            self._within = before + took
 
     def take(self) -> dict[str, float]:
         """Everything counted since the last call: images, tokens, model_s, waiting_s, worker_s, gpu_s,

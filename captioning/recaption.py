@@ -5,23 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
 from functools import partial
-from itertools import islice
 
 import pyarrow as pa
-from PIL import Image
 
-from captioning.captioners.base import (
-    CAPTIONER_ERRORS,
-    Answer,
-    Captioner,
-    CaptionerUnusable,
-    CaptionFailure,
-    Generated,
-    seed_of,
-)
+from captioning.asking import FAILED, Asking, CaptionResult, Decoded
+from captioning.captioners.base import Captioner, Generated
 from captioning.captioners.make import find_captioner, make_captioner
 from captioning.meter import Meter
 from captioning.texts.gate import judge
@@ -29,43 +21,19 @@ from captioning.texts.text import kept_mask
 from captioning.watch import Watch
 from engine.ahead import ahead
 from engine.failed_rows import FailureLimit
-from engine.map_job import MapJob, naming
+from engine.map_job import MapJob
 from engine.paid import Paid
 from engine.runner import Progress
 from schemas import recipe, tables
 from schemas.pixels import PixelError, open_rgb
 from schemas.reasons import PURGED, CaptionReason
-from schemas.tokens import count_tokens
 
 log = logging.getLogger(__name__)
-
-FAILURES_IN_A_ROW = 64
-"""Pictures that fail one after the other before the job stops: then it is the captioner, not the pictures."""
-
-Decoded = tuple[str, Image.Image | None]
-"""(image_id, picture); the picture is None where its proxy cannot be decoded."""
-
-
-@dataclass(frozen=True)
-class CaptionResult:
-    """The outcome for one picture: a caption, or the reason why there is none."""
-
-    caption: str | None = None
-    num_tokens: int | None = None
-    """as the captioner counted; None where it does not count them"""
-    reason: str | None = None
-    refused: str | None = None
-    """the answer that the gate refused, as it was written"""
-    cut: tuple[str, ...] = ()
-    """what was taken off around the caption"""
-
 
 NOT_TRIED = frozenset({CaptionReason.NOT_SELECTED.value, PURGED})
 """Reasons that do not count as failures: the captioner was never called."""
 
 _RESULT_COLUMNS = ("caption", "num_tokens", "reason", "refused_caption", "cut")
-
-FAILED = CaptionResult(reason=CaptionReason.CAPTIONER_FAILED)
 
 
 def map_jobs(data_recipe: recipe.DataRecipe) -> list[MapJob]:
@@ -107,7 +75,7 @@ def _map_job(data_recipe: recipe.DataRecipe, section: recipe.Caption, table: str
 
 
 class Recaptioner:
-    """The worker: the captioner is built once, then part after part is captioned in batches."""
+    """The worker: the captioner is built once, then part after part is captioned."""
 
     def __init__(
         self,
@@ -141,7 +109,6 @@ class Recaptioner:
         self._threads, self._table = threads, table
         self._meter = Meter(float(_uses_gpu()) if gpus is None else gpus, price_per_gpu_hour)
         self._languages = languages
-        self._num_failures = 0
         self._watch = Watch(self._captioner.name, max_failed_share)
 
     def __call__(
@@ -151,8 +118,8 @@ class Recaptioner:
 
         A picture that several rows share is captioned once. A caption that was paid for is judged again and taken over
         where captioner, revision, prompt and parameters are the same; so is an answer that was refused, where asking
-        again cannot change it, and every answer noted since the part was last whole. Each batch is noted before the
-        next is begun.
+        again cannot change it, and every answer noted since the part was last whole. Answers are noted while others
+        are in flight.
 
         Raises:
             CaptionerUnusable: nearly all of the last pictures have no caption.
@@ -172,14 +139,20 @@ class Recaptioner:
         identities = proxies.select(["row_id", "image_id"])
         if todo:
             self._watch.see((result.reason, result.refused) for result in noted.values())
-        for batch in self._batches(proxies["jpeg"], todo):
-            results = self._caption_all(batch)
+
+        def keep(results: Mapping[str, CaptionResult]) -> None:
             if paid is not None:
                 rows = [todo[image_id] for image_id in results]
                 paid.note(self._rows(identities.take(rows), list(results.values())))
-            known |= results
-            progress(len(batch), self._meter.take())
-            self._watch.see((result.reason, result.refused) for result in results.values())
+            known.update(results)
+            progress(len(results), self._meter.take())
+
+        # threads decode ahead of the captioner, as many pictures as it has in flight
+        pictures = ahead(
+            partial(_decode, proxies["jpeg"]), todo.items(), self._threads, self._captioner.window + self._threads
+        )
+        with closing(pictures):
+            Asking(self._captioner, pictures, self._judged, self._watch, self._meter, keep).run()
         not_selected = CaptionResult(reason=CaptionReason.NOT_SELECTED)
         found = [
             known.get(image_id or "", FAILED) if row_kept else not_selected
@@ -199,11 +172,13 @@ class Recaptioner:
             return {}
         found = {}
         for row in rows.select(["image_id", *_RESULT_COLUMNS, *self._marks]).to_pylist():
-            if any(row[name] != mark for name, mark in self._marks.items()):
-                continue
+            if any(row[name] != mark for name, mark in self._marks.items() if (name, mark) != ("revision", None)):
+                continue  # a server tells its revision only with an answer: one that changed it still paid for these
             answer = row["caption"] if row["refused_caption"] is None else row["refused_caption"]
             if answer is not None:
-                result = self._judged(Generated(answer, row["reason"] != CaptionReason.CUT, row["num_tokens"]))
+                result = self._judged(
+                    Generated(answer, row["reason"] != CaptionReason.CUT, row["num_tokens"], row["revision"])
+                )
                 if result.caption is not None:
                     result = replace(result, cut=(*result.cut, *(row["cut"] or ())))
                 if captions_only and result.caption is None and self._captioner.retries_help:
@@ -215,92 +190,18 @@ class Recaptioner:
             found[row["image_id"]] = result
         return found
 
-    def _batches(self, jpegs: pa.ChunkedArray, todo: Mapping[str, int]) -> Iterator[list[Decoded]]:
-        """The pictures of the rows (image_id -> row), as many at once as the captioner takes.
-
-        Threads decode ahead; at most two batches and one picture per thread wait in memory.
-        """
-        window = 2 * self._captioner.batch_size + self._threads
-        pictures = ahead(partial(_decode, jpegs), todo.items(), self._threads, window)
-        while True:
-            with self._meter.timing("waiting_s"):
-                batch = list(islice(pictures, self._captioner.batch_size))
-            if not batch:
-                return
-            yield batch
-
-    def _caption_all(self, batch: Sequence[Decoded]) -> dict[str, CaptionResult]:
-        """A result for every picture of a batch; refused captions are written once more, together, where that helps."""
-        pictures = {image_id: picture for image_id, picture in batch if picture is not None}
-        results = {image_id: FAILED for image_id, _ in batch} | self._judge(self._ask(pictures, attempt=0))
-        if self._captioner.retries_help:
-            refused = {image_id: pictures[image_id] for image_id, found in results.items() if _is_refused(found)}
-            again = self._judge(self._ask(refused, attempt=1))
-            # where the second try fails, the reason of the first one is kept
-            results |= {image_id: found for image_id, found in again.items() if found is not FAILED}
-        self._meter.add(images=len(pictures))
-        return results
-
-    def _ask(self, pictures: Mapping[str, Image.Image], attempt: int) -> dict[str, Answer]:
-        """Ask about some pictures at once; where that fails, one by one, so that one cannot spoil the others."""
-        if not pictures:
-            return {}
-        image_ids = list(pictures)
-        try:
-            with naming(f"one of {', '.join(image_ids)}"), self._meter.timing("model_s"):
-                answers = self._captioner.caption(
-                    list(pictures.values()), [seed_of(image_id, attempt) for image_id in image_ids]
-                )
-        except CaptionerUnusable as error:
-            error.__notes__.clear()  # it is not about these pictures
-            raise
-        except CAPTIONER_ERRORS as error:
-            if len(pictures) == 1:
-                self._count_failure(image_ids[0], error)
-                return {image_ids[0]: CaptionFailure(str(error))}
-            found: dict[str, Answer] = {}
-            for image_id, picture in pictures.items():
-                found |= self._ask({image_id: picture}, attempt)
-            return found
-        assert len(answers) == len(pictures), f"{self._captioner.name}: {len(answers)} for {len(pictures)} pictures"
-        if not all(isinstance(answer, CaptionFailure) for answer in answers):
-            self._num_failures = 0
-        for image_id, answer in zip(image_ids, answers, strict=True):
-            if isinstance(answer, CaptionFailure):
-                self._count_failure(image_id, answer.reason)
-        return dict(zip(image_ids, answers, strict=True))
-
-    def _judge(self, answers: Mapping[str, Answer]) -> dict[str, CaptionResult]:
-        """The quality gate's word on every answer."""
-        results: dict[str, CaptionResult] = {}
-        for image_id, answer in answers.items():
-            if isinstance(answer, CaptionFailure):
-                results[image_id] = FAILED
-                continue
-            results[image_id] = self._judged(answer)
-            self._meter.add(tokens=count_tokens(answer.text) if answer.num_tokens is None else answer.num_tokens)
-        return results
-
     def _judged(self, answer: Generated) -> CaptionResult:
         prompt = self._captioner.prompt
         found = judge(answer.text, ended=answer.ended, languages=self._languages, prompt=prompt)
         refused = (answer.text or None) if found.reason else None
-        return CaptionResult(found.caption, answer.num_tokens, found.reason, refused, found.cut)
-
-    def _count_failure(self, image_id: str, why: object) -> None:
-        log.warning("image %s: captioner %s failed: %s", image_id, self._captioner.name, why)
-        self._num_failures += 1
-        if self._num_failures >= FAILURES_IN_A_ROW:
-            raise CaptionerUnusable(
-                f"captioner {self._captioner.name} failed on {FAILURES_IN_A_ROW} pictures one after the other, "
-                f"the last time with: {' '.join(str(why).split())}"
-            )
+        return CaptionResult(found.caption, answer.num_tokens, found.reason, refused, found.cut, answer.revision)
 
     def _rows(self, proxies: pa.Table, results: Sequence[CaptionResult]) -> pa.Table:
         """Rows of the table, one per result, on the rows of `proxies`."""
         columns = {"row_id": proxies["row_id"], "image_id": proxies["image_id"]}
         columns |= {name: pa.array([mark] * len(results), pa.string()) for name, mark in self._marks.items()}
         columns |= {
+            "revision": pa.array([found.revision or self._marks["revision"] for found in results], pa.string()),
             "caption": pa.array([found.caption for found in results], pa.string()),
             "num_tokens": pa.array([found.num_tokens for found in results], pa.int32()),
             "reason": pa.array([found.reason and str(found.reason) for found in results], pa.string()),
@@ -308,10 +209,6 @@ class Recaptioner:
             "cut": pa.array([list(found.cut) or None for found in results], pa.list_(pa.string())),
         }
         return pa.table(columns, schema=tables.CAPTIONS)
-
-
-def _is_refused(result: CaptionResult) -> bool:
-    return result.reason is not None and result is not FAILED
 
 
 def _decode(jpegs: pa.ChunkedArray, todo: tuple[str, int]) -> Decoded:

@@ -1,13 +1,18 @@
-"""Stops the job `caption` where a captioner writes text after text that is no caption."""
+"""Stops the job `caption` where a captioner fails on picture after picture, or writes no captions."""
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, deque
 from collections.abc import Iterable
 
 from captioning.captioners.base import CaptionerUnusable
 from captioning.texts.text import clean
 
+log = logging.getLogger(__name__)
+
+FAILURES_IN_A_ROW = 64
+"""Pictures that fail one after the other before the job stops: then it is the captioner, not the pictures."""
 WINDOW = 64
 """Pictures that are looked at: the last ones of a worker."""
 REFUSED_SHARE = 0.9
@@ -29,7 +34,26 @@ class Watch:
         """
         self._captioner = captioner
         self._stops = max_failed_share < REFUSED_SHARE
+        self._num_failures = 0
         self._last: deque[tuple[str | None, str | None]] = deque(maxlen=WINDOW)
+
+    def failed(self, image_id: str, why: str) -> None:
+        """Log that a picture has no answer.
+
+        Raises:
+            CaptionerUnusable: so did many before it.
+        """
+        log.warning("image %s: captioner %s failed: %s", image_id, self._captioner, why)
+        self._num_failures += 1
+        if self._num_failures >= FAILURES_IN_A_ROW:
+            raise CaptionerUnusable(
+                f"captioner {self._captioner} failed on {FAILURES_IN_A_ROW} pictures one after the other, "
+                f"the last time with: {' '.join(why.split())}"
+            )
+
+    def answered(self) -> None:
+        """Note that a picture has an answer, whatever it says."""
+        self._num_failures = 0
 
     def see(self, results: Iterable[tuple[str | None, str | None]]) -> None:
         """Add some results: of each the reason why it is no caption (None where it is one), and the refused answer.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +19,7 @@ IN_A_STORE = 16
 
 def ahead(
     function: Callable[[Row], Result], rows: Iterable[Row], threads: int, window: int | None = None
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """`map(function, rows)` with `threads` threads that run at most `window` rows ahead of the reader.
 
     Memory is bounded by that many rows, whatever the number of rows; None is two per thread, and the caller's own

@@ -97,10 +97,13 @@ class Vlm(CaptionerSection):
 class Endpoint(CaptionerSection):
     """A server with OpenAI's API, such as vLLM or SGLang."""
 
-    how_it_runs = frozenset({"url", "concurrency", "timeout_s", "retries", "backoff_s", "api_key_env"})
+    how_it_runs = frozenset({"url", "urls", "concurrency", "timeout_s", "retries", "backoff_s", "api_key_env"})
 
     url: str | None = None
     """Up to and with /v1: http://gpu-7:8000/v1."""
+    urls: list[str] = []
+    """Further servers of the same model. A request goes to the server with the fewest in flight; one that fails is left
+    out for a while."""
     model: str | None = None
     """The model as the server names it."""
     prompt: Annotated[str, Field(min_length=1)] = "Describe this image and its style in a very detailed manner"
@@ -119,7 +122,7 @@ class Endpoint(CaptionerSection):
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 90
     """Quality of the JPEG that is sent."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
-    """Requests in flight per worker."""
+    """Requests in flight per worker, over all servers."""
     timeout_s: Annotated[float, Field(gt=0)] = 120.0
     """Longest wait for one answer, in s."""
     retries: Annotated[int, Field(ge=0, le=20)] = 5
@@ -132,14 +135,12 @@ class Endpoint(CaptionerSection):
     @field_validator("url")
     @classmethod
     def _plain_url(cls, url: str | None) -> str | None:
-        if url is None:
-            return None
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError("write it as http://HOST:PORT/v1")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError("no key, user or query belongs in it; name the key's variable in api_key_env")
-        return url.rstrip("/").removesuffix("/chat/completions")
+        return None if url is None else _checked_url(url)
+
+    @field_validator("urls")
+    @classmethod
+    def _plain_urls(cls, urls: list[str]) -> list[str]:
+        return [_checked_url(url) for url in urls]
 
     @field_validator("extra_body")
     @classmethod
@@ -152,11 +153,24 @@ class Endpoint(CaptionerSection):
             raise ValueError("only what JSON can hold can be sent: texts, numbers, true, false, null, lists") from None
         return extra
 
+    def servers(self) -> list[str]:
+        """The addresses of all servers, each once."""
+        return list(dict.fromkeys([self.url, *self.urls] if self.url else self.urls))
+
     def knobs(self) -> dict[str, Any]:
         """The knobs that decide what a caption says; the newer ones only where they are set, so that captions from
         before them stay up to date."""
         newer = {"token_limit_field": "max_tokens", "extra_body": {}}
         return {name: value for name, value in super().knobs().items() if value != newer.get(name, ...)}
+
+
+def _checked_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("write it as http://HOST:PORT/v1")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise ValueError("no key, user or query belongs in it; name the key's variable in api_key_env")
+    return url.rstrip("/").removesuffix("/chat/completions")
 
 
 class Caption(OnDevice):
@@ -184,8 +198,8 @@ class Caption(OnDevice):
         if twice is not None:
             raise ValueError(f"captioner {twice} is named twice; each captioner writes once")
         if "endpoint" in names:
-            for name in ("url", "model"):
-                if not getattr(self.endpoint, name):
+            for name, given in (("url", self.endpoint.servers()), ("model", self.endpoint.model)):
+                if not given:
                     raise ValueError(f"captioner endpoint needs endpoint.{name}")
         return self
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from captioning.captioners.base import Generated, Plain
+from captioning.captioners.base import Generated, InBatches, Plain
 
 Floats = NDArray[np.float64]
 
@@ -84,7 +84,7 @@ class Attributes:
     """colour name of an even upper band, or ''"""
 
 
-class AttributesCaptioner:
+class AttributesCaptioner(InBatches):
     """The captioner `attributes`: deterministic, no weights, a few milliseconds per picture."""
 
     name = "attributes"

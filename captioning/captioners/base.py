@@ -1,13 +1,15 @@
-"""The protocol of captioners: pictures in, one answer per picture out."""
+"""The protocol of captioners: questions in, one answer per question out, each as soon as it is there."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from PIL import Image
 
+from engine.map_job import naming
 from schemas.ids import counter
 
 CAPTIONER_ERRORS = (ValueError, OSError, RuntimeError)
@@ -31,6 +33,8 @@ class Generated:
     """False where the limit of tokens cut it"""
     num_tokens: int | None = None
     """tokens of the captioner's own tokenizer; None where it does not count them"""
+    revision: str | None = None
+    """of a server that names it only in its replies; None leaves it to the captioner's own"""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,17 @@ class CaptionFailure:
 
 
 Answer = Generated | CaptionFailure
+
+
+@dataclass(frozen=True)
+class Question:
+    """One picture to be captioned."""
+
+    image_id: str
+    picture: Image.Image
+    """upright, sRGB, of mode RGB and any size"""
+    seed: int
+    """from its identity (`seed_of`), 0 to 2^53 - 1"""
 
 
 class Captioner(Protocol):
@@ -72,23 +87,75 @@ class Captioner(Protocol):
         ...
 
     @property
-    def batch_size(self) -> int:
-        """The largest number of pictures that one call of `caption` takes."""
+    def window(self) -> int:
+        """The largest number of questions in flight: taken, and not yet answered."""
         ...
 
-    def caption(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> Sequence[Answer]:
-        """One answer per picture, in order; the same picture and seed always give the same one.
+    def stream(self, questions: Iterator[Question | None]) -> Generator[tuple[str, Answer], None, None]:
+        """The image id and the answer of every question, each as soon as it is there, in any order.
+
+        The same picture and seed always give the same answer. A picture that fails is a `CaptionFailure`.
 
         Args:
-            images: upright sRGB pictures of mode RGB, of any size.
-            seeds: one per picture, from its identity (`seed_of`), 0 to 2^53 - 1.
+            questions: advanced by the thread that iterates the answers, whenever there is room in the window. None
+                means that there is no question now, but may be one after the next answer: a refused caption is asked
+                for again. It only comes while something is in flight.
 
         Raises:
             CaptionerUnusable: it cannot work at all; the job stops.
-            ValueError, OSError, RuntimeError: it fails on one of these pictures (`CAPTIONER_ERRORS`). The caller
-                then tries one picture at a time, and the picture that fails alone gets no caption.
         """
         ...
+
+
+class InBatches:
+    """Base of a captioner that works batch by batch: it gives `batch_size` and `caption`, and this is its stream."""
+
+    name: str
+    batch_size: int
+    """The largest number of pictures that one call of `caption` takes."""
+
+    @property
+    def window(self) -> int:
+        """One batch."""
+        return self.batch_size
+
+    @abstractmethod
+    def caption(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> Sequence[Answer]:
+        """One answer per picture, in order; the same picture and seed always give the same one.
+
+        Raises:
+            CaptionerUnusable: it cannot work at all; the job stops.
+            ValueError, OSError, RuntimeError: it fails on one of these pictures (`CAPTIONER_ERRORS`). Then it is
+                called with one picture at a time, and the picture that fails alone gets no caption.
+        """
+
+    def stream(self, questions: Iterator[Question | None]) -> Generator[tuple[str, Answer], None, None]:
+        """The answers, as of `Captioner.stream`, batch by batch."""
+        while batch := list(up_to(self.batch_size, questions)):
+            yield from zip([question.image_id for question in batch], self._answers(batch), strict=True)
+
+    def _answers(self, batch: Sequence[Question]) -> Sequence[Answer]:
+        """Caption a batch at once; where that fails, one by one, so that one picture cannot spoil the others."""
+        try:
+            with naming(f"one of {', '.join(question.image_id for question in batch)}"):
+                answers = self.caption([question.picture for question in batch], [question.seed for question in batch])
+        except CaptionerUnusable as error:
+            error.__notes__.clear()  # it is not about these pictures
+            raise
+        except CAPTIONER_ERRORS as error:
+            if len(batch) == 1:
+                return [CaptionFailure(str(error))]
+            return [answer for question in batch for answer in self._answers([question])]
+        assert len(answers) == len(batch), f"{self.name}: {len(answers)} for {len(batch)} pictures"
+        return answers
+
+
+def up_to(count: int, questions: Iterator[Question | None]) -> Iterator[Question]:
+    """The next `count` questions, fewer where there is none now or none any more."""
+    for _ in range(count):
+        if (question := next(questions, None)) is None:
+            return
+        yield question
 
 
 def seed_of(image_id: str, attempt: int = 0) -> int:

@@ -16,12 +16,14 @@ ENDED = frozenset({"stop", "eos", "eos_token", "stop_sequence", "end_turn"})
 CUT = frozenset({"length", "max_tokens", "model_length", "model_context_window_exceeded"})
 """What it is at the limit of tokens. Anything else (error, abort, null) ends no caption."""
 
+MODELS_SHOWN = 5
+
 LONGEST_MESSAGE = 200
 """Longest part of a server's message that is shown, in letters."""
 
 _UNSUPPORTED = re.compile(
     r"(?:unsupported|unrecogni[sz]ed|unknown|unexpected|invalid)[^'\"`]{0,40}"
-    r"(?:parameter|argument|field|keyword)s?[^'\"`]{0,20}['\"`](\w{1,60})['\"`]",
+    r"(?:parameter|argument|field|keyword)s?[^'\"`]{0,20}['\"`](\w{1,60})['\"`]|\(parameter=(\w{1,60})",
     re.IGNORECASE,
 )
 
@@ -40,6 +42,31 @@ class ServerUnreachable(ServerBusy):
 
 class PictureRefused(Exception):
     """The server refuses this picture, and would refuse it again."""
+
+
+def check_model(content: bytes, model: str, max_tokens: int) -> None:
+    """Look a model up in a server's list of models; a list that cannot be read says nothing.
+
+    Raises:
+        CaptionerUnusable: the list lacks the model, or the model reads and writes fewer tokens than `max_tokens`.
+    """
+    try:
+        listed = {str(entry["id"]): entry for entry in json.loads(content)["data"]}
+    except (ValueError, LookupError, TypeError):
+        return
+    names = {model, model.partition(":")[0]}  # "llava" is listed as "llava:latest", "x:fast" as "x"
+    found = next((entry for name, entry in listed.items() if name in names or name.partition(":")[0] == model), None)
+    if found is None:
+        if not listed or model.startswith(("/", ".", "~")):  # some servers load a folder when they are asked for it
+            return
+        shown = ", ".join(sorted(listed)[:MODELS_SHOWN]) + (", ..." if len(listed) > MODELS_SHOWN else "")
+        raise CaptionerUnusable(f"the server has no model {model}; set caption.endpoint.model to one of {shown}")
+    longest = found.get("max_model_len")
+    if isinstance(longest, int) and max_tokens >= longest:
+        raise CaptionerUnusable(
+            f"caption.endpoint.max_tokens={max_tokens} leaves no room for the picture: the server gives {model} "
+            f"{longest} tokens for picture, prompt and caption together (max_model_len); set it lower"
+        )
 
 
 def status_error(status: int, content: bytes, retry_after_s: float | None = None) -> Exception:
@@ -70,7 +97,7 @@ def _refused_field(content: bytes) -> str | None:
     error = error.get("error", error) if isinstance(error, dict) else None
     field = error.get("param") if isinstance(error, dict) else None
     named = _UNSUPPORTED.search(message_of(content)) if field is None else None
-    field = named.group(1) if named else field
+    field = named.group(1) or named.group(2) if named else field
     return field if isinstance(field, str) and field and "messages" not in field and "image" not in field else None
 
 
@@ -114,7 +141,13 @@ def read_reply(content: bytes) -> Generated:
             f"the server did not finish the text: finish_reason is {message_of(json.dumps(ending).encode())}"
         )
     num_tokens = usage.get("completion_tokens") if isinstance(usage, dict) else None
-    return Generated(text or "", ending in ENDED, num_tokens if isinstance(num_tokens, int) else None)
+    revision = reply.get("system_fingerprint")
+    return Generated(
+        text or "",
+        ending in ENDED,
+        num_tokens if isinstance(num_tokens, int) else None,
+        revision if isinstance(revision, str) and revision else None,
+    )
 
 
 def retry_after_s(header: str | None) -> float | None:

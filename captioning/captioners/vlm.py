@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoModelForImageTextToText, LogitsProcessor, LogitsProcessorList
 
-from captioning.captioners.base import Answer, Generated, Plain
+from captioning.captioners.base import Answer, Generated, InBatches, Plain
 from captioning.captioners.local_model import find_vlm
 from captioning.captioners.processors import LOCAL, load_config, load_processor
 from models.device import choose_device
@@ -38,7 +38,7 @@ WINDOW_BATCHES = 4
 """Batches per call of `caption`, so that pictures of similar size can go through the model together."""
 
 
-class VlmCaptioner:
+class VlmCaptioner(InBatches):
     """Puts one question about each picture to the model. Each worker builds one.
 
     In fp32 an answer depends on its picture and seed alone. In 16 bit the batch it went in moves the last digits of

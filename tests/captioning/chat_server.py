@@ -7,6 +7,7 @@ import base64
 import io
 import json
 import threading
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -20,15 +21,20 @@ Behaviour = Callable[["ChatServer", web.Request, str, int], Awaitable[web.Stream
 class ChatServer:
     """Serves in a thread of its own. A picture is named by its red channel, a `tag` of 0 to 255 in steps of 20."""
 
-    def __init__(self, behaviours: dict[int, Behaviour] | None = None, delay_s: float = 0.0) -> None:
+    def __init__(
+        self, behaviours: dict[int, Behaviour] | None = None, delay_s: float = 0.0, models: object = None
+    ) -> None:
+        """`models` is what it lists at /v1/models, or the status that it answers there; None has no such address."""
         self.behaviours = behaviours or {}
-        self.delay_s = delay_s
+        self.delay_s, self.models = delay_s, models
         self.asked: Counter[int] = Counter()
         """requests by tag"""
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.sizes: list[tuple[int, int]] = []
         self.in_flight = self.most_in_flight = 0
+        self.levels: list[tuple[float, int]] = []
+        """(time, requests in flight from then on)"""
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
@@ -52,6 +58,8 @@ class ChatServer:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         app = web.Application(client_max_size=50_000_000)
         app.router.add_post("/v1/chat/completions", self._answer)
+        if self.models is not None:
+            app.router.add_get("/v1/models", self._list)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -61,8 +69,14 @@ class ChatServer:
         await self._stop.wait()
         await runner.cleanup()
 
+    async def _list(self, request: web.Request) -> web.StreamResponse:
+        if isinstance(self.models, int):
+            return web.Response(status=self.models)
+        return web.json_response(self.models)
+
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         self.in_flight += 1
+        self.levels.append((time.monotonic(), self.in_flight))
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             body = await request.json()
@@ -80,11 +94,15 @@ class ChatServer:
             return await behave(self, request, f"{question['text']} {tag} {body['seed']}", self.asked[tag])
         finally:
             self.in_flight -= 1
+            self.levels.append((time.monotonic(), self.in_flight))
 
 
-def completion(text: object, finish_reason: object = "stop", **message: object) -> web.Response:
+def completion(
+    text: object, finish_reason: object = "stop", system_fingerprint: str | None = None, **message: object
+) -> web.Response:
     choice = {"index": 0, "message": {"role": "assistant", "content": text, **message}, "finish_reason": finish_reason}
-    return web.json_response({"choices": [choice], "usage": {"completion_tokens": 5}})
+    usage = {"completion_tokens": 5}
+    return web.json_response({"choices": [choice], "usage": usage, "system_fingerprint": system_fingerprint})
 
 
 async def good(server: ChatServer, request: web.Request, text: str, times: int) -> web.StreamResponse:

@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from captioning.captioners.base import Answer, CaptionerUnusable, CaptionFailure, Generated, seed_of
-from captioning.recaption import FAILURES_IN_A_ROW, Recaptioner, map_jobs
-from captioning.watch import WINDOW
+from captioning.captioners.base import Answer, CaptionerUnusable, CaptionFailure, Generated, InBatches, seed_of
+from captioning.recaption import Recaptioner, map_jobs
+from captioning.watch import FAILURES_IN_A_ROW, WINDOW
 from engine.dataset import Dataset
 from engine.job import State
 from engine.paid import Paid
@@ -24,7 +24,7 @@ from tests.building import put, table_of
 Part = Callable[..., pa.Table]
 
 
-class Counting:
+class Counting(InBatches):
     """A captioner that tells a picture by its size, counts what it was asked, and fails on some widths."""
 
     revision: str | None = "r1"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from captioning.captioners.base import Generated, Plain
+from captioning.captioners.base import Generated, InBatches, Plain
 from captioning.captioners.local_model import find_share_captioner
 from captioning.captioners.share_captioner.checkpoint import ShareCaptioner
 from captioning.captioners.share_captioner.dimensions import ResamplerChoices
@@ -16,8 +16,8 @@ from models.device import choose_device
 from schemas import captioners
 
 
-class RecipeCaptioner:
-    """Share-Captioner as a `captioning.captioners.base.Captioner`. Each worker builds one."""
+class RecipeCaptioner(InBatches):
+    """Share-Captioner as a captioner of the job. Each worker builds one."""
 
     prompt: str | None = QUESTION
 

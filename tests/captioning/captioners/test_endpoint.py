@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import socket
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -17,13 +19,17 @@ from aiohttp import web
 from PIL import Image
 
 from captioning.captioners.base import Answer, CaptionerUnusable, CaptionFailure, Generated
+from captioning.captioners.chat_client import ChatClient, proxy_of
 from captioning.captioners.chat_reply import PictureRefused, message_of, read_reply, retry_after_s, status_error
-from captioning.captioners.endpoint import EndpointCaptioner, data_uri, proxy_of
+from captioning.captioners.endpoint import EndpointCaptioner, data_uri
 from captioning.captioners.make import make_captioner
 from captioning.recaption import Recaptioner
+from engine.dataset import Dataset
+from engine.paid import Paid
 from schemas.captioners import Caption, Endpoint
 from tests.captioning import chat_server as server_that
 from tests.captioning.chat_server import Behaviour, ChatServer
+from tests.captioning.questions import asked
 
 PROMPT = "What is it?"
 KEY = "sk-top-secret-9f2c"
@@ -40,15 +46,14 @@ def captioner(server: ChatServer | str, **knobs: Any) -> EndpointCaptioner:
     return EndpointCaptioner(Endpoint.from_mapping(section))
 
 
-def ask(server: ChatServer, tags: list[int], **knobs: Any) -> list[Answer]:
-    return captioner(server, **knobs).caption([picture(tag) for tag in tags], range(len(tags)))
+def ask(server: ChatServer | str, tags: list[int], **knobs: Any) -> list[Answer]:
+    return asked(captioner(server, **knobs), [picture(tag) for tag in tags], range(len(tags)))
 
 
-def test_answers_come_in_the_order_of_the_pictures_with_prompt_and_seed() -> None:
+def test_every_picture_gets_its_answer_with_prompt_and_seed() -> None:
     with ChatServer() as server:
-        answers = captioner(server, temperature=0.5, max_tokens=77).caption(
-            [picture(tag) for tag in (200, 40, 120)], [7, 2**53 - 1, 9]
-        )
+        made = captioner(server, temperature=0.5, max_tokens=77)
+        answers = asked(made, [picture(tag) for tag in (200, 40, 120)], [7, 2**53 - 1, 9])
     assert answers == [
         Generated(f"{PROMPT} 200 7", True, 5),
         Generated(f"{PROMPT} 40 {2**53 - 1}", True, 5),
@@ -72,9 +77,8 @@ def test_as_many_requests_are_in_flight_as_the_recipe_says() -> None:
 
 def test_a_picture_is_sent_no_larger_than_image_px() -> None:
     with ChatServer() as server:
-        captioner(server, image_px=64, concurrency=1).caption(
-            [picture(20, (256, 128)), picture(40, (40, 50)), picture(60, (3, 900))], [0, 1, 2]
-        )
+        pictures = [picture(20, (256, 128)), picture(40, (40, 50)), picture(60, (3, 900))]
+        asked(captioner(server, image_px=64, concurrency=1), pictures, [0, 1, 2])
     assert sorted(server.sizes) == sorted([(64, 32), (40, 50), (1, 64)])
     assert data_uri(picture(20), 64, 90).startswith("data:image/jpeg;base64,/9j/")
 
@@ -142,18 +146,12 @@ def test_the_wait_of_a_retry_after_header_is_kept() -> None:
 
 
 def test_waits_grow_and_are_spread() -> None:
-    waits = captioner("http://127.0.0.1:1/v1", backoff_s=1)
+    waits = ChatClient(captioner("http://127.0.0.1:1/v1", backoff_s=1)._section, "")
     for attempt, least in enumerate((1, 2, 4, 8, 16, 32, 60, 60)):
-        found = {waits._wait_s(attempt, server_that_is_busy(None), seed) for seed in range(50)}
+        found = {waits._wait_s(attempt, seed) for seed in range(50)}
         assert min(found) >= least and max(found) <= 1.5 * least and len(found) > 40
-    assert 100 <= waits._wait_s(0, server_that_is_busy(100.0), 1) <= 150
-    assert waits._wait_s(0, server_that_is_busy(1e9), 1) <= 450
-
-
-def server_that_is_busy(retry_after: float | None) -> Any:
-    from captioning.captioners.chat_reply import ServerBusy
-
-    return ServerBusy("busy", retry_after)
+    assert 100 <= waits._wait_s(0, 1, 100.0) <= 150
+    assert waits._wait_s(0, 1, 1e9) <= 450
 
 
 @pytest.mark.parametrize("code", [400, 413, 422])
@@ -189,7 +187,7 @@ def test_a_server_that_is_not_there_is_named_in_one_line() -> None:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with pytest.raises(CaptionerUnusable, match=rf"http://127\.0\.0\.1:{port}/v1: no server answers there \(.*{port}"):
-        captioner(f"http://127.0.0.1:{port}/v1").caption([picture(20), picture(40)], [0, 1])
+        ask(f"http://127.0.0.1:{port}/v1", [20, 40])
 
 
 def test_an_empty_caption_is_an_answer() -> None:
@@ -207,6 +205,191 @@ def test_a_caption_that_was_cut_says_so() -> None:
 def test_a_caption_that_was_held_back_is_a_failure() -> None:
     with ChatServer({40: server_that.filtered}) as server:
         assert ask(server, [40]) == [CaptionFailure("the server's content filter held the text back")]
+
+
+# ------------------------------------------------------------------------------------------------ before the first
+
+
+def listed(*entries: dict[str, Any]) -> dict[str, Any]:
+    return {"object": "list", "data": list(entries)}
+
+
+@pytest.mark.parametrize(
+    ("models", "knobs", "said"),
+    [
+        (
+            listed({"id": "qwen"}, {"id": "llava"}),
+            {},
+            "has no model tiny; set caption.endpoint.model to one of llava",
+        ),
+        (listed({"id": "tiny", "max_model_len": 512}), {"max_tokens": 512}, "max_tokens=512 leaves no room"),
+        (listed({"id": "tiny:latest", "max_model_len": 64}), {"max_tokens": 900}, "gives tiny 64 tokens"),
+        (401, {}, "the server says 401"),
+    ],
+)
+def test_a_mistake_that_the_server_s_models_show_stops_before_the_first_picture(
+    models: object, knobs: dict[str, Any], said: str
+) -> None:
+    with ChatServer(models=models) as server:
+        with pytest.raises(CaptionerUnusable, match=said) as stopped:
+            ask(server, [20, 40], **knobs)
+        assert not server.asked and str(stopped.value).startswith(server.url)
+
+
+@pytest.mark.parametrize(
+    ("models", "model"),
+    [
+        (listed({"id": "tiny", "max_model_len": 4096}), "tiny"),
+        (listed({"id": "tiny:7b"}), "tiny"),
+        (listed({"id": "org/tiny"}), "org/tiny:fast"),
+        (listed({"id": "cached"}), "/models/tiny"),
+        (listed(), "tiny"),
+        (["what?"], "tiny"),
+        ({"data": [{"name": "no id"}]}, "tiny"),
+        (403, "tiny"),
+        (500, "tiny"),
+        (None, "tiny"),
+    ],
+    ids=str,
+)
+def test_a_server_whose_models_say_nothing_else_is_asked(models: object, model: str) -> None:
+    with ChatServer(models=models) as server:
+        assert isinstance(ask(server, [20], model=model)[0], Generated)
+
+
+def test_the_models_are_asked_for_once() -> None:
+    with ChatServer() as server:
+        made = captioner(server)
+        assert isinstance(asked(made, [picture(20)], [0])[0], Generated)
+        server.models = 401
+        assert isinstance(asked(made, [picture(40)], [0])[0], Generated)
+
+
+def test_nothing_is_sent_where_there_is_no_question() -> None:
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        assert asked(captioner(f"http://127.0.0.1:{nobody.getsockname()[1]}/v1"), [], []) == []
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "max_tokens=5000 cannot be greater than max_model_len=1024 (parameter=max_tokens, value=5000)"},
+        {"message": "too many", "param": "max_tokens"},
+    ],
+)
+def test_a_refusal_that_is_about_the_request_stops_at_the_first_picture(error: dict[str, str]) -> None:
+    async def refuses(server: ChatServer, request: web.Request, text: str, times: int) -> web.StreamResponse:
+        return web.json_response({"error": error}, status=400)
+
+    with ChatServer(dict.fromkeys(range(0, 256, 20), refuses)) as server:
+        with pytest.raises(CaptionerUnusable, match=r"max_tokens"):
+            ask(server, [20] * 80, concurrency=1)
+        assert server.asked[20] <= 2
+
+
+# ------------------------------------------------------------------------------------------------ several servers
+
+
+def test_a_request_goes_to_the_server_with_the_fewest_in_flight() -> None:
+    with ChatServer(delay_s=0.01) as fast, ChatServer(delay_s=0.1) as slow:
+        answers = ask(fast, [20] * 40, urls=[slow.url, fast.url], concurrency=4)
+    assert all(isinstance(answer, Generated) for answer in answers)
+    assert fast.asked[20] > 2 * slow.asked[20] > 0
+    assert slow.most_in_flight <= 2
+
+
+@pytest.mark.parametrize("bad", [server_that.status(503), server_that.cut_connection, server_that.bad_json])
+def test_a_server_that_fails_is_left_out_and_asked_again_later(bad: Behaviour) -> None:
+    ill = {20: server_that.first(3, bad)}
+    with ChatServer(ill, delay_s=0.01) as dies, ChatServer(delay_s=0.01) as stays:
+        answers = ask(dies, [20] * 60, urls=[stays.url], concurrency=2, backoff_s=0.02)
+    assert all(isinstance(answer, Generated) for answer in answers)
+    assert dies.asked[20] > 3, "it was asked again once it worked"
+    assert dies.asked[20] + stays.asked[20] <= 60 + 3
+
+
+def test_a_server_that_is_not_there_costs_no_picture_and_little_time() -> None:
+    with socket.socket() as free, ChatServer(delay_s=0.01) as stays:
+        free.bind(("127.0.0.1", 0))
+        gone = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+        begun = time.perf_counter()
+        answers = ask(gone, [20] * 20, urls=[stays.url], backoff_s=30, concurrency=4)
+        assert time.perf_counter() - begun < 5
+    assert all(isinstance(answer, Generated) for answer in answers)
+    assert stays.asked[20] == 20
+
+
+def test_servers_that_are_all_gone_are_all_named() -> None:
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0))
+        other.bind(("127.0.0.1", 0))
+        urls = [f"http://127.0.0.1:{free.getsockname()[1]}/v1" for free in (one, other)]
+        with pytest.raises(CaptionerUnusable, match=rf"{urls[0]}, {urls[1]}: no server answers there"):
+            ask(urls[0], [20], urls=urls[1:])
+
+
+def test_one_of_the_addresses_is_enough() -> None:
+    section = Endpoint.from_mapping({"urls": ["http://a:1/v1/", "http://b:2/v1/chat/completions", "http://a:1/v1"]})
+    assert section.servers() == ["http://a:1/v1", "http://b:2/v1"]
+    assert Caption.from_mapping({"captioner": "endpoint", "endpoint": {"urls": ["http://a:1/v1"], "model": "m"}})
+    assert not {"url", "urls"} & section.knobs().keys()
+    with pytest.raises(ValueError, match="no key, user or query belongs in it"):
+        Endpoint.from_mapping({"urls": ["http://key@a:1/v1"]})
+
+
+# ------------------------------------------------------------------------------------------------ in a job
+
+
+def part_of(
+    part: Callable[..., pa.Table], jpeg: Callable[[Image.Image], bytes], ids: list[str], tags: list[int]
+) -> dict[str, pa.Table]:
+    return {
+        "proxies": part("proxies", image_id=ids, jpeg=[jpeg(picture(tag)) for tag in tags]),
+        "selection": part("selection", image_id=ids, kept=[True] * len(ids)),
+    }
+
+
+def test_a_row_names_the_server_s_version_and_another_version_asks_nothing_again(
+    part: Callable[..., pa.Table],
+    jpeg: Callable[[Image.Image], bytes],
+    image_ids: Callable[[int], list[str]],
+    tmp_path: Path,
+) -> None:
+    def version(name: str) -> Behaviour:
+        async def answer(server: ChatServer, request: web.Request, text: str, times: int) -> web.StreamResponse:
+            return server_that.completion(f"A dog on a lawn beside {text.split()[-2]} trees.", system_fingerprint=name)
+
+        return answer
+
+    inputs = part_of(part, jpeg, image_ids(3), [20, 40, 60])
+    few = inputs | {"selection": part("selection", image_id=image_ids(3), kept=[True, False, False])}
+    paid = Paid.of(Dataset(tmp_path), "captions", 0)
+    with ChatServer(dict.fromkeys((20, 40, 60), version("vllm-1"))) as server:
+        Recaptioner(lambda: captioner(server), 1)(few, lambda *_: None, paid)
+        server.behaviours = dict.fromkeys((20, 40, 60), version("vllm-2"))
+        table = Recaptioner(lambda: captioner(server), 1)(inputs, lambda *_: None, paid)["captions"]
+        assert server.asked == {20: 1, 40: 1, 60: 1}
+    assert table["revision"].to_pylist() == ["vllm-1", "vllm-2", "vllm-2"]
+
+
+def test_refused_answers_do_not_let_the_requests_in_flight_fall(
+    part: Callable[..., pa.Table], jpeg: Callable[[Image.Image], bytes], image_ids: Callable[[int], list[str]]
+) -> None:
+    async def uneven(server: ChatServer, request: web.Request, text: str, times: int) -> web.StreamResponse:
+        seed = int(text.split()[-1])
+        await asyncio.sleep(0.02 + seed % 7 / 100)
+        return server_that.completion("I'm sorry, but I cannot." if seed % 3 == 0 else "A dog lies on a lawn.")
+
+    inputs = part_of(part, jpeg, image_ids(150), [20] * 150)
+    with ChatServer({20: uneven}) as server:
+        made = captioner(server, temperature=1.0, concurrency=8)
+        table = Recaptioner(lambda: made, 2)(inputs, lambda *_: None)["captions"]
+    assert table["reason"].null_count > 120, "refused answers were asked for again"
+    begun, ended = server.levels[8][0], server.levels[-8][0]
+    levels = [pair for pair in zip(server.levels, server.levels[1:], strict=False) if begun <= pair[0][0] < ended]
+    busy_s = sum(level * (until - since) for (since, level), (until, _) in levels)
+    assert busy_s / (8 * (ended - begun)) > 0.7, "it fell to one at the end of every batch before"
 
 
 # ------------------------------------------------------------------------------------------------ the key
@@ -233,10 +416,7 @@ def test_the_key_goes_to_the_server_and_nowhere_else(
         80: describes,
     }
     tags = [20, 40, 60, 80]
-    inputs = {
-        "proxies": part("proxies", image_id=image_ids(4), jpeg=[jpeg(picture(tag)) for tag in tags]),
-        "selection": part("selection", image_id=image_ids(4), kept=[True] * 4),
-    }
+    inputs = part_of(part, jpeg, image_ids(4), tags)
     with ChatServer(behaviours) as server:
         made = captioner(server, api_key_env="SIGMA_TEST_KEY")
         table = Recaptioner(lambda: made, 1)(inputs, lambda *_: None)["captions"]

@@ -1,0 +1,138 @@
+"""Asks a captioner about the pictures of one part, again where a caption is refused, and hands the results over."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+
+from PIL import Image
+
+from captioning.captioners.base import Answer, Captioner, CaptionFailure, Generated, Question, seed_of
+from captioning.meter import Meter
+from captioning.watch import Watch
+from schemas.reasons import CaptionReason
+from schemas.tokens import count_tokens
+
+HANDED_OVER_AFTER_S = 5.0
+"""Longest time that results wait until they are handed over, while the captioner takes questions."""
+
+Decoded = tuple[str, Image.Image | None]
+"""(image_id, picture); the picture is None where its proxy cannot be decoded."""
+
+
+@dataclass(frozen=True)
+class CaptionResult:
+    """The outcome for one picture: a caption, or the reason why there is none."""
+
+    caption: str | None = None
+    num_tokens: int | None = None
+    """as the captioner counted; None where it does not count them"""
+    reason: str | None = None
+    refused: str | None = None
+    """the answer that the gate refused, as it was written"""
+    cut: tuple[str, ...] = ()
+    """what was taken off around the caption"""
+    revision: str | None = None
+    """as the reply named it; None where it did not"""
+
+
+FAILED = CaptionResult(reason=CaptionReason.CAPTIONER_FAILED)
+
+
+class Asking:
+    """The questions in flight, those to be asked again, and the results that are not handed over yet."""
+
+    def __init__(
+        self,
+        captioner: Captioner,
+        pictures: Iterator[Decoded],
+        judge: Callable[[Generated], CaptionResult],
+        watch: Watch,
+        meter: Meter,
+        hand_over: Callable[[Mapping[str, CaptionResult]], None],
+    ) -> None:
+        """Nothing is asked yet.
+
+        Args:
+            judge: the quality gate.
+            hand_over: takes image_id -> result, as many at once as the captioner has questions in flight, or those of
+                some seconds. What was not handed over is lost to `kill -9`; any other end hands it over.
+        """
+        self._captioner, self._pictures, self._judge = captioner, pictures, judge
+        self._watch, self._meter, self._receiver = watch, meter, hand_over
+        self._in_flight: dict[str, Question] = {}
+        self._again: deque[Question] = deque()
+        self._first: dict[str, CaptionResult] = {}
+        """The refused result of each picture that is asked about for the second time."""
+        self._results: dict[str, CaptionResult] = {}
+        self._handed_over = time.monotonic()
+
+    def run(self) -> None:
+        """Ask about every picture.
+
+        Raises:
+            CaptionerUnusable: the captioner cannot work, or nearly all of the last pictures have no caption.
+        """
+        try:
+            with closing(self._captioner.stream(self._questions())) as answers:
+                while True:
+                    with self._meter.timing("model_s"):
+                        found = next(answers, None)
+                    if found is None:
+                        break
+                    self._take(*found)
+            assert not self._in_flight, f"{self._captioner.name}: no answer for {len(self._in_flight)} pictures"
+        finally:
+            self._hand_over()
+
+    def _questions(self) -> Iterator[Question | None]:
+        """As of `Captioner.stream`: second attempts first, then the next picture."""
+        while True:
+            waited_s = time.monotonic() - self._handed_over
+            if len(self._results) >= self._captioner.window or waited_s >= HANDED_OVER_AFTER_S:
+                self._hand_over()
+            question = self._again.popleft() if self._again else self._next_picture()
+            if question is not None:
+                self._in_flight[question.image_id] = question
+            elif not self._in_flight:
+                return
+            yield question
+
+    def _next_picture(self) -> Question | None:
+        with self._meter.timing("waiting_s"):
+            for image_id, picture in self._pictures:
+                if picture is not None:
+                    return Question(image_id, picture, seed_of(image_id))
+                self._finish(image_id, FAILED)
+        return None
+
+    def _take(self, image_id: str, answer: Answer) -> None:
+        """Judge an answer; a refused caption is written once more, where another seed may write a better one."""
+        question = self._in_flight.pop(image_id)
+        if isinstance(answer, CaptionFailure):
+            self._watch.failed(image_id, answer.reason)
+            result = self._first.pop(image_id, FAILED)
+        else:
+            self._watch.answered()
+            result = self._judge(answer)
+            self._meter.add(tokens=count_tokens(answer.text) if answer.num_tokens is None else answer.num_tokens)
+            if result.reason is not None and self._captioner.retries_help and image_id not in self._first:
+                self._first[image_id] = result
+                self._again.append(Question(image_id, question.picture, seed_of(image_id, attempt=1)))
+                return
+        self._meter.add(images=1)
+        self._finish(image_id, result)
+
+    def _finish(self, image_id: str, result: CaptionResult) -> None:
+        self._results[image_id] = result
+        self._watch.see([(result.reason, result.refused)])
+
+    def _hand_over(self) -> None:
+        results, self._results = self._results, {}
+        with self._meter.timing("noting_s"):
+            if results:
+                self._receiver(results)
+        self._handed_over = time.monotonic()
