@@ -50,11 +50,11 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def file_lock(path: Path, refusal: Callable[[str], str], shared: bool = False) -> Iterator[None]:
+def file_lock(path: Path, refusal: Callable[[str], str] | None, shared: bool = False) -> Iterator[None]:
     """Hold a lock file, and write into it who does; the kernel frees it when the process ends, however it ends.
 
     Args:
-        refusal: makes the error's text from the name of the process that holds the lock.
+        refusal: makes the error's text from the name of the process that holds the lock; None waits for it.
         shared: with others that hold it so.
 
     Raises:
@@ -64,8 +64,9 @@ def file_lock(path: Path, refusal: Callable[[str], str], shared: bool = False) -
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (fcntl.LOCK_NB if refusal else 0))
         except BlockingIOError:
+            assert refusal is not None, "a lock that is waited for is no error"
             file.seek(0)
             raise ValueError(refusal(file.read().strip() or "another process")) from None
         except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -50,3 +51,20 @@ def test_a_file_system_without_locks_is_named_with_what_to_do(tmp_path, monkeypa
         file_lock(tmp_path / "l", str),
     ):
         pass
+
+
+def test_a_lock_without_a_refusal_is_waited_for(tmp_path):
+    path, held = tmp_path / ".lock", []
+
+    def second() -> None:
+        with file_lock(path, None):
+            held.append("second")
+
+    with ThreadPoolExecutor(1) as pool:
+        with file_lock(path, None):
+            waiting = pool.submit(second)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.05)
+            held.append("first")
+        waiting.result(timeout=5)
+    assert held == ["first", "second"]

@@ -42,6 +42,7 @@ class ShareCaptioner:
         device: str | torch.device = "cpu",
         question: str = QUESTION,
         overrides: Mapping[str, Any] | None = None,
+        language: bool = True,
     ) -> ShareCaptioner:
         """Read a folder of `config.json`, weights (safetensors or `.bin`, whole or in shards) and `tokenizer.model`.
 
@@ -50,6 +51,7 @@ class ShareCaptioner:
                 bfloat16, as the published captions were made; `exact` computes them.
             dtype: `fp32`, `bf16` or `fp16`; None keeps the file's (the published one is bf16).
             overrides: keys of config.json to be taken instead of the file's, such as `resampler_heads`.
+            language: False leaves the language model out: pictures become prompts, which another engine goes on from.
 
         Raises:
             ValueError: a file is missing, cut or foreign; names or shapes are not this model's. The tokenizer alone
@@ -59,7 +61,7 @@ class ShareCaptioner:
         if not folder.is_dir():
             raise ValueError(f"{folder}: no such folder")
         files = WeightFiles(folder)
-        model = load_model(files, rotary, dtype, torch.device(device), overrides or {})
+        model = load_model(files, rotary, dtype, torch.device(device), overrides or {}, language=language)
         tokenizer = Tokenizer(folder) if (folder / "tokenizer.model").is_file() else None
         return cls(model, tokenizer, question)
 
