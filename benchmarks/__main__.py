@@ -17,6 +17,7 @@ from benchmarks import (
     curation_speed,
     dedup_speed,
     driver_memory,
+    gate,
     hard_cases,
     hostile_pictures,
     house,
@@ -72,6 +73,7 @@ def main() -> None:
         *house.BENCHMARKS,
         *bit_flips.BENCHMARKS,  # tables of their own from here on
         *interrupts.BENCHMARKS,
+        *gate.BENCHMARKS,
         *hard_cases.BENCHMARKS,
         *hostile_pictures.BENCHMARKS,
     ):

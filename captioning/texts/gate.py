@@ -87,7 +87,9 @@ def _reason(
     prompt: str | None,
 ) -> CaptionReason | None:
     if caption is None:  # "Sure! Let me know what you need." is an answer, and no caption
-        return CaptionReason.REFUSAL if cut else CaptionReason.EMPTY_CAPTION
+        if any(map(str.isalpha, "".join(cut))):
+            return CaptionReason.REFUSAL
+        return CaptionReason.NOT_LANGUAGE if cut else CaptionReason.EMPTY_CAPTION
     if is_refusal(caption):
         return CaptionReason.REFUSAL
     if echoes(caption, prompt):

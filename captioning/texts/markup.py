@@ -31,6 +31,8 @@ _BEFORE_A_URL = 100
 
 _MARKDOWN = re.compile(
     r"```|\*\*[^*\s][^*\n]{0,200}\*\*|(?:\A|\n)[ \t]{0,3}(?:#{1,6} |[-*+] \S)|!?\[[^\[\]\n]{0,200}\]\([^()\s]{1,500}\)"
+    r"|\|[ \t]*:?-{3,}:?[ \t]*\|"  # a table
+    r"|\[/(?:b|i|u|s|img|url|quote|code|size|color|center|list)\]|\\(?:text\w{2}|emph|begin|end|frac|section|item)\b"
 )
 _SPECIAL_TOKEN = re.compile(
     r"<\|[^|<>\n]{1,40}\|>|</?s>(?!\w)|\[/?INST\]|<(?:image|img|unk|pad|eos|bos|eot|end_of_turn|start_of_turn)>|"

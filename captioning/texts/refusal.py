@@ -16,13 +16,18 @@ _CANNOT = (
 )
 _SHOWN = r"(?:image|picture|photo|photograph|attachment|upload|file)s?"
 _TASK = (
-    r"(?:see (?:an?y?|the|this|that|your|what|any) |view|access|open|load|display|describe|analy[sz]e|assist|help|aid|"
-    r"identify|recogni[sz]e|"
-    r"provide|process|generate|create|comply|fulfil+|determine|answer|discuss|comment|interpret|engage|respond|share|"
-    r"offer|continue|proceed|complete|produce|do (?:that|this|so)|feel comfortable|caption|talk about|speak about|"
-    r"have (?:the ability|the capability|access|enough|any|permission)|any (?:image|information|context)|"
-    r"the (?:ability|capability)|enough (?:information|context))"
+    r"(?:(?:see|make out) (?:what you|your|an?y? (?:\w+ )?(?:image|picture|photo|file|attachment|upload)|(?:the|this|"
+    r"that) (?:\w+ )?(?:image|picture|photo|file|attachment|upload|content))|view(?:ing)?\b|(?:access|open|load|"
+    r"display|"
+    r"assist|comment|interpret|engag|discuss|respond|proceed|help|aid|answer|caption)(?:e|ing)?\b(?! (?:but|my\w*|it\b|"
+    r"feeling|falling|thinking|wondering))|(?:describ|analy[sz]|identif|recogni[sz]|provid|process|generat|creat|"
+    r"compl|fulfil+|determin|shar|offer|continu|complet|produc)(?:e|y|(?:y)?ing)?\b|(?:do|be of|be able to do) "
+    r"(?:that|this|so|help)\b|feel "
+    r"comfortable|(?:talk|speak)(?:ing)? about|have (?:the |any )?(?:\w+ )?(?:ability|capability|capacity|means|access|"
+    r"permission|image|picture|photo|information|context|eyes|vision|sight)\b|have enough (?:information|context)|"
+    r"any (?:image|picture|photo|information|context)\b|the (?:ability|capability)|enough (?:information|context))"
 )
+_GAP = r"(?:(?!(?:need|want|like|let|allow|have to|spare|get|go)\b)\w+ ){0,4}"
 _RULES = r"(?:guidelines?|polic(?:y|ies)|programming|principles|terms|rules|instructions|safety|training)"
 
 _OPENING = re.compile(
@@ -36,14 +41,16 @@ _OPENING = re.compile(
 _AT_THE_BEGINNING = re.compile(
     "|".join(
         (
-            rf"{_I_AM} (?:(?:really|very|so|deeply|terribly|truly|just|only|still|but) )*(?:sorry|afraid|unable|"
+            rf"{_I_AM} (?:(?:really|very|so|deeply|terribly|truly|just|only|still|but|also) )*(?:sorry|unable|"
+            r"afraid,? (?:that )?(?:(?:i|we|this|that|there|no|not|it)\b|(?:the|your) (?:image|picture|photo|request))|"
             r"uncomfortable|incapable|prohibited|restricted|obliged|programmed|not (?:comfortable|able|allowed|"
             r"permitted|"
             r"capable|designed|equipped|authori[sz]ed|going to|in a position|supposed|programmed|trained|at liberty|"
             r"willing)|an? (?:[\w-]+ ){0,4}(?:ai\b|chatbot|(?:language|vision|text) model|virtual assistant))\b",
-            rf"{_ME}(?:['’]\w+)? (?:\w+ ){{0,6}}(?:decline|declining|refuse|refrain|abstain|apologi[sz]e)\b",
+            rf"{_ME}(?:['’]\w+)? (?:\w+ ){{0,6}}(?:decline|declining|refuse|refusing|(?:refrain|abstain)(?:ing)? "
+            rf"from \w+ing|apologi[sz]e)\b",
             rf"{_ME}(?: would|['’]d) (?:rather|prefer|like) (?:not|to not)\b|{_ME} (?:choose|prefer) not to\b",
-            rf"{_ME} ?{_CANNOT} (?:\w+ ){{0,4}}{_TASK}",
+            rf"{_ME} ?{_CANNOT} {_GAP}{_TASK}",
             rf"{_ME} do(?: not|n['’]t) (?:think|believe|feel) (?:that )?(?:i|it)\b",
             rf"{_ME} see no {_SHOWN}\b",
             r"sorry\b[,.!;:]? (?:no|there (?:is|was) no) (?:\w+ )?(?:description|image|caption|picture|photo)\b",
@@ -53,7 +60,9 @@ _AT_THE_BEGINNING = re.compile(
             r"my apologies\b|pardon me, but\b",
             r"as an? (?:\w+[ -]){0,4}(?:ai(?:,| (?:assistant|language|model|system|chatbot|i)\b)|"
             r"(?:language|vision|text)(?:-based)? model\b|chatbot\b|(?:virtual|text-based|digital) assistant, i\b)",
-            r"(?:please|could you|can you)(?: please)? (?:provide|upload|share|send|attach)\b",
+            rf"(?:please|could you|can you)(?: please)? (?:provide|upload|share|send|attach)\b(?:(?: \w+){{0,5}} "
+            rf"(?:{_SHOWN}|"
+            r"link|url|details|description)\b| it\b| one\b)",
             rf"(?:there (?:is|was)|there['’]s) no {_SHOWN}\b (?:here|attached|provided|uploaded|included|visible|in "
             rf"(?:your|the|this) "
             rf"(?:message|request|prompt|conversation))",
@@ -76,7 +85,7 @@ _AT_THE_BEGINNING = re.compile(
             rf"(?:my|our|openai['’]s|the content) (?:\w+ ){{0,2}}{_RULES} (?:\w+ )?(?:prevent|prohibit|forbid|limit|"
             rf"restrict|"
             r"do not|do ?n['’]t|does not|does ?n['’]t)",
-            r"(?:your|this|the|that) (?:request|prompt|query|input|response|message|content|answer) (?:was|is|has "
+            r"(?:your|this|the|that) (?:request|prompt|query|input|response|content|answer) (?:was|is|has "
             r"been|cannot "
             r"be|can['’]?t be|could not be) (?:\w+ )?(?:rejected|refused|denied|blocked|declined|filtered|flagged|"
             r"fulfilled|completed|processed|cancelled)",
@@ -92,9 +101,33 @@ _AT_THE_BEGINNING = re.compile(
             r"(?:identifying|describing|discussing|recogni[sz]ing) [^.]{0,60}(?:is|are) not (?:allowed|permitted|"
             r"possible|"
             r"something)",
-            r"(?:let['’]s|let us|can we|could we|shall we) (?:talk|chat|discuss|change the (?:topic|subject)|move "
-            r"on)\b",
+            r"(?:let['’]s|let us|can we|could we|shall we) (?:(?:talk|chat|discuss)(?: about)? (?:something|anything|"
+            r"another|a different)|change the (?:topic|subject)|move on)\b",
             r"error: ",
+            rf"{_ME}(?: (?:was|am|have)|['’]ve|['’]m) (?:been )?(?:\w+ly )?(?:instructed|told|trained|designed|"
+            rf"asked|advised|"
+            rf"built|programmed|made) (?:not to|to (?:not|avoid|decline|refuse))\b",
+            rf"{_ME}(?: (?:have|possess|lack)|['’]ve) (?:no|the|any)? ?(?:\w+ )?(?:way|means|ability|access|capability|"
+            rf"permission|eyes)\b (?:of|to|for)\b",
+            rf"{_ME}(?: will|['’]ll| would|['’]d)? (?:have to|must|need to) (?:\w+ )?(?:pass|skip|stop here)\b",
+            r"(?:i (?:think|believe|feel) (?:that )?|perhaps |maybe )?it(?: is| would be| may be| might be|['’]s) "
+            r"(?:best|"
+            r"better|wiser|safer) (?:not\b|(?:that|if) (?:i|we) (?:do|did|don|didn)|for me\b)",
+            rf"there (?:do|does)(?: not|n['’]t) (?:appear|seem) to be (?:an?y?|the) (?:\w+ )?{_SHOWN}(?: (?:in "
+            rf"(?:our|your|this|"
+            rf"the) (?:\w+ )?(?:conversation|message|chat|prompt|request)|here|attached|provided|included|"
+            rf"uploaded)\b|[.!]?\Z)",
+            rf"(?:since|because|given that|while|although|though|as) {_I_AM} (?:just |only |merely )?(?:an? (?:[\w-]+ )"
+            rf"{{0,4}}(?:ai\b|model\b|assistant\b|chatbot\b|program\b)|not able|unable)",
+            r"(?:the|this|that|your|it|describing (?:it|this)) ?(?:[\w'’]+ ){0,6}(?:(?:is|was|are|were|falls?|"
+            r"goes) (?:not "
+            r"(?:available|accessible|visible|readable)\b[^.!?]{0,20} (?:to|for)|beyond|outside|not within)|"
+            r"exceeds) (?:of )?"
+            r"(?:me\b|(?:my|our) |what i(?:['’]m)?\b)",
+            r"(?:policy|content|safety) (?:violation|warning|filter(?:ed)?)\b[:.!]",
+            r"no (?:description|caption) (?:can|could|will|is|was) (?:be )?(?:\w+ )?(?:given|provided|generated|"
+            r"available|"
+            r"written|produced)\b",
         )
     )
 )
@@ -102,11 +135,12 @@ _AT_THE_BEGINNING = re.compile(
 
 _INSIDE = re.compile(
     rf"(?:\b(?:that|which|so|but|because|and|since|as|not|something|anything)|n['’]t|[,;:–—-]) (?:unfortunately,? )?"
-    rf"(?:{_ME} ?{_CANNOT} (?:\w+ ){{0,2}}(?:help|assist|describe|comment|discuss|comply|fulfil+|process|engage|"
+    rf"(?:{_ME} ?{_CANNOT} (?:\w+ ){{0,2}}(?:help(?! (?:but|my|it|feeling|thinking))|assist|describe|comment|"
+    rf"discuss|comply|fulfil+|process|engage|"
     rf"provide|"
     rf"identify|generate|respond|share|see (?:the|this|any|your))\b|{_I_AM} (?:not (?:able|allowed|comfortable|"
     rf"permitted)|"
-    rf"unable)\b|something (?:that )?{_ME} (?:can|am|do|will|would|['’]m)\b|as an? (?:\w+[ -]){{0,3}}(?:ai (?:\w+ "
+    rf"unable)\b|something (?:that )?{_ME}(?: (?:can|am|do|will|would)|['’]m)\b|as an? (?:\w+[ -]){{0,3}}(?:ai (?:\w+ "
     rf")?(?:model|assistant)|language model),)"
 )
 """A refusal in the middle of a sentence."""

@@ -25,7 +25,11 @@ _ELEMENTS = (
     (re.compile(r"\A<(answer|caption|description|output|response|result|final)>", re.IGNORECASE), "</{}>"),
     (re.compile(r"\A<\|(begin)_of_box\|>"), "<|end_of_box|>"),
 )
-_HEADING = re.compile(r"(?m)^[ \t]{0,3}(#{1,6}[ \t]+)(\S[^\n]*)$")
+_HEADING = re.compile(
+    r"(?m)^[ \t]{0,3}(#{1,6}[ \t]+)(?!(?i:human|user|assistant|system|instruction|input|response|question|answer)\s*:)"
+    r"(\S[^\n]*)$"
+)
+"""The roles of a conversation are none."""
 _BOLD_LINE = re.compile(r"(?m)^[ \t]*(\*\*\*?|__)([^*_\n]{1,120})\1[ \t]*:?[ \t]*$")
 _UNDERLINED = re.compile(r"(?m)^([^\n]{1,120})\n[ \t]*(?:={3,}|-{3,})[ \t]*$")
 _RULER = re.compile(r"(?m)^[ \t]*(?:-{3,}|\*{3,}|_{3,}|(?:[*-] ){3,})[ \t]*$")
