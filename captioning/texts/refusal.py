@@ -12,6 +12,7 @@ _I_AM = r"(?:i am|i['’]?m|we are|we['’]re)"
 _CANNOT = (
     r"(?:can ?not|can['’]?t|could ?n['’]t|could not|wo ?n['’]t|will not|would ?n['’]t|would not|should ?n['’]t|"
     r"should not|must not|may not|do not|do ?n['’]t|am unable to|['’]?m unable to|are unable to|am not able to|"
+    r"(?:was|were) (?:not able|unable) to|"
     r"['’]?m not able to|['’]re not able to|am not allowed to|['’]?m not allowed to)"
 )
 _SHOWN = r"(?:image|picture|photo|photograph|attachment|upload|file)s?"
@@ -23,7 +24,8 @@ _TASK = (
     r"feeling|falling|thinking|wondering))|(?:describ|analy[sz]|identif|recogni[sz]|provid|process|generat|creat|"
     r"compl|fulfil+|determin|shar|offer|continu|complet|produc)(?:e|y|(?:y)?ing)?\b|(?:do|be of|be able to do) "
     r"(?:that|this|so|help)\b|feel "
-    r"comfortable|(?:talk|speak)(?:ing)? about|have (?:the |any )?(?:\w+ )?(?:ability|capability|capacity|means|access|"
+    r"comfortable|(?:talk|speak)(?:ing)? about|(?:have|possess) (?:the |any )?(?:\w+ )?(?:ability|capability|"
+    r"capacity|means|access|"
     r"permission|image|picture|photo|information|context|eyes|vision|sight)\b|have enough (?:information|context)|"
     r"any (?:image|picture|photo|information|context)\b|the (?:ability|capability)|enough (?:information|context))"
 )
@@ -50,7 +52,7 @@ _AT_THE_BEGINNING = re.compile(
             rf"{_ME}(?:['’]\w+)? (?:\w+ ){{0,6}}(?:decline|declining|refuse|refusing|(?:refrain|abstain)(?:ing)? "
             rf"from \w+ing|apologi[sz]e)\b",
             rf"{_ME}(?: would|['’]d) (?:rather|prefer|like) (?:not|to not)\b|{_ME} (?:choose|prefer) not to\b",
-            rf"{_ME} ?{_CANNOT} {_GAP}{_TASK}",
+            rf"(?!we [^.!?]{{0,20}}(?:identif|recogni|determin)){_ME} ?{_CANNOT} {_GAP}{_TASK}",
             rf"{_ME} do(?: not|n['’]t) (?:think|believe|feel) (?:that )?(?:i|it)\b",
             rf"{_ME} see no {_SHOWN}\b",
             r"sorry\b[,.!;:]? (?:no|there (?:is|was) no) (?:\w+ )?(?:description|image|caption|picture|photo)\b",
@@ -58,7 +60,8 @@ _AT_THE_BEGINNING = re.compile(
             r"content)",
             r"(?:my |our )?(?:sincere |deepest )?apologies\b[,.!;:]? (?:but|i|we|this|that|for (?:the|any|not)|your)\b",
             r"my apologies\b|pardon me, but\b",
-            r"as an? (?:\w+[ -]){0,4}(?:ai(?:,| (?:assistant|language|model|system|chatbot|i)\b)|"
+            r"as an? (?:\w+[ -]){0,4}(?:artificial intelligence\b|ai(?:,| (?:assistant|language|model|system|"
+            r"chatbot|i)\b)|"
             r"(?:language|vision|text)(?:-based)? model\b|chatbot\b|(?:virtual|text-based|digital) assistant, i\b)",
             rf"(?:please|could you|can you)(?: please)? (?:provide|upload|share|send|attach)\b(?:(?: \w+){{0,5}} "
             rf"(?:{_SHOWN}|"
@@ -79,7 +82,8 @@ _AT_THE_BEGINNING = re.compile(
             r"(?:it is|it['’]s|it would be|that is|that['’]s) (?:\w+ )?(?:inappropriate|unethical|irresponsible|wrong|"
             r"improper|"
             r"not appropriate) (?:for (?:me|us) )?to (?:describe|comment|provide|identify|discuss|speculate)\b",
-            rf"(?:it|this|that|this request|doing so|describing (?:it|this)[^.]{{0,40}}) (?:is|goes|would (?:be|go)) "
+            rf"(?:it|this|that|this request|doing so|describing (?:it|this)[^.]{{0,40}})(?:['’]s| is| goes| would "
+            rf"(?:be|go)) "
             rf"against "
             rf"(?:my|our|the) (?:\w+ ){{0,2}}{_RULES}",
             rf"(?:my|our|openai['’]s|the content) (?:\w+ ){{0,2}}{_RULES} (?:\w+ )?(?:prevent|prohibit|forbid|limit|"
@@ -104,12 +108,16 @@ _AT_THE_BEGINNING = re.compile(
             r"(?:let['’]s|let us|can we|could we|shall we) (?:(?:talk|chat|discuss)(?: about)? (?:something|anything|"
             r"another|a different)|change the (?:topic|subject)|move on)\b",
             r"error: ",
+            r"(?:declined|refused|denied|blocked)[.!]?\Z",
+            r"you (?:have not|have ?n['’]t|did not|did ?n['’]t|forgot to) (?:\w+ )?(?:provid|attach|upload|shar|"
+            r"send|sent|includ)",
             rf"{_ME}(?: (?:was|am|have)|['’]ve|['’]m) (?:been )?(?:\w+ly )?(?:instructed|told|trained|designed|"
             rf"asked|advised|"
             rf"built|programmed|made) (?:not to|to (?:not|avoid|decline|refuse))\b",
             rf"{_ME}(?: (?:have|possess|lack)|['’]ve) (?:no|the|any)? ?(?:\w+ )?(?:way|means|ability|access|capability|"
             rf"permission|eyes)\b (?:of|to|for)\b",
-            rf"{_ME}(?: will|['’]ll| would|['’]d)? (?:have to|must|need to) (?:\w+ )?(?:pass|skip|stop here)\b",
+            rf"{_ME}(?:(?: will|['’]ll| would|['’]d)?|(?: am|['’]m) going to) (?:have to|must|need to) (?:\w+ "
+            rf")?(?:pass|skip|stop here)\b",
             r"(?:i (?:think|believe|feel) (?:that )?|perhaps |maybe )?it(?: is| would be| may be| might be|['’]s) "
             r"(?:best|"
             r"better|wiser|safer) (?:not\b|(?:that|if) (?:i|we) (?:do|did|don|didn)|for me\b)",
@@ -135,10 +143,9 @@ _AT_THE_BEGINNING = re.compile(
 
 _INSIDE = re.compile(
     rf"(?:\b(?:that|which|so|but|because|and|since|as|not|something|anything)|n['’]t|[,;:–—-]) (?:unfortunately,? )?"
-    rf"(?:{_ME} ?{_CANNOT} (?:\w+ ){{0,2}}(?:help(?! (?:but|my|it|feeling|thinking))|assist|describe|comment|"
-    rf"discuss|comply|fulfil+|process|engage|"
-    rf"provide|"
-    rf"identify|generate|respond|share|see (?:the|this|any|your))\b|{_I_AM} (?:not (?:able|allowed|comfortable|"
+    rf"(?:(?!we [^.!?]{{0,20}}(?:identif|recogni|determin)){_ME} ?{_CANNOT} (?:\w+ ){{0,2}}(?:{_TASK}|see (?:it|"
+    rf"that)\b)|"
+    rf"{_I_AM} (?:not (?:able|allowed|comfortable|"
     rf"permitted)|"
     rf"unable)\b|something (?:that )?{_ME}(?: (?:can|am|do|will|would)|['’]m)\b|as an? (?:\w+[ -]){{0,3}}(?:ai (?:\w+ "
     rf")?(?:model|assistant)|language model),)"
