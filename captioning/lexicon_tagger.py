@@ -8,54 +8,20 @@ so the rules here are few and look at one question only: is this word, in this p
 
 from __future__ import annotations
 
-import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
-from importlib.util import find_spec
-from types import ModuleType
 
 import numpy as np
 
+from captioning.hyphens import DESCRIBING, PARTICLE, held_together, is_name
+from captioning.word_list import is_joined, is_singular_noun, lexicon, parser, singular, standing_in
 
-@contextmanager
-def _standing_in(name: str, module: ModuleType | None) -> Iterator[None]:
-    """A package is another one while others are imported, and None is a missing one; one that is loaded stays."""
-    sys.modules.setdefault(name, module)  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        if sys.modules[name] is module:
-            del sys.modules[name]
-
-
-with _standing_in("torch", None):  # spaCy loads it where it is, for two seconds, and the lexicon needs none
+with standing_in("torch", None):  # spaCy loads it where it is, for two seconds, and the lexicon needs none
     from spacy.language import Language
     from spacy.tokens import Doc
 
-_textblob, _spec = ModuleType("textblob"), find_spec("textblob")
-_textblob.__path__ = _spec.submodule_search_locations or [] if _spec else []
-with _standing_in("textblob", _textblob):  # it loads NLTK and SciPy, and its word list needs neither
-    from textblob.en import lexicon, parser
-
-HYPHENATED = re.compile(
-    r"[a-z]-[a-z]{3,}|"  # T-shirt, X-ray, e-mail, V-neck
-    r"[a-z]{2,}-(?:up|in|out|off|down|by|over|on|through|away|go)s?|"  # close-up, drive-in, passer-by
-    r"(?:self|mini|semi|co|ex|vice|half|mid|non|micro|tee|yo|go|ping|hip|tip|flip|tic|see|roly|wind|ice|hot|jack|teddy)-"
-    r"[a-z]{2,}|"  # self-portrait, mini-skirt, co-pilot, tee-shirt, yo-yo, ping-pong, ice-cream, hot-dog
-    r"merry-go-rounds?|(?:mother|father|sister|brother|daughter|son)s?-in-law|(?:passers|lookers|hangers)-(?:by|on)|"
-    r"forget-me-nots?|lily-of-the-valley|jack-in-the-box(?:es)?|hide-and-seek|bric-a-brac|tic-tac-toe|walkie-talkies?",
-    re.IGNORECASE,
-)
-"""Words that a hyphen holds together as one concept. Others are taken apart: in "black-and-white" or "coffee-table"
-each word says what it says alone."""
-
-_PARTICIPLES_WORDS = "built cut grown laid run made hands head worn spot straight drawn blown torn sold thrown"
+_PARTICIPLES_WORDS = "see built cut grown laid run made hands head worn spot straight drawn blown torn sold thrown"
 _PARTICIPLES = frozenset(_PARTICIPLES_WORDS.split())
 """With a particle behind a hyphen they describe a noun: built-in, worn-out, hands-on; so does any word in -ed."""
-
-APOSTROPHES = ("'", "\u2019")
 
 FACTORY = "lexicon_tagger"
 """The name under which spaCy knows the component."""
@@ -66,8 +32,6 @@ _UNIVERSAL = (
     "SYM: SYM; PUNCT: PUNCT"
 )
 """Universal part of speech -> the Penn Treebank tags it takes in; any other tag is X."""
-
-_PARTICLE = re.compile("(?:up|in|out|off|down|by|over|on|through|away)s?")
 
 _FIXED_WORDS = {
     "PRP": "anyone anybody anything someone somebody something everyone everybody everything nobody nothing none "
@@ -107,24 +71,6 @@ def tag_words(words: list[str]) -> list[str]:
     return tags
 
 
-def lemma_of(word: str, tag: str) -> str:
-    """The lower-cased base form of a noun; other words are only lower-cased."""
-    lower = word.lower()
-    if tag in ("NNS", "NNPS") or (tag == "NN" and _is_odd_plural(lower)):
-        return _singular(lower)
-    if tag == "NNP" and lower.endswith(("ians", "ists", "icans")):
-        return lower[:-1]
-    return lower
-
-
-@lru_cache(maxsize=65536)
-def _is_odd_plural(word: str) -> bool:
-    """A plural that no ending shows to the word list: cacti, snowmen, forefeet."""
-    if word in _SINGULARS:
-        return not word.endswith("s")
-    return any(word.endswith(plural) and word.removesuffix(plural) in lexicon for plural, _ in _LONGER)
-
-
 @lru_cache(maxsize=65536)
 def _word_tag(word: str, start: bool) -> str:
     """The tag of a word by itself: fixed table, word list, then its letters."""
@@ -136,8 +82,8 @@ def _word_tag(word: str, start: bool) -> str:
     fixed = _FIXED.get(lower)
     if fixed:
         return fixed
-    if HYPHENATED.fullmatch(lower):
-        return _compound_tag(lower)
+    if held_together(word):
+        return "NNP" if is_name(word) else _held_tag(lower)
     if start and word.istitle() and lower in lexicon:
         return str(lexicon[lower])
     if word in lexicon:
@@ -145,26 +91,24 @@ def _word_tag(word: str, start: bool) -> str:
     if word[0].isdigit():
         return "CD" if not word.endswith("s") else "NNS"
     if word.istitle():
-        one = _singular(lower)
-        return "NNS" if start and one != lower and _is_noun_of_the_list(one) else "NNP"
-    if "-" in word:
-        return _compound_tag(lower)
+        one = singular(lower)
+        return "NNS" if start and one != lower and (is_singular_noun(one) or is_joined(one)) else "NNP"
+    if "-" in word:  # an adjective such as dark-haired, unless it ends like a noun phrase
+        return "NNS" if lexicon.get(lower.rpartition("-")[2]) == "NNS" else "JJ"
     return str(parser.find_tags([word])[0][1])
 
 
-def _compound_tag(word: str) -> str:
-    """A hyphenated word is an adjective (dark-haired, U-shaped) unless it is a noun that a hyphen holds together, or
-    ends like a noun phrase (T-shirts)."""
+def _held_tag(word: str) -> str:
+    """A word that a hyphen holds together is a noun unless its parts describe one: grown-up, but built-in, U-shaped."""
     first, last = word.split("-", 1)[0], word.rsplit("-", 1)[1]
-    if HYPHENATED.fullmatch(word):
-        plural = last.endswith("s") or first.endswith("s")
-        if _PARTICLE.fullmatch(last):
-            return "JJ" if first.endswith("ed") or first in _PARTICIPLES else "NNS" if plural else "NN"
-        tag = str(lexicon.get(last, "NN"))
-        if (tag.startswith(("NN", "VB")) and not last.endswith(("ed", "ing"))) or word.count("-") > 1:
-            return "NNS" if _singular(word) != word else "NN"
+    if PARTICLE.fullmatch(last):
+        describes = first.endswith("ed") or first in _PARTICIPLES
+    else:
+        tag = lexicon.get(last, "NN")
+        describes = last.endswith(("ed", "ing")) or tag in ("VBN", "VBD") or tag[:2] not in ("NN", "VB")
+    if describes and word.count("-") == 1:
         return "JJ"
-    return "NNS" if lexicon.get(last) == "NNS" else "JJ"
+    return "NNS" if singular(word) != word else "NN"
 
 
 @lru_cache(maxsize=65536)
@@ -180,7 +124,9 @@ def _settle(words: list[str], tags: list[str]) -> None:
         before = tags[place - 1] if place else "START"
         after = tags[place + 1] if place + 1 < len(tags) else "END"
         word, previous = words[place].lower(), words[place - 1].lower() if place else ""
-        if tag in ("NN", "NNS"):
+        if tag == "NN" and after in ("NN", "NNS") and word.partition("-")[0] in DESCRIBING:
+            tags[place] = "JJ"  # a non-stick pan
+        elif tag in ("NN", "NNS"):
             tags[place] = _noun_or_verb(word, tag, previous, before, after)
         elif tag in ("VB", "VBP", "VBZ", "VBD"):
             tags[place] = _verb_or_noun(tag, previous, before, after)
@@ -225,108 +171,22 @@ def _names_people(word: str) -> bool:
     return word in _PEOPLES or word.endswith(("ese", "ish", "ian", "ean", "ican"))
 
 
-_INVARIANT = (
-    "people police clothes troops news series species dice sheep fish glasses sunglasses jeans trousers pants shorts "
-    "undies scissors binoculars tights pyjamas pajamas goggles headquarters outskirts surroundings savings thanks "
-    "goods physics politics mathematics athletics gymnastics electronics graphics means crossroads"
-)
-_IRREGULAR = (
-    "men:man women:woman children:child feet:foot teeth:tooth geese:goose mice:mouse lice:louse oxen:ox lives:life "
-    "leaves:leaf knives:knife wives:wife shelves:shelf loaves:loaf wolves:wolf halves:half calves:calf scarves:scarf "
-    "hooves:hoof thieves:thief elves:elf pies:pie ties:tie movies:movie cookies:cookie zombies:zombie selfies:selfie "
-    "buses:bus lenses:lens canvases:canvas irises:iris gases:gas viruses:virus shoes:shoe toes:toe canoes:canoe "
-    "axes:axe cacti:cactus fungi:fungus octopi:octopus alumni:alumnus stimuli:stimulus nuclei:nucleus oases:oasis "
-    "crises:crisis bases:base indices:index vertices:vertex matrices:matrix chateaux:chateau dwarves:dwarf "
-    "phenomena:phenomenon criteria:criterion passers:passer"
-)
-_ENDS = (
-    "women:woman men:man children:child people:people feet:foot teeth:tooth geese:goose mice:mouse shelves:shelf "
-    "wives:wife knives:knife leaves:leaf loaves:loaf wolves:wolf calves:calf scarves:scarf hooves:hoof"
-)
-"""Plurals that longer words end in: bookshelves, forefeet, housewives."""
-_IN_IE_WORDS = (
-    "auntie beanie birdie bookie bootie bowtie brownie budgie calorie collie cookie cutie doggie foodie freebie "
-    "genie goalie goodie groupie hippie hoodie hottie junkie kiddie lassie laddie magpie movie necktie newbie "
-    "oldie onesie pinkie pixie prairie quickie roadie rookie scrunchie selfie sortie smoothie sweetie talkie "
-    "techie townie veggie wedgie wellie yuppie zombie hankie cabbie eyrie eerie barbie indie homie nightie boogie "
-    "zombie pie tie lie"
-)
-_IN_IE = frozenset(_IN_IE_WORDS.split())
-_IN_CHE_WORDS = (
-    "avalanche brioche cache cartouche cliche cliché creche crèche gouache niche pastiche porsche quiche psyche "
-    "douche mustache moustache headache toothache backache earache heartache stomachache bellyache apache ache"
-)
-_IN_CHE = frozenset(_IN_CHE_WORDS.split())
-_SINGULARS = {word: word for word in _INVARIANT.split()} | dict(pair.split(":") for pair in _IRREGULAR.split())
-"""Plurals that the rules below get wrong, and words which are no plural though they look like one."""
-
-_LONGER = [(plural, one) for plural, _, one in (pair.partition(":") for pair in _ENDS.split())]
-
-
-@lru_cache(maxsize=65536)
-def _singular(word: str) -> str:
-    found = _SINGULARS.get(word)
-    if found:
-        return found
-    head, hyphen, last = word.rpartition("-")
-    if hyphen and last in ("by", "law", "on"):  # passers-by, mothers-in-law
-        first, _, rest = word.partition("-")
-        return f"{_singular(first)}-{rest}"
-    if hyphen and last:
-        return f"{head}-{_singular(last)}"
-    for suffix, singular in _LONGER:
-        if word.endswith(suffix):
-            return word.removesuffix(suffix) + singular
-    if word[-2:-1] in APOSTROPHES:  # CD's, the 90's
-        return word[:-2]
-    if not word.endswith("s") or word.endswith("ss") or not word.isalpha():  # 1990s, file.names
-        return word
-    if word.endswith(("us", "is")):  # menus and taxis, but cactus and iris
-        return word[:-1] if _is_noun_of_the_list(word[:-1]) else word
-    candidates = [word[:-1]]  # the likeliest first
-    if word.endswith("ies"):
-        candidates = (
-            [word[:-1], word[:-3] + "y"] if word[:-1] in _IN_IE or len(word) <= 4 else [word[:-3] + "y", word[:-1]]
-        )
-    elif word.endswith("ches"):
-        candidates = [word[:-1], word[:-2]] if word[:-1] in _IN_CHE else [word[:-2], word[:-1]]
-    elif word.endswith(("zzes", "sses")):
-        candidates = [word[:-2], word[:-3]]
-    elif word.endswith(("shes", "xes", "uses", "oes")):
-        candidates = [word[:-2], word[:-1]]
-    elif word.endswith(("ses", "zes")):
-        candidates = [word[:-1], word[:-2]]
-    return next((word for word in candidates if _is_noun_of_the_list(word)), candidates[0])
-
-
-def _is_noun_of_the_list(word: str) -> bool:
-    """The word list has it as a noun, or has a word that it ends in: horse + shoe."""
-    if word in _IN_IE or word in _IN_CHE or str(lexicon.get(word, "")).startswith("NN"):
-        return True
-    return word.endswith(
-        ("shoe", "toe", "house", "horse", "nose", "hose", "case", "vase", "rose", "purse", "nurse", "cheese")
-    )
-
-
 class LexiconTagger:
-    """Sets tag, part of speech and lemma of every token of a spaCy document."""
+    """Sets tag and part of speech of every token of a spaCy document."""
 
     def __init__(self, nlp: Language) -> None:
-        self._add = nlp.vocab.strings.add
+        add = nlp.vocab.strings.add
         self._hashes = {
-            tag: (self._add(tag), self._add(_POS.get(tag, "X"))) for tag in {*lexicon.values(), *_POS, *_FIXED.values()}
+            tag: (add(tag), add(_POS.get(tag, "X"))) for tag in {*lexicon.values(), *_POS, *_FIXED.values()}
         }
 
     def __call__(self, doc: Doc) -> Doc:
-        words = [token.text for token in doc]
-        add, hashes = self._add, self._hashes
-        rows = [(*hashes[tag], add(lemma_of(word, tag))) for word, tag in zip(words, tag_words(words), strict=True)]
-        values = np.array(rows, dtype=np.uint64).reshape(-1, 3)
-        doc.from_array(["TAG", "POS", "LEMMA"], values)  # type: ignore[arg-type]
+        rows = [self._hashes[tag] for tag in tag_words([token.text for token in doc])]
+        doc.from_array(["TAG", "POS"], np.array(rows, dtype=np.uint64).reshape(-1, 2))  # type: ignore[arg-type]
         return doc
 
 
-@Language.factory(FACTORY, assigns=["token.tag", "token.pos", "token.lemma"])
+@Language.factory(FACTORY, assigns=["token.tag", "token.pos"])
 def make_lexicon_tagger(nlp: Language, name: str) -> LexiconTagger:
     """Make the component; spaCy calls this for `nlp.add_pipe("lexicon_tagger")`."""
     return LexiconTagger(nlp)

@@ -13,7 +13,6 @@ or an 's as well, parts them.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, partial
@@ -41,9 +40,6 @@ NOT_NEEDED = ["parser", "ner", "senter", "entity_linker", "textcat"]
 
 LONGEST_COMPOUND = 4
 """Largest number of nouns that count as one concept."""
-
-_APOSTROPHE = re.compile("(?<=\\w)[\u2019\u2018\u02bc\u00b4\u2032\uff07`](?=\\w)")
-_HYPHEN = re.compile("(?<=\\w)[\u2010\u2011](?=\\w)")
 
 ROWS_AT_ONCE = 256
 
@@ -100,13 +96,12 @@ def load_extractor(name: str, compounds: bool = False) -> NounExtractor:
     """
     find_extractor(name)
     if name == LEXICON:
-        from captioning.lexicon_tagger import FACTORY, HYPHENATED  # before spaCy: it does without torch
+        from captioning.lexicon_tagger import FACTORY  # before spaCy: it does without torch
 
     import spacy  # takes half a second; only workers pay it
 
     if name == LEXICON:
         nlp = spacy.blank("en")
-        nlp.tokenizer.token_match = HYPHENATED.fullmatch  # type: ignore[union-attr]  # T-shirt stays whole
         nlp.add_pipe(FACTORY)
         return NounExtractor(nlp, compounds)
     try:
@@ -137,11 +132,18 @@ class NounExtractor:
     """
 
     def __init__(self, nlp: Language, compounds: bool = False) -> None:
+        from captioning.hyphens import hold_together, plain
+        from captioning.word_list import lemma_of
+
+        hold_together(nlp)
         nlp.max_length = 10_000_000  # the limit of spaCy is there for parser and ner, which are not here
         if hasattr(nlp.tokenizer, "max_cache_size"):  # a tokenizer of another make has no such cache
             nlp.tokenizer.max_cache_size = KEPT_STRINGS
         self._nlp = nlp
         self._compounds = compounds
+        self._plain = plain
+        self._lemma_of = lemma_of if nlp.lang == "en" else None
+        self._lemmas: dict[tuple[float, ...], str] = {}
         self._most_strings = len(nlp.vocab.strings) + KEPT_STRINGS
 
     def tag(self, sentences: Iterable[list[str]]) -> list[list[tuple[str, bool]]]:
@@ -150,7 +152,7 @@ class NounExtractor:
 
         with self._zone():
             docs = self._nlp.pipe(Doc(self._nlp.vocab, words=sentence) for sentence in sentences)
-            return [[(_lemma(token), _is_noun(token)) for token in doc] for doc in docs]
+            return [[(self._lemma(token), _is_noun(token)) for token in doc] for doc in docs]
 
     def nouns(self, texts: Iterable[str]) -> list[list[str]]:
         """For each caption, its nouns (lemmas, and joined compounds) in reading order, repeats included."""
@@ -159,7 +161,34 @@ class NounExtractor:
     def count(self, texts: Iterable[str]) -> list[tuple[list[str], int]]:
         """For each caption, its nouns as `nouns` gives them, and its number of words."""
         with self._zone():
-            return [_count(doc, self._compounds) for doc in self._nlp.pipe(map(_plain, texts))]
+            return [self._count(doc) for doc in self._nlp.pipe(map(self._plain, texts))]
+
+    def _count(self, doc: Doc) -> tuple[list[str], int]:
+        """The nouns and the number of words of one text. No token that was met before becomes a Python object, which
+        saves most of the time."""
+        from spacy.parts_of_speech import NOUN, PROPN
+
+        found: list[tuple[int, str]] = []
+        num_words = 0
+        rows = doc.to_array(["POS", "IS_PUNCT", "IS_SPACE", "ORTH", "TAG", "LEMMA"]).reshape(-1, 6).tolist()
+        for place, (pos, is_punct, is_space, *key) in enumerate(rows):
+            num_words += not (is_punct or is_space)
+            if pos in (NOUN, PROPN):
+                lemma = self._lemmas.get(tuple(key))
+                if lemma is None:
+                    if len(self._lemmas) >= KEPT_STRINGS:
+                        self._lemmas.clear()
+                    token = doc[place]
+                    lemma = self._lemmas[tuple(key)] = self._lemma(token) if _is_noun(token) else ""
+                if lemma:
+                    found.append((place, lemma))
+        return (_joined(doc, found) if self._compounds else [lemma for _, lemma in found]), num_words
+
+    def _lemma(self, token: Token) -> str:
+        """The lower-cased base form; of English nouns by the word list, as models have "vas" for vases."""
+        if self._lemma_of is not None and (token.tag_ == "NNS" or token.lemma_ in ("", token.text)):
+            return self._lemma_of(token.text, token.tag_)
+        return (token.lemma_ or token.text).lower()
 
     def _zone(self) -> AbstractContextManager[object]:
         """A context that forgets new strings at its end, once the extractor knows `KEPT_STRINGS`."""
@@ -223,48 +252,23 @@ def _captions(written: Sequence[pa.Table], kept: list[bool]) -> Iterator[str | N
         yield from captions if row_kept else [None] * len(captions)
 
 
-def _count(doc: Doc, compounds: bool) -> tuple[list[str], int]:
-    """The nouns and the number of words of one text. Only nouns become Python objects, which saves most of the time."""
-    from spacy.parts_of_speech import NOUN, PROPN
-
-    nouns: list[Token] = []
-    num_words = 0
-    rows = doc.to_array(["POS", "IS_PUNCT", "IS_SPACE"]).reshape(-1, 3).tolist()
-    for place, (pos, is_punct, is_space) in enumerate(rows):
-        num_words += not (is_punct or is_space)
-        if pos in (NOUN, PROPN):
-            token = doc[place]
-            if _is_noun(token):
-                nouns.append(token)
-    return (_joined(nouns) if compounds else [_lemma(token) for token in nouns]), num_words
-
-
-def _joined(nouns: list[Token]) -> list[str]:
-    """Nouns in reading order as concepts: adjacent nouns of one kind are one."""
-    runs: list[list[Token]] = []
-    for token in nouns:
-        last = runs[-1][-1] if runs else None
-        if last is not None and token.i == last.i + 1 and token.pos == last.pos and last.whitespace_:
-            runs[-1].append(token)
+def _joined(doc: Doc, found: list[tuple[int, str]]) -> list[str]:
+    """Nouns in reading order, each with its place and lemma, as concepts: adjacent nouns of one kind are one."""
+    runs: list[list[tuple[Token, str]]] = []
+    for place, lemma in found:
+        token, last = doc[place], runs[-1][-1][0] if runs else None
+        if last is not None and place == last.i + 1 and token.pos == last.pos and last.whitespace_:
+            runs[-1].append((token, lemma))
         else:
-            runs.append([token])
+            runs.append([(token, lemma)])
     concepts = []
     for run in runs:
         if len(run) > LONGEST_COMPOUND:
-            concepts += [_lemma(token) for token in run]
+            concepts += [lemma for _, lemma in run]
         else:
-            concepts.append(" ".join([*(token.text.lower() for token in run[:-1]), _lemma(run[-1])]))
+            concepts.append(" ".join([*(token.text.lower() for token, _ in run[:-1]), run[-1][1]]))
     return concepts
-
-
-def _plain(text: str) -> str:
-    """A text with the apostrophes and hyphens of a typewriter, which tokenizers know."""
-    return text if text.isascii() else _HYPHEN.sub("-", _APOSTROPHE.sub("'", text))
 
 
 def _is_noun(token: Token) -> bool:
     return token.pos_ in ("NOUN", "PROPN") and any(map(str.isalpha, token.text))
-
-
-def _lemma(token: Token) -> str:
-    return (token.lemma_ or token.text).lower()

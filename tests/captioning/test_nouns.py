@@ -72,10 +72,24 @@ def test_nouns_of_web_text_are_found(lexicon: NounExtractor, treebank: list[list
         ("Some axes, foxes, lenses, vases, quizzes", ["axe", "fox", "lens", "vase", "quiz"]),
         ("Bookshelves, snowmen, menus, taxis, cacti", ["bookshelf", "snowman", "menu", "taxi", "cactus"]),
         ("Heroes, canoes, kangaroos, gloves, olives", ["hero", "canoe", "kangaroo", "glove", "olive"]),
+        ("T-shirt/jeans, “close-up” (x-ray)", ["t-shirt", "jeans", "close-up", "x-ray"]),
+        ("A T–shirt, two T‑shirts, a woman ’s hat", ["t-shirt", "t-shirt", "woman", "hat"]),
+        ("A red-brick house of his mother-in-law", ["brick", "house", "mother-in-law"]),
+        ("A 15-year-old boy and a coffee-table book", ["year", "boy", "coffee", "table", "book"]),
+        ("A non-stick pan in mid-air, an anti-war poster", ["pan", "mid-air", "poster"]),
+        ("A Rolls-Royce and a can of Coca-Cola", ["rolls-royce", "coca-cola"]),
+        ("Jack-o’-lanterns, zig-zags and jack-in-the-boxes", ["jack-o'-lantern", "zig-zag", "jack-in-the-box"]),
     ],
 )
 def test_nouns_of_captions(lexicon: NounExtractor, caption: str, expected: list[str]) -> None:
     assert lexicon.nouns([caption]) == [expected]
+
+
+def test_nouns_of_300_sentences_are_those_of_a_hand(lexicon: NounExtractor) -> None:
+    odd, even = noun_speed.halves()
+    assert len(odd) == len(even) == 150
+    assert noun_speed.agreement(lexicon, odd) >= 0.95
+    assert noun_speed.agreement(lexicon, even) >= 0.94
 
 
 @pytest.mark.parametrize(
@@ -171,6 +185,16 @@ def test_any_spacy_model_with_a_tagger_is_taken(tmp_path: Path) -> None:
     ruler.add([[{"IS_ALPHA": True}]], {"POS": "NOUN", "LEMMA": "Thing"})  # type: ignore[attr-defined]
     model.to_disk(tmp_path / "model")
     assert load_extractor(str(tmp_path / "model")).nouns(["cats sleep"]) == [["thing", "thing"]]
+
+
+def test_a_models_hyphens_and_plurals_are_those_of_the_lexicon(tmp_path: Path) -> None:
+    model = spacy.blank("en")
+    model.add_pipe("tagger").add_label("NN")  # type: ignore[attr-defined]
+    ruler = model.add_pipe("attribute_ruler")
+    model.initialize()
+    ruler.add([[{"IS_PUNCT": False}]], {"POS": "NOUN", "TAG": "NNS", "LEMMA": "vas"})  # type: ignore[attr-defined]
+    model.to_disk(tmp_path / "model")
+    assert load_extractor(str(tmp_path / "model")).nouns(["vases, T–shirts"]) == [["vase", "t-shirt"]]
 
 
 def test_a_part_has_two_rows_per_input_and_null_where_nothing_is_to_count(part: Part) -> None:
