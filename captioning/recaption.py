@@ -7,7 +7,6 @@ import logging
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 
 import pyarrow as pa
@@ -15,8 +14,9 @@ import pyarrow as pa
 from captioning.asking import FAILED, Asking, CaptionResult, Decoded
 from captioning.captioners.base import Captioner, Generated
 from captioning.captioners.make import find_captioner, make_captioner
+from captioning.judging import judged_again
 from captioning.meter import Meter
-from captioning.texts.gate import judge
+from captioning.texts.gate import Judgement, judge
 from captioning.texts.text import kept_mask
 from captioning.watch import Watch
 from engine.ahead import ahead
@@ -174,13 +174,9 @@ class Recaptioner:
         for row in rows.select(["image_id", *_RESULT_COLUMNS, *self._marks]).to_pylist():
             if any(row[name] != mark for name, mark in self._marks.items() if (name, mark) != ("revision", None)):
                 continue  # a server tells its revision only with an answer: one that changed it still paid for these
-            answer = row["caption"] if row["refused_caption"] is None else row["refused_caption"]
-            if answer is not None:
-                result = self._judged(
-                    Generated(answer, row["reason"] != CaptionReason.CUT, row["num_tokens"], row["revision"])
-                )
-                if result.caption is not None:
-                    result = replace(result, cut=(*result.cut, *(row["cut"] or ())))
+            again = judged_again(row, self._languages, self._captioner.prompt)
+            if again is not None:
+                result = _result(*again, row["num_tokens"], row["revision"])
                 if captions_only and result.caption is None and self._captioner.retries_help:
                     continue
             elif captions_only or row["reason"] == CaptionReason.CAPTIONER_FAILED:
@@ -191,10 +187,8 @@ class Recaptioner:
         return found
 
     def _judged(self, answer: Generated) -> CaptionResult:
-        prompt = self._captioner.prompt
-        found = judge(answer.text, ended=answer.ended, languages=self._languages, prompt=prompt)
-        refused = (answer.text or None) if found.reason else None
-        return CaptionResult(found.caption, answer.num_tokens, found.reason, refused, found.cut, answer.revision)
+        found = judge(answer.text, ended=answer.ended, languages=self._languages, prompt=self._captioner.prompt)
+        return _result(answer.text, found, answer.num_tokens, answer.revision)
 
     def _rows(self, proxies: pa.Table, results: Sequence[CaptionResult]) -> pa.Table:
         """Rows of the table, one per result, on the rows of `proxies`."""
@@ -209,6 +203,11 @@ class Recaptioner:
             "cut": pa.array([list(found.cut) or None for found in results], pa.list_(pa.string())),
         }
         return pa.table(columns, schema=tables.CAPTIONS)
+
+
+def _result(answer: str, found: Judgement, num_tokens: int | None, revision: str | None) -> CaptionResult:
+    refused = (answer or None) if found.reason else None
+    return CaptionResult(found.caption, num_tokens, found.reason, refused, found.cut, revision)
 
 
 def _decode(jpegs: pa.ChunkedArray, todo: tuple[str, int]) -> Decoded:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -182,6 +183,33 @@ def nouns(
             console.print(f"left out: {number:,} {why}")
 
 
+def caption(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    redo: Redo = None,
+    judge_again: Annotated[
+        bool,
+        typer.Option("--judge-again", help="Judge the stored answers by the gate of today, and ask no captioner."),
+    ] = False,
+) -> None:
+    """Write a synthetic caption for every kept picture; with --judge-again, judge again what was written."""
+    if not judge_again:
+        job_command("caption")(recipe, overrides, redo)
+        return
+    from captioning import judging
+    from commands.console import JobProgress
+
+    with refusals(), JobProgress(console) as progress:
+        if redo:
+            raise ValueError(f"--redo {redo[0]}: --judge-again computes nothing anew; leave one of them out")
+        data = DataRecipe.load(recipe, overrides or [])
+        steps = [step for step in steps_upto(data, "caption") if step.job == "caption"]
+        begin, advance = partial(progress.begin, "caption"), partial(progress.advance, "caption")
+        for line in judging.judge_again(data, steps, begin, advance):
+            console.print(line, markup=False, soft_wrap=True)
+        console.print("next: sigma build, which computes anew what depends on the rows that have changed")
+
+
 def recipe(
     name: Annotated[str, typer.Argument(help="data or train: every knob; or a recipe that comes with Sigma.")] = "data",
 ) -> None:
@@ -203,11 +231,10 @@ JOB_COMMANDS = {
     "clean": "Clean the raw captions: take out HTML and addresses, refuse junk.",
     "screen": "Look for blur, enlarging, borders, and what classifiers know (off by default).",
     "select": "Apply the rules: what stays, what goes, why.",
-    "caption": "Write a synthetic caption for every kept picture.",
     "mix": "Toss the caption coin: synthetic or raw.",
     "ground": "Score how well captions fit their pictures (off by default; needs weights).",
     "statistics": "Count them: the paper's Table 1.",
     "balance": "Weigh images by how common their concepts are (off by default).",
     "shard": "Pack WebDataset tars and their index.",
 }
-"""Job -> what its command does; ingest and nouns, which take more, are functions of their own."""
+"""Job -> what its command does; ingest, nouns and caption, which take more, are functions of their own."""

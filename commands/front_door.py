@@ -46,6 +46,7 @@ SINGLE = "Single jobs (each brings what it needs up to date first)"
 app.command()(building.build)
 app.command()(planning.plan)
 app.command(rich_help_panel=SINGLE)(building.ingest)
+app.command(rich_help_panel=SINGLE)(building.caption)
 app.command(rich_help_panel=SINGLE)(building.nouns)
 for _job, _what in building.JOB_COMMANDS.items():
     app.command(_job, rich_help_panel=SINGLE, help=_what)(building.job_command(_job))
