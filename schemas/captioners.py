@@ -33,23 +33,30 @@ class CaptionerSection(StrictModel):
     """Knobs that change how fast captions come, not what they say."""
     only_sampled: ClassVar[frozenset[str]] = frozenset()
     """Knobs that mean nothing unless `decoding` is 'sampled'."""
+    newer: ClassVar[frozenset[str]] = frozenset()
+    """Knobs that came later. They count only where they are set, so that captions from before stay up to date."""
 
     def knobs(self) -> dict[str, Any]:
         """The knobs that decide what a caption says."""
         left_out = set(self.how_it_runs)
         if getattr(self, "decoding", "sampled") != "sampled":
             left_out |= self.only_sampled
+        left_out |= {name for name in self.newer if getattr(self, name) == type(self).model_fields[name].default}
         return {name: value for name, value in self.resolved().items() if name not in left_out}
 
 
 class ShareCaptioner(CaptionerSection):
     """Share-Captioner, the captioner of PixArt-Σ."""
 
-    how_it_runs = frozenset({"batch_size", "device"})
+    how_it_runs = frozenset({"batch_size", "device", "gpu_memory_utilization"})
+    newer = frozenset({"engine"})
 
     weights: str | None = None
     """Folder, or hub id (`org/name` or `org/name@commit`) in the local hub cache; nothing is downloaded. Null is the
     published one."""
+    engine: Literal["transformers", "vllm"] = "transformers"
+    """What writes the captions. `vllm` gives the place of a caption that has ended to the next picture, and is many
+    times as fast on a GPU; it needs the extra `sigma-pipeline[vllm]`, and has no `published` decoding."""
     decoding: Literal["published", "greedy", "sampled"] = "published"
     """`published` is the authors' beam search with sampling, seeded per image; `greedy` takes the likeliest token."""
     rotary: Literal["reference", "exact"] = "reference"
@@ -62,8 +69,20 @@ class ShareCaptioner(CaptionerSection):
     """Pictures that the model reads at once."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 500
     """Longest caption, in the model's tokens."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Share of the GPU's memory for `engine: vllm`; null takes what is free, less 8 % of the whole. Set it where
+    workers share a GPU."""
     overrides: dict[ResamplerKey, bool | int | float | str] = {}
     """Keys of config.json to be taken instead of the file's, as `sigma captioner validate` prints them."""
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.engine == "vllm" and self.decoding == "published":
+            raise ValueError(
+                "engine vllm cannot decode as published: vLLM has no beam search that samples; set decoding=greedy or "
+                "sampled, or engine=transformers"
+            )
+        return self
 
 
 class Vlm(CaptionerSection):
@@ -98,6 +117,7 @@ class Endpoint(CaptionerSection):
     """A server with OpenAI's API, such as vLLM or SGLang."""
 
     how_it_runs = frozenset({"url", "urls", "concurrency", "timeout_s", "retries", "backoff_s", "api_key_env"})
+    newer = frozenset({"token_limit_field", "extra_body"})
 
     url: str | None = None
     """Up to and with /v1: http://gpu-7:8000/v1."""
@@ -156,12 +176,6 @@ class Endpoint(CaptionerSection):
     def servers(self) -> list[str]:
         """The addresses of all servers, each once."""
         return list(dict.fromkeys([self.url, *self.urls] if self.url else self.urls))
-
-    def knobs(self) -> dict[str, Any]:
-        """The knobs that decide what a caption says; the newer ones only where they are set, so that captions from
-        before them stay up to date."""
-        newer = {"token_limit_field": "max_tokens", "extra_body": {}}
-        return {name: value for name, value in super().knobs().items() if value != newer.get(name, ...)}
 
 
 def _checked_url(url: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +49,13 @@ def find_share_captioner(section: captioners.ShareCaptioner) -> LocalModel:
     """The Share-Captioner of a recipe: config, weights and tokenizer.
 
     Raises:
-        ValueError: the model, or a part of it, is not on this machine.
+        ValueError: the model, a part of it, or the engine that the recipe names is not on this machine.
     """
+    if section.engine == "vllm" and importlib.util.find_spec("vllm") is None:
+        raise ValueError(
+            "caption.share_captioner.engine=vllm: vllm is not installed here; type `pip install 'sigma-pipeline[vllm]' "
+            "-c constraints-vllm.txt`, or set engine=transformers"
+        )
     found = find_model(section.weights, SHARE_CAPTIONER, "caption.share_captioner.weights")
     weight_paths(found.folder)
     if not (found.folder / TOKENIZER).is_file():

@@ -16,10 +16,10 @@ def _attributes(section: recipe.Caption) -> Captioner:
 
 
 def _share_captioner(section: recipe.Caption) -> Captioner:
-    from captioning.captioners.share_captioner import RecipeCaptioner  # imports torch and transformers
+    from captioning.captioners.share_captioner import RecipeCaptioner, VllmCaptioner  # imports torch and transformers
 
     own = section.share_captioner
-    return RecipeCaptioner(own, section.chosen_device())
+    return (VllmCaptioner if own.engine == "vllm" else RecipeCaptioner)(own, section.chosen_device())
 
 
 def _vlm(section: recipe.Caption) -> Captioner:

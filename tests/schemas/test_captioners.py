@@ -40,6 +40,7 @@ def test_the_section_of_another_captioner_counts_for_nothing() -> None:
         ("vlm", "device", "cpu", False),
         ("share_captioner", "rotary", "exact", True),
         ("share_captioner", "batch_size", 1, False),
+        ("share_captioner", "gpu_memory_utilization", 0.4, False),
         ("endpoint", "model", "other", True),
         ("endpoint", "temperature", 1.0, True),
         ("endpoint", "image_px", 64, True),
@@ -62,6 +63,18 @@ def test_temperature_counts_where_captions_are_drawn() -> None:
     assert caption(captioner="vlm", vlm=drawn).knobs()["vlm.temperature"] == 1.0
 
 
+def test_a_knob_that_came_later_counts_where_it_is_set() -> None:
+    """Captions from before there was another engine stay up to date."""
+    usual, on_vllm = ({"decoding": "greedy", **engine} for engine in ({}, {"engine": "vllm"}))
+    assert "share_captioner.engine" not in caption(captioner="share_captioner", share_captioner=usual).knobs()
+    knobs = caption(captioner="share_captioner", share_captioner=on_vllm).knobs()
+    assert knobs["share_captioner.engine"] == "vllm"
+    set_to_usual = {**SERVER, "token_limit_field": "max_tokens", "extra_body": {}}
+    assert caption(captioner="endpoint", endpoint=set_to_usual).knobs() == (
+        caption(captioner="endpoint", endpoint=SERVER).knobs()
+    )
+
+
 def test_workers_and_gpus_count_for_nothing() -> None:
     assert caption(captioner="vlm", workers=7, gpus_per_worker=1).knobs() == caption(captioner="vlm").knobs()
 
@@ -77,6 +90,11 @@ def test_workers_and_gpus_count_for_nothing() -> None:
         ({"vlm": {"temperature": 0}}, "caption.vlm.temperature"),
         ({"vlm": {"device": "tpu"}}, "caption.vlm.device"),
         ({"captioner": "poet"}, "caption.captioner"),
+        (
+            {"share_captioner": {"engine": "vllm", "decoding": "published"}},
+            "caption.share_captioner: engine vllm cannot decode as published: vLLM has no beam search that samples",
+        ),
+        ({"share_captioner": {"gpu_memory_utilization": 0}}, "caption.share_captioner.gpu_memory_utilization"),
         ({"gpus_per_worker": 1.5}, "caption.gpus_per_worker: above 1 it is a whole number (got 1.5)"),
     ],
 )

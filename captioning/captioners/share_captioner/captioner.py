@@ -16,16 +16,17 @@ from models.device import choose_device
 from schemas import captioners
 
 
-class RecipeCaptioner(InBatches):
-    """Share-Captioner as a captioner of the job. Each worker builds one."""
+class RecipeModel:
+    """The model that a recipe's section names, and the marks of its captions."""
 
     prompt: str | None = QUESTION
 
-    def __init__(self, section: captioners.ShareCaptioner, device: str = "auto") -> None:
+    def __init__(self, section: captioners.ShareCaptioner, device: str, *, language: bool) -> None:
         """Load the model.
 
         Args:
             device: auto, cpu, mps, cuda or cuda:N.
+            language: see `ShareCaptioner.load`.
 
         Raises:
             ValueError: its weights are not on this machine (the message says how to get them) or are not this
@@ -33,33 +34,40 @@ class RecipeCaptioner(InBatches):
         """
         place = choose_device(device, "caption.share_captioner.device")
         found = find_share_captioner(section)
-        dtype = section.dtype
-        if dtype == "auto":
-            dtype = "bf16" if place.type == "cuda" else "fp32"
-        self._captioner = ShareCaptioner.load(
-            found.folder,
-            section.rotary,
-            dtype=dtype,
-            device=place,
-            overrides={str(key): value for key, value in section.overrides.items()},
+        self.dtype = section.dtype
+        if self.dtype == "auto":
+            self.dtype = "bf16" if place.type == "cuda" else "fp32"
+        self.overrides = {str(key): value for key, value in section.overrides.items()}
+        self.folder = found.folder
+        self.model = ShareCaptioner.load(
+            found.folder, section.rotary, dtype=self.dtype, device=place, overrides=self.overrides, language=language
         )
-        _ = self._captioner.tokenizer  # a missing one stops the job now, not at the first picture
-        self._decoding = Decoding(section.decoding, max_new_tokens=section.max_new_tokens)
+        _ = self.model.tokenizer  # a missing one stops the job now, not at the first picture
+        self.decoding = Decoding(section.decoding, max_new_tokens=section.max_new_tokens)
         self.name, self.revision = found.name, found.revision
         self.retries_help = section.decoding != "greedy"
-        self.batch_size = section.batch_size
-        choices = self._captioner.model.dimensions.connector
+        choices = self.model.model.dimensions.connector
         readings = choices.as_config() if isinstance(choices, ResamplerChoices) else {}
         self.parameters: dict[str, Plain] = {
             "decoding": section.decoding,
-            "dtype": dtype,
+            "dtype": self.dtype,
+            **({} if section.engine == "transformers" else {"engine": section.engine}),
             "max_new_tokens": section.max_new_tokens,
-            "repetition_penalty": self._decoding.repetition_penalty,
+            "repetition_penalty": self.decoding.repetition_penalty,
             "rotary": section.rotary,
-            **({"top_k": self._decoding.top_k} if self.retries_help else {}),
-            **({"num_beams": self._decoding.num_beams} if section.decoding == "published" else {}),
+            **({"top_k": self.decoding.top_k} if self.retries_help else {}),
+            **({"num_beams": self.decoding.num_beams} if section.decoding == "published" else {}),
             **readings,
         }
+
+
+class RecipeCaptioner(RecipeModel, InBatches):
+    """Share-Captioner on transformers, batch by batch, as a captioner of the job. Each worker builds one."""
+
+    def __init__(self, section: captioners.ShareCaptioner, device: str = "auto") -> None:
+        """Load the model; arguments and errors as of `RecipeModel`."""
+        super().__init__(section, device, language=True)
+        self.batch_size = section.batch_size
 
     def caption(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> list[Generated]:
         """One answer per picture, in order.
@@ -67,4 +75,4 @@ class RecipeCaptioner(InBatches):
         Raises:
             RuntimeError: the device fails, for example for lack of memory.
         """
-        return self._captioner.generate(images, seeds, self._decoding)
+        return self.model.generate(images, seeds, self.decoding)

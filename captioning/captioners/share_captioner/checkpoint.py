@@ -116,6 +116,26 @@ class ShareCaptioner:
         """Logits of the next token at every position of the prompt, (B, L, V); arguments as of `prompt`."""
         return self.model.language(inputs_embeds=self.prompt(pixel_values, ids_before, ids_after)).logits
 
+    def prompts(self, images: Sequence[Image.Image]) -> Tensor:
+        """The prompts about some upright sRGB pictures of any size, (B, L, hidden) on the device.
+
+        Raises:
+            ValueError: there is no tokenizer that fits.
+            RuntimeError: the device ran out of memory.
+        """
+        before, after = (torch.tensor(ids) for ids in self.tokenizer.prompt(self.question))
+        return self.prompt(preprocess(images, self.image_size), before, after)
+
+    def stops(self, decoding: Decoding) -> list[int]:
+        """The ids after which nothing more is written."""
+        # The published script stops its beams at EOS alone and cuts the text; the others need not write on.
+        return [EOS] if decoding.mode == "published" else sorted({EOS, self.tokenizer.end_of_answer})
+
+    def answer(self, ids: Sequence[int]) -> Generated:
+        """The caption that some ids are."""
+        ended = not {EOS, self.tokenizer.end_of_answer}.isdisjoint(ids)
+        return Generated(self.tokenizer.answer(ids), ended, len(ids))
+
     @torch.inference_mode()
     def generate(
         self, images: Sequence[Image.Image], seeds: Sequence[int], decoding: Decoding | None = None
@@ -123,7 +143,7 @@ class ShareCaptioner:
         """One caption per picture; the same picture, seed and decoding give the same text in any batch.
 
         Args:
-            images: upright sRGB pictures of any size.
+            images: as of `prompts`.
             seeds: one number per picture; `greedy` ignores them.
             decoding: None is the published one.
 
@@ -135,11 +155,6 @@ class ShareCaptioner:
             raise ValueError(f"{len(images)} pictures, {len(seeds)} seeds")
         if not images:
             return []
-        decoding, tokenizer = decoding or Decoding(), self.tokenizer
-        before, after = (torch.tensor(ids) for ids in tokenizer.prompt(self.question))
-        embeds = self.prompt(preprocess(images, self.image_size), before, after)
-        # The published script stops its beams at EOS alone and cuts the text; the others need not write on.
-        ends = {EOS, tokenizer.end_of_answer}
-        stops = [EOS] if decoding.mode == "published" else sorted(ends)
-        rows = generate_ids(self.model.language, embeds, decoding, seeds, stops)
-        return [Generated(tokenizer.answer(ids), not ends.isdisjoint(ids), len(ids)) for ids in rows]
+        decoding = decoding or Decoding()
+        rows = generate_ids(self.model.language, self.prompts(images), decoding, seeds, self.stops(decoding))
+        return [self.answer(ids) for ids in rows]

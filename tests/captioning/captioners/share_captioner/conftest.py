@@ -68,8 +68,8 @@ def tokenizer_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tensors() -> Callable[[int], dict[str, Tensor]]:
-    """Random tensors under the published names, for a number of vocabulary rows."""
+def tensors() -> Callable[..., dict[str, Tensor]]:
+    """Random tensors under the published names, for a number of vocabulary rows and, optionally, a width."""
     return _tensors
 
 
@@ -81,8 +81,10 @@ def checkpoint(
 
     def write(state: dict[str, Tensor] | None = None) -> Path:
         folder = tmp_path_factory.mktemp("checkpoint")
-        save_file(_tensors(404) if state is None else state, folder / "model.safetensors")
-        (folder / "config.json").write_text(json.dumps(CONFIG))
+        state = _tensors(404) if state is None else state
+        save_file(state, folder / "model.safetensors")
+        own = {"hidden_size": state["internlm_proj.bias"].shape[0]} if "internlm_proj.bias" in state else {}
+        (folder / "config.json").write_text(json.dumps(CONFIG | own))
         (folder / "added_tokens.json").write_text(json.dumps({"<box>": 400, "</box>": 401}))
         (folder / "tokenizer.model").write_bytes(tokenizer_model.read_bytes())
         return folder
@@ -95,7 +97,7 @@ def captioner(checkpoint: Callable[[dict[str, Tensor] | None], Path]) -> ShareCa
     return ShareCaptioner.load(checkpoint(None))
 
 
-def _tensors(vocab_size: int) -> dict[str, Tensor]:
+def _tensors(vocab_size: int, hidden: int = HIDDEN) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(7)
 
     def draw(*shape: int, scale: float = 1.0) -> Tensor:
@@ -117,13 +119,13 @@ def _tensors(vocab_size: int) -> dict[str, Tensor]:
         "Qformer.attn.in_proj_bias": draw(3 * DIM),
         "Qformer.attn.out_proj.weight": draw(DIM, DIM),
         "Qformer.attn.out_proj.bias": draw(DIM),
-        "flag_image_start": draw(1, 1, HIDDEN),
-        "flag_image_end": draw(1, 1, HIDDEN),
-        "internlm_proj.weight": draw(HIDDEN, DIM),
-        "internlm_proj.bias": draw(HIDDEN),
-        "internlm_model.model.embed_tokens.weight": draw(vocab_size, HIDDEN, scale=4),
-        "internlm_model.model.norm.weight": 1 + draw(HIDDEN),
-        "internlm_model.lm_head.weight": draw(vocab_size, HIDDEN, scale=2),
+        "flag_image_start": draw(1, 1, hidden),
+        "flag_image_end": draw(1, 1, hidden),
+        "internlm_proj.weight": draw(hidden, DIM),
+        "internlm_proj.bias": draw(hidden),
+        "internlm_model.model.embed_tokens.weight": draw(vocab_size, hidden, scale=4),
+        "internlm_model.model.norm.weight": 1 + draw(hidden),
+        "internlm_model.lm_head.weight": draw(vocab_size, hidden, scale=2),
     }
     for name in ("ln_q", "ln_kv", "ln_post"):
         state |= norm(f"Qformer.{name}", DIM)
@@ -136,13 +138,13 @@ def _tensors(vocab_size: int) -> dict[str, Tensor]:
         state |= {f"{block}.mlp.fc2.bias": draw(WIDTH)}
     for layer in ("internlm_model.model.layers.0", "internlm_model.model.layers.1"):
         for name in "qkvo":
-            state[f"{layer}.self_attn.{name}_proj.weight"] = draw(HIDDEN, HIDDEN, scale=2)
-            state[f"{layer}.self_attn.{name}_proj.bias"] = draw(HIDDEN)
-        exact = 10_000 ** (-torch.arange(0, 16, 2) / 16)
+            state[f"{layer}.self_attn.{name}_proj.weight"] = draw(hidden, hidden, scale=2)
+            state[f"{layer}.self_attn.{name}_proj.bias"] = draw(hidden)
+        exact = 10_000 ** (-torch.arange(0, hidden // 4, 2) / (hidden // 4))
         state[f"{layer}.self_attn.rotary_emb.inv_freq"] = exact.bfloat16().float()
-        state[f"{layer}.mlp.gate_proj.weight"] = draw(96, HIDDEN)
-        state[f"{layer}.mlp.up_proj.weight"] = draw(96, HIDDEN)
-        state[f"{layer}.mlp.down_proj.weight"] = draw(HIDDEN, 96)
-        state[f"{layer}.input_layernorm.weight"] = 1 + draw(HIDDEN)
-        state[f"{layer}.post_attention_layernorm.weight"] = 1 + draw(HIDDEN)
+        state[f"{layer}.mlp.gate_proj.weight"] = draw(96, hidden)
+        state[f"{layer}.mlp.up_proj.weight"] = draw(96, hidden)
+        state[f"{layer}.mlp.down_proj.weight"] = draw(hidden, 96)
+        state[f"{layer}.input_layernorm.weight"] = 1 + draw(hidden)
+        state[f"{layer}.post_attention_layernorm.weight"] = 1 + draw(hidden)
     return state
