@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -68,6 +69,11 @@ def _record_of(dataset: Dataset, table: str, _etag: str) -> JobRecord | None:
     return dataset.record(table)
 
 
+_resolving = threading.RLock()
+"""Held by the thread that finds out what holds, so that others (a browser asks for many pictures at once) see all of it
+or wait."""
+
+
 class Held:
     """The parts of a dataset that hold, as each folder was listed when its table was first asked for.
 
@@ -116,10 +122,11 @@ class Held:
 
     def holding(self, table: str) -> dict[int, PartName]:
         """Number -> the part that holds, in order."""
-        if table not in self._held:
-            self._held[table] = self._shown[table] = {}  # for a record that, damaged, leads back to itself
-            self._resolve(table)
-        return self._held[table]
+        with _resolving:
+            if table not in self._held:
+                self._held[table] = self._shown[table] = {}  # for a record that, damaged, leads back to itself
+                self._resolve(table)
+            return self._held[table]
 
     def parts(self, table: str) -> dict[int, PartName]:
         """Number -> the part that is shown, in order: the one that holds, or one that nothing contradicts."""

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import subprocess
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -20,7 +22,7 @@ from engine.dataset import (
     read_parquet,
     read_some,
 )
-from engine.names import PartName
+from engine.names import Held, PartName
 from schemas.commit import atomic_write, write_bytes
 from schemas.tables import SCORES
 from tests.building import put, table_of
@@ -250,3 +252,23 @@ def test_the_rows_of_a_file_that_was_replaced_are_counted_anew(tmp_path: Path) -
     path.unlink()
     with pytest.raises(ValueError, match="missing; run sigma build again"):
         count_rows(path)
+
+
+def test_threads_that_ask_at_once_what_holds_all_see_every_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A browser fetches a page of pictures at once, and a store takes a while to list a table."""
+    dataset = Dataset(tmp_path)
+    for number in range(3):
+        put(dataset, "scores", number, scores(number))
+    listed = Held.listed
+
+    def slowly(held: Held, table: str) -> list[PartName]:
+        time.sleep(0.02)
+        return listed(held, table)
+
+    monkeypatch.setattr(Held, "listed", slowly)
+    held = dataset.held()
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: len(held.parts("scores")), range(8)))
+    assert found == [3] * 8
