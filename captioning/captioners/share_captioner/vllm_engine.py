@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import warnings
 import weakref
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import torch
@@ -87,44 +88,14 @@ class VllmEngine:
             memory_share: share of the GPU's memory that vLLM takes; None takes what is free, less `LEFT_FREE`.
 
         Raises:
-            ValueError: vLLM cannot be imported or is one for another device, or the device has no room.
+            ValueError: vLLM cannot be imported or is one for another device, or this one has no room.
         """
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
-        try:
-            from vllm import EngineArgs, SamplingParams
-            from vllm.exceptions import VLLMError
-            from vllm.inputs.engine import embeds_input
-            from vllm.platforms import current_platform
-            from vllm.sampling_params import RequestOutputKind
-            from vllm.v1.engine.llm_engine import LLMEngine
-        except (ImportError, OSError) as error:
-            raise ValueError(
-                f"caption.share_captioner.engine=vllm: vllm cannot be imported ({one_line(error)}); install it with "
-                "constraints of its own: `pip install 'sigma-pipeline[vllm]' -c constraints-vllm.txt`"
-            ) from None
-        on_cpu = device.type == "cpu"
-        if current_platform.is_cpu() != on_cpu:
-            raise ValueError(
-                f"caption.share_captioner.device is {device.type}, and this vllm is one for "
-                f"{current_platform.device_type or 'no device of this machine'}; set device=auto or install the other"
-            )
-        self._embeds, self._errors = embeds_input, (VLLMError, RuntimeError, ValueError)
-        sampled = {"temperature": 1.0, "top_k": decoding.top_k} if decoding.mode == "sampled" else {"temperature": 0.0}
-        self._sampling = partial(
-            SamplingParams,
-            **sampled,
-            repetition_penalty=decoding.repetition_penalty,
-            max_tokens=decoding.max_new_tokens,
-            min_tokens=1 if stops else 0,
-            stop_token_ids=list(stops),
-            ignore_eos=True,  # the stops have it where it counts
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-        )
-        length = prompt_length + decoding.max_new_tokens
+        vllm = _imported(device)
+        self._embeds, self._errors = vllm.embeds_input, (vllm.VLLMError, RuntimeError, ValueError)
+        self._sampling = _sampling(vllm.SamplingParams, vllm.RequestOutputKind, decoding, stops)
+        length, on_cpu = prompt_length + decoding.max_new_tokens, device.type == "cpu"
         room = _room_on_cpu(folder, dtype, at_once, length) if on_cpu else _share_of_gpu(device, memory_share)
-        arguments = EngineArgs(
+        arguments = vllm.EngineArgs(
             model=str(folder),
             skip_tokenizer_init=True,
             enable_prompt_embeds=True,
@@ -141,7 +112,7 @@ class VllmEngine:
         try:
             with quiet(), warnings.catch_warnings():  # transformers would have longrope written in another way
                 warnings.simplefilter("ignore", FutureWarning)
-                self._engine = LLMEngine.from_engine_args(arguments)
+                self._engine = vllm.LLMEngine.from_engine_args(arguments)
         except self._errors as error:
             raise ValueError(
                 f"caption.share_captioner.engine=vllm cannot start on {device}: {one_line(error)}; it wants about 17 "
@@ -175,6 +146,57 @@ class VllmEngine:
     def num_running(self) -> int:
         """Captions that the last step wrote at."""
         return len(self._engine.engine_core.engine_core.scheduler.running)
+
+
+def _imported(device: torch.device) -> SimpleNamespace:
+    """What is used of vLLM.
+
+    Raises:
+        ValueError: it cannot be imported, or is one for another device.
+    """
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    try:
+        from vllm import EngineArgs, SamplingParams
+        from vllm.exceptions import VLLMError
+        from vllm.inputs.engine import embeds_input
+        from vllm.platforms import current_platform
+        from vllm.sampling_params import RequestOutputKind
+        from vllm.v1.engine.llm_engine import LLMEngine
+    except (ImportError, OSError) as error:
+        raise ValueError(
+            f"caption.share_captioner.engine=vllm: vllm cannot be imported ({one_line(error)}); install it with "
+            "constraints of its own: `pip install 'sigma-pipeline[vllm]' -c constraints-vllm.txt`"
+        ) from None
+    if current_platform.is_cpu() != (device.type == "cpu"):
+        raise ValueError(
+            f"caption.share_captioner.device is {device.type}, and this vllm is one for "
+            f"{current_platform.device_type or 'no device of this machine'}; set device=auto or install the other"
+        )
+    return SimpleNamespace(
+        EngineArgs=EngineArgs,
+        SamplingParams=SamplingParams,
+        VLLMError=VLLMError,
+        embeds_input=embeds_input,
+        RequestOutputKind=RequestOutputKind,
+        LLMEngine=LLMEngine,
+    )
+
+
+def _sampling(kind: Any, when: Any, decoding: Decoding, stops: Sequence[int]) -> Callable[..., Any]:
+    """Makes vLLM's settings of a caption from its seed."""
+    drawn = {"temperature": 1.0, "top_k": decoding.top_k} if decoding.mode == "sampled" else {"temperature": 0.0}
+    return partial(
+        kind,
+        **drawn,
+        repetition_penalty=decoding.repetition_penalty,
+        max_tokens=decoding.max_new_tokens,
+        min_tokens=1 if stops else 0,
+        stop_token_ids=list(stops),
+        ignore_eos=True,  # the stops have it where it counts
+        detokenize=False,
+        output_kind=when.FINAL_ONLY,
+    )
 
 
 def _written(output: Any) -> Written:
