@@ -35,6 +35,8 @@ _HERE = (
     rf"oto) (?:{_PLAIN_WORD} ){{0,7}}{_KIND}\b[^:\n]{{0,160}}{_END}"
     rf"|here(?:['’]s| is) (?:what|how) [^:.\n]{{0,80}}{_END}|(?:here|there) you (?:go|are){_END}"
     rf"|(?:the )?(?:\w+ ){{0,3}}{_KIND}\b[^:.\n]{{0,60}}as follows{_END}"
+    rf"|(?:the|my|one|a) (?:\w+ ){{0,3}}{_KIND}\b[^:.\n]{{0,60}}(?:could|would|might|may|can) be{_END}"
+    rf"|(?:the|my|one|a) (?:possible|suitable|suggested|fitting|good) {_KIND}\b[^:.\n]{{0,60}} is{_END}"
     rf"|(?:以下|下面|这|這)[^:：\n]{{0,40}}{_KIND}[^:：\n]{{0,20}}[:：]|[^:：\n]{{0,40}}(?:説明|キャプション|설명|묘사)[^:：\n]{{0,12}}[:：]"
 )
 _OFFERS_HELP = (
@@ -43,9 +45,9 @@ _OFFERS_HELP = (
     r"provide|try|help|do my best)\b[^.!:\n]{0,160}[.!:]"
 )
 _LABEL = (
-    rf"(?:(?:the )?(?:detailed |image |picture |photo |final |short |long )*(?:{_KIND})(?: of (?:the|this) (?:image|"
+    rf"\[?(?:(?:the )?(?:detailed |image |picture |photo |final |short |long )*(?:{_KIND})(?: of (?:the|this) (?:image|"
     rf"picture|photo)"
-    r"(?: and its style)?)?|answer)\s*[:：][*_]*"
+    r"(?: and its style)?)?|answer)(?:\s*[:：][*_]*|\]:?| [-–—] |(?=[*_]*\s*\n))"
 )
 _PREAMBLE = re.compile(
     rf"(?:[\s*_>¡¿]|#+ )*(?:{_YES}\s*(?:[!！.。]+|[,，、](?=\s*(?:{_HERE}|{_OFFERS_HELP}))|:)[\s*_]*)?(?:(?:{_HERE}|"
@@ -53,7 +55,7 @@ _PREAMBLE = re.compile(
     re.IGNORECASE,
 )
 _OFFER = re.compile(
-    r"(?:please |and |also |so |but )*(?:"
+    r"(?:please |and |also |so |but )*(?:(?:word|character|token) count\b|"
     r"let me know\b|feel free to\b|do(?: not|n['’]t) hesitate\b|(?:i )?hope (?:this|that|it) (?:\w+ )?help|"
     r"(?:would|do) you (?:like|want|need|prefer|have any)\b|i (?:can|could) (?:also )?(?:provide|add|describe|give|"
     r"elaborate|help|tell)\b|is there anything\b|are there any(?:thing)? (?:\w+ ){0,2}you\b|"
@@ -87,10 +89,12 @@ _IMAGINARY = (
     r"information|aspects?|features?)"
 )
 _STANDING = re.compile(
-    r"(?:(?:please |kindly )?(?:note|be aware|keep in mind|remember)(?: that|,)? |it(?:['’]s| is| should be) (?:\w+ )?"
+    r"(?:(?:please |kindly )?(?:note|be aware|keep in mind|remember)(?: that|,|:)? |it(?:['’]s| is| should be) "
+    r"(?:\w+ )?"
     r"(?:to note|noting|noted)(?: that|,)? |overall, |in (?:summary|conclusion), |however, |therefore, )*"
     rf"(?:(?:this|the|my|our|all|any|every|these)\b (?:\w+ ){{0,3}}(?:(?:description|caption|analysis|detail|"
-    rf"information|element|observation)s?\b{_WITHOUT}(?:speculat\w+|assum(?:e[sd]?|ptions?)|inferred|inferences?|imagination|"
+    rf"information|element|observation)s?\b{_WITHOUT}(?:speculat\w+|assum(?:e[sd]?|ptions?)|inferred|inferences?|"
+    rf"imagination|"
     rf"not (?:visible|present) in|{_IMAGINARY})|(?:image|picture|photo|scene|content)s?\b{_WITHOUT}{_IMAGINARY})"
     r"|(?:this|the|my|our|all)\b (?:\w+ ){0,3}(?:descriptions?|captions?|analysis|details?|information)\b[^.!?]{0,60}"
     r"\b(?:is|are|was|were|been|remains?) (?:\w+ )?(?:based|grounded) (?:\w+ )?(?:on|in) (?:what|(?:the|this|its|only) "
@@ -111,14 +115,17 @@ def said_around(text: str) -> list[tuple[int, int]]:
     ):
         begin = opening.end()
     ends = [0, *(place for place in sentence_ends(filled) if place < end)]
-    while end > begin:
-        while ends and ends[-1] >= end:
+    place = end
+    while place > begin:
+        while ends and ends[-1] >= place:
             ends.pop()
         start = max(begin, ends[-1] if ends else 0)
-        piece = filled[start:end].strip(_MARKS)
-        if piece and not _OFFER.match(piece):
+        piece = filled[start:place].strip(_MARKS)
+        place = begin if start == begin else len(text[:start].rstrip())
+        if _OFFER.match(piece):
+            end = place
+        elif any(map(str.isalnum, piece)):
             break
-        end = begin if start == begin else len(text[:start].rstrip())
     return [(0, begin), (end, len(text))]
 
 

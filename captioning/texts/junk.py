@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from captioning.texts.text import words
+from captioning.texts.text import sentences, words
 
 MIN_KEYWORDS = 8
 """A list of keywords has at least this many items between commas or the like, ..."""
@@ -143,13 +143,15 @@ def is_tags(answer: str) -> bool:
     """True if a captioner's answer is a list of tags: keywords, words joined by underscores, or a few short items
     with hardly a word that sentences are made with."""
     bare = _BULLET.sub("", _TAGS_LABEL.sub("", answer.strip()))
-    if is_keywords(bare):
+    if is_keywords(bare) or all(map(_HASHTAG.fullmatch, bare.split())):
         return True
     tokens = [token.strip(",;") for token in bare.split()]
     num_joined = sum("_" in token.strip("_") for token in tokens)
     if num_joined >= 2 and len(tokens) <= 2 * num_joined + 2:
         return True
     items = [item for item in _ITEMS.split(bare) if item.strip()]
+    if len(items) < MIN_TAGS:
+        items = sentences(bare)
     if len(items) < MIN_TAGS:
         return False
     said = words(bare)

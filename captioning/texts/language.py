@@ -32,6 +32,10 @@ FOREIGN_LETTERS = 2
 LONGEST_INSCRIPTION = 20
 """... unless they are at most this many behind a word that says they are writing in the picture."""
 
+_ENGLISH = frozenset(("a", "and", "are", "is", "of", "on", "the", "with"))
+ENGLISH_WORDS = 2
+"""A text with so many of these is judged without its words with accents as well: dishes and places keep theirs."""
+
 _SCRIPTS = {
     "CYRILLIC": "be bg kk ky mk mn ru sr uk",
     "GREEK": "el",
@@ -117,9 +121,15 @@ def speaks_another(caption: str, languages: Collection[str]) -> bool:
     pieces = [bare, *(sentence for sentence in sentences(bare) if len(words(sentence)) >= SENTENCE_WORDS)]
     guesser = LanguageGuesser()
     return any(
-        all(guesser.guess(text).rules_out(languages) for text in (piece, _NAME.sub("", piece)))
+        all(guesser.guess(text).rules_out(languages) for text in (piece, _NAME.sub("", piece), _without_accents(piece)))
         for piece in dict.fromkeys(pieces)
     )
+
+
+def _without_accents(text: str) -> str:
+    if text.isascii() or len(_ENGLISH.intersection(words(text))) < ENGLISH_WORDS:
+        return text
+    return " ".join(word for word in text.split() if word.isascii())
 
 
 def _has_foreign_letters(text: str, languages: frozenset[str]) -> bool:

@@ -15,6 +15,7 @@ _INLINE = "a abbr b big cite code del em font i ins kbd mark q s small span stri
 _BLOCK_TAG = re.compile(rf"</?(?:{'|'.join(_BLOCKS.split())})\b[^<>]*>", re.IGNORECASE)
 _INLINE_TAG = re.compile(rf"</?(?:{'|'.join(_INLINE.split())})(?:\s[^<>]*)?/?>", re.IGNORECASE)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
+_ESCAPED = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{1,7});")
 _HIDDEN = (("<!--", "-->"), ("<script", "</script>"), ("<style", "</style>"))
 _ENTITY_ROUNDS = 3
 """`&amp;amp;lt;` needs as many; text is not escaped more often by accident."""
@@ -22,8 +23,10 @@ _ENTITY_ROUNDS = 3
 _URL = re.compile(r"(?:https?://|www\.)[^\s<>\"”’)\]]+", re.IGNORECASE)
 _QUOTED = re.compile(r"\"[^\"]*\"|“[^“”]*”|«[^«»]*»|‘[^‘’]*’(?!\w)|「[^「」]*」")
 _WRITING = re.compile(
-    r"\b(?:read(?:s|ing)?|say(?:s|ing)?|text|sign|sticker|label(?:l?ed)?|written|printed|painted|engraved|word(?:s|ing)?|"
-    r"lettering|address|website|url|link|watermark(?:ed)?|logo|banner|billboard|poster|show(?:s|ing)?|display(?:s|ing|ed)?)\b",
+    r"\b(?:read(?:s|ing)?|say(?:s|ing)?|text|sign|sticker|label(?:l?ed)?|written|printed|painted|engraved|word(?:s|"
+    r"ing)?|"
+    r"lettering|address|website|url|link|watermark(?:ed)?|logo|banner|billboard|poster|show(?:s|ing)?|display(?:s|"
+    r"ing|ed)?)\b",
     re.IGNORECASE,
 )
 _BEFORE_A_URL = 100
@@ -46,6 +49,8 @@ _BOX = re.compile(
     rf"[\[{{<]{_NUMBER}(?:[,;\s]{_NUMBER}){{3}}[\]}}>]"  # [75, 658, 250, 871], [[...]], {...}, <...>
     rf"|\((?=[^()]*(?:\d\d|\.\d)){_NUMBER}(?:[,;\s]{_NUMBER}){{3}}\)"  # (75, 658, 250, 871)
     rf"|[\[(]{_NUMBER},{_NUMBER}[\])]\s*(?:,|;|-|to|and)?\s*[\[(]{_NUMBER},{_NUMBER}[\])]"  # (75, 658), (250, 871)
+    rf"|[\[(]\s*\d{{2,4}}\s*,\s*\d{{2,4}}\s*[\])](?:[\s,;:-]{{1,3}}[a-z]{{1,12}}){{1,4}}[\s:]{{0,2}}[\[(]\s*\d{{2,4}}\s*,"
+    r"|[\"']?\b(?:x|left)[\"']?\s*[:=]\s*-?\d[^{}\n]{0,20}\b(?:y|top)[\"']?\s*[:=]\s*-?\d"
     rf"|\[\[{_NUMBER},{_NUMBER}\]|[\[(]{_FRACTION},{_FRACTION}[\])]"  # [[75, 658]], (0.12, 0.4)
     r"|\b[xy](?:1|_?min)\s*[\"']?\s*[=:]\s*-?\d|\bbbox(?:_2d)?\b|\bbounding[ _-]box(?:es)?\s*(?:is|are)?\s*[:=(\[]"
     r"|\b(?:coordinates?|pixels?|point(?:_2d)?)\s*(?:at|are|is)?\s*[:=]?\s*[\[(]\s*\d"
@@ -84,7 +89,7 @@ def has_markup(text: str) -> bool:
     Text in quotes is writing in the picture, and no markup; so is a URL after "a sign that reads".
     """
     bare = without_quotes(text)
-    found = (_BLOCK_TAG, _INLINE_TAG, _MARKDOWN, _SPECIAL_TOKEN)
+    found = (_BLOCK_TAG, _INLINE_TAG, _ESCAPED, _MARKDOWN, _SPECIAL_TOKEN)
     return any(pattern.search(bare) for pattern in found) or bool(_JSON.match(text)) or bool(_stray_urls(text))
 
 

@@ -32,6 +32,8 @@ _HEADING = re.compile(
 """The roles of a conversation are none."""
 _BOLD_LINE = re.compile(r"(?m)^[ \t]*(\*\*\*?|__)([^*_\n]{1,120})\1[ \t]*:?[ \t]*$")
 _UNDERLINED = re.compile(r"(?m)^([^\n]{1,120})\n[ \t]*(?:={3,}|-{3,})[ \t]*$")
+_LINE_MARK = re.compile(r"(?m)^[ \t]{0,3}>[ \t]?|\A(?:[-*+•][ \t]+)+(?![^\0]*\n[ \t]*[-*+•][ \t])")
+"""Of a quoted line, and of a list of one item."""
 _RULER = re.compile(r"(?m)^[ \t]*(?:-{3,}|\*{3,}|_{3,}|(?:[*-] ){3,})[ \t]*$")
 _SENTENCE_MARKS = tuple(".!?。！？…")
 _BOLD = re.compile(
@@ -140,7 +142,7 @@ def _headings(text: str) -> Spans:
             whole.append(line.span())
         elif line.re is _HEADING:
             whole.append(line.span(1))
-    rulers = [found.span() for found in _RULER.finditer(text)]
+    rulers = [found.span() for pattern in (_RULER, _LINE_MARK) for found in pattern.finditer(text)]
     spans = _disjoint([*whole, *rulers])
     return spans if _without(text, spans)[0] else _disjoint([*marks, *rulers])
 
@@ -164,6 +166,8 @@ def _bold(text: str) -> Iterator[tuple[int, int]]:
 def _quotes(text: str) -> Spans:
     """Quotes around everything, where they are no two pairs of them: '"Stop" is painted beside "Go"'."""
     opening, closing = text[:1], _QUOTES.get(text[:1])
+    if opening in ('"', "“") and text.count(opening) == 1 and not {'"', "”"}.intersection(text[1:]):
+        return [(0, 1)]  # it is never closed
     if len(text) < 2 or closing is None or text[-1] != closing:
         return []
     between = text[1:-1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ def old_part(dataset: Dataset) -> pa.Table:
 
 
 @pytest.fixture
-def typed(made: DataRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+def typed(made: DataRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The command; making a captioner fails."""
     monkeypatch.setattr("captioning.recaption.make_captioner", lambda *_: pytest.fail("a captioner was made"))
     file = tmp_path / "recipe.yaml"
