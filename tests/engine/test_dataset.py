@@ -259,8 +259,9 @@ def test_threads_that_ask_at_once_what_holds_all_see_every_part(
 ) -> None:
     """A browser fetches a page of pictures at once, and a store takes a while to list a table."""
     dataset = Dataset(tmp_path)
+    source = {"source": "s", "source_name": "s", "member": "m"}
     for number in range(3):
-        put(dataset, "scores", number, scores(number))
+        put(dataset, "listing", number, table_of("listing", [{"row_id": number, **source}]))
     listed = Held.listed
 
     def slowly(held: Held, table: str) -> list[PartName]:
@@ -270,5 +271,5 @@ def test_threads_that_ask_at_once_what_holds_all_see_every_part(
     monkeypatch.setattr(Held, "listed", slowly)
     held = dataset.held()
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda _: len(held.parts("scores")), range(8)))
+        found = list(pool.map(lambda _: len(held.parts("listing")), range(8)))
     assert found == [3] * 8
