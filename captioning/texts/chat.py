@@ -15,10 +15,10 @@ _MARKS = " \t\n-*_>=~(#¡¿"
 
 _YES = (
     r"(?:certainly|sure(?: thing)?|of course|absolutely|gladly|definitely|great|okay|ok|alright|no problem|got it|"
-    r"with pleasure|understood|happy to help|good question|great question|yes|hello|hi(?: there)?|"
-    r"claro(?: que sí)?|por supuesto|con gusto|bien sûr|avec plaisir|volontiers|certainement|"
-    r"gerne?|natürlich|selbstverständlich|klar|certo|certamente|volentieri|com certeza|claro que sim|"
-    r"конечно|разумеется|natuurlijk|oczywiście|当然(?:可以)?|當然(?:可以)?|好的?|没问题|もちろん(?:です)?|はい|물론(?:입니다|이죠)?|네)"
+    r"with pleasure|understood|happy to help|good question|great question|yes|hello|hi(?: there)?|claro(?: que sí)?|"
+    r"por supuesto|con gusto|bien sûr|avec plaisir|volontiers|certainement|gerne?|natürlich|selbstverständlich|klar|"
+    r"certo|certamente|volentieri|com certeza|claro que sim|конечно|разумеется|natuurlijk|oczywiście|当然(?:可以)?|"
+    r"當然(?:可以)?|好的?|没问题|もちろん(?:です)?|はい|물론(?:입니다|이죠)?|네)"
 )
 _KIND = (
     r"(?:description|caption|depiction|analysis|overview|summary|breakdown|account|rundown|answer|response|alt text|"
@@ -29,24 +29,21 @@ _PLAIN_WORD = r"(?!(?:with|whose|bearing|holding|showing|reading|that|which|of|o
 _END = r"(?:\s*[:：]|[.!](?=\s*\n))"
 _HERE = (
     rf"(?:(?:based on|as (?:requested|you)|looking at|per your|for)\b[^,.:\n]{{0,80}}, )?(?:here['’]?s|here (?:is|"
-    rf"are)|below (?:is|are)|(?:the )?following (?:is|are)|this is|i (?:have|['’]ve) (?:written|"
-    rf"prepared|provided)|aqu[ií] (?:tienes?|está|hay)|aqui está|voici|voilà|hier ist|hier (?:kommt|folgt)|ecco|вот|"
-    rf"hier is|"
-    rf"oto) (?:{_PLAIN_WORD} ){{0,7}}{_KIND}\b[^:\n]{{0,160}}{_END}"
-    rf"|here(?:['’]s| is) (?:what|how) [^:.\n]{{0,80}}{_END}|(?:here|there) you (?:go|are){_END}"
-    rf"|(?:the )?(?:\w+ ){{0,3}}{_KIND}\b[^:.\n]{{0,60}}as follows{_END}"
-    rf"|(?:the|my|one|a) (?:\w+ ){{0,3}}{_KIND}\b[^:.\n]{{0,60}}(?:could|would|might|may|can) be{_END}"
-    rf"|(?:the|my|one|a) (?:possible|suitable|suggested|fitting|good) {_KIND}\b[^:.\n]{{0,60}} is{_END}"
-    rf"|(?:以下|下面|这|這)[^:：\n]{{0,40}}{_KIND}[^:：\n]{{0,20}}[:：]|[^:：\n]{{0,40}}(?:説明|キャプション|설명|묘사)[^:：\n]{{0,12}}[:：]"
+    rf"are)|below (?:is|are)|(?:the )?following (?:is|are)|this is|i (?:have|['’]ve) (?:written|prepared|provided)|"
+    rf"aqu[ií] (?:tienes?|está|hay)|aqui está|voici|voilà|hier ist|hier (?:kommt|folgt)|ecco|вот|hier is|oto) "
+    rf"(?:{_PLAIN_WORD} ){{0,7}}{_KIND}\b[^:\n]{{0,160}}{_END}|here(?:['’]s| is) (?:what|how) [^:.\n]{{0,80}}{_END}|"
+    rf"(?:here|there) you (?:go|are){_END}|(?:the )?(?:\w+ ){{0,3}}{_KIND}\b[^:.\n]{{0,60}}as follows{_END}|(?:the|"
+    rf"my|one|a) (?:\w+ ){{0,3}}{_KIND}\b[^:.\n]{{0,60}}(?:could|would|might|may|can) be{_END}|(?:the|my|one|a) "
+    rf"(?:possible|suitable|suggested|fitting|good) {_KIND}\b[^:.\n]{{0,60}} is{_END}|(?:以下|下面|这|"
+    rf"這)[^:：\n]{{0,40}}{_KIND}[^:：\n]{{0,20}}[:：]|[^:：\n]{{0,40}}(?:説明|キャプション|설명|묘사)[^:：\n]{{0,12}}[:：]"
 )
 _OFFERS_HELP = (
     r"(?:i['’]d|i would|i['’]ll|i will|i can|let me|i am|i['’]m|let['’]?s) (?:be )?(?:(?!not\b)\w+ )?(?:happy|glad|"
-    r"delighted|pleased|describe|look|take|"
-    r"provide|try|help|do my best)\b[^.!:\n]{0,160}[.!:]"
+    r"delighted|pleased|describe|look|take|provide|try|help|do my best)\b[^.!:\n]{0,160}[.!:]"
 )
 _LABEL = (
-    rf"\[?(?:(?:the )?(?:detailed |image |picture |photo |final |short |long )*(?:{_KIND})(?: of (?:the|this) (?:image|"
-    rf"picture|photo)"
+    rf"\[?(?:(?:the )?(?:detailed |image |picture |photo |final |short |long )*(?:{_KIND})(?: of (?:the|this) "
+    rf"(?:image|picture|photo)"
     r"(?: and its style)?)?|answer)(?:\s*[:：][*_]*|\]:?| [-–—] |(?=[*_]*\s*\n))"
 )
 _PREAMBLE = re.compile(
@@ -55,34 +52,32 @@ _PREAMBLE = re.compile(
     re.IGNORECASE,
 )
 _OFFER = re.compile(
-    r"(?:please |and |also |so |but )*(?:(?:word|character|token) count\b|"
-    r"let me know\b|feel free to\b|do(?: not|n['’]t) hesitate\b|(?:i )?hope (?:this|that|it) (?:\w+ )?help|"
-    r"(?:would|do) you (?:like|want|need|prefer|have any)\b|i (?:can|could) (?:also )?(?:provide|add|describe|give|"
-    r"elaborate|help|tell)\b|is there anything\b|are there any(?:thing)? (?:\w+ ){0,2}you\b|"
-    r"if (?:you|there)(?:['’]d|['’]re|['’]s)?\b[^.!?\n]{0,160}\b(?:let me know|ask|tell me|reach out|i can|i['’]d be|"
-    r"i would be|"
-    r"i['’]ll|happy to|feel free|hesitate)\b|"
-    r"(?:i['’]d|i would|i['’]m|i am|i['’]ll) (?:be )?(?:happy|glad|here) to (?:\w+ ){0,2}(?:help|provide|describe|"
-    r"assist|add|"
-    r"answer|elaborate)|(?:how |what )?(?:else )?(?:can|may|shall|should) i (?:help|add|describe|provide|elaborate)\b|"
-    r"(?:need|want) (?:anything|something|more|any other|a (?:shorter|longer))\b[^.!\n]{0,80}\?|"
-    r"(?:sag|sagen sie|lass|lassen sie) (?:mir|es mich|mich)\b|(?:wenn|falls) (?:sie|du) [^.!?\n]{0,120}(?:möchte|"
-    r"brauch|wünsch|frage)|"
-    r"möchte(?:n sie|st du)\b|gerne kann ich\b|n['’]hésite[zs]? pas|fai(?:tes|s)-(?:le[- ])?moi savoir|"
-    r"souhaite(?:z-vous|s-tu)\b|si (?:vous|tu) (?:avez|as|souhaite|voulez|veux)\b|hazme saber|av[ií]same|d[ée]jame "
-    r"saber|"
-    r"no dudes en|¿?(?:te|le) gustaría|si (?:necesitas|quieres|deseas|tienes)\b|fammi sapere|se (?:hai|vuoi|"
-    r"desideri)\b|"
-    r"(?:me )?avise(?:-me)?\b|se (?:precisar|quiser)\b|дайте (?:мне )?знать|если (?:вам|вы|у вас) |laat het me weten|"
-    r"(?:如果|若|如)(?:您|你|需|有)|请(?:告诉|告知|随时)我?|請(?:告訴|告知|隨時)我?|希望(?:这|這|以上)|(?:他に|ほかに|何か).{0,40}(?:ください|か)|"
-    r".{0,40}お知らせください|.{0,40}(?:알려|말씀해) ?주세요|궁금한"
-    r")",
+    r"(?:please |and |also |so |but )*(?:(?:word|character|token) count\b|let me know\b|feel free to\b|do(?: not|"
+    r"n['’]t) hesitate\b|(?:i )?hope (?:this|that|it) (?:\w+ )?help|(?:would|do) you (?:like|want|need|prefer|have "
+    r"any)\b|i (?:can|could) (?:also )?(?:provide|add|describe|give|elaborate|help|tell)\b|is there (?:anything|"
+    r"something)\b|(?:which|what) (?:\w+ )?would you like\b|how can i (?:help|assist)\b|i hope you understand\b|"
+    r"thank(?: you|s) for (?:your )?(?:understanding|patience)\b|are there any(?:thing)? (?:\w+ ){0,2}you\b|if "
+    r"(?:you|there)(?:['’]d|['’]re|['’]s)?\b[^.!?\n]{0,160}\b(?:let me know|ask|tell me|reach out|i can|i['’]d be|i "
+    r"would be|i['’]ll|happy to|feel free|hesitate)\b|(?:i['’]d|i would|i['’]m|i am|i['’]ll) (?:be )?(?:happy|glad|"
+    r"here) to (?:\w+ ){0,2}(?:help|provide|describe|assist|add|answer|elaborate)|(?:how |what )?(?:else )?(?:can|"
+    r"may|shall|should) i (?:help|add|describe|provide|elaborate)\b|(?:need|want) (?:anything|something|more|any "
+    r"other|a (?:shorter|longer))\b[^.!\n]{0,80}\?|(?:sag|sagen sie|lass|lassen sie) (?:mir|es mich|mich)\b|(?:wenn|"
+    r"falls) (?:sie|du) [^.!?\n]{0,120}(?:möchte|brauch|wünsch|frage)|möchte(?:n sie|st du)\b|gerne kann ich\b|"
+    r"n['’]hésite[zs]? pas|fai(?:tes|s)-(?:le[- ])?moi savoir|souhaite(?:z-vous|s-tu)\b|si (?:vous|tu) (?:avez|as|"
+    r"souhaite|voulez|veux)\b|hazme saber|av[ií]same|d[ée]jame saber|no dudes en|¿?(?:te|le) gustaría|si "
+    r"(?:necesitas|quieres|deseas|tienes)\b|fammi sapere|se (?:hai|vuoi|desideri)\b|(?:me )?avise(?:-me)?\b|se "
+    r"(?:precisar|quiser)\b|дайте (?:мне )?знать|если (?:вам|вы|у вас) |laat het me weten|"
+    r"(?:如果|若|如)(?:您|你|需|有)|"
+    r"请(?:告诉|告知|随时)我?|請(?:告訴|告知|隨時)我?|希望(?:这|這|以上)|"
+    r"(?:他に|ほかに|何か).{0,40}(?:ください|か)|.{0,40}お知らせください|"
+    r".{0,40}(?:알려|말씀해) "
+    r"?주세요|궁금한)",
     re.IGNORECASE,
 )
 
 _WITHOUT = (
-    r"[^.!?]{0,80}\b(?:not|no|n['’]t|without|rather than|free (?:of|from)|avoids?|excludes?|excluding|refrains?)\b"
-    r"[^.!?]{0,40}\b"
+    r"[^.!?]{0,80}\b(?:not|no|n['’]t|without|rather than|free (?:of|from)|avoids?|excludes?|excluding|"
+    r"refrains?)\b[^.!?]{0,40}\b"
 )
 _IMAGINARY = (
     r"(?:imaginary|imagined|speculative|hypothetical) (?:(?:or|and) \w+ )?(?:contents?|elements?|details?|objects?|"
@@ -90,15 +85,15 @@ _IMAGINARY = (
 )
 _STANDING = re.compile(
     r"(?:(?:please |kindly )?(?:note|be aware|keep in mind|remember)(?: that|,|:)? |it(?:['’]s| is| should be) "
-    r"(?:\w+ )?"
-    r"(?:to note|noting|noted)(?: that|,)? |overall, |in (?:summary|conclusion), |however, |therefore, )*"
+    r"(?:\w+ )?(?:to note|noting|noted)(?: that|,)? |overall, |in (?:summary|conclusion), |however, |therefore, )*"
     rf"(?:(?:this|the|my|our|all|any|every|these)\b (?:\w+ ){{0,3}}(?:(?:description|caption|analysis|detail|"
     rf"information|element|observation)s?\b{_WITHOUT}(?:speculat\w+|assum(?:e[sd]?|ptions?)|inferred|inferences?|"
-    rf"imagination|"
-    rf"not (?:visible|present) in|{_IMAGINARY})|(?:image|picture|photo|scene|content)s?\b{_WITHOUT}{_IMAGINARY})"
-    r"|(?:this|the|my|our|all)\b (?:\w+ ){0,3}(?:descriptions?|captions?|analysis|details?|information)\b[^.!?]{0,60}"
-    r"\b(?:is|are|was|were|been|remains?) (?:\w+ )?(?:based|grounded) (?:\w+ )?(?:on|in) (?:what|(?:the|this|its|only) "
-    r"(?:\w+ )?(?:image|visible|visual|observable|provided|given|content|elements|information|details))"
+    rf"imagination|not (?:visible|present) in|{_IMAGINARY})|(?:image|picture|photo|scene|"
+    rf"content)s?\b{_WITHOUT}{_IMAGINARY})"
+    r"|(?:this|the|my|our|all)\b (?:\w+ ){0,3}(?:descriptions?|captions?|analysis|details?|"
+    r"information)\b[^.!?]{0,60}\b(?:is|are|was|were|been|remains?) (?:\w+ )?(?:based|grounded) (?:\w+ )?(?:on|in) "
+    r"(?:what|(?:the|this|its|only) (?:\w+ )?(?:image|visible|visual|observable|provided|given|content|elements|"
+    r"information|details))"
     rf"|(?:there (?:is|are) )?(?:no|not any) (?:\w+ )?{_IMAGINARY})\b",
     re.IGNORECASE,
 )

@@ -7,9 +7,9 @@ import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from captioning.texts.junk import is_tags
+from captioning.texts.junk import is_placeholder, is_tags
 from captioning.texts.language import speaks_another
-from captioning.texts.markup import has_boxes, has_markup, without_quotes
+from captioning.texts.markup import has_boxes, has_markup, unescaped, without_quotes
 from captioning.texts.refusal import is_refusal
 from captioning.texts.repetition import repeats_itself
 from captioning.texts.text import clean, sentence_ends, sentences, words
@@ -67,7 +67,7 @@ def judge(
         languages: ISO 639 codes of the languages that are kept; None keeps all.
         prompt: of the captioner, or a template with `{}` for a part that changes; None without one.
     """
-    text, cut = unwrap(answer)
+    text, cut = unwrap(unescaped(answer))
     caption = clean(text)
     for _ in range(ROUNDS):  # what a line break kept apart
         again, more = unwrap(caption or "")
@@ -90,6 +90,8 @@ def _reason(
         if any(map(str.isalpha, "".join(cut))):
             return CaptionReason.REFUSAL
         return CaptionReason.NOT_LANGUAGE if cut else CaptionReason.EMPTY_CAPTION
+    if is_placeholder(caption):
+        return CaptionReason.EMPTY_CAPTION
     if is_refusal(caption):
         return CaptionReason.REFUSAL
     if echoes(caption, prompt):

@@ -76,6 +76,14 @@ def without_html(text: str) -> str:
     return _without_tags(text)
 
 
+def unescaped(text: str) -> str:
+    """A text with the commonest entities of HTML decoded, as often as they are escaped by accident."""
+    for _ in range(_ENTITY_ROUNDS):
+        if "&" in text:
+            text = _ESCAPED.sub(lambda match: html.unescape(match.group()), text)
+    return text
+
+
 def without_urls(text: str) -> str:
     """A text without the addresses that are no writing in the picture."""
     stray = [match.span() for match in _stray_urls(text)]
