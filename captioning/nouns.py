@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 LEXICON = "lexicon"
 """The offline extractor: TextBlob's word list as a spaCy component, see `captioning.lexicon_tagger`."""
 
+RULES = 2
+"""Goes up by one where this code finds other nouns in the same caption, so that no dataset mixes those of two rules."""
+
 NOT_NEEDED = ["parser", "ner", "senter", "entity_linker", "textcat"]
 """Components of an installed model that nouns do not depend on."""
 
@@ -60,7 +63,12 @@ def map_job(data_recipe: recipe.DataRecipe) -> MapJob:
         outputs=("nouns",),
         inputs=("raw_captions", "captions", "selection", *(f"{tables.BESIDE}{name}" for name in extra_captioners)),
         build=partial(NounWorker, extractor, tokenizer, extra_captioners, compounds),
-        knobs={"nouns.extractor": extractor, "nouns.compounds": compounds, "mix.tokenizer": tokenizer},
+        knobs={
+            "nouns.extractor": extractor,
+            "nouns.compounds": compounds,
+            "nouns.rules": RULES,
+            "mix.tokenizer": tokenizer,
+        },
         rows_per_input=len(tables.NOUN_SOURCES) + len(extra_captioners),
         needs=(partial(find_extractor, extractor), partial(find_tokenizer, tokenizer)),
     )

@@ -77,8 +77,21 @@ def test_nouns_of_web_text_are_found(lexicon: NounExtractor, treebank: list[list
         ("A red-brick house of his mother-in-law", ["brick", "house", "mother-in-law"]),
         ("A 15-year-old boy and a coffee-table book", ["year", "boy", "coffee", "table", "book"]),
         ("A non-stick pan in mid-air, an anti-war poster", ["pan", "mid-air", "poster"]),
-        ("A Rolls-Royce and a can of Coca-Cola", ["rolls-royce", "coca-cola"]),
+        ("A Rolls-Royce and a can of Coca-Cola", ["rolls-royce", "can", "coca-cola"]),
         ("Jack-o’-lanterns, zig-zags and jack-in-the-boxes", ["jack-o'-lantern", "zig-zag", "jack-in-the-box"]),
+        ("A nurse hugs the child; a boy smiles at his dog", ["nurse", "child", "boy", "dog"]),
+        ("Tourists watch cooks who repair a street light", ["tourist", "cook", "street", "light"]),
+        ("Three dogs rest in the shade, waves crash on rocks", ["dog", "shade", "wave", "rock"]),
+        ("Sports cars race along; a dozen eggs lie on trays", ["sport", "car", "dozen", "egg", "tray"]),
+        ("A photo in black and white, a cat in black and white stripes", ["photo", "black", "white", "cat", "stripe"]),
+        ("A girl in pink with a light green hat, a gold watch", ["girl", "pink", "hat", "gold", "watch"]),
+        ("A set of plates, a can of soup and a white rose in a vase", ["set", "plate", "can", "soup", "rose", "vase"]),
+        ("A bird on top of a pole, a sign on the left", ["bird", "top", "pole", "sign", "left"]),
+        ("A man painting a fence near a painting of a fence", ["man", "fence", "painting", "fence"]),
+        ("A washing machine and a living room", ["washing", "machine", "living", "room"]),
+        ("Vintage Blue Ceramic Vase with Gold Lids", ["vase", "gold", "lid"]),
+        ("BIG SALE: SUMMER DRESSES AND SHOES IN PARIS", ["sale", "summer", "dress", "shoe", "paris"]),
+        ("Tourists near the Eiffel Tower in Paris", ["tourist", "eiffel", "tower", "paris"]),
     ],
 )
 def test_nouns_of_captions(lexicon: NounExtractor, caption: str, expected: list[str]) -> None:
@@ -88,8 +101,8 @@ def test_nouns_of_captions(lexicon: NounExtractor, caption: str, expected: list[
 def test_nouns_of_300_sentences_are_those_of_a_hand(lexicon: NounExtractor) -> None:
     odd, even = noun_speed.halves()
     assert len(odd) == len(even) == 150
-    assert noun_speed.agreement(lexicon, odd) >= 0.95
-    assert noun_speed.agreement(lexicon, even) >= 0.94
+    assert noun_speed.agreement(lexicon, odd) >= 0.98
+    assert noun_speed.agreement(lexicon, even) >= 0.955
 
 
 @pytest.mark.parametrize(
@@ -220,13 +233,15 @@ def test_the_job_writes_two_rows_per_input_and_can_be_sent_to_workers() -> None:
     job = map_job(DataRecipe(images="photos", out="out"))
     assert (job.job, job.outputs, job.inputs) == ("nouns", ("nouns",), ("raw_captions", "captions", "selection"))
     assert job.rows_per_input == 2
-    assert job.knobs == {"nouns.extractor": "lexicon", "nouns.compounds": False, "mix.tokenizer": "words"}
+    knobs = {"nouns.extractor": "lexicon", "nouns.compounds": False, "mix.tokenizer": "words"}
+    assert job.knobs == {**knobs, "nouns.rules": nouns.RULES}
     assert isinstance(pickle.loads(pickle.dumps(job)).build(), NounWorker)
 
 
 def test_compounds_are_a_knob_of_the_job() -> None:
     job = map_job(DataRecipe.from_mapping({"images": "photos", "out": "out", "nouns": {"compounds": True}}))
-    assert job.knobs == {"nouns.extractor": "lexicon", "nouns.compounds": True, "mix.tokenizer": "words"}
+    knobs = {"nouns.extractor": "lexicon", "nouns.compounds": True, "mix.tokenizer": "words"}
+    assert job.knobs == {**knobs, "nouns.rules": nouns.RULES}
     worker = job.build()
     assert isinstance(worker, NounWorker)
     assert worker._extractor.nouns(["a coffee table"]) == [["coffee table"]]
