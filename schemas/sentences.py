@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 _SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]]*+(?=\s|\Z)|[。！？]++[\"'”’」』）]*+|\n++")
 
@@ -13,13 +14,15 @@ _ABBREVIATIONS = frozenset(
 _LONGEST_ABBREVIATION = max(map(len, _ABBREVIATIONS)) + 2
 
 
-def sentence_ends(text: str) -> list[int]:
+@lru_cache(16)
+def sentence_ends(text: str) -> tuple[int, ...]:
     """The ends of the sentences of a text: positions behind their last mark and its closing quotes.
 
     A line break ends one as well. A full stop ends no sentence after an abbreviation or an initial ("St. Paul",
-    "J. Smith"), nor before a small letter ("approx. three"). Takes time linear in the length of the text.
+    "J. Smith"), nor before a small letter ("approx. three"). Takes time linear in the length of the text; the last
+    texts are remembered, since each rule of the gate asks for the sentences of the same caption.
     """
-    return [match.end() for match in _SENTENCE_END.finditer(text) if _ends_sentence(text, match)]
+    return tuple(match.end() for match in _SENTENCE_END.finditer(text) if _ends_sentence(text, match))
 
 
 def _ends_sentence(text: str, mark: re.Match[str]) -> bool:

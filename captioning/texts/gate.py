@@ -139,4 +139,4 @@ def is_language(text: str) -> bool:
 
 def is_cut(caption: str, ended: bool) -> bool:
     """True if a caption stopped at the limit of tokens in the middle of a sentence."""
-    return not ended and sentence_ends(caption)[-1:] != [len(caption)]
+    return not ended and sentence_ends(caption)[-1:] != (len(caption),)

@@ -33,6 +33,11 @@ LONGEST_INSCRIPTION = 20
 """... unless they are at most this many behind a word that says they are writing in the picture."""
 
 _ENGLISH = frozenset(("a", "and", "are", "is", "of", "on", "the", "with"))
+_ENGLISH_ALONE = frozenset(
+    ("and", "are", "been", "from", "has", "have", "of", "that", "the", "their", "these", "this", "which", "with")
+)
+PLAIN_SHARE = 0.15
+"""A piece with this share of words that no other language has is English, and the model is not asked."""
 ENGLISH_WORDS = 2
 """A text with so many of these is judged without its words with accents as well: dishes and places keep theirs."""
 
@@ -123,7 +128,13 @@ def speaks_another(caption: str, languages: Collection[str]) -> bool:
     return any(
         all(guesser.guess(text).rules_out(languages) for text in (piece, _NAME.sub("", piece), _without_accents(piece)))
         for piece in dict.fromkeys(pieces)
+        if not ("en" in languages and _is_plainly_english(piece))
     )
+
+
+def _is_plainly_english(text: str) -> bool:
+    found = words(text)
+    return sum(word in _ENGLISH_ALONE for word in found) >= PLAIN_SHARE * len(found)
 
 
 def _without_accents(text: str) -> str:

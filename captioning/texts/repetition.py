@@ -62,7 +62,8 @@ def has_loop(found: list[str]) -> bool:
     ids = np.array([numbers.setdefault(word, len(numbers)) for word in found], dtype=np.int32)
     for period in range(1, min(LONGEST_LOOP, len(ids) // LOOP_REPEATS) + 1):
         enough = WORD_REPEATS if period == 1 else max(LOOP_WORDS, LOOP_REPEATS * period)
-        if _longest_run(ids[period:] == ids[:-period]) + period >= enough:
+        equal = ids[period:] == ids[:-period]
+        if np.count_nonzero(equal) + period >= enough and _longest_run(equal) + period >= enough:
             return True
     return False
 
