@@ -102,9 +102,9 @@ def _reason(
         return CaptionReason.REPETITION
     if not is_language(caption):
         return CaptionReason.NOT_LANGUAGE
-    if is_tags(text) or is_tags(caption):
+    if any(map(is_tags, {text, caption})):
         return CaptionReason.TAGS
-    if has_markup(text) or has_markup(caption):
+    if any(map(has_markup, {text, caption})):
         return CaptionReason.MARKUP
     if languages is not None and speaks_another(caption, languages):
         return CaptionReason.OTHER_LANGUAGE

@@ -150,7 +150,7 @@ def is_tags(answer: str) -> bool:
     if num_joined >= 2 and len(tokens) <= 2 * num_joined + 2:
         return True
     items = [item for item in _ITEMS.split(bare) if item.strip()]
-    if len(items) < MIN_TAGS:
+    if len(items) < MIN_TAGS <= bare.count("."):
         items = sentences(bare)
     if len(items) < MIN_TAGS:
         return False
