@@ -12,6 +12,7 @@ from PIL import Image
 
 from captioning.captioners.base import Answer, Captioner, CaptionFailure, Generated, Question, seed_of
 from captioning.meter import Meter
+from captioning.texts.unwrap import THINKING
 from captioning.watch import Watch
 from schemas.reasons import CaptionReason
 from schemas.tokens import count_tokens
@@ -37,6 +38,12 @@ class CaptionResult:
     """what was taken off around the caption"""
     revision: str | None = None
     """as the reply named it; None where it did not"""
+
+    def watched(self) -> tuple[str | None, str | None]:
+        """The reason and the answer, as `Watch` takes them: it minds thinking, which is paid for with every picture."""
+        if self.caption is not None and self.cut and THINKING.search(self.cut[0]):
+            return "thinking", f"{self.cut[0]} {self.caption}"
+        return self.reason, self.refused
 
 
 FAILED = CaptionResult(reason=CaptionReason.CAPTIONER_FAILED)
@@ -128,7 +135,7 @@ class Asking:
 
     def _finish(self, image_id: str, result: CaptionResult) -> None:
         self._results[image_id] = result
-        self._watch.see([(result.reason, result.refused)])
+        self._watch.see([result.watched()])
 
     def _hand_over(self) -> None:
         results, self._results = self._results, {}

@@ -138,7 +138,7 @@ class Recaptioner:
         progress(len(image_ids) - len(todo))
         identities = proxies.select(["row_id", "image_id"])
         if todo:
-            self._watch.see((result.reason, result.refused) for result in noted.values())
+            self._watch.see(result.watched() for result in noted.values())
 
         def keep(results: Mapping[str, CaptionResult]) -> None:
             if paid is not None:

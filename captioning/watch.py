@@ -69,10 +69,11 @@ class Watch:
         answers = list(dict.fromkeys(clean(answer) or "" for _, answer in without if answer))
         shown = "; ".join(f'"{answer[:LONGEST_ANSWER_SHOWN]}"' for answer in answers[:ANSWERS_SHOWN])
         raise CaptionerUnusable(
-            f"captioner {self._captioner} wrote no caption for {len(without)} of its last {WINDOW} pictures "
+            f"captioner {self._captioner} wrote no caption, or thought before it, for {len(without)} of its last "
+            f"{WINDOW} pictures "
             f"({', '.join(f'{count} {reason}' for reason, count in reasons)})"
             + (f", for example {shown}" if shown else "")
             + "; what it wrote is kept, and the same command does not ask for it again. Change the prompt or how the "
             "captioner answers (caption.endpoint.extra_body turns a server's thinking off); after a change at the "
-            f"server itself add --redo caption; caption.max_failed_share={REFUSED_SHARE:g} goes on without captions"
+            f"server itself add --redo caption; caption.max_failed_share={REFUSED_SHARE:g} goes on all the same"
         )

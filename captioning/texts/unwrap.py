@@ -15,7 +15,7 @@ ROUNDS = 8
 Spans = Iterable[tuple[int, int]]
 """Stretches of a text, in its order, as (begin, end)."""
 
-_THINKING = re.compile(
+THINKING = re.compile(
     r"[<◁\[](/?)(?:\w+:)?(?:think(?:ing)?|thoughts?|reason(?:ing)?|reflection|analysis|scratchpad)[>▷\]]"
     r"|<\|(end)_of_thought\|>|<\|(begin)_of_thought\|>|<\|channel\|>(final)<\|message\|>",
     re.IGNORECASE,
@@ -97,13 +97,13 @@ def _without(text: str, spans: Spans) -> tuple[str, list[str], list[str], list[s
 
 def _thinking(text: str) -> Iterator[tuple[int, int]]:
     """Blocks of thinking; one that begins before the answer, in the prompt, has an end alone, one that was cut none."""
-    first = _THINKING.search(text)
+    first = THINKING.search(text)
     if first is None:
         return
     searched = text if first.start() == 0 or first[1] or first[2] or first[4] else quotes_filled(text)
     depth, begin = 0, 0
     blocks: list[tuple[int, int]] = []
-    for tag in _THINKING.finditer(searched):
+    for tag in THINKING.finditer(searched):
         closes = tag[1] or tag[2] or tag[4]
         if not closes:
             begin, depth = (tag.start() if depth == 0 else begin), depth + 1

@@ -426,6 +426,20 @@ def test_a_captioner_whose_every_answer_is_refused_stops_and_is_not_asked_again(
     assert set(table["reason"].to_pylist()) == {"markup"}
 
 
+def test_a_captioner_that_thinks_before_each_caption_stops_before_much_is_paid_for_it(
+    part: Part, jpeg: Callable[[Image.Image], bytes], image_ids: Callable[[int], list[str]], paid: Paid
+) -> None:
+    inputs = many_pictures(part, jpeg, image_ids, 100)
+    captioner = Counting()
+    captioner.caption = lambda images, seeds: [  # type: ignore[method-assign]
+        Generated("<think>It is grey.</think> A grey square.") for _ in images
+    ]
+    with pytest.raises(CaptionerUnusable, match=r"64 pictures \(64 thinking\).*<think>It is grey.*extra_body"):
+        Recaptioner(lambda: captioner, 1)(inputs, lambda *_: None, paid)
+    table = Recaptioner(lambda: captioner, 1, max_failed_share=0.9)(inputs, lambda *_: None, paid)["captions"]
+    assert set(table["caption"].to_pylist()) == {"A grey square."}
+
+
 def test_answers_that_were_refused_are_judged_by_the_rules_of_today(
     part: Part, proxies: pa.Table, selection: pa.Table, paid: Paid
 ) -> None:
