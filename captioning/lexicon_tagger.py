@@ -140,10 +140,10 @@ def _word_tag(word: str, start: bool) -> str:
     if word[0].isdigit():
         return "CD" if not word.endswith("s") else "NNS"
     if word.istitle():
+        if not start:
+            return "NNPS" if lexicon.get(lower) == "NNS" else "NNP"
         one = singular(lower)
-        if lexicon.get(lower) == "NNS":
-            return "NNS" if start else "NNPS"
-        return "NNS" if start and one != lower and (is_singular_noun(one) or is_joined(one)) else "NNP"
+        return "NNS" if one != lower and (is_singular_noun(one) or is_joined(one)) else "NNP"
     if "-" in word:  # an adjective such as dark-haired, unless it ends like a noun phrase
         return "NNS" if lexicon.get(lower.rpartition("-")[2]) == "NNS" else "JJ"
     return str(parser.find_tags([word])[0][1])

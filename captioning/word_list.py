@@ -66,7 +66,7 @@ _ENDINGS = (
     "zzes:zz/z tzes:tz zes:ze/z ches:ch/che shes:sh/she xes:x/xe oes:o/oe ies:y/ie s:"
 )
 """Endings of plurals, and those of their singulars, the likeliest first."""
-_LEARNED = (("i", "us"), ("ae", "a"), ("eaux", "eau"))
+_LEARNED = {"i": "us", "ae": "a", "eaux": "eau"}
 """The same for words whose singular has to be in the word list: fungi, but not spaghetti."""
 
 _WHOLE = frozenset((*_INVARIANT.split(), *inflect.singular_uninflected, *inflect.singular_s))
@@ -88,16 +88,17 @@ def singular(word: str) -> str:
         return f"{singular(first)}-{rest}"
     if hyphen and last:
         return f"{head}-{singular(last)}"
-    for plural, one in _LONGER.items():
+    if word.endswith(tuple(_LONGER)):
+        plural = next(filter(word.endswith, _LONGER))
         stem = word.removesuffix(plural)
-        if word.endswith(plural) and (not stem or lexicon.get(word) == "NNS" or _is_first(stem)):
-            return stem + one
+        if not stem or lexicon.get(word) == "NNS" or _is_first(stem):
+            return stem + _LONGER[plural]
     if word[-2:-1] in APOSTROPHES:  # CD's, the 90's
         return word[:-2]
-    for plural, ending in _LEARNED:
-        one = word.removesuffix(plural) + ending
-        if word.endswith(plural) and word not in _MORE_NOUNS and is_singular_noun(one):
-            return one
+    if word.endswith(tuple(_LEARNED)) and word not in _MORE_NOUNS:
+        plural = next(filter(word.endswith, _LEARNED))
+        one = word.removesuffix(plural) + _LEARNED[plural]
+        return one if is_singular_noun(one) else word
     if not word.endswith("s") or word.endswith("ss") or not word.isalpha():  # 1990s, file.names
         return word
     if word.endswith(("us", "is")):  # menus and taxis, but cactus and iris
