@@ -32,7 +32,8 @@ def judged_again(
     if answer is None:
         return None
     found = judge(answer, ended=row["reason"] != CaptionReason.CUT, languages=languages, prompt=prompt)
-    before = (piece for piece in row["cut"] or () if row["refused_caption"] is None or piece not in answer)
+    whole = row["refused_caption"] is not None  # what is cut off a refused answer is still in it
+    before = (piece for piece in row["cut"] or () if not (whole and (piece in answer or piece in found.cut)))
     return answer, replace(found, cut=(*found.cut, *before))
 
 

@@ -51,7 +51,7 @@ class Judgement:
     reason: CaptionReason | None
     """Why the text is no caption; None where it is one."""
     cut: tuple[str, ...] = ()
-    """What was around the caption and taken off: before it, in it and after it. Empty where there is a reason."""
+    """What was around the caption and taken off: before it, in it and after it."""
 
 
 def judge(
@@ -75,7 +75,7 @@ def judge(
             break
         caption, cut = clean(again), (*cut, *more)
     reason = CaptionReason.MARKUP if more else _reason(text, caption, cut, ended, languages, prompt)
-    return Judgement(None if reason else caption, reason, () if reason else cut)
+    return Judgement(None if reason else caption, reason, cut)
 
 
 def _reason(

@@ -167,6 +167,12 @@ def test_a_dataset_without_captions_is_refused(tmp_path: Path) -> None:
         ({"refused_caption": "Sure! A cow.", "reason": "markup", "cut": ["Sure!"]}, "A cow.", None, ("Sure!",)),
         ({"caption": "I can't describe it.", "cut": ["Sure!"]}, None, "refusal", ("Sure!",)),
         ({"refused_caption": "A cow on a", "reason": "cut"}, None, "cut", ()),
+        (
+            {"refused_caption": '{"caption":  "<p>A red cow"}', "reason": "markup", "cut": ['{"caption":']},
+            None,
+            "markup",
+            ('{"caption":', "}"),
+        ),
     ],
 )
 def test_an_answer_is_judged_with_what_was_cut_off_before(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -583,3 +584,10 @@ def test_100_kb_take_no_quadratic_time(text: str) -> None:
     start = time.perf_counter()
     caption_or_reason(text, PROMPT, ended=False)
     assert time.perf_counter() - start < 2  # about 0.05 s on an idle core; quadratic time would take minutes
+
+
+def test_captions_written_for_other_tests_are_all_kept_as_they_are() -> None:
+    lines = (Path(__file__).parents[1] / "nouns_of_captions.tsv").read_text(encoding="utf-8").splitlines()
+    captions = [line.split("\t")[0] for line in lines if line and not line.startswith("#")]
+    assert len(captions) >= 300
+    assert [caption for caption in captions if judge(caption) != Judgement(clean(caption), None)] == []
