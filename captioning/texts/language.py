@@ -75,12 +75,16 @@ _INSCRIPTION = re.compile(
     r"\b(?:read(?:s|ing)?|sa(?:y|ys|ying)|texts?|signs?|label(?:s|l?ed)?|written|printed|painted|characters?|letters?|"
     r"lettering|"
     r"words?|inscription|inscribed|calligraphy|kanji|hiragana|katakana|hangul|cyrillic|graffiti|logo|banner|titled?|"
-    r"poster|"
+    r"poster|menu|scroll|plaque|newspaper|headline|stamp|lists|listing|"
     r"billboard|tattoo|named|called|known as|spell(?:s|ing|ed)?|chinese|japanese|korean|russian|arabic|hebrew|greek|"
     r"thai|hindi)"
     r"\b[^.!?。]*\Z",
     re.IGNORECASE,
 )
+_INSCRIBED = re.compile(
+    r"\W{0,3}(?:on (?:it|them)\b|(?:(?:is|are) )?(?:written|painted|printed|carved|engraved)\b|in \w+ letters)"
+)
+"""The same behind the letters."""
 _NAME = re.compile(r"(?<=[^\W_,;] )[^\W\d_]*[A-ZÀ-ÞŒŠŽ][\w'’-]*")
 """A capital letter inside a sentence: names say nothing about the language around them."""
 _GLOSS = re.compile(r"\([^()]{1,40}\)")
@@ -147,10 +151,12 @@ def _has_foreign_letters(text: str, languages: frozenset[str]) -> bool:
     if text.isascii():
         return False
     known = [script for script, codes in _SCRIPTS.items() if languages.isdisjoint(codes.split())]
-    foreign = "".join("x" if _script(letter) in known else " " for letter in text)
-    for run in re.finditer(rf"x{{{FOREIGN_LETTERS},}}", foreign):
-        inscribed = run.end() - run.start() <= LONGEST_INSCRIPTION and _INSCRIPTION.search(text[: run.start()][-200:])
-        if not inscribed:
+    scripts = (_script(letter) for letter in text)
+    foreign = "".join(("c" if script == "CJK" else "x") if script in known else " " for script in scripts)
+    for run in re.finditer(rf"[xc]{{{FOREIGN_LETTERS},}}|c", foreign):  # a Chinese character is a word
+        before, behind = text[: run.start()][-200:], text[run.end() : run.end() + 40]
+        inscribed = _INSCRIPTION.search(before) or _INSCRIBED.match(behind)
+        if not inscribed or run.end() - run.start() > LONGEST_INSCRIPTION:
             return True
     return False
 
