@@ -76,29 +76,36 @@ _OFFER = re.compile(
 )
 
 _WITHOUT = (
-    r"[^.!?]{0,80}\b(?:not|no|n['’]t|without|rather than|free (?:of|from)|avoids?|excludes?|excluding|"
-    r"refrains?)\b[^.!?]{0,40}\b"
+    r"(?:\b(?:not|no|without|rather than|free (?:of|from)|avoids?|avoiding|excludes?|excluding|refrains?)\b|n['’]t\b)"
+    r"[^.!?]{0,40}\b"
 )
 _IMAGINARY = (
-    r"(?:imaginary|imagined|speculative|hypothetical) (?:(?:or|and) \w+ )?(?:contents?|elements?|details?|objects?|"
-    r"information|aspects?|features?)"
+    r"(?:imaginary|imagined|speculative|hypothetical) (?:(?:or|and) \w+ )?(?:contents?|elements?|details?|additions?|"
+    r"objects?|information|aspects?|features?)"
 )
 _STANDING = re.compile(
     r"(?:(?:please |kindly )?(?:note|be aware|keep in mind|remember)(?: that|,|:)? |it(?:['’]s| is| should be) "
     r"(?:\w+ )?(?:to note|noting|noted)(?: that|,)? |overall, |in (?:summary|conclusion), |however, |therefore, )*"
     rf"(?:(?:this|the|my|our|all|any|every|these)\b (?:\w+ ){{0,3}}(?:(?:description|caption|analysis|detail|"
-    rf"information|element|observation)s?\b{_WITHOUT}(?:speculat\w+|assum(?:e[sd]?|ptions?)|inferred|inferences?|"
-    rf"imagination|not (?:visible|present) in|{_IMAGINARY})|(?:image|picture|photo|scene|"
-    rf"content)s?\b{_WITHOUT}{_IMAGINARY})"
-    r"|(?:this|the|my|our|all)\b (?:\w+ ){0,3}(?:descriptions?|captions?|analysis|details?|"
-    r"information)\b[^.!?]{0,60}\b(?:is|are|was|were|been|remains?) (?:\w+ )?(?:based|grounded) (?:\w+ )?(?:on|in) "
-    r"(?:what|(?:the|this|its|only) (?:\w+ )?(?:image|visible|visual|observable|provided|given|content|elements|"
-    r"information|details))"
-    rf"|(?:there (?:is|are) )?(?:no|not any) (?:\w+ )?{_IMAGINARY})\b",
+    rf"information|element|observation)s?\b[^.!?]{{0,80}}{_WITHOUT}(?:speculat\w+|assum(?:e[sd]?|ptions?)|inferred|"
+    rf"inferences?|imagination|not (?:visible|present) in|{_IMAGINARY})"
+    rf"|(?:image|picture|photo|scene|content)s?\b[^,.!?]{{0,80}}{_WITHOUT}(?:{_IMAGINARY}|real or imaginary))"
+    r"|(?:this|the|my|our|all)\b (?:\w+ ){0,3}(?:descriptions?|captions?|analysis|details?|information)\b[^.!?]{0,60}"
+    r"\b(?:is|are|was|were|been|remains?) (?:\w+ )?(?:based|grounded|limited) (?:\w+ )?(?:on|in|to) (?:what|(?:the|"
+    r"this|its|only) (?:\w+ )?(?:image|visible|visual|observable|provided|given|content|elements|information|details))"
+    rf"|[^.!?]{{0,80}}\bnothing imaginary|(?:there (?:is|are) )?(?:no|not any) (?:\w+ )?{_IMAGINARY})\b",
     re.IGNORECASE,
 )
 """Beginnings of the sentence with which Share-Captioner and others vouch for a description: that it is based on what
 is visible and holds no imaginary content."""
+
+
+_STANDING_TAIL = re.compile(
+    rf",? (?:(?:and|but) )?(?:without|with no|contains no|free of|avoiding)\b[^,.!?]{{0,40}}{_IMAGINARY}[^,.!?]{{0,40}}"
+    r"(?=[.!?]|\Z)",
+    re.IGNORECASE,
+)
+"""The same behind a sentence that says something."""
 
 
 def said_around(text: str) -> list[tuple[int, int]]:
@@ -131,3 +138,5 @@ def standing(text: str) -> Iterator[tuple[int, int]]:
     for begin, end in zip([0, *ends], ends, strict=False):
         if _STANDING.match(filled[begin:end].strip(_MARKS)):
             yield begin, end
+        elif tail := _STANDING_TAIL.search(filled, begin, end):
+            yield tail.span()
