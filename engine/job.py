@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+import yaml
+
 from engine.dataset import Dataset, JobRecord
 from engine.names import Held
 from engine.run_log import JobResult
 from schemas.files import delete_file, remove_folder
+
+PLAIN = re.compile(r"[\w./:+-]+")
+"""Values that a command line takes as they are."""
 
 
 class State(Enum):
@@ -144,7 +150,12 @@ def _changed_knob(dataset: Dataset, job: str, was: Mapping[str, Any], now: Mappi
     changed = [f"{name} was {was[name]!r} and is now {now[name]!r}" for name in common if was[name] != now[name]]
     made = "another recipe" if changed else "another version of sigma"
     what = ", ".join(changed + new + gone)
+    back = {name: "null" if was[name] is None else str(was[name]) for name in common if was[name] != now[name]}
+    can_be_typed = back and all(
+        PLAIN.fullmatch(text) and yaml.safe_load(text) == was[name] for name, text in back.items()
+    )
+    how = f" with {' '.join(f'{name}={text}' for name, text in back.items())}" if can_be_typed else ""
     return (
         f"{dataset.root}: made by {made}: {what}; add --redo {job} to compute {job} and what depends on it anew, "
-        "set it back, or name another out"
+        f"set it back{how}, or name another out"
     )

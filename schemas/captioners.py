@@ -57,16 +57,18 @@ class ShareCaptioner(CaptionerSection):
     engine: Literal["transformers", "vllm"] = "transformers"
     """What writes the captions. `vllm` gives the place of a caption that has ended to the next picture, and is many
     times as fast on a GPU; it needs the extra `sigma-pipeline[vllm]`, and has no `published` decoding."""
-    decoding: Literal["published", "greedy", "sampled"] = "published"
-    """`published` is the authors' beam search with sampling, seeded per image; `greedy` takes the likeliest token."""
+    decoding: Literal["published", "greedy", "sampled"] = "greedy"
+    """`greedy` takes the likeliest token. `sampled` draws each, seeded per image. `published` is the authors' beam
+    search with sampling, on `engine: transformers` alone, and many times as dear (docs/captioning.md)."""
     rotary: Literal["reference", "exact"] = "reference"
     """`reference` takes the rotary frequencies as the checkpoint rounded them, as published captions were made."""
     dtype: Dtype = "auto"
     """Precision; `auto` is bf16 on a GPU and fp32 on a CPU."""
     device: Device = "auto"
     """auto, cpu, mps, cuda or cuda:N."""
-    batch_size: Annotated[int, Field(ge=1)] = 4
-    """Pictures that the model reads at once."""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Pictures that the model reads at once. Null takes as many as the GPU has room for, at most 64, and 8 on a CPU;
+    with `engine: vllm` it takes 256, and 32 on a CPU."""
     max_new_tokens: Annotated[int, Field(ge=1)] = 500
     """Longest caption, in the model's tokens."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] | None = None
@@ -105,8 +107,8 @@ class Vlm(CaptionerSection):
     """Temperature of `sampled`; under 1 sharpens. PixArt-α used 0.2."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """`sampled` draws among the likeliest tokens that together have this probability."""
-    batch_size: Annotated[int, Field(ge=1)] = 8
-    """Pictures that the model reads at once."""
+    batch_size: Annotated[int, Field(ge=1)] | None = None
+    """Pictures that the model reads at once. Null takes as many as the GPU has room for, at most 64, and 8 on a CPU."""
     dtype: Dtype = "auto"
     """Precision; `auto` is bf16 on a GPU and fp32 on a CPU. In fp32 a caption does not depend on its batch."""
     device: Device = "auto"

@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoModelForImageTextToText, LogitsProcessor, LogitsProcessorList
 
 from captioning.captioners.base import Answer, Generated, InBatches, Plain
+from captioning.captioners.fitting import batch_size_for
 from captioning.captioners.local_model import find_vlm
 from captioning.captioners.processors import LOCAL, load_config, load_processor
 from models.device import choose_device
@@ -34,6 +35,8 @@ TEXT_HOLDS_IMAGE = {"blip-2", "instructblip"}
 """Models whose processor puts the picture's tokens into the text, an empty one too."""
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+LARGEST = Image.new("RGB", (1024, 1024))
+"""The picture that takes most memory: proxies have a longest side of 1024 px unless the recipe says otherwise."""
 WINDOW_BATCHES = 4
 """Batches per call of `caption`, so that pictures of similar size can go through the model together."""
 
@@ -78,7 +81,6 @@ class VlmCaptioner(InBatches):
         settings = self._model.generation_config
         self._ends = _as_ids(settings.eos_token_id, self._processor.tokenizer.eos_token_id)
         self.retries_help = section.decoding == "sampled"
-        self.batch_size = section.batch_size * WINDOW_BATCHES
         self.parameters: dict[str, Plain] = {
             "decoding": section.decoding,
             "dtype": dtype,
@@ -91,6 +93,10 @@ class VlmCaptioner(InBatches):
             if value is not None and value != neutral:
                 self.parameters[knob] = value
         settings.temperature = settings.top_p = settings.top_k = None  # of sampling, which is done here
+        self._at_once = section.batch_size or batch_size_for(
+            self._device, section.max_new_tokens, lambda tokens: self._write([LARGEST], [0], tokens, tokens)
+        )
+        self.batch_size = self._at_once * WINDOW_BATCHES
 
     def caption(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> list[Answer]:
         """One answer per picture, in order. Pictures of like size go through the model together.
@@ -100,13 +106,21 @@ class VlmCaptioner(InBatches):
             RuntimeError: the device fails, for example for lack of memory.
         """
         answers: dict[int, Answer] = {}
-        for rows in by_size([image.size for image in images], self._section.batch_size):
-            batch = self._caption_batch([images[row] for row in rows], [seeds[row] for row in rows])
+        for rows in by_size([image.size for image in images], self._at_once):
+            try:
+                batch = self._write([images[row] for row in rows], [seeds[row] for row in rows])
+            except torch.OutOfMemoryError:
+                self._at_once = max(1, len(rows) // 2)
+                self.batch_size = self._at_once * WINDOW_BATCHES
+                raise
             answers |= zip(rows, batch, strict=True)
         return [answers[row] for row in range(len(images))]
 
     @torch.inference_mode()
-    def _caption_batch(self, images: list[Image.Image], seeds: list[int]) -> list[Generated]:
+    def _write(
+        self, images: list[Image.Image], seeds: list[int], least_tokens: int = 0, most_tokens: int | None = None
+    ) -> list[Generated]:
+        """One answer per picture of a batch; the tokens are those of the recipe where they are not given."""
         inputs = self._inputs(images).to(self._device)
         for name, value in inputs.items():
             if torch.is_tensor(value) and value.is_floating_point():
@@ -118,7 +132,8 @@ class VlmCaptioner(InBatches):
             **inputs,
             do_sample=False,
             num_beams=1,
-            max_new_tokens=self._section.max_new_tokens,
+            max_new_tokens=most_tokens or self._section.max_new_tokens,
+            min_new_tokens=least_tokens or None,
             logits_processor=sampling,
             pad_token_id=self._processor.tokenizer.pad_token_id,
         )

@@ -132,31 +132,50 @@ def test_a_lost_record_takes_the_parts_over(photos: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("sections", "knob", "job"),
+    ("sections", "knob", "job", "back"),
     [
-        ({"ingest": {"proxy_px": 64}}, "ingest.proxy_px was 1024 and is now 64", "ingest"),
-        ({"dedup": {"max_distance": None}}, "dedup.max_distance was 3 and is now None", "dedup"),
-        ({"select": {"max_aspect": 2.5}}, "select.max_aspect was 4.0 and is now 2.5", "select"),
-        ({"mix": {"salt": "again"}}, "mix.salt was 'mix' and is now 'again'", "mix"),
-        ({"seed": 3}, "seed was 0 and is now 3", "shard"),
+        ({"ingest": {"proxy_px": 64}}, "ingest.proxy_px was 1024 and is now 64", "ingest", "ingest.proxy_px=1024"),
+        (
+            {"dedup": {"max_distance": None}},
+            "dedup.max_distance was 3 and is now None",
+            "dedup",
+            "dedup.max_distance=3",
+        ),
+        (
+            {"select": {"max_aspect": 2.5}},
+            "select.max_aspect was 4.0 and is now 2.5",
+            "select",
+            "select.max_aspect=4.0",
+        ),
+        ({"mix": {"salt": "again"}}, "mix.salt was 'mix' and is now 'again'", "mix", "mix.salt=mix"),
+        ({"seed": 3}, "seed was 0 and is now 3", "shard", "seed=0"),
         (
             {"mix": {"synthetic_share": 0.5, "salt": "b"}},
             "mix.salt was 'mix' and is now 'b', mix.synthetic_share was 0.6 and is now 0.5",
             "mix",
+            "mix.salt=mix mix.synthetic_share=0.6",
         ),
     ],
 )
-def test_a_changed_knob_is_refused_by_name(
-    photos: Path, built: Dataset, sections: dict[str, Any], knob: str, job: str
+def test_a_changed_knob_is_refused_by_name_with_what_sets_it_back(
+    photos: Path, built: Dataset, sections: dict[str, Any], knob: str, job: str, back: str
 ) -> None:
     before = content(built.root)
     with pytest.raises(ValueError) as refused:
         build(made(photos, built.root, **sections))
     assert str(refused.value) == (
         f"{built.root}: made by another recipe: {knob}; add --redo {job} to compute {job} and what depends on it anew, "
-        "set it back, or name another out"
+        f"set it back with {back}, or name another out"
     )
     assert content(built.root) == before
+
+
+def test_what_sets_a_knob_back_is_given_where_one_can_type_it() -> None:
+    was, now = {"select.max_aspect": None, "mix.salt": "a"}, {"select.max_aspect": 2.0, "mix.salt": "a"}
+    assert "set it back with select.max_aspect=null, or" in _changed_knob(Dataset(Path("/d")), "select", was, now)
+    for value in ([1, 2], {"a": 1}, "two words", "", "null"):
+        was, now = {"select.subsets": value}, {"select.subsets": 3}
+        assert "anew, set it back, or" in _changed_knob(Dataset(Path("/d")), "select", was, now)
 
 
 def test_a_knob_that_came_or_went_with_a_version_is_named_although_it_is_null() -> None:

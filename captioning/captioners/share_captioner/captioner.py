@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import torch
 from PIL import Image
 
 from captioning.captioners.base import Generated, InBatches, Plain
+from captioning.captioners.fitting import batch_size_for
 from captioning.captioners.local_model import find_share_captioner
 from captioning.captioners.share_captioner.checkpoint import ShareCaptioner
 from captioning.captioners.share_captioner.dimensions import ResamplerChoices
-from captioning.captioners.share_captioner.generation import Decoding
+from captioning.captioners.share_captioner.generation import Decoding, generate_ids
 from captioning.captioners.share_captioner.tokenizer import QUESTION
 from models.device import choose_device
 from schemas import captioners
@@ -67,7 +70,9 @@ class RecipeCaptioner(RecipeModel, InBatches):
     def __init__(self, section: captioners.ShareCaptioner, device: str = "auto") -> None:
         """Load the model; arguments and errors as of `RecipeModel`."""
         super().__init__(section, device, language=True)
-        self.batch_size = section.batch_size
+        self.batch_size = section.batch_size or batch_size_for(
+            self.model.device, section.max_new_tokens, self._write_about_nothing
+        )
 
     def caption(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> list[Generated]:
         """One answer per picture, in order.
@@ -75,4 +80,12 @@ class RecipeCaptioner(RecipeModel, InBatches):
         Raises:
             RuntimeError: the device fails, for example for lack of memory.
         """
-        return self.model.generate(images, seeds, self.decoding)
+        try:
+            return self.model.generate(images, seeds, self.decoding)
+        except torch.OutOfMemoryError:
+            self.batch_size = max(1, len(images) // 2)
+            raise
+
+    def _write_about_nothing(self, num_tokens: int) -> None:
+        prompt = self.model.prompts([Image.new("RGB", (8, 8))])
+        generate_ids(self.model.model.language, prompt, replace(self.decoding, max_new_tokens=num_tokens), [0], [])

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from transformers import AutoModelForImageTextToText
 
+from captioning.captioners import vlm
 from captioning.captioners.base import Generated
 from captioning.captioners.make import make_captioner
 from captioning.captioners.vlm import ALPHA_PROMPT, SeededSampler, VlmCaptioner, by_size, prompt_length
@@ -56,6 +57,22 @@ def test_a_batch_gets_the_captions_of_single_pictures_in_order(
     alone = [captioner.caption([picture], [0])[0] for picture in pictures]
     assert together == alone
     assert len({answer.text for answer in together if isinstance(answer, Generated)}) > 2, "pictures make a difference"
+
+
+def test_the_batch_is_chosen_by_memory_with_a_caption_of_just_so_many_tokens(
+    folder: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[Generated] = []
+
+    def choose(device: torch.device, most_tokens: int, write: Callable[[int], list[Generated]]) -> int:
+        tried.extend(write(7))
+        return 3 + most_tokens
+
+    monkeypatch.setattr(vlm, "batch_size_for", choose)
+    captioner = made(folder("llava"))
+    assert [(answer.ended, answer.num_tokens) for answer in tried] == [(False, 7)]
+    assert (captioner._at_once, captioner.batch_size) == (13, 13 * vlm.WINDOW_BATCHES)
+    assert made(folder("llava"), batch_size=2).batch_size == 2 * vlm.WINDOW_BATCHES
 
 
 @pytest.mark.parametrize("family", FAMILIES)

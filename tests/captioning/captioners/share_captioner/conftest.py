@@ -50,8 +50,12 @@ def words() -> list[str]:
 
 @pytest.fixture(scope="session")
 def tokenizer_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return train_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+def train_tokenizer(folder: Path) -> Path:
     """A sentencepiece model of InternLM's kind, with 400 pieces."""
-    prefix = tmp_path_factory.mktemp("tokenizer") / "tokenizer"
+    prefix = folder / "tokenizer"
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(SENTENCES * 20),
         model_prefix=str(prefix),
@@ -70,7 +74,7 @@ def tokenizer_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tensors() -> Callable[..., dict[str, Tensor]]:
     """Random tensors under the published names, for a number of vocabulary rows and, optionally, a width."""
-    return _tensors
+    return random_tensors
 
 
 @pytest.fixture(scope="session")
@@ -81,15 +85,19 @@ def checkpoint(
 
     def write(state: dict[str, Tensor] | None = None) -> Path:
         folder = tmp_path_factory.mktemp("checkpoint")
-        state = _tensors(404) if state is None else state
-        save_file(state, folder / "model.safetensors")
-        own = {"hidden_size": state["internlm_proj.bias"].shape[0]} if "internlm_proj.bias" in state else {}
-        (folder / "config.json").write_text(json.dumps(CONFIG | own))
-        (folder / "added_tokens.json").write_text(json.dumps({"<box>": 400, "</box>": 401}))
-        (folder / "tokenizer.model").write_bytes(tokenizer_model.read_bytes())
+        write_checkpoint(folder, tokenizer_model, random_tensors(404) if state is None else state)
         return folder
 
     return write
+
+
+def write_checkpoint(folder: Path, tokenizer_model: Path, state: dict[str, Tensor]) -> None:
+    """The files of a published checkpoint."""
+    save_file(state, folder / "model.safetensors")
+    own = {"hidden_size": state["internlm_proj.bias"].shape[0]} if "internlm_proj.bias" in state else {}
+    (folder / "config.json").write_text(json.dumps(CONFIG | own))
+    (folder / "added_tokens.json").write_text(json.dumps({"<box>": 400, "</box>": 401}))
+    (folder / "tokenizer.model").write_bytes(tokenizer_model.read_bytes())
 
 
 @pytest.fixture(scope="session")
@@ -97,7 +105,7 @@ def captioner(checkpoint: Callable[[dict[str, Tensor] | None], Path]) -> ShareCa
     return ShareCaptioner.load(checkpoint(None))
 
 
-def _tensors(vocab_size: int, hidden: int = HIDDEN) -> dict[str, Tensor]:
+def random_tensors(vocab_size: int, hidden: int = HIDDEN, queries: int = QUERIES) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(7)
 
     def draw(*shape: int, scale: float = 1.0) -> Tensor:
@@ -112,8 +120,8 @@ def _tensors(vocab_size: int, hidden: int = HIDDEN) -> dict[str, Tensor]:
         "visual_encoder.pos_embed": draw(1, 1 + PATCHES, WIDTH, scale=5),
         "visual_encoder.patch_embed.proj.weight": draw(WIDTH, 3, 14, 14, scale=8),
         "visual_encoder.patch_embed.proj.bias": draw(WIDTH),
-        "Qformer.pos_embed": sincos_2d(DIM, math.isqrt(QUERIES)),
-        "Qformer.query": draw(QUERIES, DIM, scale=8),
+        "Qformer.pos_embed": sincos_2d(DIM, math.isqrt(queries)),
+        "Qformer.query": draw(queries, DIM, scale=8),
         "Qformer.kv_proj.weight": draw(DIM, WIDTH),
         "Qformer.attn.in_proj_weight": draw(3 * DIM, DIM, scale=3),
         "Qformer.attn.in_proj_bias": draw(3 * DIM),

@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor
 
-from captioning.captioners.base import Generated, seed_of
+from captioning.captioners.base import Generated, Question, seed_of
 from captioning.captioners.local_model import folder_digest
 from captioning.captioners.make import make_captioner
 from captioning.captioners.share_captioner import RecipeCaptioner
+from captioning.captioners.share_captioner import ShareCaptioner as ModelOfFiles
+from captioning.captioners.share_captioner import captioner as chosen
 from models.weights import SHARE_CAPTIONER
 from schemas.captioners import Caption, ShareCaptioner
 
@@ -37,7 +40,7 @@ def test_the_recipe_makes_the_captioner(section: ShareCaptioner, photos: dict[st
     assert all(isinstance(answer, Generated) and answer.num_tokens == 12 for answer in answers)
     assert not all(isinstance(answer, Generated) and answer.ended for answer in answers), "12 tokens end no caption"
     assert captioner.prompt == "Analyze the image in a comprehensive and detailed manner."
-    assert captioner.batch_size == 4
+    assert captioner.batch_size == 8, "on a CPU"
 
 
 def test_the_captioner_names_its_model_and_parameters(section: ShareCaptioner) -> None:
@@ -78,6 +81,41 @@ def test_every_knob_that_changes_a_caption_is_in_its_parameters(section: ShareCa
 def test_a_batch_size_changes_nothing(section: ShareCaptioner) -> None:
     other = changed(section, batch_size=9)
     assert (other.batch_size, other.parameters) == (9, RecipeCaptioner(section).parameters)
+
+
+def test_the_batch_is_chosen_by_memory_with_a_caption_of_just_so_many_tokens(
+    section: ShareCaptioner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def choose(device: torch.device, most_tokens: int, write: Callable[[int], None]) -> int:
+        generate = chosen.generate_ids
+        monkeypatch.setattr(chosen, "generate_ids", lambda *given: tried.append(len(generate(*given)[0])))
+        write(5)
+        return 3 + most_tokens
+
+    monkeypatch.setattr(chosen, "batch_size_for", choose)
+    assert RecipeCaptioner(section).batch_size == 15
+    assert tried == [5]
+
+
+def test_a_batch_that_the_memory_has_no_room_for_is_halved(
+    section: ShareCaptioner, photos: dict[str, Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captioner, generate = RecipeCaptioner(section), ModelOfFiles.generate
+
+    def short_of_memory(self: Any, images: list[Image.Image], *given: Any) -> list[Generated]:
+        if len(images) > 2:
+            raise torch.OutOfMemoryError("out of memory")
+        return generate(self, images, *given)
+
+    monkeypatch.setattr(ModelOfFiles, "generate", short_of_memory)
+    questions = [Question(name, photo, 0) for name, photo in photos.items()]
+    answers = dict(captioner.stream(iter(questions)))
+    assert all(isinstance(answer, Generated) for answer in answers.values()) and len(answers) == len(photos)
+    assert captioner.batch_size == 3, "8, of which 7 were there"
+    answers = dict(captioner.stream(iter(questions)))
+    assert captioner.batch_size == 1
 
 
 def test_another_seed_helps_unless_it_is_greedy(section: ShareCaptioner, photos: dict[str, Image.Image]) -> None:

@@ -1,0 +1,133 @@
+"""Share-Captioner on vLLM against our own static batches: the same tiny model, captions of unequal length.
+
+vLLM has an environment of its own: `make test-vllm` makes it, and `OMP_NUM_THREADS=1 .venv-vllm/bin/python -m
+benchmarks.vllm_speed` measures in it. It is not among `python -m benchmarks`, whose other packages vLLM trips over.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.captioning_speed import pictures_of_noise
+from captioning.captioners.base import Generated, Question
+from captioning.captioners.share_captioner import RecipeCaptioner, VllmCaptioner
+from captioning.captioners.share_captioner.generation import Decoding, generate_ids
+from captioning.captioners.share_captioner.vllm_engine import VllmEngine, Written
+from schemas.captioners import ShareCaptioner
+from tests.captioning.captioners.share_captioner import conftest as tiny
+
+NUM_PICTURES, AT_ONCE, ROUNDS = 200, 64, 3
+BATCHES = (1, 4, 8, 16, 32, 64)
+OLD_BATCH = 4
+"""The default batch until it was chosen by memory."""
+MOST_TOKENS = 200
+
+
+def lengths() -> list[int]:
+    """The tokens of each picture's caption: 20 to 200, 110 on average."""
+    draw = random.Random(0)
+    return [draw.randint(20, MOST_TOKENS) for _ in range(NUM_PICTURES)]
+
+
+class UnequalEngine(VllmEngine):
+    """vLLM that writes as many tokens as the seed says, and notes how many of its places each step has filled."""
+
+    busy: list[int]
+
+    def add(self, name: str, prompt: Tensor, seed: int) -> None:
+        """See `VllmEngine.add`."""
+        self._engine.add_request(
+            name, self._embeds(prompt), self._sampling(seed=0, max_tokens=seed, min_tokens=seed, stop_token_ids=[])
+        )
+
+    def step(self) -> list[tuple[str, Written]]:
+        """See `VllmEngine.step`."""
+        ended = super().step()
+        self.busy.append(self.num_running + len(ended))
+        return ended
+
+
+class UnequalBatches(RecipeCaptioner):
+    """transformers, batch by batch: each runs to the longest caption in it, and the others are cut."""
+
+    def caption(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> list[Generated]:
+        """See `RecipeCaptioner.caption`; a seed is the number of tokens."""
+        decoding = Decoding("greedy", max_new_tokens=max(seeds))
+        rows = generate_ids(self.model.model.language, self.model.prompts(images), decoding, seeds, [])
+        return [self.model.answer(row[:length]) for row, length in zip(rows, seeds, strict=True)]
+
+
+def vllm_beside_batches(folder: Path) -> Iterator[str]:
+    """Captions per second, by turns; and the share of the steps in which nine in ten places are filled."""
+    os.environ["SIGMA_SCRATCH"] = str(folder)
+    (weights := folder / "weights").mkdir()
+    tiny.write_checkpoint(weights, tiny.train_tokenizer(folder), tiny.random_tensors(404, 128, queries=256))
+    section = ShareCaptioner(
+        weights=str(weights), decoding="greedy", device="cpu", max_new_tokens=MOST_TOKENS, batch_size=AT_ONCE
+    )
+    on_vllm = VllmCaptioner(section, "cpu", start=UnequalEngine)
+    engine = on_vllm._engine
+    assert isinstance(engine, UnequalEngine)
+    in_batches = UnequalBatches(section, "cpu")
+    questions = [
+        Question(str(number), picture, length)
+        for number, (picture, length) in enumerate(zip(pictures_of_noise(NUM_PICTURES), lengths(), strict=True))
+    ]
+    rates: dict[int, list[float]] = {size: [] for size in (0, *BATCHES)}  # 0 is vLLM
+    shares = []
+    for _ in range(ROUNDS):
+        for size in rates:
+            engine.busy = []
+            in_batches.batch_size = size
+            begun = time.perf_counter()
+            answers = dict((in_batches if size else on_vllm).stream(iter(questions)))
+            rates[size].append(NUM_PICTURES / (time.perf_counter() - begun))
+            assert len(answers) == NUM_PICTURES and not any(
+                isinstance(answer, Generated) and answer.num_tokens != questions[int(name)].seed
+                for name, answer in answers.items()
+            )
+            if not size:
+                shares.append(_busy_share(engine.busy))
+    on_vllm.close()
+    ours = statistics.median(rates[0])
+    best = max(BATCHES, key=lambda size: statistics.median(rates[size]))
+    for size, goal in ((best, "2"), (OLD_BATCH, "4"), (1, "")):
+        ratios = [mine / theirs for mine, theirs in zip(rates[0], rates[size], strict=True)]
+        name = "the best static batch" if size == best else "the old default" if size == OLD_BATCH else "one by one"
+        yield (
+            f"| {NUM_PICTURES} captions of 20 to {MOST_TOKENS} tokens | {AT_ONCE} at once: {ours:.1f} captions/s | "
+            f"{name}, {size}: {statistics.median(rates[size]):.1f} captions/s | "
+            f"{statistics.median(ratios):.1f} ({min(ratios):.1f} to {max(ratios):.1f}) | {goal} |"
+        )
+    yield (
+        f"| share of vLLM's steps with 90 % of {AT_ONCE} places filled, while there are pictures | "
+        f"{statistics.median(shares):.3f} | | | 0.95 |"
+    )
+
+
+def _busy_share(busy: Sequence[int]) -> float:
+    """From the first full step to the last: afterwards there are fewer pictures left than places."""
+    full = [step for step, count in enumerate(busy) if count == AT_ONCE]
+    window = busy[full[0] : full[-1] + 1]
+    return sum(count >= 0.9 * AT_ONCE for count in window) / len(window)
+
+
+def main() -> None:
+    """Print the table."""
+    print("| what | vLLM | beside it | ratio, median of rounds | goal |\n|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for line in vllm_beside_batches(Path(folder)):
+            print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
