@@ -12,7 +12,10 @@ from captioning.word_list import lexicon, singular
 if TYPE_CHECKING:
     from spacy.language import Language
 
-_APOSTROPHE = re.compile("[\u2019\u2018\u201b\u02bc\u02b9\u00b4\u2032\uff07`](?=[\\w-])")
+_MARKS = "\u2019\u2018\u201b\u02bc\u02b9\u00b4\u2032\uff07`"
+_APOSTROPHE = re.compile(
+    rf"(?<=\w)[{_MARKS}]|[{_MARKS}](?=[\w-])|[\u02bc\u02b9]"
+)  # the last two are letters to Unicode
 _HYPHEN = re.compile("(?<=\\w)[\u2010\u2011\ufe63\uff0d](?=\\w)")
 _DASHED = re.compile("\\w+[\u2012\u2013\u2212]\\w+")
 _DASH = re.compile("[\u2012\u2013\u2212]")
@@ -25,9 +28,7 @@ PARTICLE = re.compile(
 """Behind a hyphen it makes one word of a verb: close-up, drive-in, passer-by, get-together."""
 DESCRIBING = frozenset(("mid", "non", "anti", "multi", "pre", "post", "inter", "trans", "over", "under"))
 """With a noun behind a hyphen they describe a further noun (a non-stick pan) or are one word with it (in mid-air)."""
-_PREFIXES = (
-    "self semi half mini maxi micro mega co ex vice sub super great counter step arch tee yo roly tip jack teddy"
-)
+_PREFIXES = "self semi half mini maxi micro mega co ex vice sub super great counter step tee go yo tip jack teddy"
 _HELD = re.compile(
     r"[a-z]-[a-z]{2,}|\d-d|"  # T-shirt, X-ray, e-mail, V-neck, U-turn
     rf"[a-z]{{2,}}-{PARTICLE.pattern}|"
@@ -37,7 +38,7 @@ _HELD = re.compile(
     r"merry-go-rounds?|(?:mother|father|sister|brother|daughter|son|parent)s?-in-law|"
     r"(?:editor|commander)s?-in-chief|jack-(?:o|of|in)'?-(?:lantern|all-trade|the-box)(?:e?s)?|"
     r"forget-me-nots?|touch-me-nots?|lily-of-the-valley|birds?-of-paradise|coats?-of-arms|tugs?-of-war|hide-and-seek|"
-    r"bric-a-brac|tic-tac-toe|cul-de-sacs?|hand-me-downs?|pick-me-ups?|pied-[aà]-terre|(?:great-){2,}[a-z]+",
+    r"roly-poly|bric-a-brac|tic-tac-toe|cul-de-sacs?|hand-me-downs?|pick-me-ups?|pied-[aà]-terre|(?:great-){2,}[a-z]+",
     re.IGNORECASE,
 )
 _TWICE = re.compile(r"([a-z]+)-\1s?|([b-df-hj-np-tv-z]*)[aeiou]+([a-z]*)-\2[aeiou]+\3s?", re.IGNORECASE)

@@ -35,8 +35,9 @@ _UNIVERSAL = (
 
 _FIXED_WORDS = {
     "PRP": "anyone anybody anything someone somebody something everyone everybody everything nobody nothing none "
-    "myself yourself himself herself itself ourselves themselves mine yours hers ours theirs",
-    "RB": "nt n't not",
+    "myself yourself himself herself itself ourselves themselves mine yours hers ours theirs tis twas",
+    "RB": "nt n't 't not",
+    "CC": "n",
     "MD": "ca wo m 'm ve 've 're 'll 'd ll",
     "UH": "ok okay yes oh wow hey please thanks lol haha",
     "JJ": "close first second third last next teal beige turquoise maroon fuchsia cyan grayish greyish reddish",
@@ -78,6 +79,7 @@ _FOLLOWS_VERB = frozenset(("DT", "PRP$", "IN", "RB", "RP", "JJ", "NNS", "PRP", "
 _PLURAL_FIRST = frozenset(("sports", "sales", "arms", "goods", "clothes", "savings", "customs", "news", "series"))
 """Plurals that describe a noun behind them: sports car. A singular behind another plural is that one's verb."""
 _ONE = frozenset(("a", "an", "each", "every", "another"))
+_SOMEONE = frozenset(("man", "woman", "boy", "girl", "person", "guy", "lady", "player", "toddler", "couple"))
 _MANY = frozenset(("dozen", "hundred", "thousand", "million", "few"))
 _USED_FOR_WORDS = "room rooms board boards machine machines pool pools table pan pans"
 _USED_FOR = frozenset(_USED_FOR_WORDS.split())
@@ -131,6 +133,8 @@ def _word_tag(word: str, start: bool) -> str:
     fixed = _FIXED.get(lower)
     if fixed:
         return fixed
+    if lower.endswith("n't"):
+        return "MD"
     if held_together(word):
         return "NNP" if is_name(word) else _held_tag(lower)
     if start and word.istitle() and lower in lexicon:
@@ -221,11 +225,11 @@ def _colour(words: list[str], tags: list[str], place: int) -> str:
 
 
 def _is_verb_of_one(words: list[str], tags: list[str], place: int, after: str) -> bool:
-    """Behind "a boy" no plural follows: "smiles" is its verb. Before an article it is one behind any noun."""
+    """Behind "a boy" no plural follows: "smiles" is its verb. Before an article, or behind a person, it always is."""
     first = place - 1
     if first < 0 or tags[first] not in ("NN", "NNP") or not _can_be_verb(singular(words[place].lower())):
         return False
-    if after in ("DT", "PRP$"):
+    if after in ("DT", "PRP$") or words[first].lower() in _SOMEONE:
         return True
     while first >= 0 and tags[first] in ("NN", "NNP", "JJ", "VBN", "VBG") and words[first].lower() not in _MANY:
         first -= 1

@@ -44,6 +44,10 @@ NOT_NEEDED = ["parser", "ner", "senter", "entity_linker", "textcat"]
 LONGEST_COMPOUND = 4
 """Largest number of nouns that count as one concept."""
 
+_DRINKS = frozenset(
+    ("wine", "beer", "champagne", "cocktail", "drinking", "shot", "water", "martini", "juice", "whiskey")
+)
+
 ROWS_AT_ONCE = 256
 
 KEPT_STRINGS = 200_000
@@ -159,7 +163,7 @@ class NounExtractor:
         from spacy.tokens import Doc
 
         with self._zone():
-            docs = self._nlp.pipe(Doc(self._nlp.vocab, words=sentence) for sentence in sentences)
+            docs = self._nlp.pipe(Doc(self._nlp.vocab, words=list(map(self._plain, words))) for words in sentences)
             return [[(self._lemma(token), _is_noun(token)) for token in doc] for doc in docs]
 
     def nouns(self, texts: Iterable[str]) -> list[list[str]]:
@@ -189,7 +193,7 @@ class NounExtractor:
                     token = doc[place]
                     lemma = self._lemmas[tuple(key)] = self._lemma(token) if _is_noun(token) else ""
                 if lemma:
-                    found.append((place, lemma))
+                    found.append((place, "glass" if lemma == "glasses" and _are_for_drinks(doc, place) else lemma))
         return (_joined(doc, found) if self._compounds else [lemma for _, lemma in found]), num_words
 
     def _lemma(self, token: Token) -> str:
@@ -276,6 +280,11 @@ def _joined(doc: Doc, found: list[tuple[int, str]]) -> list[str]:
         else:
             concepts.append(" ".join([*(token.text.lower() for token, _ in run[:-1]), run[-1][1]]))
     return concepts
+
+
+def _are_for_drinks(doc: Doc, place: int) -> bool:
+    """Wine glasses, and glasses of beer."""
+    return (place > 0 and doc[place - 1].lower_ in _DRINKS) or doc[place + 1 : place + 2].text.lower() == "of"
 
 
 def _is_noun(token: Token) -> bool:

@@ -28,8 +28,6 @@ with standing_in("textblob", _textblob):  # it loads NLTK and SciPy, and its wor
 
 __all__ = ["is_joined", "is_singular_noun", "lemma_of", "lexicon", "parser", "singular", "standing_in"]
 
-APOSTROPHES = ("'", "\u2019")
-
 _INVARIANT = (
     "people police clothes troops news series species dice sheep fish glasses sunglasses eyeglasses jeans trousers "
     "pants sweatpants underpants shorts undies overalls dungarees slacks knickers scissors tweezers tongs binoculars "
@@ -42,7 +40,7 @@ _IRREGULAR = (
     "lice:louse oxen:ox indices:index vertices:vertex vortices:vortex matrices:matrix appendices:appendix "
     "phenomena:phenomenon criteria:criterion bacteria:bacterium strata:stratum aquaria:aquarium larvae:larva "
     "algae:alga vertebrae:vertebra syllabi:syllabus octopi:octopus passers:passer monies:money "
-    "handkerchieves:handkerchief"
+    "handkerchieves:handkerchief mermen:merman yeomen:yeoman"
 )
 _TAILS = (
     "women:woman men:man children:child people:people feet:foot teeth:tooth geese:goose mice:mouse wives:wife "
@@ -58,7 +56,8 @@ _MORE = (
     "townie valkyrie veggie walkie wedgie wellie yuppie zombie brioche cartouche cliché crèche douche gouache "
     "pastiche porsche quiche apache crevasse floe aloe oboe sloe doe mistletoe tiptoe emu gnu tutu bikini kiwi panini "
     "rabbi safari sari spaghetti yeti zucchini fez klutz topaz atlas cactus christmas crocus iris pancreas penis "
-    "portcullis rhinoceros trellis gateau"
+    "portcullis rhinoceros trellis gateau roe ganache microfiche hippopotamus daiquiri bonsai samurai okapi jacuzzi "
+    "origami sushi broccoli ferrari martini haiku"
 )
 """Nouns that the word list lacks and whose plurals the endings alone get wrong."""
 _ENDINGS = (
@@ -93,7 +92,7 @@ def singular(word: str) -> str:
         stem = word.removesuffix(plural)
         if not stem or lexicon.get(word) == "NNS" or _is_first(stem):
             return stem + _LONGER[plural]
-    if word[-2:-1] in APOSTROPHES:  # CD's, the 90's
+    if word[1:].endswith("'s"):  # CD's, the 90's
         return word[:-2]
     if word.endswith(tuple(_LEARNED)) and word not in _MORE_NOUNS:
         plural = next(filter(word.endswith, _LEARNED))

@@ -12,7 +12,7 @@ from captioning.hyphens import held_together, is_name, plain
     [
         "T-shirt t-shirts X-ray e-mail V-neck U-turn O-ring A-frame e-bike 3-D",
         "close-up check-ins drive-in grown-up passer-by add-on get-together lean-to how-to follow-ups",
-        "self-portrait ex-wife co-pilot mini-skirt half-moon semi-truck great-grandchildren mid-air non-stick",
+        "self-portrait ex-wife co-pilot mini-skirt half-moon semi-truck great-grandchildren mid-air non-stick go-karts",
         "yo-yo cha-cha zig-zag flip-flops ping-pong hip-hop tick-tock walkie-talkies hocus-pocus see-saw",
         "mother-in-law merry-go-rounds jack-o'-lantern jack-in-the-box forget-me-nots cul-de-sac",
         "Coca-Cola Rolls-Royce Harley-Davidson Wi-Fi Spider-Man hi-fi",
@@ -51,6 +51,7 @@ HYPHENS = "\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d"
         ([f"the woman {mark}s hat" for mark in APOSTROPHES], "the woman 's hat"),
         ([f"a T{mark}shirt" for mark in HYPHENS], "a T-shirt"),
         (["a micro\u00adphone", "a micro\u200bphone"], "a microphone"),
+        ([f"the dogs{mark} bowls" for mark in APOSTROPHES], "the dogs' bowls"),
         (["jack-o\u2019-lantern"], "jack-o'-lantern"),
         (["Paris\u2013Rome, 1990\u20132000, red \u2013 blue"], "Paris\u2013Rome, 1990\u20132000, red \u2013 blue"),
     ],

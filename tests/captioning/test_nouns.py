@@ -80,6 +80,8 @@ def test_nouns_of_web_text_are_found(lexicon: NounExtractor, treebank: list[list
         ("A Rolls-Royce and a can of Coca-Cola", ["rolls-royce", "can", "coca-cola"]),
         ("Jack-o’-lanterns, zig-zags and jack-in-the-boxes", ["jack-o'-lantern", "zig-zag", "jack-in-the-box"]),
         ("A nurse hugs the child; a boy smiles at his dog", ["nurse", "child", "boy", "dog"]),
+        ("The boy smiles at the street lights", ["boy", "street", "light"]),
+        ("Two glasses of beer, wine glasses; a man in glasses", ["glass", "beer", "wine", "glass", "man", "glasses"]),
         ("Tourists watch cooks who repair a street light", ["tourist", "cook", "street", "light"]),
         ("Three dogs rest in the shade, waves crash on rocks", ["dog", "shade", "wave", "rock"]),
         ("Sports cars race along; a dozen eggs lie on trays", ["sport", "car", "dozen", "egg", "tray"]),
@@ -151,6 +153,17 @@ def test_tokens_come_back_one_to_one(lexicon: NounExtractor) -> None:
     sentences = [["The", "T-shirts", "'s", " ", "color"], [], ["Hello", "world"]]
     assert [len(tagged) for tagged in lexicon.tag(sentences)] == [5, 0, 2]
     assert lexicon.tag([["cats", "and", "T-shirts"]]) == [[("cat", True), ("and", False), ("t-shirt", True)]]
+
+
+@pytest.mark.parametrize("mark", "'’‘ʼʹ´`′＇")
+def test_what_an_apostrophe_cuts_off_is_no_noun(lexicon: NounExtractor, mark: str) -> None:
+    sentences = [["woman", f"{mark}s", "hat"], ["do", f"n{mark}t"], ["they", f"{mark}re"], ["dogs", mark, "bowl"]]
+    tagged = lexicon.tag([*sentences, [f"don{mark}t"]])
+    assert [[lemma for lemma, noun in sentence if noun] for sentence in tagged] == [
+        ["woman", "hat"], [], [], ["dog", "bowl"], []
+    ]  # fmt: skip
+    text = f"the dogs{mark} bowls, a cat {mark}s toy, it{mark}s rock {mark}n{mark} roll, they don{mark}t"
+    assert lexicon.nouns([text]) == [["dog", "bowl", "cat", "toy", "rock", "roll"]]
 
 
 def test_the_extractor_keeps_a_bounded_number_of_strings_and_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:

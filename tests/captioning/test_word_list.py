@@ -6,7 +6,7 @@ from captioning.word_list import lemma_of, singular
 
 PLURALS = """
 mustaches:mustache headaches:headache bellyaches:bellyache avalanches:avalanche caches:cache quiches:quiche
-beaches:beach watches:watch ostriches:ostrich stomachs:stomach epochs:epoch
+ganaches:ganache beaches:beach watches:watch ostriches:ostrich stomachs:stomach epochs:epoch
 hoodies:hoodie pixies:pixie movies:movie cookies:cookie neckties:necktie patisseries:patisserie reveries:reverie
 ponies:pony bakeries:bakery skies:sky dies:die ties:tie jerseys:jersey sixties:sixty
 bonuses:bonus minuses:minus walruses:walrus houses:house greenhouses:greenhouse blouses:blouse fuses:fuse
@@ -17,9 +17,9 @@ axes:axe pickaxes:pickaxe foxes:fox taxes:tax lynxes:lynx quizzes:quiz buzzes:bu
 shoes:shoe horseshoes:horseshoe toes:toe canoes:canoe oboes:oboe tomatoes:tomato dominoes:domino volcanoes:volcano
 leaves:leaf knives:knife werewolves:werewolf bookshelves:bookshelf scarves:scarf handkerchieves:handkerchief
 gloves:glove waves:wave caves:cave olives:olive doves:dove roofs:roof chefs:chef
-geese:goose mongooses:mongoose dormice:dormouse policewomen:policewoman schoolchildren:schoolchild
+geese:goose mongooses:mongoose dormice:dormouse mermen:merman policewomen:policewoman schoolchildren:schoolchild
 cacti:cactus fungi:fungus larvae:larva antennae:antenna chateaux:chateau phenomena:phenomenon
-menus:menu tutus:tutu taxis:taxi rabbis:rabbi photos:photo zoos:zoo
+menus:menu tutus:tutu taxis:taxi rabbis:rabbi daiquiris:daiquiri photos:photo zoos:zoo
 mothers-in-law:mother-in-law passers-by:passer-by birds-of-paradise:bird-of-paradise yo-yos:yo-yo
 jack-in-the-boxes:jack-in-the-box walkie-talkies:walkie-talkie great-grandchildren:great-grandchild
 """
