@@ -34,65 +34,82 @@ _HERE = (
     rf"(?:{_PLAIN_WORD} ){{0,7}}{_KIND}\b[^:\n]{{0,160}}{_END}|here(?:['’]s| is) (?:what|how) [^:.\n]{{0,80}}{_END}|"
     rf"(?:here|there) you (?:go|are){_END}|(?:the )?(?:\w+ ){{0,3}}{_KIND}\b[^:.\n]{{0,60}}as follows{_END}|(?:the|"
     rf"my|one|a) (?:\w+ ){{0,3}}{_KIND}\b[^:.\n]{{0,60}}(?:could|would|might|may|can) be{_END}|(?:the|my|one|a) "
-    rf"(?:possible|suitable|suggested|fitting|good) {_KIND}\b[^:.\n]{{0,60}} is{_END}|(?:以下|下面|这|"
-    rf"這)[^:：\n]{{0,40}}{_KIND}[^:：\n]{{0,20}}[:：]|[^:：\n]{{0,40}}(?:説明|キャプション|설명|묘사)[^:：\n]{{0,12}}[:：]"
+    rf"(?:possible|suitable|suggested|fitting|good) {_KIND}\b[^:.\n]{{0,60}} is{_END}|(?:the|this) (?:image|picture|"
+    rf"photo|scene) (?:can|could|may) be described (?:as follows|like this){_END}|i (?:can |would |will |['’]d |"
+    rf"['’]ll )?(?:describe|see|observe) [^:.\n]{{0,40}}(?:as follows|like this|the following){_END}|i (?:can )?see "
+    rf"the following{_END}|(?:以下|下面|这|這)[^:：\n]{{0,40}}{_KIND}[^:：\n]{{0,20}}[:：]|"
+    rf"[^:：\n]{{0,40}}(?:説明|キャプション|설명|묘사)[^:：\n]{{0,12}}[:：]"
 )
 _OFFERS_HELP = (
     r"(?:i['’]d|i would|i['’]ll|i will|i can|let me|i am|i['’]m|let['’]?s) (?:be )?(?:(?!not\b)\w+ )?(?:happy|glad|"
     r"delighted|pleased|describe|look|take|provide|try|help|do my best)\b[^.!:\n]{0,160}[.!:]"
 )
 _LABEL = (
-    rf"\[?(?:(?:the )?(?:detailed |image |picture |photo |final |short |long )*(?:{_KIND})(?: of (?:the|this) "
-    rf"(?:image|picture|photo)"
-    r"(?: and its style)?)?|answer)(?:\s*[:：][*_]*|\]:?| [-–—] |(?=[*_]*\s*\n))"
+    r"(?:title\s*:[^\n]{1,100}\n\s*)?\[?(?:(?:the |my |your )?(?:detailed |image |picture |photo |final |short |"
+    r"long |full "
+    rf"|brief |generated |suggested |alternative |visual )*{_KIND}(?: of (?:the|this) (?:image|picture|photo)(?: "
+    rf"and its "
+    r"style)?)?|answer|output|result|option|version)(?: \d{1,2})?(?:\s*[:：][*_]*|\]:?| [-–—] |[*_]*(?=\s*\n))"
+)
+_THANKS = (
+    r"(?:(?:thank you|thanks)(?: so much)? for (?:sharing|providing|uploading|sending|the|your|"
+    r"this)\b[^.!?\n]{0,60}\b(?:image|picture|photo|photograph|question)\b|(?:what an?|such an?|great|nice|"
+    r"beautiful|lovely|wonderful) (?:\w+ ){0,2}(?:image|picture|photo|photograph|question)|(?:ok|okay|alright)?,? "
+    r"?here (?:it is|goes|we go)|here['’]s one)(?:[.!](?=\s)|:)"
 )
 _PREAMBLE = re.compile(
-    rf"(?:[\s*_>¡¿]|#+ )*(?:{_YES}\s*(?:[!！.。]+|[,，、](?=\s*(?:{_HERE}|{_OFFERS_HELP}))|:)[\s*_]*)?(?:(?:{_HERE}|"
-    rf"{_OFFERS_HELP}|{_LABEL})\s*)?",
+    rf"(?:[\s*_>¡¿]|#+ )*(?:{_YES}\s*(?:[!！.。]+|[,，、](?=\s*(?:{_HERE}|{_OFFERS_HELP}|{_THANKS}))|"
+    rf"[,，](?-i:(?=\s*[A-Z]))|:)[\s*_]*)?(?:(?:{_HERE}|{_OFFERS_HELP}|{_THANKS}|{_LABEL})\s*)?",
     re.IGNORECASE,
 )
 _OFFER = re.compile(
     r"(?:please |and |also |so |but )*(?:(?:word|character|token) count\b|let me know\b|feel free to\b|do(?: not|"
-    r"n['’]t) hesitate\b|(?:i )?hope (?:this|that|it) (?:\w+ )?help|(?:would|do) you (?:like|want|need|prefer|have "
-    r"any)\b|i (?:can|could) (?:also )?(?:provide|add|describe|give|elaborate|help|tell)\b|is there (?:anything|"
-    r"something)\b|(?:which|what) (?:\w+ )?would you like\b|how can i (?:help|assist)\b|i hope you understand\b|"
-    r"thank(?: you|s) for (?:your )?(?:understanding|patience)\b|are there any(?:thing)? (?:\w+ ){0,2}you\b|if "
-    r"(?:you|there)(?:['’]d|['’]re|['’]s)?\b[^.!?\n]{0,160}\b(?:let me know|ask|tell me|reach out|i can|i['’]d be|i "
-    r"would be|i['’]ll|happy to|feel free|hesitate)\b|(?:i['’]d|i would|i['’]m|i am|i['’]ll) (?:be )?(?:happy|glad|"
-    r"here) to (?:\w+ ){0,2}(?:help|provide|describe|assist|add|answer|elaborate)|(?:how |what )?(?:else )?(?:can|"
-    r"may|shall|should) i (?:help|add|describe|provide|elaborate)\b|(?:need|want) (?:anything|something|more|any "
-    r"other|a (?:shorter|longer))\b[^.!\n]{0,80}\?|(?:sag|sagen sie|lass|lassen sie) (?:mir|es mich|mich)\b|(?:wenn|"
-    r"falls) (?:sie|du) [^.!?\n]{0,120}(?:möchte|brauch|wünsch|frage)|möchte(?:n sie|st du)\b|gerne kann ich\b|"
-    r"n['’]hésite[zs]? pas|fai(?:tes|s)-(?:le[- ])?moi savoir|souhaite(?:z-vous|s-tu)\b|si (?:vous|tu) (?:avez|as|"
-    r"souhaite|voulez|veux)\b|hazme saber|av[ií]same|d[ée]jame saber|no dudes en|¿?(?:te|le) gustaría|si "
-    r"(?:necesitas|quieres|deseas|tienes)\b|fammi sapere|se (?:hai|vuoi|desideri)\b|(?:me )?avise(?:-me)?\b|se "
-    r"(?:precisar|quiser)\b|дайте (?:мне )?знать|если (?:вам|вы|у вас) |laat het me weten|"
-    r"(?:如果|若|如)(?:您|你|需|有)|"
-    r"请(?:告诉|告知|随时)我?|請(?:告訴|告知|隨時)我?|希望(?:这|這|以上)|"
-    r"(?:他に|ほかに|何か).{0,40}(?:ください|か)|.{0,40}お知らせください|"
-    r".{0,40}(?:알려|말씀해) "
-    r"?주세요|궁금한)",
+    r"n['’]t) hesitate\b|(?:i )?hope (?:this|that|it|these) (?:\w+ ){0,3}(?:help|meets?|suits?|works|is what|"
+    r"captures|provides|gives)|does (?:this|that) (?:help|work|sound|look)\b|is (?:this|that) what you\b|how does "
+    r"(?:this|that) (?:sound|look)\b|you['’]re welcome\b|enjoy\W*\Z|anything else (?:i|you)\b|should you (?:need|"
+    r"have|want|require)\b|\W*(?:this|the) (?:caption|description) (?:has|is|contains) (?:\w+ )?\d+ (?:words|"
+    r"characters|tokens)|\W*end of (?:the )?(?:\w+ )?(?:description|caption)\b|generated (?:by|with) (?:an? "
+    r")?(?:ai\b|\w*gpt|claude|gemini|llava|qwen)|confidence(?: score)?\s*:|(?:\w+ )?(?:tags|keywords|hashtags)\s*:|"
+    r"(?:would|do) you (?:like|want|need|prefer|have any)\b|i (?:can|could) (?:also )?(?:provide|add|describe|give|"
+    r"elaborate|help|tell)\b|is there (?:anything|something)\b|(?:which|what) (?:\w+ )?would you like\b|how can i "
+    r"(?:help|assist)\b|i hope you understand\b|thank(?: you|s) for (?:your )?(?:understanding|patience)\b|are "
+    r"there any(?:thing)? (?:\w+ ){0,2}you\b|if (?:you|there)(?:['’]d|['’]re|['’]s)?\b[^.!?\n]{0,160}\b(?:let me "
+    r"know|ask|tell me|reach out|i can|i['’]d be|i would be|i['’]ll|happy to|feel free|hesitate)\b|(?:i['’]d|i "
+    r"would|i['’]m|i am|i['’]ll) (?:be )?(?:happy|glad|here) to (?:\w+ ){0,2}(?:help|provide|describe|assist|add|"
+    r"answer|elaborate)|(?:how |what )?(?:else )?(?:can|may|shall|should) i (?:help|add|describe|provide|"
+    r"elaborate)\b|(?:need|want) (?:anything|something|more|any other|a (?:shorter|longer))\b[^.!\n]{0,80}\?|(?:sag|"
+    r"sagen sie|lass|lassen sie) (?:mir|es mich|mich)\b|(?:wenn|falls) (?:sie|du) [^.!?\n]{0,120}(?:möchte|brauch|"
+    r"wünsch|frage)|möchte(?:n sie|st du)\b|gerne kann ich\b|n['’]hésite[zs]? pas|fai(?:tes|s)-(?:le[- ])?moi "
+    r"savoir|souhaite(?:z-vous|s-tu)\b|si (?:vous|tu) (?:avez|as|souhaite|voulez|veux)\b|hazme saber|av[ií]same|"
+    r"d[ée]jame saber|no dudes en|¿?(?:te|le) gustaría|si (?:necesitas|quieres|deseas|tienes)\b|fammi sapere|se "
+    r"(?:hai|vuoi|desideri)\b|(?:me )?avise(?:-me)?\b|se (?:precisar|quiser)\b|дайте (?:мне )?знать|если (?:вам|вы|"
+    r"у вас) |laat het me weten|"
+    r"(?:如果|若|如)(?:您|你|需|有)|请(?:告诉|告知|随时)我?|請(?:告訴|告知|隨時)我?|希望(?:这|這|以上)|"
+    r"(?:他に|ほかに|"
+    r"何か).{0,40}(?:ください|か)|.{0,40}お知らせください|"
+    r".{0,40}(?:알려|말씀해) ?주세요|궁금한)",
     re.IGNORECASE,
 )
 
 _WITHOUT = (
-    r"(?:\b(?:not|no|without|rather than|free (?:of|from)|avoids?|avoiding|excludes?|excluding|refrains?)\b|n['’]t\b)"
-    r"[^.!?]{0,40}\b"
+    r"(?:\b(?:not|no|without|rather than|free (?:of|from)|avoids?|avoiding|excludes?|excluding|refrains?)\b|"
+    r"n['’]t\b)[^.!?]{0,40}\b"
 )
 _IMAGINARY = (
-    r"(?:imaginary|imagined|speculative|hypothetical) (?:(?:or|and) \w+ )?(?:contents?|elements?|details?|additions?|"
-    r"objects?|information|aspects?|features?)"
+    r"(?:imaginary|imagined|speculative|hypothetical) (?:(?:or|and) \w+ )?(?:contents?|elements?|details?|"
+    r"additions?|objects?|information|aspects?|features?)"
 )
 _STANDING = re.compile(
     r"(?:(?:please |kindly )?(?:note|be aware|keep in mind|remember)(?: that|,|:)? |it(?:['’]s| is| should be) "
     r"(?:\w+ )?(?:to note|noting|noted)(?: that|,)? |overall, |in (?:summary|conclusion), |however, |therefore, )*"
     rf"(?:(?:this|the|my|our|all|any|every|these)\b (?:\w+ ){{0,3}}(?:(?:description|caption|analysis|detail|"
     rf"information|element|observation)s?\b[^.!?]{{0,80}}{_WITHOUT}(?:speculat\w+|assum(?:e[sd]?|ptions?)|inferred|"
-    rf"inferences?|imagination|not (?:visible|present) in|{_IMAGINARY})"
-    rf"|(?:image|picture|photo|scene|content)s?\b[^,.!?]{{0,80}}{_WITHOUT}(?:{_IMAGINARY}|real or imaginary))"
-    r"|(?:this|the|my|our|all)\b (?:\w+ ){0,3}(?:descriptions?|captions?|analysis|details?|information)\b[^.!?]{0,60}"
-    r"\b(?:is|are|was|were|been|remains?) (?:\w+ )?(?:based|grounded|limited) (?:\w+ )?(?:on|in|to) (?:what|(?:the|"
-    r"this|its|only) (?:\w+ )?(?:image|visible|visual|observable|provided|given|content|elements|information|details))"
+    rf"inferences?|imagination|not (?:visible|present) in|{_IMAGINARY})|(?:image|picture|photo|scene|"
+    rf"content)s?\b[^,.!?]{{0,80}}{_WITHOUT}(?:{_IMAGINARY}|real or imaginary))"
+    r"|(?:this|the|my|our|all)\b (?:\w+ ){0,3}(?:descriptions?|captions?|analysis|details?|"
+    r"information)\b[^.!?]{0,60}\b(?:is|are|was|were|been|remains?) (?:\w+ )?(?:based|grounded|limited) (?:\w+ "
+    r")?(?:on|in|to) (?:what|(?:the|this|its|only) (?:\w+ )?(?:image|visible|visual|observable|provided|given|"
+    r"content|elements|information|details))"
     rf"|[^.!?]{{0,80}}\bnothing imaginary|(?:there (?:is|are) )?(?:no|not any) (?:\w+ )?{_IMAGINARY})\b",
     re.IGNORECASE,
 )

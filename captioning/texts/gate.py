@@ -87,6 +87,8 @@ def _reason(
     prompt: str | None,
 ) -> CaptionReason | None:
     if caption is None:  # "Sure! Let me know what you need." is an answer, and no caption
+        if any(map(is_tags, cut)):
+            return CaptionReason.TAGS
         if any(map(str.isalpha, "".join(cut))):
             return CaptionReason.REFUSAL
         return CaptionReason.NOT_LANGUAGE if cut else CaptionReason.EMPTY_CAPTION

@@ -38,7 +38,7 @@ _MARKDOWN = re.compile(
     r"|\[/(?:b|i|u|s|img|url|quote|code|size|color|center|list)\]|\\(?:text\w{2}|emph|begin|end|frac|section|item)\b"
 )
 _SPECIAL_TOKEN = re.compile(
-    r"<\|[^|<>\n]{1,40}\|>|</?s>(?!\w)|\[/?INST\]|<(?:image|img|unk|pad|eos|bos|eot|end_of_turn|start_of_turn)>|"
+    r"<\|[^|<>\n]{1,40}\|>|</?s>(?!\w)|\[/?INST\]|<(?:image|img|unk|pad|eos|bos|eot|(?:end|start)_of_\w{1,20})>|"
     r"<tokens_unused_\d+>|[<◁]/?(?:grounding|phrase|object|think(?:ing)?|thought|reasoning|reflection|answer)\b"
     r"[^<>]{0,200}[>▷]",
     re.IGNORECASE,

@@ -32,7 +32,7 @@ _RULES = r"(?:guidelines?|polic(?:y|ies)|programming|principles|terms|rules|inst
 
 _OPENING = re.compile(
     r"(?:(?:oh|oops|uh-oh|unfortunately|regrettably|sadly|no(?=[,.!])|however|but|well|hello|hi|thank you|thanks|"
-    r"and|so|therefore|hence|sure|okay|ok|hmm|please note that|note that|please understand that|while i "
+    r"and|so|therefore|hence|sure|okay|ok|hmm|(?:please )?note(?: that)?|please understand that|while i "
     r"understand[^,]{0,80}|(?:for|due to|because of) [^,]{0,60}(?:reasons?|concerns?|polic(?:y|ies)|guidelines|"
     r"restrictions|limitations))\b(?: for [^,.!]{1,60}(?=[,.!]))?[,.!:]? )+"
 )

@@ -32,8 +32,10 @@ _HEADING = re.compile(
 """The roles of a conversation are none."""
 _BOLD_LINE = re.compile(r"(?m)^[ \t]*(\*\*\*?|__)([^*_\n]{1,120})\1[ \t]*:?[ \t]*$")
 _UNDERLINED = re.compile(r"(?m)^([^\n]{1,120})\n[ \t]*(?:={3,}|-{3,})[ \t]*$")
-_LINE_MARK = re.compile(r"(?m)^[ \t]{0,3}>[ \t]?|\A(?:[-*+•][ \t]+)+(?![^\0]*\n[ \t]*[-*+•][ \t])")
+_BULLET = r"(?:[-*+•]|\d{1,2}[.)])[ \t]"
+_LINE_MARK = re.compile(rf"(?m)^[ \t]{{0,3}}>[ \t]?|\A(?:{_BULLET}+)+(?![^\0]*\n[ \t]*{_BULLET})")
 """Of a quoted line, and of a list of one item."""
+_HASHTAGS = re.compile(r"(?<=[.!?…\"”\n])\s*(?:#\w+[\s,]*){2,}\Z")
 _RULER = re.compile(r"(?m)^[ \t]*(?:-{3,}|\*{3,}|_{3,}|(?:[*-] ){3,})[ \t]*$")
 _SENTENCE_MARKS = tuple(".!?。！？…")
 _BOLD = re.compile(
@@ -142,7 +144,7 @@ def _headings(text: str) -> Spans:
             whole.append(line.span())
         elif line.re is _HEADING:
             whole.append(line.span(1))
-    rulers = [found.span() for pattern in (_RULER, _LINE_MARK) for found in pattern.finditer(text)]
+    rulers = [found.span() for pattern in (_RULER, _LINE_MARK, _HASHTAGS) for found in pattern.finditer(text)]
     spans = _disjoint([*whole, *rulers])
     return spans if _without(text, spans)[0] else _disjoint([*marks, *rulers])
 
