@@ -49,7 +49,12 @@ class Decoding:
 
 
 def generate_ids(
-    language: InternLM, prompt: Tensor, decoding: Decoding, seeds: Sequence[int], ends: Sequence[int]
+    language: InternLM,
+    prompt: Tensor,
+    decoding: Decoding,
+    seeds: Sequence[int],
+    ends: Sequence[int],
+    static_cache: bool | None = None,
 ) -> list[list[int]]:
     """The ids of one caption per row of `prompt`, without the padding of the shorter ones.
 
@@ -61,6 +66,9 @@ def generate_ids(
             repetition penalty.
         seeds: B numbers; not used by `greedy`.
         ends: the ids after which a row is complete; none comes first. Without any, every row is as long as may be.
+        static_cache: keep room for the longest caption from the start, so that a step has one shape: transformers
+            compiles it on a GPU, where a step of small kernels waits for Python. Beams are moved in the cache and keep
+            the growing one. None is true on a GPU.
 
     Returns:
         Each row up to and including its first end; without an end where `max_new_tokens` cut it off.
@@ -77,6 +85,8 @@ def generate_ids(
         eos_token_id=list(ends) or [NEVER],
         pad_token_id=EOS,  # the published -1 is no id
     )
+    if prompt.device.type == "cuda" if static_cache is None else static_cache:
+        config.cache_implementation = None if beams else "static"
     processors = [] if dice is None or beams else [DrawOneToken(dice, decoding.top_k)]
     language.dice, language.top_k = (dice if beams else None), decoding.top_k
     draws_before = language.num_draws

@@ -152,3 +152,17 @@ def test_without_seeds_transformers_beams_are_untouched(captioner: ShareCaptione
     before = language.num_draws
     language.generate(inputs_embeds=prompts[:1], generation_config=config)
     assert language.num_draws == before
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_cache_of_one_shape_writes_the_same_ids(captioner: ShareCaptioner, prompts: Tensor, mode: str) -> None:
+    """It is what a GPU gets, whose steps are compiled."""
+    decoding = Decoding(mode, max_new_tokens=16)  # type: ignore[arg-type]
+    seeds = range(len(prompts))
+    growing, static = (
+        generate_ids(captioner.model.language, prompts, decoding, seeds, [EOS], static_cache=static)
+        for static in (False, True)
+    )
+    assert growing == static
+    again = generate_ids(captioner.model.language, prompts[:2], decoding, seeds[:2], [EOS], static_cache=True)
+    assert again == growing[:2], "a smaller batch behind a larger one"
