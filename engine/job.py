@@ -144,11 +144,11 @@ class Job:
 
 
 def _changed_knob(dataset: Dataset, job: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    new = [f"{name} is a new knob, now {now[name]!r}" for name in sorted(now.keys() - was.keys())]
-    gone = [f"{name} was {was[name]!r} and is no knob any more" for name in sorted(was.keys() - now.keys())]
+    new = [f"{name} did not count and is now {now[name]!r}" for name in sorted(now.keys() - was.keys())]
+    gone = [f"{name} was {was[name]!r} and does not count now" for name in sorted(was.keys() - now.keys())]
     common = sorted(was.keys() & now.keys())
     changed = [f"{name} was {was[name]!r} and is now {now[name]!r}" for name in common if was[name] != now[name]]
-    made = "another recipe" if changed else "another version of sigma"
+    made = "another recipe" if changed else "another recipe or version of sigma"
     what = ", ".join(changed + new + gone)
     back = {name: "null" if was[name] is None else str(was[name]) for name in common if was[name] != now[name]}
     can_be_typed = back and all(

@@ -182,9 +182,9 @@ def test_a_knob_that_came_or_went_with_a_version_is_named_although_it_is_null() 
     was = {"select.max_aspect": 4.0, "select.old": None}
     now = {"select.max_aspect": 4.0, "select.max_nsfw": None}
     assert _changed_knob(Dataset(Path("/d")), "select", was, now) == (
-        "/d: made by another version of sigma: select.max_nsfw is a new knob, now None, select.old was None and is no "
-        "knob any more; add --redo select to compute select and what depends on it anew, set it back, or name "
-        "another out"
+        "/d: made by another recipe or version of sigma: select.max_nsfw did not count and is now None, select.old was "
+        "None and does not count now; add --redo select to compute select and what depends on it anew, set it back, or "
+        "name another out"
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
@@ -20,6 +21,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from captioning.captioners.base import CaptionFailure, Generated, Question, seed_of
+from captioning.captioners.make import find_captioner, make_captioner
 from captioning.captioners.share_captioner import Decoding, RecipeCaptioner, ShareCaptioner, VllmCaptioner
 from captioning.captioners.share_captioner.files import WeightFiles
 from captioning.captioners.share_captioner.generation import generate_ids
@@ -27,6 +29,8 @@ from captioning.captioners.share_captioner.language import EOS
 from captioning.captioners.share_captioner.language_folder import language_folder
 from captioning.captioners.share_captioner.loading import read_blueprint
 from captioning.captioners.share_captioner.vllm_engine import VllmEngine
+from captioning.recaption import Recaptioner
+from schemas.captioners import Caption
 from schemas.captioners import ShareCaptioner as Section
 
 pytestmark = [
@@ -181,6 +185,29 @@ def test_a_prompt_that_vllm_refuses_fails_alone_and_a_left_stream_disturbs_nothi
     failure = answers.pop("3")
     assert isinstance(failure, CaptionFailure) and "vLLM refuses the prompt" in failure.reason
     assert answers == {name: answer for name, answer in expected.items() if name != "3"}
+
+
+def test_the_job_captions_with_it(
+    weights: Path,
+    questions: list[Question],
+    part: Callable[..., pa.Table],
+    jpeg: Callable[[Image.Image], bytes],
+    image_ids: Callable[[int], list[str]],
+) -> None:
+    ids = image_ids(12)
+    proxies = part("proxies", image_id=ids, jpeg=[jpeg(question.picture) for question in questions[:12]])
+    selection = part("selection", image_id=ids, kept=[True] * 10 + [False] * 2)
+    caption = Caption(captioner="share_captioner", share_captioner=section(weights, engine="vllm"))
+    find_captioner(caption)
+    captioner = make_captioner(caption)
+    rows = Recaptioner(lambda: captioner, 2, languages=None)(
+        {"proxies": proxies, "selection": selection}, lambda *_: None
+    )["captions"].to_pylist()
+    assert isinstance(captioner, VllmCaptioner)
+    captioner.close()
+    assert [row["reason"] == "not_selected" for row in rows] == [False] * 10 + [True] * 2
+    assert {json.loads(row["parameters"])["engine"] for row in rows} == {"vllm"}
+    assert all(row["num_tokens"] for row in rows[:10])
 
 
 def test_what_cannot_start_is_refused_in_one_line(weights: Path, tmp_path: Path) -> None:
