@@ -1,8 +1,9 @@
-"""What captioning 33 million pictures with Share-Captioner costs, by formula: not measured, for want of a GPU.
+"""What captioning 33 million pictures costs, by formula: with Share-Captioner, with a served Qwen-VL, and rented.
 
-`python -m benchmarks.captioning_cost` prints the table of docs/captioning.md; `--gpu a100`, `--price`, `--pictures` and
-`--tokens` print it for others. A step of decoding reads all weights and the keys and values of every sequence in
-flight; prompts cost multiplications. Real programs reach a share of what the device can.
+Nothing here is measured, for want of a GPU. `python -m benchmarks.captioning_cost` prints the tables of
+docs/captioning.md; `--gpu a100`, `--price`, `--pictures` and `--tokens` print them for others. A step of decoding reads
+all weights and the keys and values of every sequence in flight; prompts cost multiplications. Real programs reach a
+share of what the device can.
 """
 
 from __future__ import annotations
@@ -38,16 +39,49 @@ VLLM_STEP_S, TRANSFORMERS_STEP_S = 0.0015, 0.030
 """Python and launches per step: graphs replayed, or some 500 kernels launched one by one."""
 TOKENS, TOKENS_SPREAD = 180, 40
 """Mean and standard deviation of a caption's tokens."""
-LAYERS = FULL.num_layers * (4 * FULL.hidden_size**2 + 3 * FULL.hidden_size * FULL.intermediate_size)
-"""Weights of the language model's layers."""
-WEIGHTS = 2 * (LAYERS + FULL.vocab_size * FULL.hidden_size)
-"""Bytes that a step of decoding reads: all layers and the head, bfloat16."""
-CACHED = 2 * 2 * FULL.num_layers * FULL.hidden_size
-"""Bytes of keys and values per position of a sequence."""
-PROMPT = len(IDS[0]) + 2 + FULL.num_queries + len(IDS[1])
-"""Positions of a prompt: 282."""
 BESIDE_WEIGHTS = 2.8e9
-"""Bytes of the tower, the resampler and the embeddings."""
+"""Bytes of Share-Captioner's tower, resampler and embeddings."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a picture costs in a model."""
+
+    weights: float
+    """Bytes that a step of decoding reads: all layers and the head, bfloat16."""
+    cached: float
+    """Bytes of keys and values per position of a sequence."""
+    prompt: int
+    """Positions of a prompt with its picture."""
+    prompt_flop: float
+    """Operations of the vision tower and of reading the prompt."""
+
+    @classmethod
+    def of(cls, layers: int, hidden: int, mlp: int, kv_width: int, vocab: int, prompt: int, tower_flop: float) -> Model:
+        """A Llama-like model; `kv_width` is what all heads of the keys hold together."""
+        per_layer = layers * (2 * hidden**2 + 2 * hidden * kv_width + 3 * hidden * mlp)
+        cached = 2 * 2 * layers * kv_width
+        return cls(2 * (per_layer + vocab * hidden), cached, prompt, tower_flop + prompt * 2 * per_layer)
+
+
+def tower_flop(patches: int, width: int, mlp: int, depth: int, matrices: int) -> float:
+    """Operations of a vision transformer with `matrices` in its MLP, attention over all patches."""
+    return depth * (2 * patches * (4 * width**2 + matrices * width * mlp) + 4 * patches**2 * width)
+
+
+def _share_captioner() -> Model:
+    patches = (FULL.image_size // FULL.patch_size) ** 2 + 1
+    width, hidden = FULL.vision_width, FULL.hidden_size
+    tower = tower_flop(patches, width, FULL.vision_mlp, FULL.vision_depth, 2)
+    resampler = 2 * patches * (width * hidden + 2 * hidden**2) + 2 * FULL.num_queries * 3 * hidden**2
+    prompt = len(IDS[0]) + 2 + FULL.num_queries + len(IDS[1])
+    return Model.of(FULL.num_layers, hidden, FULL.intermediate_size, hidden, FULL.vocab_size, prompt, tower + resampler)
+
+
+SHARE_CAPTIONER = _share_captioner()
+QWEN = Model.of(28, 3584, 18_944, 512, 152_064, 37 * 28 + 30, tower_flop(4 * 37 * 28, 1280, 3420, 32, 3))
+"""Qwen2.5-VL-7B as its config.json has it; a picture of 1024 x 768 px takes 37 x 28 positions of 28 px. Its tower
+attends within windows, which is less than is counted here."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +91,7 @@ class Choice:
     engine: str
     decoding: str
     at_once: int
+    model: Model = SHARE_CAPTIONER
 
     @property
     def beams(self) -> int:
@@ -73,16 +108,9 @@ CHOICES = (
     Choice("vllm", "greedy, sampled", 128),
     Choice("vllm", "greedy, sampled", 256),
 )
-
-
-def prompt_flop() -> float:
-    """Operations of the vision tower, the resampler and the language model's reading of the prompt, per picture."""
-    patches = (FULL.image_size // FULL.patch_size) ** 2 + 1
-    width = FULL.vision_width
-    block = 2 * patches * (4 * width**2 + 2 * width * FULL.vision_mlp) + 4 * patches**2 * width
-    hidden = FULL.hidden_size
-    resampler = 2 * patches * (width * hidden + 2 * hidden**2) + 2 * FULL.num_queries * 3 * hidden**2
-    return FULL.vision_depth * block + resampler + PROMPT * 2 * LAYERS
+SERVED = (Choice("vllm", "", 64, QWEN), Choice("vllm", "", 256, QWEN))
+RENTED = ((0.2, 0.6), (1.0, 4.0))
+"""US dollars for a million tokens read and written: examples of a small and a large model, not anybody's prices."""
 
 
 def images_per_s(choice: Choice, gpu: Gpu, tokens: int = TOKENS, *, limit: bool = False) -> float:
@@ -91,13 +119,13 @@ def images_per_s(choice: Choice, gpu: Gpu, tokens: int = TOKENS, *, limit: bool 
     vLLM writes as many steps per caption as it has tokens. A static batch runs to its longest caption, copies its
     cache with every token (read and written once more), and again for beams that change places.
     """
-    on_vllm = choice.engine == "vllm"
+    on_vllm, model = choice.engine == "vllm", choice.model
     sequences = choice.at_once * choice.beams
     steps = tokens if on_vllm else longest_of(sequences, tokens)
     passes = 1 if on_vllm else 5 if choice.beams > 1 else 3
-    read = WEIGHTS + passes * sequences * CACHED * (PROMPT + steps / 2)
+    read = model.weights + passes * sequences * model.cached * (model.prompt + steps / 2)
     step_s = read / gpu.bytes_per_s
-    prompt_s = prompt_flop() / gpu.flop_per_s
+    prompt_s = model.prompt_flop / gpu.flop_per_s
     if not limit:
         step_s = step_s / BANDWIDTH_SHARE + (VLLM_STEP_S if on_vllm else TRANSFORMERS_STEP_S)
         prompt_s /= FLOP_SHARE
@@ -112,7 +140,9 @@ def longest_of(count: int, tokens: int = TOKENS) -> float:
 
 def room(gpu: Gpu, tokens: int = TOKENS) -> int:
     """Captions in flight that the memory has room for, half written on average."""
-    return int((0.92 * gpu.memory_bytes - WEIGHTS - BESIDE_WEIGHTS - 3e9) / (CACHED * (PROMPT + tokens / 2)))
+    model = SHARE_CAPTIONER
+    free = 0.92 * gpu.memory_bytes - model.weights - BESIDE_WEIGHTS - 3e9
+    return int(free / (model.cached * (model.prompt + tokens / 2)))
 
 
 def table(gpu: Gpu, pictures: int = NUM_PICTURES, tokens: int = TOKENS) -> Iterator[str]:
@@ -128,6 +158,20 @@ def table(gpu: Gpu, pictures: int = NUM_PICTURES, tokens: int = TOKENS) -> Itera
         )
 
 
+def served_table(gpu: Gpu, pictures: int = NUM_PICTURES, tokens: int = TOKENS) -> Iterator[str]:
+    """Markdown lines: a model on a server of one's own, and tokens that are rented."""
+    yield "| Qwen2.5-VL-7B, pictures of 1024 px | images/s, likely | GPU-days | US dollars |"
+    yield "|---|---|---|---|"
+    for choice in SERVED:
+        likely = images_per_s(choice, gpu, tokens)
+        days = pictures / likely / 86_400
+        dollars = round(days * 24 * gpu.per_hour, -2)
+        yield f"| on vLLM, {choice.at_once} in flight on each GPU | {likely:.1f} | {days:,.0f} | {dollars:,.0f} |"
+    for read, written in RENTED:
+        dollars = round(pictures * (QWEN.prompt * read + tokens * written) / 1e6, -2)
+        yield f"| rented at {read} and {written} dollars for a million tokens read and written | | | {dollars:,.0f} |"
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -141,7 +185,7 @@ def main() -> None:
         gpu = Gpu(gpu.name, gpu.bytes_per_s, gpu.flop_per_s, gpu.memory_bytes, given.price)
     print(f"{given.pictures:,} pictures on {gpu.name} at {gpu.per_hour} an hour, {given.tokens} tokens a caption; its "
           f"memory has room for {room(gpu, given.tokens)} captions\n")  # fmt: skip
-    for line in table(gpu, given.pictures, given.tokens):
+    for line in (*table(gpu, given.pictures, given.tokens), "", *served_table(gpu, given.pictures, given.tokens)):
         print(line)
 
 

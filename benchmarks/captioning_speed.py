@@ -233,7 +233,7 @@ def share_captioner_gpu(
     The last column is the time that the device needs for the weights, keys and values of each step, over the time that
     the decoding took; the goal is 30 % for `greedy` at 64.
     """
-    from benchmarks.captioning_cost import CACHED, PROMPT, WEIGHTS  # it reads the sizes of this module
+    from benchmarks.captioning_cost import SHARE_CAPTIONER as MODEL  # it reads the sizes of this module
 
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     begun = time.perf_counter()
@@ -259,7 +259,9 @@ def share_captioner_gpu(
                 continue
             days = NUM_PICTURES * seconds / batch / 86_400
             sequences = batch * (decoding.num_beams if mode == "published" else 1)
-            least_s = num_tokens * (WEIGHTS + sequences * CACHED * (PROMPT + num_tokens / 2)) / bytes_per_s
+            least_s = (
+                num_tokens * (MODEL.weights + sequences * MODEL.cached * (MODEL.prompt + num_tokens / 2)) / bytes_per_s
+            )
             yield (
                 f"| {mode} | {batch} | {seconds:.2f} | {batch / seconds:.2f} | {days:,.0f} | {_peak_gb(device):.1f} | "
                 f"{least_s / seconds:.0%} |"
