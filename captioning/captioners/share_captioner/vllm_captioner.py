@@ -153,6 +153,8 @@ class VllmCaptioner(RecipeModel):
         except CAPTIONER_ERRORS as error:
             if len(batch) == 1:
                 return [(batch[0], CaptionFailure(str(error)))]
+            if isinstance(error, torch.OutOfMemoryError):
+                self._together = max(1, len(batch) // 2)
             return [prompt for question in batch for prompt in self._prompts([question])]
         return list(zip(batch, made, strict=True))
 

@@ -207,8 +207,8 @@ def _written(output: Any) -> Written:
 
 def _share_of_gpu(device: torch.device, given: float | None) -> dict[str, float]:
     """vLLM's knob for the memory of a GPU, where the vision tower is already."""
+    torch.cuda.empty_cache()  # else vLLM takes for its own what is freed while it measures
     if given is None:
-        torch.cuda.empty_cache()
         free, whole = torch.cuda.mem_get_info(device)
         given = max(0.01, round(free / whole - LEFT_FREE, 3))
     return {"gpu_memory_utilization": given}
