@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from captioning.captioners.share_captioner.language import language_config
 from captioning.captioners.share_captioner.loading import DTYPES, LANGUAGE, Blueprint, Rotary
 from models.digest import weights_digest
-from models.weights import read_json
+from models.weights import one_line, read_json
 from schemas.commit import atomic_write, file_lock, write_bytes
 from schemas.files import scratch_folder
 from schemas.strict import fingerprint
@@ -80,10 +81,11 @@ def language_folder(blueprint: Blueprint, rotary: Rotary, dtype: str, models: Pa
                 shutil.rmtree(folder, ignore_errors=True)
                 _write(blueprint, dtype, folder)
                 write_bytes(folder / CONFIG, json.dumps(config, indent=1).encode())
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(folder, ignore_errors=True)  # a full disk is not to stay full of it
         raise ValueError(
-            f"{folder}: the language model cannot be written ({error.strerror or error}); name a folder with room "
-            "for it in SIGMA_SCRATCH"
+            f"{folder}: the language model cannot be written ({one_line(error)}); name a folder with room for it in "
+            "SIGMA_SCRATCH"
         ) from None
     return folder
 

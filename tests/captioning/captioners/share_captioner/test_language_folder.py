@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import LlamaForCausalLM
 
@@ -135,6 +136,29 @@ def test_a_full_disk_is_refused_before_anything_is_written(
     with pytest.raises(ValueError, match=r"0\.0 GB free, and the language model takes .* SIGMA_SCRATCH"):
         written(checkpoint(None), tmp_path)
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left")])
+def test_a_disk_that_fills_up_meanwhile_is_emptied_again(
+    error: Exception, checkpoint: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written_files = []
+    save = language_folder.save_file
+
+    def filling(tensors: dict[str, Tensor], *given: Any) -> None:
+        if written_files:
+            raise error
+        save(tensors, *given)
+        written_files.append(given[0])
+
+    monkeypatch.setattr(language_folder, "FILE_BYTES", 60_000)
+    monkeypatch.setattr(language_folder, "save_file", filling)
+    folder = checkpoint(None)
+    with pytest.raises(ValueError, match=r"cannot be written \(.*No space left.*\); name a folder .* SIGMA_SCRATCH$"):
+        written(folder, tmp_path)
+    assert written_files and not list(tmp_path.rglob("*.safetensors"))
+    monkeypatch.setattr(language_folder, "save_file", save)
+    assert (written(folder, tmp_path) / "config.json").is_file()
 
 
 def test_a_place_that_cannot_be_written_is_refused_in_one_line(checkpoint: Checkpoint, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from captioning.captioners.share_captioner.generation import generate_ids
 from captioning.captioners.share_captioner.language import EOS
 from captioning.captioners.share_captioner.language_folder import language_folder
 from captioning.captioners.share_captioner.loading import read_blueprint
-from captioning.captioners.share_captioner.vllm_engine import VllmEngine
+from captioning.captioners.share_captioner.vllm_engine import VllmEngine, _imported
 from captioning.recaption import Recaptioner
 from schemas.captioners import Caption
 from schemas.captioners import ShareCaptioner as Section
@@ -215,6 +215,11 @@ def test_what_cannot_start_is_refused_in_one_line(weights: Path, tmp_path: Path)
     with pytest.raises(ValueError, match=r"^caption.share_captioner.engine=vllm cannot start on cpu: .*") as error:
         ids_by_vllm(tmp_path, Decoding("greedy"), torch.zeros(1, 4, 8))
     assert "\n" not in str(error.value)
+
+
+def test_a_vllm_for_another_device_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"device is cuda, and this vllm is one for cpu; set device=auto"):
+        _imported(torch.device("cuda", 0))
 
 
 @pytest.mark.parametrize(("penalty", "name"), [(1.0, "greedy_ids"), (1.5, "greedy_ids_reppen1.5")])

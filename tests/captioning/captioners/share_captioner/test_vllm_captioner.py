@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from pathlib import Path
@@ -21,6 +22,7 @@ from captioning.captioners.share_captioner import (
     ShareCaptioner,
     VllmCaptioner,
     vllm_captioner,
+    vllm_engine,
 )
 from captioning.captioners.share_captioner.generation import generate_ids
 from captioning.captioners.share_captioner.vllm_engine import Written
@@ -116,8 +118,8 @@ def made(threaded: VllmCaptioner, monkeypatch: pytest.MonkeyPatch) -> VllmCaptio
 
 @pytest.fixture(scope="module")
 def pictures(photos: dict[str, Image.Image]) -> list[Image.Image]:
-    """21 that differ."""
-    return [photo.rotate(angle) for angle in (0, 90, 180) for photo in photos.values()]
+    """14 that differ."""
+    return [photo.rotate(angle) for angle in (0, 90) for photo in photos.values()]
 
 
 def engine_of(captioner: VllmCaptioner) -> Any:
@@ -263,6 +265,28 @@ def test_captions_longer_than_the_model_reads_are_refused(section: Section, capt
     tall = section.model_copy(update={"max_new_tokens": 2047})
     with pytest.raises(ValueError, match=r"max_new_tokens=2047: at most 1998 with engine=vllm"):
         VllmCaptioner(tall, "cpu", start=lambda *given, **knobs: TransformersEngine(captioner, *given, **knobs))
+
+
+def test_a_gpu_is_given_to_vllm_but_for_what_is_taken_and_a_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.empty_cache", lambda: None)
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda _: (76 * 10**9, 80 * 10**9))
+    gpu = torch.device("cuda", 0)
+    assert vllm_engine._share_of_gpu(gpu, None) == {"gpu_memory_utilization": 0.87}
+    assert vllm_engine._share_of_gpu(gpu, 0.4) == {"gpu_memory_utilization": 0.4}
+
+
+def test_a_cpu_gets_room_for_every_caption(made: VllmCaptioner) -> None:
+    engine = engine_of(made)
+    room = vllm_engine._room_on_cpu(engine.folder, torch.float32, 4, 300)["kv_cache_memory_bytes"]
+    assert 4 * 300 * 2 * 2 * 64 * 4 <= room < 2**22
+
+
+def test_a_vllm_that_cannot_be_imported_is_named_with_what_to_type(
+    section: Section, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "vllm", None)
+    with pytest.raises(ValueError, match=r"vllm cannot be imported \(.*\); install it .* -c constraints-vllm\.txt`$"):
+        VllmCaptioner(section, "cpu")
 
 
 def test_without_vllm_the_recipe_is_refused_in_one_line(section: Section, monkeypatch: pytest.MonkeyPatch) -> None:
