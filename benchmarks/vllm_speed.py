@@ -1,11 +1,15 @@
 """Share-Captioner on vLLM against our own static batches: the same tiny model, captions of unequal length.
 
+`--full` measures vLLM alone, at the published size with random weights, on a GPU.
+
 vLLM has an environment of its own: `make test-vllm` makes it, and `OMP_NUM_THREADS=1 .venv-vllm/bin/python -m
 benchmarks.vllm_speed` measures in it. It is not among `python -m benchmarks`, whose other packages vLLM trips over.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
 import random
 import statistics
@@ -14,13 +18,20 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 
-from benchmarks.captioning_speed import pictures_of_noise
+from benchmarks.captioning_cost import GPUS, Choice, images_per_s
+from benchmarks.captioning_speed import FULL, TINY, pictures_of_noise
+from benchmarks.captioning_speed import NUM_PICTURES as NUM_PICTURES_OF_ALL
 from captioning.captioners.base import Generated, Question
 from captioning.captioners.share_captioner import RecipeCaptioner, VllmCaptioner
+from captioning.captioners.share_captioner.dimensions import Dimensions, ResamplerChoices
 from captioning.captioners.share_captioner.generation import Decoding, generate_ids
+from captioning.captioners.share_captioner.layout import source_of
+from captioning.captioners.share_captioner.model import ShareCaptionerModel
 from captioning.captioners.share_captioner.vllm_engine import VllmEngine, Written
 from schemas.captioners import ShareCaptioner
 from tests.captioning.captioners.share_captioner import conftest as tiny
@@ -121,11 +132,85 @@ def _busy_share(busy: Sequence[int]) -> float:
     return sum(count >= 0.9 * AT_ONCE for count in window) / len(window)
 
 
+def full_size(folder: Path, dimensions: Dimensions, device: str, tokens: int, at_once: Sequence[int]) -> Iterator[str]:
+    """Pictures per second of the whole captioner by captions at once, beside what an H100 can do at most."""
+    os.environ["SIGMA_SCRATCH"] = str(folder)
+    (weights := folder / "weights").mkdir()
+    write_random_checkpoint(weights, dimensions, torch.float32 if device == "cpu" else torch.bfloat16)
+    (weights / "tokenizer.model").write_bytes(tiny.train_tokenizer(folder).read_bytes())
+    yield f"{device}, {tokens} tokens a caption\n"
+    yield "| captions at once | images/s | GPU-days for 33 million | an H100 at most, images/s | steps 90 % filled |"
+    yield "|---|---|---|---|---|"
+    for count in at_once:
+        section = ShareCaptioner(weights=str(weights), device=device, max_new_tokens=tokens, batch_size=count)
+        captioner = VllmCaptioner(section, device, start=UnequalEngine)
+        engine = captioner._engine
+        assert isinstance(engine, UnequalEngine)
+        questions = [
+            Question(str(number), picture, tokens) for number, picture in enumerate(pictures_of_noise(8 * count))
+        ]
+        engine.busy = []
+        for _ in captioner.stream(iter(questions[:4])):  # compiles and records what it will run
+            pass
+        engine.busy, begun = [], time.perf_counter()
+        num_answers = sum(isinstance(answer, Generated) for _, answer in captioner.stream(iter(questions)))
+        rate = num_answers / (time.perf_counter() - begun)
+        captioner.close()
+        limit = images_per_s(Choice("vllm", "greedy", count), GPUS["h100"], tokens, limit=True)
+        filled = sum(busy >= 0.9 * count for busy in engine.busy) / len(engine.busy)
+        yield f"| {count} | {rate:.1f} | {NUM_PICTURES_OF_ALL / rate / 86_400:,.0f} | {limit:.1f} | {filled:.0%} |"
+
+
+def write_random_checkpoint(folder: Path, dimensions: Dimensions, dtype: torch.dtype) -> None:
+    """The published files of a model of that size, but for the tokenizer."""
+    with torch.device("meta"):
+        shapes = {ours: tensor.shape for ours, tensor in ShareCaptionerModel(dimensions).state_dict().items()}
+    tensors: dict[str, Tensor] = {}
+    files: dict[str, str] = {}
+
+    def save() -> None:
+        file = f"model-{len(set(files.values())):05d}.safetensors"
+        save_file(tensors, folder / file)
+        files.update(dict.fromkeys(tensors, file))
+        tensors.clear()
+
+    for ours, shape in shapes.items():
+        names = source_of(ours, (), 1.0).names
+        own = torch.Size([shape[0] // 3]) if len(names) > 1 else shape  # query and value have a bias, the key has none
+        for name in names:
+            is_norm = "norm" in name or ".ln_" in name
+            tensors[name] = torch.ones(own, dtype=dtype) if is_norm else torch.empty(own, dtype=dtype).normal_(std=0.05)
+        if sum(tensor.nbytes for tensor in tensors.values()) > 2**31:
+            save()
+    half = dimensions.hidden_size // dimensions.num_heads // 2
+    for layer in range(dimensions.num_layers):
+        frequencies = dimensions.rope_theta ** (-torch.arange(half) / half)
+        tensors[f"internlm_model.model.layers.{layer}.self_attn.rotary_emb.inv_freq"] = frequencies.to(dtype)
+    save()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
+    assert isinstance(dimensions.connector, ResamplerChoices)
+    heads = {"vision_heads": dimensions.vision_heads, "num_attention_heads": dimensions.num_heads}
+    (folder / "config.json").write_text(json.dumps(heads | dimensions.connector.as_config()))
+
+
 def main() -> None:
     """Print the table."""
-    print("| what | vLLM | beside it | ratio, median of rounds | goal |\n|---|---|---|---|---|")
-    with tempfile.TemporaryDirectory() as folder:
-        for line in vllm_beside_batches(Path(folder)):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--full", action="store_true", help="vLLM alone, at the published size")
+    parser.add_argument("--device", default="cuda", help="of --full")
+    parser.add_argument("--tiny", action="store_true", help="a toy model for --full, to try the lines")
+    parser.add_argument("--tokens", type=int, default=180, help="of a caption, for --full")
+    parser.add_argument("--at-once", type=int, nargs="+", default=[8, 32, 128, 256], help="captions, for --full")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if given.full:
+            size = TINY if given.tiny else FULL
+            lines = full_size(folder, size, given.device, given.tokens, given.at_once)
+        else:
+            print("| what | vLLM | beside it | ratio, median of rounds | goal |\n|---|---|---|---|---|")
+            lines = vllm_beside_batches(folder)
+        for line in lines:
             print(line, flush=True)
 
 

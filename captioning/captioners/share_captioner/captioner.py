@@ -87,5 +87,9 @@ class RecipeCaptioner(RecipeModel, InBatches):
             raise
 
     def _write_about_nothing(self, num_tokens: int) -> None:
-        prompt = self.model.prompts([Image.new("RGB", (8, 8))])
-        generate_ids(self.model.model.language, prompt, replace(self.decoding, max_new_tokens=num_tokens), [0], [])
+        prompt, decoding = (
+            self.model.prompts([Image.new("RGB", (8, 8))]),
+            replace(self.decoding, max_new_tokens=num_tokens),
+        )
+        # A growing cache takes no less than one of fixed size, and compiles nothing.
+        generate_ids(self.model.model.language, prompt, decoding, [0], [], static_cache=False)

@@ -90,7 +90,9 @@ def test_the_batch_is_chosen_by_memory_with_a_caption_of_just_so_many_tokens(
 
     def choose(device: torch.device, most_tokens: int, write: Callable[[int], None]) -> int:
         generate = chosen.generate_ids
-        monkeypatch.setattr(chosen, "generate_ids", lambda *given: tried.append(len(generate(*given)[0])))
+        monkeypatch.setattr(
+            chosen, "generate_ids", lambda *given, **more: tried.append(len(generate(*given, **more)[0]))
+        )
         write(5)
         return 3 + most_tokens
 
