@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from commands import building, keeping, learning, looking, planning, showing
+from commands import building, keeping, learning, looking, planning, showing, weights
 from commands.terminal import complaints, console
 
 app = typer.Typer(
@@ -70,6 +70,7 @@ for _command in (
 ):
     app.command()(_command)
 
+app.add_typer(weights.weights, name="weights")
 captioners = typer.Typer(no_args_is_help=True, help="Check a captioner's weights.")
 app.add_typer(captioners, name="captioner")
 captioners.command()(learning.validate)

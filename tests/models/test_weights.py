@@ -13,7 +13,8 @@ from schemas.training import Latents, Text
 
 def test_every_weight_names_its_size_licence_and_purpose():
     known = [value for value in vars(weights).values() if isinstance(value, Weight)]
-    assert len({(weight.hub_id, weight.pattern) for weight in known}) == len(known) == 10
+    assert len({(weight.hub_id, weight.pattern) for weight in known}) == len(known) == 12
+    assert {weight.name: weight for weight in known} == weights.KNOWN, "`sigma weights` lists all of them"
     for weight in known:
         assert weight.size.endswith(("GB", "MB")) and weight.licence and weight.description
 
@@ -21,7 +22,14 @@ def test_every_weight_names_its_size_licence_and_purpose():
 def test_the_error_is_one_line_with_id_size_command_and_knob():
     message = str(missing_weights(SDXL_VAE, "latents.weights", "nowhere"))
     assert "\n" not in message
-    for part in (SDXL_VAE.hub_id, "0.34 GB", "`hf download ", "--include 'vae/*'", "then set latents.weights=pixart_"):
+    for part in (
+        SDXL_VAE.hub_id,
+        "0.34 GB",
+        "`sigma weights get sdxl-vae`",
+        "`hf download ",
+        "--include 'vae/*'",
+        "then set latents.weights=pixart_",
+    ):
         assert part in message
 
 
