@@ -34,6 +34,8 @@ LONGEST_WAIT_S = 60.0
 LONGEST_RETRY_AFTER_S = 300.0
 """Longest wait that a server may set."""
 CONNECT_TIMEOUT_S = 20.0
+MODELS_TIMEOUT_S = 10.0
+"""Longest wait for a list of models; a server that gives none in that time is asked without."""
 REPLY_BYTES = 4_000_000
 """No more of a reply is read; a caption is a few kB."""
 
@@ -121,9 +123,12 @@ class ChatClient:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._slots = asyncio.Semaphore(section.concurrency)
         headers = {"Authorization": f"Bearer {self._key}"} if self._key else {}
-        limits = aiohttp.ClientTimeout(total=section.timeout_s, sock_connect=CONNECT_TIMEOUT_S)
+        self._limits, self._models_limits = (
+            aiohttp.ClientTimeout(total=total, sock_connect=CONNECT_TIMEOUT_S)
+            for total in (section.timeout_s, min(section.timeout_s, MODELS_TIMEOUT_S))
+        )
         connector = aiohttp.TCPConnector(limit=section.concurrency + len(self._servers))
-        async with aiohttp.ClientSession(headers=headers, timeout=limits, connector=connector) as self._session:
+        async with aiohttp.ClientSession(headers=headers, connector=connector) as self._session:
             self._ready.set()
             await self._stop.wait()
             others = asyncio.all_tasks() - {asyncio.current_task()}
@@ -224,6 +229,7 @@ class ChatClient:
                 server.url + path,
                 data=body,
                 headers={"Content-Type": "application/json"} if body else None,
+                timeout=self._limits if body else self._models_limits,
                 allow_redirects=False,
                 proxy=proxy_of(server.url),
             ) as response:

@@ -7,14 +7,17 @@ import math
 import re
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 from captioning.captioners.base import CaptionerUnusable, Generated
+from captioning.texts.text import read_json
 
 ENDED = frozenset({"stop", "eos", "eos_token", "stop_sequence", "end_turn"})
 """What `finish_reason` is where the model came to an end."""
 CUT = frozenset({"length", "max_tokens", "model_length", "model_context_window_exceeded"})
 """What it is at the limit of tokens. Anything else (error, abort, null) ends no caption."""
+
+MOST_TOKENS = 2**31 - 1
+"""What the column of a caption's tokens holds; a count above it, or below 0, is none."""
 
 MODELS_SHOWN = 5
 
@@ -51,7 +54,7 @@ def check_model(content: bytes, model: str, max_tokens: int) -> None:
         CaptionerUnusable: the list lacks the model, or the model reads and writes fewer tokens than `max_tokens`.
     """
     try:
-        listed = {str(entry["id"]): entry for entry in json.loads(content)["data"]}
+        listed = {str(entry["id"]): entry for entry in read_json(content)["data"]}
     except (ValueError, LookupError, TypeError):
         return
     names = {model, model.partition(":")[0]}  # "llava" is listed as "llava:latest", "x:fast" as "x"
@@ -62,7 +65,7 @@ def check_model(content: bytes, model: str, max_tokens: int) -> None:
         shown = ", ".join(sorted(listed)[:MODELS_SHOWN]) + (", ..." if len(listed) > MODELS_SHOWN else "")
         raise CaptionerUnusable(f"the server has no model {model}; set caption.endpoint.model to one of {shown}")
     longest = found.get("max_model_len")
-    if isinstance(longest, int) and max_tokens >= longest:
+    if isinstance(longest, int) and 0 < longest <= max_tokens:
         raise CaptionerUnusable(
             f"caption.endpoint.max_tokens={max_tokens} leaves no room for the picture: the server gives {model} "
             f"{longest} tokens for picture, prompt and caption together (max_model_len); set it lower"
@@ -91,7 +94,7 @@ def status_error(status: int, content: bytes, retry_after_s: float | None = None
 def _refused_field(content: bytes) -> str | None:
     """The field of the request that a server's error is about; None where it is about the picture, or names none."""
     try:
-        error: Any = json.loads(content)
+        error = read_json(content)
     except ValueError:
         return None
     error = error.get("error", error) if isinstance(error, dict) else None
@@ -104,7 +107,7 @@ def _refused_field(content: bytes) -> str | None:
 def message_of(content: bytes) -> str:
     """The first line of a server's error message."""
     try:
-        found: Any = json.loads(content)
+        found = read_json(content)
     except ValueError:
         found = content.decode(errors="replace")
     for key in ("error", "message", "detail"):  # OpenAI's {"error": {"message": ...}}; older vLLM; FastAPI
@@ -123,7 +126,7 @@ def read_reply(content: bytes) -> Generated:
         PictureRefused: the server's filter held the text back.
     """
     try:
-        reply = json.loads(content)
+        reply = read_json(content)
         choice = reply["choices"][0]
         text = choice["message"].get("content")
         usage = reply.get("usage") or {}
@@ -145,7 +148,7 @@ def read_reply(content: bytes) -> Generated:
     return Generated(
         text or "",
         ending in ENDED,
-        num_tokens if isinstance(num_tokens, int) else None,
+        num_tokens if isinstance(num_tokens, int) and 0 <= num_tokens <= MOST_TOKENS else None,
         revision if isinstance(revision, str) and revision else None,
     )
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 import unicodedata
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -40,6 +42,19 @@ def clean(text: str | None) -> str | None:
         text = _REMOVED.sub(lambda found: found[1] or "", unicodedata.normalize("NFC", text))
         text = unicodedata.normalize("NFC", _STRAY_JOINER.sub("", text))
     return " ".join(_CONTROL.sub(" ", text).split()) or None
+
+
+def read_json(content: str | bytes) -> Any:
+    """What JSON of unknown origin says, without halves of surrogate pairs, which no file can hold.
+
+    Raises:
+        ValueError: it is no JSON, or is nested too deep.
+    """
+    try:
+        whole = json.dumps(json.loads(content), ensure_ascii=False)
+        return json.loads(whole.encode(errors="ignore"))
+    except RecursionError:
+        raise ValueError("the JSON is nested too deep") from None
 
 
 def words(text: str) -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from captioning.texts.chat import said_around, standing
 from captioning.texts.markup import quotes_filled
+from captioning.texts.text import read_json
 
 ROUNDS = 8
 """An answer that is wrapped more often than this is not unwrapped to its end."""
@@ -196,8 +197,8 @@ def _caption_of_json(text: str) -> tuple[str, str, str] | None:
     if not text.startswith(("{", "[")):
         return None
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
+        found = read_json(text)
+    except ValueError:
         return None
     found = found[0] if isinstance(found, list) and len(found) == 1 else found
     for key in _CAPTION_KEYS if isinstance(found, dict) else ():

@@ -20,7 +20,15 @@ from PIL import Image
 
 from captioning.captioners.base import Answer, CaptionerUnusable, CaptionFailure, Generated
 from captioning.captioners.chat_client import ChatClient, proxy_of
-from captioning.captioners.chat_reply import PictureRefused, message_of, read_reply, retry_after_s, status_error
+from captioning.captioners.chat_reply import (
+    PictureRefused,
+    ServerBusy,
+    check_model,
+    message_of,
+    read_reply,
+    retry_after_s,
+    status_error,
+)
 from captioning.captioners.endpoint import EndpointCaptioner, data_uri
 from captioning.captioners.make import make_captioner
 from captioning.recaption import Recaptioner
@@ -131,6 +139,20 @@ def test_a_server_that_hangs_is_waited_for_so_long_and_no_longer() -> None:
     assert isinstance(answers[0], Generated)
     assert server.asked[40] == 2
     assert 0.6 <= took < 3
+
+
+def test_a_list_of_models_that_never_comes_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captioning.captioners.chat_client.MODELS_TIMEOUT_S", 0.2)
+
+    async def hang(*_: object) -> web.StreamResponse:
+        await asyncio.sleep(30)
+        return web.Response()
+
+    monkeypatch.setattr(ChatServer, "_list", hang)
+    with ChatServer(models=listed()) as server:
+        begun = time.perf_counter()
+        assert isinstance(ask(server, [20], timeout_s=20)[0], Generated)
+    assert time.perf_counter() - begun < 5
 
 
 def test_a_slow_server_is_no_failure() -> None:
@@ -246,6 +268,9 @@ def test_a_mistake_that_the_server_s_models_show_stops_before_the_first_picture(
         (listed(), "tiny"),
         (["what?"], "tiny"),
         ({"data": [{"name": "no id"}]}, "tiny"),
+        ({"data": None}, "tiny"),
+        (listed({"id": "tiny", "max_model_len": -1}), "tiny"),
+        (listed({"id": "tiny", "max_model_len": 0}), "tiny"),
         (403, "tiny"),
         (500, "tiny"),
         (None, "tiny"),
@@ -504,6 +529,26 @@ def test_a_servers_error_is_shown_in_one_bounded_line() -> None:
 def test_text_in_parts_is_joined() -> None:
     parts = b'{"choices": [{"message": {"content": [{"type": "text", "text": "a "}, {"type": "text", "text": "b"}]}}]}'
     assert read_reply(parts) == Generated("a b", True, None)
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"choices": ' + b"[" * 100_000, b'{"a":' * 100_000], ids=len)
+def test_json_that_is_nested_too_deep_is_no_reply(content: bytes) -> None:
+    with pytest.raises(ServerBusy, match="no chat completion"):
+        read_reply(content)
+    check_model(content, "tiny", 100)
+    assert isinstance(status_error(400, content), PictureRefused)
+
+
+@pytest.mark.parametrize("half", [rb"\ud83d", rb"\udc00", b"\xed\xa0\xbd"])
+def test_half_a_letter_in_a_reply_is_left_out(half: bytes) -> None:
+    reply = b'{"choices": [{"message": {"content": "A %s dog."}}], "system_fingerprint": "v%s1"}' % (half, half)
+    assert read_reply(reply) == Generated("A  dog.", revision="v1")
+
+
+@pytest.mark.parametrize("count", [2**31, -1, "20", 1e3, None])
+def test_a_count_of_tokens_that_can_be_none_is_none(count: object) -> None:
+    reply = {"choices": [{"message": {"content": "A dog."}}], "usage": {"completion_tokens": count}}
+    assert read_reply(json.dumps(reply).encode()) == Generated("A dog.")
 
 
 @pytest.mark.parametrize(
