@@ -55,11 +55,11 @@ class ShareCaptioner(CaptionerSection):
     """Folder, or hub id (`org/name` or `org/name@commit`) in the local hub cache; nothing is downloaded. Null is the
     published one."""
     engine: Literal["transformers", "vllm"] = "transformers"
-    """What writes the captions. `vllm` gives the place of a caption that has ended to the next picture, and is many
-    times as fast on a GPU; it needs the extra `sigma-pipeline[vllm]`, and has no `published` decoding."""
+    """What writes the captions. `vllm` gives the place of a caption that has ended to the next picture, where a batch
+    of transformers waits for its longest; it needs the extra `sigma-pipeline[vllm]` and has no `published` decoding."""
     decoding: Literal["published", "greedy", "sampled"] = "greedy"
     """`greedy` takes the likeliest token. `sampled` draws each, seeded per image. `published` is the authors' beam
-    search with sampling, on `engine: transformers` alone, and many times as dear (docs/captioning.md)."""
+    search with sampling, on `engine: transformers` alone, and the dearest by far (docs/captioning.md)."""
     rotary: Literal["reference", "exact"] = "reference"
     """`reference` takes the rotary frequencies as the checkpoint rounded them, as published captions were made."""
     dtype: Dtype = "auto"
