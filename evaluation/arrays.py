@@ -57,7 +57,7 @@ def as_finite(rows: np.ndarray, name: str, first_row: int = 0, dtype: type = np.
     Raises:
         ValueError: a value is NaN or infinite; the message names the first such row.
     """
-    block = rows.astype(dtype)
+    block: np.ndarray = rows.astype(dtype)
     whole = np.isfinite(block).all(axis=1)
     if not whole.all():
         raise ValueError(f"{name} holds NaN or infinity in row {first_row + int(np.argmin(whole))} (from 0)")
