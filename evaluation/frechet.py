@@ -111,7 +111,7 @@ def frechet_distance(mu1: Rows, sigma1: Rows, mu2: Rows, sigma2: Rows) -> float:
         sigma1, sigma2: (d, d), symmetric, no eigenvalue below zero by more than rounding.
 
     Raises:
-        ValueError: shapes differ, a value is NaN or infinite, or a sigma cannot be a covariance.
+        ValueError: shapes differ, a value is NaN or infinite, or sigma1 or sigma2 is no covariance.
     """
     mean1, cov1 = _moments_of_use(mu1, sigma1, ("mu1", "sigma1"))
     mean2, cov2 = _moments_of_use(mu2, sigma2, ("mu2", "sigma2"))

@@ -149,7 +149,7 @@ def test_rank_deficient_sets_of_no_common_direction_add_their_traces() -> None:
     assert frechet_distance(np.zeros(5), a, np.ones(5), 0 * b) == pytest.approx(10, rel=1e-14)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 10**6), st.integers(2, 30), st.integers(2, 30), st.integers(1, 20))
 def test_turning_moving_and_swapping_both_sets_changes_nothing(seed: int, n: int, m: int, width: int) -> None:
     x, y = features(seed, n, width), features(seed + 1, m, width, mean=0.3, spread=2)
