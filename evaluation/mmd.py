@@ -123,8 +123,8 @@ def cmmd(x: Rows, y: Rows, *, sigma: float = 10.0, scale: float = 1000.0, unbias
             scale (1 - mean k) (1/n + 1/m), which counts for small sets. The unbiased one may be below zero.
 
     Raises:
-        ValueError: x or y is not rows of finite numbers, their widths differ, the kernel has no width above 0, or unbiased is
-            wanted of a set of one row.
+        ValueError: x or y is not rows of finite numbers, their widths differ, the kernel has no width above 0, or
+            unbiased is wanted of a set of one row.
     """
     first, second = as_pair(x, y, ("x", "y"))
     if not sigma > 0:
