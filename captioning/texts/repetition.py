@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def repeats_itself(text: str) -> bool:
     )
 
 
-def has_loop(found: list[str]) -> bool:
+def has_loop(found: Sequence[str]) -> bool:
     """True if a stretch of the words is one phrase `LOOP_REPEATS` times or more.
 
     Words that equal the one n places before them make a run; with n words before it, a run of length r is a phrase
@@ -68,7 +69,7 @@ def has_loop(found: list[str]) -> bool:
     return False
 
 
-def phrase_share(found: list[str]) -> float:
+def phrase_share(found: Sequence[str]) -> float:
     """Share of the words that are in a phrase of `PHRASE_WORDS` words which was said before."""
     seen: set[tuple[str, ...]] = set()
     covered, end = 0, 0
@@ -88,5 +89,5 @@ def _longest_run(equal: np.ndarray) -> int:
 
 
 def _repeats_sentences(text: str) -> bool:
-    counts = Counter(tuple(words(sentence)) for sentence in sentences(text))
+    counts = Counter(words(sentence) for sentence in sentences(text))
     return any(count >= SENTENCE_REPEATS and len(said) >= SENTENCE_WORDS for said, count in counts.items())

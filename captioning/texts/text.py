@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -57,9 +58,13 @@ def read_json(content: str | bytes) -> Any:
         raise ValueError("the JSON is nested too deep") from None
 
 
-def words(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation; a character each in scripts without spaces."""
-    return _WORD.findall(text.lower())
+@lru_cache(128)
+def words(text: str) -> tuple[str, ...]:
+    """The words of a text in lower case, without punctuation; a character each in scripts without spaces.
+
+    The last texts are remembered, since each rule of the gate asks for the words of the same caption and sentences.
+    """
+    return tuple(_WORD.findall(text.lower()))
 
 
 def sentences(text: str) -> list[str]:
