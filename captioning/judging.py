@@ -13,6 +13,7 @@ from captioning.texts.gate import Judgement, judge
 from engine.dataset import Dataset, as_stored, read_parquet
 from engine.job import Job
 from engine.map_job import MapJob, counted
+from engine.names import Held
 from engine.run_log import JobResult
 from engine.runner import Committed, LazyRunner, Progress, Queue, Task
 from schemas.files import delete_file
@@ -93,7 +94,7 @@ def judge_again(
     with dataset.lock(), LazyRunner(recipe.run.runner, recipe.run.workers, recipe.run.retries) as runners:
         held, results = dataset.held(), list[JobResult]()
         for step in tables:
-            step.state(held)
+            _refuse_changes(step, held)
         for step in tables:
             (table,) = step.outputs
             listed = held.listed(table)
@@ -125,3 +126,18 @@ def judge_again(
             )
         for step, result in zip(tables, results, strict=True):
             step.check(dataset, result)
+
+
+def _refuse_changes(step: MapJob, held: Held) -> None:
+    try:
+        step.state(held)
+    except ValueError as error:
+        record = held.record(step.outputs[0])
+        names = step.knobs.keys() | (record.knobs.keys() if record else set())
+        changed = {name for name in names if not record or record.knobs.get(name) != step.knobs.get(name)}
+        if changed != {"clean.languages"}:
+            raise
+        raise ValueError(
+            f"{error}. Other languages need --redo clean --redo caption in place of --judge-again: that judges paid "
+            "answers anew without asking for them, and only a captioner that draws is asked again for refused ones"
+        ) from None

@@ -207,7 +207,20 @@ def caption(
         begin, advance = partial(progress.begin, "caption"), partial(progress.advance, "caption")
         for line in judging.judge_again(data, steps, begin, advance):
             console.print(line, markup=False, soft_wrap=True)
-        console.print("next: sigma build, which computes anew what depends on the rows that have changed")
+        if _waits_for_a_build(data):
+            console.print("next: sigma build, which computes anew what depends on the rows that have changed")
+
+
+def _waits_for_a_build(data: DataRecipe) -> bool:
+    """Whether something of a dataset is not as its inputs and the recipe are now."""
+    from engine.dataset import Dataset
+    from engine.job import State
+
+    held = Dataset(data.out_path()).held()
+    try:
+        return not {step.state(held) for step in steps_upto(data)} <= {State.DONE, State.NEW}
+    except ValueError:  # a knob was changed, which sigma build explains
+        return True
 
 
 def recipe(

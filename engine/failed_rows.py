@@ -52,8 +52,9 @@ class FailureLimit:
         shown = ", ".join(f"{count:,} {reason}" for reason, count in commonest)
         raise ValueError(
             f"{self.job}: {num_failed:,} of {num_tried:,} images in {table} failed ({shown}), more than "
-            f"{self.job}.max_failed_share={self.max_share:g} allows; all parts are committed: run sigma build "
-            f"again to ask again for what failed, or set {self.job}.max_failed_share higher to go on without it"
+            f"{self.job}.max_failed_share={self.max_share:g} allows; all parts are committed. sigma build asks again "
+            "where there was no answer, and for refused answers (refused_caption in the table) only where another one "
+            f"can come; else change the recipe, or set {self.job}.max_failed_share higher to go on without them"
         )
 
     def begin(self, dataset: Dataset, table: str) -> None:

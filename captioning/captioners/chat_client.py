@@ -7,7 +7,7 @@ import random
 import threading
 import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from functools import partial
@@ -79,9 +79,9 @@ class ChatClient:
     are left out, requests go on, each after its own wait.
     """
 
-    def __init__(self, section: Endpoint, key: str) -> None:
-        self._section, self._key = section, key
-        self._servers = [Server(url) for url in section.servers()]
+    def __init__(self, section: Endpoint, key: str, servers: Sequence[Server]) -> None:
+        """`servers` are the same for all clients of a captioner: one that is left out stays so from part to part."""
+        self._section, self._key, self._servers = section, key, servers
         self._last_reply = 0.0
         """When any server last replied, whatever it said."""
         self._thread = threading.Thread(target=self._serve, name="chat client", daemon=True)
@@ -238,6 +238,11 @@ class ChatClient:
                     content = content.replace(self._key.encode(), b"***")
                 self._last_reply = time.monotonic()
                 yield response.status, content, response.headers.get("Retry-After")
+        except aiohttp.ClientSSLError as error:
+            raise CaptionerUnusable(
+                f"no https there ({error}); write http:// for a server without it, or name the file with the "
+                "authority of its certificate in the environment variable SSL_CERT_FILE"
+            ) from None
         except aiohttp.ClientConnectorError as error:
             raise ServerUnreachable(str(error)) from None
         except aiohttp.ConnectionTimeoutError:

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from captioning.captioners.base import Answer, CaptionerUnusable, Plain, Question, up_to
-from captioning.captioners.chat_client import ChatClient
+from captioning.captioners.chat_client import ChatClient, Server
 from schemas.captioners import Endpoint
 
 Answered = SimpleQueue[tuple[str, Future[Answer]]]
@@ -37,6 +37,7 @@ class EndpointCaptioner:
             raise CaptionerUnusable("caption.endpoint: name the server (url) and its model (model)")
         self._section = section
         self._key = read_key(section.api_key_env)
+        self._servers = [Server(url) for url in section.servers()]
         self._checked = False
         self.name, self.revision = section.model, None
         self.prompt: str | None = section.prompt
@@ -62,7 +63,7 @@ class EndpointCaptioner:
         """
         answered: Answered = SimpleQueue()
         in_flight = 0
-        with ChatClient(self._section, self._key) as client:
+        with ChatClient(self._section, self._key, self._servers) as client:
             while True:
                 for question in up_to(self.window - in_flight, questions):
                     if not self._checked:

@@ -97,7 +97,10 @@ def test_answers_are_judged_by_the_rules_of_today_and_only_what_changed_moves(
 def test_judging_twice_changes_nothing_the_second_time(made: DataRecipe, typed: list[str]) -> None:
     said(typed)
     before = names_in(Dataset(made.out_path()).folder("captions"))
-    assert "12 rows judged again, 0 changed" in said(typed)
+    again = said(typed)
+    assert "12 rows judged again, 0 changed" in again and "next: sigma build" in again  # the mix waits for it
+    build(made, upto="mix")
+    assert "next" not in said(typed)
     assert names_in(Dataset(made.out_path()).folder("captions")) == before
 
 
@@ -150,6 +153,12 @@ def test_more_refused_than_allowed_stops_the_command_after_all_is_judged(made: D
     shown = said([*typed, "caption.max_failed_share=0.1"], status=1)
     assert "4 changed" in shown and "4 of 12 images in captions failed" in shown
     assert Dataset(made.out_path()).record("captions").failed == [4, 12]  # type: ignore[union-attr]
+
+
+def test_other_languages_name_the_way_that_asks_nobody(typed: list[str]) -> None:
+    shown = said([*typed, "clean.languages=[de, en]"], status=1)
+    assert "--redo clean --redo caption in place of --judge-again" in shown
+    assert "in place of" not in said([*typed, "clean.languages=[de]", "caption.captioner=vlm"], status=1)
 
 
 def test_a_dataset_without_captions_is_refused(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_the_wait_of_a_retry_after_header_is_kept() -> None:
 
 
 def test_waits_grow_and_are_spread() -> None:
-    waits = ChatClient(captioner("http://127.0.0.1:1/v1", backoff_s=1)._section, "")
+    waits = ChatClient(captioner("http://127.0.0.1:1/v1", backoff_s=1)._section, "", ())
     for attempt, least in enumerate((1, 2, 4, 8, 16, 32, 60, 60)):
         found = {waits._wait_s(attempt, seed) for seed in range(50)}
         assert min(found) >= least and max(found) <= 1.5 * least and len(found) > 40
@@ -343,6 +343,22 @@ def test_a_server_that_is_not_there_costs_no_picture_and_little_time() -> None:
         assert time.perf_counter() - begun < 5
     assert all(isinstance(answer, Generated) for answer in answers)
     assert stays.asked[20] == 20
+
+
+def test_a_server_that_fails_stays_out_from_part_to_part() -> None:
+    with ChatServer({20: server_that.status(503)}) as dies, ChatServer() as stays:
+        made = captioner(dies, urls=[stays.url], backoff_s=30, concurrency=2)
+        for _ in range(4):
+            assert isinstance(asked(made, [picture(20)] * 4, range(4))[0], Generated)
+    assert dies.asked[20] <= 2 and stays.asked[20] == 16
+
+
+def test_a_server_without_https_stops_the_job_at_once() -> None:
+    with ChatServer() as server:
+        begun = time.perf_counter()
+        with pytest.raises(CaptionerUnusable, match=r"no https there .* write http://"):
+            ask(server.url.replace("http", "https"), [20] * 3, backoff_s=30)
+        assert time.perf_counter() - begun < 5
 
 
 def test_servers_that_are_all_gone_are_all_named() -> None:
