@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 ROOM = Path(__file__).parents[2] / "evaluation"
-STANDARD = {"__future__", "collections", "dataclasses", "math", "typing"}
+STANDARD = {"__future__", "collections", "dataclasses", "math", "statistics", "typing"}
 
 
-@pytest.mark.parametrize("name", ["arrays", "frechet", "mmd", "clip_score"])
+@pytest.mark.parametrize("name", ["arrays", "frechet", "mmd", "clip_score", "manifold", "preference"])
 def test_a_measure_imports_numpy_and_torch_alone(name: str) -> None:
     tree = ast.parse((ROOM / f"{name}.py").read_text(encoding="utf-8"))
     found = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
