@@ -73,7 +73,7 @@ class Watch:
             f"{WINDOW} pictures "
             f"({', '.join(f'{count} {reason}' for reason, count in reasons)})"
             + (f", for example {shown}" if shown else "")
-            + "; what it wrote is kept, and the same command does not ask for it again. Change the prompt or how the "
+            + "; what it wrote is kept, and is not asked for again without --redo. Change the prompt or how the "
             "captioner answers (caption.endpoint.extra_body turns a server's thinking off); after a change at the "
             f"server itself add --redo caption; caption.max_failed_share={REFUSED_SHARE:g} goes on all the same"
         )

@@ -208,7 +208,7 @@ def caption(
         for line in judging.judge_again(data, steps, begin, advance):
             console.print(line, markup=False, soft_wrap=True)
         if _waits_for_a_build(data):
-            console.print("next: sigma build, which computes anew what depends on the rows that have changed")
+            console.print("next: sigma build, which computes what is not up to date")
 
 
 def _waits_for_a_build(data: DataRecipe) -> bool:

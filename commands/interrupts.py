@@ -21,6 +21,13 @@ GIVING_S = 1.0
 """The longest that the lease of a dataset in a store is then given back."""
 FINISHED_STAYS = "stopped; what was finished stays, run the same command to go on"
 
+
+def finished_stays() -> str:
+    """The line after a signal; the same command with --redo would begin anew."""
+    again = any(typed.partition("=")[0] == "--redo" for typed in sys.argv)
+    return FINISHED_STAYS.replace("command", "command without --redo") if again else FINISHED_STAYS
+
+
 _received = signal.SIGINT
 """The signal that ends the command."""
 _raised: bool | None = None
@@ -112,5 +119,5 @@ def _watch(seen: int) -> None:
         if _raised is False:
             os.kill(os.getpid(), number)
     show_cursor = "\x1b[?25h" if os.isatty(1) else ""
-    os.write(2, f"{show_cursor}{FINISHED_STAYS}\n".encode())
+    os.write(2, f"{show_cursor}{finished_stays()}\n".encode())
     leave()

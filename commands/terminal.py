@@ -91,11 +91,11 @@ def shown(text: str | Path) -> str:
 
 
 @contextmanager
-def refusals(if_stopped: str = interrupts.FINISHED_STAYS) -> Iterator[None]:
+def refusals(if_stopped: str | None = None) -> Iterator[None]:
     """Turn what a user can mend into one line and exit status 1; a traceback only with --debug.
 
     Args:
-        if_stopped: the line after Ctrl-C, where the interrupt brings none.
+        if_stopped: the line after Ctrl-C, where the interrupt brings none; None is `finished_stays`.
     """
     from engine.preflight import NeedsMissing
     from engine.runner import PartFailed, describe
@@ -107,7 +107,11 @@ def refusals(if_stopped: str = interrupts.FINISHED_STAYS) -> Iterator[None]:
         raise typer.Exit(141) from None
     except (KeyboardInterrupt, RuntimeError, ValueError, OSError, PartFailed) as error:
         if isinstance(error, KeyboardInterrupt) or interrupts.came():
-            why = f"stopped; {error}" if isinstance(error, KeyboardInterrupt) and str(error) else if_stopped
+            why = (
+                f"stopped; {error}"
+                if isinstance(error, KeyboardInterrupt) and str(error)
+                else if_stopped or interrupts.finished_stays()
+            )
             complaints.print(why, markup=False, soft_wrap=True)
             raise typer.Exit(interrupts.exit_status()) from None
         if isinstance(error, RuntimeError) or os.environ.get("SIGMA_DEBUG"):

@@ -58,7 +58,7 @@ _AT_THE_BEGINNING = re.compile(
             r"content)",
             r"(?:my |our )?(?:sincere |deepest )?apologies\b[,.!;:]? (?:but|i|we|this|that|for (?:the|any|not)|your)\b",
             r"my apologies\b|pardon me, but\b",
-            r"as an? (?:\w+[ -]){0,4}(?:artificial intelligence\b|ai(?:,| (?:assistant|language|model|system|"
+            r"as an? (?:\w+[ -]){0,4}(?:(?:artificial intelligence|ai)(?:,| (?:assistant|language|model|system|"
             r"chatbot|i)\b)|(?:language|vision|text)(?:-based)? model\b|chatbot\b|(?:virtual|text-based|digital) "
             r"assistant, i\b)",
             rf"(?:please|could you|can you)(?: please)? (?:provide|upload|share|send|attach)\b(?:(?: \w+){{0,5}} "

@@ -25,6 +25,8 @@ _FENCE = re.compile(r"(?m)\A[ \t]*(?:```|~~~)(?:[\w-]*[ \t]*$)?|^[ \t]*(?:```|~~
 _ELEMENTS = (
     (re.compile(r"\A<(answer|caption|description|output|response|result|final)>", re.IGNORECASE), "</{}>"),
     (re.compile(r"\A<\|(begin)_of_box\|>"), "<|end_of_box|>"),
+    (re.compile(r"\A(\[)(?=[^\W\d][^\[\]]*\]\Z)"), "]"),
+    (re.compile(r"\A(\()(?=[^\W\d][^()]*\)\Z)"), ")"),
 )
 _HEADING = re.compile(
     r"(?m)^[ \t]{0,3}(#{1,6}[ \t]+)(?!(?i:human|user|assistant|system|instruction|input|response|question|answer)\s*:)"
@@ -32,10 +34,13 @@ _HEADING = re.compile(
 )
 """The roles of a conversation are none."""
 _BOLD_LINE = re.compile(r"(?m)^[ \t]*(\*\*\*?|__)([^*_\n]{1,120})\1[ \t]*:?[ \t]*$")
+_TITLE = re.compile(r"(?mi)^[ \t*_]*(title)[*_]*:[ \t*_]*(\S[^\n]{0,100})$")
 _UNDERLINED = re.compile(r"(?m)^([^\n]{1,120})\n[ \t]*(?:={3,}|-{3,})[ \t]*$")
 _BULLET = r"(?:[-*+•]|\d{1,2}[.)])[ \t]"
 _LINE_MARK = re.compile(rf"(?m)^[ \t]{{0,3}}>[ \t]?|\A(?:{_BULLET}+)+(?![^\0]*\n[ \t]*{_BULLET})")
 """Of a quoted line, and of a list of one item."""
+_ITEM = re.compile(rf"(?m)^[ \t]*((?:{_BULLET}+)+)(\S[^\n]*)$")
+_NUMBER = re.compile(r"(?:\A|(?<=[.!?…] ))(\d{1,2})[.)] (?=[^\W\d_])")
 _HASHTAGS = re.compile(r"(?<=[.!?…\"”\n])\s*(?:#\w+[\s,]*){2,}\Z")
 _RULER = re.compile(r"(?m)^[ \t]*(?:-{3,}|\*{3,}|_{3,}|(?:[*-] ){3,})[ \t]*$")
 _SENTENCE_MARKS = tuple(".!?。！？…")
@@ -135,7 +140,7 @@ def _elements(text: str) -> Spans:
 
 def _headings(text: str) -> Spans:
     """Headings and rulers; of those that are sentences or all that there is, only the marks."""
-    lines = [found for pattern in (_HEADING, _BOLD_LINE, _UNDERLINED) for found in pattern.finditer(text)]
+    lines = [found for pattern in (_HEADING, _BOLD_LINE, _TITLE, _UNDERLINED) for found in pattern.finditer(text)]
     whole, marks = [], []
     for line in lines:
         said = line[1] if line.re is _UNDERLINED else line[2]
@@ -148,6 +153,21 @@ def _headings(text: str) -> Spans:
     rulers = [found.span() for pattern in (_RULER, _LINE_MARK, _HASHTAGS) for found in pattern.finditer(text)]
     spans = _disjoint([*whole, *rulers])
     return spans if _without(text, spans)[0] else _disjoint([*marks, *rulers])
+
+
+def _items(text: str) -> Spans:
+    """The marks of a list whose items are sentences or labels of them; with numbers, also on one line."""
+    items = list(_ITEM.finditer(text))
+    ends = [item[2].rstrip('*_ \t"”')[-1:] for item in items]
+    if len(items) > 1 and set(ends) <= {*_SENTENCE_MARKS, ":"} and set(ends) != {":"}:
+        return [item.span(1) for item in items]
+    numbers = list(_NUMBER.finditer(text))
+    counts = (
+        text.startswith("1")
+        and len(numbers) > 1
+        and [int(number[1]) for number in numbers] == [*range(1, len(numbers) + 1)]
+    )
+    return [number.span() for number in numbers] if counts else []
 
 
 def _disjoint(spans: Spans) -> list[tuple[int, int]]:
@@ -213,6 +233,7 @@ _LAYERS: tuple[Callable[[str], Spans], ...] = (
     _elements,
     said_around,
     _fences,
+    _items,
     _headings,
     _bold,
     _quotes,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from commands.interrupts import FINISHED_STAYS
+from commands.interrupts import FINISHED_STAYS, finished_stays
 from tests.building import write_pictures
 
 pytestmark = pytest.mark.slow
@@ -72,3 +72,13 @@ def test_ctrl_c_while_ray_starts_ends_with_130(seconds: float, tmp_path: Path) -
         _, said = process.communicate(timeout=60)
     assert process.returncode == 130, said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("redo", [["--redo", "caption"], ["--redo=caption"]])
+def test_a_command_that_computes_anew_is_not_named_as_the_way_to_go_on(
+    redo: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sigma", "build", "r.yaml"])
+    assert finished_stays() == FINISHED_STAYS
+    monkeypatch.setattr(sys, "argv", ["sigma", "build", "r.yaml", *redo])
+    assert finished_stays().endswith("run the same command without --redo to go on")

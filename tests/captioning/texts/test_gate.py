@@ -121,6 +121,11 @@ GOOD = (
     "A vintage car, red and shiny, parked by a kerb, chrome gleaming, sun low.",
     "Paris, France.",
     "There is a tree on the left. There is a house on the right. There is a car in the middle of the road.",
+    "A chalkboard with the equation x = 5 and y = 3 written on it in white chalk.",
+    "A plot with the points (1, 2) and (3, 4) marked in red on a white grid.",
+    "As an artificial intelligence exhibit, a white robot stands in the hall.",
+    "Two clocks hang on a wall. 12. Street, the sign between them says.",
+    "A hall with 2. class seats. 1. A curtain is closed. 2. A lamp is lit.",
 )
 
 
@@ -467,6 +472,10 @@ SCENE = "A brown cow stands on a green meadow at noon. Clouds gather behind it a
         ('The caption for this picture could be: "', '"'),
         ('"', ""),
         ("<caption>", "</caption>"),
+        ("[Image description: ", "]"),
+        ("(", ")"),
+        ("Title: A Quiet Noon\n\n", ""),
+        ("**Title:** A Quiet Noon\n\n", ""),
     ],
 )
 def test_what_a_chat_model_says_around_a_caption_is_cut_off_and_kept(before: str, after: str) -> None:
@@ -486,6 +495,12 @@ def test_what_a_chat_model_says_around_a_caption_is_cut_off_and_kept(before: str
         ("A cow &amp; a calf.", "A cow & a calf.", ()),
         ('"A sign reads "STOP" here."', 'A sign reads "STOP" here.', ('"', '"')),
         ('{"caption": "A dog \\"Rex\\".\\nIt runs."}', 'A dog "Rex". It runs.', ('{"caption":', "}")),
+        ("- **Subject**: A dog.\n- **Style**: A warm photograph.", "Subject: A dog. Style: A warm photograph.",
+         ("-", "**", "-", "**")),
+        ("1. **Front:**\n   - A dog runs.\n   - It is red.\n2. **Style:**\n   - Warm.",
+         "A dog runs. It is red. Warm.", ("1.", "**Front:**", "-", "2.", "**Style:**")),
+        ("1. A dog runs. 2. It is red.", "A dog runs. It is red.", ("1.", "2.")),
+        ("* A dog runs.\n* It is red.", "A dog runs. It is red.", ("*", "*")),
         ("# A dog\n\nIt runs.\n\n## The sea\n\nIt is blue.", "It runs. It is blue.", ("# A dog", "## The sea")),
         ("A dog runs. This description holds no imaginary content. It is red.", "A dog runs. It is red.",
          ("This description holds no imaginary content.",)),
