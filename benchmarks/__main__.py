@@ -18,6 +18,7 @@ from benchmarks import (
     dedup_speed,
     driver_memory,
     endpoint_speed,
+    evaluation_speed,
     gate,
     hard_cases,
     hostile_pictures,
@@ -72,6 +73,7 @@ def main() -> None:
         *kv_compression.BENCHMARKS,
         *memory_table.BENCHMARKS,
         *training_cost.BENCHMARKS,
+        *evaluation_speed.BENCHMARKS,
         *house.BENCHMARKS,
         *bit_flips.BENCHMARKS,  # tables of their own from here on
         *interrupts.BENCHMARKS,

@@ -5,7 +5,7 @@ With the features of the Inception network of 2015 it is the FID of Heusel et al
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,11 +72,10 @@ class Moments:
         num = sum(part.num_rows for part in ordered)
         base = ordered[0].mean
         shift = sum((part.num_rows * (part.mean - base) for part in ordered), np.zeros_like(base)) / num
-        scatter = np.zeros_like(ordered[0].scatter)
+        apart = np.stack([part.num_rows**0.5 * (part.mean - base - shift) for part in ordered])
+        scatter = apart.T @ apart
         for part in ordered:
-            apart = part.mean - base - shift
             scatter += part.scatter
-            scatter += part.num_rows * np.outer(apart, apart)
         return cls(num, base + shift, scatter)
 
     @property
@@ -119,6 +118,35 @@ def frechet_distance(mu1: Rows, sigma1: Rows, mu2: Rows, sigma2: Rows) -> float:
         raise ValueError(
             f"mu1 has {len(mean1)} features and mu2 has {len(mean2)}: features of two networks or layers do not compare"
         )
+    return _distance(mean1, cov1, mean2, cov2)
+
+
+def jackknife(parts: Sequence[Moments], mu: Rows, sigma: Rows) -> float:
+    """The standard error of the distance of all the parts' rows to a reference, from the values without one part each.
+
+    Parts should be of about one size, and drawn by chance. The error is of which pictures were drawn; that a distance
+    falls with the number of pictures is not in it.
+
+    Args:
+        parts: at least two; ten are usual.
+        mu, sigma: of the reference, as of `frechet_distance`.
+
+    Raises:
+        ValueError: there are fewer parts, or as `frechet_distance`.
+    """
+    if len(parts) < 2:
+        raise ValueError(f"a jackknife needs at least 2 parts, and there is {len(parts)}")
+    mean, cov = _moments_of_use(mu, sigma, ("mu", "sigma"))
+    if mean.shape != parts[0].mean.shape:
+        raise ValueError(f"the parts have {len(parts[0].mean)} features and mu has {len(mean)}")
+    values = []
+    for out in range(len(parts)):
+        rest = Moments.merge([part for place, part in enumerate(parts) if place != out])
+        values.append(_distance(rest.mean, rest.covariance, mean, cov))
+    return float(np.std(values) * (len(parts) - 1) ** 0.5)
+
+
+def _distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.ndarray) -> float:
     apart = mean1 - mean2
     traces = float(np.trace(cov1) + np.trace(cov2))
     shift = float(apart @ apart)

@@ -67,7 +67,7 @@ def kid(
         if protocol == "torch-fidelity":
             of_x = random.choice(len(first), subset_size, replace=False)
             of_y = random.choice(len(second), subset_size, replace=False)
-            values[number] = cubic_mmd(first[of_x], second[of_y])
+            values[number] = _cubic_mmd(first[of_x].astype(np.float64), second[of_y].astype(np.float64))
         else:
             of_y = random.choice(len(second), subset_size, replace=False)
             of_x = random.choice(len(first), subset_size, replace=False)
@@ -93,8 +93,11 @@ def cubic_mmd(x: Rows, y: Rows) -> float:
     first, second = as_pair(x, y, ("x", "y"))
     if min(len(first), len(second)) < 2:
         raise ValueError("an unbiased discrepancy needs at least 2 rows a side")
-    one, two = as_finite(first, "x"), as_finite(second, "y")
-    width = first.shape[1]
+    return _cubic_mmd(as_finite(first, "x"), as_finite(second, "y"))
+
+
+def _cubic_mmd(one: np.ndarray, two: np.ndarray) -> float:
+    width = one.shape[1]
 
     def cubes(a: np.ndarray, b: np.ndarray) -> float:
         total = 0.0

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation import frechet
-from evaluation.frechet import Moments, frechet_distance, moments
+from evaluation.frechet import Moments, frechet_distance, jackknife, moments
 from tests.evaluation.conftest import Numbers
 
 TOLERANCES = {
@@ -214,3 +214,21 @@ def test_what_is_no_pair_of_moments_is_refused_by_name() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             frechet_distance(mu, sigma, *bad)
+
+
+def test_a_jackknife_is_as_wide_as_new_draws_are() -> None:
+    reference = moments(features(13, 3000, 3))
+    drawn = [features(13, 3000, 3)[place : place + 400] + 0.5 for place in range(0, 2800, 400)]
+    spread = np.std([frechet_distance(*moments(x), *reference) for x in drawn])
+    errors = [jackknife([Moments.of(part) for part in np.split(x, 10)], *reference) for x in drawn]
+    assert 0.4 * spread < np.mean(errors) < 2.5 * spread
+
+
+def test_a_jackknife_of_equal_parts_is_nothing_and_needs_two_of_them() -> None:
+    part = Moments.of(features(14, 20, 3))
+    reference = moments(features(15, 30, 3))
+    assert jackknife([part] * 4, *reference) < 1e-12
+    with pytest.raises(ValueError, match="at least 2 parts"):
+        jackknife([part], *reference)
+    with pytest.raises(ValueError, match="3 features and mu has 2"):
+        jackknife([part] * 2, reference[0][:2], reference[1][:2, :2])
