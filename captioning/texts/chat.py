@@ -31,7 +31,8 @@ _HERE = (
     rf"(?:(?:based on|as (?:requested|you)|looking at|per your|for)\b[^,.:\n]{{0,80}}, )?(?:here['’]?s|here (?:is|"
     rf"are)|below (?:is|are)|(?:the )?following (?:is|are)|this is|i (?:have|['’]ve) (?:written|prepared|provided)|"
     rf"aqu[ií] (?:tienes?|está|hay)|aqui está|voici|voilà|hier ist|hier (?:kommt|folgt)|ecco|вот|hier is|oto) "
-    rf"(?:{_PLAIN_WORD} ){{0,7}}{_KIND}\b[^:\n]{{0,160}}{_END}|here(?:['’]s| is) (?:what|how) [^:.\n]{{0,80}}{_END}|"
+    rf"(?:{_PLAIN_WORD} ){{0,7}}(?:{_KIND}|options|captions|descriptions)\b[^:\n]{{0,160}}{_END}|"
+    rf"here(?:['’]s| is) (?:what|how) [^:.\n]{{0,80}}{_END}|"
     rf"(?:here|there) you (?:go|are){_END}|(?:the )?(?:\w+ ){{0,3}}{_KIND}\b[^:.\n]{{0,60}}as follows{_END}|(?:the|"
     rf"my|one|a) (?:\w+ ){{0,3}}{_KIND}\b[^:.\n]{{0,60}}(?:could|would|might|may|can) be{_END}|(?:the|my|one|a) "
     rf"(?:possible|suitable|suggested|fitting|good) {_KIND}\b[^:.\n]{{0,60}} is{_END}|(?:the|this) (?:image|picture|"
@@ -58,7 +59,7 @@ _THANKS = (
     r"?here (?:it is|goes|we go)|here['’]s one)(?:[.!](?=\s)|:)"
 )
 _PREAMBLE = re.compile(
-    rf"(?:[\s*_>¡¿]|#+ )*(?:{_YES}\s*(?:[!！.。]+|[,，、](?=\s*(?:{_HERE}|{_OFFERS_HELP}|{_THANKS}))|"
+    rf"(?:[\s*_>¡¿]|#+ )*(?:{_YES}\s*(?:[!！.。]+|(?:[,，、]| [–—-](?=\s))(?=\s*(?:{_HERE}|{_OFFERS_HELP}|{_THANKS}))|"
     rf"[,，](?-i:(?=\s*[A-Z]))|:)[\s*_]*)?(?:(?:{_HERE}|{_OFFERS_HELP}|{_THANKS}|{_LABEL})\s*)?",
     re.IGNORECASE,
 )

@@ -53,14 +53,15 @@ _BOX = re.compile(
     rf"|[\[(]\s*\d{{2,4}}\s*,\s*\d{{2,4}}\s*[\])](?:[\s,;:-]{{1,3}}[a-z]{{1,12}}){{1,4}}[\s:]{{0,2}}[\[(]\s*\d{{2,4}}\s*,"
     r"|[\"']?\b(?:x|left)[\"']?\s*[:=]\s*-?\d(?=\d|\.\d)[^{}\n]{0,20}\b(?:y|top)[\"']?\s*[:=]\s*-?\d"
     rf"|\[\[{_NUMBER},{_NUMBER}\]|[\[(]{_FRACTION},{_FRACTION}[\])]"  # [[75, 658]], (0.12, 0.4)
-    r"|\b[xy](?:1|_?min)\s*[\"']?\s*[=:]\s*-?\d|\bbbox(?:_2d)?\b|\bbounding[ _-]box(?:es)?\s*(?:is|are)?\s*[:=(\[]"
+    r"|\b[xy](?:1|_?min)\s*[\"']?\s*[=:]\s*(?:-?\d|\"\")"
+    r"|\bbbox(?:_2d)?\b|\bbounding[ _-]box(?:es)?\s*(?:is|are)?\s*[:=(\[]"
     r"|\b(?:coordinates?|pixels?|point(?:_2d)?)\s*(?:at|are|is)?\s*[:=]?\s*[\[(]\s*\d"
-    r"|</?\|?(?:ref|box|quad|point|poly|det)\b[^<>]{0,200}>|<\|(?:box|ref|det|object_ref|quad)_(?:start|end)\|>"
+    r"|</?\|?(?:ref|box|quad|point|poly|polygon|det|region|mask|seg)(?:e?s)?\b[^<>]{0,200}>|<\|(?:box|ref|det|object_ref|quad)_(?:start|end)\|>"
     r"|<(?:loc|x|y|bin|patch_index|pos|coord)_?\d+>|<\d{1,4}>",
     re.IGNORECASE,
 )
 """Coordinates, as models that point at things write them: in brackets, as pairs, by name, as tokens."""
-_JSON = re.compile(r"\A\s*(?:\{\s*\"|\[\s*[{\"\[\d])")
+_JSON = re.compile(r"\A\s*(?:\{\s*[\"']|\[\s*[{\"'\[\d])")
 
 
 def without_html(text: str) -> str:

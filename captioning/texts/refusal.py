@@ -68,7 +68,8 @@ _AT_THE_BEGINNING = re.compile(
             rf"(?:your|the|this) (?:message|request|prompt|conversation))",
             rf"there (?:is|was) no {_SHOWN}(?: (?:for|that) (?:me|i|you)\b|[.!]?\Z)",
             rf"no {_SHOWN} (?:was |were |is |has been )?(?:provided|attached|uploaded|found|received|given)\b",
-            rf"the {_SHOWN} (?:could not|cannot|can['’]?t|failed to) (?:be )?(?:load|display|process|open|describ|"
+            rf"the {_SHOWN} (?:is (?:blank|empty|missing) or )?"
+            rf"(?:could not|cannot|can['’]?t|failed to) (?:be )?(?:load|display|process|open|describ|"
             rf"analy[sz])",
             rf"it (?:looks|seems|appears) (?:like |as if |as though |that )?(?:there (?:is|was) no {_SHOWN}|no "
             rf"{_SHOWN}|you (?:have not|have ?n['’]t|did not|did ?n['’]t|forgot)|(?:the|your) {_SHOWN} (?:did not|"
@@ -92,8 +93,9 @@ _AT_THE_BEGINNING = re.compile(
             r"blocked|filtered|withheld|flagged)\b",
             rf"(?:cannot|can['’]?t|unable to|not able to|failed to|refus(?:e|ing) to|declin(?:e|ing) to) \w+ (?:the "
             rf"|this |that |your |an? |any )?(?:\w+ )?(?:{_SHOWN}|request|content|description|caption)\b",
-            r"(?:identifying|describing|discussing|recogni[sz]ing) [^.]{0,60}(?:is|are) not (?:allowed|permitted|"
-            r"possible|something)",
+            r"(?:identifying|describing|discussing|recogni[sz]ing|captioning) [^.]{0,60}(?:(?:is|are) not (?:allowed|"
+            r"permitted|possible|something)|(?:is|are|would be|could be|may be) (?:\w+ )?(?:inappropriate|unethical|"
+            r"harmful|not appropriate))",
             r"(?:let['’]s|let us|can we|could we|shall we) (?:(?:talk|chat|discuss)(?: about)? (?:something|"
             r"anything|another|a different)|change the (?:topic|subject)|move on)\b",
             r"error: ",

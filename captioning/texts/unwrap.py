@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -49,6 +50,7 @@ _BOLD = re.compile(
     r"|(?<![\w*])(\*)(?=[\w\"“‘(])[^*\n]{1,200}(?<=\S)\*(?![\w*])"
 )
 _QUOTES = {'"': '"', "“": "”", "«": "»", "「": "」", "„": "“", "‘": "’", "'": "'", "`": "`"}
+_OF_PYTHON = re.compile(r"\[?\s*\{\s*'")
 _CAPTION_KEYS = ("caption", "description", "detailed_caption", "image_description", "text", "answer", "output")
 
 
@@ -213,18 +215,18 @@ def _quotes(text: str) -> Spans:
 
 
 def _caption_of_json(text: str) -> tuple[str, str, str] | None:
-    """The caption in a JSON object, between what was before it and the rest of the object."""
+    """The caption in a JSON object, or in a dict of Python, between what was before it and the rest of the object."""
     if not text.startswith(("{", "[")):
         return None
     try:
-        found = read_json(text)
-    except ValueError:
+        found = read_json(text) if not _OF_PYTHON.match(text) else ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
     found = found[0] if isinstance(found, list) and len(found) == 1 else found
     for key in _CAPTION_KEYS if isinstance(found, dict) else ():
         if isinstance(found.get(key), str):
             caption = found.pop(key).strip()
-            return f'{{"{key}":', caption, json.dumps(found, ensure_ascii=False)[1:]
+            return f'{{"{key}":', caption, json.dumps(found, ensure_ascii=False, default=str)[1:]
     return None
 
 
