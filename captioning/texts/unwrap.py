@@ -219,14 +219,14 @@ def _caption_of_json(text: str) -> tuple[str, str, str] | None:
     if not text.startswith(("{", "[")):
         return None
     try:
-        found = read_json(text) if not _OF_PYTHON.match(text) else ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        found = read_json(json.dumps(ast.literal_eval(text)) if _OF_PYTHON.match(text) else text)
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None
     found = found[0] if isinstance(found, list) and len(found) == 1 else found
     for key in _CAPTION_KEYS if isinstance(found, dict) else ():
         if isinstance(found.get(key), str):
             caption = found.pop(key).strip()
-            return f'{{"{key}":', caption, json.dumps(found, ensure_ascii=False, default=str)[1:]
+            return f'{{"{key}":', caption, json.dumps(found, ensure_ascii=False)[1:]
     return None
 
 

@@ -511,6 +511,8 @@ def test_what_a_chat_model_says_around_a_caption_is_cut_off_and_kept(before: str
         ("1. A dog runs. 2. It is red.", "A dog runs. It is red.", ("1.", "2.")),
         ("* A dog runs.\n* It is red.", "A dog runs. It is red.", ("*", "*")),
         ("{'caption': \"A dog's bed.\", 'sure': True}", "A dog's bed.", ('{"caption":', '"sure": true}')),
+        ("{'caption': 'A \\ud83d dog.'}", "A dog.", ('{"caption":', "}")),
+        ('{"caption": "A \\ud83d dog."}', "A dog.", ('{"caption":', "}")),
         ("[{'description': 'A dog runs.'}]", "A dog runs.", ('{"description":', "}")),
         ("# A dog\n\nIt runs.\n\n## The sea\n\nIt is blue.", "It runs. It is blue.", ("# A dog", "## The sea")),
         ("A dog runs. This description holds no imaginary content. It is red.", "A dog runs. It is red.",
