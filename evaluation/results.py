@@ -1,0 +1,75 @@
+"""Results: what two sets of features say, in rows that name all that a number depends on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from evaluation.arrays import check_finite
+from evaluation.features import Features
+from evaluation.frechet import Moments, frechet_distance, jackknife
+from evaluation.manifold import precision_recall
+from evaluation.mmd import kid
+
+NUM_GROUPS = 10
+KID_ROWS = 1000
+
+
+@dataclass(frozen=True)
+class Result:
+    """One number. Rows compare where everything but `value` and `error` is equal."""
+
+    metric: str
+    value: float
+    error: float | None
+    """Its standard error; None where none is computed."""
+    network: str
+    protocol: str
+    num_generated: int
+    num_reference: int
+    flags: tuple[str, ...] = ()
+    """rank_deficient: fewer pictures than features; constant: all generated pictures have the same features."""
+
+
+def compare(generated: Features, reference: Features, *, allow_missing: bool = False) -> list[Result]:
+    """FID, KID, precision and recall of pictures against a reference.
+
+    FID's error is that of the pictures that were drawn, by a jackknife over ten groups in the order of the pictures;
+    KID's that of the mean over its subsets of 1,000, or of all where there are fewer.
+
+    Raises:
+        ValueError: the networks or protocols differ, a picture could not be read, or a side has fewer than 4 pictures.
+    """
+    for what in ("network", "protocol"):
+        one, two = getattr(generated, what), getattr(reference, what)
+        if one != two:
+            raise ValueError(f"features of the {what} {one} do not compare with those of {two}")
+    for name, side in (("generated", generated), ("reference", reference)):
+        if side.unreadable and not allow_missing:
+            number, why = next(iter(side.unreadable.items()))
+            raise ValueError(
+                f"{len(side.unreadable)} of the {name} pictures could not be read, first number {number}: {why}; "
+                "mend them, or set allow_missing to measure the others"
+            )
+    x, y = generated.rows, reference.rows
+    if min(len(x), len(y)) < 4:
+        raise ValueError(f"a comparison needs at least 4 pictures a side; there are {len(x)} and {len(y)}")
+    flags = ("rank_deficient",) * (min(len(x), len(y)) <= x.shape[1]) + ("constant",) * bool((x == x[0]).all())
+
+    def row(metric: str, value: float, error: float | None = None) -> Result:
+        return Result(metric, value, error, generated.network, generated.protocol, len(x), len(y), flags)
+
+    check_finite(x, "generated")
+    groups = [Moments.of(part) for part in np.array_split(x, min(NUM_GROUPS, len(x) // 2))]
+    whole, other = Moments.merge(groups), Moments.of(y, "reference")
+    fid = frechet_distance(whole.mean, whole.covariance, other.mean, other.covariance)
+    size = min(KID_ROWS, len(x), len(y))
+    distance = kid(x, y, subset_size=size)
+    shares = precision_recall(x, y)
+    return [
+        row("fid", fid, jackknife(groups, other.mean, other.covariance)),
+        row(f"kid of {size}", distance.mean, distance.std / 100**0.5),
+        row("precision", shares.precision),
+        row("recall", shares.recall),
+    ]
