@@ -35,8 +35,8 @@ class Result:
 def compare(generated: Features, reference: Features, *, allow_missing: bool = False) -> list[Result]:
     """FID, KID, precision and recall of pictures against a reference.
 
-    FID's error is that of the pictures that were drawn, by a jackknife over ten groups in the order of the pictures;
-    KID's that of the mean over its subsets of 1,000, or of all where there are fewer.
+    FID's error is that of the pictures that were drawn, by a jackknife over ten groups in the order of the pictures.
+    KID is the mean over subsets of 1,000, or of as many as the smaller side has, which its name says.
 
     Raises:
         ValueError: the networks or protocols differ, a picture could not be read, or a side has fewer than 4 pictures.
@@ -69,7 +69,7 @@ def compare(generated: Features, reference: Features, *, allow_missing: bool = F
     shares = precision_recall(x, y)
     return [
         row("fid", fid, jackknife(groups, other.mean, other.covariance)),
-        row(f"kid of {size}", distance.mean, distance.std / 100**0.5),
+        row(f"kid of {size}", distance.mean),
         row("precision", shares.precision),
         row("recall", shares.recall),
     ]
