@@ -33,7 +33,8 @@ _BEFORE_A_URL = 100
 """Characters before a URL in which a word of writing makes it part of the picture."""
 
 _MARKDOWN = re.compile(
-    r"```|\*\*[^*\s][^*\n]{0,200}\*\*|(?:\A|\n)[ \t]{0,3}(?:#{1,6} |[-*+] \S)|!?\[[^\[\]\n]{0,200}\]\([^()\s]{1,500}\)"
+    r"```|\*\*[^*\s][^*\n]{0,200}\*\*|(?:\A|\n)[ \t]{0,3}(?:#{1,6} |[-*+•] \S"
+    r"|\d{1,2}[.)] \S[^\n]*\n\s*\d{1,2}[.)] \S)|!?\[[^\[\]\n]{0,200}\]\([^()\s]{1,500}\)"
     r"|\|[ \t]*:?-{3,}:?[ \t]*\|"  # a table
     r"|\[/(?:b|i|u|s|img|url|quote|code|size|color|center|list)\]|\\(?:text\w{2}|emph|begin|end|frac|section|item)\b"
 )

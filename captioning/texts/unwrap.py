@@ -38,7 +38,7 @@ _BOLD_LINE = re.compile(r"(?m)^[ \t]*(\*\*\*?|__)([^*_\n]{1,120})\1[ \t]*:?[ \t]
 _TITLE = re.compile(r"(?mi)^[ \t*_]*(title)[*_]*:[ \t*_]*(\S[^\n]{0,100})$")
 _UNDERLINED = re.compile(r"(?m)^([^\n]{1,120})\n[ \t]*(?:={3,}|-{3,})[ \t]*$")
 _BULLET = r"(?:[-*+•]|\d{1,2}[.)])[ \t]"
-_LINE_MARK = re.compile(rf"(?m)^[ \t]{{0,3}}>[ \t]?|\A(?:{_BULLET}+)+(?![^\0]*\n[ \t]*{_BULLET})")
+_LINE_MARK = re.compile(rf"(?m)^[ \t]{{0,3}}>[ \t]?|\A(?:{_BULLET}+)+(?![^\0]*(?:\n[ \t]*{_BULLET}|\s\d{{1,2}}[.)]\s))")
 """Of a quoted line, and of a list of one item."""
 _ITEM = re.compile(rf"(?m)^[ \t]*((?:{_BULLET}+)+)(\S[^\n]*)$")
 _NUMBER = re.compile(r"(?:\A|(?<=[.!?…] ))(\d{1,2})[.)] (?=[^\W\d_])")

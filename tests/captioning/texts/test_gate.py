@@ -123,6 +123,7 @@ GOOD = (
     "There is a tree on the left. There is a house on the right. There is a car in the middle of the road.",
     "A chalkboard with the equation x = 5 and y = 3 written on it in white chalk.",
     "A plot with the points (1, 2) and (3, 4) marked in red on a white grid.",
+    "1. Flour, 2. Sugar and 3. Eggs are written on the card.",
     "As an artificial intelligence exhibit, a white robot stands in the hall.",
     "Two clocks hang on a wall. 12. Street, the sign between them says.",
     "A hall with 2. class seats. 1. A curtain is closed. 2. A lamp is lit.",
@@ -261,6 +262,8 @@ BAD = (
         "[b]A bus[/b] passes.",
         "A \\textit{bus} passes.",
         "It holds:\n* a bus\n* the sea",
+        "It holds:\n• a bus\n• the sea",
+        "It holds:\n1. **Bus**: red and old\n2. **Sea**: calm and blue\n\nThe mood is calm.",
         "<|begin_of_box|>A bus passes.<|end|>",
     ),
     (
