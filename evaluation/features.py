@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from PIL import Image
 
 from curation.images.decode import decode
 from curation.images.header import Unreadable
 from engine.ahead import ahead
 from evaluation.inception import Inception
 from evaluation.resize import INCEPTION_PROTOCOLS
+from models.clip import Clip
 from models.device import choose_device
 from models.weights import FID_INCEPTION
 
@@ -59,33 +61,58 @@ def inception_features(
     if protocol not in INCEPTION_PROTOCOLS:
         raise ValueError(f"there is no protocol {protocol!r}; there are {', '.join(INCEPTION_PROTOCOLS)}")
     place = choose_device(device)
-    network = (network or Inception.load()).to(place)
+    loaded = (network or Inception.load()).to(place)
 
-    def prepare(data: bytes) -> torch.Tensor | str:
+    def prepare(picture: Image.Image) -> np.ndarray:
+        return INCEPTION_PROTOCOLS[protocol].network_input(np.asarray(picture)).numpy()
+
+    def embed(inputs: Sequence[np.ndarray]) -> np.ndarray:
+        with torch.inference_mode():
+            rows: np.ndarray = loaded(torch.from_numpy(np.stack(inputs)).to(place)).cpu().numpy()
+        return rows
+
+    rows, unreadable = _in_batches(pictures, prepare, embed, threads, batch)
+    return Features(rows, INCEPTION, protocol, unreadable)
+
+
+def clip_features(pictures: Iterable[bytes], clip: Clip, *, threads: int = 4, batch: int = BATCH) -> Features:
+    """The embeddings of pictures for CLIP-Score, as CLIP's own preprocessing shows them to it.
+
+    Raises:
+        ValueError: no picture can be read.
+    """
+    rows, unreadable = _in_batches(pictures, clip.pixels, clip.embed_pixels, threads, batch)
+    return Features(rows, clip.name, "clip", unreadable)
+
+
+def _in_batches(
+    pictures: Iterable[bytes],
+    prepare: Callable[[Image.Image], np.ndarray],
+    embed: Callable[[Sequence[np.ndarray]], np.ndarray],
+    threads: int,
+    batch: int,
+) -> tuple[np.ndarray, dict[int, str]]:
+    """The rows of all pictures that are whole, and why the others are not."""
+
+    def read(data: bytes) -> np.ndarray | str:
         try:
-            picture = decode(data).image
+            return prepare(decode(data).image)
         except Unreadable as error:
             return str(error)
-        return INCEPTION_PROTOCOLS[protocol].network_input(np.asarray(picture))
 
     found: list[np.ndarray] = []
-    waiting: list[torch.Tensor] = []
+    waiting: list[np.ndarray] = []
     unreadable: dict[int, str] = {}
-
-    def flush() -> None:
-        if waiting:
-            with torch.inference_mode():
-                found.append(network(torch.stack(waiting).to(place)).cpu().numpy())
-            waiting.clear()
-
-    for number, prepared in enumerate(ahead(prepare, pictures, threads, window=batch)):
+    for number, prepared in enumerate(ahead(read, pictures, threads, window=batch)):
         if isinstance(prepared, str):
             unreadable[number] = prepared
             continue
         waiting.append(prepared)
         if len(waiting) == batch:
-            flush()
-    flush()
+            found.append(embed(waiting))
+            waiting = []
+    if waiting:
+        found.append(embed(waiting))
     if not found:
         raise ValueError(f"none of {len(unreadable)} pictures can be read")
-    return Features(np.concatenate(found), INCEPTION, protocol, unreadable)
+    return np.concatenate(found), unreadable

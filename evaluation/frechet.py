@@ -157,7 +157,7 @@ def _distance(mean1: np.ndarray, cov1: np.ndarray, mean2: np.ndarray, cov2: np.n
 
 
 def _moments_of_use(mu: Rows, sigma: Rows, names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    mean, cov = as_array(mu), as_array(sigma)
+    mean, cov = np.atleast_1d(as_array(mu)), np.atleast_2d(as_array(sigma))  # numpy has scalars for one feature
     if mean.ndim != 1 or cov.shape != (len(mean), len(mean)) or not len(mean):
         raise ValueError(f"{names[0]} must be (d,) and {names[1]} (d, d); they are {mean.shape} and {cov.shape}")
     if mean.dtype.kind not in "fiu" or cov.dtype.kind not in "fiu":

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from evaluation.arrays import check_finite
+from evaluation.clip_score import clip_score
 from evaluation.features import Features
 from evaluation.frechet import Moments, frechet_distance, jackknife
 from evaluation.manifold import precision_recall
 from evaluation.mmd import kid
+from evaluation.preference import Interval, bootstrap
+from models.clip import Clip
 
 NUM_GROUPS = 10
 KID_ROWS = 1000
+TEXT_BATCH = 256
 
 
 @dataclass(frozen=True)
@@ -46,12 +51,7 @@ def compare(generated: Features, reference: Features, *, allow_missing: bool = F
         if one != two:
             raise ValueError(f"features of the {what} {one} do not compare with those of {two}")
     for name, side in (("generated", generated), ("reference", reference)):
-        if side.unreadable and not allow_missing:
-            number, why = next(iter(side.unreadable.items()))
-            raise ValueError(
-                f"{len(side.unreadable)} of the {name} pictures could not be read, first number {number}: {why}; "
-                "mend them, or set allow_missing to measure the others"
-            )
+        _check_whole(name, side, allow_missing)
     x, y = generated.rows, reference.rows
     if min(len(x), len(y)) < 4:
         raise ValueError(f"a comparison needs at least 4 pictures a side; there are {len(x)} and {len(y)}")
@@ -73,3 +73,49 @@ def compare(generated: Features, reference: Features, *, allow_missing: bool = F
         row("precision", shares.precision),
         row("recall", shares.recall),
     ]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How well pictures fit their texts, by one CLIP, and how much of the texts it has read."""
+
+    cosines: np.ndarray
+    """Of each picture that could be read."""
+    mean: Interval
+    """Of the cosines, with a bootstrap over pictures; others print it times 100."""
+    network: str
+    share_cut: float
+    """Texts of which CLIP has read the beginning alone."""
+    share_read: float
+    """Tokens that CLIP has read, of all: the mean over the texts of each one's share."""
+
+
+def agree(pictures: Features, texts: Sequence[str], clip: Clip, *, allow_missing: bool = False) -> Agreement:
+    """CLIP-Score of pictures, as `clip_features` gives them, with the texts of all of them, in their order.
+
+    Raises:
+        ValueError: the pictures' features are of another CLIP, a picture could not be read, or there is not one text a
+            picture.
+    """
+    if (pictures.network, pictures.protocol) != (clip.name, "clip"):
+        raise ValueError(
+            f"features of {pictures.network} ({pictures.protocol}) do not compare with texts of {clip.name}"
+        )
+    _check_whole("generated", pictures, allow_missing)
+    num = len(pictures.rows) + len(pictures.unreadable)
+    if len(texts) != num:
+        raise ValueError(f"there are {num} pictures and {len(texts)} texts: each picture needs one text")
+    read = [text for number, text in enumerate(texts) if number not in pictures.unreadable]
+    embedded = [clip.embed_texts(read[begin : begin + TEXT_BATCH]) for begin in range(0, len(read), TEXT_BATCH)]
+    cosines = clip_score(pictures.rows, np.concatenate(embedded))
+    shares = np.array([min(1.0, clip.max_tokens / clip.num_tokens(text)) for text in read])
+    return Agreement(cosines, bootstrap(cosines), clip.name, float((shares < 1).mean()), float(shares.mean()))
+
+
+def _check_whole(name: str, side: Features, allow_missing: bool) -> None:
+    if side.unreadable and not allow_missing:
+        number, why = next(iter(side.unreadable.items()))
+        raise ValueError(
+            f"{len(side.unreadable)} of the {name} pictures could not be read, first number {number}: {why}; "
+            "mend them, or set allow_missing to measure the others"
+        )

@@ -7,10 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluation.features import Features
+from evaluation.clip_score import clip_score
+from evaluation.features import Features, clip_features
 from evaluation.frechet import frechet_distance, moments
 from evaluation.manifold import precision_recall
-from evaluation.results import compare
+from evaluation.results import agree, compare
+from models.clip import Clip
+from tests.evaluation.test_features import encoded
+from tests.tiny_models import save_clip
 
 
 def features(seed: int, num: int, width: int = 6) -> Features:
@@ -60,3 +64,36 @@ def test_a_picture_whose_features_are_not_finite_is_named() -> None:
     x.rows[13, 2] = np.nan
     with pytest.raises(ValueError, match="generated holds NaN or infinity in row 13"):
         compare(x, features(11, 20))
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
+    return Clip.load(str(save_clip(tmp_path_factory.mktemp("clip"))), "clip", device="cpu")
+
+
+def test_the_clip_score_is_of_each_picture_and_its_text_and_says_how_much_was_read(clip: Clip) -> None:
+    pictures = clip_features([encoded(level) for level in (10, 90, 200)], clip, threads=2, batch=2)
+    long = "a photo of a cat " * 60
+    found = agree(pictures, ["red", long, "a dog"], clip)
+    np.testing.assert_allclose(
+        found.cosines, clip_score(pictures.rows, clip.embed_texts(["red", long, "a dog"])), atol=1e-6
+    )
+    assert found.mean.value == pytest.approx(found.cosines.mean()) and found.network == clip.name
+    assert found.share_cut == pytest.approx(1 / 3)
+    assert found.share_read == pytest.approx((2 + clip.max_tokens / clip.num_tokens(long)) / 3)
+
+
+def test_a_picture_that_is_missing_takes_its_text_with_it(clip: Clip) -> None:
+    texts = ["red", "green", "a dog"]
+    pictures = clip_features([encoded(10), b"", encoded(200)], clip)
+    with pytest.raises(ValueError, match="1 of the generated pictures could not be read, first number 1"):
+        agree(pictures, texts, clip)
+    found = agree(pictures, texts, clip, allow_missing=True)
+    np.testing.assert_allclose(found.cosines, clip_score(pictures.rows, clip.embed_texts(["red", "a dog"])), atol=1e-6)
+    with pytest.raises(ValueError, match="3 pictures and 2 texts"):
+        agree(pictures, texts[:2], clip, allow_missing=True)
+
+
+def test_features_of_another_network_have_no_clip_score(clip: Clip) -> None:
+    with pytest.raises(ValueError, match="do not compare with texts of"):
+        agree(features(1, 3), ["a"] * 3, clip)
