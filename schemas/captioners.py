@@ -181,8 +181,9 @@ class Endpoint(CaptionerSection):
 
 
 def _checked_url(url: str) -> str:
+    url = url.strip()
     parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:  # reading a port checks it
         raise ValueError("write it as http://HOST:PORT/v1")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise ValueError("no key, user or query belongs in it; name the key's variable in api_key_env")

@@ -85,6 +85,9 @@ def test_workers_and_gpus_count_for_nothing() -> None:
         ({"captioner": "endpoint"}, "captioner endpoint needs endpoint.url"),
         ({"captioner": "endpoint", "endpoint": {"url": "http://a/v1"}}, "captioner endpoint needs endpoint.model"),
         ({"endpoint": {"url": "gpu-7:8000"}}, "caption.endpoint.url: write it as http://HOST:PORT/v1"),
+        ({"endpoint": {"url": "http://a:99999/v1"}}, "caption.endpoint.url: port out of range"),
+        ({"endpoint": {"urls": ["http://a:8000/v1", "http://a:80O0/v1"]}}, "caption.endpoint.urls: port could not be"),
+        ({"endpoint": {"url": "http://a:0/v1"}}, "caption.endpoint.url: write it as http://HOST:PORT/v1"),
         ({"endpoint": {"url": "http://me:secret@a/v1"}}, "no key, user or query belongs in it"),
         ({"vlm": {"promt": "x"}}, "unknown key 'caption.vlm.promt'; did you mean 'prompt'?"),
         ({"vlm": {"temperature": 0}}, "caption.vlm.temperature"),
@@ -104,8 +107,10 @@ def test_the_impossible_is_refused(values: dict[str, Any], message: str) -> None
     assert message in str(refused.value)
 
 
-@pytest.mark.parametrize("url", ["http://a:1/v1", "http://a:1/v1/", "http://a:1/v1/chat/completions"])
-def test_a_url_is_taken_however_it_ends(url: str) -> None:
+@pytest.mark.parametrize(
+    "url", ["http://a:1/v1", "http://a:1/v1/", " http://a:1/v1 ", "http://a:1/v1/chat/completions"]
+)
+def test_a_url_is_taken_however_it_begins_and_ends(url: str) -> None:
     assert caption(endpoint={"url": url}).endpoint.url == "http://a:1/v1"
 
 
