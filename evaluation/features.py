@@ -97,7 +97,7 @@ def _in_batches(
     def read(data: bytes) -> np.ndarray | str:
         try:
             return prepare(decode(data).image)
-        except Unreadable as error:
+        except (Unreadable, ValueError) as error:  # the latter of pixels that no network can be shown
             return str(error)
 
     found: list[np.ndarray] = []

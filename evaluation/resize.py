@@ -23,6 +23,8 @@ Shown = NDArray[np.float32]
 """(side, side, 3), on the scale of 0 to 255."""
 
 INCEPTION_PX = 299
+MAX_ASPECT = 64
+"""A longer strip would be resized to more memory than it is worth, where the short side is what counts."""
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -40,10 +42,14 @@ class Protocol:
         """The picture as the network sees it, not yet normalised.
 
         Raises:
-            ValueError: pixels is not (height, width, 3) of 8 bits.
+            ValueError: pixels is not (height, width, 3) of 8 bits, or is a strip longer than `MAX_ASPECT`.
         """
         if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape or pixels.dtype != np.uint8:
             raise ValueError(f"a picture must be (height, width, 3) of 8 bits; it is {pixels.shape} of {pixels.dtype}")
+        if max(pixels.shape[:2]) > MAX_ASPECT * min(pixels.shape[:2]):
+            raise ValueError(
+                f"a strip of {pixels.shape[1]} x {pixels.shape[0]} px is over {MAX_ASPECT} times as long as wide"
+            )
         return self.resize(pixels)
 
     def network_input(self, pixels: Pixels) -> torch.Tensor:

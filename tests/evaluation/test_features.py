@@ -41,6 +41,10 @@ def test_unreadable_pictures_are_named_and_the_others_measured() -> None:
     found = inception_features(pictures, network=MeanColour(), device="cpu")
     assert len(found.rows) == 2 and set(found.unreadable) == {1, 2, 4}
     assert found.unreadable[2].startswith("truncated: PNG")
+    file = io.BytesIO()
+    Image.new("RGB", (1, 500)).save(file, "PNG")
+    strip = inception_features([encoded(1), file.getvalue()], "sana-512", network=MeanColour(), device="cpu")
+    assert "a strip of 1 x 500 px" in strip.unreadable[1]
     with pytest.raises(ValueError, match="none of 2 pictures"):
         inception_features([b"", b"x"], network=MeanColour(), device="cpu")
     with pytest.raises(ValueError, match="none of 0 pictures"):
