@@ -50,13 +50,14 @@ def test_published_values_come_out(network: Inception) -> None:
     torch.rand(sum(layer.weight.numel() for layer in convolutions) + 1008 * 2048 + 1008)  # its network's first weights
     sets = [torch.randint(low, high, (100, 3, 299, 299), dtype=torch.uint8) for low, high in ((0, 200), (100, 255))]
 
-    def features(pictures: torch.Tensor, width: int) -> np.ndarray:
-        with torch.inference_mode():
-            return torch.cat([network((part - 128.0) / 128, width) for part in pictures.split(10)]).numpy()
-
-    small = [moments(features(pictures, 64)) for pictures in sets]
+    small, whole = [], []
+    with torch.inference_mode():
+        for pictures in sets:
+            depths = [network.to_64((part - 128.0) / 128) for part in pictures.split(10)]
+            rest = torch.nn.Sequential(network.to_192, network.to_768, network.to_2048)
+            small.append(moments(torch.cat([depth.mean(dim=(2, 3)) for depth in depths])))
+            whole.append(torch.cat([rest(depth).mean(dim=(2, 3)) for depth in depths]).numpy())
     assert frechet_distance(*small[0], *small[1]) == pytest.approx(12.6388, abs=5e-5)
-    whole = [features(pictures, 2048) for pictures in sets]
     values = []
     for _ in range(100):
         first, second = (rows[torch.randperm(100)[:50].numpy()] for rows in whole)
