@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -50,7 +51,11 @@ FAILED = CaptionResult(reason=CaptionReason.CAPTIONER_FAILED)
 
 
 class Asking:
-    """The questions in flight, those to be asked again, and the results that are not handed over yet."""
+    """The questions in flight, the answers that are being judged, the questions to be asked again, and the results that
+    are not handed over yet.
+
+    The gate works on a thread of its own, while the captioner writes on: it takes some ms for a long caption.
+    """
 
     def __init__(
         self,
@@ -71,6 +76,8 @@ class Asking:
         self._captioner, self._pictures, self._judge = captioner, pictures, judge
         self._watch, self._meter, self._receiver = watch, meter, hand_over
         self._in_flight: dict[str, Question] = {}
+        self._judging: deque[tuple[Question, Future[tuple[CaptionResult, int]]]] = deque()
+        """With each question what its answer comes to, and the tokens of the answer."""
         self._again: deque[Question] = deque()
         self._first: dict[str, CaptionResult] = {}
         """The refused result of each picture that is asked about for the second time."""
@@ -83,21 +90,27 @@ class Asking:
         Raises:
             CaptionerUnusable: the captioner cannot work, or nearly all of the last pictures have no caption.
         """
-        try:
-            with closing(self._captioner.stream(self._questions())) as answers:
-                while True:
-                    with self._meter.timing("model_s"):
-                        found = next(answers, None)
-                    if found is None:
-                        break
-                    self._take(*found)
-            assert not self._in_flight, f"{self._captioner.name}: no answer for {len(self._in_flight)} pictures"
-        finally:
-            self._hand_over()
+        with ThreadPoolExecutor(1, "gate") as self._gate:
+            try:
+                with closing(self._captioner.stream(self._questions())) as answers:
+                    while True:
+                        with self._meter.timing("model_s"):
+                            found = next(answers, None)
+                        if found is None:
+                            break
+                        self._take(*found)
+                assert not self._in_flight, f"{self._captioner.name}: no answer for {len(self._in_flight)} pictures"
+            finally:
+                for question, judged in self._judging:  # where it ended early: what was answered is kept
+                    if not self._is_asked_again(question.image_id, result := judged.result()[0]):
+                        self._results[question.image_id] = result
+                self._hand_over()
 
     def _questions(self) -> Iterator[Question | None]:
         """As of `Captioner.stream`: second attempts first, then the next picture."""
         while True:
+            is_full = len(self._results) + len(self._judging) >= self._captioner.window
+            self._settle(wait=is_full or not self._in_flight)
             waited_s = time.monotonic() - self._handed_over
             if len(self._results) >= self._captioner.window or waited_s >= HANDED_OVER_AFTER_S:
                 self._hand_over()
@@ -113,27 +126,43 @@ class Asking:
             for image_id, picture in self._pictures:
                 if picture is not None:
                     return Question(image_id, picture, seed_of(image_id))
-                self._finish(image_id, FAILED)
+                self._results[image_id] = FAILED
+                self._watch.see([FAILED.watched()])
         return None
 
     def _take(self, image_id: str, answer: Answer) -> None:
-        """Judge an answer; a refused caption is written once more, where another seed may write a better one."""
+        """Have an answer judged; a picture that fails has its result, the first one's where this was a second try."""
         question = self._in_flight.pop(image_id)
         if isinstance(answer, CaptionFailure):
             self._watch.failed(image_id, answer.reason)
-            result = self._first.pop(image_id, FAILED)
+            self._finish(image_id, self._first.pop(image_id, FAILED))
         else:
             self._watch.answered()
-            result = self._judge(answer)
-            self._meter.add(tokens=count_tokens(answer.text) if answer.num_tokens is None else answer.num_tokens)
-            if result.reason is not None and self._captioner.retries_help and image_id not in self._first:
+            self._judging.append((question, self._gate.submit(self._judged, answer)))
+
+    def _judged(self, answer: Generated) -> tuple[CaptionResult, int]:
+        return self._judge(answer), count_tokens(answer.text) if answer.num_tokens is None else answer.num_tokens
+
+    def _settle(self, wait: bool) -> None:
+        """Take what the gate is through with; a refused caption is written once more, where another seed may write a
+        better one."""
+        while self._judging and (wait or self._judging[0][1].done()):
+            question, judged = self._judging.popleft()
+            with self._meter.timing("judging_s"):
+                result, tokens = judged.result()
+            self._meter.add(tokens=tokens)
+            image_id = question.image_id
+            if self._is_asked_again(image_id, result):
                 self._first[image_id] = result
                 self._again.append(Question(image_id, question.picture, seed_of(image_id, attempt=1)))
-                return
-        self._meter.add(images=1)
-        self._finish(image_id, result)
+            else:
+                self._finish(image_id, result)
+
+    def _is_asked_again(self, image_id: str, result: CaptionResult) -> bool:
+        return result.reason is not None and self._captioner.retries_help and image_id not in self._first
 
     def _finish(self, image_id: str, result: CaptionResult) -> None:
+        self._meter.add(images=1)
         self._results[image_id] = result
         self._watch.see([result.watched()])
 
