@@ -189,6 +189,7 @@ def caption_part(folder: Path, kind: str, dies_at: int = -1) -> pa.Table:
     return Recaptioner(lambda: captioner, 1)(inputs, lambda *_: None, paid)["captions"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["stream", "batches"])
 def test_a_killed_process_asks_again_for_what_was_in_flight_and_for_nothing_that_was_noted(
     kind: str, tmp_path: Path

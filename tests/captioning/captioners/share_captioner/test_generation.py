@@ -95,6 +95,7 @@ def test_draws_follow_the_model(captioner: ShareCaptioner, prompts: Tensor, mode
         torch.testing.assert_close(found, expected.double(), rtol=0, atol=0.03)
 
 
+@pytest.mark.slow
 def test_a_caption_that_is_cut_off_says_so(captioner: ShareCaptioner, pictures: list[Image.Image]) -> None:
     short = captioner.generate(pictures, [0] * len(pictures), Decoding("sampled", max_new_tokens=5))
     assert any(not generated.ended and generated.num_tokens == 5 for generated in short)
@@ -105,6 +106,7 @@ def test_a_caption_that_is_cut_off_says_so(captioner: ShareCaptioner, pictures: 
         assert generated.text == generated.text.strip() and "<TOKENS_UNUSED_1>" not in generated.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bf16", "fp16"])
 def test_half_precision_follows_float32(
     checkpoint: Callable[[None], Path], captioner: ShareCaptioner, pictures: list[Image.Image], dtype: str
@@ -154,6 +156,7 @@ def test_without_seeds_transformers_beams_are_untouched(captioner: ShareCaptione
     assert language.num_draws == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_a_cache_of_one_shape_writes_the_same_ids(captioner: ShareCaptioner, prompts: Tensor, mode: str) -> None:
     """It is what a GPU gets, whose steps are compiled."""

@@ -49,6 +49,7 @@ def pairs(tmp_path_factory: pytest.TempPathFactory, folder: Path, photos: dict[s
     return read_pairs(told)
 
 
+@pytest.mark.slow
 def test_the_reading_that_wrote_the_captions_wins(folder: Path, pairs: list[Pair]) -> None:
     rows = validate(folder, pairs)
     assert len(rows) == 24  # 2, 4 and 8 heads
@@ -99,6 +100,7 @@ def test_pairs_that_cannot_be_validated_are_refused(checkpoint: Checkpoint, tmp_
         validate(checkpoint(None), [(tmp_path / "broken.png", "A dog.")])
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_readings_and_names_missing_weights(
     folder: Path, pairs: list[Pair], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -130,6 +130,7 @@ def questions_about(pictures: Sequence[Image.Image]) -> list[Question]:
     return [Question(str(number), picture, number) for number, picture in enumerate(pictures)]
 
 
+@pytest.mark.slow
 def test_the_texts_are_those_of_transformers(
     made: VllmCaptioner, section: Section, pictures: list[Image.Image]
 ) -> None:
