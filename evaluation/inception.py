@@ -180,17 +180,10 @@ class Inception(nn.Module):
         Raises:
             ValueError: it is not on this machine, or is another file than the one that was checked.
         """
-        path = path or find_packaged(FID_INCEPTION)
-        try:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError as error:
-            raise ValueError(f"{path}: the weights of Inception cannot be read ({one_line(error)})") from None
-        if digest != FID_INCEPTION.sha256:
-            raise ValueError(
-                f"{path}: its sha256 begins with {digest[:12]}, that of FID's Inception with "
-                f"{FID_INCEPTION.sha256[:12]}: get it with `sigma weights get {FID_INCEPTION.name}`"
-            )
+        if path is None:
+            path = find_packaged(FID_INCEPTION)  # it is checked there
+        else:
+            _check(path)
         network = cls()
         with zipfile.ZipFile(path) as archive:
             numbers = (np.frombuffer(archive.read(f"{_TENSORS}{place}"), "<f4") for place in range(4 * 94))
@@ -202,3 +195,16 @@ class Inception(nn.Module):
         for layer in self.modules():
             if isinstance(layer, Convolution):
                 layer.take(next(tensors), next(tensors), next(tensors), next(tensors))
+
+
+def _check(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ValueError(f"{path}: the weights of Inception cannot be read ({one_line(error)})") from None
+    if digest != FID_INCEPTION.sha256:
+        raise ValueError(
+            f"{path}: its sha256 begins with {digest[:12]}, that of FID's Inception with "
+            f"{FID_INCEPTION.sha256[:12]}: get it with `sigma weights get {FID_INCEPTION.name}`"
+        )

@@ -17,7 +17,7 @@ _SCORES: dict[str, float] = {"first": 1.0, "tie": 0.5, "second": 0.0}
 
 
 class Interval(NamedTuple):
-    """A value with the limits between which it lies at the confidence that was wanted."""
+    """A value, and the limits around it at the confidence that was wanted."""
 
     value: float
     low: float

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from PIL import Image
 
@@ -16,6 +16,7 @@ CAPTIONER_ERRORS = (ValueError, OSError, RuntimeError)
 """Errors a captioner may raise on a picture it cannot caption: a value it cannot use, a file that fails, or a device
 that gives up (out of memory is a RuntimeError in torch). Anything else is a defect and stops the job."""
 
+Made = TypeVar("Made")
 Plain = str | int | float | bool | None
 
 
@@ -132,22 +133,33 @@ class InBatches:
     def stream(self, questions: Iterator[Question | None]) -> Generator[tuple[str, Answer], None, None]:
         """The answers, as of `Captioner.stream`, batch by batch."""
         while batch := list(up_to(self.batch_size, questions)):
-            yield from zip([question.image_id for question in batch], self._answers(batch), strict=True)
+            answers = one_by_one_if_not_together(self._answers, batch)
+            yield from zip([question.image_id for question in batch], answers, strict=True)
 
     def _answers(self, batch: Sequence[Question]) -> Sequence[Answer]:
-        """Caption a batch at once; where that fails, one by one, so that one picture cannot spoil the others."""
-        try:
-            with naming(f"one of {', '.join(question.image_id for question in batch)}"):
-                answers = self.caption([question.picture for question in batch], [question.seed for question in batch])
-        except CaptionerUnusable as error:
-            error.__notes__.clear()  # it is not about these pictures
-            raise
-        except CAPTIONER_ERRORS as error:
-            if len(batch) == 1:
-                return [CaptionFailure(str(error))]
-            return [answer for question in batch for answer in self._answers([question])]
+        answers = self.caption([question.picture for question in batch], [question.seed for question in batch])
         assert len(answers) == len(batch), f"{self.name}: {len(answers)} for {len(batch)} pictures"
         return answers
+
+
+def one_by_one_if_not_together(
+    work: Callable[[Sequence[Question]], Sequence[Made]], batch: Sequence[Question]
+) -> Sequence[Made | CaptionFailure]:
+    """What `work` makes of a batch at once; where that fails, of each picture alone: one cannot spoil the others.
+
+    Raises:
+        CaptionerUnusable: it cannot work at all.
+    """
+    try:
+        with naming(f"one of {', '.join(question.image_id for question in batch)}"):
+            return work(batch)
+    except CaptionerUnusable as error:
+        error.__notes__.clear()  # it is not about these pictures
+        raise
+    except CAPTIONER_ERRORS as error:
+        if len(batch) == 1:
+            return [CaptionFailure(str(error))]
+        return [made for question in batch for made in one_by_one_if_not_together(work, [question])]
 
 
 def up_to(count: int, questions: Iterator[Question | None]) -> Iterator[Question]:

@@ -16,13 +16,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from captioning.captioners.base import CAPTIONER_ERRORS, Answer, CaptionFailure, Question, up_to
+from captioning.captioners.base import Answer, CaptionFailure, Question, one_by_one_if_not_together, up_to
 from captioning.captioners.share_captioner.captioner import RecipeModel
 from captioning.captioners.share_captioner.files import WeightFiles
 from captioning.captioners.share_captioner.language_folder import language_folder
 from captioning.captioners.share_captioner.loading import read_blueprint
 from captioning.captioners.share_captioner.vllm_engine import LanguageEngine, VllmEngine
-from engine.map_job import naming
 from schemas import captioners
 
 AT_ONCE, AT_ONCE_ON_CPU = 256, 32
@@ -146,17 +145,16 @@ class VllmCaptioner(RecipeModel):
         return None
 
     def _prompts(self, batch: Sequence[Question]) -> list[Prompt]:
-        """The prompts of a batch; where that fails, one by one, so that one picture cannot spoil the others."""
+        return list(zip(batch, one_by_one_if_not_together(self._made, batch), strict=True))
+
+    def _made(self, batch: Sequence[Question]) -> Sequence[Tensor]:
+        """The prompts of a batch; fewer go together after one that the memory has no room for."""
         try:
-            with naming(f"one of {', '.join(question.image_id for question in batch)}"):
-                made = self._prompts_of([question.picture for question in batch])
-        except CAPTIONER_ERRORS as error:
-            if len(batch) == 1:
-                return [(batch[0], CaptionFailure(str(error)))]
-            if isinstance(error, torch.OutOfMemoryError):
+            return list(self._prompts_of([question.picture for question in batch]))
+        except torch.OutOfMemoryError:
+            if len(batch) > 1:
                 self._together = max(1, len(batch) // 2)
-            return [prompt for question in batch for prompt in self._prompts([question])]
-        return list(zip(batch, made, strict=True))
+            raise
 
     def _prompts_of(self, pictures: Sequence[Image.Image]) -> Tensor:
         """(B, L, hidden) on the CPU, from where vLLM takes them."""
