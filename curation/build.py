@@ -3,24 +3,21 @@ the next."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from curation.ingest import listing, retry
 from curation.ingest.takedown_log import refuse_unfinished
 from engine import catalog
 from engine.dataset import Dataset
-from engine.flow import Flow
-from engine.job import Job, State
+from engine.job import Job
 from engine.ledger import LedgerCount, counts_of, remember_counts
-from engine.map_job import MapJob
 from engine.old_layout import rename_old_layout
 from engine.preflight import check_needs
-from engine.reduce_job import ReduceJob, explaining_memory
-from engine.run_log import JobResult, write_run
-from engine.runner import LazyRunner, Runner
+from engine.reduce_job import explaining_memory
+from engine.run_log import JobResult
+from engine.runner import LazyRunner
+from engine.steps import run_steps, to_run
 from schemas.commit import write_bytes
 from schemas.files import delete_file, entries_in, is_file, is_folder
 from schemas.recipe import DataRecipe
@@ -96,55 +93,10 @@ def build(
         write_bytes(dataset.recipe, recipe.with_absolute_paths().to_yaml().encode())
         if retry_failed:
             observer.retried(retry.retry_failed(dataset, recipe))
-        results = _run_steps(dataset, recipe, steps, observer, redo, runners.get)
+        results = run_steps(dataset, steps, observer, redo, runners.get, recipe.run.duckdb_memory)
         if results or not is_file(dataset.catalog):
             catalog.write_catalog(dataset)
     return Built(results, *conserve(dataset, recipe.run.duckdb_memory))
-
-
-def _run_steps(
-    dataset: Dataset,
-    recipe: DataRecipe,
-    steps: Sequence[Job],
-    observer: Observer,
-    redo: frozenset[str],
-    runner: Callable[[], Runner],
-) -> list[JobResult]:
-    """Bring each step up to date: reduce jobs one by one, the map jobs between two of them together."""
-    results: list[JobResult] = []
-
-    def ended(step: Job, result: JobResult | None) -> None:
-        if result is not None:
-            results.append(result)
-            write_run(dataset, result)
-            step.check(dataset, result)
-        observer.end(step.job, result)
-
-    held = dataset.held()
-    for _, group in groupby(steps, lambda step: isinstance(step, MapJob)):
-        segment, flowing = list(group), list[tuple[MapJob, bool]]()
-        for step in segment:
-            force, state = step.job in redo, step.state(held, step.job in redo)
-            if state is State.DONE and not force:
-                ended(step, None)
-                continue
-            before = dataset.record(step.outputs[-1])
-            step.prepare(dataset, state, force)
-            if isinstance(step, MapJob):
-                flowing.append((step, force or dataset.record(step.outputs[-1]) != before))
-            elif isinstance(step, ReduceJob):
-                observer.begin(step.job, 0)
-                begun = time.perf_counter()
-                result = step.run(dataset, recipe.run.duckdb_memory)
-                ended(step, replace(result, seconds=round(time.perf_counter() - begun, 3)))
-            held = dataset.held()
-        if flowing:
-            Flow(dataset, flowing, observer, ended).run(runner)
-            held = dataset.held()
-        for step in segment:
-            if step.after is not None:
-                step.after(dataset)
-    return results
 
 
 def preflight(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job], redo: frozenset[str]) -> None:
@@ -159,20 +111,9 @@ def preflight(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job], redo: 
     held = dataset.held()
     states = [(step, step.state(held, step.job in redo)) for step in steps]
     if is_listed:
-        check_needs(_to_run(states, redo))
+        check_needs(to_run(states, redo))
     else:  # new inputs go through every job
         check_needs(steps)
-
-
-def _to_run(states: Sequence[tuple[Job, State]], redo: frozenset[str]) -> Iterator[Job]:
-    """The steps that are not done, and those whose tables will be outdated once the ones before have run."""
-    anew: set[str] = set()
-    for step, state in states:
-        will_be_outdated = step.job in redo or not anew.isdisjoint(step.inputs)
-        if will_be_outdated or state in (State.NEW, State.OUTDATED):
-            anew.update(step.outputs)
-        if will_be_outdated or state is not State.DONE:
-            yield step
 
 
 def conserve(dataset: Dataset, memory: str = "4GB") -> tuple[list[LedgerCount], int]:

@@ -61,6 +61,14 @@ class Job:
         """
         return
 
+    def run(self, dataset: Dataset, memory: str = "4GB") -> JobResult:
+        """Compute all of its parts in this process, after `prepare`; of a map job its workers do it part by part.
+
+        Args:
+            memory: limit of DuckDB, as DuckDB writes it.
+        """
+        raise NotImplementedError(f"{self.job} is computed part by part")
+
     def is_waited_for(self, held: Held) -> bool:
         """Whether outdated parts or files are still there, or failures to be counted: the run was killed at its very
         end."""

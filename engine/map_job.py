@@ -20,7 +20,7 @@ from engine.paid import Paid, paid_folder, settle_all
 from engine.run_log import JobResult
 from engine.runner import Committed, Progress, Task
 from schemas.files import delete_file, remove_folder
-from schemas.tables import SHARDS_PER_PART, Cut, cut_of, schema_of
+from schemas.tables import ROOTS, SHARDS_PER_PART, Cut, cut_of, schema_of
 
 
 class Worker(Protocol):
@@ -91,9 +91,10 @@ class MapJob(Job):
 
     def rows_of(self, held: Held, numbers: Collection[int]) -> int:
         """Input rows of some parts."""
-        if cut_of(self.outputs[-1]) is Cut.SHARD:
+        cut = cut_of(self.outputs[-1])
+        if cut is Cut.SHARD:
             return sum(of_each(count_rows, held.paths(self.inputs[0]))) if numbers else 0
-        return sum(of_each(count_rows, [held.path("listing", number) for number in numbers]))
+        return sum(of_each(count_rows, [held.path(ROOTS[cut], number) for number in numbers]))
 
     def delete(self, dataset: Dataset) -> None:
         if self.files is not None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from schemas import files
 from schemas.strict import fingerprint
-from schemas.tables import BESIDE, SCHEMAS, SHARDS_PER_PART, Cut, cut_of, is_map_table
+from schemas.tables import BESIDE, ROOTS, SCHEMAS, SHARDS_PER_PART, Cut, cut_of, is_map_table
 
 if TYPE_CHECKING:
     from engine.dataset import Dataset, JobRecord
@@ -163,8 +163,8 @@ class Held:
     def num_parts(self, table: str) -> int:
         """Parts that a table has when it is whole."""
         match cut_of(table):
-            case Cut.LISTING:
-                return len(self.holding("listing"))
+            case Cut.LISTING | Cut.PROMPTS as cut:
+                return len(self.holding(ROOTS[cut]))
             case Cut.SHARD:
                 return len(self.shards or ())
             case Cut.SHARDS:
@@ -219,7 +219,7 @@ class Held:
         by_part = dict[str, Mapping[int, PartName]]()
         shared: list[str | None] = []
         for name in sorted(inputs):
-            if cut_of(table) is Cut.LISTING and cut_of(name) is Cut.LISTING and is_map_table(table):
+            if cut_of(table) in ROOTS and cut_of(name) is cut_of(table) and is_map_table(table):
                 by_part[name] = self.holding(name)
             else:
                 shared.append(self._content(name))
@@ -250,7 +250,7 @@ class Held:
 
     def _resolve(self, table: str) -> None:
         listed = self.listed(table)
-        if table == "listing":  # made from nothing: what was written later has a higher number there
+        if table in ROOTS.values():  # made from nothing: what was written later has a higher number there
             ordered = reversed(listed) if self._listing_before else listed
             found = {name.number: name for name in ordered}
             self._held[table] = self._shown[table] = dict(sorted(found.items()))

@@ -36,6 +36,10 @@ MEANINGS: dict[str, dict[str, str]] = {}
 def _table(name: str, /, **columns: Column) -> pa.Schema:
     """Note the meanings of a table's columns, and return its Arrow schema."""
     MEANINGS[name] = {column: each.meaning for column, each in columns.items()}
+    return _schema(**columns)
+
+
+def _schema(**columns: Column) -> pa.Schema:
     return pa.schema([pa.field(column, each.type, each.nullable) for column, each in columns.items()])
 
 
@@ -413,6 +417,79 @@ REDUCE_TABLES: dict[str, pa.Schema] = {
 
 SCHEMAS: dict[str, pa.Schema] = MAP_TABLES | REDUCE_TABLES
 
+_PROMPT = {"prompt_id": text("as its source names it, else a digest of the text", nullable=False)}
+_PICTURE = {**_ROW, **_PROMPT, "number": int32("of the picture among those of its prompt, from 0", nullable=False)}
+_CATEGORY = {"category": text("as the source of the prompts says; null where it says none")}
+
+PROMPTS = _schema(
+    **_ROW,
+    **_PROMPT,
+    prompt=text("what the models are given; null where there is a reason"),
+    **_CATEGORY,
+    reference_image_id=text("of the picture that the prompt was written for, as its source names it"),
+    file=text("that picture: an absolute path or address; null where the source names none"),
+    offset=int64("its first byte in the file; null where it is the whole file"),
+    size=int64("its bytes; null where it is the whole file"),
+    reason=text("PromptReason: why nothing is drawn"),
+    **_DETAIL,
+)
+PICTURES = _schema(
+    **_PICTURE,
+    **_CATEGORY,
+    seed=int64("of its noise; null where the picture was not drawn here"),
+    file=text("a tar below samples/ of the evaluation, or an absolute path or address; null where there is a reason"),
+    offset=int64("its first byte in the file; null where it is the whole file"),
+    size=int64("its bytes; null where it is the whole file"),
+    width=int32("upright px"),
+    height=int32("upright px"),
+    format=text("Pillow's name of it; PNG where it was drawn here"),
+    quality=text("of a JPEG: the digest of its quantisation tables"),
+    image_id=text("names the content of the file, as in a dataset; null where there is a reason"),
+    pixel_sha256=text("of the upright sRGB pixels and their size"),
+    seconds=float32("that its batch took, over the pictures of the batch"),
+    reason=text("PictureReason: why there is no picture"),
+    **_DETAIL,
+)
+FEATURES = _schema(
+    **_PICTURE,
+    **_CATEGORY,
+    features=Column(pa.list_(pa.float32()), "what the network made of the picture; null where there is a reason"),
+    reason=text("as in pictures, or why the network was not shown it"),
+    **_DETAIL,
+)
+AGREEMENT = _schema(
+    **_PICTURE,
+    **_CATEGORY,
+    cosine=float32("of the picture and its prompt, by CLIP; null where there is a reason"),
+    share_read=float32("of the prompt's tokens that CLIP has read"),
+    reason=text("as in pictures, or why CLIP was not shown it"),
+    **_DETAIL,
+)
+RESULTS = _schema(
+    model=text("its name in the recipe", nullable=False),
+    step=int64("of the checkpoint; null where it is none of ours"),
+    metric=text("fid, kid, precision, recall, clip_score or cmmd", nullable=False),
+    category=text("of the prompts; null for all"),
+    value=float64("null where there is a reason"),
+    low=float64("95 %: by a jackknife over the pictures, or a bootstrap over the prompts"),
+    high=float64("as low"),
+    network=text("and the beginning of its weights' sha256", nullable=False),
+    protocol=text("how pixels come to the network", nullable=False),
+    reference=text("what the pictures are compared with; null for clip_score"),
+    reference_digest=text("of its features"),
+    num_generated=int64("pictures"),
+    num_reference=int64("pictures"),
+    drawn=text("how the pictures were drawn: size, sampler, steps and guidance, as JSON", nullable=False),
+    quick=int64("prompts, where only some were taken to save time"),
+    flags=texts("Flag: what the number suffers from", nullable=False),
+    reason=text("why there is no value"),
+)
+EVALUATION_TABLES = {"prompts": PROMPTS, "results": RESULTS}
+"""Tables of an evaluation, see `evaluation.folder`; each model has one more of each family."""
+
+FAMILIES = {"captions_beside/": CAPTIONS, "pictures/": PICTURES, "features/": FEATURES, "agreement/": AGREEMENT}
+"""Prefix -> schema of the map tables of which there may be many: one for each further captioner, or for each model."""
+
 ADDED = {
     "captions": ("refused_caption", "cut"),
     "headers": ("colour", "metadata_left_out"),
@@ -452,24 +529,36 @@ class Cut(Enum):
     """What a part of a table holds."""
 
     LISTING = "the inputs of a part of the listing"
+    PROMPTS = "the prompts of a part"
     SHARD = "a shard"
     SHARDS = "some shards"
     WHOLE = "the whole table"
+
+
+ROOTS = {Cut.LISTING: "listing", Cut.PROMPTS: "prompts"}
+"""The tables that are made from no other one: as many parts as they have, the tables cut like them have."""
 
 
 def cut_of(table: str) -> Cut:
     """How a table is cut into parts."""
     if table in _CUTS:
         return _CUTS[table]
+    if table == "prompts" or (_family(table) or BESIDE) != BESIDE:
+        return Cut.PROMPTS
     return Cut.LISTING if "row_id" in schema_of(table).names else Cut.WHOLE
 
 
 _CUTS = {"samples": Cut.SHARD, "shard_plan": Cut.SHARDS}
 
 
+def _family(table: str) -> str | None:
+    prefix = table.partition("/")[0] + "/"
+    return prefix if prefix in FAMILIES else None
+
+
 def is_map_table(table: str) -> bool:
     """Whether part n of a table is computed from part n of its inputs."""
-    return table in MAP_TABLES or table.startswith(BESIDE)
+    return table in MAP_TABLES or _family(table) is not None
 
 
 def is_captions(table: str) -> bool:
@@ -478,8 +567,9 @@ def is_captions(table: str) -> bool:
 
 
 def schema_of(table: str) -> pa.Schema:
-    """The schema of a table; those of further captioners are included."""
-    return CAPTIONS if table.startswith(BESIDE) else SCHEMAS[table]
+    """The schema of a table, of any family too."""
+    family = _family(table)
+    return FAMILIES[family] if family else SCHEMAS[table] if table in SCHEMAS else EVALUATION_TABLES[table]
 
 
 def meaning(view: str, column: str) -> str | None:
