@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from statistics import NormalDist
 from typing import Literal, NamedTuple
 
@@ -37,9 +37,15 @@ class Preference(NamedTuple):
     """Of the answered pairs: the two orders contradict each other."""
     share_unanswered: float
     """Of all pairs: an order is unparsed or refused. Neither a tie nor a loss."""
+    share_unparsed: float
+    """Of all verdicts."""
+    share_refused: float
+    """Of all verdicts."""
     lean: Interval
     """By how much more than half the judge chooses the first picture, -0.5 to 0.5, where it chooses; by Wilson."""
     num_pairs: int
+    wins: int
+    losses: int
 
 
 def wilson(wins: float, losses: float, confidence: float = 0.95) -> Interval:
@@ -76,11 +82,19 @@ def bootstrap(values: np.ndarray, draws: int = 10_000, seed: int = 0, confidence
     return Interval(float(row.mean()), float(low), float(high))
 
 
-def outcome(first_model_first: Verdict, second_model_first: Verdict) -> Outcome:
-    """What two verdicts on one pair say of the first model, which is shown first in one and second in the other."""
-    if first_model_first not in _SCORES or second_model_first not in _SCORES:
+def outcome(first_model_first: Verdict | None, second_model_first: Verdict | None) -> Outcome:
+    """What two verdicts on one pair say of the first model, which is shown first in one and second in the other.
+
+    None is an order in which nobody was asked, as of people, who see a pair once: the other order then says it all.
+    """
+    worth = [
+        _SCORES.get(first_model_first or ""),
+        None if second_model_first not in _SCORES else 1 - _SCORES[second_model_first],
+    ]
+    asked = [score for score, said in zip(worth, (first_model_first, second_model_first), strict=True) if said]
+    if not asked or None in asked:
         return "unanswered"
-    scores = _SCORES[first_model_first], 1 - _SCORES[second_model_first]
+    scores = asked[0], asked[-1]
     if scores == (0.5, 0.5):
         return "tie"
     if 0.5 in scores:
@@ -90,8 +104,19 @@ def outcome(first_model_first: Verdict, second_model_first: Verdict) -> Outcome:
     return "win" if scores[0] else "loss"
 
 
-def summarise(pairs: Iterable[tuple[Verdict, Verdict]], draws: int = 10_000, seed: int = 0) -> Preference:
-    """What the verdicts of both orders, one pair a prompt, say of two models.
+def summarise(
+    pairs: Iterable[tuple[Verdict | None, Verdict | None]],
+    draws: int = 10_000,
+    seed: int = 0,
+    prompts: Sequence[Hashable] | None = None,
+) -> Preference:
+    """What the verdicts of both orders say of two models; see `outcome`.
+
+    Args:
+        draws: of the bootstrap.
+        seed: of the bootstrap.
+        prompts: of each pair, where several pairs are of one prompt: its mean then counts once, since pictures of one
+            prompt are no independent draws. None takes each pair for a prompt.
 
     Raises:
         ValueError: no pair is answered, and so there is no win rate.
@@ -99,30 +124,39 @@ def summarise(pairs: Iterable[tuple[Verdict, Verdict]], draws: int = 10_000, see
     verdicts = list(pairs)
     outcomes = [outcome(*pair) for pair in verdicts]
     worth = {"win": 1.0, "half_win": 0.75, "half_loss": 0.25, "loss": 0.0}
-    scores = np.array([worth.get(name, 0.5) for name in outcomes if name != "unanswered"])
-    if not len(scores):
+    by_prompt: dict[Hashable, list[float]] = {}
+    for name, prompt in zip(outcomes, range(len(verdicts)) if prompts is None else prompts, strict=True):
+        if name != "unanswered":
+            by_prompt.setdefault(prompt, []).append(worth.get(name, 0.5))
+    num_answered = sum(map(len, by_prompt.values()))
+    if not num_answered:
         raise ValueError(f"none of {len(verdicts)} pairs is answered in both orders, so there is no win rate")
     nothing = Interval(float("nan"), 0.0, 1.0)
     wins, losses = outcomes.count("win"), outcomes.count("loss")
-    said = [verdict for pair in verdicts for verdict in pair]
+    said = [verdict for pair in verdicts for verdict in pair if verdict]
     first, second = said.count("first"), said.count("second")
     lean = wilson(first, second) if first + second else nothing
     return Preference(
-        win_rate=bootstrap(scores, draws, seed),
+        win_rate=bootstrap(np.array([np.mean(scores) for scores in by_prompt.values()]), draws, seed),
         decided=wilson(wins, losses) if wins + losses else nothing,
-        share_tied=outcomes.count("tie") / len(scores),
-        share_position=outcomes.count("position") / len(scores),
-        share_unanswered=1 - len(scores) / len(verdicts),
+        share_tied=outcomes.count("tie") / num_answered,
+        share_position=outcomes.count("position") / num_answered,
+        share_unanswered=1 - num_answered / len(verdicts),
+        share_unparsed=said.count("unparsed") / len(said),
+        share_refused=said.count("refused") / len(said),
         lean=Interval(*(limit - 0.5 for limit in lean)),
         num_pairs=len(verdicts),
+        wins=wins,
+        losses=losses,
     )
 
 
-def bradley_terry(wins: np.ndarray) -> np.ndarray:
+def bradley_terry(wins: np.ndarray, names: Sequence[str] | None = None) -> np.ndarray:
     """The log strengths (m,) of m models, mean 0, at maximum likelihood: i beats j by 1 / (1 + exp(s_j - s_i)).
 
     Args:
         wins: (m, m), how often the model of the row has beaten that of the column; a tie is half a win for both.
+        names: of the models, for the message; None is their numbers from 0.
 
     Raises:
         ValueError: wins is not a square of counts; or some models have never lost to the others, or never met them,
@@ -137,9 +171,11 @@ def bradley_terry(wins: np.ndarray) -> np.ndarray:
     reached = np.linalg.matrix_power((counts > 0) | np.eye(size, dtype=bool), size)
     if not reached.all():
         row = int(np.argmin(reached.all(axis=1)))
-        others = np.flatnonzero(~reached[row]).tolist()
+        beyond = np.flatnonzero(~reached[row]).tolist()
+        others = f"{beyond} (from 0)" if names is None else ", ".join(names[other] for other in beyond)
+        model = row if names is None else names[row]
         raise ValueError(
-            f"strengths are infinite: model {row} has no win, direct or through others, over {others} (from 0); "
+            f"strengths are infinite: model {model} has no win, direct or through others, over {others}; "
             "more games are needed, or compare fewer models"
         )
     games, won, strengths = counts + counts.T, counts.sum(axis=1), np.zeros(size)

@@ -115,11 +115,11 @@ class Vlm(CaptionerSection):
     """auto, cpu, mps, cuda or cuda:N."""
 
 
-class Endpoint(CaptionerSection):
-    """A server with OpenAI's API, such as vLLM or SGLang."""
+class ChatSection(CaptionerSection):
+    """A server with OpenAI's API, such as vLLM or SGLang, and how pictures are sent to it."""
 
     how_it_runs = frozenset({"url", "urls", "concurrency", "timeout_s", "retries", "backoff_s", "api_key_env"})
-    newer = frozenset({"token_limit_field", "extra_body"})
+    newer = frozenset({"token_limit_field", "extra_body", "image_format"})
 
     url: str | None = None
     """Up to and with /v1: http://gpu-7:8000/v1."""
@@ -128,19 +128,19 @@ class Endpoint(CaptionerSection):
     out for a while."""
     model: str | None = None
     """The model as the server names it."""
-    prompt: Annotated[str, Field(min_length=1)] = "Describe this image and its style in a very detailed manner"
-    """The prompt about each picture; the default is PixArt-α's."""
     max_tokens: Annotated[int, Field(ge=1)] = 512
-    """Longest caption, in the model's tokens."""
+    """Longest answer, in the model's tokens."""
     token_limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """The name under which `max_tokens` is sent; some servers want max_completion_tokens."""
     extra_body: dict[str, Any] = {}
     """Further fields of the request, as the server documents them: {chat_template_kwargs: {enable_thinking: false}}
     turns the thinking of Qwen models off. A null takes a field out of the request that sigma would send."""
     temperature: Annotated[float, Field(ge=0, le=5)] = 0.0
-    """0 takes the likeliest token; above it draws, with the image's own seed."""
+    """0 takes the likeliest token; above it draws, with a seed of the picture's own."""
     image_px: Annotated[int, Field(ge=32, le=8192)] = 1024
     """Longest side that is sent, in px; a smaller picture is sent as it is."""
+    image_format: Literal["jpeg", "png"] = "jpeg"
+    """What pictures are sent as; png is without loss, and several times as large."""
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 90
     """Quality of the JPEG that is sent."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 32
@@ -178,6 +178,13 @@ class Endpoint(CaptionerSection):
     def servers(self) -> list[str]:
         """The addresses of all servers, each once."""
         return list(dict.fromkeys([self.url, *self.urls] if self.url else self.urls))
+
+
+class Endpoint(ChatSection):
+    """The captioner `endpoint`."""
+
+    prompt: Annotated[str, Field(min_length=1)] = "Describe this image and its style in a very detailed manner"
+    """The prompt about each picture; the default is PixArt-α's."""
 
 
 def _checked_url(url: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Literal, Protocol, TypeVar
 
 from PIL import Image
 
@@ -36,6 +36,8 @@ class Generated:
     """tokens of the captioner's own tokenizer; None where it does not count them"""
     revision: str | None = None
     """of a server that names it only in its replies; None leaves it to the captioner's own"""
+    seconds: float | None = field(default=None, compare=False)
+    """from the request to the reply; None where it is not measured"""
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class CaptionFailure:
     """The reason why one picture got no answer, while the others of its batch did."""
 
     reason: str
+    kind: Literal["failed", "refused", "filtered"] = field(default="failed", compare=False)
+    """refused: the server does not take the request, and would not take it again; filtered: by its content filter"""
 
 
 Answer = Generated | CaptionFailure

@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -27,7 +28,7 @@ from captioning.captioners.chat_reply import (
     retry_after_s,
     status_error,
 )
-from schemas.captioners import Endpoint
+from schemas.captioners import ChatSection
 
 LONGEST_WAIT_S = 60.0
 """Longest wait before a retry where the server names none."""
@@ -79,7 +80,7 @@ class ChatClient:
     are left out, requests go on, each after its own wait.
     """
 
-    def __init__(self, section: Endpoint, key: str, servers: Sequence[Server]) -> None:
+    def __init__(self, section: ChatSection, key: str, servers: Sequence[Server]) -> None:
         """`servers` are the same for all clients of a captioner: one that is left out stays so from part to part."""
         self._section, self._key, self._servers = section, key, servers
         self._last_reply = 0.0
@@ -175,7 +176,7 @@ class ChatClient:
                     answer = await self._post(server, body)
                 except PictureRefused as refused:
                     server.answered()
-                    return CaptionFailure(str(refused))
+                    return CaptionFailure(str(refused), "filtered" if refused.filtered else "refused")
                 except CaptionerUnusable as error:
                     raise CaptionerUnusable(f"{server.url}: {error}") from None
                 except ServerBusy as error:
@@ -183,7 +184,7 @@ class ChatClient:
                     server.failed(sent, wait_s)
                 else:
                     server.answered()
-                    return answer
+                    return replace(answer, seconds=time.monotonic() - sent)
                 if attempt < self._section.retries and self._best().is_out():
                     await asyncio.sleep(wait_s(attempt))
         if isinstance(last, ServerUnreachable) and self._last_reply < begun:

@@ -24,6 +24,11 @@ MODELS_SHOWN = 5
 LONGEST_MESSAGE = 200
 """Longest part of a server's message that is shown, in letters."""
 
+_FILTERED = re.compile(
+    rb"content[ _-]?(?:filter|policy|management|moderation)|moderat(?:ed|ion)|flagged", re.IGNORECASE
+)
+"""What the error of a content filter says: Azure's, OpenAI's and OpenRouter's."""
+
 _UNSUPPORTED = re.compile(
     r"(?:unsupported|unrecogni[sz]ed|unknown|unexpected|invalid)[^'\"`]{0,40}"
     r"(?:parameter|argument|field|keyword)s?[^'\"`]{0,20}['\"`](\w{1,60})['\"`]|\(parameter=(\w{1,60})",
@@ -44,7 +49,11 @@ class ServerUnreachable(ServerBusy):
 
 
 class PictureRefused(Exception):
-    """The server refuses this picture, and would refuse it again."""
+    """The server refuses this picture, and would refuse it again; `filtered` by its content filter."""
+
+    def __init__(self, message: str, filtered: bool = False) -> None:
+        super().__init__(message)
+        self.filtered = filtered
 
 
 def check_model(content: bytes, model: str, max_tokens: int) -> None:
@@ -77,6 +86,8 @@ def status_error(status: int, content: bytes, retry_after_s: float | None = None
     said = f"the server says {status}: {message_of(content)}"
     if status in (408, 425, 429) or status >= 500:
         return ServerBusy(said, retry_after_s)
+    if status in (400, 403, 422, 451) and _FILTERED.search(content):
+        return PictureRefused(said, filtered=True)
     if status == 401:
         return CaptionerUnusable(f"{said}; caption.endpoint.api_key_env names the variable that holds its key")
     if status == 403:
@@ -138,7 +149,7 @@ def read_reply(content: bytes) -> Generated:
         raise ServerBusy("the reply is no chat completion: its content is no text")
     ending = choice.get("finish_reason", "stop")
     if ending == "content_filter":
-        raise PictureRefused("the server's content filter held the text back")
+        raise PictureRefused("the server's content filter held the text back", filtered=True)
     if not isinstance(ending, str) or ending not in ENDED | CUT:
         raise ServerBusy(
             f"the server did not finish the text: finish_reason is {message_of(json.dumps(ending).encode())}"

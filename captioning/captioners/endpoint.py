@@ -6,7 +6,7 @@ import io
 import json
 import os
 from base64 import b64encode
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from queue import SimpleQueue
@@ -16,7 +16,7 @@ from PIL import Image
 
 from captioning.captioners.base import Answer, CaptionerUnusable, Plain, Question, up_to
 from captioning.captioners.chat_client import ChatClient, Server
-from schemas.captioners import Endpoint
+from schemas.captioners import ChatSection, Endpoint
 
 Answered = SimpleQueue[tuple[str, Future[Answer]]]
 
@@ -52,6 +52,8 @@ class EndpointCaptioner:
         }
         if section.token_limit_field != "max_tokens":
             self.parameters["token_limit_field"] = section.token_limit_field
+        if section.image_format != "jpeg":
+            self.parameters["image_format"] = section.image_format
         if section.extra_body:
             self.parameters["extra_body"] = json.dumps(section.extra_body, sort_keys=True)
 
@@ -79,23 +81,28 @@ class EndpointCaptioner:
                 yield image_id, answer.result()
 
     def _body(self, image: Image.Image, seed: int) -> bytes:
-        section = self._section
-        message = {
-            "role": "user",
-            "content": [
-                {"type": "image_url", "image_url": {"url": data_uri(image, section.image_px, section.jpeg_quality)}},
-                {"type": "text", "text": section.prompt},
-            ],
-        }
-        request: Mapping[str, Any] = {
-            "model": section.model,
-            "messages": [message],
-            section.token_limit_field: section.max_tokens,
-            "temperature": section.temperature,
-            "seed": seed,
-            **section.extra_body,
-        }
-        return json.dumps({name: value for name, value in request.items() if value is not None}).encode()
+        assert self.prompt is not None
+        return chat_body(self._section, [picture_uri(image, self._section)], self.prompt, seed)
+
+
+def chat_body(section: ChatSection, pictures: Sequence[str], prompt: str, seed: int) -> bytes:
+    """A request about pictures, given as `picture_uri` does, in their order and before the prompt."""
+    message = {
+        "role": "user",
+        "content": [
+            *({"type": "image_url", "image_url": {"url": picture}} for picture in pictures),
+            {"type": "text", "text": prompt},
+        ],
+    }
+    request: Mapping[str, Any] = {
+        "model": section.model,
+        "messages": [message],
+        section.token_limit_field: section.max_tokens,
+        "temperature": section.temperature,
+        "seed": seed,
+        **section.extra_body,
+    }
+    return json.dumps({name: value for name, value in request.items() if value is not None}).encode()
 
 
 def _put(answered: Answered, image_id: str, answer: Future[Answer]) -> None:
@@ -121,12 +128,17 @@ def read_key(variable: str | None) -> str:
     return key
 
 
-def data_uri(image: Image.Image, longest_px: int, quality: int) -> str:
-    """A picture as a JPEG in a data URI, shrunk to a longest side."""
+def picture_uri(image: Image.Image, section: ChatSection) -> str:
+    """A picture in a data URI, as a section has pictures sent."""
+    return data_uri(image, section.image_px, section.jpeg_quality, section.image_format)
+
+
+def data_uri(image: Image.Image, longest_px: int, quality: int, form: str = "jpeg") -> str:
+    """A picture as a JPEG in a data URI, or a PNG, shrunk to a longest side."""
     if max(image.size) > longest_px:
         scale = longest_px / max(image.size)
         size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
         image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=quality)
-    return f"data:image/jpeg;base64,{b64encode(file.getvalue()).decode()}"
+    image.save(file, form, quality=quality)  # of which PNG takes no notice
+    return f"data:image/{form};base64,{b64encode(file.getvalue()).decode()}"

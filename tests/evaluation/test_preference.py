@@ -83,6 +83,22 @@ def test_two_orders_make_one_outcome() -> None:
         assert outcome(two, one) == SWAPPED.get(name, name)  # type: ignore[arg-type]
 
 
+def test_a_pair_that_was_asked_about_in_one_order_counts_as_it_says() -> None:
+    assert outcome("first", None) == outcome(None, "second") == "win"
+    assert outcome("second", None) == outcome(None, "first") == "loss"
+    assert outcome("tie", None) == outcome(None, "tie") == "tie"
+    assert outcome("unparsed", None) == outcome(None, "refused") == outcome(None, None) == "unanswered"
+    found = summarise([("first", None), (None, "first")], draws=10)
+    assert (found.win_rate.value, found.lean.value, found.wins, found.losses) == (0.5, 0.5, 1, 1)
+
+
+def test_pairs_of_one_prompt_count_once_together() -> None:
+    pairs = [("first", "second")] * 4 + [("second", "first")]
+    found = summarise(pairs, draws=2000, prompts="aaaab")  # type: ignore[arg-type]
+    assert found.win_rate == (0.5, 0.0, 1.0)
+    assert found.num_pairs == 5 and found.decided == wilson(4, 1)
+
+
 def test_verdicts_are_counted() -> None:
     pairs = [("first", "second")] * 6 + [("second", "first")] * 2 + [("tie", "tie"), ("first", "first")]
     found = summarise([*pairs, ("first", "tie"), ("unparsed", "first")], draws=200)  # type: ignore[list-item]
@@ -92,6 +108,7 @@ def test_verdicts_are_counted() -> None:
     assert (found.share_tied, found.share_position) == (1 / 11, 1 / 11)
     assert found.share_unanswered == pytest.approx(1 / 12) and found.num_pairs == 12
     assert found.lean.value == pytest.approx(12 / 20 - 0.5)
+    assert (found.wins, found.losses, found.share_unparsed, found.share_refused) == (6, 2, 1 / 24, 0)
 
 
 def test_a_judge_that_always_says_first_gives_a_tie_and_a_lean_of_fifty_points() -> None:
@@ -111,6 +128,11 @@ def test_a_judge_that_answers_nothing_has_no_win_rate() -> None:
 def test_the_strengths_of_two_models_are_their_odds() -> None:
     found = bradley_terry(np.array([[0, 3], [1, 0]]))
     np.testing.assert_allclose(found, [np.log(3) / 2, -np.log(3) / 2], atol=1e-12)
+
+
+def test_the_message_names_the_models() -> None:
+    with pytest.raises(ValueError, match="model sigma has no win, direct or through others, over alpha, xl;"):
+        bradley_terry(np.array([[0, 0, 0], [1, 0, 1], [1, 1, 0]]), ["sigma", "alpha", "xl"])
 
 
 @settings(max_examples=30, deadline=None)

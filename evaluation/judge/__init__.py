@@ -1,0 +1,1 @@
+"""Judges pairs of pictures of the same prompts: by a model behind a chat server, and by people."""
