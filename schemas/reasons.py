@@ -174,3 +174,12 @@ class Fallback(StrEnum):
     """Nothing came with the image."""
     RAW_REFUSED = "raw_refused"
     """The text that came with the image is no caption to train on."""
+
+
+class PromptReason(StrEnum):
+    """Why a source of prompts has none where one should be."""
+
+    BLANK = "blank"
+    """Nothing that can be seen."""
+    NUL = "nul"
+    """The text holds a NUL character, which many programs take for its end."""
