@@ -44,6 +44,7 @@ class Preference(NamedTuple):
     lean: Interval
     """By how much more than half the judge chooses the first picture, -0.5 to 0.5, where it chooses; by Wilson."""
     num_pairs: int
+    num_answered: int
     wins: int
     losses: int
 
@@ -146,6 +147,7 @@ def summarise(
         share_refused=said.count("refused") / len(said),
         lean=Interval(*(limit - 0.5 for limit in lean)),
         num_pairs=len(verdicts),
+        num_answered=num_answered,
         wins=wins,
         losses=losses,
     )

@@ -21,7 +21,7 @@ class Judged(StrictModel):
     """A model whose pictures are judged."""
 
     evaluation: Place
-    """Folder that `sigma evaluate` has written."""
+    """Folder of an evaluation, with its prompts and pictures."""
     model: str | None = None
     """The model of that folder; null is the one of the same name."""
 

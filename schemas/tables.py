@@ -484,8 +484,68 @@ RESULTS = _schema(
     flags=texts("Flag: what the number suffers from", nullable=False),
     reason=text("why there is no value"),
 )
-EVALUATION_TABLES = {"prompts": PROMPTS, "results": RESULTS}
-"""Tables of an evaluation, see `evaluation.folder`; each model has one more of each family."""
+_JUDGED = {
+    "model_a": text("its name in the recipe", nullable=False),
+    "model_b": text("its name in the recipe", nullable=False),
+    "aspect": text("alignment or quality", nullable=False),
+    "kind": text("of the judge: model or person", nullable=False),
+}
+VERDICTS = _schema(
+    question=text(
+        "names what a model is asked: both pictures, the text, the knobs; of people the pair on the page", False
+    ),
+    **_PROMPT,
+    number=int32("of the pictures among those of their prompt, from 0", nullable=False),
+    **_JUDGED,
+    order=text("ab: the picture of model_a is the first; ba: it is the second", nullable=False),
+    judge=text("a model, @ and its revision where the server names one; or the name of a person", nullable=False),
+    attempt=int32("1 where the first reply could not be read", nullable=False),
+    reply=text("as it was written; null of people, and where nobody was asked"),
+    verdict=text("first, second, tie, unparsed or refused", nullable=False),
+    reason=text("as the judge gave it, or why there is no reply"),
+    tokens=int64("of the reply, as the server counts them"),
+    seconds=float32("from the request to the reply; of a person from the first sight"),
+)
+PREFERENCES = _schema(
+    **_JUDGED,
+    judge=text("a model, a person, or `all` people where there are several", nullable=False),
+    num_pairs=int64("pairs of pictures with an answer to each order", nullable=False),
+    num_prompts=int64("their prompts", nullable=False),
+    num_answered=int64("pairs with a verdict in each order that was asked", nullable=False),
+    win_rate=float64("of model_a, what is undecided counted as a half; null where there is a reason"),
+    low=float64("95 %, by a bootstrap over the prompts"),
+    high=float64("as low"),
+    wins=int64("pairs in which model_a is better in both orders"),
+    losses=int64("pairs in which model_b is"),
+    decided=float64("wins / (wins + losses); null where there are none"),
+    decided_low=float64("95 %, by Wilson"),
+    decided_high=float64("as decided_low"),
+    share_tied=float64("of the answered pairs: a tie in both orders"),
+    share_position=float64("of the answered pairs: the orders contradict each other"),
+    share_unparsed=float64("of the verdicts"),
+    share_refused=float64("of the verdicts"),
+    lean=float64("how much more often than half the first picture is chosen, -0.5 to 0.5"),
+    lean_low=float64("95 %, by Wilson"),
+    lean_high=float64("as lean_low"),
+    reason=text("why there is no win rate"),
+)
+STRENGTHS = _schema(
+    aspect=_JUDGED["aspect"],
+    kind=_JUDGED["kind"],
+    judge=text("as in preferences", nullable=False),
+    model=text("its name in the recipe", nullable=False),
+    strength=float64("Bradley-Terry's, a logarithm, 0 in the mean; null where there is a reason"),
+    reason=text("why there are no strengths"),
+)
+EVALUATION_TABLES = {
+    "prompts": PROMPTS,
+    "results": RESULTS,
+    "verdicts": VERDICTS,
+    "preferences": PREFERENCES,
+    "strengths": STRENGTHS,
+}
+"""Tables of an evaluation, see `evaluation.folder`, where each model has one more of each family; the last three are of
+`sigma judge`."""
 
 FAMILIES = {"captions_beside/": CAPTIONS, "pictures/": PICTURES, "features/": FEATURES, "agreement/": AGREEMENT}
 """Prefix -> schema of the map tables of which there may be many: one for each further captioner, or for each model."""

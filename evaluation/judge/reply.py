@@ -27,6 +27,12 @@ and undistorted, whether light, colours and details are convincing, and how plea
 }
 """What PixArt-Σ's judges were asked, in words of our own. Its slides print each question under the other's name."""
 
+PEOPLE: dict[Aspect, str] = {
+    "alignment": "Which image shows better what the caption says?",
+    "quality": "Which image looks better, whatever it shows?",
+}
+"""The same, as people are asked."""
+
 _FORM = """
 
 Begin your answer with exactly one of these, and with nothing before it:

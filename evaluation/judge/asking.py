@@ -1,0 +1,175 @@
+"""Asks a chat server about pairs of pictures, many at once; what it answers is in the journal before anything else."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from functools import lru_cache, partial
+
+from captioning.captioners.base import Answer, CaptionerUnusable, CaptionFailure
+from captioning.captioners.chat_client import ChatClient, Server
+from captioning.captioners.endpoint import chat_body, picture_uri, read_key
+from evaluation.judge.journal import Journal, Row, is_settled
+from evaluation.judge.pairs import Picture, Question
+from evaluation.judge.reply import read_verdict
+from schemas.captioners import ChatSection
+from schemas.ids import counter
+from schemas.pixels import PixelError, open_rgb
+
+FAILURES_IN_A_ROW = 64
+"""Questions without an answer one after the other before nothing more is asked: then it is the server."""
+
+
+def find_judge(section: ChatSection) -> str:
+    """The key of the judge's server; '' where the recipe names none. Nothing is sent.
+
+    Raises:
+        ValueError: the recipe names no server or model, or the key is missing.
+    """
+    for knob, given in (("url", section.servers()), ("model", section.model)):
+        if not given:
+            raise ValueError(
+                f"judge.{knob}: name the judge's server and its model, or let people judge with --page FILE"
+            )
+    try:
+        return read_key(section.api_key_env)
+    except CaptionerUnusable as error:
+        raise _ours(error) from None
+
+
+def ask(
+    section: ChatSection, questions: Sequence[Question], journal: Journal, advance: Callable[[int], None]
+) -> dict[str, str]:
+    """Ask what the journal does not know; a reply that is no verdict is asked for once more, with another seed.
+
+    Args:
+        advance: called with the number of questions that are through.
+
+    Returns:
+        Question -> why it has no answer, after all retries. It is asked the next time.
+
+    Raises:
+        ValueError: no server can be reached, one refuses every request, or a picture cannot be read. What was answered
+            until then is in the journal.
+    """
+    asked = dict[str, Question]()
+    for question in questions:
+        if not (question.pair.is_equal or is_settled(journal.reply(question.key))):
+            asked[question.key] = question
+    advance(len(questions) - len(asked))
+    if not asked:
+        return {}
+    asking = _Asking(section, journal, advance)
+    try:
+        asking.run(asked.values(), find_judge(section))
+    except CaptionerUnusable as error:
+        raise _ours(error) from None
+    finally:
+        journal.settle()
+    return asking.failures
+
+
+class _Asking:
+    """The requests in flight."""
+
+    def __init__(self, section: ChatSection, journal: Journal, advance: Callable[[int], None]) -> None:
+        self._section, self._journal, self._advance = section, journal, advance
+        self._in_flight: dict[Future[Answer], tuple[Question, int]] = {}
+        self._again: deque[tuple[Question, int]] = deque()
+        self._num_failed = 0
+        self.failures: dict[str, str] = {}
+
+    def run(self, questions: Iterable[Question], key: str) -> None:
+        section = self._section
+        window = 2 * section.concurrency  # half of them are made ready while the others are in flight
+        uri = lru_cache(window)(partial(picture_of, section))
+        todo = iter(questions)
+
+        def body(question: Question, seed: int) -> bytes:
+            pictures = [uri(picture) for picture in question.pair.shown(question.order)]
+            return chat_body(section, pictures, question.text, seed)
+
+        with ChatClient(section, key, [Server(url) for url in section.servers()]) as client:
+            client.check()
+            while True:
+                while len(self._in_flight) < window:
+                    question, attempt = self._again.popleft() if self._again else (next(todo, None), None)
+                    if question is None:
+                        break
+                    if attempt is None:
+                        attempt = 0 if self._journal.reply(question.key) is None else 1
+                    seed = counter(question.key, f"judge {attempt}")
+                    self._in_flight[client.ask(partial(body, question, seed), seed)] = question, attempt
+                if not self._in_flight:
+                    return
+                try:
+                    wait(self._in_flight, return_when=FIRST_COMPLETED)
+                finally:  # Ctrl-C loses nothing that has been answered
+                    self._take([future for future in self._in_flight if future.done()])
+
+    def _take(self, done: Sequence[Future[Answer]]) -> None:
+        """Put answers into the journal, then raise the first error among them."""
+        rows, errors = list[Row](), list[ValueError]()
+        for future in done:
+            question, attempt = self._in_flight.pop(future)
+            try:
+                answer = future.result()
+                row = self._row(question, attempt, answer)
+            except ValueError as error:
+                errors.append(error)
+                continue
+            if row is not None:
+                self._num_failed = 0
+                rows.append(row)
+                if not is_settled(row):
+                    self._again.append((question, attempt + 1))
+                    continue
+            self._advance(1)
+        self._journal.add(rows)
+        if errors:
+            raise errors[0]
+        if self._num_failed >= FAILURES_IN_A_ROW:
+            raise ValueError(
+                f"the judge's server gave no answer to {self._num_failed} questions one after the other, the last "
+                f"time: {list(self.failures.values())[-1]}; what was answered is kept, and the same command goes on"
+            )
+
+    def _row(self, question: Question, attempt: int, answer: Answer) -> Row | None:
+        """The row of an answer; None where there is none, and the question is left for another time."""
+        section, pair = self._section, question.pair
+        row: Row = {"question": question.key, "prompt_id": pair.prompt_id, "number": pair.number, "kind": "model"}
+        row |= {"model_a": pair.models[0], "model_b": pair.models[1], "aspect": question.aspect}
+        row |= {"order": question.order, "judge": section.model, "attempt": attempt, "reply": None}
+        if isinstance(answer, CaptionFailure):
+            if answer.kind == "filtered":
+                return row | {"verdict": "refused", "reason": answer.reason}
+            if answer.kind == "refused":
+                raise ValueError(
+                    f"{answer.reason}; the judge's server does not take two pictures, or not of this size: let it take "
+                    "them (vLLM: --limit-mm-per-prompt), set judge.image_px lower, or choose another judge.model"
+                )
+            self._num_failed += 1
+            self.failures[question.key] = answer.reason
+            return None
+        verdict, reason = read_verdict(answer.text)
+        row |= {"reply": answer.text, "verdict": verdict, "reason": reason}
+        row |= {"judge": section.model + (f"@{answer.revision}" if answer.revision else "")}  # type: ignore[operator]
+        return row | {"tokens": answer.num_tokens, "seconds": answer.seconds}
+
+
+def picture_of(section: ChatSection, picture: Picture) -> str:
+    """A picture in a data URI, as judges see it: its pixels, without what else its file says.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        return picture_uri(open_rgb(picture.data(), section.image_px), section)
+    except (OSError, PixelError) as error:
+        raise ValueError(f"{picture.file}: a picture cannot be read ({error}); have it drawn again") from None
+
+
+def _ours(error: CaptionerUnusable) -> ValueError:
+    """The error of the chat client, with the knobs as a judge's recipe calls them."""
+    return ValueError(str(error).replace("caption.endpoint", "judge").replace("the captioner runs", "the judge runs"))
