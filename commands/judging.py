@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,6 +59,7 @@ def judge(
             console.print(f"page: {shown(page)} ({len(blind):,} pairs)   then sigma judge RECIPE --answers FILE")
             return
         data = Dataset(made.out_path())
+        made.refuse_other(data.recipe)
         with data.lock(), JobProgress(console) as bar:
             data.sweep()
             write_bytes(data.recipe, made.to_yaml().encode())
@@ -116,9 +118,10 @@ def _show(come: Results, root: Path) -> None:
     for row in come.preferences:
         if row["reason"]:
             console.print(f"{row['model_a']} : {row['model_b']}, {row['aspect']}: {row['reason']}", markup=False)
-    for row in come.strengths:
-        text = f"none: {row['reason']}" if row["reason"] else f"{row['strength']:+.3f}"
-        console.print(f"strength of {row['model']} on {row['aspect']} by {row['judge']}: {text}", markup=False)
+    for (aspect, judge), rows in groupby(come.strengths, lambda row: (row["aspect"], row["judge"])):
+        found = list(rows)
+        values = ", ".join(f"{row['model']} {row['strength'] or 0:+.3f}" for row in found)
+        console.print(f"strengths on {aspect} by {judge}: {found[0]['reason'] or values}", markup=False, soft_wrap=True)
     for warning in come.warnings():
         console.print(Text(warning, style="red"), soft_wrap=True)
     console.print(f"tables: {shown(root / 'tables')}   figure: {shown(root / 'preferences.svg')}", soft_wrap=True)

@@ -8,9 +8,9 @@ from typing import Annotated, Literal, Self, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from schemas.captioners import ChatSection
-from schemas.files import place_of
+from schemas.files import is_file, place_of
 from schemas.locations import for_datasets
-from schemas.strict import StrictModel
+from schemas.strict import StrictModel, read_yaml
 
 Aspect = Literal["alignment", "quality"]
 Place = Annotated[str, BeforeValidator(str), AfterValidator(for_datasets)]
@@ -55,3 +55,12 @@ class JudgeRecipe(StrictModel):
     def out_path(self) -> Path:
         """The folder; of an address in a store its `schemas.files.mount_point`."""
         return place_of(self.out)
+
+    def refuse_other(self, path: Path) -> None:
+        """Refuse a folder that something else has written, by the recipe in it.
+
+        Raises:
+            ValueError: the recipe is there and is no judge's.
+        """
+        if is_file(path) and "judge" not in read_yaml(path):
+            raise ValueError(f"out: {self.out} holds something else already; name another folder")

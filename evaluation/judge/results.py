@@ -51,7 +51,9 @@ class Results:
                 side = "first" if row["lean"] > 0 else "second"
                 yield f"{who}: leans to the {side} picture by {100 * abs(row['lean']):.0f} points, whatever it shows"
             if row["share_unparsed"] > MOST_UNPARSED:
-                yield f"{who}: {100 * row['share_unparsed']:.0f} % of the replies are no verdict"
+                unread = (each["reply"] for each in self.verdicts if each["verdict"] == "unparsed")
+                share = 100 * row["share_unparsed"]
+                yield f"{who}: {share:.0f} % of the replies are no verdict, for example {next(unread)[:100]!r}"
 
 
 def results(recipe: JudgeRecipe, pairs: Sequence[Pair], journal: Journal) -> Results:

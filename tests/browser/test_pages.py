@@ -11,6 +11,9 @@ import pytest
 from engine.dataset import Dataset
 from tests.browse_server import served
 from tests.building import build, recipe, write_pictures
+from tests.evaluation.judge.setting import evaluation, run
+from tests.evaluation.judge.setting import recipe as judge_recipe
+from tests.evaluation.judge.setting import rows as judged
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -217,6 +220,38 @@ def test_a_threshold_moves_the_counts(page: Any, look: str, site: str) -> None:
     assert fits(page)
     assert_readable(page)
     shoot(page, f"thresholds-{look}")
+
+
+def test_people_judge_by_keys_and_download_their_answers(page: Any, look: str, tmp_path: Path) -> None:
+    words = judge_recipe(tmp_path, dict.fromkeys("ab", evaluation(tmp_path / "e", {"a": [90, 200], "b": [10, 60]})))
+    run([*words, "--page", str(tmp_path / "page.html")])
+    page.goto(f"file://{tmp_path}/page.html")
+    page.fill("#person", "Ann B.")
+    page.keyboard.press("Enter")
+    sync_api.expect(page.locator("#place")).to_have_text("1 of 4")
+    assert page.locator("#first").evaluate("image => image.naturalWidth") == 24
+    assert "a field" in page.inner_text("#prompt")
+    assert fits(page)
+    assert page.evaluate(CONTRASTS)[0][0] >= 4.5
+    shoot(page, f"judge-{look}")
+    for key in ("2", "Backspace", "1", "0"):
+        page.keyboard.press(key)
+    assert page.locator("#prompt").is_visible()
+    page.click("[data-verdict=second]")
+    page.reload()  # what was answered is still there
+    page.fill("#person", "Ann B.")
+    page.keyboard.press("Enter")
+    sync_api.expect(page.locator("#place")).to_have_text("4 of 4")
+    page.keyboard.press("1")
+    sync_api.expect(page.locator("#end")).to_be_visible()
+    with page.expect_download() as waited:
+        page.click("#download")
+    waited.value.save_as(tmp_path / "answers.jsonl")
+    shown = run([*words, "--answers", str(tmp_path / "answers.jsonl")])
+    assert "4 answers, 0 known before, 0 refused" in shown
+    found = judged(tmp_path, "verdicts")
+    assert sorted(row["verdict"] for row in found) == ["first", "first", "second", "tie"]
+    assert {row["judge"] for row in found} == {"Ann B."} and all(row["seconds"] >= 0 for row in found)
 
 
 def test_everything_works_without_a_script(browser: Any, site: str) -> None:

@@ -82,7 +82,9 @@ def test_a_judge_that_says_nothing_readable_gives_no_win_rate(tmp_path: Path, dr
         assert server.asked.total() == 16
     (found,) = rows(tmp_path, "preferences")
     assert found["win_rate"] is None and "none of 4 pairs is answered" in found["reason"]
-    assert found["share_unparsed"] == 1 and "100 % of the replies are no verdict" in shown
+    assert (
+        found["share_unparsed"] == 1 and "100 % of the replies are no verdict, for example 'Both are lovely.'" in shown
+    )
     assert {row["verdict"] for row in rows(tmp_path, "verdicts")} == {"unparsed"}
 
 
@@ -130,7 +132,7 @@ def test_three_models_have_strengths_where_each_has_won(tmp_path: Path) -> None:
         shown = run(recipe(tmp_path, models, server, aspects=["quality"]))
     found = {row["model"]: row["strength"] for row in rows(tmp_path, "strengths")}
     assert found["a"] > found["b"] > found["c"] and sum(found.values()) == pytest.approx(0)
-    assert "strength of a on quality by m: +" in shown
+    assert "strengths on quality by m: a +" in shown
 
 
 def test_what_a_content_filter_holds_back_is_a_verdict_and_is_not_asked_again(
@@ -244,6 +246,13 @@ def test_evaluations_that_do_not_compare_are_refused(tmp_path: Path, drawn: dict
     shown = run(recipe(tmp_path, {"a": drawn["a"], "b": gaps}), status=1)
     assert "2 of 4 pictures are missing, first number 0 of prompt p" in shown and "constant" in shown
     assert not (tmp_path / "judged").exists()
+
+
+def test_a_folder_of_something_else_is_no_output(tmp_path: Path, drawn: dict[str, Path]) -> None:
+    held = "models: {}\nprompts: here\n"
+    (drawn["a"] / "recipe.yaml").write_text(held)
+    assert "holds something else" in run([*recipe(tmp_path, drawn), f"out={drawn['a']}"], status=1)
+    assert (drawn["a"] / "recipe.yaml").read_text() == held
 
 
 def test_a_judge_without_server_model_or_key_is_refused(
