@@ -71,7 +71,7 @@ def ask(
 
 
 class _Asking:
-    """The requests in flight."""
+    """The requests in flight. Another begins once an answer is in the journal, so that `kill -9` loses no more."""
 
     def __init__(self, section: ChatSection, journal: Journal, advance: Callable[[int], None]) -> None:
         self._section, self._journal, self._advance = section, journal, advance
@@ -82,8 +82,7 @@ class _Asking:
 
     def run(self, questions: Iterable[Question], key: str) -> None:
         section = self._section
-        window = 2 * section.concurrency  # half of them are made ready while the others are in flight
-        uri = lru_cache(window)(partial(picture_of, section))
+        uri = lru_cache(4 * section.concurrency)(partial(picture_of, section))
         todo = iter(questions)
 
         def body(question: Question, seed: int) -> bytes:
@@ -93,7 +92,7 @@ class _Asking:
         with ChatClient(section, key, [Server(url) for url in section.servers()]) as client:
             client.check()
             while True:
-                while len(self._in_flight) < window:
+                while len(self._in_flight) < section.concurrency:
                     question, attempt = self._again.popleft() if self._again else (next(todo, None), None)
                     if question is None:
                         break

@@ -39,14 +39,15 @@ Begin your answer with exactly one of these, and with nothing before it:
 {choices}
 Then say why: the reason is <one or two sentences>"""
 
-_MARKS = r"\s<>\[\](){}*_`\"'“”‘’«»"
+_MARKS = r"\s\u200b\ufeff<>\[\](){}*_`\"'“”‘’«»《》〈〉【】「」『』（）＜＞［］"
 """Spaces and what a model may put around a phrase."""
 _PHRASE = re.compile(
     r"the\s+(?:first\s+image\s+is\s+better|second\s+image\s+is\s+better|two\s+images\s+are\s+tied)\b", re.IGNORECASE
 )
 _VERDICT = re.compile(
     rf"[{_MARKS}]*(?P<phrase>{_PHRASE.pattern})"
-    r"(?:\s*(?:[>\])}*_`\"'”’».,;:!–—]|\Z)|[ \t]*\n|(?=\s+(?:because|since|as|than|the\s+reason|reason)\b))"
+    r"(?:\s*(?:[(>\])}*_`\"'”’»》〉】」』（）＞］.,;:!。，：；！–—]|\Z)|[ \t]*\n|\s+-+\s"
+    r"|(?=\s+(?:overall|because|since|as|than|the\s+reason|reason)\b))"
     rf"[{_MARKS}.,;:!–—-]*(?:(?:the\s+)?reason(?:\s+is)?\s*:?[{_MARKS}]*)?(?P<reason>.*)",
     re.IGNORECASE | re.DOTALL,
 )

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from engine.dataset import Dataset
+from schemas.files import place_of
 from tests.captioning.chat_server import completion
+from tests.dying import Died, dying_at
 from tests.evaluation.judge.setting import (
     FIRST,
     SECOND,
@@ -22,6 +25,7 @@ from tests.evaluation.judge.setting import (
     rows,
     run,
 )
+from tests.memory_store import URL, Memory
 from tests.trees import start_sigma
 
 REDS: dict[str, list[int | None]] = {"a": [200, 180, 160, 140], "b": [100, 200, 40, 140]}
@@ -211,6 +215,19 @@ def killed_at(words: list[str], server: JudgeServer, num_asked: int) -> None:
     process.wait()
 
 
+def test_wherever_it_dies_at_most_one_question_is_asked_again(tmp_path: Path, drawn: dict[str, Path]) -> None:
+    for change in (0, 5, 12):  # the last puts the answers together
+        folder = tmp_path / f"{change}"
+        folder.mkdir()
+        with JudgeServer() as server:
+            words = recipe(folder, drawn, server, judge={"concurrency": 1})
+            with pytest.raises(Died), dying_at(change, "judged/paid"):
+                run(words)
+            run(words)
+            assert server.asked.total() <= 12 + 1 and len(server.asked) == 12, change
+        assert {row["win_rate"] for row in rows(folder, "preferences")} == {2.5 / 4}
+
+
 @pytest.mark.slow
 def test_a_killed_process_asks_again_for_what_was_in_flight_and_for_nothing_else(
     tmp_path: Path, drawn: dict[str, Path]
@@ -222,11 +239,20 @@ def test_a_killed_process_asks_again_for_what_was_in_flight_and_for_nothing_else
         server.delay_s = 0.0
         run(words)
         asked = server.asked.total()
-        assert asked <= 12 + 2 and max(server.asked.values()) <= 2  # one on its way, and one that has just come
+        assert asked <= 12 + 1 and max(server.asked.values()) <= 2
         run(words)
         assert server.asked.total() == asked
     assert {row["win_rate"] for row in rows(tmp_path, "preferences")} == {2.5 / 4}
     assert not list((tmp_path / "judged" / "paid" / "verdicts").glob("part-*/"))
+
+
+def test_the_output_may_be_in_a_store(tmp_path: Path, drawn: dict[str, Path]) -> None:
+    with Memory().used(tmp_path / "scratch"), JudgeServer() as server:
+        words = recipe(tmp_path, drawn, server, out=URL)
+        run(words)
+        run(words)
+        assert server.asked.total() == 12
+        assert len(Dataset(place_of(URL)).read_table("preferences")) == 2
 
 
 def test_evaluations_that_do_not_compare_are_refused(tmp_path: Path, drawn: dict[str, Path]) -> None:
@@ -277,8 +303,6 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path, drawn: dict[str,
 
 
 def test_several_pictures_of_a_prompt_are_compared_number_by_number(tmp_path: Path, drawn: dict[str, Path]) -> None:
-    from engine.dataset import Dataset
-
     dataset = Dataset(drawn["a"])
     for model in "ab":
         found = dataset.read_table(f"pictures/{model}").to_pylist()
