@@ -224,13 +224,20 @@ def _waits_for_a_build(data: DataRecipe) -> bool:
 
 
 def recipe(
-    name: Annotated[str, typer.Argument(help="data or train: every knob; or a recipe that comes with Sigma.")] = "data",
+    name: Annotated[
+        str, typer.Argument(help="data, train, evaluation-set: every knob; or a recipe that comes with Sigma.")
+    ] = "data",
 ) -> None:
     """Print every knob of a recipe, its default and its meaning; or a recipe that comes with Sigma, to start from."""
+    from schemas.evaluation_set import EvaluationSet
     from schemas.training import TrainingRecipe
 
     with refusals():
-        models: dict[str, type[StrictModel]] = {"data": DataRecipe, "train": TrainingRecipe}
+        models: dict[str, type[StrictModel]] = {
+            "data": DataRecipe,
+            "train": TrainingRecipe,
+            "evaluation-set": EvaluationSet,
+        }
         if name not in {**models, **SHIPPED}:
             raise ValueError(f"{name}: no such recipe; there are {', '.join([*models, *SHIPPED])}")
         text = documented_yaml(models[name]) if name in models else SHIPPED[name].read_text(encoding="utf-8")

@@ -53,6 +53,7 @@ Overrides = Annotated[
 
 
 Given = TypeVar("Given", Path | None, list[Path] | None, str)
+Placed = TypeVar("Placed", Path | None, list[Path] | None)
 
 
 def local(given: Given) -> Given:
@@ -61,9 +62,11 @@ def local(given: Given) -> Given:
         return [on_disk(path) for path in given] if isinstance(given, list) else given and on_disk(given)
 
 
-def placed(given: Path | None) -> Path | None:
+def placed(given: Placed) -> Placed:
     """The callback of every dataset: its folder, or the one that means its address in a store."""
     with refusals():
+        if isinstance(given, list):
+            return [place_of(for_datasets(str(path))) for path in given]
         return given and place_of(for_datasets(str(given)))
 
 

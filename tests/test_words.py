@@ -32,7 +32,7 @@ PACKAGES = PROJECT["tool"]["importlinter"]["root_packages"]
 MODULES = [ROOT / "sigma.py", *(path for name in PACKAGES for path in sorted((ROOT / name).rglob("*.py")))]
 PLAIN = {"sony", "would"}
 """Words behind `sigma` that are no command: a maker of cameras beside others, and a verb."""
-COMMAND = re.compile(r"\bsigma ([a-z_]+)\b(?!\.)")
+COMMAND = re.compile(r"\bsigma ([a-z_]+(?:-[a-z]+)*)\b(?!\.)")
 MODELS: dict[str, type[BaseModel]] = {"data": DataRecipe, "train": TrainingRecipe}
 TRAINING = {"train", "encode", "sample"}
 KNOBS_IN = {"README.md", "docs/curation.md", "docs/captioning.md", "docs/training.md", "docs/browse.md"}

@@ -172,6 +172,19 @@ def find_near(connection: Connection, max_distance: int) -> None:
     connection.execute("DROP TABLE near")
 
 
+def match_others(connection: Connection, others: Sequence[Path], max_distance: int | None) -> None:
+    """Make the table `matches` (row_id, strength, distance, dataset, image): pictures that other datasets have too.
+    `METHODS[strength]` is the evidence.
+
+    Raises:
+        ValueError: as `find_groups`.
+    """
+    connection.execute(_HASHES)
+    connection.execute(_MATCHES)
+    if others:
+        find_in_others(connection, others, max_distance)
+
+
 def find_in_others(connection: Connection, others: Sequence[Path], max_distance: int | None) -> None:
     """Matches with pictures of other datasets, by the same evidence."""
     columns = {"images": "sha256", "fingerprints": "pixel_sha256, phash"}
