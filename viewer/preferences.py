@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from evaluation.judge.asking import picture_of
 from evaluation.judge.pairs import Pair
@@ -14,59 +14,31 @@ from schemas.commit import write_bytes
 from schemas.judging import JudgeRecipe
 from viewer.rendering import environment
 
-LABELS, BARS, ROW = 270, 400, 30
-"""Widths of the labels and of a whole bar, and the height of a bar with its gap, px."""
-
-
-class Piece(NamedTuple):
-    """A part of a bar."""
-
-    kind: str
-    x: float
-    width: float
-    text: str
-
-
-class Bar(NamedTuple):
-    """What a judge says of two models: won, undecided and lost."""
-
-    label: str
-    y: int
-    pieces: list[Piece]
-    rate: str
+COLOURS = {"win": "#1e9b66", "undecided": "#c9c9ce", "lose": "#cf7d00"}
 
 
 def write_figure(path: Path, preferences: Sequence[Mapping[str, Any]]) -> None:
-    """Write bars as in PixArt-Σ's Fig. 9, of all preferences that have a win rate, as SVG."""
-    headings, bars, y = list[tuple[str, int]](), list[Bar](), 44
-    for (judge, aspect), rows in groupby(preferences, lambda row: (row["judge"], row["aspect"])):
-        headings.append((f"{aspect}, by {judge}", y + 20))
-        y += ROW
-        for row in rows:
-            bars.append(Bar(f"{row['model_a']} vs {row['model_b']}", y, _pieces(row), _rate(row)))
-            y += ROW
+    """Write bars as in PixArt-Σ's Fig. 9, of the answered pairs, as SVG; wins and losses are those in both orders."""
+    groups = [
+        (f"{aspect}, by {judge}", [(row, _shares(row)) for row in rows])
+        for (judge, aspect), rows in groupby(preferences, lambda row: (row["judge"], row["aspect"]))
+    ]
+    num_lines = len(groups) + len(preferences)
     page = environment(False).get_template("preferences.svg.jinja")
-    drawn = page.render(headings=headings, bars=bars, left=LABELS, width=LABELS + BARS + 130, height=y + 16)
-    write_bytes(path, drawn.encode())
+    write_bytes(path, page.render(groups=groups, num_lines=num_lines, colours=COLOURS).encode())
 
 
-def _pieces(row: Mapping[str, Any]) -> list[Piece]:
-    """Of the answered pairs; the wins and losses are those in both orders."""
+def _shares(row: Mapping[str, Any]) -> list[tuple[str, float, float]]:
+    """Of each part of a bar its kind, where it begins and how long it is, as shares of the bar."""
     if row.get("win_rate") is None:
         return []
-    won, lost, answered = row["wins"], row["losses"], row["num_answered"]
-    pieces, x = list[Piece](), float(LABELS)
-    for kind, count in (("win", won), ("undecided", answered - won - lost), ("lose", lost)):
-        width = BARS * count / answered
-        pieces += [Piece(kind, x, width, f"{100 * count / answered:.0f} %" if width > 34 else "")] if count else []
-        x += width
-    return pieces
-
-
-def _rate(row: Mapping[str, Any]) -> str:
-    if row.get("win_rate") is None:
-        return "no win rate"
-    return f"{100 * row['win_rate']:.0f} % ({100 * row['low']:.0f} to {100 * row['high']:.0f})"
+    counts = row["wins"], row["num_answered"] - row["wins"] - row["losses"], row["losses"]
+    begins = 0, row["wins"], row["num_answered"] - row["losses"]
+    return [
+        (kind, begin / row["num_answered"], count / row["num_answered"])
+        for kind, begin, count in zip(COLOURS, begins, counts, strict=True)
+        if count
+    ]
 
 
 def write_blind_page(path: Path, recipe: JudgeRecipe, pairs: Mapping[str, Sequence[Pair]]) -> None:

@@ -136,10 +136,8 @@ class _Asking:
 
     def _row(self, question: Question, attempt: int, answer: Answer) -> Row | None:
         """The row of an answer; None where there is none, and the question is left for another time."""
-        section, pair = self._section, question.pair
-        row: Row = {"question": question.key, "prompt_id": pair.prompt_id, "number": pair.number, "kind": "model"}
-        row |= {"model_a": pair.models[0], "model_b": pair.models[1], "aspect": question.aspect}
-        row |= {"order": question.order, "judge": section.model, "attempt": attempt, "reply": None}
+        row: Row = {"question": question.key, "judge": self._section.model, "attempt": attempt, "reply": None}
+        row |= question.pair.row(question.aspect, question.order, "model")
         if isinstance(answer, CaptionFailure):
             if answer.kind == "filtered":
                 return row | {"verdict": "refused", "reason": answer.reason}
@@ -153,7 +151,7 @@ class _Asking:
             return None
         verdict, reason = read_verdict(answer.text)
         row |= {"reply": answer.text, "verdict": verdict, "reason": reason}
-        row |= {"judge": section.model + (f"@{answer.revision}" if answer.revision else "")}  # type: ignore[operator]
+        row |= {"judge": f"{row['judge']}@{answer.revision}"} if answer.revision else {}
         return row | {"tokens": answer.num_tokens, "seconds": answer.seconds}
 
 

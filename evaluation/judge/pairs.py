@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from engine.dataset import Dataset
 from evaluation.judge.reply import question
@@ -74,6 +74,12 @@ class Pair:
         """The pictures in an order."""
         first, second = self.pictures
         return (first, second) if order == "ab" else (second, first)
+
+    def row(self, aspect: str, order: Order, kind: str) -> dict[str, Any]:
+        """The columns of a verdict that say what it is about."""
+        models = dict(zip(("model_a", "model_b"), self.models, strict=True))
+        place = {"prompt_id": self.prompt_id, "number": self.number, "aspect": aspect, "order": order, "kind": kind}
+        return models | place
 
 
 class Question(NamedTuple):

@@ -91,14 +91,12 @@ def _answer(line: bytes, pairs: Mapping[str, Sequence[Pair]]) -> Row:
         raise ValueError(f"{EVERYBODY} stands for all people, and is no person's name")
     is_time = isinstance(seconds, int | float) and not isinstance(seconds, bool) and 0 <= seconds < 1e9
     pair = pairs[blind_id][0]
-    row: Row = {"question": blind_id, "aspect": aspect, "kind": "person", "judge": person, "attempt": 0}
-    row |= {"prompt_id": pair.prompt_id, "number": pair.number, "order": pair.blind_order, "verdict": verdict}
-    return row | {"model_a": pair.models[0], "model_b": pair.models[1], "seconds": seconds if is_time else None}
+    row: Row = {"question": blind_id, "judge": person, "attempt": 0, "verdict": verdict}
+    return row | pair.row(str(aspect), pair.blind_order, "person") | {"seconds": seconds if is_time else None}
 
 
 def rows_of_people(pairs: Mapping[str, Sequence[Pair]], aspects: Sequence[Aspect], journal: Journal) -> Iterator[Row]:
     """The rows of what people have said of pairs, with the models as the recipe names them now."""
     for (blind_id, aspect, _), row in sorted(journal.people().items()):
         for pair in pairs.get(blind_id, ()) if aspect in aspects else ():
-            models = {"model_a": pair.models[0], "model_b": pair.models[1], "order": pair.blind_order}
-            yield row | models | {"prompt_id": pair.prompt_id, "number": pair.number}
+            yield row | pair.row(row["aspect"], pair.blind_order, "person")

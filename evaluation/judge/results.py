@@ -83,10 +83,8 @@ def _rows_of_model(recipe: JudgeRecipe, pairs: Sequence[Pair], journal: Journal)
     the judge has been asked about others."""
     found, equal = list[Row](), list[Row]()
     for question in (one for pair in pairs for one in questions_of(pair, recipe.aspects, recipe.judge)):
-        pair = question.pair
-        place: Row = {"prompt_id": pair.prompt_id, "number": pair.number, "order": question.order, "kind": "model"}
-        place |= {"model_a": pair.models[0], "model_b": pair.models[1], "aspect": question.aspect}
-        if pair.is_equal:
+        place = question.pair.row(question.aspect, question.order, "model")
+        if question.pair.is_equal:
             tie = {"question": question.key, "judge": recipe.judge.model, "attempt": 0, "verdict": "tie"}
             equal.append(place | tie | {"reason": "the same pixels: nobody was asked"})
         elif is_settled(row := journal.reply(question.key)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from aiohttp import web
 
 from engine.dataset import Dataset
 from schemas.files import place_of
+from schemas.judging import JudgeRecipe
 from tests.captioning.chat_server import completion
 from tests.dying import Died, dying_at
 from tests.evaluation.judge.setting import (
@@ -313,3 +315,12 @@ def test_several_pictures_of_a_prompt_are_compared_number_by_number(tmp_path: Pa
     with JudgeServer() as server:
         shown = run(recipe(tmp_path, drawn, server, aspects=["quality"]))
     assert "4 pairs of 2 models" in shown  # b has one picture a prompt
+
+
+def test_the_recipe_in_the_docs_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[3] / "docs" / "evaluation.md").read_text()
+    (text,) = re.findall(r"```yaml\n(# judge.yaml\n.*?)```", page, re.DOTALL)
+    (tmp_path / "judge.yaml").write_text(text)
+    made = JudgeRecipe.load(tmp_path / "judge.yaml")
+    assert [judged.model or name for name, judged in made.models.items()] == ["step-40000", "sdxl"]
+    assert made.aspects == ("alignment", "quality") and made.judge.servers() and made.judge.model
