@@ -170,15 +170,16 @@ def _refuse_other_prompts(
 
 
 def _pictures(dataset: Dataset, model: str) -> dict[tuple[str, int], Picture | str]:
-    """(prompt_id, number) -> the picture, or the reason why there is none."""
+    """(prompt_id, number) -> the picture, or the reason why there is none; one that is blank is one all the same."""
     table = f"pictures/{model}"
     if not dataset.parts(table):
         known = sorted(name for name in entries_in(dataset.folder("pictures")) if name[0] != ".")
         raise ValueError(f"{dataset.root}: has no pictures of a model {model}; it has {', '.join(known) or 'none'}")
     columns = ["prompt_id", "number", "file", "offset", "size", "pixel_sha256", "reason"]
     return {
-        (row["prompt_id"], row["number"]): row["reason"]
-        or Picture(_place(dataset, row["file"]), row["offset"], row["size"], row["pixel_sha256"])
+        (row["prompt_id"], row["number"]): row["reason"] or "not there"
+        if row["pixel_sha256"] is None
+        else Picture(_place(dataset, row["file"]), row["offset"], row["size"], row["pixel_sha256"])
         for row in dataset.read_table(table, columns).to_pylist()
     }
 

@@ -76,12 +76,13 @@ def evaluation(folder: Path, models: Mapping[str, list[int | None]], prompts: li
             for number, red in enumerate(reds):
                 row = {"row_id": number, "prompt_id": f"p{number}", "number": 0}
                 if red is None:
-                    rows.append(row | {"reason": "constant"})
+                    rows.append(row | {"reason": "not_generated"})
                     continue
                 drawn = io.BytesIO()
                 Image.new("RGB", (24, 16), (red, 90, 30)).save(drawn, "PNG")
                 place = {"file": f"samples/{model}.tar", "offset": file.tell(), "size": file.write(drawn.getvalue())}
-                rows.append(row | place | {"pixel_sha256": hashlib.sha256(bytes([red])).hexdigest()})
+                rows.append(row | place | {"pixel_sha256": hashlib.sha256(bytes([red])).hexdigest(),
+                                    "reason": "constant"})  # fmt: skip
         put(dataset, f"pictures/{model}", rows)
     return folder
 

@@ -272,7 +272,7 @@ def test_evaluations_that_do_not_compare_are_refused(tmp_path: Path, drawn: dict
     assert "has no prompts" in run(recipe(tmp_path, {"a": drawn["a"], "b": nothing}), status=1)
     gaps = evaluation(tmp_path / "gaps", {"b": [1, None, 3, None]})
     shown = run(recipe(tmp_path, {"a": drawn["a"], "b": gaps}), status=1)
-    assert "2 of 4 pictures are missing, first number 0 of prompt p" in shown and "constant" in shown
+    assert "2 of 4 pictures are missing, first number 0 of prompt p" in shown and "(not_generated)" in shown
     assert not (tmp_path / "judged").exists()
 
 
