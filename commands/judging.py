@@ -100,7 +100,7 @@ def _percent(row: Mapping[str, Any], *names: str) -> str:
 
 def _show(come: Results, root: Path) -> None:
     """The preferences in percent, the strengths, and what makes them doubtful."""
-    columns = ("models", "aspect", "judge", "pairs", "win rate", "wins / decided", "tied", "position", "unparsed",
+    columns = ("models", "aspect", "judge", "pairs", "win rate, %", "wins / decided", "tied", "position", "unparsed",
                "refused", "lean")  # fmt: skip
     table = Table(*columns, box=None, pad_edge=False)
     for row in come.preferences:

@@ -46,9 +46,9 @@ _PHRASE = re.compile(
 )
 _VERDICT = re.compile(
     rf"[{_MARKS}]*(?P<phrase>{_PHRASE.pattern})"
-    r"(?:\s*(?:[(>\])}*_`\"'”’»》〉】」』（）＞］.,;:!。，：；！–—]|\Z)|[ \t]*\n|\s+-+\s"
+    r"(?:\s*(?:[(>\])}*_`\"'”’»》〉】」』（）＞］.,;:!…。，：；！–—]|\Z)|[ \t]*\n|\s+-+\s"
     r"|(?=\s+(?:overall|because|since|as|than|the\s+reason|reason)\b))"
-    rf"[{_MARKS}.,;:!–—-]*(?:(?:the\s+)?reason(?:\s+is)?\s*:?[{_MARKS}]*)?(?P<reason>.*)",
+    rf"[{_MARKS}.,;:!…。，；：！–—-]*(?:(?:the\s+)?reason(?:\s+is)?\s*:?[{_MARKS}]*)?(?P<reason>.*)",
     re.IGNORECASE | re.DOTALL,
 )
 """A phrase at the beginning that ends there: "the first image is better lit, but" is no verdict."""

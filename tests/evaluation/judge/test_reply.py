@@ -23,6 +23,8 @@ from evaluation.judge.reply import PHRASES, question, read_verdict
         ("【the two images are tied】 - both are good", "tie", "both are good"),
         ("The second image is better - it is sharper", "second", "it is sharper"),
         ("The second image is better (it is sharper).", "second", "it is sharper)."),
+        ("<the first image is better>。", "first", None),
+        ("the first image is better… it has both", "first", "it has both"),
         ("The second image is better overall.", "second", "overall."),
         ("the first image is better, as it has both", "first", "as it has both"),
         ("(the first image is better) (the first image is better)", "first", "the first image is better)"),
