@@ -8,15 +8,17 @@ from typing import Annotated
 import typer
 
 from commands.order import pipeline
-from commands.terminal import DatasetFolder, Overrides, console, local, placed, refusals, shown
+from commands.terminal import DatasetFolder, console, local, placed, refusals, shown
 
 
 def evaluate_set(
     dataset: DatasetFolder,
-    overrides: Overrides = None,
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Knobs to set: per_category=100 salt=second")
+    ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="SET", help="The folder of the set, or its address in a store.", callback=local),
+        typer.Option(metavar="SET", help="The folder of the set.", callback=local),
     ] = None,
     against: Annotated[
         list[Path] | None,

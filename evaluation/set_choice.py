@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,6 +28,8 @@ _TEXTS = {"mix": "caption", "raw_captions": "caption", "captions": "caption", "i
 """The tables and columns of a training dataset that hold texts it may train on."""
 _AT_ONCE = 4
 """Candidates that are read at a time, for each picture that is wanted."""
+_SLICE = 4096
+"""Candidates whose prompts are made before it is looked whether their category is full."""
 _SHOWN = 5
 
 _NORMAL = r"md5_number(trim(regexp_replace(lower(nfc_normalize({text})), '[^\p{{L}}\p{{M}}\p{{N}}]+', ' ', 'g')))"
@@ -129,7 +130,7 @@ def choose(dataset: Dataset, knobs: EvaluationSet, counter: TokenCounter) -> Cho
             f"{shown_place(dataset.root)}: is the dataset that the set is chosen from, and against leaves out all of "
             "its pictures; keep those of the set out of training by dedup.against instead"
         )
-    with catalog.connect(dataset, reads=_READS) as connection:
+    with catalog.connect(dataset, knobs.run.duckdb_memory, reads=_READS) as connection:
         match_others(connection, others, knobs.max_distance)
         _note_texts(connection, others)
         nouns = _find_candidates(connection, knobs)
@@ -139,7 +140,8 @@ def choose(dataset: Dataset, knobs: EvaluationSet, counter: TokenCounter) -> Cho
 def _note_texts(connection: Connection, others: list[Path]) -> None:
     """Make the table `other_texts` of the words of every text that other datasets hold."""
     selects = [
-        f"SELECT {_NORMAL.format(text=column)} AS words FROM ({select_table(Dataset(path).held(), table)})"
+        f"SELECT {_NORMAL.format(text=column)} AS words FROM ({select_table(Dataset(path).held(), table)}) "
+        f"WHERE {column} IS NOT NULL"
         for path in others
         for table, column in _TEXTS.items()
     ]
@@ -202,19 +204,23 @@ class _Taking:
         while open_:
             values = {"after": after, "upto": after + step, "open": open_}
             found = rows(self.connection, _CANDIDATES, values)
-            self._take(found, most)
+            for begin in range(0, len(found), _SLICE):
+                self._take([row for row in found[begin : begin + _SLICE] if not self._is_full(row["category"])], most)
             after += step
             still = {row["category"] for row in found}
-            open_ = [name for name in open_ if name in still and len(self.taken[name]) < self.knobs.per_category]
+            open_ = [name for name in open_ if name in still and not self._is_full(name)]
         self._refuse_few()
         pictures = [picture for category in self.nouns for picture in self.taken[category]]
         return Choice(pictures, self.nouns, self._excluded())
+
+    def _is_full(self, category: str) -> bool:
+        return len(self.taken[category]) == self.knobs.per_category
 
     def _take(self, found: list[dict[str, Any]], most: int) -> None:
         texts = [prompt_of(row["raw"], row["synthetic"], self.counter, self.knobs) for row in found]
         for row, text, (words, elsewhere) in zip(found, texts, self._words(texts), strict=True):
             taken, passed = self.taken[row["category"]], self.passed[row["category"]]
-            if len(taken) == self.knobs.per_category:
+            if self._is_full(row["category"]):
                 continue
             if text is None:
                 passed["min_tokens to max_tokens"] += 1
@@ -229,15 +235,15 @@ class _Taking:
                 self.prompts.add(words)
                 taken.append(row | text._asdict())
 
-    def _words(self, texts: list[Text | None]) -> Iterator[tuple[int, bool]]:
+    def _words(self, texts: list[Text | None]) -> list[tuple[int, bool]]:
         """Of each prompt the number of its words, and whether a training dataset has the same ones."""
         prompts = pa.table({"place": range(len(texts)), "prompt": [text and text.prompt for text in texts]})
         self.connection.register("given", prompts.cast(pa.schema([("place", pa.int64()), ("prompt", pa.string())])))
-        words = _NORMAL.format(text="prompt")
-        sql = (
-            f"SELECT words, words IN (FROM other_texts) FROM (SELECT place, {words} AS words FROM given) ORDER BY place"
-        )
-        yield from self.connection.execute(sql).fetchall()
+        words = f"SELECT place, {_NORMAL.format(text='prompt')} AS words FROM given"
+        known = f"SELECT DISTINCT words FROM other_texts SEMI JOIN ({words}) USING (words)"  # a hash of the few texts
+        elsewhere = {one for (one,) in self.connection.execute(known).fetchall()}
+        found = self.connection.execute(f"SELECT words FROM ({words}) ORDER BY place").fetchall()
+        return [(one, one in elsewhere) for (one,) in found]
 
     def _excluded(self) -> dict[str, int]:
         sql = (

@@ -37,13 +37,18 @@ class EvaluationSet(StrictModel):
     max_source_share: Share = 0.5
     """Largest share of a category that one source may give, where the candidates are of several sources."""
     min_sharpness: Annotated[float, Field(ge=0)] | None = None
-    """As in the recipe's section `select`, as every limit below; null sets none. A limit holds where the dataset has
-    computed its screen, and a picture without it passes."""
+    """Lowest allowed `screens.sharpness`, in grey levels; null keeps all, as in every limit below. A picture whose
+    screen the dataset has not computed passes."""
     max_upscale: Annotated[float, Field(ge=1)] | None = 1.5
+    """Largest factor by which a picture may look enlarged."""
     max_border: Annotated[float, Field(ge=0, le=1)] | None = 0.02
+    """Largest share of the picture that is frame or bars."""
     max_nsfw: Annotated[float, Field(ge=0, le=1)] | None = 0.2
+    """Largest probability of the classifier `nsfw`."""
     max_watermark: Annotated[float, Field(ge=0, le=1)] | None = 0.5
+    """Largest probability of the classifier `watermark`."""
     min_clip_similarity: Annotated[float, Field(ge=-1, le=1)] | None = 0.2
+    """Lowest cosine between picture and raw caption."""
     min_tokens: Annotated[int, Field(ge=1)] = 5
     """Fewest CLIP tokens of a prompt, its begin and end not counted."""
     max_tokens: Annotated[int, Field(ge=1)] = 75
@@ -54,8 +59,7 @@ class EvaluationSet(StrictModel):
     """Largest Hamming distance of two pHashes that counts as the same picture, as `dedup.max_distance`."""
     salt: str = "evaluation set"
     """Names the coin that decides between candidates; another one takes others."""
-    run: Run = Run(runner="local")
-    """How the jobs of the set's own dataset run; changes no byte of the set."""
+    run: Run = Run()
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

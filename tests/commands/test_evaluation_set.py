@@ -19,7 +19,7 @@ def run(*arguments: str | Path) -> tuple[int, str]:
 def test_the_command_takes_knobs_from_a_file_and_the_line_and_prints_the_digest(demo: Dataset, tmp_path: Path) -> None:
     knobs = tmp_path / "set.yaml"
     knobs.write_text("categories: {pets: [cat], money: [coin]}\nper_category: 7\n", encoding="utf-8")
-    few = ["per_category=1", "min_short_side_px=200", "aesthetic_share=1"]
+    few = ["per_category=1", "min_short_side_px=200", "aesthetic_share=1", "run.runner=local"]
     status, shown = run(demo.root, "--out", tmp_path / "set", "--recipe", knobs, *few)
     assert status == 0, shown
     assert "2 prompts with their pictures (2 raw)" in shown

@@ -14,7 +14,7 @@ from engine.dataset import Dataset
 from evaluation.build_set import Made, build_set, set_digest
 from evaluation.prompts import read_prompts
 from schemas.evaluation_set import EvaluationSet
-from schemas.recipe import DataRecipe
+from schemas.recipe import DataRecipe, Run
 from schemas.shard_index import read_index
 from tests.building import build, recipe, rows, steps
 from tests.dying import Died, dying_at
@@ -24,6 +24,7 @@ KNOBS = EvaluationSet(
     per_category=2,
     min_short_side_px=200,
     aesthetic_share=1,
+    run=Run(runner="local", threads=1),
 )
 
 
