@@ -225,10 +225,14 @@ def _waits_for_a_build(data: DataRecipe) -> bool:
 
 def recipe(
     name: Annotated[
-        str, typer.Argument(help="data, train, evaluation-set: every knob; or a recipe that comes with Sigma.")
+        str,
+        typer.Argument(
+            help="data, train, evaluation or evaluation-set: every knob; or a recipe that comes with Sigma."
+        ),
     ] = "data",
 ) -> None:
     """Print every knob of a recipe, its default and its meaning; or a recipe that comes with Sigma, to start from."""
+    from schemas.evaluation import EvaluationRecipe
     from schemas.evaluation_set import EvaluationSet
     from schemas.training import TrainingRecipe
 
@@ -236,6 +240,7 @@ def recipe(
         models: dict[str, type[StrictModel]] = {
             "data": DataRecipe,
             "train": TrainingRecipe,
+            "evaluation": EvaluationRecipe,
             "evaluation-set": EvaluationSet,
         }
         if name not in {**models, **SHIPPED}:

@@ -10,7 +10,18 @@ from typing import Annotated
 
 import typer
 
-from commands import building, evaluation_set, judging, keeping, learning, looking, planning, showing, weights
+from commands import (
+    building,
+    evaluating,
+    evaluation_set,
+    judging,
+    keeping,
+    learning,
+    looking,
+    planning,
+    showing,
+    weights,
+)
 from commands.terminal import complaints, console
 
 app = typer.Typer(
@@ -66,6 +77,7 @@ for _command in (
     learning.train,
     learning.sample,
     learning.convert,
+    evaluating.evaluate,
     evaluation_set.evaluate_set,
     judging.judge,
     showing.demo,

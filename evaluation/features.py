@@ -1,8 +1,8 @@
-"""Features of pictures: decoding and resizing on threads, the network in batches."""
+"""Features of pictures: decoding and resizing on threads, a network in batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,7 +13,7 @@ from curation.images.decode import decode
 from curation.images.header import Unreadable
 from engine.ahead import ahead
 from evaluation.inception import Inception
-from evaluation.resize import INCEPTION_PROTOCOLS
+from evaluation.resize import INCEPTION_PROTOCOLS, cmmd_protocol
 from models.clip import Clip
 from models.device import choose_device
 from models.weights import FID_INCEPTION
@@ -35,6 +35,72 @@ class Features:
     """Why pictures are not whole or not read, by their place in the order, from 0."""
 
 
+@dataclass(frozen=True)
+class Network:
+    """A loaded network, and how pictures come to it."""
+
+    name: str
+    protocol: str
+    prepare: Callable[[Image.Image], np.ndarray]
+    """An upright RGB picture -> the input of one picture: work for the threads that decode. ValueError for pixels that
+    it cannot be shown."""
+    embed: Callable[[Sequence[np.ndarray]], np.ndarray]
+    """Inputs -> features (n, d), float32."""
+
+    def read(self, data: bytes) -> np.ndarray | str:
+        """The input of an encoded picture, or why there is none."""
+        try:
+            return self.prepare(decode(data).image)
+        except (Unreadable, ValueError) as error:
+            return str(error)
+
+
+def inception(protocol: str, device: str = "auto", loaded: Inception | None = None) -> Network:
+    """The network of FID, 2,048 features a picture.
+
+    Args:
+        protocol: one of `INCEPTION_PROTOCOLS`.
+        device: as of `choose_device`.
+        loaded: one that is loaded already; None loads it.
+
+    Raises:
+        ValueError: there is no such protocol or device, or the weights are not on this machine.
+    """
+    if protocol not in INCEPTION_PROTOCOLS:
+        raise ValueError(f"there is no protocol {protocol!r}; there are {', '.join(INCEPTION_PROTOCOLS)}")
+    place = choose_device(device)
+    network = (loaded or Inception.load()).to(place)
+
+    def prepare(picture: Image.Image) -> np.ndarray:
+        return INCEPTION_PROTOCOLS[protocol].network_input(np.asarray(picture)).numpy()
+
+    def embed(inputs: Sequence[np.ndarray]) -> np.ndarray:
+        with torch.inference_mode():
+            rows: np.ndarray = network(torch.from_numpy(np.stack(inputs)).to(place)).cpu().numpy()
+        return rows
+
+    return Network(INCEPTION, protocol, prepare, embed)
+
+
+def of_clip(clip: Clip) -> Network:
+    """CLIP as CLIP-Score takes it: with its own preprocessing, not normalised."""
+    return Network(clip.name, "clip", clip.pixels, clip.embed_pixels)
+
+
+def of_cmmd(clip: Clip) -> Network:
+    """CLIP as CMMD takes it: the middle square, embeddings of length 1."""
+    protocol = cmmd_protocol(clip.side)
+
+    def prepare(picture: Image.Image) -> np.ndarray:
+        return protocol.network_input(np.asarray(picture)).numpy()
+
+    def embed(inputs: Sequence[np.ndarray]) -> np.ndarray:
+        rows = clip.embed_pixels(inputs)
+        return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12)
+
+    return Network(clip.name, "cmmd", prepare, embed)
+
+
 def inception_features(
     pictures: Iterable[bytes],
     protocol: str = "clean",
@@ -50,29 +116,13 @@ def inception_features(
 
     Args:
         pictures: the bytes of each file, taken a bounded number ahead.
-        protocol: one of `INCEPTION_PROTOCOLS`.
-        network: one that is loaded already; None loads it.
-        device: as of `choose_device`.
+        protocol, network, device: as of `inception`.
         threads: of decoding and resizing.
 
     Raises:
-        ValueError: there is no such protocol or device, the weights are not on this machine, or no picture can be read.
+        ValueError: as `inception`, or no picture can be read.
     """
-    if protocol not in INCEPTION_PROTOCOLS:
-        raise ValueError(f"there is no protocol {protocol!r}; there are {', '.join(INCEPTION_PROTOCOLS)}")
-    place = choose_device(device)
-    loaded = (network or Inception.load()).to(place)
-
-    def prepare(picture: Image.Image) -> np.ndarray:
-        return INCEPTION_PROTOCOLS[protocol].network_input(np.asarray(picture)).numpy()
-
-    def embed(inputs: Sequence[np.ndarray]) -> np.ndarray:
-        with torch.inference_mode():
-            rows: np.ndarray = loaded(torch.from_numpy(np.stack(inputs)).to(place)).cpu().numpy()
-        return rows
-
-    rows, unreadable = _in_batches(pictures, prepare, embed, threads, batch)
-    return Features(rows, INCEPTION, protocol, unreadable)
+    return features_of(pictures, inception(protocol, device, network), threads=threads, batch=batch)
 
 
 def clip_features(pictures: Iterable[bytes], clip: Clip, *, threads: int = 4, batch: int = BATCH) -> Features:
@@ -81,38 +131,40 @@ def clip_features(pictures: Iterable[bytes], clip: Clip, *, threads: int = 4, ba
     Raises:
         ValueError: no picture can be read.
     """
-    rows, unreadable = _in_batches(pictures, clip.pixels, clip.embed_pixels, threads, batch)
-    return Features(rows, clip.name, "clip", unreadable)
+    return features_of(pictures, of_clip(clip), threads=threads, batch=batch)
 
 
-def _in_batches(
-    pictures: Iterable[bytes],
-    prepare: Callable[[Image.Image], np.ndarray],
-    embed: Callable[[Sequence[np.ndarray]], np.ndarray],
-    threads: int,
-    batch: int,
-) -> tuple[np.ndarray, dict[int, str]]:
-    """The rows of all pictures that are whole, and why the others are not."""
+def features_of(pictures: Iterable[bytes], network: Network, *, threads: int = 4, batch: int = BATCH) -> Features:
+    """What a network makes of encoded pictures.
 
-    def read(data: bytes) -> np.ndarray | str:
-        try:
-            return prepare(decode(data).image)
-        except (Unreadable, ValueError) as error:  # the latter of pixels that no network can be shown
-            return str(error)
-
-    found: list[np.ndarray] = []
-    waiting: list[np.ndarray] = []
-    unreadable: dict[int, str] = {}
-    for number, prepared in enumerate(ahead(read, pictures, threads, window=batch)):
-        if isinstance(prepared, str):
-            unreadable[number] = prepared
-            continue
-        waiting.append(prepared)
-        if len(waiting) == batch:
-            found.append(embed(waiting))
-            waiting = []
-    if waiting:
-        found.append(embed(waiting))
+    Raises:
+        ValueError: no picture can be read.
+    """
+    found, unreadable = list[np.ndarray](), dict[int, str]()
+    for number, row in enumerate(each_of(pictures, network, threads, batch)):
+        if isinstance(row, str):
+            unreadable[number] = row
+        else:
+            found.append(row)
     if not found:
         raise ValueError(f"none of {len(unreadable)} pictures can be read")
-    return np.concatenate(found), unreadable
+    return Features(np.stack(found), network.name, network.protocol, unreadable)
+
+
+def each_of(
+    pictures: Iterable[bytes], network: Network, threads: int, batch: int = BATCH
+) -> Iterator[np.ndarray | str]:
+    """The features (d,) of each picture in order, or why it is not whole."""
+    waiting: list[np.ndarray | str] = []
+
+    def embedded() -> Iterator[np.ndarray | str]:
+        inputs = [each for each in waiting if not isinstance(each, str)]
+        rows = iter(network.embed(inputs) if inputs else ())
+        yield from (each if isinstance(each, str) else next(rows) for each in waiting)
+        waiting.clear()
+
+    for prepared in ahead(network.read, pictures, threads, window=batch):
+        waiting.append(prepared)
+        if sum(not isinstance(each, str) for each in waiting) == batch:
+            yield from embedded()
+    yield from embedded()

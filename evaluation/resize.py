@@ -111,13 +111,13 @@ def _clip(pixels: Pixels) -> Shown:
     return _short_side_and_crop(pixels, 224, Image.Resampling.BICUBIC).astype(np.float32)
 
 
-def _cmmd(pixels: Pixels) -> Shown:
+def _cmmd(pixels: Pixels, side: int) -> Shown:
     """The middle square, and Pillow's bicubic of it in 8 bits."""
     height, width = pixels.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = Image.fromarray(np.ascontiguousarray(pixels[top : top + side, left : left + side]))
-    return np.asarray(square.resize((336, 336), Image.Resampling.BICUBIC)).astype(np.float32)
+    short = min(height, width)
+    top, left = (height - short) // 2, (width - short) // 2
+    square = Image.fromarray(np.ascontiguousarray(pixels[top : top + short, left : left + short]))
+    return np.asarray(square.resize((side, side), Image.Resampling.BICUBIC)).astype(np.float32)
 
 
 _TENSORFLOW_SCALE = (128 / 255,) * 3, (128 / 255,) * 3
@@ -137,7 +137,13 @@ INCEPTION_PROTOCOLS = {
 
 CLIP = Protocol(_clip, _CLIP_MEAN, _CLIP_STD)
 """Of CLIP-Score: 224 px."""
-CMMD = Protocol(_cmmd, _CLIP_MEAN, _CLIP_STD)
-"""336 px, for CLIP ViT-L/14-336."""
+
+
+def cmmd_protocol(side: int) -> Protocol:
+    """CMMD's, for a CLIP that sees squares of that many px: 336 as published."""
+    return Protocol(partial(_cmmd, side=side), _CLIP_MEAN, _CLIP_STD)
+
+
+CMMD = cmmd_protocol(336)
 DINOV2 = Protocol(partial(_interpolated, side=224, mode="bicubic", antialias=True), _IMAGENET_MEAN, _IMAGENET_STD)
 """edm2's 224 px, for the Fréchet distance of DINOv2 features."""

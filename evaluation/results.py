@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from evaluation.arrays import check_finite
 from evaluation.clip_score import clip_score
 from evaluation.features import Features
-from evaluation.frechet import Moments, frechet_distance, jackknife
+from evaluation.frechet import Moments, distance_of_few, frechet_distance, jackknife
 from evaluation.manifold import precision_recall
 from evaluation.mmd import kid
 from evaluation.preference import Interval, bootstrap
@@ -55,23 +56,47 @@ def compare(generated: Features, reference: Features, *, allow_missing: bool = F
     x, y = generated.rows, reference.rows
     if min(len(x), len(y)) < 4:
         raise ValueError(f"a comparison needs at least 4 pictures a side; there are {len(x)} and {len(y)}")
-    flags = ("rank_deficient",) * (min(len(x), len(y)) <= x.shape[1]) + ("constant",) * bool((x == x[0]).all())
+    flags = flags_of(x, y)
+    measures = distances(x, y)
+    return [Result(each.metric, each.value, each.error, generated.network, generated.protocol, len(x), len(y), flags)
+            for each in measures]  # fmt: skip
 
-    def row(metric: str, value: float, error: float | None = None) -> Result:
-        return Result(metric, value, error, generated.network, generated.protocol, len(x), len(y), flags)
 
+def flags_of(x: np.ndarray, y: np.ndarray) -> tuple[str, ...]:
+    """What numbers of these features suffer from; see `Result.flags`."""
+    return ("rank_deficient",) * (min(len(x), len(y)) <= x.shape[1]) + ("constant",) * bool((x == x[0]).all())
+
+
+class Measure(NamedTuple):
+    """A number, and its standard error where one is computed."""
+
+    metric: str
+    value: float
+    error: float | None = None
+
+
+def distances(x: np.ndarray, y: np.ndarray) -> list[Measure]:
+    """FID, KID, precision and recall of features x (n, d) against y (m, d), at least 4 a side.
+
+    Raises:
+        ValueError: a feature is NaN or infinite.
+    """
     check_finite(x, "generated")
-    groups = [Moments.of(part) for part in np.array_split(x, min(NUM_GROUPS, len(x) // 2))]
-    whole, other = Moments.merge(groups), Moments.of(y, "reference")
-    fid = frechet_distance(whole.mean, whole.covariance, other.mean, other.covariance)
+    num_groups = min(NUM_GROUPS, len(x) // 2)
+    if min(len(x), len(y)) <= x.shape[1]:
+        fid, error = distance_of_few(x, y, num_groups)
+    else:
+        groups = [Moments.of(part) for part in np.array_split(x, num_groups)]
+        whole, other = Moments.merge(groups), Moments.of(y, "reference")
+        fid = frechet_distance(whole.mean, whole.covariance, other.mean, other.covariance)
+        error = jackknife(groups, other.mean, other.covariance)
     size = min(KID_ROWS, len(x), len(y))
-    distance = kid(x, y, subset_size=size)
     shares = precision_recall(x, y)
     return [
-        row("fid", fid, jackknife(groups, other.mean, other.covariance)),
-        row(f"kid of {size}", distance.mean),
-        row("precision", shares.precision),
-        row("recall", shares.recall),
+        Measure("fid", fid, error),
+        Measure(f"kid of {size}", kid(x, y, subset_size=size).mean),
+        Measure("precision", shares.precision),
+        Measure("recall", shares.recall),
     ]
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.device import choose_device
-from models.weights import CLIP_L14, find_frozen, load_frozen, load_preprocessing, weights_name
+from models.weights import CLIP_L14, Weight, find_frozen, load_frozen, load_preprocessing, weights_name
 
 if TYPE_CHECKING:  # imported where they are used: they take seconds
     from transformers import CLIPImageProcessorPil, CLIPTokenizer
@@ -30,30 +30,36 @@ class Clip:
         """Longest text, its begin and end included: 77 as published. Longer texts are cut."""
 
     @classmethod
-    def load(cls, weights: str | None, key: str, device: str = "auto") -> Clip:
+    def load(cls, weights: str | None, key: str, device: str = "auto", published: Weight = CLIP_L14) -> Clip:
         """The model that a recipe names.
 
         Args:
-            weights: a folder or a hub id in the local cache; None is CLIP ViT-L/14.
+            weights: a folder or a hub id in the local cache; None is the published one.
             key: the knob, for the message.
             device: as of `choose_device`.
+            published: CLIP ViT-L/14, or another.
 
         Raises:
             ValueError: it or the device is not on this machine, or it is no CLIP model.
         """
         from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
-        folder = find_frozen(weights, CLIP_L14, key)
+        folder = find_frozen(weights, published, key)
         place = choose_device(device, f"{key.partition('.')[0]}.device")
         model = load_frozen(CLIPModel.from_pretrained, folder).to(place)
         processor = load_preprocessing(CLIPImageProcessorPil.from_pretrained, folder, "CLIP")
         tokenizer = load_preprocessing(CLIPTokenizer.from_pretrained, folder, "CLIP")
-        return cls(model, processor, tokenizer, weights_name(weights, folder, CLIP_L14))
+        return cls(model, processor, tokenizer, weights_name(weights, folder, published))
 
     @property
     def dim(self) -> int:
         """Numbers in an embedding: 768 as published."""
         return int(self._model.config.projection_dim)
+
+    @property
+    def side(self) -> int:
+        """Side of the square that it sees, px: 224 or 336 as published."""
+        return int(self._model.config.vision_config.image_size)
 
     def pixels(self, image: Image.Image) -> Pixels:
         """The model's input for an RGB picture, (3, side, side): work for the threads that decode."""

@@ -76,6 +76,9 @@ SHARE_CAPTIONER = Weight(
 CLIP_L14 = Weight(
     "clip-l14", "CLIP ViT-L/14, which scores pictures against texts", "openai/clip-vit-large-patch14", "1.7 GB", "MIT",
     revision="32bd64288804d66eefd0ccbe215aa642df71cc41")
+CLIP_L14_336 = Weight(
+    "clip-l14-336", "CLIP ViT-L/14 at 336 px, whose embeddings CMMD compares", "openai/clip-vit-large-patch14-336",
+    "1.7 GB", "MIT")
 AESTHETIC_HEAD = Weight(
     "aesthetic-head", "LAION's aesthetic head sac+logos+ava1-l14-linearMSE, for CLIP ViT-L/14",
     "ttj/sac-logos-ava1-l14-linearMSE", "0.004 GB", "Apache-2.0", "*.safetensors",
@@ -104,7 +107,7 @@ KNOWN = {
     weight.name: weight
     for weight in (
         *(SDXL_VAE, T5_XXL, T5_TOKENIZER, ALPHA_256, SHARE_CAPTIONER, LLAVA, CLIP_L14, AESTHETIC_HEAD, NSFW, WATERMARK),
-        *(OWLV2, FID_INCEPTION, CLIP_TOKENIZER),
+        *(OWLV2, FID_INCEPTION, CLIP_TOKENIZER, CLIP_L14_336),
     )
 }
 """All of them by name."""

@@ -31,3 +31,64 @@ TABLE_1 = (
     Table1Row("4K-Σ", "2.3M", "Share-Captioner", "24K", "96K", "115M", "163", "49.5"),
 )
 """Table 1. The LLaVA row does not add up: 536M / 29.3 is 18.3M images, not 14M."""
+
+
+@dataclass(frozen=True)
+class PublishedScores:
+    """What a publication prints of a model: FID, and the cosine of CLIP-Score (x100 where `clip` is above 1)."""
+
+    model: str
+    fid: float
+    clip: float
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """A published table of scores, and why its rows do or do not compare with ours."""
+
+    title: str
+    compares: str
+    protocol: str | None
+    """The protocol of ours under which its rows can be reproduced; None where nothing reproduces them."""
+    rows: tuple[PublishedScores, ...]
+
+
+TABLE_6 = PublishedTable(
+    "PixArt-Σ, Table 6",
+    "not comparable: its 30,000 reference pictures were never published, nor its code, its resolution or its CLIP; "
+    "a value that differs from it says nothing",
+    None,
+    (
+        PublishedScores("Stable 1.5", 17.03, 0.2748),
+        PublishedScores("Stable Turbo", 10.91, 0.2804),
+        PublishedScores("SDXL", 7.38, 0.2913),
+        PublishedScores("Stable Cascade", 9.96, 0.2839),
+        PublishedScores("Playground-V2.0", 8.68, 0.2885),
+        PublishedScores("Playground-V2.5", 7.64, 0.2871),
+        PublishedScores("PixArt-α", 8.65, 0.2787),
+        PublishedScores("PixArt-Σ", 8.23, 0.2797),
+    ),
+)
+_SANA = "30,000 prompts of MJHQ-30K, pictures saved as JPEG of quality 75, CLIP ViT-L/14 x100,"
+SANA_512 = PublishedTable(
+    "Sana's README, MJHQ-30K at 512 px",
+    f"comparable with {_SANA} under sana-512",
+    "sana-512",
+    (PublishedScores("PixArt-α", 6.14, 27.55), PublishedScores("PixArt-Σ", 6.34, 27.62)),
+)
+SANA_1024 = PublishedTable(
+    "Sana's README, MJHQ-30K at 1024 px",
+    f"comparable with {_SANA} under sana-1024",
+    "sana-1024",
+    (
+        PublishedScores("SDXL", 6.63, 29.03),
+        PublishedScores("Playground v2.5", 6.09, 29.13),
+        PublishedScores("Hunyuan-DiT", 6.54, 28.19),
+        PublishedScores("PixArt-Σ", 6.15, 28.26),
+        PublishedScores("SD3-medium", 11.92, 27.83),
+        PublishedScores("FLUX-dev", 10.15, 27.47),
+        PublishedScores("FLUX-schnell", 7.94, 28.14),
+        PublishedScores("Sana-1.6B", 5.76, 28.67),
+    ),
+)
+PUBLISHED_SCORES = (TABLE_6, SANA_512, SANA_1024)

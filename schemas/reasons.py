@@ -183,3 +183,16 @@ class PromptReason(StrEnum):
     """Nothing that can be seen."""
     NUL = "nul"
     """The text holds a NUL character, which many programs take for its end."""
+    TOO_LONG = "too_long"
+    """It has more than 300 words and marks, so that no text encoder reads all of it."""
+
+
+class PictureReason(StrEnum):
+    """Why there is no picture of a prompt to be measured; also the reasons of `ImageError`."""
+
+    NOT_GENERATED = "not_generated"
+    """The folder has none of this name."""
+    NSFW_BLACKED_OUT = "nsfw_blacked_out"
+    """The pipeline's own filter has put black in its place."""
+    CONSTANT = "constant"
+    """Every pixel has the same colour. It is measured all the same: early checkpoints draw such pictures."""

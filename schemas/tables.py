@@ -446,8 +446,8 @@ PICTURES = _schema(
     quality=text("of a JPEG: the digest of its quantisation tables"),
     image_id=text("names the content of the file, as in a dataset; null where there is a reason"),
     pixel_sha256=text("of the upright sRGB pixels and their size"),
-    seconds=float32("that its batch took, over the pictures of the batch"),
-    reason=text("PictureReason: why there is no picture"),
+    drawn=text("digest of all that it depends on besides prompt and seed; null where it was not drawn here"),
+    reason=text("PictureReason or ImageError: why there is no picture"),
     **_DETAIL,
 )
 FEATURES = _schema(

@@ -18,7 +18,7 @@ from schemas.buckets import LABELS, sizes
 from schemas.commit import atomic_write
 from schemas.ids import counter
 from schemas.training import LATENT_DOWNSAMPLING, Stage, TrainingRecipe
-from training.checkpoint import latest_checkpoint, load_checkpoint
+from training.checkpoint import checkpoints, load_checkpoint
 from training.data.chance import noise
 from training.data.loader import PaddedText
 from training.data.order import Shape
@@ -169,18 +169,38 @@ def draw_prompts(model: PixArt, recipe: TrainingRecipe, stage: Stage, out: Path)
         write_grid([[picture] for picture in draw(model, recipe, prompts, [shape] * len(prompts), seeds)], out)
 
 
-def load_trained(recipe: TrainingRecipe, stage: str | None) -> tuple[PixArt, Stage]:
-    """The averaged model of a stage, or of the last stage that has a checkpoint."""
+def trained_checkpoints(recipe: TrainingRecipe, stage: str | None) -> tuple[Stage, dict[int, Path]]:
+    """A stage, or the last stage that has a checkpoint, and the file of each step that is kept, the newest last.
+
+    Raises:
+        ValueError: nothing is trained yet, or there is no such stage.
+    """
     candidates = [recipe.stage_named(stage)] if stage is not None else list(reversed(recipe.stages))
     with places_named(recipe):
         for candidate in candidates:
             bring_stage(recipe, candidate)
-            last = latest_checkpoint(recipe.stage_folder(candidate))
-            if last is not None:
-                model = PixArt(model_config(recipe, candidate))
-                load_checkpoint(model, last[1])
-                return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), candidate
+            if found := checkpoints(recipe.stage_folder(candidate)):
+                return candidate, dict(found)
     raise ValueError(f"{recipe.out}: no checkpoint of {stage or 'any stage'} here; train first (sigma train)")
+
+
+def load_trained(recipe: TrainingRecipe, stage: str | None, step: int | None = None) -> tuple[PixArt, Stage]:
+    """The averaged model of a stage, or of the last stage that has a checkpoint.
+
+    Args:
+        step: of the checkpoint; None is the newest.
+
+    Raises:
+        ValueError: there is no such checkpoint.
+    """
+    trained, found = trained_checkpoints(recipe, stage)
+    step = max(found) if step is None else step
+    if step not in found:
+        kept = ", ".join(f"{each:,}" for each in found)
+        raise ValueError(f"{recipe.out}: stage {trained.name} has no checkpoint of step {step:,} here; it has {kept}")
+    model = PixArt(model_config(recipe, trained))
+    load_checkpoint(model, found[step])
+    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), trained
 
 
 @torch.no_grad()

@@ -1,0 +1,140 @@
+"""The folder of an evaluation: the steps of its recipe, and a run of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine.dataset import Dataset
+from engine.job import Job
+from engine.preflight import check_needs
+from engine.runner import LazyRunner
+from engine.steps import Observer, run_steps
+from evaluation.measuring import Wanted, features_job, wanted_networks
+from evaluation.painters import Plan, plans
+from evaluation.pictures import SAMPLES, pictures_job
+from evaluation.prompt_table import prompt_rows, update_prompts
+from evaluation.reference import Against, bring_reference
+from evaluation.scoring import Question, ResultsJob
+from schemas.commit import write_bytes
+from schemas.evaluation import EvaluationRecipe
+from schemas.files import entries_in, is_file, shown_place, sweep_folder
+from schemas.locations import is_remote
+from schemas.shard_index import ShardIndex
+
+MARKS = {".lock", ".lock-shared", "tables", "recipe.yaml", SAMPLES}
+"""One of these is in every evaluation."""
+QUICK = "quick-"
+"""Prefix of the folder of a quick evaluation, below the whole one's."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What a run of an evaluation did."""
+
+    dataset: Dataset
+    results: list[dict[str, Any]]
+    """The rows of the table `results`."""
+    has_run: bool
+    """Whether there was anything to do."""
+
+
+def evaluate(
+    recipe: EvaluationRecipe, observer: Observer, redo: Collection[str] = (), quick: int | None = None
+) -> Evaluated:
+    """Bring an evaluation up to date. What is drawn and measured already stays.
+
+    Args:
+        redo: jobs to compute anew: prompts, draw-<model>, features-<model>, results.
+        quick: only so many prompts, chosen by their ids, in a folder `quick-<n>` of its own.
+
+    Raises:
+        ValueError: the recipe names what is not there, the folder was made from another recipe, or the reference has
+            pictures that a model was trained on.
+        PartFailed: a part could not be computed.
+    """
+    recipe = recipe.with_absolute_paths()
+    dataset = Dataset(recipe.out_path() / f"{QUICK}{quick}" if quick else recipe.out_path())
+    refuse_foreign_folder(dataset)
+    rows = prompt_rows(recipe, quick)
+    models = [plan for name, model in recipe.models.items() for plan in plans(name, model)]
+    networks = wanted_networks(recipe.metrics, recipe.reference is not None, recipe.run)
+    steps = steps_of(dataset, recipe, models, networks)
+    if unknown := sorted({*redo} - {"prompts", "results", *(step.job for step in steps)}):
+        known = ", ".join(dict.fromkeys(["prompts", *(step.job for step in steps), "results"]))
+        raise ValueError(f"--redo {unknown[0]}: no such job; there are {known}")
+    with dataset.lock(), LazyRunner(recipe.run.runner, recipe.run.workers, recipe.run.retries) as runners:
+        dataset.sweep()
+        sweep_folder(dataset.root / SAMPLES)
+        update_prompts(dataset, rows, recipe.prompts.per_part, redo="prompts" in redo)
+        held = dataset.held()
+        for step in steps:
+            step.state(held, step.job in redo)  # a changed knob is refused before anything is computed
+        check_needs(steps)
+        write_bytes(dataset.recipe, recipe.to_yaml().encode())
+        against, contaminated = None, dict[str, int]()
+        if recipe.reference is not None:
+            against = bring_reference(recipe, networks, observer, runners.get)
+            contaminated = find_contaminated(models, against, recipe.metrics.allow_contaminated)
+        last = ResultsJob.of(Question(models, networks, against, recipe.metrics, contaminated, quick))
+        done = run_steps(dataset, [*steps, last], observer, frozenset(redo), runners.get)
+        return Evaluated(dataset, dataset.read_table("results").to_pylist(), bool(done))
+
+
+def steps_of(
+    dataset: Dataset, recipe: EvaluationRecipe, models: Sequence[Plan], networks: Sequence[Wanted]
+) -> list[Job]:
+    """The jobs of each model: its pictures, then what each network makes of them."""
+    there = [each for each in networks if each.missing is None]
+    moments = recipe.reference.moments_protocol if recipe.reference is not None else None
+    shown = [each for each in there if moments is None or each.protocol in ("clip", moments)]
+    per_prompt = recipe.draw.pictures_per_prompt
+    return [
+        job
+        for model in models
+        for job in (
+            pictures_job(dataset.root, model, recipe.draw, recipe.run),
+            *(features_job(dataset.root, model.name, each, per_prompt, recipe.run) for each in shown),
+        )
+    ]
+
+
+def refuse_foreign_folder(dataset: Dataset) -> None:
+    """Leave alone what is no evaluation.
+
+    Raises:
+        ValueError: it is a file, a dataset, or a folder that holds other things.
+    """
+    shown = shown_place(dataset.root)
+    if is_file(dataset.root):
+        raise ValueError(f"out={shown}: is a file; name a folder for the evaluation")
+    names = {*entries_in(dataset.root)}
+    if names and ((not names & MARKS and not all(name.startswith(QUICK) for name in names)) or "shards" in names):
+        raise ValueError(f"out={shown}: holds other files and no evaluation; name an empty or new folder")
+
+
+def find_contaminated(models: Sequence[Plan], against: Against, allow: bool) -> dict[str, int]:
+    """Model -> pictures of the reference that are in the dataset it was trained on, by the bytes of the originals.
+
+    Raises:
+        ValueError: there are such, and they are not allowed.
+    """
+    known, found = dict[str, set[str]](), dict[str, int]()
+    for model in models:
+        recipe = model.trained_on
+        if recipe is None or is_remote(recipe.dataset) or not (recipe.dataset_folder / "shards").is_dir():
+            continue
+        if recipe.dataset not in known:
+            index = ShardIndex(recipe.dataset_folder / "shards")
+            parts = (part["image_id"].to_pylist() for part in index.parts(["image_id"]))
+            known[recipe.dataset] = {each for part in parts for each in part if each in against.image_ids}
+        if both := known[recipe.dataset]:
+            found[model.name] = len(both)
+            if not allow:
+                raise ValueError(
+                    f"reference {against.name}: contaminated: {len(both):,} of its pictures are in {recipe.dataset}, "
+                    f"which {model.name} was trained on, such as {min(both)}; name another reference, or set "
+                    "metrics.allow_contaminated=true, which the rows then say"
+                )
+    return found

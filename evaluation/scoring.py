@@ -1,0 +1,283 @@
+"""The table of results: a number per model, metric and category, with all that it depends on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from engine.dataset import Dataset, read_parquet
+from engine.job import Job, State
+from engine.names import Held
+from engine.run_log import JobResult
+from evaluation.frechet import Moments, frechet_distance
+from evaluation.measuring import Wanted
+from evaluation.mmd import cmmd
+from evaluation.painters import Plan
+from evaluation.pictures import pictures_table
+from evaluation.preference import bootstrap
+from evaluation.reference import NAME, Against, encodings_of
+from evaluation.results import distances, flags_of
+from schemas.evaluation import Metrics
+from schemas.tables import RESULTS
+
+HALF = 1.96
+"""Standard errors in half of a 95 % interval."""
+FEWEST = 4
+"""Pictures a side without which nothing is compared."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """One table of a model: what was measured of its pictures, and what is missing."""
+
+    values: np.ndarray
+    """(n, d) features, or (n,) cosines."""
+    categories: np.ndarray
+    """(n,) of text; "" where there is none."""
+    lost: dict[str, str]
+    """The prompts whose pictures are missing, and why."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What the table of results is to say, known before it is computed."""
+
+    models: Sequence[Plan]
+    networks: Sequence[Wanted]
+    against: Against | None
+    metrics: Metrics
+    contaminated: Mapping[str, int]
+    """Model -> pictures of the reference that it was trained on."""
+    quick: int | None
+
+    def tables(self) -> list[str]:
+        """The tables that it is computed from."""
+        shown = [each for each in self.networks if self.why_not(each) is None]
+        pictures = [pictures_table(model.name) for model in self.models]
+        return pictures + [each.table(model.name) for model in self.models for each in shown]
+
+    def why_not(self, wanted: Wanted) -> str | None:
+        """Why the pictures were not shown to a network."""
+        if wanted.missing is not None or self.against is None or self.against.moments is None:
+            return wanted.missing
+        if wanted.protocol in ("clip", self.against.protocol):
+            return None
+        return f"the reference is moments of the protocol {self.against.protocol}"
+
+    def knobs(self) -> dict[str, Any]:
+        """All that the rows depend on besides their tables."""
+        reference = None
+        if self.against is not None:
+            shown = [each for each in self.networks if self.why_not(each) is None and each.protocol != "clip"]
+            digests = {each.protocol: self.against.digest(each) for each in shown}
+            reference = [self.against.name, digests, list(self.against.encodings)]
+        return {
+            "models": {model.name: [model.step, dict(model.how)] for model in self.models},
+            "networks": [[*each.metrics, each.name, each.protocol, each.missing] for each in self.networks],
+            "reference": reference,
+            "metrics": self.metrics.resolved(),
+            "contaminated": dict(self.contaminated),
+            "quick": self.quick,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultsJob(Job):
+    """The job that computes the table `results`; it costs no picture, so changed knobs compute it anew unasked."""
+
+    question: Question
+
+    @classmethod
+    def of(cls, question: Question) -> ResultsJob:
+        """The job, whose inputs the jobs before it write."""
+        inputs = tuple(question.tables())
+        return cls(job="results", outputs=("results",), inputs=inputs, knobs=question.knobs(), question=question)
+
+    def state(self, held: Held, redo: bool = False) -> State:
+        return super().state(held, redo=True)
+
+    def run(self, dataset: Dataset, memory: str = "4GB") -> JobResult:
+        """Compute and commit the table."""
+        made_from = self.expected(dataset.held())[0]
+        assert made_from is not None, "all inputs are there"
+        rows = [row for wanted in self.question.networks for row in _of_network(dataset, self.question, wanted)]
+        dataset.commit_part("results", 0, made_from, pa.Table.from_pylist(rows, schema=RESULTS))
+        self.delete_outdated(dataset)
+        return JobResult(self.job, self.outputs, 1, 1, len(rows))
+
+
+def _of_network(dataset: Dataset, question: Question, wanted: Wanted) -> Iterator[dict[str, Any]]:
+    """The rows of all models under one network."""
+    against, why = question.against, question.why_not(wanted)
+    is_compared = wanted.protocol != "clip" and against is not None
+    reference = None
+    if why is None and is_compared and against is not None and against.dataset is not None:
+        reference = read_rows(against.dataset, wanted.table(NAME), "features")
+    for model in question.models:
+        row: dict[str, Any] = {
+            "model": model.name,
+            "step": model.step,
+            "network": wanted.name,
+            "protocol": wanted.protocol,
+            "drawn": json.dumps(model.how, sort_keys=True),
+            "quick": question.quick,
+            "flags": [],
+        }
+        if is_compared and against is not None:
+            row["reference"] = against.name
+        if why is not None:
+            yield from (row | {"metric": metric, "reason": why} for metric in wanted.metrics)
+        elif not is_compared or against is None:
+            yield from (row | each for each in _agreement(dataset, model, wanted, question.metrics))
+        else:
+            row["reference_digest"] = against.digest(wanted)
+            flags = _flags(dataset, model, question)
+            for each in _compared(dataset, model, wanted, question, reference):
+                yield row | each | {"flags": [*each["flags"], *flags]}
+
+
+def _flags(dataset: Dataset, model: Plan, question: Question) -> list[str]:
+    """What all numbers of a model against the reference suffer from."""
+    flags, against = [], question.against
+    encodings = encodings_of(dataset.read_table(pictures_table(model.name), ["format", "quality"]))
+    if against is not None and against.dataset is not None and encodings != against.encodings:
+        shown = [", ".join(some[:3]) + (", ..." if len(some) > 3 else "") for some in (encodings, against.encodings)]
+        flags.append(f"encodings: {shown[0]} against {shown[1]}")
+    if number := question.contaminated.get(model.name):
+        flags.append(f"contaminated: {number:,} pictures of the reference were trained on")
+    return flags
+
+
+def read_rows(dataset: Dataset, table: str, column: str) -> Rows:
+    """What a table of features or cosines holds, picture by picture."""
+    values, categories, lost = list[np.ndarray](), list[str](), dict[str, str]()
+    for path in dataset.parts(table):
+        part = read_parquet(path, ["prompt_id", "category", "reason", column])
+        there, gone = part.filter(pc.is_valid(part[column])), part.filter(pc.is_null(part[column]))
+        if there.num_rows:
+            found = there[column].combine_chunks()
+            is_list = pa.types.is_list(found.type)
+            flat = (found.flatten() if is_list else found).to_numpy(zero_copy_only=False)
+            values.append(flat.reshape(there.num_rows, -1) if is_list else flat)
+        categories += [name or "" for name in there["category"].to_pylist()]
+        lost |= dict(zip(gone["prompt_id"].to_pylist(), gone["reason"].to_pylist(), strict=True))
+    whole = np.concatenate(values) if values else np.zeros((0, 1), np.float32)
+    return Rows(whole, np.array(categories, dtype=object), lost)
+
+
+def _compared(
+    dataset: Dataset, model: Plan, wanted: Wanted, question: Question, reference: Rows | None
+) -> Iterator[dict[str, Any]]:
+    """The rows of a model against the reference: all pictures first, then each category that both sides have."""
+    drawn = read_rows(dataset, wanted.table(model.name), "features")
+    lacking = _missing(drawn, "pictures")
+    if lacking is None and reference is not None:
+        lacking = _missing(reference, "pictures of the reference")
+    if lacking and not question.metrics.allow_missing:
+        yield from _refused(wanted, drawn, reference, lacking)
+        return
+    flags = [] if lacking is None else ["missing"]
+    if reference is None:
+        yield from _against_moments(drawn.values, wanted, question.against, flags)
+        return
+    yield from _of_one(None, drawn.values, reference.values, wanted, question.metrics, flags)
+    both = (set(drawn.categories) & set(reference.categories)) - {""}
+    for category in sorted(both) if question.metrics.by_category else ():
+        x, y = (rows.values[rows.categories == category] for rows in (drawn, reference))
+        yield from _of_one(category, x, y, wanted, question.metrics, flags)
+
+
+def _missing(rows: Rows, what: str) -> str | None:
+    if not rows.lost:
+        return None
+    first = ", ".join(f"{prompt_id} ({why})" for prompt_id, why in [*rows.lost.items()][:2])
+    total = len(rows.values) + len(rows.lost)
+    return (
+        f"{len(rows.lost):,} of {total:,} {what} are missing: {first}; metrics.allow_missing=true measures the others"
+    )
+
+
+def _refused(wanted: Wanted, drawn: Rows, reference: Rows | None, why: str) -> Iterator[dict[str, Any]]:
+    sizes = {"num_generated": len(drawn.values), "num_reference": None if reference is None else len(reference.values)}
+    yield from ({"metric": metric, "reason": why, "flags": [], **sizes} for metric in wanted.metrics)
+
+
+def _against_moments(
+    x: np.ndarray, wanted: Wanted, against: Against | None, flags: list[str]
+) -> Iterator[dict[str, Any]]:
+    """The rows of pictures against moments: FID, and why there is nothing else."""
+    assert against is not None and against.moments is not None
+    row: dict[str, Any] = {"num_generated": len(x), "flags": flags}
+    reasons = dict.fromkeys(wanted.metrics, "the reference is moments, which give FID alone")
+    if len(x) < FEWEST:
+        reasons = dict.fromkeys(wanted.metrics, _too_few(len(x)))
+    else:
+        own = Moments.of(x)
+        flags = flags + ["rank_deficient"] * (len(x) <= x.shape[1])
+        value = frechet_distance(own.mean, own.covariance, *against.moments)
+        del reasons["fid"]
+        yield row | {"metric": "fid", "value": value, "flags": flags}
+    yield from (row | {"metric": metric, "reason": why} for metric, why in reasons.items())
+
+
+def _too_few(num: int) -> str:
+    return f"a comparison needs at least {FEWEST} pictures a side, and there are {num}"
+
+
+def _of_one(
+    category: str | None, x: np.ndarray, y: np.ndarray, wanted: Wanted, metrics: Metrics, flags: list[str]
+) -> Iterator[dict[str, Any]]:
+    """The rows of one set of pictures against one reference."""
+    row: dict[str, Any] = {"category": category, "num_generated": len(x), "num_reference": len(y), "flags": flags}
+    fewest = min(len(x), len(y))
+    if fewest < FEWEST:
+        yield from (row | {"metric": metric, "reason": _too_few(fewest)} for metric in wanted.metrics)
+        return
+    if wanted.protocol == "cmmd":
+        for name, unbiased in (("cmmd", False), ("cmmd unbiased", True)):
+            yield row | {"metric": name, "value": cmmd(x, y, unbiased=unbiased)}
+        return
+    row["flags"] = [*flags, *flags_of(x, y)]
+    for each in distances(x, y):
+        if each.metric == "fid" and category is not None and fewest <= x.shape[1] and not metrics.allow_singular:
+            why = (
+                f"{fewest:,} pictures give no covariance of {x.shape[1]:,} features; metrics.allow_singular=true gives "
+                "the value all the same"
+            )
+            yield row | {"metric": "fid", "reason": why}
+            continue
+        half = None if each.error is None else HALF * each.error
+        limits = {} if half is None else {"low": each.value - half, "high": each.value + half}
+        yield row | {"metric": each.metric, "value": each.value, **limits}
+
+
+def _agreement(dataset: Dataset, model: Plan, wanted: Wanted, metrics: Metrics) -> Iterator[dict[str, Any]]:
+    """The rows of CLIP-Score: a cosine with a bootstrap over prompts, and the share of prompts that were cut."""
+    table = wanted.table(model.name)
+    rows, shares = read_rows(dataset, table, "cosine"), read_rows(dataset, table, "share_read")
+    lacking = _missing(rows, "pictures")
+    if lacking and not metrics.allow_missing:
+        yield from _refused(wanted, rows, None, lacking)
+        return
+    groups: list[str | None] = [None, *(sorted(set(rows.categories) - {""}) if metrics.by_category else ())]
+    for category in groups:
+        chosen = np.full(len(rows.values), True) if category is None else rows.categories == category
+        if not chosen.any():
+            continue
+        mean, read = bootstrap(rows.values[chosen]), shares.values[chosen]
+        cut = f"cut: {(read < 1).mean():.0%} of the prompts, {read.mean():.0%} of a prompt's tokens read on average"
+        yield {
+            "metric": "clip_score",
+            "category": category,
+            "value": mean.value,
+            "low": mean.low,
+            "high": mean.high,
+            "num_generated": int(chosen.sum()),
+            "flags": ["missing"] * (lacking is not None) + [cut] * bool((read < 1).any()),
+        }

@@ -1,0 +1,99 @@
+"""Results as people read them: blocks of rows that compare with one another, published ones in blocks of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.paper import PUBLISHED_SCORES
+
+Row = Mapping[str, Any]
+DIGITS = {"fid": 2, "precision": 3, "recall": 3, "clip_score": 4, "cmmd": 3, "cmmd unbiased": 3}
+LOWER_IS_BETTER = ("fid", "kid", "cmmd")
+SAME = ("network", "protocol", "reference", "reference_digest", "category", "quick")
+"""Rows stand in one block where these are equal; they are compared where the numbers of pictures are equal too."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some rows under one title; cells are text."""
+
+    title: str
+    names: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def blocks(rows: Sequence[Row]) -> list[Block]:
+    """The table of results as blocks: all pictures first, then categories, then what others have published."""
+    keys = list(dict.fromkeys(tuple(row[name] for name in SAME) for row in rows))
+    keys.sort(key=lambda key: (key[SAME.index("category")] is not None, key[SAME.index("category")] or ""))
+    found = [_block([row for row in rows if tuple(row[name] for name in SAME) == key]) for key in keys]
+    protocols = {row["protocol"] for row in rows}
+    for table in PUBLISHED_SCORES:
+        if table.protocol is None or table.protocol in protocols:
+            lines = tuple((row.model, f"{row.fid:.2f}", f"{row.clip:g}") for row in table.rows)
+            found.append(Block(f"published, {table.title}", ("", "FID", "CLIP-Score"), lines, (table.compares,)))
+    return found
+
+
+def _block(rows: Sequence[Row]) -> Block:
+    metrics = list(dict.fromkeys(row["metric"] for row in rows if row["reason"] is None))
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    place = {(row["model"], row["metric"]): row for row in rows}
+    lines, notes = list[tuple[str, ...]](), list[str]()
+    for model in models:
+        mine = [row for row in rows if row["model"] == model]
+        for why in dict.fromkeys(row["reason"] for row in mine if row["reason"] is not None):
+            notes.append(f"{model}: {', '.join(_name(row['metric']) for row in mine if row['reason'] == why)}: {why}")
+        notes += [f"{model}: {flag}" for flag in dict.fromkeys(flag for row in mine for flag in row["flags"])]
+        measured = [row for row in mine if row["reason"] is None]
+        if measured:
+            cells = [_cell(place.get((model, metric)), place.get((models[0], metric))) for metric in metrics]
+            lines.append((model, *cells, _size(measured[0])))
+    return Block(_title(rows[0]), ("", *map(_name, metrics), "pictures"), tuple(lines), tuple(notes))
+
+
+def _name(metric: str) -> str:
+    kind, _, rest = metric.partition(" ")
+    shown = {"fid": "FID", "kid": "KID", "cmmd": "CMMD", "clip_score": "CLIP-Score (x100)"}.get(kind, kind)
+    return f"{shown} {rest}".strip()
+
+
+def _size(row: Row) -> str:
+    reference = "" if row["num_reference"] is None else f" against {row['num_reference']:,}"
+    return f"{row['num_generated']:,}{reference}"
+
+
+def _title(row: Row) -> str:
+    parts = [f"protocol {row['protocol']}", row["network"]]
+    if row["reference"] is not None:
+        parts.append(f"against {row['reference']}" + (f"@{row['reference_digest']}" if row["reference_digest"] else ""))
+    if row["category"] is not None:
+        parts.insert(0, row["category"])
+    if row["quick"] is not None:
+        parts.insert(0, f"QUICK, {row['quick']} prompts")
+    return ", ".join(parts)
+
+
+def _cell(row: Row | None, first: Row | None) -> str:
+    """A value with its half interval, and the difference to the first model's where the two compare."""
+    if row is None or row["reason"] is not None or row["value"] is None:
+        return ""
+    digits = DIGITS.get(row["metric"], 4)
+    text = f"{row['value']:.{digits}f}"
+    if row["metric"] == "clip_score":
+        text += f" ({100 * row['value']:.2f})"
+    if row["low"] is not None:
+        text += f" ±{(row['high'] - row['low']) / 2:.{digits}f}"
+    if first is not None and first is not row and first["value"] is not None and _compare(row, first):
+        change = row["value"] - first["value"]
+        is_lower_better = row["metric"].partition(" ")[0] in LOWER_IS_BETTER
+        arrow = "=" if not change else "↑" if (change > 0) != is_lower_better else "↓"
+        text += f" {arrow}{abs(change):.{digits}f}"
+    return text
+
+
+def _compare(one: Row, other: Row) -> bool:
+    return all(one[name] == other[name] for name in (*SAME, "metric", "num_generated", "num_reference"))

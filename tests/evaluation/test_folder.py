@@ -1,0 +1,226 @@
+"""An evaluation from end to end: it draws, measures and counts, goes on after a kill, and refuses what is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from curation.build import Observer
+from engine.dataset import Dataset
+from evaluation import painters
+from evaluation.folder import Evaluated, evaluate
+from evaluation.picture_files import read_picture
+from schemas.evaluation import EvaluationRecipe
+from schemas.ids import counter
+from tests.dying import Died, dying_at
+
+
+def run(values: dict[str, Any], *redo: str, **knobs: Any) -> Evaluated:
+    return evaluate(EvaluationRecipe.from_mapping(values), Observer(), frozenset(redo), **knobs)
+
+
+def content(folder: Path) -> dict[str, str]:
+    """The tables and samples of an evaluation by their digests."""
+    files = [*(folder / "tables").rglob("*.parquet"), *(folder / "samples").rglob("*")]
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files if path.is_file()
+    }
+
+
+def rows_of(done: Evaluated, table: str) -> list[dict[str, Any]]:
+    return done.dataset.read_table(table).to_pylist()
+
+
+def test_a_recipe_gives_pictures_features_and_results(evaluation: dict[str, Any]) -> None:
+    done = run(evaluation)
+    pictures = rows_of(done, "pictures/ours")
+    assert [row["prompt_id"] for row in pictures] == ["p0", "p1", "p2", "p3", "p4"]
+    for row in pictures:
+        data = read_picture(done.dataset.root, row)
+        with Image.open(io.BytesIO(data)) as image:
+            assert (image.format, image.size, row["format"]) == ("PNG", (32, 32), "PNG")
+        assert row["seed"] == counter(row["prompt_id"], "evaluate/0/0")
+    values = {(row["metric"], row["category"]): row for row in done.results}
+    assert {("cmmd", None), ("cmmd unbiased", None), ("clip_score", None), ("clip_score", "a")} <= values.keys()
+    assert values["cmmd", None]["num_generated"] == 5 and values["cmmd", None]["num_reference"] == 6
+    cosines = [row["cosine"] for row in rows_of(done, "agreement/ours/clip-clip")]
+    assert values["clip_score", None]["value"] == pytest.approx(np.mean(cosines))
+    assert "encodings" not in str(values["cmmd", None]["flags"])
+    assert values["cmmd", None]["reference_digest"] and values["cmmd", None]["network"].startswith("clip@")
+
+
+def test_the_tars_are_samples_that_any_reader_knows(evaluation: dict[str, Any]) -> None:
+    done = run(evaluation)
+    tar = min((done.dataset.root / "samples" / "ours").iterdir())
+    with tarfile.open(tar) as opened:
+        assert [member.name for member in opened] == [f"p{i}_0.{end}" for i in (0, 1) for end in ("png", "txt", "json")]
+        text, told = opened.extractfile("p0_0.txt"), opened.extractfile("p0_0.json")
+        assert text is not None and text.read() == b"a red boat"
+        assert told is not None and json.load(told)["prompt_id"] == "p0"
+
+
+def test_a_finished_evaluation_has_nothing_to_do(evaluation: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    run(evaluation)
+    monkeypatch.setattr(painters, "draw", None)
+    again = run(evaluation)
+    assert not again.has_run and again.results
+
+
+@pytest.mark.slow
+def test_wherever_it_is_killed_it_gives_the_same_bytes_and_draws_nothing_twice(
+    evaluation: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = list[int]()
+    real = painters.draw
+
+    def counting(model: Any, recipe: Any, captions: Any, shapes: Any, seeds: Any) -> Any:
+        found = real(model, recipe, captions, shapes, seeds)
+        drawn.extend(seeds)
+        return found
+
+    monkeypatch.setattr(painters, "draw", counting)
+    run(evaluation)
+    whole = content(tmp_path / "out")
+    assert len(drawn) == len(set(drawn)) == 5
+    changes, is_through = 0, False
+    while not is_through:
+        drawn.clear()
+        out = tmp_path / f"killed-{changes}"
+        with dying_at(changes) as left, contextlib.suppress(Died):
+            run(evaluation | {"out": str(out)})
+        is_through = left[0] >= 0
+        run(evaluation | {"out": str(out)})
+        assert content(out) == whole
+        assert len(drawn) <= 5 + 2, "the batch that was being drawn is lost, and nothing else"
+        changes += 5
+    assert changes > 20
+
+
+def test_a_picture_is_a_function_of_its_prompt_seed_and_number(evaluation: dict[str, Any], tmp_path: Path) -> None:
+    one = {row["prompt_id"]: row for row in rows_of(run(evaluation), "pictures/ours")}
+    lines = (tmp_path / "prompts.jsonl").read_text().splitlines()
+    (tmp_path / "prompts.jsonl").write_text("\n".join(reversed(lines)))
+    other = run(
+        evaluation
+        | {"out": str(tmp_path / "other"), "draw": {"batch": 1}, "prompts": evaluation["prompts"] | {"per_part": 5}}
+    )
+    for row in rows_of(other, "pictures/ours"):
+        first = one[row["prompt_id"]]
+        assert row["seed"] == first["seed"]
+        pixels = [
+            np.asarray(Image.open(io.BytesIO(read_picture(root, each)))).astype(int)
+            for root, each in ((tmp_path / "out", first), (tmp_path / "other", row))
+        ]
+        assert np.abs(pixels[0] - pixels[1]).max() <= 1
+
+
+def test_checkpoints_of_a_series_are_rows_of_their_own(evaluation: dict[str, Any]) -> None:
+    evaluation["models"]["ours"]["checkpoints"] = "all"
+    done = run(evaluation)
+    assert {(row["model"], row["step"]) for row in done.results} == {("ours@2", 2), ("ours@4", 4)}
+    evaluation["models"]["ours"]["checkpoints"] = [3]
+    with pytest.raises(ValueError, match="small has no checkpoint of step 3; it has 2, 4"):
+        run(evaluation)
+
+
+def test_prompts_may_be_added_behind_and_other_ones_need_a_word(
+    evaluation: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = rows_of(run(evaluation), "pictures/ours")
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(file.read_text() + '{"id": "p5", "prompt": "a dog"}\n')
+    second = rows_of(run(evaluation), "pictures/ours")
+    assert second[:5] == first and second[5]["prompt_id"] == "p5"
+    file.write_text(file.read_text().replace("two cats", "three cats"))
+    with pytest.raises(
+        ValueError, match=r"prompt 3 has another prompt: it was 'two cats' and is 'three cats'; add --redo prompts"
+    ):
+        run(evaluation)
+    assert len(rows_of(run(evaluation, "prompts"), "pictures/ours")) == 6
+
+
+def test_another_way_of_drawing_is_refused_with_what_to_type(evaluation: dict[str, Any]) -> None:
+    run(evaluation)
+    evaluation["models"]["ours"]["guidance"] = 3.0
+    with pytest.raises(ValueError, match=r"models.guidance was 1.5 and is now 3.0; add --redo draw-ours"):
+        run(evaluation)
+    before = Dataset(Path(evaluation["out"])).held().holding("pictures/ours")
+    assert run(evaluation, "draw-ours").dataset.held().holding("pictures/ours") != before
+    with pytest.raises(ValueError, match="--redo drew: no such job; there are prompts, draw-ours, features-ours"):
+        run(evaluation, "drew")
+
+
+def test_a_quick_evaluation_takes_prompts_by_their_ids_and_says_so(evaluation: dict[str, Any], tmp_path: Path) -> None:
+    done = run(evaluation, quick=4)
+    assert done.dataset.root == tmp_path / "out" / "quick-4"
+    assert {row["quick"] for row in done.results} == {4}
+    assert len(rows_of(done, "prompts")) == 4
+    assert {row["quick"] for row in run(evaluation).results} == {None}
+
+
+def test_pictures_of_others_are_taken_by_the_ids_of_prompts_and_missing_ones_are_named(
+    evaluation: dict[str, Any], tmp_path: Path
+) -> None:
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    for number in range(5):
+        Image.new("RGB", (20, 20), (10 * number, 50, 90)).save(folder / f"p{number}.jpg")
+    evaluation["models"] = {"theirs": {"pictures": str(folder)}}
+    done = run(evaluation)
+    assert {row["format"] for row in rows_of(done, "pictures/theirs")} == {"JPEG"}
+    assert [row["reason"] for row in rows_of(done, "pictures/theirs")] == ["constant"] * 5
+    flags = next(row["flags"] for row in done.results if row["metric"] == "cmmd")
+    assert flags and flags[0].startswith("encodings: JPEG ") and flags[0].endswith(" against PNG")
+    (folder / "p1.jpg").unlink()
+    (folder / "p3.jpg").write_bytes((folder / "p2.jpg").read_bytes()[:200])
+    refused = run(evaluation)
+    reason = next(row["reason"] for row in refused.results if row["metric"] == "cmmd")
+    assert reason.startswith("2 of 5 pictures are missing: p1 (not_generated), p3 (truncated)")
+    measured = run(evaluation | {"metrics": evaluation["metrics"] | {"allow_missing": True}})
+    row = next(row for row in measured.results if row["metric"] == "cmmd" and row["category"] is None)
+    assert (row["num_generated"], "missing" in row["flags"]) == (3, True) or row["reason"].endswith("there are 3")
+
+
+def test_a_reference_that_was_trained_on_is_refused_and_counted(evaluation: dict[str, Any], trained: Path) -> None:
+    evaluation["reference"] = {"pictures": str(trained / "dataset"), "features": evaluation["out"] + "-reference"}
+    with pytest.raises(ValueError, match=r"contaminated: 7 of its pictures are in .*, which ours was trained on"):
+        run(evaluation)
+    evaluation["metrics"]["allow_contaminated"] = True
+    flags = next(row["flags"] for row in run(evaluation).results if row["metric"] == "cmmd")
+    assert "contaminated: 7 pictures of the reference were trained on" in flags
+
+
+def test_weights_that_are_missing_are_rows_that_say_how_to_get_them(
+    evaluation: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    evaluation["metrics"] = {"protocols": ["clean"], "cmmd": False, "clip_score": False}
+    rows = run(evaluation).results
+    assert [row["metric"] for row in rows] == ["fid", "kid", "precision", "recall"]
+    assert all(row["value"] is None and "sigma weights get fid-inception" in row["reason"] for row in rows)
+
+
+def test_a_prompt_that_cannot_be_drawn_is_a_row_with_its_reason(evaluation: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(
+        file.read_text() + json.dumps({"id": "long", "prompt": "word " * 301}) + '\n{"id": "x", "prompt": " "}\n'
+    )
+    done = run(evaluation)
+    assert [row["reason"] for row in rows_of(done, "pictures/ours")[5:]] == ["too_long", "blank"]
+    reason = next(row["reason"] for row in done.results if row["metric"] == "clip_score")
+    assert "long (too_long), x (blank)" in reason
+
+
+def test_a_folder_of_other_things_is_left_alone(evaluation: dict[str, Any], tmp_path: Path, trained: Path) -> None:
+    for out in (tmp_path / "photos", trained / "dataset"):
+        with pytest.raises(ValueError, match="holds other files and no evaluation"):
+            run(evaluation | {"out": str(out)})
