@@ -57,4 +57,6 @@ def test_recipe_prints_knobs_and_shipped_recipes() -> None:
 def test_a_recipe_to_print_that_there_is_not_is_refused_with_those_there_are() -> None:
     done = CliRunner().invoke(app, ["recipe", "flower"])
     assert done.exit_code == 1
-    assert "flower: no such recipe; there are data, train, evaluation, evaluation-set, demo, " in " ".join(done.output.split())
+    assert "flower: no such recipe; there are data, train, evaluation, evaluation-set, demo, " in " ".join(
+        done.output.split()
+    )
