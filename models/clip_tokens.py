@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from transformers import CLIPTokenizer
 
 _NUM_TOKENS = 49408
-_PIECE = re.compile(r"'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+|\d|[^\s\w]+|_+")
+_PIECE = re.compile(r"'(?:s|t|re|ve|m|ll|d)|[^\W\d_]+|\d|(?:[^\s\w]|_)+")
 """What CLIP cuts a text into before it looks up its vocabulary."""
 
 

@@ -51,8 +51,8 @@ class EvaluationSet(StrictModel):
     """Lowest cosine between picture and raw caption."""
     min_tokens: Annotated[int, Field(ge=1)] = 5
     """Fewest CLIP tokens of a prompt, its begin and end not counted."""
-    max_tokens: Annotated[int, Field(ge=1)] = 75
-    """Most CLIP tokens of a prompt, its begin and end not counted: CLIP reads 75."""
+    max_tokens: Annotated[int, Field(ge=1, le=248)] = 75
+    """Most CLIP tokens of a prompt, its begin and end not counted: CLIP reads 75, Long-CLIP 248."""
     against: tuple[str, ...] = ()
     """Training datasets that the set must have no picture and no prompt of, as folders or addresses in a store."""
     max_distance: Annotated[int, Field(ge=0, le=6)] | None = 3

@@ -6,8 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from captioning.clean import cleaned_text
 from engine.dataset import Dataset
 from evaluation.set_choice import Choice, choose, prompt_of
 from models.clip_tokens import Letters
@@ -109,6 +112,64 @@ def test_what_a_training_dataset_has_too_is_left_out_and_counted_by_evidence(dem
     }
     gone = {picture["image_id"] for picture in (bytes_, pixels, near, text)}
     assert not gone & {picture["image_id"] for picture in choice.pictures}
+
+
+@pytest.fixture(scope="module")
+def of_two_sources(demo: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """Three photographs of one source; two others and the half of a third, which stays too, of another; a screen."""
+    root, photos = tmp_path_factory.mktemp("two"), Path(rows(demo, "images")[0]["source"])
+    words = {
+        "coins": "Old coins on a cloth.",
+        "coffee": "A cup of coffee.",
+        "brick": "Bricks of a wall seen from close by.",
+    }
+    for folder, kept in (("one", ("coins", "coffee", "brick")), ("two", ("horse", "camera", "coins"))):
+        (root / folder).mkdir()
+        for name in kept:
+            with Image.open(photos / f"{name}.png") as image:
+                image.reduce(1 if folder == "one" else 2).save(root / folder / f"{name}.png")
+            (root / folder / f"{name}.txt").write_text(
+                words.get(name, f"A {name} in the open field."), encoding="utf-8"
+            )
+    made = recipe(
+        None,
+        root / "dataset",
+        sources=[{"path": str(root / "one")}, {"path": str(root / "two")}],
+        select={"drop_duplicates": False},
+        screen={"sharpness": True},
+    )
+    return build(made, without=["statistics"])[0]
+
+
+@pytest.mark.parametrize(
+    ("knobs", "named"),
+    [
+        ({"categories": {"all": ["coin"]}, "per_category": 2}, "all has 1 of 2.* one picture per group 1"),
+        (
+            {"max_source_share": 0.3},
+            "all has 4 of 5.* max_source_share 1. max_source_share costs most .max_source_share=0.3",
+        ),
+        ({"min_sharpness": 1e6, "per_category": 1}, "all has 0 of 1.* min_sharpness 6. .*min_sharpness=1000000.0"),
+        ({"min_sharpness": 0, "min_short_side_px": 250}, "min_short_side_px [1-6]"),
+    ],
+)
+def test_doubles_sources_and_screens_are_limits_too(of_two_sources: Dataset, knobs: dict[str, Any], named: str) -> None:
+    every = {"all": ("coin", "cup", "brick", "horse", "camera")}
+    values = {"categories": every, "per_category": 5, "min_short_side_px": 1, "max_source_share": 1.0, "min_tokens": 3}
+    with pytest.raises(ValueError, match=named):
+        chosen(of_two_sources, **values | knobs)
+    choice = chosen(of_two_sources, **values)
+    assert len({picture["image_id"] for picture in choice.pictures}) == 5
+
+
+@given(st.lists(st.sampled_from([*"Aab.!? ", "cat ", "The dog runs. ", "Über", "#x"]), max_size=40).map("".join))
+def test_any_prompt_is_a_beginning_of_its_caption_and_fits(caption: str) -> None:
+    knobs, clean = EvaluationSet(max_tokens=20), cleaned_text(caption)[0]
+    found = prompt_of(clean, clean, Letters(), knobs)
+    if found is not None:
+        assert clean is not None and clean.startswith(found.prompt)
+        assert Letters().count(found.prompt).least >= knobs.min_tokens and found.clip_tokens <= knobs.max_tokens
+        assert cleaned_text(found.prompt)[0] == found.prompt
 
 
 LONG = "A cat sits on a wall. " + "It looks at the birds in the garden below, which do not see it. " * 4
