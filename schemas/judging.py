@@ -21,7 +21,7 @@ class Judged(StrictModel):
     """A model whose pictures are judged."""
 
     evaluation: Place
-    """Folder of an evaluation, with its prompts and pictures."""
+    """Folder that `sigma evaluate` has written."""
     model: str | None = None
     """The model of that folder; null is the one of the same name."""
 

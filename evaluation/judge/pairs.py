@@ -11,11 +11,11 @@ from typing import Any, Literal, NamedTuple
 
 from engine.dataset import Dataset
 from evaluation.judge.reply import question
+from evaluation.picture_files import read_picture
 from schemas.captioners import ChatSection
-from schemas.files import entries_in, open_file, place_of, read_file
+from schemas.files import entries_in, place_of
 from schemas.ids import unit_interval
 from schemas.judging import Aspect, Judged, JudgeRecipe
-from schemas.locations import for_datasets
 from schemas.strict import fingerprint
 
 Order = Literal["ab", "ba"]
@@ -26,22 +26,20 @@ ORDERS: tuple[Order, Order] = ("ab", "ba")
 class Picture:
     """Where the bytes of a picture are, and the digest of its pixels."""
 
-    file: Path
+    root: Path
+    """Of its evaluation."""
+    file: str
     offset: int | None
     size: int | None
-    sha256: str
+    pixel_sha256: str
 
     def data(self) -> bytes:
         """The bytes of the picture's file.
 
         Raises:
-            OSError: it cannot be read.
+            OSError: they cannot be read.
         """
-        if self.offset is None:
-            return read_file(self.file)
-        with open_file(self.file) as file:
-            file.seek(self.offset)
-            return file.read(self.size or 0)
+        return read_picture(self.root, vars(self))
 
 
 @dataclass(frozen=True)
@@ -57,18 +55,18 @@ class Pair:
     @property
     def is_equal(self) -> bool:
         """Whether both pictures have the same pixels."""
-        return self.pictures[0].sha256 == self.pictures[1].sha256
+        return self.pictures[0].pixel_sha256 == self.pictures[1].pixel_sha256
 
     @cached_property
     def blind_id(self) -> str:
         """The id that people see. It depends on the pixels and the prompt, and on no model's name."""
-        return fingerprint(["pair", self.prompt, *sorted(picture.sha256 for picture in self.pictures)])
+        return fingerprint(["pair", self.prompt, *sorted(picture.pixel_sha256 for picture in self.pictures)])
 
     @cached_property
     def blind_order(self) -> Order:
         """The order in which people see the pictures, by a coin that knows the pixels and the prompt alone."""
         heads = unit_interval(self.blind_id, "order") < 0.5
-        return "ab" if heads == (self.pictures[0].sha256 < self.pictures[1].sha256) else "ba"
+        return "ab" if heads == (self.pictures[0].pixel_sha256 < self.pictures[1].pixel_sha256) else "ba"
 
     def shown(self, order: Order) -> tuple[Picture, Picture]:
         """The pictures in an order."""
@@ -99,7 +97,11 @@ def questions_of(pair: Pair, aspects: tuple[Aspect, ...], section: ChatSection) 
     for aspect in aspects:
         text = question(aspect, pair.prompt)
         for order in ORDERS:
-            asked = {"text": text, "pictures": [each.sha256 for each in pair.shown(order)], "judge": section.knobs()}
+            asked = {
+                "text": text,
+                "pictures": [each.pixel_sha256 for each in pair.shown(order)],
+                "judge": section.knobs(),
+            }
             found.append(Question(fingerprint(asked), text, pair, aspect, order))
     return found
 
@@ -151,7 +153,7 @@ def _prompts(dataset: Dataset) -> dict[str, str]:
     rows = dataset.read_table("prompts", ["prompt_id", "prompt", "reason"]).to_pylist()
     found = {row["prompt_id"]: row["prompt"] for row in rows if row["reason"] is None}
     if not found:
-        raise ValueError(f"{dataset.root}: has no prompts; name the folder of an evaluation")
+        raise ValueError(f"{dataset.root}: has no prompts; name a folder that sigma evaluate has written")
     return found
 
 
@@ -179,13 +181,9 @@ def _pictures(dataset: Dataset, model: str) -> dict[tuple[str, int], Picture | s
     return {
         (row["prompt_id"], row["number"]): row["reason"] or "not there"
         if row["pixel_sha256"] is None
-        else Picture(_place(dataset, row["file"]), row["offset"], row["size"], row["pixel_sha256"])
+        else Picture(dataset.root, row["file"], row["offset"], row["size"], row["pixel_sha256"])
         for row in dataset.read_table(table, columns).to_pylist()
     }
-
-
-def _place(dataset: Dataset, file: str) -> Path:
-    return place_of(for_datasets(file)) if file.startswith("/") or "://" in file else dataset.root / file
 
 
 def _refuse_missing(where: str, found: Mapping[tuple[str, int], Picture | str], wanted: list[tuple[str, int]]) -> None:
@@ -194,6 +192,6 @@ def _refuse_missing(where: str, found: Mapping[tuple[str, int], Picture | str], 
         prompt_id, number = missing[0]
         raise ValueError(
             f"{where}: {len(missing):,} of {len(wanted):,} pictures are missing, first number {number} of prompt "
-            f"{prompt_id} ({found.get(missing[0], 'not there')}); run the evaluation again to have them, or set "
+            f"{prompt_id} ({found.get(missing[0], 'not there')}); run sigma evaluate again to have them, or set "
             "max_prompts lower"
         )
