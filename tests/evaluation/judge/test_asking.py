@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from PIL import Image
 
 from engine.dataset import Dataset
 from schemas.files import place_of
@@ -324,3 +326,22 @@ def test_the_recipe_in_the_docs_is_one(tmp_path: Path) -> None:
     made = JudgeRecipe.load(tmp_path / "judge.yaml")
     assert [judged.model or name for name, judged in made.models.items()] == ["step-40000", "sdxl"]
     assert made.aspects == ("alignment", "quality") and made.judge.servers() and made.judge.model
+
+
+def test_what_sigma_evaluate_has_taken_is_judged(tmp_path: Path) -> None:
+    for model, red in (("x", 200), ("y", 60)):
+        (tmp_path / model).mkdir()
+        for number in range(2):
+            drawn = Image.new("RGB", (40, 30), (red, 10 * number, 30))
+            drawn.save(tmp_path / model / f"q{number}.{'png' if model == 'x' else 'jpg'}")
+    prompts = [{"id": f"q{number}", "prompt": f"a lake {number}"} for number in range(2)]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
+    values = {"out": str(tmp_path / "drawn"), "prompts": {"source": str(tmp_path / "prompts.jsonl")}}
+    models = {name: {"pictures": str(tmp_path / name)} for name in "xy"}
+    metrics = {"clip_score": False, "cmmd": False}
+    (tmp_path / "evaluate.yaml").write_text(json.dumps(values | {"models": models, "metrics": metrics}))
+    run(["evaluate", str(tmp_path / "evaluate.yaml")])
+    with JudgeServer() as server:
+        run(recipe(tmp_path, dict.fromkeys("xy", tmp_path / "drawn"), server))
+    assert {asked[:2] for asked in server.asked} == {(200, 60), (60, 200)} and server.asked.total() == 8
+    assert [row["win_rate"] for row in rows(tmp_path, "preferences")] == [1, 1]
