@@ -20,13 +20,13 @@ import torch
 from torch import nn
 
 from benchmarks.kv_compression import PAPER_SAVING, saving
-from benchmarks.timing import median_seconds, paired
 from benchmarks.training_step import Batch, caption_lengths, diffusers_twin
 from training.came import CAME
 from training.memory import GIB, USABLE, predict
 from training.model import KVCompression, PixArt, PixArtConfig
 from training.model.recompute import Keep
 from training.speed import training_flops
+from training.timing import median_seconds, paired
 
 Row = dict[str, Any]
 KEEPS: tuple[Keep, ...] = ("none", "selective", "full")

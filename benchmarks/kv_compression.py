@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.timing import paired
 from benchmarks.training_step import Batch
 from training.model import KVCompression, PixArt, PixArtConfig
 from training.speed import forward_flops, training_flops
+from training.timing import paired
 
 PAPER_SAVING = {1024: 0.27, 2048: 0.34, 4096: 0.35}
 """Of a training iteration's time, last 14 of 28 blocks, ratio 2 per axis (Table 3). More than the FLOPs: attention was

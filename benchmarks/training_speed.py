@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.timing import paired
 from benchmarks.training_step import Batch, caption_lengths, diffusers_twin
 from training.came import CAME
 from training.model import PixArt, PixArtConfig
+from training.timing import paired
 
 INSTALL = "not run: make bench-peers"
 

@@ -227,11 +227,12 @@ def recipe(
     name: Annotated[
         str,
         typer.Argument(
-            help="data, train, evaluation or evaluation-set: every knob; or a recipe that comes with Sigma."
+            help="data, train, ablation, evaluation or evaluation-set: every knob; or a recipe that comes with Sigma."
         ),
     ] = "data",
 ) -> None:
     """Print every knob of a recipe, its default and its meaning; or a recipe that comes with Sigma, to start from."""
+    from schemas.ablation import AblationRecipe
     from schemas.evaluation import EvaluationRecipe
     from schemas.evaluation_set import EvaluationSet
     from schemas.training import TrainingRecipe
@@ -240,6 +241,7 @@ def recipe(
         models: dict[str, type[StrictModel]] = {
             "data": DataRecipe,
             "train": TrainingRecipe,
+            "ablation": AblationRecipe,
             "evaluation": EvaluationRecipe,
             "evaluation-set": EvaluationSet,
         }

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from commands import (
+    ablating,
     building,
     evaluating,
     evaluation_set,
@@ -80,6 +81,7 @@ for _command in (
     evaluating.evaluate,
     evaluation_set.evaluate_set,
     judging.judge,
+    ablating.ablate,
     showing.demo,
 ):
     app.command()(_command)

@@ -75,9 +75,10 @@ class Model(StrictModel):
 class Latents(StrictModel):
     """How pixels become latents."""
 
-    codec: Literal["dct", "sdxl"] = "dct"
-    """`dct`: the lowest coefficients of 8x8-block cosine transforms; works offline, is no learned VAE. `sdxl`: the
-    SDXL VAE, PixArt-Σ's."""
+    codec: Literal["dct", "mixed_dct", "sdxl"] = "dct"
+    """`dct`: the lowest coefficients of 8x8-block cosine transforms; works offline, is no learned VAE. `mixed_dct`: the
+    same with each channel a mixture of all, to try a change of latents without a VAE. `sdxl`: the SDXL VAE,
+    PixArt-Σ's."""
     channels: Annotated[int, Field(ge=1, le=192)] = 12
     """Latent channels. `dct`: coefficients kept per block of 8x8 px over Y, Cb and Cr; 12 decode recognisably, 4 do
     not. `sdxl`: 4, also where it is left out."""
@@ -98,9 +99,9 @@ class Latents(StrictModel):
     def _fits_codec(self) -> Latents:
         if self.codec == "sdxl" and self.channels != SDXL_CHANNELS:
             raise ValueError(f"channels {self.channels}: the SDXL VAE has {SDXL_CHANNELS}")
-        if self.codec == "dct" and self.weights is not None:
+        if self.codec != "sdxl" and self.weights is not None:
             raise ValueError("weights are for codec sdxl, dct has none")
-        if self.codec == "dct" and (self.posterior, self.precision) != ("sample", "fp32"):
+        if self.codec != "sdxl" and (self.posterior, self.precision) != ("sample", "fp32"):
             raise ValueError("posterior and precision are for codec sdxl, they change nothing of dct; leave them out")
         return self
 

@@ -35,7 +35,7 @@ def test_a_recipe_that_is_nowhere_is_refused_with_the_names_there_are(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"no such recipe file.*demo, folder, train_demo, train_sigma"):
+    with pytest.raises(ValueError, match=r"no such recipe file.*ablate_demo, demo, folder, train_demo, train_sigma"):
         recipes.find(name)
 
 
@@ -57,6 +57,7 @@ def test_recipe_prints_knobs_and_shipped_recipes() -> None:
 def test_a_recipe_to_print_that_there_is_not_is_refused_with_those_there_are() -> None:
     done = CliRunner().invoke(app, ["recipe", "flower"])
     assert done.exit_code == 1
-    assert "flower: no such recipe; there are data, train, evaluation, evaluation-set, demo, " in " ".join(
-        done.output.split()
+    assert (
+        "flower: no such recipe; there are data, train, ablation, evaluation, evaluation-set, ablate_demo, "
+        in " ".join(done.output.split())
     )

@@ -37,7 +37,14 @@ MODELS: dict[str, type[BaseModel]] = {"data": DataRecipe, "train": TrainingRecip
 TRAINING = {"train", "encode", "sample"}
 KNOBS_IN = {"README.md", "docs/curation.md", "docs/captioning.md", "docs/training.md", "docs/browse.md"}
 """Pages whose dotted names are knobs; others name functions and columns of diffs too."""
-OF_TRAINING = ("docs/training.md", "training/", "schemas/training.py", "commands/learning.py", "recipes/train_")
+OF_TRAINING = (
+    "docs/training.md",
+    "training/",
+    "schemas/training.py",
+    "commands/learning.py",
+    "recipes/train_",
+    "recipes/ablate_",
+)
 """Beginnings of the places whose knobs are of the training recipe; elsewhere they are of the data recipe."""
 NO_KNOBS = {"model.diffusion_model"}
 """A prefix of keys in others' weights."""

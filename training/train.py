@@ -23,6 +23,7 @@ from training.identity import check_identity, identity
 from training.inputs import caption_shares, model_inputs
 from training.memory import fitting
 from training.metrics import Metrics, read_metrics, smoothed_ends
+from training.model import PixArt
 from training.optim.gradients import accumulate_gradients, check_micro_batch, fixed_threads
 from training.parallel.distributed import World, world
 from training.parallel.lost_process import full_memory_named
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 Pending = list[tuple[int, list[str], Tensor]]
 """(step, image ids, (loss, mse, vb, gradient norm, shares of captions)) of steps without a line of metrics."""
+Remodel = Callable[[PixArt], None]
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ def train(
     only_stage: str | None = None,
     from_last_good: bool = False,
     on_progress: Callable[[StageProgress], None] | None = None,
+    remodel: Remodel | None = None,
 ) -> list[StageSummary]:
     """Train the recipe's stages in order; finished ones are skipped, a started one continues from its last checkpoint.
 
@@ -81,6 +84,7 @@ def train(
     Args:
         from_last_good: a started stage continues from its last whole checkpoint, with other knobs where they steer
             training; its folder records from which step on.
+        remodel: changes the model that a stage begins with, for an ablation.
 
     Returns:
         A summary per stage; none in any process but the first.
@@ -111,7 +115,7 @@ def train(
             bring_stage(recipe, stage)  # without what was set aside
             with full_memory_named(stage.name, recipe.data_of(stage), here.size):
                 on_stage = on_progress if here.is_first else None
-                summaries.append(train_stage(recipe, stage, here, on_stage, may_change=from_last_good))
+                summaries.append(train_stage(recipe, stage, here, on_stage, remodel, may_change=from_last_good))
             if stage != wanted[-1] and here.stopping():
                 raise stopped(here, f"stage {stage.name} is finished; run the same command to go on with the next one")
         return summaries if here.is_first else []
@@ -122,6 +126,7 @@ def train_stage(
     stage: Stage,
     here: World,
     on_progress: Callable[[StageProgress], None] | None,
+    remodel: Remodel | None = None,
     *,
     may_change: bool = False,
 ) -> StageSummary:
@@ -132,7 +137,7 @@ def train_stage(
     if features is None:
         return summary_of(folder, stage, seconds=0.0, skipped=True)
     knobs, optimizer = recipe.data_of(stage), recipe.optimizer_of(stage)
-    state = begin_state(recipe, stage, here, features.null_caption(encoders))
+    state = begin_state(recipe, stage, here, features.null_caption(encoders), remodel)
     model = state.model if recipe.exact_sums else here.parallel(state.model)
     source = source_of(recipe, data, features, range(state.step, stage.steps), here)
     chance, pin = Chance(recipe.seed, stage.name), here.device.type == "cuda"
@@ -156,7 +161,6 @@ def train_stage(
             measured = torch.cat([terms, grad_norm[None].to(terms), caption_shares(batch, inputs, recipe).to(terms)])
             state.unreported.append((state.step, batch.image_ids, measured))  # not read: reading waits for the device
             writer.check()
-
             if state.step % recipe.log_every == 0 or state.step == stage.steps:
                 values = finite_mean(state.unreported, stage.name, here, way_out) | {"lr": rate} | speed.read()
                 values |= {"epoch": (state.step - 1) // len(data.order), "num_damaged": loader.num_damaged}
@@ -257,9 +261,13 @@ def checked_features(
     return features
 
 
-def begin_state(recipe: TrainingRecipe, stage: Stage, here: World, null_caption: Tensor) -> TrainState:
+def begin_state(
+    recipe: TrainingRecipe, stage: Stage, here: World, null_caption: Tensor, remodel: Remodel | None = None
+) -> TrainState:
     """The state that a stage continues from: its newest checkpoint, or the weights of its parent."""
     model = starting_model(recipe, stage, null_caption)
+    if remodel is not None:
+        remodel(model)
     if recipe.compile:
         model.compile_blocks()
     state = TrainState.begin(model.to(here.device), recipe, stage, here.size)

@@ -48,7 +48,7 @@ def test_the_defaults_are_the_papers():
         ({"optimizer": {"betas": [0.9, 1.0, 0.9]}}, "must be below 1"),
         ({"data": {"batch": 0}}, r"data\.batch"),
         ({"data": {"caption_drop": 1.5}}, r"data\.caption_drop"),
-        ({"latents": {"codec": "sd15"}}, r"latents\.codec.*'dct' or 'sdxl'"),
+        ({"latents": {"codec": "sd15"}}, r"latents\.codec.*'dct', 'mixed_dct' or 'sdxl'"),
         ({"text": {"max_tokens": 301}}, r"text\.max_tokens"),
         ({"precision": "fp16"}, "precision"),
         ({"checkpoint_every": 30, "log_every": 20}, "checkpoint_every 30 is no multiple of log_every 20"),

@@ -16,7 +16,9 @@ def codec_for(latents: Latents) -> Codec:
     Raises:
         ValueError: its weights are not on this machine, or are of another kind.
     """
-    return sdxl_vae(latents) if latents.codec == "sdxl" else BlockDCT(latents.channels)
+    if latents.codec == "sdxl":
+        return sdxl_vae(latents)
+    return BlockDCT(latents.channels, mixed=latents.codec == "mixed_dct")
 
 
 def text_encoder_for(text: Text) -> TextEncoder:

@@ -38,11 +38,15 @@ class BlockDCT:
 
     Coefficients are taken in order of frequency, where one of Cb or Cr counts double, so that 12 channels are
     6 of Y and 3 each of Cb and Cr. `decode` inverts `encode` up to the coefficients that were dropped.
+
+    Args:
+        mixed: turn the channels into each other by the orthonormal cosine matrix over them: the same pictures in other
+            latents, as another VAE has them.
     """
 
     scale = 1.0
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, mixed: bool = False) -> None:
         self.channels = channels
         kept = sorted(
             ((u + v) * (1 if plane == 0 else 2), plane, u, v)
@@ -63,7 +67,9 @@ class BlockDCT:
             [torch.einsum("c,yx->cyx", to_rgb[:, plane], torch.outer(cosine[u], cosine[v])) for _, plane, u, v in kept]
         )
         scale = torch.tensor(scales, dtype=torch.float64)[:, None, None, None]
-        self._analysis, self._synthesis = (self._analysis * scale).float(), (self._synthesis / scale).float()
+        turn = cosine_basis(channels) if mixed else torch.eye(channels, dtype=torch.float64)
+        self._analysis = torch.einsum("jk,kcyx->jcyx", turn, self._analysis * scale).float()
+        self._synthesis = torch.einsum("jk,kcyx->jcyx", turn, self._synthesis / scale).float()
 
     def moments(self, pixels: Tensor) -> Tensor:
         batch, _, height, width = pixels.shape
@@ -79,11 +85,11 @@ class BlockDCT:
         return blocks.flatten(4, 5).flatten(2, 3)  # (B, 3, 8h, 8w)
 
 
-def cosine_basis() -> Tensor:
-    """The orthonormal DCT-II matrix, (8 frequencies, 8 positions), float64."""
-    position = torch.arange(BLOCK, dtype=torch.float64) + 0.5
-    basis = torch.cos(math.pi / BLOCK * torch.arange(BLOCK, dtype=torch.float64)[:, None] * position)
-    basis *= math.sqrt(2 / BLOCK)
+def cosine_basis(size: int = BLOCK) -> Tensor:
+    """The orthonormal DCT-II matrix, (frequencies, positions), float64."""
+    position = torch.arange(size, dtype=torch.float64) + 0.5
+    basis = torch.cos(math.pi / size * torch.arange(size, dtype=torch.float64)[:, None] * position)
+    basis *= math.sqrt(2 / size)
     basis[0] /= math.sqrt(2)
     return basis
 

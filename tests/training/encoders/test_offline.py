@@ -74,3 +74,12 @@ def test_the_null_caption_is_the_padded_empty_one():
 
 def test_a_recipe_names_its_codec():
     assert codec_for(Latents(channels=5)).channels == 5
+
+
+def test_mixed_latents_decode_to_the_same_pictures_and_are_others():
+    pixels = torch.rand(2, 3, 16, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    plain, mixed = BlockDCT(12), BlockDCT(12, mixed=True)
+    one, other = plain.encode(pixels), mixed.encode(pixels)
+    torch.testing.assert_close(mixed.decode(other), plain.decode(one), rtol=0, atol=1e-5)
+    torch.testing.assert_close(other.norm(dim=1), one.norm(dim=1))  # a turn: lengths stay
+    assert (other - one).norm() > one.norm()
