@@ -147,7 +147,7 @@ def of_two_sources(demo: Dataset, tmp_path_factory: pytest.TempPathFactory) -> D
         ({"categories": {"all": ["coin"]}, "per_category": 2}, "all has 1 of 2.* one picture per group 1"),
         (
             {"max_source_share": 0.3},
-            "all has 4 of 5.* max_source_share 1. max_source_share costs most .max_source_share=0.3",
+            "all has 4 of 5.* max_source_share 1.* max_source_share costs most .max_source_share=0.3",
         ),
         ({"min_sharpness": 1e6, "per_category": 1}, "all has 0 of 1.* min_sharpness 6. .*min_sharpness=1000000.0"),
         ({"min_sharpness": 0, "min_short_side_px": 250}, "min_short_side_px [1-6]"),
