@@ -26,6 +26,7 @@ from rich.text import Text
 from commands.harmless import harmless
 from curation.build import Observer
 from curation.ingest.listing import Listed
+from engine.names import Held
 from engine.run_log import JobResult, throughput
 from schemas.texts import counted
 
@@ -184,6 +185,16 @@ def duration(seconds: float) -> str:
         return f"{minutes} min {rest:02d} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02d} min"
+
+
+def pace_cells(held: Held, table: str, missing: int) -> tuple[str, str]:
+    """The rate at which a table's parts come and the time left, where somebody is at work on it."""
+    from engine.pace import commit_times, pace
+
+    at_work = pace(commit_times(held, table), missing, time.time()) if missing else None
+    if at_work is None:
+        return "", ""
+    return f"{at_work.parts_per_s * 60:,.1f} parts/min", f"{duration(at_work.seconds_left)} left"
 
 
 def ledger_table(counts: Iterable[tuple[str, str | None, str | None, int]], num_inputs: int) -> Table:

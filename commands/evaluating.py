@@ -15,6 +15,7 @@ from commands.terminal import Overrides, Redo, complaints, console, found_recipe
 if TYPE_CHECKING:  # imported where they are used: the command starts fast
     from collections.abc import Sequence
 
+    from engine.dataset import Dataset
     from schemas.evaluation import EvaluationRecipe
 
 EvaluationFile = Annotated[
@@ -81,3 +82,17 @@ def show_results(rows: Sequence[dict[str, Any]]) -> None:
             console.print(table)
         for note in block.notes:
             console.print(f"  {note}", markup=False, style="yellow", soft_wrap=True)
+
+
+def show_progress(data: Dataset) -> None:
+    """Show how far each job of an evaluation is, then the results that there are."""
+    from commands.console import pace_cells, rows_table
+    from evaluation.progress import progress_of
+
+    held = data.held()
+    rows = [
+        (job, table, f"{done:,} of {total:,}", *pace_cells(held, table, total - done))
+        for job, table, done, total in progress_of(held)
+    ]
+    console.print(rows_table(["job", "table", "parts done", "rate", "time left"], rows))
+    show_results(data.read_table("results").to_pylist())

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from commands.evaluating import show_progress
 from commands.harmless import write_plain
 from commands.order import opened, pipeline
 from commands.terminal import DatasetFolder, complaints, console, local, placed, refusals, shown
+from evaluation.progress import is_evaluation
 from schemas.files import shown_place
 from schemas.recipe import DataRecipe
 
@@ -22,15 +23,17 @@ TERMINAL_ROWS = 1000
 
 def status(dataset: DatasetFolder) -> None:
     """Show parts done per job, and the ledger."""
-    from commands.console import duration, ledger_table, rows_table
+    from commands.console import ledger_table, pace_cells, rows_table
     from curation.ingest import headers
     from engine import catalog
     from engine.dataset import Dataset
     from engine.ledger import counts_of
-    from engine.pace import commit_times, pace
 
     with refusals():
         data = Dataset(dataset.absolute())
+        if is_evaluation(data):
+            show_progress(data)
+            return
         catalog.require_dataset(data)
         catalog.mend_catalog(data)
         held = data.held()
@@ -41,11 +44,7 @@ def status(dataset: DatasetFolder) -> None:
         surveyed = [survey] if held.listed(headers.JOB) else []
         for step in [*surveyed, *pipeline(recipe)]:
             total, missing, table = len(step.expected(held)), len(step.missing(held)), step.outputs[-1]
-            at_work = pace(commit_times(held, table), missing, time.time()) if missing else None
-            rate, left = "", ""
-            if at_work is not None:
-                rate, left = f"{at_work.parts_per_s * 60:,.1f} parts/min", f"{duration(at_work.seconds_left)} left"
-            rows.append((step.job, table, f"{total - missing:,} of {total:,}", rate, left))
+            rows.append((step.job, table, f"{total - missing:,} of {total:,}", *pace_cells(held, table, missing)))
         console.print(rows_table(["job", "table", "parts done", "rate", "time left"], rows))
         counts = counts_of(held)
         console.print(ledger_table(counts, sum(count for *_, count in counts)))
