@@ -59,6 +59,9 @@ def demo(
         drawn = sample_grid(trained, out=out / "samples.png", count=12)
         page = write_report_page(data)
         clock["pictures"] = time.perf_counter()
+        console.print("\n[bold]5. evaluation[/]")
+        evaluate_demo(out, data)
+        clock["evaluation"] = time.perf_counter()
         console.print("\n[bold]done[/]")
         with catalog.connect(Dataset(data)) as connection:
             for part in shown_stats(connection, Question(top=5), valid_above=10):
@@ -80,3 +83,24 @@ def demo(
             ("report", shown(page)),
         ):  # fmt: skip
             console.print(f"{what:<13} {text}")
+
+
+def evaluate_demo(out: Path, data: Path) -> None:
+    """Measure what the demo's model draws against the demo's photographs, where Inception's weights are here."""
+    from commands.evaluating import run_evaluation
+    from models.fetching import place_of
+    from models.weights import FID_INCEPTION
+    from schemas.evaluation import EvaluationRecipe
+
+    if place_of(FID_INCEPTION) is None:
+        console.print(
+            "FID, precision and recall need the published Inception network: sigma weights get "
+            f"{FID_INCEPTION.name} fetches it ({FID_INCEPTION.size}); then run this again"
+        )
+        return
+    knobs = read_yaml(find("evaluate_demo")) | {"out": str(out / "evaluation")}
+    knobs["prompts"] = {"source": shown_place(data)}
+    knobs["reference"] = {"pictures": shown_place(data)}
+    knobs["models"]["demo"]["overrides"] = [f"dataset={shown_place(data)}", f"out={out / 'model'}"]
+    console.print("a dozen pictures against those that the model has learned by heart: it shows how, and says nothing")
+    run_evaluation(EvaluationRecipe.from_mapping(knobs))

@@ -35,12 +35,16 @@ def shown(out: Path) -> dict[str, Any]:
     return content(out / "dataset") | checkpoints | {"samples": (out / "samples.png").read_bytes()}
 
 
-def test_a_demo_that_was_killed_is_finished_by_running_it_again(tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_demo_that_was_killed_is_finished_by_running_it_again(
+    tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # without Inception, which takes seconds
     monkeypatch.setattr(showing, "read_yaml", in_short)
     monkeypatch.setattr(demo_photos, "write_demo_photos", lambda folder: len(write_pictures(folder, [(200, 200)] * 4)))
     out = tmp_path / "demo"  # the tables hold its name
     showing.demo(out, "local")
     undisturbed = shown(out)
+    assert "sigma weights get fid-inception" in capsys.readouterr().out
     assert len(undisturbed) > 30
     shutil.rmtree(out)
     for change, only in ((30, "/dataset/"), (1, "step-")):
