@@ -35,7 +35,9 @@ def test_a_recipe_that_is_nowhere_is_refused_with_the_names_there_are(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"no such recipe file.*ablate_demo, demo, folder, train_demo, train_sigma"):
+    with pytest.raises(
+        ValueError, match=r"no such recipe file.*ablate_demo, demo, evaluate_demo, folder, train_demo, train_sigma"
+    ):
         recipes.find(name)
 
 
