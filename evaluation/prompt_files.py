@@ -187,8 +187,11 @@ def _read_set(path: Path) -> Iterator[Found]:
 
 
 def file_of(path: Path, name: str) -> Path:
-    """The file of that name in a folder; a file is taken as it is."""
-    return path / name if is_folder(path) else path
+    """The file of that name in a folder, or in its folder `prompts`; a file is taken as it is."""
+    if not is_folder(path):
+        return path
+    inside = path / "prompts" / name
+    return inside if is_file(inside) else path / name
 
 
 def _names(folder: Path, end: str) -> list[str]:
@@ -209,11 +212,19 @@ def kinds_of(path: Path) -> list[str]:
         return ["set" if is_file(path / PROMPTS_FILE) else "dataset"]  # a set has MJHQ's file too
     found = {
         "mjhq": is_file(path / MJHQ_FILE),
-        "geneval": is_file(path / GENEVAL_FILE),
-        "dpg": is_folder(path / "prompts") and bool(_names(path / "prompts", ".txt")),
+        "geneval": is_file(file_of(path, GENEVAL_FILE)),
+        "dpg": _is_dpg(path),
         "compbench": bool(_names(path, COMPBENCH_END)),
     }
     return [kind for kind, is_it in found.items() if is_it]
+
+
+def _is_dpg(path: Path) -> bool:
+    """Whether a folder has one prompt a file; other benchmarks have files of many, a line each, in `prompts` too."""
+    texts = _names(path / "prompts", ".txt") if is_folder(path / "prompts") else []
+    if not texts or is_file(path / DPG_FILE):
+        return bool(texts)
+    return all(len(_LINE_END.split(text_of(path / "prompts" / name).strip())) <= 1 for name in texts)
 
 
 def _kinds_of_file(path: Path) -> list[str]:

@@ -98,10 +98,11 @@ def test_mjhq_gives_the_ids_of_its_pictures(tmp_path: Path, as_file: bool) -> No
     assert found == [Prompt("ab12", "a cat", "animals", "ab12"), Prompt("cd34", "a cat", "art", "cd34")]
 
 
-@pytest.mark.parametrize("as_file", [False, True])
-def test_geneval_gives_its_tasks_as_categories_and_what_the_rules_need(tmp_path: Path, as_file: bool) -> None:
-    path = written(tmp_path / "evaluation_metadata.jsonl", lines(CATS))
-    source = path if as_file else tmp_path
+@pytest.mark.parametrize("named", [".", "prompts", "prompts/evaluation_metadata.jsonl"])
+def test_geneval_gives_its_tasks_as_categories_and_what_the_rules_need(tmp_path: Path, named: str) -> None:
+    written(tmp_path / "prompts" / "evaluation_metadata.jsonl", lines(CATS))
+    written(tmp_path / "prompts" / "generation_prompts.txt", "a photo of two cats\na photo of a red dog\n")
+    source = tmp_path / named
     found = read_prompts(source)
     assert [(prompt.prompt, prompt.category) for prompt in found] == [(row["prompt"], row["tag"]) for row in CATS]
     assert geneval_metadata(source) == {prompt.prompt_id: row for prompt, row in zip(found, CATS, strict=True)}
@@ -116,6 +117,14 @@ def test_dpg_gives_a_prompt_a_file_and_its_questions(tmp_path: Path) -> None:
     assert read_prompts(tmp_path) == [Prompt("coco1", "A long\nprompt."), Prompt("vrd2", "Another one.")]
     assert [question.text for question in dpg_questions(tmp_path)["vrd2"]] == ["Is there a cat?"]
     assert dpg_questions(tmp_path / "prompts") == dpg_questions(tmp_path)
+
+
+def test_a_folder_of_lists_is_not_taken_for_dpg(tmp_path: Path) -> None:
+    written(tmp_path / "prompts" / "list.txt", "a cat\na dog\n")
+    with pytest.raises(ValueError, match="is no source of prompts that is known"):
+        read_prompts(tmp_path)
+    written(tmp_path / "prompts" / "list.txt", "a cat\n")
+    assert read_prompts(tmp_path) == [Prompt("list", "a cat")]
 
 
 def test_compbench_gives_the_category_in_the_name_of_the_file(tmp_path: Path) -> None:
