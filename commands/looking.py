@@ -13,7 +13,6 @@ from commands.evaluating import show_progress
 from commands.harmless import write_plain
 from commands.order import opened, pipeline
 from commands.terminal import DatasetFolder, complaints, console, local, placed, refusals, shown
-from evaluation.progress import is_evaluation
 from schemas.files import shown_place
 from schemas.recipe import DataRecipe
 
@@ -31,7 +30,7 @@ def status(dataset: DatasetFolder) -> None:
 
     with refusals():
         data = Dataset(dataset.absolute())
-        if is_evaluation(data):
+        if data.is_evaluation:
             show_progress(data)
             return
         catalog.require_dataset(data)

@@ -142,10 +142,12 @@ def refuse_foreign_folder(dataset: Dataset) -> None:
     """Leave alone what is no dataset.
 
     Raises:
-        ValueError: `out` is a file, or a folder that holds other things.
+        ValueError: `out` is a file, an evaluation, or a folder that holds other things.
     """
     if is_file(dataset.root):
         raise ValueError(f"out={dataset.root}: is a file; name a folder for the dataset")
+    if dataset.is_evaluation:
+        raise ValueError(f"out={dataset.root}: is an evaluation; name another folder for the dataset")
     names = entries_in(dataset.root)
     if names and not {".lock", ".lock-shared", "tables", "shards", "recipe.yaml"} & {*names}:
         raise ValueError(f"out={dataset.root}: holds other files and no dataset; name an empty or new folder")

@@ -133,10 +133,15 @@ def require_dataset(dataset: Dataset) -> None:
     """Refuse a folder that holds no dataset.
 
     Raises:
-        ValueError: with the command that makes one.
+        ValueError: with the command that makes one, or those that take what it is.
     """
     from engine.old_layout import bring_up_to_date  # which cuts tables as a reduce job does
 
+    if dataset.is_evaluation:
+        raise ValueError(
+            f"{dataset.root}: is an evaluation and no dataset; sigma report and sigma browse show it, sigma status "
+            "says how far it is"
+        )
     if bring_up_to_date(dataset):
         write_catalog(dataset)  # which named the old files
     if not names_in(dataset.folder("listing")):

@@ -18,7 +18,7 @@ from engine.names import DIGITS, Held, PartName
 from engine.place.lease import leased
 from engine.place.store import Store
 from schemas.commit import file_lock
-from schemas.files import TEMPORARY, address_of, kept, parquet_source, refresh_copy, sweep_folder
+from schemas.files import TEMPORARY, address_of, is_file, kept, parquet_source, refresh_copy, sweep_folder
 from schemas.seal import BrokenSeal, check_file, check_footer, read_json, sealed_write, write_json
 from schemas.tables import schema_of, with_added
 
@@ -99,6 +99,11 @@ class Dataset:
     def report(self) -> Path:
         """The HTML page."""
         return self.root / "report.html"
+
+    @property
+    def is_evaluation(self) -> bool:
+        """Whether it is the folder of an evaluation, begun or finished, whose tables are made from `prompts`."""
+        return is_file(self.record_path("prompts"))
 
     def folder(self, table: str) -> Path:
         """Folder of the parts of a table."""

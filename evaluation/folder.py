@@ -110,7 +110,8 @@ def refuse_foreign_folder(dataset: Dataset) -> None:
     if is_file(dataset.root):
         raise ValueError(f"out={shown}: is a file; name a folder for the evaluation")
     names = {*entries_in(dataset.root)}
-    if names and ((not names & MARKS and not all(name.startswith(QUICK) for name in names)) or "shards" in names):
+    is_dataset = "shards" in names or bool(entries_in(dataset.folder("listing")))
+    if is_dataset or (names and not names & MARKS and not all(name.startswith(QUICK) for name in names)):
         raise ValueError(f"out={shown}: holds other files and no evaluation; name an empty or new folder")
 
 

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from engine.dataset import Dataset
 from engine.names import Held
-from schemas.files import find_files, is_file
+from schemas.files import find_files
 
 ORDER = ("prompts", "pictures", "features", "agreement", "results")
 """The tables, or families of tables, in the order in which they are made."""
-
-
-def is_evaluation(dataset: Dataset) -> bool:
-    """Whether a folder holds an evaluation, begun or finished."""
-    return is_file(dataset.record_path("prompts"))
 
 
 def progress_of(held: Held) -> list[tuple[str, str, int, int]]:

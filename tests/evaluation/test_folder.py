@@ -13,14 +13,18 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from commands.front_door import app
 from curation.build import Observer
 from engine.dataset import Dataset
 from evaluation import painters
 from evaluation.folder import Evaluated, evaluate
 from evaluation.picture_files import read_picture
+from evaluation.prompt_table import update_prompts
 from schemas.evaluation import EvaluationRecipe
 from schemas.ids import counter
+from tests.building import build, recipe
 from tests.dying import Died, dying_at
 
 
@@ -221,6 +225,31 @@ def test_a_prompt_that_cannot_be_drawn_is_a_row_with_its_reason(evaluation: dict
 
 
 def test_a_folder_of_other_things_is_left_alone(evaluation: dict[str, Any], tmp_path: Path, trained: Path) -> None:
-    for out in (tmp_path / "photos", trained / "dataset"):
+    begun = recipe(tmp_path / "photos", tmp_path / "begun")
+    build(begun, upto="ingest")
+    for out in (tmp_path / "photos", trained / "dataset", tmp_path / "begun"):
         with pytest.raises(ValueError, match="holds other files and no evaluation"):
             run(evaluation | {"out": str(out)})
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["sql OUT --tables", "stats OUT", "doctor OUT", "purge OUT --why x --url u", "cuts OUT select.min_aesthetic=5",
+     "work OUT caption --share 0/1", "evaluate-set OUT --out SET"],
+)  # fmt: skip
+def test_commands_over_datasets_refuse_an_evaluation_and_name_those_that_show_it(command: str, tmp_path: Path) -> None:
+    update_prompts(Dataset(tmp_path / "out"), [{"row_id": 0, "prompt_id": "p"}], 1)
+    words = command.replace("OUT", str(tmp_path / "out")).replace("SET", str(tmp_path / "set")).split()
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1
+    assert done.output.splitlines() == [
+        f"error: {tmp_path}/out: is an evaluation and no dataset; sigma report and sigma browse show it, sigma status "
+        "says how far it is"
+    ]
+
+
+def test_a_build_leaves_an_evaluation_alone(evaluation: dict[str, Any], tmp_path: Path) -> None:
+    update_prompts(Dataset(tmp_path / "out"), [{"row_id": 0, "prompt_id": "p"}], 1)
+    with pytest.raises(ValueError, match=r"out: is an evaluation; name another folder for the dataset"):
+        build(recipe(tmp_path / "photos", tmp_path / "out"))
+    assert not (tmp_path / "out" / "recipe.yaml").exists()
