@@ -3,6 +3,7 @@
 # make test   ruff, mypy and import-linter beside pytest; test-quick: the tests without the slow ones, one of each kind apart
 # make bench  our own speed; bench-peers: training beside other projects', bench-peers-data: curation beside theirs;
 #             bench-gpu: on a GPU, in under ten minutes
+# make ablations   Table 3 and the weak-to-strong claims at toy scale, and their figure in docs
 # make test-vllm   Share-Captioner on vLLM against transformers, and the endpoint at vLLM's and transformers' own servers,
 #             on the CPU, in an environment of its own
 PYTHON ?= python3
@@ -14,7 +15,7 @@ PEERS := .venv-peers
 VLLM := .venv-vllm
 GPU_PYTHON ?= python3
 
-.PHONY: setup demo demo-store test test-quick test-vllm pytest lint bench bench-peers bench-peers-data bench-gpu clean
+.PHONY: setup demo demo-store test test-quick test-vllm pytest lint ablations bench bench-peers bench-peers-data bench-gpu clean
 
 setup: $(STAMP)
 
@@ -73,6 +74,9 @@ $(VLLM)/.set-up: pyproject.toml constraints-vllm.txt
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+ablations: $(STAMP)
+	$(BIN)/python -m benchmarks.ablations
 
 # The others' packages live in an environment of their own: they pin what ours may not want. ONLY=name runs a part.
 bench-peers: $(PEERS)/.set-up

@@ -52,7 +52,37 @@ def ablate(
         show_tables(base, wanted, experiment, rows)
         for what, why in missing.items():
             complaints.print(f"no {what}: {why}", markup=False, soft_wrap=True)
-        console.print(f"figures: {shown(wanted.out / experiment.name)}.parquet", soft_wrap=True)
+        figure = write_figure(base, wanted)
+        console.print(f"figures: {shown(wanted.out / experiment.name)}.parquet, {shown(figure)}", soft_wrap=True)
+
+
+def title_of(base: TrainingRecipe, recipe: AblationRecipe, what: str, resolution: int, steps: int) -> str:
+    """What figures are of, so that nobody takes them for the paper's."""
+    return (
+        f"{what}: toy of {base.model.depth} blocks of {base.model.hidden_size} at {resolution} px, {steps:,} steps, "
+        f"{len(recipe.seeds)} seeds, n = {recipe.pictures:,} pictures"
+    )
+
+
+def write_figure(base: TrainingRecipe, recipe: AblationRecipe) -> Path:
+    """Draw what of the grid and the claims is finished in the folder of the ablation."""
+    import pyarrow.parquet as pq
+
+    from evaluation.ablation import cells
+    from viewer.ablation import write_ablation
+
+    found = []
+    for name in (cells.GRID, *ClaimName):
+        path = recipe.out / f"{name}.parquet"
+        if path.exists():
+            experiment = cells.grid(base, recipe) if name == cells.GRID else cells.claim(base, recipe, name.value)
+            rows = pq.read_table(path).to_pylist()
+            if {cell.name for cell in experiment.cells} == {row["cell"] for row in rows}:  # else of another recipe
+                found.append((experiment, rows))
+    figure, (experiment, rows) = recipe.out / "ablation.svg", found[0]
+    steps = max(row["step"] for row in rows)
+    write_ablation(figure, title_of(base, recipe, "ablation", experiment.stage.resolution, steps), found)
+    return figure
 
 
 def show_tables(base: TrainingRecipe, recipe: AblationRecipe, experiment: Experiment, rows: list[Row]) -> None:
@@ -61,12 +91,10 @@ def show_tables(base: TrainingRecipe, recipe: AblationRecipe, experiment: Experi
     from evaluation.ablation.table import reached, sheets
 
     steps = max(row["step"] for row in rows)
-    console.print(
-        f"[bold]{experiment.name}[/]: stage {experiment.stage.name}, {base.model.depth} blocks of "
-        f"{base.model.hidden_size} at {experiment.stage.resolution} px, {steps:,} steps, {len(recipe.seeds)} seeds, "
-        f"n = {recipe.pictures:,} pictures; compare nothing of it with published rows but the signs",
-        soft_wrap=True,
+    what = title_of(
+        base, recipe, f"{experiment.name}, stage {experiment.stage.name}", experiment.stage.resolution, steps
     )
+    console.print(f"{what}; no value of it compares with a published one", markup=False, soft_wrap=True)
     for sheet in sheets(experiment, rows):
         table = Table(*sheet.columns, box=None, pad_edge=False)
         for line in sheet.rows:

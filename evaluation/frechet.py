@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from evaluation.arrays import Rows, as_array, as_finite, as_pair, as_rows
+from evaluation.arrays import Rows, as_array, as_finite, as_rows
 
 BLOCK_BYTES = 2**25
 """About how much of the features is held in float64 at once."""
@@ -120,32 +120,6 @@ def frechet_distance(mu1: Rows, sigma1: Rows, mu2: Rows, sigma2: Rows) -> float:
             f"mu1 has {len(mean1)} features and mu2 has {len(mean2)}: features of two networks or layers do not compare"
         )
     return _distance(mean1, cov1, mean2, cov2)
-
-
-def frechet_of_rows(x: Rows, y: Rows) -> float:
-    """The distance between features themselves, (n, d) each: that of their moments, at once where n is small.
-
-    The trace of the root is the sum of the singular values of x y' of centred rows, n x n in place of d x d.
-
-    Raises:
-        ValueError: as `moments`, or the widths differ.
-    """
-    pair = as_pair(x, y, ("x", "y"))
-    if max(map(len, pair)) > pair[0].shape[1]:
-        return frechet_distance(*moments(x), *moments(y))
-    (mean1, one), (mean2, two) = (_centred(rows, name) for rows, name in zip(pair, ("x", "y"), strict=True))
-    root = np.linalg.svd(one @ two.T, compute_uv=False).sum()
-    spread = np.square(one).sum() + np.square(two).sum()
-    return max(0.0, float(np.square(mean1 - mean2).sum() + spread - 2 * root))
-
-
-def _centred(rows: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The mean of rows, and c with c'c their covariance."""
-    values = as_finite(rows, name)
-    if len(values) < 2:
-        raise ValueError(f"a covariance needs at least 2 rows, and there is {len(values)}")
-    mean = values.mean(axis=0)
-    return mean, (values - mean) / (len(values) - 1) ** 0.5
 
 
 def jackknife(parts: Sequence[Moments], mu: Rows, sigma: Rows) -> float:

@@ -13,10 +13,8 @@ import torch
 from PIL import Image
 
 from evaluation.features import INCEPTION, Features, clip_features, inception_features
-from evaluation.frechet import frechet_of_rows
 from evaluation.inception import Inception
-from evaluation.mmd import kid
-from evaluation.results import KID_ROWS, agree
+from evaluation.results import agree, distances
 from models.clip import Clip
 from models.fetching import find_packaged
 from models.weights import CLIP_L14, FID_INCEPTION, find_frozen, weights_name
@@ -107,7 +105,7 @@ class Ruler:
     def measure(
         self, recipe: TrainingRecipe, remodel: Callable[[PixArt], None] | None, checkpoint: Path
     ) -> dict[str, Any]:
-        """FID, KID and CLIP-Score of what the averaged weights of a checkpoint draw; what cannot be
+        """FID, KID, precision, recall and CLIP-Score of what the averaged weights of a checkpoint draw; what cannot be
         measured here is left out."""
         if self._inception is None and self._clip is None:
             return {}
@@ -124,9 +122,8 @@ class Ruler:
         found: dict[str, Any] = {"num_pictures": len(pictures)}
         if self._inception is not None:
             features = inception_features(pictures, PROTOCOL, network=self._inception)
-            one, other = features.rows, self._reference.rows
-            found |= {"fid": frechet_of_rows(one, other)}
-            found |= {"kid": kid(one, other, subset_size=min(KID_ROWS, len(one), len(other))).mean}
+            measures = distances(features.rows, self._reference.rows)
+            found |= {measure.metric.split()[0]: measure.value for measure in measures}
             found |= {"network": features.network, "protocol": PROTOCOL}
         if self._clip is not None:
             found["clip_score"] = agree(clip_features(pictures, self._clip), captions, self._clip).mean.value

@@ -46,7 +46,7 @@ COLUMNS = pa.schema(
     [
         *((name, pa.string()) for name in ("experiment", "cell")),
         *((name, pa.int64()) for name in ("seed", "step")),
-        *((name, pa.float64()) for name in ("loss", "val_loss", "fid", "kid", "clip_score")),
+        *((name, pa.float64()) for name in ("loss", "val_loss", "fid", "kid", "precision", "recall", "clip_score")),
         ("num_pictures", pa.int64()),
         *((name, pa.string()) for name in ("network", "protocol", "batches")),
         *((name, pa.float64()) for name in ("seconds_per_step", "seconds_ratio")),

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation import frechet
-from evaluation.frechet import Moments, frechet_distance, frechet_of_rows, jackknife, moments
+from evaluation.frechet import Moments, frechet_distance, jackknife, moments
 from tests.evaluation.conftest import Numbers
 
 TOLERANCES = {
@@ -232,20 +232,3 @@ def test_a_jackknife_of_equal_parts_is_nothing_and_needs_two_of_them() -> None:
         jackknife([part], *reference)
     with pytest.raises(ValueError, match="3 features and mu has 2"):
         jackknife([part] * 2, reference[0][:2], reference[1][:2, :2])
-
-
-@pytest.mark.parametrize("num", [(5, 7), (7, 4), (30, 40), (12, 60)])
-def test_the_distance_of_rows_is_that_of_their_moments(num: tuple[int, int]) -> None:
-    x, y = features(16, num[0], 20) * 2, features(17, num[1], 20) + 0.3
-    assert frechet_of_rows(x, y) == pytest.approx(frechet_distance(*moments(x), *moments(y)), rel=1e-7)
-    assert frechet_of_rows(x, x[::-1]) < 1e-10
-
-
-def test_the_distance_of_rows_refuses_what_their_moments_refuse() -> None:
-    x = features(18, 5, 8)
-    with pytest.raises(ValueError, match="at least 2 rows"):
-        frechet_of_rows(x[:1], x)
-    with pytest.raises(ValueError, match="8 features a row and y has 3"):
-        frechet_of_rows(x, x[:, :3])
-    with pytest.raises(ValueError, match="y holds NaN or infinity in row 2"):
-        frechet_of_rows(x, np.where(np.arange(5)[:, None] == 2, np.nan, x))
