@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +30,7 @@ def demo(
     ] = None,
 ) -> None:
     """Build a dataset from real photographs, train on it, and show what the model draws. About four minutes."""
-    from commands.console import JobProgress, duration
+    from commands.console import JobProgress
     from curation.build import build
     from curation.sources.demo_photos import write_demo_photos
     from engine import catalog
@@ -66,12 +67,7 @@ def demo(
         with catalog.connect(Dataset(data)) as connection:
             for part in shown_stats(connection, Question(top=5), valid_above=10):
                 console.print(part)
-        times = list(clock.items())
-        for (_, before), (phase, after) in pairwise(times):
-            console.print(f"{phase:<10} {duration(after - before):>14}")
-        console.print(
-            f"  of which jobs: {', '.join(f'{job} {duration(s)}' for job, s in progress.seconds.items()) or 'none'}"
-        )
+        show_times(clock, progress.seconds)
         for what, text in (
             ("photographs", shown(out / "photos")),
             ("dataset", f"{shown(data)}   (sigma sql {shown(data)} --tables)"),
@@ -83,6 +79,20 @@ def demo(
             ("report", shown(page)),
         ):  # fmt: skip
             console.print(f"{what:<13} {text}")
+
+
+def show_times(clock: Mapping[str, float], jobs: Mapping[str, float]) -> None:
+    """Show what each phase took, and each job of the dataset.
+
+    Args:
+        clock: phase -> when it ended, the start first.
+        jobs: seconds by job.
+    """
+    from commands.console import duration
+
+    for (_, before), (phase, after) in pairwise(clock.items()):
+        console.print(f"{phase:<10} {duration(after - before):>14}")
+    console.print(f"  of which jobs: {', '.join(f'{job} {duration(s)}' for job, s in jobs.items()) or 'none'}")
 
 
 def evaluate_demo(out: Path, data: Path) -> None:

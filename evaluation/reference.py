@@ -29,6 +29,8 @@ from schemas.shard_index import INDEX_FILE, ShardIndex
 from schemas.strict import fingerprint
 from training.stages import select_rows
 
+LOWEST = 1e-6
+"""How far below zero an eigenvalue of a covariance may be, relative to its trace: rounding of float32."""
 NAME = "reference"
 """The model of a reference's folder, which takes pictures as they are."""
 
@@ -165,9 +167,9 @@ def read_moments(path: Path) -> tuple[np.ndarray, np.ndarray]:
         if mu.shape != (2048,):
             raise ValueError(f"mu is {mu.shape}, and Inception has 2,048 features")
         frechet_distance(mu, sigma, mu, sigma)  # refuses what is no covariance
-        lowest = float(np.linalg.eigvalsh(sigma.astype(np.float64))[0])
-        if lowest < -1e-6 * np.trace(sigma):
-            raise ValueError(f"its covariance has the eigenvalue {lowest:.3g}, which none has")
+        np.linalg.cholesky(sigma.astype(np.float64) + LOWEST * np.trace(sigma) * np.eye(len(sigma)))
+    except np.linalg.LinAlgError:
+        raise ValueError(f"{path}: is no file of moments (an eigenvalue of sigma is below zero)") from None
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise ValueError(f"{path}: is no file of moments ({' '.join(str(error).split())})") from None
     return mu, sigma

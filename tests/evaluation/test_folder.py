@@ -21,6 +21,7 @@ from engine.dataset import Dataset
 from evaluation import painters
 from evaluation.folder import Evaluated, evaluate
 from evaluation.picture_files import read_picture
+from evaluation.progress import progress_of
 from evaluation.prompt_table import update_prompts
 from schemas.evaluation import EvaluationRecipe
 from schemas.ids import counter
@@ -253,3 +254,45 @@ def test_a_build_leaves_an_evaluation_alone(evaluation: dict[str, Any], tmp_path
     with pytest.raises(ValueError, match=r"out: is an evaluation; name another folder for the dataset"):
         build(recipe(tmp_path / "photos", tmp_path / "out"))
     assert not (tmp_path / "out" / "recipe.yaml").exists()
+
+
+@pytest.mark.slow
+def test_ray_writes_what_one_process_writes(evaluation: dict[str, Any], tmp_path: Path) -> None:
+    import ray
+
+    from engine.ray_cluster import connect
+
+    evaluation["draw"]["pictures_per_prompt"] = 2
+    run(evaluation)
+    connect()
+    try:
+        run(evaluation | {"out": str(tmp_path / "ray"), "run": {"runner": "ray", "workers": 2}})
+    finally:
+        ray.shutdown()
+    assert content(tmp_path / "ray") == content(tmp_path / "out")
+
+
+def test_moments_give_fid_alone(evaluation: dict[str, Any], tmp_path: Path) -> None:
+    np.savez(tmp_path / "m.npz", mu=np.zeros(2048), sigma=np.eye(2048))
+    evaluation["reference"] = {"moments": str(tmp_path / "m.npz"), "moments_protocol": "pytorch"}
+    rows = {row["metric"]: row for row in run(evaluation).results if row["category"] is None}
+    assert rows["cmmd"]["reason"] == "the reference is moments of the protocol pytorch"
+    assert rows["clip_score"]["value"] is not None
+
+
+def test_the_folder_of_a_judge_is_left_alone(evaluation: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "out" / "tables").mkdir(parents=True)
+    (tmp_path / "out" / "recipe.yaml").write_text("aspects: []")
+    with pytest.raises(ValueError, match="holds other files and no evaluation"):
+        run(evaluation)
+
+
+def test_how_far_an_evaluation_is_can_be_seen_from_its_folder(evaluation: dict[str, Any]) -> None:
+    held = run(evaluation).dataset.held()
+    assert [row[1:] for row in progress_of(held)] == [
+        ("prompts", 2, 2),
+        ("pictures/ours", 2, 2),
+        ("features/ours/clip-cmmd", 2, 2),
+        ("agreement/ours/clip-clip", 2, 2),
+        ("results", 1, 1),
+    ]

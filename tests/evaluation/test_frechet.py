@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evaluation import frechet
-from evaluation.frechet import Moments, frechet_distance, jackknife, moments
+from evaluation.frechet import Moments, distance_of_few, frechet_distance, jackknife, moments
 from tests.evaluation.conftest import Numbers
 
 TOLERANCES = {
@@ -232,3 +232,14 @@ def test_a_jackknife_of_equal_parts_is_nothing_and_needs_two_of_them() -> None:
         jackknife([part], *reference)
     with pytest.raises(ValueError, match="3 features and mu has 2"):
         jackknife([part] * 2, reference[0][:2], reference[1][:2, :2])
+
+
+@pytest.mark.parametrize(("num_x", "num_y"), [(5, 7), (5, 60), (60, 5), (40, 50)])
+def test_few_rows_give_the_distance_of_their_moments(num_x: int, num_y: int) -> None:
+    random = np.random.default_rng(num_x)
+    x, y = random.normal(size=(num_x, 30)), random.normal(1, 2, size=(num_y, 30))
+    value, error = distance_of_few(x, y, 5)
+    assert value == pytest.approx(frechet_distance(*moments(x), *moments(y)), rel=1e-9)
+    groups = [Moments.of(part) for part in np.array_split(x, 5)]
+    assert error == pytest.approx(jackknife(groups, *moments(y)), rel=1e-9)
+    assert distance_of_few(x, x, 5)[0] == 0

@@ -1,0 +1,51 @@
+"""Results as people read them: differences stand only between rows that compare."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evaluation.table import blocks
+
+
+def row(model: str, value: float | None, metric: str = "fid", **changes: Any) -> dict[str, Any]:
+    return {
+        "model": model, "step": None, "metric": metric, "category": None, "value": value, "low": None, "high": None,
+        "network": "inception@12", "protocol": "clean", "reference": "photos", "reference_digest": "ab",
+        "num_generated": 100, "num_reference": 200, "drawn": "{}", "quick": None, "flags": [], "reason": None,
+    } | changes  # fmt: skip
+
+
+def lines(*rows: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [line for block in blocks(rows) if not block.title.startswith("published") for line in block.lines]
+
+
+def test_a_difference_has_an_arrow_that_points_up_where_it_is_better() -> None:
+    assert lines(row("a", 40.0), row("b", 38.5), row("c", 41.0)) == [
+        ("a", "40.00", "100 against 200"),
+        ("b", "38.50 ↑1.50", "100 against 200"),
+        ("c", "41.00 ↓1.00", "100 against 200"),
+    ]
+    assert lines(row("a", 0.25, "clip_score"), row("b", 0.26, "clip_score"))[1][1] == "0.2600 (26.00) ↑0.0100"
+
+
+def test_rows_that_do_not_compare_have_no_difference() -> None:
+    for changes in ({"num_generated": 99}, {"num_reference": 99}):
+        assert lines(row("a", 40.0), row("b", 38.5, **changes))[1][1] == "38.50"
+    for changes in ({"protocol": "pytorch"}, {"reference_digest": "cd"}, {"network": "x"}, {"quick": 10}):
+        assert lines(row("a", 40.0), row("b", 38.5, **changes))[1][1] == "38.50"
+
+
+def test_a_block_says_what_it_is_and_what_is_missing() -> None:
+    measured = row("a", 40.0, low=39.0, high=41.0, flags=["rank_deficient"], quick=64)
+    first, *_ = blocks([measured, row("a", None, "kid", reason="why", quick=64)])
+    assert first.title == "QUICK, 64 prompts, protocol clean, inception@12, against photos@ab"
+    assert first.lines == (("a", "40.00 ±1.00", "100 against 200"),)
+    assert first.notes == ("a: KID: why", "a: rank_deficient")
+
+
+def test_published_rows_stand_apart_with_why_they_do_or_do_not_compare() -> None:
+    titles = {block.title: block.notes for block in blocks([row("a", 40.0, protocol="sana-1024")])}
+    assert any("Sana's README, MJHQ-30K at 1024 px" in title for title in titles)
+    assert not any("512 px" in title for title in titles)
+    (note,) = titles["published, PixArt-Σ, Table 6"]
+    assert note.startswith("not comparable")
