@@ -14,7 +14,6 @@ from engine.steps import Observer, run_steps
 from evaluation.measuring import Wanted, features_job, wanted_networks
 from evaluation.painters import Plan, plans
 from evaluation.pictures import SAMPLES, pictures_job
-from evaluation.progress import is_evaluation
 from evaluation.prompt_table import prompt_rows, update_prompts
 from evaluation.reference import Against, bring_reference
 from evaluation.scoring import Question, ResultsJob
@@ -113,7 +112,7 @@ def refuse_foreign_folder(dataset: Dataset) -> None:
     names = {*entries_in(dataset.root)}
     is_begun = not names or bool(names & MARKS) or all(name.startswith(QUICK) for name in names)
     is_other = "shards" in names or bool(entries_in(dataset.folder("listing")))
-    if not is_begun or is_other or (dataset.recipe.name in names and not is_evaluation(dataset)):
+    if not is_begun or is_other or (dataset.recipe.name in names and not dataset.is_evaluation):
         raise ValueError(f"out={shown}: holds other files and no evaluation; name an empty or new folder")
 
 
