@@ -169,7 +169,7 @@ def read_moments(path: Path) -> tuple[np.ndarray, np.ndarray]:
         frechet_distance(mu, sigma, mu, sigma)  # refuses what is no covariance
         np.linalg.cholesky(sigma.astype(np.float64) + LOWEST * np.trace(sigma) * np.eye(len(sigma)))
     except np.linalg.LinAlgError:
-        raise ValueError(f"{path}: is no file of moments (an eigenvalue of sigma is below zero)") from None
+        raise ValueError(f"{path}: is no file of moments (its covariance has an eigenvalue below zero)") from None
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
         raise ValueError(f"{path}: is no file of moments ({' '.join(str(error).split())})") from None
     return mu, sigma
