@@ -100,8 +100,15 @@ def train_stages(
     from commands.console import duration, logging_to, stage_bars
     from training.train import train as run
 
+    evaluate = None
+    if recipe.evaluation.every:
+        from evaluation.quick import QuickEvaluation
+
+        evaluate = QuickEvaluation(recipe)
+        for why in evaluate.missing:
+            complaints.print(f"no evaluation while training: {why}", markup=False, soft_wrap=True)
     with stage_bars(console) as show, logging_to(console, "training"):
-        summaries = run(recipe, only_stage=stage, from_last_good=from_last_good, on_progress=show)
+        summaries = run(recipe, only_stage=stage, from_last_good=from_last_good, on_progress=show, evaluate=evaluate)
     for done in summaries:
         took = "finished already" if done.skipped else duration(done.seconds)
         console.print(

@@ -44,7 +44,8 @@ class AblationRecipe(StrictModel):
     pictures_at: Positive = 1
     """How often along a cell pictures are drawn and measured, evenly, the last time at its end; divides `points`."""
     pictures: Annotated[int, Field(ge=4, lt=2**31)] = 64
-    """Pictures that are drawn each time, from captions of the stage; the reference is the pictures of these."""
+    """Pictures that are drawn each time, from captions of what is held out, or of the stage where nothing is; the
+    reference is the pictures of these."""
     clip: str | None = None
     """CLIP for CLIP-Score: a folder, or a hub id in the local cache. Null: the published one, where it is here."""
     timing_rounds: Positive = 9

@@ -355,6 +355,23 @@ class Validation(StrictModel):
         return self
 
 
+class Evaluation(StrictModel):
+    """Pictures that the averaged weights draw while training, measured against the dataset's own."""
+
+    every: Count = 0
+    """Steps between them, a multiple of `log_every`; 0 measures none."""
+    pictures: Annotated[int, Field(ge=4, lt=2**31)] = 64
+    """Pictures that are drawn each time, from captions spread evenly over what is held out, or over the stage where
+    nothing is. The numbers are called quick, with how many pictures they are of: they compare points of this curve, and
+    are no FID of a model."""
+
+    @model_validator(mode="after")
+    def _acts(self) -> Evaluation:
+        if not self.every:
+            refuse_idle(self, "every is 0", "set every", "pictures")
+        return self
+
+
 class Wandb(StrictModel):
     """Weights & Biases, which gets the metrics that TensorBoard gets; it needs the package wandb."""
 
@@ -419,6 +436,8 @@ class TrainingRecipe(StrictModel):
     """Pictures drawn during training, and how any are sampled."""
     validation: Validation = Validation()
     """The validation loss."""
+    evaluation: Evaluation = Evaluation()
+    """FID, KID, precision and recall of a few pictures, where `sigma weights get fid-inception` was run."""
     wandb: Wandb = Wandb()
     """Metrics in Weights & Biases as well."""
     checkpoint_every: Positive = 1000
@@ -435,11 +454,12 @@ class TrainingRecipe(StrictModel):
                 f"checkpoint_every {self.checkpoint_every} is no multiple of log_every {self.log_every}; "
                 "a resumed run could not repeat its metrics"
             )
-        if self.validation.every % self.log_every:
-            raise ValueError(
-                f"validation.every {self.validation.every} is no multiple of log_every {self.log_every}; "
-                "its loss is part of a line of the metrics"
-            )
+        for section in ("validation", "evaluation"):
+            if (every := getattr(self, section).every) % self.log_every:
+                raise ValueError(
+                    f"{section}.every {every} is no multiple of log_every {self.log_every}; its numbers are part of a "
+                    "line of the metrics"
+                )
         if self.exact_sums and self.parallel == "fsdp":
             raise ValueError("exact_sums sums whole gradients, parallel fsdp never has them; set parallel: ddp")
         for number, stage in enumerate(self.stages):
@@ -458,10 +478,13 @@ class TrainingRecipe(StrictModel):
                 "sample.prompts are never drawn while sample.every is 0; set it, or use sigma sample --prompt"
             )
         longest = max(stage.steps for stage in self.stages)
-        for knob, every in (("sample.every", self.sample.every), ("validation.every", self.validation.every)):
+        for knob, every in self._cadences():
             if every > longest:
                 raise ValueError(f"{knob} {every} is above the steps of every stage, at most {longest}; it never comes")
         return self
+
+    def _cadences(self) -> list[tuple[str, int]]:
+        return [(f"{name}.every", getattr(self, name).every) for name in ("sample", "validation", "evaluation")]
 
     def said_of(self, stage: Stage) -> list[str]:
         """What the knobs of a stage do less of than one may think, a sentence each."""
@@ -472,7 +495,7 @@ class TrainingRecipe(StrictModel):
                 f"the warm-up of {knobs.warmup_steps:,} steps is longer than the stage, so lr grows to {reached:.3g} "
                 f"and never reaches {knobs.lr:g}"
             )
-        for knob, every in (("sample.every", self.sample.every), ("validation.every", self.validation.every)):
+        for knob, every in self._cadences():
             if every > stage.steps:
                 said.append(f"{knob} is {every:,} and the stage has {stage.steps:,} steps, so it never comes here")
         return said

@@ -34,7 +34,7 @@ from training.stages import StageData, locked, stage_data
 from training.state import TrainState, learning_rate
 from training.stored_run import bring_stage, places_named, sender
 from training.tracking import require_wandb, wandb_run
-from training.validation import Validation
+from training.validation import Evaluate, Validation, measured_at
 from training.weak_to_strong import starting_model
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,7 @@ def train(
     from_last_good: bool = False,
     on_progress: Callable[[StageProgress], None] | None = None,
     remodel: Remodel | None = None,
+    evaluate: Evaluate | None = None,
 ) -> list[StageSummary]:
     """Train the recipe's stages in order; finished ones are skipped, a started one continues from its last checkpoint.
 
@@ -85,6 +86,7 @@ def train(
         from_last_good: a started stage continues from its last whole checkpoint, with other knobs where they steer
             training; its folder records from which step on.
         remodel: changes the model that a stage begins with, for an ablation.
+        evaluate: measures the averaged weights of a stage, at the steps of `recipe.evaluation`; the first process does.
 
     Returns:
         A summary per stage; none in any process but the first.
@@ -115,7 +117,9 @@ def train(
             bring_stage(recipe, stage)  # without what was set aside
             with full_memory_named(stage.name, recipe.data_of(stage), here.size):
                 on_stage = on_progress if here.is_first else None
-                summaries.append(train_stage(recipe, stage, here, on_stage, remodel, may_change=from_last_good))
+                summaries.append(
+                    train_stage(recipe, stage, here, on_stage, remodel, evaluate, may_change=from_last_good)
+                )
             if stage != wanted[-1] and here.stopping():
                 raise stopped(here, f"stage {stage.name} is finished; run the same command to go on with the next one")
         return summaries if here.is_first else []
@@ -127,6 +131,7 @@ def train_stage(
     here: World,
     on_progress: Callable[[StageProgress], None] | None,
     remodel: Remodel | None = None,
+    evaluate: Evaluate | None = None,
     *,
     may_change: bool = False,
 ) -> StageSummary:
@@ -164,8 +169,7 @@ def train_stage(
             if state.step % recipe.log_every == 0 or state.step == stage.steps:
                 values = finite_mean(state.unreported, stage.name, here, way_out) | {"lr": rate} | speed.read()
                 values |= {"epoch": (state.step - 1) // len(data.order), "num_damaged": loader.num_damaged}
-                if recipe.validation.every and state.step % recipe.validation.every == 0:
-                    values |= validation.losses(state.average.whole(), here)
+                values |= measured_at(state.step, state.average, recipe, stage, validation, evaluate, here)
                 report(values, state, stage, metrics, on_progress)
                 speed.restart()
             if recipe.sample.every and state.step % recipe.sample.every == 0:

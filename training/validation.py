@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 
 from schemas.ids import counter
-from schemas.training import TrainingRecipe
+from schemas.training import Stage, TrainingRecipe
 from training.data.chance import noise
 from training.data.reader import DamagedSample
 from training.data.source import Source
@@ -17,11 +17,14 @@ from training.encoders.base import draw_latents
 from training.encoders.make import Encoders
 from training.inputs import ModelInputs, moments_of
 from training.model import PixArt
+from training.optim.ema import AveragedModel
 from training.optim.gradients import loss_terms
 from training.parallel.distributed import World
 from training.stages import StageData
 
 log = logging.getLogger(__name__)
+
+Evaluate = Callable[[PixArt, Stage], dict[str, float]]
 
 
 class Validation:
@@ -81,3 +84,21 @@ class Validation:
                     lengths=torch.full((len(steps),), len(tokens)),
                 ),
             )
+
+
+def measured_at(
+    step: int,
+    average: AveragedModel,
+    recipe: TrainingRecipe,
+    stage: Stage,
+    validation: Validation,
+    evaluate: Evaluate | None,
+    here: World,
+) -> dict[str, float]:
+    """Validation and evaluation of the averaged weights, where this step has them; all help to gather the average."""
+    is_due = [bool(knobs.every) and step % knobs.every == 0 for knobs in (recipe.validation, recipe.evaluation)]
+    values = validation.losses(average.whole(), here) if is_due[0] else {}
+    if is_due[1] and evaluate is not None:
+        model = average.whole()
+        values |= evaluate(model, stage) if here.is_first else {}
+    return values

@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import torch
 
 from engine.dataset import commit_table
 from evaluation.ablation.cells import Cell, Experiment, check_equal_batches, training_recipe
 from evaluation.ablation.operators import remodelling
-from evaluation.ablation.ruler import Ruler
+from evaluation.ruler import Ruler
 from schemas.ablation import AblationRecipe
 from schemas.seal import read_json, write_json
 from schemas.strict import fingerprint
 from schemas.training import SCRATCH, Stage, TrainingRecipe, is_path
-from training.checkpoint import checkpoints, latest_checkpoint
+from training.checkpoint import checkpoints, latest_checkpoint, load_checkpoint
 from training.data.chance import Chance
 from training.data.loader import Loader
 from training.encoders.make import Encoders
@@ -29,12 +30,14 @@ from training.features import stage_features
 from training.identity import RECIPE_FILE
 from training.inputs import model_inputs
 from training.metrics import read_metrics
+from training.model import PixArt
 from training.optim.gradients import accumulate_gradients, fixed_threads
 from training.parallel.distributed import world
 from training.reading import source_of
 from training.stages import locked, stage_data
 from training.timing import Work, paired
 from training.train import StageProgress, begin_state, train
+from training.weak_to_strong import model_config
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +84,8 @@ def run_experiment(
             seed: check_equal_batches({cell.name: recipes[cell.name, seed] for cell in experiment.cells})
             for seed in recipe.seeds
         }
-        ruler = Ruler(recipe, next(iter(recipes.values())))
+        first = recipes[experiment.cells[0].name, recipe.seeds[0]]
+        ruler = Ruler(first, first.stages[0], recipe.pictures, recipe.clip)
         rows = []
         for seed in recipe.seeds:
             for cell in experiment.cells:
@@ -91,7 +95,6 @@ def run_experiment(
                 log.info(
                     "%s, %s, seed %d: validation loss %.4f", experiment.name, cell.name, seed, points[-1]["val_loss"]
                 )
-        first = recipes[experiment.cells[0].name, recipe.seeds[0]]
         for cell in experiment.cells:
             times = timed_cell(
                 first, experiment.cells[0], recipes[cell.name, recipe.seeds[0]], cell, recipe.timing_rounds
@@ -142,12 +145,21 @@ def trained_cell(
             raise ValueError(
                 f"{folder}: the checkpoint of step {gone[0]} is gone; {_again(folder)}, or set pictures_at=1"
             )
-        measured = {str(step): ruler.measure(cell_recipe, remodel, paths[step]) for step in wanted}
+        measured = {str(step): ruler.measure(model_of(cell_recipe, cell, paths[step]), cell_recipe) for step in wanted}
         write_json(folder / MEASURED_FILE, {"made_by": made_by, "values": measured})
     return [
         {"step": step, "loss": line["loss"], "val_loss": line["val_loss"]} | measured.get(str(step), {})
         for step, line in sorted(losses.items())
     ]
+
+
+def model_of(recipe: TrainingRecipe, cell: Cell, checkpoint: Path) -> PixArt:
+    """The averaged weights of a checkpoint of a cell, ready to draw."""
+    model = PixArt(model_config(recipe, recipe.stages[0]))
+    if (remodel := remodelling(cell.operator, recipe.seed)) is not None:
+        remodel(model)
+    load_checkpoint(model, checkpoint)
+    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def check_measured_alike(folder: Path, recipe: TrainingRecipe, cell: Cell) -> None:
@@ -157,7 +169,7 @@ def check_measured_alike(folder: Path, recipe: TrainingRecipe, cell: Cell) -> No
     Raises:
         ValueError: it is another.
     """
-    wanted = {"operator": cell.operator, "validation": recipe.validation.resolved()}
+    wanted = {"operator": cell.operator, "validation": recipe.validation.resolved(), "steps": recipe.stages[0].steps}
     path = folder / CELL_FILE
     try:
         before = read_json(path)
@@ -166,7 +178,7 @@ def check_measured_alike(folder: Path, recipe: TrainingRecipe, cell: Cell) -> No
         write_json(path, wanted)
     for knob in wanted:
         if before.get(knob) != wanted[knob]:
-            raise ValueError(f"{folder}: was trained with other knobs of {knob} ({before.get(knob)}); {_again(folder)}")
+            raise ValueError(f"{folder}: was trained with another {knob} ({before.get(knob)}); {_again(folder)}")
 
 
 def _again(folder: Path) -> str:

@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 
 from schemas.training import TrainingRecipe
+from tests.evaluation.toy import made, no_weights, six_pictures, tiny
 from tests.tiny_models import save_clip
 from tests.training.conftest import one_thread as one_thread
 from tests.training.conftest import photo, write_dataset
 from training.train import train
+
+__all__ = ["made", "no_weights", "original", "six_pictures", "tiny"]
 
 FOLDER = Path(os.environ.get("SIGMA_FIXTURES", Path(__file__).parents[3] / "shared" / "fixtures")) / "evaluation"
 

@@ -1,15 +1,14 @@
-"""What the pictures of a cell are measured with: the same captions, noise and reference for every cell and seed."""
+"""Measures models that are being trained or compared: the same captions, noise and reference for each of them."""
 
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from evaluation.features import INCEPTION, Features, clip_features, inception_features
@@ -18,16 +17,15 @@ from evaluation.results import agree, distances
 from models.clip import Clip
 from models.fetching import find_packaged
 from models.weights import CLIP_L14, FID_INCEPTION, find_frozen, weights_name
-from schemas.ablation import AblationRecipe
 from schemas.ids import counter
-from schemas.training import TrainingRecipe
-from training.checkpoint import load_checkpoint
+from schemas.training import Stage, TrainingRecipe
 from training.data.order import Shape
-from training.data.reader import ShardReader
+from training.data.reader import DamagedSample, Sample, ShardReader
 from training.model import PixArt
 from training.sample import draw
 from training.stages import copies_of, stage_data
-from training.weak_to_strong import model_config
+
+log = logging.getLogger(__name__)
 
 PROTOCOL = "clean"
 AT_ONCE = 32
@@ -35,14 +33,18 @@ AT_ONCE = 32
 
 
 class Ruler:
-    """Networks and reference of an ablation, each loaded when it is needed: a finished ablation needs none.
+    """Networks and reference for the pictures of a stage, each loaded when it is needed.
+
+    Args:
+        pictures: how many are drawn.
+        clip: a folder or hub id; None is the published one, where it is here.
 
     Attributes:
         missing: why there is no FID, or no CLIP-Score, with the command that mends it.
     """
 
-    def __init__(self, recipe: AblationRecipe, cell: TrainingRecipe) -> None:
-        self._recipe, self._cell = recipe, cell
+    def __init__(self, recipe: TrainingRecipe, stage: Stage, pictures: int, clip: str | None = None) -> None:
+        self._recipe, self._stage, self._count, self._clip_given = recipe, stage, pictures, clip
         self.missing: dict[str, str] = {}
         self._inception_name = self._found("FID", _find_inception)
         self._clip_name = self._found("CLIP-Score", self._find_clip)
@@ -51,13 +53,13 @@ class Ruler:
         try:
             return find()
         except ValueError as error:
-            if what == "CLIP-Score" and self._recipe.clip is not None:
+            if what == "CLIP-Score" and self._clip_given is not None:
                 raise
             self.missing[what] = str(error)
             return None
 
     def _find_clip(self) -> str:
-        return weights_name(self._recipe.clip, find_frozen(self._recipe.clip, CLIP_L14, "clip"), CLIP_L14)
+        return weights_name(self._clip_given, find_frozen(self._clip_given, CLIP_L14, "clip"), CLIP_L14)
 
     @cached_property
     def _inception(self) -> Inception | None:
@@ -65,14 +67,14 @@ class Ruler:
 
     @cached_property
     def _clip(self) -> Clip | None:
-        return None if self._clip_name is None else Clip.load(self._recipe.clip, "clip")
+        return None if self._clip_name is None else Clip.load(self._clip_given, "clip")
 
     @property
     def made_by(self) -> dict[str, Any]:
         """All that a measure depends on, apart from the weights that draw."""
         return {
-            "pictures": self._recipe.pictures,
-            "sample": self._cell.sample.resolved(),
+            "pictures": self._count,
+            "sample": self._recipe.sample.resolved(),
             "inception": self._inception_name,
             "clip": self._clip_name,
         }
@@ -81,39 +83,42 @@ class Ruler:
     def _chosen(self) -> tuple[list[str], list[Shape], list[int], list[bytes]]:
         """Captions, shapes and seeds of the pictures that are drawn, and the pictures of the captions, as PNG.
 
-        Captions are spread evenly over the rows of the stage; where there are fewer, each is drawn several times.
+        Captions are spread evenly over the pictures that are held out, or over the stage's own where none are; where
+        there are fewer, each is drawn several times.
         """
-        stage = self._cell.stages[0]
-        data = stage_data(self._cell, stage)
-        reader = ShardReader(self._cell.dataset_folder / "shards", data.rows, copies=copies_of(self._cell))
-        count = self._recipe.pictures
-        rows = np.linspace(0, data.rows.num_rows - 1, min(count, data.rows.num_rows)).astype(int).tolist()
-        samples = [reader.read(row, data.shapes[row]) for row in rows]  # a damaged one is an error: repair the dataset
+        data, count = stage_data(self._recipe, self._stage), self._count
+        held, shapes = (data.rows, data.shapes) if data.held is None else (data.held.rows, data.held.shapes)
+        reader = ShardReader(self._recipe.dataset_folder / "shards", held, copies=copies_of(self._recipe))
+        chosen = np.linspace(0, held.num_rows - 1, min(count, held.num_rows)).astype(int).tolist()
+        samples: list[tuple[Shape, Sample]] = []
+        for row in chosen:
+            try:
+                samples.append((shapes[row], reader.read(row, shapes[row])))
+            except DamagedSample as damage:
+                log.warning("damaged sample, left out of what is measured: %s", damage)
         reader.close()
-        places = [number % len(rows) for number in range(count)]
+        if not samples:
+            raise ValueError(f"stage {self._stage.name}: every picture to measure with is damaged; check the shards")
+        drawn = [samples[number % len(samples)] for number in range(count)]
         return (
-            [samples[place].mixed for place in places],
-            [data.shapes[rows[place]] for place in places],
-            [counter(samples[place].image_id, f"ablate/{n // len(rows)}") for n, place in enumerate(places)],
-            [png(sample.pixels) for sample in samples],
+            [sample.mixed for _, sample in drawn],
+            [shape for shape, _ in drawn],
+            [counter(sample.image_id, f"measure/{n // len(samples)}") for n, (_, sample) in enumerate(drawn)],
+            [png(sample.pixels) for _, sample in samples],
         )
 
     @cached_property
     def _reference(self) -> Features:
         return inception_features(self._chosen[3], PROTOCOL, network=self._inception)
 
-    def measure(
-        self, recipe: TrainingRecipe, remodel: Callable[[PixArt], None] | None, checkpoint: Path
-    ) -> dict[str, Any]:
-        """FID, KID, precision, recall and CLIP-Score of what the averaged weights of a checkpoint draw; what cannot be
-        measured here is left out."""
+    def measure(self, model: PixArt, recipe: TrainingRecipe) -> dict[str, Any]:
+        """FID, KID, precision, recall and CLIP-Score of what a model draws; what cannot be measured here is left out.
+
+        Args:
+            recipe: says how the model draws, and with which codec.
+        """
         if self._inception is None and self._clip is None:
             return {}
-        model = PixArt(model_config(recipe, recipe.stages[0]))
-        if remodel is not None:
-            remodel(model)
-        load_checkpoint(model, checkpoint)
-        model.eval().to("cuda" if torch.cuda.is_available() else "cpu")
         captions, shapes, seeds, _ = self._chosen
         pictures: list[bytes] = []
         for begin in range(0, len(captions), AT_ONCE):

@@ -1,0 +1,29 @@
+"""Measures a model while it is trained, on a small fixed set of captions: numbers to compare points of one curve by."""
+
+from __future__ import annotations
+
+from evaluation.ruler import Ruler
+from schemas.training import Stage, TrainingRecipe
+from training.model import PixArt
+
+MEASURES = ("fid", "kid", "precision", "recall", "clip_score")
+
+
+class QuickEvaluation:
+    """What `train` calls at the steps of `recipe.evaluation`. Networks and reference are loaded at the first one.
+
+    Attributes:
+        missing: why nothing can be measured, with the command that mends it; none where something can.
+    """
+
+    def __init__(self, recipe: TrainingRecipe) -> None:
+        self._recipe = recipe
+        self._rulers = {stage.name: Ruler(recipe, stage, recipe.evaluation.pictures) for stage in recipe.stages}
+        missing = self._rulers[recipe.stages[0].name].missing
+        self.missing = list(missing.values())[:1] if len(missing) == 2 else []
+
+    def __call__(self, model: PixArt, stage: Stage) -> dict[str, float]:
+        """The measures of averaged weights, each named `quick/` with the number of pictures: curves of other numbers
+        never share a name."""
+        found = self._rulers[stage.name].measure(model, self._recipe)
+        return {f"quick/{found['num_pictures']}/{name}": found[name] for name in MEASURES if name in found}
