@@ -15,7 +15,7 @@ from engine.map_job import MapJob
 from engine.runner import Progress
 from evaluation.clip_score import clip_score
 from evaluation.features import INCEPTION, Network, each_of, inception, of_clip, of_cmmd
-from evaluation.picture_files import read_picture
+from evaluation.picture_files import as_jpeg, read_picture
 from evaluation.pictures import pictures_table
 from models.clip import Clip
 from models.digest import weights_digest
@@ -166,12 +166,17 @@ def _named(row: Mapping[str, Any]) -> dict[str, Any]:
 def measured(
     root: Path, rows: Sequence[dict[str, Any]], network: Network, threads: int
 ) -> Iterator[tuple[dict[str, Any], np.ndarray | dict[str, Any]]]:
-    """Each row of a model's pictures in order, with its features (d,), or with the reason why it has none."""
+    """Each row of a model's pictures in order, with its features (d,), or with the reason why it has none.
+
+    Under Sana's protocols the pictures that were drawn here pass through a JPEG, as all of Sana's have.
+    """
     there = [row for row in rows if row["file"] is not None and row["width"] is not None]
 
     def bytes_of(row: Mapping[str, Any]) -> bytes:
         try:
-            return read_picture(root, row)
+            data = read_picture(root, row)
+            is_sana = network.protocol.startswith("sana") and row["drawn"] is not None
+            return as_jpeg(data) if is_sana else data
         except OSError:  # it was there when the table was made; what cannot be decoded is said by its row
             return b""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -61,6 +62,13 @@ def quantisation(data: bytes) -> str | None:
     """The digest of a JPEG's quantisation tables, which its quality decides; None of another format."""
     tables = getattr(open_file(data, header_only=True), "quantization", None)
     return None if not tables else hashlib.sha256(json.dumps(sorted(tables.items())).encode()).hexdigest()[:8]
+
+
+def as_jpeg(data: bytes, quality: int = 75) -> bytes:
+    """A picture as Pillow and torchvision save a JPEG unless they are asked otherwise; Sana's rows are of such."""
+    file = io.BytesIO()
+    decode(data).image.save(file, format="JPEG", quality=quality)
+    return file.getvalue()
 
 
 def pixel_digest(pixels: Pixels) -> str:

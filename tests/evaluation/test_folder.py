@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import tarfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,9 @@ from commands.front_door import app
 from curation.build import Observer
 from engine.dataset import Dataset
 from evaluation import painters
+from evaluation.features import Network
 from evaluation.folder import Evaluated, evaluate
+from evaluation.measuring import measured
 from evaluation.picture_files import read_picture
 from evaluation.progress import progress_of
 from evaluation.prompt_table import update_prompts
@@ -27,6 +30,7 @@ from schemas.evaluation import EvaluationRecipe
 from schemas.ids import counter
 from tests.building import build, recipe
 from tests.dying import Died, dying_at
+from tests.training.conftest import photo
 
 
 def run(values: dict[str, Any], *redo: str, **knobs: Any) -> Evaluated:
@@ -296,3 +300,22 @@ def test_how_far_an_evaluation_is_can_be_seen_from_its_folder(evaluation: dict[s
         ("agreement/ours/clip-clip", 2, 2),
         ("results", 1, 1),
     ]
+
+
+def test_under_sanas_protocols_drawn_pictures_pass_through_a_jpeg(tmp_path: Path) -> None:
+    png = photo(3, 40, 40)
+    (tmp_path / "a.png").write_bytes(png)
+    row = {"file": "a.png", "offset": None, "size": None, "width": 40, "prompt_id": "a"}
+
+    def flat(some: Sequence[np.ndarray]) -> np.ndarray:
+        return np.stack([each.ravel() for each in some]).astype(np.float32)
+
+    def shown(protocol: str, drawn: str | None) -> np.ndarray:
+        network = Network("n", protocol, np.asarray, flat)
+        ((_, features),) = measured(tmp_path, [row | {"drawn": drawn}], network, 1)
+        assert isinstance(features, np.ndarray)
+        return features
+
+    as_it_is = np.asarray(Image.open(io.BytesIO(png))).ravel()
+    assert (shown("clean", "x") == as_it_is).all() and (shown("sana-512", None) == as_it_is).all()
+    assert 0 < np.abs(shown("sana-512", "x") - as_it_is).mean() < 8
