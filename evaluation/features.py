@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import Image
 
 from curation.images.decode import decode
 from curation.images.header import Unreadable
 from engine.ahead import ahead
-from evaluation.inception import Inception
-from evaluation.resize import INCEPTION_PROTOCOLS, cmmd_protocol
 from models.clip import Clip
 from models.device import choose_device
 from models.weights import FID_INCEPTION
+
+if TYPE_CHECKING:  # imported where they are used: torch takes a second, and an evaluation is planned without it
+    from evaluation.inception import Inception
 
 BATCH = 32
 INCEPTION = f"{FID_INCEPTION.name}@{FID_INCEPTION.sha256[:12]}"
@@ -66,6 +67,11 @@ def inception(protocol: str, device: str = "auto", loaded: Inception | None = No
     Raises:
         ValueError: there is no such protocol or device, or the weights are not on this machine.
     """
+    import torch
+
+    from evaluation.inception import Inception
+    from evaluation.resize import INCEPTION_PROTOCOLS
+
     if protocol not in INCEPTION_PROTOCOLS:
         raise ValueError(f"there is no protocol {protocol!r}; there are {', '.join(INCEPTION_PROTOCOLS)}")
     place = choose_device(device)
@@ -89,6 +95,8 @@ def of_clip(clip: Clip) -> Network:
 
 def of_cmmd(clip: Clip) -> Network:
     """CLIP as CMMD takes it: the middle square, embeddings of length 1."""
+    from evaluation.resize import cmmd_protocol
+
     protocol = cmmd_protocol(clip.side)
 
     def prepare(picture: Image.Image) -> np.ndarray:

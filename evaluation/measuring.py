@@ -13,7 +13,6 @@ import pyarrow as pa
 
 from engine.map_job import MapJob
 from engine.runner import Progress
-from evaluation.clip_score import clip_score
 from evaluation.features import INCEPTION, Network, each_of, inception, of_clip, of_cmmd
 from evaluation.picture_files import as_jpeg, read_picture
 from evaluation.pictures import pictures_table
@@ -142,6 +141,8 @@ class Agreements:
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
         """The cosines of a part."""
+        from evaluation.clip_score import clip_score
+
         rows = inputs[self._pictures].to_pylist()
         texts = dict(zip(inputs["prompts"]["row_id"].to_pylist(), inputs["prompts"]["prompt"].to_pylist(), strict=True))
         found, waiting = list[dict[str, Any]](), list[tuple[dict[str, Any], np.ndarray]]()

@@ -1,4 +1,7 @@
-"""What draws: a checkpoint of ours, or a pipeline of diffusers. Each gives the same picture for a prompt and a seed."""
+"""What draws: a checkpoint of ours, or a pipeline of diffusers. Each gives the same picture for a prompt and a seed.
+
+torch is imported where a painter is loaded: a finished evaluation is planned without it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 
 import recipes
 from evaluation.picture_files import Pixels, folder_stamp, pictures_in
@@ -20,9 +22,9 @@ from models.weights import UNREADABLE, one_line, quiet, read_json
 from schemas.evaluation import Model
 from schemas.reasons import PictureReason
 from schemas.training import TrainingRecipe
-from training.encoders.make import weights_digests
-from training.model.files import file_digest
-from training.sample import draw, load_trained, trained_checkpoints
+from training.encoders.weights import weights_digests
+from training.model.seal import file_digest
+from training.stored_run import trained_checkpoints
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
 
@@ -118,12 +120,14 @@ class CheckpointPainter:
             recipe: whose `sample` says the steps and the guidance.
             side: of the square, px.
         """
-        self._recipe, self._shape = recipe, (side, side)
-        self._model, _ = load_trained(recipe, stage, step)
-        self._model.to(choose_device(device, "run.device"))
+        from training.sample import draw, load_trained
+
+        model, _ = load_trained(recipe, stage, step)
+        self._draw = partial(draw, model.to(choose_device(device, "run.device")), recipe)
+        self._shape = (side, side)
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Pixels | PictureReason]:
-        drawn = draw(self._model, self._recipe, prompts, [self._shape] * len(prompts), seeds)
+        drawn = self._draw(prompts, [self._shape] * len(prompts), seeds)
         return [np.ascontiguousarray(picture.transpose(1, 2, 0)) for picture in drawn]
 
 
@@ -175,6 +179,7 @@ class PipelinePainter:
         Raises:
             ValueError: it cannot be loaded.
         """
+        import torch
         from diffusers import DiffusionPipeline
 
         dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[model.precision]
@@ -196,6 +201,8 @@ class PipelinePainter:
         self._knobs = {knob: value for knob, value in given.items() if value is not None}
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Pixels | PictureReason]:
+        import torch
+
         generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         with torch.inference_mode():
             found = self._pipeline(prompt=list(prompts), generator=generators, output_type="np", **self._knobs)

@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 from schemas.files import address_of, entries_in, is_file, is_folder, read_file, shown_place
 from schemas.shard_index import INDEX_FILE, ShardIndex
 from schemas.texts import NotText, encoding_of, parse_json
+from training.data.reader import ShardReader
+from training.data.selection import Selection
+from training.data.tars import Copies
 
 PROMPTS_FILE, MJHQ_FILE = "prompts.jsonl", "meta_data.json"
 GENEVAL_FILE, DPG_FILE, COMPBENCH_END = "evaluation_metadata.jsonl", "dpg_bench.csv", "_val.txt"
@@ -167,10 +170,6 @@ def _read_compbench(path: Path) -> Iterator[Found]:
 
 
 def _read_dataset(path: Path) -> Iterator[Found]:
-    from training.data.reader import ShardReader  # which needs torch, and takes a second
-    from training.data.selection import Selection
-    from training.data.tars import Copies
-
     rows = Selection(ShardIndex(path / "shards"))
     address = address_of(path)
     reader = ShardReader(path / "shards", rows, copies=None if address is None else Copies.of(address, path))

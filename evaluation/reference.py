@@ -15,7 +15,6 @@ import pyarrow as pa
 from engine.dataset import Dataset
 from engine.runner import Runner
 from engine.steps import Observer, run_steps
-from evaluation.frechet import frechet_distance
 from evaluation.measuring import Wanted, features_job
 from evaluation.picture_files import folder_stamp, pictures_by_name, pictures_in
 from evaluation.pictures import pictures_table, take_job
@@ -27,7 +26,7 @@ from schemas.files import is_file, place_of, shown_place
 from schemas.reasons import PictureReason
 from schemas.shard_index import INDEX_FILE, ShardIndex
 from schemas.strict import fingerprint
-from training.stages import select_rows
+from training.data.selection import select_rows
 
 LOWEST = 1e-6
 """How far below zero an eigenvalue of a covariance may be, relative to its trace: rounding of float32."""
@@ -161,6 +160,8 @@ def read_moments(path: Path) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ValueError: it cannot be read, holds pickled objects, or is no mean and covariance of 2,048 features.
     """
+    from evaluation.frechet import frechet_distance
+
     try:
         with np.load(path, allow_pickle=False) as stored:
             mu, sigma = stored["mu"], stored["sigma"]

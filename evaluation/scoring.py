@@ -1,4 +1,7 @@
-"""The table of results: a number per model, metric and category, with all that it depends on."""
+"""The table of results: a number per model, metric and category, with all that it depends on.
+
+The measures are imported where they are used: they take torch, and a finished evaluation is planned without it.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,11 @@ from engine.dataset import Dataset, read_parquet
 from engine.job import Job, State
 from engine.names import Held
 from engine.run_log import JobResult
-from evaluation.frechet import Moments, frechet_distance
 from evaluation.measuring import Wanted
-from evaluation.mmd import cmmd
 from evaluation.painters import Plan
 from evaluation.pictures import pictures_table
 from evaluation.preference import bootstrap
 from evaluation.reference import NAME, Against, encodings_of
-from evaluation.results import distances, flags_of
 from schemas.evaluation import Metrics
 from schemas.tables import RESULTS
 
@@ -212,6 +212,8 @@ def _against_moments(
     x: np.ndarray, wanted: Wanted, against: Against | None, flags: list[str]
 ) -> Iterator[dict[str, Any]]:
     """The rows of pictures against moments: FID, and why there is nothing else."""
+    from evaluation.frechet import Moments, frechet_distance
+
     assert against is not None and against.moments is not None
     row: dict[str, Any] = {"num_generated": len(x), "flags": flags}
     reasons = dict.fromkeys(wanted.metrics, "the reference is moments, which give FID alone")
@@ -234,6 +236,9 @@ def _of_one(
     category: str | None, x: np.ndarray, y: np.ndarray, wanted: Wanted, metrics: Metrics, flags: list[str]
 ) -> Iterator[dict[str, Any]]:
     """The rows of one set of pictures against one reference."""
+    from evaluation.mmd import cmmd
+    from evaluation.results import distances, flags_of
+
     row: dict[str, Any] = {"category": category, "num_generated": len(x), "num_reference": len(y), "flags": flags}
     fewest = min(len(x), len(y))
     if fewest < FEWEST:

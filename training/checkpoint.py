@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import re
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -15,25 +13,10 @@ from torch import Tensor
 
 from schemas.commit import atomic_write
 from schemas.files import TEMPORARY
+from training.checkpoint_files import checkpoints, whole
 from training.model import LoadReport, PixArt
 from training.model.convert import assign_weights, read_torch_file
-from training.model.files import SealedFile, refuse_damage
-
-log = logging.getLogger(__name__)
-
-CHECKPOINT_NAME = re.compile(r"step-(\d{8})\.pt")
-
-
-def checkpoints(folder: Path) -> list[tuple[int, Path]]:
-    """The checkpoints of a stage folder as (step, path), oldest first."""
-    if not folder.is_dir():
-        return []
-    found = ((CHECKPOINT_NAME.fullmatch(path.name), path) for path in folder.iterdir())
-    return sorted((int(match[1]), path) for match, path in found if match)
-
-
-def latest_checkpoint(folder: Path) -> tuple[int, Path] | None:
-    return next(iter(reversed(checkpoints(folder))), None)
+from training.model.seal import SealedFile
 
 
 class CheckpointWriter:
@@ -142,27 +125,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if missing:
         raise ValueError(f"{path}: is no training checkpoint ({missing[0]} is missing); weights alone can be a parent")
     return content
-
-
-def whole(path: Path) -> bool:
-    """Whether a checkpoint's bytes are those that were written."""
-    try:
-        refuse_damage(path)
-    except (ValueError, OSError):
-        return False
-    return True
-
-
-def set_aside(path: Path, why: str) -> Path:
-    """Give a checkpoint a name under which no run finds it, and return that."""
-    return path.rename(path.with_name(f"{path.name}.{why}"))
-
-
-def last_good(folder: Path) -> tuple[int, Path] | None:
-    """The newest whole checkpoint of a stage; damaged newer ones are set aside."""
-    while (last := latest_checkpoint(folder)) is not None and not whole(last[1]):
-        log.warning("%s: damaged, set aside as %s", last[1], set_aside(last[1], "damaged").name)
-    return last
 
 
 def load_checkpoint(model: PixArt, path: Path, *, ema: bool = True) -> LoadReport:

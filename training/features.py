@@ -20,7 +20,8 @@ from schemas.shard_index import INDEX_FILE, no_index
 from schemas.training import Stage, TrainingRecipe
 from training.data.stored import StoredArrays
 from training.data.tars import Copies
-from training.encoders.make import Encoders, weights_digests
+from training.encoders.make import Encoders
+from training.encoders.weights import weights_digests
 from training.stages import pixel_multiple
 
 USED_FILE = "features.json"

@@ -19,7 +19,7 @@ from schemas.seal import check_text, seal_text
 from schemas.training import Stage, TrainingRecipe
 from training.data.reader import DamagedSample, ShardReader
 from training.data.selection import Selection
-from training.encoders.make import weights_digests
+from training.encoders.weights import weights_digests
 from training.model.convert import weights_sha256
 from training.stages import copies_of
 from training.weak_to_strong import parent_weights

@@ -18,7 +18,7 @@ from schemas.buckets import LABELS, sizes
 from schemas.commit import atomic_write
 from schemas.ids import counter
 from schemas.training import LATENT_DOWNSAMPLING, Stage, TrainingRecipe
-from training.checkpoint import checkpoints, load_checkpoint
+from training.checkpoint import load_checkpoint
 from training.data.chance import noise
 from training.data.loader import PaddedText
 from training.data.order import Shape
@@ -29,7 +29,7 @@ from training.diffusion.sampler import NoiseModel
 from training.encoders.make import codec_for, text_encoder_for
 from training.model import PixArt
 from training.stages import copies_of, pixel_multiple, stage_data
-from training.stored_run import bring_stage, places_named
+from training.stored_run import trained_checkpoints
 from training.weak_to_strong import model_config
 
 log = logging.getLogger(__name__)
@@ -167,21 +167,6 @@ def draw_prompts(model: PixArt, recipe: TrainingRecipe, stage: Stage, out: Path)
         prompts = list(recipe.sample.prompts)
         seeds = [counter(prompt, f"sample/{recipe.seed}") for prompt in prompts]
         write_grid([[picture] for picture in draw(model, recipe, prompts, [shape] * len(prompts), seeds)], out)
-
-
-def trained_checkpoints(recipe: TrainingRecipe, stage: str | None) -> tuple[Stage, dict[int, Path]]:
-    """A stage, or the last stage that has a checkpoint, and the file of each step that is kept, the newest last.
-
-    Raises:
-        ValueError: nothing is trained yet, or there is no such stage.
-    """
-    candidates = [recipe.stage_named(stage)] if stage is not None else list(reversed(recipe.stages))
-    with places_named(recipe):
-        for candidate in candidates:
-            bring_stage(recipe, candidate)
-            if found := checkpoints(recipe.stage_folder(candidate)):
-                return candidate, dict(found)
-    raise ValueError(f"{recipe.out}: no checkpoint of {stage or 'any stage'} here; train first (sigma train)")
 
 
 def load_trained(recipe: TrainingRecipe, stage: str | None, step: int | None = None) -> tuple[PixArt, Stage]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from schemas.locations import is_remote
 from schemas.training import Stage, TrainingRecipe
-from training.checkpoint import CHECKPOINT_NAME
+from training.checkpoint_files import CHECKPOINT_NAME, checkpoints
 from training.data.tars import Copies
 
 
@@ -117,6 +117,21 @@ def places_named(recipe: TrainingRecipe) -> Iterator[None]:
         if said == str(error):
             raise
         raise ValueError(said) from None
+
+
+def trained_checkpoints(recipe: TrainingRecipe, stage: str | None) -> tuple[Stage, dict[int, Path]]:
+    """A stage, or the last stage that has a checkpoint, and the file of each step that is kept, the newest last.
+
+    Raises:
+        ValueError: nothing is trained yet, or there is no such stage.
+    """
+    candidates = [recipe.stage_named(stage)] if stage is not None else list(reversed(recipe.stages))
+    with places_named(recipe):
+        for candidate in candidates:
+            bring_stage(recipe, candidate)
+            if found := checkpoints(recipe.stage_folder(candidate)):
+                return candidate, dict(found)
+    raise ValueError(f"{recipe.out}: no checkpoint of {stage or 'any stage'} here; train first (sigma train)")
 
 
 def _files(stage: Path) -> list[Path]:

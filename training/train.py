@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from schemas.training import Stage, TrainingRecipe
-from training.checkpoint import CheckpointWriter, checkpoints, last_good, latest_checkpoint, set_aside
+from training.checkpoint import CheckpointWriter
+from training.checkpoint_files import checkpoints, last_good, latest_checkpoint, set_aside
 from training.data.chance import Chance
 from training.data.loader import Loader
 from training.encoders.make import Encoders

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from schemas.training import SCRATCH, Stage, TrainingRecipe, is_path
-from training.checkpoint import latest_checkpoint, load_checkpoint
+from training.checkpoint import load_checkpoint
+from training.checkpoint_files import latest_checkpoint
 from training.model import KVCompression, PixArt, PixArtConfig, load_weights
 
 log = logging.getLogger(__name__)

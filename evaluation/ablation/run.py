@@ -22,7 +22,8 @@ from schemas.ablation import AblationRecipe
 from schemas.seal import read_json, write_json
 from schemas.strict import fingerprint
 from schemas.training import SCRATCH, Stage, TrainingRecipe, is_path
-from training.checkpoint import checkpoints, latest_checkpoint, load_checkpoint
+from training.checkpoint import load_checkpoint
+from training.checkpoint_files import checkpoints, latest_checkpoint
 from training.data.chance import Chance
 from training.data.loader import Loader
 from training.encoders.make import Encoders

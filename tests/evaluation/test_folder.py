@@ -6,6 +6,8 @@ import contextlib
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +21,6 @@ from typer.testing import CliRunner
 from commands.front_door import app
 from curation.build import Observer
 from engine.dataset import Dataset
-from evaluation import painters
 from evaluation.features import Network
 from evaluation.folder import Evaluated, evaluate
 from evaluation.measuring import measured
@@ -31,6 +32,9 @@ from schemas.ids import counter
 from tests.building import build, recipe
 from tests.dying import Died, dying_at
 from tests.training.conftest import photo
+from training import sample
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(values: dict[str, Any], *redo: str, **knobs: Any) -> Evaluated:
@@ -79,9 +83,29 @@ def test_the_tars_are_samples_that_any_reader_knows(evaluation: dict[str, Any]) 
 
 def test_a_finished_evaluation_has_nothing_to_do(evaluation: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     run(evaluation)
-    monkeypatch.setattr(painters, "draw", None)
+    monkeypatch.setattr(sample, "draw", None)
     again = run(evaluation)
     assert not again.has_run and again.results
+
+
+@pytest.mark.slow
+def test_a_finished_evaluation_imports_neither_torch_nor_transformers(
+    evaluation: dict[str, Any], trained: Path, tmp_path: Path
+) -> None:
+    dataset = {"pictures": str(trained / "dataset"), "features": str(tmp_path / "features")}
+    evaluation |= {"prompts": {"source": str(trained / "dataset")}, "reference": dataset}
+    evaluation["metrics"]["allow_contaminated"] = True
+    run(evaluation)
+    (tmp_path / "recipe.yaml").write_text(json.dumps(evaluation))
+    program = (  # a fresh interpreter: one that is forked has imported everything
+        "import sys, sigma\n"
+        "from pathlib import Path\n"
+        "from commands.evaluating import evaluate\n"
+        f"evaluate(Path({str(tmp_path / 'recipe.yaml')!r}))\n"
+        "print([name for name in ('torch', 'transformers', 'diffusers', 'ray') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert "finished already" in done.stdout and done.stdout.endswith("\n[]\n"), done.stdout[-300:] + done.stderr
 
 
 @pytest.mark.slow
@@ -89,14 +113,14 @@ def test_wherever_it_is_killed_it_gives_the_same_bytes_and_draws_nothing_twice(
     evaluation: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = list[int]()
-    real = painters.draw
+    real = sample.draw
 
     def counting(model: Any, recipe: Any, captions: Any, shapes: Any, seeds: Any) -> Any:
         found = real(model, recipe, captions, shapes, seeds)
         drawn.extend(seeds)
         return found
 
-    monkeypatch.setattr(painters, "draw", counting)
+    monkeypatch.setattr(sample, "draw", counting)
     run(evaluation)
     whole = content(tmp_path / "out")
     assert len(drawn) == len(set(drawn)) == 5

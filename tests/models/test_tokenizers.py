@@ -11,7 +11,7 @@ import sentencepiece
 from models.tokenizers import find_tokenizer, find_vocabulary, load_tokenizer
 from schemas.sentences import fit, sentence_ends
 from schemas.training import Text
-from training.encoders.pretrained import _t5_folders
+from training.encoders.weights import t5_folders
 
 CAPTIONS = (
     "A small red house stands behind two tall trees on a green hill.",
@@ -35,7 +35,7 @@ def test_mix_and_training_read_the_same_vocabulary(tmp_path: Path, given: str, v
     expected.parent.mkdir(exist_ok=True)
     expected.touch()
     assert find_vocabulary(folder) == find_tokenizer(str(folder)) == expected
-    assert _t5_folders(Text(encoder="t5", weights=str(folder))) == (folder, expected.parent)
+    assert t5_folders(Text(encoder="t5", weights=str(folder))) == (folder, expected.parent)
 
 
 def test_the_sentencepiece_model_goes_before_its_conversion(tmp_path: Path) -> None:

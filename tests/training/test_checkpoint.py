@@ -11,9 +11,10 @@ import torch
 
 from schemas.training import TrainingRecipe
 from tests.processes import run_python
-from training.checkpoint import CheckpointWriter, checkpoints, latest_checkpoint, read_checkpoint, write_checkpoint
+from training.checkpoint import CheckpointWriter, read_checkpoint, write_checkpoint
+from training.checkpoint_files import checkpoints, latest_checkpoint
 from training.encoders.make import text_encoder_for
-from training.model.files import SealedFile
+from training.model.seal import SealedFile
 from training.state import TrainState, learning_rate
 from training.weak_to_strong import starting_model
 

@@ -11,9 +11,9 @@ import pytest
 from schemas.shard_index import ShardIndex, read_index
 from schemas.training import TrainingRecipe
 from tests.processes import run_python
-from training.data.selection import Selection
+from training.data.selection import Selection, select_rows
 from training.identity import check_identity, identity, rows_sha256
-from training.stages import locked, select_rows, stage_data
+from training.stages import locked, stage_data
 
 
 def ids(rows: Selection) -> list[str]:

@@ -24,7 +24,7 @@ import training.train
 from schemas.buckets import sizes
 from schemas.training import TrainingRecipe
 from tests.processes import Python
-from training.checkpoint import latest_checkpoint
+from training.checkpoint_files import latest_checkpoint
 from training.data.loader import Loader, PaddedText
 from training.inputs import ModelInputs
 from training.metrics import METRICS_FILE, read_metrics

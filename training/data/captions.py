@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import NamedTuple
-
-from torch import Tensor
+from typing import TYPE_CHECKING, NamedTuple
 
 from models.tokenizers import WORDS, load_tokenizer
 from schemas.sentences import fit
 from schemas.strict import read_yaml
 from schemas.tokens import MAX_TOKENS, count_tokens
 from schemas.training import TrainingRecipe
+
+if TYPE_CHECKING:  # captions are read without torch, which takes a second
+    from torch import Tensor
 
 MIXED, RAW, SYNTHETIC = "mixed", "raw", "synthetic"
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from schemas.buckets import TABLES, nearest_codes, sizes
 from training.data.order import Shape, Shapes
 from training.data.selection import Selection
+
+if TYPE_CHECKING:  # samples are read without torch, which takes a second
+    from torch import Tensor
 
 Pixels = NDArray[np.uint8]
 """(3, height, width)."""
@@ -38,7 +41,7 @@ def to_unit_range(pixels: Tensor) -> Tensor:
 
 def from_unit_range(pixels: Tensor) -> Tensor:
     """[-1, 1], clipped -> uint8; the inverse of `to_unit_range`."""
-    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return ((pixels.float().clamp(-1, 1) + 1) * 127.5).round().byte()
 
 
 def shapes_of(rows: Selection, resolution: int, multiple: int, multi_aspect: bool) -> Shapes:

@@ -7,7 +7,7 @@ from functools import cached_property
 from schemas.training import Latents, Text, TrainingRecipe
 from training.encoders.base import Codec, TextEncoder
 from training.encoders.offline import BlockDCT, HashedText
-from training.encoders.pretrained import SCALING_FACTOR, sdxl_vae, t5_digest, t5_text, vae_digest
+from training.encoders.pretrained import SCALING_FACTOR, sdxl_vae, t5_text
 
 
 def codec_for(latents: Latents) -> Codec:
@@ -48,16 +48,3 @@ class Encoders:
     def latent_scale(self) -> float:
         """`Codec.scale`, without loading the codec."""
         return SCALING_FACTOR if self._recipe.latents.codec == "sdxl" else BlockDCT.scale
-
-
-def weights_digests(latents: Latents, text: Text) -> dict[str, str | None]:
-    """The digest of each encoder's weights, by knob; None where the weights are not on this machine.
-
-    Encoders without weights are left out.
-    """
-    digests = {}
-    if latents.codec == "sdxl":
-        digests["latents.weights"] = vae_digest(latents)
-    if text.encoder == "t5":
-        digests["text.weights"] = t5_digest(text)
-    return digests

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from models.device import choose_device
-from models.digest import weights_digest
-from models.tokenizers import find_vocabulary
-from models.weights import SDXL_VAE, T5_XXL, component, find_weights, load_frozen, missing_weights
+from models.weights import load_frozen
 from schemas.training import LATENT_DOWNSAMPLING, Latents, Text
 from training.encoders.base import draw_latents
+from training.encoders.weights import t5_folders, vae_folder
 
 if TYPE_CHECKING:  # imported where they are used: they take seconds
     from diffusers import AutoencoderKL
@@ -25,8 +24,6 @@ SCALING_FACTOR = 0.13025
 """Latents of the SDXL VAE are multiplied by this, which brings them to about unit variance; PixArt-Σ's."""
 CAPTIONS_AT_ONCE = 32
 """Captions of one length that go through T5 together on a GPU."""
-DIGESTED_SUFFIXES, DIGESTED_NAMES = (".safetensors", ".model"), ("config.json", "tokenizer.json")
-"""The files that name the content of a folder of weights: weights, vocabularies and configurations."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -122,7 +119,7 @@ def sdxl_vae(latents: Latents) -> SdxlVae:
     Raises:
         ValueError: it is not on this machine, is damaged, or is no SDXL VAE.
     """
-    return SdxlVae(_load_vae(_vae_folder(latents), latents.precision, choose_device()), latents.posterior)
+    return SdxlVae(_load_vae(vae_folder(latents), latents.precision, choose_device()), latents.posterior)
 
 
 def t5_text(text: Text) -> T5Text:
@@ -131,45 +128,11 @@ def t5_text(text: Text) -> T5Text:
     Raises:
         ValueError: it is not on this machine, is damaged, or is of another width than the recipe says.
     """
-    folder, tokenizer = _t5_folders(text)
+    folder, tokenizer = t5_folders(text)
     model, words = _load_t5(folder, tokenizer, text.precision, choose_device())
     if model.config.d_model != text.channels:
         raise ValueError(f"{folder}: gives {model.config.d_model} channels; set text.channels={model.config.d_model}")
     return T5Text(model, words, text.max_tokens)
-
-
-def vae_digest(latents: Latents) -> str | None:
-    """The digest of the VAE that a recipe names, in whatever folder it is; None where this machine does not have it."""
-    return _digest(lambda: [_vae_folder(latents)])
-
-
-def t5_digest(text: Text) -> str | None:
-    """The digest of the T5 encoder and tokenizer that a recipe names; None where this machine does not have them."""
-    return _digest(lambda: _t5_folders(text))
-
-
-def _digest(find: Callable[[], Iterable[Path]]) -> str | None:
-    try:
-        files = [path for folder in find() for path in sorted(folder.iterdir())]
-    except ValueError:  # what find_weights raises where there are none
-        return None
-    return weights_digest(path for path in files if path.suffix in DIGESTED_SUFFIXES or path.name in DIGESTED_NAMES)
-
-
-def _vae_folder(latents: Latents) -> Path:
-    found = find_weights(latents.weights, SDXL_VAE, "latents.weights")
-    folder = component(found, "vae")
-    if folder is None:
-        raise missing_weights(SDXL_VAE, "latents.weights", str(found))
-    return folder
-
-
-def _t5_folders(text: Text) -> tuple[Path, Path]:
-    found = find_weights(text.weights, T5_XXL, "text.weights")
-    folder, vocabulary = component(found, "text_encoder"), find_vocabulary(found)
-    if folder is None or vocabulary is None:
-        raise missing_weights(T5_XXL, "text.weights", str(found))
-    return folder, vocabulary.parent
 
 
 @lru_cache(maxsize=1)  # training and the pictures it draws of itself share one copy

@@ -13,9 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from training.model.files import diffusers_files, file_digest, plain_weights, refuse_damage
+from training.model.files import diffusers_files, plain_weights
 from training.model.layouts import NULL_CAPTION, POSITION_TABLE, from_diffusers
 from training.model.pixart import PixArt
+from training.model.seal import file_digest, refuse_damage
 
 IGNORED_BUFFERS = (POSITION_TABLE,)
 """Recomputed by us for every grid, so a stored one is not read."""

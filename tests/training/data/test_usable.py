@@ -12,10 +12,9 @@ from schemas.ids import image_id
 from schemas.shard_index import INDEX_SCHEMA, ShardIndex
 from schemas.training import Data, TrainingRecipe
 from training.data.order import BatchOrder
-from training.data.selection import Selection
+from training.data.selection import Selection, select_rows
 from training.data.transform import shapes_of
 from training.data.usable import Usable, enlargement, held_out, without_enlarged, without_repeated
-from training.stages import select_rows
 
 
 def selection(sizes: list[tuple[int, int]], weight: float | None = 1.0) -> Selection:

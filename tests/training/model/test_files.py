@@ -14,7 +14,7 @@ from tests.training.model.test_convert import same, small, to_diffusers
 from training.checkpoint import write_checkpoint
 from training.model import load_weights
 from training.model.convert import read_torch_file, read_weights
-from training.model.files import file_digest, stated_digest
+from training.model.seal import file_digest, stated_digest
 
 
 def test_a_flipped_bit_anywhere_in_a_checkpoint_is_named(tmp_path):

@@ -16,7 +16,8 @@ import training.train
 from schemas.training import Data, TrainingRecipe
 from tests.processes import Python
 from tests.training.runs import Run, metrics_of
-from training.checkpoint import latest_checkpoint, read_checkpoint
+from training.checkpoint import read_checkpoint
+from training.checkpoint_files import latest_checkpoint
 from training.parallel.lost_process import full_memory_named, lost_process_named
 
 pytestmark = pytest.mark.slow
