@@ -227,7 +227,7 @@ def recipe(
     name: Annotated[
         str,
         typer.Argument(
-            help="data, train, ablation, evaluation or evaluation-set: every knob; or a recipe that comes with Sigma."
+            help="data, train, ablation, evaluation, evaluation-set or judge: every knob; or one that comes with Sigma."
         ),
     ] = "data",
 ) -> None:
@@ -235,6 +235,7 @@ def recipe(
     from schemas.ablation import AblationRecipe
     from schemas.evaluation import EvaluationRecipe
     from schemas.evaluation_set import EvaluationSet
+    from schemas.judging import JudgeRecipe
     from schemas.training import TrainingRecipe
 
     with refusals():
@@ -244,6 +245,7 @@ def recipe(
             "ablation": AblationRecipe,
             "evaluation": EvaluationRecipe,
             "evaluation-set": EvaluationSet,
+            "judge": JudgeRecipe,
         }
         if name not in {**models, **SHIPPED}:
             raise ValueError(f"{name}: no such recipe; there are {', '.join([*models, *SHIPPED])}")

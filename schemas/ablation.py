@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -17,6 +17,8 @@ LEAST_SEEDS = 3
 
 class AblationRecipe(StrictModel):
     """What is varied, how often it is trained, and how it is measured."""
+
+    recipe_kind = "an ablation recipe"
 
     train: Annotated[str, Field(min_length=1)]
     """The training recipe: a YAML file, or the name of one that comes with Sigma."""
@@ -71,10 +73,3 @@ class AblationRecipe(StrictModel):
         if self.points % self.pictures_at:
             raise ValueError(f"pictures_at {self.pictures_at} does not divide points {self.points}; set one that does")
         return self
-
-    @classmethod
-    def other_kind(cls, values: dict[str, Any]) -> str | None:
-        """A training recipe has stages."""
-        if "stages" not in values:
-            return None
-        return "is a training recipe, which sigma train takes; sigma recipe ablate_demo prints an ablation recipe"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -144,6 +144,8 @@ class Run(StrictModel):
 class EvaluationRecipe(StrictModel):
     """One recipe makes one evaluation: pictures of some models for the same prompts, and what they measure."""
 
+    recipe_kind = "an evaluation recipe"
+
     out: Annotated[str, AfterValidator(for_datasets)]
     """The folder to write."""
     prompts: Prompts
@@ -154,14 +156,6 @@ class EvaluationRecipe(StrictModel):
     draw: Draw = Draw()
     metrics: Metrics = Metrics()
     run: Run = Run()
-
-    @classmethod
-    def other_kind(cls, values: dict[str, Any]) -> str | None:
-        if "stages" in values:
-            return "is a training recipe, which sigma train takes; sigma recipe evaluation prints an evaluation recipe"
-        if "images" in values or "sources" in values:
-            return "is a data recipe, which sigma build takes; sigma recipe evaluation prints an evaluation recipe"
-        return None
 
     def out_path(self) -> Path:
         """The folder to write."""

@@ -29,6 +29,8 @@ class Judged(StrictModel):
 class JudgeRecipe(StrictModel):
     """Models of the same prompts, compared pair by pair."""
 
+    recipe_kind = "a judge's recipe"
+
     out: Place
     """Folder of the verdicts and results. Models that join later are compared without asking anything again."""
     models: Annotated[dict[Annotated[str, Field(min_length=1, max_length=80)], Judged], Field(min_length=2)]

@@ -246,6 +246,8 @@ class Run(StrictModel):
 class DataRecipe(StrictModel):
     """One recipe makes one dataset."""
 
+    recipe_kind = "a data recipe"
+
     images: str | tuple[str, ...] | None = None
     """A folder of images, or a list of them; short for entries in `sources`. One added at the end later appends."""
     sources: tuple[Source, ...] = ()
@@ -310,12 +312,6 @@ class DataRecipe(StrictModel):
                     f"set {self.screen.how_to_compute(column)}"
                 )
         return self
-
-    @classmethod
-    def other_kind(cls, values: dict[str, Any]) -> str | None:
-        if "stages" not in values:
-            return None
-        return "is a training recipe, which sigma train takes; sigma recipe folder prints a data recipe"
 
     def all_sources(self) -> tuple[AnySource, ...]:
         """The sources in order, `images` spelled out."""

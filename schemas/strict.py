@@ -8,7 +8,7 @@ import json
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -24,11 +24,36 @@ Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 """What a generator, or DuckDB, takes as a seed."""
 
 
+class RecipeKind(NamedTuple):
+    """What tells one kind of recipe from the others."""
+
+    keys: frozenset[str]
+    """Keys that no other kind has."""
+    command: str
+    """What takes it."""
+    example: str
+    """What `sigma recipe` prints of it."""
+
+
+KINDS = {
+    "a training recipe": RecipeKind(frozenset({"stages"}), "sigma train", "train_demo"),
+    "an ablation recipe": RecipeKind(frozenset({"train", "operator"}), "sigma ablate", "ablate_demo"),
+    "a judge's recipe": RecipeKind(frozenset({"judge", "aspects"}), "sigma judge", "judge"),
+    "an evaluation recipe": RecipeKind(frozenset({"prompts", "metrics"}), "sigma evaluate", "evaluate_demo"),
+    "a data recipe": RecipeKind(
+        frozenset({"images", "sources", "select", "caption", "mix", "dedup", "shard", "clean"}), "sigma build", "folder"
+    ),
+}
+
+
 class StrictModel(BaseModel):
     """Base of every recipe section: frozen, and a key it does not know is an error.
 
     Field docstrings become descriptions, so `model_json_schema()` documents every knob.
     """
+
+    recipe_kind: ClassVar[str | None] = None
+    """Of a recipe: its name in `KINDS`."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -66,7 +91,13 @@ class StrictModel(BaseModel):
 
     @classmethod
     def other_kind(cls, values: dict[str, Any]) -> str | None:
-        """What a mapping is that was meant for another model, and for which command; None where it is none of those."""
+        """What a mapping is that was meant for another command, by a key of its own; None where it is none of those."""
+        if cls.recipe_kind is None or KINDS[cls.recipe_kind].keys & values.keys():
+            return None
+        for name, kind in KINDS.items():
+            if kind.keys & values.keys():
+                ours = f"sigma recipe {KINDS[cls.recipe_kind].example} prints {cls.recipe_kind}"
+                return f"is {name}, which {kind.command} takes; {ours}"
         return None
 
     def resolved(self) -> dict[str, Any]:

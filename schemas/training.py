@@ -390,6 +390,8 @@ class Wandb(StrictModel):
 class TrainingRecipe(StrictModel):
     """Everything that a training run depends on."""
 
+    recipe_kind = "a training recipe"
+
     dataset: Place
     """Dataset folder, or its address in a store (`s3://bucket/folder`); its `shards/index.parquet` is read."""
     out: Place
@@ -499,15 +501,6 @@ class TrainingRecipe(StrictModel):
             if every > stage.steps:
                 said.append(f"{knob} is {every:,} and the stage has {stage.steps:,} steps, so it never comes here")
         return said
-
-    @classmethod
-    def other_kind(cls, values: dict[str, Any]) -> str | None:
-        from schemas.recipe import DataRecipe  # imported here: each kind knows the other's keys
-
-        foreign = DataRecipe.model_fields.keys() - cls.model_fields.keys()
-        if "stages" in values or not foreign & values.keys():
-            return None
-        return "is a data recipe, which sigma build takes; sigma recipe train_demo prints a training recipe"
 
     def _check_stage(self, number: int, stage: Stage) -> None:
         where = f"stages.{number} ({stage.name})"

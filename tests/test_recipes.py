@@ -60,6 +60,6 @@ def test_a_recipe_to_print_that_there_is_not_is_refused_with_those_there_are() -
     done = CliRunner().invoke(app, ["recipe", "flower"])
     assert done.exit_code == 1
     assert (
-        "flower: no such recipe; there are data, train, ablation, evaluation, evaluation-set, ablate_demo, "
+        "flower: no such recipe; there are data, train, ablation, evaluation, evaluation-set, judge, ablate_demo, "
         in " ".join(done.output.split())
     )

@@ -8,8 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
+from schemas.ablation import AblationRecipe
+from schemas.evaluation import EvaluationRecipe
+from schemas.judging import JudgeRecipe
 from schemas.recipe import DataRecipe
-from schemas.strict import apply_override, fingerprint, read_yaml
+from schemas.strict import KINDS, StrictModel, apply_override, fingerprint, read_yaml
+from schemas.training import TrainingRecipe
 
 
 def refusal(values: dict[str, Any]) -> str:
@@ -119,3 +123,23 @@ def test_fingerprint_names_values_not_their_order() -> None:
     assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
     assert fingerprint({"a": 1}) != fingerprint({"a": 2})
     assert fingerprint({}) == "44136fa355b3678a"
+
+
+LOADED = (TrainingRecipe, AblationRecipe, JudgeRecipe, EvaluationRecipe, DataRecipe)
+
+
+@pytest.mark.parametrize("ours", LOADED)
+@pytest.mark.parametrize("theirs", LOADED)
+def test_a_recipe_of_another_kind_is_refused_with_the_command_that_takes_it(
+    ours: type[StrictModel], theirs: type[StrictModel], tmp_path: Path
+) -> None:
+    assert theirs.recipe_kind is not None
+    kind = KINDS[theirs.recipe_kind]
+    for key in kind.keys:
+        assert key in theirs.model_fields and all(key not in each.model_fields for each in LOADED if each is not theirs)
+    file = tmp_path / "recipe.yaml"
+    file.write_text("".join(f"{key}: 1\n" for key in kind.keys) + "out: x\n")
+    with pytest.raises(ValueError) as refused:
+        ours.load(file)
+    says = f"is {theirs.recipe_kind}, which {kind.command} takes; sigma recipe "
+    assert (says in str(refused.value)) == (ours is not theirs)
