@@ -135,20 +135,25 @@ def sql(
 def report(
     dataset: DatasetFolder, out: Annotated[Path | None, typer.Option(help="Where to write it.", callback=local)] = None
 ) -> None:
-    """Write report.html: the funnel, the statistics, and pictures with their captions, in one file."""
+    """Write report.html, one file: a dataset's funnel, statistics and captioned pictures, or an evaluation's results,
+    curves and samples."""
     with refusals():
         console.print(f"report: {shown(write_report_page(dataset.absolute(), out))}")
 
 
 def write_report_page(dataset: Path, out: Path | None = None) -> Path:
-    """Write the report of a dataset and return its path."""
+    """Write the report of a dataset or an evaluation and return its path."""
     from engine import catalog
     from engine.dataset import Dataset
     from engine.one_state import one_state
+    from viewer.evaluation_report import write_evaluation_report
     from viewer.report import write_report
 
     data = Dataset(dataset)
     path = out or data.report
+    if data.is_evaluation:
+        write_evaluation_report(data, path)
+        return path
     with one_state(data), catalog.connect(data) as connection:
         write_report(connection, data.root, path)
     return path
@@ -166,7 +171,7 @@ def browse(
     ] = None,
     no_open: Annotated[bool, typer.Option("--no-open", help="Do not open a browser.")] = False,
 ) -> None:
-    """Look at a dataset in a browser: search, filter, nouns, thresholds, every row. Read-only; Ctrl-C ends it."""
+    """Look at a dataset or an evaluation in a browser: search, filter, every row; models side by side. Read-only."""
     import webbrowser
 
     from engine.dataset import Dataset

@@ -25,6 +25,11 @@ Pixels = NDArray[np.uint8]
 """(height, width, 3), RGB."""
 
 
+def pictures_table(model: str) -> str:
+    """The table of a model's pictures."""
+    return f"pictures/{model}"
+
+
 def read_picture(root: Path, row: Mapping[str, Any]) -> bytes:
     """The bytes of a picture that a row of `pictures/<model>` names.
 

@@ -23,6 +23,7 @@ from engine.paid import Paid
 from engine.runner import Progress
 from evaluation.painters import Painter, Plan
 from evaluation.picture_files import Pixels, facts_of, pictures_by_name, pixel_digest, read_picture
+from evaluation.picture_files import pictures_table as pictures_table
 from schemas.commit import atomic_write
 from schemas.evaluation import Draw, Run
 from schemas.files import entries_in, remove_folder
@@ -35,11 +36,6 @@ from schemas.tables import PICTURES
 SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,60}")
 SAMPLES = "samples"
 """Folder of the tars of drawn pictures, below the evaluation."""
-
-
-def pictures_table(model: str) -> str:
-    """The table of a model's pictures."""
-    return f"pictures/{model}"
 
 
 @dataclass(frozen=True, kw_only=True)

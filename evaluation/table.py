@@ -23,6 +23,10 @@ class Block:
     names: tuple[str, ...]
     lines: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...] = ()
+    category: str | None = None
+    """Of the prompts; None for all of them."""
+    is_published: bool = False
+    """Whether others have measured it."""
 
 
 def blocks(rows: Sequence[Row]) -> list[Block]:
@@ -34,7 +38,11 @@ def blocks(rows: Sequence[Row]) -> list[Block]:
     for table in PUBLISHED_SCORES:
         if table.protocol is None or table.protocol in protocols:
             lines = tuple((row.model, f"{row.fid:.2f}", f"{row.clip:g}") for row in table.rows)
-            found.append(Block(f"published, {table.title}", ("", "FID", "CLIP-Score"), lines, (table.compares,)))
+            found.append(
+                Block(
+                    f"published, {table.title}", ("", "FID", "CLIP-Score"), lines, (table.compares,), is_published=True
+                )
+            )
     return found
 
 
@@ -46,16 +54,21 @@ def _block(rows: Sequence[Row]) -> Block:
     for model in models:
         mine = [row for row in rows if row["model"] == model]
         for why in dict.fromkeys(row["reason"] for row in mine if row["reason"] is not None):
-            notes.append(f"{model}: {', '.join(_name(row['metric']) for row in mine if row['reason'] == why)}: {why}")
+            notes.append(
+                f"{model}: {', '.join(metric_name(row['metric']) for row in mine if row['reason'] == why)}: {why}"
+            )
         notes += [f"{model}: {flag}" for flag in dict.fromkeys(flag for row in mine for flag in row["flags"])]
         measured = [row for row in mine if row["reason"] is None]
         if measured:
             cells = [_cell(place.get((model, metric)), place.get((models[0], metric))) for metric in metrics]
             lines.append((model, *cells, _size(measured[0])))
-    return Block(_title(rows[0]), ("", *map(_name, metrics), "pictures"), tuple(lines), tuple(notes))
+    return Block(
+        title_of(rows[0]), ("", *map(metric_name, metrics), "pictures"), tuple(lines), tuple(notes), rows[0]["category"]
+    )
 
 
-def _name(metric: str) -> str:
+def metric_name(metric: str) -> str:
+    """A metric as people read it."""
     kind, _, rest = metric.partition(" ")
     shown = {"fid": "FID", "kid": "KID", "cmmd": "CMMD", "clip_score": "CLIP-Score (x100)"}.get(kind, kind)
     return f"{shown} {rest}".strip()
@@ -66,7 +79,8 @@ def _size(row: Row) -> str:
     return f"{row['num_generated']:,}{reference}"
 
 
-def _title(row: Row) -> str:
+def title_of(row: Row) -> str:
+    """What a row shares with all that stand in one block with it."""
     parts = [f"protocol {row['protocol']}", row["network"]]
     if row["reference"] is not None:
         parts.append(f"against {row['reference']}" + (f"@{row['reference_digest']}" if row["reference_digest"] else ""))

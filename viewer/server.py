@@ -1,4 +1,4 @@
-"""The server of `sigma browse`: pages over one dataset, by default for browsers on this machine only."""
+"""The server of `sigma browse`: pages over one dataset or evaluation, by default for browsers on this machine only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, suppress
-from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -21,12 +20,13 @@ from engine.dataset import Dataset
 from engine.one_state import Replaced
 from schemas.files import shown_place
 from viewer import filters, images, sections, thresholds
-from viewer.database import BACKGROUND_SECONDS, Database, TooSlow, signature
+from viewer.database import BACKGROUND_SECONDS, Database, signature
+from viewer.evaluation_pages import EvaluationPages
 from viewer.export import FORMATS, exported
 from viewer.figures import NOUNS_TABLE
 from viewer.filters import Filter
 from viewer.guard import LOOPBACK, Guard, is_loopback
-from viewer.rendering import TEMPLATES, environment
+from viewer.site import Page, Site, jpeg
 
 LOOK_EVERY_S = 1.0
 """The dataset is checked for new tables at most this often."""
@@ -70,27 +70,34 @@ class Live:
         self.database.close()
 
 
-class Pages:
+class Pages(Site):
     """One method per page."""
 
     def __init__(self, dataset: Dataset) -> None:
         self.live = Live(dataset)
-        self._name = dataset.root.name or str(dataset.root)
-        self._templates = environment(live=True)
-        for template in self._templates.list_templates(["jinja"]):
-            self._templates.get_template(template)  # compiled now, not while the first page is waited for
-        self._style = TEMPLATES.joinpath("style.css").read_text(encoding="utf-8")
-        self._script = TEMPLATES.joinpath("browse.js").read_text(encoding="utf-8")
+        super().__init__(dataset)
 
-    def _page(self, template: str, status: int = 200, **content: Any) -> Response:
-        page = self._templates.get_template(template).render(name=self._name, **content)
-        return Response(page.encode("utf-8", errors="replace"), status, media_type="text/html; charset=utf-8")
+    def routes(self) -> dict[str, Page]:
+        """The page of each address."""
+        return {
+            "/": self.index,
+            "/overview/{name}": self.section,
+            "/images": self.images,
+            "/images.sql": self.sql,
+            "/images.{form:str}": self.export,
+            "/images/{row_id:int}": self.image,
+            "/image/{row_id:int}": self.proxy,
+            "/thumb/{row_id:int}": self.thumbnail,
+            "/nouns": self.nouns,
+            "/nouns/{noun:path}": self.noun,
+            "/thresholds": self.thresholds,
+        }
 
     def index(self, request: Request) -> Response:
         """The overview: sections that are ready; the script fetches the others."""
         found = self.live.now().overview.ready(PAINT_S)
         titles = {name: section.title for name, section in sections.SECTIONS.items()}
-        return self._page(
+        return self.page(
             "overview.html.jinja", sections=found, titles=titles, root=shown_place(self.live.database.dataset.root)
         )
 
@@ -101,7 +108,7 @@ class Pages:
             raise HTTPException(404)
         live = self.live.now()
         content = live.overview.get(name, live.database.seconds)
-        return self._page(
+        return self.page(
             "section.html.jinja", 200 if content is not None else 202, part=name, content=content,
             title=sections.SECTIONS[name].title, bare=request.headers.get("x-part") == "1",
         )  # fmt: skip
@@ -110,7 +117,7 @@ class Pages:
         """A filtered list of images."""
         wanted = Filter.of(request.query_params.multi_items())
         found = images.page(self.live.now().database, wanted)
-        return self._page(
+        return self.page(
             "images.html.jinja", wanted=wanted, found=found, sql=wanted.sql(), most=images.MOST_COUNTED,
             columns=filters.FIELDS, operators=filters.OPERATORS, sorts=filters.SORTS.values(),
             ready=filters.READY,
@@ -145,16 +152,16 @@ class Pages:
         found = images.details(self.live.now().database, request.path_params["row_id"])
         if found is None:
             raise HTTPException(404, "nothing was listed under this number")
-        return self._page("image.html.jinja", found=found, card=found.card)
+        return self.page("image.html.jinja", found=found, card=found.card)
 
     def proxy(self, request: Request) -> Response:
         """The JPEG of a proxy, as it is stored."""
-        return _jpeg(images.proxy(self.live.now().database, request.path_params["row_id"]))
+        return jpeg(images.proxy(self.live.now().database, request.path_params["row_id"]))
 
     def thumbnail(self, request: Request) -> Response:
         """A small JPEG of a proxy."""
         live = self.live.now()
-        return _jpeg(live.thumbnails.of(live.database, request.path_params["row_id"]))
+        return jpeg(live.thumbnails.of(live.database, request.path_params["row_id"]))
 
     def nouns(self, request: Request) -> Response:
         """The commonest nouns, or those that hold a text."""
@@ -171,7 +178,7 @@ class Pages:
                 {"text": text},
                 limit=NUM_NOUNS,
             )
-        return self._page("nouns.html.jinja", found=found, text=text, sort=sort, most=NUM_NOUNS)
+        return self.page("nouns.html.jinja", found=found, text=text, sort=sort, most=NUM_NOUNS)
 
     def noun(self, request: Request) -> Response:
         """The images of one noun."""
@@ -181,7 +188,7 @@ class Pages:
         if database.ready(NOUNS_TABLE):
             counts = database.rows(f"SELECT * FROM {NOUNS_TABLE} WHERE noun = $noun", {"noun": wanted.noun})
         found = images.page(database, wanted)
-        return self._page("noun.html.jinja", wanted=wanted, found=found, counts=counts, sql=wanted.sql(),
+        return self.page("noun.html.jinja", wanted=wanted, found=found, counts=counts, sql=wanted.sql(),
                           most=images.MOST_COUNTED)  # fmt: skip
 
     def thresholds(self, request: Request) -> Response:
@@ -189,50 +196,24 @@ class Pages:
         database = self.live.now().database
         now = rules_on_record(database.dataset)
         rules = thresholds.tried(request.query_params, now)
-        return self._page(
+        return self.page(
             "thresholds.html.jinja", sliders=thresholds.sliders(rules, now), found=thresholds.outcome(database, rules)
         )  # fmt: skip
 
-    def style(self, request: Request) -> Response:
-        """The style sheet."""
-        return Response(self._style, media_type="text/css")
-
-    def script(self, request: Request) -> Response:
-        """The script."""
-        return Response(self._script, media_type="text/javascript")
-
-    def nothing(self, request: Request) -> Response:
-        """The answer to a request for an icon: there is none."""
-        return Response(status_code=204)
-
-    def refused(self, request: Request, error: Exception) -> Response:
-        """The page of an error: 400 for a wrong query, 503 for one that takes too long or while a build
-        replaces tables, 404."""
-        if isinstance(error, HTTPException):
-            status, text = error.status_code, str(error.detail)
-        else:
-            status, text = 503 if isinstance(error, TooSlow | Replaced) else 400, str(error)
-        return self._page("refused.html.jinja", status, code=status, text=text)
-
-
-def _jpeg(found: bytes | None) -> Response:
-    if found is None:
-        raise HTTPException(404, "there is no picture")
-    return Response(found, media_type="image/jpeg", headers={"cache-control": "private, max-age=60"})
-
 
 def make_app(dataset: Dataset, hosts: Iterable[str] = LOOPBACK) -> Starlette:
-    """The pages of a dataset as an ASGI application; `app.state.pages.live.close()` stops its background.
+    """The pages of a dataset or an evaluation as an ASGI application; `app.state.pages.live.close()` stops its
+    background.
 
     Args:
         hosts: names that a Host header may give.
 
     Raises:
-        ValueError: the folder is no dataset.
+        ValueError: the folder is neither.
     """
-    pages = Pages(dataset)
+    pages = EvaluationPages(dataset) if dataset.is_evaluation else Pages(dataset)
 
-    def get(path: str, page: Callable[[Request], Response]) -> Route:
+    def get(path: str, page: Page) -> Route:
         def answer(request: Request) -> Response:
             with suppress(Replaced):
                 return page(request)
@@ -241,22 +222,7 @@ def make_app(dataset: Dataset, hosts: Iterable[str] = LOOPBACK) -> Starlette:
         return Route(path, answer)
 
     app = Starlette(
-        routes=[
-            get("/", pages.index),
-            get("/overview/{name}", pages.section),
-            get("/images", pages.images),
-            get("/images.sql", pages.sql),
-            get("/images.{form:str}", pages.export),
-            get("/images/{row_id:int}", pages.image),
-            get("/image/{row_id:int}", pages.proxy),
-            get("/thumb/{row_id:int}", pages.thumbnail),
-            get("/nouns", pages.nouns),
-            get("/nouns/{noun:path}", pages.noun),
-            get("/thresholds", pages.thresholds),
-            get("/style.css", pages.style),
-            get("/browse.js", pages.script),
-            get("/favicon.ico", pages.nothing),
-        ],
+        routes=[get(path, page) for path, page in (pages.routes() | pages.shared()).items()],
         exception_handlers={ValueError: pages.refused, HTTPException: pages.refused},
     )
     app.add_middleware(Guard, hosts=tuple(hosts))

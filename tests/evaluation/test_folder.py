@@ -19,6 +19,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from commands.front_door import app
+from commands.looking import write_report_page
 from curation.build import Observer
 from engine.dataset import Dataset
 from evaluation.features import Network
@@ -160,6 +161,11 @@ def test_checkpoints_of_a_series_are_rows_of_their_own(evaluation: dict[str, Any
     evaluation["models"]["ours"]["checkpoints"] = "all"
     done = run(evaluation)
     assert {(row["model"], row["step"]) for row in done.results} == {("ours@2", 2), ("ours@4", 4)}
+    report = write_report_page(done.dataset.root).read_text()
+    assert (
+        report.count('aria-label="CLIP-Score over steps of ours"') == 1 and report.count("Best fit to the prompt") == 2
+    )
+    assert report.count("data:image/jpeg") == 5 + 2 * 5  # of the last checkpoint, and of both side by side
     evaluation["models"]["ours"]["checkpoints"] = [3]
     with pytest.raises(ValueError, match="small has no checkpoint of step 3; it has 2, 4"):
         run(evaluation)

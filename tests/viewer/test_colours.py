@@ -12,7 +12,9 @@ import pytest
 
 from schemas.reasons import OUTCOMES
 
-STYLE = files("viewer").joinpath("templates/style.css").read_text(encoding="utf-8")
+STYLE = "".join(
+    files("viewer").joinpath(f"templates/{name}.css").read_text(encoding="utf-8") for name in ("style", "evaluation")
+)
 THEMES = {
     theme: dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6});", block))
     for theme, block in zip(("light", "dark"), re.findall(r":root \{(.*?)\}", STYLE, re.DOTALL), strict=True)
