@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,11 @@ def six_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def made(six_pictures: Path, tmp_path: Path) -> Callable[..., Made]:
-    """A training recipe of three stages, and an ablation of the last one with other knobs."""
+def made(six_pictures: Path, tmp_path: Path) -> Iterator[Callable[..., Made]]:
+    """A training recipe of three stages, and an ablation of the last one with other knobs.
+
+    They train on one thread: tiny tensors gain nothing from two, which wait for each other on a busy machine.
+    """
 
     def make(training: dict[str, Any] | None = None, **knobs: Any) -> Made:
         values = {
@@ -57,7 +60,10 @@ def made(six_pictures: Path, tmp_path: Path) -> Callable[..., Made]:
         base = {"train": "any", "out": str(tmp_path / "ablation"), "stage": "compressed", "points": 3, "pictures": 4}
         return TrainingRecipe.from_mapping(values), AblationRecipe.from_mapping(base | {"timing_rounds": 1} | knobs)
 
-    return make
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield make
+    torch.set_num_threads(threads)
 
 
 class Tiny(nn.Module):
