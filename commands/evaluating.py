@@ -70,6 +70,8 @@ def show_results(rows: Sequence[dict[str, Any]]) -> None:
     """Show the table of results, block by block."""
     from evaluation.table import blocks
 
+    if not rows:
+        console.print("nothing is measured: name a reference, or set metrics.clip_score=true")
     for block in blocks(rows):
         console.print()
         console.print(Text(harmless(block.title), style="bold"), soft_wrap=True)

@@ -35,7 +35,7 @@ def blocks(rows: Sequence[Row]) -> list[Block]:
     keys.sort(key=lambda key: (key[SAME.index("category")] is not None, key[SAME.index("category")] or ""))
     found = [_block([row for row in rows if tuple(row[name] for name in SAME) == key]) for key in keys]
     protocols = {row["protocol"] for row in rows}
-    for table in PUBLISHED_SCORES:
+    for table in PUBLISHED_SCORES if rows else ():
         if table.protocol is None or table.protocol in protocols:
             lines = tuple((row.model, f"{row.fid:.2f}", f"{row.clip:g}") for row in table.rows)
             found.append(
