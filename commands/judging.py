@@ -67,7 +67,7 @@ def judge(
             for file in answers or ():
                 _show_taken(file, take_answers(file, blind, journal))
             if not answers:
-                questions = [one for pair in found.pairs for one in questions_of(pair, made.aspects, made.judge)]
+                questions = [one for pair in found.different for one in questions_of(pair, made.aspects, made.judge)]
                 bar.begin("judge", len(questions))
                 failures = ask(made.judge, questions, journal, partial(bar.advance, "judge"))
             come = results(made, found.pairs, journal)

@@ -16,6 +16,8 @@ from evaluation.painters import Plan, plans
 from evaluation.pictures import SAMPLES, pictures_job
 from evaluation.prompt_table import prompt_rows, update_prompts
 from evaluation.reference import Against, bring_reference
+from evaluation.scorers.base import Scorer
+from evaluation.scorers.wanted import wanted_scorers
 from evaluation.scoring import Question, ResultsJob
 from schemas.commit import write_bytes
 from schemas.evaluation import EvaluationRecipe
@@ -46,7 +48,7 @@ def evaluate(
     """Bring an evaluation up to date. What is drawn and measured already stays.
 
     Args:
-        redo: jobs to compute anew: prompts, draw-<model>, features-<model>, results.
+        redo: jobs to compute anew: prompts, draw-<model>, features-<model>, answers-<model>, results.
         quick: only so many prompts, chosen by their ids, in a folder `quick-<n>` of its own.
 
     Raises:
@@ -60,7 +62,8 @@ def evaluate(
     rows = prompt_rows(recipe, quick)
     models = [plan for name, model in recipe.models.items() for plan in plans(name, model)]
     networks = wanted_networks(recipe.metrics, recipe.reference is not None, recipe.run)
-    steps = steps_of(dataset, recipe, models, networks)
+    scorers = wanted_scorers(recipe)
+    steps = steps_of(dataset, recipe, models, networks, scorers)
     if unknown := sorted({*redo} - {"prompts", "results", *(step.job for step in steps)}):
         known = ", ".join(dict.fromkeys(["prompts", *(step.job for step in steps), "results"]))
         raise ValueError(f"--redo {unknown[0]}: no such job; there are {known}")
@@ -77,15 +80,19 @@ def evaluate(
         if recipe.reference is not None:
             against = bring_reference(recipe, networks, observer, runners.get)
             contaminated = find_contaminated(models, against, recipe.metrics.allow_contaminated)
-        last = ResultsJob.of(Question(models, networks, against, recipe.metrics, contaminated, quick))
+        last = ResultsJob.of(Question(models, networks, against, recipe.metrics, contaminated, quick, scorers))
         done = run_steps(dataset, [*steps, last], observer, frozenset(redo), runners.get)
         return Evaluated(dataset, dataset.read_table("results").to_pylist(), bool(done))
 
 
 def steps_of(
-    dataset: Dataset, recipe: EvaluationRecipe, models: Sequence[Plan], networks: Sequence[Wanted]
+    dataset: Dataset,
+    recipe: EvaluationRecipe,
+    models: Sequence[Plan],
+    networks: Sequence[Wanted],
+    scorers: Sequence[Scorer],
 ) -> list[Job]:
-    """The jobs of each model: its pictures, then what each network makes of them."""
+    """The jobs of each model: its pictures, then what each network makes of them, and what each scorer sees in them."""
     there = [each for each in networks if each.missing is None]
     moments = recipe.reference.moments_protocol if recipe.reference is not None else None
     shown = [each for each in there if moments is None or each.protocol in ("clip", moments)]
@@ -96,6 +103,7 @@ def steps_of(
         for job in (
             pictures_job(dataset.root, model, recipe.draw, recipe.run),
             *(features_job(dataset.root, model.name, each, per_prompt, recipe.run) for each in shown),
+            *(each.job(dataset.root, model.name, recipe.run) for each in scorers if each.missing is None),
         )
     ]
 

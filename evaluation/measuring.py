@@ -57,11 +57,11 @@ def wanted_networks(metrics: Metrics, has_reference: bool, run: Run) -> list[Wan
             names = ("fid", "kid", "precision", "recall")
             found.append(Wanted(names, INCEPTION, protocol, partial(inception, protocol), missing))
         if metrics.cmmd:
-            name, missing = _clip_name(metrics.cmmd_clip, CLIP_L14_336, "metrics.cmmd_clip")
+            name, missing = clip_name(metrics.cmmd_clip, CLIP_L14_336, "metrics.cmmd_clip")
             found.append(Wanted(("cmmd",), name, "cmmd", partial(_load_cmmd, metrics.cmmd_clip), missing))
     if metrics.clip_score:
-        name, missing = _clip_name(metrics.clip, CLIP_L14, "metrics.clip")
-        found.append(Wanted(("clip_score",), name, "clip", partial(_load_clip, metrics.clip), missing))
+        name, missing = clip_name(metrics.clip, CLIP_L14, "metrics.clip")
+        found.append(Wanted(("clip_score",), name, "clip", partial(load_clip, metrics.clip), missing))
     return found
 
 
@@ -73,7 +73,8 @@ def _missing(find: Callable[[], object]) -> str | None:
     return None
 
 
-def _clip_name(given: str | None, published: Weight, key: str) -> tuple[str, str | None]:
+def clip_name(given: str | None, published: Weight, key: str) -> tuple[str, str | None]:
+    """The name of a CLIP with the beginning of its weights' digest, and how to get it where it is not here."""
     try:
         folder = find_frozen(given, published, key)
     except ValueError as error:
@@ -82,7 +83,8 @@ def _clip_name(given: str | None, published: Weight, key: str) -> tuple[str, str
     return f"{name}@{weights_digest(sorted(folder.glob('*.safetensors')))[:12]}", None
 
 
-def _load_clip(given: str | None, device: str) -> Clip:
+def load_clip(given: str | None, device: str) -> Clip:
+    """The CLIP of `metrics.clip`."""
     return Clip.load(given, "metrics.clip", device)
 
 

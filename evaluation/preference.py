@@ -71,16 +71,30 @@ def bootstrap(values: np.ndarray, draws: int = 10_000, seed: int = 0, confidence
     Raises:
         ValueError: values is not a row of finite numbers, there is no draw, or confidence is not between 0 and 1.
     """
-    row = np.asarray(values, dtype=np.float64)
-    if row.ndim != 1 or not len(row) or not np.isfinite(row).all() or draws < 1:
-        raise ValueError("a bootstrap needs finite values, (n,) with n of at least 1, and at least one draw")
+    return bootstrap_of_groups([values], draws, seed, confidence)
+
+
+def bootstrap_of_groups(
+    groups: Sequence[np.ndarray], draws: int = 10_000, seed: int = 0, confidence: float = 0.95
+) -> Interval:
+    """The mean over groups of each one's mean, where each draw takes as many values of a group as it has.
+
+    Raises:
+        ValueError: as `bootstrap`, of any group; or there is none.
+    """
     _normal_quantile(confidence)
-    random = np.random.default_rng(seed)
-    step = max(1, 2**20 // len(row))
-    means = [row[random.integers(0, len(row), (min(step, draws - begin), len(row)))].mean(axis=1)
-             for begin in range(0, draws, step)]  # fmt: skip
-    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(float(row.mean()), float(low), float(high))
+    random, found, drawn = np.random.default_rng(seed), list[float](), list[np.ndarray]()
+    for values in groups:
+        row = np.asarray(values, dtype=np.float64)
+        if row.ndim != 1 or not len(row) or not np.isfinite(row).all() or draws < 1:
+            raise ValueError("a bootstrap needs finite values, (n,) with n of at least 1, and at least one draw")
+        step = max(1, 2**20 // len(row))
+        means = [row[random.integers(0, len(row), (min(step, draws - begin), len(row)))].mean(axis=1)
+                 for begin in range(0, draws, step)]  # fmt: skip
+        found.append(float(row.mean()))
+        drawn.append(np.concatenate(means))
+    low, high = np.quantile(np.mean(drawn, axis=0), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(float(np.mean(found)), float(low), float(high))
 
 
 def outcome(first_model_first: Verdict | None, second_model_first: Verdict | None) -> Outcome:

@@ -23,6 +23,7 @@ from evaluation.painters import Plan
 from evaluation.pictures import pictures_table
 from evaluation.preference import bootstrap
 from evaluation.reference import NAME, Against, encodings_of
+from evaluation.scorers.base import Scorer
 from schemas.evaluation import Metrics
 from schemas.tables import RESULTS
 
@@ -40,8 +41,8 @@ class Rows:
     """(n, d) features, or (n,) cosines."""
     categories: np.ndarray
     """(n,) of text; "" where there is none."""
-    lost: dict[str, str]
-    """The prompts whose pictures are missing, and why."""
+    lost: Sequence[tuple[str, str]]
+    """The prompts of the pictures that are missing, and why."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,14 @@ class Question:
     contaminated: Mapping[str, int]
     """Model -> pictures of the reference that it was trained on."""
     quick: int | None
+    scorers: Sequence[Scorer] = ()
 
     def tables(self) -> list[str]:
         """The tables that it is computed from."""
         shown = [each for each in self.networks if self.why_not(each) is None]
         pictures = [pictures_table(model.name) for model in self.models]
-        return pictures + [each.table(model.name) for model in self.models for each in shown]
+        looked: list[Wanted | Scorer] = [*shown, *(each for each in self.scorers if each.missing is None)]
+        return pictures + [each.table(model.name) for model in self.models for each in looked]
 
     def why_not(self, wanted: Wanted) -> str | None:
         """Why the pictures were not shown to a network."""
@@ -84,6 +87,7 @@ class Question:
             "metrics": self.metrics.resolved(),
             "contaminated": dict(self.contaminated),
             "quick": self.quick,
+            "scorers": [[each.metric, each.protocol, each.missing, each.seen_with()] for each in self.scorers],
         }
 
 
@@ -107,6 +111,7 @@ class ResultsJob(Job):
         made_from = self.expected(dataset.held())[0]
         assert made_from is not None, "all inputs are there"
         rows = [row for wanted in self.question.networks for row in _of_network(dataset, self.question, wanted)]
+        rows += [row for scorer in self.question.scorers for row in _of_scorer(dataset, self.question, scorer)]
         dataset.commit_part("results", 0, made_from, pa.Table.from_pylist(rows, schema=RESULTS))
         self.delete_outdated(dataset)
         return JobResult(self.job, self.outputs, 1, 1, len(rows))
@@ -120,15 +125,7 @@ def _of_network(dataset: Dataset, question: Question, wanted: Wanted) -> Iterato
     if why is None and is_compared and against is not None and against.dataset is not None:
         reference = read_rows(against.dataset, wanted.table(NAME), "features")
     for model in question.models:
-        row: dict[str, Any] = {
-            "model": model.name,
-            "step": model.step,
-            "network": wanted.name,
-            "protocol": wanted.protocol,
-            "drawn": json.dumps(model.how, sort_keys=True),
-            "quick": question.quick,
-            "flags": [],
-        }
+        row = _row_of(model, wanted.name, wanted.protocol, question)
         if is_compared and against is not None:
             row["reference"] = against.name
         if why is not None:
@@ -140,6 +137,39 @@ def _of_network(dataset: Dataset, question: Question, wanted: Wanted) -> Iterato
             flags = _flags(dataset, model, question)
             for each in _compared(dataset, model, wanted, question, reference):
                 yield row | each | {"flags": [*each["flags"], *flags]}
+
+
+def _row_of(model: Plan, network: str, protocol: str, question: Question) -> dict[str, Any]:
+    """The columns that all rows of a model under one network have."""
+    return {
+        "model": model.name,
+        "step": model.step,
+        "network": network,
+        "protocol": protocol,
+        "drawn": json.dumps(model.how, sort_keys=True),
+        "quick": question.quick,
+        "flags": [],
+    }
+
+
+def _of_scorer(dataset: Dataset, question: Question, scorer: Scorer) -> Iterator[dict[str, Any]]:
+    """The rows of all models under the scorer of a benchmark."""
+    for model in question.models:
+        row = _row_of(model, scorer.network, scorer.protocol, question)
+        if scorer.missing is not None:
+            yield row | {"metric": scorer.metric, "reason": scorer.missing}
+            continue
+        seen = [(each, scorer.why_lost(each)) for each in dataset.read_table(scorer.table(model.name)).to_pylist()]
+        there = [each for each, why in seen if why is None]
+        lost = [(each["prompt_id"], why) for each, why in seen if why is not None]
+        lacking = _missing(Rows(np.zeros(len(there)), np.array([]), lost), "pictures")
+        if lacking and not question.metrics.allow_missing:
+            yield row | {"metric": scorer.metric, "reason": lacking, "num_generated": len(there)}
+            continue
+        flags = ["missing"] * (lacking is not None)
+        yield from (
+            row | each | {"flags": [*flags, *each["flags"]]} for each in scorer.results(there, question.metrics)
+        )
 
 
 def _flags(dataset: Dataset, model: Plan, question: Question) -> list[str]:
@@ -156,7 +186,7 @@ def _flags(dataset: Dataset, model: Plan, question: Question) -> list[str]:
 
 def read_rows(dataset: Dataset, table: str, column: str) -> Rows:
     """What a table of features or cosines holds, picture by picture."""
-    values, categories, lost = list[np.ndarray](), list[str](), dict[str, str]()
+    values, categories, lost = list[np.ndarray](), list[str](), list[tuple[str, str]]()
     for path in dataset.parts(table):
         part = read_parquet(path, ["prompt_id", "category", "reason", column])
         there, gone = part.filter(pc.is_valid(part[column])), part.filter(pc.is_null(part[column]))
@@ -166,7 +196,7 @@ def read_rows(dataset: Dataset, table: str, column: str) -> Rows:
             flat = (found.flatten() if is_list else found).to_numpy(zero_copy_only=False)
             values.append(flat.reshape(there.num_rows, -1) if is_list else flat)
         categories += [name or "" for name in there["category"].to_pylist()]
-        lost |= dict(zip(gone["prompt_id"].to_pylist(), gone["reason"].to_pylist(), strict=True))
+        lost += zip(gone["prompt_id"].to_pylist(), gone["reason"].to_pylist(), strict=True)
     whole = np.concatenate(values) if values else np.zeros((0, 1), np.float32)
     return Rows(whole, np.array(categories, dtype=object), lost)
 
@@ -196,7 +226,7 @@ def _compared(
 def _missing(rows: Rows, what: str) -> str | None:
     if not rows.lost:
         return None
-    first = ", ".join(f"{prompt_id} ({why})" for prompt_id, why in [*rows.lost.items()][:2])
+    first = ", ".join(f"{prompt_id} ({why})" for prompt_id, why in rows.lost[:2])
     total = len(rows.values) + len(rows.lost)
     return (
         f"{len(rows.lost):,} of {total:,} {what} are missing: {first}; metrics.allow_missing=true measures the others"

@@ -9,7 +9,7 @@ from typing import Any
 from schemas.paper import PUBLISHED_SCORES
 
 Row = Mapping[str, Any]
-DIGITS = {"fid": 2, "precision": 3, "recall": 3, "clip_score": 4, "cmmd": 3, "cmmd unbiased": 3}
+DIGITS = {"fid": 2, "precision": 3, "recall": 3, "clip_score": 4, "cmmd": 3, "cmmd unbiased": 3, "geneval": 3, "dpg": 2}
 LOWER_IS_BETTER = ("fid", "kid", "cmmd")
 SAME = ("network", "protocol", "reference", "reference_digest", "category", "quick")
 """Rows stand in one block where these are equal; they are compared where the numbers of pictures are equal too."""
@@ -70,7 +70,8 @@ def _block(rows: Sequence[Row]) -> Block:
 def metric_name(metric: str) -> str:
     """A metric as people read it."""
     kind, _, rest = metric.partition(" ")
-    shown = {"fid": "FID", "kid": "KID", "cmmd": "CMMD", "clip_score": "CLIP-Score (x100)"}.get(kind, kind)
+    shown = {"fid": "FID", "kid": "KID", "cmmd": "CMMD", "clip_score": "CLIP-Score (x100)", "geneval": "GenEval",
+             "dpg": "DPG-Bench"}.get(kind, kind)  # fmt: skip
     return f"{shown} {rest}".strip()
 
 

@@ -89,6 +89,11 @@ WATERMARK = Weight(
     "watermark", "a ViT that finds pictures with a watermark", "amrul-hzz/watermark_detector", "0.34 GB", UNCHECKED)
 OWLV2 = Weight(
     "owlv2", "OWLv2 base, an open-vocabulary detector", "google/owlv2-base-patch16-ensemble", "0.6 GB", "Apache-2.0")
+MASK2FORMER = Weight(
+    "mask2former", "Mask2Former Swin-S for the instances of COCO: GenEval's network, in Meta's own training",
+    "facebook/mask2former-swin-small-coco-instance", "0.28 GB", UNCHECKED)
+BLIP_VQA = Weight(
+    "blip-vqa", "BLIP that answers questions about pictures", "Salesforce/blip-vqa-base", "1.5 GB", UNCHECKED)
 ALPHA_256 = Weight(
     "pixart-alpha", "PixArt-α at 256 px, the parent of the paper's first stage",
     "PixArt-alpha/PixArt-alpha", "2.4 GB", UNCHECKED, "PixArt-XL-2-256x256.pth")
@@ -107,7 +112,7 @@ KNOWN = {
     weight.name: weight
     for weight in (
         *(SDXL_VAE, T5_XXL, T5_TOKENIZER, ALPHA_256, SHARE_CAPTIONER, LLAVA, CLIP_L14, AESTHETIC_HEAD, NSFW, WATERMARK),
-        *(OWLV2, FID_INCEPTION, CLIP_TOKENIZER, CLIP_L14_336),
+        *(OWLV2, FID_INCEPTION, CLIP_TOKENIZER, CLIP_L14_336, MASK2FORMER, BLIP_VQA),
     )
 }
 """All of them by name."""

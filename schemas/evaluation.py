@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from schemas.captioners import ChatSection
 from schemas.locations import absolute, for_datasets
 from schemas.strict import Seed, StrictModel
 
@@ -102,6 +103,34 @@ class Reference(StrictModel):
         return self
 
 
+class GenEval(StrictModel):
+    """The detector of GenEval, which counts where the prompts are GenEval's."""
+
+    detector: str | None = None
+    """A Mask2Former for instances, or another detector of transformers that knows COCO's classes: a folder, or a hub id
+    in the local cache. Null measures no GenEval and says how to get one. Colours are named by `metrics.clip`."""
+
+
+class Dpg(StrictModel):
+    """Who answers the questions of DPG-Bench, which counts where the prompts are DPG-Bench's."""
+
+    vqa: str | None = None
+    """A BLIP that answers questions: a folder, or a hub id in the local cache."""
+    endpoint: ChatSection | None = None
+    """In its place a model behind a chat server, with every knob of captioning's endpoint but the prompt."""
+    rules: Literal["fixed", "published"] = "fixed"
+    """`published` counts as the benchmark's code does, faults included (docs/evaluation.md); `fixed` counts all
+    questions and pictures. Changing it asks nothing again."""
+
+    @model_validator(mode="after")
+    def _one_answerer(self) -> Self:
+        if self.vqa is not None and self.endpoint is not None:
+            raise ValueError("name vqa or endpoint, not both")
+        if self.endpoint is not None and (not self.endpoint.servers() or self.endpoint.model is None):
+            raise ValueError("endpoint needs the server (endpoint.url) and its model (endpoint.model)")
+        return self
+
+
 class Metrics(StrictModel):
     """What is measured. A network whose weights are not on this machine gives rows that say how to get them."""
 
@@ -116,6 +145,10 @@ class Metrics(StrictModel):
     """Measure CMMD against the reference."""
     cmmd_clip: str | None = None
     """The CLIP of CMMD. Null: CLIP ViT-L/14-336."""
+    geneval: GenEval = GenEval()
+    """Measure GenEval, where the prompts are its own."""
+    dpg: Dpg = Dpg()
+    """Measure DPG-Bench, where the prompts are its own."""
     by_category: bool = True
     """Measure each category of the prompts as well."""
     allow_singular: bool = False

@@ -196,3 +196,14 @@ class PictureReason(StrEnum):
     """The pipeline's own filter has put black in its place."""
     CONSTANT = "constant"
     """Every pixel has the same colour. It is measured all the same: early checkpoints draw such pictures."""
+
+
+class AnswerReason(StrEnum):
+    """Why a picture has no answers to the questions of a benchmark; also the reasons of `PictureReason`."""
+
+    REFUSED = "refused"
+    """The content filter of the server has held an answer back."""
+    UNPARSED = "unparsed"
+    """A reply is neither yes nor no."""
+    NO_QUESTIONS = "no_questions"
+    """The benchmark's file has no question about the prompt."""

@@ -465,17 +465,26 @@ AGREEMENT = _schema(
     reason=text("as in pictures, or why CLIP was not shown it"),
     **_DETAIL,
 )
+ANSWERS = _schema(
+    **_PICTURE,
+    **_CATEGORY,
+    share=float32("of what its prompt says that it shows: by GenEval 1 or 0, by DPG-Bench of the questions"),
+    missing=text("what it does not show, a line each: as GenEval says it, or questions whose answer is not yes"),
+    facts=text("JSON that the rules judge: of GenEval detections, of DPG-Bench the reply to each question"),
+    reason=text("as in pictures, or AnswerReason"),
+    **_DETAIL,
+)
 RESULTS = _schema(
     model=text("its name in the recipe", nullable=False),
     step=int64("of the checkpoint; null where it is none of ours"),
-    metric=text("fid, kid, precision, recall, clip_score or cmmd", nullable=False),
+    metric=text("fid, kid, precision, recall, clip_score, cmmd, geneval or dpg", nullable=False),
     category=text("of the prompts; null for all"),
     value=float64("null where there is a reason"),
     low=float64("95 %: by a jackknife over the pictures, or a bootstrap over the prompts"),
     high=float64("as low"),
     network=text("and the beginning of its weights' sha256", nullable=False),
-    protocol=text("how pixels come to the network", nullable=False),
-    reference=text("what the pictures are compared with; null for clip_score"),
+    protocol=text("how pixels come to the network; of a benchmark its rules", nullable=False),
+    reference=text("what the pictures are compared with; null for clip_score and benchmarks"),
     reference_digest=text("of its features"),
     num_generated=int64("pictures"),
     num_reference=int64("pictures"),
@@ -547,7 +556,13 @@ EVALUATION_TABLES = {
 """Tables of an evaluation, see `evaluation.folder`, where each model has one more of each family; the last three are of
 `sigma judge`."""
 
-FAMILIES = {"captions_beside/": CAPTIONS, "pictures/": PICTURES, "features/": FEATURES, "agreement/": AGREEMENT}
+FAMILIES = {
+    "captions_beside/": CAPTIONS,
+    "pictures/": PICTURES,
+    "features/": FEATURES,
+    "agreement/": AGREEMENT,
+    "answers/": ANSWERS,
+}
 """Prefix -> schema of the map tables of which there may be many: one for each further captioner, or for each model."""
 
 ADDED = {

@@ -94,3 +94,46 @@ def save_classifier(folder: Path, labels: tuple[str, ...], seed: int = 0, **conf
     model.save_pretrained(folder)
     ViTImageProcessorPil(size={"height": SIDE_PX, "width": SIDE_PX}).save_pretrained(folder)
     return folder
+
+
+def save_mask2former(folder: Path, labels: tuple[str, ...]) -> Path:
+    """A Mask2Former for instances, with its image processor."""
+    from transformers import (
+        Mask2FormerConfig,
+        Mask2FormerForUniversalSegmentation,
+        Mask2FormerImageProcessorPil,
+        SwinConfig,
+    )
+
+    torch.manual_seed(0)
+    backbone = SwinConfig(
+        image_size=SIDE_PX, patch_size=4, embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=2,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
+    )  # fmt: skip
+    config = Mask2FormerConfig(
+        backbone_config=backbone, feature_size=32, mask_feature_size=32, hidden_dim=32, encoder_feedforward_dim=16,
+        encoder_layers=1, decoder_layers=2, num_attention_heads=2, dim_feedforward=16, num_queries=6,
+        id2label=dict(enumerate(labels)), label2id={label: number for number, label in enumerate(labels)},
+    )  # fmt: skip
+    Mask2FormerForUniversalSegmentation(config).save_pretrained(folder)
+    Mask2FormerImageProcessorPil(size={"shortest_edge": SIDE_PX, "longest_edge": 2 * SIDE_PX}).save_pretrained(folder)
+    return folder
+
+
+def save_blip_vqa(folder: Path, words: tuple[str, ...]) -> Path:
+    """A BLIP that answers questions, with its processor."""
+    from transformers import BertTokenizer, BlipConfig, BlipForQuestionAnswering, BlipImageProcessorPil, BlipProcessor
+
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", *words]
+    torch.manual_seed(0)
+    both = {"hidden_size": 16, "intermediate_size": 16, "projection_dim": 16, "num_hidden_layers": 1,
+            "num_attention_heads": 2}  # fmt: skip
+    text = both | {"vocab_size": len(vocabulary), "encoder_hidden_size": 16, "max_position_embeddings": 64,
+                   "bos_token_id": 5, "sep_token_id": 3, "eos_token_id": 3, "pad_token_id": 0}  # fmt: skip
+    vision = both | {"image_size": SIDE_PX, "patch_size": 8}
+    model = BlipForQuestionAnswering(BlipConfig(text_config=text, vision_config=vision, projection_dim=16))
+    model.save_pretrained(folder)
+    tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(vocabulary)}, bos_token="[DEC]")
+    pictures = BlipImageProcessorPil(size={"height": SIDE_PX, "width": SIDE_PX})
+    BlipProcessor(pictures, tokenizer).save_pretrained(folder)
+    return folder

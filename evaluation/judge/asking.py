@@ -1,4 +1,4 @@
-"""Asks a chat server about pairs of pictures, many at once; what it answers is in the journal before anything else."""
+"""Asks a chat server about pictures, many questions at once; what it answers is journalled before anything else."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import lru_cache, partial
+from typing import Protocol
 
 from captioning.captioners.base import Answer, CaptionerUnusable, CaptionFailure
 from captioning.captioners.chat_client import ChatClient, Server
 from captioning.captioners.endpoint import chat_body, picture_uri, read_key
-from evaluation.judge.journal import Journal, Row, is_settled
-from evaluation.judge.pairs import Picture, Question
-from evaluation.judge.reply import read_verdict
+from evaluation.judge.journal import Row, is_settled
+from evaluation.judge.pairs import Picture
 from schemas.captioners import ChatSection
 from schemas.ids import counter
 from schemas.pixels import PixelError, open_rgb
@@ -21,30 +21,81 @@ FAILURES_IN_A_ROW = 64
 """Questions without an answer one after the other before nothing more is asked: then it is the server."""
 
 
-def find_judge(section: ChatSection) -> str:
-    """The key of the judge's server; '' where the recipe names none. Nothing is sent.
+class Question(Protocol):
+    """A question about some pictures."""
+
+    @property
+    def key(self) -> str:
+        """The same for the same pictures, text, model and knobs."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """The prompt."""
+        ...
+
+    @property
+    def pictures(self) -> Sequence[Picture]:
+        """What is sent with it, in this order."""
+        ...
+
+    def row(self) -> Row:
+        """The columns of an answer that say what it is about."""
+        ...
+
+    def read(self, reply: str) -> tuple[str, str | None]:
+        """The verdict of a reply, `unparsed` where there is none, and its reason."""
+        ...
+
+
+class Journal(Protocol):
+    """Where answers are kept."""
+
+    def reply(self, key: str) -> Row | None:
+        """The last attempt at a question; None where it was never asked."""
+        ...
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Make answers durable."""
+        ...
+
+    def settle(self) -> None:
+        """No more answers come now."""
+        ...
+
+
+def find_judge(section: ChatSection, knob: str = "judge") -> str:
+    """The key of the server; '' where the recipe names none. Nothing is sent.
+
+    Args:
+        knob: the section, as its recipe calls it.
 
     Raises:
         ValueError: the recipe names no server or model, or the key is missing.
     """
-    for knob, given in (("url", section.servers()), ("model", section.model)):
+    for name, given in (("url", section.servers()), ("model", section.model)):
         if not given:
             raise ValueError(
-                f"judge.{knob}: name the judge's server and its model, or let people judge with --page FILE"
+                f"{knob}.{name}: name the judge's server and its model, or let people judge with --page FILE"
             )
     try:
         return read_key(section.api_key_env)
     except CaptionerUnusable as error:
-        raise _ours(error) from None
+        raise _ours(error, knob) from None
 
 
 def ask(
-    section: ChatSection, questions: Sequence[Question], journal: Journal, advance: Callable[[int], None]
+    section: ChatSection,
+    questions: Sequence[Question],
+    journal: Journal,
+    advance: Callable[[int], None],
+    knob: str = "judge",
 ) -> dict[str, str]:
     """Ask what the journal does not know; a reply that is no verdict is asked for once more, with another seed.
 
     Args:
         advance: called with the number of questions that are through.
+        knob: the section, as its recipe calls it.
 
     Returns:
         Question -> why it has no answer, after all retries. It is asked the next time.
@@ -55,16 +106,16 @@ def ask(
     """
     asked = dict[str, Question]()
     for question in questions:
-        if not (question.pair.is_equal or is_settled(journal.reply(question.key))):
+        if not is_settled(journal.reply(question.key)):
             asked[question.key] = question
     advance(len(questions) - len(asked))
     if not asked:
         return {}
-    asking = _Asking(section, journal, advance)
+    asking = _Asking(section, journal, advance, knob)
     try:
-        asking.run(asked.values(), find_judge(section))
+        asking.run(asked.values(), find_judge(section, knob))
     except CaptionerUnusable as error:
-        raise _ours(error) from None
+        raise _ours(error, knob) from None
     finally:
         journal.settle()
     return asking.failures
@@ -73,8 +124,8 @@ def ask(
 class _Asking:
     """The requests in flight. Another begins once an answer is in the journal, so that `kill -9` loses no more."""
 
-    def __init__(self, section: ChatSection, journal: Journal, advance: Callable[[int], None]) -> None:
-        self._section, self._journal, self._advance = section, journal, advance
+    def __init__(self, section: ChatSection, journal: Journal, advance: Callable[[int], None], knob: str) -> None:
+        self._section, self._journal, self._advance, self._knob = section, journal, advance, knob
         self._in_flight: dict[Future[Answer], tuple[Question, int]] = {}
         self._again: deque[tuple[Question, int]] = deque()
         self._num_failed = 0
@@ -86,7 +137,7 @@ class _Asking:
         todo = iter(questions)
 
         def body(question: Question, seed: int) -> bytes:
-            pictures = [uri(picture) for picture in question.pair.shown(question.order)]
+            pictures = [uri(picture) for picture in question.pictures]
             return chat_body(section, pictures, question.text, seed)
 
         with ChatClient(section, key, [Server(url) for url in section.servers()]) as client:
@@ -130,26 +181,28 @@ class _Asking:
             raise errors[0]
         if self._num_failed >= FAILURES_IN_A_ROW:
             raise ValueError(
-                f"the judge's server gave no answer to {self._num_failed} questions one after the other, the last "
-                f"time: {list(self.failures.values())[-1]}; what was answered is kept, and the same command goes on"
+                f"the server of {self._knob} gave no answer to {self._num_failed} questions one after the other, the "
+                f"last time: {list(self.failures.values())[-1]}; what was answered is kept, the same command goes on"
             )
 
     def _row(self, question: Question, attempt: int, answer: Answer) -> Row | None:
         """The row of an answer; None where there is none, and the question is left for another time."""
         row: Row = {"question": question.key, "judge": self._section.model, "attempt": attempt, "reply": None}
-        row |= question.pair.row(question.aspect, question.order, "model")
+        row |= question.row()
         if isinstance(answer, CaptionFailure):
             if answer.kind == "filtered":
                 return row | {"verdict": "refused", "reason": answer.reason}
             if answer.kind == "refused":
+                shown = "two pictures" if len(question.pictures) > 1 else "pictures"
                 raise ValueError(
-                    f"{answer.reason}; the judge's server does not take two pictures, or not of this size: let it take "
-                    "them (vLLM: --limit-mm-per-prompt), set judge.image_px lower, or choose another judge.model"
+                    f"{answer.reason}; the server of {self._knob} does not take {shown}, or not of this size: let it "
+                    f"take them (vLLM: --limit-mm-per-prompt), set {self._knob}.image_px lower, or choose another "
+                    f"{self._knob}.model"
                 )
             self._num_failed += 1
             self.failures[question.key] = answer.reason
             return None
-        verdict, reason = read_verdict(answer.text)
+        verdict, reason = question.read(answer.text)
         row |= {"reply": answer.text, "verdict": verdict, "reason": reason}
         row |= {"judge": f"{row['judge']}@{answer.revision}"} if answer.revision else {}
         return row | {"tokens": answer.num_tokens, "seconds": answer.seconds}
@@ -167,6 +220,6 @@ def picture_of(section: ChatSection, picture: Picture) -> str:
         raise ValueError(f"{picture.file}: a picture cannot be read ({error}); have it drawn again") from None
 
 
-def _ours(error: CaptionerUnusable) -> ValueError:
-    """The error of the chat client, with the knobs as a judge's recipe calls them."""
-    return ValueError(str(error).replace("caption.endpoint", "judge").replace("the captioner runs", "the judge runs"))
+def _ours(error: CaptionerUnusable, knob: str) -> ValueError:
+    """The error of the chat client, with the knobs as the recipe calls them."""
+    return ValueError(str(error).replace("caption.endpoint", knob).replace("the captioner runs", "the command runs"))

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from engine.dataset import Dataset
-from evaluation.judge.reply import question
+from evaluation.judge.reply import question, read_verdict
 from evaluation.picture_files import read_picture
+from evaluation.preference import Verdict
 from schemas.captioners import ChatSection
 from schemas.files import entries_in, place_of
 from schemas.ids import unit_interval
@@ -90,6 +91,19 @@ class Question(NamedTuple):
     aspect: Aspect
     order: Order
 
+    @property
+    def pictures(self) -> tuple[Picture, Picture]:
+        """The pictures in the order in which they are shown."""
+        return self.pair.shown(self.order)
+
+    def row(self) -> dict[str, Any]:
+        """The columns of a verdict that say what it is about."""
+        return self.pair.row(self.aspect, self.order, "model")
+
+    def read(self, reply: str) -> tuple[Verdict, str | None]:
+        """The verdict of a reply, and its reason."""
+        return read_verdict(reply)
+
 
 def questions_of(pair: Pair, aspects: tuple[Aspect, ...], section: ChatSection) -> list[Question]:
     """Every aspect of a pair in both orders."""
@@ -114,6 +128,11 @@ class Pairs(NamedTuple):
     """Whose pictures are compared."""
     num_all: int
     """Prompts that the evaluations have."""
+
+    @property
+    def different(self) -> list[Pair]:
+        """Those whose pictures differ: nobody is asked about the others."""
+        return [pair for pair in self.pairs if not pair.is_equal]
 
 
 def find_pairs(recipe: JudgeRecipe) -> Pairs:

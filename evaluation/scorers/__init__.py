@@ -1,0 +1,1 @@
+"""Scorers of benchmarks: what GenEval's detector sees and DPG-Bench's answerer says, judged by `evaluation.rules`."""

@@ -1,0 +1,123 @@
+"""Detectors of COCO's objects, as transformers has them: boxes with a class and a score, some with masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.device import choose_device
+from models.weights import load_frozen, load_preprocessing, read_json
+
+LEAST_SCORE = 0.05
+"""Detections below it are not kept; the rules count those above 0.3."""
+MOST = 100
+"""Detections of a picture, as mmdet keeps them."""
+SWIN_S = (96, [2, 2, 18, 2])
+"""Width and depths of GenEval's network."""
+OTHER_NAMES = {
+    "motorbike": "motorcycle", "aeroplane": "airplane", "sofa": "couch", "pottedplant": "potted plant",
+    "diningtable": "dining table", "tvmonitor": "tv", "mouse": "computer mouse", "remote": "tv remote",
+    "keyboard": "computer keyboard", "hair dryer": "hair drier",
+}  # fmt: skip
+"""What models call a class -> what GenEval calls it."""
+
+
+@dataclass(frozen=True)
+class Detection:
+    """An object in a picture."""
+
+    name: str
+    """As GenEval calls it."""
+    score: float
+    box: tuple[float, float, float, float]
+    """left, top, right, bottom in px; the last column and row lie before right and bottom."""
+    mask: NDArray[np.bool_] | None = field(default=None, compare=False)
+    """(height, width); None of a detector that gives boxes alone."""
+
+
+Detector = Callable[[Image.Image], list[Detection]]
+"""An RGB picture -> what is in it, best first."""
+
+
+def classes_of(folder: Path) -> list[str]:
+    """The classes that a detector knows, in the order of their numbers.
+
+    Raises:
+        ValueError: its config.json cannot be read, or names none.
+    """
+    labels = read_json(folder / "config.json").get("id2label")
+    if not isinstance(labels, dict) or not labels:
+        raise ValueError(f"{folder}: is no detector: its config.json names no classes")
+    names = [str(labels[key]).strip().lower() for key in sorted(labels, key=int)]
+    return [OTHER_NAMES.get(name, name) for name in names]
+
+
+def is_original_network(folder: Path) -> bool:
+    """Whether a detector has the architecture of GenEval's: Mask2Former over Swin-S."""
+    config = read_json(folder / "config.json")
+    backbone = config.get("backbone_config") or {}
+    return config.get("model_type") == "mask2former" and (backbone.get("embed_dim"), backbone.get("depths")) == SWIN_S
+
+
+def load_detector(folder: Path, device: str) -> Detector:
+    """The detector in a folder. Pictures go through it one by one, so that none depends on another.
+
+    Raises:
+        ValueError: the folder holds no detector, or a damaged one; or there is no such device.
+    """
+    import torch
+    from transformers import AutoImageProcessor, AutoModelForObjectDetection, Mask2FormerForUniversalSegmentation
+
+    has_masks = read_json(folder / "config.json").get("model_type") == "mask2former"
+    kind = Mask2FormerForUniversalSegmentation if has_masks else AutoModelForObjectDetection
+    model = load_frozen(kind.from_pretrained, folder).to(choose_device(device))
+    # by Pillow: the other backend is torchvision's
+    processor = load_preprocessing(AutoImageProcessor.from_pretrained, folder, "detector", backend="pil")
+    classes, read = classes_of(folder), _instances if has_masks else _boxes
+
+    def detect(picture: Image.Image) -> list[Detection]:
+        inputs = processor(picture, return_tensors="pt")
+        with torch.inference_mode():
+            found = model(pixel_values=inputs["pixel_values"].to(model.device, model.dtype))
+        return sorted(read(found, picture, classes, processor), key=lambda each: -each.score)[:MOST]
+
+    return detect
+
+
+def _instances(found: Any, picture: Image.Image, classes: list[str], processor: Any) -> list[Detection]:
+    """What mmdet makes of Mask2Former's output: a class's score times the mean of its mask, and a box around the mask.
+
+    transformers' own way reads masks off a grid of 384 x 384, which moves boxes by some pixels.
+    """
+    from torch.nn.functional import interpolate
+
+    scores = found.class_queries_logits[0].float().softmax(-1)[:, :-1]  # (queries, classes)
+    best = scores.flatten().topk(min(MOST, scores.numel()))
+    wanted = best.indices[best.values > LEAST_SCORE]
+    detections = []
+    for place, score in zip(wanted.tolist(), best.values.tolist(), strict=False):
+        query, number = divmod(place, scores.shape[1])
+        logits = found.masks_queries_logits[0, query].float()[None, None]
+        size = (picture.height, picture.width)
+        mask = interpolate(logits, size=size, mode="bilinear", align_corners=False)[0, 0]
+        inside = mask > 0
+        if not inside.any():
+            continue
+        sure = float(score * mask.sigmoid()[inside].mean())
+        rows, columns = inside.any(1).nonzero().flatten().tolist(), inside.any(0).nonzero().flatten().tolist()
+        box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
+        detections.append(Detection(classes[number], sure, box, inside.cpu().numpy()))
+    return [each for each in detections if each.score > LEAST_SCORE]
+
+
+def _boxes(found: Any, picture: Image.Image, classes: list[str], processor: Any) -> list[Detection]:
+    sizes = [(picture.height, picture.width)]
+    (kept,) = processor.post_process_object_detection(found, threshold=LEAST_SCORE, target_sizes=sizes)
+    columns = (kept[name].tolist() for name in ("labels", "scores", "boxes"))
+    return [Detection(classes[number], score, tuple(box)) for number, score, box in zip(*columns, strict=True)]

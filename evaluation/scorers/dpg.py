@@ -1,0 +1,183 @@
+"""DPG-Bench's scorer: yes-or-no questions about each picture, answered by a BLIP or a chat server, then the rules."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from engine.map_job import MapJob
+from engine.paid import Paid
+from engine.runner import Progress
+from evaluation.judge.asking import find_judge
+from evaluation.judge.pairs import Picture
+from evaluation.preference import bootstrap
+from evaluation.rules.dpg import Question, Rules, benchmark, counted
+from evaluation.scorers.answering import FORM, KNOB, Answerer, Answers, Asked, ask_server, load_blip, read_reply
+from evaluation.scorers.base import Row, Scorer, find_network, flags_of, named, opened
+from models.weights import BLIP_VQA
+from schemas.captioners import ChatSection
+from schemas.evaluation import Metrics, Run
+from schemas.reasons import AnswerReason
+from schemas.strict import fingerprint
+from schemas.tables import ANSWERS
+
+Questions = Mapping[str, Sequence[Question]]
+
+
+@dataclass(frozen=True)
+class Dpg(Scorer):
+    """The scorer of DPG-Bench."""
+
+    metric = "dpg"
+    questions: Questions = field(default_factory=dict, repr=False)
+    """All of them, by the id of their prompt; each is asked under all rules."""
+    counted: Questions = field(default_factory=dict, repr=False)
+    """Those that the rules count."""
+    rules: Rules = "fixed"
+    folder: Path | None = None
+    """Of a BLIP."""
+    endpoint: ChatSection | None = None
+
+    @classmethod
+    def of(cls, metrics: Metrics, questions: Questions, counted: Questions) -> Dpg:
+        """The scorer of a recipe.
+
+        Raises:
+            ValueError: nothing is named that answers, or it is not on this machine.
+        """
+        given, section, rules, key = metrics.dpg.vqa, metrics.dpg.endpoint, metrics.dpg.rules, "metrics.dpg.vqa"
+        folder, network = None, str(section and section.model)
+        if section is None and given is None:
+            raise ValueError(
+                f"nothing answers the questions: set {KNOB}.url and {KNOB}.model to a chat server whose model sees, "
+                f"or get a BLIP with `sigma weights get {BLIP_VQA.name}` and set {key}={BLIP_VQA.hub_id}"
+            )
+        if given is not None:
+            folder, network = find_network(given, BLIP_VQA, key)
+        return cls(network, f"dpg/{rules}", None, questions, counted, rules, folder, section)
+
+    def worker(self) -> type[Replies]:
+        """Of its job."""
+        return Replies
+
+    def seen_with(self) -> dict[str, Any]:
+        """Who answers, and the questions."""
+        questions = {item: [list(each) for each in some] for item, some in self.questions.items()}
+        return {"answerer": self.answerer(), "questions": fingerprint(questions)[:16]}
+
+    def answerer(self) -> Any:
+        """All that an answer depends on besides the picture and the question."""
+        return self.network if self.endpoint is None else self.endpoint.knobs()
+
+    def job(self, root: Path, model: str, run: Run) -> MapJob:
+        """The job that asks. What was answered stays below `paid/`, whatever becomes of the table."""
+        job = replace(super().job(root, model, run), pays=True)
+        if self.endpoint is None:
+            return job
+        return replace(job, num_gpus=0, workers=run.workers or 1, needs=(partial(find_judge, self.endpoint, KNOB),))
+
+    def why_lost(self, row: Row) -> str | None:
+        """Why a row counts as missing. Published, whatever is not yes is no."""
+        if row["facts"] is None:
+            return super().why_lost(row)
+        is_read = self.rules == "published" or None not in map(read_reply, json.loads(row["facts"]).values())
+        return None if is_read else AnswerReason.UNPARSED.value
+
+    def results(self, rows: Sequence[Row], metrics: Metrics) -> Iterator[dict[str, Any]]:
+        """The score, 0 to 100, with a bootstrap over prompts, and that of each category of questions."""
+        flags = [*flags_of(rows), "answerer: another one than the mPLUG-large of published scores; does not compare"]
+        answers: dict[str, list[list[bool]]] = {}
+        for row in sorted(rows, key=lambda row: (row["row_id"], row["number"])):
+            replies = json.loads(row["facts"])
+            asked = self.counted.get(row["prompt_id"], ())
+            said = [read_reply(replies[str(each.number)]) is True for each in asked]
+            answers.setdefault(row["prompt_id"], []).append(said)
+        questions = {item: self.counted.get(item, ()) for item in answers}
+        row = {"metric": self.metric, "num_generated": len(rows), "flags": flags}
+        try:
+            whole = benchmark(questions, answers, self.rules)
+        except ValueError as error:
+            yield row | {"reason": str(error)}
+            return
+        scores = [score for item in answers for score in _of_prompt(questions[item], answers[item], self.rules)]
+        if len(scores) < len(answers):
+            flags.append(f"left out: {len(answers) - len(scores)} prompts that cannot be counted")
+        _, low, high = bootstrap(np.array(scores))
+        yield row | {"value": whole.overall, "low": low, "high": high}
+        for category in sorted(whole.categories) if metrics.by_category else ():
+            yield row | {"category": category, "value": whole.categories[category]}
+
+
+def _of_prompt(questions: Sequence[Question], answers: list[list[bool]], rules: Rules) -> list[float]:
+    """The score of a prompt; nothing where published rules leave it out."""
+    try:
+        return [benchmark({"": questions}, {"": answers}, rules).overall]
+    except ValueError:
+        return []
+
+
+class Replies:
+    """The worker: it asks what was not answered before about the pictures of a part."""
+
+    def __init__(self, root: Path, pictures: str, table: str, scorer: Dpg, run: Run) -> None:
+        self._root, self._pictures, self._table, self._scorer, self._run = root, pictures, table, scorer, run
+        self._answer = _answerer(scorer, run)
+
+    def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress, paid: Paid) -> dict[str, pa.Table]:
+        """The replies about a part."""
+        journal, made = Answers(paid), list[tuple[dict[str, Any], list[Asked]]]()
+        for row, picture in opened(self._root, inputs[self._pictures].to_pylist(), self._run.threads):
+            known = named(row)
+            if isinstance(picture, Image.Image):
+                made.append((known, self._questions(row)))
+                known |= {} if made[-1][1] else {"reason": AnswerReason.NO_QUESTIONS.value}
+            else:
+                made.append((known | picture, []))
+        self._answer([each for _, asked in made for each in asked], journal)
+        progress(len(made))
+        rows = [known | (self._facts(known["prompt_id"], asked, journal) if asked else {}) for known, asked in made]
+        return {self._table: pa.Table.from_pylist(rows, schema=ANSWERS)}
+
+    def _questions(self, row: Row) -> list[Asked]:
+        picture = Picture(self._root, row["file"], row["offset"], row["size"], row["pixel_sha256"])
+        form = "" if self._scorer.endpoint is None else FORM
+        return [
+            Asked.of(picture, named(row), each.number, each.text + form, self._scorer.answerer())
+            for each in self._scorer.questions.get(row["prompt_id"], ())
+        ]
+
+    def _facts(self, prompt_id: str, asked: Sequence[Asked], journal: Answers) -> dict[str, Any]:
+        """What the table keeps of a picture's answers."""
+        found = {each.number: journal.reply(each.key) for each in asked}
+        replies = {number: row["reply"] for number, row in found.items() if row is not None}
+        if None in replies.values():
+            why = next(row["reason"] for row in found.values() if row is not None and row["reply"] is None)
+            return {"reason": AnswerReason.REFUSED.value, "detail": why}
+        said = {number: read_reply(reply) for number, reply in replies.items()}
+        texts = {each.number: each.text for each in self._scorer.questions[prompt_id]}
+        facts: dict[str, Any] = {"facts": json.dumps(replies)}
+        facts["missing"] = "\n".join(texts[number] for number, yes in said.items() if not yes) or None
+        if unread := [number for number, yes in said.items() if yes is None]:
+            detail = f"{texts[unread[0]]} {replies[unread[0]]!r}"
+            return facts | {"reason": AnswerReason.UNPARSED.value, "detail": detail}
+        parents = {each.number: each.parents for each in self._scorer.questions[prompt_id]}
+        try:
+            facts["share"] = float(np.mean(counted(parents, [said[number] is True for number in parents])))
+        except ValueError as error:  # a parent that is no question, which the results say too
+            facts["detail"] = str(error)
+        return facts
+
+
+def _answerer(scorer: Dpg, run: Run) -> Answerer:
+    if scorer.endpoint is not None:
+        return partial(ask_server, scorer.endpoint)
+    assert scorer.folder is not None
+    return load_blip(scorer.folder, run.device)
