@@ -94,7 +94,7 @@ class Clip:
 
     def num_tokens(self, text: str) -> int:
         """Tokens of a text before any cut, begin and end included."""
-        return len(self._tokenizer(text)["input_ids"])
+        return len(self._tokenizer(text, verbose=False)["input_ids"])
 
 
 def cosine(first: Embeddings, second: Embeddings) -> Embeddings:
