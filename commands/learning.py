@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -105,7 +106,7 @@ def train_stages(
         from evaluation.quick import QuickEvaluation
 
         evaluate = QuickEvaluation(recipe)
-        for why in evaluate.missing:
+        for why in evaluate.missing if os.environ.get("RANK", "0") == "0" else ():
             complaints.print(f"no evaluation while training: {why}", markup=False, soft_wrap=True)
     with stage_bars(console) as show, logging_to(console, "training"):
         summaries = run(recipe, only_stage=stage, from_last_good=from_last_good, on_progress=show, evaluate=evaluate)

@@ -18,12 +18,17 @@ class QuickEvaluation:
 
     def __init__(self, recipe: TrainingRecipe) -> None:
         self._recipe = recipe
-        self._rulers = {stage.name: Ruler(recipe, stage, recipe.evaluation.pictures) for stage in recipe.stages}
-        missing = self._rulers[recipe.stages[0].name].missing
+        self._rulers: dict[str, Ruler] = {}
+        missing = self._ruler(recipe.stages[0]).missing
         self.missing = list(missing.values())[:1] if len(missing) == 2 else []
+
+    def _ruler(self, stage: Stage) -> Ruler:
+        if stage.name not in self._rulers:
+            self._rulers[stage.name] = Ruler(self._recipe, stage, self._recipe.evaluation.pictures)
+        return self._rulers[stage.name]
 
     def __call__(self, model: PixArt, stage: Stage) -> dict[str, float]:
         """The measures of averaged weights, each named `quick/` with the number of pictures: curves of other numbers
         never share a name."""
-        found = self._rulers[stage.name].measure(model, self._recipe)
+        found = self._ruler(stage).measure(model, self._recipe)
         return {f"quick/{found['num_pictures']}/{name}": found[name] for name in MEASURES if name in found}

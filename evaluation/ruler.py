@@ -28,6 +28,8 @@ from training.stages import copies_of, stage_data
 log = logging.getLogger(__name__)
 
 PROTOCOL = "clean"
+LEAST = 4
+"""Pictures of the reference, by the rules of `distances`."""
 AT_ONCE = 32
 """Pictures that are drawn together."""
 
@@ -40,7 +42,7 @@ class Ruler:
         clip: a folder or hub id; None is the published one, where it is here.
 
     Attributes:
-        missing: why there is no FID, or no CLIP-Score, with the command that mends it.
+        missing: why there is no FID, or no CLIP-Score; of weights with the command that gets them.
     """
 
     def __init__(self, recipe: TrainingRecipe, stage: Stage, pictures: int, clip: str | None = None) -> None:
@@ -125,7 +127,11 @@ class Ruler:
             part = slice(begin, begin + AT_ONCE)
             pictures += [png(pixels) for pixels in draw(model, recipe, captions[part], shapes[part], seeds[part])]
         found: dict[str, Any] = {"num_pictures": len(pictures)}
-        if self._inception is not None:
+        if (num := len(self._chosen[3])) < LEAST:
+            self.missing["FID"] = (
+                f"stage {self._stage.name} has {num} pictures to compare with, FID needs {LEAST} or more"
+            )
+        elif self._inception is not None:
             features = inception_features(pictures, PROTOCOL, network=self._inception)
             measures = distances(features.rows, self._reference.rows)
             found |= {measure.metric.split()[0]: measure.value for measure in measures}

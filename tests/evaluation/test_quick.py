@@ -53,6 +53,20 @@ def test_where_nothing_can_be_measured_it_says_how_to_get_what_is_missing(
     assert quick(PixArt(model_config(recipe, recipe.stages[0])), recipe.stages[0]) == {}
 
 
+@pytest.mark.slow
+def test_too_few_pictures_to_compare_with_leave_fid_out_and_training_goes_on(
+    made: Callable[..., Any], tiny: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = {"every": 1, "share": 0.3}
+    recipe, _ = made(
+        {"stages": [STAGES[0] | {"steps": 2}], "validation": held, "evaluation": {"every": 2, "pictures": 5}}
+    )
+    quick = QuickEvaluation(recipe)
+    train(recipe, evaluate=quick)
+    assert "pictures to compare with, FID needs 4 or more" in caplog.text
+    assert not any("quick" in name for line in lines(recipe) for name in line)
+
+
 def test_only_the_first_process_measures_and_only_when_it_is_due(made: Callable[..., Any]) -> None:
     recipe, _ = made({"stages": STAGES, "evaluation": {"every": 2}, "validation": {"every": 0}})
     stage, cpu = recipe.stages[0], torch.device("cpu")
