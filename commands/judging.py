@@ -63,7 +63,7 @@ def judge(
         with data.lock(), JobProgress(console) as bar:
             data.sweep()
             write_bytes(data.recipe, made.to_yaml().encode())
-            journal, failures = Journal(data), dict[str, str]()
+            journal, failures = Journal.of(data), dict[str, str]()
             for file in answers or ():
                 _show_taken(file, take_answers(file, blind, journal))
             if not answers:

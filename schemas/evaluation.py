@@ -107,8 +107,8 @@ class GenEval(StrictModel):
     """The detector of GenEval, which counts where the prompts are GenEval's."""
 
     detector: str | None = None
-    """A Mask2Former for instances, or another detector of transformers that knows COCO's classes: a folder, or a hub id
-    in the local cache. Null measures no GenEval and says how to get one. Colours are named by `metrics.clip`."""
+    """A Mask2Former for the instances of COCO: a folder, or a hub id in the local cache. Null measures no GenEval and
+    says how to get one. Colours are named by `metrics.clip`."""
 
 
 class Dpg(StrictModel):

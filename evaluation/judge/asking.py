@@ -6,62 +6,18 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import lru_cache, partial
-from typing import Protocol
 
 from captioning.captioners.base import Answer, CaptionerUnusable, CaptionFailure
 from captioning.captioners.chat_client import ChatClient, Server
 from captioning.captioners.endpoint import chat_body, picture_uri, read_key
-from evaluation.judge.journal import Row, is_settled
-from evaluation.judge.pairs import Picture
+from evaluation.judge.journal import Journal, Row, is_settled
+from evaluation.judge.pairs import Picture, Question
 from schemas.captioners import ChatSection
 from schemas.ids import counter
 from schemas.pixels import PixelError, open_rgb
 
 FAILURES_IN_A_ROW = 64
 """Questions without an answer one after the other before nothing more is asked: then it is the server."""
-
-
-class Question(Protocol):
-    """A question about some pictures."""
-
-    @property
-    def key(self) -> str:
-        """The same for the same pictures, text, model and knobs."""
-        ...
-
-    @property
-    def text(self) -> str:
-        """The prompt."""
-        ...
-
-    @property
-    def pictures(self) -> Sequence[Picture]:
-        """What is sent with it, in this order."""
-        ...
-
-    def row(self) -> Row:
-        """The columns of an answer that say what it is about."""
-        ...
-
-    def read(self, reply: str) -> tuple[str, str | None]:
-        """The verdict of a reply, `unparsed` where there is none, and its reason."""
-        ...
-
-
-class Journal(Protocol):
-    """Where answers are kept."""
-
-    def reply(self, key: str) -> Row | None:
-        """The last attempt at a question; None where it was never asked."""
-        ...
-
-    def add(self, rows: Sequence[Row]) -> None:
-        """Make answers durable."""
-        ...
-
-    def settle(self) -> None:
-        """No more answers come now."""
-        ...
 
 
 def find_judge(section: ChatSection, knob: str = "judge") -> str:
@@ -188,7 +144,7 @@ class _Asking:
     def _row(self, question: Question, attempt: int, answer: Answer) -> Row | None:
         """The row of an answer; None where there is none, and the question is left for another time."""
         row: Row = {"question": question.key, "judge": self._section.model, "attempt": attempt, "reply": None}
-        row |= question.row()
+        row |= question.place
         if isinstance(answer, CaptionFailure):
             if answer.kind == "filtered":
                 return row | {"verdict": "refused", "reason": answer.reason}
@@ -202,7 +158,7 @@ class _Asking:
             self._num_failed += 1
             self.failures[question.key] = answer.reason
             return None
-        verdict, reason = question.read(answer.text)
+        verdict, reason = self._journal.read(answer.text)
         row |= {"reply": answer.text, "verdict": verdict, "reason": reason}
         row |= {"judge": f"{row['judge']}@{answer.revision}"} if answer.revision else {}
         return row | {"tokens": answer.num_tokens, "seconds": answer.seconds}

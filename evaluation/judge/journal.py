@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -19,25 +19,42 @@ Row = dict[str, Any]
 
 
 class Journal:
-    """The answers below `paid/verdicts` of an output. The dataset's lock is held by whoever adds some."""
+    """The answers below `paid/` of an output. The dataset's lock is held by whoever adds some."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    read: Callable[[str], tuple[str, str | None]] = staticmethod(read_verdict)
+    """The verdict of a reply, `unparsed` where there is none, and its reason."""
+
+    def __init__(self, paid: Paid) -> None:
         """Read what is there.
 
         Raises:
             ValueError: a file of it is damaged.
         """
-        self._paid = Paid.of(dataset, "verdicts", 0)
+        self._paid = paid
         self._replies: dict[tuple[str, int], Row] = {}
         self._people: dict[tuple[str, str, str], Row] = {}
         self._num_batches = 0
         for rows in (self._paid.earlier(), self._paid.noted()):
-            self._index(rows.to_pylist())
+            self._index(self.loaded(rows))
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Journal:
+        """The journal of a judge's output."""
+        return cls(Paid.of(dataset, "verdicts", 0))
+
+    def stored(self, rows: Sequence[Row]) -> pa.Table:
+        """Answers as a table."""
+        return pa.Table.from_pylist(list(rows), schema=VERDICTS)
+
+    def loaded(self, table: pa.Table) -> list[Row]:
+        """The answers of such a table."""
+        rows: list[Row] = table.to_pylist()
+        return rows
 
     def add(self, rows: Sequence[Row]) -> None:
         """Make answers durable."""
         if rows:
-            self._paid.note(pa.Table.from_pylist(list(rows), schema=VERDICTS))
+            self._paid.note(self.stored(rows))
             self._index(rows)
             self._num_batches += 1
             if self._num_batches % BATCHES == 0:
@@ -52,7 +69,7 @@ class Journal:
         row = self._replies.get((key, 1)) or self._replies.get((key, 0))
         if row is None or row["reply"] is None:
             return row
-        verdict, reason = read_verdict(row["reply"])
+        verdict, reason = self.read(row["reply"])
         return row | {"verdict": verdict, "reason": reason}
 
     def of_person(self, pair: str, aspect: str, person: str) -> Row | None:
@@ -65,7 +82,7 @@ class Journal:
 
     def _index(self, rows: Sequence[Row]) -> None:
         for row in rows:
-            if row["kind"] == "person":
+            if row.get("kind") == "person":
                 self._people.setdefault((row["question"], row["aspect"], row["judge"]), row)
             else:
                 self._replies[row["question"], row["attempt"]] = row

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from engine.dataset import Dataset
-from evaluation.judge.reply import question, read_verdict
+from evaluation.judge.reply import question
 from evaluation.picture_files import read_picture
-from evaluation.preference import Verdict
 from schemas.captioners import ChatSection
 from schemas.files import entries_in, place_of
 from schemas.ids import unit_interval
@@ -82,27 +81,15 @@ class Pair:
 
 
 class Question(NamedTuple):
-    """What a model is asked about a pair."""
+    """What a model is asked about pictures."""
 
     key: str
     """The same for the same pictures in the same order, text, model and knobs."""
     text: str
-    pair: Pair
-    aspect: Aspect
-    order: Order
-
-    @property
-    def pictures(self) -> tuple[Picture, Picture]:
-        """The pictures in the order in which they are shown."""
-        return self.pair.shown(self.order)
-
-    def row(self) -> dict[str, Any]:
-        """The columns of a verdict that say what it is about."""
-        return self.pair.row(self.aspect, self.order, "model")
-
-    def read(self, reply: str) -> tuple[Verdict, str | None]:
-        """The verdict of a reply, and its reason."""
-        return read_verdict(reply)
+    pictures: tuple[Picture, ...]
+    """In the order in which they are sent."""
+    place: Mapping[str, Any]
+    """The columns of an answer that say what it is about."""
 
 
 def questions_of(pair: Pair, aspects: tuple[Aspect, ...], section: ChatSection) -> list[Question]:
@@ -111,12 +98,9 @@ def questions_of(pair: Pair, aspects: tuple[Aspect, ...], section: ChatSection) 
     for aspect in aspects:
         text = question(aspect, pair.prompt)
         for order in ORDERS:
-            asked = {
-                "text": text,
-                "pictures": [each.pixel_sha256 for each in pair.shown(order)],
-                "judge": section.knobs(),
-            }
-            found.append(Question(fingerprint(asked), text, pair, aspect, order))
+            pictures = pair.shown(order)
+            asked = {"text": text, "pictures": [each.pixel_sha256 for each in pictures], "judge": section.knobs()}
+            found.append(Question(fingerprint(asked), text, pictures, pair.row(aspect, order, "model")))
     return found
 
 

@@ -82,13 +82,13 @@ def _rows_of_model(recipe: JudgeRecipe, pairs: Sequence[Pair], journal: Journal)
     """The verdicts of the recipe's judge, as far as they are there; equal pictures are a tie without being asked, once
     the judge has been asked about others."""
     found, equal = list[Row](), list[Row]()
-    for question in (one for pair in pairs for one in questions_of(pair, recipe.aspects, recipe.judge)):
-        place = question.pair.row(question.aspect, question.order, "model")
-        if question.pair.is_equal:
+    asked = [(pair, one) for pair in pairs for one in questions_of(pair, recipe.aspects, recipe.judge)]
+    for pair, question in asked:
+        if pair.is_equal:
             tie = {"question": question.key, "judge": recipe.judge.model, "attempt": 0, "verdict": "tie"}
-            equal.append(place | tie | {"reason": "the same pixels: nobody was asked"})
+            equal.append({**question.place, **tie, "reason": "the same pixels: nobody was asked"})
         elif is_settled(row := journal.reply(question.key)):
-            found.append((row or {}) | place)
+            found.append({**(row or {}), **question.place})
     if recipe.judge.model is not None and (found or len(equal) == len(pairs) * len(ORDERS) * len(recipe.aspects)):
         yield from sorted([*found, *equal], key=lambda row: (row["prompt_id"], row["number"], row["model_a"]))
 

@@ -25,6 +25,9 @@ from schemas.reasons import ImageError
 PUBLISHED_PICTURES = 4
 """Pictures a prompt, of GenEval's and of DPG-Bench's published scores."""
 
+PLACE = ("row_id", "prompt_id", "number", "category")
+"""The columns that say which picture a row is about."""
+
 Row = Mapping[str, Any]
 
 
@@ -103,7 +106,7 @@ def opened(root: Path, rows: Sequence[Row], threads: int) -> Iterator[tuple[Row,
 
 def named(row: Row) -> dict[str, Any]:
     """The columns that say which picture a row is about."""
-    return {name: row[name] for name in ("row_id", "prompt_id", "number", "category")}
+    return {name: row[name] for name in PLACE}
 
 
 def flags_of(rows: Sequence[Row]) -> list[str]:

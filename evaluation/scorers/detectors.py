@@ -1,4 +1,4 @@
-"""Detectors of COCO's objects, as transformers has them: boxes with a class and a score, some with masks."""
+"""Mask2Former finds COCO's objects in a picture: a class, a score, a box and a mask for each."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Detection:
     score: float
     box: tuple[float, float, float, float]
     """left, top, right, bottom in px; the last column and row lie before right and bottom."""
-    mask: NDArray[np.bool_] | None = field(default=None, compare=False)
-    """(height, width); None of a detector that gives boxes alone."""
+    mask: NDArray[np.bool_] = field(repr=False, compare=False)
+    """(height, width)"""
 
 
 Detector = Callable[[Image.Image], list[Detection]]
@@ -49,20 +49,20 @@ def classes_of(folder: Path) -> list[str]:
     """The classes that a detector knows, in the order of their numbers.
 
     Raises:
-        ValueError: its config.json cannot be read, or names none.
+        ValueError: its config.json cannot be read, or is of another model.
     """
-    labels = read_json(folder / "config.json").get("id2label")
-    if not isinstance(labels, dict) or not labels:
-        raise ValueError(f"{folder}: is no detector: its config.json names no classes")
+    config = read_json(folder / "config.json")
+    labels = config.get("id2label")
+    if config.get("model_type") != "mask2former" or not isinstance(labels, dict):
+        raise ValueError(f"{folder}: is no Mask2Former that names its classes, by its config.json")
     names = [str(labels[key]).strip().lower() for key in sorted(labels, key=int)]
     return [OTHER_NAMES.get(name, name) for name in names]
 
 
 def is_original_network(folder: Path) -> bool:
-    """Whether a detector has the architecture of GenEval's: Mask2Former over Swin-S."""
-    config = read_json(folder / "config.json")
-    backbone = config.get("backbone_config") or {}
-    return config.get("model_type") == "mask2former" and (backbone.get("embed_dim"), backbone.get("depths")) == SWIN_S
+    """Whether a Mask2Former is over Swin-S, as GenEval's."""
+    backbone = read_json(folder / "config.json").get("backbone_config") or {}
+    return (backbone.get("embed_dim"), backbone.get("depths")) == SWIN_S
 
 
 def load_detector(folder: Path, device: str) -> Detector:
@@ -72,31 +72,31 @@ def load_detector(folder: Path, device: str) -> Detector:
         ValueError: the folder holds no detector, or a damaged one; or there is no such device.
     """
     import torch
-    from transformers import AutoImageProcessor, AutoModelForObjectDetection, Mask2FormerForUniversalSegmentation
+    from transformers import AutoImageProcessor, Mask2FormerForUniversalSegmentation
 
-    has_masks = read_json(folder / "config.json").get("model_type") == "mask2former"
-    kind = Mask2FormerForUniversalSegmentation if has_masks else AutoModelForObjectDetection
-    model = load_frozen(kind.from_pretrained, folder).to(choose_device(device))
+    model = load_frozen(Mask2FormerForUniversalSegmentation.from_pretrained, folder).to(choose_device(device))
     # by Pillow: the other backend is torchvision's
-    processor = load_preprocessing(AutoImageProcessor.from_pretrained, folder, "detector", backend="pil")
-    classes, read = classes_of(folder), _instances if has_masks else _boxes
+    processor = load_preprocessing(AutoImageProcessor.from_pretrained, folder, "Mask2Former", backend="pil")
+    classes = classes_of(folder)
 
     def detect(picture: Image.Image) -> list[Detection]:
         inputs = processor(picture, return_tensors="pt")
         with torch.inference_mode():
             found = model(pixel_values=inputs["pixel_values"].to(model.device, model.dtype))
-        return sorted(read(found, picture, classes, processor), key=lambda each: -each.score)[:MOST]
+        return sorted(_instances(found, picture, classes), key=lambda each: -each.score)[:MOST]
 
     return detect
 
 
-def _instances(found: Any, picture: Image.Image, classes: list[str], processor: Any) -> list[Detection]:
+def _instances(found: Any, picture: Image.Image, classes: list[str]) -> list[Detection]:
     """What mmdet makes of Mask2Former's output: a class's score times the mean of its mask, and a box around the mask.
 
     transformers' own way reads masks off a grid of 384 x 384, which moves boxes by some pixels.
     """
     from torch.nn.functional import interpolate
 
+    if not (found.class_queries_logits.isfinite().all() and found.masks_queries_logits.isfinite().all()):
+        raise ValueError("the detector gives NaN or infinity")
     scores = found.class_queries_logits[0].float().softmax(-1)[:, :-1]  # (queries, classes)
     best = scores.flatten().topk(min(MOST, scores.numel()))
     wanted = best.indices[best.values > LEAST_SCORE]
@@ -114,10 +114,3 @@ def _instances(found: Any, picture: Image.Image, classes: list[str], processor: 
         box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
         detections.append(Detection(classes[number], sure, box, inside.cpu().numpy()))
     return [each for each in detections if each.score > LEAST_SCORE]
-
-
-def _boxes(found: Any, picture: Image.Image, classes: list[str], processor: Any) -> list[Detection]:
-    sizes = [(picture.height, picture.width)]
-    (kept,) = processor.post_process_object_detection(found, threshold=LEAST_SCORE, target_sizes=sizes)
-    columns = (kept[name].tolist() for name in ("labels", "scores", "boxes"))
-    return [Detection(classes[number], score, tuple(box)) for number, score, box in zip(*columns, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,9 +19,10 @@ from engine.paid import Paid
 from engine.runner import Progress
 from evaluation.judge.asking import find_judge
 from evaluation.judge.pairs import Picture
+from evaluation.judge.pairs import Question as Asked
 from evaluation.preference import bootstrap
 from evaluation.rules.dpg import Question, Rules, benchmark, counted
-from evaluation.scorers.answering import FORM, KNOB, Answerer, Answers, Asked, ask_server, load_blip, read_reply
+from evaluation.scorers.answering import FORM, KNOB, Answerer, Answers, ask_server, load_blip, read_reply
 from evaluation.scorers.base import Row, Scorer, find_network, flags_of, named, opened
 from models.weights import BLIP_VQA
 from schemas.captioners import ChatSection
@@ -78,7 +80,7 @@ class Dpg(Scorer):
         return self.network if self.endpoint is None else self.endpoint.knobs()
 
     def job(self, root: Path, model: str, run: Run) -> MapJob:
-        """The job that asks. What was answered stays below `paid/`, whatever becomes of the table."""
+        """The job that asks. What was answered stays below `paid/` until it is asked anew with --redo."""
         job = replace(super().job(root, model, run), pays=True)
         if self.endpoint is None:
             return job
@@ -129,7 +131,11 @@ class Replies:
 
     def __init__(self, root: Path, pictures: str, table: str, scorer: Dpg, run: Run) -> None:
         self._root, self._pictures, self._table, self._scorer, self._run = root, pictures, table, scorer, run
-        self._answer = _answerer(scorer, run)
+        if scorer.endpoint is not None:
+            self._answer: Answerer = partial(ask_server, scorer.endpoint)
+        else:
+            assert scorer.folder is not None
+            self._answer = load_blip(scorer.folder, run.device)
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress, paid: Paid) -> dict[str, pa.Table]:
         """The replies about a part."""
@@ -141,43 +147,36 @@ class Replies:
                 known |= {} if made[-1][1] else {"reason": AnswerReason.NO_QUESTIONS.value}
             else:
                 made.append((known | picture, []))
-        self._answer([each for _, asked in made for each in asked], journal)
+        questions = [each for _, asked in made for each in asked]
+        self._answer(questions, journal, lambda number: progress(0, {"questions": number}))
         progress(len(made))
         rows = [known | (self._facts(known["prompt_id"], asked, journal) if asked else {}) for known, asked in made]
         return {self._table: pa.Table.from_pylist(rows, schema=ANSWERS)}
 
     def _questions(self, row: Row) -> list[Asked]:
+        """What is asked about a picture, named by its pixels, the question and all that an answer depends on."""
         picture = Picture(self._root, row["file"], row["offset"], row["size"], row["pixel_sha256"])
-        form = "" if self._scorer.endpoint is None else FORM
-        return [
-            Asked.of(picture, named(row), each.number, each.text + form, self._scorer.answerer())
-            for each in self._scorer.questions.get(row["prompt_id"], ())
-        ]
+        found = []
+        for each in self._scorer.questions.get(row["prompt_id"], ()):
+            text = each.text + ("" if self._scorer.endpoint is None else FORM)
+            asked = {"text": text, "picture": picture.pixel_sha256, "answerer": self._scorer.answerer()}
+            found.append(Asked(fingerprint(asked), text, (picture,), named(row)))
+        return found
 
     def _facts(self, prompt_id: str, asked: Sequence[Asked], journal: Answers) -> dict[str, Any]:
         """What the table keeps of a picture's answers."""
-        found = {each.number: journal.reply(each.key) for each in asked}
-        replies = {number: row["reply"] for number, row in found.items() if row is not None}
-        if None in replies.values():
-            why = next(row["reason"] for row in found.values() if row is not None and row["reply"] is None)
-            return {"reason": AnswerReason.REFUSED.value, "detail": why}
-        said = {number: read_reply(reply) for number, reply in replies.items()}
-        texts = {each.number: each.text for each in self._scorer.questions[prompt_id]}
-        facts: dict[str, Any] = {"facts": json.dumps(replies)}
-        facts["missing"] = "\n".join(texts[number] for number, yes in said.items() if not yes) or None
-        if unread := [number for number, yes in said.items() if yes is None]:
-            detail = f"{texts[unread[0]]} {replies[unread[0]]!r}"
+        questions, rows = self._scorer.questions[prompt_id], [journal.reply(each.key) or {} for each in asked]
+        if refused := [row for row in rows if row["reply"] is None]:
+            return {"reason": AnswerReason.REFUSED.value, "detail": refused[0]["reason"]}
+        said = [read_reply(row["reply"]) for row in rows]
+        missing = [each.text for each, yes in zip(questions, said, strict=True) if not yes]
+        replies = {each.number: row["reply"] for each, row in zip(questions, rows, strict=True)}
+        facts: dict[str, Any] = {"facts": json.dumps(replies), "missing": "\n".join(missing) or None}
+        if None in said:
+            place = said.index(None)
+            detail = f"{questions[place].text} {rows[place]['reply']!r}"
             return facts | {"reason": AnswerReason.UNPARSED.value, "detail": detail}
-        parents = {each.number: each.parents for each in self._scorer.questions[prompt_id]}
-        try:
-            facts["share"] = float(np.mean(counted(parents, [said[number] is True for number in parents])))
-        except ValueError as error:  # a parent that is no question, which the results say too
-            facts["detail"] = str(error)
+        with suppress(ValueError):  # a question that builds on one which is not there: the results say it
+            parents = {each.number: each.parents for each in questions}
+            facts["share"] = float(np.mean(counted(parents, [yes is True for yes in said])))
         return facts
-
-
-def _answerer(scorer: Dpg, run: Run) -> Answerer:
-    if scorer.endpoint is not None:
-        return partial(ask_server, scorer.endpoint)
-    assert scorer.folder is not None
-    return load_blip(scorer.folder, run.device)

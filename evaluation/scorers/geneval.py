@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
+from engine.map_job import naming
 from engine.runner import Progress
 from evaluation.measuring import clip_name, load_clip
 from evaluation.preference import bootstrap, bootstrap_of_groups
@@ -131,7 +132,8 @@ class Detections:
         for row, picture in opened(self._root, inputs[self._pictures].to_pylist(), self._run.threads):
             if isinstance(picture, Image.Image):
                 metadata = self._metadata[row["prompt_id"]]
-                facts = self._facts(picture, metadata)
+                with naming(row["prompt_id"]):
+                    facts = self._facts(picture, metadata)
                 correct, missing = judged(facts, metadata)
                 found.append({"share": float(correct), "missing": missing or None, "facts": json.dumps(facts)})
             else:
@@ -192,7 +194,5 @@ class Colours:
 
 
 def _cut_out(picture: Image.Image, seen: Detection) -> Image.Image:
-    if seen.mask is not None:
-        picture = Image.composite(picture, Image.new("RGB", picture.size, GREY), Image.fromarray(seen.mask))
-    left, top, right, bottom = (round(each) for each in seen.box)
-    return picture.crop((left, top, max(right, left + 1), max(bottom, top + 1)))
+    blank = Image.new("RGB", picture.size, GREY)
+    return Image.composite(picture, blank, Image.fromarray(seen.mask)).crop(seen.box)

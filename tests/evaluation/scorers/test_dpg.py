@@ -96,7 +96,7 @@ def test_the_score_is_that_of_the_rules_over_the_replies_and_other_rules_ask_not
         assert set(server.questions.values()) == {1}
 
 
-def test_what_was_answered_is_asked_again_never(tmp_path: Path, source: Path) -> None:
+def test_what_was_answered_is_never_asked_again_unless_it_is_redone(tmp_path: Path, source: Path) -> None:
     with Answering(behaviours={80: status(500)}) as server:
         values = recipe_of(tmp_path, source, REDS, asking(server))
         with pytest.raises((ValueError, PartFailed), match="questions have no answer, for example"):
@@ -163,6 +163,22 @@ def test_a_blip_answers_too_and_is_asked_once(
     assert not any("dec" in row["facts"].lower() for row in rows)
     monkeypatch.setattr(dpg, "load_blip", None)
     assert not run(values).has_run
+
+
+def test_the_words_of_a_blip_are_read_without_the_one_that_starts_them(
+    tmp_path: Path, source: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from transformers import BlipForQuestionAnswering
+
+    def say_yes(self: Any, input_ids: torch.Tensor, pixel_values: torch.Tensor, **knobs: Any) -> torch.Tensor:
+        assert len(pixel_values) == len(input_ids)
+        return torch.tensor([[5, 6, 3]] * len(input_ids))  # [DEC] yes [SEP]
+
+    monkeypatch.setattr(BlipForQuestionAnswering, "generate", say_yes)
+    done = run(recipe_of(tmp_path, source, REDS, {"dpg": {"vqa": str(models / "vqa")}}))
+    assert only(done)["value"] == 100
+    assert json.loads(done.dataset.read_table("answers/theirs/dpg-vqa").to_pylist()[0]["facts"])["1"] == "yes"
 
 
 def test_whoever_answers_is_named_or_the_row_says_what_to_type(tmp_path: Path, source: Path, models: Path) -> None:

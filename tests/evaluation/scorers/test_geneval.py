@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from engine.runner import PartFailed
 from evaluation.scorers import geneval
 from evaluation.scorers.detectors import Detection, classes_of, is_original_network, load_detector
 from evaluation.scorers.geneval import Colours, judged
@@ -35,11 +36,17 @@ PROMPTS: dict[str, dict[str, Any]] = {
         "include": [wanted("cat", color="red"), wanted("dog", color="blue")],
     },
 }
+
+
+def seen(name: str, score: float, box: tuple[float, float, float, float], mask: np.ndarray | None = None) -> Detection:
+    return Detection(name, score, box, np.ones((30, 40), bool) if mask is None else mask)
+
+
 SEEN = {
     0: [],
-    20: [Detection("cat", 0.95, LEFT), Detection("cat", 0.92, RIGHT)],
-    40: [Detection("cat", 0.8, LEFT), Detection("dog", 0.7, RIGHT)],
-    60: [Detection("cat", 0.8, RIGHT), Detection("dog", 0.7, LEFT), Detection("dog", 0.2, RIGHT)],
+    20: [seen("cat", 0.95, LEFT), seen("cat", 0.92, RIGHT)],
+    40: [seen("cat", 0.8, LEFT), seen("dog", 0.7, RIGHT)],
+    60: [seen("cat", 0.8, RIGHT), seen("dog", 0.7, LEFT), seen("dog", 0.2, RIGHT)],
 }
 """Red of a picture -> what is in it."""
 
@@ -133,11 +140,13 @@ def test_a_detector_that_is_missing_or_knows_other_things_is_a_row_that_says_wha
     reason = only(run(values))["reason"]
     assert "sigma weights get mask2former`, then set metrics.geneval.detector=facebook/mask2former-swin" in reason
     (tmp_path / "buses").mkdir()
-    (tmp_path / "buses" / "config.json").write_text('{"id2label": {"0": "bus", "1": "dog"}}')
+    (tmp_path / "buses" / "config.json").write_text(
+        '{"model_type": "mask2former", "id2label": {"0": "bus", "1": "dog"}}'
+    )
     (tmp_path / "buses" / "model.safetensors").write_bytes(b"")
     for given, why in (
         (str(tmp_path / "nowhere"), r"weights missing: "),
-        (str(models / "vqa"), "is no detector: its config.json names no classes"),
+        (str(models / "vqa"), "is no Mask2Former that names its classes"),
         (str(tmp_path / "buses"), "knows no cat; name a detector that was trained on COCO"),
     ):
         values["metrics"]["geneval"] = {"detector": given}
@@ -185,10 +194,9 @@ def test_a_box_is_drawn_around_the_mask_and_a_score_is_of_class_and_mask(
         class_queries_logits, masks_queries_logits = classes, masks
 
     monkeypatch.setattr(Mask2FormerForUniversalSegmentation, "forward", lambda self, **inputs: Output)
-    (seen,) = load_detector(models / "detector", "cpu")(Image.new("RGB", (80, 60)))
-    assert seen.name == "cat" and seen.box == (10, 20, 50, 40), "the mask of the dog is empty"
-    assert seen.mask is not None and seen.mask.shape == (60, 80)
-    assert 0.9 < seen.score < 0.9995
+    (cat,) = load_detector(models / "detector", "cpu")(Image.new("RGB", (80, 60)))
+    assert cat.name == "cat" and cat.box == (10, 20, 50, 40), "the mask of the dog is empty"
+    assert cat.mask.shape == (60, 80) and 0.9 < cat.score < 0.9995
 
 
 def test_the_names_of_classes_are_those_of_geneval_and_the_network_is_known_by_its_shape(
@@ -199,7 +207,7 @@ def test_the_names_of_classes_are_those_of_geneval_and_the_network_is_known_by_i
     backbone = {"embed_dim": 96, "depths": [2, 2, 18, 2]}
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "mask2former", "backbone_config": backbone}))
     assert is_original_network(tmp_path)
-    with pytest.raises(ValueError, match="names no classes"):
+    with pytest.raises(ValueError, match="is no Mask2Former that names its classes"):
         classes_of(tmp_path)
 
 
@@ -220,12 +228,33 @@ def test_a_colour_is_that_of_the_object_on_grey(models: Path) -> None:
 
     clip = Clip.load(str(models / "clip"), "metrics.clip", "cpu")
     colours = Colours(Watched(clip))  # type: ignore[arg-type]
-    objects = [Detection("cat", 0.9, (5, 5, 15, 10), mask), Detection("cat", 0.8, (0, 0, 4, 4))]
+    objects = [seen("cat", 0.9, (5, 5, 15, 10), mask), seen("cat", 0.8, (0, 0, 4, 4))]
     named = colours(picture, objects)
     assert [image.size for image in shown] == [(10, 5), (4, 4)]
     assert [shown[0].getpixel((x, 0)) for x in (0, 7)] == [(255, 0, 0), (0x99, 0x99, 0x99)]
     assert len(named) == 2 and named == [colours(picture, [each])[0] for each in objects]
     assert colours(picture, []) == []
+
+
+def test_a_detector_that_gives_nan_is_an_error_that_names_the_picture(
+    tmp_path: Path, source: Path, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+    from transformers import Mask2FormerForUniversalSegmentation
+
+    class Output:
+        class_queries_logits, masks_queries_logits = torch.full((1, 2, 5), torch.nan), torch.zeros(1, 2, 6, 8)
+
+    monkeypatch.setattr(Mask2FormerForUniversalSegmentation, "forward", lambda self, **inputs: Output)
+    with pytest.raises((ValueError, PartFailed), match="the detector gives NaN or infinity"):
+        run(recipe_of(tmp_path, source, REDS, metrics_of(models)))
+
+
+def test_every_missing_picture_of_a_prompt_counts(tmp_path: Path, models: Path) -> None:
+    (tmp_path / "prompts.txt").write_text("a cat\na dog\n")
+    reds = {"a cat": [20, 40], "a dog": []}
+    values = recipe_of(tmp_path, tmp_path / "prompts.txt", reds, metrics_of(models, clip_score=True))
+    assert only(run(values))["reason"].startswith("2 of 4 pictures are missing: ")
 
 
 def test_other_prompts_have_no_row_of_a_benchmark(tmp_path: Path, models: Path) -> None:
