@@ -128,9 +128,10 @@ class Ruler:
             pictures += [png(pixels) for pixels in draw(model, recipe, captions[part], shapes[part], seeds[part])]
         found: dict[str, Any] = {"num_pictures": len(pictures)}
         if (num := len(self._chosen[3])) < LEAST:
-            self.missing["FID"] = (
-                f"stage {self._stage.name} has {num} pictures to compare with, FID needs {LEAST} or more"
-            )
+            why = f"stage {self._stage.name} has {num} pictures to compare with, FID needs {LEAST} or more"
+            if self.missing.get("FID") != why:
+                self.missing["FID"] = why
+                log.warning("no FID: %s", why)
         elif self._inception is not None:
             features = inception_features(pictures, PROTOCOL, network=self._inception)
             measures = distances(features.rows, self._reference.rows)
