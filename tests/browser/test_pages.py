@@ -14,6 +14,7 @@ from tests.building import build, recipe, write_pictures
 from tests.evaluation.judge.setting import evaluation, run
 from tests.evaluation.judge.setting import recipe as judge_recipe
 from tests.evaluation.judge.setting import rows as judged
+from tests.viewer.test_evaluation_pages import make as make_evaluation
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -254,7 +255,76 @@ def test_people_judge_by_keys_and_download_their_answers(page: Any, look: str, t
     assert {row["judge"] for row in found} == {"Ann B."} and all(row["seconds"] >= 0 for row in found)
 
 
-def test_everything_works_without_a_script(browser: Any, site: str) -> None:
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """An evaluation by hand, of a series and two other models; one of them without CLIP."""
+    return make_evaluation(tmp_path_factory.mktemp("browser") / "evaluated")
+
+
+def test_the_report_of_an_evaluation_from_disk(page: Any, look: str, evaluated: Dataset, tmp_path: Path) -> None:
+    from commands import looking
+
+    page.goto(looking.write_report_page(evaluated.root, tmp_path / "report.html").as_uri())
+    assert page.locator('svg[role=img][aria-label="FID over steps of ours"] .point').count() == 3
+    last = page.locator("#side img").last
+    last.scroll_into_view_if_needed()
+    assert last.evaluate("image => image.decode().then(() => image.naturalWidth)") > 0
+    assert fits(page)
+    assert_readable(page)
+    shoot(page, f"evaluation-report-{look}", whole=True)
+
+
+@pytest.mark.quick
+def test_two_models_are_compared_by_arrows_search_and_choice(page: Any, look: str, evaluated: Dataset) -> None:
+    with served(evaluated) as site:
+        page.goto(site)
+        assert page.locator(".results tbody tr").count() >= 3
+        assert fits(page)
+        assert_readable(page)
+        shoot(page, f"evaluation-{look}", whole=True)
+        page.goto(f"{site}/side")
+        sync_api.expect(page.locator(".found")).to_have_text("1 of 13")
+        page.keyboard.press("ArrowRight")
+        page.wait_for_url("**row=1")
+        sync_api.expect(page.locator(".found")).to_have_text("2 of 13")
+        page.select_option("#right", "far<b>")
+        page.wait_for_url("**right=far*")
+        sync_api.expect(page.locator(".found")).to_have_text("2 of 13")
+        pictures = page.locator(".side img")
+        assert pictures.count() == 4
+        assert pictures.first.evaluate("image => image.decode().then(() => image.naturalWidth)") == 12
+        page.keyboard.press("ArrowLeft")
+        page.wait_for_url("**row=0")
+        sync_api.expect(page.locator(".found")).to_have_text("1 of 13")
+        page.fill("#q", "number 1")
+        page.keyboard.press("Enter")
+        sync_api.expect(page.locator(".found")).to_have_text("1 of 2")
+        assert "a plain prompt, number 10" in page.inner_text(".asked")
+        assert fits(page)
+        assert_readable(page)
+        shoot(page, f"evaluation-side-{look}")
+
+
+def test_samples_lead_to_the_same_prompt_side_by_side(page: Any, look: str, evaluated: Dataset) -> None:
+    with served(evaluated) as site:
+        page.goto(f"{site}/samples")
+        assert page.locator("article img").first.evaluate("image => image.decode().then(() => image.width)") > 0
+        assert fits(page)
+        assert_readable(page)
+        shoot(page, f"evaluation-samples-{look}", whole=True)
+        page.select_option("#model", "theirs")
+        page.wait_for_url("**model=theirs*")
+        page.locator("text=all of them").first.click()
+        page.wait_for_url("**order=draw*")
+        page.select_option("#order", "missing")
+        sync_api.expect(page.locator(".found")).to_contain_text("2 pictures")
+        page.locator("a:has-text('All categories')").click()
+        page.locator("article a.frame").first.click()
+        page.wait_for_url("**/side?left=theirs*")
+        assert page.locator(".side img").count() == 4
+
+
+def test_everything_works_without_a_script(browser: Any, site: str, evaluated: Dataset) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(f"{site}/images")
@@ -263,4 +333,11 @@ def test_everything_works_without_a_script(browser: Any, site: str) -> None:
     assert page.locator("article").count() >= 1
     page.goto(f"{site}/overview/captions")
     assert page.locator("svg[role=img]").count() == 2
+    with served(evaluated) as other:
+        page.goto(f"{other}/side")
+        page.select_option("#left", "ours@2")
+        page.click("form.choose button")
+        assert page.inner_text(".who >> nth=0") == "ours@2"
+        page.click("a[rel=next]")
+        assert page.inner_text(".found") == "2 of 13"
     context.close()
