@@ -72,7 +72,8 @@ def keys(evaluation: Evaluation, model: str, category: str | None, order: str, e
 
 
 def samples(evaluation: Evaluation, models: Sequence[str], categories: Sequence[str | None], each: int) -> Content:
-    """Of each category and model the best and the worst pictures, or a draw where nothing says how well they fit.
+    """Of each category and model the best and the worst pictures, one a prompt, or a draw where nothing says how well
+    they fit.
 
     Args:
         each: pictures of a grid.
@@ -82,8 +83,9 @@ def samples(evaluation: Evaluation, models: Sequence[str], categories: Sequence[
         of_category = []
         for model in models:
             if evaluation.ranked(model):
-                best = keys(evaluation, model, category, "best")
-                grids = {"best": best[:each], "worst": best[max(each, len(best) - each) :][::-1]}
+                best, worst = (_one_a_prompt(keys(evaluation, model, category, order)) for order in ("best", "worst"))
+                above = {key.row_id for key in best[:each]}
+                grids = {"best": best[:each], "worst": [key for key in worst if key.row_id not in above][:each]}
             else:
                 grids = {"draw": keys(evaluation, model, category, "draw")[: 2 * each]}
             lost = keys(evaluation, model, category, "missing")
@@ -100,6 +102,14 @@ def samples(evaluation: Evaluation, models: Sequence[str], categories: Sequence[
         groups.append({"category": category, "models": of_category})
     left_out = len(evaluation.categories) - len(categories)
     return {"groups": groups, "categories_left_out": left_out, "models": models}
+
+
+def _one_a_prompt(found: Iterable[Key]) -> list[Key]:
+    """The first picture of each prompt."""
+    first = dict[int, Key]()
+    for key in found:
+        first.setdefault(key.row_id, key)
+    return [*first.values()]
 
 
 def beside(evaluation: Evaluation, left: str, right: str, row_ids: Sequence[int], every: bool = True) -> list[Content]:

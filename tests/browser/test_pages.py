@@ -261,6 +261,12 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return make_evaluation(tmp_path_factory.mktemp("browser") / "evaluated")
 
 
+@pytest.fixture(scope="module")
+def evaluated_site(evaluated: Dataset) -> Iterator[str]:
+    with served(evaluated) as address:
+        yield address
+
+
 def test_the_report_of_an_evaluation_from_disk(page: Any, look: str, evaluated: Dataset, tmp_path: Path) -> None:
     from commands import looking
 
@@ -275,56 +281,57 @@ def test_the_report_of_an_evaluation_from_disk(page: Any, look: str, evaluated: 
 
 
 @pytest.mark.quick
-def test_two_models_are_compared_by_arrows_search_and_choice(page: Any, look: str, evaluated: Dataset) -> None:
-    with served(evaluated) as site:
-        page.goto(site)
-        assert page.locator(".results tbody tr").count() >= 3
-        assert fits(page)
-        assert_readable(page)
-        shoot(page, f"evaluation-{look}", whole=True)
-        page.goto(f"{site}/side")
-        sync_api.expect(page.locator(".found")).to_have_text("1 of 13")
-        page.keyboard.press("ArrowRight")
-        page.wait_for_url("**row=1")
-        sync_api.expect(page.locator(".found")).to_have_text("2 of 13")
-        page.select_option("#right", "far<b>")
-        page.wait_for_url("**right=far*")
-        sync_api.expect(page.locator(".found")).to_have_text("2 of 13")
-        pictures = page.locator(".side img")
-        assert pictures.count() == 4
-        assert pictures.first.evaluate("image => image.decode().then(() => image.naturalWidth)") == 12
-        page.keyboard.press("ArrowLeft")
-        page.wait_for_url("**row=0")
-        sync_api.expect(page.locator(".found")).to_have_text("1 of 13")
-        page.fill("#q", "number 1")
-        page.keyboard.press("Enter")
-        sync_api.expect(page.locator(".found")).to_have_text("1 of 2")
-        assert "a plain prompt, number 10" in page.inner_text(".asked")
-        assert fits(page)
-        assert_readable(page)
-        shoot(page, f"evaluation-side-{look}")
+def test_two_models_are_compared_by_arrows_search_and_choice(page: Any, look: str, evaluated_site: str) -> None:
+    page.goto(evaluated_site)
+    assert page.locator(".results tbody tr").count() >= 3
+    assert fits(page)
+    assert_readable(page)
+    shoot(page, f"evaluation-{look}", whole=True)
+    page.goto(f"{evaluated_site}/side")
+    sync_api.expect(page.locator(".found")).to_have_text("1 of 13")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_url("**row=1")
+    sync_api.expect(page.locator(".found")).to_have_text("2 of 13")
+    page.select_option("#right", "far<b>")
+    page.wait_for_url("**right=far*")
+    sync_api.expect(page.locator(".found")).to_have_text("2 of 13")
+    pictures = page.locator(".side img")
+    assert pictures.count() == 4
+    assert pictures.first.evaluate("image => image.decode().then(() => image.naturalWidth)") == 12
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_url("**row=0")
+    sync_api.expect(page.locator(".found")).to_have_text("1 of 13")
+    page.fill("#q", "number 1")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**q=number*")
+    sync_api.expect(page.locator(".found")).to_have_text("1 of 2")
+    assert "a plain prompt, number 10" in page.inner_text(".asked")
+    assert fits(page)
+    assert_readable(page)
+    shoot(page, f"evaluation-side-{look}")
 
 
-def test_samples_lead_to_the_same_prompt_side_by_side(page: Any, look: str, evaluated: Dataset) -> None:
-    with served(evaluated) as site:
-        page.goto(f"{site}/samples")
-        assert page.locator("article img").first.evaluate("image => image.decode().then(() => image.width)") > 0
-        assert fits(page)
-        assert_readable(page)
-        shoot(page, f"evaluation-samples-{look}", whole=True)
-        page.select_option("#model", "theirs")
-        page.wait_for_url("**model=theirs*")
-        page.locator("text=all of them").first.click()
-        page.wait_for_url("**order=draw*")
-        page.select_option("#order", "missing")
-        sync_api.expect(page.locator(".found")).to_contain_text("2 pictures")
-        page.locator("a:has-text('All categories')").click()
-        page.locator("article a.frame").first.click()
-        page.wait_for_url("**/side?left=theirs*")
-        assert page.locator(".side img").count() == 4
+def test_samples_lead_to_the_same_prompt_side_by_side(page: Any, look: str, evaluated_site: str) -> None:
+    page.goto(f"{evaluated_site}/samples")
+    assert page.locator("article img").first.evaluate("image => image.decode().then(() => image.width)") > 0
+    assert fits(page)
+    assert_readable(page)
+    shoot(page, f"evaluation-samples-{look}", whole=True)
+    page.select_option("#model", "theirs")
+    page.wait_for_url("**model=theirs*")
+    page.locator("text=all of them").first.click()
+    page.wait_for_url("**order=draw*")
+    page.select_option("#order", "missing")
+    page.wait_for_url("**order=missing*")
+    sync_api.expect(page.locator(".found")).to_contain_text("2 pictures")
+    page.locator("a:has-text('All categories')").click()
+    page.wait_for_url("**/samples?model=theirs")
+    page.locator("article a.frame").first.click()
+    page.wait_for_url("**/side?left=theirs*")
+    assert page.locator(".side img").count() == 4
 
 
-def test_everything_works_without_a_script(browser: Any, site: str, evaluated: Dataset) -> None:
+def test_everything_works_without_a_script(browser: Any, site: str, evaluated_site: str) -> None:
     context = browser.new_context(java_script_enabled=False)
     page = context.new_page()
     page.goto(f"{site}/images")
@@ -333,11 +340,10 @@ def test_everything_works_without_a_script(browser: Any, site: str, evaluated: D
     assert page.locator("article").count() >= 1
     page.goto(f"{site}/overview/captions")
     assert page.locator("svg[role=img]").count() == 2
-    with served(evaluated) as other:
-        page.goto(f"{other}/side")
-        page.select_option("#left", "ours@2")
-        page.click("form.choose button")
-        assert page.inner_text(".who >> nth=0") == "ours@2"
-        page.click("a[rel=next]")
-        assert page.inner_text(".found") == "2 of 13"
+    page.goto(f"{evaluated_site}/side")
+    page.select_option("#left", "ours@2")
+    page.click("form.choose button")
+    assert page.inner_text(".who >> nth=0") == "ours@2"
+    page.click("a[rel=next]")
+    assert page.inner_text(".found") == "2 of 13"
     context.close()
