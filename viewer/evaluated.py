@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from engine.ahead import of_each
 from engine.dataset import Dataset, read_parquet
 from engine.duck import Row
 from engine.names import names_in
+from engine.one_state import Replaced
 from evaluation.picture_files import pictures_table, read_picture
 from schemas.files import find_files
 from schemas.ids import unit_interval
@@ -160,6 +162,22 @@ class Evaluation:
         """A small JPEG of a picture; None where there is none that can be read."""
         found = self.picture(model, key)
         return None if found is None else thumbnail(found[1], longest_px)
+
+
+@contextmanager
+def unchanged(evaluation: Evaluation) -> Iterator[None]:
+    """Say that the evaluation is being written, where that is why it cannot be read inside.
+
+    Raises:
+        Replaced: parts were written or deleted since it was opened, and something could not be read.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if signature(evaluation.dataset) == evaluation.signature:
+            raise
+        root = evaluation.dataset.root
+        raise Replaced(f"{root}: the evaluation is being written anew; wait for it, or try again") from error
 
 
 def for_browsers(data: bytes) -> tuple[str, bytes] | None:

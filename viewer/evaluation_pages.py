@@ -17,7 +17,7 @@ from schemas.lru import Lru
 from viewer import evaluation_sections as sections
 from viewer.cards import thumbnail
 from viewer.database import STORE_LISTED_EVERY_S
-from viewer.evaluated import Evaluation, Key, for_browsers, signature
+from viewer.evaluated import Evaluation, Key, for_browsers, signature, unchanged
 from viewer.images import MOST_THUMBNAIL_BYTES, PAGE, THUMBNAIL_PX
 from viewer.site import Page, Site, jpeg
 
@@ -77,11 +77,11 @@ class EvaluationPages(Site):
         def answer(request: Request) -> Response:
             evaluation = self.live.now()
             try:
-                return page(evaluation, request)
-            except ValueError:
-                if self.live.now(at_once=True) is evaluation:
-                    raise
-                raise Replaced("the evaluation is being written anew; load the page again") from None
+                with unchanged(evaluation):
+                    return page(evaluation, request)
+            except Replaced:
+                self.live.now(at_once=True)  # for the next try
+                raise
 
         return answer
 

@@ -10,7 +10,7 @@ from schemas.commit import write_bytes
 from schemas.files import shown_place
 from viewer import evaluation_sections as sections
 from viewer.cards import PAGE_THUMBNAIL_PX
-from viewer.evaluated import Evaluation
+from viewer.evaluated import Evaluation, unchanged
 from viewer.rendering import environment
 
 MOST_MODELS, MOST_CATEGORIES = 6, 12
@@ -25,9 +25,16 @@ def write_evaluation_report(dataset: Dataset, out: Path) -> None:
         out: the file to write. It is replaced whole or not at all.
 
     Raises:
-        ValueError: a file of a table is gone or damaged.
+        ValueError: a file of a table is gone or damaged, or the evaluation is being written anew.
     """
     evaluation = Evaluation(dataset)
+    with unchanged(evaluation):
+        page = _page(evaluation)
+    write_bytes(out, page.encode("utf-8", errors="replace"))
+
+
+def _page(evaluation: Evaluation) -> str:
+    dataset = evaluation.dataset
     models, categories = evaluation.chosen_models[:MOST_MODELS], evaluation.categories[:MOST_CATEGORIES]
     each = max(1, min(MOST_EACH, MOST_SAMPLES // (2 * len(models) * len(categories) or 1)))
     samples = sections.samples(evaluation, models, categories, each)
@@ -37,7 +44,7 @@ def write_evaluation_report(dataset: Dataset, out: Path) -> None:
              for card in grid]  # fmt: skip
     wanted = sections.pictures_in([*cards, *(card for found in side for pair in found["pairs"] for card in pair)])
     pictures = {(model, *key): evaluation.thumbnail(model, key, PAGE_THUMBNAIL_PX) for model, key in sorted(wanted)}
-    page = environment(live=False).get_template("evaluation_report.html.jinja").render(
+    return environment(live=False).get_template("evaluation_report.html.jinja").render(
         name=dataset.root.absolute().name or str(dataset.root),
         root=shown_place(dataset.root.absolute()),
         numbers=sections.overview(evaluation),
@@ -48,4 +55,3 @@ def write_evaluation_report(dataset: Dataset, out: Path) -> None:
         thumbnails={name: f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"
                     for name, jpeg in pictures.items() if jpeg is not None},
     )  # fmt: skip
-    write_bytes(out, page.encode("utf-8", errors="replace"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 import re
@@ -16,9 +17,12 @@ from starlette.testclient import TestClient
 
 from commands.looking import write_report_page
 from engine.dataset import Dataset
+from engine.one_state import Replaced
+from schemas.files import place_of
 from schemas.ids import unit_interval
 from schemas.tables import schema_of
 from tests.building import put
+from tests.memory_store import URL, Memory
 from tests.viewer.test_report import NASTY, Page
 from viewer import evaluated, evaluation_pages
 from viewer.curves import curve_charts
@@ -106,8 +110,8 @@ def client(dataset: Dataset) -> Iterator[TestClient]:
         yield found
 
 
-def text(html: str) -> str:
-    return " ".join(Page(html).text.split())
+def text(page: str) -> str:
+    return " ".join(Page(page).text.split())
 
 
 def test_results_stand_in_blocks_and_published_ones_are_marked(client: TestClient) -> None:
@@ -145,9 +149,9 @@ def test_a_curve_of_any_values_has_an_axis(values: list[float]) -> None:
         assert len(chart.y_ticks) <= 8
 
 
-def shown(html: str) -> list[tuple[str, int, int]]:
+def shown(page: str) -> list[tuple[str, int, int]]:
     """The pictures of a page in order."""
-    found = re.findall(r'src="/(?:thumb|picture)/([^/"]+)/(\d+)/(\d+)"', html)
+    found = re.findall(r'src="/(?:thumb|picture)/([^/"]+)/(\d+)/(\d+)"', page)
     return [(model, int(row_id), int(number)) for model, row_id, number in found]
 
 
@@ -278,13 +282,40 @@ def test_the_live_pages_follow_an_evaluation_that_goes_on(tmp_path: Path, monkey
         assert "theirs" in text(client.get("/side").text)
 
 
+def test_pages_over_tables_that_are_replaced_show_the_new_ones(tmp_path: Path) -> None:
+    dataset = make(tmp_path / "out")
+    with TestClient(make_app(dataset), base_url="http://localhost") as client:
+        assert shown(client.get("/side?left=ours@2&row=4").text)[0] == ("ours%402", 4, 0)
+        write(dataset, "pictures/ours@2", [{"row_id": 4, "prompt_id": "p4", "number": 0, "reason": "truncated"}])
+        page = client.get("/side?left=ours@2&row=4")  # the file of the part that the pages know is gone
+        assert page.status_code == 200 and "no picture: truncated" in text(page.text)
+    evaluation = Evaluation(dataset)
+    write(dataset, "pictures/theirs", [])
+    with pytest.raises(Replaced, match="the evaluation is being written anew"), evaluated.unchanged(evaluation):
+        raise ValueError("a part is gone")
+    with pytest.raises(ValueError, match="damaged"), evaluated.unchanged(Evaluation(dataset)):
+        raise ValueError("damaged")
+
+
+def test_an_evaluation_in_a_store_is_shown_as_one_on_a_disk(
+    client: TestClient, dataset: Dataset, tmp_path: Path
+) -> None:
+    files = [path for path in dataset.root.rglob("*") if path.is_file()]
+    objects = {f"ds/{path.relative_to(dataset.root).as_posix()}": path.read_bytes() for path in files}
+    with Memory(objects).used(tmp_path), TestClient(make_app(Dataset(place_of(URL)))) as other:
+        for address in ("/samples", "/side?row=4", "/samples?model=theirs&category=animals&order=missing"):
+            one, two = (each.get(address, headers={"host": "localhost"}).text for each in (client, other))
+            assert one.replace(html.escape(dataset.root.name), "ds") == two
+        assert other.get("/picture/theirs/4/0", headers={"host": "localhost"}).content.startswith(b"\x89PNG")
+
+
 def test_the_report_holds_every_section_and_its_pictures_in_one_file(dataset: Dataset, tmp_path: Path) -> None:
-    html = write_report_page(dataset.root, tmp_path / "report.html").read_text(encoding="utf-8")
-    page, said = Page(html), text(html)
+    report = write_report_page(dataset.root, tmp_path / "report.html").read_text(encoding="utf-8")
+    page, said = Page(report), text(report)
     assert not {"script", "b", "u", "i"} & {*page.tags}
     sources = [value or "" for name, value in page.attributes if name == "src"]
     assert len(sources) == 55 and all(source.startswith("data:image/jpeg;base64,") for source in sources)
-    assert not re.search(r"https?://", re.sub(r'xmlns="[^"]+"', "", html))
+    assert not re.search(r"https?://", report)
     assert [value for name, value in page.attributes if name == "href"] == [
         "#results", "#curves", "#samples", "#side",
     ]  # fmt: skip
