@@ -116,7 +116,7 @@ def save_mask2former(folder: Path, labels: tuple[str, ...]) -> Path:
         id2label=dict(enumerate(labels)), label2id={label: number for number, label in enumerate(labels)},
     )  # fmt: skip
     Mask2FormerForUniversalSegmentation(config).save_pretrained(folder)
-    Mask2FormerImageProcessorPil(size={"shortest_edge": SIDE_PX, "longest_edge": 2 * SIDE_PX}).save_pretrained(folder)
+    Mask2FormerImageProcessorPil(size={"height": 384, "width": 384}).save_pretrained(folder)
     return folder
 
 

@@ -18,6 +18,8 @@ LEAST_SCORE = 0.05
 """Detections below it are not kept; the rules count those above 0.3."""
 MOST = 100
 """Detections of a picture, as mmdet keeps them."""
+SIZE = {"shortest_edge": 800, "longest_edge": 1333}
+"""px, as mmdet tests it. The files of the hub say 384 x 384, whatever the shape of the picture."""
 SWIN_S = (96, [2, 2, 18, 2])
 """Width and depths of GenEval's network."""
 OTHER_NAMES = {
@@ -80,7 +82,7 @@ def load_detector(folder: Path, device: str) -> Detector:
     classes = classes_of(folder)
 
     def detect(picture: Image.Image) -> list[Detection]:
-        inputs = processor(picture, return_tensors="pt")
+        inputs = processor(picture, size=SIZE, return_tensors="pt")
         with torch.inference_mode():
             found = model(pixel_values=inputs["pixel_values"].to(model.device, model.dtype))
         return sorted(_instances(found, picture, classes), key=lambda each: -each.score)[:MOST]

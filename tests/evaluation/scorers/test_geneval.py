@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from engine.runner import PartFailed
-from evaluation.scorers import geneval
+from evaluation.scorers import detectors, geneval
 from evaluation.scorers.detectors import Detection, classes_of, is_original_network, load_detector
 from evaluation.scorers.geneval import Colours, judged
 from models.clip import Clip
@@ -165,8 +165,9 @@ def test_a_prompt_that_does_not_say_what_it_asks_for_is_a_row_with_the_reason(
 
 
 def test_a_mask2former_sees_instances_and_the_kept_ones_are_judged_alike(
-    tmp_path: Path, source: Path, models: Path
+    tmp_path: Path, source: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(detectors, "SIZE", {"shortest_edge": 64, "longest_edge": 96})  # the test is quicker
     done = run(recipe_of(tmp_path, source, REDS, metrics_of(models)))
     rows = done.dataset.read_table("answers/theirs/geneval-detector").to_pylist()
     facts = [json.loads(row["facts"]) for row in rows]
@@ -193,7 +194,11 @@ def test_a_box_is_drawn_around_the_mask_and_a_score_is_of_class_and_mask(
     class Output:
         class_queries_logits, masks_queries_logits = classes, masks
 
-    monkeypatch.setattr(Mask2FormerForUniversalSegmentation, "forward", lambda self, **inputs: Output)
+    def forward(self: Any, pixel_values: torch.Tensor) -> type[Output]:
+        assert pixel_values.shape == (1, 3, 800, 1088), "as mmdet has it, and not 384 x 384 as the folder says"
+        return Output
+
+    monkeypatch.setattr(Mask2FormerForUniversalSegmentation, "forward", forward)
     (cat,) = load_detector(models / "detector", "cpu")(Image.new("RGB", (80, 60)))
     assert cat.name == "cat" and cat.box == (10, 20, 50, 40), "the mask of the dog is empty"
     assert cat.mask.shape == (60, 80) and 0.9 < cat.score < 0.9995
