@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ KINDS = {
     "compbench": f"T2I-CompBench: a file such as color{COMPBENCH_END}, or the folder of them",
 }
 """Kind of source -> what it is."""
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ def _prompt(found: Found, if_blank: str) -> Prompt:
     text = "" if found.prompt is None else found.prompt
     if not isinstance(text, str):
         raise ValueError(f"its prompt is {type(text).__name__}, not text")
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if _HALF.search(text):
         raise ValueError("its prompt holds half of a character (a lone surrogate)")
     text = text.strip()
     is_blank = not any(character.isprintable() and not character.isspace() for character in text)
