@@ -39,50 +39,54 @@ def original() -> Numbers:
     return read
 
 
+def write_trained(folder: Path) -> None:
+    """A dataset of seven pictures, `train.yaml`, two checkpoints of its one stage, and a tiny CLIP in `clip/`."""
+    sizes = [(96, 96), (80, 80), (120, 120), (64, 64), (120, 80), (90, 60), (60, 90)]
+    pictures = [(photo(i, *size), f"raw words number {i}", f"a sentence about {i}") for i, size in enumerate(sizes)]
+    write_dataset(folder / "dataset", pictures, sizes)
+    values = {
+        "dataset": str(folder / "dataset"),
+        "out": str(folder / "run"),
+        "model": {"depth": 1, "hidden_size": 16, "num_heads": 2},
+        "latents": {"channels": 4},
+        "text": {"channels": 8, "max_tokens": 20},
+        "optimizer": {"lr": 1e-3, "warmup_steps": 2},
+        "data": {"batch": 4},
+        "precision": "fp32",
+        "checkpoint_every": 2,
+        "log_every": 2,
+        "sample": {"steps": 2, "guidance": 1.5},
+        "stages": [{"name": "small", "resolution": 32, "steps": 4}],
+    }
+    (folder / "train.yaml").write_text(json.dumps(values))
+    train(TrainingRecipe.load(folder / "train.yaml"))
+    save_clip(folder / "clip")
+
+
 @pytest.fixture(scope="session")
 def trained(in_one_folder: Callable[[str, Callable[[Path], None]], Path]) -> Path:
-    """A folder with a dataset of seven pictures, `train.yaml`, two checkpoints of its one stage, and a tiny CLIP in
-    `clip/`; not to be changed."""
-
-    def make(folder: Path) -> None:
-        sizes = [(96, 96), (80, 80), (120, 120), (64, 64), (120, 80), (90, 60), (60, 90)]
-        pictures = [(photo(i, *size), f"raw words number {i}", f"a sentence about {i}") for i, size in enumerate(sizes)]
-        write_dataset(folder / "dataset", pictures, sizes)
-        values = {
-            "dataset": str(folder / "dataset"),
-            "out": str(folder / "run"),
-            "model": {"depth": 1, "hidden_size": 16, "num_heads": 2},
-            "latents": {"channels": 4},
-            "text": {"channels": 8, "max_tokens": 20},
-            "optimizer": {"lr": 1e-3, "warmup_steps": 2},
-            "data": {"batch": 4},
-            "precision": "fp32",
-            "checkpoint_every": 2,
-            "log_every": 2,
-            "sample": {"steps": 2, "guidance": 1.5},
-            "stages": [{"name": "small", "resolution": 32, "steps": 4}],
-        }
-        (folder / "train.yaml").write_text(json.dumps(values))
-        train(TrainingRecipe.load(folder / "train.yaml"))
-        save_clip(folder / "clip")
-
-    return in_one_folder("evaluated", make)
+    """What `write_trained` writes; not to be changed."""
+    return in_one_folder("evaluated", write_trained)
 
 
 @pytest.fixture
 def evaluation(trained: Path, tmp_path: Path) -> dict[str, Any]:
+    return evaluation_of(trained, tmp_path)
+
+
+def evaluation_of(trained: Path, folder: Path) -> dict[str, Any]:
     """A recipe that draws five prompts with the last checkpoint, measured with the tiny CLIP alone."""
     prompts = ["a red boat", "a blue house", "two cats", "the sea", "a hill"]
     rows = [{"id": f"p{i}", "prompt": text, "category": "ab"[i % 2]} for i, text in enumerate(prompts)]
-    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "photos").mkdir()
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (folder / "photos").mkdir()
     for number in range(6):
-        (tmp_path / "photos" / f"r{number}.png").write_bytes(photo(100 + number, 40, 40))
+        (folder / "photos" / f"r{number}.png").write_bytes(photo(100 + number, 40, 40))
     return {
-        "out": str(tmp_path / "out"),
-        "prompts": {"source": str(tmp_path / "prompts.jsonl"), "per_part": 3},
+        "out": str(folder / "out"),
+        "prompts": {"source": str(folder / "prompts.jsonl"), "per_part": 3},
         "models": {"ours": {"recipe": str(trained / "train.yaml")}},
-        "reference": {"pictures": str(tmp_path / "photos")},
+        "reference": {"pictures": str(folder / "photos")},
         "draw": {"batch": 2},
         "metrics": {"protocols": [], "clip": str(trained / "clip"), "cmmd_clip": str(trained / "clip")},
     }
