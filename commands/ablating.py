@@ -56,11 +56,12 @@ def ablate(
         console.print(f"figures: {shown(wanted.out / experiment.name)}.parquet, {shown(figure)}", soft_wrap=True)
 
 
-def title_of(base: TrainingRecipe, recipe: AblationRecipe, what: str, resolution: int, steps: int) -> str:
+def title_of(base: TrainingRecipe, recipe: AblationRecipe, what: str, rows: list[Row]) -> str:
     """What figures are of, so that nobody takes them for the paper's."""
+    steps = max(row["step"] for row in rows)
     return (
-        f"{what}: toy of {base.model.depth} blocks of {base.model.hidden_size} at {resolution} px, {steps:,} steps, "
-        f"{len(recipe.seeds)} seeds, n = {recipe.pictures:,} pictures"
+        f"{what}: {base.model.depth} blocks of {base.model.hidden_size}, {steps:,} steps, {len(recipe.seeds)} seeds; "
+        "no value of it compares with a published one"
     )
 
 
@@ -69,19 +70,24 @@ def write_figure(base: TrainingRecipe, recipe: AblationRecipe) -> Path:
     import pyarrow.parquet as pq
 
     from evaluation.ablation import cells
+    from schemas.seal import check_file
     from viewer.ablation import write_ablation
 
     found = []
     for name in (cells.GRID, *ClaimName):
         path = recipe.out / f"{name}.parquet"
-        if path.exists():
+        if not path.exists():
+            continue
+        try:
             experiment = cells.grid(base, recipe) if name == cells.GRID else cells.claim(base, recipe, name.value)
-            rows = pq.read_table(path).to_pylist()
-            if {cell.name for cell in experiment.cells} == {row["cell"] for row in rows}:  # else of another recipe
-                found.append((experiment, rows))
-    figure, (experiment, rows) = recipe.out / "ablation.svg", found[0]
-    steps = max(row["step"] for row in rows)
-    write_ablation(figure, title_of(base, recipe, "ablation", experiment.stage.resolution, steps), found)
+        except ValueError:  # a claim that this recipe cannot try any more
+            continue
+        check_file(path)
+        rows = pq.read_table(path).to_pylist()
+        if {cell.name for cell in experiment.cells} == {row["cell"] for row in rows}:  # else of another recipe
+            found.append((experiment, rows))
+    figure = recipe.out / "ablation.svg"
+    write_ablation(figure, title_of(base, recipe, "Ablation", found[0][1]), found)
     return figure
 
 
@@ -90,11 +96,9 @@ def show_tables(base: TrainingRecipe, recipe: AblationRecipe, experiment: Experi
     from evaluation.ablation.cells import GRID
     from evaluation.ablation.table import reached, sheets
 
-    steps = max(row["step"] for row in rows)
-    what = title_of(
-        base, recipe, f"{experiment.name}, stage {experiment.stage.name}", experiment.stage.resolution, steps
-    )
-    console.print(f"{what}; no value of it compares with a published one", markup=False, soft_wrap=True)
+    stage = experiment.stage
+    what = f"{experiment.name}, stage {stage.name} at {stage.resolution:,} px, n = {recipe.pictures:,}"
+    console.print(title_of(base, recipe, what, rows), markup=False, soft_wrap=True)
     for sheet in sheets(experiment, rows):
         table = Table(*sheet.columns, box=None, pad_edge=False)
         for line in sheet.rows:

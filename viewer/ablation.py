@@ -72,9 +72,10 @@ def _panel(experiment: Experiment, block: Block, rows: Rows, metric: str) -> dic
         y = [(scale.at(statistics.fmean(seeds)), scale.at(max(seeds)), scale.at(min(seeds))) for seeds in cell]
         points = [(WIDTH * share, *of_seeds) for share, of_seeds in zip(x, y, strict=True)]
         series.append({"label": label, "points": points})
-    measure = {"val_loss": "validation loss", "fid": "FID"}[metric]
+    num = max(row.get("num_pictures") or 0 for row in rows)
+    measure = {"val_loss": "validation loss", "fid": f"FID of {num:,} pictures"}[metric]
     return {
-        "title": f"{experiment.name if is_claim else block.title}: {measure}",
+        "title": f"{experiment.name if is_claim else block.title}: {measure}, {experiment.stage.resolution:,} px",
         "ticks": scale.ticks,
         "series": series,
         "bars": bars,

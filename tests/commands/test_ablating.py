@@ -32,7 +32,7 @@ def test_a_grid_and_a_claim_are_printed_and_drawn_together(recipe: str, no_weigh
     done = CliRunner().invoke(app, ["ablate", recipe])
     assert done.exit_code == 0, done.output
     for said in (
-        "toy of 4 blocks of 32 at 64 px, 3 steps, 3 seeds, n = 4 pictures; no value of it compares with a",
+        "grid, stage compressed at 64 px, n = 4: 4 blocks of 32, 3 steps, 3 seeds; no value of it compares with a pub",
         "published, 0.6B at 512 px",
         "FID 8.532",
         "agrees with itself to no better than 0.5 FID",
@@ -44,7 +44,7 @@ def test_a_grid_and_a_claim_are_printed_and_drawn_together(recipe: str, no_weigh
     assert "the last validation loss of at random" in done.output
     figure = ElementTree.parse(tmp_path / "out" / "ablation.svg").getroot()
     titles = [panel.findtext("{*}text") for panel in figure.findall("{*}g")]
-    assert titles == ["layers: validation loss", "conv-avg-init: validation loss"]
+    assert titles == ["layers: validation loss, 64 px", "conv-avg-init: validation loss, 64 px"]
 
 
 @pytest.mark.parametrize(

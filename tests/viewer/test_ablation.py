@@ -22,7 +22,8 @@ def test_the_grid_is_bars_with_whiskers_and_a_claim_a_curve_of_each_cell(tmp_pat
     assert root.findtext(f"{SVG}title") == "a <b> & c"
     panels = root.findall(f"{SVG}g")
     titles = [panel.findtext(f"{SVG}text") for panel in panels]
-    assert titles == ["layers: validation loss", "layers: FID"] * 2 + ["positions: validation loss"]
+    shown = ["layers: validation loss, 64 px", "layers: FID of 24 pictures, 64 px"]
+    assert titles == shown * 2 + ["positions: validation loss, 64 px"]
     bars = [float(bar.attrib["height"]) for bar in panels[0].findall(f"{SVG}rect")]
     assert len(bars) == 2
     assert bars[1] > bars[0] > 0, "a higher loss is a longer bar"

@@ -17,6 +17,7 @@ def rows(losses: dict[str, list[float]], step: int = 20, fid: float | None = 30.
     return [
         {
             "cell": cell, "seed": seed, "step": step, "val_loss": loss, "fid": fid and fid + seed, "clip_score": None,
+            "num_pictures": fid and 24,
             "seconds_per_step": 0.5, "seconds_ratio": 1.25,
         }
         for cell, values in losses.items()
