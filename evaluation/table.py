@@ -50,21 +50,24 @@ def _block(rows: Sequence[Row]) -> Block:
     metrics = list(dict.fromkeys(row["metric"] for row in rows if row["reason"] is None))
     models = list(dict.fromkeys(row["model"] for row in rows))
     place = {(row["model"], row["metric"]): row for row in rows}
-    lines, notes = list[tuple[str, ...]](), list[str]()
+    lines, notes = list[tuple[str, ...]](), dict[str, list[str]]()
     for model in models:
         mine = [row for row in rows if row["model"] == model]
-        for why in dict.fromkeys(row["reason"] for row in mine if row["reason"] is not None):
-            notes.append(
-                f"{model}: {', '.join(metric_name(row['metric']) for row in mine if row['reason'] == why)}: {why}"
-            )
-        notes += [f"{model}: {flag}" for flag in dict.fromkeys(flag for row in mine for flag in row["flags"])]
+        reasons = dict.fromkeys(row["reason"] for row in mine if row["reason"] is not None)
+        said = [
+            f"{', '.join(metric_name(row['metric']) for row in mine if row['reason'] == why)}: {why}" for why in reasons
+        ]
+        for what in [*said, *dict.fromkeys(flag for row in mine for flag in row["flags"])]:
+            notes.setdefault(what, []).append(model)
         measured = [row for row in mine if row["reason"] is None]
         if measured:
             cells = [_cell(place.get((model, metric)), place.get((models[0], metric))) for metric in metrics]
             lines.append((model, *cells, _size(measured[0])))
-    return Block(
-        title_of(rows[0]), ("", *map(metric_name, metrics), "pictures"), tuple(lines), tuple(notes), rows[0]["category"]
-    )
+    together = [
+        f"{'all models' if 1 < len(who) == len(models) else ', '.join(who)}: {what}" for what, who in notes.items()
+    ]
+    names = ("", *map(metric_name, metrics), "pictures")
+    return Block(title_of(rows[0]), names, tuple(lines), tuple(together), rows[0]["category"])
 
 
 def metric_name(metric: str) -> str:

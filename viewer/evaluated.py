@@ -25,6 +25,8 @@ from schemas.pixels import DECODER_ERRORS, PixelError, open_rgb
 from viewer.cards import thumbnail
 from viewer.rows import rows_at
 
+SHOWN = ("prompts", "pictures", "agreement", "answers", "results")
+"""The tables, or families of tables, that pages read."""
 SHOWN_AS_THEY_ARE = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 """Pillow's names of the formats that every browser shows, and what they are called on the way."""
 MOST_PART_BYTES = 256_000_000
@@ -94,11 +96,15 @@ class Evaluation:
         coins = ((unit_interval(row["prompt_id"], "shown"), row_id) for row_id, row in self.prompts.items())
         return [Key(row_id) for _, row_id in sorted(coins)]
 
-    def agreement(self, model: str) -> str | None:
-        """The table of how well a model's pictures fit their prompts; of several that of the results."""
-        tables = sorted({table for table, _ in self.signature if table.startswith(f"agreement/{model}/")})
+    def measured(self, family: str, model: str) -> list[str]:
+        """The tables of a family about a model's pictures; of several those that the results are made from."""
+        tables = sorted({table for table, _ in self.signature if table.startswith(f"{family}/{model}/")})
         record = self.dataset.record("results") if len(tables) > 1 else None
-        return next((table for table in tables if record is None or table in record.inputs), None)
+        return [table for table in tables if record is None or table in record.inputs]
+
+    def agreement(self, model: str) -> str | None:
+        """The table of how well a model's pictures fit their prompts."""
+        return next(iter(self.measured("agreement", model)), None)
 
     def ranked(self, model: str) -> list[Key]:
         """Pictures by how well they fit their prompts, the best first; empty where nothing has measured it."""
@@ -132,12 +138,18 @@ class Evaluation:
         wanted = {key.row_id for key in keys if key.row_id in self.prompts}
         pictures, table = self._rows(pictures_table(model), wanted), self.agreement(model)
         fits = self._rows(table, wanted) if table is not None else {}
+        answers = {table: self._rows(table, wanted) for table in self.measured("answers", model)}
         absent = {"width": None, "height": None, "seed": None, "reason": "not drawn yet", "detail": None}
         found = []
         for key in [key for key in keys if key.row_id in self.prompts]:
             row = pictures.get(key, absent)
             shown = {name: row[name] for name in absent} | {"model": model, "cosine": fits.get(key, {}).get("cosine")}
-            found.append(self.prompts[key.row_id] | shown | {"number": key.number})
+            said = [
+                {"benchmark": table.rpartition("/")[2].partition("-")[0]} | rows[key]
+                for table, rows in answers.items()
+                if key in rows and rows[key]["share"] is not None
+            ]
+            found.append(self.prompts[key.row_id] | shown | {"number": key.number, "answers": said})
         return found
 
     def _rows(self, table: str, row_ids: Iterable[int]) -> dict[Key, Row]:
@@ -198,7 +210,7 @@ def signature(dataset: Dataset) -> tuple[tuple[str, str], ...]:
     """The tables that were begun, each with the parts that are on the disk: another one when anything is written."""
     records = dataset.tables / ".records"
     tables = sorted(path.relative_to(records).as_posix().removesuffix(".json") for path in find_files(records))
-    shown = [table for table in tables if table.partition("/")[0] in ("prompts", "pictures", "agreement", "results")]
+    shown = [table for table in tables if table.partition("/")[0] in SHOWN]
     return tuple((table, ",".join(name.file for name in names_in(dataset.folder(table)))) for table in shown)
 
 

@@ -49,3 +49,8 @@ def test_published_rows_stand_apart_with_why_they_do_or_do_not_compare() -> None
     assert not any("512 px" in title for title in titles)
     (note,) = titles["published, PixArt-Σ, Table 6"]
     assert note.startswith("not comparable")
+
+
+def test_what_several_models_suffer_from_is_said_once() -> None:
+    rows = [row(f"ours@{step}", 40.0, flags=["rank_deficient", *["missing"] * (step < 3)]) for step in (1, 2, 3)]
+    assert blocks(rows)[0].notes == ("all models: rank_deficient", "ours@1, ours@2: missing")

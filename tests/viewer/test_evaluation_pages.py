@@ -95,6 +95,8 @@ def make(root: Path, with_clip: bool = True) -> Dataset:
         write(dataset, f"pictures/{model}", pictures)
         if with_clip and model != "theirs":
             write(dataset, f"agreement/{model}/clip-clip", fits)
+    write(dataset, "answers/theirs/geneval-swin", [{"row_id": 4, "prompt_id": "p4", "number": 1, "share": 0.0,
+                                                    "missing": "expected <i>cat</i>>=2, found 0"}])  # fmt: skip
     write(dataset, "results", RESULTS)
     return dataset
 
@@ -195,6 +197,7 @@ def test_two_models_stand_side_by_side_on_the_same_prompt(client: TestClient) ->
     assert shown(page.text) == [("ours%4010", 4, 0), ("theirs", 4, 0), ("ours%4010", 4, 1), ("theirs", 4, 1)]
     said = text(page.text)
     assert "5 of 13" in said and "a plain prompt, number 4" in said and "CLIP 0.040" in said
+    assert said.count("geneval") == 1 and "geneval 0 %, not shown: expected <i>cat</i>>=2, found 0" in said
     before, after = re.findall(r'rel="(?:prev|next)" href="([^"]+)"', page.text)
     assert "row=3" in before and "row=5" in after
     assert shown(client.get(after.replace("&amp;", "&")).text)[0] == ("ours%4010", 5, 0)
@@ -211,7 +214,7 @@ def test_prompts_are_searched_and_ordered_by_which_model_fits_better(client: Tes
 
 @pytest.mark.parametrize(
     "address", ["/", "/samples", "/samples?model=theirs&category=animals&order=draw", "/side", "/side?row=1",
-                "/side?row=2", "/side?row=3", "/side?q=%22%3E%3Cscript%3E", "/side?left=%3Cscript%3E"],
+                "/side?row=2", "/side?row=3", "/side?row=4", "/side?q=%22%3E%3Cscript%3E", "/side?left=%3Cscript%3E"],
 )  # fmt: skip
 def test_prompts_names_and_details_are_text_never_markup(client: TestClient, address: str) -> None:
     answer = client.get(address)
