@@ -33,9 +33,12 @@ def blocks(rows: Sequence[Row]) -> list[Block]:
     """The table of results as blocks: all pictures first, then categories, then what others have published."""
     keys = list(dict.fromkeys(tuple(row[name] for name in SAME) for row in rows))
     keys.sort(key=lambda key: (key[SAME.index("category")] is not None, key[SAME.index("category")] or ""))
-    found = [_block([row for row in rows if tuple(row[name] for name in SAME) == key]) for key in keys]
+    said, found = set[tuple[str, str, str]](), list[Block]()
+    for key in keys:
+        found.append(_block([row for row in rows if tuple(row[name] for name in SAME) == key], said))
     protocols = {row["protocol"] for row in rows}
-    for table in PUBLISHED_SCORES if rows else ():
+    has_either = any(row["metric"] in ("fid", "clip_score") for row in rows)
+    for table in PUBLISHED_SCORES if has_either else ():
         if table.protocol is None or table.protocol in protocols:
             lines = tuple((row.model, f"{row.fid:.2f}", f"{row.clip:g}") for row in table.rows)
             found.append(
@@ -46,7 +49,12 @@ def blocks(rows: Sequence[Row]) -> list[Block]:
     return found
 
 
-def _block(rows: Sequence[Row]) -> Block:
+def _block(rows: Sequence[Row], said: set[tuple[str, str, str]]) -> Block:
+    """The block of some rows.
+
+    Args:
+        said: what was noted before, by protocol, model and flag: a category does not repeat it.
+    """
     metrics = list(dict.fromkeys(row["metric"] for row in rows if row["reason"] is None))
     models = list(dict.fromkeys(row["model"] for row in rows))
     place = {(row["model"], row["metric"]): row for row in rows}
@@ -54,11 +62,13 @@ def _block(rows: Sequence[Row]) -> Block:
     for model in models:
         mine = [row for row in rows if row["model"] == model]
         reasons = dict.fromkeys(row["reason"] for row in mine if row["reason"] is not None)
-        said = [
-            f"{', '.join(metric_name(row['metric']) for row in mine if row['reason'] == why)}: {why}" for why in reasons
-        ]
-        for what in [*said, *dict.fromkeys(flag for row in mine for flag in row["flags"])]:
-            notes.setdefault(what, []).append(model)
+        for why in reasons:
+            lacking = ", ".join(metric_name(row["metric"]) for row in mine if row["reason"] == why)
+            notes.setdefault(f"{lacking}: {why}", []).append(model)
+        for flag in dict.fromkeys(flag for row in mine for flag in row["flags"]):
+            if (noted := (rows[0]["protocol"], model, flag)) not in said:
+                said.add(noted)
+                notes.setdefault(flag, []).append(model)
         measured = [row for row in mine if row["reason"] is None]
         if measured:
             cells = [_cell(place.get((model, metric)), place.get((models[0], metric))) for metric in metrics]

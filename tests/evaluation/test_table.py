@@ -54,3 +54,15 @@ def test_published_rows_stand_apart_with_why_they_do_or_do_not_compare() -> None
 def test_what_several_models_suffer_from_is_said_once() -> None:
     rows = [row(f"ours@{step}", 40.0, flags=["rank_deficient", *["missing"] * (step < 3)]) for step in (1, 2, 3)]
     assert blocks(rows)[0].notes == ("all models: rank_deficient", "ours@1, ours@2: missing")
+
+
+def test_a_category_does_not_repeat_what_was_said_of_all_pictures() -> None:
+    whole, part = (
+        row("a", 1.0, flags=["rank_deficient"]),
+        row("a", 2.0, category="x", flags=["rank_deficient", "missing"]),
+    )
+    assert [block.notes for block in blocks([part, whole])[:2]] == [("a: rank_deficient",), ("a: missing",)]
+
+
+def test_what_others_have_published_stands_only_where_it_is_measured() -> None:
+    assert len(blocks([row("a", 0.5, "geneval", protocol="geneval/published")])) == 1
