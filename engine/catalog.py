@@ -25,7 +25,7 @@ from engine.dataset import Dataset, explaining_damage
 from engine.duck import SPILLED, Connection, duckdb_type, glob_safe, literal, read_parts, spill_into, start
 from engine.names import Held, names_in
 from schemas.commit import write_bytes
-from schemas.files import at_hand
+from schemas.files import at_hand, entries_in
 from schemas.seal import check_footer
 from schemas.strict import fingerprint
 from schemas.tables import ADDED, BESIDE, CAPTIONS, MEANINGS, SCHEMAS, WIDE_TABLES, is_captions, meaning, schema_of
@@ -145,6 +145,11 @@ def require_dataset(dataset: Dataset) -> None:
     if bring_up_to_date(dataset):
         write_catalog(dataset)  # which named the old files
     if not names_in(dataset.folder("listing")):
+        for name in sorted(entries_in(dataset.root)):  # such as quick-500, where the whole evaluation has not begun
+            if Dataset(dataset.root / name).is_evaluation:
+                raise ValueError(
+                    f"{dataset.root}: no dataset here, but an evaluation below it: name {dataset.root / name}"
+                )
         raise ValueError(f"{dataset.root}: no dataset here; make one with sigma build RECIPE out={dataset.root}")
 
 

@@ -166,8 +166,8 @@ def test_samples_are_the_best_and_the_worst_of_each_category(client: TestClient)
     assert found[5:7] == [("ours%4010", 10, 1), ("ours%4010", 8, 1)]
     said = text(page.text)
     assert "CLIP 0.115 · 12 × 8 · number 1" in said
-    assert "2 pictures missing · all of them no picture: truncated <u>cut</u>" in said
-    assert "no picture: too long <u>cut</u> · p12" in said
+    assert "2 pictures missing · all of them no picture: truncated ( <u>cut</u> )" in said
+    assert "no picture: too long ( <u>cut</u> ) · p12" in said
 
 
 def test_without_clip_samples_are_a_draw_by_the_ids_alone(client: TestClient, dataset: Dataset) -> None:
