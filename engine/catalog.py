@@ -138,19 +138,15 @@ def require_dataset(dataset: Dataset) -> None:
     from engine.old_layout import bring_up_to_date  # which cuts tables as a reduce job does
 
     if dataset.is_evaluation:
-        raise ValueError(
-            f"{dataset.root}: is an evaluation and no dataset; sigma report and sigma browse show it, sigma status "
-            "says how far it is"
-        )
+        instead = "sigma report and sigma browse show it, sigma status says how far it is"
+        raise ValueError(f"{dataset.root}: is an evaluation and no dataset; {instead}")
     if bring_up_to_date(dataset):
         write_catalog(dataset)  # which named the old files
     if not names_in(dataset.folder("listing")):
-        for name in sorted(entries_in(dataset.root)):  # such as quick-500, where the whole evaluation has not begun
-            if Dataset(dataset.root / name).is_evaluation:
-                raise ValueError(
-                    f"{dataset.root}: no dataset here, but an evaluation below it: name {dataset.root / name}"
-                )
-        raise ValueError(f"{dataset.root}: no dataset here; make one with sigma build RECIPE out={dataset.root}")
+        below = [name for name in entries_in(dataset.root) if Dataset(dataset.root / name).is_evaluation]
+        make = f"; make one with sigma build RECIPE out={dataset.root}"
+        what = f", but an evaluation below it: name {dataset.root / min(below)}" if below else make
+        raise ValueError(f"{dataset.root}: no dataset here{what}")
 
 
 def query(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyConnection:
