@@ -160,11 +160,14 @@ ROWS: dict[str, tuple[Callable[[Path], Callable[[], float]], str]] = {
 
 def measure(place: int, folder: Path) -> dict[str, Any]:
     """One row in this process: CPU seconds, those of its children too, the peak of its memory, and the peak beyond
-    what it had before."""
-    run = list(ROWS.values())[place][0](folder)
-    before, begun = peak_gb(), sum(os.times()[:4])
-    value = run()
-    return {"cpu_s": sum(os.times()[:4]) - begun, "peak_gb": peak_gb(), "before_gb": before, "value": value}
+    what it had before. The short ones are the best of five."""
+    make = list(ROWS.values())[place][0]
+    run, before, seconds = make(folder), peak_gb(), list[float]()
+    for _ in range(5 if make in (network, from_files, resume) else 1):
+        begun = sum(os.times()[:4])
+        value = run()
+        seconds.append(sum(os.times()[:4]) - begun)
+    return {"cpu_s": min(seconds), "peak_gb": peak_gb(), "before_gb": before, "value": value}
 
 
 def evaluation_speed(folder: Path) -> Iterator[str]:
@@ -179,7 +182,7 @@ def evaluation_speed(folder: Path) -> Iterator[str]:
         found = json.loads(done.stdout.splitlines()[-1])
         peak, more = (gb * 1e9 / GIB for gb in (found["peak_gb"], found["peak_gb"] - found["before_gb"]))
         memory = "" if make is resume else f", peak {peak:.2f} GiB, {more:.2f} of it over what was there"
-        yield f"| {name} | {found['cpu_s']:.1f} CPU-s{memory} | | | {goal} |"
+        yield f"| {name} | {found['cpu_s']:.2f} CPU-s{memory} | | | {goal} |"
 
 
 BENCHMARKS = (evaluation_speed,)

@@ -67,8 +67,8 @@ def _clean(pixels: Pixels) -> Shown:
     """Pillow's bicubic in float32, each channel for itself, not rounded."""
     side = (INCEPTION_PX, INCEPTION_PX)
     channels = (Image.fromarray(pixels[..., c].astype(np.float32), "F") for c in range(3))
-    found = np.stack([np.asarray(channel.resize(side, Image.Resampling.BICUBIC)) for channel in channels], axis=-1)
-    return np.clip(found, 0, 255)
+    planes = np.stack([np.asarray(channel.resize(side, Image.Resampling.BICUBIC)) for channel in channels])
+    return planes.clip(0, 255, out=planes).transpose(1, 2, 0)  # a view: the network takes planes again
 
 
 def _interpolated(pixels: Pixels, side: int, mode: str, antialias: bool) -> Shown:
