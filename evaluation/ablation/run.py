@@ -43,6 +43,7 @@ from training.weak_to_strong import model_config
 log = logging.getLogger(__name__)
 
 CELL_FILE, MEASURED_FILE, TIMES_FILE = "cell.json", "measured.json", "times.json"
+UNTRAINED = "./weights-that-are-not-yet"
 OnProgress = Callable[[StageProgress], None]
 Row = dict[str, Any]
 
@@ -75,18 +76,17 @@ def run_experiment(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("sigma ablate is one process; start it without torchrun")
     with locked(recipe.out):
-        parent = parent_of(base, experiment.stage, on_progress)
-        recipes = {
-            (cell.name, seed): training_recipe(base, recipe, experiment, cell, seed, parent)
-            for seed in recipe.seeds
-            for cell in experiment.cells
-        }
+        recipes = recipes_of(
+            base, recipe, experiment, UNTRAINED
+        )  # what is impossible is refused before anything is trained
         batches = {
             seed: check_equal_batches({cell.name: recipes[cell.name, seed] for cell in experiment.cells})
             for seed in recipe.seeds
         }
         first = recipes[experiment.cells[0].name, recipe.seeds[0]]
         ruler = Ruler(first, first.stages[0], recipe.pictures, recipe.clip)
+        recipes = recipes_of(base, recipe, experiment, parent_of(base, experiment.stage, on_progress))
+        first = recipes[experiment.cells[0].name, recipe.seeds[0]]
         rows = []
         for seed in recipe.seeds:
             for cell in experiment.cells:
@@ -104,6 +104,17 @@ def run_experiment(
         table = pa.Table.from_pylist(rows, COLUMNS)
         commit_table(recipe.out / f"{experiment.name}.parquet", table, COLUMNS, {})
     return table.to_pylist(), ruler.missing
+
+
+def recipes_of(
+    base: TrainingRecipe, recipe: AblationRecipe, experiment: Experiment, parent: str
+) -> dict[tuple[str, int], TrainingRecipe]:
+    """The recipe of each cell and seed."""
+    return {
+        (cell.name, seed): training_recipe(base, recipe, experiment, cell, seed, parent)
+        for seed in recipe.seeds
+        for cell in experiment.cells
+    }
 
 
 def parent_of(base: TrainingRecipe, stage: Stage, on_progress: OnProgress | None) -> str:

@@ -109,6 +109,14 @@ def test_a_cell_that_was_validated_otherwise_is_refused(made: Callable[..., Any]
         run_experiment(other, recipe, experiment)
 
 
+def test_what_is_impossible_is_refused_before_the_parents_are_trained(made: Callable[..., Any]) -> None:
+    for knobs, message in (({"clip": "./no-clip"}, "no-clip holds none"), ({"steps": 4}, "points 3 do not divide")):
+        base, recipe, experiment = small(made, **knobs)
+        with pytest.raises(ValueError, match=message):
+            run_experiment(base, recipe, experiment)
+        assert not base.out_folder.exists()
+
+
 def test_under_torchrun_it_is_refused(made: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="without torchrun"):
