@@ -143,10 +143,9 @@ def require_dataset(dataset: Dataset) -> None:
     if bring_up_to_date(dataset):
         write_catalog(dataset)  # which named the old files
     if not names_in(dataset.folder("listing")):
-        below = [name for name in entries_in(dataset.root) if Dataset(dataset.root / name).is_evaluation]
-        make = f"; make one with sigma build RECIPE out={dataset.root}"
-        what = f", but an evaluation below it: name {dataset.root / min(below)}" if below else make
-        raise ValueError(f"{dataset.root}: no dataset here{what}")
+        below = [dataset.root / name for name in entries_in(dataset.root) if Dataset(dataset.root / name).is_evaluation]
+        make = f"make one with sigma build RECIPE out={dataset.root}"
+        raise ValueError(f"{dataset.root}: no dataset here; {f'name the evaluation {min(below)}' if below else make}")
 
 
 def query(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyConnection:

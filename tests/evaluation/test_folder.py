@@ -286,9 +286,7 @@ def test_commands_over_datasets_refuse_an_evaluation_and_name_those_that_show_it
 def test_a_folder_that_holds_a_quick_evaluation_alone_names_it(tmp_path: Path) -> None:
     update_prompts(Dataset(tmp_path / "out" / "quick-4"), [{"row_id": 0, "prompt_id": "p"}], 1)
     done = CliRunner().invoke(app, ["report", str(tmp_path / "out")])
-    assert done.output == (
-        f"error: {tmp_path}/out: no dataset here, but an evaluation below it: name {tmp_path}/out/quick-4\n"
-    )
+    assert done.output == f"error: {tmp_path}/out: no dataset here; name the evaluation {tmp_path}/out/quick-4\n"
     assert CliRunner().invoke(app, ["report", str(tmp_path / "out" / "quick-4")]).exit_code == 0
 
 
