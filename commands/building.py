@@ -258,7 +258,7 @@ JOB_COMMANDS = {
     "aesthetic": "Score every picture.",
     "dedup": "Group pictures that are the same.",
     "clean": "Clean the raw captions: take out HTML and addresses, refuse junk.",
-    "screen": "Look for blur, enlarging, borders, and what classifiers know (off by default).",
+    "screen": "Look for blur, enlarging, borders, writing, faces, and what classifiers know (off by default).",
     "select": "Apply the rules: what stays, what goes, why.",
     "mix": "Toss the caption coin: synthetic or raw.",
     "ground": "Score how well captions fit their pictures (off by default; needs weights).",

