@@ -62,7 +62,8 @@ def run_evaluation(
     if not done.has_run:
         console.print(f"{shown(done.dataset.root)}: finished already, nothing to do")
     show_results(done.results)
-    console.print(f"results: {shown(done.dataset.root)}", soft_wrap=True)
+    root = shown(done.dataset.root)
+    console.print(f"results: {root}   look at it: sigma browse {root}", soft_wrap=True)
     return done.results
 
 
