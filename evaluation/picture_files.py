@@ -108,8 +108,9 @@ def pictures_in(folder: Path, without: Collection[str] = ("evaluation",)) -> lis
     endings = {f".{ending}" for ending in (*EXTENSIONS.values(), "jpeg", "tiff")}
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder of pictures")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
-    found = [path for path in found if path.relative_to(folder).parts[0] not in without]
+    files = (path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
+    found = sorted(files, key=lambda path: path.parts)  # paths themselves compare slowly
+    found = [path for path in found if path.parts[len(folder.parts)] not in without]
     if not found:
         raise ValueError(f"{folder}: holds no pictures")
     return found
