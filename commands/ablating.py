@@ -107,4 +107,4 @@ def show_tables(base: TrainingRecipe, recipe: AblationRecipe, experiment: Experi
     if experiment.name == GRID:
         console.print("The published table agrees with itself to no better than 0.5 FID (docs/evaluation.md).")
     else:
-        console.print(reached(rows, experiment.blocks[0]))
+        console.print("\n".join(reached(rows, experiment.blocks[0])), markup=False, soft_wrap=True)

@@ -72,13 +72,24 @@ def _published(block: str, label: str, px: int) -> str:
     return ""
 
 
-def reached(rows: Sequence[Row], block: Block) -> str:
-    """For a claim: from which point on the mean loss of its second cell is below the last one of its first."""
-    without, with_it = (cell.name for cell in block.cells)
-    last = statistics.fmean(values(rows, without, "val_loss"))
-    steps = sorted({row["step"] for row in rows})
-    under = [step for step in steps if statistics.fmean(values(rows, with_it, "val_loss", step)) <= last]
-    if not under:
-        return f"{block.labels[1]} does not reach the last validation loss of {block.labels[0]}"
-    done = f"the last validation loss of {block.labels[0]} (step {steps[-1]:,})"
-    return f"{block.labels[1]} reaches {done} by step {under[0]:,}"
+def reached(rows: Sequence[Row], block: Block) -> list[str]:
+    """For a claim: from which point on its second cell is where the first one ends, by mean loss; and at which points
+    the two differ by more than chance."""
+    losses = {
+        step: [values(rows, cell.name, "val_loss", step) for cell in block.cells]
+        for step in sorted({row["step"] for row in rows})
+    }
+    last = statistics.fmean(losses[max(losses)][0])
+    under = next((step for step, (_, with_it) in losses.items() if statistics.fmean(with_it) <= last), None)
+    done = f"the last validation loss of {block.labels[0]} (step {max(losses):,})"
+    differences = {step: paired_difference(with_it, without) for step, (without, with_it) in losses.items()}
+    return [
+        f"{block.labels[1]} does not reach {done}"
+        if under is None
+        else f"{block.labels[1]} reaches {done} by step {under:,}",
+        *(
+            f"at {len(steps)} of {len(losses)} points its loss is {name}: steps {', '.join(map(str, steps))}"
+            for name, sign in (("lower", -1), ("higher", 1))
+            if (steps := [step for step, each in differences.items() if each.is_seen and each.mean * sign > 0])
+        ),
+    ]

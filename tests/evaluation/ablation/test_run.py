@@ -98,7 +98,7 @@ def test_a_claim_runs_at_three_steps(made: Callable[..., Any], name: Any) -> Non
     assert without != with_it
     [sheet] = sheets(experiment, rows)
     assert not any("published" in column for column in sheet.columns)
-    assert experiment.blocks[0].labels[1] in reached(rows, experiment.blocks[0])
+    assert experiment.blocks[0].labels[1] in reached(rows, experiment.blocks[0])[0]
 
 
 def test_a_cell_that_was_validated_otherwise_is_refused(made: Callable[..., Any]) -> None:

@@ -44,6 +44,14 @@ def test_a_measure_that_is_not_here_has_no_column_and_a_claim_no_published_one()
 def test_a_claim_says_when_it_was_reached() -> None:
     early = rows({"none": [3.0] * 3, "deep-2x2-conv": [1.9] * 3}, step=10)
     late = rows({"none": [2.0] * 3, "deep-2x2-conv": [1.0] * 3})
-    assert reached(early + late, BLOCK) == "deep reaches the last validation loss of none (step 20) by step 10"
+    assert reached(early + late, BLOCK) == [
+        "deep reaches the last validation loss of none (step 20) by step 10",
+        "at 2 of 2 points its loss is lower: steps 10, 20",
+    ]
     turned = Block("layers", ("deep", "none"), (DEEP, NONE))
-    assert reached(early + late, turned) == "none does not reach the last validation loss of deep"
+    assert reached(early + late, turned) == [
+        "none does not reach the last validation loss of deep (step 20)",
+        "at 2 of 2 points its loss is higher: steps 10, 20",
+    ]
+    same = rows({"none": [1.0, 2.0, 3.0], "deep-2x2-conv": [1.1, 1.9, 2.9]})
+    assert reached(same, BLOCK) == ["deep reaches the last validation loss of none (step 20) by step 20"]
