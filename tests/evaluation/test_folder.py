@@ -307,7 +307,7 @@ def test_ray_writes_what_one_process_writes(evaluation: dict[str, Any], tmp_path
     run(evaluation)
     connect()
     try:
-        run(evaluation | {"out": str(tmp_path / "ray"), "run": {"runner": "ray", "workers": 2}})
+        run(evaluation | {"out": str(tmp_path / "ray"), "run": {"runner": "ray", "workers": 1}})
     finally:
         ray.shutdown()
     assert content(tmp_path / "ray") == content(tmp_path / "out")
