@@ -68,6 +68,10 @@ class AblationRecipe(StrictModel):
                 f"seeds {list(self.seeds)}: under {LEAST_SEEDS} do not say how far two runs of one cell are apart; "
                 "add seeds"
             )
+        if max(len(self.layers), len(self.ratio), len(self.operator)) < 2:
+            raise ValueError(
+                "layers, ratio and operator have one value each, so nothing varies; give one of them another"
+            )
         if not any(ratio > 1 for ratio in self.ratio):
             raise ValueError(f"ratio {list(self.ratio)} compresses nothing; add 2")
         if self.points % self.pictures_at:

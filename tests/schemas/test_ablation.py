@@ -22,6 +22,7 @@ LEAST: dict[str, Any] = {"train": "train_demo", "out": "out", "stage": "any"}
         ({"layers": ["all"]}, "layers.0"),
         ({"ratio": [1]}, r"ratio \[1\] compresses nothing; add 2"),
         ({"operator": ["pool"]}, "operator.0"),
+        ({"layers": ["deep"], "ratio": [2], "operator": ["conv"]}, "one value each, so nothing varies"),
         ({"pictures": 3}, "pictures"),
         ({"pictures_at": 3}, "pictures_at 3 does not divide points 10"),
     ],
