@@ -27,6 +27,7 @@ from schemas.commit import atomic_write, write_bytes
 from schemas.evaluation_set import EvaluationSet
 from schemas.files import TEMPORARY, entries_in, is_file, open_file, read_file, shown_place, sweep_folder
 from schemas.recipe import Aesthetic, Clean, DataRecipe, Mix, Select
+from schemas.scores import LATER
 from schemas.shard_index import read_index
 from schemas.sources import ImageColumns, TableSource
 from schemas.strict import DUMPER
@@ -100,7 +101,8 @@ def set_digest(rows: Sequence[dict[str, Any]]) -> str:
 
 def _choices(dataset: Dataset, knobs: EvaluationSet, counter: TokenCounter) -> bytes:
     """What a set is made from, as YAML."""
-    values = {name: value for name, value in knobs.resolved().items() if name != "run"}
+    later = {name for name in LATER if getattr(knobs, name) is None}
+    values = {name: value for name, value in knobs.resolved().items() if name not in {"run", *later}}
     values = {"dataset": shown_place(dataset.root), "clip_tokens_by": counter.name} | values
     return yaml.dump(values, Dumper=DUMPER, sort_keys=False, allow_unicode=True).encode()
 

@@ -49,6 +49,12 @@ class EvaluationSet(StrictModel):
     """Largest probability of the classifier `watermark`."""
     min_clip_similarity: Annotated[float, Field(ge=-1, le=1)] | None = 0.2
     """Lowest cosine between picture and raw caption."""
+    max_text_area: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Largest share of the picture that is writing."""
+    max_faces: Annotated[int, Field(ge=0)] | None = None
+    """Most faces in a picture."""
+    max_face_area: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Largest share of the picture that one face covers."""
     min_tokens: Annotated[int, Field(ge=1)] = 5
     """Fewest CLIP tokens of a prompt, its begin and end not counted."""
     max_tokens: Annotated[int, Field(ge=1, le=248)] = 75

@@ -11,8 +11,9 @@ from PIL import Image
 from models.opencv import Floats, Network
 from models.weights import CENTERFACE
 
-LONGEST_PX = 1024
-"""A larger picture is shrunk to this longest side."""
+SMALLEST_PX, LONGEST_PX = 64, 1024
+"""A smaller picture is enlarged to this longest side, and a larger one shrunk. At 32 px the network sees faces in a
+picture of one colour."""
 MULTIPLE_PX = 32
 CELL_PX = 4
 """The network answers for cells of so many px."""
@@ -58,7 +59,8 @@ class FaceDetector:
 
 def network_size(width: int, height: int) -> tuple[int, int]:
     """Width and height in px at which the detector looks at a picture."""
-    factor = min(1.0, LONGEST_PX / max(width, height))
+    longest = max(width, height)
+    factor = min(max(longest, SMALLEST_PX), LONGEST_PX) / longest
     new_width, new_height = (-(-max(1, round(side * factor)) // MULTIPLE_PX) * MULTIPLE_PX for side in (width, height))
     return new_width, new_height
 

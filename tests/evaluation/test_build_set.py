@@ -15,6 +15,7 @@ from evaluation.build_set import Made, build_set, set_digest
 from evaluation.prompts import read_prompts
 from schemas.evaluation_set import EvaluationSet
 from schemas.recipe import DataRecipe, Run
+from schemas.scores import LATER
 from schemas.shard_index import read_index
 from tests.building import build, recipe, rows, steps
 from tests.dying import Died, dying_at
@@ -50,6 +51,11 @@ def test_a_set_is_read_as_prompts_as_mjhq_and_as_a_dataset(made: Made) -> None:
     assert read_prompts(made.folder, "mjhq") == prompts == read_prompts(made.folder, "set")
     captions = {prompt.prompt_id: prompt.prompt for prompt in read_prompts(made.folder, "dataset")}
     assert captions == {prompt.prompt_id: prompt.prompt for prompt in prompts}
+
+
+def test_the_choices_on_record_leave_out_a_later_limit_that_is_null(made: Made) -> None:
+    text = (made.folder / "evaluation_set.yaml").read_text(encoding="utf-8")
+    assert "max_border:" in text and not any(f"{knob}:" in text for knob in LATER)
 
 
 def test_pictures_are_the_originals_bytes_in_mjhqs_layout_and_in_the_shards(made: Made, demo: Dataset) -> None:

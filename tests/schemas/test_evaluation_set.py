@@ -7,12 +7,17 @@ from typing import Any
 import pytest
 
 from schemas.evaluation_set import EvaluationSet
+from schemas.scores import LIMITS
 
 
 def test_the_default_is_the_papers_30_000() -> None:
     knobs = EvaluationSet()
     assert knobs.num_categories * knobs.per_category == 30_000
     assert (knobs.min_short_side_px, knobs.min_tokens, knobs.max_tokens) == (1024, 5, 75)
+
+
+def test_every_screen_that_select_can_limit_has_its_limit() -> None:
+    assert LIMITS.keys() <= EvaluationSet.model_fields.keys()
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from curation.scores.faces import FaceDetector, faces_in, network_size
 from models.fetching import place_of
@@ -55,12 +56,19 @@ def test_a_face_at_the_edge_covers_no_more_than_the_picture() -> None:
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [((1024, 683), (1024, 704)), ((600, 400), (608, 416)), ((4000, 2000), (1024, 512)), ((1, 5000), (32, 1024))],
+    [
+        ((1024, 683), (1024, 704)),
+        ((600, 400), (608, 416)),
+        ((4000, 2000), (1024, 512)),
+        ((1, 5000), (32, 1024)),
+        ((1, 1), (64, 64)),
+    ],
 )
 def test_the_size_at_which_it_looks(size: tuple[int, int], expected: tuple[int, int]) -> None:
     assert network_size(*size) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(place_of(CENTERFACE) is None, reason=f"get the weights with `sigma weights get {CENTERFACE.name}`")
 def test_on_photographs() -> None:
     detector = FaceDetector()
@@ -70,3 +78,4 @@ def test_on_photographs() -> None:
     assert camera.scores.tolist() == [pytest.approx(0.83, abs=0.005)]
     for name in ("coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png"):
         assert len(detector(photo(name)).scores) == 0, name
+    assert len(detector(Image.new("RGB", (8, 8), "white")).scores) == 0
