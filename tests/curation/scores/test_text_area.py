@@ -75,9 +75,9 @@ def test_the_size_at_which_it_looks(size: tuple[int, int], expected: tuple[int, 
 @pytest.mark.skipif(
     place_of(PPOCR_DETECTOR) is None, reason=f"get the weights with `sigma weights get {PPOCR_DETECTOR.name}`"
 )
-def test_on_photographs() -> None:
+def test_photographs_have_the_boxes_of_the_published_code() -> None:
+    """Their number and share as rapidocr-onnxruntime 1.4.4 gives them, with its own runner."""
     detector = TextDetector()
-    names = ("page.png", "astronaut.png", "coffee.png")
-    page, astronaut, coffee = (detector(photo(name)).share for name in names)
-    assert page == pytest.approx(0.40, abs=0.02)
-    assert astronaut == 0 and coffee == pytest.approx(0.01, abs=0.005)  # it takes the spoon's gleam for writing
+    for name, boxes, share in (("page.png", 5, 0.4123), ("coffee.png", 1, 0.0104), ("astronaut.png", 0, 0)):
+        found = detector(photo(name))
+        assert (len(found.corners), found.share) == (boxes, pytest.approx(share, rel=0.05)), name
