@@ -13,9 +13,7 @@ from PIL import Image
 
 from curation.scores.border import border
 from curation.scores.classifier import ImageClassifier, find_classifier
-from curation.scores.faces import FaceDetector
 from curation.scores.sharpness import sharpness
-from curation.scores.text_area import TextDetector
 from curation.scores.upscale import upscale
 from curation.sources import read_original
 from engine.ahead import ahead
@@ -71,6 +69,9 @@ class ScreenWorker(Worker):
         Raises:
             ValueError: one is not on this machine.
         """
+        from curation.scores.faces import FaceDetector  # here: planning a build needs no OpenCV
+        from curation.scores.text_area import TextDetector
+
         self._section, self._threads = section, threads
         device = section.chosen_device()
         self._classifiers = {

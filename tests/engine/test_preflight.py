@@ -146,7 +146,7 @@ def test_looking_imports_neither_torch_nor_transformers(no_hub: None, tmp_path: 
         "from engine.preflight import NeedsMissing, check_needs\n"
         "from schemas.recipe import DataRecipe\n"
         f"try: check_needs(order.pipeline(DataRecipe.from_mapping({ ({'images': 'a', 'out': 'b'} | EVERYTHING)!r})))\n"
-        "except NeedsMissing: print([name for name in ('torch', 'transformers', 'spacy', 'faiss', 'ray') "
+        "except NeedsMissing: print([name for name in ('torch', 'transformers', 'spacy', 'faiss', 'ray', 'cv2') "
         "if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
