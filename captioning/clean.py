@@ -16,11 +16,13 @@ from engine.map_job import MapJob
 from engine.runner import Progress
 from schemas import recipe, tables
 from schemas.reasons import RawCaptionReason
+from schemas.texts import LONGEST_CAPTION
 
 ROWS_PER_PROGRESS = 1024
 
-HTML, URLS, HASHTAGS, EXTENSION = "html", "urls", "hashtags", "extension"
-"""Kinds of text that cleaning takes out of a caption, as named in the column `removed`."""
+HTML, URLS, HASHTAGS, EXTENSION, END = "html", "urls", "hashtags", "extension", "end"
+"""Kinds of text that cleaning takes out of a caption, as named in the column `removed`; the end is what a text has
+beyond `LONGEST_CAPTION` characters."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,10 @@ class Cleaner:
         """Take out what is no caption, then judge what is left."""
         if raw is None:
             return CleanedCaption(None, RawCaptionReason.NO_RAW_CAPTION)
+        end = (END,) if len(raw) > LONGEST_CAPTION else ()
+        raw = markup.beginning(raw)
         caption, removed = cleaned_text(raw)
+        removed += end
         reason = junk_reason(raw, caption, self._section.min_words)
         if caption is None or reason is not None:
             return CleanedCaption(None, reason, removed)

@@ -13,6 +13,7 @@ or an 's as well, parts them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache, partial
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from captioning.texts.text import kept_mask, raw_offers
+from captioning.texts.text import SPACELESS, kept_mask, raw_offers
 from engine.map_job import MapJob
 from engine.runner import Progress
 from models.tokenizers import WORDS, find_tokenizer, load_tokenizer
@@ -47,6 +48,9 @@ LONGEST_COMPOUND = 4
 _DRINKS = frozenset(
     ("wine", "beer", "champagne", "cocktail", "drinking", "shot", "water", "martini", "juice", "whiskey")
 )
+
+_LONG_RUN = re.compile(rf"(?:[^\w\s]|_){{50}}|[^\s{SPACELESS}]{{150}}")
+"""spaCy's tokenizer takes time quadratic in the number of signs at the ends of what has no space: a space parts it."""
 
 ROWS_AT_ONCE = 256
 
@@ -173,7 +177,10 @@ class NounExtractor:
     def count(self, texts: Iterable[str]) -> list[tuple[list[str], int]]:
         """For each caption, its nouns as `nouns` gives them, and its number of words."""
         with self._zone():
-            return [self._count(doc) for doc in self._nlp.pipe(map(self._plain, texts))]
+            return [self._count(doc) for doc in self._nlp.pipe(map(self._parted, texts))]
+
+    def _parted(self, text: str) -> str:
+        return _LONG_RUN.sub(r"\g<0> ", self._plain(text))
 
     def _count(self, doc: Doc) -> tuple[list[str], int]:
         """The nouns and the number of words of one text. No token that was met before becomes a Python object, which

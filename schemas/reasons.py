@@ -141,7 +141,7 @@ class CaptionReason(StrEnum):
     OTHER_LANGUAGE = "other_language"
     """The caption, a sentence of it or letters in it are surely in none of `clean.languages`."""
     CUT = "cut"
-    """The captioner reached its limit of tokens in the middle of a sentence."""
+    """The captioner reached its limit of tokens in the middle of a sentence, or wrote more than any caption has."""
 
 
 class RawCaptionReason(StrEnum):

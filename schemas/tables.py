@@ -182,7 +182,7 @@ RAW_CAPTIONS = _table(
     **_IMAGE,
     caption=text("the raw caption, cleaned; null where there is a reason"),
     language=text("ISO 639 code; null where it is not sure"),
-    removed=texts("what was taken out: html, urls, hashtags, extension", nullable=False),
+    removed=texts("what was taken out: html, urls, hashtags, extension, the end of a long text", nullable=False),
     reason=text("RawCaptionReason: why there is no caption"),
 )
 

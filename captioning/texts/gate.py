@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 from captioning.texts.junk import is_placeholder, is_tags
 from captioning.texts.language import speaks_another
-from captioning.texts.markup import has_boxes, has_markup, unescaped, without_quotes
+from captioning.texts.markup import beginning, has_boxes, has_markup, unescaped, without_quotes
 from captioning.texts.refusal import is_refusal
 from captioning.texts.repetition import repeats_itself
 from captioning.texts.text import clean, sentence_ends, sentences, words
-from captioning.texts.unwrap import ROUNDS, unwrap
+from captioning.texts.unwrap import ROUNDS, unwrap, without_thinking
 from schemas.reasons import CaptionReason
+from schemas.texts import LONGEST_CAPTION
 
 GATE = frozenset(
     {
@@ -59,7 +60,8 @@ def judge(
 ) -> Judgement:
     """Unwrap an answer and judge what remains. A judged caption is judged the same again.
 
-    Takes time linear in the length of the text.
+    Takes time linear in the length of the text. Of an answer of more than `LONGEST_CAPTION` characters without its
+    thinking, the beginning is judged, and is no caption.
 
     Args:
         answer: as it was written, line breaks included: they show Markdown.
@@ -67,14 +69,18 @@ def judge(
         languages: ISO 639 codes of the languages that are kept; None keeps all.
         prompt: of the captioner, or a template with `{}` for a part that changes; None without one.
     """
-    text, cut = unwrap(unescaped(answer))
+    said, thought = without_thinking(answer) if len(answer) > LONGEST_CAPTION else (answer, ())
+    text, cut = unwrap(unescaped(beginning(said)))
+    cut = (*thought, *cut)
     caption = clean(text)
-    for _ in range(ROUNDS):  # what a line break kept apart
+    for _ in range(ROUNDS // 2):  # what a line break kept apart
         again, more = unwrap(caption or "")
         if not more:
             break
         caption, cut = clean(again), (*cut, *more)
     reason = CaptionReason.MARKUP if more else _reason(text, caption, cut, ended, languages, prompt)
+    if len(said) > LONGEST_CAPTION:
+        reason = reason or CaptionReason.CUT
     return Judgement(None if reason else caption, reason, cut)
 
 
@@ -87,7 +93,7 @@ def _reason(
     prompt: str | None,
 ) -> CaptionReason | None:
     if caption is None:  # "Sure! Let me know what you need." is an answer, and no caption
-        if any(map(is_tags, cut)):
+        if any(is_tags(beginning(piece)) for piece in cut):
             return CaptionReason.TAGS
         if any(map(str.isalpha, "".join(cut))):
             return CaptionReason.REFUSAL

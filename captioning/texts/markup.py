@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import html
 import re
+from functools import lru_cache
+
+from schemas.texts import LONGEST_CAPTION
 
 _BLOCKS = (
     "address article aside blockquote body br button caption center dd div dl dt figcaption figure footer form h1 h2 "
@@ -17,6 +20,8 @@ _INLINE_TAG = re.compile(rf"</?(?:{'|'.join(_INLINE.split())})(?:\s[^<>]*)?/?>",
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _ESCAPED = re.compile(r"&(?:amp|lt|gt|quot|apos|nbsp|#\d{1,7});")
 _HIDDEN = (("<!--", "-->"), ("<script", "</script>"), ("<style", "</style>"))
+_TAG_BEGUN = re.compile(r"</?[A-Za-z][^<>]*\Z")
+_WORD_BEGUN = re.compile(r"\s\S{0,60}\Z")
 _ENTITY_ROUNDS = 3
 """`&amp;amp;lt;` needs as many; text is not escaped more often by accident."""
 
@@ -63,6 +68,20 @@ _BOX = re.compile(
 )
 """Coordinates, as models that point at things write them: in brackets, as pairs, by name, as tokens."""
 _JSON = re.compile(r"\A\s*(?:\{\s*[\"']|\[\s*[{\"'\[\d])")
+
+
+def beginning(text: str) -> str:
+    """The first `LONGEST_CAPTION` characters of a longer text, without the word, tag, comment, script or style in the
+    midst of which they end."""
+    if len(text) <= LONGEST_CAPTION:
+        return text
+    text = text[:LONGEST_CAPTION]
+    lowered = text.lower() if text.isascii() else text
+    for opening, closing in _HIDDEN:
+        begun = lowered.rfind(opening)
+        if begun >= 0 and closing not in lowered[begun:]:
+            text, lowered = text[:begun], lowered[:begun]
+    return _WORD_BEGUN.sub("", _TAG_BEGUN.sub("", text))
 
 
 def without_html(text: str) -> str:
@@ -114,8 +133,12 @@ def without_quotes(text: str) -> str:
     return _QUOTED.sub('""', text)
 
 
+@lru_cache(4)
 def quotes_filled(text: str) -> str:
-    """A text of the same length in which no letter between quotation marks is what it was."""
+    """A text of the same length in which no letter between quotation marks is what it was.
+
+    The last texts are remembered, since several layers of an answer look at the same one.
+    """
     return _QUOTED.sub(lambda match: f'"{"_" * (len(match.group()) - 2)}"', text)
 
 

@@ -24,12 +24,12 @@ _STRAY_JOINER = re.compile(
 )
 """A zero-width joiner shapes Persian, Hindi and emoji; next to a space, Latin letters or another joiner it is dirt."""
 
-_SPACELESS = (
+SPACELESS = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3041-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003fffd"
 )
 """Scripts that put no spaces between words (Thai, Lao, Burmese, Khmer, Kana, Han): each character counts as a word."""
 
-_WORD = re.compile(rf"[{_SPACELESS}]|[^\W{_SPACELESS}]+(?:['’][^\W{_SPACELESS}]+)*")
+_WORD = re.compile(rf"[{SPACELESS}]|[^\W{SPACELESS}]+(?:['’][^\W{SPACELESS}]+)*")
 
 
 def clean(text: str | None) -> str | None:

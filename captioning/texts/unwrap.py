@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from captioning.texts.chat import said_around, standing
 from captioning.texts.markup import quotes_filled
 from captioning.texts.text import read_json
+from schemas.texts import LONGEST_CAPTION
 
 ROUNDS = 8
 """An answer that is wrapped more often than this is not unwrapped to its end."""
@@ -80,6 +81,14 @@ def unwrap(text: str) -> tuple[str, tuple[str, ...]]:
         if text == whole:
             break
     return text, (*before, *dict.fromkeys(inside), *after)
+
+
+def without_thinking(text: str) -> tuple[str, tuple[str, ...]]:
+    """A long answer without what is before the end of its thinking, then that; the end is looked for in its last
+    `LONGEST_CAPTION` characters."""
+    tags = THINKING.finditer(text, max(0, len(text) - LONGEST_CAPTION))
+    end = max((tag.end() for tag in tags if tag[1] or tag[2] or tag[4]), default=0)
+    return text[end:].strip(), (text[:end].strip(),) if end else ()
 
 
 def _without(text: str, spans: Spans) -> tuple[str, list[str], list[str], list[str]]:

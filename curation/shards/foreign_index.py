@@ -34,7 +34,7 @@ from schemas.ids import image_id
 from schemas.locations import absolute, on_disk
 from schemas.shard import content_of
 from schemas.shard_index import INDEX_FILE, INDEX_SCHEMA, TARS_KEY
-from schemas.texts import LONGEST_TEXT_BYTES, counted
+from schemas.texts import LONGEST_CAPTION, LONGEST_TEXT_BYTES, counted
 from schemas.tokens import count_tokens
 
 THREADS = 4
@@ -179,7 +179,7 @@ def _row(
     row: dict[str, Any] = {"content": content_of(image_sha256, caption, {})}
     row |= {"key": key, "image_id": image_id(content), "shard": shard, "image_ext": extension}
     row |= {"bucket": LABELS[nearest_codes(np.array([header.height / header.width]))[0]]}
-    row |= {"width": header.width, "height": header.height, "num_tokens": count_tokens(caption)}
+    row |= {"width": header.width, "height": header.height, "num_tokens": count_tokens(caption[:LONGEST_CAPTION])}
     row |= {"caption_source": "raw", "subsets": [], "weight": 1.0}
     for kind, (offset, size) in (("image", sample[extension]), ("txt", text), ("json", facts)):
         row |= {f"{kind}_offset": offset, f"{kind}_size": size}

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captioning import clean
 from captioning.clean import Cleaner, cleaned_text, map_job
 from captioning.texts.text import clean as normalised
 from schemas import tables
 from schemas.reasons import RawCaptionReason
 from schemas.recipe import Clean, DataRecipe
+from schemas.texts import LONGEST_CAPTION
 
 pytestmark = pytest.mark.slow
 
@@ -223,3 +225,53 @@ def test_the_stage_depends_on_its_section_and_on_no_threshold() -> None:
     assert (job.job, job.outputs, job.inputs) == ("clean", ("raw_captions",), ("images",))
     assert job.knobs == {"clean.languages": ["en"], "clean.min_words": 2}
     assert isinstance(pickle.loads(pickle.dumps(job)).build(), Cleaner)
+
+
+FOX = "A red fox walks through deep snow at the edge of a forest. "
+
+
+@pytest.mark.parametrize(
+    ("tail", "removed"),
+    [
+        ("The snow is deep. " * 60_000, ["end"]),
+        ("x" * 1_000_000, ["end"]),
+        ("<script>" + "x = 1; " * 100_000 + "</script>", ["end"]),
+        ("<!-- " + "a comment " * 100_000 + "-->", ["end"]),
+        ('<img class="' + "wide " * 100_000 + '">', ["end"]),
+        ("<i>snow</i> " * 100_000, ["html", "end"]),
+        ("#snow " * 100_000, ["hashtags", "end"]),
+    ],
+    ids=lambda value: value[:8] if isinstance(value, str) else "",
+)
+def test_of_a_very_long_caption_the_beginning_is_read_and_the_row_says_so(
+    part: Part, tail: str, removed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    junk_reason = clean.junk_reason
+
+    def spy(raw: str, caption: str | None, min_words: int) -> RawCaptionReason | None:
+        read.extend((len(raw), len(caption or "")))
+        return junk_reason(raw, caption, min_words)
+
+    monkeypatch.setattr(clean, "junk_reason", spy)
+    images = part("images", raw_caption=[FOX + tail])
+    (row,) = Cleaner(Clean())({"images": images}, lambda *_: None)["raw_captions"].to_pylist()
+    assert row["removed"] == removed
+    assert row["reason"] is not None or row["caption"].startswith(FOX.strip())
+    assert row["caption"] is None or (len(row["caption"]) <= LONGEST_CAPTION and "<" not in row["caption"])
+    assert max(read) <= LONGEST_CAPTION
+
+
+def test_what_the_end_of_a_very_long_caption_leaves_open_is_no_part_of_its_beginning(cleaner: Cleaner) -> None:
+    for hidden in (
+        "<script>x = 1;" + " " * 9000 + "</script>",
+        "<!-- a" + " b" * 9000 + "-->",
+        "<img alt='" + "a " * 9000,
+    ):
+        assert cleaner.clean(FOX + hidden).caption == FOX.strip()
+
+
+def test_the_longest_caption_that_is_read_whole_is_not_cut(cleaner: Cleaner) -> None:
+    for num in (LONGEST_CAPTION, LONGEST_CAPTION + 1):
+        rows = cleaner.clean("Snow " * 2 + "<br>" * ((num - 10) // 4) + "x" * ((num - 10) % 4))
+        assert ("end" in rows.removed) == (num > LONGEST_CAPTION)

@@ -258,3 +258,14 @@ def test_compounds_are_a_knob_of_the_job() -> None:
     worker = job.build()
     assert isinstance(worker, NounWorker)
     assert worker._extractor.nouns(["a coffee table"]) == [["coffee table"]]
+
+
+def test_the_tokenizer_reads_no_long_run_of_signs(lexicon: NounExtractor, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = "A fox in the snow (of Lapland): https://example.org/a/b?c=" + "d" * 60
+    assert lexicon._parted(plain) == plain
+    for run in ("[({<" * 1000, "US$C$\u00a3" * 800, "'s" * 2000, "x" * 4000):
+        assert max(map(len, lexicon._parted(f"A fox {run}").split())) <= 150
+    signs = ["A fox in the snow " + "[({<" * 40]
+    parted = lexicon.count(signs)
+    monkeypatch.setattr(NounExtractor, "_parted", lambda self, text: text)
+    assert parted == lexicon.count(signs)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from models.tokenizers import WORDS, load_tokenizer
 from schemas.sentences import fit
 from schemas.strict import read_yaml
+from schemas.texts import LONGEST_CAPTION
 from schemas.tokens import MAX_TOKENS, count_tokens
 from schemas.training import TrainingRecipe
 
@@ -111,5 +112,5 @@ def _counter(given: str) -> Callable[[Sequence[str]], list[int]]:
 
 
 def _cut(text: str, count: Callable[[Sequence[str]], list[int]]) -> str:
-    text = text.strip()
+    text = text.strip()[:LONGEST_CAPTION]
     return text if count([text])[0] <= MAX_TOKENS else fit(text, MAX_TOKENS, count)[0]

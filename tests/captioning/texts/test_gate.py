@@ -7,9 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from captioning.texts import gate
 from captioning.texts.gate import GATE, Judgement, echoes, judge
 from captioning.texts.text import clean
 from schemas.reasons import CaptionReason
+from schemas.texts import LONGEST_CAPTION
 
 
 def caption_or_reason(text: str, prompt: str | None, ended: bool) -> str | CaptionReason | None:
@@ -659,3 +661,28 @@ def test_captions_written_for_other_tests_are_all_kept_as_they_are() -> None:
     captions = [line.split("\t")[0] for line in lines if line and not line.startswith("#")]
     assert len(captions) >= 300
     assert [caption for caption in captions if judge(caption) != Judgement(clean(caption), None)] == []
+
+
+FOX = "A red fox walks through deep snow at the edge of a forest."
+
+
+def test_an_answer_longer_than_any_caption_is_refused_by_its_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[int] = []
+    unwrap = gate.unwrap
+
+    def spy(text: str) -> tuple[str, tuple[str, ...]]:
+        read.append(len(text))
+        return unwrap(text)
+
+    monkeypatch.setattr(gate, "unwrap", spy)
+    sentences = " ".join(f"The {number} of them are by tree {number + 7}." for number in range(30_000))
+    assert judge(f"{FOX} {sentences}").reason is CaptionReason.CUT
+    assert judge("I'm sorry, but I can't. " * 40_000).reason is CaptionReason.REFUSAL
+    assert judge("[" * 1_000_000).reason is CaptionReason.REPETITION
+    assert max(read) <= LONGEST_CAPTION
+
+
+def test_long_thinking_before_a_caption_is_taken_off() -> None:
+    thought = "<think>" + "I look at the fox. " * 5_000 + "</think>"
+    assert judge(f"{thought}\n{FOX}") == Judgement(FOX, None, (thought,))
+    assert judge(f"{FOX} {thought}").caption is None
