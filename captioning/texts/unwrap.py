@@ -24,6 +24,7 @@ THINKING = re.compile(
     re.IGNORECASE,
 )
 _FENCE = re.compile(r"(?m)\A[ \t]*(?:```|~~~)(?:[\w-]*[ \t]*$)?|^[ \t]*(?:```|~~~)[\w-]*[ \t]*$|(?:```|~~~)\s*\Z")
+_SPECIAL = re.compile(r"</?s>|<\|[a-zA-Z_]{2,30}\|>|<(?:bos|eos|pad|start_of_turn|end_of_turn|endoftext)>")
 _ELEMENTS = (
     (re.compile(r"\A<(answer|caption|description|output|response|result|final)>", re.IGNORECASE), "</{}>"),
     (re.compile(r"\A<\|(begin)_of_box\|>"), "<|end_of_box|>"),
@@ -136,6 +137,21 @@ def _thinking(text: str) -> Iterator[tuple[int, int]]:
     yield from blocks
 
 
+def _specials(text: str) -> Iterator[tuple[int, int]]:
+    """Marks of a model's vocabulary that a server has left at the ends of an answer."""
+    marks, begin, end = [mark.span() for mark in _SPECIAL.finditer(text)], 0, len(text)
+    for first, last in marks:
+        if text[begin:first].strip():
+            break
+        begin = last
+    for first, last in reversed(marks):
+        if text[last:end].strip() or last <= begin:
+            break
+        end = first
+    yield (0, begin)
+    yield (end, len(text))
+
+
 def _fences(text: str) -> Iterator[tuple[int, int]]:
     yield from (fence.span() for fence in _FENCE.finditer(text))
 
@@ -242,6 +258,7 @@ def _caption_of_json(text: str) -> tuple[str, str, str] | None:
 _LAYERS: tuple[Callable[[str], Spans], ...] = (
     _thinking,
     _elements,
+    _specials,
     said_around,
     _fences,
     _items,

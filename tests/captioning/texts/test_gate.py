@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from captioning.texts import gate
 from captioning.texts.gate import GATE, Judgement, echoes, judge
 from captioning.texts.text import clean
+from captioning.texts.unwrap import unwrap
 from schemas.reasons import CaptionReason
 from schemas.texts import LONGEST_CAPTION
 
@@ -249,7 +250,7 @@ BAD = (
         "A dog on a beach. See https://example.org/dog.jpg",
         "A dog, from www.stock-photos.example",
         "It holds:\n- a dog\n- the sea",
-        "A dog on a beach.<|im_end|>",
+        "A dog on a beach.<|im_end|> A cat on a sofa.",
         "A [dog](dog.html) on a beach.",
         "<TOKENS_UNUSED_1> A dog on a beach.",
         '{"objects": "A dog on a beach."}',
@@ -266,7 +267,7 @@ BAD = (
         "It holds:\n* a bus\n* the sea",
         "It holds:\n• a bus\n• the sea",
         "It holds:\n1. **Bus**: red and old\n2. **Sea**: calm and blue\n\nThe mood is calm.",
-        "<|begin_of_box|>A bus passes.<|end|>",
+        "<|begin_of_box|>A bus passes.<|end_of_box|> A car<|sep|>waits.",
     ),
     (
         CaptionReason.BOXES,
@@ -686,3 +687,14 @@ def test_long_thinking_before_a_caption_is_taken_off() -> None:
     thought = "<think>" + "I look at the fox. " * 5_000 + "</think>"
     assert judge(f"{thought}\n{FOX}") == Judgement(FOX, None, (thought,))
     assert judge(f"{FOX} {thought}").caption is None
+
+
+@pytest.mark.parametrize("mark", ["</s>", " <|im_end|>", "<|endoftext|>\n</s>", "<end_of_turn>", "\n<|eot_id|>"])
+def test_marks_of_the_vocabulary_at_the_ends_are_taken_off(mark: str) -> None:
+    caption = "A red boat is on a calm lake at dawn, and a man rows it."
+    assert unwrap(caption + mark) == (caption, (mark.strip(),))
+    assert unwrap(f"<s> {caption}")[0] == caption
+    assert unwrap(f'"{caption}"{mark}')[0] == caption
+    inside = "A sign that reads </s> is beside a boat."
+    assert unwrap(inside) == (inside, ())
+    assert unwrap(mark)[0] == ""
