@@ -13,11 +13,11 @@ import typer
 from commands.order import opened, steps_upto
 from commands.terminal import DatasetFolder, Overrides, RecipeFile, Redo, complaints, console, refusals, shown
 from recipes import SHIPPED
-from schemas.recipe import JOBS, DataRecipe
-from schemas.strict import StrictModel, apply_override, documented_yaml
 
 if TYPE_CHECKING:  # imported where they are used: the command starts fast
     from curation.build import Built, Observer
+    from schemas.recipe import DataRecipe
+    from schemas.strict import StrictModel
 
 
 def job_command(job: str) -> Callable[..., None]:
@@ -41,6 +41,7 @@ def build(
     from curation import build as runs
     from curation.work import steps_of
     from engine.dataset import Dataset
+    from schemas.recipe import JOBS, DataRecipe
 
     with refusals(), JobProgress(console) as progress:
         if until and only:
@@ -124,6 +125,7 @@ def ingest(
     """List the inputs, read each once: size, sha256, upright sRGB proxy."""
     from commands.console import JobProgress
     from curation import build as runs
+    from schemas.recipe import DataRecipe
 
     with refusals(), JobProgress(console) as progress:
         if probe_only and retry_failed:
@@ -163,6 +165,9 @@ def nouns(
         if column not in names:
             raise ValueError(f"{recipe}: has no column {column!r}; --column takes one of {', '.join(names)}")
 
+    from schemas.recipe import DataRecipe
+    from schemas.strict import apply_override
+
     with refusals():
         values: dict[str, Any] = {"images": ".", "out": "."}
         for override in overrides or []:
@@ -198,6 +203,7 @@ def caption(
         return
     from captioning import judging
     from commands.console import JobProgress
+    from schemas.recipe import DataRecipe
 
     with refusals(), JobProgress(console) as progress:
         if redo:
@@ -236,6 +242,8 @@ def recipe(
     from schemas.evaluation import EvaluationRecipe
     from schemas.evaluation_set import EvaluationSet
     from schemas.judging import JudgeRecipe
+    from schemas.recipe import DataRecipe
+    from schemas.strict import documented_yaml
     from schemas.training import TrainingRecipe
 
     with refusals():

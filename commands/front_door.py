@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import metadata
 from types import TracebackType
 from typing import Annotated
 
@@ -37,6 +36,8 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from importlib import metadata
+
         console.print(f"sigma {metadata.version('sigma-pipeline')}")
         raise typer.Exit
 

@@ -14,7 +14,6 @@ from commands.harmless import write_plain
 from commands.order import opened, pipeline
 from commands.terminal import DatasetFolder, complaints, console, local, placed, refusals, shown
 from schemas.files import shown_place
-from schemas.recipe import DataRecipe
 
 TERMINAL_ROWS = 1000
 """The most rows of a query that are shown on a terminal, unless a number is given."""
@@ -27,6 +26,7 @@ def status(dataset: DatasetFolder) -> None:
     from engine import catalog
     from engine.dataset import Dataset
     from engine.ledger import counts_of
+    from schemas.recipe import DataRecipe
 
     with refusals():
         data = Dataset(dataset.absolute())
@@ -71,6 +71,7 @@ def stats(
     """Show the caption statistics: Table 1 with the paper's rows, the realised mix, and the commonest nouns."""
     from engine import catalog
     from engine.dataset import Dataset
+    from schemas.recipe import DataRecipe
     from viewer.sheets.stats import Question, shown_stats
 
     with refusals(), ExitStack() as open_until_then:

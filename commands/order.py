@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.files import shown_place
-from schemas.recipe import JOBS, DataRecipe
 
 if TYPE_CHECKING:  # imported where they are used: the command starts fast
     from engine.dataset import Dataset
     from engine.job import Job
+    from schemas.recipe import DataRecipe
 
 
 def pipeline(recipe: DataRecipe) -> list[Job]:
@@ -46,14 +46,16 @@ def pipeline(recipe: DataRecipe) -> list[Job]:
     ]
 
 
-def steps_upto(recipe: DataRecipe, upto: str = JOBS[-1], redo: Iterable[str] | None = None) -> list[Job]:
-    """The steps of the jobs up to one of them.
+def steps_upto(recipe: DataRecipe, upto: str | None = None, redo: Iterable[str] | None = None) -> list[Job]:
+    """The steps of the jobs up to one of them; without one, of all.
 
     Raises:
         ValueError: the recipe leaves that job out or has an impossible subset, or `redo` names no job.
     """
     from curation.selection import subsets
+    from schemas.recipe import JOBS
 
+    upto = upto or JOBS[-1]
     asked = [("--redo ", job) for job in redo or ()] + [("", upto)]
     if unknown := [option + job for option, job in asked if job not in JOBS]:
         raise ValueError(f"{unknown[0]}: no such job; there are {', '.join(JOBS)}")
@@ -72,6 +74,7 @@ def opened(dataset: Path) -> tuple[Dataset, DataRecipe, list[Job]]:
     """A dataset, the recipe that made it, and the steps of that recipe."""
     from engine import catalog
     from engine.dataset import Dataset
+    from schemas.recipe import DataRecipe
 
     data = Dataset(dataset.absolute())
     catalog.require_dataset(data)

@@ -16,11 +16,11 @@ from commands.harmless import write_plain
 from commands.order import pipeline
 from commands.terminal import Overrides, RecipeFile, complaints, console, local, refusals, shown
 from schemas.files import address_of, shown_place
-from schemas.recipe import DataRecipe
 from schemas.texts import counted
 
 if TYPE_CHECKING:  # imported where they are used: the command starts fast
     from curation.forecast.forecast import Estimate, Forecast
+    from schemas.recipe import DataRecipe
     from viewer.sheets.sheet import Sheet
 
 
@@ -35,6 +35,8 @@ def plan(
     form: Annotated[Literal["text", "json", "markdown"], typer.Option("--format", help="How to print it.")] = "text",
 ) -> None:
     """Forecast a build from a sample: survivors, disk, hours per job, shards per bucket. Leaves `out` alone."""
+    from schemas.recipe import DataRecipe
+
     with refusals("stopped; nothing was forecast" + ("" if keep else ", and nothing is left of the sample")):
         made = forecast_build(DataRecipe.load(recipe, overrides or []), sample, workers, keep)
         if form == "json":

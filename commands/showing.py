@@ -17,8 +17,6 @@ from commands.order import pipeline
 from commands.terminal import console, local, placed, refusals, shown
 from recipes import find
 from schemas.files import shown_place
-from schemas.recipe import DataRecipe
-from schemas.strict import read_yaml
 
 
 def demo(
@@ -35,6 +33,8 @@ def demo(
     from curation.sources.demo_photos import write_demo_photos
     from engine import catalog
     from engine.dataset import Dataset
+    from schemas.recipe import DataRecipe
+    from schemas.strict import read_yaml
     from schemas.training import TrainingRecipe
     from training.sample import sample_grid
     from viewer.sheets.stats import Question, shown_stats
@@ -101,6 +101,7 @@ def evaluate_demo(out: Path, data: Path) -> None:
     from models.fetching import place_of
     from models.weights import FID_INCEPTION
     from schemas.evaluation import EvaluationRecipe
+    from schemas.strict import read_yaml
 
     if place_of(FID_INCEPTION) is None:
         console.print(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -16,6 +18,8 @@ from typer.testing import CliRunner
 from commands import interrupts, terminal
 from commands.front_door import app
 from schemas.files import address_of
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_version_names_the_installed_one() -> None:
@@ -114,3 +118,25 @@ def test_a_dataset_is_refused_where_it_cannot_be_written(address: str, tmp_path:
 def test_the_paths_of_commands_are_found() -> None:
     found = {parameter.id for parameter in paths_of()}
     assert found >= {"purge features", "validate images", "validate folder", "index tars", "plan keep", "build recipe"}
+
+
+HEAVY = (
+    *("torch", "transformers", "spacy", "faiss", "ray", "pandas", "matplotlib", "sklearn", "scipy", "py3langid", "cv2"),
+    *("pyarrow", "duckdb", "numpy", "PIL", "fsspec", "pydantic", "yaml", "schemas.recipe"),
+)
+
+
+@pytest.mark.parametrize(("command", "free"), [("--help", HEAVY), ("status", HEAVY[: HEAVY.index("pyarrow")])])
+def test_what_a_command_does_not_need_is_not_imported(command: str, free: tuple[str, ...], tmp_path: Path) -> None:
+    """`sigma status` looks at every job of a dataset; here at what it imports for that."""
+    words = [command] if command == "--help" else [command, str(tmp_path)]
+    program = (
+        f"import sys\nsys.argv = {['sigma', *words]!r}\nfrom commands import front_door, order\n"
+        "try: front_door.run()\nexcept SystemExit: pass\n"
+        f"if {command!r} == 'status':\n"
+        "    from schemas.recipe import DataRecipe\n"
+        "    order.pipeline(DataRecipe.from_mapping({'images': 'a', 'out': 'b'}))\n"
+        f"print([name for name in {free!r} if name in sys.modules], file=sys.stderr)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "[]", done.stderr

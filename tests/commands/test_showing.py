@@ -10,6 +10,7 @@ import pytest
 
 from commands import showing
 from curation.sources import demo_photos
+from schemas import strict
 from schemas.strict import read_yaml
 from tests.building import write_pictures
 from tests.dying import Died, dying_at
@@ -39,7 +40,7 @@ def test_a_demo_that_was_killed_is_finished_by_running_it_again(
     tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))  # without Inception, which takes seconds
-    monkeypatch.setattr(showing, "read_yaml", in_short)
+    monkeypatch.setattr(strict, "read_yaml", in_short)
     monkeypatch.setattr(demo_photos, "write_demo_photos", lambda folder: len(write_pictures(folder, [(200, 200)] * 4)))
     out = tmp_path / "demo"  # the tables hold its name
     showing.demo(out, "local")
