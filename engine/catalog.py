@@ -200,7 +200,7 @@ def _meanings(connection: Connection) -> list[str]:
 
 
 def mend_catalog(dataset: Dataset) -> None:
-    """Write `catalog.duckdb` anew where the dataset was moved or copied: its views would read the old files.
+    """Write `catalog.duckdb` anew where the dataset was moved, copied or written before a table gained columns.
 
     A dataset that cannot be written keeps the catalog that it has.
     """
@@ -216,7 +216,7 @@ def _written(dataset: Dataset) -> bytes:
 
 def _place(dataset: Dataset) -> str:
     """Begins the comment of each view: DuckDB may cut one in two where it writes it, but not all of them."""
-    return f"of the dataset in {dataset.root.absolute()}."
+    return f"of the dataset in {dataset.root.absolute()}, columns {fingerprint(str(SCHEMAS))}."
 
 
 def create_views(connection: duckdb.DuckDBPyConnection, held: Held, reads: Iterable[str] | None = None) -> None:

@@ -510,3 +510,17 @@ def test_parts_from_before_a_column_was_added_are_read_in_their_order(tmp_path: 
     with catalog.connect(dataset, reads=["captions"]) as connection:
         found = connection.execute("SELECT row_id, refused_caption FROM captions").fetchall()
     assert found == [(0, "no"), (1, None), (2, None), (3, "no")]
+
+
+def test_a_catalog_from_before_a_table_gained_a_column_is_written_anew(
+    small: Dataset, copy_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = copy_of(small)
+    with monkeypatch.context() as before:
+        fewer = SCHEMAS["screens"].remove(4)
+        before.setattr(catalog, "SCHEMAS", SCHEMAS | {"screens": fewer})
+        catalog.mend_catalog(dataset)
+        old = dataset.catalog.read_bytes()
+    catalog.mend_catalog(dataset)
+    assert dataset.catalog.read_bytes() != old
+    assert all(finding.fine for finding in check_dataset(dataset.root))
