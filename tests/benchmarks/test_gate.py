@@ -7,7 +7,7 @@ from collections import Counter
 from benchmarks.gate import GOOD, HALVES, WRAPPED, labelled
 from captioning.texts.gate import GATE
 
-MISSED_IN_THE_HELD_HALF = {("markup", "tags"), ("repetition", GOOD), ("not_language", "other_language")}
+MISSED_IN_THE_HELD_HALF = {("repetition", GOOD), ("not_language", "other_language")}
 
 
 def test_the_answers_hold_every_reason_in_both_halves() -> None:
@@ -19,7 +19,7 @@ def test_the_answers_hold_every_reason_in_both_halves() -> None:
     assert len({answer.text for answer in answers}) == len(answers)
 
 
-def test_every_answer_is_judged_as_a_person_does_but_three_of_the_held_half() -> None:
+def test_every_answer_is_judged_as_a_person_does_but_two_of_the_held_half() -> None:
     wrong = {
         (GOOD if answer.kind == WRAPPED else answer.kind, answer.judged(), answer.half)
         for answer in labelled()

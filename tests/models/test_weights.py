@@ -13,7 +13,7 @@ from schemas.training import Latents, Text
 
 def test_every_weight_names_its_size_licence_and_purpose():
     known = [value for value in vars(weights).values() if isinstance(value, Weight)]
-    assert len({(weight.hub_id, weight.pattern) for weight in known}) == len(known) == 16
+    assert len({(weight.hub_id, weight.pattern) for weight in known}) == len(known) == 18
     assert {weight.name: weight for weight in known} == weights.KNOWN, "`sigma weights` lists all of them"
     for weight in known:
         assert weight.size.endswith(("GB", "MB")) and weight.licence and weight.description
