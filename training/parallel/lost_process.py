@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import threading
@@ -28,6 +29,7 @@ GRACE_S = 15
 """From a signal or a lost process to an exit without clean-up; torchrun kills after 30."""
 REPEATED_S = 1
 """Signals that follow each other faster are one."""
+_NOWHERE = os.open(os.devnull, os.O_WRONLY)
 SIGNS_OF_A_FULL_MEMORY = ("can't allocate memory", "out of memory")
 """Parts of the errors of the CPU's allocator and of CUDA libraries, in lower case."""
 
@@ -82,10 +84,12 @@ class StopSignal:
             self._last_resort.cancel()
 
     def ending(self, line: str) -> ValueError:
-        """The error to raise. From here on SIGTERM is ignored, and the process exits after `GRACE_S` at the latest."""
+        """The error to raise. From here on SIGTERM is ignored, and the process exits after `GRACE_S` at the latest, a
+        second later also where C++ waits with Python's lock held, as gloo does when Python ends."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
         exit_after(GRACE_S, line)
+        faulthandler.dump_traceback_later(GRACE_S + 1, exit=True, file=_NOWHERE)
         return ValueError(line)
 
 
