@@ -77,8 +77,7 @@ def demo(
             ("", f"{drawn.recognised} of {len(drawn.captions)} are closest to their own photograph; "
              f"mean correlation with it at 16 x 16 px {sum(drawn.likeness) / len(drawn.likeness):.2f}"),
             ("report", shown(page)),
-            ("evaluation", f"{shown(out / 'evaluation')}   (sigma browse {shown(out / 'evaluation')})"),
-        )[: None if (out / "evaluation").is_dir() else -1]:  # fmt: skip
+        ):  # fmt: skip
             console.print(f"{what:<13} {text}")
 
 
