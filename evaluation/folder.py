@@ -61,7 +61,7 @@ def evaluate(
     refuse_foreign_folder(dataset)
     rows = prompt_rows(recipe, quick)
     models = [plan for name, model in recipe.models.items() for plan in plans(name, model)]
-    networks = wanted_networks(recipe.metrics, recipe.reference is not None, recipe.run)
+    networks = wanted_networks(recipe.metrics, recipe.reference is not None)
     scorers = wanted_scorers(recipe)
     steps = steps_of(dataset, recipe, models, networks, scorers)
     if unknown := sorted({*redo} - {"prompts", "results", *(step.job for step in steps)}):
@@ -93,9 +93,8 @@ def steps_of(
     scorers: Sequence[Scorer],
 ) -> list[Job]:
     """The jobs of each model: its pictures, then what each network makes of them, and what each scorer sees in them."""
-    there = [each for each in networks if each.missing is None]
     moments = recipe.reference.moments_protocol if recipe.reference is not None else None
-    shown = [each for each in there if moments is None or each.protocol in ("clip", moments)]
+    shown = [each for each in networks if each.why_not(moments) is None]
     per_prompt = recipe.draw.pictures_per_prompt
     return [
         job

@@ -42,13 +42,23 @@ class Wanted:
     missing: str | None = None
     """How to get its weights, where they are not on this machine."""
 
+    def why_not(self, moments: str | None) -> str | None:
+        """Why pictures are not shown to it.
+
+        Args:
+            moments: the protocol of the moments that stand in for a reference; None where there are none.
+        """
+        if self.missing is not None or moments is None or self.protocol in ("clip", moments):
+            return self.missing
+        return f"the reference is moments of the protocol {moments}"
+
     def table(self, model: str) -> str:
         """The table of what it makes of a model's pictures."""
         family = "agreement" if self.protocol == "clip" else "features"
         return f"{family}/{model}/{self.name.partition('@')[0].rpartition('/')[2]}-{self.protocol}"
 
 
-def wanted_networks(metrics: Metrics, has_reference: bool, run: Run) -> list[Wanted]:
+def wanted_networks(metrics: Metrics, has_reference: bool) -> list[Wanted]:
     """The networks of a recipe's metrics, those too whose weights are not on this machine."""
     found = []
     if has_reference:
@@ -76,11 +86,20 @@ def _missing(find: Callable[[], object]) -> str | None:
 def clip_name(given: str | None, published: Weight, key: str) -> tuple[str, str | None]:
     """The name of a CLIP with the beginning of its weights' digest, and how to get it where it is not here."""
     try:
-        folder = find_frozen(given, published, key)
+        return find_network(given, published, key)[1], None
     except ValueError as error:
         return given or published.hub_id, str(error)
+
+
+def find_network(given: str | None, published: Weight, key: str) -> tuple[Path, str]:
+    """The folder of a model that a recipe names, and its name with the beginning of its weights' digest.
+
+    Raises:
+        ValueError: it is not on this machine.
+    """
+    folder = find_frozen(given, published, key)
     name = weights_name(given, folder, published).partition("@")[0]
-    return f"{name}@{weights_digest(sorted(folder.glob('*.safetensors')))[:12]}", None
+    return folder, f"{name}@{weights_digest(sorted(folder.glob('*.safetensors')))[:12]}"
 
 
 def load_clip(given: str | None, device: str) -> Clip:
@@ -126,7 +145,7 @@ class PictureFeatures:
         found = []
         for row, features in measured(self._root, rows, self._network, self._threads):
             got = features if isinstance(features, dict) else {"features": features}
-            found.append(_named(row) | got)
+            found.append(named(row) | got)
             progress(1)
         return {self._table: pa.Table.from_pylist(found, schema=FEATURES)}
 
@@ -149,7 +168,7 @@ class Agreements:
         texts = dict(zip(inputs["prompts"]["row_id"].to_pylist(), inputs["prompts"]["prompt"].to_pylist(), strict=True))
         found, waiting = list[dict[str, Any]](), list[tuple[dict[str, Any], np.ndarray]]()
         for row, features in measured(self._root, rows, self._network, self._threads):
-            found.append(_named(row) | (features if isinstance(features, dict) else {}))
+            found.append(named(row) | (features if isinstance(features, dict) else {}))
             if not isinstance(features, dict):
                 waiting.append((found[-1], features))
         for start in range(0, len(waiting), TEXTS):
@@ -162,7 +181,8 @@ class Agreements:
         return {self._table: pa.Table.from_pylist(found, schema=AGREEMENT)}
 
 
-def _named(row: Mapping[str, Any]) -> dict[str, Any]:
+def named(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that say which picture a row is about."""
     return {name: row[name] for name in ("row_id", "prompt_id", "number", "category")}
 
 

@@ -17,6 +17,8 @@ from evaluation.mmd import kid
 from evaluation.preference import Interval, bootstrap
 from models.clip import Clip
 
+FEWEST = 4
+"""Pictures a side without which nothing is compared."""
 NUM_GROUPS = 10
 KID_ROWS = 1000
 TEXT_BATCH = 256
@@ -54,8 +56,8 @@ def compare(generated: Features, reference: Features, *, allow_missing: bool = F
     for name, side in (("generated", generated), ("reference", reference)):
         _check_whole(name, side, allow_missing)
     x, y = generated.rows, reference.rows
-    if min(len(x), len(y)) < 4:
-        raise ValueError(f"a comparison needs at least 4 pictures a side; there are {len(x)} and {len(y)}")
+    if min(len(x), len(y)) < FEWEST:
+        raise ValueError(f"a comparison needs at least {FEWEST} pictures a side; there are {len(x)} and {len(y)}")
     flags = flags_of(x, y)
     measures = distances(x, y)
     return [Result(each.metric, each.value, each.error, generated.network, generated.protocol, len(x), len(y), flags)
@@ -76,7 +78,7 @@ class Measure(NamedTuple):
 
 
 def distances(x: np.ndarray, y: np.ndarray) -> list[Measure]:
-    """FID, KID, precision and recall of features x (n, d) against y (m, d), at least 4 a side.
+    """FID, KID, precision and recall of features x (n, d) against y (m, d), at least `FEWEST` a side.
 
     Raises:
         ValueError: a feature is NaN or infinite.

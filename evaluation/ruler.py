@@ -13,7 +13,7 @@ from PIL import Image
 
 from evaluation.features import INCEPTION, Features, clip_features, inception_features
 from evaluation.inception import Inception
-from evaluation.results import agree, distances
+from evaluation.results import FEWEST, agree, distances
 from models.clip import Clip
 from models.fetching import find_packaged
 from models.weights import CLIP_L14, FID_INCEPTION, find_frozen, weights_name
@@ -28,8 +28,6 @@ from training.stages import copies_of, stage_data
 log = logging.getLogger(__name__)
 
 PROTOCOL = "clean"
-LEAST = 4
-"""Pictures of the reference, by the rules of `distances`."""
 AT_ONCE = 32
 """Pictures that are drawn together."""
 
@@ -127,8 +125,8 @@ class Ruler:
             part = slice(begin, begin + AT_ONCE)
             pictures += [png(pixels) for pixels in draw(model, recipe, captions[part], shapes[part], seeds[part])]
         found: dict[str, Any] = {"num_pictures": len(pictures)}
-        if (num := len(self._chosen[3])) < LEAST:
-            why = f"stage {self._stage.name} has {num} pictures to compare with, FID needs {LEAST} or more"
+        if (num := len(self._chosen[3])) < FEWEST:
+            why = f"stage {self._stage.name} has {num} pictures to compare with, FID needs {FEWEST} or more"
             if self.missing.get("FID") != why:
                 self.missing["FID"] = why
                 log.warning("no FID: %s", why)

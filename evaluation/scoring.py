@@ -29,8 +29,6 @@ from schemas.tables import RESULTS
 
 HALF = 1.96
 """Standard errors in half of a 95 % interval."""
-FEWEST = 4
-"""Pictures a side without which nothing is compared."""
 
 
 @dataclass(frozen=True)
@@ -67,11 +65,7 @@ class Question:
 
     def why_not(self, wanted: Wanted) -> str | None:
         """Why the pictures were not shown to a network."""
-        if wanted.missing is not None or self.against is None or self.against.moments is None:
-            return wanted.missing
-        if wanted.protocol in ("clip", self.against.protocol):
-            return None
-        return f"the reference is moments of the protocol {self.against.protocol}"
+        return wanted.why_not(None if self.against is None else self.against.protocol)
 
     def knobs(self) -> dict[str, Any]:
         """All that the rows depend on besides their tables."""
@@ -243,6 +237,7 @@ def _against_moments(
 ) -> Iterator[dict[str, Any]]:
     """The rows of pictures against moments: FID, and why there is nothing else."""
     from evaluation.frechet import Moments, frechet_distance
+    from evaluation.results import FEWEST
 
     assert against is not None and against.moments is not None
     row: dict[str, Any] = {"num_generated": len(x), "flags": flags}
@@ -259,6 +254,8 @@ def _against_moments(
 
 
 def _too_few(num: int) -> str:
+    from evaluation.results import FEWEST
+
     return f"a comparison needs at least {FEWEST} pictures a side, and there are {num}"
 
 
@@ -267,7 +264,7 @@ def _of_one(
 ) -> Iterator[dict[str, Any]]:
     """The rows of one set of pictures against one reference."""
     from evaluation.mmd import cmmd
-    from evaluation.results import distances, flags_of
+    from evaluation.results import FEWEST, distances, flags_of
 
     row: dict[str, Any] = {"category": category, "num_generated": len(x), "num_reference": len(y), "flags": flags}
     fewest = min(len(x), len(y))

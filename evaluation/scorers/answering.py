@@ -14,7 +14,7 @@ from PIL import Image
 from evaluation.judge.asking import ask
 from evaluation.judge.journal import Journal, Row
 from evaluation.judge.pairs import Picture, Question
-from evaluation.scorers.base import PLACE
+from evaluation.measuring import named
 from models.device import choose_device
 from models.weights import load_frozen, load_preprocessing
 from schemas.captioners import ChatSection
@@ -47,7 +47,7 @@ class Answers(Journal):
 
     def stored(self, rows: Sequence[Row]) -> pa.Table:
         """Answers as a table."""
-        columns = [{name: row[name] for name in PLACE} | {"facts": json.dumps(row)} for row in rows]
+        columns = [named(row) | {"facts": json.dumps(row)} for row in rows]
         return pa.Table.from_pylist(columns, schema=ANSWERS)
 
     def loaded(self, table: pa.Table) -> list[Row]:

@@ -17,16 +17,11 @@ from engine.ahead import ahead
 from engine.map_job import MapJob, PayingWorker, Worker
 from evaluation.picture_files import read_picture
 from evaluation.pictures import pictures_table
-from models.digest import weights_digest
-from models.weights import Weight, find_frozen, weights_name
 from schemas.evaluation import Metrics, Run
 from schemas.reasons import ImageError
 
 PUBLISHED_PICTURES = 4
 """Pictures a prompt, of GenEval's and of DPG-Bench's published scores."""
-
-PLACE = ("row_id", "prompt_id", "number", "category")
-"""The columns that say which picture a row is about."""
 
 Row = Mapping[str, Any]
 
@@ -79,17 +74,6 @@ class Scorer:
         raise NotImplementedError
 
 
-def find_network(given: str, weight: Weight, key: str) -> tuple[Path, str]:
-    """The folder of a model that a recipe names, and its name with the beginning of its weights' digest.
-
-    Raises:
-        ValueError: it is not on this machine.
-    """
-    folder = find_frozen(given, weight, key)
-    name = weights_name(given, folder, weight).partition("@")[0]
-    return folder, f"{name}@{weights_digest(sorted(folder.glob('*.safetensors')))[:12]}"
-
-
 def opened(root: Path, rows: Sequence[Row], threads: int) -> Iterator[tuple[Row, Image.Image | dict[str, Any]]]:
     """Each row of a model's pictures in order, with its picture, upright and RGB, or the reason why it has none."""
 
@@ -102,11 +86,6 @@ def opened(root: Path, rows: Sequence[Row], threads: int) -> Iterator[tuple[Row,
             return {"reason": ImageError.CORRUPT.value, "detail": str(error)}
 
     yield from zip(rows, ahead(look, rows, threads), strict=True)
-
-
-def named(row: Row) -> dict[str, Any]:
-    """The columns that say which picture a row is about."""
-    return {name: row[name] for name in PLACE}
 
 
 def flags_of(rows: Sequence[Row]) -> list[str]:

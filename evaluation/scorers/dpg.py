@@ -20,10 +20,11 @@ from engine.runner import Progress
 from evaluation.judge.asking import find_judge
 from evaluation.judge.pairs import Picture
 from evaluation.judge.pairs import Question as Asked
+from evaluation.measuring import find_network, named
 from evaluation.preference import bootstrap
 from evaluation.rules.dpg import Question, Rules, benchmark, counted
 from evaluation.scorers.answering import FORM, KNOB, Answerer, Answers, ask_server, load_blip, read_reply
-from evaluation.scorers.base import Row, Scorer, find_network, flags_of, named, opened
+from evaluation.scorers.base import Row, Scorer, flags_of, opened
 from models.weights import BLIP_VQA
 from schemas.captioners import ChatSection
 from schemas.evaluation import Metrics, Run

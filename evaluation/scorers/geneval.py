@@ -14,10 +14,10 @@ from PIL import Image
 
 from engine.map_job import naming
 from engine.runner import Progress
-from evaluation.measuring import clip_name, load_clip
+from evaluation.measuring import clip_name, find_network, load_clip, named
 from evaluation.preference import bootstrap, bootstrap_of_groups
 from evaluation.rules.geneval import COLOURS, TASKS, Judgement, judge, keep, overall
-from evaluation.scorers.base import Row, Scorer, find_network, flags_of, named, opened
+from evaluation.scorers.base import Row, Scorer, flags_of, opened
 from evaluation.scorers.detectors import Detection, classes_of, is_original_network, load_detector
 from models.clip import Clip
 from models.weights import CLIP_L14, MASK2FORMER
