@@ -46,7 +46,7 @@ class Wanted:
         """Why pictures are not shown to it.
 
         Args:
-            moments: the protocol of the moments that stand in for a reference; None where there are none.
+            moments: the protocol of the moments that take the place of a reference; None where there are none.
         """
         if self.missing is not None or moments is None or self.protocol in ("clip", moments):
             return self.missing

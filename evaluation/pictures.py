@@ -148,8 +148,8 @@ def _written(folder: Path, made: Sequence[tuple[dict[str, Any], bytes | None]], 
         prompt = facts.pop("prompt")
         row = {"drawn": drawn, **facts}
         if png is not None:
-            told = {"prompt_id": facts["prompt_id"], "number": facts["number"], "seed": facts["seed"]}
-            for suffix, data in (("png", png), ("txt", prompt.encode()), ("json", encode_json(told))):
+            named = {"prompt_id": facts["prompt_id"], "number": facts["number"], "seed": facts["seed"]}
+            for suffix, data in (("png", png), ("txt", prompt.encode()), ("json", encode_json(named))):
                 parts += [member_header(f"{_member(facts)}.{suffix}", len(data)), data, bytes(padding(len(data)))]
                 if suffix == "png":
                     row |= {"offset": offset + len(parts[-3]), "size": len(png)}

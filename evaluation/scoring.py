@@ -290,7 +290,7 @@ def _of_one(
 
 
 def _agreement(dataset: Dataset, model: Plan, wanted: Wanted, metrics: Metrics) -> Iterator[dict[str, Any]]:
-    """The rows of CLIP-Score: a cosine with a bootstrap over prompts, and the share of prompts that were cut."""
+    """The rows of CLIP-Score: a cosine with a bootstrap over pictures, and the share of prompts that were cut."""
     table = wanted.table(model.name)
     rows, shares = read_rows(dataset, table, "cosine"), read_rows(dataset, table, "share_read")
     lacking = _missing(rows, "pictures")

@@ -12,7 +12,7 @@ Row = Mapping[str, Any]
 DIGITS = {"fid": 2, "precision": 3, "recall": 3, "clip_score": 4, "cmmd": 3, "cmmd unbiased": 3, "geneval": 3, "dpg": 2}
 LOWER_IS_BETTER = ("fid", "kid", "cmmd")
 SAME = ("network", "protocol", "reference", "reference_digest", "category", "quick")
-"""Rows stand in one block where these are equal; they are compared where the numbers of pictures are equal too."""
+"""Rows are in one block where these are equal; they are compared where the numbers of pictures are equal too."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _size(row: Row) -> str:
 
 
 def title_of(row: Row) -> str:
-    """What a row shares with all that stand in one block with it."""
+    """What a row shares with all others of its block."""
     parts = [f"protocol {row['protocol']}", row["network"]]
     if row["reference"] is not None:
         parts.append(f"against {row['reference']}" + (f"@{row['reference_digest']}" if row["reference_digest"] else ""))

@@ -19,7 +19,7 @@ class Network:
     """A network that any number of threads may run at once: OpenCV's own may not be shared, so each has a copy."""
 
     def __init__(self, weight: Weight, outputs: Sequence[str]) -> None:
-        """Load it, and let OpenCV use one thread in this process: pictures are run beside each other.
+        """Load it, and let OpenCV use one thread in this process: pictures run on threads of the caller.
 
         Args:
             outputs: the names of what `run` gives.

@@ -483,7 +483,7 @@ RESULTS = _schema(
     metric=text("fid, kid, precision, recall, clip_score, cmmd, geneval or dpg", nullable=False),
     category=text("of the prompts; null for all"),
     value=float64("null where there is a reason"),
-    low=float64("95 %: by a jackknife over the pictures, or a bootstrap over the prompts"),
+    low=float64("95 %: by a jackknife or a bootstrap over the pictures; of a benchmark over its prompts"),
     high=float64("as low"),
     network=text("and the beginning of its weights' sha256", nullable=False),
     protocol=text("how pixels come to the network; of a benchmark its rules", nullable=False),

@@ -1,4 +1,4 @@
-"""What may stand in the place of the convolution that compresses keys and values: for ablations alone."""
+"""What may replace the convolution that compresses keys and values: for ablations alone."""
 
 from __future__ import annotations
 
