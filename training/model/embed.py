@@ -69,9 +69,12 @@ class TimestepEmbedder(nn.Module):
         )
 
     def forward(self, timestep: Tensor) -> Tensor:
+        return self.from_sinusoid(timestep_sinusoid(timestep))  # (B,) -> (B, C)
+
+    def from_sinusoid(self, sinusoid: Tensor) -> Tensor:
         first = self.mlp[0]
         assert isinstance(first, nn.Linear)
-        return self.mlp(timestep_sinusoid(timestep).to(first.weight.dtype))  # (B,) -> (B, C)
+        return self.mlp(sinusoid.to(first.weight.dtype))  # (B, 256) -> (B, C)
 
 
 class CaptionProjection(nn.Module):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from training.model.blocks import Block, FinalLayer
-from training.model.embed import CaptionEmbedder, PatchEmbedder, TimestepEmbedder, position_table
+from training.model.embed import CaptionEmbedder, PatchEmbedder, TimestepEmbedder, position_table, timestep_sinusoid
 from training.model.padding import Packing
 from training.model.recompute import Keep, run_block
 
@@ -134,13 +134,20 @@ class PixArt(nn.Module):
             block.compile(dynamic=True, backend=backend)
 
     def positions(self, grid: tuple[int, int], like: Tensor) -> Tensor:
-        """The position table of a token grid, (1, N, C), computed once per grid, device and dtype."""
+        """The position table of a token grid, (1, N, C), computed once per grid, device and dtype.
+
+        In a graph of dynamic size, where a side is a symbol, the graph computes it.
+        """
         key = (*grid, like.device, like.dtype)
-        if key not in self._positions:
-            c = self.config
-            table = position_table(*grid, c.hidden_size, c.base_tokens, c.pe_interpolation)
-            self._positions[key] = table.to(like.device, torch.float32).to(like.dtype)[None]
-        return self._positions[key]
+        is_known = all(isinstance(side, int) for side in grid)
+        if is_known and key in self._positions:
+            return self._positions[key]
+        c = self.config
+        table = position_table(*grid, c.hidden_size, c.base_tokens, c.pe_interpolation)
+        table = table.to(like.device, torch.float32).to(like.dtype)[None]
+        if is_known:
+            self._positions[key] = table
+        return table
 
     def forward(
         self,
@@ -154,6 +161,21 @@ class PixArt(nn.Module):
 
         Args:
             timestep: (B,) in 0..999, whole or fractional.
+            caption, caption_mask, drop_caption: as `from_sinusoid`.
+        """
+        return self.from_sinusoid(latents, timestep_sinusoid(timestep), caption, caption_mask, drop_caption)
+
+    def from_sinusoid(
+        self,
+        latents: Tensor,
+        sinusoid: Tensor,
+        caption: Tensor,
+        caption_mask: Tensor | None = None,
+        drop_caption: Tensor | None = None,
+    ) -> Tensor:
+        """What `forward` computes once it has the `timestep_sinusoid`, (B, 256) float32.
+
+        Args:
             caption: (B, L, caption_channels), L at most `max_caption_tokens`.
             caption_mask: (B, L), non-zero where a token is valid; every row needs one. None: all are valid.
             drop_caption: (B,) bool; true replaces the caption by the null caption, under the caption's own mask.
@@ -172,7 +194,7 @@ class PixArt(nn.Module):
         grid = (height // p, width // p)
         x = self.x_embedder(latents)  # (B, N, C)
         x = x + self.positions(grid, x)
-        t = self.t_embedder(timestep)  # (B, C)
+        t = self.t_embedder.from_sinusoid(sinusoid)  # (B, C)
         modulation = self.t_block(t).reshape(batch, 6, -1)  # (B, 6, C)
         packing = None if caption_mask is None else Packing.of(caption_mask)
         y = self.y_embedder(caption, drop_caption, packing)  # (T, C), the valid tokens; without a mask (B, L, C)
