@@ -1,6 +1,7 @@
 # make demo   sets everything up in .venv, builds a dataset from real photos, trains on it, shows pictures
 # make demo-store   the same, with the dataset in an S3 store on this machine
 # make test   ruff, mypy and import-linter beside pytest; test-quick: the tests without the slow ones, one of each kind apart
+# make bench-smoke   ten ratios of speed beside their bounds, 90 s
 # make bench  our own speed; bench-peers: training beside other projects', bench-peers-data: curation beside theirs;
 #             bench-gpu: on a GPU, in under ten minutes
 # make ablations   Table 3 and the weak-to-strong claims at toy scale, and their figure in docs
@@ -15,7 +16,7 @@ PEERS := .venv-peers
 VLLM := .venv-vllm
 GPU_PYTHON ?= python3
 
-.PHONY: setup demo demo-store test test-quick test-vllm pytest lint ablations bench bench-peers bench-peers-data bench-gpu clean
+.PHONY: setup demo demo-store test test-quick test-vllm pytest lint ablations bench bench-smoke bench-peers bench-peers-data bench-gpu clean
 
 setup: $(STAMP)
 
@@ -74,6 +75,9 @@ $(VLLM)/.set-up: pyproject.toml constraints-vllm.txt
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+bench-smoke: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.smoke
 
 ablations: $(STAMP)
 	$(BIN)/python -m benchmarks.ablations

@@ -36,7 +36,7 @@ DISTANCES = (4, 5, 6)
 
 
 def write_tables(root: Path, num_rows: int, max_distance: int = MAX_DISTANCE) -> np.ndarray:
-    """images, fingerprints and scores of a dataset that nobody photographed; the planted pairs (P, 3): a, b, bits."""
+    """The tables that both jobs read, of a dataset that nobody photographed; the planted pairs (P, 3): a, b, bits."""
     rng = np.random.default_rng(num_rows)
     hashes = rng.integers(1, 2**64 - 1, num_rows, dtype=np.uint64)
     plain = rng.random(num_rows) < PLAIN_SHARE
@@ -66,6 +66,7 @@ def _write_part(root: Path, number: int, begin: int, hashes: np.ndarray, rng: np
                    "sha256": digests, "format": pa.array(["JPEG"] * num), "width": sides[0], "height": sides[1]},
         "fingerprints": {"row_id": row_id, "image_id": ids, "phash": hashes, "pixel_sha256": digests[::-1]},
         "scores": {"row_id": row_id, "image_id": ids, "aesthetic": rng.normal(5, 1, num).astype(np.float32)},
+        "raw_captions": {"row_id": row_id, "image_id": ids, "removed": [[]] * num},
     }  # fmt: skip
     for table, given in columns.items():
         schema = tables.SCHEMAS[table]
