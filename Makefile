@@ -3,7 +3,7 @@
 # make test   ruff, mypy and import-linter beside pytest; test-quick: the tests without the slow ones, one of each kind apart
 # make bench-smoke   ten ratios of speed beside their bounds, 90 s
 # make bench  our own speed; bench-peers: training beside other projects', bench-peers-data: curation beside theirs;
-#             bench-gpu: on a GPU, in under ten minutes
+#             bench-gpu: training, encoders, captioner and drawing on a GPU, in nine minutes
 # make ablations   Table 3 and the weak-to-strong claims at toy scale, and their figure in docs
 # make test-vllm   Share-Captioner on vLLM against transformers, and the endpoint at vLLM's and transformers' own servers,
 #             on the CPU, in an environment of its own
@@ -102,9 +102,10 @@ $(PEERS)/.set-up: pyproject.toml constraints.txt
 	$(PEERS)/bin/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	@touch $@
 
-# Needs torch for the GPU, numpy and safetensors in GPU_PYTHON; compares with diffusers and came-pytorch where they are.
+# Needs torch for the GPU, numpy, safetensors and transformers in GPU_PYTHON, and no more of our packages; `$(GPU_PYTHON)
+# -m benchmarks.gpu --help` says what else some rows need. ONLY=vae measures a part, MINUTES=3 the most telling rows.
 bench-gpu:
-	$(GPU_PYTHON) -m benchmarks.gpu --out bench-gpu
+	$(GPU_PYTHON) -m benchmarks.gpu --out bench-gpu --minutes $(or $(MINUTES),9) --only "$(ONLY)"
 
 clean:
 	rm -rf $(VENV) $(PEERS) $(PEERS)-data $(VLLM) bench-gpu demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from benchmarks.captioning_speed import FULL, IDS, NUM_PICTURES
+from benchmarks.share_captioner import FULL, IDS, NUM_PICTURES
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,12 @@ SHARE_CAPTIONER = _share_captioner()
 QWEN = Model.of(28, 3584, 18_944, 512, 152_064, 37 * 28 + 30, tower_flop(4 * 37 * 28, 1280, 3420, 32, 3))
 """Qwen2.5-VL-7B as its config.json has it; a picture of 1024 x 768 px takes 37 x 28 positions of 28 px. Its tower
 attends within windows, which is less than is counted here."""
+
+
+def least_seconds(sequences: int, tokens: int, bytes_per_s: float) -> float:
+    """Time in which a device reads what Share-Captioner's decoding reads: at each step the weights, keys and values."""
+    model = SHARE_CAPTIONER
+    return tokens * (model.weights + sequences * model.cached * (model.prompt + tokens / 2)) / bytes_per_s
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +21,15 @@ import torch
 from PIL import Image
 from transformers import GenerationConfig
 
+from benchmarks.captioning_cost import least_seconds
 from benchmarks.made_captions import CaptionWriter
+from benchmarks.share_captioner import FULL, IDS, NUM_PICTURES, TINY, random_model
 from captioning import recaption
 from captioning.captioners.base import Answer, Generated, InBatches, Plain
 from captioning.captioners.share_captioner import Decoding, ShareCaptioner
-from captioning.captioners.share_captioner.dimensions import Dimensions, ResamplerChoices
+from captioning.captioners.share_captioner.dimensions import Dimensions
 from captioning.captioners.share_captioner.generation import Mode, generate_ids
-from captioning.captioners.share_captioner.model import ShareCaptionerModel, preprocess
+from captioning.captioners.share_captioner.model import preprocess
 from captioning.texts.gate import judge
 from engine.dataset import Dataset
 from engine.job import State
@@ -36,60 +37,10 @@ from schemas import tables
 from schemas.recipe import DataRecipe
 from tests.building import put
 
-FULL = Dimensions(
-    image_size=448,
-    patch_size=14,
-    vision_width=1408,
-    vision_depth=39,
-    vision_heads=16,
-    vision_mlp=6144,
-    vision_ln_eps=1e-6,
-    ln_vision_eps=1e-5,
-    num_queries=256,
-    connector=ResamplerChoices(),
-    connector_width=4096,
-    hidden_size=4096,
-    intermediate_size=11008,
-    num_layers=32,
-    num_heads=32,
-    vocab_size=103168,
-    rms_norm_eps=1e-5,
-    rope_theta=10_000.0,
-    max_positions=2048,
-)
-TINY = replace(
-    FULL,
-    image_size=112,
-    vision_width=64,
-    vision_depth=2,
-    vision_heads=4,
-    vision_mlp=128,
-    num_queries=16,
-    connector=ResamplerChoices(heads=4),
-    connector_width=128,
-    hidden_size=128,
-    intermediate_size=256,
-    num_layers=2,
-    num_heads=4,
-    vocab_size=2000,
-)
-IDS = (torch.arange(1, 7), torch.arange(10, 28))
-"""As many ids before and after the picture as the published prompt has."""
-NUM_PICTURES = 33_000_000
-
 
 def random_captioner(dimensions: Dimensions, device: str, dtype: torch.dtype) -> ShareCaptioner:
     """The model with random weights and no tokenizer, made on the device."""
-    with torch.device("meta"):
-        model = ShareCaptionerModel(dimensions).to(dtype)
-    model.to_empty(device=device).eval().requires_grad_(False)
-    for name, parameter in model.named_parameters():
-        parameter.fill_(1.0) if "norm" in name or ".ln_" in name else parameter.normal_(std=0.05)
-    head_dim = dimensions.hidden_size // dimensions.num_heads
-    frequencies = dimensions.rope_theta ** (-torch.arange(0, head_dim, 2, device=device) / head_dim)
-    model.language.model.rotary_emb.inv_freq = frequencies
-    model.language.model.rotary_emb.original_inv_freq = frequencies
-    return ShareCaptioner(model, None, "random")
+    return ShareCaptioner(random_model(dimensions, torch.device(device), dtype), None, "random")
 
 
 def ids_of(captioner: ShareCaptioner, pictures: Sequence[Image.Image], decoding: Decoding) -> list[list[int]]:
@@ -236,8 +187,6 @@ def share_captioner_gpu(
     The last column is the time that the device needs for the weights, keys and values of each step, over the time that
     the decoding took; the goal is 30 % for `greedy` at 64.
     """
-    from benchmarks.captioning_cost import SHARE_CAPTIONER as MODEL  # it reads the sizes of this module
-
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
     begun = time.perf_counter()
     captioner = random_captioner(TINY if tiny else FULL, device, dtype)
@@ -261,10 +210,8 @@ def share_captioner_gpu(
                 yield f"| {mode} | {batch} | out of memory | | | | |"
                 continue
             days = NUM_PICTURES * seconds / batch / 86_400
-            sequences = batch * (decoding.num_beams if mode == "published" else 1)
-            least_s = (
-                num_tokens * (MODEL.weights + sequences * MODEL.cached * (MODEL.prompt + num_tokens / 2)) / bytes_per_s
-            )
+            beams = decoding.num_beams if mode == "published" else 1
+            least_s = least_seconds(batch * beams, num_tokens, bytes_per_s)
             yield (
                 f"| {mode} | {batch} | {seconds:.2f} | {batch / seconds:.2f} | {days:,.0f} | {_peak_gb(device):.1f} | "
                 f"{least_s / seconds:.0%} |"

@@ -35,7 +35,14 @@ class Saving:
 
 
 def saving(
-    config: PixArtConfig, tokens_per_side: int, batch: int, device: torch.device, *, rounds: int, backward: bool = True
+    config: PixArtConfig,
+    tokens_per_side: int,
+    batch: int,
+    device: torch.device,
+    *,
+    rounds: int,
+    backward: bool = True,
+    most_s: float = float("inf"),
 ) -> Saving:
     """Measure a configuration with its compression against the same without."""
     assert config.kv_compression is not None
@@ -58,7 +65,7 @@ def saving(
 
         return forward
 
-    times = paired(work(config), work(plain), rounds, device)
+    times = paired(work(config), work(plain), rounds, device, most_s)
     flops_share = 1 - flops(config, grid, text) / flops(plain, grid, text)
     return Saving(times.second_s, times.first_s, 1 - 1 / times.ratio, flops_share)
 

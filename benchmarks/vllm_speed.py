@@ -24,8 +24,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from benchmarks.captioning_cost import GPUS, Choice, images_per_s
-from benchmarks.captioning_speed import FULL, TINY, pictures_of_noise
-from benchmarks.captioning_speed import NUM_PICTURES as NUM_PICTURES_OF_ALL
+from benchmarks.captioning_speed import pictures_of_noise
+from benchmarks.share_captioner import FULL, TINY
+from benchmarks.share_captioner import NUM_PICTURES as NUM_PICTURES_OF_ALL
 from captioning.captioners.base import Generated, Question
 from captioning.captioners.share_captioner import RecipeCaptioner, VllmCaptioner
 from captioning.captioners.share_captioner.dimensions import Dimensions, ResamplerChoices

@@ -33,21 +33,28 @@ def seconds(work: Work, device: torch.device) -> float:
     return time.perf_counter() - begun
 
 
-def median_seconds(work: Work, rounds: int, device: torch.device) -> float:
-    """Of `rounds` runs after one that is not counted."""
-    work()
-    return statistics.median(seconds(work, device) for _ in range(rounds))
+def median_seconds(work: Work, rounds: int, device: torch.device, most_s: float = float("inf")) -> float:
+    """Of `rounds` runs after one that is not counted; none is begun after `most_s` seconds of counted runs."""
+    return statistics.median(own for (own,) in _runs((work,), rounds, device, most_s))
 
 
-def paired(first: Work, second: Work, rounds: int, device: torch.device) -> Paired:
-    """Both in turn, `rounds` times after one that is not counted.
+def paired(first: Work, second: Work, rounds: int, device: torch.device, most_s: float = float("inf")) -> Paired:
+    """Both in turn, `rounds` times after one that is not counted; none is begun after `most_s` seconds of counted runs.
 
     A load that comes and goes slows both runs of a pair, so the ratios are steadier than the times.
     """
-    first(), second()
-    pairs = [(seconds(first, device), seconds(second, device)) for _ in range(rounds)]
+    pairs = _runs((first, second), rounds, device, most_s)
     return Paired(
         statistics.median(a for a, _ in pairs),
         statistics.median(b for _, b in pairs),
         statistics.median(b / a for a, b in pairs),
     )
+
+
+def _runs(works: tuple[Work, ...], rounds: int, device: torch.device, most_s: float) -> list[tuple[float, ...]]:
+    for work in works:
+        work()
+    runs: list[tuple[float, ...]] = []
+    while len(runs) < rounds and (not runs or sum(map(sum, runs)) < most_s):
+        runs.append(tuple(seconds(work, device) for work in works))
+    return runs

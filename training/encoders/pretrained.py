@@ -12,14 +12,16 @@ from torch import Tensor
 
 from models.device import choose_device
 from models.weights import load_frozen
-from schemas.training import LATENT_DOWNSAMPLING, Latents, Text
 from training.encoders import stripes
 from training.encoders.base import draw_latents
 from training.encoders.weights import t5_folders, vae_folder
+from training.model.pixart import LATENT_DOWNSAMPLING
 
-if TYPE_CHECKING:  # imported where they are used: they take seconds
+if TYPE_CHECKING:  # imported where they are used: they take seconds, and the encoders themselves need no recipe
     from diffusers import AutoencoderKL
     from transformers import PreTrainedTokenizerBase, T5EncoderModel
+
+    from schemas.training import Latents, Text
 
 SCALING_FACTOR = 0.13025
 """Latents of the SDXL VAE are multiplied by this, which brings them to about unit variance; PixArt-Σ's."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from models.digest import weights_digest
 from models.tokenizers import find_vocabulary
 from models.weights import SDXL_VAE, T5_XXL, component, find_weights, missing_weights
-from schemas.training import Latents, Text
+
+if TYPE_CHECKING:
+    from schemas.training import Latents, Text
 
 DIGESTED_SUFFIXES, DIGESTED_NAMES = (".safetensors", ".model"), ("config.json", "tokenizer.json")
 """The files that name the content of a folder of weights: weights, vocabularies and configurations."""

@@ -1,0 +1,246 @@
+"""The encoders at full size with random weights: pictures and captions per second, their share of the peak, and limits.
+
+The products are those of the jobs: the codec, the text encoder and CLIP as the jobs hold them. Decoding is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.gpu.bench import Bench, Measurement, Row, by_batch, flops_of, limits, rates
+from benchmarks.training_step import CAPTION_LENGTHS
+
+if TYPE_CHECKING:  # imported where they are used: diffusers and transformers may be missing
+    from models.clip import Clip
+    from training.encoders.pretrained import SdxlVae, T5Text
+
+GOAL = 0.5
+"""Of the measured bf16 peak, at the best batch."""
+
+SDXL_VAE: dict[str, Any] = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512), "layers_per_block": 2, "latent_channels": 4,
+    "scaling_factor": 0.13025,
+}  # fmt: skip
+TINY_VAE = SDXL_VAE | {"block_out_channels": (8, 8, 8, 8), "layers_per_block": 1, "norm_num_groups": 4}
+T5_XXL: dict[str, Any] = {
+    "vocab_size": 32128, "d_model": 4096, "d_kv": 64, "d_ff": 10240, "num_layers": 24, "num_heads": 64,
+    "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False,
+}  # fmt: skip
+TINY_T5 = T5_XXL | {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 2, "num_heads": 4}
+CLIP_TEXT: dict[str, Any] = {
+    "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12,
+    "projection_dim": 768,
+}  # fmt: skip
+TINY_CLIP_TEXT = CLIP_TEXT | {
+    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2
+}  # fmt: skip
+CLIP_L14: dict[str, Any] = {
+    "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+    "image_size": 224, "patch_size": 14, "projection_dim": 768,
+}  # fmt: skip
+TINY_CLIP = CLIP_L14 | {
+    "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28,
+}  # fmt: skip
+
+
+def random_module(bench: Bench, make: Any, dtype: torch.dtype | None = None) -> Any:
+    """A frozen module with random weights, made on the device in the dtype that it is measured in."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype or bench.dtype)
+    try:
+        with torch.device(bench.device):
+            module: nn.Module = make()
+    finally:
+        torch.set_default_dtype(before)
+    return module.eval().requires_grad_(False)
+
+
+def random_vae(bench: Bench, dtype: torch.dtype | None = None) -> SdxlVae:
+    """The SDXL VAE as a codec."""
+    from diffusers import AutoencoderKL
+
+    from training.encoders.pretrained import SdxlVae
+
+    sizes = TINY_VAE if bench.is_toy else SDXL_VAE
+    return SdxlVae(random_module(bench, lambda: AutoencoderKL(**sizes), dtype))
+
+
+class Words:
+    """Stands in for a tokenizer: as many ids as a text has words."""
+
+    def __call__(self, text: str, *, max_length: int = 300, **_: object) -> dict[str, list[int]]:
+        """The ids of a text, cut."""
+        return {"input_ids": [hash(word) % 32_000 for word in text.split()][:max_length]}
+
+
+def random_t5(bench: Bench) -> T5Text:
+    """The T5 encoder as a text encoder."""
+    from transformers import T5Config, T5EncoderModel
+
+    from training.encoders.pretrained import T5Text
+
+    config = T5Config(**(TINY_T5 if bench.is_toy else T5_XXL))
+    words: Any = Words()
+    return T5Text(random_module(bench, lambda: T5EncoderModel(config)), words, 300)
+
+
+def random_clip(bench: Bench) -> Clip:
+    """CLIP ViT-L/14, for pictures alone."""
+    from transformers import CLIPConfig, CLIPModel
+
+    from models.clip import Clip
+
+    vision = TINY_CLIP if bench.is_toy else CLIP_L14
+    text = TINY_CLIP_TEXT if bench.is_toy else CLIP_TEXT
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=vision["projection_dim"])
+    nothing: Any = None
+    return Clip(random_module(bench, lambda: CLIPModel(config)), nothing, nothing, "random")
+
+
+def vae(bench: Bench) -> Iterator[Measurement]:
+    """Pictures to moments, one at a time as the jobs encode, and in batches; channels last; float32; what limits."""
+
+    def pixels(batch: int, px: int) -> Tensor:
+        return torch.rand(batch, 3, px, px, device=bench.device) * 2 - 1
+
+    def whole(codec: SdxlVae, px: int) -> dict[int, float]:
+        """Pictures per second by batch, each batch in one pass."""
+        codec._vae.disable_slicing()
+        batches = [batch for batch in (1, 4, 16, 64) if batch * px**2 <= 16 * 1024**2]
+        return rates(bench, batches, lambda batch: partial(codec.moments, pixels(batch, px)))
+
+    def measure(px: int) -> Row:
+        codec = random_vae(bench)
+        few = pixels(4 if px <= 1024 else 1, px)
+        alone = len(few) / bench.median_s(lambda: codec.moments(few))
+        flops = flops_of(lambda: codec._vae.encode(few[:1].to(bench.dtype)))  # whole, whatever the codec does
+        found = whole(codec, px)
+        codec._vae.to(memory_format=torch.channels_last)
+        last = whole(codec, px)
+        best = max(*found.values(), *last.values())
+        share = best * flops / bench.gemm_flops_per_s
+        return {
+            "per_s": alone, "share_of_gemm": alone * flops / bench.gemm_flops_per_s, "ratio": share, "goal": GOAL,
+            "per_s_by_batch": by_batch(found), "channels_last": by_batch(last), "tflop_each": flops / 1e12,
+        }  # fmt: skip
+
+    def in_float32(px: int) -> Row:
+        codec, one = random_vae(bench, torch.float32), pixels(1, px)
+        return {"per_s": 1 / bench.median_s(lambda: codec.moments(one))}
+
+    def limited(px: int) -> Row:
+        codec, one = random_vae(bench), pixels(1, px)
+        return limits(bench, lambda: codec.moments(one))
+
+    sides = {16: (1, 0)} if bench.is_toy else {512: (8, 0), 1024: (9, 1), 256: (7, 3), 2048: (12, 3)}
+    for px, (cost_s, turn) in sides.items():
+        yield Measurement("vae", f"SDXL VAE encodes {px} px", cost_s, turn, partial(measure, px))
+    for px, turn in ((16, 0),) if bench.is_toy else ((1024, 2), (256, 4), (2048, 4)):
+        yield Measurement("vae", f"SDXL VAE, {px} px, one at a time: what limits it", 5, turn, partial(limited, px))
+    for px, turn in ((16, 0),) if bench.is_toy else ((512, 3), (1024, 4)):
+        yield Measurement("vae", f"SDXL VAE encodes {px} px in float32", 5, turn, partial(in_float32, px))
+
+
+def t5(bench: Bench) -> Iterator[Measurement]:
+    """Captions to vectors: by length and batch on the device, and a part's captions as the jobs encode them."""
+
+    def inputs(batch: int, length: int) -> Tensor:
+        return torch.randint(0, 32_000, (batch, length), device=bench.device)
+
+    @torch.no_grad()
+    def measure(length: int) -> Row:
+        model = random_t5(bench)._model
+        flops = flops_of(lambda: model(inputs(1, length)))
+        batches = (1, 2) if bench.is_toy else (1, 8, 32, 128)
+        found = rates(bench, batches, lambda batch: partial(model, inputs(batch, length)))
+        share = max(found.values()) * flops / bench.gemm_flops_per_s
+        return {
+            "per_s": max(found.values()), "ratio": share, "goal": GOAL, "per_s_by_batch": by_batch(found),
+            "tflop_each": flops / 1e12,
+        }  # fmt: skip
+
+    def job() -> Row:
+        encoder = random_t5(bench)
+        lengths = _lengths(16 if bench.is_toy else 1024)
+        captions = [" ".join(f"{place}{word}" for word in range(length)) for place, length in enumerate(lengths)]
+        flops = sum(flops_of(lambda length=length: encoder._model(inputs(1, length))) for length in (40, 200))
+        size = 2 if bench.is_toy else 32
+        spent = bench.median_s(lambda: sum(1 for _ in encoder.encode_many(captions, size)), 2)
+        per_token = flops / 240  # attention is a few percent of it
+        return {
+            "per_s": len(lengths) / spent, "tokens_per_s": sum(lengths) / spent,
+            "share_of_gemm": sum(lengths) * per_token / spent / bench.gemm_flops_per_s,
+        }  # fmt: skip
+
+    @torch.no_grad()
+    def limited(length: int, batch: int) -> Row:
+        model, ids = random_t5(bench)._model, inputs(batch, length)
+        return limits(bench, lambda: model(ids))
+
+    for length, turn in ((12, 0),) if bench.is_toy else ((180, 0), (300, 2), (35, 3)):
+        yield Measurement("t5", f"T5-XXL, captions of {length} tokens", 8, turn, partial(measure, length))
+    yield Measurement("t5", "T5-XXL, captions of 35 to 300 tokens, as the jobs encode them", 12, 1, job)
+    for length, batch, turn in ((12, 2, 0),) if bench.is_toy else ((180, 8, 4), (180, 1, 4)):
+        what = f"T5-XXL, {batch} captions of {length} tokens: what limits it"
+        yield Measurement("t5", what, 6, turn, partial(limited, length, batch))
+
+
+def _lengths(number: int) -> list[int]:
+    """Tokens of a part's captions: those of the training step, spread by a few so that not all have company."""
+    rng = np.random.default_rng(0)
+    means = rng.choice(CAPTION_LENGTHS, number)
+    return [int(length) for length in np.clip(means + rng.integers(-30, 80, number), 35, 300)]
+
+
+def clip(bench: Bench) -> Iterator[Measurement]:
+    """Pictures to embeddings by batch on the device, and as the job `aesthetic` scores them, with LAION's head."""
+    side = TINY_CLIP["image_size"] if bench.is_toy else CLIP_L14["image_size"]
+
+    def pixels(batch: int) -> Tensor:
+        return torch.randn(batch, 3, side, side, device=bench.device, dtype=bench.dtype)
+
+    @torch.inference_mode()
+    def measure() -> Row:
+        model = random_clip(bench)._model
+        flops = flops_of(lambda: model.get_image_features(pixel_values=pixels(1)))
+        batches = (1, 2) if bench.is_toy else (16, 64, 256, 1024)
+        found = rates(bench, batches, lambda batch: partial(model.get_image_features, pixel_values=pixels(batch)))
+        share = max(found.values()) * flops / bench.gemm_flops_per_s
+        return {
+            "per_s": max(found.values()), "ratio": share, "goal": GOAL, "per_s_by_batch": by_batch(found),
+            "tflop_each": flops / 1e12,
+        }  # fmt: skip
+
+    def job(batch: int) -> Row:
+        embedder = random_clip(bench)
+        rng = np.random.default_rng(0)
+        seen = [rng.standard_normal((3, side, side), np.float32) for _ in range(batch)]
+        weight = rng.standard_normal(embedder.dim)
+
+        def score() -> None:
+            embeddings = embedder.embed_pixels(seen).astype(np.float64)
+            (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)) @ weight  # the head is one affine map
+
+        flops = flops_of(lambda: embedder.embed_pixels(seen[:1]))
+        per_s = batch / bench.median_s(score)
+        return {"per_s": per_s, "share_of_gemm": per_s * flops / bench.gemm_flops_per_s}
+
+    @torch.inference_mode()
+    def limited(batch: int) -> Row:
+        model, seen = random_clip(bench)._model, pixels(batch)
+        return limits(bench, lambda: model.get_image_features(pixel_values=seen))
+
+    yield Measurement("clip", "CLIP ViT-L/14, pictures that are on the device", 8, 0, measure)
+    sizes: Sequence[tuple[int, int]] = ((2, 0),) if bench.is_toy else ((32, 2), (256, 3))
+    for batch, turn in sizes:
+        what = f"CLIP ViT-L/14 and LAION's head, batch {batch}, pixels in the host's memory"
+        yield Measurement("clip", what, 6, turn, partial(job, batch))
+    most = sizes[-1][0]
+    yield Measurement("clip", f"CLIP ViT-L/14, batch {most}: what limits it", 5, 4, partial(limited, most))
