@@ -7,42 +7,70 @@ sentence that may be made up; it is evidence for a person, and no caption is ref
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
-from PIL import Image
+from numpy.typing import NDArray
 
 from captioning.detector import NounDetector
 from captioning.texts.text import kept_mask, raw_offers, sentences
-from engine.ahead import ahead
+from engine.ahead import in_batches
 from engine.map_job import MapJob
 from engine.runner import Progress
-from models.clip import Clip, cosine
+from models.clip import Clip, Embeddings, cosine
+from models.preprocessing import Pixels
 from models.weights import CLIP_L14, OWLV2, find_frozen
 from schemas import recipe, tables
 from schemas.pixels import PixelError, open_rgb
 
 log = logging.getLogger(__name__)
 
-Picture = tuple[int, Image.Image | None]
-"""(row in the part, picture); None where the proxy cannot be decoded."""
+DETECTED_AT_ONCE = 8
+"""Most pictures in a batch where a detector looks too: one for it takes 11 MB."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """A caption of a picture, ready for the models."""
+
+    source: int
+    """The place of its source."""
+    sentences: list[str]
+    tokens: list[list[int]]
+    """of each sentence"""
+    nouns: list[str]
+    """distinct; none where no detector looks for them"""
+    queries: list[NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A picture with its captions, ready for the models."""
+
+    pixels: Pixels
+    detected: NDArray[np.float32] | None
+    """for the detector"""
+    said: list[Said]
 
 
 def map_job(data_recipe: recipe.DataRecipe) -> MapJob:
     """The job as a map stage: reads `proxies`, `nouns` and the tables of the captions, writes `grounding`, one row per
     input and caption source."""
     section = data_recipe.ground
-    speed = {"enabled", "batch_size", "device"}
     captions = tuple(table for source in section.sources for table in caption_tables(source))
     return MapJob(
         job="ground",
         outputs=("grounding",),
         inputs=("proxies", *captions, "nouns"),
         build=partial(Grounder, section, data_recipe.run.threads),
-        knobs={f"ground.{name}": value for name, value in section.resolved().items() if name not in speed},
+        knobs={f"ground.{name}": value for name, value in section.content().items() if name != "enabled"},
         rows_per_input=len(section.sources),
+        workers=section.workers,
+        num_gpus=section.num_gpus(),
         needs=(
             partial(find_frozen, section.clip, CLIP_L14, "ground.clip"),
             *([partial(find_frozen, section.detector, OWLV2, "ground.detector")] if section.nouns else []),
@@ -65,10 +93,9 @@ class Grounder:
             ValueError: they are not on this machine.
         """
         self._section, self._threads = section, threads
-        self._clip = Clip.load(section.clip, "ground.clip", section.device)
-        self._detector = (
-            NounDetector.load(section.detector, "ground.detector", section.device) if section.nouns else None
-        )
+        device = section.chosen_device()
+        self._clip = Clip.load(section.clip, "ground.clip", device)
+        self._detector = NounDetector.load(section.detector, "ground.detector", device) if section.nouns else None
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
         """Score the captions of one part; a row without caption or picture has nulls."""
@@ -80,64 +107,91 @@ class Grounder:
             [{"row_id": row_id, "image_id": image_id, "caption_source": source} for source in sources]
             for row_id, image_id in ids
         ]
-        todo = [number for number in range(len(rows)) if any(texts[number] is not None for texts in captions)]
-        progress(len(rows) - len(todo))
-        batch: list[tuple[int, Image.Image]] = []
-        for number, picture in ahead(partial(_decoded, proxies["jpeg"]), todo, self._threads):
-            if picture is None:
-                progress(1)
-            else:
-                batch.append((number, picture))
-            if len(batch) == self._section.batch_size:
-                self._score(batch, captions, nouns, rows)
-                progress(len(batch))
-                batch = []
-        self._score(batch, captions, nouns, rows)
-        progress(len(batch))
+        values = zip(range(len(rows)), proxies["jpeg"], *captions, strict=True)
+        found = in_batches(
+            partial(self._look, nouns, rows),
+            values,
+            self._score,
+            threads=self._threads,
+            size=min(self._section.batch_size, DETECTED_AT_ONCE if self._detector else self._section.batch_size),
+        )
+        for of_image, (_, scored) in zip(rows, found, strict=True):
+            for source, columns in scored or ():
+                of_image[source] |= columns
+            progress(1)
         flat = [row for of_image in rows for row in of_image]
         return {"grounding": pa.Table.from_pylist(flat, schema=tables.GROUNDING)}
 
-    def _score(
+    def _look(
         self,
-        batch: Sequence[tuple[int, Image.Image]],
-        captions: Sequence[Sequence[str | None]],
         nouns: Mapping[tuple[int, str], list[str]],
-        rows: Sequence[Sequence[dict[str, Any]]],
-    ) -> None:
-        """Fill in the rows of a batch; a picture is looked at once for all its captions."""
-        if not batch:
-            return
-        todo = [
-            (place, rows[number][source], sentences(texts[number] or ""))
-            for place, (number, _) in enumerate(batch)
-            for source, texts in enumerate(captions)
-            if texts[number] is not None
-        ]
-        pictures = self._clip.embed_images([picture for _, picture in batch])
-        words = self._clip.embed_texts([sentence for _, _, texts in todo for sentence in texts])
-        begin = 0
-        for place, row, texts in todo:
-            end = begin + len(texts)
-            scores = cosine(words[begin:end], pictures[place : place + 1])[:, 0].tolist()
-            begin = end
-            lowest = min(range(len(scores)), key=scores.__getitem__)
-            row |= {
-                "scorer": self._clip.name,
-                "sentences": texts,
-                "sentence_scores": scores,
-                "lowest_sentence": texts[lowest],
-                "lowest_score": scores[lowest],
-                "mean_score": sum(scores) / len(scores),
-                "num_cut": sum(self._clip.num_tokens(text) > self._clip.max_tokens for text in texts),
-            }
-            if self._detector is not None:
-                row |= self._nouns(batch[place][1], nouns.get((row["row_id"], row["caption_source"]), []))
+        rows: Sequence[Sequence[Mapping[str, Any]]],
+        values: tuple[Any, ...],
+    ) -> Looked | None:
+        """Decode a proxy and prepare it and its captions; None without a caption, or where the proxy is damaged, which
+        is logged, not raised."""
+        number, jpeg, *captions = values
+        if all(caption is None for caption in captions):
+            return None
+        whole = self._detector is not None
+        try:
+            picture = open_rgb(jpeg.as_py() or b"", cover_px=None if whole else self._clip.shown.cover_px)
+        except PixelError as error:
+            log.warning("row %d of the part: its proxy cannot be decoded: %s", number, error)
+            return None
+        said = []
+        for source, caption in enumerate(captions):
+            if caption is not None:
+                row, texts = rows[number][source], sentences(caption)
+                named = nouns.get((row["row_id"], row["caption_source"]), []) if self._detector else []
+                distinct = list(dict.fromkeys(named))
+                queries = self._detector.queries(distinct) if self._detector else []
+                said.append(Said(source, texts, [self._clip.tokens(text) for text in texts], distinct, queries))
+        return Looked(self._clip.pixels(picture), self._detector.pixels(picture) if self._detector else None, said)
 
-    def _nouns(self, picture: Image.Image, nouns: Sequence[str]) -> dict[str, Any]:
+    def _score(self, batch: list[Looked]) -> Callable[[], Iterator[list[tuple[int, dict[str, Any]]]]]:
+        """Show the models a batch, each picture once for all its captions; the function that is returned gives of each
+        picture (place of the source, columns of its row)."""
+        pictures = self._clip.embedding_pixels([looked.pixels for looked in batch])
+        words = self._clip.embedding_tokens([text for looked in batch for said in looked.said for text in said.tokens])
+        detected = [
+            self._detector.scoring(looked.detected, said.queries)
+            for looked in batch
+            for said in looked.said
+            if self._detector is not None and looked.detected is not None
+        ]
+
+        def columns() -> Iterator[list[tuple[int, dict[str, Any]]]]:
+            rows, begin, scores = words(), 0, iter(detected)
+            for looked, picture in zip(batch, pictures(), strict=True):
+                found = []
+                for said in looked.said:
+                    row = self._sentences(said, rows[begin : begin + len(said.tokens)], picture[None])
+                    if self._detector is not None:
+                        row |= self._nouns(said.nouns, next(scores)())
+                    begin += len(said.tokens)
+                    found.append((said.source, row))
+                yield found
+
+        return columns
+
+    def _sentences(self, said: Said, words: Embeddings, picture: Embeddings) -> dict[str, Any]:
+        """The columns of CLIP."""
+        scores = cosine(words, picture)[:, 0].tolist()
+        lowest = min(range(len(scores)), key=scores.__getitem__)
+        return {
+            "scorer": self._clip.name,
+            "sentences": said.sentences,
+            "sentence_scores": scores,
+            "lowest_sentence": said.sentences[lowest],
+            "lowest_score": scores[lowest],
+            "mean_score": sum(scores) / len(scores),
+            "num_cut": sum(len(tokens) > self._clip.max_tokens for tokens in said.tokens),
+        }
+
+    def _nouns(self, distinct: list[str], scores: list[float]) -> dict[str, Any]:
         """The columns of the detector."""
         assert self._detector is not None
-        distinct = list(dict.fromkeys(nouns))
-        scores = self._detector.scores(picture, distinct)
         ungrounded = [
             noun for noun, score in zip(distinct, scores, strict=True) if score < self._section.min_noun_score
         ]
@@ -165,12 +219,3 @@ def _captions(inputs: Mapping[str, pa.Table], source: str) -> list[str | None]:
     offered = raw_offers(table, inputs["selection"])["caption"].to_pylist()
     kept = kept_mask(table, inputs["selection"])
     return [caption if row_kept else None for caption, row_kept in zip(offered, kept, strict=True)]
-
-
-def _decoded(jpegs: pa.ChunkedArray, number: int) -> Picture:
-    """A proxy as a picture; a damaged one is logged, not raised."""
-    try:
-        return number, open_rgb(jpegs[number].as_py() or b"")
-    except PixelError as error:
-        log.warning("row %d of the part: its proxy cannot be decoded: %s", number, error)
-        return number, None

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 
@@ -132,7 +133,7 @@ class Recaptioner:
         known |= noted
         todo = {
             image_id: row
-            for row, image_id in enumerate(image_ids)
+            for row, image_id in reversed(list(enumerate(image_ids)))  # the first of rows that share a picture
             if kept[row] and image_id is not None and image_id not in known
         }
         progress(len(image_ids) - len(todo))
@@ -149,7 +150,7 @@ class Recaptioner:
 
         # threads decode ahead of the captioner, as many pictures as it has in flight
         pictures = ahead(
-            partial(_decode, proxies["jpeg"]), todo.items(), self._threads, self._captioner.window + self._threads
+            _decode, _of_rows(proxies["jpeg"], todo), self._threads, self._captioner.window + self._threads
         )
         with closing(pictures):
             Asking(self._captioner, pictures, self._judged, self._watch, self._meter, keep).run()
@@ -210,11 +211,17 @@ def _result(answer: str, found: Judgement, num_tokens: int | None, revision: str
     return CaptionResult(found.caption, num_tokens, found.reason, refused, found.cut, revision)
 
 
-def _decode(jpegs: pa.ChunkedArray, todo: tuple[str, int]) -> Decoded:
-    """The proxy of an (image_id, row) as a picture; a damaged proxy is logged, not raised."""
-    image_id, row = todo
+def _of_rows(jpegs: Iterable[Any], todo: Mapping[str, int]) -> Iterator[tuple[str, Any]]:
+    """(image_id, proxy) of some rows of a part, in its order."""
+    wanted = {row: image_id for image_id, row in todo.items()}
+    return ((wanted[row], jpeg) for row, jpeg in enumerate(jpegs) if row in wanted)
+
+
+def _decode(todo: tuple[str, Any]) -> Decoded:
+    """The proxy of an (image_id, proxy) as a picture; a damaged proxy is logged, not raised."""
+    image_id, jpeg = todo
     try:
-        return image_id, open_rgb(jpegs[row].as_py() or b"")
+        return image_id, open_rgb(jpeg.as_py() or b"")
     except PixelError as error:
         log.warning("image %s: its proxy cannot be decoded: %s", image_id, error)
         return image_id, None

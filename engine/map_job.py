@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +19,7 @@ from engine.names import Held
 from engine.paid import Paid, paid_folder, settle_all
 from engine.run_log import JobResult
 from engine.runner import Committed, Progress, Task
+from engine.streamed import WIDE, streamed
 from schemas.files import delete_file, remove_folder
 from schemas.tables import ROOTS, SHARDS_PER_PART, Cut, cut_of, schema_of
 
@@ -27,7 +28,8 @@ class Worker(Protocol):
     """What a map job builds once per process (weights are loaded here) and then calls once per part."""
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
-        """Tables in, tables out, by name. A bad image is a row with a reason, never an exception."""
+        """Tables in, tables out, by name. A bad image is a row with a reason, never an exception. The pictures of
+        `proxies` are gone through from the first to the last: see `engine.streamed`."""
         ...
 
 
@@ -158,13 +160,18 @@ class MapJob(Job):
     def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> Committed:
         """Compute and commit one part. See `engine.runner.PartJob`."""
         paths = {table: dataset.folder(table) / file for table, file in task.inputs.items()}
-        if cut_of(self.outputs[-1]) is Cut.SHARD:
-            inputs = {table: read_some(path, "shard_id", [task.number]) for table, path in paths.items()}
-        else:
-            inputs = {table: read_parquet(path) for table, path in paths.items()}
         paid = Paid.of(dataset, self.outputs[0], task.number)
-        outputs = worker()(inputs, progress, paid) if self.pays else worker()(inputs, progress)
-        check_rows(self, inputs[self.inputs[0]], outputs)
+        with ExitStack() as opened:
+            inputs: dict[str, Any] = {}
+            for table, path in paths.items():
+                if cut_of(self.outputs[-1]) is Cut.SHARD:
+                    inputs[table] = read_some(path, "shard_id", [task.number])
+                elif table in WIDE:
+                    inputs[table] = opened.enter_context(streamed(path, WIDE[table]))
+                else:
+                    inputs[table] = read_parquet(path)
+            outputs = worker()(inputs, progress, paid) if self.pays else worker()(inputs, progress)
+            check_rows(self, inputs[self.inputs[0]], outputs)
         written = tuple(
             f"{table}/{dataset.commit_part(table, task.number, task.made_from, outputs[table]).name}"
             for table in self.outputs

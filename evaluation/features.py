@@ -11,7 +11,7 @@ from PIL import Image
 
 from curation.images.decode import decode
 from curation.images.header import Unreadable
-from engine.ahead import ahead
+from engine.ahead import in_batches
 from models.clip import Clip
 from models.device import choose_device
 from models.weights import FID_INCEPTION
@@ -120,7 +120,7 @@ def inception_features(
 ) -> Features:
     """The 2,048 features of FID, of encoded pictures in any format that Sigma reads.
 
-    Memory: the features, and two batches of pictures.
+    Memory: the features, and four batches of pictures.
 
     Args:
         pictures: the bytes of each file, taken a bounded number ahead.
@@ -163,16 +163,17 @@ def each_of(
     pictures: Iterable[bytes], network: Network, threads: int, batch: int = BATCH
 ) -> Iterator[np.ndarray | str]:
     """The features (d,) of each picture in order, or why it is not whole."""
-    waiting: list[np.ndarray | str] = []
 
-    def embedded() -> Iterator[np.ndarray | str]:
-        inputs = [each for each in waiting if not isinstance(each, str)]
-        rows = iter(network.embed(inputs) if inputs else ())
-        yield from (each if isinstance(each, str) else next(rows) for each in waiting)
-        waiting.clear()
+    def embed(inputs: Sequence[np.ndarray | str]) -> Callable[[], np.ndarray]:
+        rows = network.embed([each for each in inputs if not isinstance(each, str)])
+        return lambda: rows
 
-    for prepared in ahead(network.read, pictures, threads, window=batch):
-        waiting.append(prepared)
-        if sum(not isinstance(each, str) for each in waiting) == batch:
-            yield from embedded()
-    yield from embedded()
+    found = in_batches(
+        network.read,
+        pictures,
+        embed,
+        threads=threads,
+        size=batch,
+        kind=lambda prepared: None if isinstance(prepared, str) else prepared.shape,
+    )
+    yield from (prepared if row is None else row for prepared, row in found)

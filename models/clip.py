@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.device import choose_device
+from models.device import choose_device, coming_back, sent
+from models.preprocessing import Pixels, Preprocessing
 from models.weights import CLIP_L14, Weight, find_frozen, load_frozen, load_preprocessing, weights_name
 
 if TYPE_CHECKING:  # imported where they are used: they take seconds
     from transformers import CLIPImageProcessorPil, CLIPTokenizer
 
 Embeddings = NDArray[np.float32]
-Pixels = NDArray[np.float32]
-"""(3, height, width), resized, cropped and normalised as the model wants it."""
 
 
 class Clip:
     """A CLIP model with its own preprocessing. Embeddings are as projected, not normalised; see `cosine`."""
 
     def __init__(self, model: Any, processor: CLIPImageProcessorPil, tokenizer: CLIPTokenizer, name: str) -> None:
-        self._model, self._processor, self._tokenizer = model, processor, tokenizer
+        self._model, self._tokenizer = model, tokenizer
+        self.shown = Preprocessing(processor)
         self.name = name
         self.max_tokens: int = self._model.config.text_config.max_position_embeddings
         """Longest text, its begin and end included: 77 as published. Longer texts are cut."""
@@ -63,17 +63,19 @@ class Clip:
 
     def pixels(self, image: Image.Image) -> Pixels:
         """The model's input for an RGB picture, (3, side, side): work for the threads that decode."""
-        found: Pixels = self._processor(image, return_tensors="np")["pixel_values"][0]
-        return found
+        return self.shown.pixels(image)
 
     def embed_pixels(self, pixels: Sequence[Pixels]) -> Embeddings:
-        """Pictures as `pixels` gives them -> (n, dim) float32."""
+        """Pictures as `pixels` gives them, or already normalised -> (n, dim) float32."""
+        return self.embedding_pixels(pixels)()
+
+    def embedding_pixels(self, pixels: Sequence[Pixels]) -> Callable[[], Embeddings]:
+        """Begin with what `embed_pixels` does; the function that is returned waits for it."""
         import torch
 
-        batch = torch.from_numpy(np.stack(pixels)).to(self._model.device, self._model.dtype)
         with torch.inference_mode():
-            found = self._model.get_image_features(pixel_values=batch)
-        return _numpy(found.pooler_output)
+            batch = self.shown.batch(pixels, self._model.device, self._model.dtype)
+            return _numpy(self._model.get_image_features(pixel_values=batch))
 
     def embed_images(self, images: Sequence[Image.Image]) -> Embeddings:
         """RGB pictures -> (n, dim) float32."""
@@ -81,20 +83,30 @@ class Clip:
 
     def embed_texts(self, texts: Sequence[str]) -> Embeddings:
         """Texts -> (n, dim) float32; what is longer than `max_tokens` is cut."""
+        return self.embedding_tokens([self.tokens(text) for text in texts])()
+
+    def tokens(self, text: str) -> list[int]:
+        """All tokens of a text, begin and end included: work for the threads that decode."""
+        found: list[int] = self._tokenizer(text, verbose=False)["input_ids"]
+        return found
+
+    def embedding_tokens(self, texts: Sequence[list[int]]) -> Callable[[], Embeddings]:
+        """Begin with texts as `tokens` gives them; the function that is returned gives (n, dim) float32."""
         import torch
 
         if not texts:
-            return np.zeros((0, self.dim), np.float32)
-        tokens = self._tokenizer(
-            list(texts), padding=True, truncation=True, max_length=self.max_tokens, return_tensors="pt"
-        )
+            return lambda: np.zeros((0, self.dim), np.float32)
+        cut = [text if len(text) <= self.max_tokens else [*text[: self.max_tokens - 1], text[-1]] for text in texts]
+        longest, pad = max(map(len, cut)), self._tokenizer.pad_token_id
+        ids = [np.array(text + [pad] * (longest - len(text))) for text in cut]
+        mask = [np.arange(longest) < len(text) for text in cut]
         with torch.inference_mode():
-            found = self._model.get_text_features(**tokens.to(self._model.device))
-        return _numpy(found.pooler_output)
+            batch = [sent(each, self._model.device) for each in (ids, mask)]
+            return _numpy(self._model.get_text_features(batch[0], batch[1].long()))
 
     def num_tokens(self, text: str) -> int:
         """Tokens of a text before any cut, begin and end included."""
-        return len(self._tokenizer(text, verbose=False)["input_ids"])
+        return len(self.tokens(text))
 
 
 def cosine(first: Embeddings, second: Embeddings) -> Embeddings:
@@ -103,8 +115,6 @@ def cosine(first: Embeddings, second: Embeddings) -> Embeddings:
     return np.asarray(unit[0] @ unit[1].T, np.float32)
 
 
-def _numpy(features: object) -> Embeddings:
-    import torch
-
-    assert isinstance(features, torch.Tensor)
-    return features.float().cpu().numpy()
+def _numpy(features: Any) -> Callable[[], Embeddings]:
+    get = coming_back(features.pooler_output.float())
+    return lambda: get().numpy()

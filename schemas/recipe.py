@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from schemas.captioners import Caption
 from schemas.files import place_of
 from schemas.locations import absolute, for_datasets
-from schemas.scores import LIMITED, LIMITS, Aesthetic, Screen
+from schemas.scores import LIMITED, LIMITS, Aesthetic, Models, Screen
 from schemas.sources import AnySource, FolderSource, Source
 from schemas.strict import Seed, StrictModel, fingerprint
 
@@ -160,7 +160,7 @@ class Nouns(StrictModel):
     common or all are proper. The paper's Table 1 does not say that it does."""
 
 
-class Ground(StrictModel):
+class Ground(Models):
     """Score how well captions fit their pictures. Evidence only: nothing is refused for it."""
 
     enabled: bool = False
@@ -177,8 +177,10 @@ class Ground(StrictModel):
     """A noun whose best box scores less is called ungrounded; 0.1 is the detector's own default."""
     batch_size: Annotated[int, Field(ge=1)] = 16
     """Pictures per pass."""
-    device: str = "auto"
-    """`auto` takes a GPU where there is one; else a name of torch, such as cuda:1 or cpu."""
+
+    def uses_models(self) -> bool:
+        """It has nothing else."""
+        return True
 
     @field_validator("sources")
     @classmethod

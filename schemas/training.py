@@ -236,6 +236,9 @@ class Features(StrictModel):
     captions_at_once: Positive | None = None
     """Most captions that go through the text encoder together while encoding; only captions of one length do, so none
     is padded, but a GPU rounds the last bits otherwise than for one alone. Null: 1 on a CPU, 32 on a GPU."""
+    pictures_at_once: Positive | None = None
+    """Most pictures of one shape that go through the VAE together while encoding, with the same proviso. Null: 1 on a
+    CPU; on a GPU as many as hold 4 megapixels, at least 1."""
     runner: Literal["ray", "local"] = "ray"
     """`ray`: shards are encoded in parallel on a Ray cluster. `local`: one after the other in this process."""
     workers: Positive | None = None

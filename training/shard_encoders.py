@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import pyarrow as pa
-import torch
 from torch import Tensor
 
-from engine.ahead import ahead
-from models.device import choose_device
+from engine.ahead import ahead, in_batches
+from models.device import choose_device, coming_back, sent
 from schemas.shard_index import ShardIndex
 from schemas.training import TrainingRecipe
 from training.data.captions import MIXED, RAW, SYNTHETIC, Captions
 from training.data.reader import DamagedSample, ShardReader
 from training.data.selection import Selection
 from training.data.transform import shapes_of, to_unit_range
+from training.encoders.base import TextEncoder
 from training.encoders.make import codec_for, text_encoder_for
 from training.features import FeatureSet
 from training.stages import pixel_multiple
 
-CAPTIONS_AHEAD = 256
-"""Samples whose captions are encoded together, which bounds memory: 2 x 180 tokens of T5-XXL in fp32 take 6 MB."""
+PIXELS_AT_ONCE = 1 << 22
+"""Pixels of the pictures that go through the VAE together on a GPU."""
+PIECES_AHEAD = 1024
+"""Captions and ends of samples among which captions of one length are looked for. It bounds memory: 180 tokens of
+T5-XXL in bf16 take 1.5 MB."""
 
 Found = TypeVar("Found")
 
@@ -55,25 +59,37 @@ class ShardEncoder(Protocol):
 
 
 class LatentsEncoder:
-    """Encodes pictures, cropped to a stage's shapes, to moments. Threads decode ahead of the codec."""
+    """Encodes pictures, cropped to a stage's shapes, to moments."""
 
     def __init__(self, recipe: TrainingRecipe, wanted: FeatureSet) -> None:
         assert wanted.stage is not None
         self._recipe, self._stage = recipe, wanted.stage
-        self._codec = codec_for(recipe.latents)
+        self._codec = codec_for(recipe.latents, together=True)
         self._device = choose_device()
+        together = max(1, PIXELS_AT_ONCE // wanted.stage.resolution**2) if self._device.type == "cuda" else 1
+        self._at_once = recipe.features.pictures_at_once or together
 
     def __call__(self, reader: ShardReader, rows: pa.Table) -> Iterator[Encoded]:
-        stage, threads = self._stage, self._recipe.data.threads
+        stage = self._stage
         selection = Selection(ShardIndex.of(rows))
         shapes = shapes_of(selection, stage.resolution, pixel_multiple(self._recipe, stage), stage.multi_aspect)
-        read = partial(_or_damage, reader.read)
-        for sample in ahead(lambda row: read(row, shapes[row]), range(len(shapes)), threads, window=2 * threads):
+        found = in_batches(
+            lambda row: _or_damage(reader.read, row, shapes[row]),
+            range(len(shapes)),
+            self._moments,
+            threads=self._recipe.data.threads,
+            size=self._at_once,
+            kind=lambda sample: None if isinstance(sample, str) else sample.pixels.shape,
+        )
+        for sample, moments in found:
             if isinstance(sample, str):
                 yield Encoded({}, sample)
-                continue
-            pixels = to_unit_range(torch.from_numpy(sample.pixels)[None].to(self._device))
-            yield Encoded({"latents": self._codec.moments(pixels)[0]})
+            elif moments is not None:
+                yield Encoded({"latents": moments})
+
+    def _moments(self, samples: list[Any]) -> Callable[[], Iterable[Tensor]]:
+        pixels = to_unit_range(sent([sample.pixels for sample in samples], self._device))
+        return coming_back(self._codec.moments(pixels))
 
     def null(self) -> None:
         return None
@@ -85,23 +101,58 @@ class TextFeaturesEncoder:
     def __init__(self, recipe: TrainingRecipe) -> None:
         self._encoder = text_encoder_for(recipe.text)
         self._at_once, self._toss = recipe.features.captions_at_once, recipe.data.captions == "toss"
+        self._threads = recipe.data.threads
 
     def __call__(self, reader: ShardReader, rows: pa.Table) -> Iterator[Encoded]:
-        for start in range(0, rows.num_rows, CAPTIONS_AHEAD):
-            numbers = range(start, min(start + CAPTIONS_AHEAD, rows.num_rows))
-            found = [_or_damage(reader.captions, row) for row in numbers]
-            named = [{} if isinstance(captions, str) else by_name(captions, self._toss) for captions in found]
-            texts = list(dict.fromkeys(text for arrays in named for text in arrays.values()))
-            encoded = dict(zip(texts, self._encoder.encode_many(texts, self._at_once), strict=True))
-            for captions, arrays in zip(found, named, strict=True):
-                if isinstance(captions, str):
-                    yield Encoded({}, damage=captions)
-                    continue
-                cut = tuple(name for name in arrays if name in captions.cut)
-                yield Encoded({name: encoded[text] for name, text in arrays.items()}, cut=cut)
+        def pieces() -> Iterator[str | Sample]:
+            """Of each sample the texts, each once, then the sample."""
+            read = partial(_or_damage, reader.captions)
+            with closing(ahead(read, range(rows.num_rows), self._threads, PIECES_AHEAD)) as samples:
+                for captions in samples:
+                    named = {} if isinstance(captions, str) else by_name(captions, self._toss)
+                    yield from dict.fromkeys(named.values())
+                    yield Sample(captions, named)
+
+        encoded: dict[str, Tensor] = {}
+        for piece, vectors in encoded_texts(self._encoder, pieces(), self._at_once, self._threads):
+            if isinstance(piece, str):
+                encoded[piece] = vectors
+            elif isinstance(piece.captions, str):
+                yield Encoded({}, damage=piece.captions)
+            else:
+                cut = tuple(name for name in piece.named if name in piece.captions.cut)
+                yield Encoded({name: encoded[text] for name, text in piece.named.items()}, cut=cut)
+                encoded = {}
 
     def null(self) -> Tensor:
         return self._encoder.null()
+
+
+class Sample(NamedTuple):
+    """What a sample has of captions: why none, or the text of each of its arrays."""
+
+    captions: Captions | str
+    named: dict[str, str]
+
+
+def encoded_texts(
+    encoder: TextEncoder, pieces: Iterable[Any], at_once: int | None, threads: int
+) -> Generator[tuple[Any, Any], None, None]:
+    """Each piece in order, with its vectors where it is a text. Texts of one length go through together.
+
+    Args:
+        at_once: most texts; None is what the encoder likes best.
+    """
+    found = in_batches(
+        lambda piece: (piece, encoder.tokens(piece) if isinstance(piece, str) else None),
+        pieces,
+        lambda batch: encoder.encoding([tokens for _, tokens in batch if tokens is not None]),
+        threads=threads,
+        size=at_once or encoder.at_once,
+        kind=lambda prepared: None if prepared[1] is None else len(prepared[1]),
+        within=PIECES_AHEAD,
+    )
+    return ((piece, vectors) for (piece, _), vectors in found)
 
 
 def _or_damage(read: Callable[..., Found], *arguments: Any) -> Found | str:

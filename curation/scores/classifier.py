@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.clip import Pixels
-from models.device import choose_device
+from models.device import choose_device, coming_back
+from models.preprocessing import Pixels, Preprocessing
 from models.weights import (
     NSFW,
     WATERMARK,
@@ -32,8 +32,8 @@ class ImageClassifier:
     """A classifier with its own preprocessing, and the label that is read of it."""
 
     def __init__(self, model: Any, processor: Any, label: int, name: str) -> None:
-        self._model, self._processor, self._label = model, processor, label
-        self.name = name
+        self._model, self._label, self.name = model, label, name
+        self.shown = Preprocessing(processor)
 
     @classmethod
     def load(cls, column: str, section: Classifier, device: str = "auto") -> ImageClassifier:
@@ -58,25 +58,28 @@ class ImageClassifier:
 
     def pixels(self, image: Image.Image) -> Pixels:
         """The model's input for an RGB picture, (3, height, width); threads that decode call this."""
-        found: Pixels = self._processor(image, return_tensors="np")["pixel_values"][0]
-        return found
+        return self.shown.pixels(image)
 
     def scores(self, pixels: Sequence[Pixels]) -> NDArray[np.float32]:
-        """Pictures as `pixels` gives them -> (n,) probabilities of the label.
+        """Pictures as `pixels` gives them -> (n,) probabilities of the label; see `scoring`."""
+        return self.scoring(pixels)()
+
+    def scoring(self, pixels: Sequence[Pixels]) -> Callable[[], NDArray[np.float32]]:
+        """Begin to score pictures; the function that is returned waits for (n,) probabilities of the label.
 
         By softmax over the labels; where they do not exclude each other (a multi-label model, or one label), by the
         sigmoid of this one.
         """
         import torch
 
-        batch = torch.from_numpy(np.stack(pixels)).to(self._model.device, self._model.dtype)
-        with torch.inference_mode():
-            logits = self._model(pixel_values=batch).logits.float()
         config = self._model.config
         alone = config.problem_type == "multi_label_classification" or config.num_labels == 1
-        probabilities = logits.sigmoid() if alone else logits.softmax(dim=1)
-        found: NDArray[np.float32] = probabilities[:, self._label].cpu().numpy()
-        return found
+        with torch.inference_mode():
+            batch = self.shown.batch(pixels, self._model.device, self._model.dtype)
+            logits = self._model(pixel_values=batch).logits.float()
+            probabilities = logits.sigmoid() if alone else logits.softmax(dim=1)
+            get = coming_back(probabilities[:, self._label])
+        return lambda: get().numpy()
 
 
 def find_classifier(column: str, section: Classifier) -> Path:

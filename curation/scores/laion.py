@@ -14,10 +14,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
-from engine.ahead import ahead
+from engine.ahead import in_batches
 from engine.map_job import Worker, naming
 from engine.runner import Progress
-from models.clip import Clip, Embeddings, Pixels
+from models.clip import Clip, Embeddings
+from models.preprocessing import Pixels
 from models.weights import AESTHETIC_HEAD, find_weights, weights_name
 from schemas.locations import in_home
 from schemas.pixels import open_rgb
@@ -157,29 +158,21 @@ class LaionWorker(Worker):
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
         """`proxies` in; `scores` out, and `embeddings` where they are stored. A row without a proxy has nulls."""
         proxies = inputs["proxies"]
-        size = self._section.batch_size
         places: list[int] = []
-        batch: list[Pixels] = []
         found: list[Embeddings] = []
-
-        def embed() -> None:
-            if batch:
-                found.append(self._clip.embed_pixels(batch))
-                progress(len(batch))
-                batch.clear()
-
-        columns = (proxies["row_id"], proxies["image_id"], proxies["jpeg"])
-        rows = ahead(self._pixels, zip(*columns, strict=True), self._threads, window=size + 2 * self._threads)
-        for place, pixels in enumerate(rows):
-            if pixels is None:
-                progress(1)
-                continue
-            places.append(place)
-            batch.append(pixels)
-            if len(batch) == size:
-                embed()
-        embed()
-        embeddings = np.concatenate(found) if found else np.zeros((0, self._clip.dim), np.float32)
+        rows = in_batches(
+            self._pixels,
+            zip(*(proxies[name] for name in ("row_id", "image_id", "jpeg")), strict=True),
+            self._clip.embedding_pixels,
+            threads=self._threads,
+            size=self._section.batch_size,
+        )
+        for place, (_, embedding) in enumerate(rows):
+            if embedding is not None:
+                places.append(place)
+                found.append(embedding)
+            progress(1)
+        embeddings = np.stack(found) if found else np.zeros((0, self._clip.dim), np.float32)
         tables = {"scores": self._scores(proxies, places, self._head(embeddings))}
         if self._section.store_embeddings:
             tables["embeddings"] = self._embeddings(proxies, places, embeddings)
@@ -190,7 +183,7 @@ class LaionWorker(Worker):
         if jpeg is None:
             return None
         with naming(f"{image_id} (row {row_id})"):
-            return self._clip.pixels(open_rgb(jpeg))
+            return self._clip.pixels(open_rgb(jpeg, cover_px=self._clip.shown.cover_px))
 
     def _scores(self, proxies: pa.Table, places: list[int], scores: NDArray[np.float32]) -> pa.Table:
         column: list[float | None] = [None] * proxies.num_rows

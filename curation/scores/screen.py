@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,11 +16,12 @@ from curation.scores.classifier import ImageClassifier, find_classifier
 from curation.scores.sharpness import sharpness
 from curation.scores.upscale import upscale
 from curation.sources import read_original
-from engine.ahead import ahead
+from engine.ahead import in_batches
 from engine.map_job import MapJob, Worker, naming
 from engine.runner import Progress
-from models.clip import Clip, Pixels, cosine
+from models.clip import Clip, cosine
 from models.fetching import find_packaged
+from models.preprocessing import Pixels, cover_of
 from models.weights import CENTERFACE, CLIP_L14, PPOCR_DETECTOR, find_frozen
 from schemas.pixels import PixelError, open_rgb
 from schemas.recipe import DataRecipe
@@ -57,7 +58,8 @@ class MeasuredPicture(NamedTuple):
 
     row: dict[str, Any]
     pixels: dict[str, Pixels]
-    caption: str | None
+    caption: list[int]
+    """as tokens of CLIP"""
 
 
 class ScreenWorker(Worker):
@@ -81,38 +83,43 @@ class ScreenWorker(Worker):
         self._clip = Clip.load(section.clip, "screen.clip", device) if section.clip_similarity else None
         self._text = TextDetector() if section.text_area else None
         self._faces = FaceDetector() if section.faces else None
+        shown = [model.shown for model in self._classifiers.values()] + ([self._clip.shown] if self._clip else [])
+        measured = section.columns() - {*section.classifiers, "classes", CLIP_SIMILARITY}
+        self._cover_px = None if measured else cover_of(shown)
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
         """`proxies` and `images` in, `screens` out; a row without a picture has nulls."""
         proxies, images = inputs["proxies"], inputs["images"]
         captions = inputs["raw_captions"]["caption"] if self._clip else pa.nulls(proxies.num_rows, pa.string())
-        size = self._section.batch_size if self._section.uses_models() else 1
-        rows: list[dict[str, Any]] = []
-        batch: list[MeasuredPicture] = []
-        measure = partial(self._measure, proxies, images, captions)
-        for seen in ahead(measure, range(proxies.num_rows), self._threads, window=size + 2 * self._threads):
-            batch.append(seen)
-            if len(batch) == size:
-                rows += self._classify(batch, progress)
-                batch = []
-        rows += self._classify(batch, progress)
+        columns = (proxies["row_id"], proxies["image_id"], proxies["jpeg"], captions)
+        found = in_batches(
+            partial(self._measure, images),
+            zip(range(proxies.num_rows), *columns, strict=True),
+            self._classify,
+            threads=self._threads,
+            size=self._section.batch_size if self._section.uses_models() else 1,
+            kind=lambda seen: tuple((name, each.shape) for name, each in seen.pixels.items()) or None,
+        )
+        rows = []
+        for seen, classified in found:
+            rows.append(_merged(seen.row, classified or {}))
+            progress(1)
         return {"screens": pa.Table.from_pylist(rows, schema=SCREENS)}
 
-    def _measure(self, proxies: pa.Table, images: pa.Table, captions: pa.ChunkedArray, place: int) -> MeasuredPicture:
+    def _measure(self, images: pa.Table, values: tuple[Any, ...]) -> MeasuredPicture:
         """Measure one picture, and prepare the models' inputs."""
-        row = {name: proxies[name][place].as_py() for name in ("row_id", "image_id")}
-        jpeg = proxies["jpeg"][place].as_py()
+        place, (row_id, image_id, jpeg, caption) = values[0], (value.as_py() for value in values[1:])
+        row = {"row_id": row_id, "image_id": image_id}
         if jpeg is None:
-            return MeasuredPicture(row, {}, None)
-        with naming(f"{row['image_id']} (row {row['row_id']})"):
-            picture = open_rgb(jpeg)
-            original = images.slice(place, 1).to_pylist()[0]
-            row |= self._measured(picture, original)
-            caption = captions[place].as_py()
+            return MeasuredPicture(row, {}, [])
+        with naming(f"{image_id} (row {row_id})"):
+            picture = open_rgb(jpeg, cover_px=self._cover_px)
+            row |= self._measured(picture, images.slice(place, 1).to_pylist()[0])
             pixels = {name: model.pixels(picture) for name, model in self._classifiers.items()}
-            if self._clip is not None and caption is not None:
-                pixels[CLIP_SIMILARITY] = self._clip.pixels(picture)
-        return MeasuredPicture(row, pixels, caption)
+            if self._clip is None or caption is None:
+                return MeasuredPicture(row, pixels, [])
+            pixels[CLIP_SIMILARITY] = self._clip.pixels(picture)
+        return MeasuredPicture(row, pixels, self._clip.tokens(caption))
 
     def _measured(self, proxy: Image.Image, original: Mapping[str, Any]) -> dict[str, Any]:
         """The columns of the screens that look at one picture at a time."""
@@ -139,28 +146,38 @@ class ScreenWorker(Worker):
             found["models"] = models
         return found
 
-    def _classify(self, batch: list[MeasuredPicture], progress: Progress) -> list[dict[str, Any]]:
-        """The rows of a batch with the models' columns filled in."""
-        rows = [seen.row for seen in batch]
-        there = [seen for seen in batch if seen.pixels]
-        for name, model in self._classifiers.items():
-            asked = [seen for seen in there if name in seen.pixels]
-            scores = model.scores([seen.pixels[name] for seen in asked]).tolist() if asked else []
-            for seen, score in zip(asked, scores, strict=True):
-                if name in PUBLISHED:
-                    seen.row[name] = score
-                else:
-                    seen.row.setdefault("classes", {})[name] = score
-                seen.row.setdefault("models", {})[name] = model.name
-        compared = [seen for seen in there if CLIP_SIMILARITY in seen.pixels]
-        if self._clip is not None and compared:
-            pictures = self._clip.embed_pixels([seen.pixels[CLIP_SIMILARITY] for seen in compared])
-            texts = self._clip.embed_texts([seen.caption or "" for seen in compared])
-            for seen, similarity in zip(compared, cosine(pictures, texts).diagonal().tolist(), strict=True):
-                seen.row[CLIP_SIMILARITY] = similarity
-                seen.row.setdefault("models", {})[CLIP_SIMILARITY] = self._clip.name
-        progress(len(batch))
-        return rows
+    def _classify(self, batch: list[MeasuredPicture]) -> Callable[[], Iterator[dict[str, Any]]]:
+        """Show the models a batch; the function that is returned gives their columns of each row."""
+        scores = {
+            name: self._classifiers[name].scoring([seen.pixels[name] for seen in batch])
+            for name in batch[0].pixels
+            if name in self._classifiers
+        }
+        if self._clip is not None and CLIP_SIMILARITY in batch[0].pixels:
+            pictures = self._clip.embedding_pixels([seen.pixels[CLIP_SIMILARITY] for seen in batch])
+            texts = self._clip.embedding_tokens([seen.caption for seen in batch])
+            scores[CLIP_SIMILARITY] = lambda: cosine(pictures(), texts()).diagonal()
+
+        def columns() -> Iterator[dict[str, Any]]:
+            names = {name: model.name for name, model in self._classifiers.items()}
+            names |= {CLIP_SIMILARITY: self._clip.name} if self._clip is not None else {}
+            found = {name: get().tolist() for name, get in scores.items()}
+            for values in zip(*found.values(), strict=True):
+                row: dict[str, Any] = {"models": {name: names[name] for name in found}}
+                for name, value in zip(found, values, strict=True):
+                    if name in PUBLISHED or name == CLIP_SIMILARITY:
+                        row[name] = value
+                    else:
+                        row.setdefault("classes", {})[name] = value
+                yield row
+
+        return columns
+
+
+def _merged(measured: dict[str, Any], classified: dict[str, Any]) -> dict[str, Any]:
+    """The columns of a row; both may say which models they come from."""
+    models = measured.get("models", {}) | classified.get("models", {})
+    return measured | classified | ({"models": models} if models else {})
 
 
 def full_size(original: Mapping[str, Any]) -> Image.Image | None:

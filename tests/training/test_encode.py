@@ -28,6 +28,7 @@ from training.data.transform import to_unit_range
 from training.encoders.base import draw_latents
 from training.encoders.make import Encoders
 from training.features import latents_set, text_set
+from training.shard_encoders import encoded_texts
 
 pytestmark = pytest.mark.slow
 
@@ -111,10 +112,10 @@ def test_bf16_keeps_what_an_encoder_gives_in_bf16_and_rounds_the_rest(real_recip
 def test_captions_that_go_through_together_give_the_same(real_recipe):
     encoder = Encoders(real_recipe).text
     captions = ["A red boat", "on the lake", "A red lake", "seen from hill 3 at DAWN", "A red boat"]
-    together = list(encoder.encode_many(captions, 4))
+    together = [vectors for _, vectors in encoded_texts(encoder, captions, 4, 2)]
     for caption, batched in zip(captions, together, strict=True):
         assert torch.allclose(batched, encoder.encode(caption), atol=1e-5)
-    alone = list(encoder.encode_many(captions, None))
+    alone = [vectors for _, vectors in encoded_texts(encoder, captions, None, 2)]
     assert all(torch.equal(one, encoder.encode(caption)) for one, caption in zip(alone, captions, strict=True))
 
 

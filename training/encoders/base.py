@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -20,7 +20,8 @@ class Codec(Protocol):
     def moments(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> (B, 1 or 2, channels, H / 8, W / 8) float32: mean, and deviation where it draws.
 
-        Each picture goes through alone, so that nothing depends on the rest of the batch.
+        Each picture goes through alone, so that nothing depends on the rest of the batch, unless the codec was made to
+        take them together.
         """
         ...
 
@@ -47,8 +48,18 @@ class TextEncoder(Protocol):
         """Tokens of a caption, before any cut; `encode` cuts it to `max_tokens`."""
         ...
 
-    def encode_many(self, captions: Sequence[str], at_once: int | None) -> Iterator[Tensor]:
-        """`encode` of each, in order, on the CPU; up to `at_once` captions of one length go through together."""
+    @property
+    def at_once(self) -> int:
+        """Captions of one length that best go through together where it is."""
+        ...
+
+    def tokens(self, caption: str) -> tuple[int, ...]:
+        """What `encoding` takes, cut to `max_tokens`: work for other threads."""
+        ...
+
+    def encoding(self, captions: Sequence[tuple[int, ...]]) -> Callable[[], Iterable[Tensor]]:
+        """Begin with captions of one length; the function that is returned gives what `encode` does of each, on the
+        CPU, as the model computed it, which may be bfloat16."""
         ...
 
     def null(self) -> Tensor:

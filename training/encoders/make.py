@@ -10,14 +10,17 @@ from training.encoders.offline import BlockDCT, HashedText
 from training.encoders.pretrained import SCALING_FACTOR, sdxl_vae, t5_text
 
 
-def codec_for(latents: Latents) -> Codec:
+def codec_for(latents: Latents, *, together: bool = False) -> Codec:
     """The codec that a recipe names.
+
+    Args:
+        together: let pictures of a batch go through together, where it matters.
 
     Raises:
         ValueError: its weights are not on this machine, or are of another kind.
     """
     if latents.codec == "sdxl":
-        return sdxl_vae(latents)
+        return sdxl_vae(latents, together=together)
     return BlockDCT(latents.channels, mixed=latents.codec == "mixed_dct")
 
 

@@ -7,8 +7,8 @@ knows no language. Both are enough to train a toy model end to end; a checkpoint
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache, partial
 
 import torch
 from torch import Tensor
@@ -110,6 +110,8 @@ class HashedText:
     """Length of every row: that of 4096 channels of unit size, the width which the model's initialisation of the
     caption projection is made for. Shorter rows are hardly heard early in training."""
 
+    at_once = 32
+
     def __init__(self, channels: int, max_tokens: int) -> None:
         self.channels = channels
         self.max_tokens = max_tokens
@@ -123,11 +125,14 @@ class HashedText:
         return count_tokens(caption)
 
     def encode(self, caption: str) -> Tensor:
-        ids = token_ids(caption)
-        return self._encode((*ids[: self.max_tokens - 1], ids[-1]) if len(ids) > self.max_tokens else tuple(ids))
+        return self._encode(self.tokens(caption))
 
-    def encode_many(self, captions: Sequence[str], at_once: int | None) -> Iterator[Tensor]:
-        return map(self.encode, captions)
+    def tokens(self, caption: str) -> tuple[int, ...]:
+        ids = token_ids(caption)
+        return (*ids[: self.max_tokens - 1], ids[-1]) if len(ids) > self.max_tokens else tuple(ids)
+
+    def encoding(self, captions: Sequence[tuple[int, ...]]) -> Callable[[], Iterable[Tensor]]:
+        return partial(map, self._encode, captions)
 
     def null(self) -> Tensor:
         padding = 0

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from models.device import choose_device
+from models.device import choose_device, coming_back, sent
 from models.weights import load_frozen
 from training.encoders import stripes
 from training.encoders.base import draw_latents
@@ -33,20 +34,20 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class SdxlVae:
     """The SDXL autoencoder as a codec: 4 channels, 8 times smaller per axis, scaled by 0.13025.
 
-    Pictures go through one at a time, so that a latent does not depend on the rest of the batch. Those of more than
-    `stripes.WHOLE_PX` pixels go through in stripes, which gives the same numbers but for rounding in a fraction of the
-    memory.
+    Pictures of more than `stripes.WHOLE_PX` pixels go through alone and in stripes, which gives the same numbers but
+    for rounding in a fraction of the memory.
 
     Args:
         posterior: `sample` draws a latent from the encoder's Gaussian, as PixArt-Σ trains; `mean` takes its mean.
+        together: send the pictures of a batch through together. False is one at a time, so that a latent does not
+            depend on the rest of the batch.
     """
 
-    def __init__(self, vae: AutoencoderKL, posterior: str = "sample") -> None:
-        self._vae = vae
+    def __init__(self, vae: AutoencoderKL, posterior: str = "sample", *, together: bool = False) -> None:
+        self._vae, self._together = vae, together
         self._posterior = posterior
         self.channels: int = vae.config.latent_channels
         self.scale = SCALING_FACTOR
-        vae.enable_slicing()
 
     @torch.no_grad()
     def moments(self, pixels: Tensor) -> Tensor:
@@ -54,6 +55,7 @@ class SdxlVae:
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
         vae = self._vae.to(pixels.device)
+        vae.use_slicing = not self._together  # the weights are shared
         pixels = pixels.to(vae.dtype)
         if pixels[0, 0].numel() > stripes.WHOLE_PX:
             made = torch.cat([stripes.moments(vae, picture) for picture in pixels.split(1)])
@@ -71,6 +73,7 @@ class SdxlVae:
     def decode(self, latents: Tensor) -> Tensor:
         """(B, 4, h, w) -> (B, 3, 8h, 8w) float32, about [-1, 1]."""
         vae = self._vae.to(latents.device)
+        vae.use_slicing = True
         latents = (latents.float() / SCALING_FACTOR).to(vae.dtype)
         if latents[0, 0].numel() * LATENT_DOWNSAMPLING**2 > stripes.WHOLE_PX:
             return torch.cat([stripes.decode(vae, picture).float() for picture in latents.split(1)])
@@ -98,25 +101,18 @@ class T5Text:
         """Pieces, and one for the end."""
         return len(self._tokenizer(caption, truncation=False, verbose=False)["input_ids"])
 
-    @torch.no_grad()
-    def encode_many(self, captions: Sequence[str], at_once: int | None) -> Iterator[Tensor]:
-        """`encode` of each, in order, on the CPU; up to `at_once` captions of one length go through together.
+    @property
+    def at_once(self) -> int:
+        """On a CPU a batch gains little, and rounds otherwise than a caption alone."""
+        return 1 if self._model.device.type == "cpu" else CAPTIONS_AT_ONCE
 
-        Args:
-            at_once: None is 1 on a CPU, where a batch gains little and rounds otherwise, and 32 on a GPU.
-        """
-        size = at_once or (1 if self._model.device.type == "cpu" else CAPTIONS_AT_ONCE)
-        ids = [self._tokenizer(text, truncation=True, max_length=self.max_tokens)["input_ids"] for text in captions]
-        by_length: dict[int, list[int]] = {}
-        for place, tokens in enumerate(ids):
-            by_length.setdefault(len(tokens), []).append(place)
-        encoded: dict[int, Tensor] = {}
-        for places in by_length.values():
-            for start in range(0, len(places), size):
-                batch = places[start : start + size]
-                answer = self._model(torch.tensor([ids[place] for place in batch], device=self._model.device))
-                encoded |= zip(batch, answer.last_hidden_state.float().cpu(), strict=True)
-        return (encoded[place] for place in range(len(captions)))
+    def tokens(self, caption: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer(caption, truncation=True, max_length=self.max_tokens)["input_ids"])
+
+    @torch.no_grad()
+    def encoding(self, captions: Sequence[tuple[int, ...]]) -> Callable[[], Iterable[Tensor]]:
+        ids = sent([np.array(tokens) for tokens in captions], self._model.device)
+        return coming_back(self._model(ids).last_hidden_state)
 
     @torch.no_grad()
     def null(self) -> Tensor:
@@ -128,13 +124,15 @@ class T5Text:
         return answer.last_hidden_state[0].float()
 
 
-def sdxl_vae(latents: Latents) -> SdxlVae:
+def sdxl_vae(latents: Latents, *, together: bool = False) -> SdxlVae:
     """The VAE that a recipe names.
 
     Raises:
         ValueError: it is not on this machine, is damaged, or is no SDXL VAE.
     """
-    return SdxlVae(_load_vae(vae_folder(latents), latents.precision, choose_device()), latents.posterior)
+    return SdxlVae(
+        _load_vae(vae_folder(latents), latents.precision, choose_device()), latents.posterior, together=together
+    )
 
 
 def t5_text(text: Text) -> T5Text:

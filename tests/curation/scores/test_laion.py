@@ -21,7 +21,7 @@ from schemas.recipe import DataRecipe
 from schemas.tables import EMBEDDINGS, SCORES
 from tests.building import build, recipe, rows, table_of, write_pictures
 from tests.photos import photo
-from tests.tiny_models import save_aesthetic_head, save_clip
+from tests.tiny_models import SIDE_PX, save_aesthetic_head, save_clip
 
 REFERENCE = Path(os.environ.get("SIGMA_FIXTURES", "../shared/fixtures")) / "aesthetic"
 
@@ -158,7 +158,7 @@ def test_each_picture_gets_the_score_of_its_own_embedding(models: dict[str, str]
         if jpeg is None:
             assert row["aesthetic"] is row["aesthetic_scorer"] is stored["embedding"] is stored["model"] is None
             continue
-        embedding = clip.embed_images([open_rgb(jpeg)])
+        embedding = clip.embed_images([open_rgb(jpeg, cover_px=(SIDE_PX, SIDE_PX))])
         assert row["aesthetic"] == pytest.approx(float(head(embedding)[0]), abs=1e-5)
         assert row["aesthetic_scorer"] == "tiny-head on tiny-clip"
         assert stored["embedding"] == pytest.approx(embedding[0], rel=2e-3, abs=1e-3)

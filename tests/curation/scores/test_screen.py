@@ -21,7 +21,7 @@ from schemas.recipe import DataRecipe
 from schemas.tables import SCREENS, with_added
 from tests.building import build, recipe, rows, table_of, write_pictures
 from tests.photos import encode, listing_table, photo, write_files
-from tests.tiny_models import save_classifier, save_clip
+from tests.tiny_models import SIDE_PX, save_classifier, save_clip
 from tests.tiny_onnx import take_for_published
 
 pytestmark = pytest.mark.slow
@@ -121,7 +121,7 @@ def test_the_models_screens(tables: dict[str, pa.Table], models: dict[str, Path]
     for row, caption, jpeg in zip(found, CAPTIONS, tables["proxies"]["jpeg"].to_pylist(), strict=True):
         if jpeg is None:
             continue
-        picture = open_rgb(jpeg)
+        picture = open_rgb(jpeg, cover_px=(SIDE_PX, SIDE_PX))
         expected = {name: model.scores([model.pixels(picture)])[0] for name, model in loaded.items()}
         assert row["nsfw"] == pytest.approx(expected["nsfw"], abs=1e-5)
         assert row["classes"] == [("style", pytest.approx(expected["style"], abs=1e-5))]
