@@ -21,7 +21,7 @@ from models.digest import weights_digest
 from models.weights import UNREADABLE, one_line, quiet, read_json
 from schemas.evaluation import Model
 from schemas.reasons import PictureReason
-from schemas.training import TrainingRecipe
+from schemas.training import TrainingRecipe, few_timesteps
 from training.encoders.weights import weights_digests
 from training.model.seal import file_digest
 from training.stored_run import trained_checkpoints
@@ -76,20 +76,26 @@ def _of_training(name: str, model: Model) -> list[Plan]:
     if lost := [step for step in wanted if step not in kept]:
         there = ", ".join(map(str, kept))
         raise ValueError(f"models.{name}.checkpoints: {stage.name} has no checkpoint of step {lost[0]}; it has {there}")
-    given = {"steps": model.steps, "guidance": model.guidance}
+    given = {"steps": model.steps, "guidance": model.guidance, "timestep": model.timestep}
     drawing = recipe.sample.model_copy(update={knob: value for knob, value in given.items() if value is not None})
     recipe = recipe.model_copy(update={"sample": drawing})
+    try:
+        sampling = recipe.sampling_of(stage)
+    except ValueError as error:
+        raise ValueError(f"models.{name}: {error}") from None
+    if sampling.guidance is None and model.guidance is not None:
+        raise ValueError(f"models.{name}.guidance: a few-step model has its guidance in its weights; remove it")
     side = model.resolution or stage.resolution
     if side % recipe.model.patch_px:
         raise ValueError(f"models.{name}.resolution: {side} is no multiple of {recipe.model.patch_px} px")
     how = {
         "resolution": side,
-        "sampler": "dpm-solver++",
-        "steps": drawing.steps,
-        "guidance": drawing.guidance,
+        "sampler": sampling.sampler,
+        "steps": sampling.steps,
+        "guidance": sampling.guidance,
         "precision": recipe.precision,
         "encoders": fingerprinted(recipe),
-    }
+    } | ({} if sampling.timestep is None else {"timestep": sampling.timestep})
     return [
         Plan(
             name if isinstance(model.checkpoints, str) and model.checkpoints == "last" else f"{name}@{step}",
@@ -122,8 +128,8 @@ class CheckpointPainter:
         """
         from training.sample import draw, load_trained
 
-        model, _ = load_trained(recipe, stage, step)
-        self._draw = partial(draw, model.to(choose_device(device, "run.device")), recipe)
+        model, trained = load_trained(recipe, stage, step)
+        self._draw = partial(draw, model.to(choose_device(device, "run.device")), recipe, trained)
         self._shape = (side, side)
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Pixels | PictureReason]:
@@ -165,7 +171,7 @@ def _of_pipeline(name: str, model: Model) -> list[Plan]:
         "precision": model.precision,
         "weights": weights_digest([*weights, *configs]),
         "diffusers": importlib.metadata.version("diffusers"),
-    }
+    } | ({} if model.timestep is None else {"timestep": model.timestep})
     return [Plan(name, None, how, partial(PipelinePainter, folder, model))]
 
 
@@ -194,6 +200,7 @@ class PipelinePainter:
         self._pipeline.set_progress_bar_config(disable=True)
         given = {
             "num_inference_steps": model.steps,
+            "timesteps": None if model.timestep is None else few_timesteps(model.steps or 1, model.timestep),
             "guidance_scale": model.guidance,
             "height": model.resolution,
             "width": model.resolution,

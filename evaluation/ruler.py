@@ -123,7 +123,8 @@ class Ruler:
         pictures: list[bytes] = []
         for begin in range(0, len(captions), AT_ONCE):
             part = slice(begin, begin + AT_ONCE)
-            pictures += [png(pixels) for pixels in draw(model, recipe, captions[part], shapes[part], seeds[part])]
+            drawn = draw(model, recipe, self._stage, captions[part], shapes[part], seeds[part])
+            pictures += [png(pixels) for pixels in drawn]
         found: dict[str, Any] = {"num_pictures": len(pictures)}
         if (num := len(self._chosen[3])) < FEWEST:
             why = f"stage {self._stage.name} has {num} pictures to compare with, FID needs {FEWEST} or more"

@@ -49,6 +49,9 @@ class Model(StrictModel):
     """Steps of the sampler; null is what the training recipe or the pipeline says."""
     guidance: Annotated[float, Field(ge=0)] | None = None
     """Classifier-free guidance; null is what the training recipe or the pipeline says."""
+    timestep: Annotated[int, Field(ge=0, le=999)] | None = None
+    """The noise level at which a few-step model takes pure noise, as its makers say it: 400 for the one step of
+    Nitro-1-PixArt and of PixArt-α-DMD. Null is what the training recipe or the pipeline says."""
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     """In which a pipeline of diffusers computes; the training recipe says it for its own."""
 
@@ -60,7 +63,16 @@ class Model(StrictModel):
         unused = {
             "recipe": ("precision",),
             "diffusers": ("overrides", "stage", "checkpoints"),
-            "pictures": ("overrides", "stage", "checkpoints", "resolution", "steps", "guidance", "precision"),
+            "pictures": (
+                "overrides",
+                "stage",
+                "checkpoints",
+                "resolution",
+                "steps",
+                "guidance",
+                "timestep",
+                "precision",
+            ),
         }[named[0]]
         for knob in unused:
             if getattr(self, knob) != type(self).model_fields[knob].default:

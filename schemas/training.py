@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,8 @@ T5_CHANNELS = 4096
 """Of T5-v1.1-XXL."""
 SCRATCH = "scratch"
 """The parent of a stage that starts from random weights."""
+FEW_STEPS = (1, 2, 4, 8)
+"""Steps that a few-step model draws in."""
 
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
@@ -281,6 +284,56 @@ class KVCompression(StrictModel):
         return self
 
 
+def few_timesteps(steps: int, timestep: int) -> list[int]:
+    """Whole noise levels from `timestep` down in equal steps: 999, 749, 499 and 249 for four steps from 999."""
+    return [(timestep + 1) * (steps - number) // steps - 1 for number in range(steps)]
+
+
+class Distil(StrictModel):
+    """Latent consistency distillation (arXiv 2310.04378, of PixArt 2401.05252): the stage learns to draw in 1, 2, 4 or
+    8 steps, without guidance, what its parent draws in many with it."""
+
+    guidance: Annotated[float, Field(ge=0)] | None = None
+    """Classifier-free guidance of the parent's pictures, which is in the stage's own from then on. Null:
+    `sample.guidance`."""
+    skip: Literal[1, 5, 25, 125] = 25
+    """Timesteps that one step of the parent spans. The stage learns every so-manieth timestep, and these are such that
+    1, 2, 4 and 8 steps meet no others."""
+    huber: Annotated[float, Field(gt=0)] = 0.001
+    """The loss is squared below a difference of about this, and linear above."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.95
+    """Decay of the stage's running average, in place of `ema.decay`: the average says what the stage should have
+    answered. 0: its last weights do."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How pictures of a stage are drawn.
+
+    Attributes:
+        guidance: of a second pass per step, for the null caption; None where there is no such pass.
+        timestep: noise level that a few-step model takes pure noise for; None for a DPM-Solver++.
+    """
+
+    steps: int
+    guidance: float | None
+    timestep: int | None
+
+    @property
+    def sampler(self) -> str:
+        return "dpm-solver++" if self.timestep is None else "consistency"
+
+    @property
+    def calls(self) -> int:
+        """Passes of the model per picture."""
+        return self.steps * (1 if self.guidance is None else 2)
+
+    @property
+    def timesteps(self) -> list[int]:
+        """Noise levels that a few-step model is called at."""
+        return few_timesteps(self.steps, self.timestep or 0)
+
+
 class Stage(StrictModel):
     """One link of the weak-to-strong chain."""
 
@@ -313,6 +366,8 @@ class Stage(StrictModel):
     """SQL condition on the columns of the shard index, for example `width * height >= 1048576`. Null: every sample."""
     multi_aspect: bool = True
     """Crop to the nearest of the 40 aspect buckets; false crops to the square."""
+    distil: Distil | None = None
+    """Makes a few-step model of the parent. Null: the stage learns from the pictures alone."""
 
     @property
     def interpolation(self) -> float:
@@ -327,9 +382,12 @@ class Sample(StrictModel):
     every: Count = 0
     """Steps between them; 0 draws none."""
     steps: Positive = 20
-    """Steps of the DPM-Solver++."""
+    """Steps of the DPM-Solver++. A few-step model takes 1, 2, 4 or 8, and 4 where this has its default."""
     guidance: Annotated[float, Field(ge=0)] = 4.5
-    """Classifier-free guidance; 1 is none."""
+    """Classifier-free guidance; 1 is none. A few-step model has it in its weights."""
+    timestep: Annotated[int, Field(ge=0, le=999)] | None = None
+    """Says that the weights are a few-step model, and the noise level at which it takes pure noise: 400 for the one
+    step of Nitro-1-PixArt. Null: a stage with `distil` starts at 999, any other is drawn by the DPM-Solver++."""
 
 
 class Validation(StrictModel):
@@ -518,6 +576,8 @@ class TrainingRecipe(StrictModel):
             if outside:
                 raise ValueError(f"{where}: kv_compression layers {outside} are outside 0..{self.model.depth - 1}")
         parent = stage.parent
+        named = {other.name: other for other in self.stages[:number]}
+        self._check_distil(where, stage, named.get(self.parent_of(stage)))
         if self.parent_of(stage) == SCRATCH:
             refuse_idle(stage, f"{where} starts from scratch", "name a parent", "weights")
         if parent is None or parent == SCRATCH or parent in earlier or is_path(parent):
@@ -538,6 +598,30 @@ class TrainingRecipe(StrictModel):
                 f"many equal slices; the nearest that divides the batch of every stage is {near}"
             )
 
+    def _check_distil(self, where: str, stage: Stage, parent: Stage | None) -> None:
+        if parent is not None and parent.distil is not None:
+            raise ValueError(
+                f"{where}: its parent {parent.name} is a few-step model, which nothing learns from; set "
+                f"parent: {self.parent_of(parent)}"
+            )
+        if stage.distil is None:
+            return
+        if self.parent_of(stage) == SCRATCH:
+            raise ValueError(f"{where}: distil learns from a trained model; name a parent, a stage or weights on disk")
+        if parent is not None:
+            for knob in ("resolution", "interpolation", "kv_compression"):
+                if getattr(stage, knob) != getattr(parent, knob):
+                    name = "pe_interpolation" if knob == "interpolation" else knob
+                    raise ValueError(
+                        f"{where}: distil learns from its parent as it is, and {name} differs from that of "
+                        f"{parent.name}; give both the same"
+                    )
+            if not self.data.caption_drop and self.distil_of(stage).guidance != 1:
+                raise ValueError(
+                    f"{where}: guidance needs a parent that knows the null caption, and data.caption_drop is 0; set "
+                    "distil.guidance: 1, or train the parent with a caption_drop"
+                )
+
     def parent_of(self, stage: Stage) -> str:
         """The name of the parent stage, a path to weights, or `scratch`."""
         if stage.parent is not None:
@@ -548,12 +632,40 @@ class TrainingRecipe(StrictModel):
     def data_of(self, stage: Stage) -> Data:
         """The data section with the stage's own values in it."""
         own = {knob: getattr(stage, knob) for knob in ("batch", "timesteps_per_image", "max_upscale")}
+        own["caption_drop"] = None if stage.distil is None else 0.0  # no picture is drawn without its caption any more
         return self.data.model_copy(update={knob: value for knob, value in own.items() if value is not None})
 
     def optimizer_of(self, stage: Stage) -> Optimizer:
         """The optimizer section with the stage's own values in it."""
         own = {"lr": stage.lr, "warmup_steps": stage.warmup_steps}
         return self.optimizer.model_copy(update={knob: value for knob, value in own.items() if value is not None})
+
+    def ema_of(self, stage: Stage) -> Ema:
+        """The section of the average with the stage's own decay in it."""
+        return self.ema if stage.distil is None else self.ema.model_copy(update={"decay": stage.distil.ema})
+
+    def distil_of(self, stage: Stage) -> Distil:
+        """The distillation of a stage with its guidance as a number."""
+        assert stage.distil is not None
+        own = stage.distil.guidance
+        return stage.distil.model_copy(update={"guidance": self.sample.guidance if own is None else own})
+
+    def sampling_of(self, stage: Stage) -> Sampling:
+        """How pictures of a stage are drawn.
+
+        Raises:
+            ValueError: a few-step model cannot take as many steps as the recipe says.
+        """
+        drawing = self.sample
+        if stage.distil is None and drawing.timestep is None:
+            return Sampling(drawing.steps, drawing.guidance, None)
+        steps = 4 if drawing.steps == Sample.model_fields["steps"].default else drawing.steps
+        if steps not in FEW_STEPS:
+            raise ValueError(
+                f"sample.steps {steps}: stage {stage.name} is a few-step model, which draws in 1, 2, 4 or 8; set "
+                "sample.steps=4"
+            )
+        return Sampling(steps, None, 999 if drawing.timestep is None else drawing.timestep)
 
     @property
     def dataset_folder(self) -> Path:

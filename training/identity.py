@@ -41,7 +41,7 @@ DIGESTS = (
 """Compared where both sides know them."""
 PARENT_NAMES = ("stage.parent", "parent_weights")
 """Names of weights, which say nothing where their digest is known."""
-ADDED = {"data.balance_concepts": False, "data.lanes": 1, "stage.weights": "ema"}
+ADDED = {"data.balance_concepts": False, "data.lanes": 1, "stage.weights": "ema", "stage.distil": None}
 """Knobs that a folder may not name, with the values by which every stage was trained before there were these knobs."""
 SAMPLES_DIGESTED = 256
 """Samples whose bytes are read, to tell tars that were changed in place, or an index without digests."""
@@ -124,6 +124,8 @@ def identity(recipe: TrainingRecipe, stage: Stage, rows: Selection) -> dict[str,
         parts["validation"] = {"share": recipe.validation.share}
     stage_knobs = stage.model_dump(mode="json")
     del stage_knobs["steps"]  # a stage may be trained longer
+    if stage.distil is not None:
+        stage_knobs["distil"] = recipe.distil_of(stage).model_dump(mode="json")
     path = parent_weights(recipe, stage)
     return parts | {
         "stage": stage_knobs | {"parent": recipe.parent_of(stage)},

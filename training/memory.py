@@ -166,7 +166,7 @@ def largest_update(parameters: Iterable[Tensor], stacked: bool) -> int:
 def fitting(recipe: TrainingRecipe, stage: Stage, model: PixArt, world_size: int) -> Keep:
     """The recipe's activation checkpointing; `auto` is the cheapest that fits the model's device, and is logged.
 
-    Encoders that are loaded by now are counted. On a CPU `auto` is `none`.
+    Encoders and a teacher that are loaded by now are counted. On a CPU `auto` is `none`.
     """
     if recipe.activation_checkpointing != "auto":
         return recipe.activation_checkpointing

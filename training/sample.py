@@ -5,26 +5,28 @@ from __future__ import annotations
 import logging
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from schemas.buckets import LABELS, sizes
 from schemas.commit import atomic_write
 from schemas.ids import counter
-from schemas.training import LATENT_DOWNSAMPLING, Stage, TrainingRecipe
+from schemas.training import LATENT_DOWNSAMPLING, Sampling, Stage, TrainingRecipe
 from training.checkpoint import load_checkpoint
-from training.data.chance import noise
+from training.data.chance import derived_seed, noise
 from training.data.loader import PaddedText
 from training.data.order import Shape
 from training.data.reader import Sample, ShardReader
 from training.data.transform import from_unit_range
 from training.diffusion import guided, sample
+from training.diffusion.consistency import sample_few
 from training.diffusion.sampler import NoiseModel
 from training.encoders.make import codec_for, text_encoder_for
 from training.model import PixArt
@@ -84,6 +86,7 @@ def sample_grid(
     drawn = draw(
         model,
         recipe,
+        trained,
         [item.mixed for item in samples],
         [data.shapes[row] for row in chosen],
         [counter(item.image_id, f"sample/{seed}") for item in samples],
@@ -123,7 +126,7 @@ def sample_prompts(
     shape = sizes(trained.resolution, pixel_multiple(recipe, trained))[aspect]
     seeds = [counter(prompt, f"sample/{seed}/{number}") for number, prompt in enumerate(prompts)]
     warn_of(prompts, aspect, recipe, trained)
-    drawn = draw(model, recipe, list(prompts), [shape] * len(prompts), seeds)
+    drawn = draw(model, recipe, trained, list(prompts), [shape] * len(prompts), seeds)
     if len(drawn) > 1:
         write_grid([[picture] for picture in drawn], out)
     for number, picture in enumerate(drawn, 1):
@@ -166,7 +169,8 @@ def draw_prompts(model: PixArt, recipe: TrainingRecipe, stage: Stage, out: Path)
         shape = (stage.resolution, stage.resolution)
         prompts = list(recipe.sample.prompts)
         seeds = [counter(prompt, f"sample/{recipe.seed}") for prompt in prompts]
-        write_grid([[picture] for picture in draw(model, recipe, prompts, [shape] * len(prompts), seeds)], out)
+        drawn = draw(model, recipe, stage, prompts, [shape] * len(prompts), seeds)
+        write_grid([[picture] for picture in drawn], out)
 
 
 def load_trained(recipe: TrainingRecipe, stage: str | None, step: int | None = None) -> tuple[PixArt, Stage]:
@@ -190,9 +194,19 @@ def load_trained(recipe: TrainingRecipe, stage: str | None, step: int | None = N
 
 @torch.no_grad()
 def draw(
-    model: PixArt, recipe: TrainingRecipe, captions: Sequence[str], shapes: Sequence[Shape], seeds: Sequence[int]
+    model: PixArt,
+    recipe: TrainingRecipe,
+    stage: Stage,
+    captions: Sequence[str],
+    shapes: Sequence[Shape],
+    seeds: Sequence[int],
 ) -> list[np.ndarray]:
-    """One picture per caption, (3, height, width) uint8; those of one shape are drawn together."""
+    """One picture per caption, (3, height, width) uint8; those of one shape are drawn together.
+
+    Raises:
+        ValueError: the stage cannot be drawn in as many steps as the recipe says.
+    """
+    sampling = recipe.sampling_of(stage)
     codec, text_encoder = codec_for(recipe.latents), text_encoder_for(recipe.text)
     device = next(model.parameters()).device
     pictures: list[np.ndarray | None] = [None] * len(captions)
@@ -203,16 +217,34 @@ def draw(
         cells = (shape[0] // LATENT_DOWNSAMPLING, shape[1] // LATENT_DOWNSAMPLING)
         start = noise([seeds[i] for i in members], (codec.channels, *cells)).to(device)
 
-        conditional = noise_model(model, caption, mask, recipe, dropped=False)
-        unconditional = noise_model(model, caption, mask, recipe, dropped=True)
-        latents = sample(guided(conditional, unconditional, recipe.sample.guidance), start, recipe.sample.steps)
+        latents = sampled(
+            sampling, partial(noise_model, model, caption, mask, recipe), start, [seeds[i] for i in members]
+        )
         pixels = from_unit_range(codec.decode(latents)).cpu().numpy()
         for i, picture in zip(members, pixels, strict=True):
             pictures[i] = picture
     return [picture for picture in pictures if picture is not None]
 
 
-def noise_model(model: PixArt, caption: Tensor, mask: Tensor, recipe: TrainingRecipe, *, dropped: bool) -> NoiseModel:
+def sampled(sampling: Sampling, model: Callable[..., NoiseModel], start: Tensor, seeds: Sequence[int]) -> Tensor:
+    """Latents as a stage draws them, from the pure noise `start` of the seeds.
+
+    Args:
+        model: gives what predicts the noise, `dropped=False` for the captions and `dropped=True` for the null caption.
+        seeds: of each picture; the noise that a few-step sampler adds on its way is a function of them.
+    """
+    if sampling.guidance is not None:
+        return sample(guided(model(dropped=False), model(dropped=True), sampling.guidance), start, sampling.steps)
+
+    def renoise(step: int) -> Tensor:
+        return noise([derived_seed(seed, f"step/{step}") for seed in seeds], tuple(start.shape[1:])).to(start.device)
+
+    return sample_few(model(dropped=False), start, sampling.timesteps, renoise)
+
+
+def noise_model(
+    model: nn.Module, caption: Tensor, mask: Tensor, recipe: TrainingRecipe, *, dropped: bool
+) -> NoiseModel:
     """The model's noise for fixed captions; where `dropped`, for the null caption under the captions' own masks."""
 
     def predict(latents: Tensor, timestep: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from training.checkpoint import read_checkpoint
 from training.model import PixArt
 from training.model.convert import assign_weights
 from training.optim.ema import AveragedModel
+from training.optim.gradients import Loss, loss_terms
 from training.parallel.sharding import gathered, shard, sliced_like, whole
 
 
@@ -23,6 +24,7 @@ class TrainState:
 
     Attributes:
         step: optimizer steps taken; it alone is the position in the data.
+        loss: what the steps make small; not stored.
         unreported: (step, image ids, what is measured of it) of the steps since the last line of metrics; none
             but where a signal ended the run between two lines.
     """
@@ -31,16 +33,17 @@ class TrainState:
     average: AveragedModel
     optimizer: CAME
     step: int = 0
+    loss: Loss = loss_terms
     unreported: list[tuple[int, list[str], Tensor]] = field(default_factory=list)
 
     @classmethod
     def begin(cls, model: PixArt, recipe: TrainingRecipe, stage: Stage, processes: int = 1) -> TrainState:
         """A stage's first state, from a model that already has its parent's weights; sharded under FSDP."""
         knobs = recipe.optimizer_of(stage)
-        average = AveragedModel(model, recipe.ema)
+        average = AveragedModel(model, recipe.ema_of(stage))
         if recipe.parallel == "fsdp" and processes > 1:
             shard(model, processes)
-            average.shard_like(model)
+            shard(average.model, processes)
         optimizer = CAME(
             model.parameters(),
             lr=knobs.lr,

@@ -18,6 +18,7 @@ from training.checkpoint import CheckpointWriter
 from training.checkpoint_files import checkpoints, last_good, latest_checkpoint, set_aside
 from training.data.chance import Chance
 from training.data.loader import Loader
+from training.distil import loss_of
 from training.encoders.make import Encoders
 from training.features import StageFeatures, keep_features, stage_features
 from training.identity import check_identity, identity
@@ -148,7 +149,7 @@ def train_stage(
     source = source_of(recipe, data, features, range(state.step, stage.steps), here)
     chance, pin = Chance(recipe.seed, stage.name), here.device.type == "cuda"
     loader = Loader(source, data.order, chance, knobs, rank=here.rank, world_size=here.size, pin=pin)
-    validation, speed = Validation(recipe, data, source, encoders), Speed(state.model.config, loader, here)
+    validation, speed = Validation(recipe, data, source, encoders, state.loss), Speed(state.model.config, loader, here)
 
     with (
         here.stop.deferred(),  # until the last checkpoint is on disk
@@ -160,7 +161,7 @@ def train_stage(
         way_out = partial(after_a_loss_that_is_not_finite, recipe, stage, here, writer)
         for batch in loader.batches(state.step, stage.steps):
             inputs = model_inputs(batch, encoders, here.device)
-            terms = accumulate_gradients(model, inputs, recipe, knobs, here)
+            terms = accumulate_gradients(model, inputs, recipe, knobs, here, state.loss)
             rate = learning_rate(state.step, optimizer.lr, optimizer.warmup_steps)
             grad_norm = state.take_step(rate, optimizer.gradient_clip)
             speed.count(len(batch.image_ids), inputs)
@@ -279,6 +280,7 @@ def begin_state(
     last = latest_checkpoint(recipe.stage_folder(stage))
     if last is not None:
         state.restore(last[1])
+    state.loss = loss_of(recipe, stage, here, null_caption, state.average)
     state.model.activation_checkpointing = fitting(recipe, stage, state.model, here.size)
     return state
 

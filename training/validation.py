@@ -18,7 +18,7 @@ from training.encoders.make import Encoders
 from training.inputs import ModelInputs, moments_of
 from training.model import PixArt
 from training.optim.ema import AveragedModel
-from training.optim.gradients import loss_terms
+from training.optim.gradients import Loss, loss_terms
 from training.parallel.distributed import World
 from training.stages import StageData
 
@@ -35,7 +35,10 @@ class Validation:
     fits its data, free of the noise of sampling.
     """
 
-    def __init__(self, recipe: TrainingRecipe, data: StageData, source: Source, encoders: Encoders) -> None:
+    def __init__(
+        self, recipe: TrainingRecipe, data: StageData, source: Source, encoders: Encoders, loss: Loss = loss_terms
+    ) -> None:
+        self._loss = loss
         self._source = source if data.held is None else source.over(data.held.rows)
         self._shapes = data.shapes if data.held is None else data.held.shapes
         self._recipe, self._encoders = recipe, encoders
@@ -51,7 +54,7 @@ class Validation:
         """
         table = torch.zeros(len(self._rows), 3, dtype=torch.float64, device=here.device)  # mse, vb, pictures
         for place, inputs in self._inputs(here):
-            terms = loss_terms(model, inputs, self._recipe)
+            terms = self._loss(model, inputs, self._recipe)
             table[place] = torch.stack([terms.mse.mean(), terms.vb.mean(), torch.ones((), device=here.device)])
         mse, vb, pictures = here.sum(table).sum(dim=0).tolist()  # rows of other processes are 0: an exact sum
         if not pictures:

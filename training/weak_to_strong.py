@@ -76,6 +76,11 @@ def starting_model(recipe: TrainingRecipe, stage: Stage, null_caption: Tensor) -
     if path is not None:
         load = load_weights if is_path(recipe.parent_of(stage)) else load_checkpoint
         report = load(model, path, ema=stage.weights == "ema")
+        if report.initialised and stage.distil is not None:
+            raise ValueError(
+                f"stage {stage.name}: {path} has no {report.initialised[0]}, and distil learns from a parent as it is; "
+                "train a stage with kv_compression before it, or leave kv_compression out"
+            )
         if report.initialised:
             log.info("stage %s: Conv-Avg-Init of %d new tensors", stage.name, len(report.initialised))
     with torch.no_grad():

@@ -228,7 +228,7 @@ def one_step(recipe: TrainingRecipe, cell: Cell) -> Work:
             inputs = model_inputs(next(iter(loader.batches(0, 1))), encoders, here.device)
 
     def step() -> None:
-        accumulate_gradients(state.model, inputs, recipe, knobs, here)
+        accumulate_gradients(state.model, inputs, recipe, knobs, here, state.loss)
         state.take_step(optimizer.lr, optimizer.gradient_clip)
 
     return step

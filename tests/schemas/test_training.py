@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from schemas.training import TrainingRecipe, is_path
+from schemas.training import Sampling, TrainingRecipe, is_path
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 
@@ -26,6 +26,32 @@ def test_features_are_off_however_yaml_reads_the_word():
 
 def stages(*extra: dict) -> list[dict]:
     return [{"name": "a", "resolution": 256, "steps": 5}, *({"resolution": 512, "steps": 5} | stage for stage in extra)]
+
+
+def few(**knobs: Any) -> dict[str, Any]:
+    """A stage and its few-step model."""
+    return {"stages": [*stages(), stages()[0] | {"name": "few", "distil": {}} | knobs]}
+
+
+def test_a_few_step_stage_is_drawn_in_1_2_4_or_8_steps_and_any_other_as_before():
+    def sampling(number: int = 1, **sample: Any) -> Sampling:
+        found = recipe(**few(), sample=sample)
+        return found.sampling_of(found.stages[number])
+
+    assert sampling(0) == Sampling(20, 4.5, None) and (sampling(0).calls, sampling(0).sampler) == (40, "dpm-solver++")
+    assert sampling() == sampling(steps=4) == Sampling(4, None, 999)
+    assert (sampling().calls, sampling().sampler, sampling().timesteps) == (4, "consistency", [999, 749, 499, 249])
+    assert [sampling(steps=steps).timesteps[-1] for steps in (1, 2, 8)] == [999, 499, 124]
+    for steps in (3, 5, 14, 40):
+        assert sampling(0, steps=steps).steps == steps
+        with pytest.raises(ValueError, match=f"sample.steps {steps}: stage few is a few-step model, .* 1, 2, 4 or 8"):
+            sampling(steps=steps)
+    assert sampling(0, steps=1, timestep=400).timesteps == [400]  # published weights, whose makers say so
+
+
+def test_guidance_of_one_needs_no_null_caption():
+    assert recipe(**few(distil={"guidance": 1}), data={"caption_drop": 0})
+    assert recipe(**few(parent="./w.pth"), data={"caption_drop": 0})  # of other weights nobody knows
 
 
 def test_the_defaults_are_the_papers():
@@ -80,6 +106,22 @@ def test_the_defaults_are_the_papers():
         ({"stages": stages({"name": "b", "kv_compression": {"layers": [28]}})}, r"layers \[28\] are outside 0\.\.27"),
         ({"stages": stages({"name": "b", "kv_compression": {"layers": [1, 1]}})}, "each once"),
         ({"stages": stages({"name": "b", "kv_compression": {"layers": [1], "ratio": 1}})}, "ratio"),
+        (few(distil={"guidence": 3}), r"unknown key 'stages\.1\.distil\.guidence'; did you mean 'guidance'\?"),
+        (few(distil={"skip": 20}), r"stages\.1\.distil\.skip: input should be 1, 5, 25 or 125"),
+        (few(distil={"ema": 1}), r"stages\.1\.distil\.ema: input should be less than 1"),
+        (few(distil={"huber": 0}), r"stages\.1\.distil\.huber: input should be greater than 0"),
+        (few(distil={"guidance": -1}), r"stages\.1\.distil\.guidance: input should be greater"),
+        (few(parent="scratch"), r"stages\.1 \(few\): distil learns from a trained model; name a parent, a stage or"),
+        ({"stages": [stages()[0] | {"distil": {}}]}, r"stages\.0 \(a\): distil learns from a trained model"),
+        (few(resolution=512), "distil learns from its parent as it is, and resolution differs from that of a; give"),
+        (few(pe_interpolation=1), "and pe_interpolation differs from that of a"),
+        (few(kv_compression={"layers": [1]}), "and kv_compression differs from that of a"),
+        (few() | {"data": {"caption_drop": 0}}, r"guidance needs a parent that knows the null caption, .* is 0; set"),
+        (
+            {"stages": [*few()["stages"], stages()[0] | {"name": "b"}]},
+            r"stages\.2 \(b\): its parent few is a few-step model, which nothing learns from; set parent: a",
+        ),
+        (few() | {"sample": {"timestep": 1000}}, r"sample\.timestep: input should be less"),
     ],
 )
 def test_an_impossible_recipe_is_refused_with_the_knob(changes, message):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
 from torch.distributed.tensor import DTensor
 
 from schemas.training import Ema
 from training.model import PixArt
-from training.parallel.sharding import sliced_like, whole
+from training.parallel.sharding import whole
 
 
 class AveragedModel:
@@ -29,14 +28,6 @@ class AveragedModel:
         """Move towards `model` after optimizer step `step`, counted from 1."""
         weight = 1 - decay_at(step, self._knobs)
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), weight)
-
-    def shard_like(self, model: PixArt) -> None:
-        """Keep this process's slices alone, as `model` does under FSDP."""
-        for name, parameter in model.named_parameters():
-            owner, _, leaf = name.rpartition(".")
-            module = self.model.get_submodule(owner)
-            sliced = sliced_like(getattr(module, leaf).data, parameter)
-            setattr(module, leaf, nn.Parameter(sliced, requires_grad=False))
 
     def whole(self) -> PixArt:
         """The averaged model to call. Under FSDP a copy of whole weights, which every process must ask for."""

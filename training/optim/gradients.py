@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -13,9 +13,20 @@ from training.diffusion import LossTerms, q_sample, training_loss
 from training.inputs import ModelInputs
 from training.parallel.distributed import World
 
+Loss = Callable[[nn.Module, ModelInputs, TrainingRecipe], LossTerms]
+"""The losses of a model, per draw."""
+
+
+def loss_terms(model: nn.Module, inputs: ModelInputs, recipe: TrainingRecipe) -> LossTerms:
+    """The losses of a model's predictions, per draw."""
+    with torch.autocast(inputs.latents.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+        noised = q_sample(inputs.latents, inputs.timestep, inputs.noise)
+        predicted = model(noised, inputs.timestep, inputs.caption, inputs.mask, inputs.drop)
+    return training_loss(predicted, inputs.latents, inputs.noise, inputs.timestep)
+
 
 def accumulate_gradients(
-    model: nn.Module, inputs: ModelInputs, recipe: TrainingRecipe, knobs: Data, here: World
+    model: nn.Module, inputs: ModelInputs, recipe: TrainingRecipe, knobs: Data, here: World, loss: Loss = loss_terms
 ) -> Tensor:
     """Forward and backward over this process's share of a batch, in micro-batches.
 
@@ -32,7 +43,7 @@ def accumulate_gradients(
     total = torch.zeros(3, device=here.device, dtype=torch.float64)
     for number, part in enumerate(parts):
         with here.unsynchronised(model) if number < len(parts) - 1 else nullcontext():
-            terms = loss_terms(model, part, recipe)
+            terms = loss(model, part, recipe)
             (terms.loss.sum() / draws_of_batch).backward()
             if exact is not None:
                 exact.take()
@@ -40,14 +51,6 @@ def accumulate_gradients(
     if exact is not None:
         exact.give(here)
     return total / len(inputs)
-
-
-def loss_terms(model: nn.Module, inputs: ModelInputs, recipe: TrainingRecipe) -> LossTerms:
-    """The losses of a model's predictions, per draw."""
-    with torch.autocast(inputs.latents.device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-        noised = q_sample(inputs.latents, inputs.timestep, inputs.noise)
-        predicted = model(noised, inputs.timestep, inputs.caption, inputs.mask, inputs.drop)
-    return training_loss(predicted, inputs.latents, inputs.noise, inputs.timestep)
 
 
 class ExactSums:

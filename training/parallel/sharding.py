@@ -18,12 +18,15 @@ tokens and the modulation tables stay in fp32 and both modes compute the same, f
 
 
 def shard(model: PixArt, processes: int) -> None:
-    """Cut every parameter along its first axis over all processes; each block is gathered while it computes."""
+    """Cut every parameter along its first axis over all processes; each block is gathered while it computes.
+
+    What the root holds itself stays whole from its forward to its backward pass, unless there will be none.
+    """
     device = next(model.parameters()).device
     mesh = init_device_mesh(device.type, (processes,))
     for block in model.blocks:
         fully_shard(block, mesh=mesh, mp_policy=POLICY)
-    fully_shard(model, mesh=mesh, mp_policy=POLICY)
+    fully_shard(model, mesh=mesh, mp_policy=POLICY, reshard_after_forward=None if model.training else True)
 
 
 def sliced_like(value: Tensor, reference: Tensor | None) -> Tensor:
