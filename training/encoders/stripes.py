@@ -3,6 +3,8 @@
 Nothing is blended and there is no seam. A convolution reads the rows next to its stripe, and a group norm has the mean
 and the variance of the whole map, which are summed over the stripes first. What is left is rounding.
 
+On a CPU all sums are in fp32, which is also the quicker there; `precision: bf16` halves what is kept.
+
 A map is kept, or its rows are computed from the map before each time they are read. Sums of residual blocks are kept,
 in the place of the map before where they can be; of the rest, what is larger than `KEPT_BYTES` is computed again. So 4K
 takes one map of 128 channels of all pixels and one of 256 of a quarter: 3.2 GB in bf16, 6.4 GB in fp32.
@@ -10,6 +12,7 @@ takes one map of 128 channels of all pixels and one of 256 of a quarter: 3.2 GB 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -37,11 +40,13 @@ class Map:
 
     Attributes:
         shape: channels, height and width.
+        dtype: in which it is kept.
         rows: (first, last) -> its rows from `first` up to `last`, (1, channels, last - first, width).
         tensor: all of it, (1, channels, height, width), where it is kept.
     """
 
     shape: tuple[int, int, int]
+    dtype: torch.dtype
     rows: Callable[[int, int], Tensor]
     tensor: Tensor | None = None
 
@@ -49,7 +54,7 @@ class Map:
     def of(cls, tensor: Tensor) -> Map:
         """A map that is kept."""
         _, channels, height, width = tensor.shape
-        return cls((channels, height, width), lambda first, last: tensor[:, :, first:last], tensor)
+        return cls((channels, height, width), tensor.dtype, lambda first, last: tensor[:, :, first:last], tensor)
 
     def stripes(self) -> Iterator[tuple[int, int, Tensor]]:
         """The map from top to bottom: first row, last row, and the rows."""
@@ -95,7 +100,7 @@ def _resnet(before: Map, block: Any) -> Map:
         past, into = before, before.tensor
     else:
         past, into = _convolved(before, block.conv_shortcut), None
-    both = Map(inner.shape, lambda first, last: past.rows(first, last) + inner.rows(first, last))
+    both = Map(inner.shape, inner.dtype, lambda first, last: past.rows(first, last) + inner.rows(first, last))
     return Map.of(_kept(both, into))
 
 
@@ -104,7 +109,7 @@ def _kept(found: Map, into: Tensor | None = None) -> Tensor:
     waiting: tuple[int, int, Tensor] | None = None
     for first, last, rows in found.stripes():
         if into is None:
-            into = rows.new_empty(1, *found.shape)
+            into = rows.new_empty(1, *found.shape, dtype=found.dtype)
         if waiting is not None:
             into[:, :, waiting[0] : waiting[1]] = waiting[2]
         waiting = first, last, rows
@@ -114,9 +119,8 @@ def _kept(found: Map, into: Tensor | None = None) -> Tensor:
 
 
 def _kept_if_small(found: Map) -> Map:
-    channels, height, width = found.shape
-    element = found.rows(0, 1).element_size()
-    return Map.of(_kept(found)) if channels * height * width * element <= KEPT_BYTES else found
+    is_small = math.prod(found.shape) * found.dtype.itemsize <= KEPT_BYTES
+    return Map.of(_kept(found)) if is_small else found
 
 
 def _normed(found: Map, norm: nn.GroupNorm) -> Map:
@@ -136,10 +140,9 @@ def _normed(found: Map, norm: nn.GroupNorm) -> Map:
     by, plus = (value.float()[:, None, None] for value in (scale, shift))
 
     def rows_of(first: int, last: int) -> Tensor:
-        rows = found.rows(first, last)
-        return F.silu((rows.float() * by).add_(plus), inplace=True).to(rows.dtype)
+        return F.silu((found.rows(first, last).float() * by).add_(plus), inplace=True)
 
-    return Map(found.shape, rows_of)
+    return Map(found.shape, found.dtype, rows_of)
 
 
 def _convolved(found: Map, conv: nn.Conv2d) -> Map:
@@ -151,9 +154,9 @@ def _convolved(found: Map, conv: nn.Conv2d) -> Map:
         top, bottom = max(first - beyond, 0), min(last + beyond, height)
         missing = (0, 0, top - (first - beyond), last + beyond - bottom)
         rows = found.rows(top, bottom)
-        return F.conv2d(F.pad(rows, missing) if any(missing) else rows, conv.weight, conv.bias, padding=(0, beyond))
+        return _sums(F.pad(rows, missing) if any(missing) else rows, conv, padding=(0, beyond))
 
-    return Map((conv.out_channels, height, width), rows_of)
+    return Map((conv.out_channels, height, width), conv.weight.dtype, rows_of)
 
 
 def _doubled(found: Map) -> Map:
@@ -164,7 +167,7 @@ def _doubled(found: Map) -> Map:
         rows = F.interpolate(found.rows(first // 2, (last + 1) // 2), scale_factor=2.0, mode="nearest")
         return rows[:, :, first % 2 : first % 2 + last - first]
 
-    return Map((channels, 2 * height, 2 * width), rows_of)
+    return Map((channels, 2 * height, 2 * width), found.dtype, rows_of)
 
 
 def _halved(found: Map, conv: nn.Conv2d) -> Map:
@@ -173,7 +176,13 @@ def _halved(found: Map, conv: nn.Conv2d) -> Map:
 
     def rows_of(first: int, last: int) -> Tensor:
         bottom = min(2 * last + 1, height)
-        return F.conv2d(F.pad(found.rows(2 * first, bottom), (0, 1, 0, 2 * last + 1 - bottom)), conv.weight, conv.bias,
-                        stride=2)  # fmt: skip
+        rows = F.pad(found.rows(2 * first, bottom), (0, 1, 0, 2 * last + 1 - bottom))
+        return _sums(rows, conv, stride=2)
 
-    return Map((conv.out_channels, height // 2, width // 2), rows_of)
+    return Map((conv.out_channels, height // 2, width // 2), conv.weight.dtype, rows_of)
+
+
+def _sums(rows: Tensor, conv: nn.Conv2d, *, stride: int = 1, padding: tuple[int, int] = (0, 0)) -> Tensor:
+    dtype = torch.float32 if rows.device.type == "cpu" else conv.weight.dtype
+    bias = None if conv.bias is None else conv.bias.to(dtype)
+    return F.conv2d(rows.to(dtype), conv.weight.to(dtype), bias, stride, padding)
