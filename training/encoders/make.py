@@ -24,13 +24,16 @@ def codec_for(latents: Latents, *, together: bool = False) -> Codec:
     return BlockDCT(latents.channels, mixed=latents.codec == "mixed_dct")
 
 
-def text_encoder_for(text: Text) -> TextEncoder:
+def text_encoder_for(text: Text, *, streamed: bool = False) -> TextEncoder:
     """The text encoder that a recipe names.
+
+    Args:
+        streamed: of T5 read each block from disk as it is called; the vectors are the same to the bit.
 
     Raises:
         ValueError: its weights are not on this machine, or are of another kind.
     """
-    return t5_text(text) if text.encoder == "t5" else HashedText(text.channels, text.max_tokens)
+    return t5_text(text, streamed=streamed) if text.encoder == "t5" else HashedText(text.channels, text.max_tokens)
 
 
 class Encoders:

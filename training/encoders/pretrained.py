@@ -15,6 +15,7 @@ from models.device import choose_device, coming_back, sent
 from models.weights import load_frozen
 from training.encoders import stripes
 from training.encoders.base import draw_latents
+from training.encoders.streamed import streamed_t5
 from training.encoders.weights import t5_folders, vae_folder
 from training.model.pixart import LATENT_DOWNSAMPLING
 
@@ -135,14 +136,17 @@ def sdxl_vae(latents: Latents, *, together: bool = False) -> SdxlVae:
     )
 
 
-def t5_text(text: Text) -> T5Text:
+def t5_text(text: Text, *, streamed: bool = False) -> T5Text:
     """The T5 encoder that a recipe names, with its tokenizer.
+
+    Args:
+        streamed: read each block from disk as it is called, for few captions on a machine that T5 does not fit.
 
     Raises:
         ValueError: it is not on this machine, is damaged, or is of another width than the recipe says.
     """
     folder, tokenizer = t5_folders(text)
-    model, words = _load_t5(folder, tokenizer, text.precision, choose_device())
+    model, words = _load_t5(folder, tokenizer, text.precision, choose_device(), streamed)
     if model.config.d_model != text.channels:
         raise ValueError(f"{folder}: gives {model.config.d_model} channels; set text.channels={model.config.d_model}")
     return T5Text(model, words, text.max_tokens)
@@ -170,13 +174,22 @@ def _load_vae(folder: Path, precision: str, device: torch.device) -> Autoencoder
 
 @lru_cache(maxsize=1)
 def _load_t5(
-    folder: Path, tokenizer: Path, precision: str, device: torch.device
+    folder: Path, tokenizer: Path, precision: str, device: torch.device, streamed: bool
 ) -> tuple[T5EncoderModel, PreTrainedTokenizerBase]:
     from transformers import T5EncoderModel, T5Tokenizer
 
-    model = load_frozen(T5EncoderModel.from_pretrained, folder, dtype=DTYPES[precision])
+    if streamed:
+        model = streamed_t5(folder, DTYPES[precision], device)
+    else:
+        model = load_frozen(T5EncoderModel.from_pretrained, folder, dtype=DTYPES[precision])
     try:
         words = T5Tokenizer.from_pretrained(tokenizer, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{tokenizer}: cannot be loaded as a T5 tokenizer ({str(error).splitlines()[0]})") from None
-    return model.to(device), words
+    return model if streamed else model.to(device), words
+
+
+def forget() -> None:
+    """Let go of the encoders that were loaded, so that their memory is free once nothing else uses them."""
+    _load_vae.cache_clear()
+    _load_t5.cache_clear()
