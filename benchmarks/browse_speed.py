@@ -7,20 +7,26 @@ dataset stays in FOLDER and is used again.
 from __future__ import annotations
 
 import io
+import socket
 import statistics
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pyarrow as pa
+import uvicorn
 from PIL import Image
 
 from engine.dataset import Dataset
 from schemas import tables
 from tests.building import put
+from viewer.server import make_app
 
 NUM_ROWS = 1_000_000
 PART_ROWS = 10_000
@@ -128,52 +134,51 @@ PATHS = {
 }
 
 
-def browse_speed(folder: Path, num_rows: int = NUM_ROWS, only: str = "") -> Iterator[str]:
-    """Seconds until an answer is complete, over loopback: first just after the start, then with everything counted."""
-    import socket
-    import threading
-
-    import httpx
-    import uvicorn
-
-    from viewer.server import make_app
-
-    dataset = Dataset(folder / str(num_rows))
-    if not dataset.parts("duplicates"):
-        write_rows(dataset, num_rows)
-    begun = time.perf_counter()
+@contextmanager
+def served(dataset: Dataset) -> Iterator[httpx.Client]:
+    """The live pages of a dataset at a real server on loopback."""
     app = make_app(dataset)
-    opened = time.perf_counter() - begun
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
-        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         while not server.started:
             time.sleep(0.01)
-        with httpx.Client(base_url=address, timeout=60) as client:
-            cold = _seconds(client, "/")
-            yield f"| browse: overview just after the start | {cold:.2f} s | | | 1 s, {_reached(cold)} |"
-            while client.get("/overview/nouns").status_code == 202:
-                pass
-            counted = time.perf_counter() - begun
-            yield f"| browse: until all is counted in the background | {counted:.1f} s; open in {opened:.2f} s | | | |"
-            for name, path in PATHS.items():
-                if only not in name:
-                    continue
-                used = time.process_time()
-                taken = statistics.median(_seconds(client, path.format(round=number)) for number in range(ROUNDS))
-                used = (time.process_time() - used) / ROUNDS
-                is_goal = name.startswith(("overview", "filter", "search", "images of"))
-                goal = f"1 s, {_reached(taken)}" if is_goal else ""
-                yield f"| browse: {name} | {taken:.2f} s; {used:.2f} s of CPU | | | {goal} |"
+        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=60) as client:
+            yield client
         server.should_exit = True
         thread.join(10)
     app.state.pages.live.close()
 
 
-def _seconds(client: Any, path: str) -> float:
+def browse_speed(folder: Path, num_rows: int = NUM_ROWS, only: str = "") -> Iterator[str]:
+    """Seconds until an answer is complete, over loopback: first just after the start, then with everything counted."""
+    dataset = Dataset(folder / str(num_rows))
+    if not dataset.parts("duplicates"):
+        write_rows(dataset, num_rows)
+    begun = time.perf_counter()
+    with served(dataset) as client:
+        opened = time.perf_counter() - begun
+        cold = answered(client, "/")
+        yield f"| browse: overview just after the start | {cold:.2f} s | | | 1 s, {_reached(cold)} |"
+        while client.get("/overview/nouns").status_code == 202:
+            pass
+        counted = time.perf_counter() - begun
+        yield f"| browse: until all is counted in the background | {counted:.1f} s; open in {opened:.2f} s | | | |"
+        for name, path in PATHS.items():
+            if only not in name:
+                continue
+            used = time.process_time()
+            taken = statistics.median(answered(client, path.format(round=number)) for number in range(ROUNDS))
+            used = (time.process_time() - used) / ROUNDS
+            is_goal = name.startswith(("overview", "filter", "search", "images of"))
+            goal = f"1 s, {_reached(taken)}" if is_goal else ""
+            yield f"| browse: {name} | {taken:.2f} s; {used:.2f} s of CPU | | | {goal} |"
+
+
+def answered(client: httpx.Client, path: str) -> float:
+    """Seconds until the whole answer is there."""
     begun = time.perf_counter()
     client.get(path).raise_for_status()
     return time.perf_counter() - begun

@@ -25,8 +25,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from benchmarks.browse_speed import answered, served
 from benchmarks.dedup_speed import peak_gb
 from commands import order
+from commands.looking import write_report_page
 from curation import build as pipeline
 from curation.build import Observer
 from curation.ingest import listing
@@ -76,6 +78,8 @@ def write_tables(root: Path, num_rows: int) -> None:
     """All map tables of a dataset of which the reduce tables are missing, their records, and empty tars."""
     recipe = recipe_of(root)
     dataset = Dataset(recipe.out_path())
+    dataset.root.mkdir(parents=True)
+    dataset.recipe.write_text(recipe.with_absolute_paths().to_yaml(), encoding="utf-8")
     num_parts = -(-num_rows // PART_ROWS)
     source = recipe.all_sources()[0]
     entry = {"path": source.location(), "name": source.label(), "rows": num_rows, "parts": num_parts, "ignored": {}}
@@ -243,6 +247,19 @@ def _catalog(root: Path, memory: str) -> str:
     return f"{catalog.write_catalog(Dataset(root / 'dataset')).stat().st_size:,} bytes"
 
 
+def _browse(root: Path, memory: str) -> str:
+    dataset, begun = Dataset(root / "dataset"), time.perf_counter()
+    with served(dataset) as client:
+        opened = time.perf_counter() - begun
+        first = answered(client, "/")
+        some, none = (answered(client, f"/images?q={text}") for text in ("old+tree", "nothing"))
+    return f"open in {opened:.2f} s, first page {first:.2f} s; search {some:.2f} s, for what none has {none:.2f} s"
+
+
+def _report(root: Path, memory: str) -> str:
+    return f"{write_report_page(root / 'dataset').stat().st_size / 1e6:.1f} MB"
+
+
 def _list_table(root: Path, memory: str) -> str:
     columns = {"path": "path", "caption": "caption"}
     return _list(root, {"kind": "table", "path": str(root / "table.parquet"), "columns": columns})
@@ -287,6 +304,8 @@ PHASES: dict[str, Callable[[Path, str], str]] = {
     "index": _index,
     "conserve": _conserve,
     "catalog": _catalog,
+    "browse": _browse,
+    "report": _report,
     "list_table": _list_table,
     "list_folder": _list_folder,
 }

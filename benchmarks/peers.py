@@ -99,14 +99,19 @@ def img2dataset_rows(out: Path) -> list[dict[str, Any]]:
     return [row for path in sorted(out.glob("*.parquet")) for row in pq.read_table(path).to_pylist()]
 
 
-def data_juicer(paths: Sequence[Path], out: Path, operators: Sequence[Mapping[str, Any]]) -> tuple[float, int, str]:
-    """Run operators over images that lie on the disk; gives the seconds of the process, the images kept, its log.
+def data_juicer(
+    paths: Sequence[Path], out: Path, operators: Sequence[Mapping[str, Any]], texts: Sequence[str] = ()
+) -> tuple[float, int, str]:
+    """Run operators over images on the disk, each with its text where texts are given.
+
+    Returns the seconds of the process, the number of images kept, and its log.
 
     Raises:
         PeerMissing
     """
     lines, config, kept = out.with_suffix(".jsonl"), out.with_suffix(".json"), out / "kept.jsonl"
-    rows = [json.dumps({"text": "", "images": [str(path)]}) for path in paths]
+    texts = texts or [""] * len(paths)
+    rows = [json.dumps({"text": text, "images": [str(path)]}) for text, path in zip(texts, paths, strict=True)]
     lines.write_text("\n".join(rows) + "\n", encoding="utf-8")
     options = {
         "project_name": out.name,

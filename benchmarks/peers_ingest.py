@@ -143,7 +143,7 @@ def _ours(chosen: list[Path], out: Path) -> _Run:
     links = out.with_name(out.name + "-photos")
     links.mkdir()
     for number, path in enumerate(chosen):
-        (links / f"{number:04d}.jpg").symlink_to(path)
+        (links / f"{number:04d}.jpg").hardlink_to(path)
     recipe = DataRecipe.from_mapping(
         {
             "images": str(links),
