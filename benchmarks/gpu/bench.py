@@ -146,6 +146,7 @@ class Bench:
     def free(self) -> None:
         """Give the device's memory back, of models that nothing refers to any more."""
         if self.is_gpu:
+            torch._dynamo.reset()  # compiled code, and the memory of its recorded graphs
             gc.collect()
             torch.cuda.empty_cache()
 

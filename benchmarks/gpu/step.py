@@ -153,8 +153,8 @@ def memory(bench: Bench) -> Iterator[Measurement]:
 
     def measure(px: int, batch: int, keep: Keep) -> Row:
         config = bench.config(px)
-        before = torch.cuda.memory_allocated(bench.device) if bench.is_gpu else 0
         inputs = bench.inputs(config, batch)
+        before = torch.cuda.memory_allocated(bench.device) if bench.is_gpu else 0
         peak = predict(config, (px // 16, px // 16), int(inputs.mask.sum(1).max()), batch, keep)
         row: Row = {"predicted_gib": peak.total / GIB}
         training = Training(bench.new(config), inputs)
