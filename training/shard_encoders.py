@@ -20,11 +20,10 @@ from training.data.selection import Selection
 from training.data.transform import shapes_of, to_unit_range
 from training.encoders.base import TextEncoder
 from training.encoders.make import codec_for, text_encoder_for
+from training.encoders.pretrained import PIXELS_AT_ONCE
 from training.features import FeatureSet
 from training.stages import pixel_multiple
 
-PIXELS_AT_ONCE = 1 << 22
-"""Pixels of the pictures that go through the VAE together on a GPU."""
 PIECES_AHEAD = 1024
 """Captions and ends of samples among which captions of one length are looked for. It bounds memory: 180 tokens of
 T5-XXL in bf16 take 1.5 MB."""

@@ -1,11 +1,11 @@
 """The encoders at full size with random weights: pictures and captions per second, their share of the peak, and limits.
 
-The products are those of the jobs: the codec, the text encoder and CLIP as the jobs hold them. Decoding is left out.
+Codec, text encoder and CLIP are the jobs' own. Decoding, resizing and tokenising are left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from benchmarks.gpu.bench import Bench, Measurement, Row, by_batch, flops_of, limits, rates
 from benchmarks.training_step import CAPTION_LENGTHS
+from engine.ahead import in_batches
+from models.device import coming_back, sent
 
 if TYPE_CHECKING:  # imported where they are used: diffusers and transformers may be missing
     from models.clip import Clip
@@ -22,6 +24,8 @@ if TYPE_CHECKING:  # imported where they are used: diffusers and transformers ma
 
 GOAL = 0.5
 """Of the measured bf16 peak, at the best batch."""
+MOST_PIXELS = 16 * 1024**2
+"""Of a batch of the VAE."""
 
 SDXL_VAE: dict[str, Any] = {
     "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
@@ -63,13 +67,13 @@ def random_module(bench: Bench, make: Any, dtype: torch.dtype | None = None) -> 
 
 
 def random_vae(bench: Bench, dtype: torch.dtype | None = None) -> SdxlVae:
-    """The SDXL VAE as a codec."""
+    """The SDXL VAE as a codec that takes the pictures of a batch together."""
     from diffusers import AutoencoderKL
 
     from training.encoders.pretrained import SdxlVae
 
     sizes = TINY_VAE if bench.is_toy else SDXL_VAE
-    return SdxlVae(random_module(bench, lambda: AutoencoderKL(**sizes), dtype))
+    return SdxlVae(random_module(bench, lambda: AutoencoderKL(**sizes), dtype), together=True)
 
 
 class Words:
@@ -92,60 +96,93 @@ def random_t5(bench: Bench) -> T5Text:
 
 
 def random_clip(bench: Bench) -> Clip:
-    """CLIP ViT-L/14, for pictures alone."""
-    from transformers import CLIPConfig, CLIPModel
+    """CLIP ViT-L/14 with its own preprocessing, for pictures alone."""
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
     from models.clip import Clip
 
-    vision = TINY_CLIP if bench.is_toy else CLIP_L14
-    text = TINY_CLIP_TEXT if bench.is_toy else CLIP_TEXT
+    vision, text = (TINY_CLIP, TINY_CLIP_TEXT) if bench.is_toy else (CLIP_L14, CLIP_TEXT)
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=vision["projection_dim"])
-    nothing: Any = None
-    return Clip(random_module(bench, lambda: CLIPModel(config)), nothing, nothing, "random")
+    no_tokenizer: Any = None
+    return Clip(random_module(bench, lambda: CLIPModel(config)), CLIPImageProcessorPil(), no_tokenizer, "random")
+
+
+def as_the_jobs(
+    bench: Bench,
+    rows: Sequence[Any],
+    model: Callable[[list[Any]], Callable[[], Iterable[Any]]],
+    size: int,
+    kind: Callable[[Any], Hashable] = lambda row: True,
+) -> float:
+    """Rows per second of the loop that feeds a model in the jobs, rows and results in the host's memory."""
+
+    def run() -> None:
+        for _ in in_batches(lambda row: row, rows, model, threads=2, size=size, kind=kind, within=len(rows)):
+            pass
+
+    return len(rows) / bench.median_s(run, 2)
 
 
 def vae(bench: Bench) -> Iterator[Measurement]:
-    """Pictures to moments, one at a time as the jobs encode, and in batches; channels last; float32; what limits."""
+    """Pictures to moments: by batch on the device, also channels last; as the jobs encode; in float32; what limits."""
 
     def pixels(batch: int, px: int) -> Tensor:
         return torch.rand(batch, 3, px, px, device=bench.device) * 2 - 1
 
-    def whole(codec: SdxlVae, px: int) -> dict[int, float]:
-        """Pictures per second by batch, each batch in one pass."""
-        codec._vae.disable_slicing()
-        batches = [batch for batch in (1, 4, 16, 64) if batch * px**2 <= 16 * 1024**2]
-        return rates(bench, batches, lambda batch: partial(codec.moments, pixels(batch, px)))
+    def flops_of_one(codec: SdxlVae, px: int) -> int:
+        """Of the whole picture at once, whatever the codec does."""
+        return flops_of(lambda: codec._vae.encode(pixels(1, px).to(bench.dtype)))
 
     def measure(px: int) -> Row:
         codec = random_vae(bench)
-        few = pixels(4 if px <= 1024 else 1, px)
-        alone = len(few) / bench.median_s(lambda: codec.moments(few))
-        flops = flops_of(lambda: codec._vae.encode(few[:1].to(bench.dtype)))  # whole, whatever the codec does
-        found = whole(codec, px)
+        flops = flops_of_one(codec, px)
+        batches = [batch for batch in (1, 4, 16, 64) if batch * px**2 <= MOST_PIXELS]
+        found = rates(bench, batches, lambda batch: partial(codec.moments, pixels(batch, px)))
         codec._vae.to(memory_format=torch.channels_last)
-        last = whole(codec, px)
+        last = rates(bench, batches, lambda batch: partial(codec.moments, pixels(batch, px)))
         best = max(*found.values(), *last.values())
-        share = best * flops / bench.gemm_flops_per_s
         return {
-            "per_s": alone, "share_of_gemm": alone * flops / bench.gemm_flops_per_s, "ratio": share, "goal": GOAL,
+            "per_s": max(found.values()), "ratio": best * flops / bench.gemm_flops_per_s, "goal": GOAL,
             "per_s_by_batch": by_batch(found), "channels_last": by_batch(last), "tflop_each": flops / 1e12,
         }  # fmt: skip
 
-    def in_float32(px: int) -> Row:
-        codec, one = random_vae(bench, torch.float32), pixels(1, px)
-        return {"per_s": 1 / bench.median_s(lambda: codec.moments(one))}
+    def job(px: int) -> Row:
+        from training.encoders.pretrained import PIXELS_AT_ONCE
 
-    def limited(px: int) -> Row:
-        codec, one = random_vae(bench), pixels(1, px)
-        return limits(bench, lambda: codec.moments(one))
+        codec = random_vae(bench)
+        rng = np.random.default_rng(0)
+        seen = [rng.integers(0, 256, (3, px, px), np.uint8) for _ in range(8)]
+
+        def moments(batch: list[Any]) -> Callable[[], Iterable[Any]]:
+            return coming_back(codec.moments(sent(batch, bench.device) / 127.5 - 1))
+
+        size = max(1, PIXELS_AT_ONCE // px**2)
+        per_s = as_the_jobs(bench, seen * (1 if bench.is_toy else max(1, size // 2)), moments, size)
+        return {
+            "per_s": per_s,
+            "share_of_gemm": per_s * flops_of_one(codec, px) / bench.gemm_flops_per_s,
+            "batch": size,
+        }
+
+    def in_float32(px: int) -> Row:
+        codec, batch = random_vae(bench, torch.float32), max(1, 4 * 512**2 // px**2)
+        seen = pixels(1 if bench.is_toy else batch, px)
+        return {"per_s": len(seen) / bench.median_s(lambda: codec.moments(seen)), "batch": len(seen)}
+
+    def limited(px: int, batch: int) -> Row:
+        codec, seen = random_vae(bench), pixels(batch, px)
+        return limits(bench, lambda: codec.moments(seen))
 
     sides = {16: (1, 0)} if bench.is_toy else {512: (8, 0), 1024: (9, 1), 256: (7, 3), 2048: (12, 3)}
     for px, (cost_s, turn) in sides.items():
-        yield Measurement("vae", f"SDXL VAE encodes {px} px", cost_s, turn, partial(measure, px))
-    for px, turn in ((16, 0),) if bench.is_toy else ((1024, 2), (256, 4), (2048, 4)):
-        yield Measurement("vae", f"SDXL VAE, {px} px, one at a time: what limits it", 5, turn, partial(limited, px))
+        yield Measurement("vae", f"SDXL VAE, {px} px, on the device", cost_s, turn, partial(measure, px))
+    for px, turn in ((16, 0),) if bench.is_toy else ((512, 2), (1024, 3), (256, 4)):
+        yield Measurement("vae", f"SDXL VAE, {px} px, as the jobs encode", 7, turn, partial(job, px))
+    for px, batch, turn in ((16, 1, 0),) if bench.is_toy else ((1024, 4, 2), (256, 16, 4), (2048, 1, 4)):
+        what = f"SDXL VAE, {px} px, batch {batch}: what limits it"
+        yield Measurement("vae", what, 5, turn, partial(limited, px, batch))
     for px, turn in ((16, 0),) if bench.is_toy else ((512, 3), (1024, 4)):
-        yield Measurement("vae", f"SDXL VAE encodes {px} px in float32", 5, turn, partial(in_float32, px))
+        yield Measurement("vae", f"SDXL VAE, {px} px, in float32", 5, turn, partial(in_float32, px))
 
 
 def t5(bench: Bench) -> Iterator[Measurement]:
@@ -169,15 +206,13 @@ def t5(bench: Bench) -> Iterator[Measurement]:
     def job() -> Row:
         encoder = random_t5(bench)
         lengths = _lengths(16 if bench.is_toy else 1024)
-        captions = [" ".join(f"{place}{word}" for word in range(length)) for place, length in enumerate(lengths)]
-        flops = sum(flops_of(lambda length=length: encoder._model(inputs(1, length))) for length in (40, 200))
-        size = 2 if bench.is_toy else 32
-        spent = bench.median_s(lambda: sum(1 for _ in encoder.encode_many(captions, size)), 2)
-        per_token = flops / 240  # attention is a few percent of it
-        return {
-            "per_s": len(lengths) / spent, "tokens_per_s": sum(lengths) / spent,
-            "share_of_gemm": sum(lengths) * per_token / spent / bench.gemm_flops_per_s,
-        }  # fmt: skip
+        captions = [" ".join(f"{place}-{word}" for word in range(length)) for place, length in enumerate(lengths)]
+        tokens = [encoder.tokens(caption) for caption in captions]
+        per_token = flops_of(lambda: encoder._model(inputs(1, 150))) / 150  # attention is a few percent of it
+        per_s = as_the_jobs(bench, tokens, encoder.encoding, encoder.at_once, len)
+        tokens_per_s = per_s * sum(lengths) / len(lengths)
+        share = tokens_per_s * per_token / bench.gemm_flops_per_s
+        return {"per_s": per_s, "tokens_per_s": tokens_per_s, "share_of_gemm": share, "batch": encoder.at_once}
 
     @torch.no_grad()
     def limited(length: int, batch: int) -> Row:
@@ -186,7 +221,7 @@ def t5(bench: Bench) -> Iterator[Measurement]:
 
     for length, turn in ((12, 0),) if bench.is_toy else ((180, 0), (300, 2), (35, 3)):
         yield Measurement("t5", f"T5-XXL, captions of {length} tokens", 8, turn, partial(measure, length))
-    yield Measurement("t5", "T5-XXL, captions of 35 to 300 tokens, as the jobs encode them", 12, 1, job)
+    yield Measurement("t5", "T5-XXL, captions of 35 to 300 tokens, as the jobs encode", 12, 1, job)
     for length, batch, turn in ((12, 2, 0),) if bench.is_toy else ((180, 8, 4), (180, 1, 4)):
         what = f"T5-XXL, {batch} captions of {length} tokens: what limits it"
         yield Measurement("t5", what, 6, turn, partial(limited, length, batch))
@@ -221,15 +256,16 @@ def clip(bench: Bench) -> Iterator[Measurement]:
     def job(batch: int) -> Row:
         embedder = random_clip(bench)
         rng = np.random.default_rng(0)
-        seen = [rng.standard_normal((3, side, side), np.float32) for _ in range(batch)]
-        weight = rng.standard_normal(embedder.dim)
+        seen = [rng.integers(0, 256, (3, side, side), np.uint8) for _ in range(4 if bench.is_toy else 256)]
+        rows = seen * (1 if bench.is_toy else 16)
+        head = rng.standard_normal(embedder.dim)  # LAION's is one affine map
 
-        def score() -> None:
-            embeddings = embedder.embed_pixels(seen).astype(np.float64)
-            (embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)) @ weight  # the head is one affine map
+        def score(pixels: list[Any]) -> Callable[[], Iterable[Any]]:
+            embedding = embedder.embedding_pixels(pixels)
+            return lambda: embedding() @ head
 
         flops = flops_of(lambda: embedder.embed_pixels(seen[:1]))
-        per_s = batch / bench.median_s(score)
+        per_s = as_the_jobs(bench, rows, score, batch)
         return {"per_s": per_s, "share_of_gemm": per_s * flops / bench.gemm_flops_per_s}
 
     @torch.inference_mode()
@@ -240,7 +276,7 @@ def clip(bench: Bench) -> Iterator[Measurement]:
     yield Measurement("clip", "CLIP ViT-L/14, pictures that are on the device", 8, 0, measure)
     sizes: Sequence[tuple[int, int]] = ((2, 0),) if bench.is_toy else ((32, 2), (256, 3))
     for batch, turn in sizes:
-        what = f"CLIP ViT-L/14 and LAION's head, batch {batch}, pixels in the host's memory"
+        what = f"CLIP ViT-L/14 and LAION's head, batch {batch}, as the jobs score"
         yield Measurement("clip", what, 6, turn, partial(job, batch))
     most = sizes[-1][0]
     yield Measurement("clip", f"CLIP ViT-L/14, batch {most}: what limits it", 5, 4, partial(limited, most))

@@ -27,6 +27,8 @@ if TYPE_CHECKING:  # imported where they are used: they take seconds, and the en
 
 SCALING_FACTOR = 0.13025
 """Latents of the SDXL VAE are multiplied by this, which brings them to about unit variance; PixArt-Σ's."""
+PIXELS_AT_ONCE = 1 << 22
+"""Pixels of the pictures that go through the VAE together on a GPU."""
 CAPTIONS_AT_ONCE = 32
 """Captions of one length that go through T5 together on a GPU."""
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
