@@ -20,6 +20,7 @@ from benchmarks import (
     driver_memory,
     endpoint_speed,
     evaluation_speed,
+    few_steps,
     gate,
     hard_cases,
     hostile_pictures,
@@ -80,6 +81,7 @@ def main() -> None:
         *memory_table.BENCHMARKS,
         *training_cost.BENCHMARKS,
         *evaluation_speed.BENCHMARKS,
+        *few_steps.BENCHMARKS,
         *house.BENCHMARKS,
         *bit_flips.BENCHMARKS,  # tables of their own from here on
         *interrupts.BENCHMARKS,

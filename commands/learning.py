@@ -128,6 +128,9 @@ def sample(
     out: Annotated[Path, typer.Option(help="The PNG to write.", callback=local)] = Path("samples.png"),
     count: Annotated[int, typer.Option(help="How many training captions to draw.")] = 12,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights on disk to draw with, in place of a checkpoint.", callback=local)
+    ] = None,
 ) -> None:
     """Sample pictures from a trained model."""
     from commands.console import logging_to
@@ -137,10 +140,11 @@ def sample(
     with refusals(), logging_to(complaints, "training"):
         trained = TrainingRecipe.load(recipe, overrides or [])
         if prompt:
-            drawn = sample_prompts(trained, prompt, out, stage=stage, aspect=aspect, seed=seed)
+            drawn = sample_prompts(trained, prompt, out, stage=stage, aspect=aspect, seed=seed, weights=weights)
         else:
-            drawn = sample_grid(trained, stage=stage, out=out, count=count, seed=seed)
-        console.print(f"{len(drawn.captions)} pictures from stage {drawn.stage}: {shown(drawn.path)}")
+            drawn = sample_grid(trained, stage=stage, out=out, count=count, seed=seed, weights=weights)
+        source = f"stage {drawn.stage}" if weights is None else shown(weights)
+        console.print(f"{len(drawn.captions)} pictures from {source}: {shown(drawn.path)}")
 
 
 class LayoutName(StrEnum):

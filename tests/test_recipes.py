@@ -36,7 +36,8 @@ def test_a_recipe_that_is_nowhere_is_refused_with_the_names_there_are(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(
-        ValueError, match=r"no such recipe file.*ablate_demo, demo, evaluate_demo, folder, train_demo, train_sigma"
+        ValueError,
+        match=r"no such recipe file.*ablate_demo, demo, distil_demo, evaluate_demo, folder, train_demo, train_sigma",
     ):
         recipes.find(name)
 

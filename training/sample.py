@@ -32,7 +32,7 @@ from training.encoders.make import codec_for, text_encoder_for
 from training.model import PixArt
 from training.stages import copies_of, pixel_multiple, stage_data
 from training.stored_run import trained_checkpoints
-from training.weak_to_strong import model_config
+from training.weak_to_strong import model_config, starting_model
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,13 @@ class SampleReport:
 
 
 def sample_grid(
-    recipe: TrainingRecipe, *, stage: str | None = None, out: Path, count: int = 12, seed: int = 0
+    recipe: TrainingRecipe,
+    *,
+    stage: str | None = None,
+    out: Path,
+    count: int = 12,
+    seed: int = 0,
+    weights: Path | None = None,
 ) -> SampleReport:
     """Draw training captions and write a PNG: each training picture with the sampled one below it.
 
@@ -71,12 +77,13 @@ def sample_grid(
         stage: the stage to sample from; None is the last one that has a checkpoint.
         count: pictures, spread evenly over the stage's samples; fewer where there are fewer.
         seed: of the starting noise.
+        weights: on disk, in place of a checkpoint of the stage.
 
     Raises:
         ValueError: nothing is trained yet, or there is no such stage.
     """
     started = time.perf_counter()
-    model, trained = load_trained(recipe, stage)
+    model, trained = load_trained(recipe, stage, weights=weights)
     data = stage_data(recipe, trained)
     num_rows = data.rows.num_rows
     chosen = sorted({int(i) for i in np.linspace(0, num_rows - 1, min(count, num_rows))})
@@ -106,6 +113,7 @@ def sample_prompts(
     stage: str | None = None,
     aspect: str = "1.0",
     seed: int = 0,
+    weights: Path | None = None,
 ) -> SampleReport:
     """Draw any prompts: one is written as the picture itself; several side by side, and each also by itself.
 
@@ -113,6 +121,7 @@ def sample_prompts(
 
     Args:
         aspect: label of the aspect bucket, height / width.
+        weights: on disk, in place of a checkpoint of the stage.
 
     Raises:
         ValueError: no prompt, no such bucket, nothing trained yet, or no such stage.
@@ -122,7 +131,7 @@ def sample_prompts(
         raise ValueError("no prompt to sample; give at least one")
     if aspect not in LABELS:
         raise ValueError(f"no aspect bucket {aspect!r}; there are {', '.join(LABELS)}")
-    model, trained = load_trained(recipe, stage)
+    model, trained = load_trained(recipe, stage, weights=weights)
     shape = sizes(trained.resolution, pixel_multiple(recipe, trained))[aspect]
     seeds = [counter(prompt, f"sample/{seed}/{number}") for number, prompt in enumerate(prompts)]
     warn_of(prompts, aspect, recipe, trained)
@@ -173,15 +182,24 @@ def draw_prompts(model: PixArt, recipe: TrainingRecipe, stage: Stage, out: Path)
         write_grid([[picture] for picture in drawn], out)
 
 
-def load_trained(recipe: TrainingRecipe, stage: str | None, step: int | None = None) -> tuple[PixArt, Stage]:
+def load_trained(
+    recipe: TrainingRecipe, stage: str | None, step: int | None = None, weights: Path | None = None
+) -> tuple[PixArt, Stage]:
     """The averaged model of a stage, or of the last stage that has a checkpoint.
 
     Args:
         step: of the checkpoint; None is the newest.
+        weights: on disk, in place of a checkpoint: what a stage may name as its parent. The stage says the architecture
+            and how it is drawn; None is the last one.
 
     Raises:
-        ValueError: there is no such checkpoint.
+        ValueError: there is no such checkpoint, or the weights are of another architecture.
     """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if weights is not None:
+        trained = recipe.stages[-1] if stage is None else recipe.stage_named(stage)
+        drawn = trained.model_copy(update={"parent": str(weights.absolute())})
+        return starting_model(recipe, drawn, text_encoder_for(recipe.text).null()).eval().to(device), trained
     trained, found = trained_checkpoints(recipe, stage)
     step = max(found) if step is None else step
     if step not in found:
@@ -189,7 +207,7 @@ def load_trained(recipe: TrainingRecipe, stage: str | None, step: int | None = N
         raise ValueError(f"{recipe.out}: stage {trained.name} has no checkpoint of step {step:,} here; it has {kept}")
     model = PixArt(model_config(recipe, trained))
     load_checkpoint(model, found[step])
-    return model.eval().to("cuda" if torch.cuda.is_available() else "cpu"), trained
+    return model.eval().to(device), trained
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import DDPMScheduler
 
 from evaluation.painters import PipelinePainter, plans
 from schemas.evaluation import Model
@@ -49,6 +50,21 @@ def test_a_pipeline_draws_the_same_picture_of_a_seed_in_any_batch(pipeline: Path
     assert one.shape == (256, 256, 3) and one.dtype == np.uint8
     assert np.abs(alone.astype(int) - two).max() <= 1
     assert np.abs(one.astype(int) - two).max() > 10
+
+
+def test_a_one_step_model_of_others_starts_at_the_noise_level_that_its_makers_say(pipeline: Path) -> None:
+    """DMD and Nitro-1 come with the DDPM's scheduler; its one step at 400 is the predicted picture."""
+    (plan,) = plans("nitro", Model(diffusers=str(pipeline), resolution=256, steps=1, guidance=0, timestep=400))
+    assert plan.how["timestep"] == 400 and plan.load is not None
+    painter = plan.load("cpu")
+    assert isinstance(painter, PipelinePainter) and painter._knobs["timesteps"] == [400]
+    seen = []
+    painter._pipeline.scheduler = DDPMScheduler(beta_start=1e-4, beta_end=0.02)
+    painter._pipeline.transformer.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(kwargs["timestep"].tolist()), with_kwargs=True
+    )
+    (picture,) = painter(["a red boat"], [7])
+    assert seen == [[400]] and isinstance(picture, np.ndarray)
 
 
 def test_all_that_a_picture_depends_on_is_on_record(pipeline: Path, tmp_path: Path) -> None:

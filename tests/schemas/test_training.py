@@ -168,6 +168,16 @@ def test_the_demo_recipe_is_valid_and_walks_the_papers_chain():
     assert len({stage.resolution / stage.interpolation for stage in r.stages}) == 1  # positions span one range
 
 
+def test_the_demos_few_step_model_has_the_demos_model_and_codecs():
+    few, demo = (TrainingRecipe.load(RECIPES / name) for name in ("distil_demo.yaml", "train_demo.yaml"))
+    assert (few.model, few.latents, few.text) == (demo.model, demo.latents, demo.text)
+    stage, teacher = few.stages[0], demo.stages[-1]
+    for knob in ("resolution", "interpolation", "kv_compression", "multi_aspect"):
+        assert getattr(stage, knob) == getattr(teacher, knob)
+    assert few.parent_of(stage) == f"demo/model/04-{teacher.name}/step-{teacher.steps:08d}.pt"
+    assert few.distil_of(stage).guidance == demo.sample.guidance
+
+
 def test_the_papers_chain_is_a_recipe():
     recipe = TrainingRecipe.load(Path(__file__).parents[2] / "recipes" / "train_sigma.yaml")
     chain = [(stage.resolution, stage.interpolation, stage.steps, stage.batch) for stage in recipe.stages]

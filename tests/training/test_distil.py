@@ -12,14 +12,20 @@ import torch
 
 import training.sample
 from schemas.training import TrainingRecipe
+from training.data.chance import noise
 from training.data.loader import PaddedText
+from training.data.transform import from_unit_range
+from training.diffusion.schedule import linear_schedule
 from training.distil import Distillation, loss_of
+from training.encoders.make import codec_for, text_encoder_for
+from training.export.weights import read_model, write_weights
 from training.inputs import ModelInputs
 from training.metrics import read_metrics
 from training.model import PixArt
+from training.model.architecture import Hints
 from training.optim.gradients import loss_terms
 from training.parallel.distributed import World
-from training.sample import draw, load_trained
+from training.sample import draw, load_trained, noise_model, sample_grid, sample_prompts
 from training.stored_run import trained_checkpoints
 from training.train import train
 from training.weak_to_strong import model_config
@@ -130,3 +136,31 @@ def test_weights_without_the_compression_of_the_stage_are_no_teacher(values, tmp
     values["stages"] = [values["stages"][1] | {"parent": str(weights)}]
     with pytest.raises(ValueError, match=r"has no blocks\.1\..*distil learns from a parent as it is"):
         train(TrainingRecipe.from_mapping(values))
+
+
+def test_weights_in_the_published_layout_are_drawn_with_in_the_one_step_that_their_makers_say(recipe_values, tmp_path):
+    """As Nitro-1-PixArt comes: the names of diffusers' transformer in one file."""
+    recipe = TrainingRecipe.from_mapping(recipe_values | {"sample": {"steps": 1, "timestep": 400}})
+    stage = recipe.stages[0]
+    config, seed = model_config(recipe, stage), 11
+    published = PixArt(config)
+    torch.nn.init.normal_(published.final_layer.linear.weight, std=0.1)
+    torch.save({"state_dict": published.state_dict()}, tmp_path / "w.pth")
+    stored = read_model(tmp_path / "w.pth", hints=Hints(config.num_heads, config.image_size, config.pe_interpolation))
+    write_weights(stored, tmp_path / "transformer", "diffusers")
+    weights = (tmp_path / "transformer" / "diffusion_pytorch_model.safetensors").rename(tmp_path / "nitro.safetensors")
+
+    model, found = load_trained(recipe, "small", weights=weights)
+    assert found == stage
+    (picture,) = draw(model, recipe, stage, ["a boat"], [(32, 32)], [seed])
+    text = PaddedText.of([text_encoder_for(recipe.text).encode("a boat")])
+    start, schedule = noise([seed], (4, 4, 4)), linear_schedule()
+    predicted = noise_model(published, text.tokens, text.mask, recipe, dropped=False)(start, torch.tensor([400]))
+    clean = (start - schedule.sigma[400] * predicted) / schedule.signal[400]
+    expected = from_unit_range(codec_for(recipe.latents).decode(clean.detach().float()))[0].numpy()
+    assert np.abs(picture.astype(int) - expected).max() <= 1 and picture.std() > 1
+
+    sample_prompts(recipe, ["a boat"], tmp_path / "boat.png", stage="small", weights=weights)
+    assert (tmp_path / "boat.png").is_file()
+    with pytest.raises(ValueError, match=r"stage small: parent .*none\.pth does not exist"):
+        sample_grid(recipe, stage="small", out=tmp_path / "x.png", weights=tmp_path / "none.pth")
