@@ -99,6 +99,8 @@ def train(
     """
     require_wandb(recipe)
     wanted = recipe.stages if only_stage is None else (recipe.stage_named(only_stage),)
+    for stage in wanted if recipe.sample.every or recipe.evaluation.every else ():
+        recipe.sampling_of(stage)  # refused now, and not at the first picture
     with (
         places_named(recipe),
         world(recipe.process_timeout_s) as here,

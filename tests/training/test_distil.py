@@ -123,6 +123,13 @@ def test_the_guidance_and_the_decay_of_the_average_are_the_stages_own(values):
     assert (recipe.data_of(teacher).caption_drop, recipe.data_of(few).caption_drop) == (0.1, 0.0)
 
 
+def test_pictures_in_steps_that_cannot_be_are_refused_before_anything_is_trained(values):
+    sample = {"every": 4, "prompts": ["a"], "steps": 3}
+    with pytest.raises(ValueError, match=r"sample\.steps 3: stage few is a few-step model"):
+        train(recipe_of(values | {"sample": sample}))
+    assert not Path(values["out"]).exists()
+
+
 def test_a_changed_guidance_of_a_begun_stage_is_named(values):
     train(recipe_of(values, steps=4, distil={}))
     with pytest.raises(ValueError, match=r"stage\.distil\.guidance = 4\.5, the recipe now has 3\.0"):

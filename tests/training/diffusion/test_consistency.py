@@ -65,6 +65,16 @@ def test_one_step_at_400_is_what_a_pipeline_of_diffusers_makes_of_a_one_step_mod
     assert torch.allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("skip", [1, 5, 25, 125])
+def test_the_published_scheduler_takes_the_same_timesteps_where_it_is_given_the_skip(skip):
+    from diffusers import LCMScheduler
+
+    scheduler = LCMScheduler(**SCHEDULE, original_inference_steps=1000 // skip)
+    for steps in (1, 2, 4, 8):
+        scheduler.set_timesteps(steps)
+        assert scheduler.timesteps.tolist() == few_timesteps(steps, 999)
+
+
 def test_few_steps_meet_timesteps_that_are_learnt():
     assert [few_timesteps(steps, 999) for steps in (1, 2, 4)] == [[999], [999, 499], [999, 749, 499, 249]]
     for skip in (1, 5, 25, 125):
