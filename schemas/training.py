@@ -389,6 +389,25 @@ class Sample(StrictModel):
     """Says that the weights are a few-step model, and the noise level at which it takes pure noise: 400 for the one
     step of Nitro-1-PixArt. Null: a stage with `distil` starts at 999, any other is drawn by the DPM-Solver++."""
 
+    def sampling(self, name: str, *, few_steps: bool) -> Sampling:
+        """How pictures of a model are drawn.
+
+        Args:
+            name: of the model, for the message.
+            few_steps: whether the model was distilled.
+
+        Raises:
+            ValueError: a few-step model cannot take as many steps as this says.
+        """
+        if not few_steps and self.timestep is None:
+            return Sampling(self.steps, self.guidance, None)
+        steps = 4 if self.steps == Sample.model_fields["steps"].default else self.steps
+        if steps not in FEW_STEPS:
+            raise ValueError(
+                f"sample.steps {steps}: {name} is a few-step model, which draws in 1, 2, 4 or 8; set sample.steps=4"
+            )
+        return Sampling(steps, None, 999 if self.timestep is None else self.timestep)
+
 
 class Validation(StrictModel):
     """The loss of the averaged weights on a fixed grid of pictures, timesteps and noise."""
@@ -656,16 +675,7 @@ class TrainingRecipe(StrictModel):
         Raises:
             ValueError: a few-step model cannot take as many steps as the recipe says.
         """
-        drawing = self.sample
-        if stage.distil is None and drawing.timestep is None:
-            return Sampling(drawing.steps, drawing.guidance, None)
-        steps = 4 if drawing.steps == Sample.model_fields["steps"].default else drawing.steps
-        if steps not in FEW_STEPS:
-            raise ValueError(
-                f"sample.steps {steps}: stage {stage.name} is a few-step model, which draws in 1, 2, 4 or 8; set "
-                "sample.steps=4"
-            )
-        return Sampling(steps, None, 999 if drawing.timestep is None else drawing.timestep)
+        return self.sample.sampling(f"stage {stage.name}", few_steps=stage.distil is not None)
 
     @property
     def dataset_folder(self) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import textwrap
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +27,8 @@ from training.data.transform import from_unit_range
 from training.diffusion import guided, sample
 from training.diffusion.consistency import sample_few
 from training.diffusion.sampler import NoiseModel
+from training.encoders.alone import alone, encoded_alone
+from training.encoders.base import Codec
 from training.encoders.make import codec_for, text_encoder_for
 from training.model import PixArt
 from training.stages import copies_of, pixel_multiple, stage_data
@@ -131,28 +132,34 @@ def sample_prompts(
         raise ValueError("no prompt to sample; give at least one")
     if aspect not in LABELS:
         raise ValueError(f"no aspect bucket {aspect!r}; there are {', '.join(LABELS)}")
-    model, trained = load_trained(recipe, stage, weights=weights)
+    trained = stage_to_draw(recipe, stage, weights)
+    recipe.sampling_of(trained)
     shape = sizes(trained.resolution, pixel_multiple(recipe, trained))[aspect]
-    seeds = [counter(prompt, f"sample/{seed}/{number}") for number, prompt in enumerate(prompts)]
-    warn_of(prompts, aspect, recipe, trained)
-    drawn = draw(model, recipe, trained, list(prompts), [shape] * len(prompts), seeds)
+    warn_of(aspect, recipe, trained)
+    text = encoded_alone(recipe.text, prompts)
+    model, _ = load_trained(recipe, trained.name, weights=weights)
+    latents = denoised(model, recipe, trained, text, [shape] * len(prompts), seeds_of(prompts, seed))
+    del model
+    write_pictures(decoded(codec_for(recipe.latents), latents), out)
+    return SampleReport(out, trained.name, list(prompts), [], 0, time.perf_counter() - started)
+
+
+def seeds_of(prompts: Sequence[str], seed: int) -> list[int]:
+    """The seed of each prompt's noise: another one where a prompt comes twice."""
+    return [counter(prompt, f"sample/{seed}/{number}") for number, prompt in enumerate(prompts)]
+
+
+def write_pictures(drawn: Sequence[np.ndarray], out: Path) -> None:
+    """Write one picture as `out`; several side by side, and each also by itself, numbered."""
     if len(drawn) > 1:
         write_grid([[picture] for picture in drawn], out)
     for number, picture in enumerate(drawn, 1):
         itself = out if len(drawn) == 1 else out.with_name(f"{out.stem}-{number}{out.suffix}")
         write_png(Image.fromarray(picture.transpose(1, 2, 0)), itself)
-    return SampleReport(out, trained.name, list(prompts), [], 0, time.perf_counter() - started)
 
 
-def warn_of(prompts: Sequence[str], aspect: str, recipe: TrainingRecipe, trained: Stage) -> None:
-    """Log what a model was not trained for: prompts over the limit of its text encoder, shapes that no stage saw."""
-    encoder = text_encoder_for(recipe.text)
-    for prompt in prompts:
-        count = encoder.count(prompt)
-        if count > encoder.max_tokens:
-            log.warning(
-                "a prompt of %d tokens is cut to %d: %s", count, encoder.max_tokens, textwrap.shorten(prompt, 60)
-            )
+def warn_of(aspect: str, recipe: TrainingRecipe, trained: Stage) -> None:
+    """Log that a model never saw the shape it is to draw."""
     try:
         stages = recipe.stages[: recipe.stages.index(trained) + 1]
         seen = [aspect in aspects_of(recipe, stage) for stage in reversed(stages)]
@@ -182,6 +189,17 @@ def draw_prompts(model: PixArt, recipe: TrainingRecipe, stage: Stage, out: Path)
         write_grid([[picture] for picture in drawn], out)
 
 
+def stage_to_draw(recipe: TrainingRecipe, stage: str | None, weights: Path | None) -> Stage:
+    """The stage of that name; None is the last with a checkpoint, or the last of all for weights on disk.
+
+    Raises:
+        ValueError: there is no such checkpoint, or no such stage.
+    """
+    if weights is None:
+        return trained_checkpoints(recipe, stage)[0]
+    return recipe.stages[-1] if stage is None else recipe.stage_named(stage)
+
+
 def load_trained(
     recipe: TrainingRecipe, stage: str | None, step: int | None = None, weights: Path | None = None
 ) -> tuple[PixArt, Stage]:
@@ -197,9 +215,11 @@ def load_trained(
     """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if weights is not None:
-        trained = recipe.stages[-1] if stage is None else recipe.stage_named(stage)
+        trained = stage_to_draw(recipe, stage, weights)
         drawn = trained.model_copy(update={"parent": str(weights.absolute())})
-        return starting_model(recipe, drawn, text_encoder_for(recipe.text).null()).eval().to(device), trained
+        with alone(recipe.text) as encoder:
+            null = encoder.null()
+        return starting_model(recipe, drawn, null).eval().to(device), trained
     trained, found = trained_checkpoints(recipe, stage)
     step = max(found) if step is None else step
     if step not in found:
@@ -224,24 +244,53 @@ def draw(
     Raises:
         ValueError: the stage cannot be drawn in as many steps as the recipe says.
     """
+    encoder = text_encoder_for(recipe.text)
+    latents = denoised(model, recipe, stage, [encoder.encode(caption) for caption in captions], shapes, seeds)
+    return decoded(codec_for(recipe.latents), latents)
+
+
+@torch.no_grad()
+def denoised(
+    model: PixArt,
+    recipe: TrainingRecipe,
+    stage: Stage,
+    text: Sequence[Tensor],
+    shapes: Sequence[Shape],
+    seeds: Sequence[int],
+) -> list[Tensor]:
+    """Latents for each caption's vectors, (channels, h, w); those of one shape are drawn together.
+
+    Raises:
+        ValueError: the stage cannot be drawn in as many steps as the recipe says.
+    """
     sampling = recipe.sampling_of(stage)
-    codec, text_encoder = codec_for(recipe.latents), text_encoder_for(recipe.text)
     device = next(model.parameters()).device
-    pictures: list[np.ndarray | None] = [None] * len(captions)
+    found: dict[int, Tensor] = {}
     for shape in dict.fromkeys(shapes):
         members = [i for i, other in enumerate(shapes) if other == shape]
-        text = PaddedText.of([text_encoder.encode(captions[i]) for i in members])
-        caption, mask = text.tokens.to(device), text.mask.to(device)
-        cells = (shape[0] // LATENT_DOWNSAMPLING, shape[1] // LATENT_DOWNSAMPLING)
-        start = noise([seeds[i] for i in members], (codec.channels, *cells)).to(device)
+        padded = PaddedText.of([text[i] for i in members])
+        caption, mask = padded.tokens.to(device), padded.mask.to(device)
+        own = [seeds[i] for i in members]
+        start = pure_noise(recipe, shape, own).to(device)
+        latents = sampled(sampling, partial(noise_model, model, caption, mask, recipe), start, own)
+        found |= zip(members, latents, strict=True)
+    return [found[i] for i in range(len(text))]
 
-        latents = sampled(
-            sampling, partial(noise_model, model, caption, mask, recipe), start, [seeds[i] for i in members]
-        )
-        pixels = from_unit_range(codec.decode(latents)).cpu().numpy()
-        for i, picture in zip(members, pixels, strict=True):
-            pictures[i] = picture
-    return [picture for picture in pictures if picture is not None]
+
+def pure_noise(recipe: TrainingRecipe, shape: Shape, seeds: Sequence[int]) -> Tensor:
+    """What pictures of one shape begin as, (B, channels, h, w), each a function of its seed."""
+    height, width = (side // LATENT_DOWNSAMPLING for side in shape)
+    return noise(seeds, (recipe.latents.channels, height, width))
+
+
+def decoded(codec: Codec, latents: Sequence[Tensor]) -> list[np.ndarray]:
+    """The picture of each latent, (3, height, width) uint8."""
+    pictures: dict[int, np.ndarray] = {}
+    for shape in dict.fromkeys(each.shape for each in latents):
+        members = [i for i, other in enumerate(latents) if other.shape == shape]
+        pixels = from_unit_range(codec.decode(torch.stack([latents[i] for i in members]))).cpu().numpy()
+        pictures |= zip(members, pixels, strict=True)
+    return [pictures[i] for i in range(len(latents))]
 
 
 def sampled(sampling: Sampling, model: Callable[..., NoiseModel], start: Tensor, seeds: Sequence[int]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,10 @@ from models.weights import UNREADABLE, one_line
 
 if TYPE_CHECKING:  # imported where it is used: it takes seconds
     from transformers import T5EncoderModel
+
+
+BLOCKS = "encoder.block."
+"""What the names of the blocks' tensors begin with; the block's number follows."""
 
 
 class StoredTensors:
@@ -37,6 +42,15 @@ class StoredTensors:
         """Raise a ValueError where one of these is not there."""
         if missing := sorted(name for name in names if name not in self._files):
             raise ValueError(f"{self._folder}: lacks {missing[0]} and {len(missing) - 1} more tensors; get them anew")
+
+    def numbers(self) -> dict[str, int]:
+        """How many numbers each tensor has."""
+        found: dict[str, int] = {}
+        for path in sorted({*self._files.values()}):
+            with safe_open(path, "pt") as file:
+                here = [name for name, place in self._files.items() if place == path]
+                found |= {name: math.prod(file.get_slice(name).get_shape()) for name in here}
+        return found
 
     def read(self, names: Iterable[str], dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
         """Some of them, which are there."""
@@ -62,16 +76,16 @@ def streamed_t5(folder: Path, dtype: torch.dtype, device: torch.device) -> T5Enc
             model = T5EncoderModel(T5Config.from_pretrained(folder, local_files_only=True)).to(dtype)
     except UNREADABLE as error:
         raise ValueError(f"{folder}: the weights cannot be loaded ({one_line(error)}); get them anew") from None
-    stored, blocks = StoredTensors(folder), "encoder.block."
+    stored = StoredTensors(folder)
     names = [name for name, _ in model.named_parameters()]
-    kept = [name for name in names if not name.startswith(blocks)]
+    kept = [name for name in names if not name.startswith(BLOCKS)]
     stored.require(names)
     model.load_state_dict(stored.read(kept, dtype, device), strict=False, assign=True)
     model.tie_weights()
     model.eval().requires_grad_(False)
 
     def bring(block: nn.Module, number: int) -> None:
-        prefix = f"{blocks}{number}."
+        prefix = f"{BLOCKS}{number}."
         found = stored.read([prefix + name for name, _ in block.named_parameters()], dtype, device)
         block.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in found.items()}, assign=True)
 
