@@ -15,7 +15,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from schemas.buckets import LABELS, sizes
-from schemas.commit import atomic_write
 from schemas.ids import counter
 from schemas.training import LATENT_DOWNSAMPLING, Sampling, Stage, TrainingRecipe
 from training.checkpoint import load_checkpoint
@@ -31,16 +30,13 @@ from training.encoders.alone import alone, encoded_alone
 from training.encoders.base import Codec
 from training.encoders.make import codec_for, text_encoder_for
 from training.model import PixArt
+from training.picture_grid import write_grid, write_pictures
 from training.stages import copies_of, pixel_multiple, stage_data
 from training.stored_run import trained_checkpoints
 from training.weak_to_strong import model_config, starting_model
 
 log = logging.getLogger(__name__)
 
-GAP_PX = 6
-"""White between the pictures of a grid."""
-CELL_PX = 144
-"""Height up to which small pictures of a grid are enlarged."""
 THUMBNAIL_PX = 16
 """Side at which a sampled picture's likeness to its training picture is measured."""
 
@@ -147,15 +143,6 @@ def sample_prompts(
 def seeds_of(prompts: Sequence[str], seed: int) -> list[int]:
     """The seed of each prompt's noise: another one where a prompt comes twice."""
     return [counter(prompt, f"sample/{seed}/{number}") for number, prompt in enumerate(prompts)]
-
-
-def write_pictures(drawn: Sequence[np.ndarray], out: Path) -> None:
-    """Write one picture as `out`; several side by side, and each also by itself, numbered."""
-    if len(drawn) > 1:
-        write_grid([[picture] for picture in drawn], out)
-    for number, picture in enumerate(drawn, 1):
-        itself = out if len(drawn) == 1 else out.with_name(f"{out.stem}-{number}{out.suffix}")
-        write_png(Image.fromarray(picture.transpose(1, 2, 0)), itself)
 
 
 def warn_of(aspect: str, recipe: TrainingRecipe, trained: Stage) -> None:
@@ -337,29 +324,3 @@ def _thumbnail(pixels: np.ndarray) -> np.ndarray:
     small = np.asarray(Image.fromarray(pixels.transpose(1, 2, 0)).resize(size, Image.Resampling.BOX), dtype=np.float64)
     centred = small.ravel() - small.mean()
     return centred / max(float(np.linalg.norm(centred)), 1e-9)
-
-
-def write_grid(columns: Sequence[Sequence[np.ndarray]], out: Path, per_row: int = 6) -> None:
-    """Write columns of pictures, `per_row` columns in a row, as a PNG on white; small ones are enlarged by a whole
-    number, pixel by pixel."""
-    zoom = max(1, CELL_PX // max(picture.shape[1] for column in columns for picture in column))
-    columns = [[picture.repeat(zoom, axis=1).repeat(zoom, axis=2) for picture in column] for column in columns]
-    cell_height = max(picture.shape[1] for column in columns for picture in column) + GAP_PX
-    cell_width = max(picture.shape[2] for column in columns for picture in column) + GAP_PX
-    depth = max(len(column) for column in columns)
-    bands = -(-len(columns) // per_row)
-    width = min(per_row, len(columns)) * cell_width + GAP_PX
-    canvas = Image.new("RGB", (width, bands * (depth * cell_height + GAP_PX) + GAP_PX), "white")
-    for number, column in enumerate(columns):
-        band, place = divmod(number, per_row)
-        for line, picture in enumerate(column):
-            image = Image.fromarray(picture.transpose(1, 2, 0))
-            left = GAP_PX + place * cell_width + (cell_width - GAP_PX - image.width) // 2
-            top = GAP_PX + band * (depth * cell_height + GAP_PX) + line * cell_height
-            canvas.paste(image, (left, top + (cell_height - GAP_PX - image.height) // 2))
-    write_png(canvas, out)
-
-
-def write_png(image: Image.Image, out: Path) -> None:
-    with atomic_write(out) as file:
-        image.save(file, format="PNG")

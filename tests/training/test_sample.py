@@ -9,7 +9,8 @@ from PIL import Image
 from schemas.training import TrainingRecipe
 from training.data.reader import Sample
 from training.model import PixArt, PixArtConfig
-from training.sample import GAP_PX, likenesses, noise_model, write_grid
+from training.picture_grid import GAP_PX, write_grid
+from training.sample import likenesses, noise_model
 
 
 def picture(seed: int, height: int = 32, width: int = 32) -> np.ndarray:
