@@ -7,6 +7,7 @@
 # make ablations   Table 3 and the weak-to-strong claims at toy scale, and their figure in docs
 # make test-vllm   Share-Captioner on vLLM against transformers, and the endpoint at vLLM's and transformers' own servers,
 #             on the CPU, in an environment of its own
+# make test-executorch   models exported for ExecuTorch against torch, in an environment of its own
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -14,9 +15,10 @@ STAMP := $(VENV)/.set-up
 
 PEERS := .venv-peers
 VLLM := .venv-vllm
+EXECUTORCH := .venv-executorch
 GPU_PYTHON ?= python3
 
-.PHONY: setup demo demo-store test test-quick test-vllm pytest lint ablations bench bench-smoke bench-peers bench-peers-data bench-gpu clean
+.PHONY: setup demo demo-store test test-quick test-vllm test-executorch pytest lint ablations bench bench-smoke bench-peers bench-peers-data bench-gpu clean
 
 setup: $(STAMP)
 
@@ -73,6 +75,17 @@ $(VLLM)/.set-up: pyproject.toml constraints-vllm.txt
 	$(VLLM)/bin/pip install --quiet --no-deps --editable .
 	@touch $@
 
+# ExecuTorch also names Core ML's tools and hydra, which nothing here needs; the list is whole.
+test-executorch: $(EXECUTORCH)/.set-up
+	OMP_NUM_THREADS=1 $(EXECUTORCH)/bin/python -m pytest --noconftest -m '' tests/training/runtimes/test_executorch.py
+
+$(EXECUTORCH)/.set-up: pyproject.toml constraints-executorch.txt
+	$(PYTHON) -m venv $(EXECUTORCH)
+	$(EXECUTORCH)/bin/pip install --quiet --constraint constraints-executorch.txt torch
+	$(EXECUTORCH)/bin/pip install --quiet --no-deps --requirement constraints-executorch.txt
+	$(EXECUTORCH)/bin/pip install --quiet --no-deps --editable .
+	@touch $@
+
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
 
@@ -108,4 +121,4 @@ bench-gpu:
 	$(GPU_PYTHON) -m benchmarks.gpu --out bench-gpu --minutes $(or $(MINUTES),9) --only "$(ONLY)"
 
 clean:
-	rm -rf $(VENV) $(PEERS) $(PEERS)-data $(VLLM) bench-gpu demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(PEERS) $(PEERS)-data $(VLLM) $(EXECUTORCH) bench-gpu demo build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -10,7 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from commands.terminal import Overrides, StageName, TrainingFile, complaints, console, local, refusals, shown
+from commands.terminal import (
+    ImageSize,
+    NumHeads,
+    Overrides,
+    PeInterpolation,
+    Raw,
+    StageName,
+    TrainingFile,
+    Weights,
+    complaints,
+    console,
+    local,
+    refusals,
+    shown,
+)
 
 if TYPE_CHECKING:  # imported where they are used: the command starts fast
     from schemas.training import TrainingRecipe
@@ -156,9 +170,7 @@ class LayoutName(StrEnum):
 
 
 def convert(
-    source: Annotated[
-        Path, typer.Argument(metavar="SRC", help="A .pth, a checkpoint, .safetensors or a folder.", callback=local)
-    ],
+    source: Weights,
     target: Annotated[
         Path, typer.Argument(metavar="DST", help="The file or folder to write; must not exist.", callback=local)
     ],
@@ -172,10 +184,10 @@ def convert(
     text_encoder: Annotated[
         Path | None, typer.Option(help="Folder of T5 and its tokenizer: as --vae.", callback=local)
     ] = None,
-    raw: Annotated[bool, typer.Option("--raw", help="Of a checkpoint the last weights, not their average.")] = False,
-    num_heads: Annotated[int | None, typer.Option(help="Needed where SRC does not say; else its width / 72.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Needed where SRC does not say, px.")] = None,
-    pe_interpolation: Annotated[float | None, typer.Option(help="Where it is not image size / 512.")] = None,
+    raw: Raw = False,
+    num_heads: NumHeads = None,
+    image_size: ImageSize = None,
+    pe_interpolation: PeInterpolation = None,
 ) -> None:
     """Write weights in another layout: ours, the official .pth, diffusers' folder or a whole pipeline of it."""
     from commands.console import logging_to

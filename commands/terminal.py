@@ -87,6 +87,14 @@ TrainingFile = Annotated[
 ]
 StageName = Annotated[str | None, typer.Option("--stage", help="This stage only; the last trained one for sample.")]
 
+Weights = Annotated[
+    Path, typer.Argument(metavar="SRC", help="A .pth, a checkpoint, .safetensors or a folder.", callback=local)
+]
+Raw = Annotated[bool, typer.Option("--raw", help="Of a checkpoint the last weights, not their average.")]
+NumHeads = Annotated[int | None, typer.Option(help="Needed where SRC does not say; else its width / 72.")]
+ImageSize = Annotated[int | None, typer.Option(help="Needed where SRC does not say, px.")]
+PeInterpolation = Annotated[float | None, typer.Option(help="Where it is not image size / 512.")]
+
 
 def shown(text: str | Path) -> str:
     """A path or text for the console: never read as markup."""

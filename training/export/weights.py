@@ -209,8 +209,7 @@ def written_aside(target: Path) -> Iterator[Path]:
     Raises:
         ValueError: `target` exists, or cannot be written.
     """
-    if target.exists():
-        raise ValueError(f"{target}: exists already; choose another name, or remove it")
+    refuse_existing(target)
     aside = target.with_name(f"{target.name}.partial")
     _remove(aside)
     try:
@@ -225,6 +224,12 @@ def written_aside(target: Path) -> Iterator[Path]:
         raise ValueError(f"{target}: cannot be written ({str(error).splitlines()[0]})") from error
     finally:
         _remove(aside)
+
+
+def refuse_existing(target: Path) -> None:
+    """Raise a ValueError where something is at `target`."""
+    if target.exists():
+        raise ValueError(f"{target}: exists already; choose another name, or remove it")
 
 
 def _remove(path: Path) -> None:

@@ -134,20 +134,13 @@ class PixArt(nn.Module):
             block.compile(dynamic=True, backend=backend)
 
     def positions(self, grid: tuple[int, int], like: Tensor) -> Tensor:
-        """The position table of a token grid, (1, N, C), computed once per grid, device and dtype.
-
-        In a graph of dynamic size, where a side is a symbol, the graph computes it.
-        """
+        """The position table of a token grid, (1, N, C), computed once per grid, device and dtype."""
         key = (*grid, like.device, like.dtype)
-        is_known = all(isinstance(side, int) for side in grid)
-        if is_known and key in self._positions:
-            return self._positions[key]
-        c = self.config
-        table = position_table(*grid, c.hidden_size, c.base_tokens, c.pe_interpolation)
-        table = table.to(like.device, torch.float32).to(like.dtype)[None]
-        if is_known:
-            self._positions[key] = table
-        return table
+        if key not in self._positions:
+            c = self.config
+            table = position_table(*grid, c.hidden_size, c.base_tokens, c.pe_interpolation)
+            self._positions[key] = table.to(like.device, torch.float32).to(like.dtype)[None]
+        return self._positions[key]
 
     def forward(
         self,
@@ -161,21 +154,24 @@ class PixArt(nn.Module):
 
         Args:
             timestep: (B,) in 0..999, whole or fractional.
-            caption, caption_mask, drop_caption: as `from_sinusoid`.
+            caption, caption_mask, drop_caption: as `from_waves`.
         """
-        return self.from_sinusoid(latents, timestep_sinusoid(timestep), caption, caption_mask, drop_caption)
+        return self.from_waves(latents, timestep_sinusoid(timestep), caption, caption_mask, drop_caption)
 
-    def from_sinusoid(
+    def from_waves(
         self,
         latents: Tensor,
         sinusoid: Tensor,
         caption: Tensor,
         caption_mask: Tensor | None = None,
         drop_caption: Tensor | None = None,
+        positions: Tensor | None = None,
     ) -> Tensor:
-        """What `forward` computes once it has the `timestep_sinusoid`, (B, 256) float32.
+        """What `forward` computes once it has the sines and cosines, whose angles bf16 would round too much.
 
         Args:
+            sinusoid: (B, 256) float32, the `timestep_sinusoid`.
+            positions: (1, N, C) float32, the `position_table`; None takes the model's own.
             caption: (B, L, caption_channels), L at most `max_caption_tokens`.
             caption_mask: (B, L), non-zero where a token is valid; every row needs one. None: all are valid.
             drop_caption: (B,) bool; true replaces the caption by the null caption, under the caption's own mask.
@@ -193,7 +189,7 @@ class PixArt(nn.Module):
             )
         grid = (height // p, width // p)
         x = self.x_embedder(latents)  # (B, N, C)
-        x = x + self.positions(grid, x)
+        x = x + (self.positions(grid, x) if positions is None else positions.to(x.dtype))
         t = self.t_embedder.from_sinusoid(sinusoid)  # (B, C)
         modulation = self.t_block(t).reshape(batch, 6, -1)  # (B, 6, C)
         packing = None if caption_mask is None else Packing.of(caption_mask)

@@ -81,6 +81,14 @@ class Parity(StrictModel):
         return -20 * math.log10(max(self.relative_error, 1e-12))
 
 
+class Layer(StrictModel):
+    """A linear layer that the recipe's rounding moves, measured on its own: its input is what torch gives in fp32."""
+
+    name: str
+    relative_error: float
+    """Norm of the change of its output over the norm of the output."""
+
+
 class Manifest(StrictModel):
     """What `manifest.json` holds."""
 
@@ -92,13 +100,13 @@ class Manifest(StrictModel):
     recipe: Recipe
     origin: Origin
     architecture: dict[str, Any]
-    """The fields of `PixArtConfig`: image size, position-embedding interpolation, KV compression, widths."""
+    """The fields of `PixArtConfig`: widths, image size, position-embedding interpolation, KV compression."""
     guidance: float | None = None
     """The guidance that a distilled model has folded in; null where the sampler guides."""
     sizes: Sizes
-    max_caption_tokens: Pixels
-    caption_channels: Pixels
     parity: tuple[Parity, ...] = ()
+    worst_layers: tuple[Layer, ...] = ()
+    """The five linear layers that the recipe moves most; none in fp32."""
     files: dict[str, str]
     """sha256 of every other file of the folder, by its name."""
 

@@ -1,0 +1,98 @@
+"""The command `export`: a model for a runtime outside of torch."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from commands.terminal import (
+    ImageSize,
+    NumHeads,
+    PeInterpolation,
+    Raw,
+    Weights,
+    complaints,
+    console,
+    local,
+    refusals,
+    shown,
+)
+
+
+class RuntimeName(StrEnum):
+    """The runtimes that models are exported for."""
+
+    openvino = "openvino"
+    onnx = "onnx"
+    executorch = "executorch"
+
+
+class RecipeName(StrEnum):
+    """How weights and activations are kept."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    int8_dynamic = "int8-dynamic"
+    int4_g128 = "int4-g128"
+
+
+def export(
+    source: Weights,
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write; must not exist.", callback=local)],
+    runtime: Annotated[RuntimeName, typer.Option(help="What runs the model.")],
+    recipe: Annotated[RecipeName, typer.Option(help="How weights and activations are kept.")],
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Height and width in px, of a graph for this size alone.")
+    ] = None,
+    raw: Raw = False,
+    num_heads: NumHeads = None,
+    image_size: ImageSize = None,
+    pe_interpolation: PeInterpolation = None,
+) -> None:
+    """Write a model for a laptop's runtime, smaller and faster, and compare it with torch before it gets its name."""
+    with refusals(f"stopped; nothing is written at {target}"):
+        fixed = sides(size)  # before torch, which takes a second
+
+        from commands.console import JobProgress, logging_to
+        from training.model.architecture import Hints
+        from training.runtimes.export import STEPS, export_model
+
+        hints = Hints(num_heads, image_size, pe_interpolation)
+        with logging_to(complaints, "training"), JobProgress(complaints) as bar:
+            bar.begin("export", len(STEPS))
+            done = export_model(
+                source,
+                target,
+                runtime.value,
+                recipe.value,
+                ema=not raw,
+                hints=hints,
+                size=fixed,
+                step=lambda _: bar.advance("export", 1),
+            )
+        for note in done.notes:
+            complaints.print(f"note: {note}", markup=False, soft_wrap=True)
+        worst = max(done.manifest.parity, key=lambda each: each.relative_error)
+        megabytes = sum(path.stat().st_size for path in target.iterdir()) / 1e6
+        console.print(
+            f"{done.manifest.runtime} {done.manifest.runtime_version}, {done.manifest.recipe}: {megabytes:,.1f} MB, "
+            f"relative error at most {worst.relative_error:.1e} ({worst.sqnr_db:.0f} dB): {shown(target)}",
+            soft_wrap=True,
+        )
+
+
+def sides(size: str | None) -> tuple[int, int] | None:
+    """Height and width of `HxW`.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if size is None:
+        return None
+    if (match := re.fullmatch(r"(\d{1,6})x(\d{1,6})", size)) is None:
+        raise ValueError(f"--size {size}: write height x width in px, such as 512x768")
+    return int(match[1]), int(match[2])
