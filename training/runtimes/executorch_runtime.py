@@ -36,7 +36,10 @@ def _quantise(model: PixArt) -> None:
         return next((size for size in GROUPS if layer.in_features % size == 0), None)
 
     for group in GROUPS:
-        knobs = Int8DynamicActivationIntxWeightConfig(weight_dtype=torch.int4, weight_granularity=PerGroup(group))
+        knobs = Int8DynamicActivationIntxWeightConfig(
+            weight_dtype=torch.int4,  # type: ignore[attr-defined]  # torch has it from 2.7 on, its stubs do not
+            weight_granularity=PerGroup(group),
+        )
         quantize_(model, knobs, lambda layer, _, group=group: type(layer) is nn.Linear and group_of(layer) == group)
 
 
