@@ -40,6 +40,7 @@ BOUNDS: dict[Recipe, float] = {"fp32": 2e-5, "bf16": 1e-2}
 BROKEN = 0.9
 """Relative error above which no recipe is written: the graph is wrong, not rounded."""
 GIB = 2**30
+NO_NULL_CAPTION = "the source holds no null caption, so that its export draws without guidance alone"
 LIBRARIES = int(0.8 * GIB)
 """Memory of torch and a runtime before any weights."""
 
@@ -89,40 +90,36 @@ def export_model(
     require_recipe(runtime, recipe)
     require_installed(runtime, to_export=True)
     refuse_existing(target)
-    files = [*weights_files(source, ema=ema)[0]] if source.exists() else []
-    require_memory(sum(file.stat().st_size for file in files if file.is_file()) + LIBRARIES, f"reading {source}")
     step("read")
-    stored = read_model(source, ema=ema, hints=hints)
-    require_memory(export_bytes(stored.config), f"exporting {source}")
-    origin = origin_of(source, ema)
+    stored = read_within_memory(source, ema, hints)
     sizes = sizes_for(runtime, stored.config, size)
     step("compare")
     model = assembled(stored)
     cases, worst = reference(model, recipe, sizes)
-    notes = stored.notes
+    manifest = Manifest(
+        runtime=runtime,
+        runtime_version=str(installed(KINDS[runtime].runs[0])),
+        recipe=recipe,
+        origin=origin_of(source, ema),
+        architecture=asdict(stored.config),
+        guidance=guidance_of(source),
+        sizes=sizes,
+        worst_layers=worst,
+        files={},
+    )
+    null = stored.weights.get(NULL_CAPTION)
+    notes = stored.notes + (() if null is not None else (NO_NULL_CAPTION,))
+    del stored
     with written_aside(target) as aside:
         aside.mkdir()
-        if NULL_CAPTION in stored.weights:
-            save_file({NULL_CAPTION: stored.weights[NULL_CAPTION].float().contiguous()}, aside / NULL_CAPTION_FILE)
-        else:
-            notes += ("the source holds no null caption: its export draws without guidance alone",)
-        manifest = Manifest(
-            runtime=runtime,
-            runtime_version=str(installed(KINDS[runtime].runs[0])),
-            recipe=recipe,
-            origin=origin,
-            architecture=asdict(stored.config),
-            guidance=guidance_of(source),
-            sizes=sizes,
-            worst_layers=worst,
-            files={},
-        )
+        if null is not None:
+            save_file({NULL_CAPTION: null.float().contiguous()}, aside / NULL_CAPTION_FILE)
         step("convert")
         with quietly(), converting(manifest, source):
             writer(runtime)(model, sizes.fixed[0] if sizes.fixed else None, aside, recipe)
-        del stored, model
-        files_ = {path.name: digested(path, path.stat().st_size).hexdigest() for path in sorted(aside.iterdir())}
-        manifest = manifest.model_copy(update={"files": files_})
+        del model
+        files = {path.name: digested(path, path.stat().st_size).hexdigest() for path in sorted(aside.iterdir())}
+        manifest = manifest.model_copy(update={"files": files})
         step("check")
         parity = compared(opened(aside, manifest), cases)
         notes += judged(parity, manifest, target)
@@ -163,6 +160,15 @@ def quietly() -> Iterator[None]:
         root.handlers[:] = handlers
         root.setLevel(level)
         logging.disable(disabled)
+
+
+def read_within_memory(source: Path, ema: bool, hints: Hints | None) -> StoredModel:
+    """Read the weights, if this machine has the memory to read and to export them; else raise a ValueError."""
+    files = weights_files(source, ema=ema)[0] if source.exists() else []
+    require_memory(sum(file.stat().st_size for file in files if file.is_file()) + LIBRARIES, f"reading {source}")
+    stored = read_model(source, ema=ema, hints=hints)
+    require_memory(export_bytes(stored.config), f"exporting {source}")
+    return stored
 
 
 def require_memory(needed: int, what: str) -> None:
