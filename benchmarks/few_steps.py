@@ -20,6 +20,8 @@ from training.train import train
 SEEDS = (0, 1, 2, 3)
 PICTURES = 15
 GOAL = 0.9
+FEW = ((8, 999), (4, 999), (2, 999), (1, 999), (2, 749), (1, 499))
+"""Steps, and the noise level at which pure noise is taken."""
 
 
 def likeness(recipe: TrainingRecipe, out: Path) -> float:
@@ -44,10 +46,11 @@ def few_steps(folder: Path, demo: Path = Path("demo")) -> Iterator[str]:
     seconds = time.process_time() - begun
     teacher = TrainingRecipe.load(recipes.find("train_demo"), [place, f"out={demo / 'model'}"])
     whole = 0.0
+    few = [{"steps": steps, "timestep": timestep} for steps, timestep in FEW]
     for name, recipe, knobs in (
         *(("teacher, DPM-Solver++ with guidance", teacher, {"steps": steps}) for steps in (20, 8, 4, 2, 1)),
-        *(("teacher, few-step sampler", teacher, {"steps": n, "timestep": 999}) for n in (8, 4, 2, 1)),
-        *((f"few-step model, {seconds:.0f} CPU-s of training", student, {"steps": steps}) for steps in (8, 4, 2, 1)),
+        *(("teacher, few-step sampler", teacher, knobs) for knobs in few),
+        *((f"few-step model, {seconds:.0f} CPU-s of training", student, knobs) for knobs in few),
     ):
         drawn = recipe.model_copy(update={"sample": recipe.sample.model_copy(update=knobs)})
         found = likeness(drawn, grid)
@@ -56,6 +59,7 @@ def few_steps(folder: Path, demo: Path = Path("demo")) -> Iterator[str]:
         reached = f"{GOAL}, {'reached' if found / whole >= GOAL else 'missed'}"
         goal = reached if recipe is student and sampling.steps == 4 else ""
         calls = f"{sampling.steps} steps, {sampling.calls} calls"
+        calls += f", from {sampling.timestep}" if sampling.timestep else ""
         yield f"| {name}, {calls} | {found:.3f} | {whole:.3f} | {found / whole:.2f} | {goal} |"
 
 
