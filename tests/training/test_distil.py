@@ -11,6 +11,8 @@ import pytest
 import torch
 
 import training.sample
+from evaluation.painters import plans
+from schemas.evaluation import Model
 from schemas.training import TrainingRecipe
 from training.data.chance import noise
 from training.data.loader import PaddedText
@@ -86,6 +88,17 @@ def test_a_few_step_stage_resumes_to_the_bit_and_draws_in_few_steps(values, tmp_
         assert calls[:steps] == calls[steps:] == [(False, 1000 * (steps - n) / steps - 1) for n in range(steps)]
         assert recipe.sampling_of(few).calls == steps
         assert np.abs(pictures[0][0].astype(int) - pictures[1][1]).max() <= 1  # a picture depends on its own seed
+
+    (tmp_path / "recipe.yaml").write_text(undisturbed.to_yaml())
+    found = {"steps": 2, "sampler": "consistency", "timestep": 999, "guidance": None}
+    (plan,) = plans("few", Model(recipe=str(tmp_path / "recipe.yaml"), steps=2))
+    assert found.items() <= plan.how.items()
+    for knobs, why in (
+        ({"steps": 3}, r"models\.few: sample\.steps 3"),
+        ({"guidance": 2}, r"models\.few\.guidance: .*remove"),
+    ):
+        with pytest.raises(ValueError, match=why):
+            plans("few", Model(recipe=str(tmp_path / "recipe.yaml"), **knobs))
 
 
 def test_the_average_says_what_the_student_should_answer_and_in_evaluation_the_model_itself(values):
