@@ -25,6 +25,7 @@ from benchmarks import (
     hard_cases,
     hostile_pictures,
     house,
+    ingest_ceiling,
     interrupts,
     kv_compression,
     lanes,
@@ -55,6 +56,7 @@ def main() -> None:
     print("| benchmark | ours | beside it | ratio | goal |\n|---|---|---|---|---|")
     for benchmark in (
         *curation_speed.BENCHMARKS,
+        *ingest_ceiling.BENCHMARKS,
         *peers_probe.BENCHMARKS,
         *peers_ingest.BENCHMARKS,
         *data_path.BENCHMARKS,

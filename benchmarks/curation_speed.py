@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import simplejpeg
 from PIL import Image
 
 from commands import order
@@ -33,8 +31,6 @@ SIZES = {6: (3000, 2000), 12: (4243, 2828), 24: (6000, 4000)}
 INGEST_PHOTOS = 8
 MEMORY_PHOTOS = 4
 """A part of `workers_memory`."""
-COPIES = 12
-"""Of each photo, told apart by a byte behind the end marker: what a job costs once must not be seen."""
 PROXY_PX = 1024
 
 
@@ -130,53 +126,10 @@ def _pillow(data: bytes) -> None:
     image.load()
 
 
-def _simplejpeg(data: bytes) -> None:
-    height, width = simplejpeg.decode_jpeg_header(data)[:2]
-    least = shrunk_size((width, height), PROXY_PX)
-    simplejpeg.decode_jpeg(data, min_width=least[0], min_height=least[1])
-
-
 def _cpu_seconds(work: Callable[[], object]) -> float:
     begun = time.process_time()
     work()
     return time.process_time() - begun
-
-
-def ingest(folder: Path) -> Iterator[str]:
-    """Jobs ingest and fingerprint, tables and all, against the faster of two bare decodes to at least a proxy's size.
-
-    CPU time of this process; ours and both decoders in turn, three rounds of which the first is not counted; medians.
-    """
-    for megapixels, size in SIZES.items():
-        base = folder / str(megapixels)
-        paths = write_photos(base / "photos", INGEST_PHOTOS, size)
-        photos = [path.read_bytes() + bytes([copy]) for copy in range(COPIES) for path in paths]
-        for number, photo in enumerate(photos):
-            (base / "photos" / f"{number:04d}.jpg").write_bytes(photo)
-        rounds: list[tuple[float, ...]] = []
-        for number in range(3):
-            recipe = DataRecipe.from_mapping(
-                {
-                    "images": str(base / "photos"),
-                    "out": str(base / f"dataset-{number}"),
-                    "ingest": {"proxy_px": PROXY_PX},
-                    "run": {"runner": "local", "threads": 1},
-                }
-            )
-            steps = [step for step in order.pipeline(recipe) if step.job in ("ingest", "fingerprint")]
-            ours = _cpu_seconds(lambda recipe=recipe, steps=steps: pipeline.build(recipe, steps, Times()))
-            decoders = [
-                _cpu_seconds(lambda decoder=decoder, photos=photos: [decoder(photo) for photo in photos])
-                for decoder in (_pillow, _simplejpeg)
-            ]
-            rounds.append((ours, *decoders))
-        ours, pillow, strict = (statistics.median(column) for column in zip(*rounds[1:], strict=True))
-        name, ceiling = min(("Pillow's draft", pillow), ("simplejpeg", strict), key=lambda found: found[1])
-        count, num_bytes = len(photos), sum(map(len, photos)) / len(photos)
-        yield (
-            f"| ingest and fingerprint, {megapixels} MP, {num_bytes / 1e6:.1f} MB each, 1 thread "
-            f"| {ours / count * 1e3:.1f} ms | {name} alone {ceiling / count * 1e3:.1f} ms | {ceiling / ours:.2f} |"
-        )
 
 
 def truncation_checks(folder: Path) -> Iterator[str]:
@@ -270,4 +223,4 @@ def workers_memory(folder: Path) -> Iterator[str]:
         yield f"| {what} | {twenty} MB after 20 | after 2: {two} MB | |"
 
 
-BENCHMARKS = (header_probe, ingest, ingest_and_shards, ingest_memory, workers_memory, truncation_checks)
+BENCHMARKS = (header_probe, ingest_and_shards, ingest_memory, workers_memory, truncation_checks)

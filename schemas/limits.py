@@ -10,8 +10,7 @@ from PIL import Image
 
 from schemas import tiff
 from schemas.boxes import coding_styles, first_samples, items, num_tiles
-from schemas.jpeg_segments import SCAN, segments
-from schemas.parts import MOST_SCANS
+from schemas.parts import SCANS
 from schemas.slices import Sliced, most_parts
 
 MAX_SIDE = 1_000_000
@@ -47,7 +46,7 @@ def too_large(image: Image.Image, data: Sliced, size: tuple[int, int], max_pixel
     memory for more than its header has.
 
     Args:
-        image: opened from `data` and not loaded.
+        image: opened from `data` by `schemas.opening.open_file` and not loaded.
         size: of the picture by its header, px.
         max_pixels: largest picture that is decoded.
     """
@@ -57,7 +56,7 @@ def too_large(image: Image.Image, data: Sliced, size: tuple[int, int], max_pixel
     if max(size) > MAX_SIDE:
         return f"{size[0]}x{size[1]} px, the limit of a side is {MAX_SIDE} px"
     check = _CHECKS.get(image.format or "")
-    hidden = check(data, num_pixels, max_pixels) if check else None
+    hidden = check(data, num_pixels, max_pixels) if check else _scans(image.info.get(SCANS, 0), num_pixels)
     if any(tile.codec_name in Image.DECODERS for tile in getattr(image, "tile", ())[:1]):
         hidden = _slow(data, num_pixels)
     return hidden and f"{image.format}: {hidden}"
@@ -119,16 +118,13 @@ def _jpeg2000(data: Sliced, num_pixels: int, max_pixels: int) -> str | None:
     return None
 
 
-def _jpeg(data: Sliced, num_pixels: int, max_pixels: int) -> str | None:
-    """`schemas.parts` counts the scans, too; of a small picture it is content with many."""
+def _scans(num: int, num_pixels: int) -> str | None:
+    """`schemas.parts` counts the scans of a JPEG; of a small picture it is content with many."""
     most = max(_MOST_SCANNED // max(num_pixels, 1), _USUAL_SCANS)
-    if most >= MOST_SCANS or not isinstance(data, bytes):
-        return None
-    num = sum(segment.marker == SCAN for segment in segments(data))
     return f"it has {num} scans, the limit for {num_pixels} px is {most}" if num > most else None
 
 
-_CHECKS = {"JPEG": _jpeg, "MPO": _jpeg, "TIFF": _tiff, "AVIF": _avif, "JPEG2000": _jpeg2000}
+_CHECKS = {"TIFF": _tiff, "AVIF": _avif, "JPEG2000": _jpeg2000}
 
 
 def _blocks_per_pixel(style: bytes) -> float:

@@ -17,7 +17,7 @@ from typing import IO, cast
 from PIL import Image, ImageFile, TiffImagePlugin
 
 from schemas import png, tiff
-from schemas.parts import check_parts
+from schemas.parts import SCANS, check_parts
 from schemas.slices import Sliced
 
 Image.MAX_IMAGE_PIXELS = None  # the limit is ours, checked from the header: see `schemas.pixels.open_picture`
@@ -48,7 +48,7 @@ def open_file(data: Sliced, formats: tuple[str, ...] | None = None, *, header_on
     """Pillow's view of a file whose header is read; it is not decoded yet.
 
     Of a TIFF it is the first page. What is left out of the metadata of a PNG (`schemas.png.tidy`) is counted in
-    `info[LEFT_OUT]`.
+    `info[LEFT_OUT]`, the scans of a JPEG in `info[SCANS]`.
 
     Args:
         data: the whole file. One that is read lazily must also be a file.
@@ -58,7 +58,7 @@ def open_file(data: Sliced, formats: tuple[str, ...] | None = None, *, header_on
     Raises:
         Errors of `schemas.pixels.DECODER_ERRORS`: the bytes are none of these formats, or their header is damaged.
     """
-    check_parts(data)
+    num_scans = check_parts(data).get(SCANS, 0)
     num_left_out = 0
     if data.startswith(png.SIGNATURE):
         data, num_left_out = png.tidy(data, header_only=header_only)
@@ -66,6 +66,8 @@ def open_file(data: Sliced, formats: tuple[str, ...] | None = None, *, header_on
     image = Image.open(file, formats=picture_formats() if formats is None else formats)
     if num_left_out:
         image.info[LEFT_OUT] = num_left_out
+    if num_scans:
+        image.info[SCANS] = num_scans
     if image.format == "TIFF":
         if page := tiff.first_page(data):
             image.seek(page)

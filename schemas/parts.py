@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice, repeat
 
 from schemas import tiff
@@ -16,15 +16,19 @@ from schemas.slices import Sliced, TooManyParts, most_parts
 MOST_SCANS = 100
 """Passes over a JPEG. Encoders make about ten; each costs a pass over all of its blocks, however few bytes it has."""
 _HEADER = "bytes or more in its header"
-_MOST = {"scans": MOST_SCANS, "segments of EXIF": 100, "names of items": 20_000, _HEADER: most_parts(0)}
+SCANS = "scans"
+_MOST = {SCANS: MOST_SCANS, "segments of EXIF": 100, "names of items": 20_000, _HEADER: most_parts(0)}
 """Parts that cost more the more there are. Pillow joins segments of EXIF one by one: a thousand of 64 KB take half a
 minute. Each name of an item in a table of an AVIF is looked up among all before: 60,000 take 10 s."""
 
 
-def check_parts(data: Sliced) -> None:
+def check_parts(data: Sliced) -> Mapping[str, int]:
     """Count the parts of a file, up to those that it may have.
 
     A JPEG or a GIF that is read lazily is not counted, and a PNG's chunks are counted by `schemas.png.tidy`.
+
+    Returns:
+        Kind of part -> how many there are.
 
     Raises:
         TooManyParts: says which.
@@ -32,7 +36,7 @@ def check_parts(data: Sliced) -> None:
     known = next((count for start, count in _COUNTS.items() if data.startswith(start)), None)
     count = _items if data[4:8] == b"ftyp" else known
     if count is None or (count in (_jpeg, _gif) and not isinstance(data, bytes)):
-        return
+        return {}
     most = most_parts(len(data))
     found = Counter(islice(count(data), most + 1))
     for kind, limit in _MOST.items():
@@ -40,6 +44,7 @@ def check_parts(data: Sliced) -> None:
             raise TooManyParts(f"it has {found[kind]} {kind}, the limit is {limit}")
     if found.total() > most:
         raise TooManyParts(f"it has more than {most} {found.most_common(1)[0][0]} in its {len(data)} bytes")
+    return found
 
 
 def _jpeg(data: bytes) -> Iterator[str]:
@@ -47,7 +52,7 @@ def _jpeg(data: bytes) -> Iterator[str]:
     for segment in segments(data):
         yield from repeat("runs of 16 bytes between segments", (segment.start - at) // 16)
         is_exif = segment.marker == 0xE1 and segment.payload.startswith(b"Exif\0\0")
-        yield "scans" if segment.marker == SCAN else "segments of EXIF" if is_exif else "segments"
+        yield SCANS if segment.marker == SCAN else "segments of EXIF" if is_exif else "segments"
         at = segment.data_end
 
 

@@ -191,7 +191,7 @@ def _shrunk(image: Image.Image, longest_px: int | None) -> Image.Image:
         return image
     if image.mode not in ("L", "RGB", "CMYK"):  # bits, Lab and the like do not mix as they are
         image = image.convert("RGB")
-    small = Image.new(image.mode, shrunk_size(image.size, longest_px))
+    small = Image.new(image.mode, shrunk_size(image.size, longest_px), None)
     Resizer().resize_pil(image, small, LANCZOS)
     return small
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import simplejpeg
 from cykooz_resizer import Resizer
 from PIL import Image
 
 from engine.ahead import ahead
 from engine.map_job import MapJob, Worker, naming
 from engine.runner import Progress
-from schemas.pixels import LANCZOS, open_limited, open_rgb
+from schemas.pixels import LANCZOS, open_rgb
 from schemas.recipe import DataRecipe
 from schemas.tables import FINGERPRINTS
 
@@ -70,7 +71,7 @@ def phash(image: Image.Image) -> int:
         image: RGB or L, of any size.
     """
     grey = np.asarray(image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), dtype=np.float64)
-    return _colour_hash(image) if grey.std() < _FLAT else _dct_hash(grey)
+    return _colour_hash(image) if grey.std() < _FLAT else dct_hash(grey)
 
 
 def proxy_phash(jpeg: bytes) -> int:
@@ -79,17 +80,16 @@ def proxy_phash(jpeg: bytes) -> int:
     Args:
         jpeg: upright, sRGB, without metadata, as `curation.ingest.ingest.encode_proxy` makes it.
     """
-    image = open_limited(jpeg, ("JPEG",))
-    halves = 2 if min(image.size) >= _HALVED_PX else 1
-    image.draft("L", (image.width // halves, image.height // halves))
-    image.load()
-    small = Image.new("L", (_SIDE, _SIDE))
-    Resizer().resize_pil(image, small, LANCZOS)
+    height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]
+    halves = 2 if min(width, height) >= _HALVED_PX else 1
+    luminance = simplejpeg.decode_jpeg(jpeg, "GRAY", min_height=height // halves, min_width=width // halves)
+    small = Image.new("L", (_SIDE, _SIDE), None)
+    Resizer().resize_pil(Image.fromarray(luminance[:, :, 0]), small, LANCZOS)
     grey = np.asarray(small, dtype=np.float64)
-    return _colour_hash(open_rgb(jpeg)) if grey.std() < _FLAT else _dct_hash(grey)
+    return _colour_hash(open_rgb(jpeg)) if grey.std() < _FLAT else dct_hash(grey)
 
 
-def _dct_hash(grey: np.ndarray) -> int:
+def dct_hash(grey: np.ndarray) -> int:
     basis, rows, columns = _dct_basis(), *_zigzag()
     spectrum = basis @ grey @ basis.T
     lowest = np.round(spectrum[rows, columns], 3)  # so that a zero with a rounding error is zero on every machine

@@ -113,7 +113,7 @@ def open_image(data: bytes | LazyBytes, max_pixels: int = MAX_PIXELS) -> tuple[I
         decoders = known if kind is None else (kind.name,)
         image = _opened(data, kind, decoders)
         header = header_of(image, data)
-        if header.format == "GIF":  # counting its frames may have moved past the first one
+        if header.format == "GIF" and image.tell():  # counting its frames broke off behind the first one
             image = _opened(data, kind, decoders)
     except DECODER_ERRORS as error:
         raise _not_opened(data, kind, error) from error

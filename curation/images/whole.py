@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 from collections import deque
 
+import numpy as np
 from PIL import Image
 
 from curation.images.boxes import item_media_end, jpeg2000_end
@@ -18,6 +20,7 @@ _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 
 ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 """Interlace passes: first column, first row, step of columns, step of rows (section 8.2)."""
+_ONE_PASS = ((0, 0, 1, 1),)
 
 _STEP_BYTES = 1 << 20
 
@@ -36,7 +39,7 @@ def missing_part(data: bytes, image_format: str, loaded: Image.Image, is_checked
         return missing_blocks(data) if missing is None and not is_checked else missing
     check = _ENDS.get(image_format)
     missing = check(data) if check else None
-    if missing is None and image_format == "PNG" and may_lack_rows(loaded):
+    if missing is None and image_format == "PNG" and is_still_marked(loaded):
         missing = missing_rows(data)
     return missing
 
@@ -52,21 +55,45 @@ def cut_short(data: bytes, image_format: str) -> str | None:
     return next((missing for check in checks if check and (missing := check(data)) is not None), None)
 
 
-def may_lack_rows(loaded: Image.Image) -> bool:
-    """Whether Pillow may have left out the last rows of a PNG: it leaves them zero, and says nothing.
+def mark_last_row(image: Image.Image) -> None:
+    """Fill the row of an opened PNG that its stream ends with, so that it shows whether Pillow decodes this row.
 
-    An interlaced PNG does not end with its last row, so it always may.
+    Pillow passes over rows that are missing and says nothing. It refuses a file without any pixels, which is left as it
+    is.
     """
-    if loaded.info.get("interlace"):
-        return True
-    last_row = loaded.crop((0, loaded.height - 1, loaded.width, loaded.height))
-    return not any(last_row.tobytes())
+    if not image.tile:  # type: ignore[attr-defined]
+        return
+    under = Image.new(image.mode, image.size, None)
+    under.paste(_mark(image), (0, _last_row(image)[0]))
+    image.im = under.im
+
+
+def is_still_marked(loaded: Image.Image) -> bool:
+    """Whether the last row is as `mark_last_row` left it; of a picture of a few pixels that may be a coincidence."""
+    row, columns = _last_row(loaded)
+    found = loaded.crop((0, row, loaded.width, row + 1))
+    return np.array_equal(np.asarray(found)[0, columns], np.asarray(_mark(loaded))[0, columns])
+
+
+def _mark(image: Image.Image) -> Image.Image:
+    """A row of noise, which no picture has."""
+    noise = hashlib.shake_128(b"no decoder wrote this row").digest(4 * image.width)
+    return Image.frombytes(image.mode, (image.width, 1), noise)
+
+
+def _last_row(image: Image.Image) -> tuple[int, slice]:
+    """The row whose pixels come last in the stream, and those columns of it that its pass fills."""
+    for x, y, across, down in reversed(ADAM7 if image.info.get("interlace") else _ONE_PASS):
+        if x < image.width and y < image.height:
+            return range(y, image.height, down)[-1], slice(x, None, across)
+    raise AssertionError("the first pass has the first pixel")
 
 
 def missing_rows(data: bytes) -> str | None:
     """The part that is missing of the compressed stream of a PNG, or None where it holds all rows.
 
-    The stream is inflated a megabyte at a time and thrown away, which costs as much as a third of decoding it.
+    The stream is inflated a megabyte at a time and thrown away, which costs as much as a third of decoding it: only for
+    a file whose last row was not decoded.
     """
     header = next(((start, length) for name, start, length in png.chunks(data) if name == b"IHDR"), None)
     if header is None or header[1] < 13:
@@ -89,7 +116,7 @@ def missing_rows(data: bytes) -> str | None:
 
 def stream_bytes(width: int, height: int, bits_per_pixel: int, interlaced: bool) -> int:
     """Bytes of the inflated stream: each row of each pass is a filter byte and its pixels, padded to whole bytes."""
-    passes = ADAM7 if interlaced else ((0, 0, 1, 1),)
+    passes = ADAM7 if interlaced else _ONE_PASS
     num = 0
     for first_column, first_row, column_step, row_step in passes:
         columns = max(0, -(-(width - first_column) // column_step))

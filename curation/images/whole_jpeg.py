@@ -11,6 +11,7 @@ import re
 import struct
 from collections.abc import Iterator
 
+import pyarrow as pa
 import simplejpeg
 from PIL import Image
 
@@ -21,8 +22,8 @@ from schemas.pixels import DECODER_ERRORS
 
 _SEQUENTIAL = (0xC0, 0xC1)
 """Start-of-frame markers of baseline and extended sequential JPEG (ITU-T T.81, table B.1)."""
-_LAYOUTS = {"RGB": ("RGB", "RGB"), "L": ("GRAY", "L"), "CMYK": ("CMYK", "CMYK;I")}
-"""Pillow's mode -> the decoder's colour space, and how Pillow reads its rows: it stores the ink of CMYK inverted."""
+_LAYOUTS = {"RGB": "RGBX", "L": "GRAY", "CMYK": "CMYK"}
+"""Pillow's mode -> the decoder's colour space in which a pixel has as many bytes as Pillow's own."""
 
 _ENDINGS = {
     "premature end of data segment": "its data ends before its last block",
@@ -74,15 +75,16 @@ def decode_whole(image: Image.Image, data: bytes) -> Image.Image | None:
     """
     if image.mode not in _LAYOUTS:
         return None
-    colours, raw_mode = _LAYOUTS[image.mode]
     try:
-        pixels = simplejpeg.decode_jpeg(data, colours, min_width=image.width, min_height=image.height)
+        pixels = simplejpeg.decode_jpeg(data, _LAYOUTS[image.mode], min_width=image.width, min_height=image.height)
     except ValueError as objection:
         _refuse_damage(data, _UNKNOWN_LAYOUT in str(objection))
         return None
     if pixels.shape[:2] != (image.height, image.width):
         return None
-    whole = Image.frombuffer(image.mode, image.size, pixels, "raw", raw_mode, 0, 1)
+    if image.mode == "CMYK":
+        pixels = ~pixels  # Pillow stores the ink inverted
+    whole = Image.fromarrow(pa.array(pixels.reshape(-1)), image.mode, image.size)  # without a copy
     whole.info = dict(image.info)
     return whole
 
@@ -174,11 +176,12 @@ def missing_scans(data: bytes) -> str | None:
     """
     lowest_bits: dict[int, list[int]] = {}
     sequential = False
-    for marker, *_, payload in segments(data):
-        if is_frame(marker):
-            lowest_bits, sequential = _components(payload), marker in _SEQUENTIAL
-        elif marker == SCAN:
-            if not _note_scan(payload[:-3] + _ALL_BANDS if sequential else payload, lowest_bits):
+    for segment in segments(data):
+        if is_frame(segment.marker):
+            lowest_bits, sequential = _components(segment.payload), segment.marker in _SEQUENTIAL
+        elif segment.marker == SCAN:
+            scan = segment.payload[:-3] + _ALL_BANDS if sequential else segment.payload
+            if not _note_scan(scan, lowest_bits):
                 return None  # no scan of this frame: the file is corrupt rather than cut, and the decoder refuses it
             if not _unfinished(lowest_bits):
                 return None
@@ -241,11 +244,11 @@ def _unfinished(lowest_bits: dict[int, list[int]]) -> int:
 def _has_one_scan(data: bytes) -> bool:
     """Whether the frame is sequential and its first scan holds all components."""
     num_components = 0
-    for marker, *_, payload in segments(data):
-        if marker == SCAN:
-            return num_components > 0 and payload[:1] == bytes([num_components])
-        if is_frame(marker):
-            if marker not in _SEQUENTIAL:
+    for segment in segments(data):
+        if segment.marker == SCAN:
+            return num_components > 0 and segment.payload[:1] == bytes([num_components])
+        if is_frame(segment.marker):
+            if segment.marker not in _SEQUENTIAL:
                 return False
-            num_components = payload[5] if len(payload) > 5 else 0
+            num_components = segment.payload[5] if len(segment.payload) > 5 else 0
     return False

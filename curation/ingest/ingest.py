@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 from PIL import Image
 
-from curation.images.decode import Decoded, decode
+from curation.images.decode import Decoded, decode, keep_freed_memory
 from curation.images.header import Unreadable
 from curation.ingest.away import AwayCheck, local_roots
 from curation.ingest.takedown_log import NOTHING_WITHHELD, Withheld, read_log
@@ -61,6 +61,7 @@ class IngestWorker(Worker):
     ) -> None:
         """Load Pillow's decoders before several threads need them at once, and read the log of takedowns."""
         picture_formats()
+        keep_freed_memory()
         self.withheld = Withheld(read_log(Dataset(root)) if root else [])
         self.knobs = knobs
         self.threads = threads

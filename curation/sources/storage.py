@@ -107,9 +107,12 @@ def read_file(path: str, most_bytes: int | None = None) -> bytes:
         OSError: as of `open_file`, or it has more than `most_bytes`.
     """
     with open_file(path) as file:
-        check_size(os.fstat(file.fileno()).st_size, most_bytes)
-        data = file.read() if most_bytes is None else file.read(most_bytes + 1)
-        check_size(len(data), most_bytes)  # it may grow, or be one of those whose size is never known
+        size = os.fstat(file.fileno()).st_size
+        check_size(size, most_bytes)
+        data = file.read(size + 1)  # memory for `most_bytes` takes longer than reading a photograph
+        if len(data) > size:  # it grows, or is one of those whose size is never known
+            data += file.read() if most_bytes is None else file.read(most_bytes + 1 - len(data))
+            check_size(len(data), most_bytes)
         return data
 
 

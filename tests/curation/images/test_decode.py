@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import platform
 import random
 import re
 import resource
 import struct
+import sys
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -16,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from curation.images.decode import decode
+from curation.images.decode import decode, keep_freed_memory
 from curation.images.header import Unreadable
 from curation.images.whole import cut_short
 from curation.ingest.ingest import ingest_row
@@ -135,6 +140,49 @@ def test_pages() -> None:
 
 def test_the_first_view_of_an_mpo() -> None:
     assert decode(animation("MPO", 2)).image.getpixel((10, 10)) == pytest.approx((0, 40, 200), abs=4)
+
+
+def calls_of(work: Callable[[], object]) -> Counter[str]:
+    """How often each Python function was called meanwhile."""
+    found = Counter[str]()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            found[f"{frame.f_globals.get('__name__')}.{frame.f_code.co_name}"] += 1
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return found
+
+
+@pytest.mark.parametrize(
+    "image_format", ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "AVIF", "BMP", "JPEG2000", "PPM", "TGA"]
+)
+def test_the_header_of_a_file_is_opened_once(image_format: str) -> None:
+    data = encode(photo("chelsea.png"), image_format)
+    assert calls_of(lambda: decode(data, longest_px=100))["PIL.Image.open"] == 1
+
+
+def test_the_samples_of_a_jpeg_are_searched_for_markers_once() -> None:
+    """Of a progressive one a second time, for the headers of its scans."""
+    data = encode(photo("chelsea.png").resize((2700, 1900)), "JPEG")  # so large that the number of its scans matters
+    calls = calls_of(lambda: decode(data, longest_px=1024))
+    assert calls["schemas.jpeg_segments._past_samples"] == 1
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
+def test_memory_that_was_freed_is_used_again() -> None:
+    keep_freed_memory()
+    faults = []
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        pieces = [bytearray(6 << 20), bytearray(8 << 20)]
+        del pieces
+        faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+    assert min(faults[1:]) < 100, faults
 
 
 def test_the_first_frame_counts_where_a_later_one_is_broken() -> None:

@@ -82,17 +82,36 @@ def test_missing_rows_of_an_interlaced_file_are_found() -> None:
     )
 
 
-def test_a_normal_file_is_inflated_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pillow inflates it in C; we do again only where the last row is zero, as Pillow leaves a missing one."""
-    inflaters: list[Any] = []
+@pytest.fixture
+def inflaters(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Those that Python has made; Pillow's are C."""
+    made: list[Any] = []
     make_inflater = zlib.decompressobj
-    monkeypatch.setattr(zlib, "decompressobj", lambda: inflaters.append(make_inflater()) or inflaters[-1])
+    monkeypatch.setattr(zlib, "decompressobj", lambda: made.append(make_inflater()) or made[-1])
+    return made
+
+
+def test_a_normal_file_is_inflated_once(inflaters: list[Any]) -> None:
+    """Pillow inflates it in C; we do again only where it has left the last row as it was."""
     image = photo("chelsea.png")
     decode(png(*image.size, filtered(image)))
-    decode(encode(Image.new("RGB", (9, 9), "white"), "PNG"))
+    for colour in ("white", "black"):
+        decode(encode(Image.new("RGB", (9, 9), colour), "PNG"))
+        for mode in ("1", "L", "LA", "P", "RGBA", "I;16"):
+            decode(encode(Image.new("L", (33, 17), colour).convert(mode), "PNG"))
+    for width, height in ((33, 17), (8, 9), (9, 1), (2, 40)):
+        for level in (b"\0", b"\xff"):
+            decode(png_interlaced(width, height, level * width))
     assert inflaters == []
-    decode(encode(Image.new("RGB", (9, 9), "black"), "PNG"))
-    assert len(inflaters) == 1
+
+
+@pytest.mark.parametrize("level", [b"\0", b"\x80", b"\xff"])
+def test_a_row_that_is_missing_of_an_interlaced_file_is_found_whichever_pass_is_its_last(level: bytes) -> None:
+    for width in range(1, 10):
+        for height in range(1, 10):
+            assert decode(png_interlaced(width, height, level * width)).image.size == (width, height)
+            with pytest.raises(Unreadable, match="^truncated: PNG: "):
+                decode(png_interlaced(width, height, level * width, num_missing=1))
 
 
 def test_one_missing_byte_counts_and_more_than_enough_does_not() -> None:
