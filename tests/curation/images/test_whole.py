@@ -110,7 +110,7 @@ def test_a_row_that_is_missing_of_an_interlaced_file_is_found_whichever_pass_is_
     for width in range(1, 10):
         for height in range(1, 10):
             assert decode(png_interlaced(width, height, level * width)).image.size == (width, height)
-            with pytest.raises(Unreadable, match="^truncated: PNG: "):
+            with pytest.raises(Unreadable, match=r"^truncated: PNG: "):
                 decode(png_interlaced(width, height, level * width, num_missing=1))
 
 
