@@ -82,7 +82,7 @@ def test_every_section_measures(measured):
     assert 0 < saved["flops_saved"] < 0.5
     assert len([row for row in rows if row["section"] == "memory" and row["predicted_gib"] > 0]) == 3
     encoders = [row for row in rows if row["section"] in ("vae", "t5", "clip", "captioner", "drawing")]
-    assert all(row.get("per_s", 1) > 0 for row in encoders) and len([row for row in encoders if "per_s" in row]) == 9
+    assert all(row.get("per_s", 1) > 0 for row in encoders) and len([row for row in encoders if "per_s" in row]) == 10
     limits = [row for row in rows if "limited_by" in row]
     assert len(limits) == 3 and all(0 < row["matrix_time"] < 1 for row in limits)
 
