@@ -56,7 +56,8 @@ class PatchEmbedder(nn.Module):
         self.proj = nn.Conv2d(in_channels, hidden_size, patch_size, stride=patch_size)
 
     def forward(self, latents: Tensor) -> Tensor:
-        return self.proj(latents).flatten(2).transpose(1, 2)  # (B, C_latent, h, w) -> (B, N, C), row-major
+        # Laid out by token: every sum of the residual stream keeps the layout of its first term.
+        return self.proj(latents).flatten(2).transpose(1, 2).contiguous()  # (B, C_latent, h, w) -> (B, N, C), row-major
 
 
 class TimestepEmbedder(nn.Module):

@@ -38,7 +38,8 @@ class Packing(NamedTuple):
 
     def pack(self, padded: Tensor) -> Tensor:
         """(B, L, C) -> (T, C)."""
-        return padded.flatten(0, 1).index_select(0, self.source)
+        tokens = padded.flatten(0, 1)
+        return tokens if len(self.source) == len(tokens) else tokens.index_select(0, self.source)
 
     def pad(self, packed: Tensor, batch: int) -> Tensor:
         """(T, C) -> (B, K, C), zero where `keys` is false."""
