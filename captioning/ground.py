@@ -94,7 +94,7 @@ class Grounder:
         """
         self._section, self._threads = section, threads
         device = section.chosen_device()
-        self._clip = Clip.load(section.clip, "ground.clip", device)
+        self._clip = Clip.load(section.clip, "ground.clip", device, half_on_gpu=True)
         self._detector = NounDetector.load(section.detector, "ground.detector", device) if section.nouns else None
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:

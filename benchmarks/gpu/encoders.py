@@ -104,7 +104,9 @@ def random_clip(bench: Bench) -> Clip:
     vision, text = (TINY_CLIP, TINY_CLIP_TEXT) if bench.is_toy else (CLIP_L14, CLIP_TEXT)
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=vision["projection_dim"])
     no_tokenizer: Any = None
-    return Clip(random_module(bench, lambda: CLIPModel(config)), CLIPImageProcessorPil(), no_tokenizer, "random")
+    dtype = torch.float16 if bench.is_gpu else torch.float32  # as the jobs load it
+    model = random_module(bench, lambda: CLIPModel(config), dtype)
+    return Clip(model, CLIPImageProcessorPil(), no_tokenizer, "random")
 
 
 def as_the_jobs(
@@ -239,7 +241,8 @@ def clip(bench: Bench) -> Iterator[Measurement]:
     side = TINY_CLIP["image_size"] if bench.is_toy else CLIP_L14["image_size"]
 
     def pixels(batch: int) -> Tensor:
-        return torch.randn(batch, 3, side, side, device=bench.device, dtype=bench.dtype)
+        dtype = torch.float16 if bench.is_gpu else torch.float32
+        return torch.randn(batch, 3, side, side, device=bench.device, dtype=dtype)
 
     @torch.inference_mode()
     def measure() -> Row:

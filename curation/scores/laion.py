@@ -147,7 +147,7 @@ class LaionWorker(Worker):
         """
         self._section, self._threads = section, threads
         self._head = find_head(section.head)
-        self._clip = Clip.load(section.clip, "aesthetic.clip", section.chosen_device())
+        self._clip = Clip.load(section.clip, "aesthetic.clip", section.chosen_device(), half_on_gpu=True)
         if self._head.dim != self._clip.dim:
             raise ValueError(
                 f"aesthetic.head reads {self._head.dim} numbers and aesthetic.clip ({self._clip.name}) gives "

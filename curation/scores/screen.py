@@ -80,7 +80,9 @@ class ScreenWorker(Worker):
             name: ImageClassifier.load(name, classifier, device)
             for name, classifier in sorted(section.classifiers.items())
         }
-        self._clip = Clip.load(section.clip, "screen.clip", device) if section.clip_similarity else None
+        self._clip = None
+        if section.clip_similarity:
+            self._clip = Clip.load(section.clip, "screen.clip", device, half_on_gpu=True)
         self._text = TextDetector() if section.text_area else None
         self._faces = FaceDetector() if section.faces else None
         shown = [model.shown for model in self._classifiers.values()] + ([self._clip.shown] if self._clip else [])

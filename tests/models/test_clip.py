@@ -75,3 +75,21 @@ def test_a_folder_that_is_no_clip_is_refused_in_a_line(folder: Path, tmp_path: P
     (bare / "preprocessor_config.json").unlink()
     with pytest.raises(ValueError, match="bare: has no CLIP preprocessing"):
         Clip.load(str(bare), "ground.clip")
+
+
+@pytest.mark.parametrize("half, dtype", [(True, "float16"), (False, "float32")])
+def test_a_gpu_computes_in_half_precision_where_that_is_wanted(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, half: bool, dtype: str
+) -> None:
+    import torch
+    from transformers import CLIPModel
+
+    monkeypatch.setattr("models.clip.choose_device", lambda *_: torch.device("cuda"))
+    monkeypatch.setattr(CLIPModel, "to", lambda self, _: self)
+    clip = Clip.load(str(folder), "x", half_on_gpu=half)
+    assert str(clip._model.dtype) == f"torch.{dtype}"
+
+
+def test_a_cpu_never_computes_in_half_precision(folder: Path) -> None:
+    clip = Clip.load(str(folder), "x", "cpu", half_on_gpu=True)
+    assert str(clip._model.dtype) == "torch.float32"
