@@ -10,7 +10,10 @@ import torch
 
 from schemas.training import TrainingRecipe
 from tests.training.runs import Run, metrics_of, start_group
+from training.metrics import read_metrics
+from training.model import PixArt
 from training.train import train
+from training.weak_to_strong import model_config
 
 pytestmark = pytest.mark.slow
 
@@ -28,8 +31,14 @@ def values(recipe_values):
 
 
 def test_fsdp_trains_like_ddp_and_reads_its_checkpoints(values, tmp_path):
-    def recipe(out: str, parallel: str, steps: int = 8) -> TrainingRecipe:
+    teacher = PixArt(model_config(TrainingRecipe.from_mapping(values), TrainingRecipe.from_mapping(values).stages[0]))
+    torch.nn.init.normal_(teacher.final_layer.linear.weight, std=0.1)
+    torch.save({"state_dict": teacher.state_dict()}, tmp_path / "teacher.pth")
+    few = {"name": "few", "parent": str(tmp_path / "teacher.pth"), "steps": 2, "distil": {"huber": 0.1}}
+
+    def recipe(out: str, parallel: str, steps: int = 8, *, distils: bool = True) -> TrainingRecipe:
         stages, sample = [values["stages"][0] | {"steps": steps}], values["sample"] | {"every": steps}
+        stages += [values["stages"][0] | few] * distils
         return TrainingRecipe.from_mapping(
             values | {"out": str(tmp_path / out), "parallel": parallel, "stages": stages, "sample": sample}
         )
@@ -42,13 +51,19 @@ def test_fsdp_trains_like_ddp_and_reads_its_checkpoints(values, tmp_path):
     (tmp_path / "fsdp" / "01-s" / "step-00000008.pt").rename(tmp_path / "sharded.pt")
     train(recipe("fsdp", "ddp"))  # one process goes on from the sharded step 4
 
-    ddp, fsdp, mixed = (metrics_of(recipe(out, "ddp")) for out in ("ddp", "fsdp", "mixed"))
+    ddp, fsdp, mixed = (metrics_of(recipe(out, "ddp", distils=False)) for out in ("ddp", "fsdp", "mixed"))
     assert [line["step"] for line in fsdp] == [line["step"] for line in mixed] == list(range(1, 9))
     for lines in (fsdp, mixed):
         for line, expected in zip(lines, ddp, strict=True):
             names = (*NUMBERS, *(name for name in expected if name.startswith("val_")))
             for name in names:
                 assert line[name] == pytest.approx(expected[name], rel=1e-5), (line["step"], name)
+
+    distilled = [read_metrics(tmp_path / out / "02-few") for out in ("ddp", "fsdp", "mixed")]  # mixed by one process
+    for step in (0, 1):
+        for name in ("loss", "grad_norm"):
+            first, *others = (lines[step][name] for lines in distilled)
+            assert others == pytest.approx([first] * 2, rel=1e-5) and first > 0, (step, name)
 
     whole, sharded = (
         torch.load(path, weights_only=True)
