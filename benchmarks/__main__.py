@@ -34,6 +34,7 @@ from benchmarks import (
     memory_table,
     mutations,
     noun_speed,
+    on_device,
     parts_flow,
     peers_ingest,
     peers_probe,
@@ -84,6 +85,7 @@ def main() -> None:
         *training_cost.BENCHMARKS,
         *evaluation_speed.BENCHMARKS,
         *few_steps.BENCHMARKS,
+        *on_device.BENCHMARKS,
         *house.BENCHMARKS,
         *bit_flips.BENCHMARKS,  # tables of their own from here on
         *interrupts.BENCHMARKS,

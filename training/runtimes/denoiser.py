@@ -85,12 +85,13 @@ class Denoiser:
 
 
 def eager(model: PixArt, sizes: Sizes | None = None) -> Denoiser:
-    """A model in torch as it is, by the same rules: what the runtimes are compared with."""
-    graph = Graph(model)
+    """A model in torch as it is, in its own precision, by the same rules: what the runtimes are compared with."""
+    graph, dtype = Graph(model), next(model.parameters()).dtype
 
     @torch.no_grad()
     def run(inputs: list[Tensor]) -> Tensor:
-        return graph(*inputs).float()
+        latents, sinusoid, caption, *positions = inputs
+        return graph(latents.to(dtype), sinusoid, caption.to(dtype), *positions).float()
 
     null = model.get_buffer(NULL_CAPTION).float()
     return Denoiser(run, model.config, sizes or sizes_of(model.config), null)

@@ -13,12 +13,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
-import psutil
 import torch
 import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
+from models.memory import free_bytes
 from training.export.weights import StoredModel, read_model, refuse_existing, written_aside
 from training.model import PixArt
 from training.model.architecture import Hints
@@ -96,17 +96,7 @@ def export_model(
     step("compare")
     model = assembled(stored)
     cases, worst = reference(model, recipe, sizes)
-    manifest = Manifest(
-        runtime=runtime,
-        runtime_version=str(installed(KINDS[runtime].runs[0])),
-        recipe=recipe,
-        origin=origin_of(source, ema),
-        architecture=asdict(stored.config),
-        guidance=guidance_of(source),
-        sizes=sizes,
-        worst_layers=worst,
-        files={},
-    )
+    manifest = described(source, stored, runtime, recipe, ema=ema, sizes=sizes, worst=worst)
     null = stored.weights.get(NULL_CAPTION)
     notes = stored.notes + (() if null is not None else (NO_NULL_CAPTION,))
     del stored
@@ -173,7 +163,7 @@ def read_within_memory(source: Path, ema: bool, hints: Hints | None) -> StoredMo
 
 def require_memory(needed: int, what: str) -> None:
     """Raise a ValueError where this machine has not that many bytes of memory free."""
-    free = psutil.virtual_memory().available
+    free = free_bytes()
     if needed > free:
         raise ValueError(
             f"{what} needs {needed / GIB:.1f} GiB of memory, {free / GIB:.1f} GiB are free; close other programs, or "
@@ -197,6 +187,30 @@ def assembled(stored: StoredModel) -> PixArt:
     weights.setdefault(NULL_CAPTION, torch.zeros(config.max_caption_tokens, config.caption_channels))
     model.load_state_dict(weights, assign=True)
     return model.eval().requires_grad_(False)
+
+
+def described(
+    source: Path,
+    stored: StoredModel,
+    runtime: Runtime,
+    recipe: Recipe,
+    *,
+    ema: bool,
+    sizes: Sizes,
+    worst: tuple[Layer, ...],
+) -> Manifest:
+    """The manifest of an export, before its files are written and compared."""
+    return Manifest(
+        runtime=runtime,
+        runtime_version=str(installed(KINDS[runtime].runs[0])),
+        recipe=recipe,
+        origin=origin_of(source, ema),
+        architecture=asdict(stored.config),
+        guidance=guidance_of(source),
+        sizes=sizes,
+        worst_layers=worst,
+        files={},
+    )
 
 
 def origin_of(source: Path, ema: bool) -> Origin:

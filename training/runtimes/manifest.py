@@ -144,7 +144,7 @@ class Manifest(StrictModel):
             raise ValueError(f"{path}: is no manifest of sigma export; {make}")
         if content["sigma_runtime"] > FORMAT:
             raise ValueError(
-                f"{path}: is of format {content['sigma_runtime']}, this sigma reads up to {FORMAT}; update sigma, or "
+                f"{path}: is of format {content['sigma_runtime']}, here up to {FORMAT} is known; update Sigma, or "
                 "export the model again with this one"
             )
         if content.pop("digest", None) != fingerprint(content):
