@@ -34,7 +34,7 @@ def write_random(path: Path, depth: int) -> None:
     compression = KVCompression(layers=tuple(range(depth // 2, depth)), ratio=2)
     model = PixArt(PixArtConfig(depth=depth, kv_compression=compression))
     for block in model.blocks:
-        torch.nn.init.xavier_uniform_(block.cross_attn.proj.weight)  # type: ignore[union-attr]
+        torch.nn.init.xavier_uniform_(block.get_parameter("cross_attn.proj.weight"))
     torch.nn.init.xavier_uniform_(model.final_layer.linear.weight)
     write_weights(StoredModel(path, model.state_dict(), model.config, ()), path, "sigma")
 
@@ -121,9 +121,9 @@ def main() -> None:
                 print(f"| {name} | {shown} | load {os.getloadavg()[0]:.1f} |", flush=True)
 
 
-def on_device(work: Path) -> Iterator[str]:
+def on_device(folder: Path) -> Iterator[str]:
     """One line per comparison at depth 2, for the table of all benchmarks."""
-    found = rows(2, work)
+    found = rows(2, folder)
     plain, whole = found["torch fp32"]["forward_s"], found["openvino fp32"]["file_mb"]
     for recipe in RECIPES[1:]:
         of = found[f"openvino {recipe}"]
