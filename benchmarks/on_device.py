@@ -139,7 +139,7 @@ def on_device(folder: Path) -> Iterator[str]:
     )
 
 
-BENCHMARKS = [on_device]
+BENCHMARKS = (on_device,)
 
 if __name__ == "__main__":
     main()
