@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from commands.exporting import sides
 from commands.terminal import (
     ImageSize,
     NumHeads,
@@ -145,19 +146,41 @@ def sample(
     weights: Annotated[
         Path | None, typer.Option(help="Weights on disk to draw with, in place of a checkpoint.", callback=local)
     ] = None,
+    runtime: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="An export to draw prompts with, in place of a checkpoint.", callback=local
+        ),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="With --runtime: height and width in px, in place of --aspect.")
+    ] = None,
 ) -> None:
     """Sample pictures from a trained model."""
     from commands.console import logging_to
     from schemas.training import TrainingRecipe
-    from training.sample import sample_grid, sample_prompts
 
     with refusals(), logging_to(complaints, "training"):
+        if size is not None and runtime is None:
+            raise ValueError("--size is for an exported model; give --runtime FOLDER, or --aspect in its place")
+        if runtime is not None and (stage is not None or weights is not None):
+            other = "--stage" if weights is None else "--weights"
+            raise ValueError(f"--runtime and {other} are two models; give one of them")
+        shape = sides(size)
         trained = TrainingRecipe.load(recipe, overrides or [])
-        if prompt:
+
+        from training.sample import sample_grid, sample_prompts
+
+        if runtime is not None:
+            from training.runtimes.drawing import sample_exported
+
+            drawn = sample_exported(trained, runtime, prompt or [], out, aspect=aspect, size=shape, seed=seed)
+        elif prompt:
             drawn = sample_prompts(trained, prompt, out, stage=stage, aspect=aspect, seed=seed, weights=weights)
         else:
             drawn = sample_grid(trained, stage=stage, out=out, count=count, seed=seed, weights=weights)
-        source = f"stage {drawn.stage}" if weights is None else shown(weights)
+        model = runtime or weights
+        source = f"stage {drawn.stage}" if model is None else shown(model)
         console.print(f"{len(drawn.captions)} pictures from {source}: {shown(drawn.path)}")
 
 

@@ -326,7 +326,7 @@ class Sampling:
     @property
     def calls(self) -> int:
         """Passes of the model per picture."""
-        return self.steps * (1 if self.guidance is None else 2)
+        return self.steps * (1 if self.guidance in (None, 1) else 2)
 
     @property
     def timesteps(self) -> list[int]:

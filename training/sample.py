@@ -287,6 +287,8 @@ def sampled(sampling: Sampling, model: Callable[..., NoiseModel], start: Tensor,
         model: gives what predicts the noise, `dropped=False` for the captions and `dropped=True` for the null caption.
         seeds: of each picture; the noise that a few-step sampler adds on its way is a function of them.
     """
+    if sampling.guidance == 1:
+        return sample(model(dropped=False), start, sampling.steps)  # what guidance comes to, in half of the passes
     if sampling.guidance is not None:
         return sample(guided(model(dropped=False), model(dropped=True), sampling.guidance), start, sampling.steps)
 
