@@ -65,9 +65,10 @@ class Header:
 
     def columns(self) -> dict[str, Any]:
         """The columns of `headers` and `images` that a header fills, in their order."""
-        return {
-            each.name: getattr(self, each.name) for each in fields(self) if each.name not in ("alpha", "appearance")
-        }
+        return {name: getattr(self, name) for name in _COLUMNS}
+
+
+_COLUMNS = tuple(each.name for each in fields(Header) if each.name not in ("alpha", "appearance"))
 
 
 class Unreadable(Exception):

@@ -16,7 +16,16 @@ from typing import IO
 from curation.images.lazy_bytes import FIRST_BYTES, LazyBytes
 from curation.sources.item import member_path, split_inside
 from curation.sources.rows import is_table, read_cell
-from curation.sources.storage import NoClient, RemoteError, check_size, is_within, open_file, read_file, read_remote
+from curation.sources.storage import (
+    NoClient,
+    RemoteError,
+    check_size,
+    is_within,
+    open_descriptor,
+    open_file,
+    read_file,
+    read_remote,
+)
 from schemas.locations import is_remote
 from schemas.lru import Lru
 from schemas.reasons import FetchError
@@ -138,10 +147,8 @@ def _opened(path: str) -> IO[bytes]:
 
 
 def _local(path: str) -> bytes | LazyBytes:
-    file = os.dup((opened := open_file(path)).fileno())
-    opened.close()
+    file, size = open_descriptor(path)
     try:
-        size = os.fstat(file).st_size
         first = os.read(file, FIRST_BYTES)
         while len(first) < min(size, FIRST_BYTES) and (more := os.read(file, FIRST_BYTES - len(first))):
             first += more

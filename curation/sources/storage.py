@@ -85,7 +85,12 @@ def why(path: str, error: Exception) -> str:
 
 
 def open_file(path: str) -> IO[bytes]:
-    """A local file, opened so that nothing is waited for.
+    """A local file, opened so that nothing is waited for. Errors are those of `open_descriptor`."""
+    return os.fdopen(open_descriptor(path)[0], "rb")
+
+
+def open_descriptor(path: str) -> tuple[int, int]:
+    """The descriptor of a local file and its size.
 
     Raises:
         OSError: there is none, or the path leads to a pipe, a socket or a device, which might never end.
@@ -93,11 +98,10 @@ def open_file(path: str) -> IO[bytes]:
     refuse_special(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        refuse_special(descriptor)
+        return descriptor, refuse_special(descriptor)
     except OSError:
         os.close(descriptor)
         raise
-    return os.fdopen(descriptor, "rb")
 
 
 def read_file(path: str, most_bytes: int | None = None) -> bytes:
@@ -140,17 +144,21 @@ def is_there(folder: str) -> bool:
         return False
 
 
-def refuse_special(path: str | int) -> None:
+def refuse_special(path: str | int) -> int:
     """Refuse what is no file: reading it might block, or have no end.
+
+    Returns:
+        The size of the file.
 
     Raises:
         OSError: it is none, or there is nothing.
     """
-    mode = (os.fstat(path) if isinstance(path, int) else Path(path).stat()).st_mode
-    if stat.S_ISDIR(mode):
+    found = os.stat(path)  # noqa: PTH116  making a Path takes as long as the call
+    if stat.S_ISREG(found.st_mode):
+        return found.st_size
+    if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "a pipe, a socket or a device, not a file")
+    raise OSError(errno.EINVAL, "a pipe, a socket or a device, not a file")
 
 
 def filesystem(url: str) -> tuple[Any, str]:

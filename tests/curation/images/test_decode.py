@@ -170,7 +170,7 @@ def test_the_samples_of_a_jpeg_are_searched_for_markers_once() -> None:
     """Of a progressive one a second time, for the headers of its scans."""
     data = encode(photo("chelsea.png").resize((2700, 1900)), "JPEG")  # so large that the number of its scans matters
     calls = calls_of(lambda: decode(data, longest_px=1024))
-    assert calls["schemas.jpeg_segments._past_samples"] == 1
+    assert calls["schemas.jpeg_segments._data_end"] == 1
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")

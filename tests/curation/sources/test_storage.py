@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,7 +11,7 @@ import fsspec
 import pytest
 
 from curation.sources import SourceListing, list_source, read_original
-from curation.sources.storage import RemoteError, filesystem, read_remote
+from curation.sources.storage import RemoteError, filesystem, read_file, read_remote
 from schemas.reasons import FetchError
 from schemas.sources import FolderSource
 from tests.building import build, recipe, rows
@@ -47,6 +48,20 @@ def memory() -> Iterator[str]:
 def server(tmp_path: Path) -> Iterator[Served]:
     with serving(write_files(tmp_path / "served", FILES)) as served:
         yield served
+
+
+def test_a_file_is_read_into_memory_of_its_own_size_and_grown_ones_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(bytes(1 << 20))
+    tracemalloc.start()
+    try:
+        assert len(read_file(str(path), most_bytes=1 << 32)) == 1 << 20
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    finally:
+        tracemalloc.stop()
+    assert read_file("/proc/self/stat", most_bytes=1 << 20)  # its size is said to be zero
+    with pytest.raises(OSError, match="of which 10 at most"):
+        read_file("/proc/self/stat", most_bytes=10)
 
 
 def test_a_remote_folder_is_listed_as_a_local_one(memory: str, tmp_path: Path) -> None:
