@@ -45,6 +45,7 @@ from benchmarks import (
     store_speed,
     tar_listing,
     training_cost,
+    training_profile,
     training_speed,
 )
 
@@ -80,6 +81,7 @@ def main() -> None:
         *lanes.BENCHMARKS,
         *store_speed.BENCHMARKS,
         *training_speed.BENCHMARKS,
+        *training_profile.BENCHMARKS,
         *kv_compression.BENCHMARKS,
         *memory_table.BENCHMARKS,
         *training_cost.BENCHMARKS,

@@ -6,6 +6,7 @@ Codec, text encoder and CLIP are the jobs' own. Decoding, resizing and tokenisin
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -131,13 +132,15 @@ def vae(bench: Bench) -> Iterator[Measurement]:
     def pixels(batch: int, px: int) -> Tensor:
         return torch.rand(batch, 3, px, px, device=bench.device) * 2 - 1
 
-    def flops_of_one(codec: SdxlVae, px: int) -> int:
-        """Of the whole picture at once, whatever the codec does."""
-        return flops_of(lambda: codec._vae.encode(pixels(1, px).to(bench.dtype)))
+    def flops_of_one(px: int) -> int:
+        """Of the whole picture at once, whatever the codec does; counted from shapes, without the device."""
+        shapes = replace(bench, device=torch.device("meta"))
+        model, one = random_vae(shapes)._vae, torch.empty(1, 3, px, px, device=shapes.device)
+        return flops_of(lambda: model.encode(one))
 
     def measure(px: int) -> Row:
         codec = random_vae(bench)
-        flops = flops_of_one(codec, px)
+        flops = flops_of_one(px)
         batches = [batch for batch in (1, 4, 16, 64) if batch * px**2 <= MOST_PIXELS]
         found = rates(bench, batches, lambda batch: partial(codec.moments, pixels(batch, px)))
         codec._vae.to(memory_format=torch.channels_last)
@@ -162,7 +165,7 @@ def vae(bench: Bench) -> Iterator[Measurement]:
         per_s = as_the_jobs(bench, seen * (1 if bench.is_toy else max(1, size // 2)), moments, size)
         return {
             "per_s": per_s,
-            "share_of_gemm": per_s * flops_of_one(codec, px) / bench.gemm_flops_per_s,
+            "share_of_gemm": per_s * flops_of_one(px) / bench.gemm_flops_per_s,
             "batch": size,
         }
 

@@ -46,6 +46,10 @@ torch.set_num_threads(1)
 assert running.planned(running.xl(torch.device("cpu")))
 for package in {FOR_SOME_ROWS}:
     del sys.modules[package]
+from benchmarks.gpu.encoders import random_clip, random_t5, random_vae
+shapes = running.xl(torch.device("meta"))
+models = (random_vae(shapes)._vae, random_t5(shapes)._model, random_clip(shapes)._model)
+print("sizes", *(sum(parameter.numel() for parameter in model.parameters()) for model in models))
 running.run(running.tiny(torch.device("cpu")), Path(sys.argv[1]))
 """
 
@@ -61,6 +65,7 @@ def measured(tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("gpu") / "out"
     ran = subprocess.run([sys.executable, "-c", RUN, str(out)], cwd=REPOSITORY, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
+    (out / "sizes").write_text(ran.stdout.splitlines()[0])
     return out
 
 
@@ -85,6 +90,10 @@ def test_every_section_measures(measured):
     assert all(row.get("per_s", 1) > 0 for row in encoders) and len([row for row in encoders if "per_s" in row]) == 10
     limits = [row for row in rows if "limited_by" in row]
     assert len(limits) == 3 and all(0 < row["matrix_time"] < 1 for row in limits)
+
+
+def test_the_encoders_have_the_published_sizes(measured):
+    assert (measured / "sizes").read_text() == "sizes 83653863 4762310656 427616513"
 
 
 def test_the_drift_from_came_pytorch_is_rounding(tmp_path):
