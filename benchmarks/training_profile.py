@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -48,19 +47,20 @@ def training_profile(_folder: Path, tokens: int = 300, batch: int = 4, rounds: i
     ratio = median(b / a for a, b in zip(cpu_s["ours"], cpu_s["diffusers"], strict=True))
     for name, times in best.items():
         shares = _shares(times)
-        cells = "; ".join(f"{kind} {share:.1%}" for kind, share in shares.most_common())
+        cells = "; ".join(f"{kind} {share:.1%}" for kind, share in shares.items())
         yield f"| {name}, captions of {tokens} tokens | {min(cpu_s[name]):.2f} CPU-s | {cells} | |"
     products = sum(_shares(best["ours"])[kind] for kind in ("matrix products", "attention"))
     yield f"| diffusers over ours | {ratio:.2f} | with nothing but products and attention {ratio / products:.2f} | |"
 
 
-def _shares(times: dict[tuple[str, str], float]) -> Counter[str]:
-    """The share of each kind of operation."""
-    total, shares = sum(times.values()), Counter[str]()
+def _shares(times: dict[tuple[str, str], float]) -> dict[str, float]:
+    """The share of each kind of operation, the largest first."""
+    total = sum(times.values())
+    shares: dict[str, float] = {}
     for (name, _), spent in times.items():
         kind = next((kind for kind, words in KINDS if any(word in name for word in words)), OTHER)
-        shares[kind] += spent / total
-    return shares
+        shares[kind] = shares.get(kind, 0.0) + spent / total
+    return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
 
 BENCHMARKS = (training_profile,)
