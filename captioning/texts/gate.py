@@ -73,7 +73,7 @@ def judge(
     text, cut = unwrap(unescaped(beginning(said)))
     cut = (*thought, *cut)
     caption = clean(text)
-    for _ in range(ROUNDS // 2):  # what a line break kept apart
+    for _ in range(ROUNDS // 2 if len(caption or "") <= LONGEST_CAPTION // 3 else 2):  # what a line break kept apart
         again, more = unwrap(caption or "")
         if not more:
             break

@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
 
 from captioning.texts.chat import said_around, standing
 from captioning.texts.markup import quotes_filled
@@ -23,7 +24,9 @@ THINKING = re.compile(
     r"|<\|(end)_of_thought\|>|<\|(begin)_of_thought\|>|<\|channel\|>(final)<\|message\|>",
     re.IGNORECASE,
 )
-_FENCE = re.compile(r"(?m)\A[ \t]*(?:```|~~~)(?:[\w-]*[ \t]*$)?|^[ \t]*(?:```|~~~)[\w-]*[ \t]*$|(?:```|~~~)\s*\Z")
+_FENCE = re.compile(
+    r"(?m)\A[ \t]*(?:`{3,}|~{3,})(?:[\w-]*[ \t]*$)?|^[ \t]*(?:`{3,}|~{3,})[\w-]*[ \t]*$|(?:`{3,}|~{3,})\s*\Z"
+)
 _SPECIAL = re.compile(r"</?s>|<\|[a-zA-Z_]{2,30}\|>|<(?:bos|eos|pad|start_of_turn|end_of_turn|endoftext)>")
 _ELEMENTS = (
     (re.compile(r"\A<(answer|caption|description|output|response|result|final)>", re.IGNORECASE), "</{}>"),
@@ -32,8 +35,8 @@ _ELEMENTS = (
     (re.compile(r"\A(\()(?=[^\W\d][^()]*\)\Z)"), ")"),
 )
 _HEADING = re.compile(
-    r"(?m)^[ \t]{0,3}(#{1,6}[ \t]+)(?!(?i:human|user|assistant|system|instruction|input|response|question|answer)\s*:)"
-    r"(\S[^\n]*)$"
+    r"(?m)^[ \t]{0,3}((?:#{1,6}[ \t]+)+)"
+    r"(?!(?i:human|user|assistant|system|instruction|input|response|question|answer)\s*:)(\S[^\n]*)$"
 )
 """The roles of a conversation are none."""
 _BOLD_LINE = re.compile(r"(?m)^[ \t]*(\*\*\*?|__)([^*_\n]{1,120})\1[ \t]*:?[ \t]*$")
@@ -221,6 +224,7 @@ def _quotes(text: str) -> Spans:
     if len(text) < 2 or closing is None or text[-1] != closing:
         return []
     between = text[1:-1]
+    pairs = min(len(text) - len(text.lstrip(opening)), len(text) - len(text.rstrip(closing)), len(text) // 2)
     if opening == closing:
         marks = [
             place
@@ -229,14 +233,19 @@ def _quotes(text: str) -> Spans:
         ]
         nested = not marks or (len(marks) % 2 == 0 and (marks[0] == 0 or between[marks[0] - 1] in " (["))
     else:
-        depth = 0
-        nested = True
-        for place, character in enumerate(between):
-            depth += (character == opening) - (
-                character == closing and not (closing == "’" and between[place + 1 : place + 2].isalnum())
-            )
-            nested = nested and depth >= 0
-    return [(0, 1), (len(text) - 1, len(text))] if nested else []
+        depths = list(accumulate(_steps(between, opening, closing)))
+        nested = min(depths, default=0) >= 0
+        pairs = min(pairs, 2 + min(depths[pairs - 1 : len(depths) - pairs + 1], default=0))
+    # what holds for a pair holds for those directly in it, but for the last
+    width = max(1, pairs - 1)
+    return [(0, width), (len(text) - width, len(text))] if nested else []
+
+
+def _steps(text: str, opening: str, closing: str) -> Iterator[int]:
+    """By how much each character changes the depth of quotes."""
+    for place, character in enumerate(text):
+        ends = character == closing and not (closing == "’" and text[place + 1 : place + 2].isalnum())
+        yield (character == opening) - ends
 
 
 def _caption_of_json(text: str) -> tuple[str, str, str] | None:

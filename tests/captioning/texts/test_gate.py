@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captioning.texts import gate
+from captioning.texts import unwrap as unwrapping
 from captioning.texts.gate import GATE, Judgement, echoes, judge
 from captioning.texts.text import clean
 from captioning.texts.unwrap import unwrap
@@ -655,6 +658,54 @@ def test_100_kb_take_no_quadratic_time(text: str) -> None:
     start = time.process_time()
     caption_or_reason(text, PROMPT, ended=False)
     assert time.process_time() - start < 2  # about 0.05 s on an idle core; quadratic time would take minutes
+
+
+WRAPPERS = (
+    *(sign * 2 for sign in "\"'`"), "“”", "«»", "「」", '"`', "“«", '" ', "[]", "()", '"[', "**", '*"',
+    "# ", "- ", "> ",
+)  # fmt: skip
+"""What is around a text again and again: an opening and a closing sign, or two kinds of both, or a mark before it."""
+CLOSING = dict(zip("\"'`“«「[(*", "\"'`”»」])*", strict=True))
+
+
+def wrapped(signs: str, times: int, text: str) -> str:
+    if signs in ("# ", "- ", "> "):
+        return signs * times + text
+    opening = signs if signs[1] in CLOSING else signs[0] + " " * (signs[1] == " ")
+    return opening * times + text + "".join(CLOSING.get(sign, sign) for sign in reversed(opening)) * times
+
+
+@pytest.mark.parametrize("signs", WRAPPERS)
+def test_a_text_that_is_wrapped_a_million_times_is_read_some_twenty_times(
+    signs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Counter[str]()
+
+    def counted(layer: Callable[[str], unwrapping.Spans]) -> Callable[[str], unwrapping.Spans]:
+        def of(text: str) -> unwrapping.Spans:
+            read[layer.__name__] += len(text)
+            return layer(text)
+
+        return of
+
+    monkeypatch.setattr(unwrapping, "_LAYERS", tuple(map(counted, unwrapping._LAYERS)))
+    for text in (wrapped(signs, 500_000, FOX), wrapped(signs, LONGEST_CAPTION // 2 - 40, FOX)):
+        read.clear()
+        assert judge(text).caption in (None, FOX)
+        assert max(read.values()) <= 24 * LONGEST_CAPTION
+
+
+@pytest.mark.parametrize("signs", ['""', "``", "“”", "«»", "“«", '" ', "# ", "- ", "> "])
+def test_a_caption_that_is_wrapped_thirty_times_is_kept(signs: str) -> None:
+    assert judge(wrapped(signs, 30 // len(signs.strip()), FOX)).caption == FOX
+    assert judge(wrapped(signs, 1, FOX)).caption == FOX
+
+
+@pytest.mark.parametrize("times", [1, 2, 9])
+@pytest.mark.parametrize("text", ['"Stop" is painted beside "Go"', "“Stop” is painted beside “Go”"])
+def test_two_pairs_of_quotes_are_none_around_everything(text: str, times: int) -> None:
+    for opening, closing in ('""', "“”"):
+        assert unwrap(opening * times + text + closing * times)[0] == text
 
 
 def test_captions_written_for_other_tests_are_all_kept_as_they_are() -> None:
