@@ -37,16 +37,18 @@ def bucket_of(size: tuple[int, int]) -> str:
     return LABELS[nearest_codes(np.array([size[1] / size[0]]))[0]]
 
 
-def write_shards(folder: Path, pictures: Sequence[bytes], size: tuple[int, int], copies: int) -> list[str]:
-    """Tars of a hundred samples each and their index; every picture comes `copies` times. Returns the tars' paths."""
+def write_shards(
+    folder: Path, pictures: Sequence[bytes], size: tuple[int, int], copies: int, each: int = 100
+) -> list[str]:
+    """Tars of `each` samples and their index; every picture comes `copies` times. Returns the tars' paths."""
     bucket = bucket_of(size)
     rows: list[dict[str, Any]] = []
-    for begin in range(0, len(pictures) * copies, 100):
-        name = f"{bucket}/{bucket}-{begin // 100:06d}.tar"
+    for begin in range(0, len(pictures) * copies, each):
+        name = f"{bucket}/{bucket}-{begin // each:06d}.tar"
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("wb") as tar:
-            for number in range(begin, min(begin + 100, len(pictures) * copies)):
+            for number in range(begin, min(begin + each, len(pictures) * copies)):
                 key = f"{number:032x}"
                 caption = f"Picture {number}, described in a sentence or two of plain words. " * 4
                 facts = {"image_id": key, "caption_raw": caption, "captions_synthetic": [], "url": "x" * 500}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import shutil
 import time
 import zlib
@@ -49,6 +50,9 @@ from training.encoders.make import codec_for, text_encoder_for
 from training.features import FeatureSet, index_digest, latents_set, refuse_other, text_set
 from training.shard_encoders import Encoded, LatentsEncoder, ShardEncoder, TextFeaturesEncoder
 
+SYNCED_BYTES = 1 << 26
+"""After so many bytes of a tar it is seen to that they are on the disk."""
+
 
 @dataclass(frozen=True)
 class EncodeJob:
@@ -94,7 +98,8 @@ class EncodeJob:
         tar.unlink(missing_ok=True)  # an outdated tar must not be next to the new table
         reader = ShardReader(images, rows, cut_of(self.recipe))
         try:
-            with atomic_write(tar) as file:
+            with atomic_write(tar) as opened:
+                file = Digested(opened)
                 places = list(self._write(file, rows["image_id"].to_pylist(), encoder(reader, rows), progress))
                 file.write(END_OF_ARCHIVE)
                 self._commit_places(file, tar, places, rows)
@@ -118,7 +123,7 @@ class EncodeJob:
         return all(found.get(key) == value for key, value in self._metadata(rows, num_bytes).items())
 
     def _write(
-        self, tar: IO[bytes], keys: Sequence[str], samples: Iterator[Encoded], progress: Progress
+        self, tar: Digested, keys: Sequence[str], samples: Iterator[Encoded], progress: Progress
     ) -> Iterator[dict[str, Any]]:
         dtype = self.recipe.features.dtype
         for key, (arrays, damage, cut) in zip(keys, samples, strict=True):
@@ -137,10 +142,9 @@ class EncodeJob:
             yield place
             progress(1)
 
-    def _commit_places(self, tar: IO[bytes], name: Path, places: list[dict[str, Any]], rows: pa.Table) -> None:
+    def _commit_places(self, tar: Digested, name: Path, places: list[dict[str, Any]], rows: pa.Table) -> None:
         metadata = self._metadata(rows, tar.tell())
-        tar.seek(0)
-        metadata[TAR_DIGEST_KEY] = hashlib.file_digest(tar, "sha256").hexdigest().encode()  # type: ignore[arg-type]
+        metadata[TAR_DIGEST_KEY] = tar.digest.hexdigest().encode()
         schema = places_schema(self.wanted.arrays).with_metadata(metadata)
         with sealed_write(name.with_suffix(".parquet")) as file:
             pq.write_table(pa.Table.from_pylist(places, schema=schema), file, compression="zstd")
@@ -152,6 +156,27 @@ class EncodeJob:
             SOURCE_KEY: rows_digest(rows).encode(),
             TAR_BYTES_KEY: str(num_bytes).encode(),
         }
+
+
+class Digested:
+    """A new file that is only written to, from its beginning, and its sha256. What was written goes to the disk
+    meanwhile: at its end no GPU waits until a GB was read again and is there."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._unsynced = file, 0
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self.digest.update(data)
+        self._unsynced += len(data)
+        if self._unsynced >= SYNCED_BYTES:
+            self._file.flush()
+            os.fdatasync(self._file.fileno())
+            self._unsynced = 0
+
+    def tell(self) -> int:
+        return self._file.tell()
 
 
 def rows_digest(rows: pa.Table) -> str:
