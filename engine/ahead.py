@@ -69,8 +69,8 @@ def in_batches(
 
     The model has a thread of its own. While it works on a batch, the next one waits for it, those behind it are being
     prepared, and the reader has the results of the one before. So a device is idle only where the threads or the reader
-    are slower than it. Which rows share a batch depends on the rows alone. Twice `within` rows, two batches and two
-    rows per thread are in memory at most.
+    are slower than it. The first batches are smaller, so that it begins soon. Which rows share a batch depends on the
+    rows alone. Twice `within` rows, two batches and two rows per thread are in memory at most.
 
     Args:
         prepare: reads, decodes, resizes or tokenises a row.
@@ -90,7 +90,7 @@ def in_batches(
                 waiting.append(_Waiting(prepared, is_done=alike is None))
                 if alike is not None:
                     begun.setdefault(alike, []).append(waiting[-1])
-                    if len(begun[alike]) == size:
+                    if len(begun[alike]) >= min(size, max(size // 8, number // 2)):
                         yield begun.pop(alike)
                 if number % within == 0:
                     yield from begun.values() or [[]]  # an empty batch hands over the rows that need none
