@@ -1,4 +1,4 @@
-"""The command `export`: a model for a runtime outside of torch."""
+"""The commands `export` and `export-report`: a model for a runtime outside of torch, and what it costs there."""
 
 from __future__ import annotations
 
@@ -96,3 +96,25 @@ def sides(size: str | None) -> tuple[int, int] | None:
     if (match := re.fullmatch(r"(\d{1,6})x(\d{1,6})", size)) is None:
         raise ValueError(f"--size {size}: write height x width in px, such as 512x768")
     return int(match[1]), int(match[2])
+
+
+def export_report(
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="FOLDER...", help="Folders that sigma export has written.", callback=local)
+    ],
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Height and width in px; else what it was trained for.")
+    ] = None,
+    calls: Annotated[int, typer.Option(min=1, help="Passes of a picture: twice the steps with guidance.")] = 40,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of the runtime.")] = 1,
+) -> None:
+    """Show what each export costs on this machine: files, seconds, memory, and how exact it is."""
+    with refusals():
+        shape = sides(size)
+
+        from training.runtimes.report import COLUMNS, machine, report
+
+        console.print(f"measured on: {machine(threads)}", markup=False, soft_wrap=True)
+        console.print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", markup=False, soft_wrap=True)
+        for row in report(folders, size=shape, calls=calls, threads=threads):
+            console.print(f"| {' | '.join(row)} |", markup=False, soft_wrap=True)

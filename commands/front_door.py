@@ -81,6 +81,7 @@ for _command in (
     learning.sample,
     learning.convert,
     exporting.export,
+    exporting.export_report,
     evaluating.evaluate,
     evaluation_set.evaluate_set,
     judging.judge,

@@ -206,3 +206,20 @@ def test_the_worst_layer_is_the_one_whose_weights_round_worst():
     assert len(found) == 5
     assert found[0].name == "4"
     assert worst_layers(model, "fp32", lambda: None) == ()
+
+
+@pytest.mark.slow
+def test_the_report_names_the_machine_and_measures_in_a_process_of_its_own(exported):
+    found = CliRunner().invoke(app, ["export-report", str(exported[0]), "--size", "64x96", "--calls", "4"])
+    assert found.exit_code == 0, found.output
+    where, _, _, row = found.output.splitlines()
+    assert where.startswith("measured on: ") and " 1 of them used, load " in where
+    cells = [cell.strip() for cell in row.strip("| ").split(" | ")]
+    assert cells[0].startswith("tiny.safetensors, openvino 20") and cells[0].endswith("int8-dynamic, 64x96 px")
+    assert "(4 passes)" in cells[4] and float(cells[5].replace(",", "")) > 50
+    assert "at 1," in cells[6] and "at 999" in cells[6] and cells[7].count("%") == 5
+
+
+def test_the_report_refuses_what_is_no_export(tmp_path):
+    found = CliRunner().invoke(app, ["export-report", str(tmp_path)])
+    assert found.exit_code == 1 and "holds no manifest.json" in found.output
