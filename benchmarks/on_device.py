@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -21,6 +20,7 @@ import torch
 
 from training.export.weights import StoredModel, write_weights
 from training.model import KVCompression, PixArt, PixArtConfig
+from training.runtimes.report import peak_bytes
 
 SIDE_PX, TOKENS, ROUNDS = 512, 120, 3
 RECIPES = ("fp32", "bf16", "int8-dynamic", "int4-g128")
@@ -64,8 +64,7 @@ def measure(source: Path, dtype: str = "fp32") -> dict[str, float]:
         noise = denoise(latents, torch.tensor([500.0]), caption)
         seconds.append(time.process_time() - begun)
     assert noise.isfinite().all()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"load_s": loaded, "forward_s": sorted(seconds[1:])[ROUNDS // 2], "peak_gb": peak / 1e9}
+    return {"load_s": loaded, "forward_s": sorted(seconds[1:])[ROUNDS // 2], "peak_gb": peak_bytes() / 1e9}
 
 
 def in_process(what: str, *arguments: object) -> dict[str, Any]:
@@ -87,9 +86,8 @@ def export(source: Path, target: Path, recipe: str) -> dict[str, float]:
     torch.set_num_threads(1)
     begun = time.process_time()
     done = export_model(source, target, "openvino", recipe)  # type: ignore[arg-type]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     error = max(each.relative_error for each in done.manifest.parity)
-    return {"export_s": time.process_time() - begun, "export_peak_gb": peak / 1e9, "error": error}
+    return {"export_s": time.process_time() - begun, "export_peak_gb": peak_bytes() / 1e9, "error": error}
 
 
 def rows(depth: int, folder: Path, recipes: tuple[str, ...] = RECIPES) -> dict[str, dict[str, float]]:
