@@ -1,4 +1,5 @@
-"""What draws: a checkpoint of ours, or a pipeline of diffusers. Each gives the same picture for a prompt and a seed.
+"""What draws: a checkpoint of ours or an export of it, or a pipeline of diffusers. Each gives the same picture for a
+prompt and a seed.
 
 torch is imported where a painter is loaded: a finished evaluation is planned without it.
 """
@@ -21,9 +22,12 @@ from models.digest import weights_digest
 from models.weights import UNREADABLE, one_line, quiet, read_json
 from schemas.evaluation import Model
 from schemas.reasons import PictureReason
+from schemas.strict import fingerprint
 from schemas.training import TrainingRecipe, few_timesteps
 from training.encoders.weights import weights_digests
 from training.model.seal import file_digest
+from training.runtimes.kinds import require_installed
+from training.runtimes.manifest import Manifest
 from training.stored_run import trained_checkpoints
 
 PICKLED = (".bin", ".pt", ".pth", ".ckpt")
@@ -65,6 +69,8 @@ def plans(name: str, model: Model) -> list[Plan]:
     if model.pictures is not None:
         stamp = folder_stamp(pictures_in(Path(model.pictures)))
         return [Plan(name, None, {"pictures": stamp}, folder=model.pictures)]
+    if model.runtime is not None:
+        return [_of_export(name, model, Path(model.runtime).expanduser())]
     return _of_pipeline(name, model) if model.diffusers is not None else _of_training(name, model)
 
 
@@ -106,6 +112,63 @@ def _of_training(name: str, model: Model) -> list[Plan]:
         )
         for step in wanted
     ]
+
+
+def _of_export(name: str, model: Model, folder: Path) -> Plan:
+    assert model.recipe is not None
+    manifest = Manifest.read(folder)
+    require_installed(manifest.runtime)
+    recipe = TrainingRecipe.load(recipes.find(model.recipe), model.overrides)
+    given = {"steps": model.steps, "guidance": model.guidance, "timestep": model.timestep}
+    drawing = recipe.sample.model_copy(update={knob: value for knob, value in given.items() if value is not None})
+    recipe = recipe.model_copy(update={"sample": drawing})
+    try:
+        sampling = drawing.sampling(str(folder), few_steps=manifest.guidance is not None)
+        side = model.resolution or next(iter(manifest.sizes.fixed), (manifest.architecture["image_size"],))[0]
+        manifest.sizes.refuse(side, side)
+    except ValueError as error:
+        raise ValueError(f"models.{name}: {error}") from None
+    how = {
+        "resolution": side,
+        "sampler": sampling.sampler,
+        "steps": sampling.steps,
+        "guidance": sampling.guidance,
+        "precision": f"{manifest.runtime} {manifest.recipe}",
+        "encoders": fingerprinted(recipe),
+        "weights": fingerprint(manifest.resolved()),
+    } | ({} if sampling.timestep is None else {"timestep": sampling.timestep})
+    trained_on = None if manifest.origin.stage is None else recipe
+    return Plan(name, None, how, partial(ExportPainter, recipe, folder, side), trained_on=trained_on)
+
+
+class ExportPainter:
+    """Draws with an exported model, from the noise that its checkpoint draws from."""
+
+    def __init__(self, recipe: TrainingRecipe, folder: Path, side: int, device: str) -> None:
+        """Load it; it runs on the CPU, whatever the device.
+
+        Raises:
+            ValueError: the folder was changed, or the recipe's encoders are not those of the model.
+        """
+        from training.runtimes.drawing import drawn_latents, refuse_strangers
+
+        from training.encoders.make import codec_for, text_encoder_for
+        from training.runtimes.denoiser import load_runtime
+        from training.sample import decoded
+
+        denoiser = load_runtime(folder)
+        assert denoiser.manifest is not None
+        refuse_strangers(recipe, denoiser.manifest, folder)
+        sampling = recipe.sample.sampling(str(folder), few_steps=denoiser.manifest.guidance is not None)
+        self._encode = text_encoder_for(recipe.text).encode
+        self._decode = partial(decoded, codec_for(recipe.latents))
+        self._draw = partial(drawn_latents, denoiser, recipe, sampling, shape=(side, side))
+
+    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Pixels | PictureReason]:
+        latents = [
+            self._draw(vectors=self._encode(prompt), seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
+        return [np.ascontiguousarray(picture.transpose(1, 2, 0)) for picture in self._decode(latents)]
 
 
 def fingerprinted(recipe: TrainingRecipe) -> dict[str, Any]:

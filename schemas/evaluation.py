@@ -29,7 +29,8 @@ class Prompts(StrictModel):
 
 
 class Model(StrictModel):
-    """What draws: a training run, a pipeline of diffusers, or a folder of pictures that others have drawn."""
+    """What draws: a training run or an export of it, a pipeline of diffusers, or a folder of pictures that others have
+    drawn."""
 
     recipe: str | None = None
     """A training recipe, whose checkpoints draw: a file, or the name of one that comes with Sigma."""
@@ -39,6 +40,9 @@ class Model(StrictModel):
     """The stage of the recipe; null is the last one that has a checkpoint."""
     checkpoints: Literal["last", "all"] | tuple[Positive, ...] = "last"
     """Which checkpoints of the stage draw, each in rows of its own: the last one, all that are kept, or these steps."""
+    runtime: str | None = None
+    """With `recipe`: a folder of `sigma export`, which draws in place of a checkpoint. The recipe says the encoders,
+    the steps and the guidance."""
     diffusers: str | None = None
     """A folder with a pipeline of diffusers: SD 1.5, SDXL, Playground, PixArt-α or -Σ. Its weights are safetensors."""
     pictures: str | None = None
@@ -60,9 +64,11 @@ class Model(StrictModel):
         named = [knob for knob in ("recipe", "diffusers", "pictures") if getattr(self, knob) is not None]
         if len(named) != 1:
             raise ValueError("name one of recipe, diffusers and pictures")
-        unused = {
+        kind = "runtime" if self.runtime is not None and named == ["recipe"] else named[0]
+        unused: tuple[str, ...] = {
             "recipe": ("precision",),
-            "diffusers": ("overrides", "stage", "checkpoints"),
+            "runtime": ("stage", "checkpoints", "precision"),
+            "diffusers": ("overrides", "stage", "checkpoints", "runtime"),
             "pictures": (
                 "overrides",
                 "stage",
@@ -72,11 +78,12 @@ class Model(StrictModel):
                 "guidance",
                 "timestep",
                 "precision",
+                "runtime",
             ),
-        }[named[0]]
+        }[kind]
         for knob in unused:
             if getattr(self, knob) != type(self).model_fields[knob].default:
-                raise ValueError(f"{knob} changes nothing of a model of {named[0]}; remove it")
+                raise ValueError(f"{knob} changes nothing of a model of {kind}; remove it")
         return self
 
 
@@ -217,7 +224,7 @@ class EvaluationRecipe(StrictModel):
         models = {}
         for name, model in self.models.items():
             is_shipped = model.recipe is not None and not Path(model.recipe).exists()
-            knobs = ("diffusers", "pictures") if is_shipped else ("recipe", "diffusers", "pictures")
+            knobs = ("runtime", "diffusers", "pictures") + (() if is_shipped else ("recipe",))
             models[name] = model.model_copy(update=placed(model, *knobs))
         reference = self.reference
         if reference is not None:
