@@ -150,10 +150,9 @@ class ExportPainter:
         Raises:
             ValueError: the folder was changed, or the recipe's encoders are not those of the model.
         """
-        from training.runtimes.drawing import drawn_latents, refuse_strangers
-
         from training.encoders.make import codec_for, text_encoder_for
         from training.runtimes.denoiser import load_runtime
+        from training.runtimes.drawing import drawn_latents, refuse_strangers
         from training.sample import decoded
 
         denoiser = load_runtime(folder)

@@ -73,7 +73,7 @@ def test_training_refuses_what_is_neither_a_folder_nor_a_store(knobs: str, tmp_p
 
 NO_PATHS = (
     "overrides redo query form source compare host allow_host why image_id sha256 url domain phash runner column stage "
-    "prompt aspect device name job share until only names"
+    "prompt aspect device name job share until only names size"
 )
 """Parameters of type str that name no file. Overrides set knobs, of which the recipes refuse a store by themselves."""
 

@@ -123,3 +123,18 @@ def test_a_picture_that_the_pipeline_blacked_out_is_a_reason() -> None:
     painter._pipeline, painter._knobs = lambda **_: answer, {}
     first, second = painter(["a", "b"], [1, 2])
     assert first is PictureReason.NSFW_BLACKED_OUT and isinstance(second, np.ndarray) and (second == 128).all()
+
+
+@pytest.mark.parametrize(
+    ("knobs", "why"),
+    [
+        ({"recipe": "r", "runtime": "e", "stage": "s"}, "stage changes nothing of a model of runtime"),
+        ({"recipe": "r", "runtime": "e", "checkpoints": "all"}, "checkpoints changes nothing of a model of runtime"),
+        ({"diffusers": "d", "runtime": "e"}, "runtime changes nothing of a model of diffusers"),
+        ({"pictures": "d", "runtime": "e"}, "runtime changes nothing of a model of pictures"),
+        ({"runtime": "e"}, "name one of recipe, diffusers and pictures"),
+    ],
+)
+def test_an_export_needs_a_recipe_and_no_checkpoint(knobs: dict[str, str], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Model.from_mapping(knobs)
