@@ -41,12 +41,14 @@ class Map:
     Attributes:
         shape: channels, height and width.
         dtype: in which it is kept.
+        widest: channels of the widest map that its rows are computed from, itself included.
         rows: (first, last) -> its rows from `first` up to `last`, (1, channels, last - first, width).
         tensor: all of it, (1, channels, height, width), where it is kept.
     """
 
     shape: tuple[int, int, int]
     dtype: torch.dtype
+    widest: int
     rows: Callable[[int, int], Tensor]
     tensor: Tensor | None = None
 
@@ -54,12 +56,14 @@ class Map:
     def of(cls, tensor: Tensor) -> Map:
         """A map that is kept."""
         _, channels, height, width = tensor.shape
-        return cls((channels, height, width), tensor.dtype, lambda first, last: tensor[:, :, first:last], tensor)
+        return cls(
+            (channels, height, width), tensor.dtype, channels, lambda first, last: tensor[:, :, first:last], tensor
+        )
 
     def stripes(self) -> Iterator[tuple[int, int, Tensor]]:
         """The map from top to bottom: first row, last row, and the rows."""
-        channels, height, width = self.shape
-        step = max(_FEWEST_ROWS, STRIPE_NUMBERS // (channels * width))
+        _, height, width = self.shape
+        step = max(_FEWEST_ROWS, STRIPE_NUMBERS // (self.widest * width))
         for first in range(0, height, step):
             last = min(first + step, height)
             yield first, last, self.rows(first, last)
@@ -100,7 +104,9 @@ def _resnet(before: Map, block: Any) -> Map:
         past, into = before, before.tensor
     else:
         past, into = _convolved(before, block.conv_shortcut), None
-    both = Map(inner.shape, inner.dtype, lambda first, last: past.rows(first, last) + inner.rows(first, last))
+    both = Map(
+        inner.shape, inner.dtype, inner.widest, lambda first, last: past.rows(first, last) + inner.rows(first, last)
+    )
     return Map.of(_kept(both, into))
 
 
@@ -142,7 +148,7 @@ def _normed(found: Map, norm: nn.GroupNorm) -> Map:
     def rows_of(first: int, last: int) -> Tensor:
         return F.silu((found.rows(first, last).float() * by).add_(plus), inplace=True)
 
-    return Map(found.shape, found.dtype, rows_of)
+    return Map(found.shape, found.dtype, found.widest, rows_of)
 
 
 def _convolved(found: Map, conv: nn.Conv2d) -> Map:
@@ -156,7 +162,7 @@ def _convolved(found: Map, conv: nn.Conv2d) -> Map:
         rows = found.rows(top, bottom)
         return _sums(F.pad(rows, missing) if any(missing) else rows, conv, padding=(0, beyond))
 
-    return Map((conv.out_channels, height, width), conv.weight.dtype, rows_of)
+    return Map((conv.out_channels, height, width), conv.weight.dtype, max(found.widest, conv.out_channels), rows_of)
 
 
 def _doubled(found: Map) -> Map:
@@ -167,7 +173,7 @@ def _doubled(found: Map) -> Map:
         rows = F.interpolate(found.rows(first // 2, (last + 1) // 2), scale_factor=2.0, mode="nearest")
         return rows[:, :, first % 2 : first % 2 + last - first]
 
-    return Map((channels, 2 * height, 2 * width), found.dtype, rows_of)
+    return Map((channels, 2 * height, 2 * width), found.dtype, found.widest, rows_of)
 
 
 def _halved(found: Map, conv: nn.Conv2d) -> Map:
@@ -179,7 +185,8 @@ def _halved(found: Map, conv: nn.Conv2d) -> Map:
         rows = F.pad(found.rows(2 * first, bottom), (0, 1, 0, 2 * last + 1 - bottom))
         return _sums(rows, conv, stride=2)
 
-    return Map((conv.out_channels, height // 2, width // 2), conv.weight.dtype, rows_of)
+    widest = max(found.widest, conv.out_channels)
+    return Map((conv.out_channels, height // 2, width // 2), conv.weight.dtype, widest, rows_of)
 
 
 def _sums(rows: Tensor, conv: nn.Conv2d, *, stride: int = 1, padding: tuple[int, int] = (0, 0)) -> Tensor:

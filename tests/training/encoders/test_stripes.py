@@ -104,6 +104,15 @@ def test_only_the_maps_between_blocks_are_ever_whole(vae, monkeypatch):
     assert striped.num_large == 1
 
 
+@torch.no_grad()
+def test_a_stripe_is_as_wide_as_what_it_is_computed_from(vae, monkeypatch):
+    """The last convolution has 3 channels: were these counted, its stripes would hold 8 channels of all rows."""
+    monkeypatch.setattr(stripes, "STRIPE_NUMBERS", 8 * 8 * 64)
+    found = stripes.Map.of(torch.randn(1, 8, 64, 64))
+    last = stripes._convolved(stripes._normed(found, vae.decoder.conv_norm_out), vae.decoder.conv_out)
+    assert [rows.shape for _, _, rows in last.stripes()] == [(1, 3, 8, 64)] * 8
+
+
 def test_the_codec_takes_stripes_above_a_number_of_pixels_and_each_picture_alone(real_components, monkeypatch):
     codec = codec_for(Latents.from_mapping({"codec": "sdxl", "weights": str(real_components)}))
     latents, pixels = torch.randn(2, 4, 6, 10), torch.rand(2, 3, 48, 80) * 2 - 1

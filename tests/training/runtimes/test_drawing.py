@@ -190,7 +190,7 @@ def test_the_formula_of_the_model_grows_with_its_tokens_and_counts_scores_where_
         model_bytes(xl(name, runtime), tmp_path, four_k)
         for name, runtime in (("bf16", "openvino"), ("fp32", "openvino"), ("fp32", "onnx"))
     )
-    assert 0.8 * GIB < bf16 < GIB and fp32 == 2 * bf16
+    assert 1.5 * GIB < bf16 < 1.6 * GIB and fp32 == 2 * bf16
     assert scores > 100 * GIB
     assert model_bytes(xl("bf16"), tmp_path, half) == pytest.approx(bf16 / 4, rel=0.02)
 
