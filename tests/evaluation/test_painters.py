@@ -15,11 +15,13 @@ from diffusers import DDPMScheduler
 from evaluation.painters import PipelinePainter, plans
 from schemas.evaluation import Model
 from schemas.reasons import PictureReason
+from schemas.training import TrainingRecipe
 from tests.training.conftest import real_components as real_components
 from training.export.pipeline import write_pipeline
 from training.export.weights import read_model
 from training.model import PixArt, PixArtConfig
 from training.model.architecture import Hints
+from training.runtimes.manifest import Manifest
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +125,31 @@ def test_a_picture_that_the_pipeline_blacked_out_is_a_reason() -> None:
     painter._pipeline, painter._knobs = lambda **_: answer, {}
     first, second = painter(["a", "b"], [1, 2])
     assert first is PictureReason.NSFW_BLACKED_OUT and isinstance(second, np.ndarray) and (second == 128).all()
+
+
+@pytest.mark.slow
+def test_an_export_draws_what_its_checkpoint_draws(trained: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    from training.runtimes.export import export_model
+    from training.stored_run import trained_checkpoints
+
+    recipe = str(trained / "train.yaml")
+    _, kept = trained_checkpoints(TrainingRecipe.load(recipe), None)
+    export_model(kept[max(kept)], tmp_path / "export", "openvino", "fp32")
+    side = Manifest.read(tmp_path / "export").architecture["image_size"]
+    (theirs,) = plans("torch", Model(recipe=recipe, resolution=side, steps=2))
+    (ours,) = plans("fp32", Model(recipe=recipe, runtime=str(tmp_path / "export"), resolution=side, steps=2))
+    assert ours.how["precision"] == "openvino fp32" and ours.trained_on is not None
+    assert {**ours.how, "weights": 0, "precision": 0} == {**theirs.how, "weights": 0, "precision": 0}
+    assert ours.load is not None and theirs.load is not None
+    prompts, seeds = ["a red boat", "two cats on a sofa"], [3, 4]
+    for one, other in zip(ours.load("cpu")(prompts, seeds), theirs.load("cpu")(prompts, seeds), strict=True):
+        assert isinstance(one, np.ndarray) and isinstance(other, np.ndarray)
+        assert np.abs(one.astype(int) - other.astype(int)).max() <= 1
+    with pytest.raises(ValueError, match=r"models.fp32: 8200x8200 px"):
+        plans("fp32", Model(recipe=recipe, runtime=str(tmp_path / "export"), resolution=8200))
+    with pytest.raises(ValueError, match=r"holds no manifest.json, so it is no exported model"):
+        plans("fp32", Model(recipe=recipe, runtime=str(tmp_path)))
 
 
 @pytest.mark.parametrize(
