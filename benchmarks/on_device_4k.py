@@ -65,7 +65,7 @@ def made_t5(folder: Path) -> Path:
 
 def export(folder: Path) -> None:
     """The model of XL/2's width, keys and values compressed in its last half, exported; not part of the peak."""
-    from benchmarks.on_device import write_random  # type: ignore[import-untyped]
+    from benchmarks.on_device import write_random
     from training.runtimes.export import export_model
 
     write_random(folder / "model.safetensors", DEPTH)
