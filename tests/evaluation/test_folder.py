@@ -116,8 +116,8 @@ def test_wherever_it_is_killed_it_gives_the_same_bytes_and_draws_nothing_twice(
     drawn = list[int]()
     real = sample.draw
 
-    def counting(model: Any, recipe: Any, captions: Any, shapes: Any, seeds: Any) -> Any:
-        found = real(model, recipe, captions, shapes, seeds)
+    def counting(model: Any, recipe: Any, stage: Any, captions: Any, shapes: Any, seeds: Any) -> Any:
+        found = real(model, recipe, stage, captions, shapes, seeds)
         drawn.extend(seeds)
         return found
 
