@@ -336,7 +336,8 @@ def test_everything_works_without_a_script(browser: Any, site: str, evaluated_si
     page = context.new_page()
     page.goto(f"{site}/images")
     page.fill("#q", "picture" if "SIGMA_SHOTS_OF" not in os.environ else "sky")
-    page.click("form.filter button")
+    with page.expect_navigation():
+        page.click("form.filter button")
     assert page.locator("article").count() >= 1
     page.goto(f"{site}/overview/captions")
     assert page.locator("svg[role=img]").count() == 2
