@@ -8,12 +8,13 @@ from pathlib import Path
 
 from models.memory import GIB, free_bytes
 from models.weights import read_json
-from schemas.training import Latents, Text
+from schemas.training import LATENT_DOWNSAMPLING, Latents, Text
 from training.encoders import stripes
 from training.encoders.alone import is_streamed, t5_bytes
 from training.encoders.pretrained import DTYPES
 from training.encoders.weights import vae_folder
 from training.runtimes.manifest import Manifest
+from training.runtimes.openvino_runtime import LARGE_CELLS
 
 log = logging.getLogger("training")
 
@@ -21,9 +22,9 @@ LIBRARIES = GIB // 2
 """What torch, transformers or diffusers, and a runtime take before any weights."""
 LOADED = 2.0
 """Memory of a loaded graph over its file: runtimes keep the weights once more, in the order that they multiply in."""
-LIVE = 22
-"""Numbers per token and channel that OpenVINO holds in a graph of any size, measured at 4K: 21 in fp32 and 22 in
-bf16. The hidden state, queries, keys and values, and twice the inner width of the MLP are 12 of them."""
+LIVE, LIVE_OF_SIZE = 22, 12
+"""Numbers per token and channel that a runtime holds, in a graph of any size and in one of the picture's own size:
+measured with OpenVINO at 4K. The hidden state, queries, keys and values, and the MLP's inner width twice are 12."""
 FP32 = 4
 WHOLE_MAPS = 3
 """Maps of all pixels that the VAE's last stage holds at once where it decodes a picture whole."""
@@ -63,14 +64,16 @@ def text_bytes(text: Text) -> int:
 
 
 def model_bytes(manifest: Manifest, folder: Path, shape: tuple[int, int]) -> int:
-    """The graph, and what one block holds of a picture: in fp32, or in the recipe's bf16.
+    """The graph, and what one block holds of a picture, as `openvino_runtime.load` compiles it.
 
     ONNX and ExecuTorch multiply out attention's scores, of every token with every key, and their softmax.
     """
     config = manifest.config
-    element = DTYPES["bf16"].itemsize if manifest.recipe == "bf16" else FP32
+    is_own = manifest.runtime == "openvino" and shape[0] * shape[1] > LARGE_CELLS * LATENT_DOWNSAMPLING**2
+    is_bf16 = manifest.recipe == "bf16" or (is_own and manifest.recipe != "fp32")
+    element, live = DTYPES["bf16"].itemsize if is_bf16 else FP32, LIVE_OF_SIZE if is_own else LIVE
     rows, columns = (side // manifest.sizes.multiple_px for side in shape)
-    held = LIVE * element * config.hidden_size * rows * columns
+    held = live * element * config.hidden_size * rows * columns
     if manifest.runtime != "openvino":
         ratio = min(config.kv_ratio(layer) for layer in range(config.depth))
         held += 2 * FP32 * config.num_heads * rows * columns * (rows // ratio) * (columns // ratio)

@@ -186,11 +186,16 @@ def xl(recipe_name, runtime="openvino"):
 
 def test_the_formula_of_the_model_grows_with_its_tokens_and_counts_scores_where_a_runtime_has_them(tmp_path):
     four_k, half = (2160, 3840), (1088, 1920)
-    bf16, fp32, scores = (
+    bf16, int8, fp32, scores = (
         model_bytes(xl(name, runtime), tmp_path, four_k)
-        for name, runtime in (("bf16", "openvino"), ("fp32", "openvino"), ("fp32", "onnx"))
+        for name, runtime in (
+            ("bf16", "openvino"),
+            ("int8-dynamic", "openvino"),
+            ("fp32", "openvino"),
+            ("fp32", "onnx"),
+        )
     )
-    assert 1.5 * GIB < bf16 < 1.6 * GIB and fp32 == 2 * bf16
+    assert 0.8 * GIB < bf16 < 0.9 * GIB and fp32 == 2 * bf16 and int8 == bf16
     assert scores > 100 * GIB
     assert model_bytes(xl("bf16"), tmp_path, half) == pytest.approx(bf16 / 4, rel=0.02)
 
