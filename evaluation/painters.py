@@ -23,7 +23,7 @@ from models.weights import UNREADABLE, one_line, quiet, read_json
 from schemas.evaluation import Model
 from schemas.reasons import PictureReason
 from schemas.strict import fingerprint
-from schemas.training import TrainingRecipe, few_timesteps
+from schemas.training import Sampling, TrainingRecipe, few_timesteps
 from training.encoders.weights import weights_digests
 from training.model.seal import file_digest
 from training.runtimes.kinds import require_installed
@@ -82,9 +82,7 @@ def _of_training(name: str, model: Model) -> list[Plan]:
     if lost := [step for step in wanted if step not in kept]:
         there = ", ".join(map(str, kept))
         raise ValueError(f"models.{name}.checkpoints: {stage.name} has no checkpoint of step {lost[0]}; it has {there}")
-    given = {"steps": model.steps, "guidance": model.guidance, "timestep": model.timestep}
-    drawing = recipe.sample.model_copy(update={knob: value for knob, value in given.items() if value is not None})
-    recipe = recipe.model_copy(update={"sample": drawing})
+    recipe = _with_knobs(recipe, model)
     try:
         sampling = recipe.sampling_of(stage)
     except ValueError as error:
@@ -96,12 +94,9 @@ def _of_training(name: str, model: Model) -> list[Plan]:
         raise ValueError(f"models.{name}.resolution: {side} is no multiple of {recipe.model.patch_px} px")
     how = {
         "resolution": side,
-        "sampler": sampling.sampler,
-        "steps": sampling.steps,
-        "guidance": sampling.guidance,
         "precision": recipe.precision,
         "encoders": fingerprinted(recipe),
-    } | ({} if sampling.timestep is None else {"timestep": sampling.timestep})
+    } | _sampled(sampling)
     return [
         Plan(
             name if isinstance(model.checkpoints, str) and model.checkpoints == "last" else f"{name}@{step}",
@@ -119,26 +114,34 @@ def _of_export(name: str, model: Model, folder: Path) -> Plan:
     manifest = Manifest.read(folder)
     require_installed(manifest.runtime)
     recipe = TrainingRecipe.load(recipes.find(model.recipe), model.overrides)
-    given = {"steps": model.steps, "guidance": model.guidance, "timestep": model.timestep}
-    drawing = recipe.sample.model_copy(update={knob: value for knob, value in given.items() if value is not None})
-    recipe = recipe.model_copy(update={"sample": drawing})
+    recipe = _with_knobs(recipe, model)
     try:
-        sampling = drawing.sampling(str(folder), few_steps=manifest.guidance is not None)
+        sampling = recipe.sample.sampling(str(folder), few_steps=manifest.guidance is not None)
         side = model.resolution or next(iter(manifest.sizes.fixed), (manifest.architecture["image_size"],))[0]
         manifest.sizes.refuse(side, side)
     except ValueError as error:
         raise ValueError(f"models.{name}: {error}") from None
     how = {
         "resolution": side,
-        "sampler": sampling.sampler,
-        "steps": sampling.steps,
-        "guidance": sampling.guidance,
         "precision": f"{manifest.runtime} {manifest.recipe}",
         "encoders": fingerprinted(recipe),
         "weights": fingerprint(manifest.resolved()),
-    } | ({} if sampling.timestep is None else {"timestep": sampling.timestep})
+    } | _sampled(sampling)
     trained_on = None if manifest.origin.stage is None else recipe
     return Plan(name, None, how, partial(ExportPainter, recipe, folder, side), trained_on=trained_on)
+
+
+def _with_knobs(recipe: TrainingRecipe, model: Model) -> TrainingRecipe:
+    """A training recipe whose `sample` has what the evaluation says of drawing."""
+    given = {"steps": model.steps, "guidance": model.guidance, "timestep": model.timestep}
+    drawing = recipe.sample.model_copy(update={knob: value for knob, value in given.items() if value is not None})
+    return recipe.model_copy(update={"sample": drawing})
+
+
+def _sampled(sampling: Sampling) -> dict[str, Any]:
+    """How a model is sampled, as a plan records it; only a few-step model has a timestep."""
+    found = {"sampler": sampling.sampler, "steps": sampling.steps, "guidance": sampling.guidance}
+    return found | ({} if sampling.timestep is None else {"timestep": sampling.timestep})
 
 
 class ExportPainter:
