@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -21,30 +20,14 @@ from commands.terminal import (
     refusals,
     shown,
 )
-
-
-class RuntimeName(StrEnum):
-    """The runtimes that models are exported for."""
-
-    openvino = "openvino"
-    onnx = "onnx"
-    executorch = "executorch"
-
-
-class RecipeName(StrEnum):
-    """How weights and activations are kept."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-    int8_dynamic = "int8-dynamic"
-    int4_g128 = "int4-g128"
+from training.runtimes.kinds import Recipe, Runtime
 
 
 def export(
     source: Weights,
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write; must not exist.", callback=local)],
-    runtime: Annotated[RuntimeName, typer.Option(help="What runs the model.")],
-    recipe: Annotated[RecipeName, typer.Option(help="How weights and activations are kept.")],
+    runtime: Annotated[Runtime, typer.Option(help="What runs the model.")],
+    recipe: Annotated[Recipe, typer.Option(help="How weights and activations are kept.")],
     size: Annotated[
         str | None, typer.Option(metavar="HxW", help="Height and width in px, of a graph for this size alone.")
     ] = None,
@@ -67,8 +50,8 @@ def export(
             done = export_model(
                 source,
                 target,
-                runtime.value,
-                recipe.value,
+                runtime,
+                recipe,
                 ema=not raw,
                 hints=hints,
                 size=fixed,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
-from typing import NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
 
-from training.runtimes.manifest import Recipe, Runtime
+Runtime = Literal["openvino", "onnx", "executorch"]
+Recipe = Literal["fp32", "bf16", "int8-dynamic", "int4-g128"]
+"""How weights and activations are kept."""
 
 
 class Kind(NamedTuple):

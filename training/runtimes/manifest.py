@@ -6,12 +6,13 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import Field
 
 from schemas.commit import write_bytes
 from schemas.strict import StrictModel, fingerprint
+from training.runtimes.kinds import Recipe, Runtime
 
 if TYPE_CHECKING:  # a manifest is read without torch, which takes a second
     from training.model.pixart import PixArtConfig
@@ -21,8 +22,6 @@ NULL_CAPTION_FILE = "null_caption.safetensors"
 """The null caption, (max caption tokens, caption channels), under its official name."""
 FORMAT = 1
 """Of the manifest; a folder of a higher one is refused."""
-Runtime = Literal["openvino", "onnx", "executorch"]
-Recipe = Literal["fp32", "bf16", "int8-dynamic", "int4-g128"]
 Pixels = Annotated[int, Field(gt=0)]
 
 
