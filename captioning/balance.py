@@ -8,10 +8,8 @@ from schemas.recipe import DataRecipe
 
 
 def reduce_job(recipe: DataRecipe) -> ReduceJob:
-    """The job as a reduce: writes `balance`, a row per kept image that has a caption.
-
-    The weight is in the shards' index whatever is dropped, so that a trainer may draw by it instead.
-    """
+    """The job as a reduce: writes `balance`, a row per kept image that has a caption. The weight is in the shards'
+    index whatever is dropped, so that a trainer may draw by it instead."""
     most_images = recipe.balance.most_images
     assert most_images is not None, "the job runs only where it is set"
     drop = "true" if recipe.balance.drop else "false"

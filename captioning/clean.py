@@ -54,11 +54,7 @@ class Cleaner:
     """The worker: it cleans and judges the raw captions of one part at a time."""
 
     def __init__(self, section: recipe.Clean) -> None:
-        """Check the section.
-
-        Raises:
-            ValueError: the recipe names a language that is never found.
-        """
+        """Check the section. Raises ValueError: the recipe names a language that is never found."""
         self._section = section
         self._guesser = LanguageGuesser()
         unknown = sorted({*(section.languages or ())} - {*self._guesser.languages()}) if section.languages else []
@@ -108,11 +104,8 @@ class Cleaner:
 
 
 def cleaned_text(raw: str) -> tuple[str | None, tuple[str, ...]]:
-    """A raw caption without HTML, addresses, trailing hashtags and the extension of a descriptive file name.
-
-    Returns:
-        The text, normalised, or None where nothing is left; and what was taken out.
-    """
+    """A raw caption without HTML, addresses, trailing hashtags and the extension of a descriptive file name. Returns
+    the text, normalised, or None where nothing is left; and what was taken out."""
     removed = []
     caption = raw
     for name, take_out in (
@@ -129,12 +122,8 @@ def cleaned_text(raw: str) -> tuple[str | None, tuple[str, ...]]:
 
 
 def junk_reason(raw: str, caption: str | None, min_words: int) -> RawCaptionReason | None:
-    """The reason why a raw caption cannot be trained on; None where it can.
-
-    Args:
-        raw: as it came with the image.
-        caption: what `cleaned_text` made of it.
-    """
+    """The reason why a raw caption cannot be trained on; None where it can. `raw`: as it came with the image.
+    `caption`: what `cleaned_text` made of it."""
     given = text.clean(markup.without_html(raw))
     if given is None:
         return RawCaptionReason.NOTHING_LEFT

@@ -27,11 +27,8 @@ class NounDetector:
 
     @classmethod
     def load(cls, weights: str | None, key: str, device: str = "auto") -> NounDetector:
-        """The detector that a recipe names; None is OWLv2 base.
-
-        Raises:
-            ValueError: it or the device is not on this machine, or it is no OWLv2 model.
-        """
+        """The detector that a recipe names; None is OWLv2 base. Raises ValueError: it or the device is not on this
+        machine, or it is no OWLv2 model."""
         from transformers import Owlv2ForObjectDetection, Owlv2Processor
 
         folder = find_frozen(weights, OWLV2, key)

@@ -1,8 +1,6 @@
 """The job `ground`: how well each sentence of a caption fits its picture, and which of its nouns are nowhere in it.
-
 Sentences are scored one by one, because CLIP reads 77 tokens and a synthetic caption has more. A low score marks a
-sentence that may be made up; it is evidence for a person, and no caption is refused for it.
-"""
+sentence that may be made up; it is evidence for a person, and no caption is refused for it."""
 
 from __future__ import annotations
 
@@ -87,11 +85,7 @@ class Grounder:
     """The worker. It loads CLIP once, and the detector where the recipe wants it."""
 
     def __init__(self, section: recipe.Ground, threads: int) -> None:
-        """Load the models.
-
-        Raises:
-            ValueError: they are not on this machine.
-        """
+        """Load the models. Raises ValueError: they are not on this machine."""
         self._section, self._threads = section, threads
         device = section.chosen_device()
         self._clip = Clip.load(section.clip, "ground.clip", device, half_on_gpu=True)

@@ -49,11 +49,9 @@ _NAME = re.compile(r"[A-Z]\w+-[A-Z]\w+")
 
 
 def held_together(word: str) -> bool:
-    """A hyphen makes one concept of the words on its sides.
-
-    In others ("black-and-white", "coffee-table", "dark-haired") each word says what it says alone. A name is one
-    (Rolls-Royce) if the word list has it, or lacks a part of it in any form: a headline's "Hand-Painted" is none.
-    """
+    """A hyphen makes one concept of the words on its sides. In others ("black-and-white", "coffee-table",
+    "dark-haired") each word says what it says alone. A name is one (Rolls-Royce) if the word list has it, or lacks a
+    part of it in any form: a headline's "Hand-Painted" is none."""
     if "-" not in word:
         return False
     return bool(_HELD.fullmatch(word) or _TWICE.fullmatch(word) or _RHYME.fullmatch(word)) or is_name(word)
@@ -72,10 +70,8 @@ def _is_known(part: str) -> bool:
 
 
 def plain(text: str) -> str:
-    """A text with the apostrophes and hyphens of a typewriter, which tokenizers know, and no soft hyphens.
-
-    A dash becomes a hyphen where that makes one word: T–shirt, but not Paris–Rome.
-    """
+    """A text with the apostrophes and hyphens of a typewriter, which tokenizers know, and no soft hyphens. A dash
+    becomes a hyphen where that makes one word: T–shirt, but not Paris–Rome."""
     if text.isascii() and "`" not in text:
         return text
     return _DASHED.sub(_hyphened, _HYPHEN.sub("-", _APOSTROPHE.sub("'", _INVISIBLE.sub("", text))))

@@ -102,10 +102,8 @@ def tag_words(words: list[str]) -> list[str]:
 
 
 def _as_in_a_sentence(words: list[str]) -> list[str]:
-    """The words of a headline without the capitals that say nothing there; those of a sentence as they are.
-
-    In a headline every long word but prepositions has them, and at least three after the first are no names.
-    """
+    """The words of a headline without the capitals that say nothing there; those of a sentence as they are. In a
+    headline every long word but prepositions has them, and at least three after the first are no names."""
     if sum(map(str.islower, words)) > len(words) // 2:  # most texts are no headline
         return words
     long = [word for word in words if len(word) > 3 and word[0].isalpha() and lexicon.get(word) != "IN"]

@@ -8,10 +8,8 @@ from contextlib import contextmanager
 
 
 class Meter:
-    """Counts a worker's pictures, tokens, seconds, GPU seconds and cost. They go to `runs/`, never to a table.
-
-    The clock runs on between the answers, so that reading a part, committing it and waiting for the next one count too.
-    """
+    """Counts a worker's pictures, tokens, seconds, GPU seconds and cost. They go to `runs/`, never to a table. The
+    clock runs on between the answers, so that reading a part, committing it and waiting for the next one count too."""
 
     def __init__(self, gpus: float, price_per_gpu_hour: float | None) -> None:
         self._gpus, self._price = gpus, price_per_gpu_hour

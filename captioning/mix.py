@@ -47,14 +47,9 @@ def map_job(data_recipe: recipe.DataRecipe) -> MapJob:
 
 
 def choose(raw: CandidateCaption, synthetic: CandidateCaption, coin: float, synthetic_share: float) -> Choice:
-    """Follow the coin, or fall back to the other caption where the one it names is missing or was refused.
-
-    A coin under `synthetic_share` takes the synthetic caption, so raising the share only ever moves images from raw
-    to synthetic.
-
-    Returns:
-        The caption, its source and the reason of a fallback; three times None where there is no caption at all.
-    """
+    """Follow the coin, or fall back to the other caption where the one it names is missing or was refused. A coin under
+    `synthetic_share` takes the synthetic caption, so raising the share only ever moves images from raw to synthetic.
+    Returns the caption, its source and the reason of a fallback; three times None where there is no caption at all."""
     wanted, other = (SYNTHETIC, RAW) if coin < synthetic_share else (RAW, SYNTHETIC)
     candidates = {SYNTHETIC: synthetic, RAW: raw}
     if candidates[wanted].caption is not None:
@@ -78,19 +73,13 @@ class Mixer:
     """The worker: it chooses and cuts the captions of one part at a time."""
 
     def __init__(self, section: recipe.Mix) -> None:
-        """Load the tokenizer.
-
-        Raises:
-            ValueError: the tokenizer is not on this machine.
-        """
+        """Load the tokenizer. Raises ValueError: the tokenizer is not on this machine."""
         self._section = section
         self._tokenizer = load_tokenizer(section.tokenizer)
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
-        """Toss for the kept rows of one part; a row that was not kept has neither coin nor caption.
-
-        A caption of more than `MAX_TOKENS` tokens is cut behind its last sentence that fits.
-        """
+        """Toss for the kept rows of one part; a row that was not kept has neither coin nor caption. A caption of more
+        than `MAX_TOKENS` tokens is cut behind its last sentence that fits."""
         raws, synthetics = raw_offers(inputs["raw_captions"], inputs["selection"]), inputs["captions"]
         kept = kept_mask(raws, inputs["selection"])
         coins: list[float | None] = []

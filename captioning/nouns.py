@@ -60,9 +60,7 @@ KEPT_STRINGS = 200_000
 
 def map_job(data_recipe: recipe.DataRecipe) -> MapJob:
     """The job as a map stage: reads `raw_captions`, `captions` and `selection`, writes `nouns`, two rows per input.
-
-    Each extra captioner adds its table and a row per input.
-    """
+    Each extra captioner adds its table and a row per input."""
     extractor, extra_captioners = data_recipe.nouns.extractor, tuple(data_recipe.caption.beside)
     compounds = data_recipe.nouns.compounds
     tokenizer = data_recipe.mix.tokenizer
@@ -83,11 +81,8 @@ def map_job(data_recipe: recipe.DataRecipe) -> MapJob:
 
 
 def find_extractor(name: str) -> None:
-    """Check that a spaCy model of that name is installed, or is a folder; nothing is imported.
-
-    Raises:
-        ValueError: the model is not installed; the message has the command that installs it.
-    """
+    """Check that a spaCy model of that name is installed, or is a folder; nothing is imported. Raises ValueError: the
+    model is not installed; the message has the command that installs it."""
     package = find_spec(name) if name.isidentifier() else None
     if name != LEXICON and (package is None or package.origin is None) and not Path(name).is_dir():
         raise _not_installed(name)
@@ -101,15 +96,9 @@ def _not_installed(name: str) -> ValueError:
 
 
 def load_extractor(name: str, compounds: bool = False) -> NounExtractor:
-    """The extractor that a recipe names.
-
-    Args:
-        name: `lexicon`, or an installed spaCy model such as en_core_web_sm.
-        compounds: "coffee table" is one concept, in place of its words.
-
-    Raises:
-        ValueError: the model is not installed (the message has the command that installs it) or cannot tag.
-    """
+    """The extractor that a recipe names. `name`: `lexicon`, or an installed spaCy model such as en_core_web_sm.
+    `compounds`: "coffee table" is one concept, in place of its words. Raises ValueError: the model is not installed
+    (the message has the command that installs it) or cannot tag."""
     find_extractor(name)
     if name == LEXICON:
         from captioning.lexicon_tagger import FACTORY  # before spaCy: it does without torch
@@ -140,12 +129,9 @@ def shared_extractor(name: str, compounds: bool) -> NounExtractor:
 
 
 class NounExtractor:
-    """Finds nouns with a spaCy pipeline.
-
-    spaCy takes text apart four times as fast where it knows the pieces, but what it learns inside a memory zone is
-    forgotten with it. So the first texts are read outside of one, and once `KEPT_STRINGS` are known (some 60 MB),
-    its memory does not grow with what it has read.
-    """
+    """Finds nouns with a spaCy pipeline. spaCy takes text apart four times as fast where it knows the pieces, but what
+    it learns inside a memory zone is forgotten with it. So the first texts are read outside of one, and once
+    `KEPT_STRINGS` are known (some 60 MB), its memory does not grow with what it has read."""
 
     def __init__(self, nlp: Language, compounds: bool = False) -> None:
         from captioning.hyphens import hold_together, plain

@@ -38,10 +38,8 @@ _RESULT_COLUMNS = ("caption", "num_tokens", "reason", "refused_caption", "cut")
 
 
 def map_jobs(data_recipe: recipe.DataRecipe) -> list[MapJob]:
-    """The job as map jobs: the captioner that the mix takes, then the extra ones.
-
-    Each reads `proxies` and `selection`, writes a table of its own, and asks for no caption that was paid for.
-    """
+    """The job as map jobs: the captioner that the mix takes, then the extra ones. Each reads `proxies` and `selection`,
+    writes a table of its own, and asks for no caption that was paid for."""
     section = data_recipe.caption
     extra_captioners = {f"{tables.BESIDE}{name}": section.for_extra_captioner(name) for name in section.beside}
     return [_map_job(data_recipe, own, table) for table, own in ({"captions": section} | extra_captioners).items()]
@@ -162,13 +160,9 @@ class Recaptioner:
         return {self._table: self._rows(proxies, found)}
 
     def _finished(self, rows: pa.Table | None, captions_only: bool) -> dict[str, CaptionResult]:
-        """image_id -> result of this captioner's earlier runs, without failures, which are tried again.
-
-        Texts are judged anew, so that the rules of today hold and no captioner is called again.
-
-        Args:
-            captions_only: leave out refused answers, unless the captioner would write them again.
-        """
+        """image_id -> result of this captioner's earlier runs, without failures, which are tried again. Texts are
+        judged anew, so that the rules of today hold and no captioner is called again. `captions_only`: leave out
+        refused answers, unless the captioner would write them again."""
         if rows is None:
             return {}
         found = {}

@@ -26,23 +26,15 @@ class Watch:
     """The last results of a worker."""
 
     def __init__(self, captioner: str, max_failed_share: float) -> None:
-        """Begin with none.
-
-        Args:
-            captioner: its name, for the message.
-            max_failed_share: of pictures without a caption; from `REFUSED_SHARE` on nothing stops the job here.
-        """
+        """Begin with none. `captioner`: its name, for the message. `max_failed_share`: of pictures without a caption;
+        from `REFUSED_SHARE` on nothing stops the job here."""
         self._captioner = captioner
         self._stops = max_failed_share < REFUSED_SHARE
         self._num_failures = 0
         self._last: deque[tuple[str | None, str | None]] = deque(maxlen=WINDOW)
 
     def failed(self, image_id: str, why: str) -> None:
-        """Log that a picture has no answer.
-
-        Raises:
-            CaptionerUnusable: so did many before it.
-        """
+        """Log that a picture has no answer. Raises CaptionerUnusable: many before it have none either."""
         log.warning("image %s: captioner %s failed: %s", image_id, self._captioner, why)
         self._num_failures += 1
         if self._num_failures >= FAILURES_IN_A_ROW:
@@ -57,10 +49,7 @@ class Watch:
 
     def see(self, results: Iterable[tuple[str | None, str | None]]) -> None:
         """Add some results: of each the reason why it is no caption (None where it is one), and the refused answer.
-
-        Raises:
-            CaptionerUnusable: nearly all of the last ones are no captions; the message shows some answers.
-        """
+        Raises CaptionerUnusable: nearly all of the last ones are no captions; the message shows some answers."""
         self._last.extend(results)
         without = [(reason, answer) for reason, answer in self._last if reason is not None]
         if not self._stops or len(self._last) < WINDOW or len(without) < REFUSED_SHARE * WINDOW:

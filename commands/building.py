@@ -86,11 +86,8 @@ def show_built(recipe: DataRecipe, built: Built) -> None:
 
 
 def survey_dataset(recipe: DataRecipe, progress: Observer, redo: list[str] | None = None) -> None:
-    """Read every header that is not read yet, and show what the collection holds.
-
-    Raises:
-        ValueError: as `curation.build.build`; or `redo` names a job other than headers.
-    """
+    """Read every header that is not read yet, and show what the collection holds. Raises ValueError: as
+    `curation.build.build`; or `redo` names a job other than headers."""
     from curation import build as runs
     from curation.forecast import survey
     from curation.ingest import headers

@@ -69,11 +69,7 @@ def export(
 
 
 def sides(size: str | None) -> tuple[int, int] | None:
-    """Height and width of `HxW`.
-
-    Raises:
-        ValueError: it is something else.
-    """
+    """Height and width of `HxW`. Raises ValueError: it is something else."""
     if size is None:
         return None
     if (match := re.fullmatch(r"(\d{1,6})x(\d{1,6})", size)) is None:

@@ -1,7 +1,5 @@
-"""Ctrl-C and SIGTERM end a command within seconds, with the status that shells give and without a traceback.
-
-This module imports nothing that takes time: it is there before the packages that take seconds to load.
-"""
+"""Ctrl-C and SIGTERM end a command within seconds, with the status that shells give and without a traceback. This
+module imports nothing that takes time: it is there before the packages that take seconds to load."""
 
 from __future__ import annotations
 

@@ -47,11 +47,8 @@ def pipeline(recipe: DataRecipe) -> list[Job]:
 
 
 def steps_upto(recipe: DataRecipe, upto: str | None = None, redo: Iterable[str] | None = None) -> list[Job]:
-    """The steps of the jobs up to one of them; without one, of all.
-
-    Raises:
-        ValueError: the recipe leaves that job out or has an impossible subset, or `redo` names no job.
-    """
+    """The steps of the jobs up to one of them; without one, of all. Raises ValueError: the recipe leaves that job out
+    or has an impossible subset, or `redo` names no job."""
     from curation.selection import subsets
     from schemas.recipe import JOBS
 

@@ -103,11 +103,8 @@ def shown(text: str | Path) -> str:
 
 @contextmanager
 def refusals(if_stopped: str | None = None) -> Iterator[None]:
-    """Turn what a user can mend into one line and exit status 1; a traceback only with --debug.
-
-    Args:
-        if_stopped: the line after Ctrl-C, where the interrupt brings none; None is `finished_stays`.
-    """
+    """Turn what a user can mend into one line and exit status 1; a traceback only with --debug. `if_stopped`: the line
+    after Ctrl-C, where the interrupt brings none; None is `finished_stays`."""
     from engine.preflight import NeedsMissing
     from engine.runner import PartFailed, describe
 

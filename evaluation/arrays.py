@@ -12,11 +12,8 @@ Rows = np.ndarray | torch.Tensor
 
 
 def as_rows(values: Rows, name: str) -> np.ndarray:
-    """The rows as an array (n, d) without a copy where that is possible, so that a memory map stays one.
-
-    Raises:
-        ValueError: they are not (n, d) with n and d of at least 1, or not real numbers.
-    """
+    """The rows as an array (n, d) without a copy where that is possible, so that a memory map stays one. Raises
+    ValueError: they are not (n, d) with n and d of at least 1, or not real numbers."""
     rows = as_array(values)
     if rows.ndim != 2 or 0 in rows.shape:
         raise ValueError(f"{name} must be rows of features, (n, d), and has the shape {rows.shape}")
@@ -34,11 +31,7 @@ def as_array(values: Any) -> np.ndarray:
 
 
 def as_pair(x: Rows, y: Rows, names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
-    """Two sets of rows with features of one width.
-
-    Raises:
-        ValueError: as `as_rows`, or the widths differ.
-    """
+    """Two sets of rows with features of one width. Raises ValueError: as `as_rows`, or the widths differ."""
     first, second = as_rows(x, names[0]), as_rows(y, names[1])
     if first.shape[1] != second.shape[1]:
         raise ValueError(
@@ -49,14 +42,8 @@ def as_pair(x: Rows, y: Rows, names: tuple[str, str]) -> tuple[np.ndarray, np.nd
 
 
 def as_finite(rows: np.ndarray, name: str, first_row: int = 0, dtype: type = np.float64) -> np.ndarray:
-    """A block of rows as a fresh array of floats.
-
-    Args:
-        first_row: the number of the block's first row in the whole, for the message.
-
-    Raises:
-        ValueError: a value is NaN or infinite; the message names the first such row.
-    """
+    """A block of rows as a fresh array of floats. `first_row`: the number of the block's first row in the whole, for
+    the message. Raises ValueError: a value is NaN or infinite; the message names the first such row."""
     block: np.ndarray = rows.astype(dtype)
     whole = np.isfinite(block).all(axis=1)
     if not whole.all():
@@ -65,10 +52,7 @@ def as_finite(rows: np.ndarray, name: str, first_row: int = 0, dtype: type = np.
 
 
 def check_finite(rows: np.ndarray, name: str) -> None:
-    """Refuse rows with NaN or infinity, as `as_finite` does, without a copy of them all.
-
-    Raises:
-        ValueError: a value is NaN or infinite.
-    """
+    """Refuse rows with NaN or infinity, as `as_finite` does, without a copy of them all. Raises ValueError: a value is
+    NaN or infinite."""
     for begin in range(0, len(rows), 1024):
         as_finite(rows[begin : begin + 1024], name, begin)

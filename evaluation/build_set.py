@@ -54,17 +54,9 @@ class Made(NamedTuple):
 def build_set(
     dataset: Dataset, out: Path, knobs: EvaluationSet, pipeline: Pipeline, observer: runs.Observer | None = None
 ) -> Made:
-    """Choose from a dataset and write the set; what a killed run left is taken up.
-
-    The set is whole once it has `prompts.jsonl`, which is written last.
-
-    Args:
-        out: the folder of the set.
-        pipeline: the jobs of a data recipe, in order.
-
-    Raises:
-        ValueError: as `choose`; `out` holds something else, or a set of other choices; a picture is gone.
-    """
+    """Choose from a dataset and write the set; what a killed run left is taken up. The set is whole once it has
+    `prompts.jsonl`, which is written last. `out`: the folder of the set. `pipeline`: the jobs of a data recipe, in
+    order. Raises ValueError: as `choose`; `out` holds something else, or a set of other choices; a picture is gone."""
     observer = observer or runs.Observer()
     catalog.require_dataset(dataset)
     counter = find_counter()
@@ -208,11 +200,8 @@ def _copy_picture(dataset: Dataset, out: Path, pair: tuple[dict[str, Any], dict[
 
 
 def _check_samples(made: Dataset, rows: Sequence[dict[str, Any]]) -> None:
-    """Compare the set's samples with the chosen prompts.
-
-    Raises:
-        ValueError: a picture is missing, or has another caption.
-    """
+    """Compare the set's samples with the chosen prompts. Raises ValueError: a picture is missing, or has another
+    caption."""
     mix = made.read_table("mix", ["image_id", "caption"]).to_pylist()
     captions = {row["image_id"]: row["caption"] for row in mix}
     there = set(read_index(made.shards, ["image_id"])["image_id"].to_pylist())

@@ -26,14 +26,9 @@ class ClipScore(NamedTuple):
 
 
 def clip_score(images: Rows, texts: Rows) -> np.ndarray:
-    """The cosine of each picture (n, d) with its text (n, d); (n,), float64, -1 to 1, not clamped at 0.
-
-    Embeddings may have any length: they are normalised here.
-
-    Raises:
-        ValueError: there is not one text per picture, widths differ, a value is not finite, or an embedding is all
-            zeros, which has no direction; the message names the row.
-    """
+    """The cosine of each picture (n, d) with its text (n, d); (n,), float64, -1 to 1, not clamped at 0. Embeddings may
+    have any length: they are normalised here. Raises ValueError: there is not one text per picture, widths differ, a
+    value is not finite, or an embedding is all zeros, which has no direction; the message names the row."""
     first, second = as_pair(images, texts, ("images", "texts"))
     if len(first) != len(second):
         raise ValueError(f"there are {len(first)} images and {len(second)} texts: each image needs one text")
@@ -46,11 +41,7 @@ def clip_score(images: Rows, texts: Rows) -> np.ndarray:
 
 
 def summarise(cosines: np.ndarray) -> ClipScore:
-    """The mean of cosines (n,), n of at least 1.
-
-    Raises:
-        ValueError: there are none.
-    """
+    """The mean of cosines (n,), n of at least 1. Raises ValueError: there are none."""
     if not len(cosines):
         raise ValueError("a CLIP-Score needs at least one picture with its text")
     mean = float(np.mean(cosines))

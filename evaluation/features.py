@@ -134,20 +134,13 @@ def inception_features(
 
 
 def clip_features(pictures: Iterable[bytes], clip: Clip, *, threads: int = 4, batch: int = BATCH) -> Features:
-    """The embeddings of pictures for CLIP-Score, as CLIP's own preprocessing shows them to it.
-
-    Raises:
-        ValueError: no picture can be read.
-    """
+    """The embeddings of pictures for CLIP-Score, as CLIP's own preprocessing shows them to it. Raises ValueError: no
+    picture can be read."""
     return features_of(pictures, of_clip(clip), threads=threads, batch=batch)
 
 
 def features_of(pictures: Iterable[bytes], network: Network, *, threads: int = 4, batch: int = BATCH) -> Features:
-    """What a network makes of encoded pictures.
-
-    Raises:
-        ValueError: no picture can be read.
-    """
+    """What a network makes of encoded pictures. Raises ValueError: no picture can be read."""
     found, unreadable = list[np.ndarray](), dict[int, str]()
     for number, row in enumerate(each_of(pictures, network, threads, batch)):
         if isinstance(row, str):

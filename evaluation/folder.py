@@ -108,11 +108,8 @@ def steps_of(
 
 
 def refuse_foreign_folder(dataset: Dataset) -> None:
-    """Leave alone what is no evaluation.
-
-    Raises:
-        ValueError: it is a file, a dataset, or a folder that holds other things.
-    """
+    """Leave alone what is no evaluation. Raises ValueError: it is a file, a dataset, or a folder that holds other
+    things."""
     shown = shown_place(dataset.root)
     if is_file(dataset.root):
         raise ValueError(f"out={shown}: is a file; name a folder for the evaluation")
@@ -125,10 +122,7 @@ def refuse_foreign_folder(dataset: Dataset) -> None:
 
 def find_contaminated(models: Sequence[Plan], against: Against, allow: bool) -> dict[str, int]:
     """Model -> pictures of the reference that are in the dataset it was trained on, by the bytes of the originals.
-
-    Raises:
-        ValueError: there are such, and they are not allowed.
-    """
+    Raises ValueError: there are such, and they are not allowed."""
     known, found = dict[str, set[str]](), dict[str, int]()
     for model in models:
         recipe = model.trained_on

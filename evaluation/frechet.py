@@ -1,7 +1,5 @@
-"""The Fréchet distance between two sets of features, and the mean and covariance that it is made of.
-
-With the features of the Inception network of 2015 it is the FID of Heusel et al. (arXiv 1706.08500).
-"""
+"""The Fréchet distance between two sets of features, and the mean and covariance that it is made of. With the features
+of the Inception network of 2015 it is the FID of Heusel et al. (arXiv 1706.08500)."""
 
 from __future__ import annotations
 
@@ -37,13 +35,9 @@ class Moments:
 
     @classmethod
     def of(cls, x: Rows, name: str = "x") -> Moments:
-        """The moments of features (n, d), n of at least 1. Memory: two matrices d x d and a block of rows.
-
-        The rows are centred before they are multiplied: sums of squares lose everything where the mean is large.
-
-        Raises:
-            ValueError: x is not rows of finite numbers.
-        """
+        """The moments of features (n, d), n of at least 1. Memory: two matrices d x d and a block of rows. The rows are
+        centred before they are multiplied: sums of squares lose everything where the mean is large. Raises ValueError:
+        x is not rows of finite numbers."""
         rows = as_rows(x, name)
         num, width = rows.shape
         step = max(1, BLOCK_BYTES // (8 * width))
@@ -60,11 +54,8 @@ class Moments:
 
     @classmethod
     def merge(cls, parts: Iterable[Moments]) -> Moments:
-        """The moments of all the parts' rows together. The order in which the parts are given changes no digit.
-
-        Raises:
-            ValueError: there is no part, or their widths differ.
-        """
+        """The moments of all the parts' rows together. The order in which the parts are given changes no digit. Raises
+        ValueError: there is no part, or their widths differ."""
         ordered = sorted(parts, key=lambda part: (part.num_rows, part.mean.tobytes(), part.scatter.tobytes()))
         if not ordered:
             raise ValueError("there are no moments to merge")
@@ -81,22 +72,15 @@ class Moments:
 
     @property
     def covariance(self) -> np.ndarray:
-        """(d, d), float64, with n - 1.
-
-        Raises:
-            ValueError: there is one row alone, which has no covariance.
-        """
+        """(d, d), float64, with n - 1. Raises ValueError: there is one row alone, which has no covariance."""
         if self.num_rows < 2:
             raise ValueError(f"a covariance needs at least 2 rows, and there is {self.num_rows}")
         return self.scatter / (self.num_rows - 1)
 
 
 def moments(x: Rows) -> tuple[np.ndarray, np.ndarray]:
-    """The mean (d,) and the covariance (d, d) with n - 1 of features (n, d), in float64 whatever their own type.
-
-    Raises:
-        ValueError: x is not at least two rows of finite numbers.
-    """
+    """The mean (d,) and the covariance (d, d) with n - 1 of features (n, d), in float64 whatever their own type. Raises
+    ValueError: x is not at least two rows of finite numbers."""
     found = Moments.of(x)
     return found.mean, found.covariance
 
@@ -241,11 +225,8 @@ def _trace_of_root(cov1: np.ndarray, cov2: np.ndarray) -> float:
 
 
 def _half(cov: np.ndarray, name: str) -> torch.Tensor:
-    """A (d, r) with A A' = cov; r is the rank, without what rounding alone has added to it.
-
-    Raises:
-        ValueError: an eigenvalue is below zero by more than rounding.
-    """
+    """A (d, r) with A A' = cov; r is the rank, without what rounding alone has added to it. Raises ValueError: an
+    eigenvalue is below zero by more than rounding."""
     values, vectors = torch.linalg.eigh(torch.from_numpy(cov))
     if values[0] < -_NEGATIVE * np.trace(cov):
         raise ValueError(f"{name} is no covariance: an eigenvalue is negative, {float(values[0]):.3g}")

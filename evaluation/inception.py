@@ -1,8 +1,6 @@
-"""The Inception network of 2015-12-05 up to its last pooling: the features of FID, KID, precision and recall.
-
-Szegedy et al., arXiv 1512.00567, as TensorFlow published it. It differs from torchvision's: average pools leave the
-border out, the last block pools by the maximum, batch norms have no scale and an epsilon of 0.001.
-"""
+"""The Inception network of 2015-12-05 up to its last pooling: the features of FID, KID, precision and recall. Szegedy
+et al., arXiv 1512.00567, as TensorFlow published it. It differs from torchvision's: average pools leave the border out,
+the last block pools by the maximum, batch norms have no scale and an epsilon of 0.001."""
 
 from __future__ import annotations
 
@@ -172,14 +170,9 @@ class Inception(nn.Module):
 
     @classmethod
     def load(cls, path: Path | None = None) -> Inception:
-        """The published network, whose tensors are read as numbers: the TorchScript around them is never run.
-
-        Args:
-            path: the file of the package; None is the one that was fetched by name.
-
-        Raises:
-            ValueError: it is not on this machine, or is another file than the one that was checked.
-        """
+        """The published network, whose tensors are read as numbers: the TorchScript around them is never run. `path`:
+        the file of the package; None is the one that was fetched by name. Raises ValueError: it is not on this machine,
+        or is another file than the one that was checked."""
         if path is None:
             path = find_packaged(FID_INCEPTION)  # it is checked there
         else:

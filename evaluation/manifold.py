@@ -1,8 +1,6 @@
-"""Precision and recall of generated pictures: how many look real, and how much of what is real they reach.
-
-Kynkäänniemi et al., arXiv 1904.06991: a set's manifold is the union of balls around its features, each as wide as the
-distance to the k-th nearest other feature of the set.
-"""
+"""Precision and recall of generated pictures: how many look real, and how much of what is real they reach. Kynkäänniemi
+et al., arXiv 1904.06991: a set's manifold is the union of balls around its features, each as wide as the distance to
+the k-th nearest other feature of the set."""
 
 from __future__ import annotations
 
@@ -30,13 +28,9 @@ class PrecisionRecall(NamedTuple):
 
 
 def precision_recall(generated: Rows, real: Rows, k: int = 3) -> PrecisionRecall:
-    """Precision and recall of features (n, d) and (m, d), in float64 and in blocks.
-
-    A feature is not its own neighbour, a copy of it is; one at just the radius is inside.
-
-    Raises:
-        ValueError: either is not rows of finite numbers, their widths differ, or a set has no k-th neighbour.
-    """
+    """Precision and recall of features (n, d) and (m, d), in float64 and in blocks. A feature is not its own neighbour,
+    a copy of it is; one at just the radius is inside. Raises ValueError: either is not rows of finite numbers, their
+    widths differ, or a set has no k-th neighbour."""
     first, second = as_pair(generated, real, ("generated", "real"))
     if k < 1 or min(len(first), len(second)) <= k:
         raise ValueError(

@@ -43,11 +43,8 @@ class Wanted:
     """How to get its weights, where they are not on this machine."""
 
     def why_not(self, moments: str | None) -> str | None:
-        """Why pictures are not shown to it.
-
-        Args:
-            moments: the protocol of the moments that take the place of a reference; None where there are none.
-        """
+        """Why pictures are not shown to it. `moments`: the protocol of the moments that take the place of a reference;
+        None where there are none."""
         if self.missing is not None or moments is None or self.protocol in ("clip", moments):
             return self.missing
         return f"the reference is moments of the protocol {moments}"
@@ -92,11 +89,8 @@ def clip_name(given: str | None, published: Weight, key: str) -> tuple[str, str 
 
 
 def find_network(given: str | None, published: Weight, key: str) -> tuple[Path, str]:
-    """The folder of a model that a recipe names, and its name with the beginning of its weights' digest.
-
-    Raises:
-        ValueError: it is not on this machine.
-    """
+    """The folder of a model that a recipe names, and its name with the beginning of its weights' digest. Raises
+    ValueError: it is not on this machine."""
     folder = find_frozen(given, published, key)
     name = weights_name(given, folder, published).partition("@")[0]
     return folder, f"{name}@{weights_digest(sorted(folder.glob('*.safetensors')))[:12]}"
@@ -189,10 +183,8 @@ def named(row: Mapping[str, Any]) -> dict[str, Any]:
 def measured(
     root: Path, rows: Sequence[dict[str, Any]], network: Network, threads: int
 ) -> Iterator[tuple[dict[str, Any], np.ndarray | dict[str, Any]]]:
-    """Each row of a model's pictures in order, with its features (d,), or with the reason why it has none.
-
-    Under Sana's protocols the pictures that were drawn here pass through a JPEG, as all of Sana's have.
-    """
+    """Each row of a model's pictures in order, with its features (d,), or with the reason why it has none. Under Sana's
+    protocols the pictures that were drawn here pass through a JPEG, as all of Sana's have."""
     there = [row for row in rows if row["file"] is not None and row["width"] is not None]
 
     def bytes_of(row: Mapping[str, Any]) -> bytes:

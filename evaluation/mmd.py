@@ -85,11 +85,8 @@ def _cubic_mmd_of_clean_fid(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def cubic_mmd(x: Rows, y: Rows) -> float:
-    """The unbiased squared discrepancy of all of x (n, d) and y (m, d) under (a'b / d + 1)^3, in float64.
-
-    Raises:
-        ValueError: x or y is not at least two rows of finite numbers, or their widths differ.
-    """
+    """The unbiased squared discrepancy of all of x (n, d) and y (m, d) under (a'b / d + 1)^3, in float64. Raises
+    ValueError: x or y is not at least two rows of finite numbers, or their widths differ."""
     first, second = as_pair(x, y, ("x", "y"))
     if min(len(first), len(second)) < 2:
         raise ValueError("an unbiased discrepancy needs at least 2 rows a side")
@@ -161,11 +158,7 @@ def _means_of_one_minus_kernel(x: _Side, y: _Side) -> tuple[float, float, float]
 
 
 def _mean(rows: np.ndarray, name: str) -> np.ndarray:
-    """(d,), float64, of finite rows.
-
-    Raises:
-        ValueError: a value is NaN or infinite.
-    """
+    """(d,), float64, of finite rows. Raises ValueError: a value is NaN or infinite."""
     total = np.zeros(rows.shape[1])
     for begin in range(0, len(rows), BLOCK_ROWS):
         total += as_finite(rows[begin : begin + BLOCK_ROWS], name, begin).sum(axis=0)

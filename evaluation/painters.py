@@ -1,8 +1,5 @@
 """What draws: a checkpoint of ours or an export of it, or a pipeline of diffusers. Each gives the same picture for a
-prompt and a seed.
-
-torch is imported where a painter is loaded: a finished evaluation is planned without it.
-"""
+prompt and a seed. torch is imported where a painter is loaded: a finished evaluation is planned without it."""
 
 from __future__ import annotations
 
@@ -60,12 +57,8 @@ class Plan:
 
 
 def plans(name: str, model: Model) -> list[Plan]:
-    """What a model of a recipe draws with: one plan, or one for each of its checkpoints.
-
-    Raises:
-        ValueError: there is no such checkpoint or pipeline, or it is refused: weights that are pickled, code in the
-            folder.
-    """
+    """What a model of a recipe draws with: one plan, or one for each of its checkpoints. Raises ValueError: there is no
+    such checkpoint or pipeline, or it is refused: weights that are pickled, code in the folder."""
     if model.pictures is not None:
         stamp = folder_stamp(pictures_in(Path(model.pictures)))
         return [Plan(name, None, {"pictures": stamp}, folder=model.pictures)]
@@ -148,11 +141,8 @@ class ExportPainter:
     """Draws with an exported model, from the noise that its checkpoint draws from."""
 
     def __init__(self, recipe: TrainingRecipe, folder: Path, side: int, device: str) -> None:
-        """Load it; it runs on the CPU, whatever the device.
-
-        Raises:
-            ValueError: the folder was changed, or the recipe's encoders are not those of the model.
-        """
+        """Load it; it runs on the CPU, whatever the device. Raises ValueError: the folder was changed, or the recipe's
+        encoders are not those of the model."""
         from training.encoders.make import codec_for, text_encoder_for
         from training.runtimes.denoiser import load_runtime
         from training.runtimes.drawing import drawn_latents, refuse_strangers
@@ -185,12 +175,7 @@ class CheckpointPainter:
     """Draws with the averaged weights of a checkpoint of ours."""
 
     def __init__(self, recipe: TrainingRecipe, stage: str, step: int, side: int, device: str) -> None:
-        """Load it.
-
-        Args:
-            recipe: whose `sample` says the steps and the guidance.
-            side: of the square, px.
-        """
+        """Load it. `recipe`: whose `sample` says the steps and the guidance. `side`: of the square, px."""
         from training.sample import draw, load_trained
 
         model, trained = load_trained(recipe, stage, step)
@@ -245,11 +230,8 @@ class PipelinePainter:
     same on every device and in every batch."""
 
     def __init__(self, folder: Path, model: Model, device: str) -> None:
-        """Load it; nothing of the folder is run, and only safetensors are read.
-
-        Raises:
-            ValueError: it cannot be loaded.
-        """
+        """Load it; nothing of the folder is run, and only safetensors are read. Raises ValueError: it cannot be
+        loaded."""
         import torch
         from diffusers import DiffusionPipeline
 

@@ -31,14 +31,8 @@ def pictures_table(model: str) -> str:
 
 
 def read_picture(root: Path, row: Mapping[str, Any]) -> bytes:
-    """The bytes of a picture that a row of `pictures/<model>` names.
-
-    Args:
-        root: the folder of the evaluation.
-
-    Raises:
-        OSError: they cannot be read.
-    """
+    """The bytes of a picture that a row of `pictures/<model>` names. `root`: the folder of the evaluation. Raises
+    OSError: they cannot be read."""
     path = root / row["file"]
     with files.open_file(path) as file:
         if row["offset"] is None:
@@ -84,11 +78,8 @@ def pixel_digest(pixels: Pixels) -> str:
 
 
 def pictures_by_name(folder: Path) -> dict[str, Path]:
-    """Pictures of a folder and of those below it, by their names without the ending; names hold no `/`.
-
-    Raises:
-        ValueError: there is no such folder, it has no picture, or two have one name.
-    """
+    """Pictures of a folder and of those below it, by their names without the ending; names hold no `/`. Raises
+    ValueError: there is no such folder, it has no picture, or two have one name."""
     found = dict[str, Path]()
     for path in pictures_in(folder):
         if (other := found.setdefault(path.stem, path)) != path:
@@ -97,14 +88,8 @@ def pictures_by_name(folder: Path) -> dict[str, Path]:
 
 
 def pictures_in(folder: Path, without: Collection[str] = ("evaluation",)) -> list[Path]:
-    """The pictures below a folder by their endings, in order.
-
-    Args:
-        without: folders at its top that are left out.
-
-    Raises:
-        ValueError: there is no such folder, or it has none.
-    """
+    """The pictures below a folder by their endings, in order. `without`: folders at its top that are left out. Raises
+    ValueError: there is no such folder, or it has none."""
     endings = {f".{ending}" for ending in (*EXTENSIONS.values(), "jpeg", "tiff")}
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder of pictures")

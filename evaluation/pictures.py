@@ -190,12 +190,9 @@ class TakeJob(MapJob):
 
 
 def take_job(name: str, inputs_from: str | None, per_prompt: int, run: Run, knobs: Mapping[str, Any]) -> MapJob:
-    """The job that looks at pictures which others have made, where they are.
-
-    Args:
-        inputs_from: a folder whose files are named by the ids of prompts; None takes what each prompt names.
-        knobs: what tells that they are others now: of a folder the names, sizes and times of its files.
-    """
+    """The job that looks at pictures which others have made, where they are. `inputs_from`: a folder whose files are
+    named by the ids of prompts; None takes what each prompt names. `knobs`: what tells that they are others now: of a
+    folder the names, sizes and times of its files."""
     table = pictures_table(name)
     return TakeJob(
         job=f"draw-{name}",

@@ -50,11 +50,8 @@ class Preference(NamedTuple):
 
 
 def wilson(wins: float, losses: float, confidence: float = 0.95) -> Interval:
-    """The share of wins with Wilson's score interval (1927).
-
-    Raises:
-        ValueError: there is no game, a count is negative, or confidence is not between 0 and 1.
-    """
+    """The share of wins with Wilson's score interval (1927). Raises ValueError: there is no game, a count is negative,
+    or confidence is not between 0 and 1."""
     total = wins + losses
     if not (wins >= 0 and losses >= 0 and total > 0):
         raise ValueError(f"an interval needs games that were won or lost; these are {wins} and {losses}")
@@ -66,22 +63,16 @@ def wilson(wins: float, losses: float, confidence: float = 0.95) -> Interval:
 
 
 def bootstrap(values: np.ndarray, draws: int = 10_000, seed: int = 0, confidence: float = 0.95) -> Interval:
-    """The mean of values (n,) with the percentile interval over seeded draws of n values with replacement.
-
-    Raises:
-        ValueError: values is not a row of finite numbers, there is no draw, or confidence is not between 0 and 1.
-    """
+    """The mean of values (n,) with the percentile interval over seeded draws of n values with replacement. Raises
+    ValueError: values is not a row of finite numbers, there is no draw, or confidence is not between 0 and 1."""
     return bootstrap_of_groups([values], draws, seed, confidence)
 
 
 def bootstrap_of_groups(
     groups: Sequence[np.ndarray], draws: int = 10_000, seed: int = 0, confidence: float = 0.95
 ) -> Interval:
-    """The mean over groups of each one's mean, where each draw takes as many values of a group as it has.
-
-    Raises:
-        ValueError: as `bootstrap`, of any group; or there is none.
-    """
+    """The mean over groups of each one's mean, where each draw takes as many values of a group as it has. Raises
+    ValueError: as `bootstrap`, of any group; or there is none."""
     _normal_quantile(confidence)
     random, found, drawn = np.random.default_rng(seed), list[float](), list[np.ndarray]()
     for values in groups:
@@ -98,10 +89,8 @@ def bootstrap_of_groups(
 
 
 def outcome(first_model_first: Verdict | None, second_model_first: Verdict | None) -> Outcome:
-    """What two verdicts on one pair say of the first model, which is shown first in one and second in the other.
-
-    None is an order in which nobody was asked, as of people, who see a pair once: the other order then says it all.
-    """
+    """What two verdicts on one pair say of the first model, which is shown first in one and second in the other. None
+    is an order in which nobody was asked, as of people, who see a pair once: the other order then says it all."""
     worth = [
         _SCORES.get(first_model_first or ""),
         None if second_model_first not in _SCORES else 1 - _SCORES[second_model_first],

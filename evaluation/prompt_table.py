@@ -20,11 +20,8 @@ from schemas.tokens import MAX_TOKENS, count_tokens
 
 
 def prompt_rows(recipe: EvaluationRecipe, quick: int | None = None) -> list[dict[str, Any]]:
-    """The rows of the table `prompts`; of a quick evaluation those with the smallest coins.
-
-    Raises:
-        ValueError: as `read_prompts`.
-    """
+    """The rows of the table `prompts`; of a quick evaluation those with the smallest coins. Raises ValueError: as
+    `read_prompts`."""
     found = read_prompts(recipe.prompts.source, recipe.prompts.kind)
     if quick is not None:
         chosen = {
@@ -42,11 +39,8 @@ def prompt_rows(recipe: EvaluationRecipe, quick: int | None = None) -> list[dict
 
 
 def update_prompts(dataset: Dataset, rows: Sequence[Mapping[str, Any]], per_part: int, redo: bool = False) -> None:
-    """Commit the table `prompts`. Rows may be added behind those that are there.
-
-    Raises:
-        ValueError: other prompts are there already, and `redo` does not allow it.
-    """
+    """Commit the table `prompts`. Rows may be added behind those that are there. Raises ValueError: other prompts are
+    there already, and `redo` does not allow it."""
     table = pa.Table.from_pylist([{name: row.get(name) for name in PROMPTS.names} for row in rows], schema=PROMPTS)
     parts = [as_stored("prompts", table.slice(start, per_part)) for start in range(0, table.num_rows, per_part)]
     held, record = dataset.held(), JobRecord("prompts", {"prompts.per_part": per_part}, [])

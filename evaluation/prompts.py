@@ -64,15 +64,9 @@ class Prompt:
 
 
 def read_prompts(source: str | Path, kind: str = "auto") -> list[Prompt]:
-    """All prompts of a source, in its order.
-
-    Args:
-        kind: one of `KINDS`; `auto` finds it by what the source holds.
-
-    Raises:
-        ValueError: the kind is unknown or not to be found out, the source cannot be read or holds no prompt, a line is
-            broken, or two lines have the same id, or the same text where texts give the ids.
-    """
+    """All prompts of a source, in its order. `kind`: one of `KINDS`; `auto` finds it by what the source holds. Raises
+    ValueError: the kind is unknown or not to be found out, the source cannot be read or holds no prompt, a line is
+    broken, or two lines have the same id, or the same text where texts give the ids."""
     if kind not in ("auto", *KINDS):
         raise ValueError(f"{kind}: no such kind of prompts; there are auto, {', '.join(KINDS)}")
     path = place_of(str(source))
@@ -99,11 +93,8 @@ def read_prompts(source: str | Path, kind: str = "auto") -> list[Prompt]:
 
 
 def find_kind(path: Path) -> str:
-    """The kind of a source, by what it holds.
-
-    Raises:
-        ValueError: nothing says it, or it may be of several kinds; the message names them.
-    """
+    """The kind of a source, by what it holds. Raises ValueError: nothing says it, or it may be of several kinds; the
+    message names them."""
     shown = shown_place(path)
     found = kinds_of(path)
     if len(found) != 1:
@@ -121,11 +112,8 @@ def geneval_metadata(source: str | Path) -> dict[str, Mapping[str, Any]]:
 
 
 def dpg_questions(source: str | Path, rules: Rules = "fixed") -> dict[str, list[Question]]:
-    """The questions on each prompt of DPG-Bench, by its id, from the CSV file in its folder or the one above.
-
-    Raises:
-        ValueError: there is no such file, or it cannot be read.
-    """
+    """The questions on each prompt of DPG-Bench, by its id, from the CSV file in its folder or the one above. Raises
+    ValueError: there is no such file, or it cannot be read."""
     folder = place_of(str(source))
     path = next((place / DPG_FILE for place in (folder, folder.parent) if is_file(place / DPG_FILE)), folder / DPG_FILE)
     try:
@@ -135,11 +123,8 @@ def dpg_questions(source: str | Path, rules: Rules = "fixed") -> dict[str, list[
 
 
 def _prompt(found: Found, if_blank: str) -> Prompt:
-    """The prompt of one place.
-
-    Args:
-        if_blank: the id of a blank one, which has no text to be known by, where the source gives none.
-    """
+    """The prompt of one place. `if_blank`: the id of a blank one, which has no text to be known by, where the source
+    gives none."""
     text = "" if found.prompt is None else found.prompt
     if not isinstance(text, str):
         raise ValueError(f"its prompt is {type(text).__name__}, not text")

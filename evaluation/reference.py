@@ -63,11 +63,8 @@ class Against:
 def bring_reference(
     recipe: EvaluationRecipe, networks: Sequence[Wanted], observer: Observer, runner: Callable[[], Runner]
 ) -> Against:
-    """Make the features of a reference that are not there yet, below the reference itself.
-
-    Raises:
-        ValueError: it is no reference, or its features cannot be written next to it.
-    """
+    """Make the features of a reference that are not there yet, below the reference itself. Raises ValueError: it is no
+    reference, or its features cannot be written next to it."""
     knobs = recipe.reference
     assert knobs is not None
     if knobs.moments is not None:
@@ -155,11 +152,8 @@ def _rows_of_dataset(place: Path, where: str | None) -> Iterator[dict[str, Any]]
 
 
 def read_moments(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """`mu` and `sigma` of an .npz that another program has written.
-
-    Raises:
-        ValueError: it cannot be read, holds pickled objects, or is no mean and covariance of 2,048 features.
-    """
+    """`mu` and `sigma` of an .npz that another program has written. Raises ValueError: it cannot be read, holds pickled
+    objects, or is no mean and covariance of 2,048 features."""
     from evaluation.frechet import frechet_distance
 
     try:

@@ -39,11 +39,8 @@ class Protocol:
     """Of the three channels, on the scale of 0 to 1."""
 
     def shown(self, pixels: Pixels) -> Shown:
-        """The picture as the network sees it, not yet normalised.
-
-        Raises:
-            ValueError: pixels is not (height, width, 3) of 8 bits, or is a strip longer than `MAX_ASPECT`.
-        """
+        """The picture as the network sees it, not yet normalised. Raises ValueError: pixels is not (height, width, 3)
+        of 8 bits, or is a strip longer than `MAX_ASPECT`."""
         if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape or pixels.dtype != np.uint8:
             raise ValueError(f"a picture must be (height, width, 3) of 8 bits; it is {pixels.shape} of {pixels.dtype}")
         if max(pixels.shape[:2]) > MAX_ASPECT * min(pixels.shape[:2]):
@@ -53,11 +50,7 @@ class Protocol:
         return self.resize(pixels)
 
     def network_input(self, pixels: Pixels) -> torch.Tensor:
-        """(3, side, side), float32, normalised.
-
-        Raises:
-            ValueError: as `shown`.
-        """
+        """(3, side, side), float32, normalised. Raises ValueError: as `shown`."""
         mean, std = (255 * np.array(values, dtype=np.float32) for values in (self.mean, self.std))
         normal = (self.shown(pixels) - mean) / std
         return torch.from_numpy(np.ascontiguousarray(normal.transpose(2, 0, 1)))

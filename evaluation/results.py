@@ -78,11 +78,8 @@ class Measure(NamedTuple):
 
 
 def distances(x: np.ndarray, y: np.ndarray) -> list[Measure]:
-    """FID, KID, precision and recall of features x (n, d) against y (m, d), at least `FEWEST` a side.
-
-    Raises:
-        ValueError: a feature is NaN or infinite.
-    """
+    """FID, KID, precision and recall of features x (n, d) against y (m, d), at least `FEWEST` a side. Raises
+    ValueError: a feature is NaN or infinite."""
     check_finite(x, "generated")
     num_groups = min(NUM_GROUPS, len(x) // 2)
     if min(len(x), len(y)) <= x.shape[1]:
@@ -118,12 +115,9 @@ class Agreement:
 
 
 def agree(pictures: Features, texts: Sequence[str], clip: Clip, *, allow_missing: bool = False) -> Agreement:
-    """CLIP-Score of pictures, as `clip_features` gives them, with the texts of all of them, in their order.
-
-    Raises:
-        ValueError: the pictures' features are of another CLIP, a picture could not be read, or there is not one text a
-            picture.
-    """
+    """CLIP-Score of pictures, as `clip_features` gives them, with the texts of all of them, in their order. Raises
+    ValueError: the pictures' features are of another CLIP, a picture could not be read, or there is not one text a
+    picture."""
     if (pictures.network, pictures.protocol) != (clip.name, "clip"):
         raise ValueError(
             f"features of {pictures.network} ({pictures.protocol}) do not compare with texts of {clip.name}"

@@ -81,11 +81,9 @@ class Ruler:
 
     @cached_property
     def _chosen(self) -> tuple[list[str], list[Shape], list[int], list[bytes]]:
-        """Captions, shapes and seeds of the pictures that are drawn, and the pictures of the captions, as PNG.
-
-        Captions are spread evenly over the pictures that are held out, or over the stage's own where none are; where
-        there are fewer, each is drawn several times.
-        """
+        """Captions, shapes and seeds of the pictures that are drawn, and the pictures of the captions, as PNG. Captions
+        are spread evenly over the pictures that are held out, or over the stage's own where none are; where there are
+        fewer, each is drawn several times."""
         data, count = stage_data(self._recipe, self._stage), self._count
         held, shapes = (data.rows, data.shapes) if data.held is None else (data.held.rows, data.held.shapes)
         reader = ShardReader(self._recipe.dataset_folder / "shards", held, copies=copies_of(self._recipe))
@@ -113,10 +111,7 @@ class Ruler:
 
     def measure(self, model: PixArt, recipe: TrainingRecipe) -> dict[str, Any]:
         """FID, KID, precision, recall and CLIP-Score of what a model draws; what cannot be measured here is left out.
-
-        Args:
-            recipe: says how the model draws, and with which codec.
-        """
+        `recipe`: says how the model draws, and with which codec."""
         if self._inception is None and self._clip is None:
             return {}
         captions, shapes, seeds, _ = self._chosen

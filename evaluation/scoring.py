@@ -1,7 +1,5 @@
-"""The table of results: a number per model, metric and category, with all that it depends on.
-
-The measures are imported where they are used: they take torch, and a finished evaluation is planned without it.
-"""
+"""The table of results: a number per model, metric and category, with all that it depends on. The measures are imported
+where they are used: they take torch, and a finished evaluation is planned without it."""
 
 from __future__ import annotations
 

@@ -112,12 +112,8 @@ class Choice:
 
 
 def choose(dataset: Dataset, knobs: EvaluationSet, counter: TokenCounter) -> Choice:
-    """Choose from the samples of a dataset.
-
-    Raises:
-        ValueError: a job of the dataset has not run, one of `against` is no dataset or this very one, or a category has
-            too few candidates; the message names the limit that costs most.
-    """
+    """Choose from the samples of a dataset. Raises ValueError: a job of the dataset has not run, one of `against` is no
+    dataset or this very one, or a category has too few candidates; the message names the limit that costs most."""
     for table in ("samples", "nouns"):
         if not dataset.parts(table):
             raise ValueError(f"{shown_place(dataset.root)}: has no {table}; build the dataset first (sigma build)")

@@ -52,10 +52,8 @@ class Vocabulary:
 
 class Letters:
     """Counts by letters, without a file: at least a token a word, mark or digit, at most one for two letters and one.
-
     Of 73,474 words of English text CLIP makes more of one alone (krzysztof). Of letters that are not ASCII it may make
-    a token of every byte.
-    """
+    a token of every byte."""
 
     name = "letters"
 

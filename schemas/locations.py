@@ -41,12 +41,8 @@ def absolute(path: str) -> str:
 
 
 def on_disk(path: Location) -> Location:
-    """A path of this machine, as `in_home` gives it.
-
-    Raises:
-        ValueError: it is an address in a store. `Path` would make a local folder called `s3:` of it, and what a run
-            wrote would be lost with its node.
-    """
+    """A path of this machine, as `in_home` gives it. Raises ValueError: it is an address in a store. `Path` would make
+    a local folder called `s3:` of it, and what a run wrote would be lost with its node."""
     if _COLLAPSED.match(str(path)):
         raise ValueError(
             f"{public_url(re.sub(':/+', '://', str(path), count=1))}: a store is no folder, and only "
@@ -60,11 +56,8 @@ DATASET_STORES = ("s3", "s3a", "gs", "az", "azure", "adl", "abfs", "abfss")
 
 
 def for_datasets(path: Location) -> Location:
-    """A place of a dataset: a path of this machine as `on_disk` gives it, or an address in a store.
-
-    Raises:
-        ValueError: datasets cannot be kept there.
-    """
+    """A place of a dataset: a path of this machine as `on_disk` gives it, or an address in a store. Raises ValueError:
+    datasets cannot be kept there."""
     if not _COLLAPSED.match(str(path)):
         return in_home(path)
     scheme, _, rest = str(path).partition(":")
@@ -90,11 +83,8 @@ _COLLAPSED = re.compile(rf"^(?:[a-zA-Z][a-zA-Z0-9+.-]+:/|(?:{'|'.join(DATASET_ST
 
 
 def in_home(path: Location) -> Location:
-    """A path with `~`, or `~name`, at its beginning replaced by the home directory; any other text as it is.
-
-    Raises:
-        ValueError: there is no such user.
-    """
+    """A path with `~`, or `~name`, at its beginning replaced by the home directory; any other text as it is. Raises
+    ValueError: there is no such user."""
     if not str(path).startswith("~"):
         return path
     try:

@@ -36,11 +36,9 @@ class Lru(Generic[K, V]):
         return len(self._values)
 
     def get(self, key: K, make: Callable[[], V]) -> V:
-        """The value of `key`; `make()` makes it where the cache has none.
-
-        `make` runs without the lock, so that slow values of several keys are made at once. Where two threads make
-        the value of one key, both get the first, and the other is dropped. None is returned but not kept.
-        """
+        """The value of `key`; `make()` makes it where the cache has none. `make` runs without the lock, so that slow
+        values of several keys are made at once. Where two threads make the value of one key, both get the first, and
+        the other is dropped. None is returned but not kept."""
         with self._lock:
             if key in self._values:
                 self._values.move_to_end(key)

@@ -51,13 +51,8 @@ class Metadata(NamedTuple):
 
 
 def read_metadata(image: Image.Image, data: Sliced) -> Metadata:
-    """The metadata of an opened picture that is not loaded yet.
-
-    Args:
-        image: opened from `data`.
-        data: the whole file. Where it is read by range, EXIF and XMP behind the pixels of a PNG are only found in its
-            last `LATE_BYTES`.
-    """
+    """The metadata of an opened picture that is not loaded yet. `image`: opened from `data`. `data`: the whole file.
+    Where it is read by range, EXIF and XMP behind the pixels of a PNG are only found in its last `LATE_BYTES`."""
     info = image.info
     found = Metadata(exif=info.get("exif"), xmp=_as_bytes(info.get("xmp")), icc=info.get("icc_profile"))
     try:

@@ -1,8 +1,6 @@
-"""Opens the bytes of a picture: its format is read from them, and is on a closed list.
-
-Pillow knows formats that hold a file of any other format, or a program: it would decode a picture whose size nobody
-has checked, or start Ghostscript. Whoever opens a picture opens it here.
-"""
+"""Opens the bytes of a picture: its format is read from them, and is on a closed list. Pillow knows formats that hold a
+file of any other format, or a program: it would decode a picture whose size nobody has checked, or start Ghostscript.
+Whoever opens a picture opens it here."""
 
 from __future__ import annotations
 
@@ -113,8 +111,7 @@ TiffImagePlugin.OPEN_INFO |= {
 
 def _read_alpha_by_its_kind(image: Image.Image, data: Sliced) -> None:
     """Have Pillow read a fourth channel of a TGA as what the file calls it (Truevision TGA 2.0, fields 5.6 and 24):
-    writers leave bytes empty that are no alpha. The extension area decides, else the bits of the image descriptor.
-    """
+    writers leave bytes empty that are no alpha. The extension area decides, else the bits of the image descriptor."""
     tile = image.tile[0]  # type: ignore[attr-defined]
     raw_mode, *others = tile.args
     footer = data[max(0, len(data) - 26) : len(data)]

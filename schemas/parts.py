@@ -23,16 +23,9 @@ minute. Each name of an item in a table of an AVIF is looked up among all before
 
 
 def check_parts(data: Sliced) -> Mapping[str, int]:
-    """Count the parts of a file, up to those that it may have.
-
-    A JPEG or a GIF that is read lazily is not counted, and a PNG's chunks are counted by `schemas.png.tidy`.
-
-    Returns:
-        Kind of part -> how many there are.
-
-    Raises:
-        TooManyParts: says which.
-    """
+    """Count the parts of a file, up to those that it may have. A JPEG or a GIF that is read lazily is not counted, and
+    a PNG's chunks are counted by `schemas.png.tidy`. Returns Kind of part -> how many there are. Raises TooManyParts:
+    says which."""
     known = next((count for start, count in _COUNTS.items() if data.startswith(start)), None)
     count = _items if data[4:8] == b"ftyp" else known
     if count is None or (count in (_jpeg, _gif) and not isinstance(data, bytes)):

@@ -1,8 +1,6 @@
-"""The one meaning of a sample's pixels: upright, sRGB, 8 bit, RGB, transparency on white.
-
-Originals are stored untouched, so curation, captioning and training must turn the same bytes into the same picture.
-This module does it for all of them; curation decides which pictures are refused.
-"""
+"""The one meaning of a sample's pixels: upright, sRGB, 8 bit, RGB, transparency on white. Originals are stored
+untouched, so curation, captioning and training must turn the same bytes into the same picture. This module does it for
+all of them; curation decides which pictures are refused."""
 
 from __future__ import annotations
 
@@ -104,11 +102,8 @@ def open_picture(
 
 
 def open_limited(data: bytes, formats: tuple[str, ...] | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """`schemas.opening.open_file`, whose errors it has, of a picture that is not too large to be decoded.
-
-    Raises:
-        PixelError: too large.
-    """
+    """`schemas.opening.open_file`, whose errors it has, of a picture that is not too large to be decoded. Raises
+    PixelError: too large."""
     image = open_file(data, formats)
     if image.width * image.height > max_pixels:
         raise PixelError(f"{image.width}x{image.height} px is over the limit of {max_pixels} px")
@@ -250,11 +245,8 @@ _MOST_BEYOND = 0.01
 
 
 def _between(image: Image.Image, levels: Levels) -> Image.Image:
-    """Grey of 16 or 32 bits, or of floats, as 16 bits between black and white; what is beyond them is clipped.
-
-    Raises:
-        RefusedPixels: so much of a float picture is beyond them that they cannot be its black and white.
-    """
+    """Grey of 16 or 32 bits, or of floats, as 16 bits between black and white; what is beyond them is clipped. Raises
+    RefusedPixels: so much of a float picture is beyond them that they cannot be its black and white."""
     values = np.asarray(image)
     if values.dtype.kind == "u" and levels == (0, 65535):
         return Image.fromarray(values.astype(np.uint16))

@@ -335,10 +335,8 @@ class DataRecipe(StrictModel):
         return place_of(self.out, self.run.scratch)
 
     def sample_fingerprint(self) -> str:
-        """16 hex digits that name the knobs which shape a sample; every sample of a shard carries them.
-
-        What decides whether an image stays, or how shards are cut, is left out: a sample that stays is the same.
-        """
+        """16 hex digits that name the knobs which shape a sample; every sample of a shard carries them. What decides
+        whether an image stays, or how shards are cut, is left out: a sample that stays is the same."""
         knobs = self.resolved()
         shaping: dict[str, Any] = {name: knobs[name] for name in ("clean", "mix")} | {"ingest": self.ingest.knobs()}
         shaping["aesthetic"] = self.aesthetic.knobs()

@@ -44,11 +44,8 @@ def seal_text(text: str, end: str) -> str:
 
 
 def check_text(text: str) -> str:
-    """The same text, compared with its seal where it has one.
-
-    Raises:
-        BrokenSeal: it is not the text that was written.
-    """
+    """The same text, compared with its seal where it has one. Raises BrokenSeal: it is not the text that was
+    written."""
     head, *rest = text.rsplit(MARK.decode(), 2)
     if rest and (len(rest) == 1 or hashlib.sha256((head + rest[1]).encode()).hexdigest() != rest[0]):
         raise BrokenSeal("other bytes than were written")
@@ -56,21 +53,14 @@ def check_text(text: str) -> str:
 
 
 def to_json(value: Mapping[str, Any], **layout: Any) -> str:
-    """A sealed JSON object.
-
-    Args:
-        layout: of `json.dumps`.
-    """
+    """A sealed JSON object. `layout`: of `json.dumps`."""
     text = json.dumps(dict(value), **layout).removesuffix("}").rstrip()
     return seal_text(f'{text}{", " if value else ""}"seal": "', '"}')
 
 
 def from_json(text: str) -> dict[str, Any]:
-    """The value of a JSON object, sealed or from before there were seals.
-
-    Raises:
-        ValueError, BrokenSeal: it is damaged.
-    """
+    """The value of a JSON object, sealed or from before there were seals. Raises ValueError, BrokenSeal: it is
+    damaged."""
     value = json.loads(check_text(text))
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")
@@ -106,15 +96,9 @@ Source = Path | IO[bytes]
 
 
 def check_footer(path: Source) -> bool:
-    """Compare a file's footer with its seal. A file without one, from before there were seals, passes.
-
-    Returns:
-        Whether it has one.
-
-    Raises:
-        BrokenSeal: the footer is not the one that was written.
-        FileNotFoundError: there is no file.
-    """
+    """Compare a file's footer with its seal. A file without one, from before there were seals, passes. Returns whether
+    it has one. Raises BrokenSeal: the footer is not the one that was written. Raises FileNotFoundError: there is no
+    file."""
     with _opened(path) as file:
         return _sealed_pages(file) is not None
 

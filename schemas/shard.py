@@ -93,11 +93,7 @@ def encode_json(metadata: SampleMetadata | Mapping[str, Any]) -> bytes:
 
 
 def decode_json(data: bytes) -> SampleMetadata:
-    """The `.json` member as a mapping.
-
-    Raises:
-        ValueError: the bytes are not the JSON object of a sample.
-    """
+    """The `.json` member as a mapping. Raises ValueError: the bytes are not the JSON object of a sample."""
     try:
         value = json.loads(data.decode("utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -123,13 +119,8 @@ def content_of(image_sha256: str, text: str, facts: SampleMetadata | Mapping[str
 
 def member_header(name: str, size: int, extension_dots: int = 1) -> bytes:
     """The 512-byte header of a member: mtime 0, owner 0, mode 0644, so that only name and size can differ.
-
-    Args:
-        extension_dots: dots of the extension, its first included: `.jpg` has 1, `.raw.npy` 2.
-
-    Raises:
-        ValueError: the name needs more than one header block, or holds a dot before its extension.
-    """
+    `extension_dots`: dots of the extension, its first included: `.jpg` has 1, `.raw.npy` 2. Raises ValueError: the name
+    needs more than one header block, or holds a dot before its extension."""
     if name.count(".") != extension_dots:
         raise ValueError(f"member {name!r}: a key holds no dot, WebDataset would split it there")
     info = tarfile.TarInfo(name)

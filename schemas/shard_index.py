@@ -131,14 +131,8 @@ def no_index(path: Path) -> ValueError:
 
 
 def read_index(shards: Path, columns: Sequence[str] = tuple(INDEX_SCHEMA.names)) -> pa.Table:
-    """The index of a `shards/` folder as one table, rows in tar order.
-
-    Args:
-        columns: those to read; at 33 million rows all of them take some 6 GB.
-
-    Raises:
-        ValueError: as `ShardIndex`.
-    """
+    """The index of a `shards/` folder as one table, rows in tar order. `columns`: those to read; at 33 million rows all
+    of them take some 6 GB. Raises ValueError: as `ShardIndex`."""
     schema = pa.schema([INDEX_SCHEMA.field(name) for name in columns])
     parts = [part.cast(schema) for part in ShardIndex(shards).parts(columns)]
     return pa.concat_tables(parts) if parts else schema.empty_table()

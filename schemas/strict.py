@@ -47,10 +47,8 @@ KINDS = {
 
 
 class StrictModel(BaseModel):
-    """Base of every recipe section: frozen, and a key it does not know is an error.
-
-    Field docstrings become descriptions, so `model_json_schema()` documents every knob.
-    """
+    """Base of every recipe section: frozen, and a key it does not know is an error. Field docstrings become
+    descriptions, so `model_json_schema()` documents every knob."""
 
     recipe_kind: ClassVar[str | None] = None
     """Of a recipe: its name in `KINDS`."""
@@ -66,12 +64,8 @@ class StrictModel(BaseModel):
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any], origin: str = "recipe") -> Self:
-        """Build from plain values.
-
-        Raises:
-            ValueError: one line per problem, naming `origin`, the dotted key and, for a key that does
-                not exist, the nearest one that does.
-        """
+        """Build from plain values. Raises ValueError: one line per problem, naming `origin`, the dotted key and, for a
+        key that does not exist, the nearest one that does."""
         try:
             return cls.model_validate(values)
         except ValidationError as error:
@@ -79,11 +73,8 @@ class StrictModel(BaseModel):
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Self:
-        """Read a YAML recipe and apply `key=value` overrides (dotted keys, YAML values).
-
-        Raises:
-            ValueError: the file is missing, is no YAML mapping, or holds a value that the model refuses.
-        """
+        """Read a YAML recipe and apply `key=value` overrides (dotted keys, YAML values). Raises ValueError: the file is
+        missing, is no YAML mapping, or holds a value that the model refuses."""
         values = read_yaml(path, overrides)
         if (other := cls.other_kind(values)) is not None:
             raise ValueError(f"{path}: {other}")
@@ -110,11 +101,8 @@ class StrictModel(BaseModel):
 
 
 def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """The mapping in a YAML file with `key=value` overrides applied.
-
-    Raises:
-        ValueError: the file cannot be read, is not YAML, or is not a mapping; an override is malformed.
-    """
+    """The mapping in a YAML file with `key=value` overrides applied. Raises ValueError: the file cannot be read, is not
+    YAML, or is not a mapping; an override is malformed."""
     path = Path(path)
     try:
         text = read_file(path).decode()
@@ -135,13 +123,9 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
 
 
 def apply_override(values: dict[str, Any], override: str) -> None:
-    """Set one `dotted.key=value` in place; the value is read as YAML (`true`, `0.5`, `[1, 2]`, `null`, text).
-
-    A number in the path indexes into a list (`sigma train RECIPE stages.0.steps=10`).
-
-    Raises:
-        ValueError: no `=`, or the path runs through something that is not a mapping or list.
-    """
+    """Set one `dotted.key=value` in place; the value is read as YAML (`true`, `0.5`, `[1, 2]`, `null`, text). A number
+    in the path indexes into a list (`sigma train RECIPE stages.0.steps=10`). Raises ValueError: no `=`, or the path
+    runs through something that is not a mapping or list."""
     key, equals, text = override.partition("=")
     if not equals or not key.strip():
         raise ValueError(f"override {override!r}: write it as key=value, for example seed=7 or shard.megabytes=256")
@@ -207,11 +191,8 @@ def _unknown_key(model: type[BaseModel], location: tuple[int | str, ...], path: 
 
 
 def _locate(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[tuple[int | str, ...], type[BaseModel]]:
-    """A location of a validation error as the user writes it, and the model class that holds it.
-
-    Where a list holds models of several kinds, pydantic puts the kind into the location: it names the class, and is no
-    key.
-    """
+    """A location of a validation error as the user writes it, and the model class that holds it. Where a list holds
+    models of several kinds, pydantic puts the kind into the location: it names the class, and is no key."""
     kept: list[int | str] = []
     models = [model]
     for name in location:

@@ -402,11 +402,9 @@ MAP_TABLES: dict[str, pa.Schema] = {
     "grounding": GROUNDING,
     "samples": SAMPLES,
 }
-"""Tables whose part n is computed from part n of its inputs: each holds the same inputs in the same order.
-
-Three differ: `nouns` holds a row per input and caption source, `grounding` one per source that the recipe names, and
-the parts of `samples` are shards.
-"""
+"""Tables whose part n is computed from part n of its inputs: each holds the same inputs in the same order. Three
+differ: `nouns` holds a row per input and caption source, `grounding` one per source that the recipe names, and the
+parts of `samples` are shards."""
 
 REDUCE_TABLES: dict[str, pa.Schema] = {
     "duplicates": DUPLICATES,

@@ -82,11 +82,8 @@ def _num_plain(data: bytes, encoding: str) -> int | None:
 
 
 def decode(data: bytes) -> str | None:
-    """The text in a small file or a cell; None where the bytes are no text.
-
-    Of a text that is UTF-8 but for single bytes of Windows-1252 between ASCII letters, these become what they mean
-    there; any other byte becomes U+FFFD.
-    """
+    """The text in a small file or a cell; None where the bytes are no text. Of a text that is UTF-8 but for single
+    bytes of Windows-1252 between ASCII letters, these become what they mean there; any other byte becomes U+FFFD."""
     encoding = encoding_of(data[: 1 << 16])
     if encoding is None:
         return None
@@ -111,11 +108,8 @@ def mended(text: str) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text; a number of more digits than Python takes is the nearest float.
-
-    Raises:
-        NotText: it is no JSON, or nested too deeply.
-    """
+    """The value of a JSON text; a number of more digits than Python takes is the nearest float. Raises NotText: it is
+    no JSON, or nested too deeply."""
     try:
         return json.loads(text, parse_int=_number)
     except RecursionError:

@@ -21,10 +21,8 @@ def tokenize(text: str) -> list[str]:
 
 
 def token_ids(text: str, vocabulary: int = VOCABULARY) -> list[int]:
-    """One id per token in [2, vocabulary), then 1 for the end of the text; cut to `MAX_TOKENS` with the end kept.
-
-    Ids come from a hash, so two words may share one; with 8192 ids that is rare enough for captions of a demo.
-    """
+    """One id per token in [2, vocabulary), then 1 for the end of the text; cut to `MAX_TOKENS` with the end kept. Ids
+    come from a hash, so two words may share one; with 8192 ids that is rare enough for captions of a demo."""
     ids = [_word_id(token, vocabulary) for token in tokenize(text)[: MAX_TOKENS - 1]]
     return [*ids, 1]
 
@@ -35,10 +33,8 @@ def count_tokens(text: str) -> int:
 
 
 def num_tokens_sql(caption: str) -> str:
-    """`count_tokens` as DuckDB's SQL over a column; a test compares the two.
-
-    They may differ by letters that are newer than Python's Unicode table.
-    """
+    """`count_tokens` as DuckDB's SQL over a column; a test compares the two. They may differ by letters that are newer
+    than Python's Unicode table."""
     word = r"[\p{L}\p{N}_]+(?:[''’][\p{L}\p{N}_]+)?|[^\p{L}\p{N}_\s]"
     return f"len(regexp_extract_all({caption}, '{word}')) + 1"
 

@@ -37,11 +37,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def refuse_idle(section: StrictModel, why: str, mend: str, *knobs: str) -> None:
-    """Refuse knobs that were set and that nothing reads.
-
-    Raises:
-        ValueError: one has another value than its default.
-    """
+    """Refuse knobs that were set and that nothing reads. Raises ValueError: one has another value than its default."""
     for knob in knobs:
         if (value := getattr(section, knob)) != type(section).model_fields[knob].default:
             raise ValueError(f"{knob} {value} changes nothing while {why}; {mend}, or remove {knob}")
@@ -390,15 +386,8 @@ class Sample(StrictModel):
     step of Nitro-1-PixArt. Null: a stage with `distil` starts at 999, any other is drawn by the DPM-Solver++."""
 
     def sampling(self, name: str, *, few_steps: bool) -> Sampling:
-        """How pictures of a model are drawn.
-
-        Args:
-            name: of the model, for the message.
-            few_steps: whether the model was distilled.
-
-        Raises:
-            ValueError: a few-step model cannot take as many steps as this says.
-        """
+        """How pictures of a model are drawn. `name`: of the model, for the message. `few_steps`: whether the model was
+        distilled. Raises ValueError: a few-step model cannot take as many steps as this says."""
         if not few_steps and self.timestep is None:
             return Sampling(self.steps, self.guidance, None)
         steps = 4 if self.steps == Sample.model_fields["steps"].default else self.steps
@@ -670,11 +659,8 @@ class TrainingRecipe(StrictModel):
         return stage.distil.model_copy(update={"guidance": self.sample.guidance if own is None else own})
 
     def sampling_of(self, stage: Stage) -> Sampling:
-        """How pictures of a stage are drawn.
-
-        Raises:
-            ValueError: a few-step model cannot take as many steps as the recipe says.
-        """
+        """How pictures of a stage are drawn. Raises ValueError: a few-step model cannot take as many steps as the
+        recipe says."""
         return self.sample.sampling(f"stage {stage.name}", few_steps=stage.distil is not None)
 
     @property
@@ -703,11 +689,7 @@ class TrainingRecipe(StrictModel):
         return self.out_folder / f"{self.stages.index(stage) + 1:02d}-{stage.name}"
 
     def stage_named(self, name: str) -> Stage:
-        """The stage of this name.
-
-        Raises:
-            ValueError: there is none; the message names those that exist.
-        """
+        """The stage of this name. Raises ValueError: there is none; the message names those that exist."""
         for stage in self.stages:
             if stage.name == name:
                 return stage

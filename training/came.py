@@ -102,11 +102,8 @@ class CAME(Optimizer):
     def _update(
         self, grads: Tensor, state: dict[str, Tensor], group: dict[str, Any], slices: dist.ProcessGroup | None
     ) -> Tensor:
-        """Direction of the step for stacked gradients (n, *shape), before the learning rate.
-
-        Args:
-            slices: the processes that each hold a slice of the parameters' first axis; None where they are whole.
-        """
+        """Direction of the step for stacked gradients (n, *shape), before the learning rate. `slices`: the processes
+        that each hold a slice of the parameters' first axis; None where they are whole."""
         beta_mean, beta_square, beta_instability = group["betas"]
         eps_square, eps_instability = group["eps"]
         factored = grads.dim() > 2  # the first axis is the stack
@@ -136,11 +133,9 @@ def _over_root(
     beta: float,
     slices: dist.ProcessGroup | None,
 ) -> Tensor:
-    """Average the row and column means of `square` + eps into the state, and divide x by the root of their span.
-
-    The span is the rank-1 matrix (rows / mean(rows)) x columns, which is never built. `square` (..., R, C) is used
-    up: its memory becomes the result's.
-    """
+    """Average the row and column means of `square` + eps into the state, and divide x by the root of their span. The
+    span is the rank-1 matrix (rows / mean(rows)) x columns, which is never built. `square` (..., R, C) is used up: its
+    memory becomes the result's."""
     rows = state[f"{name}_row"].lerp_(square.mean(dim=-1).add_(eps), 1 - beta)  # (..., R)
     columns = state[f"{name}_col"].lerp_(_mean(square, -2, slices).add_(eps), 1 - beta)  # (..., C)
     of_row = (rows / _mean(rows, -1, slices).unsqueeze(-1)).rsqrt().unsqueeze(-1)

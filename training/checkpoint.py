@@ -20,14 +20,9 @@ from training.model.seal import SealedFile
 
 
 class CheckpointWriter:
-    """Writes checkpoints on a thread of its own while training continues.
-
-    Args:
-        send: called on that thread once a checkpoint is on the disk.
-
-    As a context manager it waits for the last write at the end; an error of that write is raised there, unless
-    another one is already being raised.
-    """
+    """Writes checkpoints on a thread of its own while training continues. `send`: called on that thread once a
+    checkpoint is on the disk. As a context manager it waits for the last write at the end; an error of that write is
+    raised there, unless another one is already being raised."""
 
     def __init__(self, folder: Path, keep: int, send: Callable[[], None] = lambda: None) -> None:
         self._folder, self._keep, self.send = folder, keep, send
@@ -35,11 +30,8 @@ class CheckpointWriter:
         self._running: Future[None] | None = None
 
     def begin(self, step: int, content: dict[str, Any]) -> None:
-        """Copy the content to the CPU and start to write it; waits only for a write that is still under way.
-
-        Raises:
-            ValueError: the write before failed; see `write_checkpoint`.
-        """
+        """Copy the content to the CPU and start to write it; waits only for a write that is still under way. Raises
+        ValueError: the write before failed; see `write_checkpoint`."""
         self.wait()
         self._running = self._pool.submit(self._write, step, copied(content))
 
@@ -81,11 +73,8 @@ def copied(content: Any) -> Any:
 
 
 def write_checkpoint(folder: Path, step: int, content: dict[str, Any], keep: int) -> Path:
-    """Write a checkpoint and remove all but the newest `keep`.
-
-    Raises:
-        ValueError: the disk is full or the folder cannot be written; older checkpoints are untouched.
-    """
+    """Write a checkpoint and remove all but the newest `keep`. Raises ValueError: the disk is full or the folder cannot
+    be written; older checkpoints are untouched."""
     path = folder / f"step-{step:08d}.pt"
     try:
         for left in folder.glob(f"{TEMPORARY}*"):  # by a run that was killed while it wrote
@@ -104,11 +93,8 @@ def write_checkpoint(folder: Path, step: int, content: dict[str, Any], keep: int
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content, on the CPU.
-
-    Raises:
-        ValueError: it is cut short, damaged or no checkpoint of ours; the last one before it that is whole is named.
-    """
+    """A checkpoint's content, on the CPU. Raises ValueError: it is cut short, damaged or no checkpoint of ours; the
+    last one before it that is whole is named."""
     try:
         content = read_torch_file(path)
     except ValueError as error:
@@ -128,9 +114,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def load_checkpoint(model: PixArt, path: Path, *, ema: bool = True) -> LoadReport:
-    """Copy a checkpoint's averaged weights, or its last ones, into a model that may have new KV compression.
-
-    Raises:
-        ValueError: as `read_checkpoint`, or the weights do not fit.
-    """
+    """Copy a checkpoint's averaged weights, or its last ones, into a model that may have new KV compression. Raises
+    ValueError: as `read_checkpoint`, or the weights do not fit."""
     return assign_weights(model, read_checkpoint(path)["state_dict_ema" if ema else "state_dict"], origin=str(path))

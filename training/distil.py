@@ -18,13 +18,9 @@ from training.weak_to_strong import starting_model
 
 
 class Distillation:
-    """The loss of a few-step stage, called as `loss_terms` is; its guidance is that of the teacher.
-
-    Args:
-        teacher: the parent, whole on every process.
-        average: of the student. It says what the student should have answered; of a model in eval mode, such as the
-            average itself, the model does.
-    """
+    """The loss of a few-step stage, called as `loss_terms` is; its guidance is that of the teacher. `teacher`: the
+    parent, whole on every process. `average`: of the student. It says what the student should have answered; of a model
+    in eval mode, such as the average itself, the model does."""
 
     def __init__(self, teacher: PixArt, average: nn.Module, recipe: TrainingRecipe, stage: Stage) -> None:
         self._teacher = teacher.eval().requires_grad_(False)

@@ -93,11 +93,8 @@ def _set(
 
 
 def index_digest(recipe: TrainingRecipe) -> str:
-    """The digest of the shard index: of every sample, with the offset and size of its members.
-
-    Raises:
-        ValueError: there is none.
-    """
+    """The digest of the shard index: of every sample, with the offset and size of its members. Raises ValueError: there
+    is none."""
     path = recipe.dataset_folder / "shards" / INDEX_FILE
     try:
         with path.open("rb") as file:
@@ -158,11 +155,8 @@ class StageFeatures:
 
 
 def stage_features(recipe: TrainingRecipe, stage: Stage) -> StageFeatures:
-    """The features that a stage trains on.
-
-    Raises:
-        ValueError: a set was made by another encoder or of another index, is not finished, or is required and absent.
-    """
+    """The features that a stage trains on. Raises ValueError: a set was made by another encoder or of another index, is
+    not finished, or is required and absent."""
     if recipe.features.use == "off":
         return StageFeatures(None, None, "latents and text are encoded while training: features.use is off")
     index = index_digest(recipe)
@@ -184,16 +178,9 @@ def stage_features(recipe: TrainingRecipe, stage: Stage) -> StageFeatures:
 
 
 def keep_features(folder: Path, features: StageFeatures, begun: bool) -> None:
-    """Write which features a stage trains on into its folder, or compare them with those it began with.
-
-    Features that round nothing may come and go.
-
-    Args:
-        begun: the stage has a checkpoint; one without the file was trained without features.
-
-    Raises:
-        ValueError: the stage began with features that are rounded otherwise, or with none.
-    """
+    """Write which features a stage trains on into its folder, or compare them with those it began with. Features that
+    round nothing may come and go. `begun`: the stage has a checkpoint; one without the file was trained without
+    features. Raises ValueError: the stage began with features that are rounded otherwise, or with none."""
     path = folder / USED_FILE
     if path.is_file() or begun:
         try:
@@ -214,11 +201,7 @@ def keep_features(folder: Path, features: StageFeatures, begun: bool) -> None:
 
 
 def _usable(wanted: FeatureSet, index: str) -> bool:
-    """Whether a set exists.
-
-    Raises:
-        ValueError: it exists and cannot be used.
-    """
+    """Whether a set exists. Raises ValueError: it exists and cannot be used."""
     record = read_record(wanted.folder)
     if record is None:
         return False
@@ -234,11 +217,8 @@ def _usable(wanted: FeatureSet, index: str) -> bool:
 
 
 def refuse_other(wanted: FeatureSet, made_by: dict[str, Any]) -> None:
-    """Refuse a set that another encoder made.
-
-    Raises:
-        ValueError: another one made it; the message names the first knob that differs.
-    """
+    """Refuse a set that another encoder made. Raises ValueError: another one made it; the message names the first knob
+    that differs."""
     differs = difference(made_by, wanted.made_by)
     if differs is not None:
         raise ValueError(

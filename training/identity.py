@@ -65,9 +65,7 @@ def rows_sha256(rows: Selection, columns: Sequence[str]) -> str:
 
 def content_sha256(recipe: TrainingRecipe, rows: Selection) -> str | None:
     """sha256 of the bytes of pictures and the captions that training reads, of `SAMPLES_DIGESTED` rows spread evenly.
-
-    None where a tar is gone or not the one of the index: features may train a stage without them.
-    """
+    None where a tar is gone or not the one of the index: features may train a stage without them."""
     copies = copies_of(recipe)
     digest, reader = hashlib.sha256(), ShardReader(recipe.dataset_folder / "shards", rows, copies=copies)
 

@@ -40,10 +40,8 @@ class ModelInputs:
         return len(self.latents)
 
     def split(self, size: int) -> list[ModelInputs]:
-        """Parts of at most `size` draws, in order, each padded to its own longest caption.
-
-        So a part's numbers depend on its own draws alone, on any process and in any batch.
-        """
+        """Parts of at most `size` draws, in order, each padded to its own longest caption. So a part's numbers depend
+        on its own draws alone, on any process and in any batch."""
         columns = [getattr(self, name).split(size) for name in self.__dataclass_fields__]
         return [ModelInputs(*part).trimmed() for part in zip(*columns, strict=True)]
 
@@ -79,9 +77,7 @@ def caption_shares(batch: TrainingBatch, inputs: ModelInputs, recipe: TrainingRe
 
 
 def moments_of(pictures: Tensor, encoders: Encoders, device: torch.device) -> Tensor:
-    """Pixels (B, 3, H, W) uint8, or moments as they are stored -> moments (B, 1 or 2, C, h, w) float32 on the device.
-
-    A latent does not depend on the rest of the batch, nor, but for rounding, on the machine that encoded it.
-    """
+    """Pixels (B, 3, H, W) uint8, or moments as they are stored -> moments (B, 1 or 2, C, h, w) float32 on the device. A
+    latent does not depend on the rest of the batch, nor, but for rounding, on the machine that encoded it."""
     pictures = pictures.to(device, non_blocking=True)
     return encoders.codec.moments(to_unit_range(pictures)) if pictures.dtype == torch.uint8 else pictures.float()

@@ -61,11 +61,9 @@ class Peak:
 
 
 def kept_per_token(config: PixArtConfig, layer: int, keep: Keep, element: int) -> float:
-    """Bytes of one block's activations per image token that live until the backward pass.
-
-    The residual stream, the norms and what they are multiplied with are fp32; what matrix products and attention
-    read and write has `element` bytes. Four norm statistics and two of attention per head are fp32.
-    """
+    """Bytes of one block's activations per image token that live until the backward pass. The residual stream, the
+    norms and what they are multiplied with are fp32; what matrix products and attention read and write has `element`
+    bytes. Four norm statistics and two of attention per head are fp32."""
     c, ratio = config.hidden_size, config.kv_ratio(layer)
     if keep == "full":
         return FP32 * c  # the block's input
@@ -165,9 +163,7 @@ def largest_update(parameters: Iterable[Tensor], stacked: bool) -> int:
 
 def fitting(recipe: TrainingRecipe, stage: Stage, model: PixArt, world_size: int) -> Keep:
     """The recipe's activation checkpointing; `auto` is the cheapest that fits the model's device, and is logged.
-
-    Encoders and a teacher that are loaded by now are counted. On a CPU `auto` is `none`.
-    """
+    Encoders and a teacher that are loaded by now are counted. On a CPU `auto` is `none`."""
     if recipe.activation_checkpointing != "auto":
         return recipe.activation_checkpointing
     device = next(model.parameters()).device

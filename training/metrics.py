@@ -25,11 +25,8 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class Metrics:
-    """Appends to a stage's `metrics.jsonl`; lines after the step that training resumes from are removed first.
-
-    Args:
-        run: of Weights & Biases; it keeps a step that it has had, and a resumed stage repeats it to the bit.
-    """
+    """Appends to a stage's `metrics.jsonl`; lines after the step that training resumes from are removed first. `run`:
+    of Weights & Biases; it keeps a step that it has had, and a resumed stage repeats it to the bit."""
 
     def __init__(self, folder: Path, resume_step: int, run: Run | None = None) -> None:
         self._path = folder / METRICS_FILE
@@ -59,11 +56,8 @@ class Metrics:
 
 class Board:
     """A file of TensorBoard. Each line is written at once: in TensorBoard's own writer a thread does it, which would
-    show a full disk as a traceback of its own.
-
-    Args:
-        purge_step: TensorBoard forgets what earlier files of the folder hold from this step on.
-    """
+    show a full disk as a traceback of its own. `purge_step`: TensorBoard forgets what earlier files of the folder hold
+    from this step on."""
 
     def __init__(self, folder: Path, purge_step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)

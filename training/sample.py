@@ -177,11 +177,8 @@ def draw_prompts(model: PixArt, recipe: TrainingRecipe, stage: Stage, out: Path)
 
 
 def stage_to_draw(recipe: TrainingRecipe, stage: str | None, weights: Path | None) -> Stage:
-    """The stage of that name; None is the last with a checkpoint, or the last of all for weights on disk.
-
-    Raises:
-        ValueError: there is no such checkpoint, or no such stage.
-    """
+    """The stage of that name; None is the last with a checkpoint, or the last of all for weights on disk. Raises
+    ValueError: there is no such checkpoint, or no such stage."""
     if weights is None:
         return trained_checkpoints(recipe, stage)[0]
     return recipe.stages[-1] if stage is None else recipe.stage_named(stage)
@@ -226,11 +223,8 @@ def draw(
     shapes: Sequence[Shape],
     seeds: Sequence[int],
 ) -> list[np.ndarray]:
-    """One picture per caption, (3, height, width) uint8; those of one shape are drawn together.
-
-    Raises:
-        ValueError: the stage cannot be drawn in as many steps as the recipe says.
-    """
+    """One picture per caption, (3, height, width) uint8; those of one shape are drawn together. Raises ValueError: the
+    stage cannot be drawn in as many steps as the recipe says."""
     encoder = text_encoder_for(recipe.text)
     latents = denoised(model, recipe, stage, [encoder.encode(caption) for caption in captions], shapes, seeds)
     return decoded(codec_for(recipe.latents), latents)
@@ -245,11 +239,8 @@ def denoised(
     shapes: Sequence[Shape],
     seeds: Sequence[int],
 ) -> list[Tensor]:
-    """Latents for each caption's vectors, (channels, h, w); those of one shape are drawn together.
-
-    Raises:
-        ValueError: the stage cannot be drawn in as many steps as the recipe says.
-    """
+    """Latents for each caption's vectors, (channels, h, w); those of one shape are drawn together. Raises ValueError:
+    the stage cannot be drawn in as many steps as the recipe says."""
     sampling = recipe.sampling_of(stage)
     device = next(model.parameters()).device
     found: dict[int, Tensor] = {}
@@ -281,12 +272,9 @@ def decoded(codec: Codec, latents: Sequence[Tensor]) -> list[np.ndarray]:
 
 
 def sampled(sampling: Sampling, model: Callable[..., NoiseModel], start: Tensor, seeds: Sequence[int]) -> Tensor:
-    """Latents as a stage draws them, from the pure noise `start` of the seeds.
-
-    Args:
-        model: gives what predicts the noise, `dropped=False` for the captions and `dropped=True` for the null caption.
-        seeds: of each picture; the noise that a few-step sampler adds on its way is a function of them.
-    """
+    """Latents as a stage draws them, from the pure noise `start` of the seeds. `model`: gives what predicts the noise,
+    `dropped=False` for the captions and `dropped=True` for the null caption. `seeds`: of each picture; the noise that a
+    few-step sampler adds on its way is a function of them."""
     if sampling.guidance == 1:
         return sample(model(dropped=False), start, sampling.steps)  # what guidance comes to, in half of the passes
     if sampling.guidance is not None:

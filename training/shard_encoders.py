@@ -137,11 +137,8 @@ class Sample(NamedTuple):
 def encoded_texts(
     encoder: TextEncoder, pieces: Iterable[Any], at_once: int | None, threads: int
 ) -> Generator[tuple[Any, Any], None, None]:
-    """Each piece in order, with its vectors where it is a text. Texts of one length go through together.
-
-    Args:
-        at_once: most texts; None is what the encoder likes best.
-    """
+    """Each piece in order, with its vectors where it is a text. Texts of one length go through together. `at_once`:
+    most texts; None is what the encoder likes best."""
     found = in_batches(
         lambda piece: (piece, encoder.tokens(piece) if isinstance(piece, str) else None),
         pieces,

@@ -73,19 +73,14 @@ def forward_flops(config: PixArtConfig, grid: tuple[int, int], text_tokens: int)
 
 
 def training_flops(config: PixArtConfig, grid: tuple[int, int], text_tokens: int) -> int:
-    """Model FLOPs of one picture's training step: forward and backward.
-
-    What flash attention or activation checkpointing compute again is no model work and not in it.
-    """
+    """Model FLOPs of one picture's training step: forward and backward. What flash attention or activation
+    checkpointing compute again is no model work and not in it."""
     return (1 + BACKWARD) * forward_flops(config, grid, text_tokens)
 
 
 def mfu(images_per_s: float, flops_per_image: float, peak_flops_per_s: float) -> float:
-    """Model FLOPs utilisation (PaLM, arXiv 2204.02311, appendix B): achieved over peak, 0 to 1.
-
-    Raises:
-        ValueError: the peak is not positive.
-    """
+    """Model FLOPs utilisation (PaLM, arXiv 2204.02311, appendix B): achieved over peak, 0 to 1. Raises ValueError: the
+    peak is not positive."""
     if peak_flops_per_s <= 0:
         raise ValueError(f"peak {peak_flops_per_s} FLOP/s is not positive")
     return images_per_s * flops_per_image / peak_flops_per_s
@@ -102,11 +97,9 @@ def peak_flops_per_s(device_name: str) -> float | None:
 
 
 class Speed:
-    """Counts what each step computes; a reading covers the steps since the last restart.
-
-    Model FLOPs are those of the step's own bucket and captions: of the tokens of its grid, keys and values after
-    compression, and valid text tokens. Padding, and what checkpointing computes again, is no work of the model.
-    """
+    """Counts what each step computes; a reading covers the steps since the last restart. Model FLOPs are those of the
+    step's own bucket and captions: of the tokens of its grid, keys and values after compression, and valid text tokens.
+    Padding, and what checkpointing computes again, is no work of the model."""
 
     def __init__(self, config: PixArtConfig, loader: Loader, here: World) -> None:
         self._config, self._loader, self._here = config, loader, here

@@ -49,13 +49,9 @@ def pixel_multiple(recipe: TrainingRecipe, stage: Stage) -> int:
 
 
 def stage_data(recipe: TrainingRecipe, stage: Stage) -> StageData:
-    """A stage's rows, their shapes and the order of the batches.
-
-    A stage without a condition may have fewer samples than a batch: it repeats them, each time under other noise.
-
-    Raises:
-        ValueError: there is no index, the condition selects less than one batch, or limits leave nothing.
-    """
+    """A stage's rows, their shapes and the order of the batches. A stage without a condition may have fewer samples
+    than a batch: it repeats them, each time under other noise. Raises ValueError: there is no index, the condition
+    selects less than one batch, or limits leave nothing."""
     if (copies := copies_of(recipe)) is not None:
         bring(copies)
     rows = select_rows(ShardIndex(recipe.dataset_folder / "shards"), stage.where, stage.name)
@@ -106,11 +102,7 @@ def _shaped(recipe: TrainingRecipe, stage: Stage, rows: Selection) -> Usable:
 
 
 def _split(recipe: TrainingRecipe, stage: Stage, rows: Selection) -> tuple[Selection, Usable | None]:
-    """The rows that are trained on, and those that are held out.
-
-    Raises:
-        ValueError: one of the two would be empty.
-    """
+    """The rows that are trained on, and those that are held out. Raises ValueError: one of the two would be empty."""
     share = recipe.validation.share
     if not share:
         return rows, None
@@ -125,11 +117,8 @@ def _split(recipe: TrainingRecipe, stage: Stage, rows: Selection) -> tuple[Selec
 
 @contextmanager
 def locked(folder: Path, place: str = "") -> Iterator[None]:
-    """Hold a run's folder for this process alone, and its place where that is in a store.
-
-    Raises:
-        ValueError: another process has it, or it cannot be written.
-    """
+    """Hold a run's folder for this process alone, and its place where that is in a store. Raises ValueError: another
+    process has it, or it cannot be written."""
 
     def busy(holder: str) -> str:
         return f"{folder}: {holder} is training here; wait for it or choose another out"

@@ -55,11 +55,8 @@ class TrainState:
         return cls(model, average, optimizer)
 
     def take_step(self, rate: float, gradient_clip: float) -> Tensor:
-        """Clip the gradient, move the weights at this learning rate and then their average; clear the gradient.
-
-        Returns:
-            The gradient's norm before it was clipped, a scalar.
-        """
+        """Clip the gradient, move the weights at this learning rate and then their average; clear the gradient. Returns
+        the gradient's norm before it was clipped, a scalar."""
         norm = gathered(nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip))
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -70,11 +67,9 @@ class TrainState:
         return norm
 
     def content(self, *, keep: bool = True) -> dict[str, Any]:
-        """The content of a checkpoint: weights under the official names, so that others can read them.
-
-        Tensors are whole in every mode, so that any number of processes can read them. Under FSDP every process must
-        call this; those that do not `keep` help to gather and hold nothing.
-        """
+        """The content of a checkpoint: weights under the official names, so that others can read them. Tensors are
+        whole in every mode, so that any number of processes can read them. Under FSDP every process must call this;
+        those that do not `keep` help to gather and hold nothing."""
         content = {
             "state_dict": self.model.state_dict(),
             "state_dict_ema": self.average.model.state_dict(),
@@ -86,11 +81,8 @@ class TrainState:
         return whole(content, keep=keep)
 
     def restore(self, path: Path) -> None:
-        """Load a checkpoint of the same stage.
-
-        Raises:
-            ValueError: it is cut short, or of another model; the first keys that differ are named.
-        """
+        """Load a checkpoint of the same stage. Raises ValueError: it is cut short, or of another model; the first keys
+        that differ are named."""
         content = read_checkpoint(path)
         for model, name in ((self.model, "state_dict"), (self.average.model, "state_dict_ema")):
             own = model.state_dict()

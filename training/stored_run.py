@@ -15,23 +15,16 @@ from training.data.tars import Copies
 
 
 class StoredRun:
-    """Copies the folders of stages between a store and this machine. What is in the store holds.
-
-    Of the checkpoints of a stage the newest is copied here, unless all are wanted.
-    """
+    """Copies the folders of stages between a store and this machine. What is in the store holds. Of the checkpoints of
+    a stage the newest is copied here, unless all are wanted."""
 
     def __init__(self, copies: Copies, keep: int) -> None:
         self._copies, self._keep = copies, keep
 
     def bring(self, stage: Path, every_checkpoint: bool = False) -> None:
-        """Make a stage's folder what the store has.
-
-        Where the store holds just what this machine saw there last, what was written here since stays: the checkpoint
-        that could not be sent any more is gone on from. Else another machine has trained, and it goes.
-
-        Raises:
-            OSError: the store cannot be read, or the disk not be written.
-        """
+        """Make a stage's folder what the store has. Where the store holds just what this machine saw there last, what
+        was written here since stays: the checkpoint that could not be sent any more is gone on from. Else another
+        machine has trained, and it goes. Raises OSError: the store cannot be read, or the disk not be written."""
         store, below = self._copies.store, self._copies.key(stage)
         there = {found.key: found.etag for found in store.below(below)}
         newest = max((key for key in there if CHECKPOINT_NAME.fullmatch(Path(key).name)), default=None)
@@ -55,10 +48,7 @@ class StoredRun:
 
     def send(self, stage: Path) -> None:
         """Send what changed in a stage's folder, its checkpoint last, and delete the oldest checkpoints in the store.
-
-        Raises:
-            ValueError: the store does not take it, after many tries; everything is still here.
-        """
+        Raises ValueError: the store does not take it, after many tries; everything is still here."""
         store, below = self._copies.store, self._copies.key(stage)
         with self._copies.versions() as known:
             try:
@@ -120,11 +110,8 @@ def places_named(recipe: TrainingRecipe) -> Iterator[None]:
 
 
 def trained_checkpoints(recipe: TrainingRecipe, stage: str | None) -> tuple[Stage, dict[int, Path]]:
-    """A stage, or the last stage that has a checkpoint, and the file of each step that is kept, the newest last.
-
-    Raises:
-        ValueError: nothing is trained yet, or there is no such stage.
-    """
+    """A stage, or the last stage that has a checkpoint, and the file of each step that is kept, the newest last. Raises
+    ValueError: nothing is trained yet, or there is no such stage."""
     candidates = [recipe.stage_named(stage)] if stage is not None else list(reversed(recipe.stages))
     with places_named(recipe):
         for candidate in candidates:

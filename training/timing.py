@@ -40,9 +40,7 @@ def median_seconds(work: Work, rounds: int, device: torch.device, most_s: float 
 
 def paired(first: Work, second: Work, rounds: int, device: torch.device, most_s: float = float("inf")) -> Paired:
     """Both in turn, `rounds` times after one that is not counted; none is begun after `most_s` seconds of counted runs.
-
-    A load that comes and goes slows both runs of a pair, so the ratios are steadier than the times.
-    """
+    A load that comes and goes slows both runs of a pair, so the ratios are steadier than the times."""
     pairs = _runs((first, second), rounds, device, most_s)
     return Paired(
         statistics.median(a for a, _ in pairs),

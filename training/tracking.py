@@ -19,21 +19,14 @@ ID_FILE = "wandb-id"
 
 
 def require_wandb(recipe: TrainingRecipe) -> None:
-    """Refuse a recipe that wants Weights & Biases where the package is missing.
-
-    Raises:
-        ValueError: it is; the message says how to get it.
-    """
+    """Raise ValueError, with how to get it, where a recipe wants Weights & Biases and the package is missing."""
     if recipe.wandb.mode != "off" and importlib.util.find_spec("wandb") is None:
         raise ValueError(f"wandb.mode={recipe.wandb.mode} needs a package: pip install wandb, or set wandb.mode=off")
 
 
 def wandb_run(recipe: TrainingRecipe, stage: Stage) -> Run | None:
-    """The run of a stage; None where the recipe wants none.
-
-    Raises:
-        ValueError: it cannot be begun, for example because nobody has logged in.
-    """
+    """The run of a stage; None where the recipe wants none. Raises ValueError: it cannot be begun, for example because
+    nobody has logged in."""
     if recipe.wandb.mode == "off":
         return None
     if recipe.wandb.mode == "offline":

@@ -246,10 +246,7 @@ def checked_features(
     may_change: bool = False,
 ) -> StageFeatures | None:
     """The features that a stage trains on, with the encoders loaded that they do not replace; None if it is finished.
-
-    Raises:
-        ValueError: the stage cannot be trained as the recipe says, or its folder holds another one.
-    """
+    Raises ValueError: the stage cannot be trained as the recipe says, or its folder holds another one."""
     check_micro_batch(recipe, recipe.data_of(stage), here, stage.name)
     folder = recipe.stage_folder(stage)
     last = latest_checkpoint(folder)
@@ -297,25 +294,16 @@ def summary_of(folder: Path, stage: Stage, seconds: float, skipped: bool) -> Sta
 def finite_mean(
     pending: Pending, stage: str, here: World, way_out: Callable[[int], str] | None = None
 ) -> dict[str, float]:
-    """The mean of the steps since the last report, over all processes.
-
-    Raises:
-        ValueError: as `finite_rows`. No checkpoint is written between that step and this report.
-    """
+    """The mean of the steps since the last report, over all processes. Raises ValueError: as `finite_rows`. No
+    checkpoint is written between that step and this report."""
     rows = torch.stack([row for _, _, row in finite_rows(pending, stage, here, way_out)])
     names = ("loss", "mse", "vb", "grad_norm", "synthetic_share", "cut_share", "at_limit_share")
     return dict(zip(names, rows.mean(dim=0).tolist(), strict=False))  # shares may be left out
 
 
 def finite_rows(pending: Pending, stage: str, here: World, way_out: Callable[[int], str] | None = None) -> Pending:
-    """The same steps, each with its means over all processes, on the CPU.
-
-    Args:
-        way_out: says for the first bad step what to do.
-
-    Raises:
-        ValueError: a loss or gradient is not finite; names the first such step and its images.
-    """
+    """The same steps, each with its means over all processes, on the CPU. `way_out`: says for the first bad step what
+    to do. Raises ValueError: a loss or gradient is not finite; names the first such step and its images."""
     if not pending:
         return []
     values = torch.stack([terms.to(here.device) for _, _, terms in pending])

@@ -49,9 +49,7 @@ class Validation:
     @torch.no_grad()
     def losses(self, model: PixArt, here: World) -> dict[str, float]:
         """`val_loss`, `val_mse` and `val_vb`: means over the grid, bit for bit the same at any number of processes.
-
-        Every process must call this; each computes its share of the pictures.
-        """
+        Every process must call this; each computes its share of the pictures."""
         table = torch.zeros(len(self._rows), 3, dtype=torch.float64, device=here.device)  # mse, vb, pictures
         for place, inputs in self._inputs(here):
             terms = self._loss(model, inputs, self._recipe)

@@ -17,11 +17,8 @@ log = logging.getLogger(__name__)
 
 
 def model_config(recipe: TrainingRecipe, stage: Stage) -> PixArtConfig:
-    """The architecture of a stage.
-
-    Stages differ in the base and interpolation of the position table, which no weight depends on, and in KV
-    compression, whose weights are new.
-    """
+    """The architecture of a stage. Stages differ in the base and interpolation of the position table, which no weight
+    depends on, and in KV compression, whose weights are new."""
     compression = stage.kv_compression
     return PixArtConfig(
         depth=recipe.model.depth,
@@ -39,11 +36,8 @@ def model_config(recipe: TrainingRecipe, stage: Stage) -> PixArtConfig:
 
 
 def parent_weights(recipe: TrainingRecipe, stage: Stage) -> Path | None:
-    """The file or folder a stage starts from: its parent's last checkpoint; None from scratch.
-
-    Raises:
-        ValueError: the parent is not trained to its end, or the path does not exist.
-    """
+    """The file or folder a stage starts from: its parent's last checkpoint; None from scratch. Raises ValueError: the
+    parent is not trained to its end, or the path does not exist."""
     parent = recipe.parent_of(stage)
     if parent == SCRATCH:
         return None
@@ -63,13 +57,8 @@ def parent_weights(recipe: TrainingRecipe, stage: Stage) -> Path | None:
 
 def starting_model(recipe: TrainingRecipe, stage: Stage, null_caption: Tensor) -> PixArt:
     """The model a stage begins with: its parent's weights, positions interpolated, new KV compression averaging.
-
-    Args:
-        null_caption: (max_tokens, caption channels), which replaces a dropped caption.
-
-    Raises:
-        ValueError: the parent is missing or of another shape.
-    """
+    `null_caption`: (max_tokens, caption channels), which replaces a dropped caption. Raises ValueError: the parent is
+    missing or of another shape."""
     torch.manual_seed(recipe.seed)
     model = PixArt(model_config(recipe, stage))
     path = parent_weights(recipe, stage)

@@ -150,10 +150,7 @@ def one_by_one_if_not_together(
     work: Callable[[Sequence[Question]], Sequence[Made]], batch: Sequence[Question]
 ) -> Sequence[Made | CaptionFailure]:
     """What `work` makes of a batch at once; where that fails, of each picture alone: one cannot spoil the others.
-
-    Raises:
-        CaptionerUnusable: it cannot work at all.
-    """
+    Raises CaptionerUnusable: it cannot work at all."""
     try:
         with naming(f"one of {', '.join(question.image_id for question in batch)}"):
             return work(batch)

@@ -74,11 +74,9 @@ class Server:
 
 
 class ChatClient:
-    """Requests of one captioner, on an event loop in a thread of its own; a context manager.
-
-    A server that fails is left out for the wait before a retry, and longer each time. With one server, or where all
-    are left out, requests go on, each after its own wait.
-    """
+    """Requests of one captioner, on an event loop in a thread of its own; a context manager. A server that fails is
+    left out for the wait before a retry, and longer each time. With one server, or where all are left out, requests go
+    on, each after its own wait."""
 
     def __init__(self, section: ChatSection, key: str, servers: Sequence[Server]) -> None:
         """`servers` are the same for all clients of a captioner: one that is left out stays so from part to part."""
@@ -99,18 +97,13 @@ class ChatClient:
         self._thread.join()
 
     def check(self) -> None:
-        """Ask every server for its models, before the first picture.
-
-        Raises:
-            CaptionerUnusable: none can be reached, or one refuses the key or lacks the model.
-        """
+        """Ask every server for its models, before the first picture. Raises CaptionerUnusable: none can be reached, or
+        one refuses the key or lacks the model."""
         self._run(self._check()).result()
 
     def ask(self, make_body: Callable[[], bytes], seed: int) -> Future[Answer]:
-        """Send one request; its body is made on a thread, before it has a slot.
-
-        The future raises CaptionerUnusable where no server can be reached or one refuses every request of this kind.
-        """
+        """Send one request; its body is made on a thread, before it has a slot. The future raises CaptionerUnusable
+        where no server can be reached or one refuses every request of this kind."""
         return self._run(self._answer(make_body, seed))
 
     def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Future[Any]:
@@ -217,12 +210,8 @@ class ChatClient:
     async def _replied(
         self, server: Server, method: str, path: str, body: bytes | None = None
     ) -> AsyncIterator[tuple[int, bytes, str | None]]:
-        """The status, content and Retry-After of a server's reply.
-
-        Raises:
-            ServerBusy: the server is slow or cut the connection.
-            ServerUnreachable: the server accepts no connection.
-        """
+        """The status, content and Retry-After of a server's reply. Raises ServerBusy: the server is slow or cut the
+        connection. Raises ServerUnreachable: the server accepts no connection."""
         server.in_flight += 1
         try:
             async with self._session.request(

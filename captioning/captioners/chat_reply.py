@@ -57,11 +57,8 @@ class PictureRefused(Exception):
 
 
 def check_model(content: bytes, model: str, max_tokens: int) -> None:
-    """Look a model up in a server's list of models; a list that cannot be read says nothing.
-
-    Raises:
-        CaptionerUnusable: the list lacks the model, or the model reads and writes fewer tokens than `max_tokens`.
-    """
+    """Look a model up in a server's list of models; a list that cannot be read says nothing. Raises CaptionerUnusable:
+    the list lacks the model, or the model reads and writes fewer tokens than `max_tokens`."""
     try:
         listed = {str(entry["id"]): entry for entry in read_json(content)["data"]}
     except (ValueError, LookupError, TypeError):
@@ -130,12 +127,8 @@ def message_of(content: bytes) -> str:
 
 
 def read_reply(content: bytes) -> Generated:
-    """The caption in a reply of `chat/completions`.
-
-    Raises:
-        ServerBusy: the reply is no chat completion, or its text is one that the server did not finish.
-        PictureRefused: the server's filter held the text back.
-    """
+    """The caption in a reply of `chat/completions`. Raises ServerBusy: the reply is no chat completion, or its text is
+    one that the server did not finish. Raises PictureRefused: the server's filter held the text back."""
     try:
         reply = read_json(content)
         choice = reply["choices"][0]

@@ -22,17 +22,12 @@ Answered = SimpleQueue[tuple[str, Future[Answer]]]
 
 
 class EndpointCaptioner:
-    """Sends one request per picture, up to `concurrency` in flight, and nothing before the first picture.
-
-    Before it, each server is asked for its models. A picture that a server refuses fails alone.
-    """
+    """Sends one request per picture, up to `concurrency` in flight, and nothing before the first picture. Before it,
+    each server is asked for its models. A picture that a server refuses fails alone."""
 
     def __init__(self, section: Endpoint) -> None:
-        """Read the key.
-
-        Raises:
-            ValueError: the recipe names no server or model, or a variable for the key that is not set.
-        """
+        """Read the key. Raises ValueError: the recipe names no server or model, or a variable for the key that is not
+        set."""
         if not section.servers() or section.model is None:
             raise CaptionerUnusable("caption.endpoint: name the server (url) and its model (model)")
         self._section = section
@@ -58,11 +53,8 @@ class EndpointCaptioner:
             self.parameters["extra_body"] = json.dumps(section.extra_body, sort_keys=True)
 
     def stream(self, questions: Iterator[Question | None]) -> Generator[tuple[str, Answer], None, None]:
-        """The answers, as of `Captioner.stream`.
-
-        Raises:
-            CaptionerUnusable: no server can be reached, or one refuses key, model or address.
-        """
+        """The answers, as of `Captioner.stream`. Raises CaptionerUnusable: no server can be reached, or one refuses
+        key, model or address."""
         answered: Answered = SimpleQueue()
         in_flight = 0
         with ChatClient(self._section, self._key, self._servers) as client:
@@ -110,11 +102,8 @@ def _put(answered: Answered, image_id: str, answer: Future[Answer]) -> None:
 
 
 def read_key(variable: str | None) -> str:
-    """The key that an environment variable holds; '' where the recipe names none.
-
-    Raises:
-        CaptionerUnusable: the variable is not set, or what it holds cannot be sent; the message does not repeat it.
-    """
+    """The key that an environment variable holds; '' where the recipe names none. Raises CaptionerUnusable: the
+    variable is not set, or what it holds cannot be sent; the message does not repeat it."""
     if variable is None:
         return ""
     key = os.environ.get(variable, "").strip()

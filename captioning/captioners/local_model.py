@@ -29,11 +29,8 @@ class LocalModel:
 
 
 def find_model(given: str | None, weight: Weight, key: str) -> LocalModel:
-    """The model that a recipe names; arguments as of `models.weights.find_weights`.
-
-    Raises:
-        ValueError: it is not on this machine; the message names the id, the size and the command to get it.
-    """
+    """The model that a recipe names; arguments as of `models.weights.find_weights`. Raises ValueError: it is not on
+    this machine; the message names the id, the size and the command to get it."""
     found = find_weights(given, weight, key)
     if not (found / "config.json").is_file():
         raise missing_weights(weight, key, given or weight.hub_id)
@@ -46,11 +43,8 @@ def find_model(given: str | None, weight: Weight, key: str) -> LocalModel:
 
 
 def find_share_captioner(section: captioners.ShareCaptioner) -> LocalModel:
-    """The Share-Captioner of a recipe: config, weights and tokenizer.
-
-    Raises:
-        ValueError: the model, a part of it, or the engine that the recipe names is not on this machine.
-    """
+    """The Share-Captioner of a recipe: config, weights and tokenizer. Raises ValueError: the model, a part of it, or
+    the engine that the recipe names is not on this machine."""
     if section.engine == "vllm" and importlib.util.find_spec("vllm") is None:
         raise ValueError(
             "caption.share_captioner.engine=vllm: vllm is not installed here; type `pip install 'sigma-pipeline[vllm]' "
@@ -64,11 +58,8 @@ def find_share_captioner(section: captioners.ShareCaptioner) -> LocalModel:
 
 
 def find_vlm(section: captioners.Vlm) -> LocalModel:
-    """The image-text-to-text model of a recipe: config and weights.
-
-    Raises:
-        ValueError: the model, or a part of it, is not on this machine.
-    """
+    """The image-text-to-text model of a recipe: config and weights. Raises ValueError: the model, or a part of it, is
+    not on this machine."""
     found = find_model(section.weights, LLAVA, "caption.vlm.weights")
     if not any(any(found.folder.glob(f"*{suffix}")) for suffix in SUFFIXES):
         raise ValueError(f"{found.folder}: no {' or '.join(SUFFIXES)} weights in this folder; get them anew")
@@ -76,11 +67,8 @@ def find_vlm(section: captioners.Vlm) -> LocalModel:
 
 
 def weight_paths(folder: Path) -> list[Path]:
-    """The weight files of a folder: those of an index, else the files themselves; safetensors before `.bin`.
-
-    Raises:
-        ValueError: there are none, or an index names some that are missing.
-    """
+    """The weight files of a folder: those of an index, else the files themselves; safetensors before `.bin`. Raises
+    ValueError: there are none, or an index names some that are missing."""
     for suffix in SUFFIXES:
         for index in sorted(folder.glob(f"*{suffix}.index.json")):
             shards = sorted(set(read_json(index).get("weight_map", {}).values()))

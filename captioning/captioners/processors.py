@@ -18,11 +18,8 @@ LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 def load_config(folder: Path) -> Any:
-    """A model's configuration.
-
-    Raises:
-        ValueError: it cannot be read, needs code of its own, or is of a model that takes no pictures.
-    """
+    """A model's configuration. Raises ValueError: it cannot be read, needs code of its own, or is of a model that takes
+    no pictures."""
     try:
         config = AutoConfig.from_pretrained(folder, **LOCAL)
     except UNREADABLE as error:
@@ -40,13 +37,8 @@ def load_config(folder: Path) -> Any:
 
 def load_processor(folder: Path, config: Any) -> Any:
     """A model's processor, padding on the left, so that the last token of every row is where its answer begins.
-
-    Processors that also take videos need torchvision for these alone; where it is not installed the
-    processor is built without videos.
-
-    Raises:
-        ValueError: it cannot be read.
-    """
+    Processors that also take videos need torchvision for these alone; where it is not installed the processor is built
+    without videos. Raises ValueError: it cannot be read."""
     kind: Any = PROCESSOR_MAPPING.get(type(config), None)
     try:
         with quiet():  # of torchvision, which it can do without

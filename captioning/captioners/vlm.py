@@ -42,21 +42,13 @@ WINDOW_BATCHES = 4
 
 
 class VlmCaptioner(InBatches):
-    """Puts one question about each picture to the model. Each worker builds one.
-
-    In fp32 an answer depends on its picture and seed alone. In 16 bit the batch it went in moves the last digits of
-    the logits, which can turn a word where two are equally likely.
-    """
+    """Puts one question about each picture to the model. Each worker builds one. In fp32 an answer depends on its
+    picture and seed alone. In 16 bit the batch it went in moves the last digits of the logits, which can turn a word
+    where two are equally likely."""
 
     def __init__(self, section: Vlm, device: str = "auto") -> None:
-        """Load the model.
-
-        Args:
-            device: auto, cpu, mps, cuda or cuda:N.
-
-        Raises:
-            ValueError: it is not on this machine, is damaged, takes no pictures, or there is no such device.
-        """
+        """Load the model. `device`: auto, cpu, mps, cuda or cuda:N. Raises ValueError: it is not on this machine, is
+        damaged, takes no pictures, or there is no such device."""
         self._device = choose_device(device, "caption.vlm.device")
         self._section = section
         found = find_vlm(section)
@@ -99,12 +91,8 @@ class VlmCaptioner(InBatches):
         self.batch_size = self._at_once * WINDOW_BATCHES
 
     def caption(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> list[Answer]:
-        """One answer per picture, in order. Pictures of like size go through the model together.
-
-        Raises:
-            ValueError: a picture cannot be prepared.
-            RuntimeError: the device fails, for example for lack of memory.
-        """
+        """One answer per picture, in order. Pictures of like size go through the model together. Raises ValueError: a
+        picture cannot be prepared. Raises RuntimeError: the device fails, for example for lack of memory."""
         answers: dict[int, Answer] = {}
         for rows in by_size([image.size for image in images], self._at_once):
             try:
@@ -166,11 +154,9 @@ class VlmCaptioner(InBatches):
 
 
 class SeededSampler(LogitsProcessor):
-    """Draws each row's next token with the row's own generator, and leaves the search no other choice.
-
-    One uniform number per row and step is looked up in the cumulative probabilities, largest first: exact sampling
-    from softmax(logits / temperature) cut to `top_p`. A row draws the same whatever else is in its batch.
-    """
+    """Draws each row's next token with the row's own generator, and leaves the search no other choice. One uniform
+    number per row and step is looked up in the cumulative probabilities, largest first: exact sampling from
+    softmax(logits / temperature) cut to `top_p`. A row draws the same whatever else is in its batch."""
 
     def __init__(self, seeds: Sequence[int], temperature: float, top_p: float) -> None:
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -30,10 +30,8 @@ def count_nouns(data_recipe: recipe.DataRecipe) -> ReduceJob:
 
 
 def reduce_job(data_recipe: recipe.DataRecipe) -> ReduceJob:
-    """The second half: writes `statistics`, one row per caption source for the whole set and for each subset.
-
-    Rows that were not kept have no nouns, so what is counted are the kept images that have a caption.
-    """
+    """The second half: writes `statistics`, one row per caption source for the whole set and for each subset. Rows that
+    were not kept have no nouns, so what is counted are the kept images that have a caption."""
     valid_above = data_recipe.statistics.valid_above
     return ReduceJob(
         job="statistics",
@@ -50,24 +48,15 @@ def noun_uses_sql() -> str:
 
 
 def table_1_sql(valid_above: int) -> str:
-    """The SELECT of Table 1 over the views of a dataset.
-
-    Args:
-        valid_above: a distinct noun is valid when it occurs more often than this.
-    """
+    """The SELECT of Table 1 over the views of a dataset. `valid_above`: a distinct noun is valid when it occurs more
+    often than this."""
     return read_sql("table_1.sql", subsets=read_sql("subsets.sql"), valid_above=int(valid_above))
 
 
 def table_1_of(captions: Iterable[str], source: str, knobs: recipe.DataRecipe) -> list[Row]:
     """The row of Table 1 for captions that belong to no dataset, counted as the jobs `nouns` and `statistics` count.
-
-    Args:
-        source: what the row calls them.
-        knobs: its sections `nouns` and `statistics`, and the tokenizer of `mix`, are used.
-
-    Raises:
-        ValueError: the extractor or the tokenizer is not on this machine.
-    """
+    `source`: what the row calls them. `knobs`: its sections `nouns` and `statistics`, and the tokenizer of `mix`, are
+    used. Raises ValueError: the extractor or the tokenizer is not on this machine."""
     extractor = shared_extractor(knobs.nouns.extractor, knobs.nouns.compounds)
     tokenizer = load_tokenizer(knobs.mix.tokenizer)
     numbers, captions = count(), iter(captions)

@@ -120,11 +120,8 @@ def _reason(
 
 
 def echoes(caption: str, prompt: str | None) -> bool:
-    """True if a caption repeats the prompt or plays both sides of the conversation.
-
-    Short sentences of a prompt are no echo ("A photo of" is how some captioners begin), unless the caption is nothing
-    else.
-    """
+    """True if a caption repeats the prompt or plays both sides of the conversation. Short sentences of a prompt are no
+    echo ("A photo of" is how some captioners begin), unless the caption is nothing else."""
     if _ROLE.search(without_quotes(caption)):
         return True
     said = " ".join(words(caption))

@@ -119,11 +119,9 @@ class LanguageGuesser:
 
 
 def speaks_another(caption: str, languages: Collection[str]) -> bool:
-    """True if a caption, a sentence of it or letters in the midst of it are surely in none of these languages.
-
-    Words in quotes are writing in the picture, and do not count; nor do a few letters behind "a sign with the
-    characters", nor a word in parentheses.
-    """
+    """True if a caption, a sentence of it or letters in the midst of it are surely in none of these languages. Words in
+    quotes are writing in the picture, and do not count; nor do a few letters behind "a sign with the characters", nor a
+    word in parentheses."""
     bare = without_quotes(caption)
     if _has_foreign_letters(_GLOSS.sub(" ", bare), frozenset(languages)):
         return True

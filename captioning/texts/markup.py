@@ -85,10 +85,8 @@ def beginning(text: str) -> str:
 
 
 def without_html(text: str) -> str:
-    """The plain text of HTML: entities decoded, tags, comments, scripts and styles taken out.
-
-    Only names of HTML elements are tags, so that "I <3 cats" and "x < y > z" are kept. Takes linear time.
-    """
+    """The plain text of HTML: entities decoded, tags, comments, scripts and styles taken out. Only names of HTML
+    elements are tags, so that "I <3 cats" and "x < y > z" are kept. Takes linear time."""
     for _ in range(_ENTITY_ROUNDS):
         text = _without_tags(text)
         decoded = _ENTITY.sub(lambda match: html.unescape(match.group()), text)
@@ -114,10 +112,8 @@ def without_urls(text: str) -> str:
 
 
 def has_markup(text: str) -> bool:
-    """True if a caption holds HTML, Markdown, JSON, control tokens of a language model or a stray URL.
-
-    Text in quotes is writing in the picture, and no markup; so is a URL after "a sign that reads".
-    """
+    """True if a caption holds HTML, Markdown, JSON, control tokens of a language model or a stray URL. Text in quotes
+    is writing in the picture, and no markup; so is a URL after "a sign that reads"."""
     bare = without_quotes(text)
     found = (_BLOCK_TAG, _INLINE_TAG, _ESCAPED, _MARKDOWN, _SPECIAL_TOKEN)
     return any(pattern.search(bare) for pattern in found) or bool(_JSON.match(text)) or bool(_stray_urls(text))
@@ -135,10 +131,8 @@ def without_quotes(text: str) -> str:
 
 @lru_cache(4)
 def quotes_filled(text: str) -> str:
-    """A text of the same length in which no letter between quotation marks is what it was.
-
-    The last texts are remembered, since several layers of an answer look at the same one.
-    """
+    """A text of the same length in which no letter between quotation marks is what it was. The last texts are
+    remembered, since several layers of an answer look at the same one."""
     return _QUOTED.sub(lambda match: f'"{"_" * (len(match.group()) - 2)}"', text)
 
 

@@ -224,11 +224,9 @@ _OTHER_LANGUAGES = re.compile(
 
 
 def is_refusal(caption: str) -> bool:
-    """True if a sentence speaks as the model about itself: "I'm sorry, but", "As an AI", "I must decline".
-
-    Quoted words are writing in the picture or the speech of a person, and do not count; nor does "I" count alone, nor
-    behind a word of saying or writing ("a sign says I cannot").
-    """
+    """True if a sentence speaks as the model about itself: "I'm sorry, but", "As an AI", "I must decline". Quoted words
+    are writing in the picture or the speech of a person, and do not count; nor does "I" count alone, nor behind a word
+    of saying or writing ("a sign says I cannot")."""
     for sentence in sentences(without_quotes(caption)):
         lowered = sentence.lower().lstrip("\"'“”‘’([*_- ")
         opening = _OPENING.match(lowered)

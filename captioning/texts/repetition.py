@@ -1,8 +1,6 @@
-"""Finds captions that say the same again and again, as language models do when they do not find an end.
-
-Repetition is measured in words, not by how well a text compresses: a compressor's ratio depends on the length of the
-text, calls short loops in long captions harmless, and says nothing that a reader could check.
-"""
+"""Finds captions that say the same again and again, as language models do when they do not find an end. Repetition is
+measured in words, not by how well a text compresses: a compressor's ratio depends on the length of the text, calls
+short loops in long captions harmless, and says nothing that a reader could check."""
 
 from __future__ import annotations
 
@@ -40,10 +38,8 @@ _CHARACTERS = re.compile(r"(\S)\1{29}|(?=\S)(.{2,8}?)\2{9}", re.DOTALL)
 
 
 def repeats_itself(text: str) -> bool:
-    """True if a caption holds a loop: of characters, of words, of sentences, or of phrases all over it.
-
-    Takes time linear in the length of the text.
-    """
+    """True if a caption holds a loop: of characters, of words, of sentences, or of phrases all over it. Takes time
+    linear in the length of the text."""
     found = words(text)
     return (
         has_loop(found)
@@ -54,11 +50,8 @@ def repeats_itself(text: str) -> bool:
 
 
 def has_loop(found: Sequence[str]) -> bool:
-    """True if a stretch of the words is one phrase `LOOP_REPEATS` times or more.
-
-    Words that equal the one n places before them make a run; with n words before it, a run of length r is a phrase
-    of n words said (r + n) / n times.
-    """
+    """True if a stretch of the words is one phrase `LOOP_REPEATS` times or more. Words that equal the one n places
+    before them make a run; with n words before it, a run of length r is a phrase of n words said (r + n) / n times."""
     numbers: dict[str, int] = {}
     ids = np.array([numbers.setdefault(word, len(numbers)) for word in found], dtype=np.int32)
     for period in range(1, min(LONGEST_LOOP, len(ids) // LOOP_REPEATS) + 1):

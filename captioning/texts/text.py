@@ -33,10 +33,8 @@ _WORD = re.compile(rf"[{SPACELESS}]|[^\W{SPACELESS}]+(?:['’][^\W{SPACELESS}]+)
 
 
 def clean(text: str | None) -> str | None:
-    """A caption in Unicode NFC with single spaces and none at its ends; None where nothing is left of it.
-
-    Control characters become spaces. Characters that print nothing are dropped.
-    """
+    """A caption in Unicode NFC with single spaces and none at its ends; None where nothing is left of it. Control
+    characters become spaces. Characters that print nothing are dropped."""
     if text is None:
         return None
     if not text.isascii():
@@ -46,11 +44,8 @@ def clean(text: str | None) -> str | None:
 
 
 def read_json(content: str | bytes) -> Any:
-    """What JSON of unknown origin says, without halves of surrogate pairs, which no file can hold.
-
-    Raises:
-        ValueError: it is no JSON, or is nested too deep.
-    """
+    """What JSON of unknown origin says, without halves of surrogate pairs, which no file can hold. Raises ValueError:
+    it is no JSON, or is nested too deep."""
     try:
         whole = json.dumps(json.loads(content), ensure_ascii=False)
         return json.loads(whole.encode(errors="ignore"))
@@ -60,10 +55,8 @@ def read_json(content: str | bytes) -> Any:
 
 @lru_cache(128)
 def words(text: str) -> tuple[str, ...]:
-    """The words of a text in lower case, without punctuation; a character each in scripts without spaces.
-
-    The last texts are remembered, since each rule of the gate asks for the words of the same caption and sentences.
-    """
+    """The words of a text in lower case, without punctuation; a character each in scripts without spaces. The last
+    texts are remembered, since each rule of the gate asks for the words of the same caption and sentences."""
     return tuple(_WORD.findall(text.lower()))
 
 

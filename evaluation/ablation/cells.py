@@ -76,11 +76,8 @@ def compressed(depth: int, position: str, ratio: int, operator: str = "conv") ->
 
 
 def grid(base: TrainingRecipe, recipe: AblationRecipe) -> Experiment:
-    """A block for each thing that varies while the others are as in the paper: Table 3.
-
-    Raises:
-        ValueError: there is no such stage.
-    """
+    """A block for each thing that varies while the others are as in the paper: Table 3. Raises ValueError: there is no
+    such stage."""
     depth, ratio = base.model.depth, min(ratio for ratio in recipe.ratio if ratio > 1)
     blocks = (
         Block("layers", recipe.layers, tuple(compressed(depth, position, ratio) for position in recipe.layers)),
@@ -95,11 +92,8 @@ def grid(base: TrainingRecipe, recipe: AblationRecipe) -> Experiment:
 
 
 def claim(base: TrainingRecipe, recipe: AblationRecipe, name: Claim) -> Experiment:
-    """One of the weak-to-strong claims: the first cell is without what is claimed, the second with it.
-
-    Raises:
-        ValueError: the training recipe has no stage on which it can be tried.
-    """
+    """One of the weak-to-strong claims: the first cell is without what is claimed, the second with it. Raises
+    ValueError: the training recipe has no stage on which it can be tried."""
     if name == "conv-avg-init":
         stage = base.stage_named(recipe.stage)
         ratio = min(ratio for ratio in recipe.ratio if ratio > 1)
@@ -142,13 +136,8 @@ def training_recipe(
     base: TrainingRecipe, recipe: AblationRecipe, experiment: Experiment, cell: Cell, seed: int, parent: str
 ) -> TrainingRecipe:
     """The recipe of one cell and seed, whose one stage has the name of the stage that is varied: chance depends on it.
-
-    Args:
-        parent: a path to weights, or `scratch`.
-
-    Raises:
-        ValueError: the cell is impossible, or the points do not divide the steps.
-    """
+    `parent`: a path to weights, or `scratch`. Raises ValueError: the cell is impossible, or the points do not divide
+    the steps."""
     steps = recipe.steps or experiment.stage.steps
     every = steps // recipe.points
     if steps % recipe.points:
@@ -182,14 +171,9 @@ def folder_of(recipe: AblationRecipe, experiment: Experiment, cell: Cell, seed: 
 
 
 def check_equal_batches(recipes: Mapping[str, TrainingRecipe]) -> str:
-    """The digest of the batches of all cells of a seed: which pictures, in which shape, in which step.
-
-    Timesteps, noise and the toss of captions are functions of the seed, the stage's name, the picture and how often it
-    came, so they are equal with it.
-
-    Raises:
-        ValueError: two cells see other batches, because each crops to multiples of its own ratio.
-    """
+    """The digest of the batches of all cells of a seed: which pictures, in which shape, in which step. Timesteps, noise
+    and the toss of captions are functions of the seed, the stage's name, the picture and how often it came, so they are
+    equal with it. Raises ValueError: two cells see other batches, because each crops to multiples of its own ratio."""
     found: dict[int, tuple[str, str]] = {}
     for name, recipe in recipes.items():
         stage = recipe.stages[0]

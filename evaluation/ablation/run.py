@@ -65,14 +65,9 @@ in turn with it; on a CPU seconds are those of all cores."""
 def run_experiment(
     base: TrainingRecipe, recipe: AblationRecipe, experiment: Experiment, on_progress: OnProgress | None = None
 ) -> tuple[list[Row], dict[str, str]]:
-    """Train, measure and time every cell, and write `<experiment>.parquet` into the folder of the ablation.
-
-    Returns:
-        Rows of `COLUMNS`, and what could not be measured with the reason.
-
-    Raises:
-        ValueError: anything the user can mend, in one line.
-    """
+    """Train, measure and time every cell, and write `<experiment>.parquet` into the folder of the ablation. Returns
+    Rows of `COLUMNS`, and what could not be measured with the reason. Raises ValueError: anything the user can mend, in
+    one line."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("sigma ablate is one process; start it without torchrun")
     with locked(recipe.out):
@@ -176,11 +171,7 @@ def model_of(recipe: TrainingRecipe, cell: Cell, checkpoint: Path) -> PixArt:
 
 def check_measured_alike(folder: Path, recipe: TrainingRecipe, cell: Cell) -> None:
     """Write what the losses of a cell are measured on, and what its model is made of, or compare it with what is there:
-    to the training run it does not matter.
-
-    Raises:
-        ValueError: it is another.
-    """
+    to the training run it does not matter. Raises ValueError: it is another."""
     wanted = {"operator": cell.operator, "validation": recipe.validation.resolved(), "steps": recipe.stages[0].steps}
     path = folder / CELL_FILE
     try:

@@ -21,14 +21,8 @@ FAILURES_IN_A_ROW = 64
 
 
 def find_judge(section: ChatSection, knob: str = "judge") -> str:
-    """The key of the server; '' where the recipe names none. Nothing is sent.
-
-    Args:
-        knob: the section, as its recipe calls it.
-
-    Raises:
-        ValueError: the recipe names no server or model, or the key is missing.
-    """
+    """The key of the server; '' where the recipe names none. Nothing is sent. `knob`: the section, as its recipe calls
+    it. Raises ValueError: the recipe names no server or model, or the key is missing."""
     for name, given in (("url", section.servers()), ("model", section.model)):
         if not given:
             raise ValueError(
@@ -165,11 +159,8 @@ class _Asking:
 
 
 def picture_of(section: ChatSection, picture: Picture) -> str:
-    """A picture in a data URI, as judges see it: its pixels, without what else its file says.
-
-    Raises:
-        ValueError: it cannot be read.
-    """
+    """A picture in a data URI, as judges see it: its pixels, without what else its file says. Raises ValueError: it
+    cannot be read."""
     try:
         return picture_uri(open_rgb(picture.data(), section.image_px), section)
     except (OSError, PixelError) as error:

@@ -25,11 +25,7 @@ class Journal:
     """The verdict of a reply, `unparsed` where there is none, and its reason."""
 
     def __init__(self, paid: Paid) -> None:
-        """Read what is there.
-
-        Raises:
-            ValueError: a file of it is damaged.
-        """
+        """Read what is there. Raises ValueError: a file of it is damaged."""
         self._paid = paid
         self._replies: dict[tuple[str, int], Row] = {}
         self._people: dict[tuple[str, str, str], Row] = {}

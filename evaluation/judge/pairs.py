@@ -34,11 +34,7 @@ class Picture:
     pixel_sha256: str
 
     def data(self) -> bytes:
-        """The bytes of the picture's file.
-
-        Raises:
-            OSError: they cannot be read.
-        """
+        """The bytes of the picture's file. Raises OSError: they cannot be read."""
         return read_picture(self.root, vars(self))
 
 
@@ -120,11 +116,8 @@ class Pairs(NamedTuple):
 
 
 def find_pairs(recipe: JudgeRecipe) -> Pairs:
-    """The pairs of all models, prompt by prompt, in an order that a higher `max_prompts` only adds to.
-
-    Raises:
-        ValueError: a folder is no evaluation or lacks a model, two have other prompts, or a picture is missing.
-    """
+    """The pairs of all models, prompt by prompt, in an order that a higher `max_prompts` only adds to. Raises
+    ValueError: a folder is no evaluation or lacks a model, two have other prompts, or a picture is missing."""
     prompts, pictures = dict[str, str](), dict[str, Mapping[tuple[str, int], Picture | str]]()
     read: dict[str, dict[str, str]] = {}
     for name, judged in recipe.models.items():

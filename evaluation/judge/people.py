@@ -41,10 +41,7 @@ class Taken(NamedTuple):
 
 def take_answers(path: Path, pairs: Mapping[str, Sequence[Pair]], journal: Journal) -> Taken:
     """Read the answers that a page has written. The first answer of a person to a question holds; another is refused.
-
-    Raises:
-        ValueError: the file cannot be read.
-    """
+    Raises ValueError: the file cannot be read."""
     try:
         lines = read_file(path).splitlines()
     except OSError as error:

@@ -61,11 +61,8 @@ def question(aspect: Aspect, caption: str) -> str:
 
 
 def read_verdict(reply: str) -> tuple[Verdict, str | None]:
-    """The verdict of a reply, and its reason.
-
-    A verdict is one of the three phrases at the beginning, in any case and any brackets, where the reply has none of
-    the two others. Everything else is `unparsed`.
-    """
+    """The verdict of a reply, and its reason. A verdict is one of the three phrases at the beginning, in any case and
+    any brackets, where the reply has none of the two others. Everything else is `unparsed`."""
     named = {" ".join(found.lower().split()) for found in _PHRASE.findall(reply)}
     found = _VERDICT.match(reply)
     if found is None or len(named) != 1:

@@ -41,11 +41,8 @@ class Score:
 
 
 def read_questions(lines: Iterable[str], rules: Rules = "fixed") -> dict[str, list[Question]]:
-    """The questions of every prompt, by item_id, of the benchmark's CSV file.
-
-    Raises:
-        ValueError: a column is missing, or a number is none.
-    """
+    """The questions of every prompt, by item_id, of the benchmark's CSV file. Raises ValueError: a column is missing,
+    or a number is none."""
     questions: dict[str, list[Question]] = {}
     for place, row in enumerate(csv.DictReader(lines)):
         if place == 0 and rules == "published":
@@ -61,14 +58,8 @@ def read_questions(lines: Iterable[str], rules: Rules = "fixed") -> dict[str, li
 
 
 def counted(parents: Mapping[int, Sequence[int]], answers: Sequence[bool], rules: Rules = "fixed") -> list[bool]:
-    """Which questions count as yes for one picture.
-
-    Args:
-        parents: of every question by its number, in the order of the answers; 0 is none.
-
-    Raises:
-        ValueError: there is not one answer a question, or a parent is no question.
-    """
+    """Which questions count as yes for one picture. `parents`: of every question by its number, in the order of the
+    answers; 0 is none. Raises ValueError: there is not one answer a question, or a parent is no question."""
     if len(answers) != len(parents) or not parents:
         raise ValueError(f"there are {len(parents)} questions and {len(answers)} answers")
     unknown = {parent for above in parents.values() for parent in above} - {0, *parents}
@@ -86,11 +77,8 @@ def counted(parents: Mapping[int, Sequence[int]], answers: Sequence[bool], rules
 
 
 def prompt_score(parents: Mapping[int, Sequence[int]], answers: Answers, rules: Rules = "fixed") -> float:
-    """The share of questions that count as yes, 0 to 1, the mean over a prompt's pictures.
-
-    Raises:
-        ValueError: there is no picture, or as `counted`.
-    """
+    """The share of questions that count as yes, 0 to 1, the mean over a prompt's pictures. Raises ValueError: there is
+    no picture, or as `counted`."""
     if not answers:
         raise ValueError("a prompt needs answers about at least one picture")
     return float(np.mean([np.mean(counted(parents, picture, rules)) for picture in answers]))
@@ -98,11 +86,7 @@ def prompt_score(parents: Mapping[int, Sequence[int]], answers: Answers, rules: 
 
 def question_scores(parents: Mapping[int, Sequence[int]], answers: Answers, rules: Rules = "fixed") -> list[float]:
     """What each question adds to its category: the mean over pictures of what counts; published, the answer about the
-    last picture, whatever was said of its parents.
-
-    Raises:
-        ValueError: as `prompt_score`.
-    """
+    last picture, whatever was said of its parents. Raises ValueError: as `prompt_score`."""
     if not answers:
         raise ValueError("a prompt needs answers about at least one picture")
     means = np.mean([counted(parents, picture, rules) for picture in answers], axis=0)
@@ -112,11 +96,8 @@ def question_scores(parents: Mapping[int, Sequence[int]], answers: Answers, rule
 def benchmark(
     questions: Mapping[str, Sequence[Question]], answers: Mapping[str, Answers], rules: Rules = "fixed"
 ) -> Score:
-    """The score of the benchmark, the mean over prompts, and of its categories, the mean over their questions.
-
-    Raises:
-        ValueError: a prompt has no answers or cannot be counted; the message names it. Published, it is left out.
-    """
+    """The score of the benchmark, the mean over prompts, and of its categories, the mean over their questions. Raises
+    ValueError: a prompt has no answers or cannot be counted; the message names it. Published, it is left out."""
     overall: list[float] = []
     categories: dict[str, list[float]] = {}
     for item, asked in questions.items():

@@ -1,7 +1,5 @@
-"""GenEval: whether the objects that a detector has found are those of the prompt (Ghosh et al., arXiv 2310.11513).
-
-A detection is a box (left, top, right, bottom) with, where boxes are kept by their score, a fifth number, the score.
-"""
+"""GenEval: whether the objects that a detector has found are those of the prompt (Ghosh et al., arXiv 2310.11513). A
+detection is a box (left, top, right, bottom) with, where boxes are kept by their score, a fifth number, the score."""
 
 from __future__ import annotations
 
@@ -44,10 +42,8 @@ def iou(a: Box, b: Box) -> float:
 
 
 def relations(a: Box, b: Box) -> list[str]:
-    """Where a is, seen from b: "above", "below", "left of", "right of", two at most, in this order.
-
-    The distance of the centres is shortened by a tenth of both boxes, and counts where it is over half of the whole.
-    """
+    """Where a is, seen from b: "above", "below", "left of", "right of", two at most, in this order. The distance of the
+    centres is shortened by a tenth of both boxes, and counts where it is over half of the whole."""
     one, two = (np.array(box[:4], dtype=np.float64).reshape(2, 2) for box in (a, b))
     offset = one.mean(axis=0) - two.mean(axis=0)
     sizes = np.abs(one[1] - one[0]) + np.abs(two[1] - two[0])
@@ -131,11 +127,8 @@ def _wrong_place(
 
 
 def overall(correct: Mapping[str, Sequence[bool]]) -> float:
-    """The score: the mean over the six tasks of each one's share of correct pictures.
-
-    Raises:
-        ValueError: a task has no picture, or is none of the six. The original takes the mean of those it has.
-    """
+    """The score: the mean over the six tasks of each one's share of correct pictures. Raises ValueError: a task has no
+    picture, or is none of the six. The original takes the mean of those it has."""
     if set(correct) != set(TASKS) or not all(len(pictures) for pictures in correct.values()):
         have = ", ".join(f"{task} {len(pictures)}" for task, pictures in correct.items()) or "none"
         raise ValueError(f"a score needs pictures of the six tasks {', '.join(TASKS)}; there are: {have}")

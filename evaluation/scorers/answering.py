@@ -30,10 +30,8 @@ _REPLY = re.compile(r"[\s\"'*_`<>\[\]()]*(yes|no)(?=[\s\"'*_`<>\[\]()]*(?:[.,;:!
 
 
 def read_reply(reply: str) -> bool | None:
-    """Whether a reply is yes or no; None where it is neither, or names both.
-
-    It begins with one of the two words, which a mark or a line's end follows.
-    """
+    """Whether a reply is yes or no; None where it is neither, or names both. It begins with one of the two words, which
+    a mark or a line's end follows."""
     found = _REPLY.match(reply)
     if found is None or len({word.lower() for word in re.findall(r"\b(?:yes|no)\b", reply, re.IGNORECASE)}) != 1:
         return None
@@ -57,9 +55,7 @@ class Answers(Journal):
 
 Answerer = Callable[[Sequence[Question], Answers, Callable[[int], None]], None]
 """Puts the answers to questions into the journal where it does not have them, and reports their number as they come.
-
-Raises ValueError where it cannot, of all that it could not answer; what was answered until then is kept.
-"""
+Raises ValueError where it cannot, of all that it could not answer; what was answered until then is kept."""
 
 
 def ask_server(
@@ -75,11 +71,8 @@ def ask_server(
 
 
 def load_blip(folder: Path, device: str) -> Answerer:
-    """The answerer that a folder holds: all questions about a picture at once, the likeliest words of each.
-
-    Raises:
-        ValueError: the folder holds no BLIP that answers questions, or a damaged one; or there is no such device.
-    """
+    """The answerer that a folder holds: all questions about a picture at once, the likeliest words of each. Raises
+    ValueError: the folder holds no BLIP that answers questions, or a damaged one; or there is no such device."""
     import torch
     from transformers import BlipForQuestionAnswering, BlipProcessor
 

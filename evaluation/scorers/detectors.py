@@ -48,11 +48,8 @@ Detector = Callable[[Image.Image], list[Detection]]
 
 
 def classes_of(folder: Path) -> list[str]:
-    """The classes that a detector knows, in the order of their numbers.
-
-    Raises:
-        ValueError: its config.json cannot be read, or is of another model.
-    """
+    """The classes that a detector knows, in the order of their numbers. Raises ValueError: its config.json cannot be
+    read, or is of another model."""
     config = read_json(folder / "config.json")
     labels = config.get("id2label")
     if config.get("model_type") != "mask2former" or not isinstance(labels, dict):
@@ -68,11 +65,8 @@ def is_original_network(folder: Path) -> bool:
 
 
 def load_detector(folder: Path, device: str) -> Detector:
-    """The detector in a folder. Pictures go through it one by one, so that none depends on another.
-
-    Raises:
-        ValueError: the folder holds no detector, or a damaged one; or there is no such device.
-    """
+    """The detector in a folder. Pictures go through it one by one, so that none depends on another. Raises ValueError:
+    the folder holds no detector, or a damaged one; or there is no such device."""
     import torch
     from transformers import AutoImageProcessor, Mask2FormerForUniversalSegmentation
 
@@ -92,9 +86,7 @@ def load_detector(folder: Path, device: str) -> Detector:
 
 def _instances(found: Any, picture: Image.Image, classes: list[str]) -> list[Detection]:
     """What mmdet makes of Mask2Former's output: a class's score times the mean of its mask, and a box around the mask.
-
-    transformers' own way reads masks off a grid of 384 x 384, which moves boxes by some pixels.
-    """
+    transformers' own way reads masks off a grid of 384 x 384, which moves boxes by some pixels."""
     from torch.nn.functional import interpolate
 
     if not (found.class_queries_logits.isfinite().all() and found.masks_queries_logits.isfinite().all()):

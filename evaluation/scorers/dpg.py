@@ -51,11 +51,7 @@ class Dpg(Scorer):
 
     @classmethod
     def of(cls, metrics: Metrics, questions: Questions, counted: Questions) -> Dpg:
-        """The scorer of a recipe.
-
-        Raises:
-            ValueError: nothing is named that answers, or it is not on this machine.
-        """
+        """The scorer of a recipe. Raises ValueError: nothing is named that answers, or it is not on this machine."""
         given, section, rules, key = metrics.dpg.vqa, metrics.dpg.endpoint, metrics.dpg.rules, "metrics.dpg.vqa"
         folder, network = None, str(section and section.model)
         if section is None and given is None:

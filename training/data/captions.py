@@ -32,11 +32,8 @@ class Read(NamedTuple):
 
 
 def preferred(toss: bool | None) -> tuple[str, str, str]:
-    """The captions to look for, the wanted one first.
-
-    Args:
-        toss: true reads the synthetic caption, false the raw one; None reads what the dataset chose.
-    """
+    """The captions to look for, the wanted one first. `toss`: true reads the synthetic caption, false the raw one; None
+    reads what the dataset chose."""
     if toss is None:
         return (MIXED, SYNTHETIC, RAW)
     return (SYNTHETIC, RAW, MIXED) if toss else (RAW, SYNTHETIC, MIXED)
@@ -88,11 +85,8 @@ def by_words(text: str) -> str:
 
 
 def cut_of(recipe: TrainingRecipe) -> Cut:
-    """How the dataset's mix cuts captions; only a toss reads any that the mix has not cut.
-
-    Raises:
-        ValueError: the tokenizer of the mix is not on this machine.
-    """
+    """How the dataset's mix cuts captions; only a toss reads any that the mix has not cut. Raises ValueError: the
+    tokenizer of the mix is not on this machine."""
     path = recipe.dataset_folder / "recipe.yaml"
     if recipe.data.captions == "mix" or not path.is_file():
         return by_words

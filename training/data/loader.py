@@ -125,11 +125,8 @@ class Loader:
         return len(self._damaged)
 
     def batches(self, first_step: int, last_step: int) -> Iterator[TrainingBatch]:
-        """The batches of steps `first_step`..`last_step` - 1, prepared ahead on threads.
-
-        Raises:
-            ValueError: the index does not fit its tars, or too many samples are damaged.
-        """
+        """The batches of steps `first_step`..`last_step` - 1, prepared ahead on threads. Raises ValueError: the index
+        does not fit its tars, or too many samples are damaged."""
         steps = range(first_step, last_step)
         prepared = ahead(self.prepare, steps, self._data.threads, window=self._data.prefetch)
         for step in steps:

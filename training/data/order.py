@@ -17,12 +17,8 @@ SCAN_ROWS = 65536
 
 
 class Shapes(Sequence[Shape]):
-    """The shape of every row: a number per row, into a table of the few shapes there are.
-
-    Args:
-        table: the shapes; equal ones become one.
-        codes: (rows,) positions in `table`.
-    """
+    """The shape of every row: a number per row, into a table of the few shapes there are. `table`: the shapes; equal
+    ones become one. `codes`: (rows,) positions in `table`."""
 
     def __init__(self, table: Sequence[Shape], codes: NDArray[np.integer]) -> None:
         self.table = sorted(set(table))
@@ -64,11 +60,7 @@ class Batch:
     occurrences: NDArray[np.int64]
 
     def part(self, rank: int, world_size: int) -> Batch:
-        """The slice of one process.
-
-        Raises:
-            ValueError: the processes do not divide the batch.
-        """
+        """The slice of one process. Raises ValueError: the processes do not divide the batch."""
         if len(self.rows) % world_size:
             raise ValueError(f"a batch of {len(self.rows)} cannot be split over {world_size} processes evenly")
         size = len(self.rows) // world_size
@@ -161,9 +153,7 @@ class BatchOrder:
 
     def shards_of(self, epoch: int, part: int, parts: int) -> list[NDArray[np.int32]]:
         """For each batch of an epoch the numbers of the shards that one of `parts` equal slices reads, one per row.
-
-        Safe to share between threads.
-        """
+        Safe to share between threads."""
         plan = self._plan(epoch)
         rows = (self._dealt(plan, position).part(part, parts).rows for position in range(len(self)))
         return [np.searchsorted(self._shard_ends, of, side="right").astype(np.int32) for of in rows]
@@ -262,10 +252,8 @@ def in_lanes(lanes: NDArray[np.integer], num_lanes: int, batch: int) -> NDArray[
 
 def _drawn(weights: NDArray[np.float32], count: int, offset: float) -> NDArray[np.intp]:
     """`count` places, each with a chance in proportion to its weight: systematic sampling, one random number for all.
-
     The weights are laid end to end on a line that is `count` long. Every unit of it has one mark, at `offset`, and a
-    place is drawn where a mark falls on it.
-    """
+    place is drawn where a mark falls on it."""
     ends = np.cumsum(weights, dtype=np.float64)
     marks = np.floor(ends * (count / ends[-1]) + offset).astype(np.int64)
     marks[-1] = count  # what rounding may have missed

@@ -77,12 +77,8 @@ class ShardReader:
         return ShardReader(self._shards, rows, self._cut, self._copies)
 
     def read(self, row: int, shape: Shape) -> Sample:
-        """The sample of an index row, its picture scaled to cover `shape` and cropped.
-
-        Raises:
-            DamagedSample: the sample's bytes cannot be used.
-            ValueError: the index does not fit its tar, or the tar is gone.
-        """
+        """The sample of an index row, its picture scaled to cover `shape` and cropped. Raises DamagedSample: the
+        sample's bytes cannot be used. Raises ValueError: the index does not fit its tar, or the tar is gone."""
         entry = self._rows.entry(row)
         image, text, facts = self._members(entry, MEMBERS)
         captions = self._captions_in(entry, text, facts, image)
@@ -93,11 +89,7 @@ class ShardReader:
         return Sample(**vars(captions), image_id=entry.image_id, pixels=pixels)
 
     def captions(self, row: int) -> Captions:
-        """The captions of an index row; its picture is not read.
-
-        Raises:
-            DamagedSample, ValueError: as `read`.
-        """
+        """The captions of an index row; its picture is not read. Raises DamagedSample, ValueError: as `read`."""
         entry = self._rows.entry(row)
         text, facts = self._members(entry, ("txt", "json"))
         return self._captions_in(entry, text, facts)
@@ -115,11 +107,7 @@ class ShardReader:
         return cut_captions(self._cut(written), written, None, RAW, self._cut)
 
     def members(self, row: int) -> dict[str, memoryview]:
-        """The undecoded members of an index row's sample: 'image', 'txt' and 'json'.
-
-        Raises:
-            ValueError: as `read`.
-        """
+        """The undecoded members of an index row's sample: 'image', 'txt' and 'json'. Raises ValueError: as `read`."""
         return dict(zip(MEMBERS, self._members(self._rows.entry(row), MEMBERS), strict=True))
 
     def entry(self, row: int) -> Entry:

@@ -55,11 +55,8 @@ class _Block(NamedTuple):
 
 
 class Selection:
-    """Rows of an index, in tar order. `entry` is safe to share between threads.
-
-    Args:
-        numbers: index rows that are selected, ascending; None selects all.
-    """
+    """Rows of an index, in tar order. `entry` is safe to share between threads. `numbers`: index rows that are
+    selected, ascending; None selects all."""
 
     def __init__(self, index: ShardIndex, numbers: NDArray[np.int32] | None = None) -> None:
         self._index, self._numbers = index, numbers
@@ -157,11 +154,8 @@ class Selection:
 
 
 def select_rows(index: ShardIndex, where: str | None, stage: str) -> Selection:
-    """The index rows that a stage trains on, in tar order.
-
-    Raises:
-        ValueError: the condition is no valid SQL over the index's columns, or selects nothing.
-    """
+    """The index rows that a stage trains on, in tar order. Raises ValueError: the condition is no valid SQL over the
+    index's columns, or selects nothing."""
     numbers = None
     if where is not None:
         try:

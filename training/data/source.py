@@ -69,12 +69,8 @@ class Source:
         return Source(self._reader.over(rows), self._latents, self._text)
 
     def read(self, row: int, shape: Shape) -> TrainingSample:
-        """The sample of an index row.
-
-        Raises:
-            DamagedSample: it cannot be used, or could not be when it was encoded.
-            ValueError: index, shards or features do not fit each other.
-        """
+        """The sample of an index row. Raises DamagedSample: it cannot be used, or could not be when it was encoded.
+        Raises ValueError: index, shards or features do not fit each other."""
         entry = self._reader.entry(row)
         key, shard = entry.image_id, entry.shard
         stored = None if self._text is None else StoredCaptions(self._text, shard, key, entry.caption_source)
@@ -101,11 +97,8 @@ class Source:
 
 
 class StoredCaptions:
-    """The encoded captions of a sample; only the one that is needed is read.
-
-    Args:
-        source: which caption the mix chose, `raw` or `synthetic`.
-    """
+    """The encoded captions of a sample; only the one that is needed is read. `source`: which caption the mix chose,
+    `raw` or `synthetic`."""
 
     def __init__(self, arrays: StoredArrays, shard: str, key: str, source: str | None) -> None:
         self._arrays, self._shard, self._key, self._source = arrays, shard, key, source

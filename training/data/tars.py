@@ -51,10 +51,8 @@ class Copies:
 
     @contextmanager
     def versions(self) -> Iterator[dict[str, Any]]:
-        """What is known of the objects that have a copy, by their keys, to be changed.
-
-        Other processes of this machine wait, for a lock of the kernel, which goes with its process.
-        """
+        """What is known of the objects that have a copy, by their keys, to be changed. Other processes of this machine
+        wait, for a lock of the kernel, which goes with its process."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".copies").open("a") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -73,11 +71,8 @@ class Copies:
 
 
 def open_tar(path: Path, copies: Copies | None) -> Tar:
-    """A tar, or the object that has its place.
-
-    Raises:
-        OSError: there is no such file; an object that is not there is found out when it is read.
-    """
+    """A tar, or the object that has its place. Raises OSError: there is no such file; an object that is not there is
+    found out when it is read."""
     if copies is None or not path.is_relative_to(copies.folder):
         return TarFile(path)
     return TarObject(path, copies)
@@ -102,22 +97,15 @@ class TarFile:
 
 
 class TarObject:
-    """A tar in a store. It is read from its copy while there is one, else by range.
-
-    A copy that goes is cut to nothing, so that its space is free whoever has it open: a read that gives less than it
-    should is done again by range.
-    """
+    """A tar in a store. It is read from its copy while there is one, else by range. A copy that goes is cut to nothing,
+    so that its space is free whoever has it open: a read that gives less than it should is done again by range."""
 
     def __init__(self, path: Path, copies: Copies) -> None:
         self._path, self._copies = path, copies
         self._copy: TarFile | None = None
 
     def read(self, begin: int, end: int) -> memoryview:
-        """See `Tar`.
-
-        Raises:
-            ValueError: the store has no such object, or does not answer.
-        """
+        """See `Tar`. Raises ValueError: the store has no such object, or does not answer."""
         copy = self._copy or self._opened()
         if copy is not None:
             data = copy.read(begin, end)

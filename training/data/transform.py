@@ -62,11 +62,7 @@ def shapes_of(rows: Selection, resolution: int, multiple: int, multi_aspect: boo
 
 
 def _aspects(height: NDArray[np.int32], width: NDArray[np.int32]) -> NDArray[np.float64]:
-    """Height / width.
-
-    Raises:
-        ValueError: a side is not positive.
-    """
+    """Height / width. Raises ValueError: a side is not positive."""
     if len(height) and min(height.min(), width.min()) <= 0:
         raise ValueError("the index holds a picture without height or width; rebuild the shards")
     return height / width

@@ -56,11 +56,8 @@ def enlargement(rows: Selection, shapes: Shapes) -> NDArray[np.float32]:
 
 
 def without_enlarged(found: Usable, most: float | None) -> Usable:
-    """Leave out the pictures that are enlarged more than `most` times; say how many are enlarged.
-
-    Raises:
-        ValueError: nothing is left.
-    """
+    """Leave out the pictures that are enlarged more than `most` times; say how many are enlarged. Raises ValueError:
+    nothing is left."""
     factors = enlargement(found.rows, found.shapes)
     over = factors > (most or np.inf)
     if over.all():
@@ -83,10 +80,7 @@ def without_enlarged(found: Usable, most: float | None) -> Usable:
 
 def without_repeated(found: Usable, data: Data) -> Usable:
     """Leave out the buckets that repeat a picture more than `max_repeats` times in a batch; say which repeat any.
-
-    Raises:
-        ValueError: nothing is left.
-    """
+    Raises ValueError: nothing is left."""
     weights = found.rows.weights() if data.balance_concepts else None
     counts = dealt_counts(found.shapes, weights)
     repeats = np.where(counts > 0, -(-data.batch // np.maximum(counts, 1)), 0)

@@ -1,8 +1,6 @@
-"""Latent consistency models: their function, what one learns from a teacher, and how it draws in few steps.
-
-Song et al., "Consistency Models", arXiv 2303.01469; Luo et al., "Latent Consistency Models", arXiv 2310.04378, whose
-boundary condition and schedule are used, so that weights go between this code and others.
-"""
+"""Latent consistency models: their function, what one learns from a teacher, and how it draws in few steps. Song et
+al., "Consistency Models", arXiv 2303.01469; Luo et al., "Latent Consistency Models", arXiv 2310.04378, whose boundary
+condition and schedule are used, so that weights go between this code and others."""
 
 from __future__ import annotations
 
@@ -28,11 +26,7 @@ def clean_of(predicted: Tensor, latents: Tensor, timestep: Tensor) -> Tensor:
 
 def consistency(predicted: Tensor, latents: Tensor, timestep: Tensor) -> Tensor:
     """The consistency function of a model that predicts noise: clean latents, and at timestep 0 the latents themselves.
-
-    Args:
-        predicted: (B, C, h, w), the noise in `latents`.
-        timestep: (B,), whole numbers in 0..999.
-    """
+    `predicted`: (B, C, h, w), the noise in `latents`. `timestep`: (B,), whole numbers in 0..999."""
     scaled = (timestep.float() * TIMESTEP_SCALING).reshape(-1, 1, 1, 1)
     norm = (scaled.square() + SIGMA_DATA**2).sqrt()
     return (SIGMA_DATA / norm).square() * latents + scaled / norm * clean_of(predicted, latents, timestep)
@@ -77,11 +71,8 @@ def distillation_loss(
 @torch.no_grad()
 def sample_few(model: NoiseModel, start: Tensor, timesteps: Sequence[int], renoise: Callable[[int], Tensor]) -> Tensor:
     """Clean latents from pure noise (B, C, h, w), one call per timestep: predict them, and noise them to the next.
-
-    Args:
-        timesteps: falling, each in 0..999.
-        renoise: fresh noise like `start` for each step but the first, counted from 1.
-    """
+    `timesteps`: falling, each in 0..999. `renoise`: fresh noise like `start` for each step but the first, counted from
+    1."""
     latents = start
     for number, value in enumerate(timesteps):
         timestep = torch.full((len(start),), value, device=start.device)

@@ -1,8 +1,6 @@
-"""The training loss: squared error of the noise, plus the variational bound that teaches the variance.
-
-Nichol & Dhariwal, "Improved Denoising Diffusion Probabilistic Models", arXiv 2102.09672, hybrid objective
-with learned-range variance. PixArt-Σ adds the bound unscaled, in bits.
-"""
+"""The training loss: squared error of the noise, plus the variational bound that teaches the variance. Nichol &
+Dhariwal, "Improved Denoising Diffusion Probabilistic Models", arXiv 2102.09672, hybrid objective with learned-range
+variance. PixArt-Σ adds the bound unscaled, in bits."""
 
 from __future__ import annotations
 

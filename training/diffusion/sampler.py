@@ -1,8 +1,6 @@
-"""DPM-Solver++ (2M): noise to latents in about twenty steps, with classifier-free guidance.
-
-Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic Models", arXiv 2211.01095,
-algorithm 2, on times spaced uniformly; the last step is of first order, as in PixArt-Σ's sampler.
-"""
+"""DPM-Solver++ (2M): noise to latents in about twenty steps, with classifier-free guidance. Lu et al., "DPM-Solver++:
+Fast Solver for Guided Sampling of Diffusion Probabilistic Models", arXiv 2211.01095, algorithm 2, on times spaced
+uniformly; the last step is of first order, as in PixArt-Σ's sampler."""
 
 from __future__ import annotations
 
@@ -42,13 +40,8 @@ def log_alpha(time: Tensor) -> Tensor:
 
 @torch.no_grad()
 def sample(model: NoiseModel, noise: Tensor, steps: int = 20) -> Tensor:
-    """Integrate from `noise` (B, C, h, w) to latents of the same shape; one model call per step.
-
-    The model sees fractional timesteps: 999, 949.05, ... for 20 steps.
-
-    Raises:
-        ValueError: fewer than one step.
-    """
+    """Integrate from `noise` (B, C, h, w) to latents of the same shape; one model call per step. The model sees
+    fractional timesteps: 999, 949.05, ... for 20 steps. Raises ValueError: fewer than one step."""
     if steps < 1:
         raise ValueError(f"{steps} sampling steps; at least 1 is needed")
     times = solver_times(steps)

@@ -23,11 +23,8 @@ log = logging.getLogger("training")
 
 @contextmanager
 def alone(text: Text) -> Iterator[TextEncoder]:
-    """The text encoder that a recipe names; its memory is free when the block is left.
-
-    Raises:
-        ValueError: the text encoder is not on this machine, or is damaged.
-    """
+    """The text encoder that a recipe names; its memory is free when the block is left. Raises ValueError: the text
+    encoder is not on this machine, or is damaged."""
     encoder = text_encoder_for(text, streamed=is_streamed(text))
     try:
         yield encoder

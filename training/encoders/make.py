@@ -11,28 +11,16 @@ from training.encoders.pretrained import SCALING_FACTOR, sdxl_vae, t5_text
 
 
 def codec_for(latents: Latents, *, together: bool = False) -> Codec:
-    """The codec that a recipe names.
-
-    Args:
-        together: let pictures of a batch go through together, where it matters.
-
-    Raises:
-        ValueError: its weights are not on this machine, or are of another kind.
-    """
+    """The codec that a recipe names. `together`: let pictures of a batch go through together, where it matters. Raises
+    ValueError: its weights are not on this machine, or are of another kind."""
     if latents.codec == "sdxl":
         return sdxl_vae(latents, together=together)
     return BlockDCT(latents.channels, mixed=latents.codec == "mixed_dct")
 
 
 def text_encoder_for(text: Text, *, streamed: bool = False) -> TextEncoder:
-    """The text encoder that a recipe names.
-
-    Args:
-        streamed: of T5 read each block from disk as it is called; the vectors are the same to the bit.
-
-    Raises:
-        ValueError: its weights are not on this machine, or are of another kind.
-    """
+    """The text encoder that a recipe names. `streamed`: of T5 read each block from disk as it is called; the vectors
+    are the same to the bit. Raises ValueError: its weights are not on this machine, or are of another kind."""
     return t5_text(text, streamed=streamed) if text.encoder == "t5" else HashedText(text.channels, text.max_tokens)
 
 

@@ -1,8 +1,6 @@
-"""The offline defaults: encoders that need no download and learned nothing.
-
-`BlockDCT` is a block cosine transform, not a learned VAE, and `HashedText` gives each word a fixed random vector and
-knows no language. Both are enough to train a toy model end to end; a checkpoint records which encoders were used.
-"""
+"""The offline defaults: encoders that need no download and learned nothing. `BlockDCT` is a block cosine transform, not
+a learned VAE, and `HashedText` gives each word a fixed random vector and knows no language. Both are enough to train a
+toy model end to end; a checkpoint records which encoders were used."""
 
 from __future__ import annotations
 
@@ -95,11 +93,8 @@ def cosine_basis(size: int = BLOCK) -> Tensor:
 
 
 class HashedText:
-    """A fixed random vector per hashed word, mixed with its neighbours and its position. Not learned.
-
-    Word order counts through the position and through the share of the preceding word, so two captions of the
-    same words differ.
-    """
+    """A fixed random vector per hashed word, mixed with its neighbours and its position. Not learned. Word order counts
+    through the position and through the share of the preceding word, so two captions of the same words differ."""
 
     SEED = 300
     NEIGHBOUR = 0.5

@@ -84,10 +84,8 @@ class SdxlVae:
 
 
 class T5Text:
-    """The T5 encoder as a text encoder. The text is taken as it is: no cleaning, no lower-casing.
-
-    Captions go through one at a time and without padding, so that a row depends on its caption alone.
-    """
+    """The T5 encoder as a text encoder. The text is taken as it is: no cleaning, no lower-casing. Captions go through
+    one at a time and without padding, so that a row depends on its caption alone."""
 
     def __init__(self, model: T5EncoderModel, tokenizer: PreTrainedTokenizerBase, max_tokens: int) -> None:
         self._model, self._tokenizer = model, tokenizer
@@ -128,25 +126,16 @@ class T5Text:
 
 
 def sdxl_vae(latents: Latents, *, together: bool = False) -> SdxlVae:
-    """The VAE that a recipe names.
-
-    Raises:
-        ValueError: it is not on this machine, is damaged, or is no SDXL VAE.
-    """
+    """The VAE that a recipe names. Raises ValueError: it is not on this machine, is damaged, or is no SDXL VAE."""
     return SdxlVae(
         _load_vae(vae_folder(latents), latents.precision, choose_device()), latents.posterior, together=together
     )
 
 
 def t5_text(text: Text, *, streamed: bool = False) -> T5Text:
-    """The T5 encoder that a recipe names, with its tokenizer.
-
-    Args:
-        streamed: read each block from disk as it is called, for few captions on a machine that T5 does not fit.
-
-    Raises:
-        ValueError: it is not on this machine, is damaged, or is of another width than the recipe says.
-    """
+    """The T5 encoder that a recipe names, with its tokenizer. `streamed`: read each block from disk as it is called,
+    for few captions on a machine that T5 does not fit. Raises ValueError: it is not on this machine, is damaged, or is
+    of another width than the recipe says."""
     folder, tokenizer = t5_folders(text)
     model, words = _load_t5(folder, tokenizer, text.precision, choose_device(), streamed)
     if model.config.d_model != text.channels:

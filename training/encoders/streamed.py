@@ -22,11 +22,7 @@ BLOCKS = "encoder.block."
 
 
 class StoredTensors:
-    """The tensors of a folder of safetensors, by their names.
-
-    Raises:
-        ValueError: a file cannot be read.
-    """
+    """The tensors of a folder of safetensors, by their names. Raises ValueError: a file cannot be read."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -65,10 +61,7 @@ class StoredTensors:
 
 def streamed_t5(folder: Path, dtype: torch.dtype, device: torch.device) -> T5EncoderModel:
     """The T5 encoder of a folder. It answers to the bit as if it were loaded whole, and reads its blocks in each call.
-
-    Raises:
-        ValueError: the folder holds no T5 encoder, or a damaged one.
-    """
+    Raises ValueError: the folder holds no T5 encoder, or a damaged one."""
     from transformers import T5Config, T5EncoderModel
 
     try:

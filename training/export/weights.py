@@ -78,15 +78,9 @@ def read_model(
 
 
 def write_weights(model: StoredModel, target: Path, to: Layout) -> StoredModel:
-    """Write weights in a layout, every value to the bit.
-
-    Args:
-        to: `sigma` is one `.safetensors` file with the architecture in it, `official` a `.pth` of a `state_dict`,
-            `diffusers` the folder of a `PixArtTransformer2DModel`.
-
-    Raises:
-        ValueError: `to` cannot express the model, or `target` exists or cannot be written.
-    """
+    """Write weights in a layout, every value to the bit. `to`: `sigma` is one `.safetensors` file with the architecture
+    in it, `official` a `.pth` of a `state_dict`, `diffusers` the folder of a `PixArtTransformer2DModel`. Raises
+    ValueError: `to` cannot express the model, or `target` exists or cannot be written."""
     weights, config, notes = model.weights, model.config, model.notes
     if to == "diffusers":
         require_diffusers_can(model)
@@ -105,14 +99,9 @@ def write_weights(model: StoredModel, target: Path, to: Layout) -> StoredModel:
 
 
 def stored_hints(source: Path) -> Hints:
-    """What a source says about its model in addition to its tensors.
-
-    The source is the metadata of our safetensors files, diffusers' `config.json`, or the `recipe.yaml` in the folder
-    of a stage's checkpoints.
-
-    Raises:
-        ValueError: one of these is there and cannot be read.
-    """
+    """What a source says about its model in addition to its tensors. The source is the metadata of our safetensors
+    files, diffusers' `config.json`, or the `recipe.yaml` in the folder of a stage's checkpoints. Raises ValueError: one
+    of these is there and cannot be read."""
     folder = source / "transformer" if (source / "transformer").is_dir() else source
     try:
         if (folder / "config.json").is_file():
@@ -134,11 +123,8 @@ def stored_hints(source: Path) -> Hints:
 
 
 def require_diffusers_can(model: StoredModel) -> None:
-    """Refuse what diffusers' transformer cannot express.
-
-    Raises:
-        ValueError: KV compression, or an MLP of another width.
-    """
+    """Refuse what diffusers' transformer cannot express. Raises ValueError: KV compression, or an MLP of another
+    width."""
     config = model.config
     if config.kv_compression is not None:
         raise ValueError(
@@ -204,11 +190,8 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 @contextmanager
 def written_aside(target: Path) -> Iterator[Path]:
-    """A path to write a file or folder at; renamed to `target` at the end, removed where anything fails.
-
-    Raises:
-        ValueError: `target` exists, or cannot be written.
-    """
+    """A path to write a file or folder at; renamed to `target` at the end, removed where anything fails. Raises
+    ValueError: `target` exists, or cannot be written."""
     refuse_existing(target)
     aside = target.with_name(f"{target.name}.partial")
     _remove(aside)

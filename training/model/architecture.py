@@ -40,14 +40,9 @@ class Hints:
 
 
 def infer_config(weights: dict[str, Tensor], hints: Hints, origin: str) -> PixArtConfig:
-    """The configuration of weights in the official layout.
-
-    The number of heads is the width / 72 unless a hint says otherwise, and the image size is that of the stored
-    position table. A stored table must agree with the result.
-
-    Raises:
-        ValueError: a tensor is missing, the shapes fit no PixArt, or a hint is needed.
-    """
+    """The configuration of weights in the official layout. The number of heads is the width / 72 unless a hint says
+    otherwise, and the image size is that of the stored position table. A stored table must agree with the result.
+    Raises ValueError: a tensor is missing, the shapes fit no PixArt, or a hint is needed."""
     refuse_micro_conditioning(weights, origin)
 
     def shape(key: str, dimensions: int) -> torch.Size:

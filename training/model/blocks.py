@@ -34,10 +34,8 @@ class SelfAttention(nn.Module):
 
     @torch.no_grad()
     def initialise_compression(self) -> None:
-        """Conv-Avg-Init: the convolution averages, the norm is plain. Nothing to do without compression.
-
-        Not the identity even so: the norm standardises keys and values.
-        """
+        """Conv-Avg-Init: the convolution averages, the norm is plain. Nothing to do without compression. Not the
+        identity even so: the norm standardises keys and values."""
         if self.kv_ratio > 1:
             self.sr.weight.fill_(1 / self.kv_ratio**2)
             assert self.sr.bias is not None

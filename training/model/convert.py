@@ -78,11 +78,8 @@ def assign_weights(model: PixArt, weights: dict[str, Tensor], origin: str) -> Lo
 
 
 def fit_weights(own: dict[str, Tensor], weights: dict[str, Tensor], origin: str) -> LoadReport:
-    """Compare weights in the official layout with a model's own state, by name and shape; copies nothing.
-
-    Raises:
-        ValueError: a key is missing, unexpected or of another shape.
-    """
+    """Compare weights in the official layout with a model's own state, by name and shape; copies nothing. Raises
+    ValueError: a key is missing, unexpected or of another shape."""
     ignored = [key for key in weights if key in IGNORED_BUFFERS]
     null = weights.get(NULL_CAPTION)
     if null is not None and null.shape[-1:] == own[NULL_CAPTION].shape[-1:] and null.shape != own[NULL_CAPTION].shape:
@@ -127,11 +124,8 @@ def refuse_micro_conditioning(weights: dict[str, Tensor], origin: str) -> None:
 
 
 def read_weights(path: Path, *, ema: bool = True) -> dict[str, Tensor]:
-    """The weights at `path` as a flat dict in the official layout, on the CPU.
-
-    Raises:
-        ValueError: nothing is there, it is damaged, or it cannot be read as weights.
-    """
+    """The weights at `path` as a flat dict in the official layout, on the CPU. Raises ValueError: nothing is there, it
+    is damaged, or it cannot be read as weights."""
     if not path.is_dir() and not path.is_file():
         raise ValueError(f"{path}: no such weights file or folder")
     files, null = weights_files(path, ema=ema)
@@ -145,11 +139,8 @@ def read_weights(path: Path, *, ema: bool = True) -> dict[str, Tensor]:
 
 
 def weights_files(path: Path, *, ema: bool = True) -> tuple[list[Path], Path | None]:
-    """The files that hold the weights at `path`, and the one of the null caption in a folder that we wrote.
-
-    Raises:
-        ValueError: a folder holds no weights.
-    """
+    """The files that hold the weights at `path`, and the one of the null caption in a folder that we wrote. Raises
+    ValueError: a folder holds no weights."""
     if not path.is_dir():
         return [path], None
     folder = path / "transformer" if (path / "transformer").is_dir() else path
@@ -159,10 +150,7 @@ def weights_files(path: Path, *, ema: bool = True) -> tuple[list[Path], Path | N
 
 def weights_sha256(path: Path, *, ema: bool = True) -> str:
     """16 hex digits that name the weights at `path` by their content, whatever they are called and wherever they are.
-
-    Raises:
-        ValueError: as `weights_files`, or a file cannot be read.
-    """
+    Raises ValueError: as `weights_files`, or a file cannot be read."""
     files, null = weights_files(path, ema=ema)
     try:
         digests = [file_digest(file) for file in [*files, *([null] if null else [])]]
@@ -173,10 +161,7 @@ def weights_sha256(path: Path, *, ema: bool = True) -> str:
 
 def read_torch_file(path: Path) -> dict:
     """A file of `torch.save`, checked against its checksums and read with `weights_only`, so that no code of its runs.
-
-    Raises:
-        ValueError: it does not exist, is damaged or cut short, or holds more than tensors and plain values.
-    """
+    Raises ValueError: it does not exist, is damaged or cut short, or holds more than tensors and plain values."""
     try:
         refuse_damage(path)
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -38,10 +38,8 @@ def position_table(rows: int, columns: int, channels: int, base: float, pe_inter
 
 
 def timestep_sinusoid(timestep: Tensor, channels: int = SINUSOID_CHANNELS) -> Tensor:
-    """(B,) timesteps in 0..999, fractions allowed -> (B, channels) float32, cosines first.
-
-    Float32 on purpose: rounding the argument differently moves the published model's output by 2e-5.
-    """
+    """(B,) timesteps in 0..999, fractions allowed -> (B, channels) float32, cosines first. Float32 on purpose: rounding
+    the argument differently moves the published model's output by 2e-5."""
     half = channels // 2
     index = torch.arange(half, dtype=torch.float32, device=timestep.device)
     angle = timestep.float()[:, None] * torch.exp(-math.log(10000.0) * index / half)
@@ -91,11 +89,9 @@ class CaptionProjection(nn.Module):
 
 
 class CaptionEmbedder(nn.Module):
-    """Projects captions, and holds the null caption that replaces a dropped one.
-
-    `y_embedding` (max tokens, caption channels) is a buffer, never trained: it is the text encoder's answer
-    to "", which whoever trains or samples writes into it.
-    """
+    """Projects captions, and holds the null caption that replaces a dropped one. `y_embedding` (max tokens, caption
+    channels) is a buffer, never trained: it is the text encoder's answer to "", which whoever trains or samples writes
+    into it."""
 
     y_embedding: Tensor
 

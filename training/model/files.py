@@ -42,13 +42,9 @@ TensorSet = tuple[tuple[str, ...], dict[str, Tensor]]
 
 
 def plain_weights(content: dict[Any, Any], *, ema: bool, origin: str) -> dict[str, Tensor]:
-    """The tensors of a file by their names in the model, out of the containers and wrappers of training programs.
-
-    What is left out of the names is logged.
-
-    Raises:
-        ValueError: the content is no set of weights, several, or those of a LoRA or the like.
-    """
+    """The tensors of a file by their names in the model, out of the containers and wrappers of training programs. What
+    is left out of the names is logged. Raises ValueError: the content is no set of weights, several, or those of a LoRA
+    or the like."""
     found = list(_sets_of_tensors(content))
     for names, tensors in found:
         refuse_additions([*names, *tensors], origin)
@@ -101,13 +97,9 @@ def refuse_additions(names: Iterable[str], origin: str) -> None:
 
 
 def diffusers_files(folder: Path, *, ema: bool = True) -> list[Path]:
-    """The weights files of a diffusers model folder: those in full precision, else the variant that is there.
-
-    A variant `non_ema` holds the last weights, any other file their average or the only ones.
-
-    Raises:
-        ValueError: the folder holds none, or only some parts of them.
-    """
+    """The weights files of a diffusers model folder: those in full precision, else the variant that is there. A variant
+    `non_ema` holds the last weights, any other file their average or the only ones. Raises ValueError: the folder holds
+    none, or only some parts of them."""
     if (folder / INDEX).is_file():
         try:
             names = sorted(

@@ -38,10 +38,8 @@ DIFFUSERS_FUSED = {
 
 
 def from_diffusers(weights: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
-    """Rename the tensors of a diffusers `PixArtTransformer2DModel` to the official layout.
-
-    Keys it does not know are passed on under their own name, for the caller to refuse by name.
-    """
+    """Rename the tensors of a diffusers `PixArtTransformer2DModel` to the official layout. Keys it does not know are
+    passed on under their own name, for the caller to refuse by name."""
     left = dict(weights)
     official = {}
     for theirs, ours in DIFFUSERS_BUFFERS.items():
@@ -73,13 +71,9 @@ def from_diffusers(weights: dict[str, Tensor], origin: str) -> dict[str, Tensor]
 
 
 def to_diffusers(weights: dict[str, Tensor], origin: str) -> dict[str, Tensor]:
-    """Rename and split tensors of the official layout into those of a `PixArtTransformer2DModel`.
-
-    Values are copied to the bit. The null caption and the position table have no place there and are left out.
-
-    Raises:
-        ValueError: a key has no counterpart, as those of KV compression and micro-conditioning.
-    """
+    """Rename and split tensors of the official layout into those of a `PixArtTransformer2DModel`. Values are copied to
+    the bit. The null caption and the position table have no place there and are left out. Raises ValueError: a key has
+    no counterpart, as those of KV compression and micro-conditioning."""
     renamed = {"final_layer.scale_shift_table": "scale_shift_table"}
     names = {ours: theirs for theirs, ours in DIFFUSERS_NAMES.items()}
     block_names = {ours: theirs for theirs, ours in DIFFUSERS_BLOCK_NAMES.items()}

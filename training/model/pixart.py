@@ -1,8 +1,6 @@
-"""PixArt-Σ: a latent diffusion transformer with adaLN-single, cross-attention and KV-token compression.
-
-Chen et al., "PixArt-Σ: Weak-to-Strong Training of Diffusion Transformer for 4K Text-to-Image Generation",
-arXiv 2403.04692. Parameter names and shapes are those of the published weights.
-"""
+"""PixArt-Σ: a latent diffusion transformer with adaLN-single, cross-attention and KV-token compression. Chen et al.,
+"PixArt-Σ: Weak-to-Strong Training of Diffusion Transformer for 4K Text-to-Image Generation", arXiv 2403.04692.
+Parameter names and shapes are those of the published weights."""
 
 from __future__ import annotations
 
@@ -22,11 +20,8 @@ LATENT_DOWNSAMPLING = 8
 
 @dataclass(frozen=True)
 class KVCompression:
-    """Which blocks compress keys and values, and by how much.
-
-    `layers` are 0-based block indices; `ratio` is per axis, so tokens shrink by ratio².
-    The paper's: the last 14 of 28 blocks, ratio 2.
-    """
+    """Which blocks compress keys and values, and by how much. `layers` are 0-based block indices; `ratio` is per axis,
+    so tokens shrink by ratio². The paper's: the last 14 of 28 blocks, ratio 2."""
 
     layers: tuple[int, ...]
     ratio: int = 2
@@ -78,10 +73,8 @@ class PixArtConfig:
 
 
 class PixArt(nn.Module):
-    """Predicts the noise in a latent, and how uncertain each reverse step is.
-
-    `activation_checkpointing` may be set at any time; it changes memory and time, and no number.
-    """
+    """Predicts the noise in a latent, and how uncertain each reverse step is. `activation_checkpointing` may be set at
+    any time; it changes memory and time, and no number."""
 
     def __init__(self, config: PixArtConfig) -> None:
         super().__init__()
@@ -100,10 +93,8 @@ class PixArt(nn.Module):
         self.initialise()
 
     def initialise(self) -> None:
-        """The published initialisation: Xavier everywhere, cross-attention and output start at zero.
-
-        The gates are not zero, unlike DiT's, and the patch bias keeps PyTorch's default.
-        """
+        """The published initialisation: Xavier everywhere, cross-attention and output start at zero. The gates are not
+        zero, unlike DiT's, and the patch bias keeps PyTorch's default."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -126,10 +117,8 @@ class PixArt(nn.Module):
         block.attn.initialise_compression()
 
     def compile_blocks(self, backend: str = "inductor") -> None:
-        """Compile the block, whose one graph serves every token grid, batch and caption length.
-
-        Another is made for blocks with KV compression, for a single picture, and for captions of equal length.
-        """
+        """Compile the block, whose one graph serves every token grid, batch and caption length. Another is made for
+        blocks with KV compression, for a single picture, and for captions of equal length."""
         for block in self.blocks:
             block.compile(dynamic=True, backend=backend)
 

@@ -21,10 +21,8 @@ NOT_A_ZIP = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, Runt
 
 
 class SealedFile:
-    """A file for `torch.save` that digests what is written, and states the digest at its own end.
-
-    The seal is the comment of a zip, which every reader of such files passes over.
-    """
+    """A file for `torch.save` that digests what is written, and states the digest at its own end. The seal is the
+    comment of a zip, which every reader of such files passes over."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self._digest = file, hashlib.sha256()
@@ -74,12 +72,8 @@ def file_digest(path: Path) -> str:
 
 
 def refuse_damage(path: Path) -> None:
-    """Compare a torch file with its own checksums: the seal of ours, the checksum of each tensor in others'.
-
-    Raises:
-        ValueError: a byte is not what it was.
-        OSError: the file cannot be read.
-    """
+    """Compare a torch file with its own checksums: the seal of ours, the checksum of each tensor in others'. Raises
+    ValueError: a byte is not what it was. Raises OSError: the file cannot be read."""
     if path.stat().st_size == 0:
         raise ValueError("it is empty, 0 bytes")
     stated = stated_digest(path)

@@ -28,14 +28,9 @@ def loss_terms(model: nn.Module, inputs: ModelInputs, recipe: TrainingRecipe) ->
 def accumulate_gradients(
     model: nn.Module, inputs: ModelInputs, recipe: TrainingRecipe, knobs: Data, here: World, loss: Loss = loss_terms
 ) -> Tensor:
-    """Forward and backward over this process's share of a batch, in micro-batches.
-
-    Leaves the gradient of the whole batch's mean loss in the parameters: averaged over the processes by the model
-    itself (DDP, FSDP), or here by `ExactSums`.
-
-    Returns:
-        This process's mean (loss, mse, vb), detached, (3,) float64.
-    """
+    """Forward and backward over this process's share of a batch, in micro-batches. Leaves the gradient of the whole
+    batch's mean loss in the parameters: averaged over the processes by the model itself (DDP, FSDP), or here by
+    `ExactSums`. Returns this process's mean (loss, mse, vb), detached, (3,) float64."""
     exact = ExactSums(model) if recipe.exact_sums else None
     draws_of_batch = len(inputs) * (here.size if exact else 1)  # DDP and FSDP divide by the processes themselves
     size = (knobs.micro_batch or len(inputs)) * knobs.timesteps_per_image
@@ -54,11 +49,9 @@ def accumulate_gradients(
 
 
 class ExactSums:
-    """Gradients of micro-batches summed in float64 over the whole batch, on any number of processes.
-
-    A micro-batch gives the same float32 gradient on any process. Their float64 sum depends on the grouping only in
-    its last bits, which the rounding to float32 drops but for once in some 10^8 values.
-    """
+    """Gradients of micro-batches summed in float64 over the whole batch, on any number of processes. A micro-batch
+    gives the same float32 gradient on any process. Their float64 sum depends on the grouping only in its last bits,
+    which the rounding to float32 drops but for once in some 10^8 values."""
 
     def __init__(self, model: nn.Module) -> None:
         self._parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -83,12 +76,9 @@ class ExactSums:
 
 
 def check_micro_batch(recipe: TrainingRecipe, knobs: Data, here: World, stage: str) -> None:
-    """Check that the batch can be split as the recipe says.
-
-    Raises:
-        ValueError: `exact_sums` without a `micro_batch` that divides this process's share: another number of
-            processes would then split the batch into other micro-batches.
-    """
+    """Check that the batch can be split as the recipe says. Raises ValueError: `exact_sums` without a `micro_batch`
+    that divides this process's share: another number of processes would then split the batch into other
+    micro-batches."""
     share = here.split(knobs.batch, f"stage {stage}")
     if recipe.exact_sums and (knobs.micro_batch is None or share % knobs.micro_batch):
         raise ValueError(

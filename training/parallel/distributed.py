@@ -67,11 +67,7 @@ class World:
         return values
 
     def split(self, batch: int, what: str) -> int:
-        """Pictures per process.
-
-        Raises:
-            ValueError: the processes do not divide the batch.
-        """
+        """Pictures per process. Raises ValueError: the processes do not divide the batch."""
         if batch % self.size:
             raise ValueError(
                 f"{what}: a batch of {batch} cannot be split over {self.size} processes evenly; "
@@ -91,14 +87,9 @@ class World:
 
 @contextmanager
 def world(timeout_s: int = 600) -> Iterator[World]:
-    """Join the processes that torchrun started, or be the only one; leaves the group at the end.
-
-    Args:
-        timeout_s: a process that the others wait for longer than this counts as lost.
-
-    Raises:
-        ValueError: the variables of torchrun are there in part, or are no numbers; or a process was lost.
-    """
+    """Join the processes that torchrun started, or be the only one; leaves the group at the end. `timeout_s`: a process
+    that the others wait for longer than this counts as lost. Raises ValueError: the variables of torchrun are there in
+    part, or are no numbers; or a process was lost."""
     size_text = os.environ.get("WORLD_SIZE", "1")
     try:
         size, rank, local_rank = (

@@ -103,11 +103,8 @@ def exit_after(seconds: float, line: str) -> threading.Timer:
 
 @contextmanager
 def lost_process_named(rank: int, size: int, patience_s: float = GRACE_S) -> Iterator[StopSignal]:
-    """Turn the errors of gloo and NCCL about a lost peer, and signals, into one line.
-
-    Raises:
-        ValueError: a process of this run was lost, or this one received SIGTERM.
-    """
+    """Turn the errors of gloo and NCCL about a lost peer, and signals, into one line. Raises ValueError: a process of
+    this run was lost, or this one received SIGTERM."""
     stop = StopSignal(rank, size, patience_s)
     in_main = threading.current_thread() is threading.main_thread()  # only there can a signal be handled
     heard = [  # a shell has the SIGINT of what runs in the background ignored
@@ -163,11 +160,8 @@ def _exit_with(line: str) -> None:
 
 @contextmanager
 def full_memory_named(stage: str, data: Data, processes: int) -> Iterator[None]:
-    """Turn a failed allocation into one line that names the knobs.
-
-    Raises:
-        ValueError: the memory of the device, or of the machine, is full.
-    """
+    """Turn a failed allocation into one line that names the knobs. Raises ValueError: the memory of the device, or of
+    the machine, is full."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError

@@ -18,10 +18,8 @@ tokens and the modulation tables stay in fp32 and both modes compute the same, f
 
 
 def shard(model: PixArt, processes: int) -> None:
-    """Cut every parameter along its first axis over all processes; each block is gathered while it computes.
-
-    What the root holds itself stays whole from its forward to its backward pass, unless there will be none.
-    """
+    """Cut every parameter along its first axis over all processes; each block is gathered while it computes. What the
+    root holds itself stays whole from its forward to its backward pass, unless there will be none."""
     device = next(model.parameters()).device
     mesh = init_device_mesh(device.type, (processes,))
     for block in model.blocks:
@@ -43,11 +41,8 @@ def gathered(tensor: Tensor) -> Tensor:
 
 
 def whole(content: Any, *, keep: bool = True) -> Any:
-    """Nested content with sharded tensors gathered, one at a time; every process must call this.
-
-    Args:
-        keep: put gathered tensors on the CPU for this process, or drop them (None) at once.
-    """
+    """Nested content with sharded tensors gathered, one at a time; every process must call this. `keep`: put gathered
+    tensors on the CPU for this process, or drop them (None) at once."""
     if isinstance(content, DTensor):
         full = gathered(content)
         return full.cpu() if keep else None

@@ -1,8 +1,5 @@
-"""Share-Captioner, the captioner of PixArt-Σ's data, on transformers' own classes.
-
-A recipe uses `RecipeCaptioner`, or `VllmCaptioner` whose language half is on vLLM; `ShareCaptioner` with a `Decoding`
-captions pictures without one.
-"""
+"""Share-Captioner, the captioner of PixArt-Σ's data, on transformers' own classes. A recipe uses `RecipeCaptioner`, or
+`VllmCaptioner` whose language half is on vLLM; `ShareCaptioner` with a `Decoding` captions pictures without one."""
 
 from __future__ import annotations
 

@@ -25,16 +25,9 @@ class RecipeModel:
     prompt: str | None = QUESTION
 
     def __init__(self, section: captioners.ShareCaptioner, device: str, *, language: bool) -> None:
-        """Load the model.
-
-        Args:
-            device: auto, cpu, mps, cuda or cuda:N.
-            language: see `ShareCaptioner.load`.
-
-        Raises:
-            ValueError: its weights are not on this machine (the message says how to get them) or are not this
-                model's, or there is no such device.
-        """
+        """Load the model. `device`: auto, cpu, mps, cuda or cuda:N. `language`: see `ShareCaptioner.load`. Raises
+        ValueError: its weights are not on this machine (the message says how to get them) or are not this model's, or
+        there is no such device."""
         place = choose_device(device, "caption.share_captioner.device")
         found = find_share_captioner(section)
         self.dtype = section.dtype
@@ -75,11 +68,7 @@ class RecipeCaptioner(RecipeModel, InBatches):
         )
 
     def caption(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> list[Generated]:
-        """One answer per picture, in order.
-
-        Raises:
-            RuntimeError: the device fails, for example for lack of memory.
-        """
+        """One answer per picture, in order. Raises RuntimeError: the device fails, for example for lack of memory."""
         try:
             return self.model.generate(images, seeds, self.decoding)
         except torch.OutOfMemoryError:

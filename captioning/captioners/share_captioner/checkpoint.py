@@ -23,10 +23,7 @@ class ShareCaptioner:
     """Share-Captioner, or its v1 base InternLM-XComposer-7B, from the published tensors; no remote code."""
 
     def __init__(self, model: ShareCaptionerModel, tokenizer: Tokenizer | None, question: str = QUESTION) -> None:
-        """Args:
-        tokenizer: only `generate` needs it.
-        question: the prompt about each picture.
-        """
+        """tokenizer: only `generate` needs it. question: the prompt about each picture."""
         self.model = model
         self.question = question
         self.image_size: int = model.dimensions.image_size
@@ -77,11 +74,8 @@ class ShareCaptioner:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer.
-
-        Raises:
-            ValueError: the folder had none, or one with more pieces than the model has embeddings.
-        """
+        """The tokenizer. Raises ValueError: the folder had none, or one with more pieces than the model has
+        embeddings."""
         if self._tokenizer is None:
             raise ValueError("tokenizer.model is missing from the folder of the weights: copy it from the repository")
         num_rows = self.model.dimensions.vocab_size
@@ -91,11 +85,8 @@ class ShareCaptioner:
 
     @torch.inference_mode()
     def encode_image(self, pixel_values: Tensor) -> Tensor:
-        """The embeddings between the two image flags: (B, 3, image_size, image_size) -> (B, positions, hidden).
-
-        Raises:
-            ValueError: the pictures have another size.
-        """
+        """The embeddings between the two image flags: (B, 3, image_size, image_size) -> (B, positions, hidden). Raises
+        ValueError: the pictures have another size."""
         pixel_values, size = torch.as_tensor(pixel_values), self.image_size
         if pixel_values.ndim != 4 or pixel_values.shape[1:] != (3, size, size):
             raise ValueError(f"pixel_values {list(pixel_values.shape)}: expected (B, 3, {size}, {size})")
@@ -117,12 +108,8 @@ class ShareCaptioner:
         return self.model.language(inputs_embeds=self.prompt(pixel_values, ids_before, ids_after)).logits
 
     def prompts(self, images: Sequence[Image.Image]) -> Tensor:
-        """The prompts about some upright sRGB pictures of any size, (B, L, hidden) on the device.
-
-        Raises:
-            ValueError: there is no tokenizer that fits.
-            RuntimeError: the device ran out of memory.
-        """
+        """The prompts about some upright sRGB pictures of any size, (B, L, hidden) on the device. Raises ValueError:
+        there is no tokenizer that fits. Raises RuntimeError: the device ran out of memory."""
         before, after = (torch.tensor(ids) for ids in self.tokenizer.prompt(self.question))
         return self.prompt(preprocess(images, self.image_size), before, after)
 

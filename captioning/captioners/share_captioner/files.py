@@ -14,18 +14,13 @@ from captioning.captioners.local_model import weight_paths
 
 
 class WeightFiles:
-    """Random access to the tensors of one folder; a tensor is read when `read` is called.
-
-    Safetensors are preferred where the folder holds both kinds. `.bin` files are unpickled with `weights_only`, and
-    mapped rather than read, so that memory never holds a checkpoint twice.
-    """
+    """Random access to the tensors of one folder; a tensor is read when `read` is called. Safetensors are preferred
+    where the folder holds both kinds. `.bin` files are unpickled with `weights_only`, and mapped rather than read, so
+    that memory never holds a checkpoint twice."""
 
     def __init__(self, folder: Path) -> None:
-        """Open every file.
-
-        Raises:
-            ValueError: there are no weights, a shard named by the index is missing, or a file is cut or foreign.
-        """
+        """Open every file. Raises ValueError: there are no weights, a shard named by the index is missing, or a file is
+        cut or foreign."""
         self.folder = folder
         self._mapped: dict[str, Tensor] = {}
         self._safetensors: dict[str, Path] = {}

@@ -21,11 +21,8 @@ NEVER = 2**31 - 1
 
 @dataclass(frozen=True)
 class Decoding:
-    """The way in which ids are chosen. The defaults are those of the published batch script, at temperature 1.
-
-    Raises:
-        ValueError: a value is impossible.
-    """
+    """The way in which ids are chosen. The defaults are those of the published batch script, at temperature 1. Raises
+    ValueError: a value is impossible."""
 
     mode: Mode = "published"
     """`published` samples three beams, `sampled` one; `greedy` takes the likeliest token and needs no seed."""

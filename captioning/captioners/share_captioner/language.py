@@ -36,10 +36,8 @@ def language_config(dimensions: Dimensions) -> LlamaConfig:
 
 
 class InternLM(LlamaForCausalLM):
-    """Llama whose `generate` draws beams from `dice`, one row of dice per picture, while `dice` is set.
-
-    `generate` draws from torch's one shared generator, which would make a picture's caption depend on its batch.
-    """
+    """Llama whose `generate` draws beams from `dice`, one row of dice per picture, while `dice` is set. `generate`
+    draws from torch's one shared generator, which would make a picture's caption depend on its batch."""
 
     dice: GumbelDice | None = None
     top_k = 50

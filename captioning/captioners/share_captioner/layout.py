@@ -70,11 +70,8 @@ def published_name(ours: str) -> str:
 
 
 def check_names(published: Collection[str], sources: Iterable[TensorSource], where: str) -> None:
-    """Check that every tensor of the files is used, and that none is missing.
-
-    Raises:
-        ValueError: one is unknown or missing; the message gives the first names and their number.
-    """
+    """Check that every tensor of the files is used, and that none is missing. Raises ValueError: one is unknown or
+    missing; the message gives the first names and their number."""
     wanted = {name for source in sources for name in source.names}
     foreign = sorted(name for name in set(published) - wanted if not (ROTARY.fullmatch(name) or UNUSED.fullmatch(name)))
     if foreign:

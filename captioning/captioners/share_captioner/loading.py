@@ -41,11 +41,8 @@ class Blueprint:
     lora_scale: float
 
     def tensor(self, ours: str, dtype: torch.dtype | None) -> Tensor:
-        """One tensor of the model, on the CPU; a dtype of None keeps the file's.
-
-        Raises:
-            ValueError: the published tensors have another shape, or are no floating-point ones.
-        """
+        """One tensor of the model, on the CPU; a dtype of None keeps the file's. Raises ValueError: the published
+        tensors have another shape, or are no floating-point ones."""
         files, source, shape = self.files, self.sources[ours], self.shapes[ours]
         parts = [files.read(name) for name in source.names]
         if not all(part.is_floating_point() for part in parts):
@@ -65,11 +62,8 @@ class Blueprint:
         return self.dimensions.rope_theta ** (-torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
 
     def frequencies(self, rotary: Rotary) -> Tensor:
-        """The rotary frequencies of the language model, float32 whatever the weights are.
-
-        Raises:
-            ValueError: `reference` is wanted and the files hold none, or different ones per layer.
-        """
+        """The rotary frequencies of the language model, float32 whatever the weights are. Raises ValueError:
+        `reference` is wanted and the files hold none, or different ones per layer."""
         folder, exact = self.files.folder, self.exact_frequencies().float()
         names = sorted(name for name in self.files.shapes if ROTARY.fullmatch(name))
         if rotary == "exact":
@@ -85,14 +79,9 @@ class Blueprint:
 
 
 def read_blueprint(files: WeightFiles, overrides: Mapping[str, Any]) -> tuple[Blueprint, ShareCaptionerModel]:
-    """The blueprint of a checkpoint, and its model without weights, on the device `meta`.
-
-    Args:
-        overrides: keys of config.json to be taken instead of the file's.
-
-    Raises:
-        ValueError: the files are not this model's: names, sizes or config.json.
-    """
+    """The blueprint of a checkpoint, and its model without weights, on the device `meta`. `overrides`: keys of
+    config.json to be taken instead of the file's. Raises ValueError: the files are not this model's: names, sizes or
+    config.json."""
     config_path = files.folder / "config.json"
     config = (read_json(config_path) if config_path.is_file() else {}) | dict(overrides)
     try:

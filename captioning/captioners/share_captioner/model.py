@@ -96,9 +96,7 @@ class ShareCaptionerModel(nn.Module):
 
 def preprocess(images: Sequence[Image.Image], size_px: int) -> Tensor:
     """(B, 3, size, size) float32: squashed to a square by bicubic resampling, without crop or padding, normalised.
-
-    Alpha is dropped, as published, not composited: the colours under transparent pixels count.
-    """
+    Alpha is dropped, as published, not composited: the colours under transparent pixels count."""
     return torch.stack([_normalised(image, size_px) for image in images])
 
 

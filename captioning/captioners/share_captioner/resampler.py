@@ -12,11 +12,9 @@ from captioning.captioners.share_captioner.dimensions import ResamplerChoices
 
 
 def sincos_2d(dim: int, side: int) -> Tensor:
-    """Fixed positions of a square grid, (side * side, dim) float32, row by row.
-
-    The first half of the channels holds the column, the second the row; each is [sin | cos] of the place times
-    10000^(-i / (dim / 4)) (MAE's `get_2d_sincos_pos_embed`).
-    """
+    """Fixed positions of a square grid, (side * side, dim) float32, row by row. The first half of the channels holds
+    the column, the second the row; each is [sin | cos] of the place times 10000^(-i / (dim / 4)) (MAE's
+    `get_2d_sincos_pos_embed`)."""
     frequencies = 10_000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     angles = torch.arange(side, dtype=torch.float64)[:, None] * frequencies
     line = torch.cat((angles.sin(), angles.cos()), dim=1)  # (side, dim / 2)
@@ -25,11 +23,9 @@ def sincos_2d(dim: int, side: int) -> Tensor:
 
 
 class Resampler(nn.Module):
-    """(B, N, vision width) -> (B, queries, dim); names as the published file has them.
-
-    Its forward is a reconstruction: the shapes are those of the published file, the order of operations that of the
-    code family it belongs to, and `choices` holds what neither settles.
-    """
+    """(B, N, vision width) -> (B, queries, dim); names as the published file has them. Its forward is a reconstruction:
+    the shapes are those of the published file, the order of operations that of the code family it belongs to, and
+    `choices` holds what neither settles."""
 
     def __init__(self, num_queries: int, dim: int, vision_width: int, choices: ResamplerChoices) -> None:
         super().__init__()

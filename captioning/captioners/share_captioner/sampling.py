@@ -49,11 +49,8 @@ class DrawOneToken(LogitsProcessor):
 
 
 def draw_without_replacement(log_probs: Tensor, names: Tensor, dice: GumbelDice, step: int, num_draws: int) -> Tensor:
-    """(B, num_draws) columns of `log_probs` (B, N), drawn one after the other from its softmax.
-
-    Args:
-        names: (B, N), the integers that name the columns for the dice.
-    """
+    """(B, num_draws) columns of `log_probs` (B, N), drawn one after the other from its softmax. `names`: (B, N), the
+    integers that name the columns for the dice."""
     return (log_probs.double() + dice.noise(step, names)).topk(num_draws, dim=1).indices
 
 

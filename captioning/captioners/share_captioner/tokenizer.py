@@ -16,18 +16,12 @@ END_OF_HUMAN, END_OF_ANSWER = "<TOKENS_UNUSED_0>", "<TOKENS_UNUSED_1>"
 
 
 class Tokenizer:
-    """Text to ids and back.
-
-    `tokenizer.model` is read by sentencepiece, whose merges follow the scores of the pieces. Converters that order
-    merges by the place in the vocabulary give other ids here (`--c`, `" 's"`).
-    """
+    """Text to ids and back. `tokenizer.model` is read by sentencepiece, whose merges follow the scores of the pieces.
+    Converters that order merges by the place in the vocabulary give other ids here (`--c`, `" 's"`)."""
 
     def __init__(self, folder: Path) -> None:
-        """Read `tokenizer.model`, and `added_tokens.json` where there is one.
-
-        Raises:
-            ValueError: the file is missing, or holds another tokenizer.
-        """
+        """Read `tokenizer.model`, and `added_tokens.json` where there is one. Raises ValueError: the file is missing,
+        or holds another tokenizer."""
         path = folder / "tokenizer.model"
         if not path.is_file():
             raise ValueError(f"{path} is missing: copy it from the published repository")

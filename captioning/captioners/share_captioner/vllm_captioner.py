@@ -1,8 +1,6 @@
-"""Share-Captioner with its language half on vLLM, as a captioner of the job.
-
-A static batch runs to its longest caption. vLLM gives the place of a caption that has ended to the next picture, so
-that every step reads the weights for as many captions as the memory has room for.
-"""
+"""Share-Captioner with its language half on vLLM, as a captioner of the job. A static batch runs to its longest
+caption. vLLM gives the place of a caption that has ended to the next picture, so that every step reads the weights for
+as many captions as the memory has room for."""
 
 from __future__ import annotations
 
@@ -35,11 +33,9 @@ Prompt = tuple[Question, Tensor | CaptionFailure]
 
 
 class VllmCaptioner(RecipeModel):
-    """Share-Captioner on vLLM. Each worker builds one.
-
-    The vision tower, the resampler and the embeddings are ours: they turn pictures into prompts on a thread and a CUDA
-    stream of their own, while the captions of earlier pictures are written on the same GPU.
-    """
+    """Share-Captioner on vLLM. Each worker builds one. The vision tower, the resampler and the embeddings are ours:
+    they turn pictures into prompts on a thread and a CUDA stream of their own, while the captions of earlier pictures
+    are written on the same GPU."""
 
     def __init__(
         self,

@@ -38,19 +38,12 @@ class LanguageEngine(Protocol):
     """Writes captions for prompts, each as soon as it ends."""
 
     def add(self, name: str, prompt: Tensor, seed: int) -> None:
-        """Take a prompt, (L, hidden).
-
-        Raises:
-            ValueError: the engine refuses it.
-        """
+        """Take a prompt, (L, hidden). Raises ValueError: the engine refuses it."""
         ...
 
     def step(self) -> Sequence[tuple[str, Written]]:
-        """Write one more token of every caption, and return those that have ended.
-
-        Raises:
-            CaptionerUnusable: the engine has failed.
-        """
+        """Write one more token of every caption, and return those that have ended. Raises CaptionerUnusable: the engine
+        has failed."""
         ...
 
     def drop(self, names: Collection[str]) -> None:
@@ -149,11 +142,7 @@ class VllmEngine:
 
 
 def _imported(device: torch.device) -> SimpleNamespace:
-    """What is used of vLLM.
-
-    Raises:
-        ValueError: it cannot be imported, or is one for another device.
-    """
+    """What is used of vLLM. Raises ValueError: it cannot be imported, or is one for another device."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
