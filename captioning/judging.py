@@ -77,16 +77,10 @@ def judge_again(
     recipe: DataRecipe, steps: Sequence[Job], begin: Callable[[int], None], advance: Progress
 ) -> Iterator[str]:
     """Judge every stored answer of a dataset again, and say table by table how many rows have changed, and to what.
-
-    Args:
-        steps: of the job `caption`.
-        begin: called with the number of rows of each table.
-        advance: called with rows that are judged.
-
-    Raises:
-        ValueError: there is no caption, a knob of `caption` was changed, or another process writes the dataset; or more
-            pictures are without a caption now than `caption.max_failed_share` allows, after everything is committed.
-    """
+    `steps`: of the job `caption`. `begin` is called with the number of rows of each table, `advance` with rows that are
+    judged. Raises ValueError: there is no caption, a knob of `caption` was changed, or another process writes the
+    dataset; or, once everything is committed, more pictures are without a caption than `caption.max_failed_share`
+    allows."""
     dataset = Dataset(recipe.out_path())
     tables = [step for step in steps if isinstance(step, MapJob) and dataset.held().parts(step.outputs[0])]
     if not tables:

@@ -1,10 +1,7 @@
-"""The offline tagger: a spaCy component on TextBlob's word list, with context rules that settle noun or not.
-
-TextBlob's lexicon (Brill's, from the Brown corpus and the Penn Treebank) gives each word its most frequent tag and
-its suffix rules guess the rest. Its own 290 context rules are slow and, on English web text, no better than none,
-so the rules here are few and look at one question only: is this word, in this place, a noun? They are grammar
-(what follows a determiner, what follows a modal), not fitted to any corpus.
-"""
+"""The offline tagger: a spaCy component on TextBlob's word list, with context rules that settle noun or not. The list
+(Brill's) gives each word its most frequent tag, its suffix rules guess the rest. Its own 290 context rules are slow
+and, on English web text, no better than none; those here are few, ask of a word only whether it is a noun in this
+place, and are grammar, not fitted to any corpus."""
 
 from __future__ import annotations
 

@@ -2,13 +2,11 @@
 
 A noun is a token that the pipeline tags as common noun or proper noun (Universal POS NOUN or PROPN) and that holds a
 letter; its concept is the lower-cased lemma. A word is a token that is neither punctuation nor white space, so "don't"
-is two words, as in spaCy and the Penn Treebank.
-
-Compounds count as their words, or, where the recipe sets `compounds`, as one concept in place of them, so that nothing
-is counted twice: a run of adjacent nouns, all common or all proper ("coffee table", "eiffel tower", but not
-"paris street"), of at most `LONGEST_COMPOUND`. Only the last of them, the head, is a lemma: "sports cars" are a
-"sports car". A longer run is no phrase but a list of tags, and counts as its words. Anything between nouns, a hyphen
-or an 's as well, parts them.
+is two words, as in spaCy and the Penn Treebank. Compounds count as their words, or, where the recipe sets `compounds`,
+as one concept in place of them: a run of adjacent nouns, all common or all proper ("coffee table", "eiffel tower", but
+not "paris street"), of at most `LONGEST_COMPOUND`. Only the last of them, the head, is a lemma: "sports cars" are a
+"sports car". A longer run is a list of tags, and counts as its words. Anything between nouns, a hyphen or an 's as
+well, parts them.
 """
 
 from __future__ import annotations
@@ -206,13 +204,8 @@ class NounWorker:
     def __init__(
         self, extractor: str, tokenizer: str = WORDS, extra_captioners: Sequence[str] = (), compounds: bool = False
     ) -> None:
-        """Load the extractor and the tokenizer.
-
-        Args:
-            tokenizer: counts the tokens of every caption; it is the one that cuts the mix, so that counts compare.
-            extra_captioners: their captions are read besides those of `NOUN_SOURCES`.
-            compounds: adjacent nouns are one concept.
-        """
+        """Load the extractor and the tokenizer: the one that cuts the mix, so that counts compare. `extra_captioners`:
+        their captions are read besides those of `NOUN_SOURCES`."""
         self._extractor = shared_extractor(extractor, compounds)
         self._tokenizer = load_tokenizer(tokenizer)
         self._extra_captioners = tuple(extra_captioners)

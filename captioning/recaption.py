@@ -86,17 +86,9 @@ class Recaptioner:
         languages: Collection[str] | None = ("en",),
         max_failed_share: float = 0.05,
     ) -> None:
-        """Load the captioner.
-
-        Args:
-            make: gives the captioner.
-            threads: how many threads decode proxies ahead of it.
-            table: what is written.
-            gpus: that this worker holds; None is one where the captioner has put itself on a GPU.
-            price_per_gpu_hour: for the counters; None counts no cost.
-            languages: that captions may be in; None is any.
-            max_failed_share: of pictures without a caption; see `Watch`.
-        """
+        """Load the captioner. `threads`: they decode proxies ahead of it. `table`: what is written. `gpus`: those that
+        this worker holds; None is one where the captioner has put itself on a GPU. `price_per_gpu_hour`: None counts no
+        cost. `languages`: those of captions; None is any. `max_failed_share`: see `Watch`."""
         self._captioner = make()
         self._marks: dict[str, str | None] = {
             "captioner": self._captioner.name,
@@ -113,16 +105,11 @@ class Recaptioner:
     def __call__(
         self, inputs: Mapping[str, pa.Table], progress: Progress, paid: Paid | None = None
     ) -> dict[str, pa.Table]:
-        """Caption the kept rows of one part.
-
-        A picture that several rows share is captioned once. A caption that was paid for is judged again and taken over
-        where captioner, revision, prompt and parameters are the same; so is an answer that was refused, where asking
-        again cannot change it, and every answer noted since the part was last whole. Answers are noted while others
-        are in flight.
-
-        Raises:
-            CaptionerUnusable: nearly all of the last pictures have no caption.
-        """
+        """Caption the kept rows of one part, a picture that several rows share once. A caption that was paid for is
+        judged again and taken over where captioner, revision, prompt and parameters are the same; so is an answer that
+        was refused, where asking again cannot change it, and every answer noted since the part was last whole. Answers
+        are noted while others are in flight. Raises CaptionerUnusable: nearly all of the last pictures have no
+        caption."""
         proxies = inputs["proxies"]
         image_ids: list[str | None] = proxies["image_id"].to_pylist()
         kept = kept_mask(proxies, inputs["selection"])

@@ -39,19 +39,10 @@ class Clip:
         *,
         half_on_gpu: bool = False,
     ) -> Clip:
-        """The model that a recipe names.
-
-        Args:
-            weights: a folder or a hub id in the local cache; None is the published one.
-            key: the knob, for the message.
-            device: as of `choose_device`.
-            published: CLIP ViT-L/14, or another.
-            half_on_gpu: compute in float16 on a GPU, as OpenAI's own code does: many times as fast as in float32, and
-                embeddings differ in their third digit. A CPU computes as the weights are stored.
-
-        Raises:
-            ValueError: it or the device is not on this machine, or it is no CLIP model.
-        """
+        """The model that a recipe names; None is the published one. `key`: the knob, for the message. `half_on_gpu`:
+        compute in float16 on a GPU, as OpenAI's own code does: many times as fast as in float32, and embeddings differ
+        in their third digit; a CPU computes as the weights are stored. Raises ValueError: it or the device is not on
+        this machine, or it is no CLIP model."""
         import torch
         from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 

@@ -10,14 +10,9 @@ NUM_BLOCKS, BLOCK_BYTES = 64, 65536
 
 
 def weights_digest(paths: Iterable[Path]) -> str:
-    """16 hex digits that name the content of some files, in whatever folder they are.
-
-    The digest covers each file's name, size and 64 blocks of 64 KiB, spread evenly from its first byte to its last:
-    other weights differ nearly everywhere, and all of a large model would take minutes to read.
-
-    Args:
-        paths: weights, vocabularies and configurations, in an order that depends on their names alone.
-    """
+    """16 hex digits that name the content of some files, in whatever folder they are; their order must depend on their
+    names alone. The digest covers each file's name, size and 64 blocks of 64 KiB, spread evenly from its first byte to
+    its last: other weights differ nearly everywhere, and all of a large model would take minutes to read."""
     digest = hashlib.sha256()
     for path in paths:
         size = path.stat().st_size

@@ -32,14 +32,9 @@ class Network:
             raise ValueError(f"{weight.name}: OpenCV {cv2.__version__} cannot read it ({one_line(error)})") from None
 
     def run(self, pixels: NDArray[np.uint8], size: tuple[int, int], mean: float, scale: float, bgr: bool) -> list[Any]:
-        """The outputs for one picture that is resized to `size`, as float32 arrays with a batch of one in front.
-
-        Args:
-            pixels: (height, width, 3), RGB.
-            size: width and height in px, multiples of what the network shrinks by.
-            mean: is taken off each level, which is then multiplied by `scale`.
-            bgr: the network was trained on blue, green, red.
-        """
+        """The outputs for one RGB picture (height, width, 3), as float32 arrays with a batch of one in front. `size`:
+        width and height that it is resized to, px, multiples of what the network shrinks by. `mean` is taken off each
+        level, which is then multiplied by `scale`. `bgr`: the network was trained on blue, green, red."""
         try:
             network = self._idle.pop()
         except IndexError:

@@ -154,15 +154,9 @@ HUB_ID = re.compile(r"(?P<id>[A-Za-z0-9][\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+
 
 
 def find_weights(given: str | None, weight: Weight, key: str) -> Path:
-    """The folder of a model: the one given, or the local hub cache's copy of an id. Nothing is ever downloaded.
-
-    Args:
-        given: a folder, or a hub id with or without `@commit`; None is the published one, `weight`.
-        key: the knob, for the message.
-
-    Raises:
-        ValueError: it is not on this machine; the message names the id, the size and the command to get it.
-    """
+    """The folder of a model: the one given, or the local hub cache's copy of an id with or without `@commit`; None is
+    that of `weight`. Nothing is ever downloaded. `key`: the knob, for the message. Raises ValueError: it is not on this
+    machine; the message names the id, the size and the command to get it."""
     if given is not None and Path(given).expanduser().is_dir():
         return Path(given).expanduser()
     if given is not None:
@@ -191,13 +185,8 @@ def find_frozen(given: str | None, weight: Weight, key: str) -> Path:
 
 
 def weights_name(given: str | None, folder: Path, published: Weight | None) -> str:
-    """The name of a model in rows: the hub id with the commit where it comes from the cache, else the folder's name.
-
-    Args:
-        given: the knob.
-        folder: where `find_weights` found it.
-        published: the model of a knob that is not set.
-    """
+    """The name in rows of a model that `find_weights` found in a folder: the hub id with the commit where it comes from
+    the cache, else the folder's name. `given`: the knob; `published`: the model where it is not set."""
     if given is None:
         assert published is not None, "the knob names no model"
         given = published.hub_id

@@ -73,15 +73,10 @@ class Colour(NamedTuple):
 
 
 def colour_of(image_format: str, found: Metadata, channels: str, is_adobe_rgb: bool) -> Colour:
-    """The colour space of a picture: the first description that is whole and fits its channels.
-
-    The order is that of the PNG specification, third edition (4.3): code points, ICC profile, sRGB, then primaries and
-    curve. A HEIF's ICC profile precedes its code points.
-
-    Args:
-        channels: RGB, GRAY, CMYK or LAB: what the stored numbers are.
-        is_adobe_rgb: EXIF names the optional colour space of DCF.
-    """
+    """The colour space of a picture: the first description that is whole and fits its channels (RGB, GRAY, CMYK or
+    LAB). The order is that of the PNG specification, third edition (4.3): code points, ICC profile, sRGB, then
+    primaries and curve; a HEIF's ICC profile precedes its code points. `is_adobe_rgb`: EXIF names the optional colour
+    space of DCF."""
     in_heif = image_format in ("AVIF", "HEIF")
     by_code = found.cicp and _by_code_points(found.cicp, "nclx" if in_heif else "cicp", channels)
     by_profile = found.icc and _by_profile(found.icc, channels)
@@ -205,16 +200,9 @@ def _by_number(enumerated: int, channels: str) -> Colour:
 
 @lru_cache(maxsize=64)
 def profile_of(chromaticities: Sequence[float], curves: tuple[Sequence[float], ...], channels: str) -> bytes | None:
-    """An ICC profile (ICC.1:2022, 8.3) of primaries and curves.
-
-    Args:
-        chromaticities: x and y of white, red, green and blue.
-        curves: one for all channels or one for each: a `Curve`, or a table of light of 0 to 65535.
-        channels: RGB or GRAY; others have no such profile.
-
-    Returns:
-        None where the numbers are those of sRGB, or impossible.
-    """
+    """An ICC profile (ICC.1:2022, 8.3) of primaries and curves; None where the numbers are those of sRGB, or
+    impossible, or channels are neither RGB nor GRAY. `chromaticities`: x and y of white, red, green and blue. `curves`:
+    one for all channels or one for each: a `Curve`, or a table of light of 0 to 65535."""
     is_grey = channels == "GRAY"
     same_primaries = is_grey or _is_bt709(chromaticities)
     if channels not in ("GRAY", "RGB") or (same_primaries and set(curves) == {SRGB}):

@@ -1,9 +1,6 @@
-"""The files of a dataset by their paths, in a folder of this machine or in an object store.
-
-A dataset in a store has a folder on this machine too, `mount_point`, in which nothing has to be: a path below it means
-the object in the store. So whoever computes with paths need not know where a dataset is kept. `engine.place` says how
-such objects are read and written.
-"""
+"""The files of a dataset by their paths, in a folder of this machine or in an object store. A dataset in a store has a
+folder on this machine too, `mount_point`, in which nothing has to be: a path below it means the object in the store. So
+whoever computes with paths need not know where a dataset is kept; `engine.place` reads and writes the objects."""
 
 from __future__ import annotations
 

@@ -43,13 +43,8 @@ _FRAMES = (3, 6)
 
 def too_large(image: Image.Image, data: Sliced, size: tuple[int, int], max_pixels: int) -> str | None:
     """Why a picture is too large to be decoded: by its header, or because its file makes the decoder take time or
-    memory for more than its header has.
-
-    Args:
-        image: opened from `data` by `schemas.opening.open_file` and not loaded.
-        size: of the picture by its header, px.
-        max_pixels: largest picture that is decoded.
-    """
+    memory for more than its header has. `image`: opened from `data` by `schemas.opening.open_file`, not loaded. `size`:
+    by its header, px."""
     num_pixels = size[0] * size[1]
     if num_pixels > max_pixels:
         return f"{size[0]}x{size[1]} px, the limit is {max_pixels} px"

@@ -12,14 +12,9 @@ V = TypeVar("V")
 
 
 class Lru(Generic[K, V]):
-    """The values that were used last. Safe to share between threads.
-
-    Args:
-        max_size: the cache drops its oldest values while it is larger than this. The newest value always stays.
-        size_of: the size of a value in the unit of `max_size`, such as bytes; without it every value counts as one.
-        on_drop: called with each value that leaves the cache, for instance to close it; another thread may still use
-            that value. Without `on_drop` a value lives until its last user is done.
-    """
+    """The values that were used last, for several threads. The oldest are dropped while all are larger than `max_size`
+    by `size_of`, in its unit such as bytes (without it a value counts as one); the newest always stays. `on_drop` is
+    called with each value that leaves, for instance to close it, though another thread may still use it."""
 
     def __init__(
         self,

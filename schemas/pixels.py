@@ -77,18 +77,11 @@ def open_picture(
     cover_px: tuple[int, int] | None = None,
     max_pixels: int = MAX_PIXELS,
 ) -> Picture:
-    """Decode to an upright 8-bit sRGB picture, and say how much of it was transparent.
-
-    Args:
-        data: the bytes of an image file of a format of `schemas.opening.FORMATS`.
-        longest_px: shrink so that the longest side is at most this; never enlarges.
-        cover_px: (height, width) that the result may shrink towards but still covers; only a hint for
-            the decoder (JPEG halves, quarters or eighths while decoding), no exact size.
-        max_pixels: refuse a larger picture from its header, before any memory is taken.
-
-    Raises:
-        PixelError: not an image, cut short, too large, or without a way to sRGB.
-    """
+    """Decode a file of a format of `schemas.opening.FORMATS` to an upright 8-bit sRGB picture, and say how much of it
+    was transparent. `longest_px`: shrink so that the longest side is at most this; never enlarges. `cover_px`: (height,
+    width) that the result may shrink towards but still covers, a hint for the decoder, which halves a JPEG.
+    `max_pixels`: refuse a larger picture by its header, before any memory is taken. Raises PixelError: not an image,
+    cut short, too large, or without a way to sRGB."""
     try:
         image = open_limited(data, max_pixels=max_pixels)
         seen = appearance_of(image, data)
@@ -135,15 +128,10 @@ def shrunk_size(size: tuple[int, int], longest_px: int) -> tuple[int, int]:
 
 
 def render(image: Image.Image, seen: Appearance, longest_px: int | None = None) -> Picture:
-    """A loaded picture of any mode as upright 8-bit sRGB RGB, and the share of it that was transparent.
-
-    Order matters: the colour space describes the stored channels, so it is applied before the mode changes;
-    transparency is laid on white before neighbours are mixed by shrinking; the orientation is applied last, to the
-    fewest pixels, and leaves no tag behind.
-
-    Raises:
-        RefusedPixels: there is no way to 8-bit sRGB.
-    """
+    """A loaded picture of any mode as upright 8-bit sRGB RGB, and the share of it that was transparent. The order
+    matters: the colour space describes the stored channels, so it is applied before the mode changes; transparency is
+    laid on white before shrinking mixes neighbours; the orientation comes last, on the fewest pixels, and leaves no tag
+    behind. Raises RefusedPixels: there is no way to 8-bit sRGB."""
     if seen.colour.refusal is not None:
         raise RefusedPixels(*seen.colour.refusal)
     original = image

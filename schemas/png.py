@@ -54,17 +54,10 @@ def chunks(data: Sliced) -> Iterator[Chunk]:
 
 
 def tidy(data: Sliced, *, header_only: bool = False) -> Tidy:
-    """The same pixels in a file that a decoder does not refuse for its metadata.
-
-    Metadata is left out: `schemas.metadata` reads it. Chunks whose checksum is wrong, and those that are longer than
-    `MAX_METADATA_BYTES`, are counted. Chunks that pixels depend on stay as they are, damaged or not.
-
-    Args:
-        header_only: stop at the first pixels. No more is read of a file that is read lazily.
-
-    Raises:
-        TooManyParts: the file has more chunks than `schemas.slices.most_parts`.
-    """
+    """The same pixels in a file that a decoder does not refuse for its metadata, which is left out: `schemas.metadata`
+    reads it. Chunks whose checksum is wrong, or that are longer than `MAX_METADATA_BYTES`, are counted; those that
+    pixels depend on stay, damaged or not. `header_only`: stop at the first pixels, also reading. Raises TooManyParts:
+    the file has more chunks than `schemas.slices.most_parts`."""
     pieces, num_left_out, kept_from, at = list[bytes](), 0, 0, len(SIGNATURE)
     alike, most = Counter[bytes](), most_parts(len(data))
     for number, chunk in enumerate(chunks(data)):

@@ -16,12 +16,10 @@ _LONGEST_ABBREVIATION = max(map(len, _ABBREVIATIONS)) + 2
 
 @lru_cache(16)
 def sentence_ends(text: str) -> tuple[int, ...]:
-    """The ends of the sentences of a text: positions behind their last mark and its closing quotes.
-
-    A line break ends one as well. A full stop ends no sentence after an abbreviation or an initial ("St. Paul",
-    "J. Smith"), nor before a small letter ("approx. three"). Takes time linear in the length of the text; the last
-    texts are remembered, since each rule of the gate asks for the sentences of the same caption.
-    """
+    """The ends of the sentences of a text: positions behind their last mark and its closing quotes, and line breaks. A
+    full stop ends no sentence after an abbreviation or an initial ("St. Paul", "J. Smith"), nor before a small letter
+    ("approx. three"). Takes linear time; the last texts are remembered, since each rule of the gate asks for the same
+    caption's."""
     return tuple(match.end() for match in _SENTENCE_END.finditer(text) if _ends_sentence(text, match))
 
 
@@ -41,18 +39,9 @@ def _ends_sentence(text: str, mark: re.Match[str]) -> bool:
 
 
 def fit(text: str, most: int, count: Callable[[Sequence[str]], list[int]]) -> tuple[str, int]:
-    """The longest beginning of a text that has at most `most` tokens and ends with a sentence.
-
-    Where not even the first sentence fits, it ends with a word, and where no word fits, with a character.
-
-    Args:
-        text: normalised, with more tokens than `most`.
-        most: at least 1, so that there is room for the end of the text.
-        count: tokens of each of some texts; a longer beginning must not have fewer.
-
-    Returns:
-        The beginning, without spaces at its end, and its number of tokens.
-    """
+    """The longest beginning of a normalised text that has at most `most` tokens and ends with a sentence, without
+    spaces at its end, and its number of tokens. Where not even the first sentence fits, it ends with a word, and where
+    no word fits, with a character. `count`: tokens of each of some texts; a longer beginning must not have fewer."""
     spaces = (place for place, character in enumerate(text) if character == " ")
     for ends in (sentence_ends(text), list(spaces), list(range(1, len(text)))):
         low, high = 0, len(ends)

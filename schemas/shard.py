@@ -104,13 +104,8 @@ def decode_json(data: bytes) -> SampleMetadata:
 
 
 def content_of(image_sha256: str, text: str, facts: SampleMetadata | Mapping[str, Any]) -> str:
-    """A digest of what training reads of a sample, its picture and its captions, in 16 hex digits.
-
-    Args:
-        image_sha256: of the image member.
-        text: the `.txt` member, or the caption where another member holds it.
-        facts: the `.json` member; only its captions count.
-    """
+    """16 hex digits that digest what training reads of a sample, its picture and its captions. `text`: the `.txt`
+    member, or the caption where another member holds it. `facts`: the `.json` member; only its captions count."""
     written: Any = facts.get("captions_synthetic")  # of a damaged sample it may be any JSON
     first = written[0] if isinstance(written, list) and written else None
     parts = [image_sha256, text, facts.get("caption_raw"), first.get("caption") if isinstance(first, dict) else None]

@@ -49,18 +49,10 @@ DICTIONARIES = ("shard", "image_ext")
 
 
 class ShardIndex:
-    """An index that is read a part and a column at a time, so that 33 million rows need not fit in memory.
-
-    Rows are in tar order (shard, then offset). A part is a row group of the file. Not safe to share between threads.
-
-    Attributes:
-        num_rows: samples.
-        part_starts: (parts + 1,) row at which each part begins; the last entry is `num_rows`.
-        tars: the folder of the tars, seen from the `shards/` folder, where others wrote them; else None.
-
-    Raises:
-        ValueError: there is no index, it is cut short, or it lacks a column of `INDEX_SCHEMA`.
-    """
+    """An index that is read a part (a row group) and a column at a time, so that 33 million rows need not fit in
+    memory. Rows are in tar order (shard, then offset); `part_starts` is (parts + 1,), the row at which each part begins
+    and the number of all. `tars`: their folder, seen from `shards/`, where others wrote them. Not safe to share between
+    threads. Raises ValueError: there is no index, it is cut short, or it lacks a column of `INDEX_SCHEMA`."""
 
     def __init__(self, shards: Path) -> None:
         path = shards / INDEX_FILE

@@ -1,9 +1,6 @@
 """The columns of every table and view of a dataset, with Arrow type and meaning, and how each table is cut into parts.
-
-Every row of every table carries `row_id`: the ordinal of the input in the listing, fixed when the listing is
-taken. It orders rows, joins tables and never repeats, where `image_id` names content: two files with the same
-bytes are two rows with one image_id, and a file that cannot be read is a row with none.
-"""
+Every row carries `row_id`, the ordinal of the input in the listing: it orders rows, joins tables and never repeats,
+where `image_id` names content, which two files may share and a file that cannot be read has not."""
 
 from __future__ import annotations
 

@@ -97,18 +97,11 @@ class Captioner(Protocol):
         ...
 
     def stream(self, questions: Iterator[Question | None]) -> Generator[tuple[str, Answer], None, None]:
-        """The image id and the answer of every question, each as soon as it is there, in any order.
-
-        The same picture and seed always give the same answer. A picture that fails is a `CaptionFailure`.
-
-        Args:
-            questions: advanced by the thread that iterates the answers, whenever there is room in the window. None
-                means that there is no question now, but may be one after the next answer: a refused caption is asked
-                for again. It only comes while something is in flight.
-
-        Raises:
-            CaptionerUnusable: it cannot work at all; the job stops.
-        """
+        """The image id and the answer of every question, each as soon as it is there, in any order; the same picture
+        and seed always give the same answer. `questions` is advanced by the thread that iterates the answers, whenever
+        the window has room. None means that there is no question now, but may be one after the next answer, since a
+        refused caption is asked for again; it only comes while something is in flight. Raises CaptionerUnusable: it
+        cannot work at all; the job stops."""
         ...
 
 
@@ -126,13 +119,9 @@ class InBatches:
 
     @abstractmethod
     def caption(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> Sequence[Answer]:
-        """One answer per picture, in order; the same picture and seed always give the same one.
-
-        Raises:
-            CaptionerUnusable: it cannot work at all; the job stops.
-            ValueError, OSError, RuntimeError: it fails on one of these pictures (`CAPTIONER_ERRORS`). Then it is
-                called with one picture at a time, and the picture that fails alone gets no caption.
-        """
+        """One answer per picture, in order; the same picture and seed always give the same one. An error of
+        `CAPTIONER_ERRORS` is of one of these pictures: then each is asked about alone. Raises CaptionerUnusable: it
+        cannot work at all; the job stops."""
 
     def stream(self, questions: Iterator[Question | None]) -> Generator[tuple[str, Answer], None, None]:
         """The answers, as of `Captioner.stream`, batch by batch."""

@@ -193,14 +193,9 @@ class ChatClient:
         )
 
     async def _post(self, server: Server, body: bytes) -> Generated:
-        """Send one request.
-
-        Raises:
-            ServerBusy: the server is overloaded or slow, cut the connection or sent no chat completion.
-            ServerUnreachable: the server accepts no connection.
-            PictureRefused: the server refuses this picture.
-            CaptionerUnusable: the server refuses every request of this kind.
-        """
+        """Send one request. Raises ServerBusy: the server is overloaded or slow, cut the connection or sent no chat
+        completion. Raises PictureRefused, or CaptionerUnusable: the server refuses this picture, or every request of
+        this kind."""
         async with self._replied(server, "POST", "/chat/completions", body) as (status, content, wait):
             if status != 200:
                 raise status_error(status, content, retry_after_s(wait))

@@ -20,15 +20,9 @@ SHARE_USED = 0.85
 
 
 def batch_size_for(device: torch.device, most_tokens: int, write: Callable[[int], object]) -> int:
-    """The largest batch that the memory of the device should have room for.
-
-    A GPU is tried with one picture and two lengths of caption: what every further token takes is the keys and values
-    of that picture, of all its beams.
-
-    Args:
-        most_tokens: the longest caption, in tokens.
-        write: captions one picture of the largest size there is, in just so many tokens.
-    """
+    """The largest batch that the memory of the device should have room for. A GPU is tried with one picture and two
+    lengths of caption: what every further token takes is the keys and values of that picture, of all its beams.
+    `write`: captions one picture of the largest size there is, in just so many tokens."""
     if device.type != "cuda":
         return ON_CPU
     peaks = []

@@ -65,12 +65,8 @@ def refused_captions(connection: Connection) -> list[Row]:
 
 
 def noun_counts(connection: Connection, limit: int) -> list[tuple[str, str, int, int]]:
-    """The most frequent nouns of each caption source.
-
-    Returns:
-        (caption source, noun, occurrences, images that have it), at most `limit` per source, most frequent first;
-        nouns that occur equally often are in alphabetical order.
-    """
+    """(caption source, noun, occurrences, images that have it): at most `limit` nouns per source, the most frequent
+    first; equally frequent ones in alphabetical order."""
     found: list[tuple[str, str, int, int]] = connection.execute(
         f"""
         SELECT caption_source, noun, num_uses, num_images

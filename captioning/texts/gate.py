@@ -58,17 +58,11 @@ class Judgement:
 def judge(
     answer: str, *, ended: bool = True, languages: Collection[str] | None = ("en",), prompt: str | None = None
 ) -> Judgement:
-    """Unwrap an answer and judge what remains. A judged caption is judged the same again.
-
-    Takes time linear in the length of the text. Of an answer of more than `LONGEST_CAPTION` characters without its
-    thinking, the beginning is judged, and is no caption.
-
-    Args:
-        answer: as it was written, line breaks included: they show Markdown.
-        ended: True if the captioner came to an end by itself, not at its limit of tokens.
-        languages: ISO 639 codes of the languages that are kept; None keeps all.
-        prompt: of the captioner, or a template with `{}` for a part that changes; None without one.
-    """
+    """Unwrap an answer and judge what remains, in time linear in its length; a judged caption is judged the same again.
+    Of an answer of more than `LONGEST_CAPTION` characters without its thinking, the beginning is judged, and is no
+    caption. `answer`: with its line breaks, which show Markdown. `ended`: False where the limit of tokens cut it.
+    `languages`: ISO 639 codes of those that are kept; None keeps all. `prompt`: of the captioner, or a template with
+    `{}` for a part that changes."""
     said, thought = without_thinking(answer) if len(answer) > LONGEST_CAPTION else (answer, ())
     text, cut = unwrap(unescaped(beginning(said)))
     cut = (*thought, *cut)

@@ -60,16 +60,10 @@ _CAPTION_KEYS = ("caption", "description", "detailed_caption", "image_descriptio
 
 
 def unwrap(text: str) -> tuple[str, tuple[str, ...]]:
-    """Take off what an answer holds around its caption, layer by layer.
-
-    These are thinking, JSON, code fences, Markdown's headings, rulers and bold, preambles and offers, quotes around
-    everything, and sentences that vouch for the description. Writing in quotes is taken for none of them. Takes linear
-    time.
-
-    Returns:
-        What remains, and the pieces that were cut off: those before it, in it and after it. What is nothing but a
-        preamble or an offer leaves an empty text.
-    """
+    """Take off what an answer holds around its caption, layer by layer, in linear time: thinking, JSON, code fences,
+    Markdown's headings, rulers and bold, preambles and offers, quotes around everything, and sentences that vouch for
+    the description. Writing in quotes is taken for none of them. Returns what remains, empty where all is preamble or
+    offer, and the pieces that were cut off: those before it, in it and after it."""
     before: list[str] = []
     inside: list[str] = []
     after: list[str] = []

@@ -94,11 +94,8 @@ class ShareCaptioner:
 
     @torch.inference_mode()
     def prompt(self, pixel_values: Tensor, ids_before: Tensor, ids_after: Tensor) -> Tensor:
-        """Embeddings of the text before, the flags around the picture, and the text after: (B, L, hidden).
-
-        Args:
-            ids_before, ids_after: (L1,) and (L2,), or (B, L1) and (B, L2).
-        """
+        """Embeddings of the text before, the flags around the picture, and the text after: (B, L, hidden). The ids are
+        (L1,) and (L2,), or (B, L1) and (B, L2)."""
         before, after = (torch.as_tensor(ids, device=self.device) for ids in (ids_before, ids_after))
         return self.model.prompt(self.encode_image(pixel_values), before, after)
 
@@ -127,17 +124,9 @@ class ShareCaptioner:
     def generate(
         self, images: Sequence[Image.Image], seeds: Sequence[int], decoding: Decoding | None = None
     ) -> list[Generated]:
-        """One caption per picture; the same picture, seed and decoding give the same text in any batch.
-
-        Args:
-            images: as of `prompts`.
-            seeds: one number per picture; `greedy` ignores them.
-            decoding: None is the published one.
-
-        Raises:
-            ValueError: there are not as many seeds as pictures, or no tokenizer that fits.
-            RuntimeError: the device ran out of memory.
-        """
+        """One caption per picture; the same picture, seed and decoding give the same text in any batch. No decoding is
+        the published one; `greedy` ignores the seeds. Raises ValueError: there are not as many seeds as pictures, or no
+        tokenizer that fits. Raises RuntimeError: the device ran out of memory."""
         if len(images) != len(seeds):
             raise ValueError(f"{len(images)} pictures, {len(seeds)} seeds")
         if not images:

@@ -58,16 +58,10 @@ class InternLM(LlamaForCausalLM):
         batch_size: int,
         **kwargs: Any,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The K next tokens of each picture's beams, drawn without replacement: the draw inside `generate`.
-
-        Args:
-            accumulated_log_probs: (B, num_beams * V); minus infinity where a token may not come.
-            running_sequences: (B, num_beams, L), written up to `cur_len`.
-            running_beam_indices: (B, num_beams, L - prompt), the beam that each token was added to.
-
-        Returns:
-            (B, K) log probabilities, likeliest first, and the K sequences and indices with the new token.
-        """
+        """The draw inside `generate`: the K next tokens of each picture's beams, without replacement.
+        `accumulated_log_probs` is (B, num_beams * V), minus infinity where a token may not come; `running_sequences`
+        (B, num_beams, L); `running_beam_indices` (B, num_beams, L - prompt), the beam that each token was added to.
+        Returns (B, K) log probabilities, likeliest first, and the K sequences and indices with the new token."""
         if self.dice is None:
             return super()._get_top_k_continuations(
                 accumulated_log_probs,

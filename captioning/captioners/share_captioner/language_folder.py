@@ -56,20 +56,11 @@ def models_folder() -> Path:
 
 
 def language_folder(blueprint: Blueprint, rotary: Rotary, dtype: str, models: Path | None = None) -> Path:
-    """The language model as a folder of `LlamaForCausalLM`, written unless it is there.
-
-    Its name digests the weights and all that shapes it, so one folder serves every job. Another process that writes it
-    at the moment is waited for; one that was killed leaves no config.json, and its folder is written anew.
-
-    Args:
-        rotary: `reference` writes the rounded frequencies of the checkpoint as factors of `longrope`, which divide the
-            exact ones.
-        dtype: `fp32`, `bf16` or `fp16`.
-        models: the folder that holds it; None is `models_folder`.
-
-    Raises:
-        ValueError: the checkpoint is damaged, or the disk has no room for it.
-    """
+    """The language model as a folder of `LlamaForCausalLM`, written unless it is there. Its name digests the weights
+    and all that shapes it, so one folder serves every job. Another process that writes it at the moment is waited for;
+    one that was killed leaves no config.json, and its folder is written anew. With the rotary `reference` the rounded
+    frequencies of the checkpoint become factors of `longrope`, which divide the exact ones. Raises ValueError: the
+    checkpoint is damaged, or the disk has no room for it."""
     config = llama_config(blueprint, rotary, dtype)
     name = fingerprint([weights_digest(blueprint.files.paths), config, blueprint.lora_scale])
     folder = (models or models_folder()) / f"share-captioner-language-{name}"

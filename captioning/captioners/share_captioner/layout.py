@@ -43,13 +43,8 @@ class TensorSource:
 
 
 def source_of(ours: str, published: Collection[str], lora_scale: float) -> TensorSource:
-    """The published tensors that a tensor of the model is made of.
-
-    Args:
-        ours: its name in the model's state dict.
-        published: the names in the files, which show whether a matrix has a LoRA pair.
-        lora_scale: alpha / rank, the factor of a LoRA pair's product.
-    """
+    """The published tensors that a tensor of the model is made of. `published`: the names in the files, which show
+    whether a matrix has a LoRA pair. `lora_scale`: alpha / rank, the factor of the pair's product."""
     name = published_name(ours)
     if name.endswith(".attn.qkv.bias"):
         stem = name.removesuffix("qkv.bias")

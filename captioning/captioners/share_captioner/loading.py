@@ -106,21 +106,10 @@ def load_model(
     *,
     language: bool = True,
 ) -> ShareCaptionerModel:
-    """The model with the weights of `files`, ready to infer.
-
-    Each tensor goes from the file to the device before the next is read, so that the host needs little memory
-    besides the model's own.
-
-    Args:
-        rotary: `reference` takes the rotary frequencies of the file, which the published one rounded to bfloat16;
-            `exact` computes them.
-        dtype: `fp32`, `bf16` or `fp16`; None keeps the file's.
-        overrides: keys of config.json to be taken instead of the file's.
-        language: False leaves the language model without weights, all but the embeddings of its prompt.
-
-    Raises:
-        ValueError: the files are not this model's: names, shapes or values.
-    """
+    """The model with the weights of `files`, ready to infer; arguments as of `ShareCaptioner.load`. Each tensor goes
+    from the file to the device before the next is read, so that the host needs little memory besides the model's own.
+    Without `language` that model has no weights but the embeddings of its prompt. Raises ValueError: the files are not
+    this model's: names, shapes or values."""
     if rotary not in ("reference", "exact"):
         raise ValueError(f"rotary={rotary!r}: one of reference, exact")
     if dtype is not None and dtype not in DTYPES:

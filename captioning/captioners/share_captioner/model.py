@@ -81,12 +81,8 @@ class ShareCaptionerModel(nn.Module):
         return self.projection(self.connector(vision))
 
     def prompt(self, image_embeds: Tensor, ids_before: Tensor, ids_after: Tensor) -> Tensor:
-        """Text, start flag, picture, end flag, text: (B, L, hidden), the same L for every picture.
-
-        Args:
-            image_embeds: (B, queries, hidden).
-            ids_before, ids_after: (L1,) and (L2,), or (B, L1) and (B, L2).
-        """
+        """Text, start flag, picture, end flag, text: (B, L, hidden), the same L for every picture. `image_embeds` is
+        (B, queries, hidden); the ids are (L1,) and (L2,), or (B, L1) and (B, L2)."""
         batch = len(image_embeds)
         embed = self.language.get_input_embeddings()
         before, after = (embed(ids).expand(batch, -1, -1) for ids in (ids_before, ids_after))

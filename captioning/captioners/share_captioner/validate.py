@@ -50,21 +50,11 @@ def validate(
     device: str = "cpu",
     batch_size: int = 4,
 ) -> list[ResamplerReading]:
-    """The mean teacher-forced log likelihood of published captions under every reading, best first.
-
-    The weights are loaded once and the vision tower runs once per picture; a reading costs one pass of the language
-    model over prompt and caption.
-
-    Args:
-        folder: as `ShareCaptioner.load` takes it.
-        pairs: pictures with captions that this very model has written, such as those of the published
-            share-captioner_coco_lcs_sam_1246k_1107.json; some dozens decide the number of heads, the finer choices may
-            need hundreds.
-        batch_size: pictures that go through the vision tower together.
-
-    Raises:
-        ValueError: there are no pairs, a picture cannot be read, or the folder holds no Share-Captioner.
-    """
+    """The mean teacher-forced log likelihood of published captions under every reading, best first. The weights are
+    loaded once and the vision tower runs once per picture; a reading costs one pass of the language model over prompt
+    and caption. `pairs`: pictures with captions that this very model has written; some dozens decide the number of
+    heads, the finer choices may need hundreds. Raises ValueError: there are no pairs, a picture cannot be read, or the
+    folder holds no Share-Captioner."""
     if not pairs:
         raise ValueError("no pairs of picture and caption to validate with")
     captioner = ShareCaptioner.load(folder, rotary, dtype=dtype, device=device)
@@ -98,34 +88,20 @@ def validate(
 def validate_weights(
     given: str, captions: Path, images: Path | None, limit: int, device: str, console: Console
 ) -> None:
-    """The command `sigma captioner validate`: read the pairs, score every reading, print the table.
-
-    Args:
-        given: a folder or hub id, as `caption.share_captioner.weights` takes it.
-        captions, images, limit: as of `read_pairs`.
-        device: auto, cpu, mps, cuda or cuda:N.
-
-    Raises:
-        ValueError: as of `validate` and `read_pairs`; or the weights or the device are not here.
-    """
+    """The command `sigma captioner validate`: read the pairs, score every reading, print the table. Arguments as of
+    `find_model` and `read_pairs`. Raises ValueError: as of `validate` and `read_pairs`; or the weights or the device
+    are not here."""
     folder = find_weights(given, SHARE_CAPTIONER, "FOLDER")
     pairs = read_pairs(captions, images, limit)
     print_rows(validate(folder, pairs, device=str(choose_device(device, "--device"))), console)
 
 
 def read_pairs(captions: str | Path, images: str | Path | None = None, limit: int | None = None) -> list[Pair]:
-    """Pictures and the captions published for them.
-
-    Args:
-        captions: a folder of pictures, each with its caption in a `.txt` of the same name; a `.tsv` of
-            `picture<TAB>caption` lines; or a `.json` as ShareGPT4V publishes it, a list of objects whose `image` is
-            the picture and whose last turn in `conversations` is the caption.
-        images: the folder of the pictures of a `.tsv` or `.json`; None is the folder of that file.
-        limit: takes only this many, the first whose picture is there.
-
-    Raises:
-        ValueError: the captions cannot be read, or no picture of theirs is there.
-    """
+    """Pictures and the captions published for them. `captions`: a folder of pictures, each with its caption in a `.txt`
+    of the same name; a `.tsv` of `picture<TAB>caption` lines; or a `.json` as ShareGPT4V publishes it, a list of
+    objects whose `image` is the picture and whose last turn in `conversations` is the caption. `images`: the folder of
+    the pictures of a `.tsv` or `.json`; None is that file's. `limit`: the first so many whose picture is there. Raises
+    ValueError: the captions cannot be read, or no picture of theirs is there."""
     source = Path(captions)
     root = source.parent if images is None else Path(images)
     try:

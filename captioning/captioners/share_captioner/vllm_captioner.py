@@ -43,16 +43,9 @@ class VllmCaptioner(RecipeModel):
         device: str = "auto",
         start: Callable[..., LanguageEngine] = VllmEngine,
     ) -> None:
-        """Load the model and start the engine. The first time on a machine the language half is written to its disk.
-
-        Args:
-            device: auto, cpu or cuda.
-            start: makes the engine; arguments as of `VllmEngine`.
-
-        Raises:
-            ValueError: vLLM, the weights or the device are not here, a caption may be longer than the model can read,
-                or the device has no room.
-        """
+        """Load the model and start the engine by `start`. The first time on a machine the language half is written to
+        its disk. Raises ValueError: vLLM, the weights or the device are not here, a caption may be longer than the
+        model can read, or the device has no room."""
         super().__init__(section, device, language=False)
         place = self.model.device
         if place.type == "mps" or (place.index or 0) > 0:

@@ -70,19 +70,11 @@ class VllmEngine:
         prompt_length: int,
         memory_share: float | None = None,
     ) -> None:
-        """Load the language model.
-
-        Args:
-            folder: holds a `LlamaForCausalLM`.
-            decoding: greedy or sampled.
-            stops: the ids after which a caption is complete; without any, each is as long as may be.
-            at_once: captions that are written at once, where memory has room for as many.
-            prompt_length: of every prompt.
-            memory_share: share of the GPU's memory that vLLM takes; None takes what is free, less `LEFT_FREE`.
-
-        Raises:
-            ValueError: vLLM cannot be imported or is one for another device, or this one has no room.
-        """
+        """Load the language model of a folder, a `LlamaForCausalLM`. `stops`: the ids after which a caption is
+        complete; without any, each is as long as may be. `at_once`: captions that are written at once, where memory has
+        room for as many. `prompt_length`: of every prompt. `memory_share`: of the GPU, for vLLM; None takes what is
+        free, less `LEFT_FREE`. Raises ValueError: vLLM cannot be imported or is one for another device, or this one has
+        no room."""
         vllm = _imported(device)
         self._embeds, self._errors = vllm.embeds_input, (vllm.VLLMError, RuntimeError, ValueError)
         self._sampling = _sampling(vllm.SamplingParams, vllm.RequestOutputKind, decoding, stops)
