@@ -57,16 +57,9 @@ class Network:
 
 
 def inception(protocol: str, device: str = "auto", loaded: Inception | None = None) -> Network:
-    """The network of FID, 2,048 features a picture.
-
-    Args:
-        protocol: one of `INCEPTION_PROTOCOLS`.
-        device: as of `choose_device`.
-        loaded: one that is loaded already; None loads it.
-
-    Raises:
-        ValueError: there is no such protocol or device, or the weights are not on this machine.
-    """
+    """The network of FID, 2,048 features a picture. `protocol`: one of `INCEPTION_PROTOCOLS`. `device`: as of
+    `choose_device`. `loaded`: one that is loaded already; None loads it. Raises ValueError: there is no such protocol
+    or device, or the weights are not on this machine."""
     import torch
 
     from evaluation.inception import Inception
@@ -118,18 +111,10 @@ def inception_features(
     threads: int = 4,
     batch: int = BATCH,
 ) -> Features:
-    """The 2,048 features of FID, of encoded pictures in any format that Sigma reads.
-
-    Memory: the features, and four batches of pictures.
-
-    Args:
-        pictures: the bytes of each file, taken a bounded number ahead.
-        protocol, network, device: as of `inception`.
-        threads: of decoding and resizing.
-
-    Raises:
-        ValueError: as `inception`, or no picture can be read.
-    """
+    """The 2,048 features of FID, of encoded pictures in any format that Sigma reads. Memory: the features, and four
+    batches of pictures. `pictures`: the bytes of each file, taken a bounded number ahead. `protocol`, `network`,
+    `device`: as of `inception`. `threads`: of decoding and resizing. Raises ValueError: as `inception`, or no picture
+    can be read."""
     return features_of(pictures, inception(protocol, device, network), threads=threads, batch=batch)
 
 

@@ -108,17 +108,9 @@ def frechet_distance(mu1: Rows, sigma1: Rows, mu2: Rows, sigma2: Rows) -> float:
 
 def jackknife(parts: Sequence[Moments], mu: Rows, sigma: Rows) -> float:
     """The standard error of the distance of all the parts' rows to a reference, from the values without one part each.
-
     Parts should be of about one size, and drawn by chance. The error is of which pictures were drawn; that a distance
-    falls with the number of pictures is not in it.
-
-    Args:
-        parts: at least two; ten are usual.
-        mu, sigma: of the reference, as of `frechet_distance`.
-
-    Raises:
-        ValueError: there are fewer parts, or as `frechet_distance`.
-    """
+    falls with the number of pictures is not in it. `parts`: at least two; ten are usual. `mu`, `sigma`: of the
+    reference, as of `frechet_distance`. Raises ValueError: there are fewer parts, or as `frechet_distance`."""
     if len(parts) < 2:
         raise ValueError(f"a jackknife needs at least 2 parts, and there is {len(parts)}")
     mean, cov = _moments_of_use(mu, sigma, ("mu", "sigma"))
@@ -132,17 +124,10 @@ def jackknife(parts: Sequence[Moments], mu: Rows, sigma: Rows) -> float:
 
 
 def distance_of_few(x: Rows, y: Rows, groups: int) -> tuple[float, float]:
-    """The distance of features x (n, d) to y (m, d), one with no more rows than features, and its standard error.
-
-    The rows themselves are the factors of their covariances, so nothing of (d, d) is taken apart: what takes minutes
-    by way of moments takes a second, and no rank is guessed.
-
-    Args:
-        groups: parts of x for the jackknife, at least two.
-
-    Raises:
-        ValueError: x or y is not at least two rows of finite numbers, or a group would leave fewer.
-    """
+    """The distance of features x (n, d) to y (m, d), one with no more rows than features, and its standard error. The
+    rows themselves are the factors of their covariances, so nothing of (d, d) is taken apart: what takes minutes by way
+    of moments takes a second, and no rank is guessed. `groups`: parts of x for the jackknife, at least two. Raises
+    ValueError: x or y is not at least two rows of finite numbers, or a group would leave fewer."""
     rows, other = as_finite(as_rows(x, "x"), "x"), _Factor.of(as_finite(as_rows(y, "y"), "y"))
     places = np.array_split(np.arange(len(rows)), groups)
     values = [_Factor.of(np.delete(rows, place, axis=0)).distance(other) for place in places]
@@ -202,13 +187,10 @@ def _moments_of_use(mu: Rows, sigma: Rows, names: tuple[str, str]) -> tuple[np.n
 
 
 def _trace_of_root(cov1: np.ndarray, cov2: np.ndarray) -> float:
-    """tr (cov1 cov2)^(1/2).
-
-    cov1 cov2 has the eigenvalues of L' cov2 L where cov1 = L L', which is symmetric: a Cholesky factor and
-    eigenvalues alone, a tenth of what a square root of the product costs. Small eigenvalues come out with an error of
-    the size of rounding of the largest, which the root makes larger: where that counts, the singular values of A' B
-    are taken, with cov1 = A A' and cov2 = B B', which need no root.
-    """
+    """tr (cov1 cov2)^(1/2). cov1 cov2 has the eigenvalues of L' cov2 L where cov1 = L L', which is symmetric: a
+    Cholesky factor and eigenvalues alone, a tenth of what a square root of the product costs. Small eigenvalues come
+    out with an error of the size of rounding of the largest, which the root makes larger: where that counts, the
+    singular values of A' B are taken, with cov1 = A A' and cov2 = B B', which need no root."""
     factor, failed = torch.linalg.cholesky_ex(torch.from_numpy(cov1))
     if not failed:
         product = factor.T @ (torch.from_numpy(cov2) @ factor)

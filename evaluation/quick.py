@@ -11,10 +11,7 @@ MEASURES = ("fid", "kid", "precision", "recall", "clip_score")
 
 class QuickEvaluation:
     """What `train` calls at the steps of `recipe.evaluation`. Networks and reference are loaded at the first one.
-
-    Attributes:
-        missing: why nothing can be measured, with the command that mends it; none where something can.
-    """
+    `missing`: why nothing can be measured, with the command that mends it; none where something can."""
 
     def __init__(self, recipe: TrainingRecipe) -> None:
         self._recipe = recipe

@@ -41,14 +41,10 @@ class Result:
 
 
 def compare(generated: Features, reference: Features, *, allow_missing: bool = False) -> list[Result]:
-    """FID, KID, precision and recall of pictures against a reference.
-
-    FID's error is that of the pictures that were drawn, by a jackknife over ten groups in the order of the pictures.
-    KID is the mean over subsets of 1,000, or of as many as the smaller side has, which its name says.
-
-    Raises:
-        ValueError: the networks or protocols differ, a picture could not be read, or a side has fewer than 4 pictures.
-    """
+    """FID, KID, precision and recall of pictures against a reference. FID's error is that of the pictures that were
+    drawn, by a jackknife over ten groups in the order of the pictures. KID is the mean over subsets of 1,000, or of as
+    many as the smaller side has, which its name says. Raises ValueError: the networks or protocols differ, a picture
+    could not be read, or a side has fewer than 4 pictures."""
     for what in ("network", "protocol"):
         one, two = getattr(generated, what), getattr(reference, what)
         if one != two:

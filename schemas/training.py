@@ -304,12 +304,8 @@ class Distil(StrictModel):
 
 @dataclass(frozen=True)
 class Sampling:
-    """How pictures of a stage are drawn.
-
-    Attributes:
-        guidance: of a second pass per step, for the null caption; None where there is no such pass.
-        timestep: noise level that a few-step model takes pure noise for; None for a DPM-Solver++.
-    """
+    """How pictures of a stage are drawn. `guidance`: of a second pass per step, for the null caption; None where there
+    is no such pass. `timestep`: noise level that a few-step model takes pure noise for; None for a DPM-Solver++."""
 
     steps: int
     guidance: float | None

@@ -117,14 +117,9 @@ def predict(
     resident: int = 0,
 ) -> Peak:
     """Peak memory of one process's training step; what is kept grows with `batch`, its pictures per forward pass.
-
-    Args:
-        grid: (rows, columns) of image tokens.
-        text_tokens: tokens of the longest caption.
-        average: whether a running average of the weights is kept.
-        stacked_update: whether CAME updates all tensors of a shape at once, as it does on a GPU.
-        resident: bytes of anything else on the device.
-    """
+    `grid`: (rows, columns) of image tokens. `text_tokens`: tokens of the longest caption. `average`: whether a running
+    average of the weights is kept. `stacked_update`: whether CAME updates all tensors of a shape at once, as it does on
+    a GPU. `resident`: bytes of anything else on the device."""
     element = BF16 if bf16 else FP32
     with torch.device("meta"):
         parameters = list(PixArt(config).parameters())

@@ -43,15 +43,10 @@ def kv_tokens(config: PixArtConfig, layer: int, grid: tuple[int, int]) -> int:
 
 
 def forward_flops(config: PixArtConfig, grid: tuple[int, int], text_tokens: int) -> int:
-    """FLOPs of one forward pass of one picture; a multiply-add counts as two.
-
-    Matrix products and convolutions, as `torch.utils.flop_counter.FlopCounterMode` counts them: no norm, softmax,
-    activation or other elementwise work.
-
-    Args:
-        grid: (rows, columns) of image tokens: latent cells over the patch size.
-        text_tokens: caption tokens that are computed, padding included where there is any.
-    """
+    """FLOPs of one forward pass of one picture; a multiply-add counts as two. Matrix products and convolutions, as
+    `torch.utils.flop_counter.FlopCounterMode` counts them: no norm, softmax, activation or other elementwise work.
+    `grid`: (rows, columns) of image tokens: latent cells over the patch size. `text_tokens`: caption tokens that are
+    computed, padding included where there is any."""
     c = config.hidden_size
     n = grid[0] * grid[1]
     inner = int(c * config.mlp_ratio)

@@ -18,14 +18,8 @@ GRID = "grid"
 
 @dataclass(frozen=True)
 class Cell:
-    """One thing to train.
-
-    Attributes:
-        name: says what is changed, and names the folder.
-        stage: knobs of the stage with other values.
-        latents: the same of the section `latents`.
-        operator: as of `remodelling`.
-    """
+    """One thing to train. `name`: says what is changed, and names the folder. `stage`: knobs of the stage with other
+    values. `latents`: the same of the section `latents`. `operator`: as of `remodelling`."""
 
     name: str
     stage: Mapping[str, Any] = field(default_factory=dict)
@@ -35,11 +29,8 @@ class Cell:
 
 @dataclass(frozen=True)
 class Block:
-    """Cells that differ in one thing; the others are compared with the first.
-
-    Attributes:
-        labels: what each is called in a table.
-    """
+    """Cells that differ in one thing; the others are compared with the first. `labels`: what each is called in a
+    table."""
 
     title: str
     labels: tuple[str, ...]

@@ -31,11 +31,8 @@ class Difference:
 
 
 def paired_difference(cell: Sequence[float], reference: Sequence[float]) -> Difference:
-    """Seed by seed, because cells of one seed see the same batches and noise.
-
-    Args:
-        cell, reference: one value per seed, in the same order; at least three.
-    """
+    """Seed by seed, because cells of one seed see the same batches and noise. `cell`, `reference`: one value per seed,
+    in the same order; at least three."""
     differences = [a - b for a, b in zip(cell, reference, strict=True)]
     assert len(differences) >= 3
     mean = statistics.fmean(differences)

@@ -91,15 +91,9 @@ class SampleCache:
 
 
 class Loader:
-    """Iterates over the batches of one process from a given step on.
-
-    Args:
-        pin: give batches in page-locked memory, for a GPU.
-
-    Attributes:
-        waited_s: seconds that the training loop has waited for data so far.
-        num_damaged: samples that could not be used so far, each named in the log once.
-    """
+    """Iterates over the batches of one process from a given step on. `pin`: give batches in page-locked memory, for a
+    GPU. `waited_s`: seconds that the training loop has waited for data so far. `num_damaged`: samples that could not be
+    used so far, each named in the log once."""
 
     def __init__(
         self,

@@ -35,27 +35,16 @@ class DamagedSample(ValueError):
 
 @dataclass(frozen=True)
 class Sample(Captions):
-    """A training picture and its captions.
-
-    Attributes:
-        pixels: (3, height, width) uint8, cropped.
-    """
+    """A training picture and its captions. `pixels`: (3, height, width) uint8, cropped."""
 
     image_id: str
     pixels: Pixels
 
 
 class ShardReader:
-    """Reads samples of the selected index rows. Safe to share between threads.
-
-    Args:
-        rows: the selection, or an index as a table.
-        cut: cuts captions that the mix has not cut.
-        copies: where the dataset is in a store.
-
-    Attributes:
-        folder: the tars' folder.
-    """
+    """Reads samples of the selected index rows. Safe to share between threads. `rows`: the selection, or an index as a
+    table. `cut`: cuts captions that the mix has not cut. `copies`: where the dataset is in a store. `folder`: the tars'
+    folder."""
 
     def __init__(
         self, shards: Path, rows: Selection | pa.Table, cut: Cut = by_words, copies: Copies | None = None

@@ -32,11 +32,8 @@ class CaptionsOf(Protocol):
 
 @dataclass(frozen=True)
 class TrainingSample:
-    """A picture and its captions, encoded or not.
-
-    Attributes:
-        picture: pixels (3, height, width) uint8, or stored moments (1 or 2, channels, h, w), float32 or bfloat16.
-    """
+    """A picture and its captions, encoded or not. `picture`: pixels (3, height, width) uint8, or stored moments (1 or
+    2, channels, h, w), float32 or bfloat16."""
 
     image_id: str
     picture: Tensor
@@ -44,12 +41,8 @@ class TrainingSample:
 
 
 class Source:
-    """Reads samples of the index rows. Safe to share between threads.
-
-    Args:
-        latents, text: sets of features to use; None is the shard's own picture or captions.
-        cache: copies what is in a store.
-    """
+    """Reads samples of the index rows. Safe to share between threads. `latents`, `text`: sets of features to use; None
+    is the shard's own picture or captions. `cache`: copies what is in a store."""
 
     def __init__(
         self,

@@ -32,15 +32,10 @@ the colours and shapes that one sees."""
 
 
 class BlockDCT:
-    """Keeps the lowest cosine coefficients of every 8x8 block of Y, Cb and Cr.
-
-    Coefficients are taken in order of frequency, where one of Cb or Cr counts double, so that 12 channels are
-    6 of Y and 3 each of Cb and Cr. `decode` inverts `encode` up to the coefficients that were dropped.
-
-    Args:
-        mixed: turn the channels into each other by the orthonormal cosine matrix over them: the same pictures in other
-            latents, as another VAE has them.
-    """
+    """Keeps the lowest cosine coefficients of every 8x8 block of Y, Cb and Cr. Coefficients are taken in order of
+    frequency, where one of Cb or Cr counts double, so that 12 channels are 6 of Y and 3 each of Cb and Cr. `decode`
+    inverts `encode` up to the coefficients that were dropped. `mixed`: turn the channels into each other by the
+    orthonormal cosine matrix over them: the same pictures in other latents, as another VAE has them."""
 
     scale = 1.0
 

@@ -35,12 +35,8 @@ BINNED_SAMPLE_SIZES = (32, 64, 128, 256)
 
 @dataclass(frozen=True)
 class StoredModel:
-    """Weights as a file or folder holds them.
-
-    Attributes:
-        weights: in the official layout, without the position table.
-        notes: for the user, one sentence each.
-    """
+    """Weights as a file or folder holds them. `weights`: in the official layout, without the position table. `notes`:
+    for the user, one sentence each."""
 
     path: Path
     weights: dict[str, Tensor]
@@ -51,16 +47,10 @@ class StoredModel:
 def read_model(
     source: Path, *, drop_kv_compression: bool = False, ema: bool = True, hints: Hints | None = None
 ) -> StoredModel:
-    """Read weights of any known layout, and infer their architecture.
-
-    Args:
-        drop_kv_compression: leave the weights of KV compression out; the model then answers differently.
-        ema: of our checkpoints take the average.
-        hints: knobs that the source does not say, or says wrongly.
-
-    Raises:
-        ValueError: the source cannot be read, or a key is missing, unexpected or of another shape.
-    """
+    """Read weights of any known layout, and infer their architecture. `drop_kv_compression`: leave the weights of KV
+    compression out; the model then answers differently. `ema`: of our checkpoints take the average. `hints`: knobs that
+    the source does not say, or says wrongly. Raises ValueError: the source cannot be read, or a key is missing,
+    unexpected or of another shape."""
     origin = str(source)
     weights = read_weights(source, ema=ema)
     notes: tuple[str, ...] = ()

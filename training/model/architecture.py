@@ -22,12 +22,8 @@ MAX_CAPTION_TOKENS = 300
 
 @dataclass(frozen=True)
 class Hints:
-    """Knobs that the shapes of tensors do not determine; None is unknown.
-
-    Attributes:
-        image_size: px per side of the square training resolution.
-        pe_interpolation: image_size / 512 in PixArt-Σ, and so where None.
-    """
+    """Knobs that the shapes of tensors do not determine; None is unknown. `image_size`: px per side of the square
+    training resolution. `pe_interpolation`: image_size / 512 in PixArt-Σ, and so where None."""
 
     num_heads: int | None = None
     image_size: int | None = None

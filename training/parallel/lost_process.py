@@ -35,17 +35,10 @@ SIGNS_OF_A_FULL_MEMORY = ("can't allocate memory", "out of memory")
 
 
 class StopSignal:
-    """SIGTERM and Ctrl-C: they end the process at once, and inside the loop once its step is stored.
-
-    torchrun sends SIGTERM to the processes that are left when one is lost, and a batch system before it takes a
-    machine away.
-
-    Args:
-        patience_s: from a signal inside the loop to an exit without a checkpoint.
-
-    Attributes:
-        received: the name of the signal that the loop is to end for.
-    """
+    """SIGTERM and Ctrl-C: they end the process at once, and inside the loop once its step is stored. torchrun sends
+    SIGTERM to the processes that are left when one is lost, and a batch system before it takes a machine away.
+    `patience_s`: from a signal inside the loop to an exit without a checkpoint. `received`: the name of the signal that
+    the loop is to end for."""
 
     def __init__(self, rank: int = 0, size: int = 1, patience_s: float = GRACE_S) -> None:
         self.process = f"process {rank} of {size}"
