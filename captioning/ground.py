@@ -170,7 +170,6 @@ class Grounder:
         return columns
 
     def _sentences(self, said: Said, words: Embeddings, picture: Embeddings) -> dict[str, Any]:
-        """The columns of CLIP."""
         scores = cosine(words, picture)[:, 0].tolist()
         lowest = min(range(len(scores)), key=scores.__getitem__)
         return {
@@ -184,7 +183,6 @@ class Grounder:
         }
 
     def _nouns(self, distinct: list[str], scores: list[float]) -> dict[str, Any]:
-        """The columns of the detector."""
         assert self._detector is not None
         ungrounded = [
             noun for noun, score in zip(distinct, scores, strict=True) if score < self._section.min_noun_score

@@ -19,7 +19,6 @@ class Meter:
         """Seconds of the blocks that were timed within the one that is being timed."""
 
     def add(self, **counts: float) -> None:
-        """Add to the counts of these names."""
         for name, count in counts.items():
             self._counts[name] = self._counts.get(name, 0) + count
 

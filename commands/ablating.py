@@ -19,8 +19,6 @@ if TYPE_CHECKING:  # imported where they are used: the command starts fast
 
 
 class ClaimName(StrEnum):
-    """The weak-to-strong claims."""
-
     positions = "positions"
     conv_avg_init = "conv-avg-init"
     vae = "vae"

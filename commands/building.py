@@ -75,7 +75,6 @@ def work(
 
 
 def show_built(recipe: DataRecipe, built: Built) -> None:
-    """Show what came of a build."""
     from commands.console import ledger_table
 
     if not built.results:

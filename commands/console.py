@@ -35,10 +35,7 @@ QUIET_LINE_EVERY_S = 30.0
 
 
 class RateColumn(ProgressColumn):
-    """Rows per second."""
-
     def render(self, task: Task) -> Text:
-        """The rate of a task, once there is one."""
         speed = task.finished_speed or task.speed
         return Text("" if not speed else f"{speed:,.1f}/s", style="cyan")
 
@@ -56,8 +53,6 @@ class LeftColumn(ProgressColumn):
 
 @dataclass
 class _Running:
-    """A job in progress."""
-
     bar: TaskID
     begun: float
     steps: int = 0

@@ -68,7 +68,6 @@ def run_evaluation(
 
 
 def show_results(rows: Sequence[dict[str, Any]]) -> None:
-    """Show the table of results, block by block."""
     from evaluation.table import blocks
 
     if not rows:

@@ -33,8 +33,6 @@ if TYPE_CHECKING:  # imported where they are used: the command starts fast
 
 
 class Kind(StrEnum):
-    """The kinds of features."""
-
     text = "text"
     latents = "latents"
 
@@ -185,8 +183,6 @@ def sample(
 
 
 class LayoutName(StrEnum):
-    """The layouts that weights are written in."""
-
     sigma = "sigma"
     official = "official"
     diffusers = "diffusers"

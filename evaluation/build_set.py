@@ -39,8 +39,6 @@ Pipeline = Callable[[DataRecipe], list[Job]]
 
 
 class Made(NamedTuple):
-    """A finished set."""
-
     folder: Path
     digest: str
     num_prompts: int
@@ -143,7 +141,6 @@ def _recipe(of_dataset: DataRecipe, out: Path, knobs: EvaluationSet) -> DataReci
 
 
 def _row(picture: dict[str, Any]) -> dict[str, Any]:
-    """The row of `prompts.jsonl`."""
     name, category = picture["image_id"], picture["category"]
     file = f"imgs/{category}/{name}.{shard.extension(picture['format'])}"
     return {

@@ -97,7 +97,6 @@ def find_network(given: str | None, published: Weight, key: str) -> tuple[Path, 
 
 
 def load_clip(given: str | None, device: str) -> Clip:
-    """The CLIP of `metrics.clip`."""
     return Clip.load(given, "metrics.clip", device)
 
 
@@ -106,7 +105,6 @@ def _load_cmmd(given: str | None, device: str) -> Network:
 
 
 def features_job(root: Path, model: str, wanted: Wanted, per_prompt: int, run: Run) -> MapJob:
-    """The job that shows a model's pictures to a network."""
     table, pictures = wanted.table(model), pictures_table(model)
     knobs = {"network": wanted.name, "protocol": wanted.protocol}
     is_clip = wanted.protocol == "clip"
@@ -134,7 +132,6 @@ class PictureFeatures:
         self._network = loaded
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
-        """The features of a part."""
         rows = inputs[self._pictures].to_pylist()
         found = []
         for row, features in measured(self._root, rows, self._network, self._threads):
@@ -155,7 +152,6 @@ class Agreements:
         self._clip, self._network = loaded, of_clip(loaded)
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
-        """The cosines of a part."""
         from evaluation.clip_score import clip_score
 
         rows = inputs[self._pictures].to_pylist()

@@ -26,7 +26,6 @@ Pixels = NDArray[np.uint8]
 
 
 def pictures_table(model: str) -> str:
-    """The table of a model's pictures."""
     return f"pictures/{model}"
 
 
@@ -71,7 +70,6 @@ def as_jpeg(data: bytes, quality: int = 75) -> bytes:
 
 
 def pixel_digest(pixels: Pixels) -> str:
-    """sha256 of a picture's size and pixels."""
     digest = hashlib.sha256(f"{pixels.shape[1]}x{pixels.shape[0]}".encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()

@@ -48,7 +48,6 @@ class PicturesJob(MapJob):
 
 
 def samples_folder(root: Path, table: str) -> Path:
-    """The folder of the tars of a model."""
     return root / SAMPLES / table.partition("/")[2]
 
 
@@ -213,7 +212,6 @@ class TakenPictures:
         self._found = None if folder is None else pictures_by_name(Path(folder))
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
-        """Look at the pictures of a part."""
         rows = [{"number": number, **prompt} for prompt in inputs["prompts"].to_pylist()
                 for number in range(self._per_prompt)]  # fmt: skip
         found = list[dict[str, Any]]()

@@ -55,7 +55,6 @@ class Question:
     scorers: Sequence[Scorer] = ()
 
     def tables(self) -> list[str]:
-        """The tables that it is computed from."""
         shown = [each for each in self.networks if self.why_not(each) is None]
         pictures = [pictures_table(model.name) for model in self.models]
         looked: list[Wanted | Scorer] = [*shown, *(each for each in self.scorers if each.missing is None)]
@@ -99,7 +98,6 @@ class ResultsJob(Job):
         return super().state(held, redo=True)
 
     def run(self, dataset: Dataset, memory: str = "4GB") -> JobResult:
-        """Compute and commit the table."""
         made_from = self.expected(dataset.held())[0]
         assert made_from is not None, "all inputs are there"
         rows = [row for wanted in self.question.networks for row in _of_network(dataset, self.question, wanted)]

@@ -185,7 +185,6 @@ class _Taking:
     """Pictures that were taken of a category and a source."""
 
     def run(self) -> Choice:
-        """See `choose`."""
         self.taken = {category: [] for category in self.nouns}
         self.passed = {category: Counter() for category in self.nouns}
         sources = rows(self.connection, "SELECT count(DISTINCT source_name) AS number FROM eligible WHERE nth = 1")

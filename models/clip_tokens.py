@@ -45,7 +45,6 @@ class Vocabulary:
         self._tokenizer = tokenizer
 
     def count(self, text: str) -> Count:
-        """See `Count`."""
         number = len(self._tokenizer(text, truncation=False, verbose=False)["input_ids"]) - 2
         return Count(number, number)
 
@@ -58,7 +57,6 @@ class Letters:
     name = "letters"
 
     def count(self, text: str) -> Count:
-        """See `Count`."""
         pieces = _PIECE.findall(text.lower())
         most = sum(
             len(piece) // 2 + 1 if piece.isascii() and piece.isalpha() else len(piece.encode()) for piece in pieces

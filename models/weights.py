@@ -50,7 +50,6 @@ class Weight:
 
     @property
     def folder(self) -> str:
-        """The folder that `command` makes."""
         return self.hub_id.rpartition("/")[2]
 
 

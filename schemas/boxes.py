@@ -37,7 +37,6 @@ def boxes(data: Sliced, begin: int, end: int) -> Iterator[Box]:
 
 
 def number(data: Sliced, at: int, size: int) -> int:
-    """A number of so many bytes."""
     return int.from_bytes(data[at : at + size], "big")
 
 

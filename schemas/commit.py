@@ -42,7 +42,6 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Commit bytes under a name."""
     with atomic_write(path) as file:
         file.write(data)
 

@@ -210,7 +210,6 @@ class EvaluationRecipe(StrictModel):
     run: Run = Run()
 
     def out_path(self) -> Path:
-        """The folder to write."""
         from schemas.files import place_of
 
         return place_of(self.out)

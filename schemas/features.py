@@ -102,7 +102,6 @@ def read_record(folder: Path) -> SetRecord | None:
 
 
 def write_record(folder: Path, record: SetRecord) -> None:
-    """Commit the record of a set."""
     write_json(folder / RECORD_FILE, asdict(record))
 
 

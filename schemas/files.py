@@ -146,7 +146,6 @@ def parquet_source(path: Path, whole: bool = False) -> Iterator[Path | IO[bytes]
 
 
 def read_file(path: Path) -> bytes:
-    """The content of a file."""
     keeper = kept(path)
     return path.read_bytes() if keeper is None else keeper.read(path)
 
@@ -165,7 +164,6 @@ def refresh_copy(path: Path) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a file."""
     keeper = kept(path)
     return path.is_file() if keeper is None else keeper.size(path) is not None
 

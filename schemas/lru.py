@@ -59,7 +59,6 @@ class Lru(Generic[K, V]):
                 self._drop(key)
 
     def clear(self) -> None:
-        """Forget every value."""
         with self._lock:
             for key in list(self._values):
                 self._drop(key)

@@ -179,7 +179,6 @@ class Ground(Models):
     """Pictures per pass."""
 
     def uses_models(self) -> bool:
-        """It has nothing else."""
         return True
 
     @field_validator("sources")

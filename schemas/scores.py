@@ -58,7 +58,6 @@ class Models(OnDevice):
         raise NotImplementedError
 
     def model_device(self) -> str:
-        """The knob `device`."""
         return self.device
 
     def num_gpus(self) -> float | None:
@@ -93,7 +92,6 @@ class Aesthetic(Models):
         return self
 
     def uses_models(self) -> bool:
-        """Only `laion` has models."""
         return self.scorer == "laion"
 
     def knobs(self) -> dict[str, Any]:

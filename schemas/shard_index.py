@@ -101,7 +101,6 @@ class ShardIndex:
         return table.select(columns).cast(pa.schema(fields))
 
     def parts(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """All parts in turn."""
         return (self.part(number, columns) for number in range(len(self.part_starts) - 1))
 
     def _unreadable(self, error: Exception) -> ValueError:

@@ -68,7 +68,6 @@ class FolderSource(_Source):
     """Read files behind links that lead out of the folder too. Links to folders are never followed."""
 
     def location(self) -> str:
-        """The folder or the pattern."""
         return absolute(self.path)
 
     def listing_options(self) -> dict[str, Any]:
@@ -96,15 +95,12 @@ class WebDatasetSource(_Source):
     """Which members of a sample hold its caption."""
 
     def location(self) -> str:
-        """The patterns, in their order."""
         return " ".join(absolute(url) for url in self.urls)
 
     def label(self) -> str:
-        """The name that shards carry."""
         return self.name or absolute(self.urls[0]).rpartition("/")[2].removesuffix(".tar")
 
     def listing_options(self) -> dict[str, Any]:
-        """The members that may hold captions."""
         return {"captions": self.captions.resolved()}
 
 
@@ -116,7 +112,6 @@ class Img2datasetSource(_Source):
     """Its `output_folder` (output_format `webdataset` or `files`)."""
 
     def location(self) -> str:
-        """The folder."""
         return absolute(self.path)
 
 
@@ -157,11 +152,9 @@ class TableSource(_Source):
     """The folder that relative paths start from; null is the table's own folder."""
 
     def location(self) -> str:
-        """The table."""
         return absolute(self.path)
 
     def listing_options(self) -> dict[str, Any]:
-        """The columns and the root."""
         return {"columns": self.columns.resolved(), "root": None if self.root is None else absolute(self.root)}
 
 
@@ -181,11 +174,9 @@ class HFDatasetSource(_Source):
     columns: ArrowColumns = ArrowColumns()
 
     def location(self) -> str:
-        """The folder."""
         return absolute(self.path)
 
     def listing_options(self) -> dict[str, Any]:
-        """The columns."""
         return {"columns": self.columns.resolved()}
 
 
@@ -231,7 +222,6 @@ class UrlSource(_Source):
     img2dataset: Img2dataset = Img2dataset()
 
     def location(self) -> str:
-        """The list."""
         return absolute(self.path)
 
     def listing_options(self) -> dict[str, Any]:

@@ -96,7 +96,6 @@ class StrictModel(BaseModel):
         return self.model_dump(mode="json")
 
     def to_yaml(self) -> str:
-        """The resolved recipe as YAML."""
         return yaml.dump(self.resolved(), Dumper=DUMPER, sort_keys=False, allow_unicode=True)
 
 

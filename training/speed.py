@@ -125,6 +125,5 @@ class Speed:
         return values
 
     def restart(self) -> None:
-        """Forget the steps so far."""
         self._start, self._waited_before = time.perf_counter(), self._loader.waited_s
         self._num_pictures, self._flops = 0, 0

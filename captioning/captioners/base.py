@@ -114,7 +114,6 @@ class InBatches:
 
     @property
     def window(self) -> int:
-        """One batch."""
         return self.batch_size
 
     @abstractmethod

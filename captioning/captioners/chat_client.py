@@ -62,7 +62,6 @@ class Server:
         return out, self.out_until if out else 0.0, self.in_flight
 
     def answered(self) -> None:
-        """It works."""
         self.failures, self.out_until = 0, 0.0
 
     def failed(self, begun: float, wait_s: Callable[[int], float]) -> None:

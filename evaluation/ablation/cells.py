@@ -59,7 +59,6 @@ def half_of(position: str, depth: int) -> list[int]:
 
 
 def compressed(depth: int, position: str, ratio: int, operator: str = "conv") -> Cell:
-    """A cell of the grid."""
     if position == "none" or ratio == 1:
         return Cell("none", {"kv_compression": None})
     knobs = {"layers": half_of(position, depth), "ratio": ratio}
@@ -157,7 +156,6 @@ def training_recipe(
 
 
 def folder_of(recipe: AblationRecipe, experiment: Experiment, cell: Cell, seed: int) -> Path:
-    """The training run of a cell and seed."""
     return recipe.out.absolute() / experiment.name / cell.name / f"seed-{seed}"
 
 

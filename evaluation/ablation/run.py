@@ -104,7 +104,6 @@ def run_experiment(
 def recipes_of(
     base: TrainingRecipe, recipe: AblationRecipe, experiment: Experiment, parent: str
 ) -> dict[tuple[str, int], TrainingRecipe]:
-    """The recipe of each cell and seed."""
     return {
         (cell.name, seed): training_recipe(base, recipe, experiment, cell, seed, parent)
         for seed in recipe.seeds

@@ -21,7 +21,6 @@ class Difference:
 
     @property
     def is_seen(self) -> bool:
-        """Whether the interval leaves 0 out."""
         return self.low > 0 or self.high < 0
 
     def __str__(self) -> str:

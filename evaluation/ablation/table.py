@@ -16,8 +16,6 @@ PUBLISHED_PX = (512, 1024)
 
 @dataclass(frozen=True)
 class Sheet:
-    """A table to print."""
-
     title: str
     columns: tuple[str, ...]
     rows: list[tuple[str, ...]]
@@ -32,7 +30,6 @@ def values(rows: Sequence[Row], cell: str, metric: str, step: int | None = None)
 
 
 def sheets(experiment: Experiment, rows: Sequence[Row]) -> list[Sheet]:
-    """A sheet per block."""
     return [_sheet(experiment, block, rows) for block in experiment.blocks]
 
 

@@ -35,15 +35,12 @@ class Journal:
 
     @classmethod
     def of(cls, dataset: Dataset) -> Journal:
-        """The journal of a judge's output."""
         return cls(Paid.of(dataset, "verdicts", 0))
 
     def stored(self, rows: Sequence[Row]) -> pa.Table:
-        """Answers as a table."""
         return pa.Table.from_pylist(list(rows), schema=VERDICTS)
 
     def loaded(self, table: pa.Table) -> list[Row]:
-        """The answers of such a table."""
         rows: list[Row] = table.to_pylist()
         return rows
 

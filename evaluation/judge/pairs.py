@@ -50,7 +50,6 @@ class Pair:
 
     @property
     def is_equal(self) -> bool:
-        """Whether both pictures have the same pixels."""
         return self.pictures[0].pixel_sha256 == self.pictures[1].pixel_sha256
 
     @cached_property
@@ -65,7 +64,6 @@ class Pair:
         return "ab" if heads == (self.pictures[0].pixel_sha256 < self.pictures[1].pixel_sha256) else "ba"
 
     def shown(self, order: Order) -> tuple[Picture, Picture]:
-        """The pictures in an order."""
         first, second = self.pictures
         return (first, second) if order == "ab" else (second, first)
 

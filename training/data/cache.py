@@ -155,7 +155,6 @@ class ShardCache:
             self._thread.start()
 
     def close(self) -> None:
-        """End the copying."""
         with self._changed:
             self._stopped = True
             self._changed.notify_all()

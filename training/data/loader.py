@@ -86,7 +86,6 @@ class SampleCache:
         self._samples = Lru[tuple[int, Shape], TrainingSample](megabytes * 2**20, lambda sample: sample.picture.nbytes)
 
     def read(self, row: int, shape: Shape) -> TrainingSample:
-        """The sample of an index row; see `Source.read`."""
         return self._samples.get((row, shape), partial(self._source.read, row, shape))
 
 

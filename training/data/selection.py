@@ -76,7 +76,6 @@ class Selection:
 
     @property
     def whole(self) -> Selection:
-        """All rows of the index."""
         return Selection(self._index)
 
     def where(self, kept: NDArray[np.bool_]) -> Selection:

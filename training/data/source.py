@@ -21,9 +21,7 @@ class CaptionsOf(Protocol):
     """The captions of a sample, as texts or as encoded texts, (tokens, channels)."""
 
     @property
-    def mixed(self) -> str | Tensor:
-        """The caption the dataset chose."""
-        ...
+    def mixed(self) -> str | Tensor: ...
 
     def read(self, toss: bool | None) -> Read:
         """The caption that training reads; see `training.data.captions.preferred`."""

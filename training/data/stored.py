@@ -83,11 +83,9 @@ class StoredArrays:
         self._shards = Lru[str, StoredShard](SHARDS_OPEN)
 
     def read(self, shard: str, key: str, array: str) -> Tensor | None:
-        """An array of a sample; see `StoredShard.read`."""
         return self._shard(shard).read(key, array)
 
     def is_cut(self, shard: str, key: str, array: str) -> bool:
-        """Whether a caption was cut; see `StoredShard.is_cut`."""
         return self._shard(shard).is_cut(key, array)
 
     def _shard(self, shard: str) -> StoredShard:

@@ -64,7 +64,6 @@ class ShareCaptioner:
 
     @property
     def device(self) -> torch.device:
-        """The device of the weights."""
         return self.model.flag_image_start.device
 
     @property

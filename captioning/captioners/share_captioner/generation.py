@@ -103,7 +103,6 @@ def generate_ids(
 
 
 def _up_to_end(ids: list[int], ends: Sequence[int]) -> list[int]:
-    """The ids up to and including the first end."""
     for place, number in enumerate(ids):
         if number in ends:
             return ids[: place + 1]

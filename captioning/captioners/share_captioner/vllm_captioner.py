@@ -78,7 +78,6 @@ class VllmCaptioner(RecipeModel):
         self._numbers = count()
 
     def close(self) -> None:
-        """Free what the engine holds."""
         self._engine.close()
 
     def stream(self, questions: Iterator[Question | None]) -> Generator[tuple[str, Answer], None, None]:

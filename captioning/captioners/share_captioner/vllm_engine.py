@@ -107,14 +107,12 @@ class VllmEngine:
         self.close = weakref.finalize(self, self._engine.engine_core.shutdown)
 
     def add(self, name: str, prompt: Tensor, seed: int) -> None:
-        """See `LanguageEngine.add`."""
         try:
             self._engine.add_request(name, self._embeds(prompt), self._sampling(seed=seed))
         except self._errors as error:
             raise ValueError(f"vLLM refuses the prompt: {one_line(error)}") from None
 
     def step(self) -> list[tuple[str, Written]]:
-        """See `LanguageEngine.step`."""
         try:
             requests = self._engine.step()
         except self._errors as error:
@@ -124,7 +122,6 @@ class VllmEngine:
         return [(request.request_id, _written(request.outputs[0])) for request in requests if request.finished]
 
     def drop(self, names: Collection[str]) -> None:
-        """See `LanguageEngine.drop`."""
         self._engine.abort_request(list(names))
 
     @property
