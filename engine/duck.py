@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +70,24 @@ def rows(
     return [dict(zip(names, row, strict=True)) for row in found]
 
 
+def stream(connection: Connection, sql: str, batch_rows: int) -> Iterator[pa.RecordBatch]:
+    """The rows of a SELECT, a batch at a time.
+
+    Raises:
+        duckdb.Error: as any query does; what comes through Arrow as another error is given its class back.
+    """
+    reader = connection.sql(sql).to_arrow_reader(batch_rows)
+    while True:
+        try:
+            batch = reader.read_next_batch()
+        except StopIteration:
+            return
+        except (OSError, pa.ArrowException) as error:
+            kind = duckdb.OutOfMemoryException if "Out of Memory" in str(error) else duckdb.IOException
+            raise kind(str(error)) from None
+        yield batch
+
+
 def duckdb_type(arrow: pa.DataType) -> str:
     """The DuckDB name of an Arrow type that the tables use."""
     return _DUCKDB_TYPES[str(arrow)]
@@ -92,4 +110,9 @@ def in_list(numbers: Iterable[int]) -> str:
 
 def read_parts(paths: Iterable[Path]) -> str:
     """What to write after FROM for some parts of a table."""
-    return f"read_parquet([{', '.join(literal(glob_safe(at_hand(path))) for path in paths)}], {_AS_IS})"
+    return read_files(map(at_hand, paths))
+
+
+def read_files(paths: Iterable[Path]) -> str:
+    """The same for files that are on the disk of this machine."""
+    return f"read_parquet([{', '.join(literal(glob_safe(path)) for path in paths)}], {_AS_IS})"

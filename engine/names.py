@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import secrets
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from copy import copy
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -196,6 +197,16 @@ class Held:
     def tables(self) -> list[str]:
         """Every table: those of the contract, written or not, then those of further captioners."""
         return [*SCHEMAS, *self.extra_captions()]
+
+    def only(self, numbers: Collection[int]) -> Held:
+        """The same, but of the tables that are cut as the listing is these parts alone."""
+        some = copy(self)
+        some._paths, some._shown = {}, {}
+        for table in self.tables():
+            parts = self.parts(table)
+            is_cut = table not in SCHEMAS or cut_of(table) is Cut.LISTING
+            some._shown[table] = {number: parts[number] for number in numbers if number in parts} if is_cut else parts
+        return some
 
     def take(self, table: str) -> None:
         """Let every part of a table that is on the disk hold."""

@@ -18,9 +18,11 @@ import pyarrow.parquet as pq
 from engine import catalog
 from engine.ahead import IN_A_STORE, ahead, of_each
 from engine.dataset import Dataset, content_digest, last_value, row_group_rows, schema_of
+from engine.duck import stream
 from engine.job import Job
 from engine.names import DIGITS, Held
 from engine.run_log import JobResult
+from engine.sorted_on_disk import sorted_on_disk
 from schemas.seal import check_file, sealed_write
 from schemas.tables import SHARDS_PER_PART, Cut, cut_of
 
@@ -35,6 +37,8 @@ class ReduceJob(Job):
     query: Callable[[Connection], str]
     """May create temporary tables; gives the SELECT whose rows become the table, in the order of its parts. Columns are
     cast to the contract."""
+    sorted_by: tuple[str, ...] = ()
+    """Columns by which the rows of the SELECT are still to be sorted, where they are wide; see `sorted_on_disk`."""
 
     def run(self, dataset: Dataset, memory: str = "4GB") -> JobResult:
         """Compute the table in this process, after `prepare`.
@@ -66,7 +70,10 @@ class ReduceJob(Job):
         connecting = catalog.connect(dataset, memory, reads=self.inputs, check=check_file)
         with connecting as connection, explaining_memory(self.job, memory):
             try:
-                batches = stream(connection, self.query(connection), row_group_rows(table))
+                sql, size = self.query(connection), row_group_rows(table)
+                batches = stream(connection, sql, size)
+                if self.sorted_by:
+                    batches = sorted_on_disk(connection, held, self.inputs, sql, self.sorted_by, size)
                 counted = _commit(dataset, table, digest, cut_rows(batches, held, table))
             except (duckdb.DataError, duckdb.IOException, duckdb.InvalidInputException) as error:
                 why = str(error).splitlines()[0]
@@ -151,24 +158,6 @@ def explaining_memory(job: str, memory: str) -> Iterator[None]:
     except duckdb.OutOfMemoryException as error:
         why = str(error).splitlines()[0]
         raise ValueError(f"{job}: run.duckdb_memory={memory} does not suffice ({why})") from None
-
-
-def stream(connection: Connection, sql: str, batch_rows: int) -> Iterator[pa.RecordBatch]:
-    """The rows of a SELECT, a batch at a time.
-
-    Raises:
-        duckdb.Error: as any query does; what comes through Arrow as another error is given its class back.
-    """
-    reader = connection.sql(sql).to_arrow_reader(batch_rows)
-    while True:
-        try:
-            batch = reader.read_next_batch()
-        except StopIteration:
-            return
-        except (OSError, pa.ArrowException) as error:
-            kind = duckdb.OutOfMemoryException if "Out of Memory" in str(error) else duckdb.IOException
-            raise kind(str(error)) from None
-        yield batch
 
 
 def commit_batches(

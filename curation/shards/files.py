@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from curation.shards.rewriter import members_of
 from engine.dataset import Dataset, read_parquet, read_some
-from engine.duck import read_parts
+from engine.duck import read_parts, stream
 from engine.names import NOTHING, Held, names_in
-from engine.reduce_job import commit_batches, stream
+from engine.reduce_job import commit_batches
 from schemas import shard_index
 from schemas.files import delete_file, find_files, is_file, is_folder, move_file, remove_folder
 from schemas.tables import SAMPLES

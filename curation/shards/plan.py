@@ -14,8 +14,8 @@ from schemas.tables import BESIDE
 
 _DEALT = """
 CREATE TEMP TABLE dealt AS
-SELECT row_id, images.image_id, images.num_bytes, $weight AS weight, md5($seed || ':' || images.image_id) AS shuffle,
-       $bucket AS bucket
+SELECT row_id, images.image_id, images.num_bytes, $weight AS weight, $bucket AS bucket,
+       ('0x' || md5($seed || ':' || images.image_id))::UHUGEINT AS shuffle
 FROM selection
 JOIN images USING (row_id)
 JOIN mix USING (row_id)
@@ -25,7 +25,7 @@ WHERE selection.kept AND mix.caption IS NOT NULL
 
 _COUNTED = """
 CREATE TEMP TABLE counted AS
-WITH sliced AS (SELECT *, shuffle[:2] AS slice FROM dealt),
+WITH sliced AS (SELECT *, (shuffle >> 120)::UTINYINT AS slice FROM dealt),
 slices AS (
     SELECT bucket, slice, coalesce(sum(num) OVER earlier, 0) AS num_before,
            coalesce(sum(bytes) OVER earlier, 0) AS bytes_before
@@ -54,14 +54,16 @@ FROM (SELECT DISTINCT bucket, by_bytes, by_samples FROM counted)
 
 _PLACES = """
 CREATE TEMP TABLE places AS
-SELECT row_id, shard_id, row_number() OVER (PARTITION BY shard_id ORDER BY image_id) - 1 AS position,
-       printf('%s/%s-%06d.tar', bucket, bucket, number) AS shard, bucket, weight
+SELECT row_id, shard_id, row_number() OVER (PARTITION BY shard_id ORDER BY image_id) - 1 AS position, number, bucket,
+       weight
 FROM counted JOIN numbered USING (bucket, by_bytes, by_samples)
+ORDER BY row_id
 """
-"""The place of each sample, from a few narrow columns: wide rows go through no window."""
+"""The place of each sample, from a few narrow columns, in the order in which `_PLAN` reads them: wide rows go through
+no window."""
 
 _PLAN = """
-SELECT shard_id, position, shard, bucket, row_id,
+SELECT shard_id, position, printf('%s/%s-%06d.tar', bucket, bucket, number) AS shard, bucket, row_id,
        images.image_id, images.source, images.source_name, images.member, images.byte_offset,
        images.num_bytes, images.sha256, images.format, images.width, images.height, images.url, images.license,
        fingerprints.phash, scores.aesthetic, scores.aesthetic_scorer, selection.subsets,
@@ -79,7 +81,6 @@ JOIN raw_offers USING (row_id)
 JOIN captions USING (row_id)
 JOIN mix USING (row_id)
 $further
-ORDER BY shard_id, position
 """
 
 _FURTHER = """LEFT JOIN (
@@ -117,6 +118,7 @@ def reduce_job(recipe: DataRecipe) -> ReduceJob:
             "shard.max_samples": recipe.shard.max_samples,
         },
         after=refuse_empty,
+        sorted_by=("shard_id", "position"),
     )
 
 
@@ -140,8 +142,8 @@ def refuse_empty(dataset: Dataset) -> None:
 def plan(
     connection: Connection, limits: Shard, seed: int, shaped_by: str, balanced: bool = False, beside: Sequence[str] = ()
 ) -> str:
-    """The SELECT of the plan. Within a bucket a hash of the seed and the id deals samples to shards; in a shard they
-    are sorted by id, itself a hash: the plan depends on neither the order of the input nor the workers.
+    """The SELECT of the plan, in no order. Within a bucket a hash of the seed and the id deals samples to shards; in
+    a shard they are sorted by id, itself a hash: the plan depends on neither the order of the input nor the workers.
 
     Args:
         balanced: take the weights of `balance`, and leave out what it dropped.

@@ -9,7 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from engine.dataset import commit_table
-from engine.reduce_job import commit_batches, stream
+from engine.duck import stream
+from engine.reduce_job import commit_batches
 from schemas.tables import SELECTION
 from tests.building import table_of
 

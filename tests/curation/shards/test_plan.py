@@ -58,7 +58,8 @@ def planned(samples: list[dict[str, Any]], seed: int = 0, **limits: Any) -> list
         for name, keys in TABLES.items()
     }
     with connection_with(**tables) as connection:
-        return run_query(connection, plan(connection, Shard(**limits), seed, "recipe's name"))
+        sql = plan(connection, Shard(**limits), seed, "recipe's name")
+        return run_query(connection, f"{sql} ORDER BY shard_id, position")
 
 
 def by_shard(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from engine import sorted_on_disk as module
+from engine.catalog import connect
+from engine.dataset import Dataset
+from engine.duck import SPILLED
+from engine.sorted_on_disk import sorted_on_disk
+from tests.building import put, table_of
+
+NUM_PARTS, PART_ROWS = 7, 50
+
+
+def dataset_of(root: Path) -> tuple[Dataset, list[tuple[int, int, str]]]:
+    """A dataset of some parts, and its rows as (width, row_id, member) in order; few widths are of one row alone."""
+    dataset, chance, found = Dataset(root), random.Random(0), []
+    for number in range(NUM_PARTS):
+        rows = [
+            {"row_id": row_id, "source": "/photos", "source_name": "photos", "member": f"{row_id}.jpg"}
+            | {"image_id": f"{row_id}", "width": chance.randint(1, 40)}
+            for row_id in range(number * PART_ROWS, (number + 1) * PART_ROWS)
+        ]
+        for table in ("listing", "images"):
+            put(dataset, table, number, table_of(table, rows))
+        found += [(row["width"], row["row_id"], row["member"]) for row in rows]
+    return dataset, sorted(found)
+
+
+@pytest.mark.parametrize("run_parts", [1, 3, 100])
+@pytest.mark.parametrize("stretch_rows", [1, 60, 10_000])
+def test_rows_come_in_order_however_they_are_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_parts: int, stretch_rows: int
+) -> None:
+    monkeypatch.setattr(module, "RUN_PARTS", run_parts)
+    monkeypatch.setattr(module, "STRETCH_ROWS", stretch_rows)
+    dataset, wanted = dataset_of(tmp_path / "data")
+    with connect(dataset, reads=["listing", "images"]) as connection:
+        sql = "SELECT width, row_id, listing.member FROM listing JOIN images USING (row_id)"
+        batches = list(
+            sorted_on_disk(connection, dataset.held(), ["listing", "images"], sql, ["width", "row_id"], batch_rows=64)
+        )
+    table = pa.Table.from_batches(batches)
+    assert list(zip(*(column.to_pylist() for column in table.columns), strict=True)) == wanted
+    assert all(len(batch) <= 64 for batch in batches)
+    assert not any(path.is_dir() for path in (dataset.root / SPILLED).iterdir())
+
+
+def test_no_rows_give_no_batch(tmp_path: Path) -> None:
+    dataset, _ = dataset_of(tmp_path / "data")
+    with connect(dataset, reads=["images"]) as connection:
+        sql = "SELECT width, row_id FROM images WHERE false"
+        assert not list(sorted_on_disk(connection, dataset.held(), ["images"], sql, ["width", "row_id"], 64))
+
+
+def test_some_parts_alone_are_those_of_tables_cut_as_the_listing_is(tmp_path: Path) -> None:
+    held = dataset_of(tmp_path / "data")[0].held()
+    some = held.only([5, 1])
+    assert list(some.parts("images")) == [5, 1] and len(some.paths("images")) == 2
+    assert len(held.paths("images")) == NUM_PARTS
