@@ -61,7 +61,7 @@ def connect(
     held = _prepare_reading(dataset, reads, check)
     connection = _database(dataset, memory, threads).cursor()
     connection.execute("SET preserve_insertion_order = true")  # a job may have changed it
-    create_views(connection, held, reads, temporary=True)
+    create_views(connection, held, reads, own=True)
     return connection
 
 
@@ -217,22 +217,20 @@ def _place(dataset: Dataset) -> str:
     return f"of the dataset in {dataset.root.absolute()}, columns {fingerprint(str(SCHEMAS))}."
 
 
-def create_views(
-    connection: Connection, held: Held, reads: Iterable[str] | None = None, temporary: bool = False
-) -> None:
+def create_views(connection: Connection, held: Held, reads: Iterable[str] | None = None, own: bool = False) -> None:
     """One view per table over the parts that hold (empty where its job has not run), the captions of extra captioners,
     the raw captions as the mix is offered them, then the ledger.
 
     Args:
         reads: as in `connect`.
-        temporary: for this connection, and without the empty views.
+        own: temporary ones of this connection, and none of what is not read.
 
     Raises:
         ValueError: a file is damaged.
     """
     with explaining_tables():
-        for sql in _views(held, reads, others=not temporary):
-            connection.execute(sql.replace(" VIEW", " TEMPORARY VIEW", 1) if temporary else sql)
+        for sql in _views(held, reads, others=not own):
+            connection.execute(sql.replace(" VIEW", " TEMPORARY VIEW", 1) if own else sql)
 
 
 @contextmanager

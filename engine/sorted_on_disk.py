@@ -45,7 +45,7 @@ def sorted_on_disk(
     with tempfile.TemporaryDirectory(dir=spilled) as folder:
         numbers, files = list(held.parts("listing")), []
         for begin in range(0, len(numbers), RUN_PARTS):
-            create_views(connection, held.only(numbers[begin : begin + RUN_PARTS]), reads, temporary=True)
+            create_views(connection, held.only(numbers[begin : begin + RUN_PARTS]), reads, own=True)
             files.append(Path(folder) / f"{begin}.parquet")
             form = f"FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {GROUP_ROWS}"
             connection.execute(f"COPY ({sql} ORDER BY {order}) TO {literal(str(files[-1]))} ({form})")
