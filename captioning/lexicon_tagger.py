@@ -45,24 +45,8 @@ _FIXED_WORDS = {
 _POS = {tag: pos for pos, _, tags in (line.partition(": ") for line in _UNIVERSAL.split("; ")) for tag in tags.split()}
 _FIXED = {word: tag for tag, words in _FIXED_WORDS.items() for word in words.split()}
 
-_PEOPLES = frozenset(
-    [
-        "arab",
-        "czech",
-        "dutch",
-        "french",
-        "german",
-        "greek",
-        "israeli",
-        "iraqi",
-        "muslim",
-        "sikh",
-        "swiss",
-        "thai",
-        "roman",
-        "cuban",
-    ]
-)
+_PEOPLES_WORDS = "arab czech dutch french german greek israeli iraqi muslim sikh swiss thai roman cuban"
+_PEOPLES = frozenset(_PEOPLES_WORDS.split())
 """Names of peoples that no ending gives away; before a noun they are adjectives."""
 
 _SUBJECTS = {"i", "you", "we", "they", "who"}

@@ -27,8 +27,6 @@ from training.runtimes.kinds import require_installed
 from training.runtimes.manifest import Manifest
 from training.stored_run import trained_checkpoints
 
-PICKLED = (".bin", ".pt", ".pth", ".ckpt")
-
 
 class Painter(Protocol):
     """Draws some prompts at once."""

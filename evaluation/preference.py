@@ -183,13 +183,6 @@ def bradley_terry(wins: np.ndarray, names: Sequence[str] | None = None) -> np.nd
     return strengths - strengths.mean()
 
 
-def count_wins(games: np.ndarray, num_models: int) -> np.ndarray:
-    """The counts that `bradley_terry` takes, of games (n, 2): the winner and the loser of each."""
-    wins = np.zeros((num_models, num_models))
-    np.add.at(wins, (games[:, 0], games[:, 1]), 1)
-    return wins
-
-
 def _normal_quantile(confidence: float) -> float:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, and is {confidence}")

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from schemas.strict import Seed, StrictModel
-from schemas.training import LocalPath, Positive
+from schemas.strict import Positive, Seed, StrictModel
+from schemas.training import LocalPath
 
 Position = Literal["none", "shallow", "middle", "deep"]
 Operator = Literal["conv", "average", "discard"]

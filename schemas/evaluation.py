@@ -9,9 +9,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from schemas.captioners import ChatSection
 from schemas.locations import absolute, for_datasets
-from schemas.strict import Seed, StrictModel
+from schemas.strict import Positive, Seed, StrictModel
 
-Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Protocol = Literal["clean", "pytorch", "tensorflow", "torchmetrics", "sana-512", "sana-1024"]
 ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 

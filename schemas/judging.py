@@ -5,16 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from schemas.captioners import ChatSection
 from schemas.files import is_file, place_of
-from schemas.locations import for_datasets
-from schemas.strict import StrictModel, read_yaml
+from schemas.strict import Place, StrictModel, read_yaml
 
 Aspect = Literal["alignment", "quality"]
-Place = Annotated[str, BeforeValidator(str), AfterValidator(for_datasets)]
-"""A path, or an address in a store."""
 
 
 class Judged(StrictModel):

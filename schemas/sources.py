@@ -37,7 +37,7 @@ class _Source(StrictModel):
 
     def location(self) -> str:
         """An absolute path, a URL or a pattern; names the source in the record of the listing."""
-        raise NotImplementedError
+        return absolute(self.path)  # type: ignore[attr-defined]
 
     def label(self) -> str:
         """The name that shards carry."""
@@ -66,9 +66,6 @@ class FolderSource(_Source):
     s3://, gs://, abfs://, hf://, https://, ..."""
     follow_links: bool = False
     """Read files behind links that lead out of the folder too. Links to folders are never followed."""
-
-    def location(self) -> str:
-        return absolute(self.path)
 
     def listing_options(self) -> dict[str, Any]:
         """Whether links out of the folder are followed; a listing that says nothing followed none."""
@@ -111,9 +108,6 @@ class Img2datasetSource(_Source):
     path: Where
     """Its `output_folder` (output_format `webdataset` or `files`)."""
 
-    def location(self) -> str:
-        return absolute(self.path)
-
 
 class Columns(StrictModel):
     """The columns of a table that are read."""
@@ -151,9 +145,6 @@ class TableSource(_Source):
     root: Where | None = None
     """The folder that relative paths start from; null is the table's own folder."""
 
-    def location(self) -> str:
-        return absolute(self.path)
-
     def listing_options(self) -> dict[str, Any]:
         return {"columns": self.columns.resolved(), "root": None if self.root is None else absolute(self.root)}
 
@@ -172,9 +163,6 @@ class HFDatasetSource(_Source):
     path: Where
     """The folder it was saved to; a split's folder takes that split alone."""
     columns: ArrowColumns = ArrowColumns()
-
-    def location(self) -> str:
-        return absolute(self.path)
 
     def listing_options(self) -> dict[str, Any]:
         return {"columns": self.columns.resolved()}
@@ -220,9 +208,6 @@ class UrlSource(_Source):
     into: Where | None = None
     """Folder or URL that the tars are fetched to; inside the dataset (`fetched/`) where null."""
     img2dataset: Img2dataset = Img2dataset()
-
-    def location(self) -> str:
-        return absolute(self.path)
 
     def listing_options(self) -> dict[str, Any]:
         """The knobs that decide the rows and their contents."""

@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from schemas.files import read_file
-from schemas.locations import public_url
+from schemas.locations import for_datasets, public_url
 
 DUMPER, _LOADER = getattr(yaml, "CSafeDumper", yaml.SafeDumper), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Those written in C, where PyYAML was built with them: they are ten times as fast."""
 
 
+Positive = Annotated[int, Field(gt=0, lt=2**31)]
+Place = Annotated[str, BeforeValidator(str), AfterValidator(for_datasets)]
+"""A path, or an address in a store."""
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 """What a generator, or DuckDB, takes as a seed."""
 

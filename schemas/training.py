@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from schemas.files import scratch_folder
-from schemas.locations import for_datasets, in_home, is_remote, on_disk
-from schemas.strict import Seed, StrictModel
+from schemas.locations import in_home, is_remote, on_disk
+from schemas.strict import Place, Positive, Seed, StrictModel
 from schemas.tokens import MAX_TOKENS
 
 LATENT_DOWNSAMPLING = 8
@@ -27,12 +27,9 @@ SCRATCH = "scratch"
 FEW_STEPS = (1, 2, 4, 8)
 """Steps that a few-step model draws in."""
 
-Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Count = Annotated[int, Field(ge=0, lt=2**31)]
 LocalPath = Annotated[Path, AfterValidator(on_disk)]
 """A path whose `~` is the home directory, as in a shell."""
-Place = Annotated[str, BeforeValidator(str), AfterValidator(for_datasets)]
-"""A path, or an address in a store."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

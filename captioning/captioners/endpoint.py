@@ -119,15 +119,10 @@ def read_key(variable: str | None) -> str:
 
 def picture_uri(image: Image.Image, section: ChatSection) -> str:
     """A picture in a data URI, as a section has pictures sent."""
-    return data_uri(image, section.image_px, section.jpeg_quality, section.image_format)
-
-
-def data_uri(image: Image.Image, longest_px: int, quality: int, form: str = "jpeg") -> str:
-    """A picture as a JPEG in a data URI, or a PNG, shrunk to a longest side."""
-    if max(image.size) > longest_px:
-        scale = longest_px / max(image.size)
+    if max(image.size) > section.image_px:
+        scale = section.image_px / max(image.size)
         size = max(1, round(image.width * scale)), max(1, round(image.height * scale))
         image = image.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     file = io.BytesIO()
-    image.save(file, form, quality=quality)  # of which PNG takes no notice
-    return f"data:image/{form};base64,{b64encode(file.getvalue()).decode()}"
+    image.save(file, section.image_format, quality=section.jpeg_quality)  # of which PNG takes no notice
+    return f"data:image/{section.image_format};base64,{b64encode(file.getvalue()).decode()}"

@@ -29,24 +29,12 @@ FILE_BYTES = 2**31
 
 CONFIG, INDEX = "config.json", "model.safetensors.index.json"
 
-KEPT = (
-    "model_type",
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "hidden_act",
-    "rms_norm_eps",
-    "attention_bias",
-    "mlp_bias",
-    "max_position_embeddings",
-    "bos_token_id",
-    "eos_token_id",
-    "pad_token_id",
-    "tie_word_embeddings",
+_KEPT_KEYS = (
+    "model_type vocab_size hidden_size intermediate_size num_hidden_layers num_attention_heads num_key_value_heads "
+    "hidden_act rms_norm_eps attention_bias mlp_bias max_position_embeddings bos_token_id eos_token_id pad_token_id "
+    "tie_word_embeddings"
 )
+KEPT = tuple(_KEPT_KEYS.split())
 """What an engine needs of the model's own config, which has more, and other keys with each release."""
 
 

@@ -29,7 +29,7 @@ from captioning.captioners.chat_reply import (
     retry_after_s,
     status_error,
 )
-from captioning.captioners.endpoint import EndpointCaptioner, data_uri
+from captioning.captioners.endpoint import EndpointCaptioner, picture_uri
 from captioning.captioners.make import make_captioner
 from captioning.recaption import Recaptioner
 from engine.dataset import Dataset
@@ -88,7 +88,7 @@ def test_a_picture_is_sent_no_larger_than_image_px() -> None:
         pictures = [picture(20, (256, 128)), picture(40, (40, 50)), picture(60, (3, 900))]
         asked(captioner(server, image_px=64, concurrency=1), pictures, [0, 1, 2])
     assert sorted(server.sizes) == sorted([(64, 32), (40, 50), (1, 64)])
-    assert data_uri(picture(20), 64, 90).startswith("data:image/jpeg;base64,/9j/")
+    assert picture_uri(picture(20), Endpoint(image_px=64)).startswith("data:image/jpeg;base64,/9j/")
 
 
 @pytest.mark.parametrize(
