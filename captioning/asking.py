@@ -51,9 +51,8 @@ FAILED = CaptionResult(reason=CaptionReason.CAPTIONER_FAILED)
 
 
 class Asking:
-    """The questions in flight, the answers that are being judged, the questions to be asked again, and the results that
-    are not handed over yet. The gate works on a thread of its own, while the captioner writes on: it takes some ms for
-    a long caption."""
+    """The questions in flight, the answers that are being judged, the questions to be asked again, and the results not
+    yet handed over. The gate works on a thread of its own, while the captioner writes on."""
 
     def __init__(
         self,
@@ -64,9 +63,8 @@ class Asking:
         meter: Meter,
         hand_over: Callable[[Mapping[str, CaptionResult]], None],
     ) -> None:
-        """Nothing is asked yet. `judge`: the quality gate. `hand_over`: takes image_id -> result, as many at once as
-        the captioner has questions in flight, or those of some seconds. What was not handed over is lost to `kill -9`;
-        any other end hands it over."""
+        """Nothing is asked yet. `hand_over` takes image_id -> result, as many at once as the captioner has questions in
+        flight, or those of some seconds. `kill -9` loses what it was not given; any other end gives it."""
         self._captioner, self._pictures, self._judge = captioner, pictures, judge
         self._watch, self._meter, self._receiver = watch, meter, hand_over
         self._in_flight: dict[str, Question] = {}
@@ -79,8 +77,8 @@ class Asking:
         self._handed_over = time.monotonic()
 
     def run(self) -> None:
-        """Ask about every picture. Raises CaptionerUnusable: the captioner cannot work, or nearly all of the last
-        pictures have no caption."""
+        """Ask about every picture. Raises CaptionerUnusable: it cannot work, or nearly all of the last ones have no
+        caption."""
         with ThreadPoolExecutor(1, "gate") as self._gate:
             try:
                 with closing(self._captioner.stream(self._questions())) as answers:
@@ -135,8 +133,7 @@ class Asking:
         return self._judge(answer), count_tokens(answer.text) if answer.num_tokens is None else answer.num_tokens
 
     def _settle(self, wait: bool) -> None:
-        """Take what the gate is through with; a refused caption is written once more, where another seed may write a
-        better one."""
+        """Take what the gate is through with; a refused caption is written once more, where another seed may help."""
         while self._judging and (wait or self._judging[0][1].done()):
             question, judged = self._judging.popleft()
             with self._meter.timing("judging_s"):

@@ -56,8 +56,8 @@ class Looked:
 
 
 def map_job(data_recipe: recipe.DataRecipe) -> MapJob:
-    """The job as a map stage: reads `proxies`, `nouns` and the tables of the captions, writes `grounding`, one row per
-    input and caption source."""
+    """The job: reads `proxies`, `nouns` and tables of captions, writes `grounding`, a row per input and caption
+    source."""
     section = data_recipe.ground
     captions = tuple(table for source in section.sources for table in caption_tables(source))
     return MapJob(
@@ -122,8 +122,8 @@ class Grounder:
         rows: Sequence[Sequence[Mapping[str, Any]]],
         values: tuple[Any, ...],
     ) -> Looked | None:
-        """Decode a proxy and prepare it and its captions; None without a caption, or where the proxy is damaged, which
-        is logged, not raised."""
+        """A proxy and its captions, prepared; None without a caption, or where the proxy is damaged, which is
+        logged."""
         number, jpeg, *captions = values
         if all(caption is None for caption in captions):
             return None

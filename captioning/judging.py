@@ -27,8 +27,7 @@ CAPTION = "caption"
 def judged_again(
     row: Mapping[str, Any], languages: Collection[str] | None, prompt: str | None
 ) -> tuple[str, Judgement] | None:
-    """The answer in a row of `captions`, as far as it is kept, and what the gate says of it now; None without an
-    answer."""
+    """The answer in a row of `captions`, as far as it is kept, and what the gate says of it now; None without one."""
     answer = row["caption"] if row["refused_caption"] is None else row["refused_caption"]
     if answer is None:
         return None
@@ -77,10 +76,9 @@ def judge_again(
     recipe: DataRecipe, steps: Sequence[Job], begin: Callable[[int], None], advance: Progress
 ) -> Iterator[str]:
     """Judge every stored answer of a dataset again, and say table by table how many rows have changed, and to what.
-    `steps`: of the job `caption`. `begin` is called with the number of rows of each table, `advance` with rows that are
-    judged. Raises ValueError: there is no caption, a knob of `caption` was changed, or another process writes the
-    dataset; or, once everything is committed, more pictures are without a caption than `caption.max_failed_share`
-    allows."""
+    `steps`: of the job `caption`. `begin` is called with the rows of each table, `advance` with those that are judged.
+    Raises ValueError: there is no caption, a knob of `caption` was changed, or another process writes the dataset; or,
+    once all is committed, more pictures lack a caption than `caption.max_failed_share` allows."""
     dataset = Dataset(recipe.out_path())
     tables = [step for step in steps if isinstance(step, MapJob) and dataset.held().parts(step.outputs[0])]
     if not tables:

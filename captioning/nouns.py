@@ -167,8 +167,7 @@ class NounExtractor:
         return _LONG_RUN.sub(r"\g<0> ", self._plain(text))
 
     def _count(self, doc: Doc) -> tuple[list[str], int]:
-        """The nouns and the number of words of one text. No token that was met before becomes a Python object, which
-        saves most of the time."""
+        """The nouns and the number of words of one text. Tokens that were met before become no Python objects."""
         from spacy.parts_of_speech import NOUN, PROPN
 
         found: list[tuple[int, str]] = []

@@ -108,8 +108,7 @@ class Recaptioner:
         """Caption the kept rows of one part, a picture that several rows share once. A caption that was paid for is
         judged again and taken over where captioner, revision, prompt and parameters are the same; so is an answer that
         was refused, where asking again cannot change it, and every answer noted since the part was last whole. Answers
-        are noted while others are in flight. Raises CaptionerUnusable: nearly all of the last pictures have no
-        caption."""
+        are noted while others are in flight. Raises CaptionerUnusable: nearly all of the last have no caption."""
         proxies = inputs["proxies"]
         image_ids: list[str | None] = proxies["image_id"].to_pylist()
         kept = kept_mask(proxies, inputs["selection"])

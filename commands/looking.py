@@ -136,8 +136,8 @@ def sql(
 def report(
     dataset: DatasetFolder, out: Annotated[Path | None, typer.Option(help="Where to write it.", callback=local)] = None
 ) -> None:
-    """Write report.html, one file: a dataset's funnel, statistics and captioned pictures, or an evaluation's results,
-    curves and samples."""
+    """Write report.html: a dataset's funnel, statistics and captioned pictures, or an evaluation's results and
+    samples."""
     with refusals():
         console.print(f"report: {shown(write_report_page(dataset.absolute(), out))}")
 

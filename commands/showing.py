@@ -82,8 +82,8 @@ def demo(
 
 
 def show_times(clock: Mapping[str, float], jobs: Mapping[str, float]) -> None:
-    """Show what each phase took, and each job of the dataset. `clock`: phase -> when it ended, the start first. `jobs`:
-    seconds by job."""
+    """Show what each phase took, and each job. `clock`: phase -> when it ended, the start first. `jobs`: seconds by
+    job."""
     from commands.console import duration
 
     for (_, before), (phase, after) in pairwise(clock.items()):

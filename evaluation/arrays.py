@@ -52,7 +52,6 @@ def as_finite(rows: np.ndarray, name: str, first_row: int = 0, dtype: type = np.
 
 
 def check_finite(rows: np.ndarray, name: str) -> None:
-    """Refuse rows with NaN or infinity, as `as_finite` does, without a copy of them all. Raises ValueError: a value is
-    NaN or infinite."""
+    """Raise ValueError for rows with NaN or infinity, as `as_finite` does, without a copy of them all."""
     for begin in range(0, len(rows), 1024):
         as_finite(rows[begin : begin + 1024], name, begin)

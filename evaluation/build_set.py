@@ -197,7 +197,7 @@ def _copy_picture(dataset: Dataset, out: Path, pair: tuple[dict[str, Any], dict[
 
 
 def _check_samples(made: Dataset, rows: Sequence[dict[str, Any]]) -> None:
-    """Compare the set's samples with the chosen prompts. Raises ValueError: a picture is missing, or has another
+    """Compare the set's samples with the chosen prompts. Raises ValueError: a picture is missing or has another
     caption."""
     mix = made.read_table("mix", ["image_id", "caption"]).to_pylist()
     captions = {row["image_id"]: row["caption"] for row in mix}

@@ -43,8 +43,8 @@ class Network:
     name: str
     protocol: str
     prepare: Callable[[Image.Image], np.ndarray]
-    """An upright RGB picture -> the input of one picture: work for the threads that decode. ValueError for pixels that
-    it cannot be shown."""
+    """An upright RGB picture -> the input of one picture, on threads that decode. ValueError for pixels it cannot
+    take."""
     embed: Callable[[Sequence[np.ndarray]], np.ndarray]
     """Inputs -> features (n, d), float32."""
 
@@ -112,15 +112,13 @@ def inception_features(
     batch: int = BATCH,
 ) -> Features:
     """The 2,048 features of FID, of encoded pictures in any format that Sigma reads. Memory: the features, and four
-    batches of pictures. `pictures`: the bytes of each file, taken a bounded number ahead. `protocol`, `network`,
-    `device`: as of `inception`. `threads`: of decoding and resizing. Raises ValueError: as `inception`, or no picture
-    can be read."""
+    batches of pictures. `pictures`: taken a bounded number ahead. `protocol`, `network`, `device`: as of `inception`.
+    `threads`: of decoding and resizing. Raises ValueError: as `inception`, or no picture can be read."""
     return features_of(pictures, inception(protocol, device, network), threads=threads, batch=batch)
 
 
 def clip_features(pictures: Iterable[bytes], clip: Clip, *, threads: int = 4, batch: int = BATCH) -> Features:
-    """The embeddings of pictures for CLIP-Score, as CLIP's own preprocessing shows them to it. Raises ValueError: no
-    picture can be read."""
+    """The embeddings of pictures for CLIP-Score, by CLIP's own preprocessing. Raises ValueError: none can be read."""
     return features_of(pictures, of_clip(clip), threads=threads, batch=batch)
 
 

@@ -108,8 +108,7 @@ def steps_of(
 
 
 def refuse_foreign_folder(dataset: Dataset) -> None:
-    """Leave alone what is no evaluation. Raises ValueError: it is a file, a dataset, or a folder that holds other
-    things."""
+    """Leave alone what is no evaluation. Raises ValueError: it is a file, a dataset, or a folder of other things."""
     shown = shown_place(dataset.root)
     if is_file(dataset.root):
         raise ValueError(f"out={shown}: is a file; name a folder for the evaluation")

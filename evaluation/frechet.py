@@ -35,9 +35,9 @@ class Moments:
 
     @classmethod
     def of(cls, x: Rows, name: str = "x") -> Moments:
-        """The moments of features (n, d), n of at least 1. Memory: two matrices d x d and a block of rows. The rows are
-        centred before they are multiplied: sums of squares lose everything where the mean is large. Raises ValueError:
-        x is not rows of finite numbers."""
+        """The moments of features (n, d), n of at least 1. Memory: two matrices d x d and a block of rows, which is
+        centred before it is multiplied: sums of squares lose everything where the mean is large. Raises ValueError: as
+        `as_finite`."""
         rows = as_rows(x, name)
         num, width = rows.shape
         step = max(1, BLOCK_BYTES // (8 * width))

@@ -43,8 +43,8 @@ class Wanted:
     """How to get its weights, where they are not on this machine."""
 
     def why_not(self, moments: str | None) -> str | None:
-        """Why pictures are not shown to it. `moments`: the protocol of the moments that take the place of a reference;
-        None where there are none."""
+        """Why pictures are not shown to it. `moments`: the protocol of moments in place of a reference, where there are
+        any."""
         if self.missing is not None or moments is None or self.protocol in ("clip", moments):
             return self.missing
         return f"the reference is moments of the protocol {moments}"

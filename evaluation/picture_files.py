@@ -30,8 +30,8 @@ def pictures_table(model: str) -> str:
 
 
 def read_picture(root: Path, row: Mapping[str, Any]) -> bytes:
-    """The bytes of a picture that a row of `pictures/<model>` names. `root`: the folder of the evaluation. Raises
-    OSError: they cannot be read."""
+    """The bytes of a picture that a row of `pictures/<model>` names, below `root`. Raises OSError: they cannot be
+    read."""
     path = root / row["file"]
     with files.open_file(path) as file:
         if row["offset"] is None:

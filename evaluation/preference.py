@@ -114,10 +114,10 @@ def summarise(
     seed: int = 0,
     prompts: Sequence[Hashable] | None = None,
 ) -> Preference:
-    """What the verdicts of both orders say of two models; see `outcome`. `draws`: of the bootstrap. `seed`: of the
-    bootstrap. `prompts`: of each pair, where several pairs are of one prompt: its mean then counts once, since pictures
-    of one prompt are no independent draws. None takes each pair for a prompt. Raises ValueError: no pair is answered,
-    and so there is no win rate."""
+    """What the verdicts of both orders say of two models; see `outcome`. `draws`, `seed`: of the bootstrap. `prompts`:
+    of each pair, where several pairs are of one prompt: its mean then counts once, since its pictures are no
+    independent draws. None takes each pair for a prompt. Raises ValueError: no pair is answered, and so there is no win
+    rate."""
     verdicts = list(pairs)
     outcomes = [outcome(*pair) for pair in verdicts]
     worth = {"win": 1.0, "half_win": 0.75, "half_loss": 0.25, "loss": 0.0}

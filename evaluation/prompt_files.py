@@ -198,8 +198,8 @@ def _names(folder: Path, end: str) -> list[str]:
 
 
 def kinds_of(path: Path) -> list[str]:
-    """The kinds that a file or a folder may be of, by what it holds. Raises ValueError: it is not there, or a file is
-    no text."""
+    """The kinds that a file or folder may be of, by what it holds. Raises ValueError: it is not there, or is no
+    text."""
     if is_file(path):
         return _kinds_of_file(path)
     if not is_folder(path):

@@ -20,7 +20,7 @@ from schemas.tokens import MAX_TOKENS, count_tokens
 
 
 def prompt_rows(recipe: EvaluationRecipe, quick: int | None = None) -> list[dict[str, Any]]:
-    """The rows of the table `prompts`; of a quick evaluation those with the smallest coins. Raises ValueError: as
+    """The rows of `prompts`; of a quick evaluation those with the smallest coins. Raises ValueError: as
     `read_prompts`."""
     found = read_prompts(recipe.prompts.source, recipe.prompts.kind)
     if quick is not None:

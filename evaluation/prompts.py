@@ -93,8 +93,7 @@ def read_prompts(source: str | Path, kind: str = "auto") -> list[Prompt]:
 
 
 def find_kind(path: Path) -> str:
-    """The kind of a source, by what it holds. Raises ValueError: nothing says it, or it may be of several kinds; the
-    message names them."""
+    """The kind of a source, by what it holds. Raises ValueError: nothing says it, or it may be one of several."""
     shown = shown_place(path)
     found = kinds_of(path)
     if len(found) != 1:
@@ -123,8 +122,7 @@ def dpg_questions(source: str | Path, rules: Rules = "fixed") -> dict[str, list[
 
 
 def _prompt(found: Found, if_blank: str) -> Prompt:
-    """The prompt of one place. `if_blank`: the id of a blank one, which has no text to be known by, where the source
-    gives none."""
+    """The prompt of one place. `if_blank`: the id of one without text where the source gives none."""
     text = "" if found.prompt is None else found.prompt
     if not isinstance(text, str):
         raise ValueError(f"its prompt is {type(text).__name__}, not text")

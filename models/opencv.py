@@ -19,9 +19,8 @@ class Network:
     """A network that any number of threads may run at once: OpenCV's own may not be shared, so each has a copy."""
 
     def __init__(self, weight: Weight, outputs: Sequence[str]) -> None:
-        """Load it, and let OpenCV use one thread in this process: pictures run on threads of the caller. `outputs`: the
-        names of what `run` gives. Raises ValueError: it is not on this machine, is damaged, or OpenCV cannot read
-        it."""
+        """Load it; OpenCV uses one thread in this process, as pictures run on the caller's. `outputs`: the names of
+        what `run` gives. Raises ValueError: it is not on this machine, or OpenCV cannot read it."""
         self.name = f"{weight.name}@{weight.sha256[:12]}"
         self._bytes = np.fromfile(find_packaged(weight), np.uint8)
         self._outputs = list(outputs)

@@ -113,8 +113,7 @@ def _xmp_orientation(xmp: bytes) -> int | None:
 
 
 _XMP_ORIENTATION = re.compile(rb":Orientation\s*(?:=\s*[\"']|>)\s*([1-8])\s*[<\"']")
-"""The property behind any prefix, which is looked at afterwards: a pattern that begins with names is tried at every
-letter of a long word."""
+"""The property behind any prefix, looked at afterwards: a pattern that begins with names is slow in long words."""
 _NAME_AT_END = re.compile(rb"[\w.-]+\Z")
 
 

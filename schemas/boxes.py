@@ -130,8 +130,7 @@ _START_OF_TILE_PART, _START_OF_DATA, _END = 0xFF90, 0xFF93, 0xFFD9
 
 
 def coding_styles(data: Sliced) -> Iterator[bytes]:
-    """The payload of each COD and COC segment (ISO/IEC 15444-1, A.6.1), of the file and of its tiles, from the number
-    of decomposition levels on."""
+    """The payload of each COD and COC segment (ISO/IEC 15444-1, A.6.1), from the number of decomposition levels on."""
     wide = False
     for marker, start, end in islice(markers(data), most_parts(len(data))):
         if marker == 0xFF51:

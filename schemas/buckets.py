@@ -76,8 +76,7 @@ def nearest_sql(aspect: str) -> str:
 @lru_cache(maxsize=64)
 def sizes(resolution: int, multiple: int = 32) -> dict[str, Size]:
     """Label -> (height, width) at any resolution. A published resolution gives its table. Any other gives the 1024
-    table scaled to it, sides rounded to `multiple` px (at least one multiple), for training at toy scale with the same
-    labels."""
+    table scaled to it, sides rounded to at least one `multiple` px, for training at toy scale with the same labels."""
     if resolution in TABLES:
         return TABLES[resolution]
     return {

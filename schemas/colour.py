@@ -75,8 +75,8 @@ class Colour(NamedTuple):
 def colour_of(image_format: str, found: Metadata, channels: str, is_adobe_rgb: bool) -> Colour:
     """The colour space of a picture: the first description that is whole and fits its channels (RGB, GRAY, CMYK or
     LAB). The order is that of the PNG specification, third edition (4.3): code points, ICC profile, sRGB, then
-    primaries and curve; a HEIF's ICC profile precedes its code points. `is_adobe_rgb`: EXIF names the optional colour
-    space of DCF."""
+    primaries and curve; a HEIF's ICC profile comes first. `is_adobe_rgb`: EXIF names the optional colour space of
+    DCF."""
     in_heif = image_format in ("AVIF", "HEIF")
     by_code = found.cicp and _by_code_points(found.cicp, "nclx" if in_heif else "cicp", channels)
     by_profile = found.icc and _by_profile(found.icc, channels)

@@ -42,8 +42,7 @@ MIXED = ("mixed",)
 TOSSED = ("raw", "synthetic", "mixed")
 """Arrays of a set of text for a toss. Equal captions share one array, which the first one names."""
 PLACE = ("offset", "size", "crc32")
-"""What a set's table says of each array: its first byte in the tar, its bytes, and their checksum, which older sets
-lack."""
+"""Per array in a set's table: its first byte in the tar, its bytes, and a checksum that older sets lack."""
 CUT_COLUMN = "cut"
 """The column of a set of text that names the arrays whose caption was cut."""
 

@@ -25,8 +25,7 @@ _MOUNTED = re.compile(rf"^(.*/{_MOUNTS}-[^/]+)/([a-zA-Z][a-zA-Z0-9+.-]*):/(.+)$"
 
 
 def aside_of(path: Path) -> Path:
-    """A name for a file or folder while it is written or deleted. No other process gives it; two machines may have one
-    process id."""
+    """A name for a file or folder while it is written or deleted, given by no other process or machine."""
     return path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name}")
 
 
@@ -75,8 +74,8 @@ KEEPERS: list[Kept] = []
 
 
 def scratch_folder() -> Path:
-    """The folder for copies of what is read from stores, where a recipe names none: that of SIGMA_SCRATCH, or the
-    system's for temporary files."""
+    """The folder for copies of what is read from stores, unless a recipe names one: of SIGMA_SCRATCH, or the
+    system's."""
     return Path(os.environ.get("SIGMA_SCRATCH") or tempfile.gettempdir()).absolute()
 
 
@@ -110,8 +109,7 @@ def kept(path: Path) -> Kept | None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder of this machine, or that of the copies of what is in a store. Raises ValueError: copies cannot be
-    written there."""
+    """Make a folder, here or of the copies of a store. Raises ValueError: copies cannot be written there."""
     base = str(folder).partition(f"/{_MOUNTS}-")[0]
     try:
         folder.mkdir(parents=True, exist_ok=True)

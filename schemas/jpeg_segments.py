@@ -57,8 +57,7 @@ def _data_end(data: bytes, at: int) -> int:
 
 
 _SHORT, _LONGEST_STEP = 1 << 13, 1 << 17
-"""Bytes of a scan in which the pattern is as fast, and those that numpy looks at in one go: of short scans, of which a
-file may have very many, less."""
+"""Bytes of a scan in which the pattern is as fast, and those that numpy looks at in one go; of short scans less."""
 
 
 def segments(data: bytes) -> Iterator[Segment]:

@@ -56,7 +56,6 @@ class JudgeRecipe(StrictModel):
         return place_of(self.out)
 
     def refuse_other(self, path: Path) -> None:
-        """Refuse a folder that something else has written, by the recipe in it. Raises ValueError: the recipe is there
-        and is no judge's."""
+        """Refuse a folder by the recipe in it. Raises ValueError: it is there and is no judge's."""
         if is_file(path) and "judge" not in read_yaml(path):
             raise ValueError(f"out: {self.out} holds something else already; name another folder")

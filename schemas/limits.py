@@ -32,8 +32,7 @@ _MOST_BLOCKS = 300_000
 _PIXELS_PER_BLOCK = 128
 """The usual blocks have 4096 pixels, and small ones 256."""
 _TILE_BLOCKS = 9
-"""Twice as many code-blocks as cost what a tile costs by itself, 13 KB however small it is; 300 megapixels in tiles of
-128 px stay."""
+"""Twice as many code-blocks as cost what any tile costs, 13 KB; 300 megapixels in tiles of 128 px pass."""
 _MOST_FRAMES = 16
 """Frames of one AV1 picture: one, or a few layers; all but the last can be hidden."""
 _SEQUENCE_HEADER = 1
@@ -43,8 +42,8 @@ _FRAMES = (3, 6)
 
 def too_large(image: Image.Image, data: Sliced, size: tuple[int, int], max_pixels: int) -> str | None:
     """Why a picture is too large to be decoded: by its header, or because its file makes the decoder take time or
-    memory for more than its header has. `image`: opened from `data` by `schemas.opening.open_file`, not loaded. `size`:
-    by its header, px."""
+    memory for more. `image`: opened from `data` by `schemas.opening.open_file`, not loaded. `size`: by its header,
+    px."""
     num_pixels = size[0] * size[1]
     if num_pixels > max_pixels:
         return f"{size[0]}x{size[1]} px, the limit is {max_pixels} px"
@@ -58,8 +57,8 @@ def too_large(image: Image.Image, data: Sliced, size: tuple[int, int], max_pixel
 
 
 def _slow(data: Sliced, num_pixels: int) -> str | None:
-    """Pillow decodes a few formats by programs in Python: QOI, run lengths of BMP, DDS without blocks, PPM in letters
-    or of an unusual white."""
+    """Pillow decodes some formats in Python: QOI, run lengths of BMP, DDS without blocks, PPM in letters or odd
+    whites."""
     if num_pixels > _MOST_SLOW_PIXELS:
         return f"it is of a kind that is decoded slowly, and the limit for these is {_MOST_SLOW_PIXELS} px"
     if data[0:2] in (b"P1", b"P2", b"P3") and (num := data[0 : len(data)].count(b"#")) > _MOST_COMMENTS:

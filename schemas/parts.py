@@ -23,9 +23,8 @@ minute. Each name of an item in a table of an AVIF is looked up among all before
 
 
 def check_parts(data: Sliced) -> Mapping[str, int]:
-    """Count the parts of a file, up to those that it may have. A JPEG or a GIF that is read lazily is not counted, and
-    a PNG's chunks are counted by `schemas.png.tidy`. Returns Kind of part -> how many there are. Raises TooManyParts:
-    says which."""
+    """Count the parts of a file by kind, up to those that it may have. A JPEG or a GIF that is read lazily is not
+    counted, and a PNG's chunks are counted by `schemas.png.tidy`. Raises TooManyParts: says which."""
     known = next((count for start, count in _COUNTS.items() if data.startswith(start)), None)
     count = _items if data[4:8] == b"ftyp" else known
     if count is None or (count in (_jpeg, _gif) and not isinstance(data, bytes)):
@@ -81,8 +80,8 @@ def _jp2(data: Sliced) -> Iterator[str]:
 
 
 def _items(data: Sliced) -> Iterator[str]:
-    """The boxes of the tracks of an AVIF or HEIF, and the names of items in its tables (ISO/IEC 14496-12, 8.11, and
-    23008-12, 9.3)."""
+    """The boxes of tracks of an AVIF or HEIF, and the names of items in its tables (ISO/IEC 14496-12, 8.11; 23008-12,
+    9.3)."""
     yield from _boxes_of_tracks(data, 0, len(data), _TO_TRACKS)
     metas = (box for box in boxes(data, 0, len(data)) if box.name == b"meta")
     tables = chain.from_iterable(boxes(data, meta.start + 4, min(meta.end, len(data))) for meta in metas)

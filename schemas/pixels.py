@@ -95,8 +95,8 @@ def open_picture(
 
 
 def open_limited(data: bytes, formats: tuple[str, ...] | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """`schemas.opening.open_file`, whose errors it has, of a picture that is not too large to be decoded. Raises
-    PixelError: too large."""
+    """`schemas.opening.open_file` of a picture that is not too large to be decoded. Raises PixelError: it is; and its
+    own."""
     image = open_file(data, formats)
     if image.width * image.height > max_pixels:
         raise PixelError(f"{image.width}x{image.height} px is over the limit of {max_pixels} px")

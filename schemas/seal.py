@@ -44,8 +44,7 @@ def seal_text(text: str, end: str) -> str:
 
 
 def check_text(text: str) -> str:
-    """The same text, compared with its seal where it has one. Raises BrokenSeal: it is not the text that was
-    written."""
+    """The same text, compared with its seal where it has one. Raises BrokenSeal: it is not what was written."""
     head, *rest = text.rsplit(MARK.decode(), 2)
     if rest and (len(rest) == 1 or hashlib.sha256((head + rest[1]).encode()).hexdigest() != rest[0]):
         raise BrokenSeal("other bytes than were written")
@@ -59,8 +58,7 @@ def to_json(value: Mapping[str, Any], **layout: Any) -> str:
 
 
 def from_json(text: str) -> dict[str, Any]:
-    """The value of a JSON object, sealed or from before there were seals. Raises ValueError, BrokenSeal: it is
-    damaged."""
+    """The value of a JSON object, sealed or from before there were seals. Raises ValueError, BrokenSeal: damaged."""
     value = json.loads(check_text(text))
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")
@@ -96,9 +94,8 @@ Source = Path | IO[bytes]
 
 
 def check_footer(path: Source) -> bool:
-    """Compare a file's footer with its seal. A file without one, from before there were seals, passes. Returns whether
-    it has one. Raises BrokenSeal: the footer is not the one that was written. Raises FileNotFoundError: there is no
-    file."""
+    """Compare a file's footer with its seal; returns whether it has one, as older files have not. Raises BrokenSeal:
+    the footer is not the one that was written. Raises FileNotFoundError."""
     with _opened(path) as file:
         return _sealed_pages(file) is not None
 

@@ -18,8 +18,7 @@ _LONGEST_ABBREVIATION = max(map(len, _ABBREVIATIONS)) + 2
 def sentence_ends(text: str) -> tuple[int, ...]:
     """The ends of the sentences of a text: positions behind their last mark and its closing quotes, and line breaks. A
     full stop ends no sentence after an abbreviation or an initial ("St. Paul", "J. Smith"), nor before a small letter
-    ("approx. three"). Takes linear time; the last texts are remembered, since each rule of the gate asks for the same
-    caption's."""
+    ("approx. three"). Takes linear time; the last texts are remembered, since each rule of the gate asks again."""
     return tuple(match.end() for match in _SENTENCE_END.finditer(text) if _ends_sentence(text, match))
 
 

@@ -108,8 +108,7 @@ def mended(text: str) -> str:
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text; a number of more digits than Python takes is the nearest float. Raises NotText: it is
-    no JSON, or nested too deeply."""
+    """The value of a JSON text; numbers beyond Python's digits are the nearest float. Raises NotText: it is no JSON."""
     try:
         return json.loads(text, parse_int=_number)
     except RecursionError:

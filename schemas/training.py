@@ -652,8 +652,8 @@ class TrainingRecipe(StrictModel):
         return stage.distil.model_copy(update={"guidance": self.sample.guidance if own is None else own})
 
     def sampling_of(self, stage: Stage) -> Sampling:
-        """How pictures of a stage are drawn. Raises ValueError: a few-step model cannot take as many steps as the
-        recipe says."""
+        """How pictures of a stage are drawn. Raises ValueError: a few-step model cannot take the recipe's number of
+        steps."""
         return self.sample.sampling(f"stage {stage.name}", few_steps=stage.distil is not None)
 
     @property

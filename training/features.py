@@ -89,8 +89,8 @@ def _set(
 
 
 def index_digest(recipe: TrainingRecipe) -> str:
-    """The digest of the shard index: of every sample, with the offset and size of its members. Raises ValueError: there
-    is none."""
+    """The digest of the shard index: every sample, with offsets and sizes of members. Raises ValueError: there is
+    none."""
     path = recipe.dataset_folder / "shards" / INDEX_FILE
     try:
         with path.open("rb") as file:
@@ -213,8 +213,7 @@ def _usable(wanted: FeatureSet, index: str) -> bool:
 
 
 def refuse_other(wanted: FeatureSet, made_by: dict[str, Any]) -> None:
-    """Refuse a set that another encoder made. Raises ValueError: another one made it; the message names the first knob
-    that differs."""
+    """Raise ValueError, naming the first knob that differs, for a set that another encoder made."""
     differs = difference(made_by, wanted.made_by)
     if differs is not None:
         raise ValueError(

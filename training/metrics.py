@@ -55,9 +55,8 @@ class Metrics:
 
 
 class Board:
-    """A file of TensorBoard. Each line is written at once: in TensorBoard's own writer a thread does it, which would
-    show a full disk as a traceback of its own. `purge_step`: TensorBoard forgets what earlier files of the folder hold
-    from this step on."""
+    """A file of TensorBoard. Each line is written at once: TensorBoard's own writer has a thread, which shows a full
+    disk as a traceback. `purge_step`: TensorBoard forgets what earlier files of the folder hold from this step on."""
 
     def __init__(self, folder: Path, purge_step: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)

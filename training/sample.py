@@ -43,9 +43,8 @@ THUMBNAIL_PX = 16
 
 @dataclass(frozen=True)
 class SampleReport:
-    """The pictures that were drawn. `captions`: one per picture. `likeness`: correlation of each sampled picture with
-    its training picture, at 16 x 16 px; empty for prompts. `recognised`: sampled pictures that are more like their own
-    training picture than like any other."""
+    """The pictures that were drawn, one per caption. `likeness`: correlation of each with its training picture, at 16 x
+    16 px; none for prompts. `recognised`: those that are more like their own training picture than like any other."""
 
     path: Path
     stage: str

@@ -74,8 +74,7 @@ def training_flops(config: PixArtConfig, grid: tuple[int, int], text_tokens: int
 
 
 def mfu(images_per_s: float, flops_per_image: float, peak_flops_per_s: float) -> float:
-    """Model FLOPs utilisation (PaLM, arXiv 2204.02311, appendix B): achieved over peak, 0 to 1. Raises ValueError: the
-    peak is not positive."""
+    """Model FLOPs utilisation (PaLM, arXiv 2204.02311, appendix B): achieved over peak, 0 to 1. Raises ValueError."""
     if peak_flops_per_s <= 0:
         raise ValueError(f"peak {peak_flops_per_s} FLOP/s is not positive")
     return images_per_s * flops_per_image / peak_flops_per_s

@@ -76,8 +76,8 @@ class TrainState:
         return whole(content, keep=keep)
 
     def restore(self, path: Path) -> None:
-        """Load a checkpoint of the same stage. Raises ValueError: it is cut short, or of another model; the first keys
-        that differ are named."""
+        """Load a checkpoint of the same stage. Raises ValueError: it is cut short, or of another model; keys are
+        named."""
         content = read_checkpoint(path)
         for model, name in ((self.model, "state_dict"), (self.average.model, "state_dict_ema")):
             own = model.state_dict()

@@ -25,8 +25,8 @@ def require_wandb(recipe: TrainingRecipe) -> None:
 
 
 def wandb_run(recipe: TrainingRecipe, stage: Stage) -> Run | None:
-    """The run of a stage; None where the recipe wants none. Raises ValueError: it cannot be begun, for example because
-    nobody has logged in."""
+    """The run of a stage; None where the recipe wants none. Raises ValueError: it cannot begin; nobody has logged in,
+    say."""
     if recipe.wandb.mode == "off":
         return None
     if recipe.wandb.mode == "offline":

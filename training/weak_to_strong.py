@@ -57,8 +57,8 @@ def parent_weights(recipe: TrainingRecipe, stage: Stage) -> Path | None:
 
 def starting_model(recipe: TrainingRecipe, stage: Stage, null_caption: Tensor) -> PixArt:
     """The model a stage begins with: its parent's weights, positions interpolated, new KV compression averaging.
-    `null_caption`: (max_tokens, caption channels), which replaces a dropped caption. Raises ValueError: the parent is
-    missing or of another shape."""
+    `null_caption` (max_tokens, channels) replaces a dropped caption. Raises ValueError: the parent is missing or of
+    another shape."""
     torch.manual_seed(recipe.seed)
     model = PixArt(model_config(recipe, stage))
     path = parent_weights(recipe, stage)

@@ -1,6 +1,5 @@
-"""The offline captioner: says in a sentence or two what is measured in a picture, and nothing else. It names framing,
-palette with places, light, saturation and the place of the detail. It knows no objects: a recipe that wants those names
-a model instead."""
+"""The offline captioner: says in a sentence or two what is measured in a picture: framing, palette with places, light,
+saturation and the place of the detail. It knows no objects."""
 
 from __future__ import annotations
 
@@ -93,8 +92,8 @@ class AttributesCaptioner(InBatches):
     batch_size = 16
 
     def caption(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> list[Generated]:
-        """One caption of about 20 to 50 words per RGB picture; the seeds change nothing. Raises ValueError: a picture
-        is not of mode RGB."""
+        """One caption of about 20 to 50 words per RGB picture, whatever the seeds. Raises ValueError: one is not
+        RGB."""
         return [Generated(describe(measure(image))) for image in images]
 
 

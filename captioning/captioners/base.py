@@ -118,9 +118,9 @@ class InBatches:
 
     @abstractmethod
     def caption(self, images: Sequence[Image.Image], seeds: Sequence[int]) -> Sequence[Answer]:
-        """One answer per picture, in order; the same picture and seed always give the same one. An error of
-        `CAPTIONER_ERRORS` is of one of these pictures: then each is asked about alone. Raises CaptionerUnusable: it
-        cannot work at all; the job stops."""
+        """One answer per picture, in order; the same picture and seed always give the same one. After an error of
+        `CAPTIONER_ERRORS` each picture is asked about alone. Raises CaptionerUnusable: it cannot work at all; the job
+        stops."""
 
     def stream(self, questions: Iterator[Question | None]) -> Generator[tuple[str, Answer], None, None]:
         """The answers, as of `Captioner.stream`, batch by batch."""

@@ -73,9 +73,8 @@ class Server:
 
 
 class ChatClient:
-    """Requests of one captioner, on an event loop in a thread of its own; a context manager. A server that fails is
-    left out for the wait before a retry, and longer each time. With one server, or where all are left out, requests go
-    on, each after its own wait."""
+    """Requests of one captioner, on an event loop in a thread of its own. A server that fails is left out for the wait
+    before a retry, and longer each time; where all are left out, requests go on, each after its own wait."""
 
     def __init__(self, section: ChatSection, key: str, servers: Sequence[Server]) -> None:
         """`servers` are the same for all clients of a captioner: one that is left out stays so from part to part."""
@@ -192,9 +191,8 @@ class ChatClient:
         )
 
     async def _post(self, server: Server, body: bytes) -> Generated:
-        """Send one request. Raises ServerBusy: the server is overloaded or slow, cut the connection or sent no chat
-        completion. Raises PictureRefused, or CaptionerUnusable: the server refuses this picture, or every request of
-        this kind."""
+        """Send one request. Raises ServerBusy: the server is overloaded or slow, or sent no chat completion. Raises
+        PictureRefused, or CaptionerUnusable: it refuses this picture, or every request of this kind."""
         async with self._replied(server, "POST", "/chat/completions", body) as (status, content, wait):
             if status != 200:
                 raise status_error(status, content, retry_after_s(wait))

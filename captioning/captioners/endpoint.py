@@ -26,8 +26,7 @@ class EndpointCaptioner:
     each server is asked for its models. A picture that a server refuses fails alone."""
 
     def __init__(self, section: Endpoint) -> None:
-        """Read the key. Raises ValueError: the recipe names no server or model, or a variable for the key that is not
-        set."""
+        """Read the key. Raises ValueError: the recipe names no server or model, or a key that is not set."""
         if not section.servers() or section.model is None:
             raise CaptionerUnusable("caption.endpoint: name the server (url) and its model (model)")
         self._section = section
@@ -53,8 +52,7 @@ class EndpointCaptioner:
             self.parameters["extra_body"] = json.dumps(section.extra_body, sort_keys=True)
 
     def stream(self, questions: Iterator[Question | None]) -> Generator[tuple[str, Answer], None, None]:
-        """The answers, as of `Captioner.stream`. Raises CaptionerUnusable: no server can be reached, or one refuses
-        key, model or address."""
+        """The answers. Raises CaptionerUnusable: no server can be reached, or one refuses key, model or address."""
         answered: Answered = SimpleQueue()
         in_flight = 0
         with ChatClient(self._section, self._key, self._servers) as client:

@@ -58,8 +58,7 @@ def find_share_captioner(section: captioners.ShareCaptioner) -> LocalModel:
 
 
 def find_vlm(section: captioners.Vlm) -> LocalModel:
-    """The image-text-to-text model of a recipe: config and weights. Raises ValueError: the model, or a part of it, is
-    not on this machine."""
+    """The image-text-to-text model of a recipe: config and weights. Raises ValueError: they are not on this machine."""
     found = find_model(section.weights, LLAVA, "caption.vlm.weights")
     if not any(any(found.folder.glob(f"*{suffix}")) for suffix in SUFFIXES):
         raise ValueError(f"{found.folder}: no {' or '.join(SUFFIXES)} weights in this folder; get them anew")
@@ -83,8 +82,7 @@ def weight_paths(folder: Path) -> list[Path]:
 
 
 def downloaded_commit(folder: Path) -> str | None:
-    """The commit that `hf download --local-dir` noted in a folder; None without such a note, or where config.json has
-    been changed since."""
+    """The commit that `hf download --local-dir` noted in a folder; None without one, or where config.json is newer."""
     note = folder / ".cache" / "huggingface" / "download" / "config.json.metadata"
     try:
         commit = note.read_text(encoding="utf-8").split("\n", 1)[0].strip()

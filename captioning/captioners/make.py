@@ -45,8 +45,8 @@ function imports its captioner, so that a recipe pays only for the captioner it 
 
 
 def make_captioner(section: recipe.Caption) -> Captioner:
-    """The captioner that the recipe names. Raises ValueError: no captioner has that name, or its weights are missing;
-    the message says what to do."""
+    """The captioner that the recipe names. Raises ValueError, with what to do: there is none, or it lacks its
+    weights."""
     make = CAPTIONERS.get(section.captioner)
     if make is None:
         raise ValueError(f"caption.captioner: no captioner {section.captioner!r}; there are {', '.join(CAPTIONERS)}")
@@ -54,9 +54,8 @@ def make_captioner(section: recipe.Caption) -> Captioner:
 
 
 def find_captioner(section: recipe.Caption) -> None:
-    """Check that this machine has the captioner's weights, or the key for its server. Nothing is loaded or sent. The
-    check uses the functions by which the captioner itself finds them, so that both raise the same line. Raises
-    ValueError: they are missing; the message says what to do."""
+    """Check, loading and sending nothing, that this machine has the captioner's weights, or the key for its server, by
+    the functions by which the captioner finds them. Raises ValueError, with what to do: they are missing."""
     if section.captioner == "share_captioner":
         find_share_captioner(section.share_captioner)
     elif section.captioner == "vlm":

@@ -18,8 +18,8 @@ LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
 
 
 def load_config(folder: Path) -> Any:
-    """A model's configuration. Raises ValueError: it cannot be read, needs code of its own, or is of a model that takes
-    no pictures."""
+    """A model's configuration. Raises ValueError: it is unreadable, or of a model with code of its own or without
+    pictures."""
     try:
         config = AutoConfig.from_pretrained(folder, **LOCAL)
     except UNREADABLE as error:

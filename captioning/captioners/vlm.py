@@ -42,9 +42,8 @@ WINDOW_BATCHES = 4
 
 
 class VlmCaptioner(InBatches):
-    """Puts one question about each picture to the model. Each worker builds one. In fp32 an answer depends on its
-    picture and seed alone. In 16 bit the batch it went in moves the last digits of the logits, which can turn a word
-    where two are equally likely."""
+    """Puts one question about each picture to the model. In fp32 an answer depends on its picture and seed alone; in 16
+    bit the batch moves the last digits of the logits, which can turn a word where two are equally likely."""
 
     def __init__(self, section: Vlm, device: str = "auto") -> None:
         """Load the model. `device`: auto, cpu, mps, cuda or cuda:N. Raises ValueError: it is not on this machine, is
@@ -184,8 +183,7 @@ def by_size(sizes: Sequence[tuple[int, int]], batch_size: int) -> list[list[int]
 
 
 def prompt_length(prompt: Tensor | None, written: Tensor) -> int:
-    """Tokens at the head of the output that repeat the prompt: all of them, or none where a model writes the answer
-    alone."""
+    """Tokens at the head of the output that repeat the prompt: all, or none where a model writes the answer alone."""
     if prompt is None or written.shape[1] < prompt.shape[1]:
         return 0
     length = prompt.shape[1]

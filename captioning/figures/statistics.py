@@ -48,8 +48,8 @@ def noun_uses_sql() -> str:
 
 
 def table_1_sql(valid_above: int) -> str:
-    """The SELECT of Table 1 over the views of a dataset. `valid_above`: a distinct noun is valid when it occurs more
-    often than this."""
+    """The SELECT of Table 1 over a dataset's views. A distinct noun is valid where it occurs over `valid_above`
+    times."""
     return read_sql("table_1.sql", subsets=read_sql("subsets.sql"), valid_above=int(valid_above))
 
 

@@ -128,8 +128,8 @@ def echoes(caption: str, prompt: str | None) -> bool:
 
 
 def is_language(text: str) -> bool:
-    """True if a text consists of words: letters of any script, more of them than digits and signs, in words of a
-    possible length."""
+    """True if a text consists of words: letters of any script, more than digits and signs, in words of possible
+    length."""
     kinds = [unicodedata.category(character)[0] for character in text if not character.isspace()]
     if kinds.count("L") + kinds.count("M") < MIN_LETTERS * len(kinds) or "\ufffd\ufffd" in text:
         return False

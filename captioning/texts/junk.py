@@ -125,8 +125,7 @@ def is_placeholder(text: str) -> bool:
 
 
 def is_keywords(text: str) -> bool:
-    """True if a text is a list of keywords: many short items without the words that sentences are made with, or
-    mostly hashtags."""
+    """True if a text is a list of keywords: many short items without the words of sentences, or mostly hashtags."""
     tokens = text.split()
     hashtags = sum(_HASHTAG.fullmatch(token) is not None for token in tokens)
     if hashtags >= MIN_HASHTAGS and 2 * hashtags >= len(tokens):

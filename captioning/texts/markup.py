@@ -71,8 +71,7 @@ _JSON = re.compile(r"\A\s*(?:\{\s*[\"']|\[\s*[{\"'\[\d])")
 
 
 def beginning(text: str) -> str:
-    """The first `LONGEST_CAPTION` characters of a longer text, without the word, tag, comment, script or style in the
-    midst of which they end."""
+    """The first `LONGEST_CAPTION` characters, without the word, tag, comment, script or style that they end in."""
     if len(text) <= LONGEST_CAPTION:
         return text
     text = text[:LONGEST_CAPTION]

@@ -29,8 +29,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Block:
-    """Cells that differ in one thing; the others are compared with the first. `labels`: what each is called in a
-    table."""
+    """Cells that differ in one thing; the others are compared with the first. `labels`: their names in a table."""
 
     title: str
     labels: tuple[str, ...]
@@ -66,8 +65,8 @@ def compressed(depth: int, position: str, ratio: int, operator: str = "conv") ->
 
 
 def grid(base: TrainingRecipe, recipe: AblationRecipe) -> Experiment:
-    """A block for each thing that varies while the others are as in the paper: Table 3. Raises ValueError: there is no
-    such stage."""
+    """A block for each thing that varies while the others are as in Table 3. Raises ValueError: there is no such
+    stage."""
     depth, ratio = base.model.depth, min(ratio for ratio in recipe.ratio if ratio > 1)
     blocks = (
         Block("layers", recipe.layers, tuple(compressed(depth, position, ratio) for position in recipe.layers)),
@@ -126,8 +125,8 @@ def training_recipe(
     base: TrainingRecipe, recipe: AblationRecipe, experiment: Experiment, cell: Cell, seed: int, parent: str
 ) -> TrainingRecipe:
     """The recipe of one cell and seed, whose one stage has the name of the stage that is varied: chance depends on it.
-    `parent`: a path to weights, or `scratch`. Raises ValueError: the cell is impossible, or the points do not divide
-    the steps."""
+    `parent`: a path to weights, or `scratch`. Raises ValueError: the cell is impossible, or points do not divide
+    steps."""
     steps = recipe.steps or experiment.stage.steps
     every = steps // recipe.points
     if steps % recipe.points:

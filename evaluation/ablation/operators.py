@@ -32,8 +32,7 @@ def compressing(model: PixArt) -> list[SelfAttention]:
 
 def remodelling(operator: str, seed: int) -> Callable[[PixArt], None] | None:
     """A function that gives a model another operator: `average` or `discard` in place of the convolution, or `random`,
-    the convolution as PyTorch begins one. The LayerNorm behind it stays, so that nothing else differs. None for `conv`,
-    as the model has it."""
+    the convolution as PyTorch begins one; the LayerNorm behind it stays. None for `conv`, as the model has it."""
     return None if operator == "conv" else partial(_remodel, operator=operator, seed=seed)
 
 

@@ -65,9 +65,8 @@ in turn with it; on a CPU seconds are those of all cores."""
 def run_experiment(
     base: TrainingRecipe, recipe: AblationRecipe, experiment: Experiment, on_progress: OnProgress | None = None
 ) -> tuple[list[Row], dict[str, str]]:
-    """Train, measure and time every cell, and write `<experiment>.parquet` into the folder of the ablation. Returns
-    Rows of `COLUMNS`, and what could not be measured with the reason. Raises ValueError: anything the user can mend, in
-    one line."""
+    """Train, measure and time every cell, and write `<experiment>.parquet` into the ablation's folder. Returns rows of
+    `COLUMNS`, and why something could not be measured. Raises ValueError: anything the user can mend, in one line."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ValueError("sigma ablate is one process; start it without torchrun")
     with locked(recipe.out):

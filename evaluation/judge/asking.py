@@ -159,8 +159,7 @@ class _Asking:
 
 
 def picture_of(section: ChatSection, picture: Picture) -> str:
-    """A picture in a data URI, as judges see it: its pixels, without what else its file says. Raises ValueError: it
-    cannot be read."""
+    """A picture in a data URI, as judges see it: its pixels alone. Raises ValueError: it cannot be read."""
     try:
         return picture_uri(open_rgb(picture.data(), section.image_px), section)
     except (OSError, PixelError) as error:

@@ -20,8 +20,7 @@ EVERYBODY = "all"
 
 
 def by_blind_id(pairs: Iterable[Pair]) -> dict[str, list[Pair]]:
-    """Blind id -> the pairs that look like it; equal pictures are shown to nobody. In the order of the ids, which is
-    none of the models."""
+    """Blind id -> the pairs that look like it, in an order that no model has; equal pictures are shown to nobody."""
     found = defaultdict[str, list[Pair]](list)
     for pair in pairs:
         if not pair.is_equal:

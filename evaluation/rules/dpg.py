@@ -41,8 +41,8 @@ class Score:
 
 
 def read_questions(lines: Iterable[str], rules: Rules = "fixed") -> dict[str, list[Question]]:
-    """The questions of every prompt, by item_id, of the benchmark's CSV file. Raises ValueError: a column is missing,
-    or a number is none."""
+    """The questions of every prompt, by item_id, of the benchmark's CSV file. Raises ValueError: a row cannot be
+    read."""
     questions: dict[str, list[Question]] = {}
     for place, row in enumerate(csv.DictReader(lines)):
         if place == 0 and rules == "published":
@@ -77,8 +77,7 @@ def counted(parents: Mapping[int, Sequence[int]], answers: Sequence[bool], rules
 
 
 def prompt_score(parents: Mapping[int, Sequence[int]], answers: Answers, rules: Rules = "fixed") -> float:
-    """The share of questions that count as yes, 0 to 1, the mean over a prompt's pictures. Raises ValueError: there is
-    no picture, or as `counted`."""
+    """The share of questions that count as yes, the mean over a prompt's pictures. Raises ValueError: there is none."""
     if not answers:
         raise ValueError("a prompt needs answers about at least one picture")
     return float(np.mean([np.mean(counted(parents, picture, rules)) for picture in answers]))

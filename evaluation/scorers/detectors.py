@@ -48,8 +48,7 @@ Detector = Callable[[Image.Image], list[Detection]]
 
 
 def classes_of(folder: Path) -> list[str]:
-    """The classes that a detector knows, in the order of their numbers. Raises ValueError: its config.json cannot be
-    read, or is of another model."""
+    """The classes that a detector knows, in the order of their numbers. Raises ValueError: its config.json has none."""
     config = read_json(folder / "config.json")
     labels = config.get("id2label")
     if config.get("model_type") != "mask2former" or not isinstance(labels, dict):

@@ -49,8 +49,8 @@ class GenEval(Scorer):
 
     @classmethod
     def of(cls, metrics: Metrics, metadata: Mapping[str, Metadata]) -> GenEval:
-        """The scorer of a recipe. Raises ValueError: its detector is not on this machine, or does not know what a
-        prompt asks for."""
+        """The scorer of a recipe. Raises ValueError: its detector is not on this machine, or lacks a class of a
+        prompt."""
         given, key = metrics.geneval.detector, "metrics.geneval.detector"
         if given is None:
             get = f"get one with `sigma weights get {MASK2FORMER.name}`, then set {key}={MASK2FORMER.hub_id}"

@@ -45,8 +45,8 @@ STALE_S = 3600
 
 def bring(copies: Copies) -> None:
     """Copy what is read as a whole, where the store has another version of it: index, recipe, what features are. Tars
-    are deleted with the index that they belong to. Other processes of this machine wait meanwhile. Raises ValueError:
-    the store has no index there."""
+    are deleted with their index. Other processes of this machine wait. Raises ValueError: the store has no index
+    there."""
     store, folder = copies.store, copies.folder
     heads = [f"shards/{INDEX_FILE}", *(f"features/{name}/{RECORD_FILE}" for name in store.names("features")[0])]
     keys = [*heads, "recipe.yaml", *(f"{head.removesuffix(RECORD_FILE)}{NULL_FILE}" for head in heads[1:])]
@@ -74,8 +74,8 @@ def _tars_of(copies: Copies, head: str) -> Iterator[Path]:
 
 
 class Epoch:
-    """When a machine reads which shard in one epoch. `first_step`: the step of its first batch. `reads`: for each step
-    the shard of each sample that is read."""
+    """When a machine reads which shard in one epoch, from `first_step` on. `reads`: for each step its samples'
+    shards."""
 
     def __init__(self, first_step: int, reads: Sequence[NDArray[np.integer]], num_shards: int) -> None:
         shards = np.concatenate(reads)

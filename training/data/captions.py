@@ -32,8 +32,8 @@ class Read(NamedTuple):
 
 
 def preferred(toss: bool | None) -> tuple[str, str, str]:
-    """The captions to look for, the wanted one first. `toss`: true reads the synthetic caption, false the raw one; None
-    reads what the dataset chose."""
+    """The captions to look for, the wanted one first: synthetic for a `toss` of true, raw for false, the mix's for
+    None."""
     if toss is None:
         return (MIXED, SYNTHETIC, RAW)
     return (SYNTHETIC, RAW, MIXED) if toss else (RAW, SYNTHETIC, MIXED)

@@ -90,9 +90,8 @@ class SampleCache:
 
 
 class Loader:
-    """Iterates over the batches of one process from a given step on. `pin`: give batches in page-locked memory, for a
-    GPU. `waited_s`: seconds that the training loop has waited for data so far. `num_damaged`: samples that could not be
-    used so far, each named in the log once."""
+    """Iterates over one process's batches from a given step on. `pin`: in page-locked memory, for a GPU. `waited_s`:
+    seconds that training has waited for data. `num_damaged`: samples that could not be used, each logged once."""
 
     def __init__(
         self,

@@ -251,9 +251,9 @@ def in_lanes(lanes: NDArray[np.integer], num_lanes: int, batch: int) -> NDArray[
 
 
 def _drawn(weights: NDArray[np.float32], count: int, offset: float) -> NDArray[np.intp]:
-    """`count` places, each with a chance in proportion to its weight: systematic sampling, one random number for all.
-    The weights are laid end to end on a line that is `count` long. Every unit of it has one mark, at `offset`, and a
-    place is drawn where a mark falls on it."""
+    """`count` places, each with a chance in proportion to its weight, by systematic sampling: the weights are laid end
+    to end on a line that is `count` long, each unit has a mark at `offset`, and a place is drawn where a mark falls on
+    it."""
     ends = np.cumsum(weights, dtype=np.float64)
     marks = np.floor(ends * (count / ends[-1]) + offset).astype(np.int64)
     marks[-1] = count  # what rounding may have missed

@@ -42,9 +42,8 @@ class Sample(Captions):
 
 
 class ShardReader:
-    """Reads samples of the selected index rows. Safe to share between threads. `rows`: the selection, or an index as a
-    table. `cut`: cuts captions that the mix has not cut. `copies`: where the dataset is in a store. `folder`: the tars'
-    folder."""
+    """Reads samples of the selected index rows, for several threads. `rows`: the selection, or an index as a table.
+    `cut`: cuts captions that the mix has not cut. `copies`: of a dataset in a store. `folder`: of the tars."""
 
     def __init__(
         self, shards: Path, rows: Selection | pa.Table, cut: Cut = by_words, copies: Copies | None = None

@@ -88,8 +88,7 @@ class Source:
 
 
 class StoredCaptions:
-    """The encoded captions of a sample; only the one that is needed is read. `source`: which caption the mix chose,
-    `raw` or `synthetic`."""
+    """The encoded captions of a sample; one is read. `source`: which caption the mix chose, `raw` or `synthetic`."""
 
     def __init__(self, arrays: StoredArrays, shard: str, key: str, source: str | None) -> None:
         self._arrays, self._shard, self._key, self._source = arrays, shard, key, source

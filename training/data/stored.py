@@ -46,9 +46,8 @@ class StoredShard:
         self._row_of = {key: row for row, key in enumerate(self._places["key"])}
 
     def read(self, key: str, array: str) -> Tensor | None:
-        """An array of a sample as it is stored; None where the sample has none of that name. Raises DamagedSample: it
-        could not be encoded. Raises ValueError: the set does not fit its own table, or the shard that it was made
-        from."""
+        """An array of a sample as it is stored; None where it has none of that name. Raises DamagedSample: it could not
+        be encoded. Raises ValueError: the set does not fit its own table, or its shard."""
         row = self._row_of.get(key)
         if row is None:
             raise ValueError(f"{self._name}: holds no features of {key}; {MEND}")

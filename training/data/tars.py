@@ -71,8 +71,8 @@ class Copies:
 
 
 def open_tar(path: Path, copies: Copies | None) -> Tar:
-    """A tar, or the object that has its place. Raises OSError: there is no such file; an object that is not there is
-    found out when it is read."""
+    """A tar, or the object in its place. Raises OSError: there is no such file; a missing object shows when it is
+    read."""
     if copies is None or not path.is_relative_to(copies.folder):
         return TarFile(path)
     return TarObject(path, copies)

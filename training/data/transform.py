@@ -45,9 +45,8 @@ def from_unit_range(pixels: Tensor) -> Tensor:
 
 
 def shapes_of(rows: Selection, resolution: int, multiple: int, multi_aspect: bool) -> Shapes:
-    """The training shape of every selected row. `resolution`: side of the square with as many px. `multiple`: px that
-    sides are multiples of where the resolution has no published table. `multi_aspect`: the nearest aspect bucket; false
-    is the square for all."""
+    """The training shape of every selected row. `resolution`: side of the square with as many px. `multiple`: of px, of
+    sides without a published table. `multi_aspect`: the nearest aspect bucket; false is the square for all."""
     if not multi_aspect:
         return Shapes([(resolution, resolution)], np.zeros(rows.num_rows, np.uint8))
     labels = list(TABLES.get(resolution, TABLES[1024]))

@@ -51,8 +51,8 @@ def enlargement(rows: Selection, shapes: Shapes) -> NDArray[np.float32]:
 
 
 def without_enlarged(found: Usable, most: float | None) -> Usable:
-    """Leave out the pictures that are enlarged more than `most` times; say how many are enlarged. Raises ValueError:
-    nothing is left."""
+    """Leave out pictures enlarged more than `most` times; say how many are enlarged. Raises ValueError: nothing is
+    left."""
     factors = enlargement(found.rows, found.shapes)
     over = factors > (most or np.inf)
     if over.all():

@@ -38,8 +38,7 @@ def solver_step(predicted: Tensor, latents: Tensor, timestep: Tensor, end: Tenso
 
 
 def solver_interval(timestep: Tensor, skip: int) -> tuple[Tensor, Tensor]:
-    """The teacher's step that a timestep in 0..999 belongs to: its beginning, a multiple of `skip` less one, and its
-    end, which is 0 at the lowest."""
+    """The teacher's step of a timestep in 0..999: from a multiple of `skip` less one to its end, 0 at the lowest."""
     begin = (timestep // skip + 1) * skip - 1
     return begin, (begin - skip).clamp(min=0)
 
@@ -70,9 +69,8 @@ def distillation_loss(
 
 @torch.no_grad()
 def sample_few(model: NoiseModel, start: Tensor, timesteps: Sequence[int], renoise: Callable[[int], Tensor]) -> Tensor:
-    """Clean latents from pure noise (B, C, h, w), one call per timestep: predict them, and noise them to the next.
-    `timesteps`: falling, each in 0..999. `renoise`: fresh noise like `start` for each step but the first, counted from
-    1."""
+    """Clean latents from pure noise (B, C, h, w), one call per falling timestep in 0..999: predict them, and noise them
+    to the next. `renoise`: fresh noise like `start` for each step but the first, counted from 1."""
     latents = start
     for number, value in enumerate(timesteps):
         timestep = torch.full((len(start),), value, device=start.device)

@@ -19,8 +19,7 @@ class Codec(Protocol):
 
     def moments(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> (B, 1 or 2, channels, H / 8, W / 8) float32: mean, and deviation where it draws.
-        Each picture goes through alone, so that nothing depends on the rest of the batch, unless the codec was made to
-        take them together."""
+        Each picture goes through alone and depends on no other, unless the codec was made to take them together."""
         ...
 
     def encode(self, pixels: Tensor, seeds: Sequence[int] | None = None) -> Tensor:

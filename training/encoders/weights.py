@@ -18,8 +18,7 @@ DIGESTED_SUFFIXES, DIGESTED_NAMES = (".safetensors", ".model"), ("config.json", 
 
 
 def weights_digests(latents: Latents, text: Text) -> dict[str, str | None]:
-    """The digest of each encoder's weights, by knob; None where the weights are not on this machine. Encoders without
-    weights are left out."""
+    """The digest of each encoder's weights, by knob; None where they are not on this machine. Others are left out."""
     digests = {}
     if latents.codec == "sdxl":
         digests["latents.weights"] = vae_digest(latents)

@@ -98,7 +98,7 @@ def model_index() -> dict[str, Any]:
 
 
 def copy_files(source: Path, target: Path, names: re.Pattern[str]) -> None:
-    """Copy the files of one folder whose names match into a new one. Raises ValueError: none of them holds weights or a
+    """Copy the files of a folder whose names match into a new one. Raises ValueError: none is of weights or a
     vocabulary."""
     files = sorted(path for path in source.iterdir() if path.is_file() and names.fullmatch(path.name))
     if not any(path.suffix in (".safetensors", ".model") or path.name == "tokenizer.json" for path in files):

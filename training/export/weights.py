@@ -113,8 +113,7 @@ def stored_hints(source: Path) -> Hints:
 
 
 def require_diffusers_can(model: StoredModel) -> None:
-    """Refuse what diffusers' transformer cannot express. Raises ValueError: KV compression, or an MLP of another
-    width."""
+    """Raise ValueError for what diffusers' transformer cannot express: KV compression, or an MLP of another width."""
     config = model.config
     if config.kv_compression is not None:
         raise ValueError(

@@ -34,8 +34,7 @@ MICRO_CONDITIONING_KEY = re.compile(r"(csize_embedder|ar_embedder)\.|.*(resoluti
 @dataclass(frozen=True)
 class LoadReport:
     """The tensors that a load did not simply copy. `initialised`: KV-compression keys that the file lacks and that got
-    their Conv-Avg-Init. `ignored`: keys of the file that were not read, because the model computes them or its text
-    encoder does."""
+    their Conv-Avg-Init. `ignored`: keys that were not read: the model or its text encoder computes them."""
 
     initialised: tuple[str, ...]
     ignored: tuple[str, ...]

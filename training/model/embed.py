@@ -90,8 +90,7 @@ class CaptionProjection(nn.Module):
 
 class CaptionEmbedder(nn.Module):
     """Projects captions, and holds the null caption that replaces a dropped one. `y_embedding` (max tokens, caption
-    channels) is a buffer, never trained: it is the text encoder's answer to "", which whoever trains or samples writes
-    into it."""
+    channels) is a buffer, never trained: the text encoder's answer to "", written by whoever trains or samples."""
 
     y_embedding: Tensor
 

@@ -42,9 +42,8 @@ TensorSet = tuple[tuple[str, ...], dict[str, Tensor]]
 
 
 def plain_weights(content: dict[Any, Any], *, ema: bool, origin: str) -> dict[str, Tensor]:
-    """The tensors of a file by their names in the model, out of the containers and wrappers of training programs. What
-    is left out of the names is logged. Raises ValueError: the content is no set of weights, several, or those of a LoRA
-    or the like."""
+    """The tensors of a file by their names in the model, out of the containers and wrappers of training programs; what
+    is left out is logged. Raises ValueError: the content is no set of weights, several, or a LoRA or the like."""
     found = list(_sets_of_tensors(content))
     for names, tensors in found:
         refuse_additions([*names, *tensors], origin)

@@ -13,8 +13,8 @@ from training.parallel.sharding import whole
 
 
 class AveragedModel:
-    """A copy of the model whose weights trail the trained ones. `model`: the averaged weights in a module of their own,
-    in eval mode."""
+    """A copy of the model whose weights trail the trained ones; `model` holds them in a module of its own, in eval
+    mode."""
 
     def __init__(self, model: PixArt, knobs: Ema) -> None:
         self._knobs = knobs

@@ -77,8 +77,7 @@ class ExactSums:
 
 def check_micro_batch(recipe: TrainingRecipe, knobs: Data, here: World, stage: str) -> None:
     """Check that the batch can be split as the recipe says. Raises ValueError: `exact_sums` without a `micro_batch`
-    that divides this process's share: another number of processes would then split the batch into other
-    micro-batches."""
+    that divides this process's share: other numbers of processes would then make other micro-batches."""
     share = here.split(knobs.batch, f"stage {stage}")
     if recipe.exact_sums and (knobs.micro_batch is None or share % knobs.micro_batch):
         raise ValueError(

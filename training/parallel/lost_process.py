@@ -153,8 +153,7 @@ def _exit_with(line: str) -> None:
 
 @contextmanager
 def full_memory_named(stage: str, data: Data, processes: int) -> Iterator[None]:
-    """Turn a failed allocation into one line that names the knobs. Raises ValueError: the memory of the device, or of
-    the machine, is full."""
+    """Turn a failed allocation into a line that names the knobs. Raises ValueError: a memory is full."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError

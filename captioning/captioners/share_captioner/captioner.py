@@ -26,8 +26,7 @@ class RecipeModel:
 
     def __init__(self, section: captioners.ShareCaptioner, device: str, *, language: bool) -> None:
         """Load the model. `device`: auto, cpu, mps, cuda or cuda:N. `language`: see `ShareCaptioner.load`. Raises
-        ValueError: its weights are not on this machine (the message says how to get them) or are not this model's, or
-        there is no such device."""
+        ValueError: its weights are not on this machine or not this model's, or there is no such device."""
         place = choose_device(device, "caption.share_captioner.device")
         found = find_share_captioner(section)
         self.dtype = section.dtype

@@ -73,8 +73,7 @@ class ShareCaptioner:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The tokenizer. Raises ValueError: the folder had none, or one with more pieces than the model has
-        embeddings."""
+        """The tokenizer. Raises ValueError: the folder had none, or it has more pieces than the model embeddings."""
         if self._tokenizer is None:
             raise ValueError("tokenizer.model is missing from the folder of the weights: copy it from the repository")
         num_rows = self.model.dimensions.vocab_size

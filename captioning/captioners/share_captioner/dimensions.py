@@ -31,8 +31,7 @@ class ResamplerChoices:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], dim: int) -> ResamplerChoices:
-        """The choices of a config.json; those it does not name are guessed. Raises ValueError: one of them is
-        impossible."""
+        """The choices of a config.json; those it does not name are guessed. Raises ValueError: one is impossible."""
         given = {key: config[name] for key, name in OPEN_POINTS.items() if config.get(name) is not None}
         if "heads" not in given and dim != 4096:
             raise ValueError(f"config.json: resampler_heads is missing, and there is no guess for a width of {dim}")
@@ -95,8 +94,7 @@ class Dimensions:
 
 def read_dimensions(shapes: Shapes, config: Mapping[str, Any]) -> Dimensions:
     """Sizes from the tensors, the rest from config.json or, where it is silent, from the published models. Raises
-    ValueError: a tensor that gives a size is missing or of another rank, config.json contradicts the tensors, or a
-    value is impossible."""
+    ValueError: a tensor is missing or of another rank, config.json contradicts, or a value is impossible."""
     if not any(name.startswith("visual_encoder.") for name in shapes):
         raise ValueError(
             "no tensor visual_encoder.*: neither Share-Captioner nor InternLM-XComposer-7B; "

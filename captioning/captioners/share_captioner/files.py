@@ -19,8 +19,8 @@ class WeightFiles:
     that memory never holds a checkpoint twice."""
 
     def __init__(self, folder: Path) -> None:
-        """Open every file. Raises ValueError: there are no weights, a shard named by the index is missing, or a file is
-        cut or foreign."""
+        """Open every file. Raises ValueError: there are no weights, a shard of the index is missing, or a file is
+        damaged."""
         self.folder = folder
         self._mapped: dict[str, Tensor] = {}
         self._safetensors: dict[str, Path] = {}

@@ -79,9 +79,8 @@ class Blueprint:
 
 
 def read_blueprint(files: WeightFiles, overrides: Mapping[str, Any]) -> tuple[Blueprint, ShareCaptionerModel]:
-    """The blueprint of a checkpoint, and its model without weights, on the device `meta`. `overrides`: keys of
-    config.json to be taken instead of the file's. Raises ValueError: the files are not this model's: names, sizes or
-    config.json."""
+    """The blueprint of a checkpoint, and its model on the device `meta`. `overrides`: keys of config.json to be taken
+    instead. Raises ValueError: the files are not this model's: names, sizes or config.json."""
     config_path = files.folder / "config.json"
     config = (read_json(config_path) if config_path.is_file() else {}) | dict(overrides)
     try:

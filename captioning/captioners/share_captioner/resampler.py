@@ -12,9 +12,9 @@ from captioning.captioners.share_captioner.dimensions import ResamplerChoices
 
 
 def sincos_2d(dim: int, side: int) -> Tensor:
-    """Fixed positions of a square grid, (side * side, dim) float32, row by row. The first half of the channels holds
-    the column, the second the row; each is [sin | cos] of the place times 10000^(-i / (dim / 4)) (MAE's
-    `get_2d_sincos_pos_embed`)."""
+    """Fixed positions of a square grid, (side * side, dim) float32, row by row, as MAE's `get_2d_sincos_pos_embed`:
+    half of the channels for the column, half for the row; each [sin | cos] of the place times 10000^(-i / (dim /
+    4))."""
     frequencies = 10_000.0 ** (-torch.arange(dim // 4, dtype=torch.float64) / (dim // 4))
     angles = torch.arange(side, dtype=torch.float64)[:, None] * frequencies
     line = torch.cat((angles.sin(), angles.cos()), dim=1)  # (side, dim / 2)

@@ -16,9 +16,8 @@ ROUNDS = ((30, -4658895280553007687), (27, -7723592293110705685), (31, 1))
 
 class GumbelDice:
     """Standard Gumbel noise for a batch of captions, one row per seed. The largest of `score + noise` is a draw from
-    softmax(score), and the k largest are k draws without replacement (Gumbel-max; Kool, van Hoof, Welling 2019). The
-    noise is a hash, computed on the device, so a caption comes out the same in any batch, on any worker, and again
-    tomorrow."""
+    softmax(score), and the k largest are k draws without replacement (Gumbel-max; Kool, van Hoof, Welling 2019). It is
+    a hash, computed on the device: a caption comes out the same in any batch, on any worker."""
 
     def __init__(self, seeds: Sequence[int], device: torch.device) -> None:
         self._state = _mixed(torch.tensor([seed % 2**63 for seed in seeds], dtype=torch.int64, device=device) + GOLDEN)

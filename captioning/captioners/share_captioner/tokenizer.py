@@ -20,8 +20,8 @@ class Tokenizer:
     Converters that order merges by the place in the vocabulary give other ids here (`--c`, `" 's"`)."""
 
     def __init__(self, folder: Path) -> None:
-        """Read `tokenizer.model`, and `added_tokens.json` where there is one. Raises ValueError: the file is missing,
-        or holds another tokenizer."""
+        """Read `tokenizer.model`, and `added_tokens.json` if any. Raises ValueError: it is missing or another
+        tokenizer."""
         path = folder / "tokenizer.model"
         if not path.is_file():
             raise ValueError(f"{path} is missing: copy it from the published repository")

@@ -88,9 +88,8 @@ def validate(
 def validate_weights(
     given: str, captions: Path, images: Path | None, limit: int, device: str, console: Console
 ) -> None:
-    """The command `sigma captioner validate`: read the pairs, score every reading, print the table. Arguments as of
-    `find_model` and `read_pairs`. Raises ValueError: as of `validate` and `read_pairs`; or the weights or the device
-    are not here."""
+    """The command `sigma captioner validate`: read the pairs, score every reading, print the table. Arguments and
+    errors as of `find_model`, `read_pairs` and `validate`."""
     folder = find_weights(given, SHARE_CAPTIONER, "FOLDER")
     pairs = read_pairs(captions, images, limit)
     print_rows(validate(folder, pairs, device=str(choose_device(device, "--device"))), console)

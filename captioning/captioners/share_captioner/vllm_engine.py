@@ -42,8 +42,8 @@ class LanguageEngine(Protocol):
         ...
 
     def step(self) -> Sequence[tuple[str, Written]]:
-        """Write one more token of every caption, and return those that have ended. Raises CaptionerUnusable: the engine
-        has failed."""
+        """Write one more token of every caption; returns those that have ended. Raises CaptionerUnusable: it has
+        failed."""
         ...
 
     def drop(self, names: Collection[str]) -> None:
@@ -71,10 +71,9 @@ class VllmEngine:
         memory_share: float | None = None,
     ) -> None:
         """Load the language model of a folder, a `LlamaForCausalLM`. `stops`: the ids after which a caption is
-        complete; without any, each is as long as may be. `at_once`: captions that are written at once, where memory has
-        room for as many. `prompt_length`: of every prompt. `memory_share`: of the GPU, for vLLM; None takes what is
-        free, less `LEFT_FREE`. Raises ValueError: vLLM cannot be imported or is one for another device, or this one has
-        no room."""
+        complete; without any, each is as long as may be. `at_once`: captions written at once, where memory has room.
+        `prompt_length`: of every prompt. `memory_share`: of the GPU, for vLLM; None takes what is free, less
+        `LEFT_FREE`. Raises ValueError: vLLM cannot be imported or is for another device, or there is no room."""
         vllm = _imported(device)
         self._embeds, self._errors = vllm.embeds_input, (vllm.VLLMError, RuntimeError, ValueError)
         self._sampling = _sampling(vllm.SamplingParams, vllm.RequestOutputKind, decoding, stops)
