@@ -34,11 +34,9 @@ _raised: bool | None = None
 
 def take_over() -> None:
     """From here on SIGINT and SIGTERM raise KeyboardInterrupt, and the process ends `PATIENCE_S` later at the latest.
-
-    Python runs a handler only once C code returns, and Ray's may wait long for processes that are half started. A
-    thread sees the signal at once. It leaves signals alone that somebody else has taken over: the trainer writes a
-    checkpoint, and the server of the live pages has a way of its own. Where a shell has SIGINT ignored, so does this.
-    """
+    Python runs a handler only once C code returns, and Ray's may wait long for processes that are half started; a
+    thread sees the signal at once. Signals that somebody else has taken over stay: the trainer writes a checkpoint, and
+    the live pages' server has a way of its own. Where a shell has SIGINT ignored, so does this."""
     seen, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)

@@ -1,9 +1,7 @@
-"""CLIP-Score: how well pictures agree with their texts, as the cosine of their CLIP embeddings.
-
-A value compares only with one of the same CLIP and the same scale. Others print the mean cosine times 100, Hessel et
-al. (arXiv 2104.08718) 2.5 times the mean of the cosines with 0 in place of negative ones, torchmetrics 100 times the
-mean, or 0 where that is negative. CLIP reads 77 tokens, so the score of a long caption is one of its beginning.
-"""
+"""CLIP-Score: how well pictures agree with their texts, as the cosine of their CLIP embeddings. A value compares only
+with one of the same CLIP and scale: others print the mean cosine times 100, Hessel et al. (arXiv 2104.08718) 2.5 times
+the mean with 0 for negative ones, torchmetrics 100 times the mean, or 0 where that is negative. CLIP reads 77 tokens,
+so the score of a long caption is one of its beginning."""
 
 from __future__ import annotations
 

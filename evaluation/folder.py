@@ -45,17 +45,10 @@ class Evaluated:
 def evaluate(
     recipe: EvaluationRecipe, observer: Observer, redo: Collection[str] = (), quick: int | None = None
 ) -> Evaluated:
-    """Bring an evaluation up to date. What is drawn and measured already stays.
-
-    Args:
-        redo: jobs to compute anew: prompts, draw-<model>, features-<model>, answers-<model>, results.
-        quick: only so many prompts, chosen by their ids, in a folder `quick-<n>` of its own.
-
-    Raises:
-        ValueError: the recipe names what is not there, the folder was made from another recipe, or the reference has
-            pictures that a model was trained on.
-        PartFailed: a part could not be computed.
-    """
+    """Bring an evaluation up to date; what is drawn and measured already stays. `redo`: jobs to compute anew. `quick`:
+    only so many prompts, chosen by their ids, in a folder `quick-<n>`. Raises ValueError: the recipe names what is not
+    there, the folder was made from another one, or a model was trained on pictures of the reference. Raises
+    PartFailed."""
     recipe = recipe.with_absolute_paths()
     dataset = Dataset(recipe.out_path() / f"{QUICK}{quick}" if quick else recipe.out_path())
     refuse_foreign_folder(dataset)

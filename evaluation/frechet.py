@@ -86,17 +86,10 @@ def moments(x: Rows) -> tuple[np.ndarray, np.ndarray]:
 
 
 def frechet_distance(mu1: Rows, sigma1: Rows, mu2: Rows, sigma2: Rows) -> float:
-    """|mu1 - mu2|^2 + tr(sigma1 + sigma2 - 2 (sigma1 sigma2)^(1/2)), never negative, and 0 for equal moments.
-
-    Covariances may be singular: of fewer rows than features, or of features that do not vary.
-
-    Args:
-        mu1, mu2: (d,).
-        sigma1, sigma2: (d, d), symmetric, no eigenvalue below zero by more than rounding.
-
-    Raises:
-        ValueError: shapes differ, a value is NaN or infinite, or sigma1 or sigma2 is no covariance.
-    """
+    """|mu1 - mu2|^2 + tr(sigma1 + sigma2 - 2 (sigma1 sigma2)^(1/2)), never negative, and 0 for equal moments. The means
+    are (d,); the covariances (d, d), symmetric, with no eigenvalue below zero by more than rounding, and may be
+    singular: of few rows, or of features that do not vary. Raises ValueError: shapes differ, a value is NaN or
+    infinite, or sigma1 or sigma2 is no covariance."""
     mean1, cov1 = _moments_of_use(mu1, sigma1, ("mu1", "sigma1"))
     mean2, cov2 = _moments_of_use(mu2, sigma2, ("mu2", "sigma2"))
     if mean1.shape != mean2.shape:

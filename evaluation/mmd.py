@@ -1,9 +1,6 @@
-"""Maximum mean discrepancies between two sets of features: CMMD with its Gaussian kernel, KID with its cubic one.
-
-CMMD: Jayasumana et al., arXiv 2401.09603, of CLIP ViT-L/14-336 embeddings of length 1. KID: Binkowski et al.,
-arXiv 1801.01401, of the Inception features that FID takes. Both take the features as they are given: nothing is
-normalised here.
-"""
+"""Maximum mean discrepancies between two sets of features, as they are given: CMMD with its Gaussian kernel (Jayasumana
+et al., arXiv 2401.09603), of CLIP ViT-L/14-336 embeddings of length 1, and KID with its cubic one (Binkowski et al.,
+arXiv 1801.01401), of the Inception features that FID takes."""
 
 from __future__ import annotations
 
@@ -41,16 +38,10 @@ def kid(
     seed: int = 2020,
     protocol: Literal["torch-fidelity", "clean-fid"] = "torch-fidelity",
 ) -> Kid:
-    """The Kernel Inception Distance of features x (n, d) and y (m, d), over subsets drawn without replacement.
-
-    Args:
-        seed: of numpy's RandomState; 2020 is torch-fidelity's.
-        protocol: torch-fidelity draws from x first, and here everything is in float64. clean-fid draws from y first,
-            and computes in the features' own precision, which costs float32 some 1e-7: for its own numbers alone.
-
-    Raises:
-        ValueError: x or y is not rows of finite numbers, their widths differ, or a set is smaller than a subset.
-    """
+    """The Kernel Inception Distance of features x (n, d) and y (m, d), over subsets drawn without replacement. `seed`:
+    of numpy's RandomState; 2020 is torch-fidelity's. `protocol`: torch-fidelity draws from x first, in float64 here.
+    clean-fid draws from y first, and computes in the features' own precision, which costs float32 some 1e-7: for its
+    own numbers alone. Raises ValueError: no rows of finite numbers, other widths, or a set smaller than a subset."""
     first, second = as_pair(x, y, ("x", "y"))
     if subsets < 1 or subset_size < 2:
         raise ValueError(f"KID needs at least 1 subset of at least 2 rows; these are {subsets} of {subset_size}")
@@ -113,19 +104,11 @@ def _cubic_mmd(one: np.ndarray, two: np.ndarray) -> float:
 
 
 def cmmd(x: Rows, y: Rows, *, sigma: float = 10.0, scale: float = 1000.0, unbiased: bool = False) -> float:
-    """`scale` times the squared discrepancy of x (n, d) and y (m, d) under k = exp(-|a - b|^2 / (2 sigma^2)).
-
-    By default this is the published number, in which every row is compared with itself too. Memory: x and y once more,
-    and blocks. 1 - k is summed, for sums of k cancel.
-
-    Args:
-        unbiased: leave out the rows compared with themselves. The published number is too large by some
-            scale (1 - mean k) (1/n + 1/m), which counts for small sets. The unbiased one may be below zero.
-
-    Raises:
-        ValueError: x or y is not rows of finite numbers, their widths differ, the kernel has no width above 0, or
-            unbiased is wanted of a set of one row.
-    """
+    """`scale` times the squared discrepancy of x (n, d) and y (m, d) under k = exp(-|a - b|^2 / (2 sigma^2)). By
+    default this is the published number, in which every row is compared with itself too: too large by some scale (1 -
+    mean k) (1/n + 1/m), which counts for small sets. `unbiased` leaves these out, and may be below zero. Memory: x and
+    y once more, and blocks; 1 - k is summed, for sums of k cancel. Raises ValueError: no rows of finite numbers, other
+    widths, a sigma not above 0, or unbiased of one row."""
     first, second = as_pair(x, y, ("x", "y"))
     if not sigma > 0:
         raise ValueError(f"the width of the kernel must be above 0, and sigma={sigma}")
@@ -140,12 +123,10 @@ def cmmd(x: Rows, y: Rows, *, sigma: float = 10.0, scale: float = 1000.0, unbias
 
 
 def _means_of_one_minus_kernel(x: _Side, y: _Side) -> tuple[float, float, float]:
-    """The means of 1 - k over the pairs inside x, inside y, and of one with the other.
-
-    Of 1 - exp(-t) = t - t^2/2 + t^3/6 - ... the first two terms have means in closed form, in float64. The rest is
-    some t^2/6 times as large: for embeddings of length 1, t is some 0.02 at most, and products in float32 leave
-    more than ten digits. Where t can be large, everything is in float64.
-    """
+    """The means of 1 - k over the pairs inside x, inside y, and of one with the other. Of 1 - exp(-t) = t - t^2/2 +
+    t^3/6 - ... the first two terms have means in closed form, in float64. The rest is some t^2/6 times as large: for
+    embeddings of length 1, t is 0.02 at most, and float32 leaves over ten digits. Where t can be large, everything is
+    float64."""
     reach = (x.longest + y.longest) ** 2 / 2
     small = reach <= _SERIES_TO
     term = _rest_of_series(reach) if small else _one_minus_kernel

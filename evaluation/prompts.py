@@ -44,16 +44,10 @@ _HALF = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt, or why a source has none where one should be.
-
-    Attributes:
-        prompt_id: as the source gives it, else a digest of the text; no other line of the source changes it.
-        prompt: None where there is a reason.
-        category: the group that results are counted by.
-        reference_image_id: the real picture of this prompt, where the source has pictures.
-        reason: a `schemas.reasons.PromptReason`.
-        detail: the place in the source, for a person.
-    """
+    """A prompt, or why a source has none where one should be. `prompt_id`: as the source gives it, else a digest of the
+    text; no other line changes it. `category`: what results are counted by. `reference_image_id`: the real picture of
+    this prompt, where the source has pictures. `reason`: a `PromptReason`. `detail`: the place in the source, for a
+    person."""
 
     prompt_id: str
     prompt: str | None

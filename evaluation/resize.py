@@ -1,9 +1,7 @@
-"""The pixels that each published protocol shows its network: another resize gives the same network other numbers.
-
-Each follows the code that it is named after: clean-fid 0.1.35 (`clean`), pytorch-fid 0.3.0 (`pytorch`), FID's original
-and torch-fidelity 0.4.0 (`tensorflow`), torchmetrics 1.9, Sana's metrics (`sana-512`, `sana-1024`), edm2's for DINOv2,
-cmmd-pytorch, and OpenAI's CLIP.
-"""
+"""The pixels that each published protocol shows its network: another resize gives the same network other numbers. Each
+follows the code that it is named after: clean-fid 0.1.35 (`clean`), pytorch-fid 0.3.0 (`pytorch`), FID's original and
+torch-fidelity 0.4.0 (`tensorflow`), torchmetrics 1.9, Sana's metrics (`sana-512`, `sana-1024`), edm2's for DINOv2,
+cmmd-pytorch, and OpenAI's CLIP."""
 
 from __future__ import annotations
 

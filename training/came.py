@@ -1,9 +1,7 @@
-"""CAME: an optimizer with Adafactor's memory whose steps shrink where they prove unreliable.
-
-Luo et al., "CAME: Confidence-guided Adaptive Memory Efficient Optimization", arXiv 2307.02047. Every number
-follows the published implementation, which has no bias correction, so a matrix
-moves about ten times its learning rate in the first steps and a warm-up should cover that.
-"""
+"""CAME: an optimizer with Adafactor's memory whose steps shrink where they prove unreliable. Luo et al., "CAME:
+Confidence-guided Adaptive Memory Efficient Optimization", arXiv 2307.02047. Every number follows the published
+implementation, which has no bias correction, so a matrix moves about ten times its learning rate in the first steps and
+a warm-up should cover that."""
 
 from __future__ import annotations
 
@@ -21,23 +19,16 @@ from torch.optim import Optimizer
 class CAME(Optimizer):
     """Confidence-guided Adaptive Memory Efficient optimizer.
 
-    Parameters of equal shape are updated together, stacked along a new first axis: the arithmetic of one
-    tensor, with one kernel where a loop would launch as many as there are blocks. On a CPU, where launches are
-    cheap and caches small, they take turns instead. Either way their state is kept stacked under the first
-    parameter of its shape. Tensors of two or more axes are factored over the last two.
+    Parameters of equal shape are updated together, stacked along a new first axis: the arithmetic of one tensor, with
+    one kernel where a loop would launch as many as there are blocks. On a CPU, where launches are cheap and caches
+    small, they take turns. Either way their state is kept stacked under the first parameter of its shape. Tensors of
+    two or more axes are factored over the last two. Parameters that FSDP2 has sliced along their first axis are updated
+    slice by slice: means over that axis are taken over all processes, so the numbers are those of whole tensors up to
+    the order of sums.
 
-    Parameters that FSDP2 has sliced along their first axis are updated slice by slice: means over that axis are taken
-    over all processes, so the numbers are those of whole tensors up to the order of sums.
-
-    Args:
-        params: parameters or parameter groups; all of them must receive a gradient at every step.
-        betas: decay of the update's mean, of the squared gradient, and of the squared instability.
-        eps: added to the squared gradient, and to the squared instability.
-        clip_threshold: largest root mean square of a tensor's normalised gradient.
-        weight_decay: decoupled, per unit of learning rate.
-
-    Raises:
-        ValueError: a knob is out of its range, or a parameter has no gradient at `step`.
+    `betas`: decay of the update's mean, the squared gradient, and the squared instability; `eps`: added to the latter
+    two. `clip_threshold`: largest root mean square of a tensor's normalised gradient. `weight_decay`: decoupled, per
+    unit of learning rate. Raises ValueError: a knob is out of its range, or a parameter has no gradient at `step`.
     """
 
     def __init__(

@@ -136,16 +136,10 @@ def identity(recipe: TrainingRecipe, stage: Stage, rows: Selection) -> dict[str,
 def check_identity(
     folder: Path, expected: dict[str, Any], *, begun: bool = True, change_at: int | None = None, finished: bool = False
 ) -> None:
-    """Write the identity of a stage into its new folder, or compare it with the one in the folder.
-
-    Args:
-        begun: the folder holds a checkpoint; without one nothing was trained yet that another identity would spoil.
-        change_at: accept other values of `CHANGEABLE` knobs from this step on, and record them.
-        finished: nothing will be trained here, so nothing is recorded either.
-
-    Raises:
-        ValueError: the folder holds a stage that was trained with something else; the knob is named.
-    """
+    """Write the identity of a stage into its new folder, or compare it with the one there. `begun`: there is a
+    checkpoint; without one, nothing is spoilt by another identity. `change_at`: accept other values of `CHANGEABLE`
+    knobs from this step on, and record them. `finished`: nothing is trained or recorded. Raises ValueError: the folder
+    holds a stage that was trained with something else; the knob is named."""
     path = folder / RECIPE_FILE
     if not path.exists() or not begun:
         _write(path, expected)

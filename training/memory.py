@@ -28,18 +28,11 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Peak:
-    """Bytes of one process, by what they are for.
-
-    Attributes:
-        weights, average, optimizer: there all the time; `optimizer` is CAME's state.
-        gradients: there from the backward pass to the end of the step.
-        casts: bf16 copies of the weights, made by autocast and held by the graph.
-        activations: kept by the forward pass.
-        working: additional memory of the backward pass, at its largest block.
-        update: additional memory of the optimizer, for its largest group of tensors.
-        resident: everything else on the device, such as encoders.
-        accumulating: whether gradients of an earlier micro-batch are held during the backward pass.
-    """
+    """Bytes of one process, by what they are for. `weights`, `average`, `optimizer` (CAME's state): there all the time.
+    `gradients`: from the backward pass to the step's end. `casts`: bf16 copies of the weights, made by autocast and
+    held by the graph. `activations`: kept by the forward pass. `working`: more of the backward pass, at its largest
+    block. `update`: more of the optimizer, for its largest group. `resident`: all else on the device, such as encoders.
+    `accumulating`: whether gradients of an earlier micro-batch are held during the backward pass."""
 
     weights: int
     average: int

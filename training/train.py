@@ -81,22 +81,12 @@ def train(
     evaluate: Evaluate | None = None,
 ) -> list[StageSummary]:
     """Train the recipe's stages in order; finished ones are skipped, a started one continues from its last checkpoint.
-
-    Under torchrun every process calls this; each batch is split over them.
-
-    Args:
-        from_last_good: a started stage continues from its last whole checkpoint, with other knobs where they steer
-            training; its folder records from which step on.
-        remodel: changes the model that a stage begins with, for an ablation.
-        evaluate: measures the averaged weights of a stage, at the steps of `recipe.evaluation`; the first process does.
-
-    Returns:
-        A summary per stage; none in any process but the first.
-
-    Raises:
-        ValueError: anything the user can mend, in one line.
-        KeyboardInterrupt: Ctrl-C; its text says what was stored.
-    """
+    Under torchrun every process calls this and takes its share of each batch. `from_last_good`: continue from the last
+    whole checkpoint, with other knobs where they steer training; the folder records from which step on. `remodel`:
+    changes the model that a stage begins with, for an ablation. `evaluate`: measures a stage's averaged weights at the
+    steps of `recipe.evaluation`, in the first process. Returns a summary per stage, in the first process. Raises
+    ValueError: anything the user can mend, in one line. Raises KeyboardInterrupt: Ctrl-C; its text says what was
+    stored."""
     require_wandb(recipe)
     wanted = recipe.stages if only_stage is None else (recipe.stage_named(only_stage),)
     for stage in wanted if recipe.sample.every or recipe.evaluation.every else ():

@@ -28,12 +28,10 @@ Evaluate = Callable[[PixArt, Stage], dict[str, float]]
 
 
 class Validation:
-    """Pictures spread evenly over a stage's samples, each noised to every timestep of `recipe.validation`.
-
-    Noise depends on the image id and the timestep alone, so two stages, seeds or runs see the same task. With
-    `validation.share` the pictures are held out; else they are trained on, and the curve says how well the average
-    fits its data, free of the noise of sampling.
-    """
+    """Pictures spread evenly over a stage's samples, each noised to every timestep of `recipe.validation`. Noise
+    depends on the image id and the timestep alone, so two stages, seeds or runs see the same task. With
+    `validation.share` the pictures are held out; else they are trained on, and the curve says how well the average fits
+    its data."""
 
     def __init__(
         self, recipe: TrainingRecipe, data: StageData, source: Source, encoders: Encoders, loss: Loss = loss_terms

@@ -42,18 +42,9 @@ def ask(
     knob: str = "judge",
 ) -> dict[str, str]:
     """Ask what the journal does not know; a reply that is no verdict is asked for once more, with another seed.
-
-    Args:
-        advance: called with the number of questions that are through.
-        knob: the section, as its recipe calls it.
-
-    Returns:
-        Question -> why it has no answer, after all retries. It is asked the next time.
-
-    Raises:
-        ValueError: no server can be reached, one refuses every request, or a picture cannot be read. What was answered
-            until then is in the journal.
-    """
+    `advance` is called with the number of questions that are through. `knob`: the section, as its recipe calls it.
+    Returns question -> why it has no answer, after all retries; it is asked the next time. Raises ValueError, with all
+    answers journalled: no server can be reached, one refuses every request, or a picture cannot be read."""
     asked = dict[str, Question]()
     for question in questions:
         if not is_settled(journal.reply(question.key)):

@@ -45,14 +45,9 @@ class Shapes(Sequence[Shape]):
 
 @dataclass(frozen=True)
 class Batch:
-    """One global batch: pictures of one shape.
-
-    Attributes:
-        epoch: how often the data has been gone through before.
-        shape: (height, width) in px.
-        rows: positions in the index, (batch,).
-        occurrences: how often each row came before within this epoch, (batch,); see `BatchOrder`.
-    """
+    """One global batch: pictures of one shape, (height, width) in px. `epoch`: how often the data has been gone through
+    before. `rows`: positions in the index, (batch,). `occurrences`: how often each came before in this epoch,
+    (batch,)."""
 
     epoch: int
     shape: Shape
@@ -70,15 +65,10 @@ class Batch:
 
 @dataclass(frozen=True)
 class Plan:
-    """One epoch: the rows as they are dealt, and where each batch takes its own.
-
-    Attributes:
-        rows: (rows,) all rows, one shape after another, each shape's in the order of the walk.
-        codes: (batches,) number of each batch's shape.
-        starts: (batches,) how many rows of its shape were dealt before the batch.
-        draws: with lanes: for each shape, of which of its draws each place in its batches is; see `in_lanes`. None: in
-            their order.
-    """
+    """One epoch. `rows`: (rows,) all rows as they are dealt, one shape after another, each shape's in the order of the
+    walk. `codes`: (batches,) number of each batch's shape. `starts`: (batches,) how many rows of its shape were dealt
+    before the batch. `draws`: with lanes, for each shape, which of its draws each place in its batches is; see
+    `in_lanes`."""
 
     epoch: int
     rows: NDArray[np.int32]
@@ -90,8 +80,8 @@ class Plan:
 class BatchOrder:
     """Deals every row of the index into batches of one shape, in another order each epoch.
 
-    Shards are permuted, then rows within a window of consecutive ones, so that reads are near each other: this is
-    the walk. Then each shape's rows are split into batches, which come in the order in which the walk meets their first
+    Shards are permuted, then rows within a `window` of consecutive ones, so that reads are near each other: this is the
+    walk. Then each shape's rows are split into batches, which come in the order in which the walk meets their first
     rows. Nothing is left over: the last batch of a shape is filled from the shape's first rows, as often as it takes,
     so a shape with fewer rows than a batch still trains. A row that comes again within an epoch has a higher
     occurrence, which gives it other noise.
@@ -100,17 +90,11 @@ class BatchOrder:
     number, and a slice takes the rows of its own lane as far as these go, so that a machine which trains on some lanes
     reads the shards of these. An epoch deals the same rows, as often, in batches of the same shapes, as without lanes.
 
-    Every epoch has the same number of batches, so step k is batch k % len of epoch k // len. Not safe to share
-    between threads: it plans one epoch at a time, 4 bytes per row.
-
-    Args:
-        shards: the shard of each row, as names or numbers, rows in tar order.
-        shapes: the shape of each row.
-        batch: pictures per global batch.
-        window: rows shuffled together.
-        weights: (rows,) the weight of each row, above 0 and at most 1: an epoch deals a row with about this chance. Of
-            each shape it deals as many rows as their weights sum up to, rounded down, at least one. None deals all.
-        lanes: slices of a batch, a divisor of it.
+    Every epoch has the same number of batches, so step k is batch k % len of epoch k // len. Not safe to share between
+    threads: it plans one epoch at a time, 4 bytes per row. `shards`: of each row, in tar order. `shapes`: of each row.
+    `batch`: pictures per global batch, a multiple of `lanes`. `weights`: (rows,), above 0 and at most 1: an epoch deals
+    a row with about this chance, and of each shape as many rows as their weights sum up to, rounded down, at least one.
+    None deals all.
     """
 
     def __init__(
@@ -229,14 +213,10 @@ def dealt_counts(shapes: Shapes, weights: NDArray[np.float32] | None) -> NDArray
 
 
 def in_lanes(lanes: NDArray[np.integer], num_lanes: int, batch: int) -> NDArray[np.int64]:
-    """The draws of one shape put into its batches, (draws,): each batch has `num_lanes` slices of equal size.
-
-    The slices of a lane take its draws in their order. What a lane has more of than its slices hold goes where the
-    slices of other lanes would be left empty, in the last batches; so every draw has one place.
-
-    Args:
-        lanes: the lane of each draw; whole batches of them.
-    """
+    """The draws of one shape, whole batches of them, put into its batches, (draws,): each batch has `num_lanes` slices
+    of equal size. The slices of a lane take its draws in order. What a lane has more of than its slices hold goes where
+    slices of other lanes would be left empty, in the last batches; so every draw has one place. `lanes`: of each
+    draw."""
     held = len(lanes) // num_lanes  # of each lane's slices together
     places = np.arange(len(lanes)).reshape(-1, num_lanes, batch // num_lanes).swapaxes(0, 1).reshape(num_lanes, held)
     sizes = np.bincount(lanes, minlength=num_lanes)

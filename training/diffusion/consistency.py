@@ -47,15 +47,10 @@ def distillation_loss(
     student: NoiseModel, target: NoiseModel, teacher: NoiseModel, latents: Tensor, noise: Tensor, timestep: Tensor,
     *, skip: int, huber: float,
 ) -> LossTerms:  # fmt: skip
-    """Pseudo-Huber distance of the student's clean latents from the target's, one step of the teacher further, (B,).
-
-    It is weighted by the signal left at the timestep: clean latents are the noise's error over that signal, which is
-    0.006 at 999, so that without the weight the noisiest timesteps would be all that is learnt.
-
-    Args:
-        teacher: gives guided noise; it and `target` are called without a gradient.
-        timestep: (B,) whole numbers in 0..999; see `solver_interval`.
-    """
+    """Pseudo-Huber distance of the student's clean latents from the target's, one step of the teacher further, (B,). It
+    is weighted by the signal left at the timestep: clean latents are the noise's error over that signal, 0.006 at 999,
+    so that without the weight only the noisiest timesteps would be learnt. `teacher` gives guided noise; it and
+    `target` are called without a gradient. `timestep`: (B,) whole numbers in 0..999; see `solver_interval`."""
     begin, end = solver_interval(timestep, skip)
     noised = q_sample(latents, begin, noise)
     with torch.no_grad():

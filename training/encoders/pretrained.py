@@ -35,16 +35,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 class SdxlVae:
-    """The SDXL autoencoder as a codec: 4 channels, 8 times smaller per axis, scaled by 0.13025.
-
-    Pictures of more than `stripes.WHOLE_PX` pixels go through alone and in stripes, which gives the same numbers but
-    for rounding in a fraction of the memory.
-
-    Args:
-        posterior: `sample` draws a latent from the encoder's Gaussian, as PixArt-Σ trains; `mean` takes its mean.
-        together: send the pictures of a batch through together. False is one at a time, so that a latent does not
-            depend on the rest of the batch.
-    """
+    """The SDXL autoencoder as a codec: 4 channels, 8 times smaller per axis, scaled by 0.13025. Pictures of more than
+    `stripes.WHOLE_PX` pixels go through alone and in stripes: the same numbers but for rounding, in a fraction of the
+    memory. `posterior`: `sample` draws from the encoder's Gaussian, as PixArt-Σ trains; `mean` takes its mean.
+    `together`: send a batch's pictures through together; False is one at a time, so that no latent depends on the
+    batch."""
 
     def __init__(self, vae: AutoencoderKL, posterior: str = "sample", *, together: bool = False) -> None:
         self._vae, self._together = vae, together

@@ -41,19 +41,11 @@ class LoadReport:
 
 
 def load_weights(model: PixArt, path: str | Path, *, ema: bool = True) -> LoadReport:
-    """Copy the weights at `path`, of any known layout, into `model`.
-
-    KV-compression weights that the file lacks get their Conv-Avg-Init. A null caption of another number of
-    tokens (PixArt-alpha has 120) is left out and reported: it is the text encoder's to write.
-
-    Args:
-        path: an official `.pth`, one of our checkpoints, a `.safetensors` or `.bin` file, or a diffusers folder
-            (a pipeline or its `transformer/`, in full precision or a variant).
-        ema: where a file holds averaged weights too, take those.
-
-    Raises:
-        ValueError: the file is missing or unreadable, or a key is missing, unexpected or of another shape.
-    """
+    """Copy the weights at `path`, of any known layout, into `model`: an official `.pth`, one of our checkpoints, a
+    `.safetensors` or `.bin` file, or a diffusers folder (a pipeline or its `transformer/`). KV-compression weights that
+    the file lacks get their Conv-Avg-Init. A null caption of another number of tokens (PixArt-alpha has 120) is left
+    out and reported. `ema`: take averaged weights where there are any. Raises ValueError: the file is missing or
+    unreadable, or a key is missing, unexpected or of another shape."""
     return assign_weights(model, read_weights(Path(path), ema=ema), origin=str(path))
 
 

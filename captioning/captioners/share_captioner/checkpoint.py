@@ -41,19 +41,13 @@ class ShareCaptioner:
         overrides: Mapping[str, Any] | None = None,
         language: bool = True,
     ) -> ShareCaptioner:
-        """Read a folder of `config.json`, weights (safetensors or `.bin`, whole or in shards) and `tokenizer.model`.
-
-        Args:
-            rotary: `reference` takes the rotary frequencies of the file, which the published one holds rounded to
-                bfloat16, as the published captions were made; `exact` computes them.
-            dtype: `fp32`, `bf16` or `fp16`; None keeps the file's (the published one is bf16).
-            overrides: keys of config.json to be taken instead of the file's, such as `resampler_heads`.
-            language: False leaves the language model out: pictures become prompts, which another engine goes on from.
-
-        Raises:
-            ValueError: a file is missing, cut or foreign; names or shapes are not this model's. The tokenizer alone
-                may be missing until `generate` is called.
-        """
+        """Read a folder of `config.json`, weights (safetensors or `.bin`, whole or in shards) and `tokenizer.model`,
+        which may be missing until `generate` is called. `rotary`: `reference` takes the frequencies of the file, which
+        the published one holds rounded to bfloat16, as the published captions were made; `exact` computes them.
+        `dtype`: `fp32`, `bf16` or `fp16`; None keeps the file's. `overrides`: keys of config.json to be taken instead,
+        such as `resampler_heads`. `language`: False leaves the language model out: pictures become prompts, which
+        another engine goes on from. Raises ValueError: a file is missing, cut or foreign; names or shapes are not this
+        model's."""
         folder = Path(folder)
         if not folder.is_dir():
             raise ValueError(f"{folder}: no such folder")
