@@ -108,7 +108,7 @@ def cmmd(x: Rows, y: Rows, *, sigma: float = 10.0, scale: float = 1000.0, unbias
     default this is the published number, in which every row is compared with itself too: too large by some scale (1 -
     mean k) (1/n + 1/m), which counts for small sets. `unbiased` leaves these out, and may be below zero. Memory: x and
     y once more, and blocks; 1 - k is summed, for sums of k cancel. Raises ValueError: no rows of finite numbers, other
-    widths, a sigma not above 0, or unbiased of one row."""
+    widths, a kernel without width, or unbiased of one row."""
     first, second = as_pair(x, y, ("x", "y"))
     if not sigma > 0:
         raise ValueError(f"the width of the kernel must be above 0, and sigma={sigma}")
