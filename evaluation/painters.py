@@ -33,7 +33,6 @@ class Painter(Protocol):
 
     def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Pixels | PictureReason]:
         """A picture for each prompt, from noise of its own seed; or why there is none."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,6 @@ class Counter(Protocol):
 
     def count(self, text: str) -> Count:
         """See `Count`; a longer beginning of a text has no fewer."""
-        ...
 
 
 class Vocabulary:

@@ -25,11 +25,9 @@ class Tokenizer(Protocol):
     @property
     def name(self) -> str:
         """The name in the table `mix`: the same name gives the same counts on any machine."""
-        ...
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, the end of the text included, before any cut."""
-        ...
 
 
 class WordTokenizer:

@@ -210,11 +210,9 @@ class Observer(Protocol):
 
     def begin(self, job: str, rows: int) -> None:
         """A set begins that has so many samples."""
-        ...
 
     def advance(self, job: str, rows: int, counts: Mapping[str, float] = {}, /) -> None:
         """So many further samples of a set are encoded, or were already."""
-        ...
 
 
 def encode_features(

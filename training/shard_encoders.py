@@ -45,11 +45,9 @@ class ShardEncoder(Protocol):
 
     def __call__(self, reader: ShardReader, rows: pa.Table) -> Iterator[Encoded]:
         """The features of each row, in order."""
-        ...
 
     def null(self) -> Tensor | None:
         """The null caption; None for latents."""
-        ...
 
 
 class LatentsEncoder:

@@ -69,32 +69,26 @@ class Captioner(Protocol):
     @property
     def name(self) -> str:
         """The author of the caption: the model, and the first 8 digits of its revision where it has one."""
-        ...
 
     @property
     def revision(self) -> str | None:
         """The commit of the model's repository, or the digest of its folder; None where it has neither."""
-        ...
 
     @property
     def prompt(self) -> str | None:
         """The prompt of the model; None where it takes none. A caption of another prompt is another caption."""
-        ...
 
     @property
     def parameters(self) -> Mapping[str, Plain]:
         """Everything else that shapes a caption: decoding, limits, precision."""
-        ...
 
     @property
     def retries_help(self) -> bool:
         """True if another seed can change the text about a picture."""
-        ...
 
     @property
     def window(self) -> int:
         """The largest number of questions in flight: taken, and not yet answered."""
-        ...
 
     def stream(self, questions: Iterator[Question | None]) -> Generator[tuple[str, Answer], None, None]:
         """The image id and the answer of every question, each as soon as it is there, in any order; the same picture
@@ -102,7 +96,6 @@ class Captioner(Protocol):
         the window has room. None means that there is no question now, but may be one after the next answer, since a
         refused caption is asked for again; it only comes while something is in flight. Raises CaptionerUnusable: it
         cannot work at all; the job stops."""
-        ...
 
 
 class InBatches:

@@ -25,7 +25,6 @@ class CaptionsOf(Protocol):
 
     def read(self, toss: bool | None) -> Read:
         """The caption that training reads; see `training.data.captions.preferred`."""
-        ...
 
 
 @dataclass(frozen=True)

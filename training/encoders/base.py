@@ -20,15 +20,12 @@ class Codec(Protocol):
     def moments(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> (B, 1 or 2, channels, H / 8, W / 8) float32: mean, and deviation where it draws.
         Each picture goes through alone and depends on no other, unless the codec was made to take them together."""
-        ...
 
     def encode(self, pixels: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> (B, channels, H / 8, W / 8): `draw_latents` of the moments."""
-        ...
 
     def decode(self, latents: Tensor) -> Tensor:
         """(B, channels, h, w) -> (B, 3, 8h, 8w), about [-1, 1]."""
-        ...
 
 
 class TextEncoder(Protocol):
@@ -39,29 +36,23 @@ class TextEncoder(Protocol):
 
     def encode(self, caption: str) -> Tensor:
         """(L, channels) float32, L between 1 and `max_tokens`."""
-        ...
 
     def count(self, caption: str) -> int:
         """Tokens of a caption, before any cut; `encode` cuts it to `max_tokens`."""
-        ...
 
     @property
     def at_once(self) -> int:
         """Captions of one length that best go through together where it is."""
-        ...
 
     def tokens(self, caption: str) -> tuple[int, ...]:
         """What `encoding` takes, cut to `max_tokens`: work for other threads."""
-        ...
 
     def encoding(self, captions: Sequence[tuple[int, ...]]) -> Callable[[], Iterable[Tensor]]:
         """Begin with captions of one length; the function that is returned gives what `encode` does of each, on the
         CPU, as the model computed it, which may be bfloat16."""
-        ...
 
     def null(self) -> Tensor:
         """(max_tokens, channels): the empty caption with its padding, which replaces a dropped caption."""
-        ...
 
 
 def draw_latents(moments: Tensor, seeds: Sequence[int] | None, scale: float) -> Tensor:

@@ -39,20 +39,16 @@ class LanguageEngine(Protocol):
 
     def add(self, name: str, prompt: Tensor, seed: int) -> None:
         """Take a prompt, (L, hidden). Raises ValueError: the engine refuses it."""
-        ...
 
     def step(self) -> Sequence[tuple[str, Written]]:
         """Write one more token of every caption; returns those that have ended. Raises CaptionerUnusable: it has
         failed."""
-        ...
 
     def drop(self, names: Collection[str]) -> None:
         """Forget prompts whose captions nobody waits for."""
-        ...
 
     def close(self) -> None:
         """Free what the engine holds."""
-        ...
 
 
 class VllmEngine:
