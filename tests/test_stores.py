@@ -66,6 +66,7 @@ def in_store(store: Store, folders: tuple[str, ...] = ("tables", "shards")) -> d
     return {key: hashlib.sha256(store.get(key)).hexdigest() for key in found}
 
 
+@pytest.mark.slow
 def test_a_build_in_a_store_writes_the_bytes_of_a_local_one_and_nothing_twice(
     server: Server, photos: Path, local: dict[str, str]
 ) -> None:
@@ -132,6 +133,7 @@ def test_a_build_that_died_at_a_request_goes_on_to_the_same_bytes(
     assert store.content() == local
 
 
+@pytest.mark.slow
 def test_a_tar_that_was_copied_aside_and_not_yet_deleted_is_no_shard(
     quick_leases: None, photos: Path, whole: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -166,6 +168,7 @@ def run(*words: str | Path) -> str:
     return done.output
 
 
+@pytest.mark.slow
 def test_every_command_reads_a_dataset_in_a_store_and_says_where_it_is(
     built: Dataset, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -265,6 +268,7 @@ def test_one_thumbnail_of_a_large_part_is_read_by_range(server: Server, monkeypa
     assert 400_000 < sent < 1_400_000, "of 3,200,000"
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_purged_leaves_the_store(built: Dataset, tmp_path: Path) -> None:
     store, gone = Store.at("s3://bucket/ds"), rows(built, "images")[0]["image_id"]
     assert any(gone.encode() in store.get(found.key) for found in store.below("shards"))
@@ -274,6 +278,7 @@ def test_a_picture_that_is_purged_leaves_the_store(built: Dataset, tmp_path: Pat
     assert "bad" not in run("doctor", "s3://bucket/ds")
 
 
+@pytest.mark.slow
 def test_a_bucket_that_keeps_versions_refuses_a_takedown(server: Server, whole: dict[str, bytes]) -> None:
     server.put(whole)
     server.keep_versions()
@@ -290,6 +295,7 @@ def test_a_second_build_is_refused_while_one_writes(built: Dataset, photos: Path
         build(stored(photos))
 
 
+@pytest.mark.slow
 def test_a_storm_of_refusals_ends_and_the_build_is_whole(
     server: Server, photos: Path, local: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,6 +307,7 @@ def test_a_storm_of_refusals_ends_and_the_build_is_whole(
     assert in_store(Store.at("s3://photos/storm")) == local
 
 
+@pytest.mark.slow
 def test_a_part_for_which_the_store_does_not_answer_is_computed_again(
     server: Server, photos: Path, local: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,6 +94,7 @@ def test_answers_are_judged_by_the_rules_of_today_and_only_what_changed_moves(
     assert computed(build(made, upto="mix")[1])["mix"] == 1  # of two parts; no caption is computed
 
 
+@pytest.mark.slow
 def test_judging_twice_changes_nothing_the_second_time(made: DataRecipe, typed: list[str]) -> None:
     said(typed)
     before = names_in(Dataset(made.out_path()).folder("captions"))
@@ -134,6 +135,7 @@ def test_a_further_captioners_answers_are_judged_too(made: DataRecipe, typed: li
     assert rows(dataset, "captions_beside/endpoint")[1]["reason"] == "refusal"
 
 
+@pytest.mark.slow
 def test_in_a_store_the_old_part_is_replaced_as_on_a_disk(made: DataRecipe, tmp_path: Path) -> None:
     with Memory().used(tmp_path / "scratch"):
         there = made.model_copy(update={"out": URL})

@@ -88,6 +88,7 @@ def test_whole_texts_are_themselves_and_all_are_harmless(text: str) -> None:
     assert not any(ord(one) < 0x20 and one not in "\t\n" for one in harmless(text))
 
 
+@pytest.mark.slow
 def test_the_command_prints_with_these_consoles(tmp_path: Path) -> None:
     """An error that names a folder of the user, out of the whole program."""
     command = [sys.executable, "sigma.py", "status", str(tmp_path / "\x1b[31mbad")]

@@ -59,6 +59,7 @@ def refused(*arguments: str) -> str:
     return ended.stderr
 
 
+@pytest.mark.slow
 def test_browse_answers_this_machine_alone_and_ends_on_ctrl_c(dataset: Dataset) -> None:
     with browsing(dataset) as (process, address):
         assert address.startswith("http://127.0.0.1:")
@@ -70,6 +71,7 @@ def test_browse_answers_this_machine_alone_and_ends_on_ctrl_c(dataset: Dataset) 
         assert (process.returncode, out, complaints) == (0, "", "")
 
 
+@pytest.mark.slow
 def test_browse_warns_where_others_can_reach_it_and_answers_by_the_name_alone(dataset: Dataset) -> None:
     with browsing(dataset, "--host", "0.0.0.0", "--allow-host", "photos.example") as (process, address):
         local = address.replace("0.0.0.0", "127.0.0.1")
@@ -134,6 +136,7 @@ def test_sql_writes_other_formats(dataset: Dataset, form: str) -> None:
         assert views >= {"ledger", "captions"}
 
 
+@pytest.mark.slow
 def test_sql_writes_parquet_to_a_file(dataset: Dataset, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sigma", "sql", str(dataset.root), "from listing", "--format", "parquet"]
     with (tmp_path / "rows.parquet").open("wb") as file:
@@ -141,6 +144,7 @@ def test_sql_writes_parquet_to_a_file(dataset: Dataset, tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "rows.parquet")["row_id"].to_pylist() == [*range(7)]
 
 
+@pytest.mark.slow
 def test_sql_ends_quietly_where_nobody_reads_on(dataset: Dataset) -> None:
     query = "select repeat('x', 1000) from range(3000)"
     command = [sys.executable, "-m", "sigma", "sql", str(dataset.root), query, "--format", "csv"]

@@ -264,6 +264,7 @@ ROWS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(values=ROWS, cuts=st.lists(st.integers(0, 20), max_size=4), before=ROWS)
 def test_the_digest_of_rows_does_not_depend_on_how_they_lie_in_memory(
     values: list[dict[str, object]], cuts: list[int], before: list[dict[str, object]]

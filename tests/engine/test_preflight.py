@@ -139,6 +139,7 @@ def test_a_command_refuses_before_it_makes_or_reads_anything(command: str, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_looking_imports_neither_torch_nor_transformers(no_hub: None, tmp_path: Path) -> None:
     program = (
         "import sys, sigma\n"

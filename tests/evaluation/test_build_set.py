@@ -45,6 +45,7 @@ def everything(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in paths}
 
 
+@pytest.mark.slow
 def test_a_set_is_read_as_prompts_as_mjhq_and_as_a_dataset(made: Made) -> None:
     prompts = read_prompts(made.folder)
     assert [prompt.category for prompt in prompts] == ["animals"] * 2 + ["things"] * 2
@@ -82,6 +83,7 @@ def test_the_digest_names_prompts_and_pictures_whatever_their_order(made: Made) 
     assert made.digest in card and "| animals | cat, horse, snake | 2 |" in card and "per_category: 2" in card
 
 
+@pytest.mark.slow
 def test_dedup_against_the_set_keeps_its_pictures_out_of_training(made: Made, demo: Dataset, tmp_path: Path) -> None:
     photos = rows(demo, "images")[0]["source"]
     training, _ = build(recipe(Path(photos), tmp_path / "training", dedup={"against": [str(made.folder)]}), "select")
@@ -89,6 +91,7 @@ def test_dedup_against_the_set_keeps_its_pictures_out_of_training(made: Made, de
     assert refused >= {prompt.prompt_id for prompt in read_prompts(made.folder)}
 
 
+@pytest.mark.slow
 def test_a_set_that_was_killed_is_taken_up_and_has_the_same_bytes(made: Made, demo: Dataset, tmp_path: Path) -> None:
     out, change = tmp_path / "set", 0
     for change in (0, 1, 3, 12, 40):
@@ -125,6 +128,7 @@ def test_nothing_is_written_where_there_are_too_few_pictures(demo: Dataset, tmp_
     assert not (tmp_path / "set").exists()
 
 
+@pytest.mark.slow
 def test_an_original_is_read_where_the_shards_hold_it_resized(tmp_path: Path, demo: Dataset) -> None:
     photos = tmp_path / "photos"
     photos.mkdir()

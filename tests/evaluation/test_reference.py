@@ -56,6 +56,7 @@ def refused(path: Path) -> str:
     return str(error.value)
 
 
+@pytest.mark.slow
 def test_moments_that_are_none_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "m.npz"
     np.savez(path, mu=np.array([{}], dtype=object), sigma=np.eye(2))

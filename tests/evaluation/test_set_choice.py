@@ -83,6 +83,7 @@ def test_against_must_be_another_dataset(demo: Dataset, tmp_path: Path, against:
         chosen(demo, against=[str(demo.root if against == "itself" else tmp_path)])
 
 
+@pytest.mark.slow
 def test_what_a_training_dataset_has_too_is_left_out_and_counted_by_evidence(demo: Dataset, tmp_path: Path) -> None:
     whole = chosen(demo, per_category=3)
     bytes_, pixels, near, text = whole.pictures[0], whole.pictures[1], whole.pictures[3], whole.pictures[4]

@@ -98,6 +98,7 @@ def test_many_at_once_are_those_of_one_by_one(sides: list[tuple[int, int]], reso
     assert [labels[code] for code in codes] == [nearest_by_definition(*side, labels) for side in sides]
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=50)
 @given(SIDES)
 def test_sql_gives_the_same_bucket_as_numpy(sides: list[tuple[int, int]]) -> None:

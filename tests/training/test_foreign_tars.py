@@ -16,6 +16,7 @@ from training.metrics import read_metrics
 from training.train import train
 
 
+@pytest.mark.slow
 def test_the_command_indexes_and_the_trainer_encodes_and_trains(tmp_path, recipe_values, bucket):
     pictures = [photo(number, 64, 64) for number in range(6)]
     members = [

@@ -62,6 +62,7 @@ def test_samples_of_a_store_are_those_of_the_folder_to_the_byte(remote, dataset,
         there.read(0, (32, 32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache_gb", [0, 1])
 def test_losses_are_equal_to_the_bit_from_a_store_and_from_a_folder(recipe_values, remote, bucket, cache_gb):
     local = TrainingRecipe.from_mapping(recipe_values)
@@ -87,6 +88,7 @@ def test_machines_that_do_not_divide_the_lanes_are_said(remote, monkeypatch, cap
     assert (said in caplog.messages) == is_said
 
 
+@pytest.mark.slow
 def test_features_are_read_from_the_store_and_pictures_are_not(
     recipe_values, make_dataset, dataset, bucket, tmp_path, remote
 ):
@@ -108,6 +110,7 @@ def test_features_are_read_from_the_store_and_pictures_are_not(
         list(encode_features(recipe, NoProgress()))
 
 
+@pytest.mark.slow
 def test_a_store_that_is_busy_for_a_moment_changes_nothing_and_one_that_stays_so_stops_the_run(
     recipe_values, remote, bucket, monkeypatch
 ):

@@ -165,6 +165,7 @@ def on(machine: str, values: dict[str, Any], tmp_path: Path, steps: int = 8) -> 
     return TrainingRecipe.from_mapping(values | {"data": data, "stages": [values["stages"][0] | {"steps": steps}]})
 
 
+@pytest.mark.slow
 def test_a_run_in_a_store_goes_on_elsewhere_with_the_losses_of_an_undisturbed_one(
     recipe_values, values, bucket, tmp_path
 ):
@@ -182,6 +183,7 @@ def test_a_run_in_a_store_goes_on_elsewhere_with_the_losses_of_an_undisturbed_on
         train(on("three", values | {"seed": 5}, tmp_path))
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_of_a_store_is_named_and_from_last_good_goes_on_before_it(values, bucket, tmp_path):
     train(on("one", values, tmp_path))
     newest = f"run/{STAGE}/step-00000008.pt"
@@ -213,6 +215,7 @@ def test_a_store_that_refuses_is_named_and_the_same_command_goes_on(values, buck
     assert done.steps == 8 and f"run/{STAGE}/step-00000008.pt" in keys(bucket)
 
 
+@pytest.mark.slow
 def test_a_second_run_into_one_address_is_refused(values, bucket, tmp_path, monkeypatch):
     monkeypatch.setattr(lease, "BEAT_S", 0.02)
     recipe = on("one", values, tmp_path)

@@ -98,6 +98,7 @@ def test_a_search_that_goes_on_says_so_and_a_second_look_has_the_rest(
         assert "1 image." in page
 
 
+@pytest.mark.slow
 def test_a_list_beyond_the_end_of_a_cut_search_comes_from_the_tables(
     many: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -173,6 +173,7 @@ image = st.tuples(found, found, st.sampled_from(["raw", "synthetic", None])).map
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(image, max_size=25), st.integers(0, 4))
 def test_sql_and_plain_python_agree(
@@ -227,6 +228,7 @@ def test_the_result_meets_the_contract_of_the_table(connection: duckdb.DuckDBPyC
         assert connection.sql(step.query(connection)).to_arrow_table().cast(schema).schema == schema
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(image, max_size=25))
 def test_uses_and_images_of_every_noun_agree_with_plain_python(

@@ -287,6 +287,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
     return bytes(changed[: rng.randrange(1, len(changed) + 1)] if rng.random() < 0.2 else changed)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of Pillow, about the metadata of mutants
 @settings(max_examples=300, deadline=5000, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(seed=st.sampled_from(sorted(SEEDS)), chance=st.integers(0, 2**32))

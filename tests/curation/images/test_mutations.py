@@ -12,6 +12,7 @@ from tests.mutants import SEEDS, mutants
 from tests.processes import run_python
 
 
+@pytest.mark.slow
 def test_every_mutant_is_a_picture_or_has_a_reason() -> None:
     outcomes = mutations.run(500, seed=1)
     assert sum(outcomes.values()) == 500

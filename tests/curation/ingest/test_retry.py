@@ -89,6 +89,7 @@ def test_a_retry_that_was_cut_off_goes_on(server: Served, tmp_path: Path, monkey
     assert content(dataset.root) == done
 
 
+@pytest.mark.slow
 def test_a_retry_that_was_killed_before_a_change_of_the_disk_goes_on(server: Served, tmp_path: Path) -> None:
     whole = recipe_for(server, tmp_path / "ds")
     build(whole, upto="ingest")

@@ -27,6 +27,7 @@ def recipe_of(dataset: Dataset) -> DataRecipe:
     return DataRecipe.load(dataset.recipe)
 
 
+@pytest.mark.slow
 def test_the_comparison_agrees_with_select_and_changes_nothing(dataset: Dataset, tmp_path: Path) -> None:
     before = content(dataset.root)
     made = recipe_of(dataset)

@@ -88,6 +88,7 @@ def packed(dataset: Dataset) -> list[bytes]:
     return sorted(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["folder", "pattern", "tar", "table"])
 def test_a_dataset_from_the_store_is_the_one_from_disk(kind: str, store: Store, tmp_path: Path) -> None:
     files = pictures(tmp_path / "pictures")
@@ -190,6 +191,7 @@ def test_a_tar_that_fails_half_way_stops_the_listing_and_the_next_one_has_all(st
     assert len(rows(build(made, "ingest")[0], "images")) == 16
 
 
+@pytest.mark.slow
 def test_a_missing_key_is_a_row_and_its_return_is_packed(store: Store, tmp_path: Path) -> None:
     files = pictures(tmp_path / "pictures")
     store.put({f"in/{name}": data for name, data in files.items()})
@@ -212,6 +214,7 @@ def test_a_missing_key_is_a_row_and_its_return_is_packed(store: Store, tmp_path:
     assert [finding for finding in check_dataset(dataset.root) if not finding.fine] == []
 
 
+@pytest.mark.slow
 def test_wrong_credentials_are_one_line_and_the_secret_is_nowhere(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,6 +296,7 @@ def test_other_errors_are_not_explained_as_a_stores() -> None:
     assert explain_store(OSError(stalled)) == (FetchError.TIMEOUT, "timed out")
 
 
+@pytest.mark.slow
 def test_a_damaged_picture_is_written_again_from_the_store(store: Store, tmp_path: Path) -> None:
     files = pictures(tmp_path / "pictures")
     store.put({f"in/{name}": data for name, data in files.items()})
@@ -312,6 +316,7 @@ def test_a_damaged_picture_is_written_again_from_the_store(store: Store, tmp_pat
     assert packed(dataset) == before
 
 
+@pytest.mark.slow
 def test_a_picture_is_taken_out_of_a_dataset_from_the_store(store: Store, tmp_path: Path) -> None:
     store.put({f"in/{name}": data for name, data in pictures(tmp_path / "pictures").items()})
     made = recipe(None, tmp_path / "ds", sources=[{"path": "s3://photos/in"}], shard={"max_samples": 3})

@@ -163,6 +163,7 @@ def test_files_that_are_no_tar(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_tars_become_a_dataset_and_are_conserved(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     whole = tar_bytes([(f"{number}.jpg", data) for number, data in enumerate(PICTURES)])

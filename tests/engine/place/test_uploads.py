@@ -22,6 +22,7 @@ def rule(prefix: str, **more: Any) -> dict[str, Any]:
     return {"ID": "x", "Status": "Enabled", "Filter": {"Prefix": prefix}} | more
 
 
+@pytest.mark.slow
 def test_open_uploads_below_the_dataset_are_counted_and_the_rule_that_ends_them_is_asked_for(bucket: Server) -> None:
     assert said().startswith("none is open; no lifecycle rule")
     client = bucket._client
