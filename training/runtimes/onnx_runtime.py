@@ -15,6 +15,8 @@ from training.runtimes.manifest import Recipe
 
 GRAPH, WEIGHTS = "model.onnx", "model.onnx.data"
 GROUP = 128
+IN_GRAPH = 1024
+"""Bytes from which on a tensor is kept outside of the graph."""
 BITS: dict[Recipe, int] = {"int8-dynamic": 8, "int4-g128": 4}
 INT8_ACTIVATIONS = 4
 """`accuracy_level` of a quantised matrix product whose activations are rounded to int8 as they come."""
@@ -35,10 +37,14 @@ def converted(program: torch.export.ExportedProgram) -> Any:
 def save(model: Any, folder: Path, recipe: Recipe) -> None:
     """Write a model with its weights in fp32, or quantised in place."""
     import onnx
+    from onnx.external_data_helper import set_external_data
 
     if recipe in BITS:
         model = _quantised(model, BITS[recipe])
-    onnx.save_model(model, folder / GRAPH, save_as_external_data=True, location=WEIGHTS, size_threshold=1024)
+    for tensor in model.graph.initializer:  # save_model refuses the name where the working folder has a file of it
+        if tensor.HasField("raw_data") and len(tensor.raw_data) >= IN_GRAPH:
+            set_external_data(tensor, WEIGHTS)
+    onnx.save_model(model, folder / GRAPH)
 
 
 def _quantised(model: Any, bits: int) -> Any:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
+
 import pytest
 import torch
 
+from training.export.weights import StoredModel, write_weights
 from training.model import KVCompression, PixArt, PixArtConfig
+from training.runtimes.export import export_model
 from training.runtimes.graph import traced
 
 
@@ -34,3 +39,22 @@ def model() -> PixArt:
 @pytest.fixture(scope="package")
 def program(model):
     return traced(model)
+
+
+def check_nothing_is_left(runtime: str, recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An export writes its folder and no other file, and takes no heed of what lies where the command is typed."""
+    source, working, temporary = (tmp_path / name for name in ("tiny.safetensors", "working", "temporary"))
+    model = tiny(depth=1, kv=KVCompression(layers=(0,)))
+    write_weights(StoredModel(source, model.state_dict(), model.config, ()), source, "sigma")
+    working.mkdir()
+    temporary.mkdir()
+    for name in ("model.onnx.data", "model.bin", "model.pte"):
+        (working / name).write_bytes(b"of another export")
+    monkeypatch.chdir(working)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    export_model(source, Path("out"), runtime, recipe, size=(64, 96))  # type: ignore[arg-type]
+    there = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert there - {path for path in there if path.startswith("working/out/")} == {
+        "tiny.safetensors", "working/model.onnx.data", "working/model.bin", "working/model.pte"
+    }  # fmt: skip
+    assert all((working / name).read_bytes() == b"of another export" for name in ("model.onnx.data", "model.bin"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.training.runtimes.conftest import tiny
+from tests.training.runtimes.conftest import check_nothing_is_left, tiny
 from training.export.weights import StoredModel, write_weights
 from training.runtimes.denoiser import eager, load_runtime
 from training.runtimes.export import export_model
@@ -38,3 +38,7 @@ def test_a_size_is_needed(source, tmp_path):
     with pytest.raises(ValueError, match=r"executorch draws one size alone, .*std::bad_alloc.* --size 512x512"):
         export_model(source, tmp_path / "out", "executorch", "fp32")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_export_leaves_nothing_outside_of_its_folder(tmp_path, monkeypatch):
+    check_nothing_is_left("executorch", "int4-g128", tmp_path, monkeypatch)
