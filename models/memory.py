@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +15,26 @@ def free_bytes(root: Path = Path("/")) -> int:
     import psutil
 
     return min([psutil.virtual_memory().available, *_left_by_groups(root)])
+
+
+def require_memory(needed: int, what: str, mend: str) -> None:
+    """Raise a ValueError where this machine has not that many bytes free.
+
+    Args:
+        what: will take them; begins the message.
+        mend: says what helps besides closing other programs; ends it.
+    """
+    if needed > (free := free_bytes()):
+        raise ValueError(
+            f"too little memory: {what} takes {needed / GIB:.1f} GiB, {free / GIB:.1f} GiB are free; close other "
+            f"programs, or {mend}"
+        )
+
+
+def give_back() -> None:
+    """Hand memory that was freed to the machine: glibc keeps it for what this process takes next."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
 
 
 def _left_by_groups(root: Path) -> Iterable[int]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from torch import Tensor
 
 from models.device import choose_device
-from models.memory import GIB, free_bytes
+from models.memory import GIB, free_bytes, give_back
 from schemas.training import Text
 from training.encoders.base import TextEncoder
 from training.encoders.make import text_encoder_for
@@ -41,6 +41,7 @@ def encoded_alone(text: Text, captions: Sequence[str]) -> list[Tensor]:
                 log.warning("a prompt of %d tokens is cut to %d: %s", count, encoder.max_tokens, shown)
         vectors = [encoder.encode(caption).cpu() for caption in captions]
         del encoder
+    give_back()
     return vectors
 
 

@@ -19,7 +19,7 @@ from training.picture_grid import write_pictures
 from training.runtimes.denoiser import Denoiser, load_runtime
 from training.runtimes.kinds import require_installed
 from training.runtimes.manifest import Manifest
-from training.runtimes.memory import needed, require_memory
+from training.runtimes.memory import needed, require_parts
 from training.sample import SampleReport, decoded, pure_noise, sampled, seeds_of
 
 log = logging.getLogger("training")
@@ -55,7 +55,7 @@ def sample_exported(
     refuse_strangers(recipe, manifest, folder)
     shape = shape_of(manifest, aspect, size)
     sampling = recipe.sample.sampling(str(folder), few_steps=manifest.guidance is not None)
-    require_memory(needed(recipe.latents, recipe.text, manifest, folder, shape), shape)
+    require_parts(needed(recipe.latents, recipe.text, manifest, folder, shape), shape)
     text = encoded_alone(recipe.text, prompts)
     denoiser = load_runtime(folder)
     latents = [

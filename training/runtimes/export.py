@@ -18,7 +18,7 @@ import yaml
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models.memory import free_bytes
+from models.memory import GIB, require_memory
 from training.export.weights import StoredModel, read_model, refuse_existing, written_aside
 from training.model import PixArt
 from training.model.architecture import Hints
@@ -39,10 +39,10 @@ BOUNDS: dict[Recipe, float] = {"fp32": 2e-5, "bf16": 1e-2}
 """Relative error that a recipe should keep to; fp32 must."""
 BROKEN = 0.9
 """Relative error above which no recipe is written: the graph is wrong, not rounded."""
-GIB = 2**30
 NO_NULL_CAPTION = "the source holds no null caption, so that its export draws without guidance alone"
 LIBRARIES = int(0.8 * GIB)
 """Memory of torch and a runtime before any weights."""
+ELSEWHERE = "export on a larger machine: the folder runs on this one"
 
 Step = Callable[[str], None]
 STEPS = ("read", "compare", "convert", "check")
@@ -155,20 +155,11 @@ def quietly() -> Iterator[None]:
 def read_within_memory(source: Path, ema: bool, hints: Hints | None) -> StoredModel:
     """Read the weights, if this machine has the memory to read and to export them; else raise a ValueError."""
     files = weights_files(source, ema=ema)[0] if source.exists() else []
-    require_memory(sum(file.stat().st_size for file in files if file.is_file()) + LIBRARIES, f"reading {source}")
+    held = sum(file.stat().st_size for file in files if file.is_file())
+    require_memory(held + LIBRARIES, f"reading {source}", ELSEWHERE)
     stored = read_model(source, ema=ema, hints=hints)
-    require_memory(export_bytes(stored.config), f"exporting {source}")
+    require_memory(export_bytes(stored.config), f"exporting {source}", ELSEWHERE)
     return stored
-
-
-def require_memory(needed: int, what: str) -> None:
-    """Raise a ValueError where this machine has not that many bytes of memory free."""
-    free = free_bytes()
-    if needed > free:
-        raise ValueError(
-            f"{what} needs {needed / GIB:.1f} GiB of memory, {free / GIB:.1f} GiB are free; close other programs, or "
-            "export on a larger machine: the folder runs on this one"
-        )
 
 
 def export_bytes(config: PixArtConfig) -> int:

@@ -6,15 +6,15 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from models.memory import GIB, free_bytes
+from models.memory import GIB, require_memory
 from models.weights import read_json
 from schemas.training import LATENT_DOWNSAMPLING, Latents, Text
 from training.encoders import stripes
 from training.encoders.alone import is_streamed, t5_bytes
 from training.encoders.pretrained import DTYPES
 from training.encoders.weights import vae_folder
+from training.runtimes import openvino_runtime
 from training.runtimes.manifest import Manifest
-from training.runtimes.openvino_runtime import LARGE_CELLS
 
 log = logging.getLogger("training")
 
@@ -41,19 +41,18 @@ def needed(latents: Latents, text: Text, manifest: Manifest, folder: Path, shape
     }
 
 
-def require_memory(parts: Mapping[str, int], shape: tuple[int, int]) -> None:
-    """Say what drawing takes, or raise a ValueError where this machine has less free."""
-    free, most = free_bytes(), max(parts.values())
+def require_parts(parts: Mapping[str, int], shape: tuple[int, int]) -> None:
+    """Say what drawing takes, and raise a ValueError where this machine has less free than the largest part."""
+    height, width = shape
     listed = ", ".join(f"{name} {size / GIB:.1f} GiB" for name, size in parts.items())
-    said = f"{shape[0]}x{shape[1]} px take {listed}, one after the other; {free / GIB:.1f} GiB of memory are free"
-    if most > free:
-        mend = {
-            "text encoder": "set text.precision=bf16",
-            "model": "choose a smaller --size, or export the model with a smaller --recipe",
-            "picture": "choose a smaller --size, or set latents.precision=bf16",
-        }[max(parts, key=parts.__getitem__)]
-        raise ValueError(f"too little memory: {said}; close other programs, or {mend}")
-    log.info("memory by formula: %s", said)
+    log.info("memory by formula: %dx%d px take %s, one after the other", height, width, listed)
+    largest = max(parts, key=parts.__getitem__)
+    mend = {
+        "text encoder": "set text.precision=bf16",
+        "model": "choose a smaller --size, or export the model with a smaller --recipe",
+        "picture": "choose a smaller --size, or set latents.precision=bf16",
+    }[largest]
+    require_memory(parts[largest], f"of a picture of {height}x{width} px the {largest}", mend)
 
 
 def text_bytes(text: Text) -> int:
@@ -69,9 +68,11 @@ def model_bytes(manifest: Manifest, folder: Path, shape: tuple[int, int]) -> int
     ONNX and ExecuTorch multiply out attention's scores, of every token with every key, and their softmax.
     """
     config = manifest.config
-    is_own = manifest.runtime == "openvino" and shape[0] * shape[1] > LARGE_CELLS * LATENT_DOWNSAMPLING**2
-    is_bf16 = manifest.recipe == "bf16" or (is_own and manifest.recipe != "fp32")
-    element, live = DTYPES["bf16"].itemsize if is_bf16 else FP32, LIVE_OF_SIZE if is_own else LIVE
+    element, live = FP32, LIVE
+    if manifest.runtime == "openvino":
+        is_large = openvino_runtime.is_large(*(side // LATENT_DOWNSAMPLING for side in shape))
+        element = DTYPES[openvino_runtime.computed_in(manifest.recipe, is_large)].itemsize
+        live = LIVE_OF_SIZE if is_large else LIVE
     rows, columns = (side // manifest.sizes.multiple_px for side in shape)
     held = live * element * config.hidden_size * rows * columns
     if manifest.runtime != "openvino":

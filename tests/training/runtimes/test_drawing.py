@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import mmap
+import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,10 +18,11 @@ from commands.front_door import app
 from schemas.training import TrainingRecipe
 from training.export.weights import StoredModel, write_weights
 from training.model import PixArt
+from training.runtimes import openvino_runtime
 from training.runtimes.drawing import sample_exported
 from training.runtimes.export import export_model, quietly
 from training.runtimes.manifest import Manifest
-from training.runtimes.memory import model_bytes, needed, picture_bytes, require_memory
+from training.runtimes.memory import model_bytes, needed, picture_bytes, require_parts
 from training.sample import draw, seeds_of
 from training.weak_to_strong import model_config
 
@@ -147,8 +152,10 @@ def test_what_does_not_fit_is_refused_with_what_to_do(exported, recipe, tmp_path
     refused("set text.max_tokens=20", given=longer)
     three = recipe.model_copy(update={"sample": recipe.sample.model_copy(update={"steps": 3})})
     refused("draws in 1, 2, 4 or 8", given=three, folder=few_step(exported, tmp_path / "few"))
-    monkeypatch.setattr("training.runtimes.memory.free_bytes", lambda: GIB // 4)
-    refused(r"too little memory: 64x64 px take .* 0\.2 GiB of memory are free; close other programs, or", size=(64, 64))
+    monkeypatch.setattr("models.memory.free_bytes", lambda: GIB // 4)
+    refused(
+        r"too little memory: of a picture of 64x64 px the .* 0\.2 GiB are free; close other programs, or", size=(64, 64)
+    )
     assert not (tmp_path / "a.png").exists()
 
 
@@ -184,7 +191,10 @@ def xl(recipe_name, runtime="openvino"):
     )  # fmt: skip
 
 
-def test_the_formula_of_the_model_grows_with_its_tokens_and_counts_scores_where_a_runtime_has_them(tmp_path):
+def test_the_formula_of_the_model_grows_with_its_tokens_and_counts_scores_where_a_runtime_has_them(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(openvino_runtime, "_has_bf16", lambda: True)
     four_k, half = (2160, 3840), (1088, 1920)
     bf16, int8, fp32, scores = (
         model_bytes(xl(name, runtime), tmp_path, four_k)
@@ -200,6 +210,24 @@ def test_the_formula_of_the_model_grows_with_its_tokens_and_counts_scores_where_
     assert model_bytes(xl("bf16"), tmp_path, half) == pytest.approx(bf16 / 4, rel=0.02)
 
 
+def test_a_processor_without_bf16_takes_what_fp32_takes_and_says_so(tmp_path, monkeypatch, caplog):
+    openvino = pytest.importorskip("openvino")
+
+    def of(capabilities):
+        core = SimpleNamespace(get_property=lambda device, name: {"OPTIMIZATION_CAPABILITIES": capabilities}[name])
+        monkeypatch.setattr(openvino, "Core", lambda: core)
+        openvino_runtime._has_bf16.cache_clear()
+        return [model_bytes(xl(name), tmp_path, (2160, 3840)) for name in ("bf16", "int8-dynamic", "int4-g128", "fp32")]
+
+    with caplog.at_level("INFO", "training"):
+        *with_bf16, fp32 = of(["FP32", "INT8", "BF16"])
+        assert not caplog.text
+        without = of(["FP32", "INT8"])
+    openvino_runtime._has_bf16.cache_clear()
+    assert with_bf16 == [fp32 / 2] * 3 and without == [fp32] * 4
+    assert caplog.text.count("this processor has no bf16: the model is computed in fp32") == 1
+
+
 def test_the_formula_of_the_vae_knows_stripes(real_components):
     from schemas.training import Latents
 
@@ -213,9 +241,9 @@ def test_the_formula_of_the_vae_knows_stripes(real_components):
 
 
 def test_memory_is_the_largest_part_and_not_their_sum(monkeypatch, caplog):
-    monkeypatch.setattr("training.runtimes.memory.free_bytes", lambda: 3 * GIB)
+    monkeypatch.setattr("models.memory.free_bytes", lambda: 3 * GIB)
     with caplog.at_level("INFO", "training"):
-        require_memory({"text encoder": 2 * GIB, "model": 3 * GIB, "picture": 2 * GIB}, (64, 96))
+        require_parts({"text encoder": 2 * GIB, "model": 3 * GIB, "picture": 2 * GIB}, (64, 96))
     assert "64x96 px take text encoder 2.0 GiB, model 3.0 GiB, picture 2.0 GiB" in caplog.text
     for part, mend in (
         ("text encoder", "text.precision=bf16"),
@@ -223,7 +251,27 @@ def test_memory_is_the_largest_part_and_not_their_sum(monkeypatch, caplog):
         ("picture", "latents.precision"),
     ):
         with pytest.raises(ValueError, match=f"too little memory: .*{mend}"):
-            require_memory({"text encoder": 0, "model": 0, "picture": 0} | {part: 4 * GIB}, (64, 96))
+            require_parts({"text encoder": 0, "model": 0, "picture": 0} | {part: 4 * GIB}, (64, 96))
+
+
+@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").is_file(), reason="counts pages as Linux does")
+def test_weights_that_openvino_has_read_are_let_go_of_and_can_be_read_again(tmp_path):
+    size = 64 * 2**20
+    (tmp_path / "model.bin").write_bytes(bytes(range(256)) * (size // 256))
+
+    def mapped_bytes():
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssFile"))
+
+    with (tmp_path / "model.bin").open("rb") as file:
+        weights = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    before = mapped_bytes()
+    assert weights[:] == bytes(range(256)) * (size // 256)
+    held = mapped_bytes()
+    with openvino_runtime.held_once(weights):
+        time.sleep(0.5)
+    assert held - before > 0.9 * size and mapped_bytes() - before < 0.1 * size
+    assert weights[1000:1003] == bytes((232, 233, 234))
 
 
 def test_every_part_counts_the_libraries(recipe, tmp_path):

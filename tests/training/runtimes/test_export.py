@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from commands.front_door import app
 from schemas.strict import fingerprint
-from tests.training.runtimes.conftest import tiny
+from tests.training.runtimes.conftest import check_nothing_is_left, tiny
 from training.export.weights import StoredModel, write_weights
 from training.model import KVCompression
 from training.runtimes import export as exporting
@@ -79,6 +79,13 @@ def test_a_loaded_export_answers_as_torch_does_and_refuses_other_sizes(exported)
     assert (denoise(*given) - expected).norm() / expected.norm() < 2e-2
     with pytest.raises(ValueError, match=r"72x64 px .* multiples of 16 from 64 to 8192 px"):
         denoise(torch.zeros(1, 4, 9, 8), torch.zeros(1), denoise.null(3))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("runtime", "recipe"), [("openvino", "int4-g128"), ("onnx", "fp32"), ("onnx", "int4-g128")])
+def test_an_export_leaves_nothing_outside_of_its_folder(runtime, recipe, tmp_path, monkeypatch):
+    pytest.importorskip({"onnx": "onnxruntime"}.get(runtime, runtime))
+    check_nothing_is_left(runtime, recipe, tmp_path, monkeypatch)
 
 
 @pytest.mark.slow
@@ -157,8 +164,10 @@ def test_bad_input_is_one_line_and_leaves_nothing(source, tmp_path, monkeypatch)
     assert "a store is no folder" in refusal(source, "s3://bucket/out", *knobs)
     assert "multiples of 16 from 64 to 8192 px" in refusal(source, out, *knobs, "--size", "64x72")
     assert "write height x width in px" in refusal(source, out, *knobs, "--size", "64")
-    monkeypatch.setattr(exporting, "free_bytes", lambda: 2**29)
-    assert "needs 0.8 GiB of memory, 0.5 GiB are free" in refusal(source, out, *knobs)
+    monkeypatch.setattr("models.memory.free_bytes", lambda: 2**29)
+    assert "takes 0.8 GiB, 0.5 GiB are free; close other programs, or export on a larger machine" in refusal(
+        source, out, *knobs
+    )
     out.mkdir()
     assert "exists already; choose another name, or remove it" in refusal(source, out, *knobs)
     assert [path.name for path in tmp_path.iterdir()] == ["other.pth", "out"] or not any(out.iterdir())
