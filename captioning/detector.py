@@ -39,8 +39,7 @@ class NounDetector:
 
     def pixels(self, image: Image.Image) -> NDArray[np.float32]:
         """The detector's input for an RGB picture: work for the threads that decode."""
-        found: NDArray[np.float32] = self._processor.image_processor(image, return_tensors="np")["pixel_values"][0]
-        return found
+        return self._processor.image_processor(image, return_tensors="np")["pixel_values"][0]
 
     def queries(self, nouns: Sequence[str]) -> list[NDArray[np.int64]]:
         """Nouns as tokens and their mask, (2, n, tokens), at most `QUERIES_AT_ONCE` of them each: the same."""

@@ -206,8 +206,7 @@ def _captions(inputs: Mapping[str, pa.Table], source: str) -> list[str | None]:
     """The captions of a source by row of the part; of a raw one only where the row was kept."""
     table = inputs[caption_tables(source)[0]]
     if source != "raw":
-        captions: list[str | None] = table["caption"].to_pylist()
-        return captions
+        return table["caption"].to_pylist()
     offered = raw_offers(table, inputs["selection"])["caption"].to_pylist()
     kept = kept_mask(table, inputs["selection"])
     return [caption if row_kept else None for caption, row_kept in zip(offered, kept, strict=True)]

@@ -53,5 +53,4 @@ def _unit(rows: np.ndarray, name: str, first_row: int) -> np.ndarray:
     if not largest.all():
         raise ValueError(f"{name} holds zeros alone in row {first_row + int(np.argmin(largest))} (from 0)")
     block /= largest
-    unit: np.ndarray = block / np.linalg.norm(block, axis=1, keepdims=True)
-    return unit
+    return block / np.linalg.norm(block, axis=1, keepdims=True)

@@ -66,8 +66,7 @@ def _interpolated(pixels: Pixels, side: int, mode: str, antialias: bool) -> Show
     """Torch's interpolation in float32, pixels taken at their centres."""
     planes = torch.from_numpy(pixels.transpose(2, 0, 1).astype(np.float32))[None]
     found = functional.interpolate(planes, size=(side, side), mode=mode, align_corners=False, antialias=antialias)
-    shown: Shown = found[0].permute(1, 2, 0).numpy()
-    return shown
+    return found[0].permute(1, 2, 0).numpy()
 
 
 def _tensorflow(pixels: Pixels) -> Shown:

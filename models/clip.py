@@ -90,8 +90,7 @@ class Clip:
 
     def tokens(self, text: str) -> list[int]:
         """All tokens of a text, begin and end included: work for the threads that decode."""
-        found: list[int] = self._tokenizer(text, verbose=False)["input_ids"]
-        return found
+        return self._tokenizer(text, verbose=False)["input_ids"]
 
     def embedding_tokens(self, texts: Sequence[list[int]]) -> Callable[[], Embeddings]:
         """Begin with texts as `tokens` gives them; the function that is returned gives (n, dim) float32."""

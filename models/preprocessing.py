@@ -44,8 +44,7 @@ class Preprocessing:
     def pixels(self, image: Image.Image) -> Pixels:
         """The input for an RGB picture: work for the threads that decode."""
         less = {"do_rescale": False, "do_normalize": False} if self._ends_with_scaling else {}
-        found: Pixels = self._processor(image, return_tensors="np", **less)["pixel_values"][0]
-        return found
+        return self._processor(image, return_tensors="np", **less)["pixel_values"][0]
 
     def batch(self, pixels: Sequence[Pixels], device: torch.device, dtype: torch.dtype) -> torch.Tensor:
         """Pictures as `pixels` gives them -> (n, 3, height, width) on the device."""

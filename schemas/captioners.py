@@ -247,5 +247,4 @@ class Caption(OnDevice):
 
     def model_device(self) -> str:
         """The knob `device` of the captioner that is chosen."""
-        device: str = getattr(self.chosen(), "device", "cpu")
-        return device
+        return getattr(self.chosen(), "device", "cpu")

@@ -67,7 +67,7 @@ def refused_captions(connection: Connection) -> list[Row]:
 def noun_counts(connection: Connection, limit: int) -> list[tuple[str, str, int, int]]:
     """(caption source, noun, occurrences, images that have it): at most `limit` nouns per source, the most frequent
     first; equally frequent ones in alphabetical order."""
-    found: list[tuple[str, str, int, int]] = connection.execute(
+    return connection.execute(
         f"""
         SELECT caption_source, noun, num_uses, num_images
         FROM noun_uses WHERE subset IS NULL
@@ -78,4 +78,3 @@ def noun_counts(connection: Connection, limit: int) -> list[tuple[str, str, int,
         """,
         {"limit": limit},
     ).fetchall()
-    return found

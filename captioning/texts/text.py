@@ -83,5 +83,4 @@ def raw_offers(raws: pa.Table, selection: pa.Table) -> pa.Table:
 def kept_mask(rows: pa.Table, selection: pa.Table) -> list[bool]:
     """True for each row of a part that `selection` kept; a row that selection does not know was not kept."""
     kept = selection.filter(selection["kept"])["row_id"]
-    mask: list[bool] = pc.is_in(rows["row_id"], value_set=kept.combine_chunks()).to_pylist()
-    return mask
+    return pc.is_in(rows["row_id"], value_set=kept.combine_chunks()).to_pylist()

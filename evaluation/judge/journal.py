@@ -41,8 +41,7 @@ class Journal:
         return pa.Table.from_pylist(list(rows), schema=VERDICTS)
 
     def loaded(self, table: pa.Table) -> list[Row]:
-        rows: list[Row] = table.to_pylist()
-        return rows
+        return table.to_pylist()
 
     def add(self, rows: Sequence[Row]) -> None:
         """Make answers durable."""
