@@ -16,7 +16,7 @@ import io
 import tokenize
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -84,9 +84,6 @@ class SetRecord:
     num_damaged: int = 0
     num_bytes: int = 0
     null_crc32: int | None = None
-
-    def unfinished(self) -> SetRecord:
-        return replace(self, index=None)
 
 
 def read_record(folder: Path) -> SetRecord | None:

@@ -251,7 +251,7 @@ def checked_features(
     features.load_others(encoders)
     if here.is_first:
         keep_features(folder, features, begun=last is not None)
-        for said in (features.description, *data.notes):
+        for said in (features.description, *data.notes, *recipe.said_of(stage)):
             log.info("stage %s: %s", stage.name, said)
     return features
 

@@ -214,9 +214,11 @@ def test_training_stops_before_a_bad_checkpoint(recipe_values):
 
 
 def test_every_process_but_the_first_says_nothing_of_its_stages(recipe_values, monkeypatch, caplog):
-    recipe = TrainingRecipe.from_mapping(recipe_values | {"stages": recipe_values["stages"][:1]})
+    slow = recipe_values["optimizer"] | {"warmup_steps": 1000}
+    recipe = TrainingRecipe.from_mapping(recipe_values | {"stages": recipe_values["stages"][:1], "optimizer": slow})
     with caplog.at_level(logging.INFO):
         assert len(train(recipe)) == 1 and "stage small: latents encoded" in caplog.text
+        assert "stage small: the warm-up of 1,000 steps is longer than the stage" in caplog.text
         caplog.clear()
         second = nullcontext(World(1, 1, torch.device("cpu")))
         monkeypatch.setattr(training.train, "world", lambda _: second)

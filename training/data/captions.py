@@ -51,10 +51,6 @@ class Captions:
     source: str | None = field(default=None, compare=False, kw_only=True)
     cut: frozenset[str] = field(default=frozenset(), compare=False, kw_only=True)
 
-    def caption(self, synthetic: bool) -> str:
-        """The synthetic or the raw caption; where that one is missing, the other."""
-        return str(self.read(synthetic).caption)
-
     def read(self, toss: bool | None) -> Read:
         """The caption that training reads; see `preferred`."""
         texts = {MIXED: self.mixed, RAW: self.raw, SYNTHETIC: self.synthetic}

@@ -52,9 +52,9 @@ def test_a_missing_caption_is_replaced_by_the_other(dataset):
     samples = [reader.read(row, (32, 32)) for row in range(7)]
     both = next(sample for sample in samples if sample.synthetic)
     only_raw = next(sample for sample in samples if sample.synthetic is None)
-    assert both.caption(True).startswith("a synthetic sentence")
-    assert both.caption(False).startswith("raw words")
-    assert only_raw.caption(True) == only_raw.raw
+    assert both.read(True).caption.startswith("a synthetic sentence")
+    assert both.read(False).caption.startswith("raw words")
+    assert only_raw.read(True).caption == only_raw.raw
     for row, sample in enumerate(samples):
         assert reader.captions(row) == Captions(sample.mixed, sample.raw, sample.synthetic)
         assert reader.entry(row).image_id == sample.image_id
