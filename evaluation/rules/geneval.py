@@ -30,17 +30,6 @@ def keep(boxes: Sequence[Box], task: str) -> list[Box]:
     return sorted((box for box in boxes if box[4] > least), key=lambda box: -box[4])[:MAX_PER_CLASS]
 
 
-def iou(a: Box, b: Box) -> float:
-    """Intersection over union, of boxes that hold the pixels of their last row and column."""
-
-    def area(left: float, top: float, right: float, bottom: float) -> float:
-        return max(right - left + 1, 0) * max(bottom - top + 1, 0)
-
-    both = area(max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
-    either = area(*a[:4]) + area(*b[:4]) - both
-    return both / either if either else 0.0
-
-
 def relations(a: Box, b: Box) -> list[str]:
     """Where a is, seen from b: "above", "below", "left of", "right of", two at most, in this order. The distance of the
     centres is shortened by a tenth of both boxes, and counts where it is over half of the whole."""

@@ -7,17 +7,16 @@ from typing import Any
 
 import pytest
 
-from evaluation.rules.geneval import TASKS, iou, judge, keep, overall, relations
+from evaluation.rules.geneval import TASKS, judge, keep, overall, relations
 from tests.evaluation.conftest import Numbers
 
 CAT, DOG = [0, 0, 10, 10, 0.9], [100, 0, 110, 10, 0.8]
 
 
-def test_relations_and_overlaps_are_those_of_the_original(original: Numbers) -> None:
+def test_relations_are_those_of_the_original(original: Numbers) -> None:
     numbers = original("geneval_rules")
     pairs = numbers["pairs"]
     assert [relations(a, b) for a, b in pairs] == json.loads(str(numbers["relations"]))
-    assert [iou(a, b) for a, b in pairs] == pytest.approx(numbers["iou"].tolist(), abs=1e-15)
 
 
 def test_judgements_are_those_of_the_original(original: Numbers) -> None:
@@ -39,13 +38,6 @@ def test_judgements_are_those_of_the_original(original: Numbers) -> None:
 )
 def test_a_box_is_placed_by_its_centre(box: list[float], seen: list[str]) -> None:
     assert relations(box, [0, 0, 10, 10]) == seen
-
-
-def test_overlaps_count_the_last_row_and_column() -> None:
-    assert iou([0, 0, 9, 9], [0, 0, 9, 9]) == 1
-    assert iou([0, 0, 9, 9], [5, 0, 14, 9]) == pytest.approx(50 / 150)
-    assert iou([0, 0, 9, 9], [20, 20, 29, 29]) == 0
-    assert iou([5, 5, 0, 0], [5, 5, 0, 0]) == 0
 
 
 def test_detections_are_kept_by_score_and_number() -> None:
