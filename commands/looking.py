@@ -144,6 +144,7 @@ def report(
 
 def write_report_page(dataset: Path, out: Path | None = None) -> Path:
     """Write the report of a dataset or an evaluation and return its path."""
+    from curation.upkeep.doctor import memory_of
     from engine import catalog
     from engine.dataset import Dataset
     from engine.one_state import one_state
@@ -155,8 +156,9 @@ def write_report_page(dataset: Path, out: Path | None = None) -> Path:
     if data.is_evaluation:
         write_evaluation_report(data, path)
         return path
-    with one_state(data), catalog.connect(data) as connection:
-        write_report(connection, data.root, path)
+    memory = memory_of(data)
+    with one_state(data), catalog.connect(data, memory) as connection:
+        write_report(connection, data.root, path, memory)
     return path
 
 

@@ -21,6 +21,7 @@ from engine.steps import run_steps, to_run
 from schemas.commit import write_bytes
 from schemas.files import delete_file, entries_in, is_file, is_folder
 from schemas.recipe import DataRecipe
+from schemas.strict import DUCKDB_MEMORY
 
 
 class Observer:
@@ -116,7 +117,7 @@ def preflight(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job], redo: 
         check_needs(steps)
 
 
-def conserve(dataset: Dataset, memory: str = "4GB") -> tuple[list[LedgerCount], int]:
+def conserve(dataset: Dataset, memory: str = DUCKDB_MEMORY) -> tuple[list[LedgerCount], int]:
     """The ledger's counts, and the number of inputs they add up to. Call with the lock held: they are remembered.
 
     Args:
@@ -128,7 +129,7 @@ def conserve(dataset: Dataset, memory: str = "4GB") -> tuple[list[LedgerCount], 
     """
     catalog.mend_catalog(dataset)
     held = dataset.held()
-    with explaining_memory("counting the ledger", memory):
+    with explaining_memory("counting the ledger", memory, dataset):
         counts = counts_of(held, memory)
     num_inputs = listing.num_inputs(dataset)
     total = sum(count for *_, count in counts)

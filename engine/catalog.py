@@ -27,7 +27,7 @@ from engine.names import Held, names_in
 from schemas.commit import write_bytes
 from schemas.files import at_hand, entries_in
 from schemas.seal import check_footer
-from schemas.strict import fingerprint
+from schemas.strict import DUCKDB_MEMORY, fingerprint
 from schemas.tables import ADDED, BESIDE, CAPTIONS, MEANINGS, SCHEMAS, WIDE_TABLES, is_captions, meaning, schema_of
 
 _BESIDE, _OVER = "captions_beside", ("raw_offers", "ledger")
@@ -41,7 +41,7 @@ _EXPLAIN = re.compile(r"^\s*EXPLAIN\s+(ANALYZE\s+)?", re.IGNORECASE)
 
 def connect(
     dataset: Dataset,
-    memory: str = "4GB",
+    memory: str = DUCKDB_MEMORY,
     threads: int | None = None,
     reads: Iterable[str] | None = None,
     check: Callable[[Path], object] = check_footer,
@@ -81,7 +81,7 @@ _databases: dict[int, tuple[object, Dataset, Connection]] = {}
 takes longer than most queries take. A process that is forked leaves its parent's alone."""
 
 
-def _database(dataset: Dataset, memory: str = "4GB", threads: int | None = None) -> Connection:
+def _database(dataset: Dataset, memory: str = DUCKDB_MEMORY, threads: int | None = None) -> Connection:
     process, settings = os.getpid(), (memory, threads)
     known, spills_into, connection = _databases.get(process, (None, None, None))
     if connection is None or known != settings or (spills_into != dataset and not spill_into(connection, dataset)):
@@ -115,10 +115,10 @@ def _check_seals(held: Held, names: Iterable[str], check: Callable[[Path], objec
         pass
 
 
-def connect_read_only(dataset: Dataset, reads: Iterable[str] | None = None) -> duckdb.DuckDBPyConnection:
+def connect_read_only(dataset: Dataset, reads: Iterable[str] | None = None, memory: str = DUCKDB_MEMORY) -> Connection:
     """A connection that sees the dataset and nothing else, and whose settings no query can change; see `connect`."""
     held = _prepare_reading(dataset, reads)
-    connection = start(dataset, "4GB")
+    connection = start(dataset, memory)
     create_views(connection, held, reads)
     roots = [literal(str(dataset.root)), literal(glob_safe(dataset.root))]  # a pattern is checked as it is written
     connection.execute(f"SET allowed_directories = [{', '.join(roots)}]")

@@ -15,6 +15,7 @@ from engine.dataset import Dataset, JobRecord
 from engine.names import Held
 from engine.run_log import JobResult
 from schemas.files import delete_file, remove_folder
+from schemas.strict import DUCKDB_MEMORY
 
 PLAIN = re.compile(r"[\w./:+-]+")
 """Values that a command line takes as they are."""
@@ -61,7 +62,7 @@ class Job:
         """
         return
 
-    def run(self, dataset: Dataset, memory: str = "4GB") -> JobResult:
+    def run(self, dataset: Dataset, memory: str = DUCKDB_MEMORY) -> JobResult:
         """Compute all of its parts in this process, after `prepare`; of a map job its workers do it part by part.
 
         Args:

@@ -13,7 +13,7 @@ from engine.names import Held
 from engine.one_state import one_state
 from schemas.reasons import OUTCOMES
 from schemas.seal import read_json, write_json
-from schemas.strict import fingerprint
+from schemas.strict import DUCKDB_MEMORY, fingerprint
 
 COUNTS = ".ledger"
 """File of a dataset: what its ledger came to when it was last counted; may be deleted."""
@@ -46,14 +46,14 @@ def ledger_counts(connection: Connection, ledger: str = "ledger") -> list[Ledger
         return [LedgerCount(*row) for row in connection.execute(sql).fetchall()]
 
 
-def counts_of(held: Held, memory: str = "4GB") -> list[LedgerCount]:
+def counts_of(held: Held, memory: str = DUCKDB_MEMORY) -> list[LedgerCount]:
     """The counts of a dataset, of which no file is opened where they were remembered for the parts that it has.
 
     Raises:
         ValueError: a file is damaged.
         duckdb.OutOfMemoryException: the memory does not suffice.
     """
-    if (known := _known(held)) is not None:
+    if (known := remembered_counts(held)) is not None:
         return known
     with one_state(held.dataset), catalog.connect(held.dataset, memory, reads=["ledger"]) as connection:
         return ledger_counts(connection)
@@ -61,12 +61,12 @@ def counts_of(held: Held, memory: str = "4GB") -> list[LedgerCount]:
 
 def remember_counts(held: Held, counts: list[LedgerCount]) -> None:
     """Remember counts for the parts that there are; no other process may be writing."""
-    if _known(held) is None:
+    if remembered_counts(held) is None:
         write_json(held.dataset.root / COUNTS, counts_entry(held, counts))
 
 
-def _known(held: Held) -> list[LedgerCount] | None:
-    """What was remembered for the parts that there are."""
+def remembered_counts(held: Held) -> list[LedgerCount] | None:
+    """The counts that were remembered for the parts that there are, or None."""
     with suppress(OSError, ValueError, LookupError, TypeError):  # damaged ones are counted again
         known = read_json(held.dataset.root / COUNTS)
         if known["parts"] == _parts(held):

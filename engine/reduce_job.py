@@ -24,6 +24,7 @@ from engine.names import DIGITS, Held
 from engine.run_log import JobResult
 from engine.sorted_on_disk import sorted_on_disk
 from schemas.seal import check_file, sealed_write
+from schemas.strict import DUCKDB_MEMORY
 from schemas.tables import SHARDS_PER_PART, Cut, cut_of
 
 Connection = duckdb.DuckDBPyConnection
@@ -40,7 +41,7 @@ class ReduceJob(Job):
     sorted_by: tuple[str, ...] = ()
     """Columns by which the rows of the SELECT are still to be sorted, where they are wide; see `sorted_on_disk`."""
 
-    def run(self, dataset: Dataset, memory: str = "4GB") -> JobResult:
+    def run(self, dataset: Dataset, memory: str = DUCKDB_MEMORY) -> JobResult:
         """Compute the table in this process, after `prepare`.
 
         Args:
@@ -68,7 +69,7 @@ class ReduceJob(Job):
         digest = self.expected(held)[0]
         assert digest is not None, "all inputs are whole"
         connecting = catalog.connect(dataset, memory, reads=self.inputs, check=check_file)
-        with connecting as connection, explaining_memory(self.job, memory):
+        with connecting as connection, explaining_memory(self.job, memory, dataset):
             try:
                 sql, size = self.query(connection), row_group_rows(table)
                 batches = stream(connection, sql, size)
@@ -146,18 +147,25 @@ def shard_digests(plan: pa.Table, shards: range) -> list[str]:
     return [content_digest(plan.filter(pc.equal(plan["shard_id"], shard)))[:DIGITS] for shard in shards]
 
 
+class TooLittleMemory(ValueError):
+    """DuckDB's memory does not suffice."""
+
+
 @contextmanager
-def explaining_memory(job: str, memory: str) -> Iterator[None]:
-    """Name the knob where DuckDB's memory does not suffice.
+def explaining_memory(what: str, memory: str, dataset: Dataset) -> Iterator[None]:
+    """Name the knob where DuckDB's memory does not suffice, and what to type.
 
     Raises:
-        ValueError: in place of `duckdb.OutOfMemoryException`.
+        TooLittleMemory: in place of `duckdb.OutOfMemoryException`.
     """
     try:
         yield
     except duckdb.OutOfMemoryException as error:
-        why = str(error).splitlines()[0]
-        raise ValueError(f"{job}: run.duckdb_memory={memory} does not suffice ({why})") from None
+        why = str(error).splitlines()[0].removeprefix("Out of Memory Error: ")
+        raise TooLittleMemory(
+            f"{what}: run.duckdb_memory={memory} does not suffice ({why}); "
+            f"give it more: sigma build {dataset.recipe} run.duckdb_memory=8GB"
+        ) from None
 
 
 def commit_batches(

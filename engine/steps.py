@@ -14,6 +14,7 @@ from engine.job import Job, State
 from engine.map_job import MapJob
 from engine.run_log import JobResult, write_run
 from engine.runner import Runner
+from schemas.strict import DUCKDB_MEMORY
 
 
 class Observer(Watcher, Protocol):
@@ -29,7 +30,7 @@ def run_steps(
     observer: Observer,
     redo: frozenset[str],
     runner: Callable[[], Runner],
-    memory: str = "4GB",
+    memory: str = DUCKDB_MEMORY,
 ) -> list[JobResult]:
     """Bring each step up to date: those that read whole tables one by one, the map jobs between two of them together.
 

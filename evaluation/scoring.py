@@ -23,6 +23,7 @@ from evaluation.preference import bootstrap
 from evaluation.reference import NAME, Against, encodings_of
 from evaluation.scorers.base import Scorer
 from schemas.evaluation import Metrics
+from schemas.strict import DUCKDB_MEMORY
 from schemas.tables import RESULTS
 
 HALF = 1.96
@@ -97,7 +98,7 @@ class ResultsJob(Job):
     def state(self, held: Held, redo: bool = False) -> State:
         return super().state(held, redo=True)
 
-    def run(self, dataset: Dataset, memory: str = "4GB") -> JobResult:
+    def run(self, dataset: Dataset, memory: str = DUCKDB_MEMORY) -> JobResult:
         made_from = self.expected(dataset.held())[0]
         assert made_from is not None, "all inputs are there"
         rows = [row for wanted in self.question.networks for row in _of_network(dataset, self.question, wanted)]

@@ -13,7 +13,7 @@ from schemas.files import place_of
 from schemas.locations import absolute, for_datasets
 from schemas.scores import LIMITED, LIMITS, Aesthetic, Models, Screen
 from schemas.sources import AnySource, FolderSource, Source
-from schemas.strict import Seed, StrictModel, fingerprint
+from schemas.strict import DUCKDB_MEMORY, Seed, StrictModel, fingerprint
 
 JOBS = (
     "ingest",
@@ -245,7 +245,7 @@ class Run(StrictModel):
     """How often a part is handed out again after its worker or node was lost, or a store did not answer."""
     scratch: Path | None = None
     """A folder of each node for copies of what is read from a store; null takes that of SIGMA_SCRATCH or TMPDIR."""
-    duckdb_memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)?(MB|GB|TB)$")] = "4GB"
+    duckdb_memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)?(MB|GB|TB)$")] = DUCKDB_MEMORY
     """Memory that DuckDB may take for a reduce job or for counting the ledger; beyond it DuckDB spills into the
     dataset folder. The process holds some 0.3 GB more, so 1.5GB keeps it under 2 GiB where it suffices."""
 

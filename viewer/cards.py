@@ -14,8 +14,7 @@ from engine.names import Held
 from schemas.pixels import PixelError, open_rgb
 from schemas.scores import LIMITS
 from viewer.grounding import marks
-from viewer.rows import rows_at
-from viewer.sheets.compare import has_view
+from viewer.rows import around, rows_at
 
 PAGE_THUMBNAIL_PX = 240
 """Longest side of the pictures in a page that is one file."""
@@ -33,6 +32,18 @@ FROM listing
 LEFT JOIN images USING (row_id) LEFT JOIN raw_captions USING (row_id) LEFT JOIN captions USING (row_id)
 LEFT JOIN mix USING (row_id) LEFT JOIN scores USING (row_id) LEFT JOIN selection USING (row_id)
 """
+
+_CARD_READS = [
+    "listing",
+    "images",
+    "raw_captions",
+    "captions",
+    "mix",
+    "scores",
+    "selection",
+    "grounding",
+    "captions_beside",
+]
 
 
 @dataclass(frozen=True)
@@ -79,36 +90,43 @@ def random(connection: Connection, limit: int) -> list[int]:
     return [row_id for (row_id,) in found]
 
 
-def duplicates(connection: Connection, limit: int) -> list[Row]:
-    """Pairs of a refused duplicate and its survivor, with sizes, distance and evidence."""
-    return rows(
-        connection,
-        """
-        SELECT
-            refused.row_id, refused.member, refused.width, refused.height,
-            survivor.row_id AS survivor_row, survivor.member AS survivor_member,
-            survivor.width AS survivor_width, survivor.height AS survivor_height,
-            duplicates.method, duplicates.distance
-        FROM selection
-        JOIN images AS refused USING (row_id)
-        JOIN images AS survivor ON survivor.row_id = selection.duplicate_of_row
-        LEFT JOIN duplicates ON duplicates.row_id = selection.row_id
-        WHERE selection.rejected_by = 'duplicate'
-        ORDER BY refused.row_id
-        LIMIT $limit
-        """,
+def duplicates(connection: Connection, held: Held, limit: int) -> list[Row]:
+    """The first pairs of a refused duplicate and its survivor, with sizes, distance and evidence."""
+    pairs = connection.execute(
+        "SELECT row_id, duplicate_of_row FROM selection "
+        "WHERE rejected_by = 'duplicate' AND duplicate_of_row IS NOT NULL ORDER BY row_id LIMIT $limit",
         {"limit": limit},
-    )
+    ).fetchall()
+    row_ids = [row_id for pair in pairs for row_id in pair]
+    with around(connection, held, row_ids, ["selection", "images", "duplicates"]) as near:
+        return rows(near, _PAIRS, {"limit": limit})
 
 
-def cards(connection: Connection, row_ids: Sequence[int]) -> list[Row]:
+_PAIRS = """
+SELECT
+    refused.row_id, refused.member, refused.width, refused.height,
+    survivor.row_id AS survivor_row, survivor.member AS survivor_member,
+    survivor.width AS survivor_width, survivor.height AS survivor_height,
+    duplicates.method, duplicates.distance
+FROM selection
+JOIN images AS refused USING (row_id)
+JOIN images AS survivor ON survivor.row_id = selection.duplicate_of_row
+LEFT JOIN duplicates ON duplicates.row_id = selection.row_id
+WHERE selection.rejected_by = 'duplicate'
+ORDER BY refused.row_id
+LIMIT $limit
+"""
+
+
+def cards(connection: Connection, held: Held, row_ids: Sequence[int]) -> list[Row]:
     """The card of each of these inputs, in their order, each once; `marks` are its captions that were scored, and
     `beside` those of further captioners."""
     if not row_ids:
         return []
-    found = rows(connection, f"{_CARD} WHERE listing.row_id IN {in_list(row_ids)}")
-    marked = marks(connection, row_ids)
-    beside = captions_beside(connection, row_ids)
+    with around(connection, held, row_ids, _CARD_READS) as near:
+        found = rows(near, f"{_CARD} WHERE listing.row_id IN {in_list(row_ids)}")
+        marked = marks(near, row_ids)
+        beside = captions_beside(near, row_ids)
     by_id = {
         row["row_id"]: row | {"marks": marked.get(row["row_id"], {}), "beside": beside.get(row["row_id"], [])}
         for row in found
@@ -119,10 +137,9 @@ def cards(connection: Connection, row_ids: Sequence[int]) -> list[Row]:
 def captions_beside(connection: Connection, row_ids: Sequence[int]) -> dict[int, list[Row]]:
     """row_id -> (source, caption, reason) of each further captioner, by name."""
     found: dict[int, list[Row]] = {}
-    if has_view(connection, "captions_beside"):
-        sql = "SELECT row_id, source, caption, reason FROM captions_beside WHERE row_id IN"
-        for row in rows(connection, f"{sql} {in_list(row_ids)} ORDER BY row_id, source"):
-            found.setdefault(row["row_id"], []).append(row)
+    sql = "SELECT row_id, source, caption, reason FROM captions_beside WHERE row_id IN"
+    for row in rows(connection, f"{sql} {in_list(row_ids)} ORDER BY row_id, source"):
+        found.setdefault(row["row_id"], []).append(row)
     return found
 
 

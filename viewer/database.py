@@ -11,10 +11,12 @@ from typing import Any
 import duckdb
 
 from curation.selection.thresholds import facts_sql, rules_on_record
+from curation.upkeep.doctor import memory_of
 from engine import catalog, duck
 from engine.dataset import Dataset
 from engine.duck import Connection, Row
 from engine.one_state import Replaced, one_state, parts_now
+from engine.reduce_job import explaining_memory
 from schemas.lru import Lru
 from viewer.figures import COUNTED, LEDGER_TABLE
 from viewer.search import Search
@@ -56,7 +58,8 @@ class Database:
         self.replaced = False
         """Whether a build has replaced or deleted a file of a table since it was opened."""
         with one_state(dataset) as self._parts:
-            self._connection, self.seconds = catalog.connect_read_only(dataset), seconds
+            self._memory, self.seconds = memory_of(dataset), seconds
+            self._connection = catalog.connect_read_only(dataset, memory=self._memory)
         self._looked_at, self._look_at = self.signature, 0.0
         self._prepared: set[str] = set()
         self._active: set[Connection] = set()
@@ -78,7 +81,8 @@ class Database:
         timer.daemon = True
         timer.start()
         try:
-            yield cursor
+            with explaining_memory("this", self._memory, self.dataset):
+                yield cursor
             self._refuse_replaced()
         except duckdb.InterruptException:
             raise TooSlow(f"this takes longer than {seconds:g} s; narrow the filter") from None

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate
 
 from captioning.figures.queries import CAPTION_SOURCES
 from engine.duck import Connection, Row, in_list, literal, rows
+from engine.names import Held
 from schemas.reasons import OUTCOMES, PURGED, FetchError, ImageError, Rejection, ShardError
+from viewer.rows import around
 
 NUM_BINS = 32
 """Most bars of a histogram of caption lengths."""
@@ -38,8 +41,8 @@ COUNTED = {
         FROM noun_uses WHERE subset IS NULL
         GROUP BY noun""",
 }
-"""Tables in memory that several figures and pages read, each counted once: the outcomes of the ledger without its
-five-way join, and per noun the images whose raw, synthetic and mixed caption has it."""
+"""Tables in memory that the live pages read, each counted once: the outcomes of the ledger without its five-way join,
+and per noun the images whose raw, synthetic and mixed caption has it."""
 
 
 @dataclass(frozen=True)
@@ -105,41 +108,31 @@ def caption_tokens(connection: Connection, reach: int) -> Histogram:
 
 def _lengths(connection: Connection, lengths: str, reach: int = 0) -> Histogram:
     """The histogram of a SELECT of (caption_source, length); 99 % of the captions and `reach` lie inside its axis."""
-    [[longest]] = connection.execute(
-        f"SELECT coalesce(quantile_disc(length, 0.99), 0) FROM ({lengths}) WHERE length IS NOT NULL"
+    each = connection.execute(
+        f"SELECT length, caption_source, count(*) FROM ({lengths}) WHERE length IS NOT NULL GROUP BY ALL ORDER BY ALL"
     ).fetchall()
-    longest = max(int(longest), reach)
+    so_far = accumulate(count for _, _, count in each)
+    num = sum(count for _, _, count in each)
+    inside = (length for (length, _, _), count in zip(each, so_far, strict=True) if count >= 0.99 * num)
+    longest = max(next(inside, 0), reach)
     bin_width = -(-(longest + 1) // NUM_BINS)
     num_bins = longest // bin_width + 1
     counts: dict[str, list[int]] = {source: [0] * num_bins for source in CAPTION_SOURCES}
     sums = dict.fromkeys(CAPTION_SOURCES, 0)
-    for source, place, count, total in connection.execute(
-        "SELECT caption_source, least(length // $bin_width, $last)::INTEGER, count(*), sum(length) "
-        f"FROM ({lengths}) WHERE length IS NOT NULL GROUP BY ALL ORDER BY ALL",
-        {"bin_width": bin_width, "last": num_bins - 1},
-    ).fetchall():
-        counts.setdefault(source, [0] * num_bins)[place] = count
-        sums[source] = sums.get(source, 0) + int(total)
+    for length, source, count in each:
+        counts.setdefault(source, [0] * num_bins)[min(length // bin_width, num_bins - 1)] += count
+        sums[source] = sums.get(source, 0) + length * count
     found = {source: bins for source, bins in counts.items() if sum(bins)}
     return Histogram(bin_width, num_bins, found, {source: sums[source] / sum(bins) for source, bins in found.items()})
 
 
-def sizes(connection: Connection) -> list[Row]:
+def sizes(connection: Connection, held: Held) -> list[Row]:
     """(width, height, outcome) of a sample of the pictures, in upright px; kept ones last, so that they lie on top."""
-    return rows(
-        connection,
-        f"""
-        SELECT width, height, outcome FROM (
-            SELECT images.width, images.height, ledger.outcome, ledger.row_id
-            FROM images JOIN {LEDGER_TABLE} AS ledger USING (row_id)
-            WHERE images.width > 0 AND images.height > 0
-            ORDER BY images.image_id, images.row_id
-            LIMIT $limit
-        )
-        ORDER BY outcome = 'kept', row_id
-        """,
+    sample = connection.execute(
+        "SELECT row_id FROM images WHERE width > 0 AND height > 0 ORDER BY image_id, row_id LIMIT $limit",
         {"limit": MOST_POINTS},
-    )
+    ).fetchall()
+    return _in_ledger(connection, held, sample, "width, height, outcome", "images", "outcome = 'kept', row_id")
 
 
 def buckets(connection: Connection) -> list[Row]:
@@ -153,24 +146,39 @@ def buckets(connection: Connection) -> list[Row]:
     )
 
 
-def refused(connection: Connection, limit: int) -> list[Row]:
+def refused(connection: Connection, held: Held, limit: int) -> list[Row]:
     """Inputs that were rejected or ended in an error, in the order of the listing."""
-    row_ids = connection.execute(
-        f"SELECT row_id FROM {LEDGER_TABLE} WHERE outcome IN ('rejected', 'error') ORDER BY row_id LIMIT $limit",
-        {"limit": limit},
-    ).fetchall()
+    firsts = (f"(SELECT row_id FROM {maybe} ORDER BY row_id LIMIT {limit})" for maybe in _MAYBE_REFUSED)
+    found = connection.execute(" UNION ".join(firsts)).fetchall()
+    columns = """row_id, ledger.member, outcome, stage, ledger.reason, ledger.value, ledger.threshold, ledger.detail,
+        duplicate_method AS method, other_dataset"""
+    shown = _in_ledger(connection, held, found, columns, "selection", "row_id")
+    return [row for row in shown if row["outcome"] in ("rejected", "error")][:limit]
+
+
+_MAYBE_REFUSED = (
+    f"images WHERE reason <> '{PURGED}'",
+    "selection WHERE rejected_by IS NOT NULL",
+    "mix WHERE coin IS NOT NULL AND caption_source IS NULL",
+    "samples WHERE reason IS NOT NULL",
+    "balance WHERE dropped",
+)
+"""Each refused input is in one of these. To look for it in the ledger would be to join all of every table."""
+
+
+def _in_ledger(
+    connection: Connection, held: Held, found: list[tuple[int]], columns: str, table: str, order: str
+) -> list[Row]:
+    """Columns of these inputs in the ledger and one more table."""
+    row_ids = [row_id for (row_id,) in found]
     if not row_ids:
         return []
-    return rows(
-        connection,
-        f"""
-        SELECT row_id, ledger.member, outcome, stage, ledger.reason, ledger.value, ledger.threshold, ledger.detail,
-               duplicate_method AS method, other_dataset
-        FROM ledger LEFT JOIN selection USING (row_id)
-        WHERE row_id IN {in_list(row_id for (row_id,) in row_ids)}
-        ORDER BY row_id
-        """,
-    )
+    with around(connection, held, row_ids, ["ledger", table]) as near:
+        return rows(
+            near,
+            f"SELECT {columns} FROM ledger LEFT JOIN {table} USING (row_id) WHERE row_id IN {in_list(row_ids)} "
+            f"ORDER BY {order}",
+        )
 
 
 def scores(connection: Connection) -> list[Row]:
@@ -201,7 +209,7 @@ def changed_nouns(connection: Connection, limit: int) -> dict[str, list[Row]]:
         f"""
         SELECT if(raw_images = 0, 'gained', 'lost') AS change, noun AS name,
                greatest(raw_images, synthetic_images) AS num
-        FROM {NOUNS_TABLE} WHERE raw_images = 0 OR synthetic_images = 0
+        FROM ({COUNTED[NOUNS_TABLE]}) WHERE raw_images = 0 OR synthetic_images = 0
         QUALIFY row_number() OVER (PARTITION BY change ORDER BY num DESC, name) <= $limit
         ORDER BY change, num DESC, name
         """,

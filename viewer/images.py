@@ -79,7 +79,7 @@ def page(database: Database, wanted: Filter) -> Page:
 def _cards(database: Database, row_ids: list[int]) -> list[Row]:
     """The cards of these images, within the time of a page."""
     with database.cursor() as cursor:
-        return cards(cursor, row_ids)
+        return cards(cursor, database.held, row_ids)
 
 
 @dataclass(frozen=True)

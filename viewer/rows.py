@@ -1,15 +1,19 @@
-"""Reads the rows of some inputs or prompts from a table, and no others: a page shows a few of millions."""
+"""Reads the rows of some inputs or prompts from the parts that hold them: a page shows a few of millions."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import accumulate
 
 import pyarrow as pa
 
 from engine.ahead import of_each
+from engine.catalog import create_views
 from engine.dataset import count_rows, read_some, schema_of
+from engine.duck import Connection
 from engine.names import Held
 from schemas.tables import ROOTS, cut_of
 
@@ -25,14 +29,31 @@ def rows_at(held: Held, table: str, row_ids: Collection[int], columns: list[str]
         ValueError: a file is missing or damaged.
     """
     found = [schema_of(table).empty_table().select(columns or schema_of(table).names)]
-    begin, ends = 0, _ends_of(held, ROOTS.get(cut_of(table), "listing"))
-    for number in held.parts(table):
-        end = ends.get(number)
-        inside = [row_id for row_id in row_ids if end is None or begin <= row_id < end]
-        begin = end or begin
-        if inside:
+    parts = held.parts(table)
+    for number, inside in _by_part(held, ROOTS.get(cut_of(table), "listing"), row_ids).items():
+        if number in parts:
             found.append(read_some(held.path(table, number), "row_id", inside, columns).cast(found[0].schema))
     return pa.concat_tables(found)
+
+
+@contextmanager
+def around(connection: Connection, held: Held, row_ids: Collection[int], reads: Iterable[str]) -> Iterator[Connection]:
+    """A connection with views of the parts that hold some inputs, for those of `reads` that are cut as the listing is:
+    a query by row_id over all parts opens every file."""
+    with connection.cursor() as near:
+        create_views(near, held.only(_by_part(held, "listing", row_ids)), reads, own=True)
+        yield near
+
+
+def _by_part(held: Held, root: str, row_ids: Collection[int]) -> dict[int, list[int]]:
+    """Part -> those of the rows that it holds, in the order of the parts."""
+    ends, found = _ends_of(held, root), dict[int, list[int]]()
+    numbers, behind = list(ends), list(ends.values())
+    for row_id in sorted(set(row_ids)):
+        place = bisect_right(behind, row_id)
+        if place < len(numbers):
+            found.setdefault(numbers[place], []).append(row_id)
+    return found
 
 
 @lru_cache(4)

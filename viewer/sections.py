@@ -10,15 +10,15 @@ from typing import Any
 
 from captioning.figures import queries
 from curation.selection.thresholds import rules_on_record
-from engine.dataset import Dataset
 from engine.duck import Connection
-from engine.ledger import ledger_counts
+from engine.ledger import LedgerCount, ledger_counts, remembered_counts
+from engine.names import Held
 from schemas.paper import TABLE_1
 from schemas.reasons import OUTCOMES
 from schemas.tokens import MAX_TOKENS
 from viewer import cards, charts, costs, figures
 from viewer.database import BACKGROUND_SECONDS, RULES_TABLE, Database
-from viewer.figures import LEDGER_TABLE, NOUNS_TABLE
+from viewer.figures import COUNTED
 from viewer.grounding import worst_grounded
 
 Content = dict[str, Any]
@@ -45,16 +45,20 @@ LIVE = Amounts(pictures=12, worst=4, grounded=4, pairs=8, refused=20)
 
 @dataclass(frozen=True)
 class Source:
-    """A dataset, a connection with the tables of `figures.COUNTED`, and how much of it to show."""
+    """A state of a dataset, a connection with its views, and how much of it to show."""
 
     connection: Connection
-    dataset: Dataset
+    held: Held
     amounts: Amounts
+
+    def counts(self) -> list[LedgerCount]:
+        """The counts of the ledger: those that the build remembered, or it is counted."""
+        return remembered_counts(self.held) or ledger_counts(self.connection)
 
 
 def inputs(source: Source) -> Content:
     """Every input and every reason, and the numbers at the head of the page."""
-    funnel = ledger_counts(source.connection, LEDGER_TABLE)
+    funnel = source.counts()
     by_outcome = {outcome: sum(row.num for row in funnel if row.outcome == outcome) for outcome in OUTCOMES}
     buckets = figures.buckets(source.connection)
     return {
@@ -101,7 +105,7 @@ def sizes(source: Source) -> Content:
     """The scatter of sizes with the lines of the buckets, and the number of samples in each bucket."""
     buckets = figures.buckets(source.connection)
     return {
-        "sizes": charts.size_chart(figures.sizes(source.connection)),
+        "sizes": charts.size_chart(figures.sizes(source.connection, source.held)),
         "num_inputs": figures.num_inputs(source.connection),
         "buckets": buckets[: source.amounts.buckets],
         "num_buckets": len(buckets),
@@ -110,13 +114,14 @@ def sizes(source: Source) -> Content:
 
 def scores(source: Source) -> Content:
     """The histogram of scores with the threshold that `select` applied."""
-    threshold = rules_on_record(source.dataset).min_aesthetic
+    threshold = rules_on_record(source.held.dataset).min_aesthetic
     return {"scores": charts.score_chart(figures.scores(source.connection), figures.SCORE_BIN, threshold)}
 
 
 def pictures(source: Source) -> Content:
     """Kept pictures with their captions, as good as at random."""
-    found = cards.cards(source.connection, cards.random(source.connection, source.amounts.pictures))
+    row_ids = cards.random(source.connection, source.amounts.pictures)
+    found = cards.cards(source.connection, source.held, row_ids)
     return {"cards": found, "marked": [marked for card in found for marked in card["marks"].values()]}
 
 
@@ -124,7 +129,7 @@ def worst(source: Source) -> Content:
     """A grid per measure of its worst pictures: cards of those that no grid above shows, names of the others."""
     found = cards.worst(source.connection, source.amounts.worst)
     row_ids = [row_id for pairs in found.values() for row_id, _ in pairs]
-    by_id = {card["row_id"]: card for card in cards.cards(source.connection, row_ids)}
+    by_id = {card["row_id"]: card for card in cards.cards(source.connection, source.held, row_ids)}
     grids, shown = [], set[int]()
     for measure, pairs in found.items():
         rows = [by_id[row_id] | {"worst_value": value} for row_id, value in pairs]
@@ -143,18 +148,18 @@ def grounding(source: Source) -> Content:
 def duplicates(source: Source) -> Content:
     """Pairs of a duplicate and its survivor."""
     [[num]] = source.connection.execute("SELECT count(*) FROM selection WHERE rejected_by = 'duplicate'").fetchall()
-    return {"pairs": cards.duplicates(source.connection, source.amounts.pairs), "num": num}
+    return {"pairs": cards.duplicates(source.connection, source.held, source.amounts.pairs), "num": num}
 
 
 def refused(source: Source) -> Content:
     """The first inputs that were refused, with value, threshold and detail."""
-    num = sum(row.num for row in ledger_counts(source.connection, LEDGER_TABLE) if row.outcome in ("rejected", "error"))
-    return {"rows": figures.refused(source.connection, source.amounts.refused), "num": num}
+    num = sum(row.num for row in source.counts() if row.outcome in ("rejected", "error"))
+    return {"rows": figures.refused(source.connection, source.held, source.amounts.refused), "num": num}
 
 
 def jobs(source: Source) -> Content:
     """Throughput and cost of every job."""
-    return {"jobs": costs.job_costs(source.dataset)}
+    return {"jobs": costs.job_costs(source.held.dataset)}
 
 
 @dataclass(frozen=True)
@@ -163,21 +168,19 @@ class Section:
 
     title: str
     content: Callable[[Source], Content]
-    needs: str | None = None
-    """The table that the live pages count before this section, for it or for the page that it links to."""
 
 
 SECTIONS = {
-    "inputs": Section("Every input, accounted for", inputs, LEDGER_TABLE),
+    "inputs": Section("Every input, accounted for", inputs),
     "captions": Section("Captions", captions),
-    "nouns": Section("Most frequent nouns", nouns, NOUNS_TABLE),
-    "sizes": Section("Sizes and buckets", sizes, LEDGER_TABLE),
-    "scores": Section("Aesthetic scores", scores, RULES_TABLE),
+    "nouns": Section("Most frequent nouns", nouns),
+    "sizes": Section("Sizes and buckets", sizes),
+    "scores": Section("Aesthetic scores", scores),
     "pictures": Section("Pictures and their captions", pictures),
     "worst": Section("The worst of what is kept", worst),
     "grounding": Section("Worst grounded captions", grounding),
     "duplicates": Section("Duplicates and their survivors", duplicates),
-    "refused": Section("Refused inputs", refused, LEDGER_TABLE),
+    "refused": Section("Refused inputs", refused),
     "jobs": Section("What each job took", jobs),
 }
 """All sections in the order of the page."""
@@ -185,20 +188,21 @@ SECTIONS = {
 
 def live_content(database: Database, section: Section) -> Content:
     """A section of the live pages, counted in the background."""
-    if section.needs and not database.ready(section.needs):
-        database.prepare(section.needs)
     with database.cursor(BACKGROUND_SECONDS) as cursor:
-        return section.content(Source(cursor, database.dataset, LIVE))
+        return section.content(Source(cursor, database.held, LIVE))
 
 
 class Overview:
-    """The sections of one state of the dataset, each counted once, in the background, in the order of the page."""
+    """The sections of one state of the dataset, each counted once, in the background, in the order of the page; then
+    the tables that other pages read."""
 
     def __init__(self, database: Database) -> None:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="overview")
         self._found: dict[str, Future[Content]] = {
             name: self._pool.submit(live_content, database, section) for name, section in SECTIONS.items()
         }
+        for table in (RULES_TABLE, *COUNTED):
+            self._pool.submit(database.prepare, table)
 
     def get(self, name: str, seconds: float) -> Content | None:
         """A section, or None where it has not been counted within `seconds`.

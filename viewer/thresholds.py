@@ -135,7 +135,10 @@ def outcome(database: Database, rules: Select) -> Outcome:
         fallen, returned = (
             thresholds.nearest_moved(cursor, rules, facts, comes_in, MOST_MOVED) for comes_in in (False, True)
         )
-        shown = {card["row_id"]: card for card in cards(cursor, [row["row_id"] for row in [*fallen, *returned]])}
+        shown = {
+            card["row_id"]: card
+            for card in cards(cursor, database.held, [row["row_id"] for row in [*fallen, *returned]])
+        }
     names = [name for name in OUTCOMES if name in found or name in ALWAYS_SHOWN]
     return Outcome(
         [found.get(name, Count(name, 0, 0)) for name in dict.fromkeys([*names, *found])],

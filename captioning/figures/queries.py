@@ -38,7 +38,7 @@ def realised_mix(connection: Connection) -> Row:
             count(*) FILTER (fallback = 'raw_missing') AS raw_missing,
             count(*) FILTER (fallback = 'raw_refused') AS raw_refused,
             count(*) FILTER (truncated) AS truncated,
-            count(*) FILTER (coin IS NOT NULL AND caption IS NULL) AS without_caption,
+            count(*) FILTER (coin IS NOT NULL AND caption_source IS NULL) AS without_caption,
             min(tokenizer) AS tokenizer
         FROM mix
         """,

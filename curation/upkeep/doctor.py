@@ -304,16 +304,16 @@ def _check_catalog(dataset: Dataset) -> Iterator[Finding]:
 
 
 def _check_ledger(dataset: Dataset) -> Finding:
-    memory = _memory(dataset)
+    memory = memory_of(dataset)
     reading = catalog.connect(dataset, memory, reads=["ledger"])
-    with reading as connection, explaining_memory("counting the ledger", memory):
+    with reading as connection, explaining_memory("counting the ledger", memory, dataset):
         counts = ledger_counts(connection)
     total = sum(count for *_, count in counts)
     num_inputs = listing.num_inputs(dataset)
     return Finding("ledger", f"{total} rows for {num_inputs} inputs", fine=total == num_inputs)
 
 
-def _memory(dataset: Dataset) -> str:
+def memory_of(dataset: Dataset) -> str:
     """What the dataset's recipe lets DuckDB take; the default where there is no recipe that can be read."""
     try:
         return DataRecipe.load(dataset.recipe).run.duckdb_memory

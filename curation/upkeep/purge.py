@@ -25,6 +25,7 @@ from engine.reduce_job import ReduceJob, shard_digests
 from schemas.features import RECORD_FILE
 from schemas.files import address_of, delete_file, find_files, is_file, remove_folder, sweep_folder
 from schemas.recipe import Run
+from schemas.strict import DUCKDB_MEMORY
 from schemas.tables import SAMPLES, SHARDS_PER_PART, Cut, cut_of, is_map_table
 from schemas.texts import counted
 
@@ -89,7 +90,7 @@ def show_and_purge(
         )
 
 
-def purge(dataset: Dataset, steps: Sequence[Job], found: Found, threads: int = 2, memory: str = "4GB") -> int:
+def purge(dataset: Dataset, steps: Sequence[Job], found: Found, threads: int = 2, memory: str = DUCKDB_MEMORY) -> int:
     """Take out what was found: the intent is logged first, so that a run which is killed can be finished.
 
     Returns:
@@ -105,11 +106,9 @@ def purge(dataset: Dataset, steps: Sequence[Job], found: Found, threads: int = 2
     return finish(dataset, steps, threads, memory)
 
 
-def finish(dataset: Dataset, steps: Sequence[Job], threads: int = 2, memory: str = "4GB") -> int:
-    """Carry out every entry of the log that is not finished. May be called again wherever it stopped.
-
-    Call with the lock held, and steps of the dataset's own recipe.
-    """
+def finish(dataset: Dataset, steps: Sequence[Job], threads: int, memory: str) -> int:
+    """Carry out every entry of the log that is not finished, with the lock held and steps of the dataset's own recipe.
+    May be called again wherever it stopped."""
     log = read_log(dataset)
     pending = {entry.row_id: entry for entry in log if not entry.finished and entry.row_id is not None}
     if all(entry.finished for entry in log):

@@ -119,7 +119,7 @@ def test_a_large_dataset_with_large_proxies_and_captions_stays_under_10_mb(tmp_p
         shown |= set(cards.random(connection, REPORT.pictures))
         shown |= {row_id for pairs in cards.worst(connection, REPORT.worst).values() for row_id, _ in pairs}
         shown |= {row["row_id"] for row in worst_grounded(connection, REPORT.grounded)}
-        for pair in cards.duplicates(connection, REPORT.pairs):
+        for pair in cards.duplicates(connection, dataset.held(), REPORT.pairs):
             shown |= {pair["row_id"], pair["survivor_row"]}
     proxies = [jpegs[row % len(jpegs)] if row in shown else None for row in range(num)]
     assert sum(map(len, filter(None, proxies))) > 10_000_000

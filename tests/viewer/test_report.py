@@ -523,3 +523,13 @@ def test_a_picture_of_another_dataset_names_it_and_the_evidence(tmp_path: Path) 
     said = report(dataset, tmp_path)[1].text
     assert "in other dataset 2 3 pHash differs in 2 of 64 bits, also in /eval" in said
     assert "same pixels, also in /eval" in said
+
+
+def test_a_section_for_which_the_memory_does_not_suffice_says_so_and_leaves_the_others(tmp_path: Path) -> None:
+    dataset = build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
+    with connect(dataset, "1MB", threads=1) as connection:
+        write_report(connection, dataset.root, tmp_path / "report.html", "1MB")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert "Every input, accounted for: run.duckdb_memory=1MB does not suffice" in page.text
+    assert f"sigma build {dataset.recipe} run.duckdb_memory=8GB" in page.text
+    assert "No job has left a record." in page.text

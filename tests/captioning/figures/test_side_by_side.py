@@ -102,7 +102,7 @@ def test_a_sample_holds_the_captions_of_all_captioners(whole: Dataset) -> None:
 
 def test_cards_charts_search_and_image_page_show_them(whole: Dataset) -> None:
     with catalog.connect(whole) as connection:
-        (card,) = cards.cards(connection, [2])
+        (card,) = cards.cards(connection, whole.held(), [2])
         assert [(row["source"], row["caption"]) for row in card["beside"]] == [
             ("endpoint", "A striped zebra on a lawn.")
         ]
