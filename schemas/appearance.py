@@ -59,17 +59,10 @@ def appearance_of(image: Image.Image, data: Sliced) -> Appearance:
         image.getexif()[_ORIENTATION] = orientation
     channels = _channels(image, found)
     colour = colour_of(image.format or "", found, channels, _is_adobe_rgb(image, exif))
-    if str(getattr(image, "pixel_format", "")).startswith("BC6H"):
+    if image.format == "DDS" and str(getattr(image, "pixel_format", "")).startswith("BC6H"):
         colour = Colour(refusal=(ImageError.HDR, "its numbers are floats (BC6H), and it does not say which is white"))
-    return Appearance(
-        size=upright_size(*size, orientation),
-        orientation=orientation,
-        colour=colour,
-        channels=channels,
-        icc=bool(found.icc),
-        levels=_levels(image, found),
-        depth=found.depth or 8,
-    )
+    upright, levels = upright_size(*size, orientation), _levels(image, found)
+    return Appearance(upright, orientation, colour, channels, bool(found.icc), levels, found.depth or 8)
 
 
 def upright_size(width: int, height: int, orientation: int) -> tuple[int, int]:
@@ -77,23 +70,25 @@ def upright_size(width: int, height: int, orientation: int) -> tuple[int, int]:
     return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
 
 
-def _read_exif(image: Image.Image, block: bytes | None) -> Image.Exif:
+def _read_exif(image: Image.Image, block: bytes | None) -> Image.Exif | None:
     """EXIF of a block, or of the tags of a TIFF; what is broken of it is left out."""
     if image.format == "TIFF":
         try:
             return image.getexif()
         except _BROKEN:
             return image.getexif()  # what was read before it broke
+    if not block:
+        return None
     exif = Image.Exif()
     with suppress(*_BROKEN):
-        exif.load(block or b"")
+        exif.load(block)
     return exif
 
 
-def _orientation(exif: Image.Exif, xmp: bytes | None) -> int:
+def _orientation(exif: Image.Exif | None, xmp: bytes | None) -> int:
     """EXIF's orientation; where EXIF has none, XMP's (Metadata Working Group, Guidelines 2.0, 5.5); else 1."""
     try:
-        value = exif.get(_ORIENTATION)
+        value = None if exif is None else exif.get(_ORIENTATION)
     except _BROKEN:
         value = None
     if value is None and xmp:
@@ -117,9 +112,9 @@ _XMP_ORIENTATION = re.compile(rb":Orientation\s*(?:=\s*[\"']|>)\s*([1-8])\s*[<\"
 _NAME_AT_END = re.compile(rb"[\w.-]+\Z")
 
 
-def _is_adobe_rgb(image: Image.Image, exif: Image.Exif) -> bool:
+def _is_adobe_rgb(image: Image.Image, exif: Image.Exif | None) -> bool:
     """Whether a camera says in EXIF that the picture is in the optional colour space of DCF 2.0."""
-    if image.format not in ("JPEG", "MPO", "TIFF"):
+    if exif is None or image.format not in ("JPEG", "MPO", "TIFF"):
         return False  # in other formats EXIF is a remnant of another file
     try:
         space = exif.get_ifd(_EXIF_IFD).get(_COLOUR_SPACE)

@@ -106,14 +106,20 @@ def _png(data: Sliced) -> Metadata:
 _PNG_METADATA = (b"IHDR", b"cICP", b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 
 
-def _png_payloads(data: Sliced) -> Iterator[tuple[bytes, bytes, bool]]:
-    """(type, payload, whether it is before the pixels) of each chunk that `_png` reads."""
-    early, alike = True, Counter[bytes]()
-    for chunk in png.chunks(data):
+def _png_payloads(
+    data: Sliced, begin: int = len(png.SIGNATURE), early: bool = True
+) -> Iterator[tuple[bytes, bytes, bool]]:
+    """(type, payload, whether it is before the pixels) of each chunk that `_png` reads, from the one at `begin` on."""
+    alike: Counter[bytes] = Counter()
+    for chunk in png.chunks(data, begin):
         name, start, length = chunk
         if name == b"IDAT":
             if early and not isinstance(data, bytes):  # a file that is read by range is not walked to its end
-                yield from _late_png_payloads(data[max(start, len(data) - LATE_BYTES) : len(data)])
+                behind = start + length + 4
+                late = max(behind, len(data) - LATE_BYTES)
+                end = data[late : len(data)]
+                first = 0 if late == behind else end.rfind(b"IDAT") - 4
+                yield from _png_payloads(end, first, False) if first >= 0 else _late_png_payloads(end)
                 return
             early = False
         elif name in _PNG_METADATA and png.is_metadata(data, chunk) and alike[name] < png.MOST_ALIKE:
@@ -124,6 +130,7 @@ def _png_payloads(data: Sliced) -> Iterator[tuple[bytes, bytes, bool]]:
 
 
 def _late_png_payloads(end: bytes) -> Iterator[tuple[bytes, bytes, bool]]:
+    """Those in the last bytes of a file, where it is not known at which of them a chunk begins."""
     for name in (b"eXIf", b"iTXt", b"tEXt", b"zTXt"):
         at = end.find(name)
         while at >= 4:

@@ -25,14 +25,15 @@ minute. Each name of an item in a table of an AVIF is looked up among all before
 def check_parts(data: Sliced) -> Mapping[str, int]:
     """Count the parts of a file by kind, up to those that it may have. A JPEG or a GIF that is read lazily is not
     counted, and a PNG's chunks are counted by `schemas.png.tidy`. Raises TooManyParts: says which."""
-    known = next((count for start, count in _COUNTS.items() if data.startswith(start)), None)
-    count = _items if data[4:8] == b"ftyp" else known
+    head = data[0:8]
+    known = next((count for start, count in _COUNTS.items() if head.startswith(start)), None)
+    count = _items if head[4:8] == b"ftyp" else known
     if count is None or (count in (_jpeg, _gif) and not isinstance(data, bytes)):
         return {}
     most = most_parts(len(data))
     found = Counter(islice(count(data), most + 1))
     for kind, limit in _MOST.items():
-        if found[kind] > limit:
+        if found.get(kind, 0) > limit:
             raise TooManyParts(f"it has {found[kind]} {kind}, the limit is {limit}")
     if found.total() > most:
         raise TooManyParts(f"it has more than {most} {found.most_common(1)[0][0]} in its {len(data)} bytes")
@@ -42,7 +43,8 @@ def check_parts(data: Sliced) -> Mapping[str, int]:
 def _jpeg(data: bytes) -> Iterator[str]:
     at = 2
     for segment in segments(data):
-        yield from repeat("runs of 16 bytes between segments", (segment.start - at) // 16)
+        if between := (segment.start - at) // 16:
+            yield from repeat("runs of 16 bytes between segments", between)
         is_exif = segment.marker == 0xE1 and segment.payload.startswith(b"Exif\0\0")
         yield SCANS if segment.marker == SCAN else "segments of EXIF" if is_exif else "segments"
         at = segment.data_end

@@ -42,9 +42,8 @@ class Tidy(NamedTuple):
     """Chunks of metadata that cannot be used, because their checksum is wrong or they are too long."""
 
 
-def chunks(data: Sliced) -> Iterator[Chunk]:
-    """The chunks of a PNG in their order, up to its end."""
-    at = len(SIGNATURE)
+def chunks(data: Sliced, at: int = len(SIGNATURE)) -> Iterator[Chunk]:
+    """The chunks of a PNG in their order, from the one that begins at a place up to its end."""
     while at + 8 <= len(data):
         length, name = struct.unpack(">I4s", data[at : at + 8])
         yield Chunk(name, at + 8, length)
@@ -58,8 +57,9 @@ def tidy(data: Sliced, *, header_only: bool = False) -> Tidy:
     reads it. Chunks whose checksum is wrong, or that are longer than `MAX_METADATA_BYTES`, are counted; those that
     pixels depend on stay, damaged or not. `header_only`: stop at the first pixels, also reading. Raises TooManyParts:
     the file has more chunks than `schemas.slices.most_parts`."""
-    pieces, num_left_out, kept_from, at = list[bytes](), 0, 0, len(SIGNATURE)
-    alike, most = Counter[bytes](), most_parts(len(data))
+    pieces: list[bytes] = []
+    alike: Counter[bytes] = Counter()
+    num_left_out, kept_from, at, most = 0, 0, len(SIGNATURE), most_parts(len(data))
     for number, chunk in enumerate(chunks(data)):
         if number == most:
             raise TooManyParts(f"it has more than {most} chunks in its {len(data)} bytes")

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageCms
 
+from curation.ingest.tar_groups import rows_of
 from curation.sources import list_source
 from schemas.recipe import FolderSource
 from schemas.tables import LISTING
@@ -164,5 +165,5 @@ def write_files(folder: Path, contents: dict[str, bytes]) -> Path:
 def listing_table(folder: Path) -> pa.Table:
     """The rows of `listing` for a folder."""
     items = list_source(FolderSource(path=str(folder))).items
-    rows = [item.row(row_id, str(folder), folder.name) for row_id, item in enumerate(items)]
-    return pa.Table.from_pylist(rows, schema=LISTING)
+    rows = pa.concat_tables(rows_of(items, str(folder), folder.name))
+    return rows.set_column(0, LISTING.field(0), pa.array(range(rows.num_rows), pa.int64()))

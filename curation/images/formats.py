@@ -67,6 +67,13 @@ _SIGNATURES: tuple[tuple[bytes, Kind], ...] = (
     (b"\x89HDF", Kind("HDF5 data", False)),
 )
 
+_SIGNATURE_BYTES = max(len(signature) for signature, _ in _SIGNATURES)
+_SIGNATURES_BY_BYTE = {
+    first: [each for each in _SIGNATURES if each[0].startswith(first)]
+    for first in {each[0][:1] for each in _SIGNATURES}
+}
+"""First byte -> the signatures that begin with it."""
+
 _RIFF = {b"WEBP": Kind("WEBP", True), b"AVI ": Kind("an AVI video", False), b"WAVE": Kind("a WAV sound", False)}
 
 _BRANDS = {
@@ -89,14 +96,15 @@ _MARKUP = (
 
 def sniff(data: Sliced) -> Kind | None:
     """The format of a file by its first bytes, or None if they fit none."""
-    for signature, kind in _SIGNATURES:
-        if data.startswith(signature):
+    head = data[:_SIGNATURE_BYTES]
+    for signature, kind in _SIGNATURES_BY_BYTE.get(head[:1], ()):
+        if head.startswith(signature):
             return kind
-    if data[:2] == b"BM" and data[6:10] == bytes(4):  # the fields that are reserved
+    if head[:2] == b"BM" and head[6:10] == bytes(4):  # the fields that are reserved
         return Kind("BMP", True)
-    if data[:4] == b"RIFF" and data[8:12] in _RIFF:
-        return _RIFF[data[8:12]]
-    if data[4:8] == b"ftyp":
+    if head[:4] == b"RIFF" and head[8:12] in _RIFF:
+        return _RIFF[head[8:12]]
+    if head[4:8] == b"ftyp":
         return _sniff_iso_media(data)
     return _sniff_text(data[:1024])
 

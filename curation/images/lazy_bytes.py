@@ -37,7 +37,7 @@ class LazyBytes:
     def __getitem__(self, place: slice) -> bytes:
         """A slice without a step; exactly its bytes are read."""
         begin, end, _ = place.indices(self._num_bytes)
-        return self._between(begin, max(begin, end))
+        return self.first[begin:end] if end <= len(self.first) else self._fetched(begin, max(0, end - begin))
 
     def startswith(self, start: bytes) -> bool:
         """As of bytes; looks no further than the first ones."""
@@ -75,9 +75,6 @@ class LazyBytes:
         if self._file is not None:
             os.close(self._file)
             self._file = None
-
-    def _between(self, begin: int, end: int) -> bytes:
-        return self.first[begin:end] if end <= len(self.first) else self._fetched(begin, end - begin)
 
     def _fetched(self, begin: int, size: int) -> bytes:
         try:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from curation.ingest.tar_groups import rows_of
 from curation.sources.item import Item
 from curation.sources.urls import fetch_rows, first_fetch, retry_of, wanted_rows
 from engine.dataset import Dataset, content_digest, read_parquet
@@ -114,7 +115,8 @@ def _rewrite(dataset: Dataset, part: _Part, fetched: dict[int, Item], attempt: i
     rows: list[dict[str, Any]] = read_parquet(before).to_pylist()
     for place, row in enumerate(rows):
         if (item := fetched.get(row["row_id"])) is not None:
-            rows[place] = item.row(row["row_id"], row["source"], row["source_name"])
+            (fresh,) = next(rows_of([item], row["source"], row["source_name"])).to_pylist()
+            rows[place] = fresh | {"row_id": row["row_id"]}
     table = pa.Table.from_pylist(rows, schema=LISTING)
     name = PartName(part.number, f"{attempt:0{DIGITS}x}", fingerprint([content_digest(table), attempt])[:DIGITS])
     if dataset.commit_part("listing", *name[:2], table, name.content) != before:

@@ -56,7 +56,11 @@ def rows_of(items: Iterable[Item], location: str, label: str) -> Iterator[pa.Tab
     """Rows of the listing, not numbered yet, a few at a time."""
     left = iter(items)
     while some := list(islice(left, ROWS_AT_ONCE)):
-        yield pa.Table.from_pylist([item.row(0, location, label) for item in some], schema=LISTING)
+        columns: dict[str, Sequence[Any]] = dict(zip(Item._fields, zip(*some, strict=True), strict=True))
+        columns["row_id"], columns["source_name"] = [0] * len(some), [label] * len(some)
+        columns["source"] = [source or location for source in columns["source"]]
+        columns["other_captions"] = [others or None for others in columns["other_captions"]]
+        yield pa.Table.from_pydict(columns, schema=LISTING)
 
 
 def list_groups(

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Protocol, TypeVar
+from typing import IO, NamedTuple, Protocol, TypeVar
 
 from curation.sources.captions import TABLE_NAMES
 from curation.sources.item import SourceListing
@@ -34,8 +34,7 @@ LINKS = ("to files of the folder", "out of the folder", LEADS_OUT, "to no file")
 Sortable = TypeVar("Sortable")
 
 
-@dataclass(frozen=True, slots=True)
-class FolderEntry:
+class FolderEntry(NamedTuple):
     """A name in a folder, and the facts that sorting and counting need."""
 
     name: str

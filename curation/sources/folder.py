@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from functools import lru_cache, partial
 from itertools import groupby
 from pathlib import Path
@@ -114,7 +113,7 @@ class _Walk:
                 self.captions.read(self.root, "", self._list("", _ignoring()).marks, self.listing)
             for item in self._below("") if location == self.root else self._matching(location):
                 num_items += 1
-                yield item if location == self.root else replace(item, source=self.root)
+                yield item if location == self.root else item._replace(source=self.root)
         except RemoteError as error:
             raise ValueError(
                 f"{location}: cannot be listed ({error.detail}); check the spelling and the rights"
@@ -160,17 +159,18 @@ class _Walk:
             return
         self.captions.read(self.root, prefix, folder.marks, self.listing)
         for together in _neighbours(folder.entries):
+            split = [(entry, *_split(entry.name)) for entry in together]
             sidecars = {  # of `a.TXT` and `a.txt` the last in the order, which is the one in small letters
-                "".join(_split(entry.name)): entry.name
-                for entry in together
-                if _split(entry.name)[1] in _SIDECARS and not entry.leads_out
+                stem + extension: entry.name
+                for entry, stem, extension in split
+                if extension in _SIDECARS and not entry.leads_out
             }
             used: set[str] = set()
             others: list[FolderEntry] = []
-            for entry in together:
+            for entry, _, extension in split:
                 if entry.is_folder:
                     yield from self._below(f"{prefix}{entry.name}/")
-                elif _split(entry.name)[1] in image_extensions():
+                elif extension in image_extensions():
                     found = _sidecars_of(entry.name, sidecars)
                     used.update(found)
                     yield self._item(prefix, entry, found[0] if found else None)

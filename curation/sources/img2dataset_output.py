@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow.parquet as pq
@@ -132,8 +132,7 @@ def _row_items(row: dict[str, Any], images: list[Item], container: str, folder: 
         reason = ImageError.UNREADABLE.value
         images = [Item(inside(container, str(row.get("key"))), None, source=folder, reason=reason, detail=detail)]
     for item in images:
-        yield replace(
-            item,
+        yield item._replace(
             raw_caption=captions[0] if captions else item.raw_caption,
             other_captions=tuple(captions[1:]) if captions else item.other_captions,
             url=words["url"] or item.url,

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """One input."""
 
     member: str
@@ -31,17 +30,6 @@ class Item:
     detail: str | None = None
     other_captions: tuple[str, ...] = ()
     """Further raw captions, where a list of them came with the image."""
-
-    def row(self, row_id: int, source: str, source_name: str) -> dict[str, Any]:
-        """The row of `listing`."""
-        others = list(self.other_captions) or None
-        return {
-            **vars(self),
-            "other_captions": others,
-            "row_id": row_id,
-            "source": self.source or source,
-            "source_name": source_name,
-        }
 
 
 @dataclass(frozen=True)

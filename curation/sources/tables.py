@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import partial
 from typing import Any
 from urllib.parse import unquote
@@ -78,7 +77,7 @@ def list_hf_dataset(source: HFDatasetSource) -> SourceListing:
 def _described(item: Item, file: str, row: Row, columns: Columns, listing: SourceListing) -> Item:
     """The item with the caption, URL and licence of its row; `listing` counts a caption that is no text."""
     raw = raw_caption(row, [columns.caption] if columns.caption else [], columns.url, columns.license, file, listing)
-    return replace(item, raw_caption=raw.caption, url=raw.url, license=raw.license, other_captions=raw.others)
+    return item._replace(raw_caption=raw.caption, url=raw.url, license=raw.license, other_captions=raw.others)
 
 
 def _wanted(columns: Columns) -> list[str]:

@@ -7,7 +7,7 @@ import posixpath
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import IO, Any
 
@@ -102,7 +102,7 @@ def _items(tar: str, scanned: TarContents, captions: TarCaptions, found: SourceL
     folder, container = _names(tar)
     keys = {key for key, _ in scanned.images}
     for key, item in scanned.images:
-        yield replace(_captioned(item, scanned.words.get(key, {}), captions), source=folder)
+        yield _captioned(item, scanned.words.get(key, {}), captions)._replace(source=folder)
     for key, words in scanned.words.items():
         for extension in words:
             found.count(f"{extension} (captions)" if key in keys else extension)
@@ -181,10 +181,10 @@ class _Scan:
         for place, path in self._linked_images:
             sample, item = self.found.images[place]
             if (target := self._followed(path)) is not None:
-                item = replace(item, byte_offset=target[0], num_bytes=target[1])
+                item = item._replace(byte_offset=target[0], num_bytes=target[1])
             else:
                 detail = clean(f"a link to {self._targets[path]}, which the tar does not hold")
-                item = replace(item, reason=ImageError.UNREADABLE.value, detail=detail)
+                item = item._replace(reason=ImageError.UNREADABLE.value, detail=detail)
             self.found.images[place] = (sample, item)
         for sample, extension, path in self._linked_words:
             if (target := self._followed(path)) is not None:
@@ -236,7 +236,7 @@ class _Scan:
         text = member_name(os.fsencode(path))
         item = Item(inside(self._container, text), info.size, byte_offset=info.offset_data)
         if info.issparse():
-            item = replace(item, reason=ImageError.UNSUPPORTED.value, detail="a sparse member of a tar")
+            item = item._replace(reason=ImageError.UNSUPPORTED.value, detail="a sparse member of a tar")
         self.found.others["images whose name came before (inputs as well)"] += text in self._names
         self._names.add(text)
         if is_link:
@@ -303,8 +303,8 @@ def _captioned(item: Item, words: dict[str, RawCaption], captions: TarCaptions) 
     texts = (words.get(extension, none).caption for extension in ("txt", "caption"))
     text = next(filter(None, texts), None) if captions.txt else None
     others = fields.others if fields.caption else ()
-    return replace(
-        item, raw_caption=fields.caption or text, url=fields.url, license=fields.license, other_captions=others
+    return item._replace(
+        raw_caption=fields.caption or text, url=fields.url, license=fields.license, other_captions=others
     )
 
 

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -283,4 +283,4 @@ def _lost(fetch: Download, shard: int, key: str, rest: list[Item]) -> Item:
 
 
 def _described(item: Item, row: Mapping[str, Any]) -> Item:
-    return replace(item, raw_caption=row["caption"], url=clean_url(row["given"]), license=row["license"])
+    return item._replace(raw_caption=row["caption"], url=clean_url(row["given"]), license=row["license"])

@@ -17,9 +17,10 @@ from PIL import Image
 from curation.images.decode import decode
 from curation.images.header import Unreadable, read_header
 from curation.images.lazy_bytes import FIRST_BYTES, LazyBytes
-from schemas.metadata import read_metadata
+from schemas.metadata import LATE_BYTES, read_metadata
 from schemas.opening import open_file
 from schemas.pixels import open_picture, open_rgb
+from schemas.png import chunks
 from tests.photos import (
     BLUE,
     GREEN,
@@ -135,6 +136,19 @@ def test_the_orientation_of_a_png_is_found_in_every_chunk_that_can_hold_it(name:
     check(data, 6)
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (200, 100, 3), np.uint8))
     large = with_chunks(encode(noise, "PNG"), EVERY_TEXT[name], behind=behind)
+    lazy = LazyBytes(large[:FIRST_BYTES], len(large), lambda begin, size: large[begin : begin + size])
+    assert read_header(lazy) == read_header(large)
+    assert read_header(lazy).exif_orientation == 6
+
+
+@pytest.mark.parametrize("chunk_bytes", [100, 8192, LATE_BYTES // 2, LATE_BYTES + 99, 1 << 30])
+def test_exif_behind_the_pixels_is_found_however_these_are_cut(chunk_bytes: int) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (400, 300, 3), np.uint8))
+    stored = encode(noise, "PNG")
+    pixels = b"".join(stored[start : start + length] for name, start, length in chunks(stored) if name == b"IDAT")
+    begin = stored.index(b"IDAT") - 4
+    cut = b"".join(png_chunk(b"IDAT", pixels[at : at + chunk_bytes]) for at in range(0, len(pixels), chunk_bytes))
+    large = stored[:begin] + cut + png_chunk(b"eXIf", exif_block(6)) + png_chunk(b"IEND", b"")
     lazy = LazyBytes(large[:FIRST_BYTES], len(large), lambda begin, size: large[begin : begin + size])
     assert read_header(lazy) == read_header(large)
     assert read_header(lazy).exif_orientation == 6

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curation.ingest.tar_groups import rows_of
 from curation.sources import list_source
 from schemas.sources import ArrowColumns, HFDatasetSource, Img2datasetSource, TableSource
-from schemas.tables import LISTING
 
 ROWS = 3
 
@@ -55,7 +55,7 @@ def listed_or_refused(source: Any, file: Path) -> int | None:
     except ValueError as error:
         assert file.name in str(error) or str(file.parent) in str(error)
         return None
-    pa.Table.from_pylist([item.row(number, "/x", "") for number, item in enumerate(items)], schema=LISTING)
+    assert sum(rows.num_rows for rows in rows_of(items, "/x", "")) == len(items)
     return len(items)
 
 
