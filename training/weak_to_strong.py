@@ -21,17 +21,13 @@ def model_config(recipe: TrainingRecipe, stage: Stage) -> PixArtConfig:
     depends on, and in KV compression, whose weights are new."""
     compression = stage.kv_compression
     return PixArtConfig(
-        depth=recipe.model.depth,
-        hidden_size=recipe.model.hidden_size,
-        num_heads=recipe.model.num_heads,
+        **recipe.model.resolved(),
         caption_channels=recipe.text.channels,
         max_caption_tokens=recipe.text.max_tokens,
         image_size=stage.resolution,
         pe_interpolation=stage.interpolation,
         kv_compression=KVCompression(compression.layers, compression.ratio) if compression else None,
         in_channels=recipe.latents.channels,
-        patch_size=recipe.model.patch_size,
-        mlp_ratio=recipe.model.mlp_ratio,
     )
 
 
