@@ -19,6 +19,7 @@ from engine.one_state import Replaced, one_state, parts_now
 from engine.reduce_job import explaining_memory
 from schemas.lru import Lru
 from viewer.figures import COUNTED, LEDGER_TABLE
+from viewer.rows import know_parts
 from viewer.search import Search
 
 MOST_ROWS = 1000
@@ -60,6 +61,7 @@ class Database:
         with one_state(dataset) as self._parts:
             self._memory, self.seconds = memory_of(dataset), seconds
             self._connection = catalog.connect_read_only(dataset, memory=self._memory)
+        know_parts(self.held)
         self._looked_at, self._look_at = self.signature, 0.0
         self._prepared: set[str] = set()
         self._active: set[Connection] = set()
@@ -125,7 +127,7 @@ class Database:
         """The search for a text or a noun: a new one, or one that was begun before."""
 
         def begin() -> Search:
-            return Search(self.dataset, lambda: self.cursor(BACKGROUND_SECONDS), kind, value)
+            return Search(self.held, lambda: self.cursor(BACKGROUND_SECONDS), kind, value)
 
         return self._searches.get((kind, value), begin)
 

@@ -45,6 +45,12 @@ def around(connection: Connection, held: Held, row_ids: Collection[int], reads: 
         yield near
 
 
+def know_parts(held: Held) -> None:
+    """Learn where every row is, which takes seconds for millions of inputs, before a page asks for some."""
+    held.only(())
+    _ends_of(held, "listing")
+
+
 def _by_part(held: Held, root: str, row_ids: Collection[int]) -> dict[int, list[int]]:
     """Part -> those of the rows that it holds, in the order of the parts."""
     ends, found = _ends_of(held, root), dict[int, list[int]]()

@@ -9,8 +9,8 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 
-from engine.dataset import Dataset
 from engine.duck import Connection, read_parts
+from engine.names import Held
 
 MOST_FOUND = 100_000
 """A search stops at this many rows; the tables are then queried for each page."""
@@ -52,9 +52,8 @@ def searched(kind: str, value: str, beside: Sequence[str] = ()) -> list[tuple[st
 class Search:
     """One search, begun when it is made."""
 
-    def __init__(self, dataset: Dataset, cursors: Cursors, kind: str, value: str) -> None:
+    def __init__(self, held: Held, cursors: Cursors, kind: str, value: str) -> None:
         self._cursors, self._value = cursors, value
-        held = dataset.held()
         self._sources = [
             (dict(zip(held.parts(table), held.paths(table), strict=True)), sql)
             for table, sql in searched(kind, value, held.extra_captions())

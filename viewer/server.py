@@ -6,7 +6,9 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
+from typing import NamedTuple
 
 import uvicorn
 from starlette.applications import Starlette
@@ -16,6 +18,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from curation.selection.thresholds import rules_on_record
+from engine.catalog import require_dataset
 from engine.dataset import Dataset
 from engine.one_state import Replaced
 from schemas.files import shown_place
@@ -31,51 +34,90 @@ from viewer.site import Page, Site, jpeg
 LOOK_EVERY_S = 1.0
 """The dataset is checked for new tables at most this often."""
 PAINT_S = 0.3
-"""The overview waits this long for its sections; the script fetches the others."""
+"""The overview waits this long for the dataset to be open and for its sections; the script fetches the others."""
 NUM_NOUNS = 200
 
 
+class State(NamedTuple):
+    """One state of a dataset, opened."""
+
+    database: Database
+    overview: sections.Overview
+    thumbnails: images.Thumbnails
+
+
 class Live:
-    """The dataset as it is now: opened anew when its tables change."""
+    """The dataset as it is now: opened in the background, and anew when its tables change."""
 
     def __init__(self, dataset: Dataset) -> None:
-        """Open it.
+        """Begin to open it.
 
         Raises:
-            ValueError: the folder is no dataset.
+            ValueError: the folder is no dataset, or it is seen soon that a file of it is damaged.
         """
+        require_dataset(dataset)
         self._dataset, self._lock, self._looked = dataset, threading.Lock(), time.monotonic()
-        self._open()
+        self._opener = ThreadPoolExecutor(max_workers=1, thread_name_prefix="opening")
+        self._opening = self._opener.submit(self._open)
+        with suppress(TimeoutError):
+            self._opening.result(PAINT_S)
 
-    def _open(self) -> None:
-        self.database = Database(self._dataset)
-        self.overview = sections.Overview(self.database)
-        self.thumbnails = images.Thumbnails()
+    def _open(self) -> State:
+        database = Database(self._dataset)
+        return State(database, sections.Overview(database), images.Thumbnails())
 
-    def now(self) -> Live:
-        """This object, reopened if the dataset has changed."""
+    def _look(self) -> Future[State]:
+        """Begin to open it anew if it has changed, or if it could not be opened before."""
         with self._lock:
-            if self.database.replaced or time.monotonic() - self._looked > LOOK_EVERY_S:
-                if signature(self._dataset) != self.database.signature:
-                    overview, database = self.overview, self.database
-                    self._open()  # where a build is replacing tables this fails, and the next request tries again
-                    overview.close()
-                    database.stop_searches()
-                self._looked = time.monotonic()
-        return self
+            before = self._opening
+            if before.done() and (before.exception() or self._is_other(before.result().database)):
+                _stop(before)
+                self._opening = self._opener.submit(self._open)
+            return self._opening
+
+    def _is_other(self, database: Database) -> bool:
+        if not database.replaced and time.monotonic() - self._looked <= LOOK_EVERY_S:
+            return False
+        self._looked = time.monotonic()
+        return signature(self._dataset) != database.signature
+
+    def now(self) -> State:
+        """The state that there is now, once it is open.
+
+        Raises:
+            ValueError: it cannot be opened; the next request tries again.
+        """
+        return self._look().result()
+
+    def sections(self, seconds: float) -> dict[str, sections.Content | str | None]:
+        """The sections of the overview that are ready within some seconds; None for the others."""
+        until, opening = time.monotonic() + seconds, self._look()
+        try:
+            overview = opening.result(seconds).overview
+        except TimeoutError:
+            return dict.fromkeys(sections.SECTIONS)
+        return overview.ready(until - time.monotonic())
 
     def close(self) -> None:
         """Stop all work in the background."""
-        self.overview.close()
-        self.database.close()
+        self._opener.shutdown(wait=False)
+        self._opening.add_done_callback(lambda opening: _stop(opening, at_once=True))
+
+
+def _stop(opening: Future[State], at_once: bool = False) -> None:
+    """Stop the background of a state; what is asked of it may still be answered, but for `at_once`."""
+    if not opening.exception():
+        database, overview, _ = opening.result()
+        overview.close()
+        (database.close if at_once else database.stop_searches)()
 
 
 class Pages(Site):
     """One method per page."""
 
     def __init__(self, dataset: Dataset) -> None:
-        self.live = Live(dataset)
         super().__init__(dataset)
+        self.live, self._root = Live(dataset), shown_place(dataset.root)
 
     def routes(self) -> dict[str, Page]:
         """The page of each address."""
@@ -95,11 +137,9 @@ class Pages(Site):
 
     def index(self, request: Request) -> Response:
         """The overview: sections that are ready; the script fetches the others."""
-        found = self.live.now().overview.ready(PAINT_S)
+        found = self.live.sections(PAINT_S)
         titles = {name: section.title for name, section in sections.SECTIONS.items()}
-        return self.page(
-            "overview.html.jinja", sections=found, titles=titles, root=shown_place(self.live.database.dataset.root)
-        )
+        return self.page("overview.html.jinja", sections=found, titles=titles, root=self._root)
 
     def section(self, request: Request) -> Response:
         """One section by itself; the answer waits for it."""

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +38,7 @@ from viewer.database import RULES_TABLE, Database, TooSlow, signature
 from viewer.figures import LEDGER_TABLE, NOUNS_TABLE
 from viewer.filters import Condition, Filter
 from viewer.report import write_report
+from viewer.sections import SECTIONS
 
 pytestmark = pytest.mark.slow
 
@@ -476,3 +478,46 @@ def test_new_captions_of_a_further_captioner_open_the_dataset_anew(
     part = next(further.glob("part-*.parquet"))
     part.rename(part.with_name("part-99999.parquet"))
     assert signature(dataset) != before
+
+
+def test_the_first_page_is_there_before_the_dataset_is_open(small: Dataset, monkeypatch: Any) -> None:
+    may_open = threading.Event()
+
+    class Slow(Database):
+        def __init__(self, dataset: Dataset) -> None:
+            may_open.wait(60)
+            super().__init__(dataset)
+
+    monkeypatch.setattr(server, "Database", Slow)
+    app = server.make_app(small)
+    try:
+        with TestClient(app, base_url="http://127.0.0.1") as client:
+            page = client.get("/").text
+            assert page.count("Still being counted.") == len(SECTIONS)
+            may_open.set()
+            assert client.get("/images").status_code == 200
+            assert "Still being counted." not in client.get("/overview/inputs").text
+    finally:
+        may_open.set()
+        app.state.pages.live.close()
+
+
+def test_a_dataset_that_could_not_be_opened_is_tried_again(small: Dataset, monkeypatch: Any) -> None:
+    tries = []
+
+    class Damaged(Database):
+        def __init__(self, dataset: Dataset) -> None:
+            tries.append(1)
+            if len(tries) < 3:
+                time.sleep(2 * server.PAINT_S)
+                raise ValueError("a file is damaged")
+            super().__init__(dataset)
+
+    monkeypatch.setattr(server, "Database", Damaged)
+    app = server.make_app(small)
+    try:
+        with TestClient(app, base_url="http://127.0.0.1") as client:
+            assert "a file is damaged" in client.get("/images").text
+            assert [client.get("/images").status_code for _ in range(2)] == [400, 200]
+    finally:
+        app.state.pages.live.close()

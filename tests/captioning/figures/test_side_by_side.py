@@ -114,7 +114,7 @@ def test_cards_charts_search_and_image_page_show_them(whole: Dataset) -> None:
     database = Database(whole)
     try:
         found = details(database, 2)
-        search = Search(whole, lambda: database.cursor(10), "text", "zebra")
+        search = Search(whole.held(), lambda: database.cursor(10), "text", "zebra")
         assert list(search.wait(10, -1, 10)) == [0, 1, 2, 3]
         filtered = Filter(text="zebra").where()
         assert "captions_beside" in " ".join(filtered.terms)
