@@ -11,8 +11,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Any
 from unittest import mock
 
@@ -30,7 +32,8 @@ from curation.scores.classifier import ImageClassifier
 from engine.dataset import Dataset
 from engine.job import State
 from engine.map_job import MapJob
-from engine.runner import LocalRunner
+from engine.ray_worker import PartWorker
+from engine.runner import LocalRunner, Queue
 from models.clip import Clip
 from models.preprocessing import Pixels, Preprocessing
 from schemas import tables
@@ -43,8 +46,8 @@ from training.encoders.offline import HashedText
 
 GOAL = 0.95
 PROXY_PX, ORIGINAL_PX = (1024, 683), (1536, 1024)
-NUM_PARTS, PART_ROWS, DISTINCT = 2, 512, 64
-NUM_SHARDS, SHARD_ROWS = 3, 100
+NUM_PARTS, PART_ROWS, DISTINCT = 4, 512, 64
+NUM_SHARDS, SHARD_ROWS = 5, 100
 WIDTH = 768
 T5_WIDTH = 4096
 CAPTION_TOKENS = 53
@@ -59,11 +62,13 @@ class Device:
 
     def __init__(self) -> None:
         self.busy_s = self._free_at = 0.0
+        self._lock = Lock()
 
     def give(self, seconds: float) -> Wait:
         """Return the function that waits until the work is done."""
-        self.busy_s += seconds
-        self._free_at = done_at = max(time.perf_counter(), self._free_at) + seconds
+        with self._lock:
+            self.busy_s += seconds
+            self._free_at = done_at = max(time.perf_counter(), self._free_at) + seconds
         return lambda: time.sleep(max(0.0, done_at - time.perf_counter()))
 
 
@@ -176,8 +181,8 @@ def encoder_overhead_of_proxies(folder: Path, factor: float = 1.0) -> Iterator[s
         clip = PacedClip(device, picture_s, 0.5 / rate / _num_sentences(captions))
         vit = PacedClassifier(device, 1 / rate / len(classifiers))
         with (
-            mock.patch.object(Clip, "load", lambda *_, clip=clip: clip),
-            mock.patch.object(ImageClassifier, "load", lambda *_, vit=vit: vit),
+            mock.patch.object(Clip, "load", lambda *_, clip=clip, **__: clip),
+            mock.patch.object(ImageClassifier, "load", lambda *_, vit=vit, **__: vit),
         ):
             yield _row(name, rate, device, NUM_PARTS * PART_ROWS, partial(_run, dataset, job.map_job(recipe)))
 
@@ -189,7 +194,21 @@ def _num_sentences(captions: Sequence[str]) -> float:
 def _run(dataset: Dataset, stage: MapJob) -> None:
     stage.prepare(dataset, State.NEW, redo=True)
     tasks = stage.tasks(dataset.held(), range(NUM_PARTS))
-    LocalRunner().run(dataset, stage, tasks, lambda *_: None)
+    OneActor().run(dataset, stage, tasks, lambda *_: None)
+
+
+class OneActor(LocalRunner):
+    """Computes parts as an actor with a GPU does, two at a time."""
+
+    def run_queues(self, dataset: Dataset, queues: Sequence[Queue]) -> None:
+        """See `engine.runner.Runner`."""
+        actor = PartWorker(str(dataset.root), holds_one=True)
+        with ThreadPoolExecutor(2) as threads:
+            for place, queue in enumerate(queues):
+                tasks = [queue.take() for _ in range(len(queue.waiting))]
+                done = threads.map(partial(actor.run, 0, place, queue.job), tasks)
+                for task, (part, _) in zip(tasks, done, strict=True):
+                    queue.committed(task, part)
 
 
 def encoder_overhead_of_shards(folder: Path, factor: float = 1.0) -> Iterator[str]:
@@ -205,6 +224,7 @@ def encoder_overhead_of_shards(folder: Path, factor: float = 1.0) -> Iterator[st
         rate, device = RATES[name] * factor, Device()
         vae, t5 = PacedVae(device, 1 / rate), PacedT5(device, 1 / rate / CAPTION_TOKENS)
         with (
+            mock.patch("engine.runner.LocalRunner", OneActor),
             mock.patch("training.shard_encoders.codec_for", lambda *_, vae=vae, **__: vae),
             mock.patch("training.shard_encoders.coming_back", vae.coming_back),
             mock.patch("training.shard_encoders.text_encoder_for", lambda *_, t5=t5: t5),

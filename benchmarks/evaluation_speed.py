@@ -21,7 +21,7 @@ from skimage import data
 
 from benchmarks.dedup_speed import peak_gb
 from evaluation.features import inception_features
-from evaluation.frechet import Moments, frechet_distance, jackknife, moments
+from evaluation.frechet import Moments, frechet_distance, jackknife, moments, standard_error
 from evaluation.inception import Inception
 from evaluation.manifold import precision_recall
 from evaluation.mmd import cmmd, kid
@@ -77,7 +77,7 @@ def fid_jackknife(folder: Path) -> Callable[[], float]:
     """From the moments of tenths."""
     x, y = features(folder, "inception", mapped=True)
     parts, reference = [Moments.of(part) for part in np.array_split(x, 10)], moments(y)
-    return lambda: jackknife(parts, *reference)
+    return lambda: standard_error(jackknife(parts, *reference))
 
 
 def cmmd_in_full(folder: Path) -> Callable[[], float]:

@@ -32,6 +32,7 @@ class Waiting:
     job: str = "wait"
     workers: int | None = WORKERS
     num_gpus: float | None = 0
+    overlaps: bool = False
 
     @property
     def build(self) -> Callable[[], Any]:

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -69,6 +70,7 @@ def map_job(data_recipe: recipe.DataRecipe) -> MapJob:
         rows_per_input=len(section.sources),
         workers=section.workers,
         num_gpus=section.num_gpus(),
+        overlaps=True,
         needs=(
             partial(find_frozen, section.clip, CLIP_L14, "ground.clip"),
             *([partial(find_frozen, section.detector, OWLV2, "ground.detector")] if section.nouns else []),
@@ -86,7 +88,7 @@ class Grounder:
 
     def __init__(self, section: recipe.Ground, threads: int) -> None:
         """Load the models. Raises ValueError: they are not on this machine."""
-        self._section, self._threads = section, threads
+        self._section, self._threads, self._turn = section, threads, Lock()
         device = section.chosen_device()
         self._clip = Clip.load(section.clip, "ground.clip", device, half_on_gpu=True)
         self._detector = NounDetector.load(section.detector, "ground.detector", device) if section.nouns else None
@@ -108,6 +110,7 @@ class Grounder:
             self._score,
             threads=self._threads,
             size=min(self._section.batch_size, DETECTED_AT_ONCE if self._detector else self._section.batch_size),
+            turn=self._turn,
         )
         for of_image, (_, scored) in zip(rows, found, strict=True):
             for source, columns in scored or ():

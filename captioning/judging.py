@@ -47,6 +47,7 @@ class JudgeAgain:
     build: Callable[[], Any] = bool
     workers: int | None = None
     num_gpus: float | None = 0
+    overlaps: bool = False
 
     def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> Committed:
         """Commit the part anew where a row of it changes; of a killed run's two files of a part, one stays."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -15,6 +16,9 @@ from schemas.files import kept
 Row = TypeVar("Row")
 Result = TypeVar("Result")
 Prepared = TypeVar("Prepared")
+
+ALONE = nullcontext()
+"""The turn of one who shares the model with nobody."""
 
 IN_A_STORE = 16
 """Files of a dataset in a store that are read or written at the same time: most of it is waiting."""
@@ -46,6 +50,29 @@ def ahead(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+class _Turn:
+    """Takes a lock at most once, and gives it back at most once."""
+
+    def __init__(self, lock: AbstractContextManager[Any]) -> None:
+        self._lock, self._held, self._was_taken = lock, ExitStack(), False
+
+    def __enter__(self) -> _Turn:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Let others have it."""
+        self._held.close()
+
+    def take(self) -> None:
+        """Wait for the lock, the first time."""
+        if not self._was_taken:
+            self._held.enter_context(self._lock)
+            self._was_taken = True
+
+
 @dataclass
 class _Waiting(Generic[Prepared, Result]):
     """A row that is prepared, and what the model has made of it."""
@@ -64,25 +91,26 @@ def in_batches(
     size: int,
     kind: Callable[[Prepared], Hashable | None] = lambda prepared: None if prepared is None else True,
     within: int | None = None,
+    turn: AbstractContextManager[Any] = ALONE,
 ) -> Generator[tuple[Prepared, Result | None], None, None]:
     """Prepare rows on threads, run a model over batches of them, and yield each in order with what came of it.
 
-    The model has a thread of its own. While it works on a batch, the next one waits for it, those behind it are being
-    prepared, and the reader has the results of the one before. So a device is idle only where the threads or the reader
-    are slower than it. The first batches are smaller, so that it begins soon. Which rows share a batch depends on the
-    rows alone. Twice `within` rows, two batches and two rows per thread are in memory at most.
+    The model has a thread of its own: while it works on a batch, the next one waits, those behind it are prepared, and
+    the reader has the results of the one before. The first batches are smaller, so that it begins soon. Which rows
+    share a batch depends on them alone. Twice `within` rows, two batches and two rows per thread are in memory at most.
 
     Args:
         prepare: reads, decodes, resizes or tokenises a row.
-        model: starts to work on a batch, and returns the function that waits for it and gives a result for each row.
+        model: starts a batch, and returns the function that waits for it and gives a result for each row.
         size: most rows in a batch.
-        kind: what the rows of a batch have in common, such as a shape; None for a row that the model is not shown. As
-            it is, every row that is not None when it is prepared can be in a batch with any other.
+        kind: what the rows of a batch have in common; None for a row that the model is not shown. As it is, all that is
+            not None when it is prepared is of one kind.
         within: a batch is as full as so many consecutive rows make it; None is four times `size`.
+        turn: a lock of those who share the model, held from the first batch until the last one has begun.
     """
     within, waiting = within or 4 * size, deque[_Waiting[Prepared, Result]]()
 
-    def batches() -> Generator[list[_Waiting[Prepared, Result]], None, None]:
+    def batches() -> Generator[list[_Waiting[Prepared, Result]] | None, None, None]:
         begun: dict[Hashable, list[_Waiting[Prepared, Result]]] = {}
         with closing(ahead(prepare, rows, threads, window=within + 2 * threads)) as found:
             for number, prepared in enumerate(found, 1):
@@ -95,23 +123,38 @@ def in_batches(
                 if number % within == 0:
                     yield from begun.values() or [[]]  # an empty batch hands over the rows that need none
                     begun.clear()
-        yield from begun.values() or [[]]
+        yield from begun.values()
+        yield None  # behind the last batch
 
-    def start(batch: list[_Waiting[Prepared, Result]]) -> Callable[[], None]:
-        finish = model([row.prepared for row in batch]) if batch else list
-
-        def done() -> None:
-            for row, made in zip(batch, finish(), strict=True):
-                row.made, row.is_done = made, True
-
-        return done
-
-    with closing(batches()) as groups, closing(ahead(start, groups, 1, window=2)) as started:
+    with (
+        _Turn(turn) as mine,
+        closing(batches()) as groups,
+        closing(ahead(partial(_start, model, mine), groups, 1, window=2)) as started,
+    ):
         for done in started:
             done()
             while waiting and waiting[0].is_done:
                 row = waiting.popleft()
                 yield row.prepared, row.made
+
+
+def _start(
+    model: Callable[[list[Any]], Callable[[], Iterable[Result]]],
+    turn: _Turn,
+    batch: list[_Waiting[Prepared, Result]] | None,
+) -> Callable[[], None]:
+    """Start a batch in turn; None is behind the last one. The function that is returned waits for its results."""
+    if batch is None:
+        turn.give_back()
+    elif batch:
+        turn.take()
+    finish = model([row.prepared for row in batch]) if batch else list
+
+    def done() -> None:
+        for row, made in zip(batch or (), finish(), strict=True):
+            row.made, row.is_done = made, True
+
+    return done
 
 
 def of_each(read: Callable[[Path], Result], paths: Sequence[Path]) -> Iterator[Result]:

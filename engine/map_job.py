@@ -76,6 +76,8 @@ class MapJob(Job):
     num_gpus: float | None = 0
     """GPUs that each worker holds for itself, a part of one where it is under 1; None takes one where there are any
     and none where there are none."""
+    overlaps: bool = False
+    """See `engine.runner.PartJob`."""
     drops: tuple[str, ...] = ()
     """Map tables that the job writes with other knobs only. A leftover one is deleted."""
     files: PartFiles | None = None

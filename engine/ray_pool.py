@@ -17,6 +17,8 @@ class Actor:
     pool: Pool
     queue: Queue | None = None
     """Whose part it has computed last, or computes."""
+    num_parts: int = 0
+    """that it computes"""
     counting: Any = None
     """The answer to `take_counts` that is on its way."""
 
@@ -35,6 +37,8 @@ class Pool:
     room: int = 0
     gpu_workers: int = 0
     """that there is room for, or that were up at once"""
+    suspected: set[Queue] = field(default_factory=set)
+    """Those one of whose parts may have taken its actor with it."""
     told: Counter[Queue] = field(default_factory=Counter)
     """The same, as the counts of each queue have it."""
 
@@ -52,9 +56,19 @@ class Pool:
         """Actors that would have a part."""
         return min(self.room, sum(min(most, busy[queue] + len(queue.waiting)) for queue, most in self.queues.items()))
 
+    def with_room(self) -> list[Actor]:
+        """The actors that may have a part, idle ones first."""
+        busy = [actor for actor in self.actors if actor.num_parts == 1] if self.num_gpus else []
+        return [*reversed(self.idle), *busy]
+
     def queue_for(self, actor: Actor) -> Queue | None:
-        """Choose whose part an idle actor computes: one of the last queue, for the sake of whatever comes after it. One
-        with a GPU stays with the weights that it has."""
+        """Choose whose part an actor computes: an idle one that of the last queue, for the sake of whatever comes after
+        it. One with a GPU stays with the weights that it has. A busy one has a second part of its queue, see
+        `engine.runner.PartJob.overlaps`, but not of the last ones, which then would wait for it and not for an idle
+        one."""
+        if actor.num_parts and (queue := actor.queue) is not None:
+            enough = len(queue.waiting) >= len(self.actors) and queue not in self.suspected
+            return queue if enough and queue.job.overlaps else None
         waiting = (queue for queue in reversed(self.queues) if queue.waiting)
         mine = [
             queue for queue in waiting if actor in self.holders[queue] or len(self.holders[queue]) < self.queues[queue]
@@ -62,12 +76,21 @@ class Pool:
         return actor.queue if self.num_gpus and actor.queue in mine else next(iter(mine), None)
 
     def give(self, actor: Actor, queue: Queue) -> None:
-        """Take an idle actor for a part of a queue."""
+        """Let an actor have a part of a queue."""
+        actor.num_parts += 1
+        if actor.num_parts > 1:
+            return
         self.idle.remove(actor)
         if self.num_gpus and actor.queue in self.holders:
             self.holders[actor.queue].discard(actor)
         actor.queue = queue
         self.holders[queue].add(actor)
+
+    def take_back(self, actor: Actor) -> None:
+        """Hear that an actor has ended with a part."""
+        actor.num_parts -= 1
+        if not actor.num_parts:
+            self.idle.append(actor)
 
     def drop(self, actor: Actor) -> None:
         """Forget an actor that is no more."""

@@ -115,7 +115,7 @@ class RayRunner(Runner):
             self._root = str(dataset.root)
         self._queues, gpus = queues, ray_cluster.gpus_of_nodes()
         for pool in self._pools.values():
-            pool.queues, pool.holders, pool.told = {}, {}, Counter()
+            pool.queues, pool.holders, pool.suspected, pool.told = {}, {}, set(), Counter()
             for actor in pool.actors:
                 actor.queue = actor.counting = None
         self._counting = {}  # of another run, whose counts nobody waits for
@@ -140,7 +140,7 @@ class RayRunner(Runner):
         pools = [pool for pool in self._pools.values() if pool.queues]
         if time.monotonic() >= self._look_at:
             self._look(pools)
-        busy = Counter(queue for _, queue, _ in self._busy.values())
+        busy = Counter(actor.queue for actor in {actor for actor, *_ in self._busy.values()} if actor.queue)
         for pool in pools:
             for _ in range(len(pool.actors), pool.num_wanted(busy)):
                 self._start(pool)
@@ -172,8 +172,8 @@ class RayRunner(Runner):
         """Ask for an actor. It gets a part only once it runs: a cluster that has lost a node may have no room for it,
         and a part that was promised to it would wait for ever while the others stand idle. One with a GPU takes no CPU
         from the others, which may hold all of them."""
-        # one thread works, one answers take_counts
-        options = {"num_cpus": 0 if pool.num_gpus else 1, "num_gpus": pool.num_gpus, "max_concurrency": 2}
+        # one thread or two work, one answers take_counts
+        options = {"num_cpus": 0 if pool.num_gpus else 1, "num_gpus": pool.num_gpus, "max_concurrency": 3}
         actor = Actor(self._made.options(**options).remote(self._root, bool(pool.num_gpus)), pool)
         pool.actors.add(actor)
         self._starting[actor.handle.why_blind.remote(self._probe and str(self._probe))] = actor
@@ -200,7 +200,7 @@ class RayRunner(Runner):
 
     def _hand_out(self, jobs: Mapping[Queue, tuple[int, Any]]) -> None:
         for pool in self._pools.values():
-            for actor in reversed(pool.idle[:]):
+            for actor in pool.with_room():
                 if (queue := pool.queue_for(actor)) is None:
                     continue
                 pool.give(actor, queue)
@@ -219,9 +219,10 @@ class RayRunner(Runner):
         except ray.exceptions.RayError as error:
             cause = error.cause or error if isinstance(error, ray.exceptions.RayTaskError) else error
             if isinstance(cause, StoreError):
-                actor.pool.idle.append(actor)
+                actor.pool.take_back(actor)
             elif isinstance(error, ray.exceptions.RayActorError):
                 actor.pool.drop(actor)
+                actor.pool.suspected.add(queue)
             else:
                 raise PartFailed(job, number, cause) from error
             place = self._queues.index(queue), number
@@ -232,7 +233,7 @@ class RayRunner(Runner):
             queue.waiting.append(task)
         else:
             self._count(counts)
-            actor.pool.idle.append(actor)
+            actor.pool.take_back(actor)
             queue.committed(task, part)
 
     def _let_go(self) -> None:
@@ -267,7 +268,7 @@ class RayRunner(Runner):
         now = time.monotonic()
         if now >= self._count_at:
             self._count_at = now + POLL_S * max(1.0, len(self._busy) / 100)
-            for actor in [actor for ref, (actor, *_) in self._busy.items() if ref in self._long and not actor.counting]:
+            for actor in {actor for ref, (actor, *_) in self._busy.items() if ref in self._long and not actor.counting}:
                 actor.counting = actor.handle.take_counts.remote()
                 self._counting[actor.counting] = actor
             self._long = set(self._busy)

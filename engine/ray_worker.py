@@ -29,7 +29,7 @@ class PartWorker:
             holds_one: whether the worker of one job at a time is loaded, as a GPU has no room for more.
         """
         self._dataset, self._holds_one = Dataset(Path(root)), holds_one
-        self._lock = Lock()  # one thread counts, another asks
+        self._lock = Lock()  # one thread or two count, another asks
         self._turn = -1
         self._workers: dict[int, Callable[[], Any]] = {}
         self._counts = dict[int, Counter[str]]()
@@ -48,9 +48,10 @@ class PartWorker:
         Returns:
             What `PartJob.run_part` returns, and the counts that nobody has asked for yet.
         """
-        if turn != self._turn or (self._holds_one and queue not in self._workers):
-            self._turn, self._workers = turn, {}
-        worker = self._workers.setdefault(queue, once(job.build))
+        with self._lock:
+            if turn != self._turn or (self._holds_one and queue not in self._workers):
+                self._turn, self._workers = turn, {}
+            worker = self._workers.setdefault(queue, once(job.build))
         return job.run_part(self._dataset, worker, task, partial(self._count, queue)), self.take_counts()
 
     def take_counts(self) -> Counts:

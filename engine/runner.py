@@ -9,6 +9,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any, NamedTuple, Protocol, Self
 
 from engine.dataset import Dataset
@@ -112,6 +113,12 @@ class PartJob(Protocol):
     @property
     def num_gpus(self) -> float | None:
         """GPUs that each worker holds, a part of one where it is under 1; None takes one where there are any."""
+        ...
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether a worker with a GPU may have two parts at a time: its model has one while the other is read
+        or committed."""
         ...
 
     def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> Committed:
@@ -235,10 +242,12 @@ class LazyRunner:
 def once(build: Callable[[], Any]) -> Callable[[], Any]:
     """A worker that is built at the first call and kept: weights are loaded once, and only if they are needed."""
     built: list[Any] = []
+    building = Lock()
 
     def get() -> Any:
-        if not built:
-            built.append(build())
-        return built[0]
+        with building:
+            if not built:
+                built.append(build())
+            return built[0]
 
     return get

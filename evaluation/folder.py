@@ -12,6 +12,7 @@ from engine.preflight import check_needs
 from engine.runner import LazyRunner
 from engine.steps import Observer, run_steps
 from evaluation.measuring import Wanted, features_job, wanted_networks
+from evaluation.nearness import near, nearness_job
 from evaluation.painters import Plan, plans
 from evaluation.pictures import SAMPLES, pictures_job
 from evaluation.prompt_table import prompt_rows, update_prompts
@@ -89,7 +90,7 @@ def steps_of(
     moments = recipe.reference.moments_protocol if recipe.reference is not None else None
     shown = [each for each in networks if each.why_not(moments) is None]
     per_prompt = recipe.draw.pictures_per_prompt
-    return [
+    found: list[Job] = [
         job
         for model in models
         for job in (
@@ -98,6 +99,7 @@ def steps_of(
             *(each.job(dataset.root, model.name, recipe.run) for each in scorers if each.missing is None),
         )
     ]
+    return found + [nearness_job(dataset.root, each.name, models[0].name, recipe.run) for each in near(models)]
 
 
 def refuse_foreign_folder(dataset: Dataset) -> None:

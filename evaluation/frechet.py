@@ -99,11 +99,17 @@ def frechet_distance(mu1: Rows, sigma1: Rows, mu2: Rows, sigma2: Rows) -> float:
     return _distance(mean1, cov1, mean2, cov2)
 
 
-def jackknife(parts: Sequence[Moments], mu: Rows, sigma: Rows) -> float:
-    """The standard error of the distance of all the parts' rows to a reference, from the values without one part each.
-    Parts should be of about one size, and drawn by chance. The error is of which pictures were drawn; that a distance
-    falls with the number of pictures is not in it. `parts`: at least two; ten are usual. `mu`, `sigma`: of the
-    reference, as of `frechet_distance`. Raises ValueError: there are fewer parts, or as `frechet_distance`."""
+def standard_error(left_out: np.ndarray) -> float:
+    """The standard error, by the jackknife, of a distance or of a difference of two, of which (k,) values without one
+    part of the pictures each are given. It is of which pictures were drawn; that a distance falls with the number of
+    pictures is not in it."""
+    return float(np.std(left_out) * (len(left_out) - 1) ** 0.5)
+
+
+def jackknife(parts: Sequence[Moments], mu: Rows, sigma: Rows) -> np.ndarray:
+    """The distances to a reference of all the parts' rows without one part each, (k,), for `standard_error`. Parts
+    should be of about one size, and drawn by chance: at least two; ten are usual. `mu`, `sigma`: of the reference, as
+    of `frechet_distance`. Raises ValueError: there are fewer parts, or as `frechet_distance`."""
     if len(parts) < 2:
         raise ValueError(f"a jackknife needs at least 2 parts, and there is {len(parts)}")
     mean, cov = _moments_of_use(mu, sigma, ("mu", "sigma"))
@@ -113,18 +119,19 @@ def jackknife(parts: Sequence[Moments], mu: Rows, sigma: Rows) -> float:
     for out in range(len(parts)):
         rest = Moments.merge([part for place, part in enumerate(parts) if place != out])
         values.append(_distance(rest.mean, rest.covariance, mean, cov))
-    return float(np.std(values) * (len(parts) - 1) ** 0.5)
+    return np.array(values)
 
 
-def distance_of_few(x: Rows, y: Rows, groups: int) -> tuple[float, float]:
-    """The distance of features x (n, d) to y (m, d), one with no more rows than features, and its standard error. The
-    rows themselves are the factors of their covariances, so nothing of (d, d) is taken apart: what takes minutes by way
-    of moments takes a second, and no rank is guessed. `groups`: parts of x for the jackknife, at least two. Raises
-    ValueError: x or y is not at least two rows of finite numbers, or a group would leave fewer."""
+def distance_of_few(x: Rows, y: Rows, groups: np.ndarray) -> tuple[float, np.ndarray]:
+    """The distance of features x (n, d) to y (m, d), one with no more rows than features, and those without each group
+    of x, for `standard_error`. The rows themselves are the factors of their covariances, so nothing of (d, d) is taken
+    apart: what takes minutes by way of moments takes a second, and no rank is guessed. `groups`: (n,); where there is
+    one alone, no value is without it. Raises ValueError: x or y is not at least two rows of finite numbers, or without
+    a group fewer are left."""
     rows, other = as_finite(as_rows(x, "x"), "x"), _Factor.of(as_finite(as_rows(y, "y"), "y"))
-    places = np.array_split(np.arange(len(rows)), groups)
-    values = [_Factor.of(np.delete(rows, place, axis=0)).distance(other) for place in places]
-    return _Factor.of(rows).distance(other), float(np.std(values) * (groups - 1) ** 0.5)
+    rests = [groups != group for group in np.unique(groups)]
+    left_out = [_Factor.of(rows[rest]).distance(other) for rest in rests if rest.any()]
+    return _Factor.of(rows).distance(other), np.array(left_out)
 
 
 class _Factor(NamedTuple):

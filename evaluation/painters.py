@@ -51,6 +51,7 @@ class Plan:
     """Of pictures that are there."""
     trained_on: TrainingRecipe | None = None
     """The recipe that made it, where it is one of ours."""
+    is_export: bool = False
 
 
 def plans(name: str, model: Model) -> list[Plan]:
@@ -118,7 +119,7 @@ def _of_export(name: str, model: Model, folder: Path) -> Plan:
         "weights": fingerprint(manifest.resolved()),
     } | _sampled(sampling)
     trained_on = None if manifest.origin.stage is None else recipe
-    return Plan(name, None, how, partial(ExportPainter, recipe, folder, side), trained_on=trained_on)
+    return Plan(name, None, how, partial(ExportPainter, recipe, folder, side), trained_on=trained_on, is_export=True)
 
 
 def _with_knobs(recipe: TrainingRecipe, model: Model) -> TrainingRecipe:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from engine.names import Held
 from schemas.files import find_files
 
-ORDER = ("prompts", "pictures", "features", "agreement", "answers", "results")
+ORDER = ("prompts", "pictures", "features", "agreement", "answers", "nearness", "results")
 """The tables, or families of tables, in the order in which they are made."""
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from evaluation.arrays import check_finite
 from evaluation.clip_score import clip_score
 from evaluation.features import Features
-from evaluation.frechet import Moments, distance_of_few, frechet_distance, jackknife
+from evaluation.frechet import Moments, distance_of_few, frechet_distance, jackknife, moments, standard_error
 from evaluation.manifold import precision_recall
 from evaluation.mmd import kid
 from evaluation.preference import Interval, bootstrap
@@ -42,7 +42,7 @@ class Result:
 
 def compare(generated: Features, reference: Features, *, allow_missing: bool = False) -> list[Result]:
     """FID, KID, precision and recall of pictures against a reference. FID's error is that of the pictures that were
-    drawn, by a jackknife over ten groups in the order of the pictures. KID is the mean over subsets of 1,000, or of as
+    drawn, by a jackknife over ten groups of prompts. KID is the mean over subsets of 1,000, or of as
     many as the smaller side has, which its name says. Raises ValueError: the networks or protocols differ, a picture
     could not be read, or a side has fewer than 4 pictures."""
     for what in ("network", "protocol"):
@@ -66,29 +66,46 @@ def flags_of(x: np.ndarray, y: np.ndarray) -> tuple[str, ...]:
 
 
 class Measure(NamedTuple):
-    """A number, and its standard error where one is computed."""
+    """A number, and where an error is computed the values without each group of the pictures."""
 
     metric: str
     value: float
-    error: float | None = None
+    left_out: np.ndarray = np.empty(0)
+
+    @property
+    def error(self) -> float | None:
+        """The standard error."""
+        return standard_error(self.left_out) if len(self.left_out) else None
 
 
-def distances(x: np.ndarray, y: np.ndarray) -> list[Measure]:
-    """FID, KID, precision and recall of features x (n, d) against y (m, d), at least `FEWEST` a side. Raises
-    ValueError: a feature is NaN or infinite."""
+def groups_of(prompts: Sequence[str]) -> np.ndarray:
+    """The group of each picture, (n,): ten, or fewer so that each has two prompts. Prompts go to groups in turn, and
+    all pictures of a prompt to one, so that the pictures of any two models are cut alike."""
+    places = {prompt: place for place, prompt in enumerate(dict.fromkeys(prompts))}
+    return np.array([places[prompt] for prompt in prompts]) % min(NUM_GROUPS, max(1, len(places) // 2))
+
+
+def distance_of_many(x: np.ndarray, groups: np.ndarray, mu: np.ndarray, sigma: np.ndarray) -> tuple[float, np.ndarray]:
+    """The Fréchet distance of features x (n, d) to a reference's moments, and those without each group of x."""
+    parts = [Moments.of(x[groups == group], "generated") for group in np.unique(groups)]
+    whole = Moments.merge(parts)
+    left_out = jackknife(parts, mu, sigma) if len(parts) > 1 else np.empty(0)
+    return frechet_distance(whole.mean, whole.covariance, mu, sigma), left_out
+
+
+def distances(x: np.ndarray, y: np.ndarray, prompts: Sequence[str] | None = None) -> list[Measure]:
+    """FID, KID, precision and recall of features x (n, d) against y (m, d), at least `FEWEST` a side. `prompts`: of
+    each row of x; None where each has another. Raises ValueError: a feature is NaN or infinite."""
     check_finite(x, "generated")
-    num_groups = min(NUM_GROUPS, len(x) // 2)
+    groups = groups_of([str(place) for place in range(len(x))] if prompts is None else prompts)
     if min(len(x), len(y)) <= x.shape[1]:
-        fid, error = distance_of_few(x, y, num_groups)
+        fid, left_out = distance_of_few(x, y, groups)
     else:
-        groups = [Moments.of(part) for part in np.array_split(x, num_groups)]
-        whole, other = Moments.merge(groups), Moments.of(y, "reference")
-        fid = frechet_distance(whole.mean, whole.covariance, other.mean, other.covariance)
-        error = jackknife(groups, other.mean, other.covariance)
+        fid, left_out = distance_of_many(x, groups, *moments(y))
     size = min(KID_ROWS, len(x), len(y))
     shares = precision_recall(x, y)
     return [
-        Measure("fid", fid, error),
+        Measure("fid", fid, left_out),
         Measure(f"kid of {size}", kid(x, y, subset_size=size).mean),
         Measure("precision", shares.precision),
         Measure("recall", shares.recall),

@@ -6,40 +6,29 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from engine.dataset import Dataset, read_parquet
+from engine.dataset import Dataset
 from engine.job import Job, State
 from engine.names import Held
 from engine.run_log import JobResult
+from evaluation.measured_rows import Rows, by_category, missing, read_rows
 from evaluation.measuring import Wanted
+from evaluation.nearness import near, nearness_table
 from evaluation.painters import Plan
+from evaluation.paired import Distances, Scores, half_width, with_changes
 from evaluation.pictures import pictures_table
-from evaluation.preference import bootstrap
 from evaluation.reference import NAME, Against, encodings_of
 from evaluation.scorers.base import Scorer
 from schemas.evaluation import Metrics
 from schemas.strict import DUCKDB_MEMORY
 from schemas.tables import RESULTS
 
-HALF = 1.96
-"""Standard errors in half of a 95 % interval."""
-
-
-@dataclass(frozen=True)
-class Rows:
-    """One table of a model: what was measured of its pictures, and what is missing."""
-
-    values: np.ndarray
-    """(n, d) features, or (n,) cosines."""
-    categories: np.ndarray
-    """(n,) of text; "" where there is none."""
-    lost: Sequence[tuple[str, str]]
-    """The prompts of the pictures that are missing, and why."""
+if TYPE_CHECKING:
+    from evaluation.results import Measure
 
 
 @dataclass(frozen=True)
@@ -58,6 +47,7 @@ class Question:
     def tables(self) -> list[str]:
         shown = [each for each in self.networks if self.why_not(each) is None]
         pictures = [pictures_table(model.name) for model in self.models]
+        pictures += [nearness_table(model.name, self.models[0].name) for model in near(self.models)]
         looked: list[Wanted | Scorer] = [*shown, *(each for each in self.scorers if each.missing is None)]
         return pictures + [each.table(model.name) for model in self.models for each in looked]
 
@@ -73,6 +63,7 @@ class Question:
             digests = {each.protocol: self.against.digest(each) for each in shown}
             reference = [self.against.name, digests, list(self.against.encodings)]
         return {
+            "columns": RESULTS.names,
             "models": {model.name: [model.step, dict(model.how)] for model in self.models},
             "networks": [[*each.metrics, each.name, each.protocol, each.missing] for each in self.networks],
             "reference": reference,
@@ -103,6 +94,8 @@ class ResultsJob(Job):
         assert made_from is not None, "all inputs are there"
         rows = [row for wanted in self.question.networks for row in _of_network(dataset, self.question, wanted)]
         rows += [row for scorer in self.question.scorers for row in _of_scorer(dataset, self.question, scorer)]
+        rows += [row for model in near(self.question.models) for row in _of_nearness(dataset, self.question, model)]
+        rows = list(with_changes(rows, self.question.models[0].name))
         dataset.commit_part("results", 0, made_from, pa.Table.from_pylist(rows, schema=RESULTS))
         self.delete_outdated(dataset)
         return JobResult(self.job, self.outputs, 1, 1, len(rows))
@@ -153,7 +146,7 @@ def _of_scorer(dataset: Dataset, question: Question, scorer: Scorer) -> Iterator
         seen = [(each, scorer.why_lost(each)) for each in dataset.read_table(scorer.table(model.name)).to_pylist()]
         there = [each for each, why in seen if why is None]
         lost = [(each["prompt_id"], why) for each, why in seen if why is not None]
-        lacking = _missing(Rows(np.zeros(len(there)), np.array([]), lost), "pictures")
+        lacking = missing(Rows(np.zeros(len(there)), np.array([]), np.array([]), lost), "pictures")
         if lacking and not question.metrics.allow_missing:
             yield row | {"metric": scorer.metric, "reason": lacking, "num_generated": len(there)}
             continue
@@ -175,53 +168,26 @@ def _flags(dataset: Dataset, model: Plan, question: Question) -> list[str]:
     return flags
 
 
-def read_rows(dataset: Dataset, table: str, column: str) -> Rows:
-    """What a table of features or cosines holds, picture by picture."""
-    values, categories, lost = list[np.ndarray](), list[str](), list[tuple[str, str]]()
-    for path in dataset.parts(table):
-        part = read_parquet(path, ["prompt_id", "category", "reason", column])
-        there, gone = part.filter(pc.is_valid(part[column])), part.filter(pc.is_null(part[column]))
-        if there.num_rows:
-            found = there[column].combine_chunks()
-            is_list = pa.types.is_list(found.type)
-            flat = (found.flatten() if is_list else found).to_numpy(zero_copy_only=False)
-            values.append(flat.reshape(there.num_rows, -1) if is_list else flat)
-        categories += [name or "" for name in there["category"].to_pylist()]
-        lost += zip(gone["prompt_id"].to_pylist(), gone["reason"].to_pylist(), strict=True)
-    whole = np.concatenate(values) if values else np.zeros((0, 1), np.float32)
-    return Rows(whole, np.array(categories, dtype=object), lost)
-
-
 def _compared(
     dataset: Dataset, model: Plan, wanted: Wanted, question: Question, reference: Rows | None
 ) -> Iterator[dict[str, Any]]:
     """The rows of a model against the reference: all pictures first, then each category that both sides have."""
     drawn = read_rows(dataset, wanted.table(model.name), "features")
-    lacking = _missing(drawn, "pictures")
+    lacking = missing(drawn, "pictures")
     if lacking is None and reference is not None:
-        lacking = _missing(reference, "pictures of the reference")
+        lacking = missing(reference, "pictures of the reference")
     if lacking and not question.metrics.allow_missing:
         yield from _refused(wanted, drawn, reference, lacking)
         return
     flags = [] if lacking is None else ["missing"]
     if reference is None:
-        yield from _against_moments(drawn.values, wanted, question.against, flags)
+        yield from _against_moments(drawn, wanted, question.against, flags)
         return
-    yield from _of_one(None, drawn.values, reference.values, wanted, question.metrics, flags)
+    yield from _of_one(None, drawn, reference.values, wanted, question.metrics, flags)
     both = (set(drawn.categories) & set(reference.categories)) - {""}
     for category in sorted(both) if question.metrics.by_category else ():
-        x, y = (rows.values[rows.categories == category] for rows in (drawn, reference))
-        yield from _of_one(category, x, y, wanted, question.metrics, flags)
-
-
-def _missing(rows: Rows, what: str) -> str | None:
-    if not rows.lost:
-        return None
-    first = ", ".join(f"{prompt_id} ({why})" for prompt_id, why in rows.lost[:2])
-    total = len(rows.values) + len(rows.lost)
-    return (
-        f"{len(rows.lost):,} of {total:,} {what} are missing: {first}; metrics.allow_missing=true measures the others"
-    )
+        own = drawn.of(category)
+        yield from _of_one(category, own, reference.of(category).values, wanted, question.metrics, flags)
 
 
 def _refused(wanted: Wanted, drawn: Rows, reference: Rows | None, why: str) -> Iterator[dict[str, Any]]:
@@ -230,24 +196,35 @@ def _refused(wanted: Wanted, drawn: Rows, reference: Rows | None, why: str) -> I
 
 
 def _against_moments(
-    x: np.ndarray, wanted: Wanted, against: Against | None, flags: list[str]
+    drawn: Rows, wanted: Wanted, against: Against | None, flags: list[str]
 ) -> Iterator[dict[str, Any]]:
     """The rows of pictures against moments: FID, and why there is nothing else."""
-    from evaluation.frechet import Moments, frechet_distance
-    from evaluation.results import FEWEST
+    from evaluation.frechet import frechet_distance, moments
+    from evaluation.results import FEWEST, Measure, distance_of_many, groups_of
 
     assert against is not None and against.moments is not None
+    x, prompts = drawn.values, drawn.prompts.tolist()
     row: dict[str, Any] = {"num_generated": len(x), "flags": flags}
     reasons = dict.fromkeys(wanted.metrics, "the reference is moments, which give FID alone")
     if len(x) < FEWEST:
         reasons = dict.fromkeys(wanted.metrics, _too_few(len(x)))
     else:
-        own = Moments.of(x)
-        flags = flags + ["rank_deficient"] * (len(x) <= x.shape[1])
-        value = frechet_distance(own.mean, own.covariance, *against.moments)
         del reasons["fid"]
-        yield row | {"metric": "fid", "value": value, "flags": flags}
+        if len(x) > x.shape[1]:
+            found = Measure("fid", *distance_of_many(x, groups_of(prompts), *against.moments))
+        else:  # ten more would take minutes
+            found, flags = Measure("fid", frechet_distance(*moments(x), *against.moments)), [*flags, "rank_deficient"]
+        yield row | _measured(found, prompts) | {"flags": flags}
     yield from (row | {"metric": metric, "reason": why} for metric, why in reasons.items())
+
+
+def _measured(found: Measure, prompts: list[str]) -> dict[str, Any]:
+    """The columns of a number, with its interval and what its change is computed from where there is one."""
+    row = {"metric": found.metric, "value": found.value}
+    if (half := half_width(found.left_out)) is None:
+        return row
+    basis = Distances(found.value, found.left_out, prompts)
+    return row | {"low": found.value - half, "high": found.value + half, "basis": basis}
 
 
 def _too_few(num: int) -> str:
@@ -257,12 +234,13 @@ def _too_few(num: int) -> str:
 
 
 def _of_one(
-    category: str | None, x: np.ndarray, y: np.ndarray, wanted: Wanted, metrics: Metrics, flags: list[str]
+    category: str | None, drawn: Rows, y: np.ndarray, wanted: Wanted, metrics: Metrics, flags: list[str]
 ) -> Iterator[dict[str, Any]]:
     """The rows of one set of pictures against one reference."""
     from evaluation.mmd import cmmd
     from evaluation.results import FEWEST, distances, flags_of
 
+    x, prompts = drawn.values, drawn.prompts.tolist()
     row: dict[str, Any] = {"category": category, "num_generated": len(x), "num_reference": len(y), "flags": flags}
     fewest = min(len(x), len(y))
     if fewest < FEWEST:
@@ -273,7 +251,7 @@ def _of_one(
             yield row | {"metric": name, "value": cmmd(x, y, unbiased=unbiased)}
         return
     row["flags"] = [*flags, *flags_of(x, y)]
-    for each in distances(x, y):
+    for each in distances(x, y, prompts):
         if each.metric == "fid" and category is not None and fewest <= x.shape[1] and not metrics.allow_singular:
             why = (
                 f"{fewest:,} pictures give no covariance of {x.shape[1]:,} features; metrics.allow_singular=true gives "
@@ -281,32 +259,42 @@ def _of_one(
             )
             yield row | {"metric": "fid", "reason": why}
             continue
-        half = None if each.error is None else HALF * each.error
-        limits = {} if half is None else {"low": each.value - half, "high": each.value + half}
-        yield row | {"metric": each.metric, "value": each.value, **limits}
+        yield row | _measured(each, prompts)
 
 
 def _agreement(dataset: Dataset, model: Plan, wanted: Wanted, metrics: Metrics) -> Iterator[dict[str, Any]]:
-    """The rows of CLIP-Score: a cosine with a bootstrap over pictures, and the share of prompts that were cut."""
+    """The rows of CLIP-Score: a cosine with a bootstrap over prompts, and the share of prompts that were cut."""
     table = wanted.table(model.name)
     rows, shares = read_rows(dataset, table, "cosine"), read_rows(dataset, table, "share_read")
-    lacking = _missing(rows, "pictures")
+    lacking = missing(rows, "pictures")
     if lacking and not metrics.allow_missing:
         yield from _refused(wanted, rows, None, lacking)
         return
-    groups: list[str | None] = [None, *(sorted(set(rows.categories) - {""}) if metrics.by_category else ())]
-    for category in groups:
-        chosen = np.full(len(rows.values), True) if category is None else rows.categories == category
-        if not chosen.any():
-            continue
-        mean, read = bootstrap(rows.values[chosen]), shares.values[chosen]
+    for category, own in by_category(rows, metrics):
+        basis, read = Scores.of(own.prompts.tolist(), own.values), (shares.of(category) if category else shares).values
         cut = f"cut: {(read < 1).mean():.0%} of the prompts, {read.mean():.0%} of a prompt's tokens read on average"
         yield {
             "metric": "clip_score",
             "category": category,
-            "value": mean.value,
-            "low": mean.low,
-            "high": mean.high,
-            "num_generated": int(chosen.sum()),
+            "value": float(own.values.mean()),
+            "low": basis.interval.low,
+            "high": basis.interval.high,
+            "num_generated": len(own.values),
+            "basis": basis,
             "flags": ["missing"] * (lacking is not None) + [cut] * bool((read < 1).any()),
         }
+
+
+def _of_nearness(dataset: Dataset, question: Question, model: Plan) -> Iterator[dict[str, Any]]:
+    """The rows of PSNR: how near an export's pictures are to the first model's, with a bootstrap over prompts."""
+    first = question.models[0].name
+    row = _row_of(model, "pixels", "same noise", question) | {"metric": "psnr", "reference": first}
+    rows = read_rows(dataset, nearness_table(model.name, first), "psnr")
+    lacking = missing(rows, "pairs of pictures")
+    if lacking and not question.metrics.allow_missing:
+        yield row | {"reason": lacking}
+        return
+    for category, own in by_category(rows, question.metrics):
+        value, low, high = Scores.of(own.prompts.tolist(), own.values).interval
+        limits = {"value": value, "low": low, "high": high, "num_generated": len(own.values)}
+        yield row | limits | {"category": category, "flags": ["missing"] * (lacking is not None)}

@@ -9,10 +9,11 @@ from typing import Any
 from schemas.paper import PUBLISHED_SCORES
 
 Row = Mapping[str, Any]
-DIGITS = {"fid": 2, "precision": 3, "recall": 3, "clip_score": 4, "cmmd": 3, "cmmd unbiased": 3, "geneval": 3, "dpg": 2}
+DIGITS = {"fid": 2, "precision": 3, "recall": 3, "clip_score": 4, "cmmd": 3, "cmmd unbiased": 3, "geneval": 3, "dpg": 2,
+          "psnr": 1}  # fmt: skip
 LOWER_IS_BETTER = ("fid", "kid", "cmmd")
 SAME = ("network", "protocol", "reference", "reference_digest", "category", "quick")
-"""Rows are in one block where these are equal; they are compared where the numbers of pictures are equal too."""
+"""Rows are in one block where these are equal."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def _block(rows: Sequence[Row], said: set[tuple[str, str, str]]) -> Block:
                 notes.setdefault(flag, []).append(model)
         measured = [row for row in mine if row["reason"] is None]
         if measured:
-            cells = [_cell(place.get((model, metric)), place.get((models[0], metric))) for metric in metrics]
+            cells = [_cell(place.get((model, metric))) for metric in metrics]
             lines.append((model, *cells, _size(measured[0])))
     together = [
         f"{'all models' if 1 < len(who) == len(models) else ', '.join(who)}: {what}" for what, who in notes.items()
@@ -80,7 +81,7 @@ def metric_name(metric: str) -> str:
     """A metric as people read it."""
     kind, _, rest = metric.partition(" ")
     shown = {"fid": "FID", "kid": "KID", "cmmd": "CMMD", "clip_score": "CLIP-Score (x100)", "geneval": "GenEval",
-             "dpg": "DPG-Bench"}.get(kind, kind)  # fmt: skip
+             "dpg": "DPG-Bench", "psnr": "PSNR (dB)"}.get(kind, kind)  # fmt: skip
     return f"{shown} {rest}".strip()
 
 
@@ -101,8 +102,8 @@ def title_of(row: Row) -> str:
     return ", ".join(parts)
 
 
-def _cell(row: Row | None, first: Row | None) -> str:
-    """A value with its half interval, and the difference to the first model's where the two compare."""
+def _cell(row: Row | None) -> str:
+    """A value with half of its interval, and the change from the first model's with half of its own."""
     if row is None or row["reason"] is not None or row["value"] is None:
         return ""
     digits = DIGITS.get(row["metric"], 4)
@@ -111,13 +112,11 @@ def _cell(row: Row | None, first: Row | None) -> str:
         text += f" ({100 * row['value']:.2f})"
     if row["low"] is not None:
         text += f" ±{(row['high'] - row['low']) / 2:.{digits}f}"
-    if first is not None and first is not row and first["value"] is not None and _compare(row, first):
-        change = row["value"] - first["value"]
+    if (change := row.get("change")) is not None:  # an older table has no such column
+        low, high = (row[name] if row[name] is not None else change for name in ("change_low", "change_high"))
         is_lower_better = row["metric"].partition(" ")[0] in LOWER_IS_BETTER
-        arrow = "=" if not change else "↑" if (change > 0) != is_lower_better else "↓"
-        text += f" {arrow}{abs(change):.{digits}f}"
+        is_seen = low > 0 or high < 0
+        arrow = "=" if not change else "≈" if not is_seen else "↑" if (change > 0) != is_lower_better else "↓"
+        text += f" {arrow}{abs(change) if is_seen else change:.{digits}f}"
+        text += f" ±{(high - low) / 2:.{digits}f}" if row["change_low"] is not None else ""
     return text
-
-
-def _compare(one: Row, other: Row) -> bool:
-    return all(one[name] == other[name] for name in (*SAME, "metric", "num_generated", "num_reference"))

@@ -463,6 +463,13 @@ AGREEMENT = _schema(
     reason=text("as in pictures, or why CLIP was not shown it"),
     **_DETAIL,
 )
+NEARNESS = _schema(
+    **_PICTURE,
+    **_CATEGORY,
+    psnr=float32("dB, of the picture and the first model's from the same noise; null where there is a reason"),
+    reason=text("as in pictures, of the one or the other"),
+    **_DETAIL,
+)
 ANSWERS = _schema(
     **_PICTURE,
     **_CATEGORY,
@@ -475,12 +482,12 @@ ANSWERS = _schema(
 RESULTS = _schema(
     model=text("its name in the recipe", nullable=False),
     step=int64("of the checkpoint; null where it is none of ours"),
-    metric=text("fid, kid, precision, recall, clip_score, cmmd, geneval or dpg", nullable=False),
+    metric=text("fid, kid, precision, recall, clip_score, cmmd, psnr, geneval or dpg", nullable=False),
     category=text("of the prompts; null for all"),
     value=float64("null where there is a reason"),
-    low=float64("95 %: by a jackknife or a bootstrap over the pictures; of a benchmark over its prompts"),
+    low=float64("95 %, over the prompts: of fid by a jackknife, of the others by a bootstrap"),
     high=float64("as low"),
-    network=text("and the beginning of its weights' sha256", nullable=False),
+    network=text("and the beginning of its weights' sha256; `pixels` of psnr", nullable=False),
     protocol=text("how pixels come to the network; of a benchmark its rules", nullable=False),
     reference=text("what the pictures are compared with; null for clip_score and benchmarks"),
     reference_digest=text("of its features"),
@@ -490,6 +497,9 @@ RESULTS = _schema(
     quick=int64("prompts, where only some were taken to save time"),
     flags=texts("Flag: what the number suffers from", nullable=False),
     reason=text("why there is no value"),
+    change=float64("from the value of the first model of the recipe, where the two compare"),
+    change_low=float64("95 % of the change, of differences between pictures of the same prompts"),
+    change_high=float64("as change_low"),
 )
 _JUDGED = {
     "model_a": text("its name in the recipe", nullable=False),
@@ -559,6 +569,7 @@ FAMILIES = {
     "pictures/": PICTURES,
     "features/": FEATURES,
     "agreement/": AGREEMENT,
+    "nearness/": NEARNESS,
     "answers/": ANSWERS,
 }
 """Prefix -> schema of the map tables of which there may be many: one for each further captioner, or for each model."""
@@ -568,6 +579,7 @@ ADDED = {
     "headers": ("colour", "metadata_left_out"),
     "images": ("colour", "metadata_left_out", "other_captions"),
     "listing": ("reason", "detail", "other_captions"),
+    "results": ("change", "change_low", "change_high"),
     "samples": ("content",),
     "screens": ("text_area", "faces", "face_area"),
     "selection": ("inherited_caption", "inherited_from", "inherited_from_row"),

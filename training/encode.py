@@ -80,6 +80,10 @@ class EncodeJob:
     def num_gpus(self) -> float | None:
         return self.recipe.features.gpus_per_worker
 
+    @property
+    def overlaps(self) -> bool:
+        return True
+
     def run_part(
         self, dataset: Dataset, worker: Callable[[], ShardEncoder], task: Task, progress: Progress
     ) -> Committed:

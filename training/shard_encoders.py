@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing
 from functools import partial
+from threading import Lock
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import pyarrow as pa
 from torch import Tensor
 
-from engine.ahead import ahead, in_batches
+from engine.ahead import ALONE, ahead, in_batches
 from models.device import choose_device, coming_back, sent
 from schemas.shard_index import ShardIndex
 from schemas.training import TrainingRecipe
@@ -60,6 +61,7 @@ class LatentsEncoder:
         self._device = choose_device()
         together = max(1, PIXELS_AT_ONCE // wanted.stage.resolution**2) if self._device.type == "cuda" else 1
         self._at_once = recipe.features.pictures_at_once or together
+        self._turn = Lock()
 
     def __call__(self, reader: ShardReader, rows: pa.Table) -> Iterator[Encoded]:
         stage = self._stage
@@ -72,6 +74,7 @@ class LatentsEncoder:
             threads=self._recipe.data.threads,
             size=self._at_once,
             kind=lambda sample: None if isinstance(sample, str) else sample.pixels.shape,
+            turn=self._turn,
         )
         for sample, moments in found:
             if isinstance(sample, str):
@@ -93,7 +96,7 @@ class TextFeaturesEncoder:
     def __init__(self, recipe: TrainingRecipe) -> None:
         self._encoder = text_encoder_for(recipe.text)
         self._at_once, self._toss = recipe.features.captions_at_once, recipe.data.captions == "toss"
-        self._threads = recipe.data.threads
+        self._threads, self._turn = recipe.data.threads, Lock()
 
     def __call__(self, reader: ShardReader, rows: pa.Table) -> Iterator[Encoded]:
         def pieces() -> Iterator[str | Sample]:
@@ -106,7 +109,7 @@ class TextFeaturesEncoder:
                     yield Sample(captions, named)
 
         encoded: dict[str, Tensor] = {}
-        for piece, vectors in encoded_texts(self._encoder, pieces(), self._at_once, self._threads):
+        for piece, vectors in encoded_texts(self._encoder, pieces(), self._at_once, self._threads, self._turn):
             if isinstance(piece, str):
                 encoded[piece] = vectors
             elif isinstance(piece.captions, str):
@@ -128,7 +131,11 @@ class Sample(NamedTuple):
 
 
 def encoded_texts(
-    encoder: TextEncoder, pieces: Iterable[Any], at_once: int | None, threads: int
+    encoder: TextEncoder,
+    pieces: Iterable[Any],
+    at_once: int | None,
+    threads: int,
+    turn: AbstractContextManager[Any] = ALONE,
 ) -> Generator[tuple[Any, Any], None, None]:
     """Each piece in order, with its vectors where it is a text. Texts of one length go through together. `at_once`:
     most texts; None is what the encoder likes best."""
@@ -140,6 +147,7 @@ def encoded_texts(
         size=at_once or encoder.at_once,
         kind=lambda prepared: None if prepared[1] is None else len(prepared[1]),
         within=PIECES_AHEAD,
+        turn=turn,
     )
     return ((piece, vectors) for (piece, _), vectors in found)
 

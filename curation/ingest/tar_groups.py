@@ -38,6 +38,7 @@ class ListTars:
     job: str = "ingest"
     workers: int | None = None
     num_gpus: float | None = 0
+    overlaps: bool = False
 
     def build(self) -> None:
         """Nothing is loaded."""

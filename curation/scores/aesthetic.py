@@ -39,6 +39,7 @@ def map_job(recipe: DataRecipe) -> MapJob:
         knobs={f"aesthetic.{name}": value for name, value in section.knobs().items()},
         workers=section.workers,
         num_gpus=section.num_gpus(),
+        overlaps=section.scorer == "laion",
         drops=() if section.store_embeddings else ("embeddings",),
         needs=needs,
     )

@@ -7,6 +7,7 @@ import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -145,7 +146,7 @@ class LaionWorker(Worker):
         Raises:
             ValueError: they are not on this machine, or do not fit one another.
         """
-        self._section, self._threads = section, threads
+        self._section, self._threads, self._turn = section, threads, Lock()
         self._head = find_head(section.head)
         self._clip = Clip.load(section.clip, "aesthetic.clip", section.chosen_device(), half_on_gpu=True)
         if self._head.dim != self._clip.dim:
@@ -166,6 +167,7 @@ class LaionWorker(Worker):
             self._clip.embedding_pixels,
             threads=self._threads,
             size=self._section.batch_size,
+            turn=self._turn,
         )
         for place, (_, embedding) in enumerate(rows):
             if embedding is not None:

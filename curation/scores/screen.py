@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from threading import Lock
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -44,6 +45,7 @@ def map_job(recipe: DataRecipe) -> MapJob:
         knobs={f"screen.{name}": value for name, value in section.knobs().items()},
         workers=section.workers,
         num_gpus=section.num_gpus(),
+        overlaps=True,
         needs=(
             *(partial(find_classifier, name, each) for name, each in sorted(section.classifiers.items())),
             *([partial(find_frozen, section.clip, CLIP_L14, "screen.clip")] if section.clip_similarity else []),
@@ -74,7 +76,7 @@ class ScreenWorker(Worker):
         from curation.scores.faces import FaceDetector  # here: planning a build needs no OpenCV
         from curation.scores.text_area import TextDetector
 
-        self._section, self._threads = section, threads
+        self._section, self._threads, self._turn = section, threads, Lock()
         device = section.chosen_device()
         self._classifiers = {
             name: ImageClassifier.load(name, classifier, device)
@@ -101,6 +103,7 @@ class ScreenWorker(Worker):
             threads=self._threads,
             size=self._section.batch_size if self._section.uses_models() else 1,
             kind=lambda seen: tuple((name, each.shape) for name, each in seen.pixels.items()) or None,
+            turn=self._turn,
         )
         rows = []
         for seen, classified in found:

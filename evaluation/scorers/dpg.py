@@ -21,7 +21,7 @@ from evaluation.judge.asking import find_judge
 from evaluation.judge.pairs import Picture
 from evaluation.judge.pairs import Question as Asked
 from evaluation.measuring import find_network, named
-from evaluation.preference import bootstrap
+from evaluation.paired import Scores
 from evaluation.rules.dpg import Question, Rules, benchmark, counted
 from evaluation.scorers.answering import FORM, KNOB, Answerer, Answers, ask_server, load_blip, read_reply
 from evaluation.scorers.base import Row, Scorer, flags_of, opened
@@ -106,11 +106,11 @@ class Dpg(Scorer):
         except ValueError as error:
             yield row | {"reason": str(error)}
             return
-        scores = [score for item in answers for score in _of_prompt(questions[item], answers[item], self.rules)]
+        scores = {item: score for item in answers for score in _of_prompt(questions[item], answers[item], self.rules)}
         if len(scores) < len(answers):
             flags.append(f"left out: {len(answers) - len(scores)} prompts that cannot be counted")
-        _, low, high = bootstrap(np.array(scores))
-        yield row | {"value": whole.overall, "low": low, "high": high}
+        basis = Scores([scores])
+        yield row | {"value": whole.overall, "low": basis.interval.low, "high": basis.interval.high, "basis": basis}
         for category in sorted(whole.categories) if metrics.by_category else ():
             yield row | {"category": category, "value": whole.categories[category]}
 

@@ -15,7 +15,7 @@ from PIL import Image
 from engine.map_job import naming
 from engine.runner import Progress
 from evaluation.measuring import clip_name, find_network, load_clip, named
-from evaluation.preference import bootstrap, bootstrap_of_groups
+from evaluation.paired import Scores
 from evaluation.rules.geneval import COLOURS, TASKS, Judgement, judge, keep, overall
 from evaluation.scorers.base import Row, Scorer, flags_of, opened
 from evaluation.scorers.detectors import Detection, classes_of, is_original_network, load_detector
@@ -80,17 +80,19 @@ class GenEval(Scorer):
             is_correct = judged(json.loads(row["facts"]), metadata).correct
             correct.setdefault(metadata["tag"], []).append(is_correct)
             tasks.setdefault(metadata["tag"], {}).setdefault(row["prompt_id"], []).append(is_correct)
-        means = {task: np.array([np.mean(each) for each in some.values()]) for task, some in tasks.items()}
+        by_prompt = {task: {name: float(np.mean(each)) for name, each in some.items()} for task, some in tasks.items()}
         made = {"metric": self.metric, "num_generated": len(rows), "flags": flags}
         try:
             value = overall(correct)
         except ValueError as error:
             yield made | {"reason": str(error)}
         else:
-            _, low, high = bootstrap_of_groups([means[task] for task in TASKS])
-            yield made | {"value": value, "low": low, "high": high}
+            basis = Scores([by_prompt[task] for task in TASKS])
+            _, low, high = basis.interval
+            yield made | {"value": value, "low": low, "high": high, "basis": basis}
         for task in sorted(tasks) if metrics.by_category else ():
-            _, low, high = bootstrap(means[task])
+            basis = Scores([by_prompt[task]])
+            _, low, high = basis.interval
             share = float(np.mean(correct[task]))
             yield made | {
                 "category": task,
@@ -98,6 +100,7 @@ class GenEval(Scorer):
                 "low": low,
                 "high": high,
                 "num_generated": len(correct[task]),
+                "basis": basis,
             }
 
 

@@ -17,7 +17,7 @@ def test_every_phase_does_its_work(tmp_path: Path) -> None:
     did = {name: phase["did"] for name, phase in found.items()}
     catalog = did.pop("catalog")
     assert catalog.endswith(" bytes")
-    assert did.pop("browse").startswith("open in ") and did.pop("report") == "0.3 MB"
+    assert did.pop("browse").startswith("answers after ") and did.pop("report") == "0.3 MB"
     assert did == {
         "preflight": "3 parts of 10 tables, 25 open",
         "stage": "1 of 3 parts computed",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from tests.trees import content
 pytestmark = pytest.mark.slow
 
 
-def in_short(path: Path) -> dict[str, Any]:
+def in_short(path: Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """A recipe of the demo, trained for a moment."""
-    knobs = read_yaml(path)
+    knobs = read_yaml(path, overrides)
     if "stages" in knobs:
         knobs["optimizer"]["warmup_steps"] = 1
         knobs["model"] = {"depth": 1, "hidden_size": 16, "num_heads": 2}

@@ -3,6 +3,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 from hypothesis import given, settings
@@ -115,3 +117,67 @@ def test_an_error_stops_the_rows_where_it_was_due(where: str) -> None:
             done.append(row)
     assert done == list(range(len(done))) and len(done) <= 9
     assert threading.active_count() < 20
+
+
+def test_who_shares_a_model_has_it_one_after_the_other_and_is_ready_for_it() -> None:
+    """The first holder's last batch is held until the second one has prepared as many rows as it may."""
+    turn, ready = threading.Lock(), threading.Semaphore(0)
+    shown: list[int] = []
+
+    def prepare(row: int) -> int:
+        if row >= 100:
+            ready.release()
+        return row
+
+    def model(batch: list[int]) -> Callable[[], Iterable[int]]:
+        shown.extend(batch)
+        if 39 in batch:
+            assert all(ready.acquire(timeout=10) for _ in range(8))
+        return doubled(batch)
+
+    def run(first: int) -> list[tuple[int, int | None]]:
+        rows = range(first, first + 40)
+        return list(in_batches(prepare, rows, model, threads=2, size=4, within=8, turn=turn))
+
+    with ThreadPoolExecutor(2) as threads:
+        one = threads.submit(run, 0)
+        while not shown:
+            time.sleep(0.001)
+        other = threads.submit(run, 100)
+        assert [row for row, _ in one.result()] == [*range(40)]
+        assert other.result() == [(row, 2 * row) for row in range(100, 140)]
+    assert shown == [*range(40), *range(100, 140)]
+
+
+@pytest.mark.parametrize("where", ["prepare", "model", "finish", "reader"])
+def test_an_error_gives_the_turn_to_the_next(where: str) -> None:
+    turn = threading.Lock()
+
+    def fail(at: str, row: int) -> None:
+        if where == at and row == 9:
+            raise OSError("it broke")
+
+    def prepare(row: int) -> int:
+        fail("prepare", row)
+        return row
+
+    def model(batch: list[int]) -> Callable[[], Iterable[int]]:
+        fail("model", max(batch))
+        return lambda: [fail("finish", row) or row for row in batch]
+
+    with (
+        pytest.raises(OSError, match="it broke"),
+        closing(in_batches(prepare, range(30), model, threads=2, size=1, turn=turn)) as found,
+    ):
+        for row, _ in found:
+            fail("reader", row)
+    assert not turn.locked()
+    assert len(list(in_batches(lambda row: row, range(30), doubled, threads=2, size=4, turn=turn))) == 30
+    assert not turn.locked()
+
+
+def test_rows_that_no_model_sees_take_no_turn() -> None:
+    turn = threading.Lock()
+    with turn:
+        found = in_batches(lambda _: None, range(10), doubled, threads=1, size=2, turn=turn)
+        assert list(found) == [(None, None)] * 10

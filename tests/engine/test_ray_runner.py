@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,10 +25,10 @@ from engine.job import State
 from engine.map_job import MapJob
 from engine.ray_cluster import connect, gpu_slots
 from engine.ray_runner import RayRunner
-from engine.runner import LocalRunner, PartFailed
+from engine.runner import LocalRunner, PartFailed, Progress
 from schemas import tables
 from schemas.recipe import DataRecipe
-from tests.building import Told, put
+from tests.building import Told, put, table_of
 from tests.engine.flowing import jobs, listed
 from tests.trees import content
 
@@ -159,19 +161,16 @@ def test_a_stage_that_needs_more_gpus_than_there_are_is_refused_at_once(cluster:
     runner.close()
 
 
+def captions_of(rows: pa.Table, captioner: str) -> pa.Table:
+    return table_of("captions", [{"row_id": row, "captioner": captioner} for row in rows["row_id"].to_pylist()])
+
+
 class Placed:
     """A worker that writes down which GPU it was given."""
 
     def __call__(self, inputs: dict[str, pa.Table], progress: object) -> dict[str, pa.Table]:
-        rows = inputs["listing"]
         where = f"{os.environ.get('CUDA_VISIBLE_DEVICES')} {os.getpid()}"
-        columns = {"row_id": rows["row_id"], "captioner": [where] * rows.num_rows}
-        nothing = [None] * rows.num_rows
-        return {
-            "captions": pa.table(
-                {name: columns.get(name, nothing) for name in tables.CAPTIONS.names}, schema=tables.CAPTIONS
-            )
-        }
+        return {"captions": captions_of(inputs["listing"], where)}
 
 
 @pytest.mark.quick
@@ -193,6 +192,45 @@ def test_each_worker_holds_a_gpu_of_its_own(cluster: Cluster, tmp_path: Path) ->
     seen = {pq.read_table(path)["captioner"][0].as_py() for path in dataset.parts("captions")}
     assert {place.split()[0] for place in seen} <= {"0", "1"}
     assert len(seen) <= 2, "as many workers as GPUs"
+
+
+class InPairs:
+    """A worker whose parts each wait until another one is there, or has been."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        (folder / f"built by {os.getpid()}").touch()
+
+    def __call__(self, inputs: dict[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
+        rows = inputs["listing"]
+        (self._folder / f"begun {rows['row_id'][0]}").touch()
+        until = time.monotonic() + 30
+        while len(list(self._folder.glob("begun *"))) < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        progress(rows.num_rows)
+        return {"captions": captions_of(rows, f"{time.monotonic() < until}")}
+
+
+def test_an_actor_with_a_gpu_has_a_second_part_ready(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.add_node(num_cpus=1, num_gpus=1, **MEMORY)
+    cluster.wait_for_nodes()
+    dataset, told = listed(tmp_path / "ds", 4), Told()
+    job = MapJob(
+        job="caption",
+        outputs=("captions",),
+        inputs=("listing",),
+        build=partial(InPairs, tmp_path),
+        knobs={},
+        num_gpus=1,
+        overlaps=True,
+    )
+    job.prepare(dataset, State.NEW, redo=False)
+    runner = RayRunner(None, 0)
+    runner.run(dataset, job, job.tasks(dataset.held(), range(4)), partial(told.advance, "caption"))
+    runner.close()
+    assert {pq.read_table(path)["captioner"][0].as_py() for path in dataset.parts("captions")} == {"True"}
+    assert len(list(tmp_path.glob("built by *"))) == 1, "both parts have the same worker"
+    assert told.rows["caption"] == 4 * 2
 
 
 class Pools(Told):

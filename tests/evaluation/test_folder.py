@@ -30,6 +30,7 @@ from evaluation.progress import progress_of
 from evaluation.prompt_table import update_prompts
 from schemas.evaluation import EvaluationRecipe
 from schemas.ids import counter
+from schemas.training import TrainingRecipe
 from tests.building import build, recipe
 from tests.dying import Died, dying_at
 from tests.training.conftest import photo
@@ -169,6 +170,44 @@ def test_checkpoints_of_a_series_are_rows_of_their_own(evaluation: dict[str, Any
     evaluation["models"]["ours"]["checkpoints"] = [3]
     with pytest.raises(ValueError, match="small has no checkpoint of step 3; it has 2, 4"):
         run(evaluation)
+
+
+def test_a_model_that_draws_what_the_first_one_draws_has_no_change(evaluation: dict[str, Any]) -> None:
+    ours = evaluation["models"]["ours"]
+    evaluation["models"] |= {"again": ours, "other": ours | {"steps": 5}}
+    done = run(evaluation)
+    changes = {
+        (row["model"], row["metric"]): (row["change"], row["change_low"], row["change_high"])
+        for row in done.results
+        if row["category"] is None
+    }
+    assert {changes["ours", metric] for metric in ("clip_score", "cmmd")} == {(None, None, None)}
+    assert changes["again", "clip_score"] == (0, 0, 0) and changes["again", "cmmd"] == (0, None, None)
+    change, low, high = changes["other", "clip_score"]
+    assert low < high and low <= change <= high
+    assert "=0.0000 ±0.0000" in write_report_page(done.dataset.root).read_text()
+
+
+@pytest.mark.slow
+def test_an_export_is_as_near_to_the_first_model_as_its_recipe_rounds(
+    evaluation: dict[str, Any], trained: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino")
+    from training.runtimes.export import export_model
+    from training.stored_run import trained_checkpoints
+
+    ours = evaluation["models"].pop("ours")
+    _, kept = trained_checkpoints(TrainingRecipe.load(ours["recipe"]), None)
+    for name in ("bf16", "fp32", "int4-g128"):
+        export_model(kept[max(kept)], tmp_path / name, "openvino", name)  # type: ignore[arg-type]
+        evaluation["models"][name] = ours | {"runtime": str(tmp_path / name), "resolution": 64}
+    done = run(evaluation)
+    found = {row["model"]: row for row in done.results if row["metric"] == "psnr" and row["category"] is None}
+    assert found.keys() == {"fp32", "int4-g128"} and {row["reference"] for row in found.values()} == {"bf16"}
+    assert found["int4-g128"]["value"] < found["fp32"]["value"] <= 58.93
+    assert all(row["low"] <= row["value"] <= row["high"] for row in found.values())
+    assert len(rows_of(done, "nearness/fp32/bf16")) == 5
+    assert ">PSNR (dB)<" in write_report_page(done.dataset.root).read_text()
 
 
 def test_prompts_may_be_added_behind_and_other_ones_need_a_word(

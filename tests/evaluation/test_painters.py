@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers import DDPMScheduler
 
+from evaluation.nearness import near
 from evaluation.painters import PipelinePainter, plans
 from schemas.evaluation import Model
 from schemas.reasons import PictureReason
@@ -139,7 +140,7 @@ def test_an_export_draws_what_its_checkpoint_draws(trained: Path, tmp_path: Path
     side = Manifest.read(tmp_path / "export").architecture["image_size"]
     (theirs,) = plans("torch", Model(recipe=recipe, resolution=side, steps=2))
     (ours,) = plans("fp32", Model(recipe=recipe, runtime=str(tmp_path / "export"), resolution=side, steps=2))
-    assert ours.how["precision"] == "openvino fp32" and ours.trained_on is not None
+    assert ours.how["precision"] == "openvino fp32" and near([theirs, ours]) == [ours] and ours.trained_on is not None
     assert {**ours.how, "weights": 0, "precision": 0} == {**theirs.how, "weights": 0, "precision": 0}
     assert ours.load is not None and theirs.load is not None
     prompts, seeds = ["a red boat", "two cats on a sofa"], [3, 4]

@@ -12,6 +12,7 @@ def row(model: str, value: float | None, metric: str = "fid", **changes: Any) ->
         "model": model, "step": None, "metric": metric, "category": None, "value": value, "low": None, "high": None,
         "network": "inception@12", "protocol": "clean", "reference": "photos", "reference_digest": "ab",
         "num_generated": 100, "num_reference": 200, "drawn": "{}", "quick": None, "flags": [], "reason": None,
+        "change": None, "change_low": None, "change_high": None,
     } | changes  # fmt: skip
 
 
@@ -20,19 +21,19 @@ def lines(*rows: dict[str, Any]) -> list[tuple[str, ...]]:
 
 
 def test_a_difference_has_an_arrow_that_points_up_where_it_is_better() -> None:
-    assert lines(row("a", 40.0), row("b", 38.5), row("c", 41.0)) == [
+    changed = {"change": -1.5, "change_low": -2.0, "change_high": -1.0}
+    assert lines(row("a", 40.0), row("b", 38.5, **changed), row("c", 41.0, change=1.0)) == [
         ("a", "40.00", "100 against 200"),
-        ("b", "38.50 ↑1.50", "100 against 200"),
+        ("b", "38.50 ↑1.50 ±0.50", "100 against 200"),
         ("c", "41.00 ↓1.00", "100 against 200"),
     ]
-    assert lines(row("a", 0.25, "clip_score"), row("b", 0.26, "clip_score"))[1][1] == "0.2600 (26.00) ↑0.0100"
+    assert lines(row("b", 0.26, "clip_score", change=0.01))[0][1] == "0.2600 (26.00) ↑0.0100"
 
 
-def test_rows_that_do_not_compare_have_no_difference() -> None:
-    for changes in ({"num_generated": 99}, {"num_reference": 99}):
-        assert lines(row("a", 40.0), row("b", 38.5, **changes))[1][1] == "38.50"
-    for changes in ({"protocol": "pytorch"}, {"reference_digest": "cd"}, {"network": "x"}, {"quick": 10}):
-        assert lines(row("a", 40.0), row("b", 38.5, **changes))[1][1] == "38.50"
+def test_a_change_that_may_be_chance_has_no_arrow_but_its_sign() -> None:
+    may_be_chance = {"change": -1.5, "change_low": -4.0, "change_high": 1.0}
+    assert lines(row("b", 38.5, **may_be_chance))[0][1] == "38.50 ≈-1.50 ±2.50"
+    assert lines(row("b", 38.5, change=0.0, change_low=0.0, change_high=0.0))[0][1] == "38.50 =0.00 ±0.00"
 
 
 def test_a_block_says_what_it_is_and_what_is_missing() -> None:
