@@ -23,6 +23,8 @@ from schemas.recipe import DataRecipe
 NUM_FILES = 20_000
 CORE_GOAL = 15_000
 """Headers per second and core."""
+PILLOW_GOAL = 0.75
+"""Of the rate at which Pillow opens the same files."""
 DATA_JUICER_GOAL, DAFT_GOAL = 10.0, 2.0
 ROUNDS = 3
 PART_ROWS = 1000
@@ -71,14 +73,27 @@ def probe_one_core(folder: Path) -> Iterator[str]:
         (number, str(folder / "photos"), name, None, None, None, None)
         for number, name in enumerate(sorted(path.name for path in (folder / "photos").iterdir()))
     ]
-    best = 0.0
+
+    def ours(row: headers.Listed) -> None:
+        assert headers.header_row(row, 300_000_000)[4] is not None
+
+    def pillow(row: headers.Listed) -> None:
+        with Image.open(f"{row[1]}/{row[2]}") as image:
+            assert image.size
+
+    best = {ours: 0.0, pillow: 0.0}
     for _ in range(ROUNDS):
-        begun = time.process_time()
-        for row in rows:
-            assert headers.header_row(row, 300_000_000)[4] is not None
-        best = max(best, len(rows) / (time.process_time() - begun))
-    verdict = "reached" if best >= CORE_GOAL else "missed"
-    yield f"| header of a local file, 1 core | {best:,.0f} images/s | | | {CORE_GOAL:,}, {verdict} |"
+        for probe in best:
+            begun = time.process_time()
+            for row in rows:
+                probe(row)
+            best[probe] = max(best[probe], len(rows) / (time.process_time() - begun))
+    rate, ratio = best[ours], best[ours] / best[pillow]
+    yield (
+        f"| header of a local file, 1 core | {rate:,.0f} images/s | Pillow's open {best[pillow]:,.0f} images/s | "
+        f"{ratio:.2f} | {CORE_GOAL:,} and {PILLOW_GOAL}, "
+        f"{'reached' if rate >= CORE_GOAL and ratio >= PILLOW_GOAL else 'missed'} |"
+    )
 
 
 def probe_beside_peers(folder: Path) -> Iterator[str]:
