@@ -45,6 +45,7 @@ from engine.runner import LocalRunner, Progress
 from schemas import tables
 from schemas.files import remove_folder
 from schemas.recipe import DataRecipe
+from schemas.strict import DUCKDB_MEMORY
 
 PART_ROWS = 4096
 SHARD_ROWS = 10_000
@@ -367,7 +368,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("rows", type=float)
     parser.add_argument("folder", type=Path, nargs="?", help="where an own folder is made, and removed at the end")
-    parser.add_argument("--memory", nargs="+", default=["4GB"], help="limits of run.duckdb_memory, one after the other")
+    parser.add_argument(
+        "--memory", nargs="+", default=[DUCKDB_MEMORY], help="limits of run.duckdb_memory, one after the other"
+    )
     parser.add_argument("--phases", nargs="+", default=list(PHASES), choices=list(PHASES))
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:

@@ -45,34 +45,33 @@ def connect(
     threads: int | None = None,
     reads: Iterable[str] | None = None,
     check: Callable[[Path], object] = check_footer,
+    held: Held | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """An in-memory connection with a temporary view per table and the ledger; it spills into the dataset folder.
 
     DuckDB compares no checksum of a file, so the files are compared with their seals here.
 
     Args:
-        reads: the tables and views that will be read, None is all of them: no other file is compared, and the views of
-            the other tables are empty.
+        reads: the tables and views that will be read, None is all: no other file is compared, other views are empty.
         check: compares a file; `check_file` compares every byte of it.
+        held: its parts, of a dataset that was looked at; None looks at it.
 
     Raises:
         ValueError: the folder is no dataset, or a file of it is damaged.
     """
-    held = _prepare_reading(dataset, reads, check)
+    held = held or _looked_at(dataset)
+    _check_seals(held, reads, check)
     connection = _database(dataset, memory, threads).cursor()
     connection.execute("SET preserve_insertion_order = true")  # a job may have changed it
     create_views(connection, held, reads, own=True)
     return connection
 
 
-def _prepare_reading(
-    dataset: Dataset, reads: Iterable[str] | None, check: Callable[[Path], object] = check_footer
-) -> Held:
+def _looked_at(dataset: Dataset) -> Held:
     require_dataset(dataset)
     held = dataset.held()
     dataset.refuse_lost_inputs(held)
     mend_catalog(dataset)
-    _check_seals(held, _tables_of(reads) - {*_not_copied(held, reads)}, check)
     return held
 
 
@@ -99,11 +98,12 @@ def sweep_spilled(dataset: Dataset) -> None:
         shutil.rmtree(spilled, ignore_errors=True)
 
 
-def _check_seals(held: Held, names: Iterable[str], check: Callable[[Path], object]) -> None:
+def _check_seals(held: Held, reads: Iterable[str] | None, check: Callable[[Path], object] = check_footer) -> None:
     def checked(path: Path) -> None:
         with explaining_damage(path):
             check(path)
 
+    names = _tables_of(reads) - {*_not_copied(held, reads)}
     tables = (table for name in names for table in (held.extra_captions() if name == _BESIDE else [name]))
     paths, begun = [path for table in tables for path in held.paths(table)], time.perf_counter()
     for _ in of_each(at_hand, paths):
@@ -117,7 +117,8 @@ def _check_seals(held: Held, names: Iterable[str], check: Callable[[Path], objec
 
 def connect_read_only(dataset: Dataset, reads: Iterable[str] | None = None, memory: str = DUCKDB_MEMORY) -> Connection:
     """A connection that sees the dataset and nothing else, and whose settings no query can change; see `connect`."""
-    held = _prepare_reading(dataset, reads)
+    held = _looked_at(dataset)
+    _check_seals(held, reads)
     connection = start(dataset, memory)
     create_views(connection, held, reads)
     roots = [literal(str(dataset.root)), literal(glob_safe(dataset.root))]  # a pattern is checked as it is written

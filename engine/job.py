@@ -126,12 +126,12 @@ class Job:
         """
         if state is State.BEGUN and not redo:
             return
-        knobs, made_by = json.loads(json.dumps(dict(self.knobs))), dataset.record(self.outputs[-1])
+        before = {table: dataset.record(table) for table in self.outputs}
+        knobs, made_by = json.loads(json.dumps(dict(self.knobs))), before[self.outputs[-1]]
         if redo and made_by is not None and made_by.knobs == knobs:  # the user wants it computed all the same
             self.delete(dataset)
-        for table in self.outputs:
-            before = dataset.record(table)
-            shards = None if before is None else before.shards  # those that there are, until others are planned
+        for table, record in before.items():
+            shards = None if record is None else record.shards  # those that there are, until others are planned
             dataset.write_record(table, JobRecord(self.job, knobs, list(self.inputs), shards))
 
     def delete(self, dataset: Dataset) -> None:

@@ -15,7 +15,7 @@ from engine.ahead import of_each
 from engine.dataset import Dataset, count_rows, read_parquet, read_some
 from engine.failed_rows import FailureLimit
 from engine.job import Job, State
-from engine.names import Held
+from engine.names import Held, PartName
 from engine.paid import Paid, paid_folder, settle_all
 from engine.run_log import JobResult
 from engine.runner import Committed, Progress, Task
@@ -44,18 +44,14 @@ class PayingWorker(Protocol):
 class PartFiles(Protocol):
     """Files that a job writes besides its tables, such as tars: an outdated one gives what it holds to the new ones."""
 
-    def prepare(self, dataset: Dataset, held: Held, redo: bool) -> None:
-        """Move outdated parts and their files to where they are copied from, and those that hold again back.
-
-        Args:
-            redo: every part is outdated.
-        """
+    def release(self, dataset: Dataset, held: Held, names: Collection[PartName]) -> None:
+        """Delete parts that are to be computed anew, once it is noted what can be copied from their files."""
 
     def are_waiting(self, dataset: Dataset) -> bool:
         """Whether files wait to be copied from."""
 
     def delete_outdated(self, dataset: Dataset) -> None:
-        """Delete what was moved, once the table is whole."""
+        """Delete these files and those of parts that are no more, once the table is whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +98,8 @@ class MapJob(Job):
 
     def delete(self, dataset: Dataset) -> None:
         if self.files is not None:
-            self.files.prepare(dataset, dataset.held(), redo=True)
+            held = dataset.held()
+            self.files.release(dataset, held, held.listed(self.outputs[0]))
         super().delete(dataset)
         if self.pays:
             for table in self.outputs:
@@ -122,7 +119,9 @@ class MapJob(Job):
         if self.failures is not None and (again or not goes_on):
             self.failures.begin(dataset, table)
         if self.files is not None:
-            self.files.prepare(dataset, dataset.held(), redo=False)
+            held = dataset.held()
+            stay = held.holding(table)
+            self.files.release(dataset, held, [name for name in held.listed(table) if stay.get(name.number) != name])
 
     def tasks(self, held: Held, numbers: Collection[int]) -> list[Task]:
         """Parts to compute, each with the files that it is computed from.

@@ -50,7 +50,11 @@ class PartName(NamedTuple):
 
 def names_in(folder: Path) -> list[PartName]:
     """The parts in a folder, by number."""
-    return sorted(name for name in map(PartName.parse, files.entries_in(folder)) if name is not None)
+    return _parts_of(files.entries_in(folder))
+
+
+def _parts_of(names: Iterable[str]) -> list[PartName]:
+    return sorted(name for name in map(PartName.parse, names) if name is not None)
 
 
 def made_from(job: str, knobs: Mapping[str, Any]) -> Callable[[Iterable[str]], str]:
@@ -110,15 +114,34 @@ class Held:
 
     @cached_property
     def _etags(self) -> dict[str, str]:
-        """The etags of the records, of a dataset in a store: one request in the place of one for each of them."""
-        store, folder = self.dataset.store, "tables/.records/"
-        found = store.below(folder[:-1]) if store is not None else ()
-        return {each.key.removeprefix(folder): each.etag or secrets.token_hex(8) for each in found}
+        """The etags of the records, of a dataset in a store."""
+        folders = {
+            folder: names for folder, names in (self._below or {}).items() if f"{folder}/".startswith(".records/")
+        }
+        return {
+            f"{folder}/{name}".removeprefix(".records/"): etag or secrets.token_hex(8)
+            for folder, names in folders.items()
+            for name, etag in names.items()
+        }
+
+    @cached_property
+    def _below(self) -> Mapping[str, Mapping[str, str | None]] | None:
+        """See `schemas.files.Kept.tree`, of the tables of a dataset in a store: one listing in the place of one for
+        each of them."""
+        keeper = files.kept(self.dataset.tables)
+        return None if keeper is None else keeper.tree(self.dataset.tables)
+
+    def _entries(self, folder: str) -> Iterable[str]:
+        """The names of the files and folders in a folder of the tables."""
+        if self._below is None:
+            return files.entries_in(self.dataset.tables / folder)
+        inside = (name[len(folder) + 1 :].partition("/")[0] for name in self._below if name.startswith(f"{folder}/"))
+        return {*self._below.get(folder, ()), *inside}
 
     def listed(self, table: str) -> list[PartName]:
         """Every part of a table that is on the disk, by number."""
         if table not in self._listed:
-            self._listed[table] = names_in(self.dataset.folder(table))
+            self._listed[table] = _parts_of(self._entries(table))
         return self._listed[table]
 
     def holding(self, table: str) -> dict[int, PartName]:
@@ -189,10 +212,10 @@ class Held:
 
     def extra_captions(self) -> list[str]:
         """The tables `captions_beside/<captioner>` that have a part or a record, by name."""
-        beside = self.dataset.folder(BESIDE.rstrip("/"))
-        records = files.find_files(self.dataset.record_path(BESIDE + "x").parent, "[!.]*.json")
-        folders = (name for name in files.entries_in(beside) if name[0] != "." and names_in(beside / name))
-        return sorted(BESIDE + name for name in {*folders, *(path.stem for path in records)})
+        beside = BESIDE.rstrip("/")
+        records = (name.removesuffix(".json") for name in self._entries(f".records/{beside}") if name.endswith(".json"))
+        folders = (name for name in self._entries(beside) if self.listed(BESIDE + name))
+        return sorted(BESIDE + name for name in {*folders, *records} if name[0] != ".")
 
     def tables(self) -> list[str]:
         """Every table: those of the contract, written or not, then those of further captioners."""

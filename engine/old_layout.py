@@ -92,7 +92,6 @@ def rename_old_layout(dataset: Dataset) -> None:
     for table in records:
         if is_captions(table):
             _keep_paid(dataset, held, table)
-    _keep_previous_shards(dataset)
     for table in sorted(records, key=lambda table: table == "listing"):
         failed = _failed(dataset, table)
         planned = shards if table == "shard_plan" else None
@@ -197,12 +196,3 @@ def _failed(dataset: Dataset, table: str) -> list[int] | None:
         note = json.loads((dataset.root / ".paid" / table / "failed.json").read_text(encoding="utf-8"))
         return [int(note["num_failed"]), int(note["num_asked"])]
     return None
-
-
-def _keep_previous_shards(dataset: Dataset) -> None:
-    """Put the parts of `samples` that wait to the tars that they name."""
-    for path in (dataset.tables / ".previous" / "samples").glob("part-*.parquet"):
-        name = PartName(int(path.stem.removeprefix("part-")), NOTHING, _content(path))
-        target = dataset.shards / ".previous" / name.file
-        target.parent.mkdir(exist_ok=True, parents=True)
-        path.rename(target)

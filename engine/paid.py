@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from engine.dataset import Dataset, as_stored, commit_table, content_digest, read_parquet, schema_of
 from engine.names import DIGITS
-from schemas.files import entries_in, find_files, is_folder, remove_folder
+from schemas.files import entries_in, find_files, remove_folder
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +42,13 @@ class Paid:
 
     def files(self) -> list[Path]:
         """The files of the earlier rows, then those of the noted ones."""
-        earlier = find_files(self.folder, f"part-{self.number:05d}.*.parquet")
-        return [*earlier, *find_files(self.batches, "[!.]*.parquet")]
+        return [*self._earlier_files(), *self._noted_files()]
+
+    def _earlier_files(self) -> list[Path]:
+        return find_files(self.folder, f"part-{self.number:05d}.*.parquet")
+
+    def _noted_files(self) -> list[Path]:
+        return find_files(self.batches, "[!.]*.parquet")
 
     def earlier(self) -> pa.Table:
         """The rows of parts that were whole once.
@@ -51,14 +56,14 @@ class Paid:
         Raises:
             ValueError: a file is damaged.
         """
-        return self._rows([read_parquet(path) for path in self.files() if path.parent == self.folder])
+        return self._rows([read_parquet(path) for path in self._earlier_files()])
 
     def noted(self) -> pa.Table:
         """The rows noted since. A batch that is damaged counts as not written."""
         found = []
-        for path in self.files():
+        for path in self._noted_files():
             try:
-                found += [read_parquet(path)] if path.parent == self.batches else []
+                found.append(read_parquet(path))
             except ValueError as error:
                 log.warning("%s: its rows are computed again", error)
         return self._rows(found)
@@ -81,9 +86,8 @@ class Paid:
 
     def settle(self) -> None:
         """Put the noted rows among the earlier ones, once their part is committed."""
-        if is_folder(self.batches):
-            self.keep(self.noted())
-            remove_folder(self.batches)
+        self.keep(self.noted())
+        remove_folder(self.batches)
 
     def _rows(self, found: list[pa.Table]) -> pa.Table:
         return pa.concat_tables([schema_of(self.table).empty_table(), *(as_stored(self.table, rows) for rows in found)])

@@ -68,7 +68,7 @@ class ReduceJob(Job):
             raise ValueError(f"{self.job}: parts of {lacking[0]} are missing; run sigma build again")
         digest = self.expected(held)[0]
         assert digest is not None, "all inputs are whole"
-        connecting = catalog.connect(dataset, memory, reads=self.inputs, check=check_file)
+        connecting = catalog.connect(dataset, memory, reads=self.inputs, check=check_file, held=held)
         with connecting as connection, explaining_memory(self.job, memory, dataset):
             try:
                 sql, size = self.query(connection), row_group_rows(table)

@@ -63,16 +63,16 @@ def run_steps(
             if state is State.DONE and not force:
                 ended(step, None)
                 continue
-            before = dataset.record(step.outputs[-1])
+            before = held.record(step.outputs[-1])
             step.prepare(dataset, state, force)
-            if isinstance(step, MapJob):
-                flowing.append((step, force or dataset.record(step.outputs[-1]) != before))
-            else:
+            if not isinstance(step, MapJob):
                 observer.begin(step.job, 0)
                 begun = time.perf_counter()
                 result = step.run(dataset, memory)
                 ended(step, replace(result, seconds=round(time.perf_counter() - begun, 3)))
             held = dataset.held()
+            if isinstance(step, MapJob):
+                flowing.append((step, force or held.record(step.outputs[-1]) != before))
         if flowing:
             Flow(dataset, flowing, observer, ended).run(runner)
             held = dataset.held()

@@ -4,6 +4,7 @@ that keeps a second process away from a folder of such files."""
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import socket
 from collections.abc import Callable, Iterator
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import IO
 
 from schemas.files import aside_of, kept, make_folder
+
+SYNCED_BYTES = 1 << 26
+"""After so many bytes of a file that is digested it is seen to that they are on the disk."""
 
 
 @contextmanager
@@ -44,6 +48,30 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
 def write_bytes(path: Path, data: bytes) -> None:
     with atomic_write(path) as file:
         file.write(data)
+
+
+class Digested:
+    """A new file that is only written to, from its beginning, and its sha256. What was written goes to the disk
+    meanwhile: at its end nobody waits until a GB was read again and is there."""
+
+    def __init__(self, file: IO[bytes], path: Path) -> None:
+        """Take a file that gets its name, `path`, from `atomic_write`."""
+        self._file, self._unsynced, self._is_on_disk = file, 0, kept(path) is None
+        self.digest = hashlib.sha256()
+
+    def write(self, data: bytes) -> None:
+        """Write further bytes."""
+        self._file.write(data)
+        self.digest.update(data)
+        self._unsynced += len(data)
+        if self._unsynced >= SYNCED_BYTES and self._is_on_disk:
+            self._file.flush()
+            os.fdatasync(self._file.fileno())
+            self._unsynced = 0
+
+    def tell(self) -> int:
+        """How many bytes were written."""
+        return self._file.tell()
 
 
 @contextmanager

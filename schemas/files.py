@@ -4,7 +4,6 @@ whoever computes with paths need not know where a dataset is kept; `engine.place
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import secrets
@@ -32,8 +31,8 @@ def aside_of(path: Path) -> Path:
 class Kept(Protocol):
     """What keeps the files below a mount point: each method takes paths below it."""
 
-    def open(self, path: Path) -> IO[bytes]:
-        """See `open_file`."""
+    def open(self, path: Path, whole: bool = False) -> IO[bytes]:
+        """See `open_file`; all of it is read in one request where that is wanted."""
 
     def read(self, path: Path) -> bytes:
         """See `read_file`."""
@@ -50,6 +49,9 @@ class Kept(Protocol):
     def names(self, folder: Path) -> tuple[list[str], Iterable[str]]:
         """The names of the folders and of the files directly in a folder."""
 
+    def tree(self, folder: Path) -> dict[str, dict[str, str | None]]:
+        """The names of all files below a folder and their etags, by the paths of the folders that they are in."""
+
     def is_folder(self, path: Path) -> bool:
         """See `is_folder`."""
 
@@ -65,8 +67,8 @@ class Kept(Protocol):
     def delete(self, paths: Iterable[Path]) -> None:
         """See `delete_file`."""
 
-    def move(self, path: Path, target: Path) -> None:
-        """See `move_file`."""
+    def copy(self, path: Path, target: Path) -> None:
+        """See `copy_file`."""
 
 
 KEEPERS: list[Kept] = []
@@ -138,9 +140,9 @@ def parquet_source(path: Path, whole: bool = False) -> Iterator[Path | IO[bytes]
     if keeper is None:
         yield path
         return
-    with keeper.open(path) as file:
+    with keeper.open(path, whole) as file:
         name = getattr(file, "name", None)
-        yield Path(name) if isinstance(name, str) else io.BytesIO(file.read()) if whole else file
+        yield Path(name) if isinstance(name, str) else file
 
 
 def read_file(path: Path) -> bytes:
@@ -252,14 +254,21 @@ def remove_folder(folder: Path) -> None:
         shutil.rmtree(folder.rename(aside_of(folder)), ignore_errors=True)
 
 
-def move_file(path: Path, target: Path) -> None:
-    """Give a file another name in the same dataset; a kill may leave an object under both names."""
+def copy_file(path: Path, target: Path) -> None:
+    """Give a file a second name in the same dataset; where a disk has no such names, that of a copy."""
     keeper = kept(path)
     if keeper is not None:
-        keeper.move(path, target)
-    else:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        path.rename(target)
+        keeper.copy(path, target)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        target.hardlink_to(path)
+    except OSError:
+        aside = aside_of(target)
+        shutil.copyfile(path, aside)
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
+        aside.rename(target)
 
 
 def sweep_folder(folder: Path) -> None:

@@ -19,7 +19,7 @@ from schemas.locations import for_datasets, public_url
 DUMPER, _LOADER = getattr(yaml, "CSafeDumper", yaml.SafeDumper), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Those written in C, where PyYAML was built with them: they are ten times as fast."""
 
-DUCKDB_MEMORY = "4GB"
+DUCKDB_MEMORY = "1.25GB"
 """What DuckDB may take unless the recipe of the dataset says otherwise."""
 
 Positive = Annotated[int, Field(gt=0, lt=2**31)]

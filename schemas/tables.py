@@ -364,6 +364,7 @@ SAMPLES = _table(
     reason=text("ShardError; null where the shard holds the sample"),
     **_DETAIL,
     content=text("digest of its picture and captions; null in shards that older versions wrote"),
+    shard_sha256=text("of the tar that it was packed into; null in shards that older versions wrote"),
 )
 
 MEANINGS["raw_offers"] = {
@@ -580,7 +581,7 @@ ADDED = {
     "images": ("colour", "metadata_left_out", "other_captions"),
     "listing": ("reason", "detail", "other_captions"),
     "results": ("change", "change_low", "change_high"),
-    "samples": ("content",),
+    "samples": ("content", "shard_sha256"),
     "screens": ("text_area", "faces", "face_area"),
     "selection": ("inherited_caption", "inherited_from", "inherited_from_row"),
     "shard_plan": ("raw_caption_from", "further_captioners", "further_captions", "other_captions"),

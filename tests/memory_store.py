@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,25 @@ URL = "s3://bucket/ds"
 
 _NOWHERE = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
 """For clients that do not know of the store in memory."""
+
+
+REQUESTS = ("put", "get", "get_ranges", "head", "list", "list_with_delimiter", "delete", "copy")
+
+
+@contextmanager
+def counted_requests() -> Iterator[Counter[str]]:
+    """The requests sent inside by kind, but for the beats of a lease; one deletes up to a thousand objects."""
+    counts = Counter[str]()
+
+    def counting(kind: str, send: Callable[..., Any]) -> Callable[..., Any]:
+        def sent(*arguments: Any, **named: Any) -> Any:
+            counts[kind] += "mode" not in named
+            return send(*arguments, **named)
+
+        return sent
+
+    with patch.multiple(obstore, **{kind: counting(kind, getattr(obstore, kind)) for kind in REQUESTS}):
+        yield counts
 
 
 class Memory:

@@ -26,7 +26,7 @@ from schemas.sources import UrlSource
 from tests.building import build, computed, put, recipe, rows, table_of, write_pictures
 from tests.dying import Died
 from tests.engine.flowing import listed
-from tests.memory_store import URL, Memory
+from tests.memory_store import URL, Memory, counted_requests
 from tests.storing import Store as Server
 from tests.trees import content, sigma, start_sigma
 from viewer.cards import proxies
@@ -118,6 +118,16 @@ def built(quick_leases: None, whole: dict[str, bytes], tmp_path_factory: pytest.
 
 def stored(photos: Path, out: str = URL, **sections: Any) -> DataRecipe:
     return recipe(photos, Path("x"), **sections).model_copy(update={"out": out})
+
+
+def test_a_build_sends_few_requests_and_one_with_nothing_to_do_fewer(memory: Memory, photos: Path) -> None:
+    with counted_requests() as first:
+        build(stored(photos))
+    with counted_requests() as again:
+        build(stored(photos))
+    reads = ("get", "get_ranges", "head", "list", "list_with_delimiter")
+    assert first["put"] <= 74 and sum(first[kind] for kind in reads) <= 115, first
+    assert again.total() <= 50, again
 
 
 @pytest.mark.parametrize("place", [0, 3, 24, 45])

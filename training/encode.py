@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import time
 import zlib
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +18,7 @@ import pyarrow.parquet as pq
 
 from engine.dataset import Dataset
 from engine.runner import Committed, LazyRunner, Progress, Runner, Task
-from schemas.commit import atomic_write, write_bytes
+from schemas.commit import Digested, atomic_write, write_bytes
 from schemas.features import (
     CUT_COLUMN,
     MADE_BY_KEY,
@@ -49,9 +48,6 @@ from training.data.stored import as_stored
 from training.encoders.make import codec_for, text_encoder_for
 from training.features import FeatureSet, index_digest, latents_set, refuse_other, text_set
 from training.shard_encoders import Encoded, LatentsEncoder, ShardEncoder, TextFeaturesEncoder
-
-SYNCED_BYTES = 1 << 26
-"""After so many bytes of a tar it is seen to that they are on the disk."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +99,7 @@ class EncodeJob:
         reader = ShardReader(images, rows, cut_of(self.recipe))
         try:
             with atomic_write(tar) as opened:
-                file = Digested(opened)
+                file = Digested(opened, tar)
                 places = list(self._write(file, rows["image_id"].to_pylist(), encoder(reader, rows), progress))
                 file.write(END_OF_ARCHIVE)
                 self._commit_places(file, tar, places, rows)
@@ -160,27 +156,6 @@ class EncodeJob:
             SOURCE_KEY: rows_digest(rows).encode(),
             TAR_BYTES_KEY: str(num_bytes).encode(),
         }
-
-
-class Digested:
-    """A new file that is only written to, from its beginning, and its sha256. What was written goes to the disk
-    meanwhile: at its end no GPU waits until a GB was read again and is there."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self._unsynced = file, 0
-        self.digest = hashlib.sha256()
-
-    def write(self, data: bytes) -> None:
-        self._file.write(data)
-        self.digest.update(data)
-        self._unsynced += len(data)
-        if self._unsynced >= SYNCED_BYTES:
-            self._file.flush()
-            os.fdatasync(self._file.fileno())
-            self._unsynced = 0
-
-    def tell(self) -> int:
-        return self._file.tell()
 
 
 def rows_digest(rows: pa.Table) -> str:

@@ -12,16 +12,18 @@ from typing import IO, Any
 import pyarrow as pa
 
 from curation.shards.dataset_card import CARD_FILE
-from curation.shards.files import WIDS_FILE
-from curation.shards.writer import PackedImage, card_of, index_is_current, index_rows, metadata_of, wids_index
+from curation.shards.files import WIDS_FILE, in_index
+from curation.shards.writer import PackedImage, card_of, index_is_current, metadata_of, wids_index
 from engine.ahead import ahead
-from engine.dataset import Dataset, read_some
+from engine.dataset import Dataset, read_parquet, read_some
 from engine.names import Held
 from schemas import shard
 from schemas.files import is_file, open_file, read_file, size_of
-from schemas.tables import SHARDS_PER_PART
+from schemas.tables import SHARDS_PER_PART, with_added
 
 Row = Mapping[str, Any]
+
+_MEMBERS = ("image", "txt", "json")
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,9 @@ def check_shards(
     def check(name: str) -> CheckedShard:
         rows = index.slice(begins[name], counts[name]).to_pylist()
         number = numbers.get(name)
-        problem, num_unchecked = _shard_problem(dataset.shards / name, rows, _plan(held, number))
+        problem, num_unchecked, digest = _shard_problem(dataset.shards / name, rows, _plan(held, number))
         if problem is None and number in held.parts("samples"):
-            problem = _differs_from_samples(held.path("samples", number), rows)
+            problem = _differs_from_samples(held.path("samples", number), rows, digest)
         progress(len(rows))
         return CheckedShard(name, problem, number, num_unchecked)
 
@@ -87,35 +89,50 @@ def _plan(held: Held, number: int | None) -> dict[str, Row]:
     return {row["image_id"]: row for row in plan.to_pylist()}
 
 
-def _differs_from_samples(path: Path, rows: list[dict[str, Any]]) -> str | None:
+def _differs_from_samples(path: Path, rows: list[dict[str, Any]], digest: str) -> str | None:
     try:
-        samples = index_rows(path)
+        samples = with_added("samples", read_parquet(path))
     except ValueError:
         return None  # a finding of its own
-    return None if samples.to_pylist() == rows else "lies otherwise in index.parquet than in the table samples"
+    if {*samples["shard_sha256"].drop_null().to_pylist()} - {digest}:
+        return "is another tar than the table samples names"
+    is_same = in_index(samples).to_pylist() == rows
+    return None if is_same else "lies otherwise in index.parquet than in the table samples"
 
 
-def _shard_problem(path: Path, rows: list[dict[str, Any]], plan: Mapping[str, Row]) -> tuple[str | None, int]:
+class _Reading:
+    """A tar that is read from its beginning to its end, and the sha256 of what was read."""
+
+    def __init__(self, tar: IO[bytes]) -> None:
+        self._tar, self.digest = tar, hashlib.sha256()
+        self.seek = tar.seek
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._tar.read(size)
+        self.digest.update(data)
+        return data
+
+
+def _shard_problem(path: Path, rows: list[dict[str, Any]], plan: Mapping[str, Row]) -> tuple[str | None, int, str]:
     """Compare every member's header with the index, the json member's own id with the key, the image's bytes with
-    their sha256, and both texts with the plan. Returns the first problem and the number of images without sha256."""
+    their sha256, and both texts with the plan. Returns the first problem, the number of images without sha256, and the
+    sha256 of a tar without a problem."""
     num_unchecked = 0
     if not is_file(path):
-        return "missing", 0
-    with open_file(path) as tar:
+        return "missing", 0, ""
+    with open_file(path) as file:
+        tar = _Reading(file)
         for row in rows:
             problem, is_checked = _sample_problem(tar, row, plan.get(row["image_id"]))
             num_unchecked += not is_checked
             if problem:
-                return problem, num_unchecked
-        end = max(
-            row[f"{member}_offset"] + row[f"{member}_size"] for row in rows for member in ("image", "txt", "json")
-        )
+                return problem, num_unchecked, ""
+        end = max(row[f"{member}_offset"] + row[f"{member}_size"] for row in rows for member in _MEMBERS)
+        end += shard.padding(end)
         tar.seek(end)
-        rest = bytes(shard.padding(end)) + shard.END_OF_ARCHIVE
-        if tar.read() != rest:
-            size = size_of(path)
-            return _wrong_end(size, end + len(rest)), num_unchecked
-    return None, num_unchecked
+        if tar.read() != shard.END_OF_ARCHIVE:
+            return _wrong_end(size_of(path), end + len(shard.END_OF_ARCHIVE)), num_unchecked, ""
+    return None, num_unchecked, tar.digest.hexdigest()
 
 
 def _wrong_end(size: int, expected: int) -> str:
@@ -124,10 +141,10 @@ def _wrong_end(size: int, expected: int) -> str:
     return "is cut short" if size < expected else "holds more than the index says"
 
 
-def _sample_problem(tar: IO[bytes], row: Row, planned: Row | None) -> tuple[str | None, bool]:
+def _sample_problem(tar: _Reading, row: Row, planned: Row | None) -> tuple[str | None, bool]:
     """The first problem of a sample, and whether its image could be checked."""
     key, found = row["key"], {}
-    for member in ("image", "txt", "json"):
+    for member in sorted(_MEMBERS, key=lambda member: row[f"{member}_offset"]):
         name = f"{key}.{row['image_ext'] if member == 'image' else member}"
         tar.seek(row[f"{member}_offset"] - shard.BLOCK)
         if tar.read(shard.BLOCK) != shard.member_header(name, row[f"{member}_size"]):

@@ -1,33 +1,35 @@
-"""The tars of a dataset as files of the shard job: they move together with the rows of `samples` that name them, and
-the pictures in outdated ones are copied into the new ones."""
+"""The tars of a dataset as files of the shard job: a tar is one write over its name, and its pictures are copied from
+those that were there before."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, NamedTuple, Self
 
 import duckdb
 import pyarrow as pa
 
 from curation.shards.rewriter import members_of
+from engine.ahead import of_each
 from engine.dataset import Dataset, read_parquet, read_some
 from engine.duck import read_parts, stream
-from engine.names import NOTHING, Held, names_in
+from engine.names import Held, PartName
 from engine.reduce_job import commit_batches
 from schemas import shard_index
-from schemas.files import delete_file, find_files, is_file, is_folder, move_file, remove_folder
-from schemas.tables import SAMPLES
+from schemas.files import copy_file, delete_file, find_files, is_file, is_folder, open_file, remove_folder
+from schemas.lru import Lru
+from schemas.tables import SAMPLES, with_added
 
 WIDS_FILE = "wids.json"
 
 PREVIOUS_SHARDS = ".previous"
-"""Folder in `shards/` where outdated tars wait until the new ones are whole, with the parts of `samples` that name
-them."""
+"""Folder in `shards/` of what pictures are copied from until all shards are whole: the tars that others have replaced,
+and the place of every picture."""
 
-PLACES_FILE = "places.parquet"
-"""In that folder: which of their samples belong to which shard of the plan."""
+PICTURES_FILE = "pictures.parquet"
+"""In that folder: where the pictures of the shards are that no longer hold, and to which planned shard each belongs."""
 
 
 class OldSample(NamedTuple):
@@ -45,95 +47,88 @@ class OldSample(NamedTuple):
 
 _OLD = pa.schema([SAMPLES.field(name) for name in OldSample._fields if name != "image_id"])
 _SCHEMA = pa.schema([pa.field("image_id", pa.string()), *_OLD])
-_PLACES = pa.schema([pa.field("shard_id", pa.int32()), *_SCHEMA])
+_PICTURES = pa.schema([pa.field("shard_id", pa.int32()), *_SCHEMA])
+_NO_SHARD = -1
+"""In place of the number of a shard: of a picture that is in no plan."""
 _ROW_GROUP_ROWS = 4096
+_MOST_OPEN = 16
 
 
 class ShardFiles:
-    """The `engine.map_job.PartFiles` of the shard job. A tar is never overwritten by another.
+    """The `engine.map_job.PartFiles` of the shard job.
 
-    Outdated tars wait in `shards/.previous`, with the parts of `samples` that say what they hold. The rows go before
-    their tar and come back after it, so that no row is left without one.
+    A tar that is written over another gives it a second name in `shards/.previous` first. A name that is taken there
+    stays as it is: that tar was whole when a run began that did not end. Rows that no longer hold are deleted before a
+    tar changes, and the places of their pictures are written down before that.
     """
 
     def delete_index(self, dataset: Dataset) -> None:
         """Delete the index of the shards, before a shard changes. While there is one the shards are whole, and what is
-        left of outdated ones goes first."""
+        left of previous ones goes first."""
         if is_file(dataset.shards / shard_index.INDEX_FILE):
-            self.delete_outdated(dataset)
+            remove_folder(dataset.shards / PREVIOUS_SHARDS)
         for name in (shard_index.INDEX_FILE, WIDS_FILE):
             delete_file(dataset.shards / name)
-
-    def delete_outdated(self, dataset: Dataset) -> None:
-        """Delete the tars that wait."""
-        remove_folder(dataset.shards / PREVIOUS_SHARDS)
 
     def are_waiting(self, dataset: Dataset) -> bool:
         """See `PartFiles.are_waiting`."""
         return is_folder(dataset.shards / PREVIOUS_SHARDS)
 
-    def prepare(self, dataset: Dataset, held: Held, redo: bool) -> None:
-        """See `PartFiles.prepare`. What waits already was whole when the run began that did not end, so that shards of
-        that run never take its place."""
-        aside, folder = dataset.shards / PREVIOUS_SHARDS, dataset.folder("samples")
-        is_whole = held.is_whole("samples") and not held.outdated("samples")
-        if not redo and is_whole and not is_folder(aside):  # while a tar waits, a kill may have left it in both places
+    def delete_outdated(self, dataset: Dataset) -> None:
+        """Delete the tars that are in no plan, and those that were replaced."""
+        if self.are_waiting(dataset):
+            planned = {*_planned(dataset.held()).values()}
+            for path in find_files(dataset.shards, "*/*.tar"):
+                if str(path.relative_to(dataset.shards)) not in planned:
+                    delete_file(path)
+            remove_folder(dataset.shards / PREVIOUS_SHARDS)
+
+    def release(self, dataset: Dataset, held: Held, names: Collection[PartName]) -> None:
+        """See `PartFiles.release`."""
+        if not names and held.is_whole("samples") and not self.are_waiting(dataset):
             return
-        self.delete_index(dataset)
-        stay = {} if redo else held.parts("samples")
-        waiting = {name.number for name in names_in(aside)}
-        for name in held.listed("samples"):
-            if stay.get(name.number) == name:
-                continue
-            if name.number in waiting or any(is_file(aside / shard) for shard in _shards_of(folder / name.file)):
-                delete_file(folder / name.file)
-            else:
-                never = name._replace(made_from=NOTHING) if redo else name
-                move_file(folder / name.file, aside / never.file)
-        planned = {} if redo else _planned(held)
-        staying = {planned.get(number) for number in stay}
-        for path in find_files(dataset.shards, "*/*.tar"):
-            tar = path.relative_to(dataset.shards)
-            if str(tar) in staying:
-                continue
-            if is_file(aside / tar):
-                delete_file(path)
-            else:
-                move_file(path, aside / tar)
-        if not redo and is_folder(aside):
-            self._take_back(dataset, held)
-            self._write_places(dataset, held)
-
-    def _take_back(self, dataset: Dataset, held: Held) -> None:
-        """Move the parts that wait and hold again back to their place, their tars first."""
-        aside, digests = dataset.shards / PREVIOUS_SHARDS, held.expected_on_record("samples") or []
-        for name in names_in(aside):
-            if name.number < len(digests) and name.made_from == digests[name.number]:
-                shards = _shards_of(aside / name.file)
-                if all(_take_back(dataset, shard) for shard in shards):
-                    move_file(aside / name.file, dataset.folder("samples") / name.file)
-
-    def _write_places(self, dataset: Dataset, held: Held) -> None:
-        """Write down which samples of the tars that wait belong to which shard of the plan."""
-        aside, found = dataset.shards / PREVIOUS_SHARDS, list[Path]()
-        nameless = {str(path.relative_to(aside)) for path in find_files(aside, "*/*.tar")}
-        for name in names_in(aside):
-            with suppress(ValueError):  # a damaged part: its tar says itself what it holds
-                nameless -= set(read_parquet(aside / name.file, ["shard"])["shard"].drop_null().to_pylist())
-                found.append(aside / name.file)
-        rows = (sample._asdict() for shard in sorted(nameless) for sample in _samples_of(aside, shard))
-        columns = ", ".join(_SCHEMA.names)
+        there = {str(path.relative_to(dataset.shards)) for path in find_files(dataset.shards)}
+        if {shard_index.INDEX_FILE, WIDS_FILE} & there:
+            self.delete_index(dataset)
+            there = there if shard_index.INDEX_FILE not in there else {name for name in there if name[0] != "."}
+        folder, pictures = dataset.folder("samples"), dataset.shards / PREVIOUS_SHARDS / PICTURES_FILE
+        stay = [number for number, name in held.holding("samples").items() if name not in names]
+        planned = _planned(held) if stay else {}
+        known = {planned.get(number) for number in stay}
+        sources = [pictures] if f"{PREVIOUS_SHARDS}/{PICTURES_FILE}" in there else []
         with duckdb.connect() as connection:
-            connection.register("nameless", pa.Table.from_pylist(list(rows), schema=_SCHEMA))
-            known = f"UNION ALL SELECT {columns} FROM {read_parts(found)} WHERE shard IS NOT NULL" if found else ""
-            sql = (
-                f"SELECT shard_id::INTEGER AS shard_id, {columns.replace('shard,', 'old.shard AS shard,')} "
-                f"FROM (FROM nameless {known}) AS old "
-                f"JOIN (SELECT shard_id, image_id FROM {read_parts(held.paths('shard_plan'))}) USING (image_id) "
-                "ORDER BY shard_id, image_id"
-            )
-            batches = stream(connection, sql, _ROW_GROUP_ROWS)
-            commit_batches(aside / PLACES_FILE, batches, _PLACES, {}, _ROW_GROUP_ROWS)
+            if sources:
+                sql = f"SELECT DISTINCT shard FROM {read_parts(sources)}"
+                known |= {shard for (shard,) in connection.execute(sql).fetchall()}
+            paths = [folder / name.file for name in names]
+            for path, shards in zip(paths, of_each(_shards_of, paths), strict=True):
+                if not known & shards:  # else that tar was whole before a run that wrote it again and did not end
+                    sources += [path] if shards else []
+                    known |= shards
+            tars = {name.removeprefix(f"{PREVIOUS_SHARDS}/") for name in there if name.endswith(".tar") and "/" in name}
+            if sources or tars - known:
+                nameless = (sample for tar in sorted(tars - known) for sample in _samples_of(dataset, tar))
+                table = pa.Table.from_pylist([sample._asdict() for sample in nameless], schema=_SCHEMA)
+                connection.register("nameless", table)
+                query = stream(connection, _where_pictures_are(sources, held.paths("shard_plan")), _ROW_GROUP_ROWS)
+                commit_batches(pictures, query, _PICTURES, {}, _ROW_GROUP_ROWS)
+        for path in paths:
+            delete_file(path)
+
+
+def _where_pictures_are(sources: list[Path], plan: list[Path]) -> str:
+    """The SELECT of the rows of some files and of the table `nameless`, by the planned shard that each belongs to."""
+    columns = ", ".join(_SCHEMA.names)
+    known = [f"SELECT {columns} FROM {read_parts([path])} WHERE shard IS NOT NULL" for path in sources[:1]]
+    if sources[1:]:
+        known.append(f"SELECT {columns} FROM {read_parts(sources[1:])} WHERE shard IS NOT NULL")
+    planned = read_parts(plan) if plan else "(SELECT NULL::INTEGER AS shard_id, NULL::VARCHAR AS image_id LIMIT 0)"
+    return (
+        f"SELECT coalesce(shard_id, {_NO_SHARD})::INTEGER AS shard_id, "
+        f"{columns.replace('shard,', 'old.shard AS shard,')} "
+        f"FROM ({' UNION ALL '.join([*known, 'FROM nameless'])}) AS old "
+        f"LEFT JOIN (SELECT shard_id, image_id FROM {planned}) USING (image_id) ORDER BY ALL"
+    )
 
 
 def _planned(held: Held) -> dict[int, str]:
@@ -143,52 +138,18 @@ def _planned(held: Held) -> dict[int, str]:
         return dict(connection.execute(sql).fetchall())
 
 
-def _shards_of(part: Path) -> list[str]:
+def _shards_of(part: Path) -> set[str | None]:
     """The tars that a part of `samples` names; none where it is damaged."""
     with suppress(ValueError):
-        shards: list[str] = read_parquet(part, ["shard"])["shard"].drop_null().unique().to_pylist()
-        return shards
-    return []
+        return {*read_parquet(part, ["shard"])["shard"].drop_null().unique().to_pylist()}
+    return set()
 
 
-def old_samples(dataset: Dataset, shard: str, number: int) -> dict[str, OldSample]:
-    """image_id -> where the picture of a sample of a planned shard is stored: in a tar that waits, or in the very tar
-    that is written again.
-
-    Args:
-        shard: the tar's name in the plan.
-        number: the shard's number in the plan.
-
-    Raises:
-        ValueError: what says where the pictures are is damaged; the next build writes it anew.
-    """
-    places, found = dataset.shards / PREVIOUS_SHARDS / PLACES_FILE, list[OldSample]()
-    if is_file(places):
-        rows = read_some(places, "shard_id", [number]).to_pylist()
-        found += [_old(row, f"{PREVIOUS_SHARDS}/{row['shard']}") for row in rows]
-    if is_file(dataset.shards / shard):
-        found += _samples_in_place(dataset, shard, number)
-    return {sample.image_id: sample for sample in found}
-
-
-def _samples_in_place(dataset: Dataset, shard: str, number: int) -> Iterator[OldSample]:
-    """From the table or, where it has no such rows or they are damaged, from the headers of the tar."""
-    try:
-        rows = dataset.read_part("samples", number, _SCHEMA.names).to_pylist()
-    except ValueError:
-        rows = []
-    named = [_old(row, shard) for row in rows if row["shard"] == shard]
-    yield from named or _samples_of(dataset.shards, shard)
-
-
-def _old(row: Mapping[str, Any], shard: str) -> OldSample:
-    return OldSample(**{name: row[name] for name in OldSample._fields} | {"shard": shard})
-
-
-def _samples_of(folder: Path, shard: str) -> Iterator[OldSample]:
+def _samples_of(dataset: Dataset, shard: str) -> Iterator[OldSample]:
     """The samples of a tar from its headers; none where they cannot be read."""
+    previous = dataset.shards / PREVIOUS_SHARDS / shard
     try:
-        members = members_of(folder / shard)
+        members = members_of(previous if is_file(previous) else dataset.shards / shard)
     except (ValueError, OSError):
         return
     words = {member.key: (member.offset, member.size) for member in members if member.extension == "json"}
@@ -197,8 +158,63 @@ def _samples_of(folder: Path, shard: str) -> Iterator[OldSample]:
             yield OldSample(member.key, shard, member.extension, member.offset, member.size, *words[member.key])
 
 
-def _take_back(dataset: Dataset, shard: str) -> bool:
-    place, aside = dataset.shards / shard, dataset.shards / PREVIOUS_SHARDS / shard
-    if is_file(aside):
-        move_file(aside, place)
-    return is_file(place)
+def keep_previous(dataset: Dataset, shard: str) -> None:
+    """Give a tar that is about to be replaced a second name, unless its name there is taken."""
+    path, previous = dataset.shards / shard, dataset.shards / PREVIOUS_SHARDS / shard
+    if is_file(path) and not is_file(previous):
+        copy_file(path, previous)
+
+
+class OldTars:
+    """The pictures of a planned shard in tars that were written before; use it as a context, which closes these."""
+
+    def __init__(self, dataset: Dataset, number: int) -> None:
+        """Find them.
+
+        Raises:
+            ValueError: what says where the pictures are is damaged; the next build writes it anew.
+        """
+        self._shards = dataset.shards
+        self._opened = Lru[str, IO[bytes]](_MOST_OPEN, on_drop=lambda tar: tar.close())
+        self._samples: dict[str, list[OldSample]] = {}
+        pictures = read_some(self._shards / PREVIOUS_SHARDS / PICTURES_FILE, "shard_id", [number])
+        for row in pictures.select(_SCHEMA.names).to_pylist():
+            self._samples.setdefault(row["image_id"], []).append(OldSample(**row))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.clear()
+
+    def samples_of(self, image_id: str) -> list[OldSample]:
+        """Where a picture may be."""
+        return self._samples.get(image_id, [])
+
+    def read(self, old: OldSample) -> Iterator[tuple[bytes, bytes]]:
+        """What may be the bytes of the image and of the metadata of a sample; twice, if another worker may have
+        replaced the tar while the first ones were read."""
+        for _ in range(2):
+            with suppress(OSError):
+                tar = self._opened.get(old.shard, lambda: self._open(old.shard))
+                tar.seek(old.image_offset)
+                data = tar.read(old.image_size)
+                tar.seek(old.json_offset)
+                yield data, tar.read(old.json_size)
+            self._opened.clear()
+
+    def _open(self, shard: str) -> IO[bytes]:
+        try:
+            return open_file(self._shards / PREVIOUS_SHARDS / shard)
+        except FileNotFoundError:
+            return open_file(self._shards / shard)
+
+
+def index_rows(part: Path) -> pa.Table:
+    """The rows of the index that a part of `samples` gives."""
+    return in_index(with_added("samples", read_parquet(part)))
+
+
+def in_index(samples: pa.Table) -> pa.Table:
+    """The rows of the index that rows of `samples` give: those that are in a shard."""
+    return samples.select(shard_index.INDEX_SCHEMA.names).filter(samples["shard"].is_valid())

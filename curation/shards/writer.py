@@ -7,16 +7,26 @@ import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.shards.dataset_card import CARD_FILE, dataset_card
-from curation.shards.files import WIDS_FILE, OldSample, ShardFiles, old_samples
+from curation.shards.files import (
+    PICTURES_FILE,
+    PREVIOUS_SHARDS,
+    WIDS_FILE,
+    OldSample,
+    OldTars,
+    ShardFiles,
+    index_rows,
+    keep_previous,
+)
 from curation.sources import read_original
 from engine.ahead import of_each
 from engine.dataset import DAMAGE, ROW_GROUP_ROWS, Dataset, read_parquet
@@ -25,13 +35,13 @@ from engine.names import DIGITS, Held
 from engine.reduce_job import commit_batches
 from engine.runner import Progress
 from schemas import shard, shard_index
-from schemas.commit import atomic_write, write_bytes
-from schemas.files import delete_file, is_file, open_file, parquet_source, sizes_of
+from schemas.commit import Digested, atomic_write, write_bytes
+from schemas.files import delete_file, is_file, parquet_source, sizes_of
 from schemas.pixels import PixelError, open_rgb
 from schemas.reasons import ShardError
 from schemas.recipe import DataRecipe, Shard
 from schemas.seal import check_footer
-from schemas.tables import SAMPLES, with_added
+from schemas.tables import SAMPLES
 
 
 def map_job(recipe: DataRecipe, dataset: Dataset) -> MapJob:
@@ -85,24 +95,33 @@ class ShardWriter:
         plan = inputs["shard_plan"].to_pylist()
         if not plan:  # every sample of the shard was taken out; its number stays, so that no other shard moves
             return {"samples": SAMPLES.empty_table()}
-        path = self.dataset.shards / plan[0]["shard"]
-        old = old_samples(self.dataset, plan[0]["shard"], plan[0]["shard_id"])
-        with atomic_write(path) as tar:
+        path, number = self.dataset.shards / plan[0]["shard"], plan[0]["shard_id"]
+        opened = OldTars(self.dataset, number) if self._has_old_tars else nullcontext()
+        with opened as old, atomic_write(path) as file:
+            tar = Digested(file, path)
             rows = list(self._write(tar, plan, old, progress))
             tar.write(shard.END_OF_ARCHIVE)
+            if old is not None:
+                keep_previous(self.dataset, plan[0]["shard"])
         if all(row["shard"] is None for row in rows):
             delete_file(path)
+        digest = {"shard_sha256": tar.digest.hexdigest()}
+        rows = [row if row["shard"] is None else row | digest for row in rows]
         return {"samples": pa.Table.from_pylist(rows, schema=SAMPLES)}
 
+    @cached_property
+    def _has_old_tars(self) -> bool:
+        return is_file(self.dataset.shards / PREVIOUS_SHARDS / PICTURES_FILE)
+
     def _write(
-        self, tar: IO[bytes], plan: list[dict[str, Any]], old: Mapping[str, OldSample], progress: Progress
+        self, tar: Digested, plan: list[dict[str, Any]], old: OldTars | None, progress: Progress
     ) -> Iterator[dict[str, Any]]:
         for sample in plan:
             with naming(f"{sample['source_name']}/{sample['member']}"):
-                yield self._write_sample(tar, sample, old.get(sample["image_id"]))
+                yield self._write_sample(tar, sample, old)
             progress(1)
 
-    def _write_sample(self, tar: IO[bytes], sample: dict[str, Any], old: OldSample | None) -> dict[str, Any]:
+    def _write_sample(self, tar: Digested, sample: dict[str, Any], old: OldTars | None) -> dict[str, Any]:
         row: dict[str, Any] = {name: sample.get(name) for name in SAMPLES.names} | {"shard": None}
         try:
             image = self.image_of(sample, old)
@@ -126,17 +145,19 @@ class ShardWriter:
             tar.write(bytes(shard.padding(len(content))))
         return row
 
-    def image_of(self, sample: Mapping[str, Any], old: OldSample | None = None) -> PackedImage:
+    def image_of(self, sample: Mapping[str, Any], old: OldTars | None = None) -> PackedImage:
         """The image member of a row of the plan.
 
         Args:
-            old: where a tar holds its picture.
+            old: the tars that may hold its picture.
 
         Raises:
             Unpackable: the original is gone or changed, and no tar holds the picture.
             ValueError: a tar held it, and its bytes there are damaged or of another size than the recipe wants.
         """
-        stored, is_same = self._stored(sample, old) if old is not None else (None, False)
+        held = old.samples_of(sample["image_id"]) if old is not None else []
+        found = (self._stored(sample, each, *read) for each in held if old is not None for read in old.read(each))
+        stored, is_same = next((each for each in found if each is not None), (None, False))
         if stored is not None and is_same:
             return stored
         try:
@@ -144,11 +165,11 @@ class ShardWriter:
         except Unpackable as error:
             if stored is not None:
                 return stored
-            if old is None or self._recipe.drop_lost:
+            if not held or self._recipe.drop_lost:
                 raise
             raise ValueError(
-                f"its original is gone ({error.detail}), and {old.shard} does not hold what the recipe wants of it; "
-                "bring the originals back and run the same command again, or leave out what is lost with "
+                f"its original is gone ({error.detail}), and {held[0].shard} does not hold what the recipe wants of "
+                "it; bring the originals back and run the same command again, or leave out what is lost with "
                 "shard.drop_lost=true"
             ) from None
 
@@ -161,28 +182,23 @@ class ShardWriter:
             raise Unpackable(ShardError.SOURCE_CHANGED, "other bytes than when it was ingested")
         return self._pack(data, sample)
 
-    def _stored(self, sample: Mapping[str, Any], old: OldSample) -> tuple[PackedImage | None, bool]:
-        """The image member in a tar, None where it is damaged or of another size than it should have, and whether the
-        original would give the very same bytes."""
-        try:
-            with open_file(self.dataset.shards / old.shard) as tar:
-                tar.seek(old.image_offset)
-                data = tar.read(old.image_size)
-                tar.seek(old.json_offset)
-                words = tar.read(old.json_size)
-        except OSError:
-            return None, False
+    def _stored(
+        self, sample: Mapping[str, Any], old: OldSample, data: bytes, words: bytes
+    ) -> tuple[PackedImage, bool] | None:
+        """The image member out of bytes that a tar has for it and its metadata, and whether the original would give the
+        very same ones; None where they are others, damaged or of another size than it should have."""
         if not self.resizes(sample):
             if hashlib.sha256(data).hexdigest() != sample["sha256"]:
-                return None, False
+                return None
             return PackedImage(data, old.image_ext, sample["width"], sample["height"], resized=False), True
         try:
             picture, metadata = open_rgb(data), shard.decode_json(words)
         except (PixelError, ValueError):
-            return None, False
+            return None
         image, promised = re_encoded(data, old.image_ext, *picture.size), metadata.get("image_sha256")
-        if promised not in (None, image.image_sha256) or max(picture.size) != self._recipe.resize_longest_px:
-            return None, False
+        is_whole = promised in (None, image.image_sha256) and metadata["image_id"] == sample["image_id"]
+        if not is_whole or max(picture.size) != self._recipe.resize_longest_px:
+            return None
         return image, promised is not None and metadata.get("recipe") == sample["recipe"]
 
     def resizes(self, sample: Mapping[str, Any]) -> bool:
@@ -331,9 +347,3 @@ def wids_index(dataset: Dataset, num_samples: Mapping[str, int]) -> bytes:
         "shardlist": sorted(entries, key=lambda entry: entry["url"]),
     }
     return json.dumps(wids, indent=1).encode()
-
-
-def index_rows(part: Path) -> pa.Table:
-    """The rows of the index that a part of `samples` gives: those that are in a shard."""
-    rows = with_added("samples", read_parquet(part)).select(shard_index.INDEX_SCHEMA.names)
-    return rows.filter(rows["shard"].is_valid())

@@ -18,8 +18,7 @@ import pyarrow as pa
 from curation.ingest import listing
 from curation.ingest.takedown_log import read_log
 from curation.shards.check import check_shards, index_problem
-from curation.shards.files import WIDS_FILE
-from curation.shards.writer import index_rows
+from curation.shards.files import WIDS_FILE, in_index, index_rows
 from engine import catalog
 from engine.ahead import ahead, of_each
 from engine.dataset import Dataset, content_digest, count_rows, read_parquet, schema_of
@@ -232,7 +231,8 @@ def _check_strays(held: Held) -> Iterator[Finding]:
     extra = [path for path in tars if str(path.relative_to(dataset.shards)) not in known]
     whole = len(held.parts("samples")) == held.num_parts("samples")
     if extra:
-        text = f"{len(extra)}, e.g. {extra[0]}: no table knows them; delete them"
+        what = "delete them" if whole else "the next sigma build takes the pictures that it needs out of them"
+        text = f"{len(extra)}, e.g. {extra[0]}: no table knows them; {what}"
         yield Finding("unknown shards", text, False, tuple(extra) if whole else ())
 
 
@@ -242,9 +242,10 @@ def _check_shards(dataset: Dataset, threads: int, progress: Callable[[int], None
     indexes = (dataset.shards / shard_index.INDEX_FILE, dataset.shards / WIDS_FILE)
     whole_index = True
     try:
-        index = tables.with_added("samples", read_parquet(indexes[0]))
-        if index.schema.names != shard_index.INDEX_SCHEMA.names:
+        index = read_parquet(indexes[0])
+        if index.schema.names not in (names := shard_index.INDEX_SCHEMA.names, names[: -len(shard_index.ADDED)]):
             raise ValueError(f"{indexes[0]} has other columns than an index")
+        index = in_index(tables.with_added("samples", index))
     except (ValueError, OSError) as error:
         yield Finding("shards", str(error), False, indexes)
         index, whole_index = _index_of_samples(dataset), False

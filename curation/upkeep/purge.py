@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from curation.ingest.takedown_log import TakedownEntry, finished, log_path, read_log, write_log
-from curation.shards.files import PLACES_FILE, PREVIOUS_SHARDS, ShardFiles
-from curation.shards.rewriter import drop_samples, members_of, placed
+from curation.shards.files import PICTURES_FILE, PREVIOUS_SHARDS, ShardFiles
+from curation.shards.rewriter import drop_samples, placed, sha256_of
 from curation.shards.writer import update_index
 from curation.upkeep.find import Found, Wanted, find
 from curation.upkeep.rewrites import emptied, keep_rows, renumbered, without_captions
@@ -147,7 +147,7 @@ class _Takedown:
     def run(self, feature_folders: Sequence[Path]) -> int:
         dataset = self._dataset
         shards = self._shards()
-        if shards or self._unknown_shards():
+        if shards or self._waiting_shards():
             ShardFiles().delete_index(dataset)
         delete_file(dataset.report)  # it shows pictures
         for folder in feature_folders:
@@ -160,9 +160,7 @@ class _Takedown:
                 self._rewrite(table, numbers)
         for number in numbers:
             self._drop_paid(number)
-        self._drop_previous_shards()
-        for path in self._unknown_shards():
-            delete_file(path)
+        self._rewrite_waiting_shards()
         self._rewrite_shards(shards)
         held = dataset.held()
         for table in reversed(tables):
@@ -192,14 +190,13 @@ class _Takedown:
         held = ahead(lambda name: self._carries(read_parquet(folder / name.file, ["row_id"])), names, self._threads)
         return [name for name, mask in zip(names, held, strict=True) if pc.any(mask)]
 
-    def _unknown_shards(self) -> list[Path]:
-        """Tars that hold a purged picture and whose rows are not written yet: the build that was killed goes on."""
+    def _waiting_shards(self) -> list[Path]:
+        """Tars that no part of `samples` names: of a build that was killed, and those that it copies from."""
         known, folder = set[str](), self._dataset.folder("samples")
         for name in names_in(folder):
             known.update(read_parquet(folder / name.file, ["shard"])["shard"].drop_null().unique().to_pylist())
         shards = self._dataset.shards
-        unknown = [path for path in find_files(shards, "*/*.tar") if str(path.relative_to(shards)) not in known]
-        return [path for path in unknown if any(member.key in self._keys for member in members_of(path))]
+        return [path for path in find_files(shards, "**/*.tar") if str(path.relative_to(shards)) not in known]
 
     def _mask(self, table: pa.Table) -> pa.ChunkedArray:
         return pc.is_in(table["row_id"], value_set=self._row_ids)
@@ -294,14 +291,16 @@ class _Takedown:
         keep = rows.filter(pc.invert(self._carries(rows))).to_pylist()
         names = set(rows["shard"].drop_null().to_pylist())
         assert len(names) <= 1, "a part of samples is a shard"
-        places = {}
+        places, digest = {}, {}
         for tar_name in names:
             tar = self._dataset.shards / tar_name
             if not is_file(tar):
                 delete_file(path)  # it is written again with what is left
                 return
             places = drop_samples(tar, self._keys)
-        moved = [row if row["shard"] is None else placed(row, places.get(row["key"], [])) for row in keep]
+            if places:
+                digest = {"shard_sha256": sha256_of(tar)}
+        moved = [row if row["shard"] is None else placed(row, places.get(row["key"], [])) | digest for row in keep]
         left = pa.Table.from_pylist(moved, schema=SAMPLES)
         self._dataset.commit_part("samples", name.number, source, left)
         delete_file(path)
@@ -317,14 +316,10 @@ class _Takedown:
             for path in Paid.of(self._dataset, table, number).files():
                 keep_rows(path, table, lambda rows: pc.invert(self._mask(rows)))
 
-    def _drop_previous_shards(self) -> None:
-        """Take purged pictures out of the outdated shards that wait to be copied from."""
-        aside = self._dataset.shards / PREVIOUS_SHARDS
-        delete_file(aside / PLACES_FILE)
-        for name in names_in(aside):
-            if pc.any(self._carries(read_parquet(aside / name.file, ["row_id"]))).as_py():
-                delete_file(aside / name.file)  # its tar says itself what is left in it
-        for tar in find_files(aside, "*/*.tar"):
+    def _rewrite_waiting_shards(self) -> None:
+        """Take purged pictures out of them; what was noted of their places holds no longer."""
+        delete_file(self._dataset.shards / PREVIOUS_SHARDS / PICTURES_FILE)
+        for tar in self._waiting_shards():
             try:
                 drop_samples(tar, self._keys)
             except ValueError:

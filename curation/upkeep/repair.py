@@ -147,7 +147,8 @@ def _mend_shards(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job], num
         return
     telling = recipe.model_copy(update={"shard": recipe.shard.model_copy(update={"drop_lost": True})})
     mending = shard_writer.map_job(telling, dataset)
-    ShardFiles().delete_index(dataset)
+    held = dataset.held()
+    ShardFiles().release(dataset, held, [name for name in held.listed("samples") if name.number in numbers])
     for task in mending.tasks(dataset.held(), numbers):
         number = task.number
         mending.run_part(dataset, mending.build, task, lambda *_: None)
@@ -160,6 +161,8 @@ def _mend_shards(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job], num
                 f"shard {number}: lost {counted(len(lost), 'sample')}, of which neither the original is left nor "
                 f"a whole copy in the shard: {', '.join(names[:MOST_NAMED])}" + _more(len(names))
             )
+    if dataset.held().is_whole("samples"):
+        ShardFiles().delete_outdated(dataset)
 
 
 def _names(dataset: Dataset, row_ids: list[int]) -> list[str]:

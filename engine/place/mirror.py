@@ -3,6 +3,8 @@ are read from the store each time."""
 
 from __future__ import annotations
 
+import io
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -25,15 +27,15 @@ class Mirror:
         self._sizes: dict[Path, int] = {}
         """Of files that are named by their content, as they were listed."""
 
-    def open(self, path: Path) -> IO[bytes]:
-        """See `schemas.files.open_file`."""
+    def open(self, path: Path, whole: bool = False) -> IO[bytes]:
+        """See `schemas.files.Kept`."""
         store, key = _object(path)
         if not _NAMED_BY_CONTENT.search(path.name):
-            return store.open(key)
+            return io.BytesIO(store.get(key)) if whole else store.open(key)
         if not path.is_file():
             size = self._sizes.get(path) or self.size(path) or 0
             if size > MOST_KEPT:
-                return store.open(key, size)
+                return io.BytesIO(store.get(key)) if whole else store.open(key, size)
             store.fetch(key, path)
         return path.open("rb")
 
@@ -66,13 +68,29 @@ class Mirror:
     def names(self, folder: Path) -> tuple[list[str], list[str]]:
         """Copies of what is no more go with it; those that came since it was listed stay."""
         store, key = _object(folder)
-        copies = list(folder.glob("[!.]*.parquet"))
+        copies = [path.name for path in folder.glob("[!.]*.parquet")]
         folders, files = store.names(key)
-        self._sizes.update((folder / name, size) for name, size in files.items() if _NAMED_BY_CONTENT.search(name))
-        for path in copies:
-            if path.name not in files:
-                path.unlink(missing_ok=True)
+        self._noted(folder, copies, files)
         return folders, list(files)
+
+    def tree(self, folder: Path) -> dict[str, dict[str, str | None]]:
+        store, key = _object(folder)
+        copies = {below: names for below, _, names in os.walk(folder)}
+        etags, sizes = dict[str, dict[str, str | None]](), dict[str, dict[str, int]]()
+        for found in store.below(key):
+            below, _, name = found.key[len(key) :].lstrip("/").rpartition("/")
+            etags.setdefault(below, {})[name] = found.etag
+            sizes.setdefault(below, {})[name] = found.size
+        for below, files in sizes.items():
+            self._noted(folder / below, copies.get(str(folder / below), ()), files)
+        return etags
+
+    def _noted(self, folder: Path, copies: Iterable[str], sizes: dict[str, int]) -> None:
+        """Remember what is in a folder, and delete copies of what is not."""
+        self._sizes.update((folder / name, size) for name, size in sizes.items() if _NAMED_BY_CONTENT.search(name))
+        for name in copies:
+            if name not in sizes and name.endswith(".parquet") and name[0] != ".":
+                (folder / name).unlink(missing_ok=True)
 
     def is_folder(self, path: Path) -> bool:
         store, key = _object(path)
@@ -105,11 +123,10 @@ class Mirror:
             store, _ = _object(paths[0])
             store.delete(_object(path)[1] for path in paths)
 
-    def move(self, path: Path, target: Path) -> None:
+    def copy(self, path: Path, target: Path) -> None:
         store, key = _object(path)
         lease.assure()
-        store.move(key, _object(target)[1])
-        path.unlink(missing_ok=True)
+        store.copy(key, _object(target)[1])
 
 
 def _object(path: Path) -> tuple[Store, str]:

@@ -186,11 +186,10 @@ class Store:
                 with suppress(FileNotFoundError), self._naming(self._relative(path)):
                     obstore.delete(self._client, [path])
 
-    def move(self, key: str, target: str) -> None:
-        """Copy an object within the store, then delete it: a kill in between leaves both."""
+    def copy(self, key: str, target: str) -> None:
+        """Copy an object within the store."""
         with self._naming(key):
             obstore.copy(self._client, self._key(key), self._key(target))
-        self.delete([key])
 
     def open(self, key: str, size: int | None = None) -> io.BufferedReader:
         """An object as a file to read; only the bytes that are read are sent.

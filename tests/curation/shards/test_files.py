@@ -1,4 +1,4 @@
-"""Outdated tars move away with their rows, and come back with them."""
+"""A new tar is written over the name of an old one, whose pictures can be copied until all shards are whole."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from curation.shards.files import ShardFiles
+from curation.shards.files import OldTars, ShardFiles, keep_previous
 from engine.dataset import Dataset, JobRecord
-from engine.names import NOTHING, PartName, made_from, names_in
+from engine.names import PartName, made_from, names_in
 from schemas.commit import write_bytes
 from tests.building import put_shards, table_of
 
@@ -42,70 +42,102 @@ def plan(dataset: Dataset, *keys: str) -> None:
 
 
 def write(dataset: Dataset, number: int, what: bytes, shard: str | None = None) -> PartName:
-    """A shard as it is planned now, and its rows."""
+    """A shard as it is planned now, and its rows: one picture, `what` twice."""
     shard = tar_of(number) if shard is None else shard
-    source = made_from("shard", {})([(dataset.held().shards or ())[number]]) if what == b"whole" else what.hex()[:12]
-    rows = table_of("samples", [{"row_id": number, "image_id": f"{number}", "bucket": "1.0", "shard": shard}])
-    name = PartName.parse(dataset.commit_part("samples", number, source, rows).name)
+    source = made_from("shard", {})([(dataset.held().shards or ())[number]])
+    places = {"image_ext": "jpg", "image_offset": 0, "json_offset": 0, "image_size": len(what), "json_size": len(what)}
+    row = {"row_id": number, "image_id": what.decode(), "bucket": "1.0", "shard": shard} | places
+    name = PartName.parse(dataset.commit_part("samples", number, source, table_of("samples", [row])).name)
+    keep_previous(dataset, shard) if ShardFiles().are_waiting(dataset) else None
     write_bytes(dataset.shards / shard, what)
     assert name is not None
     return name
 
 
-def prepare(dataset: Dataset, redo: bool = False) -> None:
-    ShardFiles().prepare(dataset, dataset.held(), redo)
+def release(dataset: Dataset, redo: bool = False) -> None:
+    held = dataset.held()
+    stay = {} if redo else held.holding("samples")
+    ShardFiles().release(dataset, held, [name for name in held.listed("samples") if name not in stay.values()])
 
 
-def test_outdated_shards_go_with_their_rows_and_the_others_stay(dataset: Dataset) -> None:
-    first, second = (write(dataset, number, b"whole") for number in (0, 1))
+def found(dataset: Dataset, number: int) -> dict[str, bytes]:
+    """Picture -> its bytes in the old tars, of those that a planned shard needs."""
+    with OldTars(dataset, number) as old:
+        samples = {name: old.samples_of(name) for name in "abcdef"}
+        return {name: next(old.read(where[0]))[0] for name, where in samples.items() if where}
+
+
+@pytest.fixture
+def written(dataset: Dataset) -> Dataset:
+    """Both shards are whole, and there is an index."""
+    write(dataset, 0, b"a")
+    write(dataset, 1, b"b")
     write_bytes(dataset.shards / "index.parquet", b"index")
     write_bytes(dataset.shards / "wids.json", b"{}")
-    prepare(dataset)
-    assert (dataset.shards / "index.parquet").is_file(), "all of it holds"
-    plan(dataset, "a", "c")
-    prepare(dataset)
-    assert files(dataset.shards) == [f".previous/{tar_of(1)}", f".previous/{second.file}",
-                                     ".previous/places.parquet", tar_of(0)]  # fmt: skip
-    assert files(dataset.folder("samples")) == [first.file]
-    plan(dataset, "a", "b")
-    prepare(dataset)
-    assert files(dataset.folder("samples")) == sorted([first.file, second.file])
-    assert [name for name in files(dataset.shards) if name.endswith(".tar")] == [tar_of(0), tar_of(1)]
-    ShardFiles().delete_outdated(dataset)
-    assert files(dataset.shards) == [tar_of(0), tar_of(1)]
+    return dataset
 
 
-def test_rows_whose_tar_is_gone_do_not_come_back(dataset: Dataset) -> None:
-    write(dataset, 0, b"whole")
-    second = write(dataset, 1, b"whole")
-    plan(dataset, "a", "c")
-    prepare(dataset)
-    (dataset.shards / ".previous" / tar_of(1)).unlink()
-    plan(dataset, "a", "b")
-    prepare(dataset)
-    assert second not in names_in(dataset.folder("samples"))
+def test_shards_that_hold_keep_their_index(written: Dataset) -> None:
+    release(written)
+    assert files(written.shards) == [tar_of(0), tar_of(1), "index.parquet", "wids.json"]
 
 
-def test_a_redo_lets_no_shard_come_back(dataset: Dataset) -> None:
-    for number in (0, 1):
-        write(dataset, number, b"whole")
-    prepare(dataset, redo=True)
-    prepare(dataset)
-    assert {name.made_from for name in names_in(dataset.shards / ".previous")} == {NOTHING}
-    assert files(dataset.folder("samples")) == []
+def test_rows_that_no_longer_hold_go_and_their_tar_stays_until_another_takes_its_name(written: Dataset) -> None:
+    plan(written, "a", "c", "b")
+    release(written)
+    assert [name.number for name in names_in(written.folder("samples"))] == [0]
+    assert files(written.shards) == [".previous/pictures.parquet", tar_of(0), tar_of(1)]
+    assert found(written, 1) == {} and found(written, 2) == {"b": b"b"}
+    write(written, 1, b"c")
+    assert (written.shards / tar_of(1)).read_bytes() == b"c"
+    assert found(written, 2) == {"b": b"b"}, "its tar has a second name"
+    ShardFiles().delete_outdated(written)
+    assert files(written.shards) == [tar_of(0), tar_of(1)]
 
 
-def test_shards_that_wait_already_stay_until_a_run_has_ended(dataset: Dataset) -> None:
-    for number in (0, 1):
-        write(dataset, number, b"whole")
-    plan(dataset, "c", "d", "e", "f")
-    prepare(dataset)
-    begun = b"of a run that did not end"
-    write(dataset, 0, begun, tar_of(1))  # the number of one and the tar of another wait
-    write(dataset, 2, begun, tar_of(0))
-    write(dataset, 3, begun)
-    prepare(dataset)
-    aside = dataset.shards / ".previous"
-    assert [name for name in files(aside) if name.endswith(".tar")] == [tar_of(number) for number in (0, 1, 3)]
-    assert {(aside / tar_of(number)).read_bytes() for number in (0, 1)} == {b"whole"}
-    assert [name.number for name in names_in(aside)] == [0, 1, 3]
+def test_a_worker_that_reads_a_tar_while_another_replaces_it_reads_it_again(written: Dataset) -> None:
+    plan(written, "a", "c", "b")
+    release(written)
+    with OldTars(written, 2) as old:
+        (sample,) = old.samples_of("b")
+        reading = old.read(sample)
+        next(reading)
+        write(written, 1, b"c")
+        assert next(reading) == (b"b", b"b")
+
+
+def test_tars_that_no_plan_names_go_when_all_shards_are_whole(written: Dataset) -> None:
+    plan(written, "a")
+    release(written)
+    assert files(written.shards) == [".previous/pictures.parquet", tar_of(0), tar_of(1)]
+    ShardFiles().delete_outdated(written)
+    assert files(written.shards) == [tar_of(0)]
+
+
+def test_the_shards_before_a_run_that_did_not_end_are_copied_from_and_not_its_own(written: Dataset) -> None:
+    plan(written, "c", "d", "e", "f")
+    release(written)
+    write(written, 0, b"c")  # over the tar of `a`
+    write(written, 3, b"f")
+    plan(written, "b", "a", "f")
+    release(written)
+    assert [found(written, number) for number in range(3)] == [{"b": b"b"}, {"a": b"a"}, {"f": b"f"}]
+    assert (written.shards / ".previous" / tar_of(0)).read_bytes() == b"a"
+    write(written, 0, b"b")
+    assert (written.shards / ".previous" / tar_of(0)).read_bytes() == b"a"
+
+
+def test_a_picture_that_a_stopped_run_would_have_dropped_can_be_planned_again(written: Dataset) -> None:
+    plan(written, "b")
+    release(written)
+    write(written, 0, b"b")
+    plan(written, "a", "b")
+    release(written)
+    assert found(written, 0) == {"a": b"a"}
+
+
+def test_a_redo_computes_every_shard_anew_from_the_tars(written: Dataset) -> None:
+    release(written, redo=True)
+    release(written)
+    assert files(written.folder("samples")) == []
+    assert [found(written, number) for number in (0, 1)] == [{"a": b"a"}, {"b": b"b"}]
