@@ -61,14 +61,10 @@ def build(
     redo: frozenset[str] = frozenset(),
     retry_failed: bool = False,
 ) -> Built:
-    """Bring the steps up to date; with `retry_failed` fetch first again what failed for a passing reason.
-
-    Raises:
-        NeedsMissing: something that a job will load is not on this machine; nothing was written.
-        ValueError: the dataset was made by another recipe, is being written by another process, or no image is left.
-        PartFailed: a part could not be computed.
-        OSError: the dataset cannot be written.
-    """
+    """Bring the steps up to date; with `retry_failed` fetch first again what failed for a passing reason. Raises
+    NeedsMissing: something that a job will load is not on this machine; nothing was written. Raises ValueError: the
+    dataset was made by another recipe, is being written by another process, or no image is left. Raises PartFailed: a
+    part could not be computed. Raises OSError: the dataset cannot be written."""
     observer = observer or Observer()
     dataset = Dataset(recipe.out_path())
     refuse_foreign_folder(dataset)
@@ -102,12 +98,7 @@ def build(
 
 def preflight(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job], redo: frozenset[str]) -> None:
     """Find every contradiction between recipe and dataset, and what the jobs to be run lack, before anything is
-    touched.
-
-    Raises:
-        ValueError: the first contradiction.
-        NeedsMissing: all that is lacking.
-    """
+    touched. Raises ValueError: the first contradiction. Raises NeedsMissing: all that is lacking."""
     is_listed = listing.is_listed(dataset, recipe)
     held = dataset.held()
     states = [(step, step.state(held, step.job in redo)) for step in steps]
@@ -119,14 +110,8 @@ def preflight(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job], redo: 
 
 def conserve(dataset: Dataset, memory: str = DUCKDB_MEMORY) -> tuple[list[LedgerCount], int]:
     """The ledger's counts, and the number of inputs they add up to. Call with the lock held: they are remembered.
-
-    Args:
-        memory: limit of DuckDB, as `run.duckdb_memory`.
-
-    Raises:
-        RuntimeError: they do not.
-        ValueError: the memory does not suffice.
-    """
+    `memory`: limit of DuckDB, as `run.duckdb_memory`. Raises RuntimeError: they do not. Raises ValueError: the memory
+    does not suffice."""
     catalog.mend_catalog(dataset)
     held = dataset.held()
     with explaining_memory("counting the ledger", memory, dataset):
@@ -140,11 +125,8 @@ def conserve(dataset: Dataset, memory: str = DUCKDB_MEMORY) -> tuple[list[Ledger
 
 
 def refuse_foreign_folder(dataset: Dataset) -> None:
-    """Leave alone what is no dataset.
-
-    Raises:
-        ValueError: `out` is a file, an evaluation, or a folder that holds other things.
-    """
+    """Leave alone what is no dataset. Raises ValueError: `out` is a file, an evaluation, or a folder that holds other
+    things."""
     if is_file(dataset.root):
         raise ValueError(f"out={dataset.root}: is a file; name a folder for the dataset")
     if dataset.is_evaluation:

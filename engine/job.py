@@ -55,19 +55,13 @@ class Job:
     """Called at the end of each build in which the job is up to date, whether it ran or not."""
 
     def check(self, dataset: Dataset, result: JobResult) -> None:
-        """Refuse the result of a run in which more rows failed than the job allows; its parts are committed.
-
-        Raises:
-            ValueError: with the knob that allows more.
-        """
+        """Refuse the result of a run in which more rows failed than the job allows; its parts are committed. Raises
+        ValueError: with the knob that allows more."""
         return
 
     def run(self, dataset: Dataset, memory: str = DUCKDB_MEMORY) -> JobResult:
         """Compute all of its parts in this process, after `prepare`; of a map job its workers do it part by part.
-
-        Args:
-            memory: limit of DuckDB, as DuckDB writes it.
-        """
+        `memory`: limit of DuckDB, as DuckDB writes it."""
         raise NotImplementedError(f"{self.job} is computed part by part")
 
     def is_waited_for(self, held: Held) -> bool:
@@ -94,11 +88,8 @@ class Job:
         return self.missing(held)
 
     def state(self, held: Held, redo: bool = False) -> State:
-        """Compare what made its tables with the recipe.
-
-        Raises:
-            ValueError: a knob of the job itself was changed, and `redo` does not allow it; the message names the knob.
-        """
+        """Compare what made its tables with the recipe. Raises ValueError: a knob of the job itself was changed, and
+        `redo` does not allow it; the message names the knob."""
         made_by = held.record(self.outputs[-1])
         if made_by is None:
             return State.NEW
@@ -118,12 +109,8 @@ class Job:
         return State.BEGUN if self.is_waited_for(held) or self.parts_to_compute(held) else State.DONE
 
     def prepare(self, dataset: Dataset, state: State, redo: bool) -> None:
-        """Record what makes its tables, before the first part is written.
-
-        Args:
-            state: what `state` says, with the same `redo`.
-            redo: compute it although it is done, and although its knobs were changed.
-        """
+        """Record what makes its tables, before the first part is written. `state`: what `state` says, with the same
+        `redo`. `redo`: compute it although it is done, and although its knobs were changed."""
         if state is State.BEGUN and not redo:
             return
         before = {table: dataset.record(table) for table in self.outputs}

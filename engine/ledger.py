@@ -29,14 +29,8 @@ class LedgerCount(NamedTuple):
 
 
 def ledger_counts(connection: Connection, ledger: str = "ledger") -> list[LedgerCount]:
-    """The inputs of every kind in the ledger: in the order of `OUTCOMES`, then the most frequent first.
-
-    Args:
-        ledger: the relation with the outcomes.
-
-    Raises:
-        ValueError: a file is damaged.
-    """
+    """The inputs of every kind in the ledger: in the order of `OUTCOMES`, then the most frequent first. `ledger`: the
+    relation with the outcomes. Raises ValueError: a file is damaged."""
     sql = (
         f"SELECT * FROM (SELECT outcome::VARCHAR AS outcome, stage::VARCHAR AS stage, reason::VARCHAR AS reason, "
         f"count(*) AS num FROM {ledger} GROUP BY ALL) "
@@ -47,12 +41,8 @@ def ledger_counts(connection: Connection, ledger: str = "ledger") -> list[Ledger
 
 
 def counts_of(held: Held, memory: str = DUCKDB_MEMORY) -> list[LedgerCount]:
-    """The counts of a dataset, of which no file is opened where they were remembered for the parts that it has.
-
-    Raises:
-        ValueError: a file is damaged.
-        duckdb.OutOfMemoryException: the memory does not suffice.
-    """
+    """The counts of a dataset, of which no file is opened where they were remembered for the parts that it has. Raises
+    ValueError: a file is damaged. duckdb.OutOfMemoryException: the memory does not suffice."""
     if (known := remembered_counts(held)) is not None:
         return known
     with one_state(held.dataset), catalog.connect(held.dataset, memory, reads=["ledger"]) as connection:

@@ -124,11 +124,8 @@ class MapJob(Job):
             self.files.release(dataset, held, [name for name in held.listed(table) if stay.get(name.number) != name])
 
     def tasks(self, held: Held, numbers: Collection[int]) -> list[Task]:
-        """Parts to compute, each with the files that it is computed from.
-
-        Raises:
-            ValueError: one of these is missing.
-        """
+        """Parts to compute, each with the files that it is computed from. Raises ValueError: one of these is
+        missing."""
         source, task = self.source(held), self.task_maker(held)
         return [task(number, source(number)) for number in sorted(numbers)]
 
@@ -208,11 +205,8 @@ def _reasons_of(rows: pa.Table) -> dict[str, int]:
 
 
 def check_rows(job: MapJob, rows: pa.Table, outputs: Mapping[str, pa.Table]) -> None:
-    """Refuse a worker that adds, drops or reorders a row.
-
-    Raises:
-        RuntimeError: it did; this is a defect of the worker, not of the data.
-    """
+    """Refuse a worker that adds, drops or reorders a row. Raises RuntimeError: it did; this is a defect of the worker,
+    not of the data."""
     expected = [row for row in rows["row_id"].to_pylist() for _ in range(job.rows_per_input)]
     if set(outputs) != set(job.outputs):
         raise RuntimeError(f"{job.job}: wrote {sorted(outputs)}, declared {sorted(job.outputs)}")

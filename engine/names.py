@@ -88,11 +88,8 @@ class Held:
     """
 
     def __init__(self, dataset: Dataset, listing_before: bool = False) -> None:
-        """Look at nothing yet.
-
-        Args:
-            listing_before: where a part of the listing is there twice, take the one that was written first.
-        """
+        """Look at nothing yet. `listing_before`: where a part of the listing is there twice, take the one that was
+        written first."""
         self.dataset, self._listing_before = dataset, listing_before
         self._records: dict[str, JobRecord | None] = {}
         self._listed: dict[str, list[PartName]] = {}
@@ -174,11 +171,7 @@ class Held:
         return self._paths[table]
 
     def path(self, table: str, number: int) -> Path:
-        """The file of a part that is shown.
-
-        Raises:
-            ValueError: there is none.
-        """
+        """The file of a part that is shown. Raises ValueError: there is none."""
         name, folder = self.parts(table).get(number), self.dataset.folder(table)
         if name is None:
             raise ValueError(f"{folder}/part-{number:05d}: missing; run sigma build again to have it written")

@@ -36,12 +36,8 @@ def is_old(dataset: Dataset) -> bool:
 
 
 def bring_up_to_date(dataset: Dataset) -> bool:
-    """Rename an old dataset under its lock; whether there was one, whose catalog is gone then.
-
-    Raises:
-        OldLayout: it cannot be written.
-        ValueError: another process holds it.
-    """
+    """Rename an old dataset under its lock; whether there was one, whose catalog is gone then. Raises OldLayout: it
+    cannot be written. Raises ValueError: another process holds it."""
     if not is_old(dataset):
         return False
     try:
@@ -56,11 +52,8 @@ def bring_up_to_date(dataset: Dataset) -> bool:
 
 
 def rename_old_layout(dataset: Dataset) -> None:
-    """Rename the files of an old dataset. May be called again wherever it stopped. Call with the lock held.
-
-    Raises:
-        OldLayout: it is kept in a store.
-    """
+    """Rename the files of an old dataset. May be called again wherever it stopped. Call with the lock held. Raises
+    OldLayout: it is kept in a store."""
     if not is_old(dataset):
         return
     if dataset.store is not None:

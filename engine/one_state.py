@@ -21,11 +21,8 @@ class Replaced(ValueError):
 @contextmanager
 def one_state(dataset: Dataset) -> Iterator[Parts]:
     """Refuse what is read inside where a build has replaced or deleted a file of a table meanwhile. New files change
-    nothing: a connection sees those that were there when it was made.
-
-    Raises:
-        Replaced: in place of whatever error came of it, or at the end.
-    """
+    nothing: a connection sees those that were there when it was made. Raises Replaced: in place of whatever error came
+    of it, or at the end."""
     before = parts_now(dataset)
     try:
         yield before

@@ -25,12 +25,9 @@ class Pace(NamedTuple):
 
 
 def pace(committed: Iterable[float], num_missing: int, now: float) -> Pace | None:
-    """Tell the rate and the time left; None where nobody is at work, or too few parts are there to tell.
-
-    Args:
-        committed: when each part was, in seconds. What came before a long silence was the work of another run.
-        num_missing: parts that are still to come.
-    """
+    """Tell the rate and the time left; None where nobody is at work, or too few parts are there to tell. `committed`:
+    when each part was, in seconds. What came before a long silence was the work of another run. `num_missing`: parts
+    that are still to come."""
     times = sorted(committed)[-RECENT_PARTS:]
     gaps = [after - before for before, after in pairwise(times)]
     if not gaps or not num_missing:

@@ -51,11 +51,7 @@ class Paid:
         return find_files(self.batches, "[!.]*.parquet")
 
     def earlier(self) -> pa.Table:
-        """The rows of parts that were whole once.
-
-        Raises:
-            ValueError: a file is damaged.
-        """
+        """The rows of parts that were whole once. Raises ValueError: a file is damaged."""
         return self._rows([read_parquet(path) for path in self._earlier_files()])
 
     def noted(self) -> pa.Table:
@@ -69,11 +65,7 @@ class Paid:
         return self._rows(found)
 
     def note(self, rows: pa.Table) -> None:
-        """Make some rows durable.
-
-        Raises:
-            OSError: the disk is full or fails.
-        """
+        """Make some rows durable. Raises OSError: the disk is full or fails."""
         rows = as_stored(self.table, rows)
         commit_table(self.batches / f"{content_digest(rows)[:DIGITS]}.parquet", rows, schema_of(self.table), {})
 

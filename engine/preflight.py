@@ -17,12 +17,8 @@ class NeedsMissing(ValueError):
 
 def check_needs(steps: Iterable[Job]) -> None:
     """See that everything which these steps will load is there. Nothing is loaded or downloaded, no server is asked.
-
-    What a file holds is only seen when it is loaded: one that is damaged still stops its own job.
-
-    Raises:
-        NeedsMissing: with all that is missing.
-    """
+    What a file holds is only seen when it is loaded: one that is damaged still stops its own job. Raises NeedsMissing:
+    with all that is missing."""
     lines: list[str] = []
     for step in steps:
         for need in step.needs:

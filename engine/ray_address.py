@@ -12,14 +12,10 @@ CONNECT_TIMEOUT_S = 10.0
 
 
 def cluster_address(environ: Mapping[str, str] = os.environ) -> str | None:
-    """Return the address of the cluster to join; None starts one on this machine.
-
-    RAY_ADDRESS decides where it is set. Without it a run belongs to the cluster of the `ray symmetric-run` above it, or
-    to the one that its Slurm job has started on this node. Any other cluster here may be somebody else's.
-
-    Raises:
-        ValueError: the Slurm job has several nodes and no cluster, and all of them but one would be idle.
-    """
+    """Return the address of the cluster to join; None starts one on this machine. RAY_ADDRESS decides where it is set.
+    Without it a run belongs to the cluster of the `ray symmetric-run` above it, or to the one that its Slurm job has
+    started on this node. Any other cluster here may be somebody else's. Raises ValueError: the Slurm job has several
+    nodes and no cluster, and all of them but one would be idle."""
     if address := environ.get("RAY_ADDRESS"):
         return address
     if any("symmetric-run" in words for words in _commands_above()):
@@ -46,14 +42,8 @@ def has_token(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def knock(address: str) -> str | None:
-    """See that somebody listens at an address; Ray itself tries for minutes before it says that nobody does.
-
-    Returns:
-        host:port; None for `auto` and `local`, which are Ray's own words.
-
-    Raises:
-        ValueError: nobody does.
-    """
+    """See that somebody listens at an address; Ray itself tries for minutes before it says that nobody does. Returns
+    host:port; None for `auto` and `local`, which are Ray's own words. Raises ValueError: nobody does."""
     host, colon, port = address.rpartition("://")[2].rpartition(":")
     if not colon or not port.isdigit():
         return None

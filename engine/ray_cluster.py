@@ -33,14 +33,9 @@ OBJECT_STORE_BYTES = 80_000_000
 
 
 def connect() -> bool:
-    """Join the cluster of `cluster_address`, or start one on this machine.
-
-    Returns:
-        Whether it was started here, for this process alone.
-
-    Raises:
-        ValueError: the cluster does not answer or refuses this user, or the nodes of a Slurm job would be idle.
-    """
+    """Join the cluster of `cluster_address`, or start one on this machine. Returns Whether it was started here, for
+    this process alone. Raises ValueError: the cluster does not answer or refuses this user, or the nodes of a Slurm job
+    would be idle."""
     address = cluster_address() or "local"
     if place := knock(address):
         _authenticate(address, place)
@@ -95,14 +90,8 @@ class GpuSlots:
 def gpu_slots(
     job: PartJob, gpus_of_nodes: Sequence[float], could_start: Callable[[float], bool] | None = None
 ) -> GpuSlots:
-    """Share the GPUs out.
-
-    Args:
-        could_start: asks the autoscaler, where there is one, for a node with room for a worker.
-
-    Raises:
-        ValueError: no node has as many as a worker needs, and it would wait for ever.
-    """
+    """Share the GPUs out. `could_start`: asks the autoscaler, where there is one, for a node with room for a worker.
+    Raises ValueError: no node has as many as a worker needs, and it would wait for ever."""
     num_gpus = 1 if job.num_gpus is None else job.num_gpus
     if not num_gpus:
         return GpuSlots(0, 0)
@@ -140,11 +129,8 @@ def autoscaler() -> GetClusterStatusReply | None:
 
 
 def could_start(num_gpus: float) -> bool:
-    """Ask the autoscaler for a worker with GPUs, and return whether it has nodes to start for it.
-
-    Raises:
-        ValueError: it does not answer.
-    """
+    """Ask the autoscaler for a worker with GPUs, and return whether it has nodes to start for it. Raises ValueError: it
+    does not answer."""
     wanted = {"CPU": 1.0, "GPU": float(num_gpus)}
     asked = ray.remote(why_blind).options(num_cpus=1, num_gpus=num_gpus).remote(".")
     known: int | None = None
@@ -167,11 +153,8 @@ def could_start(num_gpus: float) -> bool:
 
 
 def see_all(probe: Path) -> None:
-    """See that each node can use the folder of a probe file, before it is handed work.
-
-    Raises:
-        ValueError: one cannot; the message names it.
-    """
+    """See that each node can use the folder of a probe file, before it is handed work. Raises ValueError: one cannot;
+    the message names it."""
     here = ray.get_runtime_context().get_node_id()
     looks: Any = ray.remote(why_blind)
     asked = {

@@ -43,14 +43,8 @@ class RayRunner(Runner):
     """Runs jobs on the Ray cluster of `cluster_address`, or on one started here and stopped by `close`."""
 
     def __init__(self, workers: int | None, retries: int) -> None:
-        """Connect.
-
-        Args:
-            workers: of a job that asks for no number; None is one per CPU, or as many as the GPUs allow.
-
-        Raises:
-            ValueError: the cluster does not answer, or refuses this user.
-        """
+        """Connect. `workers`: of a job that asks for no number; None is one per CPU, or as many as the GPUs allow.
+        Raises ValueError: the cluster does not answer, or refuses this user."""
         self._wanted, self._retries = workers, retries
         self._made: Any = ray.remote(PartWorker)
         self._root = ""
@@ -74,11 +68,8 @@ class RayRunner(Runner):
             self._alone = ray_cluster.connect()
 
     def run_queues(self, dataset: Dataset, queues: Sequence[Queue]) -> None:
-        """See `Runner.run_queues`. A part whose worker or node is lost is handed out again, `retries` times.
-
-        Raises:
-            ValueError: a worker needs more GPUs than any node has or could have, or a node does not see the dataset.
-        """
+        """See `Runner.run_queues`. A part whose worker or node is lost is handed out again, `retries` times. Raises
+        ValueError: a worker needs more GPUs than any node has or could have, or a node does not see the dataset."""
         lost = Counter[tuple[int, int]]()
         try:
             self._prepare(dataset, queues)

@@ -23,11 +23,8 @@ class PartWorker:
     """One actor: builds the workers of jobs once, then runs the parts it is handed."""
 
     def __init__(self, root: str, holds_one: bool) -> None:
-        """Build nothing yet.
-
-        Args:
-            holds_one: whether the worker of one job at a time is loaded, as a GPU has no room for more.
-        """
+        """Build nothing yet. `holds_one`: whether the worker of one job at a time is loaded, as a GPU has no room for
+        more."""
         self._dataset, self._holds_one = Dataset(Path(root)), holds_one
         self._lock = Lock()  # one thread or two count, another asks
         self._turn = -1
@@ -39,15 +36,9 @@ class PartWorker:
         return ray_cluster.why_blind(probe) if probe else ""
 
     def run(self, turn: int, queue: int, job: PartJob, task: Task) -> tuple[Committed, Counts]:
-        """Compute and commit a part.
-
-        Args:
-            turn: counts what the runner has run; a new one drops the workers of the last one and their weights.
-            queue: the place of the job in it.
-
-        Returns:
-            What `PartJob.run_part` returns, and the counts that nobody has asked for yet.
-        """
+        """Compute and commit a part. `turn`: counts what the runner has run; a new one drops the workers of the last
+        one and their weights. `queue`: the place of the job in it. Returns What `PartJob.run_part` returns, and the
+        counts that nobody has asked for yet."""
         with self._lock:
             if turn != self._turn or (self._holds_one and queue not in self._workers):
                 self._turn, self._workers = turn, {}

@@ -42,27 +42,17 @@ class ReduceJob(Job):
     """Columns by which the rows of the SELECT are still to be sorted, where they are wide; see `sorted_on_disk`."""
 
     def run(self, dataset: Dataset, memory: str = DUCKDB_MEMORY) -> JobResult:
-        """Compute the table in this process, after `prepare`.
-
-        Args:
-            memory: limit of DuckDB, as DuckDB writes it.
-
-        Raises:
-            ValueError: the memory does not suffice, or a table it reads is missing or damaged.
-        """
+        """Compute the table in this process, after `prepare`. `memory`: limit of DuckDB, as DuckDB writes it. Raises
+        ValueError: the memory does not suffice, or a table it reads is missing or damaged."""
         rows, reasons = self.compute(dataset, memory)
         self.delete_outdated(dataset)
         num_parts = len(dataset.held().parts(self.outputs[0]))
         return JobResult(self.job, self.outputs, num_parts, num_parts, rows, reasons)
 
     def compute(self, dataset: Dataset, memory: str) -> tuple[int, dict[str, int]]:
-        """Compute the table and commit it under the record that is there; the number of rows, and rows by reason.
-
-        Part 0 is committed last, so that a table with a part 0 is whole.
-
-        Raises:
-            ValueError: the memory does not suffice, or a table it reads is missing or damaged.
-        """
+        """Compute the table and commit it under the record that is there; the number of rows, and rows by reason. Part
+        0 is committed last, so that a table with a part 0 is whole. Raises ValueError: the memory does not suffice, or
+        a table it reads is missing or damaged."""
         (table,), held = self.outputs, dataset.held()
         if lacking := [name for name in self.inputs if not held.is_whole(name)]:
             raise ValueError(f"{self.job}: parts of {lacking[0]} are missing; run sigma build again")
@@ -153,11 +143,8 @@ class TooLittleMemory(ValueError):
 
 @contextmanager
 def explaining_memory(what: str, memory: str, dataset: Dataset) -> Iterator[None]:
-    """Name the knob where DuckDB's memory does not suffice, and what to type.
-
-    Raises:
-        TooLittleMemory: in place of `duckdb.OutOfMemoryException`.
-    """
+    """Name the knob where DuckDB's memory does not suffice, and what to type. Raises TooLittleMemory: in place of
+    `duckdb.OutOfMemoryException`."""
     try:
         yield
     except duckdb.OutOfMemoryException as error:
@@ -171,13 +158,9 @@ def explaining_memory(what: str, memory: str, dataset: Dataset) -> Iterator[None
 def commit_batches(
     path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema, metadata: Mapping[str, str], group_rows: int
 ) -> tuple[int, dict[str, int]]:
-    """Write rows as they come and give them a name once they are all there; never more than a row group is held.
-
-    The bytes depend on the rows, the schema and the metadata only, not on how the rows are cut into batches.
-
-    Returns:
-        The number of rows, and how many there are of each `rejected_by`, where there is such a column.
-    """
+    """Write rows as they come and give them a name once they are all there; never more than a row group is held. The
+    bytes depend on the rows, the schema and the metadata only, not on how the rows are cut into batches. Returns The
+    number of rows, and how many there are of each `rejected_by`, where there is such a column."""
     described = schema.with_metadata({key: metadata[key] for key in sorted(metadata)})
     num_rows, reasons = 0, Counter[str]()
     with (

@@ -44,12 +44,8 @@ class JobResult:
 
 def throughput(counts: Mapping[str, float], seconds: float) -> dict[str, float]:
     """What counters come to: `images_per_s` and `tokens_per_s` over the wall time of all workers together,
-    `model_share` (of a worker's time, inside the model), `gpu_hours`, and `cost` where a price is known.
-
-    Args:
-        counts: images, tokens, and seconds summed over the workers: model_s, worker_s, gpu_s.
-        seconds: wall time.
-    """
+    `model_share` (of a worker's time, inside the model), `gpu_hours`, and `cost` where a price is known. `counts`:
+    images, tokens, and seconds summed over the workers: model_s, worker_s, gpu_s. `seconds`: wall time."""
     if not counts.get("worker_s") or not seconds:
         return {}
     rates = {

@@ -20,13 +20,8 @@ class Progress(Protocol):
     """How a worker reports that it has finished some rows."""
 
     def __call__(self, rows: int, counts: Mapping[str, float] = {}, /) -> None:
-        """Take a report.
-
-        Args:
-            rows: finished since the last call.
-            counts: sums of anything else since the last call, by name: images, tokens, seconds. The totals over all
-                workers end in `runs/`.
-        """
+        """Take a report. `rows`: finished since the last call. `counts`: sums of anything else since the last call, by
+        name: images, tokens, seconds. The totals over all workers end in `runs/`."""
 
 
 class PartFailed(Exception):
@@ -122,11 +117,7 @@ class PartJob(Protocol):
         ...
 
     def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> Committed:
-        """Compute and commit a part.
-
-        Args:
-            worker: gives what `build` made; calling it first makes it.
-        """
+        """Compute and commit a part. `worker`: gives what `build` made; calling it first makes it."""
         ...
 
 
@@ -158,11 +149,8 @@ class Runner(ABC):
 
     @abstractmethod
     def run_queues(self, dataset: Dataset, queues: Sequence[Queue]) -> None:
-        """Compute and commit parts until none waits. Parts of a queue join only its successors.
-
-        Raises:
-            PartFailed: the first real error, with the part and the image it happened on.
-        """
+        """Compute and commit parts until none waits. Parts of a queue join only its successors. Raises PartFailed: the
+        first real error, with the part and the image it happened on."""
 
     @abstractmethod
     def close(self) -> None:
@@ -213,11 +201,7 @@ class LazyRunner:
     """
 
     def __init__(self, kind: str, workers: int | None, retries: int) -> None:
-        """Make nothing yet.
-
-        Args:
-            kind: `local` or `ray`; the others are those of `RayRunner`.
-        """
+        """Make nothing yet. `kind`: `local` or `ray`; the others are those of `RayRunner`."""
         self._kind, self._workers, self._retries = kind, workers, retries
         self._runner: Runner | None = None
 

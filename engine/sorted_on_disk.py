@@ -30,15 +30,10 @@ SELECT min(key), max(key) FROM (
 def sorted_on_disk(
     connection: Connection, held: Held, reads: Iterable[str], sql: str, keys: Sequence[str], batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of a SELECT in the order of `keys`, a batch at a time.
-
-    The SELECT is run over the views of some parts at a time, so it must join rows of one input only. The files in
-    between take about as much of the disk as a table of these rows.
-
-    Args:
-        reads: the inputs, as `catalog.connect` was given them.
-        keys: columns of the SELECT that tell rows apart.
-    """
+    """The rows of a SELECT in the order of `keys`, a batch at a time. The SELECT is run over the views of some parts at
+    a time, so it must join rows of one input only. The files in between take about as much of the disk as a table of
+    these rows. `reads`: the inputs, as `catalog.connect` was given them. `keys`: columns of the SELECT that tell rows
+    apart."""
     connection.execute("SET preserve_insertion_order = true")  # each row group is to hold neighbours
     order, spilled = ", ".join(keys), held.dataset.root / SPILLED
     make_folder(spilled)

@@ -60,11 +60,8 @@ class StreamedPart:
 @contextmanager
 def streamed(path: Path, column: str) -> Iterator[StreamedPart]:
     """A part whose wide column is read while it is gone through. Every byte of the file is compared with its seal
-    meanwhile, which is waited for at the end: nothing that came of a damaged file gets past it.
-
-    Raises:
-        ValueError: it is missing or damaged, also where that made the work inside fail.
-    """
+    meanwhile, which is waited for at the end: nothing that came of a damaged file gets past it. Raises ValueError: it
+    is missing or damaged, also where that made the work inside fail."""
     with parquet_source(path, whole=True) as source, ThreadPoolExecutor(1) as aside:
         with explaining_damage(path):
             check_footer(source)

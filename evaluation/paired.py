@@ -70,14 +70,9 @@ class Scores:
 
 
 def with_changes(rows: Iterable[dict[str, Any]], first: str) -> Iterator[dict[str, Any]]:
-    """The rows of results with the columns `change`, `change_low` and `change_high`, from the first model's value.
-
-    A row may have a `basis`, `Distances` or `Scores`, which is taken out of it: of a metric without one the change has
-    no interval.
-
-    Args:
-        first: name of the model, whose rows come first.
-    """
+    """The rows of results with the columns `change`, `change_low` and `change_high`, from the first model's value. A
+    row may have a `basis`, `Distances` or `Scores`, which is taken out of it: of a metric without one the change has no
+    interval. `first`: name of the model, whose rows come first."""
     found: dict[tuple[Any, ...], tuple[float, Any]] = {}
     for row in rows:
         basis, value = row.pop("basis", None), row.get("value")

@@ -18,12 +18,8 @@ def free_bytes(root: Path = Path("/")) -> int:
 
 
 def require_memory(needed: int, what: str, mend: str) -> None:
-    """Raise a ValueError where this machine has not that many bytes free.
-
-    Args:
-        what: will take them; begins the message.
-        mend: says what helps besides closing other programs; ends it.
-    """
+    """Raise a ValueError where this machine has not that many bytes free. `what`: will take them; begins the message.
+    `mend`: says what helps besides closing other programs; ends it."""
     if needed > (free := free_bytes()):
         raise ValueError(
             f"too little memory: {what} takes {needed / GIB:.1f} GiB, {free / GIB:.1f} GiB are free; close other "

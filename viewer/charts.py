@@ -182,12 +182,9 @@ class ScoreChart:
 
 
 def score_chart(bins: Sequence[Row], bin_width: float, threshold: float | None) -> ScoreChart | None:
-    """The histogram of scores on their scale of 1 to 10; None without scores.
-
-    Args:
-        bins: `bin` (ordinal from 1 on, in steps of `bin_width`), `kept` and `others`, the pictures in it.
-        threshold: lowest score that is kept, where there is one.
-    """
+    """The histogram of scores on their scale of 1 to 10; None without scores. `bins`: `bin` (ordinal from 1 on, in
+    steps of `bin_width`), `kept` and `others`, the pictures in it. `threshold`: lowest score that is kept, where there
+    is one."""
     if not bins:
         return None
     levels = nice_levels(max(row["kept"] + row["others"] for row in bins), least_step=1.0)

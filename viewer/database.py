@@ -49,12 +49,8 @@ class Database:
     """One state of a dataset: a read-only connection, and the tables and searches in memory."""
 
     def __init__(self, dataset: Dataset, seconds: float = MOST_SECONDS) -> None:
-        """Open it.
-
-        Raises:
-            ValueError: the folder is no dataset, or a file of it is damaged.
-            Replaced: a build has replaced tables meanwhile.
-        """
+        """Open it. Raises ValueError: the folder is no dataset, or a file of it is damaged. Raises Replaced: a build
+        has replaced tables meanwhile."""
         self.dataset, self.signature, self.held = dataset, signature(dataset), dataset.held()
         self.replaced = False
         """Whether a build has replaced or deleted a file of a table since it was opened."""
@@ -69,13 +65,9 @@ class Database:
 
     @contextmanager
     def cursor(self, seconds: float | None = None) -> Iterator[Connection]:
-        """A connection for one request, interrupted when its time is over.
-
-        Raises:
-            TooSlow: the time was over.
-            Replaced: what was read, here or before, may be of two states.
-            ValueError: DuckDB refuses the query, or a file is gone or damaged.
-        """
+        """A connection for one request, interrupted when its time is over. Raises TooSlow: the time was over. Raises
+        Replaced: what was read, here or before, may be of two states. Raises ValueError: DuckDB refuses the query, or a
+        file is gone or damaged."""
         seconds = self.seconds if seconds is None else seconds
         cursor = self._connection.cursor()
         self._active.add(cursor)

@@ -178,11 +178,8 @@ class Evaluation:
 
 @contextmanager
 def unchanged(evaluation: Evaluation) -> Iterator[None]:
-    """Say that the evaluation is being written, where that is why it cannot be read inside.
-
-    Raises:
-        Replaced: parts were written or deleted since it was opened, and something could not be read.
-    """
+    """Say that the evaluation is being written, where that is why it cannot be read inside. Raises Replaced: parts were
+    written or deleted since it was opened, and something could not be read."""
     try:
         yield
     except ValueError as error:

@@ -19,14 +19,9 @@ MOST_SAMPLES, MOST_EACH, SIDE_BY_SIDE = 288, 4, 24
 
 
 def write_evaluation_report(dataset: Dataset, out: Path) -> None:
-    """Write one self-contained HTML page about an evaluation, finished or half done.
-
-    Args:
-        out: the file to write. It is replaced whole or not at all.
-
-    Raises:
-        ValueError: a file of a table is gone or damaged, or the evaluation is being written anew.
-    """
+    """Write one self-contained HTML page about an evaluation, finished or half done. `out`: the file to write. It is
+    replaced whole or not at all. Raises ValueError: a file of a table is gone or damaged, or the evaluation is being
+    written anew."""
     evaluation = Evaluation(dataset)
     with unchanged(evaluation):
         page = _page(evaluation)

@@ -57,11 +57,7 @@ def curves(evaluation: Evaluation) -> Content:
 
 
 def keys(evaluation: Evaluation, model: str, category: str | None, order: str, every: bool = False) -> list[Key]:
-    """The pictures of a category in an order.
-
-    Args:
-        every: of all categories.
-    """
+    """The pictures of a category in an order. `every`: of all categories."""
     if order in ("best", "worst"):
         found: Iterable[Key] = evaluation.ranked(model)
         found = reversed([*found]) if order == "worst" else found
@@ -73,11 +69,7 @@ def keys(evaluation: Evaluation, model: str, category: str | None, order: str, e
 
 def samples(evaluation: Evaluation, models: Sequence[str], categories: Sequence[str | None], each: int) -> Content:
     """Of each category and model the best and the worst pictures, one a prompt, or a draw where nothing says how well
-    they fit.
-
-    Args:
-        each: pictures of a grid.
-    """
+    they fit. `each`: pictures of a grid."""
     groups = []
     for category in categories if models else ():
         of_category = []
@@ -113,11 +105,7 @@ def _one_a_prompt(found: Iterable[Key]) -> list[Key]:
 
 
 def beside(evaluation: Evaluation, left: str, right: str, row_ids: Sequence[int], every: bool = True) -> list[Content]:
-    """Prompts with their pictures by two models.
-
-    Args:
-        every: all pictures of a prompt and not the first alone.
-    """
+    """Prompts with their pictures by two models. `every`: all pictures of a prompt and not the first alone."""
     found = []
     for row_id in row_ids:
         numbers = sorted({*evaluation.numbers(left, row_id), *evaluation.numbers(right, row_id)}) if every else []

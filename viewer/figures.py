@@ -199,11 +199,8 @@ def scores(connection: Connection) -> list[Row]:
 
 
 def changed_nouns(connection: Connection, limit: int) -> dict[str, list[Row]]:
-    """Nouns that only the synthetic captions use ("gained") and that only the raw ones use ("lost").
-
-    Returns:
-        rows of (name, num), the noun and its images, the most frequent first, at most `limit` of each.
-    """
+    """Nouns that only the synthetic captions use ("gained") and that only the raw ones use ("lost"). Returns rows of
+    (name, num), the noun and its images, the most frequent first, at most `limit` of each."""
     found = rows(
         connection,
         f"""

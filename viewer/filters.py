@@ -105,11 +105,8 @@ class Condition:
     value: str
 
     def __post_init__(self) -> None:
-        """Refuse parts that do not fit together.
-
-        Raises:
-            ValueError: an unknown column or operator, or a value that the column cannot have.
-        """
+        """Refuse parts that do not fit together. Raises ValueError: an unknown column or operator, or a value that the
+        column cannot have."""
         if self.column not in FIELDS:
             raise ValueError(f"no such column: {self.column[:80]}; choose one of the list")
         if self.operator not in OPERATORS:
@@ -174,11 +171,7 @@ class Filter:
     """(key, row_id) of the last image of the page before."""
 
     def __post_init__(self) -> None:
-        """Refuse impossible values.
-
-        Raises:
-            ValueError: an unknown order, too many conditions, or too long a text.
-        """
+        """Refuse impossible values. Raises ValueError: an unknown order, too many conditions, or too long a text."""
         if self.sort not in SORTS:
             raise ValueError(f"no such order: {self.sort[:80]}; choose one of the list")
         if len(self.conditions) > MOST_CONDITIONS:
@@ -239,11 +232,8 @@ class Filter:
         return kinds[0] if alone else ""
 
     def where(self, found: Mapping[str, Sequence[int]] | None = None) -> Where:
-        """The conditions, the place in the list left out.
-
-        Args:
-            found: the rows that have the text or the noun, where they are known already.
-        """
+        """The conditions, the place in the list left out. `found`: the rows that have the text or the noun, where they
+        are known already."""
         found = found or {}
         where = Where()
         for condition in self.conditions:

@@ -45,11 +45,7 @@ class Page:
 
 
 def page(database: Database, wanted: Filter) -> Page:
-    """The images of a filter from its place on.
-
-    Raises:
-        TooSlow: they are not found in time.
-    """
+    """The images of a filter from its place on. Raises TooSlow: they are not found in time."""
     searches = {kind: database.search(kind, value)
                 for kind, value in (("text", wanted.text), ("noun", wanted.noun)) if value}  # fmt: skip
     if wanted.only_looks:

@@ -42,11 +42,8 @@ def _shares(row: Mapping[str, Any]) -> list[tuple[str, float, float]]:
 
 
 def write_blind_page(path: Path, recipe: JudgeRecipe, pairs: Mapping[str, Sequence[Pair]]) -> None:
-    """Write a page of its own on which people judge pairs, by their blind ids.
-
-    Raises:
-        ValueError: a picture cannot be read.
-    """
+    """Write a page of its own on which people judge pairs, by their blind ids. Raises ValueError: a picture cannot be
+    read."""
     shown = []
     for blind_id, [pair, *_] in pairs.items():
         pictures = [picture_of(recipe.judge, picture) for picture in pair.shown(pair.blind_order)]

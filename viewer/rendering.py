@@ -20,11 +20,8 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 @cache
 def environment(live: bool) -> jinja2.Environment:
-    """The templates, with every value escaped; to compile them takes longer than to fill them in.
-
-    Args:
-        live: whether the pages are served, and so can link to each other; the report is one file.
-    """
+    """The templates, with every value escaped; to compile them takes longer than to fill them in. `live`: whether the
+    pages are served, and so can link to each other; the report is one file."""
     sources = {file.name: file.read_text(encoding="utf-8") for file in TEMPLATES.iterdir() if file.is_file()}
     environment = jinja2.Environment(
         loader=jinja2.DictLoader(sources), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,

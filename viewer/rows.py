@@ -20,14 +20,8 @@ from schemas.tables import ROOTS, cut_of
 
 def rows_at(held: Held, table: str, row_ids: Collection[int], columns: list[str] | None = None) -> pa.Table:
     """The rows of some inputs in a table that is cut as the listing is, or of some prompts in one that is cut as the
-    prompts are; no other row group is read.
-
-    Args:
-        columns: `row_id` among them.
-
-    Raises:
-        ValueError: a file is missing or damaged.
-    """
+    prompts are; no other row group is read. `columns`: `row_id` among them. Raises ValueError: a file is missing or
+    damaged."""
     found = [schema_of(table).empty_table().select(columns or schema_of(table).names)]
     parts = held.parts(table)
     for number, inside in _by_part(held, ROOTS.get(cut_of(table), "listing"), row_ids).items():

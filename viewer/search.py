@@ -68,11 +68,8 @@ class Search:
         threading.Thread(target=self._run, name="search", daemon=True).start()
 
     def wait(self, num: int, after: int, seconds: float) -> Sequence[int]:
-        """At most `num` of the rows beyond `after`; fewer where there are no more, or not yet within `seconds`.
-
-        Raises:
-            ValueError: a part cannot be read.
-        """
+        """At most `num` of the rows beyond `after`; fewer where there are no more, or not yet within `seconds`. Raises
+        ValueError: a part cannot be read."""
         with self._changed:
             self._changed.wait_for(
                 lambda: self.done or len(self.rows) - bisect_right(self.rows, after) >= num, timeout=seconds

@@ -205,11 +205,8 @@ class Overview:
             self._pool.submit(database.prepare, table)
 
     def get(self, name: str, seconds: float) -> Content | None:
-        """A section, or None where it has not been counted within `seconds`.
-
-        Raises:
-            ValueError: the section cannot be counted.
-        """
+        """A section, or None where it has not been counted within `seconds`. Raises ValueError: the section cannot be
+        counted."""
         try:
             return self._found[name].result(timeout=max(0.0, seconds))
         except (TimeoutError, CancelledError):

@@ -50,11 +50,8 @@ class Live:
     """The dataset as it is now: opened in the background, and anew when its tables change."""
 
     def __init__(self, dataset: Dataset) -> None:
-        """Begin to open it.
-
-        Raises:
-            ValueError: the folder is no dataset, or it is seen soon that a file of it is damaged.
-        """
+        """Begin to open it. Raises ValueError: the folder is no dataset, or it is seen soon that a file of it is
+        damaged."""
         require_dataset(dataset)
         self._dataset, self._lock, self._looked = dataset, threading.Lock(), time.monotonic()
         self._opener = ThreadPoolExecutor(max_workers=1, thread_name_prefix="opening")
@@ -82,11 +79,8 @@ class Live:
         return signature(self._dataset) != database.signature
 
     def now(self) -> State:
-        """The state that there is now, once it is open.
-
-        Raises:
-            ValueError: it cannot be opened; the next request tries again.
-        """
+        """The state that there is now, once it is open. Raises ValueError: it cannot be opened; the next request tries
+        again."""
         return self._look().result()
 
     def sections(self, seconds: float) -> dict[str, sections.Content | str | None]:
@@ -243,14 +237,7 @@ class Pages(Site):
 
 def make_app(dataset: Dataset, hosts: Iterable[str] = LOOPBACK) -> Starlette:
     """The pages of a dataset or an evaluation as an ASGI application; `app.state.pages.live.close()` stops its
-    background.
-
-    Args:
-        hosts: names that a Host header may give.
-
-    Raises:
-        ValueError: the folder is neither.
-    """
+    background. `hosts`: names that a Host header may give. Raises ValueError: the folder is neither."""
     pages = EvaluationPages(dataset) if dataset.is_evaluation else Pages(dataset)
 
     def get(path: str, page: Page) -> Route:
@@ -277,16 +264,9 @@ def serve(
     allow_hosts: Iterable[str] = (),
     on_ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serve until interrupted.
-
-    Args:
-        host: the address to listen on. Beyond loopback only the names in `allow_hosts` are answered.
-        port: 0 takes a free one.
-        on_ready: gets the address of the pages once the port is open.
-
-    Raises:
-        ValueError: no dataset, no such address, the port is taken, or another address without `allow_hosts`.
-    """
+    """Serve until interrupted. `host`: the address to listen on. Beyond loopback only the names in `allow_hosts` are
+    answered. `port`: 0 takes a free one. `on_ready`: gets the address of the pages once the port is open. Raises
+    ValueError: no dataset, no such address, the port is taken, or another address without `allow_hosts`."""
     allowed = tuple(allow_hosts)
     if not is_loopback(host) and not allowed:
         raise ValueError(

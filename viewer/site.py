@@ -66,11 +66,7 @@ class Site:
 
 
 def jpeg(found: bytes | None, media_type: str = "image/jpeg") -> Response:
-    """The answer that is a picture.
-
-    Raises:
-        HTTPException: there is none.
-    """
+    """The answer that is a picture. Raises HTTPException: there is none."""
     if found is None:
         raise HTTPException(404, "there is no picture")
     return Response(found, media_type=media_type, headers={"cache-control": "private, max-age=60"})

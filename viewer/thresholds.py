@@ -86,11 +86,8 @@ def lowest_score(now: Select) -> float:
 
 
 def tried(given: Mapping[str, str], now: Select) -> Select:
-    """The rules of `select` with the thresholds that an address names.
-
-    Raises:
-        ValueError: a value that is no threshold.
-    """
+    """The rules of `select` with the thresholds that an address names. Raises ValueError: a value that is no
+    threshold."""
     standing = {slider.knob: slider for slider in sliders(now, now)}
     side, aspect, score = (standing[name] for name in ("min_short_side_px", "max_aspect", "min_aesthetic"))
     wide = _number(given, aspect, max(1000.0, aspect.high))

@@ -135,11 +135,8 @@ def reduce_job(recipe: DataRecipe) -> ReduceJob:
 
 def find_groups(connection: Connection, section: Dedup) -> str:
     """Connected components over the evidence; the label of a group is its lowest row_id, whatever the order of work.
-
-    Raises:
-        ValueError: `against` names a folder that holds no dataset, or one without fingerprints; embeddings are
-            needed and there are none.
-    """
+    Raises ValueError: `against` names a folder that holds no dataset, or one without fingerprints; embeddings are
+    needed and there are none."""
     connection.execute("SET preserve_insertion_order = false")  # the outcome is sorted; in between it costs memory
     connection.execute(_EDGES)
     find_copies(connection)
@@ -174,11 +171,7 @@ def find_near(connection: Connection, max_distance: int) -> None:
 
 def match_others(connection: Connection, others: Sequence[Path], max_distance: int | None) -> None:
     """Make the table `matches` (row_id, strength, distance, dataset, image): pictures that other datasets have too.
-    `METHODS[strength]` is the evidence.
-
-    Raises:
-        ValueError: as `find_groups`.
-    """
+    `METHODS[strength]` is the evidence. Raises ValueError: as `find_groups`."""
     connection.execute(_HASHES)
     connection.execute(_MATCHES)
     if others:

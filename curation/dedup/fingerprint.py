@@ -58,28 +58,20 @@ class FingerprintWorker(Worker):
 
 
 def phash(image: Image.Image) -> int:
-    """A 64-bit hash that survives rescaling and recompression.
-
-    Luminance at 32x32 px, its two-dimensional DCT-II, the signs of the 64 lowest frequencies in zigzag order
-    without the constant one. Follows the DCT hash of C. Zauner, "Implementation and Benchmarking of Perceptual
-    Image Hash Functions" (2010), section 3.2.1, with two changes: zigzag in place of a square, so that no bit goes
-    to the mean brightness, and the sign in place of the median, so that a coefficient that crosses the threshold
-    costs one bit and not two. A flat picture, where the signs are noise, is hashed by its colour instead, so that
-    a black frame is no duplicate of a white one.
-
-    Args:
-        image: RGB or L, of any size.
-    """
+    """A 64-bit hash that survives rescaling and recompression. Luminance at 32x32 px, its two-dimensional DCT-II, the
+    signs of the 64 lowest frequencies in zigzag order without the constant one. Follows the DCT hash of C. Zauner,
+    "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010), section 3.2.1, with two changes: zigzag
+    in place of a square, so that no bit goes to the mean brightness, and the sign in place of the median, so that a
+    coefficient that crosses the threshold costs one bit and not two. A flat picture, where the signs are noise, is
+    hashed by its colour instead, so that a black frame is no duplicate of a white one. `image`: RGB or L, of any
+    size."""
     grey = np.asarray(image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS), dtype=np.float64)
     return _colour_hash(image) if grey.std() < _FLAT else dct_hash(grey)
 
 
 def proxy_phash(jpeg: bytes) -> int:
     """`phash` of a proxy, within two bits and in a third of the time: only luminance is decoded, at half the size.
-
-    Args:
-        jpeg: upright, sRGB, without metadata, as `curation.ingest.ingest.encode_proxy` makes it.
-    """
+    `jpeg`: upright, sRGB, without metadata, as `curation.ingest.ingest.encode_proxy` makes it."""
     height, width = simplejpeg.decode_jpeg_header(jpeg)[:2]
     halves = 2 if min(width, height) >= _HALVED_PX else 1
     luminance = simplejpeg.decode_jpeg(jpeg, "GRAY", min_height=height // halves, min_width=width // halves)

@@ -36,13 +36,9 @@ _VECTORS = "SELECT row_id, embedding::FLOAT[] AS embedding FROM embeddings WHERE
 
 
 def find_similar(connection: Connection, threshold: float, into: str) -> None:
-    """Write the pairs of a cluster whose cosine is at least `threshold` into a new table (a, b, distance).
-
-    The distance is 1 - cosine, a < b. Which pictures train the clusters is decided by their ids, not their order.
-
-    Raises:
-        ValueError: there are no embeddings, or faiss is not installed.
-    """
+    """Write the pairs of a cluster whose cosine is at least `threshold` into a new table (a, b, distance). The distance
+    is 1 - cosine, a < b. Which pictures train the clusters is decided by their ids, not their order. Raises ValueError:
+    there are no embeddings, or faiss is not installed."""
     connection.execute(f"CREATE TEMP TABLE {into} (a BIGINT, b BIGINT, distance FLOAT)")
     counted = connection.execute(f"SELECT count(*), max(len(embedding)) FROM ({_VECTORS})").fetchall()
     num_rows, num_dims = counted[0]
@@ -64,22 +60,14 @@ def find_similar(connection: Connection, threshold: float, into: str) -> None:
 
 
 def require_faiss() -> None:
-    """See that faiss is installed; it is not imported.
-
-    Raises:
-        ValueError: it is not; the message has the command that installs it.
-    """
+    """See that faiss is installed; it is not imported. Raises ValueError: it is not; the message has the command that
+    installs it."""
     if find_spec("faiss") is None:
         raise ValueError("dedup.semantic_threshold needs faiss: pip install faiss-cpu, or set it to null")
 
 
 def similar_pairs(row_ids: np.ndarray, vectors: np.ndarray, threshold: float) -> Iterator[dict[str, np.ndarray]]:
-    """All pairs of one cluster, a block of rows at a time.
-
-    Args:
-        row_ids: (N,), ascending.
-        vectors: (N, D).
-    """
+    """All pairs of one cluster, a block of rows at a time. `row_ids`: (N,), ascending. `vectors`: (N, D)."""
     unit = _unit(vectors)
     for begin in range(0, len(unit), _BLOCK_ROWS):
         block = unit[begin : begin + _BLOCK_ROWS]

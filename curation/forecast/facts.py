@@ -167,12 +167,8 @@ def _job(step: Job, entry: Mapping[str, Any]) -> JobFacts:
 
 def gpu_workers(num_gpus: float | None, entry: Mapping[str, Any]) -> int | None:
     """Workers of a job that the GPUs have room for: as the cluster shared them out, else by the GPUs that this
-    machine's one worker saw; None where it ran on a CPU.
-
-    Args:
-        num_gpus: of each worker; None is one.
-        entry: of `runs/`.
-    """
+    machine's one worker saw; None where it ran on a CPU. `num_gpus`: of each worker; None is one. `entry`: of
+    `runs/`."""
     if shared_out := entry.get("gpu_workers"):
         return int(shared_out)
     if not entry.get("visible_gpus") or not entry.get("busy_gpu_s"):

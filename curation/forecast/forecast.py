@@ -167,13 +167,8 @@ def forecast(
     max_samples: int,
     workers: Sequence[int],
 ) -> Forecast:
-    """Project the sample.
-
-    Args:
-        shard_megabytes: of `shard.megabytes`, in units of 10^6 bytes.
-        max_samples: of `shard.max_samples`.
-        workers: numbers of workers to give the wall-clock time for.
-    """
+    """Project the sample. `shard_megabytes`: of `shard.megabytes`, in units of 10^6 bytes. `max_samples`: of
+    `shard.max_samples`. `workers`: numbers of workers to give the wall-clock time for."""
     population, sampled = facts.num_inputs, facts.num_sampled
     is_whole = sampled == population
     doubles = sum(count for *_, reason, count in facts.outcomes if reason == Rejection.DUPLICATE)
@@ -277,12 +272,8 @@ def _reduce_job(job: JobFacts, population: int, sampled: int, workers: Sequence[
 
 def with_remarks(made: Forecast, facts: Facts, free_bytes: int, held_bytes: int, out: str) -> Forecast:
     """The same forecast with what its reader must know: warnings of what will go wrong, notes of what it cannot say.
-
-    Args:
-        free_bytes: of the disk that `out` lies on.
-        held_bytes: that the dataset has there already.
-        out: the dataset folder, to be named.
-    """
+    `free_bytes`: of the disk that `out` lies on. `held_bytes`: that the dataset has there already. `out`: the dataset
+    folder, to be named."""
     warnings, notes = [], []
     need = made.disk["all"]
     room = free_bytes + held_bytes

@@ -60,14 +60,9 @@ class Sample:
 
 @contextmanager
 def sampled(recipe: DataRecipe, size: int, keep: Path | None = None) -> Iterator[Sample]:
-    """A sample of the inputs, in a temporary folder that is gone at the end, or in `keep`.
-
-    The listing of `out` is read where every source is in it; else one is taken beside the sample. Nothing is ever
-    written into `out`.
-
-    Raises:
-        ValueError: the size is no number of inputs, `keep` or `out` cannot be used, or there are no inputs.
-    """
+    """A sample of the inputs, in a temporary folder that is gone at the end, or in `keep`. The listing of `out` is read
+    where every source is in it; else one is taken beside the sample. Nothing is ever written into `out`. Raises
+    ValueError: the size is no number of inputs, `keep` or `out` cannot be used, or there are no inputs."""
     if size < 1:
         raise ValueError(f"--sample {size}: look at one input at least")
     out = Dataset(recipe.out_path())
@@ -89,10 +84,7 @@ def sampled(recipe: DataRecipe, size: int, keep: Path | None = None) -> Iterator
 
 def build_sample(sample: Sample, steps: Sequence[Job], observer: pipeline.Observer) -> None:
     """Run the jobs, each part timed; what they took is in the dataset's `runs/`. That nothing is kept is no error.
-
-    Raises:
-        ValueError, PartFailed, OSError: as `curation.build.build`.
-    """
+    Raises ValueError, PartFailed, OSError: as `curation.build.build`."""
     try:
         pipeline.build(sample.recipe, [timed(step) for step in steps], observer)
     except NothingLeft:
@@ -140,10 +132,7 @@ def shares(counts: Sequence[int], size: int) -> list[int]:
 
 def drawn(whole: Held, parts: range, size: int, seed: int) -> list[int]:
     """The row_ids, ascending, of the `size` inputs of a source whose names hash lowest: the same whatever their order.
-
-    Args:
-        parts: of the listing, all of one source.
-    """
+    `parts`: of the listing, all of one source."""
 
     def hashes() -> Iterator[tuple[int, int]]:
         for number in parts:

@@ -26,14 +26,9 @@ _STEP_BYTES = 1 << 20
 
 
 def missing_part(data: bytes, image_format: str, loaded: Image.Image, is_checked: bool) -> str | None:
-    """The part that is missing of a file whose picture was decoded, or None where it is whole.
-
-    Args:
-        data: the whole file.
-        image_format: Pillow's name.
-        loaded: the picture as the decoder gave it.
-        is_checked: whether the strict decoder of JPEG gave it; it does not know subsampled inks.
-    """
+    """The part that is missing of a file whose picture was decoded, or None where it is whole. `data`: the whole file.
+    `image_format`: Pillow's name. `loaded`: the picture as the decoder gave it. `is_checked`: whether the strict
+    decoder of JPEG gave it; it does not know subsampled inks."""
     if image_format in ("JPEG", "MPO"):
         missing = missing_scans(data)
         return missing_blocks(data) if missing is None and not is_checked else missing
@@ -46,11 +41,8 @@ def missing_part(data: bytes, image_format: str, loaded: Image.Image, is_checked
 
 def cut_short(data: bytes, image_format: str) -> str | None:
     """How the structure of a file that the decoder refused shows that its end is missing, or None where it does not.
-
-    Args:
-        data: the whole file.
-        image_format: Pillow's name; formats whose structure says nothing about their end give None.
-    """
+    `data`: the whole file. `image_format`: Pillow's name; formats whose structure says nothing about their end give
+    None."""
     checks = (_ENDS.get(image_format), _ENDS_OF_REFUSED.get(image_format))
     return next((missing for check in checks if check and (missing := check(data)) is not None), None)
 

@@ -38,11 +38,8 @@ class AwayCheck:
         self._num = 0
 
     def see(self, listed: Mapping[str, Any], image: Mapping[str, Any]) -> None:
-        """Look at a row of the listing and what became of it, in the order of the rows.
-
-        Raises:
-            SourceAway: the source is not there.
-        """
+        """Look at a row of the listing and what became of it, in the order of the rows. Raises SourceAway: the source
+        is not there."""
         if self._stop_after is None or listed.get("reason") is not None:
             return
         if image.get("reason") not in RETRIED:

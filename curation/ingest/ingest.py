@@ -140,11 +140,7 @@ def _rows(listing: pa.Table) -> Iterator[dict[str, Any]]:
 
 
 def _read(listed: Mapping[str, Any], most_bytes: int) -> bytes:
-    """The bytes of an original.
-
-    Raises:
-        Unreadable: they cannot be had, or the listing has a reason already.
-    """
+    """The bytes of an original. Raises Unreadable: they cannot be had, or the listing has a reason already."""
     found_bad = listed.get("reason")  # a part that was listed by an earlier version has no such column
     if found_bad is not None:
         raise Unreadable(found_bad, listed["detail"])
@@ -167,13 +163,9 @@ def _caption(listed: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_sidecars(source: str, member: str) -> RawCaption:
-    """The caption file, and a text file of the same name where a `.json` holds everything but a caption.
-
-    One that is gone or no text is as good as none: the image is not at fault.
-
-    Raises:
-        Unreadable: the disk or the server failed for the moment; the caption would be lost for good.
-    """
+    """The caption file, and a text file of the same name where a `.json` holds everything but a caption. One that is
+    gone or no text is as good as none: the image is not at fault. Raises Unreadable: the disk or the server failed for
+    the moment; the caption would be lost for good."""
     stem, _, extension = member.rpartition(".")
     is_json = extension.lower() == "json"
     found = _read_caption_file(source, member, is_json)

@@ -45,15 +45,9 @@ class Listed:
 
 
 def update_listing(dataset: Dataset, recipe: DataRecipe, runner: Callable[[], Runner] | None = None) -> Listed:
-    """List the sources that are not listed yet; each starts a new part, so nothing before it moves.
-
-    Args:
-        runner: gives what lists many tars; None does it here, one after the other.
-
-    Raises:
-        ValueError: the dataset lists other sources than the recipe, or in parts of another size; or a source has
-            no image.
-    """
+    """List the sources that are not listed yet; each starts a new part, so nothing before it moves. `runner`: gives
+    what lists many tars; None does it here, one after the other. Raises ValueError: the dataset lists other sources
+    than the recipe, or in parts of another size; or a source has no image."""
     record = dataset.record("listing")
     listed = _recorded_sources(record)
     _refuse_other_inputs(dataset, recipe, record, listed)

@@ -29,18 +29,11 @@ class _Part:
 
 
 def retry_failed(dataset: Dataset, recipe: DataRecipe) -> int:
-    """Fetch again the rows that failed for a transient reason, and let `ingest` read their parts again.
-
-    The URLs among them are fetched into tars of their own, and their rows of the listing are rewritten in place: the
-    same row_id, another address or another reason. Every other part of the listing stays as it is, so `ingest` and
-    what follows take their parts over. A retry that is cut off goes on when it is called again.
-
-    Returns:
-        How many rows are tried again.
-
-    Raises:
-        ValueError: img2dataset could not finish; run it again.
-    """
+    """Fetch again the rows that failed for a transient reason, and let `ingest` read their parts again. The URLs among
+    them are fetched into tars of their own, and their rows of the listing are rewritten in place: the same row_id,
+    another address or another reason. Every other part of the listing stays as it is, so `ingest` and what follows take
+    their parts over. A retry that is cut off goes on when it is called again. Returns How many rows are tried again.
+    Raises ValueError: img2dataset could not finish; run it again."""
     record = dataset.record("listing")
     if record is None:
         return 0
@@ -64,11 +57,8 @@ def retry_failed(dataset: Dataset, recipe: DataRecipe) -> int:
 
 
 def _failed_parts(held: Held, retries: int, first: int, num_parts: int) -> list[_Part]:
-    """The parts with rows that could not be read, without those that the listing itself gave up.
-
-    Args:
-        retries: that are on record; where the listing has a part of a later one, that was cut off.
-    """
+    """The parts with rows that could not be read, without those that the listing itself gave up. `retries`: that are on
+    record; where the listing has a part of a later one, that was cut off."""
     parts = []
     for number in range(first, first + num_parts):
         name = held.holding("images").get(number)

@@ -83,14 +83,10 @@ class Measures(NamedTuple):
 
 
 def photographic(image: Image.Image) -> float:
-    """A score from 1 to 10 for sharpness, contrast, colourfulness and exposure: technical quality, not taste.
-
-    score = 1 + 9 * exposure * (0.4 sharpness + 0.3 contrast + 0.3 colourfulness), so that it rises with each of the
-    four and a black, white or evenly grey frame is near 1. The measures are those of `measure`.
-
-    Args:
-        image: RGB, upright, of any size; measured at a longest side of 512 px.
-    """
+    """A score from 1 to 10 for sharpness, contrast, colourfulness and exposure: technical quality, not taste. score = 1
+    + 9 * exposure * (0.4 sharpness + 0.3 contrast + 0.3 colourfulness), so that it rises with each of the four and a
+    black, white or evenly grey frame is near 1. The measures are those of `measure`. `image`: RGB, upright, of any
+    size; measured at a longest side of 512 px."""
     seen = measure(image)
     quality = 0.4 * seen.sharpness + 0.3 * seen.contrast + 0.3 * seen.colourfulness
     return round(1 + 9 * seen.exposure * quality, 4)

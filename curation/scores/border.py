@@ -30,12 +30,8 @@ class PictureBorder(NamedTuple):
 
 
 def border(image: Image.Image) -> PictureBorder:
-    """Find the bars on the four sides. A sky, a white background behind an object and a dark corner are no bars,
-    since they do not end in a straight line.
-
-    Args:
-        image: RGB, of any size.
-    """
+    """Find the bars on the four sides. A sky, a white background behind an object and a dark corner are no bars, since
+    they do not end in a straight line. `image`: RGB, of any size."""
     image = image.convert("RGB")
     width, height = image.size
     if max(ImageStat.Stat(image).stddev) <= EVEN:

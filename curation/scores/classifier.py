@@ -37,11 +37,8 @@ class ImageClassifier:
 
     @classmethod
     def load(cls, column: str, section: Classifier, device: str = "auto") -> ImageClassifier:
-        """The classifier of a column of the recipe.
-
-        Raises:
-            ValueError: it or the device is not on this machine, or it is no image classifier, or has no such label.
-        """
+        """The classifier of a column of the recipe. Raises ValueError: it or the device is not on this machine, or it
+        is no image classifier, or has no such label."""
         from transformers import AutoImageProcessor, AutoModelForImageClassification
 
         folder = find_classifier(column, section)
@@ -83,11 +80,7 @@ class ImageClassifier:
 
 
 def find_classifier(column: str, section: Classifier) -> Path:
-    """The folder of the classifier of a column; nothing is loaded.
-
-    Raises:
-        ValueError: it is not on this machine.
-    """
+    """The folder of the classifier of a column; nothing is loaded. Raises ValueError: it is not on this machine."""
     key = f"screen.classifiers.{column}.model"
     if column in PUBLISHED:
         return find_frozen(section.model, PUBLISHED[column], key)

@@ -57,14 +57,10 @@ class Head:
 
 
 def load_head(path: str | Path) -> Head:
-    """Read a head: a .pth or .safetensors file, or a folder that holds one.
-
-    As published (sac+logos+ava1-l14-linearMSE) it is five linear layers with dropout and nothing else between them,
-    so the whole of it is one affine map, which is computed here in 64 bits.
-
-    Raises:
-        ValueError: there is no such file, or it is no chain of linear layers that ends in one number.
-    """
+    """Read a head: a .pth or .safetensors file, or a folder that holds one. As published (sac+logos+ava1-l14-linearMSE)
+    it is five linear layers with dropout and nothing else between them, so the whole of it is one affine map, which is
+    computed here in 64 bits. Raises ValueError: there is no such file, or it is no chain of linear layers that ends in
+    one number."""
     file = _head_file(Path(path))
     layers: dict[int, dict[str, NDArray[np.float64]]] = {}
     for name, tensor in _read_tensors(file).items():
@@ -87,11 +83,8 @@ def load_head(path: str | Path) -> Head:
 
 
 def find_head(given: str | None) -> Head:
-    """The head that `aesthetic.head` names: a file, a folder or a hub id in the local cache; None is LAION's.
-
-    Raises:
-        ValueError: it is not on this machine, or is no head.
-    """
+    """The head that `aesthetic.head` names: a file, a folder or a hub id in the local cache; None is LAION's. Raises
+    ValueError: it is not on this machine, or is no head."""
     file = find_head_file(given)
     head = load_head(file)
     if given is None or not in_home(Path(given)).is_file():
@@ -100,11 +93,7 @@ def find_head(given: str | None) -> Head:
 
 
 def find_head_file(given: str | None) -> Path:
-    """The file that `find_head` reads; nothing is loaded.
-
-    Raises:
-        ValueError: it is not on this machine.
-    """
+    """The file that `find_head` reads; nothing is loaded. Raises ValueError: it is not on this machine."""
     if given is not None and (file := in_home(Path(given))).is_file():
         return file
     return _head_file(find_weights(given, AESTHETIC_HEAD, "aesthetic.head"))
@@ -141,11 +130,7 @@ class LaionWorker(Worker):
     """Decodes and resizes proxies on threads, embeds them in batches and scores the embeddings."""
 
     def __init__(self, section: Aesthetic, threads: int) -> None:
-        """Load CLIP and the head.
-
-        Raises:
-            ValueError: they are not on this machine, or do not fit one another.
-        """
+        """Load CLIP and the head. Raises ValueError: they are not on this machine, or do not fit one another."""
         self._section, self._threads, self._turn = section, threads, Lock()
         self._head = find_head(section.head)
         self._clip = Clip.load(section.clip, "aesthetic.clip", section.chosen_device(), half_on_gpu=True)

@@ -68,11 +68,7 @@ class ScreenWorker(Worker):
     """Decodes and measures on threads, then runs the models in batches."""
 
     def __init__(self, section: Screen, threads: int) -> None:
-        """Load the models.
-
-        Raises:
-            ValueError: one is not on this machine.
-        """
+        """Load the models. Raises ValueError: one is not on this machine."""
         from curation.scores.faces import FaceDetector  # here: planning a build needs no OpenCV
         from curation.scores.text_area import TextDetector
 
@@ -187,11 +183,7 @@ def _merged(measured: dict[str, Any], classified: dict[str, Any]) -> dict[str, A
 
 def full_size(original: Mapping[str, Any]) -> Image.Image | None:
     """The picture at its own size, read from its source again. None, and a line in the log, where its bytes have
-    changed since it was ingested.
-
-    Args:
-        original: a row of `images`.
-    """
+    changed since it was ingested. `original`: a row of `images`."""
     try:
         data = read_original(*(original[name] for name in ("source", "member", "byte_offset", "num_bytes")))
         if hashlib.sha256(data).hexdigest() == original["sha256"]:

@@ -14,12 +14,8 @@ TILES = 10
 
 
 def sharpness(image: Image.Image) -> float:
-    """Root mean square of the Laplacian of the luminance, in grey levels of 0 to 255, at the 90th percentile of
-    10 x 10 tiles. 0 for an even area; a sharp photograph is some 10 to 60.
-
-    Args:
-        image: RGB or L, of any size.
-    """
+    """Root mean square of the Laplacian of the luminance, in grey levels of 0 to 255, at the 90th percentile of 10 x 10
+    tiles. 0 for an even area; a sharp photograph is some 10 to 60. `image`: RGB or L, of any size."""
     size = shrunk_size(image.size, MEASURED_PX)
     grey = image.convert("L")
     if size != grey.size:

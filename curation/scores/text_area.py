@@ -42,11 +42,7 @@ class TextDetector:
     """The network and what it is fed; threads share one."""
 
     def __init__(self) -> None:
-        """Load it.
-
-        Raises:
-            ValueError: it is not on this machine, or is damaged.
-        """
+        """Load it. Raises ValueError: it is not on this machine, or is damaged."""
         self._network = Network(PPOCR_DETECTOR, ["sigmoid_0.tmp_0"])
         self.name = self._network.name
 

@@ -19,16 +19,12 @@ EMPTY = 2.0
 
 def upscale(image: Image.Image) -> float | None:
     """Estimate by what factor a picture was enlarged: 1.0 for one that shows detail up to its last pixel, 4.0 for one
-    that shows no more than a quarter of its width could. A picture out of focus measures the same, and is as little
-    use at that size. None for a picture under 256 px, or with too little contrast to say.
-
-    The power of photographs falls as 1 / f^2, so f^2 P(f) is flat for a native one. It is averaged over tiles (the
-    half with most detail: sky says nothing of the lens) and over directions; the estimate is 0.5 / f, with f the
-    frequency (cycles per pixel) above which it stays under `FLOOR` of its level at low frequencies.
-
-    Args:
-        image: RGB or L, at its own size: shrinking would hide what is looked for.
-    """
+    that shows no more than a quarter of its width could. A picture out of focus measures the same, and is as little use
+    at that size. None for a picture under 256 px, or with too little contrast to say. The power of photographs falls as
+    1 / f^2, so f^2 P(f) is flat for a native one. It is averaged over tiles (the half with most detail: sky says
+    nothing of the lens) and over directions; the estimate is 0.5 / f, with f the frequency (cycles per pixel) above
+    which it stays under `FLOOR` of its level at low frequencies. `image`: RGB or L, at its own size: shrinking would
+    hide what is looked for."""
     if min(image.size) < TILE_PX:
         return None
     levels = np.asarray(image.convert("L"))

@@ -19,13 +19,9 @@ def best_first(caption: str, image_id: str, row_id: str) -> str:
 
 
 def inherited_sql(max_distance: int | None) -> str:
-    """(row_id, caption, caption_image, caption_row) of the pictures that take a caption over.
-
-    Over `survivors` (row_id, image_id, survivor_row, survivor), `raw_captions` and `fingerprints`.
-
-    Args:
-        max_distance: bits between two pHashes of one picture; None takes copies only.
-    """
+    """(row_id, caption, caption_image, caption_row) of the pictures that take a caption over. Over `survivors` (row_id,
+    image_id, survivor_row, survivor), `raw_captions` and `fingerprints`. `max_distance`: bits between two pHashes of
+    one picture; None takes copies only."""
     near = "false"
     if max_distance is not None:
         flat = " AND ".join(f"{side}.phash NOT IN ({FLAT_HASHES})" for side in ("ours", "theirs"))

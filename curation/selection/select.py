@@ -144,13 +144,9 @@ def statement(
     pictures: str = PICTURES,
     captions: str = "raw_captions",
 ) -> str:
-    """The same outcome as one SELECT over the views of a dataset, for those who only look.
-
-    Args:
-        pictures: SELECT of `PICTURES` from where it was put before; columns that no rule and no subset names may be
-            missing.
-        captions: relation of (row_id, caption) of at least the copies of one file, which decide which of them is kept.
-    """
+    """The same outcome as one SELECT over the views of a dataset, for those who only look. `pictures`: SELECT of
+    `PICTURES` from where it was put before; columns that no rule and no subset names may be missing. `captions`:
+    relation of (row_id, caption) of at least the copies of one file, which decide which of them is kept."""
     *first, (_, outcome) = _steps(rules, max_distance, semantic_threshold, pictures, captions)
     return f"WITH {', '.join(f'{name} AS ({sql})' for name, sql in first)} {outcome}"
 

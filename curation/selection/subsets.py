@@ -44,12 +44,8 @@ _EXPRESSIONS = frozenset(_NODES.split())
 
 
 def check_subsets(rules: Select) -> dict[str, str]:
-    """The subsets of a recipe, each parsed and tried on a table without rows.
-
-    Raises:
-        ValueError: a name that is no plain word, or a condition that is not one SQL expression over `SUBSET_COLUMNS`
-            and `FUNCTIONS`.
-    """
+    """The subsets of a recipe, each parsed and tried on a table without rows. Raises ValueError: a name that is no
+    plain word, or a condition that is not one SQL expression over `SUBSET_COLUMNS` and `FUNCTIONS`."""
     if not rules.subsets:
         return {}
     with duckdb.connect(config={"enable_external_access": "false"}) as connection:
@@ -97,11 +93,8 @@ def _check(connection: Connection, condition: str) -> None:
 
 
 def _parsed(connection: Connection, condition: str) -> list[dict[str, Any]]:
-    """The nodes of a condition's expression; none where DuckDB cannot parse it, which the trial says better.
-
-    Raises:
-        ValueError: more than a condition was parsed, or a query inside it.
-    """
+    """The nodes of a condition's expression; none where DuckDB cannot parse it, which the trial says better. Raises
+    ValueError: more than a condition was parsed, or a query inside it."""
     (found,), (alone,) = (
         connection.execute("SELECT json_serialize_sql(?)", [f"SELECT 1 WHERE {text}"]).fetchall()[0]
         for text in (condition, "true")

@@ -80,13 +80,9 @@ class Count(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference that other thresholds would make.
-
-    Attributes:
-        counts: title -> the counts under it, most first.
-        near: knob -> pictures just on either side of its new value, kept ones first.
-        num_fallen: pictures that are kept now and would fall; `num_returned` the other way round.
-    """
+    """The difference that other thresholds would make. `counts`: title -> the counts under it, most first. `near`: knob
+    -> pictures just on either side of its new value, kept ones first. `num_fallen`: pictures that are kept now and
+    would fall; `num_returned` the other way round."""
 
     counts: dict[str, list[Count]]
     num_fallen: int
@@ -113,11 +109,8 @@ def rules_on_record(dataset: Dataset) -> Select:
 
 
 def changed_recipe(recipe: DataRecipe, overrides: Sequence[str]) -> DataRecipe:
-    """The recipe with other knobs of `select`.
-
-    Raises:
-        ValueError: an override is of another section, or a value is impossible.
-    """
+    """The recipe with other knobs of `select`. Raises ValueError: an override is of another section, or a value is
+    impossible."""
     for override in overrides:
         if not override.startswith("select."):
             raise ValueError(
@@ -132,11 +125,8 @@ def changed_recipe(recipe: DataRecipe, overrides: Sequence[str]) -> DataRecipe:
 
 
 def compare(dataset: Dataset, recipe: DataRecipe, changed: DataRecipe, num_near: int = 10) -> Comparison:
-    """Compare the selection with the one that other knobs would make. Reads tables, writes nothing.
-
-    Raises:
-        ValueError: `select` has not run yet.
-    """
+    """Compare the selection with the one that other knobs would make. Reads tables, writes nothing. Raises ValueError:
+    `select` has not run yet."""
     if not dataset.parts("selection"):
         raise ValueError(f"{dataset.root}: nothing was selected yet; run sigma select first")
     moved = {
@@ -171,11 +161,8 @@ def chosen_sql(rules: Select, pictures: str = select.PICTURES, captions: str = "
 
 def try_rules(connection: Connection, rules: Select, facts: str) -> None:
     """Make the temporary table `tried` with the outcome of these rules, and the view `selected` with that on record,
-    each as (row_id, width, height, kept, rejected_by, subsets).
-
-    Args:
-        facts: a table of `facts_sql` for these rules, or for others with the same limits of screens and subsets.
-    """
+    each as (row_id, width, height, kept, rejected_by, subsets). `facts`: a table of `facts_sql` for these rules, or for
+    others with the same limits of screens and subsets."""
     captions = f"(SELECT row_id, caption FROM {facts} WHERE caption IS NOT NULL)"
     connection.execute(
         "CREATE TEMP TABLE tried AS SELECT row_id, width, height, kept, rejected_by, subsets, was_kept "
@@ -211,11 +198,8 @@ def num_moved(connection: Connection) -> tuple[int, int]:
 
 
 def nearest_moved(connection: Connection, rules: Select, facts: str, comes_in: bool, limit: int) -> list[Row]:
-    """(row_id, rejected_by) of pictures that would come in, or would fall, the nearest to a threshold first.
-
-    Args:
-        facts: as in `try_rules`.
-    """
+    """(row_id, rejected_by) of pictures that would come in, or would fall, the nearest to a threshold first. `facts`:
+    as in `try_rules`."""
     nearness = [
         f"abs(ln(short_side / {rules.min_short_side_px}::DOUBLE))",
         f"abs(ln(long_side / short_side::DOUBLE / {rules.max_aspect!r}::DOUBLE))",

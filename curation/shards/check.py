@@ -40,11 +40,8 @@ class CheckedShard:
 def check_shards(
     dataset: Dataset, index: pa.Table, threads: int, progress: Callable[[int], None]
 ) -> Iterator[CheckedShard]:
-    """The shards that an index names, in its order.
-
-    Args:
-        progress: called with the number of samples looked at since the last call.
-    """
+    """The shards that an index names, in its order. `progress`: called with the number of samples looked at since the
+    last call."""
     counts = Counter(index["shard"].to_pylist())
     begins = dict(zip(counts, _begins(counts), strict=True))
     numbers, held = _numbers(dataset), dataset.held()
@@ -177,10 +174,7 @@ def _sample_problem(tar: _Reading, row: Row, planned: Row | None) -> tuple[str |
 
 def index_problem(dataset: Dataset, index: pa.Table, broken: Container[str]) -> str | None:
     """The first problem of the indexes; None where they fit each other, the samples and the sizes of the tars.
-
-    Args:
-        broken: shards that have a problem of their own; their sizes are not compared.
-    """
+    `broken`: shards that have a problem of their own; their sizes are not compared."""
     path, card = dataset.shards / WIDS_FILE, dataset.shards / CARD_FILE
     if not is_file(path):
         return "wids index missing"

@@ -33,11 +33,8 @@ def _column_type(hint: Any) -> dict[str, Any]:
 
 
 def dataset_card(image_extensions: set[str], num_samples: int, num_shards: int) -> str:
-    """The card as Markdown with a YAML head.
-
-    Args:
-        image_extensions: of the image members; each is a column, null in samples of another format.
-    """
+    """The card as Markdown with a YAML head. `image_extensions`: of the image members; each is a column, null in
+    samples of another format."""
     features: list[dict[str, Any]] = [{"name": "__key__", **_TEXT}, {"name": "__url__", **_TEXT}]
     features += [{"name": "json", "struct": [{"name": name, **kind} for name, kind in metadata_types().items()]}]
     features += [{"name": "txt", **_TEXT}]

@@ -169,11 +169,7 @@ class OldTars:
     """The pictures of a planned shard in tars that were written before; use it as a context, which closes these."""
 
     def __init__(self, dataset: Dataset, number: int) -> None:
-        """Find them.
-
-        Raises:
-            ValueError: what says where the pictures are is damaged; the next build writes it anew.
-        """
+        """Find them. Raises ValueError: what says where the pictures are is damaged; the next build writes it anew."""
         self._shards = dataset.shards
         self._opened = Lru[str, IO[bytes]](_MOST_OPEN, on_drop=lambda tar: tar.close())
         self._samples: dict[str, list[OldSample]] = {}

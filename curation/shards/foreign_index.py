@@ -45,12 +45,8 @@ Place = tuple[int, int]
 
 @dataclass
 class Indexed:
-    """What an index holds, and what it leaves out.
-
-    Attributes:
-        buckets: samples of each aspect bucket.
-        left_out: what is no sample, by the reason.
-    """
+    """What an index holds, and what it leaves out. `buckets`: samples of each aspect bucket. `left_out`: what is no
+    sample, by the reason."""
 
     path: Path
     num_tars: int
@@ -59,27 +55,16 @@ class Indexed:
 
 
 def find_tars(tars: str) -> list[str]:
-    """The local tars of a folder or a pattern.
-
-    Raises:
-        ValueError: there is none, or they are in a store.
-    """
+    """The local tars of a folder or a pattern. Raises ValueError: there is none, or they are in a store."""
     return find_files(absolute(on_disk(tars)), (".tar",), "tar", SourceListing([], {}))
 
 
 def index_tars(tars: list[str], dataset: Path | None, progress: Callable[[int], None]) -> Indexed:
-    """Write `shards/index.parquet` over tars, whose bytes are left alone.
-
-    A sample is a picture whose header can be read, with a caption in its `.txt` or its `.json`. Its id is a hash of its
-    place, so that it keeps its place in training where its bytes change; `content` tells that they did.
-
-    Args:
-        dataset: the folder that the index goes to; None is the folder of the tars.
-        progress: called after each tar.
-
-    Raises:
-        ValueError: no sample is found, or `dataset` holds shards of its own.
-    """
+    """Write `shards/index.parquet` over tars, whose bytes are left alone. A sample is a picture whose header can be
+    read, with a caption in its `.txt` or its `.json`. Its id is a hash of its place, so that it keeps its place in
+    training where its bytes change; `content` tells that they did. `dataset`: the folder that the index goes to; None
+    is the folder of the tars. `progress`: called after each tar. Raises ValueError: no sample is found, or `dataset`
+    holds shards of its own."""
     root = Path(os.path.commonpath([os.path.dirname(tar) for tar in tars]))  # noqa: PTH120 - names may be no UTF-8
     dataset = root if dataset is None else dataset.absolute()
     path = dataset / "shards" / INDEX_FILE

@@ -27,11 +27,7 @@ class ShardMember:
 
 
 def members_of(path: Path) -> list[ShardMember]:
-    """The members of a shard, from its own headers.
-
-    Raises:
-        ValueError: it is cut or no tar.
-    """
+    """The members of a shard, from its own headers. Raises ValueError: it is cut or no tar."""
     try:
         with open_file(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             found = [(info.name.partition("."), info.offset_data, info.size) for info in tar]
@@ -41,14 +37,8 @@ def members_of(path: Path) -> list[ShardMember]:
 
 
 def drop_samples(path: Path, keys: Container[str]) -> dict[str, list[ShardMember]]:
-    """Rewrite a shard without these keys, unless it holds none of them; a shard that would be empty is deleted.
-
-    Returns:
-        Key -> its members, with their places in the shard as it is now.
-
-    Raises:
-        ValueError: the shard is damaged.
-    """
+    """Rewrite a shard without these keys, unless it holds none of them; a shard that would be empty is deleted. Returns
+    Key -> its members, with their places in the shard as it is now. Raises ValueError: the shard is damaged."""
     members = members_of(path)
     if any(member.key in keys for member in members):
         kept = [member for member in members if member.key not in keys]
@@ -90,11 +80,7 @@ def sha256_of(path: Path) -> str:
 
 
 def placed(row: Mapping[str, Any], members: list[ShardMember]) -> dict[str, Any]:
-    """A row of `samples` with the places that its members have now.
-
-    Raises:
-        ValueError: a member is missing.
-    """
+    """A row of `samples` with the places that its members have now. Raises ValueError: a member is missing."""
     places = {member.extension: member for member in members}
     changed: dict[str, Any] = {}
     for name, extension in (("image", row["image_ext"]), ("txt", "txt"), ("json", "json")):

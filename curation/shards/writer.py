@@ -146,15 +146,9 @@ class ShardWriter:
         return row
 
     def image_of(self, sample: Mapping[str, Any], old: OldTars | None = None) -> PackedImage:
-        """The image member of a row of the plan.
-
-        Args:
-            old: the tars that may hold its picture.
-
-        Raises:
-            Unpackable: the original is gone or changed, and no tar holds the picture.
-            ValueError: a tar held it, and its bytes there are damaged or of another size than the recipe wants.
-        """
+        """The image member of a row of the plan. `old`: the tars that may hold its picture. Raises Unpackable: the
+        original is gone or changed, and no tar holds the picture. Raises ValueError: a tar held it, and its bytes there
+        are damaged or of another size than the recipe wants."""
         held = old.samples_of(sample["image_id"]) if old is not None else []
         found = (self._stored(sample, each, *read) for each in held if old is not None for read in old.read(each))
         stored, is_same = next((each for each in found if each is not None), (None, False))
@@ -295,13 +289,9 @@ def update_index(dataset: Dataset) -> None:
 
 
 def write_index(dataset: Dataset) -> int:
-    """Write `shards/index.parquet` (every sample of a shard, in tar order), `wids.json` and the dataset card.
-
-    The samples are read twice, a part at a time: the other two files count all samples, and the index is written last.
-
-    Returns:
-        The number of samples.
-    """
+    """Write `shards/index.parquet` (every sample of a shard, in tar order), `wids.json` and the dataset card. The
+    samples are read twice, a part at a time: the other two files count all samples, and the index is written last.
+    Returns The number of samples."""
     num_samples, extensions = Counter[str](), set[str]()
     held = dataset.held()
     paths = held.paths("samples")
@@ -323,14 +313,7 @@ def card_of(image_extensions: Iterable[str], num_samples: Counter[str]) -> bytes
 
 
 def wids_index(dataset: Dataset, num_samples: Mapping[str, int]) -> bytes:
-    """The content of `wids.json`.
-
-    Args:
-        num_samples: of each shard.
-
-    Raises:
-        ValueError: a shard is missing.
-    """
+    """The content of `wids.json`. `num_samples`: of each shard. Raises ValueError: a shard is missing."""
     sizes = sizes_of(dataset.shards, num_samples)
     if missing := [path for path in num_samples if path not in sizes]:
         raise ValueError(

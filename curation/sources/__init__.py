@@ -25,14 +25,9 @@ from schemas.sources import (
 
 
 def list_source(source: AnySource, fetch_into: str | None = None) -> SourceListing:
-    """The inputs of a source of any kind, and counts of the files that are no inputs.
-
-    Args:
-        fetch_into: folder for downloads; used by a URL list that names no other.
-
-    Raises:
-        ValueError: the source cannot be used; one line saying what and how to mend it.
-    """
+    """The inputs of a source of any kind, and counts of the files that are no inputs. `fetch_into`: folder for
+    downloads; used by a URL list that names no other. Raises ValueError: the source cannot be used; one line saying
+    what and how to mend it."""
     match source:
         case FolderSource():
             return list_folder(source)
@@ -51,10 +46,7 @@ def list_source(source: AnySource, fetch_into: str | None = None) -> SourceListi
 
 def pieces_of(source: AnySource, found: SourceListing) -> list[str]:
     """The tars of a source, which can be listed one without the others, in order; none for other kinds of sources.
-
-    Raises:
-        ValueError: as `list_source`.
-    """
+    Raises ValueError: as `list_source`."""
     match source:
         case WebDatasetSource():
             return tars_of(source, found)

@@ -60,11 +60,8 @@ ERROR_PAGE = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head><
 
 
 def write_demo_photos(folder: Path) -> int:
-    """Write photographs, captions and bad files; the same bytes on every call.
-
-    Returns:
-        The number of image files, good and bad; the ledger of a dataset made from the folder adds up to it.
-    """
+    """Write photographs, captions and bad files; the same bytes on every call. Returns The number of image files, good
+    and bad; the ledger of a dataset made from the folder adds up to it."""
     package = files("skimage") / "data"
     originals = {photo.file: (package / photo.file).read_bytes() for photo in PHOTOS}
     images = originals | bad_files(originals, spare=(package / "grass.png").read_bytes())
@@ -86,12 +83,8 @@ def write_demo_photos(folder: Path) -> int:
 
 
 def bad_files(originals: dict[str, bytes], spare: bytes) -> dict[str, bytes]:
-    """Bad files as every collection has them: broken, no picture, too small, or a copy.
-
-    Args:
-        originals: the good photos by name.
-        spare: a picture that is not among them.
-    """
+    """Bad files as every collection has them: broken, no picture, too small, or a copy. `originals`: the good photos by
+    name. `spare`: a picture that is not among them."""
     rocket, coffee = originals["rocket.jpg"], originals["coffee.png"]
     return {
         "bad/cut_in_half.jpg": rocket[: len(rocket) // 2],

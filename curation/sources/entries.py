@@ -75,12 +75,9 @@ def entry_order(entry: FolderEntry) -> bytes:
 
 
 def local_entries(root: Path, follow_links: bool, prefix: str, listing: SourceListing) -> SortedFolder:
-    """The entries of a local folder; hidden names, linked folders and special files are counted and left out.
-
-    Raises:
-        OSError: it cannot be listed.
-        ValueError: it is too large to be sorted in memory, and there is no room in the temporary folder.
-    """
+    """The entries of a local folder; hidden names, linked folders and special files are counted and left out. Raises
+    OSError: it cannot be listed. Raises ValueError: it is too large to be sorted in memory, and there is no room in the
+    temporary folder."""
     marks: set[str] = set()
     real_root = os.path.realpath(root)
 
@@ -115,12 +112,9 @@ def _scan(folder: Path, real_root: str, follow_links: bool, listing: SourceListi
 
 
 def remote_entries(root: str, prefix: str, listing: SourceListing) -> SortedFolder:
-    """The entries of a remote folder; hidden names are counted and left out. Its client gives them as one list.
-
-    Raises:
-        RemoteError: it cannot be listed.
-        ValueError: it does not answer now. A listing is taken once, so nothing of it is guessed.
-    """
+    """The entries of a remote folder; hidden names are counted and left out. Its client gives them as one list. Raises
+    RemoteError: it cannot be listed. Raises ValueError: it does not answer now. A listing is taken once, so nothing of
+    it is guessed."""
     fs, path = filesystem(root)
     folder = f"{path.rstrip('/')}/{prefix}".rstrip("/")
     entries = []
@@ -169,15 +163,10 @@ def _size(entry: os.DirEntry[str]) -> int | None:
 def sorted_on_disk(
     entries: Iterable[Sortable], key: Callable[[Sortable], bytes], run_entries: int = RUN_ENTRIES
 ) -> Iterator[Sortable]:
-    """The entries in the order of their keys; equal keys keep the order they came in.
-
-    `entries` is read to its end before this returns, so that counts made while it is read are complete, and its
-    errors are raised here. Up to `run_entries` are sorted in memory and touch no disk; more go through a file in the
-    temporary folder (TMPDIR), which has no name and is gone with the iterator.
-
-    Raises:
-        ValueError: the temporary folder cannot be written, or is full.
-    """
+    """The entries in the order of their keys; equal keys keep the order they came in. `entries` is read to its end
+    before this returns, so that counts made while it is read are complete, and its errors are raised here. Up to
+    `run_entries` are sorted in memory and touch no disk; more go through a file in the temporary folder (TMPDIR), which
+    has no name and is gone with the iterator. Raises ValueError: the temporary folder cannot be written, or is full."""
     rest = iter(entries)
     run = sorted(islice(rest, run_entries), key=key)
     following = next(rest, None)

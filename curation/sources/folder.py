@@ -43,18 +43,13 @@ _LEADS_OUT = "a link that leads out of the folder; follow_links: true in its ent
 
 
 def list_folder(source: FolderSource) -> SourceListing:
-    """The inputs of a folder, found recursively, in the byte order of their relative paths.
-
-    An input is a file whose extension names an image format, in any case. Links to files inside the folder are
-    followed; one that leads out of it is an input with a reason unless `follow_links` is set, and links to folders are
-    not followed. Hidden files and folders, and folders that hold a dataset, are left out and counted. A folder
-    that cannot be listed is an input itself, so that it ends in the ledger as unreadable. Of a pattern every folder
-    and image that matches is listed; inputs are named below the last folder before the first `*`, `?` or `[`.
-
-    Raises:
-        ValueError: no such folder, not a folder, cannot be opened, no image in it, or an unusable captions table; the
-            last two while the items are read.
-    """
+    """The inputs of a folder, found recursively, in the byte order of their relative paths. An input is a file whose
+    extension names an image format, in any case. Links to files inside the folder are followed; one that leads out of
+    it is an input with a reason unless `follow_links` is set, and links to folders are not followed. Hidden files and
+    folders, and folders that hold a dataset, are left out and counted. A folder that cannot be listed is an input
+    itself, so that it ends in the ledger as unreadable. Of a pattern every folder and image that matches is listed;
+    inputs are named below the last folder before the first `*`, `?` or `[`. Raises ValueError: no such folder, not a
+    folder, cannot be opened, no image in it, or an unusable captions table; the last two while the items are read."""
     location = source.location()
     root = split_pattern(location)[0] if is_pattern(location) else location
     if not is_remote(root):
@@ -135,11 +130,7 @@ class _Walk:
             self.listing.count("further captions of an image", self.captions.num_repeated)
 
     def _below(self, prefix: str, folder: SortedFolder | None = None) -> Iterator[Item]:
-        """The inputs below a folder, depth first.
-
-        Args:
-            folder: the entries of the folder itself, where they are known.
-        """
+        """The inputs below a folder, depth first. `folder`: the entries of the folder itself, where they are known."""
         if folder is None:
             try:
                 folder = self._list(prefix, self.listing)

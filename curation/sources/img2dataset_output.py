@@ -46,11 +46,8 @@ _SAYS: tuple[tuple[str, FetchError], ...] = (
 
 
 def list_img2dataset(source: Img2datasetSource) -> SourceListing:
-    """Every row of its tables and every image without a row, shard by shard, in the order of the keys.
-
-    Raises:
-        ValueError: the folder holds nothing of img2dataset.
-    """
+    """Every row of its tables and every image without a row, shard by shard, in the order of the keys. Raises
+    ValueError: the folder holds nothing of img2dataset."""
     listing = SourceListing([], {})
     stems = stems_of(source, listing)
     return SourceListing((item for stem in stems for item in list_shard(stem, listing)), listing.ignored)

@@ -38,15 +38,9 @@ def find_files(
     location: str, extensions: tuple[str, ...], what: str, listing: SourceListing | None = None
 ) -> list[str]:
     """The files of a folder (itself, not below it), a pattern with braces, `*`, `?` or `[`, or one file; sorted.
-
-    Args:
-        extensions: lower case, dot included; other files are left out.
-        what: the word for such files in an error.
-        listing: counts the hidden ones among them, which are left out unless they are named.
-
-    Raises:
-        ValueError: there is none.
-    """
+    `extensions`: lower case, dot included; other files are left out. `what`: the word for such files in an error.
+    `listing`: counts the hidden ones among them, which are left out unless they are named. Raises ValueError: there is
+    none."""
     files: list[str] = []
     for path in expand_braces(location):
         try:
@@ -87,14 +81,9 @@ def _files_at(path: str, extensions: tuple[str, ...], listing: SourceListing | N
 
 def match_all(fs: AbstractFileSystem, pattern: str) -> tuple[dict[str, Any], dict[str, RemoteError]]:
     """The paths that a pattern matches with fsspec's facts, and the folders that might hold more but cannot be listed.
-    `**` does not follow links to folders.
-
-    fsspec's own walk leaves such folders out silently.
-
-    Raises:
-        ValueError: `**` together with something else between two slashes.
-        RemoteError: of a file system that has its own way of matching.
-    """
+    `**` does not follow links to folders. fsspec's own walk leaves such folders out silently. Raises ValueError: `**`
+    together with something else between two slashes. Raises RemoteError: of a file system that has its own way of
+    matching."""
     parts = pattern.split("/")
     if wrong := [part for part in parts if "**" in part and part != "**"]:
         raise ValueError(f"{pattern}: ** must be alone between two slashes; write {wrong[0].replace('**', '*')}")

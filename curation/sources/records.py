@@ -36,17 +36,10 @@ class Row:
 
 
 def read_rows(path: str, check: CheckNames, columns: Iterable[str], texts: Iterable[str | None] = ()) -> Iterator[Row]:
-    """The rows of a .parquet, .csv or .jsonl file, local or remote, one after the other.
-
-    Args:
-        check: called with the names of its columns; for .jsonl after the last row, since any row may bring one.
-        columns: those that are wanted; others may be left out.
-        texts: those of them that must hold text, where columns have types.
-
-    Raises:
-        ValueError: it cannot be read, two of the wanted columns have one name, or one that must hold text holds
-            something else.
-    """
+    """The rows of a .parquet, .csv or .jsonl file, local or remote, one after the other. `check`: called with the names
+    of its columns; for .jsonl after the last row, since any row may bring one. `columns`: those that are wanted; others
+    may be left out. `texts`: those of them that must hold text, where columns have types. Raises ValueError: it cannot
+    be read, two of the wanted columns have one name, or one that must hold text holds something else."""
     extension = path.rpartition(".")[2].lower()
     shown = public_url(path)
     if extension not in ("parquet", "csv", "jsonl"):
@@ -64,11 +57,7 @@ def read_rows(path: str, check: CheckNames, columns: Iterable[str], texts: Itera
 
 
 def read_lines(path: str) -> Iterator[str]:
-    """The lines of a text file that are not blank.
-
-    Raises:
-        ValueError: it cannot be read, or is no text.
-    """
+    """The lines of a text file that are not blank. Raises ValueError: it cannot be read, or is no text."""
     shown = public_url(path)
     try:
         with _opened(path) as file:
@@ -90,33 +79,23 @@ def _opened(path: str) -> Any:
 
 
 def require_columns(path: str, wanted: Iterable[str | None], names: Iterable[str]) -> None:
-    """Refuse a table that lacks a column.
-
-    Raises:
-        ValueError: names the first one that is missing, and those that there are.
-    """
+    """Refuse a table that lacks a column. Raises ValueError: names the first one that is missing, and those that there
+    are."""
     names = list(names)
     if lacking := [name for name in wanted if name is not None and name not in names]:
         raise ValueError(f"{path}: has no column {lacking[0]!r}; it has {', '.join(map(str, names)) or 'none'}")
 
 
 def refuse_twins(path: str, names: Iterable[str], wanted: Iterable[str]) -> None:
-    """Refuse a table in which two columns have the name of a wanted one.
-
-    Raises:
-        ValueError: names it.
-    """
+    """Refuse a table in which two columns have the name of a wanted one. Raises ValueError: names it."""
     counts = Counter(names)
     if twins := [name for name in wanted if counts[name] > 1]:
         raise ValueError(f"{path}: has {counts[twins[0]]} columns of the name {twins[0]!r}; rename all but one")
 
 
 def check_texts(path: str, schema: pa.Schema, names: Iterable[str | None]) -> None:
-    """Refuse a table in which a column that must hold text holds something else.
-
-    Raises:
-        ValueError: names the column and its type.
-    """
+    """Refuse a table in which a column that must hold text holds something else. Raises ValueError: names the column
+    and its type."""
     for name in names:
         if name is not None and not holds_text(kind := schema.field(name).type):
             raise ValueError(f"{path}: column {name!r} holds {kind}, not text; name another column")

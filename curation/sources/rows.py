@@ -82,10 +82,8 @@ def is_table(path: str) -> bool:
 
 def read_cell(path: str, row: int, column: str, most_bytes: int | None = None) -> bytes:
     """The bytes in one cell; none where it is null. A {bytes, path} without bytes is the local file that it names.
-
-    Raises:
-        OSError: the file is gone, damaged or another than it was, or the file that it names has more than `most_bytes`.
-    """
+    Raises OSError: the file is gone, damaged or another than it was, or the file that it names has more than
+    `most_bytes`."""
     try:
         lock, cells = _cells(path, column)
         with lock:

@@ -90,11 +90,8 @@ def open_file(path: str) -> IO[bytes]:
 
 
 def open_descriptor(path: str) -> tuple[int, int]:
-    """The descriptor of a local file and its size.
-
-    Raises:
-        OSError: there is none, or the path leads to a pipe, a socket or a device, which might never end.
-    """
+    """The descriptor of a local file and its size. Raises OSError: there is none, or the path leads to a pipe, a socket
+    or a device, which might never end."""
     refuse_special(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -105,11 +102,7 @@ def open_descriptor(path: str) -> tuple[int, int]:
 
 
 def read_file(path: str, most_bytes: int | None = None) -> bytes:
-    """The bytes of a local file.
-
-    Raises:
-        OSError: as of `open_file`, or it has more than `most_bytes`.
-    """
+    """The bytes of a local file. Raises OSError: as of `open_file`, or it has more than `most_bytes`."""
     with open_file(path) as file:
         size = os.fstat(file.fileno()).st_size
         check_size(size, most_bytes)
@@ -121,11 +114,7 @@ def read_file(path: str, most_bytes: int | None = None) -> bytes:
 
 
 def check_size(num_bytes: int | None, most_bytes: int | None) -> None:
-    """Refuse what is larger than it may be, before it is read.
-
-    Raises:
-        OSError: it is.
-    """
+    """Refuse what is larger than it may be, before it is read. Raises OSError: it is."""
     if most_bytes is not None and num_bytes is not None and num_bytes > most_bytes:
         raise OSError(errno.EFBIG, f"{num_bytes:,} bytes or more, of which {most_bytes:,} at most are read")
 
@@ -145,14 +134,8 @@ def is_there(folder: str) -> bool:
 
 
 def refuse_special(path: str | int) -> int:
-    """Refuse what is no file: reading it might block, or have no end.
-
-    Returns:
-        The size of the file.
-
-    Raises:
-        OSError: it is none, or there is nothing.
-    """
+    """Refuse what is no file: reading it might block, or have no end. Returns The size of the file. Raises OSError: it
+    is none, or there is nothing."""
     found = os.stat(path)  # noqa: PTH116  making a Path takes as long as the call
     if stat.S_ISREG(found.st_mode):
         return found.st_size
@@ -162,11 +145,8 @@ def refuse_special(path: str | int) -> int:
 
 
 def filesystem(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL or a local path, and the path in it.
-
-    Raises:
-        ValueError: no such scheme, or the package for it is not installed; the message names the command.
-    """
+    """The fsspec file system of a URL or a local path, and the path in it. Raises ValueError: no such scheme, or the
+    package for it is not installed; the message names the command."""
     if not is_remote(url):
         return fsspec.filesystem("file"), url
     scheme, _, rest = url.partition("://")
@@ -195,11 +175,8 @@ def why_no_address(url: str) -> str | None:
 
 
 def read_remote(url: str, begin: int | None = None, num_bytes: int | None = None) -> bytes:
-    """The bytes of a remote file, or a range of them and nothing else.
-
-    Raises:
-        RemoteError: it cannot be read, after a few attempts where that may help.
-    """
+    """The bytes of a remote file, or a range of them and nothing else. Raises RemoteError: it cannot be read, after a
+    few attempts where that may help."""
     fs, path = filesystem(url)
     end = None if begin is None or num_bytes is None else begin + num_bytes
     data: bytes = patiently(lambda: fs.cat_file(path, start=begin, end=end))
@@ -209,11 +186,8 @@ def read_remote(url: str, begin: int | None = None, num_bytes: int | None = None
 
 
 def patiently(read: Callable[[], Result]) -> Result:
-    """The result of `read`, which is tried again after a pause where its error may pass.
-
-    Raises:
-        RemoteError: of the last attempt.
-    """
+    """The result of `read`, which is tried again after a pause where its error may pass. Raises RemoteError: of the
+    last attempt."""
     for attempt in range(ATTEMPTS):
         try:
             return read()

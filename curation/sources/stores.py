@@ -68,11 +68,8 @@ class ObjectStore(ArrowFSWrapper):
         return path.rstrip("/")
 
     def ls(self, path: str, detail: bool = False, **kwargs: Any) -> list[Any]:
-        """As fsspec has it.
-
-        Raises:
-            OSError: it cannot be listed, or holds keys with two slashes in a row, which pyarrow leaves out.
-        """
+        """As fsspec has it. Raises OSError: it cannot be listed, or holds keys with two slashes in a row, which pyarrow
+        leaves out."""
         try:
             listed: list[Any] = super().ls(path, detail=True)
         except pa.ArrowInvalid:
@@ -82,11 +79,7 @@ class ObjectStore(ArrowFSWrapper):
         return listed if detail else [entry["name"] for entry in listed]
 
     def cat_file(self, path: str, start: int | None = None, end: int | None = None, **kwargs: Any) -> bytes:
-        """The bytes of an object, or those from `start` to before `end`.
-
-        Raises:
-            OSError: it cannot be read.
-        """
+        """The bytes of an object, or those from `start` to before `end`. Raises OSError: it cannot be read."""
         if "/" not in path:
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
         try:
@@ -124,11 +117,8 @@ class _StoreFile(AbstractBufferedFile):
 
 
 def open_s3(bucket: str) -> ObjectStore:
-    """The store that holds a bucket.
-
-    Raises:
-        ValueError: no bucket is named, or the environment names an endpoint that is no address.
-    """
+    """The store that holds a bucket. Raises ValueError: no bucket is named, or the environment names an endpoint that
+    is no address."""
     if not bucket:
         raise ValueError("s3://: names no bucket; write s3://BUCKET/FOLDER")
     # a hash: nothing here keeps a secret

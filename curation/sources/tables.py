@@ -36,14 +36,9 @@ EXTENSIONS = (".parquet", ".jsonl", ".csv")
 
 
 def list_table(source: TableSource) -> SourceListing:
-    """Every row of every table, in the order of the files' names and of their rows.
-
-    A row without a picture is a row all the same, with a reason.
-
-    Raises:
-        ValueError: no table, one that cannot be read, or a column that is not there; the last two while the items are
-            read.
-    """
+    """Every row of every table, in the order of the files' names and of their rows. A row without a picture is a row
+    all the same, with a reason. Raises ValueError: no table, one that cannot be read, or a column that is not there;
+    the last two while the items are read."""
     listing = SourceListing([], {})
     files = find_files(source.location(), EXTENSIONS, "table", listing)
     if source.columns.bytes is not None:
@@ -55,11 +50,8 @@ def list_table(source: TableSource) -> SourceListing:
 
 
 def list_hf_dataset(source: HFDatasetSource) -> SourceListing:
-    """Every row of every split, in the order of the splits and of their files.
-
-    Raises:
-        ValueError: the folder holds no saved dataset, or a column is not there.
-    """
+    """Every row of every split, in the order of the splits and of their files. Raises ValueError: the folder holds no
+    saved dataset, or a column is not there."""
     root = source.location()
     saved = _read_json(f"{root}/dataset_dict.json", root, missing={})
     files = []

@@ -40,15 +40,10 @@ _LOST = "the rest of it is lost"
 
 
 def list_webdataset(source: WebDatasetSource) -> SourceListing:
-    """Every image member of every tar, tar by tar in the order of their names, within a tar in its own order.
-
-    Members of one sample share their path up to the first dot of the file name, whether or not they are next to each
-    other; the caption is that of the sample. A tar that ends too early gives a row for what is lost, and so does a
-    compressed one.
-
-    Raises:
-        ValueError: no tar is found.
-    """
+    """Every image member of every tar, tar by tar in the order of their names, within a tar in its own order. Members
+    of one sample share their path up to the first dot of the file name, whether or not they are next to each other; the
+    caption is that of the sample. A tar that ends too early gives a row for what is lost, and so does a compressed one.
+    Raises ValueError: no tar is found."""
     found = SourceListing([], {})
     return SourceListing(list_tars(tars_of(source, found), source.captions, found), found.ignored)
 
@@ -88,13 +83,9 @@ class TarContents:
 
 
 def list_tar(tar: str, captions: TarCaptions, found: SourceListing) -> Iterator[Item]:
-    """The items of one tar; `found` counts its other members.
-
-    Samples are held until the tar ends: their members may be anywhere in it.
-
-    Raises:
-        ValueError: a remote tar cannot be reached now; a listing is taken once, so nothing of it is guessed.
-    """
+    """The items of one tar; `found` counts its other members. Samples are held until the tar ends: their members may be
+    anywhere in it. Raises ValueError: a remote tar cannot be reached now; a listing is taken once, so nothing of it is
+    guessed."""
     yield from _items(tar, _scan_patiently(tar, captions), captions, found)
 
 

@@ -63,11 +63,8 @@ class Download:
 
 
 def list_urls(source: UrlSource, fetch_into: str) -> SourceListing:
-    """Fetch the URLs that are not fetched yet, then list all of them in the order of the list.
-
-    Raises:
-        ValueError: the list cannot be read, or img2dataset could not finish; run again, and it continues.
-    """
+    """Fetch the URLs that are not fetched yet, then list all of them in the order of the list. Raises ValueError: the
+    list cannot be read, or img2dataset could not finish; run again, and it continues."""
     fetch = first_fetch(source, fetch_into)
     _refuse_other_list(source, fetch.work)
     rows = (dict(row, number=number) for number, row in enumerate(_read_list(source)))

@@ -74,13 +74,8 @@ def _accelerator() -> str:
 
 def check_dataset(root: Path, threads: int = 2, progress: Callable[[int], None] = lambda files: None) -> list[Finding]:
     """Every table and its record, every shard against index and plan, features, catalog, stray files, the ledger.
-
-    Args:
-        progress: called with the number of files and samples looked at since the last call; `num_to_check` in all.
-
-    Raises:
-        ValueError: the folder is no dataset.
-    """
+    `progress`: called with the number of files and samples looked at since the last call; `num_to_check` in all. Raises
+    ValueError: the folder is no dataset."""
     dataset = Dataset(root)
     catalog.require_dataset(dataset)
     catalog.mend_catalog(dataset)

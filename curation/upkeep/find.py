@@ -55,13 +55,9 @@ _URL = "coalesce(images.url, listing.url)"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be taken out; an input that any of them names goes, and every byte-for-byte copy with it.
-
-    Attributes:
-        domains: of the URL, with all that end in `.domain`.
-        phashes: 16 hex digits; pictures within `distance` bits.
-        duplicates: also everything that `dedup` put into one group with a match.
-    """
+    """What is to be taken out; an input that any of them names goes, and every byte-for-byte copy with it. `domains`:
+    of the URL, with all that end in `.domain`. `phashes`: 16 hex digits; pictures within `distance` bits. `duplicates`:
+    also everything that `dedup` put into one group with a match."""
 
     image_ids: tuple[str, ...] = ()
     sha256s: tuple[str, ...] = ()
@@ -72,11 +68,7 @@ class Wanted:
     duplicates: bool = False
 
     def conditions(self) -> list[Condition]:
-        """(selector, SQL condition, its values) of each.
-
-        Raises:
-            ValueError: a selector is none.
-        """
+        """(selector, SQL condition, its values) of each. Raises ValueError: a selector is none."""
         if not 0 <= self.distance <= 16:
             raise ValueError(f"--distance {self.distance}: 0 to 16 bits; beyond, pictures have little in common")
         found: list[Condition] = []
@@ -110,13 +102,9 @@ def _refuse_other_than_hex(name: str, value: str, digits: int, fewest: int | Non
 
 @dataclass(frozen=True)
 class Found:
-    """What would be taken out.
-
-    Attributes:
-        entries: of the log, unfinished; the first ones match an input, those without a row refuse a hash in future.
-        num_gone: matches that were taken out before.
-        num_beside: inputs that stay, but were dropped as near doubles of a picture that goes.
-    """
+    """What would be taken out. `entries`: of the log, unfinished; the first ones match an input, those without a row
+    refuse a hash in future. `num_gone`: matches that were taken out before. `num_beside`: inputs that stay, but were
+    dropped as near doubles of a picture that goes."""
 
     entries: list[TakedownEntry]
     num_gone: int
@@ -134,11 +122,8 @@ class Found:
 
 
 def find(dataset: Dataset, wanted: Wanted, why: str, features: Sequence[Path] = ()) -> Found:
-    """Look up what the selectors name. Reads tables, changes nothing.
-
-    Raises:
-        ValueError: a selector is none; or a URL or domain matches nothing, now or before.
-    """
+    """Look up what the selectors name. Reads tables, changes nothing. Raises ValueError: a selector is none; or a URL
+    or domain matches nothing, now or before."""
     wanted.conditions()  # refuses what is no selector
     ids = (value if len(value) == ID_DIGITS else _whole_id(dataset, value.lower()) for value in wanted.image_ids)
     conditions = replace(wanted, image_ids=tuple(ids)).conditions()
@@ -184,11 +169,7 @@ def find(dataset: Dataset, wanted: Wanted, why: str, features: Sequence[Path] = 
 
 
 def _whole_id(dataset: Dataset, prefix: str) -> str:
-    """The only image_id that begins with some digits.
-
-    Raises:
-        ValueError: there is none, or there are several.
-    """
+    """The only image_id that begins with some digits. Raises ValueError: there is none, or there are several."""
     with catalog.connect(dataset, reads=["images"]) as connection:
         sql = "SELECT DISTINCT image_id FROM images WHERE starts_with(image_id, ?) ORDER BY ALL LIMIT 2"
         found = [value for (value,) in connection.execute(sql, [prefix]).fetchall()]

@@ -45,14 +45,8 @@ def show_and_purge(
     dry_run: bool,
     run: Run,
 ) -> Iterator[str]:
-    """The whole command under the dataset's lock; lines for the user as it goes.
-
-    Args:
-        wanted: None only finishes what was interrupted.
-
-    Raises:
-        ValueError: as `find` and `purge`.
-    """
+    """The whole command under the dataset's lock; lines for the user as it goes. `wanted`: None only finishes what was
+    interrupted. Raises ValueError: as `find` and `purge`."""
     with dataset.lock():
         if not dry_run:
             dataset.sweep()
@@ -91,14 +85,9 @@ def show_and_purge(
 
 
 def purge(dataset: Dataset, steps: Sequence[Job], found: Found, threads: int = 2, memory: str = DUCKDB_MEMORY) -> int:
-    """Take out what was found: the intent is logged first, so that a run which is killed can be finished.
-
-    Returns:
-        Shards that were rewritten or removed.
-
-    Raises:
-        ValueError: the store keeps what is deleted. Or a table or a shard is damaged; `sigma doctor --repair` goes on.
-    """
+    """Take out what was found: the intent is logged first, so that a run which is killed can be finished. Returns
+    Shards that were rewritten or removed. Raises ValueError: the store keeps what is deleted. Or a table or a shard is
+    damaged; `sigma doctor --repair` goes on."""
     if found.entries:
         if dataset.store is not None:
             dataset.store.refuse_versions()

@@ -32,14 +32,10 @@ MOST_NAMED = 5
 
 def repair(recipe: DataRecipe, steps: Sequence[Job], observer: pipeline.Observer) -> Iterator[str]:
     """Mend what `sigma doctor` finds, with the dataset's own recipe; a line for each thing done or not to be done.
-
     Damaged parts are deleted and computed again from what is whole. A damaged shard is written again from the
     originals; of samples whose original is gone, from what the damaged shard still holds. A part of ingest whose
-    originals are gone is left as it is: computing it again would lose more.
-
-    Raises:
-        ValueError, PartFailed, OSError: as `pipeline.build`.
-    """
+    originals are gone is left as it is: computing it again would lose more. Raises ValueError, PartFailed, OSError: as
+    `pipeline.build`."""
     dataset = Dataset(recipe.out_path())
     begun = [step for step in steps if any(_is_there(dataset, table) for table in step.outputs)]
     bad = [finding for finding in check_dataset(dataset.root, recipe.run.threads) if not finding.fine]

@@ -17,11 +17,8 @@ from schemas.tables import ADDED
 
 
 def emptied(rows: pa.Table, mask: pa.ChunkedArray, whys: Mapping[int, str]) -> pa.Table:
-    """A table whose rows under the mask hold nothing of their images, and in `detail` why they were taken out.
-
-    Args:
-        whys: by row_id.
-    """
+    """A table whose rows under the mask hold nothing of their images, and in `detail` why they were taken out. `whys`:
+    by row_id."""
     names = rows.schema.names
     details = [whys.get(row_id) for row_id in rows["row_id"].to_pylist()] if "detail" in names else []
     columns = []

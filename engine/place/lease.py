@@ -42,11 +42,8 @@ class Lease:
         self._thread.start()
 
     def assure(self) -> None:
-        """See that the lease is still held, where its last beat was long ago.
-
-        Raises:
-            ValueError, StoreError: it was taken over, or the store does not answer.
-        """
+        """See that the lease is still held, where its last beat was long ago. Raises ValueError, StoreError: it was
+        taken over, or the store does not answer."""
         if time.monotonic() - self._beaten > STILL_S / 2:
             self._beat(STILL_S / 2)
         if not self._etag:
@@ -113,18 +110,11 @@ def leased(
     waiting: Callable[[str], None] | None = None,
     lost: Callable[[], None] | None = None,
 ) -> Iterator[None]:
-    """Hold a dataset in a store for writing.
-
-    Args:
-        refusal: makes the error's text from the name of the holder.
-        shared: with others that hold it so.
-        waiting: is called with the holder before it is watched for `STILL_S`; the default logs it.
-        lost: is called from another thread where the lease was taken over, as after a long pause of this machine; the
-            default ends the process.
-
-    Raises:
-        ValueError: another process holds it, or the store does not do what a lease needs.
-    """
+    """Hold a dataset in a store for writing. `refusal`: makes the error's text from the name of the holder. `shared`:
+    with others that hold it so. `waiting`: is called with the holder before it is watched for `STILL_S`; the default
+    logs it. `lost`: is called from another thread where the lease was taken over, as after a long pause of this
+    machine; the default ends the process. Raises ValueError: another process holds it, or the store does not do what a
+    lease needs."""
 
     def say(who: str) -> None:
         log.warning("%s: looking for %.0f s whether %s still writes it", store.url(), STILL_S, who)
@@ -205,14 +195,8 @@ def _etag_of(store: Store, key: str, token: str) -> str | None:
 
 
 def _refuse_unconditional(store: Store, key: str) -> None:
-    """Refuse a server that does not do what a lease needs, and answers as if it did.
-
-    Args:
-        key: of an object that is there.
-
-    Raises:
-        ValueError: with what it ignores.
-    """
+    """Refuse a server that does not do what a lease needs, and answers as if it did. `key`: of an object that is there.
+    Raises ValueError: with what it ignores."""
     ignored = None
     if store.create(key, b"{}") is not None:
         ignored = "If-None-Match"

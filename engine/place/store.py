@@ -62,11 +62,8 @@ class Store:
 
     @classmethod
     def at(cls, url: str) -> Store:
-        """The store at an address such as s3://bucket/folder; nothing is sent.
-
-        Raises:
-            ValueError: the address names no bucket.
-        """
+        """The store at an address such as s3://bucket/folder; nothing is sent. Raises ValueError: the address names no
+        bucket."""
         scheme, _, rest = url.partition("://")
         bucket, _, prefix = rest.rstrip("/").partition("/")
         if not bucket:
@@ -78,11 +75,8 @@ class Store:
         return "/".join(name for name in (self.bucket, self.prefix, key) if name)
 
     def get(self, key: str) -> bytes:
-        """A whole object.
-
-        Raises:
-            FileNotFoundError, StoreError: it is not there, or cannot be read; so do the other methods.
-        """
+        """A whole object. Raises FileNotFoundError, StoreError: it is not there, or cannot be read; so do the other
+        methods."""
         with self._naming(key):
             return obstore.get(self._client, self._key(key)).bytes().to_bytes()
 
@@ -140,10 +134,7 @@ class Store:
 
     def refuse_versions(self) -> None:
         """Refuse a store that keeps what is deleted or replaced, as a versioned bucket does; one object is written.
-
-        Raises:
-            ValueError: it does; the message says what to do.
-        """
+        Raises ValueError: it does; the message says what to do."""
         key = f".probe-{secrets.token_hex(8)}"
         with self._naming(key):
             made = obstore.put(self._client, self._key(key), b"")
@@ -192,11 +183,7 @@ class Store:
             obstore.copy(self._client, self._key(key), self._key(target))
 
     def open(self, key: str, size: int | None = None) -> io.BufferedReader:
-        """An object as a file to read; only the bytes that are read are sent.
-
-        Args:
-            size: its size, where it is known.
-        """
+        """An object as a file to read; only the bytes that are read are sent. `size`: its size, where it is known."""
         if size is None and (found := self.find(key)) is not None:
             size = found.size
         if size is None:

@@ -40,11 +40,8 @@ def sources_with_captions(connection: Connection) -> list[str]:
 
 
 def require_captions(connection: Connection, *sources: str) -> None:
-    """Refuse sources without captions; needs the views of `create_caption_views`.
-
-    Raises:
-        ValueError: a source has no captions here; the message names those that have.
-    """
+    """Refuse sources without captions; needs the views of `create_caption_views`. Raises ValueError: a source has no
+    captions here; the message names those that have."""
     known = sources_with_captions(connection)
     for source in sources:
         if source not in known:
@@ -53,11 +50,7 @@ def require_captions(connection: Connection, *sources: str) -> None:
 
 
 def require_nouns(connection: Connection, *sources: str) -> None:
-    """Refuse sources whose nouns are not counted.
-
-    Raises:
-        ValueError: naming the job to run.
-    """
+    """Refuse sources whose nouns are not counted. Raises ValueError: naming the job to run."""
     for source in sources:
         counted = "SELECT count(*) FROM noun_uses WHERE subset IS NULL AND caption_source = $source"
         found = "SELECT count(*) FROM (SELECT 1 FROM each_nouns WHERE source = $source AND len(nouns) > 0 LIMIT 1)"
@@ -81,15 +74,9 @@ def create_uses(connection: Connection, table: str, source: str) -> None:
 
 
 def compare(connection: Connection, source_a: str, source_b: str, valid_above: int = 10) -> Sheet:
-    """Two caption sources of the kept images side by side.
-
-    Args:
-        connection: with a view per table, see `engine.catalog.connect`.
-        valid_above: a noun is valid when it occurs more often than this.
-
-    Raises:
-        ValueError: the two are the same, or one has no captions here.
-    """
+    """Two caption sources of the kept images side by side. `connection`: with a view per table, see
+    `engine.catalog.connect`. `valid_above`: a noun is valid when it occurs more often than this. Raises ValueError: the
+    two are the same, or one has no captions here."""
     create_caption_views(connection)
     require_captions(connection, source_a, source_b)
     require_nouns(connection, source_a, source_b)

@@ -20,11 +20,8 @@ FEWEST_IMAGES = 8
 
 
 def frequencies(connection: Connection, source: str, top: int) -> Sheet:
-    """The commonest nouns of a source with the share of its captions that has them, and the slope of Zipf's law.
-
-    Raises:
-        ValueError: the source has no captions here.
-    """
+    """The commonest nouns of a source with the share of its captions that has them, and the slope of Zipf's law. Raises
+    ValueError: the source has no captions here."""
     num_captions = _num_described(connection, source)
     create_uses(connection, "uses", source)
     found = connection.execute(
@@ -77,11 +74,8 @@ def growth(connection: Connection, source: str) -> Sheet:
 
 
 def against(connection: Connection, other: Connection, source: str, top: int) -> Sheet:
-    """Concepts that the captions of a source gained and lost since another dataset, the commonest first.
-
-    Raises:
-        ValueError: the source has no captions in one of the two.
-    """
+    """Concepts that the captions of a source gained and lost since another dataset, the commonest first. Raises
+    ValueError: the source has no captions in one of the two."""
     for one in (connection, other):
         _num_described(one, source)
     create_uses(connection, "uses_after", source)

@@ -37,15 +37,9 @@ class Question:
 def shown_stats(
     connection: Connection, question: Question, valid_above: int, other: Connection | None = None
 ) -> Iterator[Table | str]:
-    """Everything to print, in order: tables for a terminal, or one text in another form.
-
-    Args:
-        valid_above: as the recipe has it.
-        other: another dataset; the sheet then lists the concepts gained and lost since.
-
-    Raises:
-        ValueError: there is no such form, there are two questions at once, or a source has no captions here.
-    """
+    """Everything to print, in order: tables for a terminal, or one text in another form. `valid_above`: as the recipe
+    has it. `other`: another dataset; the sheet then lists the concepts gained and lost since. Raises ValueError: there
+    is no such form, there are two questions at once, or a source has no captions here."""
     if question.form not in FORMATS:
         raise ValueError(f"--format {question.form}: there are {', '.join(FORMATS)}")
     chosen = [bool(question.compare), other is not None, question.nouns, question.growth, question.pairs]
@@ -108,11 +102,8 @@ def table_1_sheet(rows: Iterable[Mapping[str, Any]]) -> Sheet:
 
 def format_mix(mix: Mapping[str, Any], refused: Iterable[Mapping[str, Any]]) -> Table:
     """The captions of the mix, for a terminal: the realised ratio and the coin's, fallbacks, cuts, refused captions.
-
-    Args:
-        mix: as `captioning.figures.queries.realised_mix` counts it.
-        refused: as `captioning.figures.queries.refused_captions` counts it.
-    """
+    `mix`: as `captioning.figures.queries.realised_mix` counts it. `refused`: as
+    `captioning.figures.queries.refused_captions` counts it."""
     table = Table(title="The captions of the samples", title_justify="left", box=None, padding=(0, 1, 0, 0))
     table.add_column("caption")
     table.add_column("what")
