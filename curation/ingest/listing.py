@@ -157,7 +157,8 @@ def _list_one(
     def commit(made: tuple[int, pa.Table]) -> None:
         dataset.commit_part("listing", made[0], NOTHING, made[1])
 
-    for _ in ahead(commit, numbered(), 1 if dataset.store is None else IN_A_STORE):
+    threads = 1 if dataset.store is None else IN_A_STORE
+    for _ in ahead(commit, numbered(), threads, 2 * threads):  # while the next ones are listed
         pass
     entry = {
         "path": location,

@@ -57,7 +57,8 @@ class CaptionTable:
             "CREATE TABLE captions (name TEXT PRIMARY KEY, loose, caption, url, license, others) WITHOUT ROWID"
         )
         self._rows.execute("CREATE INDEX loosely ON captions (loose)")
-        self._has_any = False
+        self.has_any = False
+        """Whether there was a caption."""
         self.tables: dict[str, str] = {}
         """Folder -> the name of its captions table."""
         self.num_repeated = 0
@@ -71,7 +72,7 @@ class CaptionTable:
                 (member, _loose(member), raw.caption, raw.url, raw.license, json.dumps(raw.others)),
             )
             self.num_repeated += 1 - added.rowcount
-            self._has_any = True
+            self.has_any = True
 
     def take(self, member: str, is_file: Callable[[str], bool]) -> RawCaption | None:
         """The caption of an image; it is removed, so that the captions left at the end belong to no image.
@@ -79,8 +80,6 @@ class CaptionTable:
         That of its exact name counts first, then one whose name differs in the composition of its letters or in its
         slashes, unless it is the exact name of another file.
         """
-        if not self._has_any:
-            return None
         exact = self._rows.execute("SELECT * FROM captions WHERE name = ?", (member,)).fetchall()
         others = self._rows.execute("SELECT * FROM captions WHERE loose = ?", (_loose(member),))
         found = next((row for row in exact or others.fetchall() if row[0] == member or not is_file(row[0])), None)

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 from curation.images.header import NOT_PICTURES
-from curation.sources.captions import TABLE_NAMES, CaptionTable, RawCaption
+from curation.sources.captions import TABLE_NAMES, CaptionTable
 from curation.sources.entries import (
     FolderEntry,
     ListEntries,
@@ -149,20 +149,20 @@ class _Walk:
             self.listing.count("dataset folder")
             return
         self.captions.read(self.root, prefix, folder.marks, self.listing)
+        extensions = image_extensions()
         for together in _neighbours(folder.entries):
-            split = [(entry, *_split(entry.name)) for entry in together]
             sidecars = {  # of `a.TXT` and `a.txt` the last in the order, which is the one in small letters
                 stem + extension: entry.name
-                for entry, stem, extension in split
+                for entry, stem, extension in together
                 if extension in _SIDECARS and not entry.leads_out
             }
             used: set[str] = set()
             others: list[FolderEntry] = []
-            for entry, _, extension in split:
+            for entry, _, extension in together:
                 if entry.is_folder:
                     yield from self._below(f"{prefix}{entry.name}/")
-                elif extension in image_extensions():
-                    found = _sidecars_of(entry.name, sidecars)
+                elif extension in extensions:
+                    found = _sidecars_of(entry.name, sidecars) if sidecars else ()
                     used.update(found)
                     yield self._item(prefix, entry, found[0] if found else None)
                 else:
@@ -185,20 +185,14 @@ class _Walk:
 
     def _item(self, prefix: str, entry: FolderEntry, sidecar: str | None) -> Item:
         member = _member(prefix + entry.name)
+        item = Item(member, entry.num_bytes, None if sidecar is None else _member(prefix + sidecar))
         if entry.link is not None:
             self.listing.links[entry.link] = self.listing.links.get(entry.link, 0) + 1
-        raw = self.captions.take(member, partial(self._is_other_file, member)) or RawCaption(None)
-        return Item(
-            member=member,
-            num_bytes=entry.num_bytes,
-            sidecar=None if sidecar is None else _member(prefix + sidecar),
-            raw_caption=raw.caption,
-            url=raw.url,
-            license=raw.license,
-            other_captions=raw.others,
-            reason=ImageError.UNREADABLE.value if entry.leads_out else None,
-            detail=_LEADS_OUT if entry.leads_out else None,
-        )
+            if entry.leads_out:
+                item = item._replace(reason=ImageError.UNREADABLE.value, detail=_LEADS_OUT)
+        if self.captions.has_any and (raw := self.captions.take(member, partial(self._is_other_file, member))):
+            item = item._replace(raw_caption=raw.caption, url=raw.url, license=raw.license, other_captions=raw.others)
+        return item
 
     def _is_other_file(self, member: str, name: str) -> bool:
         """Whether a name is exactly that of a file other than `member`."""
@@ -226,23 +220,24 @@ def _may_hold_captions(name: str) -> bool:
     return _split(name)[1] in _SIDECARS or name in TABLE_NAMES
 
 
-def _neighbours(entries: Iterable[FolderEntry]) -> Iterator[list[FolderEntry]]:
-    """Sorted entries in groups that hold every caption file of their images, so that no folder is held whole.
+def _neighbours(entries: Iterable[FolderEntry]) -> Iterator[list[tuple[FolderEntry, str, str]]]:
+    """Sorted entries with stem and extension, in groups that hold every caption file of their images, so that no folder
+    is held whole.
 
     The names of an image `a.b.jpg` and of its caption files all begin with `a.b.`, and so do the names between them.
     The first of them opens the group, unless it is part of one that was opened with fewer letters.
     """
-    together: list[FolderEntry] = []
-    begins = ""
+    together: list[tuple[FolderEntry, str, str]] = []
+    begins, opens = "", image_extensions().union(_SIDECARS)
     for entry in entries:
-        if together and not entry.name.startswith(begins):
+        name = entry.name
+        if together and not name.startswith(begins):
             yield together
             together = []
+        stem, extension = _split(name)
         if not together:
-            stem, extension = _split(entry.name)
-            alone = extension not in _SIDECARS and extension not in image_extensions()
-            begins = f"{entry.name}/" if alone else f"{stem}."
-        together.append(entry)
+            begins = f"{stem}." if extension in opens else f"{name}/"
+        together.append((entry, stem, extension))
     if together:
         yield together
 
@@ -269,8 +264,6 @@ def _matches(location: str, root: str) -> list[FolderEntry]:
 
 def _sidecars_of(name: str, sidecars: dict[str, str]) -> list[str]:
     """The caption files of an image, the one that counts first: `<stem>.json`, `<stem>.txt`, `<name>.json`, ..."""
-    if not sidecars:
-        return []
     names = (base + extension for base in (_split(name)[0], name) for extension in _SIDECARS)
     return [sidecars[name] for name in names if name in sidecars]
 
@@ -282,4 +275,6 @@ def _split(name: str) -> tuple[str, str]:
 
 
 def _member(path: str) -> str:
+    if path.isascii() and "%" not in path:
+        return path
     return member_name(os.fsencode(path))

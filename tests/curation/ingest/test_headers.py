@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -18,6 +21,7 @@ from curation.upkeep.find import Wanted, find
 from curation.upkeep.purge import purge
 from engine.dataset import Dataset
 from schemas.recipe import DataRecipe
+from schemas.tables import LISTING
 from tests.building import Told, build, recipe, rows, steps, write_pictures
 from tests.hard_cases import PIXELS, REASONS
 from tests.photos import animation, encode, orientation_tag, oriented, photo, png_chunk, write_files
@@ -46,6 +50,27 @@ def probed(made: DataRecipe, redo: bool = False) -> tuple[Dataset, Told]:
     told = Told()
     pipeline.build(made, [headers.map_job(made)], told, frozenset({headers.JOB} if redo else ()))
     return Dataset(made.out_path()), told
+
+
+@pytest.mark.parametrize(("seconds", "threads"), [(0.0, 1), (0.002, 3)])
+def test_several_threads_read_only_where_reading_waits(
+    seconds: float, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = set[int]()
+
+    def header_row(listed: headers.Listed, max_pixels: int) -> headers.Row:
+        seen.add(threading.get_ident())
+        if seconds:
+            time.sleep(seconds)
+        return (listed[0], *[None] * (len(headers.HEADERS) - 1))
+
+    monkeypatch.setattr(headers, "header_row", header_row)
+    listed = {"row_id": range(300), "source": ["/photos"] * 300, "member": ["a.jpg"] * 300}
+    columns = [pa.array(listed.get(field.name, [None] * 300), field.type) for field in LISTING]
+    rows = pa.Table.from_arrays(columns, schema=LISTING)
+    found = headers.HeaderWorker(1, 2)({"listing": rows}, lambda *_: None)[headers.JOB]
+    assert found["row_id"].to_pylist() == [*range(300)]
+    assert len(seen) == threads
 
 
 def test_headers_give_the_reasons_that_ingest_gives(tmp_path: Path) -> None:
