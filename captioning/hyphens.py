@@ -86,7 +86,7 @@ def hold_together(nlp: Language) -> None:
     """An English tokenizer parts no word that a hyphen holds together."""
     parts = getattr(nlp.tokenizer, "infix_finditer", None)  # a tokenizer of another make has no such rule
     if parts is not None and nlp.lang == "en":
-        nlp.tokenizer.infix_finditer = partial(_parts, parts)  # type: ignore[union-attr]
+        nlp.tokenizer.infix_finditer = partial(_parts, parts)
 
 
 def _parts(parts: Callable[[str], Iterable[re.Match[str]]], text: str) -> list[re.Match[str]]:

@@ -272,7 +272,7 @@ class LexiconTagger:
 
     def __call__(self, doc: Doc) -> Doc:
         rows = [self._hashes[tag] for tag in tag_words([token.text for token in doc])]
-        doc.from_array(["TAG", "POS"], np.array(rows, dtype=np.uint64).reshape(-1, 2))  # type: ignore[arg-type]
+        doc.from_array(["TAG", "POS"], np.array(rows, dtype=np.uint64).reshape(-1, 2))
         return doc
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import ray
 import ray.exceptions
 from ray._raylet import Config, GcsClient  # type: ignore[attr-defined]
-from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply  # type: ignore[attr-defined]
+from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from engine.place import mirror as mirror  # a worker reads from stores too

@@ -58,28 +58,38 @@ def browser() -> Iterator[Any]:
         started.close()
 
 
-@pytest.fixture(params=["light", "dark", "phone"])
+@pytest.fixture(scope="module", params=["light", "dark", "phone"])
 def look(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def page(browser: Any, look: str) -> Iterator[Any]:
-    """A page that fails its test on any error in the console, and on any request that leaves loopback."""
+@pytest.fixture(scope="module")
+def window(browser: Any, look: str) -> Iterator[Any]:
+    """A page for all tests of a look: each new one would be a process of the browser's."""
     size = {"width": 380, "height": 800} if look == "phone" else {"width": 1200, "height": 900}
     context = browser.new_context(viewport=size, color_scheme="dark" if look == "dark" else "light")
     opened = context.new_page()
     opened.set_default_timeout(20_000)
-    errors: list[str] = []
-    opened.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.on(
-        "request",
-        lambda request: None if request.url.startswith(("http://127.0.0.1:", "file://", "data:")) else
-        errors.append(f"asks for {request.url}"),
-    )  # fmt: skip
     yield opened
     context.close()
+
+
+@pytest.fixture
+def page(window: Any) -> Iterator[Any]:
+    """A page that fails its test on any error in the console, and on any request that leaves loopback."""
+    errors: list[str] = []
+    watchers = {
+        "console": lambda message: errors.append(message.text) if message.type == "error" else None,
+        "pageerror": lambda error: errors.append(str(error)),
+        "request": lambda request: None if request.url.startswith(("http://127.0.0.1:", "file://", "data:")) else
+        errors.append(f"asks for {request.url}"),
+    }  # fmt: skip
+    for event, watcher in watchers.items():
+        window.on(event, watcher)
+    yield window
+    window.goto("about:blank")
+    for event, watcher in watchers.items():
+        window.remove_listener(event, watcher)
     assert not errors
 
 
@@ -96,12 +106,14 @@ def fits(page: Any) -> bool:
 
 CONTRASTS = """() => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
-  const rgba = (colour) => {
+  const known = {};
+  const painted = (colour) => {
     canvas.clearRect(0, 0, 1, 1);
     canvas.fillStyle = colour;
     canvas.fillRect(0, 0, 1, 1);
     return [...canvas.getImageData(0, 0, 1, 1).data].map((value) => value / 255);
   };
+  const rgba = (colour) => known[colour] ??= painted(colour);
   const over = (top, alpha, below) => below.map((value, place) => top[place] * alpha + value * (1 - alpha));
   const behind = (element) => {
     if (element === null) return [1, 1, 1];
