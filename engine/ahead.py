@@ -27,12 +27,9 @@ IN_A_STORE = 16
 def ahead(
     function: Callable[[Row], Result], rows: Iterable[Row], threads: int, window: int | None = None
 ) -> Generator[Result, None, None]:
-    """`map(function, rows)` with `threads` threads that run at most `window` rows ahead of the reader.
-
-    Memory is bounded by that many rows, whatever the number of rows; None is two per thread, and the caller's own
-    thread where `threads` is 1. The first error is raised where its result was due; rows that have not begun are
-    dropped.
-    """
+    """`map(function, rows)` with `threads` threads that run at most `window` rows ahead of the reader. Memory is
+    bounded by that many rows, whatever the number of rows; None is two per thread, and the caller's own thread where
+    `threads` is 1. The first error is raised where its result was due; rows that have not begun are dropped."""
     if threads == 1 and window is None:
         yield from map(function, rows)
         return

@@ -18,10 +18,8 @@ UNCHECKED = [0, 0]
 
 @dataclass(frozen=True)
 class FailureLimit:
-    """How many rows of a job may end with a reason in place of a result.
-
-    Each method names the table of the job, whose rows without a result have a `reason`.
-    """
+    """How many rows of a job may end with a reason in place of a result. Each method names the table of the job, whose
+    rows without a result have a `reason`."""
 
     job: str
     max_share: float | None

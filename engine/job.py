@@ -35,9 +35,7 @@ class State(Enum):
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One step of a pipeline as data: it can be sent to any machine, and compared with what made existing tables.
-
-    `MapJob` and `ReduceJob` are its two kinds.
-    """
+    `MapJob` and `ReduceJob` are its two kinds."""
 
     job: str
     """A verb of `schemas.recipe.JOBS`, which is also its section of the recipe. `headers`, which no build runs, is none

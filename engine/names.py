@@ -80,12 +80,10 @@ or wait."""
 
 
 class Held:
-    """The parts of a dataset that hold, as each folder was listed when its table was first asked for.
-
-    A part holds if its name says that it was made from what its inputs are now, by the job and the knobs on record. One
-    that was made from anything else is outdated, and its rows are pending. Where a part of its inputs is missing,
-    nothing contradicts it: it is shown, and nothing is computed from it.
-    """
+    """The parts of a dataset that hold, as each folder was listed when its table was first asked for. A part holds if
+    its name says that it was made from what its inputs are now, by the job and the knobs on record. One that was made
+    from anything else is outdated, and its rows are pending. Where a part of its inputs is missing, nothing contradicts
+    it: it is shown, and nothing is computed from it."""
 
     def __init__(self, dataset: Dataset, listing_before: bool = False) -> None:
         """Look at nothing yet. `listing_before`: where a part of the listing is there twice, take the one that was

@@ -18,12 +18,9 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Paid:
     """The rows that were paid for in one part of a table: those `noted` batch by batch while the part is computed, and
-    the `earlier` ones, of all times that it was whole.
-
-    A file is there whole or not at all, and is named by its content. So a killed worker loses the batch it was at, a
-    full disk loses no earlier one, and two workers that hold the same part for a moment (one was thought lost) never
-    write into each other's file.
-    """
+    the `earlier` ones, of all times that it was whole. A file is there whole or not at all, and is named by its
+    content. So a killed worker loses the batch it was at, a full disk loses no earlier one, and two workers that hold
+    the same part for a moment (one was thought lost) never write into each other's file."""
 
     folder: Path
     """Of the table."""

@@ -77,10 +77,8 @@ def _commands_above() -> Iterator[list[str]]:
 
 
 def _started_by(job: str, environ: Mapping[str, str]) -> str | None:
-    """Return the cluster that `ray start` last started on this node, where its raylet belongs to a Slurm job.
-
-    A cluster that some other run has started for itself alone leaves no such note, and is not joined.
-    """
+    """Return the cluster that `ray start` last started on this node, where its raylet belongs to a Slurm job. A cluster
+    that some other run has started for itself alone leaves no such note, and is not joined."""
     folder = environ.get("RAY_TMPDIR") or environ.get("TMPDIR") or "/tmp"
     try:
         address = Path(folder, "ray", "ray_current_cluster").read_text(encoding="utf-8").strip()

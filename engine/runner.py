@@ -85,10 +85,8 @@ class PartDone:
 
 
 class PartJob(Protocol):
-    """What a runner can run: numbered parts, each of which commits its own output. It must be picklable.
-
-    A `engine.map_job.MapJob` is one; so is a set of features, whose parts are shards.
-    """
+    """What a runner can run: numbered parts, each of which commits its own output. It must be picklable. A
+    `engine.map_job.MapJob` is one; so is a set of features, whose parts are shards."""
 
     @property
     def job(self) -> str:
@@ -195,10 +193,8 @@ class LocalRunner(Runner):
 
 
 class LazyRunner:
-    """The runner that a recipe names, made when the first part needs it; use it as a context, which closes it.
-
-    Ray takes a second to import and more to start, and a dataset that is finished needs none of it.
-    """
+    """The runner that a recipe names, made when the first part needs it; use it as a context, which closes it. Ray
+    takes a second to import and more to start, and a dataset that is finished needs none of it."""
 
     def __init__(self, kind: str, workers: int | None, retries: int) -> None:
         """Make nothing yet. `kind`: `local` or `ray`; the others are those of `RayRunner`."""

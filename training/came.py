@@ -28,8 +28,7 @@ class CAME(Optimizer):
 
     `betas`: decay of the update's mean, the squared gradient, and the squared instability; `eps`: added to the latter
     two. `clip_threshold`: largest root mean square of a tensor's normalised gradient. `weight_decay`: decoupled, per
-    unit of learning rate. Raises ValueError: a knob is out of its range, or a parameter has no gradient at `step`.
-    """
+    unit of learning rate. Raises ValueError: a knob is out of its range, or a parameter has no gradient at `step`."""
 
     def __init__(
         self,

@@ -25,11 +25,9 @@ BATCH_ROWS = 10_000
 
 
 def exported(result: Connection, form: str) -> Iterator[bytes]:
-    """The rows of a query that has run, in one of `FORMATS`.
-
-    CSV and JSON write bytes in base64, and lists and structs in CSV as JSON. JSON is one array of objects; it has no
-    word for NaN and infinity, which are null there. A name that two columns have gets a number in its second place.
-    """
+    """The rows of a query that has run, in one of `FORMATS`. CSV and JSON write bytes in base64, and lists and structs
+    in CSV as JSON. JSON is one array of objects; it has no word for NaN and infinity, which are null there. A name that
+    two columns have gets a number in its second place."""
     if form == "parquet":
         return _parquet(result)
     names = distinct([column[0] for column in result.description or []])

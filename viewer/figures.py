@@ -92,10 +92,8 @@ def caption_words(connection: Connection) -> Histogram:
 
 
 def caption_tokens(connection: Connection, reach: int) -> Histogram:
-    """Tokens per caption, on an axis that holds `reach` too.
-
-    Mixed captions are counted as they are stored, all others before any cut.
-    """
+    """Tokens per caption, on an axis that holds `reach` too. Mixed captions are counted as they are stored, all others
+    before any cut."""
     return _lengths(
         connection,
         """

@@ -50,10 +50,8 @@ _COLUMNS = """
 
 
 def worst_grounded(connection: Connection, limit: int) -> list[Row]:
-    """Captions with the lowest scores of a sentence, lowest first; each row with its `marked` caption.
-
-    Empty where nothing has been scored.
-    """
+    """Captions with the lowest scores of a sentence, lowest first; each row with its `marked` caption. Empty where
+    nothing has been scored."""
     found = rows(
         connection,
         f"""
@@ -86,10 +84,8 @@ def _of(row: Row) -> Marked:
 def marked(
     sentences: Sequence[str], scores: Sequence[float], ungrounded: Sequence[str], detector: str | None = None
 ) -> Marked:
-    """The sentences of a caption; the first with the lowest score is marked, and every ungrounded noun.
-
-    Nouns are lemmas: "dog" also marks "dogs", "box" also "boxes"; an irregular plural is not marked.
-    """
+    """The sentences of a caption; the first with the lowest score is marked, and every ungrounded noun. Nouns are
+    lemmas: "dog" also marks "dogs", "box" also "boxes"; an irregular plural is not marked."""
     lowest = min(range(len(scores)), key=scores.__getitem__)
     texts = [text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}…" for text in sentences]
     places = _fitting([len(text) for text in texts], lowest)

@@ -22,10 +22,8 @@ HEADERS = {
 
 
 class Guard:
-    """Refuses foreign Host headers and methods that do not read; adds the security headers.
-
-    A page of the internet that reaches a server on loopback (DNS rebinding) sends a foreign Host.
-    """
+    """Refuses foreign Host headers and methods that do not read; adds the security headers. A page of the internet that
+    reaches a server on loopback (DNS rebinding) sends a foreign Host."""
 
     def __init__(self, app: ASGIApp, hosts: Iterable[str]) -> None:
         self._app, self._hosts = app, {host.lower().strip("[]") for host in hosts}

@@ -26,11 +26,9 @@ def condition(column: str) -> str:
 
 
 def text_condition(column: str, text: str) -> str:
-    """The same for an ASCII text, several times as fast: a pattern passes over the rows that surely lack it.
-
-    The pattern also takes the one letter beyond ASCII that `lower` makes ASCII and a pattern in any case does not, the
-    dotted I, so it lets through all that the exact condition does.
-    """
+    """The same for an ASCII text, several times as fast: a pattern passes over the rows that surely lack it. The
+    pattern also takes the one letter beyond ASCII that `lower` makes ASCII and a pattern in any case does not, the
+    dotted I, so it lets through all that the exact condition does."""
     if not text.isascii():
         return condition(column)
     pattern = "".join(

@@ -55,11 +55,9 @@ class Slider:
 
 
 def sliders(tried: Select, now: Select) -> tuple[Slider, ...]:
-    """A slider per threshold: at its value in `tried`, with its value in `now`.
-
-    The lower end of the score means no limit, since scores may lie below it. An end of the aspect does only before
-    `select` has run: a recipe always has that limit.
-    """
+    """A slider per threshold: at its value in `tried`, with its value in `now`. The lower end of the score means no
+    limit, since scores may lie below it. An end of the aspect does only before `select` has run: a recipe always has
+    that limit."""
     unlimited = EVERYTHING.max_aspect
     widest = 8.0 if now.max_aspect == unlimited else max(8.0, now.max_aspect, tried.max_aspect)
     least, scores = lowest_score(now), (tried.min_aesthetic, now.min_aesthetic)

@@ -94,12 +94,10 @@ def hamming(a: int, b: int) -> int:
 
 
 def pixel_sha256(width: int, height: int, jpeg: bytes) -> str:
-    """The sha256 of the original's upright size and of its proxy.
-
-    Equal for two files of the same pixels in different wrappings (a PNG saved again, metadata stripped), different
-    for the same picture at another size, whose proxies may be alike. The proxy is hashed as it is encoded: it carries
-    nothing but pixels, and the same pixels are encoded to the same bytes.
-    """
+    """The sha256 of the original's upright size and of its proxy. Equal for two files of the same pixels in different
+    wrappings (a PNG saved again, metadata stripped), different for the same picture at another size, whose proxies may
+    be alike. The proxy is hashed as it is encoded: it carries nothing but pixels, and the same pixels are encoded to
+    the same bytes."""
     digest = hashlib.sha256(f"{width}x{height}\n".encode())
     digest.update(jpeg)
     return digest.hexdigest()

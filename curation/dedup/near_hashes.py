@@ -78,12 +78,9 @@ class _Search:
         self.names = count()
 
     def join(self, left: str, right: str, mask: int, depth: int) -> None:
-        """Collect the pairs that agree in the bits of `mask`.
-
-        The hashes of photographs are not spread evenly: symmetry and plain backgrounds leave many bits 0. In a full
-        bucket the pigeonhole works once more: its hashes agree in `mask`, so near ones also agree in one of k + 1
-        pieces of the other bits.
-        """
+        """Collect the pairs that agree in the bits of `mask`. The hashes of photographs are not spread evenly: symmetry
+        and plain backgrounds leave many bits 0. In a full bucket the pigeonhole works once more: its hashes agree in
+        `mask`, so near ones also agree in one of k + 1 pieces of the other bits."""
         key = f"(phash & {mask}::UBIGINT)"
         full = self._full_buckets(left, right, key) if depth < _DEEPEST else None
         if full is None:
@@ -105,10 +102,8 @@ class _Search:
         )
 
     def _full_buckets(self, left: str, right: str, key: str) -> str | None:
-        """A table with the keys of the full buckets; None where cutting them would save less than it costs.
-
-        Counted in a sample: a bucket that is overlooked costs time and no pair.
-        """
+        """A table with the keys of the full buckets; None where cutting them would save less than it costs. Counted in
+        a sample: a bucket that is overlooked costs time and no pair."""
         num_rows = _num_rows(self.connection, left)
         every = max(1, num_rows // _SAMPLED)
         name = self._name()

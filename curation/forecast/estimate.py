@@ -28,12 +28,10 @@ class Estimate:
 
 
 def share_of(found: int, sampled: int, population: int) -> Estimate:
-    """How many of a population are of a kind that a simple random sample without replacement holds `found` of.
-
-    The interval is Wilson's score interval ("Probable inference, the law of succession, and statistical inference",
-    1927) for sampled * (population - 1) / (population - sampled) draws: a sample of most of the population errs less.
-    It never contradicts what was seen.
-    """
+    """How many of a population are of a kind that a simple random sample without replacement holds `found` of. The
+    interval is Wilson's score interval ("Probable inference, the law of succession, and statistical inference", 1927)
+    for sampled * (population - 1) / (population - sampled) draws: a sample of most of the population errs less. It
+    never contradicts what was seen."""
     assert 0 <= found <= sampled <= population and sampled, (found, sampled, population)
     if sampled == population:
         return Estimate(found, found, found)
@@ -75,11 +73,9 @@ def student_95(freedom: int) -> float:
 
 
 def pairs_of(found: int, sampled: int, population: int) -> Estimate:
-    """Pairs of duplicates in a population of which a sample holds `found`.
-
-    Both of a pair are in the sample with probability sampled (sampled - 1) / (population (population - 1)), so the
-    estimate is unbiased. The interval takes the pairs found as a Poisson number (Byar's approximation).
-    """
+    """Pairs of duplicates in a population of which a sample holds `found`. Both of a pair are in the sample with
+    probability sampled (sampled - 1) / (population (population - 1)), so the estimate is unbiased. The interval takes
+    the pairs found as a Poisson number (Byar's approximation)."""
     if sampled == population:
         return Estimate(found, found, found)
     if sampled < 2:

@@ -78,10 +78,8 @@ def _table_sizes(dataset: Dataset, num_sampled: int) -> dict[str, TableSize]:
 
 
 def table_size(rows: pa.Table, num_sampled: int, on_disk: int, files: str) -> TableSize:
-    """How a table grows, from what Parquet makes of all its rows, of each half and of tenths of the inputs.
-
-    A file costs a + b n bytes for n inputs, so two halves cost a more than the whole.
-    """
+    """How a table grows, from what Parquet makes of all its rows, of each half and of tenths of the inputs. A file
+    costs a + b n bytes for n inputs, so two halves cost a more than the whole."""
     whole = _stored_bytes(rows)
     if "row_id" not in rows.column_names or num_sampled < 2:
         return TableSize(whole, (), 0.0, on_disk, files)

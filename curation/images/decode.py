@@ -64,12 +64,10 @@ def decode(data: bytes, *, longest_px: int | None = None, max_pixels: int = MAX_
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep the memory that one picture has freed for the next one, in this process from now on.
-
-    It gives large pieces back to the system at once otherwise, and clearing fresh pages for each picture takes longer
-    than encoding its proxy. No more than `_KEPT_BYTES` are kept for each thread. Other C libraries than glibc are left
-    as they are.
-    """
+    """Have the C library keep the memory that one picture has freed for the next one, in this process from now on. It
+    gives large pieces back to the system at once otherwise, and clearing fresh pages for each picture takes longer than
+    encoding its proxy. No more than `_KEPT_BYTES` are kept for each thread. Other C libraries than glibc are left as
+    they are."""
     with suppress(AttributeError, OSError):
         library = ctypes.CDLL(None)
         for parameter in (_MMAP_THRESHOLD, _TRIM_THRESHOLD):

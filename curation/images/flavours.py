@@ -17,11 +17,9 @@ _RAW_COMPRESSION = (262, 32767, 32769, 32770, 34713, 34892, 65000, 65535)
 
 
 def camera_raw(data: Sliced) -> str | None:
-    """What a TIFF that is a camera's raw file is called, or None where it is a picture.
-
-    Its first directory holds a preview. The photograph is in another one that no decoder of TIFF reads: a mosaic, or a
-    larger picture below a directory that is itself marked as a smaller copy.
-    """
+    """What a TIFF that is a camera's raw file is called, or None where it is a picture. Its first directory holds a
+    preview. The photograph is in another one that no decoder of TIFF reads: a mosaic, or a larger picture below a
+    directory that is itself marked as a smaller copy."""
     if data[8:10] == b"CR":
         return "Canon CR2"
     for directory in tiff.directories(data):

@@ -15,10 +15,8 @@ Fetch = Callable[[int, int], bytes]
 
 
 class LazyBytes:
-    """An input as bytes and as a file, which fetches only the ranges that are read.
-
-    A decoder may report an error of the disk or the network as damaged data; then `failed` holds the real error.
-    """
+    """An input as bytes and as a file, which fetches only the ranges that are read. A decoder may report an error of
+    the disk or the network as damaged data; then `failed` holds the real error."""
 
     def __init__(self, first: bytes, num_bytes: int, fetch: Fetch, file: int | None = None) -> None:
         """`first` are its first bytes, `file` a descriptor that `close` closes."""

@@ -48,11 +48,8 @@ def cut_short(data: bytes, image_format: str) -> str | None:
 
 
 def mark_last_row(image: Image.Image) -> None:
-    """Fill the row of an opened PNG that its stream ends with, so that it shows whether Pillow decodes this row.
-
-    Pillow passes over rows that are missing and says nothing. It refuses a file without any pixels, which is left as it
-    is.
-    """
+    """Fill the row of an opened PNG that its stream ends with, so that it shows whether Pillow decodes this row. Pillow
+    passes over rows that are missing and says nothing. It refuses a file without any pixels, which is left as it is."""
     if not image.tile:  # type: ignore[attr-defined]
         return
     under = Image.new(image.mode, image.size, None)
@@ -82,11 +79,9 @@ def _last_row(image: Image.Image) -> tuple[int, slice]:
 
 
 def missing_rows(data: bytes) -> str | None:
-    """The part that is missing of the compressed stream of a PNG, or None where it holds all rows.
-
-    The stream is inflated a megabyte at a time and thrown away, which costs as much as a third of decoding it: only for
-    a file whose last row was not decoded.
-    """
+    """The part that is missing of the compressed stream of a PNG, or None where it holds all rows. The stream is
+    inflated a megabyte at a time and thrown away, which costs as much as a third of decoding it: only for a file whose
+    last row was not decoded."""
     header = next(((start, length) for name, start, length in png.chunks(data) if name == b"IHDR"), None)
     if header is None or header[1] < 13:
         return None

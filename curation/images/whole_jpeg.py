@@ -80,11 +80,9 @@ def decode_whole(image: Image.Image, data: bytes) -> Image.Image | None:
 
 
 def _refuse_damage(data: bytes, is_unknown_layout: bool) -> None:
-    """Refuse a file whose samples the strict decoder cannot follow.
-
-    The decoder names its first objection and stops. So all that may be objected to without harm is taken away first:
-    metadata, bytes between segments, padding behind scans, band limits that a sequential scan does not use.
-    """
+    """Refuse a file whose samples the strict decoder cannot follow. The decoder names its first objection and stops. So
+    all that may be objected to without harm is taken away first: metadata, bytes between segments, padding behind
+    scans, band limits that a sequential scan does not use."""
     pieces = _samples_only(data)
     num_scans = max(_USUAL_SCANS, sum(piece[:2] == bytes((0xFF, SCAN)) for piece in pieces))
     tries = iter(range(_MOST_TRIES * _USUAL_SCANS // num_scans))
@@ -136,9 +134,7 @@ def _without_padding(
     pieces: list[bytes], objection: str, num: int, marker: int, tries: Iterator[int]
 ) -> tuple[list[bytes], str] | None:
     """The same file without so many bytes before a marker, and the next objection; None where they are no padding.
-
-    There can be several places that fit; the right one is that where another or no objection is left.
-    """
+    There can be several places that fit; the right one is that where another or no objection is left."""
     for at in range(1, len(pieces) - 1):
         fits = pieces[at + 1][:2] == bytes((0xFF, marker)) and num <= len(pieces[at])
         if not fits or not _is_padding(pieces[at][-num:]) or next(tries, None) is None:
@@ -156,14 +152,12 @@ def _is_padding(run: bytes) -> bool:
 
 
 def missing_scans(data: bytes) -> str | None:
-    """The part that is missing of a JPEG whose scans are each whole; None where nothing is, or this cannot tell.
-
-    A progressive JPEG sends its picture several times over, each scan a band of frequencies or a further bit of them.
-    Cut between two scans and given an end marker, it decodes without a warning to a coarser picture; so does a
-    sequential one without its last components. A picture is complete when the lowest bit of each frequency of each
-    component was sent: a scan of frequencies Ss..Se with Al = 0 (T.81, G.1.1). Costs a search through the data where
-    there are several scans, else nothing.
-    """
+    """The part that is missing of a JPEG whose scans are each whole; None where nothing is, or this cannot tell. A
+    progressive JPEG sends its picture several times over, each scan a band of frequencies or a further bit of them. Cut
+    between two scans and given an end marker, it decodes without a warning to a coarser picture; so does a sequential
+    one without its last components. A picture is complete when the lowest bit of each frequency of each component was
+    sent: a scan of frequencies Ss..Se with Al = 0 (T.81, G.1.1). Costs a search through the data where there are
+    several scans, else nothing."""
     lowest_bits: dict[int, list[int]] = {}
     sequential = False
     for segment in segments(data):
@@ -183,12 +177,10 @@ def missing_scans(data: bytes) -> str | None:
 
 def missing_blocks(data: bytes) -> str | None:
     """The part that is missing of a JPEG whose layout the strict decoder does not know; None where nothing is, or this
-    cannot tell: it counts restart markers, and of a baseline file of one scan finds a missing end.
-
-    Without a marker behind it libjpeg cannot finish a scan: so a few zero bytes replace what is there (enough that the
-    decoder may look ahead), and a picture that still decodes to its last row is whole. Costs a decode at an eighth of
-    the size. The padding can stand in for up to some twenty blocks, which are then not missed.
-    """
+    cannot tell: it counts restart markers, and of a baseline file of one scan finds a missing end. Without a marker
+    behind it libjpeg cannot finish a scan: so a few zero bytes replace what is there (enough that the decoder may look
+    ahead), and a picture that still decodes to its last row is whole. Costs a decode at an eighth of the size. The
+    padding can stand in for up to some twenty blocks, which are then not missed."""
     scans = [segment for segment in segments(data) if segment.marker == SCAN]
     for scan in scans:
         restarts = _RESTART.findall(data, scan.end, scan.data_end)

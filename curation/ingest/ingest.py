@@ -96,10 +96,8 @@ class IngestWorker(Worker):
 def ingest_row(
     listed: Mapping[str, Any], knobs: Ingest, withheld: Withheld = NOTHING_WITHHELD
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One row of the listing as a row of `proxies` and a row of `images`, both emptied where `withheld` names it.
-
-    Bytes that give no picture are a row with a reason, and have an id all the same. Any other error names the member.
-    """
+    """One row of the listing as a row of `proxies` and a row of `images`, both emptied where `withheld` names it. Bytes
+    that give no picture are a row with a reason, and have an id all the same. Any other error names the member."""
     row_id = listed["row_id"]
     image: dict[str, Any] = {name: listed[name] for name in ("source", "source_name", "member", "byte_offset")}
     proxy: dict[str, Any] = {"row_id": row_id}

@@ -100,8 +100,7 @@ def measure(image: Image.Image) -> Measures:
     - colourfulness: sat(M, 40), with M = sqrt(var(rg) + var(yb)) + 0.3 sqrt(mean(rg)^2 + mean(yb)^2), rg = R - G,
       yb = (R + G) / 2 - B: Hasler and Süsstrunk, "Measuring colourfulness in natural images" (2003), section 4.
     - exposure: the square root of the share of pixels that are neither crushed (Y <= 4) nor blown out (Y >= 251),
-      times 1 - 3 (mean(Y) / 255 - 0.5)^2, which is 1 in the middle and 0.25 at either end.
-    """
+      times 1 - 3 (mean(Y) / 255 - 0.5)^2, which is 1 in the middle and 0.25 at either end."""
     size = shrunk_size(image.size, SCORED_PX)
     image = image.convert("RGB")
     if size != image.size:

@@ -62,11 +62,9 @@ class ImageClassifier:
         return self.scoring(pixels)()
 
     def scoring(self, pixels: Sequence[Pixels]) -> Callable[[], NDArray[np.float32]]:
-        """Begin to score pictures; the function that is returned waits for (n,) probabilities of the label.
-
-        By softmax over the labels; where they do not exclude each other (a multi-label model, or one label), by the
-        sigmoid of this one.
-        """
+        """Begin to score pictures; the function that is returned waits for (n,) probabilities of the label. By softmax
+        over the labels; where they do not exclude each other (a multi-label model, or one label), by the sigmoid of
+        this one."""
         import torch
 
         config = self._model.config

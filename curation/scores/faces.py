@@ -63,8 +63,7 @@ def network_size(width: int, height: int) -> tuple[int, int]:
 
 def faces_in(heat: Floats, log_sizes: Floats, offsets: Floats) -> FacesFound:
     """The faces of the network's maps: the score of each cell (height, width); the logarithm of the face's height and
-    width in cells, and the place of its middle in the cell, down and right (2, height, width each).
-    """
+    width in cells, and the place of its middle in the cell, down and right (2, height, width each)."""
     rows, columns = np.nonzero(heat > FACE)
     scores = heat[rows, columns]
     middles = np.stack((columns, rows), axis=1) + 0.5 + offsets[::-1, rows, columns].T

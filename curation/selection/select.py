@@ -125,11 +125,9 @@ def reduce_job(recipe: DataRecipe) -> ReduceJob:
 def choose(
     connection: Connection, rules: Select, max_distance: int | None, semantic_threshold: float | None = None
 ) -> str:
-    """Apply the rules in their order (`RULES`, other datasets, duplicates) and give the SELECT of the outcome.
-
-    The pictures are a view, and only those that have a double are a table: columns that no rule names are not read,
-    and 33 million wide rows are never held.
-    """
+    """Apply the rules in their order (`RULES`, other datasets, duplicates) and give the SELECT of the outcome. The
+    pictures are a view, and only those that have a double are a table: columns that no rule names are not read, and 33
+    million wide rows are never held."""
     check_subsets(rules)
     *first, (_, outcome) = _steps(rules, max_distance, semantic_threshold)
     for name, sql in first:

@@ -97,10 +97,8 @@ class Comparison:
 
 
 def rules_on_record(dataset: Dataset) -> Select:
-    """The rules by which `selection` was made; `EVERYTHING` where `select` has not run.
-
-    A knob that came after the record was written refused nothing then: it is as in `EVERYTHING`.
-    """
+    """The rules by which `selection` was made; `EVERYTHING` where `select` has not run. A knob that came after the
+    record was written refused nothing then: it is as in `EVERYTHING`."""
     record = dataset.record("selection")
     if record is None:
         return EVERYTHING

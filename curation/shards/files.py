@@ -55,12 +55,10 @@ _MOST_OPEN = 16
 
 
 class ShardFiles:
-    """The `engine.map_job.PartFiles` of the shard job.
-
-    A tar that is written over another gives it a second name in `shards/.previous` first. A name that is taken there
-    stays as it is: that tar was whole when a run began that did not end. Rows that no longer hold are deleted before a
-    tar changes, and the places of their pictures are written down before that.
-    """
+    """The `engine.map_job.PartFiles` of the shard job. A tar that is written over another gives it a second name in
+    `shards/.previous` first. A name that is taken there stays as it is: that tar was whole when a run began that did
+    not end. Rows that no longer hold are deleted before a tar changes, and the places of their pictures are written
+    down before that."""
 
     def delete_index(self, dataset: Dataset) -> None:
         """Delete the index of the shards, before a shard changes. While there is one the shards are whole, and what is

@@ -43,10 +43,8 @@ class RawCaption:
 
 
 class CaptionTable:
-    """The captions of a folder, looked up by member name.
-
-    They are kept in a temporary SQLite file: a table of tens of millions of captions does not fit into memory.
-    """
+    """The captions of a folder, looked up by member name. They are kept in a temporary SQLite file: a table of tens of
+    millions of captions does not fit into memory."""
 
     def __init__(self) -> None:
         """An empty table."""
@@ -75,11 +73,9 @@ class CaptionTable:
             self.has_any = True
 
     def take(self, member: str, is_file: Callable[[str], bool]) -> RawCaption | None:
-        """The caption of an image; it is removed, so that the captions left at the end belong to no image.
-
-        That of its exact name counts first, then one whose name differs in the composition of its letters or in its
-        slashes, unless it is the exact name of another file.
-        """
+        """The caption of an image; it is removed, so that the captions left at the end belong to no image. That of its
+        exact name counts first, then one whose name differs in the composition of its letters or in its slashes, unless
+        it is the exact name of another file."""
         exact = self._rows.execute("SELECT * FROM captions WHERE name = ?", (member,)).fetchall()
         others = self._rows.execute("SELECT * FROM captions WHERE loose = ?", (_loose(member),))
         found = next((row for row in exact or others.fetchall() if row[0] == member or not is_file(row[0])), None)
@@ -144,11 +140,9 @@ def raw_caption(
 
 
 def read_sidecar(data: bytes, is_json: bool, fields: Iterable[str] = SIDECAR_FIELDS) -> RawCaption:
-    """The caption in a sidecar file, a text or `.json` of the same name as an image, in the encoding that it is in.
-
-    The first of `fields` that holds text is the caption of a `.json`, and of a list of texts the first. One that is no
-    object, or holds no caption, gives none: the image is not at fault.
-    """
+    """The caption in a sidecar file, a text or `.json` of the same name as an image, in the encoding that it is in. The
+    first of `fields` that holds text is the caption of a `.json`, and of a list of texts the first. One that is no
+    object, or holds no caption, gives none: the image is not at fault."""
     text = decode(data)
     if text is None or not is_json:
         return RawCaption(clean_text(text))

@@ -222,11 +222,8 @@ def _may_hold_captions(name: str) -> bool:
 
 def _neighbours(entries: Iterable[FolderEntry]) -> Iterator[list[tuple[FolderEntry, str, str]]]:
     """Sorted entries with stem and extension, in groups that hold every caption file of their images, so that no folder
-    is held whole.
-
-    The names of an image `a.b.jpg` and of its caption files all begin with `a.b.`, and so do the names between them.
-    The first of them opens the group, unless it is part of one that was opened with fewer letters.
-    """
+    is held whole. The names of an image `a.b.jpg` and of its caption files all begin with `a.b.`, and so do the names
+    between them. The first of them opens the group, unless it is part of one that was opened with fewer letters."""
     together: list[tuple[FolderEntry, str, str]] = []
     begins, opens = "", image_extensions().union(_SIDECARS)
     for entry in entries:

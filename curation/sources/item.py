@@ -59,11 +59,9 @@ _ESCAPED_CONTAINER = re.compile("%(?=2[35])")
 
 
 def member_name(path: bytes) -> str:
-    """A path as text that any Arrow or JSON reader takes.
-
-    Valid UTF-8 is kept. Any other byte becomes `%` and two upper-case hex digits (`%E9`); a `%` of the
-    path itself becomes `%25` where it would otherwise read as such an escape. `member_path` is the inverse.
-    """
+    """A path as text that any Arrow or JSON reader takes. Valid UTF-8 is kept. Any other byte becomes `%` and two
+    upper-case hex digits (`%E9`); a `%` of the path itself becomes `%25` where it would otherwise read as such an
+    escape. `member_path` is the inverse."""
     if path.isascii() and b"%" not in path:
         return path.decode("ascii")
     escaped = _ESCAPED.sub(rb"%25\1", path)

@@ -101,10 +101,8 @@ def open_lazily(
     source: str, member: str, byte_offset: int | None = None, num_bytes: int | None = None
 ) -> bytes | LazyBytes:
     """An input whose first bytes have been read. It is plain bytes where that is all of it, or where no range can be
-    read: a cell of a table, or a URL whose size was not listed.
-
-    Arguments and errors are those of `read_original`, which reads all of it.
-    """
+    read: a cell of a table, or a URL whose size was not listed. Arguments and errors are those of `read_original`,
+    which reads all of it."""
     with _refusing(source):
         path, column = _place(source, member, byte_offset)
         if column is not None:

@@ -110,10 +110,8 @@ def wanted_rows(work: Path, numbers: set[int]) -> Iterator[dict[str, Any]]:
 
 
 def fetch_rows(fetch: Download, rows: Iterable[Mapping[str, Any]]) -> Iterator[tuple[int, Item]]:
-    """Download rows of `WANTED`; every one with the item it became, in their order.
-
-    Where the list was written before, it is the one that counts: a download that was cut off goes on with it.
-    """
+    """Download rows of `WANTED`; every one with the item it became, in their order. Where the list was written before,
+    it is the one that counts: a download that was cut off goes on with it."""
     lists = fetch.work / "urls"
     if not lists.is_dir():
         _write_lists(lists, rows, fetch.options.number_sample_per_shard)

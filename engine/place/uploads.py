@@ -9,9 +9,7 @@ from engine.place.store import Store
 
 def open_uploads(store: Store) -> str | None:
     """What there is to say about them, in one line; None for a store that ends them by itself, or has no such thing.
-
-    The client of stores cannot ask for them, botocore can.
-    """
+    The client of stores cannot ask for them, botocore can."""
     if not store.bucket.startswith(("s3://", "s3a://")):
         return None
     try:

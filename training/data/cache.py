@@ -92,16 +92,13 @@ class Epoch:
 
 
 class ShardCache:
-    """Copies shards to this machine on threads, in the order in which training comes to them.
-
-    Of all processes that train on this machine the one with the lock copies; the others find the copies, and read by
-    range what is not there yet. Where the limit is reached, the copy goes whose next use is furthest, if that is after
-    the use of the shard that is to come; else the copying waits for training. Only copies are ever deleted: the folder
-    holds nothing else. Half files of a killed process are swept, whole ones are used again. `folders`: of the tars,
-    below the copies' folder. `names`: of the shards, by `order`'s numbers. `samples`: how many each shard has, read or
-    not. `limit`: bytes. `node`: this machine's number, and how many there are. Raises ValueError: the limit holds no
-    shard.
-    """
+    """Copies shards to this machine on threads, in the order in which training comes to them. Of all processes that
+    train on this machine the one with the lock copies; the others find the copies, and read by range what is not there
+    yet. Where the limit is reached, the copy goes whose next use is furthest, if that is after the use of the shard
+    that is to come; else the copying waits for training. Only copies are ever deleted: the folder holds nothing else.
+    Half files of a killed process are swept, whole ones are used again. `folders`: of the tars, below the copies'
+    folder. `names`: of the shards, by `order`'s numbers. `samples`: how many each shard has, read or not. `limit`:
+    bytes. `node`: this machine's number, and how many there are. Raises ValueError: the limit holds no shard."""
 
     def __init__(
         self,

@@ -94,8 +94,7 @@ class BatchOrder:
     threads: it plans one epoch at a time, 4 bytes per row. `shards`: of each row, in tar order. `shapes`: of each row.
     `batch`: pictures per global batch, a multiple of `lanes`. `weights`: (rows,), above 0 and at most 1: an epoch deals
     a row with about this chance, and of each shape as many rows as their weights sum up to, rounded down, at least one.
-    None deals all.
-    """
+    None deals all."""
 
     def __init__(
         self,

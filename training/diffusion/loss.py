@@ -42,13 +42,10 @@ def training_loss(model_output: Tensor, latents: Tensor, noise: Tensor, timestep
 
 
 def variational_bound(predicted: Tensor, variance: Tensor, latents: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
-    """Bits per latent value by which the model's reverse step misses the true one, (B,).
-
-    For t > 0 this is KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)). Both means are coef1 * x_0 + coef2 * x_t,
-    the model's with the x_0 that its noise implies, so x_t cancels and the means differ by
-    coef1 * sigma / signal * (noise - predicted). At t = 0 it is the negative log-likelihood of
-    x_0, whose predicted mean is x_0 plus that same difference.
-    """
+    """Bits per latent value by which the model's reverse step misses the true one, (B,). For t > 0 this is KL(q(x_{t-1}
+    | x_t, x_0) || p(x_{t-1} | x_t)). Both means are coef1 * x_0 + coef2 * x_t, the model's with the x_0 that its noise
+    implies, so x_t cancels and the means differ by coef1 * sigma / signal * (noise - predicted). At t = 0 it is the
+    negative log-likelihood of x_0, whose predicted mean is x_0 plus that same difference."""
     schedule = schedule_on(latents.device)
     fraction = (variance + 1) / 2
     log_upper = at(schedule.betas, timestep).log()

@@ -14,12 +14,10 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention; with `kv_ratio` R > 1 keys and values are compressed to N / R² tokens.
-
-    Compression is one depthwise R x R convolution of stride R followed by one LayerNorm, both shared by
-    keys and values and applied before the split into heads. Queries keep every token. Odd token grids lose
-    their last row or column to the stride.
-    """
+    """Multi-head self-attention; with `kv_ratio` R > 1 keys and values are compressed to N / R² tokens. Compression is
+    one depthwise R x R convolution of stride R followed by one LayerNorm, both shared by keys and values and applied
+    before the split into heads. Queries keep every token. Odd token grids lose their last row or column to the
+    stride."""
 
     def __init__(self, hidden_size: int, num_heads: int, kv_ratio: int = 1) -> None:
         super().__init__()

@@ -53,15 +53,13 @@ def generate_ids(
     ends: Sequence[int],
     static_cache: bool | None = None,
 ) -> list[list[int]]:
-    """The ids of one caption per row of `prompt` (B, L, hidden), each up to and including its first end.
-
-    Row i depends on row i and seed i alone, up to the rounding of the matrix products, which may differ between batch
-    sizes; in bfloat16 a near tie can then fall the other way. Every prompt has the same length, as padding would shift
-    the repetition penalty. `seeds` (B) are not used by `greedy`. `ends`: the ids after which a row is complete; none
-    comes first. Without any, every row is as long as may be. `static_cache`: keep room for the longest caption from the
+    """The ids of one caption per row of `prompt` (B, L, hidden), each up to and including its first end. Row i depends
+    on row i and seed i alone, up to the rounding of the matrix products, which may differ between batch sizes; in
+    bfloat16 a near tie can then fall the other way. Every prompt has the same length, as padding would shift the
+    repetition penalty. `seeds` (B) are not used by `greedy`. `ends`: the ids after which a row is complete; none comes
+    first. Without any, every row is as long as may be. `static_cache`: keep room for the longest caption from the
     start, so that a step has one shape: transformers compiles it on a GPU, where a step of small kernels waits for
-    Python. Beams are moved in the cache and keep the growing one. None is true on a GPU.
-    """
+    Python. Beams are moved in the cache and keep the growing one. None is true on a GPU."""
     assert len(seeds) == len(prompt), f"{len(seeds)} seeds for {len(prompt)} prompts"
     beams = decoding.mode == "published"
     dice = None if decoding.mode == "greedy" else GumbelDice(seeds, prompt.device)
