@@ -33,7 +33,7 @@ class Share:
 
 def work(dataset: Dataset, steps: Sequence[Job], job: str, share: Share, observer: Observer | None = None) -> int:
     """Compute the missing parts of a share; `sigma build` then goes on from there. Call with a shared lock held.
-    `steps`: all steps of the dataset's recipe, in order. Returns Parts that were computed. Raises ValueError: the job
+    `steps`: all steps of the dataset's recipe, in order. Returns parts that were computed. Raises ValueError: the job
     is no map job with nothing but tables, or a job before it is not done. Raises NeedsMissing: something that the job
     will load is not on this machine. Raises PartFailed: a part could not be computed."""
     observer = observer or Observer()

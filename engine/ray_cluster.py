@@ -33,7 +33,7 @@ OBJECT_STORE_BYTES = 80_000_000
 
 
 def connect() -> bool:
-    """Join the cluster of `cluster_address`, or start one on this machine. Returns Whether it was started here, for
+    """Join the cluster of `cluster_address`, or start one on this machine. Returns whether it was started here, for
     this process alone. Raises ValueError: the cluster does not answer or refuses this user, or the nodes of a Slurm job
     would be idle."""
     address = cluster_address() or "local"

@@ -37,7 +37,7 @@ class PartWorker:
 
     def run(self, turn: int, queue: int, job: PartJob, task: Task) -> tuple[Committed, Counts]:
         """Compute and commit a part. `turn`: counts what the runner has run; a new one drops the workers of the last
-        one and their weights. `queue`: the place of the job in it. Returns What `PartJob.run_part` returns, and the
+        one and their weights. `queue`: the place of the job in it. Returns what `PartJob.run_part` returns, and the
         counts that nobody has asked for yet."""
         with self._lock:
             if turn != self._turn or (self._holds_one and queue not in self._workers):

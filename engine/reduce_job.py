@@ -159,7 +159,7 @@ def commit_batches(
     path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema, metadata: Mapping[str, str], group_rows: int
 ) -> tuple[int, dict[str, int]]:
     """Write rows as they come and give them a name once they are all there; never more than a row group is held. The
-    bytes depend on the rows, the schema and the metadata only, not on how the rows are cut into batches. Returns The
+    bytes depend on the rows, the schema and the metadata only, not on how the rows are cut into batches. Returns the
     number of rows, and how many there are of each `rejected_by`, where there is such a column."""
     described = schema.with_metadata({key: metadata[key] for key in sorted(metadata)})
     num_rows, reasons = 0, Counter[str]()

@@ -34,7 +34,7 @@ class _Grid(NamedTuple):
 def grey_views(pieces: Sequence[bytes]) -> Iterator[list[bytes]]:
     """One grey JPEG for each set of components that has scans of its own. Left out are interleaved scans whose
     components have different Huffman tables, and arithmetic coding. `pieces`: the start marker, then each segment in
-    turn followed by the data behind it. Yields The pieces of a JPEG."""
+    turn followed by the data behind it. Yields the pieces of a JPEG."""
     pairs = list(zip(pieces[1::2], pieces[2::2], strict=True))
     frame = next((head for head, _ in pairs if is_frame(head[1])), b"")
     is_cut = len(frame) < 13 or len(frame) < 10 + 3 * frame[9]

@@ -291,7 +291,7 @@ def update_index(dataset: Dataset) -> None:
 def write_index(dataset: Dataset) -> int:
     """Write `shards/index.parquet` (every sample of a shard, in tar order), `wids.json` and the dataset card. The
     samples are read twice, a part at a time: the other two files count all samples, and the index is written last.
-    Returns The number of samples."""
+    Returns the number of samples."""
     num_samples, extensions = Counter[str](), set[str]()
     held = dataset.held()
     paths = held.paths("samples")

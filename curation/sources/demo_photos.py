@@ -60,7 +60,7 @@ ERROR_PAGE = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head><
 
 
 def write_demo_photos(folder: Path) -> int:
-    """Write photographs, captions and bad files; the same bytes on every call. Returns The number of image files, good
+    """Write photographs, captions and bad files; the same bytes on every call. Returns the number of image files, good
     and bad; the ledger of a dataset made from the folder adds up to it."""
     package = files("skimage") / "data"
     originals = {photo.file: (package / photo.file).read_bytes() for photo in PHOTOS}

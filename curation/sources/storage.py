@@ -134,7 +134,7 @@ def is_there(folder: str) -> bool:
 
 
 def refuse_special(path: str | int) -> int:
-    """Refuse what is no file: reading it might block, or have no end. Returns The size of the file. Raises OSError: it
+    """Refuse what is no file: reading it might block, or have no end. Returns the size of the file. Raises OSError: it
     is none, or there is nothing."""
     found = os.stat(path)  # noqa: PTH116  making a Path takes as long as the call
     if stat.S_ISREG(found.st_mode):
