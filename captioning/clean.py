@@ -27,8 +27,6 @@ beyond `LONGEST_CAPTION` characters."""
 
 @dataclass(frozen=True)
 class CleanedCaption:
-    """A raw caption after cleaning."""
-
     caption: str | None
     """None where there is a reason."""
     reason: RawCaptionReason | None = None
@@ -39,7 +37,6 @@ class CleanedCaption:
 
 
 def map_job(data_recipe: recipe.DataRecipe) -> MapJob:
-    """The job as a map stage: reads `images`, writes `raw_captions`."""
     section = data_recipe.clean
     return MapJob(
         job="clean",

@@ -79,7 +79,6 @@ def map_job(data_recipe: recipe.DataRecipe) -> MapJob:
 
 
 def caption_tables(source: str) -> tuple[str, ...]:
-    """The tables that the captions of a source are read from."""
     return {"synthetic": ("captions",), "raw": ("raw_captions", "selection")}.get(source, (f"{tables.BESIDE}{source}",))
 
 

@@ -34,7 +34,6 @@ class CandidateCaption:
 
 
 def map_job(data_recipe: recipe.DataRecipe) -> MapJob:
-    """The job as a map stage: reads `raw_captions`, `captions` and `selection`, writes `mix`."""
     section = data_recipe.mix
     return MapJob(
         job="mix",

@@ -64,7 +64,6 @@ class _Running:
         return throughput_text(throughput(self.counts, now - self.begun))
 
     def line(self, job: str, now: float) -> str:
-        """How far it is, its rate and the time left."""
         line = f"{job:<12} {self.rows:,} of {self.total:,}"
         if rate := self.rows / max(now - self.begun, 1e-9):  # before the first rows nobody knows
             line += f", {rate:,.1f}/s, {duration((self.total - self.rows) / rate)} left"
@@ -109,7 +108,6 @@ class JobProgress(Observer):
             self.console.print(f"inputs that are links: {links}", markup=False)
 
     def retried(self, rows: int) -> None:
-        """Say how many inputs are tried again."""
         self.console.print(
             f"tried again: {counted(rows, 'input')}" if rows else "nothing failed that could succeed now"
         )

@@ -45,8 +45,6 @@ class Observer:
 
 @dataclass(frozen=True)
 class Built:
-    """What a build did."""
-
     results: list[JobResult]
     """Jobs that had something to do."""
     counts: list[LedgerCount]

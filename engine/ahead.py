@@ -60,7 +60,6 @@ class _Turn:
         self.give_back()
 
     def give_back(self) -> None:
-        """Let others have it."""
         self._held.close()
 
     def take(self) -> None:

@@ -94,7 +94,6 @@ def duckdb_type(arrow: pa.DataType) -> str:
 
 
 def literal(text: str) -> str:
-    """A text as a SQL string."""
     return "'" + text.replace("'", "''") + "'"
 
 

@@ -65,7 +65,6 @@ def remembered_counts(held: Held) -> list[LedgerCount] | None:
 
 
 def counts_entry(held: Held, counts: list[LedgerCount]) -> dict[str, object]:
-    """What is remembered."""
     return {"parts": _parts(held), "counts": counts}
 
 

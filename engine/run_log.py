@@ -24,8 +24,6 @@ PACKAGES = ("sigma-pipeline", "duckdb", "pillow", "pyarrow", "ray", "spacy", "to
 
 @dataclass(frozen=True)
 class JobResult:
-    """What running a job did."""
-
     job: str
     tables: tuple[str, ...]
     parts: int

@@ -77,8 +77,6 @@ class Committed(NamedTuple):
 
 @dataclass(frozen=True)
 class PartDone:
-    """A committed part."""
-
     number: int
     computed: bool
     """False where it was there already."""

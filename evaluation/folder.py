@@ -34,8 +34,6 @@ QUICK = "quick-"
 
 @dataclass(frozen=True)
 class Evaluated:
-    """What a run of an evaluation did."""
-
     dataset: Dataset
     results: list[dict[str, Any]]
     """The rows of the table `results`."""

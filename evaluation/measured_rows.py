@@ -27,7 +27,6 @@ class Rows:
     """The prompts of the pictures that are missing, and why."""
 
     def of(self, category: str) -> Rows:
-        """The rows of a category."""
         chosen = self.categories == category
         return Rows(self.values[chosen], self.categories[chosen], self.prompts[chosen], self.lost)
 

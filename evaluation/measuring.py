@@ -50,7 +50,6 @@ class Wanted:
         return f"the reference is moments of the protocol {moments}"
 
     def table(self, model: str) -> str:
-        """The table of what it makes of a model's pictures."""
         family = "agreement" if self.protocol == "clip" else "features"
         return f"{family}/{model}/{self.name.partition('@')[0].rpartition('/')[2]}-{self.protocol}"
 

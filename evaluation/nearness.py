@@ -39,7 +39,6 @@ def nearness_table(model: str, first: str) -> str:
 
 
 def nearness_job(root: Path, model: str, first: str, run: Run) -> MapJob:
-    """The job that writes it."""
     table = nearness_table(model, first)
     return MapJob(
         job=f"nearness-{model}",
@@ -65,7 +64,6 @@ class Nearness:
         self._names = pictures_table(model), pictures_table(first)
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
-        """The rows of a part."""
         found = []
         sides = (opened(self._root, inputs[name].to_pylist(), self._threads) for name in self._names)
         for (row, one), (_, other) in zip(*sides, strict=True):

@@ -44,7 +44,6 @@ def read_picture(root: Path, row: Mapping[str, Any]) -> bytes:
 
 
 def facts_of(data: bytes) -> dict[str, Any]:
-    """What a row says of the bytes of a picture."""
     facts: dict[str, Any] = {"image_id": image_id(hashlib.sha256(data).hexdigest())}
     try:
         found = decode(data)

@@ -33,7 +33,6 @@ class Measure(NamedTuple):
 
     @property
     def error(self) -> float | None:
-        """The standard error."""
         return standard_error(self.left_out) if len(self.left_out) else None
 
 

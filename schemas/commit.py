@@ -60,7 +60,6 @@ class Digested:
         self.digest = hashlib.sha256()
 
     def write(self, data: bytes) -> None:
-        """Write further bytes."""
         self._file.write(data)
         self.digest.update(data)
         self._unsynced += len(data)

@@ -627,7 +627,6 @@ ROOTS = {Cut.LISTING: "listing", Cut.PROMPTS: "prompts"}
 
 
 def cut_of(table: str) -> Cut:
-    """How a table is cut into parts."""
     if table in _CUTS:
         return _CUTS[table]
     if table == "prompts" or (_family(table) or BESIDE) != BESIDE:

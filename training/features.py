@@ -111,7 +111,6 @@ class StageFeatures:
     """One line for the log."""
 
     def arrays(self, copies: Copies | None) -> tuple[StoredArrays | None, StoredArrays | None]:
-        """Readers of latents and text."""
         sets = (self.latents, self.text)
         latents, text = (None if found is None else StoredArrays(found.folder, copies) for found in sets)
         return latents, text

@@ -33,12 +33,10 @@ class Scale:
         return cls(min(found) - air, max(found) + air)
 
     def at(self, value: float) -> float:
-        """Where a value is."""
         return HEIGHT * (self.high - value) / (self.high - self.low)
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
-        """Places and labels."""
         return [(self.at(value), f"{value:.3g}") for value in (self.low, (self.low + self.high) / 2, self.high)]
 
 

@@ -56,7 +56,6 @@ class Measure:
 
     @property
     def field(self) -> str:
-        """`table.column`."""
         return f"{self.table}.{self.column}"
 
 

@@ -20,8 +20,6 @@ PLOT_WIDTH, PLOT_HEIGHT, FLOOR = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM, HE
 
 @dataclass(frozen=True)
 class Tick:
-    """A mark on an axis."""
-
     at: float
     label: str
 
@@ -160,8 +158,6 @@ def nice_step(highest: float, num_steps: int) -> float:
 
 @dataclass(frozen=True)
 class Bar:
-    """A rectangle of a bar chart."""
-
     x: float
     y: float
     width: float

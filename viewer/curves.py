@@ -36,7 +36,6 @@ class Curve:
 
     @property
     def path(self) -> str:
-        """SVG path from point to point."""
         return "M" + "L".join(f"{point.x:.1f} {point.y:.1f}" for point in self.points)
 
 

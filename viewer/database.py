@@ -112,7 +112,6 @@ class Database:
         self._prepared.add(table)
 
     def ready(self, table: str) -> bool:
-        """Whether a table has been counted."""
         return table in self._prepared
 
     def search(self, kind: str, value: str) -> Search:
@@ -128,7 +127,6 @@ class Database:
         self._searches.clear()
 
     def close(self) -> None:
-        """Stop all queries and searches."""
         self.stop_searches()
         for cursor in list(self._active):
             cursor.interrupt()

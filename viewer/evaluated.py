@@ -52,8 +52,6 @@ class Evaluation:
         self._standing = dict[str, tuple[list[tuple[Key, float]], dict[Key, str]]]()
 
     def _columns(self, table: str, *columns: str) -> Iterable[Row]:
-        """Some columns of a whole table."""
-
         def read(path: Path) -> pa.Table:
             return _parts.get((path, columns), lambda: read_parquet(path, list(columns)))
 
@@ -68,7 +66,6 @@ class Evaluation:
 
     @cached_property
     def results(self) -> list[Row]:
-        """The rows of the table `results`."""
         return [row for path in self.held.paths("results") for row in read_parquet(path).to_pylist()]
 
     @cached_property
@@ -157,7 +154,6 @@ class Evaluation:
         return {Key(row["row_id"], row["number"]): row for row in rows}
 
     def numbers(self, model: str, row_id: int) -> list[int]:
-        """The numbers of the pictures of a prompt."""
         return sorted(key.number for key in self._rows(pictures_table(model), [row_id]))
 
     def picture(self, model: str, key: Key) -> tuple[str, bytes] | None:

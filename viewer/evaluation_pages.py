@@ -52,8 +52,6 @@ class LiveEvaluation:
 
 
 class EvaluationPages(Site):
-    """One method per page."""
-
     frame, back = "evaluation_base.html.jinja", ("/", "Results")
     styles, script_file = ("style.css", "evaluation.css"), "evaluation.js"
 
@@ -63,7 +61,6 @@ class EvaluationPages(Site):
         self._thumbnails = Lru[str, bytes | None](MOST_THUMBNAIL_BYTES, size_of=lambda jpeg: len(jpeg or b""))
 
     def routes(self) -> dict[str, Page]:
-        """The page of each address."""
         pictures = "{model}/{row_id:int}/{number:int}"
         return {
             "/": self._of_now(self.index),
@@ -86,7 +83,6 @@ class EvaluationPages(Site):
         return answer
 
     def index(self, evaluation: Evaluation, request: Request) -> Response:
-        """Results and curves."""
         found = {"results": sections.results(evaluation), "curves": sections.curves(evaluation)}
         return self.page(
             "evaluation_overview.html.jinja", sections=found, titles=sections.TITLES,
@@ -134,7 +130,6 @@ class EvaluationPages(Site):
         )  # fmt: skip
 
     def picture(self, evaluation: Evaluation, request: Request) -> Response:
-        """A picture as it was drawn."""
         found = evaluation.picture(*_named(request))
         shown = None if found is None else for_browsers(found[1])
         if shown is None:
@@ -142,7 +137,6 @@ class EvaluationPages(Site):
         return jpeg(shown[1], shown[0])
 
     def thumbnail(self, evaluation: Evaluation, request: Request) -> Response:
-        """A small JPEG of a picture."""
         found = evaluation.picture(*_named(request))
         if found is None:
             return jpeg(None)

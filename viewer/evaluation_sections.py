@@ -51,7 +51,6 @@ def _facts(drawn: str) -> str:
 
 
 def curves(evaluation: Evaluation) -> Content:
-    """Each metric over the checkpoints."""
     charts, apart = curve_charts(evaluation.results)
     return {"charts": charts, "apart": apart}
 

@@ -36,7 +36,6 @@ def exported(result: Connection, form: str) -> Iterator[bytes]:
 
 
 def encoded(names: Sequence[str], batches: Iterable[Sequence[tuple[Any, ...]]], form: str) -> Iterator[bytes]:
-    """Batches of rows as CSV or JSON."""
     texts = _csv(names, batches) if form == "csv" else _json(names, batches)
     return (text.encode("utf-8", errors="replace") for text in texts)
 
@@ -102,7 +101,6 @@ class _Chunks:
         self._written: list[bytes] = []
 
     def write(self, data: bytes) -> int:
-        """Keep a piece."""
         self._written.append(bytes(data))
         return len(data)
 

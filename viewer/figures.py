@@ -81,7 +81,6 @@ def cleaned_captions(connection: Connection) -> list[Row]:
 
 
 def caption_words(connection: Connection) -> Histogram:
-    """Words per caption."""
     return _lengths(
         connection,
         """

@@ -117,7 +117,6 @@ class Condition:
             self.parsed()
 
     def parsed(self) -> Any:
-        """The value as the column's type."""
         _check_text(self.value)
         field = FIELDS[self.column]
         if field.kind == "flag":
@@ -151,7 +150,6 @@ class Where:
         return f"CAST(${name} AS {kind})"
 
     def need(self, table: str) -> None:
-        """Join a table."""
         if table != "listing" and table not in self.tables:
             self.tables.append(table)
 

@@ -40,7 +40,6 @@ class Page:
 
     @property
     def more(self) -> bool:
-        """Whether there are more images than were counted."""
         return self.num > MOST_COUNTED
 
 
@@ -158,7 +157,6 @@ def history(database: Database, tables: list[str]) -> list[TableHistory]:
 
 
 def proxy(database: Database, row_id: int) -> bytes | None:
-    """The JPEG of an input's proxy."""
     with database.cursor():
         return proxies(database.held, [row_id]).get(row_id)
 

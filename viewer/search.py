@@ -83,7 +83,6 @@ class Search:
         return self.done
 
     def stop(self) -> None:
-        """Read no further part."""
         self._stopped = True
 
     def _run(self) -> None:

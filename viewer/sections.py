@@ -140,13 +140,11 @@ def worst(source: Source) -> Content:
 
 
 def grounding(source: Source) -> Content:
-    """The captions that fit their pictures least."""
     found = worst_grounded(source.connection, source.amounts.grounded)
     return {"cards": found} if found else {}
 
 
 def duplicates(source: Source) -> Content:
-    """Pairs of a duplicate and its survivor."""
     [[num]] = source.connection.execute("SELECT count(*) FROM selection WHERE rejected_by = 'duplicate'").fetchall()
     return {"pairs": cards.duplicates(source.connection, source.held, source.amounts.pairs), "num": num}
 
@@ -158,14 +156,11 @@ def refused(source: Source) -> Content:
 
 
 def jobs(source: Source) -> Content:
-    """Throughput and cost of every job."""
     return {"jobs": costs.job_costs(source.held.dataset)}
 
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the page with a title of its own."""
-
     title: str
     content: Callable[[Source], Content]
 

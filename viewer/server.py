@@ -93,7 +93,6 @@ class Live:
         return overview.ready(until - time.monotonic())
 
     def close(self) -> None:
-        """Stop all work in the background."""
         self._opener.shutdown(wait=False)
         self._opening.add_done_callback(lambda opening: _stop(opening, at_once=True))
 
@@ -107,14 +106,11 @@ def _stop(opening: Future[State], at_once: bool = False) -> None:
 
 
 class Pages(Site):
-    """One method per page."""
-
     def __init__(self, dataset: Dataset) -> None:
         super().__init__(dataset)
         self.live, self._root = Live(dataset), shown_place(dataset.root)
 
     def routes(self) -> dict[str, Page]:
-        """The page of each address."""
         return {
             "/": self.index,
             "/overview/{name}": self.section,
@@ -148,7 +144,6 @@ class Pages(Site):
         )  # fmt: skip
 
     def images(self, request: Request) -> Response:
-        """A filtered list of images."""
         wanted = Filter.of(request.query_params.multi_items())
         found = images.page(self.live.now().database, wanted)
         return self.page(
@@ -158,7 +153,6 @@ class Pages(Site):
         )  # fmt: skip
 
     def sql(self, request: Request) -> Response:
-        """The filter as SQL, to keep."""
         text = Filter.of(request.query_params.multi_items()).sql()
         disposition = {"content-disposition": 'attachment; filename="filter.sql"'}
         return PlainTextResponse(text.encode("utf-8", errors="replace"), headers=disposition)
@@ -189,16 +183,13 @@ class Pages(Site):
         return self.page("image.html.jinja", found=found, card=found.card)
 
     def proxy(self, request: Request) -> Response:
-        """The JPEG of a proxy, as it is stored."""
         return jpeg(images.proxy(self.live.now().database, request.path_params["row_id"]))
 
     def thumbnail(self, request: Request) -> Response:
-        """A small JPEG of a proxy."""
         live = self.live.now()
         return jpeg(live.thumbnails.of(live.database, request.path_params["row_id"]))
 
     def nouns(self, request: Request) -> Response:
-        """The commonest nouns, or those that hold a text."""
         database = self.live.now().database
         text = request.query_params.get("q", "").strip()
         sort = request.query_params.get("sort", "mix")
@@ -215,7 +206,6 @@ class Pages(Site):
         return self.page("nouns.html.jinja", found=found, text=text, sort=sort, most=NUM_NOUNS)
 
     def noun(self, request: Request) -> Response:
-        """The images of one noun."""
         database = self.live.now().database
         wanted = Filter.of([("noun", request.path_params["noun"]), *request.query_params.multi_items()])
         counts = None

@@ -35,7 +35,6 @@ class Site:
         self._script = TEMPLATES.joinpath(self.script_file).read_text(encoding="utf-8")
 
     def page(self, template: str, status: int = 200, **content: Any) -> Response:
-        """A page from its template."""
         page = self._templates.get_template(template).render(name=self._name, **content)
         return Response(page.encode("utf-8", errors="replace"), status, media_type="text/html; charset=utf-8")
 
@@ -44,11 +43,9 @@ class Site:
         return {"/style.css": self.style, "/browse.js": self.script, "/favicon.ico": self.nothing}
 
     def style(self, request: Request) -> Response:
-        """The style sheet."""
         return Response(self._style, media_type="text/css")
 
     def script(self, request: Request) -> Response:
-        """The script."""
         return Response(self._script, media_type="text/javascript")
 
     def nothing(self, request: Request) -> Response:

@@ -157,7 +157,6 @@ def _number(given: Mapping[str, str], slider: Slider, high: float) -> float:
 
 
 def lines(found: Comparison) -> Iterator[str]:
-    """The comparison as text."""
     now, then = found.kept
     yield f"kept: {now:,} now, {then:,} then ({then - now:+,})" + (
         f": {found.num_fallen:,} would fall, {found.num_returned:,} would come in"

@@ -126,7 +126,6 @@ def measure(image: Image.Image) -> Attributes:
 
 
 def describe(found: Attributes) -> str:
-    """Put the measurements into words."""
     opening = f"{_framing(found.aspect)} in {_light(found)}"
     palette = _listed([f"{patch.name} {patch.place}".strip() for patch in found.patches])
     tone = _tone(found)

@@ -114,7 +114,6 @@ class LanguageGuesser:
         return LanguageGuess(str(code) if probability >= CONFIDENCE else None, dict(ranked))
 
     def languages(self) -> list[str]:
-        """The codes of all languages that the model knows."""
         return sorted(set(_model().labels))
 
 

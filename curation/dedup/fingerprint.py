@@ -29,7 +29,6 @@ _FLAT = 1.0
 
 
 def map_job(recipe: DataRecipe) -> MapJob:
-    """The job that turns proxies into `fingerprints`."""
     return MapJob(
         job="fingerprint",
         inputs=("proxies", "images"),
@@ -43,7 +42,6 @@ class FingerprintWorker(Worker):
     """Hashes proxies on threads."""
 
     def __init__(self, threads: int) -> None:
-        """Keep the settings; there is nothing to load."""
         self.threads = threads
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
@@ -89,7 +87,6 @@ def dct_hash(grey: np.ndarray) -> int:
 
 
 def hamming(a: int, b: int) -> int:
-    """Number of bits in which two hashes differ."""
     return (a ^ b).bit_count()
 
 

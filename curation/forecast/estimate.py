@@ -23,7 +23,6 @@ class Estimate:
         return Estimate(self.value + other.value, self.low + other.low, self.high + other.high)
 
     def times(self, factor: float) -> Estimate:
-        """The same, scaled."""
         return Estimate(self.value * factor, self.low * factor, self.high * factor)
 
 

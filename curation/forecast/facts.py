@@ -55,7 +55,6 @@ def facts_of(sample: Sample, steps: Sequence[Job]) -> Facts:
 
 
 def _samples(dataset: Dataset) -> pa.Table:
-    """The rows that lie in a shard."""
     rows = dataset.read_table("samples")
     return rows.filter(rows["shard"].is_valid())
 

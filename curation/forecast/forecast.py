@@ -58,8 +58,6 @@ class TableSize:
 
 @dataclass(frozen=True)
 class BucketFacts:
-    """The sample's images of one aspect bucket."""
-
     bytes_of: Sequence[int]
     """of each original"""
     num_shards: int
@@ -118,8 +116,6 @@ class Bucket:
 
 @dataclass(frozen=True)
 class JobForecast:
-    """What one job will take."""
-
     job: str
     table: str
     basis: str
@@ -132,8 +128,6 @@ class JobForecast:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What the whole will come to."""
-
     num_inputs: int
     num_sampled: int
     survivors: Estimate
@@ -150,7 +144,6 @@ class Forecast:
     notes: list[str] = field(default_factory=list)
 
     def is_whole(self) -> bool:
-        """Whether the sample is the whole collection."""
         return self.num_sampled == self.num_inputs
 
 

@@ -54,7 +54,6 @@ class Sample:
 
     @property
     def dataset(self) -> Dataset:
-        """The dataset of the sample."""
         return Dataset(self.recipe.out_path())
 
 

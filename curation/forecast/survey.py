@@ -105,7 +105,6 @@ def survey(dataset: Dataset, select: Select) -> Survey:
 
 
 def lines(found: Survey, select: Select) -> Iterator[str]:
-    """The survey as text."""
     yield (
         f"{found.num_probed:,} of {found.num_inputs:,} inputs, {found.num_bytes / 1e9:,.2f} GB: "
         f"{found.num_pictures:,} pictures by their headers, {found.num_probed - found.num_pictures:,} others"

@@ -28,8 +28,6 @@ _ENDS_EARLY = (
 
 @dataclass(frozen=True)
 class Decoded:
-    """A picture and its header."""
-
     image: Image.Image
     """RGB, upright, sRGB, 8 bit, shrunk to `longest_px`."""
     header: Header

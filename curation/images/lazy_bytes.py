@@ -60,12 +60,10 @@ class LazyBytes:
         return self._block[begin - self._block_at : end - self._block_at]
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """As of a file."""
         self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._num_bytes}[whence]
         return self._at
 
     def tell(self) -> int:
-        """As of a file."""
         return self._at
 
     def close(self) -> None:

@@ -41,7 +41,6 @@ LEAST_BOUND = 1 << 28
 
 
 def map_job(recipe: DataRecipe) -> MapJob:
-    """The job that turns the listing into `proxies` and `images`."""
     return MapJob(
         job="ingest",
         inputs=("listing",),
@@ -68,7 +67,6 @@ class IngestWorker(Worker):
         self.away = AwayCheck(source_roots, knobs.stop_after_failures)
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
-        """`listing` in, `proxies` and `images` out."""
         proxies: list[pa.RecordBatch] = []
         images: list[pa.RecordBatch] = []
         ingest = partial(ingest_row, knobs=self.knobs, withheld=self.withheld)

@@ -48,7 +48,6 @@ class TakedownEntry:
 
 
 def log_path(dataset: Dataset) -> Path:
-    """The path of the log."""
     return dataset.root / "purged.jsonl"
 
 
@@ -69,7 +68,6 @@ def read_log(dataset: Dataset) -> list[TakedownEntry]:
 
 
 def write_log(dataset: Dataset, entries: Iterable[TakedownEntry]) -> None:
-    """Commit the whole log."""
     lines = (to_json(asdict(entry), ensure_ascii=False, sort_keys=True) + "\n" for entry in entries)
     write_bytes(log_path(dataset), "".join(lines).encode())
 

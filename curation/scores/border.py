@@ -21,8 +21,6 @@ AHEAD_PX = 6
 
 
 class PictureBorder(NamedTuple):
-    """The part of a picture that is border."""
-
     share: float
     """Share of the area, 0 to 1; 1 where the whole picture is one colour."""
     box: tuple[int, int, int, int]

@@ -24,8 +24,6 @@ SAME = 0.3
 
 
 class FacesFound(NamedTuple):
-    """The faces of a picture."""
-
     boxes: Floats
     """(n, 4), the best first: left, top, right, bottom, 0 to 1 of the picture's width and height."""
     scores: Floats

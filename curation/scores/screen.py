@@ -108,7 +108,6 @@ class ScreenWorker(Worker):
         return {"screens": pa.Table.from_pylist(rows, schema=SCREENS)}
 
     def _measure(self, images: pa.Table, values: tuple[Any, ...]) -> MeasuredPicture:
-        """Measure one picture, and prepare the models' inputs."""
         place, (row_id, image_id, jpeg, caption) = values[0], (value.as_py() for value in values[1:])
         row = {"row_id": row_id, "image_id": image_id}
         if jpeg is None:

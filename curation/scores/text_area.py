@@ -30,8 +30,6 @@ Box = tuple[tuple[float, float], tuple[float, float], float]
 
 
 class TextFound(NamedTuple):
-    """What the detector sees of writing."""
-
     share: float
     """Share of the picture inside boxes, 0 to 1."""
     corners: list[NDArray[np.float32]]

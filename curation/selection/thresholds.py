@@ -62,8 +62,6 @@ WHERE {which} AND {measure} IS NOT NULL ORDER BY abs({measure} - {threshold}), r
 
 @dataclass(frozen=True)
 class NearThreshold:
-    """A picture near a moved threshold."""
-
     row_id: int
     name: str
     value: float

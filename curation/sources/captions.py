@@ -47,7 +47,6 @@ class CaptionTable:
     millions of captions does not fit into memory."""
 
     def __init__(self) -> None:
-        """An empty table."""
         self._rows = sqlite3.connect("")  # a file that SQLite deletes itself
         self._rows.execute("PRAGMA cache_size = -65536")  # KiB
         self._rows.execute("PRAGMA journal_mode = OFF")

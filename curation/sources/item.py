@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 
 class Item(NamedTuple):
-    """One input."""
-
     member: str
     """Path relative to `source`, `/` between folders, escaped by `member_name`; inside a container `tar#member`
     or `table.parquet#row/column` (`inside`)."""

@@ -26,8 +26,6 @@ CheckNames = Callable[[Iterable[str]], None]
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a table."""
-
     place: str
     """Its place for a reader: "line 3", "row 12"."""
     cells: Mapping[str, Any]
@@ -210,7 +208,6 @@ class _Lines:
         self.num_read -= len(self.taken) - 1
 
     def at_end(self) -> bool:
-        """Whether no line follows."""
         if not self._again and (line := self._text.readline(LONGEST_LINE + 1)):
             self._again.append(line)
         return not self._again

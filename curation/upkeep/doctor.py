@@ -36,8 +36,6 @@ from schemas.texts import counted
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
-
     subject: str
     text: str
     fine: bool = True

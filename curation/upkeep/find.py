@@ -117,7 +117,6 @@ class Found:
 
     @property
     def num_rows(self) -> int:
-        """Inputs to take out."""
         return sum(entry.row_id is not None for entry in self.entries)
 
 

@@ -325,7 +325,6 @@ class _Takedown:
 
 
 def name_of(path: Path) -> PartName:
-    """The name of a part's file."""
     name = PartName.parse(path.name)
     assert name is not None
     return name

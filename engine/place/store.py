@@ -42,8 +42,6 @@ class StoreError(OSError):
 
 
 class Found(NamedTuple):
-    """An object."""
-
     key: str
     size: int
     etag: str | None
@@ -71,7 +69,6 @@ class Store:
         return cls(f"{scheme}://{bucket}", prefix)
 
     def url(self, key: str = "") -> str:
-        """The address of an object."""
         return "/".join(name for name in (self.bucket, self.prefix, key) if name)
 
     def get(self, key: str) -> bytes:
@@ -178,7 +175,6 @@ class Store:
                     obstore.delete(self._client, [path])
 
     def copy(self, key: str, target: str) -> None:
-        """Copy an object within the store."""
         with self._naming(key):
             obstore.copy(self._client, self._key(key), self._key(target))
 

@@ -99,8 +99,6 @@ def questions_of(pair: Pair, aspects: tuple[Aspect, ...], section: ChatSection) 
 
 
 class Pairs(NamedTuple):
-    """All pairs that a recipe compares."""
-
     pairs: list[Pair]
     num_prompts: int
     """Whose pictures are compared."""

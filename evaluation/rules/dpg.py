@@ -21,8 +21,6 @@ Answers = Sequence[Sequence[bool]]
 
 
 class Question(NamedTuple):
-    """One question about a prompt."""
-
     number: int
     parents: tuple[int, ...]
     """Questions that must be yes for this one to count; 0 is none."""

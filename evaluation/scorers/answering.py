@@ -44,12 +44,10 @@ class Answers(Journal):
     read = staticmethod(lambda reply: ({True: "yes", False: "no", None: "unparsed"}[read_reply(reply)], None))
 
     def stored(self, rows: Sequence[Row]) -> pa.Table:
-        """Answers as a table."""
         columns = [named(row) | {"facts": json.dumps(row)} for row in rows]
         return pa.Table.from_pylist(columns, schema=ANSWERS)
 
     def loaded(self, table: pa.Table) -> list[Row]:
-        """The answers of such a table."""
         return [json.loads(facts) for facts in table["facts"].to_pylist()]
 
 

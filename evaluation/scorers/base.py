@@ -53,7 +53,6 @@ class Scorer:
         return f"answers/{model}/{self.metric}-{name}"
 
     def job(self, root: Path, model: str, run: Run) -> MapJob:
-        """The job that writes this table."""
         pictures, table = pictures_table(model), self.table(model)
         return MapJob(
             job=f"answers-{model}",

@@ -37,8 +37,6 @@ Questions = Mapping[str, Sequence[Question]]
 
 @dataclass(frozen=True)
 class Dpg(Scorer):
-    """The scorer of DPG-Bench."""
-
     metric = "dpg"
     questions: Questions = field(default_factory=dict, repr=False)
     """All of them, by the id of their prompt; each is asked under all rules."""
@@ -64,7 +62,6 @@ class Dpg(Scorer):
         return cls(network, f"dpg/{rules}", None, questions, counted, rules, folder, section)
 
     def worker(self) -> type[Replies]:
-        """Of its job."""
         return Replies
 
     def seen_with(self) -> dict[str, Any]:
@@ -135,7 +132,6 @@ class Replies:
             self._answer = load_blip(scorer.folder, run.device)
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress, paid: Paid) -> dict[str, pa.Table]:
-        """The replies about a part."""
         journal, made = Answers(paid), list[tuple[dict[str, Any], list[Asked]]]()
         for row, picture in opened(self._root, inputs[self._pictures].to_pylist(), self._run.threads):
             known = named(row)

@@ -35,8 +35,6 @@ Metadata = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class GenEval(Scorer):
-    """The scorer of GenEval."""
-
     metric = "geneval"
     protocol: str = "geneval/published"
     metadata: Mapping[str, Metadata] = field(default_factory=dict, repr=False)
@@ -63,7 +61,6 @@ class GenEval(Scorer):
         return cls(network, missing=no_clip, metadata=metadata, folder=folder, clip=metrics.clip, clip_name=clip)
 
     def worker(self) -> type[Detections]:
-        """Of its job."""
         return Detections
 
     def seen_with(self) -> dict[str, Any]:

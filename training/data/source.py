@@ -76,7 +76,6 @@ class Source:
         return TrainingSample(key, moments, captions)
 
     def reached(self, step: int) -> None:
-        """Training comes to a step."""
         if self._cache is not None:
             self._cache.reached(step)
 

@@ -79,8 +79,6 @@ def open_tar(path: Path, copies: Copies | None) -> Tar:
 
 
 class TarFile:
-    """A tar on the disk."""
-
     def __init__(self, path: Path) -> None:
         self._descriptor = os.open(path, os.O_RDONLY)
 

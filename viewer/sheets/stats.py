@@ -71,7 +71,6 @@ def _sheet(connection: Connection, question: Question, valid_above: int, other: 
 
 
 def commonest_nouns(connection: Connection, top: int) -> Sheet:
-    """The most frequent nouns of each caption source."""
     rows: list[tuple[Any, ...]] = list(noun_counts(connection, top))
     return Sheet("Commonest nouns", ("captions", "noun", "occurrences", "images"), rows)
 
