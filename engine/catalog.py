@@ -61,7 +61,7 @@ def connect(
     """
     held = held or _looked_at(dataset)
     _check_seals(held, reads, check)
-    connection = _database(dataset, memory, threads).cursor()
+    connection = database(dataset, memory, threads).cursor()
     connection.execute("SET preserve_insertion_order = true")  # a job may have changed it
     create_views(connection, held, reads, own=True)
     return connection
@@ -75,16 +75,18 @@ def _looked_at(dataset: Dataset) -> Held:
     return held
 
 
-_databases: dict[int, tuple[object, Dataset, Connection]] = {}
+_databases: dict[int, tuple[tuple[str, int | None], Dataset, Connection]] = {}
 """Process -> the settings of the DuckDB that it connected to last, and into which dataset that spills. To start one
 takes longer than most queries take. A process that is forked leaves its parent's alone."""
 
 
-def _database(dataset: Dataset, memory: str = DUCKDB_MEMORY, threads: int | None = None) -> Connection:
-    process, settings = os.getpid(), (memory, threads)
+def database(dataset: Dataset, memory: str | None = None, threads: int | None = None) -> Connection:
+    """The DuckDB of this process, to take a cursor of; `memory` is its limit, None that of the one there is."""
+    process = os.getpid()
     known, spills_into, connection = _databases.get(process, (None, None, None))
+    settings = known if memory is None and known else (memory or DUCKDB_MEMORY, threads)
     if connection is None or known != settings or (spills_into != dataset and not spill_into(connection, dataset)):
-        connection = start(dataset, memory, threads)
+        connection = start(dataset, *settings)
         create_views(connection, dataset.held(), reads=())
     _databases[process] = settings, dataset, connection
     return connection
@@ -94,7 +96,9 @@ def sweep_spilled(dataset: Dataset) -> None:
     """Delete what queries have spilled into the dataset folder, or left there when they were killed."""
     spilled = dataset.root / SPILLED
     if spilled.is_dir():
-        _databases.pop(os.getpid(), None)  # it would look for its files
+        there = _databases.get(os.getpid())
+        if there and not spill_into(there[2], there[1]):
+            del _databases[os.getpid()]  # it would look for its files
         shutil.rmtree(spilled, ignore_errors=True)
 
 
@@ -181,7 +185,7 @@ def write_catalog(dataset: Dataset) -> Path:
         return dataset.catalog
     with tempfile.TemporaryDirectory() as folder:  # DuckDB cannot write a database under a folder with ? in its name
         aside = Path(folder) / dataset.catalog.name
-        with _database(dataset).cursor() as connection:
+        with database(dataset).cursor() as connection:
             name = f"catalog_{threading.get_ident()}"
             connection.execute(f"ATTACH {literal(str(aside))} AS {name} (STORAGE_VERSION 'v1.0.0'); USE {name}; BEGIN")
             with explaining_tables():
@@ -236,11 +240,7 @@ def create_views(connection: Connection, held: Held, reads: Iterable[str] | None
 
 @contextmanager
 def explaining_tables() -> Iterator[None]:
-    """Say what to do about a table that DuckDB cannot read.
-
-    Raises:
-        ValueError: in place of DuckDB's error.
-    """
+    """Say what to do about a table that DuckDB cannot read, in a ValueError in place of its error."""
     try:
         yield
     except (duckdb.InvalidInputException, duckdb.IOException) as error:

@@ -8,11 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple, Self
 
-import duckdb
 import pyarrow as pa
 
 from curation.shards.rewriter import members_of
 from engine.ahead import of_each
+from engine.catalog import database
 from engine.dataset import Dataset, read_parquet, read_some
 from engine.duck import read_parts, stream
 from engine.names import Held, PartName
@@ -94,7 +94,7 @@ class ShardFiles:
         planned = _planned(held) if stay else {}
         known = {planned.get(number) for number in stay}
         sources = [pictures] if f"{PREVIOUS_SHARDS}/{PICTURES_FILE}" in there else []
-        with duckdb.connect() as connection:
+        with database(dataset).cursor() as connection:
             if sources:
                 sql = f"SELECT DISTINCT shard FROM {read_parts(sources)}"
                 known |= {shard for (shard,) in connection.execute(sql).fetchall()}
@@ -131,7 +131,7 @@ def _where_pictures_are(sources: list[Path], plan: list[Path]) -> str:
 
 def _planned(held: Held) -> dict[int, str]:
     """Number -> tar of every planned shard."""
-    with duckdb.connect() as connection:
+    with database(held.dataset).cursor() as connection:
         sql = f"SELECT DISTINCT shard_id, shard FROM {read_parts(held.paths('shard_plan'))}"
         return dict(connection.execute(sql).fetchall())
 
