@@ -14,7 +14,7 @@ import pyarrow as pa
 from engine.map_job import MapJob
 from engine.runner import Progress
 from evaluation.features import INCEPTION, Network, each_of, inception, of_clip, of_cmmd
-from evaluation.picture_files import as_jpeg, read_picture
+from evaluation.picture_files import as_jpeg, named, read_picture
 from evaluation.pictures import pictures_table
 from models.clip import Clip
 from models.digest import weights_digest
@@ -126,9 +126,8 @@ class PictureFeatures:
     def __init__(self, root: Path, model: str, wanted: Wanted, run: Run) -> None:
         self._root, self._table, self._threads = root, wanted.table(model), run.threads
         self._pictures = pictures_table(model)
-        loaded = wanted.load(run.device)
-        assert isinstance(loaded, Network)
-        self._network = loaded
+        self._loaded = wanted.load(run.device)
+        self._network = of_clip(self._loaded) if isinstance(self._loaded, Clip) else self._loaded
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
         rows = inputs[self._pictures].to_pylist()
@@ -140,20 +139,14 @@ class PictureFeatures:
         return {self._table: pa.Table.from_pylist(found, schema=FEATURES)}
 
 
-class Agreements:
+class Agreements(PictureFeatures):
     """The worker of CLIP-Score: each picture with its own prompt."""
-
-    def __init__(self, root: Path, model: str, wanted: Wanted, run: Run) -> None:
-        self._root, self._table, self._threads = root, wanted.table(model), run.threads
-        self._pictures = pictures_table(model)
-        loaded = wanted.load(run.device)
-        assert isinstance(loaded, Clip)
-        self._clip, self._network = loaded, of_clip(loaded)
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
         from evaluation.clip_score import clip_score
 
-        rows = inputs[self._pictures].to_pylist()
+        clip, rows = self._loaded, inputs[self._pictures].to_pylist()
+        assert isinstance(clip, Clip)
         texts = dict(zip(inputs["prompts"]["row_id"].to_pylist(), inputs["prompts"]["prompt"].to_pylist(), strict=True))
         found, waiting = list[dict[str, Any]](), list[tuple[dict[str, Any], np.ndarray]]()
         for row, features in measured(self._root, rows, self._network, self._threads):
@@ -163,16 +156,11 @@ class Agreements:
         for start in range(0, len(waiting), TEXTS):
             some = waiting[start : start + TEXTS]
             prompts = [texts[row["row_id"]] for row, _ in some]
-            cosines = clip_score(np.stack([each for _, each in some]), self._clip.embed_texts(prompts))
+            cosines = clip_score(np.stack([each for _, each in some]), clip.embed_texts(prompts))
             for (row, _), cosine, prompt in zip(some, cosines, prompts, strict=True):
-                row |= {"cosine": cosine, "share_read": min(1.0, self._clip.max_tokens / self._clip.num_tokens(prompt))}
+                row |= {"cosine": cosine, "share_read": min(1.0, clip.max_tokens / clip.num_tokens(prompt))}
         progress(inputs["prompts"].num_rows)
         return {self._table: pa.Table.from_pylist(found, schema=AGREEMENT)}
-
-
-def named(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns that say which picture a row is about."""
-    return {name: row[name] for name in ("row_id", "prompt_id", "number", "category")}
 
 
 def measured(

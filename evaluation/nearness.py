@@ -12,9 +12,8 @@ import pyarrow as pa
 
 from engine.map_job import MapJob
 from engine.runner import Progress
-from evaluation.measuring import named
 from evaluation.painters import Plan
-from evaluation.picture_files import Pixels, pictures_table
+from evaluation.picture_files import Pixels, named, pictures_table
 from evaluation.scorers.base import opened
 from schemas.evaluation import Run
 from schemas.tables import NEARNESS

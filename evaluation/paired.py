@@ -53,6 +53,11 @@ class Scores:
         """Of their mean, by a bootstrap over prompts."""
         return bootstrap_of_groups([np.array([*group.values()]) for group in self.groups])
 
+    @property
+    def columns(self) -> dict[str, Any]:
+        """Of a row of results: their mean with its interval, and themselves as its `basis`."""
+        return {**self.interval._asdict(), "basis": self}
+
     @classmethod
     def of(cls, prompts: Sequence[str], scores: np.ndarray) -> Scores:
         """One group: the mean of each prompt's pictures."""

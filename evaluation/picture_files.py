@@ -29,6 +29,11 @@ def pictures_table(model: str) -> str:
     return f"pictures/{model}"
 
 
+def named(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns that say which picture a row is about."""
+    return {name: row[name] for name in ("row_id", "prompt_id", "number", "category")}
+
+
 def read_picture(root: Path, row: Mapping[str, Any]) -> bytes:
     """The bytes of a picture that a row of `pictures/<model>` names, below `root`. Raises OSError: they cannot be
     read."""

@@ -22,7 +22,7 @@ from engine.names import Held
 from engine.paid import Paid
 from engine.runner import Progress
 from evaluation.painters import Painter, Plan
-from evaluation.picture_files import Pixels, facts_of, pictures_by_name, pixel_digest, read_picture
+from evaluation.picture_files import Pixels, facts_of, named, pictures_by_name, pixel_digest, read_picture
 from evaluation.picture_files import pictures_table as pictures_table
 from schemas.commit import atomic_write
 from schemas.evaluation import Draw, Run
@@ -123,7 +123,7 @@ def _key(row: Mapping[str, Any]) -> tuple[str, int, int]:
 
 def _made(row: Mapping[str, Any], picture: Pixels | PictureReason) -> tuple[dict[str, Any], bytes | None]:
     """The row of a drawn picture without its place, and its PNG."""
-    made = {name: row[name] for name in ("row_id", "prompt_id", "number", "category", "seed", "prompt")}
+    made = named(row) | {"seed": row["seed"], "prompt": row["prompt"]}
     if isinstance(picture, PictureReason):
         return made | {"reason": picture.value}, None
     facts = made | {
@@ -172,8 +172,7 @@ def _member(row: Mapping[str, Any]) -> str:
 
 def _with_place(row: Mapping[str, Any], found: Mapping[str, Any] | None) -> dict[str, Any]:
     """The row of a picture as it is in this part: rows may have moved since it was drawn."""
-    return {**(found or {"reason": row["reason"], "detail": row["detail"]}), "row_id": row["row_id"],
-            "prompt_id": row["prompt_id"], "number": row["number"], "category": row["category"]}  # fmt: skip
+    return {**(found or {"reason": row["reason"], "detail": row["detail"]}), **named(row)}
 
 
 def _as_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -222,7 +221,7 @@ class TakenPictures:
         return {self._table: _as_table(found)}
 
     def _look(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        known = {name: row[name] for name in ("row_id", "prompt_id", "number", "category")}
+        known = named(row)
         place = {name: row[name] for name in ("file", "offset", "size")}
         if row["reason"] is not None:
             return known | {"reason": row["reason"], "detail": row["detail"]}

@@ -273,16 +273,14 @@ def _agreement(dataset: Dataset, model: Plan, wanted: Wanted, metrics: Metrics) 
     for category, own in by_category(rows, metrics):
         basis, read = Scores.of(own.prompts.tolist(), own.values), (shares.of(category) if category else shares).values
         cut = f"cut: {(read < 1).mean():.0%} of the prompts, {read.mean():.0%} of a prompt's tokens read on average"
-        yield {
-            "metric": "clip_score",
-            "category": category,
-            "value": float(own.values.mean()),
-            "low": basis.interval.low,
-            "high": basis.interval.high,
-            "num_generated": len(own.values),
-            "basis": basis,
-            "flags": ["missing"] * (lacking is not None) + [cut] * bool((read < 1).any()),
-        }
+        yield (
+            {"metric": "clip_score", "category": category, "num_generated": len(own.values)}
+            | basis.columns
+            | {
+                "value": float(own.values.mean()),
+                "flags": ["missing"] * (lacking is not None) + [cut] * bool((read < 1).any()),
+            }
+        )
 
 
 def _of_nearness(dataset: Dataset, question: Question, model: Plan) -> Iterator[dict[str, Any]]:
@@ -295,6 +293,13 @@ def _of_nearness(dataset: Dataset, question: Question, model: Plan) -> Iterator[
         yield row | {"reason": lacking}
         return
     for category, own in by_category(rows, question.metrics):
-        value, low, high = Scores.of(own.prompts.tolist(), own.values).interval
-        limits = {"value": value, "low": low, "high": high, "num_generated": len(own.values)}
-        yield row | limits | {"category": category, "flags": ["missing"] * (lacking is not None)}
+        flags = ["missing"] * (lacking is not None)
+        yield (
+            row
+            | Scores.of(own.prompts.tolist(), own.values).columns
+            | {
+                "category": category,
+                "num_generated": len(own.values),
+                "flags": flags,
+            }
+        )

@@ -14,7 +14,7 @@ from PIL import Image
 from evaluation.judge.asking import ask
 from evaluation.judge.journal import Journal, Row
 from evaluation.judge.pairs import Picture, Question
-from evaluation.measuring import named
+from evaluation.picture_files import named
 from models.device import choose_device
 from models.weights import load_frozen, load_preprocessing
 from schemas.captioners import ChatSection

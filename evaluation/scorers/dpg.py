@@ -20,8 +20,9 @@ from engine.runner import Progress
 from evaluation.judge.asking import find_judge
 from evaluation.judge.pairs import Picture
 from evaluation.judge.pairs import Question as Asked
-from evaluation.measuring import find_network, named
+from evaluation.measuring import find_network
 from evaluation.paired import Scores
+from evaluation.picture_files import named
 from evaluation.rules.dpg import Question, Rules, benchmark, counted
 from evaluation.scorers.answering import FORM, KNOB, Answerer, Answers, ask_server, load_blip, read_reply
 from evaluation.scorers.base import Row, Scorer, flags_of, opened
@@ -106,8 +107,7 @@ class Dpg(Scorer):
         scores = {item: score for item in answers for score in _of_prompt(questions[item], answers[item], self.rules)}
         if len(scores) < len(answers):
             flags.append(f"left out: {len(answers) - len(scores)} prompts that cannot be counted")
-        basis = Scores([scores])
-        yield row | {"value": whole.overall, "low": basis.interval.low, "high": basis.interval.high, "basis": basis}
+        yield row | Scores([scores]).columns | {"value": whole.overall}
         for category in sorted(whole.categories) if metrics.by_category else ():
             yield row | {"category": category, "value": whole.categories[category]}
 

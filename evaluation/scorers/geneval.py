@@ -14,8 +14,9 @@ from PIL import Image
 
 from engine.map_job import naming
 from engine.runner import Progress
-from evaluation.measuring import clip_name, find_network, load_clip, named
+from evaluation.measuring import clip_name, find_network, load_clip
 from evaluation.paired import Scores
+from evaluation.picture_files import named
 from evaluation.rules.geneval import COLOURS, TASKS, Judgement, judge, keep, overall
 from evaluation.scorers.base import Row, Scorer, flags_of, opened
 from evaluation.scorers.detectors import Detection, classes_of, is_original_network, load_detector
@@ -84,21 +85,10 @@ class GenEval(Scorer):
         except ValueError as error:
             yield made | {"reason": str(error)}
         else:
-            basis = Scores([by_prompt[task] for task in TASKS])
-            _, low, high = basis.interval
-            yield made | {"value": value, "low": low, "high": high, "basis": basis}
+            yield made | Scores([by_prompt[task] for task in TASKS]).columns | {"value": value}
         for task in sorted(tasks) if metrics.by_category else ():
-            basis = Scores([by_prompt[task]])
-            _, low, high = basis.interval
-            share = float(np.mean(correct[task]))
-            yield made | {
-                "category": task,
-                "value": share,
-                "low": low,
-                "high": high,
-                "num_generated": len(correct[task]),
-                "basis": basis,
-            }
+            share, number = float(np.mean(correct[task])), len(correct[task])
+            yield made | Scores([by_prompt[task]]).columns | {"category": task, "value": share, "num_generated": number}
 
 
 def _classes_of_prompt(prompt_id: str, metadata: Metadata) -> list[str]:

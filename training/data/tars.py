@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from schemas.commit import file_lock
 from schemas.seal import read_json, write_json
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ class Copies:
     def versions(self) -> Iterator[dict[str, Any]]:
         """What is known of the objects that have a copy, by their keys, to be changed. Other processes of this machine
         wait, for a lock of the kernel, which goes with its process."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".copies").open("a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        with file_lock(self.folder / ".copies", None):
             try:
                 known = read_json(self.folder / OBJECTS_FILE)
             except (OSError, ValueError):
