@@ -19,7 +19,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +34,13 @@ from curation.build import Observer
 from curation.shards.writer import INDEX_KEY, samples_digest, write_index
 from curation.upkeep.doctor import num_to_check
 from engine import catalog, reduce_job
-from engine.ahead import of_each
-from engine.dataset import Dataset, JobRecord, last_value
+from engine.counts import FEW, MANIFEST, counts_of, read_counts
+from engine.dataset import Dataset, JobRecord
 from engine.flow import Flow
 from engine.ledger import LedgerCount, counts_entry
-from engine.map_job import MapJob, counted
+from engine.map_job import MapJob
 from engine.names import DIGITS, NOTHING, Held, PartName
+from engine.run_log import JobResult
 from engine.runner import Committed, Queue, Runner
 from schemas import shard_index, tables
 from schemas.recipe import DataRecipe
@@ -50,6 +50,8 @@ ROWS, DELAY_MS, SMALL_ROWS = 33_000_000, 30.0, 400_000
 PART_ROWS, SHARD_ROWS, KEPT = driver_memory.PART_ROWS, 420, 0.6
 FLOWING = ("captions", "mix", "nouns")
 """Tables of the flow whose parts are made anew."""
+THERE = ("images", "captions", "nouns")
+"""Tables whose parts are there already when their rows and reasons are counted."""
 
 
 def recipe_of() -> DataRecipe:
@@ -97,6 +99,11 @@ def made(num_rows: int) -> tuple[dict[str, bytes], dict[str, str]]:
     counts = counts_entry(held, [LedgerCount("kept", None, None, num_rows)])
     for key, text in (records | {".ledger": to_json(counts), "recipe.yaml": recipe.to_yaml()}).items():
         templates[key], keys[f"ds/{key}"] = text.encode(), key
+    for table, names in held._listed.items():
+        if len(names) > FEW:
+            of = counts_of(table, pq.read_table(io.BytesIO(templates[table])))
+            key = f"tables/{table}/{MANIFEST}"
+            templates[key], keys[f"ds/{key}"] = to_json({"parts": {name.file: of for name in names}}).encode(), key
     templates["index"] = _index_bytes(held)
     for file in (shard_index.INDEX_FILE, "wids.json", "README.md"):
         keys[f"ds/shards/{file}"] = "index"
@@ -184,10 +191,14 @@ def _flow(dataset: Dataset, url: str) -> str:
     return f"{len(ended)} jobs, offered, committed and counted"
 
 
-def _counts(dataset: Dataset, url: str) -> str:
-    found = list(of_each(partial(counted, table="images"), dataset.parts("images")))
-    num_reasons = sum(sum(part.reasons.values()) for part in found)
-    return f"{sum(part.rows for part in found):,} rows, {num_reasons:,} with a reason"
+def _there(dataset: Dataset, url: str) -> str:
+    recipe, found = recipe_of(), list[JobResult | None]()
+    jobs = [step for step in order.pipeline(recipe) if isinstance(step, MapJob) and step.outputs[-1] in THERE]
+    Flow(dataset, [(job, True) for job in jobs], Observer(), lambda _, result: found.append(result)).run(
+        lambda: _Naming(url)
+    )
+    reasons = sum(sum(result.reasons.values()) for result in found if result)
+    return f"{sum(result.rows for result in found if result):,} rows of {len(found)} tables, {reasons:,} with a reason"
 
 
 def _index(dataset: Dataset, url: str) -> str:
@@ -201,10 +212,10 @@ def _copies(dataset: Dataset, url: str) -> str:
 
 def _reduce(dataset: Dataset, url: str) -> str:
     held = dataset.held()
-    num_ends = sum(1 for _ in of_each(lambda path: last_value(path, "row_id"), held.paths("listing")))
+    num_ends = len(read_counts("listing", held.paths("listing")))
     rows = pq.read_table(io.BytesIO(_part_bytes("duplicates")))
-    committed, _ = reduce_job._commit(dataset, "duplicates", NOTHING, (rows for _ in range(num_ends)))
-    return f"{num_ends:,} ends of parts read, {committed:,} rows committed"
+    committed = reduce_job._commit(dataset, "duplicates", NOTHING, (rows for _ in range(num_ends)))
+    return f"{num_ends:,} parts counted, {committed.rows:,} rows committed"
 
 
 def _to_check(dataset: Dataset, url: str) -> str:
@@ -215,7 +226,7 @@ PHASES: dict[str, Callable[[Dataset, str], str]] = {
     "names": _names,
     "status": _status,
     "nothing to do": _idle,
-    "counts of a job": _counts,
+    "parts that are there": _there,
     "flow": _flow,
     "index": _index,
     "copies": _copies,

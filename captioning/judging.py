@@ -10,9 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from captioning.texts.gate import Judgement, judge
+from engine.counts import counts_of
 from engine.dataset import Dataset, as_stored, read_parquet
 from engine.job import Job
-from engine.map_job import MapJob, counted
+from engine.map_job import MapJob
 from engine.names import Held
 from engine.run_log import JobResult
 from engine.runner import Committed, LazyRunner, Progress, Queue, Task
@@ -52,8 +53,8 @@ class JudgeAgain:
     def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> Committed:
         """Commit the part anew where a row of it changes; of a killed run's two files of a part, one stays."""
         path = dataset.folder(self.table) / task.inputs[self.table]
-        before = as_stored(self.table, read_parquet(path))
-        rows, changes = before.to_pylist(), Counter[str]()
+        table = as_stored(self.table, read_parquet(path))
+        rows, changes = table.to_pylist(), Counter[str]()
         for row in rows:
             again = judged_again(row, self.languages, row["prompt"])
             if again is not None:
@@ -64,13 +65,12 @@ class JudgeAgain:
                     changes[f"{row['reason'] or CAPTION} to {now['reason'] or CAPTION}"] += 1
                     row.update(now)
         if changes:
-            path = dataset.commit_part(
-                self.table, task.number, task.made_from, pa.Table.from_pylist(rows, schema=before.schema)
-            )
+            table = pa.Table.from_pylist(rows, schema=table.schema)
+            path = dataset.commit_part(self.table, task.number, task.made_from, table)
         for file in set(task.replaces).difference([path.name]):
             delete_file(dataset.folder(self.table) / file)
         progress(len(rows), changes)
-        return counted(path, self.table)
+        return Committed((f"{self.table}/{path.name}",), *counts_of(self.table, table))
 
 
 def judge_again(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from engine.names import DIGITS, Held, PartName
 from engine.place.lease import leased
 from engine.place.store import Store
 from schemas.commit import file_lock
-from schemas.files import TEMPORARY, address_of, is_file, kept, parquet_source, refresh_copy, sweep_folder
+from schemas.files import TEMPORARY, address_of, is_file, parquet_source, refresh_copy, sweep_folder
 from schemas.seal import BrokenSeal, check_file, check_footer, read_json, sealed_write, write_json
 from schemas.tables import schema_of, with_added
 
@@ -279,30 +278,9 @@ def count_rows(path: Path) -> int:
     Raises:
         ValueError: it is missing or damaged.
     """
-    with explaining_damage(path):
-        stat = None if kept(path) else path.stat()  # a part in a store never changes under its name
-        return _count_rows(path, *((stat.st_ino, stat.st_mtime_ns, stat.st_size) if stat else ()))
-
-
-@lru_cache(1 << 16)
-def _count_rows(path: Path, *_stamp: object) -> int:
-    with parquet_source(path) as source:
-        check_footer(source)
-        return int(pq.read_metadata(source).num_rows)
-
-
-def last_value(path: Path, column: str) -> Any:
-    """A column's value in the last row of a Parquet file, of which only the last row group is read; None without rows.
-
-    Raises:
-        ValueError: it is missing or damaged.
-    """
     with explaining_damage(path), parquet_source(path) as source:
         check_footer(source)
-        file = pq.ParquetFile(source, page_checksum_verification=True)
-        if not file.metadata.num_rows:
-            return None
-        return file.read_row_group(file.num_row_groups - 1, [column])[column][-1].as_py()
+        return int(pq.read_metadata(source).num_rows)
 
 
 def commit_table(

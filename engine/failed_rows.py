@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from engine.ahead import of_each
-from engine.dataset import Dataset, read_parquet
+from engine.counts import read_counts
+from engine.dataset import Dataset
 from engine.names import Held, PartName
 
 REASONS_SHOWN = 3
@@ -67,12 +66,12 @@ class FailureLimit:
         record = held.record(table)
         if record is None or record.failed is None or not self._is_above(*record.failed):
             return []
-        failed = of_each(self._has_failed, held.paths(table))
-        return [name for name, has_failed in zip(held.parts(table).values(), failed, strict=True) if has_failed]
-
-    def _has_failed(self, part: Path) -> bool:
-        reasons = set(read_parquet(part, ["reason"])["reason"].drop_null().unique().to_pylist())
-        return not reasons <= self.not_tried
+        counts = read_counts(table, held.paths(table))
+        return [
+            name
+            for name, found in zip(held.parts(table).values(), counts, strict=True)
+            if not found.reasons.keys() <= self.not_tried
+        ]
 
     def _is_above(self, num_failed: int, num_tried: int) -> bool:
         return self.max_share is not None and num_failed > self.max_share * num_tried

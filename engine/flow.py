@@ -6,12 +6,11 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Protocol
 
-from engine.ahead import of_each
+from engine.counts import Counts, count_whole, note
 from engine.dataset import Dataset
-from engine.map_job import MapJob, counted
+from engine.map_job import MapJob
 from engine.names import Held, PartName
 from engine.run_log import JobResult
 from engine.runner import Committed, Queue, Runner, Task
@@ -36,8 +35,8 @@ class _Course:
         self.num_parts = held.num_parts(job.outputs[-1])
         self.there = [{(name.number, name.made_from): name for name in held.listed(table)} for table in job.outputs]
         self.known, self.through, self.computed = set[int](), set[int](), 0
-        self.kept, self.rows, self.reasons = list[PartName](), 0, Counter[str]()
-        self.counts, self.begun, self.has_ended = Counter[str](), 0.0, False
+        self.files, self.counts = list[str](), Counter[str]()
+        self.begun, self.has_ended = 0.0, False
         self._held, self._watcher = held, watcher
 
         def committed(task: Task, part: Committed) -> None:
@@ -54,27 +53,16 @@ class _Course:
         self.counts.update(counts)
         self._watcher.advance(self.job.job, rows, counts)
 
-    def keep(self, name: PartName) -> None:
-        """A part is there already, its last file under this name."""
-        self.kept.append(name)
+    def keep(self, number: int) -> None:
+        """A part is there already."""
         if self.begun:
-            self._count(self.job.rows_of(self._held, [name.number]))
-
-    def add(self, part: Committed) -> None:
-        """Count the rows of a part."""
-        self.rows += part.rows
-        self.reasons.update(part.reasons)
+            self._count(self.job.rows_of(self._held, [number]))
 
     def result(self, dataset: Dataset) -> JobResult:
-        """What came of the job; files are opened only of parts that were there already."""
+        """What came of the job; files are opened only of parts that were there already and that nothing has counted."""
         job, seconds = self.job, round(time.perf_counter() - self.begun, 3) if self.begun else 0.0
-        table = job.outputs[-1]
-        for part in of_each(partial(counted, table=table), [dataset.folder(table) / each.file for each in self.kept]):
-            self.add(part)
-        reasons = dict(sorted(self.reasons.items()))
-        return JobResult(
-            job.job, job.outputs, self.num_parts, self.computed, self.rows, reasons, seconds, dict(self.counts)
-        )
+        found = count_whole(job.outputs[-1], [dataset.tables / file for file in self.files])
+        return JobResult(job.job, job.outputs, self.num_parts, self.computed, *found, seconds, dict(self.counts))
 
 
 class Flow:
@@ -122,7 +110,7 @@ class Flow:
     def committed(self, course: _Course, number: int, part: Committed) -> None:
         """Go on from a part that a worker has committed."""
         course.computed += 1
-        course.add(part)
+        note(self._dataset.tables / part.files[-1], Counts(part.rows, part.reasons))
         self._go_on(course, number, part.files)
         self._end_jobs()
 
@@ -136,12 +124,13 @@ class Flow:
         if len(names) < len(course.there):
             course.queue.waiting.append(course.task(number, made_from))
             return
-        course.keep(names[-1])
+        course.keep(number)
         found = zip(course.job.outputs, names, strict=True)
         self._go_on(course, number, [f"{table}/{name.file}" for table, name in found])
 
     def _go_on(self, course: _Course, number: int, files: Sequence[str]) -> None:
         course.through.add(number)
+        course.files.append(files[-1])
         for file in files:
             table, _, name = file.rpartition("/")
             if (part := PartName.parse(name)) is not None:

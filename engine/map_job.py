@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import pyarrow as pa
 
-from engine.ahead import of_each
-from engine.dataset import Dataset, count_rows, read_parquet, read_some
+from engine.counts import counts_of, read_counts, total
+from engine.dataset import Dataset, read_parquet, read_some
 from engine.failed_rows import FailureLimit
 from engine.job import Job, State
 from engine.names import Held, PartName
@@ -21,7 +19,7 @@ from engine.run_log import JobResult
 from engine.runner import Committed, Progress, Task
 from engine.streamed import WIDE, streamed
 from schemas.files import delete_file, remove_folder
-from schemas.tables import ROOTS, SHARDS_PER_PART, Cut, cut_of, schema_of
+from schemas.tables import ROOTS, SHARDS_PER_PART, Cut, cut_of
 
 
 class Worker(Protocol):
@@ -93,8 +91,10 @@ class MapJob(Job):
         """Input rows of some parts."""
         cut = cut_of(self.outputs[-1])
         if cut is Cut.SHARD:
-            return sum(of_each(count_rows, held.paths(self.inputs[0]))) if numbers else 0
-        return sum(of_each(count_rows, [held.path(ROOTS[cut], number) for number in numbers]))
+            table, paths = self.inputs[0], held.paths(self.inputs[0]) if numbers else []
+        else:
+            table, paths = ROOTS[cut], [held.path(ROOTS[cut], number) for number in numbers]
+        return total(read_counts(table, paths)).rows
 
     def delete(self, dataset: Dataset) -> None:
         if self.files is not None:
@@ -178,7 +178,7 @@ class MapJob(Job):
             delete_file(dataset.tables / file)
         if self.pays:
             paid.settle()
-        return Committed(written, outputs[self.outputs[-1]].num_rows, _reasons_of(outputs[self.outputs[-1]]))
+        return Committed(written, *counts_of(self.outputs[-1], outputs[self.outputs[-1]]))
 
 
 @contextmanager
@@ -189,19 +189,6 @@ def naming(image: str) -> Iterator[None]:
     except Exception as error:
         error.add_note(f"image: {image}")
         raise
-
-
-def counted(path: Path, table: str) -> Committed:
-    """What `MapJob.run_part` returned when it committed a file of a table."""
-    files = (f"{table}/{path.name}",)
-    if "reason" not in schema_of(table).names:
-        return Committed(files, count_rows(path))
-    rows = read_parquet(path, ["reason"])
-    return Committed(files, rows.num_rows, _reasons_of(rows))
-
-
-def _reasons_of(rows: pa.Table) -> dict[str, int]:
-    return Counter(rows["reason"].drop_null().to_pylist()) if "reason" in rows.column_names else {}
 
 
 def check_rows(job: MapJob, rows: pa.Table, outputs: Mapping[str, pa.Table]) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
-from itertools import count
+from itertools import accumulate, count
 from pathlib import Path
 
 import duckdb
@@ -16,8 +14,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from engine import catalog
-from engine.ahead import IN_A_STORE, ahead, of_each
-from engine.dataset import Dataset, content_digest, last_value, row_group_rows, schema_of
+from engine.ahead import IN_A_STORE, ahead
+from engine.counts import Counts, count_whole, counts_of, note, read_counts
+from engine.dataset import Dataset, content_digest, row_group_rows, schema_of
 from engine.duck import stream
 from engine.job import Job
 from engine.names import DIGITS, Held
@@ -44,15 +43,15 @@ class ReduceJob(Job):
     def run(self, dataset: Dataset, memory: str = DUCKDB_MEMORY) -> JobResult:
         """Compute the table in this process, after `prepare`. `memory`: limit of DuckDB, as DuckDB writes it. Raises
         ValueError: the memory does not suffice, or a table it reads is missing or damaged."""
-        rows, reasons = self.compute(dataset, memory)
+        counts = self.compute(dataset, memory)
         self.delete_outdated(dataset)
         num_parts = len(dataset.held().parts(self.outputs[0]))
-        return JobResult(self.job, self.outputs, num_parts, num_parts, rows, reasons)
+        return JobResult(self.job, self.outputs, num_parts, num_parts, *counts)
 
-    def compute(self, dataset: Dataset, memory: str) -> tuple[int, dict[str, int]]:
-        """Compute the table and commit it under the record that is there; the number of rows, and rows by reason. Part
-        0 is committed last, so that a table with a part 0 is whole. Raises ValueError: the memory does not suffice, or
-        a table it reads is missing or damaged."""
+    def compute(self, dataset: Dataset, memory: str) -> Counts:
+        """Compute the table and commit it under the record that is there. Part 0 is committed last, so that a table
+        with a part 0 is whole. Raises ValueError: the memory does not suffice, or a table it reads is missing or
+        damaged."""
         (table,), held = self.outputs, dataset.held()
         if lacking := [name for name in self.inputs if not held.is_whole(name)]:
             raise ValueError(f"{self.job}: parts of {lacking[0]} are missing; run sigma build again")
@@ -80,8 +79,8 @@ def cut_rows(batches: Iterable[pa.RecordBatch], held: Held, table: str) -> Itera
     schema, cut = schema_of(table), cut_of(table)
     ends: Iterator[int | None] = iter([None])
     if cut is Cut.LISTING:
-        last = of_each(partial(last_value, column="row_id"), held.paths("listing")[:-1])
-        ends = iter([*(row_id + 1 for row_id in last), None])
+        parts = read_counts("listing", held.paths("listing"))
+        ends = iter([*accumulate(part.rows for part in parts[:-1]), None])
     elif cut is Cut.SHARDS:
         ends = (number * SHARDS_PER_PART for number in count(1))
     column = "shard_id" if cut is Cut.SHARDS else "row_id"
@@ -100,36 +99,31 @@ def cut_rows(batches: Iterable[pa.RecordBatch], held: Held, table: str) -> Itera
             end = next(ends)
 
 
-def _commit(dataset: Dataset, table: str, digest: str, parts: Iterable[pa.Table]) -> tuple[int, dict[str, int]]:
+def _commit(dataset: Dataset, table: str, digest: str, parts: Iterable[pa.Table]) -> Counts:
     """Commit parts, the first one last. Of a plan the digests of its shards go on record before that."""
-    numbered, reasons, shards, num_rows = enumerate(parts), Counter[str](), list[str](), 0
-    _, first = next(numbered)
+    numbered, shards = enumerate(parts), list[str]()
+    first = next(numbered)
 
-    def counted(rows: pa.Table) -> pa.Table:
-        nonlocal num_rows
-        num_rows += rows.num_rows
-        if "rejected_by" in rows.schema.names:
-            reasons.update(_counts(rows["rejected_by"].drop_null()))
+    def digested(part: tuple[int, pa.Table]) -> tuple[int, pa.Table]:
         if cut_of(table) is Cut.SHARDS:
-            last = pc.max(rows["shard_id"]).as_py()
-            shards.extend(shard_digests(rows, range(len(shards), len(shards) if last is None else last + 1)))
-        return rows
+            last = pc.max(part[1]["shard_id"]).as_py()
+            shards.extend(shard_digests(part[1], range(len(shards), len(shards) if last is None else last + 1)))
+        return part
 
-    def commit(part: tuple[int, pa.Table]) -> None:
-        dataset.commit_part(table, part[0], digest, part[1])
+    def commit(part: tuple[int, pa.Table]) -> Path:
+        path = dataset.commit_part(table, part[0], digest, part[1])
+        note(path, counts_of(table, part[1]))
+        return path
 
-    counted(first)
-    later = ((number, counted(rows)) for number, rows in numbered)
+    digested(first)
     threads = 1 if dataset.store is None else IN_A_STORE // 4  # of a plan each part is large
-    for _ in ahead(commit, later, threads):
-        pass
+    paths = [*ahead(commit, map(digested, numbered), threads)]
     if cut_of(table) is Cut.SHARDS:
         record = dataset.record(table)
         assert record is not None
         if record.shards != shards:
             dataset.write_record(table, replace(record, shards=shards))
-    dataset.commit_part(table, 0, digest, first)
-    return num_rows, dict(sorted(reasons.items()))
+    return count_whole(table, [commit(first), *paths])
 
 
 def shard_digests(plan: pa.Table, shards: range) -> list[str]:
@@ -157,12 +151,12 @@ def explaining_memory(what: str, memory: str, dataset: Dataset) -> Iterator[None
 
 def commit_batches(
     path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema, metadata: Mapping[str, str], group_rows: int
-) -> tuple[int, dict[str, int]]:
+) -> int:
     """Write rows as they come and give them a name once they are all there; never more than a row group is held. The
     bytes depend on the rows, the schema and the metadata only, not on how the rows are cut into batches. Returns the
-    number of rows, and how many there are of each `rejected_by`, where there is such a column."""
+    number of rows."""
     described = schema.with_metadata({key: metadata[key] for key in sorted(metadata)})
-    num_rows, reasons = 0, Counter[str]()
+    num_rows = 0
     with (
         sealed_write(path) as file,
         pq.ParquetWriter(file, described, compression="zstd", write_page_checksum=True) as writer,
@@ -171,11 +165,9 @@ def commit_batches(
             table = rows.select(schema.names).cast(schema).replace_schema_metadata(described.metadata)
             writer.write_table(table, row_group_size=group_rows)
             num_rows += len(table)
-            if "rejected_by" in schema.names:
-                reasons.update(_counts(table["rejected_by"].drop_null()))
         if not num_rows:
             writer.write_table(described.empty_table())  # a file without rows still holds its columns
-    return num_rows, dict(sorted(reasons.items()))
+    return num_rows
 
 
 def _row_groups(batches: Iterable[pa.RecordBatch], group_rows: int) -> Iterator[pa.Table]:
@@ -192,7 +184,3 @@ def _row_groups(batches: Iterable[pa.RecordBatch], group_rows: int) -> Iterator[
             num_held += len(batch)
     if held:
         yield pa.Table.from_batches(held)
-
-
-def _counts(column: pa.ChunkedArray) -> dict[str, int]:
-    return {each["values"]: each["counts"] for each in pc.value_counts(column).to_pylist()}

@@ -10,9 +10,9 @@ from itertools import accumulate
 
 import pyarrow as pa
 
-from engine.ahead import of_each
 from engine.catalog import create_views
-from engine.dataset import count_rows, read_some, schema_of
+from engine.counts import read_counts
+from engine.dataset import read_some, schema_of
 from engine.duck import Connection
 from engine.names import Held
 from schemas.tables import ROOTS, cut_of
@@ -59,4 +59,5 @@ def _by_part(held: Held, root: str, row_ids: Collection[int]) -> dict[int, list[
 @lru_cache(4)
 def _ends_of(held: Held, root: str) -> dict[int, int]:
     """The row_id behind the last one of each part of the root; a page asks for many rows of one state."""
-    return dict(zip(held.parts(root), accumulate(of_each(count_rows, held.paths(root))), strict=True))
+    ends = accumulate(part.rows for part in read_counts(root, held.paths(root)))
+    return dict(zip(held.parts(root), ends, strict=True))

@@ -13,6 +13,7 @@ import pyarrow as pa
 from curation.ingest.tar_groups import list_groups, rows_of
 from curation.sources import SourceListing, list_source
 from engine.ahead import IN_A_STORE, ahead
+from engine.counts import count_whole, counts_of, note
 from engine.dataset import Dataset, JobRecord
 from engine.names import NOTHING
 from engine.runner import Runner
@@ -63,6 +64,8 @@ def update_listing(dataset: Dataset, recipe: DataRecipe, runner: Callable[[], Ru
         listed.append(entry)
         knobs = {"part_rows": recipe.part_rows, "sources": listed}
         dataset.write_record("listing", JobRecord("ingest", knobs, []))
+    if fresh:
+        count_whole("listing", dataset.parts("listing"))
     remove_folder(dataset.tables / LISTED)
     ignored, links = Counter[str](), Counter[str]()
     for entry in listed:
@@ -155,7 +158,7 @@ def _list_one(
             yield part + num_parts - 1, rows.set_column(0, LISTING.field(0), ids)
 
     def commit(made: tuple[int, pa.Table]) -> None:
-        dataset.commit_part("listing", made[0], NOTHING, made[1])
+        note(dataset.commit_part("listing", made[0], NOTHING, made[1]), counts_of("listing", made[1]))
 
     threads = 1 if dataset.store is None else IN_A_STORE
     for _ in ahead(commit, numbered(), threads, 2 * threads):  # while the next ones are listed

@@ -303,8 +303,7 @@ def write_index(dataset: Dataset) -> int:
     write_bytes(dataset.shards / CARD_FILE, card_of(extensions, num_samples))
     path, metadata = dataset.shards / shard_index.INDEX_FILE, {INDEX_KEY.decode(): samples_digest(held)}
     batches = (batch for rows in of_each(index_rows, paths) for batch in rows.to_batches())
-    num_rows, _ = commit_batches(path, batches, shard_index.INDEX_SCHEMA, metadata, ROW_GROUP_ROWS)
-    return num_rows
+    return commit_batches(path, batches, shard_index.INDEX_SCHEMA, metadata, ROW_GROUP_ROWS)
 
 
 def card_of(image_extensions: Iterable[str], num_samples: Counter[str]) -> bytes:

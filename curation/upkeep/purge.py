@@ -17,7 +17,8 @@ from curation.upkeep.find import Found, Wanted, find
 from curation.upkeep.rewrites import emptied, keep_rows, renumbered, without_captions
 from engine import catalog
 from engine.ahead import ahead
-from engine.dataset import Dataset, as_stored, count_rows, read_parquet
+from engine.counts import read_counts
+from engine.dataset import Dataset, as_stored, read_parquet
 from engine.job import Job
 from engine.names import DIGITS, NOTHING, Held, PartName, made_from, names_in
 from engine.paid import Paid, paid_folder
@@ -164,8 +165,9 @@ class _Takedown:
     def _parts(self) -> set[int]:
         """Parts of the listing that hold a purged row, or one that had taken over its caption."""
         numbers, begin, left = set(), 0, sorted({*self._pending, *self._inheriting.to_pylist()})
-        for number, path in zip(self._before.parts("listing"), self._before.paths("listing"), strict=True):
-            begin += count_rows(path)
+        counts = read_counts("listing", self._before.paths("listing"))
+        for number, part in zip(self._before.parts("listing"), counts, strict=True):
+            begin += part.rows
             inside = [row_id for row_id in left if row_id < begin]
             left = left[len(inside) :]
             numbers |= {number} if inside else set()
