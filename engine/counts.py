@@ -8,7 +8,7 @@ two at the same time; what it lacks is counted from the part itself. It says not
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -34,7 +34,7 @@ class Counts(NamedTuple):
     """Of one part or of several."""
 
     rows: int
-    reasons: Mapping[str, int]
+    reasons: dict[str, int]
     """Rows by reason, where they have one."""
 
 

@@ -110,7 +110,7 @@ class Flow:
     def committed(self, course: _Course, number: int, part: Committed) -> None:
         """Go on from a part that a worker has committed."""
         course.computed += 1
-        note(self._dataset.tables / part.files[-1], Counts(part.rows, part.reasons))
+        note(self._dataset.tables / part.files[-1], Counts(part.rows, dict(part.reasons)))
         self._go_on(course, number, part.files)
         self._end_jobs()
 
