@@ -1,13 +1,10 @@
-"""The nouns of captions: spaCy pipelines behind one interface, and the job `nouns`.
-
-A noun is a token that the pipeline tags as common noun or proper noun (Universal POS NOUN or PROPN) and that holds a
-letter; its concept is the lower-cased lemma. A word is a token that is neither punctuation nor white space, so "don't"
-is two words, as in spaCy and the Penn Treebank. Compounds count as their words, or, where the recipe sets `compounds`,
-as one concept in place of them: a run of adjacent nouns, all common or all proper ("coffee table", "eiffel tower", but
-not "paris street"), of at most `LONGEST_COMPOUND`. Only the last of them, the head, is a lemma: "sports cars" are a
-"sports car". A longer run is a list of tags, and counts as its words. Anything between nouns, a hyphen or an 's as
-well, parts them.
-"""
+"""The nouns of captions: spaCy pipelines behind one interface, and the job `nouns`. A noun is a token that the pipeline
+tags as common noun or proper noun (Universal POS NOUN or PROPN) and that holds a letter; its concept is the lower-cased
+lemma. A word is a token that is neither punctuation nor white space, so "don't" is two words, as in spaCy and the Penn
+Treebank. Compounds count as their words, or, where the recipe sets `compounds`, as one concept in place of them: a run
+of adjacent nouns, all common or all proper ("coffee table", "eiffel tower", but not "paris street"), of at most
+`LONGEST_COMPOUND`. Only the last of them, the head, is a lemma: "sports cars" are a "sports car". A longer run is a
+list of tags, and counts as its words. Anything between nouns, a hyphen or an 's as well, parts them."""
 
 from __future__ import annotations
 

@@ -189,8 +189,7 @@ def caption(
     overrides: Overrides = None,
     redo: Redo = None,
     judge_again: Annotated[
-        bool,
-        typer.Option("--judge-again", help="Judge the stored answers by the gate of today, and ask no captioner."),
+        bool, typer.Option("--judge-again", help="Judge the stored answers by the gate of today, and ask no captioner.")
     ] = False,
 ) -> None:
     """Write a synthetic caption for every kept picture; with --judge-again, judge again what was written."""

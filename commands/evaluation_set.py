@@ -16,10 +16,7 @@ def evaluate_set(
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="Knobs to set: per_category=100 salt=second")
     ] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="SET", help="The folder of the set.", callback=local),
-    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="SET", help="The folder of the set.", callback=local)] = None,
     against: Annotated[
         list[Path] | None,
         typer.Option(

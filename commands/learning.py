@@ -68,8 +68,7 @@ def index(
         typer.Argument(metavar="TARS", help="A folder of tars, or a pattern: 'tars/{000..099}.tar'.", callback=local),
     ],
     out: Annotated[
-        Path | None,
-        typer.Option(help="Dataset folder of the index; else the folder of the tars.", callback=local),
+        Path | None, typer.Option(help="Dataset folder of the index; else the folder of the tars.", callback=local)
     ] = None,
 ) -> None:
     """Index tars of WebDataset or img2dataset, so that the trainer reads them where they are, without a build."""

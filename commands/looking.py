@@ -59,8 +59,7 @@ def stats(
         ),
     ] = None,
     against: Annotated[
-        Path | None,
-        typer.Option(metavar="DATASET", help="Nouns gained and lost since another one.", callback=placed),
+        Path | None, typer.Option(metavar="DATASET", help="Nouns gained and lost since another one.", callback=placed)
     ] = None,
     nouns: Annotated[bool, typer.Option("--nouns", help="Nouns with the share of captions that have them.")] = False,
     growth: Annotated[bool, typer.Option("--growth", help="Distinct nouns against the number of captions.")] = False,

@@ -1,8 +1,6 @@
-"""Gives the files of a dataset that an earlier version wrote the names they have now; nothing is computed again.
-
-Then a part was `part-00017.parquet`, with the digests in its footer, and a reduce table one file; a record named the
-records of its inputs, outdated parts waited in `tables/.previous`, and rows that were paid for in `.paid`.
-"""
+"""Gives the files of a dataset that an earlier version wrote the names they have now; nothing is computed again. Then a
+part was `part-00017.parquet`, with the digests in its footer, and a reduce table one file; a record named the records
+of its inputs, outdated parts waited in `tables/.previous`, and rows that were paid for in `.paid`."""
 
 from __future__ import annotations
 

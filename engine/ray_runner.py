@@ -1,9 +1,6 @@
-"""Runs parts on Ray: actors are handed tasks, read and write the dataset themselves, and may die. Each kind of
-worker has a pool.
-
-Only this module and `ray_cluster` import ray. No image crosses the object store: the names of files go in and
-come out.
-"""
+"""Runs parts on Ray: actors are handed tasks, read and write the dataset themselves, and may die. Each kind of worker
+has a pool. Only this module and `ray_cluster` import ray. No image crosses the object store: the names of files go in
+and come out."""
 
 from __future__ import annotations
 

@@ -83,11 +83,7 @@ def _of_training(name: str, model: Model) -> list[Plan]:
     side = model.resolution or stage.resolution
     if side % recipe.model.patch_px:
         raise ValueError(f"models.{name}.resolution: {side} is no multiple of {recipe.model.patch_px} px")
-    how = {
-        "resolution": side,
-        "precision": recipe.precision,
-        "encoders": fingerprinted(recipe),
-    } | _sampled(sampling)
+    how = {"resolution": side, "precision": recipe.precision, "encoders": fingerprinted(recipe)} | _sampled(sampling)
     return [
         Plan(
             name if isinstance(model.checkpoints, str) and model.checkpoints == "last" else f"{name}@{step}",

@@ -297,9 +297,5 @@ def _of_nearness(dataset: Dataset, question: Question, model: Plan) -> Iterator[
         yield (
             row
             | Scores.of(own.prompts.tolist(), own.values).columns
-            | {
-                "category": category,
-                "num_generated": len(own.values),
-                "flags": flags,
-            }
+            | {"category": category, "num_generated": len(own.values), "flags": flags}
         )

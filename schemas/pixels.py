@@ -62,20 +62,14 @@ class Picture:
 
 
 def open_rgb(
-    data: bytes,
-    longest_px: int | None = None,
-    cover_px: tuple[int, int] | None = None,
-    max_pixels: int = MAX_PIXELS,
+    data: bytes, longest_px: int | None = None, cover_px: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
     """Decode to an upright 8-bit sRGB picture. Arguments and errors are those of `open_picture`."""
     return open_picture(data, longest_px, cover_px, max_pixels).rgb
 
 
 def open_picture(
-    data: bytes,
-    longest_px: int | None = None,
-    cover_px: tuple[int, int] | None = None,
-    max_pixels: int = MAX_PIXELS,
+    data: bytes, longest_px: int | None = None, cover_px: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
 ) -> Picture:
     """Decode a file of a format of `schemas.opening.FORMATS` to an upright 8-bit sRGB picture, and say how much of it
     was transparent. `longest_px`: shrink so that the longest side is at most this; never enlarges. `cover_px`: (height,

@@ -227,13 +227,7 @@ def stopped(here: World, stored: str) -> BaseException:
 
 
 def checked_features(
-    recipe: TrainingRecipe,
-    stage: Stage,
-    here: World,
-    data: StageData,
-    encoders: Encoders,
-    *,
-    may_change: bool = False,
+    recipe: TrainingRecipe, stage: Stage, here: World, data: StageData, encoders: Encoders, *, may_change: bool = False
 ) -> StageFeatures | None:
     """The features that a stage trains on, with the encoders loaded that they do not replace; None if it is finished.
     Raises ValueError: the stage cannot be trained as the recipe says, or its folder holds another one."""

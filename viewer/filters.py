@@ -1,7 +1,5 @@
-"""A filter over the images of a dataset: from the address of a page to SQL with parameters, and to SQL to copy.
-
-Columns and operators come from closed lists; a typed value only ever becomes a parameter, or a quoted literal to copy.
-"""
+"""A filter over the images of a dataset: from the address of a page to SQL with parameters, and to SQL to copy. Columns
+and operators come from closed lists; a typed value only ever becomes a parameter, or a quoted literal to copy."""
 
 from __future__ import annotations
 

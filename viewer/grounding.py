@@ -70,8 +70,7 @@ def marks(connection: Connection, row_ids: Sequence[int]) -> dict[int, dict[str,
     """row_id -> caption source -> the marked caption, for those of these pictures that have been scored."""
     found = dict[int, dict[str, Marked]]()
     for row in rows(
-        connection,
-        f"SELECT {_COLUMNS} FROM grounding WHERE lowest_score IS NOT NULL AND row_id IN {in_list(row_ids)}",
+        connection, f"SELECT {_COLUMNS} FROM grounding WHERE lowest_score IS NOT NULL AND row_id IN {in_list(row_ids)}"
     ):
         found.setdefault(row["row_id"], {})[row["caption_source"]] = _of(row)
     return found

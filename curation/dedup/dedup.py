@@ -1,9 +1,6 @@
-"""Group pictures that are the same: equal bytes, equal pixels, pHashes within a few bits, embeddings that are close.
-
-A group is a connected component: two pictures are in one group where a chain of such pairs joins them, though the
-ends of the chain may be further apart. What another dataset holds is found the same way, pair by pair and without
-chains.
-"""
+"""Group pictures that are the same: equal bytes, equal pixels, pHashes within a few bits, embeddings that are close. A
+group is a connected component: two pictures are in one group where a chain of such pairs joins them, though the ends of
+the chain may be further apart. What another dataset holds is found the same way, pair by pair and without chains."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""Find all pairs of 64-bit hashes within k bits of each other, without comparing all pairs.
-
-Cut 64 bits into m blocks: two hashes within k bits agree in at least m - k blocks whole. So one table per choice of
-m - k blocks, joined on those bits, misses no pair (Manku, Jain, Das Sarma, "Detecting near-duplicates for web
-crawling", WWW 2007). More blocks make longer keys and smaller buckets, but more tables; `choose_blocks` weighs them.
-"""
+"""Find all pairs of 64-bit hashes within k bits of each other, without comparing all pairs. Cut 64 bits into m blocks:
+two hashes within k bits agree in at least m - k blocks whole. So one table per choice of m - k blocks, joined on those
+bits, misses no pair (Manku, Jain, Das Sarma, "Detecting near-duplicates for web crawling", WWW 2007). More blocks make
+longer keys and smaller buckets, but more tables; `choose_blocks` weighs them."""
 
 from __future__ import annotations
 

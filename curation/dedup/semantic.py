@@ -1,10 +1,8 @@
-"""Find pictures that show the same by their embeddings: k-means, then all pairs inside each cluster.
-
-SemDeDup (Abbas, Tirumala, Simig, Ganguli, Morcos, "SemDeDup: Data-efficient learning at web-scale through semantic
-deduplication", 2023), up to the choice of the picture to keep, which `select` makes. Vectors go through files, one per
-range of clusters, so memory holds one file at a time. Two pictures on different sides of a border between clusters are
-not compared: unlike the other evidence, this one may miss pairs.
-"""
+"""Find pictures that show the same by their embeddings: k-means, then all pairs inside each cluster. SemDeDup (Abbas,
+Tirumala, Simig, Ganguli, Morcos, "SemDeDup: Data-efficient learning at web-scale through semantic deduplication",
+2023), up to the choice of the picture to keep, which `select` makes. Vectors go through files, one per range of
+clusters, so memory holds one file at a time. Two pictures on different sides of a border between clusters are not
+compared: unlike the other evidence, this one may miss pairs."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
 """A JPEG of any layout as grey ones that hold the same codes: the strict decoder knows few layouts, but always grey.
-
 Damage shows in the codes, and these do not depend on where their blocks are in the picture. So the blocks of a scan are
-taken as those of a grey picture, whose pixels mean nothing.
-"""
+taken as those of a grey picture, whose pixels mean nothing."""
 
 from __future__ import annotations
 

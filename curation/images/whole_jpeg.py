@@ -1,9 +1,7 @@
 """What is missing or damaged in a JPEG that Pillow takes: it gives a picture for half a file with an end marker.
-
 libjpeg fills what is missing or damaged with flat blocks, or with coarser ones where the file is progressive, and gives
 a warning that Pillow drops. Three checks find such files: a strict decoder (`decode_whole`), the headers of the scans
-(`missing_scans`), and a second decode where the strict decoder cannot be used (`missing_blocks`).
-"""
+(`missing_scans`), and a second decode where the strict decoder cannot be used (`missing_blocks`)."""
 
 from __future__ import annotations
 

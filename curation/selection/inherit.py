@@ -1,10 +1,8 @@
-"""The raw caption that a picture inherits from its duplicates: SQL over survivors, captions and fingerprints.
-
-The rule: a picture that is kept of its group, and whose own raw caption was refused or is missing, takes the kept one
-with the most tokens among the duplicates that fell for it and are the same picture by bytes, pixels or pHash
-themselves; through a chain of duplicates, or for a likeness of embeddings, no caption travels. Of equals the one with
-the lowest image id gives its own, then the first by its text: neither the order of the inputs nor the workers matter.
-"""
+"""The raw caption that a picture inherits from its duplicates: SQL over survivors, captions and fingerprints. The rule:
+a picture that is kept of its group, and whose own raw caption was refused or is missing, takes the kept one with the
+most tokens among the duplicates that fell for it and are the same picture by bytes, pixels or pHash themselves; through
+a chain of duplicates, or for a likeness of embeddings, no caption travels. Of equals the one with the lowest image id
+gives its own, then the first by its text: neither the order of the inputs nor the workers matter."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
-"""Other thresholds are tried by `select`'s own query over the facts that its rules look at.
-
-Counts and pictures are compared with the choice on record; `sigma cuts` and the page of thresholds show them.
-"""
+"""Other thresholds are tried by `select`'s own query over the facts that its rules look at. Counts and pictures are
+compared with the choice on record; `sigma cuts` and the page of thresholds show them."""
 
 from __future__ import annotations
 

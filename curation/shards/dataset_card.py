@@ -1,8 +1,6 @@
-"""The dataset card of a `shards/` folder, which declares the columns for Hugging Face `datasets`.
-
-Without a card `datasets` infers columns from the first few samples: a shard with JPEG and PNG, or a licence that only
-later samples have, then fails to load.
-"""
+"""The dataset card of a `shards/` folder, which declares the columns for Hugging Face `datasets`. Without a card
+`datasets` infers columns from the first few samples: a shard with JPEG and PNG, or a licence that only later samples
+have, then fails to load."""
 
 from __future__ import annotations
 

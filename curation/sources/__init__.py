@@ -1,6 +1,5 @@
 """Sources of images: `list_source` lists the inputs of each kind in a fixed order, `read_original` and `open_lazily`
-read their bytes again. Other rooms use these, `storage.unreadable`, `urls` (to retry) and `demo_photos`.
-"""
+read their bytes again. Other rooms use these, `storage.unreadable`, `urls` (to retry) and `demo_photos`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
-"""Read the bytes of an input again, all of them or only the ranges that are used.
-
-An input is a file, a range of a tar or a cell of a table; each local or behind a URL.
-"""
+"""Read the bytes of an input again, all of them or only the ranges that are used. An input is a file, a range of a tar
+or a cell of a table; each local or behind a URL."""
 
 from __future__ import annotations
 

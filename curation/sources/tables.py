@@ -16,15 +16,7 @@ from curation.images.header import clean
 from curation.sources.captions import raw_caption
 from curation.sources.item import Item, SourceListing, inside, member_name
 from curation.sources.patterns import find_files
-from curation.sources.records import (
-    Row,
-    batch_rows,
-    check_texts,
-    is_bytes,
-    read_rows,
-    refuse_twins,
-    require_columns,
-)
+from curation.sources.records import Row, batch_rows, check_texts, is_bytes, read_rows, refuse_twins, require_columns
 from curation.sources.rows import DAMAGE, open_table, read_arrow
 from curation.sources.storage import filesystem, remote_errors, why, why_no_address
 from schemas.locations import absolute, is_remote, public_url

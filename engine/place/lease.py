@@ -1,8 +1,6 @@
 """One writer at a time in a store: an object that its holder beats, and that another takes over once it moves no more.
-
 No clocks are compared: who waits looks whether the etag moves, by its own clock. A holder that was not heard of for
-long, as after a pause of its machine, beats before it writes anything, and stops where another has taken over.
-"""
+long, as after a pause of its machine, beats before it writes anything, and stops where another has taken over."""
 
 from __future__ import annotations
 

@@ -1,10 +1,8 @@
-"""DPG-Bench: the share of yes to a prompt's questions, where a no to a question is one to all that build on it.
-
-Hu et al., arXiv 2403.05135, and its code, which differs from the paper: it skips the first question of the file, takes
-the scores of categories from the last of the four pictures alone and before a no is passed on, passes a no on in one
-pass down the list, and leaves prompts out that fail. `rules="published"` does what it does, for numbers that compare
-with published ones; `rules="fixed"` counts all questions and all pictures. A result must say which it is.
-"""
+"""DPG-Bench: the share of yes to a prompt's questions, where a no to a question is one to all that build on it. Hu et
+al., arXiv 2403.05135, and its code, which differs from the paper: it skips the first question of the file, takes the
+scores of categories from the last of the four pictures alone and before a no is passed on, passes a no on in one pass
+down the list, and leaves prompts out that fail. `rules="published"` does what it does, for numbers that compare with
+published ones; `rules="fixed"` counts all questions and all pictures. A result must say which it is."""
 
 from __future__ import annotations
 

@@ -1,14 +1,10 @@
-"""The SDXL VAE on pictures whose feature maps fit no memory whole: the same sums, a stripe of rows at a time.
-
-Nothing is blended and there is no seam. A convolution reads the rows next to its stripe, and a group norm has the mean
-and the variance of the whole map, which are summed over the stripes first. What is left is rounding.
-
-On a CPU all sums are in fp32, which is also the quicker there; `precision: bf16` halves what is kept.
-
-A map is kept, or its rows are computed from the map before each time they are read. Sums of residual blocks are kept,
-in the place of the map before where they can be; of the rest, what is larger than `KEPT_BYTES` is computed again. So 4K
-takes one map of 128 channels of all pixels and one of 256 of a quarter: 3.2 GB in bf16, 6.4 GB in fp32.
-"""
+"""The SDXL VAE on pictures whose feature maps fit no memory whole: the same sums, a stripe of rows at a time. Nothing
+is blended and there is no seam. A convolution reads the rows next to its stripe, and a group norm has the mean and the
+variance of the whole map, which are summed over the stripes first. What is left is rounding. On a CPU all sums are in
+fp32, which is also the quicker there; `precision: bf16` halves what is kept. A map is kept, or its rows are computed
+from the map before each time they are read. Sums of residual blocks are kept, in the place of the map before where they
+can be; of the rest, what is larger than `KEPT_BYTES` is computed again. So 4K takes one map of 128 channels of all
+pixels and one of 256 of a quarter: 3.2 GB in bf16, 6.4 GB in fp32."""
 
 from __future__ import annotations
 
