@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from curation.sources.demo_photos import write_demo_photos
+from tests.building import write_pictures
 from tests.trees import content, count_published, kill_when, sigma
 
 pytestmark = pytest.mark.slow
@@ -19,8 +19,12 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two buckets, a copy, a file that is cut, an empty one, and one that is too small for the recipe."""
     folder = tmp_path_factory.mktemp("photos")
-    write_demo_photos(folder)
+    names = write_pictures(folder, [(240, 180)] * 12 + [(180, 240)] * 6 + [(90, 60)])
+    data = (folder / names[0]).read_bytes()
+    for name, told in {"copy.jpg": data, "cut.jpg": data[: len(data) // 2], "empty.jpg": b""}.items():
+        (folder / name).write_bytes(told)
     return folder
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from curation.sources.demo_photos import write_demo_photos
 from tests.processes import Python, run_python
-from tests.trees import content, sigma
+from tests.trees import content, sigma, sigma_here
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,11 @@ def dataset(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def build(photos: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return sigma("build", RECIPE, f"images={photos}", f"out={out}", "run.runner=local", *more)
+    return sigma(*build_it(photos, out, *more))
+
+
+def build_it(photos: Path, out: Path, *more: str) -> list[str | Path]:
+    return ["build", RECIPE, f"images={photos}", f"out={out}", "run.runner=local", *more]
 
 
 def refused(done: subprocess.CompletedProcess[str], *texts: str) -> None:
@@ -180,58 +184,64 @@ def test_help_teaches(dataset: Path) -> None:
     assert "Show parts done per job, and the ledger." in shown
 
 
+def build_here(photos: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    return sigma_here(*build_it(photos, out, *more))
+
+
 class TestRefusals:
     def test_unknown_key_names_the_nearest(self, photos: Path, tmp_path: Path) -> None:
-        refused(build(photos, tmp_path / "d", "select.min_astetic=5"), "select.min_astetic", "min_aesthetic")
+        refused(build_here(photos, tmp_path / "d", "select.min_astetic=5"), "select.min_astetic", "min_aesthetic")
         assert not (tmp_path / "d").exists()
 
     def test_impossible_value(self, photos: Path, tmp_path: Path) -> None:
         refused(
-            build(photos, tmp_path / "d", "mix.synthetic_share=60"), "mix.synthetic_share", "less than or equal to 1"
+            build_here(photos, tmp_path / "d", "mix.synthetic_share=60"),
+            "mix.synthetic_share",
+            "less than or equal to 1",
         )
 
     def test_bad_subset(self, photos: Path, tmp_path: Path) -> None:
-        refused(build(photos, tmp_path / "d", "select.subsets={big: widht > 3}"), "select.subsets.big", "width")
+        refused(build_here(photos, tmp_path / "d", "select.subsets={big: widht > 3}"), "select.subsets.big", "width")
 
     def test_missing_recipe(self, tmp_path: Path) -> None:
-        refused(sigma("build", tmp_path / "none.yaml"), "no such recipe file")
+        refused(sigma_here("build", tmp_path / "none.yaml"), "no such recipe file")
 
     def test_missing_folder(self, tmp_path: Path) -> None:
-        refused(build(tmp_path / "none", tmp_path / "d"), str(tmp_path / "none"))
+        refused(build_here(tmp_path / "none", tmp_path / "d"), str(tmp_path / "none"))
         assert not (tmp_path / "d").exists()
 
     def test_empty_folder(self, tmp_path: Path) -> None:
         (tmp_path / "photos").mkdir()
-        refused(build(tmp_path / "photos", tmp_path / "d"), str(tmp_path / "photos"), "no image")
+        refused(build_here(tmp_path / "photos", tmp_path / "d"), str(tmp_path / "photos"), "no image")
         assert not (tmp_path / "d").exists()
 
     def test_out_is_a_file(self, photos: Path, tmp_path: Path) -> None:
         (tmp_path / "d").write_text("mine")
-        refused(build(photos, tmp_path / "d"), "is a file")
+        refused(build_here(photos, tmp_path / "d"), "is a file")
 
     def test_out_under_a_file(self, photos: Path, tmp_path: Path) -> None:
         (tmp_path / "d").write_text("mine")
-        refused(build(photos, tmp_path / "d" / "e"), "Not a directory")
+        refused(build_here(photos, tmp_path / "d" / "e"), "Not a directory")
 
     def test_out_holds_other_things(self, photos: Path, tmp_path: Path) -> None:
         (tmp_path / "d").mkdir()
         (tmp_path / "d" / "thesis.tex").write_text("mine")
-        refused(build(photos, tmp_path / "d"), "holds other files")
+        refused(build_here(photos, tmp_path / "d"), "holds other files")
         assert [path.name for path in (tmp_path / "d").iterdir()] == ["thesis.tex"]
 
     def test_another_recipe(self, photos: Path, dataset: Path) -> None:
         before = content(dataset)
         refused(
-            build(photos, dataset, "mix.synthetic_share=0.5"),
+            build_here(photos, dataset, "mix.synthetic_share=0.5"),
             "mix.synthetic_share was 0.6 and is now 0.5",
             "--redo mix",
         )
-        refused(build(photos, dataset, "part_rows=7"), "part_rows=12")
-        refused(build(photos.parent, dataset), "was made from", "name another out")
+        refused(build_here(photos, dataset, "part_rows=7"), "part_rows=12")
+        refused(build_here(photos.parent, dataset), "was made from", "name another out")
         assert content(dataset) == before
 
     def test_unknown_job_to_redo(self, photos: Path, dataset: Path) -> None:
-        refused(build(photos, dataset, "--redo", "sharding"), "--redo sharding", "no such job")
+        refused(build_here(photos, dataset, "--redo", "sharding"), "--redo sharding", "no such job")
 
     def test_two_processes_at_once(self, photos: Path, dataset: Path) -> None:
         holder = Python(
@@ -274,15 +284,15 @@ class TestRefusals:
             "create table t (i int)",
             "set enable_external_access = true",
         ):
-            refused(sigma("sql", dataset, query), "read-only")
-        refused(sigma("sql", dataset, "select * from read_csv('/etc/passwd')"), "Permission Error")
-        refused(sigma("sql", dataset, "select 1; select 2"), "one statement at a time")
-        refused(sigma("sql", dataset, "selec 1"), "syntax error")
+            refused(sigma_here("sql", dataset, query), "read-only")
+        refused(sigma_here("sql", dataset, "select * from read_csv('/etc/passwd')"), "Permission Error")
+        refused(sigma_here("sql", dataset, "select 1; select 2"), "one statement at a time")
+        refused(sigma_here("sql", dataset, "selec 1"), "syntax error")
         assert content(dataset) == before
 
     def test_no_dataset(self, tmp_path: Path) -> None:
         for command in ("status", "stats", "report", "doctor"):
-            refused(sigma(command, tmp_path), "no dataset here", "sigma build")
+            refused(sigma_here(command, tmp_path), "no dataset here", "sigma build")
 
     def test_debug_shows_the_traceback(self, tmp_path: Path) -> None:
         done = sigma("--debug", "build", tmp_path / "none.yaml")
