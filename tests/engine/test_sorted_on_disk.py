@@ -32,12 +32,13 @@ def dataset_of(root: Path) -> tuple[Dataset, list[tuple[int, int, str]]]:
 
 
 @pytest.mark.parametrize("run_parts", [1, 3, 100])
-@pytest.mark.parametrize("stretch_rows", [1, 60, 10_000])
+@pytest.mark.parametrize("stretch_bytes", [1, 2_000, 1_000_000])
 def test_rows_come_in_order_however_they_are_cut(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_parts: int, stretch_rows: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_parts: int, stretch_bytes: int
 ) -> None:
     monkeypatch.setattr(module, "RUN_PARTS", run_parts)
-    monkeypatch.setattr(module, "STRETCH_ROWS", stretch_rows)
+    monkeypatch.setattr(module, "STRETCH_BYTES", stretch_bytes)
+    monkeypatch.setattr(module, "BLOCK_BYTES", 200)
     dataset, wanted = dataset_of(tmp_path / "data")
     with connect(dataset, reads=["listing", "images"]) as connection:
         sql = "SELECT width, row_id, listing.member FROM listing JOIN images USING (row_id)"
@@ -47,7 +48,7 @@ def test_rows_come_in_order_however_they_are_cut(
     table = pa.Table.from_batches(batches)
     assert list(zip(*(column.to_pylist() for column in table.columns), strict=True)) == wanted
     assert all(len(batch) <= 64 for batch in batches)
-    assert not any(path.is_dir() for path in (dataset.root / SPILLED).iterdir())
+    assert not [*(dataset.root / SPILLED).iterdir()]
 
 
 def test_no_rows_give_no_batch(tmp_path: Path) -> None:
