@@ -27,10 +27,20 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def begun_in(folder: Path, photos: Path) -> tuple[Dataset, DataRecipe]:
+    made = recipe(photos, folder / "ds", part_rows=2)
+    return build(made, upto="select")[0], made
+
+
 @pytest.fixture
 def begun(photos: Path, tmp_path: Path) -> tuple[Dataset, DataRecipe]:
-    made = recipe(photos, tmp_path / "ds", part_rows=2)
-    return build(made, upto="select")[0], made
+    return begun_in(tmp_path, photos)
+
+
+@pytest.fixture(scope="module")
+def untouched(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The same, which no test changes."""
+    return begun_in(tmp_path_factory.mktemp("untouched"), photos)[0]
 
 
 def sigma(*arguments: object) -> str:
@@ -91,12 +101,10 @@ def test_processes_share_the_lock_and_keep_a_build_out(begun: tuple[Dataset, Dat
         (["caption", "--share", "half"], "--share half: give I/N"),
     ],
 )
-def test_what_is_no_share_of_a_job_is_refused(
-    begun: tuple[Dataset, DataRecipe], arguments: list[str], said: str
-) -> None:
-    before = content(begun[0].root)
-    assert said in sigma("work", begun[0].root, *arguments)
-    assert content(begun[0].root) == before
+def test_what_is_no_share_of_a_job_is_refused(untouched: Dataset, arguments: list[str], said: str) -> None:
+    before = content(untouched.root)
+    assert said in sigma("work", untouched.root, *arguments)
+    assert content(untouched.root) == before
 
 
 def test_a_build_runs_until_a_job_or_one_job_only(photos: Path, tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import random
-from itertools import combinations
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -29,8 +29,12 @@ def pairs(left: list[int], right: list[int] | None, max_distance: int) -> set[tu
 
 
 def all_pairs(hashes: list[int], max_distance: int) -> set[tuple[int, int, int]]:
-    found = ((x, y, (x ^ y).bit_count()) for x, y in combinations(sorted(set(hashes)), 2))
-    return {pair for pair in found if pair[2] <= max_distance}
+    each = np.array(sorted(set(hashes)), np.uint64)
+    found = ((place, np.bitwise_count(x ^ each[place + 1 :])) for place, x in enumerate(each))
+    near = (
+        (place, place + 1 + int(other), far) for place, far in found for other in np.flatnonzero(far <= max_distance)
+    )
+    return {(int(each[x]), int(each[y]), int(far[y - x - 1])) for x, y, far in near}
 
 
 def near(phash: int, distance: int, chance: random.Random) -> int:

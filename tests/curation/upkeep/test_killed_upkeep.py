@@ -30,7 +30,7 @@ from tests.trees import content
 
 pytestmark = pytest.mark.slow
 
-STRIDE = int(os.environ.get("SIGMA_KILL_STRIDE", "23"))
+STRIDE = int(os.environ.get("SIGMA_KILL_STRIDE", "41"))
 """A test stops before some of the changes; `SIGMA_KILL_STRIDE=1` stops before each, which takes five minutes."""
 
 
