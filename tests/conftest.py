@@ -24,7 +24,7 @@ from engine.dataset import Dataset
 from tests.building import build, recipe, write_pictures
 from tests.fork_server import skip_fsync
 from tests.processes import start_server, stop_server
-from tests.workers import SECONDS, WORKER, run_in_workers
+from tests.workers import LONGEST, SECONDS, WORKER, run_in_workers
 
 settings.register_profile("busy machine", deadline=None)  # its cores are shared: a slow example is no defect
 settings.load_profile("busy machine")
@@ -46,11 +46,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The files that took longest come first, so that all workers end at about the same time; where no run has told,
-    those with many slow tests."""
+    those that take longest elsewhere, then those with many slow tests."""
     cache = getattr(config, "cache", None)  # -p no:cacheprovider
     seconds = cache.get(SECONDS, {}) if cache else {}
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
-    items.sort(key=lambda item: (-seconds.get(str(item.path), 1e9), -slow[item.path]))
+    longest = {Path(__file__).parent / name: -place for place, name in enumerate(reversed(LONGEST), 1)}
+    items.sort(key=lambda item: (-seconds.get(str(item.path), 1e9), longest.get(item.path, 0), -slow[item.path]))
 
 
 def pytest_runtestloop(session: pytest.Session) -> bool | None:

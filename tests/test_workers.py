@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.processes import run_python
+from tests.workers import LONGEST
 
 pytestmark = pytest.mark.slow
 
@@ -76,3 +77,7 @@ def test_files_whose_worker_has_died_are_left_to_the_others_or_fail(tmp_path: Pa
         (tmp_path / name).write_text(SECOND)
     code, out = run(tmp_path, "--workers", "1")
     assert code == 1 and "5 failed, 1 passed" in out and out.count(" - no worker was left to run it") == 3
+
+
+def test_the_files_that_take_longest_are_there() -> None:
+    assert [name for name in LONGEST if not (Path(__file__).parent / name).is_file()] == []

@@ -23,6 +23,31 @@ import pytest
 SECONDS = "workers/seconds"
 """Key of pytest's cache: the path of each test file -> the seconds that it took when it last ran."""
 
+LONGEST = (
+    "engine/test_ray_runner.py",
+    "evaluation/test_folder.py",
+    "engine/test_ray_cluster.py",
+    "test_sigma.py",
+    "test_kill_and_resume.py",
+    "browser/test_pages.py",
+    "test_stores.py",
+    "curation/upkeep/test_repair.py",
+    "training/runtimes/test_runtimes.py",
+    "training/test_encode.py",
+    "test_installed.py",
+    "training/runtimes/test_drawing.py",
+    "curation/sources/test_stores.py",
+    "training/test_train.py",
+    "curation/upkeep/test_killed_upkeep.py",
+    "commands/test_planning.py",
+    "training/parallel/test_lost_process.py",
+    "captioning/test_killed_captioning.py",
+    "training/parallel/test_sharding.py",
+    "training/test_memory.py",
+    "curation/sources/test_urls.py",
+)
+"""The files that take longest, of those that have few tests: for a checkout where none has run yet."""
+
 WORKER = "worker-"
 """Begins the name of a worker's own folder, in that of the session."""
 
