@@ -32,7 +32,7 @@ def test_a_grid_and_a_claim_are_printed_and_drawn_together(recipe: str, no_weigh
     done = CliRunner().invoke(app, ["ablate", recipe])
     assert done.exit_code == 0, done.output
     for said in (
-        "grid, stage compressed at 64 px, n = 4: 4 blocks of 32, 3 steps, 3 seeds; no value of it compares with a pub",
+        "grid, stage compressed at 64 px, n = 4: 2 blocks of 32, 3 steps, 3 seeds; no value of it compares with a pub",
         "published, 0.6B at 512 px",
         "FID 8.532",
         "agrees with itself to no better than 0.5 FID",

@@ -42,13 +42,14 @@ def made(six_pictures: Path, tmp_path: Path) -> Iterator[Callable[..., Made]]:
         values = {
             "dataset": str(six_pictures),
             "out": str(tmp_path / "run"),
-            "model": {"depth": 4, "hidden_size": 32, "num_heads": 2},
+            "model": {"depth": 2, "hidden_size": 32, "num_heads": 2},
             "latents": {"channels": 4},
             "text": {"channels": 16, "max_tokens": 8},
             "optimizer": {"lr": 1e-3, "warmup_steps": 0, "gradient_clip": 1.0},
             "data": {"batch": 2},
             "ema": {"decay": 0.5},
             "precision": "fp32",
+            "sample": {"steps": 2},
             "log_every": 1,
             "validation": {"every": 1, "samples": 2, "timesteps": [300]},
             "stages": [
