@@ -23,6 +23,7 @@ from training.export.weights import read_model
 from training.model import PixArt, PixArtConfig
 from training.model.architecture import Hints
 from training.runtimes.manifest import Manifest
+from training.runtimes.openvino_runtime import GRAPH  # before OpenVINO itself, which reports home otherwise
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +138,7 @@ def test_an_export_draws_what_its_checkpoint_draws(trained: Path, tmp_path: Path
     recipe = str(trained / "train.yaml")
     _, kept = trained_checkpoints(TrainingRecipe.load(recipe), None)
     export_model(kept[max(kept)], tmp_path / "export", "openvino", "fp32")
+    assert (tmp_path / "export" / GRAPH).is_file()
     side = Manifest.read(tmp_path / "export").architecture["image_size"]
     (theirs,) = plans("torch", Model(recipe=recipe, resolution=side, steps=2))
     (ours,) = plans("fp32", Model(recipe=recipe, runtime=str(tmp_path / "export"), resolution=side, steps=2))

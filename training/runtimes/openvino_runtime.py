@@ -20,6 +20,8 @@ from training.model import PixArt
 from training.runtimes.graph import traced
 from training.runtimes.manifest import Recipe
 
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # OpenVINO reports home unless it is missing
+
 log = logging.getLogger("training")
 
 GRAPH, WEIGHTS = "model.xml", "model.bin"
@@ -39,7 +41,6 @@ def write(model: PixArt, fixed: tuple[int, int] | None, folder: Path, recipe: Re
 
 def converted(program: torch.export.ExportedProgram) -> Any:
     """The graph as OpenVINO's model."""
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # it reports home unless it is missing
     import openvino
 
     return openvino.convert_model(program)

@@ -1,15 +1,18 @@
-"""What the tests of the runtimes share: one tiny model, traced once."""
+"""What the tests of the runtimes share: one tiny model; what is traced or made ONNX of it, once for all of them."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from training.export.weights import StoredModel, write_weights
 from training.model import KVCompression, PixArt, PixArtConfig
+from training.runtimes import onnx_runtime, openvino_runtime
 from training.runtimes.export import export_model
 from training.runtimes.graph import traced
 
@@ -29,6 +32,30 @@ def tiny(depth: int = 2, kv: KVCompression = KVCompression(layers=(1,))) -> PixA
     for linear in (*(block.cross_attn.proj for block in model.blocks), model.final_layer.linear):
         torch.nn.init.xavier_uniform_(linear.weight)
     return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="package", autouse=True)
+def converted_once() -> Iterator[None]:
+    """Graphs of the same weights and sizes are traced once, and made ONNX's once: two to four seconds each."""
+    programs: dict[object, torch.export.ExportedProgram] = {}
+    protos: dict[int, Any] = {}
+
+    def trace(model: PixArt, fixed: tuple[int, int] | None = None) -> torch.export.ExportedProgram:
+        key = (model.config, fixed, sum(float(weight.double().sum()) for weight in model.parameters()))
+        if key not in programs:
+            programs[key] = traced(model, fixed)
+        return programs[key]
+
+    def convert(program: torch.export.ExportedProgram, real: Callable[..., Any] = onnx_runtime.converted) -> Any:
+        if id(program) not in protos:
+            protos[id(program)] = real(program)
+        return type(protos[id(program)]).FromString(protos[id(program)].SerializeToString())
+
+    with pytest.MonkeyPatch.context() as patch:
+        for runtime in (onnx_runtime, openvino_runtime):
+            patch.setattr(runtime, "traced", trace)
+        patch.setattr(onnx_runtime, "converted", convert)
+        yield
 
 
 @pytest.fixture(scope="package")

@@ -36,14 +36,14 @@ def recipe():
         {
             "dataset": "nowhere",
             "out": "nowhere",
-            "model": {"depth": 2, "hidden_size": 32, "num_heads": 2},
+            "model": {"depth": 1, "hidden_size": 32, "num_heads": 2},
             "latents": {"channels": 4},
             "text": {"channels": 16, "max_tokens": 20},
             "precision": "fp32",
             "sample": {"steps": 3, "guidance": 2.0},
             "stages": [
-                {"name": "only", "resolution": 64, "steps": 4, "kv_compression": {"layers": [1], "ratio": 2}},
-                {"name": "few", "resolution": 64, "steps": 4, "kv_compression": {"layers": [1]}, "distil": {}},
+                {"name": "only", "resolution": 64, "steps": 4, "kv_compression": {"layers": [0], "ratio": 2}},
+                {"name": "few", "resolution": 64, "steps": 4, "kv_compression": {"layers": [0]}, "distil": {}},
             ],
         }
     )

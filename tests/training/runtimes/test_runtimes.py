@@ -24,15 +24,6 @@ def in_openvino(program):
         return converted(program)
 
 
-@pytest.fixture(scope="module")
-def in_onnx(program):
-    pytest.importorskip("onnxruntime")
-    from training.runtimes.onnx_runtime import converted
-
-    with quietly():
-        return converted(program)
-
-
 def worst_error(run, model) -> float:
     """The largest relative error at three timesteps, each with another size and length of caption."""
     ours, theirs = eager(model), Denoiser(run, model.config, eager(model).sizes, None)
@@ -60,11 +51,12 @@ def test_openvino_draws_any_size_and_caption_as_torch_does(recipe, bound, in_ope
 
 
 @pytest.mark.parametrize(("recipe", "bound"), [("fp32", 2e-5), ("int8-dynamic", 1.2e-2), ("int4-g128", 0.1)])
-def test_onnx_draws_any_size_and_caption_as_torch_does(recipe, bound, in_onnx, model, tmp_path):
-    from training.runtimes.onnx_runtime import load, save
+def test_onnx_draws_any_size_and_caption_as_torch_does(recipe, bound, program, model, tmp_path):
+    pytest.importorskip("onnxruntime")
+    from training.runtimes.onnx_runtime import converted, load, save
 
     with quietly():
-        save(type(in_onnx).FromString(in_onnx.SerializeToString()), tmp_path, recipe)
+        save(converted(program), tmp_path, recipe)
     assert (1e-3 if recipe != "fp32" else 0) < worst_error(load(tmp_path, recipe, 1), model) < bound
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
     whole = 4 * sum(parameter.numel() for parameter in model.parameters())
