@@ -55,11 +55,7 @@ def note(path: Path, counts: Counts) -> None:
 
 
 def read_counts(table: str, paths: Sequence[Path]) -> list[Counts]:
-    """The counts of some parts of a table.
-
-    Raises:
-        ValueError: a part that nothing has counted is damaged.
-    """
+    """The counts of some parts of a table. Raises ValueError: a part that nothing has counted is damaged."""
     if sum(path not in _known for path in paths) > FEW:
         folder = paths[0].parent
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):  # a damaged one says nothing

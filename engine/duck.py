@@ -71,11 +71,8 @@ def rows(
 
 
 def stream(connection: Connection, sql: str, batch_rows: int) -> Iterator[pa.RecordBatch]:
-    """The rows of a SELECT, a batch at a time.
-
-    Raises:
-        duckdb.Error: as any query does; what comes through Arrow as another error is given its class back.
-    """
+    """The rows of a SELECT, a batch at a time. Raises duckdb.Error: as any query does; what comes through Arrow as
+    another error is given its class back."""
     reader = connection.sql(sql).to_arrow_reader(batch_rows)
     while True:
         try:
