@@ -28,12 +28,12 @@ class LedgerCount(NamedTuple):
     num: int
 
 
-def ledger_counts(connection: Connection, ledger: str = "ledger") -> list[LedgerCount]:
-    """The inputs of every kind in the ledger: in the order of `OUTCOMES`, then the most frequent first. `ledger`: the
-    relation with the outcomes. Raises ValueError: a file is damaged."""
+def ledger_counts(connection: Connection) -> list[LedgerCount]:
+    """The inputs of every kind in the ledger: in the order of `OUTCOMES`, then the most frequent first. Raises
+    ValueError: a file is damaged."""
     sql = (
         f"SELECT * FROM (SELECT outcome::VARCHAR AS outcome, stage::VARCHAR AS stage, reason::VARCHAR AS reason, "
-        f"count(*) AS num FROM {ledger} GROUP BY ALL) "
+        f"count(*) AS num FROM ledger GROUP BY ALL) "
         f"ORDER BY array_position({list(OUTCOMES)}, outcome), num DESC, stage, reason"
     )
     with explaining_tables():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,10 +66,10 @@ def quantisation(data: bytes) -> str | None:
     return None if not tables else hashlib.sha256(json.dumps(sorted(tables.items())).encode()).hexdigest()[:8]
 
 
-def as_jpeg(data: bytes, quality: int = 75) -> bytes:
+def as_jpeg(data: bytes) -> bytes:
     """A picture as Pillow and torchvision save a JPEG unless they are asked otherwise; Sana's rows are of such."""
     file = io.BytesIO()
-    decode(data).image.save(file, format="JPEG", quality=quality)
+    decode(data).image.save(file, format="JPEG", quality=75)
     return file.getvalue()
 
 
@@ -89,15 +89,15 @@ def pictures_by_name(folder: Path) -> dict[str, Path]:
     return found
 
 
-def pictures_in(folder: Path, without: Collection[str] = ("evaluation",)) -> list[Path]:
-    """The pictures below a folder by their endings, in order. `without`: folders at its top that are left out. Raises
-    ValueError: there is no such folder, or it has none."""
+def pictures_in(folder: Path) -> list[Path]:
+    """The pictures below a folder by their endings, in order; not those of the folder `evaluation` at its top,
+    where features are kept. Raises ValueError: there is no such folder, or it has none."""
     endings = {f".{ending}" for ending in (*EXTENSIONS.values(), "jpeg", "tiff")}
     if not folder.is_dir():
         raise ValueError(f"{folder}: no such folder of pictures")
     files = (path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
     found = sorted(files, key=lambda path: path.parts)  # paths themselves compare slowly
-    found = [path for path in found if path.parts[len(folder.parts)] not in without]
+    found = [path for path in found if path.parts[len(folder.parts)] != "evaluation"]
     if not found:
         raise ValueError(f"{folder}: holds no pictures")
     return found

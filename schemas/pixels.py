@@ -77,7 +77,7 @@ def open_picture(
     `max_pixels`: refuse a larger picture by its header, before any memory is taken. Raises PixelError: not an image,
     cut short, too large, or without a way to sRGB."""
     try:
-        image = open_limited(data, max_pixels=max_pixels)
+        image = open_limited(data, max_pixels)
         seen = appearance_of(image, data)
         draft(image, longest_px, cover_px, seen.orientation)
         image.load()
@@ -88,10 +88,10 @@ def open_picture(
         raise PixelError(str(error) or type(error).__name__) from error
 
 
-def open_limited(data: bytes, formats: tuple[str, ...] | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_limited(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """`schemas.opening.open_file` of a picture that is not too large to be decoded. Raises PixelError: it is; and its
     own."""
-    image = open_file(data, formats)
+    image = open_file(data)
     if image.width * image.height > max_pixels:
         raise PixelError(f"{image.width}x{image.height} px is over the limit of {max_pixels} px")
     if (large := too_large(image, data, image.size, max_pixels)) is not None:

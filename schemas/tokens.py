@@ -20,10 +20,10 @@ def tokenize(text: str) -> list[str]:
     return _WORD.findall(text.lower())
 
 
-def token_ids(text: str, vocabulary: int = VOCABULARY) -> list[int]:
-    """One id per token in [2, vocabulary), then 1 for the end of the text; cut to `MAX_TOKENS` with the end kept. Ids
+def token_ids(text: str) -> list[int]:
+    """One id per token in [2, `VOCABULARY`), then 1 for the end of the text; cut to `MAX_TOKENS` with the end kept. Ids
     come from a hash, so two words may share one; with 8192 ids that is rare enough for captions of a demo."""
-    ids = [_word_id(token, vocabulary) for token in tokenize(text)[: MAX_TOKENS - 1]]
+    ids = [_word_id(token) for token in tokenize(text)[: MAX_TOKENS - 1]]
     return [*ids, 1]
 
 
@@ -40,6 +40,6 @@ def num_tokens_sql(caption: str) -> str:
 
 
 @lru_cache(maxsize=65536)
-def _word_id(word: str, vocabulary: int) -> int:
+def _word_id(word: str) -> int:
     digest = hashlib.sha256(word.encode()).digest()
-    return 2 + int.from_bytes(digest[:8], "big") % (vocabulary - 2)
+    return 2 + int.from_bytes(digest[:8], "big") % (VOCABULARY - 2)

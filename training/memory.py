@@ -106,13 +106,11 @@ def predict(
     bf16: bool = True,
     average: bool = True,
     accumulating: bool = False,
-    stacked_update: bool = True,
     resident: int = 0,
 ) -> Peak:
     """Peak memory of one process's training step; what is kept grows with `batch`, its pictures per forward pass.
     `grid`: (rows, columns) of image tokens. `text_tokens`: tokens of the longest caption. `average`: whether a running
-    average of the weights is kept. `stacked_update`: whether CAME updates all tensors of a shape at once, as it does on
-    a GPU. `resident`: bytes of anything else on the device."""
+    average of the weights is kept. `resident`: bytes of anything else on the device."""
     element = BF16 if bf16 else FP32
     with torch.device("meta"):
         parameters = list(PixArt(config).parameters())
@@ -126,7 +124,7 @@ def predict(
         casts=BF16 * cast if bf16 else 0,
         activations=int(batch * activations(config, grid, text_tokens, keep, element)),
         working=int(batch * working(config, grid, keep, element)),
-        update=3 * FP32 * largest_update(parameters, stacked_update),
+        update=3 * FP32 * largest_update(parameters),
         accumulating=accumulating,
         resident=resident,
     )
@@ -141,11 +139,11 @@ def came_state(parameters: Iterable[Tensor]) -> int:
     return total
 
 
-def largest_update(parameters: Iterable[Tensor], stacked: bool) -> int:
-    """Numbers in the largest tensor that CAME computes with."""
+def largest_update(parameters: Iterable[Tensor]) -> int:
+    """Numbers in the largest tensor that CAME computes with: on a GPU it updates all tensors of a shape at once."""
     sizes: Counter[torch.Size] = Counter()
     for p in parameters:
-        sizes[p.shape] = sizes[p.shape] + p.numel() if stacked else p.numel()
+        sizes[p.shape] += p.numel()
     return max(sizes.values())
 
 

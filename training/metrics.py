@@ -94,10 +94,10 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def smoothed_ends(lines: list[dict[str, Any]], share: float = 0.1) -> tuple[float, float]:
+def smoothed_ends(lines: list[dict[str, Any]]) -> tuple[float, float]:
     """Mean loss over the first and over the last tenth of the lines; nan where there are none."""
     losses = [line["loss"] for line in lines]
-    count = max(1, round(len(losses) * share))
+    count = max(1, round(len(losses) / 10))
     if not losses:
         return float("nan"), float("nan")
     return sum(losses[:count]) / len(losses[:count]), sum(losses[-count:]) / len(losses[-count:])

@@ -55,15 +55,15 @@ def curves(evaluation: Evaluation) -> Content:
     return {"charts": charts, "apart": apart}
 
 
-def keys(evaluation: Evaluation, model: str, category: str | None, order: str, every: bool = False) -> list[Key]:
-    """The pictures of a category in an order. `every`: of all categories."""
+def keys(evaluation: Evaluation, model: str, category: str | None, order: str) -> list[Key]:
+    """The pictures of a category in an order."""
     if order in ("best", "worst"):
         found: Iterable[Key] = evaluation.ranked(model)
         found = reversed([*found]) if order == "worst" else found
     else:
         found = evaluation.missing(model) if order == "missing" else evaluation.draw
     prompts = evaluation.prompts
-    return [key for key in found if key.row_id in prompts and (every or prompts[key.row_id]["category"] == category)]
+    return [key for key in found if key.row_id in prompts and prompts[key.row_id]["category"] == category]
 
 
 def samples(evaluation: Evaluation, models: Sequence[str], categories: Sequence[str | None], each: int) -> Content:

@@ -135,17 +135,11 @@ def choose(
     return outcome
 
 
-def statement(
-    rules: Select,
-    max_distance: int | None,
-    semantic_threshold: float | None = None,
-    pictures: str = PICTURES,
-    captions: str = "raw_captions",
-) -> str:
+def statement(rules: Select, max_distance: int | None, pictures: str, captions: str) -> str:
     """The same outcome as one SELECT over the views of a dataset, for those who only look. `pictures`: SELECT of
     `PICTURES` from where it was put before; columns that no rule and no subset names may be missing. `captions`:
     relation of (row_id, caption) of at least the copies of one file, which decide which of them is kept."""
-    *first, (_, outcome) = _steps(rules, max_distance, semantic_threshold, pictures, captions)
+    *first, (_, outcome) = _steps(rules, max_distance, None, pictures, captions)
     return f"WITH {', '.join(f'{name} AS ({sql})' for name, sql in first)} {outcome}"
 
 

@@ -52,9 +52,9 @@ def linear_schedule() -> Schedule:
 
 
 @cache
-def schedule_on(device: torch.device, dtype: torch.dtype = torch.float32) -> Schedule:
+def schedule_on(device: torch.device) -> Schedule:
     """The schedule's tables where they are used, made once."""
-    return linear_schedule().to(device, dtype)
+    return linear_schedule().to(device, torch.float32)
 
 
 def at(table: Tensor, timestep: Tensor) -> Tensor:

@@ -32,10 +32,10 @@ def position_table(rows: int, columns: int, channels: int, base: float, pe_inter
     return torch.cat([column, row], dim=2).reshape(rows * columns, channels)
 
 
-def timestep_sinusoid(timestep: Tensor, channels: int = SINUSOID_CHANNELS) -> Tensor:
-    """(B,) timesteps in 0..999, fractions allowed -> (B, channels) float32, cosines first. Float32 on purpose: rounding
-    the argument differently moves the published model's output by 2e-5."""
-    half = channels // 2
+def timestep_sinusoid(timestep: Tensor) -> Tensor:
+    """(B,) timesteps in 0..999, fractions allowed -> (B, `SINUSOID_CHANNELS`) float32, cosines first. Float32 on
+    purpose: rounding the argument differently moves the published model's output by 2e-5."""
+    half = SINUSOID_CHANNELS // 2
     index = torch.arange(half, dtype=torch.float32, device=timestep.device)
     angle = timestep.float()[:, None] * torch.exp(-math.log(10000.0) * index / half)
     return torch.cat([angle.cos(), angle.sin()], dim=1)

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from captioning.captioners.share_captioner.checkpoint import ShareCaptioner
 from captioning.captioners.share_captioner.dimensions import Cls, ResamplerChoices
-from captioning.captioners.share_captioner.loading import Rotary
 from captioning.captioners.share_captioner.model import preprocess
 from captioning.captioners.share_captioner.resampler import Resampler
 from models.device import choose_device
@@ -27,6 +26,8 @@ log = logging.getLogger(__name__)
 
 Pair = tuple[Path, str]
 """A picture and the caption that was published for it."""
+BATCH = 4
+"""Pictures that the vision tower sees at once."""
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
@@ -41,15 +42,7 @@ class ResamplerReading:
     """Share of the pairs whose caption is likelier under the best row than under this one."""
 
 
-def validate(
-    folder: str | Path,
-    pairs: Sequence[Pair],
-    *,
-    rotary: Rotary = "reference",
-    dtype: str | None = None,
-    device: str = "cpu",
-    batch_size: int = 4,
-) -> list[ResamplerReading]:
+def validate(folder: str | Path, pairs: Sequence[Pair], device: str = "cpu") -> list[ResamplerReading]:
     """The mean teacher-forced log likelihood of published captions under every reading, best first. The weights are
     loaded once and the vision tower runs once per picture; a reading costs one pass of the language model over prompt
     and caption. `pairs`: pictures with captions that this very model has written; some dozens decide the number of
@@ -57,15 +50,15 @@ def validate(
     folder holds no Share-Captioner."""
     if not pairs:
         raise ValueError("no pairs of picture and caption to validate with")
-    captioner = ShareCaptioner.load(folder, rotary, dtype=dtype, device=device)
+    captioner = ShareCaptioner.load(folder, device=device)
     connector = captioner.model.connector
     if not isinstance(connector, Resampler):
         raise ValueError(f"{folder}: the v1 base has a Q-Former; nothing about it is open")
     readings = _readings(connector)
     sums = torch.zeros(len(readings), len(pairs), dtype=torch.float64)
     num_tokens = 0
-    for begin in range(0, len(pairs), batch_size):
-        batch = pairs[begin : begin + batch_size]
+    for begin in range(0, len(pairs), BATCH):
+        batch = pairs[begin : begin + BATCH]
         vision = _vision_tokens(captioner, [path for path, _ in batch])
         for place, (_, caption) in enumerate(batch):
             ids = [*captioner.tokenizer.encode(caption), captioner.tokenizer.end_of_answer]
@@ -92,7 +85,7 @@ def validate_weights(
     errors as of `find_model`, `read_pairs` and `validate`."""
     folder = find_weights(given, SHARE_CAPTIONER, "FOLDER")
     pairs = read_pairs(captions, images, limit)
-    print_rows(validate(folder, pairs, device=str(choose_device(device, "--device"))), console)
+    print_rows(validate(folder, pairs, str(choose_device(device, "--device"))), console)
 
 
 def read_pairs(captions: str | Path, images: str | Path | None = None, limit: int | None = None) -> list[Pair]:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from curation.selection import select
 from curation.selection.select import RULES, choose, reduce_job, statement
 from curation.selection.subsets import SUBSET_COLUMNS, check_subsets
 from schemas.recipe import DataRecipe, Select
@@ -375,7 +376,7 @@ def test_the_single_statement_gives_the_rows_of_the_job() -> None:
     rules = Select(min_short_side_px=91, subsets={"wide": "aspect < 1.1"})
     expected = chosen(images, **rules.model_dump())
     with chosen_from(images) as connection:
-        assert run_query(connection, statement(rules, 3)) == list(expected.values())
+        assert run_query(connection, statement(rules, 3, select.PICTURES, "raw_captions")) == list(expected.values())
 
 
 OTHER = {"other_dataset": "/eval", "other_image_id": "theirs", "other_method": "phash", "other_distance": 2}
