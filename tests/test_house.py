@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,14 @@ MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
 
 FILES = [ROOT / "sigma.py", *(path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py")))]
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
 
 
 def test_packages_are_the_folders_that_are_installed_but_the_recipes():
@@ -42,6 +51,17 @@ def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             yield node
+
+
+def test_every_package_that_is_imported_is_one_that_an_installation_names():
+    """Otherwise it is there only as long as another package happens to need it."""
+    extras = PROJECT["project"]["optional-dependencies"].values()
+    lines = [*PROJECT["project"]["dependencies"], *(line for extra in extras for line in extra)]
+    named = {re.split(r"[^\w-]", line)[0].replace("-", "_") for line in lines}
+    imported = {name.split(".")[0] for path in FILES for name in imports(path)}
+    imported -= {*PACKAGES, "recipes", *sys.stdlib_module_names}
+    other_names = {"PIL": "pillow", "yaml": "pyyaml", "cv2": "opencv_python_headless", "faiss": "faiss_cpu"}
+    assert {other_names.get(name, name) for name in imported} - named == set()
 
 
 def test_no_file_is_longer_than_350_lines_but_the_two_contracts():

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -21,6 +23,21 @@ from training.runtimes.manifest import NULL_CAPTION_FILE, Manifest, Sizes, refus
 
 Run = Callable[[list[Tensor]], Tensor]
 """The inputs of a `Graph`, contiguous and in fp32 -> noise (1, C, h, w)."""
+
+
+def stoppable(compute: Callable[[], Any], stop: Callable[[], None]) -> Any:
+    """Compute on another thread, so that a signal is heard while native code runs, where a pass may take minutes.
+
+    Args:
+        stop: ends the computation early; it is called where this thread was interrupted.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        computing = pool.submit(compute)
+        try:
+            return computing.result()
+        except BaseException:
+            stop()
+            raise
 
 
 class Denoiser:

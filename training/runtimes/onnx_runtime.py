@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from training.model import PixArt
+from training.runtimes.denoiser import stoppable
 from training.runtimes.graph import INPUTS, traced
 from training.runtimes.manifest import Recipe
 
@@ -95,7 +96,9 @@ def load(folder: Path, recipe: Recipe, threads: int | None) -> Callable[[list[Te
         raise ValueError(f"{folder / GRAPH}: onnxruntime {onnxruntime.__version__} cannot load it ({why})") from None
 
     def run(inputs: list[Tensor]) -> Tensor:
-        found = session.run(None, dict(zip(INPUTS, (each.numpy() for each in inputs), strict=True)))
+        named = dict(zip(INPUTS, (each.numpy() for each in inputs), strict=True))
+        running = onnxruntime.RunOptions()
+        found = stoppable(lambda: session.run(None, named, running), lambda: setattr(running, "terminate", True))
         return torch.from_numpy(found[0])
 
     return run

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from training.model import PixArt
+from training.runtimes.denoiser import stoppable
 from training.runtimes.graph import traced
 from training.runtimes.manifest import Recipe
 
@@ -105,7 +106,13 @@ def load(folder: Path, recipe: Recipe, threads: int | None) -> Callable[[list[Te
         rows, columns = inputs[0].shape[2:]
         cells = (rows, columns) if is_large(rows, columns) else None
         with held_once(weights):
-            return torch.from_numpy(compiled(cells, inputs)([each.numpy() for each in inputs])[0])
+            request = compiled(cells, inputs)
+            return torch.from_numpy(stoppable(lambda: infer(request, inputs), request.cancel))
+
+    def infer(request: Any, inputs: list[Tensor]) -> Any:
+        request.start_async([each.numpy() for each in inputs])  # infer() hears of no cancel
+        request.wait()
+        return request.results[0].copy()
 
     return run
 
@@ -158,7 +165,7 @@ def _compiled(
             latents, _, _, rows, columns = (list(each.shape) for each in of_size)
             shapes = {0: latents, 3: rows, 4: columns}  # a caption of any length
             model.reshape({number: openvino.PartialShape(shape) for number, shape in shapes.items()})
-        return core.compile_model(model, "CPU", knobs)
+        return core.compile_model(model, "CPU", knobs).create_infer_request()
     except RuntimeError as error:
         why = str(error).strip().splitlines()[-1]
         raise ValueError(f"{folder / GRAPH}: openvino {openvino.__version__} cannot load it ({why})") from None

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import signal
+import time
+from importlib import import_module
+from threading import Timer, main_thread
 
 import pytest
 import torch
@@ -61,6 +65,29 @@ def test_onnx_draws_any_size_and_caption_as_torch_does(recipe, bound, program, m
     size = sum(path.stat().st_size for path in tmp_path.iterdir())
     whole = 4 * sum(parameter.numel() for parameter in model.parameters())
     assert size < whole * {"fp32": 1.1, "int8-dynamic": 0.4, "int4-g128": 0.27}[recipe]
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnx"])
+def test_a_pass_is_left_when_it_is_interrupted(runtime, in_openvino, in_onnx, model, tmp_path):
+    """A large picture takes minutes a pass, and nobody waits for them after Ctrl-C."""
+    written = import_module(f"training.runtimes.{runtime}_runtime")
+    with quietly():
+        written.save(in_openvino.clone() if runtime == "openvino" else in_onnx, tmp_path, "fp32")
+    denoise = Denoiser(written.load(tmp_path, "fp32", 1), model.config, eager(model).sizes, None)
+    given = torch.randn(1, 4, 120, 120), torch.tensor([500.0]), torch.randn(1, 300, 128)
+    denoise(*given)  # what is made at the first pass is there
+    begun = time.perf_counter()
+    denoise(*given)
+    whole = time.perf_counter() - begun
+    left = []
+    for _ in range(3):  # another process may take the cores at any one of them
+        Timer(whole / 10, signal.pthread_kill, (main_thread().ident, signal.SIGINT)).start()
+        begun = time.perf_counter()
+        with pytest.raises(KeyboardInterrupt):
+            denoise(*given)
+        left.append((time.perf_counter() - begun) / whole)
+    assert min(left) < 0.8
+    assert denoise(*given).isfinite().all()  # the next picture is drawn
 
 
 def test_the_sinusoid_is_outside_of_the_graph_because_bf16_moves_timestep_999(model):
