@@ -8,7 +8,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,8 +35,21 @@ from schemas.features import (
     read_record,
     write_record,
 )
-from schemas.files import TEMPORARY, remove_folder
-from schemas.locations import is_remote
+from schemas.files import (
+    TEMPORARY,
+    at_hand,
+    delete_file,
+    find_files,
+    is_file,
+    is_folder,
+    kept,
+    parquet_source,
+    place_of,
+    read_file,
+    remove_folder,
+    size_of,
+    sizes_of,
+)
 from schemas.seal import check_file, check_footer, sealed_write
 from schemas.shard import END_OF_ARCHIVE, member_header, padding
 from schemas.shard_index import INDEX_FILE, read_index
@@ -57,6 +70,8 @@ class EncodeJob:
     recipe: TrainingRecipe
     wanted: FeatureSet
     shards: tuple[str, ...]
+    index: str
+    """Its digest."""
 
     @property
     def job(self) -> str:
@@ -85,9 +100,10 @@ class EncodeJob:
     ) -> Committed:
         """Encode and commit a shard; see `engine.runner.PartJob`."""
         shard, images = self.shards[task.number], dataset.root / "shards"
-        check_footer(images / INDEX_FILE)
+        index = _index_at_hand(images / INDEX_FILE, self.index)
+        check_footer(index)
         wanted = [("shard", "=", shard)]
-        rows = pq.read_table(images / INDEX_FILE, filters=wanted, partitioning=None, page_checksum_verification=True)
+        rows = pq.read_table(index, filters=wanted, partitioning=None, page_checksum_verification=True)
         if self.is_stored(shard, rows) and self.has_null():
             progress(rows.num_rows)
             return Committed()
@@ -95,8 +111,9 @@ class EncodeJob:
         if not self.has_null() and (null := encoder.null()) is not None:
             write_bytes(self.wanted.folder / NULL_FILE, encode_npy(as_stored(null, "fp32")))
         tar = self.wanted.folder / shard
-        tar.unlink(missing_ok=True)  # an outdated tar must not be next to the new table
+        delete_file(tar)  # an outdated tar must not be next to the new table
         reader = ShardReader(images, rows, cut_of(self.recipe))
+        images_tar = at_hand(reader.folder / shard)
         try:
             with atomic_write(tar) as opened:
                 file = Digested(opened, tar)
@@ -105,19 +122,22 @@ class EncodeJob:
                 self._commit_places(file, tar, places, rows)
         finally:
             reader.close()
+            if kept(images_tar) is not None:  # a copy
+                images_tar.unlink()
         return Committed((shard,))
 
     def has_null(self) -> bool:
         """Whether the null caption is there, or the set needs none."""
-        return self.wanted.stage is not None or (self.wanted.folder / NULL_FILE).is_file()
+        return self.wanted.stage is not None or is_file(self.wanted.folder / NULL_FILE)
 
     def is_stored(self, shard: str, rows: pa.Table) -> bool:
         """Whether a shard was encoded whole from these very index rows."""
         tar = self.wanted.folder / shard
         try:
             check_file(tar.with_suffix(".parquet"))
-            found = pq.read_schema(tar.with_suffix(".parquet")).metadata or {}
-            num_bytes = tar.stat().st_size
+            with parquet_source(tar.with_suffix(".parquet")) as source:
+                found = pq.read_schema(source).metadata or {}
+            num_bytes = size_of(tar)
         except (OSError, pa.ArrowException):
             return False
         return all(found.get(key) == value for key, value in self._metadata(rows, num_bytes).items())
@@ -206,13 +226,8 @@ def encode_features(
     shards of a set go to the runner that the recipe names; the dataset is locked meanwhile. `only_kind`: `text` or
     `latents`; None is both. `redo`: encode again what exists. Raises ValueError: a set was made by another encoder (and
     no `redo`), or an encoder is not on this machine."""
-    if is_remote(recipe.dataset):
-        raise ValueError(
-            f"dataset: {recipe.dataset}: features are encoded from a folder; copy the dataset here, encode it, and "
-            "copy its features/ to the store, where training finds them"
-        )
-    digest = index_digest(recipe)  # refuses a folder that is no dataset, before a lock is made in it
     recipe = with_absolute_paths(recipe)
+    digest = index_digest(recipe)  # refuses a folder that is no dataset, before a lock is made in it
     stages = recipe.stages if only_stage is None else (recipe.stage_named(only_stage),)
     texts = [text_set(recipe)] if only_kind != "latents" else []
     latents = [latents_set(recipe, stage) for stage in stages] if only_kind != "text" else []
@@ -230,8 +245,8 @@ def encode_features(
     with dataset.lock(), LazyRunner(knobs.runner, knobs.workers, knobs.retries) as runners:
         for wanted in sets.values():
             observer.begin(wanted.name, index.num_rows)
-            job = EncodeJob(recipe, wanted, shards)
-            yield encode_set(job, dataset, runners.get, partial(observer.advance, wanted.name), digest, redo)
+            job = EncodeJob(recipe, wanted, shards, digest)
+            yield encode_set(job, dataset, runners.get, partial(observer.advance, wanted.name), redo)
 
 
 def with_absolute_paths(recipe: TrainingRecipe) -> TrainingRecipe:
@@ -241,17 +256,25 @@ def with_absolute_paths(recipe: TrainingRecipe) -> TrainingRecipe:
         for section, knobs in (("latents", recipe.latents), ("text", recipe.text))
         if knobs.weights is not None and Path(knobs.weights).is_dir()
     }
-    features = recipe.features.model_copy(update={"folder": recipe.features_folder.absolute()})
-    return recipe.model_copy(update={"dataset": str(recipe.dataset_folder.absolute()), "features": features, **weights})
+    dataset = place_of(recipe.dataset)
+    folder = (recipe.features.folder or dataset / "features").absolute()
+    features = recipe.features.model_copy(update={"folder": folder})
+    return recipe.model_copy(update={"dataset": str(dataset), "features": features, **weights})
+
+
+@lru_cache(1)
+def _index_at_hand(path: Path, _digest: str) -> Path:
+    """The index on the disk of this machine; of one in a store a process makes one copy."""
+    return at_hand(path)
 
 
 def encode_set(
-    job: EncodeJob, dataset: Dataset, runner: Callable[[], Runner], progress: Progress, index: str, redo: bool
+    job: EncodeJob, dataset: Dataset, runner: Callable[[], Runner], progress: Progress, redo: bool
 ) -> SetDone:
     """Bring one set up to date. Its record names the index only once every shard is there."""
     started = time.perf_counter()
     wanted, folder = job.wanted, job.wanted.folder
-    if folder.is_dir() and (redo or not _has_shards(folder)):
+    if is_folder(folder) and (redo or not _has_shards(folder)):
         remove_folder(folder)
     for path in folder.parent.glob(f"{TEMPORARY}*{folder.name}"):
         shutil.rmtree(path)
@@ -259,40 +282,35 @@ def encode_set(
         path.unlink(missing_ok=True)
     record = read_record(folder)
     num_computed = 0
-    files = [(folder / shard).with_suffix(suffix) for shard in job.shards for suffix in (".tar", ".parquet")]
-    is_there = job.has_null() and all(path.is_file() for path in files)
-    if record is None or record.index != index or not is_there:
+    files = {str(Path(shard).with_suffix(suffix)) for shard in job.shards for suffix in (".tar", ".parquet")}
+    is_there = job.has_null() and len(sizes_of(folder, files)) == len(files)
+    if record is None or record.index != job.index or not is_there:
         write_record(folder, SetRecord(wanted.made_by))
         parts = runner().run(dataset, job, [Task(number) for number in range(len(job.shards))], progress)
         num_computed = sum(part.computed for part in parts)
-        _drop_surplus(folder, job.shards)
-        record = _measured(job, index)
+        for path in [*find_files(folder, "**/*.tar"), *find_files(folder, "**/*.parquet")]:
+            if str(path.relative_to(folder)) not in files:  # of a shard that is no longer there
+                delete_file(path)
+        record = _measured(job)
         write_record(folder, record)
     return SetDone(wanted.name, folder, len(job.shards), num_computed, record, time.perf_counter() - started)
 
 
 def _has_shards(folder: Path) -> bool:
     """Whether anything was encoded: a set that failed before its first shard may be begun with another encoder."""
-    return any(folder.rglob("[!.]*.tar"))
+    return bool(find_files(folder, "**/[!.]*.tar"))
 
 
-def _drop_surplus(folder: Path, shards: Sequence[str]) -> None:
-    """Delete the features of shards that are no longer there."""
-    kept = {(folder / shard).with_suffix(suffix) for shard in shards for suffix in (".tar", ".parquet")}
-    for path in [*folder.rglob("*.tar"), *folder.rglob("*.parquet")]:
-        if path not in kept:
-            path.unlink()
-
-
-def _measured(job: EncodeJob, index: str) -> SetRecord:
+def _measured(job: EncodeJob) -> SetRecord:
     num_samples = num_damaged = num_bytes = 0
     for shard in job.shards:
         tar = job.wanted.folder / shard
         check_file(tar.with_suffix(".parquet"))
-        damage = pq.read_table(tar.with_suffix(".parquet"), columns=["damage"], partitioning=None)["damage"]
+        with parquet_source(tar.with_suffix(".parquet")) as source:
+            damage = pq.ParquetFile(source).read(["damage"])["damage"]
         num_samples += len(damage)
         num_damaged += len(damage) - damage.null_count
-        num_bytes += tar.stat().st_size
+        num_bytes += size_of(tar)
     null = job.wanted.folder / NULL_FILE
-    null_crc32 = zlib.crc32(null.read_bytes()) if null.is_file() else None
-    return SetRecord(job.wanted.made_by, index, num_samples, num_damaged, num_bytes, null_crc32)
+    null_crc32 = zlib.crc32(read_file(null)) if is_file(null) else None
+    return SetRecord(job.wanted.made_by, job.index, num_samples, num_damaged, num_bytes, null_crc32)

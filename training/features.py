@@ -15,6 +15,7 @@ from torch import Tensor
 
 from schemas.buckets import TABLES
 from schemas.features import LATENTS, MIXED, NULL_FILE, TOSSED, VERSION, difference, read_record
+from schemas.files import at_hand
 from schemas.seal import read_json, write_json
 from schemas.shard_index import INDEX_FILE, no_index
 from schemas.training import Stage, TrainingRecipe
@@ -93,7 +94,7 @@ def index_digest(recipe: TrainingRecipe) -> str:
     none."""
     path = recipe.dataset_folder / "shards" / INDEX_FILE
     try:
-        with path.open("rb") as file:
+        with at_hand(path).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except FileNotFoundError:
         raise no_index(path) from None

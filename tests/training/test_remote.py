@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from engine.place import store
+from schemas.files import delete_file, find_files, place_of, read_file
 from schemas.shard_index import ShardIndex
 from schemas.training import TrainingRecipe
 from tests.training.conftest import upload
@@ -89,8 +90,8 @@ def test_machines_that_do_not_divide_the_lanes_are_said(remote, monkeypatch, cap
 
 
 @pytest.mark.slow
-def test_features_are_read_from_the_store_and_pictures_are_not(
-    recipe_values, make_dataset, dataset, bucket, tmp_path, remote
+def test_features_are_encoded_in_the_store_and_read_from_it_and_pictures_are_not(
+    recipe_values, dataset, bucket, tmp_path, remote, monkeypatch
 ):
     import shutil
 
@@ -99,15 +100,24 @@ def test_features_are_read_from_the_store_and_pictures_are_not(
     local = TrainingRecipe.from_mapping(recipe_values | {"dataset": str(tmp_path / "ds"), "features": features})
     list(encode_features(local, NoProgress()))
     train(local)
-    recipe = TrainingRecipe.from_mapping(
-        remote | {"features": features, "dataset": upload(bucket, tmp_path / "ds", "encoded")}
-    )
+    monkeypatch.setenv("SIGMA_SCRATCH", str(tmp_path / "scratch"))
+    recipe = TrainingRecipe.from_mapping(remote | {"features": features})
+    assert all(done.num_computed == done.num_shards for done in encode_features(recipe, NoProgress()))
+    assert not any(done.num_computed for done in encode_features(recipe, NoProgress()))
+    assert not list((tmp_path / "scratch").rglob("*.tar")), "a copy is only kept while it is encoded"
+    here, there = tmp_path / "ds" / "features", place_of(str(remote["dataset"])) / "features"
+    files = [path.relative_to(here) for path in find_files(here)]
+    assert [path.relative_to(there) for path in find_files(there)] == files
+    assert all(read_file(there / path) == (here / path).read_bytes() for path in files)
     train(recipe)
     assert numbers(recipe) == numbers(local)
     kept = {path.relative_to(recipe.dataset_folder).parts[0] for path in recipe.dataset_folder.rglob("*.tar")}
     assert kept == {"features"}
-    with pytest.raises(ValueError, match="dataset: s3://photos/encoded: features are encoded from a folder; copy"):
-        list(encode_features(recipe, NoProgress()))
+    outdated = there / next(path for path in files if path.suffix == ".tar")
+    delete_file(outdated)
+    assert sum(done.num_computed for done in encode_features(recipe, NoProgress())) == 1
+    assert read_file(outdated) == (here / outdated.relative_to(there)).read_bytes()
+    assert sum(done.num_computed for done in encode_features(recipe, NoProgress(), redo=True)) > 1
 
 
 @pytest.mark.slow
