@@ -182,8 +182,10 @@ def connection_with(**given: pa.Table) -> duckdb.DuckDBPyConnection:
     connection.execute("SET preserve_insertion_order = true")  # a job may have changed it
     for name in {*given, *_GROWING}:
         schema = _for_duckdb(tables.SCHEMAS[name])
-        connection.register(f"_{name}", given.get(name, schema.empty_table()).cast(schema))
-        connection.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM _{name}")
+        rows = given.get(name, schema.empty_table()).cast(schema)
+        connection.register(f"_{name}" if name in _GROWING else name, rows)
+        if name in _GROWING:
+            connection.execute(f"CREATE TEMP TABLE {name} AS SELECT * FROM _{name}")
     create_raw_offers(connection)
     return connection
 

@@ -6,6 +6,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterator
+from functools import cache, lru_cache
 from typing import Any
 
 import duckdb
@@ -46,19 +47,24 @@ _EXPRESSIONS = frozenset(_NODES.split())
 def check_subsets(rules: Select) -> dict[str, str]:
     """The subsets of a recipe, each parsed and tried on a table without rows. Raises ValueError: a name that is no
     plain word, or a condition that is not one SQL expression over `SUBSET_COLUMNS` and `FUNCTIONS`."""
-    if not rules.subsets:
-        return {}
+    _check_all(tuple(rules.subsets.items()))
+    return dict(rules.subsets)
+
+
+@lru_cache(32)
+def _check_all(subsets: tuple[tuple[str, str], ...]) -> None:
+    if not subsets:
+        return
     with duckdb.connect(config={"enable_external_access": "false"}) as connection:
         columns = ", ".join(f"{name} {kind}" for name, kind in SUBSET_COLUMNS.items())
         connection.execute(f"CREATE TABLE pictures ({columns})")
-        for name, condition in rules.subsets.items():
+        for name, condition in subsets:
             if not name.replace("_", "").replace("-", "").isalnum():
                 raise ValueError(f"select.subsets.{name}: a name is letters, digits, - and _")
             try:
                 _check(connection, condition)
             except ValueError as error:
                 raise ValueError(f"select.subsets.{name}: {error}") from None
-    return dict(rules.subsets)
 
 
 def _check(connection: Connection, condition: str) -> None:
@@ -66,7 +72,7 @@ def _check(connection: Connection, condition: str) -> None:
         raise ValueError("a condition is missing")
     nodes = _parsed(connection, condition)
     called = {node["function_name"] for node in nodes if node["class"] == "FUNCTION"}
-    if chance := sorted(called & _unsteady(connection)):
+    if chance := sorted(called & _unsteady()):
         raise ValueError(f"{chance[0]} depends on more than the picture")
     sql = f"SELECT CASE WHEN ({condition}) THEN 1 END FROM pictures WHERE ({condition})"  # WHERE: no aggregates
     try:
@@ -138,7 +144,9 @@ def _nearest(why: str) -> str:
     return f"did you mean {near[0]}? " if near else ""
 
 
-def _unsteady(connection: Connection) -> set[str]:
+@cache
+def _unsteady() -> set[str]:
     """Functions that depend on more than their arguments: chance, the clock, the session."""
-    found = connection.execute("SELECT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'")
-    return {name for (name,) in found.fetchall()} - SUBSET_COLUMNS.keys()
+    with duckdb.connect() as connection:
+        found = connection.execute("SELECT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'")
+        return {name for (name,) in found.fetchall()} - SUBSET_COLUMNS.keys()
