@@ -53,9 +53,26 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def few_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Those of one part, for a server that answers slowly."""
+    folder = tmp_path_factory.mktemp("few")
+    write_pictures(folder, SIZES[:3])
+    return folder
+
+
+@pytest.fixture(scope="module")
 def local(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What the same recipe writes on a disk."""
-    out = tmp_path_factory.mktemp("local") / "dataset"
+    return built_here(photos, tmp_path_factory.mktemp("local") / "dataset")
+
+
+@pytest.fixture(scope="module")
+def few_local(few_photos: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The same of few photos."""
+    return built_here(few_photos, tmp_path_factory.mktemp("few_local") / "dataset")
+
+
+def built_here(photos: Path, out: Path) -> dict[str, str]:
     build(recipe(photos, out))
     return content(out)
 
@@ -307,26 +324,26 @@ def test_a_second_build_is_refused_while_one_writes(built: Dataset, photos: Path
 
 @pytest.mark.slow
 def test_a_storm_of_refusals_ends_and_the_build_is_whole(
-    server: Server, photos: Path, local: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    server: Server, few_photos: Path, few_local: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server.refuse_every = 17
     try:
-        build(stored(photos, "s3://photos/storm"))
+        build(stored(few_photos, "s3://photos/storm"))
     finally:
         server.refuse_every = 0
-    assert in_store(Store.at("s3://photos/storm")) == local
+    assert in_store(Store.at("s3://photos/storm")) == few_local
 
 
 @pytest.mark.slow
 def test_a_part_for_which_the_store_does_not_answer_is_computed_again(
-    server: Server, photos: Path, local: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    server: Server, few_photos: Path, few_local: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("engine.place.store.RETRIES", 0)
     _client.cache_clear()
     publish, failed = Mirror.publish, list[str]()
 
     def once_down(self: Mirror, aside: Path, path: Path) -> None:
-        if "scores/part-00001" in str(path) and len(failed) < 2:
+        if "scores/part-00000" in str(path) and len(failed) < 2:
             failed.append(path.name)
             server.refused["down/tables/scores"] = 503
         try:
@@ -335,8 +352,8 @@ def test_a_part_for_which_the_store_does_not_answer_is_computed_again(
             server.refused.clear()
 
     monkeypatch.setattr(Mirror, "publish", once_down)
-    build(stored(photos, "s3://photos/down"))
-    assert len(failed) == 2 and in_store(Store.at("s3://photos/down")) == local
+    build(stored(few_photos, "s3://photos/down"))
+    assert len(failed) == 2 and in_store(Store.at("s3://photos/down")) == few_local
 
 
 @pytest.mark.slow
