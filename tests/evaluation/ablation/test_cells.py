@@ -99,7 +99,7 @@ def test_a_claim_is_tried_on_a_stage_that_fits_it(made: Callable[..., Any]) -> N
     assert {scratch.latents.codec, warm.latents.codec} == {"mixed_dct"}
     start = claim(base, recipe, "conv-avg-init")
     assert [cell.operator for cell in start.cells] == ["random", "conv"]
-    assert start.cells[0].stage == start.cells[1].stage == compressed(4, "deep", 2).stage
+    assert start.cells[0].stage == start.cells[1].stage == compressed(2, "deep", 2).stage
 
 
 @pytest.mark.parametrize(
