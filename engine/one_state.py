@@ -39,6 +39,5 @@ def _replaced(dataset: Dataset) -> Replaced:
 
 
 def parts_now(dataset: Dataset) -> Parts:
-    """The parts that are shown now."""
     held = dataset.held()
     return frozenset((table, name) for table in held.tables() for name in held.parts(table).values())

@@ -83,7 +83,6 @@ class Paid:
 
 
 def paid_folder(dataset: Dataset, table: str) -> Path:
-    """The folder of what was paid for in a table."""
     return dataset.root / "paid" / table
 
 

@@ -171,7 +171,6 @@ class LocalRunner(Runner):
         self._retries = retries
 
     def run_queues(self, dataset: Dataset, queues: Sequence[Queue]) -> None:
-        """See `Runner.run_queues`."""
         for queue in queues:
             worker, unanswered = once(queue.job.build), Counter[int]()
             while queue.waiting:

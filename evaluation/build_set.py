@@ -90,7 +90,6 @@ def set_digest(rows: Sequence[dict[str, Any]]) -> str:
 
 
 def _choices(dataset: Dataset, knobs: EvaluationSet, counter: TokenCounter) -> bytes:
-    """What a set is made from, as YAML."""
     later = {name for name in LATER if getattr(knobs, name) is None}
     values = {name: value for name, value in knobs.resolved().items() if name not in {"run", *later}}
     values = {"dataset": shown_place(dataset.root), "clip_tokens_by": counter.name} | values

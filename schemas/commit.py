@@ -69,7 +69,6 @@ class Digested:
             self._unsynced = 0
 
     def tell(self) -> int:
-        """How many bytes were written."""
         return self._file.tell()
 
 

@@ -64,7 +64,6 @@ def places_schema(arrays: tuple[str, ...]) -> pa.Schema:
 
 
 def member_name(key: str, array: str) -> str:
-    """The name of an array in a tar."""
     return f"{key}.{array}.npy"
 
 

@@ -43,8 +43,6 @@ class Layout(NamedTuple):
 
 
 class Field(NamedTuple):
-    """A field of a directory."""
-
     type: int
     num: int
     value: bytes

@@ -29,8 +29,6 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """The checkpoints of one model."""
-
     name: str
     points: list[Point]
 

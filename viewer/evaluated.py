@@ -37,8 +37,6 @@ _parts = Lru[tuple[Path, tuple[str, ...]], pa.Table](MOST_PART_BYTES, size_of=la
 
 
 class Key(NamedTuple):
-    """Names a picture of a model."""
-
     row_id: int
     number: int = 0
 

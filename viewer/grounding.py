@@ -32,8 +32,6 @@ class Sentence:
 
 @dataclass(frozen=True)
 class Marked:
-    """A caption in sentences."""
-
     sentences: list[Sentence]
     num_left_out: int
     """Sentences that are not shown, for want of room."""

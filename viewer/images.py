@@ -28,8 +28,6 @@ MOST_THUMBNAIL_BYTES = 64_000_000
 
 @dataclass(frozen=True)
 class Page:
-    """A page of a list of images."""
-
     cards: list[Row]
     num: int
     """Images of the filter, counted up to `MOST_COUNTED` + 1."""

@@ -19,8 +19,6 @@ MEASURED, REFERENCED, UNKNOWN = "measured", "scaled", "not forecast"
 
 @dataclass(frozen=True)
 class JobFacts:
-    """What one job took on the sample."""
-
     job: str
     table: str
     is_reduce: bool
@@ -101,8 +99,6 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Bucket:
-    """One aspect bucket of the shards."""
-
     bucket: str
     in_sample: int
     images: Estimate

@@ -33,8 +33,6 @@ PLUGINS = {"HEIF": "pillow-heif", "JXL": "pillow-jxl-plugin", "AVIF": "pillow>=1
 
 @dataclass(frozen=True)
 class Header:
-    """The facts in the header of an image."""
-
     format: str
     """Pillow's name: JPEG, MPO, PNG, WEBP, ..."""
     mode: str
@@ -167,7 +165,6 @@ _ANYWHERE = ("GIF", "AVIF", "HEIF", "WEBP", "JPEG")
 
 
 def header_of(image: Image.Image, data: bytes | LazyBytes) -> Header:
-    """The header of an opened image."""
     image_format = image.format or "unknown"
     seen = appearance_of(image, data)
     return Header(

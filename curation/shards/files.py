@@ -69,7 +69,6 @@ class ShardFiles:
             delete_file(dataset.shards / name)
 
     def are_waiting(self, dataset: Dataset) -> bool:
-        """See `PartFiles.are_waiting`."""
         return is_folder(dataset.shards / PREVIOUS_SHARDS)
 
     def delete_outdated(self, dataset: Dataset) -> None:
@@ -82,7 +81,6 @@ class ShardFiles:
             remove_folder(dataset.shards / PREVIOUS_SHARDS)
 
     def release(self, dataset: Dataset, held: Held, names: Collection[PartName]) -> None:
-        """See `PartFiles.release`."""
         if not names and held.is_whole("samples") and not self.are_waiting(dataset):
             return
         there = {str(path.relative_to(dataset.shards)) for path in find_files(dataset.shards)}

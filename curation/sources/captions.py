@@ -62,7 +62,6 @@ class CaptionTable:
         """Rows for an image that an earlier row had named; the first row counts."""
 
     def add(self, rows: Iterable[tuple[str, RawCaption]]) -> None:
-        """Keep captions by member name."""
         for member, raw in rows:
             added = self._rows.execute(
                 "INSERT OR IGNORE INTO captions VALUES (?, ?, ?, ?, ?, ?)",

@@ -59,7 +59,6 @@ class SortedFolder:
 
     @property
     def holds_dataset(self) -> bool:
-        """Whether the folder is a dataset."""
         return self.marks >= _DATASET
 
 

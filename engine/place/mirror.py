@@ -28,7 +28,6 @@ class Mirror:
         """Of files that are named by their content, as they were listed."""
 
     def open(self, path: Path, whole: bool = False) -> IO[bytes]:
-        """See `schemas.files.Kept`."""
         store, key = _object(path)
         if not _NAMED_BY_CONTENT.search(path.name):
             return io.BytesIO(store.get(key)) if whole else store.open(key)
@@ -40,19 +39,16 @@ class Mirror:
         return path.open("rb")
 
     def read(self, path: Path) -> bytes:
-        """See `schemas.files.read_file`."""
         store, key = _object(path)
         return store.get(key)
 
     def at_hand(self, path: Path) -> Path:
-        """See `schemas.files.at_hand`."""
         if not (_NAMED_BY_CONTENT.search(path.name) and path.is_file()):
             store, key = _object(path)
             store.fetch(key, path)
         return path
 
     def refresh(self, path: Path) -> bool:
-        """See `schemas.files.refresh_copy`."""
         if not path.is_file():
             return False
         before, (store, key) = path.read_bytes(), _object(path)
@@ -60,7 +56,6 @@ class Mirror:
         return path.read_bytes() != before
 
     def size(self, path: Path) -> int | None:
-        """See `schemas.files.Kept`, as the next ones."""
         store, key = _object(path)
         found = store.find(key)
         return None if found is None else found.size

@@ -29,8 +29,6 @@ def by_blind_id(pairs: Iterable[Pair]) -> dict[str, list[Pair]]:
 
 
 class Taken(NamedTuple):
-    """What came of a file of answers."""
-
     num_new: int
     num_known: int
     """The same as before."""

@@ -28,8 +28,6 @@ MOST_UNPARSED = 0.05
 
 @dataclass(frozen=True)
 class Results:
-    """The rows of the three tables."""
-
     verdicts: list[Row]
     preferences: list[Row]
     strengths: list[Row]

@@ -32,8 +32,6 @@ OTHER_NAMES = {
 
 @dataclass(frozen=True)
 class Detection:
-    """An object in a picture."""
-
     name: str
     """As GenEval calls it."""
     score: float

@@ -64,7 +64,6 @@ class Copies:
                 self.remember(known)
 
     def remember(self, known: dict[str, Any]) -> None:
-        """Write what is known by now."""
         write_json(self.folder / OBJECTS_FILE, known)
 
 

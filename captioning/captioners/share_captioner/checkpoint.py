@@ -108,7 +108,6 @@ class ShareCaptioner:
         return [EOS] if decoding.mode == "published" else sorted({EOS, self.tokenizer.end_of_answer})
 
     def answer(self, ids: Sequence[int]) -> Generated:
-        """The caption that some ids are."""
         ended = not {EOS, self.tokenizer.end_of_answer}.isdisjoint(ids)
         return Generated(self.tokenizer.answer(ids), ended, len(ids))
 

@@ -47,7 +47,6 @@ class ResamplerChoices:
         return choices
 
     def as_config(self) -> dict[str, Any]:
-        """These choices as keys of config.json."""
         return {name: getattr(self, key) for key, name in OPEN_POINTS.items()}
 
 

@@ -70,7 +70,6 @@ def language_folder(blueprint: Blueprint, rotary: Rotary, dtype: str, models: Pa
 
 
 def llama_config(blueprint: Blueprint, rotary: Rotary, dtype: str) -> dict[str, Any]:
-    """The config.json of the folder."""
     dimensions = blueprint.dimensions
     whole = language_config(dimensions).to_dict()
     rope: dict[str, Any] = {"rope_type": "default", "rope_theta": dimensions.rope_theta}
@@ -98,7 +97,6 @@ def _is_whole(folder: Path) -> bool:
 
 
 def _write(blueprint: Blueprint, dtype: str, folder: Path) -> None:
-    """Write the tensors and their index."""
     sizes = {
         ours: blueprint.shapes[ours].numel() * DTYPES[dtype].itemsize
         for ours in blueprint.shapes
