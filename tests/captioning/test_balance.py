@@ -59,13 +59,13 @@ def test_the_weights_are_those_computed_by_hand(part: Part) -> None:
 @settings(max_examples=40, deadline=None)
 def test_the_weight_agrees_with_plain_python(captions: list[list[str]], most_images: int) -> None:
     num_images = Counter(noun for nouns in captions for noun in set(nouns))
-    connection = connection_with()
-    for row, nouns in enumerate(captions):
-        connection.execute("INSERT INTO mix BY NAME SELECT $1 AS row_id, 'raw' AS caption_source", [row])
-        connection.execute(
-            "INSERT INTO nouns BY NAME SELECT $1 AS row_id, $2 AS image_id, 'raw' AS caption_source, $3 AS nouns",
-            [row, f"{row:032x}", nouns],
-        )
+    connection, num = connection_with(), len(captions)
+    connection.execute("INSERT INTO mix BY NAME SELECT unnest(range($1)) AS row_id, 'raw' AS caption_source", [num])
+    connection.execute(
+        "INSERT INTO nouns BY NAME SELECT unnest(range($1)) AS row_id, unnest($2) AS image_id, "
+        "'raw' AS caption_source, unnest($3::VARCHAR[][]) AS nouns",
+        [num, [f"{row:032x}" for row in range(num)], captions],
+    )
     made = DataRecipe(images="photos", out="out", balance=Balance(most_images=most_images, drop=True))
     rows = run_query(count_nouns(connection), reduce_job(made).query(connection))
     for row, nouns in zip(rows, captions, strict=True):

@@ -11,6 +11,6 @@ pytestmark = pytest.mark.slow
 
 
 def test_the_loss_falls_on_the_shards_of_a_dataset(demo: Dataset):
-    losses = train(demo.root / "shards", steps=24)
+    losses = train(demo.root / "shards", steps=24, batch_size=2)
     assert len(losses) == 24
     assert sum(losses[-6:]) < 0.7 * sum(losses[:6])

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import httpx
 import pytest
 from PIL import Image, ImageFilter
@@ -53,6 +54,13 @@ def client(demo: Dataset) -> Iterator[httpx.Client]:
 @pytest.fixture(scope="module")
 def database(demo: Dataset) -> Database:
     return Database(demo)
+
+
+@pytest.fixture(scope="module")
+def catalog_alone(demo: Dataset) -> Iterator[duckdb.DuckDBPyConnection]:
+    """What `sigma sql` asks: the tables without the server."""
+    with catalog.connect_read_only(demo) as connection:
+        yield connection
 
 
 def text(answer: httpx.Response) -> str:
@@ -112,12 +120,11 @@ FILTERS = (
 
 @pytest.mark.parametrize("wanted", FILTERS, ids=lambda wanted: wanted.address() or "all")
 def test_the_sql_to_copy_gives_the_rows_of_the_pages(
-    demo: Dataset, database: Database, wanted: Filter, monkeypatch: Any
+    catalog_alone: duckdb.DuckDBPyConnection, database: Database, wanted: Filter, monkeypatch: Any
 ) -> None:
     """All pages together, before and after the ledger is prepared; nothing twice, nothing left out."""
     monkeypatch.setattr(images, "PAGE", 4)
-    with catalog.connect_read_only(demo) as connection:
-        expected = [row[0] for row in catalog.query(connection, wanted.sql()).fetchall()]
+    expected = [row[0] for row in catalog.query(catalog_alone, wanted.sql()).fetchall()]
     assert expected
     assert Filter.of(httpx.QueryParams(wanted.address()).multi_items()) == wanted
     database._prepared.clear()
@@ -136,9 +143,10 @@ def test_the_sql_to_copy_gives_the_rows_of_the_pages(
 
 
 @pytest.mark.parametrize("wanted", FILTERS, ids=lambda wanted: wanted.address() or "all")
-def test_a_filter_is_exported_with_the_rows_of_its_sql(demo: Dataset, client: httpx.Client, wanted: Filter) -> None:
-    with catalog.connect_read_only(demo) as connection:
-        expected = [row[0] for row in catalog.query(connection, wanted.sql()).fetchall()]
+def test_a_filter_is_exported_with_the_rows_of_its_sql(
+    catalog_alone: duckdb.DuckDBPyConnection, client: httpx.Client, wanted: Filter
+) -> None:
+    expected = [row[0] for row in catalog.query(catalog_alone, wanted.sql()).fetchall()]
     links = re.findall(r'href="(/images\.(?:csv|json)[^"]*)"', client.get(f"/images?{wanted.address()}").text)
     table, array = (client.get(link.replace("&amp;", "&")) for link in links)
     assert table.headers["content-disposition"] == 'attachment; filename="images.csv"'
@@ -153,15 +161,16 @@ def test_an_export_of_another_kind_or_of_an_impossible_filter_is_refused(client:
     assert client.get("/images.csv?column=no.such&op=is&value=1").status_code == 400
 
 
-def test_kept_rejected_and_errors_are_one_click_away(demo: Dataset, client: httpx.Client) -> None:
+def test_kept_rejected_and_errors_are_one_click_away(
+    catalog_alone: duckdb.DuckDBPyConnection, client: httpx.Client
+) -> None:
     page = client.get("/images").text
     ready = re.search(r'<p class="ready">(.*?)</p>', page)
     assert ready is not None
     links = dict(re.findall(r'<a href="([^"]*)"[^>]*>(\w+)</a>', ready[1]))
-    with catalog.connect_read_only(demo) as connection:
-        counts = {count.outcome: 0 for count in ledger_counts(connection)}
-        for count in ledger_counts(connection):
-            counts[count.outcome] += count.num
+    counts = {count.outcome: 0 for count in ledger_counts(catalog_alone)}
+    for count in ledger_counts(catalog_alone):
+        counts[count.outcome] += count.num
     wanted = {
         "All": sum(counts.values()),
         "Kept": counts["kept"],
@@ -256,10 +265,18 @@ TRIED: tuple[dict[str, str], ...] = (
 )
 
 
-@pytest.mark.parametrize("given", TRIED, ids=str)
-def test_the_page_and_the_command_agree_with_select_on_a_threshold(doubles: Dataset, given: dict[str, str]) -> None:
+@pytest.fixture(scope="module")
+def middle(doubles: Dataset) -> float:
+    """The median of the aesthetic scores."""
     scores = sorted(row["aesthetic"] for row in Database(doubles).rows("SELECT aesthetic FROM scores"))
-    given = {name: value.replace("MIDDLE", repr(scores[len(scores) // 2])) for name, value in given.items()}
+    return float(scores[len(scores) // 2])
+
+
+@pytest.mark.parametrize("given", TRIED, ids=str)
+def test_the_page_and_the_command_agree_with_select_on_a_threshold(
+    doubles: Dataset, middle: float, given: dict[str, str]
+) -> None:
+    given = {name: value.replace("MIDDLE", repr(middle)) for name, value in given.items()}
     made = DataRecipe.load(doubles.recipe)
     changed = command.changed_recipe(made, [f"select.{name}={value}" for name, value in given.items()])
     expected = command.compare(doubles, made, changed)
