@@ -201,15 +201,15 @@ def test_bytes_go_wherever_they_lie(dataset: Dataset) -> None:
     assert gone == {"001.jpg", "copy.jpg"}
 
 
-def test_a_domain_takes_its_subdomains_and_a_url_only_itself(dataset: Dataset) -> None:
-    assert {entry.name for entry in find(dataset, Wanted(domains=("a.example.org",)), WHY).entries} == {
+def test_a_domain_takes_its_subdomains_and_a_url_only_itself(made: Dataset) -> None:
+    assert {entry.name for entry in find(made, Wanted(domains=("a.example.org",)), WHY).entries} == {
         f"photos/00{number}.jpg" for number in (1, 3, 5, 7)
     } | {"photos/copy.jpg"}
-    assert find(dataset, Wanted(domains=("EXAMPLE.org",)), WHY).num_rows == 9
-    assert find(dataset, Wanted(urls=("https://example.org/002.jpg",)), WHY).num_rows == 1
+    assert find(made, Wanted(domains=("EXAMPLE.org",)), WHY).num_rows == 9
+    assert find(made, Wanted(urls=("https://example.org/002.jpg",)), WHY).num_rows == 1
     for nothing in ({"domains": ("ample.org",)}, {"domains": ("org.example",)}, {"urls": ("https://example.org/",)}):
         with pytest.raises(ValueError, match="nothing matches"):
-            find(dataset, Wanted(**nothing), WHY)
+            find(made, Wanted(**nothing), WHY)
 
 
 @pytest.mark.parametrize(
@@ -242,12 +242,12 @@ def test_a_host_is_found_however_its_url_is_written(url: str) -> None:
             assert connection.execute(sql, [*values, other]).fetchall() == [(False,)], other
 
 
-def test_the_beginning_of_an_image_id_stands_for_the_whole(dataset: Dataset) -> None:
-    whole = image_of(dataset, "002.jpg")["image_id"]
-    [entry] = find(dataset, Wanted(image_ids=(whole[:8].upper(),)), WHY).entries
+def test_the_beginning_of_an_image_id_stands_for_the_whole(made: Dataset) -> None:
+    whole = image_of(made, "002.jpg")["image_id"]
+    [entry] = find(made, Wanted(image_ids=(whole[:8].upper(),)), WHY).entries
     assert (entry.image_id, entry.matched_by) == (whole, f"image_id={whole}")
     with pytest.raises(ValueError, match="nothing matches image_id=00000000"):
-        find(dataset, Wanted(image_ids=("0" * 8,)), WHY)
+        find(made, Wanted(image_ids=("0" * 8,)), WHY)
 
 
 def test_the_beginning_of_several_image_ids_is_refused(dataset: Dataset) -> None:
@@ -326,9 +326,9 @@ def test_the_same_takedown_twice_is_one(dataset: Dataset) -> None:
         ({"domains": ("https://example.org/x",)}, "without scheme"),
     ],
 )
-def test_what_is_no_selector_is_refused(dataset: Dataset, wanted: dict[str, Any], complaint: str) -> None:
+def test_what_is_no_selector_is_refused(made: Dataset, wanted: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValueError, match=complaint):
-        find(dataset, Wanted(**wanted), WHY)
+        find(made, Wanted(**wanted), WHY)
 
 
 def test_near_doubles_stay_out_unless_they_are_asked_for(tmp_path: Path) -> None:

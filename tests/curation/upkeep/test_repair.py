@@ -39,6 +39,10 @@ def mend(dataset: Dataset) -> list[str]:
     return list(repair(made, steps, Told()))
 
 
+FINE = ["nothing is damaged"]
+"""What `mend` gives where doctor finds nothing."""
+
+
 def bad(dataset: Dataset) -> list[Any]:
     return [finding for finding in check_dataset(dataset.root) if not finding.fine]
 
@@ -128,17 +132,16 @@ def test_it_makes_again_what_is_broken_and_touches_nothing_else(dataset: Dataset
     names = {f"shards/{first(dataset)['shard']}": "shard", "samples 0": "sample"}
     break_it(dataset)
     inodes = {path: path.stat().st_ino for path in dataset.root.rglob("*") if path.is_file()}
-    assert bad(dataset)
     told = mend(dataset)
-    assert bad(dataset) == [], told
-    assert content(dataset.root) == whole
+    assert told != FINE
+    assert content(dataset.root) == whole, told
     touched = {
         str(p.relative_to(dataset.root)) for p, inode in inodes.items() if not p.exists() or p.stat().st_ino != inode
     }
     touched -= {"recipe.yaml", "catalog.duckdb", ".ledger"} | {name for name in touched if ".tmp-" in name}
     touched = {names.get(name, name) for name in map(short, touched)}
     assert touched <= expected, touched
-    assert mend(dataset) == ["nothing is damaged"]
+    assert mend(dataset) == FINE
 
 
 def test_all_at_once(dataset: Dataset) -> None:
