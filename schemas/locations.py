@@ -32,6 +32,8 @@ def public_url(url: str) -> str:
         return re.sub(r"//[^/?#]*@", "//", url).partition("?")[0]
     kept = [(name, value) for name, value in query if not _SECRET.search(name)]
     shown = parts.query if len(kept) == len(query) else urlencode(kept)
+    if shown == parts.query and "@" not in parts.netloc:
+        return url  # which urlunsplit may write otherwise: S3://, s3:///x
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, shown, parts.fragment))
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from schemas.locations import absolute, public_url
+from schemas.locations import absolute, is_remote, public_url
 from schemas.strict import StrictModel
 
 
@@ -16,7 +16,7 @@ def _without_credentials(path: str) -> str:
             "credentials never stand in a recipe, it is kept beside the dataset: put them where the storage's client "
             "looks for them (AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS, HF_TOKEN, ~/.netrc, ...)"
         )
-    if not path:
+    if not path or (is_remote(path) and path.endswith("://")):
         raise ValueError("name a path or a URL")
     return path
 

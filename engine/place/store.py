@@ -85,7 +85,9 @@ class Store:
         return [data.to_bytes() for data in found]
 
     def find(self, key: str) -> Found | None:
-        """What the store says about an object; None where there is none."""
+        """What the store says about an object; None where there is none, as of the bucket itself."""
+        if not self._key(key):
+            return None
         try:
             with self._naming(key):
                 meta = obstore.head(self._client, self._key(key))
@@ -273,7 +275,8 @@ def _client(bucket: str) -> Any:
     try:
         return _made(bucket, client_options=options, retry_config=retry, **keys)
     except (refused.BaseError, ValueError) as error:
-        raise ValueError(f"{public_url(bucket)}: {_said(error)}") from None
+        needs = "docs/cluster.md says what each store needs"
+        raise ValueError(f"{public_url(bucket)}: {_said(error)}; {needs}") from None
 
 
 def _profile() -> Any:

@@ -89,6 +89,8 @@ def test_every_knob_has_a_docstring() -> None:
         ("https://h/x?access_token=1", "https://h/x"),
         ("https://u:p@[h/x?token=1", "https://[h/x"),
         ("/local/a?token=1", "/local/a?token=1"),
+        ("S3://Photos/x?a", "S3://Photos/x?a"),
+        ("s3:///x", "s3:///x"),
     ],
 )
 def test_public_urls(url: str, public: str) -> None:

@@ -94,6 +94,7 @@ def test_a_missing_bucket_and_an_address_without_one_are_refused(bucket: Server)
     for url in ("s3://", "s3:///x"):
         with pytest.raises(ValueError, match="names no bucket; write s3://BUCKET/FOLDER"):
             Store.at(url)
+    assert Store.at("s3://photos/").find("") is None, "a bucket is no object"
     assert Store.at("az://container/a/b/") == Store("az://container", "a/b")
     for url, why in (("s3://photos/../x", "has no ..; name the folder itself"), ("s3://me:hush@photos/x", "password")):
         with pytest.raises(ValueError, match=why) as refusal:
