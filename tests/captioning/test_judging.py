@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,14 @@ OLD: tuple[dict[str, Any], ...] = (
 CHANGES = {"caption to caption": 1, "caption to refusal": 1, "markup to caption": 1, "keywords to tags": 1}
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> DataRecipe:
-    write_pictures(tmp_path / "photos", [(96, 64)] * 12)
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> DataRecipe:
+    """The recipe of a dataset with these rows; not to be changed."""
+    folder = tmp_path_factory.mktemp("judged")
+    write_pictures(folder / "photos", [(96, 64)] * 12)
     made = recipe(
-        tmp_path / "photos",
-        tmp_path / "ds",
+        folder / "photos",
+        folder / "ds",
         part_rows=6,
         mix={"synthetic_share": 1.0},
         caption={"max_failed_share": 0.9},
@@ -47,6 +50,12 @@ def made(tmp_path: Path) -> DataRecipe:
     put(dataset, "captions", 0, old_part(dataset))
     build(made, upto="mix")
     return made
+
+
+@pytest.fixture
+def made(built: DataRecipe, tmp_path: Path) -> DataRecipe:
+    shutil.copytree(built.out_path(), tmp_path / "ds")
+    return built.model_copy(update={"out": str(tmp_path / "ds")})
 
 
 def old_part(dataset: Dataset) -> pa.Table:
