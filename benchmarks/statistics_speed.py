@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import shutil
 import sys
@@ -22,7 +23,7 @@ NOUNS_PER_CAPTION = 50
 VOCABULARY = 1_000_000
 """Words to draw from, as many as the paper's raw captions have distinct nouns, to the order."""
 PART_ROWS = 250_000
-MEMORY, THREADS = "6GB", 2
+MEMORY, THREADS = os.environ.get("MEMORY", "6GB"), 2
 """What DuckDB may take; the rest of 8 GiB is for the process around it."""
 MEMORY_GOAL_GIB, GROWTH_GOAL = 8.0, 1.2
 
