@@ -20,7 +20,7 @@ from PIL import Image
 from skimage import data
 
 from benchmarks.dedup_speed import peak_gb
-from evaluation.features import inception, rows_of
+from evaluation.features import inception_features
 from evaluation.frechet import Moments, frechet_distance, jackknife, moments, standard_error
 from evaluation.inception import Inception
 from evaluation.manifold import precision_recall
@@ -117,8 +117,8 @@ def from_files(folder: Path) -> Callable[[], float]:
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "JPEG", quality=95)
         files.append(file.getvalue())
-    network = inception("clean", "cpu", Inception.load())
-    return lambda: float(rows_of(files, network, batch=8).mean())
+    loaded = Inception.load()
+    return lambda: float(inception_features(files, network=loaded, device="cpu", batch=8).rows.mean())
 
 
 def resume(folder: Path) -> Callable[[], float]:

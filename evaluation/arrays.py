@@ -41,10 +41,10 @@ def as_pair(x: Rows, y: Rows, names: tuple[str, str]) -> tuple[np.ndarray, np.nd
     return first, second
 
 
-def as_finite(rows: np.ndarray, name: str, first_row: int = 0) -> np.ndarray:
-    """A block of rows as a fresh array of float64. `first_row`: the number of the block's first row in the whole, for
+def as_finite(rows: np.ndarray, name: str, first_row: int = 0, dtype: type = np.float64) -> np.ndarray:
+    """A block of rows as a fresh array of floats. `first_row`: the number of the block's first row in the whole, for
     the message. Raises ValueError: a value is NaN or infinite; the message names the first such row."""
-    block: np.ndarray = rows.astype(np.float64)
+    block: np.ndarray = rows.astype(dtype)
     whole = np.isfinite(block).all(axis=1)
     if not whole.all():
         raise ValueError(f"{name} holds NaN or infinity in row {first_row + int(np.argmin(whole))} (from 0)")

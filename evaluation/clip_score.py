@@ -5,11 +5,22 @@ so the score of a long caption is one of its beginning."""
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from evaluation.arrays import Rows, as_finite, as_pair
 
 BLOCK_ROWS = 4096
+
+
+class ClipScore(NamedTuple):
+    """The mean over pictures, in the three ways in which it is printed."""
+
+    cosine: float
+    times_100: float
+    hessel: float
+    num_pictures: int
 
 
 def clip_score(images: Rows, texts: Rows) -> np.ndarray:
@@ -25,6 +36,14 @@ def clip_score(images: Rows, texts: Rows) -> np.ndarray:
         units = _unit(first[place], "images", begin), _unit(second[place], "texts", begin)
         cosines[place] = np.einsum("nd,nd->n", *units)
     return np.clip(cosines, -1, 1)
+
+
+def summarise(cosines: np.ndarray) -> ClipScore:
+    """The mean of cosines (n,), n of at least 1. Raises ValueError: there are none."""
+    if not len(cosines):
+        raise ValueError("a CLIP-Score needs at least one picture with its text")
+    mean = float(np.mean(cosines))
+    return ClipScore(mean, 100 * mean, 2.5 * float(np.maximum(cosines, 0).mean()), len(cosines))
 
 
 def _unit(rows: np.ndarray, name: str, first_row: int) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,19 @@ if TYPE_CHECKING:  # imported where they are used: torch takes a second, and an 
 
 BATCH = 32
 INCEPTION = f"{FID_INCEPTION.name}@{FID_INCEPTION.sha256[:12]}"
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a network has made of pictures, with the names without which the numbers compare with nothing."""
+
+    rows: np.ndarray
+    """(n, d), float32, in the order of the pictures, those that could not be read left out."""
+    network: str
+    """Its name and the beginning of its weights' sha256."""
+    protocol: str
+    unreadable: dict[int, str] = field(default_factory=dict)
+    """Why pictures are not whole or not read, by their place in the order, from 0."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +102,37 @@ def of_cmmd(clip: Clip) -> Network:
     return Network(clip.name, "cmmd", prepare, embed)
 
 
-def rows_of(pictures: Iterable[bytes], network: Network, threads: int = 4, batch: int = BATCH) -> np.ndarray:
-    """The features (n, d) of encoded pictures in any format that Sigma reads, float32. Memory: the features, and four
-    batches of pictures. Raises ValueError: a picture cannot be read, or there is none."""
-    found = list(each_of(pictures, network, threads, batch))
-    for number, row in enumerate(found):
+def inception_features(
+    pictures: Iterable[bytes],
+    protocol: str = "clean",
+    *,
+    network: Inception | None = None,
+    device: str = "auto",
+    threads: int = 4,
+    batch: int = BATCH,
+) -> Features:
+    """The 2,048 features of FID, of encoded pictures in any format that Sigma reads. Memory: the features, and four
+    batches of pictures. `pictures`: taken a bounded number ahead. `protocol`, `network`, `device`: as of `inception`.
+    `threads`: of decoding and resizing. Raises ValueError: as `inception`, or no picture can be read."""
+    return features_of(pictures, inception(protocol, device, network), threads=threads, batch=batch)
+
+
+def clip_features(pictures: Iterable[bytes], clip: Clip, *, threads: int = 4, batch: int = BATCH) -> Features:
+    """The embeddings of pictures for CLIP-Score, by CLIP's own preprocessing. Raises ValueError: none can be read."""
+    return features_of(pictures, of_clip(clip), threads=threads, batch=batch)
+
+
+def features_of(pictures: Iterable[bytes], network: Network, *, threads: int = 4, batch: int = BATCH) -> Features:
+    """What a network makes of encoded pictures. Raises ValueError: no picture can be read."""
+    found, unreadable = list[np.ndarray](), dict[int, str]()
+    for number, row in enumerate(each_of(pictures, network, threads, batch)):
         if isinstance(row, str):
-            raise ValueError(f"picture {number} (from 0) cannot be read: {row}")
-    return np.stack(found)
+            unreadable[number] = row
+        else:
+            found.append(row)
+    if not found:
+        raise ValueError(f"none of {len(unreadable)} pictures can be read")
+    return Features(np.stack(found), network.name, network.protocol, unreadable)
 
 
 def each_of(

@@ -23,6 +23,8 @@ class PrecisionRecall(NamedTuple):
     """Generated pictures inside the manifold of the real ones."""
     recall: float
     """Real pictures inside the manifold of the generated ones."""
+    f_score: float
+    """The harmonic mean of both; 0 where both are."""
 
 
 def precision_recall(generated: Rows, real: Rows, k: int = 3) -> PrecisionRecall:
@@ -40,9 +42,10 @@ def precision_recall(generated: Rows, real: Rows, k: int = 3) -> PrecisionRecall
     centre = second.mean(axis=0, dtype=np.float64)
     one, two = (torch.from_numpy(rows.astype(np.float64) - centre) for rows in (first, second))
     slack = _ROUNDING * max(float((rows * rows).sum(dim=1).max()) for rows in (one, two))
-    return PrecisionRecall(
-        _share_inside(one, two, _radii(two, k) + slack), _share_inside(two, one, _radii(one, k) + slack)
-    )
+    precision = _share_inside(one, two, _radii(two, k) + slack)
+    recall = _share_inside(two, one, _radii(one, k) + slack)
+    both = precision + recall
+    return PrecisionRecall(precision, recall, 2 * precision * recall / both if both else 0.0)
 
 
 def _squares(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import factorial
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -29,10 +29,19 @@ class Kid(NamedTuple):
     """Over the subsets, with n."""
 
 
-def kid(x: Rows, y: Rows, *, subsets: int = 100, subset_size: int = 1000, seed: int = 2020) -> Kid:
+def kid(
+    x: Rows,
+    y: Rows,
+    *,
+    subsets: int = 100,
+    subset_size: int = 1000,
+    seed: int = 2020,
+    protocol: Literal["torch-fidelity", "clean-fid"] = "torch-fidelity",
+) -> Kid:
     """The Kernel Inception Distance of features x (n, d) and y (m, d), over subsets drawn without replacement. `seed`:
-    of numpy's RandomState; 2020 is torch-fidelity's, which draws from x first too. Raises ValueError: no rows of finite
-    numbers, other widths, or a set smaller than a subset."""
+    of numpy's RandomState; 2020 is torch-fidelity's. `protocol`: torch-fidelity draws from x first, in float64 here.
+    clean-fid draws from y first, and computes in the features' own precision, which costs float32 some 1e-7: for its
+    own numbers alone. Raises ValueError: no rows of finite numbers, other widths, or a set smaller than a subset."""
     first, second = as_pair(x, y, ("x", "y"))
     if subsets < 1 or subset_size < 2:
         raise ValueError(f"KID needs at least 1 subset of at least 2 rows; these are {subsets} of {subset_size}")
@@ -46,10 +55,24 @@ def kid(x: Rows, y: Rows, *, subsets: int = 100, subset_size: int = 1000, seed: 
     random = np.random.RandomState(seed)
     values = np.empty(subsets)
     for number in range(subsets):
-        of_x = random.choice(len(first), subset_size, replace=False)
-        of_y = random.choice(len(second), subset_size, replace=False)
-        values[number] = cubic_mmd(first[of_x], second[of_y])
+        if protocol == "torch-fidelity":
+            of_x = random.choice(len(first), subset_size, replace=False)
+            of_y = random.choice(len(second), subset_size, replace=False)
+            values[number] = _cubic_mmd(first[of_x].astype(np.float64), second[of_y].astype(np.float64))
+        else:
+            of_y = random.choice(len(second), subset_size, replace=False)
+            of_x = random.choice(len(first), subset_size, replace=False)
+            values[number] = _cubic_mmd_of_clean_fid(second[of_y], first[of_x])
     return Kid(float(values.mean()), float(values.std()))
+
+
+def _cubic_mmd_of_clean_fid(x: np.ndarray, y: np.ndarray) -> float:
+    """As `cubic_mmd` of sets of one size, in their own precision and in clean-fid's order of sums."""
+    num, width = x.shape
+    within = (x @ x.T / width + 1) ** 3 + (y @ y.T / width + 1) ** 3
+    across = (x @ y.T / width + 1) ** 3
+    own: float = (within.sum() - np.diag(within).sum()) / (num - 1) - across.sum() * 2 / num
+    return float(own) / num
 
 
 def cubic_mmd(x: Rows, y: Rows) -> float:
@@ -58,7 +81,10 @@ def cubic_mmd(x: Rows, y: Rows) -> float:
     first, second = as_pair(x, y, ("x", "y"))
     if min(len(first), len(second)) < 2:
         raise ValueError("an unbiased discrepancy needs at least 2 rows a side")
-    one, two = as_finite(first, "x"), as_finite(second, "y")
+    return _cubic_mmd(as_finite(first, "x"), as_finite(second, "y"))
+
+
+def _cubic_mmd(one: np.ndarray, two: np.ndarray) -> float:
     width = one.shape[1]
 
     def cubes(a: np.ndarray, b: np.ndarray) -> float:

@@ -13,12 +13,11 @@ Verdict = Literal["first", "second", "tie", "unparsed", "refused"]
 Outcome = Literal["win", "half_win", "tie", "half_loss", "loss", "position", "unanswered"]
 """Of two orders, seen from the first model. position: the judge chose by the order. A half: one order is a tie."""
 
-CONFIDENCE = 0.95
 _SCORES: dict[str, float] = {"first": 1.0, "tie": 0.5, "second": 0.0}
 
 
 class Interval(NamedTuple):
-    """A value, and the limits around it at `CONFIDENCE`."""
+    """A value, and the limits around it at the confidence that was wanted."""
 
     value: float
     low: float
@@ -50,28 +49,31 @@ class Preference(NamedTuple):
     losses: int
 
 
-def wilson(wins: float, losses: float) -> Interval:
-    """The share of wins with Wilson's score interval (1927). Raises ValueError: there is no game, or a count is
-    negative."""
+def wilson(wins: float, losses: float, confidence: float = 0.95) -> Interval:
+    """The share of wins with Wilson's score interval (1927). Raises ValueError: there is no game, a count is negative,
+    or confidence is not between 0 and 1."""
     total = wins + losses
     if not (wins >= 0 and losses >= 0 and total > 0):
         raise ValueError(f"an interval needs games that were won or lost; these are {wins} and {losses}")
-    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    z = _normal_quantile(confidence)
     share, square = wins / total, z * z / total
     middle = (share + square / 2) / (1 + square)
     half = (square * share * (1 - share) + (square / 2) ** 2) ** 0.5 / (1 + square)
     return Interval(share, 0.0 if not wins else middle - half, 1.0 if not losses else middle + half)
 
 
-def bootstrap(values: np.ndarray, draws: int = 10_000, seed: int = 0) -> Interval:
+def bootstrap(values: np.ndarray, draws: int = 10_000, seed: int = 0, confidence: float = 0.95) -> Interval:
     """The mean of values (n,) with the percentile interval over seeded draws of n values with replacement. Raises
-    ValueError: values is not a row of finite numbers, or there is no draw."""
-    return bootstrap_of_groups([values], draws, seed)
+    ValueError: values is not a row of finite numbers, there is no draw, or confidence is not between 0 and 1."""
+    return bootstrap_of_groups([values], draws, seed, confidence)
 
 
-def bootstrap_of_groups(groups: Sequence[np.ndarray], draws: int = 10_000, seed: int = 0) -> Interval:
+def bootstrap_of_groups(
+    groups: Sequence[np.ndarray], draws: int = 10_000, seed: int = 0, confidence: float = 0.95
+) -> Interval:
     """The mean over groups of each one's mean, where each draw takes as many values of a group as it has. Raises
     ValueError: as `bootstrap`, of any group; or there is none."""
+    _normal_quantile(confidence)
     random, found, drawn = np.random.default_rng(seed), list[float](), list[np.ndarray]()
     for values in groups:
         row = np.asarray(values, dtype=np.float64)
@@ -82,7 +84,7 @@ def bootstrap_of_groups(groups: Sequence[np.ndarray], draws: int = 10_000, seed:
                  for begin in range(0, draws, step)]  # fmt: skip
         found.append(float(row.mean()))
         drawn.append(np.concatenate(means))
-    low, high = np.quantile(np.mean(drawn, axis=0), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.quantile(np.mean(drawn, axis=0), [(1 - confidence) / 2, (1 + confidence) / 2])
     return Interval(float(np.mean(found)), float(low), float(high))
 
 
@@ -179,3 +181,9 @@ def bradley_terry(wins: np.ndarray, names: Sequence[str] | None = None) -> np.nd
         if np.abs(step).max() < 1e-12:
             break
     return strengths - strengths.mean()
+
+
+def _normal_quantile(confidence: float) -> float:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, and is {confidence}")
+    return NormalDist().inv_cdf((1 + confidence) / 2)

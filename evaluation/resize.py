@@ -1,6 +1,7 @@
 """The pixels that each published protocol shows its network: another resize gives the same network other numbers. Each
 follows the code that it is named after: clean-fid 0.1.35 (`clean`), pytorch-fid 0.3.0 (`pytorch`), FID's original and
-torch-fidelity 0.4.0 (`tensorflow`), torchmetrics 1.9, Sana's metrics (`sana-512`, `sana-1024`) and cmmd-pytorch."""
+torch-fidelity 0.4.0 (`tensorflow`), torchmetrics 1.9, Sana's metrics (`sana-512`, `sana-1024`), edm2's for DINOv2,
+cmmd-pytorch, and OpenAI's CLIP."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ INCEPTION_PX = 299
 MAX_ASPECT = 64
 """A longer strip would be resized to more memory than it is worth, where the short side is what counts."""
 _CLIP_MEAN, _CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,10 @@ def _sana(pixels: Pixels, side: int) -> Shown:
     return _interpolated(square, INCEPTION_PX, "bilinear", antialias=False)
 
 
+def _clip(pixels: Pixels) -> Shown:
+    return _short_side_and_crop(pixels, 224, Image.Resampling.BICUBIC).astype(np.float32)
+
+
 def _cmmd(pixels: Pixels, side: int) -> Shown:
     """The middle square, and Pillow's bicubic of it in 8 bits."""
     height, width = pixels.shape[:2]
@@ -119,7 +125,15 @@ INCEPTION_PROTOCOLS = {
 }
 """The protocols of FID, KID, precision and recall, by the names under which values are compared."""
 
+CLIP = Protocol(_clip, _CLIP_MEAN, _CLIP_STD)
+"""Of CLIP-Score: 224 px."""
+
 
 def cmmd_protocol(side: int) -> Protocol:
     """CMMD's, for a CLIP that sees squares of that many px: 336 as published."""
     return Protocol(partial(_cmmd, side=side), _CLIP_MEAN, _CLIP_STD)
+
+
+CMMD = cmmd_protocol(336)
+DINOV2 = Protocol(partial(_interpolated, side=224, mode="bicubic", antialias=True), _IMAGENET_MEAN, _IMAGENET_STD)
+"""edm2's 224 px, for the Fréchet distance of DINOv2 features."""

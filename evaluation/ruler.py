@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from evaluation.clip_score import clip_score
-from evaluation.features import INCEPTION, inception, of_clip, rows_of
+from evaluation.features import INCEPTION, Features, clip_features, inception_features
 from evaluation.inception import Inception
-from evaluation.results import FEWEST, distances
+from evaluation.results import FEWEST, agree, distances
 from models.clip import Clip
 from models.fetching import find_packaged
 from models.weights import CLIP_L14, FID_INCEPTION, find_frozen, weights_name
@@ -101,8 +100,8 @@ class Ruler:
         )
 
     @cached_property
-    def _reference(self) -> np.ndarray:
-        return rows_of(self._chosen[3], inception(PROTOCOL, loaded=self._inception))
+    def _reference(self) -> Features:
+        return inception_features(self._chosen[3], PROTOCOL, network=self._inception)
 
     def measure(self, model: PixArt, recipe: TrainingRecipe) -> dict[str, Any]:
         """FID, KID, precision, recall and CLIP-Score of what a model draws; what cannot be measured here is left out.
@@ -122,13 +121,12 @@ class Ruler:
                 self.missing["FID"] = why
                 log.warning("no FID: %s", why)
         elif self._inception is not None:
-            measures = distances(rows_of(pictures, inception(PROTOCOL, loaded=self._inception)), self._reference)
+            features = inception_features(pictures, PROTOCOL, network=self._inception)
+            measures = distances(features.rows, self._reference.rows)
             found |= {measure.metric.split()[0]: measure.value for measure in measures}
-            found |= {"network": INCEPTION, "protocol": PROTOCOL}
+            found |= {"network": features.network, "protocol": PROTOCOL}
         if self._clip is not None:
-            texts = [self._clip.embed_texts(captions[n : n + AT_ONCE]) for n in range(0, len(captions), AT_ONCE)]
-            cosines = clip_score(rows_of(pictures, of_clip(self._clip)), np.concatenate(texts))
-            found["clip_score"] = float(cosines.mean())
+            found["clip_score"] = agree(clip_features(pictures, self._clip), captions, self._clip).mean.value
         return found
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from evaluation import clip_score as module
-from evaluation.clip_score import clip_score
+from evaluation.clip_score import clip_score, summarise
 from tests.evaluation.conftest import Numbers
 
 
@@ -16,10 +16,11 @@ def test_cosines_and_their_means_are_those_of_the_originals(original: Numbers, n
     numbers = original(name)
     cosines = clip_score(numbers["images"], numbers["texts"])
     np.testing.assert_allclose(cosines, numbers["cosine"], rtol=0, atol=1e-12)
-    times_100 = 100 * cosines.mean()
-    assert times_100 == pytest.approx(float(numbers["clip_score_package"]), abs=1e-4)
-    assert max(times_100, 0) == pytest.approx(float(numbers["torchmetrics"]), abs=1e-4)
-    assert 2.5 * np.maximum(cosines, 0).mean() == pytest.approx(float(numbers["hessel"]), abs=1e-5)
+    found = summarise(cosines)
+    assert found.times_100 == pytest.approx(float(numbers["clip_score_package"]), abs=1e-4)
+    assert max(found.times_100, 0) == pytest.approx(float(numbers["torchmetrics"]), abs=1e-4)
+    assert found.hessel == pytest.approx(float(numbers["hessel"]), abs=1e-5)
+    assert found.cosine * 100 == found.times_100 and found.num_pictures == len(cosines)
 
 
 def test_cosines_of_known_angles_whatever_the_lengths() -> None:
@@ -54,3 +55,5 @@ def test_what_has_no_cosine_is_refused_by_its_row(monkeypatch: pytest.MonkeyPatc
     ):
         with pytest.raises(ValueError, match=message):
             clip_score(images, texts)
+    with pytest.raises(ValueError, match="at least one"):
+        summarise(np.empty(0))

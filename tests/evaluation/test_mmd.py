@@ -108,6 +108,12 @@ def test_kid_draws_the_subsets_of_torch_fidelity(original: Numbers) -> None:
     assert mean == pytest.approx(np.mean([cubic_mmd(x[of_x], y[of_y]) for of_x, of_y in drawn]), rel=1e-12)
 
 
+def test_kid_of_clean_fid_has_its_draws_and_its_rounding(original: Numbers) -> None:
+    numbers = original("kid")
+    found = kid(numbers["x"], numbers["y"], subsets=40, subset_size=60, seed=0, protocol="clean-fid")
+    assert found.mean == pytest.approx(float(numbers["clean_fid_numpy_seed_0"]), rel=0, abs=1e-9)
+
+
 def test_the_discrepancy_of_whole_sets_is_that_of_the_originals(original: Numbers) -> None:
     numbers = original("kid")
     first = int(numbers["first_rows"])

@@ -44,10 +44,15 @@ def test_300_even_games_are_within_six_points_of_a_tie() -> None:
     assert (high - low) / 2 == pytest.approx(0.056, abs=5e-4)
 
 
-def test_senseless_counts_are_refused() -> None:
+def test_senseless_counts_and_confidences_are_refused() -> None:
     for wins, losses in ((0, 0), (-1, 2), (2, -1), (float("nan"), 1)):
         with pytest.raises(ValueError, match="won or lost"):
             wilson(wins, losses)
+    for confidence in (0, 1, 95):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            wilson(1, 1, confidence)
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            bootstrap(np.ones(3), confidence=confidence)
     for values in (np.empty(0), np.ones((2, 2)), np.array([1, np.nan])):
         with pytest.raises(ValueError, match="finite values"):
             bootstrap(values)

@@ -7,16 +7,17 @@ import pytest
 import torch
 
 from evaluation import resize
-from evaluation.resize import INCEPTION_PROTOCOLS, cmmd_protocol
+from evaluation.resize import CLIP, CMMD, DINOV2, INCEPTION_PROTOCOLS, Protocol
 from tests.evaluation.conftest import Numbers
 
-ALL = {**INCEPTION_PROTOCOLS, "cmmd": cmmd_protocol(336)}
+ALL = {**INCEPTION_PROTOCOLS, "clip": CLIP, "cmmd": CMMD, "dinov2": DINOV2}
 ORIGINALS = {
     "clean_fid": ALL["clean"],
     "legacy_pytorch": ALL["pytorch"],
     "legacy_tensorflow": ALL["tensorflow"],
     "torchmetrics": ALL["torchmetrics"],
-    "cmmd": ALL["cmmd"],
+    "dinov2_edm2": DINOV2,
+    "cmmd": CMMD,
 }
 
 
@@ -42,11 +43,16 @@ def test_a_square_of_sana_is_that_of_the_original(original: Numbers) -> None:
     check(numbers, "sana_192", resize._sana(numbers["image"], 192), 1e-3)
 
 
+def test_clip_sees_what_its_own_code_gives_it(original: Numbers) -> None:
+    numbers = original("resize")
+    check(numbers, "clip", CLIP.network_input(numbers["image"]).permute(1, 2, 0).numpy(), 1e-5)
+
+
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("shape", [(1, 1), (7, 3), (299, 299), (40, 600), (600, 41), (513, 512)])
 def test_every_picture_gets_the_side_of_its_network(name: str, shape: tuple[int, int]) -> None:
     found = ALL[name].network_input(noise(*shape))
-    side = 336 if name == "cmmd" else 299
+    side = {"clip": 224, "dinov2": 224, "cmmd": 336}.get(name, 299)
     assert found.shape == (3, side, side) and found.dtype == torch.float32 and found.is_contiguous()
     assert torch.isfinite(found).all()
 
@@ -82,7 +88,8 @@ def test_black_and_white_are_normalised_as_the_original_does() -> None:
             np.testing.assert_allclose(found, truth, atol=1e-5)
 
 
-def test_what_is_no_rgb_picture_of_8_bits_is_refused() -> None:
+@pytest.mark.parametrize("protocol", [ALL["clean"], CLIP])
+def test_what_is_no_rgb_picture_of_8_bits_is_refused(protocol: Protocol) -> None:
     for bad in (noise(4, 4)[..., 0], noise(4, 4)[..., :2], noise(4, 4).astype(np.float32), noise(4, 4)[:0]):
         with pytest.raises(ValueError, match="of 8 bits"):
-            ALL["clean"].shown(bad)
+            protocol.shown(bad)
