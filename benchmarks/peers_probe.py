@@ -14,7 +14,7 @@ from PIL import Image
 from benchmarks.curation_speed import Times
 from benchmarks.peers import PEERS_PYTHON, PeerMissing, data_juicer, operator_seconds, script
 from curation import build as pipeline
-from curation.ingest import headers
+from curation.ingest import headers, listing
 from engine.dataset import Dataset, count_rows
 from engine.ray_cluster import connect
 from schemas.opening import picture_formats
@@ -94,6 +94,25 @@ def probe_one_core(folder: Path) -> Iterator[str]:
         f"{ratio:.2f} | {CORE_GOAL:,} and {PILLOW_GOAL}, "
         f"{'reached' if rate >= CORE_GOAL and ratio >= PILLOW_GOAL else 'missed'} |"
     )
+    listed, read = (min(found) for found in zip(*(_costs(folder, number) for number in range(ROUNDS)), strict=True))
+    yield (
+        f"| CPU a file, commits included | listing {listed:.1f} us, parts of headers {read:.1f} us | the header alone "
+        f"{1e6 / rate:.1f} us | {1e6 / rate / (listed + read):.2f} | |"
+    )
+
+
+def _costs(folder: Path, number: int) -> tuple[float, float]:
+    """CPU us a file to list a folder and to compute the parts of headers in this process."""
+    out = str(folder / f"costs-{number}")
+    recipe = DataRecipe.from_mapping({"images": str(folder / "photos"), "out": out, "part_rows": PART_ROWS})
+    dataset, job = Dataset(Path(out)), headers.map_job(recipe)
+    begun = time.process_time()
+    listing.update_listing(dataset, recipe)
+    listed = time.process_time()
+    worker, held = job.build(), dataset.held()
+    for task in job.tasks(held, range(held.num_parts("listing"))):
+        job.run_part(dataset, lambda: worker, task, lambda *_: None)
+    return (listed - begun) / NUM_FILES * 1e6, (time.process_time() - listed) / NUM_FILES * 1e6
 
 
 def probe_beside_peers(folder: Path) -> Iterator[str]:
