@@ -34,6 +34,7 @@ from schemas.training import TrainingRecipe
 from tests.building import build, recipe
 from tests.dying import Died, dying_at
 from tests.training.conftest import photo
+from tests.training.runtimes.conftest import converted_once as converted_once
 from training import sample
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,6 +18,7 @@ from schemas.evaluation import Model
 from schemas.reasons import PictureReason
 from schemas.training import TrainingRecipe
 from tests.training.conftest import real_components as real_components
+from tests.training.runtimes.conftest import converted_once as converted_once
 from training.export.pipeline import write_pipeline
 from training.export.weights import read_model
 from training.model import PixArt, PixArtConfig

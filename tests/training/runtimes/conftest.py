@@ -36,9 +36,9 @@ def tiny(depth: int = 2, kv: KVCompression = KVCompression(layers=(1,))) -> PixA
 
 @pytest.fixture(scope="package", autouse=True)
 def converted_once() -> Iterator[None]:
-    """Graphs of the same weights and sizes are traced once, and made ONNX's once: two to four seconds each."""
+    """Graphs of the same weights and sizes are traced once, and converted once for each runtime: seconds each."""
     programs: dict[object, torch.export.ExportedProgram] = {}
-    protos: dict[int, Any] = {}
+    graphs: dict[object, Any] = {}
 
     def trace(model: PixArt, fixed: tuple[int, int] | None = None) -> torch.export.ExportedProgram:
         key = (model.config, fixed, sum(float(weight.double().sum()) for weight in model.parameters()))
@@ -46,15 +46,23 @@ def converted_once() -> Iterator[None]:
             programs[key] = traced(model, fixed)
         return programs[key]
 
-    def convert(program: torch.export.ExportedProgram, real: Callable[..., Any] = onnx_runtime.converted) -> Any:
-        if id(program) not in protos:
-            protos[id(program)] = real(program)
-        return type(protos[id(program)]).FromString(protos[id(program)].SerializeToString())
+    def kept(convert: Callable[..., Any], copy: Callable[[Any], Any]) -> Callable[..., Any]:
+        def once(program: torch.export.ExportedProgram) -> Any:
+            key = (convert, id(program))
+            if key not in graphs:
+                graphs[key] = convert(program)
+            return copy(graphs[key])
 
+        return once
+
+    copies = {
+        onnx_runtime: lambda graph: type(graph).FromString(graph.SerializeToString()),
+        openvino_runtime: lambda graph: graph.clone(),
+    }
     with pytest.MonkeyPatch.context() as patch:
-        for runtime in (onnx_runtime, openvino_runtime):
+        for runtime, copy in copies.items():
             patch.setattr(runtime, "traced", trace)
-        patch.setattr(onnx_runtime, "converted", convert)
+            patch.setattr(runtime, "converted", kept(runtime.converted, copy))
         yield
 
 
