@@ -256,7 +256,7 @@ def _reduce_job(job: JobFacts, population: int, sampled: int, workers: Sequence[
 
 def with_remarks(made: Forecast, facts: Facts, free_bytes: int, held_bytes: int, out: str) -> Forecast:
     """The same forecast with what its reader must know: warnings of what will go wrong, notes of what it cannot say.
-    `free_bytes`: of the disk that `out` lies on. `held_bytes`: that the dataset has there already. `out`: the dataset
+    `free_bytes`: of the disk that holds `out`. `held_bytes`: that the dataset has there already. `out`: the dataset
     folder, to be named."""
     warnings, notes = [], []
     need = made.disk["all"]

@@ -60,7 +60,7 @@ class Sample:
 @contextmanager
 def sampled(recipe: DataRecipe, size: int, keep: Path | None = None) -> Iterator[Sample]:
     """A sample of the inputs, in a temporary folder that is gone at the end, or in `keep`. The listing of `out` is read
-    where every source is in it; else one is taken beside the sample. Nothing is ever written into `out`. Raises
+    where every source is in it; else one is taken besides the sample. Nothing is ever written into `out`. Raises
     ValueError: the size is no number of inputs, `keep` or `out` cannot be used, or there are no inputs."""
     if size < 1:
         raise ValueError(f"--sample {size}: look at one input at least")

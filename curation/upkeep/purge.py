@@ -115,7 +115,7 @@ def _feature_folders(dataset: Dataset, log: Iterable[TakedownEntry]) -> list[Pat
 
 
 class _Takedown:
-    """One pass over a dataset. Every step of it can be repeated. New parts are written beside the old ones, each named
+    """One pass over a dataset. Every step of it can be repeated. New parts are written next to the old ones, each named
     by what it will be made from, and the old ones go last, those of the listing after all others: while one is there,
     `before` says what held before the takedown."""
 

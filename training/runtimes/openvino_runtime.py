@@ -144,7 +144,7 @@ def held_once(weights: mmap.mmap) -> Iterator[None]:
 def _compiled(
     core: Any, folder: Path, weights: mmap.mmap, recipe: Recipe, threads: int | None, of_size: list[Tensor]
 ) -> Any:
-    """The graph in its recipe's precision; where inputs are given, for their height and width alone.
+    """A request to the graph in its recipe's precision; where inputs are given, for their height and width alone.
 
     Raises:
         ValueError: OpenVINO refuses the file.
