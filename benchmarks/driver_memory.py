@@ -338,8 +338,8 @@ def measure(root: Path, num_rows: int, memories: list[str], phases: list[str]) -
                 continue
             found = json.loads(ran.stdout)
             yield (
-                f"| {name}, {num_rows:,} rows{limit} | {found['seconds']:.1f} s, {found['cpu']:.1f} CPU-s | peak {found['peak_gib']:.2f} GiB | "
-                f"{found['did']} | {os.getloadavg()[0]:.0f} |"
+                f"| {name}, {num_rows:,} rows{limit} | {found['seconds']:.1f} s, {found['cpu']:.1f} CPU-s | "
+                f"peak {found['peak_gib']:.2f} GiB | {found['did']} | {os.getloadavg()[0]:.0f} |"
             )
         shutil.rmtree(root / "files", ignore_errors=True)
         (root / "table.parquet").unlink(missing_ok=True)

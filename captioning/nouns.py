@@ -91,9 +91,15 @@ def _not_installed(name: str) -> ValueError:
 
 
 def load_extractor(name: str, compounds: bool = False) -> NounExtractor:
-    """The extractor that a recipe names. `name`: `lexicon`, or an installed spaCy model such as en_core_web_sm.
-    `compounds`: "coffee table" is one concept, in place of its words. Raises ValueError: the model is not installed
-    (the message has the command that installs it) or cannot tag."""
+    """The extractor that a recipe names.
+
+    Args:
+        name: `lexicon`, or an installed spaCy model such as en_core_web_sm.
+        compounds: "coffee table" is one concept, in place of its words.
+
+    Raises:
+        ValueError: the model is not installed (the message has the command that installs it) or cannot tag.
+    """
     find_extractor(name)
     if name == LEXICON:
         from captioning.lexicon_tagger import FACTORY  # before spaCy: it does without torch

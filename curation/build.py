@@ -59,10 +59,14 @@ def build(
     redo: frozenset[str] = frozenset(),
     retry_failed: bool = False,
 ) -> Built:
-    """Bring the steps up to date; with `retry_failed` fetch first again what failed for a passing reason. Raises
-    NeedsMissing: something that a job will load is not on this machine; nothing was written. Raises ValueError: the
-    dataset was made by another recipe, is being written by another process, or no image is left. Raises PartFailed: a
-    part could not be computed. Raises OSError: the dataset cannot be written."""
+    """Bring the steps up to date; with `retry_failed` fetch first again what failed for a passing reason.
+
+    Raises:
+        NeedsMissing: something that a job will load is not on this machine; nothing was written.
+        ValueError: the dataset was made by another recipe, is being written by another process, or no image is left.
+        PartFailed: a part could not be computed.
+        OSError: the dataset cannot be written.
+    """
     observer = observer or Observer()
     dataset = Dataset(recipe.out_path())
     refuse_foreign_folder(dataset)
@@ -108,8 +112,14 @@ def preflight(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job], redo: 
 
 def conserve(dataset: Dataset, memory: str = DUCKDB_MEMORY) -> tuple[list[LedgerCount], int]:
     """The ledger's counts, and the number of inputs they add up to. Call with the lock held: they are remembered.
-    `memory`: limit of DuckDB, as `run.duckdb_memory`. Raises RuntimeError: they do not. Raises ValueError: the memory
-    does not suffice."""
+
+    Args:
+        memory: limit of DuckDB, as `run.duckdb_memory`.
+
+    Raises:
+        RuntimeError: they do not.
+        ValueError: the memory does not suffice.
+    """
     catalog.mend_catalog(dataset)
     held = dataset.held()
     with explaining_memory("counting the ledger", memory, dataset):

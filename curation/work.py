@@ -33,9 +33,18 @@ class Share:
 
 def work(dataset: Dataset, steps: Sequence[Job], job: str, share: Share, observer: Observer | None = None) -> int:
     """Compute the missing parts of a share; `sigma build` then goes on from there. Call with a shared lock held.
-    `steps`: all steps of the dataset's recipe, in order. Returns parts that were computed. Raises ValueError: the job
-    is no map job with nothing but tables, or a job before it is not done. Raises NeedsMissing: something that the job
-    will load is not on this machine. Raises PartFailed: a part could not be computed."""
+
+    Args:
+        steps: all steps of the dataset's recipe, in order.
+
+    Returns:
+        Parts that were computed.
+
+    Raises:
+        ValueError: the job is no map job with nothing but tables, or a job before it is not done.
+        NeedsMissing: something that the job will load is not on this machine.
+        PartFailed: a part could not be computed.
+    """
     observer = observer or Observer()
     refuse_unfinished(dataset)
     chosen = steps_of(dataset, steps, job, f"sigma work {dataset.root} {job}")
@@ -56,8 +65,15 @@ def work(dataset: Dataset, steps: Sequence[Job], job: str, share: Share, observe
 
 
 def steps_of(dataset: Dataset, steps: Sequence[Job], job: str, what: str) -> list[Job]:
-    """The steps of one job, whose predecessors are done. `steps`: in order, up to this job at least. `what`: begins the
-    error's text. Raises ValueError: there is no such step, or one before it is not done."""
+    """The steps of one job, whose predecessors are done.
+
+    Args:
+        steps: in order, up to this job at least.
+        what: begins the error's text.
+
+    Raises:
+        ValueError: there is no such step, or one before it is not done.
+    """
     held = dataset.held()
     if job not in [step.job for step in steps]:
         raise ValueError(f"{what}: the recipe has no such job; it has {', '.join(dict.fromkeys(s.job for s in steps))}")

@@ -94,11 +94,16 @@ def in_batches(
     The model has a thread of its own: while it works on a batch, the next one waits, those behind it are prepared, and
     the reader has the results of the one before. The first batches are smaller, so that it begins soon. Which rows
     share a batch depends on them alone. Twice `within` rows, two batches and two rows per thread are in memory at most.
-    `prepare`: reads, decodes, resizes or tokenises a row. `model`: starts a batch, and returns the function that waits
-    for it and gives a result for each row. `size`: most rows in a batch. `kind`: what the rows of a batch have in
-    common; None for a row that the model is not shown. As it is, all that is not None when it is prepared is of one
-    kind. `within`: a batch is as full as so many consecutive rows make it; None is four times `size`. `turn`: a lock of
-    those who share the model, held from the first batch until the last one has begun."""
+
+    Args:
+        prepare: reads, decodes, resizes or tokenises a row.
+        model: starts a batch, and returns the function that waits for it and gives a result for each row.
+        size: most rows in a batch.
+        kind: what the rows of a batch have in common; None for a row that the model is not shown. As it is, all that is
+            not None when it is prepared is of one kind.
+        within: a batch is as full as so many consecutive rows make it; None is four times `size`.
+        turn: a lock of those who share the model, held from the first batch until the last one has begun.
+    """
     within, waiting = within or 4 * size, deque[_Waiting[Prepared, Result]]()
 
     def batches() -> Generator[list[_Waiting[Prepared, Result]] | None, None, None]:

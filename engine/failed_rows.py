@@ -28,8 +28,14 @@ class FailureLimit:
 
     def check(self, dataset: Dataset, table: str, num_rows: int, reasons: Mapping[str, int]) -> None:
         """Stop a job whose share of failures is above its limit, and put the share on record for the next run.
-        `num_rows`: of the whole table, every part of which is committed. `reasons`: rows by reason. Raises ValueError:
-        there are too many; the message has the count, the commonest reasons and how to go on."""
+
+        Args:
+            num_rows: of the whole table, every part of which is committed.
+            reasons: rows by reason.
+
+        Raises:
+            ValueError: there are too many; the message has the count, the commonest reasons and how to go on.
+        """
         record = dataset.record(table)
         assert record is not None
         failed = {reason: count for reason, count in reasons.items() if reason not in self.not_tried}

@@ -36,9 +36,15 @@ class PartWorker:
         return ray_cluster.why_blind(probe) if probe else ""
 
     def run(self, turn: int, queue: int, job: PartJob, task: Task) -> tuple[Committed, Counts]:
-        """Compute and commit a part. `turn`: counts what the runner has run; a new one drops the workers of the last
-        one and their weights. `queue`: the place of the job in it. Returns what `PartJob.run_part` returns, and the
-        counts that nobody has asked for yet."""
+        """Compute and commit a part.
+
+        Args:
+            turn: counts what the runner has run; a new one drops the workers of the last one and their weights.
+            queue: the place of the job in it.
+
+        Returns:
+            What `PartJob.run_part` returns, and the counts that nobody has asked for yet.
+        """
         with self._lock:
             if turn != self._turn or (self._holds_one and queue not in self._workers):
                 self._turn, self._workers = turn, {}

@@ -33,11 +33,16 @@ _CODEC = pa.Codec("zstd")
 def sorted_on_disk(
     connection: Connection, held: Held, reads: Iterable[str], sql: str, keys: Sequence[str], batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of a SELECT in the order of `keys`, a batch at a time. The SELECT is run over the views of some parts at
-    a time, so it must join rows of one input only. The file in between takes about as much of the disk as a table of
-    these rows. What is read back for a stretch is a few blocks of each run, found by their place, so that the time
-    grows as the rows do. `reads`: the inputs, as `catalog.connect` was given them. `keys`: columns of the SELECT that
-    tell rows apart, integers."""
+    """The rows of a SELECT in the order of `keys`, a batch at a time.
+
+    The SELECT is run over the views of some parts at a time, so it must join rows of one input only. The file in
+    between takes about as much of the disk as a table of these rows. What is read back for a stretch is a few blocks of
+    each run, found by their place, so that the time grows as the rows do.
+
+    Args:
+        reads: the inputs, as `catalog.connect` was given them.
+        keys: columns of the SELECT that tell rows apart, integers.
+    """
     connection.execute("SET preserve_insertion_order = true")
     spilled, numbers = held.dataset.root / SPILLED, list(held.parts("listing"))
     make_folder(spilled)

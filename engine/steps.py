@@ -33,9 +33,19 @@ def run_steps(
     memory: str = DUCKDB_MEMORY,
 ) -> list[JobResult]:
     """Bring each step up to date: those that read whole tables one by one, the map jobs between two of them together.
-    `redo`: jobs to compute anew. `runner`: gives the runner of map jobs, and is only called where there is a part to
-    compute. `memory`: limit of DuckDB. Returns what came of the steps that had something to do. Raises ValueError: a
-    knob was changed, or too many rows failed. Raises PartFailed: a part could not be computed."""
+
+    Args:
+        redo: jobs to compute anew.
+        runner: gives the runner of map jobs, and is only called where there is a part to compute.
+        memory: limit of DuckDB.
+
+    Returns:
+        What came of the steps that had something to do.
+
+    Raises:
+        ValueError: a knob was changed, or too many rows failed.
+        PartFailed: a part could not be computed.
+    """
     results: list[JobResult] = []
 
     def ended(step: Job, result: JobResult | None) -> None:

@@ -52,9 +52,17 @@ class Made(NamedTuple):
 def build_set(
     dataset: Dataset, out: Path, knobs: EvaluationSet, pipeline: Pipeline, observer: runs.Observer | None = None
 ) -> Made:
-    """Choose from a dataset and write the set; what a killed run left is taken up. The set is whole once it has
-    `prompts.jsonl`, which is written last. `out`: the folder of the set. `pipeline`: the jobs of a data recipe, in
-    order. Raises ValueError: as `choose`; `out` holds something else, or a set of other choices; a picture is gone."""
+    """Choose from a dataset and write the set; what a killed run left is taken up.
+
+    The set is whole once it has `prompts.jsonl`, which is written last.
+
+    Args:
+        out: the folder of the set.
+        pipeline: the jobs of a data recipe, in order.
+
+    Raises:
+        ValueError: as `choose`; `out` holds something else, or a set of other choices; a picture is gone.
+    """
     observer = observer or runs.Observer()
     catalog.require_dataset(dataset)
     counter = find_counter()

@@ -57,9 +57,16 @@ class Network:
 
 
 def inception(protocol: str, device: str = "auto", loaded: Inception | None = None) -> Network:
-    """The network of FID, 2,048 features a picture. `protocol`: one of `INCEPTION_PROTOCOLS`. `device`: as of
-    `choose_device`. `loaded`: one that is loaded already; None loads it. Raises ValueError: there is no such protocol
-    or device, or the weights are not on this machine."""
+    """The network of FID, 2,048 features a picture.
+
+    Args:
+        protocol: one of `INCEPTION_PROTOCOLS`.
+        device: as of `choose_device`.
+        loaded: one that is loaded already; None loads it.
+
+    Raises:
+        ValueError: there is no such protocol or device, or the weights are not on this machine.
+    """
     import torch
 
     from evaluation.inception import Inception

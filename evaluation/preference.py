@@ -150,10 +150,16 @@ def summarise(
 
 
 def bradley_terry(wins: np.ndarray, names: Sequence[str] | None = None) -> np.ndarray:
-    """The log strengths (m,) of m models, mean 0, at maximum likelihood: i beats j by 1 / (1 + exp(s_j - s_i)). `wins`:
-    (m, m), how often the model of the row has beaten that of the column; a tie is half a win for both. `names`: of the
-    models, for the message; None is their numbers from 0. Raises ValueError: wins is not a square of counts; or some
-    models have never lost to the others, or never met them, which makes strengths infinite."""
+    """The log strengths (m,) of m models, mean 0, at maximum likelihood: i beats j by 1 / (1 + exp(s_j - s_i)).
+
+    Args:
+        wins: (m, m), how often the model of the row has beaten that of the column; a tie is half a win for both.
+        names: of the models, for the message; None is their numbers from 0.
+
+    Raises:
+        ValueError: wins is not a square of counts; or some models have never lost to the others, or never met them,
+            which makes strengths infinite.
+    """
     counts = np.array(wins, dtype=np.float64)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1] or not len(counts):
         raise ValueError(f"wins must be one row and one column per model; its shape is {counts.shape}")

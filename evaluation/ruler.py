@@ -33,9 +33,15 @@ AT_ONCE = 32
 
 
 class Ruler:
-    """Networks and reference for the pictures of a stage, each loaded when it is needed. `pictures`: how many are
-    drawn. `clip`: a folder or hub id; None is the published one, where it is here. `missing`: why there is no FID, or
-    no CLIP-Score; of weights with the command that gets them."""
+    """Networks and reference for the pictures of a stage, each loaded when it is needed.
+
+    Args:
+        pictures: how many are drawn.
+        clip: a folder or hub id; None is the published one, where it is here.
+
+    Attributes:
+        missing: why there is no FID, or no CLIP-Score; of weights with the command that gets them.
+    """
 
     def __init__(self, recipe: TrainingRecipe, stage: Stage, pictures: int, clip: str | None = None) -> None:
         self._recipe, self._stage, self._count, self._clip_given = recipe, stage, pictures, clip

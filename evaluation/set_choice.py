@@ -98,8 +98,13 @@ class Text(NamedTuple):
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen pictures, and what was left out. `pictures`: columns of `_CANDIDATES` and of `Text`, category after
-    category. `nouns`: category -> its nouns. `excluded`: evidence -> candidates that a training dataset has too."""
+    """The chosen pictures, and what was left out.
+
+    Attributes:
+        pictures: columns of `_CANDIDATES` and of `Text`, category after category.
+        nouns: category -> its nouns.
+        excluded: evidence -> candidates that a training dataset has too.
+    """
 
     pictures: list[dict[str, Any]]
     nouns: dict[str, list[str]]

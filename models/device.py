@@ -14,8 +14,14 @@ if TYPE_CHECKING:  # imported where it is used: it takes seconds
 
 def choose_device(device: str = "auto", knob: str = "device") -> torch.device:
     """The device of that name. `auto` is the current GPU, which is the process's own under torchrun, else the CPU.
-    `device`: auto, or a name of torch: cpu, mps, cuda or cuda:N. `knob`: the recipe's key or the command's option, for
-    the message. Raises ValueError: this machine does not have it."""
+
+    Args:
+        device: auto, or a name of torch: cpu, mps, cuda or cuda:N.
+        knob: the recipe's key or the command's option, for the message.
+
+    Raises:
+        ValueError: this machine does not have it.
+    """
     import torch
 
     if device == "auto":

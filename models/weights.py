@@ -204,8 +204,14 @@ def component(folder: Path, name: str) -> Path | None:
 
 def load_frozen(from_pretrained: Callable[..., Any], folder: Path, **knobs: Any) -> Any:
     """A model from a folder, for inference; unlike the library alone, refuses weights that lack a tensor.
-    `from_pretrained`: of a model class of transformers or diffusers. `knobs`: for it, such as the dtype. Raises
-    ValueError: the folder holds no such model, or a damaged one."""
+
+    Args:
+        from_pretrained: of a model class of transformers or diffusers.
+        knobs: for it, such as the dtype.
+
+    Raises:
+        ValueError: the folder holds no such model, or a damaged one.
+    """
     knobs = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True} | knobs
     try:
         with quiet():  # of tensors that are in the file and not needed, such as T5's decoder

@@ -75,9 +75,15 @@ class Digested:
 @contextmanager
 def file_lock(path: Path, refusal: Callable[[str], str] | None, shared: bool = False) -> Iterator[None]:
     """Hold a lock file, and write into it who does; the kernel frees it when the process ends, however it ends.
-    `refusal`: makes the error's text from the name of the process that holds the lock; None waits for it. `shared`:
-    with others that hold it so. Raises ValueError: another process holds it, or the file system has no locks. Raises
-    OSError: the file cannot be written."""
+
+    Args:
+        refusal: makes the error's text from the name of the process that holds the lock; None waits for it.
+        shared: with others that hold it so.
+
+    Raises:
+        ValueError: another process holds it, or the file system has no locks.
+        OSError: the file cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:
         try:

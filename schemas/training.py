@@ -379,8 +379,15 @@ class Sample(StrictModel):
     step of Nitro-1-PixArt. Null: a stage with `distil` starts at 999, any other is drawn by the DPM-Solver++."""
 
     def sampling(self, name: str, *, few_steps: bool) -> Sampling:
-        """How pictures of a model are drawn. `name`: of the model, for the message. `few_steps`: whether the model was
-        distilled. Raises ValueError: a few-step model cannot take as many steps as this says."""
+        """How pictures of a model are drawn.
+
+        Args:
+            name: of the model, for the message.
+            few_steps: whether the model was distilled.
+
+        Raises:
+            ValueError: a few-step model cannot take as many steps as this says.
+        """
         if not few_steps and self.timestep is None:
             return Sampling(self.steps, self.guidance, None)
         steps = 4 if self.steps == Sample.model_fields["steps"].default else self.steps

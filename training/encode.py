@@ -222,10 +222,17 @@ def encode_features(
     only_kind: str | None = None,
     redo: bool = False,
 ) -> Iterator[SetDone]:
-    """Bring the features of the recipe's stages up to date, set after set: the text, then latents per resolution. The
-    shards of a set go to the runner that the recipe names; the dataset is locked meanwhile. `only_kind`: `text` or
-    `latents`; None is both. `redo`: encode again what exists. Raises ValueError: a set was made by another encoder (and
-    no `redo`), or an encoder is not on this machine."""
+    """Bring the features of the recipe's stages up to date, set after set: the text, then latents per resolution.
+
+    The shards of a set go to the runner that the recipe names; the dataset is locked meanwhile.
+
+    Args:
+        only_kind: `text` or `latents`; None is both.
+        redo: encode again what exists.
+
+    Raises:
+        ValueError: a set was made by another encoder (and no `redo`), or an encoder is not on this machine.
+    """
     recipe = with_absolute_paths(recipe)
     digest = index_digest(recipe)  # refuses a folder that is no dataset, before a lock is made in it
     stages = recipe.stages if only_stage is None else (recipe.stage_named(only_stage),)

@@ -31,9 +31,13 @@ USED_FILE = "features.json"
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """One set of features. `stage`: the stage whose pictures a set of latents holds; None is a set of text. `made_by`:
-    the knobs that its numbers depend on, by dotted path; None where this machine does not know a value. `rounded`: the
-    dtype, where storing rounds what the encoder gives."""
+    """One set of features.
+
+    Attributes:
+        stage: the stage whose pictures a set of latents holds; None is a set of text.
+        made_by: the knobs that its numbers depend on, by dotted path; None where this machine does not know a value.
+        rounded: the dtype, where storing rounds what the encoder gives.
+    """
 
     name: str
     folder: Path

@@ -17,9 +17,16 @@ from training.encoders.make import Encoders
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """N draws: B pictures times the noise draws of each. `latents`, `noise`: (N, C, h, w). `timestep`: (N,). `caption`:
-    (N, L, caption channels), padded to the batch's longest. `mask`: (N, L) bool, true where a token is valid. `drop`:
-    (N,) bool. `lengths`: (N,) valid tokens of each caption, on the CPU."""
+    """N draws: B pictures times the noise draws of each.
+
+    Attributes:
+        latents, noise: (N, C, h, w).
+        timestep: (N,).
+        caption: (N, L, caption channels), padded to the batch's longest.
+        mask: (N, L) bool, true where a token is valid.
+        drop: (N,) bool.
+        lengths: (N,) valid tokens of each caption, on the CPU.
+    """
 
     latents: Tensor
     noise: Tensor

@@ -63,10 +63,17 @@ def sample_grid(
     seed: int = 0,
     weights: Path | None = None,
 ) -> SampleReport:
-    """Draw training captions and write a PNG: each training picture with the sampled one below it. `stage`: the stage
-    to sample from; None is the last one that has a checkpoint. `count`: pictures, spread evenly over the stage's
-    samples; fewer where there are fewer. `seed`: of the starting noise. `weights`: on disk, in place of a checkpoint of
-    the stage. Raises ValueError: nothing is trained yet, or there is no such stage."""
+    """Draw training captions and write a PNG: each training picture with the sampled one below it.
+
+    Args:
+        stage: the stage to sample from; None is the last one that has a checkpoint.
+        count: pictures, spread evenly over the stage's samples; fewer where there are fewer.
+        seed: of the starting noise.
+        weights: on disk, in place of a checkpoint of the stage.
+
+    Raises:
+        ValueError: nothing is trained yet, or there is no such stage.
+    """
     started = time.perf_counter()
     model, trained = load_trained(recipe, stage, weights=weights)
     data = stage_data(recipe, trained)
@@ -100,10 +107,17 @@ def sample_prompts(
     seed: int = 0,
     weights: Path | None = None,
 ) -> SampleReport:
-    """Draw any prompts: one is written as the picture itself; several side by side, and each also by itself. A prompt
-    that is cut and an aspect that no stage was trained on are logged. `aspect`: label of the aspect bucket, height /
-    width. `weights`: on disk, in place of a checkpoint of the stage. Raises ValueError: no prompt, no such bucket,
-    nothing trained yet, or no such stage."""
+    """Draw any prompts: one is written as the picture itself; several side by side, and each also by itself.
+
+    A prompt that is cut and an aspect that no stage was trained on are logged.
+
+    Args:
+        aspect: label of the aspect bucket, height / width.
+        weights: on disk, in place of a checkpoint of the stage.
+
+    Raises:
+        ValueError: no prompt, no such bucket, nothing trained yet, or no such stage.
+    """
     started = time.perf_counter()
     if not prompts:
         raise ValueError("no prompt to sample; give at least one")
@@ -168,10 +182,16 @@ def stage_to_draw(recipe: TrainingRecipe, stage: str | None, weights: Path | Non
 def load_trained(
     recipe: TrainingRecipe, stage: str | None, step: int | None = None, weights: Path | None = None
 ) -> tuple[PixArt, Stage]:
-    """The averaged model of a stage, or of the last stage that has a checkpoint. `step`: of the checkpoint; None is the
-    newest. `weights`: on disk, in place of a checkpoint: what a stage may name as its parent. The stage says the
-    architecture and how it is drawn; None is the last one. Raises ValueError: there is no such checkpoint, or the
-    weights are of another architecture."""
+    """The averaged model of a stage, or of the last stage that has a checkpoint.
+
+    Args:
+        step: of the checkpoint; None is the newest.
+        weights: on disk, in place of a checkpoint: what a stage may name as its parent. The stage says the architecture
+            and how it is drawn; None is the last one.
+
+    Raises:
+        ValueError: there is no such checkpoint, or the weights are of another architecture.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if weights is not None:
         trained = stage_to_draw(recipe, stage, weights)

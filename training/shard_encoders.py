@@ -33,8 +33,13 @@ Found = TypeVar("Found")
 
 
 class Encoded(NamedTuple):
-    """The features of a sample. `arrays`: by name, one object for equal ones. `damage`: the reason where there are
-    none. `cut`: names of the captions that were cut."""
+    """The features of a sample.
+
+    Attributes:
+        arrays: by name, one object for equal ones.
+        damage: the reason where there are none.
+        cut: names of the captions that were cut.
+    """
 
     arrays: dict[str, Tensor]
     damage: str | None = None

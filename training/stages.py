@@ -26,9 +26,15 @@ def copies_of(recipe: TrainingRecipe) -> Copies | None:
 
 @dataclass(frozen=True)
 class StageData:
-    """What a stage trains on. `rows`: of the shard index, in tar order. `shapes`: (height, width) in px of each row's
-    training picture. `order`: the batches. `held`: the pictures that are held out for validation; None where none are.
-    `notes`: sentences about what is held or left out, enlarged or repeated."""
+    """What a stage trains on.
+
+    Attributes:
+        rows: of the shard index, in tar order.
+        shapes: (height, width) in px of each row's training picture.
+        order: the batches.
+        held: the pictures that are held out for validation; None where none are.
+        notes: sentences about what is held or left out, enlarged or repeated.
+    """
 
     rows: Selection
     shapes: Shapes

@@ -20,9 +20,14 @@ from training.parallel.sharding import gathered, shard, sliced_like, whole
 
 @dataclass
 class TrainState:
-    """Everything a checkpoint holds. `step`: optimizer steps taken; it alone is the position in the data. `loss`: what
-    the steps make small; not stored. `unreported`: (step, image ids, what is measured of it) of the steps since the
-    last line of metrics; none but where a signal ended the run between two lines."""
+    """Everything a checkpoint holds.
+
+    Attributes:
+        step: optimizer steps taken; it alone is the position in the data.
+        loss: what the steps make small; not stored.
+        unreported: (step, image ids, what is measured of it) of the steps since the last line of metrics; none
+            but where a signal ended the run between two lines.
+    """
 
     model: PixArt
     average: AveragedModel

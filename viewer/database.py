@@ -65,9 +65,13 @@ class Database:
 
     @contextmanager
     def cursor(self, seconds: float | None = None) -> Iterator[Connection]:
-        """A connection for one request, interrupted when its time is over. Raises TooSlow: the time was over. Raises
-        Replaced: what was read, here or before, may be of two states. Raises ValueError: DuckDB refuses the query, or a
-        file is gone or damaged."""
+        """A connection for one request, interrupted when its time is over.
+
+        Raises:
+            TooSlow: the time was over.
+            Replaced: what was read, here or before, may be of two states.
+            ValueError: DuckDB refuses the query, or a file is gone or damaged.
+        """
         seconds = self.seconds if seconds is None else seconds
         cursor = self._connection.cursor()
         self._active.add(cursor)

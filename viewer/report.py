@@ -19,9 +19,15 @@ from viewer.sections import REPORT, SECTIONS, Content, Section, Source
 
 def write_report(connection: Connection, dataset_root: Path, out: Path, memory: str = DUCKDB_MEMORY) -> None:
     """Write one self-contained HTML page about a dataset, finished or half built. A section for which the memory does
-    not suffice says so. `connection`: DuckDB with a view per table of `schemas.tables.SCHEMAS` and the view `ledger`;
-    tables whose job has not run are empty. `dataset_root`: the dataset folder; it names the page. `out`: the file to
-    write. It is replaced whole or not at all. `memory`: the limit of the connection, for what such a section says."""
+    not suffice says so.
+
+    Args:
+        connection: DuckDB with a view per table of `schemas.tables.SCHEMAS` and the view `ledger`; tables whose job
+            has not run are empty.
+        dataset_root: the dataset folder; it names the page.
+        out: the file to write. It is replaced whole or not at all.
+        memory: the limit of the connection, for what such a section says.
+    """
     with one_state(Dataset(dataset_root)):
         source = Source(connection, Dataset(dataset_root).held(), REPORT)
         sections = {name: _content(section, source, memory) for name, section in SECTIONS.items()}

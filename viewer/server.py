@@ -254,9 +254,16 @@ def serve(
     allow_hosts: Iterable[str] = (),
     on_ready: Callable[[str], None] = lambda url: None,
 ) -> None:
-    """Serve until interrupted. `host`: the address to listen on. Beyond loopback only the names in `allow_hosts` are
-    answered. `port`: 0 takes a free one. `on_ready`: gets the address of the pages once the port is open. Raises
-    ValueError: no dataset, no such address, the port is taken, or another address without `allow_hosts`."""
+    """Serve until interrupted.
+
+    Args:
+        host: the address to listen on. Beyond loopback only the names in `allow_hosts` are answered.
+        port: 0 takes a free one.
+        on_ready: gets the address of the pages once the port is open.
+
+    Raises:
+        ValueError: no dataset, no such address, the port is taken, or another address without `allow_hosts`.
+    """
     allowed = tuple(allow_hosts)
     if not is_loopback(host) and not allowed:
         raise ValueError(

@@ -55,8 +55,14 @@ def table_1_sql(valid_above: int) -> str:
 
 def table_1_of(captions: Iterable[str], source: str, knobs: recipe.DataRecipe) -> list[Row]:
     """The row of Table 1 for captions that belong to no dataset, counted as the jobs `nouns` and `statistics` count.
-    `source`: what the row calls them. `knobs`: its sections `nouns` and `statistics`, and the tokenizer of `mix`, are
-    used. Raises ValueError: the extractor or the tokenizer is not on this machine."""
+
+    Args:
+        source: what the row calls them.
+        knobs: its sections `nouns` and `statistics`, and the tokenizer of `mix`, are used.
+
+    Raises:
+        ValueError: the extractor or the tokenizer is not on this machine.
+    """
     extractor = shared_extractor(knobs.nouns.extractor, knobs.nouns.compounds)
     tokenizer = load_tokenizer(knobs.mix.tokenizer)
     numbers, captions = count(), iter(captions)

@@ -26,9 +26,13 @@ _DEEPEST = 3
 
 
 def find_pairs(connection: Connection, left: str, right: str, max_distance: int, into: str) -> None:
-    """Write all pairs within `max_distance` bits into a new table (x, y, distance), each once. `left`: a table of
-    distinct hashes in a column `phash` (UBIGINT). `right`: another one; the same name finds pairs within one table, x <
-    y. `max_distance`: 0 to `MAX_DISTANCE`."""
+    """Write all pairs within `max_distance` bits into a new table (x, y, distance), each once.
+
+    Args:
+        left: a table of distinct hashes in a column `phash` (UBIGINT).
+        right: another one; the same name finds pairs within one table, x < y.
+        max_distance: 0 to `MAX_DISTANCE`.
+    """
     connection.execute(f"CREATE OR REPLACE TEMP TABLE {into}_candidates (x UBIGINT, y UBIGINT)")
     search = _Search(connection, max_distance, f"{into}_candidates")
     if max_distance > 0 or left != right:

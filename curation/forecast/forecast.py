@@ -151,8 +151,13 @@ def shards_of(images: float, num_bytes: float, shard_bytes: float, max_samples: 
 
 
 def forecast(facts: Facts, shard_megabytes: float, max_samples: int, workers: Sequence[int]) -> Forecast:
-    """Project the sample. `shard_megabytes`: of `shard.megabytes`, in units of 10^6 bytes. `max_samples`: of
-    `shard.max_samples`. `workers`: numbers of workers to give the wall-clock time for."""
+    """Project the sample.
+
+    Args:
+        shard_megabytes: of `shard.megabytes`, in units of 10^6 bytes.
+        max_samples: of `shard.max_samples`.
+        workers: numbers of workers to give the wall-clock time for.
+    """
     population, sampled = facts.num_inputs, facts.num_sampled
     is_whole = sampled == population
     doubles = sum(count for *_, reason, count in facts.outcomes if reason == Rejection.DUPLICATE)

@@ -36,10 +36,17 @@ class Decoded:
 
 
 def decode(data: bytes, *, longest_px: int | None = None, max_pixels: int = MAX_PIXELS) -> Decoded:
-    """Decode one still picture. `data`: the whole file. `longest_px`: shrink so that the longest side is at most this;
-    JPEG is scaled while it is decoded. `max_pixels`: refuse a larger picture from its header, before any memory is
-    taken. Raises Unreadable: with a reason of `schemas.reasons.ImageError` and a detail that names no path and no
-    address; carries the header where that could be read."""
+    """Decode one still picture.
+
+    Args:
+        data: the whole file.
+        longest_px: shrink so that the longest side is at most this; JPEG is scaled while it is decoded.
+        max_pixels: refuse a larger picture from its header, before any memory is taken.
+
+    Raises:
+        Unreadable: with a reason of `schemas.reasons.ImageError` and a detail that names no path and no address;
+            carries the header where that could be read.
+    """
     image, header = open_image(data, max_pixels)
     refuse_animated(header)
     try:

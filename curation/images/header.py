@@ -86,11 +86,18 @@ def read_header(data: bytes | LazyBytes, max_pixels: int = MAX_PIXELS) -> Header
 
 
 def open_image(data: bytes | LazyBytes, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, Header]:
-    """Open an image and read its header; it can then be loaded. `data`: the whole file. One that is read lazily gives
-    the same header from a few KiB (GIF, AVIF and HEIF, whose frames and tags may be anywhere, are read whole); EXIF and
-    XMP of a PNG behind its pixels are only found in the last `schemas.metadata.LATE_BYTES`. See `LazyBytes.failed`.
-    `max_pixels`: a larger picture is refused. Raises Unreadable: empty, not_an_image, unsupported, truncated (the
-    header itself is cut), corrupt, too_many_pixels, hdr."""
+    """Open an image and read its header; it can then be loaded.
+
+    Args:
+        data: the whole file. One that is read lazily gives the same header from a few KiB (GIF, AVIF and HEIF, whose
+            frames and tags may be anywhere, are read whole); EXIF and XMP of a PNG behind its pixels are only found in
+            the last `schemas.metadata.LATE_BYTES`. See `LazyBytes.failed`.
+        max_pixels: a larger picture is refused.
+
+    Raises:
+        Unreadable: empty, not_an_image, unsupported, truncated (the header itself is cut), corrupt,
+            too_many_pixels, hdr.
+    """
     if not len(data):
         raise Unreadable(ImageError.EMPTY, "zero bytes")
     kind = formats.sniff(data)

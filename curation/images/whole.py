@@ -26,9 +26,14 @@ _STEP_BYTES = 1 << 20
 
 
 def missing_part(data: bytes, image_format: str, loaded: Image.Image, is_checked: bool) -> str | None:
-    """The part that is missing of a file whose picture was decoded, or None where it is whole. `data`: the whole file.
-    `image_format`: Pillow's name. `loaded`: the picture as the decoder gave it. `is_checked`: whether the strict
-    decoder of JPEG gave it; it does not know subsampled inks."""
+    """The part that is missing of a file whose picture was decoded, or None where it is whole.
+
+    Args:
+        data: the whole file.
+        image_format: Pillow's name.
+        loaded: the picture as the decoder gave it.
+        is_checked: whether the strict decoder of JPEG gave it; it does not know subsampled inks.
+    """
     if image_format in ("JPEG", "MPO"):
         missing = missing_scans(data)
         return missing_blocks(data) if missing is None and not is_checked else missing

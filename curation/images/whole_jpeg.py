@@ -56,11 +56,21 @@ class Damaged(ValueError):
 
 
 def decode_whole(image: Image.Image, data: bytes) -> Image.Image | None:
-    """The pixels of an opened JPEG if none of them is filled in. `simplejpeg` is the same libjpeg-turbo as Pillow's and
-    gives the same pixels, but its warnings are errors. `image`: opened from `data` and not loaded; its size after
-    `draft` is the size that comes out. `data`: the whole file. Returns a loaded picture with the metadata of `image`.
-    None where the decoder objects to what pixels do not depend on, such as bytes between two segments, and where it
-    does not know the layout: Pillow decodes these. Raises EndsEarly, Damaged: says what is missing or damaged."""
+    """The pixels of an opened JPEG if none of them is filled in.
+
+    `simplejpeg` is the same libjpeg-turbo as Pillow's and gives the same pixels, but its warnings are errors.
+
+    Args:
+        image: opened from `data` and not loaded; its size after `draft` is the size that comes out.
+        data: the whole file.
+
+    Returns:
+        A loaded picture with the metadata of `image`. None where the decoder objects to what pixels do not depend on,
+        such as bytes between two segments, and where it does not know the layout: Pillow decodes these.
+
+    Raises:
+        EndsEarly, Damaged: says what is missing or damaged.
+    """
     if image.mode not in _LAYOUTS:
         return None
     try:

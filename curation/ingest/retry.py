@@ -29,11 +29,18 @@ class _Part:
 
 
 def retry_failed(dataset: Dataset, recipe: DataRecipe) -> int:
-    """Fetch again the rows that failed for a transient reason, and let `ingest` read their parts again. The URLs among
-    them are fetched into tars of their own, and their rows of the listing are rewritten in place: the same row_id,
-    another address or another reason. Every other part of the listing stays as it is, so `ingest` and what follows take
-    their parts over. A retry that is cut off goes on when it is called again. Returns how many rows are tried again.
-    Raises ValueError: img2dataset could not finish; run it again."""
+    """Fetch again the rows that failed for a transient reason, and let `ingest` read their parts again.
+
+    The URLs among them are fetched into tars of their own, and their rows of the listing are rewritten in place: the
+    same row_id, another address or another reason. Every other part of the listing stays as it is, so `ingest` and
+    what follows take their parts over. A retry that is cut off goes on when it is called again.
+
+    Returns:
+        How many rows are tried again.
+
+    Raises:
+        ValueError: img2dataset could not finish; run it again.
+    """
     record = dataset.record("listing")
     if record is None:
         return 0

@@ -26,12 +26,19 @@ REASONS = ("reason", "rejected_by")
 
 @dataclass(frozen=True)
 class TakedownEntry:
-    """One input that was taken out, or one hash that is refused before anything has matched it. `row_id`: None where no
-    input of the dataset matched. `image_id`: None where no byte of the input was read yet, or where only a pHash is
-    refused. `name`: `<name of the source>/<member>`. `matched_by`: the selector, such as `url=https://...`. `phash`: 16
-    hex digits: pictures within `distance` bits of it are refused too. `when`: UTC, ISO 8601. `heirs`: (row_id,
-    image_id) of pictures that stay and had taken over its raw caption. `features`: folders of stored features outside
-    the dataset that were to be cleaned too. `finished`: whether nothing of it is left in the dataset."""
+    """One input that was taken out, or one hash that is refused before anything has matched it.
+
+    Attributes:
+        row_id: None where no input of the dataset matched.
+        image_id: None where no byte of the input was read yet, or where only a pHash is refused.
+        name: `<name of the source>/<member>`.
+        matched_by: the selector, such as `url=https://...`.
+        phash: 16 hex digits: pictures within `distance` bits of it are refused too.
+        when: UTC, ISO 8601.
+        heirs: (row_id, image_id) of pictures that stay and had taken over its raw caption.
+        features: folders of stored features outside the dataset that were to be cleaned too.
+        finished: whether nothing of it is left in the dataset.
+    """
 
     matched_by: str
     why: str

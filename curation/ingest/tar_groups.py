@@ -67,9 +67,16 @@ def rows_of(items: Iterable[Item], location: str, label: str) -> Iterator[pa.Tab
 def list_groups(
     dataset: Dataset, source: AnySource, folder: Path, found: SourceListing, runner: Callable[[], Runner]
 ) -> Iterator[pa.Table] | None:
-    """The rows of a source, group by group, as `list_source` has its items; None for one that has no groups. `folder`:
-    where groups wait until all rows are numbered; the caller deletes it. `found`: counts what is no input. Raises
-    ValueError: as `list_source`. Raises PartFailed: a tar cannot be read now; other groups stay."""
+    """The rows of a source, group by group, as `list_source` has its items; None for one that has no groups.
+
+    Args:
+        folder: where groups wait until all rows are numbered; the caller deletes it.
+        found: counts what is no input.
+
+    Raises:
+        ValueError: as `list_source`.
+        PartFailed: a tar cannot be read now; other groups stay.
+    """
     pieces = pieces_of(source, found)
     if len(pieces) <= TARS_PER_GROUP:
         found.ignored.clear()

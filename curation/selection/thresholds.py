@@ -76,9 +76,13 @@ class Count(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference that other thresholds would make. `counts`: title -> the counts under it, most first. `near`: knob
-    -> pictures just on either side of its new value, kept ones first. `num_fallen`: pictures that are kept now and
-    would fall; `num_returned` the other way round."""
+    """The difference that other thresholds would make.
+
+    Attributes:
+        counts: title -> the counts under it, most first.
+        near: knob -> pictures just on either side of its new value, kept ones first.
+        num_fallen: pictures that are kept now and would fall; `num_returned` the other way round.
+    """
 
     counts: dict[str, list[Count]]
     num_fallen: int

@@ -60,11 +60,18 @@ def find_tars(tars: str) -> list[str]:
 
 
 def index_tars(tars: list[str], dataset: Path | None, progress: Callable[[int], None]) -> Indexed:
-    """Write `shards/index.parquet` over tars, whose bytes are left alone. A sample is a picture whose header can be
-    read, with a caption in its `.txt` or its `.json`. Its id is a hash of its place, so that it keeps its place in
-    training where its bytes change; `content` tells that they did. `dataset`: the folder that the index goes to; None
-    is the folder of the tars. `progress`: called after each tar. Raises ValueError: no sample is found, or `dataset`
-    holds shards of its own."""
+    """Write `shards/index.parquet` over tars, whose bytes are left alone.
+
+    A sample is a picture whose header can be read, with a caption in its `.txt` or its `.json`. Its id is a hash of its
+    place, so that it keeps its place in training where its bytes change; `content` tells that they did.
+
+    Args:
+        dataset: the folder that the index goes to; None is the folder of the tars.
+        progress: called after each tar.
+
+    Raises:
+        ValueError: no sample is found, or `dataset` holds shards of its own.
+    """
     root = Path(os.path.commonpath([os.path.dirname(tar) for tar in tars]))  # noqa: PTH120 - names may be no UTF-8
     dataset = root if dataset is None else dataset.absolute()
     path = dataset / "shards" / INDEX_FILE

@@ -146,9 +146,15 @@ class ShardWriter:
         return row
 
     def image_of(self, sample: Mapping[str, Any], old: OldTars | None = None) -> PackedImage:
-        """The image member of a row of the plan. `old`: the tars that may hold its picture. Raises Unpackable: the
-        original is gone or changed, and no tar holds the picture. Raises ValueError: a tar held it, and its bytes there
-        are damaged or of another size than the recipe wants."""
+        """The image member of a row of the plan.
+
+        Args:
+            old: the tars that may hold its picture.
+
+        Raises:
+            Unpackable: the original is gone or changed, and no tar holds the picture.
+            ValueError: a tar held it, and its bytes there are damaged or of another size than the recipe wants.
+        """
         held = old.samples_of(sample["image_id"]) if old is not None else []
         found = (self._stored(sample, each, *read) for each in held if old is not None for read in old.read(each))
         stored, is_same = next((each for each in found if each is not None), (None, False))

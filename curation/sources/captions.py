@@ -89,11 +89,19 @@ class CaptionTable:
         return int(count)
 
     def read(self, root: str, prefix: str, names: Collection[str], listing: SourceListing) -> None:
-        """Add the captions table of a folder, where there is one. `listing` counts the rows and cells that cannot be
-        read. A table called `captions` in the root is what it is called; any other that has no captions is counted as
-        well. `root`: the folder of the source, absolute, or its URL. `prefix`: the folder of the table below it, with a
-        slash at its end. `names`: the names in it that may be tables. Raises ValueError: there are several tables, or
-        the one of the root cannot be read, or lacks a column."""
+        """Add the captions table of a folder, where there is one.
+
+        `listing` counts the rows and cells that cannot be read. A table called `captions` in the root is what it is
+        called; any other that has no captions is counted as well.
+
+        Args:
+            root: the folder of the source, absolute, or its URL.
+            prefix: the folder of the table below it, with a slash at its end.
+            names: the names in it that may be tables.
+
+        Raises:
+            ValueError: there are several tables, or the one of the root cannot be read, or lacks a column.
+        """
         for stem in ("captions", "metadata"):
             found = [name for name in TABLE_NAMES if name in names and name.startswith(stem)]
             if len(found) > 1:

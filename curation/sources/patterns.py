@@ -38,9 +38,15 @@ def find_files(
     location: str, extensions: tuple[str, ...], what: str, listing: SourceListing | None = None
 ) -> list[str]:
     """The files of a folder (itself, not below it), a pattern with braces, `*`, `?` or `[`, or one file; sorted.
-    `extensions`: lower case, dot included; other files are left out. `what`: the word for such files in an error.
-    `listing`: counts the hidden ones among them, which are left out unless they are named. Raises ValueError: there is
-    none."""
+
+    Args:
+        extensions: lower case, dot included; other files are left out.
+        what: the word for such files in an error.
+        listing: counts the hidden ones among them, which are left out unless they are named.
+
+    Raises:
+        ValueError: there is none.
+    """
     files: list[str] = []
     for path in expand_braces(location):
         try:

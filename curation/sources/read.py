@@ -54,10 +54,17 @@ def read_original(
     num_bytes: int | None = None,
     most_bytes: int | None = None,
 ) -> bytes:
-    """The bytes of an input. `byte_offset`: None reads the whole file; else the first byte of a member inside a
-    container (`tar#name`), or the row of a cell in a table (`table.parquet#row/column`). `num_bytes`: None reads all
-    bytes from there on. `most_bytes`: an input of which more is known is not read. Raises OSError: it cannot be read
-    any more, is no file, or is too large; a RemoteError where it is behind a URL."""
+    """The bytes of an input.
+
+    Args:
+        byte_offset: None reads the whole file; else the first byte of a member inside a container (`tar#name`), or the
+            row of a cell in a table (`table.parquet#row/column`).
+        num_bytes: None reads all bytes from there on.
+        most_bytes: an input of which more is known is not read.
+
+    Raises:
+        OSError: it cannot be read any more, is no file, or is too large; a RemoteError where it is behind a URL.
+    """
     with _refusing(source):
         path, column = _place(source, member, byte_offset)
         check_size(num_bytes, most_bytes)

@@ -34,10 +34,17 @@ class Row:
 
 
 def read_rows(path: str, check: CheckNames, columns: Iterable[str], texts: Iterable[str | None] = ()) -> Iterator[Row]:
-    """The rows of a .parquet, .csv or .jsonl file, local or remote, one after the other. `check`: called with the names
-    of its columns; for .jsonl after the last row, since any row may bring one. `columns`: those that are wanted; others
-    may be left out. `texts`: those of them that must hold text, where columns have types. Raises ValueError: it cannot
-    be read, two of the wanted columns have one name, or one that must hold text holds something else."""
+    """The rows of a .parquet, .csv or .jsonl file, local or remote, one after the other.
+
+    Args:
+        check: called with the names of its columns; for .jsonl after the last row, since any row may bring one.
+        columns: those that are wanted; others may be left out.
+        texts: those of them that must hold text, where columns have types.
+
+    Raises:
+        ValueError: it cannot be read, two of the wanted columns have one name, or one that must hold text holds
+            something else.
+    """
     extension = path.rpartition(".")[2].lower()
     shown = public_url(path)
     if extension not in ("parquet", "csv", "jsonl"):

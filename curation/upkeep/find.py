@@ -55,9 +55,13 @@ _URL = "coalesce(images.url, listing.url)"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be taken out; an input that any of them names goes, and every byte-for-byte copy with it. `domains`:
-    of the URL, with all that end in `.domain`. `phashes`: 16 hex digits; pictures within `distance` bits. `duplicates`:
-    also everything that `dedup` put into one group with a match."""
+    """What is to be taken out; an input that any of them names goes, and every byte-for-byte copy with it.
+
+    Attributes:
+        domains: of the URL, with all that end in `.domain`.
+        phashes: 16 hex digits; pictures within `distance` bits.
+        duplicates: also everything that `dedup` put into one group with a match.
+    """
 
     image_ids: tuple[str, ...] = ()
     sha256s: tuple[str, ...] = ()
@@ -102,9 +106,13 @@ def _refuse_other_than_hex(name: str, value: str, digits: int, fewest: int | Non
 
 @dataclass(frozen=True)
 class Found:
-    """What would be taken out. `entries`: of the log, unfinished; the first ones match an input, those without a row
-    refuse a hash in future. `num_gone`: matches that were taken out before. `num_beside`: inputs that stay, but were
-    dropped as near doubles of a picture that goes."""
+    """What would be taken out.
+
+    Attributes:
+        entries: of the log, unfinished; the first ones match an input, those without a row refuse a hash in future.
+        num_gone: matches that were taken out before.
+        num_beside: inputs that stay, but were dropped as near doubles of a picture that goes.
+    """
 
     entries: list[TakedownEntry]
     num_gone: int

@@ -108,11 +108,18 @@ def leased(
     waiting: Callable[[str], None] | None = None,
     lost: Callable[[], None] | None = None,
 ) -> Iterator[None]:
-    """Hold a dataset in a store for writing. `refusal`: makes the error's text from the name of the holder. `shared`:
-    with others that hold it so. `waiting`: is called with the holder before it is watched for `STILL_S`; the default
-    logs it. `lost`: is called from another thread where the lease was taken over, as after a long pause of this
-    machine; the default ends the process. Raises ValueError: another process holds it, or the store does not do what a
-    lease needs."""
+    """Hold a dataset in a store for writing.
+
+    Args:
+        refusal: makes the error's text from the name of the holder.
+        shared: with others that hold it so.
+        waiting: is called with the holder before it is watched for `STILL_S`; the default logs it.
+        lost: is called from another thread where the lease was taken over, as after a long pause of this machine; the
+            default ends the process.
+
+    Raises:
+        ValueError: another process holds it, or the store does not do what a lease needs.
+    """
 
     def say(who: str) -> None:
         log.warning("%s: looking for %.0f s whether %s still writes it", store.url(), STILL_S, who)

@@ -18,8 +18,14 @@ GRID = "grid"
 
 @dataclass(frozen=True)
 class Cell:
-    """One thing to train. `name`: says what is changed, and names the folder. `stage`: knobs of the stage with other
-    values. `latents`: the same of the section `latents`. `operator`: as of `remodelling`."""
+    """One thing to train.
+
+    Attributes:
+        name: says what is changed, and names the folder.
+        stage: knobs of the stage with other values.
+        latents: the same of the section `latents`.
+        operator: as of `remodelling`.
+    """
 
     name: str
     stage: Mapping[str, Any] = field(default_factory=dict)

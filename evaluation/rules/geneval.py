@@ -52,10 +52,17 @@ def judge(
     metadata: Mapping[str, Any],
     colours: Mapping[str, Sequence[str]] | None = None,
 ) -> Judgement:
-    """Whether a picture is correct. `detections`: the boxes of each class, best first, as `keep` gives them.
-    `metadata`: the prompt's `include` and `exclude` lists, as GenEval's file has them. `colours`: the colour of each of
-    these boxes; needed where a prompt names one. Raises ValueError: the prompt names a colour and there are none for
-    its class, or places an object by another one that does not come before it."""
+    """Whether a picture is correct.
+
+    Args:
+        detections: the boxes of each class, best first, as `keep` gives them.
+        metadata: the prompt's `include` and `exclude` lists, as GenEval's file has them.
+        colours: the colour of each of these boxes; needed where a prompt names one.
+
+    Raises:
+        ValueError: the prompt names a colour and there are none for its class, or places an object by another one that
+            does not come before it.
+    """
     wrong: list[str] = []
     groups: list[Sequence[Box] | None] = []
     for wanted in metadata.get("include", ()):

@@ -41,9 +41,14 @@ def preferred(toss: bool | None) -> tuple[str, str, str]:
 
 @dataclass(frozen=True)
 class Captions:
-    """The captions of a picture. `mixed`: the caption the dataset chose, as it cut it. `raw`, `synthetic`: either may
-    be missing, not both; cut as the mix cuts. `source`: which of the two `mixed` is; None where the sample does not
-    say. `cut`: names of those that are shorter than what was written."""
+    """The captions of a picture.
+
+    Attributes:
+        mixed: the caption the dataset chose, as it cut it.
+        raw, synthetic: either may be missing, not both; cut as the mix cuts.
+        source: which of the two `mixed` is; None where the sample does not say.
+        cut: names of those that are shorter than what was written.
+    """
 
     mixed: str
     raw: str | None

@@ -20,8 +20,13 @@ NAMED_SHAPES = 3
 
 @dataclass(frozen=True)
 class Usable:
-    """The pictures that a stage trains on. `rows`: of the shard index, in tar order. `shapes`: (height, width) in px of
-    each row's training picture. `notes`: sentences about what is left out, enlarged or repeated."""
+    """The pictures that a stage trains on.
+
+    Attributes:
+        rows: of the shard index, in tar order.
+        shapes: (height, width) in px of each row's training picture.
+        notes: sentences about what is left out, enlarged or repeated.
+    """
 
     rows: Selection
     shapes: Shapes

@@ -32,10 +32,17 @@ class LossTerms:
 
 
 def training_loss(model_output: Tensor, latents: Tensor, noise: Tensor, timestep: Tensor) -> LossTerms:
-    """Losses of a prediction made at `q_sample(latents, timestep, noise)`. The bound sees the predicted noise as a
-    constant, so it trains the variance alone, and the squared error trains the mean alone. `model_output`: (B, 2C, h,
-    w): predicted noise, then the variance's place between its two limits (-1..1). `latents`: (B, C, h, w), the clean
-    ones. `noise`: (B, C, h, w). `timestep`: (B,) whole numbers in 0..999."""
+    """Losses of a prediction made at `q_sample(latents, timestep, noise)`.
+
+    The bound sees the predicted noise as a constant, so it trains the variance alone, and the squared
+    error trains the mean alone.
+
+    Args:
+        model_output: (B, 2C, h, w): predicted noise, then the variance's place between its two limits (-1..1).
+        latents: (B, C, h, w), the clean ones.
+        noise: (B, C, h, w).
+        timestep: (B,) whole numbers in 0..999.
+    """
     predicted, variance = model_output.float().chunk(2, dim=1)
     mse = (noise - predicted).square().mean(dim=(1, 2, 3))
     return LossTerms(mse, variational_bound(predicted.detach(), variance, latents.float(), noise.float(), timestep))

@@ -46,9 +46,14 @@ SCHEDULER = {
 
 def write_pipeline(model: StoredModel, target: Path, *, vae: Path, text_encoder: Path) -> StoredModel:
     """Write transformer, VAE, text encoder, tokenizer and scheduler into one folder; files are copied, not loaded.
-    `vae`: folder of an `AutoencoderKL`, or of a pipeline that holds `vae/`. `text_encoder`: folder of a T5 encoder with
-    its tokenizer, or of a pipeline that holds both. Raises ValueError: a component is missing, does not fit the
-    transformer, or cannot be expressed."""
+
+    Args:
+        vae: folder of an `AutoencoderKL`, or of a pipeline that holds `vae/`.
+        text_encoder: folder of a T5 encoder with its tokenizer, or of a pipeline that holds both.
+
+    Raises:
+        ValueError: a component is missing, does not fit the transformer, or cannot be expressed.
+    """
     require_diffusers_can(model)
     weights, config, notes = model.weights, model.config, model.notes
     codec = component(vae, "vae")

@@ -47,10 +47,16 @@ class StoredModel:
 def read_model(
     source: Path, *, drop_kv_compression: bool = False, ema: bool = True, hints: Hints | None = None
 ) -> StoredModel:
-    """Read weights of any known layout, and infer their architecture. `drop_kv_compression`: leave the weights of KV
-    compression out; the model then answers differently. `ema`: of our checkpoints take the average. `hints`: knobs that
-    the source does not say, or says wrongly. Raises ValueError: the source cannot be read, or a key is missing,
-    unexpected or of another shape."""
+    """Read weights of any known layout, and infer their architecture.
+
+    Args:
+        drop_kv_compression: leave the weights of KV compression out; the model then answers differently.
+        ema: of our checkpoints take the average.
+        hints: knobs that the source does not say, or says wrongly.
+
+    Raises:
+        ValueError: the source cannot be read, or a key is missing, unexpected or of another shape.
+    """
     origin = str(source)
     weights = read_weights(source, ema=ema)
     notes: tuple[str, ...] = ()

@@ -15,11 +15,16 @@ SINUSOID_CHANNELS = 256
 
 
 def position_table(rows: int, columns: int, channels: int, base: float, pe_interpolation: float) -> Tensor:
-    """The fixed sine-cosine position embedding of a token grid, float64, (rows * columns, channels), row-major. Each
-    axis is scaled by itself to the range [0, base / pe_interpolation), whatever the aspect ratio, so a larger grid
-    samples the same field more densely: that is all that "position-embedding interpolation" is. The first half of the
-    channels encodes the column, the second half the row; each half is [sin, cos]. `base`: tokens per side of the square
-    training resolution. `pe_interpolation`: `image_size / 512` in PixArt-Σ: 0.5, 1, 2, 4 at 256, 512, 1024, 2048 px."""
+    """The fixed sine-cosine position embedding of a token grid, float64, (rows * columns, channels), row-major.
+
+    Each axis is scaled by itself to the range [0, base / pe_interpolation), whatever the aspect ratio, so a
+    larger grid samples the same field more densely: that is all that "position-embedding interpolation" is.
+    The first half of the channels encodes the column, the second half the row; each half is [sin, cos].
+
+    Args:
+        base: tokens per side of the square training resolution.
+        pe_interpolation: `image_size / 512` in PixArt-Σ: 0.5, 1, 2, 4 at 256, 512, 1024, 2048 px.
+    """
     omega = 10000.0 ** (-torch.arange(channels // 4, dtype=torch.float64) / (channels // 4))  # (C/4,)
 
     def axis(length: int) -> Tensor:  # float32 coordinates, as the published tables have them

@@ -10,9 +10,13 @@ from torch import Tensor
 
 class Packing(NamedTuple):
     """The positions of the valid tokens of B padded captions; T counts them all, K is the most that one caption has.
-    `source`: (T,) places of the valid tokens in B * L padded ones, in order. `slot`: (T,) their places in B * K, each
-    caption's valid tokens moved to its front. `keys`: (B, K) bool, true where a slot is filled; None where all are.
-    `longest`: K."""
+
+    Attributes:
+        source: (T,) places of the valid tokens in B * L padded ones, in order.
+        slot: (T,) their places in B * K, each caption's valid tokens moved to its front.
+        keys: (B, K) bool, true where a slot is filled; None where all are.
+        longest: K.
+    """
 
     source: Tensor
     slot: Tensor

@@ -29,10 +29,15 @@ class KVCompression:
 
 @dataclass(frozen=True)
 class PixArtConfig:
-    """The knobs of the architecture; the defaults are PixArt-Σ-XL/2 at 512 px. `max_caption_tokens`: rows of the null
-    caption; longer captions are refused by `forward`. `image_size`: px per side of the square training resolution; sets
-    the position table's base. `pe_interpolation`: image_size / 512 in PixArt-Σ. `kv_compression`: None for none.
-    `in_channels`: latent channels; the output has twice as many (noise, then variance)."""
+    """The knobs of the architecture; the defaults are PixArt-Σ-XL/2 at 512 px.
+
+    Attributes:
+        max_caption_tokens: rows of the null caption; longer captions are refused by `forward`.
+        image_size: px per side of the square training resolution; sets the position table's base.
+        pe_interpolation: image_size / 512 in PixArt-Σ.
+        kv_compression: None for none.
+        in_channels: latent channels; the output has twice as many (noise, then variance).
+    """
 
     depth: int = 28
     hidden_size: int = 1152
@@ -148,11 +153,17 @@ class PixArt(nn.Module):
         positions: Tensor | None = None,
     ) -> Tensor:
         """What `forward` computes once it has the sines and cosines, whose angles bf16 would round too much.
-        `sinusoid`: (B, 256) float32, the `timestep_sinusoid`. `positions`: (1, N, C) float32, the `position_table`;
-        None takes the model's own. `caption`: (B, L, caption_channels), L at most `max_caption_tokens`. `caption_mask`:
-        (B, L), non-zero where a token is valid; every row needs one. None: all are valid. `drop_caption`: (B,) bool;
-        true replaces the caption by the null caption, under the caption's own mask. Raises ValueError: a latent side is
-        no multiple of the patch size, or the caption is too long."""
+
+        Args:
+            sinusoid: (B, 256) float32, the `timestep_sinusoid`.
+            positions: (1, N, C) float32, the `position_table`; None takes the model's own.
+            caption: (B, L, caption_channels), L at most `max_caption_tokens`.
+            caption_mask: (B, L), non-zero where a token is valid; every row needs one. None: all are valid.
+            drop_caption: (B,) bool; true replaces the caption by the null caption, under the caption's own mask.
+
+        Raises:
+            ValueError: a latent side is no multiple of the patch size, or the caption is too long.
+        """
         p = self.config.patch_size
         batch, _, height, width = latents.shape
         if height % p or width % p:

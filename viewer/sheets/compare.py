@@ -74,9 +74,15 @@ def create_uses(connection: Connection, table: str, source: str) -> None:
 
 
 def compare(connection: Connection, source_a: str, source_b: str, valid_above: int = 10) -> Sheet:
-    """Two caption sources of the kept images side by side. `connection`: with a view per table, see
-    `engine.catalog.connect`. `valid_above`: a noun is valid when it occurs more often than this. Raises ValueError: the
-    two are the same, or one has no captions here."""
+    """Two caption sources of the kept images side by side.
+
+    Args:
+        connection: with a view per table, see `engine.catalog.connect`.
+        valid_above: a noun is valid when it occurs more often than this.
+
+    Raises:
+        ValueError: the two are the same, or one has no captions here.
+    """
     create_caption_views(connection)
     require_captions(connection, source_a, source_b)
     require_nouns(connection, source_a, source_b)

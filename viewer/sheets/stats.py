@@ -37,9 +37,15 @@ class Question:
 def shown_stats(
     connection: Connection, question: Question, valid_above: int, other: Connection | None = None
 ) -> Iterator[Table | str]:
-    """Everything to print, in order: tables for a terminal, or one text in another form. `valid_above`: as the recipe
-    has it. `other`: another dataset; the sheet then lists the concepts gained and lost since. Raises ValueError: there
-    is no such form, there are two questions at once, or a source has no captions here."""
+    """Everything to print, in order: tables for a terminal, or one text in another form.
+
+    Args:
+        valid_above: as the recipe has it.
+        other: another dataset; the sheet then lists the concepts gained and lost since.
+
+    Raises:
+        ValueError: there is no such form, there are two questions at once, or a source has no captions here.
+    """
     if question.form not in FORMATS:
         raise ValueError(f"--format {question.form}: there are {', '.join(FORMATS)}")
     chosen = [bool(question.compare), other is not None, question.nouns, question.growth, question.pairs]
