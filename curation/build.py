@@ -12,7 +12,7 @@ from engine import catalog
 from engine.dataset import Dataset
 from engine.job import Job
 from engine.ledger import LedgerCount, counts_of, remember_counts
-from engine.old_layout import rename_old_layout
+from engine.old_layout import bring_up_to_date
 from engine.preflight import check_needs
 from engine.reduce_job import explaining_memory
 from engine.run_log import JobResult
@@ -69,15 +69,14 @@ def build(
     """
     observer = observer or Observer()
     dataset = Dataset(recipe.out_path())
-    refuse_foreign_folder(dataset)
-    _refuse_url_lists(dataset, recipe)
+    refuse_out(dataset, recipe)
+    bring_up_to_date(dataset)
     is_new = not is_folder(dataset.root)
     if is_new:
         check_needs(steps)  # here, so that a refusal does not even leave a folder
     with dataset.lock(), LazyRunner(recipe.run.runner, recipe.run.workers, recipe.run.retries) as runners:
         refuse_unfinished(dataset)
         dataset.sweep()
-        rename_old_layout(dataset)
         preflight(dataset, recipe, steps, redo)
         if not is_file(dataset.recipe):  # what is listed can be looked at while the rest is
             write_bytes(dataset.recipe, recipe.to_yaml().encode())
@@ -132,9 +131,9 @@ def conserve(dataset: Dataset, memory: str = DUCKDB_MEMORY) -> tuple[list[Ledger
     return counts, num_inputs
 
 
-def refuse_foreign_folder(dataset: Dataset) -> None:
-    """Leave alone what is no dataset. Raises ValueError: `out` is a file, an evaluation, or a folder that holds other
-    things."""
+def refuse_out(dataset: Dataset, recipe: DataRecipe) -> None:
+    """Leave alone what is no dataset. Raises ValueError: `out` is a file, an evaluation, a folder that holds other
+    things, or in a store while a source is a list of URLs."""
     if is_file(dataset.root):
         raise ValueError(f"out={dataset.root}: is a file; name a folder for the dataset")
     if dataset.is_evaluation:
@@ -142,13 +141,11 @@ def refuse_foreign_folder(dataset: Dataset) -> None:
     names = entries_in(dataset.root)
     if names and not {".lock", ".lock-shared", "tables", "shards", "recipe.yaml"} & {*names}:
         raise ValueError(f"out={dataset.root}: holds other files and no dataset; name an empty or new folder")
-
-
-def _refuse_url_lists(dataset: Dataset, recipe: DataRecipe) -> None:
     if dataset.store is not None and (lists := [each for each in recipe.all_sources() if each.kind == "urls"]):
         raise ValueError(
             f"{lists[0].location()}: what a URL list names is fetched next to the dataset, and {dataset.root} is in a "
-            "store: name an out on a disk, or fetch the list with img2dataset and name its output as a source"
+            "store: name an out on a disk, or fetch the list with img2dataset and name its output as a source of kind "
+            "img2dataset"
         )
 
 

@@ -33,10 +33,6 @@ DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)
 """What reading a damaged Parquet file raises."""
 
 
-class OldLayout(ValueError):
-    """A dataset has the layout of an earlier version; see `engine.old_layout`."""
-
-
 @dataclass(frozen=True)
 class JobRecord:
     """The record of what makes a table. Which parts of it hold follows from it, see `engine.names`."""
@@ -112,6 +108,22 @@ class Dataset:
         """The parts that hold now."""
         return Held(self)
 
+    def held_with(self, *tables: str, named_by: str = "") -> Held:
+        """The same, of a dataset that has these tables.
+
+        Args:
+            named_by: begins the error's text.
+
+        Raises:
+            ValueError: one of them has no part, or an earlier version wrote the dataset.
+        """
+        held = self.held()
+        for table in tables:
+            if not held.parts(table):
+                self.record("listing")  # an earlier version's is refused
+                raise ValueError(f"{named_by}{self.root}: no dataset with {table}; build it with sigma build first")
+        return held
+
     def part(self, table: str, number: int) -> Path:
         """The file that holds as part `number` of a table; `held` serves whoever needs more than one.
 
@@ -139,9 +151,16 @@ class Dataset:
             return None
         except (ValueError, TypeError, BrokenSeal) as error:
             raise ValueError(f"{path}: damaged ({error}); delete it to have {table} computed again") from None
-        raise OldLayout(
-            f"{self.root}: was written by an earlier version of sigma; run sigma status {self.root} once where the "
-            "folder can be written: it gives the files their new names and computes nothing"
+        raise self.old_layout()
+
+    def old_layout(self, why: str = "") -> ValueError:
+        """The error of a dataset that an earlier version wrote, see `engine.old_layout`. `why`: more about it."""
+        how = f"run sigma status {self.root} once where it can be written"
+        if self.store is not None:
+            how = "copy it to a disk, run sigma status FOLDER once there, and copy it back"
+        return ValueError(
+            f"{self.root}: has the layout of an earlier version{why}; {how}: its files get other names, and nothing is "
+            "computed"
         )
 
     def write_record(self, table: str, record: JobRecord) -> None:

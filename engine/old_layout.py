@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from engine.dataset import DAMAGE, Dataset, JobRecord, OldLayout, as_stored, content_digest, read_parquet
+from engine.dataset import DAMAGE, Dataset, JobRecord, as_stored, content_digest, read_parquet
 from engine.names import DIGITS, NOTHING, Held, PartName
 from engine.paid import Paid
 from engine.reduce_job import cut_rows, shard_digests
@@ -26,7 +26,7 @@ CONTENT_KEY = b"sigma.content"
 """Parquet metadata: the digest of a part's rows."""
 
 
-def is_old(dataset: Dataset) -> bool:
+def _is_old(dataset: Dataset) -> bool:
     """Whether an earlier version wrote the dataset: the record of the listing is the last that is written anew."""
     with suppress(OSError, ValueError):
         return "upstream" in read_json(dataset.record_path("listing"))
@@ -34,31 +34,24 @@ def is_old(dataset: Dataset) -> bool:
 
 
 def bring_up_to_date(dataset: Dataset) -> bool:
-    """Rename an old dataset under its lock; whether there was one, whose catalog is gone then. Raises OldLayout: it
-    cannot be written. Raises ValueError: another process holds it."""
-    if not is_old(dataset):
+    """Rename an old dataset under its lock; whether there was one, whose catalog is gone then. Raises ValueError:
+    it is in a store, cannot be written, or is held by another process."""
+    if not _is_old(dataset):
         return False
+    if dataset.store is not None:
+        raise dataset.old_layout()
     try:
         with dataset.lock():
             rename_old_layout(dataset)
     except OSError as error:
-        raise OldLayout(
-            f"{dataset.root}: has the layout of an earlier version and cannot be written here "
-            f"({error.strerror}); run sigma status {dataset.root} once where it can, which renames its files"
-        ) from None
+        raise dataset.old_layout(f" and cannot be written here ({error.strerror})") from None
     return True
 
 
 def rename_old_layout(dataset: Dataset) -> None:
-    """Rename the files of an old dataset. May be called again wherever it stopped. Call with the lock held. Raises
-    OldLayout: it is kept in a store."""
-    if not is_old(dataset):
+    """Rename the files of an old dataset. May be called again wherever it stopped. Call with the lock held."""
+    if not _is_old(dataset):
         return
-    if dataset.store is not None:
-        raise OldLayout(
-            f"{dataset.root}: has the layout of an earlier version, whose files get new names in a folder of a disk: "
-            "copy it there, run sigma status FOLDER once, and copy it back"
-        )
     _name_further_captioners(dataset)
     folder = dataset.tables / ".records"
     paths = {str(path.relative_to(folder).with_suffix("")): path for path in folder.rglob("*.json")}

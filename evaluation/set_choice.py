@@ -114,13 +114,10 @@ class Choice:
 def choose(dataset: Dataset, knobs: EvaluationSet, counter: TokenCounter) -> Choice:
     """Choose from the samples of a dataset. Raises ValueError: a job of the dataset has not run, one of `against` is no
     dataset or this very one, or a category has too few candidates; the message names the limit that costs most."""
-    for table in ("samples", "nouns"):
-        if not dataset.parts(table):
-            raise ValueError(f"{shown_place(dataset.root)}: has no {table}; build the dataset first (sigma build)")
+    dataset.held_with("samples", "nouns")
     others = [place_of(for_datasets(path)) for path in knobs.against]
     for path in others:
-        if not Dataset(path).parts("fingerprints"):
-            raise ValueError(f"against: {shown_place(path)}: no dataset with fingerprints; build it up to fingerprint")
+        Dataset(path).held_with("fingerprints", named_by="against: ")
     if dataset.root in others:
         raise ValueError(
             f"{shown_place(dataset.root)}: is the dataset that the set is chosen from, and against leaves out all of "

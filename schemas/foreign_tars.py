@@ -24,10 +24,10 @@ def kind_of_tars(folder: Path) -> str | None:
     return "img2dataset" if is_img2dataset else "webdataset"
 
 
-def as_source(kind: str, folder: Path) -> str:
-    """The entry of a data recipe that reads a folder of tars."""
-    knob = "path" if kind == "img2dataset" else "urls"
-    return f"sources: [{{kind: {kind}, {knob}: {folder}}}]"
+def as_source(kind: str, place: Path | str) -> str:
+    """The entry of a data recipe that reads a folder of tars, or another kind of source."""
+    knob = "urls" if kind == "webdataset" else "path"
+    return f"sources: [{{kind: {kind}, {knob}: {place}}}]"
 
 
 def caption_of(text: bytes, metadata: bytes) -> str | None:

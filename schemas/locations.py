@@ -47,8 +47,8 @@ def on_disk(path: Location) -> Location:
     a local folder called `s3:` of it, and what a run wrote would be lost with its node."""
     if _COLLAPSED.match(str(path)):
         raise ValueError(
-            f"{public_url(re.sub(':/+', '://', str(path), count=1))}: a store is no folder, and only "
-            "sources are read from one: name a folder here, perhaps one where the store is mounted (docs/cluster.md)"
+            f"{public_url(re.sub(':/+', '://', str(path), count=1))}: a store is no folder, and this is a "
+            "place of this machine: name a path here, perhaps one where the store is mounted (docs/cluster.md)"
         )
     return in_home(path)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -22,7 +22,6 @@ from engine.place.mirror import Mirror
 from engine.place.store import Store, _client
 from schemas.files import mount_point, read_file
 from schemas.recipe import DataRecipe
-from schemas.sources import UrlSource
 from tests.building import build, computed, put, recipe, rows, table_of, write_pictures
 from tests.dying import Died
 from tests.engine.flowing import listed
@@ -226,19 +225,36 @@ def test_other_files_in_the_store_are_left_alone(memory: Memory, photos: Path) -
     assert [found.key for found in Store.at("s3://bucket/mine").below()] == ["thesis.txt"]
 
 
-def test_a_url_list_and_an_old_layout_are_refused_before_anything_is_written(
-    memory: Memory, photos: Path, whole: dict[str, bytes]
+@pytest.mark.parametrize("command", ["build", "plan", "ingest", "ingest --probe-only"])
+def test_a_url_list_for_a_dataset_in_a_store_is_refused_before_anything_is_written(
+    memory: Memory, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    listed = stored(photos).model_copy(update={"images": None, "sources": (UrlSource(path=str(photos)),)})
-    with pytest.raises(ValueError, match="s3://bucket/ds is in a store: name an out on a disk".replace("s3://", ".*")):
-        build(listed)
-    assert memory.objects() == {}
-    record = "ds/tables/.records/listing.json"
-    old = Memory(whole | {record: b'{"job": "ingest", "knobs": {}, "upstream": {}}'})
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "list.yaml").write_text(f"out: {URL}\nsources: [{{kind: urls, path: s3://bucket/list.parquet}}]\n")
+    verb, *options = command.split()
+    done = CliRunner().invoke(app, [verb, "list.yaml", *options])
+    assert done.exit_code == 1 and f"{URL} is in a store: name an out on a disk, or fetch the list" in done.output
+    assert memory.objects() == {} and [path.name for path in tmp_path.glob("[!s]*")] == ["list.yaml"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *("status DS", "sql DS SELECT", "doctor DS --repair", "purge DS --image-id 0 --why w", "stats DS"),
+        *("work DS caption --share 0/2", "build folder NEW", "build folder NEW --only caption", "plan folder NEW"),
+        *("ingest folder NEW", "build folder NEW out=s3://bucket/new dedup.against=[DS]"),
+    ],
+)
+def test_an_old_layout_in_a_store_is_refused_by_every_command_before_anything_is_written(
+    photos: Path, whole: dict[str, bytes], tmp_path: Path, command: str
+) -> None:
+    is_part, record = re.compile(r"/part-(\d+)\.\w+\.\w+\."), b'{"job": "ingest", "knobs": {}, "upstream": {}}'
+    old = Memory({is_part.sub(r"/part-\1.", key): record if "/.records/" in key else whole[key] for key in whole})
     before = old.objects()
-    with old.used(Path(os.environ["SIGMA_SCRATCH"])):
-        done = CliRunner().invoke(app, ["status", URL])
-    assert done.exit_code == 1 and "copy it there, run sigma status FOLDER once" in done.output
+    words = command.replace("NEW", f"images={photos} out=DS").replace("DS", URL).split()
+    with old.used(tmp_path):
+        done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1 and "copy it to a disk, run sigma status FOLDER once there" in done.output, done.output
     assert old.objects() == before
 
 

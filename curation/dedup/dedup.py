@@ -210,11 +210,7 @@ def label_groups(connection: Connection) -> None:
 
 
 def _require(path: Path) -> Held:
-    held = Dataset(path).held()
-    for table in ("images", "fingerprints"):
-        if not held.parts(table):
-            raise ValueError(f"dedup.against: {path}: no dataset with {table}; build it up to fingerprint first")
-    return held
+    return Dataset(path).held_with("images", "fingerprints", named_by="dedup.against: ")
 
 
 def _state(path: Path) -> str:

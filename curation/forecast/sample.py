@@ -65,7 +65,7 @@ def sampled(recipe: DataRecipe, size: int, keep: Path | None = None) -> Iterator
     if size < 1:
         raise ValueError(f"--sample {size}: look at one input at least")
     out = Dataset(recipe.out_path())
-    pipeline.refuse_foreign_folder(out)
+    pipeline.refuse_out(out, recipe)
     if keep is not None:
         _refuse_kept(keep.absolute(), out)
     is_listed = listing.is_listed(out, recipe)

@@ -38,7 +38,7 @@ UNDECODED = frozenset(
 
 _SIDECARS = (".json", ".txt", ".caption")
 _OTHER_KINDS = {"csv": "table", "jsonl": "table", "parquet": "table", "tar": "webdataset", "arrow": "hf_dataset"}
-"""Extension of files that are no images -> the kind of source that reads them."""
+"""Extension of files that are no images -> the kind of source that reads them; a list of addresses is one of `urls`."""
 _LEADS_OUT = "a link that leads out of the folder; follow_links: true in its entry of sources reads it"
 
 
@@ -83,7 +83,7 @@ def _check_folder(root: Path) -> None:
     if not root.exists():
         raise ValueError(f"{root}: no such folder; check the spelling of images: (or sources: path:) in the recipe")
     if not root.is_dir():
-        raise ValueError(f"{root}: is a file, not a folder; name the folder that holds it")
+        raise ValueError(f"{root}: is a file, not a folder; {_instead(str(root), 'name the folder that holds it')}")
     try:
         os.scandir(root).close()
     except OSError as error:
@@ -122,9 +122,8 @@ class _Walk:
                 f"{as_source(kind, Path(location))}"
             )
         if not num_items:
-            raise ValueError(
-                f"{location}: holds no image; name a folder with .jpg, .png or .webp files in it or below it"
-            )
+            usual = "name a folder with .jpg, .png or .webp files in it or below it"
+            raise ValueError(f"{location}: holds no image; {_instead(location, usual)}")
         if self.captions.tables:
             self.listing.count("captions without an image", self.captions.num_left())
             self.listing.count("further captions of an image", self.captions.num_repeated)
@@ -214,6 +213,13 @@ def _kind(entry: FolderEntry, is_captions: bool) -> str:
     if entry.leads_out:
         return f"{kind} (links out of the folder, not read without follow_links)"
     return f"{kind} (not read; a source of kind {_OTHER_KINDS[kind]} reads it)" if kind in _OTHER_KINDS else kind
+
+
+def _instead(location: str, usual: str) -> str:
+    """What to do where a file is named as the folder: what another kind of source reads is one of its own."""
+    kind = {"txt": "urls", **_OTHER_KINDS}.get(_split(location)[1].removeprefix("."))
+    lists = ", or of kind urls where it lists addresses" if kind == "table" else ""
+    return usual if kind is None else f"name it in the recipe in place of images: {as_source(kind, location)}{lists}"
 
 
 def _may_hold_captions(name: str) -> bool:

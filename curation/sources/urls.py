@@ -75,7 +75,7 @@ def _refuse_other_list(source: UrlSource, work: Path) -> None:
     """Refuse to continue a download of another list: its rows would get the pictures of this one."""
     path = work / "list.json"
     made_for = {"path": source.location(), **source.listing_options()}
-    if not path.is_file():
+    if not (work / "urls").is_dir():  # the list was not taken yet, as where it could not be read
         work.mkdir(parents=True, exist_ok=True)
         write_json(path, made_for)
         return
@@ -91,8 +91,9 @@ def _refuse_other_list(source: UrlSource, work: Path) -> None:
 
 
 def first_fetch(source: UrlSource, fetch_into: str) -> Download:
-    """The download of a whole list."""
+    """The download of a whole list. Raises ValueError: img2dataset cannot write where it is fetched to."""
     into = f"{fetch_into}/tars" if source.into is None else absolute(source.into)
+    _check_client(into)
     return Download(Path(fetch_into), into, source.img2dataset)
 
 
@@ -198,7 +199,6 @@ def _log(fetch: Download) -> Path:
 
 def _run_img2dataset(fetch: Download, lists: Path) -> None:
     options = fetch.options
-    _check_client(fetch.into)
     arguments = {
         "url_list": str(lists),
         "input_format": "parquet",

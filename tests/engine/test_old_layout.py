@@ -12,7 +12,7 @@ import pytest
 
 from curation.upkeep.doctor import check_dataset
 from engine import catalog
-from engine.dataset import Dataset, OldLayout, as_stored, commit_table, content_digest, read_parquet, schema_of
+from engine.dataset import Dataset, as_stored, commit_table, content_digest, read_parquet, schema_of
 from engine.old_layout import CONTENT_KEY, bring_up_to_date, rename_old_layout
 from engine.paid import Paid
 from schemas.recipe import DataRecipe
@@ -106,5 +106,5 @@ def test_one_that_cannot_be_written_is_refused_in_a_line(
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "rename", denied)
-    with pytest.raises(OldLayout, match=r"the layout of an earlier version .*; run sigma status .* once where it can"):
+    with pytest.raises(ValueError, match=r"the layout of an earlier version .*; run sigma status .* once where it can"):
         bring_up_to_date(dataset)

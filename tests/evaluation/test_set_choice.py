@@ -71,7 +71,7 @@ def test_too_few_candidates_name_the_limit_that_costs_most(demo: Dataset, knobs:
 
 
 def test_a_dataset_that_lacks_a_job_is_refused(small: Dataset) -> None:
-    with pytest.raises(ValueError, match="has no nouns; build the dataset first"):
+    with pytest.raises(ValueError, match="no dataset with nouns; build it with sigma build first"):
         chosen(small)
 
 

@@ -279,6 +279,7 @@ def test_folders_that_are_refused(tmp_path: Path) -> None:
     assert refusal(tmp_path / "file") == "FOLDER: is a file, not a folder; name the folder that holds it"
     (tmp_path / "file").unlink()
     write_files(tmp_path, {"notes.txt": b""})
+    assert refusal(tmp_path / "notes.txt").endswith("in place of images: sources: [{kind: urls, path: FOLDER}]")
     assert refusal(tmp_path).startswith("FOLDER: holds no image; name a folder with .jpg, .png or .webp files")
 
 

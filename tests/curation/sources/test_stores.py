@@ -253,6 +253,16 @@ def test_fetching_into_a_store_that_img2dataset_cannot_write_is_refused(store: S
         ValueError, match=r"^s3://photos/tars: img2dataset cannot write there \(.*s3fs.*\); pip install"
     ):
         list(list_source(source, str(tmp_path / "work")).items)
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("a.txt", "kind: urls, path"), ("a.parquet", "kind: table, path"), ("a.tar", "webdataset, urls")]
+)
+def test_a_list_that_is_named_as_a_folder_is_one_of_another_kind(store: Store, name: str, said: str) -> None:
+    store.put({f"in/{name}": b"http://127.0.0.1:9/a.jpg"})
+    with pytest.raises(ValueError, match=rf"holds no image; name it .*{said}: s3://photos/in/{name}"):
+        list(list_source(FolderSource(path=f"s3://photos/in/{name}")).items)
 
 
 def test_no_server_is_a_clear_line(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,6 +70,13 @@ def fetched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fetched]:
         }
         made = recipe(None, folder / "ds", sources=[source], part_rows=5)
         yield Fetched(served, made, build(made, upto="ingest")[0])
+
+
+def test_a_list_that_was_misspelt_is_no_other_list_once_it_is_mended(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").touch()
+    for name, said in (("list.tsv", "not found"), ("empty.txt", "the URL list is empty")):
+        with pytest.raises(ValueError, match=said):
+            list(list_source(UrlSource(path=str(tmp_path / name)), str(tmp_path / "work")).items)
 
 
 def test_addresses_are_sent_in_the_letters_that_servers_take() -> None:
