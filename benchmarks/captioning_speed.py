@@ -141,7 +141,7 @@ def recaption_overhead(folder: Path, num_parts: int = 5, rows: int = 96, num_tok
         ids = [f"{number * rows + row:032x}" for row in range(rows)]
         proxies = _proxies(number * rows, ids, jpegs)
         listed = [{"row_id": row, "source": "s", "source_name": "s", "member": "m"} for row in range(rows)]
-        put(dataset, "listing", number, pa.Table.from_pylist(listed, schema=tables.LISTING))
+        put(dataset, "listing", number, pa.Table.from_pylist(listed, schema=tables.schema_of("listing")))
         put(dataset, "proxies", number, proxies)
         put(dataset, "selection", number, _all_kept(num_parts * rows).slice(number * rows, rows))
     (stage,) = recaption.map_jobs(DataRecipe(images="photos", out=str(folder)))
@@ -169,14 +169,16 @@ def _proxies(first: int, image_ids: list[str], jpegs: list[bytes]) -> pa.Table:
     columns = {"row_id": range(first, first + len(jpegs)), "image_id": image_ids, "jpeg": jpegs}
     nothing = [None] * len(jpegs)
     return pa.table(
-        {field.name: pa.array(columns.get(field.name, nothing), field.type) for field in tables.PROXIES},
-        schema=tables.PROXIES,
+        {field.name: pa.array(columns.get(field.name, nothing), field.type) for field in tables.schema_of("proxies")},
+        schema=tables.schema_of("proxies"),
     )
 
 
 def _all_kept(num_rows: int) -> pa.Table:
     row: dict[str, object] = {"image_id": None, "kept": True, "subsets": []}
-    return pa.Table.from_pylist([{"row_id": number, **row} for number in range(num_rows)], schema=tables.SELECTION)
+    return pa.Table.from_pylist(
+        [{"row_id": number, **row} for number in range(num_rows)], schema=tables.schema_of("selection")
+    )
 
 
 def share_captioner_gpu(

@@ -194,8 +194,8 @@ class _Constant:
         rows = inputs["proxies"]
         progress(rows.num_rows)
         given = {"row_id": rows["row_id"], "image_id": rows["image_id"]}
-        filled = [given.get(field.name, pa.nulls(rows.num_rows, field.type)) for field in tables.SCORES]
-        return {"scores": pa.Table.from_arrays(filled, schema=tables.SCORES)}
+        filled = [given.get(field.name, pa.nulls(rows.num_rows, field.type)) for field in tables.schema_of("scores")]
+        return {"scores": pa.Table.from_arrays(filled, schema=tables.schema_of("scores"))}
 
 
 def _stage_loop(root: Path, memory: str) -> str:

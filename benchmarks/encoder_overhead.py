@@ -168,7 +168,7 @@ def encoder_overhead_of_proxies(folder: Path, factor: float = 1.0) -> Iterator[s
         ]  # fmt: skip
         for table in ("listing", "images", "proxies", "captions"):
             put(dataset, table, number, _table(table, rows))
-        put(dataset, "nouns", number, tables.NOUNS.empty_table())
+        put(dataset, "nouns", number, tables.schema_of("nouns").empty_table())
     head = save_aesthetic_head(folder / "head.pth", WIDTH)
     classifiers: dict[str, dict[str, str]] = {"nsfw": {}, "watermark": {}}
     recipe = DataRecipe.from_mapping(

@@ -21,14 +21,14 @@ from engine.job import State
 from engine.map_job import MapJob
 from engine.ray_runner import RayRunner
 from engine.runner import Progress
-from schemas.tables import LISTING, RAW_CAPTIONS, SCORES
+from schemas.tables import schema_of
 
 NUM_PARTS = 2000
 FAST_S, SLOW_S = 0.25, 0.5
 WORKERS = 4
 """of each job; the slow one's hold a GPU each, of which none is used"""
 GOAL = 0.9
-TABLES = {"raw_captions": RAW_CAPTIONS, "scores": SCORES}
+TABLES = {"raw_captions": schema_of("raw_captions"), "scores": schema_of("scores")}
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def flow_s(runner: RayRunner, root: Path, num_parts: int) -> float:
     dataset = Dataset(root)
     for number in range(num_parts):
         row = {"row_id": number, "source": "/photos", "source_name": "photos", "member": f"{number}.jpg"}
-        dataset.commit_part("listing", number, "0" * 12, pa.Table.from_pylist([row], schema=LISTING))
+        dataset.commit_part("listing", number, "0" * 12, pa.Table.from_pylist([row], schema=schema_of("listing")))
     begun = list[float]()
 
     class First(Observer):

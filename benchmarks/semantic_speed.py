@@ -19,7 +19,7 @@ from benchmarks.dedup_speed import MEMORY, peak_gb
 from curation.dedup.semantic import find_similar
 from engine import catalog
 from engine.dataset import Dataset
-from schemas.tables import EMBEDDINGS, LISTING
+from schemas.tables import schema_of
 from tests.building import put
 
 NUM_ROWS = 100_000
@@ -67,7 +67,7 @@ def _write_part(dataset: Dataset, number: int, begin: int, vectors: np.ndarray) 
             "embedding": pa.ListArray.from_arrays(offsets, pa.array(vectors.astype(np.float16).ravel())),
         },
     }
-    for table, schema in (("listing", LISTING), ("embeddings", EMBEDDINGS)):
+    for table, schema in (("listing", schema_of("listing")), ("embeddings", schema_of("embeddings"))):
         columns = [given[table].get(field.name, pa.nulls(num, field.type)) for field in schema]
         put(dataset, table, number, pa.table(columns, names=schema.names))
 

@@ -6,17 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-import pyarrow as pa
-
-from captioning.texts import junk, markup, text
-from captioning.texts.gate import is_language
-from captioning.texts.language import LanguageGuesser
-from captioning.texts.repetition import repeats_itself
 from engine.map_job import MapJob
 from engine.runner import Progress
-from schemas import recipe, tables
+from schemas import recipe
+from schemas.late import late
 from schemas.reasons import RawCaptionReason
 from schemas.texts import LONGEST_CAPTION
+
+with late(__name__):
+    import pyarrow as pa
+
+    from captioning.texts import junk, markup, text
+    from captioning.texts.gate import is_language
+    from captioning.texts.language import LanguageGuesser
+    from captioning.texts.repetition import repeats_itself
+    from schemas import tables
 
 ROWS_PER_PROGRESS = 1024
 
@@ -78,7 +82,7 @@ class Cleaner:
                     "removed": [list(row.removed) for row in found],
                     "reason": [row.reason for row in found],
                 },
-                schema=tables.RAW_CAPTIONS,
+                schema=tables.schema_of("raw_captions"),
             )
         }
 

@@ -11,20 +11,26 @@ from functools import partial
 from threading import Lock
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-from numpy.typing import NDArray
-
-from captioning.detector import NounDetector
-from captioning.texts.text import kept_mask, raw_offers, sentences
 from engine.ahead import in_batches
 from engine.map_job import MapJob
 from engine.runner import Progress
-from models.clip import Clip, Embeddings, cosine
-from models.preprocessing import Pixels
 from models.weights import CLIP_L14, OWLV2, find_frozen
-from schemas import recipe, tables
-from schemas.pixels import PixelError, open_rgb
+from schemas import recipe
+from schemas.columns import BESIDE
+from schemas.late import late
+from schemas.reasons import PixelError
+
+with late(__name__):
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+    from captioning.detector import NounDetector
+    from captioning.texts.text import kept_mask, raw_offers, sentences
+    from models.clip import Clip, Embeddings, cosine
+    from models.preprocessing import Pixels
+    from schemas import tables
+    from schemas.pixels import open_rgb
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +85,7 @@ def map_job(data_recipe: recipe.DataRecipe) -> MapJob:
 
 
 def caption_tables(source: str) -> tuple[str, ...]:
-    return {"synthetic": ("captions",), "raw": ("raw_captions", "selection")}.get(source, (f"{tables.BESIDE}{source}",))
+    return {"synthetic": ("captions",), "raw": ("raw_captions", "selection")}.get(source, (f"{BESIDE}{source}",))
 
 
 class Grounder:
@@ -116,7 +122,7 @@ class Grounder:
                 of_image[source] |= columns
             progress(1)
         flat = [row for of_image in rows for row in of_image]
-        return {"grounding": pa.Table.from_pylist(flat, schema=tables.GROUNDING)}
+        return {"grounding": pa.Table.from_pylist(flat, schema=tables.schema_of("grounding"))}
 
     def _look(
         self,

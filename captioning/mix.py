@@ -6,18 +6,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
-import pyarrow as pa
-
-from captioning.texts.gate import GATE
-from captioning.texts.text import kept_mask, raw_offers
 from engine.map_job import MapJob
 from engine.runner import Progress
 from models.tokenizers import find_tokenizer, load_tokenizer
-from schemas import recipe, tables
+from schemas import recipe
 from schemas.ids import unit_interval
+from schemas.late import late
 from schemas.reasons import Fallback, RawCaptionReason
 from schemas.sentences import fit
 from schemas.tokens import MAX_TOKENS
+
+with late(__name__):
+    import pyarrow as pa
+
+    from captioning.texts import gate
+    from captioning.texts.text import kept_mask, raw_offers
+    from schemas import tables
 
 SYNTHETIC, RAW = "synthetic", "raw"
 
@@ -60,7 +64,7 @@ def choose(raw: CandidateCaption, synthetic: CandidateCaption, coin: float, synt
 
 
 def _synthetic_fallback(reason: str | None) -> Fallback:
-    return Fallback.SYNTHETIC_REFUSED if reason in GATE else Fallback.SYNTHETIC_MISSING
+    return Fallback.SYNTHETIC_REFUSED if reason in gate.GATE else Fallback.SYNTHETIC_MISSING
 
 
 def _raw_fallback(reason: str | None) -> Fallback:
@@ -106,7 +110,7 @@ class Mixer:
                     "tokenizer": [None if caption is None else self._tokenizer.name for caption, _, _ in fitted],
                     "truncated": [truncated for _, _, truncated in fitted],
                 },
-                schema=tables.MIX,
+                schema=tables.schema_of("mix"),
             )
         }
 

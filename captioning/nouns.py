@@ -11,18 +11,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pyarrow as pa
-
-from captioning.texts.text import SPACELESS, kept_mask, raw_offers
 from engine.map_job import MapJob
 from engine.runner import Progress
 from models.tokenizers import WORDS, find_tokenizer, load_tokenizer
-from schemas import recipe, tables
+from schemas import recipe
+from schemas.columns import BESIDE, NOUN_SOURCES
+from schemas.late import late
+
+with late(__name__):
+    import pyarrow as pa
+
+    from captioning.texts.text import kept_mask, raw_offers
+    from schemas import tables
 
 if TYPE_CHECKING:
     from spacy.language import Language
@@ -44,9 +49,6 @@ _DRINKS = frozenset(
     ("wine", "beer", "champagne", "cocktail", "drinking", "shot", "water", "martini", "juice", "whiskey")
 )
 
-_LONG_RUN = re.compile(rf"(?:[^\w\s]|_){{50}}|[^\s{SPACELESS}]{{150}}")
-"""spaCy's tokenizer takes time quadratic in the number of signs at the ends of what has no space: a space parts it."""
-
 ROWS_AT_ONCE = 256
 
 KEPT_STRINGS = 200_000
@@ -62,7 +64,7 @@ def map_job(data_recipe: recipe.DataRecipe) -> MapJob:
     return MapJob(
         job="nouns",
         outputs=("nouns",),
-        inputs=("raw_captions", "captions", "selection", *(f"{tables.BESIDE}{name}" for name in extra_captioners)),
+        inputs=("raw_captions", "captions", "selection", *(f"{BESIDE}{name}" for name in extra_captioners)),
         build=partial(NounWorker, extractor, tokenizer, extra_captioners, compounds),
         knobs={
             "nouns.extractor": extractor,
@@ -70,9 +72,18 @@ def map_job(data_recipe: recipe.DataRecipe) -> MapJob:
             "nouns.rules": RULES,
             "mix.tokenizer": tokenizer,
         },
-        rows_per_input=len(tables.NOUN_SOURCES) + len(extra_captioners),
+        rows_per_input=len(NOUN_SOURCES) + len(extra_captioners),
         needs=(partial(find_extractor, extractor), partial(find_tokenizer, tokenizer)),
     )
+
+
+@cache
+def _long_run() -> re.Pattern[str]:
+    """spaCy's tokenizer takes time quadratic in the number of signs at the ends of what has no space: a space parts
+    it."""
+    from captioning.texts.text import SPACELESS
+
+    return re.compile(rf"(?:[^\w\s]|_){{50}}|[^\s{SPACELESS}]{{150}}")
 
 
 def find_extractor(name: str) -> None:
@@ -167,7 +178,7 @@ class NounExtractor:
             return [self._count(doc) for doc in self._nlp.pipe(map(self._parted, texts))]
 
     def _parted(self, text: str) -> str:
-        return _LONG_RUN.sub(r"\g<0> ", self._plain(text))
+        return _long_run().sub(r"\g<0> ", self._plain(text))
 
     def _count(self, doc: Doc) -> tuple[list[str], int]:
         """The nouns and the number of words of one text. Tokens that were met before become no Python objects."""
@@ -215,9 +226,9 @@ class NounWorker:
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> dict[str, pa.Table]:
         """The nouns of every caption of each row; a row that was not kept, or a missing caption, has null."""
         raws = raw_offers(inputs["raw_captions"], inputs["selection"])
-        names = (*tables.NOUN_SOURCES, *self._extra_captioners)
+        names = (*NOUN_SOURCES, *self._extra_captioners)
         sources = len(names)
-        written = [raws, inputs["captions"], *(inputs[f"{tables.BESIDE}{name}"] for name in self._extra_captioners)]
+        written = [raws, inputs["captions"], *(inputs[f"{BESIDE}{name}"] for name in self._extra_captioners)]
         captions = list(_captions(written, kept_mask(raws, inputs["selection"])))
         found: list[tuple[list[str] | None, int | None, int | None]] = []
         for first in range(0, len(captions), ROWS_AT_ONCE * sources):
@@ -241,7 +252,7 @@ class NounWorker:
                     "num_tokens": [num_tokens for _, _, num_tokens in found],
                     "tokenizer": [None if nouns is None else self._tokenizer.name for nouns, _, _ in found],
                 },
-                schema=tables.NOUNS,
+                schema=tables.schema_of("nouns"),
             )
         }
 

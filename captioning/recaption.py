@@ -10,24 +10,29 @@ from contextlib import closing
 from functools import partial
 from typing import Any
 
-import pyarrow as pa
-
-from captioning.asking import FAILED, Asking, CaptionResult, Decoded
-from captioning.captioners.base import Captioner, Generated
-from captioning.captioners.make import find_captioner, make_captioner
-from captioning.judging import judged_again
 from captioning.meter import Meter
-from captioning.texts.gate import Judgement, judge
-from captioning.texts.text import kept_mask
-from captioning.watch import Watch
 from engine.ahead import ahead
 from engine.failed_rows import FailureLimit
 from engine.map_job import MapJob
 from engine.paid import Paid
 from engine.runner import Progress
-from schemas import recipe, tables
-from schemas.pixels import PixelError, open_rgb
-from schemas.reasons import PURGED, CaptionReason
+from schemas import recipe
+from schemas.columns import BESIDE
+from schemas.late import late
+from schemas.reasons import PURGED, CaptionReason, PixelError
+
+with late(__name__):
+    import pyarrow as pa
+
+    from captioning import asking
+    from captioning.captioners.base import Captioner, Generated
+    from captioning.captioners.make import find_captioner, make_captioner
+    from captioning.judging import judged_again
+    from captioning.texts.gate import Judgement, judge
+    from captioning.texts.text import kept_mask
+    from captioning.watch import Watch
+    from schemas import tables
+    from schemas.pixels import open_rgb
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +46,7 @@ def map_jobs(data_recipe: recipe.DataRecipe) -> list[MapJob]:
     """The job as map jobs: the captioner that the mix takes, then the extra ones. Each reads `proxies` and `selection`,
     writes a table of its own, and asks for no caption that was paid for."""
     section = data_recipe.caption
-    extra_captioners = {f"{tables.BESIDE}{name}": section.for_extra_captioner(name) for name in section.beside}
+    extra_captioners = {f"{BESIDE}{name}": section.for_extra_captioner(name) for name in section.beside}
     return [_map_job(data_recipe, own, table) for table, own in ({"captions": section} | extra_captioners).items()]
 
 
@@ -125,7 +130,7 @@ class Recaptioner:
         if todo:
             self._watch.see(result.watched() for result in noted.values())
 
-        def keep(results: Mapping[str, CaptionResult]) -> None:
+        def keep(results: Mapping[str, asking.CaptionResult]) -> None:
             if paid is not None:
                 rows = [todo[image_id] for image_id in results]
                 paid.note(self._rows(identities.take(rows), list(results.values())))
@@ -137,15 +142,15 @@ class Recaptioner:
             _decode, _of_rows(proxies["jpeg"], todo), self._threads, self._captioner.window + self._threads
         )
         with closing(pictures):
-            Asking(self._captioner, pictures, self._judged, self._watch, self._meter, keep).run()
-        not_selected = CaptionResult(reason=CaptionReason.NOT_SELECTED)
+            asking.Asking(self._captioner, pictures, self._judged, self._watch, self._meter, keep).run()
+        not_selected = asking.CaptionResult(reason=CaptionReason.NOT_SELECTED)
         found = [
-            known.get(image_id or "", FAILED) if row_kept else not_selected
+            known.get(image_id or "", asking.FAILED) if row_kept else not_selected
             for image_id, row_kept in zip(image_ids, kept, strict=True)
         ]
         return {self._table: self._rows(proxies, found)}
 
-    def _finished(self, rows: pa.Table | None, captions_only: bool) -> dict[str, CaptionResult]:
+    def _finished(self, rows: pa.Table | None, captions_only: bool) -> dict[str, asking.CaptionResult]:
         """image_id -> result of this captioner's earlier runs, without failures, which are tried again. Texts are
         judged anew, so that the rules of today hold and no captioner is called again. `captions_only`: leave out
         refused answers, unless the captioner would write them again."""
@@ -163,15 +168,15 @@ class Recaptioner:
             elif captions_only or row["reason"] == CaptionReason.CAPTIONER_FAILED:
                 continue
             else:
-                result = CaptionResult(num_tokens=row["num_tokens"], reason=row["reason"])
+                result = asking.CaptionResult(num_tokens=row["num_tokens"], reason=row["reason"])
             found[row["image_id"]] = result
         return found
 
-    def _judged(self, answer: Generated) -> CaptionResult:
+    def _judged(self, answer: Generated) -> asking.CaptionResult:
         found = judge(answer.text, ended=answer.ended, languages=self._languages, prompt=self._captioner.prompt)
         return _result(answer.text, found, answer.num_tokens, answer.revision)
 
-    def _rows(self, proxies: pa.Table, results: Sequence[CaptionResult]) -> pa.Table:
+    def _rows(self, proxies: pa.Table, results: Sequence[asking.CaptionResult]) -> pa.Table:
         """Rows of the table, one per result, on the rows of `proxies`."""
         columns = {"row_id": proxies["row_id"], "image_id": proxies["image_id"]}
         columns |= {name: pa.array([mark] * len(results), pa.string()) for name, mark in self._marks.items()}
@@ -183,12 +188,12 @@ class Recaptioner:
             "refused_caption": pa.array([found.refused for found in results], pa.string()),
             "cut": pa.array([list(found.cut) or None for found in results], pa.list_(pa.string())),
         }
-        return pa.table(columns, schema=tables.CAPTIONS)
+        return pa.table(columns, schema=tables.schema_of("captions"))
 
 
-def _result(answer: str, found: Judgement, num_tokens: int | None, revision: str | None) -> CaptionResult:
+def _result(answer: str, found: Judgement, num_tokens: int | None, revision: str | None) -> asking.CaptionResult:
     refused = (answer or None) if found.reason else None
-    return CaptionResult(found.caption, num_tokens, found.reason, refused, found.cut, revision)
+    return asking.CaptionResult(found.caption, num_tokens, found.reason, refused, found.cut, revision)
 
 
 def _of_rows(jpegs: Iterable[Any], todo: Mapping[str, int]) -> Iterator[tuple[str, Any]]:
@@ -197,7 +202,7 @@ def _of_rows(jpegs: Iterable[Any], todo: Mapping[str, int]) -> Iterator[tuple[st
     return ((wanted[row], jpeg) for row, jpeg in enumerate(jpegs) if row in wanted)
 
 
-def _decode(todo: tuple[str, Any]) -> Decoded:
+def _decode(todo: tuple[str, Any]) -> asking.Decoded:
     """The proxy of an (image_id, proxy) as a picture; a damaged proxy is logged, not raised."""
     image_id, jpeg = todo
     try:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
@@ -17,10 +17,12 @@ from rich.text import Text
 
 from commands.harmless import harmless
 from curation.build import Observer
-from curation.ingest.listing import Listed
 from engine.names import Held
 from engine.run_log import JobResult, throughput
 from schemas.texts import counted
+
+if TYPE_CHECKING:
+    from curation.ingest.listing import Listed
 
 QUIET_LINE_EVERY_S = 30.0
 """Seconds between two lines of progress where the output is a file."""

@@ -22,7 +22,6 @@ TERMINAL_ROWS = 1000
 def status(dataset: DatasetFolder) -> None:
     """Show parts done per job, and the ledger."""
     from commands.console import ledger_table, pace_cells, rows_table
-    from curation.ingest import headers
     from engine import catalog
     from engine.dataset import Dataset
     from engine.ledger import counts_of
@@ -39,9 +38,12 @@ def status(dataset: DatasetFolder) -> None:
         data.refuse_lost_inputs(held)
         recipe = DataRecipe.load(data.recipe, [f"out={shown_place(data.root)}"])
         rows = []
-        survey = headers.map_job(recipe)  # no build runs it: it is shown where there is something of it
-        surveyed = [survey] if held.listed(headers.JOB) else []
-        for step in [*surveyed, *pipeline(recipe)]:
+        steps = pipeline(recipe)
+        if held.listed("headers"):  # no build runs it: it is shown where there is something of it
+            from curation.ingest import headers
+
+            steps.insert(0, headers.map_job(recipe))
+        for step in steps:
             total, missing, table = len(step.expected(held)), len(step.missing(held)), step.outputs[-1]
             rows.append((step.job, table, f"{total - missing:,} of {total:,}", *pace_cells(held, table, missing)))
         console.print(rows_table(["job", "table", "parts done", "rate", "time left"], rows))

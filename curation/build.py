@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from curation.ingest import listing, retry
 from curation.ingest.takedown_log import refuse_unfinished
 from engine import catalog
 from engine.dataset import Dataset
@@ -20,8 +19,12 @@ from engine.runner import LazyRunner
 from engine.steps import run_steps, to_run
 from schemas.commit import write_bytes
 from schemas.files import delete_file, entries_in, is_file, is_folder
+from schemas.late import late
 from schemas.recipe import DataRecipe
 from schemas.strict import DUCKDB_MEMORY
+
+with late(__name__):
+    from curation.ingest import listing, retry
 
 
 class Observer:

@@ -16,19 +16,23 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-import duckdb
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from engine.ahead import ahead, of_each
 from engine.dataset import Dataset, explaining_damage
 from engine.duck import SPILLED, Connection, duckdb_type, glob_safe, literal, read_parts, spill_into, start
 from engine.names import Held, names_in
+from schemas.columns import BESIDE, MEANINGS, TABLES, WIDE_TABLES, added_to, is_captions, meaning
 from schemas.commit import write_bytes
 from schemas.files import at_hand, entries_in
+from schemas.late import late
 from schemas.seal import check_footer
 from schemas.strict import DUCKDB_MEMORY, fingerprint
-from schemas.tables import ADDED, BESIDE, CAPTIONS, MEANINGS, SCHEMAS, WIDE_TABLES, is_captions, meaning, schema_of
+
+with late(__name__):
+    import duckdb
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from schemas.tables import schema_of
 
 _BESIDE, _OVER = "captions_beside", ("raw_offers", "ledger")
 """The view of all further captioners, and the views that read other views."""
@@ -191,7 +195,7 @@ def write_catalog(dataset: Dataset) -> Path:
             with explaining_tables():
                 for sql in views:
                     connection.execute(sql)
-            marks = (f"COMMENT ON VIEW {view} IS {literal(mark)}" for view in (*SCHEMAS, *_OVER))
+            marks = (f"COMMENT ON VIEW {view} IS {literal(mark)}" for view in (*TABLES, *_OVER))
             connection.execute(";".join([*_meanings(connection), *marks, "COMMIT", "USE memory", f"DETACH {name}"]))
         write_bytes(dataset.catalog, aside.read_bytes())
     return dataset.catalog
@@ -219,7 +223,7 @@ def _written(dataset: Dataset) -> bytes:
 
 def _place(dataset: Dataset) -> str:
     """Begins the comment of each view: DuckDB may cut one in two where it writes it, but not all of them."""
-    return f"of the dataset in {dataset.root.absolute()}, columns {fingerprint(str(SCHEMAS))}."
+    return f"of the dataset in {dataset.root.absolute()}, columns {fingerprint(str(TABLES))}."
 
 
 def create_views(connection: Connection, held: Held, reads: Iterable[str] | None = None, own: bool = False) -> None:
@@ -249,11 +253,11 @@ def explaining_tables() -> Iterator[None]:
 
 def _views(held: Held, reads: Iterable[str] | None = None, others: bool = True) -> list[str]:
     """The statements that make the views, and with `others` empty ones of what is not read."""
-    names = {*SCHEMAS, _BESIDE, *_OVER} if reads is None else set(reads)
+    names = {*TABLES, _BESIDE, *_OVER} if reads is None else set(reads)
     tables, absent = _tables_of(names), _not_copied(held, reads)
     selects = {
-        table: select_table(held, table) if table in tables else _select_nothing(schema)
-        for table, schema in SCHEMAS.items()
+        table: select_table(held, table) if table in tables else _select_nothing(schema_of(table))
+        for table in TABLES
         if (others or table in tables) and table not in absent
     }
     beside = [table for table in held.extra_captions() if {table, _BESIDE} & tables]
@@ -272,13 +276,13 @@ def named_in(sql: str) -> set[str]:
     """The tables that a query reads, and perhaps others: those whose names are words in it, or read by a view whose
     name is; all of them where it puts names together."""
     words = _words(sql)
-    return _tables_of(None if words & {"query", "query_table"} else words & {*SCHEMAS, _BESIDE, *_OVER})
+    return _tables_of(None if words & {"query", "query_table"} else words & {*TABLES, _BESIDE, *_OVER})
 
 
 def _tables_of(reads: Iterable[str] | None) -> set[str]:
     """Tables and views, with the tables that a view reads in its place; None is all of them."""
-    names = {*SCHEMAS, _BESIDE} if reads is None else set(reads)
-    return {table for name in names for table in (_words(_sql_of(name)) & {*SCHEMAS} if name in _OVER else [name])}
+    names = {*TABLES, _BESIDE} if reads is None else set(reads)
+    return {table for name in names for table in (_words(_sql_of(name)) & {*TABLES} if name in _OVER else [name])}
 
 
 def _words(sql: str) -> set[str]:
@@ -332,13 +336,15 @@ def _select_beside(held: Held, captions: Iterable[str]) -> str:
         for table in captions
         if held.parts(table)
     ]
-    return " UNION ALL BY NAME ".join(selects) or _select_nothing(CAPTIONS.append(pa.field("source", pa.string())))
+    return " UNION ALL BY NAME ".join(selects) or _select_nothing(
+        schema_of("captions").append(pa.field("source", pa.string()))
+    )
 
 
 def _lacking(path: Path, table: str) -> frozenset[str]:
     """The columns that the table has gained since the file was written; none of a damaged file, which is for its
     reader."""
-    added = ADDED.get("captions" if is_captions(table) else table, ())
+    added = added_to(table)
     try:
         return frozenset(added).difference(pq.read_schema(at_hand(path)).names) if added else frozenset()
     except (OSError, pa.ArrowException):

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import hashlib
 
-import pyarrow as pa
+from schemas.late import late
+
+with late(__name__):
+    import pyarrow as pa
+
 
 ROWS_PER_DIGEST = 1024
 """Rows that are copied at once to be digested: a part of proxies is large."""

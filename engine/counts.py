@@ -14,14 +14,18 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from engine.ahead import IN_A_STORE, of_each
 from engine.dataset import count_rows, read_parquet
+from schemas.columns import ROOTS
 from schemas.commit import write_bytes
+from schemas.late import late
 from schemas.seal import read_json, to_json
-from schemas.tables import ROOTS, schema_of
+
+with late(__name__):
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from schemas.tables import schema_of
 
 MANIFEST = ".counts.json"
 """File in the folder of a table; may be deleted."""

@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from engine.content import content_digest as content_digest
 from engine.names import DIGITS, Held, PartName
 from engine.place.lease import leased
 from engine.place.store import Store
 from schemas.commit import file_lock
 from schemas.files import TEMPORARY, address_of, is_file, parquet_source, refresh_copy, sweep_folder
+from schemas.late import late
 from schemas.seal import BrokenSeal, check_file, check_footer, read_json, sealed_write, write_json
-from schemas.tables import schema_of, with_added
+
+with late(__name__):
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from schemas.tables import schema_of, with_added
 
 ROW_GROUP_ROWS = 65536
 
@@ -28,9 +31,6 @@ PLAN_GROUP_ROWS = 4096
 
 PROXY_GROUP_ROWS = 128
 """Rows per row group of the proxies, of which a page shows a few."""
-
-DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)
-"""What reading a damaged Parquet file raises."""
 
 
 @dataclass(frozen=True)
@@ -240,6 +240,11 @@ class Dataset:
         return file_lock(self.root / ".lock", refusal, shared)
 
 
+def damage() -> tuple[type[Exception], ...]:
+    """The errors that reading a damaged Parquet file raises."""
+    return (pa.ArrowException, OSError, UnicodeDecodeError)
+
+
 @contextmanager
 def explaining_damage(path: Path) -> Iterator[None]:
     """Say what to do about a Parquet file that cannot be read inside.
@@ -251,7 +256,7 @@ def explaining_damage(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise ValueError(f"{path}: missing; run sigma build again to have it written") from None
-    except DAMAGE as error:
+    except damage() as error:
         if refresh_copy(path):
             raise ValueError(
                 f"{path}: the copy of it on this machine was damaged ({error}) and was fetched anew; run the same "

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
-
-import duckdb
-import pyarrow as pa
+from typing import Any, TypeAlias
 
 from engine.dataset import Dataset
 from schemas.files import at_hand, make_folder
+from schemas.late import late
 
-Connection = duckdb.DuckDBPyConnection
+with late(__name__):
+    import duckdb
+    import pyarrow as pa
+
+Connection: TypeAlias = "duckdb.DuckDBPyConnection"
 Row = dict[str, Any]
 
 SPILLED = ".duckdb-spill"

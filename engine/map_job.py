@@ -7,8 +7,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import pyarrow as pa
-
 from engine.counts import counts_of, read_counts, total
 from engine.dataset import Dataset, read_parquet, read_some
 from engine.failed_rows import FailureLimit
@@ -18,8 +16,12 @@ from engine.paid import Paid, paid_folder, settle_all
 from engine.run_log import JobResult
 from engine.runner import Committed, Progress, Task
 from engine.streamed import WIDE, streamed
+from schemas.columns import ROOTS, SHARDS_PER_PART, Cut, cut_of
 from schemas.files import delete_file, remove_folder
-from schemas.tables import ROOTS, SHARDS_PER_PART, Cut, cut_of
+from schemas.late import late
+
+with late(__name__):
+    import pyarrow as pa
 
 
 class Worker(Protocol):

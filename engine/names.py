@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from schemas import files
+from schemas.columns import BESIDE, ROOTS, SHARDS_PER_PART, TABLES, Cut, cut_of, is_map_table
 from schemas.strict import fingerprint
-from schemas.tables import BESIDE, ROOTS, SCHEMAS, SHARDS_PER_PART, Cut, cut_of, is_map_table
 
 if TYPE_CHECKING:
     from engine.dataset import Dataset, JobRecord
@@ -210,7 +210,7 @@ class Held:
 
     def tables(self) -> list[str]:
         """Every table: those of the contract, written or not, then those of further captioners."""
-        return [*SCHEMAS, *self.extra_captions()]
+        return [*TABLES, *self.extra_captions()]
 
     def only(self, numbers: Collection[int]) -> Held:
         """The same, but of the tables that are cut as the listing is these parts alone."""
@@ -218,7 +218,7 @@ class Held:
         some._paths, some._shown = {}, {}
         for table in self.tables():
             parts = self.parts(table)
-            is_cut = table not in SCHEMAS or cut_of(table) is Cut.LISTING
+            is_cut = table not in TABLES or cut_of(table) is Cut.LISTING
             some._shown[table] = {number: parts[number] for number in numbers if number in parts} if is_cut else parts
         return some
 

@@ -11,16 +11,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from engine.dataset import DAMAGE, Dataset, JobRecord, as_stored, content_digest, read_parquet
+from engine.dataset import Dataset, JobRecord, as_stored, content_digest, damage, read_parquet
 from engine.names import DIGITS, NOTHING, Held, PartName
 from engine.paid import Paid
-from engine.reduce_job import cut_rows, shard_digests
+from schemas.columns import BESIDE, BESIDE_ONCE, SHARDS_PER_PART, is_captions, is_map_table
 from schemas.files import remove_folder
+from schemas.late import late
 from schemas.seal import check_footer, read_json
-from schemas.tables import BESIDE, BESIDE_ONCE, SHARDS_PER_PART, is_captions, is_map_table, with_added
+
+with late(__name__):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from engine.reduce_job import cut_rows, shard_digests
+    from schemas.tables import with_added
 
 CONTENT_KEY = b"sigma.content"
 """Parquet metadata: the digest of a part's rows."""
@@ -127,7 +131,7 @@ def _content(path: Path) -> str:
         check_footer(path)
         written = (pq.read_schema(path).metadata or {}).get(CONTENT_KEY)
         return written.decode()[:DIGITS] if written else content_digest(pq.read_table(path, partitioning=None))[:DIGITS]
-    except DAMAGE:
+    except damage():
         return NOTHING
 
 
@@ -143,7 +147,7 @@ def _cut_table(dataset: Dataset, held: Held, table: str, source: str | None) -> 
         batches = (batch for rows in tables for batch in rows.to_batches())
         for number, rows in enumerate(cut_rows(batches, held, table)):
             dataset.commit_part(table, number, source or NOTHING, rows)
-    except DAMAGE:
+    except damage():
         remove_folder(dataset.folder(table))  # it is computed again
     path.unlink()
 

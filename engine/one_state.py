@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import duckdb
-
 from engine.dataset import Dataset
 from engine.names import PartName
+from schemas.late import late
+
+with late(__name__):
+    import duckdb
 
 Parts = frozenset[tuple[str, PartName]]
 """The table and the name of every part that is shown. A part never changes under its name."""

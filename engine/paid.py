@@ -6,11 +6,13 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-
 from engine.dataset import Dataset, as_stored, commit_table, content_digest, read_parquet, schema_of
 from engine.names import DIGITS
 from schemas.files import entries_in, find_files, remove_folder
+from schemas.late import late
+
+with late(__name__):
+    import pyarrow as pa
 
 log = logging.getLogger(__name__)
 

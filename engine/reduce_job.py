@@ -8,31 +8,32 @@ from dataclasses import dataclass, replace
 from itertools import accumulate, count, pairwise
 from pathlib import Path
 
-import duckdb
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-
 from engine import catalog
 from engine.ahead import IN_A_STORE, ahead
 from engine.counts import Counts, count_whole, counts_of, note, read_counts
 from engine.dataset import Dataset, content_digest, row_group_rows, schema_of
-from engine.duck import stream
+from engine.duck import Connection, stream
 from engine.job import Job
 from engine.names import DIGITS, Held
 from engine.run_log import JobResult
-from engine.sorted_on_disk import sorted_on_disk
+from schemas.columns import SHARDS_PER_PART, Cut, cut_of
+from schemas.late import late
 from schemas.seal import check_file, sealed_write
 from schemas.strict import DUCKDB_MEMORY
-from schemas.tables import SHARDS_PER_PART, Cut, cut_of
 
-Connection = duckdb.DuckDBPyConnection
+with late(__name__):
+    import duckdb
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from engine.sorted_on_disk import sorted_on_disk
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReduceJob(Job):
-    """A reduce job as data. It writes one table, see `schemas.tables.cut_of`; each input is a view of that name,
+    """A reduce job as data. It writes one table, see `schemas.columns.cut_of`; each input is a view of that name,
     and the views of other tables are empty."""
 
     query: Callable[[Connection], str]

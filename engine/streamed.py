@@ -8,13 +8,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from engine.ahead import ahead
 from engine.dataset import explaining_damage
 from schemas.files import parquet_source
+from schemas.late import late
 from schemas.seal import check_file, check_footer
+
+with late(__name__):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
 WIDE = {"proxies": "jpeg"}
 """Table -> its column that is read as it is needed."""

@@ -22,7 +22,7 @@ from models.fetching import find_packaged
 from models.weights import CLIP_L14, CLIP_L14_336, FID_INCEPTION, Weight, find_frozen, weights_name
 from schemas.evaluation import Metrics, Run
 from schemas.reasons import ImageError
-from schemas.tables import AGREEMENT, FEATURES
+from schemas.tables import schema_of
 
 TEXTS = 256
 """Prompts that CLIP reads at once."""
@@ -136,7 +136,7 @@ class PictureFeatures:
             got = features if isinstance(features, dict) else {"features": features}
             found.append(named(row) | got)
             progress(1)
-        return {self._table: pa.Table.from_pylist(found, schema=FEATURES)}
+        return {self._table: pa.Table.from_pylist(found, schema=schema_of("features/"))}
 
 
 class Agreements(PictureFeatures):
@@ -160,7 +160,7 @@ class Agreements(PictureFeatures):
             for (row, _), cosine, prompt in zip(some, cosines, prompts, strict=True):
                 row |= {"cosine": cosine, "share_read": min(1.0, clip.max_tokens / clip.num_tokens(prompt))}
         progress(inputs["prompts"].num_rows)
-        return {self._table: pa.Table.from_pylist(found, schema=AGREEMENT)}
+        return {self._table: pa.Table.from_pylist(found, schema=schema_of("agreement/"))}
 
 
 def measured(

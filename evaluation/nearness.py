@@ -16,7 +16,7 @@ from evaluation.painters import Plan
 from evaluation.picture_files import Pixels, named, pictures_table
 from evaluation.scorers.base import opened
 from schemas.evaluation import Run
-from schemas.tables import NEARNESS
+from schemas.tables import schema_of
 
 ROUNDING = 1 / 12
 """The mean square of what rounding to 8 bits leaves: equal pictures are no nearer than that, which is 58.9 dB."""
@@ -70,4 +70,4 @@ class Nearness:
             made = reasons[0] if reasons else {"psnr": psnr(np.asarray(one), np.asarray(other))}
             found.append(named(row) | made)
             progress(1)
-        return {self._table: pa.Table.from_pylist(found, schema=NEARNESS)}
+        return {self._table: pa.Table.from_pylist(found, schema=schema_of("nearness/"))}

@@ -31,7 +31,7 @@ from schemas.ids import counter, image_id
 from schemas.reasons import ImageError, PictureReason
 from schemas.shard import END_OF_ARCHIVE, encode_json, member_header, padding
 from schemas.strict import fingerprint
-from schemas.tables import PICTURES
+from schemas.tables import schema_of
 
 SAFE_KEY = re.compile(r"[A-Za-z0-9_-]{1,60}")
 SAMPLES = "samples"
@@ -96,7 +96,7 @@ class DrawnPictures:
             batch = wanted[start : start + self._draw.batch]
             with naming(batch[0]["prompt_id"]):
                 found = self._paint(batch)
-            paid.note(pa.Table.from_pylist(found, schema=PICTURES))
+            paid.note(pa.Table.from_pylist(found, schema=schema_of("pictures/")))
             known |= {_key(row): row for row in found}
             progress(0, {"images": len(batch)})
         progress(len(wanted) // per_prompt)
@@ -176,7 +176,9 @@ def _with_place(row: Mapping[str, Any], found: Mapping[str, Any] | None) -> dict
 
 
 def _as_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    return pa.Table.from_pylist([{name: row.get(name) for name in PICTURES.names} for row in rows], schema=PICTURES)
+    return pa.Table.from_pylist(
+        [{name: row.get(name) for name in schema_of("pictures/").names} for row in rows], schema=schema_of("pictures/")
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

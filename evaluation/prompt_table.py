@@ -15,7 +15,7 @@ from schemas.evaluation import EvaluationRecipe
 from schemas.files import delete_file, shown_place
 from schemas.ids import unit_interval
 from schemas.reasons import PromptReason
-from schemas.tables import PROMPTS
+from schemas.tables import schema_of
 from schemas.tokens import MAX_TOKENS, count_tokens
 
 
@@ -41,7 +41,9 @@ def prompt_rows(recipe: EvaluationRecipe, quick: int | None = None) -> list[dict
 def update_prompts(dataset: Dataset, rows: Sequence[Mapping[str, Any]], per_part: int, redo: bool = False) -> None:
     """Commit the table `prompts`. Rows may be added behind those that are there. Raises ValueError: other prompts are
     there already, and `redo` does not allow it."""
-    table = pa.Table.from_pylist([{name: row.get(name) for name in PROMPTS.names} for row in rows], schema=PROMPTS)
+    table = pa.Table.from_pylist(
+        [{name: row.get(name) for name in schema_of("prompts").names} for row in rows], schema=schema_of("prompts")
+    )
     parts = [as_stored("prompts", table.slice(start, per_part)) for start in range(0, table.num_rows, per_part)]
     held, record = dataset.held(), JobRecord("prompts", {"prompts.per_part": per_part}, [])
     there = held.parts("prompts")

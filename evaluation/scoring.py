@@ -25,7 +25,7 @@ from evaluation.reference import NAME, Against, encodings_of
 from evaluation.scorers.base import Scorer
 from schemas.evaluation import Metrics
 from schemas.strict import DUCKDB_MEMORY
-from schemas.tables import RESULTS
+from schemas.tables import schema_of
 
 if TYPE_CHECKING:
     from evaluation.results import Measure
@@ -63,7 +63,7 @@ class Question:
             digests = {each.protocol: self.against.digest(each) for each in shown}
             reference = [self.against.name, digests, list(self.against.encodings)]
         return {
-            "columns": RESULTS.names,
+            "columns": schema_of("results").names,
             "models": {model.name: [model.step, dict(model.how)] for model in self.models},
             "networks": [[*each.metrics, each.name, each.protocol, each.missing] for each in self.networks],
             "reference": reference,
@@ -96,7 +96,7 @@ class ResultsJob(Job):
         rows += [row for scorer in self.question.scorers for row in _of_scorer(dataset, self.question, scorer)]
         rows += [row for model in near(self.question.models) for row in _of_nearness(dataset, self.question, model)]
         rows = list(with_changes(rows, self.question.models[0].name))
-        dataset.commit_part("results", 0, made_from, pa.Table.from_pylist(rows, schema=RESULTS))
+        dataset.commit_part("results", 0, made_from, pa.Table.from_pylist(rows, schema=schema_of("results")))
         self.delete_outdated(dataset)
         return JobResult(self.job, self.outputs, 1, 1, len(rows))
 

@@ -17,7 +17,7 @@ from schemas.appearance import Appearance, Levels, appearance_of, upright_size
 from schemas.colour import to_srgb
 from schemas.limits import too_large
 from schemas.opening import open_file
-from schemas.reasons import ImageError
+from schemas.reasons import ImageError, PixelError
 
 MAX_PIXELS = 300_000_000
 """Largest picture that is decoded, in pixels; a 17k x 17k scan passes, a decompression bomb does not."""
@@ -36,10 +36,6 @@ DECODER_ERRORS = (
     zlib.error,
 )
 """Errors that Pillow raises for damaged bytes. Running out of memory is not among them."""
-
-
-class PixelError(ValueError):
-    """The bytes do not hold one whole picture."""
 
 
 class RefusedPixels(PixelError):

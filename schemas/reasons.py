@@ -213,3 +213,7 @@ class AnswerReason(StrEnum):
     """A reply is neither yes nor no."""
     NO_QUESTIONS = "no_questions"
     """The benchmark's file has no question about the prompt."""
+
+
+class PixelError(ValueError):
+    """The bytes do not hold one whole picture."""

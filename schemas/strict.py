@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import hashlib
+import inspect
 import json
 import textwrap
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
 
@@ -52,8 +55,8 @@ KINDS = {
 
 
 class StrictModel(BaseModel):
-    """Base of every recipe section: frozen, and a key it does not know is an error. Field docstrings become
-    descriptions, so `model_json_schema()` documents every knob."""
+    """Base of every recipe section: frozen, and a key it does not know is an error. The docstring of each field
+    documents the knob, see `documented_yaml`."""
 
     recipe_kind: ClassVar[str | None] = None
     """Of a recipe: its name in `KINDS`."""
@@ -62,7 +65,6 @@ class StrictModel(BaseModel):
         frozen=True,
         extra="forbid",
         allow_inf_nan=False,
-        use_attribute_docstrings=True,
         validate_default=True,
         coerce_numbers_to_str=True,  # out=2026 is a folder
     )
@@ -206,32 +208,47 @@ def _locate(model: type[BaseModel], location: tuple[int | str, ...]) -> tuple[tu
             models = kinds
             continue
         if field is not None:
-            models = _models(field.annotation) or models
+            models = models_in(field.annotation) or models
         kept.append(name)
     return tuple(kept), models[0]
 
 
-def _models(annotation: Any) -> list[type[BaseModel]]:
+def models_in(annotation: Any) -> list[type[BaseModel]]:
     """The model classes that a field's type is made of."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [found for inner in getattr(annotation, "__args__", ()) for found in _models(inner)]
+    return [found for inner in getattr(annotation, "__args__", ()) for found in models_in(inner)]
+
+
+def docstrings(model: type[BaseModel]) -> dict[str, str]:
+    """The docstrings of a model's fields, by the names of these. They are read where they are shown: pydantic would
+    read those of every model at the start of every command."""
+    found: dict[str, str] = {}
+    for each in reversed(model.__mro__):
+        if issubclass(each, StrictModel):
+            (made,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
+            assert isinstance(made, ast.ClassDef)
+            for field, below in pairwise(made.body):
+                match field, below:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                        found[name] = inspect.cleandoc(text)
+    return found
 
 
 def documented_yaml(model: type[BaseModel], indent: int = 0) -> str:
     """Every knob of a recipe model as YAML with its default, its docstring above it as a comment."""
-    lines = []
+    lines, described = list[str](), docstrings(model)
     pad = " " * indent
     for name, field in model.model_fields.items():
-        described = field.description or ""
-        lines += [f"{pad}# {text}" for text in textwrap.wrap(" ".join(described.split()), 110 - indent)]
+        about = " ".join(described.get(name, "").split())
+        lines += [f"{pad}# {text}" for text in textwrap.wrap(about, 110 - indent)]
         if isinstance(field.default, BaseModel):
             lines += [f"{pad}# {' '.join((type(field.default).__doc__ or '').split())}", f"{pad}{name}:"]
             lines.append(documented_yaml(type(field.default), indent + 2) or f"{pad}  {{}}")
         else:
             value = "REQUIRED" if field.is_required() else json.dumps(_plain(field.default))
             lines.append(f"{pad}{name}: {value}")
-            for each in _models(field.annotation):  # of a list, or of a section that is left out by default
+            for each in models_in(field.annotation):  # of a list, or of a section that is left out by default
                 lines.append(f"{pad}# {' '.join((each.__doc__ or '').split())}")
                 lines += [f"{pad}#   {line}" for line in documented_yaml(each).splitlines()]
     return "\n".join(lines)

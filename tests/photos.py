@@ -17,7 +17,7 @@ from PIL import Image, ImageCms
 from curation.ingest.tar_groups import rows_of
 from curation.sources import list_source
 from schemas.recipe import FolderSource
-from schemas.tables import LISTING
+from schemas.tables import schema_of
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 
@@ -166,4 +166,4 @@ def listing_table(folder: Path) -> pa.Table:
     """The rows of `listing` for a folder."""
     items = list_source(FolderSource(path=str(folder))).items
     rows = pa.concat_tables(rows_of(items, str(folder), folder.name))
-    return rows.set_column(0, LISTING.field(0), pa.array(range(rows.num_rows), pa.int64()))
+    return rows.set_column(0, schema_of("listing").field(0), pa.array(range(rows.num_rows), pa.int64()))

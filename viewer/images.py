@@ -8,8 +8,9 @@ from typing import Any
 
 from engine.duck import Row
 from engine.run_log import read_runs
+from schemas.columns import WIDE_TABLES
 from schemas.lru import Lru
-from schemas.tables import SCHEMAS, WIDE_TABLES
+from schemas.tables import SCHEMAS
 from viewer.cards import cards, proxies, thumbnail
 from viewer.database import Database, TooSlow
 from viewer.filters import Filter

@@ -15,7 +15,7 @@ from engine.counts import read_counts
 from engine.dataset import read_some, schema_of
 from engine.duck import Connection
 from engine.names import Held
-from schemas.tables import ROOTS, cut_of
+from schemas.columns import ROOTS, cut_of
 
 
 def rows_at(held: Held, table: str, row_ids: Collection[int], columns: list[str] | None = None) -> pa.Table:

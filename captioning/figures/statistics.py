@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import count, islice
 
-import duckdb
-import pyarrow as pa
-
 from captioning.figures.queries import read_sql
-from captioning.nouns import shared_extractor
 from engine.duck import Row, rows
 from engine.reduce_job import ReduceJob
 from models.tokenizers import load_tokenizer
-from schemas import recipe, tables
+from schemas import recipe
+from schemas.late import late
+
+with late(__name__):
+    import duckdb
+    import pyarrow as pa
+
+    from captioning.nouns import shared_extractor
+    from schemas import tables
 
 CAPTIONS_AT_ONCE = 4096
 
@@ -75,7 +79,7 @@ def table_1_of(captions: Iterable[str], source: str, knobs: recipe.DataRecipe) -
             columns = {"row_id": [next(numbers) for _ in texts], "image_id": [""] * len(texts)}
             columns |= {"caption_source": [source] * len(texts), "nouns": nouns, "num_words": words}
             columns |= {"num_tokens": tokenizer.count(texts), "tokenizer": [tokenizer.name] * len(texts)}
-            connection.register("counted", pa.table(columns, schema=tables.NOUNS))
+            connection.register("counted", pa.table(columns, schema=tables.schema_of("nouns")))
             connection.execute("INSERT INTO nouns FROM counted")
         connection.execute(f"CREATE TABLE noun_uses AS {noun_uses_sql()}")
         table_1 = table_1_sql(knobs.statistics.valid_above)

@@ -8,16 +8,19 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from curation.dedup.near_hashes import find_pairs
-from curation.dedup.semantic import find_similar, require_faiss
 from engine.catalog import select_table
 from engine.dataset import Dataset
 from engine.duck import literal
 from engine.names import Held
 from engine.reduce_job import Connection, ReduceJob
 from schemas.files import shown_place
+from schemas.late import late
 from schemas.recipe import DataRecipe, Dedup
 from schemas.strict import fingerprint
+
+with late(__name__):
+    from curation.dedup.near_hashes import find_pairs
+    from curation.dedup.semantic import find_similar, require_faiss
 
 METHODS = ("bytes", "pixels", "phash", "semantic")
 """Kinds of evidence, strongest first."""

@@ -7,18 +7,21 @@ from collections.abc import Mapping
 from functools import lru_cache, partial
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import simplejpeg
-from cykooz_resizer import Resizer
-from PIL import Image
-
 from engine.ahead import ahead
 from engine.map_job import MapJob, Worker, naming
 from engine.runner import Progress
-from schemas.pixels import LANCZOS, open_rgb
+from schemas.late import late
 from schemas.recipe import DataRecipe
-from schemas.tables import FINGERPRINTS
+
+with late(__name__):
+    import numpy as np
+    import pyarrow as pa
+    import simplejpeg
+    from cykooz_resizer import Resizer
+    from PIL import Image
+
+    from schemas import pixels
+    from schemas.tables import schema_of
 
 _SIDE = 32
 _BITS = 64
@@ -52,7 +55,7 @@ class FingerprintWorker(Worker):
         for row in ahead(_row, zip(*columns, strict=True), self.threads):
             rows.append(row)
             progress(1)
-        return {"fingerprints": pa.Table.from_pylist(rows, schema=FINGERPRINTS)}
+        return {"fingerprints": pa.Table.from_pylist(rows, schema=schema_of("fingerprints"))}
 
 
 def phash(image: Image.Image) -> int:
@@ -74,9 +77,9 @@ def proxy_phash(jpeg: bytes) -> int:
     halves = 2 if min(width, height) >= _HALVED_PX else 1
     luminance = simplejpeg.decode_jpeg(jpeg, "GRAY", min_height=height // halves, min_width=width // halves)
     small = Image.new("L", (_SIDE, _SIDE), None)
-    Resizer().resize_pil(Image.fromarray(luminance[:, :, 0]), small, LANCZOS)
+    Resizer().resize_pil(Image.fromarray(luminance[:, :, 0]), small, pixels.LANCZOS)
     grey = np.asarray(small, dtype=np.float64)
-    return _colour_hash(open_rgb(jpeg)) if grey.std() < _FLAT else dct_hash(grey)
+    return _colour_hash(pixels.open_rgb(jpeg)) if grey.std() < _FLAT else dct_hash(grey)
 
 
 def dct_hash(grey: np.ndarray) -> int:

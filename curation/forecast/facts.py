@@ -17,10 +17,10 @@ from engine.job import Job
 from engine.ledger import ledger_counts
 from engine.map_job import MapJob
 from engine.run_log import read_runs
+from schemas.columns import Cut, cut_of
 from schemas.files import is_file, size_of
 from schemas.shard import BLOCK
 from schemas.shard_index import INDEX_FILE
-from schemas.tables import Cut, cut_of
 
 GROUPS = 10
 """Into which the inputs of the sample are dealt, to see how much the bytes of a table vary."""

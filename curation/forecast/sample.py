@@ -27,7 +27,7 @@ from engine.names import NOTHING, Held
 from engine.runner import Committed, Progress, Task
 from schemas.ids import counter
 from schemas.recipe import DataRecipe
-from schemas.tables import LISTING
+from schemas.tables import schema_of
 
 LEAST_PART_ROWS = 32
 """A part of the sample has at least so many inputs: committing one costs as much as some pictures."""
@@ -161,7 +161,7 @@ def _write_sample(whole: Dataset, recipe: DataRecipe, size: int, root: Path) -> 
         parts = range(first_part, first_part + entry["parts"])
         first_part += entry["parts"]
         row_ids = drawn(held, parts, count, recipe.seed)
-        rows = _rows_of(held, parts, set(row_ids)) if row_ids else LISTING.empty_table()
+        rows = _rows_of(held, parts, set(row_ids)) if row_ids else schema_of("listing").empty_table()
         size = listing.part_size(rows.num_rows, part_rows) if num_sampled == sum(counts) else part_rows
         for begin in range(0, rows.num_rows, size):
             _commit_part(sample, next_part + begin // size, rows.slice(begin, size), len(chosen) + begin)
@@ -188,7 +188,9 @@ def _rows_of(whole: Held, parts: range, row_ids: set[int]) -> pa.Table:
 
 def _commit_part(sample: Dataset, number: int, rows: pa.Table, first_row: int) -> None:
     row_ids = pa.array(range(first_row, first_row + rows.num_rows), pa.int64())
-    rows = rows.set_column(rows.column_names.index("row_id"), LISTING.field("row_id"), row_ids).cast(LISTING)
+    rows = rows.set_column(rows.column_names.index("row_id"), schema_of("listing").field("row_id"), row_ids).cast(
+        schema_of("listing")
+    )
     sample.commit_part("listing", number, NOTHING, rows)
 
 

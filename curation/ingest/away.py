@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from curation.sources.patterns import is_pattern, split_pattern
-from curation.sources.storage import is_there
+from schemas.late import late
 from schemas.locations import absolute, is_remote
 from schemas.reasons import RETRIED
 from schemas.sources import AnySource, FolderSource, TableSource
+
+with late(__name__):
+    from curation.sources.patterns import is_pattern, split_pattern
+    from curation.sources.storage import is_there
 
 
 class SourceAway(ValueError):

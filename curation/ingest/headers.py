@@ -24,7 +24,7 @@ from engine.map_job import MapJob, Worker, naming
 from engine.runner import Progress
 from schemas.opening import picture_formats
 from schemas.recipe import DataRecipe
-from schemas.tables import HEADERS
+from schemas.tables import schema_of
 
 JOB = "headers"
 """Its name, and its table's."""
@@ -72,9 +72,9 @@ class HeaderWorker(Worker):
         for done in self._read(_turns(inputs["listing"])):
             rows += done
             progress(len(done))
-        columns = zip(*rows, strict=True) if rows else [()] * len(HEADERS)
-        arrays = [pa.array(column, field.type) for column, field in zip(columns, HEADERS, strict=True)]
-        return {JOB: pa.Table.from_arrays(arrays, schema=HEADERS)}
+        columns = zip(*rows, strict=True) if rows else [()] * len(schema_of("headers"))
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, schema_of("headers"), strict=True)]
+        return {JOB: pa.Table.from_arrays(arrays, schema=schema_of("headers"))}
 
     def _read(self, turns: Iterator[list[Listed]]) -> Iterator[list[Row]]:
         """The rows turn after turn. Where nothing waits, threads would take Python's lock from each other at every
@@ -132,7 +132,7 @@ def _row(row_id: int, num_bytes: int | None, refused: Unreadable | None, header:
     return (row_id, num_bytes, *columns, *((refused.reason.value, refused.detail) if refused else (None, None)))
 
 
-_NOTHING = (None,) * (len(HEADERS) - len(("row_id", "num_bytes", "reason", "detail")))
+_NOTHING = (None,) * (len(schema_of("headers")) - len(("row_id", "num_bytes", "reason", "detail")))
 """The columns that a header fills."""
 
 

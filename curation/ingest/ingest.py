@@ -9,26 +9,30 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-from PIL import Image
-
-from curation.images.decode import Decoded, decode, keep_freed_memory
-from curation.images.header import Unreadable
 from curation.ingest.away import AwayCheck, local_roots
 from curation.ingest.takedown_log import NOTHING_WITHHELD, Withheld, read_log
-from curation.sources import read_original
-from curation.sources.captions import RawCaption, read_sidecar
-from curation.sources.read import is_link_out
-from curation.sources.storage import may_pass, unreadable
 from engine.ahead import ahead
 from engine.dataset import Dataset
 from engine.map_job import MapJob, Worker, naming
 from engine.runner import Progress
 from schemas.ids import image_id
-from schemas.opening import picture_formats
+from schemas.late import late
 from schemas.recipe import DataRecipe, Ingest
-from schemas.tables import IMAGES, PROXIES
+from schemas.sources import AnySource
 from schemas.texts import LONGEST_TEXT_BYTES
+
+with late(__name__):
+    import pyarrow as pa
+    from PIL import Image
+
+    from curation.images import header
+    from curation.images.decode import Decoded, decode, keep_freed_memory
+    from curation.sources import read_original
+    from curation.sources.captions import RawCaption, read_sidecar
+    from curation.sources.read import is_link_out
+    from curation.sources.storage import may_pass, unreadable
+    from schemas.opening import picture_formats
+    from schemas.tables import schema_of
 
 ROWS_PER_BATCH = 64
 """Rows that wait as Python objects before they become Arrow; keeps a part of proxies from lying in memory twice."""
@@ -45,9 +49,7 @@ def map_job(recipe: DataRecipe) -> MapJob:
         job="ingest",
         inputs=("listing",),
         outputs=("proxies", "images"),
-        build=partial(
-            IngestWorker, recipe.ingest, recipe.run.threads, recipe.out_path(), local_roots(recipe.all_sources())
-        ),
+        build=partial(IngestWorker, recipe.ingest, recipe.run.threads, recipe.out_path(), recipe.all_sources()),
         knobs={f"ingest.{name}": value for name, value in recipe.ingest.knobs().items()},
     )
 
@@ -56,7 +58,7 @@ class IngestWorker(Worker):
     """Reads and decodes on threads, a bounded number of images ahead."""
 
     def __init__(
-        self, knobs: Ingest, threads: int, root: Path | None = None, source_roots: Collection[str] = ()
+        self, knobs: Ingest, threads: int, root: Path | None = None, sources: Collection[AnySource] = ()
     ) -> None:
         """Load Pillow's decoders before several threads need them at once, and read the log of takedowns."""
         picture_formats()
@@ -64,7 +66,7 @@ class IngestWorker(Worker):
         self.withheld = Withheld(read_log(Dataset(root)) if root else [])
         self.knobs = knobs
         self.threads = threads
-        self.away = AwayCheck(source_roots, knobs.stop_after_failures)
+        self.away = AwayCheck(local_roots(sources), knobs.stop_after_failures)
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
         proxies: list[pa.RecordBatch] = []
@@ -74,8 +76,8 @@ class IngestWorker(Worker):
         waiting: list[tuple[dict[str, Any], dict[str, Any]]] = []
 
         def flush() -> None:
-            proxies.append(pa.RecordBatch.from_pylist([proxy for proxy, _ in waiting], schema=PROXIES))
-            images.append(pa.RecordBatch.from_pylist([image for _, image in waiting], schema=IMAGES))
+            proxies.append(pa.RecordBatch.from_pylist([proxy for proxy, _ in waiting], schema=schema_of("proxies")))
+            images.append(pa.RecordBatch.from_pylist([image for _, image in waiting], schema=schema_of("images")))
             waiting.clear()
 
         for listed, row in zip(_rows(inputs["listing"]), rows, strict=True):
@@ -86,8 +88,8 @@ class IngestWorker(Worker):
                 flush()
         flush()
         return {
-            "proxies": pa.Table.from_batches(proxies, PROXIES),
-            "images": pa.Table.from_batches(images, IMAGES),
+            "proxies": pa.Table.from_batches(proxies, schema_of("proxies")),
+            "images": pa.Table.from_batches(images, schema_of("images")),
         }
 
 
@@ -111,7 +113,7 @@ def ingest_row(
             decoded = decode(data, longest_px=knobs.proxy_px, max_pixels=max_pixels)
             image |= decoded.header.columns() | {"alpha": decoded.alpha}
             proxy |= _proxy_columns(decoded, knobs.proxy_quality)
-        except Unreadable as refused:
+        except header.Unreadable as refused:
             image |= {"reason": refused.reason, "detail": refused.detail}
             if refused.header is not None:
                 image |= refused.header.columns()
@@ -139,7 +141,7 @@ def _read(listed: Mapping[str, Any], most_bytes: int) -> bytes:
     """The bytes of an original. Raises Unreadable: they cannot be had, or the listing has a reason already."""
     found_bad = listed.get("reason")  # a part that was listed by an earlier version has no such column
     if found_bad is not None:
-        raise Unreadable(found_bad, listed["detail"])
+        raise header.Unreadable(found_bad, listed["detail"])
     try:
         place = listed["byte_offset"], listed["num_bytes"]
         return read_original(listed["source"], listed["member"], *place, most_bytes)
@@ -182,7 +184,7 @@ def _read_caption_file(source: str, member: str, is_json: bool) -> RawCaption:
     except OSError as error:
         if may_pass(error):
             failed = unreadable(error)
-            raise Unreadable(failed.reason, f"its caption file {member}: {failed.detail}") from None
+            raise header.Unreadable(failed.reason, f"its caption file {member}: {failed.detail}") from None
         return RawCaption(None)
 
 

@@ -20,7 +20,7 @@ from engine.runner import Runner
 from schemas.files import delete_file, remove_folder
 from schemas.recipe import DataRecipe
 from schemas.sources import AnySource
-from schemas.tables import LISTING
+from schemas.tables import schema_of
 
 FEW_PARTS, LEAST_PART_ROWS = 16, 32
 """A source that would fill fewer parts than this is cut into as many, each of so many rows at least. Both are the same
@@ -155,7 +155,7 @@ def _list_one(
         for rows in _cut(given, recipe.part_rows):
             ids = pa.array(range(row + num_rows, row + num_rows + rows.num_rows), pa.int64())
             num_rows, num_parts = num_rows + rows.num_rows, num_parts + 1
-            yield part + num_parts - 1, rows.set_column(0, LISTING.field(0), ids)
+            yield part + num_parts - 1, rows.set_column(0, schema_of("listing").field(0), ids)
 
     def commit(made: tuple[int, pa.Table]) -> None:
         note(dataset.commit_part("listing", made[0], NOTHING, made[1]), counts_of("listing", made[1]))
@@ -187,7 +187,7 @@ def part_size(num_items: int, most: int) -> int:
 def _cut(given: Iterable[pa.Table], most: int) -> Iterator[pa.Table]:
     """The same rows in tables as large as a part."""
     few = min(FEW_PARTS * most, FEW_ITEMS) + 1
-    held, size = LISTING.empty_table(), 0
+    held, size = schema_of("listing").empty_table(), 0
     for rows in given:
         held = pa.concat_tables([held, rows])
         if not size and held.num_rows >= few:

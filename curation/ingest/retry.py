@@ -17,7 +17,7 @@ from schemas.reasons import RETRIED, TRANSIENT
 from schemas.recipe import DataRecipe
 from schemas.sources import AnySource, UrlSource
 from schemas.strict import fingerprint
-from schemas.tables import LISTING
+from schemas.tables import schema_of
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _rewrite(dataset: Dataset, part: _Part, fetched: dict[int, Item], attempt: i
         if (item := fetched.get(row["row_id"])) is not None:
             (fresh,) = next(rows_of([item], row["source"], row["source_name"])).to_pylist()
             rows[place] = fresh | {"row_id": row["row_id"]}
-    table = pa.Table.from_pylist(rows, schema=LISTING)
+    table = pa.Table.from_pylist(rows, schema=schema_of("listing"))
     name = PartName(part.number, f"{attempt:0{DIGITS}x}", fingerprint([content_digest(table), attempt])[:DIGITS])
     if dataset.commit_part("listing", *name[:2], table, name.content) != before:
         delete_file(before)

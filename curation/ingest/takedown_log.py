@@ -7,15 +7,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from curation.dedup.fingerprint import hamming, proxy_phash
 from engine.dataset import Dataset
 from schemas.commit import write_bytes
 from schemas.files import is_file, read_file
+from schemas.late import late
 from schemas.reasons import PURGED
 from schemas.seal import BrokenSeal, from_json, to_json
-from schemas.tables import IMAGES, PROXIES
+
+with late(__name__):
+    import pyarrow as pa
+
+    from curation.dedup.fingerprint import hamming, proxy_phash
+    from schemas.tables import schema_of
 
 IDENTITY = frozenset({"row_id", "image_id", "source", "source_name", "member", "byte_offset", "num_bytes", "sha256"})
 """Columns that a purged row keeps: they name the input, and the hash of the bytes that must not come in again."""
@@ -133,7 +136,7 @@ class Withheld:
             why = next((why for (near, bits), why in self._pictures.items() if hamming(near, found) <= bits), None)
         if why is None:
             return proxy, image
-        return blank_row(proxy, PROXIES, why), blank_row(image, IMAGES, why)
+        return blank_row(proxy, schema_of("proxies"), why), blank_row(image, schema_of("images"), why)
 
 
 NOTHING_WITHHELD = Withheld(())

@@ -19,7 +19,7 @@ from engine.names import DIGITS, PartName, made_from, names_in
 from engine.runner import Committed, Progress, Runner, Task
 from schemas.files import kept
 from schemas.sources import AnySource
-from schemas.tables import LISTING
+from schemas.tables import schema_of
 
 TARS_PER_GROUP = 32
 """The same on every machine. A source of no more tars is listed where the command is typed."""
@@ -47,9 +47,9 @@ class ListTars:
         """List the tars that the task names."""
         found, location, label = SourceListing([], {}), self.source.location(), self.source.label()
         items = list_pieces(self.source, list(task.inputs.values()), found)
-        rows = pa.concat_tables([LISTING.empty_table(), *rows_of(items, location, label)])
+        rows = pa.concat_tables([schema_of("listing").empty_table(), *rows_of(items, location, label)])
         name = PartName(task.number, task.made_from, content_digest(rows)[:DIGITS])
-        commit_table(self.folder / name.file, rows, LISTING, {IGNORED.decode(): json.dumps(found.ignored)})
+        commit_table(self.folder / name.file, rows, schema_of("listing"), {IGNORED.decode(): json.dumps(found.ignored)})
         return Committed((name.file,), rows.num_rows)
 
 
@@ -61,7 +61,7 @@ def rows_of(items: Iterable[Item], location: str, label: str) -> Iterator[pa.Tab
         columns["row_id"], columns["source_name"] = [0] * len(some), [label] * len(some)
         columns["source"] = [source or location for source in columns["source"]]
         columns["other_captions"] = [others or None for others in columns["other_captions"]]
-        yield pa.Table.from_pydict(columns, schema=LISTING)
+        yield pa.Table.from_pydict(columns, schema=schema_of("listing"))
 
 
 def list_groups(
@@ -101,4 +101,4 @@ def _read(paths: Sequence[Path], found: SourceListing) -> Iterator[pa.Table]:
     for rows in ahead(read_parquet, paths, threads, threads if threads > 1 else None):
         for kind, num in json.loads(rows.schema.metadata[IGNORED]).items():
             found.count(kind, num)
-        yield rows.cast(LISTING).replace_schema_metadata(None)
+        yield rows.cast(schema_of("listing")).replace_schema_metadata(None)

@@ -6,18 +6,21 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
-import numpy as np
-import pyarrow as pa
-from PIL import Image
-
-from curation.scores.laion import LaionWorker, find_head_file
 from engine.ahead import ahead
 from engine.map_job import MapJob, Worker, naming
 from engine.runner import Progress
 from models.weights import CLIP_L14, find_frozen
-from schemas.pixels import open_rgb, shrunk_size
+from schemas.late import late
 from schemas.recipe import DataRecipe
-from schemas.tables import SCORES
+
+with late(__name__):
+    import numpy as np
+    import pyarrow as pa
+    from PIL import Image
+
+    from curation.scores.laion import LaionWorker, find_head_file
+    from schemas.pixels import open_rgb, shrunk_size
+    from schemas.tables import schema_of
 
 SCORED_PX = 512
 """Pictures are measured at this longest side, so that a score does not depend on the size of the proxy."""
@@ -62,7 +65,7 @@ class AestheticWorker(Worker):
         for row in ahead(self._row, zip(*columns, strict=True), self.threads):
             rows.append(row)
             progress(1)
-        return {"scores": pa.Table.from_pylist(rows, schema=SCORES)}
+        return {"scores": pa.Table.from_pylist(rows, schema=schema_of("scores"))}
 
     def _row(self, values: tuple[Any, ...]) -> dict[str, Any]:
         row_id, image_id, jpeg = (value.as_py() for value in values)

@@ -24,7 +24,7 @@ from models.weights import AESTHETIC_HEAD, find_weights, weights_name
 from schemas.locations import in_home
 from schemas.pixels import open_rgb
 from schemas.recipe import Aesthetic
-from schemas.tables import EMBEDDINGS, SCORES
+from schemas.tables import schema_of
 
 _TENSOR = re.compile(r"(?:.*\.)?(\d+)\.(weight|bias)")
 """layers.0.weight: the number of the layer, and which of its tensors."""
@@ -178,7 +178,7 @@ class LaionWorker(Worker):
         for place, score in zip(places, scores.tolist(), strict=True):
             column[place], names[place] = score, self._name
         values = [proxies["row_id"], proxies["image_id"], pa.array(column, pa.float32()), pa.array(names, pa.string())]
-        return pa.Table.from_arrays(values, schema=SCORES)
+        return pa.Table.from_arrays(values, schema=schema_of("scores"))
 
     def _embeddings(self, proxies: pa.Table, places: list[int], embeddings: Embeddings) -> pa.Table:
         there = np.zeros(proxies.num_rows, bool)
@@ -187,4 +187,6 @@ class LaionWorker(Worker):
         flat = pa.array(embeddings.astype(np.float16).ravel())
         lists = pa.ListArray.from_arrays(pa.array(offsets), flat, mask=pa.array(~there))
         models = pa.array([self._clip.name if here else None for here in there], pa.string())
-        return pa.Table.from_arrays([proxies["row_id"], proxies["image_id"], models, lists], schema=EMBEDDINGS)
+        return pa.Table.from_arrays(
+            [proxies["row_id"], proxies["image_id"], models, lists], schema=schema_of("embeddings")
+        )

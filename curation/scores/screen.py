@@ -9,25 +9,29 @@ from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
 
-import pyarrow as pa
-from PIL import Image
-
-from curation.scores.border import border
-from curation.scores.classifier import ImageClassifier, find_classifier
-from curation.scores.sharpness import sharpness
-from curation.scores.upscale import upscale
-from curation.sources import read_original
 from engine.ahead import in_batches
 from engine.map_job import MapJob, Worker, naming
 from engine.runner import Progress
-from models.clip import Clip, cosine
-from models.fetching import find_packaged
-from models.preprocessing import Pixels, cover_of
 from models.weights import CENTERFACE, CLIP_L14, PPOCR_DETECTOR, find_frozen
-from schemas.pixels import PixelError, open_rgb
+from schemas.late import late
+from schemas.reasons import PixelError
 from schemas.recipe import DataRecipe
 from schemas.scores import PUBLISHED, Screen
-from schemas.tables import SCREENS
+
+with late(__name__):
+    import pyarrow as pa
+    from PIL import Image
+
+    from curation.scores.border import border
+    from curation.scores.classifier import ImageClassifier, find_classifier
+    from curation.scores.sharpness import sharpness
+    from curation.scores.upscale import upscale
+    from curation.sources import read_original
+    from models.clip import Clip, cosine
+    from models.fetching import find_packaged
+    from models.preprocessing import Pixels, cover_of
+    from schemas.pixels import open_rgb
+    from schemas.tables import schema_of
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +109,7 @@ class ScreenWorker(Worker):
         for seen, classified in found:
             rows.append(_merged(seen.row, classified or {}))
             progress(1)
-        return {"screens": pa.Table.from_pylist(rows, schema=SCREENS)}
+        return {"screens": pa.Table.from_pylist(rows, schema=schema_of("screens"))}
 
     def _measure(self, images: pa.Table, values: tuple[Any, ...]) -> MeasuredPicture:
         place, (row_id, image_id, jpeg, caption) = values[0], (value.as_py() for value in values[1:])

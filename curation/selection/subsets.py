@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from functools import cache, lru_cache
 from typing import Any
 
-import duckdb
-
 from engine.duck import Connection
+from schemas.late import late
 from schemas.recipe import Select
 from schemas.scores import LIMITED
+
+with late(__name__):
+    import duckdb
 
 SUBSET_COLUMNS = {
     "width": "INTEGER",

@@ -15,7 +15,7 @@ from schemas.buckets import nearest_sql
 from schemas.reasons import PURGED
 from schemas.recipe import DataRecipe, Select
 from schemas.strict import apply_override
-from schemas.tables import SCREENS
+from schemas.tables import schema_of
 
 EVERYTHING = Select(min_short_side_px=1, max_aspect=1e9, max_transparency=None)
 """Rules that refuse no picture but for its doubles."""
@@ -143,7 +143,7 @@ def compare(dataset: Dataset, recipe: DataRecipe, changed: DataRecipe, num_near:
 def facts_sql(rules: Select) -> str:
     """SELECT of the facts that some rules look at, one row per picture, with the choice of `select` as `was_...`."""
     limited = {rule.value for rule in select.RULES if getattr(rules, rule.knob) is not None}
-    columns = dict.fromkeys([*_ALWAYS, *(name for name in SCREENS.names if name in limited)])
+    columns = dict.fromkeys([*_ALWAYS, *(name for name in schema_of("screens").names if name in limited)])
     if rules.subsets:
         columns |= dict.fromkeys(subsets.SUBSET_COLUMNS)
     return _FACTS.format(

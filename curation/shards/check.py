@@ -18,8 +18,9 @@ from engine.ahead import ahead
 from engine.dataset import Dataset, read_parquet, read_some
 from engine.names import Held
 from schemas import shard
+from schemas.columns import SHARDS_PER_PART
 from schemas.files import is_file, open_file, read_file, size_of
-from schemas.tables import SHARDS_PER_PART, with_added
+from schemas.tables import with_added
 
 Row = Mapping[str, Any]
 

@@ -8,19 +8,22 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, NamedTuple, Self
 
-import pyarrow as pa
-
-from curation.shards.rewriter import members_of
 from engine.ahead import of_each
 from engine.catalog import database
 from engine.dataset import Dataset, read_parquet, read_some
 from engine.duck import read_parts, stream
 from engine.names import Held, PartName
 from engine.reduce_job import commit_batches
-from schemas import shard_index
 from schemas.files import copy_file, delete_file, find_files, is_file, is_folder, open_file, remove_folder
+from schemas.late import late
 from schemas.lru import Lru
-from schemas.tables import SAMPLES, with_added
+
+with late(__name__):
+    import pyarrow as pa
+
+    from curation.shards.rewriter import members_of
+    from schemas import shard_index
+    from schemas.tables import schema_of, with_added
 
 WIDS_FILE = "wids.json"
 
@@ -45,13 +48,15 @@ class OldSample(NamedTuple):
     json_size: int
 
 
-_OLD = pa.schema([SAMPLES.field(name) for name in OldSample._fields if name != "image_id"])
-_SCHEMA = pa.schema([pa.field("image_id", pa.string()), *_OLD])
-_PICTURES = pa.schema([pa.field("shard_id", pa.int32()), *_SCHEMA])
 _NO_SHARD = -1
 """In place of the number of a shard: of a picture that is in no plan."""
 _ROW_GROUP_ROWS = 4096
 _MOST_OPEN = 16
+
+
+def _schema() -> pa.Schema:
+    stored = schema_of("samples")
+    return pa.schema([pa.field("image_id", pa.string()), *(stored.field(name) for name in OldSample._fields[1:])])
 
 
 class ShardFiles:
@@ -104,17 +109,18 @@ class ShardFiles:
             tars = {name.removeprefix(f"{PREVIOUS_SHARDS}/") for name in there if name.endswith(".tar") and "/" in name}
             if sources or tars - known:
                 nameless = (sample for tar in sorted(tars - known) for sample in _samples_of(dataset, tar))
-                table = pa.Table.from_pylist([sample._asdict() for sample in nameless], schema=_SCHEMA)
+                table = pa.Table.from_pylist([sample._asdict() for sample in nameless], schema=_schema())
                 connection.register("nameless", table)
                 query = stream(connection, _where_pictures_are(sources, held.paths("shard_plan")), _ROW_GROUP_ROWS)
-                commit_batches(pictures, query, _PICTURES, {}, _ROW_GROUP_ROWS)
+                schema = pa.schema([pa.field("shard_id", pa.int32()), *_schema()])
+                commit_batches(pictures, query, schema, {}, _ROW_GROUP_ROWS)
         for path in paths:
             delete_file(path)
 
 
 def _where_pictures_are(sources: list[Path], plan: list[Path]) -> str:
     """The SELECT of the rows of some files and of the table `nameless`, by the planned shard that each belongs to."""
-    columns = ", ".join(_SCHEMA.names)
+    columns = ", ".join(OldSample._fields)
     known = [f"SELECT {columns} FROM {read_parts([path])} WHERE shard IS NOT NULL" for path in sources[:1]]
     if sources[1:]:
         known.append(f"SELECT {columns} FROM {read_parts(sources[1:])} WHERE shard IS NOT NULL")
@@ -170,7 +176,7 @@ class OldTars:
         self._opened = Lru[str, IO[bytes]](_MOST_OPEN, on_drop=lambda tar: tar.close())
         self._samples: dict[str, list[OldSample]] = {}
         pictures = read_some(self._shards / PREVIOUS_SHARDS / PICTURES_FILE, "shard_id", [number])
-        for row in pictures.select(_SCHEMA.names).to_pylist():
+        for row in pictures.select([*OldSample._fields]).to_pylist():
             self._samples.setdefault(row["image_id"], []).append(OldSample(**row))
 
     def __enter__(self) -> Self:

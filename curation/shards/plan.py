@@ -8,9 +8,12 @@ from functools import partial
 from engine.dataset import Dataset
 from engine.duck import literal
 from engine.reduce_job import Connection, ReduceJob
-from schemas.buckets import nearest_sql
+from schemas.columns import BESIDE
+from schemas.late import late
 from schemas.recipe import DataRecipe, Shard
-from schemas.tables import BESIDE
+
+with late(__name__):
+    from schemas.buckets import nearest_sql
 
 _DEALT = """
 CREATE TEMP TABLE dealt AS

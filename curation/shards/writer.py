@@ -13,9 +13,6 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from curation.shards.dataset_card import CARD_FILE, dataset_card
 from curation.shards.files import (
     PICTURES_FILE,
@@ -27,21 +24,27 @@ from curation.shards.files import (
     index_rows,
     keep_previous,
 )
-from curation.sources import read_original
 from engine.ahead import of_each
-from engine.dataset import DAMAGE, ROW_GROUP_ROWS, Dataset, read_parquet
+from engine.dataset import ROW_GROUP_ROWS, Dataset, damage, read_parquet
 from engine.map_job import MapJob, naming
 from engine.names import DIGITS, Held
 from engine.reduce_job import commit_batches
 from engine.runner import Progress
-from schemas import shard, shard_index
 from schemas.commit import Digested, atomic_write, write_bytes
 from schemas.files import delete_file, is_file, parquet_source, sizes_of
-from schemas.pixels import PixelError, open_rgb
-from schemas.reasons import ShardError
+from schemas.late import late
+from schemas.reasons import PixelError, ShardError
 from schemas.recipe import DataRecipe, Shard
 from schemas.seal import check_footer
-from schemas.tables import SAMPLES
+
+with late(__name__):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from curation.sources import read_original
+    from schemas import shard, shard_index
+    from schemas.pixels import open_rgb
+    from schemas.tables import schema_of
 
 
 def map_job(recipe: DataRecipe, dataset: Dataset) -> MapJob:
@@ -94,7 +97,7 @@ class ShardWriter:
         """One shard. A sample whose original is gone or changed is left out, with a reason in its row."""
         plan = inputs["shard_plan"].to_pylist()
         if not plan:  # every sample of the shard was taken out; its number stays, so that no other shard moves
-            return {"samples": SAMPLES.empty_table()}
+            return {"samples": schema_of("samples").empty_table()}
         path, number = self.dataset.shards / plan[0]["shard"], plan[0]["shard_id"]
         opened = OldTars(self.dataset, number) if self._has_old_tars else nullcontext()
         with opened as old, atomic_write(path) as file:
@@ -107,7 +110,7 @@ class ShardWriter:
             delete_file(path)
         digest = {"shard_sha256": tar.digest.hexdigest()}
         rows = [row if row["shard"] is None else row | digest for row in rows]
-        return {"samples": pa.Table.from_pylist(rows, schema=SAMPLES)}
+        return {"samples": pa.Table.from_pylist(rows, schema=schema_of("samples"))}
 
     @cached_property
     def _has_old_tars(self) -> bool:
@@ -122,7 +125,7 @@ class ShardWriter:
             progress(1)
 
     def _write_sample(self, tar: Digested, sample: dict[str, Any], old: OldTars | None) -> dict[str, Any]:
-        row: dict[str, Any] = {name: sample.get(name) for name in SAMPLES.names} | {"shard": None}
+        row: dict[str, Any] = {name: sample.get(name) for name in schema_of("samples").names} | {"shard": None}
         try:
             image = self.image_of(sample, old)
         except Unpackable as error:
@@ -277,7 +280,7 @@ def index_is_current(dataset: Dataset) -> bool:
         with parquet_source(path) as source:
             check_footer(source)
             made_of = (pq.read_schema(source).metadata or {}).get(INDEX_KEY, b"").decode()
-    except DAMAGE:
+    except damage():
         return False
     return len(made_of) == _OLD_DIGITS or made_of == samples_digest(dataset.held())
 

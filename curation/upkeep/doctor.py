@@ -27,6 +27,7 @@ from engine.names import DIGITS, Held, PartName
 from engine.place.uploads import open_uploads
 from engine.reduce_job import explaining_memory
 from schemas import shard_index, tables
+from schemas.columns import added_to, is_map_table
 from schemas.features import RECORD_FILE, damaged_files
 from schemas.files import TEMPORARY, find_files, refresh_copy
 from schemas.recipe import DataRecipe, Run
@@ -132,7 +133,7 @@ def _check_tables(held: Held, threads: int, progress: Callable[[int], None]) -> 
         found = zip(names, ahead(problem, names, threads), strict=True)
         damaged = {folder / name.file: text for name, text in found if text}
         if damaged:
-            count = f" ({len(damaged)} damaged)" if tables.is_map_table(table) else ""
+            count = f" ({len(damaged)} damaged)" if is_map_table(table) else ""
             text = f"{next(iter(damaged.values()))}{count}: {_MEND.get(table, 'delete it and run sigma build again')}"
             yield Finding(table, text, False, tuple(damaged), lost=table == "listing")
             continue
@@ -141,7 +142,7 @@ def _check_tables(held: Held, threads: int, progress: Callable[[int], None]) -> 
         num_parts, expected = len(held.parts(table)), held.num_parts(table)
         # headers are a survey: of a source that was added since there are none, and nothing needs them
         fine = table == "headers" or num_parts in ((0, expected) if table not in read_by else (expected,))
-        if tables.is_map_table(table):
+        if is_map_table(table):
             text = f"{num_parts} of {expected} parts" + ("" if fine else ": run sigma build again to finish")
         elif fine:
             text = "there" if num_parts else "not computed yet"
@@ -182,7 +183,7 @@ def problem_of(path: Path, table: str) -> str | None:
         sealed, rows = check_footer(path), read_parquet(path)
     except (ValueError, OSError):
         return f"{path} is damaged"
-    schema, added = schema_of(table), tables.ADDED.get("captions" if tables.is_captions(table) else table, ())
+    schema, added = schema_of(table), added_to(table)
     names = [name for name in schema.names if name in rows.schema.names or name not in added]
     if rows.schema.names != names:
         return f"{path} has other columns than its table"

@@ -23,11 +23,12 @@ from engine.job import Job
 from engine.names import DIGITS, NOTHING, Held, PartName, made_from, names_in
 from engine.paid import Paid, paid_folder
 from engine.reduce_job import ReduceJob, shard_digests
+from schemas.columns import SHARDS_PER_PART, Cut, cut_of, is_map_table
 from schemas.features import RECORD_FILE
 from schemas.files import address_of, delete_file, find_files, is_file, remove_folder, sweep_folder
 from schemas.recipe import Run
 from schemas.strict import DUCKDB_MEMORY
-from schemas.tables import SAMPLES, SHARDS_PER_PART, Cut, cut_of, is_map_table
+from schemas.tables import schema_of
 from schemas.texts import counted
 
 CAPTION_TABLES = ("mix", "nouns", "grounding")
@@ -290,7 +291,7 @@ class _Takedown:
             if places:
                 digest = {"shard_sha256": sha256_of(tar)}
         moved = [row if row["shard"] is None else placed(row, places.get(row["key"], [])) | digest for row in keep]
-        left = pa.Table.from_pylist(moved, schema=SAMPLES)
+        left = pa.Table.from_pylist(moved, schema=schema_of("samples"))
         self._dataset.commit_part("samples", name.number, source, left)
         delete_file(path)
 

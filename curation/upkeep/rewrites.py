@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from curation.ingest.takedown_log import IDENTITY, KeepValue, blank
 from engine.dataset import as_stored, commit_table, content_digest, read_parquet
 from engine.names import DIGITS
+from schemas.columns import added_to
 from schemas.files import delete_file
-from schemas.tables import ADDED
 
 
 def emptied(rows: pa.Table, mask: pa.ChunkedArray, whys: Mapping[int, str]) -> pa.Table:
@@ -35,7 +35,7 @@ def emptied(rows: pa.Table, mask: pa.ChunkedArray, whys: Mapping[int, str]) -> p
 
 def without_captions(selection: pa.Table, mask: pa.ChunkedArray) -> pa.Table:
     """The selection without the captions that the rows under the mask have inherited."""
-    for name in ADDED["selection"]:
+    for name in added_to("selection"):
         field = selection.schema.field(name)
         column = pc.if_else(mask, pa.scalar(None, field.type), selection[name])
         selection = selection.set_column(selection.schema.get_field_index(name), field, column)

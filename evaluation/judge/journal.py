@@ -10,7 +10,7 @@ import pyarrow as pa
 from engine.dataset import Dataset
 from engine.paid import Paid
 from evaluation.judge.reply import read_verdict
-from schemas.tables import VERDICTS
+from schemas.tables import schema_of
 
 BATCHES = 256
 """As many files of answers are put together into one."""
@@ -38,7 +38,7 @@ class Journal:
         return cls(Paid.of(dataset, "verdicts", 0))
 
     def stored(self, rows: Sequence[Row]) -> pa.Table:
-        return pa.Table.from_pylist(list(rows), schema=VERDICTS)
+        return pa.Table.from_pylist(list(rows), schema=schema_of("verdicts"))
 
     def loaded(self, table: pa.Table) -> list[Row]:
         return table.to_pylist()

@@ -19,7 +19,7 @@ from models.device import choose_device
 from models.weights import load_frozen, load_preprocessing
 from schemas.captioners import ChatSection
 from schemas.pixels import open_rgb
-from schemas.tables import ANSWERS
+from schemas.tables import schema_of
 
 KNOB = "metrics.dpg.endpoint"
 FORM = "\n\nAnswer with one word, yes or no."
@@ -45,7 +45,7 @@ class Answers(Journal):
 
     def stored(self, rows: Sequence[Row]) -> pa.Table:
         columns = [named(row) | {"facts": json.dumps(row)} for row in rows]
-        return pa.Table.from_pylist(columns, schema=ANSWERS)
+        return pa.Table.from_pylist(columns, schema=schema_of("answers/"))
 
     def loaded(self, table: pa.Table) -> list[Row]:
         return [json.loads(facts) for facts in table["facts"].to_pylist()]

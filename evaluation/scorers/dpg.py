@@ -31,7 +31,7 @@ from schemas.captioners import ChatSection
 from schemas.evaluation import Metrics, Run
 from schemas.reasons import AnswerReason
 from schemas.strict import fingerprint
-from schemas.tables import ANSWERS
+from schemas.tables import schema_of
 
 Questions = Mapping[str, Sequence[Question]]
 
@@ -144,7 +144,7 @@ class Replies:
         self._answer(questions, journal, lambda number: progress(0, {"questions": number}))
         progress(len(made))
         rows = [known | (self._facts(known["prompt_id"], asked, journal) if asked else {}) for known, asked in made]
-        return {self._table: pa.Table.from_pylist(rows, schema=ANSWERS)}
+        return {self._table: pa.Table.from_pylist(rows, schema=schema_of("answers/"))}
 
     def _questions(self, row: Row) -> list[Asked]:
         """What is asked about a picture, named by its pixels, the question and all that an answer depends on."""

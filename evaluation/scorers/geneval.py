@@ -24,7 +24,7 @@ from models.clip import Clip
 from models.weights import CLIP_L14, MASK2FORMER
 from schemas.evaluation import Metrics, Run
 from schemas.strict import fingerprint
-from schemas.tables import ANSWERS
+from schemas.tables import schema_of
 
 OURS = "detector: the original's network in Meta's training; published scores are of mmdet's"
 OTHER = "detector: not the original's network, Mask2Former Swin-S; does not compare with published scores"
@@ -127,7 +127,7 @@ class Detections:
                 found.append(picture)
             found[-1] |= named(row)
             progress(1)
-        return {self._table: pa.Table.from_pylist(found, schema=ANSWERS)}
+        return {self._table: pa.Table.from_pylist(found, schema=schema_of("answers/"))}
 
     def _facts(self, picture: Image.Image, metadata: Metadata) -> list[dict[str, Any]]:
         """What the table keeps of a picture: its detections, best first, and colours where the prompt names one."""

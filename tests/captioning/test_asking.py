@@ -203,6 +203,6 @@ def test_a_killed_process_asks_again_for_what_was_in_flight_and_for_nothing_that
         assert len(noted) > dies_at - 2 * WINDOW
         table = caption_part(folder, kind)
         asked = Counter((folder / "asked").read_text().split())
-        assert table.schema == tables.CAPTIONS and table["reason"].null_count == 23
+        assert table.schema == tables.schema_of("captions") and table["reason"].null_count == 23
         assert {asked[image_id] for image_id in noted} <= {1}, "what was noted is not asked for again"
         assert asked.total() <= 23 + 2 * WINDOW and len(asked) == 23

@@ -211,7 +211,7 @@ def test_a_part_of_clean_has_a_row_per_input(part: Part, cleaner: Cleaner) -> No
     images = part("images", image_id=["a", None, "c"], raw_caption=raw, reason=[None, "empty", None])
     progress: list[int] = []
     output = cleaner({"images": images}, progress.append)["raw_captions"]
-    assert output.schema == tables.RAW_CAPTIONS
+    assert output.schema == tables.schema_of("raw_captions")
     assert sum(progress) == 3
     assert output.to_pylist() == [
         {"row_id": 0, "image_id": "a", "caption": "two cats", "language": None, "removed": ["html"], "reason": None},

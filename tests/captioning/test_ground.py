@@ -57,7 +57,7 @@ def run(inputs: dict[str, pa.Table], **knobs: Any) -> list[dict[str, Any]]:
     table = Grounder(Ground.from_mapping({"enabled": True, "device": "cpu", **knobs}), 2)(inputs, progress.append)[
         "grounding"
     ]
-    assert table.schema == tables.GROUNDING and sum(progress) == 5
+    assert table.schema == tables.schema_of("grounding") and sum(progress) == 5
     rows: list[dict[str, Any]] = table.to_pylist()
     return rows
 

@@ -62,7 +62,7 @@ def old_part(dataset: Dataset) -> pa.Table:
     part = dataset.read_part("captions", 0)
     nothing: dict[str, Any] = dict.fromkeys(("caption", "reason", "refused_caption", "cut"))
     found = [row | nothing | old for row, old in zip(part.to_pylist(), OLD, strict=True)]
-    return pa.Table.from_pylist(found, schema=tables.CAPTIONS)
+    return pa.Table.from_pylist(found, schema=tables.schema_of("captions"))
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def test_raising_the_share_only_moves_images_to_synthetic(
 
 def run(inputs: dict[str, pa.Table], section: Mix | None = None) -> list[dict[str, object]]:
     output = Mixer(section or Mix())(inputs, lambda rows: None)["mix"]
-    assert output.schema == tables.MIX
+    assert output.schema == tables.schema_of("mix")
     rows: list[dict[str, object]] = output.to_pylist()
     return rows
 

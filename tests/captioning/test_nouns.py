@@ -232,7 +232,7 @@ def test_a_part_has_two_rows_per_input_and_null_where_nothing_is_to_count(part: 
     }
     progress: list[int] = []
     output = NounWorker("lexicon")(inputs, progress.append)["nouns"]
-    assert output.schema == tables.NOUNS
+    assert output.schema == tables.schema_of("nouns")
     assert output["row_id"].to_pylist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert output["caption_source"].to_pylist() == ["raw", "synthetic"] * 4
     assert output["nouns"].to_pylist() == [["cat"], ["picture", "cat"], None, ["sky"], None, None, None, None]

@@ -89,7 +89,7 @@ def run(
     progress: list[int] = []
     recaption = Recaptioner(lambda: captioner, threads)
     output = recaption(inputs, lambda rows, counts={}: progress.append(rows), paid)["captions"]
-    assert output.schema == tables.CAPTIONS
+    assert output.schema == tables.schema_of("captions")
     return output.to_pylist(), progress
 
 

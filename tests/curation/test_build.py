@@ -21,7 +21,7 @@ from engine.ledger import COUNTS, counts_of
 from engine.preflight import NeedsMissing
 from engine.run_log import JobResult, read_runs
 from schemas.recipe import DataRecipe
-from schemas.tables import EMBEDDINGS
+from schemas.tables import schema_of
 from tests.building import Told, build, put, recipe, rows, steps, write_pictures
 from tests.tiny_models import save_aesthetic_head, save_clip
 from tests.trees import content
@@ -192,7 +192,7 @@ def test_embeddings_that_are_no_longer_stored_are_deleted(photos: Path, models: 
 def test_embeddings_without_a_record_go_too(photos: Path, tmp_path: Path) -> None:
     made = recipe(photos, tmp_path / "out")
     dataset, _ = build(made, upto="aesthetic")
-    put(dataset, "embeddings", 0, EMBEDDINGS.empty_table())
+    put(dataset, "embeddings", 0, schema_of("embeddings").empty_table())
     dataset.record_path("embeddings").unlink()
     assert isinstance(dataset.read_part("embeddings", 0), pa.Table)
     build(made, upto="aesthetic")

@@ -24,7 +24,7 @@ from engine.dataset import (
 )
 from engine.names import Held, PartName
 from schemas.commit import atomic_write, write_bytes
-from schemas.tables import SCORES
+from schemas.tables import schema_of
 from tests.building import put, table_of
 from tests.processes import Python
 
@@ -77,21 +77,21 @@ def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
     table = scores(1.5, 2.5, 3.5)
     pieces = pa.concat_tables([table.slice(0, 1), table.slice(1).replace_schema_metadata({"x": "y"})])
     described = {"b": "2", "a": "1"}
-    commit_table(tmp_path / "a.parquet", table, SCORES, described)
-    commit_table(tmp_path / "b.parquet", pieces, SCORES, dict(reversed(described.items())))
+    commit_table(tmp_path / "a.parquet", table, schema_of("scores"), described)
+    commit_table(tmp_path / "b.parquet", pieces, schema_of("scores"), dict(reversed(described.items())))
     assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
 
 
 def test_a_commit_keeps_the_contract(tmp_path: Path) -> None:
     loose = pa.table({"aesthetic": [1.0], "aesthetic_scorer": ["s"], "image_id": ["i"], "row_id": [0], "more": [1]})
-    commit_table(tmp_path / "a.parquet", loose, SCORES, {})
-    assert pq.read_schema(tmp_path / "a.parquet").remove_metadata() == SCORES
+    commit_table(tmp_path / "a.parquet", loose, schema_of("scores"), {})
+    assert pq.read_schema(tmp_path / "a.parquet").remove_metadata() == schema_of("scores")
 
 
 def test_a_missing_row_id_is_refused(tmp_path: Path) -> None:
-    table = pa.table({f.name: pa.array([None], f.type) for f in SCORES})
+    table = pa.table({f.name: pa.array([None], f.type) for f in schema_of("scores")})
     with pytest.raises(ValueError, match="row_id"):
-        commit_table(tmp_path / "a.parquet", table, SCORES, {})
+        commit_table(tmp_path / "a.parquet", table, schema_of("scores"), {})
     assert files(tmp_path) == []
 
 
@@ -112,7 +112,7 @@ def test_a_missing_row_id_is_refused(tmp_path: Path) -> None:
 )
 def test_a_damaged_file_is_named(tmp_path: Path, damage: object) -> None:
     path = tmp_path / "part-00000.parquet"
-    commit_table(path, scores(*range(100)), SCORES, {})
+    commit_table(path, scores(*range(100)), schema_of("scores"), {})
     path.write_bytes(damage(path.read_bytes()))  # type: ignore[operator]
     with pytest.raises(ValueError) as refused:
         read_parquet(path)
@@ -157,7 +157,7 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
 
 
 def test_rows_are_read_by_their_row_groups(tmp_path: Path) -> None:
-    commit_table(tmp_path / "rows", scores(*range(100)), SCORES, {}, row_group_rows=10)
+    commit_table(tmp_path / "rows", scores(*range(100)), schema_of("scores"), {}, row_group_rows=10)
     assert read_some(tmp_path / "rows", "row_id", [29])["row_id"].to_pylist() == [29]
     assert read_some(tmp_path / "rows", "row_id", [100]).num_rows == 0
 
@@ -167,7 +167,7 @@ def test_a_folder_above_is_no_column(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path / "aesthetic=7" / "x=1")
     put(dataset, "listing", 0, table_of("listing", []))
     put(dataset, "scores", 0, scores(1.0))
-    assert dataset.read_part("scores", 0).column_names == SCORES.names
+    assert dataset.read_part("scores", 0).column_names == schema_of("scores").names
     assert dataset.read_table("scores")["aesthetic"].to_pylist() == [1.0]
 
 
@@ -247,7 +247,7 @@ def test_a_second_process_is_refused_by_the_pid_of_the_first(tmp_path: Path) -> 
 def test_the_rows_of_a_file_that_was_replaced_are_counted_anew(tmp_path: Path) -> None:
     path = tmp_path / "part.parquet"
     for num_rows in (1, 3, 2):
-        commit_table(path, scores(*range(num_rows)), SCORES, {})
+        commit_table(path, scores(*range(num_rows)), schema_of("scores"), {})
         assert [count_rows(path), count_rows(path)] == [num_rows, num_rows]
     path.unlink()
     with pytest.raises(ValueError, match="missing; run sigma build again"):

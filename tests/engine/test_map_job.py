@@ -17,7 +17,7 @@ from engine.map_job import MapJob, check_rows, naming
 from engine.paid import Paid
 from engine.run_log import JobResult
 from engine.runner import LocalRunner, PartFailed, Progress
-from schemas.tables import NOUNS
+from schemas.tables import schema_of
 from tests.building import Told, put, table_of
 
 Change = Callable[[pa.Table], pa.Table]
@@ -128,7 +128,9 @@ def test_rows_per_input_counts_each_input_row_that_often() -> None:
 
     def nouns(*row_ids: int) -> pa.Table:
         columns = {"row_id": list(row_ids), "caption_source": ["raw"] * len(row_ids)}
-        return pa.table({f.name: pa.array(columns.get(f.name, [None] * len(row_ids)), f.type) for f in NOUNS})
+        return pa.table(
+            {f.name: pa.array(columns.get(f.name, [None] * len(row_ids)), f.type) for f in schema_of("nouns")}
+        )
 
     check_rows(two, listing, {"nouns": nouns(7, 7, 8, 8)})
     with pytest.raises(RuntimeError, match="it has 4 rows where 4 belong, and at position 1 row 8 where row 7"):

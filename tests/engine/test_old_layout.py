@@ -15,8 +15,8 @@ from engine import catalog
 from engine.dataset import Dataset, as_stored, commit_table, content_digest, read_parquet, schema_of
 from engine.old_layout import CONTENT_KEY, bring_up_to_date, rename_old_layout
 from engine.paid import Paid
+from schemas.columns import REDUCE_TABLES
 from schemas.recipe import DataRecipe
-from schemas.tables import REDUCE_TABLES
 from tests.building import build, computed
 from tests.dying import Died, dying_at
 

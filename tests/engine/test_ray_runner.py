@@ -178,7 +178,7 @@ def test_each_worker_holds_a_gpu_of_its_own(cluster: Cluster, tmp_path: Path) ->
     cluster.add_node(num_cpus=4, num_gpus=2, **MEMORY)
     cluster.wait_for_nodes()
     dataset = Dataset(tmp_path)
-    schema = tables.LISTING
+    schema = tables.schema_of("listing")
     for number in range(6):
         row = [{"row_id": number, "source": "a", "source_name": "a", "member": "b"}]
         put(dataset, "listing", number, pa.Table.from_pylist(row, schema=schema))

@@ -8,6 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from schemas.recipe import JOBS, DataRecipe, FolderSource
+from schemas.strict import docstrings
 
 
 def test_images_is_short_for_one_source() -> None:
@@ -41,7 +42,7 @@ def test_every_knob_has_a_docstring() -> None:
             if isinstance(field.default, BaseModel):
                 sections.append(field.annotation)
             else:
-                assert field.description, f"{section.__name__}.{name}"
+                assert docstrings(section).get(name), f"{section.__name__}.{name}"
 
 
 def test_a_sample_depends_only_on_the_knobs_that_shape_it() -> None:

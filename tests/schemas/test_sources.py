@@ -11,7 +11,7 @@ import pytest
 from schemas.locations import absolute, public_url
 from schemas.recipe import DataRecipe
 from schemas.sources import AnySource, FolderSource, WebDatasetSource
-from schemas.strict import StrictModel
+from schemas.strict import StrictModel, docstrings
 
 
 def sources(*values: dict[str, Any]) -> tuple[AnySource, ...]:
@@ -74,7 +74,7 @@ def test_every_knob_has_a_docstring() -> None:
                 assert inner.__doc__
                 check(inner)
             elif name != "kind":
-                assert field.description, f"{model.__name__}.{name}"
+                assert docstrings(model).get(name), f"{model.__name__}.{name}"
 
     for model in typing.get_args(AnySource):
         check(model)

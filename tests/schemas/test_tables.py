@@ -16,9 +16,10 @@ from engine import catalog
 from engine.catalog import duckdb_type
 from engine.dataset import Dataset
 from schemas import reasons, tables
+from schemas.columns import MAP_TABLES, MEANINGS, REDUCE_TABLES, meaning
 from schemas.recipe import DataRecipe
 from schemas.shard_index import INDEX_SCHEMA
-from schemas.tables import MEANINGS, SCHEMAS, meaning
+from schemas.tables import SCHEMAS
 from tests.building import build, recipe, write_pictures
 
 CONTRACT = {
@@ -41,15 +42,15 @@ def test_a_table_has_the_columns_that_were_promised(table: str) -> None:
     assert set(CONTRACT[table].split()) <= set(tables.SCHEMAS[table].names)
 
 
-@pytest.mark.parametrize("table", tables.MAP_TABLES)
+@pytest.mark.parametrize("table", MAP_TABLES)
 def test_the_rows_of_map_tables_have_an_ordinal(table: str) -> None:
-    field = tables.MAP_TABLES[table].field("row_id")
+    field = SCHEMAS[table].field("row_id")
     assert (str(field.type), field.nullable) == ("int64", False)
 
 
 def test_a_table_is_either_in_parts_or_in_one_file() -> None:
-    assert not set(tables.MAP_TABLES) & set(tables.REDUCE_TABLES)
-    assert set(tables.SCHEMAS) == {*tables.MAP_TABLES, *tables.REDUCE_TABLES}
+    assert not set(MAP_TABLES) & set(REDUCE_TABLES)
+    assert set(tables.SCHEMAS) == {*MAP_TABLES, *REDUCE_TABLES}
 
 
 def test_duckdb_knows_every_type() -> None:
@@ -71,7 +72,7 @@ def test_every_table_is_written_by_one_job_and_read_after_it(tmp_path: Path) -> 
 
 def test_the_index_has_the_columns_of_samples() -> None:
     for field in INDEX_SCHEMA:
-        assert tables.SAMPLES.field(field.name).type == field.type
+        assert tables.schema_of("samples").field(field.name).type == field.type
 
 
 CAPTION_REASONS: tuple[type[StrEnum], ...] = (reasons.CaptionReason, reasons.RawCaptionReason, reasons.Fallback)
@@ -95,7 +96,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 @pytest.mark.parametrize("table", SCHEMAS)
 def test_every_column_of_a_table_has_a_meaning(table: str) -> None:
     untold = [column for column in SCHEMAS[table].names if not (meaning(table, column) or "").strip()]
-    assert not untold, f"say what they mean in schemas/tables.py: {table}: {untold}"
+    assert not untold, f"say what they mean in schemas/columns.py: {table}: {untold}"
 
 
 def test_every_column_of_a_view_has_a_meaning_and_no_meaning_is_left_over(dataset: Dataset) -> None:

@@ -131,7 +131,7 @@ def build(root: Path, members: Sequence[str], captions: Sequence[str]) -> Datase
     )
     with connect(dataset, threads=1) as connection:
         counted = connection.execute(noun_uses_sql()).fetchall()
-    columns = dict(zip(tables.NOUN_USES.names, zip(*counted, strict=True), strict=True))
+    columns = dict(zip(tables.schema_of("noun_uses").names, zip(*counted, strict=True), strict=True))
     write(dataset, "noun_uses", row_id=range(len(counted)), **columns)
     write(
         dataset,

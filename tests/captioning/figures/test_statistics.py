@@ -47,7 +47,7 @@ def fill(connection: duckdb.DuckDBPyConnection, images: list[Image]) -> None:
             "num_tokens": pa.array([None if found is None else found[1] + 1 for _, _, found in rows], pa.int32()),
             "tokenizer": pa.array([None if found is None else "words" for _, _, found in rows], pa.string()),
         },
-        schema=tables.NOUNS,
+        schema=tables.schema_of("nouns"),
     )
     given = {
         "mix": {
@@ -224,7 +224,10 @@ def test_the_result_meets_the_contract_of_the_table(connection: duckdb.DuckDBPyC
     fill(connection, [((["cat"], 1), None, "raw")])
     in_sql(connection, 0)
     recipe = DataRecipe(images="photos", out="out")
-    for step, schema in ((count_nouns(recipe), tables.NOUN_USES), (reduce_job(recipe), tables.STATISTICS)):
+    for step, schema in (
+        (count_nouns(recipe), tables.schema_of("noun_uses")),
+        (reduce_job(recipe), tables.schema_of("statistics")),
+    ):
         assert connection.sql(step.query(connection)).to_arrow_table().cast(schema).schema == schema
 
 

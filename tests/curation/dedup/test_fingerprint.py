@@ -16,7 +16,7 @@ from curation.ingest import ingest
 from curation.ingest.ingest import encode_proxy
 from schemas.pixels import open_rgb
 from schemas.recipe import DataRecipe
-from schemas.tables import FINGERPRINTS
+from schemas.tables import schema_of
 from tests.photos import encode, listing_table, photo, write_files
 
 PHOTOS = (
@@ -132,7 +132,7 @@ def test_stage(tmp_path: Path) -> None:
     (name,) = stage.outputs
     table = stage.build()(tables, done.append)[name]
     rows = table.to_pylist()
-    assert table.schema == FINGERPRINTS
+    assert table.schema == schema_of("fingerprints")
     assert [row["row_id"] for row in rows] == [0, 1, 2, 3]
     assert sum(done) == 4
     assert rows[0]["pixel_sha256"] == rows[1]["pixel_sha256"] != rows[3]["pixel_sha256"]

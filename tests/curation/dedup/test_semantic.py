@@ -13,7 +13,7 @@ from curation.dedup import semantic
 from curation.dedup.dedup import find_groups, reduce_job
 from curation.dedup.semantic import find_similar, similar_pairs
 from schemas.recipe import DataRecipe, Dedup
-from schemas.tables import EMBEDDINGS
+from schemas.tables import schema_of
 from tests.building import connection_with, run_query, table_of
 
 pytest.importorskip("faiss", reason="the extra `semantic`")
@@ -35,7 +35,7 @@ def embeddings(values: np.ndarray, ids: list[int] | None = None) -> pa.Table:
         {"row_id": row, "image_id": f"id{ids[row]}", "model": "clip", "embedding": list(values[row])}
         for row in range(len(values))
     ]
-    return pa.Table.from_pylist(rows, schema=EMBEDDINGS)
+    return pa.Table.from_pylist(rows, schema=schema_of("embeddings"))
 
 
 def with_embeddings(connection: duckdb.DuckDBPyConnection, table: pa.Table) -> duckdb.DuckDBPyConnection:

@@ -21,7 +21,7 @@ from curation.upkeep.find import Wanted, find
 from curation.upkeep.purge import purge
 from engine.dataset import Dataset
 from schemas.recipe import DataRecipe
-from schemas.tables import LISTING
+from schemas.tables import schema_of
 from tests.building import Told, build, recipe, rows, steps, write_pictures
 from tests.hard_cases import PIXELS, REASONS
 from tests.photos import animation, encode, orientation_tag, oriented, photo, png_chunk, write_files
@@ -66,8 +66,8 @@ def test_several_threads_read_only_where_reading_waits(
 
     monkeypatch.setattr(headers, "header_row", header_row)
     listed = {"row_id": range(300), "source": ["/photos"] * 300, "member": ["a.jpg"] * 300}
-    columns = [pa.array(listed.get(field.name, [None] * 300), field.type) for field in LISTING]
-    rows = pa.Table.from_arrays(columns, schema=LISTING)
+    columns = [pa.array(listed.get(field.name, [None] * 300), field.type) for field in schema_of("listing")]
+    rows = pa.Table.from_arrays(columns, schema=schema_of("listing"))
     found = headers.HeaderWorker(1, 2)({"listing": rows}, lambda *_: None)[headers.JOB]
     assert found["row_id"].to_pylist() == [*range(300)]
     assert len(seen) == threads

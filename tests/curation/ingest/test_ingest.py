@@ -22,7 +22,7 @@ from curation.ingest.ingest import encode_proxy, map_job
 from curation.sources import read_original
 from engine.ahead import ahead
 from schemas.recipe import DataRecipe
-from schemas.tables import IMAGES, PROXIES
+from schemas.tables import schema_of
 from tests.bombs import HOSTILE
 from tests.building import build, recipe, write_pictures
 from tests.building import rows as rows_of
@@ -94,7 +94,7 @@ def torture(tmp_path_factory: pytest.TempPathFactory) -> tuple[pa.Table, pa.Tabl
 
 def test_every_file_is_a_row_with_the_reason_it_should_have(torture: tuple[pa.Table, pa.Table]) -> None:
     proxies, images = torture
-    assert (proxies.schema, images.schema) == (PROXIES, IMAGES)
+    assert (proxies.schema, images.schema) == (schema_of("proxies"), schema_of("images"))
     assert images["row_id"].to_pylist() == proxies["row_id"].to_pylist() == list(range(len(TORTURE)))
     found = dict(zip(images["member"].to_pylist(), images["reason"].to_pylist(), strict=True))
     assert found == {name: reason for name, (_, reason) in TORTURE.items()}

@@ -12,7 +12,7 @@ from curation.ingest import ingest
 from curation.scores import aesthetic
 from curation.scores.aesthetic import measure, photographic
 from schemas.recipe import DataRecipe
-from schemas.tables import SCORES
+from schemas.tables import schema_of
 from tests.photos import encode, listing_table, photo, write_files
 
 COLOUR = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "ihc.png")
@@ -75,7 +75,7 @@ def test_stage(tmp_path: Path) -> None:
     stage = aesthetic.map_job(recipe)
     table = stage.build()({"proxies": tables["proxies"]}, lambda n: None)["scores"]
     rows = table.to_pylist()
-    assert table.schema == SCORES
+    assert table.schema == schema_of("scores")
     assert rows[0]["aesthetic"] == pytest.approx(photographic(photo("coffee.png")), abs=0.3)
     assert rows[0]["aesthetic_scorer"] == "photographic"
     assert [(row["row_id"], row["aesthetic"], row["aesthetic_scorer"]) for row in rows[1:]] == [

@@ -18,7 +18,7 @@ from curation.scores.laion import find_head, load_head
 from models.clip import Clip
 from schemas.pixels import open_rgb
 from schemas.recipe import DataRecipe
-from schemas.tables import EMBEDDINGS, SCORES
+from schemas.tables import schema_of
 from tests.building import build, recipe, rows, table_of, write_pictures
 from tests.photos import photo
 from tests.tiny_models import SIDE_PX, save_aesthetic_head, save_clip
@@ -151,7 +151,7 @@ def test_each_picture_gets_the_score_of_its_own_embedding(models: dict[str, str]
     done: list[int] = []
     found = worker(**models, store_embeddings=True, batch_size=2)({"proxies": given}, done.append)
     assert sum(done) == 5
-    assert found["scores"].schema == SCORES and found["embeddings"].schema == EMBEDDINGS
+    assert found["scores"].schema == schema_of("scores") and found["embeddings"].schema == schema_of("embeddings")
     clip, head = Clip.load(models["clip"], "x", "cpu"), load_head(models["head"])
     for row, stored in zip(found["scores"].to_pylist(), found["embeddings"].to_pylist(), strict=True):
         jpeg = given["jpeg"][row["row_id"]].as_py()

@@ -18,7 +18,7 @@ from curation.scores.upscale import upscale
 from models.clip import Clip, cosine
 from schemas.pixels import open_rgb
 from schemas.recipe import DataRecipe
-from schemas.tables import SCREENS, with_added
+from schemas.tables import schema_of, with_added
 from tests.building import build, recipe, rows, table_of, write_pictures
 from tests.photos import encode, listing_table, photo, write_files
 from tests.tiny_models import SIDE_PX, save_classifier, save_clip
@@ -69,7 +69,7 @@ def screened(tables: dict[str, pa.Table], **section: Any) -> list[dict[str, Any]
     done: list[int] = []
     found = stage.build()({name: tables[name] for name in stage.inputs}, done.append)["screens"]
     assert sum(done) == found.num_rows == 5
-    assert found.schema == SCREENS and found["row_id"].to_pylist() == list(range(5))
+    assert found.schema == schema_of("screens") and found["row_id"].to_pylist() == list(range(5))
     filled = {name for name in found.column_names if found[name].null_count < 5} - {"row_id", "image_id"}
     assert filled - {"border_box", "models"} == made(**section).screen.columns()
     assert {name for name, value in found.to_pylist()[1].items() if value is not None} == {"row_id", "image_id"}
@@ -196,10 +196,10 @@ def test_a_build_measures_writing_and_faces_and_refuses_by_their_limits(
 
 
 def test_screens_written_before_writing_and_faces_read_as_null() -> None:
-    old = pa.Table.from_pylist([{"row_id": 0, "border": 0.5}], schema=SCREENS).drop_columns(
+    old = pa.Table.from_pylist([{"row_id": 0, "border": 0.5}], schema=schema_of("screens")).drop_columns(
         ["text_area", "faces", "face_area"]
     )
-    assert with_added("screens", old).to_pylist()[0] == dict.fromkeys(SCREENS.names) | {
+    assert with_added("screens", old).to_pylist()[0] == dict.fromkeys(schema_of("screens").names) | {
         "row_id": 0, "border": 0.5
     }  # fmt: skip
 

@@ -14,7 +14,7 @@ from curation.selection.select import RULES, choose, reduce_job, statement
 from curation.selection.subsets import SUBSET_COLUMNS, check_subsets
 from schemas.recipe import DataRecipe, Select
 from schemas.scores import LATER, LIMITED, LIMITS
-from schemas.tables import FINGERPRINTS, SCREENS
+from schemas.tables import schema_of
 from tests.building import connection_with, run_query, table_of
 
 pytestmark = pytest.mark.slow
@@ -48,7 +48,7 @@ def chosen(images: list[dict[str, Any]], max_distance: int | None = 3, **rules: 
 
 def chosen_from(images: list[dict[str, Any]]) -> duckdb.DuckDBPyConnection:
     """The tables that `select` reads."""
-    screened = [{k: v for k, v in each.items() if k in SCREENS.names} for each in images]
+    screened = [{k: v for k, v in each.items() if k in schema_of("screens").names} for each in images]
     scores = [{key: each[key] for key in ("row_id", "image_id", "aesthetic")} for each in images]
     doubles = [each for each in images if each["group_id"] is not None]
     keys = ("row_id", "image_id", "group_id", "distance")
@@ -57,7 +57,9 @@ def chosen_from(images: list[dict[str, Any]]) -> duckdb.DuckDBPyConnection:
         "images": table_of("images", ({k: v for k, v in each.items() if k in IMAGE_COLUMNS} for each in images)),
         "scores": table_of("scores", scores),
         "screens": table_of("screens", screened),
-        "fingerprints": table_of("fingerprints", ({k: each.get(k) for k in FINGERPRINTS.names} for each in images)),
+        "fingerprints": table_of(
+            "fingerprints", ({k: each.get(k) for k in schema_of("fingerprints").names} for each in images)
+        ),
         "raw_captions": table_of(
             "raw_captions",
             (

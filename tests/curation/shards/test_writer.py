@@ -21,7 +21,7 @@ from engine.runner import PartFailed
 from schemas.recipe import DataRecipe
 from schemas.shard import END_OF_ARCHIVE
 from schemas.shard_index import INDEX_SCHEMA, read_index
-from schemas.tables import SAMPLES
+from schemas.tables import schema_of
 from tests.building import build, computed, picture, put, recipe, rows, write_pictures
 from tests.dying import Died, dying_at
 from tests.trees import content
@@ -374,7 +374,9 @@ def test_the_index_has_the_bytes_of_all_samples_written_at_once(
     dataset = copy_of(small)
     first = dataset.read_part("samples", 0)
     lost = first.set_column(
-        first.schema.get_field_index("shard"), SAMPLES.field("shard"), pa.array([None, *first["shard"].to_pylist()[1:]])
+        first.schema.get_field_index("shard"),
+        schema_of("samples").field("shard"),
+        pa.array([None, *first["shard"].to_pylist()[1:]]),
     )
     put(dataset, "samples", 0, lost)
     parts = [dataset.read_part("samples", number) for number in range(3)]
