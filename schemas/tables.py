@@ -8,23 +8,10 @@ import pyarrow as pa
 
 from schemas import columns
 
-_TYPES = {
-    "string": pa.string(),
-    "binary": pa.binary(),
-    "bool": pa.bool_(),
-    "int8": pa.int8(),
-    "int32": pa.int32(),
-    "int64": pa.int64(),
-    "uint64": pa.uint64(),
-    "float16": pa.float16(),
-    "float32": pa.float32(),
-    "float64": pa.float64(),
-}
-
 
 def _type(name: str) -> pa.DataType:
     kind, _, item = name.rpartition(" ")
-    made = _TYPES[item]
+    made = pa.type_for_alias(item)
     return pa.list_(made) if kind == "list of" else pa.map_(pa.string(), made) if kind else made
 
 

@@ -2,63 +2,45 @@ from __future__ import annotations
 
 import ast
 import pickle
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from schemas.late import Late, late
-from tests.building import build, recipe, write_pictures
+from schemas.late import late
 from tests.test_house import FILES, ROOT
 
-HEAVY = {"captioning.texts.gate", "curation.images.decode", "curation.sources", "schemas.pixels", "schemas.tables"} | {
-    *("asyncio", "duckdb", "fsspec", "numpy", "PIL", "pyarrow", "ray", "spacy", "torch", "transformers"),
-}
-"""What `sigma status` and `sigma --help` do not import: only work needs it."""
 
-SHOWN = """
-import sys, sigma
-sys.argv = sys.argv[1:]
-try:
-    sigma.main()
-finally:
-    print(*sys.modules, file=sys.stderr)
-"""
-
-
-@pytest.mark.parametrize("command", ["status", "--help"])
-def test_a_command_that_shows_something_imports_nothing_that_works(command: str, tmp_path: Path) -> None:
-    if command == "status":
-        write_pictures(tmp_path / "photos", [(96, 64)])
-        build(recipe(tmp_path / "photos", tmp_path / "dataset"))
-    arguments = ["sigma", command, *([str(tmp_path / "dataset")] if command == "status" else [])]
-    run = subprocess.run([sys.executable, "-c", SHOWN, *arguments], cwd=ROOT, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    assert HEAVY.isdisjoint(run.stderr.split()), HEAVY.intersection(run.stderr.split())
-
-
-def test_what_is_imported_late_is_imported_when_it_is_used() -> None:
-    for name in ("wave", "xml.dom", "xml.dom.minidom"):
+@pytest.fixture
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A package that nothing has imported yet."""
+    (tmp_path / "a_room").mkdir()
+    (tmp_path / "a_room" / "__init__.py").touch()
+    (tmp_path / "a_room" / "work.py").write_text("SIZE = 3\n\ndef double(number):\n    return 2 * number\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield
+    for name in ("a_room", "a_room.work"):
         sys.modules.pop(name, None)
+
+
+def test_what_is_imported_late_is_imported_when_it_is_used(room: None) -> None:
     with late(__name__):
-        import wave
-        import xml.dom as dom
-        from xml.dom import minidom
-        from xml.dom.minidom import parseString
-    assert {"wave", "xml.dom", "xml.dom.minidom"}.isdisjoint(sys.modules)
-    assert wave.WAVE_FORMAT_PCM == 1
-    assert pickle.loads(pickle.dumps(parseString))("<a/>").documentElement.tagName == "a"
-    assert minidom.parseString is sys.modules["xml.dom.minidom"].parseString
-    assert dom.Node is sys.modules["xml.dom"].Node
+        import a_room
+        import a_room.work as by_path
+        from a_room import work
+        from a_room.work import double
+    assert "a_room" not in sys.modules
+    pickled = pickle.dumps(double)
+    assert "a_room" not in sys.modules
+    assert pickle.loads(pickled)(4) == double(4) == 8
+    assert (work.SIZE, by_path.SIZE, a_room.work.SIZE) == (3, 3, 3)
 
 
-def test_other_modules_import_as_always_meanwhile() -> None:
-    sys.modules.pop("wave", None)
+def test_other_modules_import_as_always_meanwhile(room: None) -> None:
     with late("somewhere.else"):
-        import wave
-    assert not isinstance(wave, Late)
+        import a_room
+    assert a_room is sys.modules["a_room"]
 
 
 def test_a_name_that_does_not_exist_is_an_import_error() -> None:
