@@ -103,7 +103,7 @@ def sql(
 ) -> None:
     """Query a dataset with SQL, read-only. Views: every table, and `ledger` with one row per input."""
     from commands.console import columns_table, rows_table
-    from engine import catalog
+    from engine import catalog, duck
     from engine.dataset import Dataset
     from engine.one_state import one_state
     from viewer.export import exported
@@ -121,7 +121,7 @@ def sql(
             if query is None and form == "table":
                 console.print(columns_table(catalog.described_columns(connection)))
                 return
-            result = catalog.columns_query(connection) if query is None else catalog.query(connection, query)
+            result = catalog.columns_query(connection) if query is None else duck.query(connection, query)
             if form != "table":
                 for chunk in exported(result, form):
                     write_plain(chunk)

@@ -8,8 +8,8 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from functools import cache, partial, reduce
 from importlib import resources
 from itertools import groupby
@@ -18,7 +18,17 @@ from pathlib import Path
 
 from engine.ahead import ahead, of_each
 from engine.dataset import Dataset, explaining_damage
-from engine.duck import SPILLED, Connection, duckdb_type, glob_safe, literal, read_parts, spill_into, start
+from engine.duck import (
+    SPILLED,
+    Connection,
+    duckdb_type,
+    explaining_tables,
+    glob_safe,
+    literal,
+    read_parts,
+    spill_into,
+    start,
+)
 from engine.names import Held, names_in
 from schemas.columns import BESIDE, MEANINGS, TABLES, WIDE_TABLES, added_to, is_captions, meaning
 from schemas.commit import write_bytes
@@ -39,8 +49,6 @@ _BESIDE, _OVER = "captions_beside", ("raw_offers", "ledger")
 
 _FIRST_FILES, _QUICK_S = 32, 0.0005
 """Files that are compared one by one, and the seconds for each below which all others are."""
-
-_EXPLAIN = re.compile(r"^\s*EXPLAIN\s+(ANALYZE\s+)?", re.IGNORECASE)
 
 
 def connect(
@@ -155,26 +163,6 @@ def require_dataset(dataset: Dataset) -> None:
         raise ValueError(f"{dataset.root}: no dataset here; {f'name the evaluation {min(below)}' if below else make}")
 
 
-def query(connection: duckdb.DuckDBPyConnection, sql: str) -> duckdb.DuckDBPyConnection:
-    """Run one SELECT of a user.
-
-    Raises:
-        ValueError: it is not one statement that only reads, or DuckDB refuses it.
-    """
-    try:
-        statements = connection.extract_statements(sql)
-        if len(statements) != 1:
-            raise ValueError(f"one statement at a time, this has {len(statements)}")
-        if statements[0].type == duckdb.StatementType.EXPLAIN:  # EXPLAIN ANALYZE runs what it explains
-            statements += connection.extract_statements(_EXPLAIN.sub("", sql, count=1))
-        if statements[-1].type != duckdb.StatementType.SELECT:
-            kind = str(statements[-1].type).rsplit(".", 1)[-1]
-            raise ValueError(f"a dataset is read-only here: SELECT (or FROM, DESCRIBE, EXPLAIN) works, {kind} does not")
-        return connection.execute(statements[0])
-    except duckdb.Error as error:
-        raise ValueError(" ".join(str(error).split())) from None
-
-
 def write_catalog(dataset: Dataset) -> Path:
     """Write `catalog.duckdb`: the views over absolute paths, so that `duckdb catalog.duckdb` works from anywhere.
 
@@ -240,15 +228,6 @@ def create_views(connection: Connection, held: Held, reads: Iterable[str] | None
     with explaining_tables():
         for sql in _views(held, reads, others=not own):
             connection.execute(sql.replace(" VIEW", " TEMPORARY VIEW", 1) if own else sql)
-
-
-@contextmanager
-def explaining_tables() -> Iterator[None]:
-    """Say what to do about a table that DuckDB cannot read, in a ValueError in place of its error."""
-    try:
-        yield
-    except (duckdb.InvalidInputException, duckdb.IOException) as error:
-        raise ValueError(f"{str(error).splitlines()[0]}; sigma doctor names what is damaged") from None
 
 
 def _views(held: Held, reads: Iterable[str] | None = None, others: bool = True) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,6 +24,8 @@ SPILLED = ".duckdb-spill"
 
 _AS_IS = "hive_partitioning=false"
 """A folder named `width=7` above a dataset is no column of its tables."""
+
+_EXPLAIN = re.compile(r"^\s*EXPLAIN\s+(ANALYZE\s+)?", re.IGNORECASE)
 
 _DUCKDB_TYPES = {
     "string": "VARCHAR",
@@ -72,6 +76,26 @@ def rows(
     return [dict(zip(names, row, strict=True)) for row in found]
 
 
+def query(connection: Connection, sql: str) -> Connection:
+    """Run one SELECT of a user.
+
+    Raises:
+        ValueError: it is not one statement that only reads, or DuckDB refuses it.
+    """
+    try:
+        statements = connection.extract_statements(sql)
+        if len(statements) != 1:
+            raise ValueError(f"one statement at a time, this has {len(statements)}")
+        if statements[0].type == duckdb.StatementType.EXPLAIN:  # EXPLAIN ANALYZE runs what it explains
+            statements += connection.extract_statements(_EXPLAIN.sub("", sql, count=1))
+        if statements[-1].type != duckdb.StatementType.SELECT:
+            kind = str(statements[-1].type).rsplit(".", 1)[-1]
+            raise ValueError(f"a dataset is read-only here: SELECT (or FROM, DESCRIBE, EXPLAIN) works, {kind} does not")
+        return connection.execute(statements[0])
+    except duckdb.Error as error:
+        raise ValueError(" ".join(str(error).split())) from None
+
+
 def stream(connection: Connection, sql: str, batch_rows: int) -> Iterator[pa.RecordBatch]:
     """The rows of a SELECT, a batch at a time. Raises duckdb.Error: as any query does; what comes through Arrow as
     another error is given its class back."""
@@ -85,6 +109,15 @@ def stream(connection: Connection, sql: str, batch_rows: int) -> Iterator[pa.Rec
             kind = duckdb.OutOfMemoryException if "Out of Memory" in str(error) else duckdb.IOException
             raise kind(str(error)) from None
         yield batch
+
+
+@contextmanager
+def explaining_tables() -> Iterator[None]:
+    """Say what to do about a table that DuckDB cannot read, in a ValueError in place of its error."""
+    try:
+        yield
+    except (duckdb.InvalidInputException, duckdb.IOException) as error:
+        raise ValueError(f"{str(error).splitlines()[0]}; sigma doctor names what is damaged") from None
 
 
 def duckdb_type(arrow: pa.DataType) -> str:

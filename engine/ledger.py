@@ -7,8 +7,7 @@ from importlib import resources
 from typing import NamedTuple
 
 from engine import catalog
-from engine.catalog import explaining_tables
-from engine.duck import Connection
+from engine.duck import Connection, explaining_tables
 from engine.names import Held
 from engine.one_state import one_state
 from schemas.reasons import OUTCOMES

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from engine import catalog
+from engine import catalog, duck
 from engine.dataset import Dataset
 from tests.building import build, recipe, write_pictures
 
@@ -45,13 +45,13 @@ def test_the_page_answers_nineteen_questions() -> None:
 @pytest.mark.parametrize("question", QUERIES)
 def test_a_query_of_the_page_runs_and_has_an_answer(dataset: Dataset, question: str) -> None:
     with catalog.connect_read_only(dataset) as connection:
-        rows = catalog.query(connection, QUERIES[question]).fetchall()
+        rows = duck.query(connection, QUERIES[question]).fetchall()
     assert bool(rows) == (question not in EMPTY)
 
 
 def test_the_counts_are_this_dataset_s(dataset: Dataset) -> None:
     with catalog.connect_read_only(dataset) as connection:
-        answers = {question: catalog.query(connection, text).fetchall() for question, text in QUERIES.items()}
+        answers = {question: duck.query(connection, text).fetchall() for question, text in QUERIES.items()}
     assert ("kept", None, None, 7) in answers["What became of every input?"]
     assert answers["How many pictures are in each subset?"] == [("wide", 5)]
     found = answers["Which duplicate fell, and which picture survived it?"]
@@ -65,7 +65,7 @@ def test_the_counts_are_this_dataset_s(dataset: Dataset) -> None:
 
 def test_concepts_are_counted_alike_from_captions_and_from_noun_uses(dataset: Dataset) -> None:
     with catalog.connect_read_only(dataset) as connection:
-        answers = {question: catalog.query(connection, text).fetchall() for question, text in QUERIES.items()}
+        answers = {question: duck.query(connection, text).fetchall() for question, text in QUERIES.items()}
         mixed = "FROM (SELECT unnest(list_distinct(nouns)) AS noun FROM nouns JOIN mix USING (row_id, caption_source))"
         slow = dict(connection.execute(f"SELECT noun, count(*) {mixed} GROUP BY noun").fetchall())
     most = answers["What do the captions of each source speak of most?"]

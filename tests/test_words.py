@@ -20,7 +20,7 @@ import recipes
 from commands.front_door import app
 from curation.images.header import PLUGINS
 from schemas.recipe import DataRecipe
-from schemas.strict import _models
+from schemas.strict import models_in
 from schemas.tables import SCHEMAS
 from schemas.training import TrainingRecipe
 
@@ -122,7 +122,7 @@ def has_knob(model: type[BaseModel], parts: list[str]) -> bool:
     while rest and rest[0].isdigit():
         rest = rest[1:]
     annotation = model.model_fields[name].annotation
-    inner = _models(annotation)
+    inner = models_in(annotation)
     if not rest or "dict" in str(annotation).lower() or "mapping" in str(annotation).lower():
         return True
     return any(has_knob(each, rest) for each in inner)

@@ -18,7 +18,7 @@ from captioning.captioners.make import CAPTIONERS
 from commands.looking import write_report_page
 from curation.shards.writer import write_index
 from curation.upkeep.doctor import check_dataset, problem_of
-from engine import catalog
+from engine import catalog, duck
 from engine.dataset import Dataset, commit_table, content_digest
 from engine.ledger import ledger_counts
 from engine.names import DIGITS, PartName
@@ -153,7 +153,7 @@ def test_any_folder_name_will_do(tmp_path: Path) -> None:
     assert ask(dataset, query) == expected
     assert ask(dataset, "SELECT width FROM images ORDER BY row_id LIMIT 1") == [(96,)]
     with catalog.connect_read_only(dataset) as connection:
-        assert catalog.query(connection, query).fetchall() == expected
+        assert duck.query(connection, query).fetchall() == expected
     with duckdb.connect(str(dataset.catalog), read_only=True) as connection:
         assert connection.execute(query).fetchall() == expected
 
@@ -266,7 +266,7 @@ def connection(demo: Dataset) -> Any:
     ],
 )
 def test_what_only_reads_works(connection: Any, sql: str) -> None:
-    assert catalog.query(connection, sql).fetchall()
+    assert duck.query(connection, sql).fetchall()
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_what_only_reads_works(connection: Any, sql: str) -> None:
 def test_what_does_more_than_read_the_dataset_is_refused(connection: Any, demo: Dataset, sql: str, why: str) -> None:
     before = sorted(os.listdir(demo.root))
     with pytest.raises(ValueError, match=why) as refused:
-        catalog.query(connection, sql.replace("{root}", str(demo.root)))
+        duck.query(connection, sql.replace("{root}", str(demo.root)))
     assert "\n" not in str(refused.value)
     assert sorted(os.listdir(demo.root)) == before
     assert connection.execute("SELECT count(*) FROM duckdb_tables()").fetchall() == [(0,)]

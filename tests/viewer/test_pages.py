@@ -22,7 +22,7 @@ from curation.selection import thresholds as command
 from curation.selection.thresholds import EVERYTHING, rules_on_record
 from curation.upkeep.find import Wanted, find
 from curation.upkeep.purge import purge
-from engine import catalog
+from engine import catalog, duck
 from engine.dataset import Dataset
 from engine.ledger import ledger_counts
 from engine.names import NOTHING
@@ -124,7 +124,7 @@ def test_the_sql_to_copy_gives_the_rows_of_the_pages(
 ) -> None:
     """All pages together, before and after the ledger is prepared; nothing twice, nothing left out."""
     monkeypatch.setattr(images, "PAGE", 4)
-    expected = [row[0] for row in catalog.query(catalog_alone, wanted.sql()).fetchall()]
+    expected = [row[0] for row in duck.query(catalog_alone, wanted.sql()).fetchall()]
     assert expected
     assert Filter.of(httpx.QueryParams(wanted.address()).multi_items()) == wanted
     database._prepared.clear()
@@ -146,7 +146,7 @@ def test_the_sql_to_copy_gives_the_rows_of_the_pages(
 def test_a_filter_is_exported_with_the_rows_of_its_sql(
     catalog_alone: duckdb.DuckDBPyConnection, client: httpx.Client, wanted: Filter
 ) -> None:
-    expected = [row[0] for row in catalog.query(catalog_alone, wanted.sql()).fetchall()]
+    expected = [row[0] for row in duck.query(catalog_alone, wanted.sql()).fetchall()]
     links = re.findall(r'href="(/images\.(?:csv|json)[^"]*)"', client.get(f"/images?{wanted.address()}").text)
     table, array = (client.get(link.replace("&amp;", "&")) for link in links)
     assert table.headers["content-disposition"] == 'attachment; filename="images.csv"'

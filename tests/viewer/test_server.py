@@ -11,7 +11,7 @@ import duckdb
 import httpx
 import pytest
 
-from engine import catalog
+from engine import catalog, duck
 from engine.dataset import Dataset
 from tests.browse_server import served
 from tests.viewer.test_report import NASTY, PHOTOS, Page, build
@@ -42,7 +42,7 @@ def catalog_alone(hostile: Dataset) -> Iterator[duckdb.DuckDBPyConnection]:
 
 
 def rows_of(connection: duckdb.DuckDBPyConnection, sql: str) -> list[tuple[Any, ...]]:
-    return catalog.query(connection, sql).fetchall()
+    return duck.query(connection, sql).fetchall()
 
 
 def shown(page: str) -> list[int]:
