@@ -23,10 +23,11 @@ from engine.dataset import Dataset, commit_table, content_digest
 from engine.ledger import ledger_counts
 from engine.names import DIGITS, PartName
 from engine.one_state import Replaced, one_state
+from schemas.columns import TABLES
 from schemas.files import remove_folder
 from schemas.recipe import DataRecipe
 from schemas.shard_index import INDEX_FILE, read_index
-from schemas.tables import SCHEMAS
+from schemas.tables import SCHEMAS, schema_of
 from tests.building import build, computed, put, recipe, table_of, write_pictures
 from viewer.database import Database
 
@@ -517,10 +518,12 @@ def test_a_catalog_from_before_a_table_gained_a_column_is_written_anew(
 ) -> None:
     dataset = copy_of(small)
     with monkeypatch.context() as before:
-        fewer = SCHEMAS["screens"].remove(4)
-        before.setattr(catalog, "SCHEMAS", SCHEMAS | {"screens": fewer})
+        fewer = {name: column for name, column in TABLES["screens"].items() if name != "border"}
+        before.setitem(TABLES, "screens", fewer)
+        schema_of.cache_clear()
         catalog.mend_catalog(dataset)
         old = dataset.catalog.read_bytes()
+    schema_of.cache_clear()
     catalog.mend_catalog(dataset)
     assert dataset.catalog.read_bytes() != old
     assert all(finding.fine for finding in check_dataset(dataset.root))
