@@ -89,6 +89,14 @@ class RayRunner(Runner):
             self._stop_actors()  # workers that are still busy must not outlive the jobs
             raise
 
+    def expect(self, dataset: Dataset, num_parts: int) -> None:
+        """See `Runner.expect`. Nothing is started where workers are up already. Raises as `run_queues`."""
+        if not self._pools:
+            self._prepare(dataset, ())
+            pool = self._pools[0] = Pool(0)
+            for _ in range(min(num_parts, self._wanted or _num_cpus())):
+                self._start(pool)
+
     def close(self) -> None:
         """Stop the workers, and the cluster where it was started here."""
         self._stop_actors()
@@ -154,7 +162,7 @@ class RayRunner(Runner):
             return min(most, MOST_WORKERS)
         if pool.num_gpus:
             return min(most, max(1, ray_cluster.slots_of(pool.num_gpus, ray_cluster.gpus_of_nodes())))
-        return most if most < sys.maxsize else max(1, int(ray.cluster_resources().get("CPU", 1)))
+        return most if most < sys.maxsize else _num_cpus()
 
     def _start(self, pool: Pool) -> None:
         """Ask for an actor. It gets a part only once it runs: a cluster that has lost a node may have no room for it,
@@ -274,6 +282,10 @@ class RayRunner(Runner):
     def _count(self, counts: Counts) -> None:
         for queue, counted in counts.items():
             self._queues[queue].progress(*counted)
+
+
+def _num_cpus() -> int:
+    return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
 
 def _lost(times: int, error: Exception) -> RuntimeError:

@@ -152,6 +152,10 @@ class Runner(ABC):
     def close(self) -> None:
         """Free workers and connections."""
 
+    def expect(self, dataset: Dataset, num_parts: int) -> None:
+        """Hear that there will be so many parts at least, for workers without a GPU. They may come up meanwhile."""
+        return
+
     def run(self, dataset: Dataset, job: PartJob, parts: Sequence[Task], progress: Progress) -> list[PartDone]:
         """Compute and commit the parts of one job; raises as `run_queues`."""
         done: list[PartDone] = []

@@ -10,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from curation.ingest.tar_groups import list_groups, rows_of
+from curation.ingest.tar_groups import ROWS_AT_ONCE, list_groups, rows_of
 from curation.sources import SourceListing, list_source
 from engine.ahead import IN_A_STORE, ahead
 from engine.counts import count_whole, counts_of, note
@@ -150,9 +150,15 @@ def _list_one(
         given = rows_of(listing.items, location, label)
     num_rows = num_parts = 0
 
+    def expecting() -> Iterator[pa.Table]:
+        for number, rows in enumerate(given):
+            if not number and runner is not None:  # its workers come up while the others are listed
+                runner().expect(dataset, 1 if rows.num_rows < ROWS_AT_ONCE else FEW_PARTS)
+            yield rows
+
     def numbered() -> Iterator[tuple[int, pa.Table]]:
         nonlocal num_rows, num_parts
-        for rows in _cut(given, recipe.part_rows):
+        for rows in _cut(expecting(), recipe.part_rows):
             ids = pa.array(range(row + num_rows, row + num_rows + rows.num_rows), pa.int64())
             num_rows, num_parts = num_rows + rows.num_rows, num_parts + 1
             yield part + num_parts - 1, rows.set_column(0, schema_of("listing").field(0), ids)

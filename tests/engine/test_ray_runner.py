@@ -194,6 +194,21 @@ def test_each_worker_holds_a_gpu_of_its_own(cluster: Cluster, tmp_path: Path) ->
     assert len(seen) <= 2, "as many workers as GPUs"
 
 
+def test_workers_come_up_while_parts_are_expected_and_compute_them(cluster: Cluster, tmp_path: Path) -> None:
+    dataset = listed(tmp_path / "ds", 4)
+    (step, *_) = jobs(tmp_path / "log")
+    step.prepare(dataset, State.NEW, redo=False)
+    runner = RayRunner(None, 0)
+    runner.expect(dataset, 16)
+    early = set(runner._pools[0].actors)
+    runner.expect(dataset, 16)
+    runner.run(dataset, step, step.tasks(dataset.held(), range(4)), lambda *_: None)
+    assert len(early) == 1, "the cluster has room for one"
+    assert set(runner._pools[0].actors) == early
+    runner.close()
+    assert len(dataset.parts(step.outputs[0])) == 4
+
+
 class InPairs:
     """A worker whose parts each wait until another one is there, or has been."""
 

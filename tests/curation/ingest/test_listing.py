@@ -13,6 +13,7 @@ from curation.upkeep.doctor import check_dataset
 from engine import catalog
 from engine.dataset import Dataset
 from engine.ledger import ledger_counts
+from engine.runner import LocalRunner
 from schemas.recipe import DataRecipe
 from tests.building import build, computed, put, recipe, rows, write_pictures
 from tests.trees import content
@@ -49,6 +50,30 @@ def test_every_input_has_an_ordinal_and_a_part(tmp_path: Path, folders: list[Pat
     ]
     assert listing[3]["raw_caption"] == "Picture number 000."
     assert listing[3]["num_bytes"] == (folders[1] / "000.jpg").stat().st_size
+
+
+class Hearing(LocalRunner):
+    """Remembers the parts that it is told to expect, and how many were committed before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.expected: list[tuple[int, int]] = []
+
+    def expect(self, dataset: Dataset, num_parts: int) -> None:
+        self.expected.append((num_parts, len(dataset.parts("listing"))))
+
+
+@pytest.mark.parametrize("num_files", [3, 1100])
+def test_the_runner_hears_of_parts_before_they_are_listed(tmp_path: Path, num_files: int) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(num_files):
+        (tmp_path / "photos" / f"{number:04d}.jpg").touch()
+    made, runner = recipe(tmp_path / "photos", tmp_path / "ds", part_rows=1000), Hearing()
+    dataset = Dataset(made.out_path())
+    update_listing(dataset, made, lambda: runner)
+    num_parts = len(dataset.parts("listing"))
+    assert num_parts == (1 if num_files == 3 else 16)
+    assert runner.expected == [(num_parts, 0)]
 
 
 def test_a_second_look_lists_nothing(tmp_path: Path, folders: list[Path]) -> None:
