@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import os
 import sys
 
 from commands import interrupts
@@ -11,6 +13,9 @@ from commands import interrupts
 def main() -> None:
     """Entry point of the `sigma` command."""
     interrupts.take_over()
+    os.environ.setdefault(
+        "PYDANTIC_DISABLE_PLUGINS", "__all__"
+    )  # else it reads what each installed package says of itself
     try:
         from commands.front_door import run
 
@@ -23,6 +28,8 @@ def main() -> None:
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         interrupts.leave()
+    finally:
+        gc.freeze()  # Python looks through all objects several times as it ends, which takes a fifth of a short command
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def work(
 
 
 def show_built(recipe: DataRecipe, built: Built) -> None:
-    from commands.console import ledger_table
+    from commands.tables import ledger_table
 
     if not built.results:
         console.print(f"{shown(recipe.out_path())}: finished already, nothing to do")

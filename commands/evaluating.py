@@ -88,7 +88,7 @@ def show_results(rows: Sequence[dict[str, Any]]) -> None:
 
 def show_progress(data: Dataset) -> None:
     """Show how far each job of an evaluation is, then the results that there are."""
-    from commands.console import pace_cells, rows_table
+    from commands.tables import pace_cells, rows_table
     from evaluation.progress import progress_of
 
     held = data.held()

@@ -45,7 +45,8 @@ def encode(
     redo: Annotated[bool, typer.Option("--redo", help="Encode again what exists.")] = False,
 ) -> None:
     """Encode pictures and captions once, so that training need not. Run it again to continue."""
-    from commands.console import JobProgress, duration
+    from commands.console import JobProgress
+    from commands.tables import duration
     from schemas.training import TrainingRecipe
     from training.encode import encode_features
 
@@ -110,7 +111,8 @@ def train_stages(
     recipe: TrainingRecipe, stage: str | None = None, *, from_last_good: bool = False
 ) -> list[StageSummary]:
     """Train and show a bar per stage, then a line each."""
-    from commands.console import duration, logging_to, stage_bars
+    from commands.console import logging_to, stage_bars
+    from commands.tables import duration
     from training.train import train as run
 
     evaluate = None

@@ -21,7 +21,7 @@ TERMINAL_ROWS = 1000
 
 def status(dataset: DatasetFolder) -> None:
     """Show parts done per job, and the ledger."""
-    from commands.console import ledger_table, pace_cells, rows_table
+    from commands.tables import ledger_table, pace_cells, rows_table
     from engine import catalog
     from engine.dataset import Dataset
     from engine.ledger import counts_of
@@ -102,7 +102,7 @@ def sql(
     ] = "table",
 ) -> None:
     """Query a dataset with SQL, read-only. Views: every table, and `ledger` with one row per input."""
-    from commands.console import columns_table, rows_table
+    from commands.tables import columns_table, rows_table
     from engine import catalog, duck
     from engine.dataset import Dataset
     from engine.one_state import one_state

@@ -147,7 +147,7 @@ def _time_headers(made: Forecast) -> list[str]:
 
 
 def _job_rows(made: Forecast) -> list[tuple[str | float | None, ...]]:
-    from commands.console import duration
+    from commands.tables import duration
 
     numbers = sorted({number for job in made.jobs for number in job.wall_s})
     rows: list[tuple[str | float | None, ...]] = []

@@ -84,7 +84,7 @@ def demo(
 def show_times(clock: Mapping[str, float], jobs: Mapping[str, float]) -> None:
     """Show what each phase took, and each job. `clock`: phase -> when it ended, the start first. `jobs`: seconds by
     job."""
-    from commands.console import duration
+    from commands.tables import duration
 
     for (_, before), (phase, after) in pairwise(clock.items()):
         console.print(f"{phase:<10} {duration(after - before):>14}")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
-import platform
-import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
-from importlib import metadata
 from typing import Any
 
 from engine.dataset import Dataset
 from schemas.files import find_files
+from schemas.late import late
 from schemas.seal import read_json, write_json
+
+with late(__name__):
+    import platform
+    import socket
+    from importlib import metadata
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from commands import console
-from commands.console import JobProgress, duration, ledger_table, rows_table, stage_bars, throughput_text
+from commands.console import JobProgress, stage_bars, throughput_text
+from commands.tables import duration, ledger_table, rows_table
 from curation.ingest.listing import Listed
 from engine.run_log import JobResult, throughput
 

@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from commands import terminal
-from commands.console import logging_to, rows_table
+from commands.console import logging_to
 from commands.harmless import DataConsole, harmless
+from commands.tables import rows_table
 from commands.terminal import refusals
 
 EVIL = "\x1b]0;title\x07\x1b[31mred\x1b[2J\r\x9b31m\u202egpj.exe"

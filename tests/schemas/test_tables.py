@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from commands import order
-from commands.console import columns_table
+from commands.tables import columns_table
 from curation.ingest import headers
 from engine import catalog
 from engine.catalog import duckdb_type

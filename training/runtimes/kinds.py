@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Literal, NamedTuple, get_args
+
+from schemas.late import late
+
+with late(__name__):
+    from importlib import metadata
 
 Runtime = Literal["openvino", "onnx", "executorch"]
 Recipe = Literal["fp32", "bf16", "int8-dynamic", "int4-g128"]
@@ -69,6 +73,6 @@ def require_installed(runtime: Runtime, to_export: bool = False) -> None:
 def installed(package: str) -> str | None:
     """The version of a package, or None."""
     try:
-        return version(package)
-    except PackageNotFoundError:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
         return None
