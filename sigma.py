@@ -13,9 +13,7 @@ from commands import interrupts
 def main() -> None:
     """Entry point of the `sigma` command."""
     interrupts.take_over()
-    os.environ.setdefault(
-        "PYDANTIC_DISABLE_PLUGINS", "__all__"
-    )  # else it reads what each installed package says of itself
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would look into every installed package for one
     try:
         from commands.front_door import run
 
