@@ -34,7 +34,7 @@ from curation.build import Observer
 from curation.shards.writer import INDEX_KEY, samples_digest, write_index
 from curation.upkeep.doctor import num_to_check
 from engine import catalog, reduce_job
-from engine.counts import FEW, MANIFEST, counts_of, read_counts
+from engine.counts import FEW, MANIFEST, count_whole, counts_of, read_counts
 from engine.dataset import Dataset, JobRecord
 from engine.flow import Flow
 from engine.ledger import LedgerCount, counts_entry
@@ -215,7 +215,7 @@ def _reduce(dataset: Dataset, url: str) -> str:
     num_ends = len(read_counts("listing", held.paths("listing")))
     rows = pq.read_table(io.BytesIO(_part_bytes("duplicates")))
     committed = reduce_job._commit(dataset, "duplicates", NOTHING, (rows for _ in range(num_ends)))
-    return f"{num_ends:,} parts counted, {committed.rows:,} rows committed"
+    return f"{num_ends:,} parts counted, {count_whole('duplicates', committed).rows:,} rows committed"
 
 
 def _to_check(dataset: Dataset, url: str) -> str:

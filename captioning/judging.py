@@ -17,7 +17,7 @@ from engine.map_job import MapJob
 from engine.names import Held
 from engine.run_log import JobResult
 from engine.runner import Committed, LazyRunner, Progress, Queue, Task
-from schemas.files import delete_file
+from schemas.files import delete_files
 from schemas.reasons import CaptionReason
 from schemas.recipe import DataRecipe
 
@@ -67,8 +67,7 @@ class JudgeAgain:
         if changes:
             table = pa.Table.from_pylist(rows, schema=table.schema)
             path = dataset.commit_part(self.table, task.number, task.made_from, table)
-        for file in set(task.replaces).difference([path.name]):
-            delete_file(dataset.folder(self.table) / file)
+        delete_files(*(path.with_name(file) for file in task.replaces if file != path.name))
         progress(len(rows), changes)
         return Committed((f"{self.table}/{path.name}",), *counts_of(self.table, table))
 

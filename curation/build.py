@@ -18,7 +18,7 @@ from engine.run_log import JobResult
 from engine.runner import LazyRunner
 from engine.steps import run_steps, to_run
 from schemas.commit import write_bytes
-from schemas.files import delete_file, entries_in, is_file, is_folder
+from schemas.files import delete_files, entries_in, is_file, is_folder
 from schemas.late import late
 from schemas.recipe import DataRecipe
 from schemas.strict import DUCKDB_MEMORY
@@ -156,7 +156,6 @@ def _remove_empty(dataset: Dataset) -> None:
     """Leave nothing of a dataset that was refused before its first part."""
     ours = {".lock", dataset.recipe.name}
     if {*entries_in(dataset.root)} <= ours:
-        for name in ours:
-            delete_file(dataset.root / name)
+        delete_files(*(dataset.root / name for name in ours))
         if dataset.store is None:
             dataset.root.rmdir()

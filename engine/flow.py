@@ -145,7 +145,7 @@ class Flow:
             if course.has_ended or len(course.through) < course.num_parts:
                 continue
             course.has_ended, job, result = True, course.job, None
-            if course.computed or course.is_anew or job.is_waited_for(self._dataset.held()):
-                job.delete_outdated(self._dataset)
+            if course.computed or course.is_anew or job.is_waited_for(self._held):
+                job.delete_outdated(self._held)
                 result = course.result(self._dataset)
             self._ended(job, result)

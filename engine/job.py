@@ -14,7 +14,7 @@ import yaml
 from engine.dataset import Dataset, JobRecord
 from engine.names import Held
 from engine.run_log import JobResult
-from schemas.files import delete_file, remove_folder
+from schemas.files import delete_files, remove_folder
 from schemas.strict import DUCKDB_MEMORY
 
 PLAIN = re.compile(r"[\w./:+-]+")
@@ -124,12 +124,10 @@ class Job:
         for table in self.outputs:
             remove_folder(dataset.folder(table))
 
-    def delete_outdated(self, dataset: Dataset) -> None:
+    def delete_outdated(self, held: Held) -> None:
         """Delete every part that does not hold, once its tables are whole."""
-        held = dataset.held()
         for table in self.outputs:
-            for name in held.outdated(table):
-                delete_file(dataset.folder(table) / name.file)
+            delete_files(*(held.dataset.folder(table) / name.file for name in held.outdated(table)))
 
     def delete_unwanted(self, dataset: Dataset) -> None:
         """Delete tables that it wrote with other knobs and does not write with these. Call once its knobs were found

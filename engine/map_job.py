@@ -17,7 +17,7 @@ from engine.run_log import JobResult
 from engine.runner import Committed, Progress, Task
 from engine.streamed import WIDE, streamed
 from schemas.columns import ROOTS, SHARDS_PER_PART, Cut, cut_of
-from schemas.files import delete_file, remove_folder
+from schemas.files import delete_files, remove_folder
 from schemas.late import late
 
 with late(__name__):
@@ -50,7 +50,7 @@ class PartFiles(Protocol):
     def are_waiting(self, dataset: Dataset) -> bool:
         """Whether files wait to be copied from."""
 
-    def delete_outdated(self, dataset: Dataset) -> None:
+    def delete_outdated(self, held: Held) -> None:
         """Delete these files and those of parts that are no more, once the table is whole."""
 
 
@@ -110,13 +110,12 @@ class MapJob(Job):
     def delete_unwanted(self, dataset: Dataset) -> None:
         for table in self.drops:
             remove_folder(dataset.folder(table))
-            delete_file(dataset.record_path(table))
+            delete_files(dataset.record_path(table))
 
     def prepare(self, dataset: Dataset, state: State, redo: bool) -> None:
         table, goes_on = self.outputs[-1], state is State.BEGUN and not redo
         again = self.failures.parts_to_retry(dataset.held(), table) if self.failures and goes_on else []
-        for name in again:
-            delete_file(dataset.folder(table) / name.file)
+        delete_files(*(dataset.folder(table) / name.file for name in again))
         super().prepare(dataset, state, redo)
         if self.failures is not None and (again or not goes_on):
             self.failures.begin(dataset, table)
@@ -146,12 +145,12 @@ class MapJob(Job):
 
         return task
 
-    def delete_outdated(self, dataset: Dataset) -> None:
-        super().delete_outdated(dataset)
+    def delete_outdated(self, held: Held) -> None:
+        super().delete_outdated(held)
         if self.pays:
-            settle_all(dataset, self.outputs[0])
+            settle_all(held.dataset, self.outputs[0])
         if self.files is not None:
-            self.files.delete_outdated(dataset)
+            self.files.delete_outdated(held)
 
     def check(self, dataset: Dataset, result: JobResult) -> None:
         if self.failures is not None:
@@ -176,8 +175,7 @@ class MapJob(Job):
             f"{table}/{dataset.commit_part(table, task.number, task.made_from, outputs[table]).name}"
             for table in self.outputs
         )
-        for file in set(task.replaces).difference(written):
-            delete_file(dataset.tables / file)
+        delete_files(*(dataset.tables / file for file in task.replaces if file not in written))
         if self.pays:
             paid.settle()
         return Committed(written, *counts_of(self.outputs[-1], outputs[self.outputs[-1]]))

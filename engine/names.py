@@ -47,6 +47,13 @@ class PartName(NamedTuple):
             return None
         return cls(int(stem[5:]), *digests)
 
+    @classmethod
+    def of(cls, path: Path) -> PartName:
+        """The name of a file that is a part."""
+        name = cls.parse(path.name)
+        assert name is not None, "a part was written"
+        return name
+
 
 def names_in(folder: Path) -> list[PartName]:
     """The parts in a folder, by number."""

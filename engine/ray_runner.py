@@ -22,7 +22,7 @@ from engine.ray_pool import Actor, Pool
 from engine.ray_worker import Counts, PartWorker
 from engine.runner import PartFailed, Queue, Runner, Task
 from schemas.commit import write_bytes
-from schemas.files import TEMPORARY, delete_file
+from schemas.files import TEMPORARY, delete_files
 
 POLL_S = 0.3
 """How often the driver asks busy workers how far they are, in seconds; with many workers less often."""
@@ -255,7 +255,7 @@ class RayRunner(Runner):
                 ray.kill(actor.handle)
         self._pools, self._starting, self._busy, self._counting = {}, {}, {}, {}
         if self._probe is not None:
-            delete_file(self._probe)
+            delete_files(self._probe)
             self._probe = None
 
     def _answers(self) -> list[Any]:

@@ -14,7 +14,7 @@ from engine.counts import Counts, count_whole, counts_of, note, read_counts
 from engine.dataset import Dataset, content_digest, row_group_rows, schema_of
 from engine.duck import Connection, stream
 from engine.job import Job
-from engine.names import DIGITS, Held
+from engine.names import DIGITS, Held, PartName
 from engine.run_log import JobResult
 from schemas.columns import SHARDS_PER_PART, Cut, cut_of
 from schemas.late import late
@@ -45,16 +45,16 @@ class ReduceJob(Job):
     def run(self, dataset: Dataset, memory: str = DUCKDB_MEMORY) -> JobResult:
         """Compute the table in this process, after `prepare`. `memory`: limit of DuckDB, as DuckDB writes it. Raises
         ValueError: the memory does not suffice, or a table it reads is missing or damaged."""
-        counts = self.compute(dataset, memory)
-        self.delete_outdated(dataset)
-        num_parts = len(dataset.held().parts(self.outputs[0]))
+        held = dataset.held()
+        num_parts, counts = self.compute(held, memory)
+        self.delete_outdated(held)
         return JobResult(self.job, self.outputs, num_parts, num_parts, *counts)
 
-    def compute(self, dataset: Dataset, memory: str) -> Counts:
-        """Compute the table and commit it under the record that is there. Part 0 is committed last, so that a table
-        with a part 0 is whole. Raises ValueError: the memory does not suffice, or a table it reads is missing or
-        damaged."""
-        (table,), held = self.outputs, dataset.held()
+    def compute(self, held: Held, memory: str) -> tuple[int, Counts]:
+        """Compute the table and commit it under the record that is there; its parts, which then hold, and its counts.
+        Part 0 is committed last, so that a table with a part 0 is whole. Raises ValueError: the memory does not
+        suffice, or a table it reads is missing or damaged."""
+        (table,), dataset = self.outputs, held.dataset
         if lacking := [name for name in self.inputs if not held.is_whole(name)]:
             raise ValueError(f"{self.job}: parts of {lacking[0]} are missing; run sigma build again")
         digest = self.expected(held)[0]
@@ -66,14 +66,16 @@ class ReduceJob(Job):
                 batches = stream(connection, sql, size)
                 if self.sorted_by:
                     batches = sorted_on_disk(connection, held, self.inputs, sql, self.sorted_by, size)
-                counted = _commit(dataset, table, digest, cut_rows(batches, held, table))
+                paths = _commit(dataset, table, digest, cut_rows(batches, held, table))
             except (duckdb.DataError, duckdb.IOException, duckdb.InvalidInputException) as error:
                 why = str(error).splitlines()[0]
                 raise ValueError(
                     f"{self.job}: {why}; where a file is damaged, sigma doctor {dataset.root} names it"
                 ) from None
         catalog.sweep_spilled(dataset)
-        return counted
+        for path in paths:
+            held.add(table, PartName.of(path))
+        return len(paths), count_whole(table, paths)
 
 
 def cut_rows(batches: Iterable[pa.RecordBatch], held: Held, table: str) -> Iterator[pa.Table]:
@@ -101,8 +103,8 @@ def cut_rows(batches: Iterable[pa.RecordBatch], held: Held, table: str) -> Itera
             end = next(ends)
 
 
-def _commit(dataset: Dataset, table: str, digest: str, parts: Iterable[pa.Table]) -> Counts:
-    """Commit parts, the first one last. Of a plan the digests of its shards go on record before that."""
+def _commit(dataset: Dataset, table: str, digest: str, parts: Iterable[pa.Table]) -> list[Path]:
+    """Commit parts, the first one last; their files. Of a plan the digests of its shards go on record before that."""
     numbered, shards = enumerate(parts), list[str]()
     first = next(numbered)
 
@@ -125,7 +127,7 @@ def _commit(dataset: Dataset, table: str, digest: str, parts: Iterable[pa.Table]
         assert record is not None
         if record.shards != shards:
             dataset.write_record(table, replace(record, shards=shards))
-    return count_whole(table, [commit(first), *paths])
+    return [commit(first), *paths]
 
 
 def shard_digests(plan: pa.Table, shards: range) -> list[str]:

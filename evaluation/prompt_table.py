@@ -12,7 +12,7 @@ from engine.dataset import Dataset, JobRecord, as_stored
 from engine.names import DIGITS, NOTHING
 from evaluation.prompts import read_prompts
 from schemas.evaluation import EvaluationRecipe
-from schemas.files import delete_file, shown_place
+from schemas.files import delete_files, shown_place
 from schemas.ids import unit_interval
 from schemas.reasons import PromptReason
 from schemas.tables import schema_of
@@ -59,10 +59,10 @@ def update_prompts(dataset: Dataset, rows: Sequence[Mapping[str, Any]], per_part
             made_from = NOTHING if before is None else f"{int(before.made_from, 16) + 1:0{DIGITS}x}"
             dataset.commit_part("prompts", number, made_from, part)
     dataset.write_record("prompts", record)
-    kept = {number: name for number, name in dataset.held().parts("prompts").items() if number < len(parts)}
-    for name in dataset.held().listed("prompts"):
-        if kept.get(name.number) != name:
-            delete_file(dataset.folder("prompts") / name.file)
+    held = dataset.held()
+    kept = {number: name for number, name in held.parts("prompts").items() if number < len(parts)}
+    old = [name.file for name in held.listed("prompts") if kept.get(name.number) != name]
+    delete_files(*(dataset.folder("prompts") / file for file in old))
 
 
 def _refuse_other_prompts(dataset: Dataset, rows: Sequence[Mapping[str, Any]], per_part: int) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from engine.dataset import Dataset
 from engine.job import Job, State
-from engine.names import Held
+from engine.names import Held, PartName
 from engine.run_log import JobResult
 from evaluation.measured_rows import Rows, by_category, missing, read_rows
 from evaluation.measuring import Wanted
@@ -90,14 +90,15 @@ class ResultsJob(Job):
         return super().state(held, redo=True)
 
     def run(self, dataset: Dataset, memory: str = DUCKDB_MEMORY) -> JobResult:
-        made_from = self.expected(dataset.held())[0]
+        made_from = self.expected(held := dataset.held())[0]
         assert made_from is not None, "all inputs are there"
         rows = [row for wanted in self.question.networks for row in _of_network(dataset, self.question, wanted)]
         rows += [row for scorer in self.question.scorers for row in _of_scorer(dataset, self.question, scorer)]
         rows += [row for model in near(self.question.models) for row in _of_nearness(dataset, self.question, model)]
         rows = list(with_changes(rows, self.question.models[0].name))
-        dataset.commit_part("results", 0, made_from, pa.Table.from_pylist(rows, schema=schema_of("results")))
-        self.delete_outdated(dataset)
+        written = dataset.commit_part("results", 0, made_from, pa.Table.from_pylist(rows, schema=schema_of("results")))
+        held.add("results", PartName.of(written))
+        self.delete_outdated(held)
         return JobResult(self.job, self.outputs, 1, 1, len(rows))
 
 

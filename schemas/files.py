@@ -65,7 +65,7 @@ class Kept(Protocol):
         """Give a file that was written aside its name."""
 
     def delete(self, paths: Iterable[Path]) -> None:
-        """See `delete_file`."""
+        """See `delete_files`."""
 
     def copy(self, path: Path, target: Path) -> None:
         """See `copy_file`."""
@@ -236,13 +236,14 @@ def _matching(pattern: str) -> Callable[[str], object]:
     ).fullmatch
 
 
-def delete_file(path: Path) -> None:
-    """Delete a file; one that is not there is no error."""
-    keeper = kept(path)
-    if keeper is None:
+def delete_files(*paths: Path) -> None:
+    """Delete files of one dataset; those that are not there are no error. In a store some are deleted by a request."""
+    keeper = kept(paths[0]) if paths else None
+    if keeper is not None:
+        keeper.delete(paths)
+        return
+    for path in paths:
         path.unlink(missing_ok=True)
-    else:
-        keeper.delete([path])
 
 
 def remove_folder(folder: Path) -> None:

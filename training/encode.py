@@ -38,7 +38,7 @@ from schemas.features import (
 from schemas.files import (
     TEMPORARY,
     at_hand,
-    delete_file,
+    delete_files,
     find_files,
     is_file,
     is_folder,
@@ -111,7 +111,7 @@ class EncodeJob:
         if not self.has_null() and (null := encoder.null()) is not None:
             write_bytes(self.wanted.folder / NULL_FILE, encode_npy(as_stored(null, "fp32")))
         tar = self.wanted.folder / shard
-        delete_file(tar)  # an outdated tar must not be next to the new table
+        delete_files(tar)  # an outdated tar must not be next to the new table
         reader = ShardReader(images, rows, cut_of(self.recipe))
         images_tar = at_hand(reader.folder / shard)
         try:
@@ -295,9 +295,10 @@ def encode_set(
         write_record(folder, SetRecord(wanted.made_by))
         parts = runner().run(dataset, job, [Task(number) for number in range(len(job.shards))], progress)
         num_computed = sum(part.computed for part in parts)
-        for path in [*find_files(folder, "**/*.tar"), *find_files(folder, "**/*.parquet")]:
-            if str(path.relative_to(folder)) not in files:  # of a shard that is no longer there
-                delete_file(path)
+        found = [*find_files(folder, "**/*.tar"), *find_files(folder, "**/*.parquet")]
+        delete_files(
+            *(path for path in found if str(path.relative_to(folder)) not in files)
+        )  # of shards that are no more
         record = _measured(job)
         write_record(folder, record)
     return SetDone(wanted.name, folder, len(job.shards), num_computed, record, time.perf_counter() - started)

@@ -17,7 +17,7 @@ from engine.counts import count_whole, counts_of, note
 from engine.dataset import Dataset, JobRecord
 from engine.names import NOTHING
 from engine.runner import Runner
-from schemas.files import delete_file, remove_folder
+from schemas.files import delete_files, remove_folder
 from schemas.recipe import DataRecipe
 from schemas.sources import AnySource
 from schemas.tables import schema_of
@@ -54,9 +54,12 @@ def update_listing(dataset: Dataset, recipe: DataRecipe, runner: Callable[[], Ru
     _refuse_other_inputs(dataset, recipe, record, listed)
     fresh = range(len(listed), len(recipe.all_sources()))
     held = dataset.held()
-    for name in held.listed("listing"):  # of a listing that was cut off before it was recorded, or of a retry
-        if name.number >= _count(listed, "parts") or held.parts("listing")[name.number] != name:
-            delete_file(dataset.folder("listing") / name.file)
+    here, recorded = (
+        held.parts("listing"),
+        _count(listed, "parts"),
+    )  # others are of a listing or a retry that was cut off
+    old = [name for name in held.listed("listing") if name.number >= recorded or here[name.number] != name]
+    delete_files(*(dataset.folder("listing") / name.file for name in old))
     num_new = 0
     for position in fresh:
         entry = _list_one(dataset, recipe, position, _count(listed, "parts"), _count(listed, "rows"), runner)

@@ -12,7 +12,7 @@ from curation.sources.item import Item
 from curation.sources.urls import fetch_rows, first_fetch, retry_of, wanted_rows
 from engine.dataset import Dataset, content_digest, read_parquet
 from engine.names import DIGITS, Held, PartName
-from schemas.files import delete_file
+from schemas.files import delete_files
 from schemas.reasons import RETRIED, TRANSIENT
 from schemas.recipe import DataRecipe
 from schemas.sources import AnySource, UrlSource
@@ -117,4 +117,4 @@ def _rewrite(dataset: Dataset, part: _Part, fetched: dict[int, Item], attempt: i
     table = pa.Table.from_pylist(rows, schema=schema_of("listing"))
     name = PartName(part.number, f"{attempt:0{DIGITS}x}", fingerprint([content_digest(table), attempt])[:DIGITS])
     if dataset.commit_part("listing", *name[:2], table, name.content) != before:
-        delete_file(before)
+        delete_files(before)

@@ -14,7 +14,7 @@ from engine.dataset import Dataset, read_parquet, read_some
 from engine.duck import read_parts, stream
 from engine.names import Held, PartName
 from engine.reduce_job import commit_batches
-from schemas.files import copy_file, delete_file, find_files, is_file, is_folder, open_file, remove_folder
+from schemas.files import copy_file, delete_files, find_files, is_file, is_folder, open_file, remove_folder
 from schemas.late import late
 from schemas.lru import Lru
 
@@ -70,20 +70,19 @@ class ShardFiles:
         left of previous ones goes first."""
         if is_file(dataset.shards / shard_index.INDEX_FILE):
             remove_folder(dataset.shards / PREVIOUS_SHARDS)
-        for name in (shard_index.INDEX_FILE, WIDS_FILE):
-            delete_file(dataset.shards / name)
+        for name in (shard_index.INDEX_FILE, WIDS_FILE):  # one after the other
+            delete_files(dataset.shards / name)
 
     def are_waiting(self, dataset: Dataset) -> bool:
         return is_folder(dataset.shards / PREVIOUS_SHARDS)
 
-    def delete_outdated(self, dataset: Dataset) -> None:
+    def delete_outdated(self, held: Held) -> None:
         """Delete the tars that are in no plan, and those that were replaced."""
-        if self.are_waiting(dataset):
-            planned = {*_planned(dataset.held()).values()}
-            for path in find_files(dataset.shards, "*/*.tar"):
-                if str(path.relative_to(dataset.shards)) not in planned:
-                    delete_file(path)
-            remove_folder(dataset.shards / PREVIOUS_SHARDS)
+        shards = held.dataset.shards
+        if self.are_waiting(held.dataset):
+            planned, tars = {*_planned(held).values()}, find_files(shards, "*/*.tar")
+            delete_files(*(path for path in tars if str(path.relative_to(shards)) not in planned))
+            remove_folder(shards / PREVIOUS_SHARDS)
 
     def release(self, dataset: Dataset, held: Held, names: Collection[PartName]) -> None:
         if not names and held.is_whole("samples") and not self.are_waiting(dataset):
@@ -114,8 +113,7 @@ class ShardFiles:
                 query = stream(connection, _where_pictures_are(sources, held.paths("shard_plan")), _ROW_GROUP_ROWS)
                 schema = pa.schema([pa.field("shard_id", pa.int32()), *_schema()])
                 commit_batches(pictures, query, schema, {}, _ROW_GROUP_ROWS)
-        for path in paths:
-            delete_file(path)
+        delete_files(*paths)
 
 
 def _where_pictures_are(sources: list[Path], plan: list[Path]) -> str:

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from schemas import shard
 from schemas.commit import atomic_write
-from schemas.files import delete_file, open_file
+from schemas.files import delete_files, open_file
 
 COPY_BYTES = 1 << 22
 
@@ -43,7 +43,7 @@ def drop_samples(path: Path, keys: Container[str]) -> dict[str, list[ShardMember
     if any(member.key in keys for member in members):
         kept = [member for member in members if member.key not in keys]
         if not kept:
-            delete_file(path)
+            delete_files(path)
             return {}
         members = _copy(path, kept)
     by_key: dict[str, list[ShardMember]] = {}

@@ -31,7 +31,7 @@ from engine.names import DIGITS, Held
 from engine.reduce_job import commit_batches
 from engine.runner import Progress
 from schemas.commit import Digested, atomic_write, write_bytes
-from schemas.files import delete_file, is_file, parquet_source, sizes_of
+from schemas.files import delete_files, is_file, parquet_source, sizes_of
 from schemas.late import late
 from schemas.reasons import PixelError, ShardError
 from schemas.recipe import DataRecipe, Shard
@@ -107,7 +107,7 @@ class ShardWriter:
             if old is not None:
                 keep_previous(self.dataset, plan[0]["shard"])
         if all(row["shard"] is None for row in rows):
-            delete_file(path)
+            delete_files(path)
         digest = {"shard_sha256": tar.digest.hexdigest()}
         rows = [row if row["shard"] is None else row | digest for row in rows]
         return {"samples": pa.Table.from_pylist(rows, schema=schema_of("samples"))}

@@ -25,7 +25,7 @@ from engine.paid import Paid, paid_folder
 from engine.reduce_job import ReduceJob, shard_digests
 from schemas.columns import SHARDS_PER_PART, Cut, cut_of, is_map_table
 from schemas.features import RECORD_FILE
-from schemas.files import address_of, delete_file, find_files, is_file, remove_folder, sweep_folder
+from schemas.files import address_of, delete_files, find_files, is_file, remove_folder, sweep_folder
 from schemas.recipe import Run
 from schemas.strict import DUCKDB_MEMORY
 from schemas.tables import schema_of
@@ -138,7 +138,7 @@ class _Takedown:
         shards = self._shards()
         if shards or self._waiting_shards():
             ShardFiles().delete_index(dataset)
-        delete_file(dataset.report)  # it shows pictures
+        delete_files(dataset.report)  # it shows pictures
         for folder in feature_folders:
             self._drop_features(folder)
         order = dict.fromkeys(("listing", "headers", *(table for step in self._steps for table in step.outputs)))
@@ -154,9 +154,8 @@ class _Takedown:
         held = dataset.held()
         for table in reversed(tables):
             stay = {*held.holding(table).values(), *self._written.get(table, ())}
-            for name in held.listed(table):
-                if name not in stay and table != "samples":
-                    delete_file(dataset.folder(table) / name.file)
+            old = [name.file for name in held.listed(table) if name not in stay and table != "samples"]
+            delete_files(*(dataset.folder(table) / file for file in old))
         if dataset.held().is_whole("samples"):
             update_index(dataset)
         if dataset.store is None and dataset.catalog.is_file():
@@ -218,9 +217,9 @@ class _Takedown:
                 if reselect or (table in CAPTION_TABLES and pc.any(self._inherits(rows)).as_py()):
                     source = NOTHING  # such a part is not what its inputs make
                 if not left.equals(rows):
-                    name = name_of(dataset.commit_part(table, number, source or name.made_from, left))
+                    name = PartName.of(dataset.commit_part(table, number, source or name.made_from, left))
                 elif source not in (None, name.made_from) and table != "listing":
-                    name = name_of(dataset.commit_part(table, number, source or "", rows, name.content))
+                    name = PartName.of(dataset.commit_part(table, number, source or "", rows, name.content))
             self._written.setdefault(table, set()).add(name)
 
     def _left(self, table: str, rows: pa.Table) -> pa.Table:
@@ -237,8 +236,8 @@ class _Takedown:
         job = next((step for step in self._steps if isinstance(step, ReduceJob) and table in step.outputs), None)
         held = self._dataset.held()
         if job is not None and self._before.is_whole(table) and all(held.is_whole(each) for each in job.inputs):
-            job.compute(self._dataset, self._memory)
-            self._written[table] = set(self._dataset.held().holding(table).values())
+            job.compute(held, self._memory)
+            self._written[table] = set(held.holding(table).values())
         elif not held.is_whole(table):
             remove_folder(self._dataset.folder(table))
 
@@ -260,7 +259,7 @@ class _Takedown:
             source = expected[0] if holds and expected[0] is not None else name.made_from
             if name in self._before.parts(table).values():
                 written = dataset.commit_part(table, name.number, source, left)
-                self._written.setdefault(table, set()).add(name_of(written))
+                self._written.setdefault(table, set()).add(PartName.of(written))
         samples = dataset.record("samples")
         digest = made_from(samples.job, samples.knobs) if samples is not None else None
         made = {number: digest([shard]) for number, shard in enumerate(shards)} if digest is not None else {}
@@ -285,7 +284,7 @@ class _Takedown:
         for tar_name in names:
             tar = self._dataset.shards / tar_name
             if not is_file(tar):
-                delete_file(path)  # it is written again with what is left
+                delete_files(path)  # it is written again with what is left
                 return
             places = drop_samples(tar, self._keys)
             if places:
@@ -293,7 +292,7 @@ class _Takedown:
         moved = [row if row["shard"] is None else placed(row, places.get(row["key"], [])) | digest for row in keep]
         left = pa.Table.from_pylist(moved, schema=schema_of("samples"))
         self._dataset.commit_part("samples", name.number, source, left)
-        delete_file(path)
+        delete_files(path)
 
     # -------------------------------------------------------------------------------------------- what lies beside
 
@@ -308,12 +307,12 @@ class _Takedown:
 
     def _rewrite_waiting_shards(self) -> None:
         """Take purged pictures out of them; what was noted of their places holds no longer."""
-        delete_file(self._dataset.shards / PREVIOUS_SHARDS / PICTURES_FILE)
+        delete_files(self._dataset.shards / PREVIOUS_SHARDS / PICTURES_FILE)
         for tar in self._waiting_shards():
             try:
                 drop_samples(tar, self._keys)
             except ValueError:
-                delete_file(tar)  # nobody can say what a damaged one holds
+                delete_files(tar)  # nobody can say what a damaged one holds
 
     def _drop_features(self, folder: Path) -> None:
         """Delete the features of each shard that holds a purged key; `sigma encode` makes them again without it."""
@@ -323,11 +322,5 @@ class _Takedown:
         for record in find_files(folder, f"*/{RECORD_FILE}"):
             for path in find_files(record.parent, "**/*.parquet"):
                 if pc.any(pc.is_in(read_parquet(path, ["key"])["key"], value_set=keys)).as_py():
-                    delete_file(path.with_suffix(".tar"))
-                    delete_file(path)
-
-
-def name_of(path: Path) -> PartName:
-    name = PartName.parse(path.name)
-    assert name is not None
-    return name
+                    delete_files(path.with_suffix(".tar"))
+                    delete_files(path)

@@ -22,7 +22,7 @@ from engine.dataset import Dataset, read_parquet
 from engine.job import Job
 from engine.ledger import COUNTS
 from engine.names import PartName, names_in
-from schemas.files import delete_file, is_file
+from schemas.files import delete_files, is_file
 from schemas.recipe import DataRecipe
 from schemas.texts import counted
 
@@ -45,7 +45,7 @@ def repair(recipe: DataRecipe, steps: Sequence[Job], observer: pipeline.Observer
     numbers = set()
     with dataset.lock():
         dataset.sweep()
-        delete_file(dataset.root / COUNTS)  # so that the ledger is read again
+        delete_files(dataset.root / COUNTS)  # so that the ledger is read again
         for finding in bad:
             removed, kept = _remove(dataset, finding)
             yield from kept
@@ -92,7 +92,7 @@ def _remove(dataset: Dataset, finding: Finding) -> tuple[list[str], list[str]]:
                 + _more(len(gone))
             )
             continue
-        delete_file(path)
+        delete_files(path)
         removed.append(str(path.relative_to(dataset.root)))
     return removed, lines
 
@@ -157,8 +157,8 @@ def _mend_shards(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job], num
                 f"shard {number}: lost {counted(len(lost), 'sample')}, of which neither the original is left nor "
                 f"a whole copy in the shard: {', '.join(names[:MOST_NAMED])}" + _more(len(names))
             )
-    if dataset.held().is_whole("samples"):
-        ShardFiles().delete_outdated(dataset)
+    if (held := dataset.held()).is_whole("samples"):
+        ShardFiles().delete_outdated(held)
 
 
 def _names(dataset: Dataset, row_ids: list[int]) -> list[str]:

@@ -13,7 +13,7 @@ from curation.ingest.takedown_log import IDENTITY, KeepValue, blank
 from engine.dataset import as_stored, commit_table, content_digest, read_parquet
 from engine.names import DIGITS
 from schemas.columns import added_to
-from schemas.files import delete_file
+from schemas.files import delete_files
 
 
 def emptied(rows: pa.Table, mask: pa.ChunkedArray, whys: Mapping[int, str]) -> pa.Table:
@@ -63,4 +63,4 @@ def keep_rows(path: Path, table: str, mask: Callable[[pa.Table], pa.ChunkedArray
         *first, _, _ = path.name.split(".")
         name = ".".join([*first, content_digest(kept)[:DIGITS], "parquet"])
         commit_table(path.with_name(name), kept, rows.schema, {})
-    delete_file(path)
+    delete_files(path)

@@ -17,7 +17,7 @@ from evaluation.judge.journal import Journal, Row, is_settled
 from evaluation.judge.pairs import ORDERS, Pair, questions_of
 from evaluation.judge.people import EVERYBODY, by_blind_id, rows_of_people
 from evaluation.preference import bradley_terry, summarise
-from schemas.files import delete_file, find_files
+from schemas.files import delete_files, find_files
 from schemas.judging import JudgeRecipe
 from schemas.tables import schema_of
 
@@ -39,7 +39,7 @@ class Results:
             kept = dataset.commit_part(table, 0, NOTHING, rows)
             for file in find_files(dataset.folder(table), "part-*.parquet"):
                 if file != kept:
-                    delete_file(file)
+                    delete_files(file)
 
     def warnings(self) -> Iterator[str]:
         """What makes a judge's verdicts doubtful."""

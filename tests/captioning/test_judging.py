@@ -16,7 +16,7 @@ from commands.front_door import app
 from engine.dataset import Dataset
 from engine.names import names_in
 from schemas import tables
-from schemas.files import delete_file
+from schemas.files import delete_files
 from schemas.recipe import DataRecipe
 from tests.building import build, computed, put, recipe, rows, write_pictures
 from tests.memory_store import URL, Memory
@@ -152,7 +152,7 @@ def test_in_a_store_the_old_part_is_replaced_as_on_a_disk(made: DataRecipe, tmp_
         part = old_part(dataset)
         (old,) = [name for name in names_in(dataset.folder("captions")) if name.number == 0]
         dataset.commit_part("captions", 0, old.made_from, part)
-        delete_file(dataset.folder("captions") / old.file)
+        delete_files(dataset.folder("captions") / old.file)
         job = recaption.map_jobs(there)
         (line,) = judge_again(there, job, lambda rows: None, lambda rows, counts={}: None)
         assert "12 rows judged again, 4 changed" in line

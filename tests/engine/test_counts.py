@@ -10,7 +10,7 @@ import pytest
 from engine import counts
 from engine.counts import FEW, MANIFEST, Counts, count_whole, read_counts
 from engine.dataset import Dataset
-from schemas.files import delete_file, place_of, read_file
+from schemas.files import delete_files, place_of, read_file
 from schemas.seal import write_json
 from tests.building import put, table_of
 from tests.engine.flowing import jobs, listed
@@ -57,7 +57,7 @@ def test_one_request_counts_a_table(dataset: Dataset) -> None:
 @pytest.mark.parametrize(
     "damage",
     [
-        delete_file,
+        delete_files,
         lambda path: write_json(path, {}),
         lambda path: write_json(path, {"parts": {"part-00000": 3}}),
         lambda path: write_json(path, {"parts": [1]}),
@@ -76,7 +76,7 @@ def test_of_two_writers_the_last_one_wins_and_what_it_lacks_is_opened(dataset: D
     count_whole(table, parts[3:])
     other = table_of(table, [{"row_id": row, "reason": None, "removed": []} for row in (0, 1)])
     put(dataset, table, 0, other)
-    delete_file(parts[0])  # the new part is another content, so of another name
+    delete_files(parts[0])  # the new part is another content, so of another name
     found, requests = asked(dataset)
     assert found[0] == Counts(2, {})
     assert found[1:] == EXPECTED[1:]
@@ -88,7 +88,7 @@ def test_of_two_writers_the_last_one_wins_and_what_it_lacks_is_opened(dataset: D
 def test_a_manifest_holds_the_same_bytes_whoever_counted(dataset: Dataset) -> None:
     path = dataset.folder("raw_captions") / MANIFEST
     before = read_file(path)
-    delete_file(path)
+    delete_files(path)
     asked(dataset)
     count_whole("raw_captions", dataset.parts("raw_captions")[::-1])
     assert read_file(path) == before

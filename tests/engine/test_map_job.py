@@ -177,7 +177,7 @@ def test_of_two_parts_of_a_number_the_one_that_its_inputs_make_holds(dataset: Da
     held = dataset.held()
     assert held.path("scores", 0) == right
     assert {name.made_from for name in held.outdated("scores")} == {"1" * 12, "f" * 12}
-    scoring().delete_outdated(dataset)
+    scoring().delete_outdated(held)
     assert len(list(dataset.folder("scores").iterdir())) == 2
 
 

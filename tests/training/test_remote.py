@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from engine.place import store
-from schemas.files import delete_file, find_files, place_of, read_file
+from schemas.files import delete_files, find_files, place_of, read_file
 from schemas.shard_index import ShardIndex
 from schemas.training import TrainingRecipe
 from tests.training.conftest import upload
@@ -114,7 +114,7 @@ def test_features_are_encoded_in_the_store_and_read_from_it_and_pictures_are_not
     kept = {path.relative_to(recipe.dataset_folder).parts[0] for path in recipe.dataset_folder.rglob("*.tar")}
     assert kept == {"features"}
     outdated = there / next(path for path in files if path.suffix == ".tar")
-    delete_file(outdated)
+    delete_files(outdated)
     assert sum(done.num_computed for done in encode_features(recipe, NoProgress())) == 1
     assert read_file(outdated) == (here / outdated.relative_to(there)).read_bytes()
     assert sum(done.num_computed for done in encode_features(recipe, NoProgress(), redo=True)) > 1

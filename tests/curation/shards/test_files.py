@@ -91,7 +91,7 @@ def test_rows_that_no_longer_hold_go_and_their_tar_stays_until_another_takes_its
     write(written, 1, b"c")
     assert (written.shards / tar_of(1)).read_bytes() == b"c"
     assert found(written, 2) == {"b": b"b"}, "its tar has a second name"
-    ShardFiles().delete_outdated(written)
+    ShardFiles().delete_outdated(written.held())
     assert files(written.shards) == [tar_of(0), tar_of(1)]
 
 
@@ -110,7 +110,7 @@ def test_tars_that_no_plan_names_go_when_all_shards_are_whole(written: Dataset) 
     plan(written, "a")
     release(written)
     assert files(written.shards) == [".previous/pictures.parquet", tar_of(0), tar_of(1)]
-    ShardFiles().delete_outdated(written)
+    ShardFiles().delete_outdated(written.held())
     assert files(written.shards) == [tar_of(0)]
 
 
