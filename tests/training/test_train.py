@@ -24,6 +24,7 @@ import training.train
 from schemas.buckets import sizes
 from schemas.training import TrainingRecipe
 from tests.processes import Python
+from tests.training.runs import start_group
 from training.checkpoint_files import latest_checkpoint
 from training.data.loader import Loader, PaddedText
 from training.inputs import ModelInputs
@@ -54,13 +55,18 @@ def numbers(recipe: TrainingRecipe) -> list[tuple]:
     return [tuple(line[name] for name in NUMBERS) for line in lines]
 
 
-def start(recipe: TrainingRecipe, folder: Path, *launcher: str) -> subprocess.Popen:
+WHERE = {"cwd": REPOSITORY, "env": {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}}
+
+
+def program(recipe: TrainingRecipe, folder: Path) -> list[Path]:
     path = folder / f"{recipe.out_folder.name}.yaml"
     path.write_text(recipe.to_yaml())
     (folder / "program.py").write_text(PROGRAM)
-    where = {"cwd": REPOSITORY, "env": {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}}
-    told = {"stdout": subprocess.PIPE, "text": True} if launcher else {}
-    return Python(*launcher, folder / "program.py", path, **told, **where)
+    return [folder / "program.py", path]
+
+
+def start(recipe: TrainingRecipe, folder: Path) -> subprocess.Popen:
+    return Python(*program(recipe, folder), **WHERE)
 
 
 def test_a_chain_trains_samples_and_is_skipped_the_second_time(recipe_values, tmp_path, caplog):
@@ -158,10 +164,9 @@ def test_killed_at_any_step_and_resumed_the_losses_are_equal_to_the_bit(recipe_v
 def test_two_processes_train_like_one(recipe_values, tmp_path):
     one, two = (TrainingRecipe.from_mapping(recipe_values | {"out": str(tmp_path / n)}) for n in ("one", "two"))
     assert start(one, tmp_path).wait(timeout=60) == 0
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
-    process = start(two, tmp_path, *launcher)
-    said = process.communicate(timeout=90)[0].splitlines()
-    assert process.returncode == 0
+    processes = start_group([program(two, tmp_path)] * 2, **WHERE, stdout=subprocess.PIPE, text=True)
+    said = "".join(process.communicate(timeout=90)[0] for process in processes).splitlines()
+    assert not any(process.returncode for process in processes)
     for stage in two.stages:
         features, done = (
             [line for line in said if line.startswith(begin)]
