@@ -135,7 +135,7 @@ def loading(recipe: TrainingRecipe, steps: int = 200) -> float:
 def waiting(recipe: TrainingRecipe, step_s: float, steps: int = 400) -> float:
     """How long a trainer waits for batches, over its steps, which take so long on another processor; the first batch
     is not counted."""
-    given, waited = batches(recipe, steps), []
+    given, waited = batches(recipe, steps), list[float]()
     while True:
         begun = time.perf_counter()
         if next(given, None) is None:
