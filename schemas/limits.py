@@ -10,7 +10,7 @@ from PIL import Image
 
 from schemas import tiff
 from schemas.boxes import coding_styles, first_samples, items, num_tiles
-from schemas.parts import SCANS
+from schemas.parts import SCANS, USUAL_SCANS
 from schemas.slices import Sliced, most_parts
 
 MAX_SIDE = 1_000_000
@@ -25,8 +25,7 @@ _SMALL_TILE = 2048 * 2048
 """Pixels of a tile that may be larger than the picture."""
 _MOST_ENLARGED = 4
 _MOST_SCANNED = 500_000_000
-_USUAL_SCANS = 20
-"""Pixels that all scans of a JPEG read together, at up to 10 ns each; so many scans are allowed at any size."""
+"""Pixels that all scans of a JPEG read together, at up to 10 ns each."""
 _MOST_BLOCKS = 300_000
 """Code-blocks of a channel of a JPEG 2000, at up to 5 KB of memory each; 300 megapixels usually have 73,000."""
 _PIXELS_PER_BLOCK = 128
@@ -114,7 +113,7 @@ def _jpeg2000(data: Sliced, num_pixels: int, max_pixels: int) -> str | None:
 
 def _scans(num: int, num_pixels: int) -> str | None:
     """`schemas.parts` counts the scans of a JPEG; of a small picture it is content with many."""
-    most = max(_MOST_SCANNED // max(num_pixels, 1), _USUAL_SCANS)
+    most = max(_MOST_SCANNED // max(num_pixels, 1), USUAL_SCANS)
     return f"it has {num} scans, the limit for {num_pixels} px is {most}" if num > most else None
 
 

@@ -44,10 +44,10 @@ def picture_formats() -> tuple[str, ...]:
 
 def open_file(data: Sliced, formats: tuple[str, ...] | None = None, *, header_only: bool = False) -> Image.Image:
     """Pillow's view of a file whose header is read; of a TIFF, of its first page. It is not decoded yet. What is left
-    out of the metadata of a PNG (`schemas.png.tidy`) is counted in `info[LEFT_OUT]`, the scans of a JPEG in
-    `info[SCANS]`. `data`: the whole file; one that is read lazily must also be a file. `formats`: those of `FORMATS`
-    that it may have; None allows all. `header_only`: the picture will not be loaded. Raises errors of
-    `schemas.pixels.DECODER_ERRORS`: the bytes are none of these formats, or their header is damaged."""
+    out of the metadata of a PNG (`schemas.png.tidy`) is counted in `info[LEFT_OUT]`, the scans of a JPEG with more
+    than `USUAL_SCANS` in `info[SCANS]`. `data`: the whole file; one that is read lazily must also be a file. `formats`:
+    those of `FORMATS` that it may have; None allows all. `header_only`: the picture will not be loaded. Raises errors
+    of `schemas.pixels.DECODER_ERRORS`: the bytes are none of these formats, or their header is damaged."""
     num_scans = check_parts(data).get(SCANS, 0)
     num_left_out = 0
     if data.startswith(png.SIGNATURE):

@@ -16,6 +16,8 @@ from schemas.slices import Sliced, TooManyParts, most_parts
 MOST_SCANS = 100
 """Passes over a JPEG. Encoders make about ten; each costs a pass over all of its blocks, however few bytes it has."""
 _HEADER = "bytes or more in its header"
+USUAL_SCANS = 20
+"""Passes that a JPEG of any size may have."""
 SCANS = "scans"
 _MOST = {SCANS: MOST_SCANS, "segments of EXIF": 100, "names of items": 20_000, _HEADER: most_parts(0)}
 """Parts that cost more the more there are. Pillow joins segments of EXIF one by one: a thousand of 64 KB take half a
@@ -24,11 +26,14 @@ minute. Each name of an item in a table of an AVIF is looked up among all before
 
 def check_parts(data: Sliced) -> Mapping[str, int]:
     """Count the parts of a file by kind, up to those that it may have. A JPEG or a GIF that is read lazily is not
-    counted, and a PNG's chunks are counted by `schemas.png.tidy`. Raises TooManyParts: says which."""
+    counted, nor a JPEG with too few bytes and scans to be refused, and a PNG's chunks are counted by
+    `schemas.png.tidy`. Raises TooManyParts: says which."""
     head = data[0:8]
-    known = next((count for start, count in _COUNTS.items() if head.startswith(start)), None)
+    known = head.startswith(_SIGNATURES) and next(count for start, count in _COUNTS.items() if head.startswith(start))
     count = _items if head[4:8] == b"ftyp" else known
-    if count is None or (count in (_jpeg, _gif) and not isinstance(data, bytes)):
+    if not count or (count in (_jpeg, _gif) and not isinstance(data, bytes)):
+        return {}
+    if count is _jpeg and len(data) <= _SHORT and len(_COSTLY.findall(data)) <= USUAL_SCANS:
         return {}
     most = most_parts(len(data))
     found = Counter(islice(count(data), most + 1))
@@ -148,3 +153,10 @@ _COUNTS: dict[bytes, Callable[..., Iterator[str]]] = {
     **{b"P" + letter: _ppm for letter in (b"1", b"2", b"3", b"4", b"5", b"6", b"f")},
 }
 """Signature -> the parts of a file, each by the name of its kind."""
+_SIGNATURES = tuple(_COUNTS)
+
+_SHORT = 4 * most_parts(0)
+"""Bytes of a JPEG that cannot have too many segments, each of four or more. To go through them takes longer than to
+read the header."""
+_COSTLY = re.compile(rb"\xff[\xda\xe1]")
+"""Whatever may begin a scan or a segment of EXIF."""

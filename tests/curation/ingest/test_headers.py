@@ -62,7 +62,7 @@ def test_several_threads_read_only_where_reading_waits(
         seen.add(threading.get_ident())
         if seconds:
             time.sleep(seconds)
-        return (listed[0], *[None] * (len(headers.HEADERS) - 1))
+        return (listed[0], *[None] * (len(schema_of(headers.JOB)) - 1))
 
     monkeypatch.setattr(headers, "header_row", header_row)
     listed = {"row_id": range(300), "source": ["/photos"] * 300, "member": ["a.jpg"] * 300}
@@ -71,6 +71,28 @@ def test_several_threads_read_only_where_reading_waits(
     found = headers.HeaderWorker(1, 2)({"listing": rows}, lambda *_: None)[headers.JOB]
     assert found["row_id"].to_pylist() == [*range(300)]
     assert len(seen) == threads
+
+
+@pytest.mark.parametrize("offset", [None, 0])
+def test_files_of_a_kind_are_read_together_and_members_in_their_order(
+    offset: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = list[int]()
+
+    def header_row(listed: headers.Listed, max_pixels: int) -> headers.Row:
+        read.append(listed[0])
+        return (listed[0], *[None] * (len(schema_of(headers.JOB)) - 1))
+
+    monkeypatch.setattr(headers, "header_row", header_row)
+    members = [
+        f"t.parquet#{9 - number}/image" if offset == 0 else f"{number}.{'ab'[number % 2]}" for number in range(8)
+    ]
+    listed = {"row_id": range(8), "source": ["/photos"] * 8, "member": members, "byte_offset": [offset] * 8}
+    columns = [pa.array(listed.get(field.name, [None] * 8), field.type) for field in schema_of("listing")]
+    rows = pa.Table.from_arrays(columns, schema=schema_of("listing"))
+    found = headers.HeaderWorker(1, 2)({"listing": rows}, lambda *_: None)[headers.JOB]
+    assert found["row_id"].to_pylist() == [*range(8)]
+    assert read == ([0, 2, 4, 6, 1, 3, 5, 7] if offset is None else [*range(8)])
 
 
 def test_headers_give_the_reasons_that_ingest_gives(tmp_path: Path) -> None:
