@@ -29,11 +29,13 @@ def check_parts(data: Sliced) -> Mapping[str, int]:
     counted, nor a JPEG with too few bytes and scans to be refused, and a PNG's chunks are counted by
     `schemas.png.tidy`. Raises TooManyParts: says which."""
     head = data[0:8]
-    known = head.startswith(_SIGNATURES) and next(count for start, count in _COUNTS.items() if head.startswith(start))
-    count = _items if head[4:8] == b"ftyp" else known
-    if not count or (count in (_jpeg, _gif) and not isinstance(data, bytes)):
+    known = head.startswith(_SIGNATURES)  # of most formats there is nothing to be gone through
+    count = next((count for start, count in _COUNTS.items() if head.startswith(start)), None) if known else None
+    if head[4:8] == b"ftyp":
+        count = _items
+    if count is None or (count in (_jpeg, _gif) and not isinstance(data, bytes)):
         return {}
-    if count is _jpeg and len(data) <= _SHORT and len(_COSTLY.findall(data)) <= USUAL_SCANS:
+    if count is _jpeg and isinstance(data, bytes) and len(data) <= _SHORT and len(_COSTLY.findall(data)) <= USUAL_SCANS:
         return {}
     most = most_parts(len(data))
     found = Counter(islice(count(data), most + 1))

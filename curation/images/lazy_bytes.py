@@ -34,6 +34,8 @@ class LazyBytes:
 
     def __getitem__(self, place: slice) -> bytes:
         """A slice without a step; exactly its bytes are read."""
+        if place.stop is not None and 0 <= place.stop <= len(self.first) and (place.start or 0) >= 0:
+            return self.first[place]
         begin, end, _ = place.indices(self._num_bytes)
         return self.first[begin:end] if end <= len(self.first) else self._fetched(begin, max(0, end - begin))
 
