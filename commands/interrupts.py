@@ -20,8 +20,14 @@ GIVING_S = 1.0
 FINISHED_STAYS = "stopped; what was finished stays, run the same command to go on"
 
 
-def finished_stays() -> str:
+last_line: str | None = None
+"""What the running command says after a signal; None is `FINISHED_STAYS`."""
+
+
+def stopped_line() -> str:
     """The line after a signal; the same command with --redo would begin anew."""
+    if last_line:
+        return last_line
     again = any(typed.partition("=")[0] == "--redo" for typed in sys.argv)
     return FINISHED_STAYS.replace("command", "command without --redo") if again else FINISHED_STAYS
 
@@ -115,5 +121,5 @@ def _watch(seen: int) -> None:
         if _raised is False:
             os.kill(os.getpid(), number)
     show_cursor = "\x1b[?25h" if os.isatty(1) else ""
-    os.write(2, f"{show_cursor}{finished_stays()}\n".encode())
+    os.write(2, f"{show_cursor}{stopped_line()}\n".encode())
     leave()

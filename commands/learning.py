@@ -12,6 +12,7 @@ import typer
 
 from commands.exporting import sides
 from commands.terminal import (
+    UNCHANGED,
     ImageSize,
     NumHeads,
     Overrides,
@@ -159,7 +160,7 @@ def sample(
     from commands.console import logging_to
     from schemas.training import TrainingRecipe
 
-    with refusals(), logging_to(complaints, "training"):
+    with refusals(f"stopped; nothing is written at {out}"), logging_to(complaints, "training"):
         if size is not None and runtime is None:
             raise ValueError("--size is for an exported model; give --runtime FOLDER, or --aspect in its place")
         if runtime is not None and (stage is not None or weights is not None):
@@ -215,7 +216,7 @@ def convert(
     from training.export.weights import read_model, write_weights
     from training.model.architecture import Hints
 
-    with refusals(), logging_to(complaints, "training"):
+    with refusals(f"stopped; nothing is written at {target}"), logging_to(complaints, "training"):
         is_pipeline = vae is not None or text_encoder is not None
         if is_pipeline and (vae is None or text_encoder is None or to is not LayoutName.diffusers):
             raise ValueError("a whole pipeline needs --vae and --text-encoder, both, and --to diffusers")
@@ -244,7 +245,7 @@ def validate(
     device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Find the reading of the weights' resampler that makes published captions likeliest."""
-    with refusals():
+    with refusals(UNCHANGED):
         from captioning.captioners.share_captioner.validate import validate_weights
 
         validate_weights(folder, images, root, limit, device, console)

@@ -12,7 +12,7 @@ import typer
 from commands.evaluating import show_progress
 from commands.harmless import write_plain
 from commands.order import opened, pipeline
-from commands.terminal import DatasetFolder, complaints, console, local, placed, refusals, shown
+from commands.terminal import UNCHANGED, DatasetFolder, complaints, console, local, placed, refusals, shown
 from schemas.files import shown_place
 
 TERMINAL_ROWS = 1000
@@ -27,7 +27,7 @@ def status(dataset: DatasetFolder) -> None:
     from engine.ledger import counts_of
     from schemas.recipe import DataRecipe
 
-    with refusals():
+    with refusals(UNCHANGED):
         data = Dataset(dataset.absolute())
         if data.is_evaluation:
             show_progress(data)
@@ -75,7 +75,7 @@ def stats(
     from schemas.recipe import DataRecipe
     from viewer.sheets.stats import Question, shown_stats
 
-    with refusals(), ExitStack() as open_until_then:
+    with refusals(UNCHANGED), ExitStack() as open_until_then:
         data = Dataset(dataset.absolute())
         connection = open_until_then.enter_context(catalog.connect(data))
         other = open_until_then.enter_context(catalog.connect(Dataset(against.absolute()))) if against else None
@@ -108,7 +108,7 @@ def sql(
     from engine.one_state import one_state
     from viewer.export import exported
 
-    with refusals():
+    with refusals(UNCHANGED):
         if query is None and not tables:
             raise ValueError("give a query, or --tables to see what there is to query")
         if form == "parquet" and sys.stdout.isatty():
@@ -139,7 +139,7 @@ def report(
 ) -> None:
     """Write report.html: a dataset's funnel, statistics and captioned pictures, or an evaluation's results and
     samples."""
-    with refusals():
+    with refusals(UNCHANGED):
         console.print(f"report: {shown(write_report_page(dataset.absolute(), out))}")
 
 
@@ -187,7 +187,7 @@ def browse(
         if not no_open:
             webbrowser.open(url)
 
-    with refusals():
+    with refusals(UNCHANGED):
         if not is_loopback(host):
             complaints.print(
                 f"warning: {shown(host)} can be reached from other machines, and nobody is asked who they are"
@@ -205,7 +205,7 @@ def cuts(
     from curation.selection import thresholds
     from viewer.thresholds import lines, write_page
 
-    with refusals():
+    with refusals(UNCHANGED):
         data, made_by, _ = opened(dataset)
         found = thresholds.compare(data, made_by, thresholds.changed_recipe(made_by, overrides), pictures)
         for line in lines(found):

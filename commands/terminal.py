@@ -101,10 +101,15 @@ def shown(text: str | Path) -> str:
     return escape(str(text))
 
 
+UNCHANGED = "stopped; nothing was changed"
+"""After Ctrl-C, from a command that only shows something."""
+
+
 @contextmanager
 def refusals(if_stopped: str | None = None) -> Iterator[None]:
     """Turn what a user can mend into one line and exit status 1; a traceback only with --debug. `if_stopped`: the line
-    after Ctrl-C, where the interrupt brings none; None is `finished_stays`."""
+    after Ctrl-C, where the interrupt brings none; None is `interrupts.FINISHED_STAYS`."""
+    interrupts.last_line = if_stopped
     from engine.preflight import NeedsMissing
     from engine.runner import PartFailed, describe
 
@@ -118,7 +123,7 @@ def refusals(if_stopped: str | None = None) -> Iterator[None]:
             why = (
                 f"stopped; {error}"
                 if isinstance(error, KeyboardInterrupt) and str(error)
-                else if_stopped or interrupts.finished_stays()
+                else interrupts.stopped_line()
             )
             complaints.print(why, markup=False, soft_wrap=True)
             raise typer.Exit(interrupts.exit_status()) from None

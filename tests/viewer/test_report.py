@@ -190,7 +190,7 @@ def test_the_page_shows_every_input_and_every_reason(tmp_path: Path) -> None:
         assert reason in page.text
     assert "small.png rejected too small 70 256" in page.text
     assert "broken.jpg error truncated cut <b>short</b>" in page.text
-    assert "Internal-\u03a3 the paper's Share-Captioner 33M 77K 714K 1804M 180 \u2013 53.6" in page.text
+    assert "Internal-\u03a3 in the paper Share-Captioner 33M 77K 714K 1804M 180 \u2013 53.6" in page.text
     assert "this dataset mixed 4 1 3 6 16.5 20.5 t5 1.5" in page.text
     assert "this dataset raw not counted yet" in page.text
     assert "subset wide mixed 1 0 2 2 9.0 11.0 t5 2.0" in page.text
