@@ -202,7 +202,7 @@ def _there(dataset: Dataset, url: str) -> str:
 
 
 def _index(dataset: Dataset, url: str) -> str:
-    return f"{write_index(dataset):,} samples"
+    return f"{write_index(dataset.held()):,} samples"
 
 
 def _copies(dataset: Dataset, url: str) -> str:

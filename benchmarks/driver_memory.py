@@ -236,7 +236,7 @@ def _index(root: Path, memory: str) -> str:
     assert record is not None
     shards = [f"shard {number}" for number in range(num_shards)]  # as the samples were written, whatever was planned
     dataset.write_record("shard_plan", replace(record, shards=shards))
-    return f"{write_index(dataset):,} samples"
+    return f"{write_index(dataset.held()):,} samples"
 
 
 def _conserve(root: Path, memory: str) -> str:
@@ -278,7 +278,7 @@ def _list_folder(root: Path, memory: str) -> str:
 def _list(root: Path, source: Mapping[str, Any]) -> str:
     out = root / f"listed-{source['kind']}"
     recipe = DataRecipe.from_mapping({"sources": [source], "out": str(out), "run": {"runner": "local"}})
-    found = listing.update_listing(Dataset(out), recipe)
+    found = listing.update_listing(Dataset(out).held(), recipe)
     shutil.rmtree(out)
     return f"{found.num_inputs:,} inputs"
 

@@ -107,7 +107,7 @@ def _costs(folder: Path, number: int) -> tuple[float, float]:
     recipe = DataRecipe.from_mapping({"images": str(folder / "photos"), "out": out, "part_rows": PART_ROWS})
     dataset, job = Dataset(Path(out)), headers.map_job(recipe)
     begun = time.process_time()
-    listing.update_listing(dataset, recipe)
+    listing.update_listing(dataset.held(), recipe)
     listed = time.process_time()
     worker, held = job.build(), dataset.held()
     for task in job.tasks(held, range(held.num_parts("listing"))):

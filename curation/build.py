@@ -11,6 +11,7 @@ from engine import catalog
 from engine.dataset import Dataset
 from engine.job import Job
 from engine.ledger import LedgerCount, counts_of, remember_counts
+from engine.names import Held
 from engine.old_layout import bring_up_to_date
 from engine.preflight import check_needs
 from engine.reduce_job import explaining_memory
@@ -80,11 +81,11 @@ def build(
     with dataset.lock(), LazyRunner(recipe.run.runner, recipe.run.workers, recipe.run.retries) as runners:
         refuse_unfinished(dataset)
         dataset.sweep()
-        preflight(dataset, recipe, steps, redo)
+        held = preflight(dataset, recipe, steps, redo)
         if not is_file(dataset.recipe):  # what is listed can be looked at while the rest is
             write_bytes(dataset.recipe, recipe.to_yaml().encode())
         try:
-            observer.listed(listing.update_listing(dataset, recipe, runners.get))
+            observer.listed(listing.update_listing(held, recipe, runners.get))
         except ValueError:
             if is_new:
                 _remove_empty(dataset)
@@ -100,16 +101,17 @@ def build(
     return Built(results, *conserve(dataset, recipe.run.duckdb_memory))
 
 
-def preflight(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job], redo: frozenset[str]) -> None:
+def preflight(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job], redo: frozenset[str]) -> Held:
     """Find every contradiction between recipe and dataset, and what the jobs to be run lack, before anything is
-    touched. Raises ValueError: the first contradiction. Raises NeedsMissing: all that is lacking."""
-    is_listed = listing.is_listed(dataset, recipe)
+    touched; what holds. Raises ValueError: the first contradiction. Raises NeedsMissing: all that is lacking."""
     held = dataset.held()
+    is_listed = listing.is_listed(held, recipe)
     states = [(step, step.state(held, step.job in redo)) for step in steps]
     if is_listed:
         check_needs(to_run(states, redo))
     else:  # new inputs go through every job
         check_needs(steps)
+    return held
 
 
 def conserve(dataset: Dataset, memory: str = DUCKDB_MEMORY) -> tuple[list[LedgerCount], int]:

@@ -49,8 +49,8 @@ class Job:
     needs: tuple[Callable[[], object], ...] = ()
     """Checks that run before a build, one per model, package or key. Each finds what a worker will load in the way the
     worker does, loads nothing, and raises `ValueError` where it is missing; see `engine.preflight`. Picklable."""
-    after: Callable[[Dataset], object] | None = None
-    """Called at the end of each build in which the job is up to date, whether it ran or not."""
+    after: Callable[[Held], object] | None = None
+    """Called with what holds at the end of each build in which the job is up to date, whether it ran or not."""
 
     def check(self, dataset: Dataset, result: JobResult) -> None:
         """Refuse the result of a run in which more rows failed than the job allows; its parts are committed. Raises

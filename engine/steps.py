@@ -78,7 +78,7 @@ def run_steps(
             held = dataset.held()
         for step in segment:
             if step.after is not None:
-                step.after(dataset)
+                step.after(held)
     return results
 
 

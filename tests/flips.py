@@ -178,5 +178,5 @@ def plain(value: Any) -> Any:
 def states(root: Path) -> list[tuple[str, str]]:
     """What the recipe of a dataset makes of its jobs: a knob that changed outdates one, or is refused."""
     made, held = DataRecipe.load(root / "recipe.yaml", [f"out={root}"]), Dataset(root).held()
-    listed = ("listing", str(listing.is_listed(Dataset(root), made)))
+    listed = ("listing", str(listing.is_listed(Dataset(root).held(), made)))
     return [listed, *((step.job, str(step.state(held))) for step in pipeline(made))]

@@ -68,14 +68,14 @@ def sampled(recipe: DataRecipe, size: int, keep: Path | None = None) -> Iterator
     pipeline.refuse_out(out, recipe)
     if keep is not None:
         _refuse_kept(keep.absolute(), out)
-    is_listed = listing.is_listed(out, recipe)
+    is_listed = listing.is_listed(out.held(), recipe)
     if not is_listed:
         _refuse_unfetched(recipe, out)
     with tempfile.TemporaryDirectory(prefix="sigma-plan-", ignore_cleanup_errors=True) as folder:
         whole = out if is_listed else Dataset(Path(folder) / "listing")
         begun = time.perf_counter()
         if not is_listed:
-            listing.update_listing(whole, recipe)
+            listing.update_listing(whole.held(), recipe)
         listing_s = 0.0 if is_listed else time.perf_counter() - begun
         root = Path(folder) / "dataset" if keep is None else keep.absolute()
         yield replace(_write_sample(whole, recipe, size, root), listing_s=listing_s)

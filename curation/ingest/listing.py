@@ -15,7 +15,7 @@ from curation.sources import SourceListing, list_source
 from engine.ahead import IN_A_STORE, ahead
 from engine.counts import count_whole, counts_of, note
 from engine.dataset import Dataset, JobRecord
-from engine.names import NOTHING
+from engine.names import NOTHING, Held
 from engine.runner import Runner
 from schemas.files import delete_files, remove_folder
 from schemas.recipe import DataRecipe
@@ -45,19 +45,14 @@ class Listed:
     """Inputs that are links, by where these lead."""
 
 
-def update_listing(dataset: Dataset, recipe: DataRecipe, runner: Callable[[], Runner] | None = None) -> Listed:
+def update_listing(held: Held, recipe: DataRecipe, runner: Callable[[], Runner] | None = None) -> Listed:
     """List the sources that are not listed yet; each starts a new part, so nothing before it moves. `runner`: gives
     what lists many tars; None does it here, one after the other. Raises ValueError: the dataset lists other sources
     than the recipe, or in parts of another size; or a source has no image."""
-    record = dataset.record("listing")
-    listed = _recorded_sources(record)
-    _refuse_other_inputs(dataset, recipe, record, listed)
+    dataset, listed = held.dataset, _allowed(held, recipe)
     fresh = range(len(listed), len(recipe.all_sources()))
-    held = dataset.held()
-    here, recorded = (
-        held.parts("listing"),
-        _count(listed, "parts"),
-    )  # others are of a listing or a retry that was cut off
+    here, recorded = held.parts("listing"), _count(listed, "parts")
+    # others are of a listing that was cut off before it was recorded, or of a retry
     old = [name for name in held.listed("listing") if name.number >= recorded or here[name.number] != name]
     delete_files(*(dataset.folder("listing") / name.file for name in old))
     num_new = 0
@@ -77,12 +72,9 @@ def update_listing(dataset: Dataset, recipe: DataRecipe, runner: Callable[[], Ru
     return Listed(_count(listed, "rows"), num_new, dict(ignored), dict(links))
 
 
-def is_listed(dataset: Dataset, recipe: DataRecipe) -> bool:
+def is_listed(held: Held, recipe: DataRecipe) -> bool:
     """Whether every source of the recipe is in the listing already. Raises as `update_listing` does."""
-    record = dataset.record("listing")
-    listed = _recorded_sources(record)
-    _refuse_other_inputs(dataset, recipe, record, listed)
-    return len(listed) == len(recipe.all_sources())
+    return len(_allowed(held, recipe)) == len(recipe.all_sources())
 
 
 def num_inputs(dataset: Dataset) -> int:
@@ -98,20 +90,21 @@ def _count(listed: list[dict[str, Any]], what: str) -> int:
     return sum(entry[what] for entry in listed)
 
 
-def _refuse_other_inputs(
-    dataset: Dataset, recipe: DataRecipe, record: JobRecord | None, listed: list[dict[str, Any]]
-) -> None:
+def _allowed(held: Held, recipe: DataRecipe) -> list[dict[str, Any]]:
+    """The sources on record, which the recipe must have too."""
+    dataset, record, sources = held.dataset, held.record("listing"), recipe.all_sources()
     if record is None:
-        return
+        return []
     if record.knobs["part_rows"] != recipe.part_rows:
         raise ValueError(
             f"{dataset.root}: was made with part_rows={record.knobs['part_rows']}, the recipe says {recipe.part_rows}; "
             "parts are never cut anew: set it back, or name another out"
         )
-    sources = recipe.all_sources()
-    dataset.refuse_lost_inputs(dataset.held())
+    dataset.refuse_lost_inputs(held)
+    listed = _recorded_sources(record)
     for position, entry in enumerate(listed):
         _refuse_other_source(dataset, entry, sources[position] if position < len(sources) else None)
+    return listed
 
 
 def _refuse_other_source(dataset: Dataset, entry: dict[str, Any], source: AnySource | None) -> None:

@@ -181,7 +181,7 @@ def index_problem(dataset: Dataset, index: pa.Table, broken: Container[str]) -> 
         return "wids index missing"
     if not is_file(card):
         return f"{CARD_FILE}, the dataset card, is missing"
-    if dataset.held().is_whole("samples") and not index_is_current(dataset):
+    if (held := dataset.held()).is_whole("samples") and not index_is_current(held):
         return "index.parquet was made from other samples"
     counts = Counter(index["shard"].to_pylist())
     if read_file(card) != card_of(index["image_ext"].unique().to_pylist(), counts):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from engine.dataset import Dataset
 from engine.duck import literal
+from engine.names import Held
 from engine.reduce_job import Connection, ReduceJob
 from schemas.columns import BESIDE
 from schemas.late import late
@@ -129,15 +129,16 @@ class NothingLeft(ValueError):
     """No image passes every rule; the tables that say why are whole."""
 
 
-def refuse_empty(dataset: Dataset) -> None:
+def refuse_empty(held: Held) -> None:
     """Stop a build that has nothing to pack.
 
     Raises:
         NothingLeft: the plan has no sample.
     """
-    if not dataset.held().shards:
+    if not held.shards:
+        root = held.dataset.root
         raise NothingLeft(
-            f"{dataset.root}: no image is left to pack; sigma status {dataset.root} shows which rule took them, "
+            f"{root}: no image is left to pack; sigma status {root} shows which rule took them, "
             "then loosen it in the recipe's select section and add --redo select"
         )
 

@@ -271,9 +271,9 @@ _OLD_DIGITS = 16
 the index first, so that it is as good."""
 
 
-def index_is_current(dataset: Dataset) -> bool:
+def index_is_current(held: Held) -> bool:
     """Whether the index was written from the present samples."""
-    path = dataset.shards / shard_index.INDEX_FILE
+    path = held.dataset.shards / shard_index.INDEX_FILE
     if not all(is_file(each) for each in (path, path.with_name(WIDS_FILE), path.with_name(CARD_FILE))):
         return False
     try:
@@ -282,7 +282,7 @@ def index_is_current(dataset: Dataset) -> bool:
             made_of = (pq.read_schema(source).metadata or {}).get(INDEX_KEY, b"").decode()
     except damage():
         return False
-    return len(made_of) == _OLD_DIGITS or made_of == samples_digest(dataset.held())
+    return len(made_of) == _OLD_DIGITS or made_of == samples_digest(held)
 
 
 def samples_digest(held: Held) -> str:
@@ -291,19 +291,18 @@ def samples_digest(held: Held) -> str:
     return hashlib.sha256(" ".join(contents).encode()).hexdigest()[:DIGITS]
 
 
-def update_index(dataset: Dataset) -> None:
+def update_index(held: Held) -> None:
     """Write the index anew where it is not current."""
-    if not index_is_current(dataset):
-        write_index(dataset)
+    if not index_is_current(held):
+        write_index(held)
 
 
-def write_index(dataset: Dataset) -> int:
+def write_index(held: Held) -> int:
     """Write `shards/index.parquet` (every sample of a shard, in tar order), `wids.json` and the dataset card. The
     samples are read twice, a part at a time: the other two files count all samples, and the index is written last.
     Returns the number of samples."""
     num_samples, extensions = Counter[str](), set[str]()
-    held = dataset.held()
-    paths = held.paths("samples")
+    dataset, paths = held.dataset, held.paths("samples")
     for rows in of_each(partial(read_parquet, columns=["shard", "image_ext"]), paths):
         part = rows.drop_null()
         num_samples.update(part["shard"].to_pylist())

@@ -156,8 +156,8 @@ class _Takedown:
             stay = {*held.holding(table).values(), *self._written.get(table, ())}
             old = [name.file for name in held.listed(table) if name not in stay and table != "samples"]
             delete_files(*(dataset.folder(table) / file for file in old))
-        if dataset.held().is_whole("samples"):
-            update_index(dataset)
+        if (now := dataset.held()).is_whole("samples"):
+            update_index(now)
         if dataset.store is None and dataset.catalog.is_file():
             catalog.write_catalog(dataset)  # which names the old files
         return len(shards)

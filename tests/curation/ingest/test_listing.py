@@ -33,7 +33,7 @@ def from_folders(out: Path, *folders: Path, part_rows: int = 2, **names: str) ->
 
 def listed(made: DataRecipe) -> tuple[Dataset, Listed]:
     dataset = Dataset(made.out_path())
-    return dataset, update_listing(dataset, made)
+    return dataset, update_listing(dataset.held(), made)
 
 
 def test_every_input_has_an_ordinal_and_a_part(tmp_path: Path, folders: list[Path]) -> None:
@@ -70,7 +70,7 @@ def test_the_runner_hears_of_parts_before_they_are_listed(tmp_path: Path, num_fi
         (tmp_path / "photos" / f"{number:04d}.jpg").touch()
     made, runner = recipe(tmp_path / "photos", tmp_path / "ds", part_rows=1000), Hearing()
     dataset = Dataset(made.out_path())
-    update_listing(dataset, made, lambda: runner)
+    update_listing(dataset.held(), made, lambda: runner)
     num_parts = len(dataset.parts("listing"))
     assert num_parts == (1 if num_files == 3 else 16)
     assert runner.expected == [(num_parts, 0)]
@@ -78,11 +78,11 @@ def test_the_runner_hears_of_parts_before_they_are_listed(tmp_path: Path, num_fi
 
 def test_a_second_look_lists_nothing(tmp_path: Path, folders: list[Path]) -> None:
     made = from_folders(tmp_path / "ds", *folders)
-    assert not is_listed(Dataset(made.out_path()), made)
+    assert not is_listed(Dataset(made.out_path()).held(), made)
     dataset, _ = listed(made)
     before = content(dataset.root)
     write_pictures(folders[0], [(20, 10)] * 9, first_seed=90)  # the listing was taken: it is not taken again
-    assert is_listed(dataset, made)
+    assert is_listed(dataset.held(), made)
     _, again = listed(made)
     assert (again.num_inputs, again.num_new, again.ignored) == (12, 0, {"jsonl (captions)": 3})
     assert content(dataset.root) == before
@@ -114,9 +114,9 @@ def test_an_added_source_is_all_that_is_read(tmp_path: Path, folders: list[Path]
 def refusal(made: DataRecipe) -> str:
     dataset = Dataset(made.out_path())
     with pytest.raises(ValueError) as refused:
-        is_listed(dataset, made)
+        is_listed(dataset.held(), made)
     with pytest.raises(ValueError) as again:
-        update_listing(dataset, made)
+        update_listing(dataset.held(), made)
     assert str(again.value) == str(refused.value)
     return str(refused.value)
 
@@ -191,8 +191,8 @@ def test_a_source_without_an_image_keeps_the_listing(tmp_path: Path, folders: li
     (tmp_path / "empty").mkdir()
     made = from_folders(tmp_path / "ds", folders[0], tmp_path / "empty")
     with pytest.raises(ValueError, match="empty: holds no image"):
-        update_listing(Dataset(made.out_path()), made)
-    assert is_listed(Dataset(made.out_path()), from_folders(tmp_path / "ds", folders[0]))
+        update_listing(Dataset(made.out_path()).held(), made)
+    assert is_listed(Dataset(made.out_path()).held(), from_folders(tmp_path / "ds", folders[0]))
 
 
 def test_other_options_of_a_listed_source_are_refused(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_other_options_of_a_listed_source_are_refused(tmp_path: Path) -> None:
 
     dataset, _ = listed(made(caption="words"))
     assert [row["raw_caption"] for row in rows(dataset, "listing")] == ["a", "c"]
-    assert is_listed(dataset, made(caption="words"))
+    assert is_listed(dataset.held(), made(caption="words"))
     assert "list.csv was listed with columns={" in refusal(made(caption="more"))
     folder = recipe(None, tmp_path / "ds", sources=[{"path": str(tmp_path / "in" / "list.csv")}])
     assert "was made from table " in refusal(folder)

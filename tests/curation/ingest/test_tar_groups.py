@@ -73,7 +73,7 @@ def test_groups_give_the_bytes_of_one_process_and_a_kill_reads_no_group_twice(
     made: DataRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     alone, recipe_alone = at(made, tmp_path / "alone")
-    found: Listed = update_listing(alone, recipe_alone)
+    found: Listed = update_listing(alone.held(), recipe_alone)
     read: list[str] = []
 
     def noting(source: Any, pieces: Sequence[str], counts: SourceListing) -> Any:
@@ -83,9 +83,9 @@ def test_groups_give_the_bytes_of_one_process_and_a_kill_reads_no_group_twice(
     monkeypatch.setattr(tar_groups, "list_pieces", noting)
     dataset, here = at(made, tmp_path / "ds")
     with pytest.raises(KeyboardInterrupt):
-        update_listing(dataset, here, Dying)
+        update_listing(dataset.held(), here, Dying)
     assert sorted(read) == ["0.tar", "1.tar", "2.tar", "3.tar", "5.tar"] and dataset.parts("listing") == []
-    assert update_listing(dataset, here, LocalRunner) == found
+    assert update_listing(dataset.held(), here, LocalRunner) == found
     assert sorted(read) == sorted({*read}) and len(read) == 12
     assert content(dataset.root) == content(alone.root)
     assert [row["reason"] for row in rows(dataset, "listing")].count(None) == 16
@@ -95,12 +95,12 @@ def test_groups_give_the_bytes_of_one_process_and_a_kill_reads_no_group_twice(
 def test_other_options_read_every_group_again(made: DataRecipe, tmp_path: Path) -> None:
     dataset = Dataset(made.out_path())
     with pytest.raises(KeyboardInterrupt):
-        update_listing(dataset, made, Dying)
+        update_listing(dataset.held(), made, Dying)
     without = {"kind": "webdataset", "urls": str(tmp_path / "tars"), "captions": {"json_fields": []}}
     changed = DataRecipe.from_mapping(
         {"sources": [without], "out": made.out, "part_rows": 3, "run": {"runner": "local"}}
     )
-    update_listing(dataset, changed, LocalRunner)
+    update_listing(dataset.held(), changed, LocalRunner)
     assert {row["raw_caption"] for row in rows(dataset, "listing")} == {"a house", None}
 
 
@@ -112,6 +112,6 @@ def test_a_group_that_cannot_be_read_now_is_named_and_the_job_can_be_sent_to_any
 
     monkeypatch.setattr(tar_groups, "list_pieces", failing)
     with pytest.raises(PartFailed, match=r"ingest stopped at part 0: s3://b/3\.tar: cannot be read \(timed out\)"):
-        update_listing(Dataset(made.out_path()), made, LocalRunner)
+        update_listing(Dataset(made.out_path()).held(), made, LocalRunner)
     job = ListTars(made.all_sources()[0], Path("/x"))
     assert pickle.loads(pickle.dumps(job)) == job

@@ -360,10 +360,10 @@ def test_the_index_is_written_again_when_it_is_lost(small: Dataset, copy_of: Any
     dataset = copy_of(small)
     before = content(dataset.root)
     for name in ("index.parquet", "wids.json"):
-        assert index_is_current(dataset)
+        assert index_is_current(dataset.held())
         (dataset.shards / name).unlink()
-        assert not index_is_current(dataset)
-        assert write_index(dataset) == 8
+        assert not index_is_current(dataset.held())
+        assert write_index(dataset.held()) == 8
         assert content(dataset.root) == before
 
 
@@ -385,7 +385,7 @@ def test_the_index_has_the_bytes_of_all_samples_written_at_once(
     made_by = {"sigma.samples": samples_digest(dataset.held())}
     for group_rows in (2, 3, 5, 100):
         monkeypatch.setattr("curation.shards.writer.ROW_GROUP_ROWS", group_rows)
-        assert write_index(dataset) == 7
+        assert write_index(dataset.held()) == 7
         expected = tmp_path / f"{group_rows}.parquet"
         commit_table(expected, whole.filter(whole["shard"].is_valid()), INDEX_SCHEMA, made_by, group_rows)
         assert (dataset.shards / "index.parquet").read_bytes() == expected.read_bytes()
