@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
@@ -13,16 +14,21 @@ _ONE_AT_A_TIME = Lock()
 
 
 class Late:
-    """A module, or something of one, that is imported when it is called or asked for an attribute. Picklable."""
+    """A module, or something of one, that is imported when it is called or asked for an attribute, and then takes its
+    own place in the module that imports it. Picklable."""
 
-    def __init__(self, module: str, name: str | None = None) -> None:
-        self._module, self._name = module, name
+    def __init__(self, module: str, name: str | None = None, importer: str = "") -> None:
+        self._module, self._name, self._importer = module, name, importer
 
     def _found(self) -> Any:
-        module = import_module(self._module)
-        if self._name is None:
-            return module
-        return getattr(module, self._name, None) or import_module(f"{self._module}.{self._name}")
+        found: Any = import_module(self._module)
+        if self._name is not None:
+            found = getattr(found, self._name, None) or import_module(f"{self._module}.{self._name}")
+        names = vars(sys.modules[self._importer]) if self._importer in sys.modules else {}
+        for name, bound in [*names.items()]:
+            if bound is self:
+                names[name] = found
+        return found
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # asked by pickle and inspect, which import nothing by it
@@ -39,11 +45,11 @@ class Late:
 class _Source:
     """What an import statement inside `late` takes its names from."""
 
-    def __init__(self, module: str) -> None:
-        self._module = module
+    def __init__(self, module: str, importer: str) -> None:
+        self._module, self._importer = module, importer
 
     def __getattr__(self, name: str) -> Late:
-        return Late(self._module, name)
+        return Late(self._module, name, self._importer)
 
 
 @contextmanager
@@ -55,7 +61,8 @@ def late(importer: str) -> Iterator[None]:
     def waiting(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
         if globals is None or globals.get("__name__") != importer:  # of another thread
             return real(name, globals, locals, fromlist, level)
-        return _Source(name) if fromlist else Late(name) if "." not in name else _Source(name.partition(".")[0])
+        whole, _, inner = name.partition(".")
+        return _Source(name if fromlist else whole, importer) if fromlist or inner else Late(name, None, importer)
 
     with _ONE_AT_A_TIME:
         real, builtins.__import__ = builtins.__import__, waiting

@@ -4,6 +4,7 @@ import ast
 import pickle
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     (tmp_path / "a_room" / "work.py").write_text("SIZE = 3\n\ndef double(number):\n    return 2 * number\n")
     monkeypatch.syspath_prepend(tmp_path)
     yield
-    for name in ("a_room", "a_room.work"):
+    for name in ("a_room", "a_room.work", "a_room.desk"):
         sys.modules.pop(name, None)
 
 
@@ -35,6 +36,18 @@ def test_what_is_imported_late_is_imported_when_it_is_used(room: None) -> None:
     assert "a_room" not in sys.modules
     assert pickle.loads(pickled)(4) == double(4) == 8
     assert (work.SIZE, by_path.SIZE, a_room.work.SIZE) == (3, 3, 3)
+
+
+def test_what_was_used_once_is_bound_as_if_it_had_been_imported_at_once(room: None, tmp_path: Path) -> None:
+    lines = ("import a_room.work as work", "from a_room.work import double")
+    (tmp_path / "a_room" / "desk.py").write_text(
+        "from schemas.late import late\n\nwith late(__name__):\n    " + "\n    ".join(lines) + "\n"
+    )
+    desk = import_module("a_room.desk")
+    assert "a_room.work" not in sys.modules
+    assert desk.double(desk.work.SIZE) == 6
+    assert desk.work is sys.modules["a_room.work"]
+    assert desk.double is desk.work.double
 
 
 def test_other_modules_import_as_always_meanwhile(room: None) -> None:
