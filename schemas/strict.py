@@ -7,8 +7,10 @@ import difflib
 import hashlib
 import inspect
 import json
+import sys
 import textwrap
 from collections.abc import Sequence
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, NamedTuple, Self
@@ -220,15 +222,20 @@ def models_in(annotation: Any) -> list[type[BaseModel]]:
     return [found for inner in getattr(annotation, "__args__", ()) for found in models_in(inner)]
 
 
+@cache
+def _bodies(module: str) -> dict[str, list[ast.stmt]]:
+    """The body of each class in a module."""
+    tree = ast.parse(inspect.getsource(sys.modules[module]))
+    return {node.name: node.body for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
+
+
 def docstrings(model: type[BaseModel]) -> dict[str, str]:
     """The docstrings of a model's fields, by the names of these. They are read where they are shown: pydantic would
     read those of every model at the start of every command."""
     found: dict[str, str] = {}
     for each in reversed(model.__mro__):
         if issubclass(each, StrictModel):
-            (made,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
-            assert isinstance(made, ast.ClassDef)
-            for field, below in pairwise(made.body):
+            for field, below in pairwise(_bodies(each.__module__)[each.__name__]):
                 match field, below:
                     case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
                         found[name] = inspect.cleandoc(text)
