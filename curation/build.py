@@ -96,7 +96,7 @@ def build(
         if retry_failed:
             observer.retried(retry.retry_failed(dataset, recipe))
         results = run_steps(dataset, steps, observer, redo, runners.get, recipe.run.duckdb_memory)
-        if results or not is_file(dataset.catalog):
+        if not dataset.catalog.is_file():
             catalog.write_catalog(dataset)
     return Built(results, *conserve(dataset, recipe.run.duckdb_memory))
 

@@ -109,6 +109,7 @@ class Job:
     def prepare(self, dataset: Dataset, state: State, redo: bool) -> None:
         """Record what makes its tables, before the first part is written. `state`: what `state` says, with the same
         `redo`. `redo`: compute it although it is done, and although its knobs were changed."""
+        dataset.catalog.unlink(missing_ok=True)  # it names parts: a build that is killed leaves none that is outdated
         if state is State.BEGUN and not redo:
             return
         before = {table: dataset.record(table) for table in self.outputs}

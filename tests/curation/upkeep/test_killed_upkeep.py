@@ -136,3 +136,11 @@ def test_a_command_that_was_killed_is_finished_by_running_it_again(
         assert [finding for finding in check_dataset(dataset.root) if not finding.fine] == []
         shutil.rmtree(dataset.root)
         change += STRIDE
+
+
+def test_a_build_that_was_killed_before_its_catalog_was_there_writes_it(whole: Dataset, tmp_path: Path) -> None:
+    dataset = trial(whole, tmp_path / "dataset", "build --retry-failed")
+    with pytest.raises(Died), dying_at(0, only="-catalog.duckdb"):
+        retry(dataset)
+    retry(dataset)
+    assert [finding for finding in check_dataset(dataset.root) if not finding.fine] == []
