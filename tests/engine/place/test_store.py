@@ -15,26 +15,12 @@ from engine.place.store import Store, StoreError
 from schemas.files import entries_in, is_file, is_folder, mount_point
 from schemas.locations import for_datasets
 from tests.storing import Store as Server
+from tests.storing import objects_come_back
 
 
 @pytest.fixture
 def store(bucket: Server) -> Store:
     return Store.at(f"s3://{bucket.bucket}/some/folder/")
-
-
-NAMES = ["a", "b c", "d/e#?.jpg", "Grüße 世界", "50%.tar", "x+y"]
-
-
-def test_what_was_put_is_got_listed_copied_and_deleted_under_any_name(store: Store) -> None:
-    for name in NAMES:
-        assert store.put(name, name.encode()).size == len(name.encode())
-    assert {found.key: found.size for found in store.below()} == {name: len(name.encode()) for name in NAMES}
-    assert [store.get(name).decode() for name in NAMES] == NAMES
-    assert store.names() == (["d"], {name: len(name.encode()) for name in sorted(NAMES) if "/" not in name})
-    store.copy("d/e#?.jpg", "f/g")
-    assert store.get("f/g") == store.get("d/e#?.jpg")
-    store.delete(["a", "never was"])
-    assert store.find("a") is None
 
 
 def test_an_object_that_marks_a_folder_is_none(bucket: Server) -> None:
@@ -68,16 +54,8 @@ def test_a_file_comes_back_whole_or_in_ranges(store: Store, tmp_path: Path) -> N
         assert file.read() == b""
 
 
-def test_the_first_to_create_wins_and_only_a_holder_of_the_etag_swaps(store: Store) -> None:
-    first = store.create("lock", b"1")
-    assert first is not None
-    assert store.create("lock", b"2") is None
-    assert store.swap("lock", b"3", '"0123"') is None
-    second = store.swap("lock", b"4", first)
-    assert second is not None and second != first
-    assert store.swap("lock", b"5", first) is None
-    assert store.get("lock") == b"4"
-    assert store.swap("gone", b"6", first) is None
+def test_objects_come_back_as_from_the_servers_that_people_run(store: Store, tmp_path: Path) -> None:
+    objects_come_back(store, tmp_path)
 
 
 def test_what_is_not_there_is_named(store: Store, tmp_path: Path) -> None:
