@@ -54,9 +54,12 @@ class _Source:
 
 @contextmanager
 def late(importer: str) -> Iterator[None]:
-    """Let the imports inside wait until they are used. What they bind is a `Late`: a module, or a function or class to
-    be called; never a value, or a class to be caught, inherited or compared with (`tests/schemas/test_late.py`).
-    `importer`: `__name__` of the module whose imports they are."""
+    """Let the imports inside wait until they are used, as `lazy import` of Python 3.15 does (PEP 810).
+
+    What they bind is a `Late`: a module, or a function or class to be called; never a value, or a class to be caught,
+    inherited or compared with (`tests/schemas/test_late.py`). `importer`: `__name__` of the module whose imports they
+    are.
+    """
 
     def waiting(name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0) -> Any:
         if globals is None or globals.get("__name__") != importer:  # of another thread
