@@ -42,6 +42,7 @@ def test_a_recipe_that_is_nowhere_is_refused_with_the_names_there_are(
         recipes.find(name)
 
 
+@pytest.mark.slow
 def test_recipe_prints_knobs_and_shipped_recipes() -> None:
     def printed(*words: str) -> str:
         done = CliRunner().invoke(app, ["recipe", *words])

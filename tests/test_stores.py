@@ -136,6 +136,7 @@ def stored(photos: Path, out: str = URL, **sections: Any) -> DataRecipe:
     return recipe(photos, Path("x"), **sections).model_copy(update={"out": out})
 
 
+@pytest.mark.slow
 def test_a_build_sends_few_requests_and_one_with_nothing_to_do_fewer(memory: Memory, photos: Path) -> None:
     with counted_requests() as first:
         build(stored(photos))
@@ -146,6 +147,7 @@ def test_a_build_sends_few_requests_and_one_with_nothing_to_do_fewer(memory: Mem
     assert again.total() <= 50, again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", [0, 3, 24, 45])
 def test_a_build_that_died_at_a_request_goes_on_to_the_same_bytes(
     quick_leases: None, photos: Path, local: dict[str, str], tmp_path: Path, place: int
@@ -267,6 +269,7 @@ def test_a_scratch_folder_that_cannot_be_written_is_named(
     assert done.exit_code == 1 and f"{tmp_path}/file: copies of what a store holds cannot be written" in done.output
 
 
+@pytest.mark.slow
 def test_doctor_looks_at_the_store_and_a_damaged_copy_is_fetched_anew(built: Dataset) -> None:
     path = built.parts("scores")[0]
     whole = read_file(path)

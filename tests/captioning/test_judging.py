@@ -80,6 +80,7 @@ def said(arguments: list[str], status: int = 0) -> str:
     return " ".join(done.output.split())
 
 
+@pytest.mark.slow
 def test_answers_are_judged_by_the_rules_of_today_and_only_what_changed_moves(
     made: DataRecipe, typed: list[str]
 ) -> None:

@@ -203,6 +203,7 @@ def test_a_model_without_tagger_is_refused(tmp_path: Path) -> None:
         load_extractor(str(tmp_path / "blank"))
 
 
+@pytest.mark.slow
 def test_any_spacy_model_with_a_tagger_is_taken(tmp_path: Path) -> None:
     model = spacy.blank("en")
     model.add_pipe("tagger").add_label("NN")  # type: ignore[attr-defined]

@@ -129,6 +129,7 @@ HEAVY = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "free"), [("--help", HEAVY), ("status", HEAVY[: HEAVY.index("pydantic")])])
 def test_what_a_command_does_not_need_is_not_imported(command: str, free: tuple[str, ...], tmp_path: Path) -> None:
     """`sigma status` looks at every job of a dataset: what works is imported when a job runs, see `schemas.late`."""

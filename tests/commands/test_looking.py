@@ -83,10 +83,12 @@ def test_browse_warns_where_others_can_reach_it_and_answers_by_the_name_alone(da
         assert complaints == "warning: 0.0.0.0 can be reached from other machines, and nobody is asked who they are\n"
 
 
+@pytest.mark.slow
 def test_browse_needs_a_dataset(tmp_path: Path) -> None:
     assert f"{tmp_path}: no dataset here; make one with sigma build" in refused(str(tmp_path), "--port", "0")
 
 
+@pytest.mark.slow
 def test_browse_names_a_port_that_is_taken(dataset: Dataset) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
@@ -107,6 +109,7 @@ def queried(dataset: Dataset, *arguments: str) -> str:
     return str(done.stdout)
 
 
+@pytest.mark.slow
 def test_sql_in_a_pipe_cuts_neither_values_nor_headers(dataset: Dataset) -> None:
     head, *rows = [line.split() for line in queried(dataset, ROWS).splitlines()]
     assert head == ["row_id", "long"] and len(rows) > 4

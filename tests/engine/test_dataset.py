@@ -121,6 +121,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: object) -> None:
     assert message.endswith("; delete it and run sigma build again")
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_never_another_value(tmp_path: Path, place: float, bit: int) -> None:

@@ -281,6 +281,7 @@ def test_the_digest_of_rows_does_not_depend_on_how_they_lie_in_memory(
     assert content_digest(whole.replace_schema_metadata({"a": "b"})) == content_digest(whole)
 
 
+@pytest.mark.slow
 @given(values=ROWS, change=st.data())
 def test_the_digest_changes_with_any_value(values: list[dict[str, object]], change: st.DataObject) -> None:
     row = change.draw(st.integers(0, len(values) - 1))

@@ -56,6 +56,7 @@ def rows_of(done: Evaluated, table: str) -> list[dict[str, Any]]:
     return done.dataset.read_table(table).to_pylist()
 
 
+@pytest.mark.slow
 def test_a_recipe_gives_pictures_features_and_results(evaluation: dict[str, Any]) -> None:
     done = run(evaluation)
     pictures = rows_of(done, "pictures/ours")
@@ -141,6 +142,7 @@ def test_wherever_it_is_killed_it_gives_the_same_bytes_and_draws_nothing_twice(
     assert changes > 20
 
 
+@pytest.mark.slow
 def test_a_picture_is_a_function_of_its_prompt_seed_and_number(evaluation: dict[str, Any], tmp_path: Path) -> None:
     one = {row["prompt_id"]: row for row in rows_of(run(evaluation), "pictures/ours")}
     lines = (tmp_path / "prompts.jsonl").read_text().splitlines()
@@ -159,6 +161,7 @@ def test_a_picture_is_a_function_of_its_prompt_seed_and_number(evaluation: dict[
         assert np.abs(pixels[0] - pixels[1]).max() <= 1
 
 
+@pytest.mark.slow
 def test_checkpoints_of_a_series_are_rows_of_their_own(evaluation: dict[str, Any]) -> None:
     evaluation["models"]["ours"]["checkpoints"] = "all"
     done = run(evaluation)
@@ -173,6 +176,7 @@ def test_checkpoints_of_a_series_are_rows_of_their_own(evaluation: dict[str, Any
         run(evaluation)
 
 
+@pytest.mark.slow
 def test_a_model_that_draws_what_the_first_one_draws_has_no_change(evaluation: dict[str, Any]) -> None:
     ours = evaluation["models"]["ours"]
     evaluation["models"] |= {"again": ours, "other": ours | {"steps": 5}}
@@ -211,6 +215,7 @@ def test_an_export_is_as_near_to_the_first_model_as_its_recipe_rounds(
     assert ">PSNR (dB)<" in write_report_page(done.dataset.root).read_text()
 
 
+@pytest.mark.slow
 def test_prompts_may_be_added_behind_and_other_ones_need_a_word(
     evaluation: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -227,6 +232,7 @@ def test_prompts_may_be_added_behind_and_other_ones_need_a_word(
     assert len(rows_of(run(evaluation, "prompts"), "pictures/ours")) == 6
 
 
+@pytest.mark.slow
 def test_another_way_of_drawing_is_refused_with_what_to_type(evaluation: dict[str, Any]) -> None:
     run(evaluation)
     evaluation["models"]["ours"]["guidance"] = 3.0
@@ -238,6 +244,7 @@ def test_another_way_of_drawing_is_refused_with_what_to_type(evaluation: dict[st
         run(evaluation, "drew")
 
 
+@pytest.mark.slow
 def test_a_quick_evaluation_takes_prompts_by_their_ids_and_says_so(evaluation: dict[str, Any], tmp_path: Path) -> None:
     done = run(evaluation, quick=4)
     assert done.dataset.root == tmp_path / "out" / "quick-4"
@@ -246,6 +253,7 @@ def test_a_quick_evaluation_takes_prompts_by_their_ids_and_says_so(evaluation: d
     assert {row["quick"] for row in run(evaluation).results} == {None}
 
 
+@pytest.mark.slow
 def test_pictures_of_others_are_taken_by_the_ids_of_prompts_and_missing_ones_are_named(
     evaluation: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -353,6 +361,7 @@ def test_ray_writes_what_one_process_writes(evaluation: dict[str, Any], tmp_path
     assert content(tmp_path / "ray") == content(tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_moments_give_fid_alone(evaluation: dict[str, Any], tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     evaluation["reference"] = {"moments": str(tmp_path / "m.npz"), "moments_protocol": "pytorch"}

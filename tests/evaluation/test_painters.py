@@ -49,6 +49,7 @@ def drawn(folder: Path, prompts: list[str], seeds: list[int]) -> list[np.ndarray
     return [picture for picture in pictures if isinstance(picture, np.ndarray)]
 
 
+@pytest.mark.slow
 def test_a_pipeline_draws_the_same_picture_of_a_seed_in_any_batch(pipeline: Path) -> None:
     one, two = drawn(pipeline, ["a red boat", "a lake"], [7, 8])
     (alone,) = drawn(pipeline, ["a lake"], [8])

@@ -43,6 +43,7 @@ def test_a_dataset_gives_the_samples_that_meet_a_condition(trained: Path) -> Non
         rows(trained, where="width > 90")
 
 
+@pytest.mark.slow
 def test_moments_of_another_program_are_read(tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", mu=np.zeros(2048), sigma=np.eye(2048))
     mu, sigma = read_moments(tmp_path / "m.npz")

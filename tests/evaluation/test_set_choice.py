@@ -142,6 +142,7 @@ def of_two_sources(demo: Dataset, tmp_path_factory: pytest.TempPathFactory) -> D
     return build(made, without=["statistics"])[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("knobs", "named"),
     [

@@ -306,6 +306,7 @@ def test_a_picture_that_says_nothing_is_not_touched() -> None:
 FLOATS = st.lists(st.floats(0, 1), min_size=1, max_size=9).map(tuple)
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(st.sampled_from([318, 319, 340, 341]), FLOATS),
     st.lists(st.integers(0, 65535), min_size=1, max_size=20).map(tuple),

@@ -143,6 +143,7 @@ def test_any_bytes_behind_a_signature_are_counted_to_an_end(signature: bytes, re
     check_parts(signature + rest)
 
 
+@pytest.mark.slow
 @settings(max_examples=400, derandomize=True)
 @given(st.sampled_from(SMALL), st.data())
 def test_damaged_files_are_counted_to_an_end_and_lazily_alike(whole: bytes, draw: st.DataObject) -> None:

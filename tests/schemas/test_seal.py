@@ -70,6 +70,7 @@ def test_a_footer_longer_than_the_first_read_is_checked(tmp_path: Path) -> None:
         check_footer(path)
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_anywhere_breaks_the_seal_or_the_file(tmp_path: Path, place: float, bit: int) -> None:

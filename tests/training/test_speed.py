@@ -92,6 +92,7 @@ def test_flops_of_a_tiny_model_equal_the_counter(kv, grid):
     assert forward_flops(config, grid, 12) == pytest.approx(counted(config, grid, 12, "meta"), rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kv", [None, KVCompression(tuple(range(14, 28)), 2)])
 def test_flops_of_xl_equal_the_counter(kv):
     config = PixArtConfig(kv_compression=kv)

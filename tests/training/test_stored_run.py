@@ -63,6 +63,7 @@ def two(bucket, tmp_path) -> Machine:
     return Machine(tmp_path / "two")
 
 
+@pytest.mark.slow
 def test_another_machine_goes_on_from_the_newest_checkpoint_and_the_oldest_go(one, two, bucket):
     for step in (4, 8, 12):
         one.trains_to(step)
@@ -200,6 +201,7 @@ def test_a_damaged_checkpoint_of_a_store_is_named_and_from_last_good_goes_on_bef
     assert keys(bucket, "step-") == [f"run/{STAGE}/step-{step:08d}.pt" for step in (8, 12)]
 
 
+@pytest.mark.slow
 def test_a_store_that_refuses_is_named_and_the_same_command_goes_on(values, bucket, tmp_path):
     recipe = on("one", values, tmp_path)
     bucket.refused[f"run/{STAGE}/step-"] = 403

@@ -56,6 +56,7 @@ def test_every_limit_of_a_number_has_its_measure() -> None:
     assert worst_high == {knob for knob in Select.model_fields if knob in LIMITS and knob.startswith("max_")}
 
 
+@pytest.mark.slow
 def test_the_page_shows_the_worst_with_value_and_captions_each_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,7 @@ def test_the_first_images_are_there_before_the_last_part_is_read(
         database.search("text", "cat").finished(10)
 
 
+@pytest.mark.slow
 def test_a_search_that_goes_on_says_so_and_a_second_look_has_the_rest(
     many: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -135,6 +136,7 @@ def test_only_the_last_searches_are_kept(many: Dataset) -> None:
 LETTERS = st.sampled_from("aAiIkKsSİıſK\u00e9É \n%_\\'$^.*[](){}|+?-&#~\"0")
 
 
+@pytest.mark.slow
 @given(st.text(LETTERS, min_size=1, max_size=4), st.text(LETTERS, max_size=12))
 @example("i", "İ")
 @example("k", "\u212a")

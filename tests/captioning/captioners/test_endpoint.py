@@ -414,6 +414,7 @@ def test_a_row_names_the_server_s_version_and_another_version_asks_nothing_again
     assert table["revision"].to_pylist() == ["vllm-1", "vllm-2", "vllm-2"]
 
 
+@pytest.mark.slow
 def test_refused_answers_do_not_let_the_requests_in_flight_fall(
     part: Callable[..., pa.Table], jpeg: Callable[[Image.Image], bytes], image_ids: Callable[[int], list[str]]
 ) -> None:

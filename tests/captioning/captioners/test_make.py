@@ -41,6 +41,7 @@ def test_missing_weights_are_one_line_with_the_command(
     assert f"`hf download {hub_id}" in message and f"set caption.{captioner}.weights=" in message
 
 
+@pytest.mark.slow
 def test_a_recipe_pays_for_the_captioner_it_names_only() -> None:
     code = (
         "import sys; from captioning.captioners.make import make_captioner; from schemas.recipe import Caption;"

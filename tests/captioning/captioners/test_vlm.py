@@ -48,6 +48,7 @@ def made(folder: Path, **knobs: Any) -> VlmCaptioner:
     return VlmCaptioner(Vlm.from_mapping({"weights": str(folder), "max_new_tokens": 10, **knobs}), "cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_batch_gets_the_captions_of_single_pictures_in_order(
     family: str, folder: Callable[[str], Path], pictures: list[Image.Image]

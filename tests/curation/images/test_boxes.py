@@ -91,6 +91,7 @@ def test_a_box_of_64_bits_and_one_that_reaches_to_the_end_of_the_file() -> None:
     assert [(box.name, box.start, box.end) for box in found] == [(b"mdat", 16, 20), (b"free", 28, 30)]
 
 
+@pytest.mark.slow
 @settings(max_examples=300, derandomize=True, deadline=2000)
 @given(st.sampled_from(sorted(WHOLE)), st.data())
 def test_any_bytes_are_whole_or_have_a_word(name: str, data: st.DataObject) -> None:

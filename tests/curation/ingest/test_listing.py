@@ -100,6 +100,7 @@ def test_an_added_source_appends_and_renumbers_nothing(tmp_path: Path, folders: 
     assert content(once.root) == after
 
 
+@pytest.mark.slow
 def test_an_added_source_is_all_that_is_read(tmp_path: Path, folders: list[Path]) -> None:
     dataset, _ = build(from_folders(tmp_path / "ds", *folders[:2]), upto="aesthetic")
     tables = ("images", "proxies", "fingerprints", "scores")

@@ -45,6 +45,7 @@ def reasons(dataset: Dataset) -> list[str | None]:
     return [row["reason"] for row in rows(dataset, "images")]
 
 
+@pytest.mark.slow
 def test_only_the_part_that_can_succeed_is_read_again(server: Served, tmp_path: Path) -> None:
     made = recipe_for(server, tmp_path / "ds")
     dataset, _ = build(made, upto="fingerprint")

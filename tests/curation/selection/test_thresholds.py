@@ -51,6 +51,7 @@ def test_the_comparison_agrees_with_select_and_changes_nothing(dataset: Dataset,
     assert next(lines(found)) == "kept: 5 now, 2 then (-3): 3 would fall, 0 would come in"
 
 
+@pytest.mark.slow
 def test_a_moved_limit_of_a_screen_shows_the_pictures_near_it(tmp_path: Path) -> None:
     write_pictures(tmp_path / "photos", [(96, 64)] * 4)
     made = recipe(tmp_path / "photos", tmp_path / "dataset", screen={"sharpness": True})

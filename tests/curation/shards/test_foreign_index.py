@@ -243,6 +243,7 @@ def test_folders_without_samples_and_datasets_are_refused(tmp_path):
         index(built)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.integers(0, 4095), byte=st.integers(0, 255), cut=st.integers(0, 6000) | st.none())
 def test_no_damage_of_a_tar_is_more_than_a_count(tmp_path, place, byte, cut):

@@ -72,6 +72,7 @@ def test_a_remote_folder_is_listed_as_a_local_one(memory: str, tmp_path: Path) -
     assert remote.items[2].sidecar == "deep/b.txt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["{}", "{}/**/*.[jJ][pP][gG]"])
 def test_a_remote_folder_or_pattern_becomes_a_dataset(path: str, memory: str, tmp_path: Path) -> None:
     made = recipe(None, tmp_path / "ds", sources=[{"path": path.format(memory)}], select={"drop_duplicates": False})

@@ -118,6 +118,7 @@ def test_a_dataset_from_the_store_is_the_one_from_disk(kind: str, store: Store, 
     assert packed(made[0]) == packed(made[1]) and len(packed(made[0])) == 4
 
 
+@pytest.mark.slow
 def test_of_a_tar_only_the_bytes_that_are_needed_are_sent(store: Store) -> None:
     blob = bytes(range(256)) * 4096
     store.put({"t/0.tar": tar_of({f"{number}.jpg": blob for number in range(16)})})
@@ -154,6 +155,7 @@ def test_a_key_that_no_folder_can_hold_is_a_row(path: str, store: Store) -> None
     assert "two slashes in a row" in str(items[1].detail)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["s3://photos/in", "s3://photos/in/**/*.jpg"])
 def test_a_sub_folder_without_permission_is_a_row(path: str, store: Store, tmp_path: Path) -> None:
     files = pictures(tmp_path / "pictures")

@@ -107,6 +107,7 @@ def test_bytes_in_parquet(as_struct: bool, tmp_path: Path) -> None:
     ] * 15
 
 
+@pytest.mark.slow
 def test_bytes_in_parquet_become_a_dataset(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [*PICTURES[:4], None, b"<html>"]}), tmp_path / "a.parquet")
     source = {"kind": "table", "path": str(tmp_path / "a.parquet"), "columns": {"bytes": "image"}}

@@ -98,6 +98,7 @@ def test_addresses_are_sent_in_the_letters_that_servers_take() -> None:
     assert {text: http_address(text) for text in given} == given
 
 
+@pytest.mark.slow
 @given(st.text(max_size=30), st.sampled_from(["", "http://", "https://x/", "http://x:"]))
 def test_any_text_is_an_address_or_none(text: str, begin: str) -> None:
     found = http_address(begin + text)

@@ -41,6 +41,7 @@ def test_a_second_writer_is_refused_and_names_the_first(store: Store) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_of_eight_that_start_at_once_one_gets_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "STILL_S", 10.0)  # the server shares this process, and a busy machine stops it for long
     got, refused = race_for_lease(store, held_s=6)

@@ -111,6 +111,7 @@ def test_a_reply_that_names_two_is_asked_for_once_more(tmp_path: Path, drawn: di
     assert {row["attempt"] for row in rows(tmp_path, "verdicts") if row["reply"]} == {1}
 
 
+@pytest.mark.slow
 def test_nothing_is_asked_twice_for_a_further_model_or_a_knob_that_changes_no_question(
     tmp_path: Path, drawn: dict[str, Path]
 ) -> None:
@@ -219,6 +220,7 @@ def killed_at(words: list[str], server: JudgeServer, num_asked: int) -> None:
     process.wait()
 
 
+@pytest.mark.slow
 def test_wherever_it_dies_at_most_one_question_is_asked_again(tmp_path: Path, drawn: dict[str, Path]) -> None:
     for change in (0, 5, 12):  # the last puts the answers together
         folder = tmp_path / f"{change}"
@@ -259,6 +261,7 @@ def test_the_output_may_be_in_a_store(tmp_path: Path, drawn: dict[str, Path]) ->
         assert len(Dataset(place_of(URL)).read_table("preferences")) == 2
 
 
+@pytest.mark.slow
 def test_evaluations_that_do_not_compare_are_refused(tmp_path: Path, drawn: dict[str, Path]) -> None:
     other = evaluation(tmp_path / "other", {"b": [1, 2, 3, 4]}, ["a field 0", "a field 1", "a lake", "a field 3"])
     shown = run(recipe(tmp_path, {"a": drawn["a"], "b": other}), status=1)

@@ -152,6 +152,7 @@ def test_an_answer_that_a_filter_holds_back_is_neither(tmp_path: Path, source: P
         assert only(done)["reason"].startswith("1 of 4 pictures are missing: b (refused)")
 
 
+@pytest.mark.slow
 def test_a_blip_answers_too_and_is_asked_once(
     tmp_path: Path, source: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

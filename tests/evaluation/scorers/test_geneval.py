@@ -164,6 +164,7 @@ def test_a_prompt_that_does_not_say_what_it_asks_for_is_a_row_with_the_reason(
     assert "does not say what it asks for" in reason and "count" in reason
 
 
+@pytest.mark.slow
 def test_a_mask2former_sees_instances_and_the_kept_ones_are_judged_alike(
     tmp_path: Path, source: Path, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

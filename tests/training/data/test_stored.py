@@ -49,6 +49,7 @@ def test_missing_features_are_named(latents, dataset):
         latents.read("9.9/9.9.tar", row["key"], "latents")
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_of_an_array_is_named_and_found_by_all_who_read_it(latents, dataset):
     chance = random.Random(4)
     for tar in sorted(latents.folder.rglob("*.tar")):

@@ -228,6 +228,7 @@ def test_a_processor_without_bf16_takes_what_fp32_takes_and_says_so(tmp_path, mo
     assert caplog.text.count("this processor has no bf16: the model is computed in fp32") == 1
 
 
+@pytest.mark.slow
 def test_the_formula_of_the_vae_knows_stripes(real_components):
     from schemas.training import Latents
 

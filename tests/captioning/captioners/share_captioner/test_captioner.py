@@ -31,6 +31,7 @@ def changed(section: ShareCaptioner, **knobs: Any) -> RecipeCaptioner:
     return RecipeCaptioner(ShareCaptioner(**(section.model_dump() | knobs)), "cpu")
 
 
+@pytest.mark.slow
 def test_the_recipe_makes_the_captioner(section: ShareCaptioner, photos: dict[str, Image.Image]) -> None:
     captioner = make_captioner(Caption(captioner="share_captioner", share_captioner=section))
     pictures = list(photos.values())

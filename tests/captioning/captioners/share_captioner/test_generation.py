@@ -30,6 +30,7 @@ def prompts(captioner: ShareCaptioner, pictures: list[Image.Image]) -> Tensor:
     return captioner.prompt(preprocess(pictures, captioner.image_size), before, after)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_a_caption_is_the_same_in_any_batch(captioner: ShareCaptioner, pictures: list[Image.Image], mode: str) -> None:
     decoding = Decoding(mode, max_new_tokens=24)  # type: ignore[arg-type]
@@ -76,6 +77,7 @@ def test_without_dice_beams_are_those_of_transformers(captioner: ShareCaptioner,
     assert torch.equal(ours, search)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["published", "sampled"])
 def test_draws_follow_the_model(captioner: ShareCaptioner, prompts: Tensor, mode: str) -> None:
     """The first token of many seeds against the model's own probabilities, top-k renormalised."""
