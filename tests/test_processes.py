@@ -53,6 +53,7 @@ def test_environment_folder_and_session_are_its_own(tmp_path: Path) -> None:
     assert said == f"{given} {tmp_path} True {tmp_path}\n"
 
 
+@pytest.mark.slow
 def test_a_script_and_a_module_are_the_main_program(tmp_path: Path) -> None:
     (tmp_path / "neighbour.py").write_text("NAME = 'neighbour'")
     (tmp_path / "script.py").write_text("import sys, neighbour; print(__name__, sys.argv[1:], neighbour.NAME)")

@@ -287,6 +287,7 @@ def test_doctor_looks_at_the_store_and_a_damaged_copy_is_fetched_anew(built: Dat
         read_parquet(path)
 
 
+@pytest.mark.slow
 def test_a_dataset_is_compared_with_one_in_a_store_by_its_address(built: Dataset, photos: Path, tmp_path: Path) -> None:
     against, _ = build(recipe(photos, tmp_path / "mine", dedup={"against": [URL]}), upto="dedup")
     record = against.record("duplicates")

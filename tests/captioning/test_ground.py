@@ -97,6 +97,7 @@ def test_the_batch_size_changes_no_score(inputs: dict[str, pa.Table], models: di
         assert np.allclose(first["sentence_scores"] or [], second["sentence_scores"] or [], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_nouns_are_looked_for_and_those_under_the_threshold_listed(
     inputs: dict[str, pa.Table], models: dict[str, str]
 ) -> None:

@@ -166,6 +166,7 @@ def test_what_an_apostrophe_cuts_off_is_no_noun(lexicon: NounExtractor, mark: st
     assert lexicon.nouns([text]) == [["dog", "bowl", "cat", "toy", "rock", "roll"]]
 
 
+@pytest.mark.slow
 def test_the_extractor_keeps_a_bounded_number_of_strings_and_the_same_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"a cat{number} beside a dog" for number in range(300)]
     expected = [([f"cat{number}", "dog"], 5) for number in range(300)]
@@ -214,6 +215,7 @@ def test_any_spacy_model_with_a_tagger_is_taken(tmp_path: Path) -> None:
     assert load_extractor(str(tmp_path / "model")).nouns(["cats sleep"]) == [["thing", "thing"]]
 
 
+@pytest.mark.slow
 def test_a_models_hyphens_and_plurals_are_those_of_the_lexicon(tmp_path: Path) -> None:
     model = spacy.blank("en")
     model.add_pipe("tagger").add_label("NN")  # type: ignore[attr-defined]

@@ -127,6 +127,7 @@ def test_sql_in_a_table_of_a_narrow_terminal_shows_every_letter(dataset: Dataset
     assert "\u2026" not in text and text.count("x") >= 300 * 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["csv", "json"])
 def test_sql_writes_other_formats(dataset: Dataset, form: str) -> None:
     text = queried(dataset, "select row_id, member, null as n from listing order by row_id limit 2", "--format", form)

@@ -75,6 +75,7 @@ def test_a_recipe_gives_pictures_features_and_results(evaluation: dict[str, Any]
     assert values["cmmd", None]["reference_digest"] and values["cmmd", None]["network"].startswith("clip@")
 
 
+@pytest.mark.slow
 def test_the_tars_are_samples_that_any_reader_knows(evaluation: dict[str, Any]) -> None:
     done = run(evaluation)
     tar = min((done.dataset.root / "samples" / "ours").iterdir())
@@ -85,6 +86,7 @@ def test_the_tars_are_samples_that_any_reader_knows(evaluation: dict[str, Any]) 
         assert told is not None and json.load(told)["prompt_id"] == "p0"
 
 
+@pytest.mark.slow
 def test_a_finished_evaluation_has_nothing_to_do(evaluation: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     run(evaluation)
     monkeypatch.setattr(sample, "draw", None)

@@ -171,6 +171,7 @@ def test_a_jpeg_2000_in_tiny_blocks_is_refused_where_it_is_large(how: dict[str, 
     assert "blocks, the limit is 300000" in detail
 
 
+@pytest.mark.slow
 def test_a_large_jpeg_2000_in_usual_blocks_is_no_bomb() -> None:
     data = encode(Image.new("L", (5000, 5000)), "JPEG2000")
     assert read_header(data, 50_000_000).width == 5000

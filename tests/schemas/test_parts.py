@@ -116,6 +116,7 @@ def test_bytes_behind_the_picture_are_no_parts() -> None:
         assert decode(data + bytes(2_000_000)).image.size == PHOTO.size
 
 
+@pytest.mark.slow
 def test_what_encoders_write_has_few_parts() -> None:
     """Blocks of 254 bytes in a GIF, of 4 KB in a PNG, tiles of 64 px at 1 bit a pixel in a JPEG 2000."""
     block = b"\xfe" + bytes(254)

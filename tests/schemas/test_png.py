@@ -120,6 +120,7 @@ def test_the_header_alone_is_read_lazily(damaged: bool) -> None:
     assert lazy.num_read < len(data) / 3
 
 
+@pytest.mark.slow
 @settings(max_examples=200, derandomize=True, deadline=2000)
 @given(
     st.lists(st.tuples(st.sampled_from([b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"prIv", b"gAMA"]), st.binary(max_size=40)))

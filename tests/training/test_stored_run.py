@@ -229,6 +229,7 @@ def test_a_second_run_into_one_address_is_refused(values, bucket, tmp_path, monk
     assert train(recipe)[0].steps == 8
 
 
+@pytest.mark.slow
 def test_a_store_that_is_busy_for_a_moment_is_asked_again(values, bucket, tmp_path):
     bucket.refused["run/"] = 503
     threading.Timer(1.0, bucket.refused.clear).start()

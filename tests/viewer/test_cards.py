@@ -36,6 +36,7 @@ def order(dataset: Dataset, limit: int = 8) -> dict[str, list[int]]:
     return {measure.column: [row_id for row_id, _ in pairs] for measure, pairs in found.items()}
 
 
+@pytest.mark.slow
 def test_worst_are_kept_pictures_by_the_end_that_select_would_refuse(tmp_path: Path) -> None:
     dataset = build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
     assert order(dataset) == {"aesthetic": [0, 1, 2, 3]}  # no screen has run

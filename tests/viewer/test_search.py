@@ -50,6 +50,7 @@ def ids(page: images.Page) -> list[int]:
     return [card["row_id"] for card in page.cards]
 
 
+@pytest.mark.slow
 def test_a_search_finds_each_image_once_in_both_captions_on_all_pages(many: Dataset) -> None:
     database = Database(many)
     first = images.page(database, Filter(text="cat"))

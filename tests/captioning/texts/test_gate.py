@@ -633,6 +633,7 @@ PIECES = (
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.sampled_from([*GOOD, *PIECES])))
 def test_a_judged_caption_is_judged_the_same_again(pieces: list[str]) -> None:
     caption = judge("".join(pieces), languages=None).caption

@@ -59,6 +59,7 @@ def test_shares_add_up() -> None:
     assert shares([3, 0, 5], 100) == [3, 0, 5]
 
 
+@pytest.mark.slow
 def test_a_listing_that_is_there_is_used_and_nothing_changes(photos: Path, tmp_path: Path) -> None:
     data = recipe(photos, tmp_path / "out")
     fresh = members(data, 10)
@@ -95,6 +96,7 @@ def test_a_kept_sample_is_a_dataset_that_stays(photos: Path, tmp_path: Path) -> 
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_what_was_taken_out_is_not_let_in(photos: Path, tmp_path: Path) -> None:
     data = recipe(photos, tmp_path / "out")
     built, _ = build(data, "ingest")

@@ -212,6 +212,7 @@ def test_other_options_of_a_listed_source_are_refused(tmp_path: Path) -> None:
     assert "was made from table " in refusal(folder)
 
 
+@pytest.mark.slow
 def test_parts_that_were_listed_before_a_column_was_added_are_as_good(tmp_path: Path, folders: list[Path]) -> None:
     made = from_folders(tmp_path / "ds", folders[0])
     dataset, _ = listed(made)

@@ -69,6 +69,7 @@ def test_only_the_part_that_can_succeed_is_read_again(server: Served, tmp_path: 
     assert not server.requests
 
 
+@pytest.mark.slow
 def test_a_retry_that_was_cut_off_goes_on(server: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = recipe_for(server, tmp_path / "ds")
     dataset, _ = build(made, upto="ingest")

@@ -168,6 +168,7 @@ def test_a_sub_folder_without_permission_is_a_row(path: str, store: Store, tmp_p
     assert len(rows(dataset, "samples")) == 5
 
 
+@pytest.mark.slow
 def test_a_passing_error_stops_the_listing_and_the_next_one_is_complete(store: Store, tmp_path: Path) -> None:
     files = {name: data for name, data in pictures(tmp_path / "pictures").items() if name.endswith(".jpg")}
     store.put({f"in/{name[2]}/{name}": data for name, data in files.items()})
@@ -182,6 +183,7 @@ def test_a_passing_error_stops_the_listing_and_the_next_one_is_complete(store: S
     assert [row["member"] for row in rows(dataset, "images")] == [f"{name[2]}/{name}" for name in sorted(files)]
 
 
+@pytest.mark.slow
 def test_a_tar_that_fails_half_way_stops_the_listing_and_the_next_one_has_all(store: Store, tmp_path: Path) -> None:
     files = {name: data for name, data in pictures(tmp_path / "pictures").items() if name.endswith(".jpg")}
     store.put({f"{number}.tar": tar_of({f"{number}{name}": data for name, data in files.items()}) for number in "01"})

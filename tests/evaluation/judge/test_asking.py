@@ -195,6 +195,7 @@ def test_a_passing_error_is_retried_and_a_lasting_one_leaves_its_question_for_th
     assert {row["num_pairs"] for row in rows(tmp_path, "preferences")} == {4}
 
 
+@pytest.mark.slow
 def test_a_reply_of_megabytes_is_bounded(tmp_path: Path, drawn: dict[str, Path]) -> None:
     with JudgeServer(lambda *_: FIRST + "x" * 5_000_000) as server:
         run(recipe(tmp_path, drawn, server, aspects=["quality"], judge={"retries": 0}), status=1)

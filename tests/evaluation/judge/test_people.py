@@ -75,6 +75,7 @@ def test_pairs_keep_their_ids_and_order_under_other_names(tmp_path: Path, words:
     assert one.read_bytes() == two.read_bytes()
 
 
+@pytest.mark.slow
 def test_answers_of_people_join_the_verdicts(tmp_path: Path, words: list[str]) -> None:
     ann = write(tmp_path / "ann.jsonl", answers_of(words))
     shown = run([*words, "--answers", str(ann)])
@@ -95,6 +96,7 @@ def test_answers_of_people_join_the_verdicts(tmp_path: Path, words: list[str]) -
     assert (found["Ann", "quality"]["model_a"], found["Ann", "quality"]["win_rate"]) == ("zeta", 0)
 
 
+@pytest.mark.slow
 def test_lines_that_are_no_answer_are_counted_with_their_reason(tmp_path: Path, words: list[str]) -> None:
     good = answers_of(words)[:2]
     other = good[0] | {"verdict": {"first": "second", "second": "first"}[good[0]["verdict"]]}

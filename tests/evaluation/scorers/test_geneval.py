@@ -88,6 +88,7 @@ REDS = {
 }
 
 
+@pytest.mark.slow
 def test_the_score_is_that_of_the_rules_over_what_the_detector_saw(
     tmp_path: Path, source: Path, models: Path, fixed: None
 ) -> None:

@@ -45,6 +45,7 @@ def test_an_epoch_deals_every_row_in_batches_of_one_shape(rows, batch, seed, win
         assert max(counts) - min(counts) <= 1
 
 
+@pytest.mark.slow
 @given(rows=rows_strategy, steps=st.lists(st.integers(0, 200), min_size=1, max_size=10))
 @settings(max_examples=30, deadline=None)
 def test_a_batch_depends_on_its_step_alone(rows, steps):

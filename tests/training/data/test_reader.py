@@ -140,6 +140,7 @@ def test_neighbouring_members_are_read_at_once(dataset, tmp_path, monkeypatch, m
         assert json.loads(bytes(found["json"]))["image_id"] == index["key"][row].as_py()
 
 
+@pytest.mark.slow
 def test_few_tars_stay_open(dataset, monkeypatch):
     def num_open() -> int:
         targets = [str(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.exists()]

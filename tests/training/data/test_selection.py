@@ -48,6 +48,7 @@ def check(rows: Selection, row: int, number: int) -> None:
     assert entry.sizes == tuple(number * 100 + 50 + place for place in range(3))
 
 
+@pytest.mark.slow
 @given(
     chosen=st.sets(st.integers(0, NUM_ROWS - 1), min_size=1, max_size=60) | st.none(), block=st.sampled_from([7, 1024])
 )
@@ -67,6 +68,7 @@ def test_any_selection_in_any_blocks_has_the_rows_of_the_index(chosen, block):
     assert [a == b for a, b in pairwise(codes)] == [a == b for a, b in pairwise(shards)]
 
 
+@pytest.mark.slow
 def test_threads_share_it_and_old_blocks_go(monkeypatch):
     monkeypatch.setattr(selection, "BLOCK_ROWS", 100)
     monkeypatch.setattr(selection, "MOST_BLOCKS", 3)

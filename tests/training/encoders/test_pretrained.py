@@ -50,6 +50,7 @@ def test_a_sampled_latent_depends_on_its_own_picture_and_seed_alone(vae_knobs):
     assert torch.equal(mean.encode(pixels, [5, 6]), codec.encode(pixels))
 
 
+@pytest.mark.slow
 def test_latents_of_many_seeds_have_the_encoders_spread(vae_knobs, real_components):
     from diffusers import AutoencoderKL
 

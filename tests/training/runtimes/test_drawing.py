@@ -255,6 +255,7 @@ def test_memory_is_the_largest_part_and_not_their_sum(monkeypatch, caplog):
             require_parts({"text encoder": 0, "model": 0, "picture": 0} | {part: 4 * GIB}, (64, 96))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/smaps_rollup").is_file(), reason="counts pages as Linux does")
 def test_weights_that_openvino_has_read_are_let_go_of_and_can_be_read_again(tmp_path):
     size = 64 * 2**20

@@ -155,6 +155,7 @@ def test_a_runtime_that_is_not_installed_is_refused_before_the_source_is_read(mo
     assert "needs nncf, not installed here; type: pip install 'sigma-pipeline[openvino]'" in said
 
 
+@pytest.mark.slow
 def test_bad_input_is_one_line_and_leaves_nothing(source, tmp_path, monkeypatch):
     pytest.importorskip("openvino")
     knobs = ("--runtime", "openvino", "--recipe", "fp32")
