@@ -81,10 +81,9 @@ class SlowStore:
             said = "".join(f"<Deleted><Key>{key}</Key></Deleted>" for key in gone)
             return web.Response(text=f"<DeleteResult>{said}</DeleteResult>", content_type="application/xml")
         await self._waited("LIST")
-        prefix, token = request.query.get("prefix", ""), request.query.get("continuation-token", "")
-        return web.Response(
-            text=self._page(prefix, token, "delimiter" in request.query), content_type="application/xml"
-        )
+        prefix, query = request.query.get("prefix", ""), request.query
+        token = query.get("continuation-token") or query.get("start-after", "")
+        return web.Response(text=self._page(prefix, token, "delimiter" in query), content_type="application/xml")
 
     def _page(self, prefix: str, token: str, in_folder: bool) -> str:
         if self._sorted is None:

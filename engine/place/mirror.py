@@ -24,15 +24,15 @@ class Mirror:
     """The `schemas.files.Kept` of all stores."""
 
     def __init__(self) -> None:
-        self._sizes: dict[Path, int] = {}
-        """Of files that are named by their content, as they were listed."""
+        self._sizes: dict[Path, dict[str, int]] = {}
+        """Folder -> the sizes of its files, as they were listed; those of files that are named by their content hold."""
 
     def open(self, path: Path, whole: bool = False) -> IO[bytes]:
         store, key = _object(path)
         if not _NAMED_BY_CONTENT.search(path.name):
             return io.BytesIO(store.get(key)) if whole else store.open(key)
         if not path.is_file():
-            size = self._sizes.get(path) or self.size(path) or 0
+            size = self._sizes.get(path.parent, {}).get(path.name) or self.size(path) or 0
             if size > MOST_KEPT:
                 return io.BytesIO(store.get(key)) if whole else store.open(key, size)
             store.fetch(key, path)
@@ -82,7 +82,7 @@ class Mirror:
 
     def _noted(self, folder: Path, copies: Iterable[str], sizes: dict[str, int]) -> None:
         """Remember what is in a folder, and delete copies of what is not."""
-        self._sizes.update((folder / name, size) for name, size in sizes.items() if _NAMED_BY_CONTENT.search(name))
+        self._sizes[folder] = sizes
         for name in copies:
             if name not in sizes and name.endswith(".parquet") and name[0] != ".":
                 (folder / name).unlink(missing_ok=True)

@@ -19,6 +19,7 @@ import obstore
 from obstore import exceptions as refused
 from obstore.store import from_url
 
+from engine.place.listing import pages_below
 from schemas.files import aside_of, make_folder
 from schemas.locations import public_url
 
@@ -148,7 +149,7 @@ class Store:
         """Every object below a folder, by key; without the empty ones that consoles mark folders with."""
         below = self._key(folder)
         with self._naming(folder):
-            for page in obstore.list(self._client, below or None, chunk_size=1000):
+            for page in pages_below(self._client, below):
                 for meta in sorted(page, key=lambda meta: meta["path"]):
                     if not meta["size"]:
                         continue
