@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import obstore
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta
 
 PAGE, AT_ONCE = 1000, 8
 """Objects of one answer, and answers that are awaited at the same time."""
@@ -19,7 +22,7 @@ _LAST = "\U0010ffff"
 _NUMBER = re.compile(r"[^/]*?(\d{5,})[^/]*$")
 """The digits that number the files of a folder, as in part-00017 and 1.0-000012."""
 
-Page = list[dict[str, Any]]
+Page: TypeAlias = "Sequence[ObjectMeta]"
 
 
 def pages_below(client: Any, below: str) -> Iterator[Page]:

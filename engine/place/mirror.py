@@ -25,7 +25,7 @@ class Mirror:
 
     def __init__(self) -> None:
         self._sizes: dict[Path, dict[str, int]] = {}
-        """Folder -> the sizes of its files, as they were listed; those of files that are named by their content hold."""
+        """Folder -> the sizes of its files, as they were listed; of those that are named by their content they hold."""
 
     def open(self, path: Path, whole: bool = False) -> IO[bytes]:
         store, key = _object(path)
