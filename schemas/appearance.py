@@ -61,8 +61,18 @@ def appearance_of(image: Image.Image, data: Sliced) -> Appearance:
     colour = colour_of(image.format or "", found, channels, _is_adobe_rgb(image, exif))
     if image.format == "DDS" and str(getattr(image, "pixel_format", "")).startswith("BC6H"):
         colour = Colour(refusal=(ImageError.HDR, "its numbers are floats (BC6H), and it does not say which is white"))
+    if image.format == "PSD" and not _has_picture_of_layers(image):
+        detail = "it holds layers and no picture made of them; save it with maximized compatibility"
+        colour = Colour(refusal=(ImageError.UNSUPPORTED, detail))
     upright, levels = upright_size(*size, orientation), _levels(image, found)
     return Appearance(upright, orientation, colour, channels, bool(found.icc), levels, found.depth or 8)
+
+
+def _has_picture_of_layers(image: Image.Image) -> bool:
+    """Whether a PSD says that the picture behind its layers is theirs (resource 1057, Version info); the picture is
+    blank where they were saved alone."""
+    resources = image.resources  # type: ignore[attr-defined]
+    return next((value[4:5] for number, _, value in resources if number == 1057), b"") != b"\0"
 
 
 def upright_size(width: int, height: int, orientation: int) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import IO, cast
 
-from PIL import Image, ImageFile, TiffImagePlugin
+from PIL import Image, ImageFile, ImagePalette, TiffImagePlugin
 
 from schemas import png, tiff
 from schemas.parts import SCANS, check_parts
@@ -64,6 +64,8 @@ def open_file(data: Sliced, formats: tuple[str, ...] | None = None, *, header_on
         _read_natively(image)
     if image.format == "TGA" and image.tile:
         _read_alpha_by_its_kind(image, data)
+    if image.format == "PSD" and image.mode == "RGBA":
+        _read_transparency_alone(image, data)
     return image
 
 
@@ -73,6 +75,10 @@ def _read_natively(image: Image.Image) -> None:
     """
     file = cast(TiffImagePlugin.TiffImageFile, image)
     tags = file.tag_v2
+    if (
+        file.palette and max(colours := tags.get(320, (256,))) < 256
+    ):  # old writers give 8 of the 16 bits, as libtiff knows
+        file.palette = ImagePalette.raw("RGB;L", bytes(colours))
     planes = tags.get(284) == 2 and max(tags.get(258, (8,))) > 8 and not file.use_load_libtiff
     if planes and tags.get(338, (2,)) == (2,) and file.mode in ("RGB", "RGBA", "CMYK"):
         file.use_load_libtiff = True
@@ -117,6 +123,15 @@ def _read_alpha_by_its_kind(image: Image.Image, data: Sliced) -> None:
     else:
         image._mode, raw_mode = "RGB", _WITHOUT_ALPHA[raw_mode]
     image.tile = [tile._replace(args=(raw_mode, *others))]  # type: ignore[attr-defined]
+
+
+def _read_transparency_alone(image: Image.Image, data: Sliced) -> None:
+    """Have Pillow pass over a fourth channel of a PSD that is none of transparency, such as a saved selection: the
+    number of layers is below zero where it is (Adobe Photoshop File Formats Specification, Layer info)."""
+    place = image._layers_position  # type: ignore[attr-defined]
+    if place is None or data[place : place + 1] < b"\x80":
+        image._mode = "RGB"
+        image.tile = [tile for tile in image.tile if tile.args[0] != "A"]  # type: ignore[attr-defined]
 
 
 _MULTIPLIED = 4

@@ -189,6 +189,12 @@ def has_alpha(image: Image.Image) -> bool:
 def _split_alpha(image: Image.Image, seen: Appearance) -> tuple[Image.Image, Image.Image | None]:
     """Colours without alpha, and the alpha channel; None where every pixel is opaque."""
     key = image.info.get("transparency")
+    frame = getattr(image, "dispose_extent", None)
+    if frame not in (None, (0, 0, *image.size)):  # of a GIF, whose canvas is transparent around its frame
+        inside = Image.new("L", image.size, 0)
+        inside.paste(image.convert("RGBA").getchannel("A").crop(frame), frame)
+        image = image.convert("RGB")
+        image.putalpha(inside)
     if not has_alpha(image):
         return (image.convert("RGB") if image.mode in ("P", "PA") else image), None
     if image.mode in ("L", "I;16") and isinstance(key, int):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import struct
 from typing import Any
 
 import numpy as np
+import tifffile
 from PIL import Image, features
 
 from schemas.opening import picture_formats
@@ -54,9 +57,36 @@ def binary_palette() -> Image.Image:
     return quadrants(*SIZE).convert("P", palette=Image.Palette.ADAPTIVE, colors=4)
 
 
+def frame_on_a_canvas() -> bytes:
+    """A GIF with a frame on the left half of its canvas; its first colour is that of no pixel there by itself."""
+    data = bytearray(encode(quadrants(*SIZE).crop((0, 0, SIZE[0] // 2, SIZE[1])), "GIF"))
+    data[6:8] = SIZE[0].to_bytes(2, "little")
+    return bytes(data)
+
+
+def palette_of_8_bits() -> bytes:
+    """A TIFF whose palette has 8 bits in each of its fields of 16, as old writers give it."""
+    colours = np.zeros((3, 256), np.uint16)
+    colours[:, :4] = np.transpose(QUADRANTS)
+    numbers = np.repeat(np.repeat(np.uint8([[0, 1], [2, 3]]), SIZE[1] // 2, axis=0), SIZE[0] // 2, axis=1)
+    file = io.BytesIO()
+    tifffile.imwrite(file, numbers, photometric="palette", colormap=colours, metadata=None)
+    return file.getvalue()
+
+
+def psd(resources: bytes = b"", num_layers: int | None = None, hidden: bool = True) -> bytes:
+    """A PSD with a fourth channel that hides the red quadrant, or without one."""
+    channels = [see_through().getchannel(band).tobytes() for band in ("RGBA" if hidden else "RGB")]
+    layers = b"" if num_layers is None else struct.pack(">Ih", 4, num_layers) + bytes(2)
+    head = struct.pack(">4sH6xHIIHH", b"8BPS", 1, len(channels), SIZE[1], SIZE[0], 8, 3) + bytes(4)
+    sections = b"".join(struct.pack(">I", len(part)) + part for part in (resources, layers))
+    return head + sections + bytes(2) + b"".join(channels)
+
+
 JPEG = whole(format="JPEG", quality=95, subsampling=0)
 PHOTO = encode(photo("chelsea.png"), "JPEG", quality=90)
 PHOTO_PNG = encode(photo("chelsea.png"), "PNG")
+PHOTO_WEBP = encode(photo("chelsea.png"), "WEBP", quality=95)
 
 PIXELS: dict[str, tuple[bytes, tuple[tuple[int, int, int], ...]]] = {
     "plain.jpg": (JPEG, QUADRANTS),
@@ -65,6 +95,12 @@ PIXELS: dict[str, tuple[bytes, tuple[tuple[int, int, int], ...]]] = {
     "plain.tif": (whole(format="TIFF", compression="tiff_lzw"), QUADRANTS),
     "plain.bmp": (whole(format="BMP"), QUADRANTS),
     "one_frame.gif": (encode(binary_palette(), "GIF"), QUADRANTS),
+    "frame.gif": (frame_on_a_canvas(), (RED, WHITE, BLUE, WHITE)),
+    "old_palette.tif": (palette_of_8_bits(), QUADRANTS),
+    "plain.psd": (psd(hidden=False), QUADRANTS),
+    "selection.psd": (psd(), QUADRANTS),
+    "selection_and_layers.psd": (psd(num_layers=2), QUADRANTS),
+    "transparency.psd": (psd(num_layers=-2), (WHITE, GREEN, BLUE, WHITE)),
     "plain.jp2": (whole(format="JPEG2000"), QUADRANTS),
     "progressive.jpg": (whole(format="JPEG", quality=95, subsampling=0, progressive=True), QUADRANTS),
     "palette.png": (encode(binary_palette(), "PNG"), QUADRANTS),
@@ -123,6 +159,12 @@ REASONS: dict[str, tuple[bytes, str, str]] = {
     "cut.png": (PHOTO_PNG[: len(PHOTO_PNG) // 2], "truncated", "PNG"),
     "cut_header.png": (PHOTO_PNG[:20], "truncated", "PNG"),
     "cut.webp": (encode(photo("chelsea.png"), "WEBP")[:-100], "truncated", "WEBP"),
+    "never_written.webp": (PHOTO_WEBP[:9000] + bytes(5000) + PHOTO_WEBP[14000:], "truncated", "nothing but zeros"),
+    "layers_alone.psd": (
+        psd(b"8BIM" + struct.pack(">HHIIBI", 1057, 0, 9, 1, 0, 0) + bytes(1), num_layers=1, hidden=False),
+        "unsupported",
+        "PSD: it holds layers and no picture made of them",
+    ),
     "hole.png": (PHOTO_PNG[:5000] + bytes(300) + PHOTO_PNG[5300:], "corrupt", "PNG"),
     "animated.gif": (animation("GIF", 4), "animated", "4 frames"),
     "animated.png": (animation("PNG", 2), "animated", "2 frames"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from schemas.boxes import boxes, items, num_tiles, number
+from collections.abc import Iterator
+
+from schemas.boxes import Span, boxes, items, num_tiles, number
 
 
 def jpeg2000_end(data: bytes) -> str | None:
@@ -58,3 +60,9 @@ def item_media_end(data: bytes) -> str | None:
         return "ends inside its list of items"
     last = max((end for item in items(data) for _, end in item), default=0)
     return f"holds {len(data)} of {last} bytes" if last > len(data) else None
+
+
+def av1_pixels(data: bytes) -> Iterator[Span]:
+    """The parts of an AVIF with coded pixels, of items that begin as AV1 does: with a sequence header or a temporal
+    delimiter (AV1 specification, 5.3.2)."""
+    return (span for item in items(data) if data[item[0][0] : item[0][0] + 1] in (b"\x0a", b"\x12") for span in item)

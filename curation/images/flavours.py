@@ -114,7 +114,13 @@ _TIFF_CODINGS = {
 }
 
 
+def _png(data: bytes) -> str | None:
+    return "pixels as iOS keeps them (CgBI)" if data[12:16] == b"CgBI" else None
+
+
 def _psd(data: bytes) -> str | None:
+    if data[4:6] == b"\0\2":
+        return "a large document (PSB)"
     if len(data) < 26 or data[4:6] != b"\0\1":
         return None
     channels, bits, mode = (*struct.unpack_from(">H", data, 12), *struct.unpack_from(">HH", data, 22))
@@ -160,4 +166,4 @@ def _jpeg2000(data: bytes) -> str | None:
     return None
 
 
-_FLAVOURS = {"JPEG": _jpeg, "TIFF": _tiff, "PSD": _psd, "BMP": _bmp, "JPEG2000": _jpeg2000}
+_FLAVOURS = {"JPEG": _jpeg, "PNG": _png, "TIFF": _tiff, "PSD": _psd, "BMP": _bmp, "JPEG2000": _jpeg2000}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import NamedTuple
 
+from schemas.boxes import Span
 from schemas.slices import Sliced
 
 
@@ -160,6 +162,16 @@ def webp_outline(data: Sliced) -> bytes:
         # the chunks of a frame follow its 16 bytes, and those of the next frame follow them
         at += 8 + (16 if name == b"ANMF" else length + length % 2)
     return bytes(outline)
+
+
+def webp_pixels(data: bytes) -> Iterator[Span]:
+    """The parts of a still WebP with its coded pixels."""
+    at = 12
+    while at + 8 <= len(data):
+        end = at + 8 + int.from_bytes(data[at + 4 : at + 8], "little")
+        if data[at : at + 4] in _WEBP_PIXELS:
+            yield at + 8, end
+        at = end + end % 2
 
 
 _WEBP_PIXELS = (b"VP8 ", b"VP8L", b"ALPH")

@@ -6,13 +6,16 @@ import hashlib
 import struct
 import zlib
 from collections import deque
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from PIL import Image
 
-from curation.images.boxes import item_media_end, jpeg2000_end
+from curation.images.boxes import av1_pixels, item_media_end, jpeg2000_end
+from curation.images.formats import webp_pixels
 from curation.images.whole_jpeg import missing_blocks, missing_scans
 from schemas import png, tiff
+from schemas.boxes import Span
 from schemas.parts import gif_blocks
 
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -41,6 +44,8 @@ def missing_part(data: bytes, image_format: str, loaded: Image.Image, is_checked
     missing = check(data) if check else None
     if missing is None and image_format == "PNG" and is_still_marked(loaded):
         missing = missing_rows(data)
+    if missing is None and image_format in _CODED:
+        missing = _unwritten(data, _CODED[image_format](data), loaded.width * loaded.height)
     return missing
 
 
@@ -143,6 +148,17 @@ def _webp_end(data: bytes) -> str | None:
     return f"holds {len(data)} of {declared} bytes" if declared > len(data) else None
 
 
+def _unwritten(data: bytes, coded: Iterable[Span], num_pixels: int) -> str | None:
+    """How the coded pixels in some parts of a file show that a disk or a download never wrote a page of them: by a run
+    of zeros, which these decoders take for pixels. A plain field of a lossy WebP is a run, too, of less than a bit for
+    256 px."""
+    run = bytes(max(4096, num_pixels // 1024))
+    places = (data.find(run, start, end) for start, end in coded)
+    return next(
+        (f"holds nothing but zeros for {len(run)} bytes from {place} on" for place in places if place >= 0), None
+    )
+
+
 def _tiff_end(data: bytes) -> str | None:
     first = next(tiff.directories(data), None)
     if first is None:
@@ -175,6 +191,9 @@ _ENDS = {
     "JPEG2000": jpeg2000_end,
 }
 """Pillow's format -> the check whether its end is missing."""
+
+_CODED: dict[str, Callable[[bytes], Iterable[Span]]] = {"WEBP": webp_pixels, "AVIF": av1_pixels}
+"""Format -> the parts of a file with its coded pixels, of formats whose decoders find no damage in them."""
 
 _ENDS_OF_REFUSED = {"JPEG": _jpeg_end, "TIFF": _tiff_data_end}
 """The same, for files that the decoder refused."""

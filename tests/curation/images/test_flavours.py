@@ -15,7 +15,7 @@ from curation.images.decode import decode
 from curation.images.flavours import camera_raw
 from curation.images.header import Unreadable, read_header
 from schemas.reasons import ImageError
-from tests.photos import encode, photo, quadrants
+from tests.photos import encode, photo, png_chunk, quadrants
 
 PREVIEW = np.asarray(photo("chelsea.png").resize((120, 80)))
 MOSAIC = np.arange(200 * 300, dtype=np.uint16).reshape(200, 300)
@@ -81,6 +81,7 @@ def changed(data: bytes, at: int, new: bytes) -> bytes:
 JPEG = encode(quadrants(), "JPEG")
 FRAME = JPEG.index(b"\xff\xc0")
 BMP = encode(quadrants(), "BMP")
+PNG = encode(quadrants(), "PNG")
 PSD = b"8BPS" + struct.pack(">H6xHIIHH", 1, 3, 16, 16, 16, 3) + bytes(14) + bytes(2 * 3 * 256)
 J2K = encode(quadrants(), "JPEG2000")
 SIZE = J2K.index(b"\xff\x4f\xff\x51")
@@ -101,6 +102,11 @@ FLAVOURS = {
     "a BMP of a JPEG": (changed(BMP, 28, struct.pack("<HI", 0, 4)), "0 bits per pixel, a JPEG inside"),
     "a deep BMP": (changed(BMP, 28, struct.pack("<HI", 64, 0)), "64 bits per pixel, not compressed"),
     "a deep PSD": (PSD, "3 channels of 16-bit RGB"),
+    "a PSB": (changed(PSD, 4, b"\0\2"), "a large document (PSB)"),
+    "a PNG of iOS": (
+        PNG[:8] + png_chunk(b"CgBI", bytes(4)) + PNG[8:33] + png_chunk(b"IDAT", b"\x4b\x4c") + PNG[-12:],
+        "pixels as iOS keeps them (CgBI)",
+    ),
     "a JPEG 2000 of five channels": (FIVE + ONE_TILE + b"\xff\xd9", "5 channels of 8 bits"),
 }
 

@@ -43,7 +43,7 @@ COLUMNS = (
     "reason",
     "detail",
 )
-NEEDS_DECODING = {"cut.jpg", "cut.png", "hole.png"}
+NEEDS_DECODING = {"cut.jpg", "cut.png", "hole.png", "never_written.webp"}
 
 
 def probed(made: DataRecipe, redo: bool = False) -> tuple[Dataset, Told]:
