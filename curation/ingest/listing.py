@@ -165,6 +165,10 @@ def _list_one(
     threads = 1 if dataset.store is None else IN_A_STORE
     for _ in ahead(commit, numbered(), threads, 2 * threads):  # while the next ones are listed
         pass
+    if not num_rows:
+        others = ", ".join(f"{num:,} {kind}" for kind, num in sorted(listing.ignored.items()))
+        seen = f" (not counted: {others})" if others else ""
+        raise ValueError(f"{location}: holds no image{seen}; name another place, or take it out of the recipe")
     entry = {
         "path": location,
         "name": label,

@@ -20,6 +20,10 @@ from schemas.texts import NotText, decode, encoding_of, mended, parse_json
 LONGEST_LINE = 1 << 24
 """Characters; a longer line of a CSV or JSONL file, or a longer cell, is a row that cannot be read."""
 
+SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+"""What separates the cells of a CSV file: a comma, or what its first line has where it has no comma, as spreadsheets
+write where the comma is the decimal sign."""
+
 CheckNames = Callable[[Iterable[str]], None]
 """Raises where a table lacks a column."""
 
@@ -223,9 +227,13 @@ class _Lines:
 def _csv_rows(path: str, opened: IO[bytes], check: CheckNames, columns: set[str]) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_LINE)
     lines = _Lines(opened, newline="")
-    reader = csv.reader(lines)
+    sign, reader = ",", csv.reader(lines)
     try:
         names = next(reader, None)
+        if names is not None and len(names) == 1:
+            sign = next((sign for sign in SEPARATORS if sign in names[0]), ",")
+            names = next(csv.reader(map(mended, lines.taken), delimiter=sign))
+            reader = csv.reader(lines, delimiter=sign)
     except csv.Error as error:
         raise ValueError(f"{path}: cannot be read as CSV: {error}") from None
     if names is None:
@@ -237,7 +245,7 @@ def _csv_rows(path: str, opened: IO[bytes], check: CheckNames, columns: set[str]
         place = f"line {lines.num_read + 1}"
         try:
             cells = next(reader)
-            broken = "is too long" if lines.too_long() else _csv_damage(cells, names, lines)
+            broken = "is too long" if lines.too_long() else _csv_damage(cells, names, lines, sign)
         except StopIteration:
             return
         except csv.Error as error:
@@ -249,16 +257,16 @@ def _csv_rows(path: str, opened: IO[bytes], check: CheckNames, columns: set[str]
             yield Row(place, dict(itertools.zip_longest(names, cells[: len(names)])))
 
 
-def _csv_damage(cells: list[str], names: list[str], lines: _Lines) -> str | None:
+def _csv_damage(cells: list[str], names: list[str], lines: _Lines, sign: str) -> str | None:
     """Why a row is not the one that was written, as far as its form tells."""
     if len(lines.taken) > 1 or lines.at_end():
         try:
-            list(csv.reader(lines.taken, strict=True))
+            list(csv.reader(lines.taken, delimiter=sign, strict=True))
         except csv.Error as error:
             if len(lines.taken) > 1 or "end of data" in str(error):
                 return "opens a quote that is not closed"
     if any(cell.strip() for cell in cells[len(names) :]):
-        return f"has {len(cells)} cells for {len(names)} columns; a text with a comma needs quotes around it"
+        return f"has {len(cells)} cells for {len(names)} columns; a text with {SEPARATORS[sign]} needs quotes around it"
     return None
 
 

@@ -42,8 +42,8 @@ _LOST = "the rest of it is lost"
 def list_webdataset(source: WebDatasetSource) -> SourceListing:
     """Every image member of every tar, tar by tar in the order of their names, within a tar in its own order. Members
     of one sample share their path up to the first dot of the file name, whether or not they are next to each other; the
-    caption is that of the sample. A tar that ends too early gives a row for what is lost, and so does a compressed one.
-    Raises ValueError: no tar is found."""
+    caption is that of exactly the image's name (`a.2.txt` of `a.2.jpg`), else that of the sample. A tar that ends too
+    early gives a row for what is lost, and so does a compressed one. Raises ValueError: no tar is found."""
     found = SourceListing([], {})
     return SourceListing(list_tars(tars_of(source, found), source.captions, found), found.ignored)
 
@@ -76,7 +76,7 @@ class TarContents:
     images: list[tuple[Sample, Item]] = field(default_factory=list)
     """Sample and item, in the order of the tar."""
     words: dict[Sample, dict[str, RawCaption]] = field(default_factory=dict)
-    """Sample -> extension -> caption."""
+    """Sample -> extension -> caption; in `a.2.txt` the extension is `2.txt`."""
     others: Counter[str] = field(default_factory=Counter)
     broken: tuple[ImageError | FetchError, str] | None = None
     """The reason why the tar may have held more."""
@@ -91,12 +91,14 @@ def list_tar(tar: str, captions: TarCaptions, found: SourceListing) -> Iterator[
 
 def _items(tar: str, scanned: TarContents, captions: TarCaptions, found: SourceListing) -> Iterator[Item]:
     folder, container = _names(tar)
-    keys = {key for key, _ in scanned.images}
-    for key, item in scanned.images:
-        yield _captioned(item, scanned.words.get(key, {}), captions)._replace(source=folder)
-    for key, words in scanned.words.items():
-        for extension in words:
-            found.count(f"{extension} (captions)" if key in keys else extension)
+    names = {(sample, name) for sample, item in scanned.images for name in ("", _inner_name(item))}
+    for sample, item in scanned.images:
+        yield _captioned(item, scanned.words.get(sample, {}), captions)._replace(source=folder)
+    for sample, words in scanned.words.items():
+        for extension, words_of in words.items():
+            name, _, kind = extension.rpartition(".")
+            what = "captions" if words_of.caption else "no caption in it"
+            found.count(f"{kind} ({what})" if (sample, name) in names else extension)
     for kind, num in scanned.others.items():
         found.count(kind, num)
     if scanned.broken is not None:
@@ -116,6 +118,11 @@ def split_key(path: str) -> tuple[str, str]:
     folder, slash, name = path.rpartition("/")
     stem, _, extension = name.partition(".")
     return folder + slash + stem, extension.lower()
+
+
+def _inner_name(item: Item) -> str:
+    """What is between the key and the last extension of an image: "2" of `a.2.jpg`."""
+    return split_key(item.member.partition("#")[2])[1].rpartition(".")[0]
 
 
 def _scan_patiently(tar: str, captions: TarCaptions) -> TarContents:
@@ -194,6 +201,7 @@ class _Scan:
     def _add(self, info: tarfile.TarInfo) -> None:
         path = info.name.removeprefix("./")
         key, extension = split_key(path)
+        kind = extension.rpartition(".")[2]
         is_link = info.issym() or info.islnk()
         name = posixpath.normpath(path)
         self._targets.pop(name, None)
@@ -206,11 +214,11 @@ class _Scan:
             self.found.others["hidden"] += 1
         elif not (info.isreg() or is_link):
             self.found.others["special members"] += not info.isdir()
-        elif "." + extension.rpartition(".")[2] in image_extensions():
+        elif "." + kind in image_extensions():
             self._add_image(self._sample(key, extension), path, info, is_link)
-        elif extension in _WORDS and is_link:
+        elif kind in _WORDS and is_link:
             self._linked_words.append((self._sample(key, extension), extension, name))
-        elif extension in _WORDS and info.size <= LONGEST_TEXT_BYTES and not info.issparse():
+        elif kind in _WORDS and info.size <= LONGEST_TEXT_BYTES and not info.issparse():
             self._add_words(self._sample(key, extension), extension, info.offset_data, info.size)
         else:
             self.found.others["links" if is_link else member_name(os.fsencode(extension)) or "no extension"] += 1
@@ -237,8 +245,8 @@ class _Scan:
     def _add_words(self, sample: Sample, extension: str, offset: int, size: int) -> None:
         if size <= LONGEST_TEXT_BYTES:
             self._file.seek(offset)
-            words = read_sidecar(self._file.read(size), extension == "json", self._captions.json_fields)
-            self.found.words.setdefault(sample, {}).setdefault(extension, words)
+            words = read_sidecar(self._file.read(size), extension.endswith("json"), self._captions.json_fields)
+            self.found.words.setdefault(sample, {}).setdefault(member_name(os.fsencode(extension)), words)
 
 
 def members(file: IO[bytes], scanned: TarContents) -> Iterator[tuple[int, tarfile.TarInfo]]:
@@ -289,9 +297,13 @@ def _behind_zeros(file: IO[bytes], offset: int) -> int | None:
 
 
 def _captioned(item: Item, words: dict[str, RawCaption], captions: TarCaptions) -> Item:
-    none = RawCaption(None)
-    fields = words.get("json", none)
-    texts = (words.get(extension, none).caption for extension in ("txt", "caption"))
+    name = _inner_name(item)
+
+    def find(kind: str) -> RawCaption:
+        return words.get(f"{name}.{kind}") or words.get(kind) or RawCaption(None)
+
+    fields = find("json")
+    texts = (find(kind).caption for kind in ("txt", "caption"))
     text = next(filter(None, texts), None) if captions.txt else None
     others = fields.others if fields.caption else ()
     return item._replace(

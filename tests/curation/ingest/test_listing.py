@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import re
+import tarfile
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -194,6 +197,18 @@ def test_a_source_without_an_image_keeps_the_listing(tmp_path: Path, folders: li
     with pytest.raises(ValueError, match="empty: holds no image"):
         update_listing(Dataset(made.out_path()).held(), made)
     assert is_listed(Dataset(made.out_path()).held(), from_folders(tmp_path / "ds", folders[0]))
+
+
+def test_a_source_of_any_kind_without_an_image_is_refused(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "words.tar", "w") as archive:
+        archive.add(__file__, "words.txt")
+    pq.write_table(pa.table({"image": pa.array([], pa.binary())}), tmp_path / "none.parquet")
+    for source, why in (
+        ({"kind": "webdataset", "urls": str(tmp_path)}, "holds no image (not counted: 1 txt); "),
+        ({"kind": "table", "path": str(tmp_path), "columns": {"bytes": "image"}}, "holds no image; "),
+    ):
+        with pytest.raises(ValueError, match=re.escape(why)):
+            listed(recipe(None, tmp_path / "ds", sources=[source]))
 
 
 def test_other_options_of_a_listed_source_are_refused(tmp_path: Path) -> None:

@@ -59,6 +59,21 @@ def test_a_comma_that_needs_quotes_cuts_no_caption(read: Write) -> None:
     assert found[2].cells["caption"] is None
 
 
+@pytest.mark.parametrize(("sign", "name"), [(";", "a semicolon"), ("\t", "a tab")])
+def test_cells_that_another_sign_separates(sign: str, name: str, read: Write) -> None:
+    lines = ("path|caption", "1|\"a 'kite', blue\"", '"2"|a ""dog""', "3|one|more", '4|"""never" closed', "5|good")
+    found = read("a.csv", "\r\n".join(lines).replace("|", sign).encode())
+    assert outcomes(found) == [
+        "1",
+        "2",
+        f"line 4 has 3 cells for 2 columns; a text with {name} needs quotes around it",
+        "4",
+        "5",
+    ]
+    assert found[0].cells["caption"] == "a 'kite', blue"
+    assert [row.cells for row in read("b.csv", b"path\na;b.jpg\n")] == [{"path": "a;b.jpg"}], "of one column"
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
 def test_tables_in_any_unicode_encoding(encoding: str, read: Write) -> None:
     csv = 'path,caption\r\nü.jpg,"größe, 写真"\r\n'

@@ -65,7 +65,7 @@ def test_samples_as_webdataset_writes_them(tmp_path: Path) -> None:
     assert list(contents(found).values()) == PICTURES[:3] * 2
     assert [item.raw_caption for item in found.items[:3]] == ["text 0", "json 1", "json 2"]
     assert [item.url for item in found.items[:3]] == [None, "http://x/1", "http://x/2"]
-    assert found.ignored == {"txt (captions)": 6, "json (captions)": 6}
+    assert found.ignored == {"txt (captions)": 6, "json (captions)": 4, "json (no caption in it)": 2}
     assert listed(f"{tmp_path}/{{00000..00001}}.tar") == listed(f"{tmp_path}/*.tar") == found
     assert [item.member for item in listed(tmp_path / "00001.tar").items] == [item.member for item in found.items[3:]]
 
@@ -78,6 +78,22 @@ def test_captions_where_the_recipe_says(tmp_path: Path) -> None:
         for knobs in ({}, {"json_fields": ["long", "caption"]}, {"json_fields": []}, {"json_fields": [], "txt": False})
     ]
     assert captions == ["short", "a longer one", "text", None]
+
+
+def test_dots_in_the_names_of_images_and_captions(tmp_path: Path) -> None:
+    """As `tar` packs a folder: the whole name says which caption is whose; without one of it, that of the sample."""
+    members = [("d.1/day.2.jpg", PICTURES[0]), ("d.1/day.3.jpg", PICTURES[1]), ("d.1/day.4.jpg", PICTURES[2])]
+    words = [
+        ("d.1/day.3.txt", b"third"),
+        ("d.1/day.2.TXT", b"second"),
+        ("d.1/day.txt", b"all"),
+        ("d.1/day.5.txt", b"-"),
+    ]
+    words += [("d.1/day.2.json", b'{"caption": 5}')]
+    (tmp_path / "a.tar").write_bytes(tar_bytes(members + words))
+    found = listed(tmp_path)
+    assert [item.raw_caption for item in found.items] == ["second", "third", "all"]
+    assert found.ignored == {"txt (captions)": 3, "5.txt": 1, "json (no caption in it)": 1}
 
 
 def test_split_samples_odd_order_and_duplicates(tmp_path: Path) -> None:
