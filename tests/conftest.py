@@ -21,6 +21,7 @@ from captioning.texts.language import LanguageGuesser
 from curation.sources.demo_photos import write_demo_photos
 from engine import catalog
 from engine.dataset import Dataset
+from tests import ray_head
 from tests.building import build, recipe, write_pictures
 from tests.fork_server import skip_fsync
 from tests.processes import start_server, stop_server
@@ -93,6 +94,13 @@ def in_one_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Ca
         return folder
 
     return folder_of
+
+
+@pytest.fixture
+def on_ray(in_one_folder: Callable[[str, Callable[[Path], None]], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs on Ray joins the one cluster of these tests, here and in processes that are started here."""
+    address = in_one_folder("ray", ray_head.start) / "address"
+    monkeypatch.setenv("RAY_ADDRESS", address.read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="session")

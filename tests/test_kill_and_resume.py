@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -54,10 +55,13 @@ def test_killed_at_many_points_the_result_is_the_same(photos: Path, undisturbed:
     assert content(out) == content(undisturbed)
 
 
-def test_killed_on_ray_then_finished_the_result_is_the_same(photos: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_killed_on_ray_then_finished_the_result_is_the_same(
+    photos: Path, undisturbed: Path, tmp_path: Path, on_ray: None
+) -> None:
     out = tmp_path / "dataset"
-    assert kill_when(out, count_published(undisturbed) // 2, arguments(photos, out, "ray"))
-    done = sigma(*arguments(photos, out, "ray"))
+    words = [*arguments(photos, out, "ray"), "run.workers=2"]
+    assert kill_when(out, count_published(undisturbed) // 2, words, env=os.environ | {"RAY_ADDRESS": "local"})
+    done = sigma(*words)
     assert done.returncode == 0, done.stderr
     assert content(out) == content(undisturbed)
 

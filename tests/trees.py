@@ -55,9 +55,11 @@ def start_sigma(*arguments: str | Path, **options: Any) -> Python:
     return Python("-m", "sigma", *arguments, **{"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL} | options)
 
 
-def kill_when(root: Path, num_published: int, arguments: Sequence[str | Path], timeout: float = 120) -> bool:
+def kill_when(
+    root: Path, num_published: int, arguments: Sequence[str | Path], timeout: float = 120, **options: Any
+) -> bool:
     """Start sigma and send SIGKILL once that many files are published; False where it ended before."""
-    process = start_sigma(*arguments)
+    process = start_sigma(*arguments, **options)
     deadline = time.monotonic() + timeout
     while process.poll() is None and time.monotonic() < deadline:
         if count_published(root) >= num_published:

@@ -91,7 +91,7 @@ def test_stopped_it_leaves_nothing_behind(photos: Path, tmp_path: Path, stop: si
     assert not (tmp_path / "out").exists()
 
 
-def test_on_ray_it_forecasts_the_same(photos: Path, tmp_path: Path) -> None:
+def test_on_ray_it_forecasts_the_same(photos: Path, tmp_path: Path, on_ray: None) -> None:
     (tmp_path / "tmp").mkdir()
     found = {}
     for runner in ("local", "ray"):

@@ -30,11 +30,10 @@ from schemas import tables
 from schemas.recipe import DataRecipe
 from tests.building import Told, put, table_of
 from tests.engine.flowing import jobs, listed
+from tests.ray_head import LEAN, MEMORY
 from tests.trees import content
 
 pytestmark = pytest.mark.slow
-
-MEMORY = {"object_store_memory": 80_000_000}
 
 
 class Watcher(Observer):
@@ -81,7 +80,7 @@ def local(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def head() -> Iterator[Cluster]:
     """A head without CPUs, and a node of one."""
     quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": quick, **MEMORY})
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": quick, **LEAN, **MEMORY})
     made.add_node(num_cpus=1, **MEMORY)
     made.wait_for_nodes()
     yield made

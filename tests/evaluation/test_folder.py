@@ -348,7 +348,7 @@ def test_a_build_leaves_an_evaluation_alone(evaluation: dict[str, Any], tmp_path
 
 
 @pytest.mark.slow
-def test_ray_writes_what_one_process_writes(evaluation: dict[str, Any], tmp_path: Path) -> None:
+def test_ray_writes_what_one_process_writes(evaluation: dict[str, Any], tmp_path: Path, on_ray: None) -> None:
     import ray
 
     from engine.ray_cluster import connect

@@ -171,7 +171,7 @@ def test_killed_before_any_change_of_the_disk_and_run_again_the_bytes_are_equal(
     assert change > 9
 
 
-def test_ray_writes_what_one_process_writes(recipe, tmp_path, monkeypatch):
+def test_ray_writes_what_one_process_writes(recipe, tmp_path, monkeypatch, on_ray):
     from engine.ray_cluster import connect
     from engine.ray_runner import RayRunner
 

@@ -253,13 +253,13 @@ def arguments(photos: Path, out: Path, runner: str) -> list[str | Path]:
     return ["ingest", made, f"images={photos}", f"out={out}", f"run.runner={runner}", "part_rows=5", "--probe-only"]
 
 
-def test_killed_and_on_ray_the_bytes_are_the_same(tmp_path: Path) -> None:
+def test_killed_and_on_ray_the_bytes_are_the_same(tmp_path: Path, on_ray: None) -> None:
     photos = tmp_path / "photos"
     write_pictures(photos, [(96, 64)] * 300)
     (photos / "bad.jpg").write_bytes(b"<html>")
     assert sigma(*arguments(photos, tmp_path / "whole", "local")).returncode == 0
     assert kill_when(tmp_path / "killed", 80, arguments(photos, tmp_path / "killed", "local"))
-    done = sigma(*arguments(photos, tmp_path / "killed", "ray"))
+    done = sigma(*arguments(photos, tmp_path / "killed", "ray"), "run.workers=2")
     assert done.returncode == 0, done.stderr
     assert "not_an_image" in done.stdout and "301 of 301 inputs" in done.stdout
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
