@@ -12,7 +12,7 @@ from engine.dataset import Dataset, read_parquet, read_some
 from engine.failed_rows import FailureLimit
 from engine.job import Job, State
 from engine.names import Held, PartName
-from engine.paid import Paid, paid_folder, settle_all
+from engine.paid import Paid, earlier_names, paid_folder, settle_all
 from engine.run_log import JobResult
 from engine.runner import Committed, Progress, Task
 from engine.streamed import WIDE, streamed
@@ -136,12 +136,13 @@ class MapJob(Job):
         for table in self.outputs:
             for name in held.listed(table):
                 outdated.setdefault(name.number, []).append(f"{table}/{name.file}")
+        paid = earlier_names(paid_folder(held.dataset, self.outputs[0])) if self.pays else {}
 
         def task(number: int, made_from: str | None) -> Task:
             source = number // SHARDS_PER_PART if cut_of(self.outputs[-1]) is Cut.SHARD else number
             inputs = {table: held.path(table, source).name for table in self.inputs}
             assert made_from is not None, "all inputs are there"
-            return Task(number, made_from, inputs, tuple(outdated.get(number, ())))
+            return Task(number, made_from, inputs, tuple(outdated.get(number, ())), paid.get(number, ()))
 
         return task
 
@@ -159,7 +160,7 @@ class MapJob(Job):
     def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> Committed:
         """Compute and commit one part. See `engine.runner.PartJob`."""
         paths = {table: dataset.folder(table) / file for table, file in task.inputs.items()}
-        paid = Paid.of(dataset, self.outputs[0], task.number)
+        paid = Paid.of(dataset, self.outputs[0], task.number, task.paid)
         with ExitStack() as opened:
             inputs: dict[str, Any] = {}
             for table, path in paths.items():

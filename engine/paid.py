@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,35 +29,28 @@ class Paid:
     """Of the table."""
     table: str
     number: int
+    names: Sequence[str] | None = None
+    """Of the files of the earlier rows; None has them listed when they are wanted."""
 
     @classmethod
-    def of(cls, dataset: Dataset, table: str, number: int) -> Paid:
+    def of(cls, dataset: Dataset, table: str, number: int, names: Sequence[str] | None = None) -> Paid:
         """What was paid for in a part; nothing is made on the disk."""
-        return cls(paid_folder(dataset, table), table, number)
+        return cls(paid_folder(dataset, table), table, number, names)
 
     @property
     def batches(self) -> Path:
         """The folder of the rows noted since the part was last whole."""
         return self.folder / f"part-{self.number:05d}"
 
-    def files(self) -> list[Path]:
-        """The files of the earlier rows, then those of the noted ones."""
-        return [*self._earlier_files(), *self._noted_files()]
-
-    def _earlier_files(self) -> list[Path]:
-        return find_files(self.folder, f"part-{self.number:05d}.*.parquet")
-
-    def _noted_files(self) -> list[Path]:
-        return find_files(self.batches, "[!.]*.parquet")
-
     def earlier(self) -> pa.Table:
         """The rows of parts that were whole once. Raises ValueError: a file is damaged."""
-        return self._rows([read_parquet(path) for path in self._earlier_files()])
+        names = earlier_names(self.folder).get(self.number, ()) if self.names is None else self.names
+        return self._rows([read_parquet(self.folder / name) for name in names])
 
     def noted(self) -> pa.Table:
         """The rows noted since. A batch that is damaged counts as not written."""
         found = []
-        for path in self._noted_files():
+        for path in find_files(self.batches, "[!.]*.parquet"):
             try:
                 found.append(read_parquet(path))
             except ValueError as error:
@@ -86,6 +80,23 @@ class Paid:
 
 def paid_folder(dataset: Dataset, table: str) -> Path:
     return dataset.root / "paid" / table
+
+
+def earlier_names(folder: Path) -> dict[int, tuple[str, ...]]:
+    """Part of a table -> the names of the files of its earlier rows, in order."""
+    found: dict[int, tuple[str, ...]] = {}
+    for path in find_files(folder, "part-*.*.parquet"):
+        number = int(path.name.removeprefix("part-").partition(".")[0])
+        found[number] = (*found.get(number, ()), path.name)
+    return found
+
+
+def paid_files(dataset: Dataset, numbers: Container[int]) -> Iterator[tuple[str, Path]]:
+    """The files of all rows that were paid for in some parts, and their tables."""
+    for path in find_files(paid_folder(dataset, ""), "**/[!.]*.parquet"):
+        part = path if path.name.startswith("part-") else path.parent
+        if int(part.name.removeprefix("part-").partition(".")[0]) in numbers:
+            yield str(part.parent.relative_to(paid_folder(dataset, ""))), path
 
 
 def settle_all(dataset: Dataset, table: str) -> None:

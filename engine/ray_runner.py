@@ -226,7 +226,7 @@ class RayRunner(Runner):
             if lost[place] > self._retries:
                 why = cause if isinstance(cause, StoreError) else _lost(lost[place], error)
                 raise PartFailed(job, number, why) from error
-            queue.waiting.append(task)
+            queue.put_back(task)
         else:
             self._count(counts)
             actor.pool.take_back(actor)

@@ -7,7 +7,7 @@ import os
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple, Protocol, Self
@@ -61,6 +61,8 @@ class Task:
     """Table -> the file to read of it."""
     replaces: tuple[str, ...] = ()
     """Files, relative to the folder of the tables, that are deleted once the part is committed."""
+    paid: tuple[str, ...] | None = None
+    """The files of the rows that were paid for in it when it was whole before; None has the worker list them."""
 
 
 class Committed(NamedTuple):
@@ -139,6 +141,10 @@ class Queue:
             self.begin = None
         return self.waiting.popleft()
 
+    def put_back(self, task: Task) -> None:
+        """Have a part computed again whose worker was lost; its rows may have been paid for and kept by then."""
+        self.waiting.append(replace(task, paid=None))
+
 
 class Runner(ABC):
     """Runs parts of jobs; `close` frees what it holds."""
@@ -185,7 +191,7 @@ class LocalRunner(Runner):
                     unanswered[task.number] += isinstance(error, StoreError)
                     if not 0 < unanswered[task.number] <= self._retries:
                         raise PartFailed(queue.job.job, task.number, error) from error
-                    queue.waiting.append(task)
+                    queue.put_back(task)
                 else:
                     queue.committed(task, part)
 

@@ -21,7 +21,7 @@ from engine.counts import read_counts
 from engine.dataset import Dataset, as_stored, read_parquet
 from engine.job import Job
 from engine.names import DIGITS, NOTHING, Held, PartName, made_from, names_in
-from engine.paid import Paid, paid_folder
+from engine.paid import paid_files
 from engine.reduce_job import ReduceJob, shard_digests
 from schemas.columns import SHARDS_PER_PART, Cut, cut_of, is_map_table
 from schemas.features import RECORD_FILE
@@ -147,8 +147,8 @@ class _Takedown:
         for table in tables:
             if table not in ("samples", "shard_plan"):
                 self._rewrite(table, numbers)
-        for number in numbers:
-            self._drop_paid(number)
+        for table, path in paid_files(dataset, numbers):
+            keep_rows(path, table, lambda rows: pc.invert(self._mask(rows)))
         self._rewrite_waiting_shards()
         self._rewrite_shards(shards)
         held = dataset.held()
@@ -295,15 +295,6 @@ class _Takedown:
         delete_files(path)
 
     # -------------------------------------------------------------------------------------------- what lies beside
-
-    def _drop_paid(self, number: int) -> None:
-        """What was paid for stays for the other images only."""
-        found = find_files(paid_folder(self._dataset, ""), "**/*.parquet")
-        folders = {next(up for up in path.parents if not up.name.startswith("part-")) for path in found}
-        for folder in folders:
-            table = str(folder.relative_to(paid_folder(self._dataset, "")))
-            for path in Paid.of(self._dataset, table, number).files():
-                keep_rows(path, table, lambda rows: pc.invert(self._mask(rows)))
 
     def _rewrite_waiting_shards(self) -> None:
         """Take purged pictures out of them; what was noted of their places holds no longer."""

@@ -10,11 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine import paid
 from engine.dataset import Dataset, JobRecord, content_digest
 from engine.flow import Flow
 from engine.job import State
 from engine.map_job import MapJob, check_rows, naming
-from engine.paid import Paid
+from engine.place.store import StoreError
 from engine.run_log import JobResult
 from engine.runner import LocalRunner, PartFailed, Progress
 from schemas.tables import schema_of
@@ -34,7 +35,7 @@ class Scorer:
         self.change = change
 
     def __call__(
-        self, inputs: Mapping[str, pa.Table], progress: Progress, paid: Paid | None = None
+        self, inputs: Mapping[str, pa.Table], progress: Progress, paid: paid.Paid | None = None
     ) -> Mapping[str, pa.Table]:
         row_ids = inputs["listing"]["row_id"].to_pylist()
         self.calls.append(tuple(row_ids))
@@ -225,6 +226,33 @@ def test_what_was_paid_for_is_handed_over_whatever_the_part_is_made_from_until_i
     changed.prepare(dataset, State.DONE, redo=True)
     run(dataset, changed)
     assert Scorer.earlier[2:] == [[], []]
+
+
+def test_what_was_paid_for_is_listed_once_for_all_parts(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(dataset, scoring(pays=True))
+    listed, find = list[Path](), paid.find_files
+    monkeypatch.setattr(paid, "find_files", lambda folder, pattern: (listed.append(folder), find(folder, pattern))[1])
+    run(dataset, scoring(knobs={"aesthetic.scorer": "other"}, pays=True))
+    assert listed.count(dataset.root / "paid" / "scores") == 1
+    assert Scorer.earlier[2:] == [[0, 1, 2], [3, 4]]
+
+
+def test_a_part_that_was_paid_for_before_its_answer_was_lost_is_handed_out_with_what_it_paid(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settle, lost = paid.Paid.settle, list[int]()
+
+    def settle_and_be_lost(self: paid.Paid) -> None:
+        settle(self)
+        lost.append(self.number)
+        if len(lost) == 1:
+            raise StoreError("no answer")
+
+    monkeypatch.setattr(paid.Paid, "settle", settle_and_be_lost)
+    stage = scoring(pays=True)
+    stage.prepare(dataset, State.NEW, redo=False)
+    LocalRunner(retries=1).run(dataset, stage, stage.tasks(dataset.held(), [0, 1]), lambda *_: None)
+    assert lost == [0, 1, 0] and Scorer.earlier == [[], [], [0, 1, 2]]
 
 
 def test_the_error_names_the_image_and_finished_parts_stay(dataset: Dataset) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from engine.dataset import Dataset
-from engine.paid import Paid, settle_all
+from engine.paid import Paid, earlier_names, paid_files, settle_all
 from schemas.files import TEMPORARY
 from tests.building import table_of
 
@@ -81,9 +81,27 @@ def test_what_is_settled_stays_and_the_next_batches_come_beside_it(paid: Paid, t
     assert [(row_ids(each), len(each.earlier())) for each in others] == [([], 1), ([1], 0)]
 
 
-def test_settling_what_was_settled_before_a_kill_changes_nothing(paid: Paid) -> None:
+def test_settling_what_was_settled_before_a_kill_changes_nothing(paid: Paid, tmp_path: Path) -> None:
     paid.note(captions(1))
     paid.keep(paid.noted())
-    before = paid.files()[0]
+    _, before = paid_files(Dataset(tmp_path), [7])
     paid.settle()
-    assert paid.files() == [before]
+    assert list(paid_files(Dataset(tmp_path), range(9))) == [before]
+
+
+def test_names_of_all_parts_come_from_one_listing_and_what_was_paid_for_is_found_by_its_part(
+    paid: Paid, tmp_path: Path
+) -> None:
+    dataset = Dataset(tmp_path)
+    other, beside = Paid.of(dataset, "captions", 8), Paid.of(dataset, "captions_beside/vlm", 7)
+    for each, rows in ((paid, captions(1)), (paid, captions(2, 3)), (other, captions(4)), (beside, captions(5))):
+        each.keep(rows)
+    paid.note(captions(6))
+    names = earlier_names(paid.folder)
+    assert {number: len(found) for number, found in names.items()} == {7: 2, 8: 1}
+    known = Paid.of(dataset, "captions", 7, names[7])
+    assert known.earlier() == paid.earlier() and known.earlier().num_rows == 3
+    assert Paid.of(dataset, "captions", 7, ()).earlier().num_rows == 0
+    found = [(table, path.relative_to(tmp_path / "paid" / table).parts[0]) for table, path in paid_files(dataset, [7])]
+    assert sorted({*found}) == [*(("captions", name) for name in ("part-00007", *names[7])),
+                                ("captions_beside/vlm", next(iter(earlier_names(beside.folder)[7])))]  # fmt: skip
