@@ -253,7 +253,8 @@ def checked_features(
 def begin_state(
     recipe: TrainingRecipe, stage: Stage, here: World, null_caption: Tensor, remodel: Remodel | None = None
 ) -> TrainState:
-    """The state that a stage continues from: its newest checkpoint, or the weights of its parent."""
+    """The state that a stage continues from: its newest checkpoint, or the weights of its parent. Raises ValueError: as
+    `TrainState.restore`, or the checkpoint has the name of another step."""
     model = starting_model(recipe, stage, null_caption)
     if remodel is not None:
         remodel(model)
@@ -263,6 +264,8 @@ def begin_state(
     last = latest_checkpoint(recipe.stage_folder(stage))
     if last is not None:
         state.restore(last[1])
+        if state.step != last[0]:
+            raise ValueError(f"{last[1]}: holds step {state.step}; give it back its place and name, or remove it")
     state.loss = loss_of(recipe, stage, here, null_caption, state.average)
     state.model.activation_checkpointing = fitting(recipe, stage, state.model, here.size)
     return state

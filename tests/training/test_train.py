@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -346,6 +347,12 @@ def test_from_last_good_sets_a_damaged_checkpoint_aside(recipe_values, caplog):
     last = latest_checkpoint(recipe.stage_folder(recipe.stages[0]))[1]
     last.write_bytes(b"")
     longer = TrainingRecipe.from_mapping(recipe.resolved() | {"stages": [recipe_values["stages"][0] | {"steps": 10}]})
+    moved = shutil.copy(last.with_name("step-00000004.pt"), last.with_name("step-00000009.pt"))
+    with pytest.raises(
+        ValueError, match=r"step-00000009\.pt: holds step 4; give it back its place and name, or remove it"
+    ):
+        train(longer)
+    moved.unlink()
     with pytest.raises(ValueError, match=r"it is empty, 0 bytes.*continue from step-00000004\.pt \(--from-last-good"):
         train(longer)
     assert train(longer, from_last_good=True)[0].steps == 10

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from training.model.files import diffusers_files, plain_weights
+from training.model.files import diffusers_files, plain_weights, refuse_other_heads, refuse_pointer
 from training.model.layouts import NULL_CAPTION, POSITION_TABLE, from_diffusers
 from training.model.pixart import PixArt
 from training.model.seal import file_digest, refuse_damage
@@ -45,7 +45,8 @@ def load_weights(model: PixArt, path: str | Path, *, ema: bool = True) -> LoadRe
     `.safetensors` or `.bin` file, or a diffusers folder (a pipeline or its `transformer/`). KV-compression weights that
     the file lacks get their Conv-Avg-Init. A null caption of another number of tokens (PixArt-alpha has 120) is left
     out and reported. `ema`: take averaged weights where there are any. Raises ValueError: the file is missing or
-    unreadable, or a key is missing, unexpected or of another shape."""
+    unreadable, or a key is missing, unexpected or of another shape, or a folder's config.json says other heads."""
+    refuse_other_heads(Path(path), model.config.num_heads)
     return assign_weights(model, read_weights(Path(path), ema=ema), origin=str(path))
 
 
@@ -119,6 +120,7 @@ def read_weights(path: Path, *, ema: bool = True) -> dict[str, Tensor]:
     files, null = weights_files(path, ema=ema)
     content: dict[str, Tensor] = {}
     for file in files:
+        refuse_pointer(file)
         content |= _read_safetensors(file) if file.suffix == ".safetensors" else read_torch_file(file)
     weights = plain_weights(content, ema=ema, origin=str(path))
     if "pos_embed.proj.weight" in weights:

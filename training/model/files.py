@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,26 @@ def refuse_additions(names: Iterable[str], origin: str) -> None:
             if kind in ("a LoRA", "a LyCORIS"):
                 way = "merge it into that model first (diffusers: fuse_lora, save_pretrained), then name the result"
             raise ValueError(f"{origin}: is {kind} ({part}), a change to another model and no model by itself; {way}")
+
+
+def refuse_pointer(file: Path) -> None:
+    """Raise a ValueError where Git has left a few lines in place of a large file."""
+    with suppress(OSError), file.open("rb") as opened:
+        if opened.read(24) == b"version https://git-lfs.":
+            raise ValueError(f"{file}: is a pointer of Git LFS and not the file; git lfs pull in its folder gets it")
+
+
+def refuse_other_heads(folder: Path, num_heads: int) -> None:
+    """Raise a ValueError where the config.json of a diffusers folder says another number of heads. No tensor has
+    another shape for it, so that the model would compute something else and say nothing."""
+    for place in (folder / "transformer" / "config.json", folder / "config.json"):
+        try:
+            heads = json.loads(place.read_text("utf-8")).get("num_attention_heads", num_heads)
+        except (OSError, ValueError, AttributeError):
+            continue  # nothing else in it is needed
+        if heads != num_heads:
+            raise ValueError(f"{place}: says {heads} attention heads, the recipe has model.num_heads={num_heads}")
+        return
 
 
 def diffusers_files(folder: Path, *, ema: bool = True) -> list[Path]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 import shutil
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -60,7 +62,7 @@ def test_a_digest_names_the_content_and_not_the_file(tmp_path):
         (b"", "is empty, 0 bytes"),
         (b"\0" * 40, "cannot be read as weights"),
         (b"<html>Not found</html>", "is no file of torch"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "is no file of torch"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "is a pointer of Git LFS"),
         (random.Random(1).randbytes(300), "cannot be read as weights"),
     ],
 )
@@ -70,6 +72,17 @@ def test_a_file_of_something_else_is_named_in_one_line(tmp_path, data, message):
         load_weights(small(), tmp_path / "w.pth")
     assert "\n" not in str(refusal.value) and "weights_only" not in str(refusal.value)
     assert str(refusal.value).startswith(f"{tmp_path / 'w.pth'}: ")
+
+
+def test_a_folder_whose_model_has_other_heads_is_refused(tmp_path):
+    """No tensor has another shape, so nothing else would tell."""
+    model = small()
+    save_file(to_diffusers(model.state_dict()), tmp_path / "diffusion_pytorch_model.safetensors")
+    for heads, refused in ((model.config.num_heads, False), (2 * model.config.num_heads, True), (None, False)):
+        config = {} if heads is None else {"num_attention_heads": heads}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ValueError, match=f"says {heads} attention heads") if refused else nullcontext():
+            load_weights(small(), tmp_path)
 
 
 @pytest.mark.parametrize("content", [{3: torch.ones(1)}, {"epoch": 3}, {"state_dict": {"a": 3}}, {}])
