@@ -23,6 +23,8 @@ BEAT_S = 10.0
 """Seconds between two beats of a holder; more where the store takes longer to answer."""
 STILL_S = 35.0
 """A lease whose etag does not move for so long is held by nobody any more."""
+SLOW_S = 2.0
+"""A store that takes longer for an answer is spoken of: a command sends many requests one after the other."""
 LOCK, SHARED = ".lock", ".lock-shared"
 
 _held: set[Lease] = set()
@@ -128,7 +130,10 @@ def leased(
     key = f"{SHARED}/{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}" if shared else LOCK
     etag = _take(store, key, token, refusal, waiting)
     try:
+        begun = time.monotonic()
         _refuse_unconditional(store, key)
+        if (answer_s := (time.monotonic() - begun) / 2) > SLOW_S:
+            log.warning("%s: the store takes %.0f s for an answer, so all takes long", store.url(), answer_s)
     except BaseException:
         with suppress(OSError, ValueError):
             store.delete([key])

@@ -219,9 +219,10 @@ class Store:
                     f"{self.url(key)}: no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
                     "what docs/cluster.md names for other stores"
                 ) from None
-            if _REFUSED.search(said) or isinstance(error, _DENIED):
+            if (why := _REFUSED.search(said)) or isinstance(error, _DENIED):
+                shown = re.match(r"\w+(?=: )", said) or why or [said]
                 raise ValueError(
-                    f"{self.url(key)}: the store refuses access ({said}); check the credentials (docs/cluster.md)"
+                    f"{self.url(key)}: the store refuses access ({shown[0]}); check the credentials (docs/cluster.md)"
                 ) from None
             raise StoreError(f"{self.url(key)}: {said}") from None
 

@@ -122,7 +122,9 @@ def test_a_beat_whose_answer_is_lost_does_not_cost_the_lease(store: Store) -> No
     assert list(store.below()) == []
 
 
-def test_a_store_that_takes_as_long_as_a_beat_to_answer_costs_no_healthy_lease(store: Store) -> None:
+def test_a_store_that_takes_as_long_as_a_beat_to_answer_costs_no_healthy_lease_and_is_spoken_of(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     class Slow(Store):
         def __getattribute__(self, name: str) -> Any:
             if name in ("find", "swap", "get"):
@@ -130,7 +132,9 @@ def test_a_store_that_takes_as_long_as_a_beat_to_answer_costs_no_healthy_lease(s
             return super().__getattribute__(name)
 
     slow = Slow(store.bucket, store.prefix)
+    monkeypatch.setattr(lease, "SLOW_S", 0.05)
     with leased(slow, refusal, lost=never):
+        assert "the store takes 0 s for an answer, so all takes long" in caplog.text
         for _ in range(2):
             with pytest.raises(ValueError, match="held by"), leased(slow, refusal):
                 pass

@@ -82,8 +82,10 @@ def test_a_missing_bucket_and_an_address_without_one_are_refused(bucket: Server)
 
 def test_a_refused_access_is_no_missing_object(bucket: Server, store: Store) -> None:
     bucket.refused["some/folder/secret"] = 403
-    with pytest.raises(ValueError, match="s3://photos/some/folder/secret: the store refuses access"):
+    with pytest.raises(ValueError, match=r"s3://photos/some/folder/secret: .* \(AccessDenied\); check the cred"):
         store.get("secret")
+    with pytest.raises(ValueError, match=r"secret: the store refuses access \(403 Forbidden\); check"):
+        store.find("secret")
 
 
 def test_credentials_that_are_wrong_are_named_by_the_servers_word_and_not_repeated(
@@ -96,7 +98,7 @@ def test_credentials_that_are_wrong_are_named_by_the_servers_word_and_not_repeat
             monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", what)
             stores._client.cache_clear()
             for ask in (lambda: store.get("a"), lambda: store.put("b", b""), lambda: store.names()):
-                with pytest.raises(ValueError, match=rf"s3://photos.*refuses access \({word}") as refusal:
+                with pytest.raises(ValueError, match=rf"s3://photos.*refuses access \({word}\); check") as refusal:
                     ask()
                 assert what not in str(refusal.value) and "\n" not in str(refusal.value)
 
