@@ -100,6 +100,13 @@ def cluster(head: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]
     head.wait_for_nodes()
 
 
+@pytest.fixture(scope="module")
+def gpus(head: Cluster) -> None:
+    """A node of two GPUs beside those of `head`, from the first test on that asks for it."""
+    head.add_node(num_cpus=0, num_gpus=2, **MEMORY)
+    head.wait_for_nodes()
+
+
 def test_two_nodes_write_what_one_process_writes_and_one_may_vanish(
     photos: Path, local: Path, cluster: Cluster, tmp_path: Path
 ) -> None:
@@ -173,9 +180,7 @@ class Placed:
 
 
 @pytest.mark.quick
-def test_each_worker_holds_a_gpu_of_its_own(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.add_node(num_cpus=4, num_gpus=2, **MEMORY)
-    cluster.wait_for_nodes()
+def test_each_worker_holds_a_gpu_of_its_own(gpus: None, cluster: Cluster, tmp_path: Path) -> None:
     dataset = Dataset(tmp_path)
     schema = tables.schema_of("listing")
     for number in range(6):
@@ -225,9 +230,7 @@ class InPairs:
         return {"captions": captions_of(rows, f"{time.monotonic() < until}")}
 
 
-def test_an_actor_with_a_gpu_has_a_second_part_ready(cluster: Cluster, tmp_path: Path) -> None:
-    cluster.add_node(num_cpus=1, num_gpus=1, **MEMORY)
-    cluster.wait_for_nodes()
+def test_an_actor_with_a_gpu_has_a_second_part_ready(gpus: None, cluster: Cluster, tmp_path: Path) -> None:
     dataset, told = listed(tmp_path / "ds", 4), Told()
     job = MapJob(
         job="caption",
@@ -239,7 +242,7 @@ def test_an_actor_with_a_gpu_has_a_second_part_ready(cluster: Cluster, tmp_path:
         overlaps=True,
     )
     job.prepare(dataset, State.NEW, redo=False)
-    runner = RayRunner(None, 0)
+    runner = RayRunner(1, 0)
     runner.run(dataset, job, job.tasks(dataset.held(), range(4)), partial(told.advance, "caption"))
     runner.close()
     assert {pq.read_table(path)["captioner"][0].as_py() for path in dataset.parts("captions")} == {"True"}
@@ -266,10 +269,8 @@ class Pools(Told):
 
 
 def test_parts_flow_through_pools_that_are_held_from_their_first_part_to_their_last(
-    cluster: Cluster, tmp_path: Path
+    gpus: None, cluster: Cluster, tmp_path: Path
 ) -> None:
-    cluster.add_node(num_cpus=1, num_gpus=1, **MEMORY)
-    cluster.wait_for_nodes()
     log, told = tmp_path / "log", Pools()
     steps = jobs(
         log,
