@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import shutil
 import signal
 from collections import Counter
@@ -41,6 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """A shell starts its background jobs with SIGINT ignored, and tests that interrupt a process need it."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     skip_fsync()
+    gc.disable()  # what is imported while tests are collected stays
     if config.getoption("workers") and not config.option.collectonly:
         start_server()  # it imports while this process collects, and is shared by all workers
 
@@ -48,6 +50,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The files that took longest come first, so that all workers end at about the same time; where no run has told,
     those that take longest elsewhere, then those with many slow tests."""
+    gc.freeze()  # or a process forked from this one would copy these objects' pages when it collects
+    gc.enable()
+    gc.set_threshold(10_000)  # rather than 700: tests make many objects and few circles
     cache = getattr(config, "cache", None)  # -p no:cacheprovider
     seconds = cache.get(SECONDS, {}) if cache else {}
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))

@@ -64,7 +64,7 @@ def import_everything() -> None:
         del sys.modules[name]
     gc.collect()
     gc.freeze()  # or every child would copy these objects' pages when it collects
-    gc.set_threshold(10_000)  # see `tests.workers`
+    gc.set_threshold(10_000)  # see `tests.conftest`
 
 
 def use_huge_pages() -> None:

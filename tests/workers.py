@@ -8,7 +8,6 @@ sends the reports.
 
 from __future__ import annotations
 
-import gc
 import os
 import sys
 import traceback
@@ -94,8 +93,6 @@ def run_in_workers(session: pytest.Session, num_workers: int) -> None:
     """
     config = session.config
     files = deque(files_in_order(session.items).values())
-    gc.freeze()  # or every worker would copy these objects' pages when it collects
-    gc.set_threshold(10_000)  # rather than 700: tests make many objects and few circles
     config.pluginmanager.getplugin("capturemanager").stop_global_capturing()  # each worker has its own
     workers = {worker.connection: worker for worker in (Worker(session, number) for number in range(num_workers))}
     cache = getattr(config, "cache", None)  # -p no:cacheprovider
