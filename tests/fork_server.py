@@ -33,7 +33,15 @@ from typing import Any, NoReturn
 from PIL import Image
 
 PACKAGES = ("schemas", "engine", "models", "curation", "captioning", "training", "viewer", "commands")
-LATE = ("sigma", "diffusers", "torch.distributed.fsdp", "torch.profiler", "pandas", "rich._emoji_codes")
+LATE = (
+    "sigma",
+    "diffusers",
+    "torch.distributed.fsdp",
+    "torch.profiler",
+    "pandas",
+    "pyarrow.dataset",
+    "rich._emoji_codes",
+)
 """What the project imports inside functions, or above its packages; Arrow imports pandas, and rich its emojis."""
 OWN = ("sigma", "commands")
 """Every child imports these again: the console looks for its width while it is imported."""
