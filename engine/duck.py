@@ -49,7 +49,13 @@ _DUCKDB_TYPES = {
 
 def start(dataset: Dataset, memory: str, threads: int | None = None) -> Connection:
     """A DuckDB in memory that spills into the dataset folder. It keeps nothing of a file, which may be replaced."""
-    connection = duckdb.connect(config={"memory_limit": memory, **({"threads": threads} if threads else {})})
+    connection = duckdb.connect(
+        config={
+            "memory_limit": memory,
+            "allocator_background_threads": True,
+            **({"threads": threads} if threads else {}),
+        }
+    )
     spill_into(connection, dataset)
     connection.execute("SET enable_external_file_cache = false")
     return connection
