@@ -41,7 +41,7 @@ class Ingest(StrictModel):
     """Longest side of the proxy that scorers, captioners and the report look at, in px."""
     proxy_quality: Annotated[int, Field(ge=1, le=100)] = 90
     """JPEG quality of the proxy."""
-    max_megapixels: Annotated[float, Field(gt=0)] = 300.0
+    max_megapixels: Annotated[float, Field(gt=0, le=1_000_000)] = 300.0
     """Larger pictures are refused from their header as decompression bombs."""
     stop_after_failures: Annotated[int, Field(ge=1)] | None = 32
     """So many files of one source that cannot be read one after the other, all for the same reason, stop the job: its
@@ -95,14 +95,14 @@ class Clean(StrictModel):
 class Select(StrictModel):
     """Decide which pictures stay. Moving a threshold recomputes only this job."""
 
-    min_short_side_px: Annotated[int, Field(ge=1)] = 512
+    min_short_side_px: Annotated[int, Field(ge=1, le=1_000_000)] = 512
     """Shortest allowed short side, in upright px. PixArt-Σ's internal set starts at 1024."""
     max_aspect: Annotated[float, Field(ge=1)] = 4.0
     """Largest allowed long side / short side; the widest bucket is 4."""
     max_transparency: Annotated[float, Field(ge=0, le=1)] | None = 0.999
     """Largest allowed share of the picture that is see-through, `images.alpha`, and so is white. A file that is nothing
     but transparency often holds a byte of padding where its alpha would be. Null keeps all."""
-    min_aesthetic: float | None = None
+    min_aesthetic: Annotated[float, Field(ge=-1000, le=1000)] | None = None
     """Lowest allowed aesthetic score, on the scorer's scale of 1 to 10; null keeps all."""
     min_sharpness: Annotated[float, Field(ge=0)] | None = None
     """Lowest allowed `screens.sharpness`, in grey levels; null keeps all, as in every limit below. A limit needs the
@@ -219,7 +219,7 @@ class Balance(StrictModel):
 class Shard(StrictModel):
     """Pack kept pictures into WebDataset tars, one aspect bucket per tar."""
 
-    megabytes: Annotated[float, Field(gt=0)] = 512.0
+    megabytes: Annotated[float, Field(gt=0, le=1_000_000)] = 512.0
     """A shard is closed once it holds this many MB (10^6 bytes) of images."""
     max_samples: Annotated[int, Field(ge=1)] = 10_000
     """Most samples in a shard."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
-from collections.abc import Iterator
-from functools import cache, lru_cache
-from typing import Any
+from functools import lru_cache
 
+from engine.conditions import condition_nodes
 from engine.duck import Connection
 from schemas.late import late
 from schemas.recipe import Select
@@ -72,10 +70,9 @@ def _check_all(subsets: tuple[tuple[str, str], ...]) -> None:
 def _check(connection: Connection, condition: str) -> None:
     if not condition.strip():
         raise ValueError("a condition is missing")
-    nodes = _parsed(connection, condition)
-    called = {node["function_name"] for node in nodes if node["class"] == "FUNCTION"}
-    if chance := sorted(called & _unsteady()):
-        raise ValueError(f"{chance[0]} depends on more than the picture")
+    nodes = condition_nodes(condition)
+    if any(node["class"] == "SUBQUERY" for node in nodes):
+        raise ValueError(f"{condition!r} is no condition: it holds a query of its own")
     sql = f"SELECT CASE WHEN ({condition}) THEN 1 END FROM pictures WHERE ({condition})"  # WHERE: no aggregates
     try:
         if len(connection.extract_statements(sql)) != 1:
@@ -89,6 +86,7 @@ def _check(connection: Connection, condition: str) -> None:
         ) from None
     if kind != "BOOLEAN":
         raise ValueError(f"{condition!r} is no condition: it gives {kind}, not yes or no")
+    called = {node["function_name"] for node in nodes if node["class"] == "FUNCTION"}
     if unknown := sorted(called - FUNCTIONS):
         raise ValueError(
             f"{unknown[0]} is no function that a condition can call; there are {' '.join(sorted(FUNCTIONS))}"
@@ -100,55 +98,8 @@ def _check(connection: Connection, condition: str) -> None:
             raise ValueError(f"{node['column_names'][-1]} is no column; there are {', '.join(SUBSET_COLUMNS)}")
 
 
-def _parsed(connection: Connection, condition: str) -> list[dict[str, Any]]:
-    """The nodes of a condition's expression; none where DuckDB cannot parse it, which the trial says better. Raises
-    ValueError: more than a condition was parsed, or a query inside it."""
-    (found,), (alone,) = (
-        connection.execute("SELECT json_serialize_sql(?)", [f"SELECT 1 WHERE {text}"]).fetchall()[0]
-        for text in (condition, "true")
-    )
-    parsed, bare = json.loads(found), json.loads(alone)
-    if parsed["error"]:
-        return []
-    select, expected = parsed["statements"][0]["node"], bare["statements"][0]["node"]
-    where = select.pop("where_clause")
-    expected.pop("where_clause")
-    if len(parsed["statements"]) != 1 or _without_places(select) != _without_places(expected):
-        raise ValueError(f"{condition!r} is more than a condition")
-    nodes = list(_nodes(where))
-    if any(node["class"] == "SUBQUERY" for node in nodes):
-        raise ValueError(f"{condition!r} is no condition: it holds a query of its own")
-    return nodes
-
-
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Every expression in a tree of DuckDB's parser."""
-    if isinstance(tree, dict):
-        if "class" in tree:
-            yield tree
-        tree = list(tree.values())
-    if isinstance(tree, list):
-        for branch in tree:
-            yield from _nodes(branch)
-
-
-def _without_places(tree: Any) -> Any:
-    """The same tree without the places in the text."""
-    if isinstance(tree, dict):
-        return {name: _without_places(value) for name, value in tree.items() if name != "query_location"}
-    return [_without_places(branch) for branch in tree] if isinstance(tree, list) else tree
-
-
 def _nearest(why: str) -> str:
     """The column that an unknown one may have meant, as a hint."""
     unknown = re.search(r'column "(\w+)" not found', why)
     near = difflib.get_close_matches(unknown[1], SUBSET_COLUMNS, n=1) if unknown else []
     return f"did you mean {near[0]}? " if near else ""
-
-
-@cache
-def _unsteady() -> set[str]:
-    """Functions that depend on more than their arguments: chance, the clock, the session."""
-    with duckdb.connect() as connection:
-        found = connection.execute("SELECT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'")
-        return {name for (name,) in found.fetchall()} - SUBSET_COLUMNS.keys()

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from engine.conditions import condition_nodes
 from schemas.lru import Lru
 from schemas.shard_index import INDEX_SCHEMA, ShardIndex
 
@@ -154,9 +155,13 @@ class Selection:
 
 def select_rows(index: ShardIndex, where: str | None, stage: str) -> Selection:
     """The index rows that a stage trains on, in tar order. Raises ValueError: the condition is no valid SQL over the
-    index's columns, or selects nothing."""
+    index's columns, depends on more than them, or selects nothing."""
     numbers = None
     if where is not None:
+        try:
+            condition_nodes(where)
+        except ValueError as error:
+            raise ValueError(f"stage {stage}: where: {error}") from None
         try:
             numbers = _rows_where(index, where)
         except duckdb.Error as error:
