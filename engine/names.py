@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import secrets
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -25,6 +26,9 @@ NOTHING = "0" * DIGITS
 """In place of the digest of the inputs: of a part that has none, or of one that is shown until it is computed again."""
 
 
+_PART = re.compile(r"part-(\d{5}|[1-9]\d{5,})\.([0-9a-f]+)\.([0-9a-f]+)\.parquet", re.ASCII)
+
+
 class PartName(NamedTuple):
     """The name of a part, `part-00017.<made_from>.<content>.parquet`."""
 
@@ -41,11 +45,9 @@ class PartName(NamedTuple):
 
     @classmethod
     def parse(cls, file: str) -> PartName | None:
-        """The name that a file has; None for a file that is no part."""
-        stem, *digests, suffix = file.split(".")
-        if len(digests) != 2 or suffix != "parquet" or not stem.startswith("part-") or not stem[5:].isdigit():
-            return None
-        return cls(int(stem[5:]), *digests)
+        """The name that a file has; None for a file that is no part, such as a copy that a desktop has made of one."""
+        match = _PART.fullmatch(file)
+        return cls(int(match[1]), match[2], match[3]) if match else None
 
     @classmethod
     def of(cls, path: Path) -> PartName:

@@ -274,3 +274,19 @@ def test_threads_that_ask_at_once_what_holds_all_see_every_part(
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda _: len(held.parts("listing")), range(8)))
     assert found == [3] * 8
+
+
+def test_what_a_desktop_leaves_among_the_parts_is_no_part() -> None:
+    name = PartName(3, "0a" * 6, "1b" * 6)
+    assert PartName.parse(name.file) == name and PartName.parse(PartName(123456, "0", "1").file) is not None
+    stem, ending = name.file.removesuffix(".parquet"), ".parquet"
+    for stray in (
+        *("folder", "", ".", ".DS_Store", f"._{name.file}", f"{stem} (1){ending}", f"{stem} - Copy{ending}"),
+        *(
+            f"{name.file}.tmp",
+            f"{stem}.2{ending}",
+            name.file.replace("00003", "000003"),
+            name.file.replace("3", "\u00b3"),
+        ),
+    ):
+        assert PartName.parse(stray) is None, stray
