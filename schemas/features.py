@@ -11,7 +11,6 @@ as uint16.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import tokenize
 import zlib
@@ -26,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from schemas.files import find_files, is_file, open_file, parquet_source, read_file, sha256_of, size_of
 from schemas.seal import check_file, read_json, write_json
 
 RECORD_FILE = "features.json"
@@ -130,28 +130,28 @@ def damaged_files(folder: Path, shards: Path) -> list[Path]:
     try:
         record = read_record(folder)
         promised = None if record is None else record.null_crc32
-        if promised is not None and not (null.is_file() and zlib.crc32(null.read_bytes()) == promised):
+        if promised is not None and not (is_file(null) and zlib.crc32(read_file(null)) == promised):
             bad.append(null)
     except ValueError:
         bad.append(folder / RECORD_FILE)
-    written = [path for path in folder.rglob("*-*.*") if path.suffix in (".tar", ".parquet")]
+    written = {path for path in find_files(folder, "**/*-*.*") if path.suffix in (".tar", ".parquet")}
     for tar in sorted({path.with_suffix(".tar") for path in written}):
         places = tar.with_suffix(".parquet")
-        if not (shards / tar.relative_to(folder)).is_file() or not _fit(tar, places):
-            bad += [path for path in (tar, places) if path.exists()]
+        if not is_file(shards / tar.relative_to(folder)) or not _fit(tar, places):
+            bad += [path for path in (tar, places) if path in written]
     return bad
 
 
 def _fit(tar: Path, places: Path) -> bool:
     """Whether a tar is the one that its table was written with, to the last byte; of older sets, each of its arrays."""
     try:
-        check_file(places)
-        table = pq.read_table(places, partitioning=None)
+        with parquet_source(places, whole=True) as source:
+            check_file(source)
+            table = pq.read_table(source, partitioning=None)
         promised = table.schema.metadata or {}
         if TAR_DIGEST_KEY in promised:
-            with tar.open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest().encode() == promised[TAR_DIGEST_KEY]
-        whole = tar.stat().st_size == int(promised.get(TAR_BYTES_KEY, -1))
+            return sha256_of(tar).encode() == promised[TAR_DIGEST_KEY]
+        whole = size_of(tar) == int(promised.get(TAR_BYTES_KEY, -1))
         return whole and wrong_array(tar, table.to_pydict()) is None
     except (ValueError, OSError, pa.ArrowException):
         return False
@@ -160,7 +160,7 @@ def _fit(tar: Path, places: Path) -> bool:
 def wrong_array(tar: Path, places: Mapping[str, Sequence[Any]]) -> str | None:
     """The key of the first sample of a tar with an array whose bytes are not those that were written; or None.
     `places`: the columns of its table. Raises OSError: the tar cannot be read."""
-    with tar.open("rb") as file:
+    with open_file(tar) as file:
         for column in [name for name in places if name.endswith("_crc32")]:
             array = column.removesuffix("_crc32")
             found = zip(places["key"], places[f"{array}_offset"], places[f"{array}_size"], places[column], strict=True)

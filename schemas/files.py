@@ -4,6 +4,7 @@ whoever computes with paths need not know where a dataset is kept; `engine.place
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -12,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
 from schemas.locations import is_remote
 
@@ -148,6 +149,13 @@ def parquet_source(path: Path, whole: bool = False) -> Iterator[Path | IO[bytes]
 def read_file(path: Path) -> bytes:
     keeper = kept(path)
     return path.read_bytes() if keeper is None else keeper.read(path)
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file, in hex."""
+    file: Any
+    with open_file(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def at_hand(path: Path) -> Path:

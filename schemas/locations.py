@@ -63,6 +63,7 @@ def for_datasets(path: Location) -> Location:
     if not _COLLAPSED.match(str(path)):
         return in_home(path)
     scheme, _, rest = str(path).partition(":")
+    scheme = scheme.lower()
     if scheme not in DATASET_STORES:
         raise ValueError(
             f"{public_url(scheme + '://' + rest.lstrip('/'))}: a dataset is kept in a folder, or in a store at "

@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import inspect
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -141,6 +142,8 @@ def apply_override(values: dict[str, Any], override: str) -> None:
         value = yaml.safe_load(text) if text.strip() else None
     except yaml.YAMLError:
         value = text
+    if re.search(r"(^|\s)#", text) and (value is None or (isinstance(value, str) and "#" not in value)):
+        value = text.strip()  # what is typed has no comments, and the name of a folder may have a #
     *parents, last = key.strip().split(".")
     node: Any = values
     for name in parents:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tarfile
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
@@ -70,13 +69,6 @@ def _copy_bytes(source: IO[bytes], target: IO[bytes], size: int) -> None:
         assert data, "a member that its header promised"
         target.write(data)
         size -= len(data)
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a shard, in hex."""
-    file: Any
-    with open_file(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def placed(row: Mapping[str, Any], members: list[ShardMember]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from curation.ingest.takedown_log import TakedownEntry, finished, log_path, read_log, write_log
 from curation.shards.files import PICTURES_FILE, PREVIOUS_SHARDS, ShardFiles
-from curation.shards.rewriter import drop_samples, placed, sha256_of
+from curation.shards.rewriter import drop_samples, placed
 from curation.shards.writer import update_index
 from curation.upkeep.find import Found, Wanted, find
 from curation.upkeep.rewrites import emptied, keep_rows, renumbered, without_captions
@@ -25,7 +25,7 @@ from engine.paid import paid_files
 from engine.reduce_job import ReduceJob, shard_digests
 from schemas.columns import SHARDS_PER_PART, Cut, cut_of, is_map_table
 from schemas.features import RECORD_FILE
-from schemas.files import address_of, delete_files, find_files, is_file, remove_folder, sweep_folder
+from schemas.files import address_of, delete_files, find_files, is_file, remove_folder, sha256_of, sweep_folder
 from schemas.recipe import Run
 from schemas.strict import DUCKDB_MEMORY
 from schemas.tables import schema_of

@@ -219,6 +219,8 @@ class Store:
                     f"{self.url(key)}: no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
                     "what docs/cluster.md names for other stores"
                 ) from None
+            if "invalid path" in said:
+                raise ValueError(f"{self.url(key)}: {said}; delete that object, or rename it") from None
             if (why := _REFUSED.search(said)) or isinstance(error, _DENIED):
                 shown = re.match(r"\w+(?=: )", said) or why or [said]
                 raise ValueError(

@@ -71,6 +71,8 @@ def test_overrides() -> None:
     apply_override(values, "flags=[1, true]")
     apply_override(values, "images=~/My = Pictures")
     apply_override(values, "empty=")
+    for key, text in (("out", "s3://photos/my ds #1"), ("prefix", "#1"), ("quoted", "'a #1'"), ("many", "[a, 'b #1']")):
+        apply_override(values, f"{key}={text}")
     assert values == {
         "shard": {"megabytes": 256},
         "stages": [{"steps": 1}, {"steps": 10}],
@@ -79,6 +81,10 @@ def test_overrides() -> None:
         "flags": [1, True],
         "images": "~/My = Pictures",
         "empty": None,
+        "out": "s3://photos/my ds #1",
+        "prefix": "#1",
+        "quoted": "a #1",
+        "many": ["a", "b #1"],
     }
 
 

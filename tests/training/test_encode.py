@@ -17,9 +17,11 @@ import webdataset
 
 from engine.runner import PartFailed
 from schemas.features import damaged_files, read_record
+from schemas.files import mount_point
 from schemas.shard_index import read_index
 from schemas.training import TrainingRecipe
 from tests.dying import Died, dying_at
+from tests.memory_store import URL, Memory
 from tests.processes import Python
 from tests.training.encoding import content, encode
 from training.data.reader import DamagedSample, ShardReader
@@ -309,3 +311,28 @@ def test_a_flipped_bit_in_any_file_of_a_set_is_found_and_what_is_missing_is_enco
             path.unlink()
         encode(recipe, kind="text")
         assert content(folder) == whole, name
+
+
+def test_the_files_of_a_set_in_a_store_are_compared_as_those_on_a_disk(recipe, tmp_path):
+    encode(recipe, kind="text")
+    places = {"shards": recipe.dataset_folder / "shards", "features/text": text_set(recipe).folder}
+    files = {
+        f"ds/{name}/{path.relative_to(folder)}": path.read_bytes()
+        for name, folder in places.items()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+    def found(objects: dict[str, bytes]) -> list[str]:
+        with Memory(objects).used(tmp_path / "scratch"):
+            place = mount_point(URL)
+            bad = damaged_files(place / "features" / "text", place / "shards")
+            return [f"ds/{path.relative_to(place)}" for path in bad]
+
+    assert found(files) == []
+    for name in files.keys() - {name for name in files if name.startswith("ds/shards/")}:
+        data = bytearray(files[name])
+        data[len(data) // 2] ^= 4
+        assert name in found({**files, name: bytes(data)}), name
+    gone = next(name for name in files if name.endswith(".tar") and "/shards/" in name)
+    assert len(found({name: data for name, data in files.items() if name != gone})) == 2

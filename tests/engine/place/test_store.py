@@ -78,6 +78,13 @@ def test_a_missing_bucket_and_an_address_without_one_are_refused(bucket: Server)
         with pytest.raises(ValueError, match=why) as refusal:
             for_datasets(url)
         assert "hush" not in str(refusal.value)
+    assert for_datasets("S3://Photos/Deep") == "s3://Photos/Deep"
+
+
+def test_an_object_whose_key_is_no_path_is_named(bucket: Server, store: Store) -> None:
+    bucket.put({"some/folder/a//b": b"1"})
+    with pytest.raises(ValueError, match=r's3://photos/some/folder: .*"some/folder/a//b" .*; delete that object'):
+        list(store.below())
 
 
 def test_a_refused_access_is_no_missing_object(bucket: Server, store: Store) -> None:
