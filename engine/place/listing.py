@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import obstore
+from obstore.store import AzureStore
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -26,13 +27,15 @@ Page: TypeAlias = "Sequence[ObjectMeta]"
 
 
 def pages_below(client: Any, below: str) -> Iterator[Page]:
-    """Every object below a folder, by key. A listing can begin behind any key, so other threads list the next folders,
-    and the further parts of a long one, while this one is listed. An error is raised where its page was due."""
+    """Every object below a folder, by key. A listing of S3 and GCS can begin behind any key, so other threads list the
+    next folders, and the further parts of a long one, while this one is listed. An error is raised where its page was
+    due."""
     stream = obstore.list(client, below or None, chunk_size=PAGE)
     first = next(stream, [])
     yield first
-    if any(before["path"] > after["path"] for before, after in pairwise(first)):
-        yield from stream  # in no order, as the directory buckets of S3 list
+    in_order = all(before["path"] < after["path"] for before, after in pairwise(first))
+    if not in_order or isinstance(client, AzureStore):
+        yield from stream  # some of Azure's servers find nothing behind a key; directory buckets have no order
         return
     if len(first) < PAGE:
         return

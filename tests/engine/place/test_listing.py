@@ -59,6 +59,20 @@ def test_every_object_is_listed_once_and_in_order(names: str, below: str) -> Non
     assert listed(filled(NAMES[names]), below) == expected
 
 
+def test_azure_is_listed_from_the_first_key_on_alone() -> None:
+    """Some of its servers find nothing behind a key, and others list all that is before it too."""
+    begun, send = list[Any](), obstore.list
+
+    def noted(*arguments: Any, offset: str | None = None, **named: Any) -> Iterator[Any]:
+        begun.append(offset)
+        return send(*arguments, offset=offset, **named)
+
+    keys = NAMES["tables"]
+    with patch.object(listing, "AzureStore", MemoryStore), patch.object(obstore, "list", noted):
+        assert listed(filled(keys), "") == sorted(keys)
+    assert begun == [None]
+
+
 def test_folders_and_parts_of_a_long_one_are_listed_side_by_side() -> None:
     """Each answer takes 20 ms, and as many at a time as there are threads."""
     names, waiting, most, send = NAMES["tables"] + NAMES["one long folder"], list[int](), [0], obstore.list
