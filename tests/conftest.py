@@ -26,7 +26,7 @@ from tests import ray_head
 from tests.building import build, recipe, write_pictures
 from tests.fork_server import skip_fsync
 from tests.processes import start_server, stop_server
-from tests.workers import LONGEST, SECONDS, WORKER, run_in_workers
+from tests.workers import LONGEST, WORKER, run_in_workers, seconds_key
 
 settings.register_profile("busy machine", deadline=None)  # its cores are shared: a slow example is no defect
 settings.load_profile("busy machine")
@@ -54,7 +54,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     gc.enable()
     gc.set_threshold(10_000)  # rather than 700: tests make many objects and few circles
     cache = getattr(config, "cache", None)  # -p no:cacheprovider
-    seconds = cache.get(SECONDS, {}) if cache else {}
+    seconds = cache.get(seconds_key(config), {}) if cache else {}
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     longest = {Path(__file__).parent / name: -place for place, name in enumerate(reversed(LONGEST), 1)}
     items.sort(key=lambda item: (-seconds.get(str(item.path), 1e9), longest.get(item.path, 0), -slow[item.path]))

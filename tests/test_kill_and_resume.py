@@ -67,7 +67,7 @@ def test_killed_on_ray_then_finished_the_result_is_the_same(
 
 
 @pytest.mark.quick
-def test_a_finished_part_is_not_written_again(photos: Path, undisturbed: Path, tmp_path: Path) -> None:
+def test_a_finished_part_is_not_written_again(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "dataset"
     assert kill_when(out, 20, arguments(photos, out, "local"))
     before = {path: path.stat().st_ino for path in (out / "tables").rglob("part-*.parquet")}

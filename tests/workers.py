@@ -20,7 +20,8 @@ from typing import Any, NoReturn
 import pytest
 
 SECONDS = "workers/seconds"
-"""Key of pytest's cache: the path of each test file -> the seconds that it took when it last ran."""
+"""Key of pytest's cache: the path of each test file -> the seconds that it took when it last ran. Runs of other marks,
+which leave a part of a file out, have a key of their own."""
 
 LONGEST = (
     "engine/test_ray_runner.py",
@@ -77,6 +78,10 @@ class _Sender:
         self._connection.send(self._config.hook.pytest_report_to_serializable(config=self._config, report=report))
 
 
+def seconds_key(config: pytest.Config) -> str:
+    return f"{SECONDS} {config.option.markexpr}".rstrip()
+
+
 def files_in_order(items: Iterable[pytest.Item]) -> dict[Path, list[int]]:
     """Test file -> the places of its items, in the order of the files."""
     files: dict[Path, list[int]] = {}
@@ -96,7 +101,7 @@ def run_in_workers(session: pytest.Session, num_workers: int) -> None:
     config.pluginmanager.getplugin("capturemanager").stop_global_capturing()  # each worker has its own
     workers = {worker.connection: worker for worker in (Worker(session, number) for number in range(num_workers))}
     cache = getattr(config, "cache", None)  # -p no:cacheprovider
-    seconds: Counter[str] = Counter(cache.get(SECONDS, {})) if cache else Counter()
+    seconds: Counter[str] = Counter(cache.get(seconds_key(config), {})) if cache else Counter()
     seconds.subtract({path: seconds[path] for path in {str(item.path) for item in session.items}})
     try:
         while workers:
@@ -117,7 +122,7 @@ def run_in_workers(session: pytest.Session, num_workers: int) -> None:
             os.kill(worker.process, 9)
             os.waitpid(worker.process, 0)
     if cache:
-        cache.set(SECONDS, {path: round(each, 2) for path, each in seconds.items()})
+        cache.set(seconds_key(config), {path: round(each, 2) for path, each in seconds.items()})
 
 
 def _reports(session: pytest.Session, worker: Worker, files: deque[list[int]]) -> Iterator[pytest.TestReport | None]:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from benchmarks import driver_memory
 
 
+@pytest.mark.slow
 def test_every_phase_does_its_work(tmp_path: Path) -> None:
     num_rows = 2 * driver_memory.PART_ROWS + 100
     driver_memory.write_tables(tmp_path, num_rows)

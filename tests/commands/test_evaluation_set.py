@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from commands.front_door import app
@@ -16,6 +17,7 @@ def run(*arguments: str | Path) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+@pytest.mark.slow
 def test_the_command_takes_knobs_from_a_file_and_the_line_and_prints_the_digest(demo: Dataset, tmp_path: Path) -> None:
     knobs = tmp_path / "set.yaml"
     knobs.write_text("categories: {pets: [cat], money: [coin]}\nper_category: 7\n", encoding="utf-8")

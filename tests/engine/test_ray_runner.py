@@ -179,7 +179,6 @@ class Placed:
         return {"captions": captions_of(inputs["listing"], where)}
 
 
-@pytest.mark.quick
 def test_each_worker_holds_a_gpu_of_its_own(gpus: None, cluster: Cluster, tmp_path: Path) -> None:
     dataset = Dataset(tmp_path)
     schema = tables.schema_of("listing")
@@ -198,6 +197,7 @@ def test_each_worker_holds_a_gpu_of_its_own(gpus: None, cluster: Cluster, tmp_pa
     assert len(seen) <= 2, "as many workers as GPUs"
 
 
+@pytest.mark.quick
 def test_workers_come_up_while_parts_are_expected_and_compute_them(cluster: Cluster, tmp_path: Path) -> None:
     dataset = listed(tmp_path / "ds", 4)
     (step, *_) = jobs(tmp_path / "log")

@@ -54,11 +54,13 @@ def test_a_set_is_read_as_prompts_as_mjhq_and_as_a_dataset(made: Made) -> None:
     assert captions == {prompt.prompt_id: prompt.prompt for prompt in prompts}
 
 
+@pytest.mark.slow
 def test_the_choices_on_record_leave_out_a_later_limit_that_is_null(made: Made) -> None:
     text = (made.folder / "evaluation_set.yaml").read_text(encoding="utf-8")
     assert "max_border:" in text and not any(f"{knob}:" in text for knob in LATER)
 
 
+@pytest.mark.slow
 def test_pictures_are_the_originals_bytes_in_mjhqs_layout_and_in_the_shards(made: Made, demo: Dataset) -> None:
     originals = {row["image_id"]: Path(row["source"], row["member"]) for row in rows(demo, "images") if row["image_id"]}
     index = {row["image_id"]: row for row in read_index(Dataset(made.folder).shards).to_pylist()}
@@ -73,6 +75,7 @@ def test_pictures_are_the_originals_bytes_in_mjhqs_layout_and_in_the_shards(made
             assert (member.read(), text.read().decode()) == (data, prompt.prompt)
 
 
+@pytest.mark.slow
 def test_the_digest_names_prompts_and_pictures_whatever_their_order(made: Made) -> None:
     found = [json.loads(line) for line in (made.folder / "prompts.jsonl").read_text(encoding="utf-8").splitlines()]
     assert set_digest(found) == set_digest(found[::-1]) == made.digest
@@ -109,6 +112,7 @@ def test_a_set_that_was_killed_is_taken_up_and_has_the_same_bytes(made: Made, de
     assert everything(out) == everything(made.folder)
 
 
+@pytest.mark.slow
 def test_another_set_or_other_files_are_left_alone(made: Made, demo: Dataset, tmp_path: Path) -> None:
     before = everything(made.folder)
     other = KNOBS.model_copy(update={"per_category": 1})
