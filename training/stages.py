@@ -132,5 +132,8 @@ def locked(folder: Path, place: str = "") -> Iterator[None]:
             from engine.place.lease import leased
             from engine.place.store import Store
 
-            stack.enter_context(leased(Store.at(place), busy))
+            store = Store.at(place)
+            if store.find("") is not None:
+                raise ValueError(f"{place}: is a file; choose another out")
+            stack.enter_context(leased(store, busy))
         yield

@@ -229,6 +229,13 @@ def test_a_second_run_into_one_address_is_refused(values, bucket, tmp_path, monk
     assert train(recipe)[0].steps == 8
 
 
+def test_a_run_whose_address_is_that_of_an_object_is_refused(bucket, tmp_path):
+    bucket.put({"run": b"notes"})
+    with pytest.raises(ValueError, match="s3://photos/run: is a file"), locked(tmp_path / "run", "s3://photos/run"):
+        pass
+    assert keys(bucket) == ["run"]
+
+
 @pytest.mark.slow
 def test_a_store_that_is_busy_for_a_moment_is_asked_again(values, bucket, tmp_path):
     bucket.refused["run/"] = 503
