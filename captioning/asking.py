@@ -44,7 +44,7 @@ class CaptionResult:
         """The reason and the answer, as `Watch` takes them: it minds thinking, which is paid for with every picture."""
         if self.caption is not None and self.cut and THINKING.search(self.cut[0]):
             return "thinking", f"{self.cut[0]} {self.caption}"
-        return self.reason, self.refused
+        return self.reason, self.caption if self.reason is None else self.refused
 
 
 FAILED = CaptionResult(reason=CaptionReason.CAPTIONER_FAILED)

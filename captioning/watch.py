@@ -1,4 +1,4 @@
-"""Stops the job `caption` where a captioner fails on picture after picture, or writes no captions."""
+"""Stops the job `caption` where a captioner fails or writes no captions, and warns where it writes one for all."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ class Watch:
         self._captioner = captioner
         self._stops = max_failed_share < REFUSED_SHARE
         self._num_failures = 0
+        self._has_warned = False
         self._last: deque[tuple[str | None, str | None]] = deque(maxlen=WINDOW)
 
     def failed(self, image_id: str, why: str) -> None:
@@ -48,9 +49,22 @@ class Watch:
         self._num_failures = 0
 
     def see(self, results: Iterable[tuple[str | None, str | None]]) -> None:
-        """Add some results: of each the reason why it is no caption (None where it is one), and the refused answer.
-        Raises CaptionerUnusable: nearly all of the last ones are no captions; the message shows some answers."""
+        """Add some results: of each the reason why it is no caption (None where it is one), and the caption or refused
+        answer. Logs once that all of the last ones are the same caption: some servers pass over pictures that their
+        model cannot see. Raises CaptionerUnusable: nearly all of the last ones are no captions; the message shows some
+        answers."""
         self._last.extend(results)
+        if (
+            not self._has_warned
+            and len(self._last) == WINDOW
+            and len(set(self._last)) == 1
+            and self._last[0][0] is None
+        ):
+            self._has_warned = True
+            log.warning(
+                'captioner %s wrote one caption for its last %d pictures, "%s"; check that its model sees them',
+                *(self._captioner, WINDOW, (self._last[0][1] or "")[:LONGEST_ANSWER_SHOWN]),
+            )
         without = [(reason, answer) for reason, answer in self._last if reason is not None]
         if not self._stops or len(self._last) < WINDOW or len(without) < REFUSED_SHARE * WINDOW:
             return

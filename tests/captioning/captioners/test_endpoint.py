@@ -548,6 +548,11 @@ def test_text_in_parts_is_joined() -> None:
     assert read_reply(parts) == Generated("a b", True, None)
 
 
+def test_a_refusal_in_a_field_of_its_own_is_the_text() -> None:
+    reply = b'{"choices": [{"message": {"content": null, "refusal": "I cannot help with that."}}]}'
+    assert read_reply(reply).text == "I cannot help with that."
+
+
 @pytest.mark.parametrize("content", [b"[" * 100_000, b'{"choices": ' + b"[" * 100_000, b'{"a":' * 100_000], ids=len)
 def test_json_that_is_nested_too_deep_is_no_reply(content: bytes) -> None:
     with pytest.raises(ServerBusy, match="no chat completion"):
