@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import accumulate, count, pairwise
+from itertools import accumulate, chain, count, pairwise
 from pathlib import Path
 
 from engine import catalog
 from engine.ahead import IN_A_STORE, ahead
 from engine.counts import Counts, count_whole, counts_of, note, read_counts
 from engine.dataset import Dataset, content_digest, row_group_rows, schema_of
-from engine.duck import Connection, stream
+from engine.duck import SPILLED, Connection, stream
 from engine.job import Job
 from engine.names import DIGITS, Held, PartName
 from engine.run_log import JobResult
@@ -31,6 +31,10 @@ with late(__name__):
     from engine.sorted_on_disk import sorted_on_disk
 
 
+RUN_PARTS = 32
+"""Parts of the inputs that a SELECT `by_parts` is run over at a time."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReduceJob(Job):
     """A reduce job as data. It writes one table, see `schemas.columns.cut_of`; each input is a view of that name,
@@ -39,8 +43,11 @@ class ReduceJob(Job):
     query: Callable[[Connection], str]
     """May create temporary tables; gives the SELECT whose rows become the table, in the order of its parts. Columns are
     cast to the contract."""
+    by_parts: bool = False
+    """Whether each row of the SELECT is made of one row of each input, so that it can be run over some parts at a time:
+    what it joins fits in memory, however many rows there are."""
     sorted_by: tuple[str, ...] = ()
-    """Columns by which the rows of the SELECT are still to be sorted, where they are wide; see `sorted_on_disk`."""
+    """Columns by which the rows of a SELECT `by_parts` are still to be sorted, see `sorted_on_disk`."""
 
     def run(self, dataset: Dataset, memory: str = DUCKDB_MEMORY) -> JobResult:
         """Compute the table in this process, after `prepare`. `memory`: limit of DuckDB, as DuckDB writes it. Raises
@@ -62,11 +69,7 @@ class ReduceJob(Job):
         connecting = catalog.connect(dataset, memory, reads=self.inputs, check=check_file, held=held)
         with connecting as connection, explaining_memory(self.job, memory, dataset):
             try:
-                sql, size = self.query(connection), row_group_rows(table)
-                batches = stream(connection, sql, size)
-                if self.sorted_by:
-                    batches = sorted_on_disk(connection, held, self.inputs, sql, self.sorted_by, size)
-                paths = _commit(dataset, table, digest, cut_rows(batches, held, table))
+                paths = _commit(dataset, table, digest, cut_rows(self._batches(connection, held), held, table))
             except (duckdb.DataError, duckdb.IOException, duckdb.InvalidInputException) as error:
                 why = str(error).splitlines()[0]
                 raise ValueError(
@@ -76,6 +79,30 @@ class ReduceJob(Job):
         for path in paths:
             held.add(table, PartName.of(path))
         return len(paths), count_whole(table, paths)
+
+    def _batches(self, connection: Connection, held: Held) -> Iterator[pa.RecordBatch]:
+        """The rows of the SELECT in the order of the table."""
+        sql, size = self.query(connection), row_group_rows(self.outputs[0])
+        if not self.by_parts:
+            return stream(connection, sql, size)
+        if not self.sorted_by:
+            return chain.from_iterable(some_parts_at_a_time(connection, held, self.inputs, sql, size))
+        ordered = f"{sql} ORDER BY {', '.join(self.sorted_by)}"
+        runs = some_parts_at_a_time(connection, held, self.inputs, ordered, size)
+        return sorted_on_disk(runs, held.dataset.root / SPILLED, self.sorted_by, size)
+
+
+def some_parts_at_a_time(
+    connection: Connection, held: Held, reads: Iterable[str], sql: str, batch_rows: int
+) -> Iterator[Iterator[pa.RecordBatch]]:
+    """The rows of a SELECT over `RUN_PARTS` parts of the inputs, then over the next ones. At the end the connection is
+    closed, which frees its temporary tables. `reads`: the inputs, as `catalog.connect` was given them."""
+    connection.execute("SET preserve_insertion_order = true")
+    numbers = list(held.parts("listing"))
+    for begin in range(0, len(numbers), RUN_PARTS):
+        catalog.create_views(connection, held.only(numbers[begin : begin + RUN_PARTS]), reads, own=True)
+        yield stream(connection, sql, batch_rows)
+    connection.close()
 
 
 def cut_rows(batches: Iterable[pa.RecordBatch], held: Held, table: str) -> Iterator[pa.Table]:

@@ -8,19 +8,15 @@ import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import IO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from engine.catalog import create_views
-from engine.duck import SPILLED, Connection, stream
-from engine.names import Held
 from schemas.files import make_folder
 
-RUN_PARTS = 32
-"""Parts of the inputs whose rows are sorted in one go."""
 STRETCH_BYTES = 1 << 26
 """Rows in memory that are read back and sorted at a time, or those of one value of the first key if they are more."""
 BLOCK_BYTES = 1 << 17
@@ -30,28 +26,22 @@ _CODEC = pa.Codec("zstd")
 
 
 def sorted_on_disk(
-    connection: Connection, held: Held, reads: Iterable[str], sql: str, keys: Sequence[str], batch_rows: int
+    runs: Iterable[Iterable[pa.RecordBatch]], spilled: Path, keys: Sequence[str], batch_rows: int
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of a SELECT in the order of `keys`, a batch at a time. Before the first, the connection is closed, which
-    frees its temporary tables.
-
-    The SELECT is run over the views of some parts at a time, so it must join rows of one input only. The file in
-    between takes about as much of the disk as a table of these rows. Each block of it is read once.
+    """The rows of all runs in the order of `keys`, a batch at a time. The file in between takes about as much of the
+    disk as a table of these rows. Each block of it is read once.
 
     Args:
-        reads: the inputs, as `catalog.connect` was given them.
-        keys: columns of the SELECT that tell rows apart, integers.
+        runs: rows, each run of them in that order already.
+        spilled: the folder of that file.
+        keys: columns that tell rows apart, integers.
     """
-    connection.execute("SET preserve_insertion_order = true")
-    spilled, numbers = held.dataset.root / SPILLED, list(held.parts("listing"))
     make_folder(spilled)
     with tempfile.TemporaryFile(dir=spilled) as file:
-        runs = _Runs(file, keys[0])
-        for begin in range(0, len(numbers), RUN_PARTS):
-            create_views(connection, held.only(numbers[begin : begin + RUN_PARTS]), reads, own=True)
-            runs.add(stream(connection, f"{sql} ORDER BY {', '.join(keys)}", batch_rows))
-        connection.close()
-        for rows in runs.stretches():
+        written = _Runs(file, keys[0])
+        for run in runs:
+            written.add(run)
+        for rows in written.stretches():
             order = pc.sort_indices(rows, sort_keys=[(key, "ascending") for key in keys])
             for begin in range(0, len(rows), batch_rows):
                 yield from rows.take(order.slice(begin, batch_rows)).to_batches()

@@ -119,6 +119,7 @@ def reduce_job(recipe: DataRecipe) -> ReduceJob:
             semantic_threshold=recipe.dedup.semantic_threshold,
         ),
         knobs=knobs,
+        by_parts=True,
     )
 
 

@@ -121,6 +121,7 @@ def reduce_job(recipe: DataRecipe) -> ReduceJob:
             "shard.max_samples": recipe.shard.max_samples,
         },
         after=refuse_empty,
+        by_parts=True,
         sorted_by=("shard_id", "position"),
     )
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from engine.dataset import commit_table
+from commands.order import pipeline
+from engine import reduce_job
+from engine.dataset import Dataset, commit_table
 from engine.duck import stream
-from engine.reduce_job import commit_batches
+from engine.reduce_job import ReduceJob, commit_batches
+from schemas.files import remove_folder
+from schemas.recipe import DataRecipe
 from schemas.tables import schema_of
 from tests.building import table_of
 
@@ -59,3 +64,19 @@ def test_too_little_memory_is_told_apart(tmp_path: Path) -> None:
     with duckdb.connect(config=config) as connection, pytest.raises(duckdb.OutOfMemoryException):
         for _ in stream(connection, sql, 4096):
             pass
+
+
+@pytest.mark.parametrize("table", ["selection", "shard_plan"])
+def test_the_rows_are_the_same_however_many_parts_are_read_at_a_time(
+    demo: Dataset, copy_of: Callable[[Dataset], Dataset], monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    """The name of a part has the digest of its rows."""
+    dataset, made = copy_of(demo), DataRecipe.load(demo.recipe)
+    whole = [path.name for path in dataset.parts(table)]
+    assert dataset.held().num_parts("listing") > 1
+    (job,) = (job for job in pipeline(made) if job.outputs == (table,))
+    assert isinstance(job, ReduceJob) and job.by_parts
+    remove_folder(dataset.folder(table))
+    monkeypatch.setattr(reduce_job, "RUN_PARTS", 1)
+    job.run(dataset)
+    assert [path.name for path in dataset.parts(table)] == whole

@@ -6,10 +6,12 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from engine import reduce_job
 from engine import sorted_on_disk as module
 from engine.catalog import connect
 from engine.dataset import Dataset
 from engine.duck import SPILLED
+from engine.reduce_job import some_parts_at_a_time
 from engine.sorted_on_disk import sorted_on_disk
 from tests.building import put, table_of
 
@@ -36,15 +38,14 @@ def dataset_of(root: Path) -> tuple[Dataset, list[tuple[int, int, str]]]:
 def test_rows_come_in_order_however_they_are_cut(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_parts: int, stretch_bytes: int
 ) -> None:
-    monkeypatch.setattr(module, "RUN_PARTS", run_parts)
+    monkeypatch.setattr(reduce_job, "RUN_PARTS", run_parts)
     monkeypatch.setattr(module, "STRETCH_BYTES", stretch_bytes)
     monkeypatch.setattr(module, "BLOCK_BYTES", 200)
     dataset, wanted = dataset_of(tmp_path / "data")
     with connect(dataset, reads=["listing", "images"]) as connection:
-        sql = "SELECT width, row_id, listing.member FROM listing JOIN images USING (row_id)"
-        batches = list(
-            sorted_on_disk(connection, dataset.held(), ["listing", "images"], sql, ["width", "row_id"], batch_rows=64)
-        )
+        sql = "SELECT width, row_id, listing.member FROM listing JOIN images USING (row_id) ORDER BY width, row_id"
+        runs = some_parts_at_a_time(connection, dataset.held(), ["listing", "images"], sql, 64)
+        batches = list(sorted_on_disk(runs, dataset.root / SPILLED, ["width", "row_id"], batch_rows=64))
     table = pa.Table.from_batches(batches)
     assert list(zip(*(column.to_pylist() for column in table.columns), strict=True)) == wanted
     assert all(len(batch) <= 64 for batch in batches)
@@ -52,10 +53,8 @@ def test_rows_come_in_order_however_they_are_cut(
 
 
 def test_no_rows_give_no_batch(tmp_path: Path) -> None:
-    dataset, _ = dataset_of(tmp_path / "data")
-    with connect(dataset, reads=["images"]) as connection:
-        sql = "SELECT width, row_id FROM images WHERE false"
-        assert not list(sorted_on_disk(connection, dataset.held(), ["images"], sql, ["width", "row_id"], 64))
+    none = pa.table({"width": pa.array([], pa.int32()), "row_id": pa.array([], pa.int64())}).to_batches()
+    assert not list(sorted_on_disk([none, [], none], tmp_path, ["width", "row_id"], 64))
 
 
 def test_some_parts_alone_are_those_of_tables_cut_as_the_listing_is(tmp_path: Path) -> None:
