@@ -15,10 +15,11 @@ from curation.sources.folder import image_extensions
 from curation.sources.item import Item, SourceListing, inside, member_name
 from curation.sources.patterns import find_files
 from curation.sources.records import batch_rows, check_texts
-from curation.sources.rows import DAMAGE, open_table
+from curation.sources.rows import open_table
 from curation.sources.storage import RemoteError, filesystem, patiently
 from curation.sources.stores import reason_of_status
 from curation.sources.tars import list_tar, split_key
+from engine.dataset import damage
 from schemas.locations import is_remote
 from schemas.reasons import FetchError, ImageError
 from schemas.sources import Img2datasetSource, TarCaptions
@@ -73,7 +74,7 @@ def list_shard(stem: str, listing: SourceListing) -> Iterator[Item]:
     images = _Images()
     try:
         names, rows = _read_table(f"{stem}.parquet")
-    except DAMAGE as error:
+    except damage() as error:
         names, rows = [], []
         if not isinstance(error, FileNotFoundError):
             detail = "img2dataset's table cannot be read: what it failed to fetch for this shard is not known"

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.sources.storage import explain, filesystem, read_file, refuse_special, remote_errors
+from engine.dataset import damage
 from schemas.locations import is_remote
 from schemas.lru import Lru
 
@@ -23,8 +24,6 @@ BATCHES_KEPT = 4
 """Threads of a worker ask for rows slightly out of order."""
 OPEN_TABLES = 4
 BUFFER_BYTES = 1 << 20
-
-DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 class _Cells(Protocol):
@@ -88,7 +87,7 @@ def read_cell(path: str, row: int, column: str, most_bytes: int | None = None) -
         lock, cells = _cells(path, column)
         with lock:
             value = cells.get(row)
-    except (*DAMAGE, *remote_errors(), KeyError) as error:
+    except damage() + remote_errors() + (KeyError,) as error:
         if is_remote(path) and isinstance(error, remote_errors()):
             raise explain(error) from None
         raise OSError(

@@ -17,8 +17,9 @@ from curation.sources.captions import raw_caption
 from curation.sources.item import Item, SourceListing, inside, member_name
 from curation.sources.patterns import find_files
 from curation.sources.records import Row, batch_rows, check_texts, is_bytes, read_rows, refuse_twins, require_columns
-from curation.sources.rows import DAMAGE, open_table, read_arrow
+from curation.sources.rows import open_table, read_arrow
 from curation.sources.storage import filesystem, remote_errors, why, why_no_address
+from engine.dataset import damage
 from schemas.locations import absolute, is_remote, public_url
 from schemas.reasons import FetchError, ImageError
 from schemas.sources import ArrowColumns, Columns, HFDatasetSource, TableSource
@@ -81,7 +82,7 @@ def _cells(file: str, source: TableSource, column: str, listing: SourceListing) 
                     row = Row(f"row {number + 1}", cells)
                     yield _described(_cell(container, number, column, folder), file, row, source.columns, listing)
                     number += 1
-    except (*DAMAGE, *remote_errors()) as error:
+    except damage() + remote_errors() as error:
         raise ValueError(f"{file}: cannot be read as Parquet: {why(file, error)}") from None
 
 
@@ -160,7 +161,7 @@ def _file(path: str, root: str) -> Item | None:
 def _arrow_rows(root: str, file: str, columns: ArrowColumns, listing: SourceListing) -> Iterator[Item]:
     try:
         table = read_arrow(file)
-    except (*DAMAGE, *remote_errors()) as error:
+    except damage() + remote_errors() as error:
         raise ValueError(f"{file}: cannot be read as Arrow: {why(file, error)}") from None
     _check_columns(file, columns.image, columns, table.schema)
     container = member_name(os.fsencode(file.removeprefix(root + "/")))
