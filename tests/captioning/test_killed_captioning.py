@@ -116,7 +116,7 @@ def test_a_lost_ray_worker_loses_one_batch_at_most(
     photos: Path, undisturbed: Path, tmp_path: Path, on_ray: None
 ) -> None:
     out = tmp_path / "dataset"
-    with serving(delay_s=0.15) as server:
+    with serving(delay_s=0.5) as server:
         process = started(out, arguments(photos, out, server, "run.runner=ray", "caption.workers=2"), 2)
         port = urlsplit(server.url).port
         workers = [
