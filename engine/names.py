@@ -12,6 +12,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from engine.ahead import IN_A_STORE, ahead
 from schemas import files
 from schemas.columns import BESIDE, ROOTS, SHARDS_PER_PART, TABLES, Cut, cut_of, is_map_table
 from schemas.strict import fingerprint
@@ -109,24 +110,29 @@ class Held:
     def record(self, table: str) -> JobRecord | None:
         """The record of a table."""
         if table not in self._records:
-            if self.dataset.store is None:
-                self._records[table] = self.dataset.record(table)
-            else:
-                etag = self._etags.get(f"{table}.json")
-                self._records[table] = None if etag is None else _record_of(self.dataset, table, etag)
+            found = self.dataset.record(table) if self.dataset.store is None else self._stored_records.get(table)
+            if isinstance(found, ValueError):
+                raise found
+            self._records[table] = found
         return self._records[table]
 
     @cached_property
-    def _etags(self) -> dict[str, str]:
-        """The etags of the records, of a dataset in a store."""
-        folders = {
-            folder: names for folder, names in (self._below or {}).items() if f"{folder}/".startswith(".records/")
-        }
-        return {
-            f"{folder}/{name}".removeprefix(".records/"): etag or secrets.token_hex(8)
-            for folder, names in folders.items()
+    def _stored_records(self) -> dict[str, JobRecord | ValueError | None]:
+        """The records of a dataset in a store by table, read at the same time; an error for one that is damaged."""
+        etags = {
+            f"{folder}/{name}".removeprefix(".records/").removesuffix(".json"): etag or secrets.token_hex(8)
+            for folder, names in (self._below or {}).items()
             for name, etag in names.items()
+            if f"{folder}/".startswith(".records/")
         }
+
+        def read(table: str) -> JobRecord | ValueError | None:
+            try:
+                return _record_of(self.dataset, table, etags[table])
+            except ValueError as error:
+                return error
+
+        return dict(zip(etags, ahead(read, etags, IN_A_STORE), strict=True))
 
     @cached_property
     def _below(self) -> Mapping[str, Mapping[str, str | None]] | None:
