@@ -25,14 +25,16 @@ def inherited_sql(max_distance: int | None) -> str:
         flat = " AND ".join(f"{side}.phash NOT IN ({FLAT_HASHES})" for side in ("ours", "theirs"))
         near = f"(bit_count(xor(ours.phash, theirs.phash)) <= {int(max_distance)} AND {flat})"
     order = best_first("raw_captions.caption", "survivors.image_id", "survivors.row_id")
+    # a join with the fingerprints of all pictures would not fit in memory
+    prints = "(SELECT row_id, phash, pixel_sha256 FROM fingerprints SEMI JOIN survivors USING (row_id))"
     return f"""
 SELECT survivor_row AS row_id, raw_captions.caption, survivors.image_id AS caption_image,
        survivors.row_id AS caption_row
 FROM survivors
 JOIN raw_captions ON raw_captions.row_id = survivors.row_id
 JOIN raw_captions AS own ON own.row_id = survivor_row
-LEFT JOIN fingerprints AS theirs ON theirs.row_id = survivors.row_id
-LEFT JOIN fingerprints AS ours ON ours.row_id = survivor_row
+LEFT JOIN {prints} AS theirs ON theirs.row_id = survivors.row_id
+LEFT JOIN {prints} AS ours ON ours.row_id = survivor_row
 WHERE own.caption IS NULL AND raw_captions.caption IS NOT NULL
   AND (survivors.image_id = survivor OR ours.pixel_sha256 = theirs.pixel_sha256 OR {near})
 QUALIFY row_number() OVER (PARTITION BY survivor_row ORDER BY {order}) = 1
