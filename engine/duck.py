@@ -48,14 +48,10 @@ _DUCKDB_TYPES = {
 
 
 def start(dataset: Dataset, memory: str, threads: int | None = None) -> Connection:
-    """A DuckDB in memory that spills into the dataset folder. It keeps nothing of a file, which may be replaced."""
-    connection = duckdb.connect(
-        config={
-            "memory_limit": memory,
-            "allocator_background_threads": True,
-            **({"threads": threads} if threads else {}),
-        }
-    )
+    """A DuckDB in memory that spills into the dataset folder. It keeps nothing of a file, which may be replaced, and
+    memory that it no longer uses goes back to the system."""
+    config: dict[str, Any] = {"memory_limit": memory, "allocator_background_threads": True}
+    connection = duckdb.connect(config=config | ({"threads": threads} if threads else {}))
     spill_into(connection, dataset)
     connection.execute("SET enable_external_file_cache = false")
     return connection

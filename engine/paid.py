@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ with late(__name__):
     import pyarrow as pa
 
 log = logging.getLogger(__name__)
+
+_PART = re.compile(r"part-(\d{5,})(?:\.|$)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -86,17 +89,23 @@ def earlier_names(folder: Path) -> dict[int, tuple[str, ...]]:
     """Part of a table -> the names of the files of its earlier rows, in order."""
     found: dict[int, tuple[str, ...]] = {}
     for path in find_files(folder, "part-*.*.parquet"):
-        number = int(path.name.removeprefix("part-").partition(".")[0])
-        found[number] = (*found.get(number, ()), path.name)
+        if (number := _number_of(path)) is not None:
+            found[number] = (*found.get(number, ()), path.name)
     return found
 
 
-def paid_files(dataset: Dataset, numbers: Container[int]) -> Iterator[tuple[str, Path]]:
+def paid_files(dataset: Dataset, numbers: Container[int | None]) -> Iterator[tuple[str, Path]]:
     """The files of all rows that were paid for in some parts, and their tables."""
     for path in find_files(paid_folder(dataset, ""), "**/[!.]*.parquet"):
-        part = path if path.name.startswith("part-") else path.parent
-        if int(part.name.removeprefix("part-").partition(".")[0]) in numbers:
+        part = path if _number_of(path) is not None else path.parent
+        if _number_of(part) in numbers:
             yield str(part.parent.relative_to(paid_folder(dataset, ""))), path
+
+
+def _number_of(path: Path) -> int | None:
+    """The number of the part that a file or folder of paid rows belongs to; None for what a stranger has put there."""
+    match = _PART.match(path.name)
+    return int(match[1]) if match else None
 
 
 def settle_all(dataset: Dataset, table: str) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from engine.dataset import Dataset
-from engine.paid import Paid, earlier_names, paid_files, settle_all
+from engine.paid import Paid, earlier_names, paid_files, paid_folder, settle_all
 from schemas.files import TEMPORARY
 from tests.building import table_of
 
@@ -105,3 +105,15 @@ def test_names_of_all_parts_come_from_one_listing_and_what_was_paid_for_is_found
     found = [(table, path.relative_to(tmp_path / "paid" / table).parts[0]) for table, path in paid_files(dataset, [7])]
     assert sorted({*found}) == [*(("captions", name) for name in ("part-00007", *names[7])),
                                 ("captions_beside/vlm", next(iter(earlier_names(beside.folder)[7])))]  # fmt: skip
+
+
+def test_what_a_stranger_has_put_there_is_passed_over(tmp_path: Path) -> None:
+    dataset = Dataset(tmp_path)
+    folder = paid_folder(dataset, "captions")
+    (folder / "part-00003").mkdir(parents=True)
+    names = ("part-00003.0123456789ab.parquet", "part-00003 (copy).0123456789ab.parquet", "part-x.1.parquet")
+    for file in (*(folder / name for name in names), folder / "notes.parquet", folder / "part-00003" / "a.parquet"):
+        file.touch()
+    assert earlier_names(folder) == {3: (names[0],)}
+    found = {(table, path.name) for table, path in paid_files(dataset, {3})}
+    assert found == {("captions", names[0]), ("captions", "a.parquet")}
