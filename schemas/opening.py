@@ -75,9 +75,8 @@ def _read_natively(image: Image.Image) -> None:
     """
     file = cast(TiffImagePlugin.TiffImageFile, image)
     tags = file.tag_v2
-    if (
-        file.palette and max(colours := tags.get(320, (256,))) < 256
-    ):  # old writers give 8 of the 16 bits, as libtiff knows
+    colours = tags.get(320, (256,))
+    if file.palette and max(colours) < 256:  # old writers give 8 of the 16 bits, as libtiff knows
         file.palette = ImagePalette.raw("RGB;L", bytes(colours))
     planes = tags.get(284) == 2 and max(tags.get(258, (8,))) > 8 and not file.use_load_libtiff
     if planes and tags.get(338, (2,)) == (2,) and file.mode in ("RGB", "RGBA", "CMYK"):

@@ -132,9 +132,8 @@ def read_reply(content: bytes) -> Generated:
     try:
         reply = read_json(content)
         choice = reply["choices"][0]
-        text = choice["message"].get("content") or choice["message"].get(
-            "refusal"
-        )  # in its own field, as OpenAI has it
+        message = choice["message"]
+        text = message.get("content") or message.get("refusal")  # in its own field, as OpenAI has it
         usage = reply.get("usage") or {}
     except (ValueError, LookupError, TypeError, AttributeError):
         raise ServerBusy(f"the reply is no chat completion: {message_of(content)}") from None
