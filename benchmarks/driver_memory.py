@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,20 @@ def steps_of(recipe: DataRecipe) -> list[Job]:
 def write_tables(root: Path, num_rows: int) -> None:
     """All map tables of a dataset of which the reduce tables are missing, their records, and empty tars."""
     recipe = recipe_of(root)
+    dataset = new_dataset(recipe, num_rows, steps_of(recipe))
+    location = recipe.all_sources()[0].location()
+    for number, rows in enumerate(parts_of(num_rows)):
+        for table, columns in _columns(rows, location).items():
+            write_part(dataset, number, table, columns)
+    for number, rows in enumerate(parts_of(num_rows, SHARD_ROWS)):
+        shard = f"0.68/0.68-{number:06d}.tar"
+        write_part(dataset, number, "samples", _samples(rows, shard))
+        (dataset.shards / shard).parent.mkdir(parents=True, exist_ok=True)
+        (dataset.shards / shard).touch()
+
+
+def new_dataset(recipe: DataRecipe, num_rows: int, steps: Iterable[Job]) -> Dataset:
+    """A dataset with the records of some jobs, of which `write_part` writes the tables."""
     dataset = Dataset(recipe.out_path())
     dataset.root.mkdir(parents=True)
     dataset.recipe.write_text(recipe.with_absolute_paths().to_yaml(), encoding="utf-8")
@@ -86,25 +100,22 @@ def write_tables(root: Path, num_rows: int) -> None:
     entry = {"path": source.location(), "name": source.label(), "rows": num_rows, "parts": num_parts, "ignored": {}}
     knobs = {"part_rows": PART_ROWS, "sources": [entry]}
     dataset.write_record("listing", JobRecord("ingest", knobs, []))
-    for step in steps_of(recipe):
+    for step in steps:
         for table in step.outputs:  # on record each is made from nothing, so that it holds although a table is missing
             shards = [f"shard {number}" for number in range(-(-num_rows // SHARD_ROWS))]
             planned = shards if table == "shard_plan" else None
             dataset.write_record(table, JobRecord(step.job, json.loads(json.dumps(dict(step.knobs))), [], planned))
-    for number in range(num_parts):
-        begin = number * PART_ROWS
-        for table, columns in _columns(np.arange(begin, min(begin + PART_ROWS, num_rows)), source.location()).items():
-            _write(dataset, number, table, columns)
-    for number in range(-(-num_rows // SHARD_ROWS)):
-        begin = number * SHARD_ROWS
-        shard = f"0.68/0.68-{number:06d}.tar"
-        rows = np.arange(begin, min(begin + SHARD_ROWS, num_rows))
-        _write(dataset, number, "samples", _samples(rows, shard))
-        (dataset.shards / shard).parent.mkdir(parents=True, exist_ok=True)
-        (dataset.shards / shard).touch()
+    return dataset
 
 
-def _write(dataset: Dataset, number: int, table: str, given: Mapping[str, Any]) -> None:
+def parts_of(num_rows: int, part_rows: int = PART_ROWS) -> Iterator[np.ndarray]:
+    """The row ids of each part."""
+    for begin in range(0, num_rows, part_rows):
+        yield np.arange(begin, min(begin + part_rows, num_rows))
+
+
+def write_part(dataset: Dataset, number: int, table: str, given: Mapping[str, Any]) -> None:
+    """A part of a table; a column is an array, one value for all rows, or not given and null."""
     schema = tables.SCHEMAS[table]
     num = len(given["row_id"])
     arrays = [_array(given.get(field.name), field, num) for field in schema]
@@ -216,16 +227,20 @@ def _stage_loop(root: Path, memory: str) -> str:
     return f"{results[0].computed} of {results[0].parts:,} parts computed"
 
 
+def run_reduce(step: Job, dataset: Dataset, memory: str) -> int:
+    """The number of rows that a reduce job writes."""
+    assert isinstance(step, ReduceJob)
+    step.prepare(dataset, step.state(dataset.held()), redo=False)
+    return step.run(dataset, memory).rows
+
+
 def _reduce(output: str) -> Callable[[Path, str], str]:
     def phase(root: Path, memory: str) -> str:
         recipe = recipe_of(root)
         dataset = Dataset(recipe.out_path())
         (step,) = (step for step in steps_of(recipe) if step.outputs == (output,))
         remove_folder(dataset.folder(output))
-        assert isinstance(step, ReduceJob)
-        step.prepare(dataset, step.state(dataset.held()), redo=False)
-        result = step.run(dataset, memory)
-        return f"{result.rows:,} rows"
+        return f"{run_reduce(step, dataset, memory):,} rows"
 
     return phase
 

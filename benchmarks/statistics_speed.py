@@ -1,140 +1,159 @@
-"""The job `statistics` over millions of captions whose nouns follow Zipf's law: seconds, memory, growth."""
+"""The jobs `statistics` and `balance` over millions of captions whose nouns follow Zipf's law: seconds, memory, growth.
+
+`python -m benchmarks.statistics_speed 1000000 10000000 --memory 1.25GB` writes the tables of each size part by part and
+runs each job in a process of its own. Only the nouns are as long as real ones.
+"""
 
 from __future__ import annotations
 
+import argparse
 import os
-import resource
 import shutil
-import sys
-import time
+import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from time import perf_counter, process_time
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from schemas import tables
+from benchmarks.dedup_speed import peak_gb
+from benchmarks.driver_memory import new_dataset, parts_of, run_reduce, write_part
+from captioning.figures.queries import noun_counts
+from commands import order
+from engine import catalog
+from engine.dataset import Dataset
+from engine.job import Job
+from schemas.recipe import DataRecipe
+from schemas.strict import DUCKDB_MEMORY
 
 NUM_IMAGES = (1_000_000,)
 NOUNS_PER_CAPTION = 50
 VOCABULARY = 1_000_000
 """Words to draw from, as many as the paper's raw captions have distinct nouns, to the order."""
-PART_ROWS = 250_000
-MEMORY, THREADS = os.environ.get("MEMORY", "6GB"), 2
-"""What DuckDB may take; the rest of 8 GiB is for the process around it."""
-MEMORY_GOAL_GIB, GROWTH_GOAL = 8.0, 1.2
+MOST_IMAGES = 20_000
+"""`balance.most_images`."""
+MEMORY_GOAL_GIB, GROWTH_GOAL = 2.0, 1.2
+COUNTED = ("noun_uses", "statistics", "balance")
 
 
-def write_tables(folder: Path, num_images: int, seed: int = 0) -> None:
-    """The tables that Table 1 reads: a raw and a synthetic caption for every image, the second of `NOUNS_PER_CAPTION`
+def recipe_of(root: Path) -> DataRecipe:
+    """The recipe that the synthetic dataset says it was made by."""
+    run, balance = {"runner": "local"}, {"most_images": MOST_IMAGES, "drop": False}
+    return DataRecipe.from_mapping(
+        {"images": str(root / "photos"), "out": str(root / "dataset"), "run": run, "balance": balance}
+    )
+
+
+def write_tables(root: Path, num_images: int) -> None:
+    """The tables that the jobs read: a raw and a synthetic caption for every image, the second of `NOUNS_PER_CAPTION`
     nouns, the first of a quarter of them; a mix of 60 % and 40 %; no texts, stored lengths in tokens only."""
+    recipe = recipe_of(root)
+    dataset = new_dataset(recipe, num_images, order.pipeline(recipe))
     words = pa.array([f"noun{number}" for number in range(VOCABULARY)])
-    for part, first in enumerate(range(0, num_images, PART_ROWS)):
-        rng = np.random.default_rng([seed, part])
-        count = min(PART_ROWS, num_images - first)
-        row_ids = np.arange(first, first + count)
-        synthetic = rng.random(count) < 0.6
-        both = np.tile([NOUNS_PER_CAPTION // 4, NOUNS_PER_CAPTION], count)
-        # rank k is drawn with probability log(1 + 1/k) / log(1 + VOCABULARY), Zipf's 1/k but for the first few
-        ranks = np.exp(rng.random(int(both.sum())) * np.log(VOCABULARY + 1)).astype(np.int64)
-        drawn = (ranks - 1).clip(0, VOCABULARY - 1)
-        nouns = pa.ListArray.from_arrays(
-            np.concatenate([[0], np.cumsum(both)]).astype(np.int32), words.take(pa.array(drawn))
-        )
-        columns = {
-            "nouns": {
-                "row_id": row_ids.repeat(2),
-                "caption_source": pa.DictionaryArray.from_arrays(
-                    np.tile(np.array([0, 1], np.int8), count), ["raw", "synthetic"]
-                ).cast(pa.string()),
-                "nouns": nouns,
-                "num_words": (both * 3.4).astype(np.int32),
-                "num_tokens": (both * 4).astype(np.int32),
-                "tokenizer": pa.array(["t5"] * (2 * count)),
-            },
-            "mix": {
-                "row_id": row_ids,
-                "caption_source": pa.DictionaryArray.from_arrays(synthetic.astype(np.int8), ["raw", "synthetic"]).cast(
-                    pa.string()
-                ),
-                "num_tokens": np.where(synthetic, 200, 50).astype(np.int32),
-                "tokenizer": pa.array(["t5"] * count),
-            },
-            "selection": {"row_id": row_ids, "kept": np.ones(count, bool)},
-        }
-        for table, given in columns.items():
-            (folder / table).mkdir(parents=True, exist_ok=True)
-            pq.write_table(pa.table(given), folder / table / f"part-{part:05d}.parquet", compression="zstd")
+    for number, rows in enumerate(parts_of(num_images)):
+        for table, columns in _columns(rows, words, np.random.default_rng([0, number])).items():
+            write_part(dataset, number, table, columns)
 
 
-def measure(folder: Path) -> tuple[list[float], list[float], float]:
-    """Seconds by the clock, and of the cores, to count the nouns (`noun_uses`), to make Table 1 of them and to balance
-    the concepts, over a folder of `write_tables`; and this process's peak GiB."""
-    import duckdb
-
-    from captioning import balance
-    from captioning.figures.queries import noun_counts
-    from captioning.figures.statistics import count_nouns, reduce_job
-    from schemas.recipe import Balance, DataRecipe
-
-    connection = duckdb.connect(config={"memory_limit": MEMORY, "threads": THREADS})
-    connection.execute("SET enable_progress_bar = false")
-    connection.execute(f"SET temp_directory = '{folder / 'spill'}'")
-    for name, schema in tables.SCHEMAS.items():
-        if (folder / name).is_dir():
-            there = f"SELECT * FROM read_parquet('{folder / name}/*.parquet')"
-            missing = set(schema.names) - set(pq.read_schema(next((folder / name).iterdir())).names)
-            empty = "".join(f", {'[]::VARCHAR[]' if column == 'subsets' else 'NULL'} AS {column}" for column in missing)
-            connection.execute(f"CREATE VIEW {name} AS {there.replace('*', '*' + empty, 1)}")
-    recipe = DataRecipe(images="photos", out="out", balance=Balance(most_images=20_000))
-    walls, cores = [], []
-    for step in (count_nouns(recipe), reduce_job(recipe), balance.reduce_job(recipe)):
-        begun, busy = time.perf_counter(), time.process_time()
-        (table,) = step.outputs
-        path = folder / f"{table}.parquet"
-        connection.execute(f"COPY ({step.query(connection)}) TO '{path}' (FORMAT parquet, COMPRESSION zstd)")
-        connection.execute(f"CREATE VIEW {table} AS SELECT * FROM read_parquet('{path}')")
-        walls.append(time.perf_counter() - begun)
-        cores.append(time.process_time() - busy)
-    num_images = connection.execute("SELECT count(*) FROM selection").fetchone()
-    counted = connection.execute("SELECT num_images FROM statistics").fetchall()
-    assert counted == [num_images] * 3, "every image has both captions and one in the mix"
-    assert len(noun_counts(connection, 20)) == 60, "20 of each source"
-    return walls, cores, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+def _columns(row_id: np.ndarray, words: pa.Array, rng: np.random.Generator) -> dict[str, dict[str, Any]]:
+    """Columns of one part of each table. `words`: the vocabulary, the commonest first."""
+    count = len(row_id)
+    synthetic = rng.random(count) < 0.6
+    both = np.tile([NOUNS_PER_CAPTION // 4, NOUNS_PER_CAPTION], count)
+    # rank k is drawn with probability log(1 + 1/k) / log(1 + VOCABULARY), Zipf's 1/k but for the first few
+    ranks = np.exp(rng.random(int(both.sum())) * np.log(len(words) + 1)).astype(np.int64)
+    drawn = words.take(pa.array((ranks - 1).clip(0, len(words) - 1)))
+    sources = pa.array(["raw", "synthetic"])
+    return {
+        "listing": {"row_id": row_id, "source": "photos", "source_name": "photos", "member": "", "num_bytes": 0},
+        "selection": {"row_id": row_id, "image_id": "", "kept": True, "subsets": []},
+        "nouns": {
+            "row_id": row_id.repeat(2),
+            "image_id": "",
+            "caption_source": sources.take(pa.array(np.tile([0, 1], count))),
+            "nouns": pa.ListArray.from_arrays(np.concatenate([[0], np.cumsum(both)]).astype(np.int32), drawn),
+            "num_words": (both * 3.4).astype(np.int32),
+            "num_tokens": (both * 4).astype(np.int32),
+            "tokenizer": "t5",
+        },
+        "mix": {
+            "row_id": row_id,
+            "image_id": "",
+            "caption_source": sources.take(pa.array(synthetic.astype(np.int8))),
+            "num_tokens": np.where(synthetic, 200, 50).astype(np.int32),
+            "tokenizer": "t5",
+            "truncated": False,
+        },
+    }
 
 
-def statistics_at_scale(folder: Path, sizes: tuple[int, ...] = NUM_IMAGES) -> Iterator[str]:
-    """A line per size; the second and later ones say how time grew from the first, over how the images did."""
-    first: tuple[int, float] | None = None
+def measure(root: Path, table: str, memory: str) -> tuple[float, float, float]:
+    """Seconds by the clock, and of the cores, of the job that writes a table; and this process's peak GiB."""
+    dataset, begun, busy = Dataset(root / "dataset"), perf_counter(), process_time()
+    run_reduce(_job(root, table), dataset, memory)
+    return perf_counter() - begun, process_time() - busy, peak_gb() * 1e9 / 2**30
+
+
+def _job(root: Path, table: str) -> Job:
+    (job,) = (job for job in order.pipeline(recipe_of(root)) if job.outputs == (table,))
+    return job
+
+
+def check(root: Path) -> None:
+    """Raises AssertionError: the tables are not what they should be."""
+    dataset = Dataset(root / "dataset")
+    with catalog.connect(dataset) as connection:
+        counted = connection.execute("SELECT num_images, total_nouns FROM statistics").fetchall()
+        (num_images,) = connection.execute("SELECT count(*) FROM selection").fetchone() or ()
+        assert [images for images, _ in counted] == [num_images] * 3, "every image has both captions and one in the mix"
+        assert counted[0][1] + counted[1][1] == num_images * (NOUNS_PER_CAPTION + NOUNS_PER_CAPTION // 4)
+        assert len(noun_counts(connection, 20)) == 60, "20 of each source"
+        assert connection.execute("SELECT count(*) FROM balance").fetchone() == (num_images,)
+
+
+def statistics_at_scale(
+    folder: Path, sizes: tuple[int, ...] = NUM_IMAGES, memory: str = DUCKDB_MEMORY
+) -> Iterator[str]:
+    """A line per size and table; the second and later sizes say how time grew from the first, over how the images
+    did, by the clock and by the cores."""
+    first: dict[str, tuple[float, float]] = {}
     for num_images in sizes:
-        write_tables(folder / str(num_images), num_images)
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # a process of its own: its peak is its own
-            walls, cores, peak = pool.submit(measure, folder / str(num_images)).result()
-        shutil.rmtree(folder / str(num_images))
-        both = cores[0] + cores[1]  # of the cores, whatever else they do: growth is then the work's
-        first = first or (num_images, both)
-        growth = both / first[1] / (num_images / first[0])
-        fits = "reached" if peak <= MEMORY_GOAL_GIB and growth <= GROWTH_GOAL else "missed"
-        told = [
-            f"{name} {wall:.0f} s, {core:.0f} s of the cores"
-            for name, wall, core in zip(("nouns of all sources", "Table 1", "balance"), walls, cores, strict=True)
-        ]
-        yield (
-            f"| statistics, {num_images:,} images, two captions each, 62 nouns | {'; '.join(told)} | "
-            f"peak memory {peak:.2f} GiB | {growth:.2f} of linear growth | "
-            f"{GROWTH_GOAL:g}, {MEMORY_GOAL_GIB:g} GiB, {fits} |"
-        )
+        root = folder / str(num_images)
+        write_tables(root, num_images)
+        for table in COUNTED:
+            with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # a process of its own: its peak is its own
+                wall, cores, peak = pool.submit(measure, root, table, memory).result()
+            by_clock, by_cores = first.setdefault(table, (wall / num_images, cores / num_images))
+            grown = wall / num_images / by_clock
+            fits = "reached" if peak <= MEMORY_GOAL_GIB and grown <= GROWTH_GOAL else "missed"
+            yield (
+                f"| {table}, {num_images:,} images, two captions each, 62 nouns, {memory} | {wall:.1f} s, "
+                f"{cores:.1f} CPU-s | peak {peak:.2f} GiB | {grown:.2f} of linear growth "
+                f"({cores / num_images / by_cores:.2f} by the cores) | {GROWTH_GOAL:g}, {MEMORY_GOAL_GIB:g} GiB, "
+                f"{fits} | {os.getloadavg()[0]:.0f} |"
+            )
+        check(root)
+        shutil.rmtree(root)
 
 
 BENCHMARKS = (statistics_at_scale,)
 
 
-if __name__ == "__main__":
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as temporary:
-        for line in statistics_at_scale(Path(temporary), tuple(map(int, sys.argv[1:])) or NUM_IMAGES):
+def main() -> None:
+    """The sizes that are given, one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("images", type=float, nargs="*", default=NUM_IMAGES)
+    parser.add_argument("--folder", type=Path, help="where an own folder is made, and removed at the end")
+    parser.add_argument("--memory", default=DUCKDB_MEMORY, help="limit of run.duckdb_memory")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+        for line in statistics_at_scale(Path(folder), tuple(map(int, given.images)), given.memory):
             print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -31,8 +31,9 @@ with late(__name__):
     from engine.sorted_on_disk import sorted_on_disk
 
 
-RUN_PARTS = 32
-"""Parts of the inputs that a SELECT `by_parts` is run over at a time."""
+RUN_PARTS, COUNTED_PARTS = 32, 256
+"""Parts of the inputs that a SELECT `by_parts` is run over at a time: one whose rows become the table, and one whose
+rows are `added_up`, which are the fewer the more parts are counted together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +49,9 @@ class ReduceJob(Job):
     what it joins fits in memory, however many rows there are."""
     sorted_by: tuple[str, ...] = ()
     """Columns by which the rows of a SELECT `by_parts` are still to be sorted, see `sorted_on_disk`."""
+    added_up: str | None = None
+    """Where the SELECT `by_parts` counts what is in those parts: the SELECT over `counted`, its rows of all parts, that
+    becomes the table."""
 
     def run(self, dataset: Dataset, memory: str = DUCKDB_MEMORY) -> JobResult:
         """Compute the table in this process, after `prepare`. `memory`: limit of DuckDB, as DuckDB writes it. Raises
@@ -85,6 +89,9 @@ class ReduceJob(Job):
         sql, size = self.query(connection), row_group_rows(self.outputs[0])
         if not self.by_parts:
             return stream(connection, sql, size)
+        if self.added_up is not None:
+            count_some_parts_at_a_time(connection, held, self.inputs, sql)
+            return stream(connection, self.added_up, size)
         if not self.sorted_by:
             return chain.from_iterable(some_parts_at_a_time(connection, held, self.inputs, sql, size))
         ordered = f"{sql} ORDER BY {', '.join(self.sorted_by)}"
@@ -98,11 +105,26 @@ def some_parts_at_a_time(
     """The rows of a SELECT over `RUN_PARTS` parts of the inputs, then over the next ones. At the end the connection is
     closed, which frees its temporary tables. `reads`: the inputs, as `catalog.connect` was given them."""
     connection.execute("SET preserve_insertion_order = true")
-    numbers = list(held.parts("listing"))
-    for begin in range(0, len(numbers), RUN_PARTS):
-        catalog.create_views(connection, held.only(numbers[begin : begin + RUN_PARTS]), reads, own=True)
+    for _ in _runs(connection, held, reads, RUN_PARTS):
         yield stream(connection, sql, batch_rows)
     connection.close()
+
+
+def count_some_parts_at_a_time(connection: Connection, held: Held, reads: Iterable[str], sql: str) -> None:
+    """Make the temporary table `counted` of the rows of a SELECT over `COUNTED_PARTS` parts of the inputs, then over
+    the next ones."""
+    for number, _ in enumerate(_runs(connection, held, reads, COUNTED_PARTS)):
+        if number == 0:
+            connection.execute(f"CREATE TEMPORARY TABLE counted AS FROM ({sql}) LIMIT 0")
+        connection.execute(f"INSERT INTO counted {sql}")
+
+
+def _runs(connection: Connection, held: Held, reads: Iterable[str], num_parts: int) -> Iterator[None]:
+    """Let the views of the inputs show some parts of them, then the next ones."""
+    numbers = list(held.parts("listing"))
+    for begin in range(0, len(numbers), num_parts):
+        catalog.create_views(connection, held.only(numbers[begin : begin + num_parts]), reads, own=True)
+        yield
 
 
 def cut_rows(batches: Iterable[pa.RecordBatch], held: Held, table: str) -> Iterator[pa.Table]:

@@ -21,6 +21,14 @@ with late(__name__):
 
 CAPTIONS_AT_ONCE = 4096
 
+_ADDED_UP = """
+SELECT caption_source, subset, noun, sum(num_uses)::BIGINT AS num_uses, sum(num_images)::BIGINT AS num_images
+FROM counted
+GROUP BY ALL
+ORDER BY subset NULLS FIRST, caption_source, num_uses DESC, noun
+"""
+"""`noun_uses` from what noun_uses.sql counts over some pictures after others."""
+
 
 def count_nouns(data_recipe: recipe.DataRecipe) -> ReduceJob:
     """The first half of the job: writes `noun_uses`. The recipe has no knob for it."""
@@ -28,8 +36,10 @@ def count_nouns(data_recipe: recipe.DataRecipe) -> ReduceJob:
         job="statistics",
         outputs=("noun_uses",),
         inputs=("nouns", "mix", "selection"),
-        query=lambda _: noun_uses_sql(),
+        query=lambda _: _counted_sql(),
         knobs={},
+        by_parts=True,
+        added_up=_ADDED_UP,
     )
 
 
@@ -48,6 +58,10 @@ def reduce_job(data_recipe: recipe.DataRecipe) -> ReduceJob:
 
 def noun_uses_sql() -> str:
     """The SELECT of `noun_uses` over the views of a dataset."""
+    return f"WITH counted AS ({_counted_sql()}) {_ADDED_UP}"
+
+
+def _counted_sql() -> str:
     return read_sql("noun_uses.sql", subsets=read_sql("subsets.sql"))
 
 

@@ -7,18 +7,9 @@
 --
 -- Reads   nouns      (row_id, image_id, caption_source, nouns)
 --         mix        (row_id, caption_source)
---         noun_uses  (caption_source, subset, noun, num_images)
--- Knobs   $most_images: t; $drop: true or false
+--         common     (noun, log_missed: ln(1 - t / images that have it), in 2^-40; nouns of more than t images)
+-- Knobs   $drop: true or false
 WITH
-common AS MATERIALIZED (
-    SELECT
-        noun,
-        num_images,
-        -- a whole number of 2^-40, so that the sum does not depend on its order
-        round(ln(1 - $most_images / num_images) * 1099511627776)::BIGINT AS log_missed
-    FROM noun_uses
-    WHERE subset IS NULL AND caption_source = 'mix' AND num_images > $most_images
-),
 mixed AS (
     SELECT row_id, nouns.image_id, list_distinct(nouns.nouns) AS nouns
     FROM nouns JOIN mix USING (row_id, caption_source)

@@ -32,4 +32,3 @@ FROM (
 )
 JOIN belongs USING (combination)
 GROUP BY ALL
-ORDER BY subset NULLS FIRST, caption_source, num_uses DESC, noun

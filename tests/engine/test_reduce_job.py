@@ -15,7 +15,7 @@ from engine.dataset import Dataset, commit_table
 from engine.duck import stream
 from engine.reduce_job import ReduceJob, commit_batches
 from schemas.files import remove_folder
-from schemas.recipe import DataRecipe
+from schemas.recipe import Balance, DataRecipe
 from schemas.tables import schema_of
 from tests.building import table_of
 
@@ -66,17 +66,22 @@ def test_too_little_memory_is_told_apart(tmp_path: Path) -> None:
             pass
 
 
-@pytest.mark.parametrize("table", ["selection", "shard_plan"])
+@pytest.mark.parametrize("table", ["selection", "noun_uses", "balance", "shard_plan"])
 def test_the_rows_are_the_same_however_many_parts_are_read_at_a_time(
     demo: Dataset, copy_of: Callable[[Dataset], Dataset], monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
     """The name of a part has the digest of its rows."""
     dataset, made = copy_of(demo), DataRecipe.load(demo.recipe)
-    whole = [path.name for path in dataset.parts(table)]
     assert dataset.held().num_parts("listing") > 1
+    made = made.model_copy(update={"balance": Balance(most_images=3)}) if table == "balance" else made
     (job,) = (job for job in pipeline(made) if job.outputs == (table,))
     assert isinstance(job, ReduceJob) and job.by_parts
-    remove_folder(dataset.folder(table))
-    monkeypatch.setattr(reduce_job, "RUN_PARTS", 1)
-    job.run(dataset)
-    assert [path.name for path in dataset.parts(table)] == whole
+    names = []
+    for num_parts in (1, 1000):
+        monkeypatch.setattr(reduce_job, "RUN_PARTS", num_parts)
+        monkeypatch.setattr(reduce_job, "COUNTED_PARTS", num_parts)
+        remove_folder(dataset.folder(table))
+        job.prepare(dataset, job.state(dataset.held()), redo=False)
+        job.run(dataset)
+        names.append([path.name for path in dataset.parts(table)])
+    assert names[0] == names[1] and names[0]
