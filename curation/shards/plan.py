@@ -78,13 +78,14 @@ SELECT shard_id, position, printf('%s/%s-%06d.tar', bucket, bucket, number) AS s
 FROM places
 JOIN selection USING (row_id)
 JOIN images USING (row_id)
-JOIN fingerprints USING (row_id)
-JOIN scores USING (row_id)
-JOIN raw_offers USING (row_id)
-JOIN captions USING (row_id)
-JOIN mix USING (row_id)
+LEFT JOIN fingerprints USING (row_id)
+LEFT JOIN scores USING (row_id)
+LEFT JOIN raw_offers USING (row_id)
+LEFT JOIN captions USING (row_id)
+LEFT JOIN mix USING (row_id)
 $further
 """
+"""Each table has the row of a place. LEFT keeps DuckDB from building its tables of hashes of the wide side."""
 
 _FURTHER = """LEFT JOIN (
     SELECT row_id, captioner AS captioner_{number}, caption AS caption_{number}
