@@ -62,10 +62,10 @@ def judge(
         made.refuse_other(data.recipe)
         with data.lock(), JobProgress(console) as bar:
             data.sweep()
-            write_bytes(data.recipe, made.to_yaml().encode())
             journal, failures = Journal.of(data), dict[str, str]()
             for file in answers or ():
                 _show_taken(file, take_answers(file, blind, journal))
+            write_bytes(data.recipe, made.to_yaml().encode())
             if not answers:
                 questions = [one for pair in found.different for one in questions_of(pair, made.aspects, made.judge)]
                 bar.begin("judge", len(questions))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,10 @@ from commands.order import pipeline
 from commands.terminal import console, local, placed, refusals, shown
 from recipes import find
 from schemas.files import shown_place
+
+if TYPE_CHECKING:  # imported where they are used: the command starts fast
+    from schemas.recipe import DataRecipe
+    from schemas.training import TrainingRecipe
 
 
 def demo(
@@ -33,27 +37,20 @@ def demo(
     from curation.sources.demo_photos import write_demo_photos
     from engine import catalog
     from engine.dataset import Dataset
-    from schemas.recipe import DataRecipe
-    from schemas.strict import read_yaml
-    from schemas.training import TrainingRecipe
     from training.sample import sample_grid
     from viewer.sheets.stats import Question, shown_stats
 
     with refusals():
         data = dataset or (out / "dataset").absolute()
+        recipe, trained = demo_recipes(out, data, runner)
         clock = {"start": time.perf_counter()}
         console.print("\n[bold]1. photographs[/]")
         console.print(f"{write_demo_photos(out / 'photos')} files in {shown(out / 'photos')}, some bad on purpose")
         console.print("\n[bold]2. dataset[/]")
-        knobs = read_yaml(find("demo")) | {"images": str(out / "photos"), "out": shown_place(data)}
-        knobs["run"] = {"runner": runner}
-        recipe = DataRecipe.from_mapping(knobs)
         with JobProgress(console) as progress:
             show_built(recipe, build(recipe, pipeline(recipe), progress))
         clock["dataset"] = time.perf_counter()
         console.print("\n[bold]3. training, weak to strong[/]")
-        knobs = read_yaml(find("train_demo")) | {"dataset": shown_place(data), "out": str(out / "model")}
-        trained = TrainingRecipe.from_mapping(knobs)
         train_stages(trained)
         clock["training"] = time.perf_counter()
         console.print("\n[bold]4. pictures and report[/]")
@@ -79,6 +76,23 @@ def demo(
             ("report", shown(page)),
         ):  # fmt: skip
             console.print(f"{what:<13} {text}")
+
+
+def demo_recipes(out: Path, data: Path, runner: str) -> tuple[DataRecipe, TrainingRecipe]:
+    """What the demo builds and trains. Raises ValueError: its folder or its dataset's holds something else."""
+    from curation.build import refuse_out
+    from curation.sources.demo_photos import refuse_other_files
+    from engine.dataset import Dataset
+    from schemas.recipe import DataRecipe
+    from schemas.strict import read_yaml
+    from schemas.training import TrainingRecipe
+
+    refuse_other_files(out)
+    knobs = read_yaml(find("demo")) | {"images": str(out / "photos"), "out": shown_place(data)}
+    recipe = DataRecipe.from_mapping(knobs | {"run": {"runner": runner}})
+    refuse_out(Dataset(data), recipe)
+    knobs = read_yaml(find("train_demo")) | {"dataset": shown_place(data), "out": str(out / "model")}
+    return recipe, TrainingRecipe.from_mapping(knobs)
 
 
 def show_times(clock: Mapping[str, float], jobs: Mapping[str, float]) -> None:

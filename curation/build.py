@@ -19,7 +19,7 @@ from engine.run_log import JobResult
 from engine.runner import LazyRunner
 from engine.steps import run_steps, to_run
 from schemas.commit import write_bytes
-from schemas.files import delete_files, entries_in, is_file, is_folder
+from schemas.files import delete_files, entries_in, is_file
 from schemas.late import late
 from schemas.recipe import DataRecipe
 from schemas.strict import DUCKDB_MEMORY
@@ -75,20 +75,17 @@ def build(
     dataset = Dataset(recipe.out_path())
     refuse_out(dataset, recipe)
     bring_up_to_date(dataset)
-    is_new = not is_folder(dataset.root)
-    if is_new:
-        check_needs(steps)  # here, so that a refusal does not even leave a folder
     with dataset.lock(), LazyRunner(recipe.run.runner, recipe.run.workers, recipe.run.retries) as runners:
         refuse_unfinished(dataset)
         dataset.sweep()
         held = preflight(dataset, recipe, steps, redo)
-        if not is_file(dataset.recipe):  # what is listed can be looked at while the rest is
+        if is_new := not is_file(dataset.recipe):  # what is listed can be looked at while the rest is
             write_bytes(dataset.recipe, recipe.to_yaml().encode())
         try:
             observer.listed(listing.update_listing(held, recipe, runners.get))
         except ValueError:
-            if is_new:
-                _remove_empty(dataset)
+            if is_new and "tables" not in entries_in(dataset.root):
+                delete_files(dataset.recipe)  # as if nothing had been typed
             raise
         for step in steps:
             step.delete_unwanted(dataset)
@@ -152,12 +149,3 @@ def refuse_out(dataset: Dataset, recipe: DataRecipe) -> None:
             "store: name an out on a disk, or fetch the list with img2dataset and name its output as a source of kind "
             "img2dataset"
         )
-
-
-def _remove_empty(dataset: Dataset) -> None:
-    """Leave nothing of a dataset that was refused before its first part."""
-    ours = {".lock", dataset.recipe.name}
-    if {*entries_in(dataset.root)} <= ours:
-        delete_files(*(dataset.root / name for name in ours))
-        if dataset.store is None:
-            dataset.root.rmdir()

@@ -59,6 +59,7 @@ def evaluate(
     if unknown := sorted({*redo} - {"prompts", "results", *(step.job for step in steps)}):
         known = ", ".join(dict.fromkeys(["prompts", *(step.job for step in steps), "results"]))
         raise ValueError(f"--redo {unknown[0]}: no such job; there are {known}")
+    check_needs(steps)
     with dataset.lock(), LazyRunner(recipe.run.runner, recipe.run.workers, recipe.run.retries) as runners:
         dataset.sweep()
         sweep_folder(dataset.root / SAMPLES)
@@ -66,7 +67,6 @@ def evaluate(
         held = dataset.held()
         for step in steps:
             step.state(held, step.job in redo)  # a changed knob is refused before anything is computed
-        check_needs(steps)
         write_bytes(dataset.recipe, recipe.to_yaml().encode())
         against, contaminated = None, dict[str, int]()
         if recipe.reference is not None:

@@ -8,7 +8,7 @@ import hashlib
 import os
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -74,7 +74,9 @@ class Digested:
 
 @contextmanager
 def file_lock(path: Path, refusal: Callable[[str], str] | None, shared: bool = False) -> Iterator[None]:
-    """Hold a lock file, and write into it who does; the kernel frees it when the process ends, however it ends.
+    """Hold a lock file, and write into it who does; the kernel frees it when the process ends, however it ends. A lock
+    in whose folder nothing has come meanwhile is removed, with the folders that were made for it: a command that was
+    refused leaves nothing.
 
     Args:
         refusal: makes the error's text from the name of the process that holds the lock; None waits for it.
@@ -84,20 +86,41 @@ def file_lock(path: Path, refusal: Callable[[str], str] | None, shared: bool = F
         ValueError: another process holds it, or the file system has no locks.
         OSError: the file cannot be written.
     """
+    made = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+", encoding="utf-8") as file:
+    before = {*os.listdir(path.parent)}  # noqa: PTH208 - Path.iterdir makes an object of each
+    with _locked(path, refusal, shared) as file:
         try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (fcntl.LOCK_NB if refusal else 0))
-        except BlockingIOError:
-            assert refusal is not None, "a lock that is waited for is no error"
-            file.seek(0)
-            raise ValueError(refusal(file.read().strip() or "another process")) from None
-        except OSError as error:
-            raise ValueError(
-                f"{path.parent}: its file system has no locks ({error.strerror}), so two commands could write there at "
-                "once; mount it with locks (NFS: without nolock; Lustre: -o flock), or name a folder on another disk"
-            ) from None
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+        finally:
+            with suppress(OSError):  # others hold it as well, or have written something
+                if {*os.listdir(path.parent)} - before == {path.name}:  # noqa: PTH208
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+                    for folder in made:
+                        folder.rmdir()
+
+
+def _locked(path: Path, refusal: Callable[[str], str] | None, shared: bool) -> IO[str]:
+    """The lock file, which this process holds."""
+    file = path.open("a+", encoding="utf-8")
+    try:
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (fcntl.LOCK_NB if refusal else 0))
+        is_removed = os.fstat(file.fileno()).st_nlink == 0
+    except BlockingIOError:
+        assert refusal is not None, "a lock that is waited for is no error"
+        file.seek(0)
+        raise ValueError(refusal(file.read().strip() or "another process")) from None
+    except OSError as error:
+        raise ValueError(
+            f"{path.parent}: its file system has no locks ({error.strerror}), so two commands could write there at "
+            "once; mount it with locks (NFS: without nolock; Lustre: -o flock), or name a folder on another disk"
+        ) from None
+    if not is_removed:
+        return file
+    file.close()  # its holder has removed it meanwhile
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return _locked(path, refusal, shared)

@@ -236,6 +236,8 @@ def checked_features(
     last = latest_checkpoint(folder)
     finished = last is not None and last[0] >= stage.steps
     features = None if finished else stage_features(recipe, stage)  # refused before the folder remembers a recipe
+    if features is not None and last is None:
+        features.load_others(encoders)  # what they lack is refused before there is a folder
     if here.is_first:
         change_at = last[0] if may_change and last is not None else None
         found = identity(recipe, stage, data.rows)

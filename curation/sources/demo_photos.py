@@ -11,6 +11,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from schemas.commit import write_bytes
+from schemas.files import TEMPORARY, entries_in
 from schemas.pixels import open_rgb
 
 
@@ -57,6 +58,16 @@ SIDECARS = {"chelsea.png": ".json", "coffee.png": ".txt"}
 """Photos whose caption is in a sidecar file; the other captions are in `captions.jsonl`."""
 
 ERROR_PAGE = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head><body><h1>Not Found</h1></body></html>\n"
+
+
+def refuse_other_files(out: Path) -> None:
+    """Leave alone what is no demo's folder. Raises ValueError: it is a file or holds other things, or `photos` does."""
+    for folder, mark in ((out, "photos"), (out / "photos", PHOTOS[0].file)):
+        if folder.is_file():
+            raise ValueError(f"{folder}: is a file; name a folder for the demo")
+        names = {name for name in entries_in(folder) if not name.startswith(TEMPORARY)}
+        if names and mark not in names:
+            raise ValueError(f"{folder}: holds other files and no demo; name an empty or new folder")
 
 
 def write_demo_photos(folder: Path) -> int:

@@ -68,3 +68,45 @@ def test_a_lock_without_a_refusal_is_waited_for(tmp_path):
             held.append("first")
         waiting.result(timeout=5)
     assert held == ["first", "second"]
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_lock_under_which_nothing_was_written_goes_and_so_do_the_folders_that_it_made(tmp_path, shared):
+    (tmp_path / "mine").mkdir()
+    for folder in (tmp_path / "new" / "deep", tmp_path / "mine"):
+        with pytest.raises(ValueError, match="refused"), file_lock(folder / ".lock", str, shared):
+            raise ValueError("refused")
+    assert [*tmp_path.rglob("*")] == [tmp_path / "mine"]
+
+
+def test_a_lock_stays_with_what_was_written_under_it_and_where_it_was_before(tmp_path):
+    with file_lock(tmp_path / ".lock", str):
+        (tmp_path / "part").touch()
+    with file_lock(tmp_path / ".lock", str):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "part"}
+
+
+def test_a_lock_that_others_share_stays_until_the_last_leaves(tmp_path):
+    path = tmp_path / "new" / ".lock"
+    with file_lock(path, str, shared=True):
+        with file_lock(path, str, shared=True):
+            pass
+        assert path.exists()
+    assert not path.parent.exists()
+
+
+def test_who_waits_for_a_lock_that_was_removed_holds_the_one_that_is_there(tmp_path):
+    path, held = tmp_path / "new" / ".lock", []
+
+    def second() -> None:
+        with file_lock(path, None):
+            held.append(path.exists())
+
+    with ThreadPoolExecutor(1) as pool:
+        with file_lock(path, None):
+            waiting = pool.submit(second)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.05)
+        waiting.result(timeout=5)
+    assert held == [True]

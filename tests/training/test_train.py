@@ -135,6 +135,11 @@ def test_training_and_sampling_refuse_what_does_not_exist(recipe_values, tmp_pat
         sample_prompts(recipe, [], tmp_path / "g.png")
     with pytest.raises(ValueError, match=r"no aspect bucket '9\.9'"):
         sample_prompts(recipe, ["x"], tmp_path / "g.png", aspect="9.9")
+    lacking = {"dataset": str(tmp_path / "none")}, {"text": {"encoder": "t5", "max_tokens": 20}}
+    for knobs, why in zip(lacking, ("no shard index", "weights missing"), strict=True):
+        with pytest.raises(ValueError, match=why):
+            train(TrainingRecipe.from_mapping(recipe_values | knobs))
+    assert not recipe.out_folder.exists()
 
 
 def test_killed_at_any_step_and_resumed_the_losses_are_equal_to_the_bit(recipe_values, tmp_path):
