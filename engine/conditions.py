@@ -4,33 +4,37 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from functools import cache
 from typing import Any
 
-from schemas.late import late
+from engine.duck import Connection
 
-with late(__name__):
-    import duckdb
+_UNSTEADY = r"""
+SELECT function_name FROM duckdb_functions()
+WHERE stability <> 'CONSISTENT' AND function_name = ANY(?) AND function_name ~ '\w+'
+ORDER BY ALL
+"""
+"""Those of some functions that depend on more than their arguments. An operator, as +, does for time zones alone."""
 
 
-def condition_nodes(condition: str) -> list[dict[str, Any]]:
+def condition_nodes(connection: Connection, condition: str) -> list[dict[str, Any]]:
     """The nodes of a condition's expression, as DuckDB's parser gives them; none where it cannot parse it, which a
-    trial says better. Raises ValueError: more than a condition was parsed, or it calls a function of chance, the clock
-    or the session."""
-    with duckdb.connect() as connection:
-        bare, *found = (
-            json.loads(connection.execute("SELECT json_serialize_sql(?)", [f"SELECT 1 WHERE {text}"]).fetchall()[0][0])
-            for text in ("true", condition, f"({condition})")  # as it is, and as a query has it
-        )
+    trial says better. Raises ValueError: more than a condition was parsed, or it holds a query, which can draw a sample
+    or depend on the order of the rows, or it calls a function of chance, the clock or the session."""
+    bare, *found = (
+        json.loads(connection.execute("SELECT json_serialize_sql(?)", [f"SELECT 1 WHERE {text}"]).fetchall()[0][0])
+        for text in ("true", condition, f"({condition})")  # as it is, and as a query has it
+    )
     if all(parsed["error"] for parsed in found):
         return []
     expected = _rest(bare)
     if any(parsed["error"] or len(parsed["statements"]) != 1 or _rest(parsed) != expected for parsed in found):
         raise ValueError(f"{condition!r} is more than a condition")
-    where = found[0]["statements"][0]["node"]["where_clause"]
-    nodes = list(_nodes(where))
-    if chance := sorted(_unsteady() & {node["function_name"] for node in nodes if node["class"] == "FUNCTION"}):
-        raise ValueError(f"{chance[0]} depends on more than the picture")
+    nodes = list(_nodes(found[0]["statements"][0]["node"]["where_clause"]))
+    if any(node["class"] == "SUBQUERY" for node in nodes):
+        raise ValueError(f"{condition!r} is no condition: it holds a query of its own")
+    called = [node["function_name"] for node in nodes if node["class"] == "FUNCTION"]
+    for (name,) in connection.execute(_UNSTEADY, [called]).fetchall():
+        raise ValueError(f"{name} depends on more than the picture")
     return nodes
 
 
@@ -56,11 +60,3 @@ def _without_places(tree: Any) -> Any:
     if isinstance(tree, dict):
         return {name: _without_places(value) for name, value in tree.items() if name != "query_location"}
     return [_without_places(branch) for branch in tree] if isinstance(tree, list) else tree
-
-
-@cache
-def _unsteady() -> set[str]:
-    """Functions that depend on more than their arguments."""
-    with duckdb.connect() as connection:
-        found = connection.execute("SELECT function_name FROM duckdb_functions() WHERE stability <> 'CONSISTENT'")
-        return {name for (name,) in found.fetchall()}

@@ -39,7 +39,7 @@ def test_the_condition_selects_rows_in_tar_order(dataset, part_rows):
     ("where", "count"),
     [
         ('WIDTH * "Height" >= 6400', 4),
-        ("width = (select max(width) from samples)", 2),
+        ("width + height - 64 > 64 and samples.height > 0", 6),
         ("COLUMNS(['width', 'height']) > 64", 4),
         ("true", 7),
     ],
@@ -55,11 +55,14 @@ def test_conditions_read_the_columns_they_need(dataset, where, count):
         ("width >", "is no condition on the index"),
         ("width > 100000", "selects no sample"),
         ("width > 64 and random() < 0.5", "stage s: where: random depends on more than the picture"),
-        ("key in (select key from samples where uuid() > '8')", "stage s: where: .* depends on more than the picture"),
+        ("width > 64 and age(timestamp '2020-01-01') > interval 1 day", "where: age depends on more than the picture"),
+        ("key in (select key from samples where uuid() > '8')", "stage s: where: .* holds a query of its own"),
+        ("key in (select key from samples using sample 3)", "stage s: where: .* holds a query of its own"),
+        ("width = (select max(width) from samples)", "holds a query of its own"),
         ("true) union all (select 1", "is more than a condition"),
         ("image_id::int > 0", "is no condition on the index: Conversion Error"),
         ("true); drop table samples; --", "is no condition on the index"),
-        ("key in (select content from read_text('/etc/passwd'))", "is no condition on the index"),
+        ("key in (select content from read_text('/etc/passwd'))", "holds a query of its own"),
     ],
 )
 def test_a_condition_that_is_no_sql_or_selects_nothing_is_refused(dataset, where, message):

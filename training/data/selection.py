@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from engine.conditions import condition_nodes
+from engine.duck import Connection
 from schemas.lru import Lru
 from schemas.shard_index import INDEX_SCHEMA, ShardIndex
 
@@ -158,49 +159,49 @@ def select_rows(index: ShardIndex, where: str | None, stage: str) -> Selection:
     index's columns, depends on more than them, or selects nothing."""
     numbers = None
     if where is not None:
-        try:
-            condition_nodes(where)
-        except ValueError as error:
-            raise ValueError(f"stage {stage}: where: {error}") from None
-        try:
-            numbers = _rows_where(index, where)
-        except duckdb.Error as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"stage {stage}: where: {where!r} is no condition on the index: {reason}") from None
+        with duckdb.connect(config={"enable_external_access": "false"}) as connection:
+            try:
+                condition_nodes(connection, where)
+            except ValueError as error:
+                raise ValueError(f"stage {stage}: where: {error}") from None
+            try:
+                numbers = _rows_where(connection, index, where)
+            except duckdb.Error as error:
+                reason = str(error).splitlines()[0]
+                raise ValueError(f"stage {stage}: where: {where!r} is no condition on the index: {reason}") from None
     rows = Selection(index, numbers)
     if not rows.num_rows:
         raise ValueError(f"stage {stage}: where: {where!r} selects no sample of the index")
     return rows
 
 
-def _rows_where(index: ShardIndex, where: str) -> NDArray[np.int32]:
+def _rows_where(connection: Connection, index: ShardIndex, where: str) -> NDArray[np.int32]:
     """Numbers of the rows that meet the condition, ascending."""
     query = f"select index_row from samples where ({where})"
-    with duckdb.connect(":memory:", config={"enable_external_access": "false"}) as connection:
-        whole = INDEX_SCHEMA.append(pa.field("index_row", pa.int32()))
-        connection.register("samples", whole.empty_table())
-        connection.execute(query)  # an error here knows all columns
-        text = where.lower()
-        # A column is read only if the condition names it; the table's name or COLUMNS(...) may mean any.
-        named = [name for name in INDEX_SCHEMA.names if name in text or "columns" in text or "samples" in text]
-        schema = pa.schema([INDEX_SCHEMA.field(name) for name in named]).append(whole.field("index_row"))
-        unreadable: list[ValueError] = []
+    whole = INDEX_SCHEMA.append(pa.field("index_row", pa.int32()))
+    connection.register("samples", whole.empty_table())
+    connection.execute(query)  # an error here knows all columns
+    text = where.lower()
+    # A column is read only if the condition names it; the table's name or COLUMNS(...) may mean any.
+    named = [name for name in INDEX_SCHEMA.names if name in text or "columns" in text or "samples" in text]
+    schema = pa.schema([INDEX_SCHEMA.field(name) for name in named]).append(whole.field("index_row"))
+    unreadable: list[ValueError] = []
 
-        def batches() -> Iterator[pa.RecordBatch]:
-            starts = index.part_starts[:-1].tolist()
-            try:
-                for start, part in zip(starts, index.parts(named or ["width"]), strict=True):
-                    numbers = pa.array(np.arange(start, start + part.num_rows, dtype=np.int32))
-                    yield from part.select(named).append_column("index_row", numbers).cast(schema).to_batches()
-            except ValueError as error:  # DuckDB would pass on its words, but as if the condition were wrong
-                unreadable.append(error)
-                raise
-
-        samples: Any = pa.RecordBatchReader.from_batches(schema, batches())
+    def batches() -> Iterator[pa.RecordBatch]:
+        starts = index.part_starts[:-1].tolist()
         try:
-            connection.register("samples", samples.read_all() if "samples" in text else samples)  # it reads once only
-            return np.sort(np.asarray(connection.execute(query).fetchnumpy()["index_row"]))
-        except (duckdb.Error, pa.ArrowInvalid):
-            if unreadable:
-                raise unreadable[0] from None
+            for start, part in zip(starts, index.parts(named or ["width"]), strict=True):
+                numbers = pa.array(np.arange(start, start + part.num_rows, dtype=np.int32))
+                yield from part.select(named).append_column("index_row", numbers).cast(schema).to_batches()
+        except ValueError as error:  # DuckDB would pass on its words, but as if the condition were wrong
+            unreadable.append(error)
             raise
+
+    reader: Any = pa.RecordBatchReader.from_batches(schema, batches())
+    try:
+        connection.register("samples", reader)
+        return np.sort(np.asarray(connection.execute(query).fetchnumpy()["index_row"]))
+    except (duckdb.Error, pa.ArrowInvalid):
+        if unreadable:
+            raise unreadable[0] from None
+        raise

@@ -527,7 +527,7 @@ def test_an_impossible_condition_is_refused_by_name(condition: str, why: str) ->
         "width BETWEEN 5 AND 10 AND NOT format IN ('jpeg', 'png')",
         "CASE WHEN aspect > 1 THEN true ELSE megapixels::INTEGER % 2 = 0 END",
         "Format ILIKE '%J%' AND pictures.width IS NOT DISTINCT FROM 7",
-        "least(width, height) // 2 >= 100 AND round(aspect, 1) <> 1.5 OR aesthetic IS NULL",
+        "width + height - 5 > -3 AND least(width, height) // 2 >= 100 AND round(aspect, 1) <> 1.5 OR aesthetic IS NULL",
         "starts_with(lower(source_name), 'a') AND regexp_matches(source_name, '^[a-z(]+$')",
         "list_contains(map_keys(classes), 'cartoon') AND classes['cartoon'] > 0.5",
         "source_name = ') OR random() -- select'",
