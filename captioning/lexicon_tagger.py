@@ -6,13 +6,17 @@ place, and are grammar, not fitted to any corpus."""
 from __future__ import annotations
 
 from functools import lru_cache
+from types import ModuleType
 
 import numpy as np
 
 from captioning.hyphens import DESCRIBING, PARTICLE, held_together, is_name
 from captioning.word_list import is_joined, is_singular_noun, lexicon, parser, singular, standing_in
 
-with standing_in("torch", None):  # spaCy loads it where it is, for two seconds, and the lexicon needs none
+_info = ModuleType("spacy.cli.info")
+vars(_info)["info"] = None
+# spaCy loads torch where it is, for two seconds, and its commands, for a third of one; the lexicon needs neither
+with standing_in("torch", None), standing_in(_info.__name__, _info):
     from spacy.language import Language
     from spacy.tokens import Doc
 
