@@ -116,7 +116,7 @@ def world(timeout_s: int = 600) -> Iterator[World]:
             dist.barrier()  # on success only: a process that leaves early would abort while others still talk to it
         except BaseException as error:
             # Where a process is gone, leaving waits for it with Python's lock held, and nothing can be said any more.
-            if stop.received is None and not isinstance(error, RuntimeError):
+            if stop.received is None and isinstance(error, Exception) and not isinstance(error, RuntimeError):
                 dist.destroy_process_group()
             raise
         dist.destroy_process_group()

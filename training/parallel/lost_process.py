@@ -35,41 +35,43 @@ SIGNS_OF_A_FULL_MEMORY = ("can't allocate memory", "out of memory")
 
 
 class StopSignal:
-    """SIGTERM and Ctrl-C: they end the process at once, and inside the loop once its step is stored. torchrun sends
-    SIGTERM to the processes that are left when one is lost, and a batch system before it takes a machine away.
-    `patience_s`: from a signal inside the loop to an exit without a checkpoint. `received`: the name of the signal that
-    the loop is to end for."""
+    """SIGTERM and Ctrl-C inside the training loop, which ends once its step is stored. torchrun sends SIGTERM to the
+    processes that are left when one is lost, and a batch system before it takes a machine away. `patience_s`: from a
+    signal to an exit without a checkpoint. `received`: the name of the signal that the loop is to end for."""
 
     def __init__(self, rank: int = 0, size: int = 1, patience_s: float = GRACE_S) -> None:
         self.process = f"process {rank} of {size}"
         self.received: str | None = None
-        self._patience_s, self._deferred, self._since = patience_s, False, 0.0
+        self._is_one, self._patience_s, self._since = size == 1, patience_s, 0.0
         self._last_resort: threading.Timer | None = None
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """Inside, the first signal is kept in `received`, and a second Ctrl-C ends the process at once."""
-        self._deferred = True
+        """Inside, the first signal is kept in `received`, and a second Ctrl-C ends the process at once. Outside, each
+        does what it did before: nothing is to be stored there."""
+        in_main = threading.current_thread() is threading.main_thread()  # only there can a signal be handled
+        heard = [  # a shell has the SIGINT of what runs in the background ignored
+            number
+            for number in (signal.SIGTERM, signal.SIGINT)
+            if in_main and signal.getsignal(number) != signal.SIG_IGN
+        ]
+        before = {number: signal.signal(number, self) for number in heard}
         try:
-            yield
+            with nullcontext() if self._is_one or not in_main else _stuck_named(self):
+                yield
         finally:
-            self._deferred = False
+            for number, handler in before.items():
+                if signal.getsignal(number) is self:
+                    signal.signal(number, handler)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        name, is_first = signal.Signals(number).name, self.received is None
-        if is_first:  # also outside the loop: a library may catch what is raised, then the loop ends at its first step
+        name = signal.Signals(number).name
+        if self.received is None:
             self.received, self._since = name, time.monotonic()
-        if is_first and self._deferred:
             late = f"{self.process}: received {name}, no checkpoint within {self._patience_s} s"
             self._last_resort = exit_after(self._patience_s, late)
-        elif number == signal.SIGINT:
-            if not self._deferred or time.monotonic() - self._since > REPEATED_S:  # torchrun passes a terminal's on
-                raise KeyboardInterrupt
-        elif is_first:
-            raise self.ending(
-                f"{self.process}: received {name}, from torchrun because another process was lost or failed, or from "
-                f"the batch system; {RUN_AGAIN}"
-            )
+        elif number == signal.SIGINT and time.monotonic() - self._since > REPEATED_S:  # torchrun passes a terminal's on
+            raise KeyboardInterrupt
 
     def give_up(self) -> None:
         """Forget the signal's last resort: the loop has ended."""
@@ -96,17 +98,11 @@ def exit_after(seconds: float, line: str) -> threading.Timer:
 
 @contextmanager
 def lost_process_named(rank: int, size: int, patience_s: float = GRACE_S) -> Iterator[StopSignal]:
-    """Turn the errors of gloo and NCCL about a lost peer, and signals, into one line. Raises ValueError: a process of
-    this run was lost, or this one received SIGTERM."""
+    """Turn the errors of gloo and NCCL about a lost peer into one line. Raises ValueError: a process of this run was
+    lost."""
     stop = StopSignal(rank, size, patience_s)
-    in_main = threading.current_thread() is threading.main_thread()  # only there can a signal be handled
-    heard = [  # a shell has the SIGINT of what runs in the background ignored
-        number for number in (signal.SIGTERM, signal.SIGINT) if in_main and signal.getsignal(number) != signal.SIG_IGN
-    ]
-    before = {number: signal.signal(number, stop) for number in heard}
     try:
-        with _stuck_named(stop) if in_main and size > 1 else nullcontext():
-            yield stop
+        yield stop
     except RuntimeError as error:
         if size == 1 or not any(sign in str(error) for sign in SIGNS_OF_A_LOST_PROCESS):
             raise
@@ -117,9 +113,6 @@ def lost_process_named(rank: int, size: int, patience_s: float = GRACE_S) -> Ite
         ) from None
     finally:
         stop.give_up()
-        for number, handler in before.items():
-            if signal.getsignal(number) is stop:
-                signal.signal(number, handler)
 
 
 @contextmanager

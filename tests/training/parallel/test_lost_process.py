@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -79,7 +78,7 @@ STUCK = """
 import ctypes
 import training.parallel.lost_process as lost
 lost.GRACE_S = 0.2
-with lost.lost_process_named(0, 2):
+with lost.lost_process_named(0, 2) as stop, stop.deferred():
     lock, libc = ctypes.create_string_buffer(64), ctypes.CDLL(None)
     print("up", flush=True)
     libc.pthread_mutex_lock(lock), libc.pthread_mutex_lock(lock)  # for ever, outside of Python
@@ -120,11 +119,18 @@ def test_other_errors_are_not_renamed():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
 
 
-def test_a_signal_whose_error_a_library_catches_ends_the_loop_at_its_first_step(recipe_values, monkeypatch):
-    def caught(*_):
-        with suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_before_the_first_step_is_left_to_the_command(recipe_values, monkeypatch, number):
+    class Left(BaseException):
+        """What the command ends with."""
 
-    monkeypatch.setattr(training.train, "fitting", lambda *_: caught() or "none")
-    with pytest.raises(KeyboardInterrupt, match=r"received SIGINT; stage small is stored at step 1 of 8"):
-        training.train.train(TrainingRecipe.from_mapping(recipe_values))
+    def leave(*_):
+        raise Left
+
+    monkeypatch.setattr(training.train, "fitting", lambda *_: signal.raise_signal(number))
+    before = signal.signal(number, leave)
+    try:
+        with pytest.raises(Left):
+            training.train.train(TrainingRecipe.from_mapping(recipe_values))
+    finally:
+        signal.signal(number, before)
