@@ -20,6 +20,9 @@ from schemas.locations import is_remote
 TEMPORARY = ".tmp-"
 """Prefix of a file that is being written; it is renamed when whole, and swept when a job starts."""
 
+FULL_BYTES = 1 << 20
+"""A disk with less free space is full."""
+
 _MOUNTS = "sigma-stores"
 _MOUNTED = re.compile(rf"^(.*/{_MOUNTS}-[^/]+)/([a-zA-Z][a-zA-Z0-9+.-]*):/(.+)$")
 
@@ -126,6 +129,11 @@ def make_folder(folder: Path) -> None:
             f"{base}: copies of what a store holds cannot be written there ({is_refused}); name another folder with "
             "SIGMA_SCRATCH or run.scratch"
         )
+
+
+def is_full(folder: Path, error: Exception) -> bool:
+    """Whether a write into a folder has failed since its disk is full. What libraries write in C++ says anything."""
+    return "No space left" in str(error) or shutil.disk_usage(folder).free < FULL_BYTES
 
 
 def open_file(path: Path) -> IO[bytes]:

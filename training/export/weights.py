@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from schemas.files import is_full
 from training.model import PixArt, PixArtConfig
 from training.model.architecture import Hints, infer_config, square_position_table
 from training.model.convert import KV_COMPRESSION_KEY, NULL_CAPTION_FILE, fit_weights, read_weights
@@ -186,7 +188,7 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 @contextmanager
 def written_aside(target: Path) -> Iterator[Path]:
     """A path to write a file or folder at; renamed to `target` at the end, removed where anything fails. Raises
-    ValueError: `target` exists, or cannot be written."""
+    ValueError: `target` exists, or cannot be written. Raises OSError: the disk is full, whatever the library says."""
     refuse_existing(target)
     aside = target.with_name(f"{target.name}.partial")
     _remove(aside)
@@ -198,7 +200,11 @@ def written_aside(target: Path) -> Iterator[Path]:
         for path in aside.rglob("*.safetensors") if aside.is_dir() else [aside]:
             path.chmod(0o666 & ~mask)  # safetensors makes files that only their owner reads
         aside.rename(target)
-    except (OSError, RuntimeError, SafetensorError) as error:  # torch's zip writer turns a full disk into RuntimeError
+    except (OSError, RuntimeError, SafetensorError, ValueError) as error:
+        if is_full(target.parent, error):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
+        if isinstance(error, ValueError):
+            raise
         raise ValueError(f"{target}: cannot be written ({str(error).splitlines()[0]})") from error
     finally:
         _remove(aside)

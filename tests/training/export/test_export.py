@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from typer.testing import CliRunner
 
 from commands.front_door import app
 from tests.dying import Died, dying_at
 from training.export.pipeline import write_pipeline
-from training.export.weights import read_model, write_weights
+from training.export.weights import read_model, write_weights, written_aside
 from training.model import KVCompression, PixArt, PixArtConfig, load_weights
 from training.model.architecture import Hints
 from training.model.convert import read_torch_file, read_weights
@@ -202,3 +205,16 @@ def test_sigma_convert_writes_weights_and_notes(tmp_path):
     done = sigma("--to", "diffusers", "--drop-kv-compression", *known)
     assert done.exit_code == 0, done.output
     assert json.loads((tmp_path / "out" / "config.json").read_text())["interpolation_scale"] == 0.5
+
+
+@pytest.mark.parametrize(
+    "said", [RuntimeError("unexpected pos 64 vs 0"), ValueError("iostream"), SafetensorError("I/O")]
+)
+@pytest.mark.parametrize("free", [0, 1 << 40])
+def test_a_full_disk_is_named_whatever_a_library_says_of_it(tmp_path, monkeypatch, said, free):
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=free))
+    with pytest.raises(ValueError if free else OSError) as refused, written_aside(tmp_path / "out") as aside:
+        aside.write_bytes(b"half")
+        raise said
+    assert free or refused.value.errno == errno.ENOSPC
+    assert not list(tmp_path.iterdir())
