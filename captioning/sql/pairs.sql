@@ -3,11 +3,15 @@
 -- Reads   each_nouns (source, row_id, nouns)
 -- Knobs   $source, $vocabulary: how many of the commonest nouns; $most_images: a fair sample of so many, because pairs
 --         grow with the square of a caption's nouns
-WITH sample AS MATERIALIZED (
-    SELECT row_id, list_distinct(nouns) AS nouns
-    FROM each_nouns WHERE source = $source
+WITH sampled AS MATERIALIZED (
+    SELECT row_id FROM each_nouns WHERE source = $source
     ORDER BY md5_number_lower(row_id::VARCHAR), row_id
     LIMIT $most_images
+),
+sample AS MATERIALIZED (
+    SELECT row_id, list_distinct(nouns) AS nouns
+    FROM each_nouns SEMI JOIN sampled USING (row_id)
+    WHERE source = $source
 ),
 common AS MATERIALIZED (
     SELECT row_number() OVER (ORDER BY count(*) DESC, noun) AS rank, noun, count(*) AS num_images
