@@ -4,41 +4,41 @@ takes every process a third of a second."""
 from __future__ import annotations
 
 import sys
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
+from threading import get_ident
 from typing import Any
 
-import pyarrow as pa
 
+class ArrowAlone:
+    """Finds Arrow and pandas as Python does. Arrow looks for pandas once, and does not find it; it looks again once
+    somebody has imported it."""
 
-class _Pandas(MetaPathFinder):
-    """Finds pandas for everybody but Arrow, and tells Arrow once it is imported."""
-
-    is_hidden = False
+    looks: int | None = None
+    """The thread in which Arrow looks; 0 is none any more."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """Find pandas as Python does; any other module is left to those that come after."""
-        spec = PathFinder.find_spec(name, path, target) if name == "pandas" else None
-        if spec is None or spec.loader is None:
-            return None
-        if self.is_hidden:
+        """See `importlib.abc.MetaPathFinder`."""
+        if name == "pandas" and self.looks == get_ident():
             raise ModuleNotFoundError(name)
+        then = {"pyarrow": self._look, "pandas": None if self.looks is None else _look_again}.get(name)
+        spec = PathFinder.find_spec(name, path, target) if then else None
+        if then is None or spec is None or spec.loader is None:
+            return None
         real = spec.loader.exec_module
 
         def exec_module(module: Any) -> None:
             real(module)
-            sys.meta_path.remove(self)
-            pa.array([]).to_pandas()  # so Arrow looks again
+            then()
 
         spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec
 
+    def _look(self) -> None:
+        if "pandas" not in sys.modules:
+            self.looks = get_ident()
+            sys.modules["pyarrow"].array([])
+            self.looks = 0
 
-def leave_pandas() -> None:
-    """Let Arrow look for pandas, which it does once, and not find it."""
-    if "pandas" not in sys.modules:
-        finder = _Pandas()
-        sys.meta_path.insert(0, finder)
-        finder.is_hidden = True
-        pa.array([])
-        finder.is_hidden = False
+
+def _look_again() -> None:
+    sys.modules["pyarrow"].array([]).to_pandas()

@@ -7,9 +7,6 @@ from functools import cache
 import pyarrow as pa
 
 from schemas import columns
-from schemas.arrow_alone import leave_pandas
-
-leave_pandas()
 
 
 def _type(name: str) -> pa.DataType:
