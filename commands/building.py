@@ -65,13 +65,14 @@ def work(
     """Compute a share of a job's parts in this process, as one task of a job array; sigma build does the rest."""
     from commands.console import JobProgress
     from curation import work as works
+    from schemas.texts import counted
 
     with refusals(), JobProgress(console) as progress:
         wanted = works.Share.parse(share)
         data, _, steps = opened(dataset)
         with data.lock(shared=True):
             num_parts = works.work(data, steps, job, wanted, progress)
-        console.print(f"{shown(data.root)}: {num_parts:,} parts of {job} computed")
+        console.print(f"{shown(data.root)}: {counted(num_parts, 'part')} of {job} computed")
 
 
 def show_built(recipe: DataRecipe, built: Built) -> None:

@@ -158,6 +158,7 @@ def sample(
 ) -> None:
     """Sample pictures from a trained model."""
     from commands.console import logging_to
+    from schemas.texts import counted
     from schemas.training import TrainingRecipe
 
     with refusals(f"stopped; nothing is written at {out}"), logging_to(complaints, "training"):
@@ -181,7 +182,7 @@ def sample(
             drawn = sample_grid(trained, stage=stage, out=out, count=count, seed=seed, weights=weights)
         model = runtime or weights
         source = f"stage {drawn.stage}" if model is None else shown(model)
-        console.print(f"{len(drawn.captions)} pictures from {source}: {shown(drawn.path)}")
+        console.print(f"{counted(len(drawn.captions), 'picture')} from {source}: {shown(drawn.path)}")
 
 
 class LayoutName(StrEnum):
