@@ -141,7 +141,7 @@ def sample(
     prompt: Annotated[list[str] | None, typer.Option(help="A text to draw; training captions where none.")] = None,
     aspect: Annotated[str, typer.Option(help="Height / width of what a prompt draws: a bucket's label.")] = "1.0",
     out: Annotated[Path, typer.Option(help="The PNG to write.", callback=local)] = Path("samples.png"),
-    count: Annotated[int, typer.Option(help="How many training captions to draw.")] = 12,
+    count: Annotated[int, typer.Option(min=1, help="How many training captions to draw.")] = 12,
     seed: Annotated[int, typer.Option(help="Of the noise.")] = 0,
     weights: Annotated[
         Path | None, typer.Option(help="Weights on disk to draw with, in place of a checkpoint.", callback=local)
@@ -242,7 +242,7 @@ def validate(
     root: Annotated[
         Path | None, typer.Option(help="Folder of the pictures of a .tsv or .json.", callback=local)
     ] = None,
-    limit: Annotated[int, typer.Option(help="Most pairs to read.")] = 200,
+    limit: Annotated[int, typer.Option(min=1, help="Most pairs to read.")] = 200,
     device: Annotated[str, typer.Option(help="auto, cpu, mps, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Find the reading of the weights' resampler that makes published captions likeliest."""

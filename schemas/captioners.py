@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator, model_validator
 
 from schemas.devices import OnDevice
-from schemas.strict import StrictModel
+from schemas.strict import StrictModel, matching
 
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
+Device = Annotated[str, matching(r"auto|cpu|mps|cuda(:\d+)?", "auto, cpu, mps, cuda or cuda:N")]
 Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -151,7 +151,7 @@ class ChatSection(CaptionerSection):
     """Retries of a request after 429, 5xx, a timeout, a cut connection or an answer that is no JSON."""
     backoff_s: Annotated[float, Field(gt=0)] = 1.0
     """Wait before the first retry, in s; doubled each time up to a minute. A server's Retry-After goes first."""
-    api_key_env: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")] | None = None
+    api_key_env: Annotated[str, matching("[A-Za-z_][A-Za-z0-9_]*", "the name of a variable")] | None = None
     """Name of the environment variable that holds the key. The key itself is in no recipe, table or log."""
 
     @field_validator("url")

@@ -35,8 +35,10 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             keeper.publish(aside, path)
             return
         aside.rename(path)
-    except BaseException:
+    except BaseException as error:
         aside.unlink(missing_ok=True)
+        if isinstance(error, IsADirectoryError):
+            raise ValueError(f"{path}: is a folder; name a file") from None
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

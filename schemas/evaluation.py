@@ -9,10 +9,10 @@ from pydantic import AfterValidator, Field, model_validator
 
 from schemas.captioners import ChatSection
 from schemas.locations import absolute, for_datasets
-from schemas.strict import Positive, Seed, StrictModel
+from schemas.strict import Positive, Seed, StrictModel, matching
 
 Protocol = Literal["clean", "pytorch", "tensorflow", "torchmetrics", "sana-512", "sana-1024"]
-ModelName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+ModelName = Annotated[str, matching("[A-Za-z0-9][A-Za-z0-9._-]*", "letters, digits, ., _ and -")]
 
 
 class Prompts(StrictModel):

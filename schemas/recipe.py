@@ -13,7 +13,7 @@ from schemas.files import place_of
 from schemas.locations import absolute, for_datasets
 from schemas.scores import LIMITED, LIMITS, Aesthetic, Models, Screen
 from schemas.sources import AnySource, FolderSource, Source
-from schemas.strict import DUCKDB_MEMORY, Seed, StrictModel, fingerprint
+from schemas.strict import DUCKDB_MEMORY, Seed, StrictModel, fingerprint, matching
 
 JOBS = (
     "ingest",
@@ -77,7 +77,7 @@ class Dedup(StrictModel):
 class Clean(StrictModel):
     """Clean the raw captions: take out HTML, addresses and hashtags, refuse texts that are no captions."""
 
-    languages: tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}$")], ...] | None = ("en",)
+    languages: tuple[Annotated[str, matching("[a-z]{2,3}", "the code of a language, such as en")], ...] | None = ("en",)
     """ISO 639 codes of the languages that are kept; null keeps all. T5-v1.1, the text encoder of PixArt-Σ, has read
     English only, so a caption in another language would be noise to it. A caption is refused only where its language
     is sure, and the language is in the table `raw_captions` whatever is kept."""
@@ -165,7 +165,7 @@ class Ground(Models):
 
     enabled: bool = False
     """Run the job at all; it needs weights."""
-    sources: tuple[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], ...] = ("synthetic",)
+    sources: tuple[Annotated[str, matching("[a-z][a-z0-9_]*", "raw, synthetic or a captioner")], ...] = ("synthetic",)
     """Whose captions are scored: `synthetic`, `raw`, or the name of a further captioner."""
     clip: str | None = None
     """A CLIP model, which scores sentences: a folder, or a hub id in the local cache. Null: CLIP ViT-L/14."""
@@ -245,7 +245,7 @@ class Run(StrictModel):
     """How often a part is handed out again after its worker or node was lost, or a store did not answer."""
     scratch: Path | None = None
     """A folder of each node for copies of what is read from a store; null takes that of SIGMA_SCRATCH or TMPDIR."""
-    duckdb_memory: Annotated[str, Field(pattern=r"^\d+(\.\d+)?(MB|GB|TB)$")] = DUCKDB_MEMORY
+    duckdb_memory: Annotated[str, matching(r"\d+(\.\d+)?(MB|GB|TB)", "500MB, 1.5GB or 1TB")] = DUCKDB_MEMORY
     """Memory that DuckDB may take for a reduce job or for counting the ledger; beyond it DuckDB spills into the
     dataset folder. The process holds some 0.5 GB more; at 33 million rows the statistics are faster with 6GB."""
 

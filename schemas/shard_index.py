@@ -113,7 +113,7 @@ def no_index(path: Path) -> ValueError:
     kind = kind_of_tars(folder)
     if kind is None:
         return ValueError(
-            f"{path}: no shard index here; build the dataset first (sigma build) or name its shards/ folder"
+            f"{path}: no shard index here; build the dataset first (sigma build), or name the folder above shards/"
         )
     return ValueError(
         f"{folder}: holds {kind} tars and no shard index; sigma index {folder} lets the trainer read them as they are, "

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, NamedTuple, Self, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -24,6 +24,8 @@ from schemas.locations import for_datasets, public_url
 
 DUMPER, _LOADER = getattr(yaml, "CSafeDumper", yaml.SafeDumper), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Those written in C, where PyYAML was built with them: they are ten times as fast."""
+_TEXT = r"(?!.*\d[:-]\d|[-+]?0\d)"
+"""Does not match 16:9, 2026-11-29 and 010, which are a number to the base of 60, a date and 8 for YAML 1.1."""
 
 DUCKDB_MEMORY = "1.25GB"
 """What DuckDB may take unless the recipe of the dataset says otherwise."""
@@ -31,8 +33,30 @@ DUCKDB_MEMORY = "1.25GB"
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Place = Annotated[str, BeforeValidator(str), AfterValidator(for_datasets)]
 """A path, or an address in a store."""
+
+
+def matching(pattern: str, how: str) -> AfterValidator:
+    """Check a text against a pattern. `how`: what the error says to write."""
+
+    def check(text: str) -> str:
+        if re.fullmatch(pattern, text):
+            return text
+        raise ValueError(f"write it as {how}")
+
+    return AfterValidator(check)
+
+
 Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 """What a generator, or DuckDB, takes as a seed."""
+
+
+class _Loader(_LOADER):  # type: ignore[misc, valid-type]
+    """Takes for a number what a reader takes for one."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        first: [(tag, re.compile(_TEXT + pattern.pattern, pattern.flags)) for tag, pattern in found]
+        for first, found in _LOADER.yaml_implicit_resolvers.items()
+    }
 
 
 class RecipeKind(NamedTuple):
@@ -120,7 +144,7 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: cannot be read as a recipe: {error}") from None
     try:
-        values = yaml.load(text, Loader=_LOADER)
+        values = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: is not YAML: {' '.join(str(error).split())}") from None
     values = {} if values is None else values
@@ -139,7 +163,7 @@ def apply_override(values: dict[str, Any], override: str) -> None:
     if not equals or not key.strip():
         raise ValueError(f"override {override!r}: write it as key=value, for example seed=7 or shard.megabytes=256")
     try:
-        value = yaml.safe_load(text) if text.strip() else None
+        value = yaml.load(text, Loader=_Loader) if text.strip() else None
     except yaml.YAMLError:
         value = text
     if re.search(r"(^|\s)#", text) and (value is None or (isinstance(value, str) and "#" not in value)):
@@ -160,7 +184,7 @@ def apply_override(values: dict[str, Any], override: str) -> None:
 def _child(node: Any, name: str, override: str) -> Any:
     if isinstance(node, list):
         if not name.isdigit() or int(name) >= len(node):
-            raise ValueError(f"override {override!r}: {name!r} is not a position in a list of {len(node)}")
+            raise ValueError(f"override {override!r}: {name!r} is not a position in a list of {len(node)}, from 0 on")
         return node[int(name)]
     if not isinstance(node, dict):
         raise ValueError(f"override {override!r}: {name!r} lies inside a value, not a section")
@@ -175,6 +199,17 @@ def fingerprint(value: Any) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
+_WORDS = {
+    "int_parsing": "input should be a whole number, without a unit",
+    "float_parsing": "input should be a number, without a unit",
+    "model_type": "is a section, whose knobs have values; not a value itself",
+    "tuple_type": "is a list, such as [a, b]",
+    "list_type": "is a list, such as [a, b]",
+    "dict_type": "is a mapping, such as {a: 1}",
+}
+"""pydantic's type of an error -> what it says of some that a slip of typing makes."""
+
+
 def _explain(model: type[BaseModel], error: ValidationError) -> list[str]:
     lines = []
     for problem in error.errors(include_url=False):
@@ -186,7 +221,7 @@ def _explain(model: type[BaseModel], error: ValidationError) -> list[str]:
         elif problem["type"] == "missing":
             lines.append(f"{path} is required")
         else:
-            message = problem["msg"].removeprefix("Value error, ")
+            message = _WORDS.get(problem["type"], problem["msg"].removeprefix("Value error, "))
             given = problem.get("input")
             given = public_url(given) if isinstance(given, str) else given
             shown = f" (got {given!r})" if isinstance(given, str | int | float | bool | None) else ""
@@ -197,7 +232,14 @@ def _explain(model: type[BaseModel], error: ValidationError) -> list[str]:
 def _unknown_key(model: type[BaseModel], location: tuple[int | str, ...], path: str) -> str:
     known = sorted(_locate(model, location[:-1])[1].model_fields)
     near = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+    deeper = [
+        f"{section}.{'0.' if get_origin(field.annotation) is tuple else ''}{location[-1]}"
+        for section, field in _locate(model, location[:-1])[1].model_fields.items()
+        if any(location[-1] in inner.model_fields for inner in models_in(field.annotation))
+    ]
+    hint = f"known keys: {', '.join(known)}"
+    if near or deeper:
+        hint = f"did you mean {' or '.join(map(repr, deeper or near))}?"
     return f"unknown key {path!r}; {hint}"
 
 

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from schemas.files import scratch_folder
 from schemas.locations import in_home, is_remote, on_disk
-from schemas.strict import Place, Positive, Seed, StrictModel
+from schemas.strict import Place, Positive, Seed, StrictModel, matching
 from schemas.tokens import MAX_TOKENS
 
 LATENT_DOWNSAMPLING = 8
@@ -326,7 +326,7 @@ class Sampling:
 class Stage(StrictModel):
     """One link of the weak-to-strong chain."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+    name: Annotated[str, matching("[A-Za-z0-9][A-Za-z0-9_-]*", "letters, digits, _ and -")]
     """Letters, digits, `_` and `-`; names the stage's folder."""
     parent: Annotated[str, AfterValidator(in_home)] | None = None
     """Where the weights come from: an earlier stage's name, a weights file or folder (a path with a `/` or a suffix),

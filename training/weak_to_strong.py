@@ -39,7 +39,7 @@ def parent_weights(recipe: TrainingRecipe, stage: Stage) -> Path | None:
         return None
     if is_path(parent):
         if not Path(parent).exists():
-            raise ValueError(f"stage {stage.name}: parent {parent} does not exist; get these weights")
+            raise ValueError(f"stage {stage.name}: no weights at {parent}; check the path, or get them")
         return Path(parent)
     parent_stage = recipe.stage_named(parent)
     last = latest_checkpoint(recipe.stage_folder(parent_stage))

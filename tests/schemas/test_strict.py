@@ -41,9 +41,41 @@ def test_impossible_values_name_key_and_value() -> None:
         "recipe: mix.synthetic_share: input should be less than or equal to 1 (got 1.5)"
     )
     assert refusal({"run": {"runner": "spark"}}) == "recipe: run.runner: input should be 'ray' or 'local' (got 'spark')"
-    assert refusal({"ingest": {"proxy_px": "big"}}).startswith(
-        "recipe: ingest.proxy_px: input should be a valid integer"
-    )
+    for knobs, said in (
+        (
+            {"ingest": {"proxy_px": "512px"}},
+            "ingest.proxy_px: input should be a whole number, without a unit (got '512px')",
+        ),
+        (
+            {"mix": {"synthetic_share": "60%"}},
+            "mix.synthetic_share: input should be a number, without a unit (got '60%')",
+        ),
+        ({"dedup": False}, "dedup: is a section, whose knobs have values; not a value itself (got False)"),
+        ({"run": {"duckdb_memory": 2}}, "run.duckdb_memory: write it as 500MB, 1.5GB or 1TB (got 2)"),
+        ({"sources": 5}, "sources: is a list, such as [a, b] (got 5)"),
+    ):
+        assert refusal(knobs) == f"recipe: {said}"
+
+
+def test_an_unknown_key_is_looked_for_in_the_sections() -> None:
+    assert refusal({"min_aesthetic": 5}) == "recipe: unknown key 'min_aesthetic'; did you mean 'select.min_aesthetic'?"
+    with pytest.raises(ValueError, match=r"did you mean 'optimizer\.lr' or 'stages\.0\.lr'\?"):
+        TrainingRecipe.from_mapping({"dataset": "d", "out": "o", "stages": [], "lr": 1})
+
+
+@pytest.mark.parametrize("text", ["16:9", "1:30.5", "010", "2026-11-29", "-007"])
+def test_what_a_reader_takes_for_no_number_is_a_text(tmp_path: Path, text: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(f"file: {text}")
+    assert read_yaml(tmp_path / "recipe.yaml", [f"typed={text}"]) == {"file": text, "typed": text}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("0", 0), ("-0.5", -0.5), ("1.5e+3", 1500.0), ("0x1f", 31), ("1_000", 1000)]
+)
+def test_numbers_are_numbers(tmp_path: Path, text: str, value: float) -> None:
+    values: dict[str, Any] = {}
+    apply_override(values, f"typed={text}")
+    assert values == {"typed": value}
 
 
 def test_every_problem_has_a_line() -> None:

@@ -177,7 +177,7 @@ def test_the_demos_few_step_model_has_the_demos_model_and_codecs():
     stage, teacher = few.stages[0], demo.stages[-1]
     for knob in ("resolution", "interpolation", "kv_compression", "multi_aspect"):
         assert getattr(stage, knob) == getattr(teacher, knob)
-    assert few.parent_of(stage) == f"demo/model/04-{teacher.name}/step-{teacher.steps:08d}.pt"
+    assert few.parent_of(stage) == f"{demo.out}/04-{teacher.name}/step-{teacher.steps:08d}.pt"
     assert few.distil_of(stage).guidance == demo.sample.guidance
 
 

@@ -182,5 +182,5 @@ def test_weights_in_the_published_layout_are_drawn_with_in_the_one_step_that_the
 
     sample_prompts(recipe, ["a boat"], tmp_path / "boat.png", stage="small", weights=weights)
     assert (tmp_path / "boat.png").is_file()
-    with pytest.raises(ValueError, match=r"stage small: parent .*none\.pth does not exist"):
+    with pytest.raises(ValueError, match=r"stage small: no weights at .*none\.pth"):
         sample_grid(recipe, stage="small", out=tmp_path / "x.png", weights=tmp_path / "none.pth")

@@ -55,7 +55,8 @@ def bring(copies: Copies) -> None:
             path, found = folder / key, store.find(key)
             if key == heads[0] and found is None:
                 raise ValueError(
-                    f"{store.url(key)}: no shard index here; build the dataset first, or name the folder above shards/"
+                    f"{store.url(key)}: no shard index here; build the dataset first (sigma build), or name the folder "
+                    "above shards/"
                 )
             if found is not None and path.is_file() and known.get(key, "") == found.etag:
                 continue
