@@ -14,7 +14,9 @@ from commands.terminal import DatasetFolder, console, local, placed, refusals, s
 
 
 def doctor(
-    dataset: Annotated[Path | None, typer.Argument(metavar="DATASET", callback=placed)] = None,
+    dataset: Annotated[
+        Path | None, typer.Argument(metavar="DATASET", help="Without one, this machine.", callback=placed)
+    ] = None,
     mend: Annotated[bool, typer.Option("--repair", help="Make again what is broken, and nothing else.")] = False,
     threads: Annotated[int, typer.Option(min=1, help="Files that are looked at at once.")] = os.cpu_count() or 1,
 ) -> None:

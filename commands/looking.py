@@ -53,7 +53,7 @@ def status(dataset: DatasetFolder) -> None:
 
 def stats(
     dataset: DatasetFolder,
-    top: Annotated[int, typer.Option(help="How many nouns to list.")] = 15,
+    top: Annotated[int, typer.Option(min=1, help="How many nouns to list.")] = 15,
     compare: Annotated[
         tuple[str, str] | None,
         typer.Option(

@@ -48,7 +48,7 @@ RecipeFile = Annotated[
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE...", help="Knobs to set: out=my-dataset mix.synthetic_share=0.5"),
+    typer.Argument(metavar="KEY=VALUE...", help="Knobs of the recipe to set, by their dotted names: out=my-folder"),
 ]
 
 
@@ -91,8 +91,8 @@ Weights = Annotated[
     Path, typer.Argument(metavar="SRC", help="A .pth, a checkpoint, .safetensors or a folder.", callback=local)
 ]
 Raw = Annotated[bool, typer.Option("--raw", help="Of a checkpoint the last weights, not their average.")]
-NumHeads = Annotated[int | None, typer.Option(help="Needed where SRC does not say; else its width / 72.")]
-ImageSize = Annotated[int | None, typer.Option(help="Needed where SRC does not say, px.")]
+NumHeads = Annotated[int | None, typer.Option(min=1, help="Needed where SRC does not say; else its width / 72.")]
+ImageSize = Annotated[int | None, typer.Option(min=1, help="Needed where SRC does not say, px.")]
 PeInterpolation = Annotated[float | None, typer.Option(help="Where it is not image size / 512.")]
 
 

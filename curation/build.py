@@ -19,7 +19,7 @@ from engine.run_log import JobResult
 from engine.runner import LazyRunner
 from engine.steps import run_steps, to_run
 from schemas.commit import write_bytes
-from schemas.files import delete_files, entries_in, is_file
+from schemas.files import delete_files, is_file
 from schemas.late import late
 from schemas.recipe import DataRecipe
 from schemas.strict import DUCKDB_MEMORY
@@ -84,7 +84,7 @@ def build(
         try:
             observer.listed(listing.update_listing(held, recipe, runners.get))
         except ValueError:
-            if is_new and "tables" not in entries_in(dataset.root):
+            if is_new and "tables" not in dataset.names():
                 delete_files(dataset.recipe)  # as if nothing had been typed
             raise
         for step in steps:
@@ -140,8 +140,8 @@ def refuse_out(dataset: Dataset, recipe: DataRecipe) -> None:
         raise ValueError(f"out={dataset.root}: is a file; name a folder for the dataset")
     if dataset.is_evaluation:
         raise ValueError(f"out={dataset.root}: is an evaluation; name another folder for the dataset")
-    names = entries_in(dataset.root)
-    if names and not {".lock", ".lock-shared", "tables", "shards", "recipe.yaml"} & {*names}:
+    names = dataset.names()
+    if names and not {"tables", "shards", "recipe.yaml"} & names:
         raise ValueError(f"out={dataset.root}: holds other files and no dataset; name an empty or new folder")
     if dataset.store is not None and (lists := [each for each in recipe.all_sources() if each.kind == "urls"]):
         raise ValueError(

@@ -13,7 +13,7 @@ from engine.names import DIGITS, Held, PartName
 from engine.place.lease import leased
 from engine.place.store import Store
 from schemas.commit import file_lock
-from schemas.files import TEMPORARY, address_of, is_file, parquet_source, refresh_copy, sweep_folder
+from schemas.files import TEMPORARY, address_of, entries_in, is_file, parquet_source, refresh_copy, sweep_folder
 from schemas.late import late
 from schemas.seal import BrokenSeal, check_file, check_footer, read_json, sealed_write, write_json
 
@@ -99,6 +99,11 @@ class Dataset:
     def is_evaluation(self) -> bool:
         """Whether it is the folder of an evaluation, begun or finished, whose tables are made from `prompts`."""
         return is_file(self.record_path("prompts"))
+
+    def names(self) -> set[str]:
+        """The names of what is in its folder, but for locks, which any command may have left, and what is half
+        written."""
+        return {name for name in entries_in(self.root) if not name.startswith((".lock", TEMPORARY))}
 
     def folder(self, table: str) -> Path:
         """Folder of the parts of a table."""

@@ -25,7 +25,7 @@ from models.clip_tokens import find_counter
 from schemas import shard
 from schemas.commit import atomic_write, write_bytes
 from schemas.evaluation_set import EvaluationSet
-from schemas.files import TEMPORARY, entries_in, is_file, open_file, read_file, shown_place, sweep_folder
+from schemas.files import is_file, open_file, read_file, shown_place, sweep_folder
 from schemas.recipe import Aesthetic, Clean, DataRecipe, Mix, Select
 from schemas.scores import LATER
 from schemas.shard_index import read_index
@@ -77,6 +77,8 @@ def build_set(
         for name, content in ((CHOICES_FILE, choices), (PICTURES_FILE, _json_lines(_as_source(rows)))):
             _write_once(out / name, content)
         _copy_pictures(dataset, out, choice, rows, observer)
+        if not is_file(made.recipe):  # the build leaves alone what is no dataset's folder
+            write_bytes(made.recipe, recipe.to_yaml().encode())
     runs.build(recipe, pipeline(recipe), observer)
     _check_samples(made, rows)
     digest = set_digest(rows)
@@ -107,8 +109,7 @@ def _choices(dataset: Dataset, knobs: EvaluationSet, counter: TokenCounter) -> b
 def _refuse_other(out: Path, choices: bytes) -> None:
     if is_file(out):
         raise ValueError(f"{shown_place(out)}: is a file; name a folder for the set")
-    others = [name for name in entries_in(out) if name != ".lock" and not name.startswith(TEMPORARY)]
-    if others and not is_file(out / CHOICES_FILE):
+    if Dataset(out).names() and not is_file(out / CHOICES_FILE):
         raise ValueError(f"{shown_place(out)}: holds other files and no evaluation set; name an empty or new folder")
     if is_file(out / CHOICES_FILE) and (there := read_file(out / CHOICES_FILE)) != choices:
         pairs = zip(there.decode(errors="replace").splitlines(), choices.decode().splitlines(), strict=False)

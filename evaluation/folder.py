@@ -26,7 +26,7 @@ from schemas.files import entries_in, is_file, shown_place, sweep_folder
 from schemas.locations import is_remote
 from schemas.shard_index import ShardIndex
 
-MARKS = {".lock", ".lock-shared", "tables", "recipe.yaml", SAMPLES}
+MARKS = {"tables", "recipe.yaml", SAMPLES}
 """One of these is in every evaluation."""
 QUICK = "quick-"
 """Prefix of the folder of a quick evaluation, below the whole one's."""
@@ -105,7 +105,7 @@ def refuse_foreign_folder(dataset: Dataset) -> None:
     shown = shown_place(dataset.root)
     if is_file(dataset.root):
         raise ValueError(f"out={shown}: is a file; name a folder for the evaluation")
-    names = {*entries_in(dataset.root)}
+    names = dataset.names()
     is_begun = not names or bool(names & MARKS) or all(name.startswith(QUICK) for name in names)
     is_other = "shards" in names or bool(entries_in(dataset.folder("listing")))
     if not is_begun or is_other or (dataset.recipe.name in names and not dataset.is_evaluation):

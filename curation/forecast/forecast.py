@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from curation.forecast.estimate import Estimate, pairs_of, share_of, total_of
 from schemas.reasons import Rejection
+from schemas.texts import counted
 
 REFERENCE_CORES = 2
 REFERENCES = {"duplicates": (33_000_000, 555.0), "selection": (33_000_000, 107.0), "statistics": (4_000_000, 227.6)}
@@ -308,7 +309,9 @@ def with_remarks(made: Forecast, facts: Facts, free_bytes: int, held_bytes: int,
 
 
 def _of_duplicates(made: Forecast) -> str:
-    seen = f"duplicates: both of a pair are seldom in a sample; it holds {made.duplicate_pairs_in_sample:,} pairs"
+    seen = (
+        f"duplicates: both of a pair are seldom in a sample; it holds {counted(made.duplicate_pairs_in_sample, 'pair')}"
+    )
     if made.duplicate_pairs is None:
         return f"{seen}, which is too few to say how many there are: survivors count every copy"
     pairs = made.duplicate_pairs

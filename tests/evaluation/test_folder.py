@@ -312,7 +312,9 @@ def test_a_prompt_that_cannot_be_drawn_is_a_row_with_its_reason(evaluation: dict
 def test_a_folder_of_other_things_is_left_alone(evaluation: dict[str, Any], tmp_path: Path, trained: Path) -> None:
     begun = recipe(tmp_path / "photos", tmp_path / "begun")
     build(begun, upto="ingest")
-    for out in (tmp_path / "photos", trained / "dataset", tmp_path / "begun"):
+    (tmp_path / "run" / "01-small").mkdir(parents=True)
+    (tmp_path / "run" / ".lock").touch()
+    for out in (tmp_path / "photos", trained / "dataset", tmp_path / "begun", tmp_path / "run"):
         with pytest.raises(ValueError, match="holds other files and no evaluation"):
             run(evaluation | {"out": str(out)})
 
