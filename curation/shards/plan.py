@@ -13,18 +13,19 @@ from schemas.late import late
 from schemas.recipe import DataRecipe, Shard
 
 with late(__name__):
-    from schemas.buckets import nearest_sql
+    from schemas import buckets
 
 _DEALT = """
 CREATE TEMP TABLE dealt AS
-SELECT row_id, images.image_id, images.num_bytes, $weight AS weight, $bucket AS bucket,
-       ('0x' || md5($seed || ':' || images.image_id))::UHUGEINT AS shuffle
+SELECT row_id, ('0x' || images.image_id)::UHUGEINT AS id, images.num_bytes, $weight::FLOAT AS weight,
+       ($bucket)::ENUM ($labels) AS bucket, ('0x' || md5($seed || ':' || images.image_id))::UHUGEINT AS shuffle
 FROM selection
 JOIN images USING (row_id)
 JOIN mix USING (row_id)
 $balance
 WHERE selection.kept AND mix.caption IS NOT NULL
 """
+"""Narrow columns: at 33 million rows these tables are written to the disk and read again."""
 
 _COUNTED = """
 CREATE TEMP TABLE counted AS
@@ -36,13 +37,13 @@ slices AS (
     WINDOW earlier AS (PARTITION BY bucket ORDER BY slice ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
 ),
 ordered AS (
-    SELECT row_id, image_id, weight, bucket, slice, row_number() OVER shuffled - 1 AS num,
+    SELECT row_id, id, weight, bucket, slice, row_number() OVER shuffled - 1 AS num,
            coalesce(sum(num_bytes) OVER (shuffled ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes
     FROM sliced
     WINDOW shuffled AS (PARTITION BY bucket, slice ORDER BY shuffle, row_id)
 )
-SELECT row_id, image_id, weight, bucket,
-       (bytes_before + bytes) // $bytes AS by_bytes, (num_before + num) // $samples AS by_samples
+SELECT row_id, id, weight, bucket,
+       ((bytes_before + bytes) // $bytes)::INTEGER AS by_bytes, ((num_before + num) // $samples)::INTEGER AS by_samples
 FROM ordered JOIN slices USING (bucket, slice)
 """
 """A shard ends where the bytes or the samples before a row pass a multiple of their limit. DuckDB holds a window's
@@ -50,15 +51,15 @@ partition in memory, so a bucket is cut into slices of the shuffled order, and t
 
 _NUMBERED = """
 CREATE TEMP TABLE numbered AS
-SELECT *, row_number() OVER (ORDER BY bucket::DOUBLE, by_bytes, by_samples) - 1 AS shard_id,
+SELECT *, bucket::VARCHAR AS label,
+       (row_number() OVER (ORDER BY label::DOUBLE, by_bytes, by_samples) - 1)::INTEGER AS shard_id,
        row_number() OVER (PARTITION BY bucket ORDER BY by_bytes, by_samples) - 1 AS number
 FROM (SELECT DISTINCT bucket, by_bytes, by_samples FROM counted)
 """
 
 _PLACES = """
 CREATE TEMP TABLE places AS
-SELECT row_id, shard_id, row_number() OVER (PARTITION BY shard_id ORDER BY image_id) - 1 AS position, number, bucket,
-       weight
+SELECT row_id, shard_id, (row_number() OVER (PARTITION BY shard_id ORDER BY id) - 1)::INTEGER AS position, weight
 FROM counted JOIN numbered USING (bucket, by_bytes, by_samples)
 ORDER BY row_id
 """
@@ -66,7 +67,7 @@ ORDER BY row_id
 no window."""
 
 _PLAN = """
-SELECT shard_id, position, printf('%s/%s-%06d.tar', bucket, bucket, number) AS shard, bucket, row_id,
+SELECT shard_id, position, printf('%s/%s-%06d.tar', label, label, number) AS shard, label AS bucket, row_id,
        images.image_id, images.source, images.source_name, images.member, images.byte_offset,
        images.num_bytes, images.sha256, images.format, images.width, images.height, images.url, images.license,
        fingerprints.phash, scores.aesthetic, scores.aesthetic_scorer, selection.subsets,
@@ -76,6 +77,7 @@ SELECT shard_id, position, printf('%s/%s-%06d.tar', bucket, bucket, number) AS s
        mix.caption, mix.caption_source, mix.coin, mix.fallback, mix.num_tokens, weight, $recipe AS recipe,
        $captioners AS further_captioners, $captions AS further_captions, images.other_captions
 FROM places
+JOIN numbered USING (shard_id)
 JOIN selection USING (row_id)
 JOIN images USING (row_id)
 LEFT JOIN fingerprints USING (row_id)
@@ -159,7 +161,8 @@ def plan(
     connection.execute(
         _DEALT.replace("$weight", "coalesce(balance.weight, 1)" if balanced else "1")
         .replace("$balance", _BALANCE if balanced else "")
-        .replace("$bucket", nearest_sql("height::DOUBLE / width"))
+        .replace("$bucket", buckets.nearest_sql("height::DOUBLE / width"))
+        .replace("$labels", ", ".join(map(literal, buckets.LABELS)))
         .replace("$seed", f"'{int(seed)}'")
     )
     num_bytes = max(1, int(limits.megabytes * 1_000_000))
