@@ -43,6 +43,9 @@ LATE = (
     "rich._emoji_codes",
 )
 """What the project imports inside functions, or above its packages; Arrow imports pandas, and rich its emojis."""
+RAY = "engine.ray_"
+"""Modules that import Ray. Ray reads the environment of a worker while it is imported: its workers come from a process
+that has not."""
 OWN = ("sigma", "commands")
 """Every child imports these again: the console looks for its width while it is imported."""
 REQUEST_BYTES = 200_000
@@ -54,11 +57,12 @@ MADV_COLLAPSE = 25
 
 
 def import_everything() -> None:
-    """Import what programs need, load the two models that every build reads, and compile the pages' templates. It must
-    start no threads: those of a pool would be missing in every child."""
+    """Import what programs need but Ray, load the two models that every build reads, and compile the pages' templates.
+    It must start no threads: those of a pool would be missing in every child."""
     for package in PACKAGES:
         for found in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-            importlib.import_module(found.name)
+            if not found.name.startswith(RAY):
+                importlib.import_module(found.name)
     for name in LATE:
         importlib.import_module(name)
     Image.init()  # every format of Pillow
@@ -93,8 +97,8 @@ def skip_fsync() -> None:
     os.fsync = lambda descriptor: None
 
 
-def serve(requests: socket.socket) -> dict[str, Any] | None:
-    """Fork a child for each request, and report how each one ends.
+def serve(requests: socket.socket, also: int | None = None) -> dict[str, Any] | None:
+    """Fork a child for each request, and report how each one ends. `also`: a process that ends with the server.
 
     Returns:
         In a child, the request it has to run; in the server None, once the tests have gone.
@@ -113,7 +117,7 @@ def serve(requests: socket.socket) -> dict[str, Any] | None:
             continue
         message, descriptors, _, _ = socket.recv_fds(requests, REQUEST_BYTES, 4)
         if not message:
-            for pid in pipes:
+            for pid in {*pipes} | {also} - {None}:
                 os.killpg(pid, signal.SIGKILL)
             return None
         pid = os.fork()
@@ -205,5 +209,18 @@ if __name__ == "__main__":
     gc.enable()
     use_huge_pages()
     skip_fsync()
-    if (asked := serve(socket.socket(fileno=int(sys.argv[1])))) is not None:
+    ray_workers = os.fork()
+    if ray_workers:
+        for module in pkgutil.iter_modules(importlib.import_module("engine").__path__, "engine."):
+            if module.name.startswith(RAY):
+                importlib.import_module(module.name)
+        gc.freeze()
+        asked = serve(socket.socket(fileno=int(sys.argv[1])), ray_workers)
+    else:
+        os.setsid()
+        os.close(int(sys.argv[1]))
+        requests = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        requests.bind(sys.argv[2])
+        asked = serve(requests)
+    if asked is not None:
         run_and_exit(asked["arguments"])

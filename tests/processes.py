@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests import ray_workers
 from tests.fork_server import NUMBER_BYTES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,10 +23,18 @@ class _Server:
     """The fork server of this pytest process."""
 
     def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp())
+        (self.folder / ray_workers.PROGRAM).symlink_to(ray_workers.__file__)
         self.requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.fork_server", str(theirs.fileno())],
+                [
+                    sys.executable,
+                    "-m",
+                    "tests.fork_server",
+                    str(theirs.fileno()),
+                    str(self.folder / ray_workers.SOCKET),
+                ],
                 cwd=ROOT,
                 env=os.environ | {"OMP_NUM_THREADS": "1"},  # threads that wait for a busy core cost more than they do
                 stdin=subprocess.DEVNULL,
@@ -47,6 +58,13 @@ def stop_server() -> None:
         server = _servers.pop()
         server.requests.close()
         server.process.wait()
+        shutil.rmtree(server.folder)
+
+
+def ray_worker_path() -> str:
+    """The program that a node of Ray runs as its worker, so that the server forks it."""
+    start_server()
+    return str(_servers[0].folder / ray_workers.PROGRAM)
 
 
 class Python(subprocess.Popen[Any]):

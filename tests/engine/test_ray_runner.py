@@ -30,7 +30,7 @@ from schemas import tables
 from schemas.recipe import DataRecipe
 from tests.building import Told, put, table_of
 from tests.engine.flowing import jobs, listed
-from tests.ray_head import LEAN, MEMORY
+from tests.ray_head import LEAN, ON_DEMAND, small
 from tests.trees import content
 
 pytestmark = pytest.mark.slow
@@ -79,9 +79,14 @@ def local(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def head() -> Iterator[Cluster]:
     """A head without CPUs, and a node of one."""
-    quick = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": quick, **LEAN, **MEMORY})
-    made.add_node(num_cpus=1, **MEMORY)
+    quick = {
+        "health_check_initial_delay_ms": 0,
+        "health_check_period_ms": 300,
+        "health_check_failure_threshold": 3,
+        **ON_DEMAND,
+    }
+    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "_system_config": quick, **LEAN, **small()})
+    made.add_node(num_cpus=1, **small())
     made.wait_for_nodes()
     yield made
     made.shutdown()
@@ -103,14 +108,14 @@ def cluster(head: Cluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]
 @pytest.fixture(scope="module")
 def gpus(head: Cluster) -> None:
     """A node of two GPUs beside those of `head`, from the first test on that asks for it."""
-    head.add_node(num_cpus=0, num_gpus=2, **MEMORY)
+    head.add_node(num_cpus=0, num_gpus=2, **small())
     head.wait_for_nodes()
 
 
 def test_two_nodes_write_what_one_process_writes_and_one_may_vanish(
     photos: Path, local: Path, cluster: Cluster, tmp_path: Path
 ) -> None:
-    doomed = cluster.add_node(num_cpus=1, **MEMORY)
+    doomed = cluster.add_node(num_cpus=1, **small())
     cluster.wait_for_nodes()
     wanted = recipe(photos, tmp_path / "dataset", "ray")
     watcher = Watcher("ingest", 6, lambda: cluster.remove_node(doomed, allow_graceful=False))
