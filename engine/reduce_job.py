@@ -170,7 +170,7 @@ def _commit(dataset: Dataset, table: str, digest: str, parts: Iterable[pa.Table]
 
     digested(first)
     threads = 1 if dataset.store is None else IN_A_STORE // 4  # of a plan each part is large
-    paths = [*ahead(commit, map(digested, numbered), threads)]
+    paths = [*ahead(commit, map(digested, numbered), threads, threads + 1)]  # beside what makes the next part
     if cut_of(table) is Cut.SHARDS:
         record = dataset.record(table)
         assert record is not None
