@@ -22,6 +22,7 @@ from curation.shards.files import WIDS_FILE, in_index, index_rows
 from engine import catalog
 from engine.ahead import ahead, of_each
 from engine.dataset import Dataset, content_digest, count_rows, read_parquet, schema_of
+from engine.duck import literal
 from engine.ledger import ledger_counts
 from engine.names import DIGITS, Held, PartName
 from engine.place.uploads import open_uploads
@@ -286,12 +287,14 @@ def _check_catalog(dataset: Dataset) -> Iterator[Finding]:
     if dataset.store is not None or not dataset.catalog.is_file():
         return
     own = "NOT internal AND view_name NOT IN ('raw_offers', 'ledger')"  # these two read the other views
-    sql = f"SELECT view_name, sql FROM duckdb_views() WHERE {own} ORDER BY ALL"
+    sql = f"SELECT view_name, sql FROM duckdb_views() WHERE {own} AND database_name = $name ORDER BY ALL"
     text = "names other files than this dataset's"
     try:
-        with duckdb.connect(str(dataset.catalog), read_only=True) as written, duckdb.connect() as fresh:
-            catalog.create_views(fresh, dataset.held())
-            stale = written.execute(sql).fetchall() != fresh.execute(sql).fetchall()
+        with duckdb.connect() as connection:
+            connection.execute(f"ATTACH {literal(str(dataset.catalog))} AS written (READ_ONLY)")
+            catalog.create_views(connection, dataset.held())
+            written, fresh = (connection.execute(sql, {"name": name}).fetchall() for name in ("written", "memory"))
+            stale = written != fresh
     except duckdb.Error:
         stale, text = True, "is damaged"
     if stale:

@@ -53,7 +53,8 @@ def site(dataset: Dataset) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        few = ["--renderer-process-limit=1", "--disable-site-isolation-trials"]  # processes: each page would have one
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *few])
         yield started
         started.close()
 
