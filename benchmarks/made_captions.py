@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
-from textblob.en import lexicon
 
 from captioning.captioners.attributes import NAMES, Attributes, ColourPatch, describe
+from captioning.word_list import lexicon
 
 T = TypeVar("T")
 

@@ -37,10 +37,11 @@ def profile_chunk(profile: bytes) -> bytes:
     return b"name\0\0" + zlib.compress(profile)
 
 
+LONG = zlib.compress(b"a" * 90_000_000)
 TEXTS = {
     b"tEXt": b"Comment\0" + b"a" * 3_000_000,
-    b"zTXt": b"Comment\0\0" + zlib.compress(b"a" * 90_000_000),
-    b"iTXt": b"Comment\0\1\0\0\0" + zlib.compress(b"a" * 90_000_000),
+    b"zTXt": b"Comment\0\0" + LONG,
+    b"iTXt": b"Comment\0\1\0\0\0" + LONG,
 }
 
 
