@@ -165,11 +165,11 @@ def webp_outline(data: Sliced) -> bytes:
 
 
 def webp_pixels(data: bytes) -> Iterator[Span]:
-    """The parts of a still WebP with its coded pixels."""
+    """The parts of a still WebP with its lossy pixels. A plain ground of a lossless one may be coded as zeros."""
     at = 12
     while at + 8 <= len(data):
         end = at + 8 + int.from_bytes(data[at + 4 : at + 8], "little")
-        if data[at : at + 4] in _WEBP_PIXELS:
+        if data[at : at + 4] == b"VP8 ":
             yield at + 8, end
         at = end + end % 2
 

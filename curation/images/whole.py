@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -45,7 +46,7 @@ def missing_part(data: bytes, image_format: str, loaded: Image.Image, is_checked
     if missing is None and image_format == "PNG" and is_still_marked(loaded):
         missing = missing_rows(data)
     if missing is None and image_format in _CODED:
-        missing = _unwritten(data, _CODED[image_format](data), loaded.width * loaded.height)
+        missing = _unwritten(data, _CODED[image_format], loaded.width * loaded.height)
     return missing
 
 
@@ -148,12 +149,20 @@ def _webp_end(data: bytes) -> str | None:
     return f"holds {len(data)} of {declared} bytes" if declared > len(data) else None
 
 
-def _unwritten(data: bytes, coded: Iterable[Span], num_pixels: int) -> str | None:
+class Coded(NamedTuple):
+    """Where the coded pixels of a format are, and which run of zeros no picture has among them."""
+
+    parts: Callable[[bytes], Iterable[Span]]
+    least_bytes: int
+    px_of_byte: int
+    """The run is as long as a byte for so many px, where that is more."""
+
+
+def _unwritten(data: bytes, coded: Coded, num_pixels: int) -> str | None:
     """How the coded pixels in some parts of a file show that a disk or a download never wrote a page of them: by a run
-    of zeros, which these decoders take for pixels. A plain field of a lossy WebP is a run, too, of less than a bit for
-    256 px."""
-    run = bytes(max(4096, num_pixels // 1024))
-    places = (data.find(run, start, end) for start, end in coded)
+    of zeros, which these decoders take for pixels."""
+    run = bytes(max(coded.least_bytes, num_pixels // coded.px_of_byte))
+    places = (data.find(run, start, end) for start, end in coded.parts(data))
     return next(
         (f"holds nothing but zeros for {len(run)} bytes from {place} on" for place in places if place >= 0), None
     )
@@ -192,8 +201,10 @@ _ENDS = {
 }
 """Pillow's format -> the check whether its end is missing."""
 
-_CODED: dict[str, Callable[[bytes], Iterable[Span]]] = {"WEBP": webp_pixels, "AVIF": av1_pixels}
-"""Format -> the parts of a file with its coded pixels, of formats whose decoders find no damage in them."""
+_CODED = {"WEBP": Coded(webp_pixels, 4096, 128), "AVIF": Coded(av1_pixels, 512, 4096)}
+"""Formats whose decoders find no damage in their pixels. A plain field of a lossy WebP is a run, too: where the end of
+each block is coded with the standard's own probability, of up to 6 bits for 256 px. The coder of AV1 leaves runs of a
+few bytes."""
 
 _ENDS_OF_REFUSED = {"JPEG": _jpeg_end, "TIFF": _tiff_data_end}
 """The same, for files that the decoder refused."""

@@ -12,7 +12,7 @@ from PIL import Image
 
 from curation.images.decode import decode
 from curation.images.header import Unreadable
-from curation.images.whole import ADAM7, missing_rows, stream_bytes
+from curation.images.whole import ADAM7, missing_part, missing_rows, stream_bytes
 from schemas.reasons import ImageError
 from tests.photos import encode, photo, png_chunk
 
@@ -134,3 +134,29 @@ def test_bytes_of_interlaced_rows() -> None:
     assert stream_bytes(8, 8, 8, interlaced=True) == 64 + (1 + 1 + 1 + 2 + 2 + 4 + 4)
     assert stream_bytes(1, 1, 8, interlaced=True) == 2
     assert stream_bytes(5, 3, 1, interlaced=False) == 3 * 2
+
+
+@pytest.mark.parametrize("ground", ["black", "white"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"image_format": "WEBP", "quality": 100, "method": 0},
+        {"image_format": "WEBP", "quality": 80},
+        {"image_format": "WEBP", "lossless": True, "quality": 0, "method": 0},
+        {"image_format": "AVIF", "quality": 60, "speed": 10},
+    ],
+)
+def test_a_plain_ground_is_no_part_that_is_missing(ground: str, options: dict[str, Any]) -> None:
+    image = Image.new("RGB", (2000, 1500), ground)
+    image.paste(photo("coffee.png"), (0, 0))
+    for whole in (image, Image.new("RGB", image.size, ground)):
+        assert missing_part(encode(whole, **options), options["image_format"], whole, False) is None
+
+
+@pytest.mark.parametrize(("image_format", "num_zeros"), [("WEBP", 4200), ("AVIF", 520)])
+def test_zeros_among_lossy_pixels_are_a_part_that_is_missing(image_format: str, num_zeros: int) -> None:
+    image = photo("coffee.png")
+    data = bytearray(encode(image, image_format))
+    middle = len(data) // 2
+    data[middle : middle + num_zeros] = bytes(num_zeros)
+    assert "nothing but zeros" in str(missing_part(bytes(data), image_format, image, False))
