@@ -11,9 +11,10 @@ import types
 
 if __name__ in ("__main__", "__mp_main__"):  # in this process and those of its pool, each of which runs this file first
     # What img2dataset imports and never uses here takes most of the start of a process: webdataset loads torch where it
-    # can, the resizer albumentations with SciPy, the logger wandb. No picture is resized, and nothing is sent to wandb.
-    sys.modules["torch"] = None  # type: ignore[assignment]
-    sys.modules |= {name: types.ModuleType(name) for name in ("albumentations", "wandb")}
+    # can, the resizer albumentations with SciPy, the logger wandb, the command line fire, the distributor Ray. Nothing
+    # is resized, sent to wandb, typed or distributed by Ray.
+    sys.modules |= {"torch": None, "ray": None}  # type: ignore[dict-item]
+    sys.modules |= {name: types.ModuleType(name) for name in ("albumentations", "fire", "wandb")}
 
 
 def main() -> None:
