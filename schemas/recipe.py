@@ -247,7 +247,7 @@ class Run(StrictModel):
     """A folder of each node for copies of what is read from a store; null takes that of SIGMA_SCRATCH or TMPDIR."""
     duckdb_memory: Annotated[str, matching(r"\d+(\.\d+)?(MB|GB|TB)", "500MB, 1.5GB or 1TB")] = DUCKDB_MEMORY
     """Memory that DuckDB may take for a reduce job or for counting the ledger; beyond it DuckDB spills into the
-    dataset folder. The process holds some 0.5 GB more; at 33 million rows the statistics are faster with 6GB."""
+    dataset folder. The process holds some 0.5 GB more."""
 
 
 class DataRecipe(StrictModel):
