@@ -167,6 +167,8 @@ def sample(
         if runtime is not None and (stage is not None or weights is not None):
             other = "--stage" if weights is None else "--weights"
             raise ValueError(f"--runtime and {other} are two models; give one of them")
+        if out.suffix.lower() != ".png":
+            raise ValueError(f"--out {out}: a PNG is written; give it a name that ends in .png")
         shape = sides(size)
         trained = TrainingRecipe.load(recipe, overrides or [])
 

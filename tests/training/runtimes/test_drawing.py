@@ -170,6 +170,7 @@ def test_the_command_draws_with_an_export_and_refuses_two_models(exported, recip
         (["--size", "64x96"], "give --runtime FOLDER"),
         (["--runtime", str(exported), "--stage", "only"], "are two models"),
         (["--runtime", str(exported), "--size", "64"], "write height x width in px"),
+        (["--out", str(tmp_path / "a.jpg")], "a PNG is written"),
     ):
         done = CliRunner().invoke(app, [*given, *wrong])
         assert done.exit_code == 1 and why in done.output.replace("\n", " "), done.output
