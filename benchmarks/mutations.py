@@ -18,6 +18,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
+
 from curation.ingest.ingest import ingest_row
 from schemas.reasons import ImageError
 from schemas.recipe import Ingest
@@ -31,7 +33,9 @@ INGEST = Ingest(proxy_px=64, max_megapixels=50)
 
 
 def limit_this_process() -> None:
-    """A gigabyte more than now; what a file takes beyond it raises MemoryError, which nothing here catches."""
+    """A gigabyte more than now; what a file takes beyond it raises MemoryError, which nothing here catches. Arrow's
+    allocator takes addresses for a gigabyte when it is first asked, so it is asked before."""
+    pa.array([0])
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     limit = pages * resource.getpagesize() + LIMIT_BYTES
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))

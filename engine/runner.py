@@ -39,6 +39,8 @@ def describe(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno == errno.EROFS:
         folder = Path(os.fsdecode(error.filename or "")).parent
         return f"{folder}: is on a disk that can only be read; write elsewhere (out=FOLDER, or --out FILE for a page)"
+    if isinstance(error, IsADirectoryError) and error.filename:
+        return f"{os.fsdecode(error.filename2 or error.filename)}: is a folder; name a file"
     text = " ".join(str(error).split())
     if isinstance(error, ValueError | OSError) and text:
         return text

@@ -35,10 +35,8 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             keeper.publish(aside, path)
             return
         aside.rename(path)
-    except BaseException as error:
+    except BaseException:
         aside.unlink(missing_ok=True)
-        if isinstance(error, IsADirectoryError):
-            raise ValueError(f"{path}: is a folder; name a file") from None
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

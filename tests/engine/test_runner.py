@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
 from engine.runner import describe
+from schemas.commit import write_bytes
 
 
 @pytest.mark.parametrize(
@@ -23,3 +25,12 @@ from engine.runner import describe
 )
 def test_a_disk_that_takes_no_more_is_one_line(number: int, line: str) -> None:
     assert describe(OSError(number, os.strerror(number), "/d/.tmp-1-report.html")) == line
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "page.html").mkdir()
+    for write in (write_bytes, Path.write_bytes):
+        with pytest.raises(IsADirectoryError) as raised:
+            write(tmp_path / "page.html", b"x")
+        assert describe(raised.value) == f"{tmp_path / 'page.html'}: is a folder; name a file"
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
