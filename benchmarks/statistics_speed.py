@@ -21,13 +21,13 @@ import numpy as np
 import pyarrow as pa
 
 from benchmarks.dedup_speed import peak_gb
-from benchmarks.driver_memory import new_dataset, parts_of, run_reduce, write_part
+from benchmarks.driver_memory import new_dataset, parts_of, recipe_of, run_reduce, write_part
 from captioning.figures.queries import noun_counts
 from commands import order
 from engine import catalog
 from engine.dataset import Dataset
 from engine.job import Job
-from schemas.recipe import DataRecipe
+from schemas.recipe import Balance, DataRecipe
 from schemas.strict import DUCKDB_MEMORY
 
 NUM_IMAGES = (1_000_000,)
@@ -40,18 +40,15 @@ MEMORY_GOAL_GIB, GROWTH_GOAL = 2.0, 1.2
 COUNTED = ("noun_uses", "statistics", "balance")
 
 
-def recipe_of(root: Path) -> DataRecipe:
+def balanced_recipe(root: Path) -> DataRecipe:
     """The recipe that the synthetic dataset says it was made by."""
-    run, balance = {"runner": "local"}, {"most_images": MOST_IMAGES, "drop": False}
-    return DataRecipe.from_mapping(
-        {"images": str(root / "photos"), "out": str(root / "dataset"), "run": run, "balance": balance}
-    )
+    return recipe_of(root).model_copy(update={"balance": Balance(most_images=MOST_IMAGES)})
 
 
 def write_tables(root: Path, num_images: int) -> None:
     """The tables that the jobs read: a raw and a synthetic caption for every image, the second of `NOUNS_PER_CAPTION`
     nouns, the first of a quarter of them; a mix of 60 % and 40 %; no texts, stored lengths in tokens only."""
-    recipe = recipe_of(root)
+    recipe = balanced_recipe(root)
     dataset = new_dataset(recipe, num_images, order.pipeline(recipe))
     words = pa.array([f"noun{number}" for number in range(VOCABULARY)])
     for number, rows in enumerate(parts_of(num_images)):
@@ -99,7 +96,7 @@ def measure(root: Path, table: str, memory: str) -> tuple[float, float, float]:
 
 
 def _job(root: Path, table: str) -> Job:
-    (job,) = (job for job in order.pipeline(recipe_of(root)) if job.outputs == (table,))
+    (job,) = (job for job in order.pipeline(balanced_recipe(root)) if job.outputs == (table,))
     return job
 
 

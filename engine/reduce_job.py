@@ -45,8 +45,8 @@ class ReduceJob(Job):
     """May create temporary tables; gives the SELECT whose rows become the table, in the order of its parts. Columns are
     cast to the contract."""
     by_parts: bool = False
-    """Whether each row of the SELECT is made of one row of each input, so that it can be run over some parts at a time:
-    what it joins fits in memory, however many rows there are."""
+    """Whether each row of the SELECT is made of one part of each input that is cut by the listing, so that it can be
+    run over some parts at a time: what it joins fits in memory, however many rows there are."""
     sorted_by: tuple[str, ...] = ()
     """Columns by which the rows of a SELECT `by_parts` are still to be sorted, see `sorted_on_disk`."""
     added_up: str | None = None
@@ -170,7 +170,7 @@ def _commit(dataset: Dataset, table: str, digest: str, parts: Iterable[pa.Table]
 
     digested(first)
     threads = 1 if dataset.store is None else IN_A_STORE // 4  # of a plan each part is large
-    paths = [*ahead(commit, map(digested, numbered), threads, threads + 1)]  # beside what makes the next part
+    paths = [*ahead(commit, map(digested, numbered), threads, threads + 1)]  # while the next one is made
     if cut_of(table) is Cut.SHARDS:
         record = dataset.record(table)
         assert record is not None

@@ -1,5 +1,6 @@
 -- How often each noun occurs and in how many images, for each caption source and the mix, over the whole set (subset is
--- null) and over each of its subsets. Every other question about nouns is asked of this.
+-- null) and over each of its subsets. Counted over some pictures after others and added up it is the table `noun_uses`,
+-- of which every other question about nouns is asked.
 --
 -- Reads   nouns      (row_id, caption_source, nouns; null nouns where there is no caption)
 --         mix        (row_id, caption_source: the source that the sample carries)
