@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
@@ -21,6 +21,7 @@ from schemas.texts import counted
 
 if TYPE_CHECKING:
     from curation.ingest.listing import Listed
+    from training.train import StageProgress
 
 QUIET_LINE_EVERY_S = 30.0
 """Seconds between two lines of progress where the output is a file."""
@@ -177,23 +178,8 @@ def logging_to(console: Console, package: str) -> Iterator[None]:
         logger.setLevel(level)
 
 
-class _StageProgress(Protocol):
-    """What a trainer reports (see `training.train.StageProgress`)."""
-
-    @property
-    def stage(self) -> str: ...
-    @property
-    def step(self) -> int: ...
-    @property
-    def total_steps(self) -> int: ...
-    @property
-    def loss(self) -> float: ...
-    @property
-    def images_per_s(self) -> float: ...
-
-
 @contextmanager
-def stage_bars(console: Console) -> Iterator[Callable[[_StageProgress], None]]:
+def stage_bars(console: Console) -> Iterator[Callable[[StageProgress], None]]:
     """Bars of a training run, one per stage; gives what is to be called with each report."""
     bars = Progress(
         TextColumn("{task.description:<18}"),
@@ -208,7 +194,7 @@ def stage_bars(console: Console) -> Iterator[Callable[[_StageProgress], None]]:
     tasks: dict[str, TaskID] = {}
     spoke = time.monotonic()
 
-    def show(at: _StageProgress) -> None:
+    def show(at: StageProgress) -> None:
         nonlocal spoke
         if at.stage not in tasks:
             tasks[at.stage] = bars.add_task(at.stage, total=at.total_steps, loss=at.loss, images_per_s=0.0)

@@ -25,14 +25,12 @@ boolean, binary = partial(Column, "bool"), partial(Column, "binary")
 int8, int32, int64, uint64 = (partial(Column, name) for name in ("int8", "int32", "int64", "uint64"))
 float32, float64 = partial(Column, "float32"), partial(Column, "float64")
 
-MEANINGS: dict[str, dict[str, str]] = {}
-"""Table or view -> column -> meaning, in the order of the jobs. Names in capitals are the enumerations of
-`schemas.reasons`."""
+TABLES: dict[str, Columns] = {}
+"""The tables of a dataset, in the order of the jobs."""
 
 
 def _table(name: str, /, **columns: Column) -> Columns:
-    """Note the meanings of a table's columns, and return them."""
-    MEANINGS[name] = {column: each.meaning for column, each in columns.items()}
+    TABLES[name] = columns
     return columns
 
 
@@ -218,8 +216,6 @@ CAPTIONS = _table(
     ),
 )
 
-MEANINGS["captions_beside"] = MEANINGS["captions"] | {"source": "the captioner's name in the recipe"}
-
 MIX = _table(
     "mix",
     **_ROW,
@@ -367,6 +363,12 @@ SAMPLES = _table(
     shard_sha256=text("of the tar that it was packed into; null in shards that older versions wrote"),
 )
 
+REDUCE_TABLES = ("duplicates", "selection", "noun_uses", "balance", "statistics", "shard_plan")
+"""Tables computed over all parts of their inputs, and sorted by row_id where they have one; see `cut_of`."""
+
+MEANINGS = {table: {name: column.meaning for name, column in columns.items()} for table, columns in TABLES.items()}
+"""Table or view -> column -> meaning. Names in capitals are the enumerations of `schemas.reasons`."""
+MEANINGS["captions_beside"] = MEANINGS["captions"] | {"source": "the captioner's name in the recipe"}
 MEANINGS["raw_offers"] = {
     "caption": "what the picture offers to the mix: its own raw caption, cleaned, or a duplicate's",
     "reason": "RawCaptionReason: why there is none",
@@ -383,39 +385,6 @@ MEANINGS["ledger"] = {
     "shard": "path under shards/",
     "key": "of the sample in its tar",
 }
-
-MAP_TABLES: dict[str, Columns] = {
-    "listing": LISTING,
-    "headers": HEADERS,
-    "images": IMAGES,
-    "proxies": PROXIES,
-    "fingerprints": FINGERPRINTS,
-    "scores": SCORES,
-    "embeddings": EMBEDDINGS,
-    "raw_captions": RAW_CAPTIONS,
-    "screens": SCREENS,
-    "captions": CAPTIONS,
-    "mix": MIX,
-    "nouns": NOUNS,
-    "grounding": GROUNDING,
-    "samples": SAMPLES,
-}
-"""Tables whose part n is computed from part n of its inputs: each holds the same inputs in the same order. Three
-differ: `nouns` holds a row per input and caption source, `grounding` one per source that the recipe names, and the
-parts of `samples` are shards."""
-
-REDUCE_TABLES: dict[str, Columns] = {
-    "duplicates": DUPLICATES,
-    "selection": SELECTION,
-    "noun_uses": NOUN_USES,
-    "statistics": STATISTICS,
-    "balance": BALANCE,
-    "shard_plan": SHARD_PLAN,
-}
-"""Tables computed over all parts of their inputs, and sorted by row_id where they have one; see `cut_of`."""
-
-TABLES = MAP_TABLES | REDUCE_TABLES
-"""The tables of a dataset, in the order of the jobs of each kind."""
 
 _PROMPT = {"prompt_id": text("as its source names it, else a digest of the text", nullable=False)}
 _PICTURE = {**_ROW, **_PROMPT, "number": int32("of the picture among those of its prompt, from 0", nullable=False)}
@@ -635,8 +604,12 @@ def _family(table: str) -> str | None:
 
 
 def is_map_table(table: str) -> bool:
-    """Whether part n of a table is computed from part n of its inputs."""
-    return table in MAP_TABLES or _family(table) is not None
+    """Whether part n of a table is computed from part n of its inputs: each holds the same inputs in the same order.
+
+    Three differ: `nouns` holds a row per input and caption source, `grounding` one per source that the recipe names,
+    and the parts of `samples` are shards.
+    """
+    return (table in TABLES and table not in REDUCE_TABLES) or _family(table) is not None
 
 
 def is_captions(table: str) -> bool:

@@ -6,17 +6,18 @@ import hashlib
 import shutil
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.dataset import Dataset
+from engine.flow import Watcher
 from engine.runner import Committed, LazyRunner, Progress, Runner, Task
 from schemas.commit import Digested, atomic_write, write_bytes
 from schemas.features import (
@@ -204,19 +205,9 @@ class SetDone:
         return self.record.num_bytes / max(1, self.record.num_samples)
 
 
-class Observer(Protocol):
-    """Follows an encoding."""
-
-    def begin(self, job: str, rows: int) -> None:
-        """A set begins that has so many samples."""
-
-    def advance(self, job: str, rows: int, counts: Mapping[str, float] = {}, /) -> None:
-        """So many further samples of a set are encoded, or were already."""
-
-
 def encode_features(
     recipe: TrainingRecipe,
-    observer: Observer,
+    watcher: Watcher,
     *,
     only_stage: str | None = None,
     only_kind: str | None = None,
@@ -251,9 +242,9 @@ def encode_features(
     dataset, knobs = Dataset(recipe.dataset_folder), recipe.features
     with dataset.lock(), LazyRunner(knobs.runner, knobs.workers, knobs.retries) as runners:
         for wanted in sets.values():
-            observer.begin(wanted.name, index.num_rows)
+            watcher.begin(wanted.name, index.num_rows)
             job = EncodeJob(recipe, wanted, shards, digest)
-            yield encode_set(job, dataset, runners.get, partial(observer.advance, wanted.name), redo)
+            yield encode_set(job, dataset, runners.get, partial(watcher.advance, wanted.name), redo)
 
 
 def with_absolute_paths(recipe: TrainingRecipe) -> TrainingRecipe:
