@@ -145,11 +145,8 @@ def connect_read_only(dataset: Dataset, reads: Iterable[str] | None = None, memo
 
 
 def require_dataset(dataset: Dataset) -> None:
-    """Refuse a folder that holds no dataset.
-
-    Raises:
-        ValueError: with the command that makes one, or those that take what it is.
-    """
+    """Refuse a folder that holds no dataset. Raises ValueError: with the command that makes one, or those that take
+    what it is."""
     from engine.old_layout import bring_up_to_date  # which cuts tables as a reduce job does
 
     if dataset.is_evaluation:

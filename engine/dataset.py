@@ -114,14 +114,8 @@ class Dataset:
         return Held(self)
 
     def held_with(self, *tables: str, named_by: str = "") -> Held:
-        """The same, of a dataset that has these tables.
-
-        Args:
-            named_by: begins the error's text.
-
-        Raises:
-            ValueError: one of them has no part, or an earlier version wrote the dataset.
-        """
+        """The same, of a dataset that has these tables. `named_by`: begins the error's text. Raises ValueError: one of
+        them has no part, or an earlier version wrote the dataset."""
         held = self.held()
         for table in tables:
             if not held.parts(table):
@@ -130,11 +124,8 @@ class Dataset:
         return held
 
     def part(self, table: str, number: int) -> Path:
-        """The file that holds as part `number` of a table; `held` serves whoever needs more than one.
-
-        Raises:
-            ValueError: there is none.
-        """
+        """The file that holds as part `number` of a table; `held` serves whoever needs more than one. Raises
+        ValueError: there is none."""
         return self.held().path(table, number)
 
     def parts(self, table: str) -> list[Path]:
@@ -178,10 +169,7 @@ class Dataset:
 
     def refuse_lost_inputs(self, held: Held) -> None:
         """Refuse a dataset whose listing has fewer parts than were listed: the other tables have rows of no input.
-
-        Raises:
-            ValueError: with the part that is missing.
-        """
+        Raises ValueError: with the part that is missing."""
         record, parts = held.record("listing"), held.parts("listing")
         listed = range(sum(source["parts"] for source in record.knobs["sources"]) if record else 0)
         if lost := [number for number in listed if number not in parts]:
@@ -191,11 +179,8 @@ class Dataset:
             )
 
     def read_part(self, table: str, number: int, columns: list[str] | None = None) -> pa.Table:
-        """One part of a table.
-
-        Raises:
-            ValueError: it is missing or damaged; the message says how to have it written again.
-        """
+        """One part of a table. Raises ValueError: it is missing or damaged; the message says how to have it written
+        again."""
         return read_parquet(self.part(table, number), columns)
 
     def read_table(self, table: str, columns: list[str] | None = None) -> pa.Table:
@@ -207,11 +192,8 @@ class Dataset:
         )
 
     def commit_part(self, table: str, number: int, made_from: str, rows: pa.Table, content: str | None = None) -> Path:
-        """Commit a part under the name of what it was made from and what it holds.
-
-        Args:
-            content: takes the place of the digest of the rows.
-        """
+        """Commit a part under the name of what it was made from and what it holds. `content`: takes the place of the
+        digest of the rows."""
         rows = as_stored(table, rows)
         name = PartName(number, made_from, content or content_digest(rows)[:DIGITS])
         path = self.folder(table) / name.file
@@ -228,14 +210,8 @@ class Dataset:
                 path.unlink(missing_ok=True)
 
     def lock(self, shared: bool = False) -> AbstractContextManager[None]:
-        """Hold the dataset for writing, as a context.
-
-        Args:
-            shared: with others that write other parts.
-
-        Raises:
-            ValueError: another process holds it; the message names it.
-        """
+        """Hold the dataset for writing, as a context. `shared`: with others that write other parts. Raises ValueError:
+        another process holds it; the message names it."""
 
         def refusal(holder: str) -> str:
             return f"{self.root}: {holder} is writing this dataset; wait for it, or stop it and run again"
@@ -252,11 +228,7 @@ def damage() -> tuple[type[Exception], ...]:
 
 @contextmanager
 def explaining_damage(path: Path) -> Iterator[None]:
-    """Say what to do about a Parquet file that cannot be read inside.
-
-    Raises:
-        ValueError: it is missing or damaged.
-    """
+    """Say what to do about a Parquet file that cannot be read inside. Raises ValueError: it is missing or damaged."""
     try:
         yield
     except FileNotFoundError:
@@ -271,11 +243,8 @@ def explaining_damage(path: Path) -> Iterator[None]:
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
-    """A whole Parquet file, every byte of it compared, or some of its columns.
-
-    Raises:
-        ValueError: it is missing or damaged.
-    """
+    """A whole Parquet file, every byte of it compared, or some of its columns. Raises ValueError: it is missing or
+    damaged."""
     with explaining_damage(path), parquet_source(path, whole=columns is None) as source:
         (check_file if columns is None else check_footer)(source)
         table = pq.ParquetFile(source, page_checksum_verification=True).read(columns)  # read_table takes twice as long
@@ -302,11 +271,7 @@ def _has(bounds: pq.Statistics | None, value: int) -> bool:
 
 
 def count_rows(path: Path) -> int:
-    """Rows of a Parquet file, from its footer.
-
-    Raises:
-        ValueError: it is missing or damaged.
-    """
+    """Rows of a Parquet file, from its footer. Raises ValueError: it is missing or damaged."""
     with explaining_damage(path), parquet_source(path) as source:
         check_footer(source)
         return int(pq.read_metadata(source).num_rows)

@@ -79,11 +79,7 @@ def rows(
 
 
 def query(connection: Connection, sql: str) -> Connection:
-    """Run one SELECT of a user.
-
-    Raises:
-        ValueError: it is not one statement that only reads, or DuckDB refuses it.
-    """
+    """Run one SELECT of a user. Raises ValueError: it is not one statement that only reads, or DuckDB refuses it."""
     try:
         statements = connection.extract_statements(sql)
         if len(statements) != 1:

@@ -76,12 +76,9 @@ class Flow:
         watcher: Watcher,
         ended: Callable[[MapJob, JobResult | None], None],
     ) -> None:
-        """Look at what is there. The records of all jobs are written, since they depend on no part.
-
-        Args:
-            jobs: in order; and whether each has something to do although no part of it is missing.
-            ended: called in order with each job whose last part is through, and None where it was done already.
-        """
+        """Look at what is there. The records of all jobs are written, since they depend on no part. `jobs`: in order;
+        and whether each has something to do although no part of it is missing. `ended`: called in order with each job
+        whose last part is through, and None where it was done already."""
         self._dataset, self._held, self._ended = dataset, dataset.held(), ended
         self._courses = [_Course(job, is_anew, self._held, watcher, self) for job, is_anew in jobs]
 

@@ -27,10 +27,7 @@ Run = Callable[[list[Tensor]], Tensor]
 
 def stoppable(compute: Callable[[], Any], stop: Callable[[], None]) -> Any:
     """Compute on another thread, so that a signal is heard while native code runs, where a pass may take minutes.
-
-    Args:
-        stop: ends the computation early; it is called where this thread was interrupted.
-    """
+    `stop`: ends the computation early; it is called where this thread was interrupted."""
     with ThreadPoolExecutor(1) as pool:
         computing = pool.submit(compute)
         try:
@@ -62,11 +59,8 @@ class Denoiser:
         self.null_caption, self.manifest = null_caption, manifest
 
     def null(self, tokens: int) -> Tensor:
-        """The null caption in place of a caption of so many tokens, (1, tokens, channels).
-
-        Raises:
-            ValueError: the exported weights held none.
-        """
+        """The null caption in place of a caption of so many tokens, (1, tokens, channels). Raises ValueError: the
+        exported weights held none."""
         if self.null_caption is None:
             raise ValueError(
                 "the exported weights held no null caption, which guidance needs; sample with guidance 1, or export a "
@@ -76,13 +70,8 @@ class Denoiser:
 
     def __call__(self, latents: Tensor, timestep: Tensor, caption: Tensor) -> Tensor:
         """Latents (B, 4, h, w) at `timestep` (B,) -> noise (B, 4, h, w), fp32; pictures go through one by one.
-
-        Args:
-            caption: (1, n, channels) without padding, the same for every picture; `null(n)` where it is dropped.
-
-        Raises:
-            ValueError: a size that the graph cannot draw, or a caption of no tokens, too many, or another width.
-        """
+        `caption`: (1, n, channels) without padding, the same for every picture; `null(n)` where it is dropped. Raises
+        ValueError: a size that the graph cannot draw, or a caption of no tokens, too many, or another width."""
         config = self.config
         most, channels = config.max_caption_tokens, config.caption_channels
         _, tokens, width = caption.shape
@@ -115,14 +104,8 @@ def eager(model: PixArt, sizes: Sizes | None = None) -> Denoiser:
 
 
 def load_runtime(folder: Path, threads: int | None = None) -> Denoiser:
-    """Load an exported model.
-
-    Args:
-        threads: of the runtime; None leaves the number to it.
-
-    Raises:
-        ValueError: the folder is no export of ours, is newer, was changed, or its runtime is not installed.
-    """
+    """Load an exported model. `threads`: of the runtime; None leaves the number to it. Raises ValueError: the folder is
+    no export of ours, is newer, was changed, or its runtime is not installed."""
     manifest = Manifest.read(folder)
     require_installed(manifest.runtime)
     refuse_changes(folder, manifest.files)

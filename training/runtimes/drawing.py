@@ -89,10 +89,7 @@ def refuse_strangers(recipe: TrainingRecipe, manifest: Manifest, folder: Path) -
 
 def shape_of(manifest: Manifest, aspect: str, size: tuple[int, int] | None) -> tuple[int, int]:
     """Height and width of the pictures, in px: the size, the only one of an export of one, or an aspect bucket's.
-
-    Raises:
-        ValueError: the export cannot draw it, or there is no such bucket.
-    """
+    Raises ValueError: the export cannot draw it, or there is no such bucket."""
     config, square = manifest.config, "1.0"
     if aspect not in LABELS:
         raise ValueError(f"no aspect bucket {aspect!r}; there are {', '.join(LABELS)}")

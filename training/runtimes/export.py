@@ -230,11 +230,8 @@ def _stage_of(source: Path) -> dict:
 
 
 def sizes_for(runtime: Runtime, config: PixArtConfig, size: tuple[int, int] | None) -> Sizes:
-    """The pictures that an export will draw.
-
-    Raises:
-        ValueError: no size where the runtime needs one, or one that the model cannot draw.
-    """
+    """The pictures that an export will draw. Raises ValueError: no size where the runtime needs one, or one that the
+    model cannot draw."""
     if (why := KINDS[runtime].one_size) and size is None:
         side = config.image_size
         raise ValueError(f"{runtime} draws one size alone, because {why}; give it: --size {side}x{side}")
@@ -286,11 +283,8 @@ def compared(denoise: Denoiser, cases: list[Case]) -> tuple[Parity, ...]:
 
 
 def judged(parity: tuple[Parity, ...], manifest: Manifest, target: Path) -> tuple[str, ...]:
-    """Notes on an export that is less exact than its recipe should be.
-
-    Raises:
-        ValueError: the graph is wrong: in fp32 beyond rounding, in any recipe beyond recognition.
-    """
+    """Notes on an export that is less exact than its recipe should be. Raises ValueError: the graph is wrong: in fp32
+    beyond rounding, in any recipe beyond recognition."""
     worst = max(parity, key=lambda each: each.relative_error)
     said = f"relative error {worst.relative_error:.1e} against torch in fp32, at timestep {worst.timestep:g}"
     bound = BOUNDS.get(manifest.recipe, BROKEN)

@@ -54,11 +54,8 @@ def sizes_of(config: PixArtConfig, fixed: tuple[tuple[int, int], ...] = ()) -> S
 
 
 def traced(model: PixArt, fixed: tuple[int, int] | None = None) -> torch.export.ExportedProgram:
-    """The graph of a model, as every runtime takes it; of any size and caption.
-
-    Args:
-        fixed: (height, width) in px of a graph for this size alone; the caption's length stays free.
-    """
+    """The graph of a model, as every runtime takes it; of any size and caption. `fixed`: (height, width) in px of a
+    graph for this size alone; the caption's length stays free."""
     config, sizes = model.config, sizes_of(model.config)
     least = sizes.minimum_px // sizes.multiple_px
     height, width = (side // LATENT_DOWNSAMPLING for side in fixed or (0, 0))

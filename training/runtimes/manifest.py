@@ -126,11 +126,8 @@ class Manifest(StrictModel):
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read the manifest of a folder; the other files are not looked at.
-
-        Raises:
-            ValueError: the folder is no export of ours, is of a newer version, or its manifest was changed.
-        """
+        """Read the manifest of a folder; the other files are not looked at. Raises ValueError: the folder is no export
+        of ours, is of a newer version, or its manifest was changed."""
         path = folder / MANIFEST
         make = "make one with sigma export"
         if not path.is_file():

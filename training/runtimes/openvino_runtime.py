@@ -145,10 +145,7 @@ def _compiled(
     core: Any, folder: Path, weights: mmap.mmap, recipe: Recipe, threads: int | None, of_size: list[Tensor]
 ) -> Any:
     """A request to the graph in its recipe's precision; where inputs are given, for their height and width alone.
-
-    Raises:
-        ValueError: OpenVINO refuses the file.
-    """
+    Raises ValueError: OpenVINO refuses the file."""
     import openvino
 
     knobs: dict[str, Any] = {

@@ -37,11 +37,8 @@ def rounded(weight: Tensor, recipe: Recipe) -> Tensor:
 
 @torch.no_grad()
 def worst_layers(model: nn.Module, recipe: Recipe, call: Callable[[], object], count: int = 5) -> tuple[Layer, ...]:
-    """The linear layers whose outputs change most where the weights of one alone are rounded.
-
-    Args:
-        call: runs the model in fp32 once.
-    """
+    """The linear layers whose outputs change most where the weights of one alone are rounded. `call`: runs the model in
+    fp32 once."""
     if recipe == "fp32":
         return ()
     found: dict[str, float] = {}
