@@ -85,8 +85,8 @@ def train(
     whole checkpoint, with other knobs where they steer training; the folder records from which step on. `remodel`:
     changes the model that a stage begins with, for an ablation. `evaluate`: measures a stage's averaged weights at the
     steps of `recipe.evaluation`, in the first process. Returns a summary per stage, in the first process. Raises
-    ValueError: anything the user can mend, in one line. Raises KeyboardInterrupt: Ctrl-C; its text says what was
-    stored."""
+    ValueError: anything the user can mend, in one line. Raises KeyboardInterrupt: Ctrl-C, or SIGTERM where it means the
+    same; its text says what was stored."""
     require_wandb(recipe)
     wanted = recipe.stages if only_stage is None else (recipe.stage_named(only_stage),)
     for stage in wanted if recipe.sample.every or recipe.evaluation.every else ():
@@ -142,6 +142,8 @@ def train_stage(
     chance, pin = Chance(recipe.seed, stage.name), here.device.type == "cuda"
     loader = Loader(source, data.order, chance, knobs, rank=here.rank, world_size=here.size, pin=pin)
     validation, speed = Validation(recipe, data, source, encoders, state.loss), Speed(state.model.config, loader, here)
+    if not state.step:  # all that refuses a stage leaves no folder of it
+        keep_origin(recipe, stage, here, data, features)
 
     with (
         here.stop.deferred(),  # until the last checkpoint is on disk
@@ -222,8 +224,8 @@ def stored_at(stage: Stage, step: int) -> str:
 
 def stopped(here: World, stored: str) -> BaseException:
     """The error that ends a run after a signal, once what it says is on disk."""
-    line = f"{here.stop.process}: received {here.stop.received or 'a signal in another process'}; {stored}"
-    return KeyboardInterrupt(line) if here.stop.received == "SIGINT" else here.stop.ending(line)
+    received = here.stop.received.name if here.stop.received else "a signal in another process"
+    return here.stop.passed_on(f"{here.stop.process}: received {received}; {stored}")
 
 
 def checked_features(
@@ -232,24 +234,37 @@ def checked_features(
     """The features that a stage trains on, with the encoders loaded that they do not replace; None if it is finished.
     Raises ValueError: the stage cannot be trained as the recipe says, or its folder holds another one."""
     check_micro_batch(recipe, recipe.data_of(stage), here, stage.name)
-    folder = recipe.stage_folder(stage)
-    last = latest_checkpoint(folder)
+    last = latest_checkpoint(recipe.stage_folder(stage))
     finished = last is not None and last[0] >= stage.steps
-    features = None if finished else stage_features(recipe, stage)  # refused before the folder remembers a recipe
-    if features is not None and last is None:
-        features.load_others(encoders)  # what they lack is refused before there is a folder
-    if here.is_first:
-        change_at = last[0] if may_change and last is not None else None
-        found = identity(recipe, stage, data.rows)
-        check_identity(folder, found, begun=last is not None, change_at=change_at, finished=finished)
-    if features is None:
-        return None
-    features.load_others(encoders)
-    if here.is_first:
-        keep_features(folder, features, begun=last is not None)
+    features = None if finished else stage_features(recipe, stage)
+    if last is not None:
+        keep_origin(recipe, stage, here, data, features, begun_at=last[0], may_change=may_change)
+    if features is not None:
+        features.load_others(encoders)
+    return features
+
+
+def keep_origin(
+    recipe: TrainingRecipe,
+    stage: Stage,
+    here: World,
+    data: StageData,
+    features: StageFeatures | None,
+    *,
+    begun_at: int = 0,
+    may_change: bool = False,
+) -> None:
+    """Write what a stage learns from into its folder, which is the first of it there, or compare it with what the
+    folder says. Raises ValueError: the folder holds another stage."""
+    if not here.is_first:
+        return
+    folder, begun = recipe.stage_folder(stage), begun_at > 0
+    found, change_at = identity(recipe, stage, data.rows), begun_at if begun and may_change else None
+    check_identity(folder, found, begun=begun, change_at=change_at, finished=features is None)
+    if features is not None:
+        keep_features(folder, features, begun=begun)
         for said in (features.description, *data.notes, *recipe.said_of(stage)):
             log.info("stage %s: %s", stage.name, said)
-    return features
 
 
 def begin_state(

@@ -17,11 +17,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 import yaml
 from PIL import Image
 
 import training.checkpoint
 import training.train
+from commands import interrupts
+from commands.terminal import refusals
 from schemas.buckets import sizes
 from schemas.training import TrainingRecipe
 from tests.processes import Python
@@ -239,14 +242,14 @@ def test_every_process_but_the_first_says_nothing_of_its_stages(recipe_values, m
             logging.getLogger("training").setLevel(logging.NOTSET)
 
 
-def interrupted_before(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C while the batch of a step is made."""
+def interrupted_before(step: int, monkeypatch: pytest.MonkeyPatch, signalled: signal.Signals = signal.SIGINT) -> None:
+    """Ctrl-C, or another signal, while the batch of a step is made."""
     batches = Loader.batches
 
     def pressing(self, first, last):
         for number, batch in enumerate(batches(self, first, last), first):
             if number == step:
-                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signalled)
             yield batch
 
     monkeypatch.setattr(Loader, "batches", pressing)
@@ -286,6 +289,29 @@ def test_a_signal_during_the_last_checkpoint_of_a_stage_ends_the_run_before_the_
         train(recipe)
     assert latest_checkpoint(recipe.stage_folder(recipe.stages[0]))[0] == 8
     assert not recipe.stage_folder(recipe.stages[1]).exists()
+
+
+def test_a_stage_that_is_refused_for_the_shape_of_its_parent_leaves_nothing(recipe_values, tmp_path):
+    torch.save({"state_dict": {"w": torch.ones(1)}}, tmp_path / "other.pth")
+    values = recipe_values | {"stages": [recipe_values["stages"][0] | {"parent": str(tmp_path / "other.pth")}]}
+    recipe = TrainingRecipe.from_mapping(values)
+    with pytest.raises(ValueError, match="does not fit this model"):
+        train(recipe)
+    assert not recipe.out_folder.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_trains_ends_with_the_status_of_its_signal(recipe_values, monkeypatch, number):
+    monkeypatch.setattr(interrupts, "_received", None)
+    monkeypatch.setattr(interrupts, "_raised", None)
+    before = signal.signal(number, interrupts._interrupt)
+    try:
+        interrupted_before(2, monkeypatch, number)
+        with pytest.raises(typer.Exit) as ended, refusals():
+            train(TrainingRecipe.from_mapping(recipe_values))
+    finally:
+        signal.signal(number, before)
+    assert ended.value.exit_code == 128 + number
 
 
 def test_a_signal_that_a_shell_has_ignored_stays_ignored(recipe_values, monkeypatch):

@@ -37,11 +37,11 @@ SIGNS_OF_A_FULL_MEMORY = ("can't allocate memory", "out of memory")
 class StopSignal:
     """SIGTERM and Ctrl-C inside the training loop, which ends once its step is stored. torchrun sends SIGTERM to the
     processes that are left when one is lost, and a batch system before it takes a machine away. `patience_s`: from a
-    signal to an exit without a checkpoint. `received`: the name of the signal that the loop is to end for."""
+    signal to an exit without a checkpoint. `received`: the signal that the loop is to end for."""
 
     def __init__(self, rank: int = 0, size: int = 1, patience_s: float = GRACE_S) -> None:
         self.process = f"process {rank} of {size}"
-        self.received: str | None = None
+        self.received: signal.Signals | None = None
         self._is_one, self._patience_s, self._since = size == 1, patience_s, 0.0
         self._last_resort: threading.Timer | None = None
 
@@ -65,11 +65,10 @@ class StopSignal:
                     signal.signal(number, handler)
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        name = signal.Signals(number).name
         if self.received is None:
-            self.received, self._since = name, time.monotonic()
-            late = f"{self.process}: received {name}, no checkpoint within {self._patience_s} s"
-            self._last_resort = exit_after(self._patience_s, late)
+            self.received, self._since = signal.Signals(number), time.monotonic()
+            late = f"{self.process}: received {self.received.name}, no checkpoint within {self._patience_s} s"
+            self._last_resort = exit_after(self._patience_s, late, 128 + number)
         elif number == signal.SIGINT and time.monotonic() - self._since > REPEATED_S:  # torchrun passes a terminal's on
             raise KeyboardInterrupt
 
@@ -77,6 +76,17 @@ class StopSignal:
         """Forget the signal's last resort: the loop has ended."""
         if self._last_resort is not None:
             self._last_resort.cancel()
+
+    def passed_on(self, line: str) -> BaseException:
+        """The error that ends the loop for a signal, with a line: that of whoever handles it outside of the loop, and
+        `ending` where nobody does."""
+        handler = signal.getsignal(self.received) if self.received else None
+        if callable(handler):
+            try:
+                handler(self.received, None)
+            except KeyboardInterrupt:
+                return KeyboardInterrupt(line)
+        return self.ending(line)
 
     def ending(self, line: str) -> ValueError:
         """The error to raise. From here on SIGTERM is ignored, and the process exits after `GRACE_S` at the latest, a
@@ -88,9 +98,9 @@ class StopSignal:
         return ValueError(line)
 
 
-def exit_after(seconds: float, line: str) -> threading.Timer:
+def exit_after(seconds: float, line: str, status: int = 1) -> threading.Timer:
     """End this process without clean-up where it is still there after so many seconds."""
-    last_resort = threading.Timer(seconds, _exit_with, [line])
+    last_resort = threading.Timer(seconds, _exit_with, [line, status])
     last_resort.daemon = True
     last_resort.start()
     return last_resort
@@ -127,7 +137,8 @@ def _stuck_named(stop: StopSignal) -> Iterator[None]:
             if signal.SIGTERM in numbers:
                 time.sleep(GRACE_S)
                 if stop.received is None:
-                    _exit_with(f"{stop.process}: received SIGTERM while it waited for another process; {RUN_AGAIN}")
+                    line = f"{stop.process}: received SIGTERM while it waited for another process; {RUN_AGAIN}"
+                    _exit_with(line, 128 + signal.SIGTERM)
         os.close(heard)
 
     before = signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
@@ -139,9 +150,9 @@ def _stuck_named(stop: StopSignal) -> Iterator[None]:
         os.close(tell)
 
 
-def _exit_with(line: str) -> None:
+def _exit_with(line: str, status: int) -> None:
     os.write(2, f"{line}\n".encode())
-    os._exit(1)
+    os._exit(status)
 
 
 @contextmanager
