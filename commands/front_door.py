@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 from types import TracebackType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from commands import (
     ablating,
@@ -25,7 +26,23 @@ from commands import (
 )
 from commands.terminal import complaints, console
 
+_UsageError: Any = typer.BadParameter.__base__  # its place differs between releases of typer
+
+
+class _Commands(TyperGroup):
+    def invoke(self, ctx: Any) -> Any:
+        """See `TyperGroup.invoke`: where a setting is typed as an option, the error says how it is written."""
+        try:
+            return super().invoke(ctx)
+        except _UsageError as error:
+            is_unknown, context = hasattr(error, "possibilities"), error.ctx
+            if is_unknown and context and any(each.name == "overrides" for each in context.command.params):
+                error.message += f"; a setting is written {error.option_name.lstrip('-')}=VALUE"
+            raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

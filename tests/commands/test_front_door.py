@@ -51,6 +51,24 @@ def test_a_command_in_an_error_stays_on_one_line(monkeypatch: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        ("build folder --images photos", "images=VALUE"),
+        ("build --out=x folder", "out=VALUE"),
+        ("select folder --select.min_side 512", "select.min_side=VALUE"),
+        ("train train_demo --stages.0.lr 1", "stages.0.lr=VALUE"),
+        ("build folder --redo", None),
+        ("status --images photos", None),
+    ],
+)
+def test_a_setting_that_is_typed_as_an_option_is_refused_with_how_to_write_it(words: str, hint: str | None) -> None:
+    done = CliRunner().invoke(app, words.split())
+    assert (done.exit_code, done.stdout) == (2, "")
+    said = " ".join(done.stderr.replace("│", " ").split())
+    assert f"a setting is written {hint}" in said if hint else "a setting is written" not in said
+
+
+@pytest.mark.parametrize(
     "words",
     [
         "demo s3://bucket/set",

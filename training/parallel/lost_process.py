@@ -80,8 +80,7 @@ class StopSignal:
     def passed_on(self, line: str) -> BaseException:
         """The error that ends the loop for a signal, with a line: that of whoever handles it outside of the loop, and
         `ending` where nobody does."""
-        handler = signal.getsignal(self.received) if self.received else None
-        if callable(handler):
+        if self.received is not None and callable(handler := signal.getsignal(self.received)):
             try:
                 handler(self.received, None)
             except KeyboardInterrupt:
