@@ -135,11 +135,10 @@ def train_stage(
     features = checked_features(recipe, stage, here, data, encoders, may_change=may_change)
     if features is None:
         return summary_of(folder, stage, seconds=0.0, skipped=True)
-    knobs, optimizer = recipe.data_of(stage), recipe.optimizer_of(stage)
+    knobs, optimizer, chance = recipe.data_of(stage), recipe.optimizer_of(stage), Chance(recipe.seed, stage.name)
     state = begin_state(recipe, stage, here, features.null_caption(encoders), remodel)
-    model = state.model if recipe.exact_sums else here.parallel(state.model)
+    model, pin = state.model if recipe.exact_sums else here.parallel(state.model), here.device.type == "cuda"
     source = source_of(recipe, data, features, range(state.step, stage.steps), here)
-    chance, pin = Chance(recipe.seed, stage.name), here.device.type == "cuda"
     loader = Loader(source, data.order, chance, knobs, rank=here.rank, world_size=here.size, pin=pin)
     validation, speed = Validation(recipe, data, source, encoders, state.loss), Speed(state.model.config, loader, here)
     if not state.step:  # all that refuses a stage leaves no folder of it
