@@ -93,7 +93,8 @@ def export_report(
 
         from training.runtimes.report import COLUMNS, machine, report
 
+        rows = report(folders, size=shape, calls=calls, threads=threads)  # refused before anything is printed
         console.print(f"measured on: {machine(threads)}", markup=False, soft_wrap=True)
         console.print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", markup=False, soft_wrap=True)
-        for row in report(folders, size=shape, calls=calls, threads=threads):
+        for row in rows:
             console.print(f"| {' | '.join(row)} |", markup=False, soft_wrap=True)

@@ -143,7 +143,6 @@ def train_stage(
     validation, speed = Validation(recipe, data, source, encoders, state.loss), Speed(state.model.config, loader, here)
     if not state.step:  # all that refuses a stage leaves no folder of it
         keep_origin(recipe, stage, here, data, features)
-
     with (
         here.stop.deferred(),  # until the last checkpoint is on disk
         fixed_threads(recipe, here),

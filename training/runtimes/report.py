@@ -38,20 +38,23 @@ def report(
         shape = size or next(iter(manifest.sizes.fixed), (side, side))
         manifest.sizes.refuse(*shape)
         shapes.append(shape)
-    for folder, manifest, shape in zip(folders, manifests, shapes, strict=True):
-        found = _in_process(folder, shape, threads)
-        graph = [name for name in manifest.files if name not in (MANIFEST, NULL_CAPTION_FILE)]
-        yield (
-            f"{manifest.origin.stage or manifest.origin.name}, {manifest.runtime} {manifest.runtime_version}, "
-            f"{manifest.recipe}, {shape[0]}x{shape[1]} px",
-            f"{sum((folder / name).stat().st_size for name in graph) / 1e6:,.1f}",
-            f"{found['load_s']:.2f}",
-            f"{found['pass_s']:.3f}",
-            f"{found['pass_s'] * calls:,.1f} ({calls} passes)",
-            f"{found['peak_mb']:,.0f}",
-            ", ".join(f"{decibel:.0f} at {timestep:g}" for timestep, decibel in signal(manifest)),
-            ", ".join(f"{each.name} {each.relative_error:.1%}" for each in manifest.worst_layers) or "-",
-        )
+    return (_row(*each, calls, threads) for each in zip(folders, manifests, shapes, strict=True))
+
+
+def _row(folder: Path, manifest: Manifest, shape: tuple[int, int], calls: int, threads: int) -> tuple[str, ...]:
+    found = _in_process(folder, shape, threads)
+    graph = [name for name in manifest.files if name not in (MANIFEST, NULL_CAPTION_FILE)]
+    return (
+        f"{manifest.origin.stage or manifest.origin.name}, {manifest.runtime} {manifest.runtime_version}, "
+        f"{manifest.recipe}, {shape[0]}x{shape[1]} px",
+        f"{sum((folder / name).stat().st_size for name in graph) / 1e6:,.1f}",
+        f"{found['load_s']:.2f}",
+        f"{found['pass_s']:.3f}",
+        f"{found['pass_s'] * calls:,.1f} ({calls} passes)",
+        f"{found['peak_mb']:,.0f}",
+        ", ".join(f"{decibel:.0f} at {timestep:g}" for timestep, decibel in signal(manifest)),
+        ", ".join(f"{each.name} {each.relative_error:.1%}" for each in manifest.worst_layers) or "-",
+    )
 
 
 def signal(manifest: Manifest) -> list[tuple[float, float]]:
