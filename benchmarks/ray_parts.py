@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import ray
 
 from engine.dataset import Dataset
 from engine.ray_runner import RayRunner
-from engine.runner import Committed, Progress, Task
+from engine.runner import Committed, PartJob, Progress, Task
 
 WORKERS = 16
 PART_S = 0.01
@@ -23,21 +24,15 @@ NUM_PARTS = 4000
 HELD_S = 5
 
 
-@dataclass(frozen=True)
-class Waiting:
+@dataclass(frozen=True, kw_only=True)
+class Waiting(PartJob):
     """Parts that wait, and do nothing else."""
 
     held_part: int | None = None
     """This one keeps Python's lock, so that its worker answers nothing."""
     job: str = "wait"
+    build: Callable[[], Any] = NoneType
     workers: int | None = WORKERS
-    num_gpus: float | None = 0
-    overlaps: bool = False
-
-    @property
-    def build(self) -> Callable[[], Any]:
-        """Nothing is needed."""
-        return dict
 
     def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> Committed:
         """Wait for 10 ms, or for seconds with the lock held."""

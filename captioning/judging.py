@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import NoneType
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +17,7 @@ from engine.job import Job
 from engine.map_job import MapJob
 from engine.names import Held
 from engine.run_log import JobResult
-from engine.runner import Committed, LazyRunner, Progress, Queue, Task
+from engine.runner import Committed, LazyRunner, PartJob, Progress, Queue, Task
 from schemas.files import delete_files
 from schemas.reasons import CaptionReason
 from schemas.recipe import DataRecipe
@@ -38,17 +39,14 @@ def judged_again(
     return answer, replace(found, cut=(*found.cut, *before))
 
 
-@dataclass(frozen=True)
-class JudgeAgain:
-    """A table of captions whose parts a runner judges again, see `engine.runner.PartJob`."""
+@dataclass(frozen=True, kw_only=True)
+class JudgeAgain(PartJob):
+    """A table of captions whose parts a runner judges again. Its workers load nothing."""
 
     table: str
     languages: Collection[str] | None
     job: str = "caption"
-    build: Callable[[], Any] = bool
-    workers: int | None = None
-    num_gpus: float | None = 0
-    overlaps: bool = False
+    build: Callable[[], Any] = NoneType
 
     def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> Committed:
         """Commit the part anew where a row of it changes; of a killed run's two files of a part, one stays."""
@@ -109,7 +107,7 @@ def judge_again(
                 num_rows += part.rows
                 seen.update(part.reasons)
 
-            job = JudgeAgain(table, recipe.clean.languages)
+            job = JudgeAgain(table=table, languages=recipe.clean.languages)
             runners.get().run_queues(dataset, [Queue(job, tasks, progress, committed)])
             results.append(JobResult("caption", (table,), num_parts, num_parts, num_rows, dict(reasons)))
             shown = ", ".join(f"{count:,} {change}" for change, count in changes.most_common())

@@ -14,7 +14,7 @@ from engine.job import Job, State
 from engine.names import Held, PartName
 from engine.paid import Paid, earlier_names, paid_folder, settle_all
 from engine.run_log import JobResult
-from engine.runner import Committed, Progress, Task
+from engine.runner import Committed, PartJob, Progress, Task
 from engine.streamed import WIDE, streamed
 from schemas.columns import ROOTS, SHARDS_PER_PART, Cut, cut_of
 from schemas.files import delete_files, remove_folder
@@ -55,7 +55,7 @@ class PartFiles(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MapJob(Job):
+class MapJob(Job, PartJob):
     """A map job as data. A worker gets part n of each input, of the shard plan the rows of shard n, and writes one row
     (or `rows_per_input`) per input row into each output."""
 
@@ -67,13 +67,6 @@ class MapJob(Job):
     batch at most, and what was paid for once is not computed again, whatever its parts are made from."""
     failures: FailureLimit | None = None
     """How many rows may end with a reason in place of a result; None is all. Changes no row."""
-    workers: int | None = None
-    """Workers at once; None is as many as the runner has for any job. Changes no row, as `num_gpus`."""
-    num_gpus: float | None = 0
-    """GPUs that each worker holds for itself, a part of one where it is under 1; None takes one where there are any
-    and none where there are none."""
-    overlaps: bool = False
-    """See `engine.runner.PartJob`."""
     drops: tuple[str, ...] = ()
     """Map tables that the job writes with other knobs only. A leftover one is deleted."""
     files: PartFiles | None = None

@@ -86,39 +86,26 @@ class PartDone:
     """False where it was there already."""
 
 
-class PartJob(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class PartJob(ABC):
     """What a runner can run: numbered parts, each of which commits its own output. It must be picklable. A
     `engine.map_job.MapJob` is one; so is a set of features, whose parts are shards."""
 
-    @property
-    def job(self) -> str:
-        """Its name, for messages."""
-        ...
+    job: str
+    """Its name, for messages."""
+    build: Callable[[], Any]
+    """Makes what a process needs once, such as loaded weights."""
+    workers: int | None = None
+    """Workers at once; None is as many as the runner has for any job."""
+    num_gpus: float | None = 0
+    """GPUs that each worker holds for itself, a part of one where it is under 1; None takes one where there are any."""
+    overlaps: bool = False
+    """Whether a worker with a GPU may have two parts at a time: its model has one while the other is read or
+    committed."""
 
-    @property
-    def build(self) -> Callable[[], Any]:
-        """Makes what a process needs once, such as loaded weights."""
-        ...
-
-    @property
-    def workers(self) -> int | None:
-        """Workers at once; None is as many as the runner has for any job."""
-        ...
-
-    @property
-    def num_gpus(self) -> float | None:
-        """GPUs that each worker holds, a part of one where it is under 1; None takes one where there are any."""
-        ...
-
-    @property
-    def overlaps(self) -> bool:
-        """Whether a worker with a GPU may have two parts at a time: its model has one while the other is read
-        or committed."""
-        ...
-
+    @abstractmethod
     def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> Committed:
         """Compute and commit a part. `worker`: gives what `build` made; calling it first makes it."""
-        ...
 
 
 @dataclass(eq=False)

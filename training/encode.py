@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from engine.dataset import Dataset
 from engine.flow import Watcher
-from engine.runner import Committed, LazyRunner, Progress, Runner, Task
+from engine.runner import Committed, LazyRunner, PartJob, Progress, Runner, Task
 from schemas.commit import Digested, atomic_write, write_bytes
 from schemas.features import (
     CUT_COLUMN,
@@ -64,37 +64,15 @@ from training.features import FeatureSet, index_digest, latents_set, refuse_othe
 from training.shard_encoders import Encoded, LatentsEncoder, ShardEncoder, TextFeaturesEncoder
 
 
-@dataclass(frozen=True)
-class EncodeJob:
-    """The encoding of a set as a job of the engine; its parts are the shards."""
+@dataclass(frozen=True, kw_only=True)
+class EncodeJob(PartJob):
+    """The encoding of a set; its parts are the shards."""
 
     recipe: TrainingRecipe
     wanted: FeatureSet
     shards: tuple[str, ...]
     index: str
     """Its digest."""
-
-    @property
-    def job(self) -> str:
-        return f"encode {self.wanted.name}"
-
-    @property
-    def build(self) -> Callable[[], ShardEncoder]:
-        if self.wanted.stage is None:
-            return partial(TextFeaturesEncoder, self.recipe)
-        return partial(LatentsEncoder, self.recipe, self.wanted)
-
-    @property
-    def workers(self) -> int | None:
-        return self.recipe.features.workers
-
-    @property
-    def num_gpus(self) -> float | None:
-        return self.recipe.features.gpus_per_worker
-
-    @property
-    def overlaps(self) -> bool:
-        return True
 
     def run_part(
         self, dataset: Dataset, worker: Callable[[], ShardEncoder], task: Task, progress: Progress
@@ -243,7 +221,18 @@ def encode_features(
     with dataset.lock(), LazyRunner(knobs.runner, knobs.workers, knobs.retries) as runners:
         for wanted in sets.values():
             watcher.begin(wanted.name, index.num_rows)
-            job = EncodeJob(recipe, wanted, shards, digest)
+            of_texts, of_latents = partial(TextFeaturesEncoder, recipe), partial(LatentsEncoder, recipe, wanted)
+            job = EncodeJob(
+                job=f"encode {wanted.name}",
+                build=of_texts if wanted.stage is None else of_latents,
+                workers=knobs.workers,
+                num_gpus=knobs.gpus_per_worker,
+                overlaps=True,
+                recipe=recipe,
+                wanted=wanted,
+                shards=shards,
+                index=digest,
+            )
             yield encode_set(job, dataset, runners.get, partial(watcher.advance, wanted.name), redo)
 
 

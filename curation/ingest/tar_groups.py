@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +17,7 @@ from engine.ahead import ahead
 from engine.content import content_digest
 from engine.dataset import Dataset, commit_table, read_parquet
 from engine.names import DIGITS, PartName, made_from, names_in
-from engine.runner import Committed, Progress, Runner, Task
+from engine.runner import Committed, PartJob, Progress, Runner, Task
 from schemas.files import kept
 from schemas.sources import AnySource
 from schemas.tables import schema_of
@@ -29,19 +30,14 @@ IGNORED = b"ignored"
 """Key of the counts of what is no input, in the metadata of a group."""
 
 
-@dataclass(frozen=True)
-class ListTars:
-    """The job whose part n is the rows of group n, not numbered yet. See `engine.runner.PartJob`."""
+@dataclass(frozen=True, kw_only=True)
+class ListTars(PartJob):
+    """The job whose part n is the rows of group n, not numbered yet. Its workers load nothing."""
 
     source: AnySource
     folder: Path
     job: str = "ingest"
-    workers: int | None = None
-    num_gpus: float | None = 0
-    overlaps: bool = False
-
-    def build(self) -> None:
-        """Nothing is loaded."""
+    build: Callable[[], Any] = NoneType
 
     def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> Committed:
         """List the tars that the task names."""
@@ -91,7 +87,7 @@ def list_groups(
         if (number, wanted[number]) not in there
     ]
     if tasks:
-        runner().run(dataset, ListTars(source, folder), tasks, lambda *_: None)
+        runner().run(dataset, ListTars(source=source, folder=folder), tasks, lambda *_: None)
     names = [name for name in names_in(folder) if name.number < len(wanted) and wanted[name.number] == name.made_from]
     return _read([folder / name.file for name in {name.number: name for name in names}.values()], found)
 

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import ray
@@ -17,23 +18,17 @@ import ray
 from engine.dataset import Dataset
 from engine.ray_cluster import connect
 from engine.ray_runner import RayRunner
-from engine.runner import Committed, Progress, Task
+from engine.runner import Committed, PartJob, Progress, Task
 
 ADDRESS = "127.0.0.1:6379"
 
 
-@dataclass(frozen=True)
-class Places:
+@dataclass(frozen=True, kw_only=True)
+class Places(PartJob):
     """Parts that note on which kind of node they were computed."""
 
-    num_gpus: float | None
     job: str = "places"
-    workers: int | None = None
-
-    @property
-    def build(self) -> Callable[[], Any]:
-        """Nothing is needed."""
-        return dict
+    build: Callable[[], Any] = NoneType
 
     def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> Committed:
         """Take long enough that one worker does not do all."""
@@ -50,7 +45,12 @@ def run(num_gpus: float | None, parts: int, runner: RayRunner | None = None) -> 
     def count(rows: int, more: Any = None) -> None:
         counts.update({"rows": rows, **(more or {})})
 
-    runner.run(Dataset(Path(os.environ["DATASET"])), Places(num_gpus), [Task(number) for number in range(parts)], count)
+    runner.run(
+        Dataset(Path(os.environ["DATASET"])),
+        Places(num_gpus=num_gpus),
+        [Task(number) for number in range(parts)],
+        count,
+    )
     return counts
 
 

@@ -113,5 +113,5 @@ def test_a_group_that_cannot_be_read_now_is_named_and_the_job_can_be_sent_to_any
     monkeypatch.setattr(tar_groups, "list_pieces", failing)
     with pytest.raises(PartFailed, match=r"ingest stopped at part 0: s3://b/3\.tar: cannot be read \(timed out\)"):
         update_listing(Dataset(made.out_path()).held(), made, LocalRunner)
-    job = ListTars(made.all_sources()[0], Path("/x"))
+    job = ListTars(source=made.all_sources()[0], folder=Path("/x"))
     assert pickle.loads(pickle.dumps(job)) == job
