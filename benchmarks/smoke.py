@@ -45,16 +45,13 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Check:
-    """A ratio, higher is better, and the least it may be.
-
-    Attributes:
-        what: ours over what, of the same work.
-        measure: from an empty folder to the ratio.
-    """
+    """A ratio, higher is better, and the least it may be."""
 
     what: str
+    """Ours over what, of the same work."""
     bound: float
     measure: Callable[[Path], float]
+    """From an empty folder to the ratio."""
 
 
 def spent(work: Callable[[], object]) -> float:

@@ -33,19 +33,13 @@ AT_ONCE = 32
 
 
 class Ruler:
-    """Networks and reference for the pictures of a stage, each loaded when it is needed.
-
-    Args:
-        pictures: how many are drawn.
-        clip: a folder or hub id; None is the published one, where it is here.
-
-    Attributes:
-        missing: why there is no FID, or no CLIP-Score; of weights with the command that gets them.
-    """
+    """Networks and reference for the pictures of a stage, each loaded when it is needed. `pictures`: how many are
+    drawn. `clip`: a folder or hub id; None is the published one, where it is here."""
 
     def __init__(self, recipe: TrainingRecipe, stage: Stage, pictures: int, clip: str | None = None) -> None:
         self._recipe, self._stage, self._count, self._clip_given = recipe, stage, pictures, clip
         self.missing: dict[str, str] = {}
+        """Why there is no FID, or no CLIP-Score; of weights with the command that gets them."""
         self._inception_name = self._found("FID", _find_inception)
         self._clip_name = self._found("CLIP-Score", self._find_clip)
 

@@ -98,17 +98,14 @@ class Text(NamedTuple):
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen pictures, and what was left out.
-
-    Attributes:
-        pictures: columns of `_CANDIDATES` and of `Text`, category after category.
-        nouns: category -> its nouns.
-        excluded: evidence -> candidates that a training dataset has too.
-    """
+    """The chosen pictures, and what was left out."""
 
     pictures: list[dict[str, Any]]
+    """Columns of `_CANDIDATES` and of `Text`, category after category."""
     nouns: dict[str, list[str]]
+    """Category -> its nouns."""
     excluded: dict[str, int]
+    """Evidence -> candidates that a training dataset has too."""
 
 
 def choose(dataset: Dataset, knobs: EvaluationSet, counter: TokenCounter) -> Choice:

@@ -73,22 +73,19 @@ MEMBER_DOTS = 2
 
 @dataclass(frozen=True)
 class SetRecord:
-    """The facts of a set as a whole.
-
-    Attributes:
-        made_by: the knobs that its numbers depend on, by their dotted path.
-        index: sha256 of the shard index of which every sample is there; None until then.
-        num_damaged: samples that could not be encoded.
-        num_bytes: of the tars.
-        null_crc32: checksum of the file of the null caption; None for latents.
-    """
+    """The facts of a set as a whole."""
 
     made_by: dict[str, Any]
+    """The knobs that its numbers depend on, by their dotted path."""
     index: str | None = None
+    """sha256 of the shard index of which every sample is there; None until then."""
     num_samples: int = 0
     num_damaged: int = 0
+    """Samples that could not be encoded."""
     num_bytes: int = 0
+    """Of the tars."""
     null_crc32: int | None = None
+    """Checksum of the file of the null caption; None for latents."""
 
 
 def read_record(folder: Path) -> SetRecord | None:

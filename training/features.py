@@ -31,20 +31,17 @@ USED_FILE = "features.json"
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """One set of features.
-
-    Attributes:
-        stage: the stage whose pictures a set of latents holds; None is a set of text.
-        made_by: the knobs that its numbers depend on, by dotted path; None where this machine does not know a value.
-        rounded: the dtype, where storing rounds what the encoder gives.
-    """
+    """One set of features."""
 
     name: str
     folder: Path
     arrays: tuple[str, ...]
     stage: Stage | None
+    """The stage whose pictures a set of latents holds; None is a set of text."""
     made_by: dict[str, Any]
+    """The knobs that its numbers depend on, by dotted path; None where this machine does not know a value."""
     rounded: str | None
+    """The dtype, where storing rounds what the encoder gives."""
 
 
 def text_set(recipe: TrainingRecipe) -> FeatureSet:

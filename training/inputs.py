@@ -17,24 +17,21 @@ from training.encoders.make import Encoders
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """N draws: B pictures times the noise draws of each.
-
-    Attributes:
-        latents, noise: (N, C, h, w).
-        timestep: (N,).
-        caption: (N, L, caption channels), padded to the batch's longest.
-        mask: (N, L) bool, true where a token is valid.
-        drop: (N,) bool.
-        lengths: (N,) valid tokens of each caption, on the CPU.
-    """
+    """N draws: B pictures times the noise draws of each."""
 
     latents: Tensor
+    """(N, C, h, w), as `noise` is."""
     noise: Tensor
     timestep: Tensor
+    """(N,)."""
     caption: Tensor
+    """(N, L, caption channels), padded to the batch's longest."""
     mask: Tensor
+    """(N, L) bool, true where a token is valid."""
     drop: Tensor
+    """(N,) bool."""
     lengths: Tensor
+    """(N,) valid tokens of each caption, on the CPU."""
 
     def __len__(self) -> int:
         return len(self.latents)

@@ -33,17 +33,14 @@ Found = TypeVar("Found")
 
 
 class Encoded(NamedTuple):
-    """The features of a sample.
-
-    Attributes:
-        arrays: by name, one object for equal ones.
-        damage: the reason where there are none.
-        cut: names of the captions that were cut.
-    """
+    """The features of a sample."""
 
     arrays: dict[str, Tensor]
+    """By name, one object for equal ones."""
     damage: str | None = None
+    """The reason where there are none."""
     cut: tuple[str, ...] = ()
+    """Names of the captions that were cut."""
 
 
 class ShardEncoder(Protocol):

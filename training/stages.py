@@ -26,21 +26,18 @@ def copies_of(recipe: TrainingRecipe) -> Copies | None:
 
 @dataclass(frozen=True)
 class StageData:
-    """What a stage trains on.
-
-    Attributes:
-        rows: of the shard index, in tar order.
-        shapes: (height, width) in px of each row's training picture.
-        order: the batches.
-        held: the pictures that are held out for validation; None where none are.
-        notes: sentences about what is held or left out, enlarged or repeated.
-    """
+    """What a stage trains on."""
 
     rows: Selection
+    """Of the shard index, in tar order."""
     shapes: Shapes
+    """(height, width) in px of each row's training picture."""
     order: BatchOrder
+    """The batches."""
     held: Usable | None = None
+    """The pictures that are held out for validation; None where none are."""
     notes: tuple[str, ...] = ()
+    """Sentences about what is held or left out, enlarged or repeated."""
 
 
 def pixel_multiple(recipe: TrainingRecipe, stage: Stage) -> int:

@@ -20,21 +20,18 @@ from training.parallel.sharding import gathered, shard, sliced_like, whole
 
 @dataclass
 class TrainState:
-    """Everything a checkpoint holds.
-
-    Attributes:
-        step: optimizer steps taken; it alone is the position in the data.
-        loss: what the steps make small; not stored.
-        unreported: (step, image ids, what is measured of it) of the steps since the last line of metrics; none
-            but where a signal ended the run between two lines.
-    """
+    """Everything a checkpoint holds."""
 
     model: PixArt
     average: AveragedModel
     optimizer: CAME
     step: int = 0
+    """Optimizer steps taken; it alone is the position in the data."""
     loss: Loss = loss_terms
+    """What the steps make small; not stored."""
     unreported: list[tuple[int, list[str], Tensor]] = field(default_factory=list)
+    """(step, image ids, what is measured of it) of the steps since the last line of metrics; none but where a signal
+    ended the run between two lines."""
 
     @classmethod
     def begin(cls, model: PixArt, recipe: TrainingRecipe, stage: Stage, processes: int = 1) -> TrainState:

@@ -30,32 +30,29 @@ SELECT {bucket} AS bucket, count(*) AS num FROM pictures WHERE {passes} GROUP BY
 
 @dataclass(frozen=True)
 class Survey:
-    """What a collection holds, by its headers alone.
-
-    Attributes:
-        num_inputs: of the listing.
-        num_probed: inputs whose header was read, or which listing knew to be no picture.
-        num_bytes: of the originals.
-        formats: (format, pictures, bytes) of those without a reason, most first.
-        reasons: (reason, inputs), most first.
-        short_side_px: quantiles at `SHARES`; empty without a picture. So is `megapixels`.
-        num_large_enough: pictures that pass `select.min_short_side_px`.
-        num_in_shape: pictures that pass `select.max_aspect`.
-        num_passing: pictures that pass both.
-        buckets: (label, pictures that pass both), from the widest; those that are empty are left out.
-    """
+    """What a collection holds, by its headers alone."""
 
     num_inputs: int
+    """Of the listing."""
     num_probed: int
+    """Inputs whose header was read, or which listing knew to be no picture."""
     num_bytes: int
+    """Of the originals."""
     formats: list[tuple[str, int, int]]
+    """(format, pictures, bytes) of those without a reason, most first."""
     reasons: list[tuple[str, int]]
+    """(reason, inputs), most first."""
     short_side_px: list[float]
+    """Quantiles at `SHARES`; empty without a picture. So is `megapixels`."""
     megapixels: list[float]
     num_large_enough: int
+    """Pictures that pass `select.min_short_side_px`."""
     num_in_shape: int
+    """Pictures that pass `select.max_aspect`."""
     num_passing: int
+    """Pictures that pass both."""
     buckets: list[tuple[str, int]]
+    """(label, pictures that pass both), from the widest; those that are empty are left out."""
 
     @property
     def num_pictures(self) -> int:

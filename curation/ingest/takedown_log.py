@@ -29,32 +29,29 @@ REASONS = ("reason", "rejected_by")
 
 @dataclass(frozen=True)
 class TakedownEntry:
-    """One input that was taken out, or one hash that is refused before anything has matched it.
-
-    Attributes:
-        row_id: None where no input of the dataset matched.
-        image_id: None where no byte of the input was read yet, or where only a pHash is refused.
-        name: `<name of the source>/<member>`.
-        matched_by: the selector, such as `url=https://...`.
-        phash: 16 hex digits: pictures within `distance` bits of it are refused too.
-        when: UTC, ISO 8601.
-        heirs: (row_id, image_id) of pictures that stay and had taken over its raw caption.
-        features: folders of stored features outside the dataset that were to be cleaned too.
-        finished: whether nothing of it is left in the dataset.
-    """
+    """One input that was taken out, or one hash that is refused before anything has matched it."""
 
     matched_by: str
+    """The selector, such as `url=https://...`."""
     why: str
     when: str
+    """UTC, ISO 8601."""
     row_id: int | None = None
+    """None where no input of the dataset matched."""
     image_id: str | None = None
+    """None where no byte of the input was read yet, or where only a pHash is refused."""
     sha256: str | None = None
     name: str | None = None
+    """`<name of the source>/<member>`."""
     phash: str | None = None
+    """16 hex digits: pictures within `distance` bits of it are refused too."""
     distance: int = 0
     features: tuple[str, ...] = ()
+    """Folders of stored features outside the dataset that were to be cleaned too."""
     heirs: tuple[tuple[int, str], ...] = ()
+    """(row_id, image_id) of pictures that stay and had taken over its raw caption."""
     finished: bool = False
+    """Whether nothing of it is left in the dataset."""
 
 
 def log_path(dataset: Dataset) -> Path:

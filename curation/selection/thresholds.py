@@ -76,18 +76,15 @@ class Count(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """The difference that other thresholds would make.
-
-    Attributes:
-        counts: title -> the counts under it, most first.
-        near: knob -> pictures just on either side of its new value, kept ones first.
-        num_fallen: pictures that are kept now and would fall; `num_returned` the other way round.
-    """
+    """The difference that other thresholds would make."""
 
     counts: dict[str, list[Count]]
+    """Title -> the counts under it, most first."""
     num_fallen: int
+    """Pictures that are kept now and would fall; `num_returned` the other way round."""
     num_returned: int
     near: dict[str, list[NearThreshold]]
+    """Knob -> pictures just on either side of its new value, kept ones first."""
 
     @property
     def kept(self) -> tuple[int, int]:

@@ -55,21 +55,18 @@ _URL = "coalesce(images.url, listing.url)"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is to be taken out; an input that any of them names goes, and every byte-for-byte copy with it.
-
-    Attributes:
-        domains: of the URL, with all that end in `.domain`.
-        phashes: 16 hex digits; pictures within `distance` bits.
-        duplicates: also everything that `dedup` put into one group with a match.
-    """
+    """What is to be taken out; an input that any of them names goes, and every byte-for-byte copy with it."""
 
     image_ids: tuple[str, ...] = ()
     sha256s: tuple[str, ...] = ()
     urls: tuple[str, ...] = ()
     domains: tuple[str, ...] = ()
+    """Of the URL, with all that end in `.domain`."""
     phashes: tuple[str, ...] = ()
+    """16 hex digits; pictures within `distance` bits."""
     distance: int = 0
     duplicates: bool = False
+    """Also everything that `dedup` put into one group with a match."""
 
     def conditions(self) -> list[Condition]:
         """(selector, SQL condition, its values) of each. Raises ValueError: a selector is none."""
@@ -106,17 +103,14 @@ def _refuse_other_than_hex(name: str, value: str, digits: int, fewest: int | Non
 
 @dataclass(frozen=True)
 class Found:
-    """What would be taken out.
-
-    Attributes:
-        entries: of the log, unfinished; the first ones match an input, those without a row refuse a hash in future.
-        num_gone: matches that were taken out before.
-        num_beside: inputs that stay, but were dropped as near doubles of a picture that goes.
-    """
+    """What would be taken out."""
 
     entries: list[TakedownEntry]
+    """Of the log, unfinished; the first ones match an input, those without a row refuse a hash in future."""
     num_gone: int
+    """Matches that were taken out before."""
     num_beside: int
+    """Inputs that stay, but were dropped as near doubles of a picture that goes."""
 
     @property
     def num_inheriting(self) -> int:

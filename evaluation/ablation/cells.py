@@ -18,19 +18,16 @@ GRID = "grid"
 
 @dataclass(frozen=True)
 class Cell:
-    """One thing to train.
-
-    Attributes:
-        name: says what is changed, and names the folder.
-        stage: knobs of the stage with other values.
-        latents: the same of the section `latents`.
-        operator: as of `remodelling`.
-    """
+    """One thing to train."""
 
     name: str
+    """Says what is changed, and names the folder."""
     stage: Mapping[str, Any] = field(default_factory=dict)
+    """Knobs of the stage with other values."""
     latents: Mapping[str, Any] = field(default_factory=dict)
+    """The same of the section `latents`."""
     operator: str = "conv"
+    """As of `remodelling`."""
 
 
 @dataclass(frozen=True)

@@ -41,20 +41,17 @@ def preferred(toss: bool | None) -> tuple[str, str, str]:
 
 @dataclass(frozen=True)
 class Captions:
-    """The captions of a picture.
-
-    Attributes:
-        mixed: the caption the dataset chose, as it cut it.
-        raw, synthetic: either may be missing, not both; cut as the mix cuts.
-        source: which of the two `mixed` is; None where the sample does not say.
-        cut: names of those that are shorter than what was written.
-    """
+    """The captions of a picture."""
 
     mixed: str
+    """The caption the dataset chose, as it cut it."""
     raw: str | None
+    """It or `synthetic` may be missing, not both; cut as the mix cuts."""
     synthetic: str | None
     source: str | None = field(default=None, compare=False, kw_only=True)
+    """Which of the two `mixed` is; None where the sample does not say."""
     cut: frozenset[str] = field(default=frozenset(), compare=False, kw_only=True)
+    """Names of those that are shorter than what was written."""
 
     def read(self, toss: bool | None) -> Read:
         """The caption that training reads; see `preferred`."""

@@ -51,25 +51,22 @@ class PaddedText:
 
 @dataclass(frozen=True)
 class TrainingBatch:
-    """The share of one process in one step: B pictures, each with R noise draws.
-
-    Attributes:
-        image_ids: one per picture.
-        pictures: pixels (B, 3, height, width) uint8, or stored moments (B, 1 or 2, channels, h, w).
-        captions: one per picture, as text or encoded.
-        drop: (B * R,) bool, true where the null caption takes the caption's place.
-        timestep: (B * R,) in 0..999.
-        noise_seeds: one per draw, B * R; `training.data.chance.noise` turns them into noise of the latents' shape.
-        shares: (2,) shares of the captions that are synthetic, and that are shorter than what was written.
-    """
+    """The share of one process in one step: B pictures, each with R noise draws."""
 
     image_ids: list[str]
+    """One per picture."""
     pictures: Tensor
+    """Pixels (B, 3, height, width) uint8, or stored moments (B, 1 or 2, channels, h, w)."""
     captions: list[str] | PaddedText
+    """One per picture, as text or encoded."""
     drop: Tensor
+    """(B * R,) bool, true where the null caption takes the caption's place."""
     timestep: Tensor
+    """(B * R,) in 0..999."""
     noise_seeds: list[int]
+    """One per draw, B * R; `training.data.chance.noise` turns them into noise of the latents' shape."""
     shares: Tensor
+    """(2,) shares of the captions that are synthetic, and that are shorter than what was written."""
 
     def pinned(self) -> TrainingBatch:
         """The same in page-locked memory, from which a GPU copies while it computes."""

@@ -20,17 +20,14 @@ NAMED_SHAPES = 3
 
 @dataclass(frozen=True)
 class Usable:
-    """The pictures that a stage trains on.
-
-    Attributes:
-        rows: of the shard index, in tar order.
-        shapes: (height, width) in px of each row's training picture.
-        notes: sentences about what is left out, enlarged or repeated.
-    """
+    """The pictures that a stage trains on."""
 
     rows: Selection
+    """Of the shard index, in tar order."""
     shapes: Shapes
+    """(height, width) in px of each row's training picture."""
     notes: tuple[str, ...] = ()
+    """Sentences about what is left out, enlarged or repeated."""
 
     def where(self, kept: NDArray[np.bool_], note: str) -> Usable:
         """The same without some of the pictures."""

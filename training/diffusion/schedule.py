@@ -15,22 +15,19 @@ BETA_LAST = 0.02
 
 @dataclass(frozen=True)
 class Schedule:
-    """Tables over t = 0..999, computed in float64, where 1 - alphas_cumprod keeps its digits.
-
-    Attributes:
-        betas: variance added by step t.
-        alphas_cumprod: share of the signal's variance left after step t.
-        signal, sigma: x_t = signal * x_0 + sigma * noise; their squares add up to 1.
-        posterior_log_variance: log variance of q(x_{t-1} | x_t, x_0); t = 0, where that is log 0, has that of t = 1.
-        posterior_mean_coef1, posterior_mean_coef2: the posterior's mean is coef1 * x_0 + coef2 * x_t.
-    """
+    """Tables over t = 0..999, computed in float64, where 1 - alphas_cumprod keeps its digits."""
 
     betas: Tensor
+    """Variance added by step t."""
     alphas_cumprod: Tensor
+    """Share of the signal's variance left after step t."""
     signal: Tensor
+    """x_t = signal * x_0 + sigma * noise; the squares of the two add up to 1."""
     sigma: Tensor
     posterior_log_variance: Tensor
+    """Log variance of q(x_{t-1} | x_t, x_0); t = 0, where that is log 0, has that of t = 1."""
     posterior_mean_coef1: Tensor
+    """The posterior's mean is coef1 * x_0 + coef2 * x_t."""
     posterior_mean_coef2: Tensor
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Schedule:

@@ -32,21 +32,18 @@ _FEWEST_ROWS = 8
 
 @dataclass(frozen=True)
 class Map:
-    """A feature map of one picture.
-
-    Attributes:
-        shape: channels, height and width.
-        dtype: in which it is kept.
-        widest: channels of the widest map that its rows are computed from, itself included.
-        rows: (first, last) -> its rows from `first` up to `last`, (1, channels, last - first, width).
-        tensor: all of it, (1, channels, height, width), where it is kept.
-    """
+    """A feature map of one picture."""
 
     shape: tuple[int, int, int]
+    """Channels, height and width."""
     dtype: torch.dtype
+    """In which it is kept."""
     widest: int
+    """Channels of the widest map that its rows are computed from, itself included."""
     rows: Callable[[int, int], Tensor]
+    """(first, last) -> its rows from `first` up to `last`, (1, channels, last - first, width)."""
     tensor: Tensor | None = None
+    """All of it, (1, channels, height, width), where it is kept."""
 
     @classmethod
     def of(cls, tensor: Tensor) -> Map:

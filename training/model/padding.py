@@ -9,19 +9,16 @@ from torch import Tensor
 
 
 class Packing(NamedTuple):
-    """The positions of the valid tokens of B padded captions; T counts them all, K is the most that one caption has.
-
-    Attributes:
-        source: (T,) places of the valid tokens in B * L padded ones, in order.
-        slot: (T,) their places in B * K, each caption's valid tokens moved to its front.
-        keys: (B, K) bool, true where a slot is filled; None where all are.
-        longest: K.
-    """
+    """The positions of the valid tokens of B padded captions; T counts them all, K is the most that one caption has."""
 
     source: Tensor
+    """(T,) places of the valid tokens in B * L padded ones, in order."""
     slot: Tensor
+    """(T,) their places in B * K, each caption's valid tokens moved to its front."""
     keys: Tensor | None
+    """(B, K) bool, true where a slot is filled; None where all are."""
     longest: int
+    """K."""
 
     @classmethod
     def of(cls, mask: Tensor) -> Packing:

@@ -29,25 +29,22 @@ class KVCompression:
 
 @dataclass(frozen=True)
 class PixArtConfig:
-    """The knobs of the architecture; the defaults are PixArt-Σ-XL/2 at 512 px.
-
-    Attributes:
-        max_caption_tokens: rows of the null caption; longer captions are refused by `forward`.
-        image_size: px per side of the square training resolution; sets the position table's base.
-        pe_interpolation: image_size / 512 in PixArt-Σ.
-        kv_compression: None for none.
-        in_channels: latent channels; the output has twice as many (noise, then variance).
-    """
+    """The knobs of the architecture; the defaults are PixArt-Σ-XL/2 at 512 px."""
 
     depth: int = 28
     hidden_size: int = 1152
     num_heads: int = 16
     caption_channels: int = 4096
     max_caption_tokens: int = 300
+    """Rows of the null caption; longer captions are refused by `forward`."""
     image_size: int = 512
+    """Pixels per side of the square training resolution; sets the position table's base."""
     pe_interpolation: float = 1.0
+    """`image_size` / 512 in PixArt-Σ."""
     kv_compression: KVCompression | None = None
+    """None for none."""
     in_channels: int = 4
+    """Latent channels; the output has twice as many (noise, then variance)."""
     patch_size: int = 2
     mlp_ratio: float = 4.0
 

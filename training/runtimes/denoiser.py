@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -37,26 +38,18 @@ def stoppable(compute: Callable[[], Any], stop: Callable[[], None]) -> Any:
             raise
 
 
+@dataclass(frozen=True, eq=False)
 class Denoiser:
-    """Calls a graph as a sampler needs it.
+    """Calls a graph as a sampler needs it."""
 
-    Attributes:
-        config: the architecture.
-        sizes: what it can draw.
-        null_caption: (max caption tokens, caption channels) fp32; None where the exported weights held none.
-        manifest: what the folder says; None for a model in torch.
-    """
-
-    def __init__(
-        self,
-        run: Run,
-        config: PixArtConfig,
-        sizes: Sizes,
-        null_caption: Tensor | None,
-        manifest: Manifest | None = None,
-    ) -> None:
-        self._run, self.config, self.sizes = run, config, sizes
-        self.null_caption, self.manifest = null_caption, manifest
+    run: Run
+    config: PixArtConfig
+    sizes: Sizes
+    """What it can draw."""
+    null_caption: Tensor | None
+    """(max caption tokens, caption channels) fp32; None where the exported weights held none."""
+    manifest: Manifest | None = None
+    """What the folder says; None for a model in torch."""
 
     def null(self, tokens: int) -> Tensor:
         """The null caption in place of a caption of so many tokens, (1, tokens, channels). Raises ValueError: the
@@ -86,7 +79,7 @@ class Denoiser:
         rows, columns = axes(config, *cells)
         pictures = range(len(latents))
         return torch.cat(
-            [self._run([latents[i : i + 1], sinusoid[i : i + 1], caption, rows, columns]) for i in pictures]
+            [self.run([latents[i : i + 1], sinusoid[i : i + 1], caption, rows, columns]) for i in pictures]
         )
 
 

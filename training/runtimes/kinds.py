@@ -15,19 +15,16 @@ Recipe = Literal["fp32", "bf16", "int8-dynamic", "int4-g128"]
 
 
 class Kind(NamedTuple):
-    """A runtime.
-
-    Attributes:
-        runs: the packages that an exported model needs, the runtime's own first.
-        exports: those that an export needs besides.
-        broken: the recipes that it cannot do, and why.
-        one_size: why a graph is for one size of picture alone; '' where it is for any.
-    """
+    """A runtime."""
 
     runs: tuple[str, ...]
+    """The packages that an exported model needs, the runtime's own first."""
     exports: tuple[str, ...]
+    """Those that an export needs besides."""
     broken: dict[Recipe, str]
+    """The recipes that it cannot do, and why."""
     one_size: str = ""
+    """Why a graph is for one size of picture alone; '' where it is for any."""
 
 
 KINDS: dict[Runtime, Kind] = {
