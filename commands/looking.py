@@ -17,6 +17,8 @@ from schemas.files import shown_place
 
 TERMINAL_ROWS = 1000
 """The most rows of a query that are shown on a terminal, unless a number is given."""
+MOST_ROWS = 2**31 - 1
+"""The largest number of rows that DuckDB's calls take everywhere."""
 
 
 def status(dataset: DatasetFolder) -> None:
@@ -95,7 +97,10 @@ def sql(
         bool, typer.Option("--tables", help="Print the views, their columns and what these mean.")
     ] = False,
     limit: Annotated[
-        int | None, typer.Option(min=0, help="Most rows of a table; 1000 on a terminal, else all.", show_default=False)
+        int | None,
+        typer.Option(
+            min=0, max=MOST_ROWS, help="Most rows of a table; 1000 on a terminal, else all.", show_default=False
+        ),
     ] = None,
     form: Annotated[
         Literal["table", "csv", "json", "parquet"], typer.Option("--format", help="How to print the rows.")
@@ -198,7 +203,9 @@ def browse(
 def cuts(
     dataset: DatasetFolder,
     overrides: Annotated[list[str], typer.Argument(metavar="select.KEY=VALUE...", help="Thresholds to move.")],
-    pictures: Annotated[int, typer.Option(min=0, help="To name on each side of a moved threshold.")] = 10,
+    pictures: Annotated[
+        int, typer.Option(min=0, max=MOST_ROWS, help="To name on each side of a moved threshold.")
+    ] = 10,
     page: Annotated[Path | None, typer.Option("--html", help="Write a page that shows them.", callback=local)] = None,
 ) -> None:
     """Show what other thresholds would keep, from the tables alone; nothing is computed or changed."""

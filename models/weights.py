@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import shlex
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+
+from schemas.texts import parse_json
 
 UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, SafetensorError)
 """What transformers and diffusers raise on a folder that is damaged or holds another kind of model."""
@@ -236,7 +237,7 @@ def load_preprocessing(from_pretrained: Callable[..., Any], folder: Path, kind: 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises ValueError: the file cannot be read, or holds no object."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
     if not isinstance(content, dict):

@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from schemas.commit import atomic_write, write_bytes
 from schemas.files import open_file, read_file
+from schemas.texts import parse_json
 
 MARK = b"SgmaSeal"
 """Lies at both ends of a seal: a flipped bit in one of them makes no sealed file an unsealed one."""
@@ -59,7 +60,7 @@ def to_json(value: Mapping[str, Any], **layout: Any) -> str:
 
 def from_json(text: str) -> dict[str, Any]:
     """The value of a JSON object, sealed or from before there were seals. Raises ValueError, BrokenSeal: damaged."""
-    value = json.loads(check_text(text))
+    value = parse_json(check_text(text))
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")
     return {key: each for key, each in value.items() if key != "seal"}

@@ -8,6 +8,8 @@ import tarfile
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
+from schemas.texts import parse_json
+
 BLOCK = 512
 """Size of a tar header in bytes; every member is padded to a multiple of it."""
 
@@ -95,8 +97,8 @@ def encode_json(metadata: SampleMetadata | Mapping[str, Any]) -> bytes:
 def decode_json(data: bytes) -> SampleMetadata:
     """The `.json` member as a mapping. Raises ValueError: the bytes are not the JSON object of a sample."""
     try:
-        value = json.loads(data.decode("utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        value = parse_json(data.decode("utf-8"))
+    except ValueError as error:
         raise ValueError(f"not the JSON of a sample: {error}") from None
     if not isinstance(value, dict) or "image_id" not in value:
         raise ValueError("not the JSON of a sample: no image_id")

@@ -146,7 +146,7 @@ def check_identity(
         return
     try:
         content = yaml.safe_load(check_text(path.read_text(encoding="utf-8"))) or {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         why = str(error).splitlines()[0]
         raise ValueError(
             f"{path}: damaged ({why}); put it back from a copy, or rm -r {folder} to train it again"

@@ -165,6 +165,12 @@ def test_sql_has_a_limit_for_tables_alone(dataset: Dataset) -> None:
     assert done.returncode == 1 and "write LIMIT 3 into the query" in done.stderr
 
 
+@pytest.mark.parametrize("words", [["sql", "select 1", "--limit"], ["cuts", "select.max_aspect=2", "--pictures"]])
+def test_a_number_of_rows_that_no_query_takes_is_refused(words: list[str], dataset: Dataset) -> None:
+    done = CliRunner().invoke(app, [words[0], str(dataset.root), *words[1:], str(10**20)])
+    assert (done.exit_code, done.stdout) == (2, "")
+
+
 def test_status_shows_rate_and_time_left_of_each_job_in_progress(small: Dataset, copy_of: Any) -> None:
     dataset, now = copy_of(small), time.time()
     for table, seconds in (("scores", 30), ("fingerprints", 6)):

@@ -115,7 +115,7 @@ def stored_hints(source: Path) -> Hints:
             recipe = yaml.safe_load((source.parent / "recipe.yaml").read_text(encoding="utf-8"))
             stage = recipe["stage"]
             return Hints(recipe["model"]["num_heads"], stage["resolution"], stage["pe_interpolation"])
-    except (KeyError, TypeError, ValueError, yaml.YAMLError, SafetensorError, OSError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError, yaml.YAMLError, SafetensorError, OSError) as error:
         raise ValueError(f"{source}: the description in or next to the weights cannot be read ({error!r})") from None
     return Hints()
 

@@ -20,14 +20,28 @@ MAX_CAPTION_TOKENS = 300
 """Assumed where the weights hold no null caption."""
 
 
+_RANGES = (
+    ("num_heads", int, 1, 4096),
+    ("image_size", int, 1, 2**20),
+    ("pe_interpolation", (int, float), 2**-10, 2**11),
+)
+
+
 @dataclass(frozen=True)
 class Hints:
     """Knobs that the shapes of tensors do not determine; None is unknown. `image_size`: px per side of the square
-    training resolution. `pe_interpolation`: image_size / 512 in PixArt-Σ, and so where None."""
+    training resolution. `pe_interpolation`: image_size / 512 in PixArt-Σ, and so where None. Raises ValueError: a value
+    that no model has."""
 
     num_heads: int | None = None
     image_size: int | None = None
     pe_interpolation: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, kind, least, most in _RANGES:
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, kind) and least <= value <= most):
+                raise ValueError(f"{name} {value!r}: is no number from {least:g} to {most}")
 
     def over(self, other: Hints) -> Hints:
         """These, and `other`'s where these are unknown."""

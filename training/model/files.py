@@ -109,7 +109,7 @@ def refuse_other_heads(folder: Path, num_heads: int) -> None:
     for place in (folder / "transformer" / "config.json", folder / "config.json"):
         try:
             heads = json.loads(place.read_text("utf-8")).get("num_attention_heads", num_heads)
-        except (OSError, ValueError, AttributeError):
+        except (OSError, ValueError, RecursionError, AttributeError):
             continue  # nothing else in it is needed
         if heads != num_heads:
             raise ValueError(f"{place}: says {heads} attention heads, the recipe has model.num_heads={num_heads}")
@@ -125,7 +125,7 @@ def diffusers_files(folder: Path, *, ema: bool = True) -> list[Path]:
             names = sorted(
                 {str(name) for name in json.loads((folder / INDEX).read_text("utf-8"))["weight_map"].values()}
             )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{folder / INDEX}: cannot be read as an index of weights ({error!r})") from None
         for name in names:
             if Path(name).name != name or not (folder / name).is_file():

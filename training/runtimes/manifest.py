@@ -12,6 +12,7 @@ from pydantic import Field
 
 from schemas.commit import write_bytes
 from schemas.strict import StrictModel, fingerprint
+from schemas.texts import parse_json
 from training.runtimes.kinds import Recipe, Runtime
 
 if TYPE_CHECKING:  # a manifest is read without torch, which takes a second
@@ -133,7 +134,7 @@ class Manifest(StrictModel):
         if not path.is_file():
             raise ValueError(f"{folder}: holds no {MANIFEST}, so it is no exported model; {make}")
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = parse_json(path.read_text(encoding="utf-8"))
         except (ValueError, OSError) as error:
             raise ValueError(f"{path}: cannot be read ({error}); {make}") from None
         if not isinstance(content, dict) or not isinstance(content.get("sigma_runtime"), int):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from captioning.captioners.share_captioner.resampler import Resampler
 from models.device import choose_device
 from models.weights import SHARE_CAPTIONER, find_weights
 from schemas.pixels import PixelError, open_rgb
+from schemas.texts import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def read_pairs(captions: str | Path, images: str | Path | None = None, limit: in
             lines = source.read_text(encoding="utf-8").splitlines()
             named = [(root / name, text) for name, tab, text in (line.partition("\t") for line in lines) if tab]
         else:
-            records = json.loads(source.read_text(encoding="utf-8"))
+            records = parse_json(source.read_text(encoding="utf-8"))
             named = [(root / record["image"], record["conversations"][-1]["value"]) for record in records]
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         raise ValueError(f"{source}: no captions as a folder, .tsv or ShareGPT4V .json ({error!r})") from None

@@ -51,6 +51,35 @@ def equal(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) and a[key].dtype == b[key].dtype for key in a)
 
 
+@pytest.mark.parametrize(
+    ("knob", "values"),
+    [
+        ("num_attention_heads", [0, -2, 2.5, "4", [4], {"a": 1}]),
+        ("sample_size", [-32, 2.5, "32", [32, 32], 10**30, float("inf"), float("nan")]),
+        ("interpolation_scale", [-1, "1", [1], 1e30, float("inf"), float("nan")]),
+    ],
+)
+def test_a_description_that_no_model_has_is_refused(tmp_path, knob, values):
+    source, hints = saved(small(), tmp_path / "a.pth")
+    convert(source, tmp_path / "c", "diffusers", hints=hints)
+    config = json.loads((tmp_path / "c" / "config.json").read_text())
+    for value in values:
+        (tmp_path / "c" / "config.json").write_text(json.dumps(config | {knob: value}))
+        with pytest.raises(ValueError, match=r"c: the description in or next to the weights cannot be read"):
+            read_model(tmp_path / "c")
+    (tmp_path / "c" / "config.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_model(tmp_path / "c")
+
+
+@pytest.mark.parametrize("option", ["--pe-interpolation=0", "--pe-interpolation=nan", f"--image-size={10**20}"])
+def test_a_number_that_no_model_has_is_refused(tmp_path, option):
+    source, _ = saved(small(), tmp_path / "a.pth")
+    done = CliRunner().invoke(app, ["convert", str(source), str(tmp_path / "b"), "--to=sigma", "--num-heads=4", option])
+    assert (done.exit_code, sorted(tmp_path.iterdir())) == (1, [source])
+    assert "is no number from" in done.stderr
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_round_trips_are_bit_exact(tmp_path, dtype):
     source, hints = saved(small().to(dtype), tmp_path / "a.pth")

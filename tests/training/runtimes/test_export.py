@@ -234,4 +234,4 @@ def test_the_report_names_the_machine_and_measures_in_a_process_of_its_own(expor
 
 def test_the_report_refuses_what_is_no_export(tmp_path):
     found = CliRunner().invoke(app, ["export-report", str(tmp_path)])
-    assert found.exit_code == 1 and "holds no manifest.json" in found.output
+    assert (found.exit_code, found.stdout) == (1, "") and "holds no manifest.json" in found.stderr
