@@ -17,6 +17,8 @@ import ctypes
 import gc
 import importlib
 import json
+import logging
+import multiprocessing.util
 import os
 import pkgutil
 import runpy
@@ -27,6 +29,7 @@ import sys
 import tempfile
 import threading
 import types
+import weakref
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -46,6 +49,8 @@ LATE = (
 RAY = "engine.ray_"
 """Modules that import Ray. Ray reads the environment of a worker while it is imported: its workers come from a process
 that has not."""
+AT_RAYS_END = "ray.dag.compiled_dag_node"
+"""What Ray imports when a process ends that has imported it."""
 OWN = ("sigma", "commands")
 """Every child imports these again: the console looks for its width while it is imported."""
 REQUEST_BYTES = 200_000
@@ -77,6 +82,16 @@ def import_everything() -> None:
     gc.collect()
     gc.freeze()  # or every child would copy these objects' pages when it collects
     gc.set_threshold(10_000)  # see `tests.conftest`
+
+
+def forget_exits() -> None:
+    """Forget what the imported modules would do at the end of each child, which is most of what a short one costs; but
+    not what ends processes and writes logs."""
+    atexit._clear()
+    weakref.finalize._registry.clear()  # type: ignore[attr-defined]
+    weakref.finalize._registered_with_atexit = False  # type: ignore[attr-defined]
+    atexit.register(multiprocessing.util._exit_function)
+    atexit.register(logging.shutdown)
 
 
 def use_huge_pages() -> None:
@@ -206,6 +221,7 @@ def run_and_exit(arguments: list[str]) -> NoReturn:
 if __name__ == "__main__":
     gc.disable()
     import_everything()
+    forget_exits()
     gc.enable()
     use_huge_pages()
     skip_fsync()
@@ -214,6 +230,7 @@ if __name__ == "__main__":
         for module in pkgutil.iter_modules(importlib.import_module("engine").__path__, "engine."):
             if module.name.startswith(RAY):
                 importlib.import_module(module.name)
+        importlib.import_module(AT_RAYS_END)
         gc.freeze()
         asked = serve(socket.socket(fileno=int(sys.argv[1])), ray_workers)
     else:
