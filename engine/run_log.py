@@ -6,18 +6,16 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
 from typing import Any
 
 from engine.dataset import Dataset
 from schemas.files import find_files
-from schemas.late import late
+from schemas.late import installed, late
 from schemas.seal import read_json, write_json
 
 with late(__name__):
     import platform
     import socket
-    from importlib import metadata
 
 log = logging.getLogger(__name__)
 
@@ -74,18 +72,10 @@ def write_run(dataset: Dataset, result: JobResult) -> None:
         **{name: round(rate, 4) for name, rate in result.rates().items()},
         "host": socket.gethostname(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: installed(name) for name in PACKAGES},
     }
     name = f"{now.strftime('%Y%m%dT%H%M%S%f')}-{result.job}.json"
     write_json(dataset.runs / name, entry)
-
-
-@cache
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 def read_runs(dataset: Dataset) -> list[dict[str, Any]]:

@@ -68,17 +68,7 @@ class Model(StrictModel):
             "recipe": ("precision",),
             "runtime": ("stage", "checkpoints", "precision"),
             "diffusers": ("overrides", "stage", "checkpoints", "runtime"),
-            "pictures": (
-                "overrides",
-                "stage",
-                "checkpoints",
-                "resolution",
-                "steps",
-                "guidance",
-                "timestep",
-                "precision",
-                "runtime",
-            ),
+            "pictures": tuple(knob for knob in type(self).model_fields if knob != "pictures"),
         }[kind]
         for knob in unused:
             if getattr(self, knob) != type(self).model_fields[knob].default:

@@ -1,4 +1,5 @@
-"""Imports that wait: a command starts without what only a running job needs, such as Arrow, DuckDB and decoders."""
+"""Imports that wait: a command starts without what only a running job needs, such as Arrow, DuckDB and decoders. And
+the packages that there are."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import builtins
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from importlib import import_module
 from threading import Lock
 from typing import Any
@@ -73,3 +75,14 @@ def late(importer: str) -> Iterator[None]:
             yield
         finally:
             builtins.__import__ = real
+
+
+@cache
+def installed(package: str) -> str | None:
+    """The version of a package; None where this machine does not have it."""
+    from importlib import metadata
+
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -9,7 +9,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from schemas.files import is_full
+from schemas.late import installed
 from training.model import PixArt, PixArtConfig
 from training.model.architecture import Hints, infer_config, square_position_table
 from training.model.convert import KV_COMPRESSION_KEY, NULL_CAPTION_FILE, fit_weights, read_weights
@@ -175,10 +175,7 @@ def transformer_config(config: PixArtConfig) -> dict[str, Any]:
 
 def diffusers_version() -> str:
     """The installed version, or the one whose layout this is."""
-    try:
-        return version("diffusers")
-    except PackageNotFoundError:
-        return "0.42.1"
+    return installed("diffusers") or "0.42.1"
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

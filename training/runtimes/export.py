@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from models.memory import GIB, require_memory
+from schemas.late import installed
 from training.export.weights import StoredModel, read_model, refuse_existing, written_aside
 from training.model import PixArt
 from training.model.architecture import Hints
@@ -28,7 +29,7 @@ from training.model.pixart import LATENT_DOWNSAMPLING, PixArtConfig
 from training.model.seal import digested
 from training.runtimes.denoiser import Denoiser, eager, opened
 from training.runtimes.graph import sizes_of
-from training.runtimes.kinds import KINDS, installed, require_installed, require_recipe
+from training.runtimes.kinds import KINDS, require_installed, require_recipe
 from training.runtimes.manifest import NULL_CAPTION_FILE, Layer, Manifest, Origin, Parity, Recipe, Runtime, Sizes
 from training.runtimes.rounding import worst_layers
 

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple, get_args
 
-from schemas.late import late
-
-with late(__name__):
-    from importlib import metadata
+from schemas.late import installed
 
 Runtime = Literal["openvino", "onnx", "executorch"]
 Recipe = Literal["fp32", "bf16", "int8-dynamic", "int4-g128"]
@@ -65,11 +62,3 @@ def require_installed(runtime: Runtime, to_export: bool = False) -> None:
             f"the runtime {runtime} needs {' and '.join(missing)}, not installed here; type: "
             f"pip install 'sigma-pipeline[{runtime}]'"
         )
-
-
-def installed(package: str) -> str | None:
-    """The version of a package, or None."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
