@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
+from copy import copy
 from types import TracebackType
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
+from typer.main import get_command, get_command_name
+from typer.models import CommandInfo
 
 from commands import (
     ablating,
@@ -127,7 +131,24 @@ def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackT
     complaints.print("This is a defect of sigma, not of your data; sigma --debug COMMAND shows where it happened.")
 
 
+def asked_for(words: Iterable[str]) -> typer.Typer:
+    """The commands without those that the words do not name, if they name one: to read what each of them takes lasts
+    longer than many a command does."""
+    named = next((word for word in words if not word.startswith("-")), None)
+    commands = [found for found in app.registered_commands if named == _name(found)]
+    groups = [found for found in app.registered_groups if named == found.name]
+    if not (commands or groups):
+        return app
+    one = copy(app)
+    one.registered_commands, one.registered_groups = commands, groups
+    return one
+
+
+def _name(command: CommandInfo) -> str:
+    return command.name or get_command_name(getattr(command.callback, "__name__", ""))
+
+
 def run() -> None:
     """Run the command that was typed; ends with SystemExit."""
     sys.excepthook = _one_line
-    typer.main.get_command(app)()
+    get_command(asked_for(sys.argv[1:]))()

@@ -13,10 +13,11 @@ from typing import Any, get_args, get_type_hints
 import pytest
 import typer
 from rich.console import Console
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from commands import interrupts, terminal
-from commands.front_door import app
+from commands.front_door import app, asked_for
 from schemas.files import address_of
 from tests.building import build, recipe, write_pictures
 
@@ -26,6 +27,18 @@ ROOT = Path(__file__).parents[2]
 def test_version_names_the_installed_one() -> None:
     done = CliRunner().invoke(app, ["--version"])
     assert (done.exit_code, done.stdout) == (0, f"sigma {metadata.version('sigma-pipeline')}\n")
+
+
+def test_the_command_that_is_named_is_there_alone_and_the_same() -> None:
+    def told(command: Any) -> tuple[str, list[tuple[str, list[str], object]], list[str]]:
+        parameters = [(each.name, each.opts, each.default) for each in command.params]
+        return command.help, parameters, sorted(getattr(command, "commands", ()))
+
+    for name, whole in get_command(app).commands.items():
+        (found,) = get_command(asked_for(["--debug", name, "build"])).commands.items()
+        assert found[0] == name and told(found[1]) == told(whole)
+    for words in ([], ["--help"], ["statsu", "status"]):
+        assert asked_for(words) is app
 
 
 def test_an_error_in_the_place_of_an_interrupt_is_the_interrupt(monkeypatch: Any, capsys: Any) -> None:
