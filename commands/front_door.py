@@ -127,6 +127,9 @@ def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackT
     if os.environ.get("SIGMA_DEBUG"):
         sys.__excepthook__(kind, error, trace)
         return
+    if isinstance(error, OSError):  # of what is printed before a command begins
+        complaints.print(f"error: {error}", markup=False)
+        return
     complaints.print(f"internal error: {kind.__name__}: {error}", markup=False)
     complaints.print("This is a defect of sigma, not of your data; sigma --debug COMMAND shows where it happened.")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.segment import Segment
@@ -44,6 +44,10 @@ class DataConsole(Console):
     def print(self, *objects: Any, **options: Any) -> None:
         """See `Console.print`: of a dataset in a store the address is shown, not the folder that means it."""
         super().print(*(shown_place(each) if isinstance(each, str) else each for each in objects), **options)
+
+    def on_broken_pipe(self) -> NoReturn:
+        """See `Console.on_broken_pipe`: the command ends as where it writes without a console."""
+        raise BrokenPipeError
 
     def render(self, *args: Any, **options: Any) -> Iterable[Segment]:
         """See `Console.render`: every text that is printed goes through here."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,6 +40,32 @@ def test_the_command_that_is_named_is_there_alone_and_the_same() -> None:
         assert found[0] == name and told(found[1]) == told(whole)
     for words in ([], ["--help"], ["statsu", "status"]):
         assert asked_for(words) is app
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_a_command_that_is_started_without_a_stream_opens_no_file_in_its_place(closed: str) -> None:
+    program = "import os, sys, sigma; sigma._open_streams(); print(); sys.exit(os.dup(0))"
+    assert subprocess.run(["sh", "-c", f"{sys.executable} -c '{program}' {closed}"], cwd=ROOT).returncode > 2
+    recipe = f"{sys.executable} -m sigma recipe train {closed}"
+    done = subprocess.run(["sh", "-c", recipe], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.slow
+def test_letters_that_an_encoding_lacks_stop_nothing() -> None:
+    command = [sys.executable, "-m", "sigma", "recipe", "train"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert done.returncode == 0 and "PixArt-Σ" in done.stdout.decode()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["--help", "--version", "recipe data"])
+def test_an_output_that_takes_nothing_is_one_line(words: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f"{sys.executable} -m sigma {words} >/dev/full"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
 def test_an_error_in_the_place_of_an_interrupt_is_the_interrupt(monkeypatch: Any, capsys: Any) -> None:

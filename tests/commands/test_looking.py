@@ -149,10 +149,12 @@ def test_sql_writes_parquet_to_a_file(dataset: Dataset, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_sql_ends_quietly_where_nobody_reads_on(dataset: Dataset) -> None:
+@pytest.mark.parametrize("form", ["csv", "table"])
+def test_sql_ends_quietly_where_nobody_reads_on(form: str, dataset: Dataset) -> None:
     query = "select repeat('x', 1000) from range(3000)"
-    command = [sys.executable, "-m", "sigma", "sql", str(dataset.root), query, "--format", "csv"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-m", "sigma", "sql", str(dataset.root), query, "--format", form]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=buffered) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.readline()
         process.stdout.close()
