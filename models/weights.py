@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import pickle
 import re
 import shlex
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,8 +17,11 @@ from safetensors import SafetensorError
 
 from schemas.texts import parse_json
 
-UNREADABLE = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError, SafetensorError)
-"""What transformers and diffusers raise on a folder that is damaged or holds another kind of model."""
+UNREADABLE = (
+    *(OSError, EOFError, ValueError, RuntimeError, LookupError, TypeError, AttributeError, ArithmeticError),
+    *(ImportError, struct.error, pickle.UnpicklingError, SafetensorError),
+)
+"""What torch, safetensors, transformers and diffusers raise on weights that are damaged or of another kind."""
 
 
 @dataclass(frozen=True)

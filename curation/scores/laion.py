@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
 import re
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from threading import Lock
@@ -13,14 +11,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from safetensors import SafetensorError
 
 from engine.ahead import in_batches
 from engine.map_job import Worker, naming
 from engine.runner import Progress
 from models.clip import Clip, Embeddings
 from models.preprocessing import Pixels
-from models.weights import AESTHETIC_HEAD, find_weights, weights_name
+from models.weights import AESTHETIC_HEAD, UNREADABLE, find_weights, weights_name
 from schemas.locations import in_home
 from schemas.pixels import open_rgb
 from schemas.recipe import Aesthetic
@@ -28,12 +25,6 @@ from schemas.tables import schema_of
 
 _TENSOR = re.compile(r"(?:.*\.)?(\d+)\.(weight|bias)")
 """layers.0.weight: the number of the layer, and which of its tensors."""
-
-UNREADABLE = (
-    OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, struct.error,
-    pickle.UnpicklingError, SafetensorError,
-)  # fmt: skip
-"""Errors of torch and safetensors for a file that is damaged or of another kind."""
 
 
 class Head:
