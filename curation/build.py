@@ -3,11 +3,11 @@ the next."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from curation.ingest.takedown_log import refuse_unfinished
-from engine import catalog
+from engine import catalog, flow
 from engine.dataset import Dataset
 from engine.job import Job
 from engine.ledger import LedgerCount, counts_of, remember_counts
@@ -28,23 +28,14 @@ with late(__name__):
     from curation.ingest import listing, retry
 
 
-class Observer:
-    """A build calls these methods as it goes on. They do nothing; a subclass shows or records what it wants."""
+class Observer(flow.Observer):
+    """What follows a build."""
 
     def listed(self, found: listing.Listed) -> None:
         """The inputs are known."""
 
     def retried(self, rows: int) -> None:
         """This many inputs that had failed were fetched again."""
-
-    def begin(self, job: str, rows: int) -> None:
-        """A job starts on this many rows. Others may be in progress, also one of the same name: further captioners."""
-
-    def advance(self, job: str, rows: int, counts: Mapping[str, float] = {}, /) -> None:
-        """Rows of a job have been finished; see `engine.runner.Progress`."""
-
-    def end(self, job: str, result: JobResult | None) -> None:
-        """A job has ended; None where it was done already."""
 
 
 @dataclass(frozen=True)

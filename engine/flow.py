@@ -6,7 +6,6 @@ from __future__ import annotations
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
 
 from engine.counts import Counts, count_whole, note
 from engine.dataset import Dataset
@@ -16,20 +15,23 @@ from engine.run_log import JobResult
 from engine.runner import Committed, Queue, Runner, Task
 
 
-class Watcher(Protocol):
-    """Follows the jobs; several of them may be in progress."""
+class Observer:
+    """What runs jobs calls these methods as it goes on. They do nothing; a subclass shows or records what it wants."""
 
     def begin(self, job: str, rows: int) -> None:
-        """The first part of a job is given to a worker; it has so many rows to go through."""
+        """A job starts on this many rows. Others may be in progress, also one of the same name: further captioners."""
 
     def advance(self, job: str, rows: int, counts: Mapping[str, float] = {}, /) -> None:
         """Rows of a job have been finished; see `engine.runner.Progress`."""
+
+    def end(self, job: str, result: JobResult | None) -> None:
+        """A job has ended; None where it was done already."""
 
 
 class _Course:
     """One job of a flow: which of its parts are through, wait for a worker, or are still to come."""
 
-    def __init__(self, job: MapJob, is_anew: bool, held: Held, watcher: Watcher, flow: Flow) -> None:
+    def __init__(self, job: MapJob, is_anew: bool, held: Held, observer: Observer, flow: Flow) -> None:
         self.job, self.is_anew = job, is_anew
         self.source, self.task = job.source(held), job.task_maker(held)
         self.num_parts = held.num_parts(job.outputs[-1])
@@ -37,7 +39,7 @@ class _Course:
         self.known, self.through, self.computed = set[int](), set[int](), 0
         self.files, self.counts = list[str](), Counter[str]()
         self.begun, self.has_ended = 0.0, False
-        self._held, self._watcher = held, watcher
+        self._held, self._observer = held, observer
 
         def committed(task: Task, part: Committed) -> None:
             flow.committed(self, task.number, part)
@@ -47,11 +49,11 @@ class _Course:
     def _begin(self) -> None:
         self.begun = time.perf_counter()
         open_parts = [number for number in range(self.num_parts) if number not in self.through]
-        self._watcher.begin(self.job.job, self.job.rows_of(self._held, open_parts))
+        self._observer.begin(self.job.job, self.job.rows_of(self._held, open_parts))
 
     def _count(self, rows: int, counts: Mapping[str, float] = {}) -> None:
         self.counts.update(counts)
-        self._watcher.advance(self.job.job, rows, counts)
+        self._observer.advance(self.job.job, rows, counts)
 
     def keep(self, number: int) -> None:
         """A part is there already."""
@@ -73,14 +75,14 @@ class Flow:
         self,
         dataset: Dataset,
         jobs: Sequence[tuple[MapJob, bool]],
-        watcher: Watcher,
+        observer: Observer,
         ended: Callable[[MapJob, JobResult | None], None],
     ) -> None:
         """Look at what is there. The records of all jobs are written, since they depend on no part. `jobs`: in order;
         and whether each has something to do although no part of it is missing. `ended`: called in order with each job
         whose last part is through, and None where it was done already."""
         self._dataset, self._held, self._ended = dataset, dataset.held(), ended
-        self._courses = [_Course(job, is_anew, self._held, watcher, self) for job, is_anew in jobs]
+        self._courses = [_Course(job, is_anew, self._held, observer, self) for job, is_anew in jobs]
 
     def run(self, runner: Callable[[], Runner]) -> None:
         """Compute what is missing.

@@ -6,22 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Protocol
 
 from engine.dataset import Dataset
-from engine.flow import Flow, Watcher
+from engine.flow import Flow, Observer
 from engine.job import Job, State
 from engine.map_job import MapJob
 from engine.run_log import JobResult, write_run
 from engine.runner import Runner
 from schemas.strict import DUCKDB_MEMORY
-
-
-class Observer(Watcher, Protocol):
-    """Follows the steps."""
-
-    def end(self, job: str, result: JobResult | None) -> None:
-        """A job has ended; None where it was done already."""
 
 
 def run_steps(

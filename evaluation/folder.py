@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.dataset import Dataset
+from engine.flow import Observer
 from engine.job import Job
 from engine.preflight import check_needs
 from engine.runner import LazyRunner
-from engine.steps import Observer, run_steps
+from engine.steps import run_steps
 from evaluation.measuring import Wanted, features_job, wanted_networks
 from evaluation.nearness import near, nearness_job
 from evaluation.painters import Plan, plans

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from engine.dataset import Dataset
+from engine.flow import Observer
 from engine.runner import Runner
-from engine.steps import Observer, run_steps
+from engine.steps import run_steps
 from evaluation.measuring import Wanted, features_job
 from evaluation.picture_files import folder_stamp, pictures_by_name, pictures_in
 from evaluation.pictures import pictures_table, take_job

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.dataset import Dataset
-from engine.flow import Watcher
+from engine.flow import Observer
 from engine.runner import Committed, LazyRunner, PartJob, Progress, Runner, Task
 from schemas.commit import Digested, atomic_write, write_bytes
 from schemas.features import (
@@ -185,7 +185,7 @@ class SetDone:
 
 def encode_features(
     recipe: TrainingRecipe,
-    watcher: Watcher,
+    observer: Observer,
     *,
     only_stage: str | None = None,
     only_kind: str | None = None,
@@ -220,7 +220,7 @@ def encode_features(
     dataset, knobs = Dataset(recipe.dataset_folder), recipe.features
     with dataset.lock(), LazyRunner(knobs.runner, knobs.workers, knobs.retries) as runners:
         for wanted in sets.values():
-            watcher.begin(wanted.name, index.num_rows)
+            observer.begin(wanted.name, index.num_rows)
             of_texts, of_latents = partial(TextFeaturesEncoder, recipe), partial(LatentsEncoder, recipe, wanted)
             job = EncodeJob(
                 job=f"encode {wanted.name}",
@@ -233,7 +233,7 @@ def encode_features(
                 shards=shards,
                 index=digest,
             )
-            yield encode_set(job, dataset, runners.get, partial(watcher.advance, wanted.name), redo)
+            yield encode_set(job, dataset, runners.get, partial(observer.advance, wanted.name), redo)
 
 
 def with_absolute_paths(recipe: TrainingRecipe) -> TrainingRecipe:

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from engine.flow import Observer
 from schemas.training import TrainingRecipe
 from training.encode import SetDone, encode_features
-
-
-class Unobserved:
-    """An observer that looks away."""
-
-    def begin(self, job: str, rows: int) -> None: ...
-
-    def advance(self, job: str, rows: int, counts: object = None, /) -> None: ...
 
 
 def encode(
@@ -26,7 +19,7 @@ def encode(
 ) -> list[SetDone]:
     """Bring the features of a recipe up to date."""
     recipe = recipe.model_copy(update={"features": recipe.features.model_copy(update={"runner": runner})})
-    return list(encode_features(recipe, Unobserved(), only_stage=stage, only_kind=kind, redo=redo))
+    return list(encode_features(recipe, Observer(), only_stage=stage, only_kind=kind, redo=redo))
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from engine.flow import Observer
 from engine.place import store
 from schemas.files import delete_files, find_files, place_of, read_file
 from schemas.shard_index import ShardIndex
@@ -23,13 +24,6 @@ from training.parallel.distributed import World
 from training.reading import source_of
 from training.stages import copies_of, stage_data
 from training.train import train
-
-
-class NoProgress:
-    """Encoding shows nothing."""
-
-    def begin(self, *of: Any) -> None: ...
-    def advance(self, *of: Any) -> None: ...
 
 
 def numbers(recipe: TrainingRecipe) -> list[tuple[Any, ...]]:
@@ -98,12 +92,12 @@ def test_features_are_encoded_in_the_store_and_read_from_it_and_pictures_are_not
     shutil.copytree(dataset, tmp_path / "ds")
     features = {"runner": "local", "dtype": "fp32", "use": "require"}
     local = TrainingRecipe.from_mapping(recipe_values | {"dataset": str(tmp_path / "ds"), "features": features})
-    list(encode_features(local, NoProgress()))
+    list(encode_features(local, Observer()))
     train(local)
     monkeypatch.setenv("SIGMA_SCRATCH", str(tmp_path / "scratch"))
     recipe = TrainingRecipe.from_mapping(remote | {"features": features})
-    assert all(done.num_computed == done.num_shards for done in encode_features(recipe, NoProgress()))
-    assert not any(done.num_computed for done in encode_features(recipe, NoProgress()))
+    assert all(done.num_computed == done.num_shards for done in encode_features(recipe, Observer()))
+    assert not any(done.num_computed for done in encode_features(recipe, Observer()))
     assert not list((tmp_path / "scratch").rglob("*.tar")), "a copy is only kept while it is encoded"
     here, there = tmp_path / "ds" / "features", place_of(str(remote["dataset"])) / "features"
     files = [path.relative_to(here) for path in find_files(here)]
@@ -115,9 +109,9 @@ def test_features_are_encoded_in_the_store_and_read_from_it_and_pictures_are_not
     assert kept == {"features"}
     outdated = there / next(path for path in files if path.suffix == ".tar")
     delete_files(outdated)
-    assert sum(done.num_computed for done in encode_features(recipe, NoProgress())) == 1
+    assert sum(done.num_computed for done in encode_features(recipe, Observer())) == 1
     assert read_file(outdated) == (here / outdated.relative_to(there)).read_bytes()
-    assert sum(done.num_computed for done in encode_features(recipe, NoProgress(), redo=True)) > 1
+    assert sum(done.num_computed for done in encode_features(recipe, Observer(), redo=True)) > 1
 
 
 @pytest.mark.slow
