@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 from models.fetching import find_packaged, place_of
 from models.weights import CLIP_L14, CLIP_TOKENIZER, load_preprocessing
@@ -23,16 +23,6 @@ class Count(NamedTuple):
 
     least: int
     most: int
-
-
-class Counter(Protocol):
-    """Counts the tokens of a text as CLIP makes them."""
-
-    name: str
-    """The way of counting, for the record."""
-
-    def count(self, text: str) -> Count:
-        """See `Count`; a longer beginning of a text has no fewer."""
 
 
 class Vocabulary:
@@ -61,6 +51,11 @@ class Letters:
             len(piece) // 2 + 1 if piece.isascii() and piece.isalpha() else len(piece.encode()) for piece in pieces
         )
         return Count(len(pieces), most)
+
+
+Counter = Vocabulary | Letters
+"""Counts the tokens of a text as CLIP makes them; a longer beginning of a text has no fewer. Its name is for the
+record."""
 
 
 def find_counter() -> Counter:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from models.weights import T5_TOKENIZER, find_weights, missing_weights, one_line
 from schemas.tokens import count_tokens
@@ -17,17 +17,6 @@ VOCABULARIES = ("spiece.model", "tokenizer.json")
 """Files that hold a vocabulary, the preferred one first."""
 WORDS, T5 = "words", "t5"
 KNOB = "mix.tokenizer"
-
-
-class Tokenizer(Protocol):
-    """A tokenizer counts the tokens of captions."""
-
-    @property
-    def name(self) -> str:
-        """The name in the table `mix`: the same name gives the same counts on any machine."""
-
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, the end of the text included, before any cut."""
 
 
 class WordTokenizer:
@@ -53,6 +42,11 @@ class T5Tokenizer:
             return []
         found = self._tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]
         return [len(ids) for ids in found]
+
+
+Tokenizer = WordTokenizer | T5Tokenizer
+"""Counts the tokens of captions, the end of each included, before any cut. Its name in the table `mix` gives the same
+counts on any machine."""
 
 
 def load_tokenizer(given: str) -> Tokenizer:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing
 from functools import partial
 from threading import Lock
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 from torch import Tensor
@@ -41,16 +41,6 @@ class Encoded(NamedTuple):
     """The reason where there are none."""
     cut: tuple[str, ...] = ()
     """Names of the captions that were cut."""
-
-
-class ShardEncoder(Protocol):
-    """An encoder that a process loads once and calls once per shard."""
-
-    def __call__(self, reader: ShardReader, rows: pa.Table) -> Iterator[Encoded]:
-        """The features of each row, in order."""
-
-    def null(self) -> Tensor | None:
-        """The null caption; None for latents."""
 
 
 class LatentsEncoder:
@@ -123,6 +113,11 @@ class TextFeaturesEncoder:
 
     def null(self) -> Tensor:
         return self._encoder.null()
+
+
+ShardEncoder = LatentsEncoder | TextFeaturesEncoder
+"""What a process loads once, and calls once per shard for the features of each row, in order. It also gives the null
+caption; None for latents."""
 
 
 class Sample(NamedTuple):
