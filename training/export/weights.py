@@ -109,7 +109,7 @@ def stored_hints(source: Path) -> Hints:
             return Hints(config["num_attention_heads"], size * LATENT_DOWNSAMPLING, scale)
         if source.suffix == ".safetensors":
             with safe_open(source, "pt") as file:
-                stored = json.loads((file.metadata() or {}).get(CONFIG_KEY, "{}"))
+                stored = dict(json.loads((file.metadata() or {}).get(CONFIG_KEY, "{}")))
             return Hints(stored.get("num_heads"), stored.get("image_size"), stored.get("pe_interpolation"))
         if source.suffix == ".pt" and (source.parent / "recipe.yaml").is_file():
             recipe = yaml.safe_load((source.parent / "recipe.yaml").read_text(encoding="utf-8"))

@@ -58,7 +58,7 @@ def infer_config(weights: dict[str, Tensor], hints: Hints, origin: str) -> PixAr
     def shape(key: str, dimensions: int) -> torch.Size:
         if key not in weights:
             raise ValueError(f"{origin}: is no PixArt; missing: {key}")
-        if weights[key].dim() != dimensions:
+        if weights[key].dim() != dimensions or 0 in weights[key].shape:
             raise ValueError(f"{origin}: is no PixArt; {key} has the shape {tuple(weights[key].shape)}")
         return weights[key].shape
 
@@ -74,7 +74,7 @@ def infer_config(weights: dict[str, Tensor], hints: Hints, origin: str) -> PixAr
     if image_size is None:
         raise ValueError(f"{origin}: does not say its resolution; give it (--image-size, in px)")
     config = PixArtConfig(
-        depth=max(blocks) + 1,
+        depth=len(blocks),
         hidden_size=hidden_size,
         num_heads=num_heads,
         caption_channels=caption_channels,

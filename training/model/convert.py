@@ -94,6 +94,7 @@ def fit_weights(own: dict[str, Tensor], weights: dict[str, Tensor], origin: str)
             ("unexpected", unexpected),
             ("of another shape", reshaped),
             ("quantised", whole),
+            ("without values", [key for key, value in given.items() if value.is_meta]),
         )
         if keys
     ]

@@ -72,6 +72,22 @@ def test_a_description_that_no_model_has_is_refused(tmp_path, knob, values):
         read_model(tmp_path / "c")
 
 
+@pytest.mark.parametrize(
+    ("key", "tensor", "why"),
+    [
+        ("x_embedder.proj.weight", torch.ones(32, 4, 0, 0), "is no PixArt; x_embedder.proj.weight has the shape"),
+        ("x_embedder.proj.weight", torch.ones(0, 4, 2, 2), "is no PixArt; x_embedder.proj.weight has the shape"),
+        ("x_embedder.proj.weight", torch.empty(32, 4, 2, 2, device="meta"), "without values: x_embedder.proj.weight"),
+        ("blocks.99999999999.attn.proj.weight", torch.ones(1), "unexpected: blocks.99999999999"),
+    ],
+)
+def test_weights_of_no_possible_model_are_refused(tmp_path, key, tensor, why):
+    model = small()
+    torch.save({"state_dict": model.state_dict() | {key: tensor}}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match=why):
+        read_model(tmp_path / "a.pth", hints=Hints(4, 256, 0.5))
+
+
 @pytest.mark.parametrize("option", ["--pe-interpolation=0", "--pe-interpolation=nan", f"--image-size={10**20}"])
 def test_a_number_that_no_model_has_is_refused(tmp_path, option):
     source, _ = saved(small(), tmp_path / "a.pth")
