@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -27,12 +27,8 @@ from training.runtimes.kinds import require_installed
 from training.runtimes.manifest import Manifest
 from training.stored_run import trained_checkpoints
 
-
-class Painter(Protocol):
-    """Draws some prompts at once."""
-
-    def __call__(self, prompts: Sequence[str], seeds: Sequence[int]) -> list[Pixels | PictureReason]:
-        """A picture for each prompt, from noise of its own seed; or why there is none."""
+Painter = Callable[[Sequence[str], Sequence[int]], list[Pixels | PictureReason]]
+"""Draws some prompts at once: a picture for each, from noise of its own seed; or why there is none."""
 
 
 @dataclass(frozen=True)

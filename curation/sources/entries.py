@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol, TypeVar
+from typing import IO, NamedTuple, TypeVar
 
 from curation.sources.captions import TABLE_NAMES
 from curation.sources.item import SourceListing
@@ -62,10 +62,8 @@ class SortedFolder:
         return self.marks >= _DATASET
 
 
-class ListEntries(Protocol):
-    """Lists the folder `prefix` below a root, and counts in `listing` what it leaves out."""
-
-    def __call__(self, prefix: str, listing: SourceListing) -> SortedFolder: ...
+ListEntries = Callable[[str, SourceListing], SortedFolder]
+"""Lists the folder of a prefix below a root, and counts in the listing what it leaves out."""
 
 
 def entry_order(entry: FolderEntry) -> bytes:

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,10 +24,6 @@ BATCHES_KEPT = 4
 """Threads of a worker ask for rows slightly out of order."""
 OPEN_TABLES = 4
 BUFFER_BYTES = 1 << 20
-
-
-class _Cells(Protocol):
-    def get(self, row: int) -> Any: ...
 
 
 class _ParquetCells:
@@ -71,6 +67,7 @@ class _ArrowCells:
         return self._values[row].as_py()
 
 
+_Cells = _ParquetCells | _ArrowCells
 _open_tables: Lru[tuple[str | int, ...], tuple[threading.Lock, _Cells]] = Lru(OPEN_TABLES)
 
 
