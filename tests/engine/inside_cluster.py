@@ -37,6 +37,13 @@ class Places(PartJob):
         return Committed()
 
 
+def start_less(parameters: Any, head: bool) -> None:
+    """What `ray start` calls before it starts a node: without the processes that serve nobody here."""
+    parameters.include_log_monitor = False
+    parameters.ray_client_server_port = None
+    parameters.no_monitor = not parameters.autoscaling_config
+
+
 def run(num_gpus: float | None, parts: int, runner: RayRunner | None = None) -> Counter[str]:
     """Run parts, and return what was counted."""
     runner = runner or RayRunner(None, 0)

@@ -56,6 +56,9 @@ def inside(folder: Path, *command: str, **environ: str) -> str:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "RAY_TMPDIR": str(folder),
         "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_START_HOOK": "tests.engine.inside_cluster.start_less",
+        "RAY_prestart_worker_first_driver": "0",
+        "PYTHONPATH": str(ROOT),
     }
     ran = subprocess.run(
         [*NAMESPACE, *command], cwd=ROOT, env=kept | given | environ, capture_output=True, text=True, timeout=200
