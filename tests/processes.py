@@ -24,7 +24,8 @@ class _Server:
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp())
-        (self.folder / ray_workers.PROGRAM).symlink_to(ray_workers.__file__)
+        for name in (ray_workers.PROGRAM, ray_workers.PYTHON):
+            (self.folder / name).symlink_to(ray_workers.__file__)
         self.requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self.process = subprocess.Popen(
@@ -65,6 +66,12 @@ def ray_worker_path() -> str:
     """The program that a node of Ray runs as its worker, so that the server forks it."""
     start_server()
     return str(_servers[0].folder / ray_workers.PROGRAM)
+
+
+def launched_python() -> list[str]:
+    """The words that another program runs as Python, so that the server forks it."""
+    start_server()
+    return [sys.executable, str(_servers[0].folder / ray_workers.PYTHON)]
 
 
 class Python(subprocess.Popen[Any]):

@@ -15,7 +15,7 @@ from subprocess import Popen
 from typing import Any
 
 from schemas.training import TrainingRecipe
-from tests.processes import Python
+from tests.processes import Python, launched_python
 from training.metrics import read_metrics
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -83,8 +83,9 @@ class Run:
         environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1", "BEFORE_TRAINING": before}
         options: dict[str, Any] = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL, "text": True}
         if torchrun:
-            launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-            self._processes: list[Popen[str]] = [Python(*launcher, *program, env=environment, **options)]
+            launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "--no-python"]
+            words = [*launcher, *launched_python(), *program]
+            self._processes: list[Popen[str]] = [Python(*words, env=environment, **options)]
         else:
             self._processes = start_group([program] * processes, environment, **options)
 
