@@ -255,7 +255,7 @@ def _index(root: Path, memory: str) -> str:
 
 
 def _conserve(root: Path, memory: str) -> str:
-    counts, num_inputs = pipeline.conserve(Dataset(root / "dataset"), memory)
+    counts, num_inputs = pipeline.conserve(Dataset(root / "dataset").held(), memory)
     return f"{num_inputs:,} inputs, {len(counts)} kinds"
 
 

@@ -73,7 +73,8 @@ def build(
         if is_new := not is_file(dataset.recipe):  # what is listed can be looked at while the rest is
             write_bytes(dataset.recipe, recipe.to_yaml().encode())
         try:
-            observer.listed(listing.update_listing(held, recipe, runners.get))
+            listed = listing.update_listing(held, recipe, runners.get)
+            observer.listed(listed)
         except ValueError:
             if is_new and "tables" not in dataset.names():
                 delete_files(dataset.recipe)  # as if nothing had been typed
@@ -83,10 +84,12 @@ def build(
         write_bytes(dataset.recipe, recipe.with_absolute_paths().to_yaml().encode())
         if retry_failed:
             observer.retried(retry.retry_failed(dataset, recipe))
-        results = run_steps(dataset, steps, observer, redo, runners.get, recipe.run.duckdb_memory)
+        if listed.num_new or retry_failed:
+            held = dataset.held()
+        results, held = run_steps(held, steps, observer, redo, runners.get, recipe.run.duckdb_memory)
         if not dataset.catalog.is_file():
             catalog.write_catalog(dataset)
-    return Built(results, *conserve(dataset, recipe.run.duckdb_memory))
+        return Built(results, *conserve(held, recipe.run.duckdb_memory))
 
 
 def preflight(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job], redo: frozenset[str]) -> Held:
@@ -102,7 +105,7 @@ def preflight(dataset: Dataset, recipe: DataRecipe, steps: Sequence[Job], redo: 
     return held
 
 
-def conserve(dataset: Dataset, memory: str = DUCKDB_MEMORY) -> tuple[list[LedgerCount], int]:
+def conserve(held: Held, memory: str = DUCKDB_MEMORY) -> tuple[list[LedgerCount], int]:
     """The ledger's counts, and the number of inputs they add up to. Call with the lock held: they are remembered.
 
     Args:
@@ -112,8 +115,8 @@ def conserve(dataset: Dataset, memory: str = DUCKDB_MEMORY) -> tuple[list[Ledger
         RuntimeError: they do not.
         ValueError: the memory does not suffice.
     """
+    dataset = held.dataset
     catalog.mend_catalog(dataset)
-    held = dataset.held()
     with explaining_memory("counting the ledger", memory, dataset):
         counts = counts_of(held, memory)
     num_inputs = listing.num_inputs(dataset)

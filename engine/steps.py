@@ -7,23 +7,23 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import groupby
 
-from engine.dataset import Dataset
 from engine.flow import Flow, Observer
 from engine.job import Job, State
 from engine.map_job import MapJob
+from engine.names import Held
 from engine.run_log import JobResult, write_run
 from engine.runner import Runner
 from schemas.strict import DUCKDB_MEMORY
 
 
 def run_steps(
-    dataset: Dataset,
+    held: Held,
     steps: Sequence[Job],
     observer: Observer,
     redo: frozenset[str],
     runner: Callable[[], Runner],
     memory: str = DUCKDB_MEMORY,
-) -> list[JobResult]:
+) -> tuple[list[JobResult], Held]:
     """Bring each step up to date: those that read whole tables one by one, the map jobs between two of them together.
 
     Args:
@@ -32,13 +32,13 @@ def run_steps(
         memory: limit of DuckDB.
 
     Returns:
-        What came of the steps that had something to do.
+        What came of the steps that had something to do, and what holds after them.
 
     Raises:
         ValueError: a knob was changed, or too many rows failed.
         PartFailed: a part could not be computed.
     """
-    results: list[JobResult] = []
+    dataset, results = held.dataset, list[JobResult]()
 
     def ended(step: Job, result: JobResult | None) -> None:
         if result is not None:
@@ -47,7 +47,6 @@ def run_steps(
             step.check(dataset, result)
         observer.end(step.job, result)
 
-    held = dataset.held()
     for _, group in groupby(steps, lambda step: isinstance(step, MapJob)):
         segment, flowing = list(group), list[tuple[MapJob, bool]]()
         for step in segment:
@@ -71,7 +70,7 @@ def run_steps(
         for step in segment:
             if step.after is not None:
                 step.after(held)
-    return results
+    return results, held
 
 
 def to_run(states: Sequence[tuple[Job, State]], redo: frozenset[str]) -> Iterator[Job]:

@@ -74,7 +74,7 @@ def evaluate(
             against = bring_reference(recipe, networks, observer, runners.get)
             contaminated = find_contaminated(models, against, recipe.metrics.allow_contaminated)
         last = ResultsJob.of(Question(models, networks, against, recipe.metrics, contaminated, quick, scorers))
-        done = run_steps(dataset, [*steps, last], observer, frozenset(redo), runners.get)
+        done, _ = run_steps(dataset.held(), [*steps, last], observer, frozenset(redo), runners.get)
         return Evaluated(dataset, dataset.read_table("results").to_pylist(), bool(done))
 
 

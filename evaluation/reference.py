@@ -85,7 +85,7 @@ def bring_reference(
         with dataset.lock():
             dataset.sweep()
             update_prompts(dataset, rows, recipe.prompts.per_part, redo=True)
-            run_steps(dataset, steps, observer, frozenset(), runner)
+            run_steps(dataset.held(), steps, observer, frozenset(), runner)
     except PermissionError as error:
         raise ValueError(
             f"{shown_place(dataset.root)}: the features of the reference cannot be written ({error.strerror}); name a "

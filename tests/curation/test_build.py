@@ -166,10 +166,10 @@ def test_the_observer_is_told_in_order_and_a_second_build_does_nothing(photos: P
 
 def test_a_ledger_that_does_not_add_up_is_said(photos: Path, tmp_path: Path) -> None:
     dataset, _ = build(recipe(photos, tmp_path / "out"), upto="ingest")
-    assert conserve(dataset)[1] == 5
+    assert conserve(dataset.held())[1] == 5
     put(dataset, "images", 0, pa.concat_tables([dataset.read_part("images", 0)] * 2))  # three inputs are in it twice
     with pytest.raises(RuntimeError, match=rf"{dataset.root}: the ledger has 8 rows for 5 inputs; run sigma doctor"):
-        conserve(dataset)
+        conserve(dataset.held())
 
 
 # ------------------------------------------------------------------------------------------------ embeddings
@@ -239,14 +239,14 @@ def test_memory_that_does_not_suffice_for_counting_is_named(small: Dataset, copy
     dataset = copy_of(small)
     (dataset.root / COUNTS).unlink()  # what was counted before is not counted again
     with pytest.raises(ValueError, match=r"^counting the ledger: run\.duckdb_memory=1MB does not suffice"):
-        conserve(dataset, "1MB")
+        conserve(dataset.held(), "1MB")
 
 
 def test_what_was_counted_is_counted_again_once_a_part_is_another_and_where_the_counts_are_damaged(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset, _ = build(recipe(photos, tmp_path / "out"), upto="select")
-    counts, connected = conserve(dataset)[0], list[object]()
+    counts, connected = conserve(dataset.held())[0], list[object]()
     connect = catalog.connect
 
     def noting(*given: Any, **named: Any) -> duckdb.DuckDBPyConnection:
@@ -254,10 +254,10 @@ def test_what_was_counted_is_counted_again_once_a_part_is_another_and_where_the_
         return connect(*given, **named)
 
     monkeypatch.setattr(catalog, "connect", noting)
-    assert conserve(dataset) == (counts, 5) and connected == []
+    assert conserve(dataset.held()) == (counts, 5) and connected == []
     path = dataset.root / COUNTS
     path.write_bytes(path.read_bytes().replace(b"pending", b"pendinq"))
-    assert conserve(dataset) == (counts, 5) and len(connected) == 1
+    assert conserve(dataset.held()) == (counts, 5) and len(connected) == 1
     put(dataset, "images", 0, dataset.read_part("images", 0).slice(1))
     assert counts_of(dataset.held()) != counts and len(connected) == 2
     dataset.part("images", 0).unlink()
