@@ -74,6 +74,11 @@ def options(
     """Options of every command."""
     if debug:
         os.environ["SIGMA_DEBUG"] = "1"
+    try:
+        os.getcwd()
+    except FileNotFoundError:  # libraries that load or look for files answer it with anything
+        complaints.print("[red]error:[/] the folder that you are in is gone; cd to another one, then run this again")
+        raise typer.Exit(1) from None
 
 
 SINGLE = "Single jobs (each brings what it needs up to date first)"

@@ -68,6 +68,14 @@ def test_an_output_that_takes_nothing_is_one_line(words: str) -> None:
     assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("words", ["build folder", "train train_demo", "doctor", "status ."])
+def test_a_folder_that_is_gone_under_the_command_is_named(words: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    tmp_path.rmdir()
+    done = CliRunner().invoke(app, words.split())
+    assert done.exit_code == 1 and "the folder that you are in is gone" in done.stderr
+
+
 def test_an_error_in_the_place_of_an_interrupt_is_the_interrupt(monkeypatch: Any, capsys: Any) -> None:
     for error in (RuntimeError("Query interrupted"), ValueError("half an import")):
         with pytest.raises(type(error) if isinstance(error, RuntimeError) else typer.Exit), terminal.refusals():
