@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -166,6 +167,7 @@ def read_moments(path: Path) -> tuple[np.ndarray, np.ndarray]:
         np.linalg.cholesky(sigma.astype(np.float64) + LOWEST * np.trace(sigma) * np.eye(len(sigma)))
     except np.linalg.LinAlgError:
         raise ValueError(f"{path}: is no file of moments (its covariance has an eigenvalue below zero)") from None
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{path}: is no file of moments ({' '.join(str(error).split())})") from None
+    except (OSError, KeyError, TypeError, ValueError, MemoryError, zlib.error, zipfile.BadZipFile, EOFError) as error:
+        why = " ".join(str(error).split()).partition(". If you trust")[0]  # nobody is told how to unpickle it
+        raise ValueError(f"{path}: is no file of moments ({why})") from None
     return mu, sigma

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +43,26 @@ def test_a_dataset_gives_the_samples_that_meet_a_condition(trained: Path) -> Non
     assert 0 < len(found) < 7 and all(row["size"] > 0 and row["file"].endswith(".tar") for row in found)
     with pytest.raises(ValueError, match="is of a dataset"):
         rows(trained, where="width > 90")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["one array", "more than memory", "damaged"])
+def test_a_file_of_other_arrays_is_refused(kind: str, tmp_path: Path) -> None:
+    path, held = tmp_path / "m.npz", io.BytesIO()
+    if kind == "one array":
+        np.save(held, np.zeros(2048))
+    elif kind == "more than memory":
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (2**55,)})
+        with zipfile.ZipFile(held, "w") as archive:
+            archive.writestr("mu.npy", header.getvalue())
+    else:
+        np.savez_compressed(held, mu=np.random.default_rng(0).normal(size=2048), sigma=np.eye(2048))
+    data = bytearray(held.getvalue())
+    if kind == "damaged":
+        data[1000:1500] = bytes(500)
+    path.write_bytes(data)
+    refused(path)
 
 
 @pytest.mark.slow
