@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable
 from copy import copy
+from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any
 
@@ -75,7 +76,7 @@ def options(
     if debug:
         os.environ["SIGMA_DEBUG"] = "1"
     try:
-        os.getcwd()
+        Path.cwd()
     except FileNotFoundError:  # libraries that load or look for files answer it with anything
         complaints.print("[red]error:[/] the folder that you are in is gone; cd to another one, then run this again")
         raise typer.Exit(1) from None
