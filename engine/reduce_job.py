@@ -9,7 +9,7 @@ from itertools import accumulate, chain, count, pairwise
 from pathlib import Path
 
 from engine import catalog
-from engine.ahead import IN_A_STORE, ahead
+from engine.ahead import ahead
 from engine.counts import Counts, count_whole, counts_of, note, read_counts
 from engine.dataset import Dataset, content_digest, row_group_rows, schema_of
 from engine.duck import SPILLED, Connection, stream
@@ -169,7 +169,8 @@ def _commit(dataset: Dataset, table: str, digest: str, parts: Iterable[pa.Table]
         return path
 
     digested(first)
-    threads = 1 if dataset.store is None else IN_A_STORE // 4  # of a plan each part is large
+    # of a plan each part is large; of others more than eight at once would wait for Python's lock
+    threads = 1 if dataset.store is None else 4 if cut_of(table) is Cut.SHARDS else 8
     paths = [*ahead(commit, map(digested, numbered), threads, threads + 1)]  # while the next one is made
     if cut_of(table) is Cut.SHARDS:
         record = dataset.record(table)
