@@ -17,15 +17,13 @@ import pytest
 from hypothesis import settings
 from PIL import EpsImagePlugin
 
-from captioning.nouns import shared_extractor
-from captioning.texts.language import LanguageGuesser
 from curation.sources.demo_photos import write_demo_photos
 from engine import catalog
 from engine.dataset import Dataset
 from tests import ray_head
 from tests.building import build, recipe, write_pictures
 from tests.fork_server import skip_fsync
-from tests.processes import start_server, stop_server
+from tests.processes import start_server_here, stop_server
 from tests.workers import LONGEST, WORKER, run_in_workers, seconds_key
 
 settings.register_profile("busy machine", deadline=None)  # its cores are shared: a slow example is no defect
@@ -44,7 +42,7 @@ def pytest_configure(config: pytest.Config) -> None:
     skip_fsync()
     gc.disable()  # what is imported while tests are collected stays
     if config.getoption("workers") and not config.option.collectonly:
-        start_server()  # it imports while this process collects, and is shared by all workers
+        start_server_here()  # shared by all workers
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -63,8 +61,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_runtestloop(session: pytest.Session) -> bool | None:
     if not session.config.getoption("workers") or session.config.option.collectonly or session.testsfailed:
         return None
-    LanguageGuesser().languages()  # the models that every build reads: each worker would load them
-    shared_extractor("lexicon", False)
     run_in_workers(session, session.config.getoption("workers"))
     return True
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import ctypes
+import faulthandler
 import gc
 import importlib
 import json
@@ -77,11 +78,6 @@ def import_everything() -> None:
         templates = importlib.import_module("viewer.rendering").environment(live)
         for name in templates.list_templates(["jinja"]):
             templates.get_template(name)
-    for name in [name for name in sys.modules if name.partition(".")[0] in OWN]:
-        del sys.modules[name]
-    gc.collect()
-    gc.freeze()  # or every child would copy these objects' pages when it collects
-    gc.set_threshold(10_000)  # see `tests.conftest`
 
 
 def forget_exits() -> None:
@@ -218,26 +214,48 @@ def run_and_exit(arguments: list[str]) -> NoReturn:
     os._exit(code & 0xFF)
 
 
-if __name__ == "__main__":
-    gc.disable()
-    import_everything()
+def begin(tests: int, workers: str) -> NoReturn:
+    """Be the server, which has imported everything: of programs for the tests behind this descriptor, and in a second
+    process of Ray's workers, for which they ask at this address."""
+    for name in [name for name in sys.modules if name.partition(".")[0] in OWN]:
+        del sys.modules[name]
     forget_exits()
+    gc.collect()
+    gc.freeze()  # or every child would copy these objects' pages when it collects
+    gc.set_threshold(10_000)  # see `tests.conftest`
     gc.enable()
     use_huge_pages()
     skip_fsync()
-    ray_workers = os.fork()
-    if ray_workers:
+    of_workers = os.fork()
+    if of_workers:
         for module in pkgutil.iter_modules(importlib.import_module("engine").__path__, "engine."):
             if module.name.startswith(RAY):
                 importlib.import_module(module.name)
         importlib.import_module(AT_RAYS_END)
         gc.freeze()
-        asked = serve(socket.socket(fileno=int(sys.argv[1])), ray_workers)
+        asked = serve(socket.socket(fileno=tests), of_workers)
     else:
         os.setsid()
-        os.close(int(sys.argv[1]))
+        os.close(tests)
         requests = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        requests.bind(sys.argv[2])
+        requests.bind(workers)
         asked = serve(requests)
-    if asked is not None:
-        run_and_exit(asked["arguments"])
+    if asked is None:
+        os._exit(0)
+    run_and_exit(asked["arguments"])
+
+
+def leave_pytest() -> None:
+    """Take back, in a process forked from pytest, what that has put in the place of the interpreter's own."""
+    os.setsid()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.stdin, sys.stdout, sys.stderr = sys.__stdin__, sys.__stdout__, sys.__stderr__
+    sys.unraisablehook, threading.excepthook = sys.__unraisablehook__, threading.__excepthook__
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not type(finder).__module__.startswith("_pytest")]
+    faulthandler.disable()
+
+
+if __name__ == "__main__":
+    gc.disable()
+    import_everything()
+    begin(int(sys.argv[1]), sys.argv[2])

@@ -10,38 +10,51 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
-from tests import ray_workers
+from tests import fork_server, ray_workers
 from tests.fork_server import NUMBER_BYTES
 
 ROOT = Path(__file__).resolve().parents[1]
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+"""Read at imports: threads that wait for a busy core cost more than they do."""
 
 
 class _Server:
-    """The fork server of this pytest process."""
+    """The fork server of this pytest process; with `here` forked from it, which has imported everything."""
 
-    def __init__(self) -> None:
+    def __init__(self, here: bool) -> None:
         self.folder = Path(tempfile.mkdtemp())
         for name in (ray_workers.PROGRAM, ray_workers.PYTHON):
             (self.folder / name).symlink_to(ray_workers.__file__)
+        workers = str(self.folder / ray_workers.SOCKET)
         self.requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
-                    "tests.fork_server",
-                    str(theirs.fileno()),
-                    str(self.folder / ray_workers.SOCKET),
-                ],
-                cwd=ROOT,
-                env=os.environ | {"OMP_NUM_THREADS": "1"},  # threads that wait for a busy core cost more than they do
-                stdin=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,
-            )
+            self.wait = partial(os.waitpid, self._fork(theirs, workers), 0) if here else self._start(theirs, workers)
+
+    def _fork(self, theirs: socket.socket, workers: str) -> int:
+        for stream in (sys.__stdout__, sys.__stderr__):
+            stream.flush()  # type: ignore[union-attr]
+        process = os.fork()
+        if process == 0:
+            self.requests.close()
+            fork_server.leave_pytest()
+            fork_server.begin(theirs.detach(), workers)
+        return process
+
+    def _start(self, theirs: socket.socket, workers: str) -> Callable[[], int]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.fork_server", str(theirs.fileno()), workers],
+            cwd=ROOT,
+            env=os.environ | ONE_THREAD,
+            stdin=subprocess.DEVNULL,
+            pass_fds=[theirs.fileno()],
+            start_new_session=True,
+        ).wait
 
 
 _servers: list[_Server] = []
@@ -50,7 +63,14 @@ _servers: list[_Server] = []
 def start_server() -> None:
     """Start the server, where there is none."""
     if not _servers:
-        _servers.append(_Server())
+        _servers.append(_Server(here=False))
+
+
+def start_server_here() -> None:
+    """Import everything, once for this process and the server, and start that."""
+    with patch.dict(os.environ, ONE_THREAD):
+        fork_server.import_everything()
+    _servers.append(_Server(here=True))
 
 
 def stop_server() -> None:
@@ -58,7 +78,7 @@ def stop_server() -> None:
     while _servers:
         server = _servers.pop()
         server.requests.close()
-        server.process.wait()
+        server.wait()
         shutil.rmtree(server.folder)
 
 
