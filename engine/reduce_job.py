@@ -46,7 +46,8 @@ class ReduceJob(Job):
     cast to the contract."""
     by_parts: bool = False
     """Whether each row of the SELECT is made of one part of each input that is cut by the listing, so that it can be
-    run over some parts at a time: what it joins fits in memory, however many rows there are."""
+    run over some parts at a time: what it joins fits in memory, however many rows there are. Statements before it are
+    run each time too."""
     sorted_by: tuple[str, ...] = ()
     """Columns by which the rows of a SELECT `by_parts` are still to be sorted, see `sorted_on_disk`."""
     added_up: str | None = None

@@ -58,7 +58,7 @@ FROM (SELECT DISTINCT bucket, by_bytes, by_samples FROM counted)
 """
 
 _PLACES = """
-CREATE TEMP TABLE places AS
+CREATE TEMP TABLE placed AS
 SELECT row_id, shard_id, (row_number() OVER (PARTITION BY shard_id ORDER BY id) - 1)::INTEGER AS position, weight
 FROM counted JOIN numbered USING (bucket, by_bytes, by_samples)
 ORDER BY row_id
@@ -67,6 +67,7 @@ ORDER BY row_id
 no window."""
 
 _PLAN = """
+CREATE OR REPLACE TEMP TABLE places AS FROM placed SEMI JOIN images USING (row_id);
 SELECT shard_id, position, printf('%s/%s-%06d.tar', label, label, number) AS shard, label AS bucket, row_id,
        images.image_id, images.source, images.source_name, images.member, images.byte_offset,
        images.num_bytes, images.sha256, images.format, images.width, images.height, images.url, images.license,
@@ -87,7 +88,8 @@ LEFT JOIN captions USING (row_id)
 LEFT JOIN mix USING (row_id)
 $further
 """
-"""Each table has the row of a place. LEFT keeps DuckDB from building its tables of hashes of the wide side."""
+"""The places of some parts become a table, since DuckDB chooses how to join by the rows that a table has. Each table
+has the row of a place. LEFT keeps DuckDB from building its tables of hashes of the wide side."""
 
 _FURTHER = """LEFT JOIN (
     SELECT row_id, captioner AS captioner_{number}, caption AS caption_{number}
@@ -150,8 +152,9 @@ def refuse_empty(held: Held) -> None:
 def plan(
     connection: Connection, limits: Shard, seed: int, shaped_by: str, balanced: bool = False, beside: Sequence[str] = ()
 ) -> str:
-    """The SELECT of the plan, in no order. Within a bucket a hash of the seed and the id deals samples to shards; in
-    a shard they are sorted by id, itself a hash: the plan depends on neither the order of the input nor the workers.
+    """The SELECT of the plan, in no order, behind a table that it reads. Within a bucket a hash of the seed and the id
+    deals samples to shards; in a shard they are sorted by id, itself a hash: the plan depends on neither the order of
+    the input nor the workers.
 
     Args:
         balanced: take the weights of `balance`, and leave out what it dropped.
