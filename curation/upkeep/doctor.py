@@ -73,7 +73,7 @@ def _accelerator() -> str:
 
 
 def check_dataset(root: Path, threads: int = 2, progress: Callable[[int], None] = lambda files: None) -> list[Finding]:
-    """Every table and its record, every shard against index and plan, features, catalog, stray files, the ledger.
+    """Recipe, every table and its record, every shard against index and plan, features, catalog, strays, the ledger.
     `progress`: called with the number of files and samples looked at since the last call; `num_to_check` in all. Raises
     ValueError: the folder is no dataset."""
     dataset = Dataset(root)
@@ -84,7 +84,7 @@ def check_dataset(root: Path, threads: int = 2, progress: Callable[[int], None] 
     records_are_fine = not findings
     findings += _check_tables(held, threads, progress)
     tables_are_fine = all(finding.fine for finding in findings)
-    findings += _check_takedowns(dataset)
+    findings += [*_check_recipe(dataset), *_check_takedowns(dataset)]
     findings += _check_strays(held)
     findings += _check_shards(dataset, threads, progress) if records_are_fine else []
     findings += _check_features(dataset)
@@ -119,6 +119,14 @@ def _check_records(held: Held) -> Iterator[Finding]:
         if record is None and held.listed(table):
             text = f"{path} is missing: sigma build compares the table with the recipe and makes it anew where it must"
             yield Finding(f"record of {table}", text, False, lost=table == "listing")
+
+
+def _check_recipe(dataset: Dataset) -> Iterator[Finding]:
+    """The recipe, which every command but `sigma build` reads from the dataset."""
+    try:
+        DataRecipe.load(dataset.recipe)
+    except ValueError as error:
+        yield Finding("recipe", f"{error}; sigma build with the recipe of the dataset writes it anew", False, lost=True)
 
 
 def _check_tables(held: Held, threads: int, progress: Callable[[int], None]) -> Iterator[Finding]:

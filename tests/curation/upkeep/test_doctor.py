@@ -82,6 +82,15 @@ def test_a_folder_without_a_dataset_is_refused(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------ tables
 
 
+@pytest.mark.parametrize("content", [None, b"", b"images: [", b"\xff\xfe"])
+def test_a_recipe_that_is_missing_or_cannot_be_read_is_named(content: bytes | None, dataset: Dataset) -> None:
+    dataset.recipe.unlink()
+    if content is not None:
+        dataset.recipe.write_bytes(content)
+    found = only(dataset)
+    assert found.subject == "recipe" and str(dataset.recipe) in found.text and "sigma build with" in found.text
+
+
 @pytest.mark.parametrize("table", ["images", "proxies", "scores", "captions", "nouns", "samples"])
 def test_a_truncated_part_is_named(dataset: Dataset, table: str) -> None:
     path = dataset.part(table, 0)
