@@ -214,9 +214,9 @@ def run_and_exit(arguments: list[str]) -> NoReturn:
     os._exit(code & 0xFF)
 
 
-def begin(tests: int, workers: str) -> NoReturn:
-    """Be the server, which has imported everything: of programs for the tests behind this descriptor, and in a second
-    process of Ray's workers, for which they ask at this address."""
+def begin(tests: int, workers: int) -> NoReturn:
+    """Be the server, which has imported everything: of programs for the tests behind the one descriptor, and in a
+    second process of Ray's workers, which are asked for at the other."""
     for name in [name for name in sys.modules if name.partition(".")[0] in OWN]:
         del sys.modules[name]
     forget_exits()
@@ -228,6 +228,7 @@ def begin(tests: int, workers: str) -> NoReturn:
     skip_fsync()
     of_workers = os.fork()
     if of_workers:
+        os.close(workers)
         for module in pkgutil.iter_modules(importlib.import_module("engine").__path__, "engine."):
             if module.name.startswith(RAY):
                 importlib.import_module(module.name)
@@ -237,9 +238,7 @@ def begin(tests: int, workers: str) -> NoReturn:
     else:
         os.setsid()
         os.close(tests)
-        requests = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        requests.bind(workers)
-        asked = serve(requests)
+        asked = serve(socket.socket(fileno=workers))
     if asked is None:
         os._exit(0)
     run_and_exit(asked["arguments"])
@@ -258,4 +257,4 @@ def leave_pytest() -> None:
 if __name__ == "__main__":
     gc.disable()
     import_everything()
-    begin(int(sys.argv[1]), sys.argv[2])
+    begin(int(sys.argv[1]), int(sys.argv[2]))

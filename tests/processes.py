@@ -31,28 +31,29 @@ class _Server:
         self.folder = Path(tempfile.mkdtemp())
         for name in (ray_workers.PROGRAM, ray_workers.PYTHON):
             (self.folder / name).symlink_to(ray_workers.__file__)
-        workers = str(self.folder / ray_workers.SOCKET)
         self.requests, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with theirs, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as workers:
+            workers.bind(str(self.folder / ray_workers.SOCKET))  # who asks before the server is up waits for it
             self.wait = partial(os.waitpid, self._fork(theirs, workers), 0) if here else self._start(theirs, workers)
 
-    def _fork(self, theirs: socket.socket, workers: str) -> int:
+    def _fork(self, theirs: socket.socket, workers: socket.socket) -> int:
         for stream in (sys.__stdout__, sys.__stderr__):
             stream.flush()  # type: ignore[union-attr]
         process = os.fork()
         if process == 0:
             self.requests.close()
             fork_server.leave_pytest()
-            fork_server.begin(theirs.detach(), workers)
+            fork_server.begin(theirs.detach(), workers.detach())
         return process
 
-    def _start(self, theirs: socket.socket, workers: str) -> Callable[[], int]:
+    def _start(self, theirs: socket.socket, workers: socket.socket) -> Callable[[], int]:
+        passed = [theirs.fileno(), workers.fileno()]
         return subprocess.Popen(
-            [sys.executable, "-m", "tests.fork_server", str(theirs.fileno()), workers],
+            [sys.executable, "-m", "tests.fork_server", *map(str, passed)],
             cwd=ROOT,
             env=os.environ | ONE_THREAD,
             stdin=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
+            pass_fds=passed,
             start_new_session=True,
         ).wait
 
