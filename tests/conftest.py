@@ -9,6 +9,7 @@ import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -16,6 +17,7 @@ from unittest.mock import patch
 import pytest
 from hypothesis import settings
 from PIL import EpsImagePlugin
+from typer import testing
 
 from curation.sources.demo_photos import write_demo_photos
 from engine import catalog
@@ -28,6 +30,7 @@ from tests.workers import LONGEST, WORKER, run_in_workers, seconds_key
 
 settings.register_profile("busy machine", deadline=None)  # its cores are shared: a slow example is no defect
 settings.load_profile("busy machine")
+testing._get_command = cache(testing._get_command)  # to read what all commands take costs more than most tests of one
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
