@@ -58,17 +58,17 @@ class Pool:
 
     def with_room(self) -> list[Actor]:
         """The actors that may have a part, idle ones first."""
-        overlap = any(queue.job.overlaps for queue in self.queues)
-        return [*reversed(self.idle), *(actor for actor in self.actors if overlap and actor.num_parts == 1)]
+        busy = [actor for actor in self.actors if actor.num_parts == 1] if self.num_gpus else []
+        return [*reversed(self.idle), *busy]
 
     def queue_for(self, actor: Actor) -> Queue | None:
         """Choose whose part an actor computes: an idle one that of the last queue, for the sake of whatever comes after
         it. One with a GPU stays with the weights that it has. A busy one has a second part of its queue, see
         `engine.runner.PartJob.overlaps`, but not of the last ones, which then would wait for it and not for an idle
-        one. A model without a GPU takes all processors for one part."""
+        one."""
         if actor.num_parts and (queue := actor.queue) is not None:
             enough = len(queue.waiting) >= len(self.actors) and queue not in self.suspected
-            return queue if enough and queue.job.overlaps and (self.num_gpus or queue.job.num_gpus == 0) else None
+            return queue if enough and queue.job.overlaps else None
         waiting = (queue for queue in reversed(self.queues) if queue.waiting)
         mine = [
             queue for queue in waiting if actor in self.holders[queue] or len(self.holders[queue]) < self.queues[queue]

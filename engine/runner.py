@@ -100,8 +100,8 @@ class PartJob(ABC):
     num_gpus: float | None = 0
     """GPUs that each worker holds for itself, a part of one where it is under 1; None takes one where there are any."""
     overlaps: bool = False
-    """Whether a worker may have two parts at a time: it computes the one while the other is read or committed. One with
-    a model has them on a GPU only."""
+    """Whether a worker with a GPU may have two parts at a time: its model has one while the other is read or
+    committed."""
 
     @abstractmethod
     def run_part(self, dataset: Dataset, worker: Callable[[], Any], task: Task, progress: Progress) -> Committed:

@@ -6,12 +6,10 @@ The table serves a survey of a collection before it is ingested. No job of `buil
 from __future__ import annotations
 
 import resource
-import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from itertools import islice
 from operator import itemgetter
-from threading import Lock
 from typing import Any
 
 import pyarrow as pa
@@ -50,7 +48,6 @@ def map_job(recipe: DataRecipe) -> MapJob:
         outputs=(JOB,),
         build=partial(HeaderWorker, int(recipe.ingest.max_megapixels * 1e6), recipe.run.threads),
         knobs={"ingest.max_megapixels": recipe.ingest.max_megapixels},
-        overlaps=True,
     )
 
 
@@ -69,28 +66,24 @@ class HeaderWorker(Worker):
         picture_formats()
         self._max_pixels = max_pixels
         self._threads = threads
-        self._turn = Lock()  # of two parts one is read; the other waits for the disk
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
         """`listing` in, `headers` out."""
         rows: list[Row] = []
-        with self._turn:
-            for done in self._read(_turns(inputs["listing"])):
-                rows += done
-                progress(len(done))
+        for done in self._read(_turns(inputs["listing"])):
+            rows += done
+            progress(len(done))
         columns = zip(*rows, strict=True) if rows else [()] * len(schema_of("headers"))
         arrays = [pa.array(column, field.type) for column, field in zip(columns, schema_of("headers"), strict=True)]
         return {JOB: pa.Table.from_arrays(arrays, schema=schema_of("headers"))}
 
     def _read(self, turns: Iterator[list[Listed]]) -> Iterator[list[Row]]:
         """The rows turn after turn. Where nothing waits, threads would take Python's lock from each other at every
-        file that is opened, which costs as much as half of the reading. A thread that waits for the lock while another
-        one commits a part is not idle: the process computes."""
+        file that is opened, which costs as much as half of the reading."""
         for turn in turns:
-            waited, begun, computed = _num_waits(), time.perf_counter(), time.process_time()
+            before = _num_waits()
             done = self._read_some(turn)
-            passed_s, computed_s = time.perf_counter() - begun, time.process_time() - computed
-            waits = _num_waits() - waited > len(turn) // 4 and computed_s < passed_s * 3 / 4
+            waits = _num_waits() - before > len(turn) // 4
             yield done
             if waits:
                 break

@@ -162,7 +162,8 @@ def _list_one(
     def commit(made: tuple[int, pa.Table]) -> None:
         note(dataset.commit_part("listing", made[0], NOTHING, made[1]), counts_of("listing", made[1]))
 
-    for _ in ahead(commit, numbered(), IN_A_STORE):  # a disk is waited for too, while the next ones are listed
+    threads = 1 if dataset.store is None else IN_A_STORE
+    for _ in ahead(commit, numbered(), threads, 2 * threads):  # while the next ones are listed
         pass
     if not num_rows:
         others = ", ".join(f"{num:,} {kind}" for kind, num in sorted(listing.ignored.items()))

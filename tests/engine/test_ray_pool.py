@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -10,26 +9,19 @@ from engine.ray_pool import Actor, Pool
 from engine.runner import Queue, Task
 from tests.engine.flowing import jobs
 
-NOTHING: dict[str, Any] = {}
-OVERLAPS = {"overlaps": True}
 
-
-def queues(*waiting: int, **fields: Any) -> list[Queue]:
-    made, own = [], {"own": fields}
+def queues(*waiting: int, overlaps: bool = False) -> list[Queue]:
+    made, own = [], {"own": {"overlaps": overlaps}}
     for job, number in zip(jobs(Path("/nothing"), clean=own, aesthetic=own, mix=own), waiting, strict=False):
         made.append(Queue(job, deque(map(Task, range(number))), lambda *_: None, lambda *_: None))
     return made
 
 
 def pool_of(
-    *limits: int,
-    num_gpus: float = 0,
-    actors: int = 3,
-    waiting: tuple[int, ...] = (5, 5, 5),
-    own: dict[str, Any] = NOTHING,
+    *limits: int, num_gpus: float = 0, actors: int = 3, waiting: tuple[int, ...] = (5, 5, 5), overlaps: bool = False
 ) -> Pool:
     pool = Pool(num_gpus, room=99)
-    for queue, limit in zip(queues(*waiting, **own), limits, strict=False):
+    for queue, limit in zip(queues(*waiting, overlaps=overlaps), limits, strict=False):
         pool.queues[queue], pool.holders[queue] = limit, set()
     for name in range(actors):
         actor = Actor(name, pool)
@@ -96,9 +88,8 @@ def given(pool: Pool) -> list[str]:
     return jobs
 
 
-@pytest.mark.parametrize("num_gpus", [0, 1])
-def test_a_worker_has_a_second_part_while_as_many_wait_as_there_are_actors(num_gpus: float) -> None:
-    pool = pool_of(9, num_gpus=num_gpus, actors=2, waiting=(9,), own=OVERLAPS)
+def test_a_gpu_has_a_second_part_while_as_many_wait_as_there_are_actors() -> None:
+    pool = pool_of(9, num_gpus=1, actors=2, waiting=(9,), overlaps=True)
     assert given(pool) == ["clean"] * 4 and not pool.idle
     assert {actor.num_parts for actor in pool.actors} == {2}
     (queue,) = pool.queues
@@ -110,14 +101,14 @@ def test_a_worker_has_a_second_part_while_as_many_wait_as_there_are_actors(num_g
     assert len(queue.waiting) == 1
 
 
-@pytest.mark.parametrize(("num_gpus", "own"), [(0, NOTHING), (1, NOTHING), (0, {**OVERLAPS, "num_gpus": None})])
-def test_others_and_models_without_a_gpu_have_one_part_at_a_time(num_gpus: float, own: dict[str, Any]) -> None:
-    pool = pool_of(9, num_gpus=num_gpus, actors=2, waiting=(9,), own=own)
+@pytest.mark.parametrize(("num_gpus", "overlaps"), [(0, True), (1, False)])
+def test_others_have_one_part_at_a_time(num_gpus: float, overlaps: bool) -> None:
+    pool = pool_of(9, num_gpus=num_gpus, actors=2, waiting=(9,), overlaps=overlaps)
     assert len(given(pool)) == 2 and not pool.idle
 
 
 def test_the_second_part_is_of_the_job_whose_weights_are_loaded() -> None:
-    pool = pool_of(9, 9, num_gpus=1, actors=1, waiting=(3, 0), own=OVERLAPS)
+    pool = pool_of(9, 9, num_gpus=1, actors=1, waiting=(3, 0), overlaps=True)
     first, last = pool.queues
     (actor,) = pool.actors
     pool.give(actor, first)
@@ -132,6 +123,6 @@ def test_the_second_part_is_of_the_job_whose_weights_are_loaded() -> None:
 
 
 def test_parts_of_a_job_that_lost_an_actor_are_computed_one_at_a_time() -> None:
-    pool = pool_of(9, num_gpus=1, actors=1, waiting=(9,), own=OVERLAPS)
+    pool = pool_of(9, num_gpus=1, actors=1, waiting=(9,), overlaps=True)
     pool.suspected.update(pool.queues)
     assert len(given(pool)) == 1
