@@ -168,6 +168,6 @@ def read_moments(path: Path) -> tuple[np.ndarray, np.ndarray]:
     except np.linalg.LinAlgError:
         raise ValueError(f"{path}: is no file of moments (its covariance has an eigenvalue below zero)") from None
     except (OSError, KeyError, TypeError, ValueError, MemoryError, zlib.error, zipfile.BadZipFile, EOFError) as error:
-        why = " ".join(str(error).split()).partition(". If you trust")[0]  # nobody is told how to unpickle it
+        why = " ".join(str(error).split()).partition(". If you trust")[0]  # its advice to unpickle is left out
         raise ValueError(f"{path}: is no file of moments ({why})") from None
     return mu, sigma

@@ -148,7 +148,7 @@ CONTRASTS = """() => {
 
 
 def assert_readable(page: Any, texts: int = 20) -> None:
-    """Every text stands out 4.5:1, as it is drawn (WCAG 2.2, 1.4.3), and there are more than `texts`."""
+    """Every text has a contrast of 4.5:1, as it is drawn (WCAG 2.2, 1.4.3), and there are more than `texts`."""
     for colours in COLOURS:
         page.emulate_media(color_scheme=colours)
         found = page.evaluate(CONTRASTS)

@@ -31,13 +31,13 @@ def test_version_names_the_installed_one() -> None:
 
 
 def test_the_command_that_is_named_is_there_alone_and_the_same() -> None:
-    def told(command: Any) -> tuple[str, list[tuple[str, list[str], object]], list[str]]:
+    def described(command: Any) -> tuple[str, list[tuple[str, list[str], object]], list[str]]:
         parameters = [(each.name, each.opts, each.default) for each in command.params]
         return command.help, parameters, sorted(getattr(command, "commands", ()))
 
     for name, whole in get_command(app).commands.items():
         (found,) = get_command(asked_for(["--debug", name, "build"])).commands.items()
-        assert found[0] == name and told(found[1]) == told(whole)
+        assert found[0] == name and described(found[1]) == described(whole)
     for words in ([], ["--help"], ["statsu", "status"]):
         assert asked_for(words) is app
 
