@@ -93,10 +93,10 @@ takes longer than most queries take. A process that is forked leaves its parent'
 
 
 def database(dataset: Dataset, memory: str | None = None, threads: int | None = None) -> Connection:
-    """The DuckDB of this process, to take a cursor of; `memory` is its limit, None that of the one there is."""
+    """The DuckDB of this process, to take a cursor of; `memory` is its limit, None that of this dataset's last."""
     process = os.getpid()
     known, spills_into, connection = _databases.get(process, (None, None, None))
-    settings = known if memory is None and known else (memory or DUCKDB_MEMORY, threads)
+    settings = known if known and memory is None and spills_into == dataset else (memory or DUCKDB_MEMORY, threads)
     if connection is None or known != settings or (spills_into != dataset and not spill_into(connection, dataset)):
         connection = start(dataset, *settings)
         create_views(connection, dataset.held(), reads=())

@@ -235,10 +235,7 @@ def test_every_connection_of_a_build_takes_the_memory_of_the_recipe(
     assert set(limits) == {("488.2 MiB",)}
 
 
-def test_memory_that_does_not_suffice_for_counting_is_named(
-    small: Dataset, copy_of: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(catalog, "_databases", {})  # other tests would get the one of so little memory
+def test_memory_that_does_not_suffice_for_counting_is_named(small: Dataset, copy_of: Any) -> None:
     dataset = copy_of(small)
     (dataset.root / COUNTS).unlink()  # what was counted before is not counted again
     with pytest.raises(ValueError, match=r"^counting the ledger: run\.duckdb_memory=1MB does not suffice"):

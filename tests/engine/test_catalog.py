@@ -495,6 +495,15 @@ def test_a_query_may_spill_again_after_what_was_spilled_is_swept(small: Dataset,
         assert not (dataset.root / ".duckdb-spill").exists()
 
 
+def test_a_limit_of_memory_is_that_of_its_dataset_alone(small: Dataset, copy_of: Any) -> None:
+    dataset, limit = copy_of(small), "SELECT current_setting('memory_limit')"
+    catalog.connect(dataset, "64MB", threads=1)
+    assert catalog.database(dataset).sql(limit).fetchall() == [("61.0 MiB",)]
+    ours = catalog.database(small)
+    assert ours.sql(limit).fetchall() == [("1.1 GiB",)]
+    assert catalog.database(dataset) is ours
+
+
 def test_parts_from_before_a_column_was_added_are_read_in_their_order(tmp_path: Path) -> None:
     dataset = Dataset(tmp_path / "dataset")
     inputs = [{"row_id": number, "source": "x", "source_name": "x", "member": "m"} for number in range(4)]

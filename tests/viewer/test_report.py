@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from captioning.figures.statistics import noun_uses_sql
-from engine import catalog
 from engine.catalog import connect
 from engine.dataset import Dataset, JobRecord
 from schemas import tables
@@ -526,10 +525,7 @@ def test_a_picture_of_another_dataset_names_it_and_the_evidence(tmp_path: Path) 
     assert "same pixels, also in /eval" in said
 
 
-def test_a_section_for_which_the_memory_does_not_suffice_says_so_and_leaves_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(catalog, "_databases", {})  # other tests would get the one of so little memory
+def test_a_section_for_which_the_memory_does_not_suffice_says_so_and_leaves_the_others(tmp_path: Path) -> None:
     dataset = build(tmp_path / "data", PHOTOS, ["one", "two", "three", "four"])
     with connect(dataset, "1MB", threads=1) as connection:
         write_report(connection, dataset.root, tmp_path / "report.html", "1MB")
