@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from schemas.strict import Positive, Seed, StrictModel
-from schemas.training import LocalPath
+from schemas.strict import LocalPath, Positive, Seed, StrictModel
 
 Position = Literal["none", "shallow", "middle", "deep"]
 Operator = Literal["conv", "average", "discard"]

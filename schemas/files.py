@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from schemas.locations import is_remote
+from schemas.locations import is_remote, on_disk
 
 TEMPORARY = ".tmp-"
 """Prefix of a file that is being written; it is renamed when whole, and swept when a job starts."""
@@ -81,8 +81,8 @@ KEEPERS: list[Kept] = []
 
 def scratch_folder() -> Path:
     """The folder for copies of what is read from stores, unless a recipe names one: of SIGMA_SCRATCH, or the
-    system's."""
-    return Path(os.environ.get("SIGMA_SCRATCH") or tempfile.gettempdir()).absolute()
+    system's. Raises ValueError: SIGMA_SCRATCH is an address in a store."""
+    return on_disk(Path(os.environ.get("SIGMA_SCRATCH") or tempfile.gettempdir())).absolute()
 
 
 def mount_point(url: str, scratch: Path | None = None) -> Path:

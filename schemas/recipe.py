@@ -13,7 +13,7 @@ from schemas.files import place_of
 from schemas.locations import absolute, for_datasets
 from schemas.scores import LIMITED, LIMITS, Aesthetic, Models, Screen
 from schemas.sources import AnySource, FolderSource, Source
-from schemas.strict import DUCKDB_MEMORY, Seed, StrictModel, fingerprint, matching
+from schemas.strict import DUCKDB_MEMORY, LocalPath, Seed, StrictModel, fingerprint, matching
 
 JOBS = (
     "ingest",
@@ -243,7 +243,7 @@ class Run(StrictModel):
     """Threads of each worker that read and decode ahead."""
     retries: Annotated[int, Field(ge=0)] = 3
     """How often a part is handed out again after its worker or node was lost, or a store did not answer."""
-    scratch: Path | None = None
+    scratch: LocalPath | None = None
     """A folder of each node for copies of what is read from a store; null takes that of SIGMA_SCRATCH or TMPDIR."""
     duckdb_memory: Annotated[str, matching(r"\d+(\.\d+)?(MB|GB|TB)", "500MB, 1.5GB or 1TB")] = DUCKDB_MEMORY
     """Memory that DuckDB may take for a reduce job or for counting the ledger; beyond it DuckDB spills into the

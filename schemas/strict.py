@@ -20,7 +20,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from schemas.files import read_file
-from schemas.locations import for_datasets, public_url
+from schemas.locations import for_datasets, on_disk, public_url
 
 DUMPER, _LOADER = getattr(yaml, "CSafeDumper", yaml.SafeDumper), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Those written in C, where PyYAML was built with them: they are ten times as fast."""
@@ -33,6 +33,8 @@ DUCKDB_MEMORY = "1.25GB"
 Positive = Annotated[int, Field(gt=0, lt=2**31)]
 Place = Annotated[str, BeforeValidator(str), AfterValidator(for_datasets)]
 """A path, or an address in a store."""
+LocalPath = Annotated[Path, AfterValidator(on_disk)]
+"""A path whose `~` is the home directory, as in a shell."""
 
 
 def matching(pattern: str, how: str) -> AfterValidator:

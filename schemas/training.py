@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from schemas.files import scratch_folder
-from schemas.locations import in_home, is_remote, on_disk
-from schemas.strict import Place, Positive, Seed, StrictModel, matching
+from schemas.locations import in_home, is_remote
+from schemas.strict import LocalPath, Place, Positive, Seed, StrictModel, matching
 from schemas.tokens import MAX_TOKENS
 
 LATENT_DOWNSAMPLING = 8
@@ -28,8 +28,6 @@ FEW_STEPS = (1, 2, 4, 8)
 """Steps that a few-step model draws in."""
 
 Count = Annotated[int, Field(ge=0, lt=2**31)]
-LocalPath = Annotated[Path, AfterValidator(on_disk)]
-"""A path whose `~` is the home directory, as in a shell."""
 Share = Annotated[float, Field(ge=0, le=1)]
 
 

@@ -264,9 +264,15 @@ def test_a_scratch_folder_that_cannot_be_written_is_named(
     built: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv("SIGMA_SCRATCH", str(tmp_path / "file"))
-    done = CliRunner().invoke(app, ["sql", URL, "SELECT count(*) FROM ledger"])  # status copies nothing
-    assert done.exit_code == 1 and f"{tmp_path}/file: copies of what a store holds cannot be written" in done.output
+    monkeypatch.chdir(tmp_path)
+    for scratch, said in {
+        tmp_path / "file": f"{tmp_path}/file: copies of what a store holds cannot be written",
+        "s3://bucket/scratch": "s3://bucket/scratch: a store is no folder",
+    }.items():
+        monkeypatch.setenv("SIGMA_SCRATCH", str(scratch))
+        done = CliRunner().invoke(app, ["sql", URL, "SELECT count(*) FROM ledger"])  # status copies nothing
+        assert done.exit_code == 1 and said in done.output
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.slow

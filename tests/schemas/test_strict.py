@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import yaml
+from pydantic import TypeAdapter
 
 from schemas.ablation import AblationRecipe
 from schemas.evaluation import EvaluationRecipe
@@ -161,6 +164,23 @@ def test_fingerprint_names_values_not_their_order() -> None:
     assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
     assert fingerprint({"a": 1}) != fingerprint({"a": 2})
     assert fingerprint({}) == "44136fa355b3678a"
+
+
+def path_knobs(model: type[StrictModel] = StrictModel) -> Iterator[Any]:
+    """The type of every knob of every recipe that is a path of this machine."""
+    for name, kind in get_type_hints(model, include_extras=True).items():
+        if re.search(r"\bPath\b", str(kind)) and "ClassVar" not in str(kind):
+            yield pytest.param(kind, id=f"{model.__name__} {name}")
+    for section in model.__subclasses__():
+        yield from path_knobs(section)
+
+
+@pytest.mark.parametrize("kind", path_knobs())
+def test_no_knob_makes_a_folder_that_is_named_after_a_store_or_a_home(kind: Any) -> None:
+    for address in ("s3://bucket/x", "s3:/bucket/x"):
+        with pytest.raises(ValueError, match="s3://bucket/x: a store is no folder"):
+            TypeAdapter(kind).validate_python(address)
+    assert TypeAdapter(kind).validate_python("~/x") == Path.home() / "x"
 
 
 LOADED = (TrainingRecipe, AblationRecipe, JudgeRecipe, EvaluationRecipe, DataRecipe)
