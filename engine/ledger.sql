@@ -12,7 +12,7 @@ SELECT
         WHEN images.reason IS NOT NULL THEN 'error'
         WHEN selection.row_id IS NULL THEN 'pending'
         WHEN selection.rejected_by IS NOT NULL THEN 'rejected'
-        WHEN mix.coin IS NOT NULL AND mix.caption IS NULL THEN 'rejected'
+        WHEN mix.coin IS NOT NULL AND mix.caption_source IS NULL THEN 'rejected'
         WHEN mix.coin IS NULL THEN 'pending' -- no coin was tossed: mix has not run since this image was kept
         WHEN samples.reason IS NOT NULL THEN 'error'
         WHEN samples.row_id IS NOT NULL THEN 'kept'
@@ -23,14 +23,14 @@ SELECT
         WHEN images.reason = 'purged' THEN 'purge'
         WHEN images.row_id IS NULL OR images.reason IS NOT NULL THEN 'ingest'
         WHEN selection.row_id IS NULL OR selection.rejected_by IS NOT NULL THEN 'select'
-        WHEN mix.coin IS NULL OR mix.caption IS NULL THEN 'mix'
+        WHEN mix.coin IS NULL OR mix.caption_source IS NULL THEN 'mix'
         WHEN samples.row_id IS NULL AND balance.dropped THEN 'balance'
         WHEN samples.row_id IS NULL OR samples.reason IS NOT NULL THEN 'shard'
     END AS stage,
     CASE
         WHEN images.reason IS NOT NULL THEN images.reason
         WHEN selection.rejected_by IS NOT NULL THEN selection.rejected_by
-        WHEN mix.coin IS NOT NULL AND mix.caption IS NULL AND selection.kept THEN 'no_caption'
+        WHEN mix.coin IS NOT NULL AND mix.caption_source IS NULL AND selection.kept THEN 'no_caption'
         WHEN samples.row_id IS NULL AND balance.dropped THEN 'too_common'
         ELSE samples.reason
     END AS reason,

@@ -19,10 +19,10 @@ WHERE row_id IN (SELECT row_id FROM selection WHERE kept);
 
 -- (source, row_id, nouns, num_words, num_tokens, tokenizer), the last two of the caption before any cut
 CREATE OR REPLACE TEMPORARY VIEW each_nouns AS
-SELECT caption_source AS source, row_id, nouns, num_words, num_tokens, tokenizer FROM nouns WHERE nouns IS NOT NULL
+SELECT caption_source AS source, row_id, nouns, num_words, num_tokens, tokenizer FROM nouns WHERE num_words IS NOT NULL
 UNION ALL
 SELECT 'mix', row_id, nouns, num_words, nouns.num_tokens, nouns.tokenizer
-FROM nouns JOIN mix USING (row_id, caption_source) WHERE nouns IS NOT NULL;
+FROM nouns JOIN mix USING (row_id, caption_source) WHERE num_words IS NOT NULL;
 
 -- (source, row_id, scorer, detector, mean_score, lowest_score, ungrounded_share)
 CREATE OR REPLACE TEMPORARY VIEW each_grounding AS

@@ -21,11 +21,11 @@ noun_figures AS (
 ),
 -- Lengths of every caption. A mixed one has the words of the caption that it is, and the tokens that were left of it.
 lengths AS (
-    SELECT row_id, caption_source, num_words, num_tokens, tokenizer FROM nouns WHERE nouns IS NOT NULL
+    SELECT row_id, caption_source, num_words, num_tokens, tokenizer FROM nouns WHERE num_words IS NOT NULL
     UNION ALL
     SELECT row_id, 'mix', nouns.num_words, mix.num_tokens, mix.tokenizer
     FROM nouns JOIN mix USING (row_id, caption_source)
-    WHERE nouns IS NOT NULL
+    WHERE nouns.num_words IS NOT NULL
 ),
 captions_counted AS MATERIALIZED (
     SELECT

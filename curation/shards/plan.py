@@ -23,7 +23,7 @@ FROM selection
 JOIN images USING (row_id)
 JOIN mix USING (row_id)
 $balance
-WHERE selection.kept AND mix.caption IS NOT NULL
+WHERE selection.kept AND mix.caption_source IS NOT NULL
 """
 """Narrow columns: at 33 million rows these tables are written to the disk and read again."""
 

@@ -103,7 +103,7 @@ def test_every_kept_row_is_in_one_shard(limits: dict[str, Any]) -> None:
     samples = mixture(200)
     for each in samples[::3]:
         each["kept"] = False
-    samples[1]["caption"] = None  # kept, but there is nothing to train on
+    samples[1] |= {"caption": None, "caption_source": None}  # kept, but there is nothing to train on
     rows = planned(samples, **limits)
     expected = [each["row_id"] for each in samples if each["kept"] and each["caption"]]
     assert sorted(row["row_id"] for row in rows) == expected
