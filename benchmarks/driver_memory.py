@@ -59,6 +59,8 @@ UNCOUNTED = ("nouns", "statistics")
 """Jobs that are left out; `benchmarks.statistics_speed` measures them."""
 CAPTIONS = pa.array([f"A photograph of {what} at {when}." for what in ("a house", "two dogs", "the sea", "an old tree")
                      for when in ("dawn", "noon", "dusk", "night")])  # fmt: skip
+LONG_CAPTIONS = pa.array([" ".join([text] * 29) for text in CAPTIONS.to_pylist()])
+"""As long as Share-Captioner's, of 184 tokens in the mean."""
 
 
 def recipe_of(root: Path) -> DataRecipe:
@@ -160,7 +162,9 @@ def _columns(row_id: np.ndarray, source: str) -> dict[str, dict[str, Any]]:
     where["num_bytes"] = (20_000 + seed % np.uint64(400_000)).astype(np.int64)
     width, height = (512 + (seed >> np.uint64(shift)) % np.uint64(1536) for shift in (20, 40))
     texts = CAPTIONS.take(pa.array(row_id % len(CAPTIONS)))
+    long_texts = pc.binary_join_element_wise(digits, LONG_CAPTIONS.take(pa.array(row_id % len(CAPTIONS))), " ")
     coin = (seed % np.uint64(1000)) / 1000
+    synthetic = pa.array(coin < 0.6)
     return {
         "listing": {"row_id": row_id} | where,
         "images": who | where | {"sha256": pc.utf8_lpad(ids, 64, "0"), "format": "JPEG", "mode": "RGB",
@@ -169,8 +173,9 @@ def _columns(row_id: np.ndarray, source: str) -> dict[str, dict[str, Any]]:
         "fingerprints": who | {"phash": seed, "pixel_sha256": pc.utf8_lpad(ids, 64, "1")},
         "scores": who | {"aesthetic": 4 + 2 * coin, "aesthetic_scorer": "photographic"},
         "raw_captions": who | {"caption": texts, "language": "en", "removed": []},
-        "captions": who | {"captioner": "attributes", "caption": texts, "num_tokens": 12},
-        "mix": who | {"caption": texts, "caption_source": "synthetic", "coin": coin, "num_tokens": 12,
+        "captions": who | {"captioner": "attributes", "caption": long_texts, "num_tokens": 12},
+        "mix": who | {"caption": pc.if_else(synthetic, long_texts, texts),
+                      "caption_source": pc.if_else(synthetic, "synthetic", "raw"), "coin": coin, "num_tokens": 12,
                       "tokenizer": "words", "truncated": False},
     }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,9 +32,11 @@ with late(__name__):
     from engine.sorted_on_disk import sorted_on_disk
 
 
-RUN_PARTS, COUNTED_PARTS = 32, 256
-"""Parts of the inputs that a SELECT `by_parts` is run over at a time: one whose rows become the table, and one whose
-rows are `added_up`, which are the fewer the more parts are counted together."""
+RUN_ROWS, COUNTED_ROWS = 1 << 17, 1 << 20
+"""Rows of the listing that a SELECT `by_parts` is run over at a time: at most so many where its rows become the table,
+so many where they are `added_up`, which are the fewer the more are counted together."""
+RUN_BYTES = 1 << 27
+"""Bytes in memory that one run is to give at most, as the run before it was: long captions make runs shorter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,29 +106,54 @@ class ReduceJob(Job):
 def some_parts_at_a_time(
     connection: Connection, held: Held, reads: Iterable[str], sql: str, batch_rows: int
 ) -> Iterator[Iterator[pa.RecordBatch]]:
-    """The rows of a SELECT over `RUN_PARTS` parts of the inputs, then over the next ones. At the end the connection is
-    closed, which frees its temporary tables. `reads`: the inputs, as `catalog.connect` was given them."""
+    """The rows of a SELECT over some parts of the inputs, then over the next ones. At the end the connection is closed,
+    which frees its temporary tables. `reads`: the inputs, as `catalog.connect` was given them."""
     connection.execute("SET preserve_insertion_order = true")
-    for _ in _runs(connection, held, reads, RUN_PARTS):
-        yield stream(connection, sql, batch_rows)
+    most, num_bytes = RUN_ROWS // 8, 0
+
+    def measured() -> Iterator[pa.RecordBatch]:
+        nonlocal num_bytes
+        for batch in stream(connection, sql, batch_rows):
+            num_bytes += batch.nbytes
+            yield batch
+
+    parts = _Parts(connection, held, reads)
+    while (num_rows := parts.show(most)) is not None:
+        yield measured()
+        most, num_bytes = min(RUN_ROWS, num_rows * RUN_BYTES // max(1, num_bytes)), 0
     connection.close()
 
 
 def count_some_parts_at_a_time(connection: Connection, held: Held, reads: Iterable[str], sql: str) -> None:
-    """Make the temporary table `counted` of the rows of a SELECT over `COUNTED_PARTS` parts of the inputs, then over
-    the next ones."""
-    for number, _ in enumerate(_runs(connection, held, reads, COUNTED_PARTS)):
-        if number == 0:
-            connection.execute(f"CREATE TEMPORARY TABLE counted AS FROM ({sql}) LIMIT 0")
+    """Make the temporary table `counted` of the rows of a SELECT over some parts of the inputs, then over the next
+    ones."""
+    parts = _Parts(connection, held, reads)
+    parts.show(COUNTED_ROWS)
+    connection.execute(f"CREATE TEMPORARY TABLE counted AS {sql}")
+    while parts.show(COUNTED_ROWS) is not None:
         connection.execute(f"INSERT INTO counted {sql}")
 
 
-def _runs(connection: Connection, held: Held, reads: Iterable[str], num_parts: int) -> Iterator[None]:
-    """Let the views of the inputs show some parts of them, then the next ones."""
-    numbers = list(held.parts("listing"))
-    for begin in range(0, len(numbers), num_parts):
-        catalog.create_views(connection, held.only(numbers[begin : begin + num_parts]), reads, own=True)
-        yield
+class _Parts:
+    """The parts of the inputs, of which the views of a connection show some after others."""
+
+    def __init__(self, connection: Connection, held: Held, reads: Iterable[str]) -> None:
+        self._connection, self._held, self._reads = connection, held, reads
+        counts = read_counts("listing", held.paths("listing"))
+        self._waiting = deque(zip(held.parts("listing"), (part.rows for part in counts), strict=True))
+
+    def show(self, most: int) -> int | None:
+        """Show the next parts, of `most` rows of the listing or one part of more; how many rows these have. None, and
+        nothing changes, where no part is left."""
+        if not self._waiting:
+            return None
+        numbers, num_rows = list[int](), 0
+        while self._waiting and (not numbers or num_rows + self._waiting[0][1] <= most):
+            number, more = self._waiting.popleft()
+            numbers.append(number)
+            num_rows += more
+        catalog.create_views(self._connection, self._held.only(numbers), self._reads, own=True)
+        return num_rows
 
 
 def cut_rows(batches: Iterable[pa.RecordBatch], held: Held, table: str) -> Iterator[pa.Table]:

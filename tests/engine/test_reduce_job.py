@@ -77,9 +77,9 @@ def test_the_rows_are_the_same_however_many_parts_are_read_at_a_time(
     (job,) = (job for job in pipeline(made) if job.outputs == (table,))
     assert isinstance(job, ReduceJob) and job.by_parts
     names = []
-    for num_parts in (1, 1000):
-        monkeypatch.setattr(reduce_job, "RUN_PARTS", num_parts)
-        monkeypatch.setattr(reduce_job, "COUNTED_PARTS", num_parts)
+    for num_rows in (1, 1_000_000):
+        monkeypatch.setattr(reduce_job, "RUN_ROWS", num_rows)
+        monkeypatch.setattr(reduce_job, "COUNTED_ROWS", num_rows)
         remove_folder(dataset.folder(table))
         job.prepare(dataset, job.state(dataset.held()), redo=False)
         job.run(dataset)

@@ -33,12 +33,12 @@ def dataset_of(root: Path) -> tuple[Dataset, list[tuple[int, int, str]]]:
     return dataset, sorted(found)
 
 
-@pytest.mark.parametrize("run_parts", [1, 3, 100])
+@pytest.mark.parametrize("run_rows", [1, 150, 5000])
 @pytest.mark.parametrize("stretch_bytes", [1, 2_000, 1_000_000])
 def test_rows_come_in_order_however_they_are_cut(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_parts: int, stretch_bytes: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_rows: int, stretch_bytes: int
 ) -> None:
-    monkeypatch.setattr(reduce_job, "RUN_PARTS", run_parts)
+    monkeypatch.setattr(reduce_job, "RUN_ROWS", run_rows)
     monkeypatch.setattr(module, "STRETCH_BYTES", stretch_bytes)
     monkeypatch.setattr(module, "BLOCK_BYTES", 200)
     dataset, wanted = dataset_of(tmp_path / "data")
@@ -50,6 +50,22 @@ def test_rows_come_in_order_however_they_are_cut(
     assert list(zip(*(column.to_pylist() for column in table.columns), strict=True)) == wanted
     assert all(len(batch) <= 64 for batch in batches)
     assert not [*(dataset.root / SPILLED).iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("run_rows", "text_bytes", "wanted"),
+    [(8 * 2 * PART_ROWS, 1, [2, 5]), (8 * 2 * PART_ROWS, 200, [2, 3, 2]), (8, 1000, [1] * NUM_PARTS), (10**9, 1, [7])],
+)
+def test_a_run_is_of_fewer_rows_where_these_are_wide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_rows: int, text_bytes: int, wanted: list[int]
+) -> None:
+    monkeypatch.setattr(reduce_job, "RUN_ROWS", run_rows)
+    monkeypatch.setattr(reduce_job, "RUN_BYTES", 40_000)
+    dataset, _ = dataset_of(tmp_path / "data")
+    with connect(dataset, reads=["listing", "images"]) as connection:
+        sql = f"SELECT row_id, repeat('x', {text_bytes}) AS text FROM images"
+        runs = some_parts_at_a_time(connection, dataset.held(), ["listing", "images"], sql, 64)
+        assert [sum(len(batch) for batch in run) for run in runs] == [PART_ROWS * num_parts for num_parts in wanted]
 
 
 def test_no_rows_give_no_batch(tmp_path: Path) -> None:
