@@ -68,6 +68,8 @@ def purge(
     """Take images out for good: of tables, captions, shards and features. They are never ingested again."""
     from curation.upkeep import purge as takedowns
     from curation.upkeep.find import Wanted
+    from schemas.files import kept, shown_place
+    from schemas.recipe import DataRecipe
 
     with refusals():
         hashes = (tuple(image_id or ()), tuple(sha256 or ()), tuple(url or ()), tuple(domain or ()), tuple(phash or ()))
@@ -78,3 +80,6 @@ def purge(
         lines = takedowns.show_and_purge(data, steps, wanted, why or "", features or [], dry_run, made_by.run)
         for line in lines:
             console.print(line, markup=False, soft_wrap=True)
+        built_in = DataRecipe.load(data.recipe, [f"out={shown_place(data.root)}"]).out_path()
+        if built_in != data.root and (keeper := kept(built_in)) is not None:
+            keeper.tree(built_in)  # which deletes the copies, in run.scratch, of what is no more

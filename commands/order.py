@@ -68,12 +68,13 @@ def steps_upto(recipe: DataRecipe, upto: str | None = None, redo: Iterable[str] 
 
 
 def opened(dataset: Path) -> tuple[Dataset, DataRecipe, list[Job]]:
-    """A dataset, the recipe that made it, and the steps of that recipe."""
+    """A dataset, the recipe that made it, and the steps of that recipe. Copies of what is in a store are made where the
+    dataset is opened: the scratch folder of the recipe may be that of another machine."""
     from engine import catalog
     from engine.dataset import Dataset
     from schemas.recipe import DataRecipe
 
     data = Dataset(dataset.absolute())
     catalog.require_dataset(data)
-    made_by = DataRecipe.load(data.recipe, [f"out={shown_place(data.root)}"])
+    made_by = DataRecipe.load(data.recipe, [f"out={shown_place(data.root)}", "run.scratch=null"])
     return data, made_by, pipeline(made_by)

@@ -244,7 +244,8 @@ class Run(StrictModel):
     retries: Annotated[int, Field(ge=0)] = 3
     """How often a part is handed out again after its worker or node was lost, or a store did not answer."""
     scratch: LocalPath | None = None
-    """A folder of each node for copies of what is read from a store; null takes that of SIGMA_SCRATCH or TMPDIR."""
+    """A folder of each node for copies of what is read from a store; null takes that of SIGMA_SCRATCH or TMPDIR, as
+    commands on a finished dataset do."""
     duckdb_memory: Annotated[str, matching(r"\d+(\.\d+)?(MB|GB|TB)", "500MB, 1.5GB or 1TB")] = DUCKDB_MEMORY
     """Memory that DuckDB may take for a reduce job or for counting the ledger; beyond it DuckDB spills into the
     dataset folder. The process holds some 0.5 GB more."""

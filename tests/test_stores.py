@@ -328,6 +328,22 @@ def test_a_picture_that_is_purged_leaves_the_store(built: Dataset, tmp_path: Pat
     run("purge", "s3://bucket/ds", "--image-id", gone, "--why", "asked")
     assert [found.key for found in store.below("shards") if gone.encode() in store.get(found.key)] == []
     assert [row["caption"] for row in rows(built, "captions") if row["image_id"] == gone] == [None]
+
+
+@pytest.mark.slow
+def test_copies_of_a_purged_picture_go_wherever_this_machine_has_them(
+    memory: Memory, photos: Path, tmp_path: Path
+) -> None:
+    run_in = {"runner": "local", "threads": 1, "scratch": str(tmp_path / "nvme")}
+    dataset, _ = build(stored(photos, run=run_in))
+    gone = min(row["image_id"] for row in rows(dataset, "proxies"))
+    run("sql", URL, f"SELECT raw_caption FROM images WHERE image_id = '{gone}'")
+    copies = [path for path in tmp_path.rglob("*.parquet") if "/tables/" in str(path)]
+    assert {path.relative_to(tmp_path).parts[0] for path in copies} == {"nvme", "scratch"}
+    run("purge", URL, "--image-id", gone, "--why", "asked")
+    there = {found.key for found in Store.at(URL).below()}
+    left = [path for path in tmp_path.rglob("*.parquet") if str(path).partition("/bucket/ds/")[2] not in there]
+    assert left == []
     assert "bad" not in run("doctor", "s3://bucket/ds")
 
 

@@ -70,14 +70,14 @@ class Mirror:
 
     def tree(self, folder: Path) -> dict[str, dict[str, str | None]]:
         store, key = _object(folder)
-        copies = {below: names for below, _, names in os.walk(folder)}
+        copies = {below[len(str(folder)) :].lstrip("/"): names for below, _, names in os.walk(folder)}
         etags, sizes = dict[str, dict[str, str | None]](), dict[str, dict[str, int]]()
         for found in store.below(key):
             below, _, name = found.key[len(key) :].lstrip("/").rpartition("/")
             etags.setdefault(below, {})[name] = found.etag
             sizes.setdefault(below, {})[name] = found.size
-        for below, files in sizes.items():
-            self._noted(folder / below, copies.get(str(folder / below), ()), files)
+        for below in {*sizes, *copies}:
+            self._noted(folder / below, copies.get(below, ()), sizes.get(below, {}))
         return etags
 
     def _noted(self, folder: Path, copies: Iterable[str], sizes: dict[str, int]) -> None:
