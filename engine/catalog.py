@@ -115,14 +115,15 @@ def sweep_spilled(dataset: Dataset) -> None:
 
 
 def _check_seals(held: Held, reads: Iterable[str] | None, check: Callable[[Path], object] = check_footer) -> None:
-    def checked(path: Path) -> None:
+    def explained(reading: Callable[[Path], object], path: Path) -> None:
         with explaining_damage(path):
-            check(path)
+            reading(path)
 
+    checked = partial(explained, check)
     names = _tables_of(reads) - {*_not_copied(held, reads)}
     tables = (table for name in names for table in (held.extra_captions() if name == _BESIDE else [name]))
     paths, begun = [path for table in tables for path in held.paths(table)], time.perf_counter()
-    for _ in of_each(at_hand, paths):
+    for _ in of_each(partial(explained, at_hand), paths):
         pass
     for path in paths[:_FIRST_FILES]:
         checked(path)
@@ -177,11 +178,16 @@ def write_catalog(dataset: Dataset) -> Path:
         with database(dataset).cursor() as connection:
             name = f"catalog_{threading.get_ident()}"
             connection.execute(f"ATTACH {literal(str(aside))} AS {name} (STORAGE_VERSION 'v1.0.0'); USE {name}; BEGIN")
-            with explaining_tables():
-                for sql in views:
-                    connection.execute(sql)
-            marks = (f"COMMENT ON VIEW {view} IS {literal(mark)}" for view in (*TABLES, *_OVER))
-            connection.execute(";".join([*_meanings(connection), *marks, "COMMIT", "USE memory", f"DETACH {name}"]))
+            end = "ROLLBACK"
+            try:
+                with explaining_tables():
+                    for sql in views:
+                        connection.execute(sql)
+                marks = (f"COMMENT ON VIEW {view} IS {literal(mark)}" for view in (*TABLES, *_OVER))
+                connection.execute(";".join([*_meanings(connection), *marks]))
+                end = "COMMIT"
+            finally:
+                connection.execute(f"{end}; USE memory; DETACH {name}")
         write_bytes(dataset.catalog, aside.read_bytes())
     return dataset.catalog
 
@@ -194,9 +200,9 @@ def _meanings(connection: Connection) -> list[str]:
 def mend_catalog(dataset: Dataset) -> None:
     """Write `catalog.duckdb` anew where the dataset was moved, copied or written before a table gained columns.
 
-    A dataset that cannot be written keeps the catalog that it has.
+    A dataset that cannot be written keeps the catalog that it has, and so does a damaged one.
     """
-    with suppress(OSError):
+    with suppress(OSError, ValueError):
         written = b"" if dataset.store is not None else _written(dataset)
         if written[8:12] == b"DUCK" and _place(dataset).encode() not in written:  # doctor says what is no database
             write_catalog(dataset)

@@ -13,7 +13,7 @@ from engine.names import DIGITS, Held, PartName
 from engine.place.lease import leased
 from engine.place.store import Store
 from schemas.commit import file_lock
-from schemas.files import TEMPORARY, address_of, entries_in, is_file, parquet_source, refresh_copy, sweep_folder
+from schemas.files import TEMPORARY, NoFile, address_of, entries_in, is_file, parquet_source, refresh_copy, sweep_folder
 from schemas.late import late
 from schemas.seal import BrokenSeal, check_file, check_footer, read_json, sealed_write, write_json
 
@@ -145,7 +145,7 @@ class Dataset:
                 return JobRecord(**values)
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, BrokenSeal) as error:
+        except (ValueError, TypeError, BrokenSeal, NoFile, IsADirectoryError) as error:
             raise ValueError(f"{path}: damaged ({error}); delete it to have {table} computed again") from None
         raise self.old_layout()
 
@@ -226,6 +226,17 @@ def damage() -> tuple[type[Exception], ...]:
     return (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
+_MEND = {
+    "listing": "put it back from a copy",
+    "headers": "delete it and run sigma ingest RECIPE --probe-only again",
+}
+
+
+def how_to_mend(table: str) -> str:
+    """What to do about a damaged file of a table or of the shards, in the imperative."""
+    return _MEND.get(table, "delete it and run sigma build again")
+
+
 @contextmanager
 def explaining_damage(path: Path) -> Iterator[None]:
     """Say what to do about a Parquet file that cannot be read inside. Raises ValueError: it is missing or damaged."""
@@ -239,7 +250,7 @@ def explaining_damage(path: Path) -> Iterator[None]:
                 f"{path}: the copy of it on this machine was damaged ({error}) and was fetched anew; run the same "
                 "command again"
             ) from None
-        raise ValueError(f"{path}: damaged ({error}); delete it and run sigma build again") from None
+        raise ValueError(f"{path}: damaged ({error}); {how_to_mend(path.parent.name)}") from None
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol, Self
 
 from engine.dataset import Dataset
 from engine.place.store import StoreError
+from schemas.files import NoFile
 
 
 class Progress(Protocol):
@@ -41,6 +42,8 @@ def describe(error: BaseException) -> str:
         return f"{folder}: is on a disk that can only be read; write elsewhere (out=FOLDER, or --out FILE for a page)"
     if isinstance(error, IsADirectoryError) and error.filename:
         return f"{os.fsdecode(error.filename2 or error.filename)}: is a folder; name a file"
+    if isinstance(error, NoFile) and error.filename:
+        return f"{error.filename}: is {error.strerror}; delete it, or name a file"
     text = " ".join(str(error).split())
     if isinstance(error, ValueError | OSError) and text:
         return text

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from schemas.files import aside_of, kept, make_folder
+from schemas.files import aside_of, kept, make_folder, refuse_special
 
 SYNCED_BYTES = 1 << 26
 """After so many bytes of a file that is digested it is seen to that they are on the disk."""
@@ -106,6 +106,8 @@ def file_lock(path: Path, refusal: Callable[[str], str] | None, shared: bool = F
 
 def _locked(path: Path, refusal: Callable[[str], str] | None, shared: bool) -> IO[str]:
     """The lock file, which this process holds."""
+    with suppress(FileNotFoundError):
+        refuse_special(path)
     file = path.open("a+", encoding="utf-8")
     try:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (fcntl.LOCK_NB if refusal else 0))

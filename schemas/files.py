@@ -4,11 +4,13 @@ whoever computes with paths need not know where a dataset is kept; `engine.place
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import re
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +27,10 @@ FULL_BYTES = 1 << 20
 
 _MOUNTS = "sigma-stores"
 _MOUNTED = re.compile(rf"^(.*/{_MOUNTS}-[^/]+)/([a-zA-Z][a-zA-Z0-9+.-]*):/(.+)$")
+
+
+class NoFile(OSError):
+    """A path leads to a pipe, a socket or a device: to read it might block, or have no end."""
 
 
 def aside_of(path: Path) -> Path:
@@ -137,9 +143,36 @@ def is_full(folder: Path, error: Exception) -> bool:
 
 
 def open_file(path: Path) -> IO[bytes]:
-    """A file to read. Of an object in a store only the bytes that are read are sent."""
+    """A file to read; of an object in a store only the bytes that are read are sent. Raises OSError: as
+    `open_descriptor`, but a pipe that a shell gives by `<(...)` is read."""
     keeper = kept(path)
-    return path.open("rb") if keeper is None else keeper.open(path)
+    if keeper is not None:
+        return keeper.open(path)
+    is_given = str(path).startswith("/dev/") and path.is_fifo()
+    return open(path, "rb", opener=None if is_given else lambda name, _: open_descriptor(name)[0])
+
+
+def open_descriptor(path: str) -> tuple[int, int]:
+    """The descriptor of a file of this machine and its size; nothing is waited for. Raises OSError: it cannot be
+    opened, or as of `refuse_special`."""
+    refuse_special(path)
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        return descriptor, refuse_special(descriptor)
+    except OSError:
+        os.close(descriptor)
+        raise
+
+
+def refuse_special(path: str | Path | int) -> int:
+    """The size of what must be a file. Raises NoFile, IsADirectoryError, FileNotFoundError: it is none."""
+    found = os.stat(path)  # noqa: PTH116  making a Path takes as long as the call
+    if stat.S_ISREG(found.st_mode):
+        return found.st_size
+    name = None if isinstance(path, int) else str(path)
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
+    raise NoFile(errno.EINVAL, "a pipe, a socket or a device, not a file", name)
 
 
 @contextmanager
@@ -147,7 +180,7 @@ def parquet_source(path: Path, whole: bool = False) -> Iterator[Path | IO[bytes]
     """What pyarrow reads a file from: its path where it is on this machine. `whole`: all of it will be read."""
     keeper = kept(path)
     if keeper is None:
-        yield path
+        yield at_hand(path)
         return
     with keeper.open(path, whole) as file:
         name = getattr(file, "name", None)
@@ -156,7 +189,10 @@ def parquet_source(path: Path, whole: bool = False) -> Iterator[Path | IO[bytes]
 
 def read_file(path: Path) -> bytes:
     keeper = kept(path)
-    return path.read_bytes() if keeper is None else keeper.read(path)
+    if keeper is not None:
+        return keeper.read(path)
+    with open_file(path) as file:
+        return file.read()
 
 
 def sha256_of(path: Path) -> str:
@@ -168,9 +204,12 @@ def sha256_of(path: Path) -> str:
 
 def at_hand(path: Path) -> Path:
     """A file, on the disk of this machine: an object is copied there first, where that was not done before. Raises
-    FileNotFoundError: there is none."""
+    OSError: there is none, or it is no file."""
     keeper = kept(path)
-    return path if keeper is None else keeper.at_hand(path)
+    if keeper is not None:
+        return keeper.at_hand(path)
+    refuse_special(path)
+    return path
 
 
 def refresh_copy(path: Path) -> bool:

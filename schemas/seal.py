@@ -29,6 +29,7 @@ MARK = b"SgmaSeal"
 """Lies at both ends of a seal: a flipped bit in one of them makes no sealed file an unsealed one."""
 
 _DIGEST, _TAIL = 32, 8
+_END = b"PAR1"
 _SEAL = 2 * len(MARK) + 2 * _DIGEST
 _COPY = 1 << 22
 _FIRST_READ = 1 << 16
@@ -119,8 +120,10 @@ def _sealed_pages(file: IO[bytes]) -> tuple[int, bytes] | None:
     file.seek(max(0, size - _FIRST_READ))
     end = file.read()
     length = int.from_bytes(end[-_TAIL:-4], "little") + _TAIL
+    if end[-4:] != _END or size < length:
+        raise BrokenSeal("no whole Parquet file")
     if size < length + _SEAL:
-        return None  # no Parquet file, which its reader says
+        return None
     if len(end) < length + _SEAL:
         file.seek(size - length - _SEAL)
         end = file.read()

@@ -17,11 +17,10 @@ from curation.sources.storage import (
     RemoteError,
     check_size,
     is_within,
-    open_descriptor,
-    open_file,
     read_file,
     read_remote,
 )
+from schemas.files import open_descriptor, open_file
 from schemas.locations import is_remote
 from schemas.lru import Lru
 from schemas.reasons import FetchError
@@ -142,7 +141,7 @@ def _opened(path: str) -> IO[bytes]:
     """A file that this thread keeps open; a file that was replaced meanwhile is opened anew."""
     now = Path(path).stat()
     # closed when it leaves the cache, or with its thread
-    return _open.files.get((path, now.st_ino, now.st_size, now.st_mtime_ns), lambda: open_file(path))
+    return _open.files.get((path, now.st_ino, now.st_size, now.st_mtime_ns), lambda: open_file(Path(path)))
 
 
 def _local(path: str) -> bytes | LazyBytes:

@@ -8,12 +8,14 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.sources.storage import filesystem, open_file, remote_errors, why
+from curation.sources.storage import filesystem, remote_errors, why
+from schemas.files import open_file
 from schemas.locations import is_remote, public_url
 from schemas.texts import NotText, decode, encoding_of, mended, parse_json
 
@@ -82,7 +84,7 @@ def read_lines(path: str) -> Iterator[str]:
 
 def _opened(path: str) -> Any:
     if not is_remote(path):
-        return open_file(path)
+        return open_file(Path(path))
     fs, inner = filesystem(path)
     return fs.open(inner, "rb")
 

@@ -13,8 +13,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.sources.storage import explain, filesystem, read_file, refuse_special, remote_errors
+from curation.sources.storage import explain, filesystem, read_file, remote_errors
 from engine.dataset import damage
+from schemas.files import refuse_special
 from schemas.locations import is_remote
 from schemas.lru import Lru
 

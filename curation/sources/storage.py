@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import fsspec
 
 from curation.images.header import Unreadable
 from curation.sources.stores import explain_store, open_s3, reason_of_status
+from schemas.files import open_descriptor
 from schemas.locations import is_remote
 from schemas.reasons import TRANSIENT, FetchError, ImageError
 
@@ -84,27 +84,10 @@ def why(path: str, error: Exception) -> str:
     return getattr(error, "strerror", None) or " ".join(str(error).split())
 
 
-def open_file(path: str) -> IO[bytes]:
-    """A local file, opened so that nothing is waited for. Errors are those of `open_descriptor`."""
-    return os.fdopen(open_descriptor(path)[0], "rb")
-
-
-def open_descriptor(path: str) -> tuple[int, int]:
-    """The descriptor of a local file and its size. Raises OSError: there is none, or the path leads to a pipe, a socket
-    or a device, which might never end."""
-    refuse_special(path)
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        return descriptor, refuse_special(descriptor)
-    except OSError:
-        os.close(descriptor)
-        raise
-
-
 def read_file(path: str, most_bytes: int | None = None) -> bytes:
-    """The bytes of a local file. Raises OSError: as of `open_file`, or it has more than `most_bytes`."""
-    with open_file(path) as file:
-        size = os.fstat(file.fileno()).st_size
+    """The bytes of a local file. Raises OSError: as of `open_descriptor`, or it has more than `most_bytes`."""
+    descriptor, size = open_descriptor(path)
+    with os.fdopen(descriptor, "rb") as file:
         check_size(size, most_bytes)
         data = file.read(size + 1)  # memory for `most_bytes` takes longer than reading a photograph
         if len(data) > size:  # it grows, or is one of those whose size is never known
@@ -131,17 +114,6 @@ def is_there(folder: str) -> bool:
             return any(True for _ in entries)
     except OSError:
         return False
-
-
-def refuse_special(path: str | int) -> int:
-    """Refuse what is no file: reading it might block, or have no end. Returns the size of the file. Raises OSError: it
-    is none, or there is nothing."""
-    found = os.stat(path)  # noqa: PTH116  making a Path takes as long as the call
-    if stat.S_ISREG(found.st_mode):
-        return found.st_size
-    if stat.S_ISDIR(found.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-    raise OSError(errno.EINVAL, "a pipe, a socket or a device, not a file")
 
 
 def filesystem(url: str) -> tuple[Any, str]:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import IO, Any
 
 from fsspec.caching import ReadAheadCache, register_cache
@@ -18,8 +19,9 @@ from curation.sources.captions import RawCaption, read_sidecar
 from curation.sources.folder import image_extensions
 from curation.sources.item import Item, SourceListing, inside, member_name
 from curation.sources.patterns import find_files
-from curation.sources.storage import RemoteError, filesystem, open_file, patiently
+from curation.sources.storage import RemoteError, filesystem, patiently
 from engine.ahead import ahead
+from schemas.files import open_file
 from schemas.locations import absolute, is_remote
 from schemas.reasons import FetchError, ImageError
 from schemas.sources import TarCaptions, WebDatasetSource
@@ -313,7 +315,7 @@ def _captioned(item: Item, words: dict[str, RawCaption], captions: TarCaptions) 
 
 def _open(tar: str) -> Any:
     if not is_remote(tar):
-        return open_file(tar)
+        return open_file(Path(tar))
     fs, path = filesystem(tar)
     return fs.open(path, "rb", block_size=BLOCK_BYTES, cache_type=_Growing.name)
 

@@ -21,7 +21,7 @@ from curation.shards.check import check_shards, index_problem
 from curation.shards.files import WIDS_FILE, in_index, index_rows
 from engine import catalog
 from engine.ahead import ahead, of_each
-from engine.dataset import Dataset, content_digest, count_rows, read_parquet, schema_of
+from engine.dataset import Dataset, content_digest, count_rows, how_to_mend, read_parquet, schema_of
 from engine.duck import literal
 from engine.ledger import ledger_counts
 from engine.names import DIGITS, Held, PartName
@@ -143,7 +143,7 @@ def _check_tables(held: Held, threads: int, progress: Callable[[int], None]) -> 
         damaged = {folder / name.file: text for name, text in found if text}
         if damaged:
             count = f" ({len(damaged)} damaged)" if is_map_table(table) else ""
-            text = f"{next(iter(damaged.values()))}{count}: {_MEND.get(table, 'delete it and run sigma build again')}"
+            text = f"{next(iter(damaged.values()))}{count}: {how_to_mend(table)}"
             yield Finding(table, text, False, tuple(damaged), lost=table == "listing")
             continue
         if table in _OPTIONAL and not names and held.record(table) is None and table not in read_by:
@@ -167,11 +167,6 @@ def _check_tables(held: Held, threads: int, progress: Callable[[int], None]) -> 
 
 
 _OPTIONAL = frozenset({"headers", "embeddings", "screens", "grounding", "balance"})
-_MEND = {
-    "listing": "put it back from a copy",
-    "headers": "delete it and run sigma ingest RECIPE --probe-only again",
-}
-"""Table -> how to mend a damaged part of it, where sigma build does not."""
 
 
 def _read_by(held: Held) -> dict[str, str]:

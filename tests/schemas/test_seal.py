@@ -45,14 +45,17 @@ def test_equal_rows_give_equal_bytes(tmp_path: Path) -> None:
 
 
 def test_a_file_without_a_seal_passes(tmp_path: Path) -> None:
-    for name, content in (("old", None), ("empty", b""), ("short", b"PAR1"), ("text", b"words " * 100)):
-        path = tmp_path / name
-        if content is None:
-            pq.write_table(ROWS, path)
-        else:
-            path.write_bytes(content)
-        check_file(path)
-        check_footer(path)
+    pq.write_table(ROWS, path := tmp_path / "old")
+    check_file(path)
+    check_footer(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"words " * 100, b"words PAR1"])
+def test_what_is_no_parquet_or_the_beginning_of_one_is_damaged(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.parquet").write_bytes(content)
+    for check in (check_file, check_footer):
+        with pytest.raises(BrokenSeal, match="no whole Parquet file"):
+            check(tmp_path / "a.parquet")
 
 
 def test_a_missing_file_is_named_as_missing(tmp_path: Path) -> None:

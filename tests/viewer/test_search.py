@@ -68,8 +68,8 @@ def test_the_first_images_are_there_before_the_last_part_is_read(
 ) -> None:
     """A part that cannot be read lies behind them: the first page is whole, and the error comes when it is reached."""
     monkeypatch.setattr(search, "MOST_PARTS", 2)
-    many.part("images", NUM_PARTS - 1).write_bytes(b"no parquet")
     database = Database(many)
+    many.part("images", NUM_PARTS - 1).write_bytes(b"no parquet")
     found = database.search("text", "cat").wait(images.PAGE + 1, -1, 10)
     assert list(found) == list(range(0, 50, 2))
     with pytest.raises(ValueError, match="part-00011"):

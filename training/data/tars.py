@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from schemas.commit import file_lock
+from schemas.files import open_descriptor
 from schemas.seal import read_json, write_json
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def open_tar(path: Path, copies: Copies | None) -> Tar:
 
 class TarFile:
     def __init__(self, path: Path) -> None:
-        self._descriptor = os.open(path, os.O_RDONLY)
+        self._descriptor = open_descriptor(str(path))[0]
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):

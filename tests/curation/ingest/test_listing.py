@@ -163,7 +163,10 @@ def test_a_listing_that_lost_a_part_is_refused(tmp_path: Path, folders: list[Pat
         assert refusal(made).startswith(f"{place}: missing; a listing is taken once")
         part.write_bytes(data)
     part.write_bytes(data[:50])
-    with pytest.raises(ValueError, match=rf"{part}.*; sigma doctor "), catalog.connect(dataset) as connection:
+    with (
+        pytest.raises(ValueError, match=rf"{part}: damaged .*; put it back from a copy"),
+        catalog.connect(dataset) as connection,
+    ):
         ledger_counts(connection)
 
 
