@@ -88,7 +88,7 @@ def flow_s(runner: RayRunner, root: Path, num_parts: int) -> float:
 def parts_flow(folder: Path) -> Iterator[str]:
     """Seconds beside the ideal, the start of the actors included; less than job after job could ever take."""
     small: dict[str, Any] = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 80_000_000}
-    ray.init(num_cpus=WORKERS, num_gpus=WORKERS, **small)
+    ray.init("local", num_cpus=WORKERS, num_gpus=WORKERS, **small)
     try:
         runner = RayRunner(WORKERS, 0)
         flow_s(runner, folder / "warm", WORKERS * 4)  # starts the actors on CPUs; those with GPUs go at the end

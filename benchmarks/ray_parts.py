@@ -47,7 +47,8 @@ class Waiting(PartJob):
 @contextmanager
 def cluster(workers: int) -> Iterator[RayRunner]:
     """A cluster on this machine that has room for more workers than there are cores."""
-    ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False, object_store_memory=80_000_000)
+    small = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 80_000_000}
+    ray.init("local", num_cpus=workers, **small)  # without the word it joins a cluster that somebody else runs here
     try:
         yield RayRunner(None, 0)
     finally:
