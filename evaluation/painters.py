@@ -64,7 +64,7 @@ def plans(name: str, model: Model) -> list[Plan]:
 def _of_training(name: str, model: Model) -> list[Plan]:
     assert model.recipe is not None
     recipe = TrainingRecipe.load(recipes.find(model.recipe), model.overrides)
-    stage, kept = trained_checkpoints(recipe, model.stage)
+    stage, kept = trained_checkpoints(recipe, model.stage, every=model.checkpoints != "last")
     wanted = {"last": [max(kept)], "all": sorted(kept)}.get(str(model.checkpoints)) or [*model.checkpoints]
     if lost := [step for step in wanted if step not in kept]:
         there = ", ".join(map(str, kept))

@@ -199,7 +199,7 @@ def load_trained(
         with alone(recipe.text) as encoder:
             null = encoder.null()
         return starting_model(recipe, drawn, null).eval().to(device), trained
-    trained, found = trained_checkpoints(recipe, stage)
+    trained, found = trained_checkpoints(recipe, stage, every=step is not None)
     step = max(found) if step is None else step
     if step not in found:
         kept = ", ".join(f"{each:,}" for each in found)

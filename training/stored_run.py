@@ -109,13 +109,16 @@ def places_named(recipe: TrainingRecipe) -> Iterator[None]:
         raise ValueError(said) from None
 
 
-def trained_checkpoints(recipe: TrainingRecipe, stage: str | None) -> tuple[Stage, dict[int, Path]]:
-    """A stage, or the last stage that has a checkpoint, and the file of each step that is kept, the newest last. Raises
+def trained_checkpoints(
+    recipe: TrainingRecipe, stage: str | None, every: bool = False
+) -> tuple[Stage, dict[int, Path]]:
+    """A stage, or the last stage that has a checkpoint, and the file of each step that is kept, the newest last.
+    `every`: also those of a run in a store that this machine has no copy of; else the newest is there. Raises
     ValueError: nothing is trained yet, or there is no such stage."""
     candidates = [recipe.stage_named(stage)] if stage is not None else list(reversed(recipe.stages))
     with places_named(recipe):
         for candidate in candidates:
-            bring_stage(recipe, candidate)
+            bring_stage(recipe, candidate, every)
             if found := checkpoints(recipe.stage_folder(candidate)):
                 return candidate, dict(found)
     raise ValueError(f"{recipe.out}: no checkpoint of {stage or 'any stage'} here; train first (sigma train)")

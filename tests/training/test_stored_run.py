@@ -10,13 +10,15 @@ import pytest
 
 from engine.place import lease
 from engine.place import store as place
+from evaluation.painters import plans
+from schemas.evaluation import Model
 from schemas.training import TrainingRecipe
 from tests.training.conftest import upload
 from tests.training.runs import Run, metrics_of
 from training.data.tars import OBJECTS_FILE, Copies
 from training.sample import load_trained
 from training.stages import locked
-from training.stored_run import StoredRun
+from training.stored_run import StoredRun, trained_checkpoints
 from training.train import train
 
 STAGE = "01-small"
@@ -179,6 +181,12 @@ def test_a_run_in_a_store_goes_on_elsewhere_with_the_losses_of_an_undisturbed_on
     assert numbers(second) == numbers(whole)
     third = on("three", values, tmp_path)
     assert load_trained(third, None)[1].name == "small"
+    assert [*trained_checkpoints(third, None)[1]] == [8]
+    assert load_trained(on("four", values, tmp_path), None, step=4)[1].name == "small"
+    (tmp_path / "fifth.yaml").write_text(on("five", values, tmp_path).to_yaml())
+    for checkpoints, steps in (("all", [4, 8]), ((4,), [4]), ("last", [8])):
+        model = Model(recipe=str(tmp_path / "fifth.yaml"), checkpoints=checkpoints)
+        assert [plan.step for plan in plans("small", model)] == steps
     assert [summary.skipped for summary in train(third)] == [True]
     with pytest.raises(ValueError, match=rf"s3://photos/run/{STAGE}: was trained with seed = 0, the recipe now has 5"):
         train(on("three", values | {"seed": 5}, tmp_path))
