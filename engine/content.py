@@ -14,14 +14,27 @@ ROWS_PER_DIGEST = 1024
 """Rows that are copied at once to be digested: a part of proxies is large."""
 
 
+class ContentDigest:
+    """Digests the rows of a table that comes in pieces, each but the last of a multiple of `ROWS_PER_DIGEST` rows."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._sink = hashlib.sha256(str(schema.remove_metadata()).encode())
+
+    def add(self, rows: pa.Table) -> None:
+        for begin in range(0, rows.num_rows, ROWS_PER_DIGEST):
+            piece = rows.slice(begin, ROWS_PER_DIGEST).replace_schema_metadata(None)
+            fresh = piece.take(pa.array(range(piece.num_rows), pa.int64()))  # a slice and its copy differ in buffers
+            buffer = pa.BufferOutputStream()
+            with pa.ipc.new_stream(buffer, fresh.schema) as writer:
+                writer.write_table(fresh.combine_chunks())
+            self._sink.update(buffer.getvalue())
+
+    def hexdigest(self) -> str:
+        return self._sink.hexdigest()[:16]
+
+
 def content_digest(table: pa.Table) -> str:
     """16 hex digits that name the rows of a table, however it is chunked."""
-    sink = hashlib.sha256(str(table.schema.remove_metadata()).encode())
-    for begin in range(0, table.num_rows, ROWS_PER_DIGEST):
-        piece = table.slice(begin, ROWS_PER_DIGEST).replace_schema_metadata(None)
-        fresh = piece.take(pa.array(range(piece.num_rows), pa.int64()))  # a slice and its copy differ in their buffers
-        buffer = pa.BufferOutputStream()
-        with pa.ipc.new_stream(buffer, fresh.schema) as writer:
-            writer.write_table(fresh.combine_chunks())
-        sink.update(buffer.getvalue())
-    return sink.hexdigest()[:16]
+    digest = ContentDigest(table.schema)
+    digest.add(table)
+    return digest.hexdigest()

@@ -23,7 +23,7 @@ with late(__name__):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from engine.reduce_job import cut_rows, shard_digests
+    from engine.part_file import part_files, shard_digests
     from schemas.tables import with_added
 
 CONTENT_KEY = b"sigma.content"
@@ -145,8 +145,8 @@ def _cut_table(dataset: Dataset, held: Held, table: str, source: str | None) -> 
         file = pq.ParquetFile(path, page_checksum_verification=True)
         tables = (with_added(table, pa.Table.from_batches([rows])) for rows in file.iter_batches())
         batches = (batch for rows in tables for batch in rows.to_batches())
-        for number, rows in enumerate(cut_rows(batches, held, table)):
-            dataset.commit_part(table, number, source or NOTHING, rows)
+        for part in part_files(batches, held, table):
+            part.commit(dataset, source or NOTHING)
     except damage():
         remove_folder(dataset.folder(table))  # it is computed again
     path.unlink()

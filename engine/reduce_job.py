@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import accumulate, chain, count, pairwise
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from engine import catalog
 from engine.ahead import ahead
-from engine.counts import Counts, count_whole, counts_of, note, read_counts
-from engine.dataset import Dataset, content_digest, row_group_rows, schema_of
+from engine.counts import Counts, count_whole, read_counts
+from engine.dataset import Dataset, row_group_rows
 from engine.duck import SPILLED, Connection, stream
 from engine.job import Job
-from engine.names import DIGITS, Held, PartName
+from engine.names import Held, PartName
+from engine.part_file import PartFile, part_files
 from engine.run_log import JobResult
-from schemas.columns import SHARDS_PER_PART, Cut, cut_of
+from schemas.columns import Cut, cut_of
 from schemas.late import late
-from schemas.seal import check_file, sealed_write
+from schemas.seal import check_file
 from schemas.strict import DUCKDB_MEMORY
 
 with late(__name__):
     import duckdb
-    import numpy as np
     import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
 
     from engine.sorted_on_disk import sorted_on_disk
 
@@ -77,7 +76,7 @@ class ReduceJob(Job):
         connecting = catalog.connect(dataset, memory, reads=self.inputs, check=check_file, held=held)
         with connecting as connection, explaining_memory(self.job, memory, dataset):
             try:
-                paths = _commit(dataset, table, digest, cut_rows(self._batches(connection, held), held, table))
+                paths = _commit(dataset, table, digest, part_files(self._batches(connection, held), held, table))
             except (duckdb.DataError, duckdb.IOException, duckdb.InvalidInputException) as error:
                 why = str(error).splitlines()[0]
                 raise ValueError(
@@ -156,63 +155,27 @@ class _Parts:
         return num_rows
 
 
-def cut_rows(batches: Iterable[pa.RecordBatch], held: Held, table: str) -> Iterator[pa.Table]:
-    """The rows of each part of a table that is sorted by what it is cut by; at least one part."""
-    schema, cut = schema_of(table), cut_of(table)
-    ends: Iterator[int | None] = iter([None])
-    if cut is Cut.LISTING:
-        parts = read_counts("listing", held.paths("listing"))
-        ends = iter([*accumulate(part.rows for part in parts[:-1]), None])
-    elif cut is Cut.SHARDS:
-        ends = (number * SHARDS_PER_PART for number in count(1))
-    column = "shard_id" if cut is Cut.SHARDS else "row_id"
-    waiting, end = schema.empty_table(), next(ends)
-    for batch in batches:
-        rows = pa.Table.from_batches([batch]).select(schema.names).cast(schema)
-        while end is not None and rows.num_rows and rows[column][-1].as_py() >= end:
-            inside = pc.less(rows[column], end)
-            yield pa.concat_tables([waiting, rows.filter(inside)])
-            rows, waiting, end = rows.filter(pc.invert(inside)), schema.empty_table(), next(ends)
-        waiting = pa.concat_tables([waiting, rows])
-    yield waiting
-    if cut is Cut.LISTING:
-        while end is not None:  # the last parts of the listing have no row in the table
-            yield schema.empty_table()
-            end = next(ends)
-
-
-def _commit(dataset: Dataset, table: str, digest: str, parts: Iterable[pa.Table]) -> list[Path]:
+def _commit(dataset: Dataset, table: str, digest: str, parts: Iterable[PartFile]) -> list[Path]:
     """Commit parts, the first one last; their files. Of a plan the digests of its shards go on record before that."""
-    numbered, shards = enumerate(parts), list[str]()
-    first = next(numbered)
+    waiting, shards = iter(parts), list[str]()
+    first = next(waiting)
 
-    def digested(part: tuple[int, pa.Table]) -> tuple[int, pa.Table]:
-        if cut_of(table) is Cut.SHARDS:
-            last = pc.max(part[1]["shard_id"]).as_py()
-            shards.extend(shard_digests(part[1], range(len(shards), len(shards) if last is None else last + 1)))
-        return part
+    def written() -> Iterator[PartFile]:
+        for part in waiting:
+            shards.extend(part.shards())
+            yield part
 
-    def commit(part: tuple[int, pa.Table]) -> Path:
-        path = dataset.commit_part(table, part[0], digest, part[1])
-        note(path, counts_of(table, part[1]))
-        return path
-
-    digested(first)
+    shards += first.shards()
     # of a plan each part is large; of others more than eight at once would wait for Python's lock
     threads = 1 if dataset.store is None else 4 if cut_of(table) is Cut.SHARDS else 8
-    paths = [*ahead(commit, map(digested, numbered), threads, threads + 1)]  # while the next one is made
+    commit = partial(PartFile.commit, dataset=dataset, made_from=digest)
+    paths = [*ahead(commit, written(), threads, threads + 1)]  # while the next one is made
     if cut_of(table) is Cut.SHARDS:
         record = dataset.record(table)
         assert record is not None
         if record.shards != shards:
             dataset.write_record(table, replace(record, shards=shards))
     return [commit(first), *paths]
-
-
-def shard_digests(plan: pa.Table, shards: range) -> list[str]:
-    """The digest of the rows that each shard has in a plan, of which this is a part, in order."""
-    ends = np.searchsorted(plan["shard_id"].to_numpy(), [*shards, shards.stop]).tolist()
-    return [content_digest(plan.slice(begin, end - begin))[:DIGITS] for begin, end in pairwise(ends)]
 
 
 class TooLittleMemory(ValueError):
@@ -231,40 +194,3 @@ def explaining_memory(what: str, memory: str, dataset: Dataset) -> Iterator[None
             f"{what}: run.duckdb_memory={memory} does not suffice ({why}); "
             f"give it more: sigma build {dataset.recipe} run.duckdb_memory=8GB"
         ) from None
-
-
-def commit_batches(
-    path: Path, batches: Iterable[pa.RecordBatch], schema: pa.Schema, metadata: Mapping[str, str], group_rows: int
-) -> int:
-    """Write rows as they come and give them a name once they are all there; never more than a row group is held. The
-    bytes depend on the rows, the schema and the metadata only, not on how the rows are cut into batches. Returns the
-    number of rows."""
-    described = schema.with_metadata({key: metadata[key] for key in sorted(metadata)})
-    num_rows = 0
-    with (
-        sealed_write(path) as file,
-        pq.ParquetWriter(file, described, compression="zstd", write_page_checksum=True) as writer,
-    ):
-        for rows in _row_groups(batches, group_rows):
-            table = rows.select(schema.names).cast(schema).replace_schema_metadata(described.metadata)
-            writer.write_table(table, row_group_size=group_rows)
-            num_rows += len(table)
-        if not num_rows:
-            writer.write_table(described.empty_table())  # a file without rows still holds its columns
-    return num_rows
-
-
-def _row_groups(batches: Iterable[pa.RecordBatch], group_rows: int) -> Iterator[pa.Table]:
-    """The same rows in tables of `group_rows` rows, the last one shorter."""
-    held: list[pa.RecordBatch] = []
-    num_held = 0
-    for batch in batches:
-        while num_held + len(batch) >= group_rows:
-            taken = group_rows - num_held
-            yield pa.Table.from_batches([*held, batch.slice(0, taken)])
-            held, num_held, batch = [], 0, batch.slice(taken)
-        if len(batch):
-            held.append(batch)
-            num_held += len(batch)
-    if held:
-        yield pa.Table.from_batches(held)

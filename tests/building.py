@@ -21,7 +21,7 @@ from curation import build as pipeline
 from curation.ingest.listing import Listed
 from engine.dataset import Dataset, JobRecord
 from engine.names import NOTHING, made_from, names_in
-from engine.reduce_job import shard_digests
+from engine.part_file import shard_digests
 from engine.run_log import JobResult
 from schemas import tables
 from schemas.recipe import DataRecipe

@@ -13,7 +13,7 @@ from engine.catalog import database
 from engine.dataset import Dataset, read_parquet, read_some
 from engine.duck import read_parts, stream
 from engine.names import Held, PartName
-from engine.reduce_job import commit_batches
+from engine.part_file import commit_batches
 from schemas.files import copy_file, delete_files, find_files, is_file, is_folder, open_file, remove_folder
 from schemas.late import late
 from schemas.lru import Lru

@@ -26,7 +26,7 @@ from curation.sources.patterns import find_files
 from curation.sources.tars import TarContents, members, split_key
 from engine.ahead import ahead
 from engine.dataset import ROW_GROUP_ROWS
-from engine.reduce_job import commit_batches
+from engine.part_file import commit_batches
 from schemas.buckets import LABELS, nearest_codes
 from schemas.files import sweep_folder
 from schemas.foreign_tars import caption_of

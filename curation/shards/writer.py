@@ -28,7 +28,7 @@ from engine.ahead import of_each
 from engine.dataset import ROW_GROUP_ROWS, Dataset, damage, read_parquet
 from engine.map_job import MapJob, naming
 from engine.names import DIGITS, Held
-from engine.reduce_job import commit_batches
+from engine.part_file import commit_batches
 from engine.runner import Progress
 from schemas.commit import Digested, atomic_write, write_bytes
 from schemas.files import delete_files, is_file, parquet_source, sizes_of

@@ -22,7 +22,8 @@ from engine.dataset import Dataset, as_stored, read_parquet
 from engine.job import Job
 from engine.names import DIGITS, NOTHING, Held, PartName, made_from, names_in
 from engine.paid import paid_files
-from engine.reduce_job import ReduceJob, shard_digests
+from engine.part_file import shard_digests
+from engine.reduce_job import ReduceJob
 from schemas.columns import SHARDS_PER_PART, Cut, cut_of, is_map_table
 from schemas.features import RECORD_FILE
 from schemas.files import address_of, delete_files, find_files, is_file, remove_folder, sha256_of, sweep_folder
