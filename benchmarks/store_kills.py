@@ -20,11 +20,13 @@ from curation.work import Share, work
 from engine.dataset import Dataset
 from engine.place.store import Store
 from schemas.recipe import DataRecipe
-from tests.building import Told, build, recipe, steps, write_pictures
+from schemas.training import TrainingRecipe
+from tests.building import Told, build, picture, recipe, steps, write_pictures
 from tests.dying import Died
 from tests.memory_store import URL, Memory
+from tests.training.encoding import encode
 
-PROMISED = ("tables", "shards", "paid")
+PROMISED = ("tables", "shards", "paid", "features")
 SIZES = [(96, 64)] * 3 + [(64, 96)] * 2 + [(80, 80), (48, 96)]
 
 Command = Callable[[DataRecipe], object]
@@ -60,6 +62,26 @@ def mend(made: DataRecipe) -> None:
         pass
 
 
+def unreadable(made: DataRecipe) -> None:
+    """Build while one of the pictures is a link that leads nowhere."""
+    folder = Path(made.all_sources()[0].location())
+    (folder / ".later.jpg").unlink(missing_ok=True)
+    (folder / "late.jpg").symlink_to(folder / ".later.jpg")
+    build(made)
+
+
+def retry(made: DataRecipe) -> None:
+    """Look at it again, now that it is there."""
+    picture(9).save(Path(made.all_sources()[0].location()) / ".later.jpg")
+    build(made, retry_failed=True)
+
+
+def encode_all(made: DataRecipe) -> None:
+    """Encode pictures and captions into the store."""
+    values = {"dataset": made.out, "out": "x", "text": {"channels": 8, "max_tokens": 8}}
+    encode(TrainingRecipe.from_mapping(values | {"stages": [{"name": "one", "resolution": 32, "steps": 1}]}))
+
+
 SCENARIOS: dict[str, tuple[tuple[Command, ...], Command]] = {
     "a first build": ((), build),
     "a build after a changed threshold": ((build,), lambda made: build(stricter(made), redo=["select"])),
@@ -73,6 +95,8 @@ SCENARIOS: dict[str, tuple[tuple[Command, ...], Command]] = {
     "purge": ((build,), purge),
     "work, then build": ((lambda made: build(made, upto="select"),), one_share),
     "doctor --repair": ((build,), mend),
+    "encode": ((build,), encode_all),
+    "--retry-failed": ((unreadable,), retry),
 }
 """What is killed, after what was done before."""
 
