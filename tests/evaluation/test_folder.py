@@ -22,6 +22,7 @@ from commands.front_door import app
 from commands.looking import write_report_page
 from curation.build import Observer
 from engine.dataset import Dataset
+from engine.place import lease
 from evaluation.features import Network
 from evaluation.folder import Evaluated, evaluate
 from evaluation.measuring import measured
@@ -33,6 +34,7 @@ from schemas.ids import counter
 from schemas.training import TrainingRecipe
 from tests.building import build, recipe
 from tests.dying import Died, dying_at
+from tests.memory_store import URL, Memory
 from tests.training.conftest import photo
 from tests.training.runtimes.conftest import converted_once as converted_once
 from training import sample
@@ -142,6 +144,23 @@ def test_wherever_it_is_killed_it_gives_the_same_bytes_and_draws_nothing_twice(
         assert len(drawn) <= 5 + 2, "the batch that was being drawn is lost, and nothing else"
         changes += 5
     assert changes > 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dies_at", [11, 24])
+def test_in_a_store_it_gives_the_bytes_of_a_folder_wherever_it_is_killed(
+    evaluation: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_at: int
+) -> None:
+    monkeypatch.setattr(lease, "STILL_S", 0.4)
+    run(evaluation)
+    store = Memory()
+    with store.used(tmp_path / "one", dies_at), pytest.raises(Died):
+        run(evaluation | {"out": URL})
+    with store.used(tmp_path / "another"):
+        run(evaluation | {"out": URL})
+        here = {key: of for key, of in store.content(("tables", "samples")).items() if ".records" not in key}
+        assert "s3://bucket/ds" in CliRunner().invoke(app, ["report", URL]).output
+    assert here == content(tmp_path / "out")
 
 
 @pytest.mark.slow
