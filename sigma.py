@@ -18,6 +18,9 @@ def _open_streams() -> None:
         pass
     os.close(opened)
     sys.stdout, sys.stderr = sys.stdout or os.fdopen(1, "w"), sys.stderr or os.fdopen(2, "w")
+    if isinstance(getattr(sys.stdout, "buffer", None), io.RawIOBase):
+        # of PYTHONUNBUFFERED: what a disk or a reader takes a part of would be lost without an error
+        sys.stdout = os.fdopen(1, "w", 1, errors=sys.stdout.errors, closefd=False)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.encoding != "utf-8":
             stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
+import resource
 import subprocess
+import sys
 from pathlib import Path
 
 import duckdb
 import pytest
 
 from curation.sources.demo_photos import write_demo_photos
-from tests.processes import Python, run_python
+from tests.processes import ROOT, Python, run_python
 from tests.trees import content, sigma, sigma_here
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "recipes" / "demo.yaml"
 
 
@@ -298,3 +300,17 @@ class TestRefusals:
         done = sigma("--debug", "build", tmp_path / "none.yaml")
         assert done.returncode != 0
         assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_an_output_of_which_the_disk_takes_a_part_is_an_error(unbuffered: str, tmp_path: Path) -> None:
+    with (tmp_path / "recipe.yaml").open("wb") as file:
+        done = subprocess.run(
+            [sys.executable, ROOT / "sigma.py", "recipe"],
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered, "PYTHONDONTWRITEBYTECODE": "1"},
+            stdout=file,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+        )
+    assert (done.returncode, done.stderr) == (1, "error: [Errno 27] File too large\n")

@@ -64,7 +64,8 @@ def _csv(names: Sequence[str], batches: Iterable[Sequence[tuple[Any, ...]]]) -> 
 
 
 def _cell(value: Any) -> Any:
-    """A value for CSV: numbers with every digit, true and false, lists and structs as JSON."""
+    """A value for CSV: numbers with every digit, true and false, lists and structs as JSON. A text stays as it is,
+    also one that a spreadsheet takes for a formula: programs read it back."""
     if isinstance(value, list | tuple | dict | bool):
         return json.dumps(_plain(value), ensure_ascii=False)
     return _plain(value) if isinstance(value, bytes) else value

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from schemas.commit import file_lock
 from schemas.files import is_full
 from schemas.late import installed
 from training.model import PixArt, PixArtConfig
@@ -185,26 +186,28 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 @contextmanager
 def written_aside(target: Path) -> Iterator[Path]:
     """A path to write a file or folder at; renamed to `target` at the end, removed where anything fails. Raises
-    ValueError: `target` exists, or cannot be written. Raises OSError: the disk is full, whatever the library says."""
-    refuse_existing(target)
-    aside = target.with_name(f"{target.name}.partial")
-    _remove(aside)
+    ValueError: `target` exists, cannot be written, or another process writes it. Raises OSError: the disk is full,
+    whatever the library says."""
+    folder = target.with_name(f"{target.name}.partial")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield aside
-        mask = os.umask(0)
-        os.umask(mask)
-        for path in aside.rglob("*.safetensors") if aside.is_dir() else [aside]:
-            path.chmod(0o666 & ~mask)  # safetensors makes files that only their owner reads
-        aside.rename(target)
+        with file_lock(folder / ".lock", lambda holder: f"{target}: {holder} writes it; wait, or choose another name"):
+            try:
+                refuse_existing(target)
+                _remove(aside := folder / target.name)  # of a killed run
+                yield aside
+                mask = os.umask(0)
+                os.umask(mask)
+                for path in aside.rglob("*.safetensors") if aside.is_dir() else [aside]:
+                    path.chmod(0o666 & ~mask)  # safetensors makes files that only their owner reads
+                aside.rename(target)
+            finally:
+                _remove(folder)
     except (OSError, RuntimeError, SafetensorError, ValueError) as error:
         if is_full(target.parent, error):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from error
         if isinstance(error, ValueError):
             raise
         raise ValueError(f"{target}: cannot be written ({str(error).splitlines()[0]})") from error
-    finally:
-        _remove(aside)
 
 
 def refuse_existing(target: Path) -> None:

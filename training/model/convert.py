@@ -58,8 +58,6 @@ def assign_weights(model: PixArt, weights: dict[str, Tensor], origin: str) -> Lo
         for key, value in weights.items():
             if key not in fit.ignored:
                 own[key].copy_(value)
-                if not own[key].isfinite().all():
-                    raise ValueError(f"{origin}: {key} holds values that are not finite; start from other weights")
     layers = {int(match[1]) for key in fit.initialised if (match := KV_COMPRESSION_KEY.fullmatch(key))}
     for layer in layers:
         model.initialise_compression(layer)
@@ -68,7 +66,7 @@ def assign_weights(model: PixArt, weights: dict[str, Tensor], origin: str) -> Lo
 
 def fit_weights(own: dict[str, Tensor], weights: dict[str, Tensor], origin: str) -> LoadReport:
     """Compare weights in the official layout with a model's own state, by name and shape; copies nothing. Raises
-    ValueError: a key is missing, unexpected or of another shape."""
+    ValueError: a key is missing, unexpected or of another shape, or a value is not finite."""
     ignored = [key for key in weights if key in IGNORED_BUFFERS]
     null = weights.get(NULL_CAPTION)
     if null is not None and null.shape[-1:] == own[NULL_CAPTION].shape[-1:] and null.shape != own[NULL_CAPTION].shape:
@@ -100,6 +98,9 @@ def fit_weights(own: dict[str, Tensor], weights: dict[str, Tensor], origin: str)
     ]
     if problems:
         raise ValueError(f"{origin}: does not fit this model; {'; '.join(problems)}")
+    for key, value in given.items():
+        if not value.float().isfinite().all():  # of 8 bits torch does not say it
+            raise ValueError(f"{origin}: {key} holds values that are not finite; name other weights")
     return LoadReport(tuple(initialised), tuple(ignored))
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import errno
 import json
+import math
+import os
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -125,7 +128,7 @@ def test_a_conversion_that_was_killed_is_finished_by_running_it_again(tmp_path, 
             died = False
         except Died:
             assert target.exists() == (change == 2), "renamed by the second change, and whole"
-        if not target.exists():
+        with suppress(ValueError):  # it exists
             convert(source, target, to, hints=hints)
         written = {k: v for k, v in read_weights(target).items() if k != "pos_embed"}
         assert equal(written, read_weights(source)) and not list(tmp_path.glob("*.partial"))
@@ -250,6 +253,35 @@ def test_sigma_convert_writes_weights_and_notes(tmp_path):
     done = sigma("--to", "diffusers", "--drop-kv-compression", *known)
     assert done.exit_code == 0, done.output
     assert json.loads((tmp_path / "out" / "config.json").read_text())["interpolation_scale"] == 0.5
+
+
+def test_weights_that_are_not_finite_are_refused_and_nothing_is_written(tmp_path):
+    source, _ = saved(small(), tmp_path / "a.pth")
+    weights = torch.load(source)["state_dict"]
+    for key, value in (("blocks.0.mlp.fc1.bias", math.nan), ("final_layer.linear.weight", -math.inf)):
+        spoilt = {**weights, key: torch.full_like(weights[key], value)}
+        torch.save({"state_dict": spoilt}, tmp_path / "b.pth")
+        with pytest.raises(ValueError, match=rf"b\.pth: {key} holds values that are not finite; name other weights"):
+            read_model(tmp_path / "b.pth", hints=Hints(4, 256))
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_of_two_that_write_one_target_the_second_is_refused(tmp_path, is_folder):
+    target = tmp_path / "out"
+    with written_aside(target) as aside:
+        aside.mkdir() if is_folder else aside.write_bytes(b"first")
+        with pytest.raises(ValueError, match=f"{target}: process {os.getpid()} on .* writes it; wait, or choose"):
+            written_aside(target).__enter__()
+    assert list(tmp_path.iterdir()) == [target] and (is_folder or target.read_bytes() == b"first")
+
+
+def test_what_a_killed_run_left_is_written_over(tmp_path):
+    (left := tmp_path / "out.partial" / "out").mkdir(parents=True)
+    (left / "half.safetensors").touch()
+    (left.parent / ".lock").touch()
+    with written_aside(tmp_path / "out") as aside:
+        aside.write_bytes(b"whole")
+    assert list(tmp_path.iterdir()) == [tmp_path / "out"]
 
 
 @pytest.mark.parametrize(
