@@ -23,8 +23,7 @@ from evaluation.scorers.wanted import wanted_scorers
 from evaluation.scoring import Question, ResultsJob
 from schemas.commit import write_bytes
 from schemas.evaluation import EvaluationRecipe
-from schemas.files import entries_in, is_file, shown_place, sweep_folder
-from schemas.locations import is_remote
+from schemas.files import entries_in, is_file, is_folder, place_of, shown_place, sweep_folder
 from schemas.shard_index import ShardIndex
 
 MARKS = {"tables", "recipe.yaml", SAMPLES}
@@ -119,10 +118,10 @@ def find_contaminated(models: Sequence[Plan], against: Against, allow: bool) -> 
     known, found = dict[str, set[str]](), dict[str, int]()
     for model in models:
         recipe = model.trained_on
-        if recipe is None or is_remote(recipe.dataset) or not (recipe.dataset_folder / "shards").is_dir():
+        if recipe is None or not is_folder(shards := place_of(recipe.dataset) / "shards"):
             continue
         if recipe.dataset not in known:
-            index = ShardIndex(recipe.dataset_folder / "shards")
+            index = ShardIndex(shards)
             parts = (part["image_id"].to_pylist() for part in index.parts(["image_id"]))
             known[recipe.dataset] = {each for part in parts for each in part if each in against.image_ids}
         if both := known[recipe.dataset]:

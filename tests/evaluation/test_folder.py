@@ -307,6 +307,18 @@ def test_a_reference_that_was_trained_on_is_refused_and_counted(evaluation: dict
     assert "contaminated: 7 pictures of the reference were trained on" in flags
 
 
+def test_a_reference_that_a_dataset_in_a_store_holds_is_refused_too(
+    evaluation: dict[str, Any], trained: Path, tmp_path: Path
+) -> None:
+    evaluation["reference"] = {"pictures": str(trained / "dataset"), "features": evaluation["out"] + "-reference"}
+    evaluation["models"]["ours"]["overrides"] = [f"dataset={URL}"]
+    shards = trained / "dataset" / "shards"
+    files = {f"ds/shards/{path.relative_to(shards)}": path.read_bytes() for path in shards.rglob("*") if path.is_file()}
+    why = rf"contaminated: 7 of its pictures are in {URL}, which ours was trained on"
+    with Memory(files).used(tmp_path / "scratch"), pytest.raises(ValueError, match=why):
+        run(evaluation)
+
+
 def test_weights_that_are_missing_are_rows_that_say_how_to_get_them(
     evaluation: dict[str, Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
