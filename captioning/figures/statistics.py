@@ -51,8 +51,10 @@ def reduce_job(data_recipe: recipe.DataRecipe) -> ReduceJob:
         job="statistics",
         outputs=("statistics",),
         inputs=("noun_uses", "nouns", "mix", "selection"),
-        query=lambda _: table_1_sql(valid_above),
+        query=lambda _: _lengths_sql(),
         knobs={"statistics.valid_above": valid_above},
+        by_parts=True,
+        added_up=_table_1_sql(valid_above),
     )
 
 
@@ -65,10 +67,14 @@ def _counted_sql() -> str:
     return read_sql("noun_uses.sql", subsets=read_sql("subsets.sql"))
 
 
-def table_1_sql(valid_above: int) -> str:
-    """The SELECT of Table 1 over a dataset's views. A distinct noun is valid where it occurs over `valid_above`
-    times."""
-    return read_sql("table_1.sql", subsets=read_sql("subsets.sql"), valid_above=int(valid_above))
+def _lengths_sql() -> str:
+    return read_sql("caption_lengths.sql", subsets=read_sql("subsets.sql"))
+
+
+def _table_1_sql(valid_above: int) -> str:
+    """The SELECT of Table 1 over `noun_uses` and `counted`, what `_lengths_sql` gives. A distinct noun is valid where
+    it occurs over `valid_above` times."""
+    return read_sql("table_1.sql", valid_above=int(valid_above))
 
 
 def table_1_of(captions: Iterable[str], source: str, knobs: recipe.DataRecipe) -> list[Row]:
@@ -96,5 +102,6 @@ def table_1_of(captions: Iterable[str], source: str, knobs: recipe.DataRecipe) -
             connection.register("counted", pa.table(columns, schema=tables.schema_of("nouns")))
             connection.execute("INSERT INTO nouns FROM counted")
         connection.execute(f"CREATE TABLE noun_uses AS {noun_uses_sql()}")
-        table_1 = table_1_sql(knobs.statistics.valid_above)
+        connection.execute(f"CREATE TABLE counted AS {_lengths_sql()}")
+        table_1 = _table_1_sql(knobs.statistics.valid_above)
         return rows(connection, f"SELECT * FROM ({table_1}) WHERE caption_source = $source", {"source": source})

@@ -2,13 +2,9 @@
 -- (subset is null) and over each of its subsets.
 --
 -- Reads   noun_uses    (caption_source, subset, noun, num_uses)
---         nouns        (row_id, caption_source, num_words, num_tokens, tokenizer; null where there is no caption)
---         mix          (row_id, caption_source: the source that the sample carries; num_tokens, tokenizer)
---         selection    (row_id, subsets)
--- Knobs   subsets: the text of subsets.sql, which gives members (row_id, combination) and belongs (combination, subset)
---         $valid_above: a distinct noun is valid when it occurs more often than this; the paper takes 10
+--         counted      (what caption_lengths.sql counts, added up or not)
+-- Knob    $valid_above: a distinct noun is valid when it occurs more often than this; the paper takes 10
 WITH
-$subsets,
 noun_figures AS (
     SELECT
         caption_source,
@@ -19,27 +15,6 @@ noun_figures AS (
     FROM noun_uses
     GROUP BY ALL
 ),
--- Lengths of every caption. A mixed one has the words of the caption that it is, and the tokens that were left of it.
-lengths AS (
-    SELECT row_id, caption_source, num_words, num_tokens, tokenizer FROM nouns WHERE num_words IS NOT NULL
-    UNION ALL
-    SELECT row_id, 'mix', nouns.num_words, mix.num_tokens, mix.tokenizer
-    FROM nouns JOIN mix USING (row_id, caption_source)
-    WHERE nouns.num_words IS NOT NULL
-),
-captions_counted AS MATERIALIZED (
-    SELECT
-        caption_source,
-        coalesce(combination, 0) AS combination,
-        count(*) AS num_images,
-        sum(num_words) AS num_words,
-        sum(num_tokens) AS num_tokens,
-        count(num_tokens) AS num_with_tokens,
-        min(tokenizer) AS tokenizer
-    FROM lengths
-    LEFT JOIN members USING (row_id)
-    GROUP BY ALL
-),
 caption_figures AS (
     SELECT
         caption_source,
@@ -48,16 +23,16 @@ caption_figures AS (
         sum(num_words) AS num_words,
         sum(num_tokens) / sum(num_with_tokens) AS average_caption_tokens,
         min(tokenizer) AS tokenizer
-    FROM captions_counted JOIN belongs USING (combination)
+    FROM counted
     GROUP BY ALL
 ),
 -- A row for each source and subset, also where nothing has a caption of it.
 sources AS (
     FROM (VALUES ('raw'), ('synthetic'), ('mix')) AS stated (caption_source)
     UNION
-    SELECT caption_source FROM captions_counted
+    SELECT caption_source FROM counted WHERE caption_source IS NOT NULL
 ),
-sets AS (SELECT DISTINCT subset FROM belongs)
+sets AS (SELECT DISTINCT subset FROM counted)
 SELECT
     sources.caption_source,
     sets.subset,

@@ -24,7 +24,7 @@ def test_too_little_memory_is_told_apart(tmp_path: Path) -> None:
             pass
 
 
-@pytest.mark.parametrize("table", ["selection", "noun_uses", "balance", "shard_plan"])
+@pytest.mark.parametrize("table", ["selection", "noun_uses", "statistics", "balance", "shard_plan"])
 def test_the_rows_are_the_same_however_many_parts_are_read_at_a_time(
     demo: Dataset, copy_of: Callable[[Dataset], Dataset], monkeypatch: pytest.MonkeyPatch, table: str
 ) -> None:
