@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from engine.place.store import Store, StoreError
+from engine.place.store import Store, StoreError, other_than
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def leased(
     etag = _take(store, key, token, refusal, waiting)
     try:
         begun = time.monotonic()
-        _refuse_unconditional(store, key)
+        _refuse_unconditional(store, key, etag)
         if (answer_s := (time.monotonic() - begun) / 2) > SLOW_S:
             log.warning("%s: the store takes %.0f s for an answer, so all takes long", store.url(), answer_s)
     except BaseException:
@@ -204,13 +204,13 @@ def _etag_of(store: Store, key: str, token: str) -> str | None:
     return found.etag if found is not None and _read(store, key).get("token") == token else None
 
 
-def _refuse_unconditional(store: Store, key: str) -> None:
-    """Refuse a server that does not do what a lease needs, and answers as if it did. `key`: of an object that is there.
-    Raises ValueError: with what it ignores."""
+def _refuse_unconditional(store: Store, key: str, etag: str) -> None:
+    """Refuse a server that does not do what a lease needs, and answers as if it did. `key`, `etag`: of an object that
+    is there. Raises ValueError: with what it ignores."""
     ignored = None
     if store.create(key, b"{}") is not None:
         ignored = "If-None-Match"
-    elif store.swap(key, b"{}", f'"{secrets.token_hex(16)}"') is not None:
+    elif store.swap(key, b"{}", other_than(etag)) is not None:
         ignored = "If-Match"
     if ignored is not None:
         raise ValueError(

@@ -50,6 +50,11 @@ class Found(NamedTuple):
     """When it was, in seconds by the store's clock; of objects that were listed."""
 
 
+def other_than(etag: str) -> str:
+    """An etag of the same form that is another one."""
+    return re.sub(r"\d", lambda digit: str(9 - int(digit[0])), etag)
+
+
 @dataclass(frozen=True)
 class Store:
     """The objects of a store whose keys begin with a prefix. It may be pickled, and used by several threads."""
@@ -94,7 +99,7 @@ class Store:
                 meta = obstore.head(self._client, self._key(key))
         except FileNotFoundError:
             return None
-        return Found(key, meta["size"], meta["e_tag"])
+        return Found(key, meta["size"], self._version(meta))
 
     def fetch(self, key: str, path: Path) -> None:
         """Write an object to a file of this machine, which is there whole or not at all."""
@@ -122,7 +127,7 @@ class Store:
 
     def swap(self, key: str, data: bytes, etag: str) -> str | None:
         """Write an object in place of the one with an etag, and give its new one; None where it is another one."""
-        return self._put_if(key, data, {"e_tag": etag})
+        return self._put_if(key, data, {"e_tag": etag, "version": etag})
 
     def _put_if(self, key: str, data: bytes, mode: Any) -> str | None:
         try:
@@ -130,7 +135,12 @@ class Store:
                 made = obstore.put(self._client, self._key(key), data, mode=mode, use_multipart=False)
         except (FileExistsError, FileNotFoundError):
             return None
-        return made["e_tag"] or ""
+        return self._version(made) or ""
+
+    def _version(self, of: Any) -> str | None:
+        """What a condition names of an object: its etag, or in GCS, which knows no other one, its generation."""
+        version: str | None = of["version" if self.bucket.startswith("gs://") else "e_tag"]
+        return version
 
     def refuse_versions(self) -> None:
         """Refuse a store that keeps what is deleted or replaced, as a versioned bucket does; one object is written.
@@ -139,7 +149,14 @@ class Store:
         with self._naming(key):
             made = obstore.put(self._client, self._key(key), b"")
         self.delete([key])
-        if made["version"] not in (None, "null"):
+        try:  # GCS gives a version to what it does not keep
+            with self._naming(key):
+                is_kept = made["version"] not in (None, "null") and obstore.get(
+                    self._client, self._key(key), options={"version": made["version"]}
+                )
+        except FileNotFoundError:
+            return
+        if is_kept:
             raise ValueError(
                 f"{self.bucket} keeps old versions of its objects, so what is taken out would stay there: suspend "
                 "versioning, let a lifecycle rule delete versions that are not current, and run the same command again"
