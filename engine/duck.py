@@ -114,7 +114,9 @@ def explaining_tables() -> Iterator[None]:
     """Say what to do about a table that DuckDB cannot read, in a ValueError in place of its error."""
     try:
         yield
-    except (duckdb.InvalidInputException, duckdb.IOException) as error:
+    except duckdb.Error as error:  # of C++ it passes on what has no class of its own, such as a damaged footer
+        if type(error) not in (duckdb.Error, duckdb.InvalidInputException, duckdb.IOException):
+            raise
         raise ValueError(f"{str(error).splitlines()[0]}; sigma doctor names what is damaged") from None
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from engine.dataset import Dataset
+from engine.duck import explaining_tables
 from engine.names import PartName
 from schemas.late import late
 
@@ -27,7 +28,8 @@ def one_state(dataset: Dataset) -> Iterator[Parts]:
     of it, or at the end."""
     before = parts_now(dataset)
     try:
-        yield before
+        with explaining_tables():
+            yield before
     except (duckdb.Error, ValueError, OSError, LookupError) as error:
         if before <= parts_now(dataset):
             raise

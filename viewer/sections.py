@@ -132,7 +132,7 @@ def worst(source: Source) -> Content:
     by_id = {card["row_id"]: card for card in cards.cards(source.connection, source.held, row_ids)}
     grids, shown = [], set[int]()
     for measure, pairs in found.items():
-        rows = [by_id[row_id] | {"worst_value": value} for row_id, value in pairs]
+        rows = [by_id[row_id] | {"worst_value": value} for row_id, value in pairs if row_id in by_id]
         new = [row for row in rows if row["row_id"] not in shown]
         grids.append({"measure": measure, "cards": new, "again": [row for row in rows if row not in new]})
         shown |= {row["row_id"] for row in new}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ import pytest
 
 from commands.looking import write_report_page
 from curation.upkeep.doctor import check_dataset
+from engine.catalog import write_catalog
 from engine.dataset import Dataset
 from engine.ledger import remembered_counts
+from schemas.columns import TABLES
 from schemas.commit import file_lock
 from schemas.files import NoFile, at_hand, open_file, parquet_source, read_file
 
@@ -105,3 +109,40 @@ def test_a_part_of_which_a_copy_has_the_beginning_is_named(left: int, table: str
     ):
         write_report_page(dataset.root, None)
     assert any(table == finding.subject and not finding.fine for finding in check_dataset(dataset.root))
+
+
+@pytest.mark.parametrize("has_records", [True, False])
+@pytest.mark.parametrize("table", list(TABLES))
+def test_a_dataset_whose_copy_lacks_a_part_is_shown_or_refused_in_one_line(
+    table: str, has_records: bool, small: Dataset, copy_of: Any
+) -> None:
+    dataset = copy_of(small)
+    if not has_records:
+        shutil.rmtree(dataset.record_path(table).parent)
+    for path in dataset.parts(table)[:1]:
+        path.unlink()
+    with suppress(ValueError):
+        write_report_page(dataset.root, None)
+
+
+@pytest.mark.parametrize(("one", "other"), [("mix", "scores"), ("raw_captions", "images"), ("captions", "selection")])
+def test_a_part_of_one_table_under_the_name_of_another_is_named(
+    one: str, other: str, small: Dataset, copy_of: Any
+) -> None:
+    dataset = copy_of(small)
+    shutil.copy(dataset.part(one, 2), dataset.part(other, 1))
+    with pytest.raises(ValueError, match=f"{other}/part-00001.*; sigma doctor names what is damaged"):
+        write_report_page(dataset.root, None)
+    assert any(other == finding.subject and not finding.fine for finding in check_dataset(dataset.root))
+
+
+def test_a_footer_that_only_duckdb_refuses_stops_no_check(small: Dataset, copy_of: Any) -> None:
+    dataset = copy_of(small)
+    path = dataset.part("fingerprints", 0)
+    data = bytearray(path.read_bytes())
+    begin = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+    data[begin : begin + 4] = b"\xff\xff\xff\xff"
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="sigma doctor names what is damaged"):
+        write_catalog(dataset)
+    assert any(finding.subject == "fingerprints" and not finding.fine for finding in check_dataset(dataset.root))
