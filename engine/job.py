@@ -100,9 +100,12 @@ class Job:
         expected = self.expected(held)
         known = {(number, digest) for number, digest in enumerate(expected) if digest is not None}
         there = {(name.number, name.made_from) for table in self.outputs for name in held.listed(table)}
-        if set(made_by.inputs) != set(self.inputs) or not {name[0] for name in there - known} <= {
-            name[0] for name in there & known
-        }:
+        is_lost = any(held.record(table) is None for table in self.outputs)
+        if (
+            is_lost
+            or set(made_by.inputs) != set(self.inputs)
+            or not {name[0] for name in there - known} <= {name[0] for name in there & known}
+        ):
             return State.OUTDATED
         return State.BEGUN if self.is_waited_for(held) or self.parts_to_compute(held) else State.DONE
 

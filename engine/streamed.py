@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -64,8 +64,9 @@ def streamed(path: Path, column: str) -> Iterator[StreamedPart]:
     """A part whose wide column is read while it is gone through. Every byte of the file is compared with its seal
     meanwhile, which is waited for at the end: nothing that came of a damaged file gets past it. Raises ValueError: it
     is missing or damaged, also where that made the work inside fail."""
-    with parquet_source(path, whole=True) as source, ThreadPoolExecutor(1) as aside:
+    with ExitStack() as opened, ThreadPoolExecutor(1) as aside:
         with explaining_damage(path):
+            source = opened.enter_context(parquet_source(path, whole=True))
             check_footer(source)
             file = pq.ParquetFile(source, page_checksum_verification=True)
             narrow = file.read([name for name in file.schema_arrow.names if name != column])

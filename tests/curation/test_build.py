@@ -262,3 +262,15 @@ def test_what_was_counted_is_counted_again_once_a_part_is_another_and_where_the_
     assert counts_of(dataset.held()) != counts and len(connected) == 2
     dataset.part("images", 0).unlink()
     assert {count.outcome for count in counts_of(dataset.held())} == {"pending"} and len(connected) == 3
+
+
+def test_a_record_that_a_copy_lacks_is_written_anew_and_every_byte_stays(photos: Path, tmp_path: Path) -> None:
+    made = recipe(photos, tmp_path / "dataset")
+    dataset, _ = build(made)
+    before = content(dataset.root)
+    for path in sorted(dataset.record_path("images").parent.glob("*.json")):
+        if path.stem == "listing":  # says what the numbers of the parts mean
+            continue
+        path.unlink()
+        build(made)
+        assert content(dataset.root) == before, path.stem

@@ -451,8 +451,12 @@ def test_every_run_is_written_down(photos: Path, tmp_path: Path) -> None:
 
 def test_a_damaged_table_is_named_with_what_to_do(photos: Path, built: Dataset, copy_of: Any) -> None:
     dataset = copy_of(built)
-    dataset.part("scores", 1).write_bytes(b"PAR1 and no more")
+    path = dataset.part("scores", 1)
+    path.write_bytes(dataset.part("mix", 1).read_bytes())
     with pytest.raises(ValueError, match=rf"select: .*sigma doctor {dataset.root} names it"):
+        build(made(photos, dataset.root, select={"max_aspect": 2}), redo=["select"])
+    path.write_bytes(b"PAR1 and no more")
+    with pytest.raises(ValueError, match=f"{path}: damaged .*; delete it and run sigma build again"):
         build(made(photos, dataset.root, select={"max_aspect": 2}), redo=["select"])
 
 
