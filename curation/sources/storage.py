@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import fsspec
 
 from curation.images.header import Unreadable
-from curation.sources.stores import explain_store, open_s3, reason_of_status
+from curation.sources.stores import CONNECT_TIMEOUT_S, SILENCE_S, explain_store, open_s3, reason_of_status
 from schemas.files import open_descriptor
 from schemas.locations import is_remote
 from schemas.reasons import TRANSIENT, FetchError, ImageError
@@ -126,7 +126,7 @@ def filesystem(url: str) -> tuple[Any, str]:
     if scheme in ("s3", "s3a"):
         return open_s3(rest.partition("/")[0]), rest.rstrip("/")
     try:
-        fs, path = fsspec.core.url_to_fs(url)
+        fs, path = fsspec.core.url_to_fs(url, **_patience(scheme))
     except ImportError as error:
         package = PACKAGES.get(scheme)
         how = f"pip install {package}" if package else " ".join(str(error).split())
@@ -134,6 +134,17 @@ def filesystem(url: str) -> tuple[Any, str]:
     except ValueError as error:
         raise ValueError(f"{scheme}://: {' '.join(str(error).split())}; name a scheme that fsspec knows") from None
     return fs, str(path)
+
+
+def _patience(scheme: str) -> dict[str, Any]:
+    """Options of the client for web servers, which waits five minutes for one that has fallen silent; a file has these
+    minutes as a whole."""
+    if scheme not in ("http", "https"):
+        return {}
+    import aiohttp
+
+    most = aiohttp.ClientTimeout(total=300, sock_connect=CONNECT_TIMEOUT_S, sock_read=SILENCE_S)
+    return {"client_kwargs": {"timeout": most}}
 
 
 def why_no_address(url: str) -> str | None:

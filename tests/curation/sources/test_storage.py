@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import time
 import tracemalloc
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -170,3 +172,13 @@ def test_a_scheme_without_a_client_is_refused() -> None:
         filesystem("nope://bucket/a")
     with pytest.raises(ValueError, match="s3://: names no bucket; write s3://BUCKET/FOLDER"):
         filesystem("s3://")
+
+
+def test_a_web_server_that_falls_silent_costs_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """aiohttp alone would wait for five minutes, three times."""
+    monkeypatch.setattr("curation.sources.storage.SILENCE_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        begun = time.monotonic()
+        with pytest.raises(RemoteError) as refused:
+            read_remote(f"http://127.0.0.1:{silent.getsockname()[1]}/a.jpg")
+    assert refused.value.reason == FetchError.TIMEOUT and time.monotonic() - begun < 20
