@@ -69,7 +69,7 @@ def read_original(
             assert byte_offset is not None
             return read_cell(path, byte_offset, column, most_bytes)
         if is_remote(source):
-            return read_remote(path, byte_offset, num_bytes)
+            return read_remote(path, byte_offset, num_bytes, most_bytes)
         if byte_offset is None:
             return read_file(path, most_bytes)
         file = _opened(path)

@@ -21,6 +21,7 @@ from schemas.reasons import TRANSIENT, FetchError, ImageError
 ATTEMPTS = 3
 """How often a read is tried that fails for a passing reason."""
 FIRST_PAUSE_S = 0.5
+_PIECE = 1 << 20
 
 PACKAGES = {"gs": "gcsfs", "gcs": "gcsfs", "abfs": "adlfs", "abfss": "adlfs", "az": "adlfs"}
 """Scheme -> the package that fsspec needs for it; all are in the `cloud` extra."""
@@ -157,15 +158,29 @@ def why_no_address(url: str) -> str | None:
     return None if parts.scheme in KNOWN_SCHEMES else f"no address: nothing knows {parts.scheme}://"
 
 
-def read_remote(url: str, begin: int | None = None, num_bytes: int | None = None) -> bytes:
+def read_remote(
+    url: str, begin: int | None = None, num_bytes: int | None = None, most_bytes: int | None = None
+) -> bytes:
     """The bytes of a remote file, or a range of them and nothing else. Raises RemoteError: it cannot be read, after a
-    few attempts where that may help."""
+    few attempts where that may help, or a web server sends more than `most_bytes`, whatever it has said before."""
     fs, path = filesystem(url)
+    if begin is None and most_bytes is not None and url.lower().startswith(("http://", "https://")):
+        return patiently(lambda: _read_web(fs, path, most_bytes))
     end = None if begin is None or num_bytes is None else begin + num_bytes
     data: bytes = patiently(lambda: fs.cat_file(path, start=begin, end=end))
     if begin is not None and num_bytes is not None and len(data) > num_bytes:
         return data[begin : begin + num_bytes]  # a server that knows no ranges sends everything
     return data
+
+
+def _read_web(fs: Any, path: str, most_bytes: int) -> bytes:
+    with fs.open(path, "rb", block_size=0, size=1) as answer:  # streamed, without asking for its size before
+        data = bytearray()
+        while piece := answer.read(_PIECE):
+            data += piece
+            if len(data) > most_bytes:
+                raise RemoteError(FetchError.FETCH_FAILED, f"more than {most_bytes:,} bytes, which are not read")
+    return bytes(data)
 
 
 def patiently(read: Callable[[], Result]) -> Result:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 import tracemalloc
+import zlib
 from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -182,3 +186,27 @@ def test_a_web_server_that_falls_silent_costs_seconds(monkeypatch: pytest.Monkey
         with pytest.raises(RemoteError) as refused:
             read_remote(f"http://127.0.0.1:{silent.getsockname()[1]}/a.jpg")
     assert refused.value.reason == FetchError.TIMEOUT and time.monotonic() - begun < 20
+
+
+@pytest.mark.parametrize("is_bomb", [False, True])
+def test_of_an_answer_without_end_no_more_is_read_than_a_picture_may_have(is_bomb: bool) -> None:
+    class Endless(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Encoding", "gzip" if is_bomb else "identity")
+            self.end_headers()
+            packed = zlib.compressobj(wbits=31)
+            with suppress(OSError):
+                for _ in range(512):
+                    zeros = bytes(1 << 20)
+                    self.wfile.write(packed.compress(zeros) + packed.flush(zlib.Z_SYNC_FLUSH) if is_bomb else zeros)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/a.jpg"
+        with pytest.raises(RemoteError, match="more than 3,000,000 bytes, which are not read"):
+            read_original(url.removesuffix("/a.jpg"), "a.jpg", most_bytes=3_000_000)
+        server.shutdown()
