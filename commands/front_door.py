@@ -29,7 +29,7 @@ from commands import (
     showing,
     weights,
 )
-from commands.terminal import complaints, console
+from commands.terminal import complaints, console, drop_output
 
 _UsageError: Any = typer.BadParameter.__base__  # its place differs between releases of typer
 
@@ -135,6 +135,7 @@ def _one_line(kind: type[BaseException], error: BaseException, trace: TracebackT
         return
     if isinstance(error, OSError):  # of what is printed before a command begins
         complaints.print(f"error: {error}", markup=False)
+        drop_output()
         return
     complaints.print(f"internal error: {kind.__name__}: {error}", markup=False)
     complaints.print("This is a defect of sigma, not of your data; sigma --debug COMMAND shows where it happened.")

@@ -105,6 +105,11 @@ UNCHANGED = "stopped; nothing was changed"
 """After Ctrl-C, from a command that only shows something."""
 
 
+def drop_output() -> None:
+    """Let nothing more come out, also not what waits to: as the process ends that would fail once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 @contextmanager
 def refusals(if_stopped: str | None = None) -> Iterator[None]:
     """Turn what a user can mend into one line and exit status 1; a traceback only with --debug. `if_stopped`: the line
@@ -116,7 +121,7 @@ def refusals(if_stopped: str | None = None) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:  # whoever reads this output has enough of it, as head does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_output()
         raise typer.Exit(141) from None
     except (KeyboardInterrupt, RuntimeError, ValueError, OSError, PartFailed) as error:
         if isinstance(error, KeyboardInterrupt) or interrupts.came():

@@ -99,8 +99,8 @@ def table_1_of(captions: Iterable[str], source: str, knobs: recipe.DataRecipe) -
             columns = {"row_id": [next(numbers) for _ in texts], "image_id": [""] * len(texts)}
             columns |= {"caption_source": [source] * len(texts), "nouns": nouns, "num_words": words}
             columns |= {"num_tokens": tokenizer.count(texts), "tokenizer": [tokenizer.name] * len(texts)}
-            connection.register("counted", pa.table(columns, schema=tables.schema_of("nouns")))
-            connection.execute("INSERT INTO nouns FROM counted")
+            connection.register("batch", pa.table(columns, schema=tables.schema_of("nouns")))
+            connection.execute("INSERT INTO nouns FROM batch")
         connection.execute(f"CREATE TABLE noun_uses AS {noun_uses_sql()}")
         connection.execute(f"CREATE TABLE counted AS {_lengths_sql()}")
         table_1 = _table_1_sql(knobs.statistics.valid_above)

@@ -60,10 +60,15 @@ def test_letters_that_an_encoding_lacks_stop_nothing() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("words", ["--help", "--version", "recipe data"])
-def test_an_output_that_takes_nothing_is_one_line(words: str) -> None:
+def test_an_output_that_takes_nothing_is_one_line(words: str, unbuffered: str) -> None:
     done = subprocess.run(
-        ["sh", "-c", f"{sys.executable} -m sigma {words} >/dev/full"], cwd=ROOT, capture_output=True, text=True
+        ["sh", "-c", f"{sys.executable} -m sigma {words} >/dev/full"],
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 1 and done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
 
