@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -33,7 +34,12 @@ def ask(folder: Path, words: list[str]) -> int:
         socket.send_fds(requests, [json.dumps(request).encode()], [0, 1, 2, status])
     os.close(status)
     process = int.from_bytes(os.read(ended, 4), "little")
-    signal.signal(signal.SIGTERM, lambda number, _: os.kill(process, number))
+
+    def pass_on(number: int, _: object) -> None:
+        with suppress(ProcessLookupError):  # it may have ended just now
+            os.kill(process, number)
+
+    signal.signal(signal.SIGTERM, pass_on)
     code = int.from_bytes(os.read(ended, 4), "little", signed=True)
     if code == -signal.SIGKILL:
         os.kill(os.getpid(), signal.SIGKILL)
