@@ -197,9 +197,13 @@ class Dataset:
         rows = as_stored(table, rows)
         name = PartName(number, made_from, content or content_digest(rows)[:DIGITS])
         path = self.folder(table) / name.file
-        if self.store is not None or not path.is_file():  # a copy on this machine does not say what the store has
+        if self.lacks(path):
             commit_table(path, rows, schema_of(table), {}, row_group_rows(table))
         return path
+
+    def lacks(self, part: Path) -> bool:
+        """Whether a part is to be written; a copy on this machine does not say what the store has."""
+        return self.store is not None or not part.is_file()
 
     def sweep(self) -> None:
         """Delete what a killed run left half written. Call with the lock held."""

@@ -60,7 +60,7 @@ class PartFile:
         name = PartName(self._number, made_from, self._content.hexdigest()[:DIGITS])
         path = dataset.folder(self._table) / name.file
         with self._file:
-            if dataset.store is not None or not path.is_file():  # a copy here does not say what the store has
+            if dataset.lacks(path):
                 self._file.seek(0)
                 with sealed_write(path) as file:
                     shutil.copyfileobj(self._file, file, 1 << 20)
