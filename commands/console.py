@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from commands.tables import duration
+from commands.terminal import handler_of
 from curation.build import Observer
 from engine.run_log import JobResult, throughput
 from schemas.texts import counted
@@ -165,8 +166,7 @@ def throughput_text(rates: Mapping[str, float]) -> str:
 @contextmanager
 def logging_to(console: Console, package: str) -> Iterator[None]:
     """Show what a package logs on the console, between its bars."""
-    handler = logging.Handler()
-    handler.emit = lambda record: console.print(handler.format(record), markup=False, soft_wrap=True)  # type: ignore[method-assign]
+    handler = handler_of(console)
     logger = logging.getLogger(package)
     level = logger.level
     logger.addHandler(handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterable
@@ -29,7 +30,7 @@ from commands import (
     showing,
     weights,
 )
-from commands.terminal import complaints, console, drop_output
+from commands.terminal import complaints, console, drop_output, handler_of
 
 _UsageError: Any = typer.BadParameter.__base__  # its place differs between releases of typer
 
@@ -161,4 +162,5 @@ def _name(command: CommandInfo) -> str:
 def run() -> None:
     """Run the command that was typed; ends with SystemExit."""
     sys.excepthook = _one_line
+    logging.lastResort = handler_of(complaints, logging.WARNING)
     get_command(asked_for(sys.argv[1:]))()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
+from rich.console import Console
 from rich.markup import escape
 
 import recipes
@@ -108,6 +110,13 @@ UNCHANGED = "stopped; nothing was changed"
 def drop_output() -> None:
     """Let nothing more come out, also not what waits to: as the process ends that would fail once more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def handler_of(console: Console, level: int = logging.NOTSET) -> logging.Handler:
+    """What shows log messages on a console: of a dataset in a store its address, and no name is an order."""
+    handler = logging.Handler(level)
+    handler.emit = lambda record: console.print(handler.format(record), markup=False, soft_wrap=True)  # type: ignore[method-assign]
+    return handler
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from engine.ahead import ahead, of_each
-from engine.dataset import Dataset, explaining_damage
+from engine.dataset import Dataset, explaining_damage, refuse_other_columns
 from engine.duck import (
     SPILLED,
     Connection,
@@ -325,12 +325,14 @@ def _select_beside(held: Held, captions: Iterable[str]) -> str:
 
 def _lacking(path: Path, table: str) -> frozenset[str]:
     """The columns that the table has gained since the file was written; none of a damaged file, which is for its
-    reader."""
-    added = added_to(table)
+    reader. Raises ValueError: it is a part of another table."""
     try:
-        return frozenset(added).difference(pq.read_schema(at_hand(path)).names) if added else frozenset()
+        names = pq.read_schema(at_hand(path)).names
     except (OSError, pa.ArrowException):
         return frozenset()
+    with explaining_damage(path):
+        refuse_other_columns(table, names)
+    return frozenset(added_to(table)).difference(names)
 
 
 def _select_nothing(schema: pa.Schema) -> str:

@@ -12,6 +12,7 @@ from engine.content import content_digest as content_digest
 from engine.names import DIGITS, Held, PartName
 from engine.place.lease import leased
 from engine.place.store import Store
+from schemas.columns import added_to
 from schemas.commit import file_lock
 from schemas.files import TEMPORARY, NoFile, address_of, entries_in, is_file, parquet_source, refresh_copy, sweep_folder
 from schemas.late import late
@@ -142,10 +143,12 @@ class Dataset:
         try:
             values = read_json(path)
             if "upstream" not in values:
+                if table == "listing" and not {"sources", "part_rows"} <= {*values["knobs"]}:
+                    raise ValueError("is the record of another table")
                 return JobRecord(**values)
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, BrokenSeal, NoFile, IsADirectoryError) as error:
+        except (ValueError, TypeError, KeyError, BrokenSeal, NoFile, IsADirectoryError) as error:
             raise ValueError(f"{path}: damaged ({error}); delete it to have {table} computed again") from None
         raise self.old_layout()
 
@@ -263,10 +266,25 @@ def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     with explaining_damage(path), parquet_source(path, whole=columns is None) as source:
         (check_file if columns is None else check_footer)(source)
         table = pq.ParquetFile(source, page_checksum_verification=True).read(columns)  # read_table takes twice as long
-        if columns is not None and table.column_names != columns:
-            raise pa.ArrowInvalid(f"no column {sorted({*columns}.difference(table.column_names))}")
-        _ = table.column_names  # in a file without a seal a damaged name shows only when it is decoded
+        _refuse_other_columns(path, table, columns)
         return table
+
+
+def _refuse_other_columns(path: Path, rows: pa.Table, columns: list[str] | None) -> None:
+    """Refuse rows without the columns that were asked for, or of a whole part of a table other ones than the table
+    has. In a file without a seal a damaged name shows only here, where it is decoded."""
+    names = rows.column_names
+    if columns is None and path.parent.parent.name == "tables":
+        refuse_other_columns(path.parent.name, names)
+    if columns is not None and names != columns:
+        raise pa.ArrowInvalid(f"no column {sorted({*columns}.difference(names))}")
+
+
+def refuse_other_columns(table: str, names: list[str]) -> None:
+    """Refuse a part that has other columns than its table, as one of another table has. Raises pa.ArrowInvalid."""
+    added = added_to(table)
+    if names != [name for name in schema_of(table).names if name in names or name not in added]:
+        raise pa.ArrowInvalid(f"it is a part of another table, with {', '.join(names)}")
 
 
 def read_some(path: Path, column: str, values: Collection[int], columns: list[str] | None = None) -> pa.Table:
@@ -275,10 +293,14 @@ def read_some(path: Path, column: str, values: Collection[int], columns: list[st
     with explaining_damage(path), parquet_source(path) as source:
         check_footer(source)
         file = pq.ParquetFile(source, page_checksum_verification=True)
-        (place,) = [place for place, leaf in enumerate(file.schema) if leaf.path == column]
+        places = {leaf.path: place for place, leaf in enumerate(file.schema)}
+        if (place := places.get(column)) is None:
+            raise pa.ArrowInvalid(f"no column {column}")
         bounds = [file.metadata.row_group(number).column(place).statistics for number in range(file.num_row_groups)]
         groups = [number for number, at in enumerate(bounds) if any(_has(at, value) for value in values)]
-        return file.read_row_groups(groups, columns).filter(pc.field(column).isin(list(values)))
+        table = file.read_row_groups(groups, columns)
+        _refuse_other_columns(path, table, columns)
+        return table.filter(pc.field(column).isin(list(values)))
 
 
 def _has(bounds: pq.Statistics | None, value: int) -> bool:

@@ -15,6 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from schemas.locations import in_home
 from schemas.texts import parse_json
 
 UNREADABLE = (
@@ -162,8 +163,8 @@ def find_weights(given: str | None, weight: Weight, key: str) -> Path:
     """The folder of a model: the one given, or the local hub cache's copy of an id with or without `@commit`; None is
     that of `weight`. Nothing is ever downloaded. `key`: the knob, for the message. Raises ValueError: it is not on this
     machine; the message names the id, the size and the command to get it."""
-    if given is not None and Path(given).expanduser().is_dir():
-        return Path(given).expanduser()
+    if given is not None and (folder := Path(in_home(given))).is_dir():
+        return folder
     if given is not None:
         match = HUB_ID.fullmatch(given)
         if match is None:

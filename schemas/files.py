@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from schemas.locations import is_remote, on_disk
+from schemas.locations import in_home, is_remote, on_disk
 
 TEMPORARY = ".tmp-"
 """Prefix of a file that is being written; it is renamed when whole, and swept when a job starts."""
@@ -101,12 +101,12 @@ def mount_point(url: str, scratch: Path | None = None) -> Path:
 
 def place_of(location: str, scratch: Path | None = None) -> Path:
     """The folder that a path or an address in a store means."""
-    return mount_point(location, scratch) if is_remote(location) else Path(location).expanduser().absolute()
+    return mount_point(location, scratch) if is_remote(location) else Path(in_home(location)).absolute()
 
 
 def shown_place(text: str | Path) -> str:
     """A text in which every path below a mount point is the address that it means."""
-    return re.sub(rf"[^\s'\"(=]*/{_MOUNTS}-[^/\s]+/([a-zA-Z][a-zA-Z0-9+.-]*):/", r"\1://", str(text))
+    return re.sub(rf"(?<![^\s'\"(=])[^\s'\"(=]*/{_MOUNTS}-[^/\s]+/([a-zA-Z][a-zA-Z0-9+.-]*):/", r"\1://", str(text))
 
 
 def address_of(path: Path) -> str | None:

@@ -39,7 +39,7 @@ def public_url(url: str) -> str:
 
 def absolute(path: str) -> str:
     """A local path made absolute, `~` expanded; a URL as it is, without a slash at its end."""
-    return path.rstrip("/") if is_remote(path) else str(Path(path).expanduser().absolute())
+    return path.rstrip("/") if is_remote(path) else str(Path(in_home(path)).absolute())
 
 
 def on_disk(path: Location) -> Location:

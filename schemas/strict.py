@@ -18,9 +18,11 @@ from typing import Annotated, Any, ClassVar, NamedTuple, Self, get_origin
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from yaml.constructor import ConstructorError
 
 from schemas.files import read_file
 from schemas.locations import for_datasets, on_disk, public_url
+from schemas.texts import encoding_of
 
 DUMPER, _LOADER = getattr(yaml, "CSafeDumper", yaml.SafeDumper), getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Those written in C, where PyYAML was built with them: they are ten times as fast."""
@@ -53,12 +55,39 @@ Seed = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 
 
 class _Loader(_LOADER):  # type: ignore[misc, valid-type]
-    """Takes for a number what a reader takes for one."""
+    """Takes for a number what a reader takes for one, and refuses what YAML would drop or cannot make without a word.
+    Raises yaml.YAMLError."""
 
     yaml_implicit_resolvers: ClassVar = {
         first: [(tag, re.compile(_TEXT + pattern.pattern, pattern.flags)) for tag, pattern in found]
         for first, found in _LOADER.yaml_implicit_resolvers.items()
     }
+
+    def get_single_node(self) -> yaml.Node | None:
+        """See `Composer.get_single_node`: a key that is there twice is an error, of which YAML takes the last."""
+        root: yaml.Node | None = super().get_single_node()
+        found, seen = [root], set[int]()
+        for node in found:
+            if not isinstance(node, yaml.CollectionNode) or id(node) in seen:
+                continue
+            seen.add(id(node))
+            keys = set[str]()
+            for each in node.value:
+                key, value = each if isinstance(each, tuple) else (None, each)
+                found.append(value)
+                if isinstance(key, yaml.ScalarNode):
+                    if key.value in keys:
+                        raise ConstructorError(problem=f"key {key.value!r} is there twice", problem_mark=key.start_mark)
+                    keys.add(key.value)
+        return root
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """See `BaseConstructor.construct_object`, whose errors have many types: of `!!int x`, or a number too long."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError) as error:
+            kind = node.tag.rpartition(":")[2]
+            raise ConstructorError(problem=f"holds no {kind} ({error})", problem_mark=node.start_mark) from None
 
 
 class RecipeKind(NamedTuple):
@@ -140,11 +169,14 @@ def read_yaml(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]
     YAML, or is not a mapping; an override is malformed."""
     path = Path(path)
     try:
-        text = read_file(path).decode()
+        data = read_file(path)
+        text = data.decode(encoding_of(data[: 1 << 16]) or "utf-8")
     except FileNotFoundError:
         raise ValueError(f"{path}: no such recipe file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ValueError(f"{path}: cannot be read as a recipe: {error}") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: cannot be read as a recipe: {error}; save it as UTF-8") from None
     try:
         values = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:

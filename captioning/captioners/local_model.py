@@ -10,6 +10,7 @@ from pathlib import Path
 from models.digest import weights_digest
 from models.weights import LLAVA, SHARE_CAPTIONER, Weight, find_weights, missing_weights, read_json
 from schemas import captioners
+from schemas.locations import in_home
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 SUFFIXES = (".safetensors", ".bin")
@@ -34,7 +35,7 @@ def find_model(given: str | None, weight: Weight, key: str) -> LocalModel:
     found = find_weights(given, weight, key)
     if not (found / "config.json").is_file():
         raise missing_weights(weight, key, given or weight.hub_id)
-    if given is not None and Path(given).expanduser().is_dir():
+    if given is not None and Path(in_home(given)).is_dir():
         folder = found.resolve()
         revision = downloaded_commit(folder) or folder_digest(folder)
         return LocalModel(folder, _named(folder.name, revision), revision)

@@ -28,7 +28,7 @@ from engine.names import DIGITS, Held, PartName
 from engine.place.uploads import open_uploads
 from engine.reduce_job import explaining_memory
 from schemas import shard_index, tables
-from schemas.columns import added_to, is_map_table
+from schemas.columns import is_map_table
 from schemas.features import RECORD_FILE, damaged_files
 from schemas.files import TEMPORARY, find_files, refresh_copy
 from schemas.recipe import DataRecipe, Run
@@ -187,11 +187,8 @@ def problem_of(path: Path, table: str) -> str | None:
         sealed, rows = check_footer(path), read_parquet(path)
     except (ValueError, OSError):
         return f"{path} is damaged"
-    schema, added = schema_of(table), added_to(table)
-    names = [name for name in schema.names if name in rows.schema.names or name not in added]
-    if rows.schema.names != names:
-        return f"{path} has other columns than its table"
-    name, contract = PartName.parse(path.name), pa.schema([schema.field(name) for name in names])
+    schema = schema_of(table)
+    name, contract = PartName.parse(path.name), pa.schema([schema.field(name) for name in rows.column_names])
     # a file without a seal may have another footer; what a retry fetched again has a name of its own
     if (
         name is not None

@@ -16,11 +16,12 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from commands import terminal
+from commands import front_door, terminal
 from commands.console import logging_to
 from commands.harmless import DataConsole, harmless
 from commands.tables import rows_table
 from commands.terminal import refusals
+from schemas.files import mount_point
 
 EVIL = "\x1b]0;title\x07\x1b[31mred\x1b[2J\r\x9b31m\u202egpj.exe"
 
@@ -65,6 +66,20 @@ def test_log_lines_and_bars_are_as_harmless() -> None:
 
     text = shown(show)
     assert "\x1b]0" not in text and "\x07" not in text and "\x9b" not in text and "\x1b[2J" not in text
+
+
+def test_what_any_package_warns_of_is_as_harmless_and_names_the_address_in_a_store(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logging, "lastResort", None)
+    monkeypatch.setattr(sys, "excepthook", None)
+    monkeypatch.setattr(sys, "argv", ["sigma", "--version"])
+    with pytest.raises(SystemExit):
+        front_door.run()
+    assert logging.lastResort is not None and logging.lastResort.level == logging.WARNING
+    logging.lastResort.handle(logging.makeLogRecord({"msg": f"{mount_point('s3://bucket/x')}: {EVIL}"}))
+    told = capsys.readouterr().err
+    assert told.startswith("s3://bucket/x: ") and "\x1b" not in told and "\x07" not in told
 
 
 def test_errors_are_as_harmless(monkeypatch: pytest.MonkeyPatch) -> None:

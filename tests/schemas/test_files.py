@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -20,7 +21,7 @@ from engine.dataset import Dataset
 from engine.ledger import remembered_counts
 from schemas.columns import TABLES
 from schemas.commit import file_lock
-from schemas.files import NoFile, at_hand, open_file, parquet_source, read_file
+from schemas.files import NoFile, at_hand, mount_point, open_file, parquet_source, read_file, shown_place
 
 DATASET_FILES = (
     *("recipe.yaml", ".ledger", "tables/.records/images.json", "tables/.records/listing.json", "runs/*-select.json"),
@@ -77,6 +78,12 @@ def test_what_is_no_file_is_not_waited_for(make: Callable[[Path], None], tmp_pat
             takes()
 
 
+def test_a_long_text_is_shown_at_once() -> None:
+    begun = time.process_time()
+    assert shown_place("a" * 200_000 + f" ({mount_point('s3://bucket/x')})") == "a" * 200_000 + " (s3://bucket/x)"
+    assert time.process_time() - begun < 1
+
+
 def test_a_pipe_that_a_shell_gives_is_read() -> None:
     read_end, write_end = os.pipe()
     os.write(write_end, b"images: photos")
@@ -125,15 +132,27 @@ def test_a_dataset_whose_copy_lacks_a_part_is_shown_or_refused_in_one_line(
         write_report_page(dataset.root, None)
 
 
-@pytest.mark.parametrize(("one", "other"), [("mix", "scores"), ("raw_captions", "images"), ("captions", "selection")])
+SWAPS = [("mix", "scores"), ("raw_captions", "images"), ("captions", "selection"), ("scores", "captions")]
+
+
+@pytest.mark.parametrize(("one", "other"), [*SWAPS, ("scores", "proxies"), ("mix", "samples")])
 def test_a_part_of_one_table_under_the_name_of_another_is_named(
     one: str, other: str, small: Dataset, copy_of: Any
 ) -> None:
     dataset = copy_of(small)
     shutil.copy(dataset.part(one, 2), dataset.part(other, 1))
-    with pytest.raises(ValueError, match=f"{other}/part-00001.*; sigma doctor names what is damaged"):
+    with pytest.raises(
+        ValueError, match=f"{other}/part-00001.*(; sigma doctor names what|damaged .*(run sigma build again|a copy))"
+    ):
         write_report_page(dataset.root, None)
     assert any(other == finding.subject and not finding.fine for finding in check_dataset(dataset.root))
+
+
+def test_the_record_of_another_table_in_place_of_the_listings_is_named(small: Dataset, copy_of: Any) -> None:
+    dataset = copy_of(small)
+    shutil.copy(dataset.record_path("mix"), path := dataset.record_path("listing"))
+    with pytest.raises(ValueError, match=f"{path}: damaged .*another table"):
+        dataset.held().record("listing")
 
 
 def test_a_footer_that_only_duckdb_refuses_stops_no_check(small: Dataset, copy_of: Any) -> None:

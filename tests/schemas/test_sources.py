@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from models.weights import LLAVA, find_weights
+from schemas.files import place_of
 from schemas.locations import absolute, public_url
 from schemas.recipe import DataRecipe
 from schemas.sources import AnySource, FolderSource, WebDatasetSource
@@ -101,3 +103,6 @@ def test_absolute() -> None:
     assert absolute("~/a") == str(Path.home() / "a")
     assert absolute("a") == str(Path.cwd() / "a")
     assert absolute("hf://datasets/a/") == "hf://datasets/a"
+    for made in (absolute, place_of, lambda text: find_weights(text, LLAVA, "caption.vlm.model")):
+        with pytest.raises(ValueError, match="~nobody-of-this-name/a: there is no such home directory"):
+            made("~nobody-of-this-name/a")

@@ -152,6 +152,39 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
         read_yaml(tmp_path / "broken.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: 1\nb: 2\na: 3\n", "key 'a' is there twice .* line 3, column 1"),
+        ("a:\n  - {c: 1}\n  - {c: 1, d: {e: 1}, c: 1}\n", "key 'c' is there twice .* line 3"),
+        ("a: !!int x\n", "holds no int"),
+        ("a: !!bool maybe\n", "holds no bool"),
+        ("a: !!timestamp x\n", "holds no timestamp"),
+        ("a: !!float ''\n", "holds no float"),
+        (f"a: {'9' * 5000}\n", "holds no int"),
+    ],
+)
+def test_what_yaml_would_drop_or_cannot_make_is_refused_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(ValueError, match=rf"recipe\.yaml: is not YAML: {said}"):
+        read_yaml(tmp_path / "recipe.yaml")
+
+
+def test_keys_that_a_merge_replaces_are_not_there_twice(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text("a: &x {<<: &y {k: 1, l: 1}, k: 2}\nb: {<<: [*y, *x], l: 3}\n")
+    assert read_yaml(tmp_path / "recipe.yaml") == {"a": {"k": 2, "l": 1}, "b": {"k": 1, "l": 3}}
+
+
+def test_a_recipe_may_be_in_any_unicode_and_in_no_other_encoding(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    for encoding in ("utf-8-sig", "utf-16", "utf-16-le", "utf-32"):  # as PowerShell writes it
+        path.write_bytes("out: Größe\n".encode(encoding))
+        assert read_yaml(path) == {"out": "Größe"}
+    path.write_bytes("out: Größe\n".encode("latin-1"))
+    with pytest.raises(ValueError, match="save it as UTF-8"):
+        read_yaml(path)
+
+
 def test_resolved_recipe_reads_back(tmp_path: Path) -> None:
     recipe = DataRecipe(images="photos", out="dataset", seed=4)
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())

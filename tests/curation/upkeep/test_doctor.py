@@ -155,10 +155,10 @@ def test_a_damaged_or_missing_record_of_an_extra_captioner_is_named(dataset: Dat
     assert only(dataset).text.startswith(f"{path} is missing: sigma build compares the table with the recipe")
 
 
-def test_other_columns_are_named(dataset: Dataset) -> None:
+def test_other_columns_are_damage(dataset: Dataset) -> None:
     path = dataset.part("mix", 0)
     pq.write_table(pa.table({"row_id": [1]}), path)
-    assert only(dataset).text.startswith(f"{path} has other columns than its table")
+    assert only(dataset).text.startswith(f"{path} is damaged")
 
 
 def test_a_part_that_is_there_twice_is_found_by_the_ledger(dataset: Dataset) -> None:
