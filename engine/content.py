@@ -15,22 +15,31 @@ ROWS_PER_DIGEST = 1024
 
 
 class ContentDigest:
-    """Digests the rows of a table that comes in pieces, each but the last of a multiple of `ROWS_PER_DIGEST` rows."""
+    """Digests the rows of a table that comes in pieces of any size."""
 
     def __init__(self, schema: pa.Schema) -> None:
         self._sink = hashlib.sha256(str(schema.remove_metadata()).encode())
+        self._rest = schema.remove_metadata().empty_table()
 
     def add(self, rows: pa.Table) -> None:
-        for begin in range(0, rows.num_rows, ROWS_PER_DIGEST):
-            piece = rows.slice(begin, ROWS_PER_DIGEST).replace_schema_metadata(None)
-            fresh = piece.take(pa.array(range(piece.num_rows), pa.int64()))  # a slice and its copy differ in buffers
-            buffer = pa.BufferOutputStream()
-            with pa.ipc.new_stream(buffer, fresh.schema) as writer:
-                writer.write_table(fresh.combine_chunks())
-            self._sink.update(buffer.getvalue())
+        rows = pa.concat_tables([self._rest, rows.replace_schema_metadata(None)])
+        whole = rows.num_rows - rows.num_rows % ROWS_PER_DIGEST
+        for begin in range(0, whole, ROWS_PER_DIGEST):
+            self._update(rows.slice(begin, ROWS_PER_DIGEST))
+        self._rest = rows.slice(whole)
 
     def hexdigest(self) -> str:
+        """16 hex digits; after them, no rows are added."""
+        if self._rest.num_rows:
+            self._update(self._rest)
         return self._sink.hexdigest()[:16]
+
+    def _update(self, piece: pa.Table) -> None:
+        fresh = piece.take(pa.array(range(piece.num_rows), pa.int64()))  # a slice and its copy differ in buffers
+        buffer = pa.BufferOutputStream()
+        with pa.ipc.new_stream(buffer, fresh.schema) as writer:
+            writer.write_table(fresh.combine_chunks())
+        self._sink.update(buffer.getvalue())
 
 
 def content_digest(table: pa.Table) -> str:

@@ -287,6 +287,17 @@ def refuse_other_columns(table: str, names: list[str]) -> None:
         raise pa.ArrowInvalid(f"it is a part of another table, with {', '.join(names)}")
 
 
+def row_groups(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:
+    """The rows of a Parquet file or some of their columns, a row group at a time, once every byte of the file is
+    compared. The first table has all columns and no row. Raises ValueError: as `read_parquet`, while they are read."""
+    with explaining_damage(path), parquet_source(path, whole=True) as source:
+        check_file(source)
+        file = pq.ParquetFile(source, page_checksum_verification=True)
+        yield file.schema_arrow.empty_table()
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number, columns)
+
+
 def read_some(path: Path, column: str, values: Collection[int], columns: list[str] | None = None) -> pa.Table:
     """The rows of a Parquet file with one of these values in a column, from their row groups; otherwise as
     `read_parquet`."""

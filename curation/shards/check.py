@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import IO, Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curation.shards.dataset_card import CARD_FILE
-from curation.shards.files import WIDS_FILE, in_index
+from curation.shards.files import WIDS_FILE, in_index, index_rows
 from curation.shards.writer import PackedImage, card_of, index_is_current, metadata_of, wids_index
-from engine.ahead import ahead
-from engine.dataset import Dataset, read_parquet, read_some
+from engine.ahead import ahead, of_each
+from engine.dataset import Dataset, read_parquet, read_some, row_groups
 from engine.names import Held
-from schemas import shard
+from schemas import shard, shard_index
 from schemas.columns import SHARDS_PER_PART
 from schemas.files import is_file, open_file, read_file, size_of
 from schemas.tables import with_added
@@ -34,45 +38,75 @@ class CheckedShard:
     shard: str
     problem: str | None
     number: int | None
+    num_samples: int
     num_unchecked: int
     """Re-encoded images without a checksum: the shard was written before there were any."""
+    image_extensions: frozenset[str]
+
+
+def check_index(path: Path) -> None:
+    """Read an index to its end. Raises ValueError: it is missing or damaged, or is no index."""
+    pieces = row_groups(path)
+    if next(pieces).schema.names not in (names := shard_index.INDEX_SCHEMA.names, names[: -len(shard_index.ADDED)]):
+        raise ValueError(f"{path} has other columns than an index")
+    for _ in pieces:
+        pass
+
+
+def shards_of_index(path: Path) -> Iterator[pa.Table]:
+    """The rows of an index, a table for each shard: no more are held than those and a row group."""
+    begun: list[pa.Table] = []
+    for rows in row_groups(path):
+        rows = in_index(with_added("samples", rows))
+        ends = pc.run_end_encode(rows["shard"].combine_chunks()).run_ends.to_pylist()
+        for begin, end in pairwise([0, *ends]):
+            some = rows.slice(begin, end - begin)
+            if begun and begun[0]["shard"][0] != some["shard"][0]:
+                yield pa.concat_tables(begun)
+                begun = []
+            begun.append(some)
+    if begun:
+        yield pa.concat_tables(begun)
+
+
+def shards_of_samples(dataset: Dataset) -> Iterator[pa.Table]:
+    """What the index should hold, a table for each shard, from the parts of `samples` that are whole."""
+    for path in dataset.parts("samples"):
+        with suppress(ValueError):
+            if (rows := index_rows(path)).num_rows:
+                yield rows
 
 
 def check_shards(
-    dataset: Dataset, index: pa.Table, threads: int, progress: Callable[[int], None]
+    dataset: Dataset, shards: Iterable[pa.Table], threads: int, progress: Callable[[int], None]
 ) -> Iterator[CheckedShard]:
-    """The shards that an index names, in its order. `progress`: called with the number of samples looked at since the
-    last call."""
-    counts = Counter(index["shard"].to_pylist())
-    begins = dict(zip(counts, _begins(counts), strict=True))
+    """The outcomes for the shards with these rows in an index, in order. `progress`: called with the number of samples
+    looked at since the last call."""
     numbers, held = _numbers(dataset), dataset.held()
 
-    def check(name: str) -> CheckedShard:
-        rows = index.slice(begins[name], counts[name]).to_pylist()
+    def check(indexed: pa.Table) -> CheckedShard:
+        rows = indexed.to_pylist()
+        name = rows[0]["shard"]
         number = numbers.get(name)
         problem, num_unchecked, digest = _shard_problem(dataset.shards / name, rows, _plan(held, number))
         if problem is None and number in held.parts("samples"):
             problem = _differs_from_samples(held.path("samples", number), rows, digest)
         progress(len(rows))
-        return CheckedShard(name, problem, number, num_unchecked)
+        extensions = frozenset(row["image_ext"] for row in rows)
+        return CheckedShard(name, problem, number, len(rows), num_unchecked, extensions)
 
-    yield from ahead(check, counts, threads)
-
-
-def _begins(counts: Counter[str]) -> Iterator[int]:
-    begin = 0
-    for count in counts.values():
-        yield begin
-        begin += count
+    yield from ahead(check, shards, threads)
 
 
 def _numbers(dataset: Dataset) -> dict[str, int]:
     """Shard -> its number in the plan; nothing where the plan is missing or damaged."""
-    try:
-        plan = dataset.read_table("shard_plan", ["shard", "shard_id"])
-    except ValueError:
-        return {}
-    return dict(zip(plan["shard"].to_pylist(), plan["shard_id"].to_pylist(), strict=True))
+    found = dict[str, int]()
+    with suppress(ValueError):
+        for rows in of_each(partial(read_parquet, columns=["shard", "shard_id"]), dataset.parts("shard_plan")):
+            each = rows.group_by(["shard", "shard_id"]).aggregate([])
+            found.update(zip(each["shard"].to_pylist(), each["shard_id"].to_pylist(), strict=True))
+        return found
+    return {}
 
 
 def _plan(held: Held, number: int | None) -> dict[str, Row]:
@@ -101,9 +135,12 @@ def _differs_from_samples(path: Path, rows: list[dict[str, Any]], digest: str) -
 class _Reading:
     """A tar that is read from its beginning to its end, and the sha256 of what was read."""
 
-    def __init__(self, tar: IO[bytes]) -> None:
-        self._tar, self.digest = tar, hashlib.sha256()
-        self.seek = tar.seek
+    def __init__(self, tar: IO[bytes], num_bytes: int) -> None:
+        self._tar, self._num_bytes, self.digest = tar, num_bytes, hashlib.sha256()
+
+    def seek(self, place: int) -> None:
+        """Go to a place; to the nearest end where the tar has no such place."""
+        self._tar.seek(min(max(0, place), self._num_bytes))
 
     def read(self, size: int = -1) -> bytes:
         data = self._tar.read(size)
@@ -119,7 +156,7 @@ def _shard_problem(path: Path, rows: list[dict[str, Any]], plan: Mapping[str, Ro
     if not is_file(path):
         return "missing", 0, ""
     with open_file(path) as file:
-        tar = _Reading(file)
+        tar = _Reading(file, size_of(path))
         for row in rows:
             problem, is_checked = _sample_problem(tar, row, plan.get(row["image_id"]))
             num_unchecked += not is_checked
@@ -139,13 +176,20 @@ def _wrong_end(size: int, expected: int) -> str:
     return "is cut short" if size < expected else "holds more than the index says"
 
 
+def _is_header(found: bytes, name: str, size: int) -> bool:
+    """Whether a block is the header of a member with this name and size, of which a tar may be able to hold none."""
+    with suppress(ValueError):
+        return found == shard.member_header(name, size)
+    return False
+
+
 def _sample_problem(tar: _Reading, row: Row, planned: Row | None) -> tuple[str | None, bool]:
     """The first problem of a sample, and whether its image could be checked."""
     key, found = row["key"], {}
     for member in sorted(_MEMBERS, key=lambda member: row[f"{member}_offset"]):
         name = f"{key}.{row['image_ext'] if member == 'image' else member}"
         tar.seek(row[f"{member}_offset"] - shard.BLOCK)
-        if tar.read(shard.BLOCK) != shard.member_header(name, row[f"{member}_size"]):
+        if not _is_header(tar.read(shard.BLOCK), name, row[f"{member}_size"]):
             return f"does not hold {name} where the index says", True
         found[member] = tar.read(row[f"{member}_size"])
         if any(tar.read(shard.padding(len(found[member])))):
@@ -173,9 +217,9 @@ def _sample_problem(tar: _Reading, row: Row, planned: Row | None) -> tuple[str |
     return None, expected is not None
 
 
-def index_problem(dataset: Dataset, index: pa.Table, broken: Container[str]) -> str | None:
-    """The first problem of the indexes; None where they fit each other, the samples and the sizes of the tars.
-    `broken`: shards that have a problem of their own; their sizes are not compared."""
+def index_problem(dataset: Dataset, checked: Sequence[CheckedShard]) -> str | None:
+    """The first problem of the indexes; None where they fit each other, the samples and the sizes of the tars. The
+    sizes are not compared where a shard has a problem of its own."""
     path, card = dataset.shards / WIDS_FILE, dataset.shards / CARD_FILE
     if not is_file(path):
         return "wids index missing"
@@ -183,9 +227,9 @@ def index_problem(dataset: Dataset, index: pa.Table, broken: Container[str]) -> 
         return f"{CARD_FILE}, the dataset card, is missing"
     if (held := dataset.held()).is_whole("samples") and not index_is_current(held):
         return "index.parquet was made from other samples"
-    counts = Counter(index["shard"].to_pylist())
-    if read_file(card) != card_of(index["image_ext"].unique().to_pylist(), counts):
+    counts = Counter({each.shard: each.num_samples for each in checked})
+    if read_file(card) != card_of({name for each in checked for name in each.image_extensions}, counts):
         return f"{CARD_FILE} is not the dataset card that belongs here"
-    if not any(name in broken for name in counts) and read_file(path) != wids_index(dataset, counts):
+    if not any(each.problem for each in checked) and read_file(path) != wids_index(dataset, counts):
         return "wids index says something else than the index"
     return None

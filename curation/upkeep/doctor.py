@@ -10,25 +10,36 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from curation.ingest import listing
 from curation.ingest.takedown_log import read_log
-from curation.shards.check import check_shards, index_problem
-from curation.shards.files import WIDS_FILE, in_index, index_rows
+from curation.shards.check import (
+    CheckedShard,
+    check_index,
+    check_shards,
+    index_problem,
+    shards_of_index,
+    shards_of_samples,
+)
+from curation.shards.files import WIDS_FILE
 from engine import catalog
 from engine.ahead import ahead, of_each
-from engine.dataset import Dataset, content_digest, count_rows, how_to_mend, read_parquet, schema_of
+from engine.content import ContentDigest
+from engine.counts import read_counts
+from engine.dataset import Dataset, count_rows, how_to_mend, read_parquet, refuse_other_columns, row_groups, schema_of
 from engine.duck import literal
 from engine.ledger import ledger_counts
 from engine.names import DIGITS, Held, PartName
 from engine.place.uploads import open_uploads
 from engine.reduce_job import explaining_memory
-from schemas import shard_index, tables
-from schemas.columns import is_map_table
+from schemas import shard_index
+from schemas.columns import Cut, cut_of, is_map_table
 from schemas.features import RECORD_FILE, damaged_files
 from schemas.files import TEMPORARY, find_files, refresh_copy
 from schemas.recipe import DataRecipe, Run
@@ -130,14 +141,15 @@ def _check_recipe(dataset: Dataset) -> Iterator[Finding]:
 
 
 def _check_tables(held: Held, threads: int, progress: Callable[[int], None]) -> Iterator[Finding]:
-    read_by, outdated = _read_by(held), list[Path]()
+    read_by, outdated, listed = _read_by(held), list[Path](), _listed(held)
     for table in held.tables():
         folder, names = held.dataset.folder(table), held.listed(table)
         outdated += [folder / name.file for name in held.outdated(table)]
 
         def problem(name: PartName, table: str = table) -> str | None:
             progress(1)
-            return problem_of(held.dataset.folder(table) / name.file, table)
+            row_ids = listed.get(name.number) if cut_of(table) is Cut.LISTING else None
+            return problem_of(held.dataset.folder(table) / name.file, table, row_ids)
 
         found = zip(names, ahead(problem, names, threads), strict=True)
         damaged = {folder / name.file: text for name, text in found if text}
@@ -166,6 +178,15 @@ def _check_tables(held: Held, threads: int, progress: Callable[[int], None]) -> 
         yield Finding("outdated parts", text)
 
 
+def _listed(held: Held) -> dict[int, range]:
+    """The row_ids of each part of the listing; none where a part of it is damaged, which is a finding of its own."""
+    parts = held.parts("listing")
+    with suppress(ValueError):
+        ends = [*accumulate(each.rows for each in read_counts("listing", held.paths("listing")))]
+        return {number: range(*span) for number, span in zip(parts, pairwise([0, *ends]), strict=True)}
+    return {}
+
+
 _OPTIONAL = frozenset({"headers", "embeddings", "screens", "grounding", "balance"})
 
 
@@ -180,24 +201,37 @@ def _read_by(held: Held) -> dict[str, str]:
     return found
 
 
-def problem_of(path: Path, table: str) -> str | None:
-    """What is wrong with a part, in a few words; None where nothing is. Of one in a store no earlier copy is taken."""
+def problem_of(path: Path, table: str, row_ids: range | None = None) -> str | None:
+    """What is wrong with a part, in a few words; None where nothing is. Of one in a store no earlier copy is taken.
+    `row_ids`: those that the part may hold."""
     try:
         refresh_copy(path)
-        sealed, rows = check_footer(path), read_parquet(path)
+        return _problem_of_rows(path, table, check_footer(path), row_ids)
     except (ValueError, OSError):
         return f"{path} is damaged"
-    schema = schema_of(table)
-    name, contract = PartName.parse(path.name), pa.schema([schema.field(name) for name in rows.column_names])
+
+
+def _problem_of_rows(path: Path, table: str, sealed: bool, row_ids: range | None) -> str | None:
+    pieces = row_groups(path, ["row_id"] if sealed and row_ids is not None else None)
+    names = next(pieces).schema.names
+    refuse_other_columns(table, names)
+    contract = pa.schema([schema_of(table).field(name) for name in names])
+    digest = None if sealed else ContentDigest(contract)
+    for rows in pieces:
+        if row_ids is not None and not _within(rows["row_id"], row_ids):
+            return f"{path} holds the rows of another part"
+        if digest is not None:
+            digest.add(rows.cast(contract))
+    name = PartName.parse(path.name)
     # a file without a seal may have another footer; what a retry fetched again has a name of its own
-    if (
-        name is not None
-        and not sealed
-        and table != "listing"
-        and content_digest(rows.cast(contract))[:DIGITS] != name.content
-    ):
+    if digest is not None and name is not None and table != "listing" and digest.hexdigest()[:DIGITS] != name.content:
         return f"{path} is damaged"
     return None
+
+
+def _within(found: pa.ChunkedArray, row_ids: range) -> bool:
+    least, most = pc.min_max(found).as_py().values()
+    return least is None or (least in row_ids and most in row_ids)
 
 
 def _check_takedowns(dataset: Dataset) -> Iterator[Finding]:
@@ -237,40 +271,27 @@ def _check_shards(dataset: Dataset, threads: int, progress: Callable[[int], None
     indexes = (dataset.shards / shard_index.INDEX_FILE, dataset.shards / WIDS_FILE)
     whole_index = True
     try:
-        index = read_parquet(indexes[0])
-        if index.schema.names not in (names := shard_index.INDEX_SCHEMA.names, names[: -len(shard_index.ADDED)]):
-            raise ValueError(f"{indexes[0]} has other columns than an index")
-        index = in_index(tables.with_added("samples", index))
+        check_index(indexes[0])
+        shards = shards_of_index(indexes[0])
     except (ValueError, OSError) as error:
         yield Finding("shards", str(error), False, indexes)
-        index, whole_index = _index_of_samples(dataset), False
-    broken = set()
-    num_unchecked = 0
-    for checked in check_shards(dataset, index, threads, progress):
-        num_unchecked += checked.num_unchecked
+        shards, whole_index = shards_of_samples(dataset), False
+    found = list[CheckedShard]()
+    for checked in check_shards(dataset, shards, threads, progress):
+        found.append(checked)
         if checked.problem is None:
             continue
-        broken.add(checked.shard)
         text = f"{checked.problem}; sigma doctor --repair writes it again"
         remove = indexes if "index.parquet" in checked.problem else ()
         yield Finding(checked.shard, text, False, remove, None if remove else checked.number)
     if not whole_index:
         return
-    trouble = index_problem(dataset, index, broken)
-    num_tars = len(index["shard"].unique())
-    text = f"{counted(num_tars, 'tar')}, {counted(index.num_rows, 'sample')}; {trouble or 'wids index there'}"
-    if num_unchecked:
+    trouble = index_problem(dataset, found)
+    num_samples = sum(checked.num_samples for checked in found)
+    text = f"{counted(len(found), 'tar')}, {counted(num_samples, 'sample')}; {trouble or 'wids index there'}"
+    if num_unchecked := sum(checked.num_unchecked for checked in found):
         text += f"; {num_unchecked} re-encoded images not checked: written before checksums"
     yield Finding("shards", text, fine=trouble is None, remove=indexes if trouble else ())
-
-
-def _index_of_samples(dataset: Dataset) -> pa.Table:
-    """What the index should hold, from the parts of `samples` that are whole."""
-    found = [shard_index.INDEX_SCHEMA.empty_table()]
-    for path in dataset.parts("samples"):
-        with suppress(ValueError):
-            found.append(index_rows(path).cast(shard_index.INDEX_SCHEMA))
-    return pa.concat_tables(found)
 
 
 def _check_features(dataset: Dataset) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from curation.shards.check import check_shards
+from curation.shards.check import check_shards, shards_of_index
 from curation.shards.writer import PackedImage
 from curation.upkeep.doctor import Finding, check_dataset, check_machine
 from curation.upkeep.repair import repair
@@ -20,7 +20,7 @@ from engine.runner import PartFailed
 from schemas import shard
 from schemas.commit import write_bytes
 from schemas.recipe import DataRecipe
-from schemas.shard_index import read_index
+from schemas.shard_index import INDEX_FILE, read_index
 from schemas.tables import SCHEMAS
 from tests.building import Told, build, recipe, rows, steps, write_pictures
 from tests.flips import FOUND, HARMLESS, REFUSED, flips, outcome
@@ -99,6 +99,15 @@ def test_a_truncated_part_is_named(dataset: Dataset, table: str) -> None:
     assert found == Finding(table, f"{path} is damaged (1 damaged): delete it and run sigma build again", fine=False)
 
 
+@pytest.mark.parametrize("table", ["listing", "images", "captions", "nouns", "selection"])
+def test_a_part_in_the_place_of_another_is_named(dataset: Dataset, table: str) -> None:
+    path = dataset.part(table, 1)
+    path.write_bytes(dataset.part(table, 0).read_bytes())
+    found = bad(dataset)
+    assert [each.subject for each in found if "rows of another part" in each.text] == [table]
+    assert f"{path} holds the rows of another part" in found[0].text
+
+
 def test_a_damaged_listing_is_not_to_be_deleted(dataset: Dataset) -> None:
     path = dataset.part("listing", 1)
     path.write_bytes(b"")
@@ -161,8 +170,9 @@ def test_other_columns_are_damage(dataset: Dataset) -> None:
     assert only(dataset).text.startswith(f"{path} is damaged")
 
 
-def test_a_part_that_is_there_twice_is_found_by_the_ledger(dataset: Dataset) -> None:
-    commit_table(dataset.part("images", 1), dataset.read_part("images", 0), SCHEMAS["images"], {})
+def test_a_row_that_is_there_twice_is_found_by_the_ledger(dataset: Dataset) -> None:
+    part = dataset.read_part("images", 1)
+    commit_table(dataset.part("images", 1), pa.concat_tables([part, part.slice(0, 1)]), SCHEMAS["images"], {})
     found = only(dataset)
     assert found.subject == "ledger"
     assert found.text.endswith("rows for 22 inputs")
@@ -389,6 +399,35 @@ def spans(dataset: Dataset) -> dict[str, list[tuple[Path, int, int]]]:
     return found
 
 
+@pytest.mark.parametrize("group_rows", [1, 2, 3, 100])
+def test_an_index_is_read_a_shard_at_a_time_however_it_is_stored(
+    resized: Dataset, group_rows: int, tmp_path: Path
+) -> None:
+    index = read_index(resized.shards)
+    pq.write_table(index, tmp_path / INDEX_FILE, row_group_size=group_rows)
+    shards = list(shards_of_index(tmp_path / INDEX_FILE))
+    assert [len({*rows["shard"].to_pylist()}) for rows in shards] == [1] * len(index["shard"].unique())
+    assert pa.concat_tables(shards).equals(index)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [(column, value) for column in ("image_offset", "txt_offset", "json_size") for value in (0, 100, -1, 2**62)]
+    + [("key", "a.b"), ("key", "k" * 200), ("image_ext", "")],
+)
+def test_what_no_tar_could_hold_is_a_finding(dataset: Dataset, column: str, value: int | str) -> None:
+    path = dataset.shards / INDEX_FILE
+    table = pq.read_table(path)
+    field = table.schema.field(column)
+    values = pa.array([value, *table[column].to_pylist()[1:]], field.type)
+    table = table.set_column(table.schema.get_field_index(column), field, values)
+    commit_table(path, table, table.schema, {})
+    shard_name = table["shard"][0].as_py()
+    assert [
+        found.text for found in bad(dataset) if "where the index says" in found.text and shard_name == found.subject
+    ]
+
+
 @pytest.mark.parametrize("kind", ["header", "image", "txt", "json", "padding", "end"])
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), which=st.integers(0, 10**6), bit=st.integers(0, 7))
@@ -403,7 +442,7 @@ def test_a_flipped_bit_anywhere_in_a_tar_is_found(
     data[begin + int(place * (end - begin))] ^= 1 << bit
     tar.write_bytes(bytes(data))
     try:
-        index = read_index(resized.shards)
+        index = shards_of_index(resized.shards / INDEX_FILE)
         found = list(check_shards(resized, index, 1, lambda rows: None))
     finally:
         tar.write_bytes(whole)
