@@ -53,7 +53,7 @@ from schemas.files import (
 )
 from schemas.seal import check_file, check_footer, sealed_write
 from schemas.shard import END_OF_ARCHIVE, member_header, padding
-from schemas.shard_index import INDEX_FILE, read_index
+from schemas.shard_index import INDEX_FILE, ShardIndex
 from schemas.strict import fingerprint
 from schemas.training import TrainingRecipe
 from training.data.captions import cut_of
@@ -215,8 +215,9 @@ def encode_features(
         for knob, value in wanted.made_by.items():
             if value is None:  # says in one line what is missing and how to get it, before a worker fails on it
                 (text_encoder_for(recipe.text) if knob.startswith("text.") else codec_for(recipe.latents))
-    index = read_index(recipe.dataset_folder / "shards", ["shard"])
-    shards = tuple(dict.fromkeys(index["shard"].to_pylist()))
+    index = ShardIndex(recipe.dataset_folder / "shards")
+    names = (name for part in index.parts(["shard"]) for name in part["shard"].unique().to_pylist())
+    shards = tuple(dict.fromkeys(names))
     dataset, knobs = Dataset(recipe.dataset_folder), recipe.features
     with dataset.lock(), LazyRunner(knobs.runner, knobs.workers, knobs.retries) as runners:
         for wanted in sets.values():
