@@ -14,7 +14,17 @@ from engine.place.lease import leased
 from engine.place.store import Store
 from schemas.columns import added_to
 from schemas.commit import file_lock
-from schemas.files import TEMPORARY, NoFile, address_of, entries_in, is_file, parquet_source, refresh_copy, sweep_folder
+from schemas.files import (
+    TEMPORARY,
+    NoFile,
+    StoreError,
+    address_of,
+    entries_in,
+    is_file,
+    parquet_source,
+    refresh_copy,
+    sweep_folder,
+)
 from schemas.late import late
 from schemas.seal import BrokenSeal, check_file, check_footer, read_json, sealed_write, write_json
 
@@ -244,20 +254,27 @@ def how_to_mend(table: str) -> str:
     return _MEND.get(table, "delete it and run sigma build again")
 
 
+class Damaged(ValueError):
+    """A file is missing or damaged; the message says how to mend it."""
+
+
 @contextmanager
 def explaining_damage(path: Path) -> Iterator[None]:
-    """Say what to do about a Parquet file that cannot be read inside. Raises ValueError: it is missing or damaged."""
+    """Say what to do about a Parquet file that cannot be read inside. Raises Damaged; StoreError, PermissionError: it
+    cannot be read now, and may be as it was written."""
     try:
         yield
     except FileNotFoundError:
-        raise ValueError(f"{path}: missing; run sigma build again to have it written") from None
+        raise Damaged(f"{path}: missing; run sigma build again to have it written") from None
+    except (StoreError, PermissionError):
+        raise
     except damage() as error:
         if refresh_copy(path):
-            raise ValueError(
+            raise Damaged(
                 f"{path}: the copy of it on this machine was damaged ({error}) and was fetched anew; run the same "
                 "command again"
             ) from None
-        raise ValueError(f"{path}: damaged ({error}); {how_to_mend(path.parent.name)}") from None
+        raise Damaged(f"{path}: damaged ({error}); {how_to_mend(path.parent.name)}") from None
 
 
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:

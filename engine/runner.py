@@ -40,6 +40,9 @@ def describe(error: BaseException) -> str:
     if isinstance(error, OSError) and error.errno == errno.EROFS:
         folder = Path(os.fsdecode(error.filename or "")).parent
         return f"{folder}: is on a disk that can only be read; write elsewhere (out=FOLDER, or --out FILE for a page)"
+    if isinstance(error, PermissionError) and error.filename:
+        name = os.fsdecode(error.filename2 or error.filename)
+        return f"{name}: permission denied; let this user read and write there (chmod, chown), or name another place"
     if isinstance(error, IsADirectoryError) and error.filename:
         return f"{os.fsdecode(error.filename2 or error.filename)}: is a folder; name a file"
     if isinstance(error, NoFile) and error.filename:

@@ -29,6 +29,10 @@ _MOUNTS = "sigma-stores"
 _MOUNTED = re.compile(rf"^(.*/{_MOUNTS}-[^/]+)/([a-zA-Z][a-zA-Z0-9+.-]*):/(.+)$")
 
 
+class StoreError(OSError):
+    """A store does not answer, or refuses a request. Another try may succeed: it says nothing of a file."""
+
+
 class NoFile(OSError):
     """A path leads to a pipe, a socket or a device: to read it might block, or have no end."""
 

@@ -11,15 +11,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import obstore
 import pytest
+from obstore.exceptions import GenericError
 from typer.testing import CliRunner
 
 from commands.front_door import app
+from curation.upkeep.doctor import check_dataset
 from engine.dataset import Dataset, read_parquet
 from engine.pace import commit_times
 from engine.place import lease
 from engine.place.mirror import Mirror
-from engine.place.store import Store, _client
+from engine.place.store import Store, StoreError, _client
 from schemas.files import mount_point, read_file
 from schemas.recipe import DataRecipe
 from tests.building import build, computed, put, recipe, rows, table_of, write_pictures
@@ -187,6 +190,25 @@ def test_a_part_that_another_machine_deleted_is_written_again_whatever_copies_th
         Store.at(URL).delete([f"tables/scores/{name.file}"])  # as a process on another machine does
         dataset.commit_part("scores", 1, name.made_from, rows)
     assert store.objects() == whole
+
+
+@pytest.mark.parametrize("table", ["images", "proxies", "listing"])
+def test_a_store_that_does_not_answer_says_nothing_of_the_parts_in_it(
+    built: Dataset, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(get: Any) -> Any:
+        def asked(client: Any, key: str, **more: Any) -> Any:
+            if f"/tables/{table}/" in key:
+                raise GenericError("InternalError")
+            return get(client, key, **more)
+
+        return asked
+
+    for name in ("get", "get_ranges"):
+        monkeypatch.setattr(obstore, name, silent(getattr(obstore, name)))
+    for read in (lambda: built.read_part(table, 0), lambda: check_dataset(built.root)):
+        with pytest.raises(StoreError, match=rf"tables/{table}/part-0000.*InternalError$"):
+            read()
 
 
 def run(*words: str | Path) -> str:

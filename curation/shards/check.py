@@ -19,7 +19,7 @@ from curation.shards.dataset_card import CARD_FILE
 from curation.shards.files import WIDS_FILE, in_index, index_rows
 from curation.shards.writer import PackedImage, card_of, index_is_current, metadata_of, wids_index
 from engine.ahead import ahead, of_each
-from engine.dataset import Dataset, read_parquet, read_some, row_groups
+from engine.dataset import Damaged, Dataset, read_parquet, read_some, row_groups
 from engine.names import Held
 from schemas import shard, shard_index
 from schemas.columns import SHARDS_PER_PART
@@ -45,10 +45,10 @@ class CheckedShard:
 
 
 def check_index(path: Path) -> None:
-    """Read an index to its end. Raises ValueError: it is missing or damaged, or is no index."""
+    """Read an index to its end. Raises Damaged: it is missing or damaged, or is no index."""
     pieces = row_groups(path)
     if next(pieces).schema.names not in (names := shard_index.INDEX_SCHEMA.names, names[: -len(shard_index.ADDED)]):
-        raise ValueError(f"{path} has other columns than an index")
+        raise Damaged(f"{path} has other columns than an index")
     for _ in pieces:
         pass
 

@@ -32,7 +32,15 @@ from engine import catalog
 from engine.ahead import ahead, of_each
 from engine.content import ContentDigest
 from engine.counts import read_counts
-from engine.dataset import Dataset, count_rows, how_to_mend, read_parquet, refuse_other_columns, row_groups, schema_of
+from engine.dataset import (
+    Damaged,
+    Dataset,
+    count_rows,
+    explaining_damage,
+    how_to_mend,
+    read_parquet,
+    row_groups,
+)
 from engine.duck import literal
 from engine.ledger import ledger_counts
 from engine.names import DIGITS, Held, PartName
@@ -205,9 +213,10 @@ def problem_of(path: Path, table: str, row_ids: range | None = None) -> str | No
     """What is wrong with a part, in a few words; None where nothing is. Of one in a store no earlier copy is taken.
     `row_ids`: those that the part may hold."""
     try:
-        refresh_copy(path)
-        return _problem_of_rows(path, table, check_footer(path), row_ids)
-    except (ValueError, OSError):
+        with explaining_damage(path):
+            refresh_copy(path)
+            return _problem_of_rows(path, table, check_footer(path), row_ids)
+    except Damaged:
         return f"{path} is damaged"
 
 
@@ -273,7 +282,7 @@ def _check_shards(dataset: Dataset, threads: int, progress: Callable[[int], None
     try:
         check_index(indexes[0])
         shards = shards_of_index(indexes[0])
-    except (ValueError, OSError) as error:
+    except Damaged as error:
         yield Finding("shards", str(error), False, indexes)
         shards, whole_index = shards_of_samples(dataset), False
     found = list[CheckedShard]()

@@ -20,6 +20,7 @@ from obstore import exceptions as refused
 from obstore.store import from_url
 
 from engine.place.listing import pages_below
+from schemas.files import StoreError as StoreError
 from schemas.files import aside_of, make_folder
 from schemas.locations import public_url
 
@@ -36,10 +37,6 @@ _NO_CREDENTIALS = re.compile(r"169\.254\.169\.254|metadata\.google\.internal")
 _made: Any = from_url  # its types are those of every cloud's options
 _processes = set[int]()
 """This process, once it has used a store; in one that is forked then its parent too."""
-
-
-class StoreError(OSError):
-    """A store does not answer, or refuses a request. Another try may succeed."""
 
 
 class Found(NamedTuple):
@@ -286,6 +283,10 @@ def _client(bucket: str) -> Any:
     if bucket.startswith(("s3://", "s3a://")):
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         if endpoint:
+            if not re.match(r"https?://[^/]", endpoint):  # the client would panic
+                raise ValueError(
+                    f"AWS_ENDPOINT_URL={public_url(endpoint)}: write it as http://HOST:PORT or https://HOST"
+                )
             keys["endpoint"] = endpoint
             options["allow_http"] = endpoint.startswith("http://")
         if (provider := _profile()) is not None:
