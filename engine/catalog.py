@@ -17,7 +17,8 @@ from operator import itemgetter
 from pathlib import Path
 
 from engine.ahead import ahead, of_each
-from engine.dataset import Dataset, explaining_damage, refuse_other_columns
+from engine.damage import explaining_damage
+from engine.dataset import Dataset
 from engine.duck import (
     SPILLED,
     Connection,
@@ -42,7 +43,7 @@ with late(__name__):
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from schemas.tables import schema_of
+    from schemas.tables import refuse_other_columns, schema_of
 
 _BESIDE, _OVER = "captions_beside", ("raw_offers", "ledger")
 """The view of all further captioners, and the views that read other views."""

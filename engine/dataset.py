@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engine.content import content_digest as content_digest
+from engine.damage import explaining_damage
 from engine.names import DIGITS, Held, PartName
 from engine.place.lease import leased
 from engine.place.store import Store
-from schemas.columns import added_to
 from schemas.commit import file_lock
 from schemas.files import (
     TEMPORARY,
     NoFile,
-    StoreError,
     address_of,
     entries_in,
     is_file,
     parquet_source,
-    refresh_copy,
     sweep_folder,
 )
 from schemas.late import late
@@ -33,7 +31,7 @@ with late(__name__):
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    from schemas.tables import schema_of, with_added
+    from schemas.tables import refuse_other_columns, schema_of, with_added
 
 ROW_GROUP_ROWS = 65536
 
@@ -238,45 +236,6 @@ class Dataset:
         return file_lock(self.root / ".lock", refusal, shared)
 
 
-def damage() -> tuple[type[Exception], ...]:
-    """The errors that reading a damaged Parquet file raises."""
-    return (pa.ArrowException, OSError, UnicodeDecodeError)
-
-
-_MEND = {
-    "listing": "put it back from a copy",
-    "headers": "delete it and run sigma ingest RECIPE --probe-only again",
-}
-
-
-def how_to_mend(table: str) -> str:
-    """What to do about a damaged file of a table or of the shards, in the imperative."""
-    return _MEND.get(table, "delete it and run sigma build again")
-
-
-class Damaged(ValueError):
-    """A file is missing or damaged; the message says how to mend it."""
-
-
-@contextmanager
-def explaining_damage(path: Path) -> Iterator[None]:
-    """Say what to do about a Parquet file that cannot be read inside. Raises Damaged; StoreError, PermissionError: it
-    cannot be read now, and may be as it was written."""
-    try:
-        yield
-    except FileNotFoundError:
-        raise Damaged(f"{path}: missing; run sigma build again to have it written") from None
-    except (StoreError, PermissionError):
-        raise
-    except damage() as error:
-        if refresh_copy(path):
-            raise Damaged(
-                f"{path}: the copy of it on this machine was damaged ({error}) and was fetched anew; run the same "
-                "command again"
-            ) from None
-        raise Damaged(f"{path}: damaged ({error}); {how_to_mend(path.parent.name)}") from None
-
-
 def read_parquet(path: Path, columns: list[str] | None = None) -> pa.Table:
     """A whole Parquet file, every byte of it compared, or some of its columns. Raises ValueError: it is missing or
     damaged."""
@@ -295,13 +254,6 @@ def _refuse_other_columns(path: Path, rows: pa.Table, columns: list[str] | None)
         refuse_other_columns(path.parent.name, names)
     if columns is not None and names != columns:
         raise pa.ArrowInvalid(f"no column {sorted({*columns}.difference(names))}")
-
-
-def refuse_other_columns(table: str, names: list[str]) -> None:
-    """Refuse a part that has other columns than its table, as one of another table has. Raises pa.ArrowInvalid."""
-    added = added_to(table)
-    if names != [name for name in schema_of(table).names if name in names or name not in added]:
-        raise pa.ArrowInvalid(f"it is a part of another table, with {', '.join(names)}")
 
 
 def row_groups(path: Path, columns: list[str] | None = None) -> Iterator[pa.Table]:

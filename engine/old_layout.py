@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from engine.dataset import Dataset, JobRecord, as_stored, content_digest, damage, read_parquet
+from engine.damage import damage
+from engine.dataset import Dataset, JobRecord, as_stored, content_digest, read_parquet
 from engine.names import DIGITS, NOTHING, Held, PartName
 from engine.paid import Paid
 from schemas.columns import BESIDE, BESIDE_ONCE, SHARDS_PER_PART, is_captions, is_map_table

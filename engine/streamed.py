@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.ahead import ahead
-from engine.dataset import explaining_damage
+from engine.damage import explaining_damage
 from schemas.files import parquet_source
 from schemas.late import late
 from schemas.seal import check_file, check_footer

@@ -32,3 +32,10 @@ def with_added(table: str, rows: pa.Table) -> pa.Table:
         field = schema_of(table).field(name)
         rows = rows.append_column(field, pa.nulls(rows.num_rows, field.type))
     return rows
+
+
+def refuse_other_columns(table: str, names: list[str]) -> None:
+    """Refuse a part that has other columns than its table, as one of another table has. Raises pa.ArrowInvalid."""
+    added = columns.added_to(table)
+    if names != [name for name in schema_of(table).names if name in names or name not in added]:
+        raise pa.ArrowInvalid(f"it is a part of another table, with {', '.join(names)}")

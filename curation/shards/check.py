@@ -19,7 +19,8 @@ from curation.shards.dataset_card import CARD_FILE
 from curation.shards.files import WIDS_FILE, in_index, index_rows
 from curation.shards.writer import PackedImage, card_of, index_is_current, metadata_of, wids_index
 from engine.ahead import ahead, of_each
-from engine.dataset import Damaged, Dataset, read_parquet, read_some, row_groups
+from engine.damage import Damaged
+from engine.dataset import Dataset, read_parquet, read_some, row_groups
 from engine.names import Held
 from schemas import shard, shard_index
 from schemas.columns import SHARDS_PER_PART

@@ -25,7 +25,8 @@ from curation.shards.files import (
     keep_previous,
 )
 from engine.ahead import of_each
-from engine.dataset import ROW_GROUP_ROWS, Dataset, damage, read_parquet
+from engine.damage import damage
+from engine.dataset import ROW_GROUP_ROWS, Dataset, read_parquet
 from engine.map_job import MapJob, naming
 from engine.names import DIGITS, Held
 from engine.part_file import commit_batches

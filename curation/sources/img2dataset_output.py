@@ -19,7 +19,7 @@ from curation.sources.rows import open_table
 from curation.sources.storage import RemoteError, filesystem, patiently
 from curation.sources.stores import reason_of_status
 from curation.sources.tars import list_tar, split_key
-from engine.dataset import damage
+from engine.damage import damage
 from schemas.locations import is_remote
 from schemas.reasons import FetchError, ImageError
 from schemas.sources import Img2datasetSource, TarCaptions

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from curation.sources.storage import explain, filesystem, read_file, remote_errors
-from engine.dataset import damage
+from engine.damage import damage
 from schemas.files import refuse_special
 from schemas.locations import is_remote
 from schemas.lru import Lru

@@ -19,7 +19,7 @@ from curation.sources.patterns import find_files
 from curation.sources.records import Row, batch_rows, check_texts, is_bytes, read_rows, refuse_twins, require_columns
 from curation.sources.rows import open_table, read_arrow
 from curation.sources.storage import filesystem, remote_errors, why, why_no_address
-from engine.dataset import damage
+from engine.damage import damage
 from schemas.locations import absolute, is_remote, public_url
 from schemas.reasons import FetchError, ImageError
 from schemas.sources import ArrowColumns, Columns, HFDatasetSource, TableSource

@@ -150,20 +150,19 @@ def _read_list(source: UrlSource) -> Iterator[Mapping[str, Any]]:
 
 def http_address(text: str) -> str:
     """A URL in the letters that are sent, as a browser writes it: others are percent-encoded, a host in other scripts
-    is in Punycode. '' where the text is no http address, and never `file:`, which would read this machine's own files.
-    """
+    is in Punycode. '' where the text is no http address, or has a user before its host, which img2dataset looks up as
+    one; and never `file:`, which would read this machine's own files."""
     try:
         parts = urlsplit(text)
         host = (parts.hostname or "").encode("ascii" if text.isascii() else "idna").decode()
         port = parts.port
     except ValueError:  # a UnicodeError is one
         return ""
-    if parts.scheme not in ("http", "https") or not host or _SPACE.search(host):
+    if parts.scheme not in ("http", "https") or not host or _SPACE.search(host) or "@" in parts.netloc:
         return ""
     if text.isascii() and not _SPACE.search(text):
         return text
-    user = f"{quote(at[0], safe=_SENT)}@" if (at := parts.netloc.rpartition("@"))[1] else ""
-    place = f"{user}{f'[{host}]' if ':' in host else host}{'' if port is None else f':{port}'}"
+    place = f"{f'[{host}]' if ':' in host else host}{'' if port is None else f':{port}'}"
     return urlunsplit((parts.scheme, place, quote(parts.path, _SENT), quote(parts.query, _SENT), ""))
 
 

@@ -32,15 +32,8 @@ from engine import catalog
 from engine.ahead import ahead, of_each
 from engine.content import ContentDigest
 from engine.counts import read_counts
-from engine.dataset import (
-    Damaged,
-    Dataset,
-    count_rows,
-    explaining_damage,
-    how_to_mend,
-    read_parquet,
-    row_groups,
-)
+from engine.damage import Damaged, explaining_damage, how_to_mend
+from engine.dataset import Dataset, count_rows, read_parquet, row_groups
 from engine.duck import literal
 from engine.ledger import ledger_counts
 from engine.names import DIGITS, Held, PartName
@@ -52,6 +45,7 @@ from schemas.features import RECORD_FILE, damaged_files
 from schemas.files import TEMPORARY, find_files, refresh_copy
 from schemas.recipe import DataRecipe, Run
 from schemas.seal import check_footer
+from schemas.tables import refuse_other_columns, schema_of
 from schemas.texts import counted
 
 

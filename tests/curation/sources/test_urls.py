@@ -90,6 +90,8 @@ def test_addresses_are_sent_in_the_letters_that_servers_take() -> None:
         "http://[::1/x": "",
         "http://x:99999/x": "",
         "http:///x": "",
+        "https://user:word@x/y.jpg": "",
+        "http://user@x/é.jpg": "",
         "//x/y.jpg": "",
         "file:///etc/passwd": "",
         "http://.é./x": "",

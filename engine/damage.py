@@ -1,0 +1,52 @@
+"""Tells a Parquet file that is damaged, and how to mend it, from one that cannot be read now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from schemas.files import StoreError, refresh_copy
+from schemas.late import late
+
+with late(__name__):
+    import pyarrow as pa
+
+
+def damage() -> tuple[type[Exception], ...]:
+    """The errors that reading a damaged Parquet file raises."""
+    return (pa.ArrowException, OSError, UnicodeDecodeError)
+
+
+_MEND = {
+    "listing": "put it back from a copy",
+    "headers": "delete it and run sigma ingest RECIPE --probe-only again",
+}
+
+
+def how_to_mend(table: str) -> str:
+    """What to do about a damaged file of a table or of the shards, in the imperative."""
+    return _MEND.get(table, "delete it and run sigma build again")
+
+
+class Damaged(ValueError):
+    """A file is missing or damaged; the message says how to mend it."""
+
+
+@contextmanager
+def explaining_damage(path: Path) -> Iterator[None]:
+    """Say what to do about a Parquet file that cannot be read inside. Raises Damaged; StoreError, PermissionError: it
+    cannot be read now, and may be as it was written."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise Damaged(f"{path}: missing; run sigma build again to have it written") from None
+    except (StoreError, PermissionError):
+        raise
+    except damage() as error:
+        if refresh_copy(path):
+            raise Damaged(
+                f"{path}: the copy of it on this machine was damaged ({error}) and was fetched anew; run the same "
+                "command again"
+            ) from None
+        raise Damaged(f"{path}: damaged ({error}); {how_to_mend(path.parent.name)}") from None
