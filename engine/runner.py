@@ -46,7 +46,7 @@ def describe(error: BaseException) -> str:
     if isinstance(error, IsADirectoryError) and error.filename:
         return f"{os.fsdecode(error.filename2 or error.filename)}: is a folder; name a file"
     if isinstance(error, NoFile) and error.filename:
-        return f"{error.filename}: is {error.strerror}; delete it, or name a file"
+        return f"{error.filename}: is {error.strerror}; name a file, or move it away"
     text = " ".join(str(error).split())
     if isinstance(error, ValueError | OSError) and text:
         return text

@@ -29,16 +29,25 @@ _MOUNTS = "sigma-stores"
 _MOUNTED = re.compile(rf"^(.*/{_MOUNTS}-[^/]+)/([a-zA-Z][a-zA-Z0-9+.-]*):/(.+)$")
 
 
+_NO_FILE = "a pipe, a socket or a device, not a file"
+
+
 class StoreError(OSError):
     """A store does not answer, or refuses a request. Another try may succeed: it says nothing of a file."""
 
 
 class NoFile(OSError):
-    """A path leads to a pipe, a socket or a device: to read it might block, or have no end."""
+    """A path leads to a pipe, a socket or a device: to read it might block, or have no end, and to write a file in its
+    place takes it away from everybody."""
 
 
 def aside_of(path: Path) -> Path:
-    """A name for a file or folder while it is written or deleted, given by no other process or machine."""
+    """A name for a file or folder while it is written or deleted, given by no other process or machine. Raises NoFile:
+    the place is taken by a pipe, a socket or a device."""
+    with suppress(FileNotFoundError, IsADirectoryError):
+        refuse_special(path)
+        if path.parent == Path("/dev") and path.is_symlink():  # /dev/stdout, which may lead to a file
+            raise NoFile(errno.EINVAL, _NO_FILE, str(path))
     return path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}-{path.name}")
 
 
@@ -176,7 +185,7 @@ def refuse_special(path: str | Path | int) -> int:
     name = None if isinstance(path, int) else str(path)
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), name)
-    raise NoFile(errno.EINVAL, "a pipe, a socket or a device, not a file", name)
+    raise NoFile(errno.EINVAL, _NO_FILE, name)
 
 
 @contextmanager

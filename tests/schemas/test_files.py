@@ -20,8 +20,8 @@ from engine.catalog import write_catalog
 from engine.dataset import Dataset
 from engine.ledger import remembered_counts
 from schemas.columns import TABLES
-from schemas.commit import file_lock
-from schemas.files import NoFile, at_hand, mount_point, open_file, parquet_source, read_file, shown_place
+from schemas.commit import atomic_write, file_lock
+from schemas.files import NoFile, aside_of, at_hand, mount_point, open_file, parquet_source, read_file, shown_place
 
 DATASET_FILES = (
     *("recipe.yaml", ".ledger", "tables/.records/images.json", "tables/.records/listing.json", "runs/*-select.json"),
@@ -73,9 +73,21 @@ def test_what_is_no_file_is_not_waited_for(make: Callable[[Path], None], tmp_pat
     for use in (open_file, read_file, at_hand):
         with pytest.raises(NoFile, match=f"a pipe, a socket or a device, not a file.*{path}"):
             use(path)
-    for takes in (take_lock, give_to_arrow):
+
+    def write() -> None:
+        with atomic_write(path):
+            pytest.fail("it is no file")
+
+    for takes in (take_lock, give_to_arrow, write):
         with pytest.raises(NoFile):
             takes()
+    assert path.exists() and not path.is_file(), "as root a rename would take a device away from everybody"
+
+
+def test_what_this_process_writes_to_is_no_place_for_a_file() -> None:
+    for name in ("/dev/null", "/dev/stdout", "/dev/stderr"):
+        with pytest.raises(NoFile, match=f"not a file.*{name}"):
+            aside_of(Path(name))
 
 
 def test_a_long_text_is_shown_at_once() -> None:
