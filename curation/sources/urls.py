@@ -20,16 +20,17 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from curation.sources.captions import raw_caption
 from curation.sources.img2dataset_output import list_shard
 from curation.sources.item import Item, SourceListing, inside
 from curation.sources.patterns import find_files
-from curation.sources.records import read_lines, read_rows, require_columns
+from curation.sources.records import Row, read_lines, read_rows, require_columns
 from curation.sources.storage import filesystem
 from schemas.locations import absolute, is_remote
 from schemas.reasons import FetchError
 from schemas.seal import read_json, write_json
 from schemas.sources import Img2dataset, UrlSource
-from schemas.texts import caption_texts, clean_text, clean_url
+from schemas.texts import clean_text, clean_url
 
 EXTENSIONS = (".txt", ".csv", ".jsonl", ".parquet")
 SHARDS_PER_LIST = 100
@@ -45,6 +46,7 @@ WANTED = pa.schema(
         pa.field("url", pa.string()),  # the address to fetch; empty where the text is no http address
         pa.field("given", pa.string()),  # the text of the list
         pa.field("caption", pa.string()),
+        pa.field("others", pa.list_(pa.string())),  # further captions
         pa.field("license", pa.string()),
     ]
 )
@@ -67,8 +69,9 @@ def list_urls(source: UrlSource, fetch_into: str) -> SourceListing:
     list cannot be read, or img2dataset could not finish; run again, and it continues."""
     fetch = first_fetch(source, fetch_into)
     _refuse_other_list(source, fetch.work)
-    rows = (dict(row, number=number) for number, row in enumerate(_read_list(source)))
-    return SourceListing((item for _, item in fetch_rows(fetch, rows)), {})
+    listing = SourceListing([], {})
+    rows = (dict(row, number=number) for number, row in enumerate(_read_list(source, listing)))
+    return SourceListing((item for _, item in fetch_rows(fetch, rows)), listing.ignored)
 
 
 def _refuse_other_list(source: UrlSource, work: Path) -> None:
@@ -128,23 +131,26 @@ def fetch_rows(fetch: Download, rows: Iterable[Mapping[str, Any]]) -> Iterator[t
     yield from _fetched(fetch, files)
 
 
-def _read_list(source: UrlSource) -> Iterator[Mapping[str, Any]]:
+def _read_list(source: UrlSource, listing: SourceListing) -> Iterator[Mapping[str, Any]]:
     columns = source.columns
     for file in find_files(source.location(), EXTENSIONS, "URL list"):
         if file.lower().endswith(".txt"):
-            found: Iterable[Mapping[Any, Any]] = ({columns.url: line} for line in read_lines(file))
+            found: Iterable[Row] = (Row("", {columns.url: line}) for line in read_lines(file))
         else:
             wanted = [name for name in (columns.url, columns.caption, columns.license) if name is not None]
             texts = (columns.url, columns.caption)
-            found = (row.cells for row in read_rows(file, partial(require_columns, file, wanted), wanted, texts))
+            found = read_rows(file, partial(require_columns, file, wanted), wanted, texts)
         for row in found:
-            given = clean_text(row.get(columns.url))
-            captions = caption_texts(row.get(columns.caption))
+            if row.broken is not None:
+                listing.count("rows of the list that cannot be read", first=f"{file}, {row.place} {row.broken}")
+            given = clean_text(row.cells.get(columns.url))
+            raw = raw_caption(row, [columns.caption] if columns.caption else [], None, columns.license, file, listing)
             yield {
                 "url": "" if given is None else http_address(given),
                 "given": given,
-                "caption": captions[0] if captions else None,
-                "license": clean_text(row.get(columns.license)),
+                "caption": raw.caption,
+                "others": list(raw.others),
+                "license": raw.license,
             }
 
 
@@ -277,4 +283,6 @@ def _lost(fetch: Download, shard: int, key: str, rest: list[Item]) -> Item:
 
 
 def _described(item: Item, row: Mapping[str, Any]) -> Item:
-    return item._replace(raw_caption=row["caption"], url=clean_url(row["given"]), license=row["license"])
+    others = tuple(row.get("others") or ())  # which the list of an earlier version lacks
+    words = {"raw_caption": row["caption"], "other_captions": others, "license": row["license"]}
+    return item._replace(url=clean_url(row["given"]), **words)

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from curation.sources import list_source
-from curation.sources.urls import http_address
+from curation.sources.item import SourceListing
+from curation.sources.urls import _read_list, http_address
 from engine.dataset import Dataset
 from schemas.recipe import DataRecipe
 from schemas.sources import UrlSource
@@ -70,6 +71,17 @@ def fetched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fetched]:
         }
         made = recipe(None, folder / "ds", sources=[source], part_rows=5)
         yield Fetched(served, made, build(made, upto="ingest")[0])
+
+
+def test_a_row_of_a_list_that_cannot_be_read_is_an_input_and_is_named(tmp_path: Path) -> None:
+    path, listing = tmp_path / "list.jsonl", SourceListing([], {})
+    path.write_text('{"url": "http://x/1", "words": ["a", "b"]}\n{broken\n{"url": "http://x/2", "words": 3}\n')
+    source = UrlSource.from_mapping({"path": str(path), "columns": {"caption": "words"}})
+    found = [(row["url"], row["caption"], row["others"]) for row in _read_list(source, listing)]
+    assert found == [("http://x/1", "a", ["b"]), ("", None, []), ("http://x/2", None, [])]
+    broken, no_text = listing.ignored
+    assert broken.startswith(f"rows of the list that cannot be read (the first: {path}, line 2 is not JSON")
+    assert no_text == f"captions that are no text (the first: {path}, line 3: words is int, not text)"
 
 
 def test_a_list_that_was_misspelt_is_no_other_list_once_it_is_mended(tmp_path: Path) -> None:
