@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol, Self
 
 from engine.dataset import Dataset
 from engine.place.store import StoreError
-from schemas.files import NoFile
+from schemas.files import TEMPORARY, NoFile
 
 
 class Progress(Protocol):
@@ -41,8 +41,9 @@ def describe(error: BaseException) -> str:
         folder = Path(os.fsdecode(error.filename or "")).parent
         return f"{folder}: is on a disk that can only be read; write elsewhere (out=FOLDER, or --out FILE for a page)"
     if isinstance(error, PermissionError) and error.filename:
-        name = os.fsdecode(error.filename2 or error.filename)
-        return f"{name}: permission denied; let this user read and write there (chmod, chown), or name another place"
+        path = Path(os.fsdecode(error.filename2 or error.filename))
+        path = path.parent if path.name.startswith(TEMPORARY) else path
+        return f"{path}: permission denied; let this user read and write there (chmod, chown), or name another place"
     if isinstance(error, IsADirectoryError) and error.filename:
         return f"{os.fsdecode(error.filename2 or error.filename)}: is a folder; name a file"
     if isinstance(error, NoFile) and error.filename:

@@ -57,7 +57,7 @@ def plans(name: str, model: Model) -> list[Plan]:
         stamp = folder_stamp(pictures_in(Path(model.pictures)))
         return [Plan(name, None, {"pictures": stamp}, folder=model.pictures)]
     if model.runtime is not None:
-        return [_of_export(name, model, Path(model.runtime).expanduser())]
+        return [_of_export(name, model, Path(model.runtime))]
     return _of_pipeline(name, model) if model.diffusers is not None else _of_training(name, model)
 
 
@@ -179,7 +179,7 @@ class CheckpointPainter:
 
 def _of_pipeline(name: str, model: Model) -> list[Plan]:
     assert model.diffusers is not None
-    folder = Path(model.diffusers).expanduser()
+    folder = Path(model.diffusers)
     where = f"models.{name}.diffusers: {folder}"
     if not (folder / "model_index.json").is_file():
         raise ValueError(f"{where}: holds no model_index.json; name the folder of a pipeline of diffusers")

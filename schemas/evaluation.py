@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from schemas.captioners import ChatSection
-from schemas.locations import absolute, for_datasets
+from schemas.locations import absolute, for_datasets, on_disk
 from schemas.strict import Positive, Seed, StrictModel, matching
 
 Protocol = Literal["clean", "pytorch", "tensorflow", "torchmetrics", "sana-512", "sana-1024"]
@@ -27,6 +27,9 @@ class Prompts(StrictModel):
     """Prompts per part: the unit of work that a worker takes. Changes the batches, and so the last bits of pictures."""
 
 
+OnDisk = Annotated[str, AfterValidator(on_disk)]
+
+
 class Model(StrictModel):
     """What draws: a training run or an export of it, a pipeline of diffusers, or a folder of pictures that others have
     drawn."""
@@ -39,12 +42,12 @@ class Model(StrictModel):
     """The stage of the recipe; null is the last one that has a checkpoint."""
     checkpoints: Literal["last", "all"] | tuple[Positive, ...] = "last"
     """Which checkpoints of the stage draw, each in rows of its own: the last one, all that are kept, or these steps."""
-    runtime: str | None = None
+    runtime: OnDisk | None = None
     """With `recipe`: a folder of `sigma export`, which draws in place of a checkpoint. The recipe says the encoders,
     the steps and the guidance."""
-    diffusers: str | None = None
+    diffusers: OnDisk | None = None
     """A folder with a pipeline of diffusers: SD 1.5, SDXL, Playground, PixArt-α or -Σ. Its weights are safetensors."""
-    pictures: str | None = None
+    pictures: OnDisk | None = None
     """A folder of pictures, each named by the id of its prompt; of several per prompt `<id>_0`, `<id>_1`, ..."""
     resolution: Positive | None = None
     """Side of the square that is drawn, in px; null is that of the stage or of the pipeline."""
@@ -97,7 +100,7 @@ class Reference(StrictModel):
     """Of a dataset the samples that meet this SQL condition over the columns of the index."""
     features: Annotated[str, AfterValidator(for_datasets)] | None = None
     """Folder of its features, which are made once; null is `evaluation/` below `pictures`."""
-    moments: str | None = None
+    moments: OnDisk | None = None
     """In place of pictures: a .npz with `mu` and `sigma` as other programs write them. Gives FID alone."""
     moments_protocol: Protocol | None = None
     """The protocol that they were made with; nothing in the file says it."""

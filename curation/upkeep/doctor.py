@@ -312,7 +312,7 @@ def _check_catalog(dataset: Dataset) -> Iterator[Finding]:
         return
     own = "NOT internal AND view_name NOT IN ('raw_offers', 'ledger')"  # these two read the other views
     sql = f"SELECT view_name, sql FROM duckdb_views() WHERE {own} AND database_name = $name ORDER BY ALL"
-    text = "names other files than this dataset's"
+    text = "names other files than this dataset's; run sigma doctor where it may be written, or delete it"
     try:
         with duckdb.connect() as connection:
             connection.execute(f"ATTACH {literal(str(dataset.catalog))} AS written (READ_ONLY)")

@@ -283,6 +283,7 @@ def _client(bucket: str) -> Any:
     if bucket.startswith(("s3://", "s3a://")):
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         if endpoint:
+            endpoint = endpoint if "://" in endpoint else f"http://{endpoint}"
             if not re.match(r"https?://[^/]", endpoint):  # the client would panic
                 raise ValueError(
                     f"AWS_ENDPOINT_URL={public_url(endpoint)}: write it as http://HOST:PORT or https://HOST"

@@ -12,7 +12,7 @@ import yaml
 from pydantic import TypeAdapter
 
 from schemas.ablation import AblationRecipe
-from schemas.evaluation import EvaluationRecipe
+from schemas.evaluation import EvaluationRecipe, Model
 from schemas.judging import JudgeRecipe
 from schemas.recipe import DataRecipe
 from schemas.strict import KINDS, StrictModel, apply_override, fingerprint, read_yaml
@@ -234,3 +234,10 @@ def test_a_recipe_of_another_kind_is_refused_with_the_command_that_takes_it(
         ours.load(file)
     says = f"is {theirs.recipe_kind}, which {kind.command} takes; sigma recipe "
     assert (says in str(refused.value)) == (ours is not theirs)
+
+
+@pytest.mark.parametrize("knob", ["pictures", "diffusers", "runtime"])
+def test_what_an_evaluation_compares_is_on_this_machine(knob: str) -> None:
+    values = {knob: "s3://bucket/x"} | ({"recipe": "train.yaml"} if knob == "runtime" else {})
+    with pytest.raises(ValueError, match=rf"recipe: {knob}: s3://bucket/x: a store is no folder"):
+        Model.from_mapping(values)

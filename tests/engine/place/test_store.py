@@ -81,7 +81,7 @@ def test_a_missing_bucket_and_an_address_without_one_are_refused(bucket: Server)
     assert for_datasets("S3://Photos/Deep") == "s3://Photos/Deep"
 
 
-@pytest.mark.parametrize("endpoint", ["minio:9000", "nonsense", "http://", "ftp://host"])
+@pytest.mark.parametrize("endpoint", ["://", "http://", "ftp://host"])
 def test_an_endpoint_that_is_no_address_is_refused(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     with pytest.raises(ValueError, match=r"^AWS_ENDPOINT_URL=.*: write it as http://HOST:PORT"):
