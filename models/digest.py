@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
+
+from schemas.files import open_file
 
 NUM_BLOCKS, BLOCK_BYTES = 64, 65536
 
@@ -15,10 +18,10 @@ def weights_digest(paths: Iterable[Path]) -> str:
     its last: other weights differ nearly everywhere, and all of a large model would take minutes to read."""
     digest = hashlib.sha256()
     for path in paths:
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        last = max(0, size - BLOCK_BYTES)
-        with path.open("rb") as file:
+        with open_file(path) as file:
+            size = file.seek(0, os.SEEK_END)
+            digest.update(f"{path.name} {size}\n".encode())
+            last = max(0, size - BLOCK_BYTES)
             for start in sorted({last * number // (NUM_BLOCKS - 1) for number in range(NUM_BLOCKS)}):
                 file.seek(start)
                 digest.update(file.read(BLOCK_BYTES))

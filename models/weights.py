@@ -15,6 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from schemas.files import read_file
 from schemas.locations import in_home
 from schemas.texts import parse_json
 
@@ -243,7 +244,7 @@ def load_preprocessing(from_pretrained: Callable[..., Any], folder: Path, kind: 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. Raises ValueError: the file cannot be read, or holds no object."""
     try:
-        content = parse_json(path.read_text(encoding="utf-8"))
+        content = parse_json(read_file(path).decode())
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read as JSON ({error})") from None
     if not isinstance(content, dict):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from schemas.buckets import TABLES
 from schemas.features import LATENTS, MIXED, NULL_FILE, TOSSED, VERSION, difference, read_record
-from schemas.files import at_hand
+from schemas.files import at_hand, read_file
 from schemas.seal import read_json, write_json
 from schemas.shard_index import INDEX_FILE, no_index
 from schemas.training import Stage, TrainingRecipe
@@ -141,7 +141,7 @@ class StageFeatures:
             return encoders.text.null()
         path, record = self.text.folder / NULL_FILE, read_record(self.text.folder)
         try:
-            data = path.read_bytes()
+            data = read_file(path)
             if record is not None and record.null_crc32 not in (None, zlib.crc32(data)):
                 raise ValueError("its checksum is wrong")
             return torch.from_numpy(np.load(io.BytesIO(data), allow_pickle=False))

@@ -15,6 +15,7 @@ import yaml
 
 from engine.ahead import ahead
 from schemas.commit import write_bytes
+from schemas.files import read_file
 from schemas.seal import check_text, seal_text
 from schemas.training import Stage, TrainingRecipe
 from training.data.reader import DamagedSample, ShardReader
@@ -145,9 +146,10 @@ def check_identity(
         _write(path, expected)
         return
     try:
-        content = yaml.safe_load(check_text(path.read_text(encoding="utf-8"))) or {}
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        why = str(error).splitlines()[0]
+        content = yaml.safe_load(check_text(read_file(path).decode()))
+        _ = content["dataset"]["sha256"]  # near the end: of a file that is cut no seal tells
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, KeyError, TypeError) as error:
+        why = "cut short" if isinstance(error, KeyError | TypeError) else str(error).splitlines()[0]
         raise ValueError(
             f"{path}: damaged ({why}); put it back from a copy, or rm -r {folder} to train it again"
         ) from None

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from models.digest import BLOCK_BYTES, NUM_BLOCKS, weights_digest
+from models.weights import read_json
 
 
 @pytest.fixture
@@ -55,3 +58,10 @@ def test_the_digest_equals_the_one_that_sets_of_features_recorded(tmp_path: Path
     read = b"config.json 2\n{}" + b"model.safetensors 10040000\n"
     read += b"".join(content[start : start + BLOCK_BYTES] for start in starts)
     assert weights_digest([small, large]) == hashlib.sha256(read).hexdigest()[:16] == "37ee58de6f674878"
+
+
+@pytest.mark.parametrize("use", [lambda path: weights_digest([path]), read_json])
+def test_a_pipe_in_the_place_of_a_models_file_is_not_waited_for(tmp_path: Path, use: Callable[[Path], object]) -> None:
+    os.mkfifo(tmp_path / "model.safetensors")
+    with pytest.raises((OSError, ValueError), match="a pipe, a socket or a device, not a file"):
+        use(tmp_path / "model.safetensors")

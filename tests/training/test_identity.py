@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -202,4 +203,16 @@ def test_a_folder_without_a_checkpoint_takes_any_knob(recipe_values, tmp_path):
     check(recipe_values, tmp_path)
     check(recipe_values | {"seed": 5}, tmp_path, begun=False)
     with pytest.raises(ValueError, match="seed = 5, the recipe now has 0"):
+        check(recipe_values, tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["", "null\n", "5\n", "- a\n", "seed: 0\nmodel: {depth: 1}\n", "pipe"])
+def test_a_folders_recipe_that_is_cut_or_no_file_is_damaged_and_names_no_knob(recipe_values, tmp_path, damage):
+    check(recipe_values, tmp_path)
+    path = tmp_path / RECIPE_FILE
+    path.unlink()
+    os.mkfifo(path) if damage == "pipe" else path.write_text(damage)
+    with pytest.raises(
+        ValueError, match=rf"{path}: damaged \(.*(cut short|a pipe).*\); put it back from a copy, or rm"
+    ):
         check(recipe_values, tmp_path)

@@ -106,7 +106,7 @@ def refuse_pointer(file: Path) -> None:
 def refuse_other_heads(folder: Path, num_heads: int) -> None:
     """Raise a ValueError where the config.json of a diffusers folder says another number of heads. No tensor has
     another shape for it, so that the model would compute something else and say nothing."""
-    for place in (folder / "transformer" / "config.json", folder / "config.json"):
+    for place in filter(Path.is_file, (folder / "transformer" / "config.json", folder / "config.json")):
         try:
             heads = json.loads(place.read_text("utf-8")).get("num_attention_heads", num_heads)
         except (OSError, ValueError, RecursionError, AttributeError):
@@ -133,7 +133,7 @@ def diffusers_files(folder: Path, *, ema: bool = True) -> list[Path]:
         return [folder / name for name in names]
     groups: dict[tuple[str, str, int], list[Path]] = {}
     for path in sorted(folder.iterdir()):
-        if match := DIFFUSERS_FILE.fullmatch(path.name):
+        if (match := DIFFUSERS_FILE.fullmatch(path.name)) and path.is_file():
             variant = match["variant"] or match["older"] or ""
             groups.setdefault((variant, match["format"], int(match["count"] or 1)), []).append(path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import random
 import shutil
 from contextlib import nullcontext
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 from tests.training.model.test_convert import same, small, to_diffusers
 from training.checkpoint import write_checkpoint
 from training.model import load_weights
-from training.model.convert import read_torch_file, read_weights
+from training.model.convert import read_torch_file, read_weights, weights_sha256
 from training.model.seal import file_digest, stated_digest
 
 
@@ -180,6 +181,18 @@ def test_full_precision_is_preferred_and_the_last_weights_on_request(tmp_path):
     assert same(target, models[""])
     load_weights(target, tmp_path, ema=False)
     assert same(target, models[".non_ema"])
+
+
+def test_a_pipe_in_the_place_of_a_file_of_a_folder_is_not_waited_for(tmp_path):
+    weights = tmp_path / "diffusion_pytorch_model.safetensors"
+    save_file(to_diffusers(small().state_dict()), weights)
+    os.mkfifo(tmp_path / "config.json")
+    load_weights(small(), tmp_path)
+    weights.unlink()
+    os.mkfifo(weights)
+    for use in (read_weights, weights_sha256):
+        with pytest.raises(ValueError, match=f"no {weights.name} in this folder"):
+            use(tmp_path)
 
 
 def test_a_lora_is_called_one(tmp_path):
