@@ -33,6 +33,8 @@ with late(__name__):
 
     from schemas.tables import refuse_other_columns, schema_of, with_added
 
+STORED: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
+"""How Parquet stores the rows of a part."""
 ROW_GROUP_ROWS = 65536
 
 PLAN_GROUP_ROWS = 4096
@@ -304,7 +306,7 @@ def commit_table(
     described = schema.with_metadata({key: metadata[key] for key in sorted(metadata)})
     table = table.select(schema.names).cast(schema).replace_schema_metadata(described.metadata)
     with sealed_write(path) as file:
-        pq.write_table(table, file, compression="zstd", row_group_size=row_group_rows, write_page_checksum=True)
+        pq.write_table(table, file, row_group_size=row_group_rows, **STORED)
 
 
 def as_stored(table: str, rows: pa.Table) -> pa.Table:

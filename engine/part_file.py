@@ -14,7 +14,7 @@ from typing import IO
 from engine.ahead import ahead
 from engine.content import ContentDigest, content_digest
 from engine.counts import Counts, counts_of, note, read_counts, total
-from engine.dataset import Dataset, row_group_rows, schema_of
+from engine.dataset import STORED, Dataset, row_group_rows, schema_of
 from engine.duck import SPILLED
 from engine.names import DIGITS, Held, PartName
 from schemas.columns import SHARDS_PER_PART, Cut, cut_of
@@ -147,7 +147,7 @@ def commit_batches(
 
 def _writer(file: IO[bytes], schema: pa.Schema, metadata: Mapping[str, str]) -> pq.ParquetWriter:
     described = schema.with_metadata({key: metadata[key] for key in sorted(metadata)})
-    return pq.ParquetWriter(file, described, compression="zstd", write_page_checksum=True)
+    return pq.ParquetWriter(file, described, **STORED)
 
 
 def _row_groups(pieces: Iterable[pa.Table], size: int, schema: pa.Schema) -> Iterator[pa.Table]:

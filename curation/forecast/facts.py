@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from curation.forecast.forecast import BucketFacts, Facts, JobFacts, TableSize
 from curation.forecast.sample import Sample
 from engine import catalog
-from engine.dataset import ROW_GROUP_ROWS, Dataset, read_parquet
+from engine.dataset import ROW_GROUP_ROWS, STORED, Dataset, read_parquet
 from engine.job import Job
 from engine.ledger import ledger_counts
 from engine.map_job import MapJob
@@ -96,7 +96,7 @@ def table_size(rows: pa.Table, num_sampled: int, on_disk: int, files: str) -> Ta
 
 def _stored_bytes(rows: pa.Table) -> int:
     sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, compression="zstd", row_group_size=ROW_GROUP_ROWS, write_page_checksum=True)
+    pq.write_table(rows, sink, row_group_size=ROW_GROUP_ROWS, **STORED)
     return int(sink.tell())
 
 
