@@ -32,7 +32,10 @@ from commands.looking import write_report_page
 from curation import build as pipeline
 from curation.build import Observer
 from curation.ingest import listing
+from curation.selection import thresholds
 from curation.shards.writer import write_index
+from curation.upkeep.doctor import check_dataset
+from curation.upkeep.find import Wanted, find
 from engine import catalog
 from engine.dataset import Dataset, JobRecord
 from engine.flow import Flow
@@ -286,6 +289,21 @@ def _report(root: Path, memory: str) -> str:
     return f"{write_report_page(root / 'dataset').stat().st_size / 1e6:.1f} MB"
 
 
+def _cuts(root: Path, memory: str) -> str:
+    recipe = recipe_of(root)
+    changed = thresholds.changed_recipe(recipe, ["select.min_aesthetic=5"])
+    return "{:,} kept, then {:,}".format(*thresholds.compare(Dataset(root / "dataset"), recipe, changed).kept)
+
+
+def _takedown(root: Path, memory: str) -> str:
+    wanted = Wanted(phashes=("0" * 16,), distance=3)
+    return f"{find(Dataset(root / 'dataset'), wanted, why='a benchmark').num_rows:,} rows found"
+
+
+def _doctor(root: Path, memory: str) -> str:
+    return f"{len(check_dataset(root / 'dataset')):,} findings, its tars being empty"
+
+
 def _list_table(root: Path, memory: str) -> str:
     columns = {"path": "path", "caption": "caption"}
     return _list(root, {"kind": "table", "path": str(root / "table.parquet"), "columns": columns})
@@ -332,6 +350,9 @@ PHASES: dict[str, Callable[[Path, str], str]] = {
     "catalog": _catalog,
     "browse": _browse,
     "report": _report,
+    "cuts": _cuts,
+    "takedown": _takedown,
+    "doctor": _doctor,
     "list_table": _list_table,
     "list_folder": _list_folder,
 }
