@@ -129,6 +129,7 @@ def refusals(if_stopped: str | None = None) -> Iterator[None]:
 
     try:
         yield
+        sys.stdout.flush()  # as the process ends an error would be a traceback
     except BrokenPipeError:  # whoever reads this output has enough of it, as head does
         drop_output()
         raise typer.Exit(141) from None
@@ -151,4 +152,8 @@ def refusals(if_stopped: str | None = None) -> Iterator[None]:
         for line in lines:
             complaints.print("[red]error:[/] ", end="")
             complaints.print(line, markup=False, soft_wrap=True)  # a command in it can be copied
+        try:
+            sys.stdout.flush()
+        except OSError:
+            drop_output()
         raise typer.Exit(1) from None

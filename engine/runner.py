@@ -44,6 +44,8 @@ def describe(error: BaseException) -> str:
         path = Path(os.fsdecode(error.filename2 or error.filename))
         path = path.parent if path.name.startswith(TEMPORARY) else path
         return f"{path}: permission denied; let this user read and write there (chmod, chown), or name another place"
+    if isinstance(error, FileExistsError | NotADirectoryError) and error.filename:
+        return f"{os.fsdecode(error.filename)}: a file is in the place of a folder; name another place, or move it away"
     if isinstance(error, IsADirectoryError) and error.filename:
         return f"{os.fsdecode(error.filename2 or error.filename)}: is a folder; name a file"
     if isinstance(error, NoFile) and error.filename:

@@ -25,6 +25,7 @@ from commands import looking
 from commands.front_door import app
 from engine.dataset import Dataset
 from tests.processes import run_python
+from tests.trees import start_sigma
 from tests.viewer.test_report import PHOTOS, build
 
 WIDE = {**os.environ, "COLUMNS": "1000", "PYTHONUNBUFFERED": "1"}
@@ -146,6 +147,16 @@ def test_sql_writes_parquet_to_a_file(dataset: Dataset, tmp_path: Path) -> None:
     with (tmp_path / "rows.parquet").open("wb") as file:
         subprocess.run(command, check=True, stdout=file)
     assert pq.read_table(tmp_path / "rows.parquet")["row_id"].to_pylist() == [*range(7)]
+
+
+@pytest.mark.parametrize("num_rows", [1, 5_000])
+@pytest.mark.parametrize("form", ["table", "csv", "json", "parquet"])
+def test_sql_says_where_its_output_takes_nothing(form: str, num_rows: int, dataset: Dataset) -> None:
+    words = ("sql", dataset.root, f"from range({num_rows})", "--format", form)
+    with Path("/dev/full").open("wb") as full:
+        process = start_sigma(*words, stdout=full, stderr=subprocess.PIPE, text=True)
+        _, told = process.communicate(timeout=60)
+    assert (process.returncode, told.count("\n")) == (1, 1) and told.startswith("error: no space left on the disk")
 
 
 @pytest.mark.slow

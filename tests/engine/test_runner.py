@@ -27,6 +27,14 @@ def test_a_disk_that_takes_no_more_is_one_line(number: int, line: str) -> None:
     assert describe(OSError(number, os.strerror(number), "/d/.tmp-1-report.html")) == line
 
 
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file/inner", tmp_path / "file"):
+        with pytest.raises(OSError) as error:
+            path.mkdir()
+        assert describe(error.value).startswith(f"{path}: a file is in the place of a folder")
+
+
 def test_what_a_user_may_not_do_says_what_to_do(tmp_path: Path) -> None:
     told = describe(PermissionError(errno.EACCES, "Permission denied", str(tmp_path)))
     assert told.startswith(f"{tmp_path}: permission denied; let this user read and write there")
