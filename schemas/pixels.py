@@ -4,6 +4,7 @@ all of them; curation decides which pictures are refused."""
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from dataclasses import dataclass
@@ -81,7 +82,18 @@ def open_picture(
     except PixelError:
         raise
     except DECODER_ERRORS as error:
-        raise PixelError(str(error) or type(error).__name__) from error
+        raise PixelError(describe(error)) from error
+
+
+def clean(message: str) -> str:
+    """An error message that is the same on every run: no memory address, one line, at most 200 characters."""
+    message = re.sub(r"<[^<>]* object at 0x[0-9a-fA-F]+>", "the file", message)
+    return " ".join(message.split())[:200]
+
+
+def describe(error: BaseException) -> str:
+    """A decoder's error as a detail."""
+    return clean(str(error)) or type(error).__name__
 
 
 def open_limited(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:

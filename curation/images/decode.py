@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from curation.images.header import Header, Unreadable, describe, open_image, refuse_animated, why_refused
+from curation.images.header import Header, Unreadable, open_image, refuse_animated, why_refused
 from curation.images.whole import mark_last_row, missing_part
 from curation.images.whole_jpeg import decode_whole
-from schemas.pixels import DECODER_ERRORS, MAX_PIXELS, RefusedPixels, draft, render
+from schemas.pixels import DECODER_ERRORS, MAX_PIXELS, RefusedPixels, describe, draft, render
 from schemas.reasons import ImageError
 
 _ENDS_EARLY = (

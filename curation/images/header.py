@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import struct
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -18,7 +17,7 @@ from schemas.appearance import Appearance, appearance_of
 from schemas.limits import too_large
 from schemas.opening import LEFT_OUT, open_file, picture_formats
 from schemas.parts import TooManyParts
-from schemas.pixels import DECODER_ERRORS, MAX_PIXELS, has_alpha
+from schemas.pixels import DECODER_ERRORS, MAX_PIXELS, describe, has_alpha
 from schemas.reasons import FetchError, ImageError
 
 NOT_PICTURES = frozenset({"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"})
@@ -129,17 +128,6 @@ def refuse_animated(header: Header) -> None:
     if header.animated:
         word = "pages" if header.format == "TIFF" else "frames"
         raise Unreadable(ImageError.ANIMATED, f"{header.frames} {word}", header)
-
-
-def clean(message: str) -> str:
-    """An error message that is the same on every run: no memory address, one line, at most 200 characters."""
-    message = re.sub(r"<[^<>]* object at 0x[0-9a-fA-F]+>", "the file", message)
-    return " ".join(message.split())[:200]
-
-
-def describe(error: BaseException) -> str:
-    """A decoder's error as a detail."""
-    return clean(str(error)) or type(error).__name__
 
 
 def _no_decoder(name: str) -> str:

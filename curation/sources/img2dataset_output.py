@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from curation.images.header import clean
 from curation.sources.folder import image_extensions
 from curation.sources.item import Item, SourceListing, inside, member_name
 from curation.sources.patterns import find_files
@@ -21,6 +20,7 @@ from curation.sources.stores import reason_of_status
 from curation.sources.tars import list_tar, split_key
 from engine.damage import damage
 from schemas.locations import is_remote
+from schemas.pixels import clean
 from schemas.reasons import FetchError, ImageError
 from schemas.sources import Img2datasetSource, TarCaptions
 from schemas.texts import captions_in, clean_text, clean_url

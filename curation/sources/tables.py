@@ -12,7 +12,6 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from curation.images.header import clean
 from curation.sources.captions import raw_caption
 from curation.sources.item import Item, SourceListing, inside, member_name
 from curation.sources.patterns import find_files
@@ -21,6 +20,7 @@ from curation.sources.rows import open_table, read_arrow
 from curation.sources.storage import filesystem, remote_errors, why, why_no_address
 from engine.damage import damage
 from schemas.locations import absolute, is_remote, public_url
+from schemas.pixels import clean
 from schemas.reasons import FetchError, ImageError
 from schemas.sources import ArrowColumns, Columns, HFDatasetSource, TableSource
 from schemas.texts import clean_text, parse_json

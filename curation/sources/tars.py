@@ -14,7 +14,6 @@ from typing import IO, Any
 
 from fsspec.caching import ReadAheadCache, register_cache
 
-from curation.images.header import clean
 from curation.sources.captions import RawCaption, read_sidecar
 from curation.sources.folder import image_extensions
 from curation.sources.item import Item, SourceListing, inside, member_name
@@ -23,6 +22,7 @@ from curation.sources.storage import RemoteError, filesystem, patiently
 from engine.ahead import ahead
 from schemas.files import open_file
 from schemas.locations import absolute, is_remote
+from schemas.pixels import clean
 from schemas.reasons import FetchError, ImageError
 from schemas.sources import TarCaptions, WebDatasetSource
 from schemas.texts import LONGEST_TEXT_BYTES

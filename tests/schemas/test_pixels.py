@@ -8,7 +8,7 @@ from PIL import Image
 
 from schemas.appearance import appearance_of, upright_size
 from schemas.opening import open_file
-from schemas.pixels import PixelError, open_picture, open_rgb, shrunk_size
+from schemas.pixels import PixelError, clean, open_picture, open_rgb, shrunk_size
 from tests.photos import (
     BLUE,
     GREEN,
@@ -246,3 +246,15 @@ def test_orientation_behind_the_pixels_of_a_png() -> None:
     data = encode(oriented(quadrants(), 3), "PNG")
     exif = png_chunk(b"eXIf", orientation_tag(3).tobytes().removeprefix(b"Exif\x00\x00"))
     assert corners(open_rgb(data[:-12] + exif + data[-12:])) == [RED, GREEN, BLUE, WHITE]
+
+
+def test_what_is_no_picture_is_so_in_the_same_words_on_every_run() -> None:
+    """The words are in tables, whose parts are named by their bytes."""
+    said = set()
+    for _ in range(2):
+        with pytest.raises(PixelError) as error:
+            open_rgb(b"no picture")
+        said.add(str(error.value))
+    assert said == {"cannot identify image file the file"}
+    assert clean("cannot identify <_io.BytesIO object at 0x7fab6ea4aa20>\n here") == "cannot identify the file here"
+    assert len(clean("x" * 1000)) == 200

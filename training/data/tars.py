@@ -78,7 +78,7 @@ def open_tar(path: Path, copies: Copies | None) -> Tar:
 
 class TarFile:
     def __init__(self, path: Path) -> None:
-        self._descriptor = open_descriptor(str(path))[0]
+        self._descriptor, self._size = open_descriptor(str(path))
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):
@@ -86,9 +86,8 @@ class TarFile:
 
     def read(self, begin: int, end: int) -> memoryview:
         """See `Tar`; moves no file position that threads would share."""
-        data = memoryview(
-            bytearray(end - begin if 0 <= begin < end else 0)
-        )  # tensors are made of it: they want to write
+        end = min(end, self._size)  # an index may say anything
+        data = memoryview(bytearray(end - begin if 0 <= begin < end else 0))  # of which tensors are made, that write
         return data[: os.preadv(self._descriptor, [data], begin)] if data else data
 
 

@@ -74,11 +74,12 @@ def test_a_picture_or_a_caption_that_was_changed_in_its_tar_is_named(tmp_path, b
         [reader.read(row, (16, 16)) for row in range(2)]
 
 
-@pytest.mark.parametrize("change", [1, 512, -600, 10**9])
-def test_an_index_that_does_not_fit_is_an_error(dataset, change):
+@pytest.mark.parametrize("change", [1, 512, -600, 10**9, 2**40])
+@pytest.mark.parametrize("column", ["image_offset", "image_size"])
+def test_an_index_that_does_not_fit_is_an_error(dataset, column, change):
     index = read_index(dataset / "shards")
-    moved = pa.compute.add(index["image_offset"], change)
-    index = index.set_column(index.column_names.index("image_offset"), index.schema.field("image_offset"), moved)
+    moved = pa.compute.add(index[column], change)
+    index = index.set_column(index.column_names.index(column), index.schema.field(column), moved)
     with pytest.raises(ValueError, match=r"the index says .* rebuild the shards") as caught:
         ShardReader(dataset / "shards", index).read(0, (32, 32))
     assert not isinstance(caught.value, DamagedSample)
