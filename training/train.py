@@ -28,7 +28,7 @@ from training.metrics import Metrics, read_metrics, smoothed_ends
 from training.model import PixArt
 from training.optim.gradients import accumulate_gradients, check_micro_batch, fixed_threads
 from training.parallel.distributed import World, world
-from training.parallel.lost_process import full_memory_named
+from training.parallel.lost_process import torch_errors_named
 from training.reading import source_of
 from training.sample import draw_prompts
 from training.speed import Speed
@@ -109,7 +109,7 @@ def train(
                 sender(recipe, stage)()
             here.barrier()
             bring_stage(recipe, stage)  # without what was set aside
-            with full_memory_named(stage.name, recipe.data_of(stage), here.size):
+            with torch_errors_named(stage.name, recipe.data_of(stage), here.size):
                 on_stage = on_progress if here.is_first else None
                 summaries.append(
                     train_stage(recipe, stage, here, on_stage, remodel, evaluate, may_change=from_last_good)

@@ -155,12 +155,18 @@ def _exit_with(line: str, status: int) -> None:
 
 
 @contextmanager
-def full_memory_named(stage: str, data: Data, processes: int) -> Iterator[None]:
-    """Turn a failed allocation into a line that names the knobs. Raises ValueError: a memory is full."""
+def torch_errors_named(stage: str, data: Data, processes: int) -> Iterator[None]:
+    """Turn a failed allocation, and a block that cannot be compiled, into a line that names the knobs. Raises
+    ValueError: a memory is full, or there is no compiler."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:  # torch.OutOfMemoryError is a RuntimeError
         reason = (str(error).strip() or "out of memory").splitlines()[0]
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise ValueError(
+                f"stage {stage}: compile=true, but torch cannot compile the model here ({reason[:200]}); install a C++ "
+                "compiler (g++, on a GPU Triton too), or set compile=false, which is slower"
+            ) from error
         if not isinstance(error, MemoryError) and not any(sign in reason.lower() for sign in SIGNS_OF_A_FULL_MEMORY):
             raise
         share = data.batch // processes

@@ -17,7 +17,7 @@ from tests.processes import Python
 from tests.training.runs import Run, metrics_of
 from training.checkpoint import read_checkpoint
 from training.checkpoint_files import latest_checkpoint
-from training.parallel.lost_process import full_memory_named, lost_process_named
+from training.parallel.lost_process import lost_process_named, torch_errors_named
 
 pytestmark = pytest.mark.slow
 
@@ -108,13 +108,13 @@ def test_a_full_memory_names_the_knobs(recipe_values):
 
 
 def test_other_errors_are_not_renamed():
-    with pytest.raises(RuntimeError, match="shapes differ"), full_memory_named("s", Data(), 1):
+    with pytest.raises(RuntimeError, match="shapes differ"), torch_errors_named("s", Data(), 1):
         raise RuntimeError("shapes differ")
     with pytest.raises(RuntimeError, match="shapes differ"), lost_process_named(0, 2):
         raise RuntimeError("shapes differ")
     with (
         pytest.raises(ValueError, match=r"stage s: .* 6 noised pictures at once \(CUDA .* 2 GiB\.\); lower"),
-        full_memory_named("s", Data(micro_batch=3, timesteps_per_image=2), 2),
+        torch_errors_named("s", Data(micro_batch=3, timesteps_per_image=2), 2),
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
 
@@ -134,3 +134,12 @@ def test_a_signal_before_the_first_step_is_left_to_the_command(recipe_values, mo
             training.train.train(TrainingRecipe.from_mapping(recipe_values))
     finally:
         signal.signal(number, before)
+
+
+def test_a_machine_without_a_compiler_is_told_so() -> None:
+    failed = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+    with (
+        pytest.raises(ValueError, match=r"^stage s: .*\(No working C\+\+ compiler\); install .* set compile=false"),
+        torch_errors_named("s", Data(), 1),
+    ):
+        raise failed("No working C++ compiler\n\nSet TORCHDYNAMO_VERBOSE=1")
