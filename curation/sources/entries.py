@@ -15,8 +15,7 @@ from typing import IO, NamedTuple, TypeVar
 
 from curation.sources.captions import TABLE_NAMES
 from curation.sources.item import SourceListing
-from curation.sources.storage import RemoteError, filesystem, is_within, patiently
-from schemas.reasons import TRANSIENT
+from curation.sources.storage import RemoteError, filesystem, is_within, may_pass, not_listed, patiently
 
 _DATASET = frozenset({"recipe.yaml", "tables"})
 """Names in a folder that holds a dataset."""
@@ -119,9 +118,8 @@ def remote_entries(root: str, prefix: str, listing: SourceListing) -> SortedFold
     try:
         listed = patiently(lambda: fs.ls(folder + index, detail=True))
     except RemoteError as error:
-        if prefix and error.reason in TRANSIENT:
-            shown = f"{root}/{prefix}".rstrip("/")
-            raise ValueError(f"{shown}: cannot be listed ({error.detail}); run again once it can be") from None
+        if prefix and may_pass(error):
+            raise not_listed(f"{root}/{prefix}".rstrip("/"), error) from None
         raise
     fs.invalidate_cache()  # fsspec would keep every folder it has seen
     for found in listed:

@@ -24,7 +24,7 @@ from curation.sources.entries import (
 from curation.sources.item import Item, SourceListing, member_name
 from curation.sources.patterns import is_pattern, match_all, split_pattern
 from curation.sources.read import file_of
-from curation.sources.storage import RemoteError, filesystem, is_there, patiently
+from curation.sources.storage import RemoteError, filesystem, is_there, not_listed, patiently
 from schemas.foreign_tars import as_source, kind_of_tars
 from schemas.locations import is_remote
 from schemas.reasons import ImageError
@@ -110,9 +110,7 @@ class _Walk:
                 num_items += 1
                 yield item if location == self.root else item._replace(source=self.root)
         except RemoteError as error:
-            raise ValueError(
-                f"{location}: cannot be listed ({error.detail}); check the spelling and the rights"
-            ) from None
+            raise not_listed(location, error) from None
         if not num_items and location != self.root:
             raise ValueError(f"{location}: matches no image; check the pattern")
         kind = None if num_items or is_remote(location) else kind_of_tars(Path(location))

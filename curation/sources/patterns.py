@@ -11,7 +11,7 @@ from typing import Any
 from fsspec.spec import AbstractFileSystem
 
 from curation.sources.item import SourceListing
-from curation.sources.storage import RemoteError, filesystem, patiently
+from curation.sources.storage import RemoteError, filesystem, not_listed, patiently
 from schemas.locations import is_remote
 from schemas.reasons import FetchError
 
@@ -52,8 +52,7 @@ def find_files(
         try:
             files += _files_at(path, extensions, listing)
         except (RemoteError, FileNotFoundError, NotADirectoryError) as error:
-            why = error.strerror or "not found"
-            raise ValueError(f"{path}: cannot be listed ({why}); check the spelling and the rights") from None
+            raise not_listed(path, error) from None
     if not files:
         raise ValueError(
             f"{location}: no {what} found; name a {what} ({', '.join(extensions)}), a folder of them, or a pattern"

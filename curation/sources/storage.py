@@ -78,6 +78,12 @@ def may_pass(error: OSError) -> bool:
     return error.reason in TRANSIENT if isinstance(error, RemoteError) else error.errno in _PASSING
 
 
+def not_listed(path: str, error: OSError) -> ValueError:
+    """The error of a folder that cannot be listed."""
+    what_now = "or run again once it can be" if may_pass(error) else "and the rights"
+    return ValueError(f"{path}: cannot be listed ({error.strerror or 'not found'}); check the spelling {what_now}")
+
+
 def why(path: str, error: Exception) -> str:
     """An error of reading a local or remote file in words that name no address and no key."""
     if is_remote(path) and isinstance(error, remote_errors()):

@@ -30,7 +30,10 @@ so many seconds at most."""
 ANSWER_S = 600
 """Seconds that one request may take: a part of a large object over a slow line."""
 _DENIED = (refused.PermissionDeniedError, refused.UnauthenticatedError, PermissionError)
-_REFUSED = re.compile(r"\b40[13] (Forbidden|Unauthorized)|^(ExpiredToken|InvalidToken|InvalidAccessKeyId|AccessDenied)")
+_REFUSED = re.compile(
+    r"\b40[13] (Forbidden|Unauthorized)|^(ExpiredToken|InvalidToken|InvalidAccessKeyId|AccessDenied)"
+    r"|HEAD .*400 Bad Request"  # an expired token, where the answer has no text
+)
 """Says in an answer that the credentials do not suffice; listings have no error of their own for it."""
 _NO_CREDENTIALS = re.compile(r"169\.254\.169\.254|metadata\.google\.internal")
 """Where a client looks last, on machines of a cloud."""
@@ -235,10 +238,11 @@ class Store:
                 ) from None
             if "invalid path" in said:
                 raise ValueError(f"{self.url(key)}: {said}; delete that object, or rename it") from None
-            if (why := _REFUSED.search(said)) or isinstance(error, _DENIED):
-                shown = re.match(r"\w+(?=: )", said) or why or [said]
+            if _REFUSED.search(said) or isinstance(error, _DENIED):
+                shown: Any = re.search(r"^\w+(?=: )|\b40\d [A-Z]\w+( [A-Z]\w+)*", said) or [said]
                 raise ValueError(
-                    f"{self.url(key)}: the store refuses access ({shown[0]}); check the credentials (docs/cluster.md)"
+                    f"{self.url(key)}: the store refuses access ({shown[0]}); check the credentials (docs/cluster.md) "
+                    "and this machine's clock"
                 ) from None
             raise StoreError(f"{self.url(key)}: {said}") from None
 

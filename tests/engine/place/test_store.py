@@ -122,6 +122,7 @@ def test_credentials_that_are_wrong_are_named_by_the_servers_word_and_not_repeat
     [
         ("Generic S3 error: Server returned 400: <Error><Code>ExpiredToken</Code></Error>", "refuses access"),
         ("Generic S3 error: Error performing PUT http://169.254.169.254/latest/api/token", "no credentials were found"),
+        ("Generic S3 error: Error performing HEAD http://x/a - 400 Bad Request", r"access \(400 Bad Request\)"),
         ("Generic S3 error: Server returned 400: <Error><Code>MalformedXML</Code></Error>", "a: MalformedXML"),
     ],
 )
