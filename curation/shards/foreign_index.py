@@ -28,7 +28,7 @@ from engine.ahead import ahead
 from engine.dataset import ROW_GROUP_ROWS
 from engine.part_file import commit_batches
 from schemas.buckets import LABELS, nearest_codes
-from schemas.files import sweep_folder
+from schemas.files import open_file, sweep_folder
 from schemas.foreign_tars import caption_of
 from schemas.ids import image_id
 from schemas.locations import absolute, on_disk
@@ -93,7 +93,9 @@ def _batches(tars: list[str], root: Path, found: Indexed, progress: Callable[[in
         progress(1)
         yield from pa.Table.from_pylist(rows, schema=INDEX_SCHEMA).to_batches()
     if not found.buckets:
-        why = ", ".join(f"{count:,} {reason}" for reason, count in found.left_out.most_common()) or "they are empty"
+        why = (
+            ", ".join(f"{count:,} {reason}" for reason, count in found.left_out.most_common()) or "they hold no picture"
+        )
         raise ValueError(f"{root}: no sample in {counted(len(tars), 'tar')} has a picture and a caption ({why})")
 
 
@@ -102,7 +104,7 @@ def _scan(root: Path, tar: str) -> tuple[list[dict[str, Any]], Counter[str]]:
     left_out, contents = Counter[str](), TarContents()
     shard = member_name(os.fsencode(os.path.relpath(tar, root)))
     try:
-        with open(tar, "rb") as file:  # noqa: PTH123 - a path of any bytes
+        with open_file(Path(tar)) as file:
             samples = _samples(file, contents, left_out)
             rows = [row for sample in samples if (row := _row(file, shard, *sample, left_out)) is not None]
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import tarfile
 import time
 from pathlib import Path
@@ -230,6 +231,13 @@ def test_an_index_that_was_killed_is_written_by_running_it_again(tmp_path):
 
 def test_folders_without_samples_and_datasets_are_refused(tmp_path):
     with pytest.raises(ValueError, match="no tar found"):
+        index(tmp_path)
+    os.mkfifo(tmp_path / "0.tar")
+    with pytest.raises(ValueError, match=r"no sample .* \(1 tars that cannot be read \(a pipe, a socket or a device"):
+        index(tmp_path)
+    (tmp_path / "0.tar").unlink()
+    write_tar(tmp_path / "0.tar", [("0.npy", b"latents")])
+    with pytest.raises(ValueError, match=r"no sample in 1 tar .* \(they hold no picture\)"):
         index(tmp_path)
     write_tar(tmp_path / "0.tar", [("0.jpg", picture())])
     with pytest.raises(ValueError, match=r"no sample in 1 tar has a picture and a caption \(1 without a caption\)"):
