@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from schemas.files import StoreError, refresh_copy
+from schemas.files import refresh_copy
 from schemas.late import late
+from schemas.unread import is_unread
 
 with late(__name__):
     import pyarrow as pa
@@ -35,15 +36,17 @@ class Damaged(ValueError):
 
 @contextmanager
 def explaining_damage(path: Path) -> Iterator[None]:
-    """Say what to do about a Parquet file that cannot be read inside. Raises Damaged; StoreError, PermissionError: it
-    cannot be read now, and may be as it was written."""
+    """Say what to do about a Parquet file that cannot be read inside. Raises Damaged; OSError: it cannot be read now,
+    and may be as it was written."""
     try:
         yield
     except FileNotFoundError:
         raise Damaged(f"{path}: missing; run sigma build again to have it written") from None
-    except (StoreError, PermissionError):
-        raise
     except damage() as error:
+        if isinstance(error, OSError) and is_unread(error):
+            if error.errno is not None:
+                error.filename = error.filename or str(path)
+            raise
         if refresh_copy(path):
             raise Damaged(
                 f"{path}: the copy of it on this machine was damaged ({error}) and was fetched anew; run the same "

@@ -17,12 +17,12 @@ import ray.exceptions
 
 from engine import ray_cluster
 from engine.dataset import Dataset
-from engine.place.store import StoreError
 from engine.ray_pool import Actor, Pool
 from engine.ray_worker import Counts, PartWorker
 from engine.runner import PartFailed, Queue, Runner, Task
 from schemas.commit import write_bytes
 from schemas.files import TEMPORARY, delete_files
+from schemas.unread import StoreError
 
 POLL_S = 0.3
 """How often the driver asks busy workers how far they are, in seconds; with many workers less often."""

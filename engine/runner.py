@@ -13,8 +13,8 @@ from threading import Lock
 from typing import Any, NamedTuple, Protocol, Self
 
 from engine.dataset import Dataset
-from engine.place.store import StoreError
-from schemas.files import TEMPORARY, NoFile
+from schemas.files import TEMPORARY, NoFile, copies_of
+from schemas.unread import FULL, StoreError
 
 
 class Progress(Protocol):
@@ -35,8 +35,8 @@ class PartFailed(Exception):
 
 def describe(error: BaseException) -> str:
     """An error in one line, with what to do about the ones a user can mend."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "no space left on the disk; free some and run the same command again, finished parts stay"
+    if isinstance(error, OSError) and error.errno in FULL:
+        return f"no space left {_room(error.filename)} and run the same command again, finished parts stay"
     if isinstance(error, OSError) and error.errno == errno.EROFS:
         folder = Path(os.fsdecode(error.filename or "")).parent
         return f"{folder}: is on a disk that can only be read; write elsewhere (out=FOLDER, or --out FILE for a page)"
@@ -54,6 +54,15 @@ def describe(error: BaseException) -> str:
     if isinstance(error, ValueError | OSError) and text:
         return text
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _room(file: str | None) -> str:
+    """The disk that a file is to be written to, and how it gets room."""
+    if file is None:
+        return "on the disk; free some"
+    if (base := copies_of(file)) is not None:
+        return f"in {base} for copies of what a store holds; name another folder with SIGMA_SCRATCH or run.scratch,"
+    return f"on the disk of {Path(os.fsdecode(file)).parent}; free some"
 
 
 def _where(error: BaseException) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from schemas.files import aside_of, kept, make_folder, refuse_special
+from schemas.unread import naming_the_disk
 
 SYNCED_BYTES = 1 << 26
 """After so many bytes of a file that is digested it is seen to that they are on the disk."""
@@ -26,7 +27,7 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     make_folder(path.parent)
     aside = aside_of(path)
     try:
-        with aside.open("w+b") as file:
+        with naming_the_disk(path), aside.open("w+b") as file:
             yield file
             file.flush()
             if keeper is None:

@@ -25,8 +25,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from schemas.files import StoreError, find_files, is_file, open_file, parquet_source, read_file, sha256_of, size_of
+from schemas.files import find_files, is_file, open_file, parquet_source, read_file, sha256_of, size_of
 from schemas.seal import check_file, read_json, write_json
+from schemas.unread import is_unread
 
 RECORD_FILE = "features.json"
 NULL_FILE = "null.npy"
@@ -150,9 +151,9 @@ def _fit(tar: Path, places: Path) -> bool:
             return sha256_of(tar).encode() == promised[TAR_DIGEST_KEY]
         whole = size_of(tar) == int(promised.get(TAR_BYTES_KEY, -1))
         return whole and wrong_array(tar, table.to_pydict()) is None
-    except (StoreError, PermissionError):
-        raise
-    except (ValueError, OSError, pa.ArrowException):
+    except (ValueError, OSError, pa.ArrowException) as error:
+        if is_unread(error):
+            raise
         return False
 
 

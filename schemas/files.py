@@ -32,10 +32,6 @@ _MOUNTED = re.compile(rf"^(.*/{_MOUNTS}-[^/]+)/([a-zA-Z][a-zA-Z0-9+.-]*):/(.+)$"
 _NO_FILE = "a pipe, a socket or a device, not a file"
 
 
-class StoreError(OSError):
-    """A store does not answer, or refuses a request. Another try may succeed: it says nothing of a file."""
-
-
 class NoFile(OSError):
     """A path leads to a pipe, a socket or a device: to read it might block, or have no end, and to write a file in its
     place takes it away from everybody."""
@@ -133,9 +129,14 @@ def kept(path: Path) -> Kept | None:
     return KEEPERS[0] if _MOUNTS in str(path) and _MOUNTED.match(str(path)) else None
 
 
+def copies_of(path: str | Path) -> str | None:
+    """The folder in which the copies of what stores hold are, for a path of one; None for a file of this machine."""
+    base, is_copy, _ = str(path).partition(f"/{_MOUNTS}-")
+    return base if is_copy else None
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder, here or of the copies of a store. Raises ValueError: copies cannot be written there."""
-    base = str(folder).partition(f"/{_MOUNTS}-")[0]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         is_refused = "" if os.access(folder, os.W_OK) else "Permission denied"
@@ -145,8 +146,8 @@ def make_folder(folder: Path) -> None:
             raise
     if is_refused and kept(folder / TEMPORARY) is not None:
         raise ValueError(
-            f"{base}: copies of what a store holds cannot be written there ({is_refused}); name another folder with "
-            "SIGMA_SCRATCH or run.scratch"
+            f"{copies_of(folder)}: copies of what a store holds cannot be written there ({is_refused}); name another "
+            "folder with SIGMA_SCRATCH or run.scratch"
         )
 
 

@@ -22,9 +22,10 @@ from engine.dataset import Dataset, read_parquet
 from engine.pace import commit_times
 from engine.place import lease
 from engine.place.mirror import Mirror
-from engine.place.store import Store, StoreError, _client
+from engine.place.store import Store, _client
 from schemas.files import mount_point, read_file
 from schemas.recipe import DataRecipe
+from schemas.unread import StoreError
 from tests.building import build, computed, put, recipe, rows, table_of, write_pictures
 from tests.dying import Died
 from tests.engine.flowing import listed

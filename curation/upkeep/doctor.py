@@ -14,8 +14,6 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 import duckdb
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from curation.ingest import listing
 from curation.ingest.takedown_log import read_log
@@ -30,22 +28,21 @@ from curation.shards.check import (
 from curation.shards.files import WIDS_FILE
 from engine import catalog
 from engine.ahead import ahead, of_each
-from engine.content import ContentDigest
 from engine.counts import read_counts
-from engine.damage import Damaged, explaining_damage, how_to_mend
-from engine.dataset import Dataset, count_rows, read_parquet, row_groups
+from engine.damage import Damaged, how_to_mend
+from engine.dataset import Dataset, count_rows, read_parquet
 from engine.duck import literal
 from engine.ledger import ledger_counts
-from engine.names import DIGITS, Held, PartName
+from engine.names import Held, PartName
+from engine.part_check import problem_of
 from engine.place.uploads import open_uploads
 from engine.reduce_job import explaining_memory
+from engine.runner import describe
 from schemas import shard_index
 from schemas.columns import Cut, cut_of, is_map_table
 from schemas.features import RECORD_FILE, damaged_files
-from schemas.files import TEMPORARY, find_files, refresh_copy
+from schemas.files import TEMPORARY, find_files
 from schemas.recipe import DataRecipe, Run
-from schemas.seal import check_footer
-from schemas.tables import refuse_other_columns, schema_of
 from schemas.texts import counted
 
 
@@ -98,15 +95,23 @@ def check_dataset(root: Path, threads: int = 2, progress: Callable[[int], None] 
     findings += _check_tables(held, threads, progress)
     tables_are_fine = all(finding.fine for finding in findings)
     findings += [*_check_recipe(dataset), *_check_takedowns(dataset)]
-    findings += _check_strays(held)
-    findings += _check_shards(dataset, threads, progress) if records_are_fine else []
-    findings += _check_features(dataset)
+    findings += _as_far_as("stray files", _check_strays(held))
+    findings += _as_far_as("shards", _check_shards(dataset, threads, progress)) if records_are_fine else []
+    findings += _as_far_as("features", _check_features(dataset))
     if dataset.store is not None and (said := open_uploads(dataset.store)):
         findings.append(Finding("uploads", said))
     if tables_are_fine:
         findings += _check_catalog(dataset)
         findings.append(_check_ledger(dataset))
     return findings
+
+
+def _as_far_as(subject: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Findings up to a file that cannot be read now, which is the last one."""
+    try:
+        yield from findings
+    except OSError as error:
+        yield Finding(subject, f"cannot be checked now: {describe(error)}", False)
 
 
 def num_to_check(root: Path) -> int:
@@ -148,17 +153,25 @@ def _check_tables(held: Held, threads: int, progress: Callable[[int], None]) -> 
         folder, names = held.dataset.folder(table), held.listed(table)
         outdated += [folder / name.file for name in held.outdated(table)]
 
-        def problem(name: PartName, table: str = table) -> str | None:
+        def problem(name: PartName, table: str = table) -> str | OSError | None:
             progress(1)
             row_ids = listed.get(name.number) if cut_of(table) is Cut.LISTING else None
-            return problem_of(held.dataset.folder(table) / name.file, table, row_ids)
+            try:
+                return problem_of(held.dataset.folder(table) / name.file, table, row_ids)
+            except OSError as refused:
+                return refused
 
-        found = zip(names, ahead(problem, names, threads), strict=True)
-        damaged = {folder / name.file: text for name, text in found if text}
+        found = dict(zip((folder / name.file for name in names), ahead(problem, names, threads), strict=True))
+        unread = [error for error in found.values() if isinstance(error, OSError)]
+        if unread:
+            text = f"{describe(unread[0])} ({len(unread)} of {len(names)} files cannot be read now)"
+            yield Finding(table, text, False)
+        damaged = {path: text for path, text in found.items() if isinstance(text, str)}
         if damaged:
             count = f" ({len(damaged)} damaged)" if is_map_table(table) else ""
             text = f"{next(iter(damaged.values()))}{count}: {how_to_mend(table)}"
             yield Finding(table, text, False, tuple(damaged), lost=table == "listing")
+        if unread or damaged:
             continue
         if table in _OPTIONAL and not names and held.record(table) is None and table not in read_by:
             continue
@@ -201,40 +214,6 @@ def _read_by(held: Held) -> dict[str, str]:
             if record is not None and held.parts(table):
                 found |= dict.fromkeys(record.inputs, table)
     return found
-
-
-def problem_of(path: Path, table: str, row_ids: range | None = None) -> str | None:
-    """What is wrong with a part, in a few words; None where nothing is. Of one in a store no earlier copy is taken.
-    `row_ids`: those that the part may hold."""
-    try:
-        with explaining_damage(path):
-            refresh_copy(path)
-            return _problem_of_rows(path, table, check_footer(path), row_ids)
-    except Damaged:
-        return f"{path} is damaged"
-
-
-def _problem_of_rows(path: Path, table: str, sealed: bool, row_ids: range | None) -> str | None:
-    pieces = row_groups(path, ["row_id"] if sealed and row_ids is not None else None)
-    names = next(pieces).schema.names
-    refuse_other_columns(table, names)
-    contract = pa.schema([schema_of(table).field(name) for name in names])
-    digest = None if sealed else ContentDigest(contract)
-    for rows in pieces:
-        if row_ids is not None and not _within(rows["row_id"], row_ids):
-            return f"{path} holds the rows of another part"
-        if digest is not None:
-            digest.add(rows.cast(contract))
-    name = PartName.parse(path.name)
-    # a file without a seal may have another footer; what a retry fetched again has a name of its own
-    if digest is not None and name is not None and table != "listing" and digest.hexdigest()[:DIGITS] != name.content:
-        return f"{path} is damaged"
-    return None
-
-
-def _within(found: pa.ChunkedArray, row_ids: range) -> bool:
-    least, most = pc.min_max(found).as_py().values()
-    return least is None or (least in row_ids and most in row_ids)
 
 
 def _check_takedowns(dataset: Dataset) -> Iterator[Finding]:

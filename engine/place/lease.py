@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from engine.place.store import Store, StoreError, other_than
+from engine.place.store import Store, other_than
+from schemas.unread import StoreError
 
 log = logging.getLogger(__name__)
 

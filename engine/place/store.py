@@ -20,9 +20,9 @@ from obstore import exceptions as refused
 from obstore.store import from_url
 
 from engine.place.listing import pages_below
-from schemas.files import StoreError as StoreError
 from schemas.files import aside_of, make_folder
 from schemas.locations import public_url
+from schemas.unread import StoreError, naming_the_disk
 
 RETRIES, RETRY_S = 10, 180
 """A request that the server could not answer for now (SlowDown, 5xx, a connection cut) is sent again so often, and for
@@ -108,7 +108,7 @@ class Store:
         make_folder(path.parent)
         aside = aside_of(path)
         try:
-            with aside.open("wb") as file, self._naming(key):
+            with naming_the_disk(path), aside.open("wb") as file, self._naming(key):
                 for chunk in answer:
                     file.write(chunk)
             aside.rename(path)  # it can be fetched again, so nothing waits for the disk

@@ -17,12 +17,13 @@ from captioning.captioners.base import Generated
 from captioning.captioners.make import CAPTIONERS
 from commands.looking import write_report_page
 from curation.shards.writer import write_index
-from curation.upkeep.doctor import check_dataset, problem_of
+from curation.upkeep.doctor import check_dataset
 from engine import catalog, duck
 from engine.dataset import Dataset, commit_table, content_digest
 from engine.ledger import ledger_counts
 from engine.names import DIGITS, PartName
 from engine.one_state import Replaced, one_state
+from engine.part_check import problem_of
 from schemas.columns import TABLES
 from schemas.files import remove_folder
 from schemas.recipe import DataRecipe

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -12,7 +14,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from curation.upkeep.doctor import problem_of
 from engine.dataset import (
     TEMPORARY,
     Dataset,
@@ -23,6 +24,7 @@ from engine.dataset import (
     read_some,
 )
 from engine.names import Held, PartName
+from engine.part_check import problem_of
 from schemas.commit import atomic_write, write_bytes
 from schemas.tables import schema_of
 from tests.building import put, table_of
@@ -119,6 +121,17 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: object) -> None:
     message = str(refused.value)
     assert message.startswith(f"{path}: damaged (")
     assert message.endswith("; delete it and run sigma build again")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOSPC, errno.EIO, errno.ESTALE, errno.ENOMEM, errno.EACCES])
+def test_what_the_machine_refuses_is_no_damage(tmp_path: Path, number: int) -> None:
+    path = put(Dataset(tmp_path), "scores", 0, scores(*range(5)))
+    refusing = patch("engine.dataset.pq.ParquetFile", side_effect=OSError(number, os.strerror(number)))
+    with refusing, pytest.raises(OSError, match=r"^((?!delete).)*$") as refused:
+        read_parquet(path)
+    assert (refused.value.errno, refused.value.filename) == (number, str(path))
+    with refusing, pytest.raises(OSError, match=r"^((?!damaged).)*$"):
+        problem_of(path, "scores")
 
 
 @pytest.mark.slow

@@ -15,10 +15,10 @@ from engine.dataset import Dataset, JobRecord, content_digest
 from engine.flow import Flow
 from engine.job import State
 from engine.map_job import MapJob, check_rows, naming
-from engine.place.store import StoreError
 from engine.run_log import JobResult
 from engine.runner import LocalRunner, PartFailed, Progress
 from schemas.tables import schema_of
+from schemas.unread import StoreError
 from tests.building import Told, put, table_of
 
 Change = Callable[[pa.Table], pa.Table]

@@ -10,13 +10,23 @@ import pytest
 
 from engine.runner import describe
 from schemas.commit import write_bytes
+from schemas.files import mount_point
+from schemas.unread import naming_the_disk
+
+FULL_DISK = "no space left on the disk of /d; free some and run the same command again, finished parts stay"
 
 
 @pytest.mark.parametrize(
     ("number", "line"),
     [
-        (errno.ENOSPC, "no space left on the disk; free some and run the same command again, finished parts stay"),
-        (errno.EDQUOT, "no space left on the disk; free some and run the same command again, finished parts stay"),
+        (
+            errno.ENOSPC,
+            "no space left on the disk of /d; free some and run the same command again, finished parts stay",
+        ),
+        (
+            errno.EDQUOT,
+            "no space left on the disk of /d; free some and run the same command again, finished parts stay",
+        ),
         (
             errno.EROFS,
             "/d: is on a disk that can only be read; write elsewhere (out=FOLDER, or --out FILE for a page)",
@@ -25,6 +35,16 @@ from schemas.commit import write_bytes
 )
 def test_a_disk_that_takes_no_more_is_one_line(number: int, line: str) -> None:
     assert describe(OSError(number, os.strerror(number), "/d/.tmp-1-report.html")) == line
+
+
+def test_the_disk_for_copies_of_a_store_is_named(tmp_path: Path) -> None:
+    copy = mount_point("s3://bucket/dataset", tmp_path) / "tables" / "part-00000.parquet"
+    with pytest.raises(OSError) as refused, naming_the_disk(copy):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert describe(refused.value) == (
+        f"no space left in {tmp_path} for copies of what a store holds; name another folder with SIGMA_SCRATCH or "
+        "run.scratch, and run the same command again, finished parts stay"
+    )
 
 
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+import errno
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -15,7 +18,7 @@ from curation.shards.writer import PackedImage
 from curation.upkeep.doctor import Finding, check_dataset, check_machine
 from curation.upkeep.repair import repair
 from engine import catalog
-from engine.dataset import Dataset, commit_table
+from engine.dataset import Dataset, commit_table, row_groups
 from engine.runner import PartFailed
 from schemas import shard
 from schemas.commit import write_bytes
@@ -106,6 +109,22 @@ def test_a_part_in_the_place_of_another_is_named(dataset: Dataset, table: str) -
     found = bad(dataset)
     assert [each.subject for each in found if "rows of another part" in each.text] == [table]
     assert f"{path} holds the rows of another part" in found[0].text
+
+
+def test_what_cannot_be_read_now_is_not_to_be_deleted_and_stops_nothing(dataset: Dataset) -> None:
+    unread, damaged = dataset.part("captions", 0), dataset.part("mix", 1)
+    damaged.write_bytes(b"")
+
+    def refusing(path: Path, *columns: Any) -> Iterator[pa.Table]:
+        if path == unread:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return row_groups(path, *columns)
+
+    with patch("engine.part_check.row_groups", refusing):
+        found = {finding.subject: finding for finding in bad(dataset)}
+    assert found.keys() == {"captions", "mix"}
+    assert found["captions"].remove == () and f"Input/output error: '{unread}'" in found["captions"].text
+    assert found["mix"].remove == (damaged,)
 
 
 def test_a_damaged_listing_is_not_to_be_deleted(dataset: Dataset) -> None:

@@ -11,9 +11,10 @@ import pytest
 
 from engine.place import lease
 from engine.place.lease import leased
-from engine.place.store import Store, StoreError
+from engine.place.store import Store
 from schemas.commit import write_bytes
 from schemas.files import mount_point
+from schemas.unread import StoreError
 from tests.storing import Store as Server
 from tests.storing import race_for_lease
 

@@ -11,9 +11,10 @@ import pytest
 from obstore import exceptions as refused
 
 from engine.place import store as stores
-from engine.place.store import Store, StoreError
+from engine.place.store import Store
 from schemas.files import entries_in, is_file, is_folder, mount_point
 from schemas.locations import for_datasets
+from schemas.unread import StoreError
 from tests.storing import Store as Server
 from tests.storing import objects_come_back
 

@@ -1,0 +1,38 @@
+"""Tells the errors that say nothing of what a file holds: another try may succeed, and nothing is to be deleted."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""Errors of a full disk."""
+_OF_THE_MACHINE = FULL | {
+    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.EROFS,
+    errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EREMOTEIO,
+}  # fmt: skip
+"""Errors of a machine, and of a disk that is reached through a network."""
+
+
+class StoreError(OSError):
+    """A store does not answer, or refuses a request. Another try may succeed: it says nothing of a file."""
+
+
+def is_unread(error: Exception) -> bool:
+    """Whether an error says only that a file cannot be read now, and nothing of what it holds."""
+    return isinstance(error, StoreError | PermissionError) or (
+        isinstance(error, OSError) and error.errno in _OF_THE_MACHINE
+    )
+
+
+@contextmanager
+def naming_the_disk(path: Path) -> Iterator[None]:
+    """Name a file in the error that its disk is full, which does not say which disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL and error.filename is None:
+            error.filename = str(path)
+        raise
