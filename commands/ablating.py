@@ -67,6 +67,7 @@ def write_figure(base: TrainingRecipe, recipe: AblationRecipe) -> Path:
     """Draw what of the grid and the claims is finished in the folder of the ablation."""
     import pyarrow.parquet as pq
 
+    from engine.damage import damage
     from evaluation.ablation import cells
     from schemas.seal import check_file
     from viewer.ablation import write_ablation
@@ -80,8 +81,13 @@ def write_figure(base: TrainingRecipe, recipe: AblationRecipe) -> Path:
             experiment = cells.grid(base, recipe) if name == cells.GRID else cells.claim(base, recipe, name.value)
         except ValueError:  # a claim that this recipe cannot try any more
             continue
-        check_file(path)
-        rows = pq.read_table(path).to_pylist()
+        try:
+            check_file(path)
+            rows = pq.read_table(path).to_pylist()
+        except damage() as error:
+            said = f"{path}: damaged ({error}), so it is not drawn; the command that wrote it writes it anew"
+            complaints.print(said, markup=False, soft_wrap=True)
+            continue
         if {cell.name for cell in experiment.cells} == {row["cell"] for row in rows}:  # else of another recipe
             found.append((experiment, rows))
     figure = recipe.out / "ablation.svg"

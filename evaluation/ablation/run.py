@@ -30,7 +30,7 @@ from training.encoders.make import Encoders
 from training.features import stage_features
 from training.identity import RECIPE_FILE
 from training.inputs import model_inputs
-from training.metrics import read_metrics
+from training.metrics import METRICS_FILE, read_metrics
 from training.model import PixArt
 from training.optim.gradients import accumulate_gradients, fixed_threads
 from training.parallel.distributed import world
@@ -140,6 +140,9 @@ def trained_cell(
     check_measured_alike(folder, cell_recipe, cell)
     train(cell_recipe, on_progress=renamed, remodel=remodel)
     losses = {line["step"]: line for line in read_metrics(folder) if "val_loss" in line}
+    point = cell_recipe.validation.every
+    if lost := [step for step in range(point, stage.steps + 1, point) if step not in losses]:
+        raise ValueError(f"{folder / METRICS_FILE}: the line of step {lost[0]} is gone or damaged; {_again(folder)}")
     every = stage.steps // recipe.pictures_at
     wanted = range(every, stage.steps + 1, every)
     made_by = fingerprint({"ruler": ruler.made_by, "stage": _digest(folder / RECIPE_FILE), "steps": list(wanted)})
@@ -177,6 +180,8 @@ def check_measured_alike(folder: Path, recipe: TrainingRecipe, cell: Cell) -> No
     except FileNotFoundError:
         before = wanted
         write_json(path, wanted)
+    except (ValueError, OSError) as error:
+        raise ValueError(f"{path}: damaged ({error}); {_again(folder)}") from None
     for knob in wanted:
         if before.get(knob) != wanted[knob]:
             raise ValueError(f"{folder}: was trained with another {knob} ({before.get(knob)}); {_again(folder)}")

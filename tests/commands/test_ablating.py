@@ -45,6 +45,23 @@ def test_a_grid_and_a_claim_are_printed_and_drawn_together(recipe: str, no_weigh
     figure = ElementTree.parse(tmp_path / "out" / "ablation.svg").getroot()
     titles = [panel.findtext("{*}text") for panel in figure.findall("{*}g")]
     assert titles == ["layers: validation loss, 64 px", "conv-avg-init: validation loss, 64 px"]
+    cut(tmp_path / "out" / "grid.parquet")
+    done = CliRunner().invoke(app, ["ablate", recipe, "--claim", "conv-avg-init", "steps=3"])
+    assert done.exit_code == 0 and "grid.parquet: damaged (no whole Parquet file), so it is not drawn" in done.output
+    folder = next((tmp_path / "out" / "grid").glob("*/seed-0/*"))
+    for file, why in (
+        ("cell.json", "damaged (is not JSON"),
+        ("metrics.jsonl", "the line of step 2 is gone or damaged"),
+    ):
+        cut(folder / file)
+        done = CliRunner().invoke(app, ["ablate", recipe])
+        assert done.exit_code == 1 and f"{folder / file}: {why}" in done.output, done.output
+        assert f"rm -r {folder}, then the same command, trains the cell again" in done.output
+        (folder / file).unlink()
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
 @pytest.mark.parametrize(
