@@ -23,6 +23,7 @@ def doctor(
     """Check this machine, or every file of a dataset."""
     from commands.console import JobProgress
     from curation.upkeep import doctor as checks
+    from curation.upkeep.machine import check_machine
     from curation.upkeep.repair import repair
 
     with refusals():
@@ -39,7 +40,7 @@ def doctor(
                 findings = checks.check_dataset(root, threads, partial(bar.advance, "doctor"))
                 bar.end("doctor", None)
             else:
-                findings = checks.check_machine()
+                findings = check_machine()
         for finding in findings:
             mark = "[green]ok[/] " if finding.fine else "[red]bad[/]"
             console.print(f"{mark} {shown(finding.subject)}: {shown(finding.text)}")

@@ -252,7 +252,7 @@ def _refuse_other_columns(path: Path, rows: pa.Table, columns: list[str] | None)
     """Refuse rows without the columns that were asked for, or of a whole part of a table other ones than the table
     has. In a file without a seal a damaged name shows only here, where it is decoded."""
     names = rows.column_names
-    if columns is None and path.parent.parent.name == "tables":
+    if columns is None and path.parent.parent.name in ("tables", "paid"):
         refuse_other_columns(path.parent.name, names)
     if columns is not None and names != columns:
         raise pa.ArrowInvalid(f"no column {sorted({*columns}.difference(names))}")

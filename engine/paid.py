@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from engine.dataset import Dataset, as_stored, commit_table, content_digest, read_parquet, schema_of
-from engine.names import DIGITS
-from schemas.files import entries_in, find_files, remove_folder
+from engine.names import DIGITS, names_in
+from schemas.files import copy_file, entries_in, find_files, remove_folder
 from schemas.late import late
 
 with late(__name__):
@@ -94,12 +94,21 @@ def earlier_names(folder: Path) -> dict[int, tuple[str, ...]]:
     return found
 
 
-def paid_files(dataset: Dataset, numbers: Container[int | None]) -> Iterator[tuple[str, Path]]:
-    """The files of all rows that were paid for in some parts, and their tables."""
+def paid_files(dataset: Dataset, numbers: Container[int | None] | None = None) -> Iterator[tuple[str, Path]]:
+    """The files of all rows that were paid for in some parts or in all, and their tables."""
     for path in find_files(paid_folder(dataset, ""), "**/[!.]*.parquet"):
         part = path if _number_of(path) is not None else path.parent
-        if _number_of(part) in numbers:
+        number = _number_of(part)
+        if number is not None and (numbers is None or number in numbers):
             yield str(part.parent.relative_to(paid_folder(dataset, ""))), path
+
+
+def take_back(dataset: Dataset, table: str, path: Path) -> None:
+    """Give a file of earlier rows that is gone its rows again, where the part that they were is still in the table."""
+    for name in names_in(dataset.folder(table)):
+        if path.name == f"part-{name.number:05d}.{name.content}.parquet":
+            copy_file(dataset.folder(table) / name.file, path)
+            return
 
 
 def _number_of(path: Path) -> int | None:

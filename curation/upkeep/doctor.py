@@ -1,11 +1,7 @@
-"""Check a machine, or every file of a dataset: what is damaged, and what mends it."""
+"""Check every file of a dataset: what is damaged, and what mends it."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
-import platform
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -34,6 +30,7 @@ from engine.dataset import Dataset, count_rows, read_parquet
 from engine.duck import literal
 from engine.ledger import ledger_counts
 from engine.names import Held, PartName
+from engine.paid import paid_files
 from engine.part_check import problem_of
 from engine.place.uploads import open_uploads
 from engine.reduce_job import explaining_memory
@@ -59,31 +56,9 @@ class Finding:
     """Whether nothing here can make it again."""
 
 
-def check_machine() -> list[Finding]:
-    """Python, memory, disk, accelerator, and which optional models are installed."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-    free = shutil.disk_usage(Path.cwd()).free / 1e9
-    spacy_model = importlib.util.find_spec("en_core_web_sm") is not None
-    address = os.environ.get("RAY_ADDRESS")
-    return [
-        Finding("python", platform.python_version()),
-        Finding("cores", str(os.cpu_count())),
-        Finding("memory", f"{memory:.0f} GB", memory >= 4),
-        Finding("free disk here", f"{free:.0f} GB", free >= 2),
-        Finding("accelerator", _accelerator()),
-        Finding("ray", f"will join {address}" if address else "will start a cluster on this machine"),
-        Finding("en_core_web_sm", "installed" if spacy_model else "not installed; nouns.extractor=lexicon needs none"),
-    ]
-
-
-def _accelerator() -> str:
-    import torch
-
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else "none; training runs on the CPU"
-
-
 def check_dataset(root: Path, threads: int = 2, progress: Callable[[int], None] = lambda files: None) -> list[Finding]:
-    """Recipe, every table and its record, every shard against index and plan, features, catalog, strays, the ledger.
+    """Recipe, every table and its record, every shard against index and plan, features, what was paid for, catalog,
+    strays, the ledger.
     `progress`: called with the number of files and samples looked at since the last call; `num_to_check` in all. Raises
     ValueError: the folder is no dataset."""
     dataset = Dataset(root)
@@ -98,6 +73,7 @@ def check_dataset(root: Path, threads: int = 2, progress: Callable[[int], None] 
     findings += _as_far_as("stray files", _check_strays(held))
     findings += _as_far_as("shards", _check_shards(dataset, threads, progress)) if records_are_fine else []
     findings += _as_far_as("features", _check_features(dataset))
+    findings += _as_far_as("paid", _check_paid(dataset))
     if dataset.store is not None and (said := open_uploads(dataset.store)):
         findings.append(Finding("uploads", said))
     if tables_are_fine:
@@ -283,6 +259,14 @@ def _check_features(dataset: Dataset) -> Iterator[Finding]:
         if bad:
             text = f"{len(bad)} files are damaged, missing or of no shard, e.g. {bad[0]}: sigma encode makes them again"
             yield Finding(f"features {record.parent.name}", text, False, tuple(bad))
+
+
+def _check_paid(dataset: Dataset) -> Iterator[Finding]:
+    """What was paid for, which no build reads before it is wanted again."""
+    for table, path in paid_files(dataset):
+        if problem := problem_of(path, table):
+            mends = "sigma doctor --repair copies its rows out of their table, or deletes it where they are not there"
+            yield Finding("paid", f"{problem}: {mends}", False, (path,))
 
 
 def _check_catalog(dataset: Dataset) -> Iterator[Finding]:

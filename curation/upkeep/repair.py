@@ -22,6 +22,7 @@ from engine.dataset import Dataset, read_parquet
 from engine.job import Job
 from engine.ledger import COUNTS
 from engine.names import PartName, names_in
+from engine.paid import paid_folder, take_back
 from schemas.files import delete_files, is_file
 from schemas.recipe import DataRecipe
 from schemas.texts import counted
@@ -93,6 +94,8 @@ def _remove(dataset: Dataset, finding: Finding) -> tuple[list[str], list[str]]:
             )
             continue
         delete_files(path)
+        if finding.subject == "paid":
+            take_back(dataset, str(path.parent.relative_to(paid_folder(dataset, ""))), path)
         removed.append(str(path.relative_to(dataset.root)))
     return removed, lines
 

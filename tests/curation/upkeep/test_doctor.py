@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from curation.shards.check import check_shards, shards_of_index
 from curation.shards.writer import PackedImage
-from curation.upkeep.doctor import Finding, check_dataset, check_machine
+from curation.upkeep.doctor import Finding, check_dataset
+from curation.upkeep.machine import check_machine
 from curation.upkeep.repair import repair
 from engine import catalog
 from engine.dataset import Dataset, commit_table, row_groups

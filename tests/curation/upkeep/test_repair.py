@@ -144,6 +144,18 @@ def test_it_makes_again_what_is_broken_and_touches_nothing_else(dataset: Dataset
     assert mend(dataset) == FINE
 
 
+@pytest.mark.parametrize("other", [None, "mix"])
+def test_rows_that_were_paid_for_are_taken_back_from_their_table(dataset: Dataset, other: str | None) -> None:
+    (path,) = (dataset.root / "paid" / "captions").glob("part-00000.*")
+    whole = path.read_bytes()
+    path.unlink()
+    path.write_bytes(whole[:-20] if other is None else dataset.part(other, 0).read_bytes())
+    assert [finding.subject for finding in check_dataset(dataset.root) if not finding.fine] == ["paid"]
+    mend(dataset)
+    assert path.read_bytes() == whole
+    assert mend(dataset) == FINE
+
+
 def test_all_at_once(dataset: Dataset) -> None:
     whole = content(dataset.root)
     for damage in (
