@@ -41,6 +41,7 @@ from schemas.features import RECORD_FILE, damaged_files
 from schemas.files import TEMPORARY, find_files
 from schemas.recipe import DataRecipe, Run
 from schemas.texts import counted
+from schemas.unread import StoreError
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ def _as_far_as(subject: str, findings: Iterator[Finding]) -> Iterator[Finding]:
     """Findings up to a file that cannot be read now, which is the last one."""
     try:
         yield from findings
+    except StoreError:
+        raise
     except OSError as error:
         yield Finding(subject, f"cannot be checked now: {describe(error)}", False)
 
@@ -134,6 +137,8 @@ def _check_tables(held: Held, threads: int, progress: Callable[[int], None]) -> 
             row_ids = listed.get(name.number) if cut_of(table) is Cut.LISTING else None
             try:
                 return problem_of(held.dataset.folder(table) / name.file, table, row_ids)
+            except StoreError:  # after many tries, which each of the others would take too
+                raise
             except OSError as refused:
                 return refused
 

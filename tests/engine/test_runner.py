@@ -19,14 +19,8 @@ FULL_DISK = "no space left on the disk of /d; free some and run the same command
 @pytest.mark.parametrize(
     ("number", "line"),
     [
-        (
-            errno.ENOSPC,
-            "no space left on the disk of /d; free some and run the same command again, finished parts stay",
-        ),
-        (
-            errno.EDQUOT,
-            "no space left on the disk of /d; free some and run the same command again, finished parts stay",
-        ),
+        (errno.ENOSPC, FULL_DISK),
+        (errno.EDQUOT, FULL_DISK),
         (
             errno.EROFS,
             "/d: is on a disk that can only be read; write elsewhere (out=FOLDER, or --out FILE for a page)",
