@@ -97,4 +97,5 @@ def show_progress(data: Dataset) -> None:
         for job, table, done, total in progress_of(held)
     ]
     console.print(rows_table(["job", "table", "parts done", "rate", "time left"], rows))
-    show_results(data.read_table("results").to_pylist())
+    if rows := data.read_table("results").to_pylist():  # none are there while pictures are drawn
+        show_results(rows)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from schemas.columns import BESIDE, EVALUATION_TABLES, FAMILIES
 from schemas.files import refresh_copy
 from schemas.late import late
 from schemas.unread import is_unread
@@ -27,7 +28,22 @@ _MEND = {
 
 def how_to_mend(table: str) -> str:
     """What to do about a damaged file of a table or of the shards, in the imperative."""
-    return _MEND.get(table, "delete it and run sigma build again")
+    return _MEND.get(table, f"delete it and run {_writer(table)} again")
+
+
+def _writer(table: str) -> str:
+    """The command that writes a table."""
+    if table in ("verdicts", "preferences", "strengths"):
+        return "sigma judge RECIPE"
+    is_family = f"{table.partition('/')[0]}/" in FAMILIES.keys() - {BESIDE}
+    return "sigma evaluate RECIPE" if is_family or table in EVALUATION_TABLES else "sigma build"
+
+
+def _table_of(path: Path) -> str:
+    """The table of a part, or of rows that were paid for; of any other file the name of its folder."""
+    names = path.parent.parts
+    begins = [place + 1 for place, name in enumerate(names[:-1]) if name in ("tables", "paid")]
+    return "/".join(names[begins[-1] :] if begins else names[-1:])
 
 
 class Damaged(ValueError):
@@ -41,7 +57,7 @@ def explaining_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise Damaged(f"{path}: missing; run sigma build again to have it written") from None
+        raise Damaged(f"{path}: missing; run {_writer(_table_of(path))} again to have it written") from None
     except damage() as error:
         if isinstance(error, OSError) and is_unread(error):
             if error.errno is not None:
@@ -52,4 +68,4 @@ def explaining_damage(path: Path) -> Iterator[None]:
                 f"{path}: the copy of it on this machine was damaged ({error}) and was fetched anew; run the same "
                 "command again"
             ) from None
-        raise Damaged(f"{path}: damaged ({error}); {how_to_mend(path.parent.name)}") from None
+        raise Damaged(f"{path}: damaged ({error}); {how_to_mend(_table_of(path))}") from None

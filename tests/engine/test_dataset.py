@@ -303,3 +303,25 @@ def test_what_a_desktop_leaves_among_the_parts_is_no_part() -> None:
         ),
     ):
         assert PartName.parse(stray) is None, stray
+
+
+@pytest.mark.parametrize(
+    ("table", "command"),
+    [
+        ("tables/features/ours/clip-clip", "sigma evaluate RECIPE"),
+        ("tables/results", "sigma evaluate RECIPE"),
+        ("paid/pictures/ours", "sigma evaluate RECIPE"),
+        ("paid/verdicts", "sigma judge RECIPE"),
+        ("tables/captions_beside/vlm", "sigma build"),
+        ("tables/scores", "sigma build"),
+        ("elsewhere", "sigma build"),
+    ],
+)
+def test_a_damaged_part_names_the_command_that_writes_it(tmp_path: Path, table: str, command: str) -> None:
+    path = tmp_path / table / "part-00000.parquet"
+    with pytest.raises(ValueError, match=f"missing; run {command} again to have it written"):
+        read_parquet(path)
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=rf"damaged \(.*\); delete it and run {command} again"):
+        read_parquet(path)

@@ -440,3 +440,9 @@ def test_under_sanas_protocols_drawn_pictures_pass_through_a_jpeg(tmp_path: Path
     as_it_is = np.asarray(Image.open(io.BytesIO(png))).ravel()
     assert (shown("clean", "x") == as_it_is).all() and (shown("sana-512", None) == as_it_is).all()
     assert 0 < np.abs(shown("sana-512", "x") - as_it_is).mean() < 8
+
+
+def test_status_blames_no_recipe_while_nothing_is_measured_yet(tmp_path: Path) -> None:
+    update_prompts(Dataset(tmp_path / "out"), [{"row_id": 0, "prompt_id": "p"}], 1)
+    done = CliRunner().invoke(app, ["status", str(tmp_path / "out")])
+    assert done.exit_code == 0 and "parts done" in done.output and "nothing is measured" not in done.output
