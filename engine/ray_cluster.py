@@ -15,6 +15,7 @@ from typing import Any
 
 import ray
 import ray.exceptions
+from ray._common.utils import get_default_system_temp_dir
 from ray._raylet import Config, GcsClient  # type: ignore[attr-defined]
 from ray.core.generated.autoscaler_pb2 import GetClusterStatusReply
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -22,7 +23,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from engine.place import mirror as mirror  # a worker reads from stores too
 from engine.ray_address import CONNECT_TIMEOUT_S, cluster_address, has_token, knock
 from engine.runner import PartJob
-from schemas.files import open_file
+from schemas.files import is_full, open_file
 
 NODE_ANSWERS_S = 60.0
 """The longest that a node, or the autoscaler, may take to answer, in seconds."""
@@ -35,7 +36,7 @@ OBJECT_STORE_BYTES = 80_000_000
 def connect() -> bool:
     """Join the cluster of `cluster_address`, or start one on this machine. Returns whether it was started here, for
     this process alone. Raises ValueError: the cluster does not answer or refuses this user, or the nodes of a Slurm job
-    would be idle."""
+    would be idle; or Ray does not start here."""
     address = cluster_address() or "local"
     if place := knock(address):
         _authenticate(address, place)
@@ -50,10 +51,24 @@ def connect() -> bool:
         ray.init(address=address, **options)  # None would join a cluster that somebody else runs here
     except SystemExit:
         raise KeyboardInterrupt from None  # Ray's answer to SIGTERM
+    except (RuntimeError, OSError, ValueError) as error:
+        if address != "local":
+            raise
+        raise ValueError(_why_none(error)) from None
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, before)
     return address == "local"
+
+
+def _why_none(error: Exception) -> str:
+    """Why Ray does not start on this machine. Of a full disk it says only that it waited for a file."""
+    folder = Path(get_default_system_temp_dir())
+    why = "its disk is full" if folder.exists() and is_full(folder, error) else " ".join(str(error).split())
+    return (
+        f"Ray cannot start on this machine: it keeps its files in {folder}, and {why}; set RAY_TMPDIR to a folder with "
+        "a short name and some room, or the runner to local, which needs no Ray"
+    )
 
 
 def _authenticate(address: str, place: str) -> None:

@@ -6,9 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
+import ray
 
 from engine import ray_address
 from engine.ray_address import cluster_address, has_token
+from engine.ray_cluster import connect
 
 SHELL = ["bash", "job.sh"]
 SYMMETRIC = ["/venv/bin/python", "/venv/bin/ray", "symmetric-run", "--address", "n1:6379", "--", "sigma", "build"]
@@ -96,3 +98,11 @@ def test_a_token_may_lie_in_three_places(tmp_path: Path, monkeypatch: pytest.Mon
     (tmp_path / ".ray").mkdir()
     (tmp_path / ".ray" / "auth_token").write_text("0123")
     assert has_token({})
+
+
+def test_a_ray_that_cannot_start_here_says_where_it_wants_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path / ("x" * 120)))
+    with pytest.raises(ValueError, match=f"keeps its files in {tmp_path}/x+, and .*107 bytes.*set RAY_TMPDIR to"):
+        connect()
+    assert not ray.is_initialized()
