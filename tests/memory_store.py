@@ -25,7 +25,7 @@ _NOWHERE = {"AWS_ENDPOINT_URL": "http://127.0.0.1:9", "AWS_ACCESS_KEY_ID": "none
 """For clients that do not know of the store in memory."""
 
 
-REQUESTS = ("put", "get", "get_ranges", "head", "list", "list_with_delimiter", "delete", "copy")
+REQUESTS = ("put", "get", "get_range", "head", "list", "list_with_delimiter", "delete", "copy")
 
 
 @contextmanager

@@ -210,7 +210,9 @@ def objects_come_back(store: stores.Store, folder: Path) -> None:
     assert store.names("f")[1] == {"g": 9} and store.names("d")[1] == {}
     (folder / "large").write_bytes(large)
     store.put("large", folder / "large")
-    assert store.ranges("large", [(0, 3), (9_000_000, 9_000_005)]) == [large[:3], large[9_000_000:9_000_005]]
+    assert store.piece("large", 9_000_000, 9_000_005) == large[9_000_000:9_000_005]
+    assert store.piece("large", 10_999_999, 11_000_009) == large[-1:]
+    assert store.piece("large", 11_000_000, 11_000_009) == b""
     store.delete([*names, "never was"])
     first = store.create("lock", b"1")
     assert first is not None and store.create("lock", b"2") is None

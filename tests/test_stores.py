@@ -147,7 +147,7 @@ def test_a_build_sends_few_requests_and_one_with_nothing_to_do_fewer(memory: Mem
         build(stored(photos))
     with counted_requests() as again:
         build(stored(photos))
-    reads = ("get", "get_ranges", "head", "list", "list_with_delimiter")
+    reads = ("get", "get_range", "head", "list", "list_with_delimiter")
     assert first["put"] <= 74 and sum(first[kind] for kind in reads) <= 115, first
     assert again.total() <= 50, again
 
@@ -206,7 +206,7 @@ def test_a_store_that_does_not_answer_says_nothing_of_the_parts_in_it(
 
         return asked
 
-    for name in ("get", "get_ranges"):
+    for name in ("get", "get_range"):
         monkeypatch.setattr(obstore, name, silent(getattr(obstore, name)))
     with pytest.raises(StoreError, match=rf"tables/{table}/part-0000.*InternalError$"):
         built.read_part(table, 0)

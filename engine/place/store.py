@@ -7,7 +7,7 @@ import io
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -35,6 +35,7 @@ _REFUSED = re.compile(
     r"|HEAD .*400 Bad Request"  # an expired token, where the answer has no text
 )
 """Says in an answer that the credentials do not suffice; listings have no error of their own for it."""
+_PAST_ITS_END = re.compile(r"status code: 416|range starting at \d+, but object was only")
 _NO_CREDENTIALS = re.compile(r"169\.254\.169\.254|metadata\.google\.internal")
 """Where a client looks last, on machines of a cloud."""
 _made: Any = from_url  # its types are those of every cloud's options
@@ -83,12 +84,15 @@ class Store:
         with self._naming(key):
             return obstore.get(self._client, self._key(key)).bytes().to_bytes()
 
-    def ranges(self, key: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Some ranges [begin, end) of an object; ranges that are close to each other come in one request."""
-        begins, ends = [begin for begin, _ in ranges], [end for _, end in ranges]
-        with self._naming(key):
-            found = obstore.get_ranges(self._client, self._key(key), starts=begins, ends=ends)
-        return [data.to_bytes() for data in found]
+    def piece(self, key: str, begin: int, end: int) -> bytes:
+        """The bytes [begin, end) of an object; fewer or none where it ends before."""
+        try:
+            with self._naming(key):
+                return obstore.get_range(self._client, self._key(key), start=begin, end=end).to_bytes()
+        except StoreError as error:
+            if _PAST_ITS_END.search(str(error)):
+                return b""
+            raise
 
     def find(self, key: str) -> Found | None:
         """What the store says about an object; None where there is none, as of the bucket itself."""
@@ -274,7 +278,7 @@ class _Reading(io.RawIOBase):
         end = min(self._at + len(buffer), self._size)
         if end <= self._at:
             return 0
-        (data,) = self._store.ranges(self._key, [(self._at, end)])
+        data = self._store.piece(self._key, self._at, end)
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)

@@ -211,7 +211,7 @@ class ShardCache:
             for begin in range(0, size, PIECE):
                 if self._stopped:
                     raise InterruptedError
-                file.write(self._copies.store.ranges(key, [(begin, min(begin + PIECE, size))])[0])
+                file.write(self._copies.store.piece(key, begin, min(begin + PIECE, size)))
 
     def _warn(self, error: OSError | ValueError) -> None:
         """Say once that copies cannot be made; training goes on without them."""

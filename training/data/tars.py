@@ -110,7 +110,7 @@ class TarObject:
         if not 0 <= begin < end:
             return memoryview(b"")
         try:
-            return memoryview(bytearray(self._copies.store.ranges(self._copies.key(self._path), [(begin, end)])[0]))
+            return memoryview(bytearray(self._copies.store.piece(self._copies.key(self._path), begin, end)))
         except FileNotFoundError:
             raise ValueError(f"{self._copies.shown(self._path)}: the index names this shard, but it is gone") from None
         except OSError as error:

@@ -47,7 +47,9 @@ def test_a_file_comes_back_whole_or_in_ranges(store: Store, tmp_path: Path) -> N
     store.put("large", tmp_path / "large")
     store.fetch("large", tmp_path / "deep" / "copy")
     assert (tmp_path / "deep" / "copy").read_bytes() == data
-    assert store.ranges("large", [(0, 3), (5_000_000, 5_000_010)]) == [data[:3], data[5_000_000:5_000_010]]
+    assert store.piece("large", 5_000_000, 5_000_010) == data[5_000_000:5_000_010]
+    pieces = [store.piece("large", begin, begin + 10) for begin in (len(data) - 3, len(data), len(data) + 1)]
+    assert pieces == [data[-3:], b"", b""]
     with store.open("large") as file:
         assert file.read(7) == data[:7]
         file.seek(-5, 2)
