@@ -97,6 +97,8 @@ def read_record(folder: Path) -> SetRecord | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
+        if is_unread(error):
+            raise
         raise ValueError(f"{path}: damaged ({error}); remove {folder} and encode it anew") from None
 
 

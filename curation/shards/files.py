@@ -17,6 +17,7 @@ from engine.part_file import commit_batches
 from schemas.files import copy_file, delete_files, find_files, is_file, is_folder, open_file, remove_folder
 from schemas.late import late
 from schemas.lru import Lru
+from schemas.unread import StoreError
 
 with late(__name__):
     import pyarrow as pa
@@ -146,10 +147,12 @@ def _shards_of(part: Path) -> set[str | None]:
 
 
 def _samples_of(dataset: Dataset, shard: str) -> Iterator[OldSample]:
-    """The samples of a tar from its headers; none where they cannot be read."""
+    """The samples of a tar from its headers; none where they are damaged. Raises StoreError: it cannot be read now."""
     previous = dataset.shards / PREVIOUS_SHARDS / shard
     try:
         members = members_of(previous if is_file(previous) else dataset.shards / shard)
+    except StoreError:
+        raise
     except (ValueError, OSError):
         return
     words = {member.key: (member.offset, member.size) for member in members if member.extension == "json"}
@@ -189,14 +192,18 @@ class OldTars:
 
     def read(self, old: OldSample) -> Iterator[tuple[bytes, bytes]]:
         """What may be the bytes of the image and of the metadata of a sample; twice, if another worker may have
-        replaced the tar while the first ones were read."""
+        replaced the tar while the first ones were read. Raises StoreError: the tar cannot be read now."""
         for _ in range(2):
-            with suppress(OSError):
+            try:
                 tar = self._opened.get(old.shard, lambda: self._open(old.shard))
                 tar.seek(old.image_offset)
                 data = tar.read(old.image_size)
                 tar.seek(old.json_offset)
                 yield data, tar.read(old.json_size)
+            except StoreError:
+                raise
+            except OSError:
+                pass
             self._opened.clear()
 
     def _open(self, shard: str) -> IO[bytes]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import IO
 
 import pytest
 
+from curation.shards import files as tar_files
+from curation.shards import rewriter
 from curation.shards.files import OldTars, ShardFiles, keep_previous
 from engine.dataset import Dataset, JobRecord
 from engine.names import PartName, made_from, names_in
 from schemas.commit import write_bytes
+from schemas.unread import StoreError
 from tests.building import put_shards, table_of
 
 
@@ -104,6 +108,26 @@ def test_a_worker_that_reads_a_tar_while_another_replaces_it_reads_it_again(writ
         next(reading)
         write(written, 1, b"c")
         assert next(reading) == (b"b", b"b")
+
+
+def test_a_tar_in_a_store_that_does_not_answer_is_no_lost_one(
+    written: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its pictures would be taken for lost where their originals are gone, and it would be deleted."""
+    plan(written, "a", "c", "b")
+    release(written)
+
+    def silent(path: Path) -> IO[bytes]:
+        raise StoreError(f"{path}: InternalError")
+
+    with OldTars(written, 2) as old:
+        (sample,) = old.samples_of("b")
+        for room in (tar_files, rewriter):
+            monkeypatch.setattr(room, "open_file", silent)
+        with pytest.raises(StoreError):
+            next(old.read(sample))
+    with pytest.raises(StoreError):
+        next(tar_files._samples_of(written, tar_of(1)))
 
 
 def test_tars_that_no_plan_names_go_when_all_shards_are_whole(written: Dataset) -> None:
