@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from schemas.files import find_files, is_file, open_file, parquet_source, read_file, sha256_of, size_of
 from schemas.seal import check_file, read_json, write_json
-from schemas.unread import is_unread
+from schemas.unread import is_unread, why_damaged
 
 RECORD_FILE = "features.json"
 NULL_FILE = "null.npy"
@@ -97,9 +97,7 @@ def read_record(folder: Path) -> SetRecord | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
-        if is_unread(error):
-            raise
-        raise ValueError(f"{path}: damaged ({error}); remove {folder} and encode it anew") from None
+        raise ValueError(f"{path}: damaged ({why_damaged(error)}); remove {folder} and encode it anew") from None
 
 
 def write_record(folder: Path, record: SetRecord) -> None:

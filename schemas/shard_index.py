@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from schemas.files import at_hand, is_file
 from schemas.foreign_tars import as_source, kind_of_tars
 from schemas.seal import check_footer
-from schemas.unread import is_unread
+from schemas.unread import why_damaged
 
 INDEX_FILE = "index.parquet"
 """Name of the index inside a `shards/` folder."""
@@ -104,13 +104,9 @@ class ShardIndex:
     def parts(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         return (self.part(number, columns) for number in range(len(self.part_starts) - 1))
 
-    def _unreadable(self, error: Exception) -> Exception:
-        return (
-            error
-            if is_unread(error)
-            else ValueError(
-                f"{self._name}: the index cannot be read ({error}); rebuild it with sigma shard --redo shard"
-            )
+    def _unreadable(self, error: Exception) -> ValueError:
+        return ValueError(
+            f"{self._name}: the index cannot be read ({why_damaged(error)}); rebuild it with sigma shard --redo shard"
         )
 
 

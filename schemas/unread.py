@@ -27,6 +27,13 @@ def is_unread(error: Exception) -> bool:
     )
 
 
+def why_damaged(error: Exception) -> str:
+    """The text of an error of a damaged file. Raises that error: it says nothing of what the file holds."""
+    if is_unread(error):
+        raise error
+    return str(error)
+
+
 @contextmanager
 def naming_the_disk(path: Path) -> Iterator[None]:
     """Name a file in the error that its disk is full, which does not say which disk."""

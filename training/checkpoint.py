@@ -13,6 +13,7 @@ from torch import Tensor
 
 from schemas.commit import atomic_write
 from schemas.files import TEMPORARY
+from schemas.unread import is_unread
 from training.checkpoint_files import checkpoints, whole
 from training.model import LoadReport, PixArt
 from training.model.convert import assign_weights, read_torch_file
@@ -98,6 +99,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         content = read_torch_file(path)
     except ValueError as error:
+        if isinstance(error.__context__, OSError) and is_unread(error.__context__):
+            raise
         before = next(
             (older for older in reversed(checkpoints(path.parent)) if older[1] < path and whole(older[1])), None
         )

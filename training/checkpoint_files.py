@@ -6,6 +6,7 @@ import logging
 import re
 from pathlib import Path
 
+from schemas.unread import is_unread
 from training.model.seal import refuse_damage
 
 log = logging.getLogger(__name__)
@@ -26,10 +27,12 @@ def latest_checkpoint(folder: Path) -> tuple[int, Path] | None:
 
 
 def whole(path: Path) -> bool:
-    """Whether a checkpoint's bytes are those that were written."""
+    """Whether a checkpoint's bytes are those that were written. Raises OSError: it cannot be read now."""
     try:
         refuse_damage(path)
-    except (ValueError, OSError):
+    except (ValueError, OSError) as error:
+        if is_unread(error):
+            raise
         return False
     return True
 

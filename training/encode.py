@@ -56,6 +56,7 @@ from schemas.shard import END_OF_ARCHIVE, member_header, padding
 from schemas.shard_index import INDEX_FILE, ShardIndex
 from schemas.strict import fingerprint
 from schemas.training import TrainingRecipe
+from schemas.unread import is_unread
 from training.data.captions import cut_of
 from training.data.reader import ShardReader
 from training.data.stored import as_stored
@@ -117,7 +118,9 @@ class EncodeJob(PartJob):
             with parquet_source(tar.with_suffix(".parquet")) as source:
                 found = pq.read_schema(source).metadata or {}
             num_bytes = size_of(tar)
-        except (OSError, pa.ArrowException):
+        except (OSError, pa.ArrowException) as error:
+            if is_unread(error):
+                raise
             return False
         return all(found.get(key) == value for key, value in self._metadata(rows, num_bytes).items())
 

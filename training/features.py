@@ -19,6 +19,7 @@ from schemas.files import at_hand, read_file
 from schemas.seal import read_json, write_json
 from schemas.shard_index import INDEX_FILE, no_index
 from schemas.training import Stage, TrainingRecipe
+from schemas.unread import why_damaged
 from training.data.stored import StoredArrays
 from training.data.tars import Copies
 from training.encoders.make import Encoders
@@ -100,7 +101,9 @@ def index_digest(recipe: TrainingRecipe) -> str:
     except FileNotFoundError:
         raise no_index(path) from None
     except OSError as error:
-        raise ValueError(f"{path}: cannot be read ({error.strerror}); build the dataset first (sigma build)") from None
+        raise ValueError(
+            f"{path}: cannot be read ({why_damaged(error)}); build the dataset first (sigma build)"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,8 @@ class StageFeatures:
             return torch.from_numpy(np.load(io.BytesIO(data), allow_pickle=False))
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"{path}: cannot be read ({error}); delete {self.text.folder}, then run sigma encode RECIPE"
+                f"{path}: cannot be read ({why_damaged(error)}); delete {self.text.folder}, then run sigma encode "
+                "RECIPE"
             ) from None
 
 
@@ -184,8 +188,8 @@ def keep_features(folder: Path, features: StageFeatures, begun: bool) -> None:
             stored = read_json(path)["rounded"] if path.is_file() else {}
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(
-                f"{path}: damaged ({error}); remove it if the stage trains without features that round, or remove this "
-                "folder to start the stage again"
+                f"{path}: damaged ({why_damaged(error)}); remove it if the stage trains without features that round, "
+                "or remove this folder to start the stage again"
             ) from None
         if stored != features.rounded:
             was, now = (", ".join(f"{k} in {v}" for k, v in found.items()) for found in (stored, features.rounded))

@@ -18,6 +18,7 @@ from schemas.commit import write_bytes
 from schemas.files import read_file
 from schemas.seal import check_text, seal_text
 from schemas.training import Stage, TrainingRecipe
+from schemas.unread import why_damaged
 from training.data.reader import DamagedSample, ShardReader
 from training.data.selection import Selection
 from training.encoders.weights import weights_digests
@@ -149,7 +150,7 @@ def check_identity(
         content = yaml.safe_load(check_text(read_file(path).decode()))
         _ = content["dataset"]["sha256"]  # near the end: of a file that is cut no seal tells
     except (OSError, ValueError, RecursionError, yaml.YAMLError, KeyError, TypeError) as error:
-        why = "cut short" if isinstance(error, KeyError | TypeError) else str(error).splitlines()[0]
+        why = "cut short" if isinstance(error, KeyError | TypeError) else why_damaged(error).splitlines()[0]
         raise ValueError(
             f"{path}: damaged ({why}); put it back from a copy, or rm -r {folder} to train it again"
         ) from None

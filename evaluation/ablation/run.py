@@ -22,6 +22,7 @@ from schemas.ablation import AblationRecipe
 from schemas.seal import read_json, write_json
 from schemas.strict import fingerprint
 from schemas.training import SCRATCH, Stage, TrainingRecipe, is_path
+from schemas.unread import is_unread, why_damaged
 from training.checkpoint import load_checkpoint
 from training.checkpoint_files import checkpoints, latest_checkpoint
 from training.data.chance import Chance
@@ -181,7 +182,7 @@ def check_measured_alike(folder: Path, recipe: TrainingRecipe, cell: Cell) -> No
         before = wanted
         write_json(path, wanted)
     except (ValueError, OSError) as error:
-        raise ValueError(f"{path}: damaged ({error}); {_again(folder)}") from None
+        raise ValueError(f"{path}: damaged ({why_damaged(error)}); {_again(folder)}") from None
     for knob in wanted:
         if before.get(knob) != wanted[knob]:
             raise ValueError(f"{folder}: was trained with another {knob} ({before.get(knob)}); {_again(folder)}")
@@ -232,7 +233,9 @@ def _kept(path: Path, made_by: str) -> Mapping[str, Any] | None:
     """The values of a file, where it is whole and was made by the same."""
     try:
         content = read_json(path)
-    except (FileNotFoundError, ValueError, OSError):  # a damaged one is made again
+    except (ValueError, OSError) as error:  # a damaged one is made again
+        if is_unread(error):
+            raise
         return None
     values: Mapping[str, Any] = content.get("values", {})
     return values if content.get("made_by") == made_by else None

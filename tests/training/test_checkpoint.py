@@ -103,6 +103,16 @@ with CheckpointWriter(Path({str(tmp_path)!r}), 1) as writer:
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000010.pt"]
 
 
+def test_a_checkpoint_that_cannot_be_read_now_is_not_to_be_removed(tmp_path, monkeypatch):
+    def away(path):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    path = write_checkpoint(tmp_path, 5, content(5), keep=1)
+    monkeypatch.setattr("training.model.convert.refuse_damage", away)
+    with pytest.raises(ValueError, match=r"cannot be read as weights \(.*Stale file handle\)$"):
+        read_checkpoint(path)
+
+
 def test_a_checkpoint_cut_short_names_the_one_before(tmp_path):
     for step in (5, 10):
         path = write_checkpoint(tmp_path, step, content(step), keep=2)

@@ -16,6 +16,7 @@ from schemas.features import CUT_COLUMN, decode_npy, member_name
 from schemas.lru import Lru
 from schemas.seal import check_file
 from schemas.shard import BLOCK
+from schemas.unread import why_damaged
 from training.data.reader import DamagedSample, member_of
 from training.data.tars import Copies, open_tar
 
@@ -41,7 +42,7 @@ class StoredShard:
             self._places = pq.read_table(places, partitioning=None, memory_map=False).to_pydict()
             self._tar = open_tar(tar, copies)
         except (OSError, pa.ArrowException) as error:
-            why = str(error).splitlines()[0]
+            why = why_damaged(error).splitlines()[0]
             raise ValueError(f"{self._name}: cannot be read ({why}); delete it, then {MEND}") from None
         self._row_of = {key: row for row, key in enumerate(self._places["key"])}
 
