@@ -82,7 +82,10 @@ def show_built(recipe: DataRecipe, built: Built) -> None:
         console.print(f"{shown(recipe.out_path())}: finished already, nothing to do")
     console.print(ledger_table(built.counts, built.num_inputs))
     if any(outcome == "error" and stage == "shard" for outcome, stage, *_ in built.counts):
-        complaints.print("some originals changed or vanished since they were ingested: see outcome 'error' above")
+        complaints.print(
+            "some originals changed or vanished since they were ingested: see outcome 'error' above; --redo shard "
+            "packs those that are there again"
+        )
 
 
 def survey_dataset(recipe: DataRecipe, progress: Observer, redo: list[str] | None = None) -> None:

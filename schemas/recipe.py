@@ -228,8 +228,8 @@ class Shard(StrictModel):
     resize_quality: Annotated[int, Field(ge=1, le=100)] = 95
     """JPEG quality where a picture is resized."""
     drop_lost: bool = False
-    """Leave out a picture that an earlier shard held and that neither this shard nor the original gives any more; else
-    the build stops there, and the earlier shards stay."""
+    """Leave out a picture that an earlier shard held and that neither this shard nor the original gives any more, and
+    any number of originals in a row that cannot be read; else the build stops there, and the earlier shards stay."""
 
 
 class Run(StrictModel):

@@ -86,6 +86,11 @@ class Unpackable(Exception):
         super().__init__(f"{reason}: {detail}")
 
 
+MOST_MISSING = 32
+"""Originals in a row that cannot be read: their source is away, and what is left out now is left out for good."""
+_MEND = "bring the originals back and run the same command again, or leave out what is lost with shard.drop_lost=true"
+
+
 class ShardWriter:
     """Writes shards into a dataset's `shards/` folder. A picture that a tar holds is copied from it, and the original
     is read where no tar has it."""
@@ -120,9 +125,14 @@ class ShardWriter:
     def _write(
         self, tar: Digested, plan: list[dict[str, Any]], old: OldTars | None, progress: Progress
     ) -> Iterator[dict[str, Any]]:
+        num_missing = 0
         for sample in plan:
             with naming(f"{sample['source_name']}/{sample['member']}"):
-                yield self._write_sample(tar, sample, old)
+                row = self._write_sample(tar, sample, old)
+                num_missing = num_missing + 1 if row["reason"] == ShardError.SOURCE_MISSING else 0
+                if num_missing == MOST_MISSING and not self._recipe.drop_lost:
+                    raise ValueError(f"{MOST_MISSING} originals in a row cannot be read ({row['detail']}); {_MEND}")
+                yield row
             progress(1)
 
     def _write_sample(self, tar: Digested, sample: dict[str, Any], old: OldTars | None) -> dict[str, Any]:
@@ -171,11 +181,8 @@ class ShardWriter:
                 return stored
             if not held or self._recipe.drop_lost:
                 raise
-            raise ValueError(
-                f"its original is gone ({error.detail}), and {held[0].shard} does not hold what the recipe wants of "
-                "it; bring the originals back and run the same command again, or leave out what is lost with "
-                "shard.drop_lost=true"
-            ) from None
+            wants = f"{held[0].shard} does not hold what the recipe wants of it"
+            raise ValueError(f"its original is gone ({error.detail}), and {wants}; {_MEND}") from None
 
     def _original(self, sample: Mapping[str, Any]) -> PackedImage:
         try:
