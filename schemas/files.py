@@ -153,7 +153,7 @@ def make_folder(folder: Path) -> None:
 
 def is_full(folder: Path, error: Exception) -> bool:
     """Whether a write into a folder has failed since its disk is full. What libraries write in C++ says anything."""
-    return "No space left" in str(error) or shutil.disk_usage(folder).free < FULL_BYTES
+    return "No space left" in str(error) or ((disk := shutil.disk_usage(folder)).total > 0 and disk.free < FULL_BYTES)
 
 
 def open_file(path: Path) -> IO[bytes]:

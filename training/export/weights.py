@@ -188,6 +188,8 @@ def written_aside(target: Path) -> Iterator[Path]:
     """A path to write a file or folder at; renamed to `target` at the end, removed where anything fails. Raises
     ValueError: `target` exists, cannot be written, or another process writes it. Raises OSError: the disk is full,
     whatever the library says."""
+    if not target.name:
+        raise ValueError(f"{target}: name a file or folder that is not there yet")
     folder = target.with_name(f"{target.name}.partial")
     try:
         with file_lock(folder / ".lock", lambda holder: f"{target}: {holder} writes it; wait, or choose another name"):

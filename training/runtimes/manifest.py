@@ -127,8 +127,8 @@ class Manifest(StrictModel):
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read the manifest of a folder; the other files are not looked at. Raises ValueError: the folder is no export
-        of ours, is of a newer version, or its manifest was changed."""
+        """Read the manifest of a folder; what is in the other files is not looked at. Raises ValueError: the folder is
+        no export of ours, is of a newer version, its manifest was changed, or a file of it is gone."""
         path = folder / MANIFEST
         make = "make one with sigma export"
         if not path.is_file():
@@ -146,7 +146,11 @@ class Manifest(StrictModel):
             )
         if content.pop("digest", None) != fingerprint(content):
             raise ValueError(f"{path}: was changed after the export; {make}")
-        return cls.from_mapping(content, origin=str(path))
+        manifest = cls.from_mapping(content, origin=str(path))
+        for name in manifest.files:
+            if not (folder / name).is_file():  # a pipe would be waited for
+                raise ValueError(f"{folder / name}: is gone or no file; export the model again")
+        return manifest
 
 
 def refuse_changes(folder: Path, files: Mapping[str, str]) -> None:

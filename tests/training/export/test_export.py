@@ -7,6 +7,7 @@ import json
 import math
 import os
 from contextlib import suppress
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -238,6 +239,10 @@ def test_knobs_that_a_source_does_not_say_must_be_given(tmp_path, pixart_fixture
     convert(source, tmp_path / "b.pth", "official", hints=hints)
     with pytest.raises(ValueError, match="exists already"):
         convert(source, tmp_path / "b.pth", "official", hints=hints)
+    with pytest.raises(ValueError, match="name a file or folder that is not there yet"):
+        convert(source, Path(), "official", hints=hints)
+    with pytest.raises(ValueError, match=r"^/proc/b\.pth: cannot be written"):  # whose disk is of no size, and not full
+        convert(source, Path("/proc/b.pth"), "official", hints=hints)
 
 
 def test_sigma_convert_writes_weights_and_notes(tmp_path):
@@ -289,7 +294,7 @@ def test_what_a_killed_run_left_is_written_over(tmp_path):
 )
 @pytest.mark.parametrize("free", [0, 1 << 40])
 def test_a_full_disk_is_named_whatever_a_library_says_of_it(tmp_path, monkeypatch, said, free):
-    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=free))
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=free, total=1 << 30))
     with pytest.raises(ValueError if free else OSError) as refused, written_aside(tmp_path / "out") as aside:
         aside.write_bytes(b"half")
         raise said
