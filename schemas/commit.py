@@ -3,6 +3,7 @@ that keeps a second process away from a folder of such files."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -23,6 +24,8 @@ SYNCED_BYTES = 1 << 26
 def atomic_write(path: Path) -> Iterator[IO[bytes]]:
     """Write a file that gets its name only once it is whole and on the disk; on an error nothing is left. What was
     written can be read back from it. In a store it is one object, which is there whole once it was sent."""
+    if not path.name:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     keeper = kept(path)
     make_folder(path.parent)
     aside = aside_of(path)

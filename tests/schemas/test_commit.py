@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from schemas.commit import atomic_write, file_lock
+from schemas.commit import atomic_write, file_lock, write_bytes
 
 
 def test_a_file_gets_its_name_when_it_is_whole(tmp_path):
@@ -110,3 +111,10 @@ def test_who_waits_for_a_lock_that_was_removed_holds_the_one_that_is_there(tmp_p
                 waiting.result(timeout=0.05)
         waiting.result(timeout=5)
     assert held == [True]
+
+
+@pytest.mark.parametrize("path", [Path(), Path("/")])
+def test_a_path_without_a_name_is_a_folder(path: Path) -> None:
+    with pytest.raises(IsADirectoryError) as error:
+        write_bytes(path, b"")
+    assert error.value.filename == str(path)
