@@ -290,7 +290,7 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen()  # a browser that is faster than the server waits
-    except OSError as error:
-        why = error.strerror or str(error)
+    except (OSError, UnicodeError) as error:  # a name may be too long for one
+        why = getattr(error, "strerror", None) or str(error)
         raise ValueError(f"cannot listen on {host}, port {port}: {why}; name another with --port or --host") from None
     return listener

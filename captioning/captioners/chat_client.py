@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import threading
 import time
@@ -29,6 +30,8 @@ from captioning.captioners.chat_reply import (
     status_error,
 )
 from schemas.captioners import ChatSection
+
+log = logging.getLogger(__name__)
 
 LONGEST_WAIT_S = 60.0
 """Longest wait before a retry where the server names none."""
@@ -64,12 +67,15 @@ class Server:
     def answered(self) -> None:
         self.failures, self.out_until = 0, 0.0
 
-    def failed(self, begun: float, wait_s: Callable[[int], float]) -> None:
+    def failed(self, begun: float, error: ServerBusy, wait_s: Callable[[int], float]) -> None:
         """Leave it out for a while; of the requests that were in flight together, the first failure counts."""
         if begun >= self.out_since:
             self.out_since = time.monotonic()
-            self.out_until = self.out_since + wait_s(self.failures)
+            wait = wait_s(self.failures)
+            self.out_until = self.out_since + wait
             self.failures += 1
+            if wait >= LONGEST_WAIT_S:  # minutes in which nothing seems to happen
+                log.warning("%s: %s; the next request to it waits for %.0f s", self.url, error, wait)
 
 
 class ChatClient:
@@ -149,7 +155,7 @@ class ChatClient:
         except CaptionerUnusable as error:
             raise CaptionerUnusable(f"{server.url}: {error}") from None
         except ServerUnreachable as error:
-            server.failed(begun, partial(self._wait_s, seed=0))
+            server.failed(begun, error, partial(self._wait_s, seed=0))
             return error
         except ServerBusy:
             pass
@@ -172,7 +178,7 @@ class ChatClient:
                     raise CaptionerUnusable(f"{server.url}: {error}") from None
                 except ServerBusy as error:
                     last, wait_s = error, partial(self._wait_s, seed=seed, retry_after=error.retry_after_s)
-                    server.failed(sent, wait_s)
+                    server.failed(sent, error, wait_s)
                 else:
                     server.answered()
                     return replace(answer, seconds=time.monotonic() - sent)

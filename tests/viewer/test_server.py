@@ -147,6 +147,8 @@ def test_a_port_that_is_taken_is_named(hostile: Dataset) -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
+        with pytest.raises(ValueError, match=r"cannot listen on a{300}, port 0: .*too long.*--host"):
+            serve(hostile, host="a" * 300, port=0, allow_hosts=["x"])
         with pytest.raises(ValueError, match=f"cannot listen on 127.0.0.1, port {port}: .*--port"):
             serve(hostile, port=port)
 

@@ -19,7 +19,7 @@ from aiohttp import web
 from PIL import Image
 
 from captioning.captioners.base import Answer, CaptionerUnusable, CaptionFailure, Generated
-from captioning.captioners.chat_client import ChatClient, proxy_of
+from captioning.captioners.chat_client import ChatClient, Server, proxy_of
 from captioning.captioners.chat_reply import (
     PictureRefused,
     ServerBusy,
@@ -636,3 +636,11 @@ def test_a_message_about_the_picture_fails_the_picture() -> None:
     for message in ("Invalid image: cannot decode", "The image is too large"):
         error = {"error": {"message": message, "param": "messages[0].content"}}
         assert isinstance(status_error(400, json.dumps(error).encode()), PictureRefused)
+
+
+def test_a_server_that_asks_for_a_long_wait_is_spoken_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    server, busy = Server("http://x/v1"), ServerBusy("the server says 429: slow", 3e7)
+    server.failed(time.monotonic(), busy, lambda failures: 300)
+    server.failed(0.0, busy, lambda failures: 300)  # sent before, so of the same trouble
+    Server("http://y/v1").failed(time.monotonic(), busy, lambda failures: 0.5)
+    assert caplog.messages == ["http://x/v1: the server says 429: slow; the next request to it waits for 300 s"]
