@@ -118,11 +118,13 @@ class ShardReader:
             pieces = [tar.read(first, last) for first, last in spans]
         for (kind, offset, size), piece in zip(places, pieces, strict=True):
             name = f"{entry.image_id}.{entry.image_ext if kind == 'image' else kind}"
-            if len(piece) != BLOCK + size or not self._is_header(piece[:BLOCK], name, size):
+            fits = self._is_header(piece[:BLOCK], name, size)
+            if len(piece) != BLOCK + size or not fits:
                 found = member_of(bytes(piece[:BLOCK]))
+                member = f"{found[0]} of {found[1]} bytes" if found else "no member"
                 raise ValueError(
                     f"{self.folder / entry.shard}: the index says {name} of {size} bytes begins at {offset}, the tar "
-                    f"has {f'{found[0]} of {found[1]} bytes' if found else 'no member'} there; {self._mend}"
+                    f"{'ends inside of it' if fits else f'has {member} there'}; {self._mend}"
                 )
         members = {kind: piece[BLOCK:] for (kind, *_), piece in zip(places, pieces, strict=True)}
         return [members.get(kind, memoryview(b"")) for kind in kinds]

@@ -186,6 +186,7 @@ def test_a_tar_that_was_changed_is_an_error(dataset, tmp_path, change):
     ) as caught:
         reader_of(tmp_path / "copy").read(0, (32, 32))
     assert not isinstance(caught.value, DamagedSample)
+    assert ("the tar ends inside of it; " in str(caught.value)) == (change == "cut")
 
 
 def test_damaged_members_are_damaged_samples(make_dataset, tmp_path):
