@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from schemas.late import late
 from schemas.locations import absolute, is_remote
-from schemas.reasons import RETRIED
 from schemas.sources import AnySource, FolderSource, TableSource
 
 with late(__name__):
     from curation.sources.patterns import is_pattern, split_pattern
     from curation.sources.storage import is_there
+
+
+Failure = tuple[str, str | None]
+"""A reason and its detail."""
 
 
 class SourceAway(ValueError):
@@ -32,32 +35,30 @@ def local_roots(sources: Iterable[AnySource]) -> frozenset[str]:
 
 
 class AwayCheck:
-    """Counts reads that fail one after the other, and looks whether the folder of a source is there."""
+    """Counts reads of a source that fail one after the other, and looks whether its folder is there."""
 
-    def __init__(self, roots: Collection[str], stop_after: int | None) -> None:
+    def __init__(self, sources: Iterable[AnySource], stop_after: int | None) -> None:
         """`stop_after` failures of one kind in a row on one source stop the job; None never stops it."""
-        self._roots, self._stop_after = roots, stop_after
-        self._kind: tuple[Any, ...] = ()
-        self._num = 0
+        self._roots, self._stop_after = local_roots(sources), stop_after
+        self._failures: dict[str, tuple[Failure, int]] = {}
 
-    def see(self, listed: Mapping[str, Any], image: Mapping[str, Any]) -> None:
-        """Look at a row of the listing and what became of it, in the order of the rows. Raises SourceAway: the source
-        is not there."""
-        if self._stop_after is None or listed.get("reason") is not None:
+    def see(self, row: Mapping[str, Any], failed: Failure | None) -> None:
+        """Look at a row with `source` and `source_name`, in their order, and at why its bytes cannot be had now; None:
+        they were had. Raises SourceAway: the source is not there."""
+        if self._stop_after is None:
             return
-        if image.get("reason") not in RETRIED:
-            self._num = 0
+        source, name = row["source"], row["source_name"]
+        if failed is None:
+            self._failures.pop(name, None)
             return
-        kind = listed["source_name"], image["reason"], image["detail"]
-        self._num = self._num + 1 if kind == self._kind else 1
-        self._kind = kind
-        source = listed["source"]
+        before, num = self._failures.get(name, (failed, 0))
+        num = num + 1 if before == failed else 1
+        self._failures[name] = failed, num
         if source in self._roots and not is_there(source):
             raise SourceAway(f"{source}: is not there any more, or is empty; {_ADVICE}")
-        if self._num >= self._stop_after:
-            raise SourceAway(
-                f"{source}: {self._num} files in a row cannot be read ({image['reason']}: {image['detail']}); {_ADVICE}"
-            )
+        if num >= self._stop_after:
+            reason, detail = failed
+            raise SourceAway(f"{source}: {num} files in a row cannot be read ({reason}: {detail}); {_ADVICE}")
 
 
 _ADVICE = (

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from curation.ingest.away import AwayCheck, local_roots
+from curation.ingest.away import AwayCheck
 from curation.ingest.takedown_log import NOTHING_WITHHELD, Withheld, read_log
 from engine.ahead import ahead
 from engine.dataset import Dataset
@@ -17,6 +17,7 @@ from engine.map_job import MapJob, Worker, naming
 from engine.runner import Progress
 from schemas.ids import image_id
 from schemas.late import late
+from schemas.reasons import RETRIED
 from schemas.recipe import DataRecipe, Ingest
 from schemas.sources import AnySource
 from schemas.texts import LONGEST_TEXT_BYTES
@@ -66,7 +67,7 @@ class IngestWorker(Worker):
         self.withheld = Withheld(read_log(Dataset(root)) if root else [])
         self.knobs = knobs
         self.threads = threads
-        self.away = AwayCheck(local_roots(sources), knobs.stop_after_failures)
+        self.away = AwayCheck(sources, knobs.stop_after_failures)
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
         proxies: list[pa.RecordBatch] = []
@@ -81,7 +82,9 @@ class IngestWorker(Worker):
             waiting.clear()
 
         for listed, row in zip(_rows(inputs["listing"]), rows, strict=True):
-            self.away.see(listed, row[1])
+            if listed.get("reason") is None:
+                reason, detail = row[1].get("reason"), row[1].get("detail")
+                self.away.see(listed, (reason, detail) if reason in RETRIED else None)
             waiting.append(row)
             progress(1)
             if len(waiting) == ROWS_PER_BATCH:

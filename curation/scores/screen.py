@@ -9,6 +9,7 @@ from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
 
+from curation.ingest.away import AwayCheck
 from engine.ahead import in_batches
 from engine.map_job import MapJob, Worker, naming
 from engine.runner import Progress
@@ -27,6 +28,7 @@ with late(__name__):
     from curation.scores.sharpness import sharpness
     from curation.scores.upscale import upscale
     from curation.sources import read_original
+    from curation.sources.storage import unreadable
     from models.clip import Clip, cosine
     from models.fetching import find_packaged
     from models.preprocessing import Pixels, cover_of
@@ -40,12 +42,12 @@ CLIP_SIMILARITY = "clip_similarity"
 
 def map_job(recipe: DataRecipe) -> MapJob:
     """The job that turns proxies into `screens`; captions are read only where they are compared."""
-    section = recipe.screen
+    section, away = recipe.screen, AwayCheck(recipe.all_sources(), recipe.ingest.stop_after_failures)
     return MapJob(
         job="screen",
         inputs=("proxies", "images", *(["raw_captions"] if section.clip_similarity else [])),
         outputs=("screens",),
-        build=partial(ScreenWorker, section, recipe.run.threads),
+        build=partial(ScreenWorker, section, recipe.run.threads, away),
         knobs={f"screen.{name}": value for name, value in section.knobs().items()},
         workers=section.workers,
         num_gpus=section.num_gpus(),
@@ -71,12 +73,12 @@ class MeasuredPicture(NamedTuple):
 class ScreenWorker(Worker):
     """Decodes and measures on threads, then runs the models in batches."""
 
-    def __init__(self, section: Screen, threads: int) -> None:
+    def __init__(self, section: Screen, threads: int, away: AwayCheck) -> None:
         """Load the models. Raises ValueError: one is not on this machine."""
         from curation.scores.faces import FaceDetector  # here: planning a build needs no OpenCV
         from curation.scores.text_area import TextDetector
 
-        self._section, self._threads, self._turn = section, threads, Lock()
+        self._section, self._threads, self._away, self._turn = section, threads, away, Lock()
         device = section.chosen_device()
         self._classifiers = {
             name: ImageClassifier.load(name, classifier, device)
@@ -136,7 +138,8 @@ class ScreenWorker(Worker):
             box_px = [round(edge * factor) for edge, factor in zip(box, scale, strict=True)]
             found |= {"border": share, "border_box": box_px}
         if self._section.upscale:
-            picture = proxy if proxy.size == (original["width"], original["height"]) else full_size(original)
+            is_whole = proxy.size == (original["width"], original["height"])
+            picture = proxy if is_whole else full_size(original, self._away)
             found["upscale"] = upscale(picture) if picture is not None else None
         models = {}
         if self._text is not None:
@@ -184,15 +187,19 @@ def _merged(measured: dict[str, Any], classified: dict[str, Any]) -> dict[str, A
     return measured | classified | ({"models": models} if models else {})
 
 
-def full_size(original: Mapping[str, Any]) -> Image.Image | None:
-    """The picture at its own size, read from its source again. None, and a line in the log, where its bytes have
-    changed since it was ingested. `original`: a row of `images`."""
+def full_size(original: Mapping[str, Any], away: AwayCheck) -> Image.Image | None:
+    """The picture at its own size, read from its source again. None, and a line in the log, where it is gone or its
+    bytes have changed since it was ingested. `original`: a row of `images`. Raises SourceAway: so are all others."""
     try:
         data = read_original(*(original[name] for name in ("source", "member", "byte_offset", "num_bytes")))
+        away.see(original, None)
         if hashlib.sha256(data).hexdigest() == original["sha256"]:
             return open_rgb(data, max_pixels=original["width"] * original["height"])
         why = "has other bytes than were ingested"
-    except (OSError, PixelError) as error:
+    except PixelError as error:
         why = " ".join(str(error).split())
+    except OSError as error:
+        why = unreadable(error).detail
+        away.see(original, (unreadable(error).reason, why))
     log.warning("image %s: its original cannot be measured: %s", original["image_id"], why)
     return None

@@ -13,6 +13,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
+from curation.ingest.away import AwayCheck
 from curation.shards.dataset_card import CARD_FILE, dataset_card
 from curation.shards.files import (
     PICTURES_FILE,
@@ -54,11 +55,12 @@ def map_job(recipe: DataRecipe, dataset: Dataset) -> MapJob:
         "shard.resize_longest_px": recipe.shard.resize_longest_px,
         "shard.resize_quality": recipe.shard.resize_quality,
     }
+    away = AwayCheck(recipe.all_sources(), None if recipe.shard.drop_lost else recipe.ingest.stop_after_failures)
     return MapJob(
         job="shard",
         outputs=("samples",),
         inputs=("shard_plan",),
-        build=partial(ShardWriter, str(dataset.root), recipe.shard),
+        build=partial(ShardWriter, str(dataset.root), recipe.shard, away),
         knobs=knobs,
         files=ShardFiles(),
         after=update_index,
@@ -86,8 +88,6 @@ class Unpackable(Exception):
         super().__init__(f"{reason}: {detail}")
 
 
-MOST_MISSING = 32
-"""Originals in a row that cannot be read: their source is away, and what is left out now is left out for good."""
 _MEND = "bring the originals back and run the same command again, or leave out what is lost with shard.drop_lost=true"
 
 
@@ -95,12 +95,13 @@ class ShardWriter:
     """Writes shards into a dataset's `shards/` folder. A picture that a tar holds is copied from it, and the original
     is read where no tar has it."""
 
-    def __init__(self, root: str, recipe: Shard) -> None:
+    def __init__(self, root: str, recipe: Shard, away: AwayCheck) -> None:
         self.dataset = Dataset(Path(root))
-        self._recipe = recipe
+        self._recipe, self._away = recipe, away
 
     def __call__(self, inputs: Mapping[str, pa.Table], progress: Progress) -> Mapping[str, pa.Table]:
-        """One shard. A sample whose original is gone or changed is left out, with a reason in its row."""
+        """One shard. A sample whose original is gone or changed is left out, with a reason in its row. Raises
+        SourceAway: the originals of a source cannot be had now."""
         plan = inputs["shard_plan"].to_pylist()
         if not plan:  # every sample of the shard was taken out; its number stays, so that no other shard moves
             return {"samples": schema_of("samples").empty_table()}
@@ -125,14 +126,12 @@ class ShardWriter:
     def _write(
         self, tar: Digested, plan: list[dict[str, Any]], old: OldTars | None, progress: Progress
     ) -> Iterator[dict[str, Any]]:
-        num_missing = 0
         for sample in plan:
             with naming(f"{sample['source_name']}/{sample['member']}"):
                 row = self._write_sample(tar, sample, old)
-                num_missing = num_missing + 1 if row["reason"] == ShardError.SOURCE_MISSING else 0
-                if num_missing == MOST_MISSING and not self._recipe.drop_lost:
-                    raise ValueError(f"{MOST_MISSING} originals in a row cannot be read ({row['detail']}); {_MEND}")
-                yield row
+            is_missing = row["reason"] == ShardError.SOURCE_MISSING
+            self._away.see(sample, (row["reason"], row["detail"]) if is_missing else None)
+            yield row
             progress(1)
 
     def _write_sample(self, tar: Digested, sample: dict[str, Any], old: OldTars | None) -> dict[str, Any]:

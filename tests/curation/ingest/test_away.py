@@ -55,21 +55,49 @@ def test_files_that_fail_in_a_row_for_one_reason_stop_the_job_until_the_recipe_s
     assert dataset.parts("images")[0].stat().st_mtime_ns == done
 
 
-def test_only_failures_of_one_kind_without_a_good_row_between_count() -> None:
-    def see(check: AwayCheck, *reasons: str | None, listed: str | None = None, detail: str = "x") -> None:
+def test_only_failures_of_one_kind_without_a_good_row_of_the_source_between_count() -> None:
+    def see(check: AwayCheck, *reasons: str | None, source: str = "a", detail: str = "x") -> None:
         for reason in reasons:
-            row: dict[str, Any] = {"source": "/nowhere", "source_name": "a", "reason": listed}
-            check.see(row, {"reason": reason, "detail": detail})
+            row: dict[str, Any] = {"source": "/nowhere", "source_name": source}
+            check.see(row, None if reason is None else (reason, detail))
 
     check = AwayCheck((), 3)
-    see(check, "unreadable", "unreadable", None, "unreadable", "unreadable", "corrupt", "unreadable", "timeout")
+    see(check, "unreadable", "unreadable", None, "unreadable", "unreadable", "timeout")
     see(check, "timeout", detail="y")
-    see(check, *["unreadable"] * 5, listed="unreadable")  # the listing knew
-    see(check, *["not_found"] * 5)
     see(check, "timeout", "timeout")
+    see(check, None, None, "timeout", source="b")
     with pytest.raises(SourceAway):
         see(check, "timeout")
     see(AwayCheck((), None), *["unreadable"] * 99)
+
+
+@pytest.mark.parametrize("last", ["screen", "shard"])
+def test_a_disk_that_goes_away_after_ingest_leaves_no_row_that_says_so_for_good(tmp_path: Path, last: str) -> None:
+    photos, away = tmp_path / "photos", tmp_path / "away"
+    write_pictures(photos, [(96, 64)] * 5)
+    made = recipe(photos, tmp_path / "ds", ingest={"proxy_px": 32}, screen={"upscale": True})
+    build(made, upto="ingest")
+    if last == "shard":
+        build(made, upto="mix")
+    photos.rename(away)
+    with pytest.raises(PartFailed, match=f"{last} stopped at part .*{photos}: is not there any more"):
+        build(made)
+    away.rename(photos)
+    dataset, _ = build(made)
+    assert [row["reason"] for row in rows(dataset, "samples")] == [None] * 5
+    assert len(rows(dataset, "screens")) == 5
+
+
+def test_originals_that_fail_in_a_row_stop_the_shards_unless_they_may_be_lost(tmp_path: Path) -> None:
+    write_pictures(tmp_path / "photos", [(96, 64)] * 7)
+    few: dict[str, Any] = {"ingest": {"stop_after_failures": 5}}
+    dataset, _ = build(recipe(tmp_path / "photos", tmp_path / "ds", **few), upto="mix")
+    for path in sorted((tmp_path / "photos").iterdir())[:6]:
+        path.unlink()
+    with pytest.raises(PartFailed, match=r"5 files in a row cannot be read \(source_missing: No such file"):
+        build(recipe(tmp_path / "photos", tmp_path / "ds", **few))
+    build(recipe(tmp_path / "photos", tmp_path / "ds", shard={"drop_lost": True}, **few))
+    assert [row["reason"] for row in rows(dataset, "samples")].count("source_missing") == 6
 
 
 def test_the_folders_of_sources(tmp_path: Path) -> None:
