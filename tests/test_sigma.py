@@ -223,7 +223,7 @@ class TestRefusals:
 
     def test_out_under_a_file(self, photos: Path, tmp_path: Path) -> None:
         (tmp_path / "d").write_text("mine")
-        refused(build_here(photos, tmp_path / "d" / "e"), "Not a directory")
+        refused(build_here(photos, tmp_path / "d" / "e"), "a file is in the place of a folder")
 
     def test_out_holds_other_things(self, photos: Path, tmp_path: Path) -> None:
         (tmp_path / "d").mkdir()

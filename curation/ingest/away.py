@@ -39,7 +39,7 @@ class AwayCheck:
 
     def __init__(self, sources: Iterable[AnySource], stop_after: int | None) -> None:
         """`stop_after` failures of one kind in a row on one source stop the job; None never stops it."""
-        self._roots, self._stop_after = local_roots(sources), stop_after
+        self._sources, self._stop_after = tuple(sources), stop_after
         self._failures: dict[str, tuple[Failure, int]] = {}
 
     def see(self, row: Mapping[str, Any], failed: Failure | None) -> None:
@@ -54,7 +54,7 @@ class AwayCheck:
         before, num = self._failures.get(name, (failed, 0))
         num = num + 1 if before == failed else 1
         self._failures[name] = failed, num
-        if source in self._roots and not is_there(source):
+        if source in local_roots(self._sources) and not is_there(source):
             raise SourceAway(f"{source}: is not there any more, or is empty; {_ADVICE}")
         if num >= self._stop_after:
             reason, detail = failed
