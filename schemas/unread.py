@@ -9,11 +9,11 @@ from pathlib import Path
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 """Errors of a full disk."""
-_OF_THE_MACHINE = FULL | {
-    errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR, errno.EROFS,
-    errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EREMOTEIO,
-}  # fmt: skip
-"""Errors of a machine, and of a disk that is reached through a network."""
+PASSING = frozenset(
+    {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE, errno.ENFILE, errno.EAGAIN}
+    | {errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH}
+)
+"""Errors of a machine or of a network's disk that may be over soon."""
 
 
 class StoreError(OSError):
@@ -23,7 +23,7 @@ class StoreError(OSError):
 def is_unread(error: Exception) -> bool:
     """Whether an error says only that a file cannot be read now, and nothing of what it holds."""
     return isinstance(error, StoreError | PermissionError) or (
-        isinstance(error, OSError) and error.errno in _OF_THE_MACHINE
+        isinstance(error, OSError) and error.errno in FULL | PASSING | {errno.ENOMEM, errno.EROFS}
     )
 
 

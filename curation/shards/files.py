@@ -17,7 +17,7 @@ from engine.part_file import commit_batches
 from schemas.files import copy_file, delete_files, find_files, is_file, is_folder, open_file, remove_folder
 from schemas.late import late
 from schemas.lru import Lru
-from schemas.unread import StoreError
+from schemas.unread import is_unread
 
 with late(__name__):
     import pyarrow as pa
@@ -147,13 +147,13 @@ def _shards_of(part: Path) -> set[str | None]:
 
 
 def _samples_of(dataset: Dataset, shard: str) -> Iterator[OldSample]:
-    """The samples of a tar from its headers; none where they are damaged. Raises StoreError: it cannot be read now."""
+    """The samples of a tar from its headers; none where they are damaged. Raises OSError: it cannot be read now."""
     previous = dataset.shards / PREVIOUS_SHARDS / shard
     try:
         members = members_of(previous if is_file(previous) else dataset.shards / shard)
-    except StoreError:
-        raise
-    except (ValueError, OSError):
+    except (ValueError, OSError) as error:
+        if is_unread(error):
+            raise
         return
     words = {member.key: (member.offset, member.size) for member in members if member.extension == "json"}
     for member in members:
@@ -192,7 +192,7 @@ class OldTars:
 
     def read(self, old: OldSample) -> Iterator[tuple[bytes, bytes]]:
         """What may be the bytes of the image and of the metadata of a sample; twice, if another worker may have
-        replaced the tar while the first ones were read. Raises StoreError: the tar cannot be read now."""
+        replaced the tar while the first ones were read. Raises OSError: the tar cannot be read now."""
         for _ in range(2):
             try:
                 tar = self._opened.get(old.shard, lambda: self._open(old.shard))
@@ -200,10 +200,9 @@ class OldTars:
                 data = tar.read(old.image_size)
                 tar.seek(old.json_offset)
                 yield data, tar.read(old.json_size)
-            except StoreError:
-                raise
-            except OSError:
-                pass
+            except OSError as error:
+                if is_unread(error):
+                    raise
             self._opened.clear()
 
     def _open(self, shard: str) -> IO[bytes]:

@@ -17,6 +17,7 @@ from curation.sources.stores import CONNECT_TIMEOUT_S, SILENCE_S, explain_store,
 from schemas.files import open_descriptor
 from schemas.locations import is_remote
 from schemas.reasons import TRANSIENT, FetchError, ImageError
+from schemas.unread import PASSING
 
 ATTEMPTS = 3
 """How often a read is tried that fails for a passing reason."""
@@ -34,11 +35,6 @@ _LOCAL_SCHEMES = {"file", "local", "memory", "dir", "reference", "generic", "dat
 }
 KNOWN_SCHEMES = (frozenset(fsspec.available_protocols()) | {"s3", "s3a"}) - _LOCAL_SCHEMES
 """Schemes of addresses in tables: those of a network, which lead to nothing on this machine."""
-
-_PASSING = {
-    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOTCONN, errno.EMFILE, errno.ENFILE, errno.EAGAIN),
-    *(errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENETDOWN, errno.ENETUNREACH),
-}
 
 Result = TypeVar("Result")
 
@@ -75,7 +71,7 @@ def unreadable(error: OSError) -> Unreadable:
 
 def may_pass(error: OSError) -> bool:
     """Whether an error of reading is one of the disk or the server, and not of the file."""
-    return error.reason in TRANSIENT if isinstance(error, RemoteError) else error.errno in _PASSING
+    return error.reason in TRANSIENT if isinstance(error, RemoteError) else error.errno in PASSING
 
 
 def not_listed(path: str, error: OSError) -> ValueError:

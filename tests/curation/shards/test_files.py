@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 from typing import IO
 
@@ -110,23 +112,24 @@ def test_a_worker_that_reads_a_tar_while_another_replaces_it_reads_it_again(writ
         assert next(reading) == (b"b", b"b")
 
 
-def test_a_tar_in_a_store_that_does_not_answer_is_no_lost_one(
-    written: Dataset, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [StoreError("InternalError"), OSError(errno.ESTALE, os.strerror(errno.ESTALE))])
+def test_a_tar_that_cannot_be_read_now_is_no_lost_one(
+    error: OSError, written: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else its pictures would be taken for lost where their originals are gone, and it would be deleted."""
     plan(written, "a", "c", "b")
     release(written)
 
     def silent(path: Path) -> IO[bytes]:
-        raise StoreError(f"{path}: InternalError")
+        raise error
 
     with OldTars(written, 2) as old:
         (sample,) = old.samples_of("b")
         for room in (tar_files, rewriter):
             monkeypatch.setattr(room, "open_file", silent)
-        with pytest.raises(StoreError):
+        with pytest.raises(type(error)):
             next(old.read(sample))
-    with pytest.raises(StoreError):
+    with pytest.raises(type(error)):
         next(tar_files._samples_of(written, tar_of(1)))
 
 
