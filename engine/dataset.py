@@ -14,15 +14,7 @@ from engine.names import DIGITS, Held, PartName
 from engine.place.lease import leased
 from engine.place.store import Store
 from schemas.commit import file_lock
-from schemas.files import (
-    TEMPORARY,
-    NoFile,
-    address_of,
-    entries_in,
-    is_file,
-    parquet_source,
-    sweep_folder,
-)
+from schemas.files import TEMPORARY, NoFile, address_of, entries_in, is_file, parquet_source, sweep_folder
 from schemas.late import late
 from schemas.seal import BrokenSeal, check_file, check_footer, read_json, sealed_write, write_json
 

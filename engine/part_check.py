@@ -9,10 +9,11 @@ import pyarrow.compute as pc
 
 from engine.content import ContentDigest
 from engine.damage import Damaged, explaining_damage
-from engine.dataset import refuse_other_columns, row_groups, schema_of
+from engine.dataset import row_groups
 from engine.names import DIGITS, PartName
 from schemas.files import refresh_copy
 from schemas.seal import check_footer
+from schemas.tables import refuse_other_columns, schema_of
 
 
 def problem_of(path: Path, table: str, row_ids: range | None = None) -> str | None:

@@ -45,19 +45,14 @@ class CheckedShard:
     image_extensions: frozenset[str]
 
 
-def check_index(path: Path) -> None:
-    """Read an index to its end. Raises Damaged: it is missing or damaged, or is no index."""
+def shards_of_index(path: Path) -> Iterator[pa.Table]:
+    """The rows of an index, a table for each shard: no more are held than those and a row group. Raises Damaged: it is
+    missing, damaged, or no index, which shows before the first shard where it has a seal."""
     pieces = row_groups(path)
     if next(pieces).schema.names not in (names := shard_index.INDEX_SCHEMA.names, names[: -len(shard_index.ADDED)]):
         raise Damaged(f"{path} has other columns than an index")
-    for _ in pieces:
-        pass
-
-
-def shards_of_index(path: Path) -> Iterator[pa.Table]:
-    """The rows of an index, a table for each shard: no more are held than those and a row group."""
     begun: list[pa.Table] = []
-    for rows in row_groups(path):
+    for rows in pieces:
         rows = in_index(with_added("samples", rows))
         ends = pc.run_end_encode(rows["shard"].combine_chunks()).run_ends.to_pylist()
         for begin, end in pairwise([0, *ends]):

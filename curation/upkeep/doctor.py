@@ -13,14 +13,7 @@ import duckdb
 
 from curation.ingest import listing
 from curation.ingest.takedown_log import read_log
-from curation.shards.check import (
-    CheckedShard,
-    check_index,
-    check_shards,
-    index_problem,
-    shards_of_index,
-    shards_of_samples,
-)
+from curation.shards.check import CheckedShard, check_shards, index_problem, shards_of_index, shards_of_samples
 from curation.shards.files import WIDS_FILE
 from engine import catalog
 from engine.ahead import ahead, of_each
@@ -58,10 +51,9 @@ class Finding:
 
 
 def check_dataset(root: Path, threads: int = 2, progress: Callable[[int], None] = lambda files: None) -> list[Finding]:
-    """Recipe, every table and its record, every shard against index and plan, features, what was paid for, catalog,
-    strays, the ledger.
-    `progress`: called with the number of files and samples looked at since the last call; `num_to_check` in all. Raises
-    ValueError: the folder is no dataset."""
+    """Recipe, every table and its record, every shard against index and plan, features, rows that were paid for,
+    catalog, strays, the ledger. `progress`: called with the number of files and samples looked at since the last call;
+    `num_to_check` in all. Raises ValueError: the folder is no dataset."""
     dataset = Dataset(root)
     catalog.require_dataset(dataset)
     catalog.mend_catalog(dataset)
@@ -232,22 +224,16 @@ def _check_shards(dataset: Dataset, threads: int, progress: Callable[[int], None
     if not dataset.parts("samples"):
         return
     indexes = (dataset.shards / shard_index.INDEX_FILE, dataset.shards / WIDS_FILE)
-    whole_index = True
+    found = list[CheckedShard]()
     try:
-        check_index(indexes[0])
-        shards = shards_of_index(indexes[0])
+        for checked in check_shards(dataset, shards_of_index(indexes[0]), threads, progress):
+            found.append(checked)
+            yield from _of_shard(checked, indexes)
     except Damaged as error:
         yield Finding("shards", str(error), False, indexes)
-        shards, whole_index = shards_of_samples(dataset), False
-    found = list[CheckedShard]()
-    for checked in check_shards(dataset, shards, threads, progress):
-        found.append(checked)
-        if checked.problem is None:
-            continue
-        text = f"{checked.problem}; sigma doctor --repair writes it again"
-        remove = indexes if "index.parquet" in checked.problem else ()
-        yield Finding(checked.shard, text, False, remove, None if remove else checked.number)
-    if not whole_index:
+        known = {checked.shard for checked in found}  # none, but of an index without a seal
+        for checked in check_shards(dataset, shards_of_samples(dataset), threads, progress):
+            yield from _of_shard(checked, indexes) if checked.shard not in known else ()
         return
     trouble = index_problem(dataset, found)
     num_samples = sum(checked.num_samples for checked in found)
@@ -255,6 +241,13 @@ def _check_shards(dataset: Dataset, threads: int, progress: Callable[[int], None
     if num_unchecked := sum(checked.num_unchecked for checked in found):
         text += f"; {num_unchecked} re-encoded images not checked: written before checksums"
     yield Finding("shards", text, fine=trouble is None, remove=indexes if trouble else ())
+
+
+def _of_shard(checked: CheckedShard, indexes: tuple[Path, ...]) -> Iterator[Finding]:
+    if checked.problem is not None:
+        text = f"{checked.problem}; sigma doctor --repair writes it again"
+        remove = indexes if "index.parquet" in checked.problem else ()
+        yield Finding(checked.shard, text, False, remove, None if remove else checked.number)
 
 
 def _check_features(dataset: Dataset) -> Iterator[Finding]:
@@ -267,7 +260,7 @@ def _check_features(dataset: Dataset) -> Iterator[Finding]:
 
 
 def _check_paid(dataset: Dataset) -> Iterator[Finding]:
-    """What was paid for, which no build reads before it is wanted again."""
+    """Rows that were paid for, which no build reads before they are wanted again."""
     for table, path in paid_files(dataset):
         if problem := problem_of(path, table):
             mends = "sigma doctor --repair copies its rows out of their table, or deletes it where they are not there"
